@@ -1,0 +1,35 @@
+"""Starts the program: `python -m paglets`, the command `paglets`, and the archive, whose first file is a copy of this.
+
+It runs under every Python from 2.7 on, only to say that a newer one is needed: so no annotations and no f-strings here.
+"""
+
+import os
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036
+    sys.stderr.write(
+        "paglets needs Python 3.11 or newer; this is Python " + sys.version.split()[0] + " (" + sys.executable + ")\n"
+    )
+    sys.exit(2)
+
+INNER_COMMANDS = {"_worker": "paglets.worker.child", "_zygote": "paglets.worker.zygote"}
+"""What a host starts by itself, with the module whose `main(arguments)` it is. First, and without the command line's
+modules, because every process of a job pays for what is imported here."""
+
+
+def main(argv=None):
+    # type: (list[str] | None) -> int
+    """Run the command in `argv` (without the program's name; by default sys.argv); gives the exit code."""
+    import importlib
+
+    arguments = sys.argv[1:] if argv is None else argv
+    inner = INNER_COMMANDS.get(arguments[0]) if arguments else None
+    if inner is not None:
+        return int(importlib.import_module(inner).main(arguments[1:]) or 0)
+    return int(importlib.import_module("paglets.cli.main").main(arguments) or 0)
+
+
+if __name__ == "__main__":
+    # An archive named by a relative path must still be found after the program changed its folder.
+    sys.path[0] = os.path.abspath(sys.path[0])
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""`paglets jobs groups`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from paglets.cli.options import client_of
+from paglets.cli.output import duration_text, print_fields, print_json, print_table, say
+from paglets.core.errors import EXIT_DONE, Unreachable
+from paglets.core.messages import Message
+from paglets.remote.api import GroupLine, Groups
+from paglets.remote.client import HostClient
+
+MOST_LINES = 50
+"""Of pending jobs and of failures in words; `--json` has all that the summary has."""
+
+
+def groups(options: argparse.Namespace) -> int:
+    """All groups that the host knows, or the summary of one."""
+    with client_of(options) as client:
+        return _one(client, options) if options.group else _all(client, options)
+
+
+def _all(client: HostClient, options: argparse.Namespace) -> int:
+    found = client.groups()
+    if options.json:
+        print_json(Groups(groups=found))
+        return EXIT_DONE
+    headers = ("GROUP", "STATUS", "DONE", "FAILED", "OF", "COLLECTOR", "HOME", "AGE", "COUNTED")
+    print_table(headers, [_line(group, time.time()) for group in found])
+    return EXIT_DONE
+
+
+def _line(group: GroupLine, now: float) -> tuple[object, ...]:
+    return (
+        group.group_id,
+        group.status,
+        _count(group.completed_count),
+        _count(group.failed_count),
+        _count(group.expected_count),
+        group.collector.host.name,
+        group.home.name,
+        duration_text(now - group.created_at),
+        "now" if group.here else ago(group.counted_at, now),
+    )
+
+
+def _count(count: int | None) -> object:
+    return "?" if count is None else count
+
+
+def ago(then: float | None, now: float) -> str:
+    return "never" if then is None else f"{duration_text(now - then)} ago"
+
+
+def _one(client: HostClient, options: argparse.Namespace) -> int:
+    summary = summary_of(client, options.group)
+    if options.json:
+        print_json(summary)
+        return EXIT_DONE
+    _show(summary)
+    return EXIT_DONE
+
+
+def summary_of(client: HostClient, group_id: str) -> dict[str, Any]:
+    """The summary as tagged JSON. Raises Unreachable with the last known counts where its host is away."""
+    view = client.group(group_id)
+    try:
+        found: dict[str, Any] = client.call_tree(view.collector, Message("summary"))
+    except Unreachable as error:
+        raise Unreachable(f"{error.message}; {_last_known(client, group_id, view.collector.host.name)}") from error
+    return found
+
+
+def _last_known(client: HostClient, group_id: str, host_name: str) -> str:
+    for line in client.groups():
+        if line.group_id == group_id and line.counted_at is not None:
+            return (
+                f"the collector on {host_name} was last heard {ago(line.counted_at, time.time())}: "
+                f"{line.completed_count} done, {line.failed_count} failed of {line.expected_count}"
+            )
+    return f"the collector is on {host_name}, which was not heard of here"
+
+
+def _show(summary: dict[str, Any]) -> None:
+    now = time.time()
+    done, failed, expected = (summary[f"{name}_count"] for name in ("completed", "failed", "expected"))
+    completed_at = summary["completed_at"]
+    print_fields(
+        {
+            "group": summary["group_id"],
+            "status": summary["status"],
+            "jobs": f"{done} done, {failed} failed, {summary['pending_count']} pending of {expected}",
+            "collector": summary["collector"]["host_name"],
+            "home": summary["home"]["host_name"] + (" (waiting for it)" if summary["waiting_for_home"] else ""),
+            "created": ago(summary["created_at"], now),
+            "last report": ago(summary["last_report_at"], now),
+            "completed": "" if completed_at is None else ago(completed_at, now),
+        }
+    )
+    _part(
+        "pending", ("JOB", "STATUS", "HOST", "SINCE", "WHY"), [pending_row(job, now) for job in summary["pending_jobs"]]
+    )
+    _part(
+        "failed",
+        ("JOB", "CAUSE", "HOST", "RUN", "MESSAGE"),
+        [failure_row(*item) for item in summary["failures"].items()],
+    )
+    if summary.get("truncated"):
+        say("the group is too large for one summary: its lists are cut, its counts are right")
+
+
+def _part(name: str, headers: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
+    if rows:
+        print(f"\n{name}:")
+        print_table(headers, rows[:MOST_LINES])
+    if len(rows) > MOST_LINES:
+        say(f"{len(rows) - MOST_LINES:,} more {name}: --json shows all")
+
+
+def pending_row(job: dict[str, Any], now: float) -> tuple[object, ...]:
+    never = "never: " if job.get("never") else ""
+    reason = job.get("reason_text") or job.get("reason") or ""
+    return (job["job_key"], job["status"], job.get("host_name") or "", ago(job.get("since"), now), never + reason)
+
+
+def failure_row(job_key: str, failure: dict[str, Any]) -> tuple[object, ...]:
+    run = f"{failure.get('generation')}.{failure.get('attempt')}"
+    return (job_key, failure["cause"], failure.get("host_name") or "", run, failure.get("message") or "")

@@ -1,0 +1,154 @@
+"""`paglets jobs`: groups, queues and hosts: what runs, what waits, and why."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from typing import Any
+
+from paglets.cli import why
+from paglets.cli.groups import groups
+from paglets.cli.options import Parser, add_common, amount_of_bytes, client_of, run
+from paglets.cli.output import duration_text, numbers_text, print_json, print_table, say
+from paglets.core.errors import EXIT_DONE, EXIT_NEVER, EXIT_UNREACHABLE
+from paglets.core.record import to_json
+from paglets.core.refs import HostRef
+from paglets.remote.api import JobView, Slots, Verdict
+from paglets.slots.amounts import bytes_text, resources_text
+from paglets.slots.model import Resources
+from paglets.system.jobs import ComputeJobState
+
+JOB_HEADERS = ("JOB", "STATUS", "RUN", "TIME", "CORES", "MEMORY", "CPU IDS", "GPU IDS", "CPU TIME", "RSS", "WHY")
+
+
+def main(arguments: list[str]) -> int:
+    parser = Parser(prog="paglets jobs", description="Groups, queues and hosts: what runs, what waits, and why.")
+    commands = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
+    listing = commands.add_parser("groups", help="groups and their counts; one group with its jobs")
+    listing.add_argument("--group", metavar="GROUP", help="show that group: pending jobs, results, failures")
+    add_common(listing, groups)
+    queue = commands.add_parser("queue", help="one host's queue and leases, with CPU ids and usage")
+    _add_limit(queue)
+    add_common(queue, _queue)
+    processes = commands.add_parser("ps", help="what runs now, on all hosts of the mesh")
+    processes.add_argument("--all", action="store_true", help="what waits, too")
+    _add_limit(processes)
+    add_common(processes, _ps)
+    reason = commands.add_parser("why", help="why a job, or a group's jobs, do not run or did not succeed")
+    reason.add_argument("job", metavar="GROUP|GROUP/JOBKEY|ID", help="a group, a job of a group, or a job's id")
+    add_common(reason, why.why)
+    _add_hosts(commands.add_parser("hosts", help="which hosts could run a job, best first (nothing is submitted)"))
+    return run(parser, arguments)
+
+
+def _add_limit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--limit", type=int, default=1000, metavar="N", help="jobs shown of each host (default 1000)")
+
+
+def _add_hosts(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    for flag, field in (
+        ("--tag", "required_host_tags"),
+        ("--prefer-tag", "preferred_host_tags"),
+        ("--exclude-tag", "excluded_host_tags"),
+        ("--exclude-host", "excluded_host_names"),
+        ("--exclude-url", "excluded_host_urls"),
+    ):
+        add(
+            flag,
+            action="append",
+            default=[],
+            dest=field,
+            metavar=flag.rpartition("-")[2].upper(),
+            help=f"{field} of a job",
+        )
+    add("--cpu-cores", type=int, default=1, metavar="N")
+    add("--memory", type=amount_of_bytes, default=0, dest="memory_bytes", metavar="SIZE")
+    add("--temp-storage", type=amount_of_bytes, default=0, dest="temp_storage_bytes", metavar="SIZE")
+    add("--gpus", type=int, default=0, metavar="N")
+    add("--home", action="store_true", dest="allow_home_compute", help="the host asked may run it too")
+    add_common(parser, _hosts)
+
+
+# One host's scheduler.
+
+
+def _queue(options: argparse.Namespace) -> int:
+    with client_of(options) as client:
+        slots = client.slots(limit=options.limit)
+    if options.json:
+        print_json(slots)
+        return EXIT_DONE
+    say(
+        f"{slots.host.name}: {slots.running_jobs} running, {slots.queued_jobs} queued; "
+        f"free {resources_text(slots.free)} of {resources_text(slots.capacity)}"
+    )
+    print_table(JOB_HEADERS, [job_row(job) for job in slots.jobs])
+    return EXIT_DONE
+
+
+def _ps(options: argparse.Namespace) -> int:
+    with client_of(options) as client:
+        answers, errors = client.mesh_slots(limit=options.limit)
+    jobs = [(slots.host, job) for slots in answers for job in _shown(slots, options.all)]
+    if options.json:
+        print_json({"jobs": [_job_json(host, job) for host, job in jobs], "silent": [str(error) for error in errors]})
+    else:
+        print_table(("HOST", *JOB_HEADERS), [(host.name, *job_row(job)) for host, job in jobs])
+    for error in errors:
+        say(error)
+    return EXIT_UNREACHABLE if errors else EXIT_DONE
+
+
+def _shown(slots: Slots, everything: bool) -> Iterable[JobView]:
+    return (job for job in slots.jobs if everything or job.status == "RUNNING")
+
+
+def _job_json(host: HostRef, job: JobView) -> dict[str, Any]:
+    return {"host": host.name, **to_json(job)}
+
+
+def job_row(job: JobView) -> tuple[object, ...]:
+    """A line of `jobs queue` under JOB_HEADERS."""
+    wanted = Resources(**job.request.get("resources", {}))
+    running = job.status == "RUNNING"
+    usage = job.usage
+    return (
+        f"{job.group_id}/{job.job_key}" if job.group_id else job.agent_id,
+        job.status if job.residence == "here" else f"{job.status} ({job.residence})",
+        f"{job.generation}.{job.attempt}",
+        duration_text(job.running_seconds if running else job.waited_seconds),
+        wanted.cpu_cores,
+        bytes_text(wanted.memory_bytes) if wanted.memory_bytes else "",
+        numbers_text(job.lease.cpu_cores) if job.lease else "",
+        numbers_text(job.lease.gpu_ids) if job.lease else "",
+        duration_text(usage.cpu_seconds) if usage else "",
+        bytes_text(usage.rss_bytes) if usage else "",
+        job.reason_text or job.reason,
+    )
+
+
+# Placement.
+
+
+def _hosts(options: argparse.Namespace) -> int:
+    given = vars(options)
+    fields: dict[str, Any] = {name: given[name] for name in ComputeJobState.__dataclass_fields__ if name in given}
+    state = ComputeJobState(**fields)
+    state.slot_request()
+    with client_of(options) as client:
+        found = client.candidates(state)
+    verdicts = sorted(found.verdicts, key=lambda one: (not one.eligible, one.rank or 0, one.never, one.host.name))
+    if options.json:
+        print_json({"verdicts": verdicts})
+    else:
+        print_table(("RANK", "HOST", "CAN RUN IT", "WHY"), [_verdict_row(one) for one in verdicts])
+    if any(one.eligible for one in verdicts):
+        return EXIT_DONE
+    say("no host can run this: start one that fits, ask for less or other tags, or add --home")
+    return EXIT_NEVER
+
+
+def _verdict_row(one: Verdict) -> tuple[object, ...]:
+    can = "yes" if one.eligible else "never" if one.never else "not now"
+    return (one.rank or "", one.host.name, can, one.reason_text or one.reason)

@@ -1,0 +1,76 @@
+"""The command line: finds the command, imports only its module, turns errors into a line and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+
+from paglets.cli.output import say
+from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Invalid, PagletsError
+
+COMMANDS = {
+    "host": ("paglets.cli.host", "run a host on this machine"),
+    "jobs": ("paglets.cli.jobs", "groups, queues and hosts: what runs, what waits, and why"),
+    "mesh": ("paglets.cli.mesh", "the hosts that know each other"),
+    "version": ("paglets.cli.version", "the version of this program"),
+}
+"""Command -> module with `main(arguments) -> int`, and what it is for."""
+
+USAGE = "\n".join(
+    [
+        "usage: paglets COMMAND ...    (paglets COMMAND --help says more)",
+        "",
+        *(f"  {name:<10}{purpose}" for name, (_, purpose) in COMMANDS.items()),
+        "",
+        "  --at NAME|URL   speak to that host (or set PAGLETS_AT); by default the one that runs here",
+        "  --json          data as JSON       --debug   tracebacks with errors",
+        "",
+        "exit codes: 0 done, 1 failed or not so, 2 wrong usage, 3 can never be placed, 4 host not reachable,",
+        "  5 not allowed, 6 time ran out, 7 cancelled, 8 versions differ, 130 interrupted",
+    ]
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command in `arguments` (without the program's name); gives the exit code."""
+    debug = "--debug" in arguments
+    try:
+        code = _run([word for word in arguments if word != "--debug"])
+        sys.stdout.flush()
+        return code
+    except PagletsError as error:
+        return _fail(error.message, error.exit_code, debug)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Who read our output has seen enough. Python must not try to write the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except SystemExit as leaving:  # argparse, after --help
+        return leaving.code if isinstance(leaving.code, int) else EXIT_DONE
+    except Exception as error:
+        advice = "" if debug else " (a fault of paglets: --debug shows where)"
+        return _fail(f"{type(error).__name__}: {error}{advice}", EXIT_FAILED, debug)
+
+
+def _run(arguments: list[str]) -> int:
+    name = arguments[0] if arguments else ""
+    if name in ("", "-h", "--help", "help"):
+        print(USAGE)
+        return EXIT_DONE
+    name = "version" if name in ("--version", "-V") else name
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
+        raise Invalid(f"no command {name[:40]!r}: {hint}")
+    return int(importlib.import_module(COMMANDS[name][0]).main(arguments[1:]))
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    say(message)
+    return code

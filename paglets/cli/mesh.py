@@ -1,0 +1,50 @@
+"""`paglets mesh`: the hosts that know each other."""
+
+from __future__ import annotations
+
+import argparse
+
+from paglets.cli.options import Parser, add_common, client_of, run
+from paglets.cli.output import duration_text, print_json, print_table
+from paglets.remote.api import Hosts, MemberView
+from paglets.slots.amounts import resources_text
+
+
+def main(arguments: list[str]) -> int:
+    parser = Parser(prog="paglets mesh", description="The hosts that know each other.")
+    commands = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
+    add_common(commands.add_parser("hosts", help="the hosts of the mesh, as one of them sees them"), _hosts)
+    return run(parser, arguments)
+
+
+def _hosts(options: argparse.Namespace) -> int:
+    with client_of(options) as client:
+        views = client.hosts()
+    if options.json:
+        print_json(Hosts(hosts=views))
+        return 0
+    headers = ("HOST", "STATE", "URL", "TAGS", "FREE", "OF", "RUNNING", "QUEUED", "PROPERTIES")
+    print_table(headers, [_row(view) for view in views])
+    return 0
+
+
+def _row(view: MemberView) -> tuple[object, ...]:
+    member = view.member
+    return (
+        member.name,
+        _state(view),
+        member.url,
+        ",".join(member.tags),
+        resources_text(member.free),
+        resources_text(member.capacity),
+        member.running_jobs,
+        member.queued_jobs,
+        ",".join(f"{key}={value}" for key, value in sorted(member.properties.items())),
+    )
+
+
+def _state(view: MemberView) -> str:
+    state = "online" if view.online else f"silent for {duration_text(view.silent_seconds)}"
+    if not view.member.reachable:
+        state += ", cannot be reached"
+    return f"{state}: {view.problem}" if view.problem else state

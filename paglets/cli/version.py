@@ -1,0 +1,36 @@
+"""`paglets version`."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+
+from paglets.cli.options import Parser, run
+from paglets.cli.output import print_fields, print_json
+from paglets.program import PROGRAM_VERSION, this_program
+from paglets.remote.api import PROTOCOL
+
+
+def main(arguments: list[str]) -> int:
+    """Print what this program is."""
+    parser = Parser(prog="paglets version", description="The version of this program.")
+    parser.add_argument("--json", action="store_true", help="data as JSON")
+    parser.set_defaults(handler=_version)
+    return run(parser, arguments)
+
+
+def _version(options: argparse.Namespace) -> int:
+    program = this_program()
+    found = {
+        "paglets": PROGRAM_VERSION,
+        "protocol": PROTOCOL,
+        "python": platform.python_version(),
+        "program": str(program.path),
+        "sha256": program.sha256(),
+    }
+    if options.json:
+        print_json(found)
+        return 0
+    print(f"paglets {PROGRAM_VERSION}")
+    print_fields({name: value for name, value in found.items() if name != "paglets"})
+    return 0

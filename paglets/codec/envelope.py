@@ -1,0 +1,82 @@
+"""A paglet on the wire: all that a host must know to keep, schedule and move it without its class.
+
+Trees of user values (`state`, message arguments, results) are tagged JSON of `paglets.codec.wire`; the
+host carries them and never decodes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from paglets.core.refs import HostRef, ProxyRef
+
+Kind = Literal["paglet", "job", "collector"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WireMessage:
+    """A message whose `args` are a tagged JSON object."""
+
+    kind: str
+    args: dict[str, Any]
+    sender: ProxyRef | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """A stored message. (`sender_store`, `n`) is its identity, for ever."""
+
+    sender_store: str
+    n: int
+    agent_id: str
+    message: WireMessage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenPosts:
+    """Which posts of one sender the paglet has taken: all below `settled_below`, and `ids`."""
+
+    sender_store: str
+    settled_below: int
+    ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPart:
+    """What a compute job has beside a paglet. `request` is `slots.model.SlotRequest` as JSON."""
+
+    group_id: str | None
+    job_key: str
+    collector: ProxyRef | None
+    generation: int
+    attempt: int
+    status: str
+    request: dict[str, Any]
+    submitted_state: Any
+    checkpoint: Any = None
+    failed_attempts: int = 0
+    losses: int = 0
+    waited_seconds: float = 0.0
+    stolen: bool = False
+    outcome: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """One paglet, frozen for a hand-off; the target takes it under `epoch`."""
+
+    agent_id: str
+    epoch: int
+    class_name: str
+    kind: Kind
+    state: Any
+    home: HostRef
+    created_at: float
+    name: str | None = None
+    hook: str | None = None
+    code_paths: tuple[str, ...] = ()
+    storage: dict[str, Any]
+    inbox: tuple[Post, ...] = ()
+    taken: tuple[TakenPosts, ...] = ()
+    job: JobPart | None = None

@@ -1,0 +1,116 @@
+"""Values of users' code to and from JSON trees, with a closed table of tags.
+
+str, int, float, bool, None, lists, and dicts whose keys are strings are written as themselves. Every
+other value that can travel is a *tag*: an object with exactly one key, which begins with `$`.
+
+| tag | value |
+| --- | --- |
+| `$bytes`, `$bytearray` | base64 |
+| `$tuple` | a list |
+| `$set`, `$frozenset` | a list in the order of the items' JSON text, so that equal sets are equal text |
+| `$date`, `$time`, `$datetime` | ISO 8601; a time zone travels as its offset from UTC, `fold` does not |
+| `$timedelta` | [days, seconds, microseconds] |
+| `$path` | the path with `/`; it arrives as the receiver's `pathlib.Path` |
+| `$enum` | ["module:qualname", member name, or number of a combination of flags] |
+| `$object` | {"class": "module:qualname", "fields": {name: value}} of a dataclass |
+| `$dict` | a list of [key, value]: dicts with other keys, and dicts that look like a tag |
+
+A subclass of a plain type arrives as the plain type (a named tuple as a tuple, a numpy.float64 as a
+float). Tuples are tagged everywhere, in states too, and come back as tuples; where a dataclass declares
+a field as a tuple, a list is taken as well, so that states can be written by hand as plain JSON.
+
+The host never calls `decode`: it keeps trees. A dict of trees whose keys come from users is turned
+into a tree by `tree_of`, so that no key is taken for a tag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from paglets.codec.decoder import no_class, read
+from paglets.codec.encoder import MAX_VALUE_DEPTH, is_record, looks_like_tag, plain_str, write
+from paglets.codec.names import resolve_class
+from paglets.codec.refusal import Refusal, key_step, type_name
+from paglets.codec.shapes import put_together, take_apart
+from paglets.codec.text import dumps, loads
+from paglets.core.errors import Invalid
+
+__all__ = [
+    "MAX_VALUE_DEPTH",
+    "decode",
+    "decode_fields",
+    "decode_state",
+    "dumps",
+    "encode",
+    "encode_fields",
+    "encode_state",
+    "loads",
+    "tree_of",
+]
+
+T = TypeVar("T")
+
+
+def encode(value: Any, where: str = "value") -> Any:
+    """The tree of `value`. Raises Invalid that names the place in it, beginning with `where`, and the type."""
+    try:
+        return write(value, 0)
+    except Refusal as refusal:
+        raise refusal.invalid(where) from refusal.__cause__
+
+
+def decode(tree: Any, where: str = "value", *, import_classes: bool = True) -> Any:
+    """The value of a tree; its classes are imported, so that their code runs.
+
+    Raises Invalid for an unknown tag or a wrong value of one, ImportFailed for a class that is not here.
+    With `import_classes` False, a tree that holds enums or dataclasses is Invalid.
+    """
+    try:
+        return read(tree, 0, resolve_class if import_classes else no_class)
+    except Refusal as refusal:
+        raise refusal.invalid(where) from refusal.__cause__
+
+
+def encode_fields(values: Mapping[str, Any], where: str = "args") -> dict[str, Any]:
+    """The trees of named values, such as a message's arguments. The object itself is never a tag."""
+    for name in values:
+        if not isinstance(name, str):
+            raise Invalid(f"{where}: names are strings, not {type_name(name)}")
+    return {plain_str(name): encode(value, f"{where}{key_step(name)}") for name, value in values.items()}
+
+
+def decode_fields(trees: Mapping[str, Any], where: str = "args", *, import_classes: bool = True) -> dict[str, Any]:
+    """What `encode_fields` was given."""
+    return {
+        name: decode(tree, f"{where}{key_step(name)}", import_classes=import_classes) for name, tree in trees.items()
+    }
+
+
+def encode_state(state: Any) -> dict[str, Any]:
+    """The trees of a state's fields by name. The class is not in it: the paglet's class names it."""
+    if not is_record(state):
+        raise Invalid(f"a state must be a dataclass, not {type_name(state)}")
+    return encode_fields(take_apart(state), "state")
+
+
+def decode_state(cls: type[T], tree: Any, *, import_classes: bool = True) -> T:
+    """The state of dataclass `cls`, made by its constructor. Missing fields take their defaults.
+
+    Raises Invalid for an unknown field, for one that is missing and has no default, and where the class
+    refuses the values.
+    """
+    if type(tree) is not dict:
+        raise Invalid(f"state: expected an object with the fields of {cls.__qualname__}")
+    fields = decode_fields(tree, "state", import_classes=import_classes)
+    try:
+        made: T = put_together(cls, fields)
+    except Invalid as error:
+        raise Invalid(f"state: {error.message}") from error.__cause__
+    return made
+
+
+def tree_of(trees: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree of a dict from any strings to trees."""
+    plain = dict(trees)
+    return {"$dict": [[key, tree] for key, tree in plain.items()]} if looks_like_tag(plain) else plain

@@ -1,0 +1,255 @@
+"""What a host is told at its start: by flags, and by its section of a TOML file that describes the whole mesh.
+
+[mesh]                      # for every host of the file
+mesh_version = "analysis"
+peers = ["http://laptop:8765"]
+
+[hosts.gpu-a]               # the table's name is the host's name
+bind_public = "auto"
+tags = ["linux", "gpu"]
+memory = "24 GiB"
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from paglets.core.errors import Invalid, StartFailed
+from paglets.core.refs import check_host_name
+from paglets.slots.addresses import addresses_of
+from paglets.slots.model import MAX_TAG_CHARACTERS, MAX_TAGS
+
+DEFAULT_PORT = 8765
+DEFAULT_MESH_VERSION = "default"
+MAX_FILE_BYTES = 1 << 20
+MAX_AMOUNT = 1 << 62
+CONFIG_NAME = "hosts.toml"
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_BYTES = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(?:i?b)?\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostOptions:
+    """A host's settings. None of an amount: what the machine has. `port` 0: any free one.
+
+    `bind_public` is "auto" or an address of this machine to listen on beside `host`; `data_dir` None
+    is `PAGLETS_HOME/hosts/NAME`. `key_file` comes from a flag, `config_key_file` from the file.
+    """
+
+    name: str
+    host: str = "127.0.0.1"
+    bind_public: str | None = None
+    port: int = DEFAULT_PORT
+    public_url: str | None = None
+    peers: tuple[str, ...] = ()
+    mesh_version: str = DEFAULT_MESH_VERSION
+    tags: tuple[str, ...] = ()
+    properties: Mapping[str, str] = field(default_factory=dict)
+    data_dir: Path | None = None
+    key_file: Path | None = None
+    config_key_file: Path | None = None
+    cpu_cores: int | None = None
+    memory_bytes: int | None = None
+    temp_storage_bytes: int | None = None
+    gpus: int | None = None
+    code_paths: tuple[str, ...] = ()
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of `512M`, `1.5 GiB`, `2000`; units are powers of 1024. Raises Invalid."""
+    match = _BYTES.fullmatch(text)
+    if match is None:
+        raise Invalid(f"{text[:40]!r} is not an amount of bytes: write 512M, 1.5 GiB or 2000")
+    amount = (
+        int(float(match[1]) * _UNITS[match[2].lower()]) if "." in match[1] else int(match[1]) * _UNITS[match[2].lower()]
+    )
+    return _within(amount)
+
+
+def parse_property(text: str) -> tuple[str, str]:
+    """Key and value of `python=3.12`. Raises Invalid."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise Invalid(f"{text[:80]!r} is not a property: write KEY=VALUE")
+    return key.strip(), value
+
+
+# Each setting of the file: a function that checks its value and gives that of the option. They raise Invalid without
+# the place, which their caller knows.
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise Invalid(f"expected a text, got {value!r}")
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise Invalid(f"expected a whole number, 0 or more, got {value!r}")
+    return _within(value)
+
+
+def _cores(value: Any) -> int:
+    if _count(value) < 1:
+        raise Invalid("expected at least 1")
+    return int(value)
+
+
+def _within(amount: int) -> int:
+    if amount > MAX_AMOUNT:
+        raise Invalid(f"{amount} is more than any machine has")
+    return amount
+
+
+def _bytes(value: Any) -> int:
+    return parse_bytes(value) if isinstance(value, str) else _count(value)
+
+
+def _port(value: Any) -> int:
+    if _count(value) > 65535:
+        raise Invalid(f"expected a port number up to 65535 (0: any free one), got {value}")
+    return int(value)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise Invalid(f"expected a list of texts, got {value!r}")
+    return tuple(dict.fromkeys(_text(item) for item in value))
+
+
+def _tags(value: Any) -> tuple[str, ...]:
+    tags = _texts(value)
+    if len(tags) > MAX_TAGS or any(len(tag) > MAX_TAG_CHARACTERS for tag in tags):
+        raise Invalid(f"at most {MAX_TAGS} tags of {MAX_TAG_CHARACTERS} characters are allowed")
+    return tags
+
+
+def _url(value: Any) -> str:
+    url = _text(value)
+    url = url if "://" in url else f"http://{url}"
+    if not addresses_of(url):
+        raise Invalid(f"{value[:80]!r} is not the URL of a host, such as http://laptop:8765")
+    return url.rstrip("/")
+
+
+def _urls(value: Any) -> tuple[str, ...]:
+    return tuple(_url(item) for item in _texts(value))
+
+
+def _properties(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise Invalid(f"expected a table, got {value!r}")
+    return {_text(key): str(_text(item)) for key, item in value.items()}
+
+
+def _path(value: Any) -> Path:
+    return Path(_text(value)).expanduser().absolute()
+
+
+def _paths(value: Any) -> tuple[str, ...]:
+    return tuple(str(_path(item)) for item in _texts(value))
+
+
+_SETTINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "host": ("host", _text),
+    "bind_public": ("bind_public", _text),
+    "port": ("port", _port),
+    "public_url": ("public_url", _url),
+    "peers": ("peers", _urls),
+    "mesh_version": ("mesh_version", _text),
+    "tags": ("tags", _tags),
+    "properties": ("properties", _properties),
+    "data_dir": ("data_dir", _path),
+    "key_file": ("key_file", _path),
+    "cpu_cores": ("cpu_cores", _cores),
+    "memory": ("memory_bytes", _bytes),
+    "temp_storage": ("temp_storage_bytes", _bytes),
+    "gpus": ("gpus", _count),
+    "code_paths": ("code_paths", _paths),
+}
+"""Name in the file (and, with dashes, of the flag) -> option and check."""
+
+_REPEATED = {"peers": "--peer", "tags": "--tag", "properties": "--property", "code_paths": "--code-path"}
+"""Settings that are lists; their flag is given once for each entry."""
+
+_OF_FILE = {"key_file": "config_key_file"}
+"""Options that go elsewhere where they come from the file."""
+
+
+def host_options(name: str, *, flags: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> HostOptions:
+    """The options of the host `name`: `flags` by setting (only those given) win over its part of `file`.
+
+    `file` is what `read_config` gave. Raises Invalid naming flag or key.
+    """
+    check_host_name(name)
+    from_file = file_settings(file or {}, name)
+    from_flags = _checked(flags, flag_name)
+    values = {_OF_FILE.get(option, option): value for option, value in from_file.items()} | from_flags
+    known = {each.name for each in fields(HostOptions)}
+    return HostOptions(name=name, **{option: value for option, value in values.items() if option in known})
+
+
+def flag_name(setting: str) -> str:
+    """The flag of a setting: `--temp-storage`."""
+    return _REPEATED.get(setting, f"--{setting.replace('_', '-')}")
+
+
+def file_settings(file: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Options of the tables `mesh` and `hosts.NAME`; the whole file is checked, so that a mistake is found anywhere."""
+    _check_names(file, ("mesh", "hosts"), "the file")
+    hosts = _table(file.get("hosts", {}), "hosts")
+    sections = {each: _section(section, f"hosts.{each}") for each, section in hosts.items()}
+    for each in hosts:
+        check_host_name(each)
+    return {**_section(file.get("mesh", {}), "mesh"), **sections.get(name, {})}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The tree of a TOML file. Raises StartFailed where it cannot be read, naming file and line."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise StartFailed(f"{path} has more than {MAX_FILE_BYTES:,} bytes: that is no configuration")
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise StartFailed(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise StartFailed(f"{path} is not TOML: {error}") from error
+
+
+def _section(section: Any, where: str) -> dict[str, Any]:
+    table = _table(section, where)
+    _check_names(table, tuple(_SETTINGS), where)
+    return _checked(table, lambda setting: f"{where}.{setting}")
+
+
+def _table(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise Invalid(f"{where} must be a table, got {value!r}")
+    return value
+
+
+def _check_names(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    for name in table:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            raise Invalid(f"unknown key {name!r} in {where}: {hint}")
+
+
+def _checked(settings: Mapping[str, Any], place: Callable[[str], str]) -> dict[str, Any]:
+    options = {}
+    for setting, value in settings.items():
+        option, check = _SETTINGS[setting]
+        try:
+            options[option] = check(value)
+        except Invalid as error:
+            raise Invalid(f"{place(setting)}: {error.message}") from error
+    return options

@@ -1,0 +1,258 @@
+"""Every error that paglets raises on purpose, as one tree.
+
+Each class has a wire `code` (stable, part of the protocol), an HTTP `status` and a command-line
+`exit_code`. The message says what happened, to what, and what to do next. `to_wire` and
+`error_from_wire` carry an error over a connection without losing its class.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_NEVER = 3
+EXIT_UNREACHABLE = 4
+EXIT_NOT_ALLOWED = 5
+EXIT_TIMED_OUT = 6
+EXIT_CANCELLED = 7
+EXIT_VERSIONS_DIFFER = 8
+EXIT_INTERRUPTED = 130
+
+
+class PagletsError(Exception):
+    """The root. `details` holds JSON values that a program may want beside the message."""
+
+    code: ClassVar[str] = "error"
+    status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = EXIT_FAILED
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+    def to_wire(self) -> dict[str, Any]:
+        return {"code": self.code, "message": self.message, "details": self.details}
+
+
+class BadRequest(PagletsError):
+    """The request cannot be understood: framing, JSON, a missing route."""
+
+    code, status, exit_code = "bad_request", 400, EXIT_USAGE
+
+
+class Invalid(PagletsError, ValueError):
+    """A value has a wrong type, an unknown field or is out of range; the message names the field."""
+
+    code, status, exit_code = "invalid", 422, EXIT_USAGE
+
+
+class NoSuchRoute(BadRequest):
+    code, status = "no_such_route", 404
+
+
+class MethodNotAllowed(BadRequest):
+    code, status = "method_not_allowed", 405
+
+
+class LengthRequired(BadRequest):
+    code, status = "length_required", 411
+
+
+class TooLarge(BadRequest):
+    """A body, header, value or depth is over its bound."""
+
+    code, status = "too_large", 413
+
+
+class UnsupportedMedia(BadRequest):
+    code, status = "unsupported_media", 415
+
+
+class Misdirected(BadRequest):
+    """The Host header names nobody here."""
+
+    code, status = "misdirected", 421
+
+
+class ForeignOrigin(PagletsError):
+    """A web page of another origin asked."""
+
+    code, status, exit_code = "foreign_origin", 403, EXIT_NOT_ALLOWED
+
+
+class NotAllowed(PagletsError):
+    """No key, a wrong key, or a signature that does not fit."""
+
+    code, status, exit_code = "not_allowed", 401, EXIT_NOT_ALLOWED
+
+
+class WrongClock(NotAllowed):
+    """The key is right, the clocks differ by more than the window; details: `now` of the receiver."""
+
+    code = "wrong_clock"
+
+
+class StalePeer(PagletsError):
+    """The receiver has restarted or was replaced; details: `store_id`, `boot_id`."""
+
+    code, status, exit_code = "stale_peer", 409, EXIT_UNREACHABLE
+
+
+class PeerReplaced(PagletsError):
+    """At this address another store answers than the one that was meant."""
+
+    code, status, exit_code = "peer_replaced", 409, EXIT_UNREACHABLE
+
+
+class Unknown(PagletsError, LookupError):
+    """Nothing of that id or name is known here."""
+
+    code, status, exit_code = "unknown", 404, EXIT_FAILED
+
+
+class Moved(PagletsError):
+    """The paglet is elsewhere; details: `host` (HostRef as JSON) and `epoch`."""
+
+    code, status = "moved", 409
+
+
+class Moving(PagletsError):
+    """The paglet is on its way; ask again soon."""
+
+    code, status = "moving", 503
+
+
+class Conflict(PagletsError):
+    """The thing exists already and differs, or is in a state that does not allow this."""
+
+    code, status = "conflict", 409
+
+
+class GroupExists(Conflict):
+    """A group of that id holds other jobs."""
+
+    code = "group_exists"
+
+
+class NameTaken(Conflict):
+    """Another host or paglet has that name."""
+
+    code = "name_taken"
+
+
+class IllegalTransition(Conflict):
+    """A state change that the table of transitions does not know."""
+
+    code = "illegal_transition"
+
+
+class Fenced(Conflict):
+    """The speaker is a stale run: a newer epoch or attempt exists, or its run has ended."""
+
+    code = "fenced"
+
+
+class VersionsDiffer(PagletsError):
+    """Mesh version or protocol number are not equal."""
+
+    code, status, exit_code = "versions_differ", 409, EXIT_VERSIONS_DIFFER
+
+
+class Unreachable(PagletsError):
+    """No byte of the request was taken: it may be repeated without harm."""
+
+    code, status, exit_code = "unreachable", 502, EXIT_UNREACHABLE
+
+
+class CallOutcomeUnknown(PagletsError):
+    """The request was sent and no reply came: it may or may not have been done."""
+
+    code, status, exit_code = "outcome_unknown", 502, EXIT_UNREACHABLE
+
+
+class TimedOut(PagletsError, TimeoutError):
+    """The time given for waiting is over; what was waited for goes on."""
+
+    code, status, exit_code = "timed_out", 504, EXIT_TIMED_OUT
+
+
+class Overloaded(PagletsError):
+    """A bound on connections or waiting requests is reached; try again."""
+
+    code, status, exit_code = "overloaded", 503, EXIT_UNREACHABLE
+
+
+class ShuttingDown(Overloaded):
+    """The host is ending."""
+
+    code = "shutting_down"
+
+
+class NotHandled(PagletsError):
+    """The paglet has no handler for that kind of message."""
+
+    code, status = "not_handled", 404
+
+
+class HandlerFailed(PagletsError):
+    """The paglet's handler raised or its process ended; details: `cause`, `traceback`, `stderr_tail`."""
+
+    code, status = "handler_failed", 500
+
+
+class ImportFailed(PagletsError):
+    """A class cannot be imported; details: `class_name`."""
+
+    code, status, exit_code = "import_failed", 422, EXIT_USAGE
+
+
+class Cancelled(PagletsError):
+    code, status, exit_code = "cancelled", 409, EXIT_CANCELLED
+
+
+class NeverPlaced(PagletsError):
+    """No host of the mesh can ever run this."""
+
+    code, status, exit_code = "never_placed", 409, EXIT_NEVER
+
+
+class StoreDamaged(PagletsError):
+    """The database cannot be used; it was left as it is or moved aside, as the message says."""
+
+    code, exit_code = "store_damaged", EXIT_FAILED
+
+
+class StartFailed(PagletsError):
+    """The host cannot start: port in use, directory locked, key missing, configuration wrong."""
+
+    code, exit_code = "start_failed", EXIT_USAGE
+
+
+class InternalError(PagletsError):
+    """A fault of paglets itself; details: `log`. The host's log has the traceback."""
+
+    code = "internal"
+
+
+def _tree(cls: type[PagletsError]) -> list[type[PagletsError]]:
+    return [cls] + [leaf for child in cls.__subclasses__() for leaf in _tree(child)]
+
+
+def error_classes() -> dict[str, type[PagletsError]]:
+    """Every wire code with its class."""
+    return {cls.code: cls for cls in _tree(PagletsError)}
+
+
+def error_from_wire(tree: object) -> PagletsError:
+    """The error that `to_wire` wrote; an unknown code or shape gives a plain PagletsError."""
+    if not isinstance(tree, dict):
+        return PagletsError("the other side answered an error without a text")
+    details = tree.get("details")
+    message = str(tree.get("message", ""))
+    cls = error_classes().get(str(tree.get("code")), PagletsError)
+    error = cls(message)
+    error.details = details if isinstance(details, dict) else {}
+    return error

@@ -1,0 +1,173 @@
+"""Frozen dataclasses to and from JSON trees, strictly.
+
+Used for everything of our own that crosses a wire or lies in a store: envelopes, gossip, route
+requests, rows. A wrong type, an unknown field or a missing value raises `Invalid` and names the
+field. User values do not come through here: `paglets.codec.wire` carries those.
+
+Supported annotations: str, int (64 bits), float (an int is taken), bool, Any (any JSON value, kept as it is),
+`X | None`, `tuple[X, ...]`, `dict[str, X]`, `Literal[...]` of strings, and nested dataclasses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, Literal, TypeVar, Union
+
+from paglets.core.errors import Invalid
+
+T = TypeVar("T")
+Decode = Callable[[Any, str], Any]
+
+INT_BOUND = 1 << 63
+"""What a column of the store can hold."""
+
+
+def to_json(value: Any) -> Any:
+    """The JSON tree of a record (dataclass), a tuple or dict of records, or a plain value."""
+    if isinstance(value, (str, int, float, bool)) or value is None:
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (tuple, list)):
+        return [to_json(item) for item in value]
+    if isinstance(value, Mapping):
+        return {_key(key): to_json(item) for key, item in value.items()}
+    raise Invalid(f"a {type(value).__name__} cannot be written as JSON")
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise Invalid(f"a {type(key).__name__} cannot be a key in JSON")
+    return key
+
+
+def from_json(cls: type[T], tree: Any, where: str = "") -> T:
+    """The record of class `cls` that `tree` describes. `where` names the place in error messages."""
+    return typing.cast(T, _record_decoder(cls)(tree, where or cls.__name__))
+
+
+def _new_record_decoder(cls: type) -> Decode:
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: _decoder(hints[f.name]) for f in dataclasses.fields(cls)}
+    required = [
+        f.name
+        for f in dataclasses.fields(cls)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+
+    def decode(tree: Any, where: str) -> Any:
+        if not isinstance(tree, dict):
+            raise Invalid(f"{where}: expected an object, got {_kind(tree)}")
+        for name in tree:
+            if name not in fields:
+                raise Invalid(f"{where}: unknown field {str(name)[:60]!r}")
+        for name in required:
+            if name not in tree:
+                raise Invalid(f"{where}: field {name!r} is missing")
+        return cls(**{name: fields[name](item, f"{where}.{name}") for name, item in tree.items()})
+
+    return decode
+
+
+_record_decoder: Callable[[type], Decode] = cache(_new_record_decoder)
+
+
+def _kind(tree: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(tree), "a number")
+
+
+def _scalar(kind: type, name: str) -> Decode:
+    def decode(tree: Any, where: str) -> Any:
+        if type(tree) is not kind:
+            raise Invalid(f"{where}: expected {name}, got {_kind(tree)}")
+        return tree
+
+    return decode
+
+
+def _integer(tree: Any, where: str) -> int:
+    if type(tree) is not int:
+        raise Invalid(f"{where}: expected an integer, got {_kind(tree)}")
+    if not -INT_BOUND <= tree < INT_BOUND:
+        raise Invalid(f"{where}: expected an integer of 64 bits, got one of {tree.bit_length()} bits")
+    return tree
+
+
+def _number(tree: Any, where: str) -> float:
+    # An int may be too large for a float: the comparison is exact where the conversion would raise.
+    if type(tree) not in (int, float) or not -sys.float_info.max <= tree <= sys.float_info.max:
+        raise Invalid(f"{where}: expected a finite number, got {_kind(tree)}")
+    return float(tree)
+
+
+def _anything(tree: Any, where: str) -> Any:
+    return tree
+
+
+_SCALARS: dict[Any, Decode] = {
+    str: _scalar(str, "a string"),
+    int: _integer,
+    bool: _scalar(bool, "a boolean"),
+    float: _number,
+    Any: _anything,
+}
+
+
+@cache
+def _decoder(hint: Any) -> Decode:
+    if hint in _SCALARS:
+        return _SCALARS[hint]
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _optional(args)
+    if origin is tuple:
+        return _sequence(_decoder(args[0]))
+    if origin is dict:
+        return _mapping(_decoder(args[1]))
+    if origin is Literal:
+        return _choice(args)
+    if dataclasses.is_dataclass(hint):
+        return _record_decoder(typing.cast(type, hint))
+    raise TypeError(f"record fields cannot be of type {hint}")
+
+
+def _optional(args: tuple[Any, ...]) -> Decode:
+    (inner,) = [_decoder(arg) for arg in args if arg is not type(None)]
+
+    def decode(tree: Any, where: str) -> Any:
+        return None if tree is None else inner(tree, where)
+
+    return decode
+
+
+def _sequence(inner: Decode) -> Decode:
+    def decode(tree: Any, where: str) -> Any:
+        if not isinstance(tree, (list, tuple)):
+            raise Invalid(f"{where}: expected a list, got {_kind(tree)}")
+        return tuple(inner(item, f"{where}[{index}]") for index, item in enumerate(tree))
+
+    return decode
+
+
+def _mapping(inner: Decode) -> Decode:
+    def decode(tree: Any, where: str) -> Any:
+        if not isinstance(tree, dict):
+            raise Invalid(f"{where}: expected an object, got {_kind(tree)}")
+        return {key: inner(item, f"{where}[{key[:60]!r}]") for key, item in tree.items()}
+
+    return decode
+
+
+def _choice(allowed: tuple[Any, ...]) -> Decode:
+    def decode(tree: Any, where: str) -> Any:
+        if tree not in allowed or not isinstance(tree, str):
+            raise Invalid(f"{where}: expected one of {', '.join(allowed)}")
+        return tree
+
+    return decode

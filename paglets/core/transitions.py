@@ -1,0 +1,53 @@
+"""A table of state changes: the one place that says which status may follow which, and on what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
+from paglets.core.errors import IllegalTransition
+
+S = TypeVar("S", bound=str)
+
+
+class Transitions(Generic[S]):
+    """`what` names the thing in error messages; `table` maps (status, event) to the next status."""
+
+    def __init__(self, what: str, start: S, table: Mapping[tuple[S, str], S]) -> None:
+        self._what = what
+        self._start = start
+        self._table: dict[tuple[str, str], S] = {(old, event): new for (old, event), new in table.items()}
+
+    def move(self, old: str, event: str) -> S:
+        """The status after `event`. Raises IllegalTransition, which changes nothing."""
+        try:
+            return self._table[old, event]
+        except KeyError:
+            raise IllegalTransition(f"a {self._what} that is {old} cannot be {event}") from None
+
+    def allows(self, old: str, event: str) -> bool:
+        return (old, event) in self._table
+
+    def events(self) -> tuple[str, ...]:
+        """Every event of the table, in its order."""
+        return tuple(dict.fromkeys(event for _, event in self._table))
+
+    def statuses(self) -> tuple[str, ...]:
+        """Every status, the first one first, in the order of the table."""
+        seen = [self._start, *(status for (old, _), new in self._table.items() for status in (old, new))]
+        return tuple(dict.fromkeys(str(status) for status in seen))
+
+    def final(self) -> tuple[str, ...]:
+        """The statuses that nothing leaves."""
+        left = {old for old, _ in self._table}
+        return tuple(status for status in self.statuses() if status not in left)
+
+    def diagram(self) -> str:
+        """The table as a Mermaid state diagram, one arrow for each pair of statuses."""
+        arrows: dict[tuple[str, str], list[str]] = {}
+        for (old, event), new in self._table.items():
+            arrows.setdefault((old, new), []).append(event.replace("_", " "))
+        lines = ["stateDiagram-v2", f"    [*] --> {self._start}"]
+        lines += [f"    {old} --> {new}: {', '.join(events)}" for (old, new), events in arrows.items()]
+        lines += [f"    {status} --> [*]" for status in self.final()]
+        return "\n".join(lines) + "\n"

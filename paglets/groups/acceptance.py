@@ -1,0 +1,95 @@
+"""Which report becomes the record of its key, and what becomes of keys by cancel, loss and census.
+
+While a key has no record, the first success with a generation of at least its `floor` is taken; a
+failure only from the newest generation. A cancel raises the floor, a loss does not: a copy that was
+taken for lost may still bring the result first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from paglets.groups.records import ExpectedJob, FailureReport, Report, Sighting
+
+Verdict = Literal["accepted", "already_recorded", "below_floor", "not_newest"]
+
+RESIDENCE_ORDER = ("gone", "leaving", "here")
+"""Of two sightings in one epoch, the one further right knows better where the copy is."""
+
+
+def effective_generation(job: ExpectedJob, generation: int) -> int:
+    """0 in a report means the newest."""
+    return generation or job.generation
+
+
+def judge_report(job: ExpectedJob, report: Report) -> Verdict:
+    """Whether the report becomes the record of its key, or why it is kept as a duplicate only."""
+    generation = effective_generation(job, report.generation)
+    if job.ended:
+        return "already_recorded"
+    if generation < job.floor:
+        return "below_floor"
+    if isinstance(report, FailureReport) and generation < job.generation:
+        return "not_newest"
+    return "accepted"
+
+
+def ended(job: ExpectedJob, generation: int) -> ExpectedJob:
+    """The key with its record made by a report of that generation."""
+    return replace(job, ended=True, generation=max(job.generation, generation), sighting=None)
+
+
+def cancelled(job: ExpectedJob) -> ExpectedJob:
+    """The key ended by a cancel: no report of any generation made so far counts any more."""
+    return replace(job, ended=True, floor=job.generation + 1, sighting=None)
+
+
+def next_generation(job: ExpectedJob, now: float) -> ExpectedJob:
+    """The key with a further copy, because every place where the newest may be is lost."""
+    return replace(job, generation=job.generation + 1, since=now, sighting=None)
+
+
+def registered_again(job: ExpectedJob, generation: int) -> ExpectedJob:
+    """The key as it is, but for a newer generation that is told of."""
+    return replace(job, generation=max(job.generation, generation))
+
+
+UnwantedCause = Literal["cancelled", "recorded"]
+
+
+def unwanted(job: ExpectedJob, generation: int) -> UnwantedCause | None:
+    """Why a copy of that generation need not go on, or None where it must.
+
+    An older generation above the floor stays wanted: its success counts if it comes first.
+    """
+    if generation < job.floor:
+        return "cancelled"
+    return "recorded" if job.ended else None
+
+
+def seen(job: ExpectedJob, sighting: Sighting) -> ExpectedJob:
+    """The key with what a host told of a copy, if that is news; the same object where it is not.
+
+    `since` of the older sighting is kept while place, status and reason code are the same.
+    """
+    known = job.sighting
+    if known is not None:
+        if _order(sighting) < _order(known):
+            return job
+        same = (known.host.store_id, known.status, known.reason, known.attempt, known.generation) == (
+            sighting.host.store_id,
+            sighting.status,
+            sighting.reason,
+            sighting.attempt,
+            sighting.generation,
+        )
+        sighting = replace(sighting, since=known.since) if same else sighting
+        if sighting == known:
+            return job
+    return replace(job, generation=max(job.generation, sighting.generation), sighting=sighting)
+
+
+def _order(sighting: Sighting) -> tuple[int, int, int]:
+    residence = RESIDENCE_ORDER.index(sighting.residence) if sighting.residence in RESIDENCE_ORDER else -1
+    return (sighting.generation, sighting.epoch, residence)

@@ -1,0 +1,183 @@
+"""The summary of a group, and pages of its records; both bounded in bytes.
+
+Entries come in as iterators and are taken only while there is room, so that a summary of a huge group
+reads no more rows than it shows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from paglets.groups.records import ExpectedJob
+
+MAX_SUMMARY_BYTES = 16 << 20
+MAX_PAGE_BYTES = 8 << 20
+MAX_PAGE_ENTRIES = 1000
+
+_HEAD_BYTES = 16 << 10
+"""Room for everything in a summary that is not a list: ids, names, URLs, counts."""
+
+_SHARES = {"failures": 4 << 20, "pending_jobs": 4 << 20, "duplicate_reports": 1 << 20, "unexpected_reports": 1 << 20}
+"""What each list may take at most, of 16 MiB; `results` takes all that these leave."""
+
+Entry = tuple[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where something is, as people and proxies need it. `agent_id` is null where no paglet is meant."""
+
+    host_name: str
+    host_url: str
+    agent_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """All of a summary but its lists. Times are epoch seconds."""
+
+    group_id: str
+    status: str
+    collector: Place
+    home: Place
+    return_home_when_complete: bool
+    waiting_for_home: bool
+    expected_count: int
+    completed_count: int
+    failed_count: int
+    created_at: float
+    completed_at: float | None
+    last_report_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lists:
+    """The lists of a summary, as iterators in the order of their keys."""
+
+    pending_jobs: Iterable[dict[str, Any]]
+    results: Iterable[Entry]
+    failures: Iterable[Entry]
+    duplicate_reports: Iterable[dict[str, Any]]
+    unexpected_reports: Iterable[dict[str, Any]]
+
+
+def json_bytes(value: Any) -> int:
+    """How many bytes the value takes as compact JSON, with a comma.
+
+    Exact for JSON values. For others (a collector in a process of its own holds them decoded) it is
+    an estimate: bytes as base64, all else by its text.
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_stand_in, skipkeys=True)
+    return len(text.encode("utf-8", "surrogatepass")) + 1
+
+
+def _stand_in(value: Any) -> Any:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return "x" * (len(value) * 4 // 3 + 32)
+    if isinstance(value, (set, frozenset)):
+        return [repr(item) for item in value]
+    return repr(value)
+
+
+class _Budget:
+    """Bytes that may still be used; `cut` once something did not fit."""
+
+    def __init__(self, total: int) -> None:
+        self.left = total
+        self.cut = False
+
+    def take(self, items: Iterable[Any], most: int) -> list[Any]:
+        """The first items that fit in `most` bytes and in what is left."""
+        taken: list[Any] = []
+        room = min(most, self.left)
+        for item in items:
+            size = json_bytes(item)
+            if size > room:
+                self.cut = True
+                break
+            taken.append(item)
+            room -= size
+            self.left -= size
+        return taken
+
+
+def summarise(facts: Facts, lists: Lists, *, limit_bytes: int = MAX_SUMMARY_BYTES) -> dict[str, Any]:
+    """The summary as JSON (of the user's values: as they were kept).
+
+    Counts are exact always. Where all would be over `limit_bytes`, the lists are cut and `truncated` is true.
+    """
+    budget = _Budget(max(0, limit_bytes - _HEAD_BYTES))
+    scale = limit_bytes / MAX_SUMMARY_BYTES
+
+    def part(name: str, items: Iterable[Any]) -> list[Any]:
+        return budget.take(items, int(_SHARES[name] * scale))
+
+    failures = part("failures", lists.failures)
+    pending = part("pending_jobs", lists.pending_jobs)
+    duplicates = part("duplicate_reports", lists.duplicate_reports)
+    unexpected = part("unexpected_reports", lists.unexpected_reports)
+    results = budget.take(lists.results, budget.left)
+    return {
+        "group_id": facts.group_id,
+        "status": facts.status,
+        "collector": _place(facts.collector),
+        "home": _place(facts.home),
+        "return_home_when_complete": facts.return_home_when_complete,
+        "waiting_for_home": facts.waiting_for_home,
+        "expected_count": facts.expected_count,
+        "completed_count": facts.completed_count,
+        "failed_count": facts.failed_count,
+        "pending_count": facts.expected_count - facts.completed_count - facts.failed_count,
+        "pending_jobs": pending,
+        "results": dict(results),
+        "failures": dict(failures),
+        "duplicate_reports": duplicates,
+        "unexpected_reports": unexpected,
+        "created_at": facts.created_at,
+        "completed_at": facts.completed_at,
+        "last_report_at": facts.last_report_at,
+        "truncated": budget.cut,
+    }
+
+
+def _place(place: Place) -> dict[str, Any]:
+    return {"host_name": place.host_name, "host_url": place.host_url, "agent_id": place.agent_id}
+
+
+def pending_entry(job_key: str, job: ExpectedJob, home_name: str) -> dict[str, Any]:
+    """An entry of `pending_jobs`: what the copy's host last told, or that none has."""
+    sighting = job.sighting
+    if sighting is None:
+        return {
+            "job_key": job_key,
+            "status": "PLACING",
+            "host_name": home_name,
+            "reason": "no_copy_seen",
+            "reason_text": "no host has told of a copy of this job yet",
+            "never": False,
+            "since": job.since,
+        }
+    return {
+        "job_key": job_key,
+        "status": sighting.status,
+        "host_name": sighting.host.name,
+        "reason": sighting.reason,
+        "reason_text": sighting.reason_text,
+        "never": sighting.never,
+        "since": sighting.since,
+    }
+
+
+def page(entries: Iterator[Any], most_entries: int, most_bytes: int = MAX_PAGE_BYTES) -> tuple[list[Any], bool]:
+    """The first entries within both bounds, at least one where there is any; and whether there are more."""
+    taken: list[Any] = []
+    room = most_bytes
+    for entry in entries:
+        room -= json_bytes(entry)
+        if len(taken) == most_entries or (room < 0 and taken):
+            return taken, True
+        taken.append(entry)
+    return taken, False

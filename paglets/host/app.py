@@ -1,0 +1,282 @@
+"""The composition root of production: files, threads and sockets around one `Host`."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from paglets.config import HostOptions
+from paglets.core.clock import SystemClock, SystemEntropy
+from paglets.core.errors import ShuttingDown
+from paglets.host.disk import HostDisk
+from paglets.host.folder import HostFolder, open_folder
+from paglets.host.host import Host, World
+from paglets.host.http.router import Router
+from paglets.host.http.routes import ROUTES
+from paglets.host.http.server import HttpServer
+from paglets.host.meter import MachineMeter
+from paglets.host.recovery import survivors
+from paglets.host.shell import Settings
+from paglets.host.threads import Later, RunnerThread
+from paglets.mesh.addresses import bind_for, public_address, public_url
+from paglets.native import load_psutil, psutil_problem
+from paglets.program import (
+    PROGRAM_VERSION,
+    Program,
+    child_command,
+    child_environment,
+    collect_copies,
+    enter_copy,
+    this_program,
+)
+from paglets.remote.auth import Verifier
+from paglets.remote.exchange import Pending, Request, Response
+from paglets.remote.keys import KEY_VARIABLE, host_key, paglets_home
+from paglets.remote.transport import Connections, ThreadedTransport
+from paglets.slots.model import Resources
+from paglets.worker.launch import Launcher, LaunchEvents
+from paglets.worker.launcher import ZygoteLauncher
+from paglets.worker.process import kill_survivors
+
+LAUNCHER_CLOSE_SECONDS = 15.0
+FAREWELL_SECONDS = 0.3
+"""For the last gossip to go out; who misses it sees the host as offline a little later."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What a host that has started says of itself."""
+
+    host: Host
+    server: HttpServer
+    url: str
+
+
+class _Door:
+    """What the server hands requests to: nobody until the host is ready."""
+
+    def __init__(self) -> None:
+        self.handle: Callable[[Request], Response | Pending] = self._not_yet
+
+    def _not_yet(self, request: Request) -> Response | Pending:
+        raise ShuttingDown("the host is starting; ask again in a moment")
+
+
+def run_host(options: HostOptions) -> int:
+    """Run a host in the foreground until SIGINT or SIGTERM; gives the exit code. Raises StartFailed."""
+    home = paglets_home(os.environ)
+    say(enter_copy(home, sys.argv[1:]))
+    ending = threading.Event()
+    failed: list[BaseException] = []
+
+    def fatal(error: BaseException) -> None:
+        failed.append(error)
+        ending.set()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        ending.set()
+
+    with ExitStack() as stack:
+        start(options, home, stack, fatal)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
+        ending.wait()
+        say(f"paglets: host {options.name} is ending")
+    if failed:
+        say(f"paglets: host {options.name} ended by a fault of its store or runner: {failed[0]!r}; see host.log")
+        return 1
+    return 0
+
+
+def say(text: str) -> None:
+    """A line for the person at the terminal; data never goes to stderr, nor this to stdout."""
+    if text:
+        print(text, file=sys.stderr, flush=True)
+
+
+def start(options: HostOptions, home: Path, stack: ExitStack, fatal: Callable[[BaseException], None]) -> Ready:
+    """Start everything; `stack` ends it in the right order. Raises StartFailed, StoreDamaged."""
+    clock, entropy = SystemClock(), SystemEntropy()
+    key = host_key(
+        os.environ,
+        entropy=entropy,
+        peers=options.peers,
+        key_file=options.key_file,
+        config_key_file=options.config_key_file,
+    )
+    os.environ.pop(KEY_VARIABLE, None)
+    folder = stack.enter_context(open_folder(options.data_dir or home / "hosts" / options.name, entropy, fatal))
+    later = Later(folder.log)
+    stack.callback(later.stop)
+    meter = MachineMeter(folder.path, clock, load_psutil())
+    verifier = Verifier(key, store_id=folder.store_id, boot_id=folder.boot_id, clock=clock)
+    door = _Door()
+    server = _server(options, verifier, door, folder)
+    server.start()
+    stack.callback(server.close)
+    program = this_program()
+    settings = _settings(options, folder, program, server.port, _offered(options, meter.total()), clock.wall())
+    connections = Connections(key, clock=clock, entropy=entropy, sender=folder.store_id)
+    world = World(
+        clock=clock,
+        entropy=entropy,
+        store=folder.store,
+        disk=HostDisk(folder.path, later, folder.log),
+        meter=meter,
+        log=folder.log,
+        make_transport=lambda deliver: ThreadedTransport(connections, deliver=deliver, clock=clock),
+        make_launcher=lambda events: _launcher(program, events, folder, stack),
+    )
+    _end_survivors(folder)
+    host = Host(settings, world, peers=options.peers)
+    closed = host.start()
+    runner = RunnerThread(host.runner, fatal)
+    runner.start()
+    stack.callback(runner.stop)
+    stack.callback(_farewell, host)
+    door.handle = Router(host, ROUTES).handle
+    stack.callback(_write_run_file(home, settings))
+    _greet(settings, folder, closed, program, home)
+    return Ready(host=host, server=server, url=settings.url)
+
+
+def _server(options: HostOptions, verifier: Verifier, door: _Door, folder: HostFolder) -> HttpServer:
+    more = [] if options.bind_public is None else [(bind_for(_public(options)), options.port)]
+    names = [options.name, platform.node(), "localhost"]
+    if options.public_url:
+        names.append(options.public_url.split("://", 1)[-1])
+    address = (options.host, options.port)
+    if more and more[0][0] in ("0.0.0.0", "::"):
+        # All addresses of the family include the loopback that `host` names.
+        address, more = more[0], []
+    return HttpServer(
+        address=address,
+        more_addresses=more,
+        handler=lambda request: door.handle(request),
+        verifier=verifier,
+        allowed_hosts=names,
+        log=folder.log,
+    )
+
+
+def _public(options: HostOptions) -> str:
+    assert options.bind_public is not None
+    return public_address(_interfaces) if options.bind_public == "auto" else options.bind_public
+
+
+def _interfaces() -> list[str]:
+    psutil = load_psutil()
+    if psutil is None:
+        return []
+    return [address.address for addresses in psutil.net_if_addrs().values() for address in addresses]
+
+
+def _settings(
+    options: HostOptions, folder: HostFolder, program: Program, port: int, offered: Resources, now: float
+) -> Settings:
+    bind = options.host if options.bind_public is None else _public(options)
+    url = options.public_url or public_url(bind, port, lambda: public_address(_interfaces))
+    local = public_url(options.host, port, lambda: "127.0.0.1")
+    return Settings(
+        store_id=folder.store_id,
+        boot_id=folder.boot_id,
+        boot_count=folder.boot_count,
+        name=options.name,
+        url=url,
+        addresses=(local,) if local != url else (),
+        mesh_version=options.mesh_version,
+        started_at=now,
+        offered=offered,
+        tags=options.tags,
+        properties=tuple(sorted(options.properties.items())),
+        code_paths=options.code_paths,
+        python=platform.python_version(),
+        pid=os.getpid(),
+        program=f"paglets {PROGRAM_VERSION}",
+        build=program.sha256() if program.is_archive else "",
+    )
+
+
+def _offered(options: HostOptions, total: Resources) -> Resources:
+    def given(value: int | None, there: int) -> int:
+        return there if value is None else value
+
+    return Resources(
+        cpu_cores=given(options.cpu_cores, total.cpu_cores),
+        memory_bytes=given(options.memory_bytes, total.memory_bytes),
+        temp_storage_bytes=given(options.temp_storage_bytes, total.temp_storage_bytes),
+        gpus=given(options.gpus, total.gpus),
+    )
+
+
+def _launcher(program: Program, events: LaunchEvents, folder: HostFolder, stack: ExitStack) -> Launcher:
+    launcher = ZygoteLauncher(
+        child_command(program, "_zygote"),
+        child_environment(program, os.environ),
+        events,
+        psutil=load_psutil(),
+        zygote_log=str(folder.path / "host.log"),
+    )
+
+    def close() -> None:
+        launcher.close()
+        launcher.wait_closed(LAUNCHER_CLOSE_SECONDS)
+
+    stack.callback(close)
+    return launcher
+
+
+def _end_survivors(folder: HostFolder) -> None:
+    stuck = kill_survivors(folder.store.read(survivors), load_psutil())
+    for token in stuck:
+        folder.log(f"the process of run {token} of an earlier start cannot be ended; the kernel holds it")
+
+
+def _farewell(host: Host) -> None:
+    gone = threading.Event()
+
+    def leave() -> None:
+        host.gossip.leave()
+        gone.set()
+
+    host.runner.soon(leave)
+    gone.wait(1.0)
+    threading.Event().wait(FAREWELL_SECONDS)
+
+
+def _write_run_file(home: Path, settings: Settings) -> Callable[[], None]:
+    """Tell commands and scripts of this user where the host is; gives what removes the file again."""
+    folder = home / "run"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    path = folder / f"{settings.name}.json"
+    local = settings.addresses[0] if settings.addresses else settings.url
+    tree = {"name": settings.name, "url": local, "store_id": settings.store_id, "pid": settings.pid}
+    draft = path.with_suffix(".new")
+    draft.write_text(json.dumps(tree))
+    os.replace(draft, path)
+    return lambda: path.unlink(missing_ok=True)
+
+
+def _greet(settings: Settings, folder: HostFolder, closed: int, program: Program, home: Path) -> None:
+    if program.is_archive:
+        collect_copies(home, program)
+    offered = settings.offered
+    say(
+        f"paglets: host {settings.name} is ready at {settings.url} (mesh {settings.mesh_version}, "
+        f"{offered.cpu_cores} cores, {offered.memory_bytes / (1 << 30):.1f} GiB, {offered.gpus} GPUs"
+        + (f", tags {' '.join(settings.tags)}" if settings.tags else "")
+        + f"); data in {folder.path}"
+    )
+    if closed:
+        say(f"paglets: {closed} processes of an earlier start were cut off; their jobs go on from the queue")
+    if psutil_problem():
+        say(f"paglets: measuring without psutil: {psutil_problem()}")

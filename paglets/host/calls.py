@@ -1,0 +1,135 @@
+"""Calls that leave this host, and the search for a paglet that is not where it was thought to be.
+
+A call is sent again only where it is certain that it was not taken: the host could not be reached, the
+paglet has moved, is moving, or its handler still waits. Everything else is the caller's to see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from paglets.codec.envelope import WireMessage
+from paglets.core.errors import Moved, Moving, PagletsError, TimedOut, Unknown, Unreachable
+from paglets.core.record import from_json
+from paglets.core.refs import HostRef, ProxyRef
+from paglets.host.shell import Shell
+from paglets.mesh.locate import Locator
+from paglets.remote.api import MAX_CALL_SECONDS, Call, CallReply, Located
+from paglets.remote.exchange import Request, Response, dump_json
+
+MAX_HOPS = 8
+RETRY_SECONDS = 0.2
+LOCATE_AFTER_SECONDS = 5.0
+"""How long an address may not answer before the online hosts are asked (a restart takes less)."""
+
+MARGIN_SECONDS = 10.0
+"""The reply of a call that waited its full time must still come through."""
+
+CallDone = Callable[["CallReply | PagletsError"], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutgoingCall:
+    target: ProxyRef
+    message: WireMessage
+    deadline: float
+    done: CallDone
+    call_id: str
+    again: bool = False
+    hops: int = 0
+    silent_since: float | None = None
+
+
+class Calls:
+    """Part `calls`: keeps what is to be tried again later."""
+
+    name = "calls"
+
+    def __init__(self, shell: Shell, locator: Locator, local: Callable[[OutgoingCall], bool]) -> None:
+        self._shell = shell
+        self._locator = locator
+        self._local = local
+        self._later: list[tuple[float, OutgoingCall]] = []
+
+    def start(self, target: ProxyRef, message: WireMessage, timeout_seconds: float | None, done: CallDone) -> None:
+        """On the runner. `done` is called once, with the reply or the error."""
+        now = self._shell.clock.monotonic()
+        deadline = now + (timeout_seconds if timeout_seconds is not None else 365 * 86400.0)
+        call_id = self._shell.entropy.token()
+        self._send(OutgoingCall(target=target, message=message, deadline=deadline, done=done, call_id=call_id))
+
+    def tick(self, now: float) -> float | None:
+        due = [call for at, call in self._later if at <= now]
+        self._later = [(at, call) for at, call in self._later if at > now]
+        for call in due:
+            self._send(call)
+        return min((at for at, _ in self._later), default=None)
+
+    def _send(self, call: OutgoingCall) -> None:
+        left = call.deadline - self._shell.clock.monotonic()
+        if left <= 0:
+            call.done(TimedOut(f"paglet {call.target.agent_id} did not answer {call.message.kind!r} in time"))
+            return
+        if call.target.host.store_id in ("", self._shell.own.store_id) and self._local(call):
+            return
+        wait = min(left, MAX_CALL_SECONDS)
+        body = dump_json(Call(message=call.message, call_id=call.call_id, again=call.again, wait_seconds=wait))
+        request = Request(method="POST", target=f"/v1/paglets/{call.target.agent_id}/call", body=body)
+        self._shell.transport.send(
+            call.target.host, request, lambda result: self.answered(call, result), timeout_seconds=wait + MARGIN_SECONDS
+        )
+
+    def answered(self, call: OutgoingCall, result: Response | PagletsError) -> None:
+        """What came of one try: the end of the call, or the next try."""
+        try:
+            reply = _parse(result)
+        except Moved as error:
+            self._follow(call, from_json(HostRef, error.details["host"]))
+        except Moving:
+            self._again(call)
+        except (Unreachable, Unknown) as error:
+            self._search(call, error)
+        except PagletsError as error:
+            call.done(error)
+        else:
+            if reply.waiting:
+                self._send(replace(call, again=True, hops=0, silent_since=None))
+            else:
+                call.done(reply)
+
+    def _follow(self, call: OutgoingCall, host: HostRef) -> None:
+        if call.hops >= MAX_HOPS:
+            self._again(replace(call, hops=0))
+        else:
+            self._send(replace(call, target=ProxyRef(agent_id=call.target.agent_id, host=host), hops=call.hops + 1))
+
+    def _again(self, call: OutgoingCall) -> None:
+        self._later.append((self._shell.clock.monotonic() + RETRY_SECONDS, call))
+        self._shell.runner.wake(self.name)
+
+    def _search(self, call: OutgoingCall, error: PagletsError) -> None:
+        now = self._shell.clock.monotonic()
+        since = call.silent_since if call.silent_since is not None else now
+        waiting = replace(call, silent_since=since)
+        if isinstance(error, Unreachable) and now - since < LOCATE_AFTER_SECONDS:
+            self._again(waiting)
+            return
+        agent_id = call.target.agent_id
+        self._locator.locate((agent_id,), (), lambda located: self._located(waiting, located, error))
+
+    def _located(self, call: OutgoingCall, located: Located, error: PagletsError) -> None:
+        for row in located.rows:
+            if row.status == "here" and row.peer is not None and row.peer != call.target.host:
+                self._follow(call, row.peer)
+                return
+            if row.status == "leaving":
+                self._again(call)
+                return
+        call.done(error)
+
+
+def _parse(result: Response | PagletsError) -> CallReply:
+    if isinstance(result, PagletsError):
+        raise result
+    return result.parse(CallReply)

@@ -1,0 +1,243 @@
+"""Tells each collector's host which unfinished copies of its jobs are here, and ends those unwanted.
+
+What changed is told at most once a second, everything every 10 s; so a collector knows where its jobs
+are and why they wait, and a cancelled job ends even where a message got lost.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from paglets.codec.envelope import WireMessage
+from paglets.codec.text import loads
+from paglets.core.errors import PagletsError
+from paglets.core.record import from_json, to_json
+from paglets.core.refs import HostRef, ProxyRef
+from paglets.host import inline, outcomes
+from paglets.host.creation import collector_id
+from paglets.host.inline import InlineHost
+from paglets.host.shell import Shell
+from paglets.mesh.gossip import Gossip
+from paglets.mesh.locate import Locator
+from paglets.remote.api import Census as Told
+from paglets.remote.api import CensusReply, JobCopy, Located, UnwantedCopy
+from paglets.remote.exchange import Request, Response, dump_json
+from paglets.store import posts, residence
+from paglets.store.db import Tx
+
+CHANGES_SECONDS = 1.0
+ALL_SECONDS = 10.0
+ANSWER_SECONDS = 10.0
+MAX_COPIES = 5_000
+"""Copies in one request; more go in the next ones."""
+
+Batch = tuple[HostRef, list[JobCopy]]
+
+
+class Census:
+    """Part `census`."""
+
+    name = "census"
+
+    def __init__(self, shell: Shell, gossip: Gossip, locator: Locator, inline_host: InlineHost) -> None:
+        self._shell = shell
+        self._inline_host = inline_host
+        self._gossip = gossip
+        self._locator = locator
+        self._touched: deque[str] = deque()
+        self._told: dict[str, JobCopy] = {}
+        self._all_at = 0.0
+        self._next_at = 0.0
+
+    def touched(self, agent_ids: tuple[str, ...]) -> None:
+        """A COMMIT changed these paglets; any thread."""
+        self._touched.extend(agent_ids)
+
+    def tick(self, now: float) -> float | None:
+        if now < self._next_at:
+            return self._next_at
+        self._next_at = now + CHANGES_SECONDS
+        changed = {self._touched.popleft(): None for _ in range(len(self._touched))}
+        full = now >= self._all_at
+        if full:
+            self._all_at = now + ALL_SECONDS
+        wall = self._shell.clock.wall()
+        copies = self._shell.store.read(lambda tx: _copies(tx, None if full else tuple(changed), wall))
+        if full:
+            self._told = {}
+        news = [(collector, copy) for collector, copy in copies if self._told.get(copy.agent_id) != _timeless(copy)]
+        self._told |= {copy.agent_id: _timeless(copy) for _, copy in news}
+        for host, batch in _by_host(news):
+            for start in range(0, len(batch), MAX_COPIES):
+                self._tell(host, batch[start : start + MAX_COPIES])
+        return self._all_at if copies or (full and self._told) else None
+
+    def _tell(self, host: HostRef, copies: list[JobCopy]) -> None:
+        told = Told(
+            host=self._shell.own, copies=tuple(copies), group_ids=tuple(dict.fromkeys(copy.group_id for copy in copies))
+        )
+        if host.store_id == self._shell.own.store_id:
+            self._shell.runner.change(lambda tx: receive(tx, told, self._inline_host), self._answered)
+            return
+        member = self._gossip.by_store(host.store_id)
+        if member is not None:
+            host = HostRef(store_id=host.store_id, name=member.name, url=member.url)
+        request = Request(method="POST", target="/v1/census", body=dump_json(told))
+        self._shell.transport.send(host, request, self._parse, timeout_seconds=ANSWER_SECONDS)
+
+    def _parse(self, result: Response | PagletsError) -> None:
+        try:
+            if isinstance(result, PagletsError):
+                raise result
+            self._answered(result.parse(CensusReply))
+        except PagletsError:
+            # A collector's host that is away is told again with the next full census.
+            return
+
+    def _answered(self, reply: CensusReply | BaseException) -> None:
+        if isinstance(reply, BaseException):
+            raise reply
+        if reply.unwanted:
+            self._shell.runner.change(
+                lambda tx: end_unwanted(tx, reply.unwanted, self._shell.own, self._shell.clock.wall())
+            )
+        if reply.elsewhere:
+            ids = {collector_id(group): group for group in reply.elsewhere}
+            self._locator.locate(tuple(ids), (), lambda located: self._found(ids, located))
+
+    def _found(self, groups: dict[str, str], located: Located) -> None:
+        self._shell.runner.change(lambda tx: _point_to(tx, groups, located))
+
+
+def _by_host(copies: Iterable[tuple[ProxyRef, JobCopy]]) -> list[Batch]:
+    batches: dict[str, Batch] = {}
+    for collector, copy in copies:
+        batches.setdefault(collector.host.store_id, (collector.host, []))[1].append(copy)
+    return list(batches.values())
+
+
+def _timeless(copy: JobCopy) -> JobCopy:
+    """Time alone is no news."""
+    return replace(copy, waited_seconds=0.0)
+
+
+def _copies(tx: Tx, agent_ids: tuple[str, ...] | None, now: float) -> list[tuple[ProxyRef, JobCopy]]:
+    """Unfinished copies of group jobs here or leaving: those of `agent_ids`, or all."""
+    if agent_ids is None:
+        return [*_here(tx, None, now), *_leaving(tx, None, now)]
+    found: list[tuple[ProxyRef, JobCopy]] = []
+    for agent_id in agent_ids:
+        found += [*_here(tx, agent_id, now), *_leaving(tx, agent_id, now)]
+    return found
+
+
+def _here(tx: Tx, agent_id: str | None, now: float) -> list[tuple[ProxyRef, JobCopy]]:
+    rows = tx.all(
+        "SELECT r.*, s.epoch FROM requests r JOIN residence s USING (agent_id)"
+        " WHERE r.collector IS NOT NULL AND r.status IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING')"
+        " AND r.outcome IS NULL AND (? IS NULL OR r.agent_id = ?) ORDER BY r.agent_id",
+        agent_id,
+        agent_id,
+    )
+    return [(from_json(ProxyRef, loads(row["collector"])), _copy(row, now)) for row in rows]
+
+
+def _copy(row: Any, now: float) -> JobCopy:
+    return JobCopy(
+        agent_id=row["agent_id"],
+        group_id=row["group_id"],
+        job_key=row["job_key"],
+        generation=row["generation"],
+        attempt=row["attempt"],
+        epoch=row["epoch"],
+        status=row["status"],
+        residence="here",
+        reason=row["reason"],
+        reason_text=row["reason_text"],
+        never=bool(row["never"]),
+        waited_seconds=max(0.0, now - row["reason_at"]),
+    )
+
+
+def _leaving(tx: Tx, agent_id: str | None, now: float) -> list[tuple[ProxyRef, JobCopy]]:
+    rows = tx.all(
+        "SELECT agent_id, epoch, target, envelope, problem, began_at FROM handoffs"
+        " WHERE kind = 'job' AND group_id IS NOT NULL AND (? IS NULL OR agent_id = ?) ORDER BY agent_id",
+        agent_id,
+        agent_id,
+    )
+    found = []
+    for row in rows:
+        job = loads(row["envelope"])["job"]
+        if job["outcome"] is None and job["collector"] is not None:
+            found.append((from_json(ProxyRef, job["collector"]), _leaving_copy(row, job, now)))
+    return found
+
+
+def _leaving_copy(row: Any, job: dict[str, Any], now: float) -> JobCopy:
+    target = from_json(HostRef, loads(row["target"]))
+    return JobCopy(
+        agent_id=row["agent_id"],
+        group_id=job["group_id"],
+        job_key=job["job_key"],
+        generation=job["generation"],
+        attempt=job["attempt"],
+        epoch=row["epoch"],
+        status=job["status"],
+        residence="leaving",
+        reason="moving",
+        reason_text=f"on its way to {target.name}" + (f": {row['problem']}" if row["problem"] else ""),
+        never=False,
+        waited_seconds=max(0.0, now - row["began_at"]),
+        target=target,
+    )
+
+
+def _point_to(tx: Tx, groups: dict[str, str], located: Located) -> None:
+    """Note where collectors live now."""
+    for row in located.rows:
+        if row.status == "here" and row.peer is not None and row.agent_id in groups:
+            ref = ProxyRef(agent_id=row.agent_id, host=row.peer)
+            tx.run(
+                "UPDATE requests SET collector = ? WHERE group_id = ? AND collector IS NOT NULL",
+                dump_json(ref).decode(),
+                groups[row.agent_id],
+            )
+            posts.redirect(tx, row.agent_id, row.peer)
+    tx.wake("census")
+
+
+def end_unwanted(tx: Tx, unwanted: tuple[UnwantedCopy, ...], own: HostRef, now: float) -> None:
+    """The collector does not want these copies any more: waiting ones end at once, running ones are ended."""
+    for copy in unwanted:
+        if not outcomes.fail_waiting(tx, copy.agent_id, "cancelled", copy.cause, own, now):
+            tx.run(
+                "UPDATE requests SET unwanted = ? WHERE agent_id = ? AND status = 'RUNNING' AND unwanted IS NULL",
+                copy.cause,
+                copy.agent_id,
+            )
+    tx.wake("runs", "janitor")
+
+
+def receive(tx: Tx, told: Told, host: InlineHost) -> CensusReply:
+    """Give what a host told to the collectors here; gives what they no longer want."""
+    unwanted: list[UnwantedCopy] = []
+    elsewhere: list[str] = []
+    by_group: dict[str, list[JobCopy]] = {group: [] for group in told.group_ids}
+    for copy in told.copies:
+        by_group.setdefault(copy.group_id, []).append(copy)
+    for group_id, copies in by_group.items():
+        agent_id = collector_id(group_id)
+        row = residence.find(tx, agent_id)
+        if row is None or row.status != "here":
+            elsewhere.append(group_id)
+            continue
+        if tx.value("SELECT class_name FROM paglets WHERE agent_id = ?", agent_id) not in inline.INLINE_CLASSES:
+            continue
+        args = {"host": to_json(told.host), "copies": [to_json(copy) for copy in copies]}
+        _, reply = inline.try_call(tx, host, agent_id, WireMessage(kind="census", args=args))
+        unwanted += [from_json(UnwantedCopy, each) for each in reply["unwanted"]]
+    return CensusReply(unwanted=tuple(unwanted), elsewhere=tuple(elsewhere))

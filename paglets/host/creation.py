@@ -1,0 +1,332 @@
+"""New paglets and groups: one transaction stores all of it, and a repeat of the request stores nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from paglets.codec.envelope import Envelope, JobPart, WireMessage
+from paglets.codec.text import dumps, loads
+from paglets.core.context import HostInfo
+from paglets.core.errors import GroupExists, Invalid, Moved, Moving, NameTaken, PagletsError, Unknown
+from paglets.core.record import from_json, to_json
+from paglets.core.refs import HostRef, ProxyRef, check_agent_id, check_group_id
+from paglets.groups.keys import complete_job_keys, group_digest, new_group_id
+from paglets.host.inline import INLINE_CLASSES, InlineHost, InlinePaglet
+from paglets.host.shell import Shell
+from paglets.mesh.gossip import Gossip
+from paglets.remote.api import MAX_GROUP_JOBS, CreationError, GroupView, JobSpec, MemberView, SubmitGroup
+from paglets.slots import policy
+from paglets.slots.model import Candidate, SlotRequest, check_request
+from paglets.store import posts, residence
+from paglets.store.db import Tx
+
+
+class NewPaglet(Protocol):
+    """What a creation says, from a client or from a paglet."""
+
+    @property
+    def class_name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def state(self) -> Any: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def request(self) -> dict[str, Any] | None: ...
+    @property
+    def job_key(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    spec: JobSpec
+    request: SlotRequest
+
+
+def collector_id(group_id: str) -> str:
+    """The collector's agent id: made of the group's, so that any host can look for it."""
+    return "collector-" + hashlib.sha256(group_id.encode()).hexdigest()[:32]
+
+
+class Creation:
+    """Makes paglets and groups on this host."""
+
+    def __init__(self, shell: Shell, gossip: Gossip, inline_host: InlineHost) -> None:
+        self._shell = shell
+        self._gossip = gossip
+        self._inline_host = inline_host
+
+    # Paglets.
+
+    def create(self, tx: Tx, agent_id: str, new: NewPaglet) -> ProxyRef:
+        """Store one paglet. Raises NameTaken, Invalid."""
+        check_agent_id(agent_id)
+        _check_kind(new)
+        holder = tx.value("SELECT agent_id FROM paglets WHERE name = ?", new.name) if new.name else None
+        if holder is not None and holder != agent_id:
+            raise NameTaken(f"a paglet named {new.name!r} lives on {self._shell.own.name} already")
+        now = self._shell.clock.wall()
+        residence.create(tx, self._envelope(agent_id, new, now), now)
+        return ProxyRef(agent_id=agent_id, host=self._shell.own)
+
+    def _envelope(self, agent_id: str, new: NewPaglet, now: float) -> Envelope:
+        is_job = new.kind == "job"
+        return Envelope(
+            agent_id=agent_id,
+            epoch=1,
+            class_name=new.class_name,
+            kind=new.kind,  # type: ignore[arg-type]
+            state=new.state,
+            home=self._shell.own,
+            created_at=now,
+            name=new.name,
+            hook=None if is_job else "creation",
+            storage={},
+            job=_job_part(None, new.job_key, None, new.request or {}, new.state) if is_job else None,
+        )
+
+    def resolve_paglet(self, tx: Tx, target: str) -> ProxyRef:
+        """The paglet of that id or name, as far as this host knows. Raises Unknown."""
+        named = tx.value("SELECT agent_id FROM paglets WHERE name = ?", target)
+        row = residence.find(tx, named or target)
+        if row is None:
+            raise Unknown(f"{self._shell.own.name} knows no paglet {target[:100]!r}, by id or name")
+        host = row.peer if row.status in ("gone", "leaving", "refused") and row.peer is not None else self._shell.own
+        return ProxyRef(agent_id=row.agent_id, host=host)
+
+    def host_infos(self) -> tuple[HostInfo, ...]:
+        return tuple(host_info(view) for view in self._gossip.members())
+
+    # Groups.
+
+    def submit_tree(self, tx: Tx, token: str, tree: Any) -> GroupView:
+        return self.submit(tx, token, from_json(SubmitGroup, tree))
+
+    def submit(self, tx: Tx, token: str, group: SubmitGroup) -> GroupView:
+        """Store collector, expected keys and jobs. Raises GroupExists, Invalid, Unknown (the collector's host)."""
+        group_id = check_group_id(group.group_id) if group.group_id else new_group_id(token)
+        if len(group.jobs) > MAX_GROUP_JOBS:
+            raise Invalid(f"a group of {len(group.jobs):,} jobs is over the limit of {MAX_GROUP_JOBS:,}")
+        digest = group_digest(group.class_name, ((job.job_key, job.state) for job in group.jobs))
+        row = tx.one("SELECT * FROM groups WHERE group_id = ?", group_id)
+        if row is not None:
+            if row["digest"] != digest:
+                raise GroupExists(f"group {group_id} exists with other jobs; choose another group_id")
+            return group_view(tx, row, self._shell.own)
+        return self._store(tx, token, group_id, digest, group)
+
+    def _store(self, tx: Tx, token: str, group_id: str, digest: str, group: SubmitGroup) -> GroupView:
+        keys = complete_job_keys([job.job_key for job in group.jobs])
+        jobs, errors = _check_jobs(group.jobs, keys)
+        now, own = self._shell.clock.wall(), self._shell.own
+        place = self._collector_host(group)
+        ref = ProxyRef(agent_id=collector_id(group_id), host=place)
+        warnings = self._warnings(jobs)
+        self._store_collector(tx, group_id, group, keys, errors, now)
+        for number, job in enumerate(jobs):
+            envelope = self._job_envelope(f"{token[:16]}.{number:06d}", group_id, group, job, ref, now)
+            residence.create(tx, envelope, now)
+        tx.run(
+            "INSERT INTO groups (group_id, digest, class_name, collector_id, collector, collector_host, return_home,"
+            " job_keys, creation_errors, warnings, spec, detached_reason, created_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            group_id,
+            digest,
+            group.class_name,
+            ref.agent_id,
+            dumps(to_json(ref)),
+            group.collector_host,
+            int(group.return_home_when_complete),
+            dumps(list(keys)),
+            dumps(to_json(errors)),
+            dumps(list(warnings)),
+            dumps(to_json(group)),
+            "the group was stored a moment ago",
+            now,
+        )
+        if place.store_id != own.store_id and jobs:
+            residence.leave(tx, ref.agent_id, place, now)
+        tx.wake("placer", "groups", "census")
+        row = tx.one("SELECT * FROM groups WHERE group_id = ?", group_id)
+        assert row is not None
+        return group_view(tx, row, own)
+
+    def _store_collector(
+        self,
+        tx: Tx,
+        group_id: str,
+        group: SubmitGroup,
+        keys: tuple[str, ...],
+        errors: tuple[CreationError, ...],
+        now: float,
+    ) -> None:
+        agent_id, own = collector_id(group_id), self._shell.own
+        envelope = Envelope(
+            agent_id=agent_id,
+            epoch=1,
+            class_name=group.collector_class,
+            kind="collector",
+            state={},
+            home=own,
+            created_at=now,
+            storage={},
+        )
+        if not residence.create(tx, envelope, now):
+            raise GroupExists(f"group {group_id} was known to this host before; choose another group_id")
+        args: dict[str, Any] = {
+            "group_id": group_id,
+            "home": to_json(own),
+            "return_home_when_complete": group.return_home_when_complete,
+            "created_at": now,
+            "jobs": [{"job_key": key} for key in keys],
+            "failures": [{"job_key": e.job_key, "cause": "invalid", "message": e.message} for e in errors],
+        }
+        message = WireMessage(kind="begin", args=args)
+        if group.collector_class in INLINE_CLASSES:
+            collector = InlinePaglet(tx, self._inline_host, agent_id)
+            collector.handle(message, is_call=True)
+            collector.save()
+        else:
+            posts.send(tx, ProxyRef(agent_id=agent_id, host=own), message, now, group_id=group_id)
+
+    def _job_envelope(
+        self, agent_id: str, group_id: str, group: SubmitGroup, job: _Job, collector: ProxyRef, now: float
+    ) -> Envelope:
+        return Envelope(
+            agent_id=agent_id,
+            epoch=1,
+            class_name=group.class_name,
+            kind="job",
+            state=job.spec.state,
+            home=self._shell.own,
+            created_at=now,
+            code_paths=group.code_paths,
+            storage={},
+            job=_job_part(group_id, job.spec.job_key, collector, to_json(job.request), job.spec.state),
+        )
+
+    def _collector_host(self, group: SubmitGroup) -> HostRef:
+        """Where the collector lives: as asked; else with the longest-running other host; else here."""
+        if group.collector_host:
+            return self._gossip.find(group.collector_host)
+        others = [member for member in self._gossip.online() if member.reachable]
+        if not others:
+            return self._shell.own
+        best = min(others, key=lambda member: (member.started_at, member.name, member.store_id))
+        return HostRef(store_id=best.store_id, name=best.name, url=best.url)
+
+    def _warnings(self, jobs: list[_Job]) -> tuple[str, ...]:
+        """What stands in the way of jobs already at submission, each reason once with how many it concerns."""
+        candidates = self._gossip.candidates()
+        counts: dict[str, int] = {}
+        known: dict[SlotRequest, str] = {}
+        for job in jobs:
+            if job.request not in known:
+                known[job.request] = self._obstacle(job.request, candidates)
+            if known[job.request]:
+                counts[known[job.request]] = counts.get(known[job.request], 0) + 1
+        return tuple(
+            f"{count} {'job has' if count == 1 else 'jobs have'} no host: {text}" for text, count in counts.items()
+        )
+
+    def _obstacle(self, request: SlotRequest, candidates: tuple[Candidate, ...]) -> str:
+        home, version = self._shell.own.store_id, self._shell.settings.mesh_version
+        judged = [policy.judge(request, c, home_store_id=home, mesh_version=version) for c in candidates]
+        reason = policy.no_place(judged)
+        return "" if reason is None else reason.text
+
+
+def _check_kind(new: NewPaglet) -> None:
+    if new.kind not in ("paglet", "job"):
+        raise Invalid(f"a {new.kind} is not created by itself: it comes with a group")
+    if new.kind == "job":
+        check_request(from_json(SlotRequest, new.request, "request"))
+
+
+def _check_jobs(specs: tuple[JobSpec, ...], keys: tuple[str, ...]) -> tuple[list[_Job], tuple[CreationError, ...]]:
+    jobs, errors = [], []
+    for spec, key in zip(specs, keys, strict=True):
+        try:
+            if spec.error or spec.request is None:
+                raise Invalid(spec.error or "the job has no request")
+            request = check_request(from_json(SlotRequest, spec.request, "request"))
+            jobs.append(_Job(spec=JobSpec(job_key=key, state=spec.state, request=spec.request), request=request))
+        except PagletsError as error:
+            errors.append(CreationError(job_key=key, message=error.message))
+    return jobs, tuple(errors)
+
+
+def _job_part(
+    group_id: str | None, job_key: str, collector: ProxyRef | None, request: dict[str, Any], state: Any
+) -> JobPart:
+    return JobPart(
+        group_id=group_id,
+        job_key=job_key,
+        collector=collector,
+        generation=1,
+        attempt=0,
+        status="PLACING",
+        request=request,
+        submitted_state=state,
+    )
+
+
+def group_view(tx: Tx, row: sqlite3.Row, own: HostRef) -> GroupView:
+    """A group as its home sees it."""
+    return GroupView(
+        group_id=row["group_id"],
+        class_name=row["class_name"],
+        created_at=row["created_at"],
+        home=own,
+        collector=collector_ref(tx, row, own),
+        job_keys=tuple(loads(row["job_keys"])),
+        creation_errors=tuple(from_json(CreationError, tree) for tree in loads(row["creation_errors"])),
+        warnings=tuple(loads(row["warnings"])),
+        detached=bool(row["detached"]),
+        detached_reason=row["detached_reason"],
+    )
+
+
+def collector_ref(tx: Tx, row: sqlite3.Row, own: HostRef) -> ProxyRef:
+    """Where the collector was last known to live."""
+    here = residence.find(tx, row["collector_id"])
+    if here is None:
+        return from_json(ProxyRef, loads(row["collector"]))
+    host = here.peer if here.status in ("gone", "leaving") and here.peer is not None else own
+    return ProxyRef(agent_id=row["collector_id"], host=host)
+
+
+def must_be_found(tx: Tx, agent_id: str) -> None:
+    """Raise Moved, Moving or Unknown where the paglet is not here."""
+    row = residence.find(tx, agent_id)
+    if row is None or row.status == "disposed":
+        raise Unknown(f"paglet {agent_id} is not known here" if row is None else f"paglet {agent_id} has ended")
+    if row.status in ("gone", "refused"):
+        assert row.peer is not None
+        raise Moved(f"paglet {agent_id} is on {row.peer.name}", host=to_json(row.peer), epoch=row.epoch)
+    if row.status == "leaving":
+        raise Moving(f"paglet {agent_id} is on its way to {row.peer.name if row.peer else 'another host'}")
+
+
+def host_info(view: MemberView) -> HostInfo:
+    member = view.member
+    return HostInfo(
+        store_id=member.store_id,
+        name=member.name,
+        url=member.url,
+        online=view.online,
+        tags=member.tags,
+        properties=member.properties,
+        mesh_version=member.mesh_version,
+        cpu_cores=member.capacity.cpu_cores,
+        memory_bytes=member.capacity.memory_bytes,
+        temp_storage_bytes=member.capacity.temp_storage_bytes,
+        gpus=member.capacity.gpus,
+        free_cpu_cores=member.free.cpu_cores,
+        queued_jobs=member.queued_jobs,
+        running_jobs=member.running_jobs,
+    )

@@ -1,0 +1,69 @@
+"""Scratch directories and logs of paglets, in a host's directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+
+class HostDisk:
+    """`shell.Disk` on a real disk. `later` runs what takes time elsewhere than on the runner."""
+
+    def __init__(self, folder: Path, later: Callable[[Callable[[], None]], None], log: Callable[[str], None]) -> None:
+        self._work = folder / "work"
+        self._trash = folder / "trash"
+        self._logs = folder / "logs"
+        self._later = later
+        self._log = log
+        self._discarded = 0
+        for path in (self._work, self._trash, self._logs):
+            path.mkdir(mode=0o700, exist_ok=True)
+        later(self._empty_trash)
+
+    def prepare(self, agent_id: str, fresh: bool) -> str:
+        path = self._work / agent_id
+        if fresh and path.exists():
+            self.discard(agent_id)
+        path.mkdir(mode=0o700, exist_ok=True)
+        return str(path)
+
+    def discard(self, agent_id: str) -> None:
+        """Out of the way at once by a rename; the files are removed later."""
+        path = self._work / agent_id
+        while True:
+            self._discarded += 1
+            target = self._trash / f"{agent_id}.{os.getpid()}.{self._discarded}"
+            if not target.exists():
+                break
+        try:
+            path.rename(target)
+        except FileNotFoundError:
+            return
+        self._later(self._empty_trash)
+
+    def log_path(self, agent_id: str, generation: int, attempt: int, stream: str) -> str:
+        folder = self._logs / agent_id
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return str(folder / f"{generation}.{attempt}.{stream}")
+
+    def left_over(self) -> tuple[str, ...]:
+        return tuple(sorted(entry.name for entry in self._work.iterdir()))
+
+    def _empty_trash(self) -> None:
+        for entry in sorted(self._trash.iterdir()):
+            shutil.rmtree(entry, onerror=self._make_removable)
+
+    def _make_removable(self, act: Callable[[str], object], path: str, error: object) -> None:
+        """A job may have taken the rights from its own directories."""
+        try:
+            for place in (os.path.dirname(path), path):
+                os.chmod(place, stat.S_IRWXU)
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                act(path)
+        except OSError as failed:
+            self._log(f"{path} cannot be removed: {failed}; it is tried again at the next start")

@@ -1,0 +1,137 @@
+"""Sends envelopes that are `leaving`, again and again, until their target has answered for each."""
+
+from __future__ import annotations
+
+from paglets.core.errors import PagletsError, Unreachable
+from paglets.core.refs import HostRef
+from paglets.host.backoff import Lanes
+from paglets.host.shell import Shell
+from paglets.mesh.gossip import Gossip
+from paglets.remote.api import MAX_BATCH_ENVELOPES, TransferAnswer, TransferAnswers, Transfers
+from paglets.remote.exchange import Request, Response, dump_json
+from paglets.slots import states
+from paglets.store import queue, residence
+from paglets.store.db import Tx
+from paglets.store.residence import Handoff
+
+BATCH_BYTES = 4 << 20
+ANSWER_SECONDS = 30.0
+GIVE_UP_FAILURES = 3
+"""Refused connections in a row before an envelope that no byte of was ever sent is taken back."""
+
+
+class Handoffs:
+    """Part `handoff`."""
+
+    name = "handoff"
+
+    def __init__(self, shell: Shell, gossip: Gossip) -> None:
+        self._shell = shell
+        self._gossip = gossip
+        self._lanes = Lanes(shell.entropy)
+        self._refused: dict[str, int] = {}
+        self._old = shell.store.read(_under_way)
+
+    def tick(self, now: float) -> float | None:
+        targets = self._shell.store.read(residence.targets)
+        for target in targets:
+            self._lanes.heard(target.store_id, now - self._gossip.silent_seconds(target.store_id))
+            if self._lanes.open(target.store_id, now):
+                self._send(target)
+        return self._lanes.next_due([target.store_id for target in targets], now)
+
+    def _send(self, target: HostRef) -> None:
+        batch = self._shell.store.read(
+            lambda tx: residence.next_handoffs(tx, target.store_id, MAX_BATCH_ENVELOPES, BATCH_BYTES)
+        )
+        if not batch:
+            return
+        transfers = Transfers(source=self._shell.own, envelopes=tuple(handoff.envelope for handoff in batch))
+        request = Request(method="POST", target="/v1/transfers", body=dump_json(transfers))
+        self._lanes.sent(target.store_id)
+        self._shell.transport.send(
+            self._address(target),
+            request,
+            lambda result: self._answered(target, batch, result),
+            timeout_seconds=ANSWER_SECONDS,
+        )
+
+    def _address(self, target: HostRef) -> HostRef:
+        """The newest address of that store; the one in the envelope is as old as the hand-off."""
+        member = self._gossip.by_store(target.store_id)
+        return target if member is None else HostRef(store_id=target.store_id, name=member.name, url=member.url)
+
+    def _answered(self, target: HostRef, batch: list[Handoff], result: Response | PagletsError) -> None:
+        try:
+            answers = _parse(result)
+        except PagletsError as error:
+            self._failed(target, batch, error)
+            return
+        self._refused.pop(target.store_id, None)
+        self._shell.runner.change(
+            lambda tx: self._settle(tx, answers.answers), lambda outcome: self._settled(target, outcome)
+        )
+
+    def _settled(self, target: HostRef, outcome: object) -> None:
+        now = self._shell.clock.monotonic()
+        if isinstance(outcome, BaseException):
+            self._lanes.failed(target.store_id, now)
+            raise outcome
+        self._lanes.succeeded(target.store_id)
+        self._shell.runner.wake(self.name)
+
+    def _settle(self, tx: Tx, answers: tuple[TransferAnswer, ...]) -> None:
+        now = self._shell.clock.wall()
+        for answer in answers:
+            if answer.verdict == "refused":
+                _come_back(tx, answer, now)
+            else:
+                residence.acknowledged(tx, answer.agent_id, answer.epoch, now)
+        tx.wake("placer", "groups", "census", "janitor")
+
+    def _failed(self, target: HostRef, batch: list[Handoff], error: PagletsError) -> None:
+        self._lanes.failed(target.store_id, self._shell.clock.monotonic())
+        if isinstance(error, Unreachable):
+            self._refused[target.store_id] = self._refused.get(target.store_id, 0) + 1
+        else:
+            self._refused.pop(target.store_id, None)
+            self._old.update((handoff.agent_id, handoff.epoch) for handoff in batch)
+        self._shell.runner.change(lambda tx: self._note_problem(tx, target, batch, error))
+        self._shell.runner.wake(self.name)
+
+    def _note_problem(self, tx: Tx, target: HostRef, batch: list[Handoff], error: PagletsError) -> None:
+        give_up = self._refused.get(target.store_id, 0) >= GIVE_UP_FAILURES
+        for handoff in batch:
+            if give_up and (handoff.agent_id, handoff.epoch) not in self._old and handoff.envelope.hook is None:
+                answer = TransferAnswer(
+                    agent_id=handoff.agent_id, epoch=handoff.epoch + 1, verdict="refused", reason=error.message
+                )
+                _come_back(tx, answer, self._shell.clock.wall())
+        tx.run("UPDATE handoffs SET problem = ? WHERE target_store = ?", error.message[:500], target.store_id)
+        tx.wake("groups")
+
+
+def _come_back(tx: Tx, answer: TransferAnswer, now: float) -> None:
+    """The target will never have this epoch: the paglet is here again, and looks for a host anew."""
+    handoff = residence.put_back(tx, answer.agent_id, answer.epoch, now)
+    if handoff is None:
+        return
+    job = handoff.envelope.job
+    if job is not None and job.status == "WAITING_FOR_SLOT":
+        queue.move(tx, answer.agent_id, "WAITING_FOR_SLOT", states.move("WAITING_FOR_SLOT", "taken_back"))
+    if job is not None:
+        text = f"{handoff.target.name} did not take it: {answer.reason}"
+        queue.say_why(tx, answer.agent_id, "refused", text, False, now)
+    tx.wake("placer", "groups", "mailbox")
+
+
+def _parse(result: Response | PagletsError) -> TransferAnswers:
+    if isinstance(result, PagletsError):
+        raise result
+    return result.parse(TransferAnswers)
+
+
+def _under_way(tx: Tx) -> set[tuple[str, int]]:
+    """Hand-offs that an earlier start of this host began: they may have been sent."""
+    rows = tx.all("SELECT agent_id, epoch FROM handoffs ORDER BY agent_id")
+    return {(row["agent_id"], row["epoch"]) for row in rows}

@@ -1,0 +1,327 @@
+"""One host, put together from its parts and the seams to the world it was given.
+
+The same object serves in production (`paglets.host.app`) and in the simulator: it knows no thread, no
+socket, no clock of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from paglets.codec.envelope import Envelope, WireMessage
+from paglets.core.clock import Clock, Entropy
+from paglets.core.errors import PagletsError
+from paglets.core.record import from_json
+from paglets.host import inline, services, verdicts
+from paglets.host.calls import Calls, OutgoingCall
+from paglets.host.census import Census
+from paglets.host.creation import Creation, must_be_found
+from paglets.host.groups import Groups
+from paglets.host.handoff import Handoffs
+from paglets.host.inline import INLINE_CLASSES, InlineHost
+from paglets.host.janitor import Janitor
+from paglets.host.mailbox import Mailbox, PendingCall
+from paglets.host.operations import Operations
+from paglets.host.outbox import Outbox
+from paglets.host.placer import Placer
+from paglets.host.recovery import close_runs
+from paglets.host.runner import Log, Runner
+from paglets.host.runs import Runs
+from paglets.host.scheduler import Scheduler
+from paglets.host.shell import Disk, Meter, Settings, Shell
+from paglets.host.steal import Stealing
+from paglets.host.waits import Wait, Waits
+from paglets.mesh.gossip import Gossip
+from paglets.mesh.locate import Locator
+from paglets.remote.api import PROTOCOL, Call, CallReply, HostIdentity, Member, Slots, Verdicts
+from paglets.remote.exchange import Pending, Response, Transport, reply, reply_error
+from paglets.slots import policy
+from paglets.slots.model import Candidate, Resources, SlotRequest
+from paglets.store import queue
+from paglets.store.db import Store, Tx
+from paglets.worker.launch import Launcher, LaunchEvents
+
+ON_MESH_CHANGE = ("placer", "mailbox", "handoff", "outbox", "census", "steal", "groups")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What a host is given. `deliver` of the transport hands its completions to the runner."""
+
+    clock: Clock
+    entropy: Entropy
+    store: Store
+    disk: Disk
+    meter: Meter
+    log: Log
+    make_transport: Callable[[Callable[[Callable[[], None]], None]], Transport]
+    make_launcher: Callable[[LaunchEvents], Launcher]
+
+
+class Host:
+    """All parts of one host. `start` first, then `runner.step` again and again."""
+
+    def __init__(self, settings: Settings, world: World, *, peers: tuple[str, ...] = ()) -> None:
+        runner = Runner(world.store, world.clock, world.log)
+        self.runner = runner
+        self.shell = shell = Shell(
+            settings=settings,
+            store=world.store,
+            clock=world.clock,
+            entropy=world.entropy,
+            runner=runner,
+            transport=world.make_transport(runner.soon),
+            disk=world.disk,
+            meter=world.meter,
+            log=world.log,
+        )
+        self.gossip = Gossip(
+            world.store,
+            world.clock,
+            world.entropy,
+            shell.transport,
+            self._member,
+            peers=peers,
+            on_change=ON_MESH_CHANGE,
+        )
+        self.locator = Locator(world.clock, shell.transport, self.gossip.online, runner)
+        self.inline_host = InlineHost(
+            own=settings.ref, wall=world.clock.wall, resolve=self.gossip.find, hosts=self._host_infos
+        )
+        self.waits = Waits(shell)
+        self.mailbox = Mailbox(shell, self.inline_host, self._is_online)
+        self.calls = Calls(shell, self.locator, self._call_local)
+        self.creation = Creation(shell, self.gossip, self.inline_host)
+        operations = Operations(shell, self.calls, self.creation, self.gossip)
+        self.runs = Runs(shell, world.make_launcher, self.mailbox, operations)
+        self.scheduler = Scheduler(shell, self.runs)
+        self.stealing = Stealing(shell, self.gossip, self.scheduler, self.runs)
+        self.census = Census(shell, self.gossip, self.locator, self.inline_host)
+        self.services: dict[str, Callable[[WireMessage], Any]] = services.table(self)
+
+    def start(self) -> int:
+        """Close what an earlier start left behind, and set the parts going; gives how many runs were closed.
+
+        Processes of that start must have been ended before (`recovery.survivors`).
+        """
+        shell = self.shell
+        closed = shell.store.write(lambda tx: close_runs(tx, shell.own, shell.clock.wall()))
+        shell.store.on_commit = self._committed
+        parts = (
+            self.gossip,
+            self.locator,
+            self.mailbox,
+            self.runs,
+            self.scheduler,
+            Placer(shell, self.gossip),
+            Handoffs(shell, self.gossip),
+            Outbox(shell, self.gossip, self.locator),
+            self.waits,
+            self.calls,
+            Groups(shell),
+            self.census,
+            self.stealing,
+            Janitor(shell),
+        )
+        for part in parts:
+            self.runner.add(part)
+        return closed
+
+    def _committed(self, wakes: tuple[str, ...], touched: tuple[str, ...]) -> None:
+        if touched:
+            self.waits.touched(touched)
+            self.mailbox.touched(touched)
+            self.census.touched(touched)
+        self.runner.wake(*wakes)
+
+    # Who and how.
+
+    def load(self) -> tuple[Resources, int, int]:
+        """What is free, how many jobs wait, how many run."""
+        usage = self.runs.running()
+
+        def look(tx: Tx) -> tuple[Resources, int, int]:
+            free = self.scheduler.free_units(tx, usage).amounts()
+            return free, queue.count(tx, "WAITING_FOR_SLOT"), queue.count(tx, "RUNNING")
+
+        return self.shell.store.read(look)
+
+    def identity(self) -> HostIdentity:
+        settings = self.shell.settings
+        free, queued, running = self.load()
+        return HostIdentity(
+            store_id=settings.store_id,
+            boot_id=settings.boot_id,
+            name=settings.name,
+            url=settings.url,
+            mesh_version=settings.mesh_version,
+            protocol=PROTOCOL,
+            program=settings.program,
+            python=settings.python,
+            pid=settings.pid,
+            started_at=settings.started_at,
+            tags=settings.tags,
+            properties=dict(settings.properties),
+            reachable=settings.reachable,
+            capacity=settings.offered,
+            free=free,
+            queued_jobs=queued,
+            running_jobs=running,
+            build=settings.build,
+        )
+
+    def _member(self) -> Member:
+        settings = self.shell.settings
+        free, queued, running = self.load() if hasattr(self, "scheduler") else (settings.offered, 0, 0)
+        return Member(
+            store_id=settings.store_id,
+            name=settings.name,
+            url=settings.url,
+            addresses=settings.addresses,
+            mesh_version=settings.mesh_version,
+            protocol=PROTOCOL,
+            boot_id=settings.boot_id,
+            boot_count=settings.boot_count,
+            heartbeat=0,
+            tags=settings.tags,
+            properties=dict(settings.properties),
+            reachable=settings.reachable,
+            capacity=settings.offered,
+            free=free,
+            queued_jobs=queued,
+            running_jobs=running,
+            started_at=settings.started_at,
+        )
+
+    def _is_online(self, store_id: str) -> bool:
+        return any(member.store_id == store_id for member in self.gossip.online())
+
+    def _host_infos(self) -> tuple[Any, ...]:
+        return self.creation.host_infos()
+
+    def slots(self, limit: int) -> Slots:
+        """The scheduler's view: what runs and waits here, and what is on its way out."""
+        now = self.shell.clock.wall()
+        free, queued, running = self.load()
+        usage = self.runs.running()
+        here = self.shell.store.read(lambda tx: queue.views(tx, now, limit))
+        leaving = self.shell.store.read(lambda tx: queue.leaving_views(tx, now, max(0, limit - len(here))))
+        settings = self.shell.settings
+        return Slots(
+            host=settings.ref,
+            capacity=settings.offered,
+            free=free,
+            tags=settings.tags,
+            queued_jobs=queued,
+            running_jobs=running,
+            jobs=(*(replace(job, usage=usage.get(job.agent_id, job.usage)) for job in here), *leaving),
+        )
+
+    def verdicts(self, request: SlotRequest) -> Verdicts:
+        """Which hosts could run this, submitted from here?"""
+        settings = self.shell.settings
+        return verdicts.verdicts(self.gossip.candidates(), request, settings.store_id, settings.mesh_version)
+
+    def refuse(self, tx: Tx, envelope: Envelope) -> str | None:
+        """Why this host does not take an envelope: a name that is taken, a job that can never start here."""
+        if envelope.name is not None:
+            holder = tx.value("SELECT agent_id FROM paglets WHERE name = ?", envelope.name)
+            if holder is not None and holder != envelope.agent_id:
+                return f"a paglet named {envelope.name!r} lives here already"
+        job = envelope.job
+        if job is None or (job.status != "WAITING_FOR_SLOT" and job.status != "PLACING"):
+            return None
+        request = from_json(SlotRequest, job.request)
+        judgement = policy.judge(
+            request,
+            self._own_candidate(),
+            home_store_id=envelope.home.store_id,
+            mesh_version=self.shell.settings.mesh_version,
+        )
+        return judgement.text if judgement.never and envelope.hook is None else None
+
+    def _own_candidate(self) -> Candidate:
+        settings = self.shell.settings
+        return Candidate(
+            host=settings.ref,
+            addresses=settings.addresses,
+            mesh_version=settings.mesh_version,
+            online=True,
+            tags=settings.tags,
+            offered=settings.offered,
+            free=settings.offered,
+        )
+
+    # Calls to paglets here.
+
+    def call_here(self, agent_id: str, call: Call, wait_seconds: float) -> Any:
+        """The reply, or a Pending. Raises Moved, Moving or Unknown where the paglet is not here."""
+        class_name = self.shell.store.read(lambda tx: _class_of(tx, agent_id))
+        pending = Pending()
+        deadline = self.shell.clock.monotonic() + wait_seconds
+        if class_name in INLINE_CLASSES:
+            return self._call_inline(agent_id, call.message, deadline, pending)
+        entry = PendingCall(
+            call_id=call.call_id,
+            agent_id=agent_id,
+            message=call.message,
+            answer=lambda result: pending.complete(_call_response(result)),
+            deadline=deadline,
+        )
+        self.runner.soon(lambda: self.mailbox.call(entry, call.again))
+        return pending
+
+    def _call_inline(self, agent_id: str, message: WireMessage, deadline: float, pending: Pending) -> Any:
+        def attempt() -> Response | None:
+            try:
+                done, value = self.shell.store.write(
+                    lambda tx: inline.try_call(tx, self.inline_host, agent_id, message)
+                )
+            except PagletsError as error:
+                return reply_error(self._where_now(agent_id, error))
+            return reply(CallReply(value=value)) if done else None
+
+        response = attempt()
+        if response is not None:
+            return response
+        late = reply(CallReply(waiting=True))
+        return self.waits.park(
+            Wait(agent_id=agent_id, deadline=deadline, attempt=attempt, late=lambda: late, pending=pending)
+        )
+
+    def _where_now(self, agent_id: str, error: PagletsError) -> PagletsError:
+        """A call that waited while its paglet left is told where it went."""
+        try:
+            self.shell.store.read(lambda tx: must_be_found(tx, agent_id))
+        except PagletsError as elsewhere:
+            return elsewhere
+        return error
+
+    def _call_local(self, call: OutgoingCall) -> bool:
+        """A call from here to a paglet that may be here."""
+        body = Call(message=call.message, call_id=call.call_id, again=call.again)
+        wait = min(60.0, max(0.0, call.deadline - self.shell.clock.monotonic()))
+        try:
+            if call.target.agent_id in self.services:
+                answer: Any = reply(CallReply(value=self.services[call.target.agent_id](call.message)))
+            else:
+                ref = self.shell.store.read(lambda tx: self.creation.resolve_paglet(tx, call.target.agent_id))
+                answer = self.call_here(ref.agent_id, body, wait)
+        except PagletsError as error:
+            answer = reply_error(error)
+        pending = answer if isinstance(answer, Pending) else Pending()
+        if isinstance(answer, Response):
+            pending.complete(answer)
+        pending.on_complete(lambda response: self.runner.soon(lambda: self.calls.answered(call, response)))
+        return True
+
+
+def _class_of(tx: Tx, agent_id: str) -> str:
+    must_be_found(tx, agent_id)
+    return str(tx.value("SELECT class_name FROM paglets WHERE agent_id = ?", agent_id))
+
+
+def _call_response(result: CallReply | PagletsError) -> Response:
+    return reply_error(result) if isinstance(result, PagletsError) else reply(result)

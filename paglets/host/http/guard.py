@@ -1,0 +1,218 @@
+"""What a request must be like before anybody reads it: bounds, Host, Origin, content type. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from paglets.core.errors import (
+    BadRequest,
+    ForeignOrigin,
+    LengthRequired,
+    MethodNotAllowed,
+    Misdirected,
+    TooLarge,
+    UnsupportedMedia,
+)
+from paglets.remote.api import MAX_BODY_BYTES, MAX_CALL_SECONDS
+from paglets.remote.http1 import BYTES_TYPE, JSON_TYPE, MOST_FIELDS, MOST_HEAD_BYTES, RequestHead, content_length
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
+_WITHOUT_BODY = ("GET", "HEAD")
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::([0-9]{1,5}))?")
+_DEFAULT_HTTP_PORT = 80
+_OWN_FETCHES = ("same-origin", "none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one server. Sizes in bytes, times in seconds."""
+
+    connections: int = 512
+    """Each is a thread; 512 take some 20 MB."""
+
+    connections_per_peer: int = 128
+    """A host keeps at most some twenty to another; a machine with many scripts needs more."""
+
+    connections_loopback: int = 384
+    """Several hosts and all commands of a machine share its loopback addresses; others must still get in."""
+
+    head_bytes: int = MOST_HEAD_BYTES
+    head_fields: int = MOST_FIELDS
+    head_seconds: float = 10.0
+    idle_seconds: float = 60.0
+    """Longer than a client keeps an unused connection, so that mostly the client closes, and no request is lost."""
+
+    body_bytes: int = MAX_BODY_BYTES
+    body_grace_seconds: float = 10.0
+    body_bytes_per_second: int = 32 << 10
+    """Slower than any link on which a mesh is of use, and too fast for holding a thread on purpose."""
+
+    body_most_seconds: float = 600.0
+    pending_seconds: float = MAX_CALL_SECONDS + 5.0
+    linger_seconds: float = 2.0
+
+    def body_deadline(self, start: float, received: int) -> float:
+        """When the next byte must be here, if `received` bytes came since `start`."""
+        allowed = self.body_grace_seconds + received / self.body_bytes_per_second
+        return start + min(allowed, self.body_most_seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalEnd:
+    """Our own end of a connection: the address on which it came in."""
+
+    address: str
+    port: int
+
+
+class HostNames:
+    """The names by which this host may be asked for: an exact list, so that no foreign name leads a browser here.
+
+    The IP literal on which a connection came in is always good: no name was looked up for it, and a
+    laptop's address changes while the host runs. Names without a port mean `port`.
+    """
+
+    def __init__(self, names: Iterable[str], port: int) -> None:
+        self._allowed = {_authority(name, port) for name in ("localhost", "127.0.0.1", "[::1]", *names)}
+
+    def allows(self, text: str, end: LocalEnd) -> bool:
+        authority = parse_authority(text, _DEFAULT_HTTP_PORT)
+        return authority is not None and (authority in self._allowed or authority == (_literal(end.address), end.port))
+
+
+def _authority(name: str, port: int) -> tuple[str, int]:
+    bare_ipv6 = name.count(":") > 1 and not name.startswith("[")
+    parsed = parse_authority(f"[{name}]" if bare_ipv6 else name, port)
+    if parsed is None:
+        raise BadRequest(f"{name[:80]!r} cannot be the name of a host in a request")
+    return parsed
+
+
+def parse_authority(text: str, default_port: int) -> tuple[str, int] | None:
+    """(`name`, port) of `name[:port]`, the name in one spelling; None where it is malformed."""
+    match = _AUTHORITY.fullmatch(text)
+    if match is None:
+        return None
+    return _literal(match[1].strip("[]")), int(match[2]) if match[2] else default_port
+
+
+def _literal(name: str) -> str:
+    """An IP address in its one spelling, any other name in lower case."""
+    try:
+        return str(ipaddress.ip_address(name.partition("%")[0]))
+    except ValueError:
+        return name.lower()
+
+
+def check_head(head: RequestHead, *, names: HostNames, end: LocalEnd) -> None:
+    """Raises the error of a request that is refused whoever signed it."""
+    if head.method not in METHODS:
+        raise MethodNotAllowed(f"only {', '.join(METHODS)} are allowed", allow=list(METHODS))
+    _check_target(head.target)
+    _check_host(head, names, end)
+    _check_origin(head)
+
+
+def _check_target(target: str) -> None:
+    if not target.startswith("/"):
+        raise Misdirected("the target of a request is a path here; this is no proxy")
+    if "#" in target or target.startswith("//"):
+        raise BadRequest("the target of the request is malformed")
+
+
+def _check_host(head: RequestHead, names: HostNames, end: LocalEnd) -> None:
+    host = head.fields.get("host", "")
+    if not names.allows(host, end):
+        raise Misdirected(
+            f"this host does not go by the name {host[:100]!r}: if it should, "
+            "add the name to `allowed_hosts` of its configuration, or start it with --public-url"
+        )
+
+
+def _check_origin(head: RequestHead) -> None:
+    """A page of this host is of the same origin; also other ports of this machine are foreign."""
+    origin = head.fields.get("origin")
+    if origin is not None and origin.lower() != f"http://{head.fields['host'].lower()}":
+        raise ForeignOrigin("a web page of another origin may not ask here")
+    if head.fields.get("sec-fetch-site", "none").lower() not in _OWN_FETCHES:
+        raise ForeignOrigin("a web page of another site may not ask here")
+
+
+def check_body(head: RequestHead, limits: Limits) -> int:
+    """The length of the body that follows. Raises LengthRequired, BadRequest, TooLarge, UnsupportedMedia."""
+    if "transfer-encoding" in head.fields:
+        raise LengthRequired("Transfer-Encoding is not understood: send the body with its Content-Length")
+    length = content_length(head.fields) or 0
+    if length > limits.body_bytes:
+        raise TooLarge(f"the body has {length} bytes; {limits.body_bytes} are allowed")
+    if length and head.method in _WITHOUT_BODY:
+        raise BadRequest(f"{head.method} carries no body")
+    if head.fields.get("expect", "100-continue").lower() != "100-continue":
+        raise BadRequest("the only expectation that can be met is 100-continue")
+    return length
+
+
+def check_media(head: RequestHead) -> None:
+    """A body is JSON; what is PUT may be bytes. Raises UnsupportedMedia."""
+    media = head.fields.get("content-type", "").partition(";")[0].strip().lower()
+    if media != JSON_TYPE and not (head.method == "PUT" and media == BYTES_TYPE):
+        raise UnsupportedMedia(f"send the body as Content-Type: {JSON_TYPE}, not {media[:60]!r}")
+
+
+class Admission:
+    """How many connections there are, in all and of each peer. Its callers take turns."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._counts: dict[str, int] = {}
+        self._total = 0
+
+    def enter(self, peer: str) -> bool:
+        """Count a connection of `peer_group(...)` in; False where a bound is reached."""
+        most = self._limits.connections_loopback if peer == LOOPBACK else self._limits.connections_per_peer
+        if self._total >= self._limits.connections or self._counts.get(peer, 0) >= most:
+            return False
+        self._counts[peer] = self._counts.get(peer, 0) + 1
+        self._total += 1
+        return True
+
+    def leave(self, peer: str) -> None:
+        self._total -= 1
+        self._counts[peer] -= 1
+        if not self._counts[peer]:
+            del self._counts[peer]
+
+
+class Complaints:
+    """Which refusals are worth a line of the log: of each peer one a minute, so that a flood stays a drip."""
+
+    def __init__(self, *, every_seconds: float = 60.0, most_peers: int = 1000) -> None:
+        self._every = every_seconds
+        self._most = most_peers
+        self._last: dict[str, float] = {}
+
+    def is_due(self, peer: str, now: float) -> bool:
+        """Whether to log now. Two threads at the same instant may both be told so; that does no harm."""
+        if now - self._last.get(peer, -self._every) < self._every:
+            return False
+        if len(self._last) >= self._most:
+            self._last.clear()
+        self._last[peer] = now
+        return True
+
+
+LOOPBACK = "loopback"
+
+
+def peer_group(address: str) -> str:
+    """What counts as one peer: an IPv4 address, a /64 of IPv6 (one machine owns all of it), all of loopback."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if ip.is_loopback:
+        return LOOPBACK
+    return str(ip) if ip.version == 4 else str(ipaddress.ip_network((int(ip), 64), strict=False))

@@ -1,0 +1,118 @@
+"""From a request to what answers it, by one table; free of sockets.
+
+Server threads call `handle`; it reads or writes the store and wakes parts, or gives a Pending that the
+runner completes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from paglets.core.errors import BadRequest, MethodNotAllowed, NoSuchRoute, PagletsError
+from paglets.core.record import from_json
+from paglets.remote.exchange import Pending, Request, Response, parse_json, reply, reply_error
+
+MAX_PARAMETER_CHARACTERS = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request, taken apart: `path` the values of the template, `body` the record of the route's type."""
+
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    body: Any
+    sender: str
+
+    def number(self, name: str, default: int, most: int) -> int:
+        """A non-negative number of the query, at most `most`. Raises BadRequest."""
+        text = self.query.get(name, str(default))
+        if not text.isascii() or not text.isdecimal() or len(text) > 12:
+            raise BadRequest(f"query parameter {name!r} must be a number, got {text[:40]!r}")
+        return min(int(text), most)
+
+
+Answer = Callable[[Any, Asked], Any]
+"""(host, asked) -> a record for a 200 reply, a Response, or a Pending."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One line of the table; `takes` and `gives` are records of `paglets.remote.api`."""
+
+    method: str
+    path: str
+    takes: type | None
+    gives: type
+    about: str
+    answer: Answer
+
+
+class Router:
+    """Handles requests for one host by the table `routes`."""
+
+    def __init__(self, host: Any, routes: tuple[Route, ...]) -> None:
+        self._host = host
+        self._routes = [(route.path.strip("/").split("/"), route) for route in routes]
+
+    def handle(self, request: Request) -> Response | Pending:
+        """The reply, now or later. Errors of the tree become replies; others are the server's to log."""
+        try:
+            return self._answer(request)
+        except PagletsError as error:
+            return reply_error(error)
+
+    def _answer(self, request: Request) -> Response | Pending:
+        raw, _, query = request.target.partition("?")
+        route, path = self._find(request.method, raw)
+        body: Any = None
+        if route.takes is not None:
+            body = from_json(route.takes, parse_json(request.body), "body")
+        elif request.body:
+            raise BadRequest(f"{route.method} {route.path} takes no body")
+        asked = Asked(path=path, query=_query(query), body=body, sender=request.sender)
+        value = route.answer(self._host, asked)
+        return value if isinstance(value, (Response, Pending)) else reply(value)
+
+    def _find(self, method: str, raw: str) -> tuple[Route, dict[str, str]]:
+        parts = [_part(part) for part in raw.strip("/").split("/")]
+        fitting = [(route, path) for template, route in self._routes if (path := _match(template, parts)) is not None]
+        if not fitting:
+            raise NoSuchRoute(f"there is no route {raw[:200]!r}; see docs/protocol.md")
+        # GET answers HEAD too; the server leaves the body out.
+        wanted = "GET" if method == "HEAD" else method
+        for route, path in fitting:
+            if route.method == wanted:
+                return route, path
+        allowed = ", ".join(sorted({route.method for route, _ in fitting}))
+        raise MethodNotAllowed(f"{raw[:200]!r} takes {allowed}, not {method[:20]!r}")
+
+
+def _part(text: str) -> str:
+    part = unquote(text, errors="strict")
+    if len(part) > MAX_PARAMETER_CHARACTERS or not part.isprintable() or "/" in part:
+        raise BadRequest("a part of the path is too long or has characters that have no place there")
+    return part
+
+
+def _match(template: list[str], parts: list[str]) -> dict[str, str] | None:
+    """Literal parts win nothing here: templates of one length never overlap but for literals listed first."""
+    if len(template) != len(parts):
+        return None
+    values = {}
+    for wanted, part in zip(template, parts, strict=True):
+        if wanted.isupper():
+            values[wanted] = part
+        elif wanted != part:
+            return None
+    return values
+
+
+def _query(text: str) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), max_num_fields=20))
+    except ValueError as error:
+        raise BadRequest(f"the query is malformed: {error}") from error

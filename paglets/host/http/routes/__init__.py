@@ -1,0 +1,8 @@
+"""Every route of a host, in one table; the server and the protocol's documentation come from it."""
+
+from paglets.host.http.router import Route
+from paglets.host.http.routes import groups, mesh, paglets, slots
+
+ROUTES: tuple[Route, ...] = (*mesh.ROUTES, *paglets.ROUTES, *groups.ROUTES, *slots.ROUTES)
+
+__all__ = ["ROUTES"]

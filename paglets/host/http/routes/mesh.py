@@ -1,0 +1,47 @@
+"""Routes about hosts: identity, gossip, the table of members."""
+
+from __future__ import annotations
+
+from paglets.host.host import Host
+from paglets.host.http.router import Asked, Route
+from paglets.remote.api import Gossip, HostIdentity, Hosts
+
+
+def identity(host: Host, asked: Asked) -> HostIdentity:
+    return host.identity()
+
+
+def gossip(host: Host, asked: Asked) -> Gossip:
+    return host.gossip.receive(asked.body, asked.sender)
+
+
+def hosts(host: Host, asked: Asked) -> Hosts:
+    return Hosts(hosts=host.gossip.members())
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/v1/host",
+        takes=None,
+        gives=HostIdentity,
+        about="who this host is, what it offers and how loaded it is",
+        answer=identity,
+    ),
+    Route(
+        method="POST",
+        path="/v1/mesh/gossip",
+        takes=Gossip,
+        gives=Gossip,
+        about="membership, both ways",
+        answer=gossip,
+    ),
+    Route(
+        method="GET",
+        path="/v1/mesh/hosts",
+        takes=None,
+        gives=Hosts,
+        about="the mesh as this host sees it",
+        answer=hosts,
+    ),
+)

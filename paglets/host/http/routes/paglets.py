@@ -1,0 +1,228 @@
+"""Routes about paglets: creation, calls, posts, transfers, moves, ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from paglets.codec.text import dumps
+from paglets.core.errors import Moved, PagletsError, StalePeer, TooLarge, Unknown
+from paglets.core.record import to_json
+from paglets.core.refs import HostRef
+from paglets.host.creation import collector_id, must_be_found
+from paglets.host.host import Host
+from paglets.host.http.router import Asked, Route
+from paglets.host.waits import Wait
+from paglets.remote.api import (
+    MAX_BATCH_ENVELOPES,
+    MAX_BATCH_POSTS,
+    MAX_CALL_SECONDS,
+    Call,
+    CallReply,
+    CollectorRow,
+    CreatePaglet,
+    Done,
+    Locate,
+    Located,
+    MovePaglet,
+    Paglets,
+    PagletView,
+    PostAnswers,
+    PostMessage,
+    Posts,
+    Settle,
+    TransferAnswer,
+    TransferAnswers,
+    Transfers,
+)
+from paglets.remote.exchange import Pending, Response, reply, reply_error
+from paglets.store import posts as post_rows
+from paglets.store import residence, views
+from paglets.store.db import Tx
+
+MAX_LOCATE_IDS = 10_000
+MAX_PAGE = 1_000
+EFFECT_SECONDS = 30.0
+"""How long a disposal may take before the caller is told that it goes on."""
+
+
+def create(host: Host, asked: Asked) -> PagletView:
+    body: CreatePaglet = asked.body
+    ref = host.shell.store.write(lambda tx: host.creation.create(tx, body.agent_id, body))
+    return host.shell.store.read(lambda tx: _view(host, tx, ref.agent_id))
+
+
+def page(host: Host, asked: Asked) -> Paglets:
+    limit = max(1, asked.number("limit", 100, MAX_PAGE))
+    ids = host.shell.store.read(lambda tx: views.page_of_ids(tx, asked.query.get("after", ""), limit))
+    found = host.shell.store.read(lambda tx: tuple(_view(host, tx, agent_id) for agent_id in ids))
+    return Paglets(paglets=found, next=ids[-1] if len(ids) == limit else None)
+
+
+def inspect(host: Host, asked: Asked) -> Any:
+    agent_id = _id(host, asked)
+    try:
+        return host.shell.store.read(lambda tx: _view(host, tx, agent_id))
+    except Unknown as error:
+        return _search(host, agent_id, error)
+
+
+def _id(host: Host, asked: Asked) -> str:
+    """The path's id; a name of a paglet on this host stands for its id."""
+    wanted = asked.path["ID"]
+    named = host.shell.store.read(lambda tx: tx.value("SELECT agent_id FROM paglets WHERE name = ?", wanted))
+    return str(named) if named is not None else wanted
+
+
+def _view(host: Host, tx: Tx, agent_id: str) -> PagletView:
+    must_be_found(tx, agent_id)
+    return views.paglet_view(tx, agent_id, host.shell.own, host.shell.clock.wall())
+
+
+def _search(host: Host, agent_id: str, error: PagletsError) -> Pending:
+    """Not here: ask the mesh; the reply is `moved` with the host, or the error."""
+    pending = Pending()
+
+    def found(located: Located) -> None:
+        for row in located.rows:
+            if row.status in ("here", "gone", "leaving") and row.peer is not None:
+                moved = Moved(f"paglet {agent_id} is on {row.peer.name}", host=to_json(row.peer), epoch=row.epoch)
+                pending.complete(reply_error(moved))
+                return
+        pending.complete(reply_error(error))
+
+    host.locator.locate((agent_id,), (), found)
+    return pending
+
+
+def dispose(host: Host, asked: Asked) -> Pending:
+    agent_id = _id(host, asked)
+    host.shell.store.write(lambda tx: _ask_to_end(tx, agent_id))
+    return _when_gone(host, agent_id)
+
+
+def _ask_to_end(tx: Tx, agent_id: str) -> None:
+    must_be_found(tx, agent_id)
+    tx.run("UPDATE paglets SET intent = ? WHERE agent_id = ?", dumps({"dispose": True}), agent_id)
+    tx.wake("mailbox")
+
+
+def _when_gone(host: Host, agent_id: str) -> Pending:
+    def attempt() -> Response | None:
+        row = host.shell.store.read(lambda tx: residence.find(tx, agent_id))
+        return None if row is not None and row.status == "here" else reply(Done())
+
+    return host.waits.park(
+        Wait(
+            agent_id=agent_id,
+            deadline=host.shell.clock.monotonic() + EFFECT_SECONDS,
+            attempt=attempt,
+            late=lambda: reply(Done(done=False)),
+            pending=Pending(),
+        )
+    )
+
+
+def dispatch(host: Host, asked: Asked) -> Done:
+    body: MovePaglet = asked.body
+    target = host.gossip.find(body.target)
+    agent_id = _id(host, asked)
+    host.shell.store.write(lambda tx: _ask_to_move(tx, agent_id, target))
+    return Done()
+
+
+def _ask_to_move(tx: Tx, agent_id: str, target: HostRef) -> None:
+    must_be_found(tx, agent_id)
+    tx.run("UPDATE paglets SET intent = ? WHERE agent_id = ?", dumps({"move": to_json(target)}), agent_id)
+    tx.wake("mailbox")
+
+
+def call(host: Host, asked: Asked) -> Any:
+    body: Call = asked.body
+    wanted = asked.path["ID"]
+    if wanted in host.services:
+        return CallReply(value=host.services[wanted](body.message))
+    return host.call_here(_id(host, asked), body, min(max(0.0, body.wait_seconds), MAX_CALL_SECONDS))
+
+
+def posts(host: Host, asked: Asked) -> PostAnswers:
+    body: Posts = asked.body
+    if len(body.posts) > MAX_BATCH_POSTS:
+        raise TooLarge(f"{len(body.posts)} posts in one batch; the limit is {MAX_BATCH_POSTS}")
+    answers = host.shell.store.write(lambda tx: post_rows.receive(tx, body.posts, body.settled))
+    return PostAnswers(answers=answers)
+
+
+def post_message(host: Host, asked: Asked) -> Done:
+    """A client's post goes into our own outbox; its token makes a repeat the same post."""
+    body: PostMessage = asked.body
+
+    def store(tx: Tx) -> None:
+        now = host.shell.clock.wall()
+        key = f"post:{body.token}"
+        if tx.value("SELECT 1 FROM meta WHERE key = ?", key) is None:
+            tx.run("INSERT INTO meta VALUES (?, ?)", key, str(now))
+            post_rows.send(tx, body.target, body.message, now)
+
+    host.shell.store.write(store)
+    return Done()
+
+
+def transfers(host: Host, asked: Asked) -> TransferAnswers:
+    body: Transfers = asked.body
+    if len(body.envelopes) > MAX_BATCH_ENVELOPES:
+        raise TooLarge(f"{len(body.envelopes)} envelopes in one batch; the limit is {MAX_BATCH_ENVELOPES}")
+    if asked.sender and asked.sender != body.source.store_id:
+        raise StalePeer("the envelopes name another source than the host that signed", store_id=asked.sender)
+
+    def take(tx: Tx) -> tuple[TransferAnswer, ...]:
+        now = host.shell.clock.wall()
+        return tuple(residence.take(tx, each, body.source, now, host.refuse) for each in body.envelopes)
+
+    return TransferAnswers(answers=host.shell.store.write(take))
+
+
+def settle(host: Host, asked: Asked) -> TransferAnswer:
+    body: Settle = asked.body
+    now = host.shell.clock.wall()
+    return host.shell.store.write(lambda tx: residence.settle(tx, body.agent_id, body.epoch, body.source, now))
+
+
+def locate(host: Host, asked: Asked) -> Located:
+    body: Locate = asked.body
+    if len(body.agent_ids) + len(body.group_ids) > MAX_LOCATE_IDS:
+        raise TooLarge(f"too many ids in one question; the limit is {MAX_LOCATE_IDS}")
+
+    def look(tx: Tx) -> Located:
+        rows = [residence.find(tx, agent_id) for agent_id in body.agent_ids]
+        collectors = [(group, residence.find(tx, collector_id(group))) for group in body.group_ids]
+        return Located(
+            rows=tuple(row for row in rows if row is not None),
+            collectors=tuple(
+                CollectorRow(group_id=group, agent_id=row.agent_id)
+                for group, row in collectors
+                if row is not None and row.status == "here"
+            ),
+        )
+
+    return host.shell.store.read(look)
+
+
+def _route(method: str, path: str, takes: type | None, gives: type, about: str, answer: Any) -> Route:
+    return Route(method=method, path=path, takes=takes, gives=gives, about=about, answer=answer)
+
+
+ROUTES = (
+    _route("POST", "/v1/paglets", CreatePaglet, PagletView, "create a paglet here", create),
+    _route("GET", "/v1/paglets", None, Paglets, "a page of the paglets here", page),
+    _route("POST", "/v1/paglets/locate", Locate, Located, "residence rows of ids, and collectors of groups", locate),
+    _route("GET", "/v1/paglets/ID", None, PagletView, "where a paglet is and what it does", inspect),
+    _route("DELETE", "/v1/paglets/ID", None, Done, "end a paglet; answers when it is gone", dispose),
+    _route("POST", "/v1/paglets/ID/call", Call, CallReply, "send a message and wait for the reply", call),
+    _route("POST", "/v1/paglets/ID/dispatch", MovePaglet, Done, "ask a paglet to move", dispatch),
+    _route("POST", "/v1/posts", Posts, PostAnswers, "a batch of posts of one host", posts),
+    _route("POST", "/v1/outbox", PostMessage, Done, "a client's post, delivered from here", post_message),
+    _route("POST", "/v1/transfers", Transfers, TransferAnswers, "envelopes of one source", transfers),
+    _route(
+        "POST", "/v1/transfers/settle", Settle, TransferAnswer, "was this epoch taken? if not, never will be", settle
+    ),
+)

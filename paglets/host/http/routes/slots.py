@@ -1,0 +1,54 @@
+"""Routes about the scheduler."""
+
+from __future__ import annotations
+
+from paglets.core.record import from_json
+from paglets.host.host import Host
+from paglets.host.http.router import Asked, Route
+from paglets.remote.api import Candidates, Slots, Steal, Stolen, Verdicts
+from paglets.slots.model import SlotRequest, check_request
+
+MAX_JOBS = 10_000
+
+
+def slots(host: Host, asked: Asked) -> Slots:
+    return host.slots(asked.number("limit", 100, MAX_JOBS))
+
+
+def candidates(host: Host, asked: Asked) -> Verdicts:
+    body: Candidates = asked.body
+    request = check_request(from_json(SlotRequest, body.request, "request"))
+    return host.verdicts(request)
+
+
+def steal(host: Host, asked: Asked) -> Stolen:
+    body: Steal = asked.body
+    return host.shell.store.write(lambda tx: host.stealing.hand_over(tx, body))
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/v1/slots",
+        takes=None,
+        gives=Slots,
+        about="queue, leases and running jobs of this host",
+        answer=slots,
+    ),
+    Route(
+        method="POST",
+        path="/v1/slots/candidates",
+        takes=Candidates,
+        gives=Verdicts,
+        about="which hosts could run a request, submitted from here",
+        answer=candidates,
+    ),
+    Route(
+        method="POST",
+        path="/v1/slots/steal",
+        takes=Steal,
+        gives=Stolen,
+        about="an idle host asks for waiting jobs",
+        answer=steal,
+    ),
+)

@@ -1,0 +1,262 @@
+"""The collector's handlers, run inside the store's transaction.
+
+They do nothing but state, storage, posts and a reply, so they need no process. Message arguments,
+storage values and replies stay tagged JSON: the host does not decode what users send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from paglets.codec.envelope import WireMessage
+from paglets.codec.names import resolve_class
+from paglets.codec.text import dumps, loads
+from paglets.codec.wire import decode_state, encode_state
+from paglets.core.agent import Paglet
+from paglets.core.context import HostInfo, Storage
+from paglets.core.errors import Invalid, PagletsError
+from paglets.core.messages import Message
+from paglets.core.record import to_json
+from paglets.core.refs import HostRef, ProxyRef
+from paglets.store import paglets, posts, residence
+from paglets.store.db import Tx
+
+INLINE_CLASSES = ("paglets.system.compute_slots:ResultCollectorPaglet",)
+"""Classes of our own whose handlers keep to the rules above; a user's subclass runs in a child."""
+
+
+class Parked(BaseException):
+    """A call's handler waits for its state to change: what it changed is kept, the call is tried again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InlineHost:
+    """The host as inline code sees it. `resolve` gives a member by name or URL, or raises Unknown."""
+
+    own: HostRef
+    wall: Callable[[], float]
+    resolve: Callable[[str], HostRef]
+    hosts: Callable[[], tuple[HostInfo, ...]]
+
+
+class InlineStorage(Storage):
+    """`core.context.Storage` over the open transaction; values are tagged JSON."""
+
+    def __init__(self, tx: Tx, agent_id: str) -> None:
+        self._tx = tx
+        self._agent_id = agent_id
+
+    def __getitem__(self, key: str) -> Any:
+        found, value = paglets.storage_get(self._tx, self._agent_id, key)
+        if not found:
+            raise KeyError(key)
+        return value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        paglets.storage_set(self._tx, self._agent_id, key, value)
+
+    def __delitem__(self, key: str) -> None:
+        if not paglets.storage_delete(self._tx, self._agent_id, key):
+            raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        after = ""
+        while page := self.scan("", after):
+            yield from (key for key, _ in page)
+            after = page[-1][0]
+
+    def __len__(self) -> int:
+        return paglets.storage_count(self._tx, self._agent_id)
+
+    def scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[tuple[str, Any]]:
+        return paglets.storage_scan(self._tx, self._agent_id, prefix, after, limit)
+
+
+class InlineContext:
+    """`core.context.Context` of a paglet whose code runs in this transaction."""
+
+    def __init__(self, tx: Tx, host: InlineHost, agent_id: str) -> None:
+        self._tx = tx
+        self._host = host
+        self._storage = InlineStorage(tx, agent_id)
+        self.ref = ProxyRef(agent_id=agent_id, host=host.own)
+        self.paglet: Paglet[Any] | None = None
+        self.is_call = False
+        self.intent: dict[str, Any] | None = None
+        self.intent_set = False
+
+    @property
+    def name(self) -> str:
+        return self._host.own.name
+
+    @property
+    def address(self) -> str:
+        return self._host.own.url
+
+    @property
+    def storage(self) -> InlineStorage:
+        return self._storage
+
+    def wall_time(self) -> float:
+        return self._host.wall()
+
+    def hosts(self) -> tuple[HostInfo, ...]:
+        return self._host.hosts()
+
+    def resolve_host(self, target: str) -> HostRef:
+        return self._host.resolve(target)
+
+    def post(self, target: ProxyRef, message: Message) -> None:
+        wire = WireMessage(kind=message.kind, args=dict(message.args), sender=self.ref)
+        posts.send(self._tx, target, wire, self._host.wall())
+
+    def intend_move(self, target: HostRef) -> None:
+        self.intent, self.intent_set = {"move": to_json(target)}, True
+
+    def intend_dispose(self) -> None:
+        self.intent, self.intent_set = {"dispose": True}, True
+
+    def intend_stay(self) -> None:
+        self.intent, self.intent_set = None, True
+
+    def checkpoint(self) -> None:
+        """The state is committed with the handler anyway."""
+
+    @contextmanager
+    def locked_state(self) -> Iterator[Any]:
+        assert self.paglet is not None
+        yield self.paglet.state
+
+    def wait_state(self, predicate: Callable[[Any], bool], timeout_seconds: float | None) -> bool:
+        assert self.paglet is not None
+        if predicate(self.paglet.state):
+            return True
+        if not self.is_call:
+            raise Invalid("only the handler of a call may wait for the state to change")
+        raise Parked
+
+    def create(self, cls: type, state: Any = None, *, name: str | None = None) -> NoReturn:
+        self._refuse("create")
+
+    def proxy(self, target: ProxyRef | str) -> NoReturn:
+        self._refuse("proxy")
+
+    def call(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> NoReturn:
+        self._refuse("call")
+
+    def submit_group(self, request: Mapping[str, Any]) -> NoReturn:
+        self._refuse("submit_group")
+
+    def work_dir(self) -> Path:
+        self._refuse("work_dir")
+
+    def report(self, report: Mapping[str, Any]) -> NoReturn:
+        self._refuse("report")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise Invalid(f"{what} is not for a paglet whose handlers run inside its host")
+
+
+class InlinePaglet:
+    """One inline paglet, loaded in a transaction and saved in the same."""
+
+    def __init__(self, tx: Tx, host: InlineHost, agent_id: str) -> None:
+        residence.must_be_here(tx, agent_id)
+        row = tx.one("SELECT class_name, state, home FROM paglets WHERE agent_id = ?", agent_id)
+        assert row is not None
+        self._tx = tx
+        self._agent_id = agent_id
+        self._class = resolve_class(row["class_name"], Paglet)
+        self._text = row["state"]
+        self._intent: tuple[dict[str, Any] | None, bool] = (None, False)
+        self._context = InlineContext(tx, host, agent_id)
+        self._load()
+
+    def _load(self) -> None:
+        state = decode_state(self._class.State, loads(self._text), import_classes=False)
+        paglet = self._class(state, self._context)
+        self._context.paglet = paglet
+        self._paglet = paglet
+
+    def hook(self, name: str) -> None:
+        """Run a hook method."""
+        getattr(self._paglet, name)()
+
+    def handle(self, message: WireMessage, is_call: bool) -> Any:
+        """The reply as tagged JSON. Raises what the handler raised, or Parked."""
+        self._context.is_call = is_call
+        return self._paglet.handle_message(Message(message.kind, message.args, message.sender))
+
+    def begin_anew(self) -> None:
+        """Forget what a handler that raised did to the state in memory."""
+        self._context.intent, self._context.intent_set = self._intent
+        self._load()
+
+    def keep(self) -> None:
+        """The state as it is now is the one to go back to after a handler that raises."""
+        self._text = dumps(encode_state(self._paglet.state))
+        self._intent = (self._context.intent, self._context.intent_set)
+
+    def save(self) -> None:
+        """Write state and intent, if they changed."""
+        text = dumps(encode_state(self._paglet.state))
+        changed = self._tx.run(
+            "UPDATE paglets SET state = ?, version = version + 1 WHERE agent_id = ? AND state != ?",
+            text,
+            self._agent_id,
+            text,
+        )
+        if changed:
+            self._tx.touch(self._agent_id)
+        if self._context.intent_set:
+            intent = self._context.intent
+            self._tx.run(
+                "UPDATE paglets SET intent = ? WHERE agent_id = ?",
+                None if intent is None else dumps(intent),
+                self._agent_id,
+            )
+            self._tx.wake("mailbox")
+
+
+def try_call(tx: Tx, host: InlineHost, agent_id: str, message: WireMessage) -> tuple[bool, Any]:
+    """Whether the handler came to its end, and its reply."""
+    paglet = InlinePaglet(tx, host, agent_id)
+    try:
+        value = paglet.handle(message, is_call=True)
+    except Parked:
+        paglet.save()
+        return False, None
+    paglet.save()
+    return True, value
+
+
+def take_posts(tx: Tx, host: InlineHost, agent_id: str, most: int) -> list[str]:
+    """Handle up to `most` waiting posts, each under its own savepoint; gives the errors for the log."""
+    waiting = posts.waiting(tx, agent_id, most)
+    if not waiting:
+        return []
+    paglet = InlinePaglet(tx, host, agent_id)
+    errors = []
+    for post in waiting:
+        try:
+            with tx.savepoint():
+                paglet.handle(post.message, is_call=False)
+                paglet.keep()
+                posts.handled(tx, post.seq)
+        except (PagletsError, ValueError, TypeError, KeyError, AttributeError) as error:
+            paglet.begin_anew()
+            posts.raised(tx, post.seq, repr(error))
+            errors.append(f"post {post.message.kind!r} to {agent_id}: {error!r}")
+    paglet.save()
+    return errors
+
+
+def run_hook(tx: Tx, host: InlineHost, agent_id: str, method: str) -> None:
+    """Run one hook of an inline paglet."""
+    paglet = InlinePaglet(tx, host, agent_id)
+    paglet.hook(method)
+    paglet.save()

@@ -1,0 +1,354 @@
+"""Which paglet has something to do next: a hook, a move, a disposal, a message.
+
+Looks at rows, and at the calls that wait in memory, and starts what is due; one thing at a time for
+each paglet. Inline paglets (the collector) are served here at once, all others in a process.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from paglets.codec.envelope import WireMessage
+from paglets.codec.text import dumps, loads
+from paglets.core.errors import CallOutcomeUnknown, Conflict, PagletsError
+from paglets.core.record import from_json
+from paglets.core.refs import HostRef
+from paglets.host import inline
+from paglets.host.inline import INLINE_CLASSES, InlineHost
+from paglets.host.runner import note
+from paglets.host.shell import Shell
+from paglets.remote.api import CallReply
+from paglets.store import posts, residence
+from paglets.store.db import Tx
+
+MAX_DUE = 200
+MAX_ACTIVATIONS = 32
+"""Processes for hooks and messages at once; those of jobs are bounded by their slots."""
+
+POSTS_A_TURN = 100
+RETRY_POST_SECONDS = (0.5, 2.0, 10.0, 60.0)
+KEEP_REPLY_SECONDS = 120.0
+"""How long the reply of a call is kept for a caller that was told to ask again."""
+
+
+@dataclass(eq=False)
+class PendingCall:
+    """A call that waits for its handler or for its caller to ask again. Lives in memory only."""
+
+    call_id: str
+    agent_id: str
+    message: WireMessage
+    answer: Callable[[CallReply | PagletsError], None] | None
+    deadline: float
+    result: CallReply | PagletsError | None = None
+    parked_version: int | None = None
+
+    def finish(self, result: CallReply | PagletsError) -> None:
+        """Answer, or keep the answer until the caller asks again."""
+        if self.answer is None:
+            self.result = result
+        else:
+            self.answer(result)
+            self.answer, self.result = None, result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Delivery:
+    """A message on its way into a process: a call, or the post `seq`."""
+
+    message: WireMessage
+    call: PendingCall | None = None
+    seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """A paglet that has something to do; `intent`: see the schema."""
+
+    agent_id: str
+    kind: str
+    class_name: str
+    hook: str | None
+    intent: dict[str, Any] | None
+    has_posts: bool
+
+    @property
+    def inline(self) -> bool:
+        return self.class_name in INLINE_CLASSES
+
+
+StartEntry = Callable[[str, str], None]
+"""Start a process for (agent_id, entry)."""
+
+
+class Mailbox:
+    """Part `mailbox`."""
+
+    name = "mailbox"
+
+    def __init__(self, shell: Shell, inline_host: InlineHost, is_online: Callable[[str], bool]) -> None:
+        self._shell = shell
+        self._inline_host = inline_host
+        self._is_online = is_online
+        self._queued: dict[str, deque[PendingCall]] = {}
+        self._parked: dict[str, list[PendingCall]] = {}
+        self._by_id: dict[str, PendingCall] = {}
+        self._post_due: dict[str, float] = {}
+        self._after = ""
+        self.start_entry: StartEntry = lambda agent_id, entry: None
+        self.pump: Callable[[str], bool] = lambda agent_id: False
+        self.activations: Callable[[], int] = lambda: 0
+
+    # Calls.
+
+    def call(self, call: PendingCall, again: bool) -> None:
+        """On the runner: queue a call for a paglet that is here and whose code runs in a process."""
+        known = self._by_id.get(call.call_id)
+        if known is not None:
+            if known.result is not None and call.answer is not None:
+                call.answer(known.result)
+            known.answer, known.deadline = call.answer, call.deadline
+        elif again and call.answer is not None:
+            call.answer(
+                CallOutcomeUnknown("the host has restarted since the call began; whether it was done is not known")
+            )
+        else:
+            self._by_id[call.call_id] = call
+            self._queued.setdefault(call.agent_id, deque()).append(call)
+            if not self.pump(call.agent_id):
+                self._shell.runner.wake(self.name)
+
+    def park(self, call: PendingCall, version: int) -> None:
+        """The handler waits; it is begun anew when the paglet's state has a higher version."""
+        call.parked_version = version
+        self._parked.setdefault(call.agent_id, []).append(call)
+        self.touched((call.agent_id,))
+
+    def touched(self, agent_ids: tuple[str, ...]) -> None:
+        """A COMMIT changed these paglets; any thread."""
+        if self._parked:
+            self._shell.runner.soon(lambda: self._unpark(agent_ids))
+
+    def _unpark(self, agent_ids: tuple[str, ...]) -> None:
+        for agent_id in agent_ids:
+            calls = self._parked.get(agent_id)
+            if not calls:
+                continue
+            version = self._version(agent_id)
+            due = [call for call in calls if version is None or version != call.parked_version]
+            self._parked[agent_id] = [call for call in calls if call not in due]
+            self._queued.setdefault(agent_id, deque()).extend(due)
+            if due and not self.pump(agent_id):
+                self._shell.runner.wake(self.name)
+
+    def _version(self, agent_id: str) -> int | None:
+        version: int | None = self._shell.store.read(
+            lambda tx: tx.value("SELECT version FROM paglets WHERE agent_id = ?", agent_id)
+        )
+        return version
+
+    def next_delivery(self, agent_id: str) -> Delivery | None:
+        """The next message for this paglet: calls first, then posts that are due."""
+        calls = self._queued.get(agent_id)
+        if calls:
+            call = calls.popleft()
+            if not calls:
+                del self._queued[agent_id]
+            return Delivery(message=call.message, call=call)
+        if self._post_due.get(agent_id, 0.0) > self._shell.clock.monotonic():
+            return None
+        waiting = self._shell.store.read(lambda tx: posts.waiting(tx, agent_id, 1))
+        return Delivery(message=waiting[0].message, seq=waiting[0].seq) if waiting else None
+
+    def post_raised(self, agent_id: str, tries: int) -> None:
+        """A post's handler raised for the `tries`-th time: the next try is later."""
+        pause = RETRY_POST_SECONDS[min(tries, len(RETRY_POST_SECONDS)) - 1]
+        self._post_due[agent_id] = self._shell.clock.monotonic() + pause
+        self._shell.runner.wake(self.name)
+
+    # The part.
+
+    def tick(self, now: float) -> float | None:
+        self._expire_calls(now)
+        for due in self._next_due():
+            self._serve(due, now)
+        for agent_id in list(self._queued):
+            self._serve_calls(agent_id)
+        return min(
+            [call.deadline for call in self._by_id.values()] + [at for at in self._post_due.values() if at > now],
+            default=None,
+        )
+
+    def _next_due(self) -> list[Due]:
+        """A page of what is due; pages take turns, so that many that cannot go on hold up no others."""
+        after = self._after
+        page = self._shell.store.read(lambda tx: _due_rows(tx, after))
+        if len(page) == MAX_DUE:
+            self._after = page[-1].agent_id
+            self._shell.runner.wake(self.name)
+        elif after:
+            self._after = ""
+            self._shell.runner.wake(self.name)
+        return page
+
+    def _serve(self, due: Due, now: float) -> None:
+        if due.inline:
+            self._serve_inline(due)
+        elif self.pump(due.agent_id):
+            return
+        elif due.hook is not None:
+            self._start(due.agent_id, due.hook)
+        elif due.intent is not None:
+            self._serve_intent(due)
+        elif due.has_posts and self._post_due.get(due.agent_id, 0.0) <= now:
+            self._start(due.agent_id, "message")
+
+    def _serve_calls(self, agent_id: str) -> None:
+        if self.pump(agent_id):
+            return
+        row = self._shell.store.read(lambda tx: residence.find(tx, agent_id))
+        if row is not None and row.status == "here":
+            self._start(agent_id, "message")
+            return
+        for call in self._queued.pop(agent_id, ()):
+            call.finish(_not_here(agent_id, row))
+
+    def _start(self, agent_id: str, entry: str) -> None:
+        if self.activations() < MAX_ACTIVATIONS:
+            self.start_entry(agent_id, entry)
+
+    def _expire_calls(self, now: float) -> None:
+        for call_id, call in list(self._by_id.items()):
+            if call.deadline > now:
+                continue
+            if call.answer is not None and call.result is None:
+                call.answer(CallReply(waiting=True))
+                call.answer, call.deadline = None, now + KEEP_REPLY_SECONDS
+            else:
+                del self._by_id[call_id]
+                self._forget(call)
+
+    def _forget(self, call: PendingCall) -> None:
+        """Nobody asked again: a handler that waits is given up, one at work goes on to its end."""
+        self._parked[call.agent_id] = [other for other in self._parked.get(call.agent_id, []) if other is not call]
+        queued = self._queued.get(call.agent_id)
+        if queued and call in queued:
+            queued.remove(call)
+
+    # Inline paglets.
+
+    def _serve_inline(self, due: Due) -> None:
+        host, agent_id = self._inline_host, due.agent_id
+        if due.hook == "arrival":
+            self._write(lambda tx: _inline_hook(tx, host, agent_id, "on_arrival"))
+        elif due.has_posts:
+            for error in self._write(lambda tx: inline.take_posts(tx, host, agent_id, POSTS_A_TURN)) or ():
+                self._shell.log(error)
+            self._shell.runner.wake(self.name)
+        elif due.intent is not None:
+            self._serve_intent(due)
+
+    def _write(self, change: Callable[[Tx], Any]) -> Any:
+        try:
+            return self._shell.store.write(change)
+        except PagletsError as error:
+            self._shell.log(f"an inline paglet failed: {error!r}")
+            return None
+
+    # Moves and disposals.
+
+    def _serve_intent(self, due: Due) -> None:
+        assert due.intent is not None
+        if "dispose" in due.intent:
+            self._write(lambda tx: self._dispose(tx, due))
+            return
+        target = from_json(HostRef, due.intent["move"])
+        if target.store_id == self._shell.own.store_id:
+            self._write(lambda tx: tx.run("UPDATE paglets SET intent = NULL WHERE agent_id = ?", due.agent_id))
+        elif self._is_online(target.store_id):
+            self._write(lambda tx: self._depart(tx, due, target))
+
+    def _dispose(self, tx: Tx, due: Due) -> None:
+        if due.inline or due.intent is None or due.intent.get("ready"):
+            residence.dispose(tx, due.agent_id, self._shell.clock.wall())
+            tx.wake("janitor")
+        else:
+            _set_hook(tx, due.agent_id, "disposing")
+
+    def _depart(self, tx: Tx, due: Due, target: HostRef) -> None:
+        if due.inline:
+            inline.run_hook(tx, self._inline_host, due.agent_id, "on_dispatching")
+        elif due.intent is not None and not due.intent.get("ready"):
+            _set_hook(tx, due.agent_id, "dispatching")
+            return
+        tx.run("UPDATE paglets SET hook = 'arrival', intent = NULL WHERE agent_id = ?", due.agent_id)
+        residence.leave(tx, due.agent_id, target, self._shell.clock.wall())
+
+
+def hook_done(tx: Tx, agent_id: str, entry: str, then_run: bool, now: float) -> None:
+    """The hook came to its end: what is due next."""
+    if entry in ("dispatching", "disposing"):
+        intent = tx.value("SELECT intent FROM paglets WHERE agent_id = ?", agent_id)
+        ready = None if intent is None else dumps({**loads(intent), "ready": True})
+        tx.run("UPDATE paglets SET hook = NULL, intent = ? WHERE agent_id = ?", ready, agent_id)
+    else:
+        tx.run("UPDATE paglets SET hook = ? WHERE agent_id = ?", "run" if then_run else None, agent_id)
+    tx.wake("mailbox", "scheduler")
+
+
+def hook_failed(tx: Tx, agent_id: str, entry: str, error: str, now: float) -> None:
+    """The hook raised or its process ended: it is not run again, and a move is dropped."""
+    if entry == "disposing":
+        hook_done(tx, agent_id, entry, False, now)
+    else:
+        drop = ", intent = NULL" if entry == "dispatching" else ""
+        tx.run(f"UPDATE paglets SET hook = NULL, hook_error = ?{drop} WHERE agent_id = ?", error[:4000], agent_id)
+    tx.touch(agent_id)
+    tx.wake("mailbox", "scheduler")
+    note(tx, now, "hook_failed", agent_id, f"{entry}: {error}")
+
+
+def _set_hook(tx: Tx, agent_id: str, hook: str) -> None:
+    tx.run("UPDATE paglets SET hook = ? WHERE agent_id = ?", hook, agent_id)
+    tx.wake("mailbox")
+
+
+def _inline_hook(tx: Tx, host: InlineHost, agent_id: str, method: str) -> None:
+    inline.run_hook(tx, host, agent_id, method)
+    tx.run("UPDATE paglets SET hook = NULL WHERE agent_id = ?", agent_id)
+    tx.wake("mailbox")
+
+
+def _not_here(agent_id: str, row: Any) -> PagletsError:
+    return Conflict(f"paglet {agent_id} left while the call waited" if row is not None else f"paglet {agent_id} ended")
+
+
+def _due_rows(tx: Tx, after: str) -> list[Due]:
+    rows = tx.all(
+        "SELECT agent_id, kind, class_name, hook, intent,"
+        " EXISTS (SELECT 1 FROM inbox i WHERE i.agent_id = p.agent_id AND i.status = 'waiting') AS has_posts"
+        " FROM paglets p WHERE p.agent_id IN ("
+        "  SELECT agent_id FROM paglets WHERE hook IS NOT NULL"
+        "  UNION SELECT agent_id FROM paglets WHERE intent IS NOT NULL"
+        "  UNION SELECT agent_id FROM inbox WHERE status = 'waiting')"
+        " AND agent_id > ? ORDER BY agent_id LIMIT ?",
+        after,
+        MAX_DUE,
+    )
+    return [_due(row) for row in rows]
+
+
+def _due(row: sqlite3.Row) -> Due:
+    intent = row["intent"]
+    return Due(
+        agent_id=row["agent_id"],
+        kind=row["kind"],
+        class_name=row["class_name"],
+        hook=row["hook"],
+        intent=None if intent is None else loads(intent),
+        has_posts=bool(row["has_posts"]),
+    )

@@ -1,0 +1,254 @@
+"""What a paglet's process may ask of its host: one handler for each operation of the table.
+
+Those that change something are changes of one transaction that first look whether the run is still
+the paglet's; a stale one is answered `fenced`. The others go out and answer later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from paglets.codec.text import dumps
+from paglets.core.errors import Fenced, HandlerFailed, PagletsError, error_classes
+from paglets.core.record import to_json
+from paglets.core.refs import HostRef
+from paglets.host import outcomes
+from paglets.host.calls import Calls
+from paglets.host.creation import Creation
+from paglets.host.mailbox import Delivery, Mailbox, hook_done, hook_failed
+from paglets.host.outcomes import Attempt, Outcome
+from paglets.host.shell import Shell
+from paglets.mesh.gossip import Gossip
+from paglets.remote.api import CallReply
+from paglets.store import paglets, posts
+from paglets.store.db import Store, Tx
+from paglets.worker import protocol
+from paglets.worker.protocol import Changes, Fault, Intent, Stamp
+
+Done = Callable[[Any], None]
+
+
+class Speaker(Protocol):
+    """The run that asks."""
+
+    stamp: Stamp
+    entry: str
+    began: float
+    delivered: tuple[str, Delivery] | None
+
+
+class Operations:
+    """Performs one operation for a run; `done` gets its value or error, on the runner."""
+
+    def __init__(self, shell: Shell, calls: Calls, creation: Creation, gossip: Gossip) -> None:
+        self._shell = shell
+        self._calls = calls
+        self._creation = creation
+        self._gossip = gossip
+
+    def perform(self, run: Speaker, name: str, args: Any, done: Done) -> None:
+        if name in CHANGES:
+            handler = CHANGES[name]
+            step = Step(run=run, own=self._shell.own, now=self._shell.clock.wall(), runtime=self._runtime(run))
+            self._shell.runner.change(lambda tx: handler(_guarded(tx, run), step, args), done)
+        else:
+            try:
+                ASKS[name](self, run, args, done)
+            except PagletsError as error:
+                done(error)
+
+    def _runtime(self, run: Speaker) -> float:
+        return self._shell.clock.monotonic() - run.began
+
+    def call(self, run: Speaker, args: protocol.CallOut, done: Done) -> None:
+        def answer(result: CallReply | PagletsError) -> None:
+            done(result.value if isinstance(result, CallReply) else result)
+
+        self._calls.start(args.target, args.message, args.timeout_seconds, answer)
+
+    def create(self, run: Speaker, args: protocol.Create, done: Done) -> None:
+        agent_id = f"{run.stamp.token[:24]}-{args.nth}"
+        self._shell.runner.change(lambda tx: self._creation.create(_guarded(tx, run), agent_id, args), done)
+
+    def submit(self, run: Speaker, args: protocol.Submit, done: Done) -> None:
+        token = f"{run.stamp.token}{args.nth:08x}"
+        self._shell.runner.change(
+            lambda tx: to_json(self._creation.submit_tree(_guarded(tx, run), token, args.request)), done
+        )
+
+    def hosts(self, run: Speaker, args: protocol.Nothing, done: Done) -> None:
+        done({"hosts": [to_json(info) for info in self._creation.host_infos()]})
+
+    def resolve_host(self, run: Speaker, args: protocol.Resolve, done: Done) -> None:
+        done(self._gossip.find(args.target))
+
+    def resolve_paglet(self, run: Speaker, args: protocol.Resolve, done: Done) -> None:
+        done(self._shell.store.read(lambda tx: self._creation.resolve_paglet(tx, args.target)))
+
+
+ASKS: dict[str, Callable[[Operations, Speaker, Any, Done], None]] = {
+    "call": Operations.call,
+    "create": Operations.create,
+    "submit": Operations.submit,
+    "hosts": Operations.hosts,
+    "resolve_host": Operations.resolve_host,
+    "resolve_paglet": Operations.resolve_paglet,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """For whom and when an operation is performed."""
+
+    run: Speaker
+    own: HostRef
+    now: float
+    runtime: float
+
+    @property
+    def agent_id(self) -> str:
+        return self.run.stamp.agent_id
+
+    @property
+    def attempt(self) -> Attempt:
+        return Attempt(
+            agent_id=self.agent_id, attempt=self.run.stamp.attempt, host=self.own, runtime_seconds=self.runtime
+        )
+
+
+def _guarded(tx: Tx, run: Speaker) -> Tx:
+    if tx.value("SELECT 1 FROM runs WHERE token = ?", run.stamp.token) is None:
+        raise Fenced("this run is over: a newer one has taken its place")
+    return tx
+
+
+def _apply(tx: Tx, step: Step, changes: Changes) -> None:
+    """State, storage and posts of one hook, handler or step, as one."""
+    if changes.has_state:
+        tx.run(
+            "UPDATE paglets SET state = ?, version = version + 1 WHERE agent_id = ?",
+            dumps(changes.state),
+            step.agent_id,
+        )
+        tx.touch(step.agent_id)
+    for key in changes.storage_deleted:
+        paglets.storage_delete(tx, step.agent_id, key)
+    for key, value in changes.storage_set.items():
+        paglets.storage_set(tx, step.agent_id, key, value)
+    for post in changes.posts:
+        posts.send(tx, post.target, post.message, step.now)
+
+
+def _intend(tx: Tx, step: Step, intent: Intent) -> None:
+    tree: dict[str, Any] | None = None
+    if intent.dispose:
+        tree = {"dispose": True}
+    elif intent.move is not None:
+        tree = {"move": to_json(intent.move)}
+    if tree is not None or intent.stay:
+        text = None if tree is None else dumps(tree)
+        tx.run("UPDATE paglets SET intent = ? WHERE agent_id = ?", text, step.agent_id)
+        tx.wake("mailbox")
+
+
+def _commit(tx: Tx, step: Step, args: protocol.Commit) -> None:
+    _apply(tx, step, args.changes)
+
+
+def _checkpoint(tx: Tx, step: Step, args: protocol.Commit) -> None:
+    _apply(tx, step, args.changes)
+    tx.run(
+        "UPDATE requests SET checkpoint = (SELECT state FROM paglets p WHERE p.agent_id = requests.agent_id)"
+        " WHERE agent_id = ?",
+        step.agent_id,
+    )
+
+
+def _report(tx: Tx, step: Step, args: protocol.Report) -> dict[str, bool]:
+    outcome = Outcome(success=args.success, final=True, result=args.result, fault=args.fault)
+    accepted = outcomes.commit(tx, step.attempt, outcome, step.now)
+    if accepted:
+        _apply(tx, step, args.changes)
+    return {"accepted": accepted}
+
+
+def _handled(tx: Tx, step: Step, args: protocol.Handled) -> None:
+    delivered = step.run.delivered
+    seq = delivered[1].seq if delivered is not None and delivered[0] == args.message_id else None
+    if args.fault is not None:
+        if seq is not None:
+            posts.raised(tx, seq, f"{args.fault.message}\n{args.fault.traceback}")
+        return
+    _apply(tx, step, args.changes)
+    _intend(tx, step, args.intent)
+    if seq is not None:
+        posts.handled(tx, seq)
+
+
+def _done(tx: Tx, step: Step, args: protocol.EntryDone) -> None:
+    entry = step.run.entry
+    if args.fault is None:
+        _apply(tx, step, args.changes)
+        _intend(tx, step, args.intent)
+    if entry == "attempt":
+        _attempt_done(tx, step, args.fault)
+    elif entry != "message":
+        if args.fault is None:
+            hook_done(tx, step.agent_id, entry, args.then_run, step.now)
+        else:
+            hook_failed(tx, step.agent_id, entry, f"{args.fault.message}\n{args.fault.traceback}", step.now)
+
+
+def _attempt_done(tx: Tx, step: Step, fault: Fault | None) -> None:
+    """An attempt that reported nothing: a plain job succeeds by returning, a collecting one owes a result."""
+    if fault is None:
+        owes = tx.value("SELECT collector IS NOT NULL FROM requests WHERE agent_id = ?", step.agent_id)
+        if owes:
+            fault = Fault(cause="no_result", message="run_compute_job returned and nothing was reported")
+    outcomes.commit(tx, step.attempt, Outcome(success=fault is None, final=False, fault=fault), step.now)
+
+
+def _storage_get(tx: Tx, step: Step, args: protocol.StorageGet) -> dict[str, Any]:
+    found, value = paglets.storage_get(tx, step.agent_id, args.key)
+    return {"found": found, "value": value}
+
+
+def _storage_keys(tx: Tx, step: Step, args: protocol.Nothing) -> dict[str, Any]:
+    rows = tx.all("SELECT key FROM storage WHERE agent_id = ? ORDER BY key", step.agent_id)
+    return {"keys": [row["key"] for row in rows]}
+
+
+CHANGES: dict[str, Callable[[Tx, Step, Any], Any]] = {
+    "commit": _commit,
+    "checkpoint": _checkpoint,
+    "report": _report,
+    "handled": _handled,
+    "done": _done,
+    "storage_get": _storage_get,
+    "storage_keys": _storage_keys,
+}
+
+
+def close_delivery(mailbox: Mailbox, store: Store, agent_id: str, delivery: Delivery, args: protocol.Handled) -> None:
+    """Tell the caller, or the retry of a post, what the handler came to."""
+    if delivery.call is None:
+        if args.fault is not None and delivery.seq is not None:
+            seq = delivery.seq
+            mailbox.post_raised(
+                agent_id, store.read(lambda tx: tx.value("SELECT tries FROM inbox WHERE seq = ?", seq)) or 1
+            )
+    elif args.parked:
+        version = store.read(lambda tx: tx.value("SELECT version FROM paglets WHERE agent_id = ?", agent_id)) or 0
+        mailbox.park(delivery.call, version)
+    elif args.fault is not None:
+        delivery.call.finish(_handler_error(args.fault))
+    else:
+        delivery.call.finish(CallReply(value=args.value))
+
+
+def _handler_error(fault: Fault) -> PagletsError:
+    if fault.code == "not_handled":
+        return error_classes()["not_handled"](fault.message)
+    return HandlerFailed(fault.message, cause=fault.cause, traceback=fault.traceback, stderr_tail="", code=fault.code)

@@ -1,0 +1,174 @@
+"""Delivers posts: local ones in one change, others in batches, each host in its own lane."""
+
+from __future__ import annotations
+
+from paglets.codec.envelope import Post
+from paglets.core.errors import PagletsError
+from paglets.core.refs import HostRef
+from paglets.host import outcomes
+from paglets.host.backoff import Lanes
+from paglets.host.runner import note
+from paglets.host.shell import Shell
+from paglets.mesh.gossip import Gossip
+from paglets.mesh.locate import Locator
+from paglets.remote.api import MAX_BATCH_POSTS, Located, PostAnswer, PostAnswers, Posts
+from paglets.remote.exchange import Request, Response, dump_json
+from paglets.store import posts, residence
+from paglets.store.db import Tx
+from paglets.store.posts import Outgoing
+
+BATCH_BYTES = 4 << 20
+ANSWER_SECONDS = 30.0
+LOCATE_AFTER_SECONDS = 5.0
+LOCATE_PAUSE_SECONDS = 2.0
+
+
+class Outbox:
+    """Part `outbox`."""
+
+    name = "outbox"
+
+    def __init__(self, shell: Shell, gossip: Gossip, locator: Locator) -> None:
+        self._shell = shell
+        self._gossip = gossip
+        self._locator = locator
+        self._lanes = Lanes(shell.entropy)
+        self._silent_since: dict[str, float] = {}
+        self._located_at: dict[str, float] = {}
+
+    def tick(self, now: float) -> float | None:
+        hosts = self._shell.store.read(posts.destinations)
+        for host in hosts:
+            self._lanes.heard(host.store_id, now - self._gossip.silent_seconds(host.store_id))
+            if self._lanes.open(host.store_id, now):
+                self._send(host)
+        return self._lanes.next_due([host.store_id for host in hosts], now)
+
+    def _send(self, host: HostRef) -> None:
+        batch = self._shell.store.read(lambda tx: posts.next_outgoing(tx, host.store_id, MAX_BATCH_POSTS, BATCH_BYTES))
+        if not batch:
+            return
+        self._lanes.sent(host.store_id)
+        if host.store_id == self._shell.own.store_id:
+            self._shell.runner.change(
+                lambda tx: self._deliver_here(tx, batch), lambda result: self._taken(host, batch, result)
+            )
+            return
+        request = Request(method="POST", target="/v1/posts", body=dump_json(self._posts(batch)))
+        self._shell.transport.send(
+            self._address(host),
+            request,
+            lambda result: self._answered(host, batch, result),
+            timeout_seconds=ANSWER_SECONDS,
+        )
+
+    def _posts(self, batch: list[Outgoing]) -> Posts:
+        agents = tuple(dict.fromkeys(outgoing.target.agent_id for outgoing in batch))
+        settled = self._shell.store.read(lambda tx: posts.settled_below(tx, agents))
+        return Posts(posts=tuple(self._post(outgoing) for outgoing in batch), settled=settled)
+
+    def _post(self, outgoing: Outgoing) -> Post:
+        return Post(
+            sender_store=self._shell.own.store_id,
+            n=outgoing.n,
+            agent_id=outgoing.target.agent_id,
+            message=outgoing.message,
+        )
+
+    def _deliver_here(self, tx: Tx, batch: list[Outgoing]) -> tuple[PostAnswer, ...]:
+        """In one transaction from the outbox to the inbox."""
+        agents = tuple(dict.fromkeys(outgoing.target.agent_id for outgoing in batch))
+        answers = posts.receive(tx, tuple(self._post(outgoing) for outgoing in batch), posts.settled_below(tx, agents))
+        return self._settle(tx, batch, answers)
+
+    def _address(self, host: HostRef) -> HostRef:
+        member = self._gossip.by_store(host.store_id)
+        return host if member is None else HostRef(store_id=host.store_id, name=member.name, url=member.url)
+
+    def _answered(self, host: HostRef, batch: list[Outgoing], result: Response | PagletsError) -> None:
+        try:
+            if isinstance(result, PagletsError):
+                raise result
+            answers = result.parse(PostAnswers).answers
+        except PagletsError as error:
+            self._failed(host, batch, error)
+            return
+        self._shell.runner.change(
+            lambda tx: self._settle(tx, batch, answers), lambda value: self._taken(host, batch, value)
+        )
+
+    def _settle(self, tx: Tx, batch: list[Outgoing], answers: tuple[PostAnswer, ...]) -> tuple[PostAnswer, ...]:
+        now = self._shell.clock.wall()
+        targets = {outgoing.n: outgoing.target.agent_id for outgoing in batch}
+        for answer in answers:
+            if answer.n not in targets:
+                continue
+            if answer.verdict in ("taken", "duplicate"):
+                job = posts.delivered(tx, answer.n)
+                if job is not None:
+                    outcomes.retire(tx, job, now)
+            elif answer.verdict == "moved" and answer.host is not None:
+                posts.redirect(tx, targets[answer.n], answer.host)
+        tx.wake("groups")
+        return answers
+
+    def _taken(self, host: HostRef, batch: list[Outgoing], result: object) -> None:
+        now = self._shell.clock.monotonic()
+        if isinstance(result, BaseException):
+            self._lanes.failed(host.store_id, now)
+            raise result
+        assert isinstance(result, tuple)
+        lost = {a.n for a in result if a.verdict in ("unknown", "moving")}
+        if lost:
+            self._lanes.failed(host.store_id, now)
+            self._search({o.target.agent_id for o in batch if o.n in lost}, now)
+        else:
+            self._lanes.succeeded(host.store_id)
+            for outgoing in batch:
+                self._silent_since.pop(outgoing.target.agent_id, None)
+        self._shell.runner.wake(self.name)
+
+    def _failed(self, host: HostRef, batch: list[Outgoing], error: PagletsError) -> None:
+        now = self._shell.clock.monotonic()
+        self._lanes.failed(host.store_id, now)
+        self._shell.runner.change(
+            lambda tx: tx.run("UPDATE outbox SET problem = ? WHERE host_store = ?", error.message[:500], host.store_id)
+        )
+        self._search({outgoing.target.agent_id for outgoing in batch}, now)
+        self._shell.runner.wake(self.name)
+
+    def _search(self, agent_ids: set[str], now: float) -> None:
+        """Ask the mesh for paglets that were not found at their address for 5 s."""
+        due = []
+        for agent_id in sorted(agent_ids):
+            since = self._silent_since.setdefault(agent_id, now)
+            asked = self._located_at.get(agent_id, float("-inf"))
+            if now - since >= LOCATE_AFTER_SECONDS and now - asked >= LOCATE_PAUSE_SECONDS:
+                self._located_at[agent_id] = now
+                due.append(agent_id)
+        if due:
+            self._locator.locate(tuple(due), (), self._located)
+
+    def _located(self, located: Located) -> None:
+        self._shell.runner.change(lambda tx: self._redirect(tx, located))
+
+    def _redirect(self, tx: Tx, located: Located) -> None:
+        now = self._shell.clock.wall()
+        for row in located.rows:
+            own = residence.find(tx, row.agent_id)
+            if own is not None and own.status in ("here", "leaving") and own.epoch >= row.epoch:
+                posts.redirect(tx, row.agent_id, self._shell.own)
+            elif row.status == "disposed":
+                _drop(tx, row.agent_id, now)
+            elif row.peer is not None:
+                posts.redirect(tx, row.agent_id, row.peer)
+
+
+def _drop(tx: Tx, agent_id: str, now: float) -> None:
+    """The addressee has ended: nobody will ever take these."""
+    rows = tx.all("SELECT n FROM outbox WHERE agent_id = ? ORDER BY n", agent_id)
+    for row in rows:
+        job = posts.delivered(tx, row["n"])
+        if job is not None:
+            outcomes.retire(tx, job, now)
+    note(tx, now, "posts_dropped", agent_id, f"{len(rows)} posts to a paglet that has ended")

@@ -1,0 +1,219 @@
+"""How an attempt, and with it a job, ends: changes of one transaction each.
+
+The first outcome committed for an attempt stands. A final one puts the report to the collector into
+the outbox in the same transaction; the lease ends when the attempt's process tree has ended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from signal import Signals
+from typing import Any
+
+from paglets.codec.envelope import WireMessage
+from paglets.codec.text import dumps
+from paglets.core.record import to_json
+from paglets.core.refs import HostRef
+from paglets.slots import states
+from paglets.store import posts, queue, residence
+from paglets.store.db import Tx
+from paglets.store.queue import JobRow
+from paglets.worker.launch import Ended
+from paglets.worker.protocol import Fault
+
+LOST = "host_lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """Which attempt of which job on which host; `runtime_seconds` by the host's monotonic clock."""
+
+    agent_id: str
+    attempt: int
+    host: HostRef
+    runtime_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What an attempt came to. `final`: no further attempt may follow (the job itself reported it)."""
+
+    success: bool
+    final: bool
+    result: Any = None
+    fault: Fault | None = None
+
+
+def commit(tx: Tx, attempt: Attempt, outcome: Outcome, now: float) -> bool:
+    """Store the outcome if the attempt has none; False where it has. A final one is reported at once."""
+    job = queue.job(tx, attempt.agent_id)
+    if job is None or not queue.set_outcome(tx, attempt.agent_id, attempt.attempt, _outcome_json(outcome)):
+        return False
+    if outcome.success or outcome.final:
+        _report(tx, job, attempt, outcome, "", now)
+    return True
+
+
+def _outcome_json(outcome: Outcome) -> dict[str, Any]:
+    tree = to_json(outcome)
+    return {**tree, "reported": outcome.success or outcome.final}
+
+
+def _read(tree: dict[str, Any]) -> tuple[Outcome, bool]:
+    fault = None if tree["fault"] is None else Fault(**tree["fault"])
+    outcome = Outcome(success=tree["success"], final=tree["final"], result=tree["result"], fault=fault)
+    return outcome, bool(tree["reported"])
+
+
+def _report(tx: Tx, job: JobRow, attempt: Attempt, outcome: Outcome, stderr_tail: str, now: float) -> None:
+    if job.collector is None:
+        return
+    args: dict[str, Any] = {
+        "job_key": job.job_key,
+        "generation": job.generation,
+        "attempt": attempt.attempt,
+        "host_name": attempt.host.name,
+        "runtime_seconds": round(attempt.runtime_seconds, 6),
+    }
+    if outcome.success:
+        message = WireMessage(kind="job_result", args={**args, "result": outcome.result})
+    else:
+        fault = outcome.fault or Fault(cause="no_result", message="the job ended without a word")
+        message = WireMessage(kind="job_failure", args={**args, **_failure(fault, stderr_tail)})
+    posts.send(tx, job.collector, message, now, group_id=job.group_id, report_of=job.agent_id)
+
+
+def _failure(fault: Fault, stderr_tail: str) -> dict[str, Any]:
+    return {
+        "cause": fault.cause,
+        "message": fault.message,
+        "traceback": fault.traceback,
+        "stderr_tail": stderr_tail,
+    }
+
+
+def ended(tx: Tx, attempt: Attempt, how: Ended, now: float) -> str | None:
+    """The process tree of the attempt is gone: release the slot, move the job on; gives its new status."""
+    queue.release(tx, attempt.agent_id)
+    job = queue.job(tx, attempt.agent_id)
+    if job is None or job.status != "RUNNING" or job.attempt != attempt.attempt:
+        return None
+    event = _event(tx, job, attempt, how, now)
+    new = states.move(job.status, event)
+    queue.move(tx, job.agent_id, job.status, new, attempt.attempt)
+    queue.remember(tx, job, _record(job, attempt, how, new), now)
+    retire(tx, job.agent_id, now)
+    return new
+
+
+def _event(tx: Tx, job: JobRow, attempt: Attempt, how: Ended, now: float) -> str:
+    outcome, reported = (None, False) if job.outcome is None else _read(job.outcome)
+    if outcome is not None and (outcome.success or reported):
+        return "completed" if outcome.success else "failed"
+    if job.unwanted is not None:
+        return "cancelled"
+    if outcome is None and how.launcher_lost:
+        return _lose(tx, job, attempt, how, now)
+    return _fail_attempt(tx, job, attempt, outcome or _from_exit(how), how, now)
+
+
+def _lose(tx: Tx, job: JobRow, attempt: Attempt, how: Ended, now: float) -> str:
+    """The attempt ended by no doing of its own."""
+    tx.run("UPDATE requests SET losses = losses + 1 WHERE agent_id = ?", job.agent_id)
+    if job.losses + 1 <= job.request.max_losses:
+        return "lost"
+    fault = Fault(
+        cause=LOST, message=f"lost {job.losses + 1} times with its host; max_losses is {job.request.max_losses}"
+    )
+    _report(tx, job, attempt, Outcome(success=False, final=True, fault=fault), how.stderr_tail, now)
+    return "failed"
+
+
+def _fail_attempt(tx: Tx, job: JobRow, attempt: Attempt, outcome: Outcome, how: Ended, now: float) -> str:
+    tx.run("UPDATE requests SET failed_attempts = failed_attempts + 1 WHERE agent_id = ?", job.agent_id)
+    if job.failed_attempts + 1 < job.request.max_attempts:
+        return "retried"
+    tx.run("UPDATE requests SET outcome = ? WHERE agent_id = ?", dumps(_outcome_json(outcome)), job.agent_id)
+    _report(tx, job, attempt, outcome, how.stderr_tail, now)
+    return "failed"
+
+
+def _from_exit(how: Ended) -> Outcome:
+    return Outcome(success=False, final=False, fault=Fault(cause=cause_of(how), message=describe(how)))
+
+
+def cause_of(how: Ended) -> str:
+    """The cause, of the closed list, of a process that ended without an outcome."""
+    if how.error:
+        return "spawn_failed"
+    if how.oom:
+        return "oom"
+    if how.signal is not None:
+        return f"signal:{signal_name(how.signal)}"
+    if how.exit_code:
+        return f"exit:{how.exit_code}"
+    return "no_result"
+
+
+def signal_name(number: int) -> str:
+    try:
+        return Signals(number).name
+    except ValueError:
+        return str(number)
+
+
+def describe(how: Ended) -> str:
+    """The end of a process in words."""
+    if how.error:
+        return f"the process could not be started: {how.error}"
+    if how.launcher_lost:
+        return "the process was lost with its host"
+    if how.signal is not None:
+        return f"the process was ended by {signal_name(how.signal)}"
+    if how.exit_code:
+        return f"the process ended with exit code {how.exit_code} before it reported a result"
+    return "the process ended without a report"
+
+
+def _record(job: JobRow, attempt: Attempt, how: Ended, status: str) -> dict[str, Any]:
+    return {
+        "status": status,
+        "generation": job.generation,
+        "attempt": attempt.attempt,
+        "runtime_seconds": attempt.runtime_seconds,
+        "exit_code": how.exit_code,
+        "signal": how.signal,
+        "usage": asdict(how.usage),
+    }
+
+
+def fail_waiting(tx: Tx, agent_id: str, cause: str, message: str, host: HostRef, now: float) -> bool:
+    """A job that is not running fails for good (placement_timeout, cancelled); False where it runs or has ended."""
+    job = queue.job(tx, agent_id)
+    if job is None or job.status not in ("PLACING", "WAITING_FOR_SLOT"):
+        return False
+    event = "cancelled" if cause == "cancelled" else "failed"
+    queue.move(tx, agent_id, job.status, states.move(job.status, event))
+    attempt = Attempt(agent_id=agent_id, attempt=job.attempt, host=host, runtime_seconds=0.0)
+    outcome = Outcome(success=False, final=True, fault=Fault(cause=cause, message=message))
+    if event == "failed":
+        _report(tx, job, attempt, outcome, "", now)
+    retire(tx, agent_id, now)
+    return True
+
+
+def retire(tx: Tx, agent_id: str, now: float) -> None:
+    """A finished copy of a group goes when its report is acknowledged and nothing of it is at work.
+
+    A job without a group stays until it is disposed of: its row is the only place of its state.
+    """
+    row = tx.one(
+        "SELECT 1 FROM requests r JOIN paglets p USING (agent_id) WHERE r.agent_id = ? AND r.collector IS NOT NULL"
+        " AND r.status IN ('COMPLETED', 'FAILED_FINAL', 'CANCELLED') AND p.intent IS NULL AND p.hook IS NULL"
+        " AND NOT EXISTS (SELECT 1 FROM outbox WHERE report_of = r.agent_id)"
+        " AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.agent_id = r.agent_id)",
+        agent_id,
+    )
+    if row is not None:
+        residence.dispose(tx, agent_id, now)
+        tx.wake("janitor")

@@ -1,0 +1,55 @@
+"""What a host does with its rows when it starts, before it listens: the past is over."""
+
+from __future__ import annotations
+
+from paglets.core.refs import HostRef
+from paglets.host import outcomes
+from paglets.host.outcomes import Attempt
+from paglets.store import queue, residence
+from paglets.store.db import Tx
+from paglets.worker.launch import Ended
+
+
+def survivors(tx: Tx) -> list[tuple[int | None, float | None, str]]:
+    """(pid, start time, token) of the processes that an earlier start left, perhaps; to end before anything else."""
+    rows = tx.all("SELECT pid, start_time, token FROM runs ORDER BY token")
+    return [(row["pid"], row["start_time"], row["token"]) for row in rows]
+
+
+def close_runs(tx: Tx, own: HostRef, now: float) -> int:
+    """No process of an earlier start lives: end its runs and leases; what had no outcome counts as lost."""
+    rows = tx.all("SELECT * FROM runs ORDER BY started_at, token")
+    for row in rows:
+        tx.run("DELETE FROM runs WHERE token = ?", row["token"])
+        if row["entry"] == "attempt":
+            attempt = Attempt(
+                agent_id=row["agent_id"],
+                attempt=row["attempt"],
+                host=own,
+                runtime_seconds=max(0.0, now - row["started_at"]),
+            )
+            outcomes.ended(tx, attempt, Ended(launcher_lost=True), now)
+        outcomes.retire(tx, row["agent_id"], now)
+    _close_stray_leases(tx)
+    return len(rows)
+
+
+def _close_stray_leases(tx: Tx) -> None:
+    """A lease without a run cannot be; if it is, its job goes back to the queue."""
+    for row in tx.all("SELECT agent_id FROM leases ORDER BY agent_id"):
+        queue.release(tx, row["agent_id"])
+        queue.move(tx, row["agent_id"], "RUNNING", "WAITING_FOR_SLOT")
+
+
+def stale_scratch(tx: Tx, agent_ids: tuple[str, ...]) -> list[str]:
+    """Those of `agent_ids` whose scratch directory nobody needs any more."""
+    return [agent_id for agent_id in agent_ids if not _needs_scratch(tx, agent_id)]
+
+
+def _needs_scratch(tx: Tx, agent_id: str) -> bool:
+    row = residence.find(tx, agent_id)
+    if row is None or row.status != "here":
+        return False
+    job = queue.job(tx, agent_id)
+    at_work = tx.value("SELECT 1 FROM runs WHERE agent_id = ?", agent_id) is not None
+    return job is None or at_work or job.status not in queue.FINAL

@@ -1,0 +1,118 @@
+"""Grants slots of this host: whenever something ended or came, oldest fit first.
+
+The decision is `paglets.slots.policy.grant`, made inside the transaction that writes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paglets.host.runs import Run, Runs
+from paglets.host.shell import Shell
+from paglets.remote.api import Usage
+from paglets.slots import policy
+from paglets.slots.model import Resources
+from paglets.store import queue
+from paglets.store.db import Tx
+from paglets.store.queue import QueuedJob
+from paglets.worker.protocol import Stamp
+
+RESERVE_AFTER_SECONDS = 60.0
+"""How long a large job lets smaller ones pass before room is kept for it."""
+
+LOOK_AGAIN_SECONDS = 2.0
+"""Memory and disk that others use come free without an event; looked at only while jobs wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Granted:
+    run: Run
+    cores: tuple[int, ...]
+    gpus: tuple[int, ...]
+
+
+class Scheduler:
+    """Part `scheduler`."""
+
+    name = "scheduler"
+
+    def __init__(self, shell: Shell, runs: Runs) -> None:
+        self._shell = shell
+        self._runs = runs
+        self._reserve_after = RESERVE_AFTER_SECONDS
+
+    def tick(self, now: float) -> float | None:
+        usage = self._runs.running()
+        granted, waiting = self._shell.store.write(lambda tx: self._grant(tx, usage))
+        for each in granted:
+            self._runs.launch(each.run, each.cores, each.gpus)
+        if granted:
+            self._shell.runner.wake(self.name)
+        if not waiting:
+            self._shell.runner.wake("steal")
+        return now + LOOK_AGAIN_SECONDS if waiting else None
+
+    def _grant(self, tx: Tx, usage: dict[str, Usage]) -> tuple[list[Granted], bool]:
+        free = self.free_units(tx, usage)
+        window = max(1, policy.queue_window(len(free.cores)))
+        jobs = {job.agent_id: job for job in queue.waiting(tx, window)}
+        if not jobs:
+            return [], False
+        now = self._shell.clock.wall()
+        decided = policy.grant(
+            [as_waiting(job, now) for job in jobs.values()],
+            free,
+            offered=self._shell.settings.offered,
+            leased=queue.leased(tx),
+            reserve_after_seconds=self._reserve_after,
+        )
+        for agent_id, reason in decided.reasons.items():
+            queue.say_why(tx, agent_id, reason.code, reason.text, reason.never, now)
+        made = [self._make(tx, jobs[grant.agent_id], grant, now) for grant in decided.grants]
+        return [each for each in made if each is not None], len(jobs) > len(decided.grants)
+
+    def _make(self, tx: Tx, job: QueuedJob, grant: policy.Grant, now: float) -> Granted | None:
+        token = self._shell.entropy.token()
+        epoch = tx.value("SELECT epoch FROM residence WHERE agent_id = ? AND status = 'here'", job.agent_id)
+        if epoch is None or not queue.grant(tx, job, grant.cores, grant.gpus, token, epoch, now):
+            return None
+        stamp = Stamp(
+            agent_id=job.agent_id, epoch=epoch, generation=job.generation, attempt=job.attempt + 1, token=token
+        )
+        run = Run(stamp=stamp, entry="attempt", timeout_seconds=job.request.timeout_seconds)
+        return Granted(run=run, cores=grant.cores, gpus=grant.gpus)
+
+    def free_units(self, tx: Tx, usage: dict[str, Usage]) -> policy.FreeUnits:
+        """What can be leased now: neither leased, nor used by others than the jobs that leased it."""
+        offered = self._shell.settings.offered
+        leased = queue.leased(tx)
+        free = offered - leased
+        available = self._shell.meter.available() - unused(tx, usage)
+        cores, gpus = queue.leased_units(tx, "core"), queue.leased_units(tx, "gpu")
+        return policy.FreeUnits(
+            cores=tuple(unit for unit in range(offered.cpu_cores) if unit not in cores),
+            gpus=tuple(unit for unit in range(offered.gpus) if unit not in gpus),
+            memory_bytes=min(free.memory_bytes, available.memory_bytes),
+            temp_storage_bytes=min(free.temp_storage_bytes, available.temp_storage_bytes),
+        )
+
+
+def unused(tx: Tx, usage: dict[str, Usage]) -> Resources:
+    """What running jobs have leased and not yet used: it will be taken from what looks available."""
+    memory = disk = 0
+    for row in tx.all("SELECT agent_id, memory_bytes, temp_storage_bytes FROM leases ORDER BY agent_id"):
+        used = usage.get(row["agent_id"], Usage())
+        memory += max(0, row["memory_bytes"] - used.rss_bytes)
+        disk += max(0, row["temp_storage_bytes"] - used.scratch_bytes)
+    return Resources(memory_bytes=memory, temp_storage_bytes=disk)
+
+
+def as_waiting(job: QueuedJob, now: float) -> policy.Waiting:
+    return policy.Waiting(
+        agent_id=job.agent_id,
+        request=job.request,
+        home_store_id=job.home_store,
+        waited_seconds=max(0.0, now - job.queued_at),
+        here_seconds=max(0.0, now - job.here_at),
+        stolen=job.stolen,
+    )

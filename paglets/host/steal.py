@@ -1,0 +1,103 @@
+"""Work stealing: an idle host asks a busy one for jobs, and they come by the ordinary hand-off."""
+
+from __future__ import annotations
+
+from paglets.core.errors import PagletsError
+from paglets.core.refs import HostRef
+from paglets.host.runs import Runs
+from paglets.host.scheduler import Scheduler, as_waiting
+from paglets.host.shell import Shell
+from paglets.mesh.gossip import Gossip
+from paglets.remote.api import Member, Steal, Stolen
+from paglets.remote.exchange import Request, Response, dump_json
+from paglets.slots import policy
+from paglets.slots.model import Resources
+from paglets.store import queue, residence
+from paglets.store.db import Tx
+
+PROMISE_SECONDS = 10.0
+"""What a victim was told is free is promised to nobody else for this long."""
+
+PAUSE_SECONDS = 2.0
+ANSWER_SECONDS = 5.0
+WINDOW_JOBS = 1_000
+
+
+class Stealing:
+    """Part `steal`, and the victim's side of it."""
+
+    name = "steal"
+
+    def __init__(self, shell: Shell, gossip: Gossip, scheduler: Scheduler, runs: Runs) -> None:
+        self._shell = shell
+        self._gossip = gossip
+        self._scheduler = scheduler
+        self._runs = runs
+        self._promised_until = 0.0
+        self._asked_at: dict[str, float] = {}
+
+    def tick(self, now: float) -> float | None:
+        if now < self._promised_until:
+            return self._promised_until
+        victim = self._victim(now)
+        if victim is None:
+            return self._next_look(now)
+        free = self._shell.store.read(self._free)
+        if free is None:
+            return None
+        self._promised_until = now + PROMISE_SECONDS
+        self._asked_at[victim.store_id] = now
+        steal = Steal(thief=self._shell.own, free=free, most_jobs=free.cpu_cores)
+        request = Request(method="POST", target="/v1/slots/steal", body=dump_json(steal))
+        host = HostRef(store_id=victim.store_id, name=victim.name, url=victim.url)
+        self._shell.transport.send(host, request, self._answered, timeout_seconds=ANSWER_SECONDS)
+        return self._promised_until
+
+    def _victim(self, now: float) -> Member | None:
+        """The online host with the most waiting jobs that was not asked a moment ago."""
+        busy = [member for member in self._gossip.online() if member.queued_jobs > 0 and member.reachable]
+        due = [m for m in busy if now - self._asked_at.get(m.store_id, float("-inf")) >= PAUSE_SECONDS]
+        return max(due, key=lambda member: (member.queued_jobs, member.store_id), default=None)
+
+    def _next_look(self, now: float) -> float | None:
+        busy = any(member.queued_jobs > 0 for member in self._gossip.online())
+        return now + PAUSE_SECONDS if busy else None
+
+    def _free(self, tx: Tx) -> Resources | None:
+        """What could start at once here; None where jobs of our own wait for it."""
+        free = self._scheduler.free_units(tx, self._runs.running()).amounts()
+        return None if free.cpu_cores == 0 or queue.count(tx, "WAITING_FOR_SLOT") else free
+
+    def _answered(self, result: Response | PagletsError) -> None:
+        """Nothing came: ask another. Something comes: the promise ends when it had time to arrive."""
+        try:
+            if isinstance(result, PagletsError):
+                raise result
+            came = len(result.parse(Stolen).agent_ids)
+        except PagletsError:
+            came = 0
+        now = self._shell.clock.monotonic()
+        self._promised_until = now + (PAUSE_SECONDS if came else 0.0)
+        self._shell.runner.wake(self.name)
+
+    def hand_over(self, tx: Tx, steal: Steal) -> Stolen:
+        """The victim's side, in one transaction."""
+        candidates = {each.host.store_id: each for each in self._gossip.candidates()}
+        thief, own = candidates.get(steal.thief.store_id), candidates.get(self._shell.own.store_id)
+        if thief is None or own is None or not thief.online:
+            return Stolen(agent_ids=())
+        now = self._shell.clock.wall()
+        free_here = self._scheduler.free_units(tx, self._runs.running())
+        chosen = policy.choose_stolen(
+            [as_waiting(job, now) for job in queue.waiting(tx, WINDOW_JOBS)],
+            thief=thief,
+            victim=own,
+            free=steal.free,
+            would_start_next=len(free_here.cores),
+            most_jobs=min(steal.most_jobs, WINDOW_JOBS),
+            mesh_version=self._shell.settings.mesh_version,
+        )
+        for agent_id in chosen:
+            tx.run("UPDATE requests SET stolen = 1 WHERE agent_id = ?", agent_id)
+            residence.leave(tx, agent_id, thief.host, now)
+        return Stolen(agent_ids=chosen)

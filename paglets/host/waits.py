@@ -1,0 +1,82 @@
+"""Replies that wait for something to become true: parked calls, moves and disposals under way.
+
+Each is tried again after a COMMIT that touched its paglet, and ends with its deadline.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from paglets.host.shell import Shell
+from paglets.remote.exchange import Pending, Response
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Wait:
+    """`attempt` gives the response when the time has come, else None; `late` the one at the deadline."""
+
+    agent_id: str
+    deadline: float
+    attempt: Callable[[], Response | None]
+    late: Callable[[], Response]
+    pending: Pending
+
+
+class Waits:
+    """Part `waits`."""
+
+    name = "waits"
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._new: deque[Wait] = deque()
+        self._touched: deque[str] = deque()
+        self._waits: dict[str, list[Wait]] = {}
+
+    def park(self, wait: Wait) -> Pending:
+        """Keep a reply back; any thread. It is tried once more at once, so that no change is missed."""
+        self._new.append(wait)
+        self._shell.runner.wake(self.name)
+        return wait.pending
+
+    def touched(self, agent_ids: tuple[str, ...]) -> None:
+        """A COMMIT changed these paglets; any thread."""
+        if self._waits or self._new:
+            self._touched.extend(agent_ids)
+            self._shell.runner.wake(self.name)
+
+    def tick(self, now: float) -> float | None:
+        due = {self._touched.popleft(): None for _ in range(len(self._touched))}
+        for _ in range(len(self._new)):
+            wait = self._new.popleft()
+            self._waits.setdefault(wait.agent_id, []).append(wait)
+            due[wait.agent_id] = None
+        for agent_id in due:
+            self._try(agent_id)
+        self._expire(now)
+        deadlines = [wait.deadline for waits in self._waits.values() for wait in waits]
+        return min(deadlines, default=None)
+
+    def _try(self, agent_id: str) -> None:
+        left = []
+        for wait in self._waits.pop(agent_id, []):
+            response = wait.attempt()
+            if response is None:
+                left.append(wait)
+            else:
+                wait.pending.complete(response)
+        if left:
+            self._waits[agent_id] = left
+
+    def _expire(self, now: float) -> None:
+        for agent_id, waits in list(self._waits.items()):
+            for wait in waits:
+                if wait.deadline <= now:
+                    wait.pending.complete(wait.late())
+            left = [wait for wait in waits if wait.deadline > now]
+            if left:
+                self._waits[agent_id] = left
+            else:
+                del self._waits[agent_id]

@@ -1,0 +1,175 @@
+"""The one membership table of a host, shared by the runner and the server's threads.
+
+The table and this host's own row are immutable values. They are replaced only inside `Store.write`,
+which lets one thread in at a time; readers take whichever value stands. What outlives a restart is
+written in the same transaction; heartbeats and load are not, so that an idle host writes nothing.
+Should the COMMIT fail, the table in memory is ahead of the stored one, which does no harm: membership
+is hearsay that comes again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from paglets.core.clock import Clock
+from paglets.core.errors import Invalid, StoreDamaged
+from paglets.core.record import from_json, to_json
+from paglets.mesh import table as tables
+from paglets.mesh import view
+from paglets.mesh.table import Change, Table, order, same_mesh
+from paglets.remote.api import Gossip, Member
+from paglets.store import members as stored
+from paglets.store.db import Store, Tx
+from paglets.store.members import StoredMember
+
+GAP_SECONDS = 5.0
+"""A host that comes this much later than it wanted was asleep or stopped; then its waits begin anew."""
+
+CLONE_SIGNS = 3
+"""A store restored from a backup meets its own later rows once or twice; a living copy comes again and again."""
+
+
+class MembershipBoard:
+    """`on_change` are parts to wake when a member comes online or moves to another URL or boot."""
+
+    def __init__(self, store: Store, clock: Clock, own: Member, on_change: tuple[str, ...]) -> None:
+        self._store = store
+        self._clock = clock
+        self._on_change = on_change
+        now = clock.monotonic()
+        self.table: Table = tables.stored_table(_known(store), now)
+        self._joined = store.read(stored.load_joined)
+        self._least_boot_count = 0
+        self._copies_met = 0
+        self._contacts: dict[str, float] = {}
+        self._begun_at = now
+        self._looked_at = now
+        self.own: Member = replace(own, heartbeat=1, joined=self._joined)
+        self._judged: tuple[Member, Table, view.Problems] = (self.own, self.table, {})
+        self._judge()
+
+    # Reading, from any thread.
+
+    def problems(self) -> view.Problems:
+        own, table, found = self._judged
+        return found if own is self.own and table is self.table else self._judge()
+
+    def _judge(self) -> view.Problems:
+        own, table = self.own, self.table
+        found = dict(view.problems(own, table))
+        if self._copies_met >= CLONE_SIGNS:
+            found.setdefault(
+                own.store_id, "another host runs with a copy of this host's data directory: end one, and remove it"
+            )
+        self._judged = (own, table, found)
+        return found
+
+    def silent_seconds(self, store_id: str) -> float:
+        """Since the last sign of life, as of this host's last look round, never through a gap of its own.
+
+        Of a store that is not in the table: since this host started or last came out of a gap.
+        """
+        row = self.table.rows.get(store_id)
+        heard = self._begun_at if row is None else row.heard_at
+        return max(0.0, self._looked_at - max(heard, self._contacts.get(store_id, heard)))
+
+    def heard_from(self, store_id: str) -> None:
+        """An authenticated request came from there. Cheap, for it is called for every request; not inside a change."""
+        row = self.table.rows.get(store_id)
+        if row is None:
+            return
+        now = self._clock.monotonic()
+        self._contacts[store_id] = now
+        if not row.up:
+            self.update(lambda table: tables.contact(table, {store_id: now}))
+
+    # Changing, inside Store.write.
+
+    def update(self, decide: Callable[[Table], Change]) -> Change:
+        return self._store.write(lambda tx: self._put(tx, decide(self.table)))
+
+    def hear(self, gossip: Gossip, sender: str) -> Change:
+        """Take in what `sender` told; of a host of another mesh version only that it is there."""
+        now = self._clock.monotonic()
+        return self._store.write(lambda tx: self._hear(tx, gossip, sender, now))
+
+    def look_round(self, now: float, due: float, own: Member, beat: bool) -> Change:
+        """What the runner does at each tick: silence, gaps, and this host's own row from `own`.
+
+        `due`: when the tick was to be. `beat`: a heartbeat is due.
+        """
+        return self._store.write(lambda tx: self._look_round(tx, now, due, own, beat))
+
+    def _hear(self, tx: Tx, gossip: Gossip, sender: str, now: float) -> Change:
+        own = self.own
+        for member in gossip.members:
+            if member.store_id == own.store_id:
+                self._met_itself(member)
+        known = gossip.members if same_mesh(gossip, own) else gossip.members[:1]
+        rows = [m for m in known if m.store_id != own.store_id and (same_mesh(m, own) or m.store_id == sender)]
+        change = tables.merge(self.table, rows, now=now, direct=sender, offline=gossip.offline)
+        if gossip.leaving:
+            change = tables.change_between(self.table, tables.left(change.table, sender).table)
+        if same_mesh(gossip, own) and rows:
+            joined = [row.member.joined for row in change.table.rows.values() if same_mesh(row.member, own)]
+            self._join(tx, 1 + max(joined, default=0))
+        return self._put(tx, change)
+
+    def _met_itself(self, member: Member) -> None:
+        """Others hold a row of this very store that is no older: it was restored from a backup, or runs twice."""
+        if order(member) >= order(self.own) and member.boot_id != self.own.boot_id:
+            self._copies_met += 1
+            self._least_boot_count = member.boot_count + 1
+            self.own = replace(self.own, boot_count=self._least_boot_count)
+
+    def _join(self, tx: Tx, joined: int) -> None:
+        if not self._joined:
+            stored.save_joined(tx, joined)
+            self._joined = joined
+            self.own = replace(self.own, joined=joined, heartbeat=self.own.heartbeat + 1)
+            tx.wake("gossip")
+
+    def found_mesh(self) -> None:
+        """This host has nobody to join: it is the first of its mesh."""
+        self._store.write(lambda tx: self._join(tx, 1))
+
+    def _look_round(self, tx: Tx, now: float, due: float, own: Member, beat: bool) -> Change:
+        table = self.table
+        if now > due + GAP_SECONDS:
+            self._begun_at = now
+            table = tables.wait_anew(table, now)
+        contacts = {key: self._contacts.pop(key) for key in list(self._contacts)}
+        table = tables.contact(table, contacts).table
+        self._looked_at = now
+        self._stamp(own, beat)
+        table = tables.expire(table, now, self.own).table
+        return self._put(tx, tables.change_between(self.table, table))
+
+    def _stamp(self, own: Member, beat: bool) -> None:
+        row = replace(
+            own,
+            heartbeat=self.own.heartbeat,
+            boot_count=max(own.boot_count, self._least_boot_count),
+            joined=self._joined,
+        )
+        if beat or row != self.own:
+            self.own = replace(row, heartbeat=row.heartbeat + 1)
+
+    def _put(self, tx: Tx, change: Change) -> Change:
+        rows = change.table.rows
+        stored.drop(tx, change.dropped)
+        kept = (rows[key].member for key in change.stored if key in rows and same_mesh(rows[key].member, self.own))
+        stored.save(tx, [StoredMember(store_id=m.store_id, name=m.name, row=to_json(m)) for m in kept])
+        if change.news:
+            tx.wake("gossip", *self._on_change)
+        self.table = change.table
+        return change
+
+
+def _known(store: Store) -> tuple[Member, ...]:
+    """The members stored before this start. Raises StoreDamaged where a row cannot be read."""
+    try:
+        return tuple(from_json(Member, each.row) for each in store.read(stored.load))
+    except Invalid as error:
+        raise StoreDamaged(f"the table of members cannot be read: {error}") from error

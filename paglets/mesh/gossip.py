@@ -1,0 +1,386 @@
+"""Membership as a part of the host: heartbeats, pushes of what is new, and answers to others' gossip.
+
+Every 2 s a host exchanges all it knows with one member chosen at random, and with the one silent for
+longest if that is more than 3 s; so news that got lost reaches everyone, and each row is refreshed
+before it expires. What matters is also pushed at once to everyone online: a new host, a new start, a
+changed URL or tag, leaving. Load rides on the heartbeats; only when a host becomes full, idle, or gets
+or loses its queue, it tells a few others at most once a second, for those decide by it whom to rob or
+spare, and a stale figure only costs a detour.
+
+An idle mesh of three hosts costs each about half a request a second sent and half a one answered.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from paglets.core.clock import Clock, Entropy
+from paglets.core.errors import CallOutcomeUnknown, NotAllowed, PagletsError, PeerReplaced, Unreachable
+from paglets.core.refs import HostRef
+from paglets.mesh import table as tables
+from paglets.mesh import view
+from paglets.mesh.addresses import normalise_url
+from paglets.mesh.board import MembershipBoard
+from paglets.mesh.peers import Peers
+from paglets.mesh.table import Row, check_gossip, durable, same_mesh
+from paglets.remote.api import Gossip as Told
+from paglets.remote.api import Member, MemberView
+from paglets.remote.exchange import Request, Response, Transport, dump_json
+from paglets.slots.model import Candidate
+from paglets.store import members as stored
+from paglets.store.db import Store
+
+BEAT_SECONDS = 2.0
+"""Half a request a second, and five of them fit into ONLINE_SECONDS."""
+
+FIRST_BEAT_SECONDS = 0.2
+"""After the start: time for the answers to the first pushes, so that the first full exchange meets someone."""
+
+QUIET_SECONDS = 3.0
+"""A member silent for this long is asked itself, well before it would be taken for offline."""
+
+OFFLINE_EVERY_BEATS = 5
+"""One offline member is tried every 10 s: two halves of a parted mesh find each other without a restart."""
+
+PUSH_PAUSE_SECONDS = 0.1
+"""News that comes in a bunch (fifty hosts started at once) goes out in a few messages, not one by one."""
+
+LOAD_PAUSE_SECONDS = 1.0
+LOAD_HOSTS = 8
+"""Bounds what a busy host spends on telling its load: eight small messages a second."""
+
+FIRST_CONTACTS = 200
+"""Known members that a host tells of its start at once; more than any mesh this is made for."""
+
+OFFLINE_ROWS = 20
+"""Rows of offline members in one exchange; chosen anew each time, so that all go round."""
+
+ANSWER_SECONDS = 3.0
+"""An exchange takes milliseconds; a host that needs longer is in trouble, and the next beat asks another."""
+
+REACHABILITY = (Unreachable, CallOutcomeUnknown)
+NEVER = float("inf")
+
+
+class Gossip:
+    """Who is in the mesh. Views and `receive` may be used from any thread, the rest only on the runner.
+
+    `own` gives this host's row as it is now (heartbeat and joined are filled in here). `peers` are URLs
+    to try, kept in the store; `on_change` are parts to wake when a member comes online or moves.
+    """
+
+    name = "gossip"
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        entropy: Entropy,
+        transport: Transport,
+        own: Callable[[], Member],
+        *,
+        peers: Iterable[str] = (),
+        on_change: tuple[str, ...] = (),
+    ) -> None:
+        urls = tuple(dict.fromkeys(normalise_url(url) for url in peers))
+        if urls:
+            store.write(lambda tx: stored.save_peers(tx, urls))
+        self._clock = clock
+        self._entropy = entropy
+        self._transport = transport
+        self._own = own
+        self._store = store
+        self._board = MembershipBoard(store, clock, own(), on_change)
+        self._peers = Peers(entropy, store.read(stored.load_peers))
+        self._spread: deque[str] = deque()
+        self._pushes: dict[str, dict[str, None]] = {}
+        self._in_flight: set[str] = set()
+        self._troubles: dict[str, str] = {}
+        self._told = self._board.own
+        self._started = self._left = False
+        self._beats = 0
+        self._due_at = self._beat_at = clock.monotonic()
+        self._push_at = self._load_at = float("-inf")
+        self._load_untold = False
+
+    # Views.
+
+    def members(self) -> tuple[MemberView, ...]:
+        """This host first, then all others of the table by name, with what is wrong with them."""
+        board = self._board
+        table = board.table
+        silent = {store_id: board.silent_seconds(store_id) for store_id in table.rows}
+        return view.views(board.own, table, board.problems(), silent, dict(self._troubles))
+
+    def online(self) -> tuple[Member, ...]:
+        """The other hosts that are online and joined, by name."""
+        return view.online(self._board.own, self._board.table, self._board.problems())
+
+    def find(self, name_or_url: str) -> HostRef:
+        """The host of that name or URL, this one included. Raises Unknown with the names there are."""
+        return view.find(self._board.own, self._board.table, self._board.problems(), name_or_url)
+
+    def by_store(self, store_id: str) -> Member | None:
+        """The member with that store, online or not, also while its name is disputed; None of another mesh."""
+        own = self._board.own
+        row = self._board.table.rows.get(store_id)
+        if store_id == own.store_id:
+            return own
+        return row.member if row is not None and same_mesh(row.member, own) else None
+
+    def silent_seconds(self, store_id: str) -> float:
+        """Seconds without a sign of life, by this host's clock; a gap of its own begins them anew."""
+        return 0.0 if store_id == self._board.own.store_id else self._board.silent_seconds(store_id)
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """All hosts for placement, this one first."""
+        return view.candidates(self._board.own, self._board.table, self._board.problems())
+
+    def problem(self) -> str:
+        """Why this host itself is not joined, or ""."""
+        return self._board.problems().get(self._board.own.store_id, "")
+
+    def peer_problems(self) -> tuple[tuple[str, str], ...]:
+        """(URL, why) of each address given by hand where no host answered yet."""
+        return tuple((peer.url, peer.problem) for peer in self._peers.all() if peer.problem)
+
+    # Signs of life, and the want of them.
+
+    def heard_from(self, store_id: str) -> None:
+        """An authenticated request of that store came in; from any thread."""
+        self._board.heard_from(store_id)
+
+    def saw_unreachable(self, store_id: str) -> None:
+        """A connection to it failed; two failures end the wait for a host that is silent for 4 s."""
+        now = self._clock.monotonic()
+        self._board.update(lambda table: tables.failed(table, store_id, now))
+
+    def forget(self, store_id: str) -> None:
+        """Drop a member for good, unless it is heard of anew."""
+        self._board.update(lambda table: tables.forget(table, store_id))
+
+    def add_peer(self, url: str) -> None:
+        """Try that address too, now and after a restart. Raises Invalid."""
+        clean = normalise_url(url)
+        self._store.write(lambda tx: stored.save_peers(tx, (clean,)))
+        self._peers.add(clean)
+        self._wake()
+
+    # Others speak; on a server's thread.
+
+    def receive(self, told: Told, sender: str) -> Told:
+        """Take in what `sender` told and answer. When this returns, the sender is in the table.
+
+        Raises Invalid for rows that are not well formed.
+        """
+        check_gossip(told, sender)
+        if sender == self._board.own.store_id:
+            return self._message(())
+        change = self._board.hear(told, sender)
+        if sender in change.news and not told.push:
+            self._spread.append(sender)
+        full = not told.push and same_mesh(told, self._board.own)
+        return self._message(self._shared_rows() if full else ())
+
+    def _message(self, rows: Iterable[Row], *, push: bool = False, leaving: bool = False) -> Told:
+        own, told = self._board.own, tuple(rows)
+        return Told(
+            mesh_version=own.mesh_version,
+            protocol=own.protocol,
+            members=(own, *(row.member for row in told)),
+            offline=tuple(row.member.store_id for row in told if not row.up),
+            push=push,
+            leaving=leaving,
+        )
+
+    def _shared_rows(self) -> list[Row]:
+        rows = [row for row in self._board.table.rows.values() if same_mesh(row.member, self._board.own)]
+        offline = [row for row in rows if not row.up]
+        return [row for row in rows if row.up] + self._some(offline, OFFLINE_ROWS)
+
+    def _some(self, rows: list[Row], most: int) -> list[Row]:
+        """`most` of the rows: a run of them that begins anywhere."""
+        if len(rows) <= most:
+            return rows
+        start = self._entropy.pick(len(rows))
+        return (rows[start:] + rows[:start])[:most]
+
+    # The runner's part.
+
+    def tick(self, now: float) -> float | None:
+        if self._left:
+            return None
+        beat = self._started and now >= self._beat_at
+        self._board.look_round(now, self._due_at, self._own(), beat)
+        self._queue_news(now)
+        self._send_pushes(now)
+        if beat:
+            self._beat(now)
+        self._try_peers(now)
+        self._due_at = self._next_due()
+        return self._due_at
+
+    def _next_due(self) -> float:
+        due = [self._beat_at, self._peers.next_due(self._satisfied())]
+        if self._pushes.keys() - self._in_flight:
+            due.append(self._push_at)
+        if self._load_untold:
+            due.append(self._load_at)
+        return min(due)
+
+    def leave(self) -> None:
+        """Tell everyone online that this host ends, and fall silent."""
+        farewell = self._message((), push=True, leaving=True)
+        for row in self._contactable(True):
+            self._send(row.member, farewell)
+        self._left = True
+
+    def _wake(self) -> None:
+        self._store.write(lambda tx: tx.wake(self.name))
+
+    def _contactable(self, up: bool) -> list[Row]:
+        """Hosts to speak to. One of another mesh comes by itself; only when it is silent it is looked for."""
+        rows = self._board.table.rows.values()
+        own = self._board.own
+        return [row for row in rows if row.up == up and row.member.reachable and (same_mesh(row.member, own) or not up)]
+
+    def _queue_news(self, now: float) -> None:
+        before, own = self._told, self._board.own
+        self._told = own
+        if not self._started:
+            self._start(now)
+        elif durable(before) != durable(own):
+            self._queue((), self._contactable(True))
+        while self._spread:
+            self._queue((self._spread.popleft(),), self._contactable(True))
+        self._load_untold = self._load_untold or _load_edge(before) != _load_edge(own)
+        if self._load_untold and now >= self._load_at:
+            self._load_at, self._load_untold = now + LOAD_PAUSE_SECONDS, False
+            self._queue((), self._some(self._contactable(True), LOAD_HOSTS))
+
+    def _start(self, now: float) -> None:
+        self._started = True
+        self._beat_at = now + FIRST_BEAT_SECONDS
+        known = self._contactable(False) + self._contactable(True)
+        self._queue((), known[:FIRST_CONTACTS])
+        if not known and not self._peers.all():
+            self._board.found_mesh()
+
+    def _queue(self, subjects: Iterable[str], targets: Iterable[Row]) -> None:
+        """Push this host's row, and the rows of `subjects`, to `targets`."""
+        news = dict.fromkeys(subjects)
+        for row in targets:
+            if row.member.store_id not in news:
+                self._pushes.setdefault(row.member.store_id, {}).update(news)
+
+    def _send_pushes(self, now: float) -> None:
+        if now < self._push_at:
+            return
+        rows = self._board.table.rows
+        for target in [key for key in self._pushes if key not in self._in_flight]:
+            subjects = self._pushes.pop(target)
+            if target in rows:
+                told = [rows[key] for key in subjects if key in rows and same_mesh(rows[key].member, self._board.own)]
+                self._send(rows[target].member, self._message(told, push=True))
+                self._push_at = now + PUSH_PAUSE_SECONDS
+
+    def _beat(self, now: float) -> None:
+        self._beats += 1
+        self._beat_at = now + BEAT_SECONDS * self._entropy.uniform(0.9, 1.1)
+        for row in self._partners(now):
+            joined = same_mesh(row.member, self._board.own)
+            self._send(row.member, self._message(self._shared_rows() if joined else ()))
+
+    def _partners(self, now: float) -> list[Row]:
+        up = [row for row in self._contactable(True) if row.member.store_id not in self._in_flight]
+        down = [row for row in self._contactable(False) if row.member.store_id not in self._in_flight]
+        chosen = self._some(up, 1)
+        oldest = min(up, key=lambda row: row.heard_at, default=None)
+        if oldest is not None and now - oldest.heard_at > QUIET_SECONDS and oldest not in chosen:
+            chosen = [*chosen, oldest]
+        if down and (not up or self._beats % OFFLINE_EVERY_BEATS == 0):
+            chosen = [*chosen, down[self._entropy.pick(len(down))]]
+        return chosen
+
+    def _send(self, member: Member, told: Told) -> None:
+        def done(outcome: Response | PagletsError) -> None:
+            self._in_flight.discard(member.store_id)
+            try:
+                answer = _parsed(outcome)
+                check_gossip(answer, member.store_id)
+            except PagletsError as error:
+                self._refused(member.store_id, error)
+            else:
+                self._answered(answer, told.push)
+
+        self._in_flight.add(member.store_id)
+        self._post(view.ref(member), told, done)
+
+    def _post(self, host: HostRef, told: Told, done: Callable[[Response | PagletsError], None]) -> None:
+        request = Request(method="POST", target="/v1/mesh/gossip", body=dump_json(told))
+        self._transport.send(host, request, done, timeout_seconds=ANSWER_SECONDS)
+
+    def _answered(self, answer: Told, pushed: bool) -> None:
+        sender = answer.members[0].store_id
+        self._troubles.pop(sender, None)
+        change = self._board.hear(answer, sender)
+        if not pushed:
+            met = [change.table.rows[key] for key in change.news if key != sender]
+            self._queue((), [row for row in met if row.member.reachable])
+        if sender in self._pushes:
+            self._wake()
+
+    def _refused(self, store_id: str, error: PagletsError) -> None:
+        self._troubles[store_id] = _trouble(error)
+        if isinstance(error, PeerReplaced):
+            self._board.update(lambda table: tables.left(table, store_id))
+        elif isinstance(error, REACHABILITY):
+            self.saw_unreachable(store_id)
+
+    # Addresses given by hand.
+
+    def _satisfied(self) -> frozenset[str]:
+        rows = self._board.table.rows
+        own = self._board.own
+        online = {key for key, row in rows.items() if row.up and same_mesh(row.member, own)}
+        return frozenset(online | {own.store_id})
+
+    def _try_peers(self, now: float) -> None:
+        for url in self._peers.due(now, self._satisfied()):
+            self._try_peer(url)
+
+    def _try_peer(self, url: str) -> None:
+        def done(outcome: Response | PagletsError) -> None:
+            now = self._clock.monotonic()
+            try:
+                answer = _parsed(outcome)
+                sender = answer.members[0].store_id if answer.members else ""
+                check_gossip(answer, sender)
+            except PagletsError as error:
+                self._peers.failed(url, _trouble(error), now)
+            else:
+                self._peers.answered(url, sender, now)
+                if sender != self._board.own.store_id:
+                    self._answered(answer, False)
+            self._wake()
+
+        self._post(HostRef(store_id="", name="", url=url), self._message(()), done)
+
+
+def _load_edge(member: Member) -> tuple[bool, bool, bool]:
+    return (member.queued_jobs > 0, member.free.cpu_cores > 0, member.running_jobs > 0)
+
+
+def _parsed(outcome: Response | PagletsError) -> Told:
+    if isinstance(outcome, PagletsError):
+        raise outcome
+    return outcome.parse(Told)
+
+
+def _trouble(error: PagletsError) -> str:
+    if isinstance(error, NotAllowed):
+        return (
+            f"not joined: it does not take this host's mesh key; copy mesh.key from one to the other ({error.message})"
+        )
+    return error.message

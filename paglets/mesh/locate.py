@@ -1,0 +1,210 @@
+"""Where is this paglet, this collector? Asked of all online hosts at once, as a part of the host.
+
+Questions that come in the same tick go out as one request to each host, and for a second answers are
+remembered; so a host with a thousand posts for a paglet that moved asks once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from paglets.core.clock import Clock
+from paglets.core.errors import PagletsError
+from paglets.core.parts import Wake
+from paglets.core.refs import HostRef
+from paglets.remote.api import CollectorRow, Locate, Located, Member, ResidenceRow
+from paglets.remote.exchange import Request, Response, Transport, dump_json
+
+ANSWER_SECONDS = 2.0
+"""A host that does not answer in this time is taken not to know; the question is asked again by who needs it."""
+
+LATE_SECONDS = ANSWER_SECONDS + 1.0
+"""A round ends by then, whatever the transport does."""
+
+REMEMBER_SECONDS = 1.0
+"""Addresses are hints and may be a second old; who is told `moved` or `unknown` there goes on from that."""
+
+MAX_IDS = 1_000
+"""Ids in one request: some 50 kB."""
+
+MAX_REMEMBERED = 10_000
+
+STANDING = {"here": 4, "leaving": 3, "disposed": 2, "gone": 1, "refused": 0}
+"""Between rows of one epoch: where it is, then what became of it."""
+
+Asked = Callable[[Located], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one host said."""
+
+    host: HostRef
+    located: Located
+
+
+def merge(answers: Iterable[Answer]) -> Located:
+    """One row for each paglet: the highest epoch wins, `here` over others of that epoch.
+
+    In the result `peer` of a `here` row is the host that answered so, and each collector has such a row
+    (with epoch 0 where its host did not send one), so that the caller knows where it lives.
+    """
+    return combine(_placed(answer) for answer in answers)
+
+
+def combine(parts: Iterable[Located]) -> Located:
+    """Several results as one, each paglet and each collector once."""
+    rows: dict[str, ResidenceRow] = {}
+    collectors: dict[tuple[str, str], CollectorRow] = {}
+    for part in parts:
+        collectors.update({(c.group_id, c.agent_id): c for c in part.collectors})
+        for row in part.rows:
+            known = rows.get(row.agent_id)
+            if known is None or _standing(row) > _standing(known):
+                rows[row.agent_id] = row
+    return Located(
+        rows=tuple(rows[key] for key in sorted(rows)), collectors=tuple(collectors[key] for key in sorted(collectors))
+    )
+
+
+def _placed(answer: Answer) -> Located:
+    rows = (*answer.located.rows, *_implied(answer.located))
+    return replace(
+        answer.located, rows=tuple(replace(row, peer=answer.host) if row.status == "here" else row for row in rows)
+    )
+
+
+def _implied(located: Located) -> Iterable[ResidenceRow]:
+    told = {row.agent_id for row in located.rows}
+    for collector in located.collectors:
+        if collector.agent_id not in told:
+            yield ResidenceRow(agent_id=collector.agent_id, epoch=0, status="here")
+
+
+def _standing(row: ResidenceRow) -> tuple[int, int, str]:
+    """The store id decides between equals, so that the order of the answers does not."""
+    return (row.epoch, STANDING.get(row.status, -1), row.peer.store_id if row.peer else "")
+
+
+def pick(located: Located, agent_ids: frozenset[str], group_ids: frozenset[str]) -> Located:
+    """The part of `located` that answers a question for these ids."""
+    collectors = tuple(c for c in located.collectors if c.group_id in group_ids)
+    wanted = agent_ids | {c.agent_id for c in collectors}
+    return Located(rows=tuple(row for row in located.rows if row.agent_id in wanted), collectors=collectors)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    agent_ids: frozenset[str]
+    group_ids: frozenset[str]
+    done: Asked
+
+    def wanted(self) -> frozenset[tuple[str, str]]:
+        return frozenset([("agent", key) for key in self.agent_ids] + [("group", key) for key in self.group_ids])
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Round:
+    """One request to each online host, under way or answered; only the runner touches it."""
+
+    ends_at: float
+    waiting: int
+    answers: list[Answer] = field(default_factory=list)
+    located: Located | None = None
+
+
+class Locator:
+    """`online` gives the other hosts to ask. What this host itself knows, its callers know already."""
+
+    name = "locate"
+
+    def __init__(
+        self, clock: Clock, transport: Transport, online: Callable[[], tuple[Member, ...]], wake: Wake
+    ) -> None:
+        self._clock = clock
+        self._transport = transport
+        self._online = online
+        self._wake = wake
+        self._asked: deque[Question] = deque()
+        self._waiting: list[Question] = []
+        self._rounds: dict[tuple[str, str], Round] = {}
+
+    def locate(self, agent_ids: Iterable[str], group_ids: Iterable[str], done: Asked) -> None:
+        """Ask for paglets and collectors of groups; from any thread. `done` is called once, on the runner.
+
+        Ids that nobody knows are missing in the answer, as are those whose host did not answer in 2 s.
+        """
+        self._asked.append(Question(agent_ids=frozenset(agent_ids), group_ids=frozenset(group_ids), done=done))
+        self._wake.wake(self.name)
+
+    def tick(self, now: float) -> float | None:
+        self._forget(now)
+        fresh = [self._asked.popleft() for _ in range(len(self._asked))]
+        unasked = {key: None for question in fresh for key in sorted(question.wanted()) if key not in self._rounds}
+        keys = list(unasked)
+        for start in range(0, len(keys), MAX_IDS):
+            self._ask(keys[start : start + MAX_IDS], now)
+        self._waiting += fresh
+        self._answer()
+        return min((r.ends_at for r in self._rounds.values() if r.ends_at > now), default=None)
+
+    def _forget(self, now: float) -> None:
+        """End rounds that are late; drop answers that are old, and all where they are too many."""
+        for late in {id(r): r for r in self._rounds.values()}.values():
+            if late.located is None and now >= late.ends_at:
+                self._close(late, now)
+        crowded = len(self._rounds) > MAX_REMEMBERED
+        needed = {key for question in self._waiting for key in question.wanted()}
+        self._rounds = {
+            key: r
+            for key, r in self._rounds.items()
+            if r.located is None or key in needed or (now < r.ends_at and not crowded)
+        }
+
+    def _ask(self, keys: list[tuple[str, str]], now: float) -> None:
+        hosts = [member for member in self._online() if member.reachable]
+        asked = Round(ends_at=now + LATE_SECONDS, waiting=len(hosts))
+        self._rounds.update(dict.fromkeys(keys, asked))
+        question = Locate(
+            agent_ids=tuple(key for kind, key in keys if kind == "agent"),
+            group_ids=tuple(key for kind, key in keys if kind == "group"),
+        )
+        request = Request(method="POST", target="/v1/paglets/locate", body=dump_json(question))
+        if not hosts:
+            self._close(asked, now)
+        for member in hosts:
+            host = HostRef(store_id=member.store_id, name=member.name, url=member.url)
+            self._transport.send(host, request, self._taker(asked, host), timeout_seconds=ANSWER_SECONDS)
+
+    def _taker(self, asked: Round, host: HostRef) -> Callable[[Response | PagletsError], None]:
+        def done(outcome: Response | PagletsError) -> None:
+            asked.waiting -= 1
+            if isinstance(outcome, Response):
+                # An answer that is an error tells nothing of where the paglet is, like no answer at all.
+                with suppress(PagletsError):
+                    asked.answers.append(Answer(host=host, located=outcome.parse(Located)))
+            if asked.waiting == 0 and asked.located is None:
+                self._close(asked, self._clock.monotonic())
+                self._wake.wake(self.name)
+
+        return done
+
+    def _close(self, asked: Round, now: float) -> None:
+        asked.located = merge(asked.answers)
+        asked.ends_at = now + REMEMBER_SECONDS
+
+    def _answer(self) -> None:
+        still, ready = [], []
+        for question in self._waiting:
+            rounds = {id(r): r for r in (self._rounds[key] for key in sorted(question.wanted()))}
+            found = [r.located for r in rounds.values() if r.located is not None]
+            if len(found) == len(rounds):
+                ready.append((question, found))
+            else:
+                still.append(question)
+        self._waiting = still
+        for question, found in ready:
+            question.done(pick(combine(found), question.agent_ids, question.group_ids))

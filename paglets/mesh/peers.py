@@ -1,0 +1,61 @@
+"""The addresses given by hand (`--peer`): tried until a member answers there, and again if it goes away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from paglets.core.clock import Entropy
+
+FIRST_RETRY_SECONDS = 0.5
+"""Hosts are often started by one script, the peer a moment later than those that need it."""
+
+MOST_RETRY_SECONDS = 5.0
+"""A laptop that comes back finds its peer within this; a refused connection every 5 s costs nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """`store_id`: who answered there last ("": nobody yet). `problem`: why nobody did."""
+
+    url: str
+    store_id: str = ""
+    problem: str = ""
+    waiting: bool = False
+    pause_seconds: float = 0.0
+    due_at: float = float("-inf")
+
+
+class Peers:
+    """Only the runner uses this."""
+
+    def __init__(self, entropy: Entropy, urls: Iterable[str]) -> None:
+        self._entropy = entropy
+        self._peers = {url: Peer(url=url) for url in urls}
+
+    def all(self) -> tuple[Peer, ...]:
+        return tuple(self._peers.values())
+
+    def add(self, url: str) -> None:
+        self._peers.setdefault(url, Peer(url=url))
+
+    def due(self, now: float, online: frozenset[str]) -> tuple[str, ...]:
+        """URLs to try now: those where no host answered that is online (`online`: store ids, this host's too)."""
+        wanted = [p for p in self._peers.values() if p.store_id not in online and not p.waiting and p.due_at <= now]
+        for peer in wanted:
+            self._peers[peer.url] = replace(peer, waiting=True)
+        return tuple(peer.url for peer in wanted)
+
+    def next_due(self, online: frozenset[str]) -> float:
+        times = [p.due_at for p in self._peers.values() if p.store_id not in online and not p.waiting]
+        return min(times, default=float("inf"))
+
+    def answered(self, url: str, store_id: str, now: float) -> None:
+        """A host answered there. Should it not count as online, it is tried again after the longest pause."""
+        self._peers[url] = Peer(url=url, store_id=store_id, due_at=now + MOST_RETRY_SECONDS)
+
+    def failed(self, url: str, problem: str, now: float) -> None:
+        peer = self._peers[url]
+        pause = min(MOST_RETRY_SECONDS, max(FIRST_RETRY_SECONDS, peer.pause_seconds * 2))
+        wait = pause * self._entropy.uniform(0.8, 1.0)
+        self._peers[url] = replace(peer, waiting=False, pause_seconds=pause, problem=problem, due_at=now + wait)

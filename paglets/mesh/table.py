@@ -1,0 +1,275 @@
+"""The membership table and its merge, as values: no clock, no store, no network.
+
+Each store has one row. Of two rows of a store the one with the higher (`boot_count`, `heartbeat`)
+stands, whatever the order in which they come, so that all hosts end with the same rows. Who is online
+is each host's own judgement by its own monotonic clock and is never merged.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from paglets.core.errors import Invalid
+from paglets.core.record import to_json
+from paglets.core.refs import check_host_name
+from paglets.mesh.addresses import normalise_url
+from paglets.remote.api import Gossip, Member
+from paglets.slots.model import MAX_TAG_CHARACTERS, MAX_TAGS
+
+ONLINE_SECONDS = 10.0
+"""Five heartbeats of 2 s: one lost message, a slow disk or a busy minute must not end a host's part in the
+mesh, and a person who looks at the list after pulling a plug waits no longer than this."""
+
+SUSPECT_SECONDS = 4.0
+"""Two heartbeats missed. From then on failed connections count as a sign that the host is gone."""
+
+FAILURES_TO_OFFLINE = 2
+"""Refused or timed-out connections to a suspect host before it is taken for offline."""
+
+MAX_MEMBERS = 1_000
+"""Twenty times the largest mesh this is made for; bounds memory and the size of a gossip message."""
+
+FORGET_SECONDS = 30 * 86_400.0
+"""A host not heard of for so long, by this host's clock while it ran, is dropped from the table."""
+
+FORGET_FOREIGN_SECONDS = 3_600.0
+"""Hosts of another mesh version are kept only so that a person can see them."""
+
+MAX_ADDRESSES = 16
+MAX_PROPERTIES = 64
+MAX_TEXT_CHARACTERS = 500
+MAX_COUNT = 2**53
+STORE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What this host holds of a member. `heard_at`: monotonic second of the last sign of life."""
+
+    member: Member
+    heard_at: float
+    up: bool
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """`rows` by store id, without this host itself. `forgotten`: rows up to these are not taken again."""
+
+    rows: Mapping[str, Row] = field(default_factory=dict)
+    forgotten: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A new table, and what happened: store ids in order.
+
+    `stored`: what outlives a restart changed. `dropped`: no longer in the table. `news`: came online,
+    or moved to another URL or boot: parts of the host want to know.
+    """
+
+    table: Table
+    stored: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    news: tuple[str, ...] = ()
+
+
+def order(member: Member) -> tuple[int, int]:
+    """Two rows of one store compare by this."""
+    return (member.boot_count, member.heartbeat)
+
+
+def newer(one: Member, other: Member) -> bool:
+    """Whether `one` replaces `other`. The text decides between different rows of equal age, so that all agree."""
+    if order(one) != order(other):
+        return order(one) > order(other)
+    return one != other and _text(one) > _text(other)
+
+
+def _text(member: Member) -> str:
+    return json.dumps(to_json(member), sort_keys=True)
+
+
+def durable(member: Member) -> Member:
+    """The member without what changes all the time: equal ones need no write to the disk."""
+    return replace(member, heartbeat=0, free=member.capacity, queued_jobs=0, running_jobs=0)
+
+
+def same_mesh(one: Member | Gossip, other: Member | Gossip) -> bool:
+    """Whether two hosts may work together."""
+    return (one.mesh_version, one.protocol) == (other.mesh_version, other.protocol)
+
+
+def stored_table(members: Iterable[Member], now: float) -> Table:
+    """The table of a host that just started: it knows these, and has heard of none of them yet."""
+    return Table(rows={m.store_id: Row(member=m, heard_at=now, up=False) for m in members})
+
+
+def merge(
+    table: Table,
+    members: Iterable[Member],
+    *,
+    now: float,
+    direct: str = "",
+    offline: Iterable[str] = (),
+) -> Change:
+    """Take in rows heard of at `now`.
+
+    A row newer than ours is a sign of life, except of those that the sender itself holds for `offline`.
+    `direct` is the store that sent them: to hear from it is a sign of life however old its row is.
+    """
+    rows, held_offline = dict(table.rows), frozenset(offline)
+    for member in members:
+        if order(member) <= table.forgotten.get(member.store_id, (-1, -1)) and member.store_id != direct:
+            continue
+        row = _merged(rows.get(member.store_id), member, now, member.store_id == direct, held_offline)
+        if row is not None:
+            rows[member.store_id] = row
+    forgotten = {key: mark for key, mark in table.forgotten.items() if key not in rows}
+    return _bounded(table, Table(rows=rows, forgotten=forgotten))
+
+
+def _merged(old: Row | None, member: Member, now: float, direct: bool, offline: frozenset[str]) -> Row | None:
+    """The row that stands after `member` was heard of; None where nothing changes."""
+    fresh = old is None or newer(member, old.member)
+    alive = direct or (fresh and member.store_id not in offline)
+    if not fresh and not alive:
+        return None
+    return Row(
+        member=member if fresh or old is None else old.member,
+        heard_at=now if alive or old is None else old.heard_at,
+        up=alive or (old is not None and old.up),
+        failures=0 if direct or old is None else old.failures,
+    )
+
+
+def contact(table: Table, store_ids: Mapping[str, float]) -> Change:
+    """Hosts that spoke to this one at these monotonic seconds, whatever they said."""
+    rows = dict(table.rows)
+    for store_id, at in store_ids.items():
+        row = rows.get(store_id)
+        if row is not None:
+            rows[store_id] = replace(row, heard_at=max(at, row.heard_at), up=True, failures=0)
+    return change_between(table, replace(table, rows=rows))
+
+
+def failed(table: Table, store_id: str, now: float) -> Change:
+    """A connection to `store_id` failed. A host that was heard of a moment ago stays online:
+    then it is only this host that cannot reach it."""
+    row = table.rows.get(store_id)
+    if row is None:
+        return Change(table=table)
+    failures = row.failures + 1
+    gone = failures >= FAILURES_TO_OFFLINE and now - row.heard_at > SUSPECT_SECONDS
+    return _replaced(table, store_id, replace(row, failures=failures, up=row.up and not gone))
+
+
+def left(table: Table, store_id: str) -> Change:
+    """The host said that it ends, or another store answers at its address."""
+    row = table.rows.get(store_id)
+    return Change(table=table) if row is None else _replaced(table, store_id, replace(row, up=False))
+
+
+def expire(table: Table, now: float, own: Member) -> Change:
+    """Take the silent for offline, and drop those silent for very long."""
+    rows = {}
+    for store_id, row in table.rows.items():
+        silent = now - row.heard_at
+        if silent <= (FORGET_SECONDS if same_mesh(row.member, own) else FORGET_FOREIGN_SECONDS):
+            rows[store_id] = replace(row, up=False) if row.up and silent > ONLINE_SECONDS else row
+    return change_between(table, _marked(table, rows))
+
+
+def wait_anew(table: Table, now: float) -> Table:
+    """After a gap of this host's own (it slept, it was stopped) nobody is blamed for the silence."""
+    return replace(table, rows={key: replace(row, heard_at=now, failures=0) for key, row in table.rows.items()})
+
+
+def forget(table: Table, store_id: str) -> Change:
+    """Drop the row; it comes back only if that host is heard of anew."""
+    return change_between(table, _marked(table, {key: row for key, row in table.rows.items() if key != store_id}))
+
+
+def _replaced(table: Table, store_id: str, row: Row) -> Change:
+    return change_between(table, replace(table, rows={**table.rows, store_id: row}))
+
+
+def _bounded(before: Table, after: Table) -> Change:
+    """At most MAX_MEMBERS rows: those offline and silent for longest go first."""
+    if len(after.rows) <= MAX_MEMBERS:
+        return change_between(before, after)
+    kept = sorted(after.rows.items(), key=lambda item: (not item[1].up, -item[1].heard_at, item[0]))[:MAX_MEMBERS]
+    return change_between(before, _marked(after, dict(kept)))
+
+
+def _marked(table: Table, rows: Mapping[str, Row]) -> Table:
+    """The table with only these rows; what was dropped is marked, so that others' old rows do not bring it back."""
+    dropped = {key: order(row.member) for key, row in table.rows.items() if key not in rows}
+    marks = list({**table.forgotten, **dropped}.items())[-MAX_MEMBERS:]
+    return Table(rows=rows, forgotten=dict(marks))
+
+
+def change_between(before: Table, after: Table) -> Change:
+    """What differs between two tables."""
+    stored, news = [], []
+    for store_id, row in after.rows.items():
+        old = before.rows.get(store_id)
+        if old is row:
+            continue
+        if old is None or durable(old.member) != durable(row.member):
+            stored.append(store_id)
+        if row.up and (old is None or not old.up or _place(old.member) != _place(row.member)):
+            news.append(store_id)
+    dropped = tuple(key for key in before.rows if key not in after.rows)
+    return Change(table=after, stored=tuple(stored), dropped=dropped, news=tuple(news))
+
+
+def _place(member: Member) -> tuple[str, str, str]:
+    return (member.url, member.boot_id, member.name)
+
+
+def check_gossip(gossip: Gossip, sender: str) -> Gossip:
+    """`gossip` if its rows are well formed and the first is the sender's own, else Invalid."""
+    if not gossip.members or gossip.members[0].store_id != sender:
+        raise Invalid("gossip: the first row must be the sender's own")
+    if len(gossip.members) > MAX_MEMBERS + 1:
+        raise Invalid(f"gossip: {len(gossip.members)} rows; at most {MAX_MEMBERS + 1} are taken")
+    for member in gossip.members:
+        check_member(member)
+    return gossip
+
+
+def check_member(member: Member) -> Member:
+    """`member` if every field is within its bounds, else Invalid naming the field."""
+    if not STORE_ID.fullmatch(member.store_id):
+        raise Invalid(f"member {member.store_id[:80]!r}: store_id is not well formed")
+    check_host_name(member.name)
+    bounds = (
+        ("addresses", len(member.addresses), MAX_ADDRESSES),
+        ("tags", len(member.tags), MAX_TAGS),
+        ("properties", len(member.properties), MAX_PROPERTIES),
+        ("boot_count", member.boot_count, MAX_COUNT),
+        ("heartbeat", member.heartbeat, MAX_COUNT),
+        ("joined", member.joined, MAX_COUNT),
+        ("mesh_version", len(member.mesh_version), MAX_TEXT_CHARACTERS),
+        ("boot_id", len(member.boot_id), MAX_TEXT_CHARACTERS),
+        ("a tag", max((len(tag) for tag in member.tags), default=0), MAX_TAG_CHARACTERS),
+        ("a property", max((len(k) + len(v) for k, v in member.properties.items()), default=0), MAX_TEXT_CHARACTERS),
+    )
+    for name, amount, most in bounds:
+        if not 0 <= amount <= most:
+            raise Invalid(f"member {member.name}: {name} is {amount}, allowed is 0 to {most}")
+    for url in (member.url, *member.addresses):
+        if not _is_normal(url):
+            raise Invalid(f"member {member.name}: {url[:200]!r} is not of the form http://host:port")
+    return member
+
+
+def _is_normal(url: str) -> bool:
+    try:
+        return normalise_url(url) == url
+    except Invalid:
+        return False

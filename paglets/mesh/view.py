@@ -1,0 +1,165 @@
+"""What a table means to this host: who has joined, who keeps a disputed name, who is meant by a name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+from paglets.core.errors import Invalid, Unknown
+from paglets.core.refs import HostRef
+from paglets.mesh.addresses import normalise_url
+from paglets.mesh.table import MAX_COUNT, Row, Table, same_mesh
+from paglets.remote.api import Member, MemberView
+from paglets.slots.model import Candidate
+
+Problems = Mapping[str, str]
+"""By store id, why that host is not, or no longer, a member under its name."""
+
+MAX_NAMES_SHOWN = 12
+
+
+def ref(member: Member) -> HostRef:
+    return HostRef(store_id=member.store_id, name=member.name, url=member.url)
+
+
+def urls(member: Member) -> tuple[str, ...]:
+    """Every address under which the host is known, the one to use first."""
+    return (member.url, *(url for url in member.addresses if url != member.url))
+
+
+def problems(own: Member, table: Table) -> Problems:
+    """What is wrong with whom, this host included. Both sides of a problem find it by the same rule."""
+    found: dict[str, str] = {}
+    by_name: dict[str, list[Row]] = {}
+    by_name.setdefault(own.name, []).append(Row(member=own, heard_at=0.0, up=True))
+    for store_id, row in table.rows.items():
+        if same_mesh(row.member, own):
+            by_name.setdefault(row.member.name, []).append(row)
+        else:
+            found[store_id] = _other_version(row.member, own)
+    for rows in by_name.values():
+        if len(rows) > 1:
+            found.update(_disputed(rows))
+    return found
+
+
+def _other_version(member: Member, own: Member) -> str:
+    if member.protocol != own.protocol:
+        return (
+            f"not joined: it speaks protocol {member.protocol}, this host speaks {own.protocol}; "
+            "use the same paglets.pyz on both"
+        )
+    return (
+        f"not joined: its mesh version is {member.mesh_version!r}, this host's is {own.mesh_version!r}; "
+        "start both with the same --mesh-version"
+    )
+
+
+def _disputed(rows: list[Row]) -> dict[str, str]:
+    """Of hosts with one name, the first of the mesh that is online keeps it."""
+    online = [row.member for row in rows if row.up]
+    if not online:
+        return {}
+    holder = min(online, key=_seniority)
+    return {row.member.store_id: _not_holder(row, holder) for row in rows if row.member.store_id != holder.store_id}
+
+
+def _seniority(member: Member) -> tuple[int, str]:
+    """Counted by the mesh, not by clocks, which may be wrong: a host joins one after the highest it meets."""
+    return (member.joined or MAX_COUNT + 1, member.store_id)
+
+
+def _not_holder(row: Row, holder: Member) -> str:
+    if row.up:
+        return (
+            f"not joined: the name {holder.name} belongs to the host at {holder.url}; "
+            f"start the one at {row.member.url} with another --name"
+        )
+    return f"offline, and another host at {holder.url} has the name {holder.name} now"
+
+
+def online(own: Member, table: Table, wrong: Problems) -> tuple[Member, ...]:
+    """The other hosts with which this one works at present, by name; none while this host is not joined."""
+    if own.store_id in wrong:
+        return ()
+    members = [row.member for row in table.rows.values() if row.up and row.member.store_id not in wrong]
+    return tuple(sorted(members, key=_by_name))
+
+
+def _by_name(member: Member) -> tuple[str, str]:
+    return (member.name, member.store_id)
+
+
+def views(
+    own: Member, table: Table, wrong: Problems, silent: Mapping[str, float], troubles: Mapping[str, str]
+) -> tuple[MemberView, ...]:
+    """This host first, the others by name; `troubles` are failed contacts by store id."""
+    joined = own.store_id not in wrong
+    others = [
+        MemberView(
+            member=row.member,
+            online=row.up and joined and key not in wrong,
+            silent_seconds=silent[key],
+            problem=wrong.get(key) or troubles.get(key, ""),
+        )
+        for key, row in table.rows.items()
+    ]
+    others.sort(key=lambda view: _by_name(view.member))
+    own_problem = wrong.get(own.store_id) or troubles.get(own.store_id, "")
+    return (MemberView(member=own, online=True, silent_seconds=0.0, problem=own_problem), *others)
+
+
+def candidates(own: Member, table: Table, wrong: Problems) -> tuple[Candidate, ...]:
+    """Every host of the table for placement, this one first; who is not joined counts as offline."""
+    there = {member.store_id for member in online(own, table, wrong)}
+    others = sorted((row.member for row in table.rows.values()), key=_by_name)
+    return (_candidate(own, True), *(_candidate(member, member.store_id in there) for member in others))
+
+
+def _candidate(member: Member, is_online: bool) -> Candidate:
+    return Candidate(
+        host=ref(member),
+        addresses=urls(member),
+        mesh_version=member.mesh_version,
+        online=is_online,
+        reachable=member.reachable,
+        tags=member.tags,
+        offered=member.capacity,
+        free=member.free,
+        queued_jobs=member.queued_jobs,
+        running_jobs=member.running_jobs,
+    )
+
+
+def find(own: Member, table: Table, wrong: Problems, name_or_url: str) -> HostRef:
+    """The joined host of that name or URL, an online one before an offline one.
+
+    Raises Unknown, which names the hosts there are.
+    """
+    rows = [Row(member=own, heard_at=0.0, up=True)]
+    rows += sorted(table.rows.values(), key=lambda row: (not row.up, -row.heard_at, row.member.store_id))
+    known = [row.member for row in rows if same_mesh(row.member, own)]
+    wanted = _as_url(name_or_url) if ":" in name_or_url else name_or_url
+    hits = [member for member in known if wanted == member.name or wanted in urls(member)]
+    hits.sort(key=lambda member: member.store_id in wrong)
+    if not hits:
+        raise _unknown(name_or_url, sorted({member.name for member in known}))
+    return ref(hits[0])
+
+
+def _as_url(text: str) -> str:
+    try:
+        return normalise_url(text)
+    except Invalid as error:
+        raise Unknown(f"{text[:200]!r} is neither the name nor the URL of a host: {error.message}") from error
+
+
+def _unknown(wanted: str, names: Iterable[str]) -> Unknown:
+    there = list(names)
+    near = difflib.get_close_matches(wanted.lower(), there, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    more = f" and {len(there) - MAX_NAMES_SHOWN} more" if len(there) > MAX_NAMES_SHOWN else ""
+    return Unknown(
+        f"no host {wanted[:200]!r} in this mesh; {hint}there are: {', '.join(there[:MAX_NAMES_SHOWN])}{more}",
+        names=there,
+    )

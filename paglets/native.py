@@ -1,0 +1,160 @@
+"""psutil, where it can be had: an installed one, else the one in the archive, unpacked to a cache.
+
+An extension module cannot be imported from a zip. The archive carries psutil's wheels as published; the one for this
+platform is unpacked once, into a folder named by the wheel's hash. Everything works without psutil too, with less to
+see, so what goes wrong here is a sentence (`psutil_problem`), never an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+
+from paglets.core.errors import StartFailed
+from paglets.program import Program, home_folder, private_folder, this_program
+
+OLDEST_PSUTIL = (5, 9)
+"""The first whose wheels are of the stable ABI, and the one pyproject.toml asks for."""
+
+
+def load_psutil() -> ModuleType | None:
+    """psutil, or None, for the reason that `psutil_problem` gives."""
+    return _load()[0]
+
+
+def psutil_problem() -> str:
+    """Why there is no psutil here, as one sentence; "" where there is."""
+    return _load()[1]
+
+
+@functools.cache
+def _load() -> tuple[ModuleType | None, str]:
+    installed, problem = _installed()
+    if installed is not None:
+        return installed, ""
+    bundled, bundled_problem = _bundled(this_program(), os.environ)
+    return bundled, "" if bundled is not None else f"{problem}; {bundled_problem}"
+
+
+def _installed() -> tuple[ModuleType | None, str]:
+    try:
+        module = importlib.import_module("psutil")
+    except ImportError as error:
+        _forget()
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "psutil"
+        return None, "psutil is not installed" if missing else f"the installed psutil is broken: {error}"
+    if module.version_info < OLDEST_PSUTIL:
+        _forget()
+        return None, f"the installed psutil {module.__version__} is older than 5.9"
+    return module, ""
+
+
+def _forget() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "psutil"]:
+        del sys.modules[name]
+
+
+# The bundled one
+
+
+def platform_key() -> str:
+    """This platform as `archive.json` names it, such as linux-x86_64-glibc."""
+    if sys.platform == "win32":
+        machine = {"AMD64": "amd64", "ARM64": "arm64"}.get(os.environ.get("PROCESSOR_ARCHITECTURE", ""), "unknown")
+        return f"win32-{machine}"
+    machine = os.uname().machine
+    return f"linux-{machine}-{_libc()}" if sys.platform == "linux" else f"{sys.platform}-{machine}"
+
+
+def _libc() -> str:
+    try:
+        return "glibc" if os.confstr("CS_GNU_LIBC_VERSION") else "musl"
+    except (ValueError, OSError):
+        return "musl"
+
+
+def _bundled(program: Program, environment: Mapping[str, str]) -> tuple[ModuleType | None, str]:
+    if not program.is_archive:
+        return None, "only paglets.pyz brings its own"
+    wheel = json.loads(program.read("archive.json"))["psutil"].get(platform_key())
+    if wheel is None:
+        return None, f"paglets.pyz has none for {platform_key()}"
+    problems: list[str] = []
+    for cache in cache_folders(environment):
+        try:
+            return _import_from(unpacked(program, wheel["wheel"], cache / str(wheel["sha256"]))), ""
+        except (OSError, ImportError, RuntimeError, zipfile.BadZipFile) as error:
+            # Read-only, full, not ours, mounted noexec, a Python without zlib, a damaged archive: try the next.
+            _forget()
+            problems.append(f"{cache}: {error}")
+    return None, "the bundled one cannot be used: " + ("; ".join(problems) or "there is no folder to unpack it to")
+
+
+def cache_folders(environment: Mapping[str, str]) -> Iterator[Path]:
+    """Where psutil may be unpacked, best first."""
+    with contextlib.suppress(StartFailed):  # no home folder: the run-time folder may still be there
+        yield home_folder(environment) / "cache" / "native"
+    runtime = environment.get("XDG_RUNTIME_DIR")
+    if runtime:
+        yield Path(runtime) / "paglets" / "native"
+
+
+def unpacked(program: Program, wheel: str, target: Path) -> Path:
+    """The folder `target` with the wheel's files: found there, or put there in one step. Raises OSError.
+
+    Many processes may do this at once: each unpacks to a folder of its own, one rename wins, the others use its result.
+    """
+    private_folder(target.parent)
+    if not target.is_dir():
+        temporary = tempfile.mkdtemp(dir=target.parent)
+        try:
+            with zipfile.ZipFile(io.BytesIO(program.read(f"wheels/{wheel}"))) as archive:
+                archive.extractall(temporary)
+            _rename_unless_there(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    _refuse_foreign(target)
+    return target
+
+
+def _rename_unless_there(temporary: str, target: Path) -> None:
+    try:
+        os.rename(temporary, target)
+    except OSError:
+        if not target.is_dir():
+            raise
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Code is loaded from here: nobody else may own the folder or write to it."""
+    if os.name != "posix":
+        return
+    seen = folder.stat()
+    if seen.st_uid != os.geteuid() or seen.st_mode & 0o022:
+        raise PermissionError(f"{folder} belongs to another user or can be written by others")
+
+
+def _import_from(folder: Path) -> ModuleType:
+    """psutil from `folder`, without a change to sys.path: a job's own imports do not see the rest of the folder."""
+    package = folder / "psutil"
+    spec = importlib.util.spec_from_file_location(
+        "psutil", package / "__init__.py", submodule_search_locations=[str(package)]
+    )
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{package} holds no module")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["psutil"] = module
+    spec.loader.exec_module(module)
+    return module

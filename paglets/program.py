@@ -1,0 +1,233 @@
+"""This program as files: where its code is, its hash, the copy that a host runs from, and how its children are started.
+
+A running process imports modules late, and zipimport fails when the archive was replaced or deleted meanwhile; new
+children would even run the new version. So a host first keeps a copy of its archive in
+`PAGLETS_HOME/cache/app/<sha256>/paglets.pyz` and goes on in it (`enter_copy`): from then on nothing of the process, nor
+of its children, reads the file that the user started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import zipimport
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from paglets.core.errors import StartFailed
+
+PROGRAM_VERSION = "0.1.0"
+
+ARCHIVE_NAME = "paglets.pyz"
+
+COPY_GRACE_SECONDS = 3600
+"""A copy used more recently is never collected: its host may be between making it and locking it."""
+
+OPTIONS_WITH_VALUE = ("-X", "-W", "--check-hash-based-pycs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """The code of a running paglets: an archive, or the folder that holds the package."""
+
+    path: Path
+    is_archive: bool
+
+    def read(self, name: str) -> bytes:
+        """A file of the archive (name with slashes) or of the folder. Raises OSError where it is not there."""
+        if not self.is_archive:
+            return (self.path / name).read_bytes()
+        return zipimport.zipimporter(str(self.path)).get_data(os.path.join(self.path, *name.split("/")))
+
+    def sha256(self) -> str:
+        """The archive's SHA-256; of a folder, that of the names and bytes of its source files."""
+        digest = hashlib.sha256()
+        for piece in [self.path.read_bytes()] if self.is_archive else _source_pieces(self.path / "paglets"):
+            digest.update(piece)
+        return digest.hexdigest()
+
+
+def this_program() -> Program:
+    """The program whose code this process runs."""
+    loader = __spec__.loader if __spec__ else None
+    if isinstance(loader, zipimport.zipimporter):
+        return Program(path=Path(loader.archive).absolute(), is_archive=True)
+    return Program(path=Path(__file__).absolute().parents[1], is_archive=False)
+
+
+def home_folder(environment: Mapping[str, str]) -> Path:
+    """`PAGLETS_HOME`, by default ~/.paglets. Raises StartFailed where the user has no home folder."""
+    named = environment.get("PAGLETS_HOME")
+    try:
+        return Path(named).absolute() if named else Path.home() / ".paglets"
+    except RuntimeError as error:
+        raise StartFailed("this user has no home folder; set PAGLETS_HOME to a folder for paglets' data") from error
+
+
+def private_folder(path: Path) -> Path:
+    """Make `path` and what is missing above it, for this user only. Raises OSError."""
+    if not path.is_dir():
+        private_folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+# The copy
+
+
+def keep_copy(program: Program, home: Path) -> Program:
+    """The same archive under `home`, whole and with the same bytes; safe where many processes do it at once.
+
+    Raises OSError where it cannot be written, StartFailed where the archive is being replaced right now.
+    """
+    data = _steady_bytes(program.path)
+    copy = private_folder(home / "cache" / "app" / hashlib.sha256(data).hexdigest()) / ARCHIVE_NAME
+    os.utime(copy.parent)
+    if not copy.is_file() or copy.read_bytes() != data:
+        handle, temporary = tempfile.mkstemp(dir=copy.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(temporary, copy)
+    return Program(path=copy, is_archive=True)
+
+
+def enter_copy(home: Path, arguments: list[str]) -> str:
+    """Go on in the kept copy of this archive: call it first in a command that lives long.
+
+    From an archive elsewhere the process becomes (on Windows: waits for) the same interpreter with the copy and
+    `arguments`, the command line without the program's name. In the copy it locks that against `collect_copies` and
+    returns "". Otherwise returns a sentence that says why the process stays where it is; "" for a source folder.
+    """
+    program = this_program()
+    if not program.is_archive:
+        return ""
+    try:
+        copy = keep_copy(program, home)
+    except OSError as error:
+        return f"no copy of {program.path} could be kept in {home}: {error}. Do not replace that file while this runs"
+    if os.path.realpath(copy.path) == os.path.realpath(program.path):
+        _lock_until_exit(copy.path)
+        return ""
+    _become([sys.executable, *interpreter_flags(sys.orig_argv), str(copy.path), *arguments])
+    return ""
+
+
+def collect_copies(home: Path, own: Program) -> list[str]:
+    """Remove the copies under `home` that no process runs from, never `own`; gives the hashes of what was removed."""
+    removed: list[str] = []
+    folders = sorted((home / "cache" / "app").iterdir())
+    os.utime(own.path.parent)
+    # The file system's own clock says now: it may be another machine's.
+    now = own.path.parent.stat().st_mtime
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError):  # another host collects at the same time
+            old = folder.stat().st_mtime < now - COPY_GRACE_SECONDS
+            if folder != own.path.parent and old and _remove_unused(folder):
+                removed.append(folder.name)
+    return removed
+
+
+def _steady_bytes(path: Path) -> bytes:
+    before = path.stat()
+    data = path.read_bytes()
+    after = path.stat()
+    if (before.st_ino, before.st_size, before.st_mtime_ns) != (after.st_ino, after.st_size, after.st_mtime_ns):
+        raise StartFailed(f"{path} is being replaced; start again when that is done")
+    return data
+
+
+def _become(command: list[str]) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.name == "posix":
+        os.execv(command[0], command)  # noqa: S606
+    # Windows has no exec: the console would come back while the program still runs. Nothing more is imported here.
+    sys.exit(subprocess.run(command, check=False).returncode)
+
+
+def _lock_until_exit(path: Path) -> None:
+    """Hold a shared lock that ends with the process: the descriptor is left open on purpose."""
+    handle = os.open(path, os.O_RDONLY)
+    if os.name == "posix":
+        import fcntl
+
+        with contextlib.suppress(OSError):  # a file system without locks: there nothing is collected either
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def _remove_unused(folder: Path) -> bool:
+    """Remove a copy's folder if no process holds the lock (Windows: has the file open)."""
+    archive = folder / ARCHIVE_NAME
+    try:
+        with open(archive, "rb") if archive.exists() else contextlib.nullcontext() as file:
+            if file is not None and os.name == "posix":
+                import fcntl
+
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        archive.unlink(missing_ok=True)
+    except OSError:
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
+
+
+def _source_pieces(package: Path) -> Iterator[bytes]:
+    for path in sorted(package.rglob("*")):
+        if path.suffix in (".py", ".sql"):
+            yield path.relative_to(package).as_posix().encode() + b"\0"
+            yield path.read_bytes()
+
+
+# Children
+
+
+def interpreter_flags(original: list[str]) -> list[str]:
+    """The options before the script, -c or -m of a command line such as sys.orig_argv, to start another one alike."""
+    flags: list[str] = []
+    words = iter(original[1:])
+    for word in words:
+        if not word.startswith("-") or word in ("-", "-c", "-m"):
+            break
+        if word[:2] in ("-X", "-W") or word.startswith("--"):
+            flags.append(word)
+            if word in OPTIONS_WITH_VALUE:
+                flags.append(next(words, ""))
+        elif word[-1] in "cm":  # joined, as in -Im
+            return [*flags, word[:-1]]
+        else:
+            flags.append(word)
+    return flags
+
+
+def child_command(program: Program, *arguments: str, python: str = sys.executable) -> list[str]:
+    """The command that runs `paglets ARGUMENTS` with the code of `program`, in this interpreter or another.
+
+    Use it with `child_environment`. Another interpreter gets none of this one's options.
+    """
+    flags = interpreter_flags(sys.orig_argv) if python == sys.executable else []
+    if program.is_archive:
+        return [python, *flags, str(program.path), *arguments]
+    # -P: the working folder may be a job's own, and must not come before the program.
+    return [python, *flags, "-P", "-m", "paglets", *arguments]
+
+
+def child_environment(
+    program: Program, environment: Mapping[str, str], *, python: str = sys.executable
+) -> dict[str, str]:
+    """`environment` with a PYTHONPATH by which a child, and what it starts, imports paglets from `program`.
+
+    An installed program is found by its own interpreter as it is; its folder on PYTHONPATH would put every installed
+    package before the standard library.
+    """
+    if python == sys.executable and str(program.path) in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        return dict(environment)
+    others = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    path = [str(program.path), *(entry for entry in others if entry != str(program.path))]
+    return {**environment, "PYTHONPATH": os.pathsep.join(path)}

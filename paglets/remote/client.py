@@ -1,0 +1,303 @@
+"""Speaks to one host from a script or a command, and through it to the mesh."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+
+from paglets.codec.envelope import Kind, WireMessage
+from paglets.codec.names import class_name
+from paglets.codec.wire import decode, encode_fields, encode_state
+from paglets.core.agent import Paglet
+from paglets.core.clock import SystemClock, SystemEntropy
+from paglets.core.errors import PagletsError, Unreachable
+from paglets.core.messages import Message
+from paglets.core.record import from_json, to_json
+from paglets.core.refs import HostRef, ProxyRef
+from paglets.groups.keys import new_group_id
+from paglets.remote.api import (
+    MAX_CALL_SECONDS,
+    Call,
+    CallReply,
+    Candidates,
+    CreatePaglet,
+    Done,
+    GroupLine,
+    Groups,
+    GroupView,
+    HostIdentity,
+    JobView,
+    MemberView,
+    MovePaglet,
+    PagletView,
+    PostMessage,
+    Slots,
+    SubmitGroup,
+    Verdicts,
+)
+from paglets.remote.exchange import dump_json
+from paglets.remote.keys import client_key, paglets_home, parse_key
+from paglets.remote.link import Exchange, Link, paglet_route, quoted
+from paglets.remote.local import local_host
+from paglets.remote.proxy import PagletProxy, as_message
+from paglets.remote.transport import Connections
+from paglets.slots.model import SlotRequest
+
+T = TypeVar("T")
+Target = ProxyRef | PagletProxy | str
+
+GRACE_SECONDS = 5.0
+"""A reply to a wait of N seconds may come this much after N before the connection is given up."""
+MOST_PARALLEL_ASKS = 16
+"""Hosts asked at once for a view of the mesh: enough that one silent host does not hold up the rest."""
+
+
+@runtime_checkable
+class HasSlotRequest(Protocol):
+    """A state that knows what slot it asks for: a ComputeJobState."""
+
+    def slot_request(self) -> SlotRequest: ...
+
+
+class HostClient:
+    """Speaks to one host: `url` is its URL or name; by default `PAGLETS_AT`, else the host that runs here.
+
+    `key` is the mesh key as text; by default it is found where hosts find it. `timeout` is in seconds
+    and bounds each method that is not given another. A client may be shared by threads. Methods
+    raise Unreachable, NotAllowed, TimedOut and what the host answered.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        key: str | None = None,
+        timeout: float = 30.0,
+        exchange: Exchange | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.timeout = timeout
+        self._entropy = SystemEntropy()
+        home = paglets_home(environ)
+        line = exchange or _connect(key, environ)
+
+        def link_to(base: HostRef) -> Link:
+            return Link(base, line, clock=SystemClock(), entropy=self._entropy, pause=time.sleep)
+
+        self._link, self.note = _find(url or environ.get("PAGLETS_AT") or None, home, link_to)
+
+    def __enter__(self) -> HostClient:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._link.close()
+
+    # The host and its mesh.
+
+    @property
+    def host(self) -> HostRef:
+        """The host that this client speaks to."""
+        return self._link.host()
+
+    def identity(self) -> HostIdentity:
+        """Who the host is and what it offers."""
+        return self._link.identity()
+
+    def hosts(self) -> tuple[MemberView, ...]:
+        """The hosts of the mesh as this host sees them, itself first."""
+        return self._link.hosts()
+
+    def slots(self, *, limit: int = 100, host: str | None = None) -> Slots:
+        """The scheduler of this host, or of the member of that name or URL; `limit` bounds its jobs."""
+        at = None if host is None else self._link.member_named(host)
+        return self._ask("GET", f"/v1/slots?limit={limit}", None, Slots, host=at)
+
+    def mesh_slots(self, *, limit: int = 100) -> tuple[tuple[Slots, ...], tuple[PagletsError, ...]]:
+        """The schedulers of all online hosts by name, and an error for each host that did not answer."""
+        online = sorted((view.member for view in self.hosts() if view.online), key=lambda member: member.name)
+        refs = [HostRef(store_id=member.store_id, name=member.name, url=member.url) for member in online]
+
+        def one(host: HostRef) -> Slots | PagletsError:
+            return _attempt(lambda: self._ask("GET", f"/v1/slots?limit={limit}", None, Slots, host=host))
+
+        with ThreadPoolExecutor(max_workers=min(MOST_PARALLEL_ASKS, max(1, len(refs)))) as pool:
+            answers = list(pool.map(one, refs))
+        good = tuple(answer for answer in answers if isinstance(answer, Slots))
+        return good, tuple(answer for answer in answers if isinstance(answer, PagletsError))
+
+    def jobs(self, *, limit: int = 1000) -> tuple[JobView, ...]:
+        """The unfinished jobs on this host, oldest first."""
+        return self.slots(limit=limit).jobs
+
+    def candidates(self, wanted: SlotRequest | HasSlotRequest | Mapping[str, Any]) -> Verdicts:
+        """Which hosts could run this, submitted from this host? Takes a job's state or its request."""
+        request = wanted.slot_request() if isinstance(wanted, HasSlotRequest) else wanted
+        return self._ask("POST", "/v1/slots/candidates", Candidates(request=dict(to_json(request))), Verdicts)
+
+    # Paglets.
+
+    def call(
+        self,
+        target: Target,
+        message: Message | str,
+        timeout_seconds: float | None = None,
+        **args: Any,
+    ) -> Any:
+        """Send and wait for the reply, following the paglet where it moves.
+
+        `target` may be the id or name of a paglet or service on this host. Raises what
+        `PagletProxy.call` raises.
+        """
+        return decode(self.call_tree(target, as_message(message, args), timeout_seconds))
+
+    send = call
+
+    def call_tree(self, target: Target, message: Message, timeout_seconds: float | None = None) -> Any:
+        """As `call`, with the reply as tagged JSON (`codec.wire`): no class of it is needed here."""
+        wire = _to_wire(message)
+        plain = _plain(target)
+        route = paglet_route(_id_of(plain), "call")
+
+        call_id = self._entropy.token()
+        waiting_at: list[str] = []
+
+        def perform(host: HostRef, left: float) -> CallReply:
+            wait = min(MAX_CALL_SECONDS, left)
+            again = host.store_id in waiting_at
+            body = dump_json(Call(message=wire, call_id=call_id, again=again, wait_seconds=wait))
+            reply = self._link.once(host, "POST", route, body, CallReply, wait + GRACE_SECONDS)
+            waiting_at[:] = [host.store_id] if reply.waiting else []
+            return reply
+
+        timeout = self.timeout if timeout_seconds is None else timeout_seconds
+        return self._link.pursue(plain, perform, timeout, lambda reply: not reply.waiting).value
+
+    def post(self, target: Target, message: Message | str, **args: Any) -> None:
+        """Send without waiting: returns when this host has stored it, and delivers it from there."""
+        ref = self.proxy(target).ref
+        wire = _to_wire(as_message(message, args))
+        self._ask("POST", "/v1/outbox", PostMessage(target=ref, message=wire, token=self._entropy.token()), Done)
+
+    def create(self, cls: type[Paglet[Any]], state: Any = None, *, name: str | None = None) -> PagletProxy:
+        """A new paglet on this host, after it is stored. `state` defaults to `cls.State()`."""
+        filled = cls.State() if state is None else state
+        if not isinstance(filled, cls.State):
+            raise TypeError(f"{cls.__qualname__} takes a {cls.State.__qualname__}, got {type(filled).__qualname__}")
+        request = CreatePaglet(
+            agent_id=self._entropy.token(),
+            class_name=class_name(cls),
+            kind=cast(Kind, cls.kind),
+            state=encode_state(filled),
+            name=name,
+            request=cls.creation_request(filled),
+            job_key=getattr(filled, "job_key", ""),
+        )
+        view = self._ask("POST", "/v1/paglets", request, PagletView)
+        return PagletProxy(ProxyRef(agent_id=view.agent_id, host=view.host), self)
+
+    def proxy(self, target: Target) -> PagletProxy:
+        """A proxy of that paglet. An id or name is looked up when the proxy is first used."""
+        if isinstance(target, PagletProxy):
+            target = target.ref
+        if isinstance(target, str):
+            target = ProxyRef(agent_id=target, host=self.host)
+        return PagletProxy(target, self)
+
+    def paglet(self, target: Target) -> PagletView:
+        """Where a paglet is and what it does; any host answers for the mesh. Raises Unknown."""
+        return self._at(target, "GET", None, PagletView)
+
+    def dispatch(self, target: Target, host: str) -> None:
+        """Move a paglet to the host of that name or URL; returns when its host has taken the wish."""
+        self._at(target, "POST", MovePaglet(target=host), Done, "dispatch")
+
+    def dispose(self, target: Target) -> None:
+        """End a paglet."""
+        self._at(target, "DELETE", None, Done)
+
+    # Groups.
+
+    def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Store a group of jobs: `remote.api.SubmitGroup` as JSON gives `GroupView` as JSON.
+
+        The same id and jobs again give the same group; without an id one is made here, so that the
+        request may be repeated when its reply is lost. Raises GroupExists.
+        """
+        group = from_json(SubmitGroup, dict(request))
+        if group.group_id is None:
+            group = replace(group, group_id=new_group_id(self._entropy.token()))
+        stored = self._ask("POST", "/v1/groups", group, GroupView)
+        view: Mapping[str, Any] = to_json(stored)
+        return view
+
+    def groups(self) -> tuple[GroupLine, ...]:
+        """The groups that this host submitted or whose collector it holds."""
+        return self._ask("GET", "/v1/groups", None, Groups).groups
+
+    def group(self, group_id: str) -> GroupView:
+        """One group, whichever host of the mesh knows it. Raises Unknown."""
+        return self._ask("GET", f"/v1/groups/{quoted(group_id)}", None, GroupView)
+
+    def summary(self, group_id: str) -> dict[str, Any]:
+        """The collector's summary of a group (its fields: docs, groups)."""
+        return self.proxy(self.group(group_id).collector).call(Message("summary"))  # type: ignore[no-any-return]
+
+    # How it is done.
+
+    def _ask(self, method: str, route: str, body: Any, kind: type[T], *, host: HostRef | None = None) -> T:
+        return self._link.ask(method, route, body, kind, host=host, timeout=self.timeout)
+
+    def _at(self, target: Target, method: str, body: Any, kind: type[T], *further: str) -> T:
+        """A request about a paglet, at the host where it is."""
+        plain = _plain(target)
+        route = paglet_route(_id_of(plain), *further)
+        return self._link.pursue(plain, self._link.performer(method, route, body, kind), self.timeout)
+
+
+def _find(at: str | None, home: Path, link_to: Callable[[HostRef], Link]) -> tuple[Link, str]:
+    """A link to the host that `at` names (a URL, or a name here or in the mesh), and a note on the choice."""
+    if at and ":" in at:
+        url = at if "://" in at else f"http://{at}"
+        return link_to(HostRef(store_id="", name="", url=url.rstrip("/"))), ""
+    try:
+        here, note = local_host(home, at)
+        return link_to(here.ref), note
+    except Unreachable:
+        if at is None:
+            raise
+    through, _ = local_host(home)
+    return link_to(link_to(through.ref).member_named(at)), ""
+
+
+def _connect(key: str | None, environ: Mapping[str, str]) -> Exchange:
+    mesh_key = client_key(environ) if key is None else parse_key(key, "the key given to HostClient")
+    return Connections(mesh_key, clock=SystemClock(), entropy=SystemEntropy())
+
+
+def _attempt(ask: Callable[[], T]) -> T | PagletsError:
+    try:
+        return ask()
+    except PagletsError as error:
+        return error
+
+
+def _plain(target: Target) -> ProxyRef | str:
+    return target.ref if isinstance(target, PagletProxy) else target
+
+
+def _id_of(target: ProxyRef | str) -> str:
+    return target if isinstance(target, str) else target.agent_id
+
+
+def _to_wire(message: Message) -> WireMessage:
+    return WireMessage(kind=message.kind, args=encode_fields(message.args), sender=message.sender)

@@ -1,0 +1,78 @@
+"""Which waiting request goes next: a bounded number at once to each host, the hosts in turn.
+
+No locks here: callers take turns.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from paglets.remote.exchange import Request
+
+J = TypeVar("J")
+
+MOST_WAITING = 1000
+"""In one lane. A part that sends more than this to a host that does not take it would only fill the memory."""
+
+LANES: Mapping[str, int] = {"control": 4, "bytes": 2, "calls": 16}
+"""How many requests to one host may be under way of each kind: a call may wait a minute for its reply, and
+neither that nor a large file may hold up gossip and posts, by which a host is known to live."""
+
+LaneKey = tuple[str, str]
+
+
+def lane_of(url: str, request: Request) -> LaneKey:
+    """The lane that a request to `url` takes."""
+    path = request.target.partition("?")[0]
+    if path.endswith("/call"):
+        return url, "calls"
+    return url, "bytes" if path.startswith(("/v1/blobs", "/v1/artifacts")) else "control"
+
+
+@dataclass(slots=True)
+class _Lane(Generic[J]):
+    most: int
+    active: int = 0
+    waiting: deque[J] = field(default_factory=deque)
+
+
+class Lanes(Generic[J]):
+    """Each job taken by `next` must be given back by `end`."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[LaneKey, _Lane[J]] = {}
+
+    def is_full(self, key: LaneKey) -> bool:
+        lane = self._lanes.get(key)
+        return lane is not None and len(lane.waiting) >= MOST_WAITING
+
+    def put(self, key: LaneKey, job: J) -> bool:
+        """Add a job; whether it may start at once."""
+        lane = self._lanes.setdefault(key, _Lane(most=LANES[key[1]]))
+        lane.waiting.append(job)
+        return lane.active + len(lane.waiting) <= lane.most
+
+    def next(self) -> tuple[LaneKey, J] | None:
+        """A job that may start; its lane goes to the end of the line, so that the other hosts come first then."""
+        for key, lane in self._lanes.items():
+            if lane.waiting and lane.active < lane.most:
+                lane.active += 1
+                self._lanes[key] = self._lanes.pop(key)
+                return key, lane.waiting.popleft()
+        return None
+
+    def end(self, key: LaneKey) -> None:
+        lane = self._lanes[key]
+        lane.active -= 1
+        if not lane.active and not lane.waiting:
+            del self._lanes[key]
+
+    def take_waiting(self) -> list[J]:
+        """Remove all that have not started."""
+        taken = [job for lane in self._lanes.values() for job in lane.waiting]
+        for lane in self._lanes.values():
+            lane.waiting.clear()
+        return taken

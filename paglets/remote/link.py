@@ -1,0 +1,173 @@
+"""A line to one host and through it to its mesh: one request, a request repeated, a request that follows a paglet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
+
+from paglets.core.clock import Clock, Entropy
+from paglets.core.errors import CallOutcomeUnknown, Moved, PagletsError, PeerReplaced, Unknown, Unreachable
+from paglets.core.record import from_json
+from paglets.core.refs import HostRef, ProxyRef
+from paglets.remote.api import HostIdentity, Hosts, MemberView, PagletView
+from paglets.remote.chase import Chase
+from paglets.remote.exchange import Request, Response, dump_json
+
+T = TypeVar("T")
+Perform = Callable[[HostRef, float], T]
+"""Does a request at that host within so many seconds."""
+
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 2.0
+SHORTEST_TIMEOUT_SECONDS = 0.1
+
+
+class Exchange(Protocol):
+    """What a link needs of `remote.transport.Connections`."""
+
+    def request(
+        self, url: str, expected_store_id: str | None, request: Request, *, timeout_seconds: float
+    ) -> Response: ...
+
+    def close(self) -> None: ...
+
+
+class Link:
+    """Speaks to `base`, and to other hosts only at the addresses that `base` lists for its mesh."""
+
+    def __init__(
+        self, base: HostRef, exchange: Exchange, *, clock: Clock, entropy: Entropy, pause: Callable[[float], None]
+    ) -> None:
+        self.base = base
+        self._exchange = exchange
+        self._clock = clock
+        self._entropy = entropy
+        self._pause = pause
+        self._members: dict[str, HostRef] = {}
+        self._answered = False
+
+    def close(self) -> None:
+        self._exchange.close()
+
+    def host(self) -> HostRef:
+        """`base` with its id, which is asked for where only its address is known."""
+        if not self.base.store_id:
+            self.identity()
+        return self.base
+
+    def identity(self) -> HostIdentity:
+        found = self.ask("GET", "/v1/host", None, HostIdentity)
+        self.base = HostRef(store_id=found.store_id, name=found.name, url=self.base.url)
+        return found
+
+    def hosts(self) -> tuple[MemberView, ...]:
+        views = self.ask("GET", "/v1/mesh/hosts", None, Hosts).hosts
+        self._members = {view.member.store_id: member_ref(view) for view in views}
+        return views
+
+    def member_named(self, name: str) -> HostRef:
+        """The member of that name or URL. Raises Unknown."""
+        views = self.hosts()
+        for view in views:
+            if name in (view.member.name, view.member.url, *view.member.addresses):
+                return member_ref(view)
+        names = ", ".join(view.member.name for view in views)
+        raise Unknown(f"{self.base.name or self.base.url} knows no host {name!r}; it knows {names}")
+
+    def ask(
+        self, method: str, route: str, body: Any, kind: type[T], *, host: HostRef | None = None, timeout: float = 30.0
+    ) -> T:
+        """A request that may be repeated without harm, until an answer comes or the time is over.
+
+        Not repeated where `base` never answered: then nobody is there to wait for.
+        """
+        payload = b"" if body is None else dump_json(body)
+        end = self._clock.monotonic() + timeout
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                left = max(SHORTEST_TIMEOUT_SECONDS, end - self._clock.monotonic())
+                return self.once(host or self.base, method, route, payload, kind, left)
+            except (Unreachable, CallOutcomeUnknown):
+                if not self._answered or self._clock.monotonic() + pause >= end:
+                    raise
+            self._pause(pause)
+            pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
+
+    def once(self, host: HostRef, method: str, route: str, body: bytes, kind: type[T], timeout: float) -> T:
+        """One request, sent once."""
+        request = Request(method=method, target=route, body=body)
+        response = self._exchange.request(host.url, host.store_id or None, request, timeout_seconds=timeout)
+        if host.url == self.base.url:
+            self._answered = True
+        return response.parse(kind)
+
+    def performer(self, method: str, route: str, body: Any, kind: type[T]) -> Perform[T]:
+        """`once` with everything fixed but host and time."""
+        payload = b"" if body is None else dump_json(body)
+        return lambda host, left: self.once(host, method, route, payload, kind, left)
+
+    def pursue(
+        self,
+        target: ProxyRef | str,
+        perform: Perform[T],
+        timeout: float,
+        finished: Callable[[T], bool] = lambda reply: True,
+    ) -> T:
+        """`perform` at the host where the paglet is, until `finished` says so of its reply."""
+        agent_id = target if isinstance(target, str) else target.agent_id
+        end = self._clock.monotonic() + timeout
+        chase = Chase(agent_id, deadline=end, jitter=self._entropy.uniform)
+        host = self.base if isinstance(target, str) else self._member(target.host) or self.base
+        while True:
+            left = chase.left(self._clock.monotonic())
+            try:
+                if finished(reply := perform(host, left)):
+                    return reply
+                chase.answered()
+            except PagletsError as error:
+                if isinstance(error, Unreachable) and host.url == self.base.url and not self._answered:
+                    raise
+                host = self._next_host(host, agent_id, chase, error)
+
+    def _next_host(self, host: HostRef, agent_id: str, chase: Chase, error: PagletsError) -> HostRef:
+        step = chase.after(error, self._clock.monotonic())
+        self._pause(step.pause_seconds)
+        wanted = self._locate(agent_id, host) if step.locate else step.host or host
+        found = self._member(wanted)
+        if found is None:
+            raise Unreachable(
+                f"{agent_id} is on {wanted.name}, which {self.base.name} does not list among the hosts of its mesh"
+            ) from error
+        return found
+
+    def _member(self, wanted: HostRef) -> HostRef | None:
+        """`wanted` at the address that the mesh knows: an address in a message is never contacted."""
+        if wanted.store_id == self.host().store_id:
+            return self.base
+        if wanted.store_id not in self._members:
+            self.hosts()
+        return self._members.get(wanted.store_id)
+
+    def _locate(self, agent_id: str, last: HostRef) -> HostRef:
+        """The host where `base` says the paglet is; `last` where it cannot say for the moment."""
+        try:
+            return self.ask("GET", paglet_route(agent_id), None, PagletView).host
+        except Moved as moved:
+            return from_json(HostRef, moved.details.get("host"), "the host named by `moved`")
+        except (Unreachable, CallOutcomeUnknown, PeerReplaced):
+            return last
+
+
+def member_ref(view: MemberView) -> HostRef:
+    return HostRef(store_id=view.member.store_id, name=view.member.name, url=view.member.url)
+
+
+def quoted(part: str) -> str:
+    """`part` as one step of a route."""
+    return quote(part, safe="")
+
+
+def paglet_route(agent_id: str, *further: str) -> str:
+    return "/".join(("/v1/paglets", quoted(agent_id), *further))

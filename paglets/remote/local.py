@@ -1,0 +1,79 @@
+"""Hosts that run on this machine under the same user, found through the files they keep in `run/`."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from paglets.core.errors import Invalid, Unreachable
+from paglets.core.refs import HostRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningHost:
+    """What `<PAGLETS_HOME>/run/<name>.json` says of a host."""
+
+    name: str
+    url: str
+    store_id: str
+    pid: int
+
+    @property
+    def ref(self) -> HostRef:
+        return HostRef(store_id=self.store_id, name=self.name, url=self.url)
+
+
+def running_hosts(home: Path) -> tuple[RunningHost, ...]:
+    """The hosts whose process lives, by name. Raises Invalid for a file that is not a run file."""
+    found = (_read(path) for path in sorted((home / "run").glob("*.json")))
+    return tuple(sorted((one for one in found if one is not None and _alive(one.pid)), key=lambda one: one.name))
+
+
+def local_host(home: Path, name: str | None = None) -> tuple[RunningHost, str]:
+    """The host of that name, else the first by name; and a note where there was a choice.
+
+    Raises Unreachable where none runs.
+    """
+    running = running_hosts(home)
+    named = [one for one in running if name in (None, one.name)]
+    if not named:
+        raise Unreachable(_nobody(name, running))
+    others = [one.name for one in named[1:]]
+    note = f"speaking to {named[0].name}; also running here: {', '.join(others)} (choose with --at or PAGLETS_AT)"
+    return named[0], note if others else ""
+
+
+def _nobody(name: str | None, running: tuple[RunningHost, ...]) -> str:
+    if name is None or not running:
+        what = "no host is running on this machine" if name is None else f"no host {name!r} is running on this machine"
+        return f"{what}: start one with `paglets host`, or name another with --at URL or PAGLETS_AT"
+    return f"no host {name!r} is running on this machine; running here: {', '.join(one.name for one in running)}"
+
+
+def _read(path: Path) -> RunningHost | None:
+    try:
+        tree = json.loads(path.read_bytes())
+        return RunningHost(
+            name=str(tree["name"]), url=str(tree["url"]), store_id=str(tree["store_id"]), pid=int(tree["pid"])
+        )
+    except FileNotFoundError:
+        return None  # its host ended between the listing and here
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Invalid(f"{path} is not the run file of a host ({error!r}): remove it") from error
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process of that number lives. On Windows asking would end it, so there all are believed."""
+    if os.name != "posix":
+        return True
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,120 @@
+"""A paglet seen from elsewhere: what one can say to it and do with it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from paglets.core.errors import Conflict
+from paglets.core.messages import Message
+from paglets.core.record import from_json, to_json
+from paglets.core.refs import ProxyRef
+from paglets.remote.api import PagletView
+
+
+class Sender(Protocol):
+    """What carries messages: a paglet's `Context`, or a `HostClient`."""
+
+    def call(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> Any: ...
+
+    def post(self, target: ProxyRef, message: Message) -> None: ...
+
+
+@runtime_checkable
+class Manager(Sender, Protocol):
+    """A sender that also moves, ends and shows other paglets: a `HostClient`."""
+
+    def dispatch(self, target: ProxyRef, host: str) -> None: ...
+
+    def dispose(self, target: ProxyRef) -> None: ...
+
+    def paglet(self, target: ProxyRef) -> PagletView: ...
+
+
+class PagletProxy:
+    """Speaks to one paglet, wherever it is. Two proxies of the same paglet are equal.
+
+    A proxy belongs to the sender that made it; what travels in messages and states is its `ref`.
+    """
+
+    __slots__ = ("_sender", "ref")
+
+    def __init__(self, ref: ProxyRef, sender: Sender) -> None:
+        self.ref = ref
+        self._sender = sender
+
+    @property
+    def agent_id(self) -> str:
+        return self.ref.agent_id
+
+    @property
+    def host_name(self) -> str:
+        """Name of the host where the paglet was last known to live."""
+        return self.ref.host.name
+
+    @property
+    def host_url(self) -> str:
+        return self.ref.host.url
+
+    def call(self, message: Message | str, timeout_seconds: float | None = None, **args: Any) -> Any:
+        """Send and wait for the reply: `call("add", left=1, right=2)` or `call(Message(...))`.
+
+        Raises NotHandled, HandlerFailed, Unknown, Unreachable, TimedOut, or CallOutcomeUnknown where the
+        connection broke after the message was sent.
+        """
+        return self._sender.call(self.ref, as_message(message, args), timeout_seconds)
+
+    send = call
+
+    def post(self, message: Message | str, **args: Any) -> None:
+        """Send without waiting: stored until it is delivered, taken once."""
+        self._sender.post(self.ref, as_message(message, args))
+
+    def dispatch_to(self, host: str) -> None:
+        """Ask the paglet's host to move it to the host of that name or URL."""
+        self._manager("moved").dispatch(self.ref, host)
+
+    dispatch = dispatch_to
+
+    def dispose(self) -> None:
+        """End the paglet, after its `on_disposing`."""
+        self._manager("disposed of").dispose(self.ref)
+
+    def info(self) -> PagletView:
+        """Where it is and what it does."""
+        return self._manager("shown").paglet(self.ref)
+
+    def to_wire(self) -> dict[str, Any]:
+        """The ref as a JSON object."""
+        wire: dict[str, Any] = to_json(self.ref)
+        return wire
+
+    @classmethod
+    def from_wire(cls, wire: ProxyRef | dict[str, Any], sender: Sender) -> PagletProxy:
+        """The proxy of what `to_wire` wrote, or of a ref; it speaks through `sender`."""
+        return cls(wire if isinstance(wire, ProxyRef) else from_json(ProxyRef, wire), sender)
+
+    def _manager(self, verb: str) -> Manager:
+        if isinstance(self._sender, Manager):
+            return self._sender
+        raise Conflict(
+            f"{self.agent_id} cannot be {verb} through this proxy: other paglets are managed through a "
+            "HostClient; within a paglet send it a message that makes it do so itself"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PagletProxy) and other.agent_id == self.agent_id
+
+    def __hash__(self) -> int:
+        return hash(self.agent_id)
+
+    def __repr__(self) -> str:
+        return f"<PagletProxy {self.agent_id} at {self.host_name}>"
+
+
+def as_message(message: Message | str, args: dict[str, Any]) -> Message:
+    """The Message of a kind and named arguments. Raises TypeError where a Message comes with arguments."""
+    if isinstance(message, str):
+        return Message(message, args)
+    if args:
+        raise TypeError(f"a Message carries its own args; {', '.join(args)} came beside it")
+    return message

@@ -1,0 +1,45 @@
+"""Amounts of resources in words, for people who ask why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from paglets.slots.model import FIELDS, Resources
+
+_UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+_WORDS = {"cpu_cores": ("core", "cores"), "gpus": ("GPU", "GPUs")}
+_BYTES = {"memory_bytes": "memory", "temp_storage_bytes": "temporary disk"}
+
+
+def bytes_text(count: int) -> str:
+    """`12.5 GiB`: at most one digit after the point, bytes below 1 KiB as they are."""
+    for size, unit in _UNITS:
+        if count >= size:
+            return f"{count / size:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{count} bytes"
+
+
+def amount_text(name: str, amount: int) -> str:
+    """`4 cores`, `2 GiB memory`, `1 GPU`."""
+    if name in _WORDS:
+        one, many = _WORDS[name]
+        return f"{amount} {one if amount == 1 else many}"
+    return f"{bytes_text(amount)} {_BYTES[name]}"
+
+
+def resources_text(resources: Resources, names: Iterable[str] = FIELDS) -> str:
+    """The amounts of those names that are not zero, joined; `nothing` where there is none."""
+    parts = [amount_text(name, getattr(resources, name)) for name in names if getattr(resources, name)]
+    return ", ".join(parts) or "nothing"
+
+
+def short_text(wanted: Resources, there: Resources, names: Iterable[str], word: str) -> str:
+    """`16 cores asked, 8 free` for each of `names`, joined; `word` is `free` or `offered`."""
+    return "; ".join(
+        f"{amount_text(name, getattr(wanted, name))} asked, {_bare(name, getattr(there, name))} {word}"
+        for name in names
+    )
+
+
+def _bare(name: str, amount: int) -> str:
+    return str(amount) if name in _WORDS else bytes_text(amount)

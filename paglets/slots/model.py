@@ -1,0 +1,104 @@
+"""What a job asks of a host, and what a host offers, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from paglets.core.errors import Invalid
+from paglets.core.refs import HostRef
+from paglets.slots.addresses import addresses_of
+
+MAX_TAGS = 64
+MAX_TAG_CHARACTERS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """Amounts of the four resources: asked for, offered, leased or free."""
+
+    cpu_cores: int = 0
+    memory_bytes: int = 0
+    temp_storage_bytes: int = 0
+    gpus: int = 0
+
+    def fits(self, free: Resources) -> bool:
+        """Whether this request finds room in `free`."""
+        return not self.lacking(free)
+
+    def lacking(self, free: Resources) -> tuple[str, ...]:
+        """Names of the resources of which `free` has less than this asks for."""
+        return tuple(name for name in FIELDS if getattr(self, name) > getattr(free, name))
+
+    def __add__(self, other: Resources) -> Resources:
+        return Resources(**{name: getattr(self, name) + getattr(other, name) for name in FIELDS})
+
+    def __sub__(self, other: Resources) -> Resources:
+        """Never below zero: what is over-promised is simply not free."""
+        return Resources(**{name: max(0, getattr(self, name) - getattr(other, name)) for name in FIELDS})
+
+    def smallest(self, other: Resources) -> Resources:
+        """The smaller amount of each."""
+        return Resources(**{name: min(getattr(self, name), getattr(other, name)) for name in FIELDS})
+
+
+FIELDS = ("cpu_cores", "memory_bytes", "temp_storage_bytes", "gpus")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementRules:
+    """On which hosts a job may run, and where it had rather."""
+
+    required_tags: tuple[str, ...] = ()
+    excluded_tags: tuple[str, ...] = ()
+    preferred_tags: tuple[str, ...] = ()
+    excluded_names: tuple[str, ...] = ()
+    excluded_urls: tuple[str, ...] = ()
+    allow_home: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotRequest:
+    """A job's wish. `estimated_runtime_seconds` 0: no estimate. `placement_timeout_seconds` 0: none."""
+
+    resources: Resources
+    rules: PlacementRules = field(default_factory=PlacementRules)
+    estimated_runtime_seconds: float = 0.0
+    placement_timeout_seconds: float = 0.0
+    timeout_seconds: float = 0.0
+    max_attempts: int = 1
+    max_losses: int = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A host of the mesh as placement sees it."""
+
+    host: HostRef
+    addresses: tuple[str, ...] = ()
+    mesh_version: str
+    online: bool
+    reachable: bool = True
+    tags: tuple[str, ...] = ()
+    offered: Resources
+    free: Resources
+    queued_jobs: int = 0
+    running_jobs: int = 0
+
+
+def check_request(request: SlotRequest) -> SlotRequest:
+    """`request` if its amounts make sense, else Invalid naming the field."""
+    amounts = {name: getattr(request.resources, name) for name in FIELDS}
+    amounts |= {
+        name: getattr(request, name)
+        for name in ("estimated_runtime_seconds", "placement_timeout_seconds", "timeout_seconds", "max_losses")
+    }
+    for name, amount in amounts.items():
+        if amount < 0:
+            raise Invalid(f"{name} is {amount}: it cannot be negative")
+    for name, least in (("cpu_cores", request.resources.cpu_cores), ("max_attempts", request.max_attempts)):
+        if least < 1:
+            raise Invalid(f"{name} is {least}: it must be at least 1")
+    for url in request.rules.excluded_urls:
+        if not addresses_of(url):
+            raise Invalid(f"excluded_urls holds {url[:200]!r}, which is not the URL of a host, as http://name:8765 is")
+    return request

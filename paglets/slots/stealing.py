@@ -1,0 +1,54 @@
+"""Which waiting jobs a busy host hands over to one that has room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+from paglets.slots.eligibility import judge
+from paglets.slots.granting import Waiting
+from paglets.slots.model import Candidate, Resources
+from paglets.slots.placing import preferred_matches
+
+STOLEN_REST_SECONDS = 60.0
+"""A job that was stolen stays this long, so that two hosts do not throw it to and fro."""
+
+BETTER_HOST_SECONDS = 5.0
+"""A job waits this long on a host with more of its preferred tags before it may go to one with fewer."""
+
+
+def choose_stolen(
+    waiting: Iterable[Waiting],
+    *,
+    thief: Candidate,
+    victim: Candidate,
+    free: Resources,
+    would_start_next: int,
+    most_jobs: int,
+    mesh_version: str,
+) -> tuple[str, ...]:
+    """Agent ids of the jobs that go to `thief`, oldest first.
+
+    `waiting`: the victim's queue, oldest first, a bounded window of it. `free`: what the thief has promised to
+    nobody else. The first `would_start_next` jobs stay: they start here before they could arrive there.
+    Takes no more from `waiting` once the thief's cores or `most_jobs` are used up.
+    """
+    chosen: list[str] = []
+    left = free
+    for job in islice(waiting, would_start_next, None):
+        if len(chosen) >= most_jobs or left.cpu_cores == 0:
+            break
+        if _may_go(job, thief, victim, mesh_version) and job.request.resources.fits(left):
+            chosen.append(job.agent_id)
+            left = left - job.request.resources
+    return tuple(chosen)
+
+
+def _may_go(job: Waiting, thief: Candidate, victim: Candidate, mesh_version: str) -> bool:
+    if job.stolen and job.here_seconds < STOLEN_REST_SECONDS:
+        return False
+    rules = job.request.rules
+    is_better_here = preferred_matches(rules, victim) > preferred_matches(rules, thief)
+    if is_better_here and job.here_seconds < BETTER_HOST_SECONDS:
+        return False
+    return judge(job.request, thief, home_store_id=job.home_store_id, mesh_version=mesh_version).eligible

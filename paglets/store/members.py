@@ -1,0 +1,71 @@
+"""The mesh as last heard of, and the addresses given by hand. Heartbeats and load are not stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from paglets.codec.text import dumps, loads
+from paglets.core.errors import PagletsError, StoreDamaged
+from paglets.store.db import Tx
+
+JOINED = "mesh_joined"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredMember:
+    """`row` is `remote.api.Member` as JSON; the store does not look into it."""
+
+    store_id: str
+    name: str
+    row: Any
+
+
+def load(tx: Tx) -> tuple[StoredMember, ...]:
+    """Every stored member, by store id. Raises StoreDamaged where a row cannot be read."""
+    rows = tx.all("SELECT store_id, name, row FROM members ORDER BY store_id")
+    try:
+        return tuple(StoredMember(store_id=r["store_id"], name=r["name"], row=loads(r["row"])) for r in rows)
+    except PagletsError as error:
+        raise StoreDamaged(f"the table of members cannot be read: {error}") from error
+
+
+def save(tx: Tx, members: Iterable[StoredMember]) -> None:
+    """Write these rows over what is stored of their stores."""
+    tx.run_many(
+        "INSERT INTO members (store_id, name, row) VALUES (?, ?, ?) "
+        "ON CONFLICT (store_id) DO UPDATE SET name = excluded.name, row = excluded.row",
+        ((m.store_id, m.name, dumps(m.row)) for m in members),
+    )
+
+
+def drop(tx: Tx, store_ids: Iterable[str]) -> None:
+    tx.run_many("DELETE FROM members WHERE store_id = ?", ((store_id,) for store_id in store_ids))
+
+
+def load_peers(tx: Tx) -> tuple[str, ...]:
+    """URLs given by `--peer`, now or at an earlier start."""
+    return tuple(row["url"] for row in tx.all("SELECT url FROM peers ORDER BY url"))
+
+
+def save_peers(tx: Tx, urls: Iterable[str]) -> None:
+    """Remember these too."""
+    tx.run_many("INSERT INTO peers (url) VALUES (?) ON CONFLICT DO NOTHING", ((url,) for url in urls))
+
+
+def drop_peer(tx: Tx, url: str) -> None:
+    tx.run("DELETE FROM peers WHERE url = ?", url)
+
+
+def load_joined(tx: Tx) -> int:
+    """As the how-manyeth host this store came to its mesh; 0: not yet."""
+    return int(tx.value("SELECT value FROM meta WHERE key = ?", JOINED) or 0)
+
+
+def save_joined(tx: Tx, joined: int) -> None:
+    tx.run(
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        JOINED,
+        str(joined),
+    )

@@ -1,0 +1,62 @@
+"""Steps from one schema to the next, recorded one by one; together they lead to `schema.sql`."""
+
+from __future__ import annotations
+
+import pkgutil
+import sqlite3
+from collections.abc import Callable
+
+from paglets.core.errors import StoreDamaged
+
+
+def schema() -> str:
+    """The text of `schema.sql`."""
+    data = pkgutil.get_data("paglets.store", "schema.sql")
+    assert data is not None
+    return data.decode()
+
+
+def _first(connection: sqlite3.Connection) -> None:
+    for statement in _statements(schema()):
+        connection.execute(statement)
+
+
+MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (("first", _first),)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Apply what is missing, all in one transaction. A schema newer than this program is refused."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        done = _applied(connection)
+        if done > len(MIGRATIONS):
+            raise StoreDamaged(
+                f"the database has schema {done}, this program knows {len(MIGRATIONS)}: "
+                "it was written by a newer paglets.pyz; use that one. Nothing was changed"
+            )
+        for number, (name, step) in enumerate(MIGRATIONS[done:], start=done + 1):
+            step(connection)
+            connection.execute("INSERT INTO migrations VALUES (?, ?, unixepoch())", (number, name))
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _applied(connection: sqlite3.Connection) -> int:
+    there = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'migrations'").fetchone()
+    if there is None:
+        return 0
+    return int(connection.execute("SELECT coalesce(max(id), 0) FROM migrations").fetchone()[0])
+
+
+def _statements(text: str) -> list[str]:
+    statements, current = [], ""
+    for line in text.splitlines():
+        if line.strip().startswith("--"):
+            continue
+        current += line + "\n"
+        if sqlite3.complete_statement(current):
+            statements.append(current.strip())
+            current = ""
+    return statements

@@ -1,0 +1,194 @@
+"""Rows of the paglets that are here: in from an envelope, out into an envelope, and their storage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from paglets.codec.envelope import Envelope, JobPart, Post, TakenPosts, WireMessage
+from paglets.codec.text import dumps, loads
+from paglets.core.errors import Unknown
+from paglets.core.record import from_json, to_json
+from paglets.core.refs import HostRef, ProxyRef
+from paglets.store.db import Tx
+
+NUMBERS = ("generation", "attempt", "failed_attempts", "losses")
+
+
+def _optional(value: Any) -> str | None:
+    return None if value is None else dumps(to_json(value))
+
+
+def insert(tx: Tx, envelope: Envelope, now: float) -> None:
+    """All rows of a paglet; its residence row must say `here`."""
+    tx.run(
+        "INSERT INTO paglets (agent_id, class_name, kind, name, state, home, code_paths, hook, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        envelope.agent_id,
+        envelope.class_name,
+        envelope.kind,
+        envelope.name,
+        dumps(envelope.state),
+        dumps(to_json(envelope.home)),
+        dumps(list(envelope.code_paths)),
+        envelope.hook,
+        envelope.created_at,
+    )
+    tx.run_many(
+        "INSERT INTO storage VALUES (?, ?, ?)",
+        ((envelope.agent_id, key, dumps(value)) for key, value in envelope.storage.items()),
+    )
+    tx.run_many(
+        "INSERT INTO inbox (agent_id, sender_store, n, message) VALUES (?, ?, ?, ?)",
+        ((envelope.agent_id, post.sender_store, post.n, dumps(to_json(post.message))) for post in envelope.inbox),
+    )
+    for taken in envelope.taken:
+        tx.run("INSERT INTO taken_marks VALUES (?, ?, ?)", envelope.agent_id, taken.sender_store, taken.settled_below)
+        tx.run_many(
+            "INSERT INTO taken VALUES (?, ?, ?)", ((envelope.agent_id, taken.sender_store, n) for n in taken.ids)
+        )
+    if envelope.job is not None:
+        _insert_job(tx, envelope.agent_id, envelope.job, now)
+    tx.wake("mailbox")
+    tx.touch(envelope.agent_id)
+
+
+def _insert_job(tx: Tx, agent_id: str, job: JobPart, now: float) -> None:
+    tx.run(
+        "INSERT INTO requests (agent_id, group_id, job_key, collector, generation, attempt, status, request,"
+        " cpu_cores, submitted_state, checkpoint, outcome, failed_attempts, losses, queued_at, here_at, stolen,"
+        " reason_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        agent_id,
+        job.group_id,
+        job.job_key,
+        _optional(job.collector),
+        job.generation,
+        job.attempt,
+        job.status,
+        dumps(job.request),
+        int(job.request["resources"]["cpu_cores"]),
+        dumps(job.submitted_state),
+        None if job.checkpoint is None else dumps(job.checkpoint),
+        None if job.outcome is None else dumps(job.outcome),
+        job.failed_attempts,
+        job.losses,
+        now - job.waited_seconds,
+        now,
+        int(job.stolen),
+        now,
+    )
+    tx.wake("placer" if job.status == "PLACING" else "scheduler", "census")
+
+
+def remove(tx: Tx, agent_id: str) -> None:
+    """All rows of a paglet but its residence and what it sent."""
+    tx.run("DELETE FROM taken WHERE agent_id = ?", agent_id)
+    tx.run("DELETE FROM taken_marks WHERE agent_id = ?", agent_id)
+    tx.run("DELETE FROM paglets WHERE agent_id = ?", agent_id)
+    tx.touch(agent_id)
+
+
+def freeze(tx: Tx, agent_id: str, epoch: int, now: float) -> Envelope:
+    """The whole paglet as it is now, for a hand-off under `epoch`."""
+    row = tx.one("SELECT * FROM paglets WHERE agent_id = ?", agent_id)
+    if row is None:
+        raise Unknown(f"paglet {agent_id} is not on this host")
+    return Envelope(
+        agent_id=agent_id,
+        epoch=epoch,
+        class_name=row["class_name"],
+        kind=row["kind"],
+        state=loads(row["state"]),
+        home=from_json(HostRef, loads(row["home"])),
+        created_at=row["created_at"],
+        name=row["name"],
+        hook=row["hook"],
+        code_paths=tuple(loads(row["code_paths"])),
+        storage={r["key"]: loads(r["value"]) for r in tx.all("SELECT * FROM storage WHERE agent_id = ?", agent_id)},
+        inbox=_inbox(tx, agent_id),
+        taken=_taken(tx, agent_id),
+        job=_job_part(tx, agent_id, now),
+    )
+
+
+def _inbox(tx: Tx, agent_id: str) -> tuple[Post, ...]:
+    return tuple(
+        Post(
+            sender_store=row["sender_store"],
+            n=row["n"],
+            agent_id=agent_id,
+            message=from_json(WireMessage, loads(row["message"])),
+        )
+        for row in tx.all("SELECT * FROM inbox WHERE agent_id = ? ORDER BY seq", agent_id)
+    )
+
+
+def _taken(tx: Tx, agent_id: str) -> tuple[TakenPosts, ...]:
+    ids: dict[str, list[int]] = {}
+    for row in tx.all("SELECT sender_store, n FROM taken WHERE agent_id = ? ORDER BY sender_store, n", agent_id):
+        ids.setdefault(row["sender_store"], []).append(row["n"])
+    marks = tx.all("SELECT * FROM taken_marks WHERE agent_id = ? ORDER BY sender_store", agent_id)
+    return tuple(
+        TakenPosts(
+            sender_store=row["sender_store"],
+            settled_below=row["settled_below"],
+            ids=tuple(ids.get(row["sender_store"], ())),
+        )
+        for row in marks
+    )
+
+
+def _job_part(tx: Tx, agent_id: str, now: float) -> JobPart | None:
+    row = tx.one("SELECT * FROM requests WHERE agent_id = ?", agent_id)
+    if row is None:
+        return None
+    return JobPart(
+        group_id=row["group_id"],
+        job_key=row["job_key"],
+        collector=None if row["collector"] is None else from_json(ProxyRef, loads(row["collector"])),
+        generation=row["generation"],
+        attempt=row["attempt"],
+        status=row["status"],
+        request=loads(row["request"]),
+        submitted_state=loads(row["submitted_state"]),
+        checkpoint=None if row["checkpoint"] is None else loads(row["checkpoint"]),
+        failed_attempts=row["failed_attempts"],
+        losses=row["losses"],
+        waited_seconds=max(0.0, now - row["queued_at"]),
+        stolen=bool(row["stolen"]),
+        outcome=None if row["outcome"] is None else loads(row["outcome"]),
+    )
+
+
+# Storage of one paglet.
+
+
+def storage_get(tx: Tx, agent_id: str, key: str) -> tuple[bool, Any]:
+    """Whether the key is there, and its tagged value."""
+    text = tx.value("SELECT value FROM storage WHERE agent_id = ? AND key = ?", agent_id, key)
+    return (False, None) if text is None else (True, loads(text))
+
+
+def storage_set(tx: Tx, agent_id: str, key: str, value: Any) -> None:
+    tx.run("INSERT OR REPLACE INTO storage VALUES (?, ?, ?)", agent_id, key, dumps(value))
+
+
+def storage_delete(tx: Tx, agent_id: str, key: str) -> bool:
+    return tx.run("DELETE FROM storage WHERE agent_id = ? AND key = ?", agent_id, key) == 1
+
+
+def storage_scan(tx: Tx, agent_id: str, prefix: str, after: str, limit: int) -> list[tuple[str, Any]]:
+    """Entries whose key begins with `prefix` and is greater than `after`, in order of key."""
+    rows = tx.all(
+        "SELECT key, value FROM storage WHERE agent_id = ? AND key > ? AND key >= ? AND key < ? ORDER BY key LIMIT ?",
+        agent_id,
+        after,
+        prefix,
+        prefix + "\U0010ffff",
+        limit,
+    )
+    return [(row["key"], loads(row["value"])) for row in rows]
+
+
+def storage_count(tx: Tx, agent_id: str) -> int:
+    return int(tx.value("SELECT count(*) FROM storage WHERE agent_id = ?", agent_id))

@@ -1,0 +1,199 @@
+"""Posts: written to the outbox with the change that causes them, delivered at least once, taken once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paglets.codec.envelope import Post, WireMessage
+from paglets.codec.text import dumps, loads
+from paglets.core.record import from_json, to_json
+from paglets.core.refs import HostRef, ProxyRef
+from paglets.remote.api import PostAnswer, SettledBelow
+from paglets.store import residence
+from paglets.store.db import Tx
+
+MAX_TRIES = 5
+"""A post whose handler raises this often is `dead`: kept and shown, not tried again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A row of the outbox."""
+
+    n: int
+    target: ProxyRef
+    message: WireMessage
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A post in the inbox that its paglet has not handled."""
+
+    seq: int
+    agent_id: str
+    message: WireMessage
+    tries: int
+
+
+def send(
+    tx: Tx,
+    target: ProxyRef,
+    message: WireMessage,
+    now: float,
+    *,
+    group_id: str | None = None,
+    report_of: str | None = None,
+) -> int:
+    """Put a post into the outbox; gives its number."""
+    n = tx.insert(
+        "INSERT INTO outbox (agent_id, host, host_store, message, group_id, report_of, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        target.agent_id,
+        dumps(to_json(target.host)),
+        target.host.store_id,
+        dumps(to_json(message)),
+        group_id,
+        report_of,
+        now,
+    )
+    tx.wake("outbox")
+    return n
+
+
+def destinations(tx: Tx) -> list[HostRef]:
+    """Hosts for which something lies in the outbox."""
+    rows = tx.all("SELECT host_store, max(host) AS host FROM outbox GROUP BY host_store ORDER BY host_store")
+    return [from_json(HostRef, loads(row["host"])) for row in rows]
+
+
+def next_outgoing(tx: Tx, host_store: str, most: int, most_bytes: int) -> list[Outgoing]:
+    """The oldest posts for one host, at least one, as many as fit."""
+    rows = tx.all("SELECT * FROM outbox WHERE host_store = ? ORDER BY n LIMIT ?", host_store, most)
+    chosen: list[Outgoing] = []
+    total = 0
+    for row in rows:
+        size = len(row["message"])
+        total += size
+        if chosen and total > most_bytes:
+            break
+        target = ProxyRef(agent_id=row["agent_id"], host=from_json(HostRef, loads(row["host"])))
+        message = from_json(WireMessage, loads(row["message"]))
+        chosen.append(Outgoing(n=row["n"], target=target, message=message, size_bytes=size))
+    return chosen
+
+
+def settled_below(tx: Tx, agent_ids: tuple[str, ...]) -> tuple[SettledBelow, ...]:
+    """For each paglet the number below which everything sent to it from here is acknowledged."""
+    marks = []
+    for agent_id in agent_ids:
+        oldest = tx.value("SELECT min(n) FROM outbox WHERE agent_id = ?", agent_id)
+        if oldest is not None:
+            marks.append(SettledBelow(agent_id=agent_id, settled_below=oldest))
+    return tuple(marks)
+
+
+def delivered(tx: Tx, n: int) -> str | None:
+    """The post is acknowledged; gives the job copy whose report it was, if any."""
+    report_of = tx.value("SELECT report_of FROM outbox WHERE n = ?", n)
+    tx.run("DELETE FROM outbox WHERE n = ?", n)
+    return None if report_of is None else str(report_of)
+
+
+def redirect(tx: Tx, agent_id: str, host: HostRef) -> None:
+    """What lies in the outbox for this paglet goes to `host` from now on."""
+    tx.run(
+        "UPDATE outbox SET host = ?, host_store = ? WHERE agent_id = ? AND host_store != ?",
+        dumps(to_json(host)),
+        host.store_id,
+        agent_id,
+        host.store_id,
+    )
+    tx.wake("outbox")
+
+
+def receive(tx: Tx, posts: tuple[Post, ...], settled: tuple[SettledBelow, ...]) -> tuple[PostAnswer, ...]:
+    """Take a batch of one sender's posts, each once."""
+    marks = {mark.agent_id: mark.settled_below for mark in settled}
+    answers = [_receive_one(tx, post) for post in posts]
+    for (agent_id, sender), below in _marks_of(posts, marks).items():
+        _forget_settled(tx, agent_id, sender, below)
+    return tuple(answers)
+
+
+def _marks_of(posts: tuple[Post, ...], marks: dict[str, int]) -> dict[tuple[str, str], int]:
+    return {(post.agent_id, post.sender_store): marks[post.agent_id] for post in posts if post.agent_id in marks}
+
+
+def _receive_one(tx: Tx, post: Post) -> PostAnswer:
+    row = residence.find(tx, post.agent_id)
+    if row is None or row.status == "disposed":
+        return PostAnswer(n=post.n, verdict="unknown")
+    if row.status in ("gone", "refused"):
+        return PostAnswer(n=post.n, verdict="moved", host=row.peer, epoch=row.epoch)
+    if row.status == "leaving":
+        return PostAnswer(n=post.n, verdict="moving")
+    if _is_taken(tx, post):
+        return PostAnswer(n=post.n, verdict="duplicate")
+    tx.run("INSERT INTO taken VALUES (?, ?, ?)", post.agent_id, post.sender_store, post.n)
+    tx.run("INSERT OR IGNORE INTO taken_marks VALUES (?, ?, 0)", post.agent_id, post.sender_store)
+    tx.run(
+        "INSERT INTO inbox (agent_id, sender_store, n, message) VALUES (?, ?, ?, ?)",
+        post.agent_id,
+        post.sender_store,
+        post.n,
+        dumps(to_json(post.message)),
+    )
+    tx.wake("mailbox")
+    return PostAnswer(n=post.n, verdict="taken")
+
+
+def _is_taken(tx: Tx, post: Post) -> bool:
+    key = (post.agent_id, post.sender_store)
+    below = tx.value("SELECT settled_below FROM taken_marks WHERE agent_id = ? AND sender_store = ?", *key)
+    if below is not None and post.n < below:
+        return True
+    return tx.value("SELECT 1 FROM taken WHERE agent_id = ? AND sender_store = ? AND n = ?", *key, post.n) is not None
+
+
+def _forget_settled(tx: Tx, agent_id: str, sender: str, below: int) -> None:
+    changed = tx.run(
+        "UPDATE taken_marks SET settled_below = ? WHERE agent_id = ? AND sender_store = ? AND settled_below < ?",
+        below,
+        agent_id,
+        sender,
+        below,
+    )
+    if changed:
+        tx.run("DELETE FROM taken WHERE agent_id = ? AND sender_store = ? AND n < ?", agent_id, sender, below)
+
+
+def waiting(tx: Tx, agent_id: str, most: int) -> list[Waiting]:
+    """The oldest posts that wait for this paglet."""
+    rows = tx.all("SELECT * FROM inbox WHERE agent_id = ? AND status = 'waiting' ORDER BY seq LIMIT ?", agent_id, most)
+    return [
+        Waiting(
+            seq=row["seq"],
+            agent_id=agent_id,
+            message=from_json(WireMessage, loads(row["message"])),
+            tries=row["tries"],
+        )
+        for row in rows
+    ]
+
+
+def handled(tx: Tx, seq: int) -> bool:
+    """The handler's changes are in this transaction: the post is done. False where it was already."""
+    return tx.run("DELETE FROM inbox WHERE seq = ?", seq) == 1
+
+
+def raised(tx: Tx, seq: int, error: str) -> bool:
+    """The handler raised; True when the post is dead now."""
+    tx.run(
+        "UPDATE inbox SET tries = tries + 1, error = ?,"
+        " status = CASE WHEN tries + 1 >= ? THEN 'dead' ELSE 'waiting' END WHERE seq = ?",
+        error[:2000],
+        MAX_TRIES,
+        seq,
+    )
+    return bool(tx.value("SELECT status = 'dead' FROM inbox WHERE seq = ?", seq))

@@ -1,0 +1,346 @@
+"""The queue of one host: its compute jobs, their statuses, outcomes and leases.
+
+Every change names the status, and the attempt where there is one, that it starts from; a change that
+finds another gives False and does nothing. Which status may follow which: `paglets.slots.states`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from paglets.codec.text import dumps, loads
+from paglets.core.record import from_json, to_json
+from paglets.core.refs import HostRef, ProxyRef
+from paglets.remote.api import JobView, Lease, Usage
+from paglets.slots.model import Resources, SlotRequest
+from paglets.store.db import Tx
+
+FINAL = ("COMPLETED", "FAILED_FINAL", "CANCELLED")
+UNFINISHED = ("PLACING", "WAITING_FOR_SLOT", "RUNNING")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedJob:
+    """A job that waits, with what a decision about it needs."""
+
+    agent_id: str
+    group_id: str | None
+    job_key: str
+    generation: int
+    attempt: int
+    request: SlotRequest
+    queued_at: float
+    here_at: float
+    stolen: bool
+    home_store: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRow:
+    """The state of a job's copy, without its user values."""
+
+    agent_id: str
+    group_id: str | None
+    job_key: str
+    collector: ProxyRef | None
+    generation: int
+    attempt: int
+    status: str
+    request: SlotRequest
+    outcome: dict[str, Any] | None
+    failed_attempts: int
+    losses: int
+    unwanted: str | None
+    reason: str
+
+
+def _queued(row: sqlite3.Row) -> QueuedJob:
+    return QueuedJob(
+        agent_id=row["agent_id"],
+        group_id=row["group_id"],
+        job_key=row["job_key"],
+        generation=row["generation"],
+        attempt=row["attempt"],
+        request=from_json(SlotRequest, loads(row["request"])),
+        queued_at=row["queued_at"],
+        here_at=row["here_at"],
+        stolen=bool(row["stolen"]),
+        home_store=loads(row["home"])["store_id"],
+    )
+
+
+_QUEUED = (
+    "SELECT r.agent_id, group_id, job_key, generation, attempt, request, queued_at, here_at, stolen, p.home"
+    " FROM requests r JOIN paglets p USING (agent_id)"
+)
+
+
+def to_place(tx: Tx, most: int) -> list[QueuedJob]:
+    """Jobs that look for a host, oldest first; those whose collector is still on its way are left out."""
+    rows = tx.all(
+        f"{_QUEUED} WHERE status = 'PLACING' AND p.intent IS NULL AND p.hook IS NULL"
+        " AND NOT EXISTS (SELECT 1 FROM groups g JOIN handoffs h ON h.agent_id = g.collector_id"
+        "  WHERE g.group_id = r.group_id)"
+        " AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.agent_id = r.agent_id)"
+        " ORDER BY queued_at, r.agent_id LIMIT ?",
+        most,
+    )
+    return [_queued(row) for row in rows]
+
+
+def waiting(tx: Tx, most: int) -> list[QueuedJob]:
+    """Jobs that wait for a slot here and could start now, oldest first."""
+    rows = tx.all(
+        f"{_QUEUED} WHERE status = 'WAITING_FOR_SLOT' AND p.intent IS NULL AND p.hook IS NULL AND r.unwanted IS NULL"
+        " AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.agent_id = r.agent_id)"
+        " ORDER BY queued_at, r.agent_id LIMIT ?",
+        most,
+    )
+    return [_queued(row) for row in rows]
+
+
+def count(tx: Tx, *statuses: str) -> int:
+    marks = ",".join("?" * len(statuses))
+    return int(tx.value(f"SELECT count(*) FROM requests WHERE status IN ({marks})", *statuses))
+
+
+def job(tx: Tx, agent_id: str) -> JobRow | None:
+    row = tx.one("SELECT * FROM requests WHERE agent_id = ?", agent_id)
+    if row is None:
+        return None
+    return JobRow(
+        agent_id=agent_id,
+        group_id=row["group_id"],
+        job_key=row["job_key"],
+        collector=None if row["collector"] is None else from_json(ProxyRef, loads(row["collector"])),
+        generation=row["generation"],
+        attempt=row["attempt"],
+        status=row["status"],
+        request=from_json(SlotRequest, loads(row["request"])),
+        outcome=None if row["outcome"] is None else loads(row["outcome"]),
+        failed_attempts=row["failed_attempts"],
+        losses=row["losses"],
+        unwanted=row["unwanted"],
+        reason=row["reason"],
+    )
+
+
+def move(tx: Tx, agent_id: str, old: str, new: str, attempt: int | None = None) -> bool:
+    """`old` -> `new`, if the job is in `old` (and in that attempt); False where it is not."""
+    changed = tx.run(
+        "UPDATE requests SET status = ?, reason = '', reason_text = '', never = 0"
+        " WHERE agent_id = ? AND status = ? AND (? IS NULL OR attempt = ?)",
+        new,
+        agent_id,
+        old,
+        attempt,
+        attempt,
+    )
+    if changed:
+        tx.touch(agent_id)
+        tx.wake("census", "scheduler")
+    return changed == 1
+
+
+def say_why(tx: Tx, agent_id: str, reason: str, text: str, never: bool, now: float) -> None:
+    """Note why the job does not run; `reason_at` is kept while the reason stays the same."""
+    changed = tx.run(
+        "UPDATE requests SET reason_at = CASE WHEN reason = ? THEN reason_at ELSE ? END,"
+        " reason = ?, reason_text = ?, never = ?"
+        " WHERE agent_id = ? AND (reason != ? OR reason_text != ? OR never != ?)",
+        reason,
+        now,
+        reason,
+        text,
+        int(never),
+        agent_id,
+        reason,
+        text,
+        int(never),
+    )
+    if changed:
+        tx.touch(agent_id)
+        tx.wake("census")
+
+
+def grant(
+    tx: Tx, queued: QueuedJob, cores: Sequence[int], gpus: Sequence[int], token: str, epoch: int, now: float
+) -> bool:
+    """WAITING_FOR_SLOT -> RUNNING with a lease and a run, if nothing changed since it was read."""
+    changed = tx.run(
+        "UPDATE requests SET status = 'RUNNING', attempt = attempt + 1, outcome = NULL, reason = '', reason_text = '',"
+        " never = 0 WHERE agent_id = ? AND status = 'WAITING_FOR_SLOT' AND attempt = ? AND unwanted IS NULL",
+        queued.agent_id,
+        queued.attempt,
+    )
+    if not changed:
+        return False
+    resources = queued.request.resources
+    tx.run(
+        "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?)",
+        queued.agent_id,
+        queued.generation,
+        queued.attempt + 1,
+        resources.memory_bytes,
+        resources.temp_storage_bytes,
+        now,
+    )
+    units = [("core", unit) for unit in cores] + [("gpu", unit) for unit in gpus]
+    tx.run_many("INSERT INTO lease_units VALUES (?, ?, ?)", ((kind, unit, queued.agent_id) for kind, unit in units))
+    start_run(tx, queued.agent_id, token, "attempt", epoch, queued.generation, queued.attempt + 1, now)
+    tx.touch(queued.agent_id)
+    tx.wake("census")
+    return True
+
+
+def start_run(
+    tx: Tx, agent_id: str, token: str, entry: str, epoch: int, generation: int, attempt: int, now: float
+) -> None:
+    """A process is about to be launched for this paglet; there is at most one."""
+    tx.run(
+        "INSERT INTO runs (agent_id, token, entry, epoch, generation, attempt, started_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        agent_id,
+        token,
+        entry,
+        epoch,
+        generation,
+        attempt,
+        now,
+    )
+
+
+def release(tx: Tx, agent_id: str) -> None:
+    """The process tree of the attempt has ended: its lease ends."""
+    tx.run("DELETE FROM leases WHERE agent_id = ?", agent_id)
+    tx.wake("scheduler")
+
+
+def leased(tx: Tx) -> Resources:
+    """The sum of all leases."""
+    row = tx.one("SELECT total(memory_bytes) AS memory, total(temp_storage_bytes) AS disk FROM leases")
+    assert row is not None
+    return Resources(
+        cpu_cores=int(tx.value("SELECT count(*) FROM lease_units WHERE kind = 'core'")),
+        memory_bytes=int(row["memory"]),
+        temp_storage_bytes=int(row["disk"]),
+        gpus=int(tx.value("SELECT count(*) FROM lease_units WHERE kind = 'gpu'")),
+    )
+
+
+def leased_units(tx: Tx, kind: str) -> frozenset[int]:
+    return frozenset(row[0] for row in tx.all("SELECT unit FROM lease_units WHERE kind = ? ORDER BY unit", kind))
+
+
+def set_outcome(tx: Tx, agent_id: str, attempt: int, outcome: dict[str, Any]) -> bool:
+    """Commit the outcome of this attempt; False where it has one or another attempt runs."""
+    changed = tx.run(
+        "UPDATE requests SET outcome = ? WHERE agent_id = ? AND status = 'RUNNING' AND attempt = ? AND outcome IS NULL",
+        dumps(outcome),
+        agent_id,
+        attempt,
+    )
+    return changed == 1
+
+
+# Views.
+
+
+def view(tx: Tx, row: sqlite3.Row, now: float) -> JobView:
+    """One job for people; `row` is of `requests`."""
+    agent_id = row["agent_id"]
+    run = tx.one("SELECT * FROM runs WHERE agent_id = ?", agent_id)
+    running = now - run["started_at"] if run is not None and row["status"] == "RUNNING" else 0.0
+    return JobView(
+        agent_id=agent_id,
+        group_id=row["group_id"],
+        job_key=row["job_key"],
+        generation=row["generation"],
+        attempt=row["attempt"],
+        status=row["status"],
+        residence="here",
+        reason=row["reason"],
+        reason_text=row["reason_text"],
+        never=bool(row["never"]),
+        waited_seconds=max(0.0, now - row["queued_at"]),
+        running_seconds=max(0.0, running),
+        request=loads(row["request"]),
+        lease=_lease(tx, agent_id),
+        pid=None if run is None else run["pid"],
+        usage=None if run is None or run["usage"] is None else from_json(Usage, loads(run["usage"])),
+    )
+
+
+def _lease(tx: Tx, agent_id: str) -> Lease | None:
+    row = tx.one("SELECT * FROM leases WHERE agent_id = ?", agent_id)
+    if row is None:
+        return None
+    units = tx.all("SELECT kind, unit FROM lease_units WHERE agent_id = ? ORDER BY kind, unit", agent_id)
+    return Lease(
+        agent_id=agent_id,
+        attempt=row["attempt"],
+        generation=row["generation"],
+        cpu_cores=tuple(unit["unit"] for unit in units if unit["kind"] == "core"),
+        gpu_ids=tuple(unit["unit"] for unit in units if unit["kind"] == "gpu"),
+        memory_bytes=row["memory_bytes"],
+        temp_storage_bytes=row["temp_storage_bytes"],
+        granted_at=row["granted_at"],
+    )
+
+
+def views(tx: Tx, now: float, most: int) -> tuple[JobView, ...]:
+    """Jobs that are not finished, running ones first, then by age."""
+    rows = tx.all(
+        "SELECT * FROM requests WHERE status IN ('RUNNING', 'WAITING_FOR_SLOT', 'PLACING')"
+        " ORDER BY CASE status WHEN 'RUNNING' THEN 0 WHEN 'WAITING_FOR_SLOT' THEN 1 ELSE 2 END, queued_at, agent_id"
+        " LIMIT ?",
+        most,
+    )
+    return tuple(view(tx, row, now) for row in rows)
+
+
+def leaving_views(tx: Tx, now: float, most: int) -> tuple[JobView, ...]:
+    """Jobs under way to another host."""
+    rows = tx.all(
+        "SELECT agent_id, target, envelope, began_at, problem FROM handoffs WHERE kind = 'job'"
+        " ORDER BY began_at, agent_id LIMIT ?",
+        most,
+    )
+    return tuple(_leaving_view(row, now) for row in rows)
+
+
+def _leaving_view(row: sqlite3.Row, now: float) -> JobView:
+    part = loads(row["envelope"])["job"]
+    target = from_json(HostRef, loads(row["target"]))
+    return JobView(
+        agent_id=row["agent_id"],
+        group_id=part["group_id"],
+        job_key=part["job_key"],
+        generation=part["generation"],
+        attempt=part["attempt"],
+        status=part["status"],
+        residence="leaving",
+        reason="moving",
+        reason_text=f"on its way to {target.name}" + (f": {row['problem']}" if row["problem"] else ""),
+        never=False,
+        waited_seconds=part["waited_seconds"] + max(0.0, now - row["began_at"]),
+        running_seconds=0.0,
+        request=part["request"],
+        target=target,
+    )
+
+
+def remember(tx: Tx, row: JobRow, record: dict[str, Any], now: float, keep: int = 10_000) -> None:
+    """Note an ended attempt in the history, which keeps the newest `keep`."""
+    new = tx.insert(
+        "INSERT INTO history (agent_id, group_id, job_key, record, ended_at) VALUES (?, ?, ?, ?, ?)",
+        row.agent_id,
+        row.group_id,
+        row.job_key,
+        dumps(to_json(record)),
+        now,
+    )
+    tx.run("DELETE FROM history WHERE id <= ?", new - keep)

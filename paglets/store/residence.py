@@ -1,0 +1,222 @@
+"""Which paglets are here, on their way, gone, refused or ended: one row for each, moved by epoch.
+
+A hand-off is decided by these rows alone. The source is `leaving` at epoch e and sends the envelope
+under e + 1; the target answers the same for the same epoch, for ever.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from paglets.codec.envelope import Envelope
+from paglets.codec.text import dumps, loads
+from paglets.core.errors import Conflict, Unknown
+from paglets.core.record import from_json, to_json
+from paglets.core.refs import HostRef
+from paglets.remote.api import ResidenceRow, TransferAnswer
+from paglets.store import paglets
+from paglets.store.db import Tx
+
+Refuse = Callable[[Tx, Envelope], str | None]
+"""Why this host does not take an envelope, or None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handoff:
+    """An envelope under way, as it is sent."""
+
+    agent_id: str
+    epoch: int
+    target: HostRef
+    envelope: Envelope
+
+
+def find(tx: Tx, agent_id: str) -> ResidenceRow | None:
+    row = tx.one("SELECT * FROM residence WHERE agent_id = ?", agent_id)
+    return None if row is None else _residence(row)
+
+
+def _residence(row: sqlite3.Row) -> ResidenceRow:
+    peer = row["peer"]
+    return ResidenceRow(
+        agent_id=row["agent_id"],
+        epoch=row["epoch"],
+        status=row["status"],
+        peer=None if peer is None else from_json(HostRef, loads(peer)),
+    )
+
+
+def must_be_here(tx: Tx, agent_id: str) -> ResidenceRow:
+    """The row of a paglet that is here. Raises Unknown where it is not."""
+    row = find(tx, agent_id)
+    if row is None or row.status != "here":
+        raise Unknown(f"paglet {agent_id} is not on this host")
+    return row
+
+
+def create(tx: Tx, envelope: Envelope, now: float) -> bool:
+    """A new paglet, here; False where its id is known already (the same request once more)."""
+    if find(tx, envelope.agent_id) is not None:
+        return False
+    _set(tx, envelope.agent_id, envelope.epoch, "here", None, now)
+    paglets.insert(tx, envelope, now)
+    return True
+
+
+def take(tx: Tx, envelope: Envelope, source: HostRef, now: float, refuse: Refuse) -> TransferAnswer:
+    """Take, refuse or recognise an envelope of another host."""
+    known = find(tx, envelope.agent_id)
+    if known is not None and known.epoch >= envelope.epoch:
+        return _answer_again(known, envelope)
+    reason = refuse(tx, envelope)
+    _forget_older(tx, envelope.agent_id)
+    if reason is not None:
+        _set(tx, envelope.agent_id, envelope.epoch, "refused", source, now, reason)
+        return TransferAnswer(agent_id=envelope.agent_id, epoch=envelope.epoch, verdict="refused", reason=reason)
+    _set(tx, envelope.agent_id, envelope.epoch, "here", source, now)
+    paglets.insert(tx, envelope, now)
+    return TransferAnswer(agent_id=envelope.agent_id, epoch=envelope.epoch, verdict="taken")
+
+
+def _answer_again(known: ResidenceRow, envelope: Envelope) -> TransferAnswer:
+    verdict = "settled"
+    if known.epoch == envelope.epoch:
+        verdict = "refused" if known.status == "refused" else "taken"
+    return TransferAnswer(
+        agent_id=envelope.agent_id,
+        epoch=envelope.epoch,
+        verdict=verdict,  # type: ignore[arg-type]
+        reason="refused before" if verdict == "refused" else "",
+    )
+
+
+def _forget_older(tx: Tx, agent_id: str) -> None:
+    """An envelope of a higher epoch proves that what is here of a lower one, even `leaving`, is settled."""
+    paglets.remove(tx, agent_id)
+    tx.run("DELETE FROM handoffs WHERE agent_id = ?", agent_id)
+
+
+def leave(tx: Tx, agent_id: str, target: HostRef, now: float) -> None:
+    """Freeze the paglet into an envelope for `target`. Raises Conflict while its code runs or it holds a lease."""
+    row = must_be_here(tx, agent_id)
+    if tx.value("SELECT 1 FROM runs WHERE agent_id = ?", agent_id) is not None:
+        raise Conflict(f"paglet {agent_id} is at work; it can move when that has ended")
+    if tx.value("SELECT 1 FROM leases WHERE agent_id = ?", agent_id) is not None:
+        raise Conflict(f"paglet {agent_id} holds a slot; it can move when that has ended")
+    envelope = paglets.freeze(tx, agent_id, row.epoch + 1, now)
+    job = envelope.job
+    tx.run(
+        "INSERT INTO handoffs (agent_id, epoch, target_store, target, envelope, kind, group_id, job_key, began_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        agent_id,
+        row.epoch,
+        target.store_id,
+        dumps(to_json(target)),
+        dumps(to_json(envelope)),
+        envelope.kind,
+        job.group_id if job else None,
+        job.job_key if job else "",
+        now,
+    )
+    paglets.remove(tx, agent_id)
+    _set(tx, agent_id, row.epoch, "leaving", target, now)
+    tx.wake("handoff")
+    tx.touch(agent_id)
+
+
+def acknowledged(tx: Tx, agent_id: str, epoch: int, now: float) -> Handoff | None:
+    """The target has the envelope of `epoch`: the row becomes `gone`. None where that is settled already."""
+    handoff = _handoff(tx, agent_id, epoch - 1)
+    if handoff is None:
+        return None
+    tx.run("DELETE FROM handoffs WHERE agent_id = ?", agent_id)
+    _set(tx, agent_id, epoch, "gone", handoff.target, now)
+    tx.touch(agent_id)
+    return handoff
+
+
+def put_back(tx: Tx, agent_id: str, epoch: int, now: float) -> Handoff | None:
+    """The target will never take `epoch`: the paglet is here again, under that epoch."""
+    handoff = _handoff(tx, agent_id, epoch - 1)
+    if handoff is None:
+        return None
+    tx.run("DELETE FROM handoffs WHERE agent_id = ?", agent_id)
+    _set(tx, agent_id, epoch, "here", None, now)
+    paglets.insert(tx, handoff.envelope, now)
+    tx.touch(agent_id)
+    return handoff
+
+
+def settle(tx: Tx, agent_id: str, epoch: int, source: HostRef, now: float) -> TransferAnswer:
+    """Was `epoch` taken? If not, it never will be: a refusal is stored before it is said."""
+    known = find(tx, agent_id)
+    if known is not None and known.epoch >= epoch:
+        taken = known.epoch > epoch or known.status != "refused"
+        return TransferAnswer(agent_id=agent_id, epoch=epoch, verdict="taken" if taken else "refused")
+    _forget_older(tx, agent_id)
+    _set(tx, agent_id, epoch, "refused", source, now, "taken back by its source")
+    return TransferAnswer(agent_id=agent_id, epoch=epoch, verdict="refused")
+
+
+def dispose(tx: Tx, agent_id: str, now: float) -> None:
+    """End a paglet that is here: its rows go, the residence row stays as `disposed`."""
+    row = must_be_here(tx, agent_id)
+    paglets.remove(tx, agent_id)
+    _set(tx, agent_id, row.epoch, "disposed", None, now)
+    tx.touch(agent_id)
+
+
+def next_handoffs(tx: Tx, target_store: str, most: int, most_bytes: int) -> list[Handoff]:
+    """The oldest envelopes for one target, at least one, as many as fit."""
+    rows = tx.all(
+        "SELECT agent_id, epoch, target, envelope, length(envelope) AS size FROM handoffs"
+        " WHERE target_store = ? ORDER BY began_at, agent_id LIMIT ?",
+        target_store,
+        most,
+    )
+    chosen: list[Handoff] = []
+    total = 0
+    for row in rows:
+        total += row["size"]
+        if chosen and total > most_bytes:
+            break
+        chosen.append(_read_handoff(row))
+    return chosen
+
+
+def targets(tx: Tx) -> list[HostRef]:
+    """Hosts to which something is under way."""
+    rows = tx.all(
+        "SELECT target_store, min(target) AS target FROM handoffs GROUP BY target_store ORDER BY target_store"
+    )
+    return [from_json(HostRef, loads(row["target"])) for row in rows]
+
+
+def _handoff(tx: Tx, agent_id: str, epoch: int) -> Handoff | None:
+    row = tx.one("SELECT * FROM handoffs WHERE agent_id = ? AND epoch = ?", agent_id, epoch)
+    return None if row is None else _read_handoff(row)
+
+
+def _read_handoff(row: sqlite3.Row) -> Handoff:
+    return Handoff(
+        agent_id=row["agent_id"],
+        epoch=row["epoch"],
+        target=from_json(HostRef, loads(row["target"])),
+        envelope=from_json(Envelope, loads(row["envelope"])),
+    )
+
+
+def _set(tx: Tx, agent_id: str, epoch: int, status: str, peer: HostRef | None, now: float, reason: str = "") -> None:
+    tx.run(
+        "INSERT INTO residence (agent_id, epoch, status, peer, reason, since_at) VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (agent_id) DO UPDATE SET epoch = excluded.epoch, status = excluded.status,"
+        " peer = excluded.peer, reason = excluded.reason, since_at = excluded.since_at, settled = 0",
+        agent_id,
+        epoch,
+        status,
+        None if peer is None else dumps(to_json(peer)),
+        reason,
+        now,
+    )

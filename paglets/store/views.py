@@ -1,0 +1,55 @@
+"""Paglets as people and other hosts see them."""
+
+from __future__ import annotations
+
+from paglets.codec.text import loads
+from paglets.core.record import from_json
+from paglets.core.refs import HostRef
+from paglets.remote.api import JobView, PagletView
+from paglets.store import queue, residence
+from paglets.store.db import Tx
+
+
+def page_of_ids(tx: Tx, after: str, limit: int) -> tuple[str, ...]:
+    """Ids of the paglets here, in order, beyond `after`."""
+    rows = tx.all("SELECT agent_id FROM paglets WHERE agent_id > ? ORDER BY agent_id LIMIT ?", after, limit)
+    return tuple(row["agent_id"] for row in rows)
+
+
+def paglet_view(tx: Tx, agent_id: str, own: HostRef, now: float) -> PagletView:
+    """A paglet that is here."""
+    here = residence.must_be_here(tx, agent_id)
+    row = tx.one("SELECT * FROM paglets WHERE agent_id = ?", agent_id)
+    assert row is not None
+    waiting = tx.value("SELECT count(*) FROM inbox WHERE agent_id = ? AND status = 'waiting'", agent_id)
+    dead = tx.value("SELECT count(*) FROM inbox WHERE agent_id = ? AND status = 'dead'", agent_id)
+    return PagletView(
+        agent_id=agent_id,
+        class_name=row["class_name"],
+        kind=row["kind"],
+        residence=here.status,
+        epoch=here.epoch,
+        host=own,
+        name=row["name"],
+        hook=row["hook"],
+        reason=_reason(row["intent"], row["hook_error"], own),
+        inbox=waiting,
+        dead_posts=dead,
+        state=loads(row["state"]),
+        job=job_view(tx, agent_id, now),
+    )
+
+
+def job_view(tx: Tx, agent_id: str, now: float) -> JobView | None:
+    row = tx.one("SELECT * FROM requests WHERE agent_id = ?", agent_id)
+    return None if row is None else queue.view(tx, row, now)
+
+
+def _reason(intent: str | None, hook_error: str | None, own: HostRef) -> str:
+    if intent is not None:
+        tree = loads(intent)
+        if "move" in tree:
+            target = from_json(HostRef, tree["move"])
+            return f"waiting_for_host: it moves to {target.name} when that is online and its code here has ended"
+        return "it ends when its code has ended"
+    return "" if hook_error is None else f"its last hook failed: {hook_error}"

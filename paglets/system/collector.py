@@ -1,0 +1,331 @@
+"""The collector: keeps a group's expected jobs, results and failures, and may go home when all have ended.
+
+Its handlers do nothing but state, storage, posts and replies, so that a host can run them inside its
+store's transaction. There, message arguments, stored values and replies are tagged JSON; in a process of its
+own (a subclass of a user) they are decoded. Nothing here looks into a user's value, so both are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Any, ClassVar
+
+from paglets.core.agent import Paglet, PagletState
+from paglets.core.errors import Invalid, TimedOut
+from paglets.core.messages import Message
+from paglets.core.record import to_json
+from paglets.core.refs import HostRef
+from paglets.groups.records import ExpectedJob, Report, Sighting, failure_report, result_report
+from paglets.groups.status import GROUP_TRANSITIONS
+from paglets.groups.summary import Facts, Lists, Place, page, pending_entry, summarise
+from paglets.system.collector_ledger import Ledger, ResultCollectorState
+from paglets.system.collector_messages import (
+    Begin,
+    Cancel,
+    CensusOf,
+    Drain,
+    Ended,
+    NewKey,
+    NextGeneration,
+    Nothing,
+    Register,
+    Results,
+    new_keys,
+    parse,
+)
+from paglets.system.collector_rows import CollectorRows
+
+__all__ = ["KINDS", "READ_ONLY_KINDS", "ResultCollectorPaglet", "ResultCollectorState"]
+
+KINDS = (
+    "begin",
+    "summary",
+    "drain",
+    "results",
+    "ended",
+    "register_jobs",
+    "job_result",
+    "job_failure",
+    "return_home",
+    "cancel",
+    "next_generation",
+    "census",
+)
+"""The messages of a collector: each is handled by the method of that name."""
+
+READ_ONLY_KINDS = frozenset({"summary", "results"})
+"""Kinds that change nothing: a host may answer them outside its writer's transaction."""
+
+
+class ResultCollectorPaglet(Paglet[ResultCollectorState]):
+    """See the module. A subclass extends `handle_message` and the hooks, and calls these."""
+
+    State: ClassVar[type[PagletState]] = ResultCollectorState
+
+    def handle_message(self, message: Message) -> Any:
+        if message.kind not in KINDS:
+            return self.not_handled(message)
+        handler: Callable[[Message], Any] = getattr(self, message.kind)
+        return handler(message)
+
+    # Hooks.
+
+    def on_creation(self) -> None:
+        """A collector made by hand, without `begin`: its home is here."""
+        if not self.state.home_store_id:
+            self._adopt_home(self.context.ref.host)
+            self.state.group_id = self.state.group_id or self.agent_id
+            self.state.created_at = self.context.wall_time()
+
+    def on_dispatching(self) -> None:
+        if GROUP_TRANSITIONS.allows(self.state.status, "departing"):
+            self._move("departing")
+
+    def on_arrival(self) -> None:
+        if self._is_home():
+            if GROUP_TRANSITIONS.allows(self.state.status, "arrived_home"):
+                self._move("arrived_home")
+        elif GROUP_TRANSITIONS.allows(self.state.status, "turned_back"):
+            self._move("turned_back")
+            self._go_home()
+
+    # The beginning, and what comes in.
+
+    def begin(self, message: Message) -> dict[str, Any]:
+        """Take up the group: keys, creation failures, home. A repeat changes nothing."""
+        begin = parse(Begin, message.kind, message.args)
+        if self.state.home_store_id:
+            if self.state.group_id != begin.group_id:
+                raise Invalid(f"this collector is that of the group {self.state.group_id}, not of {begin.group_id}")
+            return self._counts()
+        self._adopt_home(begin.home)
+        self.state.group_id = begin.group_id
+        self.state.created_at = begin.created_at
+        self.state.return_home_when_complete = begin.return_home_when_complete
+        self.state.submitter_id = begin.submitter_id
+        ledger = self._ledger()
+        ledger.register(new_keys(begin.jobs, message.kind))
+        for failure in begin.failures:
+            ledger.register([NewKey(job_key=failure.job_key, generation=1, metadata={})])
+            ledger.take(replace(failure, host_name=failure.host_name or begin.home.name), begin.created_at)
+        self._settle()
+        return self._counts()
+
+    def register_jobs(self, message: Message) -> dict[str, Any]:
+        """Add keys, or update what is known beside them; reports that came too early are taken now."""
+        keys = new_keys(parse(Register, message.kind, message.args).jobs, message.kind)
+        ledger = self._ledger()
+        new = ledger.register(keys)
+        if new:
+            self._wake_up()
+            ledger.take_unexpected(new)
+            self._settle()
+        return self._counts() | {"registered": len(new), "known": len(keys) - len(new)}
+
+    def job_result(self, message: Message) -> dict[str, Any]:
+        return self._report(message, result_report(message.args))
+
+    def job_failure(self, message: Message) -> dict[str, Any]:
+        return self._report(message, failure_report(message.args))
+
+    def cancel(self, message: Message) -> dict[str, Any]:
+        """End keys as `cancelled`, in one transaction. A record that is there already wins.
+
+        The reply says of each key what it is now (`cancelled`, `already_completed`, `already_failed`,
+        `already_cancelled`, `unknown`), and where copies were last seen that must be ended.
+        """
+        cancel = parse(Cancel, message.kind, message.args)
+        ledger = self._ledger()
+        keys: dict[str, str] = {}
+        copies: list[dict[str, Any]] = []
+        for key, job in self._asked(cancel.job_keys):
+            keys[key] = ledger.cancel(key, job, cancel.reason)
+            if keys[key] == "cancelled" and job is not None and job.sighting is not None:
+                copies.append(_whereabouts(key, job.sighting))
+        self._settle()
+        return self._counts() | {"keys": keys, "copies": copies}
+
+    def next_generation(self, message: Message) -> dict[str, Any]:
+        """Count up the generation of pending keys; gives the new number of each, and none for ended ones."""
+        ledger = self._ledger()
+        asked = parse(NextGeneration, message.kind, message.args)
+        numbers = {key: ledger.next_generation(key) for key in asked.job_keys}
+        return {"generations": {key: number for key, number in numbers.items() if number is not None}}
+
+    def census(self, message: Message) -> dict[str, Any]:
+        """Note where copies are and why they wait; gives those that nobody wants any more."""
+        census = parse(CensusOf, message.kind, message.args)
+        ledger = self._ledger()
+        causes = [(copy.agent_id, ledger.see(census.host, copy)) for copy in census.copies]
+        return {"unwanted": [{"agent_id": agent_id, "cause": cause} for agent_id, cause in causes if cause]}
+
+    def return_home(self, message: Message) -> dict[str, Any]:
+        """Go home as soon as all keys have ended, whatever was asked at the start; at once where they have."""
+        parse(Nothing, message.kind, message.args)
+        self.state.return_home_when_complete = True
+        if not self._is_home() and GROUP_TRANSITIONS.allows(self.state.status, "sent_home"):
+            self._move("sent_home")
+            self._go_home()
+        return self._counts()
+
+    # What is asked.
+
+    def summary(self, message: Message) -> dict[str, Any]:
+        """See `groups.summary`: bounded, with exact counts."""
+        parse(Nothing, message.kind, message.args)
+        return self._summary()
+
+    def drain(self, message: Message) -> dict[str, Any]:
+        """The summary, once no key is pending. Raises TimedOut. It does not wait for the way home."""
+        drain = parse(Drain, message.kind, message.args)
+        if not self.wait_state(_none_pending, drain.timeout_seconds):
+            raise TimedOut(
+                f"{self.state.pending_count} of {self.state.expected_count} jobs of {self.state.group_id} "
+                f"have not ended after {drain.timeout_seconds} s; they go on"
+            )
+        return self._summary()
+
+    def results(self, message: Message) -> dict[str, Any]:
+        """A page of `results` and `failures` by key; `next` is the `after` of the next one, or null."""
+        asked = parse(Results, message.kind, message.args)
+        entries, more = page(self._rows.all_records(asked.after), _positive(asked.limit, "results.limit"))
+        return {
+            "results": {key: row for key, kind, row in entries if kind == "result"},
+            "failures": {key: row for key, kind, row in entries if kind == "failure"},
+            "next": entries[-1][0] if more else None,
+            "pending_count": self.state.pending_count,
+        }
+
+    def ended(self, message: Message) -> dict[str, Any]:
+        """A page of records as keys ended; `next` is the `after` with which to ask for more, ever."""
+        asked = parse(Ended, message.kind, message.args)
+        if asked.wait_seconds > 0:
+            self.wait_state(lambda state: state.ended_count > asked.after or _none_pending(state), asked.wait_seconds)
+        entries, _ = page(self._ended_entries(asked.after), _positive(asked.limit, "ended.limit"))
+        return {
+            "ended": entries,
+            "next": entries[-1]["number"] if entries else asked.after,
+            "pending_count": self.state.pending_count,
+        }
+
+    # Within.
+
+    @property
+    def _rows(self) -> CollectorRows:
+        return CollectorRows(self.storage)
+
+    def _ledger(self) -> Ledger:
+        return Ledger(self.state, self._rows, self.context.wall_time())
+
+    def _move(self, event: str) -> None:
+        self.state.status = GROUP_TRANSITIONS.move(self.state.status, event)
+
+    def _adopt_home(self, home: HostRef) -> None:
+        self.state.home_store_id = home.store_id
+        self.state.home_host_name = home.name
+        self.state.home_host_url = home.url
+
+    def _is_home(self) -> bool:
+        return self.state.home_store_id in ("", self.context.ref.host.store_id)
+
+    def _go_home(self) -> None:
+        state = self.state
+        home = HostRef(store_id=state.home_store_id, name=state.home_host_name, url=state.home_host_url)
+        self.context.intend_move(home)
+
+    def _settle(self) -> None:
+        """The group ends with its last key."""
+        if self.state.pending_count or self.state.status != "ACTIVE":
+            return
+        self.state.completed_at = self.context.wall_time()
+        if self.state.return_home_when_complete and not self._is_home():
+            self._move("ended_away")
+            self._go_home()
+        else:
+            self._move("ended")
+
+    def _wake_up(self) -> None:
+        """A key is expected again: whoever is on the way home stays."""
+        if self.state.status != "ACTIVE":
+            self.context.intend_stay()
+        self._move("registered")
+        self.state.completed_at = None
+
+    def _report(self, message: Message, report: Report) -> dict[str, Any]:
+        if not report.host_name and message.sender is not None:
+            report = replace(report, host_name=message.sender.host.name)
+        now = self.context.wall_time()
+        self.state.last_report_at = now
+        verdict = self._ledger().take(report, now)
+        self._settle()
+        return {"accepted": verdict == "accepted", "verdict": verdict}
+
+    def _asked(self, keys: tuple[str, ...] | None) -> Iterable[tuple[str, ExpectedJob | None]]:
+        return self._rows.jobs() if keys is None else ((key, self._rows.job(key)) for key in keys)
+
+    def _ended_entries(self, after: int) -> Iterator[dict[str, Any]]:
+        for number, key in self._rows.ended_after(after):
+            kind, record = self._rows.record(key)
+            yield {"number": number, "job_key": key, kind: record}
+
+    def _counts(self) -> dict[str, Any]:
+        state = self.state
+        return {
+            "group_id": state.group_id,
+            "status": state.status,
+            "expected_count": state.expected_count,
+            "completed_count": state.completed_count,
+            "failed_count": state.failed_count,
+            "pending_count": state.pending_count,
+            "waiting_for_home": state.status == "WAITING_FOR_HOME",
+        }
+
+    def _summary(self) -> dict[str, Any]:
+        state, rows = self.state, self._rows
+        here = Place(host_name=self.context.name, host_url=self.context.address, agent_id=self.agent_id)
+        home = Place(host_name=state.home_host_name, host_url=state.home_host_url, agent_id=state.submitter_id)
+        facts = Facts(
+            group_id=state.group_id,
+            status=state.status,
+            collector=here,
+            home=home,
+            return_home_when_complete=state.return_home_when_complete,
+            waiting_for_home=state.status == "WAITING_FOR_HOME",
+            expected_count=state.expected_count,
+            completed_count=state.completed_count,
+            failed_count=state.failed_count,
+            created_at=state.created_at,
+            completed_at=state.completed_at,
+            last_report_at=state.last_report_at,
+        )
+        # The scan for pending keys ends with the last of them, not with the last key.
+        pending = islice(rows.pending(), state.pending_count)
+        lists = Lists(
+            pending_jobs=(pending_entry(key, job, home.host_name) for key, job in pending),
+            results=rows.records("result"),
+            failures=rows.records("failure"),
+            duplicate_reports=rows.duplicates(),
+            unexpected_reports=rows.unexpected(),
+        )
+        return summarise(facts, lists)
+
+
+def _none_pending(state: ResultCollectorState) -> bool:
+    return state.pending_count == 0
+
+
+def _positive(limit: int, where: str) -> int:
+    if limit < 1:
+        raise Invalid(f"{where} is {limit}: it must be at least 1")
+    return limit
+
+
+def _whereabouts(key: str, sighting: Sighting) -> dict[str, Any]:
+    return {
+        "job_key": key,
+        "agent_id": sighting.agent_id,
+        "host": to_json(sighting.host),
+        "residence": sighting.residence,
+    }

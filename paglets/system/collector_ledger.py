@@ -1,0 +1,176 @@
+"""The book-keeping of a collector: its counts and its rows, changed together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from paglets.core.agent import PagletState
+from paglets.core.refs import HostRef
+from paglets.groups import acceptance
+from paglets.groups.records import (
+    ExpectedJob,
+    FailureReport,
+    Report,
+    ReportKind,
+    Sighting,
+    duplicate_entry,
+    kind_of,
+    record_of,
+)
+from paglets.remote.api import JobCopy
+from paglets.system.collector_messages import NewKey
+from paglets.system.collector_rows import CollectorRows
+
+
+@dataclass(kw_only=True)
+class ResultCollectorState(PagletState):
+    """Counts, so that a report need not look at other rows. Times are epoch seconds."""
+
+    group_id: str = ""
+    status: str = "ACTIVE"
+    home_store_id: str = ""
+    submitter_id: str | None = None
+    return_home_when_complete: bool = False
+    expected_count: int = 0
+    completed_count: int = 0
+    failed_count: int = 0
+    duplicate_count: int = 0
+    unexpected_count: int = 0
+    unexpected_number: int = 0
+    created_at: float = 0.0
+    completed_at: float | None = None
+    last_report_at: float | None = None
+
+    @property
+    def ended_count(self) -> int:
+        return self.completed_count + self.failed_count
+
+    @property
+    def pending_count(self) -> int:
+        return self.expected_count - self.ended_count
+
+
+class Ledger:
+    """What the handlers of a collector write. `now` is the time of the handler, epoch seconds."""
+
+    def __init__(self, state: ResultCollectorState, rows: CollectorRows, now: float) -> None:
+        self._state = state
+        self._rows = rows
+        self._now = now
+
+    def register(self, keys: Iterable[NewKey]) -> list[str]:
+        """Store the keys; gives those that are new."""
+        new: list[str] = []
+        for key in keys:
+            known = self._rows.job(key.job_key)
+            if known is None:
+                new.append(key.job_key)
+                self._rows.put_job(key.job_key, ExpectedJob(generation=key.generation, since=self._now))
+            elif key.generation > known.generation:
+                self._rows.put_job(key.job_key, acceptance.registered_again(known, key.generation))
+            if key.metadata:
+                self._rows.put_metadata(key.job_key, key.metadata)
+        self._state.expected_count += len(new)
+        return new
+
+    def take_unexpected(self, keys: Iterable[str]) -> None:
+        """Reports that came before their keys were registered are taken as if they came now."""
+        for key in keys:
+            if not self._state.unexpected_count:
+                return
+            for report, reported_at in self._rows.take_unexpected(key):
+                self._state.unexpected_count -= 1
+                self.take(report, reported_at)
+
+    def take(self, report: Report, reported_at: float) -> str:
+        """Make the report the record of its key, or keep it as duplicate or unexpected; says which."""
+        job = self._rows.job(report.job_key)
+        if job is None:
+            self._state.unexpected_count += 1
+            self._state.unexpected_number += 1
+            self._rows.put_unexpected(self._state.unexpected_number, report, reported_at)
+            return "unexpected"
+        generation = acceptance.effective_generation(job, report.generation)
+        verdict = acceptance.judge_report(job, report)
+        if verdict == "accepted":
+            record = record_of(report, generation, reported_at)
+            self._end(report.job_key, acceptance.ended(job, generation), kind_of(report), record)
+        else:
+            self._state.duplicate_count += 1
+            entry = duplicate_entry(report, generation, reported_at, verdict)
+            self._rows.put_duplicate(self._state.duplicate_count, entry)
+        return verdict
+
+    def cancel(self, key: str, job: ExpectedJob | None, reason: str) -> str:
+        """End the key as cancelled unless it has a record; says what it is now."""
+        if job is None:
+            return "unknown"
+        if job.ended:
+            return self._how_ended(key)
+        seen = job.sighting
+        failure = FailureReport(
+            job_key=key,
+            cause="cancelled",
+            message=f"cancelled: {reason}" if reason else "cancelled",
+            attempt=seen.attempt if seen else 0,
+            host_name=seen.host.name if seen else "",
+        )
+        record = record_of(failure, job.generation, self._now)
+        self._end(key, acceptance.cancelled(job), "failure", record)
+        return "cancelled"
+
+    def next_generation(self, key: str) -> int | None:
+        """The number of the further copy of a pending key, or None where the key has ended or is unknown."""
+        job = self._rows.job(key)
+        if job is None or job.ended:
+            return None
+        newer = acceptance.next_generation(job, self._now)
+        self._rows.put_job(key, newer)
+        return newer.generation
+
+    def see(self, host: HostRef, copy: JobCopy) -> acceptance.UnwantedCause | None:
+        """Note where a copy is, or say why nobody wants it any more.
+
+        A copy of an unknown key is left alone: the key may be registered later.
+        """
+        job = self._rows.job(copy.job_key) if copy.group_id == self._state.group_id else None
+        if job is None:
+            return None
+        cause = acceptance.unwanted(job, copy.generation)
+        if cause is None:
+            newer = acceptance.seen(job, _sighting(host, copy, self._now))
+            if newer is not job:
+                self._rows.put_job(copy.job_key, newer)
+        return cause
+
+    def _end(self, key: str, job: ExpectedJob, kind: ReportKind, record: dict[str, Any]) -> None:
+        if kind == "result":
+            self._state.completed_count += 1
+        else:
+            self._state.failed_count += 1
+        self._rows.put_record(key, kind, record, self._state.ended_count)
+        self._rows.put_job(key, job)
+
+    def _how_ended(self, key: str) -> str:
+        kind, record = self._rows.record(key)
+        if kind == "result":
+            return "already_completed"
+        return "already_cancelled" if record["cause"] == "cancelled" else "already_failed"
+
+
+def _sighting(host: HostRef, copy: JobCopy, now: float) -> Sighting:
+    return Sighting(
+        agent_id=copy.agent_id,
+        host=host,
+        generation=copy.generation,
+        attempt=copy.attempt,
+        epoch=copy.epoch,
+        residence=copy.residence,
+        status=copy.status,
+        reason=copy.reason,
+        reason_text=copy.reason_text,
+        never=copy.never,
+        since=now,
+    )

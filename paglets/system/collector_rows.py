@@ -1,0 +1,111 @@
+"""How a collector keeps its records in its storage: one row for each thing, so that a report costs a few.
+
+| key | value |
+| --- | --- |
+| `job/KEY` | `groups.records.ExpectedJob` |
+| `meta/KEY` | what `register_jobs` gave beside the key |
+| `result/KEY`, `failure/KEY` | the record, as a summary shows it |
+| `ended/NUMBER` | the key that ended as the NUMBERth |
+| `duplicate/NUMBER` | a report that was not taken |
+| `unexpected/KEY\\nNUMBER` | a report for a key that is not registered |
+
+Numbers have ten digits, so that their order is that of the keys. A line feed cannot be in a job key.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from paglets.core.context import Storage
+from paglets.core.record import from_json, to_json
+from paglets.groups.records import ExpectedJob, Report, ReportKind, report_row, row_report
+
+PAGE_ROWS = 1000
+"""Rows read at once: 100,000 jobs never are in memory together."""
+
+PAGE_RECORDS = 50
+"""Rows with users' values read at once: each may have megabytes."""
+
+
+def _number(number: int) -> str:
+    return f"{number:010d}"
+
+
+class CollectorRows:
+    """The rows of one collector."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def job(self, key: str) -> ExpectedJob | None:
+        row = self._storage.get(f"job/{key}")
+        return None if row is None else from_json(ExpectedJob, row)
+
+    def put_job(self, key: str, job: ExpectedJob) -> None:
+        self._storage[f"job/{key}"] = to_json(job)
+
+    def jobs(self) -> Iterator[tuple[str, ExpectedJob]]:
+        """All keys in order. Rows may be changed while this is at work."""
+        return ((key, from_json(ExpectedJob, row)) for key, row in self._scan("job/"))
+
+    def pending(self) -> Iterator[tuple[str, ExpectedJob]]:
+        return ((key, from_json(ExpectedJob, row)) for key, row in self._scan("job/") if not row["ended"])
+
+    def put_metadata(self, key: str, metadata: Mapping[str, Any]) -> None:
+        self._storage[f"meta/{key}"] = dict(metadata)
+
+    def record(self, key: str) -> tuple[ReportKind, dict[str, Any]]:
+        """The record of a key that has ended, and which kind it is."""
+        row = self._storage.get(f"result/{key}")
+        return ("failure", self._storage[f"failure/{key}"]) if row is None else ("result", row)
+
+    def put_record(self, key: str, kind: ReportKind, record: dict[str, Any], number: int) -> None:
+        """The record of a key, which is the `number`th to end."""
+        self._storage[f"{kind}/{key}"] = record
+        self._storage[f"ended/{_number(number)}"] = key
+
+    def records(self, kind: ReportKind, after: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+        return self._scan(f"{kind}/", after, PAGE_RECORDS)
+
+    def all_records(self, after: str = "") -> Iterator[tuple[str, ReportKind, dict[str, Any]]]:
+        """Results and failures together, in the order of their keys."""
+
+        def of(kind: ReportKind) -> Iterator[tuple[str, ReportKind, dict[str, Any]]]:
+            return ((key, kind, row) for key, row in self.records(kind, after))
+
+        return heapq.merge(of("result"), of("failure"), key=lambda entry: entry[0])
+
+    def ended_after(self, number: int) -> Iterator[tuple[int, str]]:
+        """(number, key) of the keys that ended after the `number`th, in that order."""
+        return ((int(key), job_key) for key, job_key in self._scan("ended/", _number(number)))
+
+    def put_duplicate(self, number: int, entry: dict[str, Any]) -> None:
+        self._storage[f"duplicate/{_number(number)}"] = entry
+
+    def duplicates(self) -> Iterator[dict[str, Any]]:
+        return (row for _, row in self._scan("duplicate/", rows=PAGE_RECORDS))
+
+    def put_unexpected(self, number: int, report: Report, reported_at: float) -> None:
+        row = report_row(report) | {"reported_at": reported_at}
+        self._storage[f"unexpected/{report.job_key}\n{_number(number)}"] = row
+
+    def take_unexpected(self, key: str) -> list[tuple[Report, float]]:
+        """The reports for that key and when they came, oldest first; their rows are deleted."""
+        found = list(self._scan(f"unexpected/{key}\n"))
+        for number, _ in found:
+            del self._storage[f"unexpected/{key}\n{number}"]
+        return [(row_report(row), row["reported_at"]) for _, row in found]
+
+    def unexpected(self) -> Iterator[dict[str, Any]]:
+        return (row for _, row in self._scan("unexpected/", rows=PAGE_RECORDS))
+
+    def _scan(self, prefix: str, after: str = "", rows: int = PAGE_ROWS) -> Iterator[tuple[str, Any]]:
+        """Rows of that prefix beyond `prefix + after`, in order, their keys without it."""
+        last = prefix + after
+        while page := self._storage.scan(prefix, last, rows):
+            yield from ((key[len(prefix) :], row) for key, row in page)
+            if len(page) < rows:
+                return
+            last = page[-1][0]

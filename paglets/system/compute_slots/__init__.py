@@ -1,0 +1,38 @@
+"""What authors of compute jobs import. These paths name classes on the wire and in stores, for ever."""
+
+from __future__ import annotations
+
+from paglets.system.collector import ResultCollectorPaglet, ResultCollectorState
+from paglets.system.jobs import (
+    CollectingComputeJobPaglet,
+    CollectingComputeJobState,
+    ComputeJobPaglet,
+    ComputeJobState,
+)
+from paglets.system.submission import Submission, submit_compute_job_group
+
+__all__ = [  # noqa: RUF022  grouped by use
+    # Jobs
+    "ComputeJobPaglet",
+    "ComputeJobState",
+    "CollectingComputeJobPaglet",
+    "CollectingComputeJobState",
+    # Their collector
+    "ResultCollectorPaglet",
+    "ResultCollectorState",
+    # Submitting them
+    "Submission",
+    "submit_compute_job_group",
+]  # fmt: skip
+
+for _public in (
+    ComputeJobPaglet,
+    ComputeJobState,
+    CollectingComputeJobPaglet,
+    CollectingComputeJobState,
+    ResultCollectorPaglet,
+    ResultCollectorState,
+    Submission,
+    submit_compute_job_group,
+):
+    _public.__module__ = __name__

@@ -1,0 +1,181 @@
+"""Compute jobs: paglets whose `run_compute_job` runs once they hold a slot."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+from paglets.core.agent import Paglet, PagletState
+from paglets.core.errors import Invalid
+from paglets.core.record import to_json
+from paglets.slots.model import SlotRequest
+from paglets.system.requests import slot_request_of
+
+FINISHED = ("COMPLETED", "FAILED_FINAL", "CANCELLED")
+
+SYSTEM_FIELDS = (
+    "home_host_name",
+    "home_host_url",
+    "group_id",
+    "job_key",
+    "generation",
+    "attempt",
+    "compute_status",
+    "compute_fresh",
+)
+"""Fields that the host writes over the state before each entry into the job's code."""
+
+
+@dataclass(kw_only=True)
+class ComputeJobState(PagletState):
+    """State of a compute job: what it asks of a host, and what the host tells it.
+
+    `estimated_runtime_seconds` 0 means no estimate; `placement_timeout_seconds` and `timeout_seconds`
+    (of one attempt) 0 mean none. `max_attempts` counts ends of the job's own doing, `max_losses` lost
+    hosts and restarts. Tags, names and URLs are tuples or lists of str.
+    """
+
+    cpu_cores: int = 1
+    memory_bytes: int = 0
+    temp_storage_bytes: int = 0
+    gpus: int = 0
+    estimated_runtime_seconds: float = 0
+    required_host_tags: tuple[str, ...] = ()
+    excluded_host_tags: tuple[str, ...] = ()
+    preferred_host_tags: tuple[str, ...] = ()
+    excluded_host_names: tuple[str, ...] = ()
+    excluded_host_urls: tuple[str, ...] = ()
+    allow_home_compute: bool = False
+    placement_timeout_seconds: float = 0
+    timeout_seconds: float = 0
+    max_attempts: int = 1
+    max_losses: int = 10
+
+    job_key: str = ""
+    """Names the job in its group; an empty one is filled in by position."""
+
+    # Written by the host.
+    group_id: str = ""
+    generation: int = 0
+    attempt: int = 0
+    compute_status: str = ""
+    compute_fresh: bool = True
+    """Whether this attempt begins from the submitted state rather than from a checkpoint."""
+
+    def slot_request(self) -> SlotRequest:
+        """What this state asks of a host. Raises Invalid naming the wrong field."""
+        return slot_request_of(self)
+
+
+@dataclass(kw_only=True)
+class CollectingComputeJobState(ComputeJobState):
+    """State of a job whose outcome goes to the collector of its group."""
+
+
+J = TypeVar("J", bound=ComputeJobState)
+
+
+class ComputeJobPaglet(Paglet[J], Generic[J]):
+    """A job: override `run_compute_job`, and `build_result_payload` for what it found.
+
+    Each attempt runs in a process of its own while the job holds its slot. The first report of an
+    attempt is its outcome; whatever follows in that attempt changes nothing.
+    """
+
+    State: ClassVar[type[PagletState]] = ComputeJobState
+    kind: ClassVar[str] = "job"
+
+    _reported = False
+    """Whether this attempt's outcome was reported from here."""
+
+    @classmethod
+    def creation_request(cls, state: PagletState) -> dict[str, Any] | None:
+        request: dict[str, Any] = to_json(slot_request_of(state))
+        return request
+
+    # To override.
+
+    def run_compute_job(self) -> None:
+        """The work. It runs once in each attempt; what it raises is the failure of that attempt."""
+        raise NotImplementedError(f"{type(self).__qualname__} has no run_compute_job()")
+
+    def build_result_payload(self) -> dict[str, Any]:
+        """The result that a job reports which did not report one itself."""
+        return {}
+
+    def after_compute_success(self) -> None:
+        """After `run_compute_job` returned: reports `build_result_payload()` where nothing was reported yet."""
+        if not self._reported:
+            self.report_compute_success(self.build_result_payload())
+
+    def after_compute_failure(self, error: BaseException) -> None:
+        """After an exception of `run_compute_job`. A report made here stands in for the exception."""
+
+    # Reporting.
+
+    def report_compute_success(self, result: Any = None) -> bool:
+        """Make `result` (any value that a message carries) the outcome; returns once it is stored.
+
+        False, and nothing is sent, where this attempt has an outcome already. Raises Invalid for a
+        result that cannot travel; the job is then a failure with cause `bad_result`.
+        """
+        try:
+            return self._report({"success": True, "result": result})
+        except Invalid as error:
+            self._report({"success": False, "cause": "bad_result", "message": error.message, "traceback": ""})
+            raise
+
+    def report_compute_failure(self, failure: str | BaseException) -> bool:
+        """Make the attempt a failure, with a message or an exception and its traceback.
+
+        Such a failure is final: the job itself says so, and it is not tried again.
+        False, and nothing is sent, where this attempt has an outcome already.
+        """
+        message, trace = (failure, "") if isinstance(failure, str) else (describe(failure), full_trace(failure))
+        return self._report({"success": False, "cause": "exception", "message": message, "traceback": trace})
+
+    def _report(self, report: dict[str, Any]) -> bool:
+        if self._reported:
+            print(f"paglets: {self.state.job_key}: a second report was not sent: {repr(report)[:200]}", file=sys.stderr)
+            return False
+        accepted = self.context.report(report)
+        self._reported = True
+        return accepted
+
+    # The host's entry into a job.
+
+    def compute_attempt(self) -> None:
+        """One attempt from start to outcome; the host calls it in the attempt's process."""
+        if self.state.compute_status in FINISHED:
+            return
+        if self.state.compute_fresh:
+            self.on_creation()
+        try:
+            self.run_compute_job()
+        except Exception as error:
+            self._failed(error)
+            raise
+        self.after_compute_success()
+
+    def _failed(self, error: Exception) -> None:
+        try:
+            self.after_compute_failure(error)
+        except Exception as second:
+            error.add_note(f"after_compute_failure raised too: {describe(second)}")
+
+
+class CollectingComputeJobPaglet(ComputeJobPaglet[J], Generic[J]):
+    """A job of a group: its host sends the outcome of the last attempt to the group's collector."""
+
+    State: ClassVar[type[PagletState]] = CollectingComputeJobState
+
+
+def describe(error: BaseException) -> str:
+    """`ValueError: what it says`, as the last line of a traceback has it."""
+    return "".join(traceback.format_exception_only(error)).strip()
+
+
+def full_trace(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))

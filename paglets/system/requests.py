@@ -1,0 +1,95 @@
+"""From the fields of a job's state to its slot request, strictly: every wrong value is named."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from paglets.core.errors import Invalid
+from paglets.core.refs import check_host_name
+from paglets.slots.addresses import addresses_of
+from paglets.slots.model import FIELDS, MAX_TAG_CHARACTERS, MAX_TAGS, PlacementRules, Resources, SlotRequest
+
+MOST = 1 << 62
+"""Amounts above cannot be kept in a column of SQLite together with others; no machine has so much."""
+
+_RULES = {
+    "required_tags": "required_host_tags",
+    "excluded_tags": "excluded_host_tags",
+    "preferred_tags": "preferred_host_tags",
+    "excluded_names": "excluded_host_names",
+    "excluded_urls": "excluded_host_urls",
+}
+"""Field of PlacementRules -> field of the state."""
+
+_SECONDS = ("estimated_runtime_seconds", "placement_timeout_seconds", "timeout_seconds")
+_COUNTS = {"cpu_cores": 1, "max_attempts": 1}
+"""Least values other than 0."""
+
+
+def slot_request_of(state: Any) -> SlotRequest:
+    """The request that the fields of a ComputeJobState make. Raises Invalid naming the first wrong field."""
+    resources = Resources(**{name: _count(state, name) for name in FIELDS})
+    lists = {rule: _texts(state, name) for rule, name in _RULES.items()}
+    for name in lists["excluded_names"]:
+        _host_name(name)
+    for url in lists["excluded_urls"]:
+        if not addresses_of(url):
+            raise Invalid(f"excluded_host_urls: {url[:80]!r} is not the URL of a host, such as http://laptop:8765")
+    if type(state.allow_home_compute) is not bool:
+        raise Invalid(f"allow_home_compute is {_shown(state.allow_home_compute)}: it must be True or False")
+    return SlotRequest(
+        resources=resources,
+        rules=PlacementRules(**lists, allow_home=state.allow_home_compute),
+        max_attempts=_count(state, "max_attempts"),
+        max_losses=_count(state, "max_losses"),
+        **{name: _seconds(state, name) for name in _SECONDS},
+    )
+
+
+def _shown(value: object) -> str:
+    return f"{repr(value)[:60]} ({type(value).__name__})"
+
+
+def _count(state: Any, name: str) -> int:
+    value = getattr(state, name)
+    if type(value) is not int:
+        raise Invalid(f"{name} is {_shown(value)}: it must be a whole number of type int")
+    least = _COUNTS.get(name, 0)
+    if not least <= value <= MOST:
+        wrong = f"at least {least}" if value < least else f"at most {MOST:,}"
+        raise Invalid(f"{name} is {_shown(value)}: it must be {wrong}")
+    return value
+
+
+def _seconds(state: Any, name: str) -> float:
+    value = getattr(state, name)
+    if type(value) not in (int, float):
+        raise Invalid(f"{name} is {_shown(value)}: it must be a number of seconds")
+    if not 0 <= value <= MOST or not math.isfinite(value):
+        raise Invalid(f"{name} is {_shown(value)}: it must be a finite number of seconds, 0 or more")
+    return float(value)
+
+
+def _texts(state: Any, name: str) -> tuple[str, ...]:
+    """The texts of a tuple or list, each once, in order."""
+    values = getattr(state, name)
+    if isinstance(values, str):
+        raise Invalid(f"{name} is {_shown(values)}: write ({values[:60]!r},), a tuple with a comma")
+    if not isinstance(values, (tuple, list)):
+        raise Invalid(f"{name} is {_shown(values)}: it must be a tuple or list of str")
+    if len(values) > MAX_TAGS:
+        raise Invalid(f"{name} has {len(values)} entries: at most {MAX_TAGS} are allowed")
+    for value in values:
+        if not isinstance(value, str) or not value.strip() or not value.isprintable():
+            raise Invalid(f"{name} holds {_shown(value)}: its entries must be str, not empty and printable")
+        if len(value) > MAX_TAG_CHARACTERS:
+            raise Invalid(f"{name} holds {_shown(value)}: at most {MAX_TAG_CHARACTERS} characters are allowed")
+    return tuple(dict.fromkeys(values))
+
+
+def _host_name(name: str) -> None:
+    try:
+        check_host_name(name)
+    except Invalid as error:
+        raise Invalid(f"excluded_host_names: {error.message}") from error

@@ -1,0 +1,175 @@
+"""Typed services: named operations with a request and a reply dataclass each, checked at both ends."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Generic, TypeVar, Union
+
+from paglets.core.agent import Paglet, PagletState
+from paglets.core.errors import Invalid, NotHandled
+from paglets.core.messages import MAX_KIND_CHARACTERS, Message
+from paglets.remote.proxy import PagletProxy
+from paglets.slots.service import (
+    SERVICE_NAME,
+    CandidatesReply,
+    CandidatesRequest,
+    SlotsStatusReply,
+    SlotsStatusRequest,
+)
+
+S = TypeVar("S", bound=PagletState)
+
+MAX_CLASSES = 1024
+"""Bounds the cache of field types where a program makes classes as it runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing a service does: its name (also the kind of the message), request and reply classes."""
+
+    name: str
+    request: type[Any]
+    reply: type[Any]
+
+    def __post_init__(self) -> None:
+        if not self.name or len(self.name) > MAX_KIND_CHARACTERS or not self.method.isidentifier():
+            raise ValueError(f"{self.name!r} cannot name an operation: use letters, digits, '-' and '_'")
+        for cls in (self.request, self.reply):
+            if not (isinstance(cls, type) and is_dataclass(cls)):
+                raise TypeError(f"operation {self.name}: {cls!r} is not a dataclass")
+
+    @property
+    def method(self) -> str:
+        """Name of the method of a ServicePaglet that handles it."""
+        return self.name.replace("-", "_")
+
+
+class ServiceContract:
+    """What a service offers; a client and a ServicePaglet share it."""
+
+    def __init__(self, name: str, *operations: Operation) -> None:
+        self.name = name
+        self.operations: Mapping[str, Operation] = {operation.name: operation for operation in operations}
+        if len(self.operations) < len(operations):
+            raise ValueError(f"service {name}: two operations have the same name")
+
+    def operation(self, name: str) -> Operation:
+        """The operation of that name. Raises NotHandled."""
+        if name not in self.operations:
+            raise NotHandled(f"service {self.name} has no operation {name!r}; it has {', '.join(self.operations)}")
+        return self.operations[name]
+
+    def bind(self, proxy: PagletProxy) -> ServiceClient:
+        """A client of the service that `proxy` speaks to."""
+        return ServiceClient(self, proxy)
+
+
+class ServiceClient:
+    """Calls the operations of one service."""
+
+    def __init__(self, contract: ServiceContract, proxy: PagletProxy) -> None:
+        self.contract = contract
+        self.proxy = proxy
+
+    def call(self, operation: str, request: Any, timeout_seconds: float | None = None) -> Any:
+        """The reply to `request`, of the operation's reply class.
+
+        Raises TypeError for a request of another class, Invalid for a wrong field of it or of the
+        reply, and what `PagletProxy.call` raises.
+        """
+        wanted = self.contract.operation(operation)
+        if type(request) is not wanted.request:
+            raise TypeError(f"{operation} takes a {wanted.request.__qualname__}, got {type(request).__qualname__}")
+        check_fields(request)
+        reply = self.proxy.call(Message(operation, {"request": request}), timeout_seconds)
+        return _checked(reply, wanted.reply, f"{self.contract.name} {operation}: the reply")
+
+
+class ServicePaglet(Paglet[S], Generic[S]):
+    """A paglet that offers a service: set `contract` and write a method for each operation.
+
+    The method of operation `find-free` is `find_free(self, request) -> reply`.
+    """
+
+    contract: ClassVar[ServiceContract]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        contract = getattr(cls, "contract", None)
+        for operation in contract.operations.values() if contract else ():
+            if not callable(getattr(cls, operation.method, None)):
+                raise TypeError(f"{cls.__qualname__} lacks {operation.method}(), the handler of {operation.name!r}")
+
+    def handle_message(self, message: Message) -> Any:
+        if message.kind not in self.contract.operations:
+            return self.not_handled(message)
+        operation = self.contract.operation(message.kind)
+        where = f"{self.contract.name} {operation.name}"
+        request = _checked(message.get("request"), operation.request, f"{where}: the request")
+        reply = getattr(self, operation.method)(request)
+        return _checked(reply, operation.reply, f"{where}: the reply")
+
+
+COMPUTE_SLOTS = ServiceContract(
+    SERVICE_NAME,
+    Operation("status", SlotsStatusRequest, SlotsStatusReply),
+    Operation("candidates", CandidatesRequest, CandidatesReply),
+)
+"""The scheduler of a host, to be asked under the name `compute-slots`."""
+
+
+def check_fields(value: Any, where: str = "") -> None:
+    """Invalid where a field of a dataclass does not have the type it is declared with."""
+    hints = _hints(type(value))
+    for field in fields(value):
+        _check(getattr(value, field.name), hints[field.name], f"{where or type(value).__qualname__}.{field.name}")
+
+
+def _checked(value: Any, cls: type[Any], where: str) -> Any:
+    if type(value) is not cls:
+        raise Invalid(f"{where} must be a {cls.__qualname__}, got a {type(value).__qualname__}")
+    check_fields(value, where)
+    return value
+
+
+_hints: Callable[[Any], dict[str, Any]] = lru_cache(MAX_CLASSES)(typing.get_type_hints)
+
+
+def _check(value: Any, hint: Any, where: str) -> None:
+    if not _fits(value, hint):
+        name = hint.__qualname__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+        raise Invalid(f"{where} must be {name}, got {repr(value)[:60]} ({type(value).__qualname__})")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether `value` is of that type. What this cannot judge (a TypeVar, a Protocol, ...) fits."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any or hint is None:
+        return hint is Any or value is None
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, arm) for arm in args)
+    if origin is tuple:
+        return isinstance(value, tuple) and _fits_tuple(value, args)
+    if origin in (list, set, frozenset):
+        return isinstance(value, origin) and all(_fits(item, args[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(k, args[0]) and _fits(v, args[1]) for k, v in value.items())
+    if hint is float:
+        return type(value) in (int, float)
+    if hint is int:
+        return type(value) is int
+    return not isinstance(hint, type) or origin is not None or _is_one(value, hint)
+
+
+def _is_one(value: Any, cls: type[Any]) -> bool:
+    return bool(getattr(cls, "_is_protocol", False)) or isinstance(value, cls)
+
+
+def _fits_tuple(value: tuple[Any, ...], args: tuple[Any, ...]) -> bool:
+    if len(args) == 2 and args[1] is Ellipsis:
+        return all(_fits(item, args[0]) for item in value)
+    return len(value) == len(args) and all(_fits(item, hint) for item, hint in zip(value, args, strict=True))

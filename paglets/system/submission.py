@@ -1,0 +1,295 @@
+"""Submitting a group of jobs, and following it as long as one likes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from paglets.codec.names import class_name
+from paglets.codec.shapes import shape_of
+from paglets.codec.wire import encode_state
+from paglets.core.clock import Clock, SystemClock, system_pause
+from paglets.core.errors import CallOutcomeUnknown, Invalid, Moving, Overloaded, TimedOut, Unreachable
+from paglets.core.messages import Message
+from paglets.core.record import from_json, to_json
+from paglets.core.refs import ProxyRef, check_group_id
+from paglets.groups.keys import complete_job_keys
+from paglets.remote.api import MAX_GROUP_JOBS, CreationError, GroupView, JobSpec, SubmitGroup
+from paglets.remote.proxy import PagletProxy, Sender
+from paglets.system.collector import ResultCollectorPaglet
+from paglets.system.jobs import ComputeJobPaglet, ComputeJobState
+
+DEFAULT_COLLECTOR = "paglets.system.compute_slots:ResultCollectorPaglet"
+WAIT_SECONDS = 60.0
+REPLY_SECONDS = 30.0
+"""Beyond what a handler waits: for a host that is busy or on the way."""
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 2.0
+PASSING: tuple[type[Exception], ...] = (Unreachable, Overloaded, Moving, CallOutcomeUnknown)
+"""Troubles that end by themselves: reading a group is repeated after them."""
+
+
+class Submitter(Sender, Protocol):
+    """A paglet's context, or a HostClient."""
+
+    def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]: ...
+
+    def proxy(self, target: ProxyRef) -> Any: ...
+
+
+@runtime_checkable
+class GroupReader(Protocol):
+    """A HostClient: can ask its host how a group stands. (Within a paglet, submitting again answers that.)"""
+
+    def group(self, group_id: str) -> GroupView: ...
+
+
+class Submission:
+    """A submitted group: what was stored, and a line to its collector.
+
+    The group does not depend on this object or its process.
+    """
+
+    def __init__(
+        self,
+        view: GroupView,
+        submitter: Submitter,
+        refresh: Callable[[], GroupView],
+        *,
+        clock: Clock | None = None,
+        pause: Callable[[float], None] = system_pause,
+    ) -> None:
+        self._view = view
+        self._refresh = refresh
+        self._clock = clock or SystemClock()
+        self._pause = pause
+        self.collector: PagletProxy = submitter.proxy(view.collector)
+
+    @property
+    def group_id(self) -> str:
+        return self._view.group_id
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """The job keys of the group, those of creation errors too."""
+        return self._view.job_keys
+
+    @property
+    def creation_errors(self) -> tuple[CreationError, ...]:
+        """Jobs that could not be made; the collector has each as a failure with cause `invalid`."""
+        return self._view.creation_errors
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What stands in the way of jobs right now, such as that no host fits."""
+        return self._view.warnings
+
+    @property
+    def detached(self) -> bool:
+        """Whether the submitter may lose power for ever now. Asks the host until it is so; then it stays so."""
+        if not self._view.detached:
+            self._view = self._refresh()
+        return self._view.detached
+
+    @property
+    def detached_reason(self) -> str:
+        """Why `detached` was still false when it was last looked at."""
+        return self._view.detached_reason
+
+    def wait_detached(self, timeout: float | None = None) -> bool:
+        """Wait until `detached`; False when `timeout` seconds are over (`detached_reason` says why)."""
+        return any(detached for detached in self._poll(lambda: self.detached, timeout))
+
+    def summary(self) -> dict[str, Any]:
+        """The collector's summary. Its lists are cut over 16 MiB; `results()` gives all."""
+        return _tree(self.collector.call(Message("summary")))
+
+    def drain(self, timeout: float | None = None) -> dict[str, Any]:
+        """Wait until every job has a result or a failure; gives the summary. Raises TimedOut.
+
+        Hosts that are away for a while are waited for; the way home of the collector is not.
+        """
+        end = self._end(timeout)
+        for _ in self._poll(lambda: None, timeout):
+            try:
+                left = min(WAIT_SECONDS, max(0.1, end - self._clock.monotonic()))
+                return _tree(self.collector.call(Message("drain"), timeout_seconds=left))
+            except TimedOut as error:
+                last: Exception = error
+            except PASSING as error:
+                last = error
+        raise self._late(timeout, last) from last
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """The results so far: job key -> record with `result`, `host_name`, `runtime_seconds`, ..."""
+        return dict(self._pages("results"))
+
+    def as_completed(self, timeout: float | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each (job key, record) as it ends; a record of a failure has `cause`. Raises TimedOut."""
+        end = self._end(timeout)
+        after = 0
+        for _ in self._poll(lambda: None, timeout):
+            try:
+                page = self._ended(after, min(WAIT_SECONDS, max(0.0, end - self._clock.monotonic())))
+                while page["ended"]:
+                    yield from ((entry["job_key"], entry.get("result") or entry["failure"]) for entry in page["ended"])
+                    after = page["next"]
+                    page = self._ended(after, 0.0)
+            except PASSING:
+                continue
+            if page["pending_count"] == 0:
+                return
+        raise self._late(timeout)
+
+    def _ended(self, after: int, wait_seconds: float) -> dict[str, Any]:
+        """The keys that ended after the `after`th, waited for at most so long."""
+        message = Message("ended", {"after": after, "wait_seconds": wait_seconds})
+        return _tree(self.collector.call(message, timeout_seconds=wait_seconds + REPLY_SECONDS))
+
+    def _late(self, timeout: float | None, last: Exception | None = None) -> TimedOut:
+        seen = f" (last: {last})" if last else ""
+        return TimedOut(f"group {self.group_id} is not done after {timeout} s; its jobs go on{seen}")
+
+    def _pages(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        after: str | None = ""
+        while after is not None:
+            page = _tree(self.collector.call(Message(kind, {"after": after})))
+            yield from page["results"].items()
+            after = page["next"]
+
+    def _end(self, timeout: float | None) -> float:
+        return float("inf") if timeout is None else self._clock.monotonic() + timeout
+
+    def _poll(self, look: Callable[[], Any], timeout: float | None) -> Iterator[Any]:
+        """What `look` gives, again and again with growing pauses, until the time is over."""
+        end = self._end(timeout)
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            yield look()
+            left = end - self._clock.monotonic()
+            if left <= 0:
+                return
+            self._pause(min(pause, left))
+            pause = min(LONGEST_PAUSE_SECONDS, pause * 1.5)
+
+
+def submit_compute_job_group(
+    context_or_client: Submitter,
+    job_class: type[ComputeJobPaglet[Any]],
+    states: Iterable[ComputeJobState],
+    *,
+    group_id: str | None = None,
+    collector_host: str | None = None,
+    return_home_when_complete: bool = False,
+    collector_class: type[ResultCollectorPaglet] | None = None,
+    code_paths: Iterable[str | PathLike[str]] = (),
+) -> Submission:
+    """Submit jobs as one group: `self.context` within a paglet, a HostClient in a script.
+
+    Returns once the host has stored the whole group. The same `group_id` with the same jobs is the
+    same group; with others GroupExists is raised. A state that asks for impossible amounts makes a
+    failure with cause `invalid`; a state of another class is a TypeError, an equal or malformed
+    `job_key` a ValueError, and then nothing is stored. `code_paths` are folders that the jobs' processes
+    import from. Warnings are also printed on stderr.
+    """
+    if collector_class is not None and not issubclass(collector_class, ResultCollectorPaglet):
+        raise TypeError(f"{collector_class.__qualname__} is not a subclass of ResultCollectorPaglet")
+    request = SubmitGroup(
+        group_id=None if group_id is None else check_group_id(group_id),
+        class_name=class_name(job_class),
+        jobs=job_specs(job_class, states),
+        collector_host=collector_host,
+        collector_class=class_name(collector_class) if collector_class else DEFAULT_COLLECTOR,
+        return_home_when_complete=return_home_when_complete,
+        code_paths=tuple(str(Path(fspath(path)).absolute()) for path in code_paths),
+    )
+    view = _submit(context_or_client, request)
+    submission = Submission(view, context_or_client, _refresher(context_or_client, view, request))
+    _say(view, from_script=isinstance(context_or_client, GroupReader))
+    return submission
+
+
+def job_specs(job_class: type[ComputeJobPaglet[Any]], states: Iterable[ComputeJobState]) -> tuple[JobSpec, ...]:
+    """The jobs of a group as they are sent. Raises TypeError and ValueError before anything is sent."""
+    if not (isinstance(job_class, type) and issubclass(job_class, ComputeJobPaglet)):
+        raise TypeError(f"{job_class!r} is not a subclass of ComputeJobPaglet or CollectingComputeJobPaglet")
+    shape_of(job_class.State)
+    listed = list(states)
+    if len(listed) > MAX_GROUP_JOBS:
+        raise Invalid(f"a group of {len(listed):,} jobs is over the limit of {MAX_GROUP_JOBS:,}: submit several groups")
+    for position, state in enumerate(listed, 1):
+        if type(state) is not job_class.State:
+            raise TypeError(
+                f"state {position} is a {type(state).__qualname__}, but {job_class.__qualname__} has "
+                f"State = {job_class.State.__qualname__}"
+            )
+    keys = complete_job_keys([_key(state.job_key) for state in listed])
+    return tuple(_job_spec(job_class, state, key) for state, key in zip(listed, keys, strict=True))
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"job_key {key!r} is a {type(key).__name__}: it must be a str")
+    return key
+
+
+def _job_spec(job_class: type[ComputeJobPaglet[Any]], state: ComputeJobState, key: str) -> JobSpec:
+    try:
+        tree = {**encode_state(state), "job_key": key}
+        return JobSpec(job_key=key, state=tree, request=job_class.creation_request(state))
+    except Invalid as error:
+        return JobSpec(job_key=key, state=None, request=None, error=error.message)
+
+
+def _submit(submitter: Submitter, request: SubmitGroup) -> GroupView:
+    return from_json(GroupView, dict(submitter.submit_group(to_json(request))))
+
+
+def _refresher(submitter: Submitter, view: GroupView, request: SubmitGroup) -> Callable[[], GroupView]:
+    if isinstance(submitter, GroupReader):
+        reader = submitter
+        return lambda: reader.group(view.group_id)
+    again = SubmitGroup(**{**{name: getattr(request, name) for name in request.__slots__}, "group_id": view.group_id})
+    return lambda: _submit(submitter, again)
+
+
+def _tree(reply: Any) -> dict[str, Any]:
+    if not isinstance(reply, dict):
+        raise Invalid(f"the collector answered a {type(reply).__name__} instead of an object")
+    return reply
+
+
+def _say(view: GroupView, *, from_script: bool) -> None:
+    """On stderr: what stands in the way, and after a script's submission the next commands."""
+    command = command_name()
+    lines = [f"paglets: {error.job_key} was not created: {error.message}" for error in view.creation_errors[:10]]
+    if len(view.creation_errors) > 10:
+        lines.append(f"paglets: ... and {len(view.creation_errors) - 10:,} more (submission.creation_errors)")
+    lines += [f"paglets: warning: {warning}" for warning in view.warnings]
+    if view.warnings:
+        lines.append(
+            "paglets: ways out: start a host that fits (jobs go there by themselves), submit again with other "
+            f"tags or amounts or allow_home_compute=True; see why: {command} jobs why {view.group_id}"
+        )
+    if from_script:
+        lines.append(f"paglets: submitted group {view.group_id}, {len(view.job_keys):,} jobs; next:")
+        lines += [f"  {command} jobs {rest}" for rest in _next_commands(view)]
+    for line in lines:
+        print(_printable(line), file=sys.stderr)
+
+
+def _next_commands(view: GroupView) -> tuple[str, str, str]:
+    return f"groups --group {view.group_id}", f"why {view.group_id}", "ps"
+
+
+def _printable(line: str) -> str:
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+
+
+def command_name() -> str:
+    """How this program is called on the command line: `paglets`, or `python FILE` where it is an archive."""
+    archive = getattr(__spec__.loader, "archive", "") if __spec__ else ""
+    return f"python {Path(archive).name}" if archive else "paglets"

@@ -1,0 +1,88 @@
+"""What authors of jobs need to test them without a host: a context that keeps what was said to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from paglets.codec.wire import encode
+from paglets.core.errors import NotHandled
+from paglets.core.messages import Message
+from paglets.core.record import from_json, to_json
+from paglets.core.refs import HostRef, ProxyRef
+from paglets.groups.keys import new_group_id
+from paglets.remote.api import CreationError, GroupView, SubmitGroup
+from paglets.remote.proxy import PagletProxy
+
+HOST = HostRef(store_id="store-here", name="here", url="http://here:8765")
+
+
+class FakeSender:
+    """`remote.proxy.Sender`: `answers` by kind of message; `sent` and `posted` keep (agent_id, Message)."""
+
+    def __init__(self, answers: Mapping[str, Callable[[Message], Any]] | None = None) -> None:
+        self.answers = dict(answers or {})
+        self.sent: list[tuple[str, Message, float | None]] = []
+        self.posted: list[tuple[str, Message]] = []
+
+    def call(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> Any:
+        self.sent.append((target.agent_id, message, timeout_seconds))
+        if message.kind not in self.answers:
+            raise NotHandled(f"the test has no answer to {message.kind!r}")
+        return self.answers[message.kind](message)
+
+    def post(self, target: ProxyRef, message: Message) -> None:
+        self.posted.append((target.agent_id, message))
+
+
+class FakeContext(FakeSender):
+    """The context of a job or of a paglet that submits groups.
+
+    `reports` keeps outcomes; after the first that was accepted, others are not. `groups` keeps
+    submissions; `detached_after` says how many times a group is asked for before it is detached.
+    """
+
+    def __init__(
+        self, answers: Mapping[str, Callable[[Message], Any]] | None = None, *, agent_id: str = "paglet-1"
+    ) -> None:
+        super().__init__(answers)
+        self.ref = ProxyRef(agent_id=agent_id, host=HOST)
+        self.name = HOST.name
+        self.address = HOST.url
+        self.reports: list[dict[str, Any]] = []
+        self.groups: list[SubmitGroup] = []
+        self.warnings: tuple[str, ...] = ()
+        self.detached_after = 0
+
+    def report(self, report: Mapping[str, Any]) -> bool:
+        encode(report.get("result"), "result")
+        self.reports.append(dict(report))
+        return len(self.reports) == 1
+
+    def proxy(self, target: ProxyRef | str) -> PagletProxy:
+        ref = ProxyRef(agent_id=target, host=HOST) if isinstance(target, str) else target
+        return PagletProxy(ref, self)
+
+    def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        group = from_json(SubmitGroup, dict(request))
+        self.groups.append(group)
+        view: Mapping[str, Any] = to_json(self.view(group))
+        return view
+
+    def view(self, group: SubmitGroup) -> GroupView:
+        """What the host says of the group now."""
+        detached = len(self.groups) > self.detached_after
+        return GroupView(
+            group_id=group.group_id or new_group_id("00" * 7),
+            class_name=group.class_name,
+            created_at=1_700_000_000.0,
+            home=HOST,
+            collector=ProxyRef(agent_id="collector-1", host=HostRef(store_id="store-w1", name="w1")),
+            job_keys=tuple(job.job_key for job in group.jobs),
+            creation_errors=tuple(
+                CreationError(job_key=job.job_key, message=job.error) for job in group.jobs if job.error
+            ),
+            warnings=self.warnings,
+            detached=detached,
+            detached_reason="" if detached else "the collector's host has not taken it yet",
+        )

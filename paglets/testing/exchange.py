@@ -1,0 +1,81 @@
+"""Hosts that answer a client from tables, in place of `remote.transport.Connections`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from paglets.core.errors import NoSuchRoute, PagletsError, PeerReplaced, Unreachable
+from paglets.core.refs import HostRef
+from paglets.remote.api import Hosts, MemberView
+from paglets.remote.exchange import Request, Response, parse_json, reply, reply_error
+from paglets.testing.mesh import member
+
+Answer = Callable[[Any], Any]
+"""Gives a record for the JSON body of a request, or raises the error to answer."""
+
+
+@dataclass(slots=True, kw_only=True)
+class TableHost:
+    """A host by `routes`: "METHOD /path" without the query -> what it answers. `asked` keeps each request.
+
+    `broken` are errors of the connection, raised one after the other before anything is answered.
+    """
+
+    name: str
+    routes: dict[str, Answer] = field(default_factory=dict)
+    broken: list[PagletsError] = field(default_factory=list)
+    asked: list[Request] = field(default_factory=list)
+    store_id: str = ""
+
+    @property
+    def ref(self) -> HostRef:
+        return HostRef(store_id=self.store_id or f"store-{self.name}", name=self.name, url=f"http://{self.name}:8765")
+
+    def bodies(self, route: str) -> list[Any]:
+        """The JSON bodies that came to a route, in order."""
+        return [parse_json(one.body) for one in self.asked if _route(one) == route]
+
+    def handle(self, request: Request) -> Response:
+        self.asked.append(request)
+        if self.broken:
+            raise self.broken.pop(0)
+        try:
+            answer = self.routes.get(_route(request))
+            if answer is None:
+                raise NoSuchRoute(f"no route {_route(request)}")
+            return reply(answer(parse_json(request.body) if request.body else None))
+        except PagletsError as error:
+            return reply_error(error)
+
+
+class TableExchange:
+    """`remote.link.Exchange` over hosts that list one another as the members of their mesh."""
+
+    def __init__(self, *hosts: TableHost) -> None:
+        self.hosts = {host.ref.url: host for host in hosts}
+        self.closed = False
+        for host in hosts:
+            host.routes.setdefault("GET /v1/mesh/hosts", lambda body: self.members())
+
+    def members(self) -> Hosts:
+        rows = [
+            member(host.name, store_id=host.ref.store_id, url=host.ref.url) for _, host in sorted(self.hosts.items())
+        ]
+        return Hosts(hosts=tuple(MemberView(member=row, online=True, silent_seconds=0.1) for row in rows))
+
+    def request(self, url: str, expected_store_id: str | None, request: Request, *, timeout_seconds: float) -> Response:
+        host = self.hosts.get(url)
+        if host is None:
+            raise Unreachable(f"{url} does not answer: connection refused")
+        if expected_store_id not in (None, host.ref.store_id):
+            raise PeerReplaced(f"another host answers at {url}")
+        return host.handle(request)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _route(request: Request) -> str:
+    return f"{request.method} {request.target.partition('?')[0]}"

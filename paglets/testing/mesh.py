@@ -1,0 +1,168 @@
+"""Many hosts that do nothing but gossip and locate, on a `LoopNetwork`: the membership of a mesh under virtual time."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from paglets.core.errors import NoSuchRoute, NotAllowed, PagletsError
+from paglets.core.record import from_json
+from paglets.core.refs import HostRef
+from paglets.mesh.gossip import Gossip
+from paglets.mesh.locate import Locator
+from paglets.remote import api
+from paglets.remote.exchange import Request, Response, parse_json, reply, reply_error
+from paglets.slots.model import Resources
+from paglets.testing.clock import FakeClock, SeededEntropy
+from paglets.testing.network import LoopNetwork, LoopTransport, VirtualRunner
+from paglets.testing.store import memory_database, store_on
+
+T = TypeVar("T")
+CAPACITY = Resources(cpu_cores=4, memory_bytes=8 << 30)
+
+
+def member(name: str, **changes: object) -> api.Member:
+    """A member row with sensible values; the store id is `store-NAME`."""
+    row = api.Member(
+        store_id=f"store-{name}",
+        name=name,
+        url=f"http://{name}:8765",
+        addresses=(),
+        mesh_version="test",
+        protocol=api.PROTOCOL,
+        boot_id=f"{name}-1",
+        boot_count=1,
+        heartbeat=1,
+        tags=(),
+        properties={},
+        reachable=True,
+        capacity=CAPACITY,
+        free=CAPACITY,
+        queued_jobs=0,
+        running_jobs=0,
+        started_at=0.0,
+    )
+    return replace(row, **changes)  # type: ignore[arg-type]
+
+
+class MeshHost:
+    """One host. `row` is its own row and may be replaced; `residence` is what it answers to `locate`."""
+
+    def __init__(self, mesh: VirtualMesh, row: api.Member, peers: Iterable[str], database: sqlite3.Connection) -> None:
+        self.row = row
+        self.database = database
+        self.key = "the key"
+        self.residence = api.Located()
+        self.woken: list[float] = []
+        self._mesh = mesh
+        self.store = store_on(database)
+        self.transport: LoopTransport = mesh.network.transport(row.store_id)
+        self.driver = VirtualRunner(self.store, mesh.clock)
+        self.gossip = Gossip(
+            self.store,
+            mesh.clock,
+            SeededEntropy(f"{mesh.seed} {row.boot_id}"),
+            self.transport,
+            lambda: self.row,
+            peers=peers,
+            on_change=("watcher",),
+        )
+        self.locator = Locator(mesh.clock, self.transport, self.gossip.online, self.driver.runner)
+        mesh.network.join(row.url, row.store_id, self.handle)
+        self.driver.add(self.gossip, self.locator, _Watcher(self.woken))
+
+    @property
+    def ref(self) -> HostRef:
+        return HostRef(store_id=self.row.store_id, name=self.row.name, url=self.row.url)
+
+    def handle(self, request: Request) -> Response:
+        routes: Mapping[str, Callable[[Request], object]] = {
+            "/v1/mesh/gossip": lambda r: self.gossip.receive(_body(api.Gossip, r), r.sender),
+            "/v1/paglets/locate": lambda r: self.residence,
+        }
+        try:
+            if self._mesh.key_of(request.sender) != self.key:
+                raise NotAllowed("the signature does not fit this host's key")
+            self.gossip.heard_from(request.sender)
+            if request.target not in routes:
+                raise NoSuchRoute(request.target)
+            return reply(routes[request.target](request))
+        except PagletsError as error:
+            return reply_error(error)
+
+    def online_names(self) -> list[str]:
+        return [other.name for other in self.gossip.online()]
+
+    def problem_of(self, name: str) -> str:
+        """Of the hosts of that name, what the table says is wrong."""
+        return "; ".join(v.problem for v in self.gossip.members() if v.member.name == name and v.problem)
+
+    def kill(self) -> None:
+        """As SIGKILL does: nothing is said, the database stays."""
+        self._mesh.network.leave(self.row.url)
+        self.transport.close()
+        self.driver.stop()
+
+    def leave(self) -> None:
+        """An orderly end. What it says on the way out is sent before it is gone."""
+        self.gossip.leave()
+        self._mesh.clock.advance(0.1)
+        self.kill()
+
+
+class _Watcher:
+    """A part that only notes when it was woken."""
+
+    name = "watcher"
+
+    def __init__(self, woken: list[float]) -> None:
+        self._woken = woken
+
+    def tick(self, now: float) -> float | None:
+        self._woken.append(now)
+        return None
+
+
+class VirtualMesh:
+    """Hosts by name (of the latest start). One seed decides everything."""
+
+    def __init__(self, seed: int = 1) -> None:
+        self.seed = seed
+        self.clock = FakeClock()
+        self.network = LoopNetwork(self.clock, SeededEntropy(f"{seed} network"))
+        self.hosts: dict[str, MeshHost] = {}
+
+    def start(self, row: api.Member, *, peers: Iterable[str] = ()) -> MeshHost:
+        """Start a host that has nothing stored."""
+        return self._started(MeshHost(self, row, peers, memory_database()))
+
+    def restart(self, host: MeshHost, *, peers: Iterable[str] = (), **changes: object) -> MeshHost:
+        """Start the killed host again on its database, under a new boot."""
+        boots = host.row.boot_count + 1
+        boot = {"boot_count": boots, "boot_id": f"{host.row.name}-{boots}"}
+        row = replace(host.row, **{**boot, **changes})  # type: ignore[arg-type]
+        return self._started(MeshHost(self, row, peers, host.database))
+
+    def _started(self, host: MeshHost) -> MeshHost:
+        self.hosts[host.row.name] = host
+        return host
+
+    def start_many(self, count: int) -> list[MeshHost]:
+        """`h00`, which all others have as their peer, and those, all at once."""
+        first = self.start(member("h00"))
+        others = [self.start(member(f"h{n:02}"), peers=[first.row.url]) for n in range(1, count)]
+        return [first, *others]
+
+    def key_of(self, store_id: str) -> str:
+        return next((host.key for host in self.hosts.values() if host.row.store_id == store_id), "")
+
+    def all_see_all(self) -> bool:
+        """Whether every host has every other one online, and nobody else."""
+        names = sorted(self.hosts)
+        return all(host.online_names() == [n for n in names if n != host.row.name] for host in self.hosts.values())
+
+
+def _body(cls: type[T], request: Request) -> T:
+    return from_json(cls, parse_json(request.body))

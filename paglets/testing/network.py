@@ -1,0 +1,188 @@
+"""A network in one process under virtual time: hosts answer requests by a function, no socket is opened."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from paglets.core.clock import Entropy
+from paglets.core.errors import CallOutcomeUnknown, PagletsError, PeerReplaced, Unreachable
+from paglets.core.parts import Part
+from paglets.core.refs import HostRef
+from paglets.host.runner import Runner
+from paglets.remote.exchange import Completion, Request, Response
+from paglets.store.db import Store
+from paglets.testing.clock import FakeClock
+
+Handler = Callable[[Request], Response]
+LATENCY_SECONDS = (0.001, 0.02)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    store_id: str
+    handler: Handler
+
+
+class LoopNetwork:
+    """Carries requests between handlers registered under a URL. One seed decides all delays and losses.
+
+    `loss` is the share of messages, requests and replies alike, that vanish. `sent` counts requests by
+    (sender's store id, method and path), `bytes_sent` bodies by sender, both ways.
+    """
+
+    def __init__(self, clock: FakeClock, entropy: Entropy) -> None:
+        self.clock = clock
+        self.loss = 0.0
+        self.sent: Counter[tuple[str, str]] = Counter()
+        self.bytes_sent: Counter[str] = Counter()
+        self._entropy = entropy
+        self._nodes: dict[str, Node] = {}
+        self._side: dict[str, int] = {}
+
+    def join(self, url: str, store_id: str, handler: Handler) -> None:
+        """From now on `handler` answers at `url`."""
+        self._nodes[url] = Node(store_id=store_id, handler=handler)
+
+    def leave(self, url: str) -> None:
+        """Connections to `url` are refused from now on; replies under way from there are lost."""
+        self._nodes.pop(url, None)
+
+    def part(self, *sides: tuple[str, ...]) -> None:
+        """Let only store ids of the same side hear each other; those in none are with the first."""
+        self._side = {store_id: number for number, side in enumerate(sides) for store_id in side}
+
+    def heal(self) -> None:
+        self._side = {}
+
+    def transport(self, store_id: str) -> LoopTransport:
+        """What the host with `store_id` sends through."""
+        return LoopTransport(self, store_id)
+
+    def deliver(self, sender: str, host: HostRef, request: Request, done: Completion, timeout_seconds: float) -> None:
+        """Send one request; see `Transport`."""
+        self.sent[(sender, f"{request.method} {request.target}")] += 1
+        self.bytes_sent[sender] += len(request.body)
+        exchange = _Exchange(self, sender, host, replace(request, sender=sender), done)
+        self.clock.call_at(self.clock.monotonic() + timeout_seconds, exchange.time_out)
+        self._later(exchange.arrive)
+
+    def _later(self, action: Callable[[], None]) -> None:
+        self.clock.call_at(self.clock.monotonic() + self._entropy.uniform(*LATENCY_SECONDS), action)
+
+    def carries(self, one: str, other: str) -> bool:
+        if self._side.get(one, 0) != self._side.get(other, 0):
+            return False
+        return self.loss == 0 or self._entropy.uniform(0, 1) >= self.loss
+
+    def node(self, url: str) -> Node | None:
+        return self._nodes.get(url)
+
+    def reply(self, action: Callable[[], None]) -> None:
+        self._later(action)
+
+
+class _Exchange:
+    """One request on its way there and back; it ends once."""
+
+    def __init__(self, net: LoopNetwork, sender: str, host: HostRef, request: Request, done: Completion) -> None:
+        self._net = net
+        self._sender = sender
+        self._host = host
+        self._request = request
+        self._done = done
+        self._taken = False
+        self._ended = False
+
+    def arrive(self) -> None:
+        node = self._net.node(self._host.url)
+        if node is not None and not self._net.carries(self._sender, node.store_id):
+            return
+        if node is None:
+            self._end(Unreachable(f"{self._host.url} does not answer: connection refused"))
+        elif self._host.store_id not in ("", node.store_id):
+            self._end(PeerReplaced(f"another host than {self._host.name} answers at {self._host.url}"))
+        else:
+            self._taken = True
+            response = node.handler(self._request)
+            self._net.bytes_sent[node.store_id] += len(response.body)
+            self._net.reply(lambda: self._return(node, response))
+
+    def _return(self, node: Node, response: Response) -> None:
+        if self._net.node(self._host.url) is node and self._net.carries(node.store_id, self._sender):
+            self._end(response)
+
+    def time_out(self) -> None:
+        error = CallOutcomeUnknown if self._taken else Unreachable
+        self._end(error(f"{self._host.url} did not answer in time"))
+
+    def _end(self, outcome: Response | PagletsError) -> None:
+        if not self._ended:
+            self._ended = True
+            self._done(outcome)
+
+
+class LoopTransport:
+    """`Transport` of one host. After `close` nothing is sent and no completion comes: the host is dead."""
+
+    def __init__(self, network: LoopNetwork, store_id: str) -> None:
+        self._network = network
+        self._store_id = store_id
+        self._closed = False
+
+    def close(self) -> None:
+        self._closed = True
+
+    def send(self, host: HostRef, request: Request, done: Completion, *, timeout_seconds: float) -> None:
+        def deliver(outcome: Response | PagletsError) -> None:
+            if not self._closed:
+                done(outcome)
+
+        if not self._closed:
+            self._network.deliver(self._store_id, host, request, deliver, timeout_seconds)
+
+
+class VirtualRunner:
+    """Drives a host's real runner under virtual time: a wake or a due time makes it step.
+
+    `stop` is a crash or a SIGSTOP, `resume` goes on after the latter.
+    """
+
+    def __init__(self, store: Store, clock: FakeClock) -> None:
+        self.faults: list[str] = []
+        self.runner = Runner(store, clock, self.faults.append)
+        self._clock = clock
+        self._running = True
+        self._next: float | None = None
+        self.runner.signal = self._signal
+        store.on_commit = lambda wakes, touched: self.runner.wake(*wakes)
+
+    def add(self, *parts: Part) -> None:
+        for part in parts:
+            self.runner.add(part)
+        self._signal()
+
+    def stop(self) -> None:
+        self._running = False
+
+    def resume(self) -> None:
+        self._running = True
+        self._next = None
+        self._signal()
+
+    def _signal(self) -> None:
+        self._at(self._clock.monotonic())
+
+    def _at(self, at: float) -> None:
+        if self._running and (self._next is None or at < self._next):
+            self._next = at
+            self._clock.call_at(at, lambda: self._step(at))
+
+    def _step(self, at: float) -> None:
+        if not self._running or self._next != at:
+            return
+        self._next = None
+        pause = self.runner.step()
+        if pause is not None:
+            self._at(self._clock.monotonic() + pause)

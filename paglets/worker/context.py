@@ -1,0 +1,265 @@
+"""The host as a paglet's code sees it from its own process: `core.context.Context` over frames."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from paglets.codec.envelope import WireMessage
+from paglets.codec.names import class_name
+from paglets.codec.wire import decode, encode, encode_fields, encode_state
+from paglets.core.agent import Paglet
+from paglets.core.context import HostInfo
+from paglets.core.errors import Invalid, TooLarge
+from paglets.core.messages import Message
+from paglets.core.record import from_json
+from paglets.core.refs import HostRef, ProxyRef
+from paglets.remote.proxy import PagletProxy
+from paglets.worker.changes import Scope, StateKeeper
+from paglets.worker.protocol import (
+    LONG_ENTRIES,
+    CallOut,
+    Changes,
+    Commit,
+    Create,
+    Deliver,
+    Fault,
+    Go,
+    Intent,
+    Nothing,
+    OutgoingPost,
+    Report,
+    Resolve,
+    Submit,
+)
+from paglets.worker.storage import ChildStorage, Request
+
+WAITABLE = "only run, run_compute_job and the handler of a call may wait for the state to change"
+
+
+class Parked(BaseException):
+    """The handler of a call waits. Not an Exception, so that no handler of the user's takes it for an error."""
+
+    def __init__(self, wait_seconds: float | None) -> None:
+        super().__init__()
+        self.wait_seconds = wait_seconds
+
+
+class ChildContext:
+    """One for each process. `attach` gives it its paglet before any code of the paglet runs.
+
+    `changed` holds the state: a handler has it from its beginning to its commit, `locked_state` for its
+    block, and it is notified after each.
+    """
+
+    def __init__(self, go: Go, request: Request) -> None:
+        self._go = go
+        self._request = request
+        self._entry_scope = Scope(at_once=go.entry in LONG_ENTRIES)
+        self._handler_scope: Scope | None = None
+        self._handler_thread = 0
+        self._locking_threads: set[int] = set()
+        self._created = 0
+        self._reported = False
+        self._storage = ChildStorage(request, self.scope)
+        self.changed = threading.Condition(threading.RLock())
+        self.paglet: Paglet[Any]
+        self.keeper: StateKeeper
+
+    def attach(self, paglet: Paglet[Any]) -> None:
+        self.paglet = paglet
+        self.keeper = StateKeeper(paglet)
+
+    # Scopes.
+
+    def scope(self) -> Scope:
+        """That of the handler, where its thread asks; else that of the entry."""
+        if self._handler_scope is not None and threading.get_ident() == self._handler_thread:
+            return self._handler_scope
+        return self._entry_scope
+
+    @contextmanager
+    def handling(self, deliver: Deliver) -> Iterator[Scope]:
+        """The scope of a handler that runs on this thread; the caller holds `changed`."""
+        self._handler_scope, self._handler_thread = Scope(deliver=deliver), threading.get_ident()
+        try:
+            yield self._handler_scope
+        finally:
+            self._handler_scope = None
+
+    def _commit(self, operation: str, scope: Scope, changes: Changes) -> None:
+        self._request(operation, Commit(changes=changes))
+        scope.stored(self.keeper, changes)
+
+    def _commit_state(self, scope: Scope) -> None:
+        changes = scope.changes(self.keeper)
+        if changes.has_state:
+            self._commit("commit", scope, changes)
+
+    # Who and where.
+
+    @property
+    def name(self) -> str:
+        return self._go.host.name
+
+    @property
+    def address(self) -> str:
+        return self._go.host.url
+
+    @property
+    def ref(self) -> ProxyRef:
+        return ProxyRef(agent_id=self._go.stamp.agent_id, host=self._go.host)
+
+    @property
+    def storage(self) -> ChildStorage:
+        return self._storage
+
+    def wall_time(self) -> float:
+        return time.time()
+
+    def work_dir(self) -> Path:
+        return Path(self._go.work_dir)
+
+    def hosts(self) -> tuple[HostInfo, ...]:
+        return tuple(from_json(HostInfo, tree) for tree in self._request("hosts", Nothing())["hosts"])
+
+    def resolve_host(self, target: str) -> HostRef:
+        return from_json(HostRef, self._request("resolve_host", Resolve(target=target)))
+
+    # Other paglets.
+
+    def create(self, cls: type[Paglet[Any]], state: Any = None, *, name: str | None = None) -> PagletProxy:
+        if state is None:
+            state = cls.State()
+        if not isinstance(state, cls.State):
+            raise Invalid(f"the state of a {cls.__qualname__} is a {cls.State.__qualname__}")
+        self._created += 1
+        wanted = Create(
+            nth=self._created,
+            class_name=class_name(cls),
+            kind=cls.kind,
+            state=encode_state(state),
+            name=name,
+            request=cls.creation_request(state),
+            job_key=str(getattr(state, "job_key", "")),
+        )
+        return self.proxy(from_json(ProxyRef, self._request("create", wanted)))
+
+    def proxy(self, target: ProxyRef | str) -> PagletProxy:
+        if isinstance(target, str):
+            target = from_json(ProxyRef, self._request("resolve_paglet", Resolve(target=target)))
+        return PagletProxy(target, self)
+
+    def call(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> Any:
+        wanted = CallOut(target=target, message=self._wire(message), timeout_seconds=timeout_seconds)
+        return decode(self._request("call", wanted), "reply")
+
+    def post(self, target: ProxyRef, message: Message) -> None:
+        outgoing, scope = OutgoingPost(target=target, message=self._wire(message)), self.scope()
+        if scope.at_once:
+            self._request("commit", Commit(changes=Changes(posts=(outgoing,))))
+        else:
+            scope.posts.append(outgoing)
+
+    def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        self._created += 1
+        answer: Mapping[str, Any] = self._request("submit", Submit(nth=self._created, request=dict(request)))
+        return answer
+
+    def _wire(self, message: Message) -> WireMessage:
+        return WireMessage(kind=message.kind, args=encode_fields(message.args), sender=self.ref)
+
+    # Intents.
+
+    def intend_move(self, target: HostRef) -> None:
+        self.scope().intent = Intent(move=target)
+
+    def intend_stay(self) -> None:
+        self.scope().intent = Intent(stay=True)
+
+    def intend_dispose(self) -> None:
+        self.scope().intent = Intent(dispose=True)
+
+    # State.
+
+    def checkpoint(self) -> None:
+        scope = self.scope()
+        with self.changed:
+            self._commit("checkpoint", scope, scope.changes(self.keeper, with_state=True))
+
+    def report(self, report: Mapping[str, Any]) -> bool:
+        """`{"success": True, "result": value}`, or False with `cause`, `message` and perhaps `traceback`, `code`.
+
+        Raises Invalid for a result that cannot travel; nothing is reported then.
+        """
+        if self._reported:
+            return False
+        scope = self.scope()
+        with self.changed:
+            changes = scope.changes(self.keeper)
+            try:
+                answer = self._request("report", _report_of(report, changes))
+            except TooLarge as error:
+                raise Invalid(f"the result is too large to be reported: {error.message}; use an artifact") from error
+            self._reported = True
+            if answer["accepted"]:
+                scope.stored(self.keeper, changes)
+        return bool(answer["accepted"])
+
+    @contextmanager
+    def locked_state(self) -> Iterator[Any]:
+        """A block that raises commits nothing, and undoes nothing either."""
+        scope, thread = self.scope(), threading.get_ident()
+        with self.changed:
+            if not scope.at_once or thread in self._locking_threads:
+                # Committed with its handler or hook, or at the end of the block around this one.
+                yield self.paglet.state
+                return
+            self._locking_threads.add(thread)
+            try:
+                yield self.paglet.state
+            finally:
+                self._locking_threads.discard(thread)
+            self._commit_state(scope)
+            self.changed.notify_all()
+
+    def wait_state(self, predicate: Callable[[Any], bool], timeout_seconds: float | None = None) -> bool:
+        scope = self.scope()
+        if scope.deliver is not None:
+            return self._wait_in_handler(scope.deliver, predicate, timeout_seconds)
+        if not scope.at_once:
+            raise Invalid(WAITABLE)
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        with self.changed:
+            while not predicate(self.paglet.state):
+                self._commit_state(scope)
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self.changed.wait(left)
+            return True
+
+    def _wait_in_handler(
+        self, deliver: Deliver, predicate: Callable[[Any], bool], timeout_seconds: float | None
+    ) -> bool:
+        if predicate(self.paglet.state):
+            return True
+        if not deliver.is_call:
+            raise Invalid(WAITABLE)
+        if timeout_seconds is None:
+            raise Parked(None)
+        left = timeout_seconds - deliver.waited_seconds
+        if left <= 0:
+            return False
+        raise Parked(left)
+
+
+def _report_of(report: Mapping[str, Any], changes: Changes) -> Report:
+    if report["success"]:
+        return Report(success=True, result=encode(report.get("result"), "result"), changes=changes)
+    texts = {name: str(report.get(name, "")) for name in ("cause", "message", "traceback", "code")}
+    return Report(success=False, fault=Fault(**texts), changes=changes)

@@ -1,0 +1,117 @@
+"""From a fork of the zygote to a process of its own, before any of the user's code runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NoReturn
+
+from paglets.worker import linux
+from paglets.worker.launch import LaunchSpec
+
+SOCKET_DESCRIPTOR = 3
+"""Where a child finds its socket; below it are stdin, stdout and stderr, above it nothing."""
+
+EXIT_NOT_SET_UP = 120
+"""Exit code of a child that could not be set up; not one that shells or Python use."""
+
+LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Descriptors:
+    """Opened by the zygote, so that a missing folder or a full disk is told without a fork."""
+
+    socket: int
+    null: int
+    stdout: int
+    stderr: int
+    work_dir: int
+
+    def close(self) -> None:
+        for descriptor in (self.socket, self.null, self.stdout, self.stderr, self.work_dir):
+            with suppress(OSError):
+                os.close(descriptor)
+
+
+def open_descriptors(spec: LaunchSpec, child_socket: int) -> Descriptors:
+    """What the child of `spec` will use. Raises OSError; `child_socket` is closed then too."""
+    opened = [child_socket]
+    try:
+        for path, flags in (
+            (os.devnull, os.O_RDONLY | os.O_CLOEXEC),
+            (spec.stdout_path, LOG_FLAGS),
+            (spec.stderr_path, LOG_FLAGS),
+            (spec.work_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC),
+        ):
+            opened.append(os.open(path, flags, 0o600))
+    except OSError:
+        for descriptor in opened:
+            os.close(descriptor)
+        raise
+    _, null, stdout, stderr, work_dir = opened
+    return Descriptors(socket=child_socket, null=null, stdout=stdout, stderr=stderr, work_dir=work_dir)
+
+
+def run_child(spec: LaunchSpec, opened: Descriptors, zygote: int, serve: Callable[[socket.socket], int]) -> NoReturn:
+    """Become the process of `spec`, run `serve` and exit with what it gives. Never returns."""
+    code = EXIT_NOT_SET_UP
+    try:
+        _leave_the_zygote(zygote)
+        channel = _take_descriptors(opened)
+        _set_environment(spec)
+        linux.use_cores(spec.cores)
+        code = serve(channel)
+    except BaseException as error:
+        with suppress(BaseException):
+            sys.stderr.write(f"paglets: the process could not be set up: {type(error).__name__}: {error}\n")
+    finally:
+        os._exit(code)
+
+
+def _leave_the_zygote(zygote: int) -> None:
+    os.setsid()
+    linux.end_with_parent()
+    if os.getppid() != zygote:
+        os._exit(EXIT_NOT_SET_UP)
+    # While it lives, what its descendants leave behind comes to this process, not to the zygote: so a child of
+    # the zygote that the zygote did not fork belongs to a run that has ended.
+    linux.become_subreaper()
+    linux.be_first_when_memory_runs_out()
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _take_descriptors(opened: Descriptors) -> socket.socket:
+    # Opened after 0, 1 and 2 and after the zygote's control socket, all are 3 or above. The socket goes to 3
+    # last, so that none of the others is written over.
+    os.fchdir(opened.work_dir)
+    for source, target in ((opened.null, 0), (opened.stdout, 1), (opened.stderr, 2)):
+        os.dup2(source, target)
+    if opened.socket != SOCKET_DESCRIPTOR:
+        os.dup2(opened.socket, SOCKET_DESCRIPTOR, inheritable=False)
+    for name in os.listdir("/dev/fd"):
+        if int(name) > SOCKET_DESCRIPTOR:
+            with suppress(OSError):
+                os.close(int(name))
+    return socket.socket(fileno=SOCKET_DESCRIPTOR)
+
+
+def _set_environment(spec: LaunchSpec) -> None:
+    linux.write_marker(spec.token)
+    os.environ.update(spec.environment)
+    os.environ.update(
+        {
+            "PAGLETS_JOB_ID": spec.agent_id,
+            "PAGLETS_ATTEMPT": str(spec.attempt),
+            linux.RUN_VARIABLE: spec.token,
+            "PWD": spec.work_dir,
+        }
+    )

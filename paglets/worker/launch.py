@@ -1,0 +1,72 @@
+"""The seam between a host and processes: what is started, and what is heard of it.
+
+Production: `paglets.worker.launcher` (a zygote that forks). Simulation: `paglets.testing`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from paglets.remote.api import Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchSpec:
+    """A process to start. It does nothing of the user's before a `go` frame."""
+
+    token: str
+    agent_id: str
+    generation: int
+    attempt: int
+    work_dir: str
+    stdout_path: str
+    stderr_path: str
+    environment: dict[str, str] = field(default_factory=dict)
+    cores: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a process ended, told when its whole tree is gone. `exit_code` or `signal` is set.
+
+    `error`: it could not be started at all. `stderr_tail`: its last lines, 8 KiB at most.
+    """
+
+    exit_code: int | None = None
+    signal: int | None = None
+    error: str = ""
+    stderr_tail: str = ""
+    oom: bool = False
+    launcher_lost: bool = False
+    usage: Usage = field(default_factory=Usage)
+
+
+class LaunchEvents(Protocol):
+    """Called on any thread, in order for one token: started?, frame*, ended (exactly once)."""
+
+    def started(self, token: str, pid: int, start_time: float) -> None: ...
+
+    def frame(self, token: str, frame: dict[str, Any]) -> None: ...
+
+    def sampled(self, token: str, usage: Usage) -> None: ...
+
+    def ended(self, token: str, ended: Ended) -> None: ...
+
+
+class Launcher(Protocol):
+    """None of these blocks."""
+
+    def start(self, spec: LaunchSpec) -> None: ...
+
+    def send(self, token: str, frame: dict[str, Any]) -> None:
+        """A frame to the child; dropped where the child is gone (its `ended` comes)."""
+        ...
+
+    def end(self, token: str) -> None:
+        """End the process and all its descendants; `ended` follows."""
+        ...
+
+    def close(self) -> None:
+        """End everything and the zygote."""
+        ...

@@ -1,0 +1,289 @@
+"""Frames between a host and the process of a paglet: one table, used by both sides.
+
+A frame is a 4-byte big-endian length and that many bytes of UTF-8 JSON, over a socket pair.
+
+Host to child, each an object with one of these keys:
+
+- `{"go": Go}` once, first.
+- `{"deliver": Deliver}`: a message to handle. Messages are handled one after the other, each answered by
+  a request `handled`; several may be under way. In the entry `message` they are all that the child does, in
+  the LONG_ENTRIES they are handled beside the entry, elsewhere they are left alone.
+- `{"finish": true}`: the entry `message` ends: the child asks `done` when the messages sent before it are
+  handled, and exits. Nothing elsewhere.
+- `{"reply": id, "ok": value}` or `{"reply": id, "error": PagletsError.to_wire()}`: to a request of the child.
+
+Child to host: requests, each `{"op", "id", "stamp", "args"}`, with `op` and `args` of OPERATIONS. `stamp` is
+the one that came with `go` (agent_id, epoch, generation, attempt, token); a request with a stale stamp is
+answered by the error `fenced`, upon which the child exits at once.
+
+An error in the reply to `handled` or `done` means that nothing of it was committed: the child drops the
+changes and asks the same once more with that error as `fault`. `sys.exit(n)` in the paglet's code ends the
+process with that code and without `done` or `handled`.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from paglets.codec.envelope import WireMessage
+from paglets.codec.text import dump_bytes, loads
+from paglets.core.errors import BadRequest, TooLarge
+from paglets.core.refs import HostRef, ProxyRef
+
+MAX_FRAME_BYTES = 64 << 20
+HEADER = struct.Struct(">I")
+
+Entry = Literal["creation", "arrival", "run", "dispatching", "disposing", "attempt", "message"]
+
+ENTRY_METHODS: dict[str, str] = {
+    "creation": "on_creation",
+    "arrival": "on_arrival",
+    "run": "run",
+    "dispatching": "on_dispatching",
+    "disposing": "on_disposing",
+    "attempt": "compute_attempt",
+    "message": "",
+}
+"""Which method of the paglet an entry calls; `message` only waits for `deliver`."""
+
+LONG_ENTRIES = ("run", "attempt")
+"""Entries beside which handlers run, and whose deferred operations are committed at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """Which run of which paglet speaks."""
+
+    agent_id: str
+    epoch: int
+    generation: int
+    attempt: int
+    token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deliver:
+    """A message for the paglet. `message_id` comes back in `handled`.
+
+    `waited_seconds`: how long ago this call was first parked (0: never); its `wait_state` counts from there.
+    """
+
+    message_id: str
+    message: WireMessage
+    is_call: bool
+    waited_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Go:
+    """All that a child needs to begin. `system` is laid over the state's fields of the same names."""
+
+    stamp: Stamp
+    class_name: str
+    kind: str
+    entry: Entry
+    state: Any
+    system: dict[str, Any]
+    host: HostRef
+    work_dir: str
+    code_paths: tuple[str, ...] = ()
+    deliver: Deliver | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Why user code failed. `cause` is of the closed list of causes (`exception`, `import_failed`, ...)."""
+
+    cause: str
+    message: str
+    traceback: str = ""
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutgoingPost:
+    target: ProxyRef
+    message: WireMessage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What one hook, handler or step changed; committed as one. `has_state` says whether `state` counts."""
+
+    has_state: bool = False
+    state: Any = None
+    storage_set: dict[str, Any] = field(default_factory=dict)
+    storage_deleted: tuple[str, ...] = ()
+    posts: tuple[OutgoingPost, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """A move or disposal asked for from within, or (`stay`) an earlier one taken back; at most one of them."""
+
+    move: HostRef | None = None
+    dispose: bool = False
+    stay: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """`commit`, `checkpoint`: changes of a long entry, at once."""
+
+    changes: Changes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """`report`: the outcome of this attempt, first one wins; replies `{"accepted": bool}`."""
+
+    success: bool
+    result: Any = None
+    fault: Fault | None = None
+    changes: Changes = field(default_factory=Changes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOut:
+    """`call`: replies the tagged value of the handler. `target.host` is a hint; a name is allowed as id."""
+
+    target: ProxyRef
+    message: WireMessage
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Create:
+    """`create`: replies a ProxyRef. `nth` counts creations in this run, so that a repeat is the same thing."""
+
+    nth: int
+    class_name: str
+    kind: str
+    state: Any
+    name: str | None = None
+    request: dict[str, Any] | None = None
+    job_key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submit:
+    """`submit`: `request` is `remote.api.SubmitGroup` as JSON; replies `remote.api.GroupView` as JSON."""
+
+    nth: int
+    request: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolve:
+    """`resolve_host`: name or URL -> HostRef. `resolve_paglet`: id or name on this host -> ProxyRef."""
+
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageGet:
+    """`storage_get`: replies `{"found": bool, "value": tagged}`."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageScan:
+    """`storage_scan`: as `core.context.Storage.scan`; replies `{"entries": [[key, tagged], ...]}`."""
+
+    prefix: str
+    after: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nothing:
+    """`hosts` replies `{"hosts": [core.context.HostInfo as JSON]}`; `storage_keys` `{"keys": [...]}`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handled:
+    """`handled`: the end of a handler. A fault drops changes and intent.
+
+    `parked`: it waits in `wait_state`; its changes are committed. The call is to be delivered again after
+    each later change of the state, and in `wait_seconds` (None: no bound) at the latest.
+    """
+
+    message_id: str
+    value: Any = None
+    fault: Fault | None = None
+    parked: bool = False
+    wait_seconds: float | None = None
+    changes: Changes = field(default_factory=Changes)
+    intent: Intent = field(default_factory=Intent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryDone:
+    """`done`: the end of the entry; the child exits 0 after the reply. A fault drops changes and intent.
+
+    `then_run`: the class overrides `run`, so that it is due next (after `creation` and `arrival`).
+    """
+
+    then_run: bool = False
+    fault: Fault | None = None
+    changes: Changes = field(default_factory=Changes)
+    intent: Intent = field(default_factory=Intent)
+
+
+OPERATIONS: dict[str, type] = {
+    "commit": Commit,
+    "checkpoint": Commit,
+    "report": Report,
+    "call": CallOut,
+    "create": Create,
+    "submit": Submit,
+    "hosts": Nothing,
+    "resolve_host": Resolve,
+    "resolve_paglet": Resolve,
+    "storage_get": StorageGet,
+    "storage_keys": Nothing,
+    "storage_scan": StorageScan,
+    "handled": Handled,
+    "done": EntryDone,
+}
+"""What a child may ask, and the record of its `args`. All are answered by one `reply` frame
+`{"reply": id, "ok": value}` or `{"reply": id, "error": PagletsError.to_wire()}`."""
+
+
+def pack(tree: Any) -> bytes:
+    """The frame of a JSON tree. Raises TooLarge, or Invalid for what is not JSON."""
+    body = dump_bytes(tree)
+    if len(body) > MAX_FRAME_BYTES:
+        raise TooLarge(f"a frame of {len(body):,} bytes is over the limit of {MAX_FRAME_BYTES:,}")
+    return HEADER.pack(len(body)) + body
+
+
+class Unpacker:
+    """Bytes in, whole frames out."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[dict[str, Any]]:
+        """The frames that `data` completes. Raises BadRequest or TooLarge: the other side must be ended."""
+        self._buffer += data
+        frames = []
+        while len(self._buffer) >= HEADER.size:
+            (length,) = HEADER.unpack_from(self._buffer)
+            if length > MAX_FRAME_BYTES:
+                raise TooLarge(f"a frame of {length:,} bytes is over the limit of {MAX_FRAME_BYTES:,}")
+            if len(self._buffer) < HEADER.size + length:
+                break
+            frames.append(_object(bytes(self._buffer[HEADER.size : HEADER.size + length])))
+            del self._buffer[: HEADER.size + length]
+        return frames
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    frame = loads(body)
+    if not isinstance(frame, dict):
+        raise BadRequest("a frame is not a JSON object")
+    return frame

@@ -1,0 +1,68 @@
+"""A paglet's durable map, seen from its process: the host's rows under what was changed and not yet committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from paglets.codec.wire import decode, encode
+from paglets.core.context import Storage
+from paglets.worker.changes import Scope, check_key
+from paglets.worker.protocol import Changes, Commit, Nothing, StorageGet, StorageScan
+
+Request = Callable[[str, Any], Any]
+
+
+class ChildStorage(Storage):
+    """`scope` gives the scope of the calling thread."""
+
+    def __init__(self, request: Request, scope: Callable[[], Scope]) -> None:
+        self._request = request
+        self._scope = scope
+
+    def __getitem__(self, key: str) -> Any:
+        scope = self._scope()
+        if check_key(key) in scope.storage:
+            return decode(scope.storage[key])
+        if key in scope.deleted:
+            raise KeyError(key)
+        answer = self._request("storage_get", StorageGet(key=key))
+        if not answer["found"]:
+            raise KeyError(key)
+        return decode(answer["value"])
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        scope, tree = self._scope(), encode(value, f"storage[{check_key(key)!r}]")
+        if scope.at_once:
+            self._request("commit", Commit(changes=Changes(storage_set={key: tree})))
+        else:
+            scope.put(key, tree)
+
+    def __delitem__(self, key: str) -> None:
+        scope = self._scope()
+        if key not in self:
+            raise KeyError(key)
+        if scope.at_once:
+            self._request("commit", Commit(changes=Changes(storage_deleted=(key,))))
+        else:
+            scope.delete(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys())
+
+    def __len__(self) -> int:
+        return len(self._keys())
+
+    def scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[tuple[str, Any]]:
+        scope = self._scope()
+        # As many more as may have been deleted here, so that `limit` are left.
+        wanted = StorageScan(prefix=prefix, after=after, limit=limit + len(scope.deleted))
+        stored = self._request("storage_scan", wanted)["entries"]
+        entries = {key: tree for key, tree in stored if key not in scope.deleted}
+        entries |= {key: tree for key, tree in scope.storage.items() if key.startswith(prefix) and key > after}
+        return [(key, decode(entries[key])) for key in sorted(entries)[:limit]]
+
+    def _keys(self) -> list[str]:
+        scope = self._scope()
+        stored = self._request("storage_keys", Nothing())["keys"]
+        return sorted((set(stored) - scope.deleted) | scope.storage.keys())

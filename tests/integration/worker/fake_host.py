@@ -1,0 +1,153 @@
+"""The host's side of a launcher, as small as it can be: it says `go`, answers requests and keeps what it heard."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import worker_paglets
+from paglets.core.errors import PagletsError
+from paglets.core.record import from_json, to_json
+from paglets.core.refs import HostRef
+from paglets.remote.api import Usage
+from paglets.testing.waiting import wait_until
+from paglets.worker.launch import Ended, LaunchSpec
+from paglets.worker.launcher import ZygoteLauncher
+from paglets.worker.protocol import OPERATIONS, Deliver, Go, Stamp
+
+ROOT = Path(__file__).resolve().parents[3]
+COMMAND = (sys.executable, "-c", "import sys; from paglets.worker.zygote import main; sys.exit(main([]))")
+HOST = HostRef(store_id="store-1", name="here", url="http://127.0.0.1:1")
+
+Answer = Callable[[Any], Any]
+
+
+def environment() -> dict[str, str]:
+    paths = os.pathsep.join((str(ROOT), str(Path(__file__).parent)))
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": paths}
+
+
+@dataclass
+class Told:
+    """What was heard of one run."""
+
+    spec: LaunchSpec
+    go: Go
+    pid: int | None = None
+    start_time: float = 0.0
+    asked: list[tuple[str, Any]] = field(default_factory=list)
+    usages: list[Usage] = field(default_factory=list)
+    ended: Ended | None = None
+    order: list[str] = field(default_factory=list)
+
+    def all(self, operation: str) -> list[Any]:
+        return [args for name, args in list(self.asked) if name == operation]
+
+    @property
+    def done(self) -> Any:
+        (done,) = self.all("done")
+        return done
+
+
+class FakeHost:
+    """Implements `launch.LaunchEvents`. `answers` gives the replies of operations; the default is None."""
+
+    def __init__(self, folder: Path, command: tuple[str, ...] = COMMAND, **options: Any) -> None:
+        self.folder = folder
+        self.runs: dict[str, Told] = {}
+        self.answers: dict[str, Answer] = {"report": lambda args: {"accepted": True}}
+        self.paused = False
+        self.launcher = ZygoteLauncher(command, environment(), self, **options)
+
+    def start(self, cls: type | str, entry: str = "attempt", **state: Any) -> Told:
+        """Start a process for a paglet of class `cls`."""
+        number = len(self.runs) + 1
+        token = f"{number:032x}"
+        name = cls if isinstance(cls, str) else f"{cls.__module__}:{cls.__qualname__}"
+        work_dir = self.folder / f"work-{number}"
+        work_dir.mkdir()
+        spec = LaunchSpec(
+            token=token,
+            agent_id=f"job-{number}",
+            generation=1,
+            attempt=2,
+            work_dir=str(work_dir),
+            stdout_path=str(self.folder / f"{number}.out"),
+            stderr_path=str(self.folder / f"{number}.err"),
+            environment={"X": "set"},
+        )
+        stamp = Stamp(agent_id=spec.agent_id, epoch=3, generation=1, attempt=2, token=token)
+        go = Go(
+            stamp=stamp,
+            class_name=name,
+            kind="job",
+            entry=entry,  # type: ignore[arg-type]
+            state=state,
+            system={"home_host_name": "laptop", "unknown_field": 1},
+            host=HOST,
+            work_dir=str(work_dir),
+        )
+        return self.launch(Told(spec=spec, go=go))
+
+    def launch(self, told: Told) -> Told:
+        self.runs[told.spec.token] = told
+        self.launcher.start(told.spec)
+        return told
+
+    def deliver(self, told: Told, message_id: str, kind: str, *, is_call: bool = True, waited: float = 0.0, **args: Any) -> None:
+        message = {"kind": kind, "args": args, "sender": None}
+        tree = {"message_id": message_id, "message": message, "is_call": is_call, "waited_seconds": waited}
+        self.launcher.send(told.spec.token, {"deliver": to_json(from_json(Deliver, tree))})
+
+    def handled(self, told: Told, message_id: str) -> Any:
+        """What the handler of that message came to."""
+        return wait_until(
+            lambda: next((args for args in told.all("handled") if args.message_id == message_id), None),
+            what=f"handled {message_id}",
+        )
+
+    def finish(self, told: Told) -> Ended:
+        self.launcher.send(told.spec.token, {"finish": True})
+        return self.wait(told)
+
+    def wait(self, told: Told) -> Ended:
+        return wait_until(lambda: told.ended, what=f"the end of {told.go.class_name}")
+
+    def close(self) -> None:
+        self.launcher.close()
+        assert self.launcher.wait_closed(15), "the launcher did not close"
+
+    # Events.
+
+    def started(self, token: str, pid: int, start_time: float) -> None:
+        told = self.runs[token]
+        told.pid, told.start_time = pid, start_time
+        told.order.append("started")
+        if not self.paused:
+            self.launcher.send(token, {"go": to_json(told.go)})
+
+    def frame(self, token: str, frame: dict[str, Any]) -> None:
+        told = self.runs[token]
+        told.order.append("frame")
+        args = from_json(OPERATIONS[frame["op"]], frame["args"])
+        assert from_json(Stamp, frame["stamp"]) == told.go.stamp
+        try:
+            reply: dict[str, Any] = {"ok": self.answers.get(frame["op"], lambda args: None)(args)}
+        except PagletsError as error:
+            reply = {"error": error.to_wire()}
+        self.launcher.send(token, {"reply": frame["id"], **reply})
+        told.asked.append((frame["op"], args))
+
+    def sampled(self, token: str, usage: Usage) -> None:
+        self.runs[token].usages.append(usage)
+
+    def ended(self, token: str, ended: Ended) -> None:
+        told = self.runs[token]
+        assert told.ended is None
+        told.order.append("ended")
+        told.ended = ended

@@ -1,0 +1,68 @@
+"""The archive, built once for all tests of it, and the interpreters of this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from build_zipapp import PSUTIL_WHEELS, ROOT, TOMLI_W_WHEEL, fetch
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def copy_of_checkout(source: Path, target: Path) -> Path:
+    """What a build reads, in another folder: with the wheels, so that they are fetched once."""
+    for name in ("paglets", "archive_root", "build/wheels"):
+        shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(source / "build_zipapp.py", target)
+    return target
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of this checkout, as it is when the tests begin."""
+    for wheel in (*PSUTIL_WHEELS, TOMLI_W_WHEEL):
+        fetch(wheel)
+    return copy_of_checkout(ROOT, tmp_path_factory.mktemp("checkout") / "paglets")
+
+
+@pytest.fixture(scope="session")
+def pyz(checkout: Path) -> Path:
+    """An archive built from the checkout."""
+    subprocess.run([sys.executable, checkout / "build_zipapp.py"], check=True, timeout=300)
+    return checkout / "dist" / "paglets.pyz"
+
+
+@pytest.fixture
+def another_checkout(checkout: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """Makes a copy of the checkout in a folder of that name."""
+    return lambda name: copy_of_checkout(checkout, tmp_path / name)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs a command to its end in an empty folder; the environment has nothing of this Python's but what is given."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+
+    def run(*command: object, cwd: Path = folder, **environment: object) -> subprocess.CompletedProcess[str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PAGLETS"))}
+        given = {"PAGLETS_HOME": str(tmp_path / "home")} | {name: str(value) for name, value in environment.items()}
+        return subprocess.run(
+            [str(word) for word in command],
+            cwd=cwd,
+            env=kept | given,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,82 @@
+"""What build_zipapp.py makes, and that it makes the same everywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import zipfile
+
+import pytest
+
+from build_zipapp import COMPILED_FOR, EARLIEST_ZIP_TIME, PSUTIL_WHEELS, find_interpreters, tree_name
+
+UNCHECKED_HASH = (1).to_bytes(4, "little")
+
+
+def test_builds_in_other_folders_time_zones_and_by_other_interpreters_are_equal(pyz, run, another_checkout):
+    others = {python for python, _ in find_interpreters([]).values()}
+    for number, python in enumerate(sorted(others)):
+        place = another_checkout(f"deep{number}/er")
+        built = run(
+            "sh", "-c", 'umask 077; exec "$@"', "sh",
+            python, place / "build_zipapp.py", *(f"--python={path}" for path in sorted(others)),
+            TZ="Asia/Tokyo", PYTHONHASHSEED=number + 1, SOURCE_DATE_EPOCH=1, USER=f"user{number}",
+        )  # fmt: skip
+        assert built.returncode == 0, built.stderr
+        assert (place / "dist" / "paglets.pyz").read_bytes() == pyz.read_bytes()
+
+
+def test_the_archive_is_executable_and_its_entries_say_nothing_of_the_builder(pyz, checkout):
+    names = zipfile.ZipFile(pyz).namelist()
+    assert names == sorted(names)
+    assert pyz.read_bytes().startswith(b"#!/usr/bin/env python3\n")
+    assert pyz.stat().st_mode & 0o777 == 0o755
+    assert str(checkout).encode() not in pyz.read_bytes()
+    for entry in zipfile.ZipFile(pyz).infolist():
+        seen = (entry.date_time, entry.compress_type, entry.create_system, entry.external_attr)
+        assert seen == (EARLIEST_ZIP_TIME, zipfile.ZIP_STORED, 3, 0o100644 << 16), entry.filename
+
+
+def test_each_tree_holds_the_whole_program_with_bytecode_that_is_never_compared_with_the_source(pyz, checkout):
+    archive = zipfile.ZipFile(pyz)
+    source = {name[len("src/") :] for name in archive.namelist() if name.startswith("src/")}
+    modules = {path.relative_to(checkout).as_posix() for path in (checkout / "paglets").rglob("*.py")}
+    assert modules | {"paglets/store/schema.sql", "tomli_w/__init__.py"} <= source
+    trees = json.loads(archive.read("archive.json"))["trees"]
+    assert f"cp{sys.version_info.major}{sys.version_info.minor}" in trees
+    for tree in trees:
+        names = {name[len(tree) + 1 :] for name in archive.namelist() if name.startswith(f"{tree}/")}
+        assert names == {f"{name}c" if name.endswith(".py") else name for name in source}
+        assert {archive.read(f"{tree}/{name}")[4:8] for name in names if name.endswith(".pyc")} == {UNCHECKED_HASH}
+
+
+def test_the_archive_brings_psutil_for_eight_platforms_as_published(pyz):
+    archive = zipfile.ZipFile(pyz)
+    listed = json.loads(archive.read("archive.json"))["psutil"]
+    assert len(listed) == 8
+    assert {f"wheels/{wheel.name}" for wheel in PSUTIL_WHEELS} <= set(archive.namelist())
+
+
+def test_an_interpreter_that_is_missing_is_named_and_its_tree_left_out(run, another_checkout):
+    place = another_checkout("lonely")
+    built = run(sys.executable, place / "build_zipapp.py", PATH="/nowhere", HOME=place)
+    assert built.returncode == 0, built.stderr
+    own = tree_name((sys.version_info.major, sys.version_info.minor))
+    missing = [version for version in COMPILED_FOR if tree_name(version) != own]
+    for major, minor in missing:
+        assert f"no Python {major}.{minor} found" in built.stderr
+    trees = json.loads(zipfile.ZipFile(place / "dist" / "paglets.pyz").read("archive.json"))["trees"]
+    assert set(trees) <= {own}
+
+
+@pytest.mark.parametrize("content", [b"", b"another wheel"])
+def test_a_wheel_with_another_hash_is_never_taken(run, another_checkout, content):
+    place = another_checkout("tampered")
+    (place / "build" / "wheels" / PSUTIL_WHEELS[0].name).write_bytes(content)
+    built = run(
+        sys.executable, place / "build_zipapp.py", PIP_NO_INDEX=1, PIP_FIND_LINKS=place, PIP_CONFIG_FILE=os.devnull
+    )
+    assert built.returncode == 1
+    assert f"cannot fetch {PSUTIL_WHEELS[0].name}" in built.stderr
+    assert not (place / "dist").exists()

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paglets.cli import why
+from paglets.cli.host import machine_name, options_of, parser
+from paglets.cli.jobs import job_row
+from paglets.cli.main import COMMANDS, main
+from paglets.cli.output import column_widths, duration_text, numbers_text, print_table, printable
+from paglets.config import HostOptions
+from paglets.core.errors import Invalid, Unknown
+from paglets.core.messages import Message
+from paglets.core.refs import ProxyRef
+from paglets.remote.api import GroupView, JobView, Lease, PagletView, SubmitGroup, Usage
+from paglets.testing.authors import FakeContext
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+# The command and its errors.
+
+
+def test_without_a_command_it_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == main(["--help"]) == 0
+    told = capsys.readouterr().out
+    assert all(name in told for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["job"], "did you mean 'jobs'?"),
+        (["frobnicate"], "there are host"),
+        (["jobs"], "a command is missing; see `paglets jobs --help`"),
+        (["jobs", "frob"], "invalid choice: 'frob'"),
+        (["jobs", "hosts", "--cpu-cores", "4 cpus"], "invalid int value"),
+        (["jobs", "hosts", "--cpu-cores", "-3"], "cpu_cores is -3"),
+        (["jobs", "hosts", "--memory", "lots"], "is not an amount of bytes"),
+        (["jobs", "hosts", "--exclude-host", "Not Good"], "excluded_host_names"),
+        (["jobs", "why"], "see `paglets jobs why --help`"),
+        (["jobs", "queue", "--timeout", "0"], "is not a number of seconds"),
+        (["jobs", "queue", "--js"], "unrecognized arguments: --js"),
+        (["host", "--port", "70000"], "--port: "),
+        (["host", "--name", "Big Name"], "cannot name a host"),
+        (["host", "--property", "x"], "KEY=VALUE"),
+    ],
+)
+def test_wrong_usage_is_one_line_on_stderr_and_exit_code_2(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("paglets: ")
+    assert text in told.err
+    assert len(told.err.splitlines()) == 1
+
+
+def test_with_debug_an_error_has_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["jobs", "why", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_no_host_means_exit_code_4_and_the_next_step(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PAGLETS_HOME", str(tmp_path))
+    monkeypatch.setenv("PAGLETS_API_KEY", "A" * 43)
+    monkeypatch.delenv("PAGLETS_AT", raising=False)
+    assert main(["mesh", "hosts"]) == 4
+    assert "start one with `paglets host`" in capsys.readouterr().err
+    assert main(["mesh", "hosts", "--at", "http://127.0.0.1:1"]) == 4
+    told = capsys.readouterr()
+    assert (told.out, len(told.err.splitlines())) == ("", 1)
+
+
+def test_without_a_key_nothing_is_asked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PAGLETS_HOME", str(tmp_path))
+    monkeypatch.delenv("PAGLETS_API_KEY", raising=False)
+    assert main(["jobs", "queue", "--at", "http://127.0.0.1:1"]) == 5
+    assert "scp FIRST-MACHINE" in capsys.readouterr().err
+
+
+def test_the_version_is_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version", "--json"]) == 0
+    assert {"paglets", "protocol", "python", "program", "sha256"} == set(json.loads(capsys.readouterr().out))
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("paglets ")
+
+
+# Output.
+
+
+def test_nothing_from_outside_reaches_a_terminal_raw() -> None:
+    assert printable("a\x1b[2J\nb\x9b\u202e\ud800é") == "a\\x1b[2J\\nb\\x9b\\u202e\\ud800é"
+
+
+def test_a_table_fits_the_terminal_and_is_whole_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("NO_COLOR", "1")
+    row = ("short", "a very long reason " * 5)
+    terminal, pipe = Terminal(), io.StringIO()
+    print_table(("HOST", "WHY"), [row], out=terminal)
+    print_table(("HOST", "WHY"), [row], out=pipe)
+    assert all(len(line) <= 30 for line in terminal.getvalue().splitlines())
+    assert "…" in terminal.getvalue()
+    assert row[1].strip() in pipe.getvalue()
+
+
+def test_headers_are_bold_on_a_terminal_unless_no_color_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    coloured = Terminal()
+    print_table(("HOST",), [], out=coloured)
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = Terminal()
+    print_table(("HOST",), [], out=plain)
+    assert ("\x1b" in coloured.getvalue(), "\x1b" in plain.getvalue()) == (True, False)
+
+
+def test_the_widest_column_gives_way_first() -> None:
+    assert column_widths([["x" * 10, "y" * 50]], 42) == [10, 30]
+    assert column_widths([["x" * 10, "y" * 50]], None) == [10, 50]
+    assert column_widths([["x" * 10, "y" * 50]], 5) == [8, 8]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0.0 s"), (0.44, "0.4 s"), (59, "59 s"), (200, "3 min 20 s"), (7200, "2 h"), (360000, "4 d 4 h")],
+)
+def test_durations_are_in_words(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"), [([], ""), ([3], "3"), ([8, 0, 1, 2, 3], "0-3,8"), ([1, 2, 5, 6], "1-2,5-6")]
+)
+def test_core_ids_are_written_as_ranges(numbers: list[int], text: str) -> None:
+    assert numbers_text(numbers) == text
+
+
+def test_a_running_job_shows_its_lease_and_usage() -> None:
+    job = JobView(
+        agent_id="p1",
+        group_id="g",
+        job_key="a",
+        generation=1,
+        attempt=2,
+        status="RUNNING",
+        residence="here",
+        reason="",
+        reason_text="",
+        never=False,
+        waited_seconds=5,
+        running_seconds=90,
+        request={"resources": {"cpu_cores": 2, "memory_bytes": 1 << 30}},
+        lease=Lease(
+            agent_id="p1",
+            attempt=2,
+            generation=1,
+            cpu_cores=(0, 1),
+            gpu_ids=(),
+            memory_bytes=1 << 30,
+            temp_storage_bytes=0,
+            granted_at=0.0,
+        ),
+        usage=Usage(cpu_seconds=100.0, rss_bytes=1 << 20),
+    )
+    assert job_row(job) == (
+        "g/a", "RUNNING", "1.2", "1 min 30 s", 2, "1 GiB", "0-1", "", "1 min 40 s", "1 MiB", "",
+    )  # fmt: skip
+
+
+# The host's flags.
+
+
+def test_repeated_flags_append_and_become_options(tmp_path: Path) -> None:
+    flags = [
+        *("--name", "gpu-a", "--bind-public", "auto", "--port", "0", "--mesh-version", "analysis"),
+        *("--peer", "http://laptop:8765", "--peer", "other:1", "--tag", "linux", "--tag", "gpu"),
+        *("--property", "python=3.12", "--memory", "2G", "--cpu-cores", "3", "--code-path", "/code"),
+    ]
+    assert options_of(parser().parse_args(flags), tmp_path) == HostOptions(
+        name="gpu-a",
+        bind_public="auto",
+        port=0,
+        mesh_version="analysis",
+        peers=("http://laptop:8765", "http://other:1"),
+        tags=("linux", "gpu"),
+        properties={"python": "3.12"},
+        memory_bytes=2 << 30,
+        cpu_cores=3,
+        code_paths=("/code",),
+    )
+
+
+def test_a_host_finds_its_section_in_the_folder_or_in_the_file_named(tmp_path: Path) -> None:
+    (tmp_path / "hosts.toml").write_text("[hosts.a]\ntags = ['x']")
+    assert options_of(parser().parse_args(["--name", "a"]), tmp_path).tags == ("x",)
+    assert options_of(parser().parse_args(["--name", "b"]), tmp_path).tags == ()
+    named = ["--name", "b", "--config", str(tmp_path / "hosts.toml")]
+    with pytest.raises(Invalid, match=r"no section \[hosts.b\]: choose with --name one of a"):
+        options_of(parser().parse_args(named), tmp_path)
+
+
+@pytest.mark.parametrize(("hostname", "name"), [("Ann-s MacBook.local", "ann-s-macbook"), ("", "host"), ("--x--", "x")])
+def test_a_machines_name_becomes_a_hosts_name(hostname: str, name: str) -> None:
+    assert machine_name(hostname) == name
+
+
+# Why.
+
+
+class FakeHost:
+    """What `why` asks a HostClient: one group `g`, and no other paglet."""
+
+    def __init__(self, **summary: Any) -> None:
+        self._summary = SUMMARY | summary
+        self._context = FakeContext()
+
+    def group(self, group_id: str) -> GroupView:
+        if group_id != "g":
+            raise Unknown("no such group")
+        return self._context.view(SubmitGroup(group_id="g", class_name="m:C", jobs=()))
+
+    def call_tree(self, target: ProxyRef, message: Message) -> dict[str, Any]:
+        assert (target.agent_id, message.kind) == ("collector-1", "summary")
+        return self._summary
+
+    def paglet(self, agent_id: str) -> PagletView:
+        raise Unknown("no such paglet")
+
+
+SUMMARY: dict[str, Any] = {
+    "group_id": "g",
+    "status": "ACTIVE",
+    "expected_count": 4,
+    "completed_count": 1,
+    "failed_count": 1,
+    "pending_count": 2,
+    "pending_jobs": [
+        {"job_key": key, "status": "PLACING", "host_name": "home", "reason": "no_host", "never": True, "since": 1.0}
+        | {"reason_text": "tag 'gpu' is on no host"}
+        for key in ("c", "d")
+    ],
+    "results": {"a": {"result": {}, "host_name": "w1", "generation": 1, "attempt": 1, "runtime_seconds": 3.0}},
+    "failures": {"b/1": {"cause": "exit:3", "message": "the process ended", "stderr_tail": "x\nboom", "traceback": ""}},
+}
+
+
+def explain(selector: str, **summary: Any) -> why.Explanation:
+    return why.explain(FakeHost(**summary), selector)  # type: ignore[arg-type]
+
+
+def test_a_groups_jobs_are_counted_by_reason() -> None:
+    found = explain("g")
+    assert found.code == 3
+    assert found.reasons == (
+        (2, "PLACING", "home", "never: tag 'gpu' is on no host", "c"),
+        (1, "FAILED", "", "exit:3: the process ended", "b/1"),
+    )
+    assert "start a host that fits" in str(found.fields["next"])
+
+
+def test_a_failed_job_shows_cause_and_last_words() -> None:
+    found = explain("g/b/1")
+    assert (found.code, found.fields["cause"], found.fields["stderr_tail"]) == (1, "exit:3", "boom")
+
+
+def test_a_done_job_is_done() -> None:
+    found = explain("g/a")
+    assert (found.code, found.fields["status"], found.fields["runtime"]) == (0, "COMPLETED", "3.0 s")
+
+
+def test_a_job_that_can_never_be_placed_has_exit_code_3() -> None:
+    assert explain("g/c").code == 3
+
+
+def test_a_job_that_waits_is_no_failure() -> None:
+    waiting = [{"job_key": "c", "status": "WAITING_FOR_SLOT", "reason_text": "2 cores wanted, 1 free", "never": False}]
+    found = explain("g/c", pending_jobs=waiting)
+    assert (found.code, found.fields["why"]) == (0, "2 cores wanted, 1 free")
+
+
+@pytest.mark.parametrize("selector", ["nothing", "g/nothing", "not a name"])
+def test_what_names_nothing_is_unknown(selector: str) -> None:
+    with pytest.raises(Unknown):
+        explain(selector)

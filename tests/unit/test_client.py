@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from paglets.codec import wire
+from paglets.core.agent import Paglet, PagletState
+from paglets.core.errors import Invalid, Moved, NotAllowed, Unknown, Unreachable
+from paglets.core.messages import Message
+from paglets.core.record import to_json
+from paglets.core.refs import ProxyRef
+from paglets.remote.api import CallReply, Done, GroupView, PagletView, Slots, Verdicts
+from paglets.remote.client import HostClient
+from paglets.slots.model import Resources
+from paglets.system.jobs import ComputeJobState
+from paglets.testing.authors import FakeContext
+from paglets.testing.exchange import TableExchange, TableHost
+
+CALL = "POST /v1/paglets/p1/call"
+
+
+@dataclass(kw_only=True)
+class CounterState(PagletState):
+    count: int = 0
+
+
+class Counter(Paglet[CounterState]):
+    State = CounterState
+
+
+def running(home: Path, *names: str, pid: int | None = None) -> dict[str, str]:
+    """An environment where hosts of these names run."""
+    (home / "run").mkdir(parents=True, exist_ok=True)
+    for name in names:
+        tree = {"name": name, "url": f"http://{name}:8765", "store_id": f"store-{name}", "pid": pid or os.getpid()}
+        (home / "run" / f"{name}.json").write_text(json.dumps(tree))
+    return {"PAGLETS_HOME": str(home)}
+
+
+class Given:
+    def __init__(self, home: Path) -> None:
+        self.a, self.b = TableHost(name="a"), TableHost(name="b")
+        self.exchange = TableExchange(self.a, self.b)
+        self.environ = running(home, "a")
+
+    def client(self, at: str | None = None, **environ: str) -> HostClient:
+        return HostClient(at, timeout=5.0, exchange=self.exchange, environ=self.environ | environ)
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Given:
+    return Given(tmp_path)
+
+
+def test_the_host_that_runs_here_is_found_by_itself(given: Given) -> None:
+    client = given.client()
+    assert (client.host, client.note) == (given.a.ref, "")
+
+
+def test_of_several_hosts_the_first_by_name_is_taken_and_it_is_said(given: Given, tmp_path: Path) -> None:
+    running(tmp_path, "b")
+    client = given.client()
+    assert client.host == given.a.ref
+    assert "speaking to a; also running here: b" in client.note
+    assert given.client(PAGLETS_AT="b").host == given.b.ref
+    assert given.client("a", PAGLETS_AT="b").host == given.a.ref
+
+
+def test_a_host_whose_process_is_gone_is_no_host(given: Given, tmp_path: Path) -> None:
+    running(tmp_path, "a", pid=2**22 + 12345)
+    with pytest.raises(Unreachable, match="start one with `paglets host`"):
+        given.client()
+
+
+def test_a_damaged_run_file_is_named(given: Given, tmp_path: Path) -> None:
+    (tmp_path / "run" / "x.json").write_text("{}")
+    with pytest.raises(Invalid, match=r"x\.json is not the run file of a host"):
+        given.client()
+
+
+def test_a_host_elsewhere_is_found_by_name_through_the_one_here(given: Given) -> None:
+    assert given.client("b").host == given.b.ref
+    with pytest.raises(Unknown, match="knows no host 'c'"):
+        given.client("c")
+
+
+def test_without_a_key_it_says_how_to_get_one(given: Given) -> None:
+    with pytest.raises(NotAllowed, match="Copy it"):
+        HostClient("http://a:8765", environ=given.environ)
+
+
+def test_a_call_carries_values_and_gives_the_reply(given: Given) -> None:
+    given.a.routes[CALL] = lambda body: CallReply(value=wire.encode((1, b"x")))
+    assert given.client().call("p1", "add", left={1, 2}) == (1, b"x")
+    (body,) = given.a.bodies(CALL)
+    assert wire.decode(body["message"]["args"]) == {"left": {1, 2}}
+
+
+def test_a_call_that_waits_is_asked_again_under_its_id(given: Given) -> None:
+    replies = [CallReply(waiting=True), CallReply(waiting=True), CallReply(value=7)]
+    given.a.routes[CALL] = lambda body: replies.pop(0)
+    assert given.client().call("p1", Message("drain")) == 7
+    bodies = given.a.bodies(CALL)
+    assert len({body["call_id"] for body in bodies}) == 1
+    assert [body["again"] for body in bodies] == [False, True, True]
+
+
+def test_a_waiting_call_begins_anew_where_the_paglet_moved_to(given: Given) -> None:
+    moved = Moved("gone", host=to_json(given.b.ref), epoch=2)
+    replies: list[object] = [CallReply(waiting=True), moved]
+
+    def answer(body: object) -> object:
+        reply = replies.pop(0)
+        if isinstance(reply, Moved):
+            raise reply
+        return reply
+
+    given.a.routes[CALL] = answer
+    given.b.routes[CALL] = lambda body: CallReply(value=body["again"])
+    assert given.client().call("p1", Message("drain")) is False
+
+
+def test_a_post_is_given_to_the_host_with_a_token(given: Given) -> None:
+    given.a.routes["POST /v1/outbox"] = lambda body: Done()
+    ref = ProxyRef(agent_id="p1", host=given.b.ref)
+    given.client().proxy(ref).post("note", text="x")
+    (body,) = given.a.bodies("POST /v1/outbox")
+    assert body["target"] == to_json(ref)
+    assert body["message"]["kind"] == "note"
+    assert len(body["token"]) >= 16
+
+
+def test_a_paglet_is_created_under_an_id_of_the_client(given: Given) -> None:
+    def create(body: dict) -> PagletView:
+        return PagletView(
+            agent_id=body["agent_id"],
+            class_name=body["class_name"],
+            kind="paglet",
+            residence="here",
+            epoch=1,
+            host=given.a.ref,
+        )
+
+    given.a.routes["POST /v1/paglets"] = create
+    proxy = given.client().create(Counter, CounterState(count=3), name="counter")
+    (body,) = given.a.bodies("POST /v1/paglets")
+    assert proxy.agent_id == body["agent_id"]
+    assert body["class_name"].endswith("test_client:Counter")
+    assert (body["state"]["count"], body["name"], body["kind"], body["request"]) == (3, "counter", "paglet", None)
+
+
+def test_a_state_of_another_class_is_a_mistake_of_the_caller(given: Given) -> None:
+    with pytest.raises(TypeError, match="takes a CounterState"):
+        given.client().create(Counter, PagletState())
+
+
+def test_a_group_without_an_id_gets_one_so_that_it_may_be_sent_again(given: Given) -> None:
+    context = FakeContext()
+
+    def submit(body: dict) -> GroupView:
+        context.submit_group(body)
+        return context.view(context.groups[-1])
+
+    given.a.routes["POST /v1/groups"] = submit
+    view = given.client().submit_group({"group_id": None, "class_name": "m:C", "jobs": []})
+    assert str(view["group_id"]).startswith("group-")
+    assert context.groups[0].group_id == view["group_id"]
+
+
+def test_candidates_are_asked_for_with_a_state(given: Given) -> None:
+    given.a.routes["POST /v1/slots/candidates"] = lambda body: Verdicts(verdicts=())
+    given.client().candidates(ComputeJobState(cpu_cores=4, required_host_tags=("gpu",)))
+    (body,) = given.a.bodies("POST /v1/slots/candidates")
+    assert body["request"]["resources"]["cpu_cores"] == 4
+    assert body["request"]["rules"]["required_tags"] == ["gpu"]
+
+
+def test_a_view_of_the_mesh_has_the_hosts_that_answer_and_the_errors_of_others(given: Given) -> None:
+    slots = Slots(
+        host=given.a.ref, capacity=Resources(), free=Resources(), tags=(), queued_jobs=0, running_jobs=0, jobs=()
+    )
+    given.a.routes["GET /v1/slots"] = lambda body: slots
+    good, errors = given.client().mesh_slots()
+    assert good == (slots,)
+    assert len(errors) == 1
+
+
+def test_dispatch_and_dispose_go_to_the_host_of_the_paglet(given: Given) -> None:
+    given.b.routes["POST /v1/paglets/p1/dispatch"] = lambda body: Done()
+    given.b.routes["DELETE /v1/paglets/p1"] = lambda body: Done()
+    proxy = given.client().proxy(ProxyRef(agent_id="p1", host=given.b.ref))
+    proxy.dispatch_to("a")
+    proxy.dispose()
+    assert given.b.bodies("POST /v1/paglets/p1/dispatch") == [{"target": "a"}]
+
+
+def test_ids_cannot_leave_their_place_in_a_route(given: Given) -> None:
+    with pytest.raises(Exception, match="no route GET /v1/paglets/"):
+        given.client().paglet("../groups?x=")
+    assert given.a.asked[-1].target == "/v1/paglets/..%2Fgroups%3Fx%3D"
+
+
+def test_leaving_a_client_closes_its_connections(given: Given) -> None:
+    with given.client():
+        pass
+    assert given.exchange.closed

@@ -1,0 +1,614 @@
+"""The collector, over a storage in memory; raw as in a host's transaction, decoded as in a child."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from test_groups import SUMMARY_FIELDS
+
+from paglets.codec.wire import decode_state, encode_state
+from paglets.core.errors import Invalid, NotHandled, TimedOut
+from paglets.core.record import to_json
+from paglets.core.refs import HostRef, ProxyRef
+from paglets.remote.api import JobCopy
+from paglets.system.collector import KINDS, ResultCollectorPaglet, ResultCollectorState
+from paglets.testing.fakes import FakeCollectorContext, Parked
+
+HOME = HostRef(store_id="s-home", name="laptop", url="http://laptop:8765")
+AWAY = HostRef(store_id="s-away", name="w1", url="http://w1:8765")
+THIRD = HostRef(store_id="s-third", name="w2", url="http://w2:8765")
+
+
+def collector(host: HostRef = AWAY, *, decoded: bool = False) -> FakeCollectorContext:
+    context = FakeCollectorContext(host, decoded=decoded)
+    context.paglet = ResultCollectorPaglet(ResultCollectorState(), context)  # type: ignore[arg-type]
+    return context
+
+
+def begun(*keys: str, host: HostRef = AWAY, decoded: bool = False, **more: Any) -> FakeCollectorContext:
+    context = collector(host, decoded=decoded)
+    context.send("begin", begin_args(*keys, **more))
+    return context
+
+
+def begin_args(*keys: str, **more: Any) -> dict[str, Any]:
+    jobs = [{"job_key": key} for key in keys]
+    return {"group_id": "g1", "home": to_json(HOME), "created_at": 5.0, "jobs": jobs} | more
+
+
+def state(context: FakeCollectorContext) -> ResultCollectorState:
+    assert context.paglet is not None
+    kept = context.paglet.state
+    assert isinstance(kept, ResultCollectorState)
+    return kept
+
+
+def result(context: FakeCollectorContext, key: str, value: Any = None, **more: Any) -> Any:
+    return context.send("job_result", {"job_key": key, "result": value} | more)
+
+
+def failure(context: FakeCollectorContext, key: str, cause: str = "exception", **more: Any) -> Any:
+    return context.send("job_failure", {"job_key": key, "cause": cause} | more)
+
+
+def copy_of(key: str, **more: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "agent_id": f"agent-{key}",
+        "group_id": "g1",
+        "job_key": key,
+        "generation": 1,
+        "attempt": 0,
+        "epoch": 1,
+        "status": "WAITING_FOR_SLOT",
+        "residence": "here",
+        "reason": "slots_busy",
+        "reason_text": "2 cores asked, 0 free",
+        "never": False,
+        "waited_seconds": 3.0,
+    }
+    tree: dict[str, Any] = to_json(JobCopy(**(fields | more)))
+    return tree
+
+
+def census(context: FakeCollectorContext, *copies: dict[str, Any], host: HostRef = THIRD) -> Any:
+    return context.send("census", {"host": to_json(host), "copies": list(copies)})["unwanted"]
+
+
+# From beginning to end.
+
+
+def test_a_new_group_expects_its_keys() -> None:
+    context = begun("b", "a")
+    summary = context.send("summary")
+    assert list(summary) == SUMMARY_FIELDS
+    assert (summary["status"], summary["expected_count"], summary["pending_count"]) == ("ACTIVE", 2, 2)
+    assert [job["job_key"] for job in summary["pending_jobs"]] == ["a", "b"]
+    assert summary["pending_jobs"][0]["reason"] == "no_copy_seen"
+    assert summary["collector"] == {"host_name": "w1", "host_url": "http://w1:8765", "agent_id": "collector-1"}
+    assert summary["home"] == {"host_name": "laptop", "host_url": "http://laptop:8765", "agent_id": None}
+    assert (summary["created_at"], summary["completed_at"], summary["last_report_at"]) == (5.0, None, None)
+
+
+def test_a_group_without_jobs_is_complete_at_once() -> None:
+    assert begun(host=HOME).send("summary")["status"] == "COMPLETE"
+
+
+def test_beginning_twice_changes_nothing_and_another_group_is_refused() -> None:
+    context = begun("a")
+    before = (dict(context.storage), encode_state(state(context)))
+    context.send("begin", begin_args("a"))
+    assert (dict(context.storage), encode_state(state(context))) == before
+    with pytest.raises(Invalid, match="g1"):
+        context.send("begin", begin_args("a", group_id="g2"))
+
+
+def test_results_and_failures_are_kept_as_they_came() -> None:
+    context = begun("a", "b")
+    context.now = 50.0
+    value = {"$bytes": "AAAA"}
+    assert result(context, "a", value, attempt=1, host_name="w2", runtime_seconds=1.5)["accepted"]
+    texts = {"message": "m", "traceback": "t", "stderr_tail": "e"}
+    assert failure(context, "b", "exit:3", attempt=2, host_name="w3", **texts)["accepted"]
+    summary = context.send("summary")
+    assert summary["results"] == {
+        "a": {
+            "result": value,
+            "host_name": "w2",
+            "generation": 1,
+            "attempt": 1,
+            "reported_at": 50.0,
+            "runtime_seconds": 1.5,
+        }
+    }
+    assert summary["failures"] == {
+        "b": {"cause": "exit:3", **texts, "host_name": "w3", "generation": 1, "attempt": 2, "reported_at": 50.0}
+    }
+    assert (summary["completed_count"], summary["failed_count"], summary["pending_count"]) == (1, 1, 0)
+    assert (summary["status"], summary["completed_at"], summary["last_report_at"]) == ("COMPLETE", 50.0, 50.0)
+
+
+def test_decoded_values_go_through_untouched() -> None:
+    context = begun("a", "b", decoded=True)
+    value = {"data": b"\x00", "pair": (1, 2), "path": PurePosixPath("/x"), "set": {3}, 4: 5}
+    result(context, "a", value)
+    result(context, "a", value)
+    result(context, "c", value)
+    summary = context.send("summary")
+    assert summary["results"]["a"]["result"] == value
+    assert summary["duplicate_reports"][0]["result"] == value
+    assert summary["unexpected_reports"][0]["result"] == value
+    context.send("register_jobs", {"jobs": ({"job_key": "c", "when": (1, 2)},)})
+    assert context.send("results")["results"]["c"]["result"] == value
+
+
+def test_creation_failures_are_failures_from_the_start() -> None:
+    failures = [{"job_key": "bad", "cause": "invalid", "message": "cpu_cores is -1"}]
+    context = begun("bad", "good", failures=failures)
+    summary = context.send("summary")
+    assert summary["failures"]["bad"]["cause"] == "invalid"
+    assert summary["failures"]["bad"]["host_name"] == "laptop"
+    assert (summary["expected_count"], summary["pending_count"]) == (2, 1)
+
+
+def test_a_report_that_names_no_host_has_that_of_its_sender() -> None:
+    context = begun("a")
+    sender = ProxyRef(agent_id="job", host=THIRD)
+    context.send("job_result", {"job_key": "a", "result": 1}, sender)
+    assert context.send("summary")["results"]["a"]["host_name"] == "w2"
+
+
+def test_a_second_report_is_a_duplicate_and_changes_nothing() -> None:
+    context = begun("a", "b")
+    result(context, "a", 1)
+    assert result(context, "a", {"x": 2, "artifact": {"name": "f"}}) == {
+        "accepted": False,
+        "verdict": "already_recorded",
+    }
+    failure(context, "a")
+    summary = context.send("summary")
+    assert summary["results"]["a"]["result"] == 1
+    assert summary["failures"] == {}
+    assert [(entry["kind"], entry["why"]) for entry in summary["duplicate_reports"]] == [
+        ("result", "already_recorded"),
+        ("failure", "already_recorded"),
+    ]
+    assert summary["duplicate_reports"][0]["result"] == {"x": 2}
+    assert summary["pending_count"] == 1
+
+
+def test_a_lost_copy_may_still_succeed_but_not_fail() -> None:
+    context = begun("a", "b")
+    assert context.send("next_generation", {"job_keys": ["a", "b"]}) == {"generations": {"a": 2, "b": 2}}
+    assert failure(context, "a", generation=1)["verdict"] == "not_newest"
+    assert result(context, "a", "late", generation=1)["accepted"]
+    assert failure(context, "b", generation=2)["accepted"]
+    assert context.send("next_generation", {"job_keys": ["a", "nobody"]}) == {"generations": {}}
+
+
+def test_an_unexpected_report_is_taken_when_its_key_is_registered() -> None:
+    context = begun("a")
+    assert result(context, "late", 1)["verdict"] == "unexpected"
+    assert result(context, "late", 2)["verdict"] == "unexpected"
+    assert result(context, "late-2", 3)["verdict"] == "unexpected"
+    result(context, "a")
+    assert context.send("summary")["status"] == "COMPLETE"
+    assert context.send("register_jobs", {"jobs": [{"job_key": "late"}]})["registered"] == 1
+    summary = context.send("summary")
+    assert summary["results"]["late"]["result"] == 1
+    assert [entry["result"] for entry in summary["duplicate_reports"]] == [2]
+    assert [entry["job_key"] for entry in summary["unexpected_reports"]] == ["late-2"]
+    assert (summary["status"], summary["expected_count"]) == ("COMPLETE", 2)
+
+
+def test_a_new_key_makes_an_ended_group_active_again() -> None:
+    context = begun("a")
+    result(context, "a")
+    reply = context.send("register_jobs", {"jobs": [{"job_key": "a"}, {"job_key": "b", "note": "x"}]})
+    assert (reply["registered"], reply["known"], reply["status"]) == (1, 1, "ACTIVE")
+    assert context.send("summary")["completed_at"] is None
+    assert context.storage["meta/b"] == {"note": "x"}
+    assert context.send("register_jobs", {"jobs": [{"job_key": "a"}]})["registered"] == 0
+
+
+def test_a_tagged_tuple_of_jobs_is_a_list_of_jobs() -> None:
+    context = begun()
+    assert context.send("register_jobs", {"jobs": {"$tuple": [{"job_key": "b"}]}})["registered"] == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "field"),
+    [
+        ("register_jobs", {}, "jobs"),
+        ("register_jobs", {"jobs": [{"job_key": "x"}, {}]}, r"jobs\[1\].job_key"),
+        ("register_jobs", {"jobs": [{"job_key": "x"}, {"job_key": "x"}]}, "twice"),
+        ("register_jobs", {"jobs": [{"job_key": "x", "generation": 0}]}, "generation"),
+        ("register_jobs", {"jobs": ["x"]}, "object"),
+        ("job_result", {"job_key": "a", "attempt": "1"}, "attempt"),
+        ("job_failure", {"job_key": "a"}, "cause"),
+        ("cancel", {"job_keys": "a"}, "job_keys"),
+        ("summary", {"verbose": True}, "verbose"),
+        ("results", {"limit": 0}, "limit"),
+        ("ended", {"after": "x"}, "after"),
+        ("census", {"copies": []}, "host"),
+    ],
+)
+def test_wrong_arguments_name_the_field(kind: str, args: dict[str, Any], field: str) -> None:
+    context = begun("a")
+    with pytest.raises(Invalid, match=field):
+        context.send(kind, args)
+
+
+def test_an_unknown_kind_is_not_handled() -> None:
+    for kind in ("nonsense", "handle_message", "_summary", "state"):
+        with pytest.raises(NotHandled):
+            begun("a").send(kind)
+
+
+def test_every_kind_has_a_method_that_a_subclass_may_override() -> None:
+    class Loud(ResultCollectorPaglet):
+        def summary(self, message: Any) -> dict[str, Any]:
+            return super().summary(message) | {"loud": True}
+
+    context = begun("a")
+    context.paglet = Loud(state(context), context)  # type: ignore[arg-type]
+    assert context.send("summary")["loud"]
+    assert all(callable(getattr(ResultCollectorPaglet, kind)) for kind in KINDS)
+
+
+def test_a_collector_made_by_hand_takes_its_home_from_where_it_is() -> None:
+    context = collector(THIRD)
+    assert context.paglet is not None
+    context.paglet.on_creation()
+    context.send("register_jobs", {"jobs": [{"job_key": "a"}]})
+    result(context, "a")
+    summary = context.send("summary")
+    assert (summary["group_id"], summary["home"]["host_name"], summary["status"]) == ("collector-1", "w2", "COMPLETE")
+
+
+def test_the_state_is_plain_json() -> None:
+    context = begun("a", "b", return_home_when_complete=True)
+    result(context, "a")
+    tree = encode_state(state(context))
+    assert all(value is None or isinstance(value, (str, int, float, bool)) for value in tree.values())
+    assert decode_state(ResultCollectorState, tree) == state(context)
+
+
+# Waiting.
+
+
+def test_drain_waits_for_the_last_key_only() -> None:
+    context = begun("a", "b", return_home_when_complete=True)
+    result(context, "a")
+    with pytest.raises(Parked):
+        context.send("drain")
+    with pytest.raises(TimedOut, match="1 of 2"):
+        context.send("drain", {"timeout_seconds": 0})
+    result(context, "b")
+    assert context.send("drain")["status"] == "WAITING_FOR_HOME"
+
+
+def test_ended_gives_records_in_the_order_of_their_ends() -> None:
+    context = begun("a", "b", "c")
+    with pytest.raises(Parked):
+        context.send("ended", {"wait_seconds": 10})
+    assert context.send("ended")["ended"] == []
+    result(context, "b", 2)
+    failure(context, "a")
+    first = context.send("ended", {"limit": 1, "wait_seconds": 10})
+    assert [(each["number"], each["job_key"]) for each in first["ended"]] == [(1, "b")]
+    assert first["ended"][0]["result"]["result"] == 2
+    second = context.send("ended", {"after": first["next"]})
+    assert [each["job_key"] for each in second["ended"]] == ["a"]
+    assert second["ended"][0]["failure"]["cause"] == "exception"
+    with pytest.raises(Parked):
+        context.send("ended", {"after": second["next"], "wait_seconds": 10})
+    context.send("cancel")
+    assert [each["job_key"] for each in context.send("ended", {"after": 2})["ended"]] == ["c"]
+    assert context.send("ended", {"after": 3, "wait_seconds": 10})["ended"] == []
+
+
+def test_pages_of_results_come_in_the_order_of_keys() -> None:
+    keys = [f"k{n:03d}" for n in range(120)]
+    context = begun(*keys)
+    for n, key in enumerate(keys[:110]):
+        (failure if n % 3 == 0 else result)(context, key)
+    seen: list[str] = []
+    after: str | None = ""
+    while after is not None:
+        reply = context.send("results", {"after": after, "limit": 7})
+        page = sorted([*reply["results"], *reply["failures"]])
+        assert len(page) <= 7
+        seen += page
+        after = reply["next"]
+    assert seen == keys[:110]
+    assert context.send("results")["pending_count"] == 10
+
+
+# The way home.
+
+
+def test_the_collector_goes_home_with_the_last_key() -> None:
+    context = begun("a", return_home_when_complete=True)
+    assert context.intent is None
+    result(context, "a")
+    assert context.intent == HOME
+    summary = context.send("summary")
+    assert (summary["status"], summary["waiting_for_home"]) == ("WAITING_FOR_HOME", True)
+    assert context.paglet is not None
+    context.paglet.on_dispatching()
+    assert state(context).status == "RETURNING_HOME"
+    context.host, context.intent = HOME, None
+    context.paglet.on_arrival()
+    summary = context.send("summary")
+    assert (summary["status"], summary["waiting_for_home"]) == ("COMPLETE", False)
+    assert summary["collector"]["host_name"] == "laptop"
+    assert context.intent is None
+
+
+def test_a_collector_that_is_home_or_may_stay_is_complete_at_once() -> None:
+    for context in (begun("a", host=HOME, return_home_when_complete=True), begun("a", host=AWAY)):
+        result(context, "a")
+        assert (state(context).status, context.intent) == ("COMPLETE", None)
+
+
+def test_a_home_of_the_same_name_with_another_store_is_not_home() -> None:
+    context = begun("a", host=HostRef(store_id="other", name="laptop"), return_home_when_complete=True)
+    result(context, "a")
+    assert context.intent == HOME
+
+
+def test_a_new_key_keeps_the_collector_from_going() -> None:
+    context = begun("a", return_home_when_complete=True)
+    result(context, "a")
+    context.send("register_jobs", {"jobs": [{"job_key": "b"}]})
+    assert (state(context).status, context.intent) == ("ACTIVE", None)
+    result(context, "b")
+    assert (state(context).status, context.intent) == ("WAITING_FOR_HOME", HOME)
+
+
+def test_a_report_that_registration_applies_ends_the_group_and_sends_it_home() -> None:
+    context = begun("a", return_home_when_complete=True)
+    result(context, "a")
+    result(context, "b")
+    context.send("register_jobs", {"jobs": [{"job_key": "b"}]})
+    assert (state(context).status, context.intent) == ("WAITING_FOR_HOME", HOME)
+
+
+def test_return_home_sends_a_complete_collector_home() -> None:
+    context = begun("a")
+    result(context, "a")
+    reply = context.send("return_home")
+    assert (reply["status"], reply["waiting_for_home"], context.intent) == ("WAITING_FOR_HOME", True, HOME)
+    context.intent = None
+    context.send("return_home")
+    assert context.intent == HOME
+
+
+def test_return_home_of_an_active_group_counts_at_its_end() -> None:
+    context = begun("a")
+    assert context.send("return_home")["status"] == "ACTIVE"
+    assert context.intent is None
+    result(context, "a")
+    assert context.intent == HOME
+
+
+def test_return_home_at_home_changes_nothing() -> None:
+    context = begun("a", host=HOME)
+    result(context, "a")
+    assert context.send("return_home")["status"] == "COMPLETE"
+    assert context.intent is None
+
+
+def test_a_collector_that_came_elsewhere_turns_back() -> None:
+    context = begun("a", return_home_when_complete=True)
+    result(context, "a")
+    assert context.paglet is not None
+    context.paglet.on_dispatching()
+    context.host, context.intent = THIRD, None
+    context.paglet.on_arrival()
+    assert (state(context).status, context.intent) == ("WAITING_FOR_HOME", HOME)
+
+
+def test_a_move_of_an_active_or_complete_collector_changes_no_status() -> None:
+    context = begun("a")
+    assert context.paglet is not None
+    for status in ("ACTIVE", "COMPLETE"):
+        context.paglet.on_dispatching()
+        context.paglet.on_arrival()
+        assert (state(context).status, context.intent) == (status, None)
+        result(context, "a")
+
+
+# Cancel.
+
+
+def test_cancel_ends_keys_and_a_record_that_is_there_wins() -> None:
+    context = begun("done", "failed", "open", "kept")
+    result(context, "done", 1)
+    failure(context, "failed")
+    reply = context.send("cancel", {"job_keys": ["done", "failed", "open", "nobody"], "reason": "wrong input"})
+    assert reply["keys"] == {
+        "done": "already_completed",
+        "failed": "already_failed",
+        "open": "cancelled",
+        "nobody": "unknown",
+    }
+    assert reply["pending_count"] == 1
+    summary = context.send("summary")
+    assert summary["failures"]["open"]["cause"] == "cancelled"
+    assert summary["failures"]["open"]["message"] == "cancelled: wrong input"
+    assert summary["results"]["done"]["result"] == 1
+    assert context.send("cancel", {"job_keys": ["open"]})["keys"] == {"open": "already_cancelled"}
+
+
+def test_a_result_after_a_cancel_is_a_duplicate() -> None:
+    context = begun("a")
+    context.send("next_generation", {"job_keys": ["a"]})
+    context.send("cancel")
+    assert result(context, "a", generation=2)["verdict"] == "already_recorded"
+    assert context.send("summary")["failures"]["a"]["cause"] == "cancelled"
+
+
+def test_cancel_of_all_ends_the_group_and_says_where_copies_are() -> None:
+    context = begun("a", "b", return_home_when_complete=True)
+    census(context, copy_of("a"))
+    reply = context.send("cancel", {"job_keys": None})
+    assert reply["keys"] == {"a": "cancelled", "b": "cancelled"}
+    assert reply["copies"] == [{"job_key": "a", "agent_id": "agent-a", "host": to_json(THIRD), "residence": "here"}]
+    assert (state(context).status, context.intent) == ("WAITING_FOR_HOME", HOME)
+    assert context.send("summary")["failures"]["a"]["host_name"] == "w2"
+
+
+# Census.
+
+
+def test_a_census_fills_the_list_of_pending_jobs() -> None:
+    context = begun("a", "b")
+    context.now = 100.0
+    assert census(context, copy_of("a", never=True)) == []
+    pending = {job["job_key"]: job for job in context.send("summary")["pending_jobs"]}
+    assert pending["a"] == {
+        "job_key": "a",
+        "status": "WAITING_FOR_SLOT",
+        "host_name": "w2",
+        "reason": "slots_busy",
+        "reason_text": "2 cores asked, 0 free",
+        "never": True,
+        "since": 100.0,
+    }
+    assert pending["b"]["reason"] == "no_copy_seen"
+
+
+def test_a_census_without_news_writes_nothing() -> None:
+    context = begun("a")
+    census(context, copy_of("a"))
+    writes = context.storage.writes
+    context.now += 10
+    census(context, copy_of("a", waited_seconds=13.0))
+    assert context.storage.writes == writes
+
+
+def test_a_census_gives_the_copies_that_nobody_wants() -> None:
+    context = begun("done", "cancelled", "lost", "open")
+    result(context, "done")
+    context.send("cancel", {"job_keys": ["cancelled"]})
+    context.send("next_generation", {"job_keys": ["lost"]})
+    foreign = copy_of("done", agent_id="agent-foreign", group_id="g2")
+    unwanted = census(context, *(copy_of(key) for key in ("done", "cancelled", "lost", "open", "unknown")), foreign)
+    assert unwanted == [
+        {"agent_id": "agent-done", "cause": "recorded"},
+        {"agent_id": "agent-cancelled", "cause": "cancelled"},
+    ]
+
+
+def test_a_newer_generation_in_a_census_is_the_newest() -> None:
+    context = begun("a")
+    census(context, copy_of("a", generation=2))
+    assert failure(context, "a", generation=1)["verdict"] == "not_newest"
+
+
+# Size.
+
+
+def test_a_hundred_thousand_jobs_cost_a_few_rows_a_report() -> None:
+    count = 100_000
+    context = begun(*(f"job-{n:06d}" for n in range(count)))
+    begun_at = time.process_time()
+    for n in range(2000):
+        reads, writes = context.storage.reads, context.storage.writes
+        result(context, f"job-{n * 50:06d}", {"n": n})
+        assert context.storage.reads - reads <= 2
+        assert context.storage.writes - writes <= 3
+    assert time.process_time() - begun_at < 5
+    summary = context.send("summary")
+    assert (summary["completed_count"], summary["pending_count"]) == (2000, count - 2000)
+    assert summary["truncated"] is True, "98,000 pending jobs are over their share"
+    assert len(summary["results"]) == 2000
+
+
+def test_a_summary_near_the_end_stops_at_the_last_pending_key() -> None:
+    context = begun(*(f"job-{n:05d}" for n in range(5000)))
+    for n in range(1, 5000):
+        result(context, f"job-{n:05d}")
+    reads = context.storage.reads
+    assert [job["job_key"] for job in context.send("summary")["pending_jobs"]] == ["job-00000"]
+    assert context.storage.reads - reads < 5000 + 2000
+
+
+# Any order of messages.
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Whatever comes in whatever order: one record a key, and counts that are true."""
+
+    keys = st.sampled_from(["a", "b", "c", "d"])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.context = begun("a", "b", return_home_when_complete=True)
+        self.records: dict[str, Any] = {}
+
+    @rule(key=keys, generation=st.integers(0, 3), send=st.sampled_from([result, failure]))
+    def report(self, key: str, generation: int, send: Callable[..., Any]) -> None:
+        send(self.context, key, generation=generation)
+
+    @rule(keys=st.none() | st.lists(keys, max_size=3, unique=True))
+    def cancel(self, keys: list[str] | None) -> None:
+        self.context.send("cancel", {"job_keys": keys})
+
+    @rule(key=keys)
+    def register(self, key: str) -> None:
+        self.context.send("register_jobs", {"jobs": [{"job_key": key}]})
+
+    @rule(key=keys)
+    def lose(self, key: str) -> None:
+        self.context.send("next_generation", {"job_keys": [key]})
+
+    @rule(key=keys, generation=st.integers(1, 3), epoch=st.integers(1, 3))
+    def census(self, key: str, generation: int, epoch: int) -> None:
+        census(self.context, copy_of(key, generation=generation, epoch=epoch))
+
+    @rule()
+    def return_home(self) -> None:
+        self.context.send("return_home")
+
+    @rule(host=st.sampled_from([HOME, AWAY, THIRD]))
+    def travel(self, host: HostRef) -> None:
+        assert self.context.paglet is not None
+        self.context.paglet.on_dispatching()
+        tree = encode_state(state(self.context))
+        self.context.host, self.context.intent = host, None
+        fresh = decode_state(ResultCollectorState, tree)
+        self.context.paglet = ResultCollectorPaglet(fresh, self.context)  # type: ignore[arg-type]
+        self.context.paglet.on_arrival()
+
+    @invariant()
+    def records_stay_and_counts_are_true(self) -> None:
+        summary = self.context.send("summary")
+        ended = summary["results"] | summary["failures"]
+        assert not summary["results"].keys() & summary["failures"].keys()
+        assert self.records.items() <= ended.items(), "a record changed or went away"
+        self.records = ended
+        assert len(summary["results"]) == summary["completed_count"]
+        assert len(summary["failures"]) == summary["failed_count"]
+        assert len(summary["pending_jobs"]) == summary["pending_count"]
+        assert len(summary["duplicate_reports"]) == state(self.context).duplicate_count
+        assert len(summary["unexpected_reports"]) == state(self.context).unexpected_count
+        pending = [job["job_key"] for job in summary["pending_jobs"]]
+        assert not set(pending) & ended.keys()
+        assert (summary["status"] == "ACTIVE") == bool(pending)
+        assert (summary["completed_at"] is None) == bool(pending)
+        assert (self.context.intent is not None) == (summary["status"] == "WAITING_FOR_HOME")
+        numbered = [each["job_key"] for each in self.context.send("ended")["ended"]]
+        assert sorted(numbered) == sorted(ended)
+
+
+AnyOrder.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestAnyOrder = AnyOrder.TestCase

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paglets.config import HostOptions, host_options, parse_bytes, parse_property, read_config
+from paglets.core.errors import Invalid, StartFailed
+
+FILE = """
+[mesh]
+mesh_version = "analysis"
+peers = ["http://laptop:8765"]
+key_file = "/keys/mesh.key"
+
+[hosts.laptop]
+peers = []
+tags = ["laptop"]
+
+[hosts.gpu-a]
+bind_public = "auto"
+tags = ["linux", "gpu"]
+memory = "24 GiB"
+temp_storage = 1000
+properties = { python = "3.12" }
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "hosts.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_host_takes_its_section_over_that_of_the_mesh(tmp_path: Path) -> None:
+    file = read_config(written(tmp_path, FILE))
+    assert host_options("gpu-a", flags={}, file=file) == HostOptions(
+        name="gpu-a",
+        bind_public="auto",
+        mesh_version="analysis",
+        peers=("http://laptop:8765",),
+        tags=("linux", "gpu"),
+        memory_bytes=24 << 30,
+        temp_storage_bytes=1000,
+        properties={"python": "3.12"},
+        config_key_file=Path("/keys/mesh.key"),
+    )
+    assert host_options("laptop", flags={}, file=file).peers == ()
+
+
+def test_flags_win_over_the_file(tmp_path: Path) -> None:
+    file = read_config(written(tmp_path, FILE))
+    options = host_options("gpu-a", flags={"tags": ["x"], "memory": 5, "key_file": "/k"}, file=file)
+    assert (options.tags, options.memory_bytes, options.mesh_version) == (("x",), 5, "analysis")
+    assert (options.key_file, options.config_key_file) == (Path("/k"), Path("/keys/mesh.key"))
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("[hosts.a]\ntag = ['x']", "unknown key 'tag' in hosts.a: did you mean 'tags'?"),
+        ("[host.a]", "unknown key 'host' in the file: did you mean 'hosts'?"),
+        ("[hosts.a]\nzzz = 1", "unknown key 'zzz' in hosts.a: known are host"),
+        ("[hosts.a]\nport = '1'", "hosts.a.port"),
+        ("[hosts.a]\nport = 70000", "hosts.a.port"),
+        ("[hosts.a]\ngpus = true", "hosts.a.gpus"),
+        ("[hosts.a]\ncpu_cores = 0", "hosts.a.cpu_cores"),
+        ("[hosts.a]\nmemory = '4 cows'", "hosts.a.memory"),
+        ("[hosts.a]\ntags = 'linux'", "hosts.a.tags"),
+        ("[hosts.a]\npeers = ['ftp://x']", "hosts.a.peers"),
+        ("[hosts.a]\nproperties = { a = 1 }", "hosts.a.properties"),
+        ("[hosts]\na = 1", "hosts.a must be a table"),
+        ("[hosts.Big_Name]", "Big_Name"),
+        ("[mesh]\nmesh_version = ''", "mesh.mesh_version"),
+    ],
+)
+def test_a_mistake_anywhere_in_the_file_is_named(tmp_path: Path, text: str, what: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        host_options("other", flags={}, file=read_config(written(tmp_path, text)))
+    assert what in caught.value.message
+
+
+def test_a_file_that_is_not_toml_is_named_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(StartFailed, match=r"hosts\.toml is not TOML: .*line 2"):
+        read_config(written(tmp_path, "[mesh]\nx = = 1"))
+    with pytest.raises(StartFailed, match="cannot be read"):
+        read_config(tmp_path / "nowhere.toml")
+    with pytest.raises(StartFailed, match="is no configuration"):
+        read_config(written(tmp_path, "#" * (2 << 20)))
+
+
+def test_a_wrong_flag_is_named_as_a_flag() -> None:
+    with pytest.raises(Invalid, match=r"^--peer: "):
+        host_options("a", flags={"peers": ["ftp://x"]})
+    with pytest.raises(Invalid, match=r"^--cpu-cores: "):
+        host_options("a", flags={"cpu_cores": 0})
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("0", 0), ("2000", 2000), ("16G", 16 << 30), ("16 GiB", 16 << 30), ("1.5gb", 3 << 29), ("512 m", 512 << 20)],
+)
+def test_amounts_of_bytes_have_units(text: str, count: int) -> None:
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "G", "-1", "1e30", "16 GX", "1,5G", "9" * 30])
+def test_what_is_no_amount_is_refused(text: str) -> None:
+    with pytest.raises(Invalid):
+        parse_bytes(text)
+
+
+def test_a_property_is_key_and_value() -> None:
+    assert parse_property("a=b=c") == ("a", "b=c")
+    with pytest.raises(Invalid, match="KEY=VALUE"):
+        parse_property("python")

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from paglets.core.errors import Conflict, Invalid
+from paglets.remote.exchange import Pending, Request, Response, reply, reply_error
+from paglets.remote.lanes import LANES, MOST_WAITING, Lanes, lane_of
+from paglets.remote.urls import HostAddress, parse_url
+
+
+def test_a_pending_tells_its_first_answer_to_all_who_asked_before_and_after() -> None:
+    pending, heard = Pending(), list[Response]()
+    pending.on_complete(heard.append)
+    assert pending.response is None
+    pending.complete(reply(1))
+    pending.complete(reply(2))
+    pending.on_complete(heard.append)
+    assert [response.body for response in heard] == [b"1", b"1"]
+    assert pending.response == reply(1)
+
+
+def test_a_pending_calls_each_callback_once_whichever_thread_comes_first() -> None:
+    for _ in range(200):
+        pending, heard = Pending(), list[bytes]()
+        start = threading.Barrier(4)
+
+        def ask(pending: Pending = pending, heard: list[bytes] = heard, start: threading.Barrier = start) -> None:
+            start.wait()
+            pending.on_complete(lambda response: heard.append(response.body))
+
+        def answer(number: int, pending: Pending = pending, start: threading.Barrier = start) -> None:
+            start.wait()
+            pending.complete(reply(number))
+
+        threads = [threading.Thread(target=ask) for _ in range(2)]
+        threads += [threading.Thread(target=answer, args=(number,)) for number in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert pending.response is not None
+        assert heard == [pending.response.body] * 2
+
+
+def test_an_error_reply_raises_its_error_where_it_is_read() -> None:
+    with pytest.raises(Conflict, match="taken"):
+        reply_error(Conflict("taken")).json()
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "authority"),
+    [
+        ("http://w1", "w1", 8765, "w1:8765"),
+        ("http://W1.example.org:80/", "w1.example.org", 80, "w1.example.org:80"),
+        ("HTTP://10.0.0.1:1", "10.0.0.1", 1, "10.0.0.1:1"),
+        ("http://[::1]:9000", "::1", 9000, "[::1]:9000"),
+        ("http://[fe80::1%eth0]:9000", "fe80::1%eth0", 9000, "[fe80::1]:9000"),
+    ],
+)
+def test_the_url_of_a_host_is_name_and_port(url: str, host: str, port: int, authority: str) -> None:
+    address = parse_url(url)
+    assert address == HostAddress(host=host, port=port)
+    assert address.authority == authority
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "w1:8765",
+        "https://w1:8765",
+        "file:///etc/passwd",
+        "http://",
+        "http://w1:0",
+        "http://w1:65536",
+        "http://w1:8765/path",
+        "http://w1:8765?x=1",
+        "http://user@w1:8765",
+        "http://w1 :8765",
+        "http://w1\n:8765",
+        "http://[::1:8765",
+        "http://w\u00e4:8765",
+        "http://a" + "a" * 300,
+    ],
+)
+def test_anything_else_is_no_url_of_a_host(url: str) -> None:
+    with pytest.raises(Invalid, match="not the URL of a host"):
+        parse_url(url)
+
+
+def request(target: str) -> Request:
+    return Request(method="POST", target=target)
+
+
+def test_calls_and_bytes_do_not_stand_in_the_way_of_gossip() -> None:
+    targets = ["/v1/paglets/p1/call", "/v1/blobs/ab?offset=1", "/v1/artifacts", "/v1/mesh/gossip", "/v1/posts?x=/call"]
+    assert [lane_of("u", request(target))[1] for target in targets] == ["calls", "bytes", "bytes", "control", "control"]
+
+
+def test_no_more_than_the_lane_allows_go_to_one_host_at_once_and_the_hosts_take_turns() -> None:
+    lanes: Lanes[str] = Lanes()
+    most = LANES["control"]
+    may_start = [lanes.put(("a", "control"), f"a{index}") for index in range(most + 2)]
+    lanes.put(("b", "control"), "b0")
+
+    started = []
+    while (taken := lanes.next()) is not None:
+        started.append(taken[1])
+
+    assert may_start == [True] * most + [False] * 2
+    assert started == ["a0", "b0", *(f"a{index}" for index in range(1, most))]
+    lanes.end(("a", "control"))
+    assert lanes.next() == (("a", "control"), f"a{most}")
+    assert lanes.take_waiting() == [f"a{most + 1}"]
+    assert lanes.next() is None
+
+
+def test_a_lane_is_full_at_its_bound() -> None:
+    lanes: Lanes[int] = Lanes()
+    key = ("a", "calls")
+    for index in range(MOST_WAITING):
+        assert not lanes.is_full(key)
+        lanes.put(key, index)
+    assert lanes.is_full(key)
+    assert not lanes.is_full(("b", "calls"))

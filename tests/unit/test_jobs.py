@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import math
+import typing
+from dataclasses import dataclass
+
+import pytest
+
+from paglets.codec import wire
+from paglets.core.errors import Invalid
+from paglets.core.record import from_json
+from paglets.slots.model import SlotRequest, check_request
+from paglets.system.compute_slots import (
+    CollectingComputeJobPaglet,
+    CollectingComputeJobState,
+    ComputeJobPaglet,
+    ComputeJobState,
+)
+from paglets.system.jobs import SYSTEM_FIELDS
+from paglets.testing.authors import FakeContext
+
+
+@dataclass
+class MyJobState(CollectingComputeJobState):
+    dataset: str = ""
+    value: int = 0
+
+
+class MyJob(CollectingComputeJobPaglet[MyJobState]):
+    State = MyJobState
+
+    def run_compute_job(self) -> None:
+        self.state.value = len(self.state.dataset)
+
+    def build_result_payload(self) -> dict:
+        return {"dataset": self.state.dataset, "value": self.state.value}
+
+
+class Told(MyJob):
+    """Writes down which of its methods ran."""
+
+    def __init__(self, state: MyJobState, context: FakeContext) -> None:
+        super().__init__(state, context)
+        self.ran: list[str] = []
+
+    def on_creation(self) -> None:
+        self.ran.append("creation")
+
+    def run_compute_job(self) -> None:
+        self.ran.append("run")
+
+
+class Failing(Told):
+    def run_compute_job(self) -> None:
+        raise ValueError("no such file")
+
+    def after_compute_failure(self, error: BaseException) -> None:
+        self.ran.append(f"failed: {error}")
+
+
+def test_a_job_reports_its_payload() -> None:
+    context = FakeContext()
+    MyJob(MyJobState(job_key="a", dataset="alpha"), context).compute_attempt()
+    assert context.reports == [{"success": True, "result": {"dataset": "alpha", "value": 5}}]
+
+
+def test_a_job_without_a_payload_reports_an_empty_one() -> None:
+    class Bare(ComputeJobPaglet[ComputeJobState]):
+        def run_compute_job(self) -> None:
+            pass
+
+    context = FakeContext()
+    Bare(ComputeJobState(), context).compute_attempt()
+    assert context.reports == [{"success": True, "result": {}}]
+
+
+def test_a_job_that_reported_itself_reports_nothing_more(capsys: pytest.CaptureFixture[str]) -> None:
+    class Eager(MyJob):
+        def run_compute_job(self) -> None:
+            self.first = self.report_compute_success({"mine": 1})
+            self.second = self.report_compute_failure("changed my mind")
+
+    context = FakeContext()
+    job = Eager(MyJobState(job_key="a"), context)
+    job.compute_attempt()
+    assert (job.first, job.second) == (True, False)
+    assert [report["success"] for report in context.reports] == [True]
+    assert "a second report was not sent" in capsys.readouterr().err
+
+
+def test_a_failure_carries_the_exception_and_its_traceback() -> None:
+    class Careful(MyJob):
+        def run_compute_job(self) -> None:
+            try:
+                raise OSError("disk gone")
+            except OSError as error:
+                self.report_compute_failure(error)
+
+    context = FakeContext()
+    Careful(MyJobState(), context).compute_attempt()
+    (report,) = context.reports
+    assert (report["success"], report["cause"], report["message"]) == (False, "exception", "OSError: disk gone")
+    assert "run_compute_job" in report["traceback"]
+
+
+def test_a_result_that_cannot_travel_is_a_failure_with_that_cause() -> None:
+    class Odd(MyJob):
+        def build_result_payload(self) -> dict:
+            return {"value": math.nan}
+
+    context = FakeContext()
+    with pytest.raises(Invalid):
+        Odd(MyJobState(), context).compute_attempt()
+    assert [(report["success"], report.get("cause")) for report in context.reports] == [(False, "bad_result")]
+
+
+def test_on_creation_runs_where_the_attempt_begins_from_the_submitted_state() -> None:
+    fresh = Told(MyJobState(compute_fresh=True), FakeContext())
+    fresh.compute_attempt()
+    again = Told(MyJobState(compute_fresh=False), FakeContext())
+    again.compute_attempt()
+    assert (fresh.ran, again.ran) == (["creation", "run"], ["run"])
+
+
+def test_a_completed_job_never_runs_again() -> None:
+    job = Told(MyJobState(compute_status="COMPLETED"), FakeContext())
+    job.on_arrival()
+    job.run()
+    job.compute_attempt()
+    assert (job.ran, job.context.reports) == ([], [])
+
+
+def test_an_exception_reaches_the_hook_and_then_the_host() -> None:
+    job = Failing(MyJobState(), FakeContext())
+    with pytest.raises(ValueError, match="no such file"):
+        job.compute_attempt()
+    assert job.ran == ["creation", "failed: no such file"]
+    assert job.context.reports == []
+
+
+def test_a_hook_that_raises_hides_nothing() -> None:
+    class Worse(Failing):
+        def after_compute_failure(self, error: BaseException) -> None:
+            raise KeyError("oops")
+
+    with pytest.raises(ValueError, match="no such file") as caught:
+        Worse(MyJobState(), FakeContext()).compute_attempt()
+    assert any("KeyError" in note for note in caught.value.__notes__)
+
+
+def test_a_state_asks_for_one_core_and_nothing_else_by_default() -> None:
+    request = from_json(SlotRequest, MyJob.creation_request(MyJobState()))
+    assert check_request(request) == MyJobState().slot_request()
+    assert (request.resources.cpu_cores, request.resources.memory_bytes, request.max_losses) == (1, 0, 10)
+    assert not request.rules.allow_home
+
+
+def test_tags_may_be_tuples_or_lists() -> None:
+    state = MyJobState(required_host_tags=["linux", "linux"], preferred_host_tags=("gpu",))
+    rules = state.slot_request().rules
+    assert (rules.required_tags, rules.preferred_tags) == (("linux",), ("gpu",))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(
+            (field, value)
+            for field in ("cpu_cores", "memory_bytes", "gpus", "max_attempts")
+            for value in (-1, 1.5, True)
+        ),
+        ("cpu_cores", 0),
+        ("max_attempts", 0),
+        ("temp_storage_bytes", "4 GB"),
+        ("memory_bytes", 10**30),
+        ("memory_bytes", None),
+        ("max_losses", math.nan),
+        ("estimated_runtime_seconds", -0.5),
+        ("estimated_runtime_seconds", math.nan),
+        ("timeout_seconds", math.inf),
+        ("placement_timeout_seconds", "1h"),
+        ("timeout_seconds", False),
+        ("required_host_tags", "linux"),
+        ("excluded_host_tags", {"laptop"}),
+        ("preferred_host_tags", (1,)),
+        ("preferred_host_tags", ("",)),
+        ("required_host_tags", ("x" * 101,)),
+        ("required_host_tags", tuple(map(str, range(65)))),
+        ("excluded_host_names", ("Not A Name",)),
+        ("excluded_host_urls", ("ftp://x",)),
+        ("excluded_host_urls", ("http://x:99999",)),
+        ("allow_home_compute", 1),
+    ],
+)
+def test_a_wrong_value_is_named(field: str, value: object) -> None:
+    with pytest.raises(Invalid, match=field):
+        MyJob.creation_request(MyJobState(**{field: value}))
+
+
+def test_a_bare_str_for_tags_shows_how_to_write_it() -> None:
+    with pytest.raises(Invalid, match=r"write \('linux',\)"):
+        MyJobState(required_host_tags="linux").slot_request()
+
+
+def test_a_state_travels_with_all_its_fields() -> None:
+    state = MyJobState(job_key="a", dataset="alpha", required_host_tags=("linux",), cpu_cores=2)
+    assert wire.decode_state(MyJobState, wire.encode_state(state)) == state
+
+
+def test_the_fields_that_the_host_writes_exist_in_every_job() -> None:
+    assert set(SYSTEM_FIELDS) <= set(ComputeJobState.__dataclass_fields__)
+
+
+def test_the_types_of_a_state_are_known_under_its_public_path() -> None:
+    assert typing.get_type_hints(MyJobState)["required_host_tags"] == tuple[str, ...]
+
+
+def test_hosts_see_a_job_as_a_job() -> None:
+    assert (MyJob.kind, MyJob.State) == ("job", MyJobState)

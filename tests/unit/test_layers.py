@@ -1,0 +1,132 @@
+"""The rules of the house that a machine can check: who imports whom, how long files get, what is forbidden where."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "paglets"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+LEVELS = (("core",), ("codec", "slots", "groups"), ("store", "remote"), ("artifacts", "mesh", "worker"), ("host",))
+"""A package may import those of earlier levels; those of one level do not import each other."""
+
+VALUES = {"config", "program", "native"}
+"""Top level modules of values and files; every package that talks to the outside may read them."""
+
+MAY_IMPORT: dict[str, set[str]] = {
+    name: {name, *(VALUES if depth >= 2 else ()), *(below for level in LEVELS[:depth] for below in level)}
+    for depth, names in enumerate(LEVELS)
+    for name in names
+} | {
+    "program": {"core"},
+    "native": {"core", "program"},
+    "config": {"core", "slots", "program"},
+    "web": {"core"},
+    "system": {"system", "core", "codec", "slots", "groups", "remote", *VALUES},
+    "__init__": set(),
+    "__main__": {"cli", "worker"},
+}
+AUTHORS_AND_TOOLS = {"cli", "examples", "testing"}
+"""These may import every package but those that they are for: only they import one another."""
+
+THIRD_PARTY = {"psutil", "tomli_w"}
+FORBIDDEN = {"pickle", "marshal", "shelve"}
+WORLD = {"time", "random", "uuid", "secrets", "threading"}
+WORLD_ALLOWED = (
+    "core/clock.py",
+    "store/db.py",
+    "remote/transport.py",
+    "remote/client.py",
+    *(f"worker/{name}.py" for name in ("zygote", "launcher", "child", "context", "process")),
+    "host/threads.py",
+    "host/http/server.py",
+    "cli/",
+    "testing/",
+    "examples/",
+)
+"""Elsewhere time, chance and threads come in by the constructor, so that a simulation can replace them."""
+
+MOST_LINES = 400
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def package_of(path: Path) -> str:
+    """The first part of the module's name below `paglets`."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and full module name of each import, those inside functions and of type checkers too."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            yield node.lineno, node.module or ""
+            if node.module == "paglets":
+                yield from ((node.lineno, f"paglets.{alias.name}") for alias in node.names)
+
+
+def is_allowed(importer: str, imported: str) -> bool:
+    if importer in AUTHORS_AND_TOOLS:
+        return True
+    return imported in MAY_IMPORT.get(importer, set())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
+    wrong = [
+        f"{name_of(path)}:{line}: {package_of(path)} must not import {module}"
+        for line, module in imports(path)
+        if module.startswith("paglets.") and not is_allowed(package_of(path), module.split(".")[1])
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_imports_nothing_of_others_but_psutil_and_tomli_w(path: Path) -> None:
+    known = sys.stdlib_module_names | THIRD_PARTY | {"paglets"}
+    assert [f"{line}: {module}" for line, module in imports(path) if module.split(".")[0] not in known] == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_never_pickles(path: Path) -> None:
+    assert [f"{line}: {module}" for line, module in imports(path) if module.split(".")[0] in FORBIDDEN] == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_is_no_longer_than_one_can_keep_in_mind(path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if not name_of(path).startswith(WORLD_ALLOWED)], ids=name_of)
+def test_time_chance_and_threads_come_in_by_the_constructor(path: Path) -> None:
+    assert [f"{line}: {module}" for line, module in imports(path) if module.split(".")[0] in WORLD] == []
+
+
+@pytest.mark.parametrize("path", [*MODULES, *sorted(PACKAGE.rglob("*.sql"))], ids=name_of)
+def test_no_statement_asks_the_database_for_time_or_chance(path: Path) -> None:
+    asks = re.compile(r"\bcurrent_(timestamp|time|date)\b|(?<![\w.])random\(\)", re.IGNORECASE)
+    assert [line for line in path.read_text("utf-8").splitlines() if asks.search(line)] == []
+
+
+def test_every_package_has_its_place_in_the_layers() -> None:
+    known = MAY_IMPORT.keys() | AUTHORS_AND_TOOLS
+    assert {package_of(path) for path in MODULES} <= known
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported"), [("core", "store"), ("store", "remote"), ("host", "system"), ("worker", "host")]
+)
+def test_a_wrong_edge_would_be_seen(importer: str, imported: str) -> None:
+    assert not is_allowed(importer, imported)

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import pytest
+
+from paglets.core.errors import (
+    CallOutcomeUnknown,
+    HandlerFailed,
+    Moved,
+    Moving,
+    Overloaded,
+    PagletsError,
+    TimedOut,
+    Unknown,
+    Unreachable,
+)
+from paglets.core.record import to_json
+from paglets.core.refs import HostRef, ProxyRef
+from paglets.remote.api import Done, HostIdentity, PagletView
+from paglets.remote.link import Link
+from paglets.slots.model import Resources
+from paglets.testing.clock import FakeClock, SeededEntropy
+from paglets.testing.exchange import TableExchange, TableHost
+
+ROUTE = "GET /v1/paglets/p1"
+ASK = "POST /v1/paglets/p1/x"
+
+
+def raising(*errors: PagletsError):
+    """An answer that raises these one after the other, then is Done."""
+    left = list(errors)
+
+    def answer(body):
+        if left:
+            raise left.pop(0)
+        return Done()
+
+    return answer
+
+
+def moved_to(host: HostRef) -> Moved:
+    return Moved("it went on", host=to_json(host), epoch=2)
+
+
+def view(host: HostRef) -> PagletView:
+    return PagletView(agent_id="p1", class_name="m:C", kind="paglet", residence="here", epoch=1, host=host)
+
+
+class Given:
+    """A link to `home` in a mesh with w1 and w2."""
+
+    def __init__(self) -> None:
+        self.home, self.w1, self.w2 = TableHost(name="home"), TableHost(name="w1"), TableHost(name="w2")
+        self.exchange = TableExchange(self.home, self.w1, self.w2)
+        self.clock = FakeClock()
+        self.link = self.link_to(self.home.ref)
+
+    def link_to(self, base: HostRef) -> Link:
+        return Link(base, self.exchange, clock=self.clock, entropy=SeededEntropy(1), pause=self.clock.advance)
+
+    def pursue(self, target: ProxyRef | str, timeout: float = 10.0) -> Done:
+        return self.link.pursue(target, self.link.performer("POST", "/v1/paglets/p1/x", None, Done), timeout)
+
+    def at(self, host: TableHost) -> ProxyRef:
+        return ProxyRef(agent_id="p1", host=host.ref)
+
+
+@pytest.fixture
+def given() -> Given:
+    return Given()
+
+
+def test_a_paglet_that_moved_is_followed(given: Given) -> None:
+    given.w1.routes[ASK] = raising(moved_to(given.w2.ref))
+    given.w2.routes[ASK] = raising()
+    assert given.pursue(given.at(given.w1)) == Done()
+    assert [one.target for one in given.w2.asked] == ["/v1/paglets/p1/x"]
+
+
+def test_an_address_in_a_reply_is_not_contacted_but_that_of_the_mesh(given: Given) -> None:
+    given.w1.routes[ASK] = raising(moved_to(HostRef(store_id="store-w2", name="w2", url="http://169.254.169.254")))
+    given.w2.routes[ASK] = raising()
+    assert given.pursue(given.at(given.w1)) == Done()
+
+
+def test_a_host_outside_the_mesh_is_not_followed(given: Given) -> None:
+    given.w1.routes[ASK] = raising(moved_to(HostRef(store_id="evil", name="evil", url="http://evil:8765")))
+    with pytest.raises(Unreachable, match="evil, which home does not list"):
+        given.pursue(given.at(given.w1))
+
+
+def test_a_paglet_on_its_way_is_asked_again_later(given: Given) -> None:
+    given.w1.routes[ASK] = raising(Moving("on its way"), Overloaded("busy"))
+    start = given.clock.monotonic()
+    assert given.pursue(given.at(given.w1)) == Done()
+    assert 0 < given.clock.monotonic() - start < 1
+
+
+def test_a_host_that_is_away_for_a_while_is_waited_for_and_the_paglet_looked_up(given: Given) -> None:
+    given.w1.broken = [Unreachable("refused")]
+    given.home.routes[ROUTE] = lambda body: view(given.w2.ref)
+    given.w2.routes[ASK] = raising()
+    assert given.pursue(given.at(given.w1)) == Done()
+
+
+def test_a_paglet_unknown_where_it_was_is_looked_up_once(given: Given) -> None:
+    given.w1.routes[ASK] = raising(Unknown("never seen"))
+    given.home.routes[ROUTE] = lambda body: view(given.w1.ref)
+    assert given.pursue(given.at(given.w1)) == Done()
+    given.w1.routes[ASK] = raising(Unknown("never seen"), Unknown("never seen"))
+    with pytest.raises(Unknown):
+        given.pursue(given.at(given.w1))
+
+
+@pytest.mark.parametrize("error", [CallOutcomeUnknown("cut"), HandlerFailed("it raised")])
+def test_what_may_have_been_done_is_not_done_again(given: Given, error: PagletsError) -> None:
+    given.w1.routes[ASK] = raising(error)
+    with pytest.raises(type(error)):
+        given.pursue(given.at(given.w1))
+    assert len([one for one in given.w1.asked if one.method == "POST"]) == 1
+
+
+def test_a_moving_paglet_times_out_with_what_was_last_heard(given: Given) -> None:
+    given.w1.routes[ASK] = raising(*[Moving("on its way to w2")] * 1000)
+    with pytest.raises(TimedOut, match="on its way to w2"):
+        given.pursue(given.at(given.w1), timeout=3.0)
+
+
+def test_a_host_that_stays_away_is_named_when_time_is_over(given: Given) -> None:
+    del given.exchange.hosts["http://w1:8765"]
+    given.home.routes["GET /v1/mesh/hosts"] = lambda body: Given().exchange.members()
+    given.home.routes[ROUTE] = lambda body: view(given.w1.ref)
+    with pytest.raises(Unreachable, match="http://w1:8765"):
+        given.pursue(given.at(given.w1), timeout=3.0)
+
+
+def test_rows_that_point_in_a_circle_end_with_the_time(given: Given) -> None:
+    given.w1.routes[ASK] = raising(*[moved_to(given.w2.ref)] * 1000)
+    given.w2.routes[ASK] = raising(*[moved_to(given.w1.ref)] * 1000)
+    with pytest.raises(TimedOut):
+        given.pursue(given.at(given.w1), timeout=3.0)
+
+
+def test_where_nobody_ever_answered_nobody_is_waited_for(given: Given) -> None:
+    link = given.link_to(HostRef(store_id="", name="", url="http://nobody:8765"))
+    start = given.clock.monotonic()
+    with pytest.raises(Unreachable):
+        link.ask("GET", "/v1/host", None, Done)
+    assert given.clock.monotonic() == start
+
+
+def test_a_host_that_answered_before_is_asked_again_after_its_restart(given: Given) -> None:
+    given.link.hosts()
+    given.home.broken = [Unreachable("refused"), CallOutcomeUnknown("cut")]
+    assert len(given.link.hosts()) == 3
+
+
+def test_the_id_of_a_host_known_by_url_is_asked_for_once(given: Given) -> None:
+    given.home.routes["GET /v1/host"] = lambda body: HostIdentity(
+        store_id="store-home",
+        boot_id="b",
+        name="home",
+        url="http://home:8765",
+        mesh_version="1",
+        protocol=1,
+        program="0",
+        python="3",
+        pid=1,
+        started_at=0.0,
+        tags=(),
+        properties={},
+        reachable=True,
+        capacity=Resources(),
+        free=Resources(),
+        queued_jobs=0,
+        running_jobs=0,
+    )
+    link = given.link_to(HostRef(store_id="", name="", url="http://home:8765"))
+    assert link.host() == link.host() == given.home.ref
+    assert len(given.home.asked) == 1
+
+
+def test_a_member_is_named_by_name_or_url(given: Given) -> None:
+    assert given.link.member_named("w2") == given.link.member_named("http://w2:8765") == given.w2.ref
+    with pytest.raises(Unknown, match="it knows home, w1, w2"):
+        given.link.member_named("w3")

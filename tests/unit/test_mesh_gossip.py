@@ -1,0 +1,475 @@
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from paglets.core.errors import Invalid, Unknown
+from paglets.mesh.gossip import Gossip
+from paglets.remote.api import Gossip as Told
+from paglets.slots.model import Resources
+from paglets.store import members as stored
+from paglets.store.db import open_store
+from paglets.testing.clock import FakeClock, SeededEntropy
+from paglets.testing.mesh import MeshHost, VirtualMesh, member
+from paglets.testing.network import LoopNetwork
+
+GOSSIP = "POST /v1/mesh/gossip"
+
+
+def joined_mesh(count: int, seed: int = 1) -> tuple[VirtualMesh, list[MeshHost]]:
+    mesh = VirtualMesh(seed)
+    hosts = mesh.start_many(count)
+    mesh.clock.advance_until(mesh.all_see_all, 2.0)
+    return mesh, hosts
+
+
+def no_faults(mesh: VirtualMesh) -> bool:
+    return not any(host.driver.faults for host in mesh.hosts.values())
+
+
+@pytest.mark.parametrize("count", [3, 10, 30, 50])
+def test_hosts_that_start_at_once_all_know_each_other_within_two_seconds(count: int) -> None:
+    mesh = VirtualMesh(count)
+    mesh.start_many(count)
+    mesh.clock.advance_until(mesh.all_see_all, 2.0)
+    assert no_faults(mesh)
+
+
+@pytest.mark.parametrize("count", [3, 10, 30])
+def test_a_host_that_reached_its_peer_is_in_its_table_at_once_and_in_all_within_two_seconds(count: int) -> None:
+    mesh, hosts = joined_mesh(count)
+    mesh.clock.advance(7)
+    late = mesh.start(member("late"), peers=[hosts[count // 2].row.url])
+    mesh.clock.advance_until(lambda: late.online_names(), 2.0)
+    assert "late" in hosts[count // 2].online_names()
+    mesh.clock.advance_until(mesh.all_see_all, 2.0)
+
+
+def test_when_receive_returns_the_sender_is_in_the_table() -> None:
+    mesh = VirtualMesh()
+    host = mesh.start(member("a"))
+    row = member("b")
+    answer = host.gossip.receive(Told(mesh_version="test", protocol=1, members=(row,)), row.store_id)
+    assert host.online_names() == ["b"]
+    assert host.gossip.by_store("store-b") == row
+    assert answer.members[0].name == "a"
+
+
+def test_a_host_without_peers_is_a_mesh_of_one() -> None:
+    mesh = VirtualMesh()
+    host = mesh.start(member("a"))
+    mesh.clock.advance(5)
+    (own,) = host.gossip.members()
+    assert (own.member.name, own.online, own.problem, own.member.joined) == ("a", True, "", 1)
+    assert sum(mesh.network.sent.values()) == 0
+
+
+def test_a_peer_that_starts_later_is_found_within_the_back_off() -> None:
+    mesh = VirtualMesh()
+    early = mesh.start(member("early"), peers=["http://late:8765"])
+    mesh.clock.advance(60)
+    ((url, problem),) = early.gossip.peer_problems()
+    assert (url, "refused" in problem) == ("http://late:8765", True)
+    mesh.start(member("late"))
+    mesh.clock.advance_until(mesh.all_see_all, 5.1)
+    assert early.gossip.peer_problems() == ()
+
+
+def test_a_peer_given_while_running_is_tried_at_once_and_after_a_restart() -> None:
+    mesh = VirtualMesh()
+    a, b = mesh.start(member("a")), mesh.start(member("b"))
+    mesh.clock.advance(5)
+    b.gossip.add_peer("A:8765")
+    mesh.clock.advance_until(mesh.all_see_all, 0.2)
+    assert b.store.read(stored.load_peers) == ("http://a:8765",)
+    assert a.online_names() == ["b"]
+
+
+def test_a_host_that_is_its_own_peer_stays_calm() -> None:
+    mesh = VirtualMesh()
+    host = mesh.start(member("a"), peers=["http://a:8765"])
+    mesh.clock.advance(60)
+    assert len(host.gossip.members()) == 1
+    assert sum(mesh.network.sent.values()) == 1
+
+
+@pytest.mark.parametrize("count", [3, 30])
+def test_a_killed_host_is_offline_for_all_within_fifteen_seconds(count: int) -> None:
+    mesh, hosts = joined_mesh(count)
+    mesh.clock.advance(5)
+    hosts[1].kill()
+    del mesh.hosts["h01"]
+    took = mesh.clock.advance_until(mesh.all_see_all, 15.0)
+    assert took > 3
+    assert hosts[0].gossip.by_store("store-h01") is not None
+
+
+def test_a_host_that_leaves_is_offline_for_all_at_once() -> None:
+    mesh, hosts = joined_mesh(10)
+    mesh.clock.advance(5)
+    hosts[3].leave()
+    del mesh.hosts["h03"]
+    mesh.clock.advance_until(mesh.all_see_all, 0.2)
+    mesh.clock.advance(20)
+    assert mesh.all_see_all()
+
+
+@pytest.mark.parametrize("count", [3, 30])
+def test_a_restarted_host_finds_its_mesh_by_itself_and_is_known_to_all_within_two_seconds(count: int) -> None:
+    mesh, hosts = joined_mesh(count)
+    hosts[1].kill()
+    mesh.clock.advance(30)
+    again = mesh.restart(hosts[1], url="http://elsewhere:9000")
+    mesh.clock.advance_until(mesh.all_see_all, 2.0)
+    for host in hosts[2:]:
+        known = host.gossip.by_store("store-h01")
+        assert known is not None
+        assert (known.url, known.boot_count) == ("http://elsewhere:9000", 2)
+    assert again.gossip.by_store("store-h00") is not None
+
+
+def test_a_fast_restart_is_seen_though_the_host_never_was_offline() -> None:
+    mesh, hosts = joined_mesh(3)
+    hosts[1].kill()
+    mesh.restart(hosts[1])
+
+    def all_know_the_new_boot() -> bool:
+        known = [host.gossip.by_store("store-h01") for host in (hosts[0], hosts[2])]
+        return all(row is not None and row.boot_id == "h01-2" for row in known)
+
+    mesh.clock.advance_until(all_know_the_new_boot, 2.0)
+
+
+def test_a_mesh_whose_hosts_all_restart_comes_together_again() -> None:
+    mesh, hosts = joined_mesh(10)
+    for host in hosts:
+        host.kill()
+    mesh.clock.advance(600)
+    for host in hosts[1:]:
+        mesh.restart(host)
+        mesh.clock.advance(0.5)
+    del mesh.hosts["h00"]
+    mesh.clock.advance_until(mesh.all_see_all, 2.0)
+
+
+def test_changed_tags_are_known_to_all_within_two_seconds() -> None:
+    mesh, hosts = joined_mesh(30)
+    mesh.clock.advance(5)
+    hosts[4].row = replace(hosts[4].row, tags=("gpu",))
+
+    def all_know() -> bool:
+        rows = [host.gossip.by_store("store-h04") for host in hosts]
+        return all(row is not None and row.tags == ("gpu",) for row in rows)
+
+    hosts[4].driver.runner.wake("gossip")
+    mesh.clock.advance_until(all_know, 2.0)
+
+
+def test_a_queue_that_fills_is_told_at_once_and_at_most_once_a_second() -> None:
+    mesh, hosts = joined_mesh(3)
+    mesh.clock.advance(5)
+    hosts[1].row = replace(hosts[1].row, queued_jobs=7, free=Resources())
+    hosts[1].driver.runner.wake("gossip")
+    mesh.clock.advance_until(lambda: _queued(hosts[0], "h01") == 7, 0.2)
+    mesh.network.sent.clear()
+    for n in range(100):
+        hosts[1].row = replace(hosts[1].row, queued_jobs=n % 2)
+        hosts[1].driver.runner.wake("gossip")
+        mesh.clock.advance(0.1)
+    assert mesh.network.sent[("store-h01", GOSSIP)] <= 2 * 11 + 12
+
+
+def _queued(host: MeshHost, name: str) -> int:
+    row = host.gossip.by_store(f"store-{name}")
+    return -1 if row is None else row.queued_jobs
+
+
+def test_the_second_host_of_a_name_is_refused_and_everybody_says_so() -> None:
+    mesh, (a, b, c) = joined_mesh(3)
+    mesh.clock.advance(60)
+    twin_row = member("h01", store_id="a-store", url="http://twin:8765", boot_id="twin-1")
+    mesh.hosts["h01"] = twin = mesh.start(twin_row, peers=[a.row.url])
+    mesh.clock.advance(3)
+    for host in (a, b, c, twin):
+        assert "start the one at http://twin:8765 with another --name" in host.problem_of("h01")
+    assert twin.gossip.problem()
+    assert not b.gossip.problem()
+    assert twin.gossip.online() == ()
+    assert a.gossip.find("h01").store_id == "store-h01"
+    assert a.online_names() == ["h01", "h02"]
+    assert b.online_names() == ["h00", "h02"]
+
+
+def test_the_holder_of_a_name_keeps_it_through_a_restart() -> None:
+    mesh, (a, b, _c) = joined_mesh(3)
+    mesh.start(member("h01", store_id="a-store", url="http://twin:8765", boot_id="twin-1"), peers=[a.row.url])
+    mesh.clock.advance(3)
+    b.kill()
+    mesh.clock.advance(30)
+    assert a.gossip.find("h01").store_id == "a-store"
+    assert "another host at http://twin:8765 has the name h01 now" in a.problem_of("h01")
+    mesh.restart(b)
+    mesh.clock.advance(3)
+    assert a.gossip.find("h01").store_id == "store-h01"
+
+
+def test_two_mesh_versions_do_not_join_and_both_sides_say_why() -> None:
+    mesh, (a, _b, _c) = joined_mesh(3)
+    other = mesh.start(member("other", mesh_version="v2"), peers=[a.row.url])
+    mesh.clock.advance(3)
+    assert "'v2', this host's is 'test'" in a.problem_of("other")
+    assert "'test', this host's is 'v2'" in other.problem_of("h00")
+    assert "other" not in a.online_names()
+    assert other.gossip.online() == ()
+    assert [view.member.name for view in other.gossip.members()] == ["other", "h00"]
+    assert a.gossip.by_store("store-other") is None
+    assert "store-other" not in {row.store_id for row in a.store.read(stored.load)}
+
+
+def test_a_host_restarted_with_the_right_version_joins() -> None:
+    mesh, (a, _b, _c) = joined_mesh(3)
+    other = mesh.start(member("other", mesh_version="v2"), peers=[a.row.url])
+    mesh.clock.advance(3)
+    other.kill()
+    mesh.restart(other, mesh_version="test")
+    mesh.clock.advance_until(mesh.all_see_all, 2.0)
+    assert a.problem_of("other") == ""
+
+
+def test_a_rolling_upgrade_ends_in_one_mesh() -> None:
+    mesh, hosts = joined_mesh(5)
+    for host in hosts:
+        mesh.hosts[host.row.name].kill()
+        mesh.restart(host, mesh_version="v2")
+        mesh.clock.advance(20)
+    mesh.clock.advance_until(mesh.all_see_all, 2.0)
+
+
+def test_a_peer_with_another_key_is_a_problem_with_a_way_out() -> None:
+    mesh = VirtualMesh()
+    mesh.start(member("a"))
+    b = mesh.start(member("b"), peers=["http://a:8765"])
+    b.key = "another key"
+    mesh.clock.advance(3)
+    ((_url, problem),) = b.gossip.peer_problems()
+    assert "copy mesh.key" in problem
+
+
+def test_a_laptop_that_slept_takes_nobody_for_dead_and_is_back_at_once() -> None:
+    mesh, hosts = joined_mesh(5)
+    mesh.clock.advance(10)
+    hosts[2].driver.stop()
+    mesh.network.part(("store-h02",), tuple(h.row.store_id for h in hosts if h is not hosts[2]))
+    mesh.clock.advance(600)
+    assert "h02" not in hosts[0].online_names()
+    hosts[2].driver.resume()
+    mesh.clock.advance(3)
+    assert len(hosts[2].online_names()) == 4
+    assert all(view.silent_seconds < 5 for view in hosts[2].gossip.members())
+    mesh.network.heal()
+    mesh.clock.advance_until(mesh.all_see_all, 6.0)
+
+
+def test_before_its_first_look_round_a_woken_host_blames_nobody() -> None:
+    mesh, hosts = joined_mesh(3)
+    hosts[1].driver.stop()
+    mesh.clock.advance(600)
+    assert len(hosts[1].online_names()) == 2
+    assert hosts[1].gossip.silent_seconds("store-h00") < 3
+    assert hosts[1].gossip.silent_seconds("nobody") < 10
+
+
+def test_a_parted_mesh_sees_two_halves_and_comes_together_again() -> None:
+    mesh, hosts = joined_mesh(10)
+    ids = [host.row.store_id for host in hosts]
+    mesh.network.part(tuple(ids[:5]), tuple(ids[5:]))
+    mesh.clock.advance(20)
+    assert all(len(host.online_names()) == 4 for host in hosts)
+    mesh.network.heal()
+    mesh.clock.advance_until(mesh.all_see_all, 15.0)
+
+
+def test_a_host_that_nobody_can_reach_stays_online_by_its_own_beats() -> None:
+    mesh, hosts = joined_mesh(3)
+    behind = mesh.start(member("nat", reachable=False), peers=[hosts[0].row.url])
+    mesh.network.leave(behind.row.url)
+    # Its own requests still come back: only its address is closed.
+    mesh.clock.advance(60)
+    assert all("nat" in host.online_names() for host in hosts)
+    assert behind.online_names() == ["h00", "h01", "h02"]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_with_a_fifth_of_all_messages_lost_hosts_stay_online(seed: int) -> None:
+    mesh, hosts = joined_mesh(10, seed)
+    mesh.network.loss = 0.2
+    seen = 0
+    for _ in range(60):
+        mesh.clock.advance(1)
+        seen += sum(len(host.online_names()) for host in hosts)
+    assert seen >= 0.99 * 60 * 90
+    assert no_faults(mesh)
+
+
+def test_wrong_wall_clocks_change_nothing() -> None:
+    mesh, hosts = joined_mesh(3)
+    mesh.clock.wall_error_seconds = -86_400
+    hosts[1].row = replace(hosts[1].row, started_at=2e9)
+    mesh.clock.advance(30)
+    assert mesh.all_see_all()
+
+
+def test_another_store_at_a_members_address_ends_the_member_at_once() -> None:
+    mesh, hosts = joined_mesh(3)
+    hosts[1].kill()
+    del mesh.hosts["h01"]
+    wiped = mesh.start(member("h01", store_id="new-store", boot_id="new-1"), peers=[hosts[0].row.url])
+    mesh.clock.advance(15)
+    assert hosts[2].gossip.find("h01").store_id == "new-store"
+    assert wiped.online_names() == ["h00", "h02"]
+    assert "has the name h01 now" in hosts[0].problem_of("h01")
+
+
+def test_a_store_restored_from_a_backup_is_heard_again() -> None:
+    mesh, hosts = joined_mesh(3)
+    for _ in range(3):
+        hosts[1].kill()
+        hosts[1] = mesh.restart(hosts[1])
+        mesh.clock.advance(2)
+    hosts[1].kill()
+    mesh.restart(hosts[1], boot_count=1, boot_id="restored", tags=("restored",))
+
+    def known_as_restored() -> bool:
+        row = hosts[0].gossip.by_store("store-h01")
+        return row is not None and row.tags == ("restored",)
+
+    mesh.clock.advance_until(known_as_restored, 6.0)
+    assert mesh.hosts["h01"].gossip.problem() == ""
+
+
+def test_a_copied_data_directory_is_a_problem_on_both() -> None:
+    mesh, hosts = joined_mesh(3)
+    copy = mesh.start(replace(hosts[1].row, url="http://copy:8765", boot_id="copy-1"), peers=[hosts[0].row.url])
+    mesh.clock.advance(60)
+    for host in (copy, hosts[1]):
+        assert "copy of this host's data directory" in host.gossip.problem()
+        assert host.gossip.online() == ()
+
+
+def test_an_idle_mesh_writes_nothing() -> None:
+    mesh, hosts = joined_mesh(10)
+    mesh.clock.advance(5)
+    before = [host.database.total_changes for host in hosts]
+    mesh.clock.advance(120)
+    assert [host.database.total_changes for host in hosts] == before
+
+
+@pytest.mark.parametrize(
+    ("count", "requests_a_second", "bytes_a_second"), [(3, 0.7, 3_000), (10, 1.0, 12_000), (50, 1.2, 60_000)]
+)
+def test_what_an_idle_mesh_costs_each_host(count: int, requests_a_second: float, bytes_a_second: float) -> None:
+    mesh, _hosts = joined_mesh(count)
+    mesh.clock.advance(5)
+    mesh.network.sent.clear()
+    mesh.network.bytes_sent.clear()
+    mesh.clock.advance(20)
+    assert sum(mesh.network.sent.values()) / count / 20 <= requests_a_second
+    assert sum(mesh.network.bytes_sent.values()) / count / 20 <= bytes_a_second
+
+
+def test_what_a_new_host_costs_grows_with_the_mesh_and_not_with_its_square() -> None:
+    mesh, hosts = joined_mesh(50)
+    mesh.clock.advance(5)
+    mesh.network.sent.clear()
+    mesh.start(member("late"), peers=[hosts[0].row.url])
+    mesh.clock.advance(1)
+    assert sum(mesh.network.sent.values()) <= 2 * 50 + 2 * 50
+
+
+def test_parts_are_woken_when_a_member_comes_moves_or_restarts_and_not_by_heartbeats() -> None:
+    mesh, hosts = joined_mesh(3)
+    mesh.clock.advance(5)
+    hosts[0].woken.clear()
+    mesh.clock.advance(60)
+    assert hosts[0].woken == []
+    hosts[1].row = replace(hosts[1].row, url="http://moved:1")
+    mesh.network.join("http://moved:1", "store-h01", hosts[1].handle)
+    mesh.clock.advance(3)
+    assert len(hosts[0].woken) == 1
+    hosts[2].kill()
+    mesh.restart(hosts[2])
+    mesh.clock.advance(3)
+    assert len(hosts[0].woken) == 2
+
+
+def test_any_authenticated_request_is_a_sign_of_life() -> None:
+    mesh, hosts = joined_mesh(3)
+    hosts[1].kill()
+    mesh.clock.advance(30)
+    assert hosts[0].online_names() == ["h02"]
+    hosts[0].gossip.heard_from("store-h01")
+    assert hosts[0].online_names() == ["h01", "h02"]
+    hosts[0].gossip.heard_from("a-stranger")
+    assert len(hosts[0].gossip.members()) == 3
+
+
+def test_failed_connections_of_other_parts_end_the_wait_for_a_silent_host() -> None:
+    mesh, hosts = joined_mesh(2)
+    hosts[1].kill()
+    mesh.clock.advance(4.5)
+    hosts[0].gossip.saw_unreachable("store-h01")
+    hosts[0].gossip.saw_unreachable("store-h01")
+    assert hosts[0].online_names() == []
+
+
+def test_a_forgotten_member_does_not_come_back_by_hearsay() -> None:
+    mesh, hosts = joined_mesh(3)
+    hosts[1].kill()
+    mesh.clock.advance(20)
+    hosts[0].gossip.forget("store-h01")
+    mesh.clock.advance(60)
+    assert [view.member.name for view in hosts[0].gossip.members()] == ["h00", "h02"]
+    with pytest.raises(Unknown, match="there are: h00, h02"):
+        hosts[0].gossip.find("h01")
+    mesh.restart(hosts[1])
+    mesh.clock.advance_until(mesh.all_see_all, 2.0)
+
+
+def test_rows_that_are_not_well_formed_are_refused_and_change_nothing() -> None:
+    mesh = VirtualMesh()
+    host = mesh.start(member("a"))
+    bad = (member("b"), member("c", url="http://169.254.169.254/latest"))
+    with pytest.raises(Invalid, match="member c"):
+        host.gossip.receive(Told(mesh_version="test", protocol=1, members=bad), "store-b")
+    assert len(host.gossip.members()) == 1
+
+
+def test_the_same_seed_tells_the_same_story() -> None:
+    def story() -> object:
+        mesh, hosts = joined_mesh(10, seed=5)
+        mesh.network.loss = 0.1
+        mesh.clock.advance(60)
+        return sorted(mesh.network.sent.items()), [view for host in hosts for view in host.gossip.members()]
+
+    assert story() == story()
+
+
+def test_many_server_threads_may_take_in_gossip_at_once(tmp_path: Path) -> None:
+    clock = FakeClock()
+    store = open_store(tmp_path / "paglets.db", lambda error: None)
+    network = LoopNetwork(clock, SeededEntropy(1))
+    gossip = Gossip(store, clock, SeededEntropy(2), network.transport("store-own"), lambda: member("own"))
+
+    def tell(n: int) -> None:
+        row = member(f"h{n:03}")
+        for beat in range(1, 4):
+            gossip.heard_from(row.store_id)
+            told = Told(mesh_version="test", protocol=1, members=(replace(row, heartbeat=beat),))
+            gossip.receive(told, row.store_id)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(tell, range(100)))
+    assert [row.name for row in gossip.online()] == [f"h{n:03}" for n in range(100)]
+    assert len(store.read(stored.load)) == 100
+    store.close()

@@ -1,0 +1,78 @@
+"""How another process with the same program is started."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from paglets.program import (
+    Program,
+    child_command,
+    child_environment,
+    home_folder,
+    interpreter_flags,
+    this_program,
+)
+
+ARCHIVE = Program(path=Path("/opt/paglets.pyz"), is_archive=True)
+FOLDER = Program(path=Path("/opt/checkout"), is_archive=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "flags"),
+    [
+        ("python paglets.pyz host -v", ""),
+        ("python -I -X utf8 paglets.pyz host", "-I -X utf8"),
+        ("python -Xutf8 -W error -B -m paglets host -q", "-Xutf8 -W error -B"),
+        ("python -Im paglets host", "-I"),
+        ("python -u -c code -x", "-u"),
+        ("python --check-hash-based-pycs never x.pyz", "--check-hash-based-pycs never"),
+        ("python - x", ""),
+        ("python", ""),
+    ],
+)
+def test_a_child_gets_the_options_of_this_interpreter(words, flags):
+    assert interpreter_flags(words.split()) == flags.split()
+
+
+def test_a_child_of_an_archive_runs_that_archive():
+    assert child_command(ARCHIVE, "_worker", "3", python="/venv/bin/python") == [
+        "/venv/bin/python",
+        str(ARCHIVE.path),
+        "_worker",
+        "3",
+    ]
+
+
+def test_a_child_of_a_checkout_does_not_import_from_its_working_folder():
+    assert child_command(FOLDER, "_zygote")[-4:] == ["-P", "-m", "paglets", "_zygote"]
+
+
+def test_the_program_comes_first_and_once_on_the_path_of_a_child():
+    given = {"A": "1", "PYTHONPATH": os.pathsep.join(["/mine", str(FOLDER.path)])}
+    seen = child_environment(FOLDER, given)
+    assert seen == {"A": "1", "PYTHONPATH": os.pathsep.join([str(FOLDER.path), "/mine"])}
+
+
+def test_an_installed_program_is_found_as_it_is():
+    import sysconfig
+
+    installed = Program(path=Path(sysconfig.get_path("purelib")), is_archive=False)
+    assert child_environment(installed, {"A": "1"}) == {"A": "1"}
+    assert "PYTHONPATH" in child_environment(installed, {}, python="/other/python")
+
+
+def test_this_program_is_the_folder_that_the_package_was_imported_from():
+    program = this_program()
+    assert program.read("paglets/program.py") == Path(sys.modules["paglets.program"].__file__ or "").read_bytes()
+    assert program.sha256() == this_program().sha256()
+    with pytest.raises(OSError, match="nothing"):
+        program.read("paglets/nothing")
+
+
+def test_the_home_folder_is_the_one_named_else_below_the_users():
+    assert home_folder({"PAGLETS_HOME": "/data"}) == Path("/data")
+    assert home_folder({}) == Path.home() / ".paglets"

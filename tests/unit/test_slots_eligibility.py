@@ -1,0 +1,165 @@
+"""Which host may run which job, and why not."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from slots_values import GIB, candidate, request, resources
+
+from paglets.core.errors import Invalid
+from paglets.slots.addresses import addresses_of
+from paglets.slots.amounts import amount_text, bytes_text
+from paglets.slots.model import Candidate, PlacementRules, SlotRequest, check_request
+from paglets.slots.policy import Judgement, judge, no_place
+
+
+def judged(wish: SlotRequest, one: Candidate, home: str = "home") -> Judgement:
+    return judge(wish, one, home_store_id=f"store-{home}", mesh_version="1")
+
+
+def test_a_host_that_fits_in_all_is_eligible() -> None:
+    verdict = judged(request(required_tags=("linux",)), candidate("w1", tags=("linux", "gpu")))
+    assert (verdict.eligible, verdict.never, verdict.reason, verdict.text) == (True, False, "", "")
+
+
+def test_a_host_that_is_busy_now_is_eligible() -> None:
+    assert judged(request(), candidate("w1", free=resources(0))).eligible
+
+
+CASES: list[tuple[str, bool, dict[str, Any], dict[str, Any], str]] = [
+    ("versions_differ", True, {}, {"mesh_version": "2"}, "'2'"),
+    ("host_excluded", True, {"excluded_names": ("w1",)}, {}, "by name"),
+    ("host_excluded", True, {"excluded_urls": ("http://W1:8765/",)}, {}, "http://W1:8765/"),
+    (
+        "host_excluded",
+        True,
+        {"excluded_urls": ("http://10.0.0.7",)},
+        {"addresses": ("http://10.0.0.7:8765",)},
+        "10.0.0.7",
+    ),
+    ("tag_excluded", True, {"excluded_tags": ("laptop",)}, {"tags": ("laptop",)}, "tag 'laptop'"),
+    ("tag_missing", True, {"required_tags": ("a", "b", "c")}, {"tags": ("b",)}, "tags 'a', 'c'"),
+    ("offline", False, {}, {"online": False}, "offline"),
+    ("unreachable", False, {}, {"reachable": False}, "cannot be reached"),
+]
+
+
+@pytest.mark.parametrize(("reason", "never", "rules", "traits", "words"), CASES)
+def test_a_host_that_does_not_fit_says_why(
+    reason: str, never: bool, rules: dict[str, Any], traits: dict[str, Any], words: str
+) -> None:
+    verdict = judged(request(**rules), candidate("w1", **traits))
+    assert (verdict.eligible, verdict.reason, verdict.never) == (False, reason, never)
+    assert words in verdict.text
+    assert "w1" in verdict.text
+
+
+def test_too_large_says_the_numbers_of_what_is_short() -> None:
+    offered = resources(8, 16 * GIB)
+    verdict = judged(request(resources(16, 24 * GIB)), candidate("w1", offered=offered))
+    assert (verdict.reason, verdict.never, verdict.excess) == ("too_large", True, 2.0)
+    assert "16 cores asked, 8 offered; 24 GiB memory asked, 16 GiB offered" in verdict.text
+
+
+def test_what_a_host_has_nothing_of_is_infinitely_too_much() -> None:
+    assert judged(request(resources(1, gpus=1)), candidate("w1")).excess == math.inf
+
+
+def test_home_is_excluded_unless_it_is_allowed() -> None:
+    assert judged(request(), candidate("home")).reason == "home_excluded"
+    assert judged(request(allow_home=True), candidate("home")).eligible
+
+
+def test_home_needs_no_way_to_itself() -> None:
+    assert judged(request(allow_home=True), candidate("home", reachable=False, online=False)).eligible
+
+
+def test_what_waiting_cannot_mend_is_told_before_what_it_can() -> None:
+    assert judged(request(required_tags=("gpu",)), candidate("w1", online=False)).reason == "tag_missing"
+
+
+@pytest.mark.parametrize(
+    ("excluded", "known", "same"),
+    [
+        ("http://laptop:8765", "http://LAPTOP:8765/v1/host", True),
+        ("http://laptop:8765", "http://laptop:8766", False),
+        ("http://laptop:8765", "https://laptop:8765", False),
+        ("http://laptop", "http://laptop:8765", True),
+        ("http://laptop", "http://laptop:80", True),
+        ("http://laptop", "http://laptop:9000", False),
+        ("laptop:8765", "http://laptop:8765", True),
+        ("http://[::1]:8765", "http://[::1]:8765", True),
+        ("http://user@laptop.:8765", "http://laptop:8765", True),
+    ],
+)
+def test_urls_are_the_same_by_scheme_lower_case_host_and_port(excluded: str, known: str, same: bool) -> None:
+    assert bool(set(addresses_of(excluded)) & set(addresses_of(known))) is same
+
+
+@pytest.mark.parametrize("url", ["", "http://", "ftp://laptop:21", "http://laptop:99999", "http://[bad", "http://:80"])
+def test_what_is_no_url_of_a_host_cannot_be_excluded(url: str) -> None:
+    assert addresses_of(url) == ()
+    with pytest.raises(Invalid, match="excluded_urls"):
+        check_request(SlotRequest(resources=resources(), rules=PlacementRules(excluded_urls=(url,))))
+
+
+def reason_for(wish: SlotRequest, *hosts: Candidate) -> Any:
+    return no_place([judged(wish, each) for each in hosts])
+
+
+def test_there_is_no_reason_where_one_host_is_eligible() -> None:
+    assert reason_for(request(), candidate("home"), candidate("w1")) is None
+
+
+def test_an_empty_mesh_has_no_host() -> None:
+    reason = no_place([])
+    assert reason is not None
+    assert (reason.code, reason.never) == ("no_host", True)
+
+
+def test_a_lonely_home_says_the_ways_out() -> None:
+    reason = reason_for(request(), candidate("home"))
+    assert (reason.code, reason.never) == ("home_excluded", True)
+    assert "--peer" in reason.text
+    assert "allow_home_compute=True" in reason.text
+
+
+def test_never_needs_that_no_host_can_ever() -> None:
+    wish = request(resources(64))
+    reason = reason_for(wish, candidate("w1"), candidate("w2", offered=resources(64), online=False))
+    assert (reason.code, reason.never) == ("offline", False)
+    assert "w2 is offline" in reason.text
+    assert "too small" in reason.text
+
+
+def test_a_job_too_large_for_all_names_the_nearest_host() -> None:
+    reason = reason_for(
+        request(resources(16)),
+        candidate("home"),
+        candidate("w1", offered=resources(4)),
+        candidate("w2", offered=resources(12)),
+        candidate("w3", offered=resources(8)),
+    )
+    assert (reason.code, reason.never) == ("too_large", True)
+    assert "3 too small (the nearest: too large for w2: 16 cores asked, 12 offered)" in reason.text
+
+
+def test_many_hosts_of_one_reason_are_counted() -> None:
+    reason = reason_for(request(required_tags=("gpu",)), *(candidate(f"w{n}") for n in range(10)))
+    assert "10 without a required tag" in reason.text
+    assert "and 7 more" in reason.text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 bytes"), (1023, "1023 bytes"), (1 << 20, "1 MiB"), (3 << 29, "1.5 GiB"), (5 << 40, "5 TiB")],
+)
+def test_bytes_in_words(count: int, text: str) -> None:
+    assert bytes_text(count) == text
+
+
+def test_one_is_not_many() -> None:
+    assert [amount_text("cpu_cores", n) for n in (1, 2)] == ["1 core", "2 cores"]
+    assert amount_text("gpus", 1) == "1 GPU"

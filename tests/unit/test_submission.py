@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from paglets.codec import wire
+from paglets.core.errors import Invalid, TimedOut, Unreachable
+from paglets.core.messages import Message
+from paglets.remote.api import GroupView, SubmitGroup
+from paglets.system.compute_slots import (
+    CollectingComputeJobPaglet,
+    CollectingComputeJobState,
+    ResultCollectorPaglet,
+    submit_compute_job_group,
+)
+from paglets.system.submission import Submission
+from paglets.testing.authors import FakeContext
+from paglets.testing.clock import FakeClock
+
+
+@dataclass
+class MyJobState(CollectingComputeJobState):
+    dataset: str = ""
+
+
+class MyJob(CollectingComputeJobPaglet[MyJobState]):
+    State = MyJobState
+
+
+class OtherState(CollectingComputeJobState):
+    pass
+
+
+class Forgetful(CollectingComputeJobState):
+    dataset: str = ""
+
+
+class ForgetfulJob(CollectingComputeJobPaglet[Forgetful]):
+    State = Forgetful
+
+
+class MyCollector(ResultCollectorPaglet):
+    pass
+
+
+class FakeClient(FakeContext):
+    """As a HostClient it can be asked for a group."""
+
+    def group(self, group_id: str) -> GroupView:
+        self.groups.append(self.groups[0])
+        return self.view(self.groups[0])
+
+
+def submitted(context: FakeContext, *states: MyJobState, **options: Any) -> SubmitGroup:
+    submit_compute_job_group(context, MyJob, states, **options)
+    return context.groups[0]
+
+
+def test_a_group_is_sent_in_one_request_with_states_and_requests() -> None:
+    group = submitted(
+        FakeContext(),
+        MyJobState(job_key="a", dataset="alpha", required_host_tags=("linux",)),
+        MyJobState(job_key="b", dataset="beta", cpu_cores=4),
+        return_home_when_complete=True,
+        collector_host="w1",
+    )
+    assert group.class_name.endswith("test_submission:MyJob")
+    assert group.collector_class == "paglets.system.compute_slots:ResultCollectorPaglet"
+    assert (group.return_home_when_complete, group.collector_host) == (True, "w1")
+    first, second = group.jobs
+    assert wire.decode_state(MyJobState, first.state).dataset == "alpha"
+    assert first.request is not None
+    assert first.request["rules"]["required_tags"] == ["linux"]
+    assert second.request is not None
+    assert second.request["resources"]["cpu_cores"] == 4
+
+
+def test_an_empty_key_is_named_by_position_and_the_state_learns_it() -> None:
+    state = MyJobState()
+    group = submitted(FakeContext(), MyJobState(job_key="a"), state)
+    assert [job.job_key for job in group.jobs] == ["a", "job-00002"]
+    assert wire.decode_state(MyJobState, group.jobs[1].state).job_key == "job-00002"
+    assert state.job_key == ""
+
+
+@pytest.mark.parametrize(
+    ("states", "error", "text"),
+    [
+        ([MyJobState(job_key="a"), MyJobState(job_key="a")], ValueError, "'a'"),
+        ([MyJobState(job_key="a\nb")], ValueError, "job key"),
+        ([MyJobState(job_key=7)], TypeError, "job_key 7"),
+        ([OtherState(job_key="a")], TypeError, "State = MyJobState"),
+        (["a"], TypeError, "state 1 is a str"),
+    ],
+)
+def test_what_cannot_be_a_group_is_refused_before_anything_is_sent(
+    states: list[Any], error: type[Exception], text: str
+) -> None:
+    context = FakeContext()
+    with pytest.raises(error, match=text):
+        submit_compute_job_group(context, MyJob, states)
+    assert context.groups == []
+
+
+def test_a_state_class_without_dataclass_is_refused() -> None:
+    with pytest.raises(Invalid, match="lacks @dataclass"):
+        submit_compute_job_group(FakeContext(), ForgetfulJob, [])
+
+
+def test_a_class_that_is_no_job_is_refused() -> None:
+    with pytest.raises(TypeError, match="CollectingComputeJobPaglet"):
+        submit_compute_job_group(FakeContext(), MyJobState, [])  # type: ignore[arg-type]
+
+
+def test_impossible_amounts_make_a_creation_failure_not_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    context = FakeContext()
+    submission = submit_compute_job_group(
+        context, MyJob, [MyJobState(job_key="a", cpu_cores=-1), MyJobState(job_key="b")]
+    )
+    assert [job.error != "" for job in context.groups[0].jobs] == [True, False]
+    (error,) = submission.creation_errors
+    assert (error.job_key, "cpu_cores is -1" in error.message) == ("a", True)
+    assert "a was not created: cpu_cores is -1" in capsys.readouterr().err
+
+
+def test_warnings_are_printed_at_once_with_the_ways_out(capsys: pytest.CaptureFixture[str]) -> None:
+    context = FakeContext()
+    context.warnings = ("2 jobs fit no host: tag 'gpu' is nowhere\x1b[2J",)
+    submission = submit_compute_job_group(context, MyJob, [MyJobState()])
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "warning: 2 jobs fit no host" in told.err
+    assert "ways out: start a host" in told.err
+    assert "\x1b" not in told.err
+    assert submission.warnings == context.warnings
+
+
+def test_a_script_is_told_the_next_commands_and_a_paglet_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    submit_compute_job_group(FakeContext(), MyJob, [MyJobState()], group_id="g")
+    assert capsys.readouterr().err == ""
+    submit_compute_job_group(FakeClient(), MyJob, [MyJobState()], group_id="g")
+    told = capsys.readouterr()
+    assert [line.strip() for line in told.err.splitlines()[-3:]] == [
+        "paglets jobs groups --group g",
+        "paglets jobs why g",
+        "paglets jobs ps",
+    ]
+    assert told.out == ""
+
+
+def test_a_collector_of_the_users_own_is_named() -> None:
+    group = submitted(FakeContext(), MyJobState(), collector_class=MyCollector)
+    assert group.collector_class.endswith("test_submission:MyCollector")
+    with pytest.raises(TypeError, match="ResultCollectorPaglet"):
+        submitted(FakeContext(), MyJobState(), collector_class=MyJob)
+
+
+def following(context: FakeContext, clock: FakeClock) -> Submission:
+    """A submission whose pauses are virtual."""
+    real = submit_compute_job_group(context, MyJob, [MyJobState(job_key="a"), MyJobState(job_key="b")])
+    return Submission(real._view, context, real._refresh, clock=clock, pause=clock.advance)
+
+
+@pytest.mark.parametrize("context", [FakeContext(), FakeClient()])
+def test_waiting_until_detached_asks_the_host_until_it_is_so(context: FakeContext) -> None:
+    context.detached_after = 4
+    submission = following(context, FakeClock())
+    assert submission.wait_detached(timeout=60)
+    assert submission.detached
+    asked = len(context.groups)
+    assert submission.detached
+    assert len(context.groups) == asked == 5
+
+
+def test_waiting_until_detached_ends_with_the_time_and_says_why_it_is_not() -> None:
+    context = FakeContext()
+    context.detached_after = 10**9
+    submission = following(context, FakeClock())
+    assert not submission.wait_detached(timeout=3)
+    assert "has not taken it yet" in submission.detached_reason
+
+
+def each(*answers: Any) -> Callable[[Message], Any]:
+    """Answers one after the other, the last one for ever."""
+    left = list(answers)
+
+    def answer(message: Message) -> Any:
+        found = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return answer
+
+
+def test_draining_waits_through_time_outs_and_hosts_that_are_away() -> None:
+    done = {"pending_count": 0}
+    context = FakeContext({"drain": each(TimedOut("60 s"), Unreachable("w1 is away"), done)})
+    assert following(context, FakeClock()).drain() == done
+
+
+def test_draining_ends_with_the_time_and_the_last_trouble() -> None:
+    context = FakeContext({"drain": each(Unreachable("w1 is away"))})
+    clock = FakeClock()
+    start = clock.monotonic()
+    with pytest.raises(TimedOut, match="w1 is away"):
+        following(context, clock).drain(timeout=30)
+    assert clock.monotonic() - start == pytest.approx(30)
+
+
+def test_results_come_in_pages() -> None:
+    pages = {
+        "": {"results": {"a": {"result": 1}}, "failures": {}, "next": "a"},
+        "a": {"results": {"b": {"result": 2}}, "failures": {}, "next": None},
+    }
+    context = FakeContext({"results": lambda message: pages[message["after"]]})
+    assert following(context, FakeClock()).results() == {"a": {"result": 1}, "b": {"result": 2}}
+
+
+def test_jobs_come_as_they_end_each_once() -> None:
+    context = FakeContext(
+        {
+            "ended": each(
+                {"ended": [], "next": 0, "pending_count": 2},
+                {"ended": [{"number": 1, "job_key": "b", "result": {"result": 2}}], "next": 1, "pending_count": 1},
+                Unreachable("w1 is away"),
+                {"ended": [{"number": 2, "job_key": "a", "failure": {"cause": "oom"}}], "next": 2, "pending_count": 0},
+                {"ended": [], "next": 2, "pending_count": 0},
+            )
+        }
+    )
+    found = list(following(context, FakeClock()).as_completed())
+    assert found == [("b", {"result": 2}), ("a", {"cause": "oom"})]
+    assert [message["after"] for _, message, _ in context.sent] == [0, 0, 1, 1, 2]
+
+
+def test_waiting_for_jobs_as_they_end_has_an_end_too() -> None:
+    context = FakeContext({"ended": each({"ended": [], "next": 0, "pending_count": 2})})
+    with pytest.raises(TimedOut):
+        list(following(context, FakeClock()).as_completed(timeout=5))
