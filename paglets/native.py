@@ -23,7 +23,8 @@ from pathlib import Path
 from types import ModuleType
 
 from paglets.core.errors import StartFailed
-from paglets.program import Program, home_folder, private_folder, this_program
+from paglets.program import Program, private_folder, this_program
+from paglets.remote.keys import paglets_home
 
 OLDEST_PSUTIL = (5, 9)
 """The first whose wheels are of the stable ABI, and the one pyproject.toml asks for."""
@@ -105,7 +106,7 @@ def _bundled(program: Program, environment: Mapping[str, str]) -> tuple[ModuleTy
 def cache_folders(environment: Mapping[str, str]) -> Iterator[Path]:
     """Where psutil may be unpacked, best first."""
     with contextlib.suppress(StartFailed):  # no home folder: the run-time folder may still be there
-        yield home_folder(environment) / "cache" / "native"
+        yield paglets_home(environment) / "cache" / "native"
     runtime = environment.get("XDG_RUNTIME_DIR")
     if runtime:
         yield Path(runtime) / "paglets" / "native"

@@ -62,15 +62,6 @@ def this_program() -> Program:
     return Program(path=Path(__file__).absolute().parents[1], is_archive=False)
 
 
-def home_folder(environment: Mapping[str, str]) -> Path:
-    """`PAGLETS_HOME`, by default ~/.paglets. Raises StartFailed where the user has no home folder."""
-    named = environment.get("PAGLETS_HOME")
-    try:
-        return Path(named).absolute() if named else Path.home() / ".paglets"
-    except RuntimeError as error:
-        raise StartFailed("this user has no home folder; set PAGLETS_HOME to a folder for paglets' data") from error
-
-
 def private_folder(path: Path) -> Path:
     """Make `path` and what is missing above it, for this user only. Raises OSError."""
     if not path.is_dir():
@@ -120,16 +111,22 @@ def enter_copy(home: Path, arguments: list[str]) -> str:
 
 
 def collect_copies(home: Path, own: Program) -> list[str]:
-    """Remove the copies under `home` that no process runs from, never `own`; gives the hashes of what was removed."""
+    """Remove the copies under `home` that no process runs from; gives the hashes of what was removed.
+
+    `own` is never removed. Where that is no copy under `home`, nothing is.
+    """
     removed: list[str] = []
-    folders = sorted((home / "cache" / "app").iterdir())
+    copies = home / "cache" / "app"
+    if not own.is_archive or not copies.is_dir() or not own.path.parent.parent.samefile(copies):
+        return removed
+    folders = sorted(copies.iterdir())
     os.utime(own.path.parent)
     # The file system's own clock says now: it may be another machine's.
     now = own.path.parent.stat().st_mtime
     for folder in folders:
         with contextlib.suppress(FileNotFoundError):  # another host collects at the same time
             old = folder.stat().st_mtime < now - COPY_GRACE_SECONDS
-            if folder != own.path.parent and old and _remove_unused(folder):
+            if not folder.samefile(own.path.parent) and old and _remove_unused(folder):
                 removed.append(folder.name)
     return removed
 

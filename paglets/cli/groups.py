@@ -6,11 +6,11 @@ import argparse
 import time
 from typing import Any
 
+from paglets.api import GroupLine, Groups
 from paglets.cli.options import client_of
 from paglets.cli.output import duration_text, print_fields, print_json, print_table, say
 from paglets.core.errors import EXIT_DONE, Unreachable
 from paglets.core.messages import Message
-from paglets.remote.api import GroupLine, Groups
 from paglets.remote.client import HostClient
 
 MOST_LINES = 50

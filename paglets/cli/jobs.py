@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
+from paglets.api import JobView, Slots, Verdict
 from paglets.cli import why
 from paglets.cli.groups import groups
 from paglets.cli.options import Parser, add_common, amount_of_bytes, client_of, run
@@ -13,7 +14,6 @@ from paglets.cli.output import duration_text, numbers_text, print_json, print_ta
 from paglets.core.errors import EXIT_DONE, EXIT_NEVER, EXIT_UNREACHABLE
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
-from paglets.remote.api import JobView, Slots, Verdict
 from paglets.slots.amounts import bytes_text, resources_text
 from paglets.slots.model import Resources
 from paglets.system.jobs import ComputeJobState

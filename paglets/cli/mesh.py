@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from paglets.api import Hosts, MemberView
 from paglets.cli.options import Parser, add_common, client_of, run
 from paglets.cli.output import duration_text, print_json, print_table
-from paglets.remote.api import Hosts, MemberView
 from paglets.slots.amounts import resources_text
 
 

@@ -8,13 +8,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from paglets.api import PagletView
 from paglets.cli.groups import ago, summary_of
 from paglets.cli.options import client_of
 from paglets.cli.output import duration_text, print_fields, print_json, print_table
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_NEVER, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import AGENT_ID, GROUP_ID
-from paglets.remote.api import PagletView
 from paglets.remote.client import HostClient
 
 NEVER_HINT = "waiting will not help: start a host that fits, or cancel and submit it again with other tags or amounts"

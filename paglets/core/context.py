@@ -86,7 +86,7 @@ class Context(Protocol):
     def post(self, target: ProxyRef, message: Message) -> None: ...
 
     def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Store a group (fields of `remote.api.SubmitGroup`); gives `remote.api.GroupView` as JSON."""
+        """Store a group (fields of `api.SubmitGroup`); gives `api.GroupView` as JSON."""
         ...
 
     def resolve_host(self, target: str) -> HostRef:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from paglets.api import MAX_CALL_SECONDS, Call, CallReply, Located
 from paglets.codec.envelope import WireMessage
 from paglets.core.errors import Moved, Moving, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.host.shell import Shell
 from paglets.mesh.locate import Locator
-from paglets.remote.api import MAX_CALL_SECONDS, Call, CallReply, Located
 from paglets.remote.exchange import Request, Response, dump_json
 
 MAX_HOPS = 8

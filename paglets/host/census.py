@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from paglets.api import Census as Told
+from paglets.api import CensusReply, JobCopy, Located, UnwantedCopy
 from paglets.codec.envelope import WireMessage
 from paglets.codec.text import loads
 from paglets.core.errors import PagletsError
@@ -22,8 +24,6 @@ from paglets.host.inline import InlineHost
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import Locator
-from paglets.remote.api import Census as Told
-from paglets.remote.api import CensusReply, JobCopy, Located, UnwantedCopy
 from paglets.remote.exchange import Request, Response, dump_json
 from paglets.store import posts, residence
 from paglets.store.db import Tx
@@ -138,9 +138,8 @@ def _here(tx: Tx, agent_id: str | None, now: float) -> list[tuple[ProxyRef, JobC
     rows = tx.all(
         "SELECT r.*, s.epoch FROM requests r JOIN residence s USING (agent_id)"
         " WHERE r.collector IS NOT NULL AND r.status IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING')"
-        " AND r.outcome IS NULL AND (? IS NULL OR r.agent_id = ?) ORDER BY r.agent_id",
-        agent_id,
-        agent_id,
+        f" AND r.outcome IS NULL{_only('r', agent_id)} ORDER BY r.agent_id",
+        *_ids(agent_id),
     )
     return [(from_json(ProxyRef, loads(row["collector"])), _copy(row, now)) for row in rows]
 
@@ -162,12 +161,20 @@ def _copy(row: Any, now: float) -> JobCopy:
     )
 
 
+def _only(table: str, agent_id: str | None) -> str:
+    """A condition that the planner serves from the primary key; none where all rows are wanted."""
+    return "" if agent_id is None else f" AND {table}.agent_id = ?"
+
+
+def _ids(agent_id: str | None) -> tuple[str, ...]:
+    return () if agent_id is None else (agent_id,)
+
+
 def _leaving(tx: Tx, agent_id: str | None, now: float) -> list[tuple[ProxyRef, JobCopy]]:
     rows = tx.all(
         "SELECT agent_id, epoch, target, envelope, problem, began_at FROM handoffs"
-        " WHERE kind = 'job' AND group_id IS NOT NULL AND (? IS NULL OR agent_id = ?) ORDER BY agent_id",
-        agent_id,
-        agent_id,
+        f" WHERE kind = 'job' AND group_id IS NOT NULL{_only('handoffs', agent_id)} ORDER BY agent_id",
+        *_ids(agent_id),
     )
     found = []
     for row in rows:

@@ -7,6 +7,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from paglets.api import MAX_GROUP_JOBS, CreationError, GroupView, JobSpec, MemberView, SubmitGroup
 from paglets.codec.envelope import Envelope, JobPart, WireMessage
 from paglets.codec.text import dumps, loads
 from paglets.core.context import HostInfo
@@ -17,7 +18,6 @@ from paglets.groups.keys import complete_job_keys, group_digest, new_group_id
 from paglets.host.inline import INLINE_CLASSES, InlineHost, InlinePaglet
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
-from paglets.remote.api import MAX_GROUP_JOBS, CreationError, GroupView, JobSpec, MemberView, SubmitGroup
 from paglets.slots import policy
 from paglets.slots.model import Candidate, SlotRequest, check_request
 from paglets.store import posts, residence

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+from paglets.api import GroupLine, GroupView
 from paglets.codec.text import loads
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.host.creation import collector_id, collector_ref, group_view
 from paglets.host.inline import InlineHost
-from paglets.remote.api import GroupLine, GroupView
 from paglets.store.db import Tx
 
 DETACHED_STATUSES = ("WAITING_FOR_HOME", "RETURNING_HOME", "COMPLETE")

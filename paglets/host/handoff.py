@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from paglets.api import MAX_BATCH_ENVELOPES, TransferAnswer, TransferAnswers, Transfers
 from paglets.core.errors import PagletsError, Unreachable
 from paglets.core.refs import HostRef
 from paglets.host.backoff import Lanes
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
-from paglets.remote.api import MAX_BATCH_ENVELOPES, TransferAnswer, TransferAnswers, Transfers
 from paglets.remote.exchange import Request, Response, dump_json
 from paglets.slots import states
 from paglets.store import queue, residence

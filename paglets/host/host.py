@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from paglets.api import PROTOCOL, Call, CallReply, HostIdentity, Member, Slots, Verdicts
 from paglets.codec.envelope import Envelope, WireMessage
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import PagletsError
@@ -35,7 +36,6 @@ from paglets.host.steal import Stealing
 from paglets.host.waits import Wait, Waits
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import Locator
-from paglets.remote.api import PROTOCOL, Call, CallReply, HostIdentity, Member, Slots, Verdicts
 from paglets.remote.exchange import Pending, Response, Transport, reply, reply_error
 from paglets.slots import policy
 from paglets.slots.model import Candidate, Resources, SlotRequest

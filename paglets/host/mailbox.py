@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from paglets.api import CallReply
 from paglets.codec.envelope import WireMessage
 from paglets.codec.text import dumps, loads
 from paglets.core.errors import CallOutcomeUnknown, Conflict, PagletsError
@@ -21,7 +22,6 @@ from paglets.host import inline
 from paglets.host.inline import INLINE_CLASSES, InlineHost
 from paglets.host.runner import note
 from paglets.host.shell import Shell
-from paglets.remote.api import CallReply
 from paglets.store import posts, residence
 from paglets.store.db import Tx
 

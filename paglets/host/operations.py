@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from paglets.api import CallReply
 from paglets.codec.text import dumps
 from paglets.core.errors import Fenced, HandlerFailed, PagletsError, error_classes
 from paglets.core.record import to_json
@@ -21,7 +22,6 @@ from paglets.host.mailbox import Delivery, Mailbox, hook_done, hook_failed
 from paglets.host.outcomes import Attempt, Outcome
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
-from paglets.remote.api import CallReply
 from paglets.store import paglets, posts
 from paglets.store.db import Store, Tx
 from paglets.worker import protocol

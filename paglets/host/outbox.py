@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paglets.api import MAX_BATCH_POSTS, Located, PostAnswer, PostAnswers, Posts
 from paglets.codec.envelope import Post
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
@@ -11,7 +12,6 @@ from paglets.host.runner import note
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import Locator
-from paglets.remote.api import MAX_BATCH_POSTS, Located, PostAnswer, PostAnswers, Posts
 from paglets.remote.exchange import Request, Response, dump_json
 from paglets.store import posts, residence
 from paglets.store.db import Tx

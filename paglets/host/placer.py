@@ -27,6 +27,8 @@ class Placer:
         self._gossip = gossip
 
     def tick(self, now: float) -> float | None:
+        if not self._shell.store.read(lambda tx: queue.count(tx, "PLACING")):
+            return None
         candidates = self._gossip.candidates()
         placed, left = self._shell.store.write(lambda tx: self._place(tx, candidates))
         if placed:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from paglets.api import Usage
 from paglets.codec.text import dumps, loads
 from paglets.core.errors import BadRequest, Fenced, HandlerFailed, PagletsError
 from paglets.core.record import from_json, to_json
@@ -20,7 +21,6 @@ from paglets.host.mailbox import Delivery, Mailbox, hook_failed
 from paglets.host.operations import Operations, close_delivery
 from paglets.host.outcomes import Attempt, Outcome
 from paglets.host.shell import Shell
-from paglets.remote.api import Usage
 from paglets.store import posts, queue, residence
 from paglets.store.db import Tx
 from paglets.worker.launch import Ended, Launcher, LaunchEvents, LaunchSpec

@@ -5,11 +5,12 @@ The decision is `paglets.slots.policy.grant`, made inside the transaction that w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from paglets.api import Usage
 from paglets.host.runs import Run, Runs
 from paglets.host.shell import Shell
-from paglets.remote.api import Usage
 from paglets.slots import policy
 from paglets.slots.model import Resources
 from paglets.store import queue
@@ -43,24 +44,28 @@ class Scheduler:
 
     def tick(self, now: float) -> float | None:
         usage = self._runs.running()
-        granted, waiting = self._shell.store.write(lambda tx: self._grant(tx, usage))
+        granted: list[Granted] = []
+        waiting = self._shell.store.read(lambda tx: queue.count(tx, "WAITING_FOR_SLOT"))
+        if waiting:
+            granted = self._shell.store.write(lambda tx: self._grant(tx, usage))
         for each in granted:
             self._runs.launch(each.run, each.cores, each.gpus)
-        if granted:
-            self._shell.runner.wake(self.name)
-        if not waiting:
+        if waiting == len(granted):
             self._shell.runner.wake("steal")
-        return now + LOOK_AGAIN_SECONDS if waiting else None
+        return now + LOOK_AGAIN_SECONDS if waiting > len(granted) else None
 
-    def _grant(self, tx: Tx, usage: dict[str, Usage]) -> tuple[list[Granted], bool]:
+    def _grant(self, tx: Tx, usage: dict[str, Usage]) -> list[Granted]:
         free = self.free_units(tx, usage)
-        window = max(1, policy.queue_window(len(free.cores)))
-        jobs = {job.agent_id: job for job in queue.waiting(tx, window)}
-        if not jobs:
-            return [], False
         now = self._shell.clock.wall()
+        jobs: dict[str, QueuedJob] = {}
+
+        def oldest_first() -> Iterator[policy.Waiting]:
+            for job in queue.waiting(tx, policy.queue_window(len(free.cores))):
+                jobs[job.agent_id] = job
+                yield as_waiting(job, now)
+
         decided = policy.grant(
-            [as_waiting(job, now) for job in jobs.values()],
+            oldest_first(),
             free,
             offered=self._shell.settings.offered,
             leased=queue.leased(tx),
@@ -69,7 +74,7 @@ class Scheduler:
         for agent_id, reason in decided.reasons.items():
             queue.say_why(tx, agent_id, reason.code, reason.text, reason.never, now)
         made = [self._make(tx, jobs[grant.agent_id], grant, now) for grant in decided.grants]
-        return [each for each in made if each is not None], len(jobs) > len(decided.grants)
+        return [each for each in made if each is not None]
 
     def _make(self, tx: Tx, job: QueuedJob, grant: policy.Grant, now: float) -> Granted | None:
         token = self._shell.entropy.token()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from paglets.api import Slots, Verdicts
 from paglets.codec.envelope import WireMessage
 from paglets.codec.wire import encode
 from paglets.core.errors import Invalid, NotHandled
 from paglets.core.record import from_json, to_json
-from paglets.remote.api import Slots, Verdicts
 from paglets.slots.model import SlotRequest, check_request
 from paglets.slots.service import (
     SERVICE_NAME,

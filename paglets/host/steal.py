@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from paglets.api import Member, Steal, Stolen
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
 from paglets.host.runs import Runs
 from paglets.host.scheduler import Scheduler, as_waiting
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
-from paglets.remote.api import Member, Steal, Stolen
 from paglets.remote.exchange import Request, Response, dump_json
 from paglets.slots import policy
 from paglets.slots.model import Resources
@@ -89,7 +89,7 @@ class Stealing:
         now = self._shell.clock.wall()
         free_here = self._scheduler.free_units(tx, self._runs.running())
         chosen = policy.choose_stolen(
-            [as_waiting(job, now) for job in queue.waiting(tx, WINDOW_JOBS)],
+            (as_waiting(job, now) for job in queue.waiting(tx, WINDOW_JOBS)),
             thief=thief,
             victim=own,
             free=steal.free,

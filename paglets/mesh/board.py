@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from paglets.api import Gossip, Member
 from paglets.core.clock import Clock
 from paglets.core.errors import Invalid, StoreDamaged
 from paglets.core.record import from_json, to_json
 from paglets.mesh import table as tables
 from paglets.mesh import view
 from paglets.mesh.table import Change, Table, order, same_mesh
-from paglets.remote.api import Gossip, Member
 from paglets.store import members as stored
 from paglets.store.db import Store, Tx
 from paglets.store.members import StoredMember

@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from paglets.api import Gossip as Told
+from paglets.api import Member, MemberView
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import CallOutcomeUnknown, NotAllowed, PagletsError, PeerReplaced, Unreachable
 from paglets.core.refs import HostRef
@@ -24,8 +26,6 @@ from paglets.mesh.addresses import normalise_url
 from paglets.mesh.board import MembershipBoard
 from paglets.mesh.peers import Peers
 from paglets.mesh.table import Row, check_gossip, durable, same_mesh
-from paglets.remote.api import Gossip as Told
-from paglets.remote.api import Member, MemberView
 from paglets.remote.exchange import Request, Response, Transport, dump_json
 from paglets.slots.model import Candidate
 from paglets.store import members as stored

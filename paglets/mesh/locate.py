@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from paglets.api import CollectorRow, Locate, Located, Member, ResidenceRow
 from paglets.core.clock import Clock
 from paglets.core.errors import PagletsError
 from paglets.core.parts import Wake
 from paglets.core.refs import HostRef
-from paglets.remote.api import CollectorRow, Locate, Located, Member, ResidenceRow
 from paglets.remote.exchange import Request, Response, Transport, dump_json
 
 ANSWER_SECONDS = 2.0

@@ -12,11 +12,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from paglets.api import Gossip, Member
 from paglets.core.errors import Invalid
 from paglets.core.record import to_json
 from paglets.core.refs import check_host_name
 from paglets.mesh.addresses import normalise_url
-from paglets.remote.api import Gossip, Member
 from paglets.slots.model import MAX_TAG_CHARACTERS, MAX_TAGS
 
 ONLINE_SECONDS = 10.0

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
-from paglets.codec.envelope import Kind, WireMessage
-from paglets.codec.names import class_name
-from paglets.codec.wire import decode, encode_fields, encode_state
-from paglets.core.agent import Paglet
-from paglets.core.clock import SystemClock, SystemEntropy
-from paglets.core.errors import PagletsError, Unreachable
-from paglets.core.messages import Message
-from paglets.core.record import from_json, to_json
-from paglets.core.refs import HostRef, ProxyRef
-from paglets.groups.keys import new_group_id
-from paglets.remote.api import (
+from paglets.api import (
     MAX_CALL_SECONDS,
     Call,
     CallReply,
@@ -41,6 +31,16 @@ from paglets.remote.api import (
     SubmitGroup,
     Verdicts,
 )
+from paglets.codec.envelope import Kind, WireMessage
+from paglets.codec.names import class_name
+from paglets.codec.wire import decode, encode_fields, encode_state
+from paglets.core.agent import Paglet
+from paglets.core.clock import SystemClock, SystemEntropy
+from paglets.core.errors import PagletsError, Unreachable
+from paglets.core.messages import Message
+from paglets.core.record import from_json, to_json
+from paglets.core.refs import HostRef, ProxyRef
+from paglets.groups.keys import new_group_id
 from paglets.remote.exchange import dump_json
 from paglets.remote.keys import client_key, paglets_home, parse_key
 from paglets.remote.link import Exchange, Link, paglet_route, quoted
@@ -49,13 +49,14 @@ from paglets.remote.proxy import PagletProxy, as_message
 from paglets.remote.transport import Connections
 from paglets.slots.model import SlotRequest
 
+A = TypeVar("A")
 T = TypeVar("T")
 Target = ProxyRef | PagletProxy | str
 
-GRACE_SECONDS = 5.0
-"""A reply to a wait of N seconds may come this much after N before the connection is given up."""
+GRACE_SECONDS = 15.0
+"""A reply to a wait of N seconds may come this much after N: its up to 16 MiB take their time on a slow line."""
 MOST_PARALLEL_ASKS = 16
-"""Hosts asked at once for a view of the mesh: enough that one silent host does not hold up the rest."""
+_COUNTS = ("expected_count", "completed_count", "failed_count")
 
 
 @runtime_checkable
@@ -124,14 +125,11 @@ class HostClient:
 
     def mesh_slots(self, *, limit: int = 100) -> tuple[tuple[Slots, ...], tuple[PagletsError, ...]]:
         """The schedulers of all online hosts by name, and an error for each host that did not answer."""
-        online = sorted((view.member for view in self.hosts() if view.online), key=lambda member: member.name)
-        refs = [HostRef(store_id=member.store_id, name=member.name, url=member.url) for member in online]
 
         def one(host: HostRef) -> Slots | PagletsError:
             return _attempt(lambda: self._ask("GET", f"/v1/slots?limit={limit}", None, Slots, host=host))
 
-        with ThreadPoolExecutor(max_workers=min(MOST_PARALLEL_ASKS, max(1, len(refs)))) as pool:
-            answers = list(pool.map(one, refs))
+        answers = self._each(one, self._online())
         good = tuple(answer for answer in answers if isinstance(answer, Slots))
         return good, tuple(answer for answer in answers if isinstance(answer, PagletsError))
 
@@ -228,7 +226,7 @@ class HostClient:
     # Groups.
 
     def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Store a group of jobs: `remote.api.SubmitGroup` as JSON gives `GroupView` as JSON.
+        """Store a group of jobs: `api.SubmitGroup` as JSON gives `GroupView` as JSON.
 
         The same id and jobs again give the same group; without an id one is made here, so that the
         request may be repeated when its reply is lost. Raises GroupExists.
@@ -241,8 +239,24 @@ class HostClient:
         return view
 
     def groups(self) -> tuple[GroupLine, ...]:
-        """The groups that this host submitted or whose collector it holds."""
-        return self._ask("GET", "/v1/groups", None, Groups).groups
+        """The groups that this host submitted or whose collector it holds, newest first.
+
+        Where a collector is on another host that is online, its counts are asked for there.
+        """
+        lines = self._ask("GET", "/v1/groups", None, Groups).groups
+        online = {host.store_id for host in self._online()} if not all(line.here for line in lines) else set()
+        return tuple(self._each(lambda line: self._counted(line, online), lines))
+
+    def _counted(self, line: GroupLine, online: set[str]) -> GroupLine:
+        """The line with what the collector's state says now; as it is where that cannot be had."""
+        if line.here or line.collector.host.store_id not in online:
+            return line
+        view = _attempt(lambda: self.paglet(line.collector))
+        state = view.state if isinstance(view, PagletView) and isinstance(view.state, dict) else {}
+        known = {name: state[name] for name in _COUNTS if isinstance(state.get(name), int)}
+        if isinstance(state.get("status"), str):
+            known["status"] = state["status"]
+        return replace(line, **known, counted_at=time.time()) if known else line
 
     def group(self, group_id: str) -> GroupView:
         """One group, whichever host of the mesh knows it. Raises Unknown."""
@@ -256,6 +270,18 @@ class HostClient:
 
     def _ask(self, method: str, route: str, body: Any, kind: type[T], *, host: HostRef | None = None) -> T:
         return self._link.ask(method, route, body, kind, host=host, timeout=self.timeout)
+
+    def _online(self) -> list[HostRef]:
+        members = [view.member for view in self.hosts() if view.online]
+        found = [HostRef(store_id=member.store_id, name=member.name, url=member.url) for member in members]
+        return sorted(found, key=lambda host: host.name)
+
+    def _each(self, ask: Callable[[A], T], things: Sequence[A]) -> list[T]:
+        """What `ask` gives for each of `things`, asked at once: one silent host does not hold up the rest."""
+        if len(things) < 2:
+            return [ask(thing) for thing in things]
+        with ThreadPoolExecutor(max_workers=min(MOST_PARALLEL_ASKS, len(things))) as pool:
+            return list(pool.map(ask, things))
 
     def _at(self, target: Target, method: str, body: Any, kind: type[T], *further: str) -> T:
         """A request about a paglet, at the host where it is."""

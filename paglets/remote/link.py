@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
+from paglets.api import HostIdentity, Hosts, MemberView, PagletView
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import CallOutcomeUnknown, Moved, PagletsError, PeerReplaced, Unknown, Unreachable
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.remote.api import HostIdentity, Hosts, MemberView, PagletView
 from paglets.remote.chase import Chase
 from paglets.remote.exchange import Request, Response, dump_json
 

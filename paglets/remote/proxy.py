@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
+from paglets.api import PagletView
 from paglets.core.errors import Conflict
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ProxyRef
-from paglets.remote.api import PagletView
 
 
 class Sender(Protocol):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from paglets.api import MAX_BODY_BYTES
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import (
     CallOutcomeUnknown,
@@ -25,7 +26,6 @@ from paglets.core.errors import (
     WrongClock,
 )
 from paglets.core.refs import HostRef
-from paglets.remote.api import MAX_BODY_BYTES
 from paglets.remote.auth import ANYONE, IDENTITY_TARGET, Signer, receiver_name
 from paglets.remote.exchange import Completion, Request, Response
 from paglets.remote.http1 import wants_close

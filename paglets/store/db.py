@@ -59,6 +59,10 @@ class Tx:
     def all(self, sql: str, *args: Any) -> list[sqlite3.Row]:
         return self._connection.execute(sql, args).fetchall()
 
+    def each(self, sql: str, *args: Any) -> Iterator[sqlite3.Row]:
+        """Rows as they are taken; nothing they are read from may be changed meanwhile."""
+        return iter(self._connection.execute(sql, args))
+
     def value(self, sql: str, *args: Any) -> Any:
         """The first column of the first row, or None."""
         row = self._connection.execute(sql, args).fetchone()

@@ -15,7 +15,7 @@ JOINED = "mesh_joined"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredMember:
-    """`row` is `remote.api.Member` as JSON; the store does not look into it."""
+    """`row` is `api.Member` as JSON; the store does not look into it."""
 
     store_id: str
     name: str

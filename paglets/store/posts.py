@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from paglets.api import PostAnswer, SettledBelow
 from paglets.codec.envelope import Post, WireMessage
 from paglets.codec.text import dumps, loads
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.remote.api import PostAnswer, SettledBelow
 from paglets.store import residence
 from paglets.store.db import Tx
 

@@ -7,14 +7,15 @@ finds another gives False and does nothing. Which status may follow which: `pagl
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+from paglets.api import JobView, Lease, Usage
 from paglets.codec.text import dumps, loads
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.remote.api import JobView, Lease, Usage
 from paglets.slots.model import Resources, SlotRequest
 from paglets.store.db import Tx
 
@@ -57,6 +58,12 @@ class JobRow:
     reason: str
 
 
+@lru_cache(maxsize=4096)
+def _request(text: str) -> SlotRequest:
+    """Most jobs of a group ask for the same: their requests are one value."""
+    return from_json(SlotRequest, loads(text))
+
+
 def _queued(row: sqlite3.Row) -> QueuedJob:
     return QueuedJob(
         agent_id=row["agent_id"],
@@ -64,7 +71,7 @@ def _queued(row: sqlite3.Row) -> QueuedJob:
         job_key=row["job_key"],
         generation=row["generation"],
         attempt=row["attempt"],
-        request=from_json(SlotRequest, loads(row["request"])),
+        request=_request(row["request"]),
         queued_at=row["queued_at"],
         here_at=row["here_at"],
         stolen=bool(row["stolen"]),
@@ -91,15 +98,15 @@ def to_place(tx: Tx, most: int) -> list[QueuedJob]:
     return [_queued(row) for row in rows]
 
 
-def waiting(tx: Tx, most: int) -> list[QueuedJob]:
-    """Jobs that wait for a slot here and could start now, oldest first."""
-    rows = tx.all(
+def waiting(tx: Tx, most: int) -> Iterator[QueuedJob]:
+    """Jobs that wait for a slot here and could start now, oldest first; read as they are taken."""
+    rows = tx.each(
         f"{_QUEUED} WHERE status = 'WAITING_FOR_SLOT' AND p.intent IS NULL AND p.hook IS NULL AND r.unwanted IS NULL"
         " AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.agent_id = r.agent_id)"
         " ORDER BY queued_at, r.agent_id LIMIT ?",
         most,
     )
-    return [_queued(row) for row in rows]
+    return (_queued(row) for row in rows)
 
 
 def count(tx: Tx, *statuses: str) -> int:
@@ -119,7 +126,7 @@ def job(tx: Tx, agent_id: str) -> JobRow | None:
         generation=row["generation"],
         attempt=row["attempt"],
         status=row["status"],
-        request=from_json(SlotRequest, loads(row["request"])),
+        request=_request(row["request"]),
         outcome=None if row["outcome"] is None else loads(row["outcome"]),
         failed_attempts=row["failed_attempts"],
         losses=row["losses"],

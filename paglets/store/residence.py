@@ -10,12 +10,12 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from paglets.api import ResidenceRow, TransferAnswer
 from paglets.codec.envelope import Envelope
 from paglets.codec.text import dumps, loads
 from paglets.core.errors import Conflict, Unknown
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef
-from paglets.remote.api import ResidenceRow, TransferAnswer
 from paglets.store import paglets
 from paglets.store.db import Tx
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from paglets.api import JobView, PagletView
 from paglets.codec.text import loads
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef
-from paglets.remote.api import JobView, PagletView
 from paglets.store import queue, residence
 from paglets.store.db import Tx
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from paglets.api import JobCopy
 from paglets.core.agent import PagletState
 from paglets.core.refs import HostRef
 from paglets.groups import acceptance
@@ -19,7 +20,6 @@ from paglets.groups.records import (
     kind_of,
     record_of,
 )
-from paglets.remote.api import JobCopy
 from paglets.system.collector_messages import NewKey
 from paglets.system.collector_rows import CollectorRows
 

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from paglets.api import JobCopy
 from paglets.core.errors import Invalid
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, check_job_key
 from paglets.groups.records import FailureReport
 from paglets.groups.summary import MAX_PAGE_ENTRIES
-from paglets.remote.api import JobCopy
 
 T = TypeVar("T")
 

@@ -8,6 +8,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from paglets.api import MAX_GROUP_JOBS, CreationError, GroupView, JobSpec, SubmitGroup
 from paglets.codec.names import class_name
 from paglets.codec.shapes import shape_of
 from paglets.codec.wire import encode_state
@@ -17,7 +18,6 @@ from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ProxyRef, check_group_id
 from paglets.groups.keys import complete_job_keys
-from paglets.remote.api import MAX_GROUP_JOBS, CreationError, GroupView, JobSpec, SubmitGroup
 from paglets.remote.proxy import PagletProxy, Sender
 from paglets.system.collector import ResultCollectorPaglet
 from paglets.system.jobs import ComputeJobPaglet, ComputeJobState
@@ -25,11 +25,12 @@ from paglets.system.jobs import ComputeJobPaglet, ComputeJobState
 DEFAULT_COLLECTOR = "paglets.system.compute_slots:ResultCollectorPaglet"
 WAIT_SECONDS = 60.0
 REPLY_SECONDS = 30.0
-"""Beyond what a handler waits: for a host that is busy or on the way."""
+"""For a reply that waits for nothing."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 PASSING: tuple[type[Exception], ...] = (Unreachable, Overloaded, Moving, CallOutcomeUnknown)
 """Troubles that end by themselves: reading a group is repeated after them."""
+NOT_YET: tuple[type[Exception], ...] = (TimedOut, *PASSING)
 
 
 class Submitter(Sender, Protocol):
@@ -138,7 +139,7 @@ class Submission:
                     yield from ((entry["job_key"], entry.get("result") or entry["failure"]) for entry in page["ended"])
                     after = page["next"]
                     page = self._ended(after, 0.0)
-            except PASSING:
+            except NOT_YET:
                 continue
             if page["pending_count"] == 0:
                 return
@@ -147,7 +148,7 @@ class Submission:
     def _ended(self, after: int, wait_seconds: float) -> dict[str, Any]:
         """The keys that ended after the `after`th, waited for at most so long."""
         message = Message("ended", {"after": after, "wait_seconds": wait_seconds})
-        return _tree(self.collector.call(message, timeout_seconds=wait_seconds + REPLY_SECONDS))
+        return _tree(self.collector.call(message, timeout_seconds=wait_seconds or REPLY_SECONDS))
 
     def _late(self, timeout: float | None, last: Exception | None = None) -> TimedOut:
         seen = f" (last: {last})" if last else ""
@@ -270,10 +271,7 @@ def _say(view: GroupView, *, from_script: bool) -> None:
         lines.append(f"paglets: ... and {len(view.creation_errors) - 10:,} more (submission.creation_errors)")
     lines += [f"paglets: warning: {warning}" for warning in view.warnings]
     if view.warnings:
-        lines.append(
-            "paglets: ways out: start a host that fits (jobs go there by themselves), submit again with other "
-            f"tags or amounts or allow_home_compute=True; see why: {command} jobs why {view.group_id}"
-        )
+        lines.append(f"paglets: see why, at any time: {command} jobs why {view.group_id}")
     if from_script:
         lines.append(f"paglets: submitted group {view.group_id}, {len(view.job_keys):,} jobs; next:")
         lines += [f"  {command} jobs {rest}" for rest in _next_commands(view)]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from paglets.api import CreationError, GroupView, SubmitGroup
 from paglets.codec.wire import encode
 from paglets.core.errors import NotHandled
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.groups.keys import new_group_id
-from paglets.remote.api import CreationError, GroupView, SubmitGroup
 from paglets.remote.proxy import PagletProxy
 
 HOST = HostRef(store_id="store-here", name="here", url="http://here:8765")

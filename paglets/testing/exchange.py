@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from paglets.api import Hosts, MemberView
 from paglets.core.errors import NoSuchRoute, PagletsError, PeerReplaced, Unreachable
 from paglets.core.refs import HostRef
-from paglets.remote.api import Hosts, MemberView
 from paglets.remote.exchange import Request, Response, parse_json, reply, reply_error
 from paglets.testing.mesh import member
 

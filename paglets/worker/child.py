@@ -120,6 +120,7 @@ class Child:
         self._context = ChildContext(go, channel.request)
         self._paglet: Paglet[Any]
         self._over = False
+        self._handlers_started = threading.Lock()
 
     def live(self) -> int:
         """Run the entry to its end; gives the exit code."""
@@ -197,8 +198,7 @@ class Child:
 
     def _handle_in_background(self) -> None:
         """Start the thread for messages with the first one: most jobs never get any."""
-        if not self._channel.inbox.empty():
-            self._channel.heard = lambda: None
+        if not self._channel.inbox.empty() and self._handlers_started.acquire(blocking=False):
             in_background(self._handle_beside)
 
     def _handle_beside(self) -> None:

@@ -7,8 +7,8 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+from paglets.api import Usage
 from paglets.core.errors import PagletsError
-from paglets.remote.api import Usage
 from paglets.worker.control import ExitedRun
 from paglets.worker.launch import Ended, LaunchSpec
 from paglets.worker.process import Run

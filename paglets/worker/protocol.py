@@ -169,7 +169,7 @@ class Create:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submit:
-    """`submit`: `request` is `remote.api.SubmitGroup` as JSON; replies `remote.api.GroupView` as JSON."""
+    """`submit`: `request` is `api.SubmitGroup` as JSON; replies `api.GroupView` as JSON."""
 
     nth: int
     request: dict[str, Any]

@@ -25,11 +25,11 @@ from http_rig import (
     signed_fields,
 )
 
+from paglets.api import PROTOCOL
 from paglets.core.clock import SystemClock
 from paglets.core.errors import StartFailed
 from paglets.host.http.guard import peer_group
 from paglets.host.http.server import HttpServer
-from paglets.remote.api import PROTOCOL
 from paglets.remote.auth import Verifier
 from paglets.remote.exchange import Request, Response, reply
 from paglets.testing.waiting import wait_until
@@ -250,6 +250,7 @@ def test_the_ip_literal_on_which_a_connection_came_in_is_an_own_name(rig: Rig) -
     with Raw(server.port, host="127.0.0.5") as raw:
         assert raw.send(good(server.port, host=f"127.0.0.5:{server.port}")).hear().status == 200
         assert raw.send(good(server.port, host=f"127.0.0.6:{server.port}")).hear().status == 421
+    refused(server.port, good(server.port, host=f"0.0.0.0:{server.port}"), 421, "misdirected")
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE"])

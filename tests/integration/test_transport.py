@@ -43,15 +43,27 @@ def rig() -> Iterator[Rig]:
     one.close()
 
 
+Connect = Callable[..., Connections]
+
+
 @pytest.fixture
-def connections() -> Iterator[Connections]:
-    one = connect()
-    yield one
-    one.close()
+def connect() -> Iterator[Connect]:
+    """Makes Connections, which are closed at the end."""
+    made: list[Connections] = []
+
+    def make(key: MeshKey = KEY, clock: SystemClock | None = None, **bounds: float | int) -> Connections:
+        clock = clock or SystemClock()
+        made.append(Connections(key, clock=clock, entropy=SystemEntropy(), sender="me", **bounds))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
 
 
-def connect(key: MeshKey = KEY, clock: SystemClock | None = None, **bounds: float | int) -> Connections:
-    return Connections(key, clock=clock or SystemClock(), entropy=SystemEntropy(), sender="me", **bounds)  # type: ignore[arg-type]
+@pytest.fixture
+def connections(connect: Connect) -> Connections:
+    return connect()
 
 
 def url(port: int) -> str:
@@ -117,9 +129,11 @@ class Proxy:
         back.start()
         self._carry(near, far, False)
         back.join()
+        far.close()
 
     def cut_all(self) -> None:
-        for sock in self.ends:
+        ends, self.ends = self.ends, []  # what connects from now on lives
+        for sock in ends:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 
@@ -232,7 +246,7 @@ def test_a_store_replaced_between_two_requests_is_told(rig: Rig, connections: Co
     assert ask(connections, second.port, store=None).status == 200
 
 
-def test_another_key_is_told_as_such_with_what_to_do(rig: Rig) -> None:
+def test_another_key_is_told_as_such_with_what_to_do(rig: Rig, connect: Connect) -> None:
     with pytest.raises(NotAllowed, match=r"another mesh key: copy mesh\.key"):
         ask(connect(OTHER_KEY), rig.serve().port)
     assert rig.seen == []
@@ -248,7 +262,7 @@ class ShiftedClock(SystemClock):
 
 
 @pytest.mark.parametrize("shift", [3600.0, -86400.0])
-def test_a_wrong_clock_is_corrected_once_from_a_signed_reply(rig: Rig, shift: float) -> None:
+def test_a_wrong_clock_is_corrected_once_from_a_signed_reply(rig: Rig, shift: float, connect: Connect) -> None:
     connections, port = connect(clock=ShiftedClock(shift)), rig.serve().port
     assert [ask(connections, port).status for _ in range(3)] == [200] * 3
     assert reached(rig) == ["/echo"] * 3
@@ -256,7 +270,7 @@ def test_a_wrong_clock_is_corrected_once_from_a_signed_reply(rig: Rig, shift: fl
     assert "wrong_clock" in rig.log[0]
 
 
-def test_a_clock_that_jumps_all_the_time_is_an_error(rig: Rig) -> None:
+def test_a_clock_that_jumps_all_the_time_is_an_error(rig: Rig, connect: Connect) -> None:
     days = [86400.0 * (index % 2) for index in range(50)]
     with pytest.raises(WrongClock):
         ask(connect(clock=ShiftedClock(*days)), rig.serve().port)
@@ -343,7 +357,7 @@ def black_hole() -> Iterator[int]:
         listener.close()
 
 
-def test_a_black_hole_is_unreachable_after_the_time_for_connecting(rig: Rig) -> None:
+def test_a_black_hole_is_unreachable_after_the_time_for_connecting(rig: Rig, connect: Connect) -> None:
     with black_hole() as port:
         began = time.monotonic()
         with pytest.raises(Unreachable):
@@ -372,7 +386,7 @@ def test_a_reply_that_drips_ends_at_the_deadline(connections: Connections) -> No
         assert time.monotonic() - began < 3
 
 
-def test_a_reply_over_the_bound_is_not_read(rig: Rig) -> None:
+def test_a_reply_over_the_bound_is_not_read(rig: Rig, connect: Connect) -> None:
     with pytest.raises(CallOutcomeUnknown, match=r"5000002 bytes; 1000 are allowed"):
         ask(connect(most_reply_bytes=1000), rig.serve().port, Request(method="GET", target="/big"))
 
@@ -399,7 +413,7 @@ def test_a_kept_connection_that_the_server_has_closed_is_replaced_without_a_word
     assert reached(rig) == ["/echo"] * 3
 
 
-def test_connections_unused_for_long_are_closed_and_not_too_many_are_kept(rig: Rig) -> None:
+def test_connections_unused_for_long_are_closed_and_not_too_many_are_kept(rig: Rig, connect: Connect) -> None:
     connections, server = connect(idle_seconds=0.2), rig.serve()
     threads = [threading.Thread(target=ask, args=(connections, server.port)) for _ in range(12)]
     for thread in threads:
@@ -458,7 +472,9 @@ def test_a_repeated_request_that_is_cut_again_or_reaches_nobody_has_an_unknown_o
 
 @pytest.mark.parametrize("repeatable", [False, True])
 @pytest.mark.parametrize("cut", [1, 20, 200, 400, -7, -1])
-def test_a_request_cut_at_any_byte_is_not_done_and_has_an_unknown_outcome(rig: Rig, cut: int, repeatable: bool) -> None:
+def test_a_request_cut_at_any_byte_is_not_done_and_has_an_unknown_outcome(
+    rig: Rig, cut: int, repeatable: bool, connect: Connect
+) -> None:
     with proxied(rig) as (proxy, port):
         connections = connect(idle_seconds=0.0)
         ask(connections, port)
@@ -471,7 +487,7 @@ def test_a_request_cut_at_any_byte_is_not_done_and_has_an_unknown_outcome(rig: R
 @pytest.mark.parametrize("repeatable", [False, True])
 @pytest.mark.parametrize("cut", [1, 15, 100, 200])
 def test_a_reply_cut_at_any_byte_is_an_unknown_outcome_of_what_was_done_once(
-    rig: Rig, cut: int, repeatable: bool
+    rig: Rig, cut: int, repeatable: bool, connect: Connect
 ) -> None:
     with proxied(rig) as (proxy, port):
         connections = connect(idle_seconds=0.0)
@@ -524,7 +540,7 @@ def runner() -> Runner:
 
 
 @pytest.fixture
-def transport(runner: Runner) -> Iterator[ThreadedTransport]:
+def transport(runner: Runner, connect: Connect) -> Iterator[ThreadedTransport]:
     one = ThreadedTransport(connect(), deliver=runner.queue.put, clock=SystemClock())
     yield one
     one.close()
@@ -586,7 +602,7 @@ def test_at_most_four_ordinary_requests_are_at_one_host_at_once(
     assert all(isinstance(result, Response) for result in runner.run_until(10).values())
 
 
-def test_close_tells_who_waits(rig: Rig, runner: Runner) -> None:
+def test_close_tells_who_waits(rig: Rig, runner: Runner, connect: Connect) -> None:
     transport = ThreadedTransport(connect(), deliver=runner.queue.put, clock=SystemClock(), most_threads=1)
     port = rig.serve().port
     transport.send(host(port), Request(method="POST", target="/wait"), runner.done("running"), timeout_seconds=20)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from paglets.api import GroupView, JobView, Lease, PagletView, SubmitGroup, Usage
 from paglets.cli import why
 from paglets.cli.host import machine_name, options_of, parser
 from paglets.cli.jobs import job_row
@@ -16,7 +17,6 @@ from paglets.config import HostOptions
 from paglets.core.errors import Invalid, Unknown
 from paglets.core.messages import Message
 from paglets.core.refs import ProxyRef
-from paglets.remote.api import GroupView, JobView, Lease, PagletView, SubmitGroup, Usage
 from paglets.testing.authors import FakeContext
 
 

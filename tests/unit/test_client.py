@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from paglets.api import CallReply, Done, GroupLine, Groups, GroupView, PagletView, Slots, Verdicts
 from paglets.codec import wire
 from paglets.core.agent import Paglet, PagletState
 from paglets.core.errors import Invalid, Moved, NotAllowed, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.record import to_json
-from paglets.core.refs import ProxyRef
-from paglets.remote.api import CallReply, Done, GroupView, PagletView, Slots, Verdicts
+from paglets.core.refs import HostRef, ProxyRef
 from paglets.remote.client import HostClient
 from paglets.slots.model import Resources
 from paglets.system.jobs import ComputeJobState
@@ -187,6 +187,28 @@ def test_a_view_of_the_mesh_has_the_hosts_that_answer_and_the_errors_of_others(g
     good, errors = given.client().mesh_slots()
     assert good == (slots,)
     assert len(errors) == 1
+
+
+def test_groups_have_the_counts_that_the_host_of_the_collector_knows(given: Given) -> None:
+    def line(number: int, host: HostRef) -> GroupLine:
+        ref = ProxyRef(agent_id=f"c{number}", host=host)
+        return GroupLine(group_id=f"g{number}", status="DETACHED", created_at=0.0, home=given.a.ref, collector=ref)
+
+    gone = HostRef(store_id="gone", name="gone")
+    given.a.routes["GET /v1/groups"] = lambda body: Groups(groups=(line(1, given.b.ref), line(2, gone)))
+    given.b.routes["GET /v1/paglets/c1"] = lambda body: PagletView(
+        agent_id="c1",
+        class_name="m:C",
+        kind="collector",
+        residence="here",
+        epoch=2,
+        host=given.b.ref,
+        state={"status": "ACTIVE", "expected_count": 3, "completed_count": 1, "failed_count": 0},
+    )
+    first, second = given.client().groups()
+    assert (first.status, first.expected_count, first.completed_count, first.failed_count) == ("ACTIVE", 3, 1, 0)
+    assert first.counted_at is not None
+    assert second == line(2, gone)
 
 
 def test_dispatch_and_dispose_go_to_the_host_of_the_paglet(given: Given) -> None:

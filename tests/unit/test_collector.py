@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from test_groups import SUMMARY_FIELDS
 
+from paglets.api import JobCopy
 from paglets.codec.wire import decode_state, encode_state
 from paglets.core.errors import Invalid, NotHandled, TimedOut
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.remote.api import JobCopy
 from paglets.system.collector import KINDS, ResultCollectorPaglet, ResultCollectorState
 from paglets.testing.fakes import FakeCollectorContext, Parked
 

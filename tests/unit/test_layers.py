@@ -14,22 +14,29 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "paglets"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-LEVELS = (("core",), ("codec", "slots", "groups"), ("store", "remote"), ("artifacts", "mesh", "worker"), ("host",))
+LEVELS = (
+    ("core",),
+    ("codec", "slots", "groups"),
+    ("api",),
+    ("store", "remote"),
+    ("artifacts", "mesh", "worker"),
+    ("host",),
+)
 """A package may import those of earlier levels; those of one level do not import each other."""
 
 VALUES = {"config", "program", "native"}
-"""Top level modules of values and files; every package that talks to the outside may read them."""
+"""Top level modules of values and files; packages that deal with the machine may read them."""
 
 MAY_IMPORT: dict[str, set[str]] = {
-    name: {name, *(VALUES if depth >= 2 else ()), *(below for level in LEVELS[:depth] for below in level)}
+    name: {name, *(VALUES if depth >= 3 else ()), *(below for level in LEVELS[:depth] for below in level)}
     for depth, names in enumerate(LEVELS)
     for name in names
 } | {
     "program": {"core"},
-    "native": {"core", "program"},
+    "native": {"core", "program", "remote"},
     "config": {"core", "slots", "program"},
     "web": {"core"},
-    "system": {"system", "core", "codec", "slots", "groups", "remote", *VALUES},
+    "system": {"system", "core", "codec", "slots", "groups", "remote"},
     "__init__": set(),
     "__main__": {"cli", "worker"},
 }
@@ -46,6 +53,7 @@ WORLD_ALLOWED = (
     "remote/client.py",
     *(f"worker/{name}.py" for name in ("zygote", "launcher", "child", "context", "process")),
     "host/threads.py",
+    "host/app.py",
     "host/http/server.py",
     "cli/",
     "testing/",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from paglets.api import Done, HostIdentity, PagletView
 from paglets.core.errors import (
     CallOutcomeUnknown,
     HandlerFailed,
@@ -15,7 +16,6 @@ from paglets.core.errors import (
 )
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.remote.api import Done, HostIdentity, PagletView
 from paglets.remote.link import Link
 from paglets.slots.model import Resources
 from paglets.testing.clock import FakeClock, SeededEntropy

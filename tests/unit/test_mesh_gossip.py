@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from paglets.api import Gossip as Told
 from paglets.core.errors import Invalid, Unknown
 from paglets.mesh.gossip import Gossip
-from paglets.remote.api import Gossip as Told
 from paglets.slots.model import Resources
 from paglets.store import members as stored
 from paglets.store.db import open_store

@@ -1,6 +1,6 @@
+from paglets.api import CollectorRow, Located, ResidenceRow
 from paglets.core.refs import HostRef
 from paglets.mesh.locate import Answer, merge
-from paglets.remote.api import CollectorRow, Located, ResidenceRow
 from paglets.testing.mesh import MeshHost, VirtualMesh, member
 
 LOCATE = "POST /v1/paglets/locate"

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paglets.api import Gossip, Member
 from paglets.core.errors import Invalid, Unknown
 from paglets.mesh import table as tables
 from paglets.mesh import view
 from paglets.mesh.table import Table, check_gossip, check_member, merge
-from paglets.remote.api import Gossip, Member
 from paglets.slots.model import Resources
 from paglets.testing.mesh import member
 

@@ -12,7 +12,6 @@ from paglets.program import (
     Program,
     child_command,
     child_environment,
-    home_folder,
     interpreter_flags,
     this_program,
 )
@@ -71,8 +70,3 @@ def test_this_program_is_the_folder_that_the_package_was_imported_from():
     assert program.sha256() == this_program().sha256()
     with pytest.raises(OSError, match="nothing"):
         program.read("paglets/nothing")
-
-
-def test_the_home_folder_is_the_one_named_else_below_the_users():
-    assert home_folder({"PAGLETS_HOME": "/data"}) == Path("/data")
-    assert home_folder({}) == Path.home() / ".paglets"

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from paglets.api import JobView
 from paglets.core.agent import PagletState
 from paglets.core.errors import Invalid, NotHandled
 from paglets.core.messages import Message
-from paglets.remote.api import JobView
 from paglets.slots.service import SlotsStatusReply, SlotsStatusRequest
 from paglets.system.services import COMPUTE_SLOTS, Operation, ServiceContract, ServicePaglet, check_fields
 from paglets.testing.authors import FakeContext

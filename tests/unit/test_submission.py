@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from paglets.api import GroupView, SubmitGroup
 from paglets.codec import wire
 from paglets.core.errors import Invalid, TimedOut, Unreachable
 from paglets.core.messages import Message
-from paglets.remote.api import GroupView, SubmitGroup
 from paglets.system.compute_slots import (
     CollectingComputeJobPaglet,
     CollectingComputeJobState,
@@ -128,12 +128,13 @@ def test_impossible_amounts_make_a_creation_failure_not_an_error(capsys: pytest.
 
 def test_warnings_are_printed_at_once_with_the_ways_out(capsys: pytest.CaptureFixture[str]) -> None:
     context = FakeContext()
-    context.warnings = ("2 jobs fit no host: tag 'gpu' is nowhere\x1b[2J",)
+    context.warnings = ("2 jobs fit no host: tag 'gpu' is nowhere\x1b[2J. Ways out: start a host",)
     submission = submit_compute_job_group(context, MyJob, [MyJobState()])
     told = capsys.readouterr()
     assert told.out == ""
     assert "warning: 2 jobs fit no host" in told.err
-    assert "ways out: start a host" in told.err
+    assert "Ways out: start a host" in told.err
+    assert "paglets jobs why group-" in told.err
     assert "\x1b" not in told.err
     assert submission.warnings == context.warnings
 
@@ -227,6 +228,7 @@ def test_jobs_come_as_they_end_each_once() -> None:
                 {"ended": [], "next": 0, "pending_count": 2},
                 {"ended": [{"number": 1, "job_key": "b", "result": {"result": 2}}], "next": 1, "pending_count": 1},
                 Unreachable("w1 is away"),
+                TimedOut("nothing ended"),
                 {"ended": [{"number": 2, "job_key": "a", "failure": {"cause": "oom"}}], "next": 2, "pending_count": 0},
                 {"ended": [], "next": 2, "pending_count": 0},
             )
@@ -234,7 +236,7 @@ def test_jobs_come_as_they_end_each_once() -> None:
     )
     found = list(following(context, FakeClock()).as_completed())
     assert found == [("b", {"result": 2}), ("a", {"cause": "oom"})]
-    assert [message["after"] for _, message, _ in context.sent] == [0, 0, 1, 1, 2]
+    assert [message["after"] for _, message, _ in context.sent] == [0, 0, 1, 1, 1, 2]
 
 
 def test_waiting_for_jobs_as_they_end_has_an_end_too() -> None:

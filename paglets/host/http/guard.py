@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from paglets.api import MAX_BODY_BYTES, MAX_CALL_SECONDS
 from paglets.core.errors import (
     BadRequest,
     ForeignOrigin,
@@ -16,7 +17,6 @@ from paglets.core.errors import (
     TooLarge,
     UnsupportedMedia,
 )
-from paglets.remote.api import MAX_BODY_BYTES, MAX_CALL_SECONDS
 from paglets.remote.http1 import BYTES_TYPE, JSON_TYPE, MOST_FIELDS, MOST_HEAD_BYTES, RequestHead, content_length
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")

@@ -41,7 +41,7 @@ Answer = Callable[[Any, Asked], Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One line of the table; `takes` and `gives` are records of `paglets.remote.api`."""
+    """One line of the table; `takes` and `gives` are records of `paglets.api`."""
 
     method: str
     path: str
@@ -60,6 +60,8 @@ class Router:
 
     def handle(self, request: Request) -> Response | Pending:
         """The reply, now or later. Errors of the tree become replies; others are the server's to log."""
+        if request.sender:
+            self._host.gossip.heard_from(request.sender)
         try:
             return self._answer(request)
         except PagletsError as error:

@@ -67,17 +67,18 @@ class HttpServer:
         self._parked: set[Pending] = set()
         self._listeners: list[socket.socket] = []
         self._acceptor: threading.Thread | None = None
-        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_ends: tuple[socket.socket, ...] = ()
         self.port = 0
 
     def start(self) -> None:
         """Listen. After this, requests are served."""
         self._listeners = _listen_all(self._addresses)
         self.port = self._listeners[0].getsockname()[1]
+        self._wake_ends = socket.socketpair()
         service = Service(
             clock=self._clock,
             limits=self._limits,
-            names=HostNames((*(name for name, _ in self._addresses if name), *self._allowed_hosts), self.port),
+            names=HostNames((*self._own_names(), *self._allowed_hosts), self.port),
             door=_LockedDoor(self._verifier),
             answer=self._answer,
             is_closing=self._closing.is_set,
@@ -86,6 +87,10 @@ class HttpServer:
         )
         self._acceptor = threading.Thread(target=self._accept_all, args=(service,), name="http-accept", daemon=True)
         self._acceptor.start()
+
+    def _own_names(self) -> tuple[str, ...]:
+        """The names listened at; "all addresses" is the name of nobody."""
+        return tuple(host for host, _ in self._addresses if host.strip("[]") not in ("", "0.0.0.0", "::"))
 
     @property
     def bound(self) -> tuple[Address, ...]:
@@ -99,12 +104,12 @@ class HttpServer:
     def close(self, grace_seconds: float = _CLOSE_SECONDS) -> None:
         """Stop listening, answer who waits with `shutting_down`, let running requests end, then cut the rest."""
         self._closing.set()
-        self._wake_writer.close()
         if self._acceptor is not None:
+            self._wake_ends[0].send(b"!")
             self._acceptor.join()
-        for listener in self._listeners:
-            listener.close()
-        self._wake_reader.close()
+        for sock in (*self._listeners, *self._wake_ends):
+            sock.close()
+        self._acceptor = None
         with self._changed:
             parked, connections = list(self._parked), list(self._connections)
         for pending in parked:
@@ -126,12 +131,12 @@ class HttpServer:
 
     def _accept_all(self, service: Service) -> None:
         with selectors.DefaultSelector() as selector:
-            selector.register(self._wake_reader, selectors.EVENT_READ)
+            selector.register(self._wake_ends[1], selectors.EVENT_READ)
             for listener in self._listeners:
                 selector.register(listener, selectors.EVENT_READ)
             while not self._closing.is_set():
                 for key, _ in selector.select():
-                    if key.fileobj is not self._wake_reader:
+                    if key.fileobj is not self._wake_ends[1]:
                         self._accept(key.fileobj, service)  # type: ignore[arg-type]  # only sockets are registered
 
     def _accept(self, listener: socket.socket, service: Service) -> None:

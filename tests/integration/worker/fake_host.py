@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import worker_paglets
+from paglets.api import Usage
 from paglets.core.errors import PagletsError
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef
-from paglets.remote.api import Usage
 from paglets.testing.waiting import wait_until
 from paglets.worker.launch import Ended, LaunchSpec
 from paglets.worker.launcher import ZygoteLauncher
@@ -99,7 +97,9 @@ class FakeHost:
         self.launcher.start(told.spec)
         return told
 
-    def deliver(self, told: Told, message_id: str, kind: str, *, is_call: bool = True, waited: float = 0.0, **args: Any) -> None:
+    def deliver(
+        self, told: Told, message_id: str, kind: str, *, is_call: bool = True, waited: float = 0.0, **args: Any
+    ) -> None:
         message = {"kind": kind, "args": args, "sender": None}
         tree = {"message_id": message_id, "message": message, "is_call": is_call, "waited_seconds": waited}
         self.launcher.send(told.spec.token, {"deliver": to_json(from_json(Deliver, tree))})
@@ -117,6 +117,10 @@ class FakeHost:
 
     def wait(self, told: Told) -> Ended:
         return wait_until(lambda: told.ended, what=f"the end of {told.go.class_name}")
+
+    def wait_for_log(self, told: Told, text: str) -> None:
+        """Until that text is in its stderr."""
+        wait_until(lambda: told.pid and text in Path(told.spec.stderr_path).read_text(), what=f"{text!r} in the log")
 
     def close(self) -> None:
         self.launcher.close()

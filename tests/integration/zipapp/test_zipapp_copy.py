@@ -17,7 +17,7 @@ from paglets.program import COPY_GRACE_SECONDS, Program, collect_copies, keep_co
 from paglets.testing.waiting import wait_until
 
 ENTER = "from pathlib import Path; from paglets.program import enter_copy; enter_copy(Path({home!r}), ['version'])"
-WHERE = "from paglets.program import this_program; print('program', this_program().path)\n"
+WHERE = "from paglets.program import this_program; print('running', this_program().path)\n"
 IMPORT_LATE = (
     "import pkgutil, paglets.core.record, paglets.store.migrations\n"
     "print('late', paglets.core.record.__file__, bool(pkgutil.get_data('paglets.store', 'schema.sql')))\n"
@@ -78,7 +78,7 @@ def mine(pyz: Path, tmp_path: Path) -> Path:
 def test_a_process_in_the_copy_does_not_mind_what_becomes_of_the_file(mine, tmp_path, way):
     with process_in_copy(mine, tmp_path / "home") as talk:
         talk.say(WHERE)
-        copy = talk.hear("program ")
+        copy = talk.hear("running ")
         assert copy.startswith(str(tmp_path / "home" / "cache" / "app"))
         if way == "replaced":
             (tmp_path / "new").write_bytes(b"another file")
@@ -126,6 +126,15 @@ def test_a_home_that_cannot_be_written_is_said_and_the_process_goes_on(mine, run
     assert done.stdout.startswith(f"no copy of {mine} could be kept in /dev/null/x: ")
 
 
+def test_a_process_that_runs_from_no_copy_collects_nothing(mine, tmp_path):
+    home = tmp_path / "home"
+    assert collect_copies(home, Program(path=mine, is_archive=True)) == []
+    kept = keep_copy(Program(path=mine, is_archive=True), home)
+    make_old(kept.path.parent)
+    assert collect_copies(home, Program(path=mine, is_archive=True)) == []
+    assert kept.path.is_file()
+
+
 def make_old(folder: Path) -> None:
     long_ago = time.time() - 2 * COPY_GRACE_SECONDS
     os.utime(folder, (long_ago, long_ago))
@@ -135,7 +144,7 @@ def test_only_old_copies_that_no_process_runs_from_are_collected(mine, tmp_path)
     home = tmp_path / "home"
     with process_in_copy(mine, home) as talk:
         talk.say(WHERE)
-        used = Path(talk.hear("program "))
+        used = Path(talk.hear("running "))
         talk.say("from paglets.program import enter_copy; from pathlib import Path\n")
         talk.say(f"print('locked', enter_copy(Path({str(home)!r}), []))\n")
         talk.hear("locked")

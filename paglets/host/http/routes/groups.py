@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from paglets.api import Census, CensusReply, Groups, GroupView, Located, SubmitGroup
 from paglets.core.errors import PagletsError, Unknown
 from paglets.core.refs import check_group_id
 from paglets.host import census, groupviews
 from paglets.host.creation import collector_id
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
-from paglets.remote.api import Census, CensusReply, Groups, GroupView, Located, SubmitGroup
 from paglets.remote.exchange import Pending, Request, Response, reply_error
 
 FORWARD_SECONDS = 10.0

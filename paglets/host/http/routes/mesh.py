@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from paglets.api import Gossip, HostIdentity, Hosts
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
-from paglets.remote.api import Gossip, HostIdentity, Hosts
 
 
 def identity(host: Host, asked: Asked) -> HostIdentity:

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from paglets.codec.text import dumps
-from paglets.core.errors import Moved, PagletsError, StalePeer, TooLarge, Unknown
-from paglets.core.record import to_json
-from paglets.core.refs import HostRef
-from paglets.host.creation import collector_id, must_be_found
-from paglets.host.host import Host
-from paglets.host.http.router import Asked, Route
-from paglets.host.waits import Wait
-from paglets.remote.api import (
+from paglets.api import (
     MAX_BATCH_ENVELOPES,
     MAX_BATCH_POSTS,
     MAX_CALL_SECONDS,
@@ -34,6 +26,14 @@ from paglets.remote.api import (
     TransferAnswers,
     Transfers,
 )
+from paglets.codec.text import dumps
+from paglets.core.errors import Moved, PagletsError, StalePeer, TooLarge, Unknown
+from paglets.core.record import to_json
+from paglets.core.refs import HostRef
+from paglets.host.creation import collector_id, must_be_found
+from paglets.host.host import Host
+from paglets.host.http.router import Asked, Route
+from paglets.host.waits import Wait
 from paglets.remote.exchange import Pending, Response, reply, reply_error
 from paglets.store import posts as post_rows
 from paglets.store import residence, views

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from paglets.api import Candidates, Slots, Steal, Stolen, Verdicts
 from paglets.core.record import from_json
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
-from paglets.remote.api import Candidates, Slots, Steal, Stolen, Verdicts
 from paglets.slots.model import SlotRequest, check_request
 
 MAX_JOBS = 10_000

@@ -1,0 +1,125 @@
+"""Records of the routes about groups of jobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from paglets.core.refs import HostRef, ProxyRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """One job of a group: its key, tagged state and `slots.model.SlotRequest` as JSON.
+
+    `error` holds what was wrong with the request where it could not be made; the job is then recorded
+    as a failure with cause `invalid`.
+    """
+
+    job_key: str
+    state: Any
+    request: dict[str, Any] | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitGroup:
+    """`POST /v1/groups`: the whole group in one request, stored in one transaction."""
+
+    group_id: str | None
+    class_name: str
+    jobs: tuple[JobSpec, ...]
+    collector_host: str | None = None
+    collector_class: str = "paglets.system.compute_slots:ResultCollectorPaglet"
+    return_home_when_complete: bool = False
+    code_paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreationError:
+    job_key: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupView:
+    """What home says of a group it submitted (`POST /v1/groups`, `GET /v1/groups/ID`).
+
+    `collector` is where the collector lives as far as the answering host knows. `summary` is there
+    when the collector is on the answering host.
+    """
+
+    group_id: str
+    class_name: str
+    created_at: float
+    home: HostRef
+    collector: ProxyRef
+    job_keys: tuple[str, ...] = ()
+    creation_errors: tuple[CreationError, ...] = ()
+    warnings: tuple[str, ...] = ()
+    detached: bool
+    detached_reason: str
+    summary: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupLine:
+    """One line of `GET /v1/groups`; counts are null where the collector is elsewhere and unheard of."""
+
+    group_id: str
+    status: str
+    created_at: float
+    home: HostRef
+    collector: ProxyRef
+    expected_count: int | None = None
+    completed_count: int | None = None
+    failed_count: int | None = None
+    counted_at: float | None = None
+    here: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Groups:
+    groups: tuple[GroupLine, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobCopy:
+    """A copy of a job as its host sees it (census)."""
+
+    agent_id: str
+    group_id: str
+    job_key: str
+    generation: int
+    attempt: int
+    epoch: int
+    status: str
+    residence: str
+    reason: str
+    reason_text: str
+    never: bool
+    waited_seconds: float
+    target: HostRef | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Census:
+    """`POST /v1/census`: all unfinished copies that the sender has, for collectors on the receiver."""
+
+    host: HostRef
+    copies: tuple[JobCopy, ...]
+    group_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnwantedCopy:
+    agent_id: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CensusReply:
+    """Copies that the collectors no longer want, and groups whose collector is not on the receiver."""
+
+    unwanted: tuple[UnwantedCopy, ...] = ()
+    elsewhere: tuple[str, ...] = ()

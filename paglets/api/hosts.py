@@ -1,0 +1,94 @@
+"""Records of the routes about hosts and the mesh."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paglets.slots.model import Resources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostIdentity:
+    """`GET /v1/host`: who this host is and what it offers."""
+
+    store_id: str
+    boot_id: str
+    name: str
+    url: str
+    mesh_version: str
+    protocol: int
+    program: str
+    python: str
+    pid: int
+    started_at: float
+    tags: tuple[str, ...]
+    properties: dict[str, str]
+    reachable: bool
+    capacity: Resources
+    free: Resources
+    queued_jobs: int
+    running_jobs: int
+    build: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One row of the membership table, as gossip carries it and `GET /v1/mesh/hosts` shows it.
+
+    (`boot_count`, `heartbeat`) orders two rows of the same store: the higher is the newer. `addresses`
+    are further URLs under which the host is known. `joined` says as the how-manyeth host this one came
+    to its mesh (0: not yet): of two hosts with one name the earlier keeps it.
+    """
+
+    store_id: str
+    name: str
+    url: str
+    addresses: tuple[str, ...]
+    mesh_version: str
+    protocol: int
+    boot_id: str
+    boot_count: int
+    heartbeat: int
+    tags: tuple[str, ...]
+    properties: dict[str, str]
+    reachable: bool
+    capacity: Resources
+    free: Resources
+    queued_jobs: int
+    running_jobs: int
+    started_at: float
+    joined: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberView:
+    """A member as this host sees it: `silent_seconds` since it was last heard of, by this host's clock."""
+
+    member: Member
+    online: bool
+    silent_seconds: float
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hosts:
+    """`GET /v1/mesh/hosts`: this host first, the others by name."""
+
+    hosts: tuple[MemberView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gossip:
+    """`POST /v1/mesh/gossip`, both ways: the sender's own row first, then what else it knows.
+
+    `offline` are the store ids of those among `members` that the sender holds for offline. A `push`
+    carries only what just changed and is answered with the receiver's own row; else both sides tell
+    all they know. `leaving`: the sender is about to end.
+    """
+
+    mesh_version: str
+    protocol: int
+    members: tuple[Member, ...]
+    offline: tuple[str, ...] = ()
+    push: bool = False
+    leaving: bool = False

@@ -1,0 +1,194 @@
+"""Records of the routes about paglets: creation, calls, posts, transfers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from paglets.api.limits import MAX_CALL_SECONDS
+from paglets.api.slots import JobView
+from paglets.codec.envelope import Envelope, Kind, Post, WireMessage
+from paglets.core.refs import HostRef, ProxyRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreatePaglet:
+    """`POST /v1/paglets`. The id is made by the creator, so that a repeat makes nothing new."""
+
+    agent_id: str
+    class_name: str
+    kind: Kind
+    state: Any
+    name: str | None = None
+    request: dict[str, Any] | None = None
+    job_key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PagletView:
+    """`GET /v1/paglets/ID`: where a paglet is and what it does; `state` only where it is here."""
+
+    agent_id: str
+    class_name: str
+    kind: Kind
+    residence: str
+    epoch: int
+    host: HostRef
+    name: str | None = None
+    hook: str | None = None
+    reason: str = ""
+    inbox: int = 0
+    dead_posts: int = 0
+    state: Any = None
+    job: JobView | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paglets:
+    """`GET /v1/paglets?after=ID&limit=N`: a page; `next` is the `after` of the next one, or null."""
+
+    paglets: tuple[PagletView, ...]
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Locate:
+    """`POST /v1/paglets/locate`: which residence rows has this host of these ids?"""
+
+    agent_ids: tuple[str, ...] = ()
+    group_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResidenceRow:
+    agent_id: str
+    epoch: int
+    status: str
+    peer: HostRef | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectorRow:
+    """A collector that lives on the answering host."""
+
+    group_id: str
+    agent_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    rows: tuple[ResidenceRow, ...] = ()
+    collectors: tuple[CollectorRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """`POST /v1/paglets/ID/call`. ID may also be the name of a paglet or service of that host.
+
+    A caller that was answered `waiting` asks again with the same `call_id` and `again`: it gets the
+    reply of the handler that is at work, not a second run of it.
+    """
+
+    message: WireMessage
+    call_id: str
+    again: bool = False
+    wait_seconds: float = MAX_CALL_SECONDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallReply:
+    """`waiting`: the handler is still at work or waits (`wait_state`); ask again."""
+
+    value: Any = None
+    waiting: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettledBelow:
+    agent_id: str
+    settled_below: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posts:
+    """`POST /v1/posts`: posts of one sender; `settled` says for each paglet what it has acknowledged."""
+
+    posts: tuple[Post, ...]
+    settled: tuple[SettledBelow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostMessage:
+    """`POST /v1/outbox`: a client's post. The host stores it in its own outbox and delivers it from there.
+
+    `token` is made by the client: the same token again stores nothing new. Replies `Done`.
+    """
+
+    target: ProxyRef
+    message: WireMessage
+    token: str
+
+
+PostVerdict = Literal["taken", "duplicate", "moved", "moving", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostAnswer:
+    """One for each post, in order. `host` and `epoch` come with `moved`."""
+
+    n: int
+    verdict: PostVerdict
+    host: HostRef | None = None
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostAnswers:
+    answers: tuple[PostAnswer, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfers:
+    """`POST /v1/transfers`: envelopes of one source."""
+
+    source: HostRef
+    envelopes: tuple[Envelope, ...]
+
+
+TransferVerdict = Literal["taken", "refused", "settled"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferAnswer:
+    agent_id: str
+    epoch: int
+    verdict: TransferVerdict
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferAnswers:
+    answers: tuple[TransferAnswer, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settle:
+    """`POST /v1/transfers/settle`: was this epoch taken? If not, never take it."""
+
+    source: HostRef
+    agent_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovePaglet:
+    """`POST /v1/paglets/ID/dispatch`: a move that a user or another paglet asks for."""
+
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """An acknowledgement without a value."""
+
+    done: bool = True

@@ -1,0 +1,28 @@
+"""A fork bomb with a bound, so that a test that fails does no harm."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from paglets.core.agent import Paglet
+
+DOUBLINGS = 4
+MOST_SECONDS = 20.0
+
+
+class Bomb(Paglet):  # type: ignore[type-arg]
+    """Sixteen processes, each of which lives only until it has forked the next: no list of them stays true."""
+
+    def compute_attempt(self) -> None:
+        until = time.monotonic() + MOST_SECONDS
+        if os.fork() == 0:
+            os.setsid()
+            for _ in range(DOUBLINGS):
+                os.fork()
+            while time.monotonic() < until:
+                if os.fork() != 0:
+                    os._exit(0)
+                os.setpgid(0, 0)
+            os._exit(0)
+        time.sleep(0.2)

@@ -1,0 +1,163 @@
+"""The pieces of a launcher that need no process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from paglets.api import Usage
+from paglets.core.errors import Conflict, ImportFailed
+from paglets.worker.faults import MAX_TRACEBACK_CHARACTERS, fault_of
+from paglets.worker.process import ProcessInfo, ProcTable, Run, descendants, kill_run, process_table, same_process
+from paglets.worker.restarts import FAILED_STARTS, PAUSES_SECONDS, STEADY_SECONDS, Restarts
+from paglets.worker.usage import Watched, larger, sample_runs, scratch_bytes
+
+
+def info(pid: int, parent: int, state: str = "S") -> ProcessInfo:
+    return ProcessInfo(
+        pid=pid, parent=parent, session=pid, state=state, start_time=float(pid), cpu_seconds=1.0, rss_bytes=10
+    )
+
+
+TREE = {each.pid: each for each in (info(10, 1), info(11, 10), info(12, 11), info(13, 10, "Z"), info(20, 1))}
+
+
+class Table:
+    """A table that does not change, for what only looks."""
+
+    def get(self, pid: int) -> ProcessInfo | None:
+        return TREE.get(pid)
+
+    def all(self) -> dict[int, ProcessInfo]:
+        return TREE
+
+    def marked(self) -> dict[int, str]:
+        return {20: "another run"}
+
+
+def test_descendants_are_the_roots_and_all_below_them() -> None:
+    assert set(descendants(TREE, [10])) == {10, 11, 12, 13}
+    assert set(descendants(TREE, [12, 99])) == {12}
+
+
+def test_a_process_is_the_same_only_if_it_lives_and_began_at_the_same_time() -> None:
+    assert same_process(TREE[10], 10.0)
+    assert not same_process(TREE[10], 11.0)
+    assert not same_process(TREE[13], 13.0)
+    assert not same_process(None, 10.0)
+
+
+def test_a_sample_adds_up_the_tree_without_its_zombies(tmp_path: Path) -> None:
+    watched = Watched(token="t", pid=10, start_time=10.0, work_dir=str(tmp_path))
+    stranger = Watched(token="u", pid=20, start_time=1.0, work_dir=str(tmp_path))
+    samples = sample_runs(Table(), (watched, stranger), with_scratch=True)
+    assert list(samples) == ["t"]
+    assert samples["t"].usage == Usage(cpu_seconds=3.0, rss_bytes=30, scratch_bytes=0, processes=3)
+    assert samples["t"].seen == {10: 10.0, 11: 11.0, 12: 12.0}
+
+
+def test_usage_is_kept_as_maxima() -> None:
+    one = Usage(cpu_seconds=1.0, rss_bytes=9, scratch_bytes=5, processes=2)
+    other = Usage(cpu_seconds=2.0, rss_bytes=3, scratch_bytes=6, processes=1)
+    assert larger(one, other) == Usage(cpu_seconds=2.0, rss_bytes=9, scratch_bytes=6, processes=2)
+
+
+def test_scratch_counts_the_disk_space_below_and_follows_no_link(tmp_path: Path) -> None:
+    below = tmp_path / "scratch" / "deep"
+    below.mkdir(parents=True)
+    (below / "file").write_bytes(os.urandom(100_000))
+    (tmp_path / "outside").write_bytes(os.urandom(500_000))
+    (below / "link").symlink_to(tmp_path / "outside")
+    (below / "loop").symlink_to(tmp_path)
+    assert 100_000 <= scratch_bytes(str(tmp_path / "scratch")) < 200_000
+
+
+def test_scratch_that_is_gone_or_endless_is_no_reason_to_hang(tmp_path: Path) -> None:
+    for number in range(50):
+        (tmp_path / str(number)).write_bytes(b"x" * 10_000)
+    assert scratch_bytes(str(tmp_path / "gone")) == 0
+    assert scratch_bytes(str(tmp_path), most_entries=10) < scratch_bytes(str(tmp_path))
+
+
+def test_this_process_is_in_the_table_as_it_is() -> None:
+    table = process_table()
+    own = table.get(os.getpid())
+    assert own is not None
+    assert (own.parent, own.session, own.alive) == (os.getppid(), os.getsid(0), True)
+    assert 1_000_000 < own.rss_bytes < 10_000_000_000
+    assert table.all()[os.getpid()].start_time == own.start_time
+    assert table.get(2**22 + 5) is None
+
+
+def test_psutil_and_proc_tell_the_same_of_a_process() -> None:
+    psutil = pytest.importorskip("psutil")
+    from paglets.worker.process import PsutilTable
+
+    one, other = ProcTable().get(os.getpid()), PsutilTable(psutil).get(os.getpid())
+    assert one is not None
+    assert other is not None
+    assert (one.pid, one.parent, one.alive) == (other.pid, other.parent, other.alive)
+    assert abs(one.rss_bytes - other.rss_bytes) < 5_000_000
+
+
+def test_a_pid_that_another_program_uses_now_is_left_alone() -> None:
+    # Each of these would end this very process if it were taken for a run's.
+    own = ProcTable().get(os.getpid())
+    assert own is not None
+    assert kill_run(ProcTable(), [Run(token="x", pid=own.pid, start_time=own.start_time + 5, seen={})]) == set()
+    assert kill_run(Table(), [Run(token="x", pid=20, start_time=20.0, seen={})]) == set()
+
+
+def test_zygotes_that_end_soon_are_started_again_after_growing_pauses() -> None:
+    restarts, now, pauses = Restarts(), 100.0, []
+    for _ in range(8):
+        restarts.opened(now)
+        due = restarts.ended(now + 1, was_ready=True)
+        pauses.append(due - now - 1)
+        now = due
+    assert pauses == pytest.approx([*PAUSES_SECONDS, PAUSES_SECONDS[-1], PAUSES_SECONDS[-1]])
+    assert not restarts.hopeless
+    restarts.opened(now)
+    assert restarts.ended(now + STEADY_SECONDS, was_ready=True) == now + STEADY_SECONDS
+
+
+def test_zygotes_that_are_never_ready_are_hopeless_until_one_is() -> None:
+    restarts = Restarts()
+    for _ in range(FAILED_STARTS):
+        assert not restarts.hopeless
+        restarts.ended(0.0, was_ready=False)
+    assert restarts.hopeless
+    restarts.ended(0.0, was_ready=True)
+    assert not restarts.hopeless
+
+
+def raised(error: Exception) -> Exception:
+    try:
+        raise error
+    except Exception as caught:
+        return caught
+
+
+def test_a_fault_names_the_exception_and_carries_the_code_of_ours() -> None:
+    fault = fault_of(raised(ValueError("no \udcff such")))
+    assert (fault.cause, fault.message, fault.code) == ("exception", "ValueError: no \\udcff such", "")
+    assert "in raised" in fault.traceback
+    assert fault_of(raised(Conflict("two"))).code == "conflict"
+    assert fault_of(raised(ImportFailed("no module here"))).cause == "import_failed"
+
+
+def test_a_fault_is_bounded_and_shows_both_ends() -> None:
+    fault = fault_of(raised(ValueError("a" * 50_000 + "the end")))
+    assert len(fault.message) < 5_000
+    assert fault.message.endswith("the end")
+    assert len(fault.traceback) < MAX_TRACEBACK_CHARACTERS + 100
+
+
+def test_an_exception_without_a_text_is_a_fault_too() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    assert "RuntimeError" in fault_of(raised(Mute())).message
