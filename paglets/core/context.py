@@ -26,7 +26,7 @@ class HostInfo:
     url: str
     online: bool
     tags: tuple[str, ...] = ()
-    properties: Mapping[str, str]
+    properties: dict[str, str]
     mesh_version: str
     cpu_cores: int = 0
     memory_bytes: int = 0

@@ -245,6 +245,6 @@ def receive(tx: Tx, told: Told, host: InlineHost) -> CensusReply:
         if tx.value("SELECT class_name FROM paglets WHERE agent_id = ?", agent_id) not in inline.INLINE_CLASSES:
             continue
         args = {"host": to_json(told.host), "copies": [to_json(copy) for copy in copies]}
-        _, reply = inline.try_call(tx, host, agent_id, WireMessage(kind="census", args=args))
+        reply = inline.call(tx, host, agent_id, WireMessage(kind="census", args=args)).value
         unwanted += [from_json(UnwantedCopy, each) for each in reply["unwanted"]]
     return CensusReply(unwanted=tuple(unwanted), elsewhere=tuple(elsewhere))

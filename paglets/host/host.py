@@ -15,13 +15,14 @@ from paglets.codec.envelope import Envelope, WireMessage
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import PagletsError
 from paglets.core.record import from_json
-from paglets.host import inline, services, verdicts
+from paglets.host import services, verdicts
 from paglets.host.calls import Calls, OutgoingCall
 from paglets.host.census import Census
 from paglets.host.creation import Creation, must_be_found
 from paglets.host.groups import Groups
 from paglets.host.handoff import Handoffs
 from paglets.host.inline import INLINE_CLASSES, InlineHost
+from paglets.host.inlinecalls import InlineCalls
 from paglets.host.janitor import Janitor
 from paglets.host.mailbox import Mailbox, PendingCall
 from paglets.host.operations import Operations
@@ -33,7 +34,7 @@ from paglets.host.runs import Runs
 from paglets.host.scheduler import Scheduler
 from paglets.host.shell import Disk, Meter, Settings, Shell
 from paglets.host.steal import Stealing
-from paglets.host.waits import Wait, Waits
+from paglets.host.waits import Waits
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import Locator
 from paglets.remote.exchange import Pending, Response, Transport, reply, reply_error
@@ -99,6 +100,7 @@ class Host:
         self.scheduler = Scheduler(shell, self.runs)
         self.stealing = Stealing(shell, self.gossip, self.scheduler, self.runs)
         self.census = Census(shell, self.gossip, self.locator, self.inline_host)
+        self._inline_calls = InlineCalls(shell, self.inline_host, self.waits)
         self.services: dict[str, Callable[[WireMessage], Any]] = services.table(self)
 
     def start(self) -> int:
@@ -259,45 +261,18 @@ class Host:
     def call_here(self, agent_id: str, call: Call, wait_seconds: float) -> Any:
         """The reply, or a Pending. Raises Moved, Moving or Unknown where the paglet is not here."""
         class_name = self.shell.store.read(lambda tx: _class_of(tx, agent_id))
-        pending = Pending()
-        deadline = self.shell.clock.monotonic() + wait_seconds
         if class_name in INLINE_CLASSES:
-            return self._call_inline(agent_id, call.message, deadline, pending)
+            return self._inline_calls.call(agent_id, class_name, call, wait_seconds)
+        pending = Pending()
         entry = PendingCall(
             call_id=call.call_id,
             agent_id=agent_id,
             message=call.message,
             answer=lambda result: pending.complete(_call_response(result)),
-            deadline=deadline,
+            deadline=self.shell.clock.monotonic() + wait_seconds,
         )
         self.runner.soon(lambda: self.mailbox.call(entry, call.again))
         return pending
-
-    def _call_inline(self, agent_id: str, message: WireMessage, deadline: float, pending: Pending) -> Any:
-        def attempt() -> Response | None:
-            try:
-                done, value = self.shell.store.write(
-                    lambda tx: inline.try_call(tx, self.inline_host, agent_id, message)
-                )
-            except PagletsError as error:
-                return reply_error(self._where_now(agent_id, error))
-            return reply(CallReply(value=value)) if done else None
-
-        response = attempt()
-        if response is not None:
-            return response
-        late = reply(CallReply(waiting=True))
-        return self.waits.park(
-            Wait(agent_id=agent_id, deadline=deadline, attempt=attempt, late=lambda: late, pending=pending)
-        )
-
-    def _where_now(self, agent_id: str, error: PagletsError) -> PagletsError:
-        """A call that waited while its paglet left is told where it went."""
-        try:
-            self.shell.store.read(lambda tx: must_be_found(tx, agent_id))
-        except PagletsError as elsewhere:
-            return elsewhere
-        return error
 
     def _call_local(self, call: OutgoingCall) -> bool:
         """A call from here to a paglet that may be here."""

@@ -30,7 +30,13 @@ INLINE_CLASSES = ("paglets.system.compute_slots:ResultCollectorPaglet",)
 
 
 class Parked(BaseException):
-    """A call's handler waits for its state to change: what it changed is kept, the call is tried again."""
+    """A call's handler waits for its state to change: what it changed is kept, the call is tried again.
+
+    `wait_seconds`: for so long at most; None: no bound.
+    """
+
+    def __init__(self, wait_seconds: float | None) -> None:
+        self.wait_seconds = wait_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +92,7 @@ class InlineContext:
         self.ref = ProxyRef(agent_id=agent_id, host=host.own)
         self.paglet: Paglet[Any] | None = None
         self.is_call = False
+        self.waited_seconds = 0.0
         self.intent: dict[str, Any] | None = None
         self.intent_set = False
 
@@ -137,7 +144,11 @@ class InlineContext:
             return True
         if not self.is_call:
             raise Invalid("only the handler of a call may wait for the state to change")
-        raise Parked
+        if timeout_seconds is None:
+            raise Parked(None)
+        if self.waited_seconds >= timeout_seconds:
+            return False
+        raise Parked(timeout_seconds - self.waited_seconds)
 
     def create(self, cls: type, state: Any = None, *, name: str | None = None) -> NoReturn:
         self._refuse("create")
@@ -171,7 +182,7 @@ class InlinePaglet:
         self._tx = tx
         self._agent_id = agent_id
         self._class = resolve_class(row["class_name"], Paglet)
-        self._text = row["state"]
+        self._text = self._stored = row["state"]
         self._intent: tuple[dict[str, Any] | None, bool] = (None, False)
         self._context = InlineContext(tx, host, agent_id)
         self._load()
@@ -186,9 +197,13 @@ class InlinePaglet:
         """Run a hook method."""
         getattr(self._paglet, name)()
 
-    def handle(self, message: WireMessage, is_call: bool) -> Any:
-        """The reply as tagged JSON. Raises what the handler raised, or Parked."""
+    def handle(self, message: WireMessage, is_call: bool, waited_seconds: float = 0.0) -> Any:
+        """The reply as tagged JSON. Raises what the handler raised, or Parked.
+
+        `waited_seconds`: how long ago this call was first parked.
+        """
         self._context.is_call = is_call
+        self._context.waited_seconds = waited_seconds
         return self._paglet.handle_message(Message(message.kind, message.args, message.sender))
 
     def begin_anew(self) -> None:
@@ -204,13 +219,8 @@ class InlinePaglet:
     def save(self) -> None:
         """Write state and intent, if they changed."""
         text = dumps(encode_state(self._paglet.state))
-        changed = self._tx.run(
-            "UPDATE paglets SET state = ?, version = version + 1 WHERE agent_id = ? AND state != ?",
-            text,
-            self._agent_id,
-            text,
-        )
-        if changed:
+        if text != self._stored:
+            self._tx.run("UPDATE paglets SET state = ?, version = version + 1 WHERE agent_id = ?", text, self._agent_id)
             self._tx.touch(self._agent_id)
         if self._context.intent_set:
             intent = self._context.intent
@@ -222,16 +232,30 @@ class InlinePaglet:
             self._tx.wake("mailbox")
 
 
-def try_call(tx: Tx, host: InlineHost, agent_id: str, message: WireMessage) -> tuple[bool, Any]:
-    """Whether the handler came to its end, and its reply."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InlineReply:
+    """`done`: the handler came to its end with `value`; else it waits, `wait_seconds` at most where given."""
+
+    done: bool
+    value: Any = None
+    wait_seconds: float | None = None
+
+
+def call(tx: Tx, host: InlineHost, agent_id: str, message: WireMessage, waited_seconds: float = 0.0) -> InlineReply:
+    """A call of an inline paglet. What the handler changed is stored, also where it waits."""
     paglet = InlinePaglet(tx, host, agent_id)
     try:
-        value = paglet.handle(message, is_call=True)
-    except Parked:
+        value = paglet.handle(message, is_call=True, waited_seconds=waited_seconds)
+    except Parked as parked:
         paglet.save()
-        return False, None
+        return InlineReply(done=False, wait_seconds=parked.wait_seconds)
     paglet.save()
-    return True, value
+    return InlineReply(done=True, value=value)
+
+
+def is_read_only(class_name: str, message: WireMessage) -> bool:
+    """Whether the handler of that kind changes nothing, so that it may run on a reader."""
+    return message.kind in getattr(resolve_class(class_name, Paglet), "READ_ONLY_KINDS", ())
 
 
 def take_posts(tx: Tx, host: InlineHost, agent_id: str, most: int) -> list[str]:

@@ -46,6 +46,8 @@ class PendingCall:
     deadline: float
     result: CallReply | PagletsError | None = None
     parked_version: int | None = None
+    parked_at: float | None = None
+    wake_at: float | None = None
 
     def finish(self, result: CallReply | PagletsError) -> None:
         """Answer, or keep the answer until the caller asks again."""
@@ -63,6 +65,7 @@ class Delivery:
     message: WireMessage
     call: PendingCall | None = None
     seq: int | None = None
+    waited_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,9 +125,13 @@ class Mailbox:
             if not self.pump(call.agent_id):
                 self._shell.runner.wake(self.name)
 
-    def park(self, call: PendingCall, version: int) -> None:
-        """The handler waits; it is begun anew when the paglet's state has a higher version."""
+    def park(self, call: PendingCall, version: int, wait_seconds: float | None) -> None:
+        """The handler waits; it is begun anew when the state has another version, or after `wait_seconds`."""
+        now = self._shell.clock.monotonic()
         call.parked_version = version
+        call.parked_at = now if call.parked_at is None else call.parked_at
+        call.wake_at = None if wait_seconds is None else now + wait_seconds
+        self._shell.runner.wake(self.name)
         self._parked.setdefault(call.agent_id, []).append(call)
         self.touched((call.agent_id,))
 
@@ -139,11 +146,24 @@ class Mailbox:
             if not calls:
                 continue
             version = self._version(agent_id)
-            due = [call for call in calls if version is None or version != call.parked_version]
-            self._parked[agent_id] = [call for call in calls if call not in due]
-            self._queued.setdefault(agent_id, deque()).extend(due)
-            if due and not self.pump(agent_id):
-                self._shell.runner.wake(self.name)
+            self._resume(agent_id, [call for call in calls if version is None or version != call.parked_version])
+
+    def _resume(self, agent_id: str, due: list[PendingCall]) -> None:
+        """Begin these parked handlers anew."""
+        if not due:
+            return
+        left = [call for call in self._parked.get(agent_id, []) if call not in due]
+        if left:
+            self._parked[agent_id] = left
+        else:
+            self._parked.pop(agent_id, None)
+        self._queued.setdefault(agent_id, deque()).extend(due)
+        if not self.pump(agent_id):
+            self._shell.runner.wake(self.name)
+
+    def _wake_parked(self, now: float) -> None:
+        for agent_id, calls in list(self._parked.items()):
+            self._resume(agent_id, [call for call in calls if call.wake_at is not None and call.wake_at <= now])
 
     def _version(self, agent_id: str) -> int | None:
         version: int | None = self._shell.store.read(
@@ -158,7 +178,8 @@ class Mailbox:
             call = calls.popleft()
             if not calls:
                 del self._queued[agent_id]
-            return Delivery(message=call.message, call=call)
+            waited = 0.0 if call.parked_at is None else self._shell.clock.monotonic() - call.parked_at
+            return Delivery(message=call.message, call=call, waited_seconds=waited)
         if self._post_due.get(agent_id, 0.0) > self._shell.clock.monotonic():
             return None
         waiting = self._shell.store.read(lambda tx: posts.waiting(tx, agent_id, 1))
@@ -174,14 +195,15 @@ class Mailbox:
 
     def tick(self, now: float) -> float | None:
         self._expire_calls(now)
+        self._wake_parked(now)
         for due in self._next_due():
             self._serve(due, now)
         for agent_id in list(self._queued):
             self._serve_calls(agent_id)
-        return min(
-            [call.deadline for call in self._by_id.values()] + [at for at in self._post_due.values() if at > now],
-            default=None,
-        )
+        times = [call.deadline for call in self._by_id.values()]
+        times += [call.wake_at for calls in self._parked.values() for call in calls if call.wake_at is not None]
+        times += [at for at in self._post_due.values() if at > now]
+        return min(times, default=None)
 
     def _next_due(self) -> list[Due]:
         """A page of what is due; pages take turns, so that many that cannot go on hold up no others."""

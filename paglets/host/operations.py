@@ -29,6 +29,9 @@ from paglets.worker.protocol import Changes, Fault, Intent, Stamp
 
 Done = Callable[[Any], None]
 
+MAX_SCAN = 10_000
+"""Entries of one reply; a scan goes on from the last key."""
+
 
 class Speaker(Protocol):
     """The run that asks."""
@@ -220,6 +223,12 @@ def _storage_keys(tx: Tx, step: Step, args: protocol.Nothing) -> dict[str, Any]:
     return {"keys": [row["key"] for row in rows]}
 
 
+def _storage_scan(tx: Tx, step: Step, args: protocol.StorageScan) -> dict[str, Any]:
+    limit = max(1, min(args.limit, MAX_SCAN))
+    entries = paglets.storage_scan(tx, step.agent_id, args.prefix, args.after, limit)
+    return {"entries": [list(entry) for entry in entries]}
+
+
 CHANGES: dict[str, Callable[[Tx, Step, Any], Any]] = {
     "commit": _commit,
     "checkpoint": _checkpoint,
@@ -228,6 +237,7 @@ CHANGES: dict[str, Callable[[Tx, Step, Any], Any]] = {
     "done": _done,
     "storage_get": _storage_get,
     "storage_keys": _storage_keys,
+    "storage_scan": _storage_scan,
 }
 
 
@@ -241,7 +251,7 @@ def close_delivery(mailbox: Mailbox, store: Store, agent_id: str, delivery: Deli
             )
     elif args.parked:
         version = store.read(lambda tx: tx.value("SELECT version FROM paglets WHERE agent_id = ?", agent_id)) or 0
-        mailbox.park(delivery.call, version)
+        mailbox.park(delivery.call, version, args.wait_seconds)
     elif args.fault is not None:
         delivery.call.finish(_handler_error(args.fault))
     else:

@@ -191,7 +191,12 @@ class Runs:
         if delivery is not None:
             message_id = self._shell.entropy.token(8)
             run.delivered = (message_id, delivery)
-            deliver = Deliver(message_id=message_id, message=delivery.message, is_call=delivery.call is not None)
+            deliver = Deliver(
+                message_id=message_id,
+                message=delivery.message,
+                is_call=delivery.call is not None,
+                waited_seconds=delivery.waited_seconds,
+            )
             self.launcher.send(run.stamp.token, {"deliver": to_json(deliver)})
         elif run.entry == "message":
             run.finishing = True

@@ -37,7 +37,7 @@ from paglets.system.collector_messages import (
 )
 from paglets.system.collector_rows import CollectorRows
 
-__all__ = ["KINDS", "READ_ONLY_KINDS", "ResultCollectorPaglet", "ResultCollectorState"]
+__all__ = ["KINDS", "ResultCollectorPaglet", "ResultCollectorState"]
 
 KINDS = (
     "begin",
@@ -55,14 +55,14 @@ KINDS = (
 )
 """The messages of a collector: each is handled by the method of that name."""
 
-READ_ONLY_KINDS = frozenset({"summary", "results"})
-"""Kinds that change nothing: a host may answer them outside its writer's transaction."""
-
 
 class ResultCollectorPaglet(Paglet[ResultCollectorState]):
     """See the module. A subclass extends `handle_message` and the hooks, and calls these."""
 
     State: ClassVar[type[PagletState]] = ResultCollectorState
+
+    READ_ONLY_KINDS: ClassVar[frozenset[str]] = frozenset({"summary", "results"})
+    """Kinds whose handlers change nothing: a host may answer them without its writer."""
 
     def handle_message(self, message: Message) -> Any:
         if message.kind not in KINDS:

@@ -364,7 +364,7 @@ class ZygoteLauncher:
             began = time.monotonic()
             oom_count = oom_kills()
             oom_before = oom_count if idle else oom_before
-            watched = (child.watched() for child in tuple(self._children.values()))
+            watched = (child.watched() for child in self._children.copy().values())
             runs = tuple(run for run in watched if run is not None)
             samples = sample_runs(self._table, runs, with_scratch=rounds % SCRATCH_EVERY == 0) if runs else {}
             self._post(partial(self._on_samples, samples, oom_before))

@@ -10,6 +10,9 @@ from paglets.core.context import Storage
 from paglets.worker.changes import Scope, check_key
 from paglets.worker.protocol import Changes, Commit, Nothing, StorageGet, StorageScan
 
+PAGE_ENTRIES = 1000
+"""Asked for in one request; the reply is one frame."""
+
 Request = Callable[[str, Any], Any]
 
 
@@ -54,11 +57,16 @@ class ChildStorage(Storage):
         return len(self._keys())
 
     def scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[tuple[str, Any]]:
-        scope = self._scope()
-        # As many more as may have been deleted here, so that `limit` are left.
-        wanted = StorageScan(prefix=prefix, after=after, limit=limit + len(scope.deleted))
-        stored = self._request("storage_scan", wanted)["entries"]
-        entries = {key: tree for key, tree in stored if key not in scope.deleted}
+        scope, limit = self._scope(), max(0, limit)
+        entries: dict[str, Any] = {}
+        size, last = min(limit, PAGE_ENTRIES), after
+        while len(entries) < limit:
+            page = self._request("storage_scan", StorageScan(prefix=prefix, after=last, limit=size))["entries"]
+            entries |= {key: tree for key, tree in page if key not in scope.deleted}
+            if len(page) < size:
+                break
+            last = page[-1][0]
+        # What lies behind the last page is cut off again, because enough was found before it.
         entries |= {key: tree for key, tree in scope.storage.items() if key.startswith(prefix) and key > after}
         return [(key, decode(entries[key])) for key in sorted(entries)[:limit]]
 

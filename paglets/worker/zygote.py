@@ -132,7 +132,7 @@ class Zygote:
         if self._closing_until is None:
             return False
         late = time.monotonic() > self._closing_until
-        return late or not (self._runs or self._endings or self._table.children(os.getpid()))
+        return late or not (self._runs or self._endings or self._strangers())
 
     def _pause(self) -> float | None:
         if self._starts:
@@ -274,11 +274,13 @@ class Zygote:
             token=run.token, status=status, cpu_seconds=cpu_seconds, rss_bytes=usage.ru_maxrss * unit
         )
 
+    def _strangers(self) -> set[int]:
+        """Children that were not forked here; none where orphans do not come here."""
+        return self._table.children(os.getpid()) - self._runs.keys() if sys.platform == "linux" else set()
+
     def _kill_orphans(self) -> None:
-        if sys.platform != "linux":
-            return
-        orphans = self._table.children(os.getpid()) - self._runs.keys()
-        self._orphans = {pid: self._orphans.get(pid) or _Orphan(token=self._table.token(pid)) for pid in orphans}
+        strangers = self._strangers()
+        self._orphans = {pid: self._orphans.get(pid) or _Orphan(token=self._table.token(pid)) for pid in strangers}
         stubborn = []
         for pid, orphan in self._orphans.items():
             send_signal(pid, signal.SIGKILL)

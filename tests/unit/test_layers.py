@@ -28,7 +28,7 @@ VALUES = {"config", "program", "native"}
 """Top level modules of values and files; packages that deal with the machine may read them."""
 
 MAY_IMPORT: dict[str, set[str]] = {
-    name: {name, *(VALUES if depth >= 3 else ()), *(below for level in LEVELS[:depth] for below in level)}
+    name: {name, *(VALUES if depth > 3 else ()), *(below for level in LEVELS[:depth] for below in level)}
     for depth, names in enumerate(LEVELS)
     for name in names
 } | {
@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "native": {"core", "program", "remote"},
     "config": {"core", "slots", "program"},
     "web": {"core"},
-    "system": {"system", "core", "codec", "slots", "groups", "remote"},
+    "system": {"system", "core", "codec", "slots", "groups", "api", "remote"},
     "__init__": set(),
     "__main__": {"cli", "worker"},
 }

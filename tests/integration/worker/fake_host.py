@@ -101,6 +101,7 @@ class FakeHost:
         self, told: Told, message_id: str, kind: str, *, is_call: bool = True, waited: float = 0.0, **args: Any
     ) -> None:
         message = {"kind": kind, "args": args, "sender": None}
+        wait_until(lambda: told.pid, what="its go")
         tree = {"message_id": message_id, "message": message, "is_call": is_call, "waited_seconds": waited}
         self.launcher.send(told.spec.token, {"deliver": to_json(from_json(Deliver, tree))})
 
@@ -112,6 +113,7 @@ class FakeHost:
         )
 
     def finish(self, told: Told) -> Ended:
+        wait_until(lambda: told.pid, what="its go")
         self.launcher.send(told.spec.token, {"finish": True})
         return self.wait(told)
 
@@ -130,10 +132,10 @@ class FakeHost:
 
     def started(self, token: str, pid: int, start_time: float) -> None:
         told = self.runs[token]
-        told.pid, told.start_time = pid, start_time
         told.order.append("started")
         if not self.paused:
             self.launcher.send(token, {"go": to_json(told.go)})
+        told.pid, told.start_time = pid, start_time
 
     def frame(self, token: str, frame: dict[str, Any]) -> None:
         told = self.runs[token]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -116,9 +116,10 @@ def test_the_source_is_taken_where_there_is_no_fitting_bytecode(run, pyz, tmp_pa
 @EVERY_TREE
 def test_a_command_starts_in_less_than_150_ms(pyz, tree, python):
     def seconds() -> float:
-        before = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([python, pyz, "version"], check=True, stdout=subprocess.DEVNULL)
-        return time.perf_counter() - before
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    # The least of several: other programs of the machine only ever add.
+    # Processor time, of which a start is made, and the least of several: other programs of the machine only ever add.
     assert min(seconds() for _ in range(10)) < SLOWEST_START_SECONDS

@@ -1,0 +1,91 @@
+"""Calls of inline paglets: answered at once on the caller's thread, or parked until the state allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from paglets.api import Call, CallReply
+from paglets.core.errors import PagletsError
+from paglets.host import inline
+from paglets.host.creation import must_be_found
+from paglets.host.inline import InlineHost, InlineReply
+from paglets.host.shell import Shell
+from paglets.host.waits import Wait, Waits
+from paglets.remote.exchange import Pending, Response, reply, reply_error
+
+MAX_REMEMBERED = 10_000
+"""Calls whose first parking is remembered; the oldest are forgotten, and wait their time anew."""
+
+
+@dataclass(eq=False, kw_only=True)
+class _Parked:
+    """One call while it waits."""
+
+    agent_id: str
+    class_name: str
+    call: Call
+    began: float
+    wait_seconds: float | None = None
+    pending: Pending = field(default_factory=Pending)
+
+
+class InlineCalls:
+    """A caller that is told `waiting` asks again with the same call id; its time runs from the first time."""
+
+    def __init__(self, shell: Shell, inline_host: InlineHost, waits: Waits) -> None:
+        self._shell = shell
+        self._inline_host = inline_host
+        self._waits = waits
+        self._began: dict[str, float] = {}
+
+    def call(self, agent_id: str, class_name: str, call: Call, wait_seconds: float) -> Response | Pending:
+        """The reply, or a Pending that is completed within `wait_seconds`."""
+        now = self._shell.clock.monotonic()
+        parked = _Parked(agent_id=agent_id, class_name=class_name, call=call, began=self._began.get(call.call_id, now))
+        response = self._attempt(parked)
+        if response is not None:
+            return response
+        self._remember(call.call_id, parked.began)
+        deadline = now + wait_seconds
+        if parked.wait_seconds is not None:
+            deadline = min(deadline, now + parked.wait_seconds)
+        wait = Wait(
+            agent_id=agent_id,
+            deadline=deadline,
+            attempt=lambda: self._attempt(parked),
+            late=lambda: self._attempt(parked) or reply(CallReply(waiting=True)),
+            pending=parked.pending,
+        )
+        return self._waits.park(wait)
+
+    def _remember(self, call_id: str, began: float) -> None:
+        self._began[call_id] = began
+        while len(self._began) > MAX_REMEMBERED:
+            del self._began[next(iter(self._began))]
+
+    def _attempt(self, parked: _Parked) -> Response | None:
+        try:
+            answer = self._perform(parked)
+        except PagletsError as error:
+            self._began.pop(parked.call.call_id, None)
+            return reply_error(self._where_now(parked.agent_id, error))
+        parked.wait_seconds = answer.wait_seconds
+        if not answer.done:
+            return None
+        self._began.pop(parked.call.call_id, None)
+        return reply(CallReply(value=answer.value))
+
+    def _perform(self, parked: _Parked) -> InlineReply:
+        message, agent_id = parked.call.message, parked.agent_id
+        waited = self._shell.clock.monotonic() - parked.began
+        store = self._shell.store
+        run = store.read if inline.is_read_only(parked.class_name, message) else store.write
+        return run(lambda tx: inline.call(tx, self._inline_host, agent_id, message, waited))
+
+    def _where_now(self, agent_id: str, error: PagletsError) -> PagletsError:
+        """A call that waited while its paglet left is told where it went."""
+        try:
+            self._shell.store.read(lambda tx: must_be_found(tx, agent_id))
+        except PagletsError as elsewhere:
+            return elsewhere
+        return error

@@ -1,3 +1,0 @@
-"""Moved to `paglets.api`."""
-
-from paglets.api import *  # noqa: F403

@@ -1,0 +1,267 @@
+"""Processes that are coroutines: a `Launcher` that speaks the real frames of `paglets.worker.protocol`."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from paglets.core.clock import Entropy
+from paglets.core.record import from_json, to_json
+from paglets.remote.api import Usage
+from paglets.testing.clock import FakeClock
+from paglets.testing.simulation.fuse import AT_FRAME, AT_LAUNCH, Fuse
+from paglets.testing.simulation.seams import Alive
+from paglets.worker.launch import Ended, LaunchEvents, LaunchSpec
+from paglets.worker.protocol import LONG_ENTRIES, Deliver, EntryDone, Go
+
+FRAME_SECONDS = (0.0002, 0.005)
+FORK_SECONDS = (0.001, 0.02)
+KILL_SECONDS = (0.001, 0.3)
+SIGKILL = 9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """A process does nothing for so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A process asks its host; it goes on with the `Answer`."""
+
+    op: str
+    args: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """`code` is that of the error, "" where there is none."""
+
+    value: Any = None
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoseZygote:
+    """The process that forks all others of this host ends, and all of them with it."""
+
+
+class Die(Exception):
+    """The process ends: by a signal, or with an exit code."""
+
+    def __init__(self, *, code: int | None = None, signal: int | None = None) -> None:
+        self.how = Ended(exit_code=code, signal=signal)
+
+
+Routine = Generator[Pause | Ask | LoseZygote, Answer, None]
+
+
+class Scripts(Protocol):
+    """What the simulated classes do. `left` and `began` tell of processes, for what may never be."""
+
+    def entry(self, go: Go) -> Routine: ...
+
+    def handler(self, go: Go, state: dict[str, Any], deliver: Deliver) -> Routine: ...
+
+    def began(self, go: Go) -> None: ...
+
+    def left(self, go: Go) -> None: ...
+
+
+class SimLauncher:
+    """`Launcher` of one start of a host."""
+
+    def __init__(
+        self, *, clock: FakeClock, entropy: Entropy, life: Alive, fuse: Fuse, events: LaunchEvents, scripts: Scripts
+    ) -> None:
+        self.clock = clock
+        self.entropy = entropy
+        self.life = life
+        self.events = events
+        self.scripts = scripts
+        self._fuse = fuse
+        self._children: dict[str, Child] = {}
+        self._pids = 1000
+
+    def start(self, spec: LaunchSpec) -> None:
+        self._fuse.reach(AT_LAUNCH)
+        child = Child(self, spec.token)
+        self._children[spec.token] = child
+        self._pids += 1
+        self.later(FORK_SECONDS, partial(child.fork, self._pids))
+
+    def send(self, token: str, frame: dict[str, Any]) -> None:
+        self._fuse.reach(AT_FRAME)
+        child = self._children.get(token)
+        if child is not None:
+            child.hear(frame)
+
+    def end(self, token: str) -> None:
+        child = self._children.get(token)
+        if child is not None:
+            self.later(KILL_SECONDS, lambda: child.exit(Ended(signal=SIGKILL)))
+
+    def close(self) -> None:
+        self.power_off()
+
+    def power_off(self) -> None:
+        """All processes are gone, and nobody is there to be told."""
+        for child in self._children.values():
+            child.drop()
+        self._children.clear()
+
+    def lose_zygote(self) -> None:
+        for child in list(self._children.values()):
+            child.exit(Ended(launcher_lost=True))
+
+    def later(self, bounds: tuple[float, float], action: Callable[[], None]) -> None:
+        self.wait(self.entropy.uniform(*bounds), action)
+
+    def wait(self, seconds: float, action: Callable[[], None]) -> None:
+        def act() -> None:
+            if self.life.alive:
+                action()
+
+        self.clock.call_at(self.clock.monotonic() + seconds, act)
+
+    def gone(self, token: str, how: Ended) -> None:
+        self._children.pop(token, None)
+        self.events.ended(token, how)
+
+
+class Child:
+    """One process, from fork to end."""
+
+    def __init__(self, launcher: SimLauncher, token: str) -> None:
+        self._launcher = launcher
+        self._token = token
+        self._go: Go | None = None
+        self._state: dict[str, Any] = {}
+        self._asking: dict[int, Routine] = {}
+        self._asked = 0
+        self._inbox: deque[Deliver] = deque()
+        self._main: Routine | None = None
+        self._handler: Routine | None = None
+        self._finishing = False
+        self._over = False
+        self._hears_at = self._says_at = 0.0
+
+    # The pipe: both ways in order.
+
+    def hear(self, frame: dict[str, Any]) -> None:
+        self._hears_at = self._in_order(self._hears_at, partial(self._take, frame))
+
+    def _say(self, act: Callable[[], None]) -> None:
+        self._says_at = self._in_order(self._says_at, act)
+
+    def _in_order(self, last: float, act: Callable[[], None]) -> float:
+        launcher = self._launcher
+        now = launcher.clock.monotonic()
+        at = max(last, now + launcher.entropy.uniform(*FRAME_SECONDS))
+        launcher.wait(at - now, act)
+        return at
+
+    # Life.
+
+    def fork(self, pid: int) -> None:
+        if not self._over:
+            self._say(lambda: self._launcher.events.started(self._token, pid, float(pid)))
+
+    def exit(self, how: Ended) -> None:
+        if self._over:
+            return
+        self.drop()
+        self._say(lambda: self._launcher.gone(self._token, how))
+
+    def drop(self) -> None:
+        self._over = True
+        if self._go is not None:
+            self._launcher.scripts.left(self._go)
+            self._go = None
+
+    def _take(self, frame: dict[str, Any]) -> None:
+        if self._over:
+            return
+        if "go" in frame:
+            self._begin(from_json(Go, frame["go"]))
+        elif "deliver" in frame:
+            self._inbox.append(from_json(Deliver, frame["deliver"]))
+            self._handle_next()
+        elif "finish" in frame:
+            self._finishing = True
+            self._handle_next()
+        else:
+            self._answered(frame)
+
+    def _begin(self, go: Go) -> None:
+        self._go, self._state = go, dict(go.state)
+        self._launcher.scripts.began(go)
+        if go.entry != "message":
+            self._main = self._launcher.scripts.entry(go)
+            self._resume(self._main, None)
+        self._handle_next()
+
+    def _handle_next(self) -> None:
+        if self._over or self._handler is not None or self._go is None:
+            return
+        if self._go.entry == "message" or self._go.entry in LONG_ENTRIES:
+            if self._inbox:
+                self._handler = self._launcher.scripts.handler(self._go, self._state, self._inbox.popleft())
+                self._resume(self._handler, None)
+            elif self._finishing and self._go.entry == "message":
+                self._finishing = False
+                self._main = _finish()
+                self._resume(self._main, None)
+
+    def _resume(self, routine: Routine, answer: Answer | None) -> None:
+        if self._over:
+            return
+        try:
+            wish = routine.send(answer) if answer is not None else next(routine)
+        except StopIteration:
+            self._finished(routine)
+        except Die as death:
+            self.exit(death.how)
+        else:
+            self._grant(routine, wish)
+
+    def _grant(self, routine: Routine, wish: Pause | Ask | LoseZygote) -> None:
+        if isinstance(wish, Pause):
+            self._launcher.wait(wish.seconds, lambda: self._resume(routine, Answer()))
+        elif isinstance(wish, Ask):
+            self._ask(routine, wish)
+        else:
+            self._launcher.lose_zygote()
+
+    def _ask(self, routine: Routine, wish: Ask) -> None:
+        assert self._go is not None
+        self._asked += 1
+        self._asking[self._asked] = routine
+        frame = {"op": wish.op, "id": self._asked, "stamp": to_json(self._go.stamp), "args": to_json(wish.args)}
+        self._say(lambda: self._launcher.events.frame(self._token, frame))
+
+    def _answered(self, frame: dict[str, Any]) -> None:
+        routine = self._asking.pop(frame["reply"])
+        error = frame.get("error")
+        if error is not None and error["code"] == "fenced":
+            self.exit(Ended(exit_code=1))
+        elif error is not None:
+            self._resume(routine, Answer(code=error["code"]))
+        else:
+            self._resume(routine, Answer(value=frame["ok"]))
+
+    def _finished(self, routine: Routine) -> None:
+        if routine is self._main:
+            self.exit(Ended(exit_code=0, usage=Usage(processes=1)))
+        else:
+            self._handler = None
+            self._handle_next()
+
+
+def _finish() -> Routine:
+    yield Ask(op="done", args=EntryDone())

@@ -1,0 +1,197 @@
+"""A network that loses, delays, duplicates, reorders, cuts and parts; it tells a sender no more than a real one.
+
+`Unreachable` is said only where no copy of the request was taken and none will be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from paglets.core.clock import Entropy
+from paglets.core.errors import CallOutcomeUnknown, PagletsError, PeerReplaced, Unreachable
+from paglets.core.refs import HostRef
+from paglets.remote.exchange import Completion, Request, Response
+from paglets.testing.clock import FakeClock
+from paglets.testing.simulation.story import Story
+
+QUICK_SECONDS = (0.0005, 0.01)
+SLOW_SECONDS = (0.05, 4.0)
+LATE_COPY_SECONDS = (0.01, 40.0)
+CONNECT_SECONDS = 3.0
+
+ONCE_ONLY = ("/call", "/dispatch")
+"""Requests that a real client repeats only where it knows that they were not taken: never doubled here."""
+
+QUIET = ("/v1/mesh/gossip",)
+"""Requests that the story does not tell of: there are too many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weather:
+    """Shares of messages, from 0 to 1, that something happens to."""
+
+    lost: float = 0.0
+    cut: float = 0.0
+    refused: float = 0.0
+    doubled: float = 0.0
+    slow: float = 0.0
+
+
+class Station(Protocol):
+    """A machine, as the network knows it."""
+
+    name: str
+    store_id: str
+
+    @property
+    def is_up(self) -> bool: ...
+
+    def take(self, request: Request, answer: Callable[[Response], None]) -> bool:
+        """Hand a request to the host; False where that cost it its life."""
+        ...
+
+
+class Network:
+    """`stations` by URL, kept by the world. `filter_reply` may change what comes back (a deliberate break)."""
+
+    def __init__(self, clock: FakeClock, entropy: Entropy, story: Story) -> None:
+        self.clock = clock
+        self.entropy = entropy
+        self.story = story
+        self.weather = Weather()
+        self.stations: dict[str, Station] = {}
+        self.filter_reply: Callable[[Request, Response], Response] = lambda request, response: response
+        self.lie: Callable[[PagletsError], PagletsError] = lambda error: error
+        self._blocked: dict[tuple[str, str], int] = {}
+
+    def block(self, sender: str, receiver: str) -> None:
+        """No message of that store reaches that other one, until `unblock`."""
+        self._blocked[(sender, receiver)] = self._blocked.get((sender, receiver), 0) + 1
+
+    def unblock(self, sender: str, receiver: str) -> None:
+        left = self._blocked.get((sender, receiver), 0) - 1
+        if left > 0:
+            self._blocked[(sender, receiver)] = left
+        else:
+            self._blocked.pop((sender, receiver), None)
+
+    def heal(self) -> None:
+        """From now on everything arrives at once, and once."""
+        self.weather = Weather()
+        self._blocked.clear()
+
+    def is_blocked(self, sender: str, receiver: str) -> bool:
+        return (sender, receiver) in self._blocked
+
+    def happens(self, share: float) -> bool:
+        return share > 0 and self.entropy.uniform(0, 1) < share
+
+    def delay(self) -> float:
+        return self.entropy.uniform(*(SLOW_SECONDS if self.happens(self.weather.slow) else QUICK_SECONDS))
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        self.clock.call_at(self.clock.monotonic() + seconds, action)
+
+    def send(
+        self, sender: str, who: str, host: HostRef, request: Request, done: Completion, timeout_seconds: float
+    ) -> None:
+        """`sender` is the store that signs, "" for a client; `who` its name in the story."""
+        exchange = Exchange(self, who, host, replace(request, sender=sender), done)
+        exchange.begin(timeout_seconds)
+
+
+class Exchange:
+    """One request, its copies, and its one end."""
+
+    def __init__(self, net: Network, who: str, host: HostRef, request: Request, done: Completion) -> None:
+        self._net = net
+        self._who = who
+        self._host = host
+        self._request = request
+        self._done = done
+        self._copies = 0
+        self._taken = False
+        self._ended = False
+        self._quiet = request.target in QUIET
+
+    def begin(self, timeout_seconds: float) -> None:
+        net, weather = self._net, self._net.weather
+        station = net.stations.get(self._host.url)
+        if station is not None and net.is_blocked(self._request.sender, station.store_id):
+            self._tell("blocked")
+            late = net.delay() if net.happens(0.5) else min(timeout_seconds, CONNECT_SECONDS)
+            net.later(late, lambda: self._end(self._unreachable()))
+        elif net.happens(weather.refused):
+            self._tell("refused on the way")
+            net.later(net.delay(), lambda: self._end(self._unreachable()))
+        elif net.happens(weather.lost):
+            self._tell("lost")
+            net.later(timeout_seconds, self._time_out)
+        else:
+            self._travel(net.delay())
+            if net.happens(weather.doubled) and not self._request.target.endswith(ONCE_ONLY):
+                self._travel(net.entropy.uniform(*LATE_COPY_SECONDS))
+            net.later(timeout_seconds, self._time_out)
+
+    def _travel(self, seconds: float) -> None:
+        self._copies += 1
+        self._net.later(seconds, self._arrive)
+
+    def _arrive(self) -> None:
+        net = self._net
+        self._copies -= 1
+        station = net.stations.get(self._host.url)
+        if station is None or not station.is_up:
+            self._tell("nobody there")
+            if not self._taken and self._copies == 0:
+                self._end(self._unreachable())
+        elif net.is_blocked(self._request.sender, station.store_id):
+            self._tell("lost in a parted network")
+        elif self._host.store_id not in ("", station.store_id):
+            if not self._taken and self._copies == 0:
+                self._end(PeerReplaced(f"another host than {self._host.name} answers at {self._host.url}"))
+        else:
+            self._taken = True
+            self._tell("arrives" if not self._ended else "arrives late")
+            if not station.take(self._request, lambda response: self._answered(station, response)):
+                self._break_off()
+
+    def _answered(self, station: Station, response: Response) -> None:
+        net = self._net
+        response = net.filter_reply(self._request, response)
+        if net.happens(net.weather.cut):
+            self._tell("reply cut")
+            self._break_off()
+        elif net.happens(net.weather.lost) or net.is_blocked(station.store_id, self._request.sender):
+            self._tell("reply lost")
+        else:
+            net.later(net.delay(), lambda: self._return(station, response))
+
+    def _return(self, station: Station, response: Response) -> None:
+        if not station.is_up:
+            self._break_off()
+            return
+        if not self._quiet and response.status >= 400 and not self._ended:
+            self._tell(f"answered {response.status} {response.body[:120].decode(errors='replace')}")
+        self._end(response)
+
+    def _break_off(self) -> None:
+        self._end(CallOutcomeUnknown(f"{self._host.url} broke off before it answered"))
+
+    def _time_out(self) -> None:
+        self._end(CallOutcomeUnknown(f"{self._host.url} did not answer in time"))
+
+    def _unreachable(self) -> PagletsError:
+        return Unreachable(f"{self._host.url} does not answer")
+
+    def _end(self, outcome: Response | PagletsError) -> None:
+        if not self._ended:
+            self._ended = True
+            self._done(outcome if isinstance(outcome, Response) else self._net.lie(outcome))
+
+    def _tell(self, what: str) -> None:
+        if not self._quiet:
+            request = self._request
+            self._net.story.tell(self._who, f"{request.method} {request.target} -> {self._host.name}: {what}")

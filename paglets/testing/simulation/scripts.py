@@ -1,0 +1,251 @@
+"""What the simulated classes do: jobs that succeed, fail, crash and linger, and counters that take posts.
+
+A job's state says what it does: `{"key", "plan": [a name of PLANS for each attempt], "seconds", "posts":
+[counters], "target": host or null}`. A counter's storage says how often it handled which post.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from paglets.codec.envelope import WireMessage
+from paglets.core.clock import Entropy
+from paglets.core.record import from_json, to_json
+from paglets.core.refs import HostRef, ProxyRef
+from paglets.testing.simulation.launcher import Answer, Ask, Die, LoseZygote, Pause, Routine
+from paglets.testing.simulation.witness import Witness
+from paglets.worker.protocol import (
+    CallOut,
+    Changes,
+    Commit,
+    Create,
+    Deliver,
+    EntryDone,
+    Fault,
+    Go,
+    Handled,
+    Intent,
+    OutgoingPost,
+    Report,
+    StorageGet,
+)
+
+JOB_CLASS = "simulated:Job"
+COUNTER_CLASS = "simulated:Counter"
+HANDLED = "handled/"
+MAX_TROUBLES = 2
+"""How often the handler of one post raises or dies: fewer than make the post dead."""
+
+
+def post_message(post_id: str, then: list[ProxyRef]) -> WireMessage:
+    """A post to a counter, which sends one on to the first of `then`."""
+    return WireMessage(kind="add", args={"id": post_id, "then": to_json(then)})
+
+
+class SimScripts:
+    """`Scripts` for all machines of a run."""
+
+    def __init__(self, entropy: Entropy, witness: Witness, handler_trouble: float) -> None:
+        self._entropy = entropy
+        self._witness = witness
+        self._handler_trouble = handler_trouble
+
+    def began(self, go: Go) -> None:
+        self._witness.process_began(go)
+
+    def left(self, go: Go) -> None:
+        self._witness.process_left(go)
+
+    def entry(self, go: Go) -> Routine:
+        if go.entry == "attempt":
+            return self._attempt(go)
+        return _hook()
+
+    def handler(self, go: Go, state: dict[str, Any], deliver: Deliver) -> Routine:
+        handlers = {"add": self._add, "get": _get, "wait": _wait, "move": _move}
+        return handlers[deliver.message.kind](go, state, deliver)
+
+    # Jobs.
+
+    def _attempt(self, go: Go) -> Routine:
+        plan, attempt = go.state["plan"], go.stamp.attempt
+        yield Pause(seconds=go.state["seconds"] * self._entropy.uniform(0.5, 1.5))
+        yield from PLANS[plan[min(attempt, len(plan)) - 1]](self, go)
+
+    def succeed(self, go: Go) -> Routine:
+        yield from self.report(go, {"key": go.state["key"], "attempt": go.stamp.attempt})
+        yield from _done()
+
+    def report(self, go: Go, result: Any) -> Routine:
+        answer = yield Ask(op="report", args=Report(success=True, result=result))
+        self._witness.reported(go, answer)
+
+    def report_twice(self, go: Go) -> Routine:
+        yield from self.report(go, {"key": go.state["key"], "attempt": go.stamp.attempt})
+        yield from self.report(go, {"key": go.state["key"], "attempt": -1})
+        yield from _done()
+
+    def report_and_crash(self, go: Go) -> Routine:
+        yield from self.report(go, {"key": go.state["key"], "attempt": go.stamp.attempt})
+        raise Die(code=5)
+
+    def fail_for_good(self, go: Go) -> Routine:
+        answer = yield Ask(op="report", args=Report(success=False, fault=Fault(cause="exception", message="planned")))
+        self._witness.reported(go, answer)
+        yield from _done()
+
+    def post_and_succeed(self, go: Go) -> Routine:
+        for number, target in enumerate(go.state["posts"]):
+            post_id = f"{go.stamp.agent_id}:{go.stamp.attempt}:{number}"
+            self._witness.post_tried(post_id)
+            post = OutgoingPost(target=from_json(ProxyRef, target), message=post_message(post_id, []))
+            answer = yield Ask(op="commit", args=Commit(changes=Changes(posts=(post,))))
+            if not answer.code:
+                self._witness.post_acknowledged(post_id, 0)
+        yield from self.succeed(go)
+
+    def call_and_succeed(self, go: Go) -> Routine:
+        for target in go.state["posts"]:
+            call = CallOut(
+                target=from_json(ProxyRef, target), message=WireMessage(kind="get", args={}), timeout_seconds=5.0
+            )
+            yield Ask(op="call", args=call)
+        yield from self.succeed(go)
+
+    def move_after(self, go: Go) -> Routine:
+        yield from self.report(go, {"key": go.state["key"], "attempt": go.stamp.attempt})
+        target = go.state["target"]
+        intent = Intent() if target is None else Intent(move=from_json(HostRef, target))
+        yield Ask(op="done", args=EntryDone(intent=intent))
+
+    def linger(self, go: Go) -> Routine:
+        yield Pause(seconds=self._entropy.uniform(10.0, 40.0))
+        yield from self.succeed(go)
+
+    def checkpoint_and_crash(self, go: Go) -> Routine:
+        if go.state.get("checkpointed"):
+            yield from self.succeed(go)
+            return
+        self._witness.began_from_the_start(go)
+        state = {**go.state, "checkpointed": True}
+        answer = yield Ask(op="checkpoint", args=Commit(changes=Changes(has_state=True, state=state)))
+        if not answer.code:
+            self._witness.checkpointed(go)
+        raise Die(signal=11)
+
+    def create_and_succeed(self, go: Go) -> Routine:
+        new = Create(nth=1, class_name=COUNTER_CLASS, kind="paglet", state={"count": 0})
+        yield Ask(op="create", args=new)
+        yield from self.succeed(go)
+
+    # Counters.
+
+    def _add(self, go: Go, state: dict[str, Any], deliver: Deliver) -> Routine:
+        args = deliver.message.args
+        key = HANDLED + args["id"]
+        found = yield Ask(op="storage_get", args=StorageGet(key=key))
+        if found.code:
+            raise Die(code=9)
+        yield from self._trouble(deliver)
+        times = (found.value["value"] if found.value["found"] else 0) + 1
+        then = [from_json(ProxyRef, tree) for tree in args["then"]]
+        posts = tuple(
+            OutgoingPost(target=target, message=post_message(args["id"] + "+", then[1:])) for target in then[:1]
+        )
+        count = state["count"] + 1
+        changes = Changes(has_state=True, state={"count": count}, storage_set={key: times}, posts=posts)
+        handled = yield Ask(op="handled", args=Handled(message_id=deliver.message_id, changes=changes))
+        if handled.code:
+            raise Die(code=9)
+        state["count"] = count
+
+    def _trouble(self, deliver: Deliver) -> Routine:
+        """Sometimes a handler raises, dies or takes its time; a few times at most for one post."""
+        post_id = deliver.message.args["id"]
+        if self._entropy.uniform(0, 1) >= self._handler_trouble or not self._witness.may_trouble(post_id, MAX_TROUBLES):
+            return
+        if self._entropy.pick(2):
+            raise Die(code=7)
+        yield Pause(seconds=self._entropy.uniform(0.01, 3.0))
+        fault = Fault(cause="exception", message="planned")
+        yield Ask(op="handled", args=Handled(message_id=deliver.message_id, fault=fault))
+        raise Die(code=0)
+
+
+def _hook() -> Routine:
+    yield Pause(seconds=0.01)
+    yield from _done()
+
+
+def _done(fault: Fault | None = None) -> Routine:
+    answer: Answer = yield Ask(op="done", args=EntryDone(fault=fault))
+    if answer.code:
+        raise Die(code=9)
+
+
+def _get(go: Go, state: dict[str, Any], deliver: Deliver) -> Routine:
+    yield Ask(op="handled", args=Handled(message_id=deliver.message_id, value=state["count"]))
+
+
+def _wait(go: Go, state: dict[str, Any], deliver: Deliver) -> Routine:
+    enough = state["count"] >= deliver.message.args["count"]
+    value = state["count"] if enough else None
+    yield Ask(op="handled", args=Handled(message_id=deliver.message_id, value=value, parked=not enough))
+
+
+def _move(go: Go, state: dict[str, Any], deliver: Deliver) -> Routine:
+    target = from_json(HostRef, deliver.message.args["target"])
+    yield Ask(op="handled", args=Handled(message_id=deliver.message_id, intent=Intent(move=target)))
+
+
+def _raise(scripts: SimScripts, go: Go) -> Routine:
+    yield from _done(Fault(cause="exception", message="planned"))
+
+
+def _return(scripts: SimScripts, go: Go) -> Routine:
+    yield from _done()
+
+
+def _exit(scripts: SimScripts, go: Go) -> Routine:
+    yield Pause(seconds=0.001)
+    raise Die(code=3)
+
+
+def _killed(scripts: SimScripts, go: Go) -> Routine:
+    yield Pause(seconds=0.001)
+    raise Die(signal=6)
+
+
+def _never(scripts: SimScripts, go: Go) -> Routine:
+    while True:
+        yield Pause(seconds=1e5)
+
+
+def _zygote(scripts: SimScripts, go: Go) -> Routine:
+    if scripts._witness.may_trouble(f"zygote {go.stamp.agent_id}", 1):
+        yield LoseZygote()
+    yield from scripts.succeed(go)
+
+
+PLANS: dict[str, Callable[[SimScripts, Go], Routine]] = {
+    "success": SimScripts.succeed,
+    "twice": SimScripts.report_twice,
+    "reported": SimScripts.report_and_crash,
+    "posts": SimScripts.post_and_succeed,
+    "calls": SimScripts.call_and_succeed,
+    "moves": SimScripts.move_after,
+    "slow": SimScripts.linger,
+    "creates": SimScripts.create_and_succeed,
+    "zygote": _zygote,
+    "checkpoint": SimScripts.checkpoint_and_crash,
+    "failure": SimScripts.fail_for_good,
+    "exception": _raise,
+    "nothing": _return,
+    "exit": _exit,
+    "signal": _killed,
+    "silent": _never,
+}
+
+SUCCEEDS = ("success", "twice", "reported", "posts", "calls", "moves", "slow", "creates", "zygote")
+"""Plans whose first attempt that comes to its end is a success."""

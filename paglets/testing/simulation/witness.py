@@ -1,0 +1,90 @@
+"""What was seen from outside the hosts: what they acknowledged, and what their processes did."""
+
+from __future__ import annotations
+
+from paglets.testing.simulation.launcher import Answer
+from paglets.testing.simulation.story import Story
+from paglets.worker.protocol import Go
+
+
+class Witness:
+    """`violations` collects what must never be."""
+
+    def __init__(self, story: Story) -> None:
+        self.violations: list[str] = []
+        self.groups: dict[str, tuple[str, ...]] = {}
+        self.cancelled: dict[tuple[str, str], None] = {}
+        self.posts: dict[str, int] = {}
+        self.tried: dict[str, None] = {}
+        self.paglets: dict[str, None] = {}
+        self._story = story
+        self._alive: dict[str, Go] = {}
+        self._attempts: dict[tuple[str, int, int], None] = {}
+        self._accepted: dict[tuple[str, int, int], None] = {}
+        self._checkpointed: dict[str, None] = {}
+        self._troubles: dict[str, int] = {}
+
+    def violated(self, what: str) -> None:
+        self._story.tell("!", what)
+        self.violations.append(what)
+
+    # Clients.
+
+    def group_acknowledged(self, group_id: str, keys: tuple[str, ...]) -> None:
+        self.groups[group_id] = keys
+
+    def cancel_acknowledged(self, group_id: str, job_key: str) -> None:
+        self.cancelled[(group_id, job_key)] = None
+
+    def post_tried(self, post_id: str) -> None:
+        self.tried[post_id] = None
+
+    def post_acknowledged(self, post_id: str, onward: int) -> None:
+        """`onward`: how many posts follow from it, one after the other."""
+        self.posts[post_id] = onward
+
+    def paglet_acknowledged(self, agent_id: str) -> None:
+        self.paglets[agent_id] = None
+
+    # Processes.
+
+    def process_began(self, go: Go) -> None:
+        other = self._alive.get(go.stamp.agent_id)
+        if other is not None:
+            self.violated(f"two processes of {go.stamp.agent_id}: on {other.host.name} and on {go.host.name}")
+        self._alive[go.stamp.agent_id] = go
+        what = f"{go.entry} of {go.stamp.agent_id}"
+        if go.entry == "attempt":
+            key = (go.stamp.agent_id, go.stamp.generation, go.stamp.attempt)
+            if key in self._attempts:
+                self.violated(f"attempt {go.stamp.attempt} of {go.stamp.agent_id} ran twice")
+            self._attempts[key] = None
+            what += f", attempt {go.stamp.attempt} of job {go.state['key']}"
+        self._story.tell(go.host.name, f"process: {what}")
+
+    def process_left(self, go: Go) -> None:
+        other = self._alive.get(go.stamp.agent_id)
+        if other is not None and other.stamp.token == go.stamp.token:
+            del self._alive[go.stamp.agent_id]
+
+    def reported(self, go: Go, answer: Answer) -> None:
+        key = (go.stamp.agent_id, go.stamp.generation, go.stamp.attempt)
+        accepted = not answer.code and answer.value["accepted"]
+        self._story.tell(go.host.name, f"report of job {go.state['key']}: {answer.code or accepted}")
+        if accepted and key in self._accepted:
+            self.violated(f"two outcomes were accepted of attempt {key[2]} of {key[0]}")
+        if accepted:
+            self._accepted[key] = None
+
+    def checkpointed(self, go: Go) -> None:
+        self._checkpointed[go.stamp.agent_id] = None
+
+    def began_from_the_start(self, go: Go) -> None:
+        if go.stamp.agent_id in self._checkpointed:
+            self.violated(f"the checkpoint of {go.stamp.agent_id} was acknowledged and is lost")
+
+    def may_trouble(self, what: str, most: int) -> bool:
+        """Whether this may be made to fail once more."""
+        times = self._troubles.get(what, 0)
+        self._troubles[what] = times + 1
+        return times < most

@@ -1,0 +1,10 @@
+"""Acceptance: the built archive and real processes, as a user has them."""
+
+from tests.acceptance.rig import (  # noqa: F401  pytest finds fixtures and hooks here
+    archive,
+    mesh,
+    nothing_left,
+    pytest_runtest_makereport,
+    python,
+    three,
+)

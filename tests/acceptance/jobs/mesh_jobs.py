@@ -1,0 +1,98 @@
+"""Jobs that the tests submit: each does what its state says."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+from paglets.system.compute_slots import CollectingComputeJobPaglet, CollectingComputeJobState
+
+
+@dataclass(kw_only=True)
+class TaskState(CollectingComputeJobState):
+    how: str = "works"
+    seconds: float = 0.0
+    path: str = ""
+    done: int = 0
+
+
+class Task(CollectingComputeJobPaglet[TaskState]):
+    """Works for `seconds`, then does `how`; its result says when it ran, and as which attempt."""
+
+    State = TaskState
+
+    def run_compute_job(self) -> None:
+        self.began = time.time()
+        getattr(self, self.state.how)()
+
+    def build_result_payload(self) -> dict:
+        return {
+            "pid": os.getpid(),
+            "began": self.began,
+            "ended": time.time(),
+            "attempt": self.state.attempt,
+            "generation": self.state.generation,
+            "done": self.state.done,
+        }
+
+    # What `how` names.
+
+    def works(self) -> None:
+        time.sleep(self.state.seconds)
+
+    def raises(self) -> None:
+        print("about to raise", file=sys.stderr)
+        raise ValueError("the data are wrong")
+
+    def exits(self) -> None:
+        print("about to exit", file=sys.stderr, flush=True)
+        os._exit(3)
+
+    def segfaults(self) -> None:
+        print("about to crash", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    def writes(self) -> None:
+        """Scratch that must go with the job."""
+        for nth in range(20):
+            (self.work_dir() / f"part-{nth}").write_bytes(b"x" * 1000)
+        time.sleep(self.state.seconds)
+
+    def leaves_a_daemon(self) -> None:
+        """A grandchild in a session of its own, as a daemon makes itself; it outlives everyone who does not look."""
+        code = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        time.sleep(600)\n"
+        subprocess.run([sys.executable, "-c", code], check=True)
+        time.sleep(self.state.seconds)
+
+    def ignores_the_end(self) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self._say_running()
+        time.sleep(600)
+
+    def counts(self) -> None:
+        """Counts to 5 with a checkpoint at each step, and waits at 3 for the file `path`."""
+        while self.state.done < 5:
+            self.state.done += 1
+            self.checkpoint()
+            if self.state.done == 3:
+                self._say_running()
+                self._wait_for("go")
+
+    def waits(self) -> None:
+        """Until the file `path`.go is there."""
+        self._say_running()
+        self._wait_for("go")
+
+    def fails_twice(self) -> None:
+        if self.state.attempt < 3:
+            raise ValueError(f"attempt {self.state.attempt} fails")
+
+    def _say_running(self) -> None:
+        with open(f"{self.state.path}.running", "a") as file:
+            file.write(f"{self.state.generation}.{self.state.attempt} {os.getpid()} {self.context.name}\n")
+
+    def _wait_for(self, ending: str) -> None:
+        while not os.path.exists(f"{self.state.path}.{ending}"):
+            time.sleep(0.01)

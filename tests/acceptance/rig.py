@@ -1,0 +1,442 @@
+"""A mesh of real hosts: the built archive, processes of their own, an empty folder, an empty PAGLETS_HOME.
+
+`PAGLETS_PYZ` names the archive (else it is built once for all tests), `PAGLETS_PYTHON` the interpreter that runs it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from build_zipapp import ROOT
+from paglets.core.errors import PagletsError
+from paglets.remote.client import HostClient
+from paglets.testing.waiting import wait_until
+
+JOBS = Path(__file__).parent / "jobs"
+"""The folder of the modules whose classes the hosts of the tests run."""
+
+if str(JOBS) not in sys.path:
+    sys.path.append(str(JOBS))
+
+MARK = "PAGLETS_TEST_MESH"
+"""In the environment of every process of a mesh, with a value of that mesh's own."""
+
+START_SECONDS = 30.0
+END_SECONDS = 20.0
+LOG_TAIL_CHARACTERS = 6000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A command or script that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """What it printed, as JSON."""
+        assert self.code == 0, f"exit code {self.code}: {self.err}"
+        return json.loads(self.out)
+
+    @property
+    def complaint(self) -> str:
+        """The one line that it said on stderr; it said nothing else."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, f"expected one line on stderr, got {self.err!r}"
+        assert self.out == "", f"expected nothing on stdout, got {self.out!r}"
+        return lines[0]
+
+
+@dataclass(eq=False, kw_only=True)
+class HostProcess:
+    """A host, running or ended. `url` stays the same over restarts."""
+
+    mesh: Mesh
+    name: str
+    arguments: list[str]
+    home: Path
+    port: int = 0
+    url: str = ""
+    process: subprocess.Popen[bytes] | None = None
+    starts: int = 0
+    client: HostClient = field(init=False)
+
+    @property
+    def data(self) -> Path:
+        return self.home / "hosts" / self.name
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None, f"{self.name} does not run"
+        return self.process.pid
+
+    @property
+    def log(self) -> Path:
+        return self.mesh.logs / f"{self.name}.{self.starts}"
+
+    def spawn(self) -> None:
+        """Start the process; `wait_ready` waits for it."""
+        self.starts += 1
+        command = ["host", "--name", self.name, "--port", str(self.port), *self.arguments]
+        self.process = self.mesh.spawn(*command, home=self.home, output=self.log)
+
+    def wait_ready(self) -> None:
+        """Wait for the file in `run/` that this process writes, and for an answer at its address."""
+        self.url = wait_until(self._said_url, timeout_seconds=START_SECONDS, what=f"{self.name} to be ready")
+        self.port = int(self.url.rpartition(":")[2])
+        self.client = HostClient(self.url, environ={"PAGLETS_HOME": str(self.home)})
+        wait_until(self.answers, timeout_seconds=START_SECONDS, what=f"an answer of {self.name}")
+
+    def _said_url(self) -> str:
+        assert self.process is not None
+        code = self.process.poll()
+        if code is not None:
+            raise AssertionError(f"{self.name} ended with {code}: {self.log.read_text()}")
+        with suppress(OSError, ValueError):
+            told = json.loads((self.home / "run" / f"{self.name}.json").read_text())
+            if told["pid"] == self.process.pid:
+                return str(told["url"])
+        return ""
+
+    def answers(self) -> bool:
+        with suppress(PagletsError):
+            return self.client.identity().name == self.name
+        return False
+
+    def restart(self) -> None:
+        """Start it again as it was, at the same port, after it ended."""
+        self.spawn()
+        self.wait_ready()
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.end_by(signal.SIGKILL)
+
+    def stop(self) -> str:
+        """SIGTERM, as a person ends it; gives what it said. It must end well and soon."""
+        assert self.end_by(signal.SIGTERM) == 0, self.log.read_text()
+        return self.log.read_text()
+
+    def end_by(self, number: signal.Signals) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        code = self.process.wait(END_SECONDS)
+        self.process = None
+        self.client.close()
+        return code
+
+    def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        """What is in the host's store."""
+        with _reading(self.data / "paglets.db") as base:
+            return base.execute(sql, values).fetchall()
+
+    def row_counts(self) -> dict[str, int]:
+        """Rows of every table, but for the log of events."""
+        names = [row["name"] for row in self.rows("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {
+            name: self.rows(f"SELECT count(*) AS n FROM {name}")[0]["n"]
+            for name in sorted(names)
+            if not name.startswith("sqlite_")
+        }
+
+    def log_text(self) -> str:
+        """Everything that the host said in its log file."""
+        return (self.data / "host.log").read_text(errors="replace")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    base = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
+    base.row_factory = sqlite3.Row
+    try:
+        yield base
+    finally:
+        base.close()
+
+
+class Mesh:
+    """Hosts, commands and scripts of one user on one machine, in `folder`."""
+
+    def __init__(self, folder: Path, archive: Path, python: str) -> None:
+        self.archive = archive
+        self.python = python
+        self.mark = secrets.token_hex(8)
+        self.work = folder / "empty"
+        self.logs = folder / "logs"
+        self.home = folder / "home"
+        self.folder = folder
+        self.hosts: dict[str, HostProcess] = {}
+        self._others: list[subprocess.Popen[bytes]] = []
+        for each in (self.work, self.logs):
+            each.mkdir(parents=True)
+
+    def __getitem__(self, name: str) -> HostProcess:
+        return self.hosts[name]
+
+    # Processes.
+
+    def environment(self, home: Path | None = None, **more: object) -> dict[str, str]:
+        """Nothing of this Python's or of another paglets', the mark, and `more`."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PAGLETS"))}
+        given = {"PAGLETS_HOME": home or self.home, "PYTHONPATH": JOBS, "HOME": self.work, MARK: self.mark, **more}
+        return kept | {name: str(value) for name, value in given.items()}
+
+    def spawn(self, *command: object, home: Path | None = None, output: Path, **environment: object) -> Any:
+        """`python paglets.pyz COMMAND` in the background; what it says goes to the file `output`."""
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                [self.python, str(self.archive), *map(str, command)],
+                cwd=self.work,
+                env=self.environment(home, **environment),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            )
+        self._others.append(process)
+        return process
+
+    def paglets(self, *command: object, home: Path | None = None, **environment: object) -> Finished:
+        """`python paglets.pyz COMMAND`, to its end."""
+        return self._run(self.archive, *command, home=home, **environment)
+
+    def script(self, path: Path, *arguments: object, **environment: object) -> Finished:
+        """A script of a user who has nothing but the archive: PYTHONPATH names it, and the folder of the jobs."""
+        given = {"PYTHONPATH": f"{self.archive}{os.pathsep}{JOBS}"} | environment
+        return self._run(path, *arguments, home=None, **given)
+
+    def _run(self, *words: object, home: Path | None, **environment: object) -> Finished:
+        done = subprocess.run(
+            [self.python, *map(str, words)],
+            cwd=self.work,
+            env=self.environment(home, **environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return Finished(code=done.returncode, out=done.stdout, err=done.stderr)
+
+    # Hosts.
+
+    def host(self, name: str, *arguments: object, home: Path | None = None) -> HostProcess:
+        """A host of these arguments, not yet started."""
+        made = HostProcess(mesh=self, name=name, arguments=[str(word) for word in arguments], home=home or self.home)
+        self.hosts[name] = made
+        return made
+
+    def start(self, name: str, *arguments: object, home: Path | None = None) -> HostProcess:
+        """Start a host and wait until it is ready."""
+        made = self.host(name, *arguments, home=home)
+        made.spawn()
+        made.wait_ready()
+        return made
+
+    def start_three(self, *, cores: int = 4) -> None:
+        """The hosts of the specification, and each knows the others."""
+        common = ("--mesh-version", "analysis", "--cpu-cores", cores)
+        laptop = self.start("laptop", *common, "--tag", "laptop")
+        peer = ("--peer", laptop.url)
+        a = self.host("linux-a", *peer, *common, "--tag", "linux", "--property", "python=3.12")
+        gpu = self.host("gpu-a", *peer, *common, "--tag", "linux", "--tag", "gpu")
+        for host in (a, gpu):
+            host.spawn()
+        for host in (a, gpu):
+            host.wait_ready()
+        self.wait_joined()
+
+    def running(self) -> list[HostProcess]:
+        return [host for host in self.hosts.values() if host.process is not None]
+
+    def wait_joined(self) -> None:
+        """Wait until each running host has all the others online."""
+        names = {host.name for host in self.running()}
+
+        def seen() -> bool:
+            online = [{view.member.name for view in host.client.hosts() if view.online} for host in self.running()]
+            return all(names <= each for each in online)
+
+        wait_until(seen, timeout_seconds=START_SECONDS, what=f"{sorted(names)} to know each other")
+
+    # What must not be left.
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process of this mesh that is alive."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def strangers(self) -> list[str]:
+        """Processes of the mesh that are neither a running host nor the one zygote of one."""
+        hosts = {host.pid for host in self.running()}
+        strange = []
+        for process in self.processes():
+            with suppress(psutil.Error):
+                is_zygote = "_zygote" in process.cmdline() and process.ppid() in hosts
+                if process.pid not in hosts and not is_zygote:
+                    strange.append(f"{process.pid} {' '.join(process.cmdline())[:200]}")
+        return strange
+
+    def scratch_of_nobody(self) -> list[str]:
+        """Scratch directories of paglets that are not on their host."""
+        left = []
+        for host in self.running():
+            here = {row["agent_id"] for row in host.rows("SELECT agent_id FROM paglets")}
+            folder = host.data / "work"
+            left += [str(path) for path in folder.iterdir() if path.name not in here] if folder.is_dir() else []
+        return left
+
+    def check_quiet(self) -> None:
+        """No code of paglets is at work any more, and nothing of ended jobs is left."""
+        self._none(self.strangers, "no process of a job to be left")
+        self._none(self.scratch_of_nobody, "no scratch directory of an ended job to be left")
+
+    def close(self) -> None:
+        """End all hosts, and check that nothing is left of the mesh."""
+        for host in self.running():
+            assert host.process is not None
+            host.process.terminate()
+        for host in self.running():
+            assert host.process is not None
+            with suppress(subprocess.TimeoutExpired):
+                host.process.wait(END_SECONDS)
+        late = [host.name for host in self.running() if host.process is not None and host.process.poll() is None]
+        for process in self._others:
+            process.kill()
+            process.wait()
+        try:
+            assert not late, f"did not end within {END_SECONDS:g} s of SIGTERM: {late}"
+            for host in self.hosts.values():
+                host.process = None
+            self._none(self.strangers, "no process of the mesh to be left")
+        finally:
+            for left in self.processes():
+                with suppress(psutil.Error):
+                    left.kill()
+
+    def _none(self, look: Callable[[], list[str]], what: str) -> None:
+        left: list[str] = []
+
+        def gone() -> bool:
+            left[:] = look()
+            return not left
+
+        try:
+            wait_until(gone, timeout_seconds=END_SECONDS, what=what)
+        except AssertionError as error:
+            raise AssertionError(f"waited for {what}: {left}") from error
+
+    def sections(self) -> list[tuple[str, str]]:
+        """For the report of a test that failed: the end of all that was said."""
+        files = sorted(self.logs.iterdir())
+        for host in self.hosts.values():
+            files += [host.data / "host.log", *sorted((host.data / "logs").glob("*/*.err"))[-5:]]
+        said = [(str(path), path.read_text(errors="replace")) for path in files if path.exists()]
+        return [(name, text[-LOG_TAIL_CHARACTERS:]) for name, text in said if text]
+
+
+def group_lines(host: HostProcess) -> dict[str, Any]:
+    """The groups that this host lists, by id."""
+    return {line.group_id: line for line in host.client.groups()}
+
+
+def free_port() -> int:
+    """A port that nobody listens at, just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# Fixtures, for the conftest of each folder that uses them.
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive under test."""
+    given = os.environ.get("PAGLETS_PYZ")
+    if given:
+        return Path(given).absolute()
+    base = tmp_path_factory.getbasetemp()
+    # Workers of pytest-xdist have a folder each, in one that they share.
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    path = shared / "archive" / "paglets.pyz"
+    path.parent.mkdir(exist_ok=True)
+    with (path.parent / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            command = [sys.executable, ROOT / "build_zipapp.py", "--output", path]
+            subprocess.run(command, check=True, timeout=300, stdout=subprocess.DEVNULL)
+    return path
+
+
+@pytest.fixture(scope="session")
+def python() -> str:
+    """The interpreter that runs the archive."""
+    return os.environ.get("PAGLETS_PYTHON") or sys.executable
+
+
+@contextmanager
+def _closing(mesh: Mesh) -> Iterator[Mesh]:
+    try:
+        yield mesh
+    finally:
+        mesh.close()
+
+
+@pytest.fixture
+def mesh(tmp_path: Path, archive: Path, python: str) -> Iterator[Mesh]:
+    """A mesh without a host."""
+    with _closing(Mesh(tmp_path / "mesh", archive, python)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory, archive: Path, python: str) -> Iterator[Mesh]:
+    """laptop, linux-a and gpu-a, shared by the tests of a module; a test that ends one starts it again."""
+    with _closing(Mesh(tmp_path_factory.mktemp("three") / "mesh", archive, python)) as made:
+        made.start_three()
+        yield made
+
+
+def meshes_of(item: pytest.Item) -> list[Mesh]:
+    """The meshes that a test uses."""
+    return [value for value in getattr(item, "funcargs", {}).values() if isinstance(value, Mesh)]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test: no process of a job, no scratch directory of one that ended."""
+    yield
+    for mesh in meshes_of(request.node):
+        mesh.check_quiet()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Show what the processes of the meshes said where a test failed."""
+    report = yield
+    if report.failed:
+        for mesh in meshes_of(item):
+            report.sections.extend(mesh.sections())
+    return report

@@ -1,0 +1,125 @@
+"""Jobs that end badly, and jobs that leave processes behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mesh_jobs import Task, TaskState
+
+from paglets.system.compute_slots import Submission, submit_compute_job_group
+from tests.acceptance.rig import Mesh, wait_until
+
+
+def submit(mesh: Mesh, *states: TaskState) -> Submission:
+    return submit_compute_job_group(mesh["laptop"].client, Task, states)
+
+
+def test_each_bad_end_is_a_failure_with_its_cause_and_the_rest_complete(three: Mesh) -> None:
+    submission = submit(
+        three,
+        TaskState(job_key="raises", how="raises"),
+        TaskState(job_key="exits", how="exits"),
+        TaskState(job_key="crashes", how="segfaults"),
+        TaskState(job_key="asks-for-nothing", cpu_cores=0),
+        *(TaskState(job_key=f"good-{nth}") for nth in range(4)),
+    )
+    assert [error.job_key for error in submission.creation_errors] == ["asks-for-nothing"]
+
+    summary = submission.drain(timeout=30)
+
+    failures: dict[str, dict[str, Any]] = summary["failures"]
+    assert {key: failure["cause"] for key, failure in failures.items()} == {
+        "raises": "exception",
+        "exits": "exit:3",
+        "crashes": "signal:SIGSEGV",
+        "asks-for-nothing": "invalid",
+    }
+    assert sorted(summary["results"]) == [f"good-{nth}" for nth in range(4)]
+    assert "the data are wrong" in failures["raises"]["message"]
+    assert "in raises" in failures["raises"]["traceback"]
+    assert "about to raise" in failures["raises"]["stderr_tail"]
+    assert "about to exit" in failures["exits"]["stderr_tail"]
+    assert "about to crash" in failures["crashes"]["stderr_tail"]
+    assert "cpu_cores" in failures["asks-for-nothing"]["message"]
+    assert all(failure["host_name"] for failure in failures.values())
+
+
+def test_the_commands_show_failures_with_their_causes(three: Mesh) -> None:
+    submission = submit(three, TaskState(job_key="exits", how="exits"))
+    submission.drain(timeout=30)
+
+    shown = three.paglets("jobs", "groups", "--group", submission.group_id, "--at", "laptop")
+    why = three.paglets("jobs", "why", f"{submission.group_id}/exits", "--at", "gpu-a")
+
+    assert shown.code == 0
+    assert "exit:3" in shown.out
+    assert why.code == 1
+    assert "exit:3" in why.out
+    assert "about to exit" in why.out
+
+
+def test_a_class_that_no_host_can_import_is_a_failure_that_names_it(three: Mesh, tmp_path: Path) -> None:
+    (tmp_path / "only_here.py").write_text(
+        "from paglets.remote.client import HostClient\n"
+        "from paglets.system.compute_slots import *\n"
+        "class State(CollectingComputeJobState): pass\n"
+        "class Job(CollectingComputeJobPaglet[State]):\n"
+        "    State = State\n"
+        "    def run_compute_job(self): pass\n"
+    )
+    (tmp_path / "submit.py").write_text(
+        "from only_here import *\n"
+        "print(submit_compute_job_group(HostClient(), Job, [State(job_key='lost')]).drain(30)['failures']['lost'])\n"
+    )
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "only_here.py").rename(tmp_path / "hidden" / "only_here.py")
+    path = f"{three.archive}:{tmp_path / 'hidden'}"
+
+    done = three.script(tmp_path / "submit.py", PYTHONPATH=path, PAGLETS_AT="laptop")
+
+    assert done.code == 0, done.err
+    assert "'cause': 'import_failed'" in done.out
+    assert "only_here" in done.out
+
+
+def test_what_a_job_left_running_is_gone_when_it_has_ended(three: Mesh) -> None:
+    summary = submit(three, TaskState(job_key="daemon", how="leaves_a_daemon", seconds=0.2)).drain(timeout=30)
+    assert list(summary["results"]) == ["daemon"]
+    three.check_quiet()
+
+
+def test_scratch_is_gone_when_jobs_have_ended(three: Mesh) -> None:
+    summary = submit(three, *(TaskState(how="writes") for _ in range(6))).drain(timeout=30)
+    assert summary["completed_count"] == 6
+    three.check_quiet()
+
+
+def test_a_job_that_ignores_sigterm_ends_with_its_host_and_runs_again_after_it(mesh: Mesh, tmp_path: Path) -> None:
+    host = mesh.start("alone")
+    state = TaskState(job_key="deaf", how="ignores_the_end", path=str(tmp_path / "deaf"), allow_home_compute=True)
+    submit_compute_job_group(host.client, Task, [state])
+    running = tmp_path / "deaf.running"
+    wait_until(lambda: running.exists() and running.read_text().count("\n") == 1, what="the job to run")
+
+    host.stop()
+
+    assert not mesh.processes()
+    host.restart()
+    wait_until(lambda: running.read_text().count("\n") == 2, what="the job to run again")
+
+
+def test_a_host_goes_on_when_its_archive_is_replaced_or_deleted(mesh: Mesh, archive: Path, tmp_path: Path) -> None:
+    mesh.archive = tmp_path / "paglets.pyz"
+    mesh.archive.write_bytes(archive.read_bytes())
+    host = mesh.start("alone")
+
+    def runs_jobs() -> bool:
+        jobs = [TaskState(allow_home_compute=True) for _ in range(3)]
+        return submit_compute_job_group(host.client, Task, jobs).drain(timeout=30)["completed_count"] == 3
+
+    mesh.archive.write_bytes(b"another program")
+    assert runs_jobs()
+    mesh.archive.unlink()
+    assert runs_jobs()
+    assert host.answers()

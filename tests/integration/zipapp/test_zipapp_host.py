@@ -1,0 +1,65 @@
+"""A host from the archive does not mind what becomes of the file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from paglets.testing.waiting import wait_until
+
+
+@pytest.fixture
+def host(pyz: Path, tmp_path: Path) -> Iterator[psutil.Popen]:
+    """A host in a process of its own, ready, started from tmp_path/paglets.pyz."""
+    (tmp_path / "paglets.pyz").write_bytes(pyz.read_bytes())
+    with (tmp_path / "host.err").open("wb") as errors:
+        process = psutil.Popen(
+            [sys.executable, "paglets.pyz", "host", "--name", "alone", "--port", "0"],
+            cwd=tmp_path,
+            env=os.environ | {"PAGLETS_HOME": str(tmp_path / "home")},
+            stdin=subprocess.DEVNULL,
+            stderr=errors,
+        )
+    try:
+        wait_until(lambda: "is ready at" in (tmp_path / "host.err").read_text(), what="the host to be ready")
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        finally:
+            if process.is_running():
+                process.kill()
+
+
+def zygote_of(host: psutil.Popen) -> Callable[[], psutil.Process | None]:
+    def find() -> psutil.Process | None:
+        living = [child for child in host.children() if child.status() != psutil.STATUS_ZOMBIE]
+        return next((child for child in living if child.cmdline()[-1:] == ["_zygote"]), None)
+
+    return find
+
+
+def test_a_host_and_what_it_starts_later_run_from_the_copy(host, run, pyz, tmp_path):
+    (tmp_path / "paglets.pyz").write_bytes(b"another file")
+    (copy,) = (tmp_path / "home" / "cache" / "app").glob("*/paglets.pyz")
+    first = wait_until(zygote_of(host), what="the zygote")
+    first.kill()
+
+    def next_one() -> psutil.Process | None:
+        found = zygote_of(host)()
+        return found if found is not None and found.pid != first.pid else None
+
+    second = wait_until(next_one, what="the next zygote")
+    assert str(copy) in second.cmdline()
+    assert str(copy) in host.cmdline()
+    seen = run(sys.executable, pyz, "mesh", "hosts")
+    assert (seen.returncode, seen.stderr) == (0, "")
+    assert "alone" in seen.stdout
