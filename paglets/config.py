@@ -40,7 +40,8 @@ class HostOptions:
     """A host's settings. None of an amount: what the machine has. `port` 0: any free one.
 
     `bind_public` is "auto" or an address of this machine to listen on beside `host`; `data_dir` None
-    is `PAGLETS_HOME/hosts/NAME`. `key_file` comes from a flag, `config_key_file` from the file.
+    is `PAGLETS_HOME/hosts/NAME`. `key_file` comes from a flag, `config_key_file` from the file. `pin_cpus`
+    holds each job to the cores that it leased.
     """
 
     name: str
@@ -59,6 +60,7 @@ class HostOptions:
     memory_bytes: int | None = None
     temp_storage_bytes: int | None = None
     gpus: int | None = None
+    pin_cpus: bool = False
     code_paths: tuple[str, ...] = ()
 
 
@@ -107,6 +109,12 @@ def _within(amount: int) -> int:
     if amount > MAX_AMOUNT:
         raise Invalid(f"{amount} is more than any machine has")
     return amount
+
+
+def _flag(value: Any) -> bool:
+    if type(value) is not bool:
+        raise Invalid(f"expected true or false, got {value!r}")
+    return value
 
 
 def _bytes(value: Any) -> int:
@@ -173,6 +181,7 @@ _SETTINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "memory": ("memory_bytes", _bytes),
     "temp_storage": ("temp_storage_bytes", _bytes),
     "gpus": ("gpus", _count),
+    "pin_cpus": ("pin_cpus", _flag),
     "code_paths": ("code_paths", _paths),
 }
 """Name in the file (and, with dashes, of the flag) -> option and check."""

@@ -199,6 +199,7 @@ def _settings(
         tags=options.tags,
         properties=tuple(sorted(options.properties.items())),
         code_paths=options.code_paths,
+        pin_cpus=options.pin_cpus,
         python=platform.python_version(),
         pid=os.getpid(),
         program=f"paglets {PROGRAM_VERSION}",

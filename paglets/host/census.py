@@ -85,7 +85,7 @@ class Census:
         member = self._gossip.by_store(host.store_id)
         if member is not None:
             host = HostRef(store_id=host.store_id, name=member.name, url=member.url)
-        request = Request(method="POST", target="/v1/census", body=dump_json(told))
+        request = Request(method="POST", target="/v1/census", body=dump_json(told), repeatable=True)
         self._shell.transport.send(host, request, self._parse, timeout_seconds=ANSWER_SECONDS)
 
     def _parse(self, result: Response | PagletsError) -> None:

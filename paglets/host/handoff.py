@@ -47,7 +47,7 @@ class Handoffs:
         if not batch:
             return
         transfers = Transfers(source=self._shell.own, envelopes=tuple(handoff.envelope for handoff in batch))
-        request = Request(method="POST", target="/v1/transfers", body=dump_json(transfers))
+        request = Request(method="POST", target="/v1/transfers", body=dump_json(transfers), repeatable=True)
         self._lanes.sent(target.store_id)
         self._shell.transport.send(
             self._address(target),

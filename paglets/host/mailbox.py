@@ -22,7 +22,8 @@ from paglets.host import inline
 from paglets.host.inline import INLINE_CLASSES, InlineHost
 from paglets.host.runner import note
 from paglets.host.shell import Shell
-from paglets.store import posts, residence
+from paglets.slots import states
+from paglets.store import posts, queue, residence
 from paglets.store.db import Tx
 
 MAX_DUE = 200
@@ -307,6 +308,8 @@ class Mailbox:
         elif due.intent is not None and not due.intent.get("ready"):
             _set_hook(tx, due.agent_id, "dispatching")
             return
+        # Whoever moves a job has chosen its host: it waits for a slot there, and is not placed anew.
+        queue.move(tx, due.agent_id, "PLACING", states.move("PLACING", "queued"))
         tx.run("UPDATE paglets SET hook = 'arrival', intent = NULL WHERE agent_id = ?", due.agent_id)
         residence.leave(tx, due.agent_id, target, self._shell.clock.wall())
 

@@ -54,7 +54,7 @@ class Outbox:
                 lambda tx: self._deliver_here(tx, batch), lambda result: self._taken(host, batch, result)
             )
             return
-        request = Request(method="POST", target="/v1/posts", body=dump_json(self._posts(batch)))
+        request = Request(method="POST", target="/v1/posts", body=dump_json(self._posts(batch)), repeatable=True)
         self._shell.transport.send(
             self._address(host),
             request,

@@ -44,9 +44,8 @@ class Placer:
         for agent_id, reason in placements.reasons.items():
             queue.say_why(tx, agent_id, reason.code, reason.text, reason.never, now)
         for agent_id, host in placements.hosts.items():
-            if host.store_id == self._shell.own.store_id:
-                queue.move(tx, agent_id, "PLACING", states.move("PLACING", "queued"))
-            else:
+            queue.move(tx, agent_id, "PLACING", states.move("PLACING", "queued"))
+            if host.store_id != self._shell.own.store_id:
                 residence.leave(tx, agent_id, host, now)
         return len(placements.hosts), len(placements.reasons)
 

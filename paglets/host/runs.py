@@ -105,7 +105,7 @@ class Runs:
             stdout_path=disk.log_path(stamp.agent_id, stamp.generation, stamp.attempt, "out"),
             stderr_path=disk.log_path(stamp.agent_id, stamp.generation, stamp.attempt, "err"),
             environment=environment,
-            cores=cores,
+            cores=cores if self._shell.settings.pin_cpus else (),
         )
 
     # Events of the launcher: any thread.

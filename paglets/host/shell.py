@@ -52,6 +52,7 @@ class Settings:
     properties: tuple[tuple[str, str], ...] = ()
     reachable: bool = True
     code_paths: tuple[str, ...] = ()
+    pin_cpus: bool = False
     python: str = ""
     pid: int = 0
     program: str = ""

@@ -318,7 +318,7 @@ class Gossip:
         self._post(view.ref(member), told, done)
 
     def _post(self, host: HostRef, told: Told, done: Callable[[Response | PagletsError], None]) -> None:
-        request = Request(method="POST", target="/v1/mesh/gossip", body=dump_json(told))
+        request = Request(method="POST", target="/v1/mesh/gossip", body=dump_json(told), repeatable=True)
         self._transport.send(host, request, done, timeout_seconds=ANSWER_SECONDS)
 
     def _answered(self, answer: Told, pushed: bool) -> None:

@@ -172,7 +172,7 @@ class Locator:
             agent_ids=tuple(key for kind, key in keys if kind == "agent"),
             group_ids=tuple(key for kind, key in keys if kind == "group"),
         )
-        request = Request(method="POST", target="/v1/paglets/locate", body=dump_json(question))
+        request = Request(method="POST", target="/v1/paglets/locate", body=dump_json(question), repeatable=True)
         if not hosts:
             self._close(asked, now)
         for member in hosts:

@@ -239,24 +239,18 @@ class HostClient:
         return view
 
     def groups(self) -> tuple[GroupLine, ...]:
-        """The groups that this host submitted or whose collector it holds, newest first.
+        """The groups that the online hosts submitted or collect, newest first.
 
-        Where a collector is on another host that is online, its counts are asked for there.
+        The collector's host knows the counts; where that is away, they are null.
         """
-        lines = self._ask("GET", "/v1/groups", None, Groups).groups
-        online = {host.store_id for host in self._online()} if not all(line.here for line in lines) else set()
-        return tuple(self._each(lambda line: self._counted(line, online), lines))
+        return merged_groups(self._each(self._groups_of, self._online()))
 
-    def _counted(self, line: GroupLine, online: set[str]) -> GroupLine:
-        """The line with what the collector's state says now; as it is where that cannot be had."""
-        if line.here or line.collector.host.store_id not in online:
-            return line
-        view = _attempt(lambda: self.paglet(line.collector))
-        state = view.state if isinstance(view, PagletView) and isinstance(view.state, dict) else {}
-        known = {name: state[name] for name in _COUNTS if isinstance(state.get(name), int)}
-        if isinstance(state.get("status"), str):
-            known["status"] = state["status"]
-        return replace(line, **known, counted_at=time.time()) if known else line
+    def _groups_of(self, host: HostRef) -> tuple[GroupLine, ...]:
+        """What that host knows; nothing where it does not answer, for the others may know the same groups."""
+        try:
+            return self._ask("GET", "/v1/groups", None, Groups, host=host).groups
+        except PagletsError:
+            return ()
 
     def group(self, group_id: str) -> GroupView:
         """One group, whichever host of the mesh knows it. Raises Unknown."""
@@ -288,6 +282,15 @@ class HostClient:
         plain = _plain(target)
         route = paglet_route(_id_of(plain), *further)
         return self._link.pursue(plain, self._link.performer(method, route, body, kind), self.timeout)
+
+
+def merged_groups(answers: Sequence[Sequence[GroupLine]]) -> tuple[GroupLine, ...]:
+    """Each group once: as its collector's host has it, else as its home has it; newest first."""
+    found: dict[str, GroupLine] = {}
+    for line in (line for lines in answers for line in lines):
+        if line.here or line.group_id not in found:
+            found[line.group_id] = line
+    return tuple(sorted(found.values(), key=lambda line: (-line.created_at, line.group_id)))
 
 
 def _find(at: str | None, home: Path, link_to: Callable[[HostRef], Link]) -> tuple[Link, str]:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from paglets.remote.stream import SocketStream
+from paglets.remote.line import Line
 
 MOST_IDLE_EACH = 4
 """A host sends little at once to another; more connections would only hold threads there."""
@@ -17,7 +17,7 @@ MOST_IDLE_EACH = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Idle:
-    stream: SocketStream
+    line: Line
     since: float
 
 
@@ -29,30 +29,30 @@ class Pool:
         self._idle: dict[str, deque[_Idle]] = {}
         self._sealed = False
 
-    def pop(self, url: str) -> SocketStream | None:
+    def pop(self, url: str) -> Line | None:
         """The one of `url` used last. Whether it still stands is for the caller to see."""
         idle = self._idle.get(url)
-        return idle.pop().stream if idle else None
+        return idle.pop().line if idle else None
 
-    def add(self, url: str, stream: SocketStream, now: float) -> list[SocketStream]:
-        """Keep `stream`; gives what must be closed."""
+    def add(self, url: str, line: Line, now: float) -> list[Line]:
+        """Keep `line`; gives what must be closed."""
         if self._sealed:
-            return [stream]
-        self._idle.setdefault(url, deque()).append(_Idle(stream=stream, since=now))
+            return [line]
+        self._idle.setdefault(url, deque()).append(_Idle(line=line, since=now))
         return self.expire(now)
 
-    def expire(self, now: float) -> list[SocketStream]:
+    def expire(self, now: float) -> list[Line]:
         """Forget surplus ones, and those unused for too long; gives what must be closed."""
-        return [old.stream for idle in self._idle.values() for old in self._surplus(idle, now)]
+        return [old.line for idle in self._idle.values() for old in self._surplus(idle, now)]
 
-    def drop(self, url: str) -> list[SocketStream]:
+    def drop(self, url: str) -> list[Line]:
         """Forget those of `url`; gives what must be closed."""
-        return [one.stream for one in self._idle.pop(url, ())]
+        return [one.line for one in self._idle.pop(url, ())]
 
-    def seal(self) -> list[SocketStream]:
+    def seal(self) -> list[Line]:
         """Forget all; gives what must be closed."""
         self._sealed = True
-        return [stream for url in list(self._idle) for stream in self.drop(url)]
+        return [line for url in list(self._idle) for line in self.drop(url)]
 
     def _surplus(self, idle: deque[_Idle], now: float) -> Iterable[_Idle]:
         while idle and (len(idle) > MOST_IDLE_EACH or now - idle[0].since >= self._idle_seconds):

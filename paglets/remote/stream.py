@@ -1,122 +1,89 @@
-"""A connected socket with a buffer, where every wait has a deadline.
+"""A socket where every wait ends at a deadline.
 
-A time-out of the socket alone is of no use: whoever sends a byte a second is never silent.
+`http.server` and `http.client` read and write through it as through any other. The time-out of a plain socket is of
+no use: whoever sends a byte a second is never silent.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
-from collections.abc import Callable
+import sys
+from typing import Any
 
 from paglets.core.clock import Clock
+from paglets.remote.http1 import CHUNK_BYTES
 
-CHUNK_BYTES = 64 << 10
 _LINGER_BYTES = 1 << 20
 
-Deadline = Callable[[int], float]
-"""Gives, for so many bytes received until now, the monotonic second at which the next must be here."""
 
+class TimedSocket(socket.socket):
+    """`deadline` (monotonic seconds) holds for all that is received and sent until it is set anew.
 
-class StreamEnded(ConnectionError):
-    """The other side closed in order, between two bytes."""
-
-
-class SendBroke(ConnectionError):
-    """Sending failed after `sent` bytes had been taken by this machine's network."""
-
-    def __init__(self, sent: int, cause: OSError) -> None:
-        super().__init__(str(cause))
-        self.sent = sent
-
-
-class SocketStream:
-    """Reads and writes raise OSError: TimeoutError at the deadline, StreamEnded, SendBroke, or the system's own."""
+    `allowance`: how many more bytes may come in. `received`: how many came.
+    """
 
     def __init__(self, sock: socket.socket, clock: Clock) -> None:
-        self.buffer = bytearray()
-        self._sock = sock
+        """Takes `sock` over."""
+        super().__init__(fileno=sock.detach())
         self._clock = clock
-        with contextlib.suppress(OSError):  # some socket families have no Nagle to switch off
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.deadline = math.inf
+        self.allowance = sys.maxsize
+        self.received = 0
 
-    def fill(self, deadline: float) -> None:
-        """Add what arrives next, at least one byte, to the buffer."""
-        self.buffer += self._receive(CHUNK_BYTES, deadline)
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        """Raises OSError: TimeoutError at the deadline, or the system's own."""
+        if not self.allowance:
+            raise ConnectionError("more came than is allowed")
+        self._wait_until_deadline()
+        got = super().recv_into(buffer, min(nbytes or len(buffer), self.allowance), flags)
+        self.allowance -= got
+        self.received += got
+        return got
 
-    def take(self, size: int) -> bytes:
-        """Remove the first `size` bytes from the buffer."""
-        taken = bytes(memoryview(self.buffer)[:size])
-        del self.buffer[:size]
-        return taken
+    def send(self, data: Any, flags: int = 0) -> int:
+        """Raises OSError as `recv_into`."""
+        self._wait_until_deadline()
+        return super().send(data, flags)
 
-    def read(self, size: int, deadline: Deadline) -> bytes:
-        """Exactly `size` bytes. Memory grows with what arrives, not with what was announced."""
-        body = bytearray(self.take(min(size, len(self.buffer))))
-        while len(body) < size:
-            body += self._receive(min(CHUNK_BYTES, size - len(body)), deadline(len(body)))
-        return bytes(body)
-
-    def send(self, data: bytes, deadline: float) -> None:
-        """All of `data`."""
-        view = memoryview(data)
-        sent = 0
+    def has_arrived(self, seconds: float) -> bool:
+        """Whether within that time something comes that can be read. Raises OSError, if the connection is gone."""
+        self.settimeout(max(0.0, seconds))
         try:
-            while sent < len(view):
-                self._sock.settimeout(self._left(deadline))
-                sent += self._sock.send(view[sent:])
-        except OSError as error:
-            raise SendBroke(sent, error) from error
+            return bool(self.recv(1, socket.MSG_PEEK))
+        except (BlockingIOError, TimeoutError):
+            return False
 
     def is_quiet(self) -> bool:
         """Whether the connection stands and nothing unread has arrived on it."""
-        if self.buffer:
-            return False
+        self.settimeout(0)
         try:
-            self._sock.settimeout(0)
-            self._sock.recv(1, socket.MSG_PEEK)
-        except (BlockingIOError, InterruptedError):
+            self.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
             return True
         except OSError:
             return False
         return False
 
-    def close(self) -> None:
-        self._sock.close()
-
-    def end_reading(self) -> None:
-        """Wake whoever waits for bytes on this stream; it gets StreamEnded."""
+    def break_off(self, how: int = socket.SHUT_RDWR) -> None:
+        """Wake whoever reads or writes here, from another thread."""
         with contextlib.suppress(OSError):  # the other side may be gone already
-            self._sock.shutdown(socket.SHUT_RD)
+            self.shutdown(how)
 
-    def break_off(self) -> None:
-        """Wake whoever reads or writes on this stream, from another thread."""
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
-
-    def close_gently(self, deadline: float) -> None:
-        """Close after the other side had a chance to read our last words.
+    def drain(self) -> None:
+        """Say that nothing more comes, and let the other side read our last words, until the deadline.
 
         Closing with unread bytes makes the system reset the connection, which wipes a reply under way.
         """
-        try:
-            self._sock.shutdown(socket.SHUT_WR)
-            for _ in range(_LINGER_BYTES // CHUNK_BYTES):
-                self._receive(CHUNK_BYTES, deadline)
-        except OSError:
-            pass  # it ended, or will not end: both are the time to close
-        finally:
-            self._sock.close()
+        with contextlib.suppress(OSError):  # it ended, or will not end: both are the time to close
+            self.shutdown(socket.SHUT_WR)
+            self.allowance, waste = _LINGER_BYTES, bytearray(CHUNK_BYTES)
+            while self.recv_into(waste):
+                pass
 
-    def _receive(self, size: int, deadline: float) -> bytes:
-        self._sock.settimeout(self._left(deadline))
-        data = self._sock.recv(size)
-        if not data:
-            raise StreamEnded("the other side closed the connection")
-        return data
-
-    def _left(self, deadline: float) -> float:
-        left = deadline - self._clock.monotonic()
+    def _wait_until_deadline(self) -> None:
+        left = self.deadline - self._clock.monotonic()
         if left <= 0:
             raise TimeoutError("the time is over")
-        return left
+        self.settimeout(left)

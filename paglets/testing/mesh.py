@@ -12,7 +12,7 @@ from paglets.core.record import from_json
 from paglets.core.refs import HostRef
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import Locator
-from paglets.remote import api
+from paglets import api
 from paglets.remote.exchange import Request, Response, parse_json, reply, reply_error
 from paglets.slots.model import Resources
 from paglets.testing.clock import FakeClock, SeededEntropy

@@ -83,10 +83,9 @@ def _leave_the_zygote(zygote: int) -> None:
     # the zygote that the zygote did not fork belongs to a run that has ended.
     linux.become_subreaper()
     linux.be_first_when_memory_runs_out()
+    # The only signal that the zygote handles: all others are as Python and the system have them.
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _take_descriptors(opened: Descriptors) -> socket.socket:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from signal import SIGKILL
 
@@ -14,7 +15,7 @@ RUN_VARIABLE = "PAGLETS_RUN"
 MARKER_CHARACTERS = 64
 """Room for a token in the environment that a zygote starts with; longer tokens leave no marker."""
 
-OOM_SCORE = "500"
+OOM_SCORE = b"500"
 """Added to the badness of a paglet's process: when memory runs out it goes before its host and zygote,
 yet what makes up the larger half of the machine's memory goes before it."""
 
@@ -77,11 +78,13 @@ def write_marker(token: str) -> bool:
 
 def be_first_when_memory_runs_out() -> None:
     """Raise this process's own score with the kernel's OOM killer; needs no right, and may fail without harm."""
-    if sys.platform == "linux":
-        try:
-            Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
-        except OSError:
-            return
+    try:
+        descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    with suppress(OSError):
+        os.write(descriptor, OOM_SCORE)
+    os.close(descriptor)
 
 
 def oom_kills() -> int:
@@ -94,6 +97,11 @@ def oom_kills() -> int:
 
 
 def use_cores(cores: tuple[int, ...]) -> None:
-    """Run on these cores only; none means all. Raises OSError."""
+    """Run on those of these cores that this process may use; none means all. Raises OSError.
+
+    A host may offer more cores than there are, or be held to some of them by its container.
+    """
     if cores and sys.platform == "linux":
-        os.sched_setaffinity(0, cores)
+        usable = os.sched_getaffinity(0).intersection(cores)
+        if usable:
+            os.sched_setaffinity(0, usable)

@@ -313,7 +313,6 @@ def main(argv: Sequence[str]) -> int:
     if argv:
         sys.stderr.write("paglets _zygote takes no arguments: a host starts it\n")
         return 2
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

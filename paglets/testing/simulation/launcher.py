@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from paglets.core.clock import Entropy
 from paglets.core.record import from_json, to_json
-from paglets.remote.api import Usage
+from paglets.api import Usage
 from paglets.testing.clock import FakeClock
 from paglets.testing.simulation.fuse import AT_FRAME, AT_LAUNCH, Fuse
 from paglets.testing.simulation.seams import Alive

@@ -1,0 +1,253 @@
+"""What must hold in the stores of a mesh: always (`sanity_check`), and once all is quiet (`unsettled`).
+
+For tests of any kind: after real processes have ended, open their databases with `view_of`. The numbers S1 to S5
+are those of the invariants in the architecture's description.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from paglets.codec.text import loads
+from paglets.slots.model import Resources
+from paglets.store.db import Tx
+
+Hosts = Mapping[str, Tx]
+"""A view of each host's store, by the name of the host."""
+
+HANDLED = "handled/"
+"""A counter of the simulator keeps in its storage how often it handled a post, under this and the post's id."""
+
+
+def view_of(path: Path) -> Tx:
+    """A view of the database of a host that has ended."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    connection.row_factory = sqlite3.Row
+    return Tx(connection)
+
+
+def sanity_check(hosts: Hosts, offered: Mapping[str, Resources] | None = None) -> list[str]:
+    """Everything that is wrong, in words; empty where all is well."""
+    wrong = residence_of_all(hosts)
+    for name, tx in hosts.items():
+        found = [*_rows(tx), *_leases(tx), *_collectors(tx), *_posts(tx)]
+        if offered is not None:
+            found += _within(tx, offered[name])
+        wrong += [f"{name}: {each}" for each in found]
+    return wrong
+
+
+# S1.
+
+
+def residence_of_all(hosts: Hosts) -> list[str]:
+    """S1 for every paglet that any host knows."""
+    rows: dict[str, list[tuple[str, int, str]]] = {}
+    for name, tx in hosts.items():
+        for row in tx.all("SELECT agent_id, epoch, status FROM residence ORDER BY agent_id"):
+            rows.setdefault(row["agent_id"], []).append((name, row["epoch"], row["status"]))
+    return [text for agent_id, known in rows.items() for text in _judge_residence(agent_id, known)]
+
+
+def residence_of(hosts: Hosts, agent_ids: Iterable[str]) -> list[str]:
+    """S1 for these paglets."""
+    wrong = []
+    for agent_id in agent_ids:
+        known = []
+        for name, tx in hosts.items():
+            row = tx.one("SELECT epoch, status FROM residence WHERE agent_id = ?", agent_id)
+            if row is not None:
+                known.append((name, row["epoch"], row["status"]))
+        wrong += _judge_residence(agent_id, known)
+    return wrong
+
+
+def _judge_residence(agent_id: str, known: list[tuple[str, int, str]]) -> Iterator[str]:
+    if not known:
+        return
+    newest = max(epoch for _, epoch, _ in known)
+    here = [(name, epoch) for name, epoch, status in known if status == "here"]
+    if len(here) > 1:
+        yield f"S1 {agent_id} is here on more than one host: {known}"
+    elif here and here[0][1] < newest:
+        yield f"S1 {agent_id} is here under an epoch that is not the newest: {known}"
+    elif not here and not any(status == "leaving" for _, _, status in known):
+        if not any(status == "disposed" and epoch == newest for _, epoch, status in known):
+            yield f"S1 {agent_id} is nowhere: {known}"
+
+
+# One host.
+
+_NONE: tuple[tuple[str, str], ...] = (
+    (
+        "a paglet has rows and is not here",
+        "SELECT agent_id FROM paglets p WHERE NOT EXISTS"
+        " (SELECT 1 FROM residence r WHERE r.agent_id = p.agent_id AND r.status = 'here')",
+    ),
+    (
+        "a paglet is here without rows",
+        "SELECT agent_id FROM residence r WHERE status = 'here' AND NOT EXISTS"
+        " (SELECT 1 FROM paglets p WHERE p.agent_id = r.agent_id)",
+    ),
+    (
+        "an envelope is under way of a paglet that is not leaving",
+        "SELECT agent_id FROM handoffs h WHERE NOT EXISTS (SELECT 1 FROM residence r"
+        " WHERE r.agent_id = h.agent_id AND r.status = 'leaving' AND r.epoch = h.epoch)",
+    ),
+    (
+        "a paglet is leaving without an envelope",
+        "SELECT agent_id FROM residence r WHERE status = 'leaving' AND NOT EXISTS"
+        " (SELECT 1 FROM handoffs h WHERE h.agent_id = r.agent_id)",
+    ),
+    (
+        "a process belongs to a paglet that is not here",
+        "SELECT agent_id FROM runs WHERE NOT EXISTS (SELECT 1 FROM residence r"
+        " WHERE r.agent_id = runs.agent_id AND r.status = 'here' AND r.epoch = runs.epoch)",
+    ),
+    (
+        "a job has no row of its own, or another paglet has one",
+        "SELECT agent_id FROM paglets p WHERE (p.kind = 'job') !="
+        " EXISTS (SELECT 1 FROM requests q WHERE q.agent_id = p.agent_id)",
+    ),
+    (
+        "S2 a job is RUNNING without a lease for that attempt",
+        "SELECT agent_id FROM requests q WHERE status = 'RUNNING' AND NOT EXISTS (SELECT 1 FROM leases l"
+        " WHERE l.agent_id = q.agent_id AND l.attempt = q.attempt AND l.generation = q.generation)",
+    ),
+    (
+        "S2 a lease is held by a job that is not RUNNING",
+        "SELECT agent_id FROM leases l WHERE NOT EXISTS (SELECT 1 FROM requests q"
+        " WHERE q.agent_id = l.agent_id AND q.status = 'RUNNING')",
+    ),
+    (
+        "S2 a lease has no process",
+        "SELECT agent_id FROM leases l WHERE NOT EXISTS (SELECT 1 FROM runs"
+        " WHERE runs.agent_id = l.agent_id AND runs.attempt = l.attempt AND runs.entry = 'attempt')",
+    ),
+    (
+        "S2 a lease has other cores than the job asked for",
+        "SELECT agent_id FROM leases l JOIN requests q USING (agent_id) WHERE q.cpu_cores !="
+        " (SELECT count(*) FROM lease_units u WHERE u.agent_id = l.agent_id AND u.kind = 'core')",
+    ),
+    (
+        "S5 a post waits that is not noted as taken",
+        "SELECT agent_id || ' ' || sender_store || ' ' || n FROM inbox i WHERE NOT EXISTS"
+        " (SELECT 1 FROM taken t WHERE t.agent_id = i.agent_id AND t.sender_store = i.sender_store AND t.n = i.n)"
+        " AND NOT EXISTS (SELECT 1 FROM taken_marks m WHERE m.agent_id = i.agent_id"
+        "  AND m.sender_store = i.sender_store AND m.settled_below > i.n)",
+    ),
+    (
+        "an attempt is at work and its job is not RUNNING",
+        "SELECT agent_id FROM runs JOIN requests q USING (agent_id) WHERE runs.entry = 'attempt'"
+        " AND q.status != 'RUNNING'",
+    ),
+)
+"""Queries that must find nothing, and what it means when they do."""
+
+
+def _rows(tx: Tx) -> list[str]:
+    return [f"{meaning}: {row[0]}" for meaning, sql in _NONE for row in tx.all(sql)]
+
+
+def _leases(tx: Tx) -> list[str]:
+    wrong = tx.all("SELECT count(*) AS n, kind, unit FROM lease_units GROUP BY kind, unit HAVING n > 1")
+    return [f"S2 {row['kind']} {row['unit']} is leased {row['n']} times" for row in wrong]
+
+
+def _within(tx: Tx, offered: Resources) -> list[str]:
+    """S2: no more is leased than there is."""
+    row = tx.one("SELECT total(memory_bytes) AS memory, total(temp_storage_bytes) AS disk FROM leases")
+    assert row is not None
+    units = {kind: tx.all("SELECT unit FROM lease_units WHERE kind = ?", kind) for kind in ("core", "gpu")}
+    wrong = []
+    for kind, most in (("core", offered.cpu_cores), ("gpu", offered.gpus)):
+        wrong += [f"S2 {kind} {row['unit']} of {most} is leased" for row in units[kind] if row["unit"] >= most]
+    if row["memory"] > offered.memory_bytes or row["disk"] > offered.temp_storage_bytes:
+        wrong.append(f"S2 leased are {row['memory']} bytes of memory and {row['disk']} of disk, offered is {offered}")
+    return wrong
+
+
+# S4, S5.
+
+
+def _collectors(tx: Tx) -> list[str]:
+    return [
+        f"{row['agent_id']}: {text}"
+        for row in tx.all("SELECT agent_id, state FROM paglets WHERE kind = 'collector' ORDER BY agent_id")
+        for text in collector_faults(tx, row["agent_id"], loads(row["state"]))
+    ]
+
+
+def collector_faults(tx: Tx, agent_id: str, state: dict[str, Any]) -> list[str]:
+    """S4 as far as it holds at any time: records and counts fit together, none is there twice."""
+    entries = _entries(tx, agent_id)
+    results, failures = keys_under(entries, "result/"), keys_under(entries, "failure/")
+    jobs = keys_under(entries, "job/")
+    ended = {key for key in jobs if entries[f"job/{key}"]["ended"]}
+    wrong = [f"S4 {key} has a result and a failure" for key in sorted(results & failures)]
+    wrong += [f"S4 {key} has a record and is not expected" for key in sorted((results | failures) - jobs)]
+    if ended != results | failures:
+        wrong.append(f"S4 ended are {sorted(ended)}, recorded are {sorted(results | failures)}")
+    counts = (state.get("expected_count", 0), state.get("completed_count", 0), state.get("failed_count", 0))
+    if counts != (len(jobs), len(results), len(failures)):
+        wrong.append(f"S4 counts are {counts}, rows are {(len(jobs), len(results), len(failures))}")
+    return wrong
+
+
+def _entries(tx: Tx, agent_id: str) -> dict[str, Any]:
+    rows = tx.all("SELECT key, value FROM storage WHERE agent_id = ? ORDER BY key", agent_id)
+    return {row["key"]: loads(row["value"]) for row in rows}
+
+
+def keys_under(entries: Mapping[str, Any], prefix: str) -> set[str]:
+    """The rest of each key that begins with `prefix`."""
+    return {key[len(prefix) :] for key in entries if key.startswith(prefix)}
+
+
+def _posts(tx: Tx) -> list[str]:
+    rows = tx.all("SELECT agent_id, key, value FROM storage WHERE key > ? AND key < ?", HANDLED, HANDLED + "\U0010ffff")
+    return [
+        f"S5 {row['agent_id']} handled post {row['key'][len(HANDLED) :]} {row['value']} times"
+        for row in rows
+        if row["value"] != "1"
+    ]
+
+
+# Quiet.
+
+_BUSY: tuple[tuple[str, str], ...] = (
+    ("is leaving", "SELECT agent_id || ': ' || problem FROM handoffs"),
+    ("has a process", "SELECT agent_id || ' ' || entry FROM runs"),
+    ("holds a lease", "SELECT agent_id FROM leases"),
+    ("has a post in the outbox", "SELECT agent_id || ' of ' || host || ': ' || problem FROM outbox"),
+    ("has a post in the inbox", "SELECT agent_id || ' ' || error FROM inbox WHERE status = 'waiting'"),
+    ("has something to do", "SELECT agent_id FROM paglets WHERE hook IS NOT NULL OR intent IS NOT NULL"),
+    (
+        "is an unfinished job",
+        "SELECT agent_id || ' ' || status || ' ' || reason_text FROM requests"
+        " WHERE status IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING')",
+    ),
+    (
+        "is a finished job of a group whose row is still there",
+        "SELECT agent_id || ' ' || status FROM requests WHERE collector IS NOT NULL"
+        " AND status NOT IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING')",
+    ),
+    (
+        "is a collector with pending keys, or not where it is to stay",
+        "SELECT agent_id || ' ' || state FROM paglets WHERE kind = 'collector'"
+        " AND json_extract(state, '$.status') != 'COMPLETE'",
+    ),
+)
+
+
+def unsettled(hosts: Hosts) -> list[str]:
+    """What is still under way; once every host is up and reached, it must come to be empty."""
+    return [f"{name}: {row[0]} {what}" for name, tx in hosts.items() for what, sql in _BUSY for row in tx.all(sql)]
+
+
+def is_settled(hosts: Hosts) -> bool:
+    """`unsettled` is empty; stops at the first thing that is under way."""
+    return not any(tx.one(sql) for tx in hosts.values() for _, sql in _BUSY)

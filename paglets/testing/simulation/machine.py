@@ -1,0 +1,289 @@
+"""One machine: its database and scratch directories, which stay, and the lives of the host on it."""
+
+from __future__ import annotations
+
+import sqlite3
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from paglets.host.host import Host, World
+from paglets.host.http.router import Router
+from paglets.host.http.routes import ROUTES
+from paglets.host.shell import Settings
+from paglets.remote.exchange import Pending, Request, Response
+from paglets.slots.model import Resources
+from paglets.store.db import Store, Tx
+from paglets.testing.clock import FakeClock, SeededEntropy
+from paglets.testing.simulation.fuse import AFTER_COMMIT, BEFORE_COMMIT, Crash, Fuse
+from paglets.testing.simulation.launcher import SimLauncher
+from paglets.testing.simulation.network import Network
+from paglets.testing.simulation.scripts import SimScripts
+from paglets.testing.simulation.seams import HostTransport, LocalClock, ScratchDisk, SteadyMeter
+from paglets.testing.simulation.story import Story
+from paglets.testing.simulation.witness import Witness
+
+T = TypeVar("T")
+
+STEP_SECONDS = (0.0, 0.001)
+"""How long a host takes to do what became due: others may come in between."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What all machines share. `changed(machine, agent_ids)` is called after each of their steps."""
+
+    seed: str
+    clock: FakeClock
+    network: Network
+    scripts: SimScripts
+    story: Story
+    witness: Witness
+    changed: Callable[[tuple[str, ...]], None]
+    commit: Callable[[sqlite3.Connection], None]
+
+
+class Machine:
+    """A `Station` of the network. `connect` wraps the database's connection (a deliberate break may do that)."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        *,
+        name: str,
+        offered: Resources,
+        tags: tuple[str, ...],
+        peers: tuple[str, ...],
+        wall_error_seconds: float,
+        database: sqlite3.Connection,
+        connect: Callable[[sqlite3.Connection], sqlite3.Connection],
+    ) -> None:
+        self.around = around
+        self.name = name
+        self.url = f"http://{name}:8765"
+        self.store_id = f"store-{name}"
+        self.offered = offered
+        self.tags = tags
+        self.peers = peers
+        self.wall_error_seconds = wall_error_seconds
+        self.database = database
+        self.connection = connect(database)
+        self.scratch: dict[str, None] = {}
+        self.paused_until = 0.0
+        self.boots = 0
+        self.life: Life | None = None
+        database.row_factory = sqlite3.Row
+        self.rows = Tx(database)
+
+    @property
+    def is_up(self) -> bool:
+        return self.life is not None
+
+    def start(self) -> None:
+        """Start the host, if it is not running."""
+        if self.life is None:
+            self.boots += 1
+            self.around.story.tell(self.name, f"starts, boot {self.boots}")
+            self.life = life = Life(self)
+            life.run(life.begin)
+
+    def crash(self, why: str) -> None:
+        """The power is gone: what was not committed is lost, all processes end."""
+        if self.life is not None:
+            self.around.story.tell(self.name, f"crashes {why}")
+            self.life.end()
+            self.life = None
+            if self.database.in_transaction:
+                self.database.execute("ROLLBACK")
+
+    def pause(self, seconds: float) -> None:
+        """The machine sleeps: nothing happens on it, and its clocks go on."""
+        self.around.story.tell(self.name, f"sleeps for {seconds:.1f} s")
+        self.paused_until = self.around.clock.monotonic() + seconds
+
+    def wake_up(self) -> None:
+        self.paused_until = 0.0
+
+    def take(self, request: Request, answer: Callable[[Response], None]) -> bool:
+        return self.life is not None and self.life.take(request, answer)
+
+
+class Life:
+    """One start of the host, until it loses its power."""
+
+    def __init__(self, machine: Machine) -> None:
+        around = machine.around
+        self.alive = True
+        self.machine = machine
+        self.fuse = Fuse()
+        self.entropy = SeededEntropy(f"{around.seed}/{machine.name}/{machine.boots}")
+        base = self.entropy.uniform(0.0, 1e6)
+        self.clock = LocalClock(around.clock, base, machine.wall_error_seconds)
+        self.launcher: SimLauncher | None = None
+        self._touched: dict[str, None] = {}
+        self._next: float | None = None
+        self._soon = False
+        self._host: Host | None = None
+        self._router: Router | None = None
+
+    # Start and end.
+
+    def begin(self) -> None:
+        machine = self.machine
+        store = Store(machine.connection, commit=self._commit)
+        boots = store.write(partial(_begin, store_id=machine.store_id))
+        settings = self._settings(boots)
+
+        def make_launcher(events: object) -> SimLauncher:
+            self.launcher = SimLauncher(
+                clock=machine.around.clock,
+                entropy=self.entropy,
+                life=self,
+                fuse=self.fuse,
+                events=events,  # type: ignore[arg-type]
+                scripts=machine.around.scripts,
+            )
+            return self.launcher
+
+        world = World(
+            clock=self.clock,
+            entropy=self.entropy,
+            store=store,
+            disk=ScratchDisk(machine.scratch),
+            meter=SteadyMeter(machine.offered),
+            log=self._log,
+            make_transport=lambda deliver: HostTransport(
+                machine.around.network, settings.ref, self, self.fuse, deliver
+            ),
+            make_launcher=make_launcher,
+        )
+        host = Host(settings, world, peers=machine.peers)
+        host.start()
+        self._host, self._router = host, Router(host, ROUTES)
+        committed = store.on_commit
+        store.on_commit = lambda wakes, touched: self._committed(committed, wakes, touched)
+        host.runner.signal = self._signal
+        self._signal()
+
+    def _settings(self, boots: int) -> Settings:
+        machine = self.machine
+        return Settings(
+            store_id=machine.store_id,
+            boot_id=f"{machine.name}-{boots}",
+            boot_count=boots,
+            name=machine.name,
+            url=machine.url,
+            mesh_version="simulated",
+            started_at=self.clock.wall(),
+            offered=machine.offered,
+            tags=machine.tags,
+        )
+
+    def end(self) -> None:
+        self.alive = False
+        if self.launcher is not None:
+            self.launcher.power_off()
+
+    def _commit(self, connection: sqlite3.Connection) -> None:
+        self.fuse.reach(BEFORE_COMMIT)
+        self.machine.around.commit(connection)
+        self.fuse.reach(AFTER_COMMIT)
+
+    def _log(self, text: str) -> None:
+        self.machine.around.story.tell(self.machine.name, f"log: {text}")
+        if text.startswith("fault in"):
+            self.machine.around.witness.violated(f"{self.machine.name}: {text}")
+
+    # Steps.
+
+    def run(self, act: Callable[[], T]) -> T | None:
+        """Do something on this machine; None where that ends the life."""
+        result = None
+        try:
+            result = act()
+        except Crash as crash:
+            self.machine.crash(str(crash))
+        touched = tuple(self._touched)
+        self._touched.clear()
+        self.machine.around.changed(touched)
+        return result
+
+    def _committed(
+        self,
+        inner: Callable[[tuple[str, ...], tuple[str, ...]], None],
+        wakes: tuple[str, ...],
+        touched: tuple[str, ...],
+    ) -> None:
+        self._touched.update(dict.fromkeys(touched))
+        inner(wakes, touched)
+
+    def _signal(self) -> None:
+        if self.alive and not self._soon:
+            self._soon = True
+            self._at(self.machine.around.clock.monotonic() + self.entropy.uniform(*STEP_SECONDS))
+
+    def _at(self, at: float) -> None:
+        if self._next is None or at < self._next:
+            self._next = at
+            self.machine.around.clock.call_at(at, lambda: self._step(at))
+
+    def _step(self, at: float) -> None:
+        if not self.alive or self._next != at:
+            return
+        self._next, self._soon = None, False
+        if self._is_paused():
+            self._at(self.machine.paused_until)
+            return
+        host = self._host
+        assert host is not None
+        pause = self.run(host.runner.step)
+        if self.alive and pause is not None:
+            now = self.machine.around.clock.monotonic()
+            self._at(now + (pause or self.entropy.uniform(*STEP_SECONDS)))
+
+    def _is_paused(self) -> bool:
+        return self.machine.paused_until > self.machine.around.clock.monotonic()
+
+    # Requests.
+
+    def take(self, request: Request, answer: Callable[[Response], None]) -> bool:
+        if self._is_paused():
+            around = self.machine.around
+            around.clock.call_at(self.machine.paused_until, lambda: self._take_late(request, answer))
+            return True
+        return self._handle(request, answer)
+
+    def _take_late(self, request: Request, answer: Callable[[Response], None]) -> None:
+        if self.alive:
+            self.take(request, answer)
+
+    def _handle(self, request: Request, answer: Callable[[Response], None]) -> bool:
+        router = self._router
+        if router is None:
+            return False
+        result = self.run(lambda: self._answer(router, request))
+        if result is None:
+            return False
+        if isinstance(result, Pending):
+            result.on_complete(answer)
+        else:
+            answer(result)
+        return True
+
+    def _answer(self, router: Router, request: Request) -> Response | Pending | None:
+        try:
+            return router.handle(request)
+        except Exception:
+            text = traceback.format_exc()
+            self.machine.around.witness.violated(f"{self.machine.name}: {request.method} {request.target}: {text}")
+            return None
+
+
+def _begin(tx: Tx, store_id: str) -> int:
+    """As `paglets.host.folder` does when a host starts."""
+    tx.run("INSERT OR IGNORE INTO meta VALUES ('store_id', ?)", store_id)
+    boots = int(tx.value("SELECT value FROM meta WHERE key = 'boot_count'") or 0) + 1
+    tx.run("INSERT OR REPLACE INTO meta VALUES ('boot_count', ?)", str(boots))
+    return boots
