@@ -28,6 +28,8 @@ from paglets.api.limits import (
 from paglets.api.paglets import (
     Call,
     CallReply,
+    ClosedEpoch,
+    CloseTransfers,
     CollectorRow,
     CreatePaglet,
     Done,
@@ -63,6 +65,8 @@ __all__ = [
     "Candidates",
     "Census",
     "CensusReply",
+    "CloseTransfers",
+    "ClosedEpoch",
     "CollectorRow",
     "CreatePaglet",
     "CreationError",

@@ -32,7 +32,6 @@ class SubmitGroup:
     collector_host: str | None = None
     collector_class: str = "paglets.system.compute_slots:ResultCollectorPaglet"
     return_home_when_complete: bool = False
-    code_paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -181,6 +181,20 @@ class Settle:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedEpoch:
+    agent_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseTransfers:
+    """`POST /v1/transfers/close`: the source has the answers of these and will never send them again."""
+
+    source: HostRef
+    closed: tuple[ClosedEpoch, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MovePaglet:
     """`POST /v1/paglets/ID/dispatch`: a move that a user or another paglet asks for."""
 

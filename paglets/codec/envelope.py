@@ -75,7 +75,6 @@ class Envelope:
     created_at: float
     name: str | None = None
     hook: str | None = None
-    code_paths: tuple[str, ...] = ()
     storage: dict[str, Any]
     inbox: tuple[Post, ...] = ()
     taken: tuple[TakenPosts, ...] = ()

@@ -204,7 +204,6 @@ class Creation:
             state=job.spec.state,
             home=self._shell.own,
             created_at=now,
-            code_paths=group.code_paths,
             storage={},
             job=_job_part(group_id, job.spec.job_key, collector, to_json(job.request), job.spec.state),
         )

@@ -50,11 +50,27 @@ class Groups:
     def tick(self, now: float) -> float | None:
         if self._shell.store.read(_open_groups):
             self._shell.store.write(lambda tx: _look(tx, self._shell.own))
+        if self._shell.store.read(_over):
+            self._shell.store.write(_release)
         return None
 
 
 def _open_groups(tx: Tx) -> list[sqlite3.Row]:
     return tx.all("SELECT group_id, collector_id, detached_reason FROM groups WHERE detached = 0 ORDER BY group_id")
+
+
+def _over(tx: Tx) -> list[str]:
+    """Groups that are complete and home, and whose jobs are still kept to be submitted again."""
+    rows = tx.all(
+        "SELECT group_id FROM groups g JOIN paglets p ON p.agent_id = g.collector_id"
+        " WHERE g.spec IS NOT NULL AND json_extract(p.state, '$.status') = 'COMPLETE' ORDER BY group_id"
+    )
+    return [row["group_id"] for row in rows]
+
+
+def _release(tx: Tx) -> None:
+    for group_id in _over(tx):
+        tx.run("UPDATE groups SET spec = NULL WHERE group_id = ?", group_id)
 
 
 def _look(tx: Tx, own: HostRef) -> None:

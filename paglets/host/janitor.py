@@ -1,11 +1,16 @@
-"""Removes the scratch directories of paglets that ended or left."""
+"""Removes what nobody needs any more: scratch directories, and rows of paglets that are long gone."""
 
 from __future__ import annotations
 
 from paglets.host.recovery import stale_scratch
 from paglets.host.shell import Shell
+from paglets.store import residence
 
 LOOK_SECONDS = 300.0
+FORGET_SECONDS = 30 * 86400.0
+"""How long a paglet that left can be asked for here; a laptop may sleep for weeks."""
+
+FORGET_ROWS = 1_000
 
 
 class Janitor:
@@ -15,9 +20,14 @@ class Janitor:
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
+        self._forget_at = 0.0
 
     def tick(self, now: float) -> float | None:
         there = self._shell.disk.left_over()
         for agent_id in self._shell.store.read(lambda tx: stale_scratch(tx, there)):
             self._shell.disk.discard(agent_id)
+        if now >= self._forget_at:
+            self._forget_at = now + LOOK_SECONDS
+            before = self._shell.clock.wall() - FORGET_SECONDS
+            self._shell.store.write(lambda tx: residence.forget(tx, before, FORGET_ROWS))
         return now + LOOK_SECONDS

@@ -346,7 +346,7 @@ def _go(
         system=system,
         host=own,
         work_dir=work_dir,
-        code_paths=(*loads(row["code_paths"]), *code_paths),
+        code_paths=code_paths,
     )
 
 

@@ -21,15 +21,14 @@ def _optional(value: Any) -> str | None:
 def insert(tx: Tx, envelope: Envelope, now: float) -> None:
     """All rows of a paglet; its residence row must say `here`."""
     tx.run(
-        "INSERT INTO paglets (agent_id, class_name, kind, name, state, home, code_paths, hook, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO paglets (agent_id, class_name, kind, name, state, home, hook, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         envelope.agent_id,
         envelope.class_name,
         envelope.kind,
         envelope.name,
         dumps(envelope.state),
         dumps(to_json(envelope.home)),
-        dumps(list(envelope.code_paths)),
         envelope.hook,
         envelope.created_at,
     )
@@ -103,7 +102,6 @@ def freeze(tx: Tx, agent_id: str, epoch: int, now: float) -> Envelope:
         created_at=row["created_at"],
         name=row["name"],
         hook=row["hook"],
-        code_paths=tuple(loads(row["code_paths"])),
         storage={r["key"]: loads(r["value"]) for r in tx.all("SELECT * FROM storage WHERE agent_id = ?", agent_id)},
         inbox=_inbox(tx, agent_id),
         taken=_taken(tx, agent_id),

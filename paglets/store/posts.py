@@ -61,6 +61,15 @@ def send(
     return n
 
 
+def is_new(tx: Tx, token: str, keep: int = 10_000) -> bool:
+    """Whether a client's post of that token is stored for the first time; the newest `keep` are remembered."""
+    if tx.value("SELECT 1 FROM client_posts WHERE token = ?", token) is not None:
+        return False
+    new = tx.insert("INSERT INTO client_posts (token) VALUES (?)", token)
+    tx.run("DELETE FROM client_posts WHERE id <= ?", new - keep)
+    return True
+
+
 def destinations(tx: Tx) -> list[HostRef]:
     """Hosts for which something lies in the outbox."""
     rows = tx.all("SELECT host_store, max(host) AS host FROM outbox GROUP BY host_store ORDER BY host_store")

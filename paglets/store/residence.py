@@ -7,7 +7,7 @@ under e + 1; the target answers the same for the same epoch, for ever.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from paglets.api import ResidenceRow, TransferAnswer
@@ -31,6 +31,15 @@ class Handoff:
     epoch: int
     target: HostRef
     envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedHandoff:
+    """A hand-off whose answer the source has stored."""
+
+    agent_id: str
+    epoch: int
+    target: HostRef
 
 
 def find(tx: Tx, agent_id: str) -> ResidenceRow | None:
@@ -60,7 +69,7 @@ def create(tx: Tx, envelope: Envelope, now: float) -> bool:
     """A new paglet, here; False where its id is known already (the same request once more)."""
     if find(tx, envelope.agent_id) is not None:
         return False
-    _set(tx, envelope.agent_id, envelope.epoch, "here", None, now)
+    _arrive(tx, envelope, None, now)
     paglets.insert(tx, envelope, now)
     return True
 
@@ -73,9 +82,9 @@ def take(tx: Tx, envelope: Envelope, source: HostRef, now: float, refuse: Refuse
     reason = refuse(tx, envelope)
     _forget_older(tx, envelope.agent_id)
     if reason is not None:
-        _set(tx, envelope.agent_id, envelope.epoch, "refused", source, now, reason)
+        _refuse(tx, envelope.agent_id, envelope.epoch, source, now, reason)
         return TransferAnswer(agent_id=envelope.agent_id, epoch=envelope.epoch, verdict="refused", reason=reason)
-    _set(tx, envelope.agent_id, envelope.epoch, "here", source, now)
+    _arrive(tx, envelope, source, now)
     paglets.insert(tx, envelope, now)
     return TransferAnswer(agent_id=envelope.agent_id, epoch=envelope.epoch, verdict="taken")
 
@@ -121,7 +130,7 @@ def leave(tx: Tx, agent_id: str, target: HostRef, now: float) -> None:
         now,
     )
     paglets.remove(tx, agent_id)
-    _set(tx, agent_id, row.epoch, "leaving", target, now)
+    _become(tx, agent_id, row.epoch, "leaving", target, now)
     tx.wake("handoff")
     tx.touch(agent_id)
 
@@ -132,7 +141,7 @@ def acknowledged(tx: Tx, agent_id: str, epoch: int, now: float) -> Handoff | Non
     if handoff is None:
         return None
     tx.run("DELETE FROM handoffs WHERE agent_id = ?", agent_id)
-    _set(tx, agent_id, epoch, "gone", handoff.target, now)
+    _become(tx, agent_id, epoch, "gone", handoff.target, now, told=False)
     tx.touch(agent_id)
     return handoff
 
@@ -143,7 +152,7 @@ def put_back(tx: Tx, agent_id: str, epoch: int, now: float) -> Handoff | None:
     if handoff is None:
         return None
     tx.run("DELETE FROM handoffs WHERE agent_id = ?", agent_id)
-    _set(tx, agent_id, epoch, "here", None, now)
+    _become(tx, agent_id, epoch, "here", None, now)
     paglets.insert(tx, handoff.envelope, now)
     tx.touch(agent_id)
     return handoff
@@ -156,7 +165,7 @@ def settle(tx: Tx, agent_id: str, epoch: int, source: HostRef, now: float) -> Tr
         taken = known.epoch > epoch or known.status != "refused"
         return TransferAnswer(agent_id=agent_id, epoch=epoch, verdict="taken" if taken else "refused")
     _forget_older(tx, agent_id)
-    _set(tx, agent_id, epoch, "refused", source, now, "taken back by its source")
+    _refuse(tx, agent_id, epoch, source, now, "taken back by its source")
     return TransferAnswer(agent_id=agent_id, epoch=epoch, verdict="refused")
 
 
@@ -164,7 +173,7 @@ def dispose(tx: Tx, agent_id: str, now: float) -> None:
     """End a paglet that is here: its rows go, the residence row stays as `disposed`."""
     row = must_be_here(tx, agent_id)
     paglets.remove(tx, agent_id)
-    _set(tx, agent_id, row.epoch, "disposed", None, now)
+    _become(tx, agent_id, row.epoch, "disposed", None, now)
     tx.touch(agent_id)
 
 
@@ -208,15 +217,72 @@ def _read_handoff(row: sqlite3.Row) -> Handoff:
     )
 
 
-def _set(tx: Tx, agent_id: str, epoch: int, status: str, peer: HostRef | None, now: float, reason: str = "") -> None:
+def untold(tx: Tx, most: int) -> list[ClosedHandoff]:
+    """Hand-offs whose answer is stored here, and whose target was not told so."""
+    rows = tx.all("SELECT agent_id, epoch, peer FROM residence WHERE told = 0 ORDER BY agent_id LIMIT ?", most)
+    return [
+        ClosedHandoff(agent_id=row["agent_id"], epoch=row["epoch"], target=from_json(HostRef, loads(row["peer"])))
+        for row in rows
+    ]
+
+
+def told(tx: Tx, closed: Iterable[ClosedHandoff]) -> None:
+    """Their target has taken note."""
+    tx.run_many(
+        "UPDATE residence SET told = 1 WHERE agent_id = ? AND epoch = ?",
+        [(handoff.agent_id, handoff.epoch) for handoff in closed],
+    )
+
+
+def close(tx: Tx, agent_id: str, epoch: int) -> None:
+    """The source of that epoch will not send it again."""
+    tx.run("UPDATE residence SET settled = 1 WHERE agent_id = ? AND epoch >= ? AND settled = 0", agent_id, epoch)
+
+
+def forget(tx: Tx, before: float, most: int) -> int:
+    """Drop rows of paglets that are long gone, ended or refused; gives how many."""
+    return tx.run(
+        "DELETE FROM residence WHERE agent_id IN (SELECT agent_id FROM residence"
+        " WHERE status IN ('gone', 'refused', 'disposed') AND settled = 1 AND told = 1 AND since_at < ? LIMIT ?)",
+        before,
+        most,
+    )
+
+
+def _arrive(tx: Tx, envelope: Envelope, source: HostRef | None, now: float) -> None:
+    """What came from elsewhere, or was made here (no source)."""
+    _begin_row(tx, envelope.agent_id, envelope.epoch, "here", source, now, "")
+
+
+def _refuse(tx: Tx, agent_id: str, epoch: int, source: HostRef, now: float, reason: str) -> None:
+    _begin_row(tx, agent_id, epoch, "refused", source, now, reason)
+
+
+def _begin_row(tx: Tx, agent_id: str, epoch: int, status: str, source: HostRef | None, now: float, reason: str) -> None:
     tx.run(
-        "INSERT INTO residence (agent_id, epoch, status, peer, reason, since_at) VALUES (?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (agent_id) DO UPDATE SET epoch = excluded.epoch, status = excluded.status,"
-        " peer = excluded.peer, reason = excluded.reason, since_at = excluded.since_at, settled = 0",
+        "INSERT INTO residence (agent_id, epoch, status, peer, reason, settled, since_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (agent_id) DO UPDATE SET epoch = excluded.epoch, status = excluded.status, peer = excluded.peer,"
+        " reason = excluded.reason, settled = excluded.settled, told = 1, since_at = excluded.since_at",
         agent_id,
         epoch,
         status,
-        None if peer is None else dumps(to_json(peer)),
+        None if source is None else dumps(to_json(source)),
         reason,
+        int(source is None),
         now,
+    )
+
+
+def _become(
+    tx: Tx, agent_id: str, epoch: int, status: str, peer: HostRef | None, now: float, told: bool = True
+) -> None:
+    """A step of a paglet that was here: whether its source settled stays as it is."""
+    tx.run(
+        "UPDATE residence SET epoch = ?, status = ?, peer = ?, reason = '', told = ?, since_at = ? WHERE agent_id = ?",
+        epoch,
+        status,
+        None if peer is None else dumps(to_json(peer)),
+        int(told),
+        now,
+        agent_id,
     )

@@ -18,17 +18,20 @@ CREATE TABLE meta (
 --   leaving   -> gone (target took it), here (target refused it, epoch + 1)
 --   gone, refused, disposed -> here (an envelope of a higher epoch comes)
 -- peer: leaving/gone: the target; here/refused: the source. JSON of HostRef.
+-- settled: whoever sent it here will not send that again. told: its target was told the same by us.
+-- Only with both, and after 30 days, a row that is neither 'here' nor 'leaving' is forgotten.
 CREATE TABLE residence (
   agent_id TEXT PRIMARY KEY,
   epoch INTEGER NOT NULL CHECK (epoch >= 1),
   status TEXT NOT NULL CHECK (status IN ('here', 'leaving', 'gone', 'refused', 'disposed')),
   peer TEXT,
   reason TEXT NOT NULL DEFAULT '',
-  settled INTEGER NOT NULL DEFAULT 0 CHECK (settled IN (0, 1)),
+  settled INTEGER NOT NULL CHECK (settled IN (0, 1)),
+  told INTEGER NOT NULL DEFAULT 1 CHECK (told IN (0, 1)),
   since_at REAL NOT NULL,
   CHECK (status NOT IN ('leaving', 'gone') OR peer IS NOT NULL)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX residence_leaving ON residence (status) WHERE status = 'leaving';
+CREATE INDEX residence_untold ON residence (agent_id) WHERE told = 0;
 
 -- The paglets that are here (status 'here' in residence).
 -- state, home: JSON. hook: the hook that is due next; NULL: none.
@@ -42,7 +45,6 @@ CREATE TABLE paglets (
   name TEXT UNIQUE,
   state TEXT NOT NULL,
   home TEXT NOT NULL,
-  code_paths TEXT NOT NULL DEFAULT '[]',
   hook TEXT CHECK (hook IN ('creation', 'arrival', 'run', 'dispatching', 'disposing')),
   hook_tries INTEGER NOT NULL DEFAULT 0,
   hook_error TEXT,
@@ -236,6 +238,12 @@ CREATE TABLE members (
 CREATE TABLE peers (
   url TEXT PRIMARY KEY
 ) STRICT, WITHOUT ROWID;
+
+-- Tokens of clients' posts that went into the outbox, bounded: the same token again stores nothing.
+CREATE TABLE client_posts (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  token TEXT NOT NULL UNIQUE
+) STRICT;
 
 -- What happened, bounded; for people.
 CREATE TABLE events (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -186,15 +185,13 @@ def submit_compute_job_group(
     collector_host: str | None = None,
     return_home_when_complete: bool = False,
     collector_class: type[ResultCollectorPaglet] | None = None,
-    code_paths: Iterable[str | PathLike[str]] = (),
 ) -> Submission:
     """Submit jobs as one group: `self.context` within a paglet, a HostClient in a script.
 
     Returns once the host has stored the whole group. The same `group_id` with the same jobs is the
     same group; with others GroupExists is raised. A state that asks for impossible amounts makes a
     failure with cause `invalid`; a state of another class is a TypeError, an equal or malformed
-    `job_key` a ValueError, and then nothing is stored. `code_paths` are folders that the jobs' processes
-    import from. Warnings are also printed on stderr.
+    `job_key` a ValueError, and then nothing is stored. Warnings are also printed on stderr.
     """
     if collector_class is not None and not issubclass(collector_class, ResultCollectorPaglet):
         raise TypeError(f"{collector_class.__qualname__} is not a subclass of ResultCollectorPaglet")
@@ -205,7 +202,6 @@ def submit_compute_job_group(
         collector_host=collector_host,
         collector_class=class_name(collector_class) if collector_class else DEFAULT_COLLECTOR,
         return_home_when_complete=return_home_when_complete,
-        code_paths=tuple(str(Path(fspath(path)).absolute()) for path in code_paths),
     )
     view = _submit(context_or_client, request)
     submission = Submission(view, context_or_client, _refresher(context_or_client, view, request))

@@ -10,6 +10,7 @@ from paglets.api import (
     MAX_CALL_SECONDS,
     Call,
     CallReply,
+    CloseTransfers,
     CollectorRow,
     CreatePaglet,
     Done,
@@ -27,7 +28,7 @@ from paglets.api import (
     Transfers,
 )
 from paglets.codec.text import dumps
-from paglets.core.errors import Moved, PagletsError, StalePeer, TooLarge, Unknown
+from paglets.core.errors import Invalid, Moved, PagletsError, TooLarge, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
 from paglets.host.creation import collector_id, must_be_found
@@ -148,8 +149,15 @@ def posts(host: Host, asked: Asked) -> PostAnswers:
     body: Posts = asked.body
     if len(body.posts) > MAX_BATCH_POSTS:
         raise TooLarge(f"{len(body.posts)} posts in one batch; the limit is {MAX_BATCH_POSTS}")
+    _check_sender(asked, {post.sender_store for post in body.posts})
     answers = host.shell.store.write(lambda tx: post_rows.receive(tx, body.posts, body.settled))
     return PostAnswers(answers=answers)
+
+
+def _check_sender(asked: Asked, named: set[str]) -> None:
+    """A host speaks for itself only. Raises Invalid."""
+    if asked.sender and named - {asked.sender}:
+        raise Invalid(f"the request names the store {min(named - {asked.sender})} and is signed by {asked.sender}")
 
 
 def post_message(host: Host, asked: Asked) -> Done:
@@ -157,11 +165,8 @@ def post_message(host: Host, asked: Asked) -> Done:
     body: PostMessage = asked.body
 
     def store(tx: Tx) -> None:
-        now = host.shell.clock.wall()
-        key = f"post:{body.token}"
-        if tx.value("SELECT 1 FROM meta WHERE key = ?", key) is None:
-            tx.run("INSERT INTO meta VALUES (?, ?)", key, str(now))
-            post_rows.send(tx, body.target, body.message, now)
+        if post_rows.is_new(tx, body.token):
+            post_rows.send(tx, body.target, body.message, host.shell.clock.wall())
 
     host.shell.store.write(store)
     return Done()
@@ -171,8 +176,7 @@ def transfers(host: Host, asked: Asked) -> TransferAnswers:
     body: Transfers = asked.body
     if len(body.envelopes) > MAX_BATCH_ENVELOPES:
         raise TooLarge(f"{len(body.envelopes)} envelopes in one batch; the limit is {MAX_BATCH_ENVELOPES}")
-    if asked.sender and asked.sender != body.source.store_id:
-        raise StalePeer("the envelopes name another source than the host that signed", store_id=asked.sender)
+    _check_sender(asked, {body.source.store_id})
 
     def take(tx: Tx) -> tuple[TransferAnswer, ...]:
         now = host.shell.clock.wall()
@@ -185,6 +189,18 @@ def settle(host: Host, asked: Asked) -> TransferAnswer:
     body: Settle = asked.body
     now = host.shell.clock.wall()
     return host.shell.store.write(lambda tx: residence.settle(tx, body.agent_id, body.epoch, body.source, now))
+
+
+def close(host: Host, asked: Asked) -> Done:
+    body: CloseTransfers = asked.body
+    _check_sender(asked, {body.source.store_id})
+
+    def note(tx: Tx) -> None:
+        for each in body.closed:
+            residence.close(tx, each.agent_id, each.epoch)
+
+    host.shell.store.write(note)
+    return Done()
 
 
 def locate(host: Host, asked: Asked) -> Located:
@@ -222,6 +238,7 @@ ROUTES = (
     _route("POST", "/v1/posts", Posts, PostAnswers, "a batch of posts of one host", posts),
     _route("POST", "/v1/outbox", PostMessage, Done, "a client's post, delivered from here", post_message),
     _route("POST", "/v1/transfers", Transfers, TransferAnswers, "envelopes of one source", transfers),
+    _route("POST", "/v1/transfers/close", CloseTransfers, Done, "these will not be sent again", close),
     _route(
         "POST", "/v1/transfers/settle", Settle, TransferAnswer, "was this epoch taken? if not, never will be", settle
     ),

@@ -1,0 +1,28 @@
+"""Jobs of the bench; the hosts import them from this folder."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from paglets.system.compute_slots import CollectingComputeJobPaglet, CollectingComputeJobState
+
+
+@dataclass
+class StampedState(CollectingComputeJobState):
+    began: float = 0.0
+    ended: float = 0.0
+
+
+class Stamped(CollectingComputeJobPaglet[StampedState]):
+    """Does nothing, and says when: seconds of the machine's clock, as all hosts of the bench are on it."""
+
+    State = StampedState
+
+    def run_compute_job(self) -> None:
+        self.state.began = time.time()
+        self.state.ended = time.time()
+
+    def build_result_payload(self) -> dict[str, Any]:
+        return {"began": self.state.began, "ended": self.state.ended}
