@@ -27,7 +27,7 @@ from paglets.host.meter import MachineMeter
 from paglets.host.recovery import survivors
 from paglets.host.shell import Settings
 from paglets.host.threads import Later, RunnerThread
-from paglets.mesh.addresses import bind_for, public_address, public_url
+from paglets.mesh.addresses import bind_for, normalise_url, public_address, public_url
 from paglets.native import load_psutil, psutil_problem
 from paglets.program import (
     PROGRAM_VERSION,
@@ -106,10 +106,11 @@ def say(text: str) -> None:
 def start(options: HostOptions, home: Path, stack: ExitStack, fatal: Callable[[BaseException], None]) -> Ready:
     """Start everything; `stack` ends it in the right order. Raises StartFailed, StoreDamaged."""
     clock, entropy = SystemClock(), SystemEntropy()
+    peers = others(options)
     key = host_key(
         os.environ,
         entropy=entropy,
-        peers=options.peers,
+        peers=peers,
         key_file=options.key_file,
         config_key_file=options.config_key_file,
     )
@@ -137,7 +138,7 @@ def start(options: HostOptions, home: Path, stack: ExitStack, fatal: Callable[[B
         make_launcher=lambda events: _launcher(program, events, folder, stack),
     )
     _end_survivors(folder)
-    host = Host(settings, world, peers=options.peers)
+    host = Host(settings, world, peers=peers)
     closed = host.start()
     runner = RunnerThread(host.runner, fatal)
     runner.start()
@@ -147,6 +148,15 @@ def start(options: HostOptions, home: Path, stack: ExitStack, fatal: Callable[[B
     stack.callback(_write_run_file(home, settings))
     _greet(settings, folder, closed, program, home)
     return Ready(host=host, server=server, url=settings.url)
+
+
+def others(options: HostOptions) -> tuple[str, ...]:
+    """The peers that are not this host itself: one file of the mesh names the same peers to all its hosts."""
+    names = [options.name, platform.node().lower()]
+    own = {normalise_url(f"http://{name}:{options.port}") for name in names if name}
+    if options.public_url:
+        own.add(normalise_url(options.public_url))
+    return tuple(url for url in options.peers if normalise_url(url) not in own)
 
 
 def _server(options: HostOptions, verifier: Verifier, door: _Door, folder: HostFolder) -> HttpServer:

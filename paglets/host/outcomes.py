@@ -94,14 +94,14 @@ def _failure(fault: Fault, stderr_tail: str) -> dict[str, Any]:
 
 def ended(tx: Tx, attempt: Attempt, how: Ended, now: float) -> str | None:
     """The process tree of the attempt is gone: release the slot, move the job on; gives its new status."""
-    queue.release(tx, attempt.agent_id)
+    granted_at = queue.release(tx, attempt.agent_id)
     job = queue.job(tx, attempt.agent_id)
     if job is None or job.status != "RUNNING" or job.attempt != attempt.attempt:
         return None
     event = _event(tx, job, attempt, how, now)
     new = states.move(job.status, event)
     queue.move(tx, job.agent_id, job.status, new, attempt.attempt)
-    queue.remember(tx, job, _record(job, attempt, how, new), now)
+    queue.remember(tx, job, _record(job, attempt, how, new, granted_at), now)
     retire(tx, job.agent_id, now)
     return new
 
@@ -175,11 +175,12 @@ def describe(how: Ended) -> str:
     return "the process ended without a report"
 
 
-def _record(job: JobRow, attempt: Attempt, how: Ended, status: str) -> dict[str, Any]:
+def _record(job: JobRow, attempt: Attempt, how: Ended, status: str, granted_at: float | None) -> dict[str, Any]:
     return {
         "status": status,
         "generation": job.generation,
         "attempt": attempt.attempt,
+        "granted_at": granted_at,
         "runtime_seconds": attempt.runtime_seconds,
         "exit_code": how.exit_code,
         "signal": how.signal,

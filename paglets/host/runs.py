@@ -41,6 +41,7 @@ class Run:
     live: bool = False
     finishing: bool = False
     done: bool = False
+    reported: bool = False
     delivered: tuple[str, Delivery] | None = None
     usage: Usage = field(default_factory=Usage)
     usage_saved: float = 0.0
@@ -162,14 +163,17 @@ class Runs:
             self.launcher.end(run.stamp.token)
         elif name == "done":
             run.done = not isinstance(result, BaseException)
+        elif name == "report":
+            run.reported = not isinstance(result, BaseException)
         elif name == "handled":
             self._handled(run, args)
 
     def _answer(self, run: Run, number: Any, result: Any) -> None:
-        frame = {"reply": number, "ok": to_json(result)}
         if isinstance(result, BaseException):
             error = result if isinstance(result, PagletsError) else PagletsError(f"the host failed: {result!r}")
             frame = {"reply": number, "error": error.to_wire()}
+        else:
+            frame = {"reply": number, "ok": to_json(result)}
         self.launcher.send(run.stamp.token, frame)
 
     def _handled(self, run: Run, args: Any) -> None:

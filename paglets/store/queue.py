@@ -220,10 +220,12 @@ def start_run(
     )
 
 
-def release(tx: Tx, agent_id: str) -> None:
-    """The process tree of the attempt has ended: its lease ends."""
+def release(tx: Tx, agent_id: str) -> float | None:
+    """The process tree of the attempt has ended: its lease ends; gives when it was granted."""
+    granted_at: float | None = tx.value("SELECT granted_at FROM leases WHERE agent_id = ?", agent_id)
     tx.run("DELETE FROM leases WHERE agent_id = ?", agent_id)
     tx.wake("scheduler")
+    return granted_at
 
 
 def leased(tx: Tx) -> Resources:

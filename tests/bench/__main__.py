@@ -5,10 +5,12 @@
 - `jobs_seconds`, `jobs_per_second`: 1,000 trivial jobs on two hosts of two slots, from submission to all results.
 - `turn_ms`: on a host of one slot, from the last line of one job to the first line of the next: median, 95 %
   and most. It holds the report and the end of one process, the grant, and the start of the next.
+- `grant_ms`: of that, from the commit that frees the slot to the one that grants it.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -83,7 +85,14 @@ def turns(client: HostClient) -> list[float]:
     submission = submit_compute_job_group(client, Stamped, [StampedState() for _ in range(TURN_JOBS)])
     submission.drain(120)
     records = sorted((record["result"] for record in submission.results().values()), key=lambda r: r["began"])
-    return [1000 * (later["began"] - earlier["ended"]) for earlier, later in zip(records, records[1:], strict=False)]
+    return [1000 * (later["began"] - earlier["ended"]) for earlier, later in itertools.pairwise(records)]
+
+
+def grants(host: HostProcess) -> list[float]:
+    """Milliseconds from the end of a lease to the grant of the next, from the host's history."""
+    rows = host.rows("SELECT record, ended_at FROM history ORDER BY id")
+    granted = [json.loads(row["record"])["granted_at"] for row in rows]
+    return [1000 * (then - row["ended_at"]) for row, then in zip(rows, granted[1:], strict=False)]
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -116,9 +125,10 @@ def figures(folder: Path, archive: Path) -> dict[str, object]:
     mesh = Mesh(folder / "turns", archive, sys.executable)
     try:
         submitter = mesh.start("submitter", "--cpu-cores", 1)
-        mesh.start("worker", "--peer", submitter.url, "--code-path", JOBS, "--cpu-cores", 1)
+        worker = mesh.start("worker", "--peer", submitter.url, "--code-path", JOBS, "--cpu-cores", 1)
         mesh.wait_joined()
         found["turn_ms"] = spread(turns(submitter.client))
+        found["grant_ms"] = spread(grants(worker))
     finally:
         mesh.close()
     return found

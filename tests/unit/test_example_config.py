@@ -1,0 +1,18 @@
+"""The example configuration is one that the program takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from paglets.config import host_options, read_config
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "hosts.example.toml"
+
+
+def test_the_example_configuration_describes_the_hosts_it_names() -> None:
+    tree = read_config(EXAMPLE)
+    options = {name: host_options(name, flags={}, file=tree) for name in tree["hosts"]}
+    assert list(options) == ["laptop", "linux-a", "gpu-a"]
+    assert {each.mesh_version for each in options.values()} == {"analysis"}
+    assert options["gpu-a"].memory_bytes == 48 << 30
+    assert options["linux-a"].properties == {"python": "3.12"}
