@@ -103,6 +103,11 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def _tell(folder: HostFolder, text: str) -> None:
+    folder.log(text)
+    say(f"paglets: {text}")
+
+
 def start(options: HostOptions, home: Path, stack: ExitStack, fatal: Callable[[BaseException], None]) -> Ready:
     """Start everything; `stack` ends it in the right order. Raises StartFailed, StoreDamaged."""
     clock, entropy = SystemClock(), SystemEntropy()
@@ -134,6 +139,7 @@ def start(options: HostOptions, home: Path, stack: ExitStack, fatal: Callable[[B
         disk=HostDisk(folder.path, later, folder.log),
         meter=meter,
         log=folder.log,
+        tell=lambda text: _tell(folder, text),
         make_transport=lambda deliver: ThreadedTransport(connections, deliver=deliver, clock=clock),
         make_launcher=lambda events: _launcher(program, events, folder, stack),
     )
@@ -152,8 +158,7 @@ def start(options: HostOptions, home: Path, stack: ExitStack, fatal: Callable[[B
 
 def others(options: HostOptions) -> tuple[str, ...]:
     """The peers that are not this host itself: one file of the mesh names the same peers to all its hosts."""
-    names = [options.name, platform.node().lower()]
-    own = {normalise_url(f"http://{name}:{options.port}") for name in names if name}
+    own = {f"http://{name}:{options.port}" for name in (options.name, platform.node().lower())}
     if options.public_url:
         own.add(normalise_url(options.public_url))
     return tuple(url for url in options.peers if normalise_url(url) not in own)

@@ -15,7 +15,7 @@ from paglets.core.errors import Moved, Moving, PagletsError, TimedOut, Unknown, 
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.host.shell import Shell
-from paglets.mesh.locate import Locator
+from paglets.host.whereabouts import Whereabouts
 from paglets.remote.exchange import Request, Response, dump_json
 
 MAX_HOPS = 8
@@ -46,9 +46,9 @@ class Calls:
 
     name = "calls"
 
-    def __init__(self, shell: Shell, locator: Locator, local: Callable[[OutgoingCall], bool]) -> None:
+    def __init__(self, shell: Shell, whereabouts: Whereabouts, local: Callable[[OutgoingCall], bool]) -> None:
         self._shell = shell
-        self._locator = locator
+        self._whereabouts = whereabouts
         self._local = local
         self._later: list[tuple[float, OutgoingCall]] = []
 
@@ -116,7 +116,7 @@ class Calls:
             self._again(waiting)
             return
         agent_id = call.target.agent_id
-        self._locator.locate((agent_id,), (), lambda located: self._located(waiting, located, error))
+        self._whereabouts.locate((agent_id,), lambda located: self._located(waiting, located, error))
 
     def _located(self, call: OutgoingCall, located: Located, error: PagletsError) -> None:
         for row in located.rows:

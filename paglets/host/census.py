@@ -22,10 +22,10 @@ from paglets.host import inline, outcomes
 from paglets.host.creation import collector_id
 from paglets.host.inline import InlineHost
 from paglets.host.shell import Shell
+from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
-from paglets.mesh.locate import Locator
 from paglets.remote.exchange import Request, Response, dump_json
-from paglets.store import posts, residence
+from paglets.store import posts, queue, residence
 from paglets.store.db import Tx
 
 CHANGES_SECONDS = 1.0
@@ -42,11 +42,11 @@ class Census:
 
     name = "census"
 
-    def __init__(self, shell: Shell, gossip: Gossip, locator: Locator, inline_host: InlineHost) -> None:
+    def __init__(self, shell: Shell, gossip: Gossip, whereabouts: Whereabouts, inline_host: InlineHost) -> None:
         self._shell = shell
         self._inline_host = inline_host
         self._gossip = gossip
-        self._locator = locator
+        self._whereabouts = whereabouts
         self._touched: deque[str] = deque()
         self._told: dict[str, JobCopy] = {}
         self._all_at = 0.0
@@ -73,7 +73,7 @@ class Census:
         for host, batch in _by_host(news):
             for start in range(0, len(batch), MAX_COPIES):
                 self._tell(host, batch[start : start + MAX_COPIES])
-        return self._all_at if copies or (full and self._told) else None
+        return self._all_at if self._told else None
 
     def _tell(self, host: HostRef, copies: list[JobCopy]) -> None:
         told = Told(
@@ -106,7 +106,7 @@ class Census:
             )
         if reply.elsewhere:
             ids = {collector_id(group): group for group in reply.elsewhere}
-            self._locator.locate(tuple(ids), (), lambda located: self._found(ids, located))
+            self._whereabouts.locate(ids, lambda located: self._found(ids, located))
 
     def _found(self, groups: dict[str, str], located: Located) -> None:
         self._shell.runner.change(lambda tx: _point_to(tx, groups, located))
@@ -145,6 +145,7 @@ def _here(tx: Tx, agent_id: str | None, now: float) -> list[tuple[ProxyRef, JobC
 
 
 def _copy(row: Any, now: float) -> JobCopy:
+    reason, text = queue.why(row)
     return JobCopy(
         agent_id=row["agent_id"],
         group_id=row["group_id"],
@@ -154,8 +155,8 @@ def _copy(row: Any, now: float) -> JobCopy:
         epoch=row["epoch"],
         status=row["status"],
         residence="here",
-        reason=row["reason"],
-        reason_text=row["reason_text"],
+        reason=reason,
+        reason_text=text,
         never=bool(row["never"]),
         waited_seconds=max(0.0, now - row["reason_at"]),
     )

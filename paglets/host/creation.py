@@ -7,11 +7,11 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from paglets.api import MAX_GROUP_JOBS, CreationError, GroupView, JobSpec, MemberView, SubmitGroup
+from paglets.api import MAX_GROUP_JOBS, CreationError, GroupView, JobSpec, MemberView, ResidenceRow, SubmitGroup
 from paglets.codec.envelope import Envelope, JobPart, WireMessage
 from paglets.codec.text import dumps, loads
 from paglets.core.context import HostInfo
-from paglets.core.errors import GroupExists, Invalid, Moved, Moving, NameTaken, PagletsError, Unknown
+from paglets.core.errors import Conflict, GroupExists, Invalid, Moved, Moving, NameTaken, PagletsError, Unknown
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, ProxyRef, check_agent_id, check_group_id
 from paglets.groups.keys import complete_job_keys, group_digest, new_group_id
@@ -66,7 +66,7 @@ class Creation:
         """Store one paglet. Raises NameTaken, Invalid."""
         check_agent_id(agent_id)
         _check_kind(new)
-        holder = tx.value("SELECT agent_id FROM paglets WHERE name = ?", new.name) if new.name else None
+        holder = residence.holder_of(tx, new.name) if new.name else None
         if holder is not None and holder != agent_id:
             raise NameTaken(f"a paglet named {new.name!r} lives on {self._shell.own.name} already")
         now = self._shell.clock.wall()
@@ -129,7 +129,8 @@ class Creation:
         self._store_collector(tx, group_id, group, keys, errors, now)
         for number, job in enumerate(jobs):
             envelope = self._job_envelope(f"{token[:16]}.{number:06d}", group_id, group, job, ref, now)
-            residence.create(tx, envelope, now)
+            if not residence.create(tx, envelope, now):
+                raise Conflict(f"job {job.spec.job_key} of group {group_id} would have the id of another paglet")
         tx.run(
             "INSERT INTO groups (group_id, digest, class_name, collector_id, collector, collector_host, return_home,"
             " job_keys, creation_errors, warnings, spec, detached_reason, created_at)"
@@ -302,13 +303,17 @@ def collector_ref(tx: Tx, row: sqlite3.Row, own: HostRef) -> ProxyRef:
 def must_be_found(tx: Tx, agent_id: str) -> None:
     """Raise Moved, Moving or Unknown where the paglet is not here."""
     row = residence.find(tx, agent_id)
+    if row is None or row.status != "here":
+        raise elsewhere(agent_id, row)
+
+
+def elsewhere(agent_id: str, row: ResidenceRow | None) -> PagletsError:
+    """What a caller is told of a paglet that is not here."""
     if row is None or row.status == "disposed":
-        raise Unknown(f"paglet {agent_id} is not known here" if row is None else f"paglet {agent_id} has ended")
-    if row.status in ("gone", "refused"):
-        assert row.peer is not None
-        raise Moved(f"paglet {agent_id} is on {row.peer.name}", host=to_json(row.peer), epoch=row.epoch)
-    if row.status == "leaving":
-        raise Moving(f"paglet {agent_id} is on its way to {row.peer.name if row.peer else 'another host'}")
+        return Unknown(f"paglet {agent_id} is not known here" if row is None else f"paglet {agent_id} has ended")
+    if row.status == "leaving" or row.peer is None:
+        return Moving(f"paglet {agent_id} is on its way to {row.peer.name if row.peer else 'another host'}")
+    return Moved(f"paglet {agent_id} is on {row.peer.name}", host=to_json(row.peer), epoch=row.epoch)
 
 
 def host_info(view: MemberView) -> HostInfo:

@@ -29,18 +29,20 @@ from paglets.host.operations import Operations
 from paglets.host.outbox import Outbox
 from paglets.host.placer import Placer
 from paglets.host.recovery import close_runs
+from paglets.host.remarks import Remarks
 from paglets.host.runner import Log, Runner
 from paglets.host.runs import Runs
 from paglets.host.scheduler import Scheduler
 from paglets.host.shell import Disk, Meter, Settings, Shell
 from paglets.host.steal import Stealing
 from paglets.host.waits import Waits
+from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import Locator
 from paglets.remote.exchange import Pending, Response, Transport, reply, reply_error
 from paglets.slots import policy
 from paglets.slots.model import Candidate, Resources, SlotRequest
-from paglets.store import queue
+from paglets.store import queue, residence
 from paglets.store.db import Store, Tx
 from paglets.worker.launch import Launcher, LaunchEvents
 
@@ -49,7 +51,10 @@ ON_MESH_CHANGE = ("placer", "mailbox", "handoff", "outbox", "census", "steal", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """What a host is given. `deliver` of the transport hands its completions to the runner."""
+    """What a host is given. `deliver` of the transport hands its completions to the runner.
+
+    `tell` takes what the person who started the host should see too; without it that goes to the log only.
+    """
 
     clock: Clock
     entropy: Entropy
@@ -59,6 +64,7 @@ class World:
     log: Log
     make_transport: Callable[[Callable[[Callable[[], None]], None]], Transport]
     make_launcher: Callable[[LaunchEvents], Launcher]
+    tell: Log | None = None
 
 
 class Host:
@@ -88,18 +94,20 @@ class Host:
             on_change=ON_MESH_CHANGE,
         )
         self.locator = Locator(world.clock, shell.transport, self.gossip.online, runner)
+        self.whereabouts = Whereabouts(shell.store, shell.own, self.locator)
+        self._remarks = Remarks(self.gossip, world.tell or world.log)
         self.inline_host = InlineHost(
             own=settings.ref, wall=world.clock.wall, resolve=self.gossip.find, hosts=self._host_infos
         )
         self.waits = Waits(shell)
         self.mailbox = Mailbox(shell, self.inline_host, self._is_online)
-        self.calls = Calls(shell, self.locator, self._call_local)
+        self.calls = Calls(shell, self.whereabouts, self._call_local)
         self.creation = Creation(shell, self.gossip, self.inline_host)
         operations = Operations(shell, self.calls, self.creation, self.gossip)
         self.runs = Runs(shell, world.make_launcher, self.mailbox, operations)
         self.scheduler = Scheduler(shell, self.runs)
         self.stealing = Stealing(shell, self.gossip, self.scheduler, self.runs)
-        self.census = Census(shell, self.gossip, self.locator, self.inline_host)
+        self.census = Census(shell, self.gossip, self.whereabouts, self.inline_host)
         self._inline_calls = InlineCalls(shell, self.inline_host, self.waits)
         self.services: dict[str, Callable[[WireMessage], Any]] = services.table(self)
 
@@ -119,12 +127,13 @@ class Host:
             self.scheduler,
             Placer(shell, self.gossip),
             Handoffs(shell, self.gossip),
-            Outbox(shell, self.gossip, self.locator),
+            Outbox(shell, self.gossip, self.whereabouts),
             self.waits,
             self.calls,
             Groups(shell),
             self.census,
             self.stealing,
+            self._remarks,
             Janitor(shell),
         )
         for part in parts:
@@ -229,7 +238,7 @@ class Host:
     def refuse(self, tx: Tx, envelope: Envelope) -> str | None:
         """Why this host does not take an envelope: a name that is taken, a job that can never start here."""
         if envelope.name is not None:
-            holder = tx.value("SELECT agent_id FROM paglets WHERE name = ?", envelope.name)
+            holder = residence.holder_of(tx, envelope.name)
             if holder is not None and holder != envelope.agent_id:
                 return f"a paglet named {envelope.name!r} lives here already"
         job = envelope.job

@@ -6,6 +6,7 @@ storage values and replies stay tagged JSON: the host does not decode what users
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from paglets.codec.text import dumps, loads
 from paglets.codec.wire import decode_state, encode_state
 from paglets.core.agent import Paglet
 from paglets.core.context import HostInfo, Storage
-from paglets.core.errors import Invalid, PagletsError
+from paglets.core.errors import Invalid
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
@@ -182,10 +183,13 @@ class InlinePaglet:
         self._tx = tx
         self._agent_id = agent_id
         self._class = resolve_class(row["class_name"], Paglet)
-        self._text = self._stored = row["state"]
+        self._text = row["state"]
         self._intent: tuple[dict[str, Any] | None, bool] = (None, False)
         self._context = InlineContext(tx, host, agent_id)
         self._load()
+        # Not the row's text: another version of the program may have written the same state otherwise, and a
+        # handler that only reads runs where nothing can be written.
+        self._stored = dumps(encode_state(self._paglet.state))
 
     def _load(self) -> None:
         state = decode_state(self._class.State, loads(self._text), import_classes=False)
@@ -271,7 +275,9 @@ def take_posts(tx: Tx, host: InlineHost, agent_id: str, most: int) -> list[str]:
                 paglet.handle(post.message, is_call=False)
                 paglet.keep()
                 posts.handled(tx, post.seq)
-        except (PagletsError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except Exception as error:
+            if isinstance(error, sqlite3.Error) and not isinstance(error, (sqlite3.IntegrityError, sqlite3.DataError)):
+                raise  # The store's own trouble: it says nothing of the post.
             paglet.begin_anew()
             posts.raised(tx, post.seq, repr(error))
             errors.append(f"post {post.message.kind!r} to {agent_id}: {error!r}")

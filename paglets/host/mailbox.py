@@ -15,10 +15,11 @@ from typing import Any
 from paglets.api import CallReply
 from paglets.codec.envelope import WireMessage
 from paglets.codec.text import dumps, loads
-from paglets.core.errors import CallOutcomeUnknown, Conflict, PagletsError
+from paglets.core.errors import CallOutcomeUnknown, PagletsError
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef
-from paglets.host import inline
+from paglets.host import inline, outcomes
+from paglets.host.creation import elsewhere
 from paglets.host.inline import INLINE_CLASSES, InlineHost
 from paglets.host.runner import note
 from paglets.host.shell import Shell
@@ -29,6 +30,9 @@ from paglets.store.db import Tx
 MAX_DUE = 200
 MAX_ACTIVATIONS = 32
 """Processes for hooks and messages at once; those of jobs are bounded by their slots."""
+
+NEXT_ROUND_SECONDS = 1.0
+"""With more than MAX_DUE paglets due, what was woken in the middle of a round is looked at in the next one."""
 
 POSTS_A_TURN = 100
 RETRY_POST_SECONDS = (0.5, 2.0, 10.0, 60.0)
@@ -197,6 +201,7 @@ class Mailbox:
     def tick(self, now: float) -> float | None:
         self._expire_calls(now)
         self._wake_parked(now)
+        paged = bool(self._after)
         for due in self._next_due():
             self._serve(due, now)
         for agent_id in list(self._queued):
@@ -204,6 +209,7 @@ class Mailbox:
         times = [call.deadline for call in self._by_id.values()]
         times += [call.wake_at for calls in self._parked.values() for call in calls if call.wake_at is not None]
         times += [at for at in self._post_due.values() if at > now]
+        times += [now + NEXT_ROUND_SECONDS] if paged and not self._after else []
         return min(times, default=None)
 
     def _next_due(self) -> list[Due]:
@@ -213,20 +219,21 @@ class Mailbox:
         if len(page) == MAX_DUE:
             self._after = page[-1].agent_id
             self._shell.runner.wake(self.name)
-        elif after:
+        else:
             self._after = ""
-            self._shell.runner.wake(self.name)
         return page
 
     def _serve(self, due: Due, now: float) -> None:
         if due.inline:
-            self._serve_inline(due)
+            self._serve_inline(due, now)
         elif self.pump(due.agent_id):
             return
+        elif due.hook is not None and due.hook != "run":
+            self._start(due.agent_id, due.hook)
+        elif due.intent is not None and self._serve_intent(due):
+            return  # What a hook asked for takes effect when it returns, so before a `run` that would follow it.
         elif due.hook is not None:
             self._start(due.agent_id, due.hook)
-        elif due.intent is not None:
-            self._serve_intent(due)
         elif due.has_posts and self._post_due.get(due.agent_id, 0.0) <= now:
             self._start(due.agent_id, "message")
 
@@ -238,7 +245,7 @@ class Mailbox:
             self._start(agent_id, "message")
             return
         for call in self._queued.pop(agent_id, ()):
-            call.finish(_not_here(agent_id, row))
+            call.finish(elsewhere(agent_id, row))
 
     def _start(self, agent_id: str, entry: str) -> None:
         if self.activations() < MAX_ACTIVATIONS:
@@ -257,23 +264,31 @@ class Mailbox:
 
     def _forget(self, call: PendingCall) -> None:
         """Nobody asked again: a handler that waits is given up, one at work goes on to its end."""
-        self._parked[call.agent_id] = [other for other in self._parked.get(call.agent_id, []) if other is not call]
-        queued = self._queued.get(call.agent_id)
-        if queued and call in queued:
-            queued.remove(call)
+        for calls in (self._parked, self._queued):
+            waiting = calls.get(call.agent_id)
+            if waiting is not None and call in waiting:
+                waiting.remove(call)
+                if not waiting:
+                    del calls[call.agent_id]
 
     # Inline paglets.
 
-    def _serve_inline(self, due: Due) -> None:
+    def _serve_inline(self, due: Due, now: float) -> None:
         host, agent_id = self._inline_host, due.agent_id
         if due.hook == "arrival":
             self._write(lambda tx: _inline_hook(tx, host, agent_id, "on_arrival"))
-        elif due.has_posts:
-            for error in self._write(lambda tx: inline.take_posts(tx, host, agent_id, POSTS_A_TURN)) or ():
-                self._shell.log(error)
-            self._shell.runner.wake(self.name)
+        elif due.has_posts and self._post_due.get(agent_id, 0.0) <= now:
+            self._take_posts(agent_id)
         elif due.intent is not None:
             self._serve_intent(due)
+
+    def _take_posts(self, agent_id: str) -> None:
+        errors = self._write(lambda tx: inline.take_posts(tx, self._inline_host, agent_id, POSTS_A_TURN))
+        for error in errors or ():
+            self._shell.log(error)
+        if errors is None or errors:
+            self.post_raised(agent_id, 1)
+        self._shell.runner.wake(self.name)
 
     def _write(self, change: Callable[[Tx], Any]) -> Any:
         try:
@@ -284,16 +299,20 @@ class Mailbox:
 
     # Moves and disposals.
 
-    def _serve_intent(self, due: Due) -> None:
+    def _serve_intent(self, due: Due) -> bool:
+        """False where the move waits for its target to come online: until then the paglet goes on as it is."""
         assert due.intent is not None
         if "dispose" in due.intent:
             self._write(lambda tx: self._dispose(tx, due))
-            return
+            return True
         target = from_json(HostRef, due.intent["move"])
         if target.store_id == self._shell.own.store_id:
-            self._write(lambda tx: tx.run("UPDATE paglets SET intent = NULL WHERE agent_id = ?", due.agent_id))
+            self._write(lambda tx: self._stay(tx, due.agent_id))
         elif self._is_online(target.store_id):
             self._write(lambda tx: self._depart(tx, due, target))
+        else:
+            return False
+        return True
 
     def _dispose(self, tx: Tx, due: Due) -> None:
         if due.inline or due.intent is None or due.intent.get("ready"):
@@ -301,6 +320,12 @@ class Mailbox:
             tx.wake("janitor")
         else:
             _set_hook(tx, due.agent_id, "disposing")
+
+    def _stay(self, tx: Tx, agent_id: str) -> None:
+        """A move to where it is already is over; what waited for it goes on: posts, a job's slot, a job's end."""
+        tx.run("UPDATE paglets SET intent = NULL WHERE agent_id = ?", agent_id)
+        tx.wake("mailbox", "scheduler", "placer")
+        outcomes.retire(tx, agent_id, self._shell.clock.wall())
 
     def _depart(self, tx: Tx, due: Due, target: HostRef) -> None:
         if due.inline:
@@ -346,10 +371,6 @@ def _inline_hook(tx: Tx, host: InlineHost, agent_id: str, method: str) -> None:
     inline.run_hook(tx, host, agent_id, method)
     tx.run("UPDATE paglets SET hook = NULL WHERE agent_id = ?", agent_id)
     tx.wake("mailbox")
-
-
-def _not_here(agent_id: str, row: Any) -> PagletsError:
-    return Conflict(f"paglet {agent_id} left while the call waited" if row is not None else f"paglet {agent_id} ended")
 
 
 def _due_rows(tx: Tx, after: str) -> list[Due]:

@@ -6,6 +6,7 @@ the paglet's; a stale one is answered `fenced`. The others go out and answer lat
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -80,7 +81,7 @@ class Operations:
         self._shell.runner.change(lambda tx: self._creation.create(_guarded(tx, run), agent_id, args), done)
 
     def submit(self, run: Speaker, args: protocol.Submit, done: Done) -> None:
-        token = f"{run.stamp.token}{args.nth:08x}"
+        token = hashlib.sha256(f"{run.stamp.token} {args.nth}".encode()).hexdigest()
         self._shell.runner.change(
             lambda tx: to_json(self._creation.submit_tree(_guarded(tx, run), token, args.request)), done
         )

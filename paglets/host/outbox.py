@@ -10,10 +10,10 @@ from paglets.host import outcomes
 from paglets.host.backoff import Lanes
 from paglets.host.runner import note
 from paglets.host.shell import Shell
+from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
-from paglets.mesh.locate import Locator
 from paglets.remote.exchange import Request, Response, dump_json
-from paglets.store import posts, residence
+from paglets.store import posts
 from paglets.store.db import Tx
 from paglets.store.posts import Outgoing
 
@@ -28,10 +28,10 @@ class Outbox:
 
     name = "outbox"
 
-    def __init__(self, shell: Shell, gossip: Gossip, locator: Locator) -> None:
+    def __init__(self, shell: Shell, gossip: Gossip, whereabouts: Whereabouts) -> None:
         self._shell = shell
         self._gossip = gossip
-        self._locator = locator
+        self._whereabouts = whereabouts
         self._lanes = Lanes(shell.entropy)
         self._silent_since: dict[str, float] = {}
         self._located_at: dict[str, float] = {}
@@ -147,7 +147,7 @@ class Outbox:
                 self._located_at[agent_id] = now
                 due.append(agent_id)
         if due:
-            self._locator.locate(tuple(due), (), self._located)
+            self._whereabouts.locate(due, self._located)
 
     def _located(self, located: Located) -> None:
         self._shell.runner.change(lambda tx: self._redirect(tx, located))
@@ -155,10 +155,7 @@ class Outbox:
     def _redirect(self, tx: Tx, located: Located) -> None:
         now = self._shell.clock.wall()
         for row in located.rows:
-            own = residence.find(tx, row.agent_id)
-            if own is not None and own.status in ("here", "leaving") and own.epoch >= row.epoch:
-                posts.redirect(tx, row.agent_id, self._shell.own)
-            elif row.status == "disposed":
+            if row.status == "disposed":
                 _drop(tx, row.agent_id, now)
             elif row.peer is not None:
                 posts.redirect(tx, row.agent_id, row.peer)

@@ -42,6 +42,7 @@ class Run:
     finishing: bool = False
     done: bool = False
     reported: bool = False
+    work_dir: str = ""
     delivered: tuple[str, Delivery] | None = None
     usage: Usage = field(default_factory=Usage)
     usage_saved: float = 0.0
@@ -91,8 +92,14 @@ class Runs:
         run.began = self._shell.clock.monotonic()
         self._by_token[run.stamp.token] = run
         self._by_agent[run.agent_id] = run
-        self.launcher.start(self._spec(run, cores, gpus))
         self._shell.runner.wake(self.name)
+        try:
+            spec = self._spec(run, cores, gpus)
+        except OSError as error:
+            self.ended(run.stamp.token, Ended(error=f"its scratch directory cannot be made: {error}"))
+            return
+        run.work_dir = spec.work_dir
+        self.launcher.start(spec)
 
     def _spec(self, run: Run, cores: tuple[int, ...], gpus: tuple[int, ...]) -> LaunchSpec:
         stamp, disk = run.stamp, self._shell.disk
@@ -130,9 +137,8 @@ class Runs:
         if run is None:
             self.launcher.end(token)
             return
-        work_dir = self._shell.disk.prepare(run.agent_id, fresh=False)
         self._shell.runner.change(
-            lambda tx: _go(tx, run, pid, start_time, self._shell.own, self._shell.settings.code_paths, work_dir),
+            lambda tx: _go(tx, run, pid, start_time, self._shell.own, self._shell.settings.code_paths),
             lambda go: self._send_go(run, go),
         )
 
@@ -165,7 +171,7 @@ class Runs:
             run.done = not isinstance(result, BaseException)
         elif name == "report":
             run.reported = not isinstance(result, BaseException)
-        elif name == "handled":
+        elif name == "handled" and not isinstance(result, BaseException):
             self._handled(run, args)
 
     def _answer(self, run: Run, number: Any, result: Any) -> None:
@@ -318,9 +324,7 @@ def _begin(tx: Tx, agent_id: str, entry: str, token: str, now: float) -> Stamp |
     return Stamp(agent_id=agent_id, epoch=row.epoch, generation=generation, attempt=attempt, token=token)
 
 
-def _go(
-    tx: Tx, run: Run, pid: int, start_time: float, own: HostRef, code_paths: tuple[str, ...], work_dir: str
-) -> Go | None:
+def _go(tx: Tx, run: Run, pid: int, start_time: float, own: HostRef, code_paths: tuple[str, ...]) -> Go | None:
     """Note the pid; the `go` frame for the child, or None where the run is over."""
     if not tx.run("UPDATE runs SET pid = ?, start_time = ? WHERE token = ?", pid, start_time, run.stamp.token):
         return None
@@ -349,7 +353,7 @@ def _go(
         state=loads(state),
         system=system,
         host=own,
-        work_dir=work_dir,
+        work_dir=run.work_dir,
         code_paths=code_paths,
     )
 

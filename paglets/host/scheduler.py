@@ -43,16 +43,14 @@ class Scheduler:
         self._reserve_after = RESERVE_AFTER_SECONDS
 
     def tick(self, now: float) -> float | None:
-        usage = self._runs.running()
-        granted: list[Granted] = []
-        waiting = self._shell.store.read(lambda tx: queue.count(tx, "WAITING_FOR_SLOT"))
-        if waiting:
-            granted = self._shell.store.write(lambda tx: self._grant(tx, usage))
-        for each in granted:
-            self._runs.launch(each.run, each.cores, each.gpus)
-        if waiting == len(granted):
-            self._shell.runner.wake("steal")
-        return now + LOOK_AGAIN_SECONDS if waiting > len(granted) else None
+        store, usage = self._shell.store, self._runs.running()
+        if store.read(queue.any_waiting):
+            for each in store.write(lambda tx: self._grant(tx, usage)):
+                self._runs.launch(each.run, each.cores, each.gpus)
+            if store.read(queue.any_waiting):
+                return now + LOOK_AGAIN_SECONDS
+        self._shell.runner.wake("steal")
+        return None
 
     def _grant(self, tx: Tx, usage: dict[str, Usage]) -> list[Granted]:
         free = self.free_units(tx, usage)
@@ -74,6 +72,7 @@ class Scheduler:
         for agent_id, reason in decided.reasons.items():
             queue.say_why(tx, agent_id, reason.code, reason.text, reason.never, now)
         made = [self._make(tx, jobs[grant.agent_id], grant, now) for grant in decided.grants]
+        queue.say_why_others(tx, decided.others.code, decided.others.text, now)
         return [each for each in made if each is not None]
 
     def _make(self, tx: Tx, job: QueuedJob, grant: policy.Grant, now: float) -> Granted | None:

@@ -48,7 +48,7 @@ class Stealing:
         self._promised_until = now + PROMISE_SECONDS
         self._asked_at[victim.store_id] = now
         steal = Steal(thief=self._shell.own, free=free, most_jobs=free.cpu_cores)
-        request = Request(method="POST", target="/v1/slots/steal", body=dump_json(steal), repeatable=True)
+        request = Request(method="POST", target="/v1/slots/steal", body=dump_json(steal))
         host = HostRef(store_id=victim.store_id, name=victim.name, url=victim.url)
         self._shell.transport.send(host, request, self._answered, timeout_seconds=ANSWER_SECONDS)
         return self._promised_until

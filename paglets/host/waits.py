@@ -5,12 +5,17 @@ Each is tried again after a COMMIT that touched its paglet, and ends with its de
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
+from paglets.core.errors import InternalError
 from paglets.host.shell import Shell
-from paglets.remote.exchange import Pending, Response
+from paglets.remote.exchange import Pending, Response, reply_error
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -62,7 +67,7 @@ class Waits:
     def _try(self, agent_id: str) -> None:
         left = []
         for wait in self._waits.pop(agent_id, []):
-            response = wait.attempt()
+            response = self._guarded(wait.attempt)
             if response is None:
                 left.append(wait)
             else:
@@ -74,9 +79,17 @@ class Waits:
         for agent_id, waits in list(self._waits.items()):
             for wait in waits:
                 if wait.deadline <= now:
-                    wait.pending.complete(wait.late())
+                    wait.pending.complete(self._guarded(wait.late))
             left = [wait for wait in waits if wait.deadline > now]
             if left:
                 self._waits[agent_id] = left
             else:
                 del self._waits[agent_id]
+
+    def _guarded(self, act: Callable[[], T]) -> T | Response:
+        """A fault in one must not keep the others waiting: whoever asked is told, and the log has it."""
+        try:
+            return act()
+        except Exception as error:
+            self._shell.log(f"fault in a reply that waited: {''.join(traceback.format_exception(error))}")
+            return reply_error(InternalError("a fault of the host itself; its log says more", log="host.log"))

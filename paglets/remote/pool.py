@@ -1,24 +1,16 @@
 """Connections that wait for their next request, by URL.
 
-No locks and no I/O: callers take turns, and close what comes out.
+No locks: callers take turns. Nothing here waits; looking at a connection and closing it do not either.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
 
-from paglets.remote.line import Line
+from paglets.remote.speak import Line
 
 MOST_IDLE_EACH = 4
 """A host sends little at once to another; more connections would only hold threads there."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Idle:
-    line: Line
-    since: float
 
 
 class Pool:
@@ -26,34 +18,35 @@ class Pool:
 
     def __init__(self, idle_seconds: float) -> None:
         self._idle_seconds = idle_seconds
-        self._idle: dict[str, deque[_Idle]] = {}
+        self._idle: dict[str, deque[tuple[float, Line]]] = {}
         self._sealed = False
 
-    def pop(self, url: str) -> Line | None:
-        """The one of `url` used last. Whether it still stands is for the caller to see."""
+    def take(self, url: str, now: float) -> Line | None:
+        """The one of `url` used last that still stands."""
+        self._expire(now)
         idle = self._idle.get(url)
-        return idle.pop().line if idle else None
+        while idle:
+            _, line = idle.pop()
+            if line.stream.is_quiet():
+                return line
+            line.close()
+        return None
 
-    def add(self, url: str, line: Line, now: float) -> list[Line]:
-        """Keep `line`; gives what must be closed."""
-        if self._sealed:
-            return [line]
-        self._idle.setdefault(url, deque()).append(_Idle(line=line, since=now))
-        return self.expire(now)
+    def keep(self, url: str, line: Line, now: float) -> None:
+        self._idle.setdefault(url, deque()).append((now, line))
+        self._expire(now)
 
-    def expire(self, now: float) -> list[Line]:
-        """Forget surplus ones, and those unused for too long; gives what must be closed."""
-        return [old.line for idle in self._idle.values() for old in self._surplus(idle, now)]
+    def drop(self, url: str) -> None:
+        """Close those of `url`."""
+        for _, line in self._idle.pop(url, ()):
+            line.close()
 
-    def drop(self, url: str) -> list[Line]:
-        """Forget those of `url`; gives what must be closed."""
-        return [one.line for one in self._idle.pop(url, ())]
-
-    def seal(self) -> list[Line]:
-        """Forget all; gives what must be closed."""
+    def seal(self) -> None:
         self._sealed = True
-        return [line for url in list(self._idle) for line in self.drop(url)]
+        self._expire(0.0)
 
-    def _surplus(self, idle: deque[_Idle], now: float) -> Iterable[_Idle]:
-        while idle and (len(idle) > MOST_IDLE_EACH or now - idle[0].since >= self._idle_seconds):
-            yield idle.popleft()
+    def _expire(self, now: float) -> None:
+        """Close surplus ones, and those unused for too long."""
+        for idle in self._idle.values():
+            while idle and (self._sealed or len(idle) > MOST_IDLE_EACH or now - idle[0][0] >= self._idle_seconds):
+                idle.popleft()[1].close()

@@ -1,26 +1,24 @@
-"""One signed request and its reply over one connection: said, heard, checked. Nothing is repeated here."""
+"""One signed request and its reply over one connection: said, heard, checked. Nothing is repeated here.
+
+The connection is `http.client`'s, with deadlines, bounds, and the truth about what got through. Replies are parsed
+as leniently as it does that, which is good enough here: only what is signed is believed, and the signature covers
+status and body.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import socket
+import sys
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from typing import Any
 
 from paglets.core.clock import Clock
-from paglets.core.errors import BadRequest, NotAllowed, TooLarge, Unreachable
+from paglets.core.errors import BadRequest, Invalid, NotAllowed, TooLarge, Unreachable
 from paglets.remote.auth import SIGNATURE, Proof, Signer
 from paglets.remote.exchange import Request, Response
-from paglets.remote.http1 import (
-    BYTES_TYPE,
-    JSON_TYPE,
-    ReplyHead,
-    RequestHead,
-    content_length,
-    read_reply_head,
-    render_request,
-)
-from paglets.remote.stream import SendBroke, SocketStream
+from paglets.remote.http1 import BYTES_TYPE, CHUNK_BYTES, JSON_TYPE, MOST_HEAD_BYTES
+from paglets.remote.stream import TimedSocket
 from paglets.remote.urls import HostAddress
 
 _EARLY_REPLY_SECONDS = 1.0
@@ -49,6 +47,44 @@ class Addressee:
     clock_offset: float
 
 
+class Line(HTTPConnection):
+    """A connection that keeps what is written, until `transmit` sends it in one piece.
+
+    Two sends would wait for one another (Nagle against delayed acknowledgement), and only of one can be told that
+    nothing of it went out.
+    """
+
+    stream: TimedSocket
+
+    def __init__(self, address: HostAddress, clock: Clock, *, connect_seconds: float) -> None:
+        """Connects. Raises OSError, UnicodeError."""
+        super().__init__(address.host, address.port, timeout=connect_seconds)
+        self._written: list[bytes] = []
+        self.connect()
+        self.sock = self.stream = TimedSocket(self.sock, clock)
+
+    def send(self, data: Any) -> None:
+        self._written.append(data)
+
+    @property
+    def lasts(self) -> bool:
+        """False once a reply said that it is the last."""
+        return self.sock is not None
+
+    def transmit(self) -> bool:
+        """Whether all could be sent. Raises NothingSent."""
+        left = memoryview(b"".join(self._written))
+        size = len(left)
+        self._written.clear()
+        try:
+            while left:
+                left = left[self.stream.send(left) :]
+        except OSError as error:
+            if len(left) == size:
+                raise NothingSent(str(error)) from error
+        return not left
+
+
 class Speaker:
     """Speaks with one key. Holds no connection and no state; may be used by many threads."""
 
@@ -58,80 +94,77 @@ class Speaker:
         self._connect_seconds = connect_seconds
         self._most_reply_bytes = most_reply_bytes
 
-    def connect(self, to: Addressee, deadline: float) -> SocketStream:
+    def connect(self, to: Addressee, deadline: float) -> Line:
         """A new connection. Raises Unreachable."""
         seconds = min(self._connect_seconds, deadline - self._clock.monotonic())
         if seconds <= 0:
             raise Unreachable(f"the time for a request to {to.url} is over; it was not sent")
         try:
-            sock = socket.create_connection((to.address.host, to.address.port), timeout=seconds)
+            return Line(to.address, self._clock, connect_seconds=seconds)
         except (OSError, UnicodeError) as error:
             raise Unreachable(f"{to.url} cannot be reached: {error}") from error
-        return SocketStream(sock, self._clock)
 
-    def speak(self, stream: SocketStream, to: Addressee, request: Request, deadline: float) -> Response:
-        """Raises NothingSent, NoReply, NotAllowed; after any of them the stream is of no use."""
+    def speak(self, line: Line, to: Addressee, request: Request, deadline: float) -> Response:
+        """Raises NothingSent, NoReply, NotAllowed, Invalid; after any of them the line is of no use."""
         proof = self._signer.proof(request.body, receiver=to.receiver, clock_offset=to.clock_offset)
-        self._send(stream, self._render(to, request, proof), deadline)
-        head, body = self._receive(stream, request.method, deadline)
-        self._check_signature(to, proof, head, body)
-        return Response(status=head.status, body=body, headers=head.fields)
-
-    def _render(self, to: Addressee, request: Request, proof: Proof) -> bytes:
-        fields = {"host": to.address.authority}
-        if request.body or request.method in ("POST", "PUT"):
-            fields["content-type"] = BYTES_TYPE if request.method == "PUT" else JSON_TYPE
-            fields["content-length"] = str(len(request.body))
-        fields |= self._signer.headers(request.method, request.target, proof)
-        return render_request(RequestHead(method=request.method, target=request.target, fields=fields), request.body)
-
-    def _send(self, stream: SocketStream, data: bytes, deadline: float) -> None:
-        try:
-            stream.send(data, deadline)
-        except SendBroke as error:
-            if error.sent == 0:
-                raise NothingSent(str(error)) from error
+        self._write(line, to, request, proof)
+        line.stream.deadline = deadline
+        line.stream.received, line.stream.allowance = 0, MOST_HEAD_BYTES
+        if not line.transmit():
             # A host that refuses a large body answers before it has read it: its answer may be here.
-            with contextlib.suppress(OSError):
-                stream.fill(min(deadline, self._clock.monotonic() + _EARLY_REPLY_SECONDS))
-            if not stream.buffer:
-                cut = not isinstance(error.__cause__, TimeoutError)
-                raise NoReply(f"the connection broke after {error.sent} bytes ({error})", cut=cut) from error
+            line.stream.deadline = min(deadline, self._clock.monotonic() + _EARLY_REPLY_SECONDS)
+        response = self._receive(line)
+        self._check_signature(to, proof, response)
+        return response
 
-    def _receive(self, stream: SocketStream, method: str, deadline: float) -> tuple[ReplyHead, bytes]:
-        began = bool(stream.buffer)
+    def _write(self, line: Line, to: Addressee, request: Request, proof: Proof) -> None:
+        fields = {"host": to.address.authority} | self._signer.headers(request.method, request.target, proof)
+        if request.body:
+            fields["content-type"] = BYTES_TYPE if request.method == "PUT" else JSON_TYPE
         try:
-            if not began:
-                stream.fill(deadline)
-            began = True
-            head = read_reply_head(stream, deadline=deadline)
-            return head, stream.read(self._body_bytes(head, method), lambda received: deadline)
+            line.request(request.method, request.target, request.body or None, fields)
+        except (HTTPException, ValueError) as error:
+            raise Invalid(f"{request.method} {request.target[:200]!r} cannot be sent: {error}") from error
+
+    def _receive(self, line: Line) -> Response:
+        try:
+            with line.getresponse() as reply:
+                line.stream.allowance = sys.maxsize
+                fields = {name.lower(): value for name, value in reply.getheaders()}
+                return Response(status=reply.status, body=self._body(reply), headers=fields)
         except TimeoutError as error:
             raise NoReply("no complete reply came in time") from error
         except OSError as error:
-            raise NoReply(f"the connection broke ({error})", cut=not began) from error
+            raise NoReply(f"the connection broke ({error})", cut=not line.stream.received) from error
         except BadRequest as error:
             raise NoReply(f"the reply cannot be read: {error.message}") from error
+        except HTTPException as error:
+            raise NoReply(f"the reply cannot be read: {repr(error)[:200]}") from error
 
-    def _body_bytes(self, head: ReplyHead, method: str) -> int:
-        length = content_length(head.fields)
-        if length is None or "transfer-encoding" in head.fields:
+    def _body(self, reply: HTTPResponse) -> bytes:
+        """In pieces: memory grows with what arrives, not with what was announced."""
+        size = reply.length
+        if size is None:
             raise BadRequest("it does not say how long it is")
-        if method == "HEAD":
-            return 0
-        if length > self._most_reply_bytes:
-            raise TooLarge(f"it has {length} bytes; {self._most_reply_bytes} are allowed")
-        return length
+        if size > self._most_reply_bytes:
+            raise TooLarge(f"it has {size} bytes; {self._most_reply_bytes} are allowed")
+        body = bytearray()
+        while len(body) < size:
+            piece = reply.read(min(CHUNK_BYTES, size - len(body)))
+            if not piece:
+                raise ConnectionError("the other side closed the connection")
+            body += piece
+        return bytes(body)
 
-    def _check_signature(self, to: Addressee, proof: Proof, head: ReplyHead, body: bytes) -> None:
-        if self._signer.is_reply(proof, head.status, body, head.fields.get(SIGNATURE, "")):
+    def _check_signature(self, to: Addressee, proof: Proof, response: Response) -> None:
+        if self._signer.is_reply(proof, response.status, response.body, response.headers.get(SIGNATURE, "")):
             return
-        if head.status == NotAllowed.status:
+        if response.status == NotAllowed.status:
             raise NotAllowed(
                 f"{to.url} has another mesh key: copy mesh.key from a machine of that mesh, "
                 "or start the host there anew with the right one"
             )
-        raise NoReply(f"the answer ({head.status}) is not signed with the mesh key: {_said(body)}")
+        raise NoReply(f"the answer ({response.status}) is not signed with the mesh key: {_said(response.body)}")
 
 
 def _said(body: bytes) -> str:

@@ -47,14 +47,6 @@ class TimedSocket(socket.socket):
         self._wait_until_deadline()
         return super().send(data, flags)
 
-    def has_arrived(self, seconds: float) -> bool:
-        """Whether within that time something comes that can be read. Raises OSError, if the connection is gone."""
-        self.settimeout(max(0.0, seconds))
-        try:
-            return bool(self.recv(1, socket.MSG_PEEK))
-        except (BlockingIOError, TimeoutError):
-            return False
-
     def is_quiet(self) -> bool:
         """Whether the connection stands and nothing unread has arrived on it."""
         self.settimeout(0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,12 +28,10 @@ from paglets.core.errors import (
 from paglets.core.refs import HostRef
 from paglets.remote.auth import ANYONE, IDENTITY_TARGET, Signer, receiver_name
 from paglets.remote.exchange import Completion, Request, Response
-from paglets.remote.http1 import wants_close
 from paglets.remote.keys import MeshKey
 from paglets.remote.lanes import LaneKey, Lanes, lane_of
 from paglets.remote.pool import Pool
-from paglets.remote.speak import Addressee, NoReply, NothingSent, Speaker
-from paglets.remote.stream import SocketStream
+from paglets.remote.speak import Addressee, Line, NoReply, NothingSent, Speaker
 from paglets.remote.urls import HostAddress, parse_url
 
 CONNECT_SECONDS = 5.0
@@ -114,8 +112,7 @@ class Connections:
     def close(self) -> None:
         """Close what is idle; connections in use are closed after their request."""
         with self._lock:
-            idle = self._pool.seal()
-        _close_all(idle)
+            self._pool.seal()
 
     def _peer(self, url: str) -> _Peer:
         with self._lock:
@@ -157,9 +154,9 @@ class Connections:
     def _exchange(self, peer: _Peer, receiver: str, request: Request, deadline: float) -> Response:
         """One request and its reply, over a kept connection if there is one."""
         to = Addressee(url=peer.url, address=peer.address, receiver=receiver, clock_offset=peer.clock_offset)
-        while stream := self._kept(peer):
+        while line := self._kept(peer):
             try:
-                return self._speak(peer, stream, to, request, deadline)
+                return self._speak(peer, line, to, request, deadline)
             except NothingSent:
                 continue
             except NoReply as error:
@@ -176,52 +173,33 @@ class Connections:
             raise _outcome_unknown(request, to, error) from error
 
     def _over_new_connection(self, peer: _Peer, to: Addressee, request: Request, deadline: float) -> Response:
-        stream = self._speaker.connect(to, deadline)
+        line = self._speaker.connect(to, deadline)
         try:
-            return self._speak(peer, stream, to, request, deadline)
+            return self._speak(peer, line, to, request, deadline)
         except NothingSent as error:
             raise Unreachable(f"{to.url} closed the connection at once ({error})") from error
         except NoReply as error:
             raise _outcome_unknown(request, to, error) from error
 
-    def _speak(self, peer: _Peer, stream: SocketStream, to: Addressee, request: Request, deadline: float) -> Response:
-        keep = False
+    def _speak(self, peer: _Peer, line: Line, to: Addressee, request: Request, deadline: float) -> Response:
         try:
-            response = self._speaker.speak(stream, to, request, deadline)
-            keep = not wants_close(response.headers)
-            return response
-        finally:
-            if keep:
-                self._keep(peer, stream)
-            else:
-                stream.close()
-
-    def _kept(self, peer: _Peer) -> SocketStream | None:
-        """The kept connection used last that still stands."""
-        while True:
+            response = self._speaker.speak(line, to, request, deadline)
+        except BaseException:
+            line.close()
+            raise
+        if line.lasts:
             with self._lock:
-                expired = self._pool.expire(self._clock.monotonic())
-                stream = self._pool.pop(peer.url)
-            _close_all(expired)
-            if stream is None or stream.is_quiet():
-                return stream
-            stream.close()
+                self._pool.keep(peer.url, line, self._clock.monotonic())
+        return response
 
-    def _keep(self, peer: _Peer, stream: SocketStream) -> None:
+    def _kept(self, peer: _Peer) -> Line | None:
         with self._lock:
-            surplus = self._pool.add(peer.url, stream, self._clock.monotonic())
-        _close_all(surplus)
+            return self._pool.take(peer.url, self._clock.monotonic())
 
     def _drop_idle(self, peer: _Peer) -> None:
         """The host has ended or restarted: its other kept connections are as dead as this one."""
         with self._lock:
-            dropped = self._pool.drop(peer.url)
-        _close_all(dropped)
-
-
-def _close_all(streams: Iterable[SocketStream]) -> None:
-    for stream in streams:
-        stream.close()
+            self._pool.drop(peer.url)
 
 
 def _outcome_unknown(request: Request, to: Addressee, why: Exception) -> CallOutcomeUnknown:

@@ -107,6 +107,13 @@ def _commit(connection: sqlite3.Connection) -> None:
     connection.execute("COMMIT")
 
 
+def _full(error: BaseException) -> StoreFull | None:
+    """SQLite's own word for a full disk, as ours; None for anything else."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_FULL:
+        return None
+    return StoreFull(f"the disk of the host's database is full ({error}); nothing was stored")
+
+
 class Store:
     """A host's database: one writer connection, and readers that never write nor checkpoint.
 
@@ -201,7 +208,7 @@ class Store:
         except Exception as error:
             if not self._writer.in_transaction:
                 raise
-            ticket.error = error
+            ticket.error = _full(error) or error
             self._writer.execute("ROLLBACK TO change")
             self._writer.execute("RELEASE change")
             return
@@ -212,8 +219,9 @@ class Store:
     def _undo(self, batch: list[_Ticket[Any]], error: BaseException) -> None:
         if self._writer.in_transaction:
             self._writer.execute("ROLLBACK")
-        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
-            error = StoreFull(f"the disk of the host's database is full ({error}); nothing was stored")
+        full = _full(error)
+        if full is not None:
+            error = full
         elif isinstance(error, sqlite3.Error):
             self._on_fatal(error)
         for ticket in batch:
@@ -230,13 +238,18 @@ def open_store(path: Path, on_fatal: Callable[[BaseException], None]) -> Store:
         writer = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT_SECONDS, check_same_thread=False, isolation_level=None, cached_statements=512
         )
+    except sqlite3.Error as error:
+        raise _damaged(path, error) from error
+    try:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "mmap_size=0"):
             writer.execute(f"PRAGMA {pragma}")
         migrate(writer)
     except sqlite3.Error as error:
-        raise StoreDamaged(
-            f"the database {path} cannot be used: {error}. It was not changed; move it aside to start anew"
-        ) from error
+        writer.close()
+        raise _damaged(path, error) from error
+    except BaseException:
+        writer.close()
+        raise
 
     def open_reader() -> sqlite3.Connection:
         return sqlite3.connect(
@@ -244,3 +257,7 @@ def open_store(path: Path, on_fatal: Callable[[BaseException], None]) -> Store:
         )
 
     return Store(writer, open_reader=open_reader, on_fatal=on_fatal)
+
+
+def _damaged(path: Path, error: sqlite3.Error) -> StoreDamaged:
+    return StoreDamaged(f"the database {path} cannot be used: {error}. It was not changed; move it aside to start anew")

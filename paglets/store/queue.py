@@ -109,6 +109,11 @@ def waiting(tx: Tx, most: int) -> Iterator[QueuedJob]:
     return (_queued(row) for row in rows)
 
 
+def any_waiting(tx: Tx) -> bool:
+    """Whether a job waits for a slot here; costs the same however many do."""
+    return tx.value("SELECT 1 FROM requests WHERE status = 'WAITING_FOR_SLOT' LIMIT 1") is not None
+
+
 def count(tx: Tx, *statuses: str) -> int:
     marks = ",".join("?" * len(statuses))
     return int(tx.value(f"SELECT count(*) FROM requests WHERE status IN ({marks})", *statuses))
@@ -171,6 +176,35 @@ def say_why(tx: Tx, agent_id: str, reason: str, text: str, never: bool, now: flo
     if changed:
         tx.touch(agent_id)
         tx.wake("census")
+
+
+def say_why_others(tx: Tx, reason: str, text: str, now: float) -> None:
+    """The same for the waiting jobs that have no reason yet: those that were not looked at."""
+    rows = tx.all(
+        "UPDATE requests SET reason = ?, reason_text = ?, reason_at = ?"
+        " WHERE status = 'WAITING_FOR_SLOT' AND reason = '' RETURNING agent_id",
+        reason,
+        text,
+        now,
+    )
+    for row in rows:
+        tx.touch(row["agent_id"])
+    if rows:
+        tx.wake("census")
+
+
+UNTOLD_REASONS = {
+    "PLACING": ("placing", "it was submitted a moment ago, and its group's collector must be in its place first"),
+    "WAITING_FOR_SLOT": ("queued", "it came a moment ago"),
+}
+"""Until a part of the host has looked at the job."""
+
+
+def why(row: sqlite3.Row) -> tuple[str, str]:
+    """Reason and words of a row of `requests`; never empty for a job that waits."""
+    if row["reason"]:
+        return row["reason"], row["reason_text"]
+    return UNTOLD_REASONS.get(row["status"], ("", ""))
 
 
 def grant(
@@ -261,6 +295,7 @@ def set_outcome(tx: Tx, agent_id: str, attempt: int, outcome: dict[str, Any]) ->
 def view(tx: Tx, row: sqlite3.Row, now: float) -> JobView:
     """One job for people; `row` is of `requests`."""
     agent_id = row["agent_id"]
+    reason, text = why(row)
     run = tx.one("SELECT * FROM runs WHERE agent_id = ?", agent_id)
     running = now - run["started_at"] if run is not None and row["status"] == "RUNNING" else 0.0
     return JobView(
@@ -271,8 +306,8 @@ def view(tx: Tx, row: sqlite3.Row, now: float) -> JobView:
         attempt=row["attempt"],
         status=row["status"],
         residence="here",
-        reason=row["reason"],
-        reason_text=row["reason_text"],
+        reason=reason,
+        reason_text=text,
         never=bool(row["never"]),
         waited_seconds=max(0.0, now - row["queued_at"]),
         running_seconds=max(0.0, running),

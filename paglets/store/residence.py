@@ -57,6 +57,16 @@ def _residence(row: sqlite3.Row) -> ResidenceRow:
     )
 
 
+def holder_of(tx: Tx, name: str) -> str | None:
+    """The paglet that has this name here. One that is leaving keeps it until it is gone: it may come back."""
+    holder = tx.value("SELECT agent_id FROM paglets WHERE name = ?", name)
+    if holder is None:
+        holder = tx.value(
+            "SELECT agent_id FROM handoffs WHERE kind = 'paglet' AND json_extract(envelope, '$.name') = ?", name
+        )
+    return None if holder is None else str(holder)
+
+
 def must_be_here(tx: Tx, agent_id: str) -> ResidenceRow:
     """The row of a paglet that is here. Raises Unknown where it is not."""
     row = find(tx, agent_id)
@@ -103,6 +113,8 @@ def _answer_again(known: ResidenceRow, envelope: Envelope) -> TransferAnswer:
 
 def _forget_older(tx: Tx, agent_id: str) -> None:
     """An envelope of a higher epoch proves that what is here of a lower one, even `leaving`, is settled."""
+    tx.run("DELETE FROM leases WHERE agent_id = ?", agent_id)
+    tx.run("DELETE FROM runs WHERE agent_id = ?", agent_id)
     paglets.remove(tx, agent_id)
     tx.run("DELETE FROM handoffs WHERE agent_id = ?", agent_id)
 

@@ -161,6 +161,7 @@ CREATE TABLE requests (
   UNIQUE (group_id, job_key, generation)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX requests_queue ON requests (status, queued_at, agent_id);
+CREATE INDEX requests_untold ON requests (agent_id) WHERE status = 'WAITING_FOR_SLOT' AND reason = '';
 CREATE INDEX requests_group ON requests (group_id);
 
 -- A lease is held from the grant until the attempt's process tree has ended.

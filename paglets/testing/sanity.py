@@ -31,7 +31,7 @@ def view_of(path: Path) -> Tx:
 
 def sanity_check(hosts: Hosts, offered: Mapping[str, Resources] | None = None) -> list[str]:
     """Everything that is wrong, in words; empty where all is well."""
-    wrong = residence_of_all(hosts)
+    wrong: list[str] = residence_of_all(hosts)
     for name, tx in hosts.items():
         found = [*_rows(tx), *_leases(tx), *_collectors(tx), *_posts(tx)]
         if offered is not None:
@@ -54,7 +54,7 @@ def residence_of_all(hosts: Hosts) -> list[str]:
 
 def residence_of(hosts: Hosts, agent_ids: Iterable[str]) -> list[str]:
     """S1 for these paglets."""
-    wrong = []
+    wrong: list[str] = []
     for agent_id in agent_ids:
         known = []
         for name, tx in hosts.items():
@@ -63,6 +63,23 @@ def residence_of(hosts: Hosts, agent_ids: Iterable[str]) -> list[str]:
                 known.append((name, row["epoch"], row["status"]))
         wrong += _judge_residence(agent_id, known)
     return wrong
+
+
+def leases_of(hosts: Hosts, agent_ids: Iterable[str]) -> list[str]:
+    """S2 as far as it is about these jobs: who runs holds a lease, and no one else."""
+    return [
+        f"{name}: S2 {agent_id} is {row['status']} {'with' if row['leased'] else 'without'} a lease"
+        for agent_id in agent_ids
+        for name, tx in hosts.items()
+        for row in tx.all(_LEASE_OF, agent_id)
+        if (row["status"] == "RUNNING") != bool(row["leased"])
+    ]
+
+
+_LEASE_OF = (
+    "SELECT q.status, EXISTS (SELECT 1 FROM leases l WHERE l.agent_id = q.agent_id AND l.attempt = q.attempt) AS leased"
+    " FROM requests q WHERE q.agent_id = ?"
+)
 
 
 def _judge_residence(agent_id: str, known: list[tuple[str, int, str]]) -> Iterator[str]:
@@ -74,9 +91,10 @@ def _judge_residence(agent_id: str, known: list[tuple[str, int, str]]) -> Iterat
         yield f"S1 {agent_id} is here on more than one host: {known}"
     elif here and here[0][1] < newest:
         yield f"S1 {agent_id} is here under an epoch that is not the newest: {known}"
-    elif not here and not any(status == "leaving" for _, _, status in known):
-        if not any(status == "disposed" and epoch == newest for _, epoch, status in known):
-            yield f"S1 {agent_id} is nowhere: {known}"
+    elif not here and not any(
+        status == "leaving" or (status == "disposed" and epoch == newest) for _, epoch, status in known
+    ):
+        yield f"S1 {agent_id} is nowhere: {known}"
 
 
 # One host.

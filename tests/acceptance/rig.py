@@ -15,7 +15,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -404,6 +404,15 @@ def _closing(mesh: Mesh) -> Iterator[Mesh]:
         mesh.close()
 
 
+MakeMesh = Callable[[str], AbstractContextManager["Mesh"]]
+
+
+@pytest.fixture(scope="session")
+def make_mesh(tmp_path_factory: pytest.TempPathFactory, archive: Path, python: str) -> MakeMesh:
+    """Makes a mesh without a host, in a folder of that name, and ends it."""
+    return lambda name: _closing(Mesh(tmp_path_factory.mktemp(name) / "mesh", archive, python))
+
+
 @pytest.fixture
 def mesh(tmp_path: Path, archive: Path, python: str) -> Iterator[Mesh]:
     """A mesh without a host."""
@@ -412,9 +421,9 @@ def mesh(tmp_path: Path, archive: Path, python: str) -> Iterator[Mesh]:
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory, archive: Path, python: str) -> Iterator[Mesh]:
+def three(make_mesh: MakeMesh) -> Iterator[Mesh]:
     """laptop, linux-a and gpu-a, shared by the tests of a module; a test that ends one starts it again."""
-    with _closing(Mesh(tmp_path_factory.mktemp("three") / "mesh", archive, python)) as made:
+    with make_mesh("three") as made:
         made.start_three()
         yield made
 

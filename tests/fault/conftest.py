@@ -2,6 +2,7 @@
 
 from tests.acceptance.rig import (  # noqa: F401  pytest finds fixtures and hooks here
     archive,
+    make_mesh,
     mesh,
     nothing_left,
     pytest_runtest_makereport,

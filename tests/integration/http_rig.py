@@ -59,6 +59,7 @@ class Rig:
             "/later": lambda request: self._later(),
             "/wait": lambda request: self._wait(),
             "/big": lambda request: Response(status=200, body=b'"' + b"x" * 5_000_000 + b'"'),
+            "/long": lambda request: Response(status=200, body=b"{}", headers={"x-a": "b" * 20_000}),
             "/split": lambda request: Response(status=200, body=b"{}", headers={"x-evil": "a\r\nset-cookie: b"}),
         }
         answer = answers.get(request.target.partition("?")[0])

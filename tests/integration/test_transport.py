@@ -288,6 +288,8 @@ def test_whoever_cannot_sign_is_no_host_of_the_mesh_and_gets_nothing_but_the_que
         b"SSH-2.0-OpenSSH_9.9\r\n",
         b"\0" * 50,
         b"H" * 100_000,
+        b"HTTP/1.1 200 OK\r\n" + b"x-a: b\r\n" * 90_000,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000,
     ):
         heard: list[bytes] = []
 
@@ -320,6 +322,15 @@ def test_no_proxy_of_the_environment_is_used(
 def test_only_urls_of_hosts_are_contacted(connections: Connections) -> None:
     with pytest.raises(Invalid):
         connections.request("file:///etc/passwd", None, GET, timeout_seconds=1)
+
+
+def test_what_is_no_request_is_refused_before_it_is_sent(rig: Rig, connections: Connections) -> None:
+    port = rig.serve().port
+    for target in ("/a b", "/a\r\nx-evil: 1", "/\u00e4"):
+        with pytest.raises(Invalid, match="cannot be sent"):
+            ask(connections, port, Request(method="POST", target=target))
+    assert reached(rig) == []
+    assert ask(connections, port).status == 200
 
 
 # --- what breaks ---------------------------------------------------------------------------------------------------
@@ -393,6 +404,12 @@ def test_a_reply_over_the_bound_is_not_read(rig: Rig, connect: Connect) -> None:
 
 def test_a_large_reply_arrives_whole(rig: Rig, connections: Connections) -> None:
     assert len(ask(connections, rig.serve().port, Request(method="GET", target="/big")).body) == 5_000_002
+
+
+def test_a_head_over_the_bound_is_not_read(rig: Rig, connections: Connections) -> None:
+    port = rig.serve().port
+    with pytest.raises(CallOutcomeUnknown, match="more came than is allowed"):
+        ask(connections, port, Request(method="GET", target="/long"))
 
 
 def test_a_refusal_of_a_large_body_is_heard_though_the_body_was_not_read(rig: Rig, connections: Connections) -> None:

@@ -7,133 +7,156 @@ connection ends, as what follows on it can no longer be trusted to be a request.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
-import ipaddress
-import socket
+import io
+import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from http.server import BaseHTTPRequestHandler
+from socketserver import BaseServer
+from typing import Any
 
 from paglets.core.clock import Clock
 from paglets.core.errors import BadRequest, NotAllowed, PagletsError, StalePeer
-from paglets.host.http.guard import Complaints, HostNames, Limits, LocalEnd, check_body, check_head, check_media
-from paglets.remote.auth import Proof, body_sha256
+from paglets.host.http.guard import (
+    LOOPBACK,
+    Complaints,
+    HostNames,
+    Limits,
+    check_body,
+    check_head,
+    check_media,
+    peer_group,
+)
+from paglets.host.http.head import RequestHead, read_head, single_fields
+from paglets.remote.auth import Proof, Verifier, body_sha256
 from paglets.remote.exchange import Request, Response, reply_error
-from paglets.remote.http1 import JSON_TYPE, ReplyHead, RequestHead, read_request_head, render_reply, wants_close
-from paglets.remote.stream import SocketStream, StreamEnded
+from paglets.remote.http1 import CHUNK_BYTES, JSON_TYPE
+from paglets.remote.stream import TimedSocket
 
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CONTROL_CHARACTER = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 
 
-class Door(Protocol):
-    """What a connection needs of the `Verifier`, with the turns taken."""
+class ServedSocket(TimedSocket):
+    """`waits` is true while it waits for a request of which nothing has come."""
 
-    def proof(self, head: RequestHead) -> Proof | None: ...
-
-    def admit(self, head: RequestHead, proof: Proof) -> None: ...
-
-    def bearer(self, authorization: str) -> bool: ...
-
-    def sign_reply(self, proof: Proof, status: int, body: bytes) -> dict[str, str]: ...
+    waits = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """What all connections of a server share. `answer` never raises; `log` takes one line or more."""
+    """What all connections of a server share. `answer` never raises; `log` takes one line or more.
+
+    `turn` is held where the verifier remembers a nonce.
+    """
 
     clock: Clock
     limits: Limits
     names: HostNames
-    door: Door
+    verifier: Verifier
+    turn: AbstractContextManager[Any]
     answer: Callable[[Request], Response]
     is_closing: Callable[[], bool]
     complaints: Complaints
     log: Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Outcome:
-    """`refused`: more of the request may be on its way, and nobody will read it."""
+class Connection(BaseHTTPRequestHandler):
+    """Runs in a thread of its own, within the constructor. Raises OSError where the other side is gone or too slow."""
 
-    response: Response
-    keep: bool
-    refused: bool = False
+    protocol_version = default_request_version = request_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    """Head and body go in one piece: two sends would wait for one another (Nagle against delayed acknowledgement)."""
 
-
-class Connection:
-    """Runs in a thread of its own. `idle` is true while it waits for a request of which nothing has come."""
-
-    def __init__(self, sock: socket.socket, service: Service) -> None:
+    def __init__(self, service: Service, request: ServedSocket, client_address: Any, server: BaseServer) -> None:
         self._service = service
-        self._stream = SocketStream(sock, service.clock)
-        self._end = _local_end(sock)
-        self._peer: str = sock.getpeername()[0]
-        self.idle = True
+        self._sock = request
+        self._peer: str = client_address[0]
+        self._end: tuple[str, int] = request.getsockname()[:2]
+        self._wait_seconds = service.limits.head_seconds
+        self._head: RequestHead | None = None
+        self._proof: Proof | None = None
+        super().__init__(request, client_address, server)
 
-    def run(self) -> None:
-        """Serve until either side ends it. Raises nothing."""
-        limits = self._service.limits
-        wait = limits.head_seconds
+    def finish(self) -> None:
+        with contextlib.suppress(OSError):  # what could not be sent
+            super().finish()
+        self.rfile.close()
+
+    def handle_one_request(self) -> None:
+        """One request and its reply; `close_connection` says whether that was the last.
+
+        The library's own would answer in HTML, and a slow sender not at all.
+        """
+        self.close_connection = True
+        self._head = self._proof = None
+        if not self._wait_for_request():
+            return
+        self._wait_seconds = self._service.limits.idle_seconds
         try:
-            while self._wait_for_request(wait) and self._serve_one():
-                wait = limits.idle_seconds
-        except OSError:
-            pass  # the other side is gone or too slow: there is nobody to tell
+            self._read_head()
+            request = self._read_request()
+        except PagletsError as error:
+            self._refuse(error)
+            return
+        response = self._service.answer(request)
+        self._reply(response, last=self.close_connection or self._service.is_closing())
+
+    def parse_request(self) -> bool:
+        """The library's parser, on lines that have passed the gate. Raises BadRequest, TooLarge, OSError."""
+        limits, source = self._service.limits, self.rfile
+        self.raw_requestline, lines = read_head(source, most_bytes=limits.head_bytes, most_fields=limits.head_fields)
+        self.rfile = io.BytesIO(lines)
+        try:
+            return super().parse_request()
         finally:
-            self._stream.close()
+            self.rfile = source
 
-    def end_idle(self) -> None:
-        """Wake it if it is between two requests. Any thread."""
-        if self.idle:
-            self._stream.end_reading()
+    def handle_expect_100(self) -> bool:
+        return True  # said later, to those who may send
 
-    def break_off(self) -> None:
-        self._stream.break_off()
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What the library refuses beyond the gate. Raises BadRequest."""
+        raise BadRequest(message or "the request is malformed")
+
+    def send_header(self, keyword: str, value: str) -> None:
+        if _CONTROL_CHARACTER.search(keyword + value):
+            raise ValueError("a header field would carry a control character")
+        super().send_header(keyword, value)
 
     def _now(self) -> float:
         return self._service.clock.monotonic()
 
-    def _wait_for_request(self, seconds: float) -> bool:
-        self.idle = True
-        try:
-            if not self._stream.buffer:
-                if self._service.is_closing():
-                    return False
-                self._stream.fill(self._now() + seconds)
-        except (TimeoutError, StreamEnded):
+    def _wait_for_request(self) -> bool:
+        self._sock.waits = True
+        if self._service.is_closing():
             return False
-        self.idle = False
-        return True
+        self._sock.deadline = self._now() + self._wait_seconds
+        try:
+            came = self.rfile.peek(1)  # type: ignore[attr-defined]  # a BufferedReader, as makefile gives it
+        except TimeoutError:
+            return False
+        self._sock.waits = False
+        return bool(came)
 
-    def _serve_one(self) -> bool:
-        """One request and its reply; whether another may follow."""
+    def _read_head(self) -> None:
+        seconds = self._service.limits.head_seconds
+        self._sock.deadline = self._now() + seconds
         try:
-            head = self._read_head()
-        except PagletsError as error:
-            return self._reply(None, None, _refusal(error))
-        proof = self._service.door.proof(head)
-        try:
-            request = self._read_request(head, proof)
-        except PagletsError as error:
-            self._complain(error)
-            return self._reply(head, proof, _refusal(error))
-        response = self._service.answer(request)
-        keep = not (wants_close(head.fields) or self._service.is_closing())
-        return self._reply(head, proof, _Outcome(response=response, keep=keep))
-
-    def _read_head(self) -> RequestHead:
-        limits = self._service.limits
-        try:
-            return read_request_head(
-                self._stream,
-                most_bytes=limits.head_bytes,
-                most_fields=limits.head_fields,
-                deadline=self._now() + limits.head_seconds,
-            )
+            self.parse_request()
         except TimeoutError as error:
-            raise BadRequest(f"the header was not complete after {limits.head_seconds:g} s") from error
+            raise BadRequest(f"the header was not complete after {seconds:g} s") from error
+        # Not `path`, where the library makes one slash of several: the signature is over what was sent.
+        target = self.requestline.split(" ")[1]
+        self._head = RequestHead(method=self.command, target=target, fields=single_fields(self.headers))
+        self._proof = self._service.verifier.proof(self.command, target, self._head.fields)
 
-    def _read_request(self, head: RequestHead, proof: Proof | None) -> Request:
+    def _read_request(self) -> Request:
+        head, proof = self._head, self._proof
+        assert head is not None
         length = check_body(head, self._service.limits)
         check_head(head, names=self._service.names, end=self._end)
         sender = self._admit(head, proof)
@@ -147,59 +170,63 @@ class Connection:
     def _admit(self, head: RequestHead, proof: Proof | None) -> str:
         """The sender's store id, "" for a client. Raises NotAllowed and what `Verifier.admit` raises."""
         if proof is not None:
-            self._service.door.admit(head, proof)
+            with self._service.turn:
+                self._service.verifier.admit(head.method, head.target, proof)
             return proof.sender
-        if _is_loopback(self._peer) and self._service.door.bearer(head.fields.get("authorization", "")):
+        if peer_group(self._peer) == LOOPBACK and self._service.verifier.bearer(head.fields.get("authorization", "")):
             return ""
         raise NotAllowed(
             "the request is not signed with the key of this mesh: "
             "copy mesh.key from a machine of the mesh to the asking one"
         )
 
+    def _read_body(self, head: RequestHead, length: int) -> bytes:
+        """In pieces: memory grows with what arrives, not with what was announced."""
+        limits, start = self._service.limits, self._now()
+        self._sock.deadline = limits.body_deadline(start, 0)
+        if length and "expect" in head.fields:
+            super().handle_expect_100()
+            self.wfile.flush()
+        body = bytearray()
+        try:
+            while len(body) < length:
+                self._sock.deadline = limits.body_deadline(start, len(body))
+                piece = self.rfile.read1(min(CHUNK_BYTES, length - len(body)))
+                if not piece:
+                    raise ConnectionError("the connection ended within a body")
+                body += piece
+        except TimeoutError as error:
+            raise BadRequest(f"the body of {length} bytes came too slowly") from error
+        return bytes(body)
+
+    def _refuse(self, error: PagletsError) -> None:
+        """More of the request may be on its way, and nobody will read it."""
+        if self._head is not None:
+            self._complain(error)
+        self._reply(reply_error(error), last=True)
+        self._sock.deadline = self._now() + self._service.limits.linger_seconds
+        self._sock.drain()
+
     def _complain(self, error: PagletsError) -> None:
         """A peer with another key, clock or name for us is a thing to mend: its people see an error, ours this."""
         if not isinstance(error, StalePeer) and self._service.complaints.is_due(self._peer, self._now()):
             self._service.log(f"refused a request of {self._peer}: {error.code}: {error.message}")
 
-    def _read_body(self, head: RequestHead, length: int) -> bytes:
-        limits, start = self._service.limits, self._now()
-        if length and "expect" in head.fields:
-            self._stream.send(_CONTINUE, start + limits.body_grace_seconds)
-        try:
-            return self._stream.read(length, lambda received: limits.body_deadline(start, received))
-        except TimeoutError as error:
-            raise BadRequest(f"the body of {length} bytes came too slowly") from error
-
-    def _reply(self, head: RequestHead | None, proof: Proof | None, outcome: _Outcome) -> bool:
-        response = outcome.response
-        body = b"" if head is not None and head.method == "HEAD" else response.body
+    def _reply(self, response: Response, *, last: bool) -> None:
+        body = b"" if self._head is not None and self._head.method == "HEAD" else response.body
         fields = {"content-type": JSON_TYPE, "cache-control": "no-store", "x-content-type-options": "nosniff"}
         fields |= response.headers
         fields["content-length"] = str(len(response.body))
         if response.status == 405:
             fields["allow"] = "GET, HEAD, POST, PUT, DELETE"
-        if not outcome.keep:
-            fields["connection"] = "close"
-        if proof is not None:
-            fields |= self._service.door.sign_reply(proof, response.status, body)
-        self._send(render_reply(ReplyHead(status=response.status, fields=fields), body))
-        if outcome.refused:
-            self._stream.close_gently(self._now() + self._service.limits.linger_seconds)
-        return outcome.keep
-
-    def _send(self, data: bytes) -> None:
-        start = self._now()
-        self._stream.send(data, self._service.limits.body_deadline(start, len(data)))
-
-
-def _refusal(error: PagletsError) -> _Outcome:
-    return _Outcome(response=reply_error(error), keep=False, refused=True)
-
-
-def _local_end(sock: socket.socket) -> LocalEnd:
-    address, port = sock.getsockname()[:2]
-    return LocalEnd(address=address, port=port)
-
-
-def _is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+        if last:
+            fields["connection"] = "close"  # which `send_header` notes in `close_connection`
+        if self._proof is not None:
+            fields |= self._service.verifier.sign_reply(self._proof, response.status, body)
+        self.send_response_only(response.status)
+        for name, value in fields.items():
+            self.send_header(name, value)
+        self._sock.deadline = self._service.limits.body_deadline(self._now(), len(body))
+        self.end_headers()
+        self.wfile.write(body)
+        self.wfile.flush()

@@ -17,7 +17,8 @@ from paglets.core.errors import (
     TooLarge,
     UnsupportedMedia,
 )
-from paglets.remote.http1 import BYTES_TYPE, JSON_TYPE, MOST_FIELDS, MOST_HEAD_BYTES, RequestHead, content_length
+from paglets.host.http.head import MOST_FIELDS, RequestHead, content_length
+from paglets.remote.http1 import BYTES_TYPE, JSON_TYPE, MOST_HEAD_BYTES
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 _WITHOUT_BODY = ("GET", "HEAD")
@@ -54,33 +55,29 @@ class Limits:
     pending_seconds: float = MAX_CALL_SECONDS + 5.0
     linger_seconds: float = 2.0
 
+    def connections_of(self, peer: str) -> int:
+        """How many one `peer_group` may have."""
+        return self.connections_loopback if peer == LOOPBACK else self.connections_per_peer
+
     def body_deadline(self, start: float, received: int) -> float:
         """When the next byte must be here, if `received` bytes came since `start`."""
         allowed = self.body_grace_seconds + received / self.body_bytes_per_second
         return start + min(allowed, self.body_most_seconds)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalEnd:
-    """Our own end of a connection: the address on which it came in."""
-
-    address: str
-    port: int
-
-
 class HostNames:
     """The names by which this host may be asked for: an exact list, so that no foreign name leads a browser here.
 
-    The IP literal on which a connection came in is always good: no name was looked up for it, and a
-    laptop's address changes while the host runs. Names without a port mean `port`.
+    The IP literal on which a connection came in (`end`, with the port) is always good: no name was looked up for
+    it, and a laptop's address changes while the host runs. Names without a port mean `port`.
     """
 
     def __init__(self, names: Iterable[str], port: int) -> None:
         self._allowed = {_authority(name, port) for name in ("localhost", "127.0.0.1", "[::1]", *names)}
 
-    def allows(self, text: str, end: LocalEnd) -> bool:
+    def allows(self, text: str, end: tuple[str, int]) -> bool:
         authority = parse_authority(text, _DEFAULT_HTTP_PORT)
-        return authority is not None and (authority in self._allowed or authority == (_literal(end.address), end.port))
+        return authority is not None and (authority in self._allowed or authority == (_literal(end[0]), end[1]))
 
 
 def _authority(name: str, port: int) -> tuple[str, int]:
@@ -107,7 +104,7 @@ def _literal(name: str) -> str:
         return name.lower()
 
 
-def check_head(head: RequestHead, *, names: HostNames, end: LocalEnd) -> None:
+def check_head(head: RequestHead, *, names: HostNames, end: tuple[str, int]) -> None:
     """Raises the error of a request that is refused whoever signed it."""
     if head.method not in METHODS:
         raise MethodNotAllowed(f"only {', '.join(METHODS)} are allowed", allow=list(METHODS))
@@ -123,7 +120,7 @@ def _check_target(target: str) -> None:
         raise BadRequest("the target of the request is malformed")
 
 
-def _check_host(head: RequestHead, names: HostNames, end: LocalEnd) -> None:
+def _check_host(head: RequestHead, names: HostNames, end: tuple[str, int]) -> None:
     host = head.fields.get("host", "")
     if not names.allows(host, end):
         raise Misdirected(
@@ -145,7 +142,7 @@ def check_body(head: RequestHead, limits: Limits) -> int:
     """The length of the body that follows. Raises LengthRequired, BadRequest, TooLarge, UnsupportedMedia."""
     if "transfer-encoding" in head.fields:
         raise LengthRequired("Transfer-Encoding is not understood: send the body with its Content-Length")
-    length = content_length(head.fields) or 0
+    length = content_length(head.fields)
     if length > limits.body_bytes:
         raise TooLarge(f"the body has {length} bytes; {limits.body_bytes} are allowed")
     if length and head.method in _WITHOUT_BODY:
@@ -160,30 +157,6 @@ def check_media(head: RequestHead) -> None:
     media = head.fields.get("content-type", "").partition(";")[0].strip().lower()
     if media != JSON_TYPE and not (head.method == "PUT" and media == BYTES_TYPE):
         raise UnsupportedMedia(f"send the body as Content-Type: {JSON_TYPE}, not {media[:60]!r}")
-
-
-class Admission:
-    """How many connections there are, in all and of each peer. Its callers take turns."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._counts: dict[str, int] = {}
-        self._total = 0
-
-    def enter(self, peer: str) -> bool:
-        """Count a connection of `peer_group(...)` in; False where a bound is reached."""
-        most = self._limits.connections_loopback if peer == LOOPBACK else self._limits.connections_per_peer
-        if self._total >= self._limits.connections or self._counts.get(peer, 0) >= most:
-            return False
-        self._counts[peer] = self._counts.get(peer, 0) + 1
-        self._total += 1
-        return True
-
-    def leave(self, peer: str) -> None:
-        self._total -= 1
-        self._counts[peer] -= 1
-        if not self._counts[peer]:
-            del self._counts[peer]
 
 
 class Complaints:

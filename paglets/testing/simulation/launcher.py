@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from paglets.api import Usage
 from paglets.core.clock import Entropy
 from paglets.core.record import from_json, to_json
-from paglets.api import Usage
 from paglets.testing.clock import FakeClock
 from paglets.testing.simulation.fuse import AT_FRAME, AT_LAUNCH, Fuse
 from paglets.testing.simulation.seams import Alive

@@ -33,7 +33,7 @@ STEP_SECONDS = (0.0, 0.001)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What all machines share. `changed(machine, agent_ids)` is called after each of their steps."""
+    """What all machines share. `changed(agent_ids)` is called after each of their steps, `crashed` at each end."""
 
     seed: str
     clock: FakeClock
@@ -42,6 +42,7 @@ class Surroundings:
     story: Story
     witness: Witness
     changed: Callable[[tuple[str, ...]], None]
+    crashed: Callable[[Machine], None]
     commit: Callable[[sqlite3.Connection], None]
 
 
@@ -73,6 +74,7 @@ class Machine:
         self.scratch: dict[str, None] = {}
         self.paused_until = 0.0
         self.boots = 0
+        self.next_fuse: tuple[str, int] | None = None
         self.life: Life | None = None
         database.row_factory = sqlite3.Row
         self.rows = Tx(database)
@@ -87,6 +89,9 @@ class Machine:
             self.boots += 1
             self.around.story.tell(self.name, f"starts, boot {self.boots}")
             self.life = life = Life(self)
+            if self.next_fuse is not None:
+                life.fuse.light(*self.next_fuse)
+                self.next_fuse = None
             life.run(life.begin)
 
     def crash(self, why: str) -> None:
@@ -97,6 +102,7 @@ class Machine:
             self.life = None
             if self.database.in_transaction:
                 self.database.execute("ROLLBACK")
+            self.around.crashed(self)
 
     def pause(self, seconds: float) -> None:
         """The machine sleeps: nothing happens on it, and its clocks go on."""
@@ -241,7 +247,8 @@ class Life:
         pause = self.run(host.runner.step)
         if self.alive and pause is not None:
             now = self.machine.around.clock.monotonic()
-            self._at(now + (pause or self.entropy.uniform(*STEP_SECONDS)))
+            # Never at once: clocks are added up in floats, and what is due in a moment may not be due yet.
+            self._at(now + max(pause, STEP_SECONDS[1]))
 
     def _is_paused(self) -> bool:
         return self.machine.paused_until > self.machine.around.clock.monotonic()

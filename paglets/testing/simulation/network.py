@@ -65,6 +65,7 @@ class Network:
         self.filter_reply: Callable[[Request, Response], Response] = lambda request, response: response
         self.lie: Callable[[PagletsError], PagletsError] = lambda error: error
         self._blocked: dict[tuple[str, str], int] = {}
+        self.under_way = 0
 
     def block(self, sender: str, receiver: str) -> None:
         """No message of that store reaches that other one, until `unblock`."""
@@ -81,6 +82,11 @@ class Network:
         """From now on everything arrives at once, and once."""
         self.weather = Weather()
         self._blocked.clear()
+
+    @property
+    def is_empty(self) -> bool:
+        """No copy of a request is on its way that could still change something."""
+        return self.under_way == 0
 
     def is_blocked(self, sender: str, receiver: str) -> bool:
         return (sender, receiver) in self._blocked
@@ -137,11 +143,15 @@ class Exchange:
 
     def _travel(self, seconds: float) -> None:
         self._copies += 1
+        if not self._quiet:
+            self._net.under_way += 1
         self._net.later(seconds, self._arrive)
 
     def _arrive(self) -> None:
         net = self._net
         self._copies -= 1
+        if not self._quiet:
+            net.under_way -= 1
         station = net.stations.get(self._host.url)
         if station is None or not station.is_up:
             self._tell("nobody there")

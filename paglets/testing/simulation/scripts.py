@@ -6,7 +6,7 @@ A job's state says what it does: `{"key", "plan": [a name of PLANS for each atte
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 from paglets.codec.envelope import WireMessage
@@ -147,7 +147,9 @@ class SimScripts:
         found = yield Ask(op="storage_get", args=StorageGet(key=key))
         if found.code:
             raise Die(code=9)
-        yield from self._trouble(deliver)
+        raised = yield from self._trouble(deliver)
+        if raised:
+            return
         times = (found.value["value"] if found.value["found"] else 0) + 1
         then = [from_json(ProxyRef, tree) for tree in args["then"]]
         posts = tuple(
@@ -160,17 +162,17 @@ class SimScripts:
             raise Die(code=9)
         state["count"] = count
 
-    def _trouble(self, deliver: Deliver) -> Routine:
-        """Sometimes a handler raises, dies or takes its time; a few times at most for one post."""
+    def _trouble(self, deliver: Deliver) -> Generator[Pause | Ask | LoseZygote, Answer, bool]:
+        """Sometimes a handler raises, dies or takes its time; a few times at most for one post. True: it raised."""
         post_id = deliver.message.args["id"]
         if self._entropy.uniform(0, 1) >= self._handler_trouble or not self._witness.may_trouble(post_id, MAX_TROUBLES):
-            return
+            return False
         if self._entropy.pick(2):
             raise Die(code=7)
         yield Pause(seconds=self._entropy.uniform(0.01, 3.0))
         fault = Fault(cause="exception", message="planned")
         yield Ask(op="handled", args=Handled(message_id=deliver.message_id, fault=fault))
-        raise Die(code=0)
+        return True
 
 
 def _hook() -> Routine:
@@ -245,7 +247,11 @@ PLANS: dict[str, Callable[[SimScripts, Go], Routine]] = {
     "exit": _exit,
     "signal": _killed,
     "silent": _never,
+    "forever": _never,
 }
+
+FOREVER = "forever"
+"""A plan that ends only when the job is cancelled."""
 
 SUCCEEDS = ("success", "twice", "reported", "posts", "calls", "moves", "slow", "creates", "zygote")
 """Plans whose first attempt that comes to its end is a success."""

@@ -1,0 +1,105 @@
+"""The gate before `http.server`'s parser: what two readers could take for two things is refused here.
+
+`http.server` and `email` read leniently: bare line feeds, continued lines, a space before the colon, HTTP/0.9, the
+first of two lengths. Each lets one request hide in another, and no hook of theirs sees the raw lines. So the lines are
+read and checked here, one by one, as they arrive; what passes has one meaning only, which the library then finds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.message import Message
+from io import BufferedIOBase
+
+from paglets.core.errors import BadRequest, TooLarge
+
+MOST_FIELDS = 64
+
+_REQUEST_LINE = re.compile(rb"[A-Z][A-Z0-9_-]{0,30} [\x21-\x7e]+ HTTP/1\.1\r\n")
+_FIELD_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n")
+_LENGTH = re.compile(r"[0-9]{1,15}")
+
+SINGLE = frozenset(
+    [
+        "host",
+        "content-length",
+        "content-type",
+        "transfer-encoding",
+        "connection",
+        "expect",
+        "authorization",
+        "origin",
+        "sec-fetch-site",
+    ]
+)
+"""Fields that decide something: two of them would let two readers decide differently."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestHead:
+    """`target` as it stands in the request line. Field names are in lower case."""
+
+    method: str
+    target: str
+    fields: Mapping[str, str]
+
+
+def read_head(source: BufferedIOBase, *, most_bytes: int, most_fields: int) -> tuple[bytes, bytes]:
+    """The first line of a request, and the lines of its fields with the empty one after them.
+
+    What is wrong is refused as soon as it is seen: the other side may wait for us. Raises BadRequest, TooLarge,
+    OSError; after any of them the connection is of no use.
+    """
+    # TLS and other tongues may never send the end of a line.
+    if not b"A" <= source.peek(1)[:1] <= b"Z":  # type: ignore[attr-defined]  # a BufferedReader, as makefile gives it
+        raise _not_http()
+    first = _line(source, most_bytes)
+    if not _REQUEST_LINE.fullmatch(first):
+        raise _not_http()
+    lines: list[bytes] = []
+    size = len(first)
+    while (line := _line(source, most_bytes - size)) != b"\r\n":
+        if not _FIELD_LINE.fullmatch(line):
+            raise BadRequest("a line of the header is malformed")
+        if len(lines) == most_fields:
+            raise TooLarge(f"the header has over {most_fields} fields")
+        lines.append(line)
+        size += len(line)
+    return first, b"".join([*lines, line])
+
+
+def _line(source: BufferedIOBase, most_bytes: int) -> bytes:
+    line = source.readline(most_bytes + 1)
+    if len(line) > most_bytes:
+        raise TooLarge("the header is too long")
+    if not line.endswith(b"\n"):
+        raise ConnectionError("the connection ended within a header")
+    return line
+
+
+def _not_http() -> BadRequest:
+    return BadRequest("this is not HTTP/1.1; TLS, HTTP/0.9, 1.0 and 2 are not spoken here")
+
+
+def single_fields(message: Message) -> dict[str, str]:
+    """The header fields by lower-case name. Raises BadRequest where one that decides is there twice."""
+    fields: dict[str, str] = {}
+    for given, value in message.items():
+        name, value = given.lower(), value.strip(" \t")
+        if name not in fields:
+            fields[name] = value
+        elif name in SINGLE or name.startswith("x-paglets-"):
+            raise BadRequest(f"the header field {name} is there twice")
+        else:
+            fields[name] += ", " + value
+    return fields
+
+
+def content_length(fields: Mapping[str, str]) -> int:
+    """The announced length of the body; 0 where none is announced. Raises BadRequest."""
+    text = fields.get("content-length", "0")
+    if not _LENGTH.fullmatch(text):
+        raise BadRequest("Content-Length is not a plain number of at most 15 digits")
+    return int(text)

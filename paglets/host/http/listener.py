@@ -1,0 +1,70 @@
+"""Addresses made into listening servers."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Sequence
+from socketserver import TCPServer
+from typing import Any, TypeVar
+
+from paglets.core.errors import StartFailed
+
+Address = tuple[str, int]
+L = TypeVar("L", bound=TCPServer)
+Make = Callable[[int, Any], L]
+"""Gives a server that listens, of an address family and an address. Raises OSError."""
+
+_TRIES_FOR_ONE_PORT = 20
+
+
+def listen_all(addresses: Sequence[Address], make: Make[L]) -> list[L]:
+    """Servers on one port where it is 0: a port that is free at one address may be taken at another.
+
+    Raises StartFailed.
+    """
+    for tries_left in reversed(range(_TRIES_FOR_ONE_PORT)):
+        listeners: list[L] = []
+        try:
+            for host, port in addresses:
+                _listen(host, port, make, listeners)
+            return listeners
+        except StartFailed:
+            for listener in listeners:
+                listener.server_close()
+            if addresses[0][1] or not tries_left:
+                raise
+    raise StartFailed("no address to listen at was given")
+
+
+def _listen(host: str, port: int, make: Make[L], listeners: list[L]) -> None:
+    """Add one for each address of `host`; those that this machine lacks (IPv6, mostly) are left out."""
+    missing: OSError | None = None
+    before = len(listeners)
+    for family, address in _resolve(host, port):
+        shared = listeners[0].server_address[1] if listeners and not port else port
+        try:
+            listeners.append(make(family, (address[0], shared, *address[2:])))
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise StartFailed(_why_not(host, port, error)) from error
+            missing = error
+    if len(listeners) == before:
+        raise StartFailed(_why_not(host, port, missing))
+
+
+def _resolve(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
+    name = host.strip("[]") or "0.0.0.0"
+    try:
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise StartFailed(f"cannot listen at {host!r}: that is no address of this machine ({error})") from error
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def _why_not(host: str, port: int, error: OSError | None) -> str:
+    if error is not None and error.errno == errno.EADDRINUSE:
+        return f"port {port} at {host or '0.0.0.0'} is in use: another host runs there, or choose another with --port"
+    if error is not None and error.errno == errno.EACCES:
+        return f"port {port} at {host or '0.0.0.0'} needs more rights: choose one above 1023 with --port"
+    return f"cannot listen at {host or '0.0.0.0'} port {port}: {error.strerror if error else 'no such address'}"

@@ -1,0 +1,35 @@
+"""Where is this paglet? What the mesh answers, together with what this host knows itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from paglets.api import Located
+from paglets.core.refs import HostRef
+from paglets.mesh.locate import Answer, Asked, Locator, combine, merge
+from paglets.store import residence
+from paglets.store.db import Store, Tx
+
+
+class Whereabouts:
+    """A `Locator` that asks its own host too: who has an address that is wrong may be next to what he looks for."""
+
+    def __init__(self, store: Store, own: HostRef, locator: Locator) -> None:
+        self._store = store
+        self._own = own
+        self._locator = locator
+
+    def locate(self, agent_ids: Iterable[str], done: Asked) -> None:
+        """As `Locator.locate`; this host's own rows are read when the others have answered."""
+        asked = tuple(agent_ids)
+
+        def found(located: Located) -> None:
+            mine = Answer(host=self._own, located=self._store.read(lambda tx: _known(tx, asked)))
+            done(combine((located, merge((mine,)))))
+
+        self._locator.locate(asked, (), found)
+
+
+def _known(tx: Tx, agent_ids: tuple[str, ...]) -> Located:
+    rows = [residence.find(tx, agent_id) for agent_id in agent_ids]
+    return Located(rows=tuple(row for row in rows if row is not None))

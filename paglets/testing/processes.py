@@ -1,0 +1,93 @@
+"""Processes played by hand: a `Launcher` whose children say and do only what a test lets them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from paglets.core.record import from_json, to_json
+from paglets.worker.launch import Ended, LaunchEvents, LaunchSpec
+from paglets.worker.protocol import Deliver, Go
+
+SIGKILL = 9
+
+
+class HandProcess:
+    """One child. `heard` keeps the frames from its host; `ended` is set once it has told its end."""
+
+    def __init__(self, events: LaunchEvents, spec: LaunchSpec, pid: int) -> None:
+        self._events = events
+        self._asked = 0
+        self.spec = spec
+        self.pid = pid
+        self.heard: list[dict[str, Any]] = []
+        self.told_to_end = False
+        self.ended = False
+
+    def begin(self) -> None:
+        """The process is there: its host may tell it to go."""
+        self._events.started(self.spec.token, self.pid, float(self.pid))
+
+    @property
+    def go(self) -> Go:
+        """What it was told to do. Fails where it was not told to go."""
+        (frame,) = [frame for frame in self.heard if "go" in frame]
+        return from_json(Go, frame["go"])
+
+    @property
+    def deliveries(self) -> list[Deliver]:
+        return [from_json(Deliver, frame["deliver"]) for frame in self.heard if "deliver" in frame]
+
+    @property
+    def is_to_finish(self) -> bool:
+        return {"finish": True} in self.heard
+
+    def ask(self, op: str, args: Any, **stamp: Any) -> int:
+        """Ask the host; gives the number to look for in `reply`. `stamp` replaces fields of the stamp."""
+        self._asked += 1
+        tree = {**to_json(self.go.stamp), **stamp}
+        self._events.frame(self.spec.token, {"op": op, "id": self._asked, "stamp": tree, "args": to_json(args)})
+        return self._asked
+
+    def reply(self, number: int) -> dict[str, Any]:
+        """The reply frame to that question. Fails where there is none yet."""
+        (frame,) = [frame for frame in self.heard if frame.get("reply") == number]
+        return frame
+
+    def exit(self, code: int | None = 0, **how: Any) -> None:
+        """End: with an exit code, or as `Ended` says."""
+        if not self.ended:
+            self.ended = True
+            self._events.ended(self.spec.token, Ended(exit_code=None if "signal" in how else code, **how))
+
+
+class HandLauncher:
+    """`worker.launch.Launcher`. A process that is told to end is killed at once, unless `is_stubborn`."""
+
+    def __init__(self, events: LaunchEvents) -> None:
+        self._events = events
+        self.processes: list[HandProcess] = []
+        self.is_stubborn = False
+
+    def start(self, spec: LaunchSpec) -> None:
+        self.processes.append(HandProcess(self._events, spec, 1001 + len(self.processes)))
+
+    def send(self, token: str, frame: dict[str, Any]) -> None:
+        for process in self._alive(token):
+            process.heard.append(frame)
+
+    def end(self, token: str) -> None:
+        for process in self._alive(token):
+            process.told_to_end = True
+            if not self.is_stubborn:
+                process.exit(signal=SIGKILL)
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.ended = True
+
+    def _alive(self, token: str) -> list[HandProcess]:
+        return [process for process in self.processes if process.spec.token == token and not process.ended]
+
+    def of(self, agent_id: str) -> list[HandProcess]:
+        """The processes of that paglet, oldest first."""
+        return [process for process in self.processes if process.spec.agent_id == agent_id]

@@ -1,0 +1,242 @@
+"""Deliberate breaks of the promises, each at a seam, to see that the simulator's checks find them.
+
+No module of the host is touched: SQL is rewritten on its way to the database, a COMMIT is not made, a reply
+is changed on the network.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from paglets.core.errors import CallOutcomeUnknown, PagletsError, Unreachable
+from paglets.remote.exchange import Request, Response, reply
+from paglets.testing.simulation.faults import Trouble
+from paglets.testing.simulation.network import Weather
+from paglets.testing.simulation.profile import Profile, calm
+from paglets.testing.simulation.world import Tampering, plain_commit
+
+LOSE_EVERY_COMMITS = 60
+
+
+@dataclass(slots=True, kw_only=True)
+class Rule:
+    """Statements that hold `pattern` have it replaced by `by`; `hits` counts them.
+
+    `first` runs before, with those of their arguments. `when`: only where that is among their arguments;
+    these are not run at all.
+    """
+
+    pattern: str
+    by: str = ""
+    first: str = ""
+    first_args: tuple[int, ...] = ()
+    when: str = ""
+    hits: int = 0
+
+
+class RewritingConnection:
+    """A connection on which some statements are not what the host wrote."""
+
+    def __init__(self, inner: sqlite3.Connection, rules: tuple[Rule, ...]) -> None:
+        object.__setattr__(self, "_inner", inner)
+        object.__setattr__(self, "_rules", rules)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._inner, name, value)
+
+    def execute(self, sql: str, args: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        for rule in self._rules:
+            if rule.pattern in sql and (not rule.when or rule.when in args):
+                rule.hits += 1
+                if rule.when:
+                    return cast(sqlite3.Cursor, self._inner.execute("SELECT 0 WHERE 0"))
+                if rule.first:
+                    self._inner.execute(rule.first, tuple(args[index] for index in rule.first_args))
+                sql = sql.replace(rule.pattern, rule.by)
+        return cast(sqlite3.Cursor, self._inner.execute(sql, args))
+
+    def executemany(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> sqlite3.Cursor:
+        return cast(sqlite3.Cursor, self._inner.executemany(sql, rows))
+
+
+def _rewriting(rules: tuple[Rule, ...]) -> Tampering:
+    def connect(database: sqlite3.Connection) -> sqlite3.Connection:
+        return cast(sqlite3.Connection, RewritingConnection(database, rules))
+
+    return Tampering(connect=connect)
+
+
+def _lost_commits() -> Tampering:
+    count = 0
+
+    def commit(connection: sqlite3.Connection) -> None:
+        nonlocal count
+        count += 1
+        if count % LOSE_EVERY_COMMITS:
+            plain_commit(connection)
+        else:
+            connection.execute("ROLLBACK")
+
+    return Tampering(commit=commit)
+
+
+def _moved_taken_for_taken() -> Tampering:
+    def filter_reply(request: Request, response: Response) -> Response:
+        if request.target != "/v1/posts" or response.status >= 400:
+            return response
+        tree = response.json()
+        for answer in tree["answers"]:
+            if answer["verdict"] == "moved":
+                answer.update(verdict="taken", host=None, epoch=0)
+        return reply(tree)
+
+    return Tampering(filter_reply=filter_reply)
+
+
+def _unknown_taken_for_unreachable() -> Tampering:
+    def lie(error: PagletsError) -> PagletsError:
+        return Unreachable(error.message) if isinstance(error, CallOutcomeUnknown) else error
+
+    return Tampering(lie=lie)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Break:
+    """`within_seeds`: so many seeds from 1 on find it, at the latest. `profile`: the kind of run that brings it out.
+
+    It is made of `rules`, or of what `tamper` makes.
+    """
+
+    name: str
+    within_seeds: int
+    rules: tuple[Rule, ...] = ()
+    tamper: Callable[[], Tampering] = Tampering
+    profile: Profile | None = None
+
+    def make(self) -> Tampering:
+        """To be made anew for each run."""
+        return _rewriting(self.rules) if self.rules else self.tamper()
+
+
+def _moving(weather: Weather, hosts: int = 3) -> Profile:
+    """Named paglets that move again and again, in bad weather."""
+    base = calm(hosts)
+    return replace(
+        base,
+        load=replace(base.load, groups=0, counters=0, twins=3, moves=40),
+        trouble=Trouble(weather=weather, seconds=30.0),
+    )
+
+
+def _posting() -> Profile:
+    """Paglets that post to each other and move."""
+    base = calm(2)
+    return replace(base, load=replace(base.load, groups=0, moves=6))
+
+
+BREAKS: tuple[Break, ...] = (
+    Break(name="a change is acknowledged and its commit lost", tamper=_lost_commits, within_seeds=10),
+    Break(
+        name="a paglet that moved is taken for one that took the post", tamper=_moved_taken_for_taken, within_seeds=10
+    ),
+    Break(
+        name="a lost reply is taken for a request never sent",
+        tamper=_unknown_taken_for_unreachable,
+        within_seeds=10,
+        profile=_moving(Weather(cut=0.8)),
+    ),
+    Break(
+        name="a second outcome of an attempt replaces the first",
+        rules=(Rule(pattern="AND attempt = ? AND outcome IS NULL", by="AND attempt = ?"),),
+        within_seeds=10,
+    ),
+    Break(
+        name="posts taken before are taken again",
+        rules=(
+            Rule(pattern="SELECT 1 FROM taken WHERE", by="SELECT 1 FROM taken WHERE 0 AND"),
+            Rule(pattern="SELECT settled_below FROM", by="SELECT 0 FROM"),
+            Rule(pattern="INSERT INTO taken VALUES", by="INSERT OR IGNORE INTO taken VALUES"),
+            Rule(pattern="INSERT INTO inbox", by="INSERT OR IGNORE INTO inbox"),
+        ),
+        within_seeds=10,
+    ),
+    Break(
+        name="a post stays in the inbox when it is handled",
+        rules=(Rule(pattern="DELETE FROM inbox WHERE seq = ?", by="UPDATE inbox SET tries = 0 WHERE seq = ?"),),
+        within_seeds=10,
+    ),
+    Break(
+        name="which posts were taken does not travel",
+        rules=(Rule(pattern="SELECT sender_store, n FROM taken WHERE", by="SELECT '', 0 FROM taken WHERE 0 AND"),),
+        within_seeds=10,
+    ),
+    Break(
+        name="the inbox does not travel",
+        rules=(
+            Rule(
+                pattern="SELECT * FROM inbox WHERE agent_id = ? ORDER BY seq",
+                by="SELECT * FROM inbox WHERE 0 AND agent_id = ? ORDER BY seq",
+            ),
+        ),
+        within_seeds=10,
+    ),
+    Break(
+        name="a lease outlives its attempt",
+        rules=(Rule(pattern="DELETE FROM leases WHERE", by="DELETE FROM leases WHERE 0 AND"),),
+        within_seeds=10,
+    ),
+    Break(
+        name="a lease ends with the report and not with the process",
+        rules=(
+            Rule(
+                pattern="UPDATE requests SET outcome = ? WHERE agent_id = ? AND status",
+                by="UPDATE requests SET outcome = ? WHERE agent_id = ? AND status",
+                first="DELETE FROM leases WHERE agent_id = ?",
+                first_args=(1,),
+            ),
+        ),
+        within_seeds=10,
+    ),
+    Break(
+        name="a refusal is said and not stored",
+        rules=(Rule(pattern="INSERT INTO residence", when="refused"),),
+        within_seeds=10,
+        profile=_moving(Weather(doubled=0.8)),
+    ),
+    Break(
+        name="processes of an earlier start are not closed",
+        rules=(
+            Rule(pattern="SELECT * FROM runs ORDER BY started_at", by="SELECT * FROM runs WHERE 0 ORDER BY started_at"),
+        ),
+        within_seeds=10,
+    ),
+    Break(
+        name="posts are not sent after a paglet that moved",
+        rules=(Rule(pattern="AND host_store != ?", by="AND host_store != ? AND 0"),),
+        within_seeds=10,
+        profile=_posting(),
+    ),
+    Break(
+        name="the collector takes a report for a key that has ended",
+        rules=(
+            Rule(
+                pattern="SELECT value FROM storage WHERE agent_id = ? AND key = ?",
+                by="SELECT replace(value, '\"ended\":true', '\"ended\":false') FROM storage"
+                " WHERE agent_id = ? AND key = ?",
+            ),
+        ),
+        within_seeds=10,
+    ),
+    Break(
+        name="units that are leased are leased again",
+        rules=(Rule(pattern="SELECT unit FROM lease_units WHERE", by="SELECT unit FROM lease_units WHERE 0 AND"),),
+        within_seeds=10,
+    ),
+)
+"""Each breaks one rule; every one of them must be found."""

@@ -1,0 +1,131 @@
+"""What goes wrong in a run: crashes at seams, parted networks, bad weather, sleeping machines, lost zygotes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from paglets.core.clock import Entropy
+from paglets.testing.clock import FakeClock
+from paglets.testing.simulation.fuse import SEAMS
+from paglets.testing.simulation.machine import Machine
+from paglets.testing.simulation.network import Network, Weather
+from paglets.testing.simulation.story import Story
+
+MOST_PASSES = 40
+BURNS_WITHIN_SECONDS = 5.0
+DOWN_SECONDS = (0.02, 12.0)
+PARTED_SECONDS = (0.5, 20.0)
+ASLEEP_SECONDS = (0.5, 25.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """How often each kind of fault comes in a run of `seconds`; `weather` holds for all of it."""
+
+    crashes: int = 0
+    partings: int = 0
+    one_way: int = 0
+    sleeps: int = 0
+    zygotes: int = 0
+    weather: Weather = field(default_factory=Weather)
+    seconds: float = 30.0
+
+
+@dataclass(slots=True)
+class Faults:
+    """Plans all faults when told to, and ends them all with `heal`."""
+
+    trouble: Trouble
+    entropy: Entropy
+    clock: FakeClock
+    network: Network
+    machines: tuple[Machine, ...]
+    story: Story
+    healed: bool = False
+
+    def plan(self) -> None:
+        trouble = self.trouble
+        self.network.weather = trouble.weather
+        kinds: tuple[tuple[Callable[[], None], int], ...] = (
+            (self._crash, trouble.crashes),
+            (self._part, trouble.partings),
+            (self._part_one_way, trouble.one_way),
+            (self._sleep, trouble.sleeps),
+            (self._lose_zygote, trouble.zygotes),
+        )
+        for act, count in kinds:
+            for _ in range(count):
+                self._later(self.entropy.uniform(0.0, trouble.seconds), act)
+
+    def heal(self) -> None:
+        """Everything works again, and every host is up."""
+        self.healed = True
+        self.story.tell("world", "everything is mended")
+        self.network.heal()
+        for machine in self.machines:
+            machine.wake_up()
+            machine.next_fuse = None
+            if machine.life is not None:
+                machine.life.fuse.put_out()
+            machine.start()
+
+    def crashed(self, machine: Machine) -> None:
+        """A machine lost its power: it comes back some time, perhaps to crash once more while it starts."""
+        if not self.healed and self.entropy.uniform(0, 1) < 0.15:
+            machine.next_fuse = (SEAMS[self.entropy.pick(2)], 1 + self.entropy.pick(4))
+        self._later(self.entropy.uniform(*DOWN_SECONDS), machine.start)
+
+    def _later(self, seconds: float, act: Callable[[], None]) -> None:
+        def unless_healed() -> None:
+            if not self.healed:
+                act()
+
+        self.clock.call_at(self.clock.monotonic() + seconds, unless_healed)
+
+    def _any(self) -> Machine:
+        return self.machines[self.entropy.pick(len(self.machines))]
+
+    def _crash(self) -> None:
+        machine = self._any()
+        life = machine.life
+        if life is None:
+            return
+        life.fuse.light(SEAMS[self.entropy.pick(len(SEAMS))], 1 + self.entropy.pick(MOST_PASSES))
+
+        def too_late() -> None:
+            if machine.life is life:
+                machine.crash("between two steps")
+
+        self._later(self.entropy.uniform(0.0, BURNS_WITHIN_SECONDS), too_late)
+
+    def _part(self) -> None:
+        side = [machine.store_id for machine in self.machines if self.entropy.pick(2)]
+        others = [machine.store_id for machine in self.machines if machine.store_id not in side]
+        self._block([(a, b) for a in side for b in others] + [(b, a) for a in side for b in others])
+
+    def _part_one_way(self) -> None:
+        one, other = self._any(), self._any()
+        if one is not other:
+            self._block([(one.store_id, other.store_id)])
+
+    def _block(self, pairs: list[tuple[str, str]]) -> None:
+        seconds = self.entropy.uniform(*PARTED_SECONDS)
+        self.story.tell("world", f"parted for {seconds:.1f} s: {', '.join(f'{a} to {b}' for a, b in pairs)}")
+        for pair in pairs:
+            self.network.block(*pair)
+
+        def end() -> None:
+            for pair in pairs:
+                self.network.unblock(*pair)
+
+        self._later(seconds, end)
+
+    def _sleep(self) -> None:
+        self._any().pause(self.entropy.uniform(*ASLEEP_SECONDS))
+
+    def _lose_zygote(self) -> None:
+        machine = self._any()
+        if machine.life is not None and machine.life.launcher is not None:
+            self.story.tell(machine.name, "loses its zygote")
+            machine.life.launcher.lose_zygote()

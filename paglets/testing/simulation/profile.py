@@ -1,0 +1,91 @@
+"""What kind of run a seed makes: how many hosts, how much work, which faults.
+
+Each run has a choice of the faults only: where everything happens at once, rare meetings of two are hidden.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paglets.slots.model import Resources
+from paglets.testing.clock import SeededEntropy
+from paglets.testing.simulation.faults import Trouble
+from paglets.testing.simulation.network import Weather
+from paglets.testing.simulation.workload import ALL_PLANS, Load
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """One kind of run."""
+
+    hosts: int
+    offered: tuple[Resources, ...]
+    load: Load
+    trouble: Trouble
+    handler_trouble: float = 0.0
+
+
+def calm(hosts: int = 2, jobs: int = 5) -> Profile:
+    """Nothing goes wrong."""
+    return Profile(
+        hosts=hosts,
+        offered=(Resources(cpu_cores=2, memory_bytes=8 * GIB),) * hosts,
+        load=Load(most_jobs=jobs, moves=0, doomed=0, cancels=0),
+        trouble=Trouble(seconds=5.0),
+    )
+
+
+def profile_of(seed: int) -> Profile:
+    """The kind of run that belongs to a seed."""
+    entropy = SeededEntropy(f"{seed}/profile")
+    hosts = 2 + entropy.pick(3) if entropy.pick(8) else 5 + entropy.pick(4)
+    offered = tuple(
+        Resources(cpu_cores=2 + entropy.pick(3), memory_bytes=(4 + entropy.pick(5)) * GIB, gpus=entropy.pick(2))
+        for _ in range(hosts)
+    )
+    seconds = entropy.uniform(10.0, 30.0)
+    return Profile(
+        hosts=hosts,
+        offered=offered,
+        load=_load(entropy, seconds),
+        trouble=_trouble(entropy, seconds),
+        handler_trouble=0.2 * entropy.pick(2),
+    )
+
+
+def _load(entropy: SeededEntropy, seconds: float) -> Load:
+    plans = tuple(plan for plan in ALL_PLANS if entropy.pick(3) == 0) or ("success",)
+    return Load(
+        groups=1 + entropy.pick(3),
+        most_jobs=2 + entropy.pick(6),
+        counters=1 + entropy.pick(3),
+        posts=entropy.pick(12),
+        moves=entropy.pick(8),
+        cancels=entropy.pick(3),
+        calls=entropy.pick(4),
+        doomed=entropy.pick(2),
+        twins=2 * entropy.pick(2),
+        plans=plans,
+        seconds=seconds,
+    )
+
+
+def _trouble(entropy: SeededEntropy, seconds: float) -> Trouble:
+    def some(most: int) -> int:
+        return entropy.pick(most + 1) if entropy.pick(2) else 0
+
+    def share(most: float) -> float:
+        rough = 4.0 if entropy.pick(6) == 0 else 1.0
+        return entropy.uniform(0.0, most * rough) if entropy.pick(3) == 0 else 0.0
+
+    return Trouble(
+        crashes=some(6),
+        partings=some(3),
+        one_way=some(3),
+        sleeps=some(2),
+        zygotes=some(2),
+        weather=Weather(lost=share(0.1), cut=share(0.15), refused=share(0.15), doubled=share(0.2), slow=share(0.2)),
+        seconds=seconds,
+    )

@@ -1,0 +1,264 @@
+"""What users do in a run: groups of jobs, paglets that post and move, calls, cancels; all from one seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from paglets.api import Call, CreatePaglet, JobSpec, MovePaglet, PostMessage, SubmitGroup
+from paglets.codec.envelope import WireMessage
+from paglets.core.clock import Entropy
+from paglets.core.record import to_json
+from paglets.core.refs import HostRef, ProxyRef
+from paglets.host.creation import collector_id
+from paglets.slots.model import PlacementRules, Resources, SlotRequest
+from paglets.testing.clock import FakeClock
+from paglets.testing.simulation.client import MAX_TRIES, WITHOUT_END, Client
+from paglets.testing.simulation.machine import Machine
+from paglets.testing.simulation.scripts import COUNTER_CLASS, FOREVER, JOB_CLASS, PLANS, SUCCEEDS, post_message
+from paglets.testing.simulation.witness import Witness
+
+MANY_LOSSES = 1_000
+NOWHERE = "nowhere"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How much users do, and which plans their jobs follow."""
+
+    groups: int = 1
+    most_jobs: int = 5
+    counters: int = 2
+    posts: int = 6
+    moves: int = 3
+    cancels: int = 1
+    calls: int = 2
+    doomed: int = 1
+    twins: int = 0
+    plans: tuple[str, ...] = ("success",)
+    seconds: float = 20.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Group:
+    """A group that was asked for. `sure`: keys whose jobs must come to a result unless cancelled."""
+
+    submission: SubmitGroup
+    home: Machine
+    sure: tuple[str, ...]
+    acknowledged: bool = False
+
+
+@dataclass(slots=True)
+class Workload:
+    """Plans everything when it is made; `groups` and `witness` tell what must come of it."""
+
+    load: Load
+    entropy: Entropy
+    clock: FakeClock
+    machines: tuple[Machine, ...]
+    client: Client
+    witness: Witness
+    groups: dict[str, Group] = field(default_factory=dict)
+    counters: list[str] = field(default_factory=list)
+
+    def plan(self) -> None:
+        """Schedule what users will do."""
+        load = self.load
+        for number in range(load.counters):
+            self._at(0.1, 3.0, partial(self._create, f"counter-{number}", None))
+        for number in range(load.twins):
+            self._at(0.1, 3.0, partial(self._create, f"twin-{number}", "twin"))
+        for number in range(load.groups):
+            self._at(1.0, load.seconds / 2, partial(self._submit, f"group-{number}"))
+        for number in range(load.doomed):
+            self._at(1.0, load.seconds, partial(self._doom, f"doomed-{number}"))
+        for act, count in (
+            (self._post, load.posts),
+            (self._move, load.moves),
+            (self._cancel_any, load.cancels),
+            (self._call, load.calls),
+        ):
+            for number in range(count):
+                self._at(2.0, load.seconds, partial(act, number))
+
+    def _at(self, low: float, high: float, act: Callable[[], None]) -> None:
+        self.clock.call_at(self.clock.monotonic() + self.entropy.uniform(low, high), act)
+
+    def _any(self) -> Machine:
+        return self.machines[self.entropy.pick(len(self.machines))]
+
+    def _chance(self, share: float) -> bool:
+        return self.entropy.uniform(0, 1) < share
+
+    def _ref(self, machine: Machine) -> HostRef:
+        return HostRef(store_id=machine.store_id, name=machine.name, url=machine.url)
+
+    def _proxy(self, agent_id: str) -> ProxyRef:
+        """With a hint that may be wrong."""
+        return ProxyRef(agent_id=agent_id, host=self._ref(self._any()))
+
+    # Groups.
+
+    def _submit(self, group_id: str) -> None:
+        home = self._any()
+        count = 1 + self.entropy.pick(self.load.most_jobs)
+        jobs, sure = [], []
+        for number in range(count):
+            key = f"job-{number}"
+            plan = self.load.plans[self.entropy.pick(len(self.load.plans))]
+            impossible = self._chance(0.05)
+            jobs.append(self._job(key, plan, home, impossible))
+            if not impossible and (plan in SUCCEEDS or plan == "checkpoint"):
+                sure.append(key)
+        submission = SubmitGroup(
+            group_id=group_id,
+            class_name=JOB_CLASS,
+            jobs=tuple(jobs),
+            collector_host=self._any().name if self._chance(0.3) else None,
+            return_home_when_complete=self._chance(0.5),
+        )
+        group = Group(submission=submission, home=home, sure=tuple(sure))
+        self.groups[group_id] = group
+        self._send_group(group)
+        for job in submission.jobs:
+            if job.state["plan"] == [FOREVER]:
+                self._at(0.5, 15.0, partial(self._cancel, group_id, job.job_key, WITHOUT_END))
+        if self._chance(0.3):
+            self._at(0.0, 10.0, lambda: self._send_group(group))
+
+    def _send_group(self, group: Group) -> None:
+        keys = tuple(job.job_key for job in group.submission.jobs)
+        group_id = group.submission.group_id
+        assert group_id is not None
+
+        def acknowledged(view: Any) -> None:
+            group.acknowledged = True
+            self.witness.group_acknowledged(group_id, keys)
+            if tuple(view["job_keys"]) != keys:
+                self.witness.violated(f"{group_id} was acknowledged with other keys: {view['job_keys']}")
+
+        self.client.ask(group.home, "/v1/groups", group.submission, acknowledged)
+
+    def _job(self, key: str, plan: str, home: Machine, impossible: bool) -> JobSpec:
+        others = [machine for machine in self.machines if machine is not home]
+        chosen = others[self.entropy.pick(len(others))]
+        tags = chosen.tags[:1] if self._chance(0.2) else ()
+        request = SlotRequest(
+            resources=Resources(
+                cpu_cores=1 + self.entropy.pick(min(2, chosen.offered.cpu_cores)),
+                memory_bytes=self.entropy.pick(3) * (chosen.offered.memory_bytes // 4),
+            ),
+            rules=PlacementRules(
+                required_tags=(NOWHERE,) if impossible else tags,
+                preferred_tags=self._any().tags[:1] if self._chance(0.2) else (),
+                allow_home=self._chance(0.3),
+            ),
+            placement_timeout_seconds=15.0 if impossible else 0.0,
+            timeout_seconds=30.0 if plan == "silent" else 0.0,
+            max_attempts=2 if plan == "checkpoint" or self._chance(0.3) else 1,
+            max_losses=MANY_LOSSES,
+        )
+        targets = [to_json(self._proxy(self._counter())) for _ in range(2)] if self.counters else []
+        state = {
+            "key": key,
+            "plan": [plan],
+            "seconds": self.entropy.uniform(0.05, 4.0),
+            "posts": targets,
+            "target": to_json(self._ref(self._any())),
+        }
+        return JobSpec(job_key=key, state=state, request=to_json(request))
+
+    def _cancel_any(self, number: int) -> None:
+        if not self.groups:
+            return
+        names = list(self.groups)
+        group_id = names[self.entropy.pick(len(names))]
+        jobs = self.groups[group_id].submission.jobs
+        self._cancel(group_id, jobs[self.entropy.pick(len(jobs))].job_key, MAX_TRIES)
+
+    def _cancel(self, group_id: str, key: str, tries: int) -> None:
+        def cancelled(reply: Any) -> None:
+            if not reply["waiting"] and reply["value"]["keys"].get(key) in ("cancelled", "already_cancelled"):
+                self.witness.cancel_acknowledged(group_id, key)
+
+        args = {"job_keys": [key], "reason": "planned"}
+        self._ask_paglet(collector_id(group_id), WireMessage(kind="cancel", args=args), cancelled, tries)
+
+    # Paglets.
+
+    def _counter(self) -> str:
+        return self.counters[self.entropy.pick(len(self.counters))]
+
+    def _create(self, agent_id: str, name: str | None) -> None:
+        body = CreatePaglet(agent_id=agent_id, class_name=COUNTER_CLASS, kind="paglet", state={"count": 0}, name=name)
+
+        def created(view: Any) -> None:
+            if agent_id not in self.counters:
+                self.counters.append(agent_id)
+            self.witness.paglet_acknowledged(agent_id)
+
+        self.client.ask(self._any(), "/v1/paglets", body, created)
+
+    def _post(self, number: int) -> None:
+        if not self.counters:
+            return
+        post_id, onward = f"post-{number}", self.entropy.pick(3)
+        then = [self._proxy(self._counter()) for _ in range(onward)]
+        body = PostMessage(target=self._proxy(self._counter()), message=post_message(post_id, then), token=post_id)
+        self.witness.post_tried(post_id)
+        self.client.ask(self._any(), "/v1/outbox", body, lambda reply: self.witness.post_acknowledged(post_id, onward))
+
+    def _move(self, number: int) -> None:
+        if not self.counters:
+            return
+        agent_id, target = self._counter(), self._any()
+        if self._chance(0.5):
+            path = f"/v1/paglets/{agent_id}/dispatch"
+            self.client.ask(self._any(), path, MovePaglet(target=target.name), lambda reply: None)
+            return
+        message = WireMessage(kind="move", args={"target": to_json(self._ref(target))})
+        body = PostMessage(target=self._proxy(agent_id), message=message, token=f"move-{number}")
+        self.client.ask(self._any(), "/v1/outbox", body, lambda reply: None)
+
+    def _call(self, number: int) -> None:
+        if not self.counters:
+            return
+        kind = ("get", "wait")[self.entropy.pick(2)]
+        args = {"count": self.entropy.pick(4)} if kind == "wait" else {}
+        self._ask_paglet(self._counter(), WireMessage(kind=kind, args=args), lambda reply: None)
+
+    def _ask_paglet(
+        self, agent_id: str, message: WireMessage, then: Callable[[Any], None], tries: int = MAX_TRIES
+    ) -> None:
+        body = Call(message=message, call_id=self.entropy.token(), wait_seconds=10.0)
+        self.client.ask(self._any(), f"/v1/paglets/{agent_id}/call", body, then, tries=tries)
+
+    def _doom(self, agent_id: str) -> None:
+        """A paglet that ends while posts for it are under way, which nobody will ever take."""
+        home, other = self._any(), self._any()
+        body = CreatePaglet(agent_id=agent_id, class_name=COUNTER_CLASS, kind="paglet", state={"count": 0})
+        path = f"/v1/paglets/{agent_id}"
+
+        def post(sender: Machine, number: int) -> None:
+            post_id = f"{agent_id}/{number}"
+            target = ProxyRef(agent_id=agent_id, host=self._ref(home))
+            message = PostMessage(target=target, message=post_message(post_id, []), token=post_id)
+            self.client.ask(sender, "/v1/outbox", message, lambda reply: None)
+
+        def created(view: Any) -> None:
+            post(home, 0)
+            if self._chance(0.5):
+                self.client.ask(home, path + "/dispatch", MovePaglet(target=other.name), lambda reply: None)
+            self._at(0.5, 8.0, lambda: self.client.ask(home, path, None, disposed, method="DELETE"))
+
+        def disposed(reply: Any) -> None:
+            post(home, 1)
+            post(other, 2)
+
+        self.client.ask(home, "/v1/paglets", body, created)
+
+
+ALL_PLANS = tuple(PLANS)

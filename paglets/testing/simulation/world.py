@@ -1,0 +1,204 @@
+"""One run: machines, users, faults, then peace; and whether everything held."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from paglets.core.errors import PagletsError
+from paglets.remote.exchange import Request, Response
+from paglets.store.migrations import migrate
+from paglets.testing.clock import FakeClock, SeededEntropy
+from paglets.testing.sanity import is_settled, leases_of, residence_of, sanity_check, unsettled
+from paglets.testing.simulation.client import Client
+from paglets.testing.simulation.faults import Faults
+from paglets.testing.simulation.machine import Machine, Surroundings
+from paglets.testing.simulation.network import Network
+from paglets.testing.simulation.profile import Profile, profile_of
+from paglets.testing.simulation.scripts import SimScripts
+from paglets.testing.simulation.story import Story
+from paglets.testing.simulation.verdict import judge
+from paglets.testing.simulation.witness import Witness
+from paglets.testing.simulation.workload import Workload
+
+CHECK_ALL_EVERY_STEPS = 200
+SETTLES_WITHIN_SECONDS = 600.0
+LOOK_EVERY_SECONDS = 0.5
+MOST_EVENTS = 80_000
+"""A run that needs more does not come to rest."""
+
+_template: list[sqlite3.Connection] = []
+
+
+def new_database() -> sqlite3.Connection:
+    """A migrated database in memory; a copy of one that was made once."""
+    if not _template:
+        first = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        migrate(first)
+        _template.append(first)
+    database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=512)
+    _template[0].backup(database)
+    database.execute("PRAGMA foreign_keys=ON")
+    return database
+
+
+def plain_commit(connection: sqlite3.Connection) -> None:
+    connection.execute("COMMIT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tampering:
+    """Deliberate breaks, to see that the checks find them; by default none."""
+
+    connect: Callable[[sqlite3.Connection], sqlite3.Connection] = lambda database: database
+    commit: Callable[[sqlite3.Connection], None] = plain_commit
+    filter_reply: Callable[[Request, Response], Response] = lambda request, response: response
+    lie: Callable[[PagletsError], PagletsError] = lambda error: error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """`violations` is empty where all promises held."""
+
+    seed: int
+    violations: tuple[str, ...]
+    story: Story
+    virtual_seconds: float
+    events: int
+
+
+class Simulation:
+    """One seed. `run` once."""
+
+    def __init__(self, seed: int, *, profile: Profile | None = None, tampering: Tampering | None = None) -> None:
+        self.seed = seed
+        self.profile = profile or profile_of(seed)
+        tampering = tampering or Tampering()
+        self.clock = FakeClock()
+        self.story = Story(self.clock)
+        self.witness = Witness(self.story)
+        self.network = Network(self.clock, SeededEntropy(f"{seed}/network"), self.story)
+        self.network.filter_reply, self.network.lie = tampering.filter_reply, tampering.lie
+        scripts = SimScripts(SeededEntropy(f"{seed}/scripts"), self.witness, self.profile.handler_trouble)
+        self._around = Surroundings(
+            seed=str(seed),
+            clock=self.clock,
+            network=self.network,
+            scripts=scripts,
+            story=self.story,
+            witness=self.witness,
+            changed=self._changed,
+            crashed=lambda machine: self.faults.crashed(machine),
+            commit=tampering.commit,
+        )
+        self.machines = tuple(self._machine(number, tampering) for number in range(self.profile.hosts))
+        self.network.stations = {machine.url: machine for machine in self.machines}
+        self.hosts = {machine.name: machine.rows for machine in self.machines}
+        self.offered = {machine.name: machine.offered for machine in self.machines}
+        self.faults = Faults(
+            self.profile.trouble,
+            SeededEntropy(f"{seed}/faults"),
+            self.clock,
+            self.network,
+            self.machines,
+            self.story,
+        )
+        self.workload = Workload(
+            self.profile.load,
+            SeededEntropy(f"{seed}/workload"),
+            self.clock,
+            self.machines,
+            Client(self.network, self.machines),
+            self.witness,
+        )
+        self._steps = 0
+        self._events = 0
+
+    def _machine(self, number: int, tampering: Tampering) -> Machine:
+        entropy = SeededEntropy(f"{self.seed}/machine/{number}")
+        return Machine(
+            self._around,
+            name=f"h{number}",
+            offered=self.profile.offered[number],
+            tags=(f"tag{number % 2}",),
+            peers=() if number == 0 else (f"http://h{entropy.pick(number)}:8765",),
+            wall_error_seconds=entropy.uniform(-3600.0, 3600.0) if entropy.pick(3) == 0 else 0.0,
+            database=new_database(),
+            connect=tampering.connect,
+        )
+
+    def run(self) -> Result:
+        """The whole run; stops at the first violation."""
+        start = self.clock.monotonic()
+        self.begin()
+        self.workload.plan()
+        self.faults.plan()
+        self.advance(max(self.profile.trouble.seconds, self.profile.load.seconds))
+        self.come_to_rest()
+        return Result(
+            seed=self.seed,
+            violations=tuple(self.witness.violations),
+            story=self.story,
+            virtual_seconds=self.clock.monotonic() - start,
+            events=self._events,
+        )
+
+    # The same in pieces, for tests that tell a story of their own.
+
+    def begin(self) -> None:
+        """Start all hosts."""
+        self.story.tell("world", f"seed {self.seed}: {self.profile}")
+        for machine in self.machines:
+            machine.start()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, or stop at the first violation."""
+        self._go_on(self.clock.monotonic() + seconds)
+
+    def come_to_rest(self) -> None:
+        """Mend everything, wait until nothing is under way, and judge what came of it."""
+        if not self.witness.violations:
+            self.faults.heal()
+            self._wait_for_rest()
+        if not self.witness.violations:
+            self._violated(sanity_check(self.hosts, self.offered))
+            self._violated(judge(self.hosts, self.witness, self.workload.groups))
+
+    def close(self) -> None:
+        for machine in self.machines:
+            machine.database.close()
+
+    def _go_on(self, until: float) -> None:
+        while not self.witness.violations:
+            due = self.clock.next_due()
+            if due is None or due > until:
+                return
+            self._events += 1
+            if self._events > MOST_EVENTS:
+                self.witness.violated(f"after {MOST_EVENTS} events it does not come to rest")
+                return
+            self.clock.step()
+
+    def _wait_for_rest(self) -> None:
+        look_at = self.clock.monotonic()
+        deadline = look_at + SETTLES_WITHIN_SECONDS
+        while not self.witness.violations:
+            look_at += LOOK_EVERY_SECONDS
+            self._go_on(look_at)
+            if is_settled(self.hosts) and self.network.is_empty:
+                return
+            if look_at > deadline:
+                self._violated(["I6 it does not come to rest:", *unsettled(self.hosts)])
+
+    def _changed(self, agent_ids: tuple[str, ...]) -> None:
+        self._steps += 1
+        if agent_ids:
+            self._violated(residence_of(self.hosts, agent_ids))
+            self._violated(leases_of(self.hosts, agent_ids))
+        if self._steps % CHECK_ALL_EVERY_STEPS == 0:
+            self._violated(sanity_check(self.hosts, self.offered))
+
+    def _violated(self, texts: list[str]) -> None:
+        for text in texts:
+            self.witness.violated(text)

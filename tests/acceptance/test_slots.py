@@ -1,0 +1,163 @@
+"""Queues and leases of a host: what runs when, and why something does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mesh_jobs import Task, TaskState
+
+from paglets.api import JobView
+from paglets.system.compute_slots import Submission, submit_compute_job_group
+from tests.acceptance.rig import HostProcess, MakeMesh, Mesh, wait_until
+
+
+@pytest.fixture(scope="module")
+def alone(three_cores: Mesh) -> HostProcess:
+    return three_cores["alone"]
+
+
+@pytest.fixture(scope="module")
+def three_cores(make_mesh: MakeMesh) -> Iterator[Mesh]:
+    """One host with three cores and 64 MiB for jobs."""
+    with make_mesh("alone") as mesh:
+        mesh.start("alone", "--cpu-cores", 3, "--memory", "64M", "--tag", "linux")
+        yield mesh
+
+
+def submit(host: HostProcess, *states: TaskState) -> Submission:
+    for state in states:
+        state.allow_home_compute = True
+    return submit_compute_job_group(host.client, Task, states)
+
+
+def cores_of(jobs: tuple[JobView, ...]) -> list[int]:
+    return [core for job in jobs if job.lease for core in job.lease.cpu_cores]
+
+
+def test_leases_never_exceed_the_cores_and_their_ids_are_disjoint(three_cores: Mesh, alone: HostProcess) -> None:
+    wanted = {f"job-{nth}": nth % 3 + 1 for nth in range(12)}
+    submission = submit(
+        alone, *(TaskState(job_key=key, seconds=0.15, cpu_cores=cores) for key, cores in wanted.items())
+    )
+    seen: list[list[int]] = []
+
+    def ended() -> bool:
+        seen.append(cores_of(alone.client.jobs()))
+        return not alone.client.jobs()
+
+    wait_until(ended, what="all jobs to end")
+    results = submission.drain(timeout=30)["results"]
+
+    assert max(map(len, seen)) > 1
+    for cores in seen:
+        assert len(cores) == len(set(cores)) <= 3
+        assert set(cores) <= {0, 1, 2}
+    spans = [(results[key]["result"], cores) for key, cores in wanted.items()]
+    for moment in (span["began"] for span, _ in spans):
+        assert sum(cores for span, cores in spans if span["began"] <= moment < span["ended"]) <= 3
+
+
+def test_a_job_that_waits_for_memory_says_so_with_the_numbers(
+    three_cores: Mesh, alone: HostProcess, tmp_path: Path
+) -> None:
+    path, memory = str(tmp_path / "job"), 40 << 20
+    first = submit(alone, TaskState(job_key="first", how="waits", path=path, memory_bytes=memory))
+    wait_until((tmp_path / "job.running").exists)
+    second = submit(alone, TaskState(job_key="second", memory_bytes=memory))
+
+    def said() -> str:
+        why = three_cores.paglets("jobs", "why", f"{second.group_id}/second")
+        return why.out if why.code == 0 and "memory" in why.out else ""
+
+    told = wait_until(said, what="the reason")
+    assert "40 MiB" in told or "40.0 MiB" in told
+    assert "24 MiB" in told or "24.0 MiB" in told
+    (tmp_path / "job.go").touch()
+    for submission in (first, second):
+        assert submission.drain(timeout=30)["completed_count"] == 1
+
+
+def test_a_job_that_no_host_can_ever_run_is_warned_of_and_told(
+    three_cores: Mesh, alone: HostProcess, capfd: pytest.CaptureFixture[str]
+) -> None:
+    submission = submit(alone, TaskState(job_key="huge", cpu_cores=64))
+    assert len(submission.warnings) == 1
+    assert submission.warnings[0] in capfd.readouterr().err
+    assert not submission.detached
+
+    def never() -> str:
+        why = three_cores.paglets("jobs", "why", f"{submission.group_id}/huge")
+        return why.out if why.code == 3 else ""
+
+    told = wait_until(never, what="exit code 3")
+    assert "64" in told
+    assert "3" in told
+    submission.collector.send("cancel")
+    wait_until(lambda: not alone.client.jobs(), what="the job to go")
+
+
+def test_a_job_that_finds_no_host_in_its_time_fails_as_placement_timeout(alone: HostProcess) -> None:
+    state = TaskState(job_key="late", required_host_tags=("windows",), placement_timeout_seconds=0.5)
+    failure = submit(alone, state).drain(timeout=30)["failures"]["late"]
+    assert failure["cause"] == "placement_timeout"
+
+
+def test_a_job_that_runs_too_long_fails_as_timeout(three_cores: Mesh, alone: HostProcess) -> None:
+    state = TaskState(job_key="slow", seconds=600, timeout_seconds=0.3)
+    failure = submit(alone, state).drain(timeout=30)["failures"]["slow"]
+    assert failure["cause"] == "timeout"
+    assert "0.3" in failure["message"]
+
+
+def test_a_job_is_tried_as_often_as_it_said(alone: HostProcess) -> None:
+    submission = submit(
+        alone,
+        TaskState(job_key="third-time", how="fails_twice", max_attempts=3),
+        TaskState(job_key="given-up", how="fails_twice", max_attempts=2),
+    )
+    summary = submission.drain(timeout=30)
+    assert summary["results"]["third-time"]["result"]["attempt"] == 3
+    assert summary["failures"]["given-up"]["attempt"] == 2
+    assert "attempt 2 fails" in summary["failures"]["given-up"]["message"]
+
+
+def test_the_queue_command_shows_what_runs_and_what_waits(
+    three_cores: Mesh, alone: HostProcess, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "job")
+    running = TaskState(job_key="runs", how="waits", path=path, cpu_cores=3)
+    submission = submit(alone, running, TaskState(job_key="waits", cpu_cores=2))
+    wait_until((tmp_path / "job.running").exists)
+
+    def told() -> dict[str, Any]:
+        jobs = {job["job_key"]: job for job in three_cores.paglets("jobs", "queue", "--json").json["jobs"]}
+        return jobs if jobs["waits"]["reason_text"] else {}
+
+    jobs = wait_until(told, what="the reason of the job that waits")
+    assert jobs["runs"]["status"] == "RUNNING"
+    assert jobs["runs"]["lease"]["cpu_cores"] == [0, 1, 2]
+    assert jobs["runs"]["pid"] > 0
+    assert jobs["waits"]["status"] == "WAITING_FOR_SLOT"
+    assert "core" in jobs["waits"]["reason_text"]
+    (tmp_path / "job.go").touch()
+    assert submission.drain(timeout=30)["completed_count"] == 2
+
+
+def test_a_host_that_joins_late_takes_jobs_that_wait_elsewhere(mesh: Mesh) -> None:
+    laptop = mesh.start("laptop", "--cpu-cores", 1)
+    first = mesh.start("first", "--peer", laptop.url, "--cpu-cores", 1, "--tag", "linux")
+    mesh.wait_joined()
+    states = [TaskState(seconds=0.5, required_host_tags=("linux",)) for _ in range(16)]
+    submission = submit_compute_job_group(laptop.client, Task, states)
+    wait_until(lambda: len(first.client.jobs()) > 10, what="the jobs to be placed")
+
+    mesh.start("second", "--peer", laptop.url, "--cpu-cores", 2, "--tag", "linux")
+
+    results = submission.drain(timeout=60)["results"]
+    by_host = [record["host_name"] for record in results.values()]
+    assert len(results) == 16
+    assert set(by_host) == {"first", "second"}
+    assert by_host.count("second") >= 3

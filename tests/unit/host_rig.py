@@ -1,0 +1,308 @@
+"""One real host under virtual time: its store in memory, its processes played by hand, its peers by tables."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from paglets.api import Call, CallReply, Gossip, JobSpec, SubmitGroup
+from paglets.codec.envelope import Envelope, JobPart, WireMessage
+from paglets.codec.text import loads
+from paglets.core.errors import PagletsError
+from paglets.core.record import to_json
+from paglets.core.refs import HostRef, ProxyRef
+from paglets.host.host import Host, World
+from paglets.host.http.router import Router
+from paglets.host.http.routes import ROUTES
+from paglets.host.shell import Settings
+from paglets.remote.exchange import Completion, Pending, Request, Response, dump_json
+from paglets.slots.model import PlacementRules, Resources, SlotRequest
+from paglets.store.db import Store, Tx
+from paglets.testing.clock import FakeClock, SeededEntropy
+from paglets.testing.exchange import Answer, TableHost
+from paglets.testing.mesh import member
+from paglets.testing.network import LoopNetwork, LoopTransport
+from paglets.testing.processes import HandLauncher, HandProcess
+from paglets.testing.simulation.seams import ScratchDisk, SteadyMeter
+from paglets.testing.store import memory_database, store_on
+from paglets.worker.protocol import Changes, EntryDone, Handled, Report
+
+OFFERED = Resources(cpu_cores=4, memory_bytes=8 << 30, temp_storage_bytes=8 << 30, gpus=1)
+MOST_STEPS = 20_000
+"""A host that does so many steps within one `run` is spinning."""
+
+
+class RigDisk(ScratchDisk):
+    """`problem`: what making a scratch directory raises."""
+
+    problem: OSError | None = None
+
+    def prepare(self, agent_id: str, fresh: bool) -> str:
+        if self.problem is not None:
+            raise self.problem
+        return super().prepare(agent_id, fresh)
+
+
+class Rig:
+    """`run` drives the host; `peer` adds a host that answers from a table and is online from then on."""
+
+    def __init__(self, *, offered: Resources = OFFERED, database: sqlite3.Connection | None = None) -> None:
+        self.clock = FakeClock()
+        self.network = LoopNetwork(self.clock, SeededEntropy("network"))
+        self.disk = RigDisk({})
+        self.log: list[str] = []
+        self.steps = 0
+        self.store: Store = store_on(database or memory_database())
+        self.settings = Settings(
+            store_id="store-home",
+            boot_id="home-1",
+            boot_count=1,
+            name="home",
+            url="http://home:8765",
+            mesh_version="test",
+            started_at=0.0,
+            offered=offered,
+        )
+        self.launcher: HandLauncher
+        self.host = Host(
+            self.settings,
+            World(
+                clock=self.clock,
+                entropy=SeededEntropy("home"),
+                store=self.store,
+                disk=self.disk,
+                meter=SteadyMeter(offered),
+                log=self.log.append,
+                make_transport=lambda deliver: _OnRunner(self.network.transport("store-home"), deliver),
+                make_launcher=self._make_launcher,
+            ),
+        )
+        self.router = Router(self.host, ROUTES)
+        self.closed = self.host.start()
+        self.run()
+
+    def _make_launcher(self, events: Any) -> HandLauncher:
+        self.launcher = HandLauncher(events)
+        return self.launcher
+
+    @property
+    def own(self) -> HostRef:
+        return self.settings.ref
+
+    def run(self, seconds: float = 0.0) -> None:
+        """Let the host do all that is due within so many virtual seconds."""
+        end = self.clock.monotonic() + seconds
+        for _ in range(MOST_STEPS):
+            pause = self.host.runner.step()
+            self.steps += 1
+            if pause == 0.0:
+                continue
+            now = self.clock.monotonic()
+            due = [now + pause] if pause is not None else []
+            due += [at for at in (self.clock.next_due(),) if at is not None]
+            if not due or min(due) > end:
+                self.clock.advance(end - now)
+                return
+            # Never less than a clock of floats can tell.
+            self.clock.advance(max(1e-6, min(due) - now))
+        raise AssertionError(f"the host spins: {MOST_STEPS} steps at second {self.clock.monotonic()}")
+
+    def until(self, condition: Callable[[], object], within_seconds: float = 60.0) -> None:
+        """Run until it is so. Raises AssertionError with what was last seen."""
+        end = self.clock.monotonic() + within_seconds
+        while not (seen := condition()):
+            if self.clock.monotonic() >= end:
+                raise AssertionError(f"not so within {within_seconds:g} virtual seconds; last saw {seen!r}")
+            self.run(0.05)
+
+    # Peers.
+
+    def peer(self, name: str, routes: Mapping[str, Answer] | None = None, **row: Any) -> TableHost:
+        """A host that is online and answers gossip, and what `routes` say."""
+        table = TableHost(name=name)
+        beats = iter(range(1, 1_000_000))
+
+        def gossip(body: Any) -> Gossip:
+            own = member(name, heartbeat=next(beats), mesh_version="test", **row)
+            return Gossip(mesh_version="test", protocol=own.protocol, members=(own,))
+
+        table.routes["POST /v1/mesh/gossip"] = gossip
+        table.routes.update(routes or {})
+        self.network.join(table.ref.url, table.ref.store_id, table.handle)
+        self.host.gossip.receive(gossip(None), table.ref.store_id)
+        self.run()
+        return table
+
+    # Requests.
+
+    def ask(self, method: str, target: str, body: Any = None, sender: str = "") -> Response | Pending:
+        """What the router gives."""
+        data = b"" if body is None else dump_json(body)
+        return self.router.handle(Request(method=method, target=target, body=data, sender=sender))
+
+    def get(self, cls: type, method: str, target: str, body: Any = None, sender: str = "") -> Any:
+        """The record of a reply that comes at once. Raises the error of a bad one."""
+        response = self.ask(method, target, body, sender)
+        assert isinstance(response, Response), "the reply is still pending"
+        return response.parse(cls)
+
+    def call(self, agent_id: str, kind: str, args: dict[str, Any] | None = None, **more: Any) -> Reply:
+        """A call over the router; see what comes of it in the `Reply`."""
+        fields = {"call_id": f"call-{self.steps}-{kind}", "wait_seconds": 60.0} | more
+        body = Call(message=WireMessage(kind=kind, args=args or {}), **fields)
+        return Reply(self.ask("POST", f"/v1/paglets/{agent_id}/call", body))
+
+    # Rows.
+
+    def value(self, sql: str, *args: Any) -> Any:
+        return self.store.read(lambda tx: tx.value(sql, *args))
+
+    def all(self, sql: str, *args: Any) -> list[tuple[Any, ...]]:
+        return self.store.read(lambda tx: [tuple(row) for row in tx.all(sql, *args)])
+
+    def write(self, change: Callable[[Tx], Any]) -> Any:
+        return self.store.write(change)
+
+    def now(self) -> float:
+        return self.clock.wall()
+
+    # Processes.
+
+    def process(self, agent_id: str) -> HandProcess:
+        """The newest process of that paglet, which has begun."""
+        process = self.launcher.of(agent_id)[-1]
+        if not process.heard:
+            process.begin()
+            self.run()
+        return process
+
+    def answer(self, process: HandProcess, op: str, args: Any, **stamp: Any) -> dict[str, Any]:
+        """The host's reply to a question of that process."""
+        number = process.ask(op, args, **stamp)
+        self.run()
+        return process.reply(number)
+
+    def report(self, process: HandProcess, result: Any = None, **more: Any) -> dict[str, Any]:
+        return self.answer(process, "report", Report(success=True, result=result, **more))
+
+    def finish(self, process: HandProcess, **done: Any) -> None:
+        """The entry comes to its end, and the process with it."""
+        assert "ok" in self.answer(process, "done", EntryDone(**done))
+        process.exit()
+        self.run()
+
+    def handle(self, process: HandProcess, value: Any = None, **handled: Any) -> dict[str, Any]:
+        """The newest message that it was given is handled."""
+        message_id = process.deliveries[-1].message_id
+        return self.answer(process, "handled", Handled(message_id=message_id, value=value, **handled))
+
+    def state_of(self, agent_id: str) -> Any:
+        return loads(self.value("SELECT state FROM paglets WHERE agent_id = ?", agent_id))
+
+    def outbox(self) -> list[dict[str, Any]]:
+        return [loads(row[0]) for row in self.all("SELECT message FROM outbox ORDER BY n")]
+
+    def faults(self) -> list[str]:
+        return [line for line in self.log if "fault" in line]
+
+
+class Reply:
+    """What came of a call."""
+
+    def __init__(self, answer: Response | Pending) -> None:
+        self._answer = answer
+
+    @property
+    def response(self) -> Response | None:
+        return self._answer.response if isinstance(self._answer, Pending) else self._answer
+
+    @property
+    def record(self) -> CallReply:
+        """Fails where there is none yet; raises the error of a bad one."""
+        response = self.response
+        assert response is not None, "the reply is still pending"
+        return response.parse(CallReply)
+
+    @property
+    def value(self) -> Any:
+        return self.record.value
+
+    @property
+    def error(self) -> PagletsError:
+        try:
+            record = self.record
+        except PagletsError as error:
+            return error
+        raise AssertionError(f"no error but {record}")
+
+
+class _OnRunner:
+    """`Transport` whose completions come on the runner."""
+
+    def __init__(self, inner: LoopTransport, deliver: Callable[[Callable[[], None]], None]) -> None:
+        self._inner = inner
+        self._deliver = deliver
+
+    def send(self, host: HostRef, request: Request, done: Completion, *, timeout_seconds: float) -> None:
+        self._inner.send(
+            host, request, lambda outcome: self._deliver(lambda: done(outcome)), timeout_seconds=timeout_seconds
+        )
+
+
+# Values.
+
+
+def host_ref(name: str) -> HostRef:
+    return HostRef(store_id=f"store-{name}", name=name, url=f"http://{name}:8765")
+
+
+def slot_request(**fields: Any) -> SlotRequest:
+    size = {name: fields.pop(name) for name in ("memory_bytes", "temp_storage_bytes", "gpus") if name in fields}
+    resources = Resources(cpu_cores=fields.pop("cpu_cores", 1), **size)
+    rules = PlacementRules(allow_home=True, **fields.pop("rules", {}))
+    return SlotRequest(resources=resources, rules=rules, **fields)
+
+
+def job_part(key: str = "a", **fields: Any) -> JobPart:
+    request = fields.pop("request", None) or slot_request()
+    values: dict[str, Any] = {
+        "group_id": "g1",
+        "job_key": key,
+        "collector": ProxyRef(agent_id="collector-x", host=host_ref("w1")),
+        "generation": 1,
+        "attempt": 0,
+        "status": "WAITING_FOR_SLOT",
+        "request": to_json(request),
+        "submitted_state": {"n": 1},
+    }
+    return JobPart(**(values | fields))
+
+
+def envelope(agent_id: str = "p1", **fields: Any) -> Envelope:
+    values: dict[str, Any] = {
+        "agent_id": agent_id,
+        "epoch": 1,
+        "class_name": "m:C",
+        "kind": "job" if fields.get("job") else "paglet",
+        "state": {"n": 1},
+        "home": host_ref("home"),
+        "created_at": 5.0,
+        "storage": {},
+    }
+    return Envelope(**(values | fields))
+
+
+def job(agent_id: str = "j1", key: str = "a", **fields: Any) -> Envelope:
+    """A job that waits for a slot."""
+    return envelope(agent_id, job=job_part(key, **fields))
+
+
+def group(*keys: str, group_id: str | None = "g1", request: SlotRequest | None = None, **fields: Any) -> SubmitGroup:
+    wish = to_json(request or slot_request())
+    jobs = tuple(JobSpec(job_key=key, state={"key": key}, request=wish) for key in keys)
+    return SubmitGroup(group_id=group_id, class_name="m:Job", jobs=jobs, **fields)
+
+
+def state_change(**state: Any) -> Changes:
+    return Changes(has_state=True, state=state)

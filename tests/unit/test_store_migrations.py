@@ -1,0 +1,104 @@
+"""The migrations lead to the schema; what cannot be used is refused and left as it is."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from paglets.core.errors import StoreDamaged
+from paglets.store.db import open_store
+from paglets.store.migrations import MIGRATIONS, migrate, schema
+
+
+def connect(path: Path | str = ":memory:") -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None)
+
+
+def shape(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
+    """Every table, index and trigger by kind and name, with its SQL in one spelling."""
+    rows = connection.execute("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'")
+    return {(kind, name): " ".join(_bare(sql).split()) for kind, name, sql in rows}
+
+
+def _bare(sql: str) -> str:
+    return "\n".join(line.partition("--")[0] for line in sql.splitlines())
+
+
+def test_the_migrations_lead_to_exactly_the_schema_file() -> None:
+    migrated, written = connect(), connect()
+    migrate(migrated)
+    written.executescript(schema())
+    assert shape(migrated) == shape(written)
+    assert len(shape(migrated)) > 20
+
+
+def test_each_migration_is_recorded_once_and_in_order() -> None:
+    connection = connect()
+    migrate(connection)
+    migrate(connection)
+    rows = connection.execute("SELECT id, name FROM migrations ORDER BY id").fetchall()
+    assert rows == [(number, name) for number, (name, _) in enumerate(MIGRATIONS, start=1)]
+
+
+def test_every_table_is_strict() -> None:
+    connection = connect()
+    migrate(connection)
+    loose = connection.execute("SELECT name FROM pragma_table_list WHERE schema = 'main' AND strict = 0").fetchall()
+    assert [name for (name,) in loose if not name.startswith("sqlite_")] == []
+
+
+def test_what_is_there_stays_when_the_store_is_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "paglets.db"
+    store = open_store(path, lambda error: None)
+    store.write(lambda tx: tx.run("INSERT INTO meta VALUES ('a', 'b')"))
+    store.close()
+    again = open_store(path, lambda error: None)
+    assert again.read(lambda tx: tx.value("SELECT value FROM meta")) == "b"
+    again.close()
+
+
+def test_a_schema_of_a_newer_program_is_refused_and_the_file_is_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "paglets.db"
+    open_store(path, lambda error: None).close()
+    with connect(path) as newer:
+        newer.execute("INSERT INTO migrations VALUES (99, 'later', 1.0)")
+    newer.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreDamaged, match="newer"):
+        open_store(path, lambda error: None)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["paglets.db"], "the connection was left open"
+
+
+@pytest.mark.parametrize("damage", ["text", "header", "table of tables"])
+def test_a_damaged_file_is_refused_and_untouched(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "paglets.db"
+    open_store(path, lambda error: None).close()
+    data = bytearray(path.read_bytes())
+    if damage == "text":
+        data = bytearray(b"this is no database, and longer than its header is " * 100)
+    elif damage == "header":
+        data[:16] = b"SQLite format 9\0"
+    else:
+        data[100:4096] = b"\xff" * (4096 - 100)
+    path.write_bytes(data)
+    with pytest.raises(StoreDamaged, match=r"paglets\.db cannot be used"):
+        open_store(path, lambda error: None)
+    assert path.read_bytes() == bytes(data)
+
+
+def test_a_migration_that_fails_changes_nothing() -> None:
+    connection = connect()
+    connection.execute("CREATE TABLE residence (x)")
+    with pytest.raises(sqlite3.OperationalError):
+        migrate(connection)
+    assert list(shape(connection)) == [("table", "residence")]
+
+
+def test_a_store_keeps_to_the_settings_that_its_promises_need(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "paglets.db", lambda error: None)
+    pragmas = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+    assert {name: store.write(lambda tx, name=name: tx.value(f"PRAGMA {name}")) for name in pragmas} == pragmas
+    store.close()

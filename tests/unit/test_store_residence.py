@@ -1,0 +1,409 @@
+"""Hand-off: every case of taking, refusing, repeating and taking back, and what travels in an envelope."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from host_rig import envelope, host_ref, job, job_part
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paglets.codec.envelope import Envelope, JobPart, Post, TakenPosts, WireMessage
+from paglets.core.errors import Conflict, Unknown
+from paglets.core.refs import ProxyRef
+from paglets.store import paglets, queue, residence
+from paglets.store.db import Store, Tx
+from paglets.testing.sanity import sanity_check
+from paglets.testing.store import memory_store
+
+A, B = host_ref("a"), host_ref("b")
+NOW = 1_000.0
+
+
+@pytest.fixture
+def store() -> Store:
+    return memory_store()
+
+
+def willing(tx: Tx, envelope: Envelope) -> str | None:
+    return None
+
+
+def unwilling(tx: Tx, envelope: Envelope) -> str | None:
+    return "no room"
+
+
+def take(store: Store, each: Envelope, refuse: residence.Refuse = willing) -> tuple[str, str]:
+    answer = store.write(lambda tx: residence.take(tx, each, A, NOW, refuse))
+    assert (answer.agent_id, answer.epoch) == (each.agent_id, each.epoch)
+    return answer.verdict, answer.reason
+
+
+def row(store: Store, agent_id: str = "p1") -> tuple[int, str, str | None]:
+    found = store.read(lambda tx: residence.find(tx, agent_id))
+    assert found is not None
+    return found.epoch, found.status, found.peer.name if found.peer else None
+
+
+def count(store: Store, table: str) -> int:
+    return int(store.read(lambda tx: tx.value(f"SELECT count(*) FROM {table}")))
+
+
+def whole(agent_id: str = "p1") -> Envelope:
+    """A paglet with something in each of its tables."""
+    return replace(
+        envelope(agent_id, job=job_part()),
+        storage={"k": {"$bytes": "YQ=="}, "l": [1, 2.5, None]},
+        inbox=(Post(sender_store="s9", n=7, agent_id=agent_id, message=WireMessage(kind="hi", args={"x": 1})),),
+        taken=(TakenPosts(sender_store="s9", settled_below=5, ids=(7, 9)),),
+    )
+
+
+def put_here(store: Store, each: Envelope) -> None:
+    store.write(lambda tx: residence.create(tx, each, NOW))
+
+
+def leave(store: Store, agent_id: str = "p1") -> None:
+    store.write(lambda tx: residence.leave(tx, agent_id, B, NOW))
+
+
+# Creation.
+
+
+def test_a_new_paglet_is_here_and_the_same_creation_once_more_changes_nothing(store: Store) -> None:
+    assert store.write(lambda tx: residence.create(tx, envelope(), NOW)) is True
+    assert store.write(lambda tx: residence.create(tx, envelope(state={"n": 2}), NOW)) is False
+    assert row(store) == (1, "here", None)
+    assert store.read(lambda tx: tx.value("SELECT state FROM paglets")) == '{"n":1}'
+
+
+@pytest.mark.parametrize("ended", ["disposed", "gone", "leaving", "refused"])
+def test_the_id_of_a_paglet_that_was_known_creates_nothing(store: Store, ended: str) -> None:
+    put_here(store, envelope())
+    if ended == "disposed":
+        store.write(lambda tx: residence.dispose(tx, "p1", NOW))
+    elif ended == "refused":
+        take(store, envelope(epoch=2), unwilling)
+    else:
+        leave(store)
+        if ended == "gone":
+            store.write(lambda tx: residence.acknowledged(tx, "p1", 2, NOW))
+    assert store.write(lambda tx: residence.create(tx, envelope(), NOW)) is False
+    assert row(store)[1] == ended
+    assert count(store, "paglets") == 0
+
+
+# The table of cases of a target: what it knows, and what comes.
+
+
+def known(store: Store, status: str) -> None:
+    """The target knows the paglet under epoch 3, with that status."""
+    if status == "refused":
+        take(store, envelope(epoch=3), unwilling)
+        return
+    take(store, envelope(epoch=2 if status == "gone" else 3))
+    if status == "disposed":
+        store.write(lambda tx: residence.dispose(tx, "p1", NOW))
+    elif status in ("leaving", "gone"):
+        leave(store)
+        if status == "gone":
+            store.write(lambda tx: residence.acknowledged(tx, "p1", 3, NOW))
+    assert row(store)[:2] == (3, status)
+
+
+STATUSES = ("here", "leaving", "gone", "refused", "disposed")
+
+
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize(("refuse", "epoch"), [(willing, 2), (unwilling, 2), (willing, 3), (unwilling, 3)])
+def test_a_known_or_lower_epoch_is_answered_from_the_row_and_changes_nothing(
+    store: Store, status: str, refuse: residence.Refuse, epoch: int
+) -> None:
+    known(store, status)
+    before = [tuple(each) for each in store.read(lambda tx: tx.all("SELECT * FROM residence"))], count(store, "paglets")
+    expected = "settled" if epoch == 2 else "refused" if status == "refused" else "taken"
+    assert take(store, envelope(epoch=epoch, state={"n": 9}), refuse)[0] == expected
+    after = [tuple(each) for each in store.read(lambda tx: tx.all("SELECT * FROM residence"))], count(store, "paglets")
+    assert after == before
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_higher_epoch_is_taken_and_ends_what_was_there(store: Store, status: str) -> None:
+    known(store, status)
+    assert take(store, envelope(epoch=4, state={"n": 4})) == ("taken", "")
+    assert row(store) == (4, "here", "a")
+    assert count(store, "handoffs") == 0
+    assert store.read(lambda tx: tx.value("SELECT state FROM paglets")) == '{"n":4}'
+    assert store.read(lambda tx: sanity_check({"x": tx})) == []
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_higher_epoch_may_be_refused_and_still_ends_what_was_there(store: Store, status: str) -> None:
+    known(store, status)
+    assert take(store, envelope(epoch=4), unwilling) == ("refused", "no room")
+    assert row(store) == (4, "refused", "a")
+    assert count(store, "paglets") == count(store, "handoffs") == 0
+
+
+def test_a_refusal_stands_for_its_epoch_and_not_for_the_next(store: Store) -> None:
+    take(store, envelope(epoch=2), unwilling)
+    assert take(store, envelope(epoch=2), willing)[0] == "refused"
+    assert take(store, envelope(epoch=3), willing)[0] == "taken"
+
+
+def test_a_higher_epoch_ends_an_older_copy_that_runs(store: Store) -> None:
+    put_here(store, job("p1"))
+
+    def grant(tx: Tx) -> None:
+        (waiting,) = queue.waiting(tx, 10)
+        assert queue.grant(tx, waiting, (0,), (), "token", 1, NOW)
+
+    store.write(grant)
+    assert take(store, replace(job("p1"), epoch=5))[0] == "taken"
+    assert count(store, "leases") == count(store, "lease_units") == count(store, "runs") == 0
+    assert store.read(lambda tx: tx.value("SELECT status FROM requests")) == "WAITING_FOR_SLOT"
+
+
+# The source.
+
+
+def test_a_paglet_that_leaves_is_its_envelope_and_nothing_else(store: Store) -> None:
+    put_here(store, whole())
+    leave(store)
+    assert row(store) == (1, "leaving", "b")
+    for table in ("paglets", "storage", "inbox", "taken", "taken_marks", "requests"):
+        assert count(store, table) == 0, table
+    (handoff,) = store.read(lambda tx: residence.next_handoffs(tx, B.store_id, 10, 1 << 20))
+    assert (handoff.epoch, handoff.envelope.epoch, handoff.target) == (1, 2, B)
+    assert store.read(lambda tx: sanity_check({"x": tx})) == []
+
+
+def test_nothing_leaves_while_its_code_runs_or_it_holds_a_slot(store: Store) -> None:
+    put_here(store, envelope())
+    store.write(lambda tx: queue.start_run(tx, "p1", "t", "run", 1, 1, 0, NOW))
+    with pytest.raises(Conflict, match="at work"):
+        leave(store)
+    put_here(store, job("p2", "b"))
+    store.write(lambda tx: tx.run("INSERT INTO leases VALUES ('p2', 1, 1, 0, 0, 1.0)"))
+    with pytest.raises(Conflict, match="slot"):
+        leave(store, "p2")
+    assert row(store)[1] == row(store, "p2")[1] == "here"
+
+
+@pytest.mark.parametrize("act", [residence.leave, residence.dispose])
+def test_what_is_not_here_neither_leaves_nor_ends(store: Store, act: Any) -> None:
+    args = (B, NOW) if act is residence.leave else (NOW,)
+    with pytest.raises(Unknown):
+        store.write(lambda tx: act(tx, "p1", *args))
+
+
+def test_an_acknowledged_paglet_is_gone_and_points_to_where_it_went(store: Store) -> None:
+    put_here(store, envelope())
+    leave(store)
+    handoff = store.write(lambda tx: residence.acknowledged(tx, "p1", 2, NOW))
+    assert handoff is not None
+    assert row(store) == (2, "gone", "b")
+    assert count(store, "handoffs") == 0
+
+
+@pytest.mark.parametrize("act", [residence.acknowledged, residence.put_back])
+@pytest.mark.parametrize("epoch", [1, 3, 99])
+def test_an_answer_for_another_epoch_settles_nothing(store: Store, act: Any, epoch: int) -> None:
+    put_here(store, envelope())
+    leave(store)
+    assert store.write(lambda tx: act(tx, "p1", epoch, NOW)) is None
+    assert row(store) == (1, "leaving", "b")
+
+
+@pytest.mark.parametrize("first", [residence.acknowledged, residence.put_back])
+@pytest.mark.parametrize("second", [residence.acknowledged, residence.put_back])
+def test_of_two_answers_the_first_counts(store: Store, first: Any, second: Any) -> None:
+    put_here(store, envelope())
+    leave(store)
+    assert store.write(lambda tx: first(tx, "p1", 2, NOW)) is not None
+    before = row(store)
+    assert store.write(lambda tx: second(tx, "p1", 2, NOW)) is None
+    assert row(store) == before
+
+
+def test_a_paglet_that_was_refused_is_here_again_and_goes_next_under_a_higher_epoch(store: Store) -> None:
+    put_here(store, whole())
+    leave(store)
+    store.write(lambda tx: residence.put_back(tx, "p1", 2, NOW))
+    assert row(store) == (2, "here", None)
+    leave(store)
+    (handoff,) = store.read(lambda tx: residence.next_handoffs(tx, B.store_id, 10, 1 << 20))
+    assert handoff.envelope.epoch == 3
+    assert replace(handoff.envelope, epoch=1) == whole()
+
+
+# Taking a move back.
+
+
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_settling_what_is_known_says_what_became_of_it(store: Store, status: str, epoch: int) -> None:
+    known(store, status)
+    answer = store.write(lambda tx: residence.settle(tx, "p1", epoch, A, NOW))
+    assert answer.verdict == ("refused" if status == "refused" and epoch == 3 else "taken")
+    assert row(store)[:2] == (3, status)
+
+
+@pytest.mark.parametrize("status", [None, *STATUSES])
+def test_settling_what_never_came_stores_a_refusal_first(store: Store, status: str | None) -> None:
+    if status is not None:
+        known(store, status)
+    answer = store.write(lambda tx: residence.settle(tx, "p1", 4, A, NOW))
+    assert answer.verdict == "refused"
+    assert row(store) == (4, "refused", "a")
+    assert take(store, envelope(epoch=4))[0] == "refused"
+    assert count(store, "paglets") == 0
+
+
+def test_a_disposed_paglet_leaves_its_epoch_behind(store: Store) -> None:
+    put_here(store, whole())
+    store.write(lambda tx: residence.dispose(tx, "p1", NOW))
+    assert row(store) == (1, "disposed", None)
+    assert count(store, "paglets") == count(store, "taken") == 0
+
+
+# What travels.
+
+
+def test_freezing_and_inserting_is_the_identity(store: Store) -> None:
+    put_here(store, whole())
+    assert store.read(lambda tx: paglets.freeze(tx, "p1", 1, NOW)) == whole()
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+keys = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20)
+posts = st.dictionaries(st.integers(1, 9), values, max_size=3).map(
+    lambda found: tuple(
+        Post(sender_store="s", n=n, agent_id="p1", message=WireMessage(kind="k", args={"v": value}))
+        for n, value in found.items()
+    )
+)
+taken = st.lists(st.integers(1, 50), unique=True, max_size=4).map(
+    lambda ids: (TakenPosts(sender_store="s", settled_below=3, ids=tuple(sorted(ids))),)
+)
+parts = st.builds(
+    JobPart,
+    group_id=st.none() | st.just("g"),
+    job_key=keys,
+    collector=st.none() | st.just(ProxyRef(agent_id="c", host=A)),
+    generation=st.integers(1, 9),
+    attempt=st.integers(0, 9),
+    status=st.sampled_from(("PLACING", *queue.UNFINISHED, *queue.FINAL)),
+    request=st.just(job_part().request),
+    submitted_state=values,
+    checkpoint=values,
+    failed_attempts=st.integers(0, 9),
+    losses=st.integers(0, 9),
+    waited_seconds=st.integers(0, 900).map(float),
+    stolen=st.booleans(),
+    outcome=st.none() | st.dictionaries(keys, values, max_size=2),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    state=values,
+    storage=st.dictionaries(keys, values, max_size=4),
+    inbox=posts,
+    taken=taken,
+    part=st.none() | parts,
+    hook=st.sampled_from((None, "creation", "arrival", "run")),
+    name=st.none() | keys,
+)
+def test_whatever_a_paglet_holds_comes_out_as_it_went_in(
+    state: Any, storage: Any, inbox: Any, taken: Any, part: JobPart | None, hook: str | None, name: str | None
+) -> None:
+    store = memory_store()
+    sent = envelope(state=state, job=part, storage=storage, inbox=inbox, taken=taken, hook=hook, name=name)
+    put_here(store, sent)
+    leave(store)
+    (handoff,) = store.read(lambda tx: residence.next_handoffs(tx, B.store_id, 1, 1))
+    assert replace(handoff.envelope, epoch=1) == sent
+
+
+def test_a_job_keeps_its_age_over_hosts(store: Store) -> None:
+    put_here(store, replace(job("j1"), job=job_part(waited_seconds=100.0)))
+    store.write(lambda tx: residence.leave(tx, "j1", B, NOW + 50))
+    (handoff,) = store.read(lambda tx: residence.next_handoffs(tx, B.store_id, 1, 1))
+    assert handoff.envelope.job is not None
+    assert handoff.envelope.job.waited_seconds == 150.0
+
+
+def test_a_batch_of_envelopes_has_at_least_one_and_keeps_to_its_bounds(store: Store) -> None:
+    for number in range(5):
+        put_here(store, envelope(f"p{number}", state="x" * 1000))
+        store.write(lambda tx, number=number: residence.leave(tx, f"p{number}", B, NOW - number))
+
+    def ids(most: int, most_bytes: int) -> list[str]:
+        batch = store.read(lambda tx: residence.next_handoffs(tx, B.store_id, most, most_bytes))
+        return [handoff.agent_id for handoff in batch]
+
+    assert ids(10, 1 << 20) == ["p4", "p3", "p2", "p1", "p0"]
+    assert ids(2, 1 << 20) == ["p4", "p3"]
+    assert ids(10, 1) == ["p4"]
+    assert ids(10, 3_000) == ["p4", "p3"]
+    assert store.read(lambda tx: residence.next_handoffs(tx, A.store_id, 10, 1 << 20)) == []
+    assert store.read(residence.targets) == [B]
+
+
+# What the schema makes impossible.
+
+
+ILLEGAL = (
+    "INSERT INTO residence (agent_id, epoch, status, since_at) VALUES ('x', 0, 'here', 1.0)",
+    "INSERT INTO residence (agent_id, epoch, status, since_at) VALUES ('x', 1, 'lost', 1.0)",
+    "INSERT INTO residence (agent_id, epoch, status, since_at) VALUES ('x', 1, 'leaving', 1.0)",
+    "INSERT INTO residence (agent_id, epoch, status, since_at) VALUES ('x', 1, 'gone', 1.0)",
+    "UPDATE residence SET settled = 2",
+    "UPDATE paglets SET kind = 'ghost'",
+    "UPDATE paglets SET hook = 'anything'",
+    "UPDATE paglets SET created_at = 'yesterday'",
+    "INSERT INTO paglets (agent_id, class_name, kind, state, home, created_at) VALUES ('x', 'm:C', 'paglet', '', '', 1.0)",
+    "INSERT INTO storage VALUES ('nobody', 'k', '1')",
+    "INSERT INTO storage VALUES ('j1', '', '1')",
+    "INSERT INTO storage VALUES ('j1', hex(zeroblob(300)), '1')",
+    "INSERT INTO inbox (agent_id, sender_store, n, message) VALUES ('nobody', 's', 1, '')",
+    "UPDATE requests SET status = 'SLEEPING'",
+    "UPDATE requests SET generation = 0",
+    "UPDATE requests SET attempt = -1",
+    "UPDATE requests SET stolen = 2",
+    "INSERT INTO leases VALUES ('nobody', 1, 1, 0, 0, 1.0)",
+    "INSERT INTO lease_units VALUES ('core', 0, 'j1')",
+    "DELETE FROM residence",
+)
+
+
+@pytest.mark.parametrize("sql", ILLEGAL)
+def test_an_illegal_state_is_refused_by_the_schema(store: Store, sql: str) -> None:
+    put_here(store, job("j1"))
+    with pytest.raises(sqlite3.IntegrityError):
+        store.write(lambda tx: tx.run(sql))
+
+
+def test_two_copies_of_one_generation_of_a_job_cannot_be_on_one_host(store: Store) -> None:
+    put_here(store, job("j1", "a"))
+    with pytest.raises(sqlite3.IntegrityError):
+        put_here(store, job("j2", "a"))
+    put_here(store, job("j3", "a", generation=2))
+
+
+def test_two_paglets_of_one_name_cannot_be_on_one_host(store: Store) -> None:
+    put_here(store, envelope("p1", name="bob"))
+    with pytest.raises(sqlite3.IntegrityError):
+        put_here(store, envelope("p2", name="bob"))
