@@ -34,6 +34,16 @@ class Post:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InboxPost:
+    """A post that its paglet has taken and not handled; `dead` after too many tries that raised."""
+
+    post: Post
+    dead: bool = False
+    tries: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TakenPosts:
     """Which posts of one sender the paglet has taken: all below `settled_below`, and `ids`."""
 
@@ -76,6 +86,6 @@ class Envelope:
     name: str | None = None
     hook: str | None = None
     storage: dict[str, Any]
-    inbox: tuple[Post, ...] = ()
+    inbox: tuple[InboxPost, ...] = ()
     taken: tuple[TakenPosts, ...] = ()
     job: JobPart | None = None

@@ -246,6 +246,11 @@ def receive(tx: Tx, told: Told, host: InlineHost) -> CensusReply:
         if tx.value("SELECT class_name FROM paglets WHERE agent_id = ?", agent_id) not in inline.INLINE_CLASSES:
             continue
         args = {"host": to_json(told.host), "copies": [to_json(copy) for copy in copies]}
-        reply = inline.call(tx, host, agent_id, WireMessage(kind="census", args=args)).value
+        try:
+            with tx.savepoint():
+                reply = inline.call(tx, host, agent_id, WireMessage(kind="census", args=args)).value
+        except PagletsError:
+            # It must not hide the jobs of the other groups; whoever calls this collector is told what is wrong.
+            continue
         unwanted += [from_json(UnwantedCopy, each) for each in reply["unwanted"]]
     return CensusReply(unwanted=tuple(unwanted), elsewhere=tuple(elsewhere))

@@ -21,14 +21,26 @@ def view(tx: Tx, group_id: str, host: InlineHost) -> GroupView | None:
     row = tx.one("SELECT * FROM groups WHERE group_id = ?", group_id)
     if row is not None:
         return group_view(tx, row, host.own)
-    collector = tx.one("SELECT * FROM paglets WHERE agent_id = ?", collector_id(group_id))
-    return None if collector is None else _collected(tx, group_id, collector, host)
+    found = _collectors(tx, collector_id(group_id))
+    return _collected(group_id, found[0], host) if found else None
 
 
-def _collected(tx: Tx, group_id: str, row: sqlite3.Row, host: InlineHost) -> GroupView:
+def _collectors(tx: Tx, agent_id: str | None = None) -> list[dict[str, Any]]:
+    """Collectors that are here, or on their way from here: until it is taken, only this host can tell of one."""
+    only, ids = ("", ()) if agent_id is None else (" AND agent_id = ?", (agent_id,))
+    here = tx.all(
+        f"SELECT agent_id, class_name, home, state, created_at FROM paglets WHERE kind = 'collector'{only}"
+        " ORDER BY agent_id",
+        *ids,
+    )
+    found = [{**dict(row), "home": loads(row["home"]), "state": loads(row["state"])} for row in here]
+    leaving = tx.all(f"SELECT envelope FROM handoffs WHERE kind = 'collector'{only} ORDER BY agent_id", *ids)
+    return [*found, *(loads(row["envelope"]) for row in leaving)]
+
+
+def _collected(group_id: str, row: dict[str, Any], host: InlineHost) -> GroupView:
     """What the collector's host can say for a home that may be asleep."""
-    home = from_json(HostRef, loads(row["home"]))
-    state = loads(row["state"])
+    home, state = from_json(HostRef, row["home"]), row["state"]
     over = state.get("status") in DETACHED_STATUSES
     return GroupView(
         group_id=group_id,
@@ -44,8 +56,8 @@ def _collected(tx: Tx, group_id: str, row: sqlite3.Row, host: InlineHost) -> Gro
 def lines(tx: Tx, own: HostRef) -> tuple[GroupLine, ...]:
     """One line for each group, newest first."""
     found: dict[str, GroupLine] = {}
-    for row in tx.all("SELECT * FROM paglets WHERE kind = 'collector' ORDER BY agent_id"):
-        line = _collector_line(row, own)
+    for collector in _collectors(tx):
+        line = _collector_line(collector, own)
         if line is not None:
             found[line.group_id] = line
     for row in tx.all("SELECT * FROM groups ORDER BY group_id"):
@@ -54,15 +66,15 @@ def lines(tx: Tx, own: HostRef) -> tuple[GroupLine, ...]:
     return tuple(sorted(found.values(), key=lambda line: (-line.created_at, line.group_id)))
 
 
-def _collector_line(row: sqlite3.Row, own: HostRef) -> GroupLine | None:
-    state: dict[str, Any] = loads(row["state"])
+def _collector_line(row: dict[str, Any], own: HostRef) -> GroupLine | None:
+    state: dict[str, Any] = row["state"]
     if not isinstance(state.get("group_id"), str) or not state["group_id"]:
         return None
     return GroupLine(
         group_id=state["group_id"],
         status=str(state.get("status", "ACTIVE")),
         created_at=float(state.get("created_at", row["created_at"])),
-        home=from_json(HostRef, loads(row["home"])),
+        home=from_json(HostRef, row["home"]),
         collector=ProxyRef(agent_id=row["agent_id"], host=own),
         expected_count=state.get("expected_count"),
         completed_count=state.get("completed_count"),

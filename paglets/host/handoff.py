@@ -27,7 +27,8 @@ BATCH_BYTES = 4 << 20
 ANSWER_SECONDS = 30.0
 SURE_SECONDS = 1.0
 """A target that was silent for longer is asked for a sign of life first: what was sent once cannot be taken back
-without the target, so that a host that lost its power would keep what it never got."""
+without the target, so that a host that lost its power would keep what it never got. Before a move that was asked for
+it is always asked: that paglet, a collector on its way home mostly, can as well wait where it is."""
 
 SIGN_OF_LIFE_SECONDS = 3.0
 CLOSE_SECONDS = 60.0
@@ -80,7 +81,8 @@ class Handoffs:
 
     def _send(self, target: HostRef) -> None:
         self._lanes.sent(target.store_id)
-        if self._gossip.silent_seconds(target.store_id) <= SURE_SECONDS:
+        asked_for = any(handoff.envelope.hook == "arrival" for handoff in self._next_batch(target))
+        if self._gossip.silent_seconds(target.store_id) <= SURE_SECONDS and not asked_for:
             self._transfer(target)
             return
         self._shell.transport.send(
@@ -129,15 +131,21 @@ class Handoffs:
             return
         self._refused.pop(target.store_id, None)
         self._shell.runner.change(
-            lambda tx: self._settle(tx, answers.answers), lambda outcome: self._settled(target, outcome)
+            lambda tx: self._settle(tx, answers.answers),
+            lambda outcome: self._settled(target, outcome, len(answers.answers) == len(batch)),
         )
 
-    def _settled(self, target: HostRef, outcome: object) -> None:
+    def _settled(self, target: HostRef, outcome: object, complete: bool) -> None:
         now = self._shell.clock.monotonic()
         if isinstance(outcome, BaseException):
             self._lanes.failed(target.store_id, now)
+            self._shell.runner.wake(self.name)
             raise outcome
-        self._lanes.succeeded(target.store_id)
+        if complete:
+            self._lanes.succeeded(target.store_id)
+        else:
+            # What it could not store is sent again, not at once.
+            self._lanes.failed(target.store_id, now)
         self._shell.runner.wake(self.name)
 
     def _settle(self, tx: Tx, answers: tuple[TransferAnswer, ...]) -> None:

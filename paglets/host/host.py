@@ -268,8 +268,13 @@ class Host:
     # Calls to paglets here.
 
     def call_here(self, agent_id: str, call: Call, wait_seconds: float) -> Any:
-        """The reply, or a Pending. Raises Moved, Moving or Unknown where the paglet is not here."""
-        class_name = self.shell.store.read(lambda tx: _class_of(tx, agent_id))
+        """The reply, or a Pending. Raises Moved, Moving or Unknown where the paglet is not here.
+
+        Who asks again gets the reply that is kept, though the handler may have moved its paglet since.
+        """
+        class_name = ""
+        if not (call.again and self.mailbox.knows(call.call_id)):
+            class_name = self.shell.store.read(lambda tx: _class_of(tx, agent_id))
         if class_name in INLINE_CLASSES:
             return self._inline_calls.call(agent_id, class_name, call, wait_seconds)
         pending = Pending()

@@ -7,7 +7,7 @@ storage values and replies stay tagged JSON: the host does not decode what users
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -262,13 +262,24 @@ def is_read_only(class_name: str, message: WireMessage) -> bool:
     return message.kind in getattr(resolve_class(class_name, Paglet), "READ_ONLY_KINDS", ())
 
 
-def take_posts(tx: Tx, host: InlineHost, agent_id: str, most: int) -> list[str]:
-    """Handle up to `most` waiting posts, each under its own savepoint; gives the errors for the log."""
-    waiting = posts.waiting(tx, agent_id, most)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raised:
+    """A post whose handler raised, for the `tries`-th time."""
+
+    seq: int
+    tries: int
+    text: str
+
+
+def take_posts(
+    tx: Tx, host: InlineHost, agent_id: str, most: int, skip: Iterable[int] = ()
+) -> tuple[int, list[Raised]]:
+    """Handle up to `most` waiting posts, each under its own savepoint; how many there were, and which raised."""
+    waiting = posts.waiting(tx, agent_id, most, skip)
     if not waiting:
-        return []
+        return 0, []
     paglet = InlinePaglet(tx, host, agent_id)
-    errors = []
+    errors: list[Raised] = []
     for post in waiting:
         try:
             with tx.savepoint():
@@ -279,10 +290,10 @@ def take_posts(tx: Tx, host: InlineHost, agent_id: str, most: int) -> list[str]:
             if isinstance(error, sqlite3.Error) and not isinstance(error, (sqlite3.IntegrityError, sqlite3.DataError)):
                 raise  # The store's own trouble: it says nothing of the post.
             paglet.begin_anew()
-            posts.raised(tx, post.seq, repr(error))
-            errors.append(f"post {post.message.kind!r} to {agent_id}: {error!r}")
+            text = f"post {post.message.kind!r} to {agent_id}: {error!r}"
+            errors.append(Raised(seq=post.seq, tries=posts.raised(tx, post.seq, repr(error)), text=text))
     paglet.save()
-    return errors
+    return len(waiting), errors
 
 
 def run_hook(tx: Tx, host: InlineHost, agent_id: str, method: str) -> None:

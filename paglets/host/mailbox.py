@@ -6,7 +6,6 @@ each paglet. Inline paglets (the collector) are served here at once, all others 
 
 from __future__ import annotations
 
-import sqlite3
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,12 +19,13 @@ from paglets.core.record import from_json
 from paglets.core.refs import HostRef
 from paglets.host import inline, outcomes
 from paglets.host.creation import elsewhere
-from paglets.host.inline import INLINE_CLASSES, InlineHost
+from paglets.host.due import Due, due_rows
+from paglets.host.inline import InlineHost
 from paglets.host.runner import note
 from paglets.host.shell import Shell
 from paglets.slots import states
 from paglets.store import posts, queue, residence
-from paglets.store.db import Tx
+from paglets.store.db import StoreFull, Tx
 
 MAX_DUE = 200
 MAX_ACTIVATIONS = 32
@@ -73,22 +73,6 @@ class Delivery:
     waited_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Due:
-    """A paglet that has something to do; `intent`: see the schema."""
-
-    agent_id: str
-    kind: str
-    class_name: str
-    hook: str | None
-    intent: dict[str, Any] | None
-    has_posts: bool
-
-    @property
-    def inline(self) -> bool:
-        return self.class_name in INLINE_CLASSES
-
-
 StartEntry = Callable[[str, str], None]
 """Start a process for (agent_id, entry)."""
 
@@ -105,7 +89,7 @@ class Mailbox:
         self._queued: dict[str, deque[PendingCall]] = {}
         self._parked: dict[str, list[PendingCall]] = {}
         self._by_id: dict[str, PendingCall] = {}
-        self._post_due: dict[str, float] = {}
+        self._paused: dict[int, float] = {}
         self._after = ""
         self.start_entry: StartEntry = lambda agent_id, entry: None
         self.pump: Callable[[str], bool] = lambda agent_id: False
@@ -129,6 +113,10 @@ class Mailbox:
             self._queued.setdefault(call.agent_id, deque()).append(call)
             if not self.pump(call.agent_id):
                 self._shell.runner.wake(self.name)
+
+    def knows(self, call_id: str) -> bool:
+        """Whether a call of that id is at work, waits, or has its reply kept; any thread."""
+        return call_id in self._by_id
 
     def park(self, call: PendingCall, version: int, wait_seconds: float | None) -> None:
         """The handler waits; it is begun anew when the state has another version, or after `wait_seconds`."""
@@ -185,15 +173,24 @@ class Mailbox:
                 del self._queued[agent_id]
             waited = 0.0 if call.parked_at is None else self._shell.clock.monotonic() - call.parked_at
             return Delivery(message=call.message, call=call, waited_seconds=waited)
-        if self._post_due.get(agent_id, 0.0) > self._shell.clock.monotonic():
-            return None
-        waiting = self._shell.store.read(lambda tx: posts.waiting(tx, agent_id, 1))
+        waiting = self._ready_posts(agent_id)
         return Delivery(message=waiting[0].message, seq=waiting[0].seq) if waiting else None
 
-    def post_raised(self, agent_id: str, tries: int) -> None:
-        """A post's handler raised for the `tries`-th time: the next try is later."""
-        pause = RETRY_POST_SECONDS[min(tries, len(RETRY_POST_SECONDS)) - 1]
-        self._post_due[agent_id] = self._shell.clock.monotonic() + pause
+    def _ready_posts(self, agent_id: str) -> list[posts.Waiting]:
+        """The oldest post whose handler did not raise a moment ago, if there is one."""
+        now = self._shell.clock.monotonic()
+        paused = [seq for seq, at in self._paused.items() if at > now]
+        return self._shell.store.read(lambda tx: posts.waiting(tx, agent_id, 1, paused))
+
+    def give_back(self, delivery: Delivery) -> None:
+        """A message that its process did not begin to handle is the next one again; a post still lies in the inbox."""
+        if delivery.call is not None:
+            self._queued.setdefault(delivery.call.agent_id, deque()).appendleft(delivery.call)
+
+    def post_raised(self, seq: int, tries: int) -> None:
+        """The handler of a post raised for the `tries`-th time: it is tried again later, others go on."""
+        pause = RETRY_POST_SECONDS[min(max(tries, 1), len(RETRY_POST_SECONDS)) - 1]
+        self._paused[seq] = self._shell.clock.monotonic() + pause
         self._shell.runner.wake(self.name)
 
     # The part.
@@ -201,21 +198,22 @@ class Mailbox:
     def tick(self, now: float) -> float | None:
         self._expire_calls(now)
         self._wake_parked(now)
+        self._paused = {seq: at for seq, at in self._paused.items() if at > now}
         paged = bool(self._after)
         for due in self._next_due():
-            self._serve(due, now)
+            self._serve(due)
         for agent_id in list(self._queued):
             self._serve_calls(agent_id)
         times = [call.deadline for call in self._by_id.values()]
         times += [call.wake_at for calls in self._parked.values() for call in calls if call.wake_at is not None]
-        times += [at for at in self._post_due.values() if at > now]
+        times += list(self._paused.values())
         times += [now + NEXT_ROUND_SECONDS] if paged and not self._after else []
         return min(times, default=None)
 
     def _next_due(self) -> list[Due]:
         """A page of what is due; pages take turns, so that many that cannot go on hold up no others."""
         after = self._after
-        page = self._shell.store.read(lambda tx: _due_rows(tx, after))
+        page = self._shell.store.read(lambda tx: due_rows(tx, after, MAX_DUE))
         if len(page) == MAX_DUE:
             self._after = page[-1].agent_id
             self._shell.runner.wake(self.name)
@@ -223,9 +221,9 @@ class Mailbox:
             self._after = ""
         return page
 
-    def _serve(self, due: Due, now: float) -> None:
+    def _serve(self, due: Due) -> None:
         if due.inline:
-            self._serve_inline(due, now)
+            self._serve_inline(due)
         elif self.pump(due.agent_id):
             return
         elif due.hook is not None and due.hook != "run":
@@ -234,7 +232,7 @@ class Mailbox:
             return  # What a hook asked for takes effect when it returns, so before a `run` that would follow it.
         elif due.hook is not None:
             self._start(due.agent_id, due.hook)
-        elif due.has_posts and self._post_due.get(due.agent_id, 0.0) <= now:
+        elif due.has_posts and self._ready_posts(due.agent_id):
             self._start(due.agent_id, "message")
 
     def _serve_calls(self, agent_id: str) -> None:
@@ -273,26 +271,38 @@ class Mailbox:
 
     # Inline paglets.
 
-    def _serve_inline(self, due: Due, now: float) -> None:
-        host, agent_id = self._inline_host, due.agent_id
+    def _serve_inline(self, due: Due) -> None:
         if due.hook == "arrival":
-            self._write(lambda tx: _inline_hook(tx, host, agent_id, "on_arrival"))
-        elif due.has_posts and self._post_due.get(agent_id, 0.0) <= now:
-            self._take_posts(agent_id)
+            self._write(lambda tx: self._arrive(tx, due.agent_id))
+        elif due.has_posts and self._take_posts(due.agent_id):
+            self._shell.runner.wake(self.name)
         elif due.intent is not None:
             self._serve_intent(due)
 
-    def _take_posts(self, agent_id: str) -> None:
-        errors = self._write(lambda tx: inline.take_posts(tx, self._inline_host, agent_id, POSTS_A_TURN))
-        for error in errors or ():
-            self._shell.log(error)
-        if errors is None or errors:
-            self.post_raised(agent_id, 1)
-        self._shell.runner.wake(self.name)
+    def _take_posts(self, agent_id: str) -> int:
+        """Let an inline paglet take a turn of its posts; gives how many there were."""
+        host, paused = self._inline_host, tuple(self._paused)
+        taken = self._write(lambda tx: inline.take_posts(tx, host, agent_id, POSTS_A_TURN, paused))
+        count, raised = taken or (0, [])
+        for each in raised:
+            self._shell.log(each.text)
+            self.post_raised(each.seq, each.tries)
+        return int(count)
+
+    def _arrive(self, tx: Tx, agent_id: str) -> None:
+        try:
+            with tx.savepoint():
+                inline.run_hook(tx, self._inline_host, agent_id, "on_arrival")
+        except (PagletsError, ValueError, TypeError, LookupError, AttributeError) as error:
+            hook_failed(tx, agent_id, "arrival", repr(error), self._shell.clock.wall())
+        else:
+            _set_hook(tx, agent_id, None)
 
     def _write(self, change: Callable[[Tx], Any]) -> Any:
         try:
             return self._shell.store.write(change)
+        except StoreFull:
+            raise  # The part is tried again soon, which is all that helps.
         except PagletsError as error:
             self._shell.log(f"an inline paglet failed: {error!r}")
             return None
@@ -331,6 +341,9 @@ class Mailbox:
         if due.inline:
             inline.run_hook(tx, self._inline_host, due.agent_id, "on_dispatching")
         elif due.intent is not None and not due.intent.get("ready"):
+            # A `run` that was due is due again where `on_dispatching` raises and the move is dropped.
+            intent = {**due.intent, "then": due.hook}
+            tx.run("UPDATE paglets SET intent = ? WHERE agent_id = ?", dumps(intent), due.agent_id)
             _set_hook(tx, due.agent_id, "dispatching")
             return
         # Whoever moves a job has chosen its host: it waits for a slot there, and is not placed anew.
@@ -346,7 +359,9 @@ def hook_done(tx: Tx, agent_id: str, entry: str, then_run: bool, now: float) -> 
         ready = None if intent is None else dumps({**loads(intent), "ready": True})
         tx.run("UPDATE paglets SET hook = NULL, intent = ? WHERE agent_id = ?", ready, agent_id)
     else:
-        tx.run("UPDATE paglets SET hook = ? WHERE agent_id = ?", "run" if then_run else None, agent_id)
+        tx.run(
+            "UPDATE paglets SET hook = ? WHERE agent_id = ?", "run" if then_run and entry != "run" else None, agent_id
+        )
     tx.wake("mailbox", "scheduler")
 
 
@@ -355,46 +370,13 @@ def hook_failed(tx: Tx, agent_id: str, entry: str, error: str, now: float) -> No
     if entry == "disposing":
         hook_done(tx, agent_id, entry, False, now)
     else:
-        drop = ", intent = NULL" if entry == "dispatching" else ""
-        tx.run(f"UPDATE paglets SET hook = NULL, hook_error = ?{drop} WHERE agent_id = ?", error[:4000], agent_id)
+        dropped = "json_extract(intent, '$.then'), intent = NULL" if entry == "dispatching" else "NULL"
+        tx.run(f"UPDATE paglets SET hook = {dropped}, hook_error = ? WHERE agent_id = ?", error[:4000], agent_id)
     tx.touch(agent_id)
     tx.wake("mailbox", "scheduler")
     note(tx, now, "hook_failed", agent_id, f"{entry}: {error}")
 
 
-def _set_hook(tx: Tx, agent_id: str, hook: str) -> None:
+def _set_hook(tx: Tx, agent_id: str, hook: str | None) -> None:
     tx.run("UPDATE paglets SET hook = ? WHERE agent_id = ?", hook, agent_id)
     tx.wake("mailbox")
-
-
-def _inline_hook(tx: Tx, host: InlineHost, agent_id: str, method: str) -> None:
-    inline.run_hook(tx, host, agent_id, method)
-    tx.run("UPDATE paglets SET hook = NULL WHERE agent_id = ?", agent_id)
-    tx.wake("mailbox")
-
-
-def _due_rows(tx: Tx, after: str) -> list[Due]:
-    rows = tx.all(
-        "SELECT agent_id, kind, class_name, hook, intent,"
-        " EXISTS (SELECT 1 FROM inbox i WHERE i.agent_id = p.agent_id AND i.status = 'waiting') AS has_posts"
-        " FROM paglets p WHERE p.agent_id IN ("
-        "  SELECT agent_id FROM paglets WHERE hook IS NOT NULL"
-        "  UNION SELECT agent_id FROM paglets WHERE intent IS NOT NULL"
-        "  UNION SELECT agent_id FROM inbox WHERE status = 'waiting')"
-        " AND agent_id > ? ORDER BY agent_id LIMIT ?",
-        after,
-        MAX_DUE,
-    )
-    return [_due(row) for row in rows]
-
-
-def _due(row: sqlite3.Row) -> Due:
-    intent = row["intent"]
-    return Due(
-        agent_id=row["agent_id"],
-        kind=row["kind"],
-        class_name=row["class_name"],
-        hook=row["hook"],
-        intent=None if intent is None else loads(intent),
-        has_posts=bool(row["has_posts"]),
-    )

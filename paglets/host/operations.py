@@ -255,9 +255,8 @@ def close_delivery(mailbox: Mailbox, store: Store, agent_id: str, delivery: Deli
     if delivery.call is None:
         if args.fault is not None and delivery.seq is not None:
             seq = delivery.seq
-            mailbox.post_raised(
-                agent_id, store.read(lambda tx: tx.value("SELECT tries FROM inbox WHERE seq = ?", seq)) or 1
-            )
+            tries = store.read(lambda tx: tx.value("SELECT tries FROM inbox WHERE seq = ?", seq))
+            mailbox.post_raised(seq, tries or 1)
     elif args.parked:
         version = store.read(lambda tx: tx.value("SELECT version FROM paglets WHERE agent_id = ?", agent_id)) or 0
         mailbox.park(delivery.call, version, args.wait_seconds)

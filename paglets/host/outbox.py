@@ -116,6 +116,7 @@ class Outbox:
         now = self._shell.clock.monotonic()
         if isinstance(result, BaseException):
             self._lanes.failed(host.store_id, now)
+            self._shell.runner.wake(self.name)
             raise result
         assert isinstance(result, tuple)
         lost = {a.n for a in result if a.verdict in ("unknown", "moving")}

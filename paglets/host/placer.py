@@ -14,6 +14,9 @@ from paglets.store.queue import QueuedJob
 JOBS_A_TURN = 2_000
 """A submission of 100,000 jobs is placed in turns, so that no transaction grows with it."""
 
+NEXT_TURN_SECONDS = 0.2
+"""Thousands of jobs that no host can take must neither hide those behind them nor keep this host busy."""
+
 LOOK_AGAIN_SECONDS = 5.0
 
 
@@ -25,20 +28,30 @@ class Placer:
     def __init__(self, shell: Shell, gossip: Gossip) -> None:
         self._shell = shell
         self._gossip = gossip
+        self._since: dict[str, float] = {}
+        self._after = queue.FIRST
 
     def tick(self, now: float) -> float | None:
         if not self._shell.store.read(lambda tx: queue.count(tx, "PLACING")):
             return None
         candidates = self._gossip.candidates()
-        placed, left = self._shell.store.write(lambda tx: self._place(tx, candidates))
+        began = self._after
+        placed, left, self._after = self._shell.store.write(lambda tx: self._place(tx, candidates, began))
         if placed:
             self._shell.runner.wake(self.name)
             return now
-        return now + LOOK_AGAIN_SECONDS if left else None
+        if self._after != queue.FIRST:
+            return now + NEXT_TURN_SECONDS
+        return now + LOOK_AGAIN_SECONDS if left or began != queue.FIRST else None
 
-    def _place(self, tx: Tx, candidates: tuple[Candidate, ...]) -> tuple[int, int]:
+    def _place(
+        self, tx: Tx, candidates: tuple[Candidate, ...], began: tuple[float, str]
+    ) -> tuple[int, int, tuple[float, str]]:
+        """How many were placed, how many of these were not, and where the next turn begins."""
         now = self._shell.clock.wall()
-        jobs = self._expire(tx, queue.to_place(tx, JOBS_A_TURN), now)
+        found = queue.to_place(tx, JOBS_A_TURN, began)
+        after = (found[-1].queued_at, found[-1].agent_id) if len(found) == JOBS_A_TURN else queue.FIRST
+        jobs = self._expire(tx, found, now)
         to_place = [policy.ToPlace(agent_id=j.agent_id, request=j.request, home_store_id=j.home_store) for j in jobs]
         placements = policy.place(to_place, candidates, mesh_version=self._shell.settings.mesh_version)
         for agent_id, reason in placements.reasons.items():
@@ -47,17 +60,28 @@ class Placer:
             queue.move(tx, agent_id, "PLACING", states.move("PLACING", "queued"))
             if host.store_id != self._shell.own.store_id:
                 residence.leave(tx, agent_id, host, now)
-        return len(placements.hosts), len(placements.reasons)
+        return len(placements.hosts), len(placements.reasons), after
 
     def _expire(self, tx: Tx, jobs: list[QueuedJob], now: float) -> list[QueuedJob]:
         """Fail what found no host within its `placement_timeout_seconds`; gives the others."""
         left = []
+        waited = self._waited(jobs, now)
         for job in jobs:
             limit = job.request.placement_timeout_seconds
-            if limit and now - job.queued_at > limit:
+            if limit and waited[job.agent_id] > limit:
                 why = tx.value("SELECT reason_text FROM requests WHERE agent_id = ?", job.agent_id)
                 text = f"no host within placement_timeout_seconds = {limit:g}: {why}"
                 outcomes.fail_waiting(tx, job.agent_id, "placement_timeout", text, self._shell.own, now)
             else:
                 left.append(job)
         return left
+
+    def _waited(self, jobs: list[QueuedJob], now: float) -> dict[str, float]:
+        """How long those that may time out have looked for a host: a wall clock that is set changes nothing."""
+        clock = self._shell.clock.monotonic()
+        bounded = {job.agent_id: job for job in jobs if job.request.placement_timeout_seconds}
+        self._since = {
+            agent_id: self._since.get(agent_id, clock - max(0.0, now - job.queued_at))
+            for agent_id, job in bounded.items()
+        }
+        return {agent_id: clock - since for agent_id, since in self._since.items()}

@@ -7,53 +7,26 @@ that restarts finds and ends every survivor; its end is the exit the launcher te
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from paglets.api import Usage
-from paglets.codec.text import dumps, loads
-from paglets.core.errors import BadRequest, Fenced, HandlerFailed, PagletsError
-from paglets.core.record import from_json, to_json
-from paglets.core.refs import HostRef
-from paglets.host import outcomes
-from paglets.host.mailbox import Delivery, Mailbox, hook_failed
+from paglets.codec.text import dumps
+from paglets.core.errors import Fenced, HandlerFailed, PagletsError
+from paglets.core.record import to_json
+from paglets.host import outcomes, runrows
+from paglets.host.mailbox import Delivery, Mailbox
 from paglets.host.operations import Operations, close_delivery
 from paglets.host.outcomes import Attempt, Outcome
+from paglets.host.runrows import Run
 from paglets.host.shell import Shell
-from paglets.store import posts, queue, residence
-from paglets.store.db import Tx
+from paglets.store import posts
+from paglets.store.db import StoreFull
 from paglets.worker.launch import Ended, Launcher, LaunchEvents, LaunchSpec
-from paglets.worker.protocol import LONG_ENTRIES, OPERATIONS, Deliver, Fault, Go, Stamp
+from paglets.worker.protocol import Deliver, Fault, Go
 
 CHECK_TIMEOUTS_SECONDS = 1.0
 SAVE_USAGE_SECONDS = 10.0
-
-
-@dataclass(eq=False, kw_only=True)
-class Run:
-    """A process of a paglet, from launch to end. Belongs to the runner."""
-
-    stamp: Stamp
-    entry: str
-    timeout_seconds: float = 0.0
-    began: float = 0.0
-    live: bool = False
-    finishing: bool = False
-    done: bool = False
-    reported: bool = False
-    work_dir: str = ""
-    delivered: tuple[str, Delivery] | None = None
-    usage: Usage = field(default_factory=Usage)
-    usage_saved: float = 0.0
-
-    @property
-    def agent_id(self) -> str:
-        return self.stamp.agent_id
-
-    @property
-    def takes_messages(self) -> bool:
-        return self.live and not self.finishing and not self.done and (self.entry in (*LONG_ENTRIES, "message"))
 
 
 class Runs:
@@ -74,6 +47,7 @@ class Runs:
         self._by_token: dict[str, Run] = {}
         self._by_agent: dict[str, Run] = {}
         self.launcher = make_launcher(self)
+        self._delayed: list[Callable[[], None]] = []
         mailbox.start_entry = self.start_entry
         mailbox.pump = self.pump
         mailbox.activations = lambda: sum(run.entry != "attempt" for run in self._by_token.values())
@@ -83,7 +57,7 @@ class Runs:
     def start_entry(self, agent_id: str, entry: str) -> None:
         """Start a process for a hook or for messages, where the paglet is here and none is at work."""
         token = self._shell.entropy.token()
-        stamp = self._shell.store.write(lambda tx: _begin(tx, agent_id, entry, token, self._shell.clock.wall()))
+        stamp = self._shell.store.write(lambda tx: runrows.begin(tx, agent_id, entry, token, self._shell.clock.wall()))
         if stamp is not None:
             self.launch(Run(stamp=stamp, entry=entry), cores=(), gpus=())
 
@@ -138,11 +112,14 @@ class Runs:
             self.launcher.end(token)
             return
         self._shell.runner.change(
-            lambda tx: _go(tx, run, pid, start_time, self._shell.own, self._shell.settings.code_paths),
-            lambda go: self._send_go(run, go),
+            lambda tx: runrows.go_frame(tx, run, pid, start_time, self._shell.own, self._shell.settings.code_paths),
+            lambda go: self._send_go(run, go, partial(self._started, token, pid, start_time)),
         )
 
-    def _send_go(self, run: Run, go: Go | BaseException | None) -> None:
+    def _send_go(self, run: Run, go: Go | BaseException | None, again: Callable[[], None]) -> None:
+        if isinstance(go, StoreFull):
+            self._delayed.append(again)
+            return
         if not isinstance(go, Go):
             self.launcher.end(run.stamp.token)
             return
@@ -156,14 +133,21 @@ class Runs:
             return
         number = frame.get("id")
         try:
-            name, args = _parse(frame, run.stamp)
+            name, args = runrows.parse(frame, run.stamp)
         except PagletsError as error:
             self._answer(run, number, error)
             self.launcher.end(token)
             return
+        self._perform(run, number, name, args)
+
+    def _perform(self, run: Run, number: Any, name: str, args: Any) -> None:
         self._operations.perform(run, name, args, lambda result: self._performed(run, number, name, args, result))
 
     def _performed(self, run: Run, number: Any, name: str, args: Any, result: Any) -> None:
+        if isinstance(result, StoreFull):
+            # The process waits for its answer: a full disk of the host's must not be the failure of its job.
+            self._delayed.append(partial(self._perform, run, number, name, args))
+            return
         self._answer(run, number, result)
         if isinstance(result, Fenced):
             self.launcher.end(run.stamp.token)
@@ -231,16 +215,23 @@ class Runs:
             return
         runtime = self._shell.clock.monotonic() - run.began
         self._shell.runner.change(
-            lambda tx: _end(tx, run, how, runtime, self._shell.own, self._shell.clock.wall()),
+            lambda tx: runrows.close(tx, run, how, runtime, self._shell.own, self._shell.clock.wall()),
             lambda status: self._gone(run, how, status),
         )
 
     def _gone(self, run: Run, how: Ended, status: Any) -> None:
+        if isinstance(status, StoreFull):
+            # Nobody tells of this end again.
+            self._delayed.append(partial(self._ended, run.stamp.token, how))
+            return
         if isinstance(status, BaseException):
             raise status
         del self._by_token[run.stamp.token]
         del self._by_agent[run.agent_id]
-        if run.delivered is not None:
+        if run.delivered is not None and run.done:
+            # After its `done` a child begins no handler: the message was not looked at, the next process takes it.
+            self._mailbox.give_back(run.delivered[1])
+        elif run.delivered is not None:
             self._delivery_lost(run, run.delivered[1], how)
         if run.entry == "attempt":
             self._shell.runner.wake("janitor")
@@ -259,28 +250,41 @@ class Runs:
             )
         elif delivery.seq is not None and not how.launcher_lost:
             seq = delivery.seq
-            self._shell.runner.change(lambda tx: posts.raised(tx, seq, text))
-            self._mailbox.post_raised(run.agent_id, 1)
+            # Paused at once, so that no other process takes it up before the try is counted.
+            self._mailbox.post_raised(seq, 1)
+            self._shell.runner.change(
+                lambda tx: posts.raised(tx, seq, text),
+                lambda tries: self._mailbox.post_raised(seq, runrows.count(tries)),
+            )
 
     # The part: time-outs and unwanted copies.
 
     def tick(self, now: float) -> float | None:
+        delayed, self._delayed = self._delayed, []
+        for act in delayed:
+            act()
         for run in list(self._by_token.values()):
             if run.timeout_seconds and now - run.began > run.timeout_seconds:
                 self._time_out(run, now)
-        for agent_id in self._shell.store.read(_unwanted):
+        for agent_id in self._shell.store.read(runrows.unwanted):
             self.end(agent_id)
         return now + CHECK_TIMEOUTS_SECONDS if self._by_token else None
 
     def _time_out(self, run: Run, now: float) -> None:
         fault = Fault(cause="timeout", message=f"ran longer than timeout_seconds = {run.timeout_seconds:g}")
-        run.timeout_seconds = 0.0
+        limit, run.timeout_seconds = run.timeout_seconds, 0.0
         attempt = self.attempt_of(run)
         outcome = Outcome(success=False, final=False, fault=fault)
         self._shell.runner.change(
             lambda tx: outcomes.commit(tx, attempt, outcome, self._shell.clock.wall()),
-            lambda result: self.launcher.end(run.stamp.token),
+            lambda result: self._timed_out(run, limit, result),
         )
+
+    def _timed_out(self, run: Run, limit: float, result: object) -> None:
+        if isinstance(result, StoreFull):
+            run.timeout_seconds = limit
+        else:
+            self.launcher.end(run.stamp.token)
 
     def end(self, agent_id: str) -> bool:
         """End the process tree of this paglet; False where none is at work."""
@@ -301,75 +305,3 @@ class Runs:
     def running(self) -> dict[str, Usage]:
         """Newest usage of each paglet at work; a snapshot, any thread."""
         return {run.agent_id: run.usage for run in list(self._by_token.values())}
-
-
-def _parse(frame: dict[str, Any], stamp: Stamp) -> tuple[str, Any]:
-    name = frame.get("op")
-    if name not in OPERATIONS or not isinstance(name, str):
-        raise BadRequest(f"unknown operation {str(name)[:60]!r}")
-    if from_json(Stamp, frame.get("stamp"), "stamp") != stamp:
-        raise Fenced("this run is over: a newer one has taken its place")
-    return name, from_json(OPERATIONS[name], frame.get("args"), name)
-
-
-def _begin(tx: Tx, agent_id: str, entry: str, token: str, now: float) -> Stamp | None:
-    row = residence.find(tx, agent_id)
-    if row is None or row.status != "here":
-        return None
-    if tx.value("SELECT 1 FROM runs WHERE agent_id = ?", agent_id) is not None:
-        return None
-    job = queue.job(tx, agent_id)
-    generation, attempt = (job.generation, job.attempt) if job is not None else (1, 0)
-    queue.start_run(tx, agent_id, token, entry, row.epoch, generation, attempt, now)
-    return Stamp(agent_id=agent_id, epoch=row.epoch, generation=generation, attempt=attempt, token=token)
-
-
-def _go(tx: Tx, run: Run, pid: int, start_time: float, own: HostRef, code_paths: tuple[str, ...]) -> Go | None:
-    """Note the pid; the `go` frame for the child, or None where the run is over."""
-    if not tx.run("UPDATE runs SET pid = ?, start_time = ? WHERE token = ?", pid, start_time, run.stamp.token):
-        return None
-    row = tx.one("SELECT * FROM paglets WHERE agent_id = ?", run.agent_id)
-    if row is None:
-        return None
-    request = tx.one("SELECT * FROM requests WHERE agent_id = ?", run.agent_id)
-    state, home = row["state"], from_json(HostRef, loads(row["home"]))
-    system: dict[str, Any] = {"home_host_name": home.name, "home_host_url": home.url}
-    if request is not None:
-        system |= {
-            "group_id": request["group_id"] or "",
-            "job_key": request["job_key"],
-            "generation": request["generation"],
-            "attempt": request["attempt"],
-            "compute_status": request["status"],
-            "compute_fresh": request["checkpoint"] is None,
-        }
-        if run.entry == "attempt":
-            state = request["checkpoint"] or request["submitted_state"]
-    return Go(
-        stamp=run.stamp,
-        class_name=row["class_name"],
-        kind=row["kind"],
-        entry=run.entry,  # type: ignore[arg-type]
-        state=loads(state),
-        system=system,
-        host=own,
-        work_dir=run.work_dir,
-        code_paths=code_paths,
-    )
-
-
-def _end(tx: Tx, run: Run, how: Ended, runtime: float, own: HostRef, now: float) -> str | None:
-    tx.run("DELETE FROM runs WHERE token = ?", run.stamp.token)
-    tx.touch(run.agent_id)
-    if run.entry == "attempt":
-        attempt = Attempt(agent_id=run.agent_id, attempt=run.stamp.attempt, host=own, runtime_seconds=runtime)
-        return outcomes.ended(tx, attempt, how, now)
-    if run.entry != "message" and not run.done and not how.launcher_lost:
-        hook_failed(tx, run.agent_id, run.entry, outcomes.describe(how), now)
-    outcomes.retire(tx, run.agent_id, now)
-    return None
-
-
-def _unwanted(tx: Tx) -> list[str]:
-    rows = tx.all("SELECT agent_id FROM requests WHERE unwanted IS NOT NULL AND status = 'RUNNING' ORDER BY agent_id")
-    return [row["agent_id"] for row in rows]

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from paglets.api import Usage
-from paglets.host.runs import Run, Runs
+from paglets.host.runrows import Run
+from paglets.host.runs import Runs
 from paglets.host.shell import Shell
 from paglets.slots import policy
 from paglets.slots.model import Resources

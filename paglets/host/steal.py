@@ -60,8 +60,8 @@ class Stealing:
         return max(due, key=lambda member: (member.queued_jobs, member.store_id), default=None)
 
     def _next_look(self, now: float) -> float | None:
-        busy = any(member.queued_jobs > 0 for member in self._gossip.online())
-        return now + PAUSE_SECONDS if busy else None
+        """Queues of others are heard of with their heartbeats, and nothing wakes this part then."""
+        return now + PAUSE_SECONDS if self._gossip.online() else None
 
     def _free(self, tx: Tx) -> Resources | None:
         """What could start at once here; None where jobs of our own wait for it."""

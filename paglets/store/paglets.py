@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from paglets.codec.envelope import Envelope, JobPart, Post, TakenPosts, WireMessage
+from paglets.codec.envelope import Envelope, InboxPost, JobPart, Post, TakenPosts, WireMessage
 from paglets.codec.text import dumps, loads
 from paglets.core.errors import Unknown
 from paglets.core.record import from_json, to_json
@@ -37,8 +37,8 @@ def insert(tx: Tx, envelope: Envelope, now: float) -> None:
         ((envelope.agent_id, key, dumps(value)) for key, value in envelope.storage.items()),
     )
     tx.run_many(
-        "INSERT INTO inbox (agent_id, sender_store, n, message) VALUES (?, ?, ?, ?)",
-        ((envelope.agent_id, post.sender_store, post.n, dumps(to_json(post.message))) for post in envelope.inbox),
+        "INSERT INTO inbox (agent_id, sender_store, n, message, status, tries, error) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (_inbox_row(envelope.agent_id, lying) for lying in envelope.inbox),
     )
     for taken in envelope.taken:
         tx.run("INSERT INTO taken_marks VALUES (?, ?, ?)", envelope.agent_id, taken.sender_store, taken.settled_below)
@@ -109,15 +109,26 @@ def freeze(tx: Tx, agent_id: str, epoch: int, now: float) -> Envelope:
     )
 
 
-def _inbox(tx: Tx, agent_id: str) -> tuple[Post, ...]:
+def _inbox_row(agent_id: str, lying: InboxPost) -> tuple[Any, ...]:
+    post, status = lying.post, "dead" if lying.dead else "waiting"
+    return agent_id, post.sender_store, post.n, dumps(to_json(post.message)), status, lying.tries, lying.error
+
+
+def _inbox(tx: Tx, agent_id: str) -> tuple[InboxPost, ...]:
+    rows = tx.all("SELECT * FROM inbox WHERE agent_id = ? ORDER BY seq", agent_id)
     return tuple(
-        Post(
-            sender_store=row["sender_store"],
-            n=row["n"],
-            agent_id=agent_id,
-            message=from_json(WireMessage, loads(row["message"])),
+        InboxPost(
+            post=Post(
+                sender_store=row["sender_store"],
+                n=row["n"],
+                agent_id=agent_id,
+                message=from_json(WireMessage, loads(row["message"])),
+            ),
+            dead=row["status"] == "dead",
+            tries=row["tries"],
+            error=row["error"],
         )
-        for row in tx.all("SELECT * FROM inbox WHERE agent_id = ? ORDER BY seq", agent_id)
+        for row in rows
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from paglets.api import PostAnswer, SettledBelow
@@ -177,9 +178,15 @@ def _forget_settled(tx: Tx, agent_id: str, sender: str, below: int) -> None:
         tx.run("DELETE FROM taken WHERE agent_id = ? AND sender_store = ? AND n < ?", agent_id, sender, below)
 
 
-def waiting(tx: Tx, agent_id: str, most: int) -> list[Waiting]:
-    """The oldest posts that wait for this paglet."""
-    rows = tx.all("SELECT * FROM inbox WHERE agent_id = ? AND status = 'waiting' ORDER BY seq LIMIT ?", agent_id, most)
+def waiting(tx: Tx, agent_id: str, most: int, skip: Iterable[int] = ()) -> list[Waiting]:
+    """The oldest posts that wait for this paglet, without those of the numbers (`seq`) in `skip`."""
+    rows = tx.all(
+        "SELECT * FROM inbox WHERE agent_id = ? AND status = 'waiting'"
+        " AND seq NOT IN (SELECT value FROM json_each(?)) ORDER BY seq LIMIT ?",
+        agent_id,
+        dumps(list(skip)),
+        most,
+    )
     return [
         Waiting(
             seq=row["seq"],
@@ -196,8 +203,8 @@ def handled(tx: Tx, seq: int) -> bool:
     return tx.run("DELETE FROM inbox WHERE seq = ?", seq) == 1
 
 
-def raised(tx: Tx, seq: int, error: str) -> bool:
-    """The handler raised; True when the post is dead now."""
+def raised(tx: Tx, seq: int, error: str) -> int:
+    """The handler raised; gives how often now (0: the post is gone). After `MAX_TRIES` it is dead."""
     tx.run(
         "UPDATE inbox SET tries = tries + 1, error = ?,"
         " status = CASE WHEN tries + 1 >= ? THEN 'dead' ELSE 'waiting' END WHERE seq = ?",
@@ -205,4 +212,4 @@ def raised(tx: Tx, seq: int, error: str) -> bool:
         MAX_TRIES,
         seq,
     )
-    return bool(tx.value("SELECT status = 'dead' FROM inbox WHERE seq = ?", seq))
+    return int(tx.value("SELECT tries FROM inbox WHERE seq = ?", seq) or 0)

@@ -85,14 +85,22 @@ _QUEUED = (
 )
 
 
-def to_place(tx: Tx, most: int) -> list[QueuedJob]:
-    """Jobs that look for a host, oldest first; those whose collector is still on its way are left out."""
+FIRST = (0.0, "")
+"""Before the oldest job."""
+
+
+def to_place(tx: Tx, most: int, after: tuple[float, str] = FIRST) -> list[QueuedJob]:
+    """Jobs that look for a host, oldest first; those whose collector is still on its way are left out.
+
+    `after`: `queued_at` and id of the job beyond which to begin.
+    """
     rows = tx.all(
         f"{_QUEUED} WHERE status = 'PLACING' AND p.intent IS NULL AND p.hook IS NULL"
         " AND NOT EXISTS (SELECT 1 FROM groups g JOIN handoffs h ON h.agent_id = g.collector_id"
         "  WHERE g.group_id = r.group_id)"
         " AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.agent_id = r.agent_id)"
-        " ORDER BY queued_at, r.agent_id LIMIT ?",
+        " AND (queued_at, r.agent_id) > (?, ?) ORDER BY queued_at, r.agent_id LIMIT ?",
+        *after,
         most,
     )
     return [_queued(row) for row in rows]
@@ -213,7 +221,9 @@ def grant(
     """WAITING_FOR_SLOT -> RUNNING with a lease and a run, if nothing changed since it was read."""
     changed = tx.run(
         "UPDATE requests SET status = 'RUNNING', attempt = attempt + 1, outcome = NULL, reason = '', reason_text = '',"
-        " never = 0 WHERE agent_id = ? AND status = 'WAITING_FOR_SLOT' AND attempt = ? AND unwanted IS NULL",
+        " never = 0, reason_at = ?"
+        " WHERE agent_id = ? AND status = 'WAITING_FOR_SLOT' AND attempt = ? AND unwanted IS NULL",
+        now,
         queued.agent_id,
         queued.attempt,
     )

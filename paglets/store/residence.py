@@ -159,13 +159,15 @@ def acknowledged(tx: Tx, agent_id: str, epoch: int, now: float) -> Handoff | Non
 
 
 def put_back(tx: Tx, agent_id: str, epoch: int, now: float) -> Handoff | None:
-    """The target will never take `epoch`: the paglet is here again, under that epoch."""
+    """The target will never take `epoch`: the paglet is here again, under that epoch, a job with its age."""
     handoff = _handoff(tx, agent_id, epoch - 1)
     if handoff is None:
         return None
+    under_way = max(0.0, now - tx.value("SELECT began_at FROM handoffs WHERE agent_id = ?", agent_id))
     tx.run("DELETE FROM handoffs WHERE agent_id = ?", agent_id)
     _become(tx, agent_id, epoch, "here", None, now)
     paglets.insert(tx, handoff.envelope, now)
+    tx.run("UPDATE requests SET queued_at = queued_at - ? WHERE agent_id = ?", under_way, agent_id)
     tx.touch(agent_id)
     return handoff
 

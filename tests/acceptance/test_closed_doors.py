@@ -14,7 +14,7 @@ from paglets.api import CreatePaglet, SubmitGroup
 from paglets.core.record import to_json
 from paglets.host.http.router import Route
 from paglets.host.http.routes import ROUTES
-from tests.acceptance.rig import HostProcess, MakeMesh, Mesh
+from tests.acceptance.rig import HostProcess, MakeMesh, Mesh, wait_until
 
 VICTIM = "a-paglet-that-must-stay"
 
@@ -30,7 +30,8 @@ BODIES: dict[tuple[str, str], Any] = {
 def guarded(make_mesh: MakeMesh) -> Iterator[Mesh]:
     with make_mesh("closed") as mesh:
         host = mesh.start("closed")
-        host.client.create(Notes, name=VICTIM)
+        victim = host.client.create(Notes, name=VICTIM)
+        wait_until(lambda: victim.info().hook is None and not host.rows("SELECT 1 FROM runs"), what="its creation")
         yield mesh
 
 

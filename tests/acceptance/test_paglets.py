@@ -123,6 +123,19 @@ def test_handlers_run_beside_run_and_neither_loses_what_the_other_wrote(three: M
     told = ticker.send("look")
     assert told["ticks"] == told["steps"] + 10_000
     assert state["stopped"]
+    assert told["runs"] == 1
+    ticker.dispose()
+
+
+def test_run_runs_once_and_again_where_the_paglet_arrives(three: Mesh) -> None:
+    ticker = three["laptop"].client.create(Ticker)
+    ticker.send("stop")
+    wait_until(lambda: ticker.info().hook is None, what="run to have returned")
+    ticker.send("go", host="linux-a")
+    wait_until(lambda: where(ticker) == "linux-a")
+    wait_until(lambda: ticker.info().hook is None, what="run to have returned there")
+    three.check_quiet()
+    assert ticker.send("look")["runs"] == 2
     ticker.dispose()
 
 

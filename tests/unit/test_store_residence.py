@@ -11,7 +11,7 @@ from host_rig import envelope, host_ref, job, job_part
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paglets.codec.envelope import Envelope, JobPart, Post, TakenPosts, WireMessage
+from paglets.codec.envelope import Envelope, InboxPost, JobPart, Post, TakenPosts, WireMessage
 from paglets.core.errors import Conflict, Unknown
 from paglets.core.refs import ProxyRef
 from paglets.store import paglets, queue, residence
@@ -57,7 +57,11 @@ def whole(agent_id: str = "p1") -> Envelope:
     return replace(
         envelope(agent_id, job=job_part()),
         storage={"k": {"$bytes": "YQ=="}, "l": [1, 2.5, None]},
-        inbox=(Post(sender_store="s9", n=7, agent_id=agent_id, message=WireMessage(kind="hi", args={"x": 1})),),
+        inbox=(
+            InboxPost(
+                post=Post(sender_store="s9", n=7, agent_id=agent_id, message=WireMessage(kind="hi", args={"x": 1}))
+            ),
+        ),
         taken=(TakenPosts(sender_store="s9", settled_below=5, ids=(7, 9)),),
     )
 
@@ -290,7 +294,12 @@ values = st.recursive(
 keys = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20)
 posts = st.dictionaries(st.integers(1, 9), values, max_size=3).map(
     lambda found: tuple(
-        Post(sender_store="s", n=n, agent_id="p1", message=WireMessage(kind="k", args={"v": value}))
+        InboxPost(
+            post=Post(sender_store="s", n=n, agent_id="p1", message=WireMessage(kind="k", args={"v": value})),
+            dead=n % 2 == 0,
+            tries=n,
+            error="it broke",
+        )
         for n, value in found.items()
     )
 )
@@ -345,6 +354,13 @@ def test_a_job_keeps_its_age_over_hosts(store: Store) -> None:
     assert handoff.envelope.job.waited_seconds == 150.0
 
 
+def test_a_job_that_comes_back_has_waited_on_the_way_too(store: Store) -> None:
+    put_here(store, job("j1", waited_seconds=100.0))
+    store.write(lambda tx: residence.leave(tx, "j1", B, NOW + 50))
+    store.write(lambda tx: residence.put_back(tx, "j1", 2, NOW + 80))
+    assert store.read(lambda tx: tx.value("SELECT queued_at FROM requests")) == NOW - 100
+
+
 def test_a_batch_of_envelopes_has_at_least_one_and_keeps_to_its_bounds(store: Store) -> None:
     for number in range(5):
         put_here(store, envelope(f"p{number}", state="x" * 1000))
@@ -374,7 +390,8 @@ ILLEGAL = (
     "UPDATE paglets SET kind = 'ghost'",
     "UPDATE paglets SET hook = 'anything'",
     "UPDATE paglets SET created_at = 'yesterday'",
-    "INSERT INTO paglets (agent_id, class_name, kind, state, home, created_at) VALUES ('x', 'm:C', 'paglet', '', '', 1.0)",
+    "INSERT INTO paglets (agent_id, class_name, kind, state, home, created_at)"
+    " VALUES ('x', 'm:C', 'paglet', '', '', 1.0)",
     "INSERT INTO storage VALUES ('nobody', 'k', '1')",
     "INSERT INTO storage VALUES ('j1', '', '1')",
     "INSERT INTO storage VALUES ('j1', hex(zeroblob(300)), '1')",

@@ -60,9 +60,9 @@ class Router:
 
     def handle(self, request: Request) -> Response | Pending:
         """The reply, now or later. Errors of the tree become replies; others are the server's to log."""
-        if request.sender:
-            self._host.gossip.heard_from(request.sender)
         try:
+            if request.sender:
+                self._host.gossip.heard_from(request.sender)
             return self._answer(request)
         except PagletsError as error:
             return reply_error(error)
@@ -94,8 +94,9 @@ class Router:
 
 
 def _part(text: str) -> str:
-    part = unquote(text, errors="strict")
-    if len(part) > MAX_PARAMETER_CHARACTERS or not part.isprintable() or "/" in part:
+    # Bytes that are no UTF-8 become U+FFFD, which no id and no name has.
+    part = unquote(text)
+    if "\ufffd" in part or len(part) > MAX_PARAMETER_CHARACTERS or not part.isprintable() or "/" in part:
         raise BadRequest("a part of the path is too long or has characters that have no place there")
     return part
 

@@ -137,24 +137,24 @@ def _moving(weather: Weather, hosts: int = 3) -> Profile:
 def _posting() -> Profile:
     """Paglets that post to each other and move."""
     base = calm(2)
-    return replace(base, load=replace(base.load, groups=0, moves=6))
+    return replace(base, load=replace(base.load, groups=0, moves=12, posts=25), handler_trouble=0.2, most_events=20_000)
 
 
 BREAKS: tuple[Break, ...] = (
-    Break(name="a change is acknowledged and its commit lost", tamper=_lost_commits, within_seeds=10),
+    Break(name="a change is acknowledged and its commit lost", tamper=_lost_commits, within_seeds=25),
     Break(
-        name="a paglet that moved is taken for one that took the post", tamper=_moved_taken_for_taken, within_seeds=10
+        name="a paglet that moved is taken for one that took the post", tamper=_moved_taken_for_taken, within_seeds=25
     ),
     Break(
         name="a lost reply is taken for a request never sent",
         tamper=_unknown_taken_for_unreachable,
-        within_seeds=10,
+        within_seeds=25,
         profile=_moving(Weather(cut=0.8)),
     ),
     Break(
         name="a second outcome of an attempt replaces the first",
         rules=(Rule(pattern="AND attempt = ? AND outcome IS NULL", by="AND attempt = ?"),),
-        within_seeds=10,
+        within_seeds=25,
     ),
     Break(
         name="posts taken before are taken again",
@@ -164,17 +164,17 @@ BREAKS: tuple[Break, ...] = (
             Rule(pattern="INSERT INTO taken VALUES", by="INSERT OR IGNORE INTO taken VALUES"),
             Rule(pattern="INSERT INTO inbox", by="INSERT OR IGNORE INTO inbox"),
         ),
-        within_seeds=10,
+        within_seeds=25,
     ),
     Break(
         name="a post stays in the inbox when it is handled",
         rules=(Rule(pattern="DELETE FROM inbox WHERE seq = ?", by="UPDATE inbox SET tries = 0 WHERE seq = ?"),),
-        within_seeds=10,
+        within_seeds=25,
     ),
     Break(
         name="which posts were taken does not travel",
         rules=(Rule(pattern="SELECT sender_store, n FROM taken WHERE", by="SELECT '', 0 FROM taken WHERE 0 AND"),),
-        within_seeds=10,
+        within_seeds=25,
     ),
     Break(
         name="the inbox does not travel",
@@ -184,12 +184,13 @@ BREAKS: tuple[Break, ...] = (
                 by="SELECT * FROM inbox WHERE 0 AND agent_id = ? ORDER BY seq",
             ),
         ),
-        within_seeds=10,
+        within_seeds=25,
+        profile=_posting(),
     ),
     Break(
         name="a lease outlives its attempt",
         rules=(Rule(pattern="DELETE FROM leases WHERE", by="DELETE FROM leases WHERE 0 AND"),),
-        within_seeds=10,
+        within_seeds=25,
     ),
     Break(
         name="a lease ends with the report and not with the process",
@@ -201,12 +202,12 @@ BREAKS: tuple[Break, ...] = (
                 first_args=(1,),
             ),
         ),
-        within_seeds=10,
+        within_seeds=25,
     ),
     Break(
         name="a refusal is said and not stored",
         rules=(Rule(pattern="INSERT INTO residence", when="refused"),),
-        within_seeds=10,
+        within_seeds=25,
         profile=_moving(Weather(doubled=0.8)),
     ),
     Break(
@@ -214,12 +215,12 @@ BREAKS: tuple[Break, ...] = (
         rules=(
             Rule(pattern="SELECT * FROM runs ORDER BY started_at", by="SELECT * FROM runs WHERE 0 ORDER BY started_at"),
         ),
-        within_seeds=10,
+        within_seeds=25,
     ),
     Break(
         name="posts are not sent after a paglet that moved",
         rules=(Rule(pattern="AND host_store != ?", by="AND host_store != ? AND 0"),),
-        within_seeds=10,
+        within_seeds=25,
         profile=_posting(),
     ),
     Break(
@@ -231,12 +232,12 @@ BREAKS: tuple[Break, ...] = (
                 " WHERE agent_id = ? AND key = ?",
             ),
         ),
-        within_seeds=10,
+        within_seeds=25,
     ),
     Break(
         name="units that are leased are leased again",
         rules=(Rule(pattern="SELECT unit FROM lease_units WHERE", by="SELECT unit FROM lease_units WHERE 0 AND"),),
-        within_seeds=10,
+        within_seeds=25,
     ),
 )
 """Each breaks one rule; every one of them must be found."""

@@ -52,7 +52,7 @@ class Client:
             except (Unreachable, CallOutcomeUnknown):
                 self._again(host, request, then, tries)
             except PagletsError as error:
-                if error.code == "moving":
+                if error.status >= 500:
                     self._again(host, request, then, tries)
             else:
                 then(value)
@@ -65,4 +65,8 @@ class Client:
     def _again(self, host: HostRef, request: Request, then: Then, tries: int) -> None:
         if tries > 1:
             pause = self._network.entropy.uniform(*RETRY_SECONDS)
-            self._network.later(pause, lambda: self._try(host, request, then, tries - 1))
+            self._network.later(pause, lambda: self._try(self._now(host), request, then, tries - 1))
+
+    def _now(self, host: HostRef) -> HostRef:
+        """A user sees when a machine has got another address."""
+        return next(self._ref(machine) for machine in self._machines if machine.store_id == host.store_id)

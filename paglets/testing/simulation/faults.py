@@ -17,17 +17,25 @@ BURNS_WITHIN_SECONDS = 5.0
 DOWN_SECONDS = (0.02, 12.0)
 PARTED_SECONDS = (0.5, 20.0)
 ASLEEP_SECONDS = (0.5, 25.0)
+FULL_SECONDS = (0.01, 8.0)
+CLOCK_STEP_SECONDS = (-4000.0, 4000.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """How often each kind of fault comes in a run of `seconds`; `weather` holds for all of it."""
+    """How often each kind of fault comes in a run of `seconds`; `weather` holds for all of it.
+
+    `new_addresses` is the share of starts with another URL.
+    """
 
     crashes: int = 0
     partings: int = 0
     one_way: int = 0
     sleeps: int = 0
     zygotes: int = 0
+    full_disks: int = 0
+    clock_steps: int = 0
+    new_addresses: float = 0.0
     weather: Weather = field(default_factory=Weather)
     seconds: float = 30.0
 
@@ -53,6 +61,8 @@ class Faults:
             (self._part_one_way, trouble.one_way),
             (self._sleep, trouble.sleeps),
             (self._lose_zygote, trouble.zygotes),
+            (self._fill_disk, trouble.full_disks),
+            (self._step_clock, trouble.clock_steps),
         )
         for act, count in kinds:
             for _ in range(count):
@@ -64,8 +74,7 @@ class Faults:
         self.story.tell("world", "everything is mended")
         self.network.heal()
         for machine in self.machines:
-            machine.wake_up()
-            machine.next_fuse = None
+            machine.mend()
             if machine.life is not None:
                 machine.life.fuse.put_out()
             machine.start()
@@ -74,6 +83,9 @@ class Faults:
         """A machine lost its power: it comes back some time, perhaps to crash once more while it starts."""
         if not self.healed and self.entropy.uniform(0, 1) < 0.15:
             machine.next_fuse = (SEAMS[self.entropy.pick(2)], 1 + self.entropy.pick(4))
+        # The first keeps its address: it is the one that all others were given to begin with.
+        if machine is not self.machines[0] and self.entropy.uniform(0, 1) < self.trouble.new_addresses:
+            machine.readdress()
         self._later(self.entropy.uniform(*DOWN_SECONDS), machine.start)
 
     def _later(self, seconds: float, act: Callable[[], None]) -> None:
@@ -123,6 +135,12 @@ class Faults:
 
     def _sleep(self) -> None:
         self._any().pause(self.entropy.uniform(*ASLEEP_SECONDS))
+
+    def _fill_disk(self) -> None:
+        self._any().fill_disk(self.entropy.uniform(*FULL_SECONDS))
+
+    def _step_clock(self) -> None:
+        self._any().step_wall_clock(self.entropy.uniform(*CLOCK_STEP_SECONDS))
 
     def _lose_zygote(self) -> None:
         machine = self._any()

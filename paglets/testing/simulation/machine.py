@@ -15,7 +15,7 @@ from paglets.host.http.routes import ROUTES
 from paglets.host.shell import Settings
 from paglets.remote.exchange import Pending, Request, Response
 from paglets.slots.model import Resources
-from paglets.store.db import Store, Tx
+from paglets.store.db import Store, StoreFull, Tx
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.simulation.fuse import AFTER_COMMIT, BEFORE_COMMIT, Crash, Fuse
 from paglets.testing.simulation.launcher import SimLauncher
@@ -74,6 +74,7 @@ class Machine:
         self.scratch: dict[str, None] = {}
         self.paused_until = 0.0
         self.boots = 0
+        self.full_until = 0.0
         self.next_fuse: tuple[str, int] | None = None
         self.life: Life | None = None
         database.row_factory = sqlite3.Row
@@ -92,7 +93,7 @@ class Machine:
             if self.next_fuse is not None:
                 life.fuse.light(*self.next_fuse)
                 self.next_fuse = None
-            life.run(life.begin)
+            life.run(life.begin_or_end)
 
     def crash(self, why: str) -> None:
         """The power is gone: what was not committed is lost, all processes end."""
@@ -109,8 +110,25 @@ class Machine:
         self.around.story.tell(self.name, f"sleeps for {seconds:.1f} s")
         self.paused_until = self.around.clock.monotonic() + seconds
 
-    def wake_up(self) -> None:
-        self.paused_until = 0.0
+    def readdress(self) -> None:
+        """The next start has another address."""
+        old, self.url = self.url, f"http://{self.name}:{8765 + self.boots}"
+        self.around.network.readdress(self, old, self.url)
+        self.around.story.tell(self.name, f"gets the address {self.url}")
+
+    def fill_disk(self, seconds: float) -> None:
+        """No commit succeeds for so long."""
+        self.around.story.tell(self.name, f"has a full disk for {seconds:.1f} s")
+        self.full_until = self.around.clock.monotonic() + seconds
+
+    def step_wall_clock(self, seconds: float) -> None:
+        self.around.story.tell(self.name, f"has its wall clock set by {seconds:.1f} s")
+        self.wall_error_seconds += seconds
+
+    def mend(self) -> None:
+        """It sleeps no longer, and its disk has room."""
+        self.paused_until = self.full_until = 0.0
+        self.next_fuse = None
 
     def take(self, request: Request, answer: Callable[[Response], None]) -> bool:
         return self.life is not None and self.life.take(request, answer)
@@ -126,7 +144,7 @@ class Life:
         self.fuse = Fuse()
         self.entropy = SeededEntropy(f"{around.seed}/{machine.name}/{machine.boots}")
         base = self.entropy.uniform(0.0, 1e6)
-        self.clock = LocalClock(around.clock, base, machine.wall_error_seconds)
+        self.clock = LocalClock(around.clock, base, lambda: machine.wall_error_seconds)
         self.launcher: SimLauncher | None = None
         self._touched: dict[str, None] = {}
         self._next: float | None = None
@@ -136,7 +154,14 @@ class Life:
 
     # Start and end.
 
-    def begin(self) -> None:
+    def begin_or_end(self) -> None:
+        """A host whose disk is full cannot start."""
+        try:
+            self._begin()
+        except StoreFull as error:
+            raise Crash("as it starts: the disk is full") from error
+
+    def _begin(self) -> None:
         machine = self.machine
         store = Store(machine.connection, commit=self._commit)
         boots = store.write(partial(_begin, store_id=machine.store_id))
@@ -194,12 +219,14 @@ class Life:
 
     def _commit(self, connection: sqlite3.Connection) -> None:
         self.fuse.reach(BEFORE_COMMIT)
+        if self.machine.full_until > self.machine.around.clock.monotonic():
+            raise _disk_full()
         self.machine.around.commit(connection)
         self.fuse.reach(AFTER_COMMIT)
 
     def _log(self, text: str) -> None:
         self.machine.around.story.tell(self.machine.name, f"log: {text}")
-        if text.startswith("fault in"):
+        if text.startswith("fault in") and StoreFull.__name__ not in text:
             self.machine.around.witness.violated(f"{self.machine.name}: {text}")
 
     # Steps.
@@ -286,6 +313,12 @@ class Life:
             text = traceback.format_exc()
             self.machine.around.witness.violated(f"{self.machine.name}: {request.method} {request.target}: {text}")
             return None
+
+
+def _disk_full() -> sqlite3.Error:
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    return error
 
 
 def _begin(tx: Tx, store_id: str) -> int:

@@ -67,6 +67,11 @@ class Network:
         self._blocked: dict[tuple[str, str], int] = {}
         self.under_way = 0
 
+    def readdress(self, station: Station, old: str, new: str) -> None:
+        """It answers at another URL from now on."""
+        del self.stations[old]
+        self.stations[new] = station
+
     def block(self, sender: str, receiver: str) -> None:
         """No message of that store reaches that other one, until `unblock`."""
         self._blocked[(sender, receiver)] = self._blocked.get((sender, receiver), 0) + 1

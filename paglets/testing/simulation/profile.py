@@ -18,13 +18,14 @@ GIB = 1 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """One kind of run."""
+    """One kind of run. One that needs more than `most_events` does not come to rest."""
 
     hosts: int
     offered: tuple[Resources, ...]
     load: Load
     trouble: Trouble
     handler_trouble: float = 0.0
+    most_events: int = 80_000
 
 
 def calm(hosts: int = 2, jobs: int = 5) -> Profile:
@@ -65,6 +66,7 @@ def _load(entropy: SeededEntropy, seconds: float) -> Load:
         moves=entropy.pick(8),
         cancels=entropy.pick(3),
         calls=entropy.pick(4),
+        job_moves=entropy.pick(6) if entropy.pick(2) else 0,
         doomed=entropy.pick(2),
         twins=2 * entropy.pick(2),
         plans=plans,
@@ -86,6 +88,9 @@ def _trouble(entropy: SeededEntropy, seconds: float) -> Trouble:
         one_way=some(3),
         sleeps=some(2),
         zygotes=some(2),
+        full_disks=some(4) if entropy.pick(2) else 0,
+        clock_steps=some(2),
+        new_addresses=share(0.5),
         weather=Weather(lost=share(0.1), cut=share(0.15), refused=share(0.15), doubled=share(0.2), slow=share(0.2)),
         seconds=seconds,
     )

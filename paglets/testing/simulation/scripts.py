@@ -13,6 +13,7 @@ from paglets.codec.envelope import WireMessage
 from paglets.core.clock import Entropy
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, ProxyRef
+from paglets.testing.sanity import HANDLED
 from paglets.testing.simulation.launcher import Answer, Ask, Die, LoseZygote, Pause, Routine
 from paglets.testing.simulation.witness import Witness
 from paglets.worker.protocol import (
@@ -33,7 +34,6 @@ from paglets.worker.protocol import (
 
 JOB_CLASS = "simulated:Job"
 COUNTER_CLASS = "simulated:Counter"
-HANDLED = "handled/"
 MAX_TROUBLES = 2
 """How often the handler of one post raises or dies: fewer than make the post dead."""
 

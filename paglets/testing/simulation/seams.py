@@ -23,7 +23,7 @@ class Alive(Protocol):
 class LocalClock:
     """A machine's clocks: the monotonic one begins anywhere at each start, the wall one may be wrong."""
 
-    def __init__(self, clock: FakeClock, monotonic_at_start: float, wall_error_seconds: float) -> None:
+    def __init__(self, clock: FakeClock, monotonic_at_start: float, wall_error_seconds: Callable[[], float]) -> None:
         self._clock = clock
         self._offset = monotonic_at_start - clock.monotonic()
         self._wall_error = wall_error_seconds
@@ -32,7 +32,7 @@ class LocalClock:
         return self._clock.monotonic() + self._offset
 
     def wall(self) -> float:
-        return self._clock.wall() + self._wall_error
+        return self._clock.wall() + self._wall_error()
 
 
 class HostTransport:

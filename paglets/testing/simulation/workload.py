@@ -35,6 +35,7 @@ class Load:
     moves: int = 3
     cancels: int = 1
     calls: int = 2
+    job_moves: int = 0
     doomed: int = 1
     twins: int = 0
     plans: tuple[str, ...] = ("success",)
@@ -80,6 +81,8 @@ class Workload:
             (self._move, load.moves),
             (self._cancel_any, load.cancels),
             (self._call, load.calls),
+            (self._move_job, load.job_moves),
+            (self._drain, load.calls),
         ):
             for number in range(count):
                 self._at(2.0, load.seconds, partial(act, number))
@@ -125,7 +128,7 @@ class Workload:
         self._send_group(group)
         for job in submission.jobs:
             if job.state["plan"] == [FOREVER]:
-                self._at(0.5, 15.0, partial(self._cancel, group_id, job.job_key, WITHOUT_END))
+                self._at(0.5, 15.0, partial(self.cancel, group_id, job.job_key, WITHOUT_END))
         if self._chance(0.3):
             self._at(0.0, 10.0, lambda: self._send_group(group))
 
@@ -177,15 +180,38 @@ class Workload:
         names = list(self.groups)
         group_id = names[self.entropy.pick(len(names))]
         jobs = self.groups[group_id].submission.jobs
-        self._cancel(group_id, jobs[self.entropy.pick(len(jobs))].job_key, MAX_TRIES)
+        self.cancel(group_id, jobs[self.entropy.pick(len(jobs))].job_key, MAX_TRIES)
 
-    def _cancel(self, group_id: str, key: str, tries: int) -> None:
+    def cancel(self, group_id: str, key: str, tries: int) -> None:
+        """Cancel one job of a group."""
+
         def cancelled(reply: Any) -> None:
             if not reply["waiting"] and reply["value"]["keys"].get(key) in ("cancelled", "already_cancelled"):
                 self.witness.cancel_acknowledged(group_id, key)
 
         args = {"job_keys": [key], "reason": "planned"}
         self._ask_paglet(collector_id(group_id), WireMessage(kind="cancel", args=args), cancelled, tries)
+
+    def _move_job(self, number: int) -> None:
+        """A user moves a job that he saw in a list."""
+        there = self._any()
+        rows = there.rows.all("SELECT agent_id FROM requests ORDER BY agent_id")
+        if rows:
+            path = f"/v1/paglets/{rows[self.entropy.pick(len(rows))]['agent_id']}/dispatch"
+            self.client.ask(there, path, MovePaglet(target=self._any().name), lambda reply: None)
+
+    def _drain(self, number: int) -> None:
+        """A call that waits until a group has ended."""
+        if not self.groups:
+            return
+        names = list(self.groups)
+        group_id = names[self.entropy.pick(len(names))]
+
+        def drained(reply: Any) -> None:
+            if not reply["waiting"] and reply["value"]["pending_count"]:
+                self.witness.violated(f"{group_id} was drained with {reply['value']['pending_count']} jobs pending")
+
+        self._ask_paglet(collector_id(group_id), WireMessage(kind="drain", args={}), drained)
 
     # Paglets.
 

@@ -25,8 +25,6 @@ from paglets.testing.simulation.workload import Workload
 CHECK_ALL_EVERY_STEPS = 200
 SETTLES_WITHIN_SECONDS = 600.0
 LOOK_EVERY_SECONDS = 0.5
-MOST_EVENTS = 80_000
-"""A run that needs more does not come to rest."""
 
 _template: list[sqlite3.Connection] = []
 
@@ -122,7 +120,7 @@ class Simulation:
             name=f"h{number}",
             offered=self.profile.offered[number],
             tags=(f"tag{number % 2}",),
-            peers=() if number == 0 else (f"http://h{entropy.pick(number)}:8765",),
+            peers=() if number == 0 else ("http://h0:8765",),
             wall_error_seconds=entropy.uniform(-3600.0, 3600.0) if entropy.pick(3) == 0 else 0.0,
             database=new_database(),
             connect=tampering.connect,
@@ -175,8 +173,8 @@ class Simulation:
             if due is None or due > until:
                 return
             self._events += 1
-            if self._events > MOST_EVENTS:
-                self.witness.violated(f"after {MOST_EVENTS} events it does not come to rest")
+            if self._events > self.profile.most_events:
+                self.witness.violated(f"after {self._events} events it does not come to rest")
                 return
             self.clock.step()
 

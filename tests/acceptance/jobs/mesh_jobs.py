@@ -35,6 +35,7 @@ class Task(CollectingComputeJobPaglet[TaskState]):
             "attempt": self.state.attempt,
             "generation": self.state.generation,
             "done": self.state.done,
+            "usable_cores": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [],
         }
 
     # What `how` names.

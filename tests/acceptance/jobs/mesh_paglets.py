@@ -109,6 +109,7 @@ class Outer:
 class TickerState(PagletState):
     ticks: int = 0
     steps: int = 0
+    runs: int = 0
     stopped: bool = False
 
 
@@ -118,6 +119,8 @@ class Ticker(Paglet[TickerState]):
     State = TickerState
 
     def run(self) -> None:
+        with self.locked_state() as state:
+            state.runs += 1
         while True:
             with self.locked_state() as state:
                 if state.stopped:
@@ -131,7 +134,9 @@ class Ticker(Paglet[TickerState]):
             self.state.ticks += message["amount"]
         elif message.kind == "stop":
             self.state.stopped = True
-        return {"ticks": self.state.ticks, "steps": self.state.steps}
+        elif message.kind == "go":
+            self.dispatch_to(message["host"])
+        return {"ticks": self.state.ticks, "steps": self.state.steps, "runs": self.state.runs}
 
 
 @dataclass

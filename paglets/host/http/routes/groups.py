@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
-from paglets.api import Census, CensusReply, Groups, GroupView, Located, SubmitGroup
+from paglets.api import Census, CensusReply, Groups, GroupView, SubmitGroup
 from paglets.core.errors import PagletsError, Unknown
-from paglets.core.refs import check_group_id
+from paglets.core.refs import HostRef, check_group_id
 from paglets.host import census, groupviews
-from paglets.host.creation import collector_id
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
 from paglets.remote.exchange import Pending, Request, Response, reply_error
 
-FORWARD_SECONDS = 10.0
+ELSEWHERE_SECONDS = 2.0
+"""For a host that knows the group, to say so; one that sleeps must not hold up the others."""
 
 
 def submit(host: Host, asked: Asked) -> GroupView:
@@ -38,26 +39,35 @@ def one(host: Host, asked: Asked) -> Any:
 
 
 def _from_elsewhere(host: Host, group_id: str, error: PagletsError) -> Pending:
-    """Ask the online hosts who has the collector, then that host."""
-    pending = Pending()
+    """Ask the online hosts. Home knows all of a group; where it is away, the collector's host tells what it has."""
+    hosts = host.gossip.online()
+    asking = _Asking(left=len(hosts), error=error)
+    request = Request(method="GET", target=f"/v1/groups/{group_id}?here=1")
+    for member in hosts:
+        ref = HostRef(store_id=member.store_id, name=member.name, url=member.url)
+        host.shell.transport.send(ref, request, asking.answered, timeout_seconds=ELSEWHERE_SECONDS)
+    if not hosts:
+        asking.pending.complete(reply_error(error))
+    return asking.pending
 
-    def answered(result: Response | PagletsError) -> None:
-        pending.complete(reply_error(result) if isinstance(result, PagletsError) else result)
 
-    def found(located: Located) -> None:
-        for row in located.rows:
-            if (
-                row.agent_id == collector_id(group_id)
-                and row.peer is not None
-                and row.status in ("here", "gone", "leaving")
-            ):
-                request = Request(method="GET", target=f"/v1/groups/{group_id}?here=1")
-                host.shell.transport.send(row.peer, request, answered, timeout_seconds=FORWARD_SECONDS)
-                return
-        pending.complete(reply_error(error))
+@dataclass(kw_only=True)
+class _Asking:
+    """A question to several hosts; it is told the answers on the runner."""
 
-    host.locator.locate((collector_id(group_id),), (), found)
-    return pending
+    left: int
+    error: PagletsError
+    pending: Pending = field(default_factory=Pending)
+    best: Response | None = None
+
+    def answered(self, result: Response | PagletsError) -> None:
+        self.left -= 1
+        if isinstance(result, Response) and result.status == 200:
+            self.best = result
+            if result.parse(GroupView).job_keys:
+                self.pending.complete(result)
+        if not self.left:
+            self.pending.complete(self.best or reply_error(self.error))
 
 
 def take_census(host: Host, asked: Asked) -> CensusReply:

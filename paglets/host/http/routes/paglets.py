@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from paglets.api import (
@@ -28,6 +29,7 @@ from paglets.api import (
     Transfers,
 )
 from paglets.codec.text import dumps
+from paglets.codec.envelope import Envelope
 from paglets.core.errors import Invalid, Moved, PagletsError, TooLarge, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
@@ -178,11 +180,17 @@ def transfers(host: Host, asked: Asked) -> TransferAnswers:
         raise TooLarge(f"{len(body.envelopes)} envelopes in one batch; the limit is {MAX_BATCH_ENVELOPES}")
     _check_sender(asked, {body.source.store_id})
 
-    def take(tx: Tx) -> tuple[TransferAnswer, ...]:
-        now = host.shell.clock.wall()
-        return tuple(residence.take(tx, each, body.source, now, host.refuse) for each in body.envelopes)
+    now = host.shell.clock.wall()
 
-    return TransferAnswers(answers=host.shell.store.write(take))
+    def taker(envelope: Envelope) -> Callable[[Tx], TransferAnswer]:
+        return lambda tx: residence.take(tx, envelope, body.source, now, host.refuse)
+
+    # Each envelope is a change of its own: one that cannot be stored stays with its source, and holds up no other.
+    results = host.shell.store.write_all(taker(envelope) for envelope in body.envelopes)
+    for envelope, result in zip(body.envelopes, results, strict=True):
+        if isinstance(result, BaseException):
+            host.shell.log(f"envelope {envelope.agent_id} of {body.source.name} was not taken: {result!r}")
+    return TransferAnswers(answers=tuple(result for result in results if isinstance(result, TransferAnswer)))
 
 
 def settle(host: Host, asked: Asked) -> TransferAnswer:

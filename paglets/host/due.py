@@ -1,0 +1,55 @@
+"""Which paglets have something to do, as their rows say."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from paglets.codec.text import loads
+from paglets.host.inline import INLINE_CLASSES
+from paglets.store.db import Tx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """A paglet that has something to do; `intent`: see the schema."""
+
+    agent_id: str
+    kind: str
+    class_name: str
+    hook: str | None
+    intent: dict[str, Any] | None
+    has_posts: bool
+
+    @property
+    def inline(self) -> bool:
+        return self.class_name in INLINE_CLASSES
+
+
+def due_rows(tx: Tx, after: str, most: int) -> list[Due]:
+    """The next paglets by id, beyond `after`, that have a hook, a move, a disposal or a post before them."""
+    rows = tx.all(
+        "SELECT agent_id, kind, class_name, hook, intent,"
+        " EXISTS (SELECT 1 FROM inbox i WHERE i.agent_id = p.agent_id AND i.status = 'waiting') AS has_posts"
+        " FROM paglets p WHERE p.agent_id IN ("
+        "  SELECT agent_id FROM paglets WHERE hook IS NOT NULL"
+        "  UNION SELECT agent_id FROM paglets WHERE intent IS NOT NULL"
+        "  UNION SELECT agent_id FROM inbox WHERE status = 'waiting')"
+        " AND agent_id > ? ORDER BY agent_id LIMIT ?",
+        after,
+        most,
+    )
+    return [_due(row) for row in rows]
+
+
+def _due(row: sqlite3.Row) -> Due:
+    intent = row["intent"]
+    return Due(
+        agent_id=row["agent_id"],
+        kind=row["kind"],
+        class_name=row["class_name"],
+        hook=row["hook"],
+        intent=None if intent is None else loads(intent),
+        has_posts=bool(row["has_posts"]),
+    )

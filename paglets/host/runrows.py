@@ -1,0 +1,129 @@
+"""A run in memory, and its row: begun, told to go, closed, each in one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from paglets.api import Usage
+from paglets.codec.text import loads
+from paglets.core.errors import BadRequest, Fenced
+from paglets.core.record import from_json
+from paglets.core.refs import HostRef
+from paglets.host import outcomes
+from paglets.host.mailbox import Delivery, hook_failed
+from paglets.host.outcomes import Attempt
+from paglets.store import queue, residence
+from paglets.store.db import Tx
+from paglets.worker.launch import Ended
+from paglets.worker.protocol import LONG_ENTRIES, OPERATIONS, Go, Stamp
+
+CHECK_TIMEOUTS_SECONDS = 1.0
+SAVE_USAGE_SECONDS = 10.0
+
+
+@dataclass(eq=False, kw_only=True)
+class Run:
+    """A process of a paglet, from launch to end. Belongs to the runner."""
+
+    stamp: Stamp
+    entry: str
+    timeout_seconds: float = 0.0
+    began: float = 0.0
+    live: bool = False
+    finishing: bool = False
+    done: bool = False
+    reported: bool = False
+    work_dir: str = ""
+    delivered: tuple[str, Delivery] | None = None
+    usage: Usage = field(default_factory=Usage)
+    usage_saved: float = 0.0
+
+    @property
+    def agent_id(self) -> str:
+        return self.stamp.agent_id
+
+    @property
+    def takes_messages(self) -> bool:
+        return self.live and not self.finishing and not self.done and (self.entry in (*LONG_ENTRIES, "message"))
+
+
+def parse(frame: dict[str, Any], stamp: Stamp) -> tuple[str, Any]:
+    """The operation of a frame and the record of its arguments. Raises BadRequest, Fenced, Invalid."""
+    name = frame.get("op")
+    if name not in OPERATIONS or not isinstance(name, str):
+        raise BadRequest(f"unknown operation {str(name)[:60]!r}")
+    if from_json(Stamp, frame.get("stamp"), "stamp") != stamp:
+        raise Fenced("this run is over: a newer one has taken its place")
+    return name, from_json(OPERATIONS[name], frame.get("args"), name)
+
+
+def begin(tx: Tx, agent_id: str, entry: str, token: str, now: float) -> Stamp | None:
+    """The row of a new run, where the paglet is here and no code of it is at work; gives its stamp."""
+    row = residence.find(tx, agent_id)
+    if row is None or row.status != "here":
+        return None
+    if tx.value("SELECT 1 FROM runs WHERE agent_id = ?", agent_id) is not None:
+        return None
+    job = queue.job(tx, agent_id)
+    generation, attempt = (job.generation, job.attempt) if job is not None else (1, 0)
+    queue.start_run(tx, agent_id, token, entry, row.epoch, generation, attempt, now)
+    return Stamp(agent_id=agent_id, epoch=row.epoch, generation=generation, attempt=attempt, token=token)
+
+
+def go_frame(tx: Tx, run: Run, pid: int, start_time: float, own: HostRef, code_paths: tuple[str, ...]) -> Go | None:
+    """Note the pid; the `go` frame for the child, or None where the run is over."""
+    if not tx.run("UPDATE runs SET pid = ?, start_time = ? WHERE token = ?", pid, start_time, run.stamp.token):
+        return None
+    row = tx.one("SELECT * FROM paglets WHERE agent_id = ?", run.agent_id)
+    if row is None:
+        return None
+    request = tx.one("SELECT * FROM requests WHERE agent_id = ?", run.agent_id)
+    state, home = row["state"], from_json(HostRef, loads(row["home"]))
+    system: dict[str, Any] = {"home_host_name": home.name, "home_host_url": home.url}
+    if request is not None:
+        system |= {
+            "group_id": request["group_id"] or "",
+            "job_key": request["job_key"],
+            "generation": request["generation"],
+            "attempt": request["attempt"],
+            "compute_status": request["status"],
+            "compute_fresh": request["checkpoint"] is None,
+        }
+        if run.entry == "attempt":
+            state = request["checkpoint"] or request["submitted_state"]
+    return Go(
+        stamp=run.stamp,
+        class_name=row["class_name"],
+        kind=row["kind"],
+        entry=run.entry,  # type: ignore[arg-type]
+        state=loads(state),
+        system=system,
+        host=own,
+        work_dir=run.work_dir,
+        code_paths=code_paths,
+    )
+
+
+def close(tx: Tx, run: Run, how: Ended, runtime: float, own: HostRef, now: float) -> str | None:
+    """The process of the run is gone; gives the new status of a job whose attempt it was."""
+    tx.run("DELETE FROM runs WHERE token = ?", run.stamp.token)
+    tx.touch(run.agent_id)
+    if run.entry == "attempt":
+        attempt = Attempt(agent_id=run.agent_id, attempt=run.stamp.attempt, host=own, runtime_seconds=runtime)
+        return outcomes.ended(tx, attempt, how, now)
+    if run.entry != "message" and not run.done and not how.launcher_lost:
+        hook_failed(tx, run.agent_id, run.entry, outcomes.describe(how), now)
+    outcomes.retire(tx, run.agent_id, now)
+    return None
+
+
+def unwanted(tx: Tx) -> list[str]:
+    """Jobs at work whose collector wants them ended."""
+    rows = tx.all("SELECT agent_id FROM requests WHERE unwanted IS NOT NULL AND status = 'RUNNING' ORDER BY agent_id")
+    return [row["agent_id"] for row in rows]
+
+
+def count(tries: int | BaseException) -> int:
+    """How often a handler raised; where that could not be stored, as if for the first time."""
+    return tries if isinstance(tries, int) else 1

@@ -1,0 +1,216 @@
+"""Faults that the simulator found, each as a story of its own that does not depend on a seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from paglets.api import CreatePaglet, JobSpec, MovePaglet, PostMessage, SubmitGroup
+from paglets.codec.envelope import WireMessage
+from paglets.core.record import to_json
+from paglets.core.refs import HostRef, ProxyRef
+from paglets.slots.model import PlacementRules, Resources, SlotRequest
+from paglets.testing.sanity import HANDLED, is_settled
+from paglets.testing.simulation.machine import Machine
+from paglets.testing.simulation.profile import calm
+from paglets.testing.simulation.scripts import COUNTER_CLASS, JOB_CLASS, SUCCEEDS, post_message
+from paglets.testing.simulation.workload import Group
+from paglets.testing.simulation.world import Simulation
+
+
+class Story:
+    """A calm mesh in which a test does things by hand."""
+
+    def __init__(self, hosts: int = 2) -> None:
+        self.simulation = Simulation(1, profile=calm(hosts))
+        self.simulation.begin()
+        self.simulation.advance(3.0)
+
+    def machine(self, name: str) -> Machine:
+        return next(machine for machine in self.simulation.machines if machine.name == name)
+
+    def ref(self, name: str) -> HostRef:
+        machine = self.machine(name)
+        return HostRef(store_id=machine.store_id, name=machine.name, url=machine.url)
+
+    def ask(self, at: str, target: str, body: Any, *, method: str = "POST") -> list[Any]:
+        """Ask and let 3 s pass; gives the good replies that came."""
+        replies: list[Any] = []
+        client = self.simulation.workload.client
+        client.ask(self.machine(at), target, body, replies.append, method=method, tries=1)
+        self.simulation.advance(3.0)
+        return replies
+
+    def create(self, at: str, agent_id: str, name: str | None = None) -> list[Any]:
+        state = {"count": 0}
+        body = CreatePaglet(agent_id=agent_id, class_name=COUNTER_CLASS, kind="paglet", state=state, name=name)
+        return self.ask(at, "/v1/paglets", body)
+
+    def post(self, sender: str, agent_id: str, hint: str, message: WireMessage | None = None) -> None:
+        target = ProxyRef(agent_id=agent_id, host=self.ref(hint))
+        token = f"post-{len(self.simulation.story)}"
+        body = PostMessage(target=target, message=message or post_message(token, []), token=token)
+        assert self.ask(sender, "/v1/outbox", body)
+
+    def move(self, at: str, agent_id: str, to: str) -> None:
+        self.ask(at, f"/v1/paglets/{agent_id}/dispatch", MovePaglet(target=to))
+
+    def submit(
+        self,
+        home: str,
+        state: dict[str, Any],
+        *,
+        collector_host: str | None = None,
+        rules: PlacementRules | None = None,
+    ) -> None:
+        """A group of one job, which runs on its home if `rules` say nothing else; it has 15 s to find a host."""
+        others = tuple(machine.name for machine in self.simulation.machines if machine.name != home)
+        request = SlotRequest(
+            resources=Resources(cpu_cores=1),
+            rules=rules or PlacementRules(allow_home=True, excluded_names=others),
+            placement_timeout_seconds=15.0,
+        )
+        state = {"key": "job", "seconds": 0.1, "posts": [], "target": None, **state}
+        job = JobSpec(job_key="job", state=state, request=to_json(request))
+        group = SubmitGroup(group_id="group", class_name=JOB_CLASS, jobs=(job,), collector_host=collector_host)
+        sure = ("job",) if state["plan"][0] in SUCCEEDS else ()
+        self.simulation.workload.groups["group"] = Group(submission=group, home=self.machine(home), sure=sure)
+        assert self.ask(home, "/v1/groups", group)
+
+    def handled(self, name: str) -> int:
+        """How many posts the counters on that host have handled."""
+        sql = "SELECT count(*) FROM storage WHERE key > ? AND key < ?"
+        return int(self.machine(name).rows.value(sql, HANDLED, HANDLED + "~"))
+
+    def status(self, name: str, agent_id: str) -> str:
+        return str(self.machine(name).rows.value("SELECT status FROM residence WHERE agent_id = ?", agent_id))
+
+    def end(self) -> None:
+        """All must be well, and nothing be under way."""
+        self.simulation.come_to_rest()
+        violations = self.simulation.witness.violations
+        assert not violations, f"{violations}\n{self.simulation.story.text()}"
+        assert is_settled(self.simulation.hosts)
+
+
+def test_a_post_with_a_wrong_address_finds_a_paglet_on_the_senders_own_host() -> None:
+    # Only the other hosts were asked where it is.
+    story = Story()
+    story.create("h0", "counter")
+    story.post("h0", "counter", hint="h1")
+    story.end()
+    assert story.handled("h0") == 1
+
+
+def test_posts_to_a_paglet_that_ended_on_the_senders_own_host_are_dropped() -> None:
+    story = Story()
+    story.create("h0", "counter")
+    assert story.ask("h0", "/v1/paglets/counter", None, method="DELETE")
+    story.post("h0", "counter", hint="h0")
+    story.end()
+
+
+def test_a_census_finds_the_collector_on_its_own_host_behind_a_wrong_address() -> None:
+    # The collector was to live on h1, could not be handed over, and stayed at home; a job there still believed in h1.
+    story = Story()
+    story.machine("h1").crash("for the test")
+    story.simulation.faults.healed = True  # it stays down until the end
+    story.submit("h0", {"plan": ["forever"]}, collector_host="h1")
+    story.simulation.advance(30.0)
+    collector = story.machine("h0").rows.value("SELECT agent_id FROM paglets WHERE kind = 'collector'")
+    assert collector is not None, "the collector came back when its host was not reached"
+    story.simulation.workload.cancel("group", "job", tries=10)
+    story.end()
+
+
+def test_a_move_to_where_a_paglet_is_lets_its_posts_go_on() -> None:
+    # The turn of the mailbox was spent on the move, and nothing woke it for the post.
+    story = Story()
+    story.create("h0", "counter")
+    client, h0 = story.simulation.workload.client, story.machine("h0")
+    target = ProxyRef(agent_id="counter", host=story.ref("h0"))
+    for number in range(1, 31):
+        post = PostMessage(target=target, message=post_message(f"post-{number}", []), token=f"post-{number}")
+        client.ask(h0, "/v1/outbox", post, lambda reply: None)
+        client.ask(h0, "/v1/paglets/counter/dispatch", MovePaglet(target="h0"), lambda reply: None)
+        story.simulation.advance(1.0)
+        assert story.handled("h0") == number
+    story.end()
+
+
+def test_a_finished_job_that_moves_to_where_it_is_is_retired() -> None:
+    story = Story()
+    story.submit("h0", {"plan": ["moves"], "target": to_json(story.ref("h0"))})
+    story.end()
+
+
+def test_a_paglet_that_waits_for_an_offline_host_handles_its_posts() -> None:
+    story = Story(hosts=3)
+    story.create("h0", "counter")
+    story.simulation.faults.healed = True
+    story.machine("h2").crash("for the test")
+    story.simulation.advance(60.0)
+    story.move("h0", "counter", to="h2")
+    story.post("h0", "counter", hint="h0")
+    assert story.status("h0", "counter") == "here"
+    assert story.handled("h0") == 1
+    story.end()
+    assert story.status("h2", "counter") == "here"
+
+
+def test_a_paglet_that_is_leaving_keeps_its_name_until_it_is_gone() -> None:
+    # Its target refused it, and it could not come back: another one had its name.
+    story = Story()
+    story.create("h0", "first", name="twin")
+    story.create("h1", "second", name="twin")
+    story.simulation.network.block(story.machine("h0").store_id, story.machine("h1").store_id)
+    story.move("h0", "first", to="h1")
+    assert story.status("h0", "first") == "leaving"
+    assert not story.create("h0", "third", name="twin")
+    story.end()
+    assert story.status("h0", "first") == "here"
+
+
+def test_a_process_is_told_of_an_error_of_its_host() -> None:
+    # The reply was made of the error before it was looked at, which raised, and the process waited for ever.
+    story = Story()
+    nobody = to_json(ProxyRef(agent_id="nobody", host=story.ref("h1")))
+    story.submit("h0", {"plan": ["calls"], "posts": [nobody]})
+    story.end()
+
+
+def test_the_end_of_a_process_is_stored_when_the_disk_has_room_again() -> None:
+    story = Story()
+    story.submit("h0", {"plan": ["exit"], "seconds": 8.0})
+    story.machine("h0").fill_disk(12.0)
+    story.simulation.advance(12.0)
+    story.end()
+
+
+def test_a_full_disk_of_the_host_is_not_the_failure_of_its_job() -> None:
+    story = Story()
+    story.submit("h0", {"plan": ["success"], "seconds": 8.0})
+    story.machine("h0").fill_disk(12.0)
+    story.simulation.advance(12.0)
+    story.end()
+
+
+def test_a_post_that_could_not_be_settled_on_a_full_disk_is_sent_again() -> None:
+    story = Story()
+    story.create("h1", "counter")
+    story.machine("h1").pause(5.0)
+    story.post("h0", "counter", hint="h1")
+    story.machine("h0").fill_disk(4.0)
+    story.simulation.advance(5.0)
+    story.end()
+    assert story.handled("h1") == 1
+
+
+def test_a_wall_clock_that_is_set_back_holds_up_no_time_out() -> None:
+    story = Story()
+    story.submit("h0", {"plan": ["success"]}, rules=PlacementRules(required_tags=("nowhere",)))
+    story.simulation.workload.groups["group"].sure = ()
+    story.machine("h0").step_wall_clock(-4000.0)
+    story.simulation.advance(30.0)
+    status = story.machine("h0").rows.value("SELECT count(*) FROM requests WHERE status = 'PLACING'")
+    assert status == 0
+    story.end()

@@ -1,0 +1,337 @@
+"""How attempts end: exit codes, signals, losses, retries, and the one report that comes of each job."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from host_rig import envelope, host_ref, job, job_part, slot_request
+
+from paglets.codec.text import loads
+from paglets.host import outcomes, recovery
+from paglets.host.outcomes import Attempt, Outcome
+from paglets.store import posts, queue, residence
+from paglets.store.db import Store
+from paglets.testing.store import memory_store
+from paglets.worker.launch import Ended
+from paglets.worker.protocol import Fault
+
+NOW = 1_000.0
+HERE = host_ref("here")
+
+
+class Rig:
+    """One job, `j1`, that runs."""
+
+    def __init__(self, *, group: bool = True, **request: Any) -> None:
+        self.store: Store = memory_store()
+        more = {} if group else {"group_id": None, "collector": None}
+        each = replace(job("j1"), job=job_part("a", request=slot_request(**request), **more))
+        self.store.write(lambda tx: residence.create(tx, each, NOW))
+        self.attempt = 0
+        self.start()
+
+    def start(self) -> None:
+        self.attempt += 1
+        (queued,) = self.store.read(lambda tx: list(queue.waiting(tx, 10)))
+        assert self.store.write(lambda tx: queue.grant(tx, queued, (0,), (), f"token-{self.attempt}", 1, NOW))
+
+    def which(self) -> Attempt:
+        return Attempt(agent_id="j1", attempt=self.attempt, host=HERE, runtime_seconds=2.5)
+
+    def commit(self, *, success: bool = True, final: bool = True, **more: Any) -> bool:
+        outcome = Outcome(success=success, final=final, **more)
+        return self.store.write(lambda tx: outcomes.commit(tx, self.which(), outcome, NOW))
+
+    def ended(self, how: Ended | None = None) -> str | None:
+        def end(tx: Any) -> str | None:
+            tx.run("DELETE FROM runs WHERE token = ?", f"token-{self.attempt}")
+            return outcomes.ended(tx, self.which(), how or Ended(exit_code=0), NOW)
+
+        return self.store.write(end)
+
+    def reports(self) -> list[tuple[str, dict[str, Any]]]:
+        rows = self.store.read(lambda tx: tx.all("SELECT message FROM outbox ORDER BY n"))
+        return [(tree["kind"], tree["args"]) for tree in (loads(row["message"]) for row in rows)]
+
+    def cause(self) -> str:
+        ((kind, args),) = self.reports()
+        assert kind == "job_failure"
+        return str(args["cause"])
+
+    def value(self, column: str) -> Any:
+        return self.store.read(lambda tx: tx.value(f"SELECT {column} FROM requests"))
+
+    def leases(self) -> int:
+        return int(self.store.read(lambda tx: tx.value("SELECT count(*) FROM leases")))
+
+
+# Ends without a word.
+
+
+@pytest.mark.parametrize(
+    ("how", "cause", "words"),
+    [
+        (Ended(exit_code=0), "no_result", "without a report"),
+        (Ended(exit_code=3), "exit:3", "exit code 3"),
+        (Ended(signal=9), "signal:SIGKILL", "SIGKILL"),
+        (Ended(signal=11), "signal:SIGSEGV", "SIGSEGV"),
+        (Ended(signal=63), "signal:63", "63"),
+        (Ended(signal=9, oom=True), "oom", "SIGKILL"),
+        (Ended(error="no such interpreter"), "spawn_failed", "no such interpreter"),
+    ],
+)
+def test_an_attempt_that_ends_without_an_outcome_fails_with_the_cause_of_its_end(
+    how: Ended, cause: str, words: str
+) -> None:
+    rig = Rig()
+    assert rig.ended(replace(how, stderr_tail="last words")) == "FAILED_FINAL"
+    assert rig.cause() == cause
+    ((_, args),) = rig.reports()
+    assert words in args["message"]
+    assert args["stderr_tail"] == "last words"
+    assert (args["job_key"], args["generation"], args["attempt"]) == ("a", 1, 1)
+    assert (args["host_name"], args["runtime_seconds"]) == ("here", 2.5)
+    assert rig.leases() == 0
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 4])
+def test_a_job_is_tried_as_often_as_it_may_and_reported_once(attempts: int) -> None:
+    rig = Rig(max_attempts=attempts)
+    for _ in range(attempts - 1):
+        assert rig.ended(Ended(exit_code=1)) == "WAITING_FOR_SLOT"
+        assert rig.reports() == []
+        assert rig.value("outcome") is None, "a job that waits for its next attempt has no outcome"
+        rig.start()
+    assert rig.ended(Ended(exit_code=1)) == "FAILED_FINAL"
+    assert rig.cause() == "exit:1"
+
+
+def test_a_lost_attempt_is_no_failure_of_the_job() -> None:
+    rig = Rig(max_attempts=1, max_losses=2)
+    for losses in (1, 2):
+        assert rig.ended(Ended(launcher_lost=True)) == "WAITING_FOR_SLOT"
+        assert (rig.value("losses"), rig.value("failed_attempts")) == (losses, 0)
+        rig.start()
+    assert rig.ended(Ended(launcher_lost=True)) == "FAILED_FINAL"
+    assert rig.cause() == "host_lost"
+
+
+def test_a_job_that_may_not_be_lost_at_all_fails_at_the_first_loss() -> None:
+    rig = Rig(max_losses=0)
+    assert rig.ended(Ended(launcher_lost=True)) == "FAILED_FINAL"
+
+
+def test_losses_do_not_use_up_attempts_nor_attempts_losses() -> None:
+    rig = Rig(max_attempts=2, max_losses=1)
+    assert rig.ended(Ended(launcher_lost=True)) == "WAITING_FOR_SLOT"
+    rig.start()
+    assert rig.ended(Ended(exit_code=1)) == "WAITING_FOR_SLOT"
+    rig.start()
+    assert rig.ended(Ended(exit_code=0)) == "FAILED_FINAL"
+
+
+# Outcomes that were told.
+
+
+def test_a_result_is_reported_when_it_is_committed_and_the_slot_is_held_until_the_end() -> None:
+    rig = Rig()
+    assert rig.commit(result={"x": 1}) is True
+    ((kind, args),) = rig.reports()
+    assert (kind, args["result"]) == ("job_result", {"x": 1})
+    assert (rig.value("status"), rig.leases()) == ("RUNNING", 1)
+    assert rig.ended() == "COMPLETED"
+    assert len(rig.reports()) == 1
+
+
+@pytest.mark.parametrize("how", [Ended(exit_code=5), Ended(signal=11), Ended(launcher_lost=True)])
+def test_a_crash_after_the_report_changes_nothing(how: Ended) -> None:
+    rig = Rig(max_attempts=5)
+    rig.commit(result=1)
+    assert rig.ended(how) == "COMPLETED"
+    assert [kind for kind, _ in rig.reports()] == ["job_result"]
+
+
+def test_the_first_outcome_stands() -> None:
+    rig = Rig()
+    assert rig.commit(result=1) is True
+    assert rig.commit(result=2) is False
+    assert rig.commit(success=False, fault=Fault(cause="exception", message="")) is False
+    assert [args["result"] for _, args in rig.reports()] == [1]
+
+
+def test_a_failure_that_the_job_reports_itself_is_final() -> None:
+    rig = Rig(max_attempts=5)
+    rig.commit(success=False, fault=Fault(cause="exception", message="bad input", traceback="tb"))
+    ((kind, args),) = rig.reports()
+    assert (kind, args["cause"], args["message"], args["traceback"]) == ("job_failure", "exception", "bad input", "tb")
+    assert rig.ended() == "FAILED_FINAL"
+    assert len(rig.reports()) == 1
+
+
+def test_an_exception_is_tried_again_and_its_words_are_in_the_report() -> None:
+    rig = Rig(max_attempts=2)
+    fault = Fault(cause="exception", message="ValueError: no", traceback="tb")
+    assert rig.commit(success=False, final=False, fault=fault) is True
+    assert rig.reports() == []
+    assert rig.ended(Ended(exit_code=0)) == "WAITING_FOR_SLOT"
+    rig.start()
+    rig.commit(success=False, final=False, fault=fault)
+    assert rig.ended(Ended(exit_code=0, stderr_tail="err")) == "FAILED_FINAL"
+    ((_, args),) = rig.reports()
+    assert (args["message"], args["stderr_tail"], args["attempt"]) == ("ValueError: no", "err", 2)
+
+
+def test_an_exception_counts_as_the_jobs_own_though_the_zygote_is_lost_then() -> None:
+    rig = Rig(max_losses=5)
+    rig.commit(success=False, final=False, fault=Fault(cause="exception", message="no"))
+    assert rig.ended(Ended(launcher_lost=True)) == "FAILED_FINAL"
+    assert rig.cause() == "exception"
+
+
+def test_no_outcome_is_taken_of_an_attempt_that_is_over() -> None:
+    rig = Rig(max_attempts=2)
+    late = rig.which()
+    rig.ended(Ended(exit_code=1))
+    rig.start()
+    outcome = Outcome(success=True, final=True, result="late")
+    assert rig.store.write(lambda tx: outcomes.commit(tx, late, outcome, NOW)) is False
+    assert rig.store.write(lambda tx: outcomes.ended(tx, late, Ended(exit_code=0), NOW)) is None
+    assert rig.value("status") == "RUNNING"
+
+
+def test_a_copy_that_nobody_wants_is_cancelled_and_says_nothing() -> None:
+    rig = Rig(max_attempts=3)
+    rig.store.write(lambda tx: tx.run("UPDATE requests SET unwanted = 'cancelled'"))
+    assert rig.ended(Ended(signal=9)) == "CANCELLED"
+    assert rig.reports() == []
+
+
+def test_a_result_before_the_cancel_came_is_a_result() -> None:
+    rig = Rig()
+    rig.commit(result=1)
+    rig.store.write(lambda tx: tx.run("UPDATE requests SET unwanted = 'cancelled'"))
+    assert rig.ended(Ended(signal=9)) == "COMPLETED"
+
+
+def test_each_ended_attempt_is_in_the_history() -> None:
+    rig = Rig(max_attempts=2)
+    rig.ended(Ended(exit_code=4))
+    rig.start()
+    rig.commit()
+    rig.ended()
+    records = rig.store.read(lambda tx: [loads(row["record"]) for row in tx.all("SELECT record FROM history")])
+    assert [(r["attempt"], r["status"], r["exit_code"]) for r in records] == [
+        (1, "WAITING_FOR_SLOT", 4),
+        (2, "COMPLETED", 0),
+    ]
+
+
+# Jobs that do not run.
+
+
+@pytest.mark.parametrize("status", ["PLACING", "WAITING_FOR_SLOT"])
+@pytest.mark.parametrize(("cause", "event"), [("placement_timeout", "FAILED_FINAL"), ("cancelled", "CANCELLED")])
+def test_a_waiting_job_can_fail_and_be_cancelled(status: str, cause: str, event: str) -> None:
+    store = memory_store()
+    store.write(lambda tx: residence.create(tx, job("j1", status=status), NOW))
+    assert store.write(lambda tx: outcomes.fail_waiting(tx, "j1", cause, "why", HERE, NOW)) is True
+    sent = store.read(lambda tx: posts.next_outgoing(tx, "store-w1", 10, 1 << 20))
+    if cause == "cancelled":
+        # The collector has recorded it: nothing is told, and the row goes at once.
+        assert sent == []
+        assert store.read(lambda tx: tx.value("SELECT status FROM residence")) == "disposed"
+    else:
+        assert [each.message.args["cause"] for each in sent] == [cause]
+        assert store.read(lambda tx: tx.value("SELECT status FROM requests")) == event
+
+
+def test_what_runs_or_has_ended_does_not_fail_as_a_waiting_job() -> None:
+    rig = Rig()
+    for _ in range(2):
+        assert rig.store.write(lambda tx: outcomes.fail_waiting(tx, "j1", "cancelled", "", HERE, NOW)) is False
+        rig.commit()
+        rig.ended()
+    assert rig.store.write(lambda tx: outcomes.fail_waiting(tx, "nobody", "cancelled", "", HERE, NOW)) is False
+
+
+# The end of the row.
+
+
+def residence_of(rig: Rig) -> str:
+    return str(rig.store.read(lambda tx: tx.value("SELECT status FROM residence WHERE agent_id = 'j1'")))
+
+
+def test_a_finished_copy_goes_when_its_report_is_acknowledged_and_not_before() -> None:
+    rig = Rig()
+    rig.commit()
+    rig.ended()
+    assert residence_of(rig) == "here"
+
+    def acknowledged(tx: Any) -> None:
+        agent_id = posts.delivered(tx, 1)
+        assert agent_id == "j1"
+        outcomes.retire(tx, agent_id, NOW)
+
+    rig.store.write(acknowledged)
+    assert residence_of(rig) == "disposed"
+
+
+def test_a_report_that_arrives_first_leaves_the_row_to_the_end_of_the_process() -> None:
+    rig = Rig()
+    rig.commit()
+    rig.store.write(lambda tx: (posts.delivered(tx, 1), outcomes.retire(tx, "j1", NOW)))
+    assert residence_of(rig) == "here"
+    rig.ended()
+    assert residence_of(rig) == "disposed"
+
+
+def test_a_job_without_a_group_reports_to_nobody_and_stays() -> None:
+    rig = Rig(group=False)
+    rig.commit(final=False, result=5)
+    assert rig.ended() == "COMPLETED"
+    assert rig.reports() == []
+    assert residence_of(rig) == "here"
+
+
+@pytest.mark.parametrize("column", ["hook = 'arrival'", "intent = '{}'"])
+def test_a_finished_copy_that_still_has_something_to_do_stays(column: str) -> None:
+    rig = Rig()
+    rig.store.write(lambda tx: tx.run(f"UPDATE paglets SET {column}"))
+    rig.commit()
+    rig.store.write(lambda tx: posts.delivered(tx, 1))
+    rig.ended()
+    assert residence_of(rig) == "here"
+
+
+# A host that starts again.
+
+
+def test_at_a_start_what_ran_is_lost_and_what_had_an_outcome_has_ended() -> None:
+    lost, reported = Rig(), Rig()
+    reported.commit(result=1)
+    for rig in (lost, reported):
+        assert rig.store.write(lambda tx: recovery.close_runs(tx, HERE, NOW + 9)) == 1
+        assert rig.leases() == 0
+        assert rig.store.read(recovery.survivors) == []
+    assert (lost.value("status"), lost.value("losses")) == ("WAITING_FOR_SLOT", 1)
+    assert reported.value("status") == "COMPLETED"
+
+
+def test_at_a_start_a_hook_that_was_cut_off_is_still_due() -> None:
+    store = memory_store()
+    store.write(lambda tx: residence.create(tx, envelope("p1", hook="creation"), NOW))
+    store.write(lambda tx: queue.start_run(tx, "p1", "t", "creation", 1, 1, 0, NOW))
+    store.write(lambda tx: tx.run("UPDATE runs SET pid = 77, start_time = 1.5"))
+    assert store.read(recovery.survivors) == [(77, 1.5, "t")]
+    assert store.write(lambda tx: recovery.close_runs(tx, HERE, NOW)) == 1
+    assert store.read(lambda tx: tx.value("SELECT hook FROM paglets")) == "creation"
+
+
+def test_scratch_is_kept_for_what_is_here_and_not_finished() -> None:
+    rig = Rig()
+    for agent_id, fields in (("p1", {}), ("j2", {"job": job_part("b", status="COMPLETED")})):
+        rig.store.write(lambda tx, a=agent_id, f=fields: residence.create(tx, envelope(a, **f), NOW))
+    names = ("j1", "p1", "j2", "nobody")
+    assert rig.store.read(lambda tx: recovery.stale_scratch(tx, names)) == ["j2", "nobody"]

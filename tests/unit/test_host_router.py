@@ -1,0 +1,234 @@
+"""From a request to its route: the table, methods, bodies, queries; and that every record of it can be read."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from host_rig import Rig, envelope
+
+from paglets.api import Hosts, Paglets, PagletView
+from paglets.core.errors import BadRequest, Invalid, MethodNotAllowed, NoSuchRoute, PagletsError
+from paglets.core.record import from_json
+from paglets.host.http.router import Asked, Route, Router
+from paglets.host.http.routes import ROUTES
+from paglets.remote.exchange import Request, Response
+from paglets.store import residence
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Thing:
+    text: str
+    number: int = 1
+
+
+class Host:
+    """What a router needs of a host."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.gossip = self
+
+    def heard_from(self, store_id: str) -> None:
+        self.heard.append(store_id)
+
+
+def echo(host: Host, asked: Asked) -> Any:
+    return {"path": asked.path, "query": asked.query, "body": None if asked.body is None else asked.body.text}
+
+
+def route(method: str, path: str, takes: type | None = None, answer: Any = echo) -> Route:
+    return Route(method=method, path=path, takes=takes, gives=Thing, about="", answer=answer)
+
+
+TABLE = (
+    route("GET", "/v1/things"),
+    route("POST", "/v1/things", Thing),
+    route("POST", "/v1/things/search", Thing),
+    route("GET", "/v1/things/ID"),
+    route("DELETE", "/v1/things/ID"),
+    route("POST", "/v1/things/ID/do", Thing),
+)
+
+
+def ask(method: str, target: str, body: bytes = b"", host: Host | None = None, sender: str = "") -> Any:
+    router = Router(host or Host(), TABLE)
+    response = router.handle(Request(method=method, target=target, body=body, sender=sender))
+    assert isinstance(response, Response)
+    return response.json()
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "path"),
+    [
+        ("GET", "/v1/things", {}),
+        ("GET", "/v1/things/", {}),
+        ("GET", "/v1/things/a-1", {"ID": "a-1"}),
+        ("DELETE", "/v1/things/a%20b", {"ID": "a b"}),
+        ("GET", "/v1/things/search", {"ID": "search"}),
+        ("HEAD", "/v1/things/a", {"ID": "a"}),
+    ],
+)
+def test_a_request_finds_its_route_and_its_values(method: str, target: str, path: dict[str, str]) -> None:
+    assert ask(method, target)["path"] == path
+
+
+def test_a_body_is_read_as_the_record_of_its_route() -> None:
+    assert ask("POST", "/v1/things/search", b'{"text":"x"}')["body"] == "x"
+
+
+@pytest.mark.parametrize("target", ["/v1/nothing", "/", "", "/v1/things/a/b/c", "/v2/things", "//v1/things/a/do/it"])
+def test_a_path_that_no_route_has_is_told_so(target: str) -> None:
+    with pytest.raises(NoSuchRoute):
+        ask("GET", target)
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "allowed"),
+    [
+        ("PUT", "/v1/things", "GET, POST"),
+        ("POST", "/v1/things/a", "DELETE, GET"),
+        ("GET", "/v1/things/a/do", "POST"),
+        ("get", "/v1/things", "GET, POST"),
+    ],
+)
+def test_a_method_that_a_path_does_not_take_names_those_it_does(method: str, target: str, allowed: str) -> None:
+    with pytest.raises(MethodNotAllowed, match=f"takes {allowed}"):
+        ask(method, target)
+
+
+@pytest.mark.parametrize("target", ["/v1/things/%0a", "/v1/things/%00", "/v1/things/a%2Fb", "/v1/things/" + "x" * 1001])
+def test_a_path_with_what_no_id_has_is_refused(target: str) -> None:
+    with pytest.raises(BadRequest):
+        ask("GET", target)
+
+
+def test_bytes_of_a_path_that_are_no_text_are_a_bad_request() -> None:
+    with pytest.raises(BadRequest):
+        ask("GET", "/v1/things/%ff%fe")
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b"", BadRequest),
+        (b"{", BadRequest),
+        (b"\xff", BadRequest),
+        (b"[]", Invalid),
+        (b"null", Invalid),
+        (b"{}", Invalid),
+        (b'{"text":1}', Invalid),
+        (b'{"text":"x","more":1}', Invalid),
+        (b'{"text":"x","number":1.5}', Invalid),
+        (b'{"text":"x","number":NaN}', BadRequest),
+        (b'{"text":"x","text":"y"}', BadRequest),
+        (b"[" * 200 + b"]" * 200, BadRequest),
+    ],
+)
+def test_a_bad_body_is_refused_with_an_error_of_the_tree(body: bytes, error: type[PagletsError]) -> None:
+    with pytest.raises(error):
+        ask("POST", "/v1/things", body)
+
+
+def test_a_body_where_none_belongs_is_refused() -> None:
+    with pytest.raises(BadRequest, match="takes no body"):
+        ask("GET", "/v1/things", b"{}")
+
+
+def test_a_query_comes_as_a_map() -> None:
+    assert ask("GET", "/v1/things?a=1&b=x%20y&c=")["query"] == {"a": "1", "b": "x y", "c": ""}
+    assert ask("GET", "/v1/things?")["query"] == {}
+
+
+@pytest.mark.parametrize("query", ["a", "a=1&&b=2", "&".join(f"k{n}=1" for n in range(21))])
+def test_a_malformed_query_is_refused(query: str) -> None:
+    with pytest.raises(BadRequest):
+        ask("GET", f"/v1/things?{query}")
+
+
+def test_an_error_of_a_route_is_its_reply_and_a_fault_is_the_servers_to_log() -> None:
+    def fails(host: Host, asked: Asked) -> Any:
+        raise ValueError("a fault") if asked.query else Invalid("no")
+
+    router = Router(Host(), (route("GET", "/v1/fails", answer=fails),))
+    response = router.handle(Request(method="GET", target="/v1/fails"))
+    assert isinstance(response, Response)
+    assert response.status == 422
+    with pytest.raises(ValueError, match="a fault"):
+        router.handle(Request(method="GET", target="/v1/fails?x=1"))
+
+
+def test_a_signed_request_is_a_sign_of_life_of_its_sender() -> None:
+    host = Host()
+    ask("GET", "/v1/things", host=host, sender="store-w1")
+    ask("GET", "/v1/things", host=host)
+    assert host.heard == ["store-w1"]
+
+
+@pytest.mark.parametrize(("query", "number"), [({}, 7), ({"n": "3"}, 3), ({"n": "0"}, 0), ({"n": "999"}, 50)])
+def test_a_number_of_the_query_has_a_default_and_a_bound(query: dict[str, str], number: int) -> None:
+    assert Asked(path={}, query=query, body=None, sender="").number("n", 7, 50) == number
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "x", "\uff11\uff12", "1" * 13, " 1"])
+def test_what_is_no_number_is_refused(text: str) -> None:
+    with pytest.raises(BadRequest):
+        Asked(path={}, query={"n": text}, body=None, sender="").number("n", 7, 50)
+
+
+# The real table.
+
+
+def _names(each: Route) -> str:
+    return f"{each.method} {each.path}"
+
+
+@pytest.mark.parametrize("each", ROUTES, ids=_names)
+def test_every_record_of_the_table_can_be_decoded(each: Route) -> None:
+    """Compiling the decoder looks at every field of the record and of those within it."""
+    for record in (each.takes, each.gives):
+        if record is not None:
+            assert dataclasses.is_dataclass(record)
+            # A type that no decoder exists for raises TypeError, before anything is read.
+            with pytest.raises(Invalid, match="expected an object"):
+                from_json(record, [])
+
+
+def test_every_route_has_one_line_of_its_own_and_words_about_it() -> None:
+    assert len({(each.method, each.path) for each in ROUTES}) == len(ROUTES)
+    for each in ROUTES:
+        assert each.path.startswith("/v1/")
+        assert each.about
+        assert each.takes is None or each.method in ("POST", "PUT")
+
+
+def test_no_route_hides_another() -> None:
+    """Each is found under an example of its own path."""
+    router = Router(Host(), ROUTES)
+    for each in ROUTES:
+        found, _ = router._find(each.method, each.path.replace("ID", "some-id"))
+        assert found is each
+
+
+def test_every_route_that_reads_answers_on_a_host_that_knows_nothing() -> None:
+    rig = Rig()
+    for each in ROUTES:
+        if each.method == "GET" and "ID" not in each.path:
+            rig.get(each.gives, "GET", each.path)
+
+
+def test_the_pages_of_paglets_go_to_the_end_and_no_further() -> None:
+    rig = Rig()
+    for number in range(5):
+        rig.write(lambda tx, number=number: residence.create(tx, envelope(f"p{number}"), rig.now()))
+    seen: list[PagletView] = []
+    after = ""
+    while True:
+        page: Paglets = rig.get(Paglets, "GET", f"/v1/paglets?limit=2&after={after}")
+        seen += page.paglets
+        if page.next is None:
+            break
+        after = page.next
+    assert [view.agent_id for view in seen] == [f"p{number}" for number in range(5)]
+    assert rig.get(Hosts, "GET", "/v1/mesh/hosts").hosts[0].member.name == "home"

@@ -1,0 +1,91 @@
+"""Replies that wait: tried at once, after each commit that concerns them, and at their deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from host_rig import Rig, envelope
+
+from paglets.api import Done
+from paglets.core.errors import InternalError
+from paglets.host.waits import Wait
+from paglets.remote.exchange import Pending, Response, reply
+from paglets.store import residence
+
+
+@pytest.fixture
+def rig() -> Rig:
+    rig = Rig()
+    rig.write(lambda tx: residence.create(tx, envelope("p1"), rig.now()))
+    rig.run()
+    return rig
+
+
+def park(
+    rig: Rig, attempt: Callable[[], Response | None], seconds: float = 10.0, agent_id: str = "p1"
+) -> Callable[[], Response | None]:
+    deadline = rig.clock.monotonic() + seconds
+    wait = Wait(
+        agent_id=agent_id,
+        deadline=deadline,
+        attempt=attempt,
+        late=lambda: reply(Done(done=False)),
+        pending=Pending(),
+    )
+    pending = rig.host.waits.park(wait)
+    return lambda: pending.response
+
+
+def touch(rig: Rig, agent_id: str = "p1") -> None:
+    rig.write(lambda tx: tx.touch(agent_id))
+    rig.run()
+
+
+def test_a_wait_is_tried_at_once_so_that_no_change_is_missed(rig: Rig) -> None:
+    response = park(rig, lambda: reply(Done()))
+    rig.run()
+    assert response() == reply(Done())
+
+
+def test_a_wait_is_tried_after_changes_of_its_paglet_only(rig: Rig) -> None:
+    tried: list[float] = []
+    park(rig, lambda: tried.append(rig.clock.monotonic()))  # type: ignore[func-returns-value]
+    rig.run()
+    touch(rig)
+    touch(rig, "p2")
+    assert len(tried) == 2
+
+
+def test_a_wait_that_came_true_is_answered_once_and_forgotten(rig: Rig) -> None:
+    answers = iter([None, reply(Done()), reply(Done(done=False))])
+    response = park(rig, lambda: next(answers))
+    for _ in range(3):
+        touch(rig)
+    assert response() == reply(Done())
+
+
+def test_at_its_deadline_a_wait_is_answered_that_it_is_late(rig: Rig) -> None:
+    response = park(rig, lambda: None, seconds=3.0)
+    rig.run(2.9)
+    assert response() is None
+    rig.run(0.2)
+    assert response() == reply(Done(done=False))
+
+
+def test_a_wait_that_fails_is_answered_and_keeps_no_other_waiting(rig: Rig) -> None:
+    tries = iter([None])
+
+    def breaks() -> Response | None:
+        return next(tries)
+
+    first = park(rig, breaks)
+    second = park(rig, lambda: reply(Done()) if first() else None)
+    rig.run()
+    touch(rig)
+    response = first()
+    assert response is not None
+    with pytest.raises(InternalError):
+        response.parse(Done)
+    assert second() == reply(Done())
+    assert any("StopIteration" in line for line in rig.log)
