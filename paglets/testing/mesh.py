@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from paglets import api
 from paglets.core.errors import NoSuchRoute, NotAllowed, PagletsError
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import Locator
-from paglets import api
 from paglets.remote.exchange import Request, Response, parse_json, reply, reply_error
 from paglets.slots.model import Resources
 from paglets.testing.clock import FakeClock, SeededEntropy

@@ -28,8 +28,8 @@ from paglets.api import (
     TransferAnswers,
     Transfers,
 )
-from paglets.codec.text import dumps
 from paglets.codec.envelope import Envelope
+from paglets.codec.text import dumps
 from paglets.core.errors import Invalid, Moved, PagletsError, TooLarge, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
