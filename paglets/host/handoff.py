@@ -130,6 +130,9 @@ class Handoffs:
             self._failed(target, batch, error)
             return
         self._refused.pop(target.store_id, None)
+        answered = {answer.agent_id for answer in answers.answers}
+        # What was sent and has no answer may be taken yet, from a copy of the request that is late.
+        self._old.update((handoff.agent_id, handoff.epoch) for handoff in batch if handoff.agent_id not in answered)
         self._shell.runner.change(
             lambda tx: self._settle(tx, answers.answers),
             lambda outcome: self._settled(target, outcome, len(answers.answers) == len(batch)),

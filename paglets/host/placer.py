@@ -29,6 +29,7 @@ class Placer:
         self._shell = shell
         self._gossip = gossip
         self._since: dict[str, float] = {}
+        self._first_expiry = float("inf")
         self._after = queue.FIRST
 
     def tick(self, now: float) -> float | None:
@@ -42,7 +43,7 @@ class Placer:
             return now
         if self._after != queue.FIRST:
             return now + NEXT_TURN_SECONDS
-        return now + LOOK_AGAIN_SECONDS if left or began != queue.FIRST else None
+        return min(now + LOOK_AGAIN_SECONDS, self._first_expiry) if left or began != queue.FIRST else None
 
     def _place(
         self, tx: Tx, candidates: tuple[Candidate, ...], began: tuple[float, str]
@@ -66,9 +67,13 @@ class Placer:
         """Fail what found no host within its `placement_timeout_seconds`; gives the others."""
         left = []
         waited = self._waited(jobs, now)
+        clock = self._shell.clock.monotonic()
+        limits = {job.agent_id: job.request.placement_timeout_seconds for job in jobs}
+        still = (clock + limits[agent_id] - seconds for agent_id, seconds in waited.items())
+        self._first_expiry = min((at for at in still if at > clock), default=float("inf"))
         for job in jobs:
             limit = job.request.placement_timeout_seconds
-            if limit and waited[job.agent_id] > limit:
+            if limit and waited[job.agent_id] >= limit:
                 why = tx.value("SELECT reason_text FROM requests WHERE agent_id = ?", job.agent_id)
                 text = f"no host within placement_timeout_seconds = {limit:g}: {why}"
                 outcomes.fail_waiting(tx, job.agent_id, "placement_timeout", text, self._shell.own, now)

@@ -34,10 +34,11 @@ class Stealing:
         self._scheduler = scheduler
         self._runs = runs
         self._promised_until = 0.0
+        self._coming: tuple[str, ...] = ()
         self._asked_at: dict[str, float] = {}
 
     def tick(self, now: float) -> float | None:
-        if now < self._promised_until:
+        if now < self._promised_until and not self._has_arrived():
             return self._promised_until
         victim = self._victim(now)
         if victim is None:
@@ -46,6 +47,7 @@ class Stealing:
         if free is None:
             return None
         self._promised_until = now + PROMISE_SECONDS
+        self._coming = ()
         self._asked_at[victim.store_id] = now
         steal = Steal(thief=self._shell.own, free=free, most_jobs=free.cpu_cores)
         request = Request(method="POST", target="/v1/slots/steal", body=dump_json(steal))
@@ -69,16 +71,24 @@ class Stealing:
         return None if free.cpu_cores == 0 or queue.count(tx, "WAITING_FOR_SLOT") else free
 
     def _answered(self, result: Response | PagletsError) -> None:
-        """Nothing came: ask another. Something comes: the promise ends when it had time to arrive."""
+        """Nothing comes: ask another. Something comes: the promise ends when it is here, or in its time."""
         try:
             if isinstance(result, PagletsError):
                 raise result
-            came = len(result.parse(Stolen).agent_ids)
+            self._coming = result.parse(Stolen).agent_ids
         except PagletsError:
-            came = 0
-        now = self._shell.clock.monotonic()
-        self._promised_until = now + (PAUSE_SECONDS if came else 0.0)
+            self._coming = ()
+        if self._coming:
+            # A victim that gave something may be asked again as soon as that is used up.
+            self._asked_at.clear()
+        else:
+            self._promised_until = 0.0
         self._shell.runner.wake(self.name)
+
+    def _has_arrived(self) -> bool:
+        """Whether all that was promised room for has come: the scheduler counts it from then on."""
+        ids = self._coming
+        return bool(ids) and self._shell.store.read(lambda tx: all(residence.find(tx, each) for each in ids))
 
     def hand_over(self, tx: Tx, steal: Steal) -> Stolen:
         """The victim's side, in one transaction."""

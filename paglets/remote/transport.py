@@ -91,10 +91,23 @@ class Connections:
         """
         peer = self._peer(url)
         deadline = self._clock.monotonic() + timeout_seconds
+        cut: list[NoReply] = []
+        try:
+            return self._request(peer, expected_store_id, request, deadline, cut)
+        except (Unreachable, PeerReplaced) as error:
+            if cut:  # the first try may have been taken, by an earlier start of that host too
+                raise _outcome_unknown(request, url, cut[0]) from error
+            raise
+
+    def _request(
+        self, peer: _Peer, expected_store_id: str | None, request: Request, deadline: float, cut: list[NoReply]
+    ) -> Response:
+        """As `request`; `cut` gets a try that was sent and broke off, and after which it was sent again."""
+        url = peer.url
         may_correct = {StalePeer.code, WrongClock.code}
         while True:
             receiver = self._receiver(peer, expected_store_id, request, deadline)
-            response = self._exchange(peer, receiver, request, deadline)
+            response = self._exchange(peer, receiver, request, deadline, cut)
             refusal = _refusal(response)
             if refusal not in may_correct:
                 break
@@ -151,7 +164,9 @@ class Connections:
         else:
             _learn_ids(peer, details)
 
-    def _exchange(self, peer: _Peer, receiver: str, request: Request, deadline: float) -> Response:
+    def _exchange(
+        self, peer: _Peer, receiver: str, request: Request, deadline: float, cut: list[NoReply]
+    ) -> Response:
         """One request and its reply, over a kept connection if there is one."""
         to = Addressee(url=peer.url, address=peer.address, receiver=receiver, clock_offset=peer.clock_offset)
         while line := self._kept(peer):
@@ -161,16 +176,11 @@ class Connections:
                 continue
             except NoReply as error:
                 if not error.cut or not (request.repeatable or request.method in ("GET", "HEAD")):
-                    raise _outcome_unknown(request, to, error) from error
+                    raise _outcome_unknown(request, to.url, error) from error
+                cut.append(error)
                 self._drop_idle(peer)
-                return self._again(peer, to, request, deadline)
+                break
         return self._over_new_connection(peer, to, request, deadline)
-
-    def _again(self, peer: _Peer, to: Addressee, request: Request, deadline: float) -> Response:
-        try:
-            return self._over_new_connection(peer, to, request, deadline)
-        except Unreachable as error:  # true of the second try only
-            raise _outcome_unknown(request, to, error) from error
 
     def _over_new_connection(self, peer: _Peer, to: Addressee, request: Request, deadline: float) -> Response:
         line = self._speaker.connect(to, deadline)
@@ -179,7 +189,7 @@ class Connections:
         except NothingSent as error:
             raise Unreachable(f"{to.url} closed the connection at once ({error})") from error
         except NoReply as error:
-            raise _outcome_unknown(request, to, error) from error
+            raise _outcome_unknown(request, to.url, error) from error
 
     def _speak(self, peer: _Peer, line: Line, to: Addressee, request: Request, deadline: float) -> Response:
         try:
@@ -202,8 +212,8 @@ class Connections:
             self._pool.drop(peer.url)
 
 
-def _outcome_unknown(request: Request, to: Addressee, why: Exception) -> CallOutcomeUnknown:
-    return CallOutcomeUnknown(f"{request.method} {request.target} was sent to {to.url}, but {why}")
+def _outcome_unknown(request: Request, url: str, why: Exception) -> CallOutcomeUnknown:
+    return CallOutcomeUnknown(f"{request.method} {request.target} was sent to {url}, but {why}")
 
 
 def _learn_ids(peer: _Peer, tree: Mapping[str, Any]) -> None:

@@ -37,7 +37,7 @@ def rig() -> Rig:
 
 
 class Target:
-    """What a peer answers to transfers, and the envelopes that it got."""
+    """What a peer answers to transfers, and the envelopes that it got; `none`: an answer without them."""
 
     def __init__(self, verdict: str = "taken") -> None:
         self.verdict = verdict
@@ -49,7 +49,7 @@ class Target:
         self.got += transfers.envelopes
         if self.trouble:
             raise self.trouble.pop(0)
-        answers = [self._answer(each) for each in transfers.envelopes]
+        answers = [self._answer(each) for each in transfers.envelopes if self.verdict != "none"]
         return TransferAnswers(answers=tuple(answers))
 
     def _answer(self, each: Envelope) -> TransferAnswer:
@@ -137,6 +137,18 @@ def test_what_may_have_been_sent_is_never_taken_back_without_the_target(rig: Rig
     rig.network.join(table.ref.url, table.ref.store_id, table.handle)
     rig.run(20)
     assert status(rig) == ("gone", 2)
+
+
+def test_what_the_target_left_out_of_its_answer_is_never_taken_back_without_it(rig: Rig) -> None:
+    # A copy of the request may still be on its way, and the target may have room for it by then.
+    target = Target("none")
+    table = peer(rig, target)
+    leave(rig, envelope())
+    rig.run(0.05)
+    rig.network.leave(table.ref.url)
+    rig.run(120)
+    assert target.got
+    assert status(rig) == ("leaving", 1)
 
 
 def test_what_was_never_sent_is_taken_back_after_refused_connections(rig: Rig) -> None:
