@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from paglets.core.errors import Invalid, StartFailed
-from paglets.core.refs import check_host_name
+from paglets.core.refs import DEFAULT_PORT, check_host_name
 from paglets.slots.addresses import addresses_of
 from paglets.slots.model import MAX_TAG_CHARACTERS, MAX_TAGS
 
-DEFAULT_PORT = 8765
 DEFAULT_MESH_VERSION = "default"
 MAX_FILE_BYTES = 1 << 20
 MAX_AMOUNT = 1 << 62

@@ -5,6 +5,7 @@ and other hosts write with these. `paglets.host.http.routes.ROUTES` lists which 
 """
 
 from paglets.api.groups import (
+    DEFAULT_COLLECTOR,
     Census,
     CensusReply,
     CreationError,
@@ -54,6 +55,7 @@ from paglets.api.paglets import (
 from paglets.api.slots import Candidates, JobView, Lease, Slots, Steal, Stolen, Usage, Verdict, Verdicts
 
 __all__ = [
+    "DEFAULT_COLLECTOR",
     "MAX_BATCH_ENVELOPES",
     "MAX_BATCH_POSTS",
     "MAX_BODY_BYTES",

@@ -7,6 +7,9 @@ from typing import Any
 
 from paglets.core.refs import HostRef, ProxyRef
 
+DEFAULT_COLLECTOR = "paglets.system.compute_slots:ResultCollectorPaglet"
+"""The class of a group's collector where the submitter names none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
@@ -30,12 +33,14 @@ class SubmitGroup:
     class_name: str
     jobs: tuple[JobSpec, ...]
     collector_host: str | None = None
-    collector_class: str = "paglets.system.compute_slots:ResultCollectorPaglet"
+    collector_class: str = DEFAULT_COLLECTOR
     return_home_when_complete: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreationError:
+    """A job of a group that could not be made, and why."""
+
     job_key: str
     message: str
 
@@ -79,6 +84,8 @@ class GroupLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Groups:
+    """`GET /v1/groups`: newest first."""
+
     groups: tuple[GroupLine, ...]
 
 
@@ -112,6 +119,8 @@ class Census:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnwantedCopy:
+    """A copy to be ended; `cause` is `groups.acceptance.UnwantedCause`."""
+
     agent_id: str
     cause: str
 

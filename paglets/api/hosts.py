@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from paglets.core.refs import HostRef
 from paglets.slots.model import Resources
 
 
@@ -58,6 +59,10 @@ class Member:
     running_jobs: int
     started_at: float
     joined: int = 0
+
+    @property
+    def ref(self) -> HostRef:
+        return HostRef(store_id=self.store_id, name=self.name, url=self.url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

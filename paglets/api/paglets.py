@@ -61,6 +61,8 @@ class Locate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResidenceRow:
+    """What a host says of a paglet it holds or held; `status` and `peer` as in `store/schema.sql`."""
+
     agent_id: str
     epoch: int
     status: str
@@ -77,6 +79,8 @@ class CollectorRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Located:
+    """The rows that this host has of the ids asked for; ids without one are left out."""
+
     rows: tuple[ResidenceRow, ...] = ()
     collectors: tuple[CollectorRow, ...] = ()
 
@@ -105,6 +109,8 @@ class CallReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettledBelow:
+    """Every post to this paglet with a number below has been acknowledged to the sender."""
+
     agent_id: str
     settled_below: int
 
@@ -144,6 +150,8 @@ class PostAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostAnswers:
+    """The reply to `Posts`."""
+
     answers: tuple[PostAnswer, ...]
 
 
@@ -160,6 +168,8 @@ TransferVerdict = Literal["taken", "refused", "settled"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferAnswer:
+    """Of one epoch, the same for ever. `settled`: a higher one is known, so that this one changes nothing."""
+
     agent_id: str
     epoch: int
     verdict: TransferVerdict
@@ -168,6 +178,8 @@ class TransferAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferAnswers:
+    """The reply to `Transfers`. An envelope that could not be stored has no answer: it is to be sent again."""
+
     answers: tuple[TransferAnswer, ...]
 
 
@@ -182,6 +194,8 @@ class Settle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosedEpoch:
+    """A hand-off that is over for its source."""
+
     agent_id: str
     epoch: int
 

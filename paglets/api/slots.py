@@ -11,6 +11,8 @@ from paglets.slots.model import Resources
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
+    """What an attempt holds of its host: ids of cores and GPUs, and bytes. `granted_at`: epoch seconds."""
+
     agent_id: str
     attempt: int
     generation: int
@@ -88,6 +90,8 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdicts:
+    """Of every host known, the eligible ones by rank first."""
+
     verdicts: tuple[Verdict, ...]
 
 

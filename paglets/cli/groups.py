@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from typing import Any
 
@@ -11,10 +12,12 @@ from paglets.cli.options import client_of
 from paglets.cli.output import duration_text, print_fields, print_json, print_table, say
 from paglets.core.errors import EXIT_DONE, Unreachable
 from paglets.core.messages import Message
+from paglets.core.refs import HostRef
 from paglets.remote.client import HostClient
 
+MOST_RESULT_CHARACTERS = 60
 MOST_LINES = 50
-"""Of pending jobs and of failures in words; `--json` has all that the summary has."""
+"""Of pending jobs, failures and results in words; `--json` has all that the summary has."""
 
 
 def groups(options: argparse.Namespace) -> int:
@@ -67,11 +70,22 @@ def _one(client: HostClient, options: argparse.Namespace) -> int:
 def summary_of(client: HostClient, group_id: str) -> dict[str, Any]:
     """The summary as tagged JSON. Raises Unreachable with the last known counts where its host is away."""
     view = client.group(group_id)
+    _must_be_online(client, view.collector.host, group_id)
     try:
         found: dict[str, Any] = client.call_tree(view.collector, Message("summary"))
     except Unreachable as error:
         raise Unreachable(f"{error.message}; {_last_known(client, group_id, view.collector.host.name)}") from error
     return found
+
+
+def _must_be_online(client: HostClient, host: HostRef, group_id: str) -> None:
+    """Say at once that the collector's host is away, instead of waiting for it. Raises Unreachable."""
+    for view in client.hosts():
+        if view.member.store_id == host.store_id and not view.online:
+            raise Unreachable(
+                f"the collector of {group_id} is on {host.name}, which was last heard of "
+                f"{duration_text(view.silent_seconds)} ago: nothing is lost; start that host again to see the group"
+            )
 
 
 def _last_known(client: HostClient, group_id: str, host_name: str) -> str:
@@ -108,6 +122,7 @@ def _show(summary: dict[str, Any]) -> None:
         ("JOB", "CAUSE", "HOST", "RUN", "MESSAGE"),
         [failure_row(*item) for item in summary["failures"].items()],
     )
+    _part("done", ("JOB", "HOST", "TIME", "RESULT"), [result_row(*item) for item in summary["results"].items()])
     if summary.get("truncated"):
         say("the group is too large for one summary: its lists are cut, its counts are right")
 
@@ -124,6 +139,13 @@ def pending_row(job: dict[str, Any], now: float) -> tuple[object, ...]:
     never = "never: " if job.get("never") else ""
     reason = job.get("reason_text") or job.get("reason") or ""
     return (job["job_key"], job["status"], job.get("host_name") or "", ago(job.get("since"), now), never + reason)
+
+
+def result_row(job_key: str, record: dict[str, Any]) -> tuple[object, ...]:
+    runtime = record.get("runtime_seconds")
+    text = json.dumps(record.get("result"), ensure_ascii=False)
+    short = text if len(text) <= MOST_RESULT_CHARACTERS else f"{text[:MOST_RESULT_CHARACTERS]}..."
+    return (job_key, record.get("host_name") or "", "" if runtime is None else duration_text(runtime), short)
 
 
 def failure_row(job_key: str, failure: dict[str, Any]) -> tuple[object, ...]:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from paglets.cli.options import Parser, amount_of_bytes, key_and_value
-from paglets.config import CONFIG_NAME, DEFAULT_MESH_VERSION, DEFAULT_PORT, HostOptions, host_options, read_config
+from paglets.cli.output import say
+from paglets.config import CONFIG_NAME, DEFAULT_MESH_VERSION, HostOptions, host_options, read_config
 from paglets.core.errors import Invalid
+from paglets.core.refs import DEFAULT_PORT
 
 NOT_SETTINGS = ("name", "config")
 REPEATED = {"peer": "peers", "tag": "tags", "property": "properties", "code_path": "code_paths"}
@@ -76,7 +78,10 @@ def _flags(given: argparse.Namespace) -> dict[str, Any]:
 def _file(named: str | None, folder: Path, name: str) -> dict[str, Any] | None:
     if named is None:
         path = folder / CONFIG_NAME
-        return read_config(path) if os.path.lexists(path) else None
+        found = read_config(path) if os.path.lexists(path) else None
+        if found is not None and isinstance(found.get("hosts"), dict) and name not in found["hosts"]:
+            say(f"{CONFIG_NAME} has no section [hosts.{name}]; it has {', '.join(found['hosts'])}")
+        return found
     tree = read_config(Path(named).expanduser())
     hosts = tree.get("hosts")
     if isinstance(hosts, dict) and name not in hosts:

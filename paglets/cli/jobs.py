@@ -90,6 +90,7 @@ def _queue(options: argparse.Namespace) -> int:
 def _ps(options: argparse.Namespace) -> int:
     with client_of(options) as client:
         answers, errors = client.mesh_slots(limit=options.limit)
+        away = [view for view in client.hosts() if not view.online]
     jobs = [(slots.host, job) for slots in answers for job in _shown(slots, options.all)]
     if options.json:
         print_json({"jobs": [_job_json(host, job) for host, job in jobs], "silent": [str(error) for error in errors]})
@@ -97,6 +98,8 @@ def _ps(options: argparse.Namespace) -> int:
         print_table(("HOST", *JOB_HEADERS), [(host.name, *job_row(job)) for host, job in jobs])
     for error in errors:
         say(error)
+    if away:
+        say("not asked, as they are offline: " + ", ".join(view.member.name for view in away))
     return EXIT_UNREACHABLE if errors else EXIT_DONE
 
 
@@ -138,9 +141,9 @@ def _hosts(options: argparse.Namespace) -> int:
     state.slot_request()
     with client_of(options) as client:
         found = client.candidates(state)
-    verdicts = sorted(found.verdicts, key=lambda one: (not one.eligible, one.rank or 0, one.never, one.host.name))
+    verdicts = found.verdicts
     if options.json:
-        print_json({"verdicts": verdicts})
+        print_json(found)
     else:
         print_table(("RANK", "HOST", "CAN RUN IT", "WHY"), [_verdict_row(one) for one in verdicts])
     if any(one.eligible for one in verdicts):

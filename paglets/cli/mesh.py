@@ -7,6 +7,7 @@ import argparse
 from paglets.api import Hosts, MemberView
 from paglets.cli.options import Parser, add_common, client_of, run
 from paglets.cli.output import duration_text, print_json, print_table
+from paglets.core.errors import EXIT_DONE
 from paglets.slots.amounts import resources_text
 
 
@@ -22,10 +23,10 @@ def _hosts(options: argparse.Namespace) -> int:
         views = client.hosts()
     if options.json:
         print_json(Hosts(hosts=views))
-        return 0
+        return EXIT_DONE
     headers = ("HOST", "STATE", "URL", "TAGS", "FREE", "OF", "RUNNING", "QUEUED", "PROPERTIES")
     print_table(headers, [_row(view) for view in views])
-    return 0
+    return EXIT_DONE
 
 
 def _row(view: MemberView) -> tuple[object, ...]:

@@ -8,6 +8,7 @@ import platform
 from paglets.api import PROTOCOL
 from paglets.cli.options import Parser, run
 from paglets.cli.output import print_fields, print_json
+from paglets.core.errors import EXIT_DONE
 from paglets.program import PROGRAM_VERSION, this_program
 
 
@@ -30,7 +31,7 @@ def _version(options: argparse.Namespace) -> int:
     }
     if options.json:
         print_json(found)
-        return 0
+        return EXIT_DONE
     print(f"paglets {PROGRAM_VERSION}")
     print_fields({name: value for name, value in found.items() if name != "paglets"})
-    return 0
+    return EXIT_DONE

@@ -11,23 +11,30 @@ from typing import Any
 from paglets.api import PagletView
 from paglets.cli.groups import ago, summary_of
 from paglets.cli.options import client_of
-from paglets.cli.output import duration_text, print_fields, print_json, print_table
+from paglets.cli.output import duration_text, print_fields, print_json, print_table, printable
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_NEVER, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import AGENT_ID, GROUP_ID
 from paglets.remote.client import HostClient
 
-NEVER_HINT = "waiting will not help: start a host that fits, or cancel and submit it again with other tags or amounts"
+NEVER_HINT = (
+    "waiting will not help: start a host that fits, or submit it again, in another group, with other tags or amounts"
+)
+
+
+MOST_TAIL_LINES = 12
+"""Of a traceback: enough for the frames of the user's own file. `--json` has all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """What is printed: `fields` in words, `reasons` as counted rows, `data` as JSON; and the exit code."""
+    """What is printed: `fields` in words, `tails` of output, `reasons` as rows, `data` as JSON; and the exit code."""
 
     code: int
     data: Any
     fields: dict[str, object] = field(default_factory=dict)
     reasons: tuple[tuple[object, ...], ...] = ()
+    tails: tuple[str, ...] = ()
 
 
 def why(options: argparse.Namespace) -> int:
@@ -38,6 +45,9 @@ def why(options: argparse.Namespace) -> int:
         print_json(explained.data)
         return explained.code
     print_fields(explained.fields)
+    for tail in explained.tails:
+        print()
+        print("\n".join(printable(line) for line in tail.splitlines()))
     if explained.reasons:
         print_table(("JOBS", "STATE", "HOST", "WHY", "SUCH AS"), explained.reasons)
     return explained.code
@@ -47,7 +57,7 @@ def explain(client: HostClient, selector: str) -> Explanation:
     """Of a group, `GROUP/JOBKEY` or a paglet's id. Raises Unknown where it names nothing."""
     group_id, slash, job_key = selector.partition("/")
     if slash:
-        return _of_key(client, summary_of(client, group_id), job_key)
+        return _of_key(summary_of(client, group_id), job_key)
     if GROUP_ID.fullmatch(selector):
         try:
             return of_group(summary_of(client, selector))
@@ -98,15 +108,14 @@ def _counted(rows: list[tuple[str, str, str, str]]) -> list[tuple[object, ...]]:
     return [(count, *reason, first[reason]) for reason, count in counts.most_common()]
 
 
-def _of_key(client: HostClient, summary: dict[str, Any], job_key: str) -> Explanation:
+def _of_key(summary: dict[str, Any], job_key: str) -> Explanation:
     named = {"job": f"{summary['group_id']}/{job_key}"}
     if job_key in summary["results"]:
         record = summary["results"][job_key]
         return _ended(named | {"status": "COMPLETED"}, record, EXIT_DONE)
     if job_key in summary["failures"]:
         record = summary["failures"][job_key]
-        code = EXIT_FAILED
-        return _ended(named | {"status": "FAILED"}, record, code)
+        return _ended(named | {"status": "FAILED"}, record, EXIT_FAILED)
     for job in summary["pending_jobs"]:
         if job["job_key"] == job_key:
             return _pending(named, job)
@@ -118,13 +127,14 @@ def _ended(named: dict[str, str], record: dict[str, Any], code: int) -> Explanat
     told = {name: record.get(name) for name in ("cause", "message", "host_name", "generation", "attempt")}
     runtime = record.get("runtime_seconds")
     told["runtime"] = None if runtime is None else duration_text(runtime)
-    tails = {name: _last_line(record.get(name)) for name in ("traceback", "stderr_tail")}
-    return Explanation(code=code, data={**named, **record}, fields={**named, **told, **tails})
+    return Explanation(code=code, data={**named, **record}, fields={**named, **told}, tails=_tails(record))
 
 
-def _last_line(text: str | None) -> str:
-    lines = (text or "").strip().splitlines()
-    return lines[-1] if lines else ""
+def _tails(record: dict[str, Any]) -> tuple[str, ...]:
+    """The last lines of the traceback, and of stderr where that ends otherwise."""
+    trace, stderr = ((record.get(name) or "").strip() for name in ("traceback", "stderr_tail"))
+    texts = [trace] + ([] if stderr.endswith(trace) and trace else [stderr])
+    return tuple("\n".join(text.splitlines()[-MOST_TAIL_LINES:]) for text in texts if text)
 
 
 def _pending(named: dict[str, str], job: dict[str, Any]) -> Explanation:

@@ -14,7 +14,15 @@ MAX_NAME_CHARACTERS = 400
 
 
 def class_name(cls: type) -> str:
-    """The name under which another process imports `cls`. Raises Invalid for a class inside a function."""
+    """The name under which another process imports `cls`.
+
+    Raises Invalid for a class inside a function, and for one of a script: no other process has its `__main__`.
+    """
+    if cls.__module__ == "__main__":
+        raise Invalid(
+            f"class {cls.__qualname__} is in the script itself, where hosts cannot find it: "
+            "put it into a module of its own, in a folder that the hosts import from (--code-path)"
+        )
     return check_class_name(f"{cls.__module__}:{cls.__qualname__}")
 
 
@@ -54,6 +62,9 @@ def resolve_class(name: str, base: type[Any] | None = None) -> type[Any]:
 def _import(name: str, module_name: str) -> Any:
     try:
         return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        hint = "start the host with --code-path FOLDER, or put the folder on its PYTHONPATH"
+        raise _failure(name, f"{error}; {hint}" if error.name == module_name.split(".")[0] else str(error)) from error
     except (Exception, SystemExit) as error:
         # A module that exits when imported is a script without its main guard: no reason to end with it.
         raise _failure(name, f"{type(error).__name__}: {str(error)[:500]}") from error

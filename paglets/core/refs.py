@@ -13,6 +13,8 @@ NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 AGENT_ID = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")
 GROUP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MAX_JOB_KEY_CHARACTERS = 200
+DEFAULT_PORT = 8765
+"""Where a host listens unless it is told otherwise, and what a URL of one without a port means."""
 
 _DEVICES = frozenset(["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))])
 """Names that Windows takes for devices, with any suffix. Host names and paglet ids name directories."""

@@ -9,14 +9,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from paglets.config import HostOptions
 from paglets.core.clock import SystemClock, SystemEntropy
-from paglets.core.errors import ShuttingDown
+from paglets.core.errors import ShuttingDown, StartFailed
 from paglets.host.disk import HostDisk
 from paglets.host.folder import HostFolder, open_folder
 from paglets.host.host import Host, World
@@ -41,6 +41,7 @@ from paglets.program import (
 from paglets.remote.auth import Verifier
 from paglets.remote.exchange import Pending, Request, Response
 from paglets.remote.keys import KEY_VARIABLE, host_key, paglets_home
+from paglets.remote.local import running_hosts
 from paglets.remote.transport import Connections, ThreadedTransport
 from paglets.slots.model import Resources
 from paglets.worker.launch import Launcher, LaunchEvents
@@ -111,6 +112,8 @@ def _tell(folder: HostFolder, text: str) -> None:
 def start(options: HostOptions, home: Path, stack: ExitStack, fatal: Callable[[BaseException], None]) -> Ready:
     """Start everything; `stack` ends it in the right order. Raises StartFailed, StoreDamaged."""
     clock, entropy = SystemClock(), SystemEntropy()
+    _check_name_is_free(home, options)
+    _check_code_paths(options)
     peers = others(options)
     key = host_key(
         os.environ,
@@ -279,7 +282,31 @@ def _write_run_file(home: Path, settings: Settings) -> Callable[[], None]:
     draft = path.with_suffix(".new")
     draft.write_text(json.dumps(tree))
     os.replace(draft, path)
-    return lambda: path.unlink(missing_ok=True)
+    return lambda: _remove_run_file(path, settings.pid)
+
+
+def _remove_run_file(path: Path, pid: int) -> None:
+    """Not the file of another host that has the name by now."""
+    with suppress(OSError, ValueError, KeyError):
+        if json.loads(path.read_text())["pid"] == pid:
+            path.unlink()
+
+
+def _check_name_is_free(home: Path, options: HostOptions) -> None:
+    """Two hosts of one name on one machine would be taken for one another. Raises StartFailed."""
+    for running in running_hosts(home):
+        if running.name == options.name:
+            raise StartFailed(
+                f"a host named {running.name} runs here already, at {running.url} (process {running.pid}): "
+                "end that one, or choose another --name"
+            )
+
+
+def _check_code_paths(options: HostOptions) -> None:
+    """A folder that is not there would be the failure of every job. Raises StartFailed."""
+    for path in options.code_paths:
+        if not Path(path).is_dir():
+            raise StartFailed(f"the code path {path} is not a folder: mend --code-path or code_paths")
 
 
 def _greet(settings: Settings, folder: HostFolder, closed: int, program: Program, home: Path) -> None:

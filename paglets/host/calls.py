@@ -16,7 +16,8 @@ from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.host.shell import Shell
 from paglets.host.whereabouts import Whereabouts
-from paglets.remote.exchange import Request, Response, dump_json
+from paglets.remote.exchange import Request, Response, dump_json, parsed
+from paglets.remote.link import paglet_route
 
 MAX_HOPS = 8
 RETRY_SECONDS = 0.2
@@ -75,7 +76,7 @@ class Calls:
             return
         wait = min(left, MAX_CALL_SECONDS)
         body = dump_json(Call(message=call.message, call_id=call.call_id, again=call.again, wait_seconds=wait))
-        request = Request(method="POST", target=f"/v1/paglets/{call.target.agent_id}/call", body=body)
+        request = Request(method="POST", target=paglet_route(call.target.agent_id, "call"), body=body)
         self._shell.transport.send(
             call.target.host, request, lambda result: self.answered(call, result), timeout_seconds=wait + MARGIN_SECONDS
         )
@@ -83,7 +84,7 @@ class Calls:
     def answered(self, call: OutgoingCall, result: Response | PagletsError) -> None:
         """What came of one try: the end of the call, or the next try."""
         try:
-            reply = _parse(result)
+            reply = parsed(result, CallReply)
         except Moved as error:
             self._follow(call, from_json(HostRef, error.details["host"]))
         except Moving:
@@ -127,9 +128,3 @@ class Calls:
                 self._again(call)
                 return
         call.done(error)
-
-
-def _parse(result: Response | PagletsError) -> CallReply:
-    if isinstance(result, PagletsError):
-        raise result
-    return result.parse(CallReply)

@@ -14,7 +14,7 @@ from typing import Any
 from paglets.api import Census as Told
 from paglets.api import CensusReply, JobCopy, Located, UnwantedCopy
 from paglets.codec.envelope import WireMessage
-from paglets.codec.text import loads
+from paglets.codec.text import dumps, loads
 from paglets.core.errors import PagletsError
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, ProxyRef
@@ -24,7 +24,7 @@ from paglets.host.inline import InlineHost
 from paglets.host.shell import Shell
 from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
-from paglets.remote.exchange import Request, Response, dump_json
+from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.store import posts, queue, residence
 from paglets.store.db import Tx
 
@@ -33,6 +33,9 @@ ALL_SECONDS = 10.0
 ANSWER_SECONDS = 10.0
 MAX_COPIES = 5_000
 """Copies in one request; more go in the next ones."""
+
+MAX_TOUCHED = 1_000
+"""Most changes are of paglets that no census tells of, and wake nobody; so many are looked through all the same."""
 
 Batch = tuple[HostRef, list[JobCopy]]
 
@@ -55,6 +58,8 @@ class Census:
     def touched(self, agent_ids: tuple[str, ...]) -> None:
         """A COMMIT changed these paglets; any thread."""
         self._touched.extend(agent_ids)
+        if len(self._touched) >= MAX_TOUCHED:
+            self._shell.runner.wake(self.name)
 
     def tick(self, now: float) -> float | None:
         if now < self._next_at:
@@ -82,17 +87,12 @@ class Census:
         if host.store_id == self._shell.own.store_id:
             self._shell.runner.change(lambda tx: receive(tx, told, self._inline_host), self._answered)
             return
-        member = self._gossip.by_store(host.store_id)
-        if member is not None:
-            host = HostRef(store_id=host.store_id, name=member.name, url=member.url)
         request = Request(method="POST", target="/v1/census", body=dump_json(told), repeatable=True)
-        self._shell.transport.send(host, request, self._parse, timeout_seconds=ANSWER_SECONDS)
+        self._shell.transport.send(self._gossip.address(host), request, self._parse, timeout_seconds=ANSWER_SECONDS)
 
     def _parse(self, result: Response | PagletsError) -> None:
         try:
-            if isinstance(result, PagletsError):
-                raise result
-            self._answered(result.parse(CensusReply))
+            self._answered(parsed(result, CensusReply))
         except PagletsError:
             # A collector's host that is away is told again with the next full census.
             return
@@ -197,7 +197,7 @@ def _leaving_copy(row: Any, job: dict[str, Any], now: float) -> JobCopy:
         status=job["status"],
         residence="leaving",
         reason="moving",
-        reason_text=f"on its way to {target.name}" + (f": {row['problem']}" if row["problem"] else ""),
+        reason_text=residence.moving_text(target, row["problem"]),
         never=False,
         waited_seconds=max(0.0, now - row["began_at"]),
         target=target,
@@ -211,7 +211,7 @@ def _point_to(tx: Tx, groups: dict[str, str], located: Located) -> None:
             ref = ProxyRef(agent_id=row.agent_id, host=row.peer)
             tx.run(
                 "UPDATE requests SET collector = ? WHERE group_id = ? AND collector IS NOT NULL",
-                dump_json(ref).decode(),
+                dumps(to_json(ref)),
                 groups[row.agent_id],
             )
             posts.redirect(tx, row.agent_id, row.peer)

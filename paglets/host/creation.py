@@ -217,7 +217,7 @@ class Creation:
         if not others:
             return self._shell.own
         best = min(others, key=lambda member: (member.started_at, member.name, member.store_id))
-        return HostRef(store_id=best.store_id, name=best.name, url=best.url)
+        return best.ref
 
     def _warnings(self, jobs: list[_Job]) -> tuple[str, ...]:
         """What stands in the way of jobs already at submission, each reason once with how many it concerns."""

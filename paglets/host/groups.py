@@ -39,6 +39,10 @@ OBSTACLES = (
 )
 
 
+LOOK_AGAIN_SECONDS = 10.0
+"""What hinders a group tells this part when it ends; this is for what could not."""
+
+
 class Groups:
     """Part `groups`."""
 
@@ -52,7 +56,7 @@ class Groups:
             self._shell.store.write(lambda tx: _look(tx, self._shell.own))
         if self._shell.store.read(_over):
             self._shell.store.write(_release)
-        return None
+        return now + LOOK_AGAIN_SECONDS if self._shell.store.read(_open_groups) else None
 
 
 def _open_groups(tx: Tx) -> list[sqlite3.Row]:

@@ -17,7 +17,7 @@ from paglets.core.refs import HostRef
 from paglets.host.backoff import Lanes
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
-from paglets.remote.exchange import Request, Response, dump_json
+from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.slots import states
 from paglets.store import queue, residence
 from paglets.store.db import Tx
@@ -77,7 +77,9 @@ class Handoffs:
             if isinstance(result, Response) and result.status < 400:
                 self._shell.runner.change(lambda tx: residence.told(tx, closed))
 
-        self._shell.transport.send(self._address(closed[0].target), request, answered, timeout_seconds=ANSWER_SECONDS)
+        self._shell.transport.send(
+            self._gossip.address(closed[0].target), request, answered, timeout_seconds=ANSWER_SECONDS
+        )
 
     def _send(self, target: HostRef) -> None:
         self._lanes.sent(target.store_id)
@@ -86,7 +88,7 @@ class Handoffs:
             self._transfer(target)
             return
         self._shell.transport.send(
-            self._address(target),
+            self._gossip.address(target),
             Request(method="GET", target="/v1/host"),
             lambda result: self._heard(target, result),
             timeout_seconds=SIGN_OF_LIFE_SECONDS,
@@ -112,20 +114,15 @@ class Handoffs:
         transfers = Transfers(source=self._shell.own, envelopes=tuple(handoff.envelope for handoff in batch))
         request = Request(method="POST", target="/v1/transfers", body=dump_json(transfers), repeatable=True)
         self._shell.transport.send(
-            self._address(target),
+            self._gossip.address(target),
             request,
             lambda result: self._answered(target, batch, result),
             timeout_seconds=ANSWER_SECONDS,
         )
 
-    def _address(self, target: HostRef) -> HostRef:
-        """The newest address of that store; the one in the envelope is as old as the hand-off."""
-        member = self._gossip.by_store(target.store_id)
-        return target if member is None else HostRef(store_id=target.store_id, name=member.name, url=member.url)
-
     def _answered(self, target: HostRef, batch: list[Handoff], result: Response | PagletsError) -> None:
         try:
-            answers = _parse(result)
+            answers = parsed(result, TransferAnswers)
         except PagletsError as error:
             self._failed(target, batch, error)
             return
@@ -203,12 +200,6 @@ def _try_later(tx: Tx, handoff: Handoff) -> None:
     if handoff.envelope.hook == "arrival" and handoff.envelope.kind != "collector":
         intent = dumps({"move": to_json(handoff.target)})
         tx.run("UPDATE paglets SET hook = NULL, intent = ? WHERE agent_id = ?", intent, handoff.agent_id)
-
-
-def _parse(result: Response | PagletsError) -> TransferAnswers:
-    if isinstance(result, PagletsError):
-        raise result
-    return result.parse(TransferAnswers)
 
 
 def _under_way(tx: Tx) -> set[tuple[str, int]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from paglets.api import PROTOCOL, Call, CallReply, HostIdentity, Member, Slots, Verdicts
+from paglets.api import MAX_CALL_SECONDS, PROTOCOL, Call, CallReply, HostIdentity, JobView, Member, Slots, Verdicts
 from paglets.codec.envelope import Envelope, WireMessage
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import PagletsError
@@ -217,8 +217,12 @@ class Host:
         now = self.shell.clock.wall()
         free, queued, running = self.load()
         usage = self.runs.running()
-        here = self.shell.store.read(lambda tx: queue.views(tx, now, limit))
-        leaving = self.shell.store.read(lambda tx: queue.leaving_views(tx, now, max(0, limit - len(here))))
+
+        def look(tx: Tx) -> tuple[tuple[JobView, ...], tuple[JobView, ...]]:
+            here = queue.views(tx, now, limit)
+            return here, queue.leaving_views(tx, now, max(0, limit - len(here)))
+
+        here, leaving = self.shell.store.read(look)
         settings = self.shell.settings
         return Slots(
             host=settings.ref,
@@ -291,7 +295,7 @@ class Host:
     def _call_local(self, call: OutgoingCall) -> bool:
         """A call from here to a paglet that may be here."""
         body = Call(message=call.message, call_id=call.call_id, again=call.again)
-        wait = min(60.0, max(0.0, call.deadline - self.shell.clock.monotonic()))
+        wait = min(MAX_CALL_SECONDS, max(0.0, call.deadline - self.shell.clock.monotonic()))
         try:
             if call.target.agent_id in self.services:
                 answer: Any = reply(CallReply(value=self.services[call.target.agent_id](call.message)))

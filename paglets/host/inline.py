@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from paglets.api import DEFAULT_COLLECTOR
 from paglets.codec.envelope import WireMessage
 from paglets.codec.names import resolve_class
 from paglets.codec.text import dumps, loads
@@ -26,7 +27,7 @@ from paglets.core.refs import HostRef, ProxyRef
 from paglets.store import paglets, posts, residence
 from paglets.store.db import Tx
 
-INLINE_CLASSES = ("paglets.system.compute_slots:ResultCollectorPaglet",)
+INLINE_CLASSES = (DEFAULT_COLLECTOR,)
 """Classes of our own whose handlers keep to the rules above; a user's subclass runs in a child."""
 
 

@@ -60,8 +60,10 @@ class InlineCalls:
 
     def _remember(self, call_id: str, began: float) -> None:
         self._began[call_id] = began
-        while len(self._began) > MAX_REMEMBERED:
-            del self._began[next(iter(self._began))]
+        if len(self._began) > MAX_REMEMBERED:
+            # A copy and `pop`: other threads come here too.
+            for oldest in list(self._began)[:-MAX_REMEMBERED]:
+                self._began.pop(oldest, None)
 
     def _attempt(self, parked: _Parked) -> Response | None:
         try:

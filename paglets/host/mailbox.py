@@ -31,6 +31,9 @@ MAX_DUE = 200
 MAX_ACTIVATIONS = 32
 """Processes for hooks and messages at once; those of jobs are bounded by their slots."""
 
+LOOK_AGAIN_SECONDS = 5.0
+"""For what waits for another host: whoever wakes this part may have failed to, on a full disk for one."""
+
 NEXT_ROUND_SECONDS = 1.0
 """With more than MAX_DUE paglets due, what was woken in the middle of a round is looked at in the next one."""
 
@@ -200,13 +203,15 @@ class Mailbox:
         self._wake_parked(now)
         self._paused = {seq: at for seq, at in self._paused.items() if at > now}
         paged = bool(self._after)
-        for due in self._next_due():
+        page = self._next_due()
+        for due in page:
             self._serve(due)
         for agent_id in list(self._queued):
             self._serve_calls(agent_id)
         times = [call.deadline for call in self._by_id.values()]
         times += [call.wake_at for calls in self._parked.values() for call in calls if call.wake_at is not None]
         times += list(self._paused.values())
+        times += [now + LOOK_AGAIN_SECONDS] if page else []
         times += [now + NEXT_ROUND_SECONDS] if paged and not self._after else []
         return min(times, default=None)
 
@@ -352,7 +357,7 @@ class Mailbox:
         residence.leave(tx, due.agent_id, target, self._shell.clock.wall())
 
 
-def hook_done(tx: Tx, agent_id: str, entry: str, then_run: bool, now: float) -> None:
+def hook_done(tx: Tx, agent_id: str, entry: str, then_run: bool) -> None:
     """The hook came to its end: what is due next."""
     if entry in ("dispatching", "disposing"):
         intent = tx.value("SELECT intent FROM paglets WHERE agent_id = ?", agent_id)
@@ -368,7 +373,7 @@ def hook_done(tx: Tx, agent_id: str, entry: str, then_run: bool, now: float) -> 
 def hook_failed(tx: Tx, agent_id: str, entry: str, error: str, now: float) -> None:
     """The hook raised or its process ended: it is not run again, and a move is dropped."""
     if entry == "disposing":
-        hook_done(tx, agent_id, entry, False, now)
+        hook_done(tx, agent_id, entry, False)
     else:
         dropped = "json_extract(intent, '$.then'), intent = NULL" if entry == "dispatching" else "NULL"
         tx.run(f"UPDATE paglets SET hook = {dropped}, hook_error = ? WHERE agent_id = ?", error[:4000], agent_id)

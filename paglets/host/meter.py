@@ -27,11 +27,12 @@ class MachineMeter:
     def available(self) -> Resources:
         now = self._clock.monotonic()
         if now - self._measured_at >= MEASURE_SECONDS:
-            self._measured_at = now
             self._last = Resources(
                 memory_bytes=self._memory("available", "MemAvailable"),
                 temp_storage_bytes=shutil.disk_usage(self._folder).free,
             )
+            # After the measurement: servers' threads ask too, and must not see that there is one before it is made.
+            self._measured_at = now
         return self._last
 
     def total(self) -> Resources:

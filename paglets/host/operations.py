@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from paglets.api import CallReply
 from paglets.codec.text import dumps
-from paglets.core.errors import Fenced, HandlerFailed, PagletsError, error_classes
+from paglets.core.errors import Fenced, HandlerFailed, NotHandled, PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
 from paglets.host import outcomes
@@ -24,7 +24,7 @@ from paglets.host.outcomes import Attempt, Outcome
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.store import paglets, posts
-from paglets.store.db import Store, Tx
+from paglets.store.db import Tx
 from paglets.worker import protocol
 from paglets.worker.protocol import Changes, Fault, Intent, Stamp
 
@@ -186,31 +186,44 @@ def _report(tx: Tx, step: Step, args: protocol.Report) -> dict[str, bool]:
     return {"accepted": accepted}
 
 
-def _handled(tx: Tx, step: Step, args: protocol.Handled) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerEnd:
+    """What the transaction of a handler's end found: `tries` of a post that raised, `version` of the state then."""
+
+    tries: int = 0
+    version: int = 0
+
+
+def _handled(tx: Tx, step: Step, args: protocol.Handled) -> HandlerEnd:
     delivered = step.run.delivered
     seq = delivered[1].seq if delivered is not None and delivered[0] == args.message_id else None
     if args.fault is not None:
-        if seq is not None:
-            posts.raised(tx, seq, f"{args.fault.message}\n{args.fault.traceback}")
-        return
+        text = f"{args.fault.message}\n{args.fault.traceback}"
+        return HandlerEnd(tries=0 if seq is None else posts.raised(tx, seq, text))
     _apply(tx, step, args.changes)
     _intend(tx, step, args.intent)
     if seq is not None:
         posts.handled(tx, seq)
+    return HandlerEnd(version=tx.value("SELECT version FROM paglets WHERE agent_id = ?", step.agent_id) or 0)
 
 
-def _done(tx: Tx, step: Step, args: protocol.EntryDone) -> None:
-    entry = step.run.entry
-    if args.fault is None:
+def _done(tx: Tx, step: Step, args: protocol.EntryDone) -> HandlerEnd:
+    entry, fault = step.run.entry, args.fault
+    if fault is None:
         _apply(tx, step, args.changes)
         _intend(tx, step, args.intent)
     if entry == "attempt":
-        _attempt_done(tx, step, args.fault)
-    elif entry != "message":
-        if args.fault is None:
-            hook_done(tx, step.agent_id, entry, args.then_run, step.now)
-        else:
-            hook_failed(tx, step.agent_id, entry, f"{args.fault.message}\n{args.fault.traceback}", step.now)
+        _attempt_done(tx, step, fault)
+    elif entry == "message":
+        # A fault here: class or state could not be loaded, so the message was not looked at.
+        delivered = step.run.delivered
+        if fault is not None and delivered is not None:
+            return _handled(tx, step, protocol.Handled(message_id=delivered[0], fault=fault))
+    elif fault is None:
+        hook_done(tx, step.agent_id, entry, args.then_run)
+    else:
+        hook_failed(tx, step.agent_id, entry, f"{fault.message}\n{fault.traceback}", step.now)
+    return HandlerEnd()
 
 
 def _attempt_done(tx: Tx, step: Step, fault: Fault | None) -> None:
@@ -250,16 +263,14 @@ CHANGES: dict[str, Callable[[Tx, Step, Any], Any]] = {
 }
 
 
-def close_delivery(mailbox: Mailbox, store: Store, agent_id: str, delivery: Delivery, args: protocol.Handled) -> None:
+def close_delivery(mailbox: Mailbox, delivery: Delivery, args: protocol.Handled, end: HandlerEnd) -> None:
     """Tell the caller, or the retry of a post, what the handler came to."""
     if delivery.call is None:
         if args.fault is not None and delivery.seq is not None:
-            seq = delivery.seq
-            tries = store.read(lambda tx: tx.value("SELECT tries FROM inbox WHERE seq = ?", seq))
-            mailbox.post_raised(seq, tries or 1)
+            mailbox.post_raised(delivery.seq, end.tries)
     elif args.parked:
-        version = store.read(lambda tx: tx.value("SELECT version FROM paglets WHERE agent_id = ?", agent_id)) or 0
-        mailbox.park(delivery.call, version, args.wait_seconds)
+        # Of that transaction: what another commit changed since is news to the handler, and resumes it.
+        mailbox.park(delivery.call, end.version, args.wait_seconds)
     elif args.fault is not None:
         delivery.call.finish(_handler_error(args.fault))
     else:
@@ -267,6 +278,6 @@ def close_delivery(mailbox: Mailbox, store: Store, agent_id: str, delivery: Deli
 
 
 def _handler_error(fault: Fault) -> PagletsError:
-    if fault.code == "not_handled":
-        return error_classes()["not_handled"](fault.message)
+    if fault.code == NotHandled.code:
+        return NotHandled(fault.message)
     return HandlerFailed(fault.message, cause=fault.cause, traceback=fault.traceback, stderr_tail="", code=fault.code)

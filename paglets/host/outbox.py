@@ -12,7 +12,7 @@ from paglets.host.runner import note
 from paglets.host.shell import Shell
 from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
-from paglets.remote.exchange import Request, Response, dump_json
+from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.store import posts
 from paglets.store.db import Tx
 from paglets.store.posts import Outgoing
@@ -38,6 +38,9 @@ class Outbox:
 
     def tick(self, now: float) -> float | None:
         hosts = self._shell.store.read(posts.destinations)
+        if not hosts:
+            self._silent_since.clear()
+            self._located_at.clear()
         for host in hosts:
             self._lanes.heard(host.store_id, now - self._gossip.silent_seconds(host.store_id))
             if self._lanes.open(host.store_id, now):
@@ -56,7 +59,7 @@ class Outbox:
             return
         request = Request(method="POST", target="/v1/posts", body=dump_json(self._posts(batch)), repeatable=True)
         self._shell.transport.send(
-            self._address(host),
+            self._gossip.address(host),
             request,
             lambda result: self._answered(host, batch, result),
             timeout_seconds=ANSWER_SECONDS,
@@ -81,15 +84,9 @@ class Outbox:
         answers = posts.receive(tx, tuple(self._post(outgoing) for outgoing in batch), posts.settled_below(tx, agents))
         return self._settle(tx, batch, answers)
 
-    def _address(self, host: HostRef) -> HostRef:
-        member = self._gossip.by_store(host.store_id)
-        return host if member is None else HostRef(store_id=host.store_id, name=member.name, url=member.url)
-
     def _answered(self, host: HostRef, batch: list[Outgoing], result: Response | PagletsError) -> None:
         try:
-            if isinstance(result, PagletsError):
-                raise result
-            answers = result.parse(PostAnswers).answers
+            answers = parsed(result, PostAnswers).answers
         except PagletsError as error:
             self._failed(host, batch, error)
             return

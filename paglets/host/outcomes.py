@@ -6,13 +6,13 @@ the outbox in the same transaction; the lease ends when the attempt's process tr
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from signal import Signals
 from typing import Any
 
 from paglets.codec.envelope import WireMessage
 from paglets.codec.text import dumps
-from paglets.core.record import to_json
+from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef
 from paglets.slots import states
 from paglets.store import posts, queue, residence
@@ -47,22 +47,11 @@ class Outcome:
 def commit(tx: Tx, attempt: Attempt, outcome: Outcome, now: float) -> bool:
     """Store the outcome if the attempt has none; False where it has. A final one is reported at once."""
     job = queue.job(tx, attempt.agent_id)
-    if job is None or not queue.set_outcome(tx, attempt.agent_id, attempt.attempt, _outcome_json(outcome)):
+    if job is None or not queue.set_outcome(tx, attempt.agent_id, attempt.attempt, to_json(outcome)):
         return False
     if outcome.success or outcome.final:
         _report(tx, job, attempt, outcome, "", now)
     return True
-
-
-def _outcome_json(outcome: Outcome) -> dict[str, Any]:
-    tree = to_json(outcome)
-    return {**tree, "reported": outcome.success or outcome.final}
-
-
-def _read(tree: dict[str, Any]) -> tuple[Outcome, bool]:
-    fault = None if tree["fault"] is None else Fault(**tree["fault"])
-    outcome = Outcome(success=tree["success"], final=tree["final"], result=tree["result"], fault=fault)
-    return outcome, bool(tree["reported"])
 
 
 def _report(tx: Tx, job: JobRow, attempt: Attempt, outcome: Outcome, stderr_tail: str, now: float) -> None:
@@ -107,8 +96,8 @@ def ended(tx: Tx, attempt: Attempt, how: Ended, now: float) -> str | None:
 
 
 def _event(tx: Tx, job: JobRow, attempt: Attempt, how: Ended, now: float) -> str:
-    outcome, reported = (None, False) if job.outcome is None else _read(job.outcome)
-    if outcome is not None and (outcome.success or reported):
+    outcome = None if job.outcome is None else from_json(Outcome, job.outcome)
+    if outcome is not None and (outcome.success or outcome.final):
         return "completed" if outcome.success else "failed"
     if job.unwanted is not None:
         return "cancelled"
@@ -133,7 +122,7 @@ def _fail_attempt(tx: Tx, job: JobRow, attempt: Attempt, outcome: Outcome, how: 
     tx.run("UPDATE requests SET failed_attempts = failed_attempts + 1, outcome = NULL WHERE agent_id = ?", job.agent_id)
     if job.failed_attempts + 1 < job.request.max_attempts:
         return "retried"
-    tx.run("UPDATE requests SET outcome = ? WHERE agent_id = ?", dumps(_outcome_json(outcome)), job.agent_id)
+    tx.run("UPDATE requests SET outcome = ? WHERE agent_id = ?", dumps(to_json(outcome)), job.agent_id)
     _report(tx, job, attempt, outcome, how.stderr_tail, now)
     return "failed"
 
@@ -184,7 +173,7 @@ def _record(job: JobRow, attempt: Attempt, how: Ended, status: str, granted_at: 
         "runtime_seconds": attempt.runtime_seconds,
         "exit_code": how.exit_code,
         "signal": how.signal,
-        "usage": asdict(how.usage),
+        "usage": to_json(how.usage),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from paglets.core.refs import HostRef
 from paglets.host import outcomes
 from paglets.host.outcomes import Attempt
+from paglets.slots import states
 from paglets.store import queue, residence
 from paglets.store.db import Tx
 from paglets.worker.launch import Ended
@@ -38,7 +39,7 @@ def _close_stray_leases(tx: Tx) -> None:
     """A lease without a run cannot be; if it is, its job goes back to the queue."""
     for row in tx.all("SELECT agent_id FROM leases ORDER BY agent_id"):
         queue.release(tx, row["agent_id"])
-        queue.move(tx, row["agent_id"], "RUNNING", "WAITING_FOR_SLOT")
+        queue.move(tx, row["agent_id"], "RUNNING", states.move("RUNNING", "lost"))
 
 
 def stale_scratch(tx: Tx, agent_ids: tuple[str, ...]) -> list[str]:
@@ -52,4 +53,4 @@ def _needs_scratch(tx: Tx, agent_id: str) -> bool:
         return False
     job = queue.job(tx, agent_id)
     at_work = tx.value("SELECT 1 FROM runs WHERE agent_id = ?", agent_id) is not None
-    return job is None or at_work or job.status not in queue.FINAL
+    return job is None or at_work or job.status not in states.FINAL

@@ -18,9 +18,6 @@ from paglets.store.db import Tx
 from paglets.worker.launch import Ended
 from paglets.worker.protocol import LONG_ENTRIES, OPERATIONS, Go, Stamp
 
-CHECK_TIMEOUTS_SECONDS = 1.0
-SAVE_USAGE_SECONDS = 10.0
-
 
 @dataclass(eq=False, kw_only=True)
 class Run:

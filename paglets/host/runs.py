@@ -16,14 +16,14 @@ from paglets.core.errors import Fenced, HandlerFailed, PagletsError
 from paglets.core.record import to_json
 from paglets.host import outcomes, runrows
 from paglets.host.mailbox import Delivery, Mailbox
-from paglets.host.operations import Operations, close_delivery
+from paglets.host.operations import HandlerEnd, Operations, close_delivery
 from paglets.host.outcomes import Attempt, Outcome
 from paglets.host.runrows import Run
 from paglets.host.shell import Shell
 from paglets.store import posts
 from paglets.store.db import StoreFull
 from paglets.worker.launch import Ended, Launcher, LaunchEvents, LaunchSpec
-from paglets.worker.protocol import Deliver, Fault, Go
+from paglets.worker.protocol import Deliver, Fault, Go, Handled
 
 CHECK_TIMEOUTS_SECONDS = 1.0
 SAVE_USAGE_SECONDS = 10.0
@@ -153,10 +153,13 @@ class Runs:
             self.launcher.end(run.stamp.token)
         elif name == "done":
             run.done = not isinstance(result, BaseException)
+            if run.done and args.fault is not None and run.entry == "message" and run.delivered is not None:
+                # The class or its state could not be loaded: no process will ever handle this message.
+                self._handled(run, Handled(message_id=run.delivered[0], fault=args.fault), result)
         elif name == "report":
             run.reported = not isinstance(result, BaseException)
         elif name == "handled" and not isinstance(result, BaseException):
-            self._handled(run, args)
+            self._handled(run, args, result)
 
     def _answer(self, run: Run, number: Any, result: Any) -> None:
         if isinstance(result, BaseException):
@@ -166,12 +169,12 @@ class Runs:
             frame = {"reply": number, "ok": to_json(result)}
         self.launcher.send(run.stamp.token, frame)
 
-    def _handled(self, run: Run, args: Any) -> None:
+    def _handled(self, run: Run, args: Handled, end: HandlerEnd) -> None:
         if run.delivered is None or run.delivered[0] != args.message_id:
             return
         _, delivery = run.delivered
         run.delivered = None
-        close_delivery(self._mailbox, self._shell.store, run.agent_id, delivery, args)
+        close_delivery(self._mailbox, delivery, args, end)
         self.pump(run.agent_id)
 
     def pump(self, agent_id: str) -> bool:
@@ -265,12 +268,12 @@ class Runs:
             act()
         for run in list(self._by_token.values()):
             if run.timeout_seconds and now - run.began > run.timeout_seconds:
-                self._time_out(run, now)
+                self._time_out(run)
         for agent_id in self._shell.store.read(runrows.unwanted):
             self.end(agent_id)
         return now + CHECK_TIMEOUTS_SECONDS if self._by_token else None
 
-    def _time_out(self, run: Run, now: float) -> None:
+    def _time_out(self, run: Run) -> None:
         fault = Fault(cause="timeout", message=f"ran longer than timeout_seconds = {run.timeout_seconds:g}")
         limit, run.timeout_seconds = run.timeout_seconds, 0.0
         attempt = self.attempt_of(run)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from paglets.api import Member, Steal, Stolen
 from paglets.core.errors import PagletsError
-from paglets.core.refs import HostRef
 from paglets.host.runs import Runs
 from paglets.host.scheduler import Scheduler, as_waiting
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
-from paglets.remote.exchange import Request, Response, dump_json
+from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.slots import policy
 from paglets.slots.model import Resources
 from paglets.store import queue, residence
@@ -51,8 +50,7 @@ class Stealing:
         self._asked_at[victim.store_id] = now
         steal = Steal(thief=self._shell.own, free=free, most_jobs=free.cpu_cores)
         request = Request(method="POST", target="/v1/slots/steal", body=dump_json(steal))
-        host = HostRef(store_id=victim.store_id, name=victim.name, url=victim.url)
-        self._shell.transport.send(host, request, self._answered, timeout_seconds=ANSWER_SECONDS)
+        self._shell.transport.send(victim.ref, request, self._answered, timeout_seconds=ANSWER_SECONDS)
         return self._promised_until
 
     def _victim(self, now: float) -> Member | None:
@@ -73,9 +71,7 @@ class Stealing:
     def _answered(self, result: Response | PagletsError) -> None:
         """Nothing comes: ask another. Something comes: the promise ends when it is here, or in its time."""
         try:
-            if isinstance(result, PagletsError):
-                raise result
-            self._coming = result.parse(Stolen).agent_ids
+            self._coming = parsed(result, Stolen).agent_ids
         except PagletsError:
             self._coming = ()
         if self._coming:

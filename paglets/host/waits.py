@@ -65,26 +65,28 @@ class Waits:
         return min(deadlines, default=None)
 
     def _try(self, agent_id: str) -> None:
+        # They stay in the table meanwhile: a COMMIT in the middle of an attempt must find that somebody waits.
         left = []
-        for wait in self._waits.pop(agent_id, []):
+        for wait in self._waits.get(agent_id, []):
             response = self._guarded(wait.attempt)
             if response is None:
                 left.append(wait)
             else:
                 wait.pending.complete(response)
-        if left:
-            self._waits[agent_id] = left
+        self._keep(agent_id, left)
 
     def _expire(self, now: float) -> None:
         for agent_id, waits in list(self._waits.items()):
             for wait in waits:
                 if wait.deadline <= now:
                     wait.pending.complete(self._guarded(wait.late))
-            left = [wait for wait in waits if wait.deadline > now]
-            if left:
-                self._waits[agent_id] = left
-            else:
-                del self._waits[agent_id]
+            self._keep(agent_id, [wait for wait in waits if wait.deadline > now])
+
+    def _keep(self, agent_id: str, left: list[Wait]) -> None:
+        if left:
+            self._waits[agent_id] = left
+        else:
+            self._waits.pop(agent_id, None)
 
     def _guarded(self, act: Callable[[], T]) -> T | Response:
         """A fault in one must not keep the others waiting: whoever asked is told, and the log has it."""

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
 from paglets.core.errors import Invalid
+from paglets.core.refs import DEFAULT_PORT
 
-DEFAULT_PORT = 8765
 LOOPBACK = "127.0.0.1"
 HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
 MAX_HOST_CHARACTERS = 253

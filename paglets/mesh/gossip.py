@@ -26,7 +26,7 @@ from paglets.mesh.addresses import normalise_url
 from paglets.mesh.board import MembershipBoard
 from paglets.mesh.peers import Peers
 from paglets.mesh.table import Row, check_gossip, durable, same_mesh
-from paglets.remote.exchange import Request, Response, Transport, dump_json
+from paglets.remote.exchange import Request, Response, Transport, dump_json, parsed
 from paglets.slots.model import Candidate
 from paglets.store import members as stored
 from paglets.store.db import Store
@@ -60,7 +60,6 @@ ANSWER_SECONDS = 3.0
 """An exchange takes milliseconds; a host that needs longer is in trouble, and the next beat asks another."""
 
 REACHABILITY = (Unreachable, CallOutcomeUnknown)
-NEVER = float("inf")
 
 
 class Gossip:
@@ -128,6 +127,11 @@ class Gossip:
         if store_id == own.store_id:
             return own
         return row.member if row is not None and same_mesh(row.member, own) else None
+
+    def address(self, host: HostRef) -> HostRef:
+        """The newest address of that store; the one in `host` may be as old as the message it came with."""
+        member = self.by_store(host.store_id)
+        return host if member is None else member.ref
 
     def silent_seconds(self, store_id: str) -> float:
         """Seconds without a sign of life, by this host's clock; a gap of its own begins them anew."""
@@ -307,7 +311,7 @@ class Gossip:
         def done(outcome: Response | PagletsError) -> None:
             self._in_flight.discard(member.store_id)
             try:
-                answer = _parsed(outcome)
+                answer = parsed(outcome, Told)
                 check_gossip(answer, member.store_id)
             except PagletsError as error:
                 self._refused(member.store_id, error)
@@ -315,7 +319,7 @@ class Gossip:
                 self._answered(answer, told.push)
 
         self._in_flight.add(member.store_id)
-        self._post(view.ref(member), told, done)
+        self._post(member.ref, told, done)
 
     def _post(self, host: HostRef, told: Told, done: Callable[[Response | PagletsError], None]) -> None:
         request = Request(method="POST", target="/v1/mesh/gossip", body=dump_json(told), repeatable=True)
@@ -354,7 +358,7 @@ class Gossip:
         def done(outcome: Response | PagletsError) -> None:
             now = self._clock.monotonic()
             try:
-                answer = _parsed(outcome)
+                answer = parsed(outcome, Told)
                 sender = answer.members[0].store_id if answer.members else ""
                 check_gossip(answer, sender)
             except PagletsError as error:
@@ -370,12 +374,6 @@ class Gossip:
 
 def _load_edge(member: Member) -> tuple[bool, bool, bool]:
     return (member.queued_jobs > 0, member.free.cpu_cores > 0, member.running_jobs > 0)
-
-
-def _parsed(outcome: Response | PagletsError) -> Told:
-    if isinstance(outcome, PagletsError):
-        raise outcome
-    return outcome.parse(Told)
 
 
 def _trouble(error: PagletsError) -> str:

@@ -176,8 +176,7 @@ class Locator:
         if not hosts:
             self._close(asked, now)
         for member in hosts:
-            host = HostRef(store_id=member.store_id, name=member.name, url=member.url)
-            self._transport.send(host, request, self._taker(asked, host), timeout_seconds=ANSWER_SECONDS)
+            self._transport.send(member.ref, request, self._taker(asked, member.ref), timeout_seconds=ANSWER_SECONDS)
 
     def _taker(self, asked: Round, host: HostRef) -> Callable[[Response | PagletsError], None]:
         def done(outcome: Response | PagletsError) -> None:

@@ -18,10 +18,6 @@ Problems = Mapping[str, str]
 MAX_NAMES_SHOWN = 12
 
 
-def ref(member: Member) -> HostRef:
-    return HostRef(store_id=member.store_id, name=member.name, url=member.url)
-
-
 def urls(member: Member) -> tuple[str, ...]:
     """Every address under which the host is known, the one to use first."""
     return (member.url, *(url for url in member.addresses if url != member.url))
@@ -118,7 +114,7 @@ def candidates(own: Member, table: Table, wrong: Problems) -> tuple[Candidate, .
 
 def _candidate(member: Member, is_online: bool) -> Candidate:
     return Candidate(
-        host=ref(member),
+        host=member.ref,
         addresses=urls(member),
         mesh_version=member.mesh_version,
         online=is_online,
@@ -144,7 +140,7 @@ def find(own: Member, table: Table, wrong: Problems, name_or_url: str) -> HostRe
     hits.sort(key=lambda member: member.store_id in wrong)
     if not hits:
         raise _unknown(name_or_url, sorted({member.name for member in known}))
-    return ref(hits[0])
+    return hits[0].ref
 
 
 def _as_url(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -35,7 +34,7 @@ from paglets.codec.envelope import Kind, WireMessage
 from paglets.codec.names import class_name
 from paglets.codec.wire import decode, encode_fields, encode_state
 from paglets.core.agent import Paglet
-from paglets.core.clock import SystemClock, SystemEntropy
+from paglets.core.clock import SystemClock, SystemEntropy, system_pause
 from paglets.core.errors import PagletsError, Unreachable
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
@@ -89,7 +88,7 @@ class HostClient:
         line = exchange or _connect(key, environ)
 
         def link_to(base: HostRef) -> Link:
-            return Link(base, line, clock=SystemClock(), entropy=self._entropy, pause=time.sleep)
+            return Link(base, line, clock=SystemClock(), entropy=self._entropy, pause=system_pause)
 
         self._link, self.note = _find(url or environ.get("PAGLETS_AT") or None, home, link_to)
 
@@ -257,7 +256,7 @@ class HostClient:
         return self._ask("GET", f"/v1/groups/{quoted(group_id)}", None, GroupView)
 
     def summary(self, group_id: str) -> dict[str, Any]:
-        """The collector's summary of a group (its fields: docs, groups)."""
+        """The collector's summary of a group (its fields: `groups.summary`)."""
         return self.proxy(self.group(group_id).collector).call(Message("summary"))  # type: ignore[no-any-return]
 
     # How it is done.
@@ -266,9 +265,7 @@ class HostClient:
         return self._link.ask(method, route, body, kind, host=host, timeout=self.timeout)
 
     def _online(self) -> list[HostRef]:
-        members = [view.member for view in self.hosts() if view.online]
-        found = [HostRef(store_id=member.store_id, name=member.name, url=member.url) for member in members]
-        return sorted(found, key=lambda host: host.name)
+        return sorted((view.member.ref for view in self.hosts() if view.online), key=lambda host: host.name)
 
     def _each(self, ask: Callable[[A], T], things: Sequence[A]) -> list[T]:
         """What `ask` gives for each of `things`, asked at once: one silent host does not hold up the rest."""

@@ -52,6 +52,13 @@ class Response:
         return tree
 
 
+def parsed(outcome: Response | PagletsError, cls: type[T]) -> T:
+    """The record that a request which was sent came back with (see `Completion`); raises what went wrong instead."""
+    if isinstance(outcome, PagletsError):
+        raise outcome
+    return outcome.parse(cls)
+
+
 def dump_json(value: Any) -> bytes:
     """Bytes of a record or JSON tree. Raises Invalid for what `paglets.codec.text` does not write."""
     return dump_bytes(to_json(value))

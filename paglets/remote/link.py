@@ -63,15 +63,15 @@ class Link:
 
     def hosts(self) -> tuple[MemberView, ...]:
         views = self.ask("GET", "/v1/mesh/hosts", None, Hosts).hosts
-        self._members = {view.member.store_id: member_ref(view) for view in views}
+        self._members = {view.member.store_id: view.member.ref for view in views}
         return views
 
     def member_named(self, name: str) -> HostRef:
         """The member of that name or URL. Raises Unknown."""
-        views = self.hosts()
+        views = sorted(self.hosts(), key=lambda view: not view.online)
         for view in views:
             if name in (view.member.name, view.member.url, *view.member.addresses):
-                return member_ref(view)
+                return view.member.ref
         names = ", ".join(view.member.name for view in views)
         raise Unknown(f"{self.base.name or self.base.url} knows no host {name!r}; it knows {names}")
 
@@ -158,10 +158,6 @@ class Link:
             return from_json(HostRef, moved.details.get("host"), "the host named by `moved`")
         except (Unreachable, CallOutcomeUnknown, PeerReplaced):
             return last
-
-
-def member_ref(view: MemberView) -> HostRef:
-    return HostRef(store_id=view.member.store_id, name=view.member.name, url=view.member.url)
 
 
 def quoted(part: str) -> str:

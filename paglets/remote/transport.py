@@ -164,9 +164,7 @@ class Connections:
         else:
             _learn_ids(peer, details)
 
-    def _exchange(
-        self, peer: _Peer, receiver: str, request: Request, deadline: float, cut: list[NoReply]
-    ) -> Response:
+    def _exchange(self, peer: _Peer, receiver: str, request: Request, deadline: float, cut: list[NoReply]) -> Response:
         """One request and its reply, over a kept connection if there is one."""
         to = Addressee(url=peer.url, address=peer.address, receiver=receiver, clock_offset=peer.clock_offset)
         while line := self._kept(peer):

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 
 from paglets.core.errors import Invalid
+from paglets.core.refs import DEFAULT_PORT
 
-DEFAULT_PORT = 8765
 _URL = re.compile(r"(?i:http)://(\[[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9]+)?\]|[A-Za-z0-9._-]{1,253})(?::([0-9]{1,5}))?/?")
 
 

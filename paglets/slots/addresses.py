@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-DEFAULT_PORT = 8765
+from paglets.core.refs import DEFAULT_PORT
+
 _SCHEME_PORTS = {"http": 80, "https": 443}
 
 Address = tuple[str, str, int]

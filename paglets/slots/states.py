@@ -31,6 +31,8 @@ JOB_TRANSITIONS: Transitions[JobStatus] = Transitions(
     },
 )
 
+FINAL = JOB_TRANSITIONS.final()
+
 
 def move(old: str, event: str) -> JobStatus:
     """The status of a job that is `old` after `event`. Raises IllegalTransition."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from paglets.core.errors import PagletsError, StoreDamaged
+from paglets.store.migrations import migrate
 
 T = TypeVar("T")
 Change = Callable[["Tx"], T]
@@ -232,8 +233,6 @@ class Store:
 
 def open_store(path: Path, on_fatal: Callable[[BaseException], None]) -> Store:
     """The store in the file `path`, created or migrated. Raises StoreDamaged, which leaves the file as it is."""
-    from paglets.store.migrations import migrate
-
     try:
         writer = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT_SECONDS, check_same_thread=False, isolation_level=None, cached_statements=512

@@ -54,10 +54,6 @@ def save_peers(tx: Tx, urls: Iterable[str]) -> None:
     tx.run_many("INSERT INTO peers (url) VALUES (?) ON CONFLICT DO NOTHING", ((url,) for url in urls))
 
 
-def drop_peer(tx: Tx, url: str) -> None:
-    tx.run("DELETE FROM peers WHERE url = ?", url)
-
-
 def load_joined(tx: Tx) -> int:
     """As the how-manyeth host this store came to its mesh; 0: not yet."""
     return int(tx.value("SELECT value FROM meta WHERE key = ?", JOINED) or 0)

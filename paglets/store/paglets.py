@@ -11,8 +11,6 @@ from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.store.db import Tx
 
-NUMBERS = ("generation", "attempt", "failed_attempts", "losses")
-
 
 def _optional(value: Any) -> str | None:
     return None if value is None else dumps(to_json(value))

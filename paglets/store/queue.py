@@ -17,10 +17,8 @@ from paglets.codec.text import dumps, loads
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.slots.model import Resources, SlotRequest
+from paglets.store import residence
 from paglets.store.db import Tx
-
-FINAL = ("COMPLETED", "FAILED_FINAL", "CANCELLED")
-UNFINISHED = ("PLACING", "WAITING_FOR_SLOT", "RUNNING")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -378,7 +376,7 @@ def _leaving_view(row: sqlite3.Row, now: float) -> JobView:
         status=part["status"],
         residence="leaving",
         reason="moving",
-        reason_text=f"on its way to {target.name}" + (f": {row['problem']}" if row["problem"] else ""),
+        reason_text=residence.moving_text(target, row["problem"]),
         never=False,
         waited_seconds=part["waited_seconds"] + max(0.0, now - row["began_at"]),
         running_seconds=0.0,

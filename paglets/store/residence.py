@@ -209,6 +209,11 @@ def next_handoffs(tx: Tx, target_store: str, most: int, most_bytes: int) -> list
     return chosen
 
 
+def moving_text(target: HostRef, problem: str) -> str:
+    """Why a job under way to `target` does not run, in words."""
+    return f"on its way to {target.name}" + (f": {problem}" if problem else "")
+
+
 def targets(tx: Tx) -> list[HostRef]:
     """Hosts to which something is under way."""
     rows = tx.all(

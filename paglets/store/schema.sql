@@ -46,7 +46,6 @@ CREATE TABLE paglets (
   state TEXT NOT NULL,
   home TEXT NOT NULL,
   hook TEXT CHECK (hook IN ('creation', 'arrival', 'run', 'dispatching', 'disposing')),
-  hook_tries INTEGER NOT NULL DEFAULT 0,
   hook_error TEXT,
   intent TEXT,
   version INTEGER NOT NULL DEFAULT 1,

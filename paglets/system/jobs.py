@@ -11,9 +11,8 @@ from paglets.core.agent import Paglet, PagletState
 from paglets.core.errors import Invalid
 from paglets.core.record import to_json
 from paglets.slots.model import SlotRequest
+from paglets.slots.states import FINAL
 from paglets.system.requests import slot_request_of
-
-FINISHED = ("COMPLETED", "FAILED_FINAL", "CANCELLED")
 
 SYSTEM_FIELDS = (
     "home_host_name",
@@ -148,7 +147,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
 
     def compute_attempt(self) -> None:
         """One attempt from start to outcome; the host calls it in the attempt's process."""
-        if self.state.compute_status in FINISHED:
+        if self.state.compute_status in FINAL:
             return
         if self.state.compute_fresh:
             self.on_creation()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from paglets.api import MAX_GROUP_JOBS, CreationError, GroupView, JobSpec, SubmitGroup
+from paglets.api import DEFAULT_COLLECTOR, MAX_GROUP_JOBS, CreationError, GroupView, JobSpec, SubmitGroup
 from paglets.codec.names import class_name
 from paglets.codec.shapes import shape_of
 from paglets.codec.wire import encode_state
@@ -21,7 +21,6 @@ from paglets.remote.proxy import PagletProxy, Sender
 from paglets.system.collector import ResultCollectorPaglet
 from paglets.system.jobs import ComputeJobPaglet, ComputeJobState
 
-DEFAULT_COLLECTOR = "paglets.system.compute_slots:ResultCollectorPaglet"
 WAIT_SECONDS = 60.0
 REPLY_SECONDS = 30.0
 """For a reply that waits for nothing."""
@@ -110,13 +109,16 @@ class Submission:
     def drain(self, timeout: float | None = None) -> dict[str, Any]:
         """Wait until every job has a result or a failure; gives the summary. Raises TimedOut.
 
-        Hosts that are away for a while are waited for; the way home of the collector is not.
+        Hosts that are away for a while are waited for; the way home of the collector is not. Where jobs
+        failed, how many is said on stderr.
         """
         end = self._end(timeout)
         for _ in self._poll(lambda: None, timeout):
             try:
                 left = min(WAIT_SECONDS, max(0.1, end - self._clock.monotonic()))
-                return _tree(self.collector.call(Message("drain"), timeout_seconds=left))
+                summary = _tree(self.collector.call(Message("drain"), timeout_seconds=left))
+                _say_failures(self.group_id, summary)
+                return summary
             except TimedOut as error:
                 last: Exception = error
             except PASSING as error:
@@ -257,6 +259,13 @@ def _tree(reply: Any) -> dict[str, Any]:
     if not isinstance(reply, dict):
         raise Invalid(f"the collector answered a {type(reply).__name__} instead of an object")
     return reply
+
+
+def _say_failures(group_id: str, summary: Mapping[str, Any]) -> None:
+    failed = summary.get("failed_count")
+    if failed:
+        why = f"{command_name()} jobs why {group_id}"
+        print(f"paglets: {failed:,} of {summary.get('expected_count'):,} jobs failed; see {why}", file=sys.stderr)
 
 
 def _say(view: GroupView, *, from_script: bool) -> None:

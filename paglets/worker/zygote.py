@@ -67,7 +67,6 @@ class _Run:
 class _Ending:
     """A run whose first process has ended; its orphans' CPU time is added to its own."""
 
-    token: str
     status: int
     cpu_seconds: float
     rss_bytes: int
@@ -270,9 +269,7 @@ class Zygote:
         # The group has no leader now; while it has members its number is not given to another.
         signal_group(pid, signal.SIGKILL)
         unit = 1 if sys.platform == "darwin" else 1024
-        self._endings[run.token] = _Ending(
-            token=run.token, status=status, cpu_seconds=cpu_seconds, rss_bytes=usage.ru_maxrss * unit
-        )
+        self._endings[run.token] = _Ending(status=status, cpu_seconds=cpu_seconds, rss_bytes=usage.ru_maxrss * unit)
 
     def _strangers(self) -> set[int]:
         """Children that were not forked here; none where orphans do not come here."""

@@ -214,3 +214,16 @@ def test_a_wall_clock_that_is_set_back_holds_up_no_time_out() -> None:
     status = story.machine("h0").rows.value("SELECT count(*) FROM requests WHERE status = 'PLACING'")
     assert status == 0
     story.end()
+
+
+def test_a_paglet_moves_though_its_target_came_back_while_the_disk_was_full() -> None:
+    # Who comes online wakes what waits for it, and a wake that goes with a failed commit is lost.
+    story = Story()
+    story.create("h0", "counter")
+    story.machine("h1").pause(30.0)
+    story.simulation.advance(20.0)
+    story.move("h0", "counter", to="h1")
+    story.machine("h0").fill_disk(15.0)
+    story.simulation.advance(40.0)
+    story.end()
+    assert story.machine("h1").rows.value("SELECT count(*) FROM paglets WHERE agent_id = 'counter'") == 1

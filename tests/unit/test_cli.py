@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from paglets.api import GroupView, JobView, Lease, PagletView, SubmitGroup, Usage
+from paglets.api import GroupView, JobView, Lease, MemberView, PagletView, SubmitGroup, Usage
 from paglets.cli import why
 from paglets.cli.host import machine_name, options_of, parser
 from paglets.cli.jobs import job_row
@@ -233,6 +233,9 @@ class FakeHost:
             raise Unknown("no such group")
         return self._context.view(SubmitGroup(group_id="g", class_name="m:C", jobs=()))
 
+    def hosts(self) -> tuple[MemberView, ...]:
+        return ()
+
     def call_tree(self, target: ProxyRef, message: Message) -> dict[str, Any]:
         assert (target.agent_id, message.kind) == ("collector-1", "summary")
         return self._summary
@@ -274,7 +277,7 @@ def test_a_groups_jobs_are_counted_by_reason() -> None:
 
 def test_a_failed_job_shows_cause_and_last_words() -> None:
     found = explain("g/b/1")
-    assert (found.code, found.fields["cause"], found.fields["stderr_tail"]) == (1, "exit:3", "boom")
+    assert (found.code, found.fields["cause"], found.tails[-1]) == (1, "exit:3", "x\nboom")
 
 
 def test_a_done_job_is_done() -> None:

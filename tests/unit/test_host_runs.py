@@ -261,6 +261,31 @@ def test_a_call_whose_handlers_process_dies_is_told_how(rig: Rig) -> None:
     assert (error.details["cause"], error.details["stderr_tail"]) == ("exit:3", "last words")
 
 
+def test_a_call_of_a_paglet_whose_class_cannot_be_loaded_fails_at_once_with_the_cause(rig: Rig) -> None:
+    add(rig)
+    reply = rig.call("p1", "hi")
+    rig.run()
+    rig.finish(rig.process("p1"), fault=Fault(cause="import_failed", message="m:C cannot be imported"))
+    error = reply.error
+    assert isinstance(error, HandlerFailed)
+    assert (error.details["cause"], error.message) == ("import_failed", "m:C cannot be imported")
+    assert len(rig.launcher.processes) == 1
+
+
+def test_a_message_that_a_process_did_not_begin_goes_to_the_next_one(rig: Rig) -> None:
+    add(rig, hook="run")
+    rig.run()
+    first = rig.process("p1")
+    reply = rig.call("p1", "hi")
+    rig.run()
+    assert first.deliveries
+    rig.finish(first)
+    second = rig.process("p1")
+    assert second is not first
+    rig.handle(second, "handled")
+    assert reply.value == "handled"
+
+
 def test_a_caller_that_was_told_to_wait_gets_the_reply_of_the_same_handler(rig: Rig) -> None:
     add(rig)
     first = rig.call("p1", "hi", call_id="c", wait_seconds=5.0)

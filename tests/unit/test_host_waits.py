@@ -57,6 +57,20 @@ def test_a_wait_is_tried_after_changes_of_its_paglet_only(rig: Rig) -> None:
     assert len(tried) == 2
 
 
+def test_a_change_that_is_committed_in_the_middle_of_a_try_leads_to_one_more(rig: Rig) -> None:
+    tried: list[int] = []
+
+    def attempt() -> Response | None:
+        tried.append(len(tried))
+        if len(tried) == 1:
+            rig.write(lambda tx: tx.touch("p1"))
+        return reply(Done()) if len(tried) == 2 else None
+
+    response = park(rig, attempt)
+    rig.run()
+    assert response() == reply(Done())
+
+
 def test_a_wait_that_came_true_is_answered_once_and_forgotten(rig: Rig) -> None:
     answers = iter([None, reply(Done()), reply(Done(done=False))])
     response = park(rig, lambda: next(answers))

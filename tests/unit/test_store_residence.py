@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from paglets.codec.envelope import Envelope, InboxPost, JobPart, Post, TakenPosts, WireMessage
 from paglets.core.errors import Conflict, Unknown
 from paglets.core.refs import ProxyRef
+from paglets.slots import states
 from paglets.store import paglets, queue, residence
 from paglets.store.db import Store, Tx
 from paglets.testing.sanity import sanity_check
@@ -313,7 +314,7 @@ parts = st.builds(
     collector=st.none() | st.just(ProxyRef(agent_id="c", host=A)),
     generation=st.integers(1, 9),
     attempt=st.integers(0, 9),
-    status=st.sampled_from(("PLACING", *queue.UNFINISHED, *queue.FINAL)),
+    status=st.sampled_from(states.JOB_TRANSITIONS.statuses()),
     request=st.just(job_part().request),
     submitted_state=values,
     checkpoint=values,

@@ -22,6 +22,7 @@ from paglets.core.clock import Clock
 from paglets.core.errors import BadRequest, NotAllowed, PagletsError, StalePeer
 from paglets.host.http.guard import (
     LOOPBACK,
+    METHODS,
     Complaints,
     HostNames,
     Limits,
@@ -218,7 +219,7 @@ class Connection(BaseHTTPRequestHandler):
         fields |= response.headers
         fields["content-length"] = str(len(response.body))
         if response.status == 405:
-            fields["allow"] = "GET, HEAD, POST, PUT, DELETE"
+            fields["allow"] = ", ".join(METHODS)
         if last:
             fields["connection"] = "close"  # which `send_header` notes in `close_connection`
         if self._proof is not None:

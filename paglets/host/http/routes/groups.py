@@ -7,7 +7,7 @@ from typing import Any
 
 from paglets.api import Census, CensusReply, Groups, GroupView, SubmitGroup
 from paglets.core.errors import PagletsError, Unknown
-from paglets.core.refs import HostRef, check_group_id
+from paglets.core.refs import check_group_id
 from paglets.host import census, groupviews
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
@@ -44,8 +44,7 @@ def _from_elsewhere(host: Host, group_id: str, error: PagletsError) -> Pending:
     asking = _Asking(left=len(hosts), error=error)
     request = Request(method="GET", target=f"/v1/groups/{group_id}?here=1")
     for member in hosts:
-        ref = HostRef(store_id=member.store_id, name=member.name, url=member.url)
-        host.shell.transport.send(ref, request, asking.answered, timeout_seconds=ELSEWHERE_SECONDS)
+        host.shell.transport.send(member.ref, request, asking.answered, timeout_seconds=ELSEWHERE_SECONDS)
     if not hosts:
         asking.pending.complete(reply_error(error))
     return asking.pending

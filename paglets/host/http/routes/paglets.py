@@ -32,7 +32,7 @@ from paglets.codec.envelope import Envelope
 from paglets.codec.text import dumps
 from paglets.core.errors import Invalid, Moved, PagletsError, TooLarge, Unknown
 from paglets.core.record import to_json
-from paglets.core.refs import HostRef
+from paglets.core.refs import HostRef, check_agent_id
 from paglets.host.creation import collector_id, must_be_found
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
@@ -56,9 +56,12 @@ def create(host: Host, asked: Asked) -> PagletView:
 
 def page(host: Host, asked: Asked) -> Paglets:
     limit = max(1, asked.number("limit", 100, MAX_PAGE))
-    ids = host.shell.store.read(lambda tx: views.page_of_ids(tx, asked.query.get("after", ""), limit))
-    found = host.shell.store.read(lambda tx: tuple(_view(host, tx, agent_id) for agent_id in ids))
-    return Paglets(paglets=found, next=ids[-1] if len(ids) == limit else None)
+    after = asked.query.get("after", "")
+    # In one reading: a paglet that leaves between two would be listed and not be found.
+    found = host.shell.store.read(
+        lambda tx: tuple(_view(host, tx, agent_id) for agent_id in views.page_of_ids(tx, after, limit))
+    )
+    return Paglets(paglets=found, next=found[-1].agent_id if len(found) == limit else None)
 
 
 def inspect(host: Host, asked: Asked) -> Any:
@@ -179,7 +182,8 @@ def transfers(host: Host, asked: Asked) -> TransferAnswers:
     if len(body.envelopes) > MAX_BATCH_ENVELOPES:
         raise TooLarge(f"{len(body.envelopes)} envelopes in one batch; the limit is {MAX_BATCH_ENVELOPES}")
     _check_sender(asked, {body.source.store_id})
-
+    for envelope in body.envelopes:
+        check_agent_id(envelope.agent_id)
     now = host.shell.clock.wall()
 
     def taker(envelope: Envelope) -> Callable[[Tx], TransferAnswer]:
@@ -195,6 +199,7 @@ def transfers(host: Host, asked: Asked) -> TransferAnswers:
 
 def settle(host: Host, asked: Asked) -> TransferAnswer:
     body: Settle = asked.body
+    _check_sender(asked, {body.source.store_id})
     now = host.shell.clock.wall()
     return host.shell.store.write(lambda tx: residence.settle(tx, body.agent_id, body.epoch, body.source, now))
 
