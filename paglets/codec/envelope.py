@@ -9,9 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from paglets.core.refs import HostRef, ProxyRef
+from paglets.core.errors import Invalid
+from paglets.core.refs import HostRef, ProxyRef, check_agent_id
 
 Kind = Literal["paglet", "job", "collector"]
+
+MAX_COUNT = 1 << 40
+"""Of epochs, generations, attempts: more than can ever be, and far from where a database's integers end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,3 +93,26 @@ class Envelope:
     inbox: tuple[InboxPost, ...] = ()
     taken: tuple[TakenPosts, ...] = ()
     job: JobPart | None = None
+
+
+def check_envelope(envelope: Envelope) -> Envelope:
+    """`envelope` if a host may keep it, else Invalid: its id names a directory, its numbers are counted on."""
+    check_agent_id(envelope.agent_id)
+    check_count("epoch", envelope.epoch, least=1)
+    job = envelope.job
+    if (job is not None) != (envelope.kind == "job"):
+        raise Invalid(f"a {envelope.kind} comes {'without' if job is None else 'with'} the part of a job")
+    if job is not None:
+        check_count("generation", job.generation, least=1)
+        for name in ("attempt", "failed_attempts", "losses"):
+            check_count(name, getattr(job, name), least=0)
+        if job.status == "RUNNING":
+            raise Invalid("a job that runs does not move")
+    return envelope
+
+
+def check_count(name: str, count: int, *, least: int) -> int:
+    """`count` if it may be one, else Invalid."""
+    if not least <= count <= MAX_COUNT:
+        raise Invalid(f"{name} is {count}: it must be from {least} to {MAX_COUNT}")
+    return count

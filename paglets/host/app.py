@@ -100,8 +100,10 @@ def run_host(options: HostOptions) -> int:
 
 def say(text: str) -> None:
     """A line for the person at the terminal; data never goes to stderr, nor this to stdout."""
-    if text:
-        print(text, file=sys.stderr, flush=True)
+    # Where the terminal or the pipe is gone nobody listens: the host goes on.
+    with suppress(OSError):
+        if text:
+            print(text, file=sys.stderr, flush=True)
 
 
 def _tell(folder: HostFolder, text: str) -> None:
@@ -243,6 +245,7 @@ def _launcher(program: Program, events: LaunchEvents, folder: HostFolder, stack:
         child_environment(program, os.environ),
         events,
         psutil=load_psutil(),
+        log=folder.log,
         zygote_log=str(folder.path / "host.log"),
     )
 

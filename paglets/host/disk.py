@@ -54,16 +54,37 @@ class HostDisk:
 
     def _empty_trash(self) -> None:
         for entry in sorted(self._trash.iterdir()):
-            shutil.rmtree(entry, onerror=self._make_removable)
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, onerror=self._make_removable)
+            else:
+                # A job may have put a file or a link in the place of its directory.
+                self._unlink(entry)
+
+    def _unlink(self, path: Path) -> None:
+        try:
+            path.unlink()
+        except OSError as failed:
+            self._say_left(str(path), failed)
 
     def _make_removable(self, act: Callable[[str], object], path: str, error: object) -> None:
         """A job may have taken the rights from its own directories."""
         try:
             for place in (os.path.dirname(path), path):
-                os.chmod(place, stat.S_IRWXU)
+                if _is_its_own(place):
+                    os.chmod(place, stat.S_IRWXU)
             if os.path.isdir(path) and not os.path.islink(path):
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 act(path)
         except OSError as failed:
-            self._log(f"{path} cannot be removed: {failed}; it is tried again at the next start")
+            self._say_left(path, failed)
+
+    def _say_left(self, path: str, failed: OSError) -> None:
+        self._log(f"{path} cannot be removed: {failed}; it is tried again at the next start")
+
+
+def _is_its_own(path: str) -> bool:
+    """Whether a change of rights stays within the scratch directory: through a link it would reach the file that
+    the link names, and a file of several names has them all. (Only Windows asks for rights to a file itself.)"""
+    found = os.lstat(path)
+    return stat.S_ISDIR(found.st_mode) or (os.name == "nt" and stat.S_ISREG(found.st_mode) and found.st_nlink == 1)

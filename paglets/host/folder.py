@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -83,23 +83,33 @@ def _lock(lock: IO[str], path: Path) -> None:
 
 
 class Log:
-    """A host's log file, a line with a local time for each event; bounded."""
+    """A host's log file, a line with a local time for each event; bounded. Any thread.
+
+    A line for which the disk has no room is dropped: whoever has something to say must not fail for it.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", buffering=1)
+        # Unbuffered: what could not be written is not tried again with the next line.
+        self._file = open(_open_log(path), "ab", buffering=0)
 
     def line(self, text: str) -> None:
-        if self._file.closed:
-            return
-        self._file.write(f"{datetime.now().astimezone().isoformat(timespec='milliseconds')} {text}\n")
-        if self._file.tell() > MAX_LOG_BYTES:
-            self._turn()
+        data = f"{datetime.now().astimezone().isoformat(timespec='milliseconds')} {text}\n".encode(errors="replace")
+        with suppress(OSError):
+            if not self._file.closed:
+                self._file.write(data)
+                self._keep_bounded()
 
-    def _turn(self) -> None:
-        self._file.close()
-        os.replace(self._path, self._path.with_suffix(".log.1"))
-        self.__init__(self._path)  # type: ignore[misc]
+    def _keep_bounded(self) -> None:
+        if self._path.stat().st_size > MAX_LOG_BYTES:
+            os.replace(self._path, self._path.with_suffix(".log.1"))
+            with open(_open_log(self._path), "ab", buffering=0) as new:
+                # Under the same number: another thread may be writing to it.
+                os.dup2(new.fileno(), self._file.fileno(), inheritable=False)
 
     def close(self) -> None:
         self._file.close()
+
+
+def _open_log(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -50,7 +50,8 @@ class ZygoteLauncher:
 
     `command` starts the zygote, whose stdin will be its control socket; `environment` is all that the zygote,
     and with it every paglet's process, gets: no key may be in it. `psutil` is the module, for systems without
-    /proc. `zygote_log` takes the zygote's own stderr; None: that of the host.
+    /proc. `log` is told when a zygote has ended; it must not raise. `zygote_log` takes the zygote's own stderr;
+    None: that of the host.
     """
 
     def __init__(
@@ -60,12 +61,14 @@ class ZygoteLauncher:
         events: LaunchEvents,
         *,
         psutil: Any = None,
+        log: Callable[[str], None] = lambda text: None,
         zygote_log: str | None = None,
         stderr_tail_bytes: int = STDERR_TAIL_BYTES,
         sample_seconds: float = SAMPLE_SECONDS,
     ) -> None:
         self._open_zygote = partial(ZygoteLink, tuple(command), dict(environment), zygote_log)
         self._events = events
+        self._log = log
         self._table = process_table(psutil)
         self._stderr_tail_bytes = stderr_tail_bytes
         self._sample_seconds = sample_seconds
@@ -182,7 +185,7 @@ class ZygoteLauncher:
         self._open_at = self._restarts.ended(time.monotonic(), was_ready=self._ready)
         self._ready = False
         self._under_way = 0
-        sys.stderr.write(f"paglets: the zygote is gone ({problem}); a new one is started\n")
+        self._log(f"the zygote is gone ({problem}); a new one is started")
         while self._restarts.hopeless and self._waiting:
             self._fail(self._waiting.popleft(), f"the zygote, which starts processes, does not start: {problem}")
 
@@ -207,7 +210,7 @@ class ZygoteLauncher:
     def _on_ready(self, ready: Ready) -> None:
         self._ready = True
         for problem in ready.preload_errors:
-            sys.stderr.write(f"paglets: the zygote could not load {problem}\n")
+            self._log(f"the zygote could not load {problem}")
 
     def _on_zygote_gone(self, problem: str) -> None:
         assert self._link is not None

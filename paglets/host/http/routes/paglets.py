@@ -28,7 +28,7 @@ from paglets.api import (
     TransferAnswers,
     Transfers,
 )
-from paglets.codec.envelope import Envelope
+from paglets.codec.envelope import Envelope, check_count, check_envelope
 from paglets.codec.text import dumps
 from paglets.core.errors import Invalid, Moved, PagletsError, TooLarge, Unknown
 from paglets.core.record import to_json
@@ -187,7 +187,7 @@ def transfers(host: Host, asked: Asked) -> TransferAnswers:
     now = host.shell.clock.wall()
 
     def taker(envelope: Envelope) -> Callable[[Tx], TransferAnswer]:
-        return lambda tx: residence.take(tx, envelope, body.source, now, host.refuse)
+        return lambda tx: residence.take(tx, check_envelope(envelope), body.source, now, host.refuse)
 
     # Each envelope is a change of its own: one that cannot be stored stays with its source, and holds up no other.
     results = host.shell.store.write_all(taker(envelope) for envelope in body.envelopes)
@@ -199,6 +199,8 @@ def transfers(host: Host, asked: Asked) -> TransferAnswers:
 
 def settle(host: Host, asked: Asked) -> TransferAnswer:
     body: Settle = asked.body
+    check_agent_id(body.agent_id)
+    check_count("epoch", body.epoch, least=1)
     _check_sender(asked, {body.source.store_id})
     now = host.shell.clock.wall()
     return host.shell.store.write(lambda tx: residence.settle(tx, body.agent_id, body.epoch, body.source, now))

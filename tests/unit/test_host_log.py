@@ -1,0 +1,54 @@
+"""A host's log, and what it says to the terminal: neither fails whoever speaks."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from paglets.host import folder
+from paglets.host.app import say
+from paglets.host.folder import Log
+
+FULL = Path("/dev/full")
+full = pytest.mark.skipif(not FULL.exists(), reason="there is no disk here that is always full")
+
+
+def test_each_line_has_its_time(tmp_path: Path) -> None:
+    log = Log(tmp_path / "host.log")
+    log.line("first")
+    log.line("second: \ud800")
+    log.close()
+    log.line("after the end")
+    first, second = (tmp_path / "host.log").read_text().splitlines()
+    assert first[:2] == "20"
+    assert first.endswith(" first")
+    assert second.endswith(" second: ?")
+
+
+def test_a_long_log_begins_anew_and_keeps_its_last_part(tmp_path: Path) -> None:
+    log = Log(tmp_path / "host.log")
+    log.line("x" * folder.MAX_LOG_BYTES)
+    log.line("then")
+    log.close()
+    assert (tmp_path / "host.log").read_text().endswith(" then\n")
+    assert (tmp_path / "host.log.1").stat().st_size > folder.MAX_LOG_BYTES
+
+
+@full
+def test_a_line_that_finds_no_room_on_the_disk_is_dropped() -> None:
+    log = Log(FULL)
+    log.line("lost")
+    log.close()
+
+
+@full
+def test_a_terminal_that_takes_nothing_does_not_stop_a_host() -> None:
+    with FULL.open("w", buffering=1) as gone:
+        with contextlib.redirect_stderr(gone):
+            say("lost")
+            assert sys.stderr is gone
+        with contextlib.suppress(OSError):
+            gone.close()
