@@ -55,8 +55,7 @@ class Paglets:
 class Locate:
     """`POST /v1/paglets/locate`: which residence rows has this host of these ids?"""
 
-    agent_ids: tuple[str, ...] = ()
-    group_ids: tuple[str, ...] = ()
+    agent_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,19 +69,10 @@ class ResidenceRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CollectorRow:
-    """A collector that lives on the answering host."""
-
-    group_id: str
-    agent_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Located:
     """The rows that this host has of the ids asked for; ids without one are left out."""
 
     rows: tuple[ResidenceRow, ...] = ()
-    collectors: tuple[CollectorRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,14 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 from paglets.core.record import to_json
+from paglets.core.text import printable
 
 SHORTEST_COLUMN = 8
 GAP = "  "
-
-
-def printable(text: object) -> str:
-    """`text` on one line, with control and other invisible characters escaped: it may come from anywhere."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
 
 
 def say(message: object) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 from paglets.api import PagletView
 from paglets.cli.groups import ago, summary_of
 from paglets.cli.options import client_of
-from paglets.cli.output import duration_text, print_fields, print_json, print_table, printable
+from paglets.cli.output import duration_text, print_fields, print_json, print_table
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_NEVER, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import AGENT_ID, GROUP_ID
+from paglets.core.text import printable
 from paglets.remote.client import HostClient
 
 NEVER_HINT = (

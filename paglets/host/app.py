@@ -15,8 +15,9 @@ from pathlib import Path
 from types import FrameType
 
 from paglets.config import HostOptions
-from paglets.core.clock import SystemClock, SystemEntropy
+from paglets.core.clock import Clock, SystemClock, SystemEntropy
 from paglets.core.errors import ShuttingDown, StartFailed
+from paglets.core.urls import normalise_url
 from paglets.host.disk import HostDisk
 from paglets.host.folder import HostFolder, open_folder
 from paglets.host.host import Host, World
@@ -27,7 +28,7 @@ from paglets.host.meter import MachineMeter
 from paglets.host.recovery import survivors
 from paglets.host.shell import Settings
 from paglets.host.threads import Later, RunnerThread
-from paglets.mesh.addresses import bind_for, normalise_url, public_address, public_url
+from paglets.mesh.addresses import bind_for, public_address, public_url
 from paglets.native import load_psutil, psutil_problem
 from paglets.program import (
     PROGRAM_VERSION,
@@ -39,7 +40,7 @@ from paglets.program import (
     this_program,
 )
 from paglets.remote.auth import Verifier
-from paglets.remote.exchange import Pending, Request, Response
+from paglets.remote.exchange import Pending, Request, Response, Transport
 from paglets.remote.keys import KEY_VARIABLE, host_key, paglets_home
 from paglets.remote.local import running_hosts
 from paglets.remote.transport import Connections, ThreadedTransport
@@ -145,7 +146,7 @@ def start(options: HostOptions, home: Path, stack: ExitStack, fatal: Callable[[B
         meter=meter,
         log=folder.log,
         tell=lambda text: _tell(folder, text),
-        make_transport=lambda deliver: ThreadedTransport(connections, deliver=deliver, clock=clock),
+        make_transport=lambda deliver: _transport(connections, deliver, clock, stack),
         make_launcher=lambda events: _launcher(program, events, folder, stack),
     )
     _end_survivors(folder)
@@ -237,6 +238,14 @@ def _offered(options: HostOptions, total: Resources) -> Resources:
         temp_storage_bytes=given(options.temp_storage_bytes, total.temp_storage_bytes),
         gpus=given(options.gpus, total.gpus),
     )
+
+
+def _transport(
+    connections: Connections, deliver: Callable[[Callable[[], None]], None], clock: Clock, stack: ExitStack
+) -> Transport:
+    transport = ThreadedTransport(connections, deliver=deliver, clock=clock)
+    stack.callback(transport.close)
+    return transport
 
 
 def _launcher(program: Program, events: LaunchEvents, folder: HostFolder, stack: ExitStack) -> Launcher:

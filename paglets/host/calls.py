@@ -16,6 +16,7 @@ from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.host.shell import Shell
 from paglets.host.whereabouts import Whereabouts
+from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.remote.link import paglet_route
 
@@ -47,8 +48,11 @@ class Calls:
 
     name = "calls"
 
-    def __init__(self, shell: Shell, whereabouts: Whereabouts, local: Callable[[OutgoingCall], bool]) -> None:
+    def __init__(
+        self, shell: Shell, gossip: Gossip, whereabouts: Whereabouts, local: Callable[[OutgoingCall], bool]
+    ) -> None:
         self._shell = shell
+        self._gossip = gossip
         self._whereabouts = whereabouts
         self._local = local
         self._later: list[tuple[float, OutgoingCall]] = []
@@ -78,7 +82,10 @@ class Calls:
         body = dump_json(Call(message=call.message, call_id=call.call_id, again=call.again, wait_seconds=wait))
         request = Request(method="POST", target=paglet_route(call.target.agent_id, "call"), body=body)
         self._shell.transport.send(
-            call.target.host, request, lambda result: self.answered(call, result), timeout_seconds=wait + MARGIN_SECONDS
+            self._gossip.address(call.target.host),
+            request,
+            lambda result: self.answered(call, result),
+            timeout_seconds=wait + MARGIN_SECONDS,
         )
 
     def answered(self, call: OutgoingCall, result: Response | PagletsError) -> None:

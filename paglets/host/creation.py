@@ -91,8 +91,7 @@ class Creation:
 
     def resolve_paglet(self, tx: Tx, target: str) -> ProxyRef:
         """The paglet of that id or name, as far as this host knows. Raises Unknown."""
-        named = tx.value("SELECT agent_id FROM paglets WHERE name = ?", target)
-        row = residence.find(tx, named or target)
+        row = residence.find(tx, residence.id_of(tx, target))
         if row is None:
             raise Unknown(f"{self._shell.own.name} knows no paglet {target[:100]!r}, by id or name")
         host = row.peer if row.status in ("gone", "leaving", "refused") and row.peer is not None else self._shell.own

@@ -91,7 +91,7 @@ class Log:
     def __init__(self, path: Path) -> None:
         self._path = path
         # Unbuffered: what could not be written is not tried again with the next line.
-        self._file = open(_open_log(path), "ab", buffering=0)
+        self._file = os.fdopen(_open_log(path), "ab", buffering=0)
 
     def line(self, text: str) -> None:
         data = f"{datetime.now().astimezone().isoformat(timespec='milliseconds')} {text}\n".encode(errors="replace")
@@ -103,7 +103,7 @@ class Log:
     def _keep_bounded(self) -> None:
         if self._path.stat().st_size > MAX_LOG_BYTES:
             os.replace(self._path, self._path.with_suffix(".log.1"))
-            with open(_open_log(self._path), "ab", buffering=0) as new:
+            with os.fdopen(_open_log(self._path), "ab", buffering=0) as new:
                 # Under the same number: another thread may be writing to it.
                 os.dup2(new.fileno(), self._file.fileno(), inheritable=False)
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
+from paglets.api import GroupView
+from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
+from paglets.host.creation import collector_ref
 from paglets.host.shell import Shell
+from paglets.mesh.gossip import Gossip
+from paglets.remote.exchange import Request, Response
 from paglets.store import residence
 from paglets.store.db import Tx
 
@@ -43,27 +48,70 @@ LOOK_AGAIN_SECONDS = 10.0
 """What hinders a group tells this part when it ends; this is for what could not."""
 
 
+ASK_SECONDS = 60.0
+ASK_GROUPS = 20
+ANSWER_SECONDS = 5.0
+
+
 class Groups:
     """Part `groups`."""
 
     name = "groups"
 
-    def __init__(self, shell: Shell) -> None:
+    def __init__(self, shell: Shell, gossip: Gossip) -> None:
         self._shell = shell
+        self._gossip = gossip
+        self._ask_at = shell.clock.monotonic() + ASK_SECONDS
+        self._after = ""
 
     def tick(self, now: float) -> float | None:
         if self._shell.store.read(_open_groups):
             self._shell.store.write(lambda tx: _look(tx, self._shell.own))
-        if self._shell.store.read(_over):
-            self._shell.store.write(_release)
-        return now + LOOK_AGAIN_SECONDS if self._shell.store.read(_open_groups) else None
+        home = self._shell.store.read(_over_at_home)
+        if home:
+            self._shell.store.write(lambda tx: _release(tx, home))
+        if now >= self._ask_at:
+            self._ask_at = now + ASK_SECONDS
+            after = self._after
+            kept = self._shell.store.read(lambda tx: _kept_for_others(tx, self._shell.own, after))
+            self._after = kept[-1][0] if len(kept) == ASK_GROUPS else ""
+            for group_id, collector in kept:
+                self._ask(group_id, collector)
+        due = [self._ask_at] if self._shell.store.read(_any_kept) else []
+        due += [now + LOOK_AGAIN_SECONDS] if self._shell.store.read(_open_groups) else []
+        return min(due, default=None)
+
+    def _ask(self, group_id: str, collector: HostRef) -> None:
+        """Is that group over? Its jobs are kept here until then, to be submitted again if all else is lost."""
+
+        def answered(result: Response | PagletsError) -> None:
+            if isinstance(result, Response) and result.status < 400 and result.parse(GroupView).detached:
+                self._shell.runner.change(lambda tx: _release(tx, [group_id]))
+
+        request = Request(method="GET", target=f"/v1/groups/{group_id}?here=1")
+        self._shell.transport.send(self._gossip.address(collector), request, answered, timeout_seconds=ANSWER_SECONDS)
 
 
 def _open_groups(tx: Tx) -> list[sqlite3.Row]:
     return tx.all("SELECT group_id, collector_id, detached_reason FROM groups WHERE detached = 0 ORDER BY group_id")
 
 
-def _over(tx: Tx) -> list[str]:
+def _any_kept(tx: Tx) -> bool:
+    return tx.value("SELECT 1 FROM groups WHERE spec IS NOT NULL AND detached = 1 LIMIT 1") is not None
+
+
+def _kept_for_others(tx: Tx, own: HostRef, after: str) -> list[tuple[str, HostRef]]:
+    """Detached groups whose jobs are still kept here, a page of them, and the host of their collector."""
+    rows = tx.all(
+        "SELECT group_id, collector_id, collector FROM groups WHERE spec IS NOT NULL AND detached = 1"
+        " AND group_id > ? ORDER BY group_id LIMIT ?",
+        after,
+        ASK_GROUPS,
+    )
+    return [(row["group_id"], collector_ref(tx, row, own).host) for row in rows]
+
+
+def _over_at_home(tx: Tx) -> list[str]:
     """Groups that are complete and home, and whose jobs are still kept to be submitted again."""
     rows = tx.all(
         "SELECT group_id FROM groups g JOIN paglets p ON p.agent_id = g.collector_id"
@@ -72,8 +120,8 @@ def _over(tx: Tx) -> list[str]:
     return [row["group_id"] for row in rows]
 
 
-def _release(tx: Tx) -> None:
-    for group_id in _over(tx):
+def _release(tx: Tx, group_ids: list[str]) -> None:
+    for group_id in group_ids:
         tx.run("UPDATE groups SET spec = NULL WHERE group_id = ?", group_id)
 
 

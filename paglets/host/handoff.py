@@ -63,6 +63,7 @@ class Handoffs:
         """Now and then tell targets which hand-offs are over for good, so that they may forget them one day."""
         if now >= self._close_at:
             self._close_at = now + CLOSE_SECONDS
+            self._old &= self._shell.store.read(_under_way)
             closed = self._shell.store.read(lambda tx: residence.untold(tx, MAX_CLOSED))
             for store_id in dict.fromkeys(handoff.target.store_id for handoff in closed):
                 self._tell([handoff for handoff in closed if handoff.target.store_id == store_id])

@@ -13,7 +13,7 @@ from typing import Any
 from paglets.api import MAX_CALL_SECONDS, PROTOCOL, Call, CallReply, HostIdentity, JobView, Member, Slots, Verdicts
 from paglets.codec.envelope import Envelope, WireMessage
 from paglets.core.clock import Clock, Entropy
-from paglets.core.errors import PagletsError
+from paglets.core.errors import Invalid, PagletsError
 from paglets.core.record import from_json
 from paglets.host import services, verdicts
 from paglets.host.calls import Calls, OutgoingCall
@@ -41,7 +41,7 @@ from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import Locator
 from paglets.remote.exchange import Pending, Response, Transport, reply, reply_error
 from paglets.slots import policy
-from paglets.slots.model import Candidate, Resources, SlotRequest
+from paglets.slots.model import Candidate, Resources, SlotRequest, check_request
 from paglets.store import queue, residence
 from paglets.store.db import Store, Tx
 from paglets.worker.launch import Launcher, LaunchEvents
@@ -89,6 +89,7 @@ class Host:
             world.clock,
             world.entropy,
             shell.transport,
+            _first_row(settings),
             self._member,
             peers=peers,
             on_change=ON_MESH_CHANGE,
@@ -101,7 +102,7 @@ class Host:
         )
         self.waits = Waits(shell)
         self.mailbox = Mailbox(shell, self.inline_host, self._is_online)
-        self.calls = Calls(shell, self.whereabouts, self._call_local)
+        self.calls = Calls(shell, self.gossip, self.whereabouts, self._call_local)
         self.creation = Creation(shell, self.gossip, self.inline_host)
         operations = Operations(shell, self.calls, self.creation, self.gossip)
         self.runs = Runs(shell, world.make_launcher, self.mailbox, operations)
@@ -130,7 +131,7 @@ class Host:
             Outbox(shell, self.gossip, self.whereabouts),
             self.waits,
             self.calls,
-            Groups(shell),
+            Groups(shell, self.gossip),
             self.census,
             self.stealing,
             self._remarks,
@@ -184,27 +185,8 @@ class Host:
         )
 
     def _member(self) -> Member:
-        settings = self.shell.settings
-        free, queued, running = self.load() if hasattr(self, "scheduler") else (settings.offered, 0, 0)
-        return Member(
-            store_id=settings.store_id,
-            name=settings.name,
-            url=settings.url,
-            addresses=settings.addresses,
-            mesh_version=settings.mesh_version,
-            protocol=PROTOCOL,
-            boot_id=settings.boot_id,
-            boot_count=settings.boot_count,
-            heartbeat=0,
-            tags=settings.tags,
-            properties=dict(settings.properties),
-            reachable=settings.reachable,
-            capacity=settings.offered,
-            free=free,
-            queued_jobs=queued,
-            running_jobs=running,
-            started_at=settings.started_at,
-        )
+        free, queued, running = self.load()
+        return replace(_first_row(self.shell.settings), free=free, queued_jobs=queued, running_jobs=running)
 
     def _is_online(self, store_id: str) -> bool:
         return any(member.store_id == store_id for member in self.gossip.online())
@@ -248,7 +230,10 @@ class Host:
         job = envelope.job
         if job is None or (job.status != "WAITING_FOR_SLOT" and job.status != "PLACING"):
             return None
-        request = from_json(SlotRequest, job.request)
+        try:
+            request = check_request(from_json(SlotRequest, job.request, "request"))
+        except Invalid as error:
+            return f"what the job asks for makes no sense: {error.message}"
         judgement = policy.judge(
             request,
             self._own_candidate(),
@@ -309,6 +294,29 @@ class Host:
             pending.complete(answer)
         pending.on_complete(lambda response: self.runner.soon(lambda: self.calls.answered(call, response)))
         return True
+
+
+def _first_row(settings: Settings) -> Member:
+    """This host in the table of the mesh as it starts: idle."""
+    return Member(
+        store_id=settings.store_id,
+        name=settings.name,
+        url=settings.url,
+        addresses=settings.addresses,
+        mesh_version=settings.mesh_version,
+        protocol=PROTOCOL,
+        boot_id=settings.boot_id,
+        boot_count=settings.boot_count,
+        heartbeat=0,
+        tags=settings.tags,
+        properties=dict(settings.properties),
+        reachable=settings.reachable,
+        capacity=settings.offered,
+        free=settings.offered,
+        queued_jobs=0,
+        running_jobs=0,
+        started_at=settings.started_at,
+    )
 
 
 def _class_of(tx: Tx, agent_id: str) -> str:

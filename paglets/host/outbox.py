@@ -21,6 +21,8 @@ BATCH_BYTES = 4 << 20
 ANSWER_SECONDS = 30.0
 LOCATE_AFTER_SECONDS = 5.0
 LOCATE_PAUSE_SECONDS = 2.0
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 5.0
 
 
 class Outbox:
@@ -35,28 +37,36 @@ class Outbox:
         self._lanes = Lanes(shell.entropy)
         self._silent_since: dict[str, float] = {}
         self._located_at: dict[str, float] = {}
+        self._paused: dict[str, float] = {}
 
     def tick(self, now: float) -> float | None:
         hosts = self._shell.store.read(posts.destinations)
         if not hosts:
             self._silent_since.clear()
             self._located_at.clear()
+        self._paused = {agent_id: at for agent_id, at in self._paused.items() if at > now}
+        due = list(self._paused.values())
         for host in hosts:
             self._lanes.heard(host.store_id, now - self._gossip.silent_seconds(host.store_id))
-            if self._lanes.open(host.store_id, now):
-                self._send(host)
-        return self._lanes.next_due([host.store_id for host in hosts], now)
+            if not self._lanes.open(host.store_id, now) or self._send(host):
+                due.append(self._lanes.next_due([host.store_id], now) or float("inf"))
+        first = min(due, default=float("inf"))
+        return None if first == float("inf") else first
 
-    def _send(self, host: HostRef) -> None:
-        batch = self._shell.store.read(lambda tx: posts.next_outgoing(tx, host.store_id, MAX_BATCH_POSTS, BATCH_BYTES))
+    def _send(self, host: HostRef) -> bool:
+        """Send what may be sent there now; False where all that lies there is for paglets that were not found."""
+        paused = tuple(self._paused)
+        batch = self._shell.store.read(
+            lambda tx: posts.next_outgoing(tx, host.store_id, MAX_BATCH_POSTS, BATCH_BYTES, paused)
+        )
         if not batch:
-            return
+            return False
         self._lanes.sent(host.store_id)
         if host.store_id == self._shell.own.store_id:
             self._shell.runner.change(
                 lambda tx: self._deliver_here(tx, batch), lambda result: self._taken(host, batch, result)
             )
-            return
+            return True
         request = Request(method="POST", target="/v1/posts", body=dump_json(self._posts(batch)), repeatable=True)
         self._shell.transport.send(
             self._gossip.address(host),
@@ -64,6 +74,7 @@ class Outbox:
             lambda result: self._answered(host, batch, result),
             timeout_seconds=ANSWER_SECONDS,
         )
+        return True
 
     def _posts(self, batch: list[Outgoing]) -> Posts:
         agents = tuple(dict.fromkeys(outgoing.target.agent_id for outgoing in batch))
@@ -117,14 +128,18 @@ class Outbox:
             raise result
         assert isinstance(result, tuple)
         lost = {a.n for a in result if a.verdict in ("unknown", "moving")}
-        if lost:
-            self._lanes.failed(host.store_id, now)
-            self._search({o.target.agent_id for o in batch if o.n in lost}, now)
-        else:
-            self._lanes.succeeded(host.store_id)
-            for outgoing in batch:
-                self._silent_since.pop(outgoing.target.agent_id, None)
+        self._lanes.succeeded(host.store_id)
+        astray = {outgoing.target.agent_id for outgoing in batch if outgoing.n in lost}
+        for agent_id in sorted({outgoing.target.agent_id for outgoing in batch} - astray):
+            self._silent_since.pop(agent_id, None)
+        self._search(astray, now)
+        for agent_id in sorted(astray):
+            self._paused[agent_id] = now + self._pause(agent_id, now)
         self._shell.runner.wake(self.name)
+
+    def _pause(self, agent_id: str, now: float) -> float:
+        """How long posts for a paglet that was not found wait, while others go on: longer the longer it lasts."""
+        return min(LONGEST_PAUSE_SECONDS, max(FIRST_PAUSE_SECONDS, (now - self._silent_since[agent_id]) / 2))
 
     def _failed(self, host: HostRef, batch: list[Outgoing], error: PagletsError) -> None:
         now = self._shell.clock.monotonic()

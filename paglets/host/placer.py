@@ -34,6 +34,7 @@ class Placer:
 
     def tick(self, now: float) -> float | None:
         if not self._shell.store.read(lambda tx: queue.count(tx, "PLACING")):
+            self._since.clear()
             return None
         candidates = self._gossip.candidates()
         began = self._after
@@ -58,6 +59,7 @@ class Placer:
         for agent_id, reason in placements.reasons.items():
             queue.say_why(tx, agent_id, reason.code, reason.text, reason.never, now)
         for agent_id, host in placements.hosts.items():
+            self._since.pop(agent_id, None)
             queue.move(tx, agent_id, "PLACING", states.move("PLACING", "queued"))
             if host.store_id != self._shell.own.store_id:
                 residence.leave(tx, agent_id, host, now)
@@ -74,6 +76,7 @@ class Placer:
         for job in jobs:
             limit = job.request.placement_timeout_seconds
             if limit and waited[job.agent_id] >= limit:
+                del self._since[job.agent_id]
                 why = tx.value("SELECT reason_text FROM requests WHERE agent_id = ?", job.agent_id)
                 text = f"no host within placement_timeout_seconds = {limit:g}: {why}"
                 outcomes.fail_waiting(tx, job.agent_id, "placement_timeout", text, self._shell.own, now)
@@ -85,8 +88,6 @@ class Placer:
         """How long those that may time out have looked for a host: a wall clock that is set changes nothing."""
         clock = self._shell.clock.monotonic()
         bounded = {job.agent_id: job for job in jobs if job.request.placement_timeout_seconds}
-        self._since = {
-            agent_id: self._since.get(agent_id, clock - max(0.0, now - job.queued_at))
-            for agent_id, job in bounded.items()
-        }
-        return {agent_id: clock - since for agent_id, since in self._since.items()}
+        for agent_id, job in bounded.items():
+            self._since.setdefault(agent_id, clock - max(0.0, now - job.queued_at))
+        return {agent_id: clock - self._since[agent_id] for agent_id in bounded}

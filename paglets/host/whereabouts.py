@@ -27,7 +27,7 @@ class Whereabouts:
             mine = Answer(host=self._own, located=self._store.read(lambda tx: _known(tx, asked)))
             done(combine((located, merge((mine,)))))
 
-        self._locator.locate(asked, (), found)
+        self._locator.locate(asked, found)
 
 
 def _known(tx: Tx, agent_ids: tuple[str, ...]) -> Located:

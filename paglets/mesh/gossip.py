@@ -14,15 +14,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from paglets.api import Gossip as Told
 from paglets.api import Member, MemberView
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import CallOutcomeUnknown, NotAllowed, PagletsError, PeerReplaced, Unreachable
 from paglets.core.refs import HostRef
+from paglets.core.urls import normalise_url
 from paglets.mesh import table as tables
 from paglets.mesh import view
-from paglets.mesh.addresses import normalise_url
 from paglets.mesh.board import MembershipBoard
 from paglets.mesh.peers import Peers
 from paglets.mesh.table import Row, check_gossip, durable, same_mesh
@@ -65,8 +66,9 @@ REACHABILITY = (Unreachable, CallOutcomeUnknown)
 class Gossip:
     """Who is in the mesh. Views and `receive` may be used from any thread, the rest only on the runner.
 
-    `own` gives this host's row as it is now (heartbeat and joined are filled in here). `peers` are URLs
-    to try, kept in the store; `on_change` are parts to wake when a member comes online or moves.
+    `first` is this host's row at its start, `own` gives it as it is when the runner ticks (heartbeat and
+    joined are filled in here). `peers` are URLs to try, kept in the store; `on_change` are parts to wake when
+    a member comes online or moves.
     """
 
     name = "gossip"
@@ -77,6 +79,7 @@ class Gossip:
         clock: Clock,
         entropy: Entropy,
         transport: Transport,
+        first: Member,
         own: Callable[[], Member],
         *,
         peers: Iterable[str] = (),
@@ -90,7 +93,7 @@ class Gossip:
         self._transport = transport
         self._own = own
         self._store = store
-        self._board = MembershipBoard(store, clock, own(), on_change)
+        self._board = MembershipBoard(store, clock, first, on_change)
         self._peers = Peers(entropy, store.read(stored.load_peers))
         self._spread: deque[str] = deque()
         self._pushes: dict[str, dict[str, None]] = {}
@@ -129,9 +132,12 @@ class Gossip:
         return row.member if row is not None and same_mesh(row.member, own) else None
 
     def address(self, host: HostRef) -> HostRef:
-        """The newest address of that store; the one in `host` may be as old as the message it came with."""
+        """Where that store answers, as the mesh knows; without a URL where it is no member.
+
+        The URL in `host` came with some message and is never contacted.
+        """
         member = self.by_store(host.store_id)
-        return host if member is None else member.ref
+        return replace(host, url="") if member is None else member.ref
 
     def silent_seconds(self, store_id: str) -> float:
         """Seconds without a sign of life, by this host's clock; a gap of its own begins them anew."""

@@ -1,4 +1,4 @@
-"""Where is this paglet, this collector? Asked of all online hosts at once, as a part of the host.
+"""Where is this paglet? Asked of all online hosts at once, as a part of the host.
 
 Questions that come in the same tick go out as one request to each host, and for a second answers are
 remembered; so a host with a thousand posts for a paglet that moved asks once.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from paglets.api import CollectorRow, Locate, Located, Member, ResidenceRow
+from paglets.api import Locate, Located, Member, ResidenceRow
 from paglets.core.clock import Clock
 from paglets.core.errors import PagletsError
 from paglets.core.parts import Wake
@@ -49,39 +49,25 @@ class Answer:
 def merge(answers: Iterable[Answer]) -> Located:
     """One row for each paglet: the highest epoch wins, `here` over others of that epoch.
 
-    In the result `peer` of a `here` row is the host that answered so, and each collector has such a row
-    (with epoch 0 where its host did not send one), so that the caller knows where it lives.
+    In the result `peer` of a `here` row is the host that answered so.
     """
     return combine(_placed(answer) for answer in answers)
 
 
 def combine(parts: Iterable[Located]) -> Located:
-    """Several results as one, each paglet and each collector once."""
+    """Several results as one, each paglet once."""
     rows: dict[str, ResidenceRow] = {}
-    collectors: dict[tuple[str, str], CollectorRow] = {}
     for part in parts:
-        collectors.update({(c.group_id, c.agent_id): c for c in part.collectors})
         for row in part.rows:
             known = rows.get(row.agent_id)
             if known is None or _standing(row) > _standing(known):
                 rows[row.agent_id] = row
-    return Located(
-        rows=tuple(rows[key] for key in sorted(rows)), collectors=tuple(collectors[key] for key in sorted(collectors))
-    )
+    return Located(rows=tuple(rows[key] for key in sorted(rows)))
 
 
 def _placed(answer: Answer) -> Located:
-    rows = (*answer.located.rows, *_implied(answer.located))
-    return replace(
-        answer.located, rows=tuple(replace(row, peer=answer.host) if row.status == "here" else row for row in rows)
-    )
-
-
-def _implied(located: Located) -> Iterable[ResidenceRow]:
-    told = {row.agent_id for row in located.rows}
-    for collector in located.collectors:
-        if collector.agent_id not in told:
-            yield ResidenceRow(agent_id=collector.agent_id, epoch=0, status="here")
+    rows = answer.located.rows
+    return Located(rows=tuple(replace(row, peer=answer.host) if row.status == "here" else row for row in rows))
 
 
 def _standing(row: ResidenceRow) -> tuple[int, int, str]:
@@ -89,21 +75,15 @@ def _standing(row: ResidenceRow) -> tuple[int, int, str]:
     return (row.epoch, STANDING.get(row.status, -1), row.peer.store_id if row.peer else "")
 
 
-def pick(located: Located, agent_ids: frozenset[str], group_ids: frozenset[str]) -> Located:
+def pick(located: Located, agent_ids: frozenset[str]) -> Located:
     """The part of `located` that answers a question for these ids."""
-    collectors = tuple(c for c in located.collectors if c.group_id in group_ids)
-    wanted = agent_ids | {c.agent_id for c in collectors}
-    return Located(rows=tuple(row for row in located.rows if row.agent_id in wanted), collectors=collectors)
+    return Located(rows=tuple(row for row in located.rows if row.agent_id in agent_ids))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     agent_ids: frozenset[str]
-    group_ids: frozenset[str]
     done: Asked
-
-    def wanted(self) -> frozenset[tuple[str, str]]:
-        return frozenset([("agent", key) for key in self.agent_ids] + [("group", key) for key in self.group_ids])
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -130,23 +110,23 @@ class Locator:
         self._wake = wake
         self._asked: deque[Question] = deque()
         self._waiting: list[Question] = []
-        self._rounds: dict[tuple[str, str], Round] = {}
+        self._rounds: dict[str, Round] = {}
 
-    def locate(self, agent_ids: Iterable[str], group_ids: Iterable[str], done: Asked) -> None:
-        """Ask for paglets and collectors of groups; from any thread. `done` is called once, on the runner.
+    def locate(self, agent_ids: Iterable[str], done: Asked) -> None:
+        """Ask for paglets; from any thread. `done` is called once, on the runner.
 
         Ids that nobody knows are missing in the answer, as are those whose host did not answer in 2 s.
         """
-        self._asked.append(Question(agent_ids=frozenset(agent_ids), group_ids=frozenset(group_ids), done=done))
+        self._asked.append(Question(agent_ids=frozenset(agent_ids), done=done))
         self._wake.wake(self.name)
 
     def tick(self, now: float) -> float | None:
         self._forget(now)
         fresh = [self._asked.popleft() for _ in range(len(self._asked))]
-        unasked = {key: None for question in fresh for key in sorted(question.wanted()) if key not in self._rounds}
-        keys = list(unasked)
-        for start in range(0, len(keys), MAX_IDS):
-            self._ask(keys[start : start + MAX_IDS], now)
+        wanted = dict.fromkeys(agent_id for question in fresh for agent_id in sorted(question.agent_ids))
+        unasked = [agent_id for agent_id in wanted if agent_id not in self._rounds]
+        for start in range(0, len(unasked), MAX_IDS):
+            self._ask(unasked[start : start + MAX_IDS], now)
         self._waiting += fresh
         self._answer()
         return min((r.ends_at for r in self._rounds.values() if r.ends_at > now), default=None)
@@ -157,22 +137,19 @@ class Locator:
             if late.located is None and now >= late.ends_at:
                 self._close(late, now)
         crowded = len(self._rounds) > MAX_REMEMBERED
-        needed = {key for question in self._waiting for key in question.wanted()}
+        needed = {agent_id for question in self._waiting for agent_id in question.agent_ids}
         self._rounds = {
-            key: r
-            for key, r in self._rounds.items()
-            if r.located is None or key in needed or (now < r.ends_at and not crowded)
+            agent_id: r
+            for agent_id, r in self._rounds.items()
+            if r.located is None or agent_id in needed or (now < r.ends_at and not crowded)
         }
 
-    def _ask(self, keys: list[tuple[str, str]], now: float) -> None:
+    def _ask(self, agent_ids: list[str], now: float) -> None:
         hosts = [member for member in self._online() if member.reachable]
         asked = Round(ends_at=now + LATE_SECONDS, waiting=len(hosts))
-        self._rounds.update(dict.fromkeys(keys, asked))
-        question = Locate(
-            agent_ids=tuple(key for kind, key in keys if kind == "agent"),
-            group_ids=tuple(key for kind, key in keys if kind == "group"),
-        )
-        request = Request(method="POST", target="/v1/paglets/locate", body=dump_json(question), repeatable=True)
+        self._rounds.update(dict.fromkeys(agent_ids, asked))
+        body = dump_json(Locate(agent_ids=tuple(agent_ids)))
+        request = Request(method="POST", target="/v1/paglets/locate", body=body, repeatable=True)
         if not hosts:
             self._close(asked, now)
         for member in hosts:
@@ -198,7 +175,7 @@ class Locator:
     def _answer(self) -> None:
         still, ready = [], []
         for question in self._waiting:
-            rounds = {id(r): r for r in (self._rounds[key] for key in sorted(question.wanted()))}
+            rounds = {id(r): r for r in (self._rounds[agent_id] for agent_id in sorted(question.agent_ids))}
             found = [r.located for r in rounds.values() if r.located is not None]
             if len(found) == len(rounds):
                 ready.append((question, found))
@@ -206,4 +183,4 @@ class Locator:
                 still.append(question)
         self._waiting = still
         for question, found in ready:
-            question.done(pick(combine(found), question.agent_ids, question.group_ids))
+            question.done(pick(combine(found), question.agent_ids))

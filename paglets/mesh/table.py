@@ -16,7 +16,7 @@ from paglets.api import Gossip, Member
 from paglets.core.errors import Invalid
 from paglets.core.record import to_json
 from paglets.core.refs import check_host_name
-from paglets.mesh.addresses import normalise_url
+from paglets.core.urls import normalise_url
 from paglets.slots.model import MAX_TAG_CHARACTERS, MAX_TAGS
 
 ONLINE_SECONDS = 10.0

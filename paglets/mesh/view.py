@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from paglets.api import Member, MemberView
 from paglets.core.errors import Invalid, Unknown
 from paglets.core.refs import HostRef
-from paglets.mesh.addresses import normalise_url
+from paglets.core.urls import normalise_url
 from paglets.mesh.table import MAX_COUNT, Row, Table, same_mesh
 from paglets.slots.model import Candidate
 

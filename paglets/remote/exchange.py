@@ -46,7 +46,7 @@ class Response:
         return from_json(cls, self.json())
 
     def json(self) -> Any:
-        tree = parse_json(self.body)
+        tree = loads(self.body)
         if self.status >= 400:
             raise error_from_wire(tree)
         return tree
@@ -62,11 +62,6 @@ def parsed(outcome: Response | PagletsError, cls: type[T]) -> T:
 def dump_json(value: Any) -> bytes:
     """Bytes of a record or JSON tree. Raises Invalid for what `paglets.codec.text` does not write."""
     return dump_bytes(to_json(value))
-
-
-def parse_json(body: bytes) -> Any:
-    """The tree of `body`, strict and bounded as `paglets.codec.text` says; raises BadRequest."""
-    return loads(body)
 
 
 def reply(value: Any) -> Response:

@@ -11,6 +11,7 @@ from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import CallOutcomeUnknown, Moved, PagletsError, PeerReplaced, Unknown, Unreachable
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
+from paglets.core.urls import normalise_url
 from paglets.remote.chase import Chase
 from paglets.remote.exchange import Request, Response, dump_json
 
@@ -67,10 +68,11 @@ class Link:
         return views
 
     def member_named(self, name: str) -> HostRef:
-        """The member of that name or URL. Raises Unknown."""
+        """The member of that name or URL. Raises Unknown, and Invalid for what looks like a URL and is none."""
+        wanted = normalise_url(name) if ":" in name else name
         views = sorted(self.hosts(), key=lambda view: not view.online)
         for view in views:
-            if name in (view.member.name, view.member.url, *view.member.addresses):
+            if wanted in (view.member.name, view.member.url, *view.member.addresses):
                 return view.member.ref
         names = ", ".join(view.member.name for view in views)
         raise Unknown(f"{self.base.name or self.base.url} knows no host {name!r}; it knows {names}")

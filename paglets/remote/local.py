@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from paglets.core.errors import Invalid, Unreachable
+from paglets.codec.text import loads
+from paglets.core.errors import BadRequest, Invalid, Unreachable
 from paglets.core.refs import HostRef
 
 
@@ -54,13 +54,13 @@ def _nobody(name: str | None, running: tuple[RunningHost, ...]) -> str:
 
 def _read(path: Path) -> RunningHost | None:
     try:
-        tree = json.loads(path.read_bytes())
+        tree = loads(path.read_bytes())
         return RunningHost(
             name=str(tree["name"]), url=str(tree["url"]), store_id=str(tree["store_id"]), pid=int(tree["pid"])
         )
     except FileNotFoundError:
         return None  # its host ended between the listing and here
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, BadRequest, ValueError, KeyError, TypeError) as error:
         raise Invalid(f"{path} is not the run file of a host ({error!r}): remove it") from error
 
 

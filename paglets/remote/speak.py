@@ -7,19 +7,19 @@ status and body.
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 
+from paglets.codec.text import loads
 from paglets.core.clock import Clock
-from paglets.core.errors import BadRequest, Invalid, NotAllowed, TooLarge, Unreachable
+from paglets.core.errors import BadRequest, Invalid, NotAllowed, PagletsError, TooLarge, Unreachable
+from paglets.core.urls import HostAddress
 from paglets.remote.auth import SIGNATURE, Proof, Signer
 from paglets.remote.exchange import Request, Response
 from paglets.remote.http1 import BYTES_TYPE, CHUNK_BYTES, JSON_TYPE, MOST_HEAD_BYTES
 from paglets.remote.stream import TimedSocket
-from paglets.remote.urls import HostAddress
 
 _EARLY_REPLY_SECONDS = 1.0
 """How long to look for an answer on a connection that broke while sending."""
@@ -170,7 +170,7 @@ class Speaker:
 def _said(body: bytes) -> str:
     """The message in somebody's error, made harmless: it may not be from a member of the mesh."""
     try:
-        text = str(json.loads(body)["message"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        text = str(loads(body)["message"])
+    except (PagletsError, KeyError, TypeError):
         text = "no host of this mesh speaks there"
     return "".join(char if char.isprintable() else "?" for char in text[:200])

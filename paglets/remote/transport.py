@@ -5,7 +5,6 @@ No proxy of the environment is used and no redirect followed: only the URL given
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from paglets.api import MAX_BODY_BYTES
+from paglets.codec.text import loads
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import (
     CallOutcomeUnknown,
@@ -26,13 +26,13 @@ from paglets.core.errors import (
     WrongClock,
 )
 from paglets.core.refs import HostRef
+from paglets.core.urls import HostAddress, parse_url
 from paglets.remote.auth import ANYONE, IDENTITY_TARGET, Signer, receiver_name
 from paglets.remote.exchange import Completion, Request, Response
 from paglets.remote.keys import MeshKey
 from paglets.remote.lanes import LaneKey, Lanes, lane_of
 from paglets.remote.pool import Pool
 from paglets.remote.speak import Addressee, Line, NoReply, NothingSent, Speaker
-from paglets.remote.urls import HostAddress, parse_url
 
 CONNECT_SECONDS = 5.0
 """A machine that is there answers in milliseconds; a lost first packet is sent again after 1 and 3 s."""
@@ -233,8 +233,8 @@ def _refusal(response: Response) -> str:
 
 def _tree(body: bytes) -> dict[str, Any]:
     try:
-        tree = json.loads(body)
-    except (ValueError, RecursionError):
+        tree = loads(body)
+    except PagletsError:
         return {}
     return tree if isinstance(tree, dict) else {}
 
@@ -290,6 +290,10 @@ class ThreadedTransport:
         self._connections.close()
 
     def _enqueue(self, job: _Job) -> PagletsError | None:
+        if not job.host.url:
+            return Unreachable(
+                f"{job.host.name or job.host.store_id} is no member of this mesh, so far as is known here"
+            )
         key = lane_of(job.host.url, job.request)
         with self._changed:
             if self._closed:

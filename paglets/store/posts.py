@@ -72,14 +72,25 @@ def is_new(tx: Tx, token: str, keep: int = 10_000) -> bool:
 
 
 def destinations(tx: Tx) -> list[HostRef]:
-    """Hosts for which something lies in the outbox."""
-    rows = tx.all("SELECT host_store, max(host) AS host FROM outbox GROUP BY host_store ORDER BY host_store")
+    """Hosts for which something lies in the outbox. Steps over the index: the cost is that of the hosts."""
+    rows = tx.all(
+        "WITH RECURSIVE hosts (store) AS (SELECT min(host_store) FROM outbox UNION ALL"
+        " SELECT (SELECT min(host_store) FROM outbox WHERE host_store > store) FROM hosts WHERE store NOT NULL)"
+        " SELECT (SELECT host FROM outbox WHERE host_store = store ORDER BY n DESC LIMIT 1) AS host"
+        " FROM hosts WHERE store NOT NULL ORDER BY store"
+    )
     return [from_json(HostRef, loads(row["host"])) for row in rows]
 
 
-def next_outgoing(tx: Tx, host_store: str, most: int, most_bytes: int) -> list[Outgoing]:
-    """The oldest posts for one host, at least one, as many as fit."""
-    rows = tx.all("SELECT * FROM outbox WHERE host_store = ? ORDER BY n LIMIT ?", host_store, most)
+def next_outgoing(tx: Tx, host_store: str, most: int, most_bytes: int, skip: Iterable[str] = ()) -> list[Outgoing]:
+    """The oldest posts for one host, at least one, as many as fit, without those for the paglets in `skip`."""
+    rows = tx.all(
+        "SELECT * FROM outbox WHERE host_store = ? AND agent_id NOT IN (SELECT value FROM json_each(?))"
+        " ORDER BY n LIMIT ?",
+        host_store,
+        dumps(list(skip)),
+        most,
+    )
     chosen: list[Outgoing] = []
     total = 0
     for row in rows:

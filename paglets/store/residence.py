@@ -57,9 +57,19 @@ def _residence(row: sqlite3.Row) -> ResidenceRow:
     )
 
 
+def id_of(tx: Tx, id_or_name: str) -> str:
+    """The id of the paglet of that name that is here; what is no such name is taken for an id."""
+    return _named(tx, id_or_name) or id_or_name
+
+
+def _named(tx: Tx, name: str) -> str | None:
+    found = tx.value("SELECT agent_id FROM paglets WHERE name = ?", name)
+    return None if found is None else str(found)
+
+
 def holder_of(tx: Tx, name: str) -> str | None:
     """The paglet that has this name here. One that is leaving keeps it until it is gone: it may come back."""
-    holder = tx.value("SELECT agent_id FROM paglets WHERE name = ?", name)
+    holder = _named(tx, name)
     if holder is None:
         holder = tx.value(
             "SELECT agent_id FROM handoffs WHERE kind = 'paglet' AND json_extract(envelope, '$.name') = ?", name
@@ -215,9 +225,12 @@ def moving_text(target: HostRef, problem: str) -> str:
 
 
 def targets(tx: Tx) -> list[HostRef]:
-    """Hosts to which something is under way."""
+    """Hosts to which something is under way. Steps over the index: the cost is that of the hosts."""
     rows = tx.all(
-        "SELECT target_store, min(target) AS target FROM handoffs GROUP BY target_store ORDER BY target_store"
+        "WITH RECURSIVE hosts (store) AS (SELECT min(target_store) FROM handoffs UNION ALL"
+        " SELECT (SELECT min(target_store) FROM handoffs WHERE target_store > store) FROM hosts WHERE store NOT NULL)"
+        " SELECT (SELECT target FROM handoffs WHERE target_store = store ORDER BY began_at, agent_id LIMIT 1) AS target"
+        " FROM hosts WHERE store NOT NULL ORDER BY store"
     )
     return [from_json(HostRef, loads(row["target"])) for row in rows]
 

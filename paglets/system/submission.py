@@ -16,6 +16,7 @@ from paglets.core.errors import CallOutcomeUnknown, Invalid, Moving, Overloaded,
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ProxyRef, check_group_id
+from paglets.core.text import printable
 from paglets.groups.keys import complete_job_keys
 from paglets.remote.proxy import PagletProxy, Sender
 from paglets.system.collector import ResultCollectorPaglet
@@ -281,15 +282,11 @@ def _say(view: GroupView, *, from_script: bool) -> None:
         lines.append(f"paglets: submitted group {view.group_id}, {len(view.job_keys):,} jobs; next:")
         lines += [f"  {command} jobs {rest}" for rest in _next_commands(view)]
     for line in lines:
-        print(_printable(line), file=sys.stderr)
+        print(printable(line), file=sys.stderr)
 
 
 def _next_commands(view: GroupView) -> tuple[str, str, str]:
     return f"groups --group {view.group_id}", f"why {view.group_id}", "ps"
-
-
-def _printable(line: str) -> str:
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 
 def command_name() -> str:

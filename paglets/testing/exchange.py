@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paglets.api import Hosts, MemberView
+from paglets.codec.text import loads
 from paglets.core.errors import NoSuchRoute, PagletsError, PeerReplaced, Unreachable
 from paglets.core.refs import HostRef
-from paglets.remote.exchange import Request, Response, parse_json, reply, reply_error
+from paglets.remote.exchange import Request, Response, reply, reply_error
 from paglets.testing.mesh import member
 
 Answer = Callable[[Any], Any]
@@ -35,7 +36,7 @@ class TableHost:
 
     def bodies(self, route: str) -> list[Any]:
         """The JSON bodies that came to a route, in order."""
-        return [parse_json(one.body) for one in self.asked if _route(one) == route]
+        return [loads(one.body) for one in self.asked if _route(one) == route]
 
     def handle(self, request: Request) -> Response:
         self.asked.append(request)
@@ -45,7 +46,7 @@ class TableHost:
             answer = self.routes.get(_route(request))
             if answer is None:
                 raise NoSuchRoute(f"no route {_route(request)}")
-            return reply(answer(parse_json(request.body) if request.body else None))
+            return reply(answer(loads(request.body) if request.body else None))
         except PagletsError as error:
             return reply_error(error)
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import TypeVar
 
 from paglets import api
+from paglets.codec.text import loads
 from paglets.core.errors import NoSuchRoute, NotAllowed, PagletsError
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import Locator
-from paglets.remote.exchange import Request, Response, parse_json, reply, reply_error
+from paglets.remote.exchange import Request, Response, reply, reply_error
 from paglets.slots.model import Resources
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.network import LoopNetwork, LoopTransport, VirtualRunner
@@ -65,6 +66,7 @@ class MeshHost:
             mesh.clock,
             SeededEntropy(f"{mesh.seed} {row.boot_id}"),
             self.transport,
+            row,
             lambda: self.row,
             peers=peers,
             on_change=("watcher",),
@@ -165,4 +167,4 @@ class VirtualMesh:
 
 
 def _body(cls: type[T], request: Request) -> T:
-    return from_json(cls, parse_json(request.body))
+    return from_json(cls, loads(request.body))

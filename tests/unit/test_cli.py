@@ -12,11 +12,12 @@ from paglets.cli import why
 from paglets.cli.host import machine_name, options_of, parser
 from paglets.cli.jobs import job_row
 from paglets.cli.main import COMMANDS, main
-from paglets.cli.output import column_widths, duration_text, numbers_text, print_table, printable
+from paglets.cli.output import column_widths, duration_text, numbers_text, print_table
 from paglets.config import HostOptions
 from paglets.core.errors import Invalid, Unknown
 from paglets.core.messages import Message
 from paglets.core.refs import ProxyRef
+from paglets.core.text import printable
 from paglets.testing.authors import FakeContext
 
 

@@ -11,7 +11,6 @@ from paglets.api import Settle, TransferAnswer, TransferAnswers, Transfers
 from paglets.codec.envelope import Envelope, check_envelope
 from paglets.core.errors import Invalid
 from paglets.core.record import to_json
-from paglets.slots.model import Resources
 
 W1 = host_ref("w1")
 LIES = [
@@ -22,8 +21,8 @@ LIES = [
     envelope("a\0b"),
     envelope("p1", epoch=-5),
     envelope("p1", epoch=(1 << 63) - 1),
-    envelope("p1", kind="job"),
-    envelope("p1", job=job_part()),
+    envelope("p1", kind="job", job=None),
+    envelope("p1", kind="paglet", job=job_part()),
     *(
         envelope("p1", kind="job", job=job_part(**lie))
         for lie in (
@@ -50,10 +49,10 @@ def test_what_hosts_send_is_kept() -> None:
 
 def test_one_lie_in_a_batch_is_left_out_of_the_answer_and_holds_up_no_other() -> None:
     rig = Rig()
-    greedy = job("j2", "b", request=slot_request(resources=Resources(cpu_cores=-3)))
+    greedy = job("j2", "b", request=slot_request(cpu_cores=-3))
     batch = (envelope("../pwned", hook="creation"), greedy, job("j1"))
     answers = rig.get(TransferAnswers, "POST", "/v1/transfers", Transfers(source=W1, envelopes=batch), W1.store_id)
-    assert [(each.agent_id, each.verdict) for each in answers.answers] == [("j1", "taken")]
+    assert [(each.agent_id, each.verdict) for each in answers.answers] == [("j2", "refused"), ("j1", "taken")]
     rig.run()
     assert rig.process("j1").go.entry == "attempt"
     assert rig.faults() == []

@@ -4,10 +4,9 @@ import threading
 
 import pytest
 
-from paglets.core.errors import Conflict, Invalid
+from paglets.core.errors import Conflict
 from paglets.remote.exchange import Pending, Request, Response, reply, reply_error
 from paglets.remote.lanes import LANES, MOST_WAITING, Lanes, lane_of
-from paglets.remote.urls import HostAddress, parse_url
 
 
 def test_a_pending_tells_its_first_answer_to_all_who_asked_before_and_after() -> None:
@@ -47,47 +46,6 @@ def test_a_pending_calls_each_callback_once_whichever_thread_comes_first() -> No
 def test_an_error_reply_raises_its_error_where_it_is_read() -> None:
     with pytest.raises(Conflict, match="taken"):
         reply_error(Conflict("taken")).json()
-
-
-@pytest.mark.parametrize(
-    ("url", "host", "port", "authority"),
-    [
-        ("http://w1", "w1", 8765, "w1:8765"),
-        ("http://W1.example.org:80/", "w1.example.org", 80, "w1.example.org:80"),
-        ("HTTP://10.0.0.1:1", "10.0.0.1", 1, "10.0.0.1:1"),
-        ("http://[::1]:9000", "::1", 9000, "[::1]:9000"),
-        ("http://[fe80::1%eth0]:9000", "fe80::1%eth0", 9000, "[fe80::1]:9000"),
-    ],
-)
-def test_the_url_of_a_host_is_name_and_port(url: str, host: str, port: int, authority: str) -> None:
-    address = parse_url(url)
-    assert address == HostAddress(host=host, port=port)
-    assert address.authority == authority
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "w1:8765",
-        "https://w1:8765",
-        "file:///etc/passwd",
-        "http://",
-        "http://w1:0",
-        "http://w1:65536",
-        "http://w1:8765/path",
-        "http://w1:8765?x=1",
-        "http://user@w1:8765",
-        "http://w1 :8765",
-        "http://w1\n:8765",
-        "http://[::1:8765",
-        "http://w\u00e4:8765",
-        "http://a" + "a" * 300,
-    ],
-)
-def test_anything_else_is_no_url_of_a_host(url: str) -> None:
-    with pytest.raises(Invalid, match="not the URL of a host"):
-        parse_url(url)
 
 
 def request(target: str) -> Request:

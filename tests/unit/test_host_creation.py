@@ -234,10 +234,8 @@ def test_a_paglet_is_found_by_id_and_by_name(rig: Rig) -> None:
         rig.store.read(lambda tx: find(tx, "nobody"))
 
 
-def test_locate_tells_of_paglets_and_of_collectors_that_are_here(rig: Rig) -> None:
-    submit(rig, group("a"))
+def test_locate_tells_of_paglets_that_are_here(rig: Rig) -> None:
     post(rig, create())
-    asked = Locate(agent_ids=("p1", "p2"), group_ids=("g1", "g2"))
+    asked = Locate(agent_ids=("p1", "p2"))
     found: Located = rig.get(Located, "POST", "/v1/paglets/locate", asked)
     assert [(row.agent_id, row.status) for row in found.rows] == [("p1", "here")]
-    assert [(row.group_id, row.agent_id) for row in found.collectors] == [("g1", collector_id("g1"))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -252,6 +253,24 @@ def test_a_group_is_detached_when_nothing_of_it_needs_this_host(rig: Rig) -> Non
     kinds = [each.kind for each in target.got]
     assert kinds == ["collector", "job", "job"], "the collector is in its place before the first job leaves"
     assert (view(rig).detached, view(rig).detached_reason) == (True, "")
+
+
+def test_the_jobs_of_a_group_are_kept_here_until_its_collector_says_that_it_is_over(rig: Rig) -> None:
+    over = False
+
+    def collected(body: Any) -> GroupView:
+        shown = view(rig)
+        return replace(shown, detached=over)
+
+    peer(rig, **{CENSUS: lambda body: CensusReply(), "GET /v1/groups/g1": collected})
+    elsewhere = slot_request()
+    submit(rig, "a", request=type(elsewhere)(resources=elsewhere.resources))
+    rig.run(130)
+    assert view(rig).detached
+    assert rig.value("SELECT spec IS NOT NULL FROM groups")
+    over = True
+    rig.run(70)
+    assert rig.value("SELECT spec IS NULL FROM groups")
 
 
 def test_a_group_of_a_host_that_is_alone_says_why_it_is_not_detached(rig: Rig) -> None:

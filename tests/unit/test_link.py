@@ -180,6 +180,7 @@ def test_the_id_of_a_host_known_by_url_is_asked_for_once(given: Given) -> None:
 
 
 def test_a_member_is_named_by_name_or_url(given: Given) -> None:
-    assert given.link.member_named("w2") == given.link.member_named("http://w2:8765") == given.w2.ref
+    for name in ("w2", "http://w2:8765", "HTTP://W2/", "w2:8765"):
+        assert given.link.member_named(name) == given.w2.ref
     with pytest.raises(Unknown, match="it knows home, w1, w2"):
         given.link.member_named("w3")

@@ -459,7 +459,8 @@ def test_many_server_threads_may_take_in_gossip_at_once(tmp_path: Path) -> None:
     clock = FakeClock()
     store = open_store(tmp_path / "paglets.db", lambda error: None)
     network = LoopNetwork(clock, SeededEntropy(1))
-    gossip = Gossip(store, clock, SeededEntropy(2), network.transport("store-own"), lambda: member("own"))
+    own = member("own")
+    gossip = Gossip(store, clock, SeededEntropy(2), network.transport("store-own"), own, lambda: own)
 
     def tell(n: int) -> None:
         row = member(f"h{n:03}")

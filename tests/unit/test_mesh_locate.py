@@ -1,4 +1,4 @@
-from paglets.api import CollectorRow, Located, ResidenceRow
+from paglets.api import Located, ResidenceRow
 from paglets.core.refs import HostRef
 from paglets.mesh.locate import Answer, merge
 from paglets.testing.mesh import MeshHost, VirtualMesh, member
@@ -31,18 +31,12 @@ def test_the_highest_epoch_wins_and_here_over_others_of_one_epoch() -> None:
         assert merge(order).rows == (row("p", 2, "gone", "c"), row("q", 3, "here", "b"))
 
 
-def test_a_collector_comes_with_the_host_where_it_lives() -> None:
-    located = Located(collectors=(CollectorRow(group_id="g", agent_id="p"),))
-    (found,) = merge([Answer(host=host_ref("a"), located=located)]).rows
-    assert (found.agent_id, found.status, found.peer) == ("p", "here", host_ref("a"))
-
-
 def test_all_online_hosts_are_asked_and_the_answer_comes_once() -> None:
     mesh, hosts = started(4)
     hosts[2].residence = Located(rows=(row("p", 5, "here"),))
     hosts[3].residence = Located(rows=(row("p", 4, "gone"),))
     answers: list[Located] = []
-    hosts[0].locator.locate(["p", "nobody-knows"], [], answers.append)
+    hosts[0].locator.locate(["p", "nobody-knows"], answers.append)
     mesh.clock.advance(10)
     assert answers == [Located(rows=(row("p", 5, "here", "h02"),))]
     assert mesh.network.sent[("store-h00", LOCATE)] == 3
@@ -53,7 +47,7 @@ def test_many_questions_of_one_moment_are_one_request_to_each_host() -> None:
     hosts[1].residence = Located(rows=tuple(row(f"p{n}", 1, "here") for n in range(200)))
     answers: list[Located] = []
     for n in range(200):
-        hosts[0].locator.locate([f"p{n}"], [], answers.append)
+        hosts[0].locator.locate([f"p{n}"], answers.append)
     mesh.clock.advance_until(lambda: len(answers) == 200, 0.2)
     assert [answer.rows[0].agent_id for answer in answers] == [f"p{n}" for n in range(200)]
     assert mesh.network.sent[("store-h00", LOCATE)] == 2
@@ -62,13 +56,13 @@ def test_many_questions_of_one_moment_are_one_request_to_each_host() -> None:
 def test_an_answer_is_remembered_for_a_second_and_no_longer() -> None:
     mesh, hosts = started(2)
     answers: list[Located] = []
-    hosts[0].locator.locate(["p"], ["g"], answers.append)
+    hosts[0].locator.locate(["p"], answers.append)
     mesh.clock.advance(0.5)
-    hosts[0].locator.locate(["p"], [], answers.append)
+    hosts[0].locator.locate(["p"], answers.append)
     mesh.clock.advance(0.1)
     assert (len(answers), mesh.network.sent[("store-h00", LOCATE)]) == (2, 1)
     mesh.clock.advance(1)
-    hosts[0].locator.locate(["p"], [], answers.append)
+    hosts[0].locator.locate(["p"], answers.append)
     mesh.clock.advance(0.5)
     assert (len(answers), mesh.network.sent[("store-h00", LOCATE)]) == (3, 2)
 
@@ -76,9 +70,9 @@ def test_an_answer_is_remembered_for_a_second_and_no_longer() -> None:
 def test_a_question_during_another_for_the_same_id_waits_for_that_one() -> None:
     mesh, hosts = started(2)
     answers: list[Located] = []
-    hosts[0].locator.locate(["p"], [], answers.append)
+    hosts[0].locator.locate(["p"], answers.append)
     mesh.clock.advance(0.0)
-    hosts[0].locator.locate(["p"], [], answers.append)
+    hosts[0].locator.locate(["p"], answers.append)
     mesh.clock.advance(0.5)
     assert (len(answers), mesh.network.sent[("store-h00", LOCATE)]) == (2, 1)
 
@@ -88,7 +82,7 @@ def test_a_host_that_does_not_answer_delays_by_two_seconds_only() -> None:
     hosts[1].residence = Located(rows=(row("p", 1, "here"),))
     mesh.network.part(("store-h02",), ("store-h00", "store-h01"))
     answers: list[Located] = []
-    hosts[0].locator.locate(["p"], [], answers.append)
+    hosts[0].locator.locate(["p"], answers.append)
     took = mesh.clock.advance_until(lambda: answers, 2.1)
     assert 1.9 < took < 2.1
     assert answers[0].rows == (row("p", 1, "here", "h01"),)
@@ -98,8 +92,8 @@ def test_alone_the_answer_is_that_nobody_knows() -> None:
     mesh = VirtualMesh()
     host = mesh.start(member("a"))
     answers: list[Located] = []
-    host.locator.locate(["p"], ["g"], answers.append)
-    host.locator.locate([], [], answers.append)
+    host.locator.locate(["p"], answers.append)
+    host.locator.locate([], answers.append)
     mesh.clock.advance(0.0)
     assert answers == [Located(), Located()]
 
@@ -107,7 +101,7 @@ def test_alone_the_answer_is_that_nobody_knows() -> None:
 def test_thousands_of_ids_go_in_bounded_requests() -> None:
     mesh, hosts = started(2)
     answers: list[Located] = []
-    hosts[0].locator.locate([f"p{n}" for n in range(2_500)], [], answers.append)
+    hosts[0].locator.locate([f"p{n}" for n in range(2_500)], answers.append)
     mesh.clock.advance(1)
     assert len(answers) == 1
     assert mesh.network.sent[("store-h00", LOCATE)] == 3

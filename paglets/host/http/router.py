@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+from paglets.codec.text import loads
 from paglets.core.errors import BadRequest, MethodNotAllowed, NoSuchRoute, PagletsError
 from paglets.core.record import from_json
-from paglets.remote.exchange import Pending, Request, Response, parse_json, reply, reply_error
+from paglets.remote.exchange import Pending, Request, Response, reply, reply_error
 
 MAX_PARAMETER_CHARACTERS = 1_000
 
@@ -72,7 +73,7 @@ class Router:
         route, path = self._find(request.method, raw)
         body: Any = None
         if route.takes is not None:
-            body = from_json(route.takes, parse_json(request.body), "body")
+            body = from_json(route.takes, loads(request.body), "body")
         elif request.body:
             raise BadRequest(f"{route.method} {route.path} takes no body")
         asked = Asked(path=path, query=_query(query), body=body, sender=request.sender)

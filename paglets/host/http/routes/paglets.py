@@ -12,7 +12,6 @@ from paglets.api import (
     Call,
     CallReply,
     CloseTransfers,
-    CollectorRow,
     CreatePaglet,
     Done,
     Locate,
@@ -33,7 +32,7 @@ from paglets.codec.text import dumps
 from paglets.core.errors import Invalid, Moved, PagletsError, TooLarge, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, check_agent_id
-from paglets.host.creation import collector_id, must_be_found
+from paglets.host.creation import must_be_found
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
 from paglets.host.waits import Wait
@@ -50,8 +49,11 @@ EFFECT_SECONDS = 30.0
 
 def create(host: Host, asked: Asked) -> PagletView:
     body: CreatePaglet = asked.body
-    ref = host.shell.store.write(lambda tx: host.creation.create(tx, body.agent_id, body))
-    return host.shell.store.read(lambda tx: _view(host, tx, ref.agent_id))
+
+    def make(tx: Tx) -> PagletView:
+        return _view(host, tx, host.creation.create(tx, body.agent_id, body).agent_id)
+
+    return host.shell.store.write(make)
 
 
 def page(host: Host, asked: Asked) -> Paglets:
@@ -75,8 +77,7 @@ def inspect(host: Host, asked: Asked) -> Any:
 def _id(host: Host, asked: Asked) -> str:
     """The path's id; a name of a paglet on this host stands for its id."""
     wanted = asked.path["ID"]
-    named = host.shell.store.read(lambda tx: tx.value("SELECT agent_id FROM paglets WHERE name = ?", wanted))
-    return str(named) if named is not None else wanted
+    return host.shell.store.read(lambda tx: residence.id_of(tx, wanted))
 
 
 def _view(host: Host, tx: Tx, agent_id: str) -> PagletView:
@@ -96,7 +97,7 @@ def _search(host: Host, agent_id: str, error: PagletsError) -> Pending:
                 return
         pending.complete(reply_error(error))
 
-    host.locator.locate((agent_id,), (), found)
+    host.locator.locate((agent_id,), found)
     return pending
 
 
@@ -182,8 +183,6 @@ def transfers(host: Host, asked: Asked) -> TransferAnswers:
     if len(body.envelopes) > MAX_BATCH_ENVELOPES:
         raise TooLarge(f"{len(body.envelopes)} envelopes in one batch; the limit is {MAX_BATCH_ENVELOPES}")
     _check_sender(asked, {body.source.store_id})
-    for envelope in body.envelopes:
-        check_agent_id(envelope.agent_id)
     now = host.shell.clock.wall()
 
     def taker(envelope: Envelope) -> Callable[[Tx], TransferAnswer]:
@@ -220,20 +219,12 @@ def close(host: Host, asked: Asked) -> Done:
 
 def locate(host: Host, asked: Asked) -> Located:
     body: Locate = asked.body
-    if len(body.agent_ids) + len(body.group_ids) > MAX_LOCATE_IDS:
+    if len(body.agent_ids) > MAX_LOCATE_IDS:
         raise TooLarge(f"too many ids in one question; the limit is {MAX_LOCATE_IDS}")
 
     def look(tx: Tx) -> Located:
         rows = [residence.find(tx, agent_id) for agent_id in body.agent_ids]
-        collectors = [(group, residence.find(tx, collector_id(group))) for group in body.group_ids]
-        return Located(
-            rows=tuple(row for row in rows if row is not None),
-            collectors=tuple(
-                CollectorRow(group_id=group, agent_id=row.agent_id)
-                for group, row in collectors
-                if row is not None and row.status == "here"
-            ),
-        )
+        return Located(rows=tuple(row for row in rows if row is not None))
 
     return host.shell.store.read(look)
 
@@ -245,7 +236,7 @@ def _route(method: str, path: str, takes: type | None, gives: type, about: str, 
 ROUTES = (
     _route("POST", "/v1/paglets", CreatePaglet, PagletView, "create a paglet here", create),
     _route("GET", "/v1/paglets", None, Paglets, "a page of the paglets here", page),
-    _route("POST", "/v1/paglets/locate", Locate, Located, "residence rows of ids, and collectors of groups", locate),
+    _route("POST", "/v1/paglets/locate", Locate, Located, "residence rows of ids", locate),
     _route("GET", "/v1/paglets/ID", None, PagletView, "where a paglet is and what it does", inspect),
     _route("DELETE", "/v1/paglets/ID", None, Done, "end a paglet; answers when it is gone", dispose),
     _route("POST", "/v1/paglets/ID/call", Call, CallReply, "send a message and wait for the reply", call),
