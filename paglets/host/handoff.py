@@ -48,7 +48,7 @@ class Handoffs:
         self._lanes = Lanes(shell.entropy)
         self._refused: dict[str, int] = {}
         self._close_at = shell.clock.monotonic() + CLOSE_SECONDS
-        self._old = shell.store.read(_under_way)
+        self._perhaps_sent = shell.store.read(_under_way)
 
     def tick(self, now: float) -> float | None:
         targets = self._shell.store.read(residence.targets)
@@ -63,7 +63,7 @@ class Handoffs:
         """Now and then tell targets which hand-offs are over for good, so that they may forget them one day."""
         if now >= self._close_at:
             self._close_at = now + CLOSE_SECONDS
-            self._old &= self._shell.store.read(_under_way)
+            self._perhaps_sent &= self._shell.store.read(_under_way)
             closed = self._shell.store.read(lambda tx: residence.untold(tx, MAX_CLOSED))
             for store_id in dict.fromkeys(handoff.target.store_id for handoff in closed):
                 self._tell([handoff for handoff in closed if handoff.target.store_id == store_id])
@@ -112,12 +112,22 @@ class Handoffs:
         if not batch:
             self._lanes.succeeded(target.store_id)
             return
+        # From here on they count as sent, whatever is answered and whether or not the answer can be stored; only a
+        # first try of which certainly nothing was taken lets them go again.
+        first_sent = {(handoff.agent_id, handoff.epoch) for handoff in batch} - self._perhaps_sent
+        self._perhaps_sent |= first_sent
+
+        def answered(result: Response | PagletsError) -> None:
+            if isinstance(result, Unreachable):
+                self._perhaps_sent -= first_sent
+            self._answered(target, batch, result)
+
         transfers = Transfers(source=self._shell.own, envelopes=tuple(handoff.envelope for handoff in batch))
         request = Request(method="POST", target="/v1/transfers", body=dump_json(transfers), repeatable=True)
         self._shell.transport.send(
             self._gossip.address(target),
             request,
-            lambda result: self._answered(target, batch, result),
+            answered,
             timeout_seconds=ANSWER_SECONDS,
         )
 
@@ -128,9 +138,6 @@ class Handoffs:
             self._failed(target, batch, error)
             return
         self._refused.pop(target.store_id, None)
-        answered = {answer.agent_id for answer in answers.answers}
-        # What was sent and has no answer may be taken yet, from a copy of the request that is late.
-        self._old.update((handoff.agent_id, handoff.epoch) for handoff in batch if handoff.agent_id not in answered)
         self._shell.runner.change(
             lambda tx: self._settle(tx, answers.answers),
             lambda outcome: self._settled(target, outcome, len(answers.answers) == len(batch)),
@@ -165,14 +172,13 @@ class Handoffs:
             self._refused[target.store_id] = self._refused.get(target.store_id, 0) + 1
         else:
             self._refused.pop(target.store_id, None)
-            self._old.update((handoff.agent_id, handoff.epoch) for handoff in batch)
         self._shell.runner.change(lambda tx: self._note_problem(tx, target, batch, error))
         self._shell.runner.wake(self.name)
 
     def _note_problem(self, tx: Tx, target: HostRef, batch: list[Handoff], error: PagletsError) -> None:
         give_up = self._refused.get(target.store_id, 0) >= GIVE_UP_FAILURES
         for handoff in batch:
-            if give_up and (handoff.agent_id, handoff.epoch) not in self._old:
+            if give_up and (handoff.agent_id, handoff.epoch) not in self._perhaps_sent:
                 answer = TransferAnswer(
                     agent_id=handoff.agent_id, epoch=handoff.epoch + 1, verdict="refused", reason=error.message
                 )

@@ -231,6 +231,18 @@ class Store:
             raise error
 
 
+def fitting(rows: Iterable[sqlite3.Row], column: str, most_bytes: int) -> list[sqlite3.Row]:
+    """The first of the rows, at least one, as many as have at most `most_bytes` in `column` together."""
+    chosen: list[sqlite3.Row] = []
+    total = 0
+    for row in rows:
+        total += len(row[column])
+        if chosen and total > most_bytes:
+            break
+        chosen.append(row)
+    return chosen
+
+
 def open_store(path: Path, on_fatal: Callable[[BaseException], None]) -> Store:
     """The store in the file `path`, created or migrated. Raises StoreDamaged, which leaves the file as it is."""
     try:

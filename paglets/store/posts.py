@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from paglets.codec.text import dumps, loads
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.store import residence
-from paglets.store.db import Tx
+from paglets.store.db import Tx, fitting
 
 MAX_TRIES = 5
 """A post whose handler raises this often is `dead`: kept and shown, not tried again."""
@@ -24,7 +25,6 @@ class Outgoing:
     n: int
     target: ProxyRef
     message: WireMessage
-    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,17 +91,15 @@ def next_outgoing(tx: Tx, host_store: str, most: int, most_bytes: int, skip: Ite
         dumps(list(skip)),
         most,
     )
-    chosen: list[Outgoing] = []
-    total = 0
-    for row in rows:
-        size = len(row["message"])
-        total += size
-        if chosen and total > most_bytes:
-            break
-        target = ProxyRef(agent_id=row["agent_id"], host=from_json(HostRef, loads(row["host"])))
-        message = from_json(WireMessage, loads(row["message"]))
-        chosen.append(Outgoing(n=row["n"], target=target, message=message, size_bytes=size))
-    return chosen
+    return [_read_outgoing(row) for row in fitting(rows, "message", most_bytes)]
+
+
+def _read_outgoing(row: sqlite3.Row) -> Outgoing:
+    return Outgoing(
+        n=row["n"],
+        target=ProxyRef(agent_id=row["agent_id"], host=from_json(HostRef, loads(row["host"]))),
+        message=from_json(WireMessage, loads(row["message"])),
+    )
 
 
 def settled_below(tx: Tx, agent_ids: tuple[str, ...]) -> tuple[SettledBelow, ...]:

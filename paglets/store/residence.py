@@ -17,7 +17,7 @@ from paglets.core.errors import Conflict, Unknown
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef
 from paglets.store import paglets
-from paglets.store.db import Tx
+from paglets.store.db import Tx, fitting
 
 Refuse = Callable[[Tx, Envelope], str | None]
 """Why this host does not take an envelope, or None."""
@@ -204,19 +204,12 @@ def dispose(tx: Tx, agent_id: str, now: float) -> None:
 def next_handoffs(tx: Tx, target_store: str, most: int, most_bytes: int) -> list[Handoff]:
     """The oldest envelopes for one target, at least one, as many as fit."""
     rows = tx.all(
-        "SELECT agent_id, epoch, target, envelope, length(envelope) AS size FROM handoffs"
+        "SELECT agent_id, epoch, target, envelope FROM handoffs"
         " WHERE target_store = ? ORDER BY began_at, agent_id LIMIT ?",
         target_store,
         most,
     )
-    chosen: list[Handoff] = []
-    total = 0
-    for row in rows:
-        total += row["size"]
-        if chosen and total > most_bytes:
-            break
-        chosen.append(_read_handoff(row))
-    return chosen
+    return [_read_handoff(row) for row in fitting(rows, "envelope", most_bytes)]
 
 
 def moving_text(target: HostRef, problem: str) -> str:

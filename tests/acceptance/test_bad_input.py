@@ -87,10 +87,24 @@ def test_a_port_in_use_is_told_with_the_flag_that_helps(three: Mesh) -> None:
 
 
 def test_a_second_host_in_the_same_directory_is_refused(three: Mesh) -> None:
-    done = three.paglets("host", "--name", "laptop", "--port", 0)
+    data = three["laptop"].data
+    done = three.paglets("host", "--name", "other", "--port", 0, "--data-dir", data)
     assert done.code == 2
-    assert str(three["laptop"].data) in done.complaint
+    assert str(data) in done.complaint
     assert three["laptop"].answers()
+
+
+def test_a_second_host_of_the_same_name_is_refused_and_the_first_is_still_found(three: Mesh) -> None:
+    done = three.paglets("host", "--name", "laptop", "--port", 0, "--data-dir", three.home / "elsewhere")
+    assert done.code == 2
+    assert three["laptop"].url in done.complaint
+    assert three.paglets("mesh", "hosts", "--at", "laptop").code == 0
+
+
+def test_a_code_path_that_is_not_there_is_refused(three: Mesh) -> None:
+    done = three.paglets("host", "--name", "other", "--port", 0, "--code-path", three.home / "nowhere")
+    assert done.code == 2
+    assert "nowhere" in done.complaint
 
 
 def test_a_host_with_a_peer_and_no_key_says_how_to_copy_it(mesh: Mesh) -> None:

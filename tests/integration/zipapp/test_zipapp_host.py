@@ -41,10 +41,16 @@ def host(pyz: Path, tmp_path: Path) -> Iterator[psutil.Popen]:
 
 def zygote_of(host: psutil.Popen) -> Callable[[], psutil.Process | None]:
     def find() -> psutil.Process | None:
-        living = [child for child in host.children() if child.status() != psutil.STATUS_ZOMBIE]
-        return next((child for child in living if child.cmdline()[-1:] == ["_zygote"]), None)
+        return next((child for child in host.children() if is_zygote(child)), None)
 
     return find
+
+
+def is_zygote(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and process.cmdline()[-1:] == ["_zygote"]
+    except psutil.NoSuchProcess:  # it ended between two looks
+        return False
 
 
 def test_a_host_and_what_it_starts_later_run_from_the_copy(host, run, pyz, tmp_path):
