@@ -152,6 +152,23 @@ def test_what_the_target_left_out_of_its_answer_is_never_taken_back_without_it(r
     assert status(rig) == ("leaving", 1)
 
 
+def test_what_was_taken_is_never_taken_back_though_the_answer_could_not_be_stored(rig: Rig) -> None:
+    target = Target()
+    table = peer(rig, target)
+    rig.write(
+        lambda tx: tx.run(
+            "CREATE TRIGGER full BEFORE UPDATE ON residence WHEN NEW.status = 'gone'"
+            " BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        )
+    )
+    leave(rig, envelope())
+    rig.run(0.05)
+    rig.network.leave(table.ref.url)
+    rig.run(120)
+    assert target.got
+    assert status(rig) == ("leaving", 1)
+
+
 def test_what_was_never_sent_is_taken_back_after_refused_connections(rig: Rig) -> None:
     leave(rig, envelope())
     rig.until(lambda: status(rig)[0] == "here", 30)
