@@ -22,7 +22,7 @@ from typing import Any
 
 from paglets.core.errors import Invalid, StartFailed
 from paglets.core.refs import DEFAULT_PORT, check_host_name
-from paglets.slots.addresses import addresses_of
+from paglets.core.urls import normalise_url
 from paglets.slots.model import MAX_TAG_CHARACTERS, MAX_TAGS
 
 DEFAULT_MESH_VERSION = "default"
@@ -140,11 +140,7 @@ def _tags(value: Any) -> tuple[str, ...]:
 
 
 def _url(value: Any) -> str:
-    url = _text(value)
-    url = url if "://" in url else f"http://{url}"
-    if not addresses_of(url):
-        raise Invalid(f"{value[:80]!r} is not the URL of a host, such as http://laptop:8765")
-    return url.rstrip("/")
+    return normalise_url(_text(value))
 
 
 def _urls(value: Any) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ without the target, so that a host that lost its power would keep what it never 
 it is always asked: that paglet, a collector on its way home mostly, can as well wait where it is."""
 
 SIGN_OF_LIFE_SECONDS = 3.0
+LEFT_OUT = "it answers and could not store it (a full disk, mostly: its host.log says more); it is tried again"
 CLOSE_SECONDS = 60.0
 MAX_CLOSED = 2_000
 GIVE_UP_FAILURES = 3
@@ -53,7 +54,7 @@ class Handoffs:
     def tick(self, now: float) -> float | None:
         targets = self._shell.store.read(residence.targets)
         for target in targets:
-            self._lanes.heard(target.store_id, now - self._gossip.silent_seconds(target.store_id))
+            self._lanes.heard(target.store_id, self._gossip.heard_at(target.store_id))
             if self._lanes.open(target.store_id, now):
                 self._send(target)
         due = self._lanes.next_due([target.store_id for target in targets], now)
@@ -139,7 +140,7 @@ class Handoffs:
             return
         self._refused.pop(target.store_id, None)
         self._shell.runner.change(
-            lambda tx: self._settle(tx, answers.answers),
+            lambda tx: self._settle(tx, batch, answers.answers),
             lambda outcome: self._settled(target, outcome, len(answers.answers) == len(batch)),
         )
 
@@ -156,8 +157,10 @@ class Handoffs:
             self._lanes.failed(target.store_id, now)
         self._shell.runner.wake(self.name)
 
-    def _settle(self, tx: Tx, answers: tuple[TransferAnswer, ...]) -> None:
+    def _settle(self, tx: Tx, batch: list[Handoff], answers: tuple[TransferAnswer, ...]) -> None:
         now = self._shell.clock.wall()
+        for left_out in sorted({each.agent_id for each in batch} - {answer.agent_id for answer in answers}):
+            tx.run("UPDATE handoffs SET problem = ? WHERE agent_id = ?", LEFT_OUT, left_out)
         for answer in answers:
             if answer.verdict == "refused":
                 _come_back(tx, answer, now)

@@ -47,7 +47,7 @@ class Outbox:
         self._paused = {agent_id: at for agent_id, at in self._paused.items() if at > now}
         due = list(self._paused.values())
         for host in hosts:
-            self._lanes.heard(host.store_id, now - self._gossip.silent_seconds(host.store_id))
+            self._lanes.heard(host.store_id, self._gossip.heard_at(host.store_id))
             if not self._lanes.open(host.store_id, now) or self._send(host):
                 due.append(self._lanes.next_due([host.store_id], now) or float("inf"))
         first = min(due, default=float("inf"))

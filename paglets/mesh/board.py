@@ -66,13 +66,17 @@ class MembershipBoard:
         return found
 
     def silent_seconds(self, store_id: str) -> float:
-        """Since the last sign of life, as of this host's last look round, never through a gap of its own.
+        """Since the last sign of life, as of this host's last look round, never through a gap of its own."""
+        return max(0.0, self._looked_at - self.heard_at(store_id))
 
-        Of a store that is not in the table: since this host started or last came out of a gap.
+    def heard_at(self, store_id: str) -> float:
+        """Monotonic second of the last sign of life, or of the end of a gap of this host's own.
+
+        Of a store that is not in the table: when this host started or last came out of a gap.
         """
         row = self.table.rows.get(store_id)
         heard = self._begun_at if row is None else row.heard_at
-        return max(0.0, self._looked_at - max(heard, self._contacts.get(store_id, heard)))
+        return max(heard, self._contacts.get(store_id, heard))
 
     def heard_from(self, store_id: str) -> None:
         """An authenticated request came from there. Cheap, for it is called for every request; not inside a change."""

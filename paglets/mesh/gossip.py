@@ -143,6 +143,10 @@ class Gossip:
         """Seconds without a sign of life, by this host's clock; a gap of its own begins them anew."""
         return 0.0 if store_id == self._board.own.store_id else self._board.silent_seconds(store_id)
 
+    def heard_at(self, store_id: str) -> float:
+        """Monotonic second of the last sign of life of another host: it grows with each, and with nothing else."""
+        return self._board.heard_at(store_id)
+
     def candidates(self) -> tuple[Candidate, ...]:
         """All hosts for placement, this one first."""
         return view.candidates(self._board.own, self._board.table, self._board.problems())

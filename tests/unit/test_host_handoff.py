@@ -126,6 +126,27 @@ def test_trouble_of_the_target_is_no_refusal_and_the_same_envelope_is_sent_again
     assert {each.epoch for each in target.got} == {2}
 
 
+def test_a_sign_of_life_cuts_the_pause_after_trouble_once_and_no_more(rig: Rig) -> None:
+    class Busy(Target):
+        def __call__(self, body: Any) -> TransferAnswers:
+            rig.clock.advance(0.002)
+            return super().__call__(body)
+
+    target = Busy("none")
+    peer(rig, target)
+    leave(rig, envelope())
+    rig.run(30)
+    before = len(target.got)
+
+    # Newer than this host's last look round, and its time goes on until the next one.
+    rig.ask("GET", "/v1/host", sender=W1.store_id)
+    for _ in range(100):
+        rig.run(0.005)
+        rig.host.runner.wake("handoff")
+
+    assert 1 <= len(target.got) - before <= 3
+
+
 def test_what_may_have_been_sent_is_never_taken_back_without_the_target(rig: Rig) -> None:
     target = Target()
     target.trouble = [InternalError("disk")]

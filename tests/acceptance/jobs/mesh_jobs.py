@@ -61,6 +61,16 @@ class Task(CollectingComputeJobPaglet[TaskState]):
             (self.work_dir() / f"part-{nth}").write_bytes(b"x" * 1000)
         time.sleep(self.state.seconds)
 
+    def puts_a_link_in_the_place_of_its_scratch(self) -> None:
+        scratch = self.work_dir()
+        scratch.rmdir()
+        scratch.symlink_to(self.state.path)
+
+    def puts_a_file_in_the_place_of_its_scratch(self) -> None:
+        scratch = self.work_dir()
+        scratch.rmdir()
+        scratch.touch()
+
     def leaves_a_daemon(self) -> None:
         """A grandchild in a session of its own, as a daemon makes itself; it outlives everyone who does not look."""
         code = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        time.sleep(600)\n"

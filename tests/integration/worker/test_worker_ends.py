@@ -204,6 +204,21 @@ def test_a_killed_zygote_takes_its_children_along_and_is_followed_by_another(hos
     assert host.wait(again).exit_code == 0
 
 
+def test_the_end_of_a_zygote_is_told_to_the_log_and_not_to_a_terminal_that_may_be_gone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    command = (sys.executable, "-c", "raise SystemExit(3)")
+    host = FakeHost(tmp_path, command, log=said.append)
+    try:
+        assert "does not start" in host.wait(host.start("trivial_paglet:Trivial")).error
+    finally:
+        host.launcher.close()
+        assert host.launcher.wait_closed(10)
+    assert "the zygote is gone (it ended, status 3); a new one is started" in said
+    assert capfd.readouterr().err == ""
+
+
 def test_a_zygote_that_cannot_be_started_fails_what_waits_for_it(tmp_path: Path) -> None:
     for command in (("/no/such/program",), (sys.executable, "-c", "raise SystemExit(5)")):
         folder = tmp_path / str(len(command))

@@ -1,0 +1,60 @@
+"""What broke hosts, or what outlived its job, when somebody set out to break them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+from mesh_jobs import Task, TaskState
+
+from paglets.remote.client import HostClient
+from paglets.system.compute_slots import submit_compute_job_group
+from paglets.testing.waiting import wait_until
+from tests.acceptance.rig import Mesh
+
+
+def test_a_host_whose_terminal_is_gone_starts_jobs_after_its_zygote_was_killed(mesh: Mesh, tmp_path: Path) -> None:
+    host = mesh.host("alone", "--cpu-cores", "2")
+    command = [mesh.python, str(mesh.archive), "host", "--name", "alone", "--port", "0"]
+    with subprocess.Popen(
+        command, cwd=mesh.work, env=mesh.environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        host.process, host.starts = process, 1
+        host.wait_ready()
+        assert process.stderr is not None
+        process.stderr.close()
+
+        for _ in range(2):
+            zygotes = wait_until(psutil.Process(process.pid).children, what="a zygote")
+            zygotes[0].kill()
+            wait_until(lambda: not zygotes[0].is_running(), what="it to be buried")  # noqa: B023
+
+        client = HostClient(host.url, environ={"PAGLETS_HOME": str(host.home)})
+        submission = submit_compute_job_group(client, Task, [TaskState(job_key="one", allow_home_compute=True)])
+        assert submission.drain(timeout=20)["completed_count"] == 1
+        process.terminate()
+        process.wait(20)
+        host.process = None
+        assert "the zygote is gone" in host.log_text()
+
+
+@pytest.mark.parametrize("how", ["link", "file"])
+def test_what_a_job_put_in_the_place_of_its_scratch_directory_is_removed_and_nothing_else(
+    mesh: Mesh, tmp_path: Path, how: str
+) -> None:
+    host = mesh.start("alone")
+    precious = tmp_path / "precious"
+    precious.mkdir(mode=0o755)
+    (precious / "data").touch(mode=0o644)
+    state = TaskState(job_key="one", how=f"puts_a_{how}_in_the_place_of_its_scratch", path=str(precious))
+    state.allow_home_compute = True
+
+    submission = submit_compute_job_group(host.client, Task, [state])
+
+    assert submission.drain(timeout=20)["completed_count"] == 1
+    for folder in ("work", "trash"):
+        wait_until(lambda: not list((host.data / folder).iterdir()), what=f"an empty {folder}")  # noqa: B023
+    assert precious.stat().st_mode & 0o777 == 0o755
+    assert (precious / "data").stat().st_mode & 0o777 == 0o644
