@@ -12,7 +12,7 @@ from paglets.api import PagletView
 from paglets.cli.groups import ago, summary_of
 from paglets.cli.options import client_of
 from paglets.cli.output import duration_text, print_fields, print_json, print_table
-from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_NEVER, Unknown
+from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, EXIT_NEVER, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import AGENT_ID, GROUP_ID
 from paglets.core.text import printable
@@ -116,7 +116,9 @@ def _of_key(summary: dict[str, Any], job_key: str) -> Explanation:
         return _ended(named | {"status": "COMPLETED"}, record, EXIT_DONE)
     if job_key in summary["failures"]:
         record = summary["failures"][job_key]
-        return _ended(named | {"status": "FAILED"}, record, EXIT_FAILED)
+        cancelled = record["cause"] == "cancelled"
+        status, code = ("CANCELLED", EXIT_CANCELLED) if cancelled else ("FAILED", EXIT_FAILED)
+        return _ended(named | {"status": status}, record, code)
     for job in summary["pending_jobs"]:
         if job["job_key"] == job_key:
             return _pending(named, job)

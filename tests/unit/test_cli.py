@@ -281,6 +281,11 @@ def test_a_failed_job_shows_cause_and_last_words() -> None:
     assert (found.code, found.fields["cause"], found.tails[-1]) == (1, "exit:3", "x\nboom")
 
 
+def test_a_cancelled_job_has_exit_code_7() -> None:
+    found = explain("g/b/1", failures={"b/1": {"cause": "cancelled", "message": "by me"}})
+    assert (found.code, found.fields["status"], found.fields["message"]) == (7, "CANCELLED", "by me")
+
+
 def test_a_done_job_is_done() -> None:
     found = explain("g/a")
     assert (found.code, found.fields["status"], found.fields["runtime"]) == (0, "COMPLETED", "3.0 s")
