@@ -85,9 +85,10 @@ class Handoffs:
 
     def _send(self, target: HostRef) -> None:
         self._lanes.sent(target.store_id)
-        asked_for = any(handoff.envelope.hook == "arrival" for handoff in self._next_batch(target))
+        batch = self._next_batch(target)
+        asked_for = any(handoff.envelope.hook == "arrival" for handoff in batch)
         if self._gossip.silent_seconds(target.store_id) <= SURE_SECONDS and not asked_for:
-            self._transfer(target)
+            self._transfer(target, batch)
             return
         self._shell.transport.send(
             self._gossip.address(target),
@@ -101,15 +102,14 @@ class Handoffs:
             silent = Unreachable(f"{target.name} gives no sign of life: {result.message}")
             self._failed(target, self._next_batch(target), silent)
         else:
-            self._transfer(target)
+            self._transfer(target, self._next_batch(target))
 
     def _next_batch(self, target: HostRef) -> list[Handoff]:
         return self._shell.store.read(
             lambda tx: residence.next_handoffs(tx, target.store_id, MAX_BATCH_ENVELOPES, BATCH_BYTES)
         )
 
-    def _transfer(self, target: HostRef) -> None:
-        batch = self._next_batch(target)
+    def _transfer(self, target: HostRef, batch: list[Handoff]) -> None:
         if not batch:
             self._lanes.succeeded(target.store_id)
             return

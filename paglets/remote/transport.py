@@ -290,10 +290,6 @@ class ThreadedTransport:
         self._connections.close()
 
     def _enqueue(self, job: _Job) -> PagletsError | None:
-        if not job.host.url:
-            return Unreachable(
-                f"{job.host.name or job.host.store_id} is no member of this mesh, so far as is known here"
-            )
         key = lane_of(job.host.url, job.request)
         with self._changed:
             if self._closed:
@@ -345,7 +341,7 @@ class ThreadedTransport:
     def _perform(self, job: _Job) -> Response | PagletsError:
         host, left = job.host, job.deadline - self._clock.monotonic()
         if not host.url:
-            return Unreachable(f"no address of {host.name or host.store_id} is known")
+            return Unreachable(f"{host.name or host.store_id} is no member of this mesh, as far as known")
         if left <= 0:
             return Unreachable(f"{host.name or host.url} did not answer earlier requests in time; this was not sent")
         try:
