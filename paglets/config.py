@@ -40,7 +40,8 @@ class HostOptions:
 
     `bind_public` is "auto" or an address of this machine to listen on beside `host`; `data_dir` None
     is `PAGLETS_HOME/hosts/NAME`. `key_file` comes from a flag, `config_key_file` from the file. `pin_cpus`
-    holds each job to the cores that it leased.
+    holds each job to the cores that it leased. `artifact_max_bytes` bounds one file that the host keeps for others,
+    `artifact_quota_bytes` all of them; 0: no limit.
     """
 
     name: str
@@ -61,6 +62,8 @@ class HostOptions:
     gpus: int | None = None
     pin_cpus: bool = False
     code_paths: tuple[str, ...] = ()
+    artifact_max_bytes: int = 0
+    artifact_quota_bytes: int = 0
 
 
 def parse_bytes(text: str) -> int:
@@ -178,6 +181,8 @@ _SETTINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "gpus": ("gpus", _count),
     "pin_cpus": ("pin_cpus", _flag),
     "code_paths": ("code_paths", _paths),
+    "artifact_max_size": ("artifact_max_bytes", _bytes),
+    "artifact_storage_quota": ("artifact_quota_bytes", _bytes),
 }
 """Name in the file (and, with dashes, of the flag) -> option and check."""
 

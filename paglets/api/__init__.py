@@ -4,6 +4,7 @@ The one place where the shapes of the wire are written down: the host's routes p
 and other hosts write with these. `paglets.host.http.routes.ROUTES` lists which route takes which.
 """
 
+from paglets.api.blobs import AddArtifact, Artifacts, ArtifactView, AskBlobs, BlobState, BlobStates
 from paglets.api.groups import (
     DEFAULT_COLLECTOR,
     Census,
@@ -19,13 +20,18 @@ from paglets.api.groups import (
 )
 from paglets.api.hosts import Gossip, HostIdentity, Hosts, Member, MemberView
 from paglets.api.limits import (
+    LARGE_ENVELOPE_BYTES,
+    MAX_ASKED_BLOBS,
     MAX_BATCH_ENVELOPES,
     MAX_BATCH_POSTS,
     MAX_BODY_BYTES,
     MAX_CALL_SECONDS,
+    MAX_ENVELOPE_BYTES,
     MAX_GROUP_JOBS,
+    MAX_PIECE_BYTES,
     PROTOCOL,
 )
+from paglets.api.logs import MAX_LOG_PIECE_BYTES, AskAttempts, Attempts, AttemptView, LogPiece, UnfinishedJob
 from paglets.api.paglets import (
     Call,
     CallReply,
@@ -33,6 +39,7 @@ from paglets.api.paglets import (
     CloseTransfers,
     CreatePaglet,
     Done,
+    LargeEnvelope,
     Locate,
     Located,
     MovePaglet,
@@ -55,12 +62,26 @@ from paglets.api.slots import Candidates, JobView, Lease, Slots, Steal, Stolen, 
 
 __all__ = [
     "DEFAULT_COLLECTOR",
+    "LARGE_ENVELOPE_BYTES",
+    "MAX_ASKED_BLOBS",
     "MAX_BATCH_ENVELOPES",
     "MAX_BATCH_POSTS",
     "MAX_BODY_BYTES",
     "MAX_CALL_SECONDS",
+    "MAX_ENVELOPE_BYTES",
     "MAX_GROUP_JOBS",
+    "MAX_LOG_PIECE_BYTES",
+    "MAX_PIECE_BYTES",
     "PROTOCOL",
+    "AddArtifact",
+    "ArtifactView",
+    "Artifacts",
+    "AskAttempts",
+    "AskBlobs",
+    "AttemptView",
+    "Attempts",
+    "BlobState",
+    "BlobStates",
     "Call",
     "CallReply",
     "Candidates",
@@ -80,9 +101,11 @@ __all__ = [
     "JobCopy",
     "JobSpec",
     "JobView",
+    "LargeEnvelope",
     "Lease",
     "Locate",
     "Located",
+    "LogPiece",
     "Member",
     "MemberView",
     "MovePaglet",
@@ -104,6 +127,7 @@ __all__ = [
     "TransferAnswers",
     "TransferVerdict",
     "Transfers",
+    "UnfinishedJob",
     "UnwantedCopy",
     "Usage",
     "Verdict",

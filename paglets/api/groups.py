@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from paglets.core.refs import HostRef, ProxyRef
+from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
 
 DEFAULT_COLLECTOR = "paglets.system.compute_slots:ResultCollectorPaglet"
 """The class of a group's collector where the submitter names none."""
@@ -23,11 +23,15 @@ class JobSpec:
     state: Any
     request: dict[str, Any] | None
     error: str = ""
+    inputs: tuple[FileRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitGroup:
-    """`POST /v1/groups`: the whole group in one request, stored in one transaction."""
+    """`POST /v1/groups`: the whole group in one request, stored in one transaction.
+
+    `bundle`: the code of its classes; `inputs`: files for each job, beside those of its own. Their bytes must be here.
+    """
 
     group_id: str | None
     class_name: str
@@ -35,6 +39,8 @@ class SubmitGroup:
     collector_host: str | None = None
     collector_class: str = DEFAULT_COLLECTOR
     return_home_when_complete: bool = False
+    bundle: BlobRef | None = None
+    inputs: tuple[FileRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

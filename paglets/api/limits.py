@@ -6,3 +6,12 @@ MAX_CALL_SECONDS = 60.0
 MAX_GROUP_JOBS = 100_000
 MAX_BATCH_POSTS = 500
 MAX_BATCH_ENVELOPES = 500
+MAX_PIECE_BYTES = 8 << 20
+"""Of a blob in one request: what a side holds in memory of a file of any size."""
+
+MAX_ASKED_BLOBS = 1_000
+LARGE_ENVELOPE_BYTES = 1 << 20
+"""An envelope that is longer travels as a blob."""
+
+MAX_ENVELOPE_BYTES = 1 << 30
+"""A paglet is taken in one transaction, so all of it is in memory once."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from paglets.api.limits import MAX_CALL_SECONDS
 from paglets.api.slots import JobView
 from paglets.codec.envelope import Envelope, Kind, Post, WireMessage
-from paglets.core.refs import HostRef, ProxyRef
+from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,8 @@ class CreatePaglet:
     name: str | None = None
     request: dict[str, Any] | None = None
     job_key: str = ""
+    bundle: BlobRef | None = None
+    files: tuple[FileRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,9 @@ class PagletView:
     dead_posts: int = 0
     state: Any = None
     job: JobView | None = None
+    bundle: BlobRef | None = None
+    files: tuple[FileRef, ...] = ()
+    artifacts: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +130,8 @@ class PostMessage:
     token: str
 
 
-PostVerdict = Literal["taken", "duplicate", "moved", "moving", "unknown"]
+PostVerdict = Literal["taken", "duplicate", "moved", "moving", "unknown", "missing"]
+"""`missing`: bytes of its artifacts are not here; nothing was stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,19 +152,32 @@ class PostAnswers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LargeEnvelope:
+    """An envelope whose JSON is the content of a blob that was sent before."""
+
+    agent_id: str
+    epoch: int
+    blob: BlobRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Transfers:
     """`POST /v1/transfers`: envelopes of one source."""
 
     source: HostRef
     envelopes: tuple[Envelope, ...]
+    large: tuple[LargeEnvelope, ...] = ()
 
 
-TransferVerdict = Literal["taken", "refused", "settled"]
+TransferVerdict = Literal["taken", "refused", "settled", "missing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferAnswer:
-    """Of one epoch, the same for ever. `settled`: a higher one is known, so that this one changes nothing."""
+    """Of one epoch, the same for ever. `settled`: a higher one is known, so that this one changes nothing.
+
+    `missing` alone is no answer for good: bytes that the envelope names are not here, and nothing was stored.
+    """
 
     agent_id: str
     epoch: int

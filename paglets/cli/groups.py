@@ -12,7 +12,7 @@ from paglets.cli.options import client_of
 from paglets.cli.output import duration_text, print_fields, print_json, print_table, say
 from paglets.core.errors import EXIT_DONE, Unreachable
 from paglets.core.messages import Message
-from paglets.core.refs import HostRef
+from paglets.core.refs import HostRef, ProxyRef
 from paglets.remote.client import HostClient
 
 MOST_RESULT_CHARACTERS = 60
@@ -69,13 +69,19 @@ def _one(client: HostClient, options: argparse.Namespace) -> int:
 
 def summary_of(client: HostClient, group_id: str) -> dict[str, Any]:
     """The summary as tagged JSON. Raises Unreachable with the last known counts where its host is away."""
+    collector = collector_of(client, group_id)
+    try:
+        found: dict[str, Any] = client.call_tree(collector, Message("summary"))
+    except Unreachable as error:
+        raise Unreachable(f"{error.message}; {_last_known(client, group_id, collector.host.name)}") from error
+    return found
+
+
+def collector_of(client: HostClient, group_id: str) -> ProxyRef:
+    """The collector of a group. Raises Unreachable where its host is known to be away."""
     view = client.group(group_id)
     _must_be_online(client, view.collector.host, group_id)
-    try:
-        found: dict[str, Any] = client.call_tree(view.collector, Message("summary"))
-    except Unreachable as error:
-        raise Unreachable(f"{error.message}; {_last_known(client, group_id, view.collector.host.name)}") from error
-    return found
+    return view.collector
 
 
 def _must_be_online(client: HostClient, host: HostRef, group_id: str) -> None:

@@ -55,6 +55,18 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--gpus", type=int, metavar="N", help="GPUs offered to jobs (default: all found)")
     add("--code-path", action="append", metavar="DIR", help="folder that jobs import from; may be repeated")
+    add(
+        "--artifact-max-size",
+        type=amount_of_bytes,
+        metavar="SIZE",
+        help="largest file kept for others, as 4G (default: no limit)",
+    )
+    add(
+        "--artifact-storage-quota",
+        type=amount_of_bytes,
+        metavar="SIZE",
+        help="disk for all files kept for others (default: no limit)",
+    )
     return made
 
 

@@ -9,8 +9,10 @@ from typing import Any
 from paglets.api import JobView, Slots, Verdict
 from paglets.cli import why
 from paglets.cli.groups import groups
+from paglets.cli.logs import add_logs
 from paglets.cli.options import Parser, add_common, amount_of_bytes, client_of, run
 from paglets.cli.output import duration_text, numbers_text, print_json, print_table, say
+from paglets.cli.show import show
 from paglets.core.errors import EXIT_DONE, EXIT_NEVER, EXIT_UNREACHABLE
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
@@ -37,6 +39,10 @@ def main(arguments: list[str]) -> int:
     reason = commands.add_parser("why", help="why a job, or a group's jobs, do not run or did not succeed")
     reason.add_argument("job", metavar="GROUP|GROUP/JOBKEY|ID", help="a group, a job of a group, or a job's id")
     add_common(reason, why.why)
+    everything = commands.add_parser("show", help="everything about one job: code, files, attempts, result file")
+    everything.add_argument("job", metavar="GROUP/JOBKEY|ID", help="a job of a group, or a job's id")
+    add_common(everything, show)
+    add_logs(commands.add_parser("logs", help="what a job printed; also as `paglets logs`"))
     _add_hosts(commands.add_parser("hosts", help="which hosts could run a job, best first (nothing is submitted)"))
     return run(parser, arguments)
 

@@ -12,8 +12,10 @@ from paglets.cli.output import say
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Invalid, PagletsError
 
 COMMANDS = {
+    "artifacts": ("paglets.cli.artifacts", "result files and others that hosts keep: fetch, send, delete"),
     "host": ("paglets.cli.host", "run a host on this machine"),
     "jobs": ("paglets.cli.jobs", "groups, queues and hosts: what runs, what waits, and why"),
+    "logs": ("paglets.cli.logs", "what a job printed, from whichever host ran it"),
     "mesh": ("paglets.cli.mesh", "the hosts that know each other"),
     "version": ("paglets.cli.version", "the version of this program"),
 }

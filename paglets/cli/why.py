@@ -58,7 +58,7 @@ def explain(client: HostClient, selector: str) -> Explanation:
     """Of a group, `GROUP/JOBKEY` or a paglet's id. Raises Unknown where it names nothing."""
     group_id, slash, job_key = selector.partition("/")
     if slash:
-        return _of_key(summary_of(client, group_id), job_key)
+        return of_key(summary_of(client, group_id), job_key)
     if GROUP_ID.fullmatch(selector):
         try:
             return of_group(summary_of(client, selector))
@@ -109,7 +109,8 @@ def _counted(rows: list[tuple[str, str, str, str]]) -> list[tuple[object, ...]]:
     return [(count, *reason, first[reason]) for reason, count in counts.most_common()]
 
 
-def _of_key(summary: dict[str, Any], job_key: str) -> Explanation:
+def of_key(summary: dict[str, Any], job_key: str) -> Explanation:
+    """Of one job of a group, as its collector knows it. Raises Unknown."""
     named = {"job": f"{summary['group_id']}/{job_key}"}
     if job_key in summary["results"]:
         record = summary["results"][job_key]

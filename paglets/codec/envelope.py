@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from paglets.core.errors import Invalid
-from paglets.core.refs import HostRef, ProxyRef, check_agent_id
+from paglets.core.refs import (
+    ArtifactRef,
+    BlobRef,
+    FileRef,
+    HostRef,
+    ProxyRef,
+    check_agent_id,
+    check_artifact_id,
+    check_blob,
+    check_file_name,
+)
 
 Kind = Literal["paglet", "job", "collector"]
 
@@ -20,11 +30,12 @@ MAX_COUNT = 1 << 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WireMessage:
-    """A message whose `args` are a tagged JSON object."""
+    """A message whose `args` are a tagged JSON object. A host takes a post only with all blobs of its `artifacts`."""
 
     kind: str
     args: dict[str, Any]
     sender: ProxyRef | None = None
+    artifacts: tuple[ArtifactRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +88,22 @@ class JobPart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CarriedArtifact:
+    """An artifact that moves with its owner. Its end is counted from now: clocks of two hosts are not compared."""
+
+    artifact_id: str
+    name: str
+    sha256: str
+    size_bytes: int
+    created_at: float
+    expires_in_seconds: float | None = None
+
+    @property
+    def blob(self) -> BlobRef:
+        return BlobRef(sha256=self.sha256, size_bytes=self.size_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
     """One paglet, frozen for a hand-off; the target takes it under `epoch`."""
 
@@ -93,6 +120,14 @@ class Envelope:
     inbox: tuple[InboxPost, ...] = ()
     taken: tuple[TakenPosts, ...] = ()
     job: JobPart | None = None
+    bundle: BlobRef | None = None
+    files: tuple[FileRef, ...] = ()
+    artifacts: tuple[CarriedArtifact, ...] = ()
+
+    def blobs(self) -> tuple[BlobRef, ...]:
+        """All bytes that must be on a host before it takes the paglet, each once."""
+        own = () if self.bundle is None else (self.bundle,)
+        return tuple(dict.fromkeys((*own, *(f.blob for f in self.files), *(a.blob for a in self.artifacts))))
 
 
 def check_envelope(envelope: Envelope) -> Envelope:
@@ -108,7 +143,33 @@ def check_envelope(envelope: Envelope) -> Envelope:
             check_count(name, getattr(job, name), least=0)
         if job.status == "RUNNING":
             raise Invalid("a job that runs does not move")
+    for blob in envelope.blobs():
+        check_blob(blob)
+    for file in envelope.files:
+        check_file(file)
+    for artifact in envelope.artifacts:
+        check_artifact_id(artifact.artifact_id)
+        check_file_name(artifact.name)
     return envelope
+
+
+def check_file(file: FileRef) -> FileRef:
+    """`file` if it may lie in a scratch directory, else Invalid."""
+    check_file_name(file.name)
+    check_blob(file.blob)
+    if file.mode not in ("copy", "move"):
+        raise Invalid(f"mode is {file.mode[:20]!r}: it must be 'copy' or 'move'")
+    check_count("attempt", file.attempt, least=0)
+    return file
+
+
+def check_message(message: WireMessage) -> WireMessage:
+    """`message` if what came with it may be kept, else Invalid."""
+    for artifact in message.artifacts:
+        check_artifact_id(artifact.artifact_id)
+        check_file_name(artifact.name)
+        check_blob(artifact.blob)
+    return message
 
 
 def check_count(name: str, count: int, *, least: int) -> int:

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import importlib
+import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar, overload
 
+from paglets.codec.script import MAIN_MODULES, this_script
 from paglets.core.errors import ImportFailed, Invalid
 
 T = TypeVar("T")
 
 MAX_NAME_CHARACTERS = 400
+MAX_REASON_CHARACTERS = 500
 
 
 def class_name(cls: type) -> str:
-    """The name under which another process imports `cls`.
+    """The name under which another process imports `cls`; a class of a script goes by the name of its file.
 
-    Raises Invalid for a class inside a function, and for one of a script: no other process has its `__main__`.
+    Raises Invalid for a class inside a function, and for one of a `__main__` without a file.
     """
-    if cls.__module__ == "__main__":
+    return check_class_name(f"{_module_name(cls)}:{cls.__qualname__}")
+
+
+def _module_name(cls: type) -> str:
+    if cls.__module__ not in MAIN_MODULES:
+        return cls.__module__
+    script = this_script()
+    if script is None:
         raise Invalid(
-            f"class {cls.__qualname__} is in the script itself, where hosts cannot find it: "
-            "put it into a module of its own, in a folder that the hosts import from (--code-path)"
+            f"class {cls.__qualname__} is in no file that could travel (an interactive session, a notebook, "
+            "-c, stdin or an archive): define the class in a file, and start or import that"
         )
-    return check_class_name(f"{cls.__module__}:{cls.__qualname__}")
+    return script.name
 
 
 def check_class_name(name: str) -> str:
@@ -38,43 +51,104 @@ def check_class_name(name: str) -> str:
 
 
 @overload
-def resolve_class(name: str) -> type[Any]: ...
+def resolve_class(name: str, *, host_name: str = ...) -> type[Any]: ...
 @overload
-def resolve_class(name: str, base: type[T]) -> type[T]: ...
-def resolve_class(name: str, base: type[Any] | None = None) -> type[Any]:
+def resolve_class(name: str, base: type[T], *, host_name: str = ...) -> type[T]: ...
+def resolve_class(name: str, base: type[Any] | None = None, *, host_name: str = "") -> type[Any]:
     """The class of that name, a subclass of `base` where given. Imports its module: the user's code runs.
 
     Raises Invalid for a malformed name, ImportFailed (details: `class_name`, `module`, `interpreter`)
-    where there is no such class.
+    where there is no such class; it names the host where that is given.
     """
     module_name, _, qualname = check_class_name(name).partition(":")
-    place: Any = _import(name, module_name)
-    for part in qualname.split("."):
-        place = getattr(place, part, None)
-        if not isinstance(place, type):
-            raise _failure(name, f"{module_name} has no class {qualname}")
+    try:
+        place: Any = _import(name, module_name)
+        for part in qualname.split("."):
+            place = getattr(place, part, None)
+            if not isinstance(place, type):
+                raise _Unfit(f"{module_name} has no class {qualname}")
+        if base is not None and not issubclass(place, base):
+            raise _Unfit(f"it is not a {base.__qualname__}")
+    except _Unfit as unfit:
+        raise _failure(name, str(unfit), host_name) from unfit.__cause__
     found: type[Any] = place
-    if base is not None and not issubclass(found, base):
-        raise _failure(name, f"it is not a {base.__qualname__}")
     return found
 
 
+class _Unfit(Exception):
+    """Why a name gives no class."""
+
+
 def _import(name: str, module_name: str) -> Any:
+    script = this_script()
+    if script is not None and script.name == module_name:
+        return sys.modules["__main__"]
     try:
-        return importlib.import_module(module_name)
+        with _importing(name):
+            return importlib.import_module(module_name)
+    except ImportFailed:
+        raise
     except ModuleNotFoundError as error:
-        hint = "start the host with --code-path FOLDER, or put the folder on its PYTHONPATH"
-        raise _failure(name, f"{error}; {hint}" if error.name == module_name.split(".")[0] else str(error)) from error
+        raise _Unfit(f"{error}; {_hint(error.name or '', module_name)}") from error
     except (Exception, SystemExit) as error:
         # A module that exits when imported is a script without its main guard: no reason to end with it.
-        raise _failure(name, f"{type(error).__name__}: {str(error)[:500]}") from error
+        raise _Unfit(f"{type(error).__name__}: {str(error)[:MAX_REASON_CHARACTERS]}") from error
 
 
-def _failure(name: str, reason: str) -> ImportFailed:
-    module_name = name.partition(":")[0]
+def _hint(missing: str, module_name: str) -> str:
+    if missing == module_name.partition(".")[0]:
+        return "start the host with --code-path FOLDER, or put the folder on its PYTHONPATH"
+    return "install it there for that Python; of your own modules those travel that are imported from below one folder"
+
+
+def _failure(name: str, reason: str, host_name: str) -> ImportFailed:
+    place = f" on {host_name}" if host_name else ""
     return ImportFailed(
-        f"{name} cannot be imported by {sys.executable}: {reason}",
+        f"{name} cannot be imported{place} by {sys.executable} (Python {platform.python_version()}): {reason}",
         class_name=name,
-        module=module_name,
+        module=name.partition(":")[0],
         interpreter=sys.executable,
     )
+
+
+# While a module is imported for one of its classes.
+
+
+class _Refusals:
+    """Whether the module that is being imported tried what it may not."""
+
+    def __init__(self, class_name: str) -> None:
+        self.module, _, self.qualname = class_name.partition(":")
+        self.first: ImportFailed | None = None
+
+    def refuse(self) -> ImportFailed:
+        self.first = ImportFailed(
+            f'put the submission under `if __name__ == "__main__":` in module {self.module}: '
+            f"a host imports it to run {self.qualname}"
+        )
+        return self.first
+
+
+_current: ContextVar[_Refusals | None] = ContextVar("_current", default=None)
+
+
+@contextmanager
+def _importing(class_name: str) -> Iterator[None]:
+    refusals = _Refusals(class_name)
+    token = _current.set(refusals)
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        # The module may have turned the refusal into an end of its own.
+        if refusals.first in (None, error):
+            raise
+        raise refusals.first from error
+    finally:
+        _current.reset(token)
+
+
+def refuse_while_importing() -> None:
+    """Raises ImportFailed where a class's module is being imported: its main part is not to run there."""
+    refusals = _current.get()
+    if refusals is not None:
+        raise refusals.refuse()

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from paglets.core.context import Context, Storage
 from paglets.core.errors import NotHandled
 from paglets.core.messages import Message
-from paglets.core.refs import ProxyRef
+from paglets.core.refs import ArtifactRef, ProxyRef
 
 
 @dataclass(kw_only=True)
@@ -92,7 +92,11 @@ class Paglet(Generic[S]):
         return self.context.storage
 
     def work_dir(self) -> Path:
-        """The paglet's scratch directory on this host; it is removed when the paglet leaves or ends."""
+        """The paglet's scratch directory on this host; it is removed when the paglet leaves or ends.
+
+        The process begins in it, so relative paths, here and in the methods below, count from there until the
+        paglet's own code changes the working directory.
+        """
         return self.context.work_dir()
 
     def checkpoint(self) -> None:
@@ -111,6 +115,70 @@ class Paglet(Generic[S]):
         """
         return self.context.wait_state(predicate, timeout_seconds)
 
+    # Files that travel with the paglet.
+
+    def register_file(self, path: str | Path, name: str | None = None, mode: str = "copy") -> None:
+        """Let a file travel with this paglet: on each further host it is in the scratch directory, under `name`.
+
+        Its bytes are captured now, and it is registered when the changes of the present hook or handler are
+        committed, in `run` and `run_compute_job` at once. A file that was written to or replaced since is captured
+        again after `on_dispatching`; one that was removed travels as it was. `mode` "move": the file at `path`
+        goes once another host has the paglet, unless it changed meanwhile. `name` is that of the file where it is
+        left out; registering a name again replaces it. A further attempt of a job begins without what earlier
+        attempts registered, unless a checkpoint followed.
+
+        Raises Invalid (no regular file, a name that not every system takes, a registered name in other case, an
+        unknown mode, a link that is to be moved), FileChanged (something keeps writing to it), NoRoom (the host's
+        disk or quota is full).
+        """
+        self.context.register_file(path, name, mode)
+
+    def file_path(self, name: str) -> Path:
+        """Where the file is that came with this paglet or is registered under that name. Raises Unknown.
+
+        What came lies in the scratch directory before any code of the paglet runs, dated in the years 2000 and 2001.
+        """
+        return self.context.file_path(name)
+
+    # Artifacts: named files that hosts keep, found by their id from all of the mesh.
+
+    def upload_artifact(
+        self,
+        path: str | Path,
+        name: str | None = None,
+        move: bool = False,
+        expires_in_seconds: float | None = None,
+    ) -> ArtifactRef:
+        """Keep a file as an artifact of this paglet: it moves and ends with it. It is stored when this returns.
+
+        `move`: the file at `path` goes then, and is not copied where the file system allows; nobody may write to
+        it meanwhile. `expires_in_seconds`: deleted after that long; None: kept. Raises Invalid, FileChanged and
+        NoRoom as `register_file`; the file is where it was then.
+        """
+        return self.context.upload_artifact(path, name, move, expires_in_seconds)
+
+    def download_artifact(self, ref_or_id: ArtifactRef | str, target: str | Path, move: bool = False) -> Path:
+        """Fetch an artifact from wherever it is, to the file `target`, or into the folder; gives the file's path.
+
+        A file that is there is replaced, when all of the new one is there. `move`: the artifact is deleted
+        afterwards. Raises Unknown (no online host has it), Invalid (`target` cannot be written), NoRoom.
+        """
+        return self.context.download_artifact(ref_or_id, target, move)
+
+    def delete_artifact(self, ref_or_id: ArtifactRef | str) -> None:
+        """Delete an artifact, wherever it is, at once. Raises Unknown where no online host has it."""
+        self.context.delete_artifact(ref_or_id)
+
+    def send_artifact(
+        self, target: ProxyRef, path: str | Path, message: Message, name: str | None = None, move: bool = False
+    ) -> ArtifactRef:
+        """Post `message` with a file: `target` gets both together, and owns the artifact, one of `message.artifacts`.
+
+        The file is captured now; the post is stored with this handler's changes, and with `move` the file goes
+        then. Raises as `upload_artifact`.
+        """
+        return self.context.send_artifact(target, path, message, name, move)
+
     # Speaking.
 
     def call(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> Any:
@@ -118,7 +186,10 @@ class Paglet(Generic[S]):
         return self.context.call(target, message, timeout_seconds)
 
     def post(self, target: ProxyRef, message: Message) -> None:
-        """Send without waiting: stored with this handler's changes, delivered at least once, taken once."""
+        """Send without waiting: stored with this handler's changes, delivered at least once, taken once.
+
+        Artifacts of `message` that are on this host go along, each as a further artifact that `target` owns.
+        """
         self.context.post(target, message)
 
     # Moving. These check their arguments at once and take effect when the present hook, handler or

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from paglets.core.messages import Message
-from paglets.core.refs import HostRef, ProxyRef
+from paglets.core.refs import ArtifactRef, BlobRef, HostRef, ProxyRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +73,10 @@ class Context(Protocol):
 
     def hosts(self) -> tuple[HostInfo, ...]: ...
 
-    def create(self, cls: type, state: Any = None, *, name: str | None = None) -> Any:
-        """A new paglet on this host; gives its PagletProxy after it is stored."""
+    def create(
+        self, cls: type, state: Any = None, *, name: str | None = None, inputs: Mapping[str, str | Path] | None = None
+    ) -> Any:
+        """A new paglet on this host, with copies of the files `inputs`; gives its PagletProxy after it is stored."""
         ...
 
     def proxy(self, target: ProxyRef | str) -> Any:
@@ -88,6 +90,32 @@ class Context(Protocol):
     def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Store a group (fields of `api.SubmitGroup`); gives `api.GroupView` as JSON."""
         ...
+
+    def publish_bytes(self, data: bytes) -> BlobRef:
+        """Bytes that this host then keeps for an hour, and for as long as something refers to them."""
+        ...
+
+    def publish_file(self, path: str | Path) -> BlobRef:
+        """The same of a copy of a file. Raises Invalid, FileChanged, NoRoom."""
+        ...
+
+    # Files and artifacts: as the methods of `core.agent.Paglet` of the same names.
+
+    def register_file(self, path: str | Path, name: str | None, mode: str) -> None: ...
+
+    def file_path(self, name: str) -> Path: ...
+
+    def upload_artifact(
+        self, path: str | Path, name: str | None, move: bool, expires_in_seconds: float | None
+    ) -> ArtifactRef: ...
+
+    def download_artifact(self, artifact: ArtifactRef | str, target: str | Path, move: bool) -> Path: ...
+
+    def delete_artifact(self, artifact: ArtifactRef | str) -> None: ...
+
+    def send_artifact(
+        self, target: ProxyRef, path: str | Path, message: Message, name: str | None, move: bool
+    ) -> ArtifactRef: ...
 
     def resolve_host(self, target: str) -> HostRef:
         """The member of that name or URL; Unknown where there is none."""
@@ -111,7 +139,8 @@ class Context(Protocol):
         """Commit the outcome of this attempt; False where one was committed already.
 
         `report` is {"success": True, "result": VALUE} or {"success": False, "cause", "message", "traceback"}.
-        VALUE is any value that a message carries; Invalid where it cannot travel.
+        VALUE is any value that a message carries; Invalid where it cannot travel. With {"file": {"path", "name",
+        "move"}} beside them a file goes along as an artifact, and VALUE, a mapping, gets its ref as `artifact`.
         """
         ...
 

@@ -155,6 +155,18 @@ class Fenced(Conflict):
     code = "fenced"
 
 
+class NoRoom(PagletsError):
+    """A quota, a size limit or a full disk: nothing was kept. Free some and it goes on."""
+
+    code, status = "no_room", 507
+
+
+class FileChanged(Conflict):
+    """A file is not what it was when it was named: it changed while it was read or sent."""
+
+    code = "file_changed"
+
+
 class VersionsDiffer(PagletsError):
     """Mesh version or protocol number are not equal."""
 

@@ -12,7 +12,13 @@ from paglets.core.record import from_json, to_json
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 AGENT_ID = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")
 GROUP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+ARTIFACT_ID = re.compile(r"art-[a-z0-9]{8,60}")
 MAX_JOB_KEY_CHARACTERS = 200
+MAX_FILE_NAME_BYTES = 200
+"""Less than a file system's 255: a file under way has a longer name for a while."""
+
+MAX_BLOB_BYTES = 1 << 50
 DEFAULT_PORT = 8765
 """Where a host listens unless it is told otherwise, and what a URL of one without a port means."""
 
@@ -38,6 +44,33 @@ class ProxyRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BlobRef:
+    """Bytes, named by their SHA-256 (64 lower-case hexadecimal digits)."""
+
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRef:
+    """A file that travels with a paglet: under `name` in its scratch directory wherever it arrives.
+
+    `mode` "move": the registered source is removed once a target has the paglet. `attempt`: the attempt of a job
+    that registered it, 0 for what the job was submitted with; a further attempt begins without those of earlier ones.
+    """
+
+    name: str
+    sha256: str
+    size_bytes: int
+    mode: str = "copy"
+    attempt: int = 0
+
+    @property
+    def blob(self) -> BlobRef:
+        return BlobRef(sha256=self.sha256, size_bytes=self.size_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactRef:
     """A named blob with an owner. Times are seconds since the epoch; no `expires_at`: kept until deleted."""
 
@@ -59,6 +92,10 @@ class ArtifactRef:
     def from_wire(cls, wire: ArtifactRef | dict[str, Any]) -> ArtifactRef:
         """The ref that `to_wire` wrote; a ref is given back as it is. Raises Invalid naming the field."""
         return wire if isinstance(wire, ArtifactRef) else from_json(cls, wire)
+
+    @property
+    def blob(self) -> BlobRef:
+        return BlobRef(sha256=self.sha256, size_bytes=self.size_bytes)
 
 
 ArtifactRef.__module__ = "paglets.artifacts"  # its public path, which also names it on the wire
@@ -101,3 +138,51 @@ def check_job_key(job_key: str) -> str:
             "the first not '$'"
         )
     return job_key
+
+
+def check_sha256(sha256: str) -> str:
+    """`sha256` if it can name a blob, else Invalid: it names a file."""
+    if not SHA256.fullmatch(sha256):
+        raise Invalid(f"{sha256[:80]!r} is not a SHA-256: 64 lower-case hexadecimal digits")
+    return sha256
+
+
+def check_blob(blob: BlobRef) -> BlobRef:
+    """`blob` if it is well formed, else Invalid."""
+    check_sha256(blob.sha256)
+    if not 0 <= blob.size_bytes <= MAX_BLOB_BYTES:
+        raise Invalid(f"size_bytes is {blob.size_bytes}: it must be from 0 to {MAX_BLOB_BYTES}")
+    return blob
+
+
+def check_artifact_id(artifact_id: str) -> str:
+    """`artifact_id` if it is well formed, else Invalid."""
+    if not ARTIFACT_ID.fullmatch(artifact_id):
+        raise Invalid(f"{artifact_id[:80]!r} is not the id of an artifact: it begins with 'art-'")
+    return artifact_id
+
+
+def check_file_name(name: str) -> str:
+    """`name` if it may name a file on every system that a host may run on, else Invalid."""
+    problem = _file_name_problem(name)
+    if problem:
+        raise Invalid(f"{name[:80]!r} cannot name a file: {problem}")
+    return name
+
+
+def _file_name_problem(name: str) -> str:
+    if not name or name in (".", ".."):
+        return "give it a name of its own"
+    if any(char in name for char in '/\\:*?"<>|'):
+        return 'a plain name, without folders, drives or any of / \\ : * ? " < > |'
+    if not name.isprintable():
+        return "it holds characters that cannot be shown"
+    if name[-1] in ". " or name[0] == " ":
+        return "it must not begin with a space, nor end with one or with a dot"
+    if name.partition(".")[0].strip().lower() in _DEVICES:
+        return "that is the name of a device"
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return "it is not valid Unicode"
+    return f"it is longer than {MAX_FILE_NAME_BYTES} bytes" if size > MAX_FILE_NAME_BYTES else ""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from paglets.artifacts.folder import BlobFolder
 from paglets.config import HostOptions
 from paglets.core.clock import Clock, SystemClock, SystemEntropy
 from paglets.core.errors import ShuttingDown, StartFailed
@@ -143,6 +144,7 @@ def start(options: HostOptions, home: Path, stack: ExitStack, fatal: Callable[[B
         entropy=entropy,
         store=folder.store,
         disk=HostDisk(folder.path, later, folder.log),
+        blobs=BlobFolder(folder.path, folder.log),
         meter=meter,
         log=folder.log,
         tell=lambda text: _tell(folder, text),
@@ -221,6 +223,8 @@ def _settings(
         properties=tuple(sorted(options.properties.items())),
         code_paths=options.code_paths,
         pin_cpus=options.pin_cpus,
+        artifact_max_bytes=options.artifact_max_bytes,
+        artifact_quota_bytes=options.artifact_quota_bytes,
         python=platform.python_version(),
         pid=os.getpid(),
         program=f"paglets {PROGRAM_VERSION}",

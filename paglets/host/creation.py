@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from paglets.api import MAX_GROUP_JOBS, CreationError, GroupView, JobSpec, MemberView, ResidenceRow, SubmitGroup
-from paglets.codec.envelope import Envelope, JobPart, WireMessage
+from paglets.codec.envelope import Envelope, JobPart, WireMessage, check_file
 from paglets.codec.text import dumps, loads
 from paglets.core.context import HostInfo
 from paglets.core.errors import Conflict, GroupExists, Invalid, Moved, Moving, NameTaken, PagletsError, Unknown
 from paglets.core.record import from_json, to_json
-from paglets.core.refs import HostRef, ProxyRef, check_agent_id, check_group_id
+from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef, check_agent_id, check_group_id
 from paglets.groups.keys import complete_job_keys, group_digest, new_group_id
+from paglets.host.blobs import BlobKeeper
 from paglets.host.inline import INLINE_CLASSES, InlineHost, InlinePaglet
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.slots import policy
 from paglets.slots.model import Candidate, SlotRequest, check_request
-from paglets.store import posts, residence
+from paglets.store import blobs, posts, residence
 from paglets.store.db import Tx
 
 
@@ -39,6 +40,10 @@ class NewPaglet(Protocol):
     def request(self) -> dict[str, Any] | None: ...
     @property
     def job_key(self) -> str: ...
+    @property
+    def bundle(self) -> BlobRef | None: ...
+    @property
+    def files(self) -> tuple[FileRef, ...]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,17 +60,19 @@ def collector_id(group_id: str) -> str:
 class Creation:
     """Makes paglets and groups on this host."""
 
-    def __init__(self, shell: Shell, gossip: Gossip, inline_host: InlineHost) -> None:
+    def __init__(self, shell: Shell, gossip: Gossip, inline_host: InlineHost, keeper: BlobKeeper) -> None:
         self._shell = shell
+        self._keeper = keeper
         self._gossip = gossip
         self._inline_host = inline_host
 
     # Paglets.
 
     def create(self, tx: Tx, agent_id: str, new: NewPaglet) -> ProxyRef:
-        """Store one paglet. Raises NameTaken, Invalid."""
+        """Store one paglet. Raises NameTaken, Invalid, Conflict (bytes of its code or files are not here)."""
         check_agent_id(agent_id)
         _check_kind(new)
+        self._check_bytes(tx, new.bundle, new.files)
         holder = residence.holder_of(tx, new.name) if new.name else None
         if holder is not None and holder != agent_id:
             raise NameTaken(f"a paglet named {new.name!r} lives on {self._shell.own.name} already")
@@ -87,7 +94,16 @@ class Creation:
             hook=None if is_job else "creation",
             storage={},
             job=_job_part(None, new.job_key, None, new.request or {}, new.state) if is_job else None,
+            bundle=new.bundle,
+            files=new.files,
         )
+
+    def _check_bytes(self, tx: Tx, bundle: BlobRef | None, files: tuple[FileRef, ...]) -> None:
+        """Raises Invalid, Conflict."""
+        for file in files:
+            check_file(file)
+        code = () if bundle is None else (bundle,)
+        self._keeper.must_be_here(tx, tuple(dict.fromkeys((*code, *(file.blob for file in files)))))
 
     def resolve_paglet(self, tx: Tx, target: str) -> ProxyRef:
         """The paglet of that id or name, as far as this host knows. Raises Unknown."""
@@ -106,7 +122,10 @@ class Creation:
         return self.submit(tx, token, from_json(SubmitGroup, tree))
 
     def submit(self, tx: Tx, token: str, group: SubmitGroup) -> GroupView:
-        """Store collector, expected keys and jobs. Raises GroupExists, Invalid, Unknown (the collector's host)."""
+        """Store collector, expected keys and jobs.
+
+        Raises GroupExists, Invalid, Unknown (the collector's host), Conflict (bytes of code or inputs are not here).
+        """
         group_id = check_group_id(group.group_id) if group.group_id else new_group_id(token)
         if len(group.jobs) > MAX_GROUP_JOBS:
             raise Invalid(f"a group of {len(group.jobs):,} jobs is over the limit of {MAX_GROUP_JOBS:,}")
@@ -120,6 +139,8 @@ class Creation:
 
     def _store(self, tx: Tx, token: str, group_id: str, digest: str, group: SubmitGroup) -> GroupView:
         keys = complete_job_keys([job.job_key for job in group.jobs])
+        inputs = tuple(dict.fromkeys((*group.inputs, *(file for job in group.jobs for file in job.inputs))))
+        self._check_bytes(tx, group.bundle, inputs)
         jobs, errors = _check_jobs(group.jobs, keys)
         now, own = self._shell.clock.wall(), self._shell.own
         place = self._collector_host(group)
@@ -148,6 +169,8 @@ class Creation:
             "the group was stored a moment ago",
             now,
         )
+        code = () if group.bundle is None else (group.bundle,)
+        blobs.keep_for_group(tx, group_id, (*code, *(file.blob for file in inputs)))
         if place.store_id != own.store_id and jobs:
             residence.leave(tx, ref.agent_id, place, now)
         tx.wake("placer", "groups", "census")
@@ -174,6 +197,7 @@ class Creation:
             home=own,
             created_at=now,
             storage={},
+            bundle=group.bundle,
         )
         if not residence.create(tx, envelope, now):
             raise GroupExists(f"group {group_id} was known to this host before; choose another group_id")
@@ -206,6 +230,8 @@ class Creation:
             created_at=now,
             storage={},
             job=_job_part(group_id, job.spec.job_key, collector, to_json(job.request), job.spec.state),
+            bundle=group.bundle,
+            files=_inputs(group.inputs, job.spec.inputs),
         )
 
     def _collector_host(self, group: SubmitGroup) -> HostRef:
@@ -253,10 +279,15 @@ def _check_jobs(specs: tuple[JobSpec, ...], keys: tuple[str, ...]) -> tuple[list
             if spec.error or spec.request is None:
                 raise Invalid(spec.error or "the job has no request")
             request = check_request(from_json(SlotRequest, spec.request, "request"))
-            jobs.append(_Job(spec=JobSpec(job_key=key, state=spec.state, request=spec.request), request=request))
+            jobs.append(_Job(spec=replace(spec, job_key=key), request=request))
         except PagletsError as error:
             errors.append(CreationError(job_key=key, message=error.message))
     return jobs, tuple(errors)
+
+
+def _inputs(common: tuple[FileRef, ...], own: tuple[FileRef, ...]) -> tuple[FileRef, ...]:
+    """A job's own input takes the place of a common one of its name."""
+    return tuple({file.name: replace(file, attempt=0) for file in (*common, *own)}.values())
 
 
 def _job_part(

@@ -8,6 +8,10 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from paglets.host.logs import Key, LogFolder
+from paglets.store.files import Removal
+from paglets.worker.logs import Piece
+
 
 class HostDisk:
     """`shell.Disk` on a real disk. `later` runs what takes time elsewhere than on the runner."""
@@ -15,11 +19,12 @@ class HostDisk:
     def __init__(self, folder: Path, later: Callable[[Callable[[], None]], None], log: Callable[[str], None]) -> None:
         self._work = folder / "work"
         self._trash = folder / "trash"
-        self._logs = folder / "logs"
+        self._logs = LogFolder(folder / "logs")
+        self._trimming = False
         self._later = later
         self._log = log
         self._discarded = 0
-        for path in (self._work, self._trash, self._logs):
+        for path in (self._work, self._trash, folder / "logs"):
             path.mkdir(mode=0o700, exist_ok=True)
         later(self._empty_trash)
 
@@ -45,9 +50,51 @@ class HostDisk:
         self._later(self._empty_trash)
 
     def log_path(self, agent_id: str, generation: int, attempt: int, stream: str) -> str:
-        folder = self._logs / agent_id
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return str(folder / f"{generation}.{attempt}.{stream}")
+        path = self._logs.path(agent_id, generation, attempt, stream)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        return path
+
+    def logs(self, agent_id: str) -> tuple[tuple[int, int], ...]:
+        return self._logs.attempts(agent_id)
+
+    def read_log(
+        self, agent_id: str, generation: int, attempt: int, stream: str, offset: int, most_bytes: int
+    ) -> Piece:
+        return self._logs.read(agent_id, generation, attempt, stream, offset, most_bytes)
+
+    def trim_logs(self, most_bytes: int, running: Callable[[], frozenset[Key]]) -> None:
+        if not self._trimming:
+            self._trimming = True
+            self._later(lambda: self._trim(most_bytes, running))
+
+    def _trim(self, most_bytes: int, running: Callable[[], frozenset[Key]]) -> None:
+        try:
+            removed = self._logs.trim(most_bytes, running)
+        finally:
+            self._trimming = False
+        if removed:
+            self._log(f"the logs of {removed} attempts were removed, as all together exceeded {most_bytes:,} bytes")
+
+    def later(self, act: Callable[[], None]) -> None:
+        self._later(act)
+
+    def remove_source(self, removal: Removal) -> str:
+        try:
+            found = os.lstat(removal.path)
+            if not stat.S_ISREG(found.st_mode):
+                return "it is no file any more"
+            if (found.st_size, found.st_mtime_ns, found.st_ino) != (
+                removal.size_bytes,
+                removal.mtime_ns,
+                removal.inode,
+            ):
+                return "it is not the file that was registered any more"
+            os.unlink(removal.path)
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            return f"{error.strerror}"
+        return ""
 
     def left_over(self) -> tuple[str, ...]:
         return tuple(sorted(entry.name for entry in self._work.iterdir()))

@@ -13,7 +13,7 @@ from paglets.store.db import Tx
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
-    """A paglet that has something to do; `intent`: see the schema."""
+    """A paglet that has something to do; `intent` and `problem`: see the schema."""
 
     agent_id: str
     kind: str
@@ -21,6 +21,7 @@ class Due:
     hook: str | None
     intent: dict[str, Any] | None
     has_posts: bool
+    problem: str
 
     @property
     def inline(self) -> bool:
@@ -30,7 +31,7 @@ class Due:
 def due_rows(tx: Tx, after: str, most: int) -> list[Due]:
     """The next paglets by id, beyond `after`, that have a hook, a move, a disposal or a post before them."""
     rows = tx.all(
-        "SELECT agent_id, kind, class_name, hook, intent,"
+        "SELECT agent_id, kind, class_name, hook, intent, problem,"
         " EXISTS (SELECT 1 FROM inbox i WHERE i.agent_id = p.agent_id AND i.status = 'waiting') AS has_posts"
         " FROM paglets p WHERE p.agent_id IN ("
         "  SELECT agent_id FROM paglets WHERE hook IS NOT NULL"
@@ -52,4 +53,5 @@ def _due(row: sqlite3.Row) -> Due:
         hook=row["hook"],
         intent=None if intent is None else loads(intent),
         has_posts=bool(row["has_posts"]),
+        problem=row["problem"],
     )

@@ -123,6 +123,7 @@ def _over_at_home(tx: Tx) -> list[str]:
 def _release(tx: Tx, group_ids: list[str]) -> None:
     for group_id in group_ids:
         tx.run("UPDATE groups SET spec = NULL WHERE group_id = ?", group_id)
+        tx.run("DELETE FROM group_blobs WHERE group_id = ?", group_id)
 
 
 def _look(tx: Tx, own: HostRef) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from paglets.api import (
+    LARGE_ENVELOPE_BYTES,
     MAX_BATCH_ENVELOPES,
     ClosedEpoch,
     CloseTransfers,
+    LargeEnvelope,
     TransferAnswer,
     TransferAnswers,
     Transfers,
@@ -13,15 +15,17 @@ from paglets.api import (
 from paglets.codec.text import dumps
 from paglets.core.errors import PagletsError, Unreachable
 from paglets.core.record import to_json
-from paglets.core.refs import HostRef
+from paglets.core.refs import BlobRef, HostRef
 from paglets.host.backoff import Lanes
+from paglets.host.blobs import BlobKeeper
 from paglets.host.shell import Shell
+from paglets.host.shipping import Shipping
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.slots import states
 from paglets.store import queue, residence
 from paglets.store.db import Tx
-from paglets.store.residence import ClosedHandoff, Handoff
+from paglets.store.residence import ClosedHandoff, Handoff, Leaving
 
 BATCH_BYTES = 4 << 20
 ANSWER_SECONDS = 30.0
@@ -32,6 +36,7 @@ it is always asked: that paglet, a collector on its way home mostly, can as well
 
 SIGN_OF_LIFE_SECONDS = 3.0
 LEFT_OUT = "it answers and could not store it (a full disk, mostly: its host.log says more); it is tried again"
+LOOK_AGAIN_SECONDS = 5.0
 CLOSE_SECONDS = 60.0
 MAX_CLOSED = 2_000
 GIVE_UP_FAILURES = 3
@@ -43,22 +48,26 @@ class Handoffs:
 
     name = "handoff"
 
-    def __init__(self, shell: Shell, gossip: Gossip) -> None:
+    def __init__(self, shell: Shell, gossip: Gossip, shipping: Shipping, keeper: BlobKeeper) -> None:
         self._shell = shell
         self._gossip = gossip
+        self._shipping = shipping
+        self._keeper = keeper
+        self._large: dict[tuple[str, int], BlobRef] = {}
         self._lanes = Lanes(shell.entropy)
         self._refused: dict[str, int] = {}
         self._close_at = shell.clock.monotonic() + CLOSE_SECONDS
         self._perhaps_sent = shell.store.read(_under_way)
 
     def tick(self, now: float) -> float | None:
-        targets = self._shell.store.read(residence.targets)
-        for target in targets:
+        due = [self._close(now)]
+        for target in self._shell.store.read(residence.targets):
             self._lanes.heard(target.store_id, self._gossip.heard_at(target.store_id))
-            if self._lanes.open(target.store_id, now):
-                self._send(target)
-        due = self._lanes.next_due([target.store_id for target in targets], now)
-        return min(each for each in (due, self._close(now)) if each is not None)
+            if self._lanes.open(target.store_id, now) and not self._send(target):
+                due.append(now + LOOK_AGAIN_SECONDS)
+            else:
+                due.append(self._lanes.next_due([target.store_id], now) or float("inf"))
+        return min(due)
 
     def _close(self, now: float) -> float:
         """Now and then tell targets which hand-offs are over for good, so that they may forget them one day."""
@@ -83,39 +92,69 @@ class Handoffs:
             self._gossip.address(closed[0].target), request, answered, timeout_seconds=ANSWER_SECONDS
         )
 
-    def _send(self, target: HostRef) -> None:
-        self._lanes.sent(target.store_id)
+    def _send(self, target: HostRef) -> bool:
+        """Send what may be sent there now; False where all of it waits for bytes, of whose coming `shipping` tells."""
         batch = self._next_batch(target)
-        asked_for = any(handoff.envelope.hook == "arrival" for handoff in batch)
+        if not batch:
+            return False
+        self._lanes.sent(target.store_id)
+        asked_for = any(each.asked_for for each in batch)
         if self._gossip.silent_seconds(target.store_id) <= SURE_SECONDS and not asked_for:
             self._transfer(target, batch)
-            return
+            return True
         self._shell.transport.send(
             self._gossip.address(target),
             Request(method="GET", target="/v1/host"),
-            lambda result: self._heard(target, result),
+            lambda result: self._heard(target, batch, result),
             timeout_seconds=SIGN_OF_LIFE_SECONDS,
         )
+        return True
 
-    def _heard(self, target: HostRef, result: Response | PagletsError) -> None:
+    def _heard(self, target: HostRef, batch: list[Leaving], result: Response | PagletsError) -> None:
         if isinstance(result, PagletsError):
             silent = Unreachable(f"{target.name} gives no sign of life: {result.message}")
-            self._failed(target, self._next_batch(target), silent)
+            self._failed(target, batch, silent)
         else:
             self._transfer(target, self._next_batch(target))
 
-    def _next_batch(self, target: HostRef) -> list[Handoff]:
-        return self._shell.store.read(
-            lambda tx: residence.next_handoffs(tx, target.store_id, MAX_BATCH_ENVELOPES, BATCH_BYTES)
-        )
+    def _next_batch(self, target: HostRef) -> list[Leaving]:
+        """The next envelopes whose bytes the target has; those of the others are on their way from now on."""
+        rows = self._shell.store.read(lambda tx: residence.next_leaving(tx, target.store_id, MAX_BATCH_ENVELOPES))
+        batch: list[Leaving] = []
+        waiting: dict[str, str] = {}
+        total = 0
+        for each in rows:
+            needs = self._needs(each)
+            if not self._shipping.ready(target, needs):
+                waiting[each.agent_id] = self._shipping.why(target, needs)
+            elif not batch or total + each.size_bytes <= BATCH_BYTES:
+                batch.append(each)
+                total += 0 if _is_large(each) else each.size_bytes
+        if waiting:
+            self._shell.runner.change(lambda tx: _say_problems(tx, waiting))
+        return batch
 
-    def _transfer(self, target: HostRef, batch: list[Handoff]) -> None:
+    def _needs(self, leaving: Leaving) -> tuple[BlobRef, ...]:
+        """The bytes that the target must have first; a large envelope is itself among them."""
+        return (*leaving.needs, self._as_blob(leaving)) if _is_large(leaving) else leaving.needs
+
+    def _as_blob(self, leaving: Leaving) -> BlobRef:
+        """The blob that a large envelope travels as."""
+        key = (leaving.agent_id, leaving.epoch)
+        if key not in self._large:
+            text = self._shell.store.read(lambda tx: residence.envelope_text(tx, leaving.agent_id))
+            self._large[key] = self._keeper.put(text.encode())
+        self._keeper.pin(self._large[key].sha256)
+        return self._large[key]
+
+    def _transfer(self, target: HostRef, batch: list[Leaving]) -> None:
         if not batch:
             self._lanes.succeeded(target.store_id)
+            self._shell.runner.wake(self.name)
             return
         # From here on they count as sent, whatever is answered and whether or not the answer can be stored; only a
         # first try of which certainly nothing was taken lets them go again.
-        first_sent = {(handoff.agent_id, handoff.epoch) for handoff in batch} - self._perhaps_sent
+        first_sent = {(leaving.agent_id, leaving.epoch) for leaving in batch} - self._perhaps_sent
         self._perhaps_sent |= first_sent
 
         def answered(result: Response | PagletsError) -> None:
@@ -123,8 +162,9 @@ class Handoffs:
                 self._perhaps_sent -= first_sent
             self._answered(target, batch, result)
 
-        transfers = Transfers(source=self._shell.own, envelopes=tuple(handoff.envelope for handoff in batch))
-        request = Request(method="POST", target="/v1/transfers", body=dump_json(transfers), repeatable=True)
+        request = Request(
+            method="POST", target="/v1/transfers", body=dump_json(self._transfers(batch)), repeatable=True
+        )
         self._shell.transport.send(
             self._gossip.address(target),
             request,
@@ -132,17 +172,38 @@ class Handoffs:
             timeout_seconds=ANSWER_SECONDS,
         )
 
-    def _answered(self, target: HostRef, batch: list[Handoff], result: Response | PagletsError) -> None:
+    def _transfers(self, batch: list[Leaving]) -> Transfers:
+        small = [each.agent_id for each in batch if not _is_large(each)]
+        return Transfers(
+            source=self._shell.own,
+            envelopes=tuple(each.envelope for each in self._shell.store.read(lambda tx: residence.handoffs(tx, small))),
+            large=tuple(
+                LargeEnvelope(agent_id=each.agent_id, epoch=each.epoch + 1, blob=self._as_blob(each))
+                for each in batch
+                if _is_large(each)
+            ),
+        )
+
+    def _answered(self, target: HostRef, batch: list[Leaving], result: Response | PagletsError) -> None:
         try:
             answers = parsed(result, TransferAnswers)
         except PagletsError as error:
             self._failed(target, batch, error)
             return
         self._refused.pop(target.store_id, None)
+        self._note_bytes(target, batch, answers.answers)
         self._shell.runner.change(
             lambda tx: self._settle(tx, batch, answers.answers),
             lambda outcome: self._settled(target, outcome, len(answers.answers) == len(batch)),
         )
+
+    def _note_bytes(self, target: HostRef, batch: list[Leaving], answers: tuple[TransferAnswer, ...]) -> None:
+        lacking = {answer.agent_id for answer in answers if answer.verdict == "missing"}
+        for each in batch:
+            if each.agent_id in lacking:
+                self._shipping.not_there(target, self._needs(each))
+            else:
+                self._large.pop((each.agent_id, each.epoch), None)
 
     def _settled(self, target: HostRef, outcome: object, complete: bool) -> None:
         now = self._shell.clock.monotonic()
@@ -157,18 +218,18 @@ class Handoffs:
             self._lanes.failed(target.store_id, now)
         self._shell.runner.wake(self.name)
 
-    def _settle(self, tx: Tx, batch: list[Handoff], answers: tuple[TransferAnswer, ...]) -> None:
+    def _settle(self, tx: Tx, batch: list[Leaving], answers: tuple[TransferAnswer, ...]) -> None:
         now = self._shell.clock.wall()
         for left_out in sorted({each.agent_id for each in batch} - {answer.agent_id for answer in answers}):
             tx.run("UPDATE handoffs SET problem = ? WHERE agent_id = ?", LEFT_OUT, left_out)
         for answer in answers:
             if answer.verdict == "refused":
                 _come_back(tx, answer, now)
-            else:
+            elif answer.verdict != "missing":
                 residence.acknowledged(tx, answer.agent_id, answer.epoch, now)
         tx.wake("placer", "groups", "census", "janitor")
 
-    def _failed(self, target: HostRef, batch: list[Handoff], error: PagletsError) -> None:
+    def _failed(self, target: HostRef, batch: list[Leaving], error: PagletsError) -> None:
         self._lanes.failed(target.store_id, self._shell.clock.monotonic())
         if isinstance(error, Unreachable):
             self._gossip.saw_unreachable(target.store_id)
@@ -178,21 +239,27 @@ class Handoffs:
         self._shell.runner.change(lambda tx: self._note_problem(tx, target, batch, error))
         self._shell.runner.wake(self.name)
 
-    def _note_problem(self, tx: Tx, target: HostRef, batch: list[Handoff], error: PagletsError) -> None:
+    def _note_problem(self, tx: Tx, target: HostRef, batch: list[Leaving], error: PagletsError) -> None:
         give_up = self._refused.get(target.store_id, 0) >= GIVE_UP_FAILURES
         for handoff in batch:
             if give_up and (handoff.agent_id, handoff.epoch) not in self._perhaps_sent:
                 answer = TransferAnswer(
                     agent_id=handoff.agent_id, epoch=handoff.epoch + 1, verdict="refused", reason=error.message
                 )
-                _come_back(tx, answer, self._shell.clock.wall())
-                _try_later(tx, handoff)
+                _come_back(tx, answer, self._shell.clock.wall(), asked_again=True)
         tx.run("UPDATE handoffs SET problem = ? WHERE target_store = ?", error.message[:500], target.store_id)
         tx.wake("groups")
 
 
-def _come_back(tx: Tx, answer: TransferAnswer, now: float) -> None:
-    """The target will never have this epoch: the paglet is here again, and looks for a host anew."""
+def _is_large(leaving: Leaving) -> bool:
+    return leaving.size_bytes > LARGE_ENVELOPE_BYTES
+
+
+def _come_back(tx: Tx, answer: TransferAnswer, now: float, *, asked_again: bool = False) -> None:
+    """The target will never have this epoch: the paglet is here again, and looks for a host anew.
+
+    `asked_again`: a move that was asked for stays asked for.
+    """
     handoff = residence.put_back(tx, answer.agent_id, answer.epoch, now)
     if handoff is None:
         return
@@ -202,14 +269,22 @@ def _come_back(tx: Tx, answer: TransferAnswer, now: float) -> None:
     if job is not None:
         text = f"{handoff.target.name} did not take it: {answer.reason}"
         queue.say_why(tx, answer.agent_id, "refused", text, False, now)
+    if asked_again:
+        _try_later(tx, handoff)
     tx.wake("placer", "groups", "mailbox")
 
 
 def _try_later(tx: Tx, handoff: Handoff) -> None:
-    """A move that was asked for stays asked for. (A collector's `on_arrival` sees where it is, and asks anew.)"""
+    """(A collector's `on_arrival` sees where it is, and asks anew.)"""
     if handoff.envelope.hook == "arrival" and handoff.envelope.kind != "collector":
         intent = dumps({"move": to_json(handoff.target)})
         tx.run("UPDATE paglets SET hook = NULL, intent = ? WHERE agent_id = ?", intent, handoff.agent_id)
+
+
+def _say_problems(tx: Tx, texts: dict[str, str]) -> None:
+    for agent_id, text in texts.items():
+        tx.run("UPDATE handoffs SET problem = ? WHERE agent_id = ? AND problem != ?", text[:500], agent_id, text[:500])
+    tx.wake("groups")
 
 
 def _under_way(tx: Tx) -> set[tuple[str, int]]:

@@ -16,9 +16,12 @@ from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import Invalid, PagletsError
 from paglets.core.record import from_json
 from paglets.host import services, verdicts
+from paglets.host.blobs import BlobKeeper
 from paglets.host.calls import Calls, OutgoingCall
 from paglets.host.census import Census
 from paglets.host.creation import Creation, must_be_found
+from paglets.host.disposal import Disposal
+from paglets.host.fetching import Fetching
 from paglets.host.groups import Groups
 from paglets.host.handoff import Handoffs
 from paglets.host.inline import INLINE_CLASSES, InlineHost
@@ -33,7 +36,8 @@ from paglets.host.remarks import Remarks
 from paglets.host.runner import Log, Runner
 from paglets.host.runs import Runs
 from paglets.host.scheduler import Scheduler
-from paglets.host.shell import Disk, Meter, Settings, Shell
+from paglets.host.shell import Blobs, Disk, Meter, Settings, Shell
+from paglets.host.shipping import Shipping
 from paglets.host.steal import Stealing
 from paglets.host.waits import Waits
 from paglets.host.whereabouts import Whereabouts
@@ -46,7 +50,8 @@ from paglets.store import queue, residence
 from paglets.store.db import Store, Tx
 from paglets.worker.launch import Launcher, LaunchEvents
 
-ON_MESH_CHANGE = ("placer", "mailbox", "handoff", "outbox", "census", "steal", "groups")
+ON_MESH_CHANGE = ("placer", "mailbox", "handoff", "outbox", "census", "steal", "groups", "shipping")
+ON_BYTES_ARRIVED = ("mailbox", "handoff", "outbox", "steal")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +65,7 @@ class World:
     entropy: Entropy
     store: Store
     disk: Disk
+    blobs: Blobs
     meter: Meter
     log: Log
     make_transport: Callable[[Callable[[Callable[[], None]], None]], Transport]
@@ -81,6 +87,7 @@ class Host:
             runner=runner,
             transport=world.make_transport(runner.soon),
             disk=world.disk,
+            blobs=world.blobs,
             meter=world.meter,
             log=world.log,
         )
@@ -101,13 +108,16 @@ class Host:
             own=settings.ref, wall=world.clock.wall, resolve=self.gossip.find, hosts=self._host_infos
         )
         self.waits = Waits(shell)
-        self.mailbox = Mailbox(shell, self.inline_host, self._is_online)
+        self.keeper = BlobKeeper(shell)
+        self.shipping = Shipping(shell, self.gossip, self.keeper, ON_BYTES_ARRIVED)
+        self.fetching = Fetching(shell, self.gossip, self.keeper)
+        self.mailbox = Mailbox(shell, self.inline_host, self._is_online, self.shipping)
         self.calls = Calls(shell, self.gossip, self.whereabouts, self._call_local)
-        self.creation = Creation(shell, self.gossip, self.inline_host)
-        operations = Operations(shell, self.calls, self.creation, self.gossip)
+        self.creation = Creation(shell, self.gossip, self.inline_host, self.keeper)
+        operations = Operations(shell, self.calls, self.creation, self.gossip, self.keeper, self.fetching)
         self.runs = Runs(shell, world.make_launcher, self.mailbox, operations)
         self.scheduler = Scheduler(shell, self.runs)
-        self.stealing = Stealing(shell, self.gossip, self.scheduler, self.runs)
+        self.stealing = Stealing(shell, self.gossip, self.scheduler, self.runs, self.shipping)
         self.census = Census(shell, self.gossip, self.whereabouts, self.inline_host)
         self._inline_calls = InlineCalls(shell, self.inline_host, self.waits)
         self.services: dict[str, Callable[[WireMessage], Any]] = services.table(self)
@@ -127,8 +137,10 @@ class Host:
             self.runs,
             self.scheduler,
             Placer(shell, self.gossip),
-            Handoffs(shell, self.gossip),
-            Outbox(shell, self.gossip, self.whereabouts),
+            Handoffs(shell, self.gossip, self.shipping, self.keeper),
+            Outbox(shell, self.gossip, self.whereabouts, self.shipping),
+            self.shipping,
+            self.fetching,
             self.waits,
             self.calls,
             Groups(shell, self.gossip),
@@ -136,6 +148,7 @@ class Host:
             self.stealing,
             self._remarks,
             Janitor(shell),
+            Disposal(shell, self.keeper),
         )
         for part in parts:
             self.runner.add(part)

@@ -23,8 +23,8 @@ from paglets.core.context import HostInfo, Storage
 from paglets.core.errors import Invalid
 from paglets.core.messages import Message
 from paglets.core.record import to_json
-from paglets.core.refs import HostRef, ProxyRef
-from paglets.store import paglets, posts, residence
+from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
+from paglets.store import artifacts, paglets, posts, residence
 from paglets.store.db import Tx
 
 INLINE_CLASSES = (DEFAULT_COLLECTOR,)
@@ -152,7 +152,14 @@ class InlineContext:
             return False
         raise Parked(timeout_seconds - self.waited_seconds)
 
-    def create(self, cls: type, state: Any = None, *, name: str | None = None) -> NoReturn:
+    def delete_artifact(self, artifact: ArtifactRef | str) -> None:
+        """One of this paglet, in this transaction; nothing where it is not here."""
+        artifact_id = artifact if isinstance(artifact, str) else artifact.artifact_id
+        artifacts.delete_of(self._tx, self.ref.agent_id, (artifact_id,))
+
+    def create(
+        self, cls: type, state: Any = None, *, name: str | None = None, inputs: Mapping[str, str | Path] | None = None
+    ) -> NoReturn:
         self._refuse("create")
 
     def proxy(self, target: ProxyRef | str) -> NoReturn:
@@ -166,6 +173,31 @@ class InlineContext:
 
     def work_dir(self) -> Path:
         self._refuse("work_dir")
+
+    def publish_bytes(self, data: bytes) -> NoReturn:
+        self._refuse("publish_bytes")
+
+    def publish_file(self, path: str | Path) -> NoReturn:
+        self._refuse("publish_file")
+
+    def register_file(self, path: str | Path, name: str | None, mode: str) -> NoReturn:
+        self._refuse("register_file")
+
+    def file_path(self, name: str) -> NoReturn:
+        self._refuse("file_path")
+
+    def upload_artifact(
+        self, path: str | Path, name: str | None, move: bool, expires_in_seconds: float | None
+    ) -> NoReturn:
+        self._refuse("upload_artifact")
+
+    def download_artifact(self, artifact: ArtifactRef | str, target: str | Path, move: bool) -> NoReturn:
+        self._refuse("download_artifact")
+
+    def send_artifact(
+        self, target: ProxyRef, path: str | Path, message: Message, name: str | None, move: bool
+    ) -> NoReturn:
+        self._refuse("send_artifact")
 
     def report(self, report: Mapping[str, Any]) -> NoReturn:
         self._refuse("report")
@@ -209,7 +241,7 @@ class InlinePaglet:
         """
         self._context.is_call = is_call
         self._context.waited_seconds = waited_seconds
-        return self._paglet.handle_message(Message(message.kind, message.args, message.sender))
+        return self._paglet.handle_message(Message(message.kind, message.args, message.sender, message.artifacts))
 
     def begin_anew(self) -> None:
         """Forget what a handler that raised did to the state in memory."""

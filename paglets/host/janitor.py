@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paglets.host.attempts import all_at_work
 from paglets.host.recovery import stale_scratch
 from paglets.host.shell import Shell
 from paglets.store import residence
@@ -12,6 +13,12 @@ FORGET_SECONDS = 30 * 86400.0
 
 FORGET_ROWS = 1_000
 
+KEEP_LOG_BYTES = 1 << 30
+"""Of all that jobs printed here; the logs of attempts at work are kept whatever they take."""
+
+TRIM_SECONDS = 60.0
+"""Between two looks at the logs, however many attempts end: a look takes a moment for each that is kept."""
+
 
 class Janitor:
     """Part `janitor`: compares the directories that are there with the paglets that need one."""
@@ -21,6 +28,7 @@ class Janitor:
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
         self._forget_at = 0.0
+        self._trim_at = 0.0
 
     def tick(self, now: float) -> float | None:
         there = self._shell.disk.left_over()
@@ -30,4 +38,7 @@ class Janitor:
             self._forget_at = now + LOOK_SECONDS
             before = self._shell.clock.wall() - FORGET_SECONDS
             self._shell.store.write(lambda tx: residence.forget(tx, before, FORGET_ROWS))
+        if now >= self._trim_at:
+            self._trim_at = now + TRIM_SECONDS
+            self._shell.disk.trim_logs(KEEP_LOG_BYTES, lambda: self._shell.store.read(all_at_work))
         return now + LOOK_SECONDS

@@ -23,8 +23,9 @@ from paglets.host.due import Due, due_rows
 from paglets.host.inline import InlineHost
 from paglets.host.runner import note
 from paglets.host.shell import Shell
+from paglets.host.shipping import Shipping
 from paglets.slots import states
-from paglets.store import posts, queue, residence
+from paglets.store import paglets, posts, queue, residence
 from paglets.store.db import StoreFull, Tx
 
 MAX_DUE = 200
@@ -85,9 +86,12 @@ class Mailbox:
 
     name = "mailbox"
 
-    def __init__(self, shell: Shell, inline_host: InlineHost, is_online: Callable[[str], bool]) -> None:
+    def __init__(
+        self, shell: Shell, inline_host: InlineHost, is_online: Callable[[str], bool], shipping: Shipping
+    ) -> None:
         self._shell = shell
         self._inline_host = inline_host
+        self._shipping = shipping
         self._is_online = is_online
         self._queued: dict[str, deque[PendingCall]] = {}
         self._parked: dict[str, list[PendingCall]] = {}
@@ -315,7 +319,7 @@ class Mailbox:
     # Moves and disposals.
 
     def _serve_intent(self, due: Due) -> bool:
-        """False where the move waits for its target to come online: until then the paglet goes on as it is."""
+        """False where the move waits for its target, or for its files to be there: until then it goes on as it is."""
         assert due.intent is not None
         if "dispose" in due.intent:
             self._write(lambda tx: self._dispose(tx, due))
@@ -323,11 +327,20 @@ class Mailbox:
         target = from_json(HostRef, due.intent["move"])
         if target.store_id == self._shell.own.store_id:
             self._write(lambda tx: self._stay(tx, due.agent_id))
-        elif self._is_online(target.store_id):
-            self._write(lambda tx: self._depart(tx, due, target))
-        else:
+        elif obstacle := self._obstacle(due.agent_id, target):
+            if obstacle != due.problem:
+                self._write(lambda tx: paglets.set_problem(tx, due.agent_id, obstacle))
             return False
+        else:
+            self._write(lambda tx: self._depart(tx, due, target))
         return True
+
+    def _obstacle(self, agent_id: str, target: HostRef) -> str:
+        """Why a move there does not begin yet, in words; its files go first."""
+        if not self._is_online(target.store_id):
+            return f"it moves to {target.name} when that is online"
+        needs = self._shell.store.read(lambda tx: paglets.blobs_here(tx, agent_id))
+        return "" if self._shipping.ready(target, needs) else self._shipping.why(target, needs)
 
     def _dispose(self, tx: Tx, due: Due) -> None:
         if due.inline or due.intent is None or due.intent.get("ready"):

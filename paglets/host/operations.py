@@ -8,25 +8,35 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from paglets.api import CallReply
+from paglets.codec.envelope import CarriedArtifact, check_file, check_message
 from paglets.codec.text import dumps
 from paglets.core.errors import Fenced, HandlerFailed, NotHandled, PagletsError
 from paglets.core.record import to_json
-from paglets.core.refs import HostRef
+from paglets.core.refs import (
+    ArtifactRef,
+    HostRef,
+    ProxyRef,
+    check_artifact_id,
+    check_blob,
+    check_file_name,
+)
 from paglets.host import outcomes
+from paglets.host.blobs import BlobKeeper
 from paglets.host.calls import Calls
 from paglets.host.creation import Creation
+from paglets.host.fetching import Fetching
 from paglets.host.mailbox import Delivery, Mailbox, hook_done, hook_failed
 from paglets.host.outcomes import Attempt, Outcome
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
-from paglets.store import paglets, posts
+from paglets.store import artifacts, files, paglets, posts
 from paglets.store.db import Tx
 from paglets.worker import protocol
-from paglets.worker.protocol import Changes, Fault, Intent, Stamp
+from paglets.worker.protocol import Changes, Fault, Intent, NewArtifact, RegisteredFile, Stamp
 
 Done = Callable[[Any], None]
 
@@ -47,8 +57,12 @@ class Speaker(Protocol):
 class Operations:
     """Performs one operation for a run; `done` gets its value or error, on the runner."""
 
-    def __init__(self, shell: Shell, calls: Calls, creation: Creation, gossip: Gossip) -> None:
+    def __init__(
+        self, shell: Shell, calls: Calls, creation: Creation, gossip: Gossip, keeper: BlobKeeper, fetching: Fetching
+    ) -> None:
         self._shell = shell
+        self._keeper = keeper
+        self._fetching = fetching
         self._calls = calls
         self._creation = creation
         self._gossip = gossip
@@ -86,6 +100,25 @@ class Operations:
             lambda tx: to_json(self._creation.submit_tree(_guarded(tx, run), token, args.request)), done
         )
 
+    def room(self, run: Speaker, args: protocol.Room, done: Done) -> None:
+        done({"folder": self._keeper.staging(args.size_bytes)})
+
+    def publish(self, run: Speaker, args: protocol.Publish, done: Done) -> None:
+        self._keeper.publish(args.staged, args.blob)
+        done({})
+
+    def artifact_fetch(self, run: Speaker, args: protocol.FetchArtifact, done: Done) -> None:
+        def fetched(result: ArtifactRef | PagletsError) -> None:
+            if isinstance(result, PagletsError):
+                done(result)
+            else:
+                done({"artifact": to_json(result), "path": self._keeper.path(result.sha256)})
+
+        self._fetching.fetch(check_artifact_id(args.artifact_id), fetched)
+
+    def artifact_delete(self, run: Speaker, args: protocol.DeleteArtifact, done: Done) -> None:
+        self._fetching.delete(check_artifact_id(args.artifact_id), done)
+
     def hosts(self, run: Speaker, args: protocol.Nothing, done: Done) -> None:
         done({"hosts": [to_json(info) for info in self._creation.host_infos()]})
 
@@ -99,6 +132,10 @@ class Operations:
 ASKS: dict[str, Callable[[Operations, Speaker, Any, Done], None]] = {
     "call": Operations.call,
     "create": Operations.create,
+    "room": Operations.room,
+    "publish": Operations.publish,
+    "artifact_fetch": Operations.artifact_fetch,
+    "artifact_delete": Operations.artifact_delete,
     "submit": Operations.submit,
     "hosts": Operations.hosts,
     "resolve_host": Operations.resolve_host,
@@ -149,8 +186,19 @@ def _apply(tx: Tx, step: Step, changes: Changes) -> None:
         paglets.storage_delete(tx, step.agent_id, key)
     for key, value in changes.storage_set.items():
         paglets.storage_set(tx, step.agent_id, key, value)
+    for registered in changes.files:
+        _register(tx, step, registered)
     for post in changes.posts:
-        posts.send(tx, post.target, post.message, step.now)
+        posts.send(tx, post.target, check_message(post.message), step.now)
+
+
+def _register(tx: Tx, step: Step, registered: RegisteredFile) -> None:
+    """In an attempt a file is of that attempt: a further one begins without it."""
+    attempt = step.run.stamp.attempt if step.run.entry == "attempt" else 0
+    source = files.Source(
+        path=registered.source_path, mtime_ns=registered.source_mtime_ns, inode=registered.source_inode
+    )
+    files.register(tx, step.agent_id, check_file(replace(registered.file, attempt=attempt)), source)
 
 
 def _intend(tx: Tx, step: Step, intent: Intent) -> None:
@@ -171,6 +219,7 @@ def _commit(tx: Tx, step: Step, args: protocol.Commit) -> None:
 
 def _checkpoint(tx: Tx, step: Step, args: protocol.Commit) -> None:
     _apply(tx, step, args.changes)
+    files.checkpoint(tx, step.agent_id)
     tx.run(
         "UPDATE requests SET checkpoint = (SELECT state FROM paglets p WHERE p.agent_id = requests.agent_id)"
         " WHERE agent_id = ?",
@@ -179,11 +228,37 @@ def _checkpoint(tx: Tx, step: Step, args: protocol.Commit) -> None:
 
 
 def _report(tx: Tx, step: Step, args: protocol.Report) -> dict[str, bool]:
-    outcome = Outcome(success=args.success, final=True, result=args.result, fault=args.fault)
+    outcome = Outcome(
+        success=args.success, final=True, result=args.result, fault=args.fault, artifact=_checked(args.artifact)
+    )
     accepted = outcomes.commit(tx, step.attempt, outcome, step.now)
     if accepted:
         _apply(tx, step, args.changes)
     return {"accepted": accepted}
+
+
+def _checked(artifact: NewArtifact | None) -> NewArtifact | None:
+    """Raises Invalid."""
+    if artifact is not None:
+        check_artifact_id(artifact.artifact_id)
+        check_file_name(artifact.name)
+        check_blob(artifact.blob)
+    return artifact
+
+
+def _artifact_add(tx: Tx, step: Step, args: protocol.AddArtifact) -> ArtifactRef:
+    new = args.artifact
+    _checked(new)
+    carried = CarriedArtifact(
+        artifact_id=new.artifact_id,
+        name=new.name,
+        sha256=new.blob.sha256,
+        size_bytes=new.blob.size_bytes,
+        created_at=new.created_at,
+        expires_in_seconds=new.expires_in_seconds,
+    )
+    artifacts.add(tx, step.agent_id, carried, step.now)
+    return outcomes.artifact_ref(new, ProxyRef(agent_id=step.agent_id, host=step.own))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,6 +330,7 @@ CHANGES: dict[str, Callable[[Tx, Step, Any], Any]] = {
     "commit": _commit,
     "checkpoint": _checkpoint,
     "report": _report,
+    "artifact_add": _artifact_add,
     "handled": _handled,
     "done": _done,
     "storage_get": _storage_get,

@@ -10,6 +10,7 @@ from paglets.host import outcomes
 from paglets.host.backoff import Lanes
 from paglets.host.runner import note
 from paglets.host.shell import Shell
+from paglets.host.shipping import Shipping
 from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed
@@ -21,6 +22,10 @@ BATCH_BYTES = 4 << 20
 ANSWER_SECONDS = 30.0
 LOCATE_AFTER_SECONDS = 5.0
 LOCATE_PAUSE_SECONDS = 2.0
+LOOK_AGAIN_SECONDS = 5.0
+MAX_WITH_BYTES = 100
+"""Posts whose artifacts are on their way to one host at once; those behind them wait for their turn."""
+
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 
@@ -30,8 +35,9 @@ class Outbox:
 
     name = "outbox"
 
-    def __init__(self, shell: Shell, gossip: Gossip, whereabouts: Whereabouts) -> None:
+    def __init__(self, shell: Shell, gossip: Gossip, whereabouts: Whereabouts, shipping: Shipping) -> None:
         self._shell = shell
+        self._shipping = shipping
         self._gossip = gossip
         self._whereabouts = whereabouts
         self._lanes = Lanes(shell.entropy)
@@ -50,14 +56,17 @@ class Outbox:
             self._lanes.heard(host.store_id, self._gossip.heard_at(host.store_id))
             if not self._lanes.open(host.store_id, now) or self._send(host):
                 due.append(self._lanes.next_due([host.store_id], now) or float("inf"))
+            else:
+                due.append(now + LOOK_AGAIN_SECONDS)
         first = min(due, default=float("inf"))
         return None if first == float("inf") else first
 
     def _send(self, host: HostRef) -> bool:
         """Send what may be sent there now; False where all that lies there is for paglets that were not found."""
         paused = tuple(self._paused)
+        ready = self._with_bytes_there(host)
         batch = self._shell.store.read(
-            lambda tx: posts.next_outgoing(tx, host.store_id, MAX_BATCH_POSTS, BATCH_BYTES, paused)
+            lambda tx: posts.next_outgoing(tx, host.store_id, MAX_BATCH_POSTS, BATCH_BYTES, paused, ready)
         )
         if not batch:
             return False
@@ -76,6 +85,15 @@ class Outbox:
         )
         return True
 
+    def _with_bytes_there(self, host: HostRef) -> list[int]:
+        """Numbers of posts whose artifacts the host has; those of the next others are on their way from now on."""
+        carrying = self._shell.store.read(lambda tx: posts.with_bytes(tx, host.store_id, MAX_WITH_BYTES))
+        ready = [n for n, carried in carrying if self._shipping.ready(host, carried)]
+        waiting = {n: self._shipping.why(host, carried) for n, carried in carrying if n not in ready}
+        if waiting:
+            self._shell.runner.change(lambda tx: _say_problems(tx, waiting))
+        return ready
+
     def _posts(self, batch: list[Outgoing]) -> Posts:
         agents = tuple(dict.fromkeys(outgoing.target.agent_id for outgoing in batch))
         settled = self._shell.store.read(lambda tx: posts.settled_below(tx, agents))
@@ -92,7 +110,8 @@ class Outbox:
     def _deliver_here(self, tx: Tx, batch: list[Outgoing]) -> tuple[PostAnswer, ...]:
         """In one transaction from the outbox to the inbox."""
         agents = tuple(dict.fromkeys(outgoing.target.agent_id for outgoing in batch))
-        answers = posts.receive(tx, tuple(self._post(outgoing) for outgoing in batch), posts.settled_below(tx, agents))
+        sent = tuple(self._post(outgoing) for outgoing in batch)
+        answers = posts.receive(tx, sent, posts.settled_below(tx, agents), self._shell.clock.wall())
         return self._settle(tx, batch, answers)
 
     def _answered(self, host: HostRef, batch: list[Outgoing], result: Response | PagletsError) -> None:
@@ -128,6 +147,10 @@ class Outbox:
             raise result
         assert isinstance(result, tuple)
         lost = {a.n for a in result if a.verdict in ("unknown", "moving")}
+        lacking = {a.n for a in result if a.verdict == "missing"}
+        for outgoing in batch:
+            if outgoing.n in lacking:
+                self._shipping.not_there(host, (artifact.blob for artifact in outgoing.message.artifacts))
         self._lanes.succeeded(host.store_id)
         astray = {outgoing.target.agent_id for outgoing in batch if outgoing.n in lost}
         for agent_id in sorted({outgoing.target.agent_id for outgoing in batch} - astray):
@@ -172,6 +195,12 @@ class Outbox:
                 _drop(tx, row.agent_id, now)
             elif row.peer is not None:
                 posts.redirect(tx, row.agent_id, row.peer)
+
+
+def _say_problems(tx: Tx, texts: dict[int, str]) -> None:
+    for n, text in texts.items():
+        tx.run("UPDATE outbox SET problem = ? WHERE n = ? AND problem != ?", text[:500], n, text[:500])
+    tx.wake("groups")
 
 
 def _drop(tx: Tx, agent_id: str, now: float) -> None:

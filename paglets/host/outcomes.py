@@ -13,13 +13,13 @@ from typing import Any
 from paglets.codec.envelope import WireMessage
 from paglets.codec.text import dumps
 from paglets.core.record import from_json, to_json
-from paglets.core.refs import HostRef
+from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.slots import states
-from paglets.store import posts, queue, residence
+from paglets.store import history, posts, queue, residence
 from paglets.store.db import Tx
 from paglets.store.queue import JobRow
 from paglets.worker.launch import Ended
-from paglets.worker.protocol import Fault
+from paglets.worker.protocol import Fault, NewArtifact
 
 LOST = "host_lost"
 
@@ -42,6 +42,7 @@ class Outcome:
     final: bool
     result: Any = None
     fault: Fault | None = None
+    artifact: NewArtifact | None = None
 
 
 def commit(tx: Tx, attempt: Attempt, outcome: Outcome, now: float) -> bool:
@@ -65,11 +66,27 @@ def _report(tx: Tx, job: JobRow, attempt: Attempt, outcome: Outcome, stderr_tail
         "runtime_seconds": round(attempt.runtime_seconds, 6),
     }
     if outcome.success:
-        message = WireMessage(kind="job_result", args={**args, "result": outcome.result})
+        carried = () if outcome.artifact is None else (artifact_ref(outcome.artifact, job.collector),)
+        message = WireMessage(kind="job_result", args={**args, "result": outcome.result}, artifacts=carried)
     else:
         fault = outcome.fault or Fault(cause="no_result", message="the job ended without a word")
         message = WireMessage(kind="job_failure", args={**args, **_failure(fault, stderr_tail)})
     posts.send(tx, job.collector, message, now, group_id=job.group_id, report_of=job.agent_id)
+
+
+def artifact_ref(new: NewArtifact, owner: ProxyRef) -> ArtifactRef:
+    """What is to belong to `owner`, with the host where that was last known to live."""
+    left = new.expires_in_seconds
+    return ArtifactRef(
+        artifact_id=new.artifact_id,
+        name=new.name,
+        size_bytes=new.blob.size_bytes,
+        sha256=new.blob.sha256,
+        host_name=owner.host.name,
+        owner=owner.agent_id,
+        created_at=new.created_at,
+        expires_at=None if left is None else new.created_at + left,
+    )
 
 
 def _failure(fault: Fault, stderr_tail: str) -> dict[str, Any]:
@@ -90,7 +107,7 @@ def ended(tx: Tx, attempt: Attempt, how: Ended, now: float) -> str | None:
     event = _event(tx, job, attempt, how, now)
     new = states.move(job.status, event)
     queue.move(tx, job.agent_id, job.status, new, attempt.attempt)
-    queue.remember(tx, job, _record(job, attempt, how, new, granted_at), now)
+    history.remember(tx, job, _record(job, attempt, how, new, granted_at), now)
     retire(tx, job.agent_id, now)
     return new
 

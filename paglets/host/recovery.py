@@ -48,9 +48,18 @@ def stale_scratch(tx: Tx, agent_ids: tuple[str, ...]) -> list[str]:
 
 
 def _needs_scratch(tx: Tx, agent_id: str) -> bool:
+    """Also of one that is leaving: its target may refuse it. Of a finished job only while it is still to move."""
     row = residence.find(tx, agent_id)
-    if row is None or row.status != "here":
+    if row is None or row.status not in ("here", "leaving"):
         return False
     job = queue.job(tx, agent_id)
-    at_work = tx.value("SELECT 1 FROM runs WHERE agent_id = ?", agent_id) is not None
-    return job is None or at_work or job.status not in states.FINAL
+    if row.status == "leaving" or job is None or job.status not in states.FINAL:
+        return True
+    return (
+        tx.value(
+            "SELECT 1 FROM paglets p WHERE agent_id = ? AND (intent IS NOT NULL OR hook IS NOT NULL OR"
+            " EXISTS (SELECT 1 FROM runs WHERE runs.agent_id = p.agent_id))",
+            agent_id,
+        )
+        is not None
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,14 +11,14 @@ from paglets.api import Usage
 from paglets.codec.text import loads
 from paglets.core.errors import BadRequest, Fenced
 from paglets.core.record import from_json
-from paglets.core.refs import HostRef
+from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
 from paglets.host import outcomes
 from paglets.host.mailbox import Delivery, hook_failed
 from paglets.host.outcomes import Attempt
-from paglets.store import queue, residence
+from paglets.store import files, paglets, queue, residence
 from paglets.store.db import Tx
 from paglets.worker.launch import Ended
-from paglets.worker.protocol import LONG_ENTRIES, OPERATIONS, Go, Stamp
+from paglets.worker.protocol import LONG_ENTRIES, OPERATIONS, Go, GoCode, GoFile, Stamp
 
 
 @dataclass(eq=False, kw_only=True)
@@ -68,7 +70,17 @@ def begin(tx: Tx, agent_id: str, entry: str, token: str, now: float) -> Stamp | 
     return Stamp(agent_id=agent_id, epoch=row.epoch, generation=generation, attempt=attempt, token=token)
 
 
-def go_frame(tx: Tx, run: Run, pid: int, start_time: float, own: HostRef, code_paths: tuple[str, ...]) -> Go | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """Where processes of this host stand: the host itself, folders of code, and where blobs lie."""
+
+    own: HostRef
+    code_paths: tuple[str, ...]
+    code_folder: str
+    blob_path: Callable[[str], str]
+
+
+def go_frame(tx: Tx, run: Run, pid: int, start_time: float, ground: Ground) -> Go | None:
     """Note the pid; the `go` frame for the child, or None where the run is over."""
     if not tx.run("UPDATE runs SET pid = ?, start_time = ? WHERE token = ?", pid, start_time, run.stamp.token):
         return None
@@ -89,6 +101,7 @@ def go_frame(tx: Tx, run: Run, pid: int, start_time: float, own: HostRef, code_p
         }
         if run.entry == "attempt":
             state = request["checkpoint"] or request["submitted_state"]
+            files.begin_attempt(tx, run.agent_id)
     return Go(
         stamp=run.stamp,
         class_name=row["class_name"],
@@ -96,10 +109,38 @@ def go_frame(tx: Tx, run: Run, pid: int, start_time: float, own: HostRef, code_p
         entry=run.entry,  # type: ignore[arg-type]
         state=loads(state),
         system=system,
-        host=own,
+        host=ground.own,
         work_dir=run.work_dir,
-        code_paths=code_paths,
+        code_paths=ground.code_paths,
+        code=_code(paglets.bundle_of(tx, run.agent_id), ground),
+        files=tuple(_go_file(file, source, ground) for file, source in files.with_sources(tx, run.agent_id)),
+        collector=_collector(request),
     )
+
+
+def _collector(request: sqlite3.Row | None) -> ProxyRef | None:
+    if request is None or request["collector"] is None:
+        return None
+    return from_json(ProxyRef, loads(request["collector"]))
+
+
+def _go_file(file: FileRef, source: files.Source | None, ground: Ground) -> GoFile:
+    path = ground.blob_path(file.sha256)
+    if source is None:
+        return GoFile(file=file, path=path)
+    return GoFile(
+        file=file,
+        path=path,
+        source_path=source.path,
+        source_mtime_ns=source.mtime_ns,
+        source_inode=source.inode,
+    )
+
+
+def _code(bundle: BlobRef | None, ground: Ground) -> GoCode | None:
+    if bundle is None:
+        return None
+    return GoCode(bundle=bundle, path=ground.blob_path(bundle.sha256), folder=ground.code_folder)
 
 
 def close(tx: Tx, run: Run, how: Ended, runtime: float, own: HostRef, now: float) -> str | None:

@@ -18,7 +18,7 @@ from paglets.host import outcomes, runrows
 from paglets.host.mailbox import Delivery, Mailbox
 from paglets.host.operations import HandlerEnd, Operations, close_delivery
 from paglets.host.outcomes import Attempt, Outcome
-from paglets.host.runrows import Run
+from paglets.host.runrows import Ground, Run
 from paglets.host.shell import Shell
 from paglets.store import posts
 from paglets.store.db import StoreFull
@@ -48,6 +48,12 @@ class Runs:
         self._by_agent: dict[str, Run] = {}
         self.launcher = make_launcher(self)
         self._delayed: list[Callable[[], None]] = []
+        self._ground = Ground(
+            own=shell.own,
+            code_paths=shell.settings.code_paths,
+            code_folder=shell.blobs.code_folder(),
+            blob_path=shell.blobs.path,
+        )
         mailbox.start_entry = self.start_entry
         mailbox.pump = self.pump
         mailbox.activations = lambda: sum(run.entry != "attempt" for run in self._by_token.values())
@@ -112,7 +118,7 @@ class Runs:
             self.launcher.end(token)
             return
         self._shell.runner.change(
-            lambda tx: runrows.go_frame(tx, run, pid, start_time, self._shell.own, self._shell.settings.code_paths),
+            lambda tx: runrows.go_frame(tx, run, pid, start_time, self._ground),
             lambda go: self._send_go(run, go, partial(self._started, token, pid, start_time)),
         )
 

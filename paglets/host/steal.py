@@ -7,11 +7,12 @@ from paglets.core.errors import PagletsError
 from paglets.host.runs import Runs
 from paglets.host.scheduler import Scheduler, as_waiting
 from paglets.host.shell import Shell
+from paglets.host.shipping import Shipping
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.slots import policy
 from paglets.slots.model import Resources
-from paglets.store import queue, residence
+from paglets.store import paglets, queue, residence
 from paglets.store.db import Tx
 
 PROMISE_SECONDS = 10.0
@@ -27,8 +28,9 @@ class Stealing:
 
     name = "steal"
 
-    def __init__(self, shell: Shell, gossip: Gossip, scheduler: Scheduler, runs: Runs) -> None:
+    def __init__(self, shell: Shell, gossip: Gossip, scheduler: Scheduler, runs: Runs, shipping: Shipping) -> None:
         self._shell = shell
+        self._shipping = shipping
         self._gossip = gossip
         self._scheduler = scheduler
         self._runs = runs
@@ -103,6 +105,8 @@ class Stealing:
             most_jobs=min(steal.most_jobs, WINDOW_JOBS),
             mesh_version=self._shell.settings.mesh_version,
         )
+        # While their files go there they may as well start here; the thief asks again.
+        chosen = tuple(each for each in chosen if self._shipping.ready(thief.host, paglets.blobs_here(tx, each)))
         for agent_id in chosen:
             tx.run("UPDATE requests SET stolen = 1 WHERE agent_id = ?", agent_id)
             residence.leave(tx, agent_id, thief.host, now)

@@ -1,15 +1,28 @@
-"""The threads behind the runner: its loop, and one that does what may take time."""
+"""The threads behind the runner: its loop, and one that does what may take time; and locks by name."""
 
 from __future__ import annotations
 
 import queue
 import threading
 import traceback
+import zlib
 from collections.abc import Callable
 
 from paglets.host.runner import Log, Runner
 
 JOIN_SECONDS = 10.0
+LOCKS = 64
+
+
+class KeyedLocks:
+    """A lock for each key; some keys share one. They may be taken again by the thread that has them."""
+
+    def __init__(self) -> None:
+        self._locks = tuple(threading.RLock() for _ in range(LOCKS))
+
+    def of(self, key: str) -> threading.RLock:
+        # Not `hash`, which is another one in each process: a simulation is to go the same way each time.
+        return self._locks[zlib.crc32(key.encode()) % LOCKS]
 
 
 class RunnerThread:

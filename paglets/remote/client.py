@@ -6,14 +6,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from paglets.api import (
-    MAX_CALL_SECONDS,
-    Call,
-    CallReply,
+    ArtifactView,
+    AttemptView,
     Candidates,
     CreatePaglet,
     Done,
@@ -30,32 +30,35 @@ from paglets.api import (
     SubmitGroup,
     Verdicts,
 )
+from paglets.codec.bundle import publish_code
 from paglets.codec.envelope import Kind, WireMessage
-from paglets.codec.names import class_name
+from paglets.codec.names import class_name, refuse_while_importing
 from paglets.codec.wire import decode, encode_fields, encode_state
 from paglets.core.agent import Paglet
 from paglets.core.clock import SystemClock, SystemEntropy, system_pause
-from paglets.core.errors import PagletsError, Unreachable
+from paglets.core.errors import PagletsError
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
-from paglets.core.refs import HostRef, ProxyRef
+from paglets.core.refs import ArtifactRef, BlobRef, HostRef, ProxyRef
 from paglets.groups.keys import new_group_id
-from paglets.remote.exchange import dump_json
-from paglets.remote.keys import client_key, paglets_home, parse_key
+from paglets.remote.blobs import read_blob
+from paglets.remote.calling import call_paglet
+from paglets.remote.entry import connect, find_host
+from paglets.remote.files import Files, once_each
+from paglets.remote.grouplines import merged_groups
+from paglets.remote.inputs import InputPaths, publish_inputs
+from paglets.remote.joblogs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log
+from paglets.remote.keys import paglets_home
 from paglets.remote.link import Exchange, Link, paglet_route, quoted
-from paglets.remote.local import local_host
+from paglets.remote.patience import Progress, nobody
 from paglets.remote.proxy import PagletProxy, as_message
-from paglets.remote.transport import Connections
 from paglets.slots.model import SlotRequest
 
 A = TypeVar("A")
 T = TypeVar("T")
 Target = ProxyRef | PagletProxy | str
 
-GRACE_SECONDS = 15.0
-"""A reply to a wait of N seconds may come this much after N: its up to 16 MiB take their time on a slow line."""
 MOST_PARALLEL_ASKS = 16
-_COUNTS = ("expected_count", "completed_count", "failed_count")
 
 
 @runtime_checkable
@@ -82,15 +85,16 @@ class HostClient:
         exchange: Exchange | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
+        refuse_while_importing()
         self.timeout = timeout
         self._entropy = SystemEntropy()
         home = paglets_home(environ)
-        line = exchange or _connect(key, environ)
+        line = exchange or connect(key, environ)
 
         def link_to(base: HostRef) -> Link:
             return Link(base, line, clock=SystemClock(), entropy=self._entropy, pause=system_pause)
 
-        self._link, self.note = _find(url or environ.get("PAGLETS_AT") or None, home, link_to)
+        self._link, self.note = find_host(url or environ.get("PAGLETS_AT") or None, home, link_to)
 
     def __enter__(self) -> HostClient:
         return self
@@ -161,23 +165,8 @@ class HostClient:
 
     def call_tree(self, target: Target, message: Message, timeout_seconds: float | None = None) -> Any:
         """As `call`, with the reply as tagged JSON (`codec.wire`): no class of it is needed here."""
-        wire = _to_wire(message)
-        plain = _plain(target)
-        route = paglet_route(_id_of(plain), "call")
-
-        call_id = self._entropy.token()
-        waiting_at: list[str] = []
-
-        def perform(host: HostRef, left: float) -> CallReply:
-            wait = min(MAX_CALL_SECONDS, left)
-            again = host.store_id in waiting_at
-            body = dump_json(Call(message=wire, call_id=call_id, again=again, wait_seconds=wait))
-            reply = self._link.once(host, "POST", route, body, CallReply, wait + GRACE_SECONDS)
-            waiting_at[:] = [host.store_id] if reply.waiting else []
-            return reply
-
         timeout = self.timeout if timeout_seconds is None else timeout_seconds
-        return self._link.pursue(plain, perform, timeout, lambda reply: not reply.waiting).value
+        return call_paglet(self._link, _plain(target), _to_wire(message), timeout)
 
     def post(self, target: Target, message: Message | str, **args: Any) -> None:
         """Send without waiting: returns when this host has stored it, and delivers it from there."""
@@ -185,8 +174,10 @@ class HostClient:
         wire = _to_wire(as_message(message, args))
         self._ask("POST", "/v1/outbox", PostMessage(target=ref, message=wire, token=self._entropy.token()), Done)
 
-    def create(self, cls: type[Paglet[Any]], state: Any = None, *, name: str | None = None) -> PagletProxy:
-        """A new paglet on this host, after it is stored. `state` defaults to `cls.State()`."""
+    def create(
+        self, cls: type[Paglet[Any]], state: Any = None, *, name: str | None = None, inputs: InputPaths | None = None
+    ) -> PagletProxy:
+        """A new paglet here with copies of the files `inputs` (name -> path). `state` defaults to `cls.State()`."""
         filled = cls.State() if state is None else state
         if not isinstance(filled, cls.State):
             raise TypeError(f"{cls.__qualname__} takes a {cls.State.__qualname__}, got {type(filled).__qualname__}")
@@ -198,6 +189,8 @@ class HostClient:
             name=name,
             request=cls.creation_request(filled),
             job_key=getattr(filled, "job_key", ""),
+            files=publish_inputs(self, inputs),
+            bundle=publish_code(self, cls, cls.State),
         )
         view = self._ask("POST", "/v1/paglets", request, PagletView)
         return PagletProxy(ProxyRef(agent_id=view.agent_id, host=view.host), self)
@@ -221,6 +214,94 @@ class HostClient:
     def dispose(self, target: Target) -> None:
         """End a paglet."""
         self._at(target, "DELETE", None, Done)
+
+    # Files and artifacts (remote.files). A transfer goes on where it was cut, and is given up `timeout` seconds after
+    # its last progress; `progress` is told what is done ("reading", "sending", "receiving") and of how many bytes.
+
+    def publish_bytes(self, data: bytes) -> BlobRef:
+        """Bytes that the host then keeps for an hour, and for as long as something refers to them."""
+        return self._files.publish_bytes(data)
+
+    def publish_file(self, path: str | Path, progress: Progress | None = None) -> BlobRef:
+        """The same of a file. Raises Invalid, FileChanged, NoRoom."""
+        return self._files.publish_file(path, progress or nobody)
+
+    def read_blob(self, blob: BlobRef, host: HostRef) -> bytes:
+        """All bytes of a small blob that the member `host` keeps. Raises Unknown, TooLarge, FileChanged."""
+        return read_blob(self._link, blob, host, self.timeout)
+
+    def upload_artifact(
+        self,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        owner: Target | None = None,
+        expires_in_seconds: float | None = None,
+        move: bool = False,
+        progress: Progress | None = None,
+    ) -> ArtifactRef:
+        """A file becomes an artifact of the paglet `owner`, with which it moves and ends; by default of the host.
+
+        `move` removes the file when the artifact is stored. Raises Invalid, FileChanged, NoRoom, Unknown.
+        """
+        return self._files.upload(
+            path,
+            name=name,
+            owner=None if owner is None else _plain(owner),
+            expires_in_seconds=expires_in_seconds,
+            move=move,
+            progress=progress or nobody,
+        )
+
+    def download_artifact(
+        self,
+        artifact: ArtifactRef | str,
+        target: str | Path,
+        *,
+        move: bool = False,
+        progress: Progress | None = None,
+    ) -> Path:
+        """The file at `target`, or under its own name in the folder `target`: checked, and there in one step.
+
+        What an interrupted try left is used by the next one. `move` deletes the artifact when the file is safe.
+        Raises Unknown, Invalid, NoRoom.
+        """
+        return self._files.download(artifact, target, move=move, progress=progress or nobody)
+
+    def send_artifact(
+        self, target: Target, path: str | Path, message: Message, name: str | None = None, move: bool = False
+    ) -> ArtifactRef:
+        """See `PagletProxy.send_artifact`."""
+        return self._files.send(self.proxy(target).ref, path, _to_wire(message), name=name, move=move)
+
+    def artifact(self, artifact: ArtifactRef | str) -> ArtifactView:
+        """What an artifact is and where; any host answers for the mesh. Raises Unknown."""
+        return self._files.find(artifact)
+
+    def list_artifacts(self, owner: Target | None = None) -> tuple[ArtifactRef, ...]:
+        """The artifacts on all online hosts, or those of one owner ("": of hosts themselves), by id.
+
+        Raises the error of a host that does not answer.
+        """
+        found, errors = self.mesh_artifacts(owner)
+        if errors:
+            raise errors[0]
+        return found
+
+    def mesh_artifacts(self, owner: Target | None = None) -> tuple[tuple[ArtifactRef, ...], tuple[PagletsError, ...]]:
+        """The artifacts on the online hosts that answer, and an error for each of the others."""
+        owned = None if owner is None else _id_of(_plain(owner))
+        answers = self._each(lambda host: _attempt(lambda: self._files.listed(host, owned)), self._online())
+        good = tuple(answer for answer in answers if not isinstance(answer, PagletsError))
+        return once_each(good), tuple(answer for answer in answers if isinstance(answer, PagletsError))
+
+    def delete_artifact(self, artifact: ArtifactRef | str) -> None:
+        """Raises Unknown."""
+        self._files.delete(artifact)
+
+    @property
+    def _files(self) -> Files:
+        return Files(self._link, self.timeout)
 
     # Groups.
 
@@ -259,6 +340,17 @@ class HostClient:
         """The collector's summary of a group (its fields: `groups.summary`)."""
         return self.proxy(self.group(group_id).collector).call(Message("summary"))  # type: ignore[no-any-return]
 
+    # Logs.
+
+    def job_attempts(self, job: str) -> JobAttempts:
+        """The attempts of `GROUP/KEY`, or of the paglet of that id, that the online hosts know."""
+        ask = partial(ask_attempts, self._link, job=job, timeout=self.timeout)
+        return merged_attempts(self._each(ask, self._online()))
+
+    def read_log(self, attempt: AttemptView, stream: str, offset: int = 0, limit: int = 1 << 20) -> LogBytes:
+        """A piece of what an attempt printed to stdout ("out") or stderr ("err"), from `offset` on."""
+        return read_log(self._link, attempt, stream, offset, limit, self.timeout)
+
     # How it is done.
 
     def _ask(self, method: str, route: str, body: Any, kind: type[T], *, host: HostRef | None = None) -> T:
@@ -279,35 +371,6 @@ class HostClient:
         plain = _plain(target)
         route = paglet_route(_id_of(plain), *further)
         return self._link.pursue(plain, self._link.performer(method, route, body, kind), self.timeout)
-
-
-def merged_groups(answers: Sequence[Sequence[GroupLine]]) -> tuple[GroupLine, ...]:
-    """Each group once: as its collector's host has it, else as its home has it; newest first."""
-    found: dict[str, GroupLine] = {}
-    for line in (line for lines in answers for line in lines):
-        if line.here or line.group_id not in found:
-            found[line.group_id] = line
-    return tuple(sorted(found.values(), key=lambda line: (-line.created_at, line.group_id)))
-
-
-def _find(at: str | None, home: Path, link_to: Callable[[HostRef], Link]) -> tuple[Link, str]:
-    """A link to the host that `at` names (a URL, or a name here or in the mesh), and a note on the choice."""
-    if at and ":" in at:
-        url = at if "://" in at else f"http://{at}"
-        return link_to(HostRef(store_id="", name="", url=url.rstrip("/"))), ""
-    try:
-        here, note = local_host(home, at)
-        return link_to(here.ref), note
-    except Unreachable:
-        if at is None:
-            raise
-    through, _ = local_host(home)
-    return link_to(link_to(through.ref).member_named(at)), ""
-
-
-def _connect(key: str | None, environ: Mapping[str, str]) -> Exchange:
-    mesh_key = client_key(environ) if key is None else parse_key(key, "the key given to HostClient")
-    return Connections(mesh_key, clock=SystemClock(), entropy=SystemEntropy())
 
 
 def _attempt(ask: Callable[[], T]) -> T | PagletsError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from paglets.codec.text import dump_bytes, loads
@@ -21,6 +21,12 @@ class Request:
     `repeatable` says that doing it twice is the same as doing it once: it carries ids, or it only reads (GET and
     HEAD are always taken so). A sender that lost the connection without a reply then repeats it by itself.
     It does not travel.
+
+    `load` gives the body where that takes time, `keep` takes the body of a good reply where that takes time: a
+    transport calls both where it may wait, so that the runner need not. What they raise is the outcome.
+
+    `by_name`: a good reply is a piece of a blob, which whoever asked proves by its name when all of it is there; its
+    bytes are not signed one by one.
     """
 
     method: str
@@ -28,6 +34,20 @@ class Request:
     body: bytes = b""
     sender: str = ""
     repeatable: bool = False
+    load: Callable[[], bytes] | None = None
+    keep: Callable[[bytes], None] | None = None
+    by_name: bool = False
+
+    def loaded(self) -> Request:
+        """The same with its body at hand."""
+        return self if self.load is None else replace(self, body=self.load(), load=None)
+
+    def kept(self, response: Response) -> Response:
+        """`response`, without its body once that is kept."""
+        if self.keep is None or response.status >= 400:
+            return response
+        self.keep(response.body)
+        return replace(response, body=b"")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +55,17 @@ class Response:
     """`status` 2xx with a JSON body, or an error's status with `PagletsError.to_wire` as body.
 
     Names in `headers` are in lower case, on both sides. They are not signed: nothing may depend on them for safety.
+    `by_name`: as in the Request; the signature covers the status, and an empty body in the place of this one.
     """
 
     status: int
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    by_name: bool = False
+
+    @property
+    def signed_body(self) -> bytes:
+        return b"" if self.by_name else self.body
 
     def parse(self, cls: type[T]) -> T:
         """The record in a good reply; raises the error in a bad one."""

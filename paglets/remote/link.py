@@ -42,9 +42,9 @@ class Link:
     ) -> None:
         self.base = base
         self._exchange = exchange
-        self._clock = clock
-        self._entropy = entropy
-        self._pause = pause
+        self.clock = clock
+        self.entropy = entropy
+        self.pause = pause
         self._members: dict[str, HostRef] = {}
         self._answered = False
 
@@ -85,25 +85,37 @@ class Link:
         Not repeated where `base` never answered: then nobody is there to wait for.
         """
         payload = b"" if body is None else dump_json(body)
-        end = self._clock.monotonic() + timeout
+        end = self.clock.monotonic() + timeout
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                left = max(SHORTEST_TIMEOUT_SECONDS, end - self._clock.monotonic())
+                left = max(SHORTEST_TIMEOUT_SECONDS, end - self.clock.monotonic())
                 return self.once(host or self.base, method, route, payload, kind, left)
             except (Unreachable, CallOutcomeUnknown):
-                if not self._answered or self._clock.monotonic() + pause >= end:
+                if not self._answered or self.clock.monotonic() + pause >= end:
                     raise
-            self._pause(pause)
+            self.pause(pause)
             pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
 
     def once(self, host: HostRef, method: str, route: str, body: bytes, kind: type[T], timeout: float) -> T:
         """One request, sent once."""
-        request = Request(method=method, target=route, body=body)
+        return self._send(host, Request(method=method, target=route, body=body), timeout).parse(kind)
+
+    def fetch(self, host: HostRef, route: str, timeout: float) -> bytes:
+        """A piece of a blob, asked for once. Raises the error that came in its place.
+
+        Who asks must hash the whole: nothing else proves it.
+        """
+        response = self._send(host, Request(method="GET", target=route, by_name=True), timeout)
+        if response.status >= 400:
+            response.json()
+        return response.body
+
+    def _send(self, host: HostRef, request: Request, timeout: float) -> Response:
         response = self._exchange.request(host.url, host.store_id or None, request, timeout_seconds=timeout)
         if host.url == self.base.url:
             self._answered = True
-        return response.parse(kind)
+        return response
 
     def performer(self, method: str, route: str, body: Any, kind: type[T]) -> Perform[T]:
         """`once` with everything fixed but host and time."""
@@ -119,11 +131,11 @@ class Link:
     ) -> T:
         """`perform` at the host where the paglet is, until `finished` says so of its reply."""
         agent_id = target if isinstance(target, str) else target.agent_id
-        end = self._clock.monotonic() + timeout
-        chase = Chase(agent_id, deadline=end, jitter=self._entropy.uniform)
-        host = self.base if isinstance(target, str) else self._member(target.host) or self.base
+        end = self.clock.monotonic() + timeout
+        chase = Chase(agent_id, deadline=end, jitter=self.entropy.uniform)
+        host = self.base if isinstance(target, str) else self.member(target.host) or self.base
         while True:
-            left = chase.left(self._clock.monotonic())
+            left = chase.left(self.clock.monotonic())
             try:
                 if finished(reply := perform(host, left)):
                     return reply
@@ -134,17 +146,17 @@ class Link:
                 host = self._next_host(host, agent_id, chase, error)
 
     def _next_host(self, host: HostRef, agent_id: str, chase: Chase, error: PagletsError) -> HostRef:
-        step = chase.after(error, self._clock.monotonic())
-        self._pause(step.pause_seconds)
+        step = chase.after(error, self.clock.monotonic())
+        self.pause(step.pause_seconds)
         wanted = self._locate(agent_id, host) if step.locate else step.host or host
-        found = self._member(wanted)
+        found = self.member(wanted)
         if found is None:
             raise Unreachable(
                 f"{agent_id} is on {wanted.name}, which {self.base.name} does not list among the hosts of its mesh"
             ) from error
         return found
 
-    def _member(self, wanted: HostRef) -> HostRef | None:
+    def member(self, wanted: HostRef) -> HostRef | None:
         """`wanted` at the address that the mesh knows: an address in a message is never contacted."""
         if wanted.store_id == self.host().store_id:
             return self.base

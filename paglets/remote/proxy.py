@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from paglets.api import PagletView
 from paglets.core.errors import Conflict
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
-from paglets.core.refs import ProxyRef
+from paglets.core.refs import ArtifactRef, ProxyRef
 
 
 class Sender(Protocol):
@@ -28,6 +29,15 @@ class Manager(Sender, Protocol):
     def dispose(self, target: ProxyRef) -> None: ...
 
     def paglet(self, target: ProxyRef) -> PagletView: ...
+
+
+@runtime_checkable
+class ArtifactSender(Sender, Protocol):
+    """A sender that also sends files: a `HostClient`, and a `Context` but that of a collector's handlers."""
+
+    def send_artifact(
+        self, target: ProxyRef, path: str | Path, message: Message, name: str | None, move: bool
+    ) -> ArtifactRef: ...
 
 
 class PagletProxy:
@@ -68,6 +78,18 @@ class PagletProxy:
     def post(self, message: Message | str, **args: Any) -> None:
         """Send without waiting: stored until it is delivered, taken once."""
         self._sender.post(self.ref, as_message(message, args))
+
+    def send_artifact(
+        self, path: str | Path, *, name: str | None = None, kind: str = "artifact", move: bool = False, **args: Any
+    ) -> ArtifactRef:
+        """Send a file with a message of that kind, as `post` does: stored until it is delivered, taken once.
+
+        The paglet finds it in `message.artifacts`, and owns it from then on. `move` removes the file here once it is
+        stored. Raises Invalid, FileChanged, NoRoom.
+        """
+        if not isinstance(self._sender, ArtifactSender):
+            raise Conflict(f"no file can be sent to {self.agent_id} from here")
+        return self._sender.send_artifact(self.ref, path, Message(kind, args), name, move)
 
     def dispatch_to(self, host: str) -> None:
         """Ask the paglet's host to move it to the host of that name or URL."""

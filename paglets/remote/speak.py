@@ -8,10 +8,11 @@ status and body.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 
+from paglets.api import MAX_PIECE_BYTES
 from paglets.codec.text import loads
 from paglets.core.clock import Clock
 from paglets.core.errors import BadRequest, Invalid, NotAllowed, PagletsError, TooLarge, Unreachable
@@ -73,16 +74,23 @@ class Line(HTTPConnection):
 
     def transmit(self) -> bool:
         """Whether all could be sent. Raises NothingSent."""
-        left = memoryview(b"".join(self._written))
-        size = len(left)
+        # A short body goes with its head; of a long one only the beginning is copied.
+        head, body = b"".join(self._written[:-1]), self._written[-1]
+        parts = [memoryview(head + body[:CHUNK_BYTES]), memoryview(body)[CHUNK_BYTES:]]
         self._written.clear()
+        sent = 0
         try:
-            while left:
-                left = left[self.stream.send(left) :]
+            for part in parts:
+                left = part
+                while left:
+                    count = self.stream.send(left)
+                    sent += count
+                    left = left[count:]
         except OSError as error:
-            if len(left) == size:
+            if not sent:
                 raise NothingSent(str(error)) from error
-        return not left
+            return False
+        return True
 
 
 class Speaker:
@@ -114,6 +122,8 @@ class Speaker:
             # A host that refuses a large body answers before it has read it: its answer may be here.
             line.stream.deadline = min(deadline, self._clock.monotonic() + _EARLY_REPLY_SECONDS)
         response = self._receive(line)
+        if request.by_name and response.status < 400:
+            response = replace(response, by_name=True)
         self._check_signature(to, proof, response)
         return response
 
@@ -142,13 +152,16 @@ class Speaker:
             raise NoReply(f"the reply cannot be read: {repr(error)[:200]}") from error
 
     def _body(self, reply: HTTPResponse) -> bytes:
-        """In pieces: memory grows with what arrives, not with what was announced."""
+        """A long one in pieces: memory grows with what arrives, not with what was announced."""
         size = reply.length
         if size is None:
             raise BadRequest("it does not say how long it is")
         if size > self._most_reply_bytes:
             raise TooLarge(f"it has {size} bytes; {self._most_reply_bytes} are allowed")
-        body = bytearray()
+        whole = reply.read(size) if size <= MAX_PIECE_BYTES else b""
+        if len(whole) == size:  # read without a copy, as pieces of files are
+            return whole
+        body = bytearray(whole)
         while len(body) < size:
             piece = reply.read(min(CHUNK_BYTES, size - len(body)))
             if not piece:
@@ -157,7 +170,7 @@ class Speaker:
         return bytes(body)
 
     def _check_signature(self, to: Addressee, proof: Proof, response: Response) -> None:
-        if self._signer.is_reply(proof, response.status, response.body, response.headers.get(SIGNATURE, "")):
+        if self._signer.is_reply(proof, response.status, response.signed_body, response.headers.get(SIGNATURE, "")):
             return
         if response.status == NotAllowed.status:
             raise NotAllowed(

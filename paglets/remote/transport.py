@@ -345,7 +345,9 @@ class ThreadedTransport:
         if left <= 0:
             return Unreachable(f"{host.name or host.url} did not answer earlier requests in time; this was not sent")
         try:
-            return self._connections.request(host.url, host.store_id or None, job.request, timeout_seconds=left)
+            request = job.request.loaded()
+            response = self._connections.request(host.url, host.store_id or None, request, timeout_seconds=left)
+            return request.kept(response)
         except PagletsError as error:
             return error
         except Exception as error:  # `done` must be called whatever happens; who asked records what it gets

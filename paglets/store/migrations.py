@@ -5,23 +5,32 @@ from __future__ import annotations
 import pkgutil
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 
 from paglets.core.errors import StoreDamaged
 
 
 def schema() -> str:
-    """The text of `schema.sql`."""
-    data = pkgutil.get_data("paglets.store", "schema.sql")
+    """The text of `schema.sql`: what all steps together lead to."""
+    return _read("schema.sql")
+
+
+def _read(name: str) -> str:
+    data = pkgutil.get_data("paglets.store", name)
     assert data is not None
     return data.decode()
 
 
-def _first(connection: sqlite3.Connection) -> None:
-    for statement in _statements(schema()):
+def _run(step: str, connection: sqlite3.Connection) -> None:
+    for statement in _statements(_read(step)):
         connection.execute(statement)
 
 
-MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (("first", _first),)
+MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (
+    ("first", partial(_run, "step_first.sql")),
+    ("bytes", partial(_run, "step_bytes.sql")),
+)
+"""Never changed once it was released: stores out there are made of these."""
 
 
 def migrate(connection: sqlite3.Connection) -> None:

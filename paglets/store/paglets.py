@@ -8,7 +8,8 @@ from paglets.codec.envelope import Envelope, InboxPost, JobPart, Post, TakenPost
 from paglets.codec.text import dumps, loads
 from paglets.core.errors import Unknown
 from paglets.core.record import from_json, to_json
-from paglets.core.refs import HostRef, ProxyRef
+from paglets.core.refs import BlobRef, HostRef, ProxyRef
+from paglets.store import artifacts, files
 from paglets.store.db import Tx
 
 
@@ -17,10 +18,10 @@ def _optional(value: Any) -> str | None:
 
 
 def insert(tx: Tx, envelope: Envelope, now: float) -> None:
-    """All rows of a paglet; its residence row must say `here`."""
+    """The rows of a paglet, without its files and artifacts; its residence row must say `here`."""
     tx.run(
-        "INSERT INTO paglets (agent_id, class_name, kind, name, state, home, hook, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO paglets (agent_id, class_name, kind, name, state, home, hook, created_at, bundle, bundle_bytes)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         envelope.agent_id,
         envelope.class_name,
         envelope.kind,
@@ -29,6 +30,8 @@ def insert(tx: Tx, envelope: Envelope, now: float) -> None:
         dumps(to_json(envelope.home)),
         envelope.hook,
         envelope.created_at,
+        None if envelope.bundle is None else envelope.bundle.sha256,
+        0 if envelope.bundle is None else envelope.bundle.size_bytes,
     )
     tx.run_many(
         "INSERT INTO storage VALUES (?, ?, ?)",
@@ -47,6 +50,49 @@ def insert(tx: Tx, envelope: Envelope, now: float) -> None:
         _insert_job(tx, envelope.agent_id, envelope.job, now)
     tx.wake("mailbox")
     tx.touch(envelope.agent_id)
+
+
+def insert_bytes(tx: Tx, envelope: Envelope, now: float) -> None:
+    """Its files and artifacts; their blobs are here. (Of a paglet that comes back they never left.)"""
+    files.add(tx, envelope.agent_id, envelope.files)
+    for artifact in envelope.artifacts:
+        artifacts.add(tx, envelope.agent_id, artifact, now)
+
+
+def remove_bytes(tx: Tx, agent_id: str) -> None:
+    files.remove(tx, agent_id)
+    artifacts.remove(tx, agent_id)
+
+
+def bundle_of(tx: Tx, agent_id: str) -> BlobRef | None:
+    """The code of a paglet that is here."""
+    row = tx.one("SELECT bundle, bundle_bytes FROM paglets WHERE agent_id = ?", agent_id)
+    if row is None or row["bundle"] is None:
+        return None
+    return BlobRef(sha256=row["bundle"], size_bytes=row["bundle_bytes"])
+
+
+def blobs_of(tx: Tx, agent_id: str, bundle: str | None) -> tuple[BlobRef, ...]:
+    """All bytes that must be elsewhere before this paglet, here or leaving, can be there; each once."""
+    rows = tx.all(
+        "SELECT sha256, size_bytes FROM blobs WHERE sha256 = ? UNION"
+        " SELECT sha256, size_bytes FROM files WHERE agent_id = ? UNION"
+        " SELECT sha256, size_bytes FROM artifacts WHERE owner = ? ORDER BY 1",
+        bundle,
+        agent_id,
+        agent_id,
+    )
+    return tuple(BlobRef(sha256=row["sha256"], size_bytes=row["size_bytes"]) for row in rows)
+
+
+def blobs_here(tx: Tx, agent_id: str) -> tuple[BlobRef, ...]:
+    """`blobs_of` a paglet that is here."""
+    return blobs_of(tx, agent_id, tx.value("SELECT bundle FROM paglets WHERE agent_id = ?", agent_id))
+
+
+def set_problem(tx: Tx, agent_id: str, problem: str) -> None:
+    """Why a move that is asked for does not begin; "" where nothing is in its way."""
+    tx.run("UPDATE paglets SET problem = ? WHERE agent_id = ? AND problem != ?", problem[:500], agent_id, problem[:500])
 
 
 def _insert_job(tx: Tx, agent_id: str, job: JobPart, now: float) -> None:
@@ -78,7 +124,7 @@ def _insert_job(tx: Tx, agent_id: str, job: JobPart, now: float) -> None:
 
 
 def remove(tx: Tx, agent_id: str) -> None:
-    """All rows of a paglet but its residence and what it sent."""
+    """All rows of a paglet but its residence, its files and artifacts, and what it sent."""
     tx.run("DELETE FROM taken WHERE agent_id = ?", agent_id)
     tx.run("DELETE FROM taken_marks WHERE agent_id = ?", agent_id)
     tx.run("DELETE FROM paglets WHERE agent_id = ?", agent_id)
@@ -104,6 +150,9 @@ def freeze(tx: Tx, agent_id: str, epoch: int, now: float) -> Envelope:
         inbox=_inbox(tx, agent_id),
         taken=_taken(tx, agent_id),
         job=_job_part(tx, agent_id, now),
+        bundle=bundle_of(tx, agent_id),
+        files=files.of(tx, agent_id),
+        artifacts=artifacts.carried(tx, agent_id, now),
     )
 
 

@@ -10,8 +10,8 @@ from paglets.api import PostAnswer, SettledBelow
 from paglets.codec.envelope import Post, WireMessage
 from paglets.codec.text import dumps, loads
 from paglets.core.record import from_json, to_json
-from paglets.core.refs import HostRef, ProxyRef
-from paglets.store import residence
+from paglets.core.refs import BlobRef, HostRef, ProxyRef
+from paglets.store import artifacts, blobs, residence
 from paglets.store.db import Tx, fitting
 
 MAX_TRIES = 5
@@ -46,7 +46,7 @@ def send(
     group_id: str | None = None,
     report_of: str | None = None,
 ) -> int:
-    """Put a post into the outbox; gives its number."""
+    """Put a post into the outbox; gives its number. The blobs of its artifacts must be here."""
     n = tx.insert(
         "INSERT INTO outbox (agent_id, host, host_store, message, group_id, report_of, created_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -58,6 +58,7 @@ def send(
         report_of,
         now,
     )
+    blobs.keep_for_post(tx, n, (artifact.blob for artifact in message.artifacts))
     tx.wake("outbox")
     return n
 
@@ -82,16 +83,39 @@ def destinations(tx: Tx) -> list[HostRef]:
     return [from_json(HostRef, loads(row["host"])) for row in rows]
 
 
-def next_outgoing(tx: Tx, host_store: str, most: int, most_bytes: int, skip: Iterable[str] = ()) -> list[Outgoing]:
-    """The oldest posts for one host, at least one, as many as fit, without those for the paglets in `skip`."""
+def next_outgoing(
+    tx: Tx, host_store: str, most: int, most_bytes: int, skip: Iterable[str] = (), ready: Iterable[int] = ()
+) -> list[Outgoing]:
+    """The oldest posts for one host, at least one, as many as fit, without those for the paglets in `skip`.
+
+    Of posts that carry artifacts only those of the numbers in `ready`.
+    """
     rows = tx.all(
-        "SELECT * FROM outbox WHERE host_store = ? AND agent_id NOT IN (SELECT value FROM json_each(?))"
+        "SELECT * FROM outbox o WHERE host_store = ? AND agent_id NOT IN (SELECT value FROM json_each(?))"
+        " AND (NOT EXISTS (SELECT 1 FROM outbox_blobs b WHERE b.n = o.n) OR n IN (SELECT value FROM json_each(?)))"
         " ORDER BY n LIMIT ?",
         host_store,
         dumps(list(skip)),
+        dumps(list(ready)),
         most,
     )
     return [_read_outgoing(row) for row in fitting(rows, "message", most_bytes)]
+
+
+def with_bytes(tx: Tx, host_store: str, most: int) -> list[tuple[int, tuple[BlobRef, ...]]]:
+    """The oldest posts for one host that carry artifacts: their numbers and blobs."""
+    rows = tx.all(
+        "SELECT o.n, b.sha256, b.size_bytes FROM outbox o JOIN outbox_blobs USING (n) JOIN blobs b USING (sha256)"
+        " WHERE o.host_store = ? AND o.n IN (SELECT DISTINCT x.n FROM outbox_blobs x JOIN outbox y USING (n)"
+        "  WHERE y.host_store = ? ORDER BY x.n LIMIT ?) ORDER BY o.n, b.sha256",
+        host_store,
+        host_store,
+        most,
+    )
+    found: dict[int, list[BlobRef]] = {}
+    for row in rows:
+        found.setdefault(row["n"], []).append(BlobRef(sha256=row["sha256"], size_bytes=row["size_bytes"]))
+    return [(n, tuple(carried)) for n, carried in found.items()]
 
 
 def _read_outgoing(row: sqlite3.Row) -> Outgoing:
@@ -131,10 +155,10 @@ def redirect(tx: Tx, agent_id: str, host: HostRef) -> None:
     tx.wake("outbox")
 
 
-def receive(tx: Tx, posts: tuple[Post, ...], settled: tuple[SettledBelow, ...]) -> tuple[PostAnswer, ...]:
-    """Take a batch of one sender's posts, each once."""
+def receive(tx: Tx, posts: tuple[Post, ...], settled: tuple[SettledBelow, ...], now: float) -> tuple[PostAnswer, ...]:
+    """Take a batch of one sender's posts, each once. Artifacts that came along are the addressee's from then on."""
     marks = {mark.agent_id: mark.settled_below for mark in settled}
-    answers = [_receive_one(tx, post) for post in posts]
+    answers = [_receive_one(tx, post, now) for post in posts]
     for (agent_id, sender), below in _marks_of(posts, marks).items():
         _forget_settled(tx, agent_id, sender, below)
     return tuple(answers)
@@ -144,7 +168,7 @@ def _marks_of(posts: tuple[Post, ...], marks: dict[str, int]) -> dict[tuple[str,
     return {(post.agent_id, post.sender_store): marks[post.agent_id] for post in posts if post.agent_id in marks}
 
 
-def _receive_one(tx: Tx, post: Post) -> PostAnswer:
+def _receive_one(tx: Tx, post: Post, now: float) -> PostAnswer:
     row = residence.find(tx, post.agent_id)
     if row is None or row.status == "disposed":
         return PostAnswer(n=post.n, verdict="unknown")
@@ -154,6 +178,10 @@ def _receive_one(tx: Tx, post: Post) -> PostAnswer:
         return PostAnswer(n=post.n, verdict="moving")
     if _is_taken(tx, post):
         return PostAnswer(n=post.n, verdict="duplicate")
+    if blobs.missing(tx, (artifact.blob for artifact in post.message.artifacts)):
+        return PostAnswer(n=post.n, verdict="missing")
+    for artifact in post.message.artifacts:
+        artifacts.add(tx, post.agent_id, artifacts.carried_of(artifact), now)
     tx.run("INSERT INTO taken VALUES (?, ?, ?)", post.agent_id, post.sender_store, post.n)
     tx.run("INSERT OR IGNORE INTO taken_marks VALUES (?, ?, 0)", post.agent_id, post.sender_store)
     tx.run(

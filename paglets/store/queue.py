@@ -14,8 +14,9 @@ from typing import Any
 
 from paglets.api import JobView, Lease, Usage
 from paglets.codec.text import dumps, loads
-from paglets.core.record import from_json, to_json
+from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
+from paglets.slots import states
 from paglets.slots.model import Resources, SlotRequest
 from paglets.store import residence
 from paglets.store.db import Tx
@@ -304,6 +305,9 @@ def view(tx: Tx, row: sqlite3.Row, now: float) -> JobView:
     """One job for people; `row` is of `requests`."""
     agent_id = row["agent_id"]
     reason, text = why(row)
+    if not reason and row["status"] in states.FINAL:
+        text = tx.value("SELECT problem FROM paglets WHERE agent_id = ? AND intent IS NOT NULL", agent_id) or ""
+        reason = "moving" if text else ""
     run = tx.one("SELECT * FROM runs WHERE agent_id = ?", agent_id)
     running = now - run["started_at"] if run is not None and row["status"] == "RUNNING" else 0.0
     return JobView(
@@ -344,10 +348,12 @@ def _lease(tx: Tx, agent_id: str) -> Lease | None:
 
 
 def views(tx: Tx, now: float, most: int) -> tuple[JobView, ...]:
-    """Jobs that are not finished, running ones first, then by age."""
+    """Jobs that are not finished, running ones first, then by age; then finished ones that wait to move."""
     rows = tx.all(
-        "SELECT * FROM requests WHERE status IN ('RUNNING', 'WAITING_FOR_SLOT', 'PLACING')"
-        " ORDER BY CASE status WHEN 'RUNNING' THEN 0 WHEN 'WAITING_FOR_SLOT' THEN 1 ELSE 2 END, queued_at, agent_id"
+        "SELECT * FROM requests r WHERE status IN ('RUNNING', 'WAITING_FOR_SLOT', 'PLACING')"
+        "  OR EXISTS (SELECT 1 FROM paglets p WHERE p.agent_id = r.agent_id AND p.intent IS NOT NULL)"
+        " ORDER BY CASE status WHEN 'RUNNING' THEN 0 WHEN 'WAITING_FOR_SLOT' THEN 1 WHEN 'PLACING' THEN 2 ELSE 3 END,"
+        " queued_at, agent_id"
         " LIMIT ?",
         most,
     )
@@ -383,16 +389,3 @@ def _leaving_view(row: sqlite3.Row, now: float) -> JobView:
         request=part["request"],
         target=target,
     )
-
-
-def remember(tx: Tx, row: JobRow, record: dict[str, Any], now: float, keep: int = 10_000) -> None:
-    """Note an ended attempt in the history, which keeps the newest `keep`."""
-    new = tx.insert(
-        "INSERT INTO history (agent_id, group_id, job_key, record, ended_at) VALUES (?, ?, ?, ?, ?)",
-        row.agent_id,
-        row.group_id,
-        row.job_key,
-        dumps(to_json(record)),
-        now,
-    )
-    tx.run("DELETE FROM history WHERE id <= ?", new - keep)

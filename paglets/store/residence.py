@@ -10,14 +10,14 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from paglets.api import ResidenceRow, TransferAnswer
+from paglets.api import LARGE_ENVELOPE_BYTES, ResidenceRow, TransferAnswer
 from paglets.codec.envelope import Envelope
 from paglets.codec.text import dumps, loads
 from paglets.core.errors import Conflict, Unknown
 from paglets.core.record import from_json, to_json
-from paglets.core.refs import HostRef
-from paglets.store import paglets
-from paglets.store.db import Tx, fitting
+from paglets.core.refs import BlobRef, HostRef
+from paglets.store import artifacts, blobs, files, paglets
+from paglets.store.db import Tx
 
 Refuse = Callable[[Tx, Envelope], str | None]
 """Why this host does not take an envelope, or None."""
@@ -31,6 +31,20 @@ class Handoff:
     epoch: int
     target: HostRef
     envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaving:
+    """What is to be known of an envelope before it is sent: `size_bytes` of its JSON, the bytes it `needs` there.
+
+    `asked_for`: a move of a paglet, not of a job that waits for a slot.
+    """
+
+    agent_id: str
+    epoch: int
+    size_bytes: int
+    asked_for: bool
+    needs: tuple[BlobRef, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,22 +104,24 @@ def create(tx: Tx, envelope: Envelope, now: float) -> bool:
     if find(tx, envelope.agent_id) is not None:
         return False
     _arrive(tx, envelope, None, now)
-    paglets.insert(tx, envelope, now)
     return True
 
 
 def take(tx: Tx, envelope: Envelope, source: HostRef, now: float, refuse: Refuse) -> TransferAnswer:
-    """Take, refuse or recognise an envelope of another host."""
+    """Take, refuse or recognise an envelope of another host; `missing`, and nothing changes, without its blobs."""
     known = find(tx, envelope.agent_id)
     if known is not None and known.epoch >= envelope.epoch:
         return _answer_again(known, envelope)
+    lacking = blobs.missing(tx, envelope.blobs())
+    if lacking:
+        text = f"{len(lacking)} of its files are not here"
+        return TransferAnswer(agent_id=envelope.agent_id, epoch=envelope.epoch, verdict="missing", reason=text)
     reason = refuse(tx, envelope)
     _forget_older(tx, envelope.agent_id)
     if reason is not None:
         _refuse(tx, envelope.agent_id, envelope.epoch, source, now, reason)
         return TransferAnswer(agent_id=envelope.agent_id, epoch=envelope.epoch, verdict="refused", reason=reason)
     _arrive(tx, envelope, source, now)
-    paglets.insert(tx, envelope, now)
     return TransferAnswer(agent_id=envelope.agent_id, epoch=envelope.epoch, verdict="taken")
 
 
@@ -126,6 +142,7 @@ def _forget_older(tx: Tx, agent_id: str) -> None:
     tx.run("DELETE FROM leases WHERE agent_id = ?", agent_id)
     tx.run("DELETE FROM runs WHERE agent_id = ?", agent_id)
     paglets.remove(tx, agent_id)
+    paglets.remove_bytes(tx, agent_id)
     tx.run("DELETE FROM handoffs WHERE agent_id = ?", agent_id)
 
 
@@ -139,8 +156,8 @@ def leave(tx: Tx, agent_id: str, target: HostRef, now: float) -> None:
     envelope = paglets.freeze(tx, agent_id, row.epoch + 1, now)
     job = envelope.job
     tx.run(
-        "INSERT INTO handoffs (agent_id, epoch, target_store, target, envelope, kind, group_id, job_key, began_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO handoffs (agent_id, epoch, target_store, target, envelope, kind, group_id, job_key, began_at,"
+        " bundle) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         agent_id,
         row.epoch,
         target.store_id,
@@ -150,6 +167,7 @@ def leave(tx: Tx, agent_id: str, target: HostRef, now: float) -> None:
         job.group_id if job else None,
         job.job_key if job else "",
         now,
+        None if envelope.bundle is None else envelope.bundle.sha256,
     )
     paglets.remove(tx, agent_id)
     _become(tx, agent_id, row.epoch, "leaving", target, now)
@@ -157,15 +175,17 @@ def leave(tx: Tx, agent_id: str, target: HostRef, now: float) -> None:
     tx.touch(agent_id)
 
 
-def acknowledged(tx: Tx, agent_id: str, epoch: int, now: float) -> Handoff | None:
-    """The target has the envelope of `epoch`: the row becomes `gone`. None where that is settled already."""
-    handoff = _handoff(tx, agent_id, epoch - 1)
-    if handoff is None:
-        return None
+def acknowledged(tx: Tx, agent_id: str, epoch: int, now: float) -> bool:
+    """The target has the envelope of `epoch`: the row becomes `gone`. False where that is settled already."""
+    row = tx.one("SELECT target FROM handoffs WHERE agent_id = ? AND epoch = ?", agent_id, epoch - 1)
+    if row is None:
+        return False
     tx.run("DELETE FROM handoffs WHERE agent_id = ?", agent_id)
-    _become(tx, agent_id, epoch, "gone", handoff.target, now, told=False)
+    files.arrived(tx, agent_id)
+    artifacts.remove(tx, agent_id)
+    _become(tx, agent_id, epoch, "gone", from_json(HostRef, loads(row["target"])), now, told=False)
     tx.touch(agent_id)
-    return handoff
+    return True
 
 
 def put_back(tx: Tx, agent_id: str, epoch: int, now: float) -> Handoff | None:
@@ -197,19 +217,42 @@ def dispose(tx: Tx, agent_id: str, now: float) -> None:
     """End a paglet that is here: its rows go, the residence row stays as `disposed`."""
     row = must_be_here(tx, agent_id)
     paglets.remove(tx, agent_id)
+    paglets.remove_bytes(tx, agent_id)
     _become(tx, agent_id, row.epoch, "disposed", None, now)
     tx.touch(agent_id)
 
 
-def next_handoffs(tx: Tx, target_store: str, most: int, most_bytes: int) -> list[Handoff]:
-    """The oldest envelopes for one target, at least one, as many as fit."""
+def next_leaving(tx: Tx, target_store: str, most: int) -> list[Leaving]:
+    """The oldest envelopes for one target. Of a large one no more than its size is read."""
     rows = tx.all(
-        "SELECT agent_id, epoch, target, envelope FROM handoffs"
-        " WHERE target_store = ? ORDER BY began_at, agent_id LIMIT ?",
+        "SELECT agent_id, epoch, length(envelope) AS size, bundle,"
+        " CASE WHEN length(envelope) > ? THEN 1 ELSE json_extract(envelope, '$.hook') = 'arrival' END AS asked_for"
+        " FROM handoffs WHERE target_store = ? ORDER BY began_at, agent_id LIMIT ?",
+        LARGE_ENVELOPE_BYTES,
         target_store,
         most,
     )
-    return [_read_handoff(row) for row in fitting(rows, "envelope", most_bytes)]
+    return [
+        Leaving(
+            agent_id=row["agent_id"],
+            epoch=row["epoch"],
+            size_bytes=row["size"],
+            asked_for=bool(row["asked_for"]),
+            needs=paglets.blobs_of(tx, row["agent_id"], row["bundle"]),
+        )
+        for row in rows
+    ]
+
+
+def handoffs(tx: Tx, agent_ids: Iterable[str]) -> list[Handoff]:
+    """These envelopes, as far as they are still under way, in that order."""
+    rows = (tx.one("SELECT * FROM handoffs WHERE agent_id = ?", agent_id) for agent_id in agent_ids)
+    return [_read_handoff(row) for row in rows if row is not None]
+
+
+def envelope_text(tx: Tx, agent_id: str) -> str:
+    """The JSON of an envelope under way."""
+    return str(tx.value("SELECT envelope FROM handoffs WHERE agent_id = ?", agent_id) or "")
 
 
 def moving_text(target: HostRef, problem: str) -> str:
@@ -277,6 +320,8 @@ def forget(tx: Tx, before: float, most: int) -> int:
 def _arrive(tx: Tx, envelope: Envelope, source: HostRef | None, now: float) -> None:
     """What came from elsewhere, or was made here (no source)."""
     _begin_row(tx, envelope.agent_id, envelope.epoch, "here", source, now, "")
+    paglets.insert(tx, envelope, now)
+    paglets.insert_bytes(tx, envelope, now)
 
 
 def _refuse(tx: Tx, agent_id: str, epoch: int, source: HostRef, now: float, reason: str) -> None:

@@ -6,7 +6,7 @@ from paglets.api import JobView, PagletView
 from paglets.codec.text import loads
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef
-from paglets.store import queue, residence
+from paglets.store import artifacts, files, paglets, queue, residence
 from paglets.store.db import Tx
 
 
@@ -32,11 +32,14 @@ def paglet_view(tx: Tx, agent_id: str, own: HostRef, now: float) -> PagletView:
         host=own,
         name=row["name"],
         hook=row["hook"],
-        reason=_reason(row["intent"], row["hook_error"], own),
+        reason=_reason(row["intent"], row["hook_error"], row["problem"]),
         inbox=waiting,
         dead_posts=dead,
         state=loads(row["state"]),
         job=job_view(tx, agent_id, now),
+        bundle=paglets.bundle_of(tx, agent_id),
+        files=files.of(tx, agent_id),
+        artifacts=artifacts.count(tx, agent_id),
     )
 
 
@@ -45,11 +48,10 @@ def job_view(tx: Tx, agent_id: str, now: float) -> JobView | None:
     return None if row is None else queue.view(tx, row, now)
 
 
-def _reason(intent: str | None, hook_error: str | None, own: HostRef) -> str:
+def _reason(intent: str | None, hook_error: str | None, problem: str) -> str:
     if intent is not None:
         tree = loads(intent)
         if "move" in tree:
-            target = from_json(HostRef, tree["move"])
-            return f"waiting_for_host: it moves to {target.name} when that is online and its code here has ended"
+            return problem or f"it moves to {from_json(HostRef, tree['move']).name} when its code here has ended"
         return "it ends when its code has ended"
     return "" if hook_error is None else f"its last hook failed: {hook_error}"

@@ -8,12 +8,13 @@ own (a subclass of a user) they are decoded. Nothing here looks into a user's va
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from typing import Any, ClassVar
 
 from paglets.core.agent import Paglet, PagletState
-from paglets.core.errors import Invalid, TimedOut
+from paglets.core.errors import Invalid, TimedOut, Unknown
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
@@ -35,7 +36,7 @@ from paglets.system.collector_messages import (
     new_keys,
     parse,
 )
-from paglets.system.collector_rows import CollectorRows
+from paglets.system.collector_rows import CollectorRows, ReportThatCame
 
 __all__ = ["KINDS", "ResultCollectorPaglet", "ResultCollectorState"]
 
@@ -109,7 +110,8 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         ledger.register(new_keys(begin.jobs, message.kind))
         for failure in begin.failures:
             ledger.register([NewKey(job_key=failure.job_key, generation=1, metadata={})])
-            ledger.take(replace(failure, host_name=failure.host_name or begin.home.name), begin.created_at)
+            failure = replace(failure, host_name=failure.host_name or begin.home.name)
+            ledger.take(ReportThatCame(report=failure, reported_at=begin.created_at))
         self._settle()
         return self._counts()
 
@@ -120,7 +122,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         new = ledger.register(keys)
         if new:
             self._wake_up()
-            ledger.take_unexpected(new)
+            self._delete(ledger.take_unexpected(new))
             self._settle()
         return self._counts() | {"registered": len(new), "known": len(keys) - len(new)}
 
@@ -258,9 +260,19 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
             report = replace(report, host_name=message.sender.host.name)
         now = self.context.wall_time()
         self.state.last_report_at = now
-        verdict = self._ledger().take(report, now)
+        artifact_ids = tuple(artifact.artifact_id for artifact in message.artifacts)
+        verdict = self._ledger().take(ReportThatCame(report=report, reported_at=now, artifact_ids=artifact_ids))
+        if verdict not in ("accepted", "unexpected"):
+            self._delete(artifact_ids)
         self._settle()
         return {"accepted": verdict == "accepted", "verdict": verdict}
+
+    def _delete(self, artifact_ids: Iterable[str]) -> None:
+        """What came with reports that are not taken is of no use to anyone."""
+        for artifact_id in artifact_ids:
+            # In a process of its own it goes before the rest is committed: a repeat of the handler finds none.
+            with suppress(Unknown):
+                self.context.delete_artifact(artifact_id)
 
     def _asked(self, keys: tuple[str, ...] | None) -> Iterable[tuple[str, ExpectedJob | None]]:
         return self._rows.jobs() if keys is None else ((key, self._rows.job(key)) for key in keys)

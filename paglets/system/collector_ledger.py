@@ -13,7 +13,6 @@ from paglets.groups import acceptance
 from paglets.groups.records import (
     ExpectedJob,
     FailureReport,
-    Report,
     ReportKind,
     Sighting,
     duplicate_entry,
@@ -21,7 +20,7 @@ from paglets.groups.records import (
     record_of,
 )
 from paglets.system.collector_messages import NewKey
-from paglets.system.collector_rows import CollectorRows
+from paglets.system.collector_rows import CollectorRows, ReportThatCame
 
 
 @dataclass(kw_only=True)
@@ -75,22 +74,29 @@ class Ledger:
         self._state.expected_count += len(new)
         return new
 
-    def take_unexpected(self, keys: Iterable[str]) -> None:
-        """Reports that came before their keys were registered are taken as if they came now."""
+    def take_unexpected(self, keys: Iterable[str]) -> list[str]:
+        """Reports that came before their keys were registered are taken as if they came now.
+
+        Gives the ids of artifacts that came with reports which are not taken.
+        """
+        not_wanted: list[str] = []
         for key in keys:
             if not self._state.unexpected_count:
-                return
-            for report, reported_at in self._rows.take_unexpected(key):
+                break
+            for came in self._rows.take_unexpected(key):
                 self._state.unexpected_count -= 1
-                self.take(report, reported_at)
+                if self.take(came) != "accepted":
+                    not_wanted += came.artifact_ids
+        return not_wanted
 
-    def take(self, report: Report, reported_at: float) -> str:
+    def take(self, came: ReportThatCame) -> str:
         """Make the report the record of its key, or keep it as duplicate or unexpected; says which."""
+        report, reported_at = came.report, came.reported_at
         job = self._rows.job(report.job_key)
         if job is None:
             self._state.unexpected_count += 1
             self._state.unexpected_number += 1
-            self._rows.put_unexpected(self._state.unexpected_number, report, reported_at)
+            self._rows.put_unexpected(self._state.unexpected_number, came)
             return "unexpected"
         generation = acceptance.effective_generation(job, report.generation)
         verdict = acceptance.judge_report(job, report)

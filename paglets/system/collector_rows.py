@@ -7,7 +7,7 @@
 | `result/KEY`, `failure/KEY` | the record, as a summary shows it |
 | `ended/NUMBER` | the key that ended as the NUMBERth |
 | `duplicate/NUMBER` | a report that was not taken |
-| `unexpected/KEY\\nNUMBER` | a report for a key that is not registered |
+| `unexpected/KEY\\nNUMBER` | a report for a key that is not registered, and the ids of the artifacts it came with |
 
 Numbers have ten digits, so that their order is that of the keys. A line feed cannot be in a job key.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from paglets.core.context import Storage
@@ -27,6 +28,15 @@ PAGE_ROWS = 1000
 
 PAGE_RECORDS = 50
 """Rows with users' values read at once: each may have megabytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportThatCame:
+    """A report, when it came, and what came with it."""
+
+    report: Report
+    reported_at: float
+    artifact_ids: tuple[str, ...] = ()
 
 
 def _number(number: int) -> str:
@@ -87,16 +97,25 @@ class CollectorRows:
     def duplicates(self) -> Iterator[dict[str, Any]]:
         return (row for _, row in self._scan("duplicate/", rows=PAGE_RECORDS))
 
-    def put_unexpected(self, number: int, report: Report, reported_at: float) -> None:
-        row = report_row(report) | {"reported_at": reported_at}
-        self._storage[f"unexpected/{report.job_key}\n{_number(number)}"] = row
+    def put_unexpected(self, number: int, came: ReportThatCame) -> None:
+        row = report_row(came.report) | {"reported_at": came.reported_at}
+        if came.artifact_ids:
+            row["artifact_ids"] = list(came.artifact_ids)
+        self._storage[f"unexpected/{came.report.job_key}\n{_number(number)}"] = row
 
-    def take_unexpected(self, key: str) -> list[tuple[Report, float]]:
-        """The reports for that key and when they came, oldest first; their rows are deleted."""
+    def take_unexpected(self, key: str) -> list[ReportThatCame]:
+        """The reports for that key, oldest first; their rows are deleted."""
         found = list(self._scan(f"unexpected/{key}\n"))
         for number, _ in found:
             del self._storage[f"unexpected/{key}\n{number}"]
-        return [(row_report(row), row["reported_at"]) for _, row in found]
+        return [
+            ReportThatCame(
+                report=row_report(row),
+                reported_at=row["reported_at"],
+                artifact_ids=tuple(row.get("artifact_ids", ())),
+            )
+            for _, row in found
+        ]
 
     def unexpected(self) -> Iterator[dict[str, Any]]:
         return (row for _, row in self._scan("unexpected/", rows=PAGE_RECORDS))

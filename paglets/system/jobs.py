@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from paglets.core.agent import Paglet, PagletState
@@ -123,8 +125,39 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         try:
             return self._report({"success": True, "result": result})
         except Invalid as error:
-            self._report({"success": False, "cause": "bad_result", "message": error.message, "traceback": ""})
+            self._report_bad_result(error)
             raise
+
+    def report_compute_artifact(
+        self,
+        path: str | Path,
+        *,
+        result: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        move: bool = False,
+    ) -> bool:
+        """Make a file, and `result` with the file's ref as `artifact`, the outcome; returns once both are stored.
+
+        The file goes to the group's collector, which owns it then; `name` is what it is called there, that of the
+        file where it is left out. `move`: no copy stays at `path`, and none is made where the file system allows;
+        nobody may write to the file meanwhile. `result` is None or a mapping without `artifact`.
+
+        False, and nothing is sent, where this attempt has an outcome already. Raises Invalid for a result that
+        cannot travel, as `report_compute_success`; Invalid, FileChanged or NoRoom for a file that cannot be
+        taken, a name that not every system takes, or a job without a collector (use `upload_artifact`): then
+        nothing is reported. Whatever it raises, and where it gives False, the file is where it was.
+        """
+        _check_result(result)
+        file = {"path": path, "name": name, "move": move}
+        try:
+            return self._report({"success": True, "result": None if result is None else dict(result), "file": file})
+        except Invalid as error:
+            if error.details.get("field") == "result":
+                self._report_bad_result(error)
+            raise
+
+    def _report_bad_result(self, error: Invalid) -> None:
+        self._report({"success": False, "cause": "bad_result", "message": error.message, "traceback": ""})
 
     def report_compute_failure(self, failure: str | BaseException) -> bool:
         """Make the attempt a failure, with a message or an exception and its traceback.
@@ -169,6 +202,13 @@ class CollectingComputeJobPaglet(ComputeJobPaglet[J], Generic[J]):
     """A job of a group: its host sends the outcome of the last attempt to the group's collector."""
 
     State: ClassVar[type[PagletState]] = CollectingComputeJobState
+
+
+def _check_result(result: object) -> None:
+    if result is not None and not isinstance(result, Mapping):
+        raise Invalid(f"the result beside a file is a mapping or None, not a {type(result).__name__}")
+    if result is not None and "artifact" in result:
+        raise Invalid("the result beside a file has no 'artifact': the file's ref is put there")
 
 
 def describe(error: BaseException) -> str:

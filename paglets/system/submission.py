@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from paglets.api import DEFAULT_COLLECTOR, MAX_GROUP_JOBS, CreationError, GroupView, JobSpec, SubmitGroup
-from paglets.codec.names import class_name
+from paglets.codec.bundle import publish_code
+from paglets.codec.names import class_name, refuse_while_importing
 from paglets.codec.shapes import shape_of
 from paglets.codec.wire import encode_state
 from paglets.core.clock import Clock, SystemClock, system_pause
 from paglets.core.errors import CallOutcomeUnknown, Invalid, Moving, Overloaded, TimedOut, Unreachable
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
-from paglets.core.refs import ProxyRef, check_group_id
+from paglets.core.refs import BlobRef, ProxyRef, check_group_id
 from paglets.core.text import printable
 from paglets.groups.keys import complete_job_keys
+from paglets.remote.inputs import FilePublisher, Input, InputPaths, Published, check_apart, check_inputs
 from paglets.remote.proxy import PagletProxy, Sender
 from paglets.system.collector import ResultCollectorPaglet
 from paglets.system.jobs import ComputeJobPaglet, ComputeJobState
@@ -36,6 +39,10 @@ class Submitter(Sender, Protocol):
     """A paglet's context, or a HostClient."""
 
     def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]: ...
+
+    def publish_bytes(self, data: bytes) -> BlobRef: ...
+
+    def publish_file(self, path: str | Path) -> BlobRef: ...
 
     def proxy(self, target: ProxyRef) -> Any: ...
 
@@ -188,14 +195,22 @@ def submit_compute_job_group(
     collector_host: str | None = None,
     return_home_when_complete: bool = False,
     collector_class: type[ResultCollectorPaglet] | None = None,
+    inputs: InputPaths | None = None,
+    job_inputs: Mapping[str, InputPaths] | None = None,
 ) -> Submission:
     """Submit jobs as one group: `self.context` within a paglet, a HostClient in a script.
+
+    The code of the classes goes along: their modules, and what these import below the script's folder or
+    top-level package. So do files: `inputs` (name -> path) for each job, `job_inputs` (job_key -> name -> path)
+    for single ones. A job finds them under these names in its scratch directory.
 
     Returns once the host has stored the whole group. The same `group_id` with the same jobs is the
     same group; with others GroupExists is raised. A state that asks for impossible amounts makes a
     failure with cause `invalid`; a state of another class is a TypeError, an equal or malformed
-    `job_key` a ValueError, and then nothing is stored. Warnings are also printed on stderr.
+    `job_key`, or a file that cannot be read, a ValueError, and then nothing is stored. Warnings are
+    also printed on stderr.
     """
+    refuse_while_importing()
     if collector_class is not None and not issubclass(collector_class, ResultCollectorPaglet):
         raise TypeError(f"{collector_class.__qualname__} is not a subclass of ResultCollectorPaglet")
     request = SubmitGroup(
@@ -206,10 +221,37 @@ def submit_compute_job_group(
         collector_class=class_name(collector_class) if collector_class else DEFAULT_COLLECTOR,
         return_home_when_complete=return_home_when_complete,
     )
+    files = _GroupFiles(request, inputs, job_inputs)
+    classes = (job_class, job_class.State, *((collector_class, collector_class.State) if collector_class else ()))
+    bundle = publish_code(context_or_client, *classes)
+    request = replace(files.put_into(request, context_or_client), bundle=bundle)
     view = _submit(context_or_client, request)
     submission = Submission(view, context_or_client, _refresher(context_or_client, view, request))
     _say(view, from_script=isinstance(context_or_client, GroupReader))
     return submission
+
+
+class _GroupFiles:
+    """The input files of a group, all found before one is sent. Raises Invalid."""
+
+    def __init__(
+        self, request: SubmitGroup, common: InputPaths | None, by_key: Mapping[str, InputPaths] | None
+    ) -> None:
+        self._common = check_inputs(common)
+        self._by_key: dict[str, tuple[Input, ...]] = {}
+        keys = {job.job_key for job in request.jobs}
+        for key, paths in (by_key or {}).items():
+            if key not in keys:
+                raise Invalid(f"job_inputs names a job {key!r}, and none of the {len(keys):,} jobs has that key")
+            self._by_key[key] = check_inputs(paths, f"job {key!r}")
+            check_apart((each.name for each in (*self._common, *self._by_key[key])), f"job {key!r}")
+
+    def put_into(self, request: SubmitGroup, publisher: FilePublisher) -> SubmitGroup:
+        """The request with refs of the files, which are published now."""
+        each = (*self._common, *(one for inputs in self._by_key.values() for one in inputs))
+        published = Published(publisher, each)
+        jobs = (replace(job, inputs=published.files(self._by_key.get(job.job_key, ()))) for job in request.jobs)
+        return replace(request, inputs=published.files(self._common), jobs=tuple(jobs) if each else request.jobs)
 
 
 def job_specs(job_class: type[ComputeJobPaglet[Any]], states: Iterable[ComputeJobState]) -> tuple[JobSpec, ...]:
@@ -252,7 +294,7 @@ def _refresher(submitter: Submitter, view: GroupView, request: SubmitGroup) -> C
     if isinstance(submitter, GroupReader):
         reader = submitter
         return lambda: reader.group(view.group_id)
-    again = SubmitGroup(**{**{name: getattr(request, name) for name in request.__slots__}, "group_id": view.group_id})
+    again = replace(request, group_id=view.group_id)
     return lambda: _submit(submitter, again)
 
 

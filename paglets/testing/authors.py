@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from paglets.api import CreationError, GroupView, SubmitGroup
@@ -10,7 +12,7 @@ from paglets.codec.wire import encode
 from paglets.core.errors import NotHandled
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
-from paglets.core.refs import HostRef, ProxyRef
+from paglets.core.refs import BlobRef, HostRef, ProxyRef
 from paglets.groups.keys import new_group_id
 from paglets.remote.proxy import PagletProxy
 
@@ -40,6 +42,7 @@ class FakeContext(FakeSender):
 
     `reports` keeps outcomes; after the first that was accepted, others are not. `groups` keeps
     submissions; `detached_after` says how many times a group is asked for before it is detached.
+    `blobs` keeps what was published, by its hash.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class FakeContext(FakeSender):
         self.address = HOST.url
         self.reports: list[dict[str, Any]] = []
         self.groups: list[SubmitGroup] = []
+        self.blobs: dict[str, bytes] = {}
         self.warnings: tuple[str, ...] = ()
         self.detached_after = 0
 
@@ -62,6 +66,14 @@ class FakeContext(FakeSender):
     def proxy(self, target: ProxyRef | str) -> PagletProxy:
         ref = ProxyRef(agent_id=target, host=HOST) if isinstance(target, str) else target
         return PagletProxy(ref, self)
+
+    def publish_bytes(self, data: bytes) -> BlobRef:
+        blob = BlobRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+        self.blobs[blob.sha256] = data
+        return blob
+
+    def publish_file(self, path: str | Path) -> BlobRef:
+        return self.publish_bytes(Path(path).read_bytes())
 
     def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         group = from_json(SubmitGroup, dict(request))

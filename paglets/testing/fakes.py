@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, NoReturn
 
 from paglets.core.agent import Paglet
+from paglets.core.errors import Unknown
 from paglets.core.messages import Message
-from paglets.core.refs import HostRef, ProxyRef
+from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 
 
 class Parked(Exception):
@@ -74,9 +75,10 @@ class FakeStorage(MutableMapping[str, Any]):
 
 
 class FakeCollectorContext:
-    """The host as a collector sees it. A test sets `host`, `now` and `paglet`, and looks at `intent`.
+    """The host as a collector sees it. A test sets `host`, `now` and `paglet`, and looks at `intent` and `deleted`.
 
-    `intent` is the HostRef it means to move to, or None; as in a host it outlives the handler.
+    `intent` is the HostRef it means to move to, or None; as in a host it outlives the handler. `deleted` has the ids
+    of the artifacts that it deleted; deleting one again raises Unknown, as in a process.
     """
 
     def __init__(self, host: HostRef, *, agent_id: str = "collector-1", decoded: bool = False) -> None:
@@ -86,6 +88,7 @@ class FakeCollectorContext:
         self._decoded = decoded
         self.storage = FakeStorage(decoded=decoded)
         self.intent: HostRef | None = None
+        self.deleted: list[str] = []
         self.paglet: Paglet[Any] | None = None
 
     @property
@@ -109,6 +112,12 @@ class FakeCollectorContext:
     def intend_stay(self) -> None:
         self.intent = None
 
+    def delete_artifact(self, artifact: ArtifactRef | str) -> None:
+        artifact_id = artifact if isinstance(artifact, str) else artifact.artifact_id
+        if artifact_id in self.deleted:
+            raise Unknown(f"there is no artifact {artifact_id}")
+        self.deleted.append(artifact_id)
+
     def wait_state(self, predicate: Callable[[Any], bool], timeout_seconds: float | None) -> bool:
         assert self.paglet is not None, "set `paglet` first"
         if predicate(self.paglet.state):
@@ -117,13 +126,20 @@ class FakeCollectorContext:
             return False
         raise Parked
 
-    def send(self, kind: str, args: dict[str, Any] | None = None, sender: ProxyRef | None = None) -> Any:
+    def send(
+        self,
+        kind: str,
+        args: dict[str, Any] | None = None,
+        sender: ProxyRef | None = None,
+        artifacts: tuple[ArtifactRef, ...] = (),
+    ) -> Any:
         """Let the paglet handle a message; gives the reply."""
         assert self.paglet is not None, "set `paglet` first"
         if self._decoded:
-            return self.paglet.handle_message(Message(kind, args or {}, sender))
+            return self.paglet.handle_message(Message(kind, args or {}, sender, artifacts))
         sent = json.loads(json.dumps(args or {}))
-        return json.loads(json.dumps(self.paglet.handle_message(Message(kind, sent, sender)), allow_nan=False))
+        reply = self.paglet.handle_message(Message(kind, sent, sender, artifacts))
+        return json.loads(json.dumps(reply, allow_nan=False))
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AssertionError(f"a collector's handler must not use context.{name}")

@@ -137,10 +137,17 @@ class LoopTransport:
     def send(self, host: HostRef, request: Request, done: Completion, *, timeout_seconds: float) -> None:
         def deliver(outcome: Response | PagletsError) -> None:
             if not self._closed:
-                done(outcome)
+                done(outcome if isinstance(outcome, PagletsError) else _kept(request, outcome))
 
         if not self._closed:
-            self._network.deliver(self._store_id, host, request, deliver, timeout_seconds)
+            self._network.deliver(self._store_id, host, request.loaded(), deliver, timeout_seconds)
+
+
+def _kept(request: Request, response: Response) -> Response | PagletsError:
+    try:
+        return request.kept(response)
+    except PagletsError as error:
+        return error
 
 
 class VirtualRunner:

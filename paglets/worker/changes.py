@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from paglets.codec.wire import decode_state, encode_state
 from paglets.core.agent import Paglet
 from paglets.core.errors import Invalid
-from paglets.worker.protocol import Changes, Deliver, Intent, OutgoingPost
+from paglets.worker.protocol import Changes, Deliver, Intent, OutgoingPost, RegisteredFile
 
 MAX_KEY_CHARACTERS = 512
 
@@ -42,11 +42,19 @@ class StateKeeper:
         self._paglet.state = state
 
 
+class Pending(Protocol):
+    """What is to be done here when deferred changes are committed, or when they never will be."""
+
+    def keep(self) -> None: ...
+
+    def drop(self) -> None: ...
+
+
 @dataclass(slots=True, kw_only=True)
 class Scope:
     """One hook, handler or run of an entry, and its deferred changes.
 
-    `at_once`: storage and posts go to the host when they are made. `deliver` is the message of a handler.
+    `at_once`: storage, posts and files go to the host when they are made. `deliver` is the message of a handler.
     """
 
     at_once: bool = False
@@ -54,6 +62,8 @@ class Scope:
     storage: dict[str, Any] = field(default_factory=dict)
     deleted: set[str] = field(default_factory=set)
     posts: list[OutgoingPost] = field(default_factory=list)
+    files: dict[str, RegisteredFile] = field(default_factory=dict)
+    pending: list[Pending] = field(default_factory=list)
     intent: Intent = field(default_factory=Intent)
 
     def put(self, key: str, tree: Any) -> None:
@@ -74,6 +84,7 @@ class Scope:
             storage_set=dict(self.storage),
             storage_deleted=tuple(sorted(self.deleted)),
             posts=tuple(self.posts),
+            files=tuple(self.files.values()),
         )
 
     def stored(self, keeper: StateKeeper, changes: Changes) -> None:
@@ -83,6 +94,18 @@ class Scope:
         self.storage.clear()
         self.deleted.clear()
         self.posts.clear()
+        self.files.clear()
+        for each in self._take_pending():
+            each.keep()
+
+    def close(self) -> None:
+        """What is not stored now never will be."""
+        for each in self._take_pending():
+            each.drop()
+
+    def _take_pending(self) -> list[Pending]:
+        taken, self.pending = self.pending, []
+        return taken
 
 
 def check_key(key: object) -> str:

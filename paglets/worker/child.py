@@ -13,18 +13,21 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from paglets.codec.bundle import note_unpacked
 from paglets.codec.envelope import WireMessage
 from paglets.codec.names import resolve_class
 from paglets.codec.wire import decode, decode_fields, decode_state, encode, encode_state
 from paglets.core.agent import Paglet, PagletState
-from paglets.core.errors import Invalid, PagletsError
+from paglets.core.errors import Invalid, NoRoom, PagletsError
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.worker.changes import Scope, Snapshot
 from paglets.worker.channel import Channel
+from paglets.worker.code import unpacked
 from paglets.worker.context import ChildContext, Parked
 from paglets.worker.faults import fault_of, show
+from paglets.worker.files import put_files
 from paglets.worker.protocol import ENTRY_METHODS, LONG_ENTRIES, Deliver, EntryDone, Go, Handled, Stamp, Unpacker, pack
 
 EXIT_UNHEARD = 123
@@ -125,6 +128,12 @@ class Child:
     def live(self) -> int:
         """Run the entry to its end; gives the exit code."""
         try:
+            put_files(self._go)
+        except PagletsError as error:
+            show(error)
+            cause = "disk_limit" if isinstance(error, NoRoom) else "spawn_failed"
+            return self._tell_done(EntryDone(fault=fault_of(error, cause)))
+        try:
             self._paglet = self._make_paglet()
         except SystemExit as leaving:
             return exit_code_of(leaving)
@@ -133,17 +142,29 @@ class Child:
             return self._tell_done(EntryDone(fault=fault_of(error)))
         if self._go.entry == "message":
             return self._handle_until_finish()
-        return self._run_entry()
+        try:
+            return self._run_entry()
+        finally:
+            self._context.scope().close()
 
     def _make_paglet(self) -> Paglet[Any]:
         go = self._go
-        sys.path[:0] = go.code_paths
-        cls = resolve_class(go.class_name, Paglet)
+        sys.path[:0] = (*self._own_code(), *go.code_paths)
+        cls = resolve_class(go.class_name, Paglet, host_name=go.host.name)
         known = {each.name for each in dataclasses.fields(cls.State)}
         system = {name: value for name, value in go.system.items() if name in known}
         paglet: Paglet[Any] = cls(decode_state(cls.State, {**go.state, **system}), self._context)
         self._context.attach(paglet)
         return paglet
+
+    def _own_code(self) -> tuple[str, ...]:
+        """The folder with the code that came with the paglet, where some did."""
+        code = self._go.code
+        if code is None:
+            return ()
+        folder = unpacked(code)
+        note_unpacked(folder, code.bundle)
+        return (folder,)
 
     # An entry.
 
@@ -153,6 +174,8 @@ class Child:
             self._handle_in_background()
         try:
             self._method()()
+            if self._go.entry == "dispatching":
+                self._context.files.refresh()
             with self._context.changed:
                 self._over = True
                 done = self._done_well(self._context.scope())
@@ -184,6 +207,8 @@ class Child:
         except PagletsError as error:
             show(error)
             return EXIT_UNHEARD if done.fault is not None else self._tell_done(EntryDone(fault=fault_of(error)))
+        if done.fault is None:
+            self._context.scope().stored(self._context.keeper, done.changes)
         return 0
 
     # Messages.
@@ -235,9 +260,10 @@ class Child:
             return None, Handled(message_id=deliver.message_id, fault=fault_of(error))
 
     def _handled_well(self, deliver: Deliver, scope: Scope) -> Handled:
-        args, keeper = decode_fields(deliver.message.args), self._context.keeper
+        sent, keeper = deliver.message, self._context.keeper
+        args = decode_fields(sent.args)
         try:
-            value = self._paglet.handle_message(Message(deliver.message.kind, args, deliver.message.sender))
+            value = self._paglet.handle_message(Message(sent.kind, args, sent.sender, sent.artifacts))
         except Parked as parked:
             return Handled(
                 message_id=deliver.message_id,

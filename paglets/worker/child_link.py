@@ -9,6 +9,7 @@ from typing import Any
 
 from paglets.api import Usage
 from paglets.core.errors import PagletsError
+from paglets.worker import logs
 from paglets.worker.control import ExitedRun
 from paglets.worker.launch import Ended, LaunchSpec
 from paglets.worker.process import Run
@@ -42,7 +43,7 @@ class ChildLink:
         self._seen: Mapping[int, float] = {}
         self._unpacker = Unpacker()
         self._out = bytearray()
-        self._stderr_offset = _size(spec.stderr_path)
+        self._stderr_offset = logs.end_of(spec.stderr_path)
 
     @property
     def token(self) -> str:
@@ -129,28 +130,5 @@ class ChildLink:
 
     def stderr_tail(self, most_bytes: int) -> str:
         """The last whole lines that this process wrote to stderr, and why it was condemned."""
-        tail = _tail(self.spec.stderr_path, self._stderr_offset, most_bytes)
+        tail = logs.last_lines(self.spec.stderr_path, self._stderr_offset, most_bytes).decode("utf-8", "replace")
         return "\n".join(part for part in (tail, self.condemned) if part)
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
-
-
-def _tail(path: str, offset: int, most_bytes: int) -> str:
-    size = _size(path)
-    if size <= offset:
-        return ""
-    begin = max(offset, size - most_bytes)
-    try:
-        with open(path, "rb") as file:
-            file.seek(begin)
-            data = file.read(most_bytes)
-    except OSError:
-        return ""
-    if begin > offset and b"\n" in data:
-        data = data[data.index(b"\n") + 1 :]
-    return data.decode("utf-8", "replace")

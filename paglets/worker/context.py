@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from paglets.codec.bundle import publish_code
 from paglets.codec.envelope import WireMessage
 from paglets.codec.names import class_name
 from paglets.codec.wire import decode, encode, encode_fields, encode_state
@@ -17,9 +19,12 @@ from paglets.core.context import HostInfo
 from paglets.core.errors import Invalid, TooLarge
 from paglets.core.messages import Message
 from paglets.core.record import from_json
-from paglets.core.refs import HostRef, ProxyRef
+from paglets.core.refs import ArtifactRef, BlobRef, HostRef, ProxyRef
+from paglets.remote.inputs import InputPaths, publish_inputs
 from paglets.remote.proxy import PagletProxy
+from paglets.worker.artifacts import Addressed, ChildArtifacts
 from paglets.worker.changes import Scope, StateKeeper
+from paglets.worker.files import RegisteredFiles
 from paglets.worker.protocol import (
     LONG_ENTRIES,
     CallOut,
@@ -36,7 +41,11 @@ from paglets.worker.protocol import (
     Resolve,
     Submit,
 )
+from paglets.worker.publishing import Publisher, absolute
 from paglets.worker.storage import ChildStorage, Request
+
+CLOCK_TICK_NS = 20_000_000
+"""A file that is written to twice within a tick of its file system's clock (10 ms at most) may show one time."""
 
 WAITABLE = "only run, run_compute_job and the handler of a call may wait for the state to change"
 
@@ -66,6 +75,9 @@ class ChildContext:
         self._created = 0
         self._reported = False
         self._storage = ChildStorage(request, self.scope)
+        self._publisher = Publisher(go.stamp.token, request, _until_settled)
+        self._artifacts = ChildArtifacts(go.stamp.token, request, self._publisher, time.time)
+        self.files = RegisteredFiles(go, request, self._publisher, self.scope)
         self.changed = threading.Condition(threading.RLock())
         self.paglet: Paglet[Any]
         self.keeper: StateKeeper
@@ -89,6 +101,7 @@ class ChildContext:
         try:
             yield self._handler_scope
         finally:
+            self._handler_scope.close()
             self._handler_scope = None
 
     def _commit(self, operation: str, scope: Scope, changes: Changes) -> None:
@@ -132,7 +145,9 @@ class ChildContext:
 
     # Other paglets.
 
-    def create(self, cls: type[Paglet[Any]], state: Any = None, *, name: str | None = None) -> PagletProxy:
+    def create(
+        self, cls: type[Paglet[Any]], state: Any = None, *, name: str | None = None, inputs: InputPaths | None = None
+    ) -> PagletProxy:
         if state is None:
             state = cls.State()
         if not isinstance(state, cls.State):
@@ -146,6 +161,8 @@ class ChildContext:
             name=name,
             request=cls.creation_request(state),
             job_key=str(getattr(state, "job_key", "")),
+            files=publish_inputs(self, inputs),
+            bundle=publish_code(self, cls, cls.State),
         )
         return self.proxy(from_json(ProxyRef, self._request("create", wanted)))
 
@@ -155,11 +172,17 @@ class ChildContext:
         return PagletProxy(target, self)
 
     def call(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> Any:
+        if message.artifacts:
+            raise Invalid("a call carries no artifacts: use post or send_artifact")
         wanted = CallOut(target=target, message=self._wire(message), timeout_seconds=timeout_seconds)
         return decode(self._request("call", wanted), "reply")
 
     def post(self, target: ProxyRef, message: Message) -> None:
-        outgoing, scope = OutgoingPost(target=target, message=self._wire(message)), self.scope()
+        wire = self._wire(message, self._artifacts.forwarded(target, message))
+        self._send(OutgoingPost(target=target, message=wire))
+
+    def _send(self, outgoing: OutgoingPost) -> None:
+        scope = self.scope()
         if scope.at_once:
             self._request("commit", Commit(changes=Changes(posts=(outgoing,))))
         else:
@@ -170,8 +193,55 @@ class ChildContext:
         answer: Mapping[str, Any] = self._request("submit", Submit(nth=self._created, request=dict(request)))
         return answer
 
-    def _wire(self, message: Message) -> WireMessage:
-        return WireMessage(kind=message.kind, args=encode_fields(message.args), sender=self.ref)
+    def _wire(self, message: Message, artifacts: tuple[ArtifactRef, ...] = ()) -> WireMessage:
+        args = encode_fields(message.args)
+        return WireMessage(kind=message.kind, args=args, sender=self.ref, artifacts=artifacts)
+
+    # Bytes and files.
+
+    def publish_bytes(self, data: bytes) -> BlobRef:
+        return self._publisher.publish_bytes(data)
+
+    def publish_file(self, path: str | Path) -> BlobRef:
+        return self._publisher.capture(absolute(path)).blob
+
+    def register_file(self, path: str | Path, name: str | None = None, mode: str = "copy") -> None:
+        self.files.register(path, name, mode)
+
+    def file_path(self, name: str) -> Path:
+        return self.files.path(name)
+
+    def upload_artifact(
+        self,
+        path: str | Path,
+        name: str | None = None,
+        move: bool = False,
+        expires_in_seconds: float | None = None,
+    ) -> ArtifactRef:
+        return self._artifacts.upload(path, name, move, expires_in_seconds)
+
+    def download_artifact(self, artifact: ArtifactRef | str, target: str | Path, move: bool = False) -> Path:
+        return self._artifacts.download(artifact, target, move)
+
+    def delete_artifact(self, artifact: ArtifactRef | str) -> None:
+        self._artifacts.delete(artifact)
+
+    def send_artifact(
+        self, target: ProxyRef, path: str | Path, message: Message, name: str | None = None, move: bool = False
+    ) -> ArtifactRef:
+        forwarded, scope = self._artifacts.forwarded(target, message), self.scope()
+        wire = self._wire(message, forwarded)
+        sent = self._artifacts.addressed(target, path, name, move)
+        try:
+            self._send(OutgoingPost(target=target, message=replace(wire, artifacts=(*forwarded, sent.ref))))
+        except BaseException:
+            sent.publication.drop()
+            raise
+        if scope.at_once:
+            sent.publication.keep()
+        else:
+            scope.pending.append(sent.publication)
+        return sent.ref
 
     # Intents.
 
@@ -194,17 +264,41 @@ class ChildContext:
     def report(self, report: Mapping[str, Any]) -> bool:
         """`{"success": True, "result": value}`, or False with `cause`, `message` and perhaps `traceback`, `code`.
 
-        Raises Invalid for a result that cannot travel; nothing is reported then.
+        Beside a result `file` may stand, {"path", "name", "move"}: see `core.context`. Whatever is raised, nothing is
+        reported and the file is where it was. Raises Invalid for a result that cannot travel, with the detail `field`
+        "result"; and what publishing a file raises.
         """
         if self._reported:
             return False
+        outcome, sent = _report_of(report), None
+        if report.get("file") is not None:
+            outcome, sent = self._with_file(report)
+        accepted = False
+        try:
+            accepted = self._report(outcome)
+        finally:
+            if sent is not None:
+                sent.publication.keep() if accepted else sent.publication.drop()
+        return accepted
+
+    def _with_file(self, report: Mapping[str, Any]) -> tuple[Report, Addressed]:
+        """The report with its file published, and the ref in its result."""
+        collector, file = self._go.collector, report["file"]
+        if collector is None:
+            raise Invalid("this job has no collector that could keep its file: use upload_artifact")
+        sent = self._artifacts.addressed(collector, file["path"], file.get("name"), bool(file.get("move")))
+        result = {**(report.get("result") or {}), "artifact": sent.ref.to_wire()}
+        return replace(_report_of({**report, "result": result}), artifact=sent.new), sent
+
+    def _report(self, outcome: Report) -> bool:
         scope = self.scope()
         with self.changed:
             changes = scope.changes(self.keeper)
             try:
-                answer = self._request("report", _report_of(report, changes))
+                answer = self._request("report", replace(outcome, changes=changes))
             except TooLarge as error:
-                raise Invalid(f"the result is too large to be reported: {error.message}; use an artifact") from error
+                text = f"the result is too large to be reported: {error.message}; use an artifact"
+                raise Invalid(text, field="result") from error
             self._reported = True
             if answer["accepted"]:
                 scope.stored(self.keeper, changes)
@@ -258,8 +352,18 @@ class ChildContext:
         raise Parked(left)
 
 
-def _report_of(report: Mapping[str, Any], changes: Changes) -> Report:
+def _report_of(report: Mapping[str, Any]) -> Report:
     if report["success"]:
-        return Report(success=True, result=encode(report.get("result"), "result"), changes=changes)
+        try:
+            return Report(success=True, result=encode(report.get("result"), "result"))
+        except Invalid as error:
+            raise Invalid(error.message, field="result") from error
     texts = {name: str(report.get(name, "")) for name in ("cause", "message", "traceback", "code")}
-    return Report(success=False, fault=Fault(**texts), changes=changes)
+    return Report(success=False, fault=Fault(**texts))
+
+
+def _until_settled(mtime_ns: int) -> None:
+    """Wait until whoever writes to a file with that time gives it another one."""
+    left = mtime_ns + CLOCK_TICK_NS - time.time_ns()
+    if 0 < left <= CLOCK_TICK_NS:
+        time.sleep(left / 1e9)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
 from paglets.worker import linux
+from paglets.worker.drain import Output, open_output
 from paglets.worker.launch import LaunchSpec
 
 SOCKET_DESCRIPTOR = 3
@@ -20,42 +22,71 @@ SOCKET_DESCRIPTOR = 3
 EXIT_NOT_SET_UP = 120
 """Exit code of a child that could not be set up; not one that shells or Python use."""
 
-LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+MOST_DESCRIPTORS = 1 << 14
+"""A zygote holds four for each run; what a system gives by default is enough for 250 runs."""
+
+_DESCRIPTOR_LIMITS = resource.getrlimit(resource.RLIMIT_NOFILE)
+"""As the zygote was started, and as its children are to have them."""
+
+
+def allow_many_descriptors() -> None:
+    """As many as this process may give itself: it holds the pipes and logs of all runs."""
+    soft, hard = _DESCRIPTOR_LIMITS
+    most = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Descriptors:
-    """Opened by the zygote, so that a missing folder or a full disk is told without a fork."""
+    """Opened by the zygote, so that a missing folder or a full disk is told without a fork.
+
+    `outputs` stay with the zygote; the rest is the child's.
+    """
 
     socket: int
     null: int
     stdout: int
     stderr: int
     work_dir: int
+    outputs: tuple[Output, ...]
 
     def close(self) -> None:
+        """Close what is the child's."""
         for descriptor in (self.socket, self.null, self.stdout, self.stderr, self.work_dir):
             with suppress(OSError):
                 os.close(descriptor)
 
+    def close_all(self) -> None:
+        """There is no child."""
+        self.close()
+        for output in self.outputs:
+            output.close()
+
 
 def open_descriptors(spec: LaunchSpec, child_socket: int) -> Descriptors:
     """What the child of `spec` will use. Raises OSError; `child_socket` is closed then too."""
-    opened = [child_socket]
-    try:
-        for path, flags in (
-            (os.devnull, os.O_RDONLY | os.O_CLOEXEC),
-            (spec.stdout_path, LOG_FLAGS),
-            (spec.stderr_path, LOG_FLAGS),
-            (spec.work_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC),
-        ):
-            opened.append(os.open(path, flags, 0o600))
-    except OSError:
-        for descriptor in opened:
-            os.close(descriptor)
-        raise
-    _, null, stdout, stderr, work_dir = opened
-    return Descriptors(socket=child_socket, null=null, stdout=stdout, stderr=stderr, work_dir=work_dir)
+    with ExitStack() as undo:
+
+        def keep(descriptor: int) -> int:
+            undo.callback(os.close, descriptor)
+            return descriptor
+
+        keep(child_socket)
+        null = keep(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        work_dir = keep(os.open(spec.work_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        ends, outputs = [], []
+        for path in (spec.stdout_path, spec.stderr_path):
+            output, end = open_output(path)
+            undo.callback(output.close)
+            outputs.append(output)
+            ends.append(keep(end))
+        undo.pop_all()
+    stdout, stderr = ends
+    return Descriptors(
+        socket=child_socket, null=null, stdout=stdout, stderr=stderr, work_dir=work_dir, outputs=tuple(outputs)
+    )
 
 
 def run_child(spec: LaunchSpec, opened: Descriptors, zygote: int, serve: Callable[[socket.socket], int]) -> NoReturn:
@@ -86,6 +117,7 @@ def _leave_the_zygote(zygote: int) -> None:
     # The only signal that the zygote handles: all others are as Python and the system have them.
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_NOFILE, _DESCRIPTOR_LIMITS)
 
 
 def _take_descriptors(opened: Descriptors) -> socket.socket:

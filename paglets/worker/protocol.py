@@ -30,7 +30,7 @@ from typing import Any, Literal
 from paglets.codec.envelope import WireMessage
 from paglets.codec.text import dump_bytes, loads
 from paglets.core.errors import BadRequest, TooLarge
-from paglets.core.refs import HostRef, ProxyRef
+from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
 
 MAX_FRAME_BYTES = 64 << 20
 HEADER = struct.Struct(">I")
@@ -77,6 +77,31 @@ class Deliver:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GoFile:
+    """A file that travels with the paglet: its bytes lie in `path`, a file of the host that is not to be changed.
+
+    The child puts a copy under its name into the scratch directory before any code of the paglet runs, unless one
+    is there that it put there before. `source_*`: of a file that was registered on this host, as RegisteredFile
+    has them; while it is there, it is the file, and no copy is put anywhere.
+    """
+
+    file: FileRef
+    path: str
+    source_path: str = ""
+    source_mtime_ns: int = 0
+    source_inode: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoCode:
+    """The bundle with the paglet's class, and the folder under which bundles are unpacked, each under its SHA-256."""
+
+    bundle: BlobRef
+    path: str
+    folder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Go:
     """All that a child needs to begin. `system` is laid over the state's fields of the same names."""
 
@@ -90,6 +115,9 @@ class Go:
     work_dir: str
     code_paths: tuple[str, ...] = ()
     deliver: Deliver | None = None
+    code: GoCode | None = None
+    files: tuple[GoFile, ...] = ()
+    collector: ProxyRef | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +137,27 @@ class OutgoingPost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RegisteredFile:
+    """`register_file`: the bytes are published already. `source_*` say which file they were read from."""
+
+    file: FileRef
+    source_path: str
+    source_mtime_ns: int
+    source_inode: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewArtifact:
+    """A blob that is published already, and what it is to be called. The id is made of the run's token and a count."""
+
+    artifact_id: str
+    name: str
+    blob: BlobRef
+    created_at: float
+    expires_in_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
     """What one hook, handler or step changed; committed as one. `has_state` says whether `state` counts."""
 
@@ -117,6 +166,7 @@ class Changes:
     storage_set: dict[str, Any] = field(default_factory=dict)
     storage_deleted: tuple[str, ...] = ()
     posts: tuple[OutgoingPost, ...] = ()
+    files: tuple[RegisteredFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +192,50 @@ class Report:
     success: bool
     result: Any = None
     fault: Fault | None = None
+    artifact: NewArtifact | None = None
     changes: Changes = field(default_factory=Changes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """`room`: may a file of that size be published? Replies `{"folder": PATH}`: where to write it first.
+
+    The error says which quota or disk has no room. Nothing is reserved.
+    """
+
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publish:
+    """`publish`: the file `staged` in that folder, hashed and synced by the child, becomes a blob. Replies nothing.
+
+    Until something refers to it, it is kept for an hour.
+    """
+
+    staged: str
+    blob: BlobRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddArtifact:
+    """`artifact_add`: an artifact of this paglet; replies its ArtifactRef."""
+
+    artifact: NewArtifact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchArtifact:
+    """`artifact_fetch`: replies `{"artifact": ArtifactRef, "path": PATH}` once the bytes are on this host."""
+
+    artifact_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteArtifact:
+    """`artifact_delete`: wherever in the mesh it is; Unknown where it is not."""
+
+    artifact_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +258,8 @@ class Create:
     name: str | None = None
     request: dict[str, Any] | None = None
     job_key: str = ""
+    bundle: BlobRef | None = None
+    files: tuple[FileRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,6 +332,11 @@ OPERATIONS: dict[str, type] = {
     "commit": Commit,
     "checkpoint": Commit,
     "report": Report,
+    "room": Room,
+    "publish": Publish,
+    "artifact_add": AddArtifact,
+    "artifact_fetch": FetchArtifact,
+    "artifact_delete": DeleteArtifact,
     "call": CallOut,
     "create": Create,
     "submit": Submit,

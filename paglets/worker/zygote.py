@@ -7,9 +7,9 @@ How a tree ends. The first process of a run leads a session of its own and is a 
 descendants orphan, in whatever session, comes to it. When it ends, all its remaining children come to the
 zygote, which is a subreaper too. Hence a child of the zygote that the zygote did not fork belongs to a run
 whose first process has ended, and is killed; its own children come here when it is gone. `exited` is sent
-when no such child is left. A run that never forked costs one read of the list of children, about 5 us, and
-no look at other processes. What can escape is named in the guarantees: processes started by another
-service (at, systemd, docker) on a job's behalf.
+when no such child is left and all that the run printed is in its logs. A run that never forked costs one read
+of the list of children, about 5 us, and no look at other processes. What can escape is named in the
+guarantees: processes started by another service (at, systemd, docker) on a job's behalf.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from paglets.core.errors import PagletsError
 from paglets.worker import linux
 from paglets.worker.child import rehearse, serve
 from paglets.worker.control import EndRun, ExitedRun, FailedRun, Ready, StartedRun, from_frame, to_frame
-from paglets.worker.forked import open_descriptors, run_child
+from paglets.worker.drain import DRAIN_BYTES, LAST_BYTES, TURN_BYTES, Output
+from paglets.worker.forked import allow_many_descriptors, open_descriptors, run_child
 from paglets.worker.launch import LaunchSpec
 from paglets.worker.process import ProcTable, freeze_and_kill, send_signal, signal_group
 from paglets.worker.protocol import Unpacker, pack
@@ -60,6 +61,7 @@ MAX_DESCRIPTORS_A_READ = 64
 class _Run:
     token: str
     pid: int
+    outputs: tuple[Output, ...]
     kill_at: float | None = None
 
 
@@ -67,6 +69,7 @@ class _Run:
 class _Ending:
     """A run whose first process has ended; its orphans' CPU time is added to its own."""
 
+    outputs: tuple[Output, ...]
     status: int
     cpu_seconds: float
     rss_bytes: int
@@ -95,6 +98,8 @@ class Zygote:
         self._endings: dict[str, _Ending] = {}
         self._orphans: dict[int, _Orphan] = {}
         self._closing_until: float | None = None
+        self._buffer = memoryview(bytearray(DRAIN_BYTES))
+        self._drained = 0
         self._selector = selectors.DefaultSelector()
         self._wakeup, wakeup_writer = socket.socketpair()
         for end in (control, self._wakeup, wakeup_writer):
@@ -109,12 +114,17 @@ class Zygote:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wakeup_writer.fileno(), warn_on_full_buffer=False)
         while not self._done():
+            printed = []
             for key, mask in self._selector.select(self._pause()):
+                if isinstance(key.fileobj, Output):
+                    printed.append(key.fileobj)
+                    continue
                 if key.fileobj is self._control and mask & selectors.EVENT_WRITE:
                     self._flush()
                 if mask & selectors.EVENT_READ:
                     key.data()
             self._kill_overdue()
+            self._drain(printed)
             # One start a turn, so that ends are seen while many starts wait.
             if self._starts:
                 self._start(*self._starts.popleft())
@@ -192,12 +202,14 @@ class Zygote:
             pid = os.fork()
         except OSError as error:
             self.send(FailedRun(token=spec.token, error=f"cannot fork: {error.strerror}"))
-            opened.close()
+            opened.close_all()
             return
         if pid == 0:
             run_child(spec, opened, zygote, self._serve)
         opened.close()
-        self._runs[pid] = _Run(token=spec.token, pid=pid)
+        for output in opened.outputs:
+            self._selector.register(output, selectors.EVENT_READ)
+        self._runs[pid] = _Run(token=spec.token, pid=pid, outputs=opened.outputs)
         info = self._table.get(pid)
         self.send(StartedRun(token=spec.token, pid=pid, start_time=0.0 if info is None else info.start_time))
 
@@ -233,6 +245,30 @@ class Zygote:
         for run in self._runs.values():
             run.kill_at = now
 
+    # What runs print.
+
+    def _drain(self, printed: list[Output]) -> None:
+        """Those that had no turn for longest first, until the turn's share is taken."""
+        left = TURN_BYTES
+        for output in sorted(printed, key=lambda output: output.turn):
+            if left > 0 and output.is_open:
+                self._drained += 1
+                output.turn = self._drained
+                left -= output.drain(DRAIN_BYTES, self._buffer)
+                if output.ended:
+                    self._close_output(output)
+
+    def _drain_last(self, outputs: tuple[Output, ...]) -> None:
+        """All processes of the run are gone: what is in the pipes now is the end."""
+        for output in outputs:
+            if output.is_open:
+                output.drain(LAST_BYTES, self._buffer)
+                self._close_output(output)
+
+    def _close_output(self, output: Output) -> None:
+        self._selector.unregister(output)
+        output.close()
+
     # Burying.
 
     def _bury(self) -> None:
@@ -249,6 +285,7 @@ class Zygote:
         for token in list(self._endings):
             if not any(orphan.token in (token, "") for orphan in self._orphans.values()):
                 ending = self._endings.pop(token)
+                self._drain_last(ending.outputs)
                 self.send(
                     ExitedRun(
                         token=token,
@@ -269,7 +306,9 @@ class Zygote:
         # The group has no leader now; while it has members its number is not given to another.
         signal_group(pid, signal.SIGKILL)
         unit = 1 if sys.platform == "darwin" else 1024
-        self._endings[run.token] = _Ending(status=status, cpu_seconds=cpu_seconds, rss_bytes=usage.ru_maxrss * unit)
+        self._endings[run.token] = _Ending(
+            outputs=run.outputs, status=status, cpu_seconds=cpu_seconds, rss_bytes=usage.ru_maxrss * unit
+        )
 
     def _strangers(self) -> set[int]:
         """Children that were not forked here; none where orphans do not come here."""
@@ -315,6 +354,7 @@ def main(argv: Sequence[str]) -> int:
     os.dup2(null, 0)
     os.close(null)
     linux.become_subreaper()
+    allow_many_descriptors()
     gc.disable()
     errors = _preload(PRELOAD)
     rehearse()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -26,3 +27,21 @@ class Stamped(CollectingComputeJobPaglet[StampedState]):
 
     def build_result_payload(self) -> dict[str, Any]:
         return {"began": self.state.began, "ended": self.state.ended}
+
+
+@dataclass
+class LargeState(CollectingComputeJobState):
+    size_bytes: int = 0
+
+
+class Large(CollectingComputeJobPaglet[LargeState]):
+    """Makes a file of random bytes, says when that was done, and reports it as an artifact. Runs on `worker`."""
+
+    State = LargeState
+
+    def run_compute_job(self) -> None:
+        path = self.work_dir() / "large.bin"
+        with path.open("wb") as file:
+            for _ in range(self.state.size_bytes >> 20):
+                file.write(os.urandom(1 << 20))
+        self.report_compute_artifact(path, result={"began": time.time()}, move=True)

@@ -19,12 +19,15 @@ from paglets.host.shell import Settings
 from paglets.remote.exchange import Completion, Pending, Request, Response, dump_json
 from paglets.slots.model import PlacementRules, Resources, SlotRequest
 from paglets.store.db import Store, Tx
+from paglets.store.files import Removal
+from paglets.testing.blobs import MemoryBlobs, MemoryDisk
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.exchange import Answer, TableHost
 from paglets.testing.mesh import member
 from paglets.testing.network import LoopNetwork, LoopTransport
 from paglets.testing.processes import HandLauncher, HandProcess
 from paglets.testing.simulation.seams import ScratchDisk, SteadyMeter
+from paglets.testing.simulation.sources import SourceFiles
 from paglets.testing.store import memory_database, store_on
 from paglets.worker.protocol import Changes, EntryDone, Handled, Report
 
@@ -34,9 +37,17 @@ MOST_STEPS = 20_000
 
 
 class RigDisk(ScratchDisk):
-    """`problem`: what making a scratch directory raises."""
+    """`problem`: what making a scratch directory raises. `removed`: sources of files that have moved."""
 
     problem: OSError | None = None
+
+    def __init__(self) -> None:
+        super().__init__({}, SourceFiles())
+        self.removed: list[Removal] = []
+
+    def remove_source(self, removal: Removal) -> str:
+        self.removed.append(removal)
+        return ""
 
     def prepare(self, agent_id: str, fresh: bool) -> str:
         if self.problem is not None:
@@ -45,42 +56,78 @@ class RigDisk(ScratchDisk):
 
 
 class Rig:
-    """`run` drives the host; `peer` adds a host that answers from a table and is online from then on."""
+    """`run` drives the host; `peer` adds a host that answers from a table and is online from then on.
 
-    def __init__(self, *, offered: Resources = OFFERED, database: sqlite3.Connection | None = None) -> None:
-        self.clock = FakeClock()
-        self.network = LoopNetwork(self.clock, SeededEntropy("network"))
-        self.disk = RigDisk({})
+    `beside`: another rig on the same network; the two know each other, and `run` of either drives both.
+    """
+
+    def __init__(
+        self,
+        *,
+        offered: Resources = OFFERED,
+        database: sqlite3.Connection | None = None,
+        name: str = "home",
+        beside: Rig | None = None,
+        **settings: Any,
+    ) -> None:
+        self.clock = beside.clock if beside else FakeClock()
+        self.network = beside.network if beside else LoopNetwork(self.clock, SeededEntropy("network"))
+        self.together: list[Rig] = beside.together if beside else []
+        self.together.append(self)
+        self.disk = RigDisk()
+        self.blobs = MemoryBlobs(MemoryDisk(), now=self.clock.monotonic)
         self.log: list[str] = []
         self.steps = 0
         self.store: Store = store_on(database or memory_database())
         self.settings = Settings(
-            store_id="store-home",
-            boot_id="home-1",
+            store_id=f"store-{name}",
+            boot_id=f"{name}-1",
             boot_count=1,
-            name="home",
-            url="http://home:8765",
+            name=name,
+            url=f"http://{name}:8765",
             mesh_version="test",
             started_at=0.0,
             offered=offered,
+            **settings,
         )
         self.launcher: HandLauncher
         self.host = Host(
             self.settings,
             World(
                 clock=self.clock,
-                entropy=SeededEntropy("home"),
+                entropy=SeededEntropy(name),
                 store=self.store,
                 disk=self.disk,
+                blobs=self.blobs,
                 meter=SteadyMeter(offered),
                 log=self.log.append,
-                make_transport=lambda deliver: _OnRunner(self.network.transport("store-home"), deliver),
+                make_transport=lambda deliver: _OnRunner(self.network.transport(f"store-{name}"), deliver),
                 make_launcher=self._make_launcher,
             ),
         )
         self.router = Router(self.host, ROUTES)
         self.closed = self.host.start()
+        if beside is not None:
+            self._meet(beside)
         self.run()
+
+    def _meet(self, other: Rig) -> None:
+        for one, two in ((self, other), (other, self)):
+            one.network.join(one.settings.url, one.settings.store_id, one.answer_request)
+            row = one.host.gossip.members()[0].member
+            news = Gossip(mesh_version="test", protocol=row.protocol, members=(row,))
+            two.host.gossip.receive(news, row.store_id)
+
+    def answer_request(self, request: Request) -> Response:
+        """What other hosts get at once."""
+        answer = self.router.handle(request)
+        for _ in range(100):
+            if isinstance(answer, Response):
+                return answer
+            if answer.response is not None:
+                return answer.response
+            self.host.runner.step()
+        raise AssertionError(f"{request.method} {request.target} has no answer at once")
 
     def _make_launcher(self, events: Any) -> HandLauncher:
         self.launcher = HandLauncher(events)
@@ -94,12 +141,12 @@ class Rig:
         """Let the host do all that is due within so many virtual seconds."""
         end = self.clock.monotonic() + seconds
         for _ in range(MOST_STEPS):
-            pause = self.host.runner.step()
+            pauses = [pause for rig in self.together if (pause := rig.host.runner.step()) is not None]
             self.steps += 1
-            if pause == 0.0:
+            if 0.0 in pauses:
                 continue
             now = self.clock.monotonic()
-            due = [now + pause] if pause is not None else []
+            due = [now + pause for pause in pauses]
             due += [at for at in (self.clock.next_due(),) if at is not None]
             if not due or min(due) > end:
                 self.clock.advance(end - now)

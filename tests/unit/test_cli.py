@@ -39,7 +39,7 @@ def test_without_a_command_it_says_what_there_is(capsys: pytest.CaptureFixture[s
     ("arguments", "text"),
     [
         (["job"], "did you mean 'jobs'?"),
-        (["frobnicate"], "there are host"),
+        (["frobnicate"], "there are artifacts, host"),
         (["jobs"], "a command is missing; see `paglets jobs --help`"),
         (["jobs", "frob"], "invalid choice: 'frob'"),
         (["jobs", "hosts", "--cpu-cores", "4 cpus"], "invalid int value"),
@@ -49,6 +49,12 @@ def test_without_a_command_it_says_what_there_is(capsys: pytest.CaptureFixture[s
         (["jobs", "why"], "see `paglets jobs why --help`"),
         (["jobs", "queue", "--timeout", "0"], "is not a number of seconds"),
         (["jobs", "queue", "--js"], "unrecognized arguments: --js"),
+        (["artifacts", "get"], "an artifact is missing"),
+        (["artifacts", "get", "art-x", "y", "--group", "g"], "with --group name only the folder"),
+        (["artifacts", "get", "--group", "g", "/nowhere"], "there is no folder /nowhere"),
+        (["artifacts", "put", "x", "--expires", "7 days"], "'7 days' is not a time"),
+        (["artifacts", "list", "--group", "g", "--owner", "p"], "not allowed with argument"),
+        (["artifacts", "rm"], "see `paglets artifacts rm --help`"),
         (["host", "--port", "70000"], "--port: "),
         (["host", "--name", "Big Name"], "cannot name a host"),
         (["host", "--property", "x"], "KEY=VALUE"),
@@ -190,6 +196,7 @@ def test_repeated_flags_append_and_become_options(tmp_path: Path) -> None:
         *("--name", "gpu-a", "--bind-public", "auto", "--port", "0", "--mesh-version", "analysis"),
         *("--peer", "http://laptop:8765", "--peer", "other:1", "--tag", "linux", "--tag", "gpu"),
         *("--property", "python=3.12", "--memory", "2G", "--cpu-cores", "3", "--code-path", "/code"),
+        *("--artifact-max-size", "1G", "--artifact-storage-quota", "20G"),
     ]
     assert options_of(parser().parse_args(flags), tmp_path) == HostOptions(
         name="gpu-a",
@@ -202,6 +209,8 @@ def test_repeated_flags_append_and_become_options(tmp_path: Path) -> None:
         memory_bytes=2 << 30,
         cpu_cores=3,
         code_paths=("/code",),
+        artifact_max_bytes=1 << 30,
+        artifact_quota_bytes=20 << 30,
     )
 
 

@@ -8,8 +8,20 @@ from typing import Any
 
 import pytest
 
-from paglets.api import CallReply, Done, GroupLine, Groups, GroupView, PagletView, Slots, Verdicts
+from paglets.api import (
+    BlobState,
+    BlobStates,
+    CallReply,
+    Done,
+    GroupLine,
+    Groups,
+    GroupView,
+    PagletView,
+    Slots,
+    Verdicts,
+)
 from paglets.codec import wire
+from paglets.codec.bundle import bundle_of
 from paglets.core.agent import Paglet, PagletState
 from paglets.core.errors import Invalid, Moved, NotAllowed, Unknown, Unreachable
 from paglets.core.messages import Message
@@ -135,7 +147,13 @@ def test_a_post_is_given_to_the_host_with_a_token(given: Given) -> None:
     assert len(body["token"]) >= 16
 
 
-def test_a_paglet_is_created_under_an_id_of_the_client(given: Given) -> None:
+def has_all(body: dict) -> BlobStates:
+    """The host has all bytes already."""
+    states = [BlobState(sha256=sha256, offset=1, complete=True) for sha256 in body["sha256s"]]
+    return BlobStates(blobs=tuple(states))
+
+
+def test_a_paglet_is_created_under_an_id_of_the_client(given: Given, tmp_path: Path) -> None:
     def create(body: dict) -> PagletView:
         return PagletView(
             agent_id=body["agent_id"],
@@ -147,8 +165,16 @@ def test_a_paglet_is_created_under_an_id_of_the_client(given: Given) -> None:
         )
 
     given.a.routes["POST /v1/paglets"] = create
-    proxy = given.client().create(Counter, CounterState(count=3), name="counter")
+    given.a.routes["POST /v1/blobs/state"] = has_all
+    (tmp_path / "words.txt").write_text("to be")
+    proxy = given.client().create(
+        Counter, CounterState(count=3), name="counter", inputs={"in.txt": tmp_path / "words.txt"}
+    )
     (body,) = given.a.bodies("POST /v1/paglets")
+    bundle = bundle_of(Counter)
+    assert bundle is not None
+    assert body["bundle"] == to_json(bundle.blob)
+    assert [(file["name"], file["size_bytes"]) for file in body["files"]] == [("in.txt", 5)]
     assert proxy.agent_id == body["agent_id"]
     assert body["class_name"].endswith("test_client:Counter")
     assert (body["state"]["count"], body["name"], body["kind"], body["request"]) == (3, "counter", "paglet", None)

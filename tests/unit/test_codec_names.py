@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from pathlib import Path
 
 import pytest
 
-from paglets.codec.names import check_class_name, class_name, resolve_class
+from paglets.codec.names import check_class_name, class_name, refuse_while_importing, resolve_class
 from paglets.core.agent import Paglet, PagletState
 from paglets.core.errors import ImportFailed, Invalid
 
@@ -93,6 +94,11 @@ def test_a_missing_class_names_interpreter_and_reason(name: str, reason: str) ->
     }
 
 
+def test_a_failure_names_the_host_where_it_is_known_and_the_python() -> None:
+    with pytest.raises(ImportFailed, match=rf"on linux-a by {sys.executable} \(Python {platform.python_version()}\): "):
+        resolve_class("no_such_module_anywhere:X", host_name="linux-a")
+
+
 def test_a_class_of_another_kind_is_refused() -> None:
     assert resolve_class("paglets.core.agent:Paglet", Paglet) is Paglet
     with pytest.raises(ImportFailed, match="it is not a Paglet"):
@@ -115,3 +121,34 @@ def test_a_module_that_fails_says_how(body: str, reason: str, tmp_path: Path, mo
     with pytest.raises(ImportFailed, match=reason) as failure:
         resolve_class("users_broken_module:Job")
     assert failure.value.__cause__ is not None
+
+
+SUBMITS = "from paglets.codec.names import refuse_while_importing\nclass Job:\n    pass\n"
+REFUSAL = 'put the submission under `if __name__ == "__main__":` in module users_script: a host imports it to run Job'
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "refuse_while_importing()",
+        "try:\n    refuse_while_importing()\nexcept Exception:\n    raise SystemExit(1)",
+        "try:\n    refuse_while_importing()\nexcept Exception as error:\n    raise ValueError('no host') from error",
+    ],
+)
+def test_what_a_module_may_not_do_when_it_is_imported_is_the_reason_whatever_it_makes_of_it(
+    end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "users_script.py").write_text(f"{SUBMITS}{end}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportFailed) as failure:
+        resolve_class("users_script:Job")
+    assert failure.value.message == REFUSAL
+
+
+def test_elsewhere_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_while_importing()
+    text = f"{SUBMITS}if __name__ == '__main__':\n    refuse_while_importing()\n"
+    (tmp_path / "users_good_script.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert resolve_class("users_good_script:Job").__name__ == "Job"
+    refuse_while_importing()

@@ -17,7 +17,7 @@ from paglets.api import JobCopy
 from paglets.codec.wire import decode_state, encode_state
 from paglets.core.errors import Invalid, NotHandled, TimedOut
 from paglets.core.record import to_json
-from paglets.core.refs import HostRef, ProxyRef
+from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.system.collector import KINDS, ResultCollectorPaglet, ResultCollectorState
 from paglets.testing.fakes import FakeCollectorContext, Parked
 
@@ -278,6 +278,63 @@ def test_the_state_is_plain_json() -> None:
     tree = encode_state(state(context))
     assert all(value is None or isinstance(value, (str, int, float, bool)) for value in tree.values())
     assert decode_state(ResultCollectorState, tree) == state(context)
+
+
+# Artifacts.
+
+
+def artifact_of(key: str) -> ArtifactRef:
+    return ArtifactRef(
+        artifact_id=f"art-{key:0>8}",
+        name="rows.db",
+        size_bytes=4,
+        sha256="0" * 64,
+        host_name="w1",
+        owner="collector-1",
+        created_at=1.0,
+    )
+
+
+def with_artifact(context: FakeCollectorContext, key: str, number: str, **more: Any) -> str:
+    """A report of `key` that comes with the artifact of that number; gives the verdict."""
+    ref = artifact_of(number)
+    args = {"job_key": key, "result": {"n": number, "artifact": ref.to_wire()}} | more
+    verdict: str = context.send("job_result", args, artifacts=(ref,))["verdict"]
+    return verdict
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+def test_an_accepted_report_keeps_its_artifact_and_a_duplicate_does_not(decoded: bool) -> None:
+    context = begun("a", decoded=decoded)
+    assert with_artifact(context, "a", "1") == "accepted"
+    assert with_artifact(context, "a", "2") == "already_recorded"
+    assert context.deleted == [artifact_of("2").artifact_id]
+    summary = context.send("summary")
+    assert summary["results"]["a"]["result"] == {"n": "1", "artifact": artifact_of("1").to_wire()}
+    assert summary["duplicate_reports"][0]["result"] == {"n": "2"}
+
+
+def test_an_unexpected_report_keeps_its_artifact_until_it_is_known_to_be_a_duplicate() -> None:
+    context = begun("a")
+    assert [with_artifact(context, "late", number) for number in "123"] == ["unexpected"] * 3
+    assert context.deleted == []
+    context.send("register_jobs", {"jobs": [{"job_key": "late"}]})
+    assert context.deleted == [artifact_of("2").artifact_id, artifact_of("3").artifact_id]
+    assert context.send("summary")["results"]["late"]["result"]["n"] == "1"
+
+
+def test_an_artifact_that_is_gone_already_is_no_trouble() -> None:
+    context = begun("a")
+    with_artifact(context, "a", "1")
+    assert [with_artifact(context, "a", "2") for _ in range(2)] == ["already_recorded"] * 2
+    assert context.deleted == [artifact_of("2").artifact_id]
+
+
+def test_a_report_after_a_cancel_deletes_its_artifact() -> None:
+    context = begun("a")
+    context.send("cancel", {"job_keys": ["a"]})
+    assert with_artifact(context, "a", "1", generation=1) == "already_recorded"
+    assert context.deleted == [artifact_of("1").artifact_id]
 
 
 # Waiting.

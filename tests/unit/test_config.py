@@ -22,6 +22,8 @@ bind_public = "auto"
 tags = ["linux", "gpu"]
 memory = "24 GiB"
 temp_storage = 1000
+artifact_max_size = "4 GiB"
+artifact_storage_quota = 0
 properties = { python = "3.12" }
 """
 
@@ -42,6 +44,8 @@ def test_a_host_takes_its_section_over_that_of_the_mesh(tmp_path: Path) -> None:
         tags=("linux", "gpu"),
         memory_bytes=24 << 30,
         temp_storage_bytes=1000,
+        artifact_max_bytes=4 << 30,
+        artifact_quota_bytes=0,
         properties={"python": "3.12"},
         config_key_file=Path("/keys/mesh.key"),
     )
@@ -66,6 +70,8 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
         ("[hosts.a]\ngpus = true", "hosts.a.gpus"),
         ("[hosts.a]\ncpu_cores = 0", "hosts.a.cpu_cores"),
         ("[hosts.a]\nmemory = '4 cows'", "hosts.a.memory"),
+        ("[hosts.a]\nartifact_max_size = -1", "hosts.a.artifact_max_size"),
+        ("[hosts.a]\nartifact_quota = 1", "unknown key 'artifact_quota' in hosts.a: did you mean 'artifact_"),
         ("[hosts.a]\ntags = 'linux'", "hosts.a.tags"),
         ("[hosts.a]\npeers = ['ftp://x']", "hosts.a.peers"),
         ("[hosts.a]\nproperties = { a = 1 }", "hosts.a.properties"),

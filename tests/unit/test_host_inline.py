@@ -14,9 +14,10 @@ from paglets.core.agent import Paglet, PagletState
 from paglets.core.errors import Moved, NotHandled, PagletsError, TimedOut, Unknown
 from paglets.core.messages import Message
 from paglets.core.record import to_json
+from paglets.core.refs import ArtifactRef, BlobRef
 from paglets.host import inline
 from paglets.host.creation import collector_id
-from paglets.store import posts, residence
+from paglets.store import blobs, posts, residence
 from paglets.store.db import open_store
 
 COLLECTOR = collector_id("g1")
@@ -35,7 +36,7 @@ def send(rig: Rig, *messages: WireMessage) -> None:
     batch = tuple(
         Post(sender_store="s1", n=n, agent_id=COLLECTOR, message=message) for n, message in enumerate(messages, first)
     )
-    answers = rig.write(lambda tx: posts.receive(tx, batch, ()))
+    answers = rig.write(lambda tx: posts.receive(tx, batch, (), 0.0))
     assert {answer.verdict for answer in answers} == {"taken"}
 
 
@@ -100,7 +101,7 @@ def test_a_post_that_fails_in_any_way_is_noted_with_that_post_and_stops_no_other
     batch = [
         Post(sender_store="s", n=n, agent_id="odd", message=WireMessage(kind=k, args={})) for n, k in enumerate(kinds)
     ]
-    rig.write(lambda tx: posts.receive(tx, tuple(batch), ()))
+    rig.write(lambda tx: posts.receive(tx, tuple(batch), (), 0.0))
     count, raised = rig.write(lambda tx: inline.take_posts(tx, rig.host.inline_host, "odd", 10))
     assert count == 5
     assert [each.tries for each in raised] == [1, 1, 1]
@@ -119,7 +120,9 @@ def test_a_collector_whose_state_cannot_be_read_neither_spins_nor_stops_the_othe
     rig.run(5)
     assert rig.steps - steps < 100
     other = collector_id("g2")
-    rig.write(lambda tx: posts.receive(tx, (Post(sender_store="s2", n=1, agent_id=other, message=result("x")),), ()))
+    rig.write(
+        lambda tx: posts.receive(tx, (Post(sender_store="s2", n=1, agent_id=other, message=result("x")),), (), 0.0)
+    )
     rig.run(1)
     assert rig.call(other, "summary").value["completed_count"] == 1
     assert rig.value("SELECT count(*) FROM inbox WHERE agent_id = ?", COLLECTOR) == 1
@@ -218,12 +221,63 @@ def test_an_intent_of_a_post_that_raised_is_forgotten(rig: Rig) -> None:
     assert "move" in text
 
 
-@pytest.mark.parametrize("op", ["create", "proxy", "call", "submit_group", "work_dir", "report"])
+REFUSED = {
+    "create": 1,
+    "proxy": 1,
+    "call": 2,
+    "submit_group": 1,
+    "work_dir": 0,
+    "report": 1,
+    "publish_bytes": 1,
+    "publish_file": 1,
+    "register_file": 3,
+    "file_path": 1,
+    "upload_artifact": 4,
+    "download_artifact": 3,
+    "send_artifact": 5,
+}
+"""Methods of the context, and how many arguments they take."""
+
+
+@pytest.mark.parametrize("op", REFUSED)
 def test_what_needs_a_process_is_refused(rig: Rig, op: str) -> None:
     context = rig.store.read(lambda tx: inline.InlineContext(tx, rig.host.inline_host, COLLECTOR))
-    args = {"work_dir": 0, "create": 1, "proxy": 1, "call": 2, "submit_group": 1, "report": 1}[op]
     with pytest.raises(PagletsError, match=op):
-        getattr(context, op)(*[None] * args)
+        getattr(context, op)(*[None] * REFUSED[op])
+
+
+def with_artifact(key: str, artifact_id: str) -> WireMessage:
+    ref = ArtifactRef(
+        artifact_id=artifact_id,
+        name="rows.db",
+        size_bytes=4,
+        sha256="ab" * 32,
+        host_name="w1",
+        owner=COLLECTOR,
+        created_at=1.0,
+    )
+    args = {"job_key": key, "result": {"artifact": ref.to_wire()}}
+    return WireMessage(kind="job_result", args=args, artifacts=(ref,))
+
+
+def test_only_the_artifacts_of_reports_that_are_taken_stay(rig: Rig) -> None:
+    rig.write(lambda tx: blobs.add(tx, BlobRef(sha256="ab" * 32, size_bytes=4), 0.0))
+    bad = WireMessage(kind="job_result", args={"job_key": 5}, artifacts=with_artifact("a", "art-00000003").artifacts)
+    send(rig, with_artifact("a", "art-00000001"), with_artifact("a", "art-00000002"), bad)
+    rig.run()
+    assert summary(rig)["results"]["a"]["result"]["artifact"]["artifact_id"] == "art-00000001"
+    # The third may be handled yet.
+    kept = rig.all("SELECT artifact_id, owner FROM artifacts ORDER BY artifact_id")
+    assert kept == [("art-00000001", COLLECTOR), ("art-00000003", COLLECTOR)]
+
+
+def test_a_paglet_inside_its_host_deletes_its_own_artifacts_only(rig: Rig) -> None:
+    rig.write(lambda tx: blobs.add(tx, BlobRef(sha256="ab" * 32, size_bytes=4), 0.0))
+    send(rig, with_artifact("a", "art-00000001"))
+    rig.write(lambda tx: inline.InlineContext(tx, rig.host.inline_host, "p1").delete_artifact("art-00000001"))
+    assert rig.value("SELECT count(*) FROM artifacts") == 1
+    rig.write(lambda tx: inline.InlineContext(tx, rig.host.inline_host, COLLECTOR).delete_artifact("art-00000001"))
+    assert rig.value("SELECT count(*) FROM artifacts") == 0
 
 
 def test_storage_is_a_map_in_order_of_keys(rig: Rig) -> None:

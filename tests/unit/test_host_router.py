@@ -171,7 +171,7 @@ def test_a_number_of_the_query_has_a_default_and_a_bound(query: dict[str, str], 
     assert Asked(path={}, query=query, body=None, sender="").number("n", 7, 50) == number
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1.5", "x", "\uff11\uff12", "1" * 13, " 1"])
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "x", "\uff11\uff12", "1" * 17, " 1"])
 def test_what_is_no_number_is_refused(text: str) -> None:
     with pytest.raises(BadRequest):
         Asked(path={}, query={"n": text}, body=None, sender="").number("n", 7, 50)
@@ -188,7 +188,7 @@ def _names(each: Route) -> str:
 def test_every_record_of_the_table_can_be_decoded(each: Route) -> None:
     """Compiling the decoder looks at every field of the record and of those within it."""
     for record in (each.takes, each.gives):
-        if record is not None:
+        if record not in (None, bytes):
             assert dataclasses.is_dataclass(record)
             # A type that no decoder exists for raises TypeError, before anything is read.
             with pytest.raises(Invalid, match="expected an object"):
@@ -207,14 +207,14 @@ def test_no_route_hides_another() -> None:
     """Each is found under an example of its own path."""
     router = Router(Host(), ROUTES)
     for each in ROUTES:
-        found, _ = router._find(each.method, each.path.replace("ID", "some-id"))
+        found, _ = router._find(each.method, each.path.replace("ID", "some-id").replace("SHA256", "ab"))
         assert found is each
 
 
 def test_every_route_that_reads_answers_on_a_host_that_knows_nothing() -> None:
     rig = Rig()
     for each in ROUTES:
-        if each.method == "GET" and "ID" not in each.path:
+        if each.method == "GET" and not any(part.isupper() for part in each.path.split("/")):
             rig.get(each.gives, "GET", each.path)
 
 

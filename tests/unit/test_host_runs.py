@@ -64,7 +64,7 @@ def give_posts(rig: Rig, *kinds: str) -> None:
         Post(sender_store="s", n=n, agent_id="p1", message=WireMessage(kind=kind, args={}))
         for n, kind in enumerate(kinds, first)
     ]
-    rig.write(lambda tx: posts.receive(tx, tuple(batch), ()))
+    rig.write(lambda tx: posts.receive(tx, tuple(batch), (), 0.0))
     rig.run()
 
 

@@ -114,6 +114,29 @@ def test_a_result_that_cannot_travel_is_a_failure_with_that_cause() -> None:
     assert [(report["success"], report.get("cause")) for report in context.reports] == [(False, "bad_result")]
 
 
+def test_a_file_goes_along_with_the_report_and_nothing_follows_it(capsys: pytest.CaptureFixture[str]) -> None:
+    class Files(MyJob):
+        def run_compute_job(self) -> None:
+            self.first = self.report_compute_artifact("out.db", result={"n": 1}, move=True)
+            self.second = self.report_compute_artifact("out.db")
+
+    context = FakeContext()
+    job = Files(MyJobState(job_key="a"), context)
+    job.compute_attempt()
+    assert (job.first, job.second) == (True, False)
+    file = {"path": "out.db", "name": None, "move": True}
+    assert context.reports == [{"success": True, "result": {"n": 1}, "file": file}]
+    assert "a second report was not sent" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("result", [["no mapping"], "text", {"artifact": None}])
+def test_a_result_without_a_place_for_the_file_is_refused_and_nothing_reported(result: object) -> None:
+    context = FakeContext()
+    with pytest.raises(Invalid, match="the result beside a file"):
+        MyJob(MyJobState(), context).report_compute_artifact("out.db", result=result)
+    assert context.reports == []
+
+
 def test_on_creation_runs_where_the_attempt_begins_from_the_submitted_state() -> None:
     fresh = Told(MyJobState(compute_fresh=True), FakeContext())
     fresh.compute_attempt()

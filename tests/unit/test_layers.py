@@ -52,6 +52,7 @@ WORLD_ALLOWED = (
     "remote/transport.py",
     "remote/client.py",
     *(f"worker/{name}.py" for name in ("zygote", "launcher", "child", "context", "process")),
+    "artifacts/folder.py",
     "host/threads.py",
     "host/app.py",
     "host/http/server.py",

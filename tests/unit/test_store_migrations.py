@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def connect(path: Path | str = ":memory:") -> sqlite3.Connection:
 def shape(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
     """Every table, index and trigger by kind and name, with its SQL in one spelling."""
     rows = connection.execute("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'")
-    return {(kind, name): " ".join(_bare(sql).split()) for kind, name, sql in rows}
+    return {(kind, name): re.sub(r"\s*([(),])\s*", r"\1", " ".join(_bare(sql).split())) for kind, name, sql in rows}
 
 
 def _bare(sql: str) -> str:
@@ -45,7 +46,8 @@ def test_each_migration_is_recorded_once_and_in_order() -> None:
 def test_every_table_is_strict() -> None:
     connection = connect()
     migrate(connection)
-    loose = connection.execute("SELECT name FROM pragma_table_list WHERE schema = 'main' AND strict = 0").fetchall()
+    sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND strict = 0"
+    loose = connection.execute(sql).fetchall()
     assert [name for (name,) in loose if not name.startswith("sqlite_")] == []
 
 

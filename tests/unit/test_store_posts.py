@@ -32,11 +32,11 @@ def post(n: int, agent_id: str = "p1", sender: str = "s1") -> Post:
 def receive(store: Store, *numbers: int, below: int | None = None, sender: str = "s1") -> list[str]:
     settled = () if below is None else (SettledBelow(agent_id="p1", settled_below=below),)
     batch = tuple(post(n, sender=sender) for n in numbers)
-    return [answer.verdict for answer in store.write(lambda tx: posts.receive(tx, batch, settled))]
+    return [answer.verdict for answer in store.write(lambda tx: posts.receive(tx, batch, settled, 0.0))]
 
 
 def one(store: Store) -> PostAnswer:
-    return store.write(lambda tx: posts.receive(tx, (post(1),), ()))[0]
+    return store.write(lambda tx: posts.receive(tx, (post(1),), (), 0.0))[0]
 
 
 def inbox(store: Store) -> list[str]:
@@ -87,9 +87,9 @@ def test_a_mark_counts_for_its_paglet_and_sender_only(store: Store) -> None:
     store.write(lambda tx: residence.create(tx, envelope("p2"), NOW))
     batch = (post(9), post(9, "p2"), post(9, sender="s2"))
     settled = (SettledBelow(agent_id="p1", settled_below=9), SettledBelow(agent_id="p3", settled_below=99))
-    store.write(lambda tx: posts.receive(tx, batch[:2], settled))
+    store.write(lambda tx: posts.receive(tx, batch[:2], settled, 0.0))
     assert receive(store, 1) == ["duplicate"]
-    assert [a.verdict for a in store.write(lambda tx: posts.receive(tx, (post(1, "p2"),), ()))] == ["taken"]
+    assert [a.verdict for a in store.write(lambda tx: posts.receive(tx, (post(1, "p2"),), (), 0.0))] == ["taken"]
     assert receive(store, 1, sender="s2") == ["taken"]
 
 
@@ -109,7 +109,7 @@ def test_each_post_is_taken_once_in_whatever_order_batches_and_marks_come(sends:
 
 
 def test_a_paglet_that_nobody_knows_or_that_ended_is_unknown(store: Store) -> None:
-    (answer,) = store.write(lambda tx: posts.receive(tx, (post(1, "p9"),), ()))
+    (answer,) = store.write(lambda tx: posts.receive(tx, (post(1, "p9"),), (), 0.0))
     assert answer.verdict == "unknown"
     store.write(lambda tx: residence.dispose(tx, "p1", NOW))
     assert one(store).verdict == "unknown"
@@ -131,7 +131,7 @@ def test_what_was_taken_is_known_where_the_paglet_goes(store: Store) -> None:
     receive(store, 1, 2, 5, below=1)
     receive(store, 6, below=3)
     store.write(lambda tx: residence.leave(tx, "p1", W1, NOW))
-    (handoff,) = store.read(lambda tx: residence.next_handoffs(tx, W1.store_id, 1, 1))
+    (handoff,) = store.read(lambda tx: residence.handoffs(tx, ["p1"]))
     there = memory_store()
     there.write(lambda tx: residence.take(tx, handoff.envelope, W2, NOW, lambda tx, each: None))
     assert receive(there, 1, 2, 5, 6, 3) == ["duplicate"] * 4 + ["taken"]

@@ -12,7 +12,7 @@ from host_rig import envelope, host_ref, job, slot_request
 from paglets.codec.envelope import Envelope
 from paglets.core.refs import HostRef
 from paglets.slots.model import Resources
-from paglets.store import queue, residence
+from paglets.store import history, queue, residence
 from paglets.store.db import Store
 from paglets.store.queue import QueuedJob
 from paglets.testing.store import memory_store
@@ -281,7 +281,7 @@ def test_the_history_keeps_the_newest(store: Store) -> None:
     row = store.read(lambda tx: queue.job(tx, "j1"))
     assert row is not None
     for number in range(5):
-        store.write(lambda tx, number=number: queue.remember(tx, row, {"n": number}, NOW, keep=2))
+        store.write(lambda tx, number=number: history.remember(tx, row, {"n": number}, NOW, keep=2))
     records = store.read(lambda tx: [each["record"] for each in tx.all("SELECT record FROM history ORDER BY id")])
     assert records == ['{"n":3}', '{"n":4}']
 

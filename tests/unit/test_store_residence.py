@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from paglets.codec.envelope import Envelope, InboxPost, JobPart, Post, TakenPosts, WireMessage
 from paglets.core.errors import Conflict, Unknown
-from paglets.core.refs import ProxyRef
+from paglets.core.refs import BlobRef, ProxyRef
 from paglets.slots import states
-from paglets.store import paglets, queue, residence
+from paglets.store import blobs, paglets, queue, residence
 from paglets.store.db import Store, Tx
 from paglets.testing.sanity import sanity_check
 from paglets.testing.store import memory_store
@@ -41,6 +41,15 @@ def take(store: Store, each: Envelope, refuse: residence.Refuse = willing) -> tu
     answer = store.write(lambda tx: residence.take(tx, each, A, NOW, refuse))
     assert (answer.agent_id, answer.epoch) == (each.agent_id, each.epoch)
     return answer.verdict, answer.reason
+
+
+def under_way(store: Store) -> list[residence.Handoff]:
+    """All envelopes on their way to B."""
+
+    def look(tx: Tx) -> list[residence.Handoff]:
+        return residence.handoffs(tx, [each.agent_id for each in residence.next_leaving(tx, B.store_id, 10)])
+
+    return store.read(look)
 
 
 def row(store: Store, agent_id: str = "p1") -> tuple[int, str, str | None]:
@@ -181,7 +190,7 @@ def test_a_paglet_that_leaves_is_its_envelope_and_nothing_else(store: Store) -> 
     assert row(store) == (1, "leaving", "b")
     for table in ("paglets", "storage", "inbox", "taken", "taken_marks", "requests"):
         assert count(store, table) == 0, table
-    (handoff,) = store.read(lambda tx: residence.next_handoffs(tx, B.store_id, 10, 1 << 20))
+    (handoff,) = under_way(store)
     assert (handoff.epoch, handoff.envelope.epoch, handoff.target) == (1, 2, B)
     assert store.read(lambda tx: sanity_check({"x": tx})) == []
 
@@ -208,8 +217,7 @@ def test_what_is_not_here_neither_leaves_nor_ends(store: Store, act: Any) -> Non
 def test_an_acknowledged_paglet_is_gone_and_points_to_where_it_went(store: Store) -> None:
     put_here(store, envelope())
     leave(store)
-    handoff = store.write(lambda tx: residence.acknowledged(tx, "p1", 2, NOW))
-    assert handoff is not None
+    assert store.write(lambda tx: residence.acknowledged(tx, "p1", 2, NOW))
     assert row(store) == (2, "gone", "b")
     assert count(store, "handoffs") == 0
 
@@ -219,7 +227,7 @@ def test_an_acknowledged_paglet_is_gone_and_points_to_where_it_went(store: Store
 def test_an_answer_for_another_epoch_settles_nothing(store: Store, act: Any, epoch: int) -> None:
     put_here(store, envelope())
     leave(store)
-    assert store.write(lambda tx: act(tx, "p1", epoch, NOW)) is None
+    assert not store.write(lambda tx: act(tx, "p1", epoch, NOW))
     assert row(store) == (1, "leaving", "b")
 
 
@@ -228,9 +236,9 @@ def test_an_answer_for_another_epoch_settles_nothing(store: Store, act: Any, epo
 def test_of_two_answers_the_first_counts(store: Store, first: Any, second: Any) -> None:
     put_here(store, envelope())
     leave(store)
-    assert store.write(lambda tx: first(tx, "p1", 2, NOW)) is not None
+    assert store.write(lambda tx: first(tx, "p1", 2, NOW))
     before = row(store)
-    assert store.write(lambda tx: second(tx, "p1", 2, NOW)) is None
+    assert not store.write(lambda tx: second(tx, "p1", 2, NOW))
     assert row(store) == before
 
 
@@ -240,7 +248,7 @@ def test_a_paglet_that_was_refused_is_here_again_and_goes_next_under_a_higher_ep
     store.write(lambda tx: residence.put_back(tx, "p1", 2, NOW))
     assert row(store) == (2, "here", None)
     leave(store)
-    (handoff,) = store.read(lambda tx: residence.next_handoffs(tx, B.store_id, 10, 1 << 20))
+    (handoff,) = under_way(store)
     assert handoff.envelope.epoch == 3
     assert replace(handoff.envelope, epoch=1) == whole()
 
@@ -343,14 +351,14 @@ def test_whatever_a_paglet_holds_comes_out_as_it_went_in(
     sent = envelope(state=state, job=part, storage=storage, inbox=inbox, taken=taken, hook=hook, name=name)
     put_here(store, sent)
     leave(store)
-    (handoff,) = store.read(lambda tx: residence.next_handoffs(tx, B.store_id, 1, 1))
+    (handoff,) = under_way(store)
     assert replace(handoff.envelope, epoch=1) == sent
 
 
 def test_a_job_keeps_its_age_over_hosts(store: Store) -> None:
     put_here(store, replace(job("j1"), job=job_part(waited_seconds=100.0)))
     store.write(lambda tx: residence.leave(tx, "j1", B, NOW + 50))
-    (handoff,) = store.read(lambda tx: residence.next_handoffs(tx, B.store_id, 1, 1))
+    (handoff,) = under_way(store)
     assert handoff.envelope.job is not None
     assert handoff.envelope.job.waited_seconds == 150.0
 
@@ -362,20 +370,18 @@ def test_a_job_that_comes_back_has_waited_on_the_way_too(store: Store) -> None:
     assert store.read(lambda tx: tx.value("SELECT queued_at FROM requests")) == NOW - 100
 
 
-def test_a_batch_of_envelopes_has_at_least_one_and_keeps_to_its_bounds(store: Store) -> None:
+def test_the_oldest_envelopes_come_first_each_with_its_size_and_its_needs(store: Store) -> None:
+    bundle = BlobRef(sha256="ab" * 32, size_bytes=7)
+    store.write(lambda tx: blobs.add(tx, bundle, NOW))
     for number in range(5):
-        put_here(store, envelope(f"p{number}", state="x" * 1000))
+        put_here(store, replace(envelope(f"p{number}", state="x" * 1000), bundle=bundle if number == 4 else None))
         store.write(lambda tx, number=number: residence.leave(tx, f"p{number}", B, NOW - number))
-
-    def ids(most: int, most_bytes: int) -> list[str]:
-        batch = store.read(lambda tx: residence.next_handoffs(tx, B.store_id, most, most_bytes))
-        return [handoff.agent_id for handoff in batch]
-
-    assert ids(10, 1 << 20) == ["p4", "p3", "p2", "p1", "p0"]
-    assert ids(2, 1 << 20) == ["p4", "p3"]
-    assert ids(10, 1) == ["p4"]
-    assert ids(10, 3_000) == ["p4", "p3"]
-    assert store.read(lambda tx: residence.next_handoffs(tx, A.store_id, 10, 1 << 20)) == []
+    found = store.read(lambda tx: residence.next_leaving(tx, B.store_id, 10))
+    assert [each.agent_id for each in found] == ["p4", "p3", "p2", "p1", "p0"]
+    assert [each.needs for each in found] == [(bundle,), (), (), (), ()]
+    assert all(1000 < each.size_bytes < 3000 and not each.asked_for for each in found)
+    assert [each.agent_id for each in store.read(lambda tx: residence.next_leaving(tx, B.store_id, 2))] == ["p4", "p3"]
+    assert store.read(lambda tx: residence.next_leaving(tx, A.store_id, 10)) == []
     assert store.read(residence.targets) == [B]
 
 

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from paglets.api import GroupView, SubmitGroup
 from paglets.codec import wire
+from paglets.codec.bundle import bundle_of
 from paglets.core.errors import Invalid, TimedOut, Unreachable
 from paglets.core.messages import Message
+from paglets.core.refs import FileRef
 from paglets.system.compute_slots import (
     CollectingComputeJobPaglet,
     CollectingComputeJobState,
@@ -243,3 +247,73 @@ def test_waiting_for_jobs_as_they_end_has_an_end_too() -> None:
     context = FakeContext({"ended": each({"ended": [], "next": 0, "pending_count": 2})})
     with pytest.raises(TimedOut):
         list(following(context, FakeClock()).as_completed(timeout=5))
+
+
+# Code and files.
+
+
+def test_the_code_of_job_and_collector_goes_along_in_one_bundle() -> None:
+    context = FakeContext()
+    group = submitted(context, MyJobState(), collector_class=MyCollector)
+    bundle = bundle_of(MyJob)
+    assert bundle is not None
+    assert group.bundle == bundle.blob
+    assert context.blobs == {bundle.blob.sha256: bundle.data}
+
+
+def test_a_class_that_every_host_has_needs_no_bundle() -> None:
+    context = FakeContext()
+    submit_compute_job_group(context, CollectingComputeJobPaglet, [CollectingComputeJobState()])
+    assert (context.groups[0].bundle, context.blobs) == (None, {})
+
+
+def test_files_for_all_jobs_and_for_single_ones_are_published_and_named(tmp_path: Path) -> None:
+    for name in ("common", "first", "second"):
+        (tmp_path / name).write_text(name)
+    context = FakeContext()
+
+    group = submitted(
+        context,
+        MyJobState(job_key="a"),
+        MyJobState(),
+        inputs={"all.txt": tmp_path / "common"},
+        job_inputs={
+            "a": {"own.txt": tmp_path / "first"},
+            "job-00002": {"own.txt": str(tmp_path / "second"), "more.txt": tmp_path / "first"},
+        },
+    )
+
+    def told(files: tuple[FileRef, ...]) -> dict[str, bytes]:
+        return {file.name: context.blobs[file.sha256] for file in files}
+
+    assert told(group.inputs) == {"all.txt": b"common"}
+    assert [told(job.inputs) for job in group.jobs] == [
+        {"own.txt": b"first"},
+        {"own.txt": b"second", "more.txt": b"first"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "file", "says"),
+    [
+        ("b", "x", "good", "job_inputs names a job 'b'"),
+        ("a", "x", "missing", "job 'a': input 'x': "),
+        ("a", "x", ".", "job 'a': input 'x': "),
+        ("a", "../x", "good", "cannot name a file"),
+        ("a", "common", "good", "job 'a': input 'common' is given twice"),
+        ("a", "COMMON", "good", "only in case"),
+    ],
+)
+def test_files_that_cannot_be_sent_stop_the_submission_before_anything_is_sent(
+    key: str, name: str, file: str, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "good").write_text("")
+    context = FakeContext()
+    with pytest.raises(ValueError, match=re.escape(says)):
+        submitted(
+            context,
+            MyJobState(job_key="a"),
+            inputs={"common": tmp_path / "good"},
+            job_inputs={key: {name: tmp_path / file}},
+        )
+    assert (context.groups, context.blobs) == ([], {})

@@ -200,6 +200,9 @@ class Connection(BaseHTTPRequestHandler):
             raise BadRequest(f"the body of {length} bytes came too slowly") from error
         return bytes(body)
 
+    def _is_head(self) -> bool:
+        return self._head is not None and self._head.method == "HEAD"
+
     def _refuse(self, error: PagletsError) -> None:
         """More of the request may be on its way, and nobody will read it."""
         if self._head is not None:
@@ -214,7 +217,7 @@ class Connection(BaseHTTPRequestHandler):
             self._service.log(f"refused a request of {self._peer}: {error.code}: {error.message}")
 
     def _reply(self, response: Response, *, last: bool) -> None:
-        body = b"" if self._head is not None and self._head.method == "HEAD" else response.body
+        body = b"" if self._is_head() else response.body
         fields = {"content-type": JSON_TYPE, "cache-control": "no-store", "x-content-type-options": "nosniff"}
         fields |= response.headers
         fields["content-length"] = str(len(response.body))
@@ -223,7 +226,8 @@ class Connection(BaseHTTPRequestHandler):
         if last:
             fields["connection"] = "close"  # which `send_header` notes in `close_connection`
         if self._proof is not None:
-            fields |= self._service.verifier.sign_reply(self._proof, response.status, body)
+            signed = body if self._is_head() else response.signed_body
+            fields |= self._service.verifier.sign_reply(self._proof, response.status, signed)
         self.send_response_only(response.status)
         for name, value in fields.items():
             self.send_header(name, value)

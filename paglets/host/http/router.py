@@ -17,11 +17,12 @@ from paglets.core.record import from_json
 from paglets.remote.exchange import Pending, Request, Response, reply, reply_error
 
 MAX_PARAMETER_CHARACTERS = 1_000
+MAX_NUMBER_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A request, taken apart: `path` the values of the template, `body` the record of the route's type."""
+    """A request, taken apart: `path` the values of the template, `body` what the route takes."""
 
     path: Mapping[str, str]
     query: Mapping[str, str]
@@ -31,7 +32,7 @@ class Asked:
     def number(self, name: str, default: int, most: int) -> int:
         """A non-negative number of the query, at most `most`. Raises BadRequest."""
         text = self.query.get(name, str(default))
-        if not text.isascii() or not text.isdecimal() or len(text) > 12:
+        if not text.isascii() or not text.isdecimal() or len(text) > MAX_NUMBER_DIGITS:
             raise BadRequest(f"query parameter {name!r} must be a number, got {text[:40]!r}")
         return min(int(text), most)
 
@@ -42,7 +43,7 @@ Answer = Callable[[Any, Asked], Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One line of the table; `takes` and `gives` are records of `paglets.api`."""
+    """One line of the table; `takes` and `gives` are records of `paglets.api`, or bytes."""
 
     method: str
     path: str
@@ -72,7 +73,9 @@ class Router:
         raw, _, query = request.target.partition("?")
         route, path = self._find(request.method, raw)
         body: Any = None
-        if route.takes is not None:
+        if route.takes is bytes:
+            body = request.body
+        elif route.takes is not None:
             body = from_json(route.takes, loads(request.body), "body")
         elif request.body:
             raise BadRequest(f"{route.method} {route.path} takes no body")

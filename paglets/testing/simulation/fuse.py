@@ -8,8 +8,9 @@ BEFORE_SEND = "before a send"
 AFTER_SEND = "after a send"
 AT_LAUNCH = "at a launch"
 AT_FRAME = "at a frame to a child"
+AT_DISK = "at a step of the disk"
 
-SEAMS = (BEFORE_COMMIT, AFTER_COMMIT, BEFORE_SEND, AFTER_SEND, AT_LAUNCH, AT_FRAME)
+SEAMS = (BEFORE_COMMIT, AFTER_COMMIT, BEFORE_SEND, AFTER_SEND, AT_LAUNCH, AT_FRAME, AT_DISK)
 
 
 class Crash(BaseException):

@@ -10,10 +10,13 @@ from typing import Any, Protocol
 
 from paglets.api import Usage
 from paglets.core.clock import Entropy
+from paglets.core.errors import NoRoom
 from paglets.core.record import from_json, to_json
+from paglets.testing.blobs import MemoryBlobs
 from paglets.testing.clock import FakeClock
 from paglets.testing.simulation.fuse import AT_FRAME, AT_LAUNCH, Fuse
 from paglets.testing.simulation.seams import Alive
+from paglets.testing.simulation.sources import SourceFiles
 from paglets.worker.launch import Ended, LaunchEvents, LaunchSpec
 from paglets.worker.protocol import LONG_ENTRIES, Deliver, EntryDone, Go
 
@@ -51,6 +54,22 @@ class LoseZygote:
     """The process that forks all others of this host ends, and all of them with it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A process writes a file into the staging folder of its host, and syncs it."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteFile:
+    """A process writes a file of its own; it goes on with the `SourceFile` as value."""
+
+    path: str
+    data: bytes
+
+
 class Die(Exception):
     """The process ends: by a signal, or with an exit code."""
 
@@ -58,7 +77,8 @@ class Die(Exception):
         self.how = Ended(exit_code=code, signal=signal)
 
 
-Routine = Generator[Pause | Ask | LoseZygote, Answer, None]
+Wish = Pause | Ask | LoseZygote | Stage | WriteFile
+Routine = Generator[Wish, Answer, None]
 
 
 class Scripts(Protocol):
@@ -74,16 +94,27 @@ class Scripts(Protocol):
 
 
 class SimLauncher:
-    """`Launcher` of one start of a host."""
+    """`Launcher` of one start of a host; its processes write to `blobs` and `sources`."""
 
     def __init__(
-        self, *, clock: FakeClock, entropy: Entropy, life: Alive, fuse: Fuse, events: LaunchEvents, scripts: Scripts
+        self,
+        *,
+        clock: FakeClock,
+        entropy: Entropy,
+        life: Alive,
+        fuse: Fuse,
+        events: LaunchEvents,
+        scripts: Scripts,
+        blobs: MemoryBlobs,
+        sources: SourceFiles,
     ) -> None:
         self.clock = clock
         self.entropy = entropy
         self.life = life
         self.events = events
         self.scripts = scripts
+        self.blobs = blobs
+        self.sources = sources
         self._fuse = fuse
         self._children: dict[str, Child] = {}
         self._pids = 1000
@@ -230,13 +261,25 @@ class Child:
         else:
             self._grant(routine, wish)
 
-    def _grant(self, routine: Routine, wish: Pause | Ask | LoseZygote) -> None:
+    def _grant(self, routine: Routine, wish: Wish) -> None:
         if isinstance(wish, Pause):
             self._launcher.wait(wish.seconds, lambda: self._resume(routine, Answer()))
         elif isinstance(wish, Ask):
             self._ask(routine, wish)
+        elif isinstance(wish, (Stage, WriteFile)):
+            answer = self._write(wish)
+            self._launcher.later(FRAME_SECONDS, lambda: self._resume(routine, answer))
         else:
             self._launcher.lose_zygote()
+
+    def _write(self, wish: Stage | WriteFile) -> Answer:
+        if isinstance(wish, WriteFile):
+            return Answer(value=self._launcher.sources.write(wish.path, wish.data))
+        try:
+            self._launcher.blobs.stage(wish.name, wish.data)
+        except NoRoom as error:
+            return Answer(code=error.code)
+        return Answer()
 
     def _ask(self, routine: Routine, wish: Ask) -> None:
         assert self._go is not None

@@ -16,16 +16,22 @@ from paglets.host.shell import Settings
 from paglets.remote.exchange import Pending, Request, Response
 from paglets.slots.model import Resources
 from paglets.store.db import Store, StoreFull, Tx
+from paglets.testing.blobs import MemoryBlobs, MemoryDisk
 from paglets.testing.clock import FakeClock, SeededEntropy
-from paglets.testing.simulation.fuse import AFTER_COMMIT, BEFORE_COMMIT, Crash, Fuse
+from paglets.testing.simulation.fuse import AFTER_COMMIT, AT_DISK, BEFORE_COMMIT, Crash, Fuse
 from paglets.testing.simulation.launcher import SimLauncher
 from paglets.testing.simulation.network import Network
 from paglets.testing.simulation.scripts import SimScripts
 from paglets.testing.simulation.seams import HostTransport, LocalClock, ScratchDisk, SteadyMeter
+from paglets.testing.simulation.sources import SourceFiles
 from paglets.testing.simulation.story import Story
 from paglets.testing.simulation.witness import Witness
 
 T = TypeVar("T")
+
+PIECE_BYTES = 16
+PIN_SECONDS = 20.0
+"""Small enough that blobs go in pieces, and are collected, within a run."""
 
 STEP_SECONDS = (0.0, 0.001)
 """How long a host takes to do what became due: others may come in between."""
@@ -72,6 +78,8 @@ class Machine:
         self.database = database
         self.connection = connect(database)
         self.scratch: dict[str, None] = {}
+        self.bytes = MemoryDisk()
+        self.sources = SourceFiles()
         self.paused_until = 0.0
         self.boots = 0
         self.full_until = 0.0
@@ -79,6 +87,10 @@ class Machine:
         self.life: Life | None = None
         database.row_factory = sqlite3.Row
         self.rows = Tx(database)
+
+    def is_full(self) -> bool:
+        """Whether nothing more can be written just now."""
+        return self.full_until > self.around.clock.monotonic()
 
     @property
     def is_up(self) -> bool:
@@ -99,6 +111,7 @@ class Machine:
         """The power is gone: what was not committed is lost, all processes end."""
         if self.life is not None:
             self.around.story.tell(self.name, f"crashes {why}")
+            self.bytes.power_off(self.life.entropy)
             self.life.end()
             self.life = None
             if self.database.in_transaction:
@@ -166,6 +179,12 @@ class Life:
         store = Store(machine.connection, commit=self._commit)
         boots = store.write(partial(_begin, store_id=machine.store_id))
         settings = self._settings(boots)
+        blobs = MemoryBlobs(
+            machine.bytes,
+            full=machine.is_full,
+            step=lambda step: self.fuse.reach(AT_DISK),
+            now=machine.around.clock.monotonic,
+        )
 
         def make_launcher(events: object) -> SimLauncher:
             self.launcher = SimLauncher(
@@ -175,6 +194,8 @@ class Life:
                 fuse=self.fuse,
                 events=events,  # type: ignore[arg-type]
                 scripts=machine.around.scripts,
+                blobs=blobs,
+                sources=machine.sources,
             )
             return self.launcher
 
@@ -182,7 +203,8 @@ class Life:
             clock=self.clock,
             entropy=self.entropy,
             store=store,
-            disk=ScratchDisk(machine.scratch),
+            disk=ScratchDisk(machine.scratch, machine.sources),
+            blobs=blobs,
             meter=SteadyMeter(machine.offered),
             log=self._log,
             make_transport=lambda deliver: HostTransport(
@@ -210,6 +232,8 @@ class Life:
             started_at=self.clock.wall(),
             offered=machine.offered,
             tags=machine.tags,
+            piece_bytes=PIECE_BYTES,
+            blob_pin_seconds=PIN_SECONDS,
         )
 
     def end(self) -> None:
@@ -219,7 +243,7 @@ class Life:
 
     def _commit(self, connection: sqlite3.Connection) -> None:
         self.fuse.reach(BEFORE_COMMIT)
-        if self.machine.full_until > self.machine.around.clock.monotonic():
+        if self.machine.is_full():
             raise _disk_full()
         self.machine.around.commit(connection)
         self.fuse.reach(AFTER_COMMIT)

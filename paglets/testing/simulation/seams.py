@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
-from paglets.remote.exchange import Completion, Request
+from paglets.remote.exchange import Completion, Request, Response
 from paglets.slots.model import Resources
+from paglets.store.files import Removal
 from paglets.testing.clock import FakeClock
 from paglets.testing.simulation.fuse import AFTER_SEND, BEFORE_SEND, Fuse
 from paglets.testing.simulation.network import Network
+from paglets.testing.simulation.sources import SourceFiles
+from paglets.worker.logs import Piece
 
 
 class Alive(Protocol):
@@ -55,19 +59,31 @@ class HostTransport:
     def send(self, host: HostRef, request: Request, done: Completion, *, timeout_seconds: float) -> None:
         self._fuse.reach(BEFORE_SEND)
 
-        def complete(outcome: object) -> None:
+        def complete(outcome: Response | PagletsError) -> None:
             if self._life.alive:
-                self._deliver(lambda: done(outcome))  # type: ignore[arg-type]
+                self._deliver(lambda: done(self._kept(request, outcome)))
 
-        self._network.send(self._sender.store_id, self._sender.name, host, request, complete, timeout_seconds)
+        try:
+            loaded = request.loaded()
+        except PagletsError as error:
+            complete(error)
+            return
+        self._network.send(self._sender.store_id, self._sender.name, host, loaded, complete, timeout_seconds)
         self._fuse.reach(AFTER_SEND)
+
+    def _kept(self, request: Request, outcome: Response | PagletsError) -> Response | PagletsError:
+        try:
+            return outcome if isinstance(outcome, PagletsError) else request.kept(outcome)
+        except PagletsError as error:
+            return error
 
 
 class ScratchDisk:
     """Names of scratch directories; they outlive the host, as on a real disk."""
 
-    def __init__(self, there: dict[str, None]) -> None:
+    def __init__(self, there: dict[str, None], sources: SourceFiles) -> None:
         self._there = there
+        self._sources = sources
 
     def prepare(self, agent_id: str, fresh: bool) -> str:
         self._there[agent_id] = None
@@ -78,6 +94,23 @@ class ScratchDisk:
 
     def log_path(self, agent_id: str, generation: int, attempt: int, stream: str) -> str:
         return f"/logs/{agent_id}/{generation}.{attempt}.{stream}"
+
+    def logs(self, agent_id: str) -> tuple[tuple[int, int], ...]:
+        return ()
+
+    def read_log(
+        self, agent_id: str, generation: int, attempt: int, stream: str, offset: int, most_bytes: int
+    ) -> Piece:
+        return Piece(offset=offset, data=b"", next=offset, size_bytes=0)
+
+    def trim_logs(self, most_bytes: int, running: Callable[[], frozenset[tuple[str, int, int]]]) -> None:
+        """Nothing is printed in a simulation."""
+
+    def later(self, act: Callable[[], None]) -> None:
+        act()
+
+    def remove_source(self, removal: Removal) -> str:
+        return self._sources.remove(removal)
 
     def left_over(self) -> tuple[str, ...]:
         return tuple(self._there)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable
@@ -12,11 +13,11 @@ from typing import Any
 from paglets.api import Usage
 from paglets.core.errors import PagletsError
 from paglets.core.record import from_json, to_json
-from paglets.core.refs import HostRef
+from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef, ProxyRef
 from paglets.testing.waiting import wait_until
 from paglets.worker.launch import Ended, LaunchSpec
 from paglets.worker.launcher import ZygoteLauncher
-from paglets.worker.protocol import OPERATIONS, Deliver, Go, Stamp
+from paglets.worker.protocol import OPERATIONS, Deliver, Go, GoCode, GoFile, Stamp
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMAND = (sys.executable, "-c", "import sys; from paglets.worker.zygote import main; sys.exit(main([]))")
@@ -58,23 +59,58 @@ class FakeHost:
     def __init__(self, folder: Path, command: tuple[str, ...] = COMMAND, **options: Any) -> None:
         self.folder = folder
         self.runs: dict[str, Told] = {}
-        self.answers: dict[str, Answer] = {"report": lambda args: {"accepted": True}}
+        self.staging, self.blobs = folder / "staging", folder / "blobs"
+        self.answers: dict[str, Answer] = {
+            "report": lambda args: {"accepted": True},
+            "room": lambda args: {"folder": str(self.staging)},
+            "publish": self.publish,
+        }
+        for each in (self.staging, self.blobs):
+            each.mkdir()
         self.paused = False
         self.launcher = ZygoteLauncher(command, environment(), self, **options)
 
-    def start(self, cls: type | str, entry: str = "attempt", **state: Any) -> Told:
-        """Start a process for a paglet of class `cls`."""
+    def publish(self, args: Any) -> None:
+        """As a host does: whole, of the right bytes, and in its place by a rename."""
+        staged = self.staging / args.staged
+        assert hashlib.sha256(staged.read_bytes()).hexdigest() == args.blob.sha256
+        assert staged.stat().st_size == args.blob.size_bytes
+        staged.replace(self.blobs / args.blob.sha256)
+
+    def bytes_of(self, blob: BlobRef) -> bytes:
+        return (self.blobs / blob.sha256).read_bytes()
+
+    def file(self, name: str, data: bytes, **more: Any) -> GoFile:
+        """A file that comes with a paglet."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = self.blobs / sha256
+        path.write_bytes(data)
+        return GoFile(file=FileRef(name=name, sha256=sha256, size_bytes=len(data)), path=str(path), **more)
+
+    def start(
+        self,
+        cls: type | str,
+        entry: str = "attempt",
+        *,
+        files: tuple[GoFile, ...] = (),
+        code: GoCode | None = None,
+        collector: ProxyRef | None = None,
+        work_dir: str | None = None,
+        **state: Any,
+    ) -> Told:
+        """Start a process for a paglet of class `cls`; in a scratch directory of its own, or of an earlier one."""
         number = len(self.runs) + 1
         token = f"{number:032x}"
         name = cls if isinstance(cls, str) else f"{cls.__module__}:{cls.__qualname__}"
-        work_dir = self.folder / f"work-{number}"
-        work_dir.mkdir()
+        if work_dir is None:
+            work_dir = str(self.folder / f"work-{number}")
+            os.mkdir(work_dir)
         spec = LaunchSpec(
             token=token,
             agent_id=f"job-{number}",
             generation=1,
             attempt=2,
-            work_dir=str(work_dir),
+            work_dir=work_dir,
             stdout_path=str(self.folder / f"{number}.out"),
             stderr_path=str(self.folder / f"{number}.err"),
             environment={"X": "set"},
@@ -88,7 +124,10 @@ class FakeHost:
             state=state,
             system={"home_host_name": "laptop", "unknown_field": 1},
             host=HOST,
-            work_dir=str(work_dir),
+            files=files,
+            code=code,
+            collector=collector,
+            work_dir=work_dir,
         )
         return self.launch(Told(spec=spec, go=go))
 
@@ -98,9 +137,17 @@ class FakeHost:
         return told
 
     def deliver(
-        self, told: Told, message_id: str, kind: str, *, is_call: bool = True, waited: float = 0.0, **args: Any
+        self,
+        told: Told,
+        message_id: str,
+        kind: str,
+        *,
+        is_call: bool = True,
+        waited: float = 0.0,
+        artifacts: tuple[ArtifactRef, ...] = (),
+        **args: Any,
     ) -> None:
-        message = {"kind": kind, "args": args, "sender": None}
+        message = {"kind": kind, "args": args, "sender": None, "artifacts": to_json(artifacts)}
         wait_until(lambda: told.pid, what="its go")
         tree = {"message_id": message_id, "message": message, "is_call": is_call, "waited_seconds": waited}
         self.launcher.send(told.spec.token, {"deliver": to_json(from_json(Deliver, tree))})

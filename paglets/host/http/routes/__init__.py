@@ -1,8 +1,16 @@
 """Every route of a host, in one table; the server and the protocol's documentation come from it."""
 
 from paglets.host.http.router import Route
-from paglets.host.http.routes import groups, mesh, paglets, slots
+from paglets.host.http.routes import artifacts, blobs, groups, logs, mesh, paglets, slots
 
-ROUTES: tuple[Route, ...] = (*mesh.ROUTES, *paglets.ROUTES, *groups.ROUTES, *slots.ROUTES)
+ROUTES: tuple[Route, ...] = (
+    *mesh.ROUTES,
+    *paglets.ROUTES,
+    *groups.ROUTES,
+    *slots.ROUTES,
+    *blobs.ROUTES,
+    *artifacts.ROUTES,
+    *logs.ROUTES,
+)
 
 __all__ = ["ROUTES"]

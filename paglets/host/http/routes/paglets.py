@@ -27,11 +27,11 @@ from paglets.api import (
     TransferAnswers,
     Transfers,
 )
-from paglets.codec.envelope import Envelope, check_count, check_envelope
-from paglets.codec.text import dumps
+from paglets.codec.envelope import Envelope, check_count, check_envelope, check_message
+from paglets.codec.text import dumps, loads
 from paglets.core.errors import Invalid, Moved, PagletsError, TooLarge, Unknown
-from paglets.core.record import to_json
-from paglets.core.refs import HostRef, check_agent_id
+from paglets.core.record import from_json, to_json
+from paglets.core.refs import HostRef, check_agent_id, check_blob
 from paglets.host.creation import must_be_found
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
@@ -156,7 +156,10 @@ def posts(host: Host, asked: Asked) -> PostAnswers:
     if len(body.posts) > MAX_BATCH_POSTS:
         raise TooLarge(f"{len(body.posts)} posts in one batch; the limit is {MAX_BATCH_POSTS}")
     _check_sender(asked, {post.sender_store for post in body.posts})
-    answers = host.shell.store.write(lambda tx: post_rows.receive(tx, body.posts, body.settled))
+    for post in body.posts:
+        check_message(post.message)
+    now = host.shell.clock.wall()
+    answers = host.shell.store.write(lambda tx: post_rows.receive(tx, body.posts, body.settled, now))
     return PostAnswers(answers=answers)
 
 
@@ -169,8 +172,10 @@ def _check_sender(asked: Asked, named: set[str]) -> None:
 def post_message(host: Host, asked: Asked) -> Done:
     """A client's post goes into our own outbox; its token makes a repeat the same post."""
     body: PostMessage = asked.body
+    carried = tuple(artifact.blob for artifact in check_message(body.message).artifacts)
 
     def store(tx: Tx) -> None:
+        host.keeper.must_be_here(tx, carried)
         if post_rows.is_new(tx, body.token):
             post_rows.send(tx, body.target, body.message, host.shell.clock.wall())
 
@@ -180,20 +185,36 @@ def post_message(host: Host, asked: Asked) -> Done:
 
 def transfers(host: Host, asked: Asked) -> TransferAnswers:
     body: Transfers = asked.body
-    if len(body.envelopes) > MAX_BATCH_ENVELOPES:
-        raise TooLarge(f"{len(body.envelopes)} envelopes in one batch; the limit is {MAX_BATCH_ENVELOPES}")
+    count = len(body.envelopes) + len(body.large)
+    if count > MAX_BATCH_ENVELOPES:
+        raise TooLarge(f"{count} envelopes in one batch; the limit is {MAX_BATCH_ENVELOPES}")
     _check_sender(asked, {body.source.store_id})
     now = host.shell.clock.wall()
+    envelopes, lacking = _unpacked(host, body)
 
     def taker(envelope: Envelope) -> Callable[[Tx], TransferAnswer]:
         return lambda tx: residence.take(tx, check_envelope(envelope), body.source, now, host.refuse)
 
     # Each envelope is a change of its own: one that cannot be stored stays with its source, and holds up no other.
-    results = host.shell.store.write_all(taker(envelope) for envelope in body.envelopes)
-    for envelope, result in zip(body.envelopes, results, strict=True):
+    results = host.shell.store.write_all(taker(envelope) for envelope in envelopes)
+    for envelope, result in zip(envelopes, results, strict=True):
         if isinstance(result, BaseException):
             host.shell.log(f"envelope {envelope.agent_id} of {body.source.name} was not taken: {result!r}")
-    return TransferAnswers(answers=tuple(result for result in results if isinstance(result, TransferAnswer)))
+    return TransferAnswers(answers=(*lacking, *(each for each in results if isinstance(each, TransferAnswer))))
+
+
+def _unpacked(host: Host, body: Transfers) -> tuple[list[Envelope], list[TransferAnswer]]:
+    """All envelopes, and an answer for each large one whose blob is not here."""
+    envelopes, lacking = list(body.envelopes), []
+    for large in body.large:
+        try:
+            data = host.keeper.read_whole(check_blob(large.blob))
+        except Unknown as error:
+            answer = TransferAnswer(agent_id=large.agent_id, epoch=large.epoch, verdict="missing", reason=error.message)
+            lacking.append(answer)
+        else:
+            envelopes.append(from_json(Envelope, loads(data), "envelope"))
+    return envelopes, lacking
 
 
 def settle(host: Host, asked: Asked) -> TransferAnswer:

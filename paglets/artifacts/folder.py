@@ -1,0 +1,319 @@
+"""Blobs on the disk of a host: `host.shell.Blobs` in files.
+
+    blobs/ab/<sha256>         whole: hashed, synced, never changed
+    blobs/incoming/<sha256>   partial: its length says where the next piece begins
+    blobs/staging/            what processes of paglets write; becomes whole by a rename
+    code/<sha256>/            unpacked bundles
+
+Whoever calls holds a lock for the hash; what different hashes share here has a lock of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import shutil
+import stat
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paglets.core.content import no_room, sync_folder
+from paglets.core.errors import Conflict, FileChanged, Invalid, Unknown
+from paglets.core.refs import SHA256, BlobRef, check_blob, check_file_name, check_sha256
+
+MAX_RUNNING_HASHES = 64
+"""Hashes kept of partial blobs; more than so many at a time cost a second reading of those used least."""
+
+SYNC_BYTES = 64 << 20
+"""A partial blob is synced each time it passes a multiple of this, so that its last sync is short."""
+
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+_GONE = ".gone"
+
+
+class BlobFolder:
+    """`shell.Blobs` under a host's data folder, which is there already. Any thread; keeps no file open."""
+
+    def __init__(self, folder: Path, log: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._log = log
+        self._blobs = folder / "blobs"
+        self._incoming = self._blobs / "incoming"
+        self._staging = self._blobs / "staging"
+        self._code = folder / "code"
+        self._hashes = _RunningHashes()
+        self._numbers = itertools.count(1)
+        self._made: set[str] = set()
+        self._making = threading.Lock()
+        for path in (self._blobs, self._incoming, self._staging, self._code):
+            path.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(folder)
+        sync_folder(self._blobs)
+        for left in sorted(self._code.glob(f"*{_GONE}")):
+            self._remove_tree(left)
+
+    def size(self, sha256: str) -> int | None:
+        return _file_size(self._whole(sha256))
+
+    def partial(self, sha256: str) -> int:
+        return _file_size(self._partial(sha256)) or 0
+
+    def append(self, sha256: str, offset: int, piece: bytes) -> int:
+        whole = self.size(sha256)
+        if whole is not None:
+            raise Conflict(f"blob {sha256} is here already, all {whole:,} bytes of it", offset=whole)
+        length = self.partial(sha256)
+        if offset != length:
+            raise Conflict(f"blob {sha256} goes on at byte {length:,} here, not at {offset:,}", offset=length)
+        digest = self._hashes.take(sha256, length)
+        with self._writing(), _open(self._partial(sha256), _WRITE) as descriptor:
+            self._write_or_cut(descriptor, offset, piece)
+            length += len(piece)
+            if offset // SYNC_BYTES != length // SYNC_BYTES:
+                self._sync_or_drop(descriptor, sha256)
+        if digest is not None:
+            digest.update(piece)
+            self._hashes.keep(sha256, length, digest)
+        return length
+
+    def finish(self, blob: BlobRef) -> None:
+        check_blob(blob)
+        partial = self._partial(blob.sha256)
+        length = self.partial(blob.sha256)
+        digest = self._hashes.take(blob.sha256, length)
+        if self.size(blob.sha256) == blob.size_bytes:
+            self.drop_partial(blob.sha256)
+            return
+        if length != blob.size_bytes:
+            self._refuse(blob, f"{length:,} bytes came and {blob.size_bytes:,} were announced")
+        if (digest or _hash_of(partial)).hexdigest() != blob.sha256:
+            self._refuse(blob, "its bytes have another hash than its name says")
+        with self._writing(), _open(partial, _WRITE) as descriptor:
+            self._sync_or_drop(descriptor, blob.sha256)
+            self._make_whole(partial, blob.sha256)
+
+    def adopt(self, staged: str, blob: BlobRef) -> None:
+        check_blob(blob)
+        path = self._staging / check_file_name(staged)
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            raise Unknown(f"there is no staged file {staged!r}") from None
+        if not stat.S_ISREG(found.st_mode):
+            raise Invalid(f"staged: {staged!r} is no regular file")
+        if found.st_size != blob.size_bytes:
+            raise Invalid(f"staged: {staged!r} has {found.st_size:,} bytes, not the {blob.size_bytes:,} of its blob")
+        with self._writing():
+            if self.size(blob.sha256) == blob.size_bytes:
+                path.unlink()
+            else:
+                self._make_whole(path, blob.sha256)
+        self.drop_partial(blob.sha256)
+
+    def put(self, data: bytes) -> BlobRef:
+        blob = BlobRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+        if self.size(blob.sha256) == blob.size_bytes:
+            return blob
+        # A name of its own, not that of the partial blob: that one may be on its way here at the same time.
+        path = self._staging / f"put.{os.getpid()}.{next(self._numbers)}"
+        try:
+            with self._writing(), _open(path, _WRITE | os.O_TRUNC) as descriptor:
+                _write_all(descriptor, 0, data)
+                os.fsync(descriptor)
+                self._make_whole(path, blob.sha256)
+        except BaseException:
+            _unlink(path)
+            raise
+        self.drop_partial(blob.sha256)
+        return blob
+
+    def read(self, sha256: str, offset: int, length: int) -> bytes:
+        if offset < 0 or length < 0:
+            raise Invalid(f"offset and length must not be negative: {offset}, {length}")
+        pieces = []
+        try:
+            with _open(self._whole(sha256), _READ) as descriptor:
+                while length and (piece := os.pread(descriptor, length, offset)):
+                    pieces.append(piece)
+                    offset, length = offset + len(piece), length - len(piece)
+        except FileNotFoundError:
+            raise Unknown(f"blob {sha256} is not here") from None
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def remove(self, sha256: str) -> None:
+        _unlink(self._whole(sha256))
+
+    def drop_partial(self, sha256: str) -> None:
+        _unlink(self._partial(sha256))
+        self._hashes.forget(sha256)
+
+    def path(self, sha256: str) -> str:
+        return str(self._whole(sha256))
+
+    def staging(self) -> str:
+        return str(self._staging)
+
+    def code_folder(self) -> str:
+        return str(self._code)
+
+    def free(self) -> int:
+        return shutil.disk_usage(self._folder).free
+
+    def remains(self) -> tuple[str, ...]:
+        folders = [self._incoming, self._code, *(entry for entry in self._blobs.iterdir() if len(entry.name) == 2)]
+        return tuple(sorted({name for folder in folders for name in os.listdir(folder) if SHA256.fullmatch(name)}))
+
+    def drop_code(self, sha256: str) -> None:
+        """Out of the way by a rename first: half a bundle must not be taken for a whole one."""
+        gone = self._code / f"{sha256}.{os.getpid()}.{next(self._numbers)}{_GONE}"
+        with suppress(FileNotFoundError):
+            os.rename(self._code / check_sha256(sha256), gone)
+            self._remove_tree(gone)
+
+    def drop_staged(self, before_seconds: float) -> None:
+        """The change of a name counts as well: a file that was moved here may have been written long ago."""
+        with os.scandir(self._staging) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    found = entry.stat(follow_symlinks=False)
+                    if max(found.st_mtime, found.st_ctime) < time.time() - before_seconds:
+                        self._remove_staged(Path(entry.path))
+
+    def _whole(self, sha256: str) -> Path:
+        return self._blobs / check_sha256(sha256)[:2] / sha256
+
+    def _partial(self, sha256: str) -> Path:
+        return self._incoming / check_sha256(sha256)
+
+    def _write_or_cut(self, descriptor: int, offset: int, piece: bytes) -> None:
+        """What was not written in full is cut off again: so a length is always one that was told."""
+        try:
+            _write_all(descriptor, offset, piece)
+        except BaseException:
+            try:
+                os.ftruncate(descriptor, offset)
+            except OSError as error:
+                # Harmless: these bytes are right ones, too, and the hash is taken of what is in the file.
+                self._log(f"a piece that could not be written in full was not cut off again: {error}")
+            raise
+
+    def _sync_or_drop(self, descriptor: int, sha256: str) -> None:
+        """After a failed sync nobody knows what is on the disk, and the next sync would not tell: begin anew."""
+        try:
+            os.fdatasync(descriptor)
+        except OSError:
+            self.drop_partial(sha256)
+            raise
+
+    def _refuse(self, blob: BlobRef, why: str) -> None:
+        self.drop_partial(blob.sha256)
+        raise FileChanged(f"blob {blob.sha256} was not taken: {why}; send it again from the beginning")
+
+    def _make_whole(self, path: Path, sha256: str) -> None:
+        whole = self._whole(sha256)
+        self._make_folder(whole.parent)
+        os.replace(path, whole)
+        sync_folder(whole.parent)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Once in each life, and before anyone uses it: a blob is not safe in a folder whose name is not."""
+        with self._making:
+            if folder.name not in self._made:
+                folder.mkdir(mode=0o700, exist_ok=True)
+                sync_folder(self._blobs)
+                self._made.add(folder.name)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            full = no_room(error, self._folder)
+            if full is None:
+                raise
+            raise full from error
+
+    def _remove_tree(self, path: Path) -> None:
+        shutil.rmtree(path, onerror=lambda act, place, error: self._say_left(place, error[1]))
+
+    def _remove_staged(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            self._say_left(str(path), error)
+
+    def _say_left(self, path: str, error: BaseException) -> None:
+        self._log(f"{path} cannot be removed: {error}; it is tried again later")
+
+
+@dataclass(slots=True)
+class _Running:
+    length: int
+    digest: Any
+
+
+class _RunningHashes:
+    """Of partial blobs, those used last; so a blob that came through this process need not be read to be hashed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, _Running] = OrderedDict()
+
+    def take(self, sha256: str, length: int) -> Any:
+        """The hash of its first `length` bytes, which is then the caller's; None where only the file has it."""
+        if length == 0:
+            self.forget(sha256)
+            return hashlib.sha256()
+        with self._lock:
+            running = self._kept.pop(sha256, None)
+        return running.digest if running is not None and running.length == length else None
+
+    def keep(self, sha256: str, length: int, digest: Any) -> None:
+        with self._lock:
+            self._kept[sha256] = _Running(length, digest)
+            while len(self._kept) > MAX_RUNNING_HASHES:
+                self._kept.popitem(last=False)
+
+    def forget(self, sha256: str) -> None:
+        with self._lock:
+            self._kept.pop(sha256, None)
+
+
+def _file_size(path: Path) -> int | None:
+    try:
+        return os.lstat(path).st_size
+    except FileNotFoundError:
+        return None
+
+
+def _hash_of(path: Path) -> Any:
+    with path.open("rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256")
+
+
+def _unlink(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _open(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, offset: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        count = os.pwrite(descriptor, left, offset)
+        left, offset = left[count:], offset + count

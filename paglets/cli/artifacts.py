@@ -1,0 +1,287 @@
+"""`paglets artifacts`: result files and others that hosts keep: what there is, fetch, send, delete."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import time
+from pathlib import Path
+
+from paglets.cli import results
+from paglets.cli.groups import ago
+from paglets.cli.options import Parser, add_common, client_of, run
+from paglets.cli.output import duration_text, print_fields, print_json, print_table, say
+from paglets.cli.progress import ProgressLine
+from paglets.core.content import hash_file
+from paglets.core.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_UNREACHABLE,
+    Conflict,
+    Invalid,
+    NoRoom,
+    PagletsError,
+    Unknown,
+)
+from paglets.core.record import to_json
+from paglets.core.refs import ARTIFACT_ID, ArtifactRef
+from paglets.core.text import printable
+from paglets.remote.client import HostClient
+from paglets.remote.files import place_for
+from paglets.slots.amounts import bytes_text
+
+MOST_NAMED_IDS = 5
+SHORTEST_PREFIX = len("art-") + 1
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def main(arguments: list[str]) -> int:
+    parser = Parser(
+        prog="paglets artifacts",
+        description="Result files and others that hosts keep. ID may be the beginning of an id, as art-3f2a.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
+    listing = commands.add_parser("list", help="the artifacts on all hosts that are online")
+    which = listing.add_mutually_exclusive_group()
+    which.add_argument("--group", metavar="GROUP", help="only those of that group's results")
+    which.add_argument("--owner", metavar="ID", help="only those of that paglet")
+    add_common(listing, _list)
+    info = commands.add_parser("info", help="one artifact, and where it is")
+    info.add_argument("artifact", metavar="ID|GROUP/JOBKEY")
+    add_common(info, _info)
+    _add_get(commands.add_parser("get", help="fetch the file of an artifact, of a job, or of each job of a group"))
+    _add_put(commands.add_parser("put", help="send a file to a host, which keeps it as an artifact"))
+    remove = commands.add_parser("rm", help="delete artifacts")
+    remove.add_argument("artifacts", nargs="+", metavar="ID")
+    add_common(remove, _remove)
+    return run(parser, arguments)
+
+
+def _add_get(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("artifact", nargs="?", metavar="ID|GROUP/JOBKEY", help="which (not with --group)")
+    add("target", nargs="?", metavar="TARGET", help="file or folder to write (default: this folder)")
+    add("--group", metavar="GROUP", help="the file of each job of that group, as TARGET/JOBKEY-NAME")
+    add("--move", action="store_true", help="delete the artifact once the file is safe here")
+    add("--force", action="store_true", help="replace a file that is there already")
+    add_common(parser, _get)
+
+
+def _add_put(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("path", metavar="PATH")
+    add("--owner", metavar="ID", help="the paglet that it belongs to, wherever that is (default: the host itself)")
+    add("--name", help="its name (default: that of the file)")
+    add("--expires", type=duration, metavar="TIME", help="delete it after that time, as 12h or 7d (default: never)")
+    add("--move", action="store_true", help="remove the file here once the artifact is stored")
+    add_common(parser, _put)
+
+
+def duration(text: str) -> float:
+    """Seconds of `90s`, `30m`, `12h`, `7d`, `2w`."""
+    match = _DURATION.fullmatch(text)
+    value = float(match[1]) * _UNIT_SECONDS[match[2]] if match else 0.0
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: write 30m, 12h or 7d")
+    return value
+
+
+# What there is.
+
+
+def _list(options: argparse.Namespace) -> int:
+    with client_of(options) as client:
+        owner = client.group(options.group).collector.agent_id if options.group else options.owner
+        found, errors = client.mesh_artifacts(owner)
+        away = [view.member.name for view in client.hosts() if not view.online]
+    if options.json:
+        silent = [*(str(error) for error in errors), *(f"{name} is offline" for name in away)]
+        print_json({"artifacts": [artifact.to_wire() for artifact in found], "silent": silent})
+    else:
+        now = time.time()
+        headers = ("ID", "NAME", "SIZE", "OWNER", "HOST", "AGE", "EXPIRES")
+        print_table(headers, [artifact_row(artifact, now) for artifact in found])
+    for error in errors:
+        say(error)
+    if away:
+        say(f"not asked, as they are offline: {', '.join(away)}")
+    return EXIT_UNREACHABLE if errors else EXIT_DONE
+
+
+def artifact_row(artifact: ArtifactRef, now: float) -> tuple[object, ...]:
+    return (
+        artifact.artifact_id,
+        artifact.name,
+        bytes_text(artifact.size_bytes),
+        artifact.owner or "(host)",
+        artifact.host_name,
+        duration_text(now - artifact.created_at),
+        "" if artifact.expires_at is None else f"in {duration_text(artifact.expires_at - now)}",
+    )
+
+
+def _info(options: argparse.Namespace) -> int:
+    with client_of(options) as client:
+        view = client.artifact(resolved(client, options.artifact))
+    if options.json:
+        print_json(view)
+        return EXIT_DONE
+    artifact, now = view.artifact, time.time()
+    print_fields(
+        {
+            "id": artifact.artifact_id,
+            "name": artifact.name,
+            "size": f"{bytes_text(artifact.size_bytes)} ({artifact.size_bytes:,} bytes)",
+            "sha256": artifact.sha256,
+            "owner": artifact.owner or "the host itself",
+            "host": f"{view.host.name} ({view.host.url})",
+            "created": ago(artifact.created_at, now),
+            "expires": "" if artifact.expires_at is None else f"in {duration_text(artifact.expires_at - now)}",
+        }
+    )
+    return EXIT_DONE
+
+
+def resolved(client: HostClient, text: str) -> str:
+    """The id that `text` is, or begins, or that the job GROUP/JOBKEY reported. Raises Unknown, Invalid."""
+    group_id, slash, job_key = text.partition("/")
+    if slash:
+        return results.artifact_of_job(client, group_id, job_key).artifact_id
+    if ARTIFACT_ID.fullmatch(text):
+        try:
+            return client.artifact(text).artifact.artifact_id
+        except Unknown as error:
+            return _by_prefix(client, text, error)
+    if not text.startswith("art-") or len(text) < SHORTEST_PREFIX:
+        raise Invalid(f"{text[:80]!r} is neither the id of an artifact, which begins with art-, nor GROUP/JOBKEY")
+    return _by_prefix(
+        client, text, Unknown(f"no artifact {text[:80]!r}: `paglets artifacts list` shows those there are")
+    )
+
+
+def _by_prefix(client: HostClient, prefix: str, nothing: Unknown) -> str:
+    found, errors = client.mesh_artifacts()
+    ids = [artifact.artifact_id for artifact in found if artifact.artifact_id.startswith(prefix)]
+    if len(ids) == 1:
+        return ids[0]
+    if ids:
+        more = f" and {len(ids) - MOST_NAMED_IDS} more" if len(ids) > MOST_NAMED_IDS else ""
+        raise Invalid(f"{prefix} begins {len(ids)} ids, {', '.join(ids[:MOST_NAMED_IDS])}{more}: write more of it")
+    for error in errors:
+        say(error)
+    raise nothing
+
+
+# Fetching.
+
+
+def _get(options: argparse.Namespace) -> int:
+    if options.group:
+        if options.target is not None:
+            raise Invalid("with --group name only the folder: paglets artifacts get --group GROUP FOLDER")
+        return _get_group(options, Path(options.artifact or "."))
+    if options.artifact is None:
+        raise Invalid("an artifact is missing: name an ID, GROUP/JOBKEY or --group GROUP")
+    with client_of(options) as client:
+        artifact = client.artifact(resolved(client, options.artifact)).artifact
+        path = _fetch(client, artifact, options.target or ".", options)
+    if options.json:
+        print_json(_fetched(path, artifact))
+    else:
+        print(printable(path))
+    return EXIT_DONE
+
+
+def _fetched(path: Path, artifact: ArtifactRef) -> dict[str, object]:
+    return {"path": str(path), "artifact": artifact.to_wire()}
+
+
+def _get_group(options: argparse.Namespace, folder: Path) -> int:
+    if not os.path.isdir(folder):
+        raise Invalid(f"there is no folder {printable(folder)}")
+    files: list[dict[str, object]] = []
+    errors: list[PagletsError] = []
+    with client_of(options) as client:
+        found = results.artifacts_of_group(client, options.group)
+        names = results.file_names({key: artifact.name for key, artifact in found.artifacts.items()})
+        for key, artifact in found.artifacts.items():
+            try:
+                path = _fetch(client, artifact, folder / names[key], options)
+            except NoRoom:
+                raise
+            except PagletsError as error:
+                errors.append(error)
+                say(f"{key}: {error}")
+                continue
+            files.append({"job_key": key, **_fetched(path, artifact)})
+            if not options.json:
+                print(printable(path), flush=True)
+    if options.json:
+        print_json({"files": files, "errors": [error.to_wire() for error in errors], **to_json(found.counts)})
+    for line in found.remarks():
+        say(line)
+    return EXIT_FAILED if errors else EXIT_DONE
+
+
+def _fetch(client: HostClient, artifact: ArtifactRef, target: str | Path, options: argparse.Namespace) -> Path:
+    path = place_for(target, artifact)
+    if os.path.lexists(path) and not options.force:
+        if not _is_same(path, artifact):
+            raise Conflict(f"{printable(path)} is there already: name another target, or replace it with --force")
+        say(f"{printable(path)} is there already, and is the same")
+        if options.move:
+            client.delete_artifact(artifact)
+        return path
+    try:
+        with ProgressLine(path.name) as progress:
+            return client.download_artifact(artifact, path, move=options.move, progress=progress)
+    except KeyboardInterrupt:
+        say(f"interrupted: what came of {printable(path.name)} is kept; the same command goes on there")
+        raise
+
+
+def _is_same(path: Path, artifact: ArtifactRef) -> bool:
+    try:
+        return path.stat().st_size == artifact.size_bytes and hash_file(path) == artifact.blob
+    except (OSError, PagletsError):
+        return False
+
+
+# Sending and deleting.
+
+
+def _put(options: argparse.Namespace) -> int:
+    path = Path(options.path)
+    with client_of(options) as client, ProgressLine(path.name) as progress:
+        made = client.upload_artifact(
+            path,
+            name=options.name,
+            owner=options.owner,
+            expires_in_seconds=options.expires,
+            move=options.move,
+            progress=progress,
+        )
+    if options.json:
+        print_json(made.to_wire())
+    else:
+        print(made.artifact_id)
+    return EXIT_DONE
+
+
+def _remove(options: argparse.Namespace) -> int:
+    deleted: list[str] = []
+    errors: list[PagletsError] = []
+    with client_of(options) as client:
+        for text in options.artifacts:
+            try:
+                artifact_id = resolved(client, text)
+                client.delete_artifact(artifact_id)
+                deleted.append(artifact_id)
+            except PagletsError as error:
+                errors.append(error)
+                say(error)
+    if options.json:
+        print_json({"deleted": deleted, "errors": [error.to_wire() for error in errors]})
+    return errors[0].exit_code if errors else EXIT_DONE

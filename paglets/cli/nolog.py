@@ -1,0 +1,57 @@
+"""Why there is no log of a job, where no host that is online knows an attempt of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from paglets.cli.groups import summary_of
+from paglets.core.errors import PagletsError, Unknown, Unreachable
+from paglets.remote.client import HostClient
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoLog:
+    """Why, in words. `waits`: the job may yet start."""
+
+    text: str
+    waits: bool = False
+
+
+def reason_for_no_log(client: HostClient, job: str, silent: Sequence[PagletsError]) -> NoLog:
+    """`silent`: errors of the hosts that did not answer. Raises Unknown, and Unreachable where its host is away."""
+    group_id, slash, job_key = job.partition("/")
+    if slash:
+        return _of_key(client, group_id, job_key, silent)
+    if silent:
+        raise Unreachable(f"no host that answered knows a job {job!r}; {silent[0].message}")
+    away = [view.member.name for view in client.hosts() if not view.online]
+    asked = f" (not asked, as they are offline: {', '.join(away)})" if away else ""
+    raise Unknown(
+        f"no host of the mesh knows a job or a log {job!r}{asked}: name a job as GROUP/JOBKEY; "
+        "`paglets jobs groups --group GROUP` lists the jobs of a group"
+    )
+
+
+def _of_key(client: HostClient, group_id: str, job_key: str, silent: Sequence[PagletsError]) -> NoLog:
+    """As the group's collector knows it."""
+    job = f"{group_id}/{job_key}"
+    summary = summary_of(client, group_id)
+    pending = next((each for each in summary["pending_jobs"] if each["job_key"] == job_key), None)
+    record = summary["results"].get(job_key) or summary["failures"].get(job_key) or pending
+    if record is None:
+        raise Unknown(
+            f"group {group_id} has no job {job_key!r}: `paglets jobs groups --group {group_id}` lists its jobs"
+        )
+    host_name = record.get("host_name") or ""
+    online = {view.member.name for view in client.hosts() if view.online}
+    if host_name and host_name not in online:
+        raise Unreachable(f"the log of {job} is on {host_name}, which is not online: start that host to see it")
+    if pending is not None:
+        reason = pending.get("reason_text") or pending.get("reason") or pending["status"]
+        return NoLog(text=f"{job} has not started: {reason}", waits=True)
+    if "cause" in record and not record.get("attempt"):
+        return NoLog(text=f"{job} never started: {record['cause']}: {record.get('message') or ''}")
+    if silent:
+        raise Unreachable(f"the log of {job} is on {host_name}, and not all hosts answer: {silent[0].message}")
+    return NoLog(text=f"{job} has ended, and what it printed is not kept any more")

@@ -1,0 +1,92 @@
+"""How far a transfer is, on stderr: a bar on a terminal; in a pipe a line now and then, of one that takes long."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import TextIO
+
+from paglets.cli.output import GAP, duration_text, say
+from paglets.core.text import printable
+from paglets.slots.amounts import bytes_text
+
+DRAW_SECONDS = 0.1
+LINE_SECONDS = 5.0
+RATE_SECONDS = 8.0
+"""The rate is that of the last seconds: of all of them it would say little of a line that became slow."""
+
+MOST_BAR_CELLS = 20
+FEWEST_BAR_CELLS = 5
+MOST_NAME_CHARACTERS = 30
+
+
+class ProgressLine:
+    """`remote.patience.Progress` of one file, for people. What follows on stderr begins on a line of its own."""
+
+    def __init__(self, name: str, *, out: TextIO | None = None, now: Callable[[], float] = time.monotonic) -> None:
+        self._name = printable(name)
+        self._out = out or sys.stderr
+        self._now = now
+        self._draws = self._out.isatty() and os.environ.get("TERM") != "dumb"
+        self._every = DRAW_SECONDS if self._draws else LINE_SECONDS
+        # A file that is there at once needs no line at all.
+        self._due = now() + self._every
+        self._what = ""
+        self._seen: deque[tuple[float, int]] = deque()
+        self._drawn = False
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._drawn:
+            self._out.write("\r\x1b[K")
+            self._out.flush()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` bytes of the step `what`."""
+        now = self._now()
+        if what != self._what:
+            self._what = what
+            self._seen.clear()
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and now - self._seen[1][0] > RATE_SECONDS:
+            self._seen.popleft()
+        if now >= self._due:
+            self._due = now + self._every
+            self._show(done, total)
+
+    def _show(self, done: int, total: int) -> None:
+        if not self._draws:
+            say(f"{self._name}: {self._words(done, total)}")
+            return
+        line = fitted(self._name, self._words(done, total), done / total if total else 1.0)
+        self._out.write(f"\r{line}\x1b[K")
+        self._out.flush()
+        self._drawn = True
+
+    def _words(self, done: int, total: int) -> str:
+        percent = 100 * done // total if total else 100
+        text = f"{self._what} {percent:3d} %, {bytes_text(done)} of {bytes_text(total)}"
+        rate = self._rate()
+        return f"{text}, {bytes_text(int(rate))}/s, {duration_text((total - done) / rate)} left" if rate else text
+
+    def _rate(self) -> float:
+        """Bytes a second, 0 where it is not known."""
+        (began, before), (now, done) = self._seen[0], self._seen[-1]
+        return (done - before) / (now - began) if now > began else 0.0
+
+
+def fitted(name: str, words: str, part: float, width: int | None = None) -> str:
+    """A line of `width` (by default what the terminal has): the words, and as much name and bar as there is room."""
+    room = (shutil.get_terminal_size().columns - 1 if width is None else width) - len(words)
+    name = name[: max(0, min(MOST_NAME_CHARACTERS, room - len(GAP)))]
+    cells = min(MOST_BAR_CELLS, room - len(name) - 2 * len(GAP) - len("[]"))
+    filled = round(part * cells)
+    bar = f"[{'#' * filled}{' ' * (cells - filled)}]" if cells >= FEWEST_BAR_CELLS else ""
+    return GAP.join(each for each in (name, bar, words) if each)[: room + len(words)]

@@ -1,0 +1,134 @@
+"""The artifacts in the results of a group's jobs, and how their files are named side by side."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from paglets.cli.groups import collector_of
+from paglets.core.errors import Invalid, Unknown
+from paglets.core.messages import Message
+from paglets.core.refs import MAX_FILE_NAME_BYTES, ArtifactRef, ProxyRef, check_file_name
+from paglets.remote.client import HostClient
+
+PAGE_RESULTS = 100
+MOST_KEY_BYTES = 80
+_UNSAFE = re.compile(r"[^\w.+=@,-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Jobs of a group: without a file in their result, failed, not yet ended."""
+
+    without_file: int
+    failed: int
+    pending: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupArtifacts:
+    """`artifacts` by job key, in the order of the keys."""
+
+    artifacts: dict[str, ArtifactRef]
+    counts: Counts
+
+    def remarks(self) -> Iterator[str]:
+        """In words, which jobs have no file."""
+        counts = self.counts
+        if counts.without_file:
+            yield f"{counts.without_file:,} results have no file"
+        if counts.failed:
+            yield f"{counts.failed:,} jobs failed: `paglets jobs why GROUP` says why"
+        if counts.pending:
+            yield f"{counts.pending:,} jobs have not ended yet: the same command later gets what is new"
+
+
+def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
+    """Of all results so far. Raises Unknown, Unreachable."""
+    found: dict[str, ArtifactRef] = {}
+    without, failed, pending = 0, 0, 0
+    for page in _pages(client, collector_of(client, group_id), ""):
+        for key, record in page["results"].items():
+            artifact = artifact_in(record.get("result"))
+            if artifact is None:
+                without += 1
+            else:
+                found[key] = artifact
+        failed += len(page["failures"])
+        pending = page["pending_count"]
+    return GroupArtifacts(artifacts=found, counts=Counts(without_file=without, failed=failed, pending=pending))
+
+
+def artifact_of_job(client: HostClient, group_id: str, job_key: str) -> ArtifactRef:
+    """The artifact that a job reported. Raises Unknown, which says what there is instead."""
+    named = f"{group_id}/{job_key}"
+    for page in _pages(client, collector_of(client, group_id), job_key[:-1]):
+        if job_key in page["failures"]:
+            raise Unknown(f"{named} failed and has no file: `paglets jobs why {named}` says why")
+        if job_key in page["results"]:
+            artifact = artifact_in(page["results"][job_key].get("result"))
+            if artifact is None:
+                raise Unknown(f"the result of {named} has no file")
+            return artifact
+        if any(key > job_key for key in page["results"]):
+            break
+    raise Unknown(f"{named} has no result: `paglets jobs why {named}` says why")
+
+
+def artifact_in(result: Any) -> ArtifactRef | None:
+    """The artifact that `report_compute_artifact` put into a result, which is tagged JSON; None where none is."""
+    tree = result.get("artifact") if isinstance(result, dict) else None
+    if not isinstance(tree, dict):
+        return None
+    try:
+        return ArtifactRef.from_wire(tree)
+    except Invalid:  # something else of that name, of the job's own
+        return None
+
+
+def _pages(client: HostClient, collector: ProxyRef, after: str | None) -> Iterator[dict[str, Any]]:
+    while after is not None:
+        page = client.call_tree(collector, Message("results", {"after": after, "limit": PAGE_RESULTS}))
+        yield page
+        after = page["next"]
+
+
+def file_names(artifact_names: Mapping[str, str]) -> dict[str, str]:
+    """Job key -> name of its file, `KEY-NAME`, given the names of the jobs' artifacts.
+
+    A job key is any text: what cannot be in the name of a file becomes `_`, and where a name was changed, or two would
+    be the same on any file system, some digits that only this key has come between.
+    """
+    plain = {key: f"{_UNSAFE.sub('_', key)}-{name}" for key, name in artifact_names.items()}
+    uses = Counter(name.casefold() for name in plain.values())
+    return {
+        key: plain[key] if _is_good(key, plain[key], uses) else _marked(key, name)
+        for key, name in artifact_names.items()
+    }
+
+
+def _is_good(key: str, name: str, uses: Counter[str]) -> bool:
+    try:
+        check_file_name(name)
+    except Invalid:
+        return False
+    return uses[name.casefold()] == 1 and _UNSAFE.search(key) is None and not name.startswith(".")
+
+
+def _marked(key: str, name: str) -> str:
+    """`KEY~12345678-NAME`, each part cut to what fits, the name at its beginning: its end says what it is."""
+    digits = hashlib.sha256(key.encode()).hexdigest()[:8]
+    begin = _cut(_UNSAFE.sub("_", key).lstrip("."), MOST_KEY_BYTES) + f"~{digits}-"
+    safe = _UNSAFE.sub("_", name)
+    room = MAX_FILE_NAME_BYTES - len(begin.encode())
+    return check_file_name(begin + _cut(safe[::-1], room)[::-1])
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    while len(text.encode()) > most_bytes:
+        text = text[:-1]
+    return text

@@ -1,0 +1,199 @@
+"""`paglets jobs show`: everything about one job: what it is, where it is, what came with it and what it left."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import time
+import zipfile
+from dataclasses import dataclass, replace
+from typing import Any
+
+from paglets.api import AttemptView, PagletView
+from paglets.cli import why
+from paglets.cli.groups import summary_of
+from paglets.cli.options import client_of
+from paglets.cli.output import print_fields, print_json, print_table, say
+from paglets.cli.results import artifact_in
+from paglets.core.errors import PagletsError, Unknown
+from paglets.core.record import to_json
+from paglets.core.refs import ArtifactRef, BlobRef, FileRef
+from paglets.remote.client import HostClient
+from paglets.remote.joblogs import JobAttempts
+from paglets.slots.amounts import bytes_text
+
+SHORT_HASH = 12
+MOST_LINES = 50
+"""Of files, in words; `--json` has all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """A bundle. `files`: the paths in it and their bytes, or `problem` where they cannot be told."""
+
+    bundle: BlobRef
+    files: tuple[tuple[str, int], ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """`told`: as `jobs why` tells it. `is_here`: a copy of the job is on a host, so that code and inputs are known."""
+
+    job: str
+    told: why.Explanation
+    class_name: str = ""
+    is_here: bool = False
+    code: Code | None = None
+    inputs: tuple[FileRef, ...] = ()
+    artifact: ArtifactRef | None = None
+    attempts: tuple[AttemptView, ...] = ()
+
+
+def show(options: argparse.Namespace) -> int:
+    """Show what `options.job` names; the exit code is that of `jobs why`."""
+    with client_of(options) as client:
+        found = look(client, options.job)
+    if options.json:
+        print_json(_as_json(found))
+    else:
+        _print(found)
+    return found.told.code
+
+
+def look(client: HostClient, selector: str) -> Shown:
+    """All of a job, named by `GROUP/JOBKEY` or the id of a paglet. Raises Unknown where it names nothing."""
+    _, slash, _ = selector.partition("/")
+    return _look_in_group(client, selector) if slash else _look_at_paglet(client, selector)
+
+
+def _look_in_group(client: HostClient, selector: str) -> Shown:
+    group_id, _, job_key = selector.partition("/")
+    summary = summary_of(client, group_id)
+    told = why.of_key(summary, job_key)
+    has_ended = job_key in summary["results"] or job_key in summary["failures"]
+    known = _attempts(client, selector)
+    view = _copy(client, known)
+    if view is None:
+        shown = Shown(job=selector, told=told, class_name=client.group(group_id).class_name)
+    else:
+        shown = _of_view(client, view, selector, told if has_ended else why.of_paglet(view))
+    return replace(shown, attempts=known.attempts, artifact=_artifact(told))
+
+
+def _look_at_paglet(client: HostClient, agent_id: str) -> Shown:
+    known = _attempts(client, agent_id)
+    try:
+        view = client.paglet(agent_id)
+    except Unknown:
+        last = known.attempts[-1] if known.attempts else None
+        if last is None or not last.group_id:
+            raise
+        # This copy is gone: what is known of the job is with its group's collector.
+        return _look_in_group(client, f"{last.group_id}/{last.job_key}")
+    job = view.job
+    named = f"{job.group_id}/{job.job_key}" if job is not None and job.group_id else view.agent_id
+    return replace(_of_view(client, view, named, why.of_paglet(view)), attempts=known.attempts)
+
+
+def _artifact(told: why.Explanation) -> ArtifactRef | None:
+    return artifact_in(told.data.get("result"))
+
+
+def _attempts(client: HostClient, job: str) -> JobAttempts:
+    try:
+        return client.job_attempts(job)
+    except PagletsError as error:
+        return JobAttempts(attempts=(), unfinished=(), silent=(error,))
+
+
+def _copy(client: HostClient, known: JobAttempts) -> PagletView | None:
+    """The newest copy of the job that is on a host."""
+    for copy in sorted(known.unfinished, key=lambda each: (-each.generation, each.residence != "here")):
+        try:
+            return client.paglet(copy.agent_id)
+        except PagletsError:
+            continue
+    return None
+
+
+def _of_view(client: HostClient, view: PagletView, job: str, told: why.Explanation) -> Shown:
+    code = None if view.bundle is None else _code(client, view, view.bundle)
+    return Shown(job=job, told=told, class_name=view.class_name, is_here=True, code=code, inputs=view.files)
+
+
+def _code(client: HostClient, view: PagletView, bundle: BlobRef) -> Code:
+    try:
+        with zipfile.ZipFile(io.BytesIO(client.read_blob(bundle, view.host))) as archive:
+            return Code(bundle=bundle, files=tuple((each.filename, each.file_size) for each in archive.infolist()))
+    except (PagletsError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        return Code(bundle=bundle, problem=str(error))
+
+
+# Output.
+
+
+def _as_json(shown: Shown) -> dict[str, Any]:
+    code = shown.code
+    return {
+        "job": shown.job,
+        "class_name": shown.class_name,
+        "is_here": shown.is_here,
+        "code": None
+        if code is None
+        else {
+            "sha256": code.bundle.sha256,
+            "size_bytes": code.bundle.size_bytes,
+            "files": [{"name": name, "size_bytes": size} for name, size in code.files],
+            "problem": code.problem,
+        },
+        "inputs": to_json(shown.inputs),
+        "artifact": to_json(shown.artifact),
+        "attempts": to_json(shown.attempts),
+        "job_state": shown.told.data,
+    }
+
+
+def _print(shown: Shown) -> None:
+    code, artifact = shown.code, shown.artifact
+    print_fields(
+        {
+            "job": shown.job,
+            "class": shown.class_name,
+            **{name: value for name, value in shown.told.fields.items() if name not in ("job", "class")},
+            "code": _code_text(shown),
+            "artifact": ""
+            if artifact is None
+            else f"{artifact.name} ({bytes_text(artifact.size_bytes)}), get it: "
+            f"paglets artifacts get {artifact.artifact_id}",
+            "expires": "" if artifact is None or artifact.expires_at is None else _date(artifact.expires_at),
+            "output": f"paglets jobs logs {shown.job}" if shown.attempts else "",
+        }
+    )
+    _table("code", ("FILE", "SIZE"), () if code is None else code.files)
+    _table("inputs", ("FILE", "SIZE"), tuple((file.name, file.size_bytes) for file in shown.inputs))
+    if len(shown.attempts) > 1:
+        print("\nattempts:")
+        rows = [(f"{each.generation}.{each.attempt}", each.status, each.host.name) for each in shown.attempts]
+        print_table(("RUN", "STATUS", "HOST"), rows)
+
+
+def _code_text(shown: Shown) -> str:
+    code = shown.code
+    if code is None:
+        return "no bundle: the host has the class itself" if shown.is_here else ""
+    known = code.problem or f"{len(code.files)} files"
+    return f"{code.bundle.sha256[:SHORT_HASH]} ({bytes_text(code.bundle.size_bytes)}): {known}"
+
+
+def _table(name: str, headers: tuple[str, str], files: tuple[tuple[str, int], ...]) -> None:
+    if not files:
+        return
+    print(f"\n{name}:")
+    print_table(headers, [(file, bytes_text(size)) for file, size in files[:MOST_LINES]])
+    if len(files) > MOST_LINES:
+        say(f"{len(files) - MOST_LINES:,} more files of {name}: --json shows all")
+
+
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

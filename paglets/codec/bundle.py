@@ -1,0 +1,180 @@
+"""The code that travels with a paglet: a reproducible zip of source files, named by its hash.
+
+What goes in: the module of a class and what it imports below its root, transitively. The root is the folder of a
+script, and for a module of a package the folder above the top-level package. Nothing that a host's interpreter has:
+the standard library, paglets, what is installed as a library; and nothing but `.py`. Equal sources make equal bytes
+wherever, whenever and by whomever they are packed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import sys
+import sysconfig
+import unicodedata
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from paglets.codec.names import class_name
+from paglets.codec.script import MAIN_MODULES, is_host_module, root_of, this_script
+from paglets.codec.sources import Source, sources_below
+from paglets.core.errors import Invalid
+from paglets.core.refs import BlobRef
+
+MAX_BUNDLE_BYTES = 20_000_000
+"""Far above any code that people write: what is larger is data in the form of code."""
+
+MAX_BUNDLE_FILES = 5_000
+SHOWN_FILES = 5
+INSTALLED_FOLDERS = frozenset(("site-packages", "dist-packages"))
+
+_FIRST_TIME = (1980, 1, 1, 0, 0, 0)
+_REGULAR_FILE = 0o100600 << 16
+_UNIX = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A zip of source files, and its name."""
+
+    blob: BlobRef
+    data: bytes
+
+
+class Publisher(Protocol):
+    """Keeps bytes on a host for as long as something there refers to them."""
+
+    def publish_bytes(self, data: bytes) -> BlobRef: ...
+
+
+def bundle_of(*classes: type) -> Bundle | None:
+    """The code of these classes in one bundle; None where every host has it.
+
+    Raises Invalid for a class of no file, for a source that cannot be read or parsed, and for too much code.
+    """
+    packed = _Pack()
+    for cls in classes:
+        class_name(cls)
+        place = _place_of(cls)
+        if place is not None and not packed.has(*place[1:]):
+            packed.add_all(sources_below(*place))
+    return packed.bundle() if packed.sources else None
+
+
+def publish_code(publisher: Publisher, *classes: type) -> BlobRef | None:
+    """The published bundle of these classes; None where every host has them.
+
+    In the process of a paglet its own bundle serves for all classes that came in it.
+    """
+    own = [_bundle_around(cls) for cls in classes if _place_of(cls) is not None]
+    if own and own[0] is not None and all(each == own[0] for each in own):
+        return own[0]
+    bundle = bundle_of(*classes)
+    return None if bundle is None else publisher.publish_bytes(bundle.data)
+
+
+# The bundles that this process imports from.
+
+_came_in: dict[str, BlobRef] = {}
+
+
+def note_unpacked(folder: str, blob: BlobRef) -> None:
+    """Say that this process has `folder` on its path, and that it is that bundle unpacked."""
+    _came_in[os.path.realpath(folder)] = blob
+
+
+def _bundle_around(cls: type) -> BlobRef | None:
+    file = os.path.realpath(getattr(sys.modules.get(cls.__module__), "__file__", None) or "")
+    return next((blob for folder, blob in _came_in.items() if file.startswith(folder + os.sep)), None)
+
+
+# What goes in.
+
+
+def _place_of(cls: type) -> tuple[Path, str, Path] | None:
+    """Root, name and file of the module of `cls`; None where hosts have it, or must have it for all that is known."""
+    if cls.__module__ in MAIN_MODULES:
+        script = this_script()
+        return None if script is None or _is_installed(script.path) else (script.root, script.name, script.path)
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    if is_host_module(cls.__module__) or not file or not file.endswith(".py") or not os.path.isfile(file):
+        return None
+    path = Path(file).absolute()
+    return None if _is_installed(path) else (root_of(path, cls.__module__), cls.__module__, path)
+
+
+def _is_installed(path: Path) -> bool:
+    libraries = (Path(sysconfig.get_path(name)) for name in ("purelib", "platlib"))
+    return not INSTALLED_FOLDERS.isdisjoint(path.parts) or any(path.is_relative_to(each) for each in libraries)
+
+
+class _Pack:
+    """Sources by their place in the bundle, within bounds."""
+
+    def __init__(self) -> None:
+        self.sources: dict[str, Source] = {}
+        self._spellings: dict[str, str] = {}
+        self._total_bytes = 0
+
+    def has(self, module: str, path: Path) -> bool:
+        """Whether that module is in, and with it all that it needs."""
+        return any((source.module, source.path) == (module, path) for source in self.sources.values())
+
+    def add_all(self, sources: Iterable[Source]) -> None:
+        """Raises Invalid as soon as it is too much, so that no more is read."""
+        for source in sources:
+            other = self.sources.setdefault(source.entry, source)
+            if other.data != source.data:
+                raise Invalid(f"{other.path} and {source.path} are both module {source.module}: rename one of them")
+            if other is source:
+                self._count(source)
+
+    def _count(self, source: Source) -> None:
+        clash = first_clash(source.entry, self._spellings)
+        if clash:
+            raise Invalid(
+                f"{source.path}: {clash} differ only in case, which some hosts cannot tell apart: rename one of them"
+            )
+        self._total_bytes += len(source.data)
+        if self._total_bytes > MAX_BUNDLE_BYTES or len(self.sources) > MAX_BUNDLE_FILES:
+            raise self._too_much()
+
+    def _too_much(self) -> Invalid:
+        largest = sorted(self.sources.values(), key=lambda source: (-len(source.data), source.entry))[:SHOWN_FILES]
+        shown = ", ".join(f"{source.path} ({len(source.data) / 1e6:.1f} MB)" for source in largest)
+        return Invalid(
+            f"the code to send is over {MAX_BUNDLE_BYTES / 1e6:.0f} MB or {MAX_BUNDLE_FILES:,} files; the largest: "
+            f"{shown}. Put data into files that are no Python and send them as `inputs`, or install the code on the "
+            "hosts"
+        )
+
+    def bundle(self) -> Bundle:
+        data = zipped({entry: source.data for entry, source in self.sources.items()})
+        return Bundle(blob=BlobRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data)), data=data)
+
+
+def first_clash(entry: str, spellings: dict[str, str]) -> str:
+    """`a and b` where a part of this path differs from an earlier one only in case; remembers its spellings."""
+    parts = entry.split("/")
+    for end in range(1, len(parts) + 1):
+        path = "/".join(parts[:end])
+        other = spellings.setdefault(unicodedata.normalize("NFKC", path).casefold(), path)
+        if other != path:
+            return f"{other} and {path}"
+    return ""
+
+
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    """A zip of these files that depends on nothing else: sorted, stored, without times or users."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(files):
+            info = zipfile.ZipInfo(name, _FIRST_TIME)
+            info.create_system, info.external_attr = _UNIX, _REGULAR_FILE
+            archive.writestr(info, files[name])
+    return out.getvalue()

@@ -1,0 +1,184 @@
+"""Which source files a class's module needs: found by reading import statements, without running anything."""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from paglets.codec.script import OWN_PACKAGE, is_host_module
+from paglets.core.errors import Invalid
+
+EXCLUDED_FOLDERS = frozenset(
+    (
+        *(".git", ".hg", ".venv", "venv", "env", "node_modules", "__pycache__", ".tox", ".mypy_cache"),
+        *("build", "dist", "site-packages", "dist-packages"),
+    )
+)
+"""Never entered (nor is what ends in `.egg-info`, which is no name of a module): made or installed by tools."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The file of a module, and `data`, what was read from it."""
+
+    module: str
+    path: Path
+    data: bytes
+    is_package: bool = False
+
+    @property
+    def entry(self) -> str:
+        """Its place in a bundle: where a host's interpreter looks for the module."""
+        return self.module.replace(".", "/") + ("/__init__.py" if self.is_package else ".py")
+
+
+def sources_below(root: Path, module: str, path: Path) -> Iterator[Source]:
+    """The source of `module`, which lies in `path`, and of all that it needs below the folder `root`, one by one.
+
+    That is what is imported, by whatever import statement, in what is found; the packages around it; and of these
+    top-level packages what this process has loaded besides. Raises Invalid for a file that cannot be read or parsed.
+    """
+    yield from _Search(root).run(module, path)
+
+
+class _Search:
+    """One search below one folder. `_waiting`: modules found and not yet read."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._found: dict[str, Path] = {}
+        self._waiting: list[str] = []
+
+    def run(self, module: str, path: Path) -> Iterator[Source]:
+        self._look_for(module)
+        # Not where its name says, or a script under its own name.
+        self._add(module, path)
+        while self._waiting:
+            while self._waiting:
+                source = self._read(self._waiting.pop())
+                yield source
+                for name in imported(source):
+                    self._look_for(name)
+            self._look_for_loaded()
+
+    def _add(self, module: str, path: Path) -> None:
+        if module not in self._found:
+            self._waiting.append(module)
+        self._found[module] = path
+
+    def _look_for(self, module: str) -> None:
+        """Add what importing `module` runs below the root: the packages on the way, and itself."""
+        if is_host_module(module):
+            _refuse_shadow(self._root, module.partition(".")[0])
+            return
+        folder, name = self._root, ""
+        for part in module.split("."):
+            name = f"{name}.{part}" if name else part
+            place, file = folder / part, _file_of(folder, part)
+            is_folder = os.path.isdir(place) if file is None else _is_package(file)
+            if not (file or is_folder) or not _is_loaded_from(name, file or place):
+                return
+            if is_folder and part in EXCLUDED_FOLDERS:
+                _refuse_excluded(name, place)
+                return
+            if file is not None:
+                self._add(name, file)
+            if not is_folder:
+                return
+            folder = place
+
+    def _look_for_loaded(self) -> None:
+        tops = {name.partition(".")[0] for name in self._found}
+        for name in sorted(sys.modules):
+            if (
+                name not in self._found
+                and name.partition(".")[0] in tops
+                and getattr(sys.modules[name], "__file__", None)
+            ):
+                self._look_for(name)
+
+    def _read(self, module: str) -> Source:
+        path = self._found[module]
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise Invalid(f"the code of module {module} cannot be read: {path}: {error.strerror}") from error
+        return Source(module=module, path=path, data=data, is_package=_is_package(path))
+
+
+def _file_of(folder: Path, name: str) -> Path | None:
+    """The source of that module in that folder, as Python looks for it; None for a namespace package or nothing."""
+    for path in (folder / name / "__init__.py", folder / f"{name}.py"):
+        if os.path.isfile(path):
+            return path
+    return None
+
+
+def _is_package(file: Path) -> bool:
+    return file.name == "__init__.py"
+
+
+def _loaded_file(name: str) -> str | None:
+    return getattr(sys.modules.get(name), "__file__", None)
+
+
+def _is_loaded_from(name: str, place: Path) -> bool:
+    """Whether this process has the module from there, or has not loaded it."""
+    loaded = _loaded_file(name)
+    return loaded is None or os.path.realpath(loaded) == os.path.realpath(place)
+
+
+def _refuse_shadow(root: Path, name: str) -> None:
+    """Of a host's own modules: where this process has another one of that name, the host would miss that."""
+    file = _file_of(root, name)
+    if file is not None and _loaded_file(name) and _is_loaded_from(name, file) and name != OWN_PACKAGE:
+        raise Invalid(f"{file} has the name of a module that every host has already: rename it")
+
+
+def _refuse_excluded(name: str, folder: Path) -> None:
+    """Where this process has such a module, the host would miss it."""
+    if name in sys.modules:
+        raise Invalid(
+            f"module {name} is in {folder}, and folders of that name never travel with code: rename it "
+            f"(such are {', '.join(sorted(EXCLUDED_FOLDERS))})"
+        )
+
+
+def imported(source: Source) -> Iterator[str]:
+    """The full names of all modules that its import statements may mean. Raises Invalid where it is no Python."""
+    package = source.module if source.is_package else source.module.rpartition(".")[0]
+    for node in ast.walk(_tree(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _base(package, node)
+            if base:
+                yield base
+                # A name may be a module of the package, or something in it.
+                yield from (f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
+
+
+def _base(package: str, node: ast.ImportFrom) -> str:
+    """What it imports from; "" for a relative import that leads out of its package."""
+    if not node.level:
+        return node.module or ""
+    parts = package.split(".")
+    above = parts[: len(parts) - node.level + 1]
+    return ".".join((*above, *([node.module] if node.module else []))) if package and above else ""
+
+
+def _tree(source: Source) -> ast.AST:
+    try:
+        with warnings.catch_warnings():
+            # Whoever runs the module sees them.
+            warnings.simplefilter("ignore")
+            return ast.parse(source.data, str(source.path))
+    except SyntaxError as error:
+        raise Invalid(f"{source.path}, line {error.lineno}: {error.msg}: mend it, or do not import it") from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise Invalid(f"{source.path} is no Python that can be read: {error or type(error).__name__}") from error

@@ -1,0 +1,301 @@
+"""Files as bytes: hashed, copied and moved in one pass and in constant memory.
+
+Clients, processes of paglets and hosts share these. Whatever a file or a disk does wrong comes out of here as one error
+of paglets with one clear line: Invalid for what cannot be read or written, FileChanged for a file that was written to
+meanwhile, NoRoom for a full disk, Conflict for a target that is there already.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from paglets.core.errors import Conflict, FileChanged, Invalid, NoRoom
+from paglets.core.refs import BlobRef
+from paglets.core.text import printable
+
+PIECE_BYTES = 1 << 20
+"""Read, hashed and written at a time: large enough that calls cost nothing, small enough to stay in a cache."""
+
+Progress = Callable[[int], None]
+"""Is called after each piece with the bytes that are done so far."""
+
+_NOT_WAITING = getattr(os, "O_NONBLOCK", 0)
+"""To open a pipe without a writer would wait for one. Regular files do not mind."""
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+_FULL = {
+    errno.ENOSPC: "the disk of {} is full",
+    errno.EDQUOT: "the disk quota of {} is used up",
+    errno.EFBIG: "a limit of the system forbids files of that size in {}",
+}
+
+_REASONS = {
+    errno.ENOENT: "there is no such file or folder",
+    errno.ENOTDIR: "a part of the path is no folder",
+    errno.EACCES: "no permission",
+    errno.EPERM: "no permission",
+    errno.EROFS: "read-only file system",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceStat:
+    """Which file a path named, and as of when: one that was written to or replaced differs in some of these."""
+
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """An open file. `path` is what people know it by."""
+
+    path: Path
+    file: io.FileIO
+    stat: SourceStat
+
+
+def stat_of(path: Path) -> SourceStat:
+    """The regular file at `path`; links are followed. Raises Invalid for anything else."""
+    with _reading(path):
+        found = os.stat(path)
+    return _checked(path, found)
+
+
+def hash_file(path: Path, progress: Progress | None = None) -> BlobRef:
+    """Read a regular file once; links are followed. Raises Invalid, FileChanged."""
+    with _opened(path) as source:
+        return _hashed(source, lambda piece: None, progress)
+
+
+def copy_hashed(source: Path, target: Path, progress: Progress | None = None) -> BlobRef:
+    """Copy to a new file (mode 0600) and hash on the way; synced, its folder is not. On any error there is no target.
+
+    A source that is replaced by a rename meanwhile is copied as it was. Raises Invalid, FileChanged, NoRoom, Conflict.
+    """
+    with _opened(source) as opened:
+        return _copied(opened, target, progress)
+
+
+def move_hashed(source: Path, target: Path, progress: Progress | None = None) -> BlobRef:
+    """Move and hash; the target is synced and has mode 0600, the folders are not synced. Errors as of `copy_hashed`;
+    then the source is where it was and there is no target.
+
+    A rename comes first, so that nobody finds the file while it is read. Another file system, and a file that someone
+    could still change by another name or right, make it a copy; the source goes after that. Of a link the link goes.
+    """
+    with _reading(source):
+        found = os.lstat(source)
+    if not _is_ours_alone(found):
+        return _copied_and_removed(source, target, progress)
+    if os.path.lexists(target):
+        raise _there_already(target)
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            return _copied_and_removed(source, target, progress)
+        raise _write_problem(error, source, target.parent, found.st_size, "moved") from error
+    try:
+        with _opened(target, called=source) as opened:
+            if opened.stat.inode != found.st_ino:
+                raise FileChanged(f"{printable(source)} was replaced while it was moved")
+            blob = _hashed(opened, lambda piece: None, progress)
+            with _writing(source, target, blob.size_bytes):
+                os.fsync(opened.file.fileno())
+                if os.name == "posix":
+                    os.fchmod(opened.file.fileno(), 0o600)
+            return blob
+    except BaseException as error:
+        _put_back(source, target, error)
+        raise
+
+
+def sync_folder(path: Path) -> None:
+    """Make names in a folder durable: after a rename the file is there even if the power goes. Raises OSError."""
+    if os.name == "nt":
+        return  # Folders cannot be opened there; renames are in the journal.
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def no_room(error: OSError, place: Path) -> NoRoom | None:
+    """What a full disk, quota or limit means to people; None for an error of another kind."""
+    text = _FULL.get(error.errno or 0)
+    if text is None:
+        return None
+    free = ""
+    with suppress(OSError):
+        free = f": {shutil.disk_usage(place).free:,} bytes free"
+    return NoRoom(text.format(printable(place)) + free)
+
+
+@contextmanager
+def _opened(path: Path, called: Path | None = None) -> Iterator[_Source]:
+    name = called or path
+    with _reading(name):
+        found = os.stat(path)
+    # Before it is opened, too: to open a device may already do something.
+    _checked(name, found)
+    with _reading(name):
+        file = io.FileIO(path, "r", opener=lambda at, flags: os.open(at, flags | _NOT_WAITING))
+    with file:
+        with _reading(name):
+            found = os.fstat(file.fileno())
+        yield _Source(path=name, file=file, stat=_checked(name, found))
+
+
+def _checked(path: Path, found: os.stat_result) -> SourceStat:
+    if not stat.S_ISREG(found.st_mode):
+        kind = next((kind for is_kind, kind in _KINDS if is_kind(found.st_mode)), "no regular file")
+        raise Invalid(f"{printable(path)} is {kind}: name a regular file")
+    return SourceStat(size_bytes=found.st_size, mtime_ns=found.st_mtime_ns, inode=found.st_ino)
+
+
+def _hashed(source: _Source, take: Callable[[memoryview], None], progress: Progress | None) -> BlobRef:
+    """Read all of it, and no more than one byte beyond the size that it had: it might grow faster than it is read."""
+    digest, done, size = hashlib.sha256(), 0, source.stat.size_bytes
+    buffer = memoryview(bytearray(min(PIECE_BYTES, size + 1)))
+    while done <= size:
+        with _reading(source.path):
+            count = source.file.readinto(buffer[: size + 1 - done])
+        if not count:
+            break
+        digest.update(buffer[:count])
+        take(buffer[:count])
+        done += count
+        if progress is not None:
+            progress(done)
+    _check_unchanged(source, done)
+    return BlobRef(sha256=digest.hexdigest(), size_bytes=done)
+
+
+def _check_unchanged(source: _Source, done: int) -> None:
+    with _reading(source.path):
+        now = os.fstat(source.file.fileno())
+    was = source.stat
+    if now.st_size != was.size_bytes:
+        change = f"it had {was.size_bytes:,} bytes and has {now.st_size:,} now"
+    elif now.st_mtime_ns != was.mtime_ns:
+        change = "it was written to"
+    elif done != was.size_bytes:
+        change = f"it has {was.size_bytes:,} bytes by its size, and other than that were read"
+    else:
+        return
+    raise FileChanged(f"{printable(source.path)} changed while it was read: {change}")
+
+
+def _copied(source: _Source, target: Path, progress: Progress | None) -> BlobRef:
+    size = source.stat.size_bytes
+    with _writing(source.path, target, size):
+        # "x": neither a file nor a link that is there already is written to.
+        out = io.FileIO(target, "x", opener=lambda at, flags: os.open(at, flags, 0o600))
+
+    def write(piece: memoryview) -> None:
+        with _writing(source.path, target, size):
+            while piece:
+                piece = piece[out.write(piece) :]
+
+    try:
+        with out:
+            blob = _hashed(source, write, progress)
+            with _writing(source.path, target, size):
+                os.fsync(out.fileno())
+            return blob
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(target)
+        raise
+
+
+def _copied_and_removed(path: Path, target: Path, progress: Progress | None) -> BlobRef:
+    with _opened(path) as source:
+        blob = _copied(source, target, progress)
+        try:
+            if stat_of(path) != source.stat:
+                raise FileChanged(f"{printable(path)} was replaced while it was moved")
+            try:
+                os.unlink(path)
+            except OSError as error:
+                raise Invalid(f"{printable(path)} cannot be removed from its place: {_reason(error)}") from error
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(target)
+            raise
+        return blob
+
+
+def _is_ours_alone(found: os.stat_result) -> bool:
+    """Whether a rename takes the bytes out of everybody's reach: a regular file of this user with no other name."""
+    is_own = os.name == "nt" or found.st_uid == os.geteuid()
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and is_own
+
+
+def _put_back(source: Path, target: Path, why: BaseException) -> None:
+    try:
+        if os.path.lexists(source):
+            raise FileExistsError(errno.EEXIST, "another file is there by now")
+        os.rename(target, source)
+    except OSError as error:
+        raise Conflict(
+            f"{why}; and {printable(source)} cannot be put back in its place, its bytes are in {printable(target)}: "
+            f"{_reason(error)}"
+        ) from why
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Only around calls of the system. ValueError: a path that no file can have, as with a zero byte in it."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise Invalid(f"{printable(path)} cannot be read: {_reason(error)}") from error
+
+
+@contextmanager
+def _writing(source: Path, target: Path, size_bytes: int) -> Iterator[None]:
+    """Only around calls of the system."""
+    try:
+        yield
+    except FileExistsError as error:
+        raise _there_already(target) from error
+    except (OSError, ValueError) as error:
+        raise _write_problem(error, source, target.parent, size_bytes) from error
+
+
+def _write_problem(
+    error: OSError | ValueError, source: Path, folder: Path, size_bytes: int, act: str = "written"
+) -> NoRoom | Invalid:
+    what = f"{printable(source)} ({size_bytes:,} bytes) cannot be {act} to {printable(folder)}"
+    full = no_room(error, folder) if isinstance(error, OSError) else None
+    return NoRoom(f"{what}: {full.message}") if full else Invalid(f"{what}: {_reason(error)}")
+
+
+def _there_already(target: Path) -> Conflict:
+    return Conflict(f"{printable(target)} is there already: nothing is written over it")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError):
+        return _REASONS.get(error.errno or 0) or (error.strerror or str(error)).lower()
+    return str(error)

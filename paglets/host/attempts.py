@@ -1,0 +1,165 @@
+"""What a host knows of the attempts of a job: from its queue, its processes, its history and its logs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from paglets.api import Attempts, AttemptView, UnfinishedJob
+from paglets.codec.text import loads
+from paglets.core.record import from_json
+from paglets.core.refs import HostRef, check_agent_id, check_group_id, check_job_key
+from paglets.host.logs import Key
+from paglets.host.shell import Disk
+from paglets.slots.states import FINAL
+from paglets.store import queue, residence
+from paglets.store.db import Store, Tx
+
+MOST_ATTEMPTS = 1_000
+
+
+@dataclass(kw_only=True)
+class _Known:
+    """`jobs`: id of each copy, and its group and key."""
+
+    jobs: dict[str, tuple[str | None, str]] = field(default_factory=dict)
+    attempts: dict[Key, AttemptView] = field(default_factory=dict)
+    unfinished: list[UnfinishedJob] = field(default_factory=list)
+
+
+def attempts(store: Store, disk: Disk, job: str, own: HostRef) -> Attempts:
+    """Of `GROUP/KEY` or a paglet's id. Raises Invalid for what can be neither."""
+    condition, values = _condition(job)
+    known = store.read(lambda tx: _of_rows(tx, condition, values, own))
+    agents = list(known.jobs) or ([] if "/" in job else [job])
+    for agent_id in agents:
+        _add_logs(known, agent_id, disk.logs(agent_id), own)
+    newest = sorted(known.attempts.values(), key=lambda view: (view.generation, view.attempt, view.agent_id))
+    return Attempts(attempts=tuple(newest[-MOST_ATTEMPTS:]), unfinished=tuple(known.unfinished))
+
+
+def is_at_work(tx: Tx, key: Key) -> bool:
+    """Whether a process of that attempt is, or is about to be, there."""
+    return tx.value("SELECT 1 FROM runs WHERE agent_id = ? AND generation = ? AND attempt = ?", *key) is not None
+
+
+def all_at_work(tx: Tx) -> frozenset[Key]:
+    rows = tx.all("SELECT agent_id, generation, attempt FROM runs ORDER BY agent_id")
+    return frozenset((row["agent_id"], row["generation"], row["attempt"]) for row in rows)
+
+
+def _condition(job: str) -> tuple[str, tuple[str, ...]]:
+    group_id, slash, job_key = job.partition("/")
+    if slash:
+        return "group_id = ? AND job_key = ?", (check_group_id(group_id), check_job_key(job_key))
+    return "agent_id = ?", (check_agent_id(job),)
+
+
+def _of_rows(tx: Tx, condition: str, values: tuple[str, ...], own: HostRef) -> _Known:
+    known = _Known()
+    rows = tx.all(f"SELECT * FROM history WHERE {condition} ORDER BY id DESC LIMIT {MOST_ATTEMPTS}", *values)
+    for row in rows:
+        _add_ended(known, row, own)
+    for row in tx.all(f"SELECT * FROM requests WHERE {condition} ORDER BY generation", *values):
+        _add_here(known, row, own)
+    for row in tx.all(f"SELECT * FROM handoffs WHERE kind = 'job' AND {condition} ORDER BY agent_id", *values):
+        _add_leaving(known, row)
+    for agent_id in list(known.jobs) or (values if len(values) == 1 else ()):
+        for row in tx.all("SELECT * FROM runs WHERE agent_id = ?", agent_id):
+            _add_running(known, row, own)
+    return known
+
+
+def _add_ended(known: _Known, row: Any, own: HostRef) -> None:
+    record = loads(row["record"])
+    known.jobs[row["agent_id"]] = (row["group_id"], row["job_key"])
+    known.attempts[row["agent_id"], record["generation"], record["attempt"]] = AttemptView(
+        agent_id=row["agent_id"],
+        group_id=row["group_id"],
+        job_key=row["job_key"],
+        generation=record["generation"],
+        attempt=record["attempt"],
+        status=record["status"],
+        ended=True,
+        kept=False,
+        host=own,
+        runtime_seconds=record["runtime_seconds"],
+    )
+
+
+def _add_here(known: _Known, row: Any, own: HostRef) -> None:
+    known.jobs[row["agent_id"]] = (row["group_id"], row["job_key"])
+    if row["status"] not in FINAL:
+        reason, text = queue.why(row)
+        known.unfinished.append(
+            UnfinishedJob(
+                agent_id=row["agent_id"],
+                generation=row["generation"],
+                attempt=row["attempt"],
+                status=row["status"],
+                residence="here",
+                reason=reason,
+                reason_text=text,
+                never=bool(row["never"]),
+                host=own,
+            )
+        )
+
+
+def _add_leaving(known: _Known, row: Any) -> None:
+    job = loads(row["envelope"])["job"]
+    target = from_json(HostRef, loads(row["target"]))
+    known.jobs[row["agent_id"]] = (job["group_id"], job["job_key"])
+    if job["status"] not in FINAL:
+        known.unfinished.append(
+            UnfinishedJob(
+                agent_id=row["agent_id"],
+                generation=job["generation"],
+                attempt=job["attempt"],
+                status=job["status"],
+                residence="leaving",
+                reason="moving",
+                reason_text=residence.moving_text(target, row["problem"]),
+                never=False,
+                host=target,
+            )
+        )
+
+
+def _add_running(known: _Known, row: Any, own: HostRef) -> None:
+    """A process of a job that is not an attempt, such as of a message, is none."""
+    agent_id, generation, attempt = row["agent_id"], row["generation"], row["attempt"]
+    if agent_id not in known.jobs or row["entry"] == "attempt":
+        group_id, job_key = known.jobs.get(agent_id, (None, ""))
+        known.attempts[agent_id, generation, attempt] = AttemptView(
+            agent_id=agent_id,
+            group_id=group_id,
+            job_key=job_key,
+            generation=generation,
+            attempt=attempt,
+            status="RUNNING",
+            ended=False,
+            kept=False,
+            host=own,
+        )
+
+
+def _add_logs(known: _Known, agent_id: str, there: tuple[tuple[int, int], ...], own: HostRef) -> None:
+    """Attempt 0 of a job is what its hooks printed before the first."""
+    for generation, attempt in there:
+        key = (agent_id, generation, attempt)
+        if attempt == 0 and agent_id in known.jobs:
+            continue
+        group_id, job_key = known.jobs.get(agent_id, (None, ""))
+        view = known.attempts.get(key) or AttemptView(
+            agent_id=agent_id,
+            group_id=group_id,
+            job_key=job_key,
+            generation=generation,
+            attempt=attempt,
+            status="",
+            ended=True,
+            kept=True,
+            host=own,
+        )
+        known.attempts[key] = replace(view, kept=True)

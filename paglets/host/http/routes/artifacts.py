@@ -1,0 +1,101 @@
+"""Routes about artifacts: named blobs with an owner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from paglets.api import AddArtifact, Artifacts, ArtifactView, Done
+from paglets.codec.envelope import CarriedArtifact
+from paglets.core.errors import Invalid, PagletsError, Unknown
+from paglets.core.refs import ArtifactRef, BlobRef, check_artifact_id, check_file_name
+from paglets.host.creation import must_be_found
+from paglets.host.fetching import delete_here
+from paglets.host.host import Host
+from paglets.host.http.router import Asked, Route
+from paglets.remote.exchange import Pending, reply, reply_error
+from paglets.store import artifacts
+from paglets.store.db import Tx
+
+MAX_PAGE = 1_000
+MAX_LASTING_SECONDS = 100 * 365 * 86400.0
+
+
+def add(host: Host, asked: Asked) -> ArtifactRef:
+    body: AddArtifact = asked.body
+    check_artifact_id(body.artifact_id)
+    check_file_name(body.name)
+    left = body.expires_in_seconds
+    if left is not None and not 0 <= left <= MAX_LASTING_SECONDS:
+        raise Invalid(f"expires_in_seconds is {left:g}: it must be from 0 to {MAX_LASTING_SECONDS:g}")
+    now, own = host.shell.clock.wall(), host.shell.own
+
+    def store(tx: Tx) -> ArtifactRef:
+        if body.owner != artifacts.HOST:
+            must_be_found(tx, body.owner)
+        host.keeper.must_be_here(tx, (BlobRef(sha256=body.sha256, size_bytes=body.size_bytes),))
+        artifacts.add(tx, body.owner, _carried(body, now), now)
+        ref = artifacts.find(tx, body.artifact_id, own.name)
+        if ref is None or (ref.owner, ref.sha256) != (body.owner, body.sha256):
+            raise Invalid(f"another artifact has the id {body.artifact_id}")
+        return ref
+
+    return host.shell.store.write(store)
+
+
+def _carried(body: AddArtifact, now: float) -> CarriedArtifact:
+    return CarriedArtifact(
+        artifact_id=body.artifact_id,
+        name=body.name,
+        sha256=body.sha256,
+        size_bytes=body.size_bytes,
+        created_at=now,
+        expires_in_seconds=body.expires_in_seconds,
+    )
+
+
+def page(host: Host, asked: Asked) -> Artifacts:
+    limit = max(1, asked.number("limit", 100, MAX_PAGE))
+    owner, after = asked.query.get("owner"), asked.query.get("after", "")
+    found = host.shell.store.read(lambda tx: artifacts.page(tx, owner, after, limit, host.shell.own.name))
+    return Artifacts(artifacts=found, next=found[-1].artifact_id if len(found) == limit else None)
+
+
+def one(host: Host, asked: Asked) -> Any:
+    artifact_id, own = check_artifact_id(asked.path["ID"]), host.shell.own
+    ref = host.shell.store.read(lambda tx: artifacts.find(tx, artifact_id, own.name))
+    if ref is not None:
+        return ArtifactView(artifact=ref, host=own)
+    if asked.query.get("here"):
+        raise Unknown(f"{own.name} has no artifact {artifact_id}")
+    pending = Pending()
+    host.shell.runner.soon(lambda: host.fetching.find(artifact_id, lambda result: _complete(pending, result)))
+    return pending
+
+
+def delete(host: Host, asked: Asked) -> Any:
+    artifact_id = check_artifact_id(asked.path["ID"])
+    if asked.query.get("here"):
+        return host.shell.store.write(lambda tx: delete_here(tx, artifact_id))
+    pending = Pending()
+    host.shell.runner.soon(lambda: host.fetching.delete(artifact_id, lambda result: _complete(pending, result)))
+    return pending
+
+
+def _complete(pending: Pending, result: Any) -> None:
+    if isinstance(result, BaseException):
+        error = result if isinstance(result, PagletsError) else PagletsError(f"the host failed: {result!r}")
+        pending.complete(reply_error(error))
+    else:
+        pending.complete(reply(result))
+
+
+def _route(method: str, path: str, takes: type | None, gives: type, about: str, answer: Any) -> Route:
+    return Route(method=method, path=path, takes=takes, gives=gives, about=about, answer=answer)
+
+
+ROUTES = (
+    _route("POST", "/v1/artifacts", AddArtifact, ArtifactRef, "a blob that is here becomes an artifact", add),
+    _route("GET", "/v1/artifacts", None, Artifacts, "a page of the artifacts here", page),
+    _route("GET", "/v1/artifacts/ID", None, ArtifactView, "one artifact, whichever host has it", one),
+    _route("DELETE", "/v1/artifacts/ID", None, Done, "delete an artifact, whichever host has it", delete),
+)

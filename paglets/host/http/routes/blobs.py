@@ -1,0 +1,60 @@
+"""Routes about bytes."""
+
+from __future__ import annotations
+
+from paglets.api import MAX_ASKED_BLOBS, MAX_PIECE_BYTES, AskBlobs, BlobState, BlobStates
+from paglets.core.errors import BadRequest, TooLarge
+from paglets.core.refs import MAX_BLOB_BYTES, BlobRef
+from paglets.host.host import Host
+from paglets.host.http.router import Asked, Route
+from paglets.remote.exchange import Response
+from paglets.remote.http1 import BYTES_TYPE
+
+
+def state(host: Host, asked: Asked) -> BlobStates:
+    body: AskBlobs = asked.body
+    if len(body.sha256s) > MAX_ASKED_BLOBS:
+        raise TooLarge(f"{len(body.sha256s)} blobs in one question; the limit is {MAX_ASKED_BLOBS}")
+    return BlobStates(blobs=tuple(host.keeper.state(sha256) for sha256 in body.sha256s))
+
+
+def put(host: Host, asked: Asked) -> BlobState:
+    if "size" not in asked.query:
+        raise BadRequest("say how long the whole is: ?offset=N&size=TOTAL")
+    blob = BlobRef(sha256=asked.path["SHA256"], size_bytes=asked.number("size", 0, MAX_BLOB_BYTES))
+    return host.keeper.take(blob, asked.number("offset", 0, MAX_BLOB_BYTES), asked.body)
+
+
+def get(host: Host, asked: Asked) -> Response:
+    offset = asked.number("offset", 0, MAX_BLOB_BYTES)
+    length = asked.number("length", MAX_PIECE_BYTES, MAX_PIECE_BYTES)
+    piece = host.keeper.read(asked.path["SHA256"], offset, length)
+    return Response(status=200, body=piece, headers={"content-type": BYTES_TYPE}, by_name=True)
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/v1/blobs/state",
+        takes=AskBlobs,
+        gives=BlobStates,
+        about="how much of these blobs is here",
+        answer=state,
+    ),
+    Route(
+        method="PUT",
+        path="/v1/blobs/SHA256",
+        takes=bytes,
+        gives=BlobState,
+        about="the next piece of a blob: ?offset=N&size=TOTAL",
+        answer=put,
+    ),
+    Route(
+        method="GET",
+        path="/v1/blobs/SHA256",
+        takes=None,
+        gives=bytes,
+        about="a piece of a blob: ?offset=N&length=N",
+        answer=get,
+    ),
+)

@@ -1,0 +1,225 @@
+"""Brings bytes to other hosts before what needs them goes there: asked for by blob, sent once for each host.
+
+Whoever wants to send a paglet or a post asks `ready`, again and again; a no is also the wish. The wish of nobody
+is forgotten. What a target said that it has is believed for half the time that it keeps it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from urllib.parse import urlencode
+
+from paglets.api import MAX_ASKED_BLOBS, AskBlobs, BlobState, BlobStates
+from paglets.core.errors import Conflict, FileChanged, PagletsError, Unreachable
+from paglets.core.refs import BlobRef, HostRef
+from paglets.host.backoff import Lanes
+from paglets.host.blobs import BlobKeeper
+from paglets.host.shell import Shell
+from paglets.mesh.gossip import Gossip
+from paglets.remote.exchange import Request, Response, dump_json, parsed
+from paglets.slots.amounts import bytes_text
+
+ASK_SECONDS = 30.0
+PIECE_SECONDS = 120.0
+"""For one piece. The last one is answered when the whole is safe on the disk; after a restart the target first
+hashes what it has."""
+
+WISH_SECONDS = 60.0
+"""Wishes are repeated every few seconds while they last."""
+
+BAD_TRIES = 3
+"""So often a target may say that the bytes are not those of the hash before the fault is looked for here."""
+
+TELL_SHARE = 20
+"""Progress is told to those who wait in so many steps of the whole."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Wish:
+    blob: BlobRef
+    wished_at: float
+    offset: int | None = None
+    bad_tries: int = 0
+    problem: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Road:
+    """What is to go to one host, in the order of the wishes; `problem`: what went wrong last, "" after a success."""
+
+    host: HostRef
+    wishes: dict[str, _Wish] = field(default_factory=dict)
+    has_until: dict[str, float] = field(default_factory=dict)
+    problem: str = ""
+
+    def next_wish(self) -> _Wish | None:
+        """The first blob of which it is known how much the host has."""
+        return next((wish for wish in self.wishes.values() if wish.offset is not None), None)
+
+
+class Shipping:
+    """Part `shipping`. `wakes` are the parts that wait for bytes to arrive."""
+
+    name = "shipping"
+
+    def __init__(self, shell: Shell, gossip: Gossip, keeper: BlobKeeper, wakes: tuple[str, ...]) -> None:
+        self._shell = shell
+        self._gossip = gossip
+        self._keeper = keeper
+        self._wakes = wakes
+        self._lanes = Lanes(shell.entropy)
+        self._roads: dict[str, _Road] = {}
+        self._wished: deque[tuple[HostRef, BlobRef]] = deque()
+
+    # For those who wait; any thread.
+
+    def ready(self, host: HostRef, needed: Iterable[BlobRef]) -> bool:
+        """Whether that host has all of these, as far as it said; what it lacks is on its way from now on."""
+        road = self._roads.get(host.store_id)
+        now = self._shell.clock.monotonic()
+        known = {} if road is None else road.has_until
+        lacking = [blob for blob in needed if known.get(blob.sha256, 0.0) <= now]
+        if lacking and host.store_id != self._shell.own.store_id:
+            self._wished.extend((host, blob) for blob in lacking)
+            self._shell.runner.wake(self.name)
+            return False
+        return True
+
+    def why(self, host: HostRef, needed: Iterable[BlobRef]) -> str:
+        """Why these are not there yet, in words."""
+        road = self._roads.get(host.store_id)
+        if road is None:
+            road = _Road(host=host)
+        left = [blob for blob in needed if blob.sha256 not in road.has_until]
+        wishes = [wish for blob in left if (wish := road.wishes.get(blob.sha256)) is not None]
+        problem = next((wish.problem for wish in wishes if wish.problem), road.problem)
+        if problem:
+            return f"its files cannot be sent to {host.name}: {problem}"
+        total = sum(blob.size_bytes for blob in left)
+        sent = sum(wish.offset or 0 for wish in wishes)
+        return f"its files are being sent to {host.name}: {bytes_text(sent)} of {bytes_text(total)}"
+
+    def not_there(self, host: HostRef, lacking: Iterable[BlobRef]) -> None:
+        """The host says that it has not got these (any more); on the runner."""
+        road = self._roads.get(host.store_id)
+        if road is not None:
+            for blob in lacking:
+                road.has_until.pop(blob.sha256, None)
+
+    # The part.
+
+    def tick(self, now: float) -> float | None:
+        self._take_wishes(now)
+        busy = []
+        for store_id, road in self._roads.items():
+            road.has_until = {sha256: until for sha256, until in road.has_until.items() if until > now}
+            road.wishes = {w.blob.sha256: w for w in road.wishes.values() if now - w.wished_at < WISH_SECONDS}
+            self._lanes.heard(store_id, self._gossip.heard_at(store_id))
+            if road.wishes:
+                busy.append(store_id)
+                if self._lanes.open(store_id, now):
+                    self._go_on(road)
+            else:
+                road.problem = ""
+        return self._lanes.next_due(busy, now)
+
+    def _take_wishes(self, now: float) -> None:
+        for _ in range(len(self._wished)):
+            host, blob = self._wished.popleft()
+            road = self._roads.setdefault(host.store_id, _Road(host=host))
+            if road.has_until.get(blob.sha256, 0.0) <= now:
+                road.wishes.setdefault(blob.sha256, _Wish(blob=blob, wished_at=now)).wished_at = now
+
+    def _go_on(self, road: _Road) -> None:
+        self._lanes.sent(road.host.store_id)
+        wish = road.next_wish()
+        if wish is None:
+            self._ask(road)
+        else:
+            self._send_piece(road, wish)
+
+    def _ask(self, road: _Road) -> None:
+        wished = tuple(road.wishes)[:MAX_ASKED_BLOBS]
+        request = Request(
+            method="POST", target="/v1/blobs/state", body=dump_json(AskBlobs(sha256s=wished)), repeatable=True
+        )
+
+        def answered(result: Response | PagletsError) -> None:
+            try:
+                states = parsed(result, BlobStates).blobs
+            except PagletsError as error:
+                self._failed(road, error)
+                return
+            for state in states:
+                self._heard(road, state)
+            self._succeeded(road)
+
+        self._shell.transport.send(self._gossip.address(road.host), request, answered, timeout_seconds=ASK_SECONDS)
+
+    def _heard(self, road: _Road, state: BlobState) -> None:
+        """How much of one blob the host has."""
+        wish = road.wishes.get(state.sha256)
+        if wish is None:
+            return
+        if state.complete:
+            half = self._shell.settings.blob_pin_seconds / 2
+            road.has_until[state.sha256] = self._shell.clock.monotonic() + half
+            del road.wishes[state.sha256]
+            self._shell.runner.wake(*self._wakes)
+        else:
+            wish.problem = ""
+            before = wish.offset or 0
+            wish.offset = min(state.offset, wish.blob.size_bytes)
+            step = max(1, wish.blob.size_bytes // TELL_SHARE)
+            if wish.offset // step != before // step:
+                self._shell.runner.wake(*self._wakes)
+
+    def _send_piece(self, road: _Road, wish: _Wish) -> None:
+        blob, offset = wish.blob, wish.offset or 0
+        length = min(self._shell.settings.piece_bytes, blob.size_bytes - offset)
+        request = Request(
+            method="PUT",
+            target=f"/v1/blobs/{blob.sha256}?{urlencode({'offset': offset, 'size': blob.size_bytes})}",
+            load=lambda: self._keeper.read(blob.sha256, offset, length),
+            repeatable=True,
+        )
+
+        def answered(result: Response | PagletsError) -> None:
+            try:
+                self._heard(road, parsed(result, BlobState))
+            except PagletsError as error:
+                self._refused(road, wish, error)
+            else:
+                self._succeeded(road)
+
+        self._shell.transport.send(self._gossip.address(road.host), request, answered, timeout_seconds=PIECE_SECONDS)
+
+    def _refused(self, road: _Road, wish: _Wish, error: PagletsError) -> None:
+        there = error.details.get("offset")
+        if isinstance(error, Conflict) and isinstance(there, int) and 0 <= there <= wish.blob.size_bytes:
+            wish.offset = there
+            self._succeeded(road)
+            return
+        wish.offset, wish.problem = None, error.message
+        if isinstance(error, FileChanged):
+            wish.bad_tries += 1
+            if wish.bad_tries >= BAD_TRIES:
+                wish.problem = f"the bytes of {wish.blob.sha256} on {self._shell.own.name} are damaged"
+        # The next one has its turn: one that is too large for the host must not hold up the others.
+        if road.wishes.pop(wish.blob.sha256, None) is not None:
+            road.wishes[wish.blob.sha256] = wish
+        self._failed(road, error)
+
+    def _succeeded(self, road: _Road) -> None:
+        road.problem = ""
+        self._lanes.succeeded(road.host.store_id)
+        self._shell.runner.wake(self.name)
+
+    def _failed(self, road: _Road, error: PagletsError) -> None:
+        if isinstance(error, Unreachable):
+            self._gossip.saw_unreachable(road.host.store_id)
+        self._lanes.failed(road.host.store_id, self._shell.clock.monotonic())
+        road.problem = error.message
+        self._shell.runner.wake(self.name, *self._wakes)

@@ -1,0 +1,112 @@
+"""The bytes of an artifact into a file: piece by piece, from wherever the artifact is by then."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from paglets.api import ArtifactView
+from paglets.core.errors import Conflict, FileChanged, PagletsError, PeerReplaced, Unknown, Unreachable
+from paglets.core.refs import BlobRef, HostRef
+from paglets.remote.link import Link, quoted
+from paglets.remote.partial import PartialFile, partial_file
+from paglets.remote.patience import PASSING, READING, RECEIVING, Pace, Patience, Progress
+
+LOOK_AGAIN: tuple[type[PagletsError], ...] = (*PASSING, Unknown, PeerReplaced)
+"""For an artifact that was there when the download began. `Unknown`: it moves just now."""
+
+
+class Download:
+    """One artifact on its way to one file, until `timeout` seconds went by without progress."""
+
+    def __init__(self, link: Link, view: ArtifactView, timeout: float, progress: Progress) -> None:
+        self._link = link
+        self._artifact = view.artifact
+        self._host: HostRef | None = view.host
+        self._timeout = timeout
+        self._progress = progress
+
+    def into(self, target: Path) -> None:
+        """The whole file is at `target`, safe on the disk, when this returns; until then nothing of it is.
+
+        What an earlier try left beside it is used. Raises NoRoom, Invalid, Conflict, FileChanged.
+        """
+        blob = self._artifact.blob
+        with partial_file(target, blob) as part:
+            part.resume(lambda done: self._progress(READING, done, blob.size_bytes))
+            resumed = part.offset > 0
+            self._receive(part, blob)
+            if not part.is_right() and resumed:
+                part.restart()
+                self._receive(part, blob)
+            if not part.is_right():
+                part.remove()
+                raise FileChanged(
+                    f"the bytes of {self._artifact.artifact_id} are not the ones that it was made of: "
+                    f"the disk of {self._artifact.host_name} may be damaged; nothing was kept"
+                )
+            part.finish()
+
+    def _receive(self, part: PartialFile, blob: BlobRef) -> None:
+        """This thread asks for a piece while another hashes and writes the one before."""
+        pace = Pace(self._link.clock)
+        patience = Patience(self._link.clock, self._link.pause, self._timeout)
+        offset = part.offset
+        writing: Future[None] | None = None
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="download") as writer:
+            while offset < blob.size_bytes:
+                self._progress(RECEIVING, offset, blob.size_bytes)
+                length = min(pace.piece_bytes, blob.size_bytes - offset)
+                pace.begin()
+                try:
+                    piece = self._piece(blob, offset, length, patience.left())
+                except LOOK_AGAIN as error:
+                    patience.wait(error)
+                    pace.failed()
+                    self._host = None
+                    continue
+                pace.done()
+                patience.progressed()
+                if writing is not None:
+                    writing.result()
+                writing = writer.submit(part.append, piece)
+                offset += len(piece)
+            if writing is not None:
+                writing.result()
+        self._progress(RECEIVING, blob.size_bytes, blob.size_bytes)
+
+    def _piece(self, blob: BlobRef, offset: int, length: int, timeout: float) -> bytes:
+        host = self._host or self._look_up(timeout)
+        piece = self._link.fetch(host, f"/v1/blobs/{blob.sha256}?offset={offset}&length={length}", timeout)
+        if not 0 < len(piece) <= length:
+            raise Conflict(f"{host.name} answered {len(piece):,} bytes where {length:,} were asked for")
+        return piece
+
+    def _look_up(self, timeout: float) -> HostRef:
+        """Where the artifact is now, at the address that the mesh knows."""
+        view = find_artifact(self._link, self._artifact.artifact_id, timeout)
+        if view.artifact.sha256 != self._artifact.sha256:
+            raise Conflict(f"another artifact has the id {view.artifact.artifact_id} now")
+        self._host = listed_host(self._link, view)
+        return self._host
+
+
+def find_artifact(link: Link, artifact_id: str, timeout: float) -> ArtifactView:
+    """The artifact, and the host that has its bytes. Raises Unknown."""
+    return link.ask("GET", artifact_route(artifact_id), None, ArtifactView, timeout=timeout)
+
+
+def listed_host(link: Link, view: ArtifactView) -> HostRef:
+    """The host of `view` as the mesh lists it just now: an address in a reply is never contacted."""
+    link.hosts()
+    found = link.member(view.host)
+    if found is None:
+        raise Unreachable(
+            f"{view.artifact.artifact_id} is on {view.host.name}, which {link.base.name} does not list "
+            "among the hosts of its mesh"
+        )
+    return found
+
+
+def artifact_route(artifact_id: str) -> str:
+    return f"/v1/artifacts/{quoted(artifact_id)}"

@@ -1,0 +1,200 @@
+"""Artifacts through one link: sent, fetched, listed, deleted. The methods of `HostClient` say what they do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from paglets.api import AddArtifact, Artifacts, ArtifactView, Done, PostMessage
+from paglets.codec.envelope import WireMessage
+from paglets.core.errors import CallOutcomeUnknown, Conflict, Invalid, Unknown, Unreachable
+from paglets.core.refs import ArtifactRef, BlobRef, HostRef, ProxyRef, check_artifact_id, check_file_name
+from paglets.core.text import printable
+from paglets.remote.fetch import Download, artifact_route, find_artifact, listed_host
+from paglets.remote.link import Link, quoted
+from paglets.remote.patience import Progress, nobody
+from paglets.remote.publish import BytesSource, FileSource, Publisher, Source
+
+PAGE_ARTIFACTS = 1000
+TRIES_TO_SEND = 3
+"""Bytes that were just sent are kept for an hour: that they are missing again and again is a fault."""
+
+
+class Files:
+    """`timeout`: seconds without progress after which a transfer is given up, and bound of everything else."""
+
+    def __init__(self, link: Link, timeout: float) -> None:
+        self._link = link
+        self._timeout = timeout
+        self._publisher = Publisher(link, timeout)
+
+    def publish_bytes(self, data: bytes) -> BlobRef:
+        return self._publisher.publish(BytesSource(data))
+
+    def publish_file(self, path: str | Path, progress: Progress = nobody) -> BlobRef:
+        with FileSource(Path(path), progress) as source:
+            return self._publisher.publish(source, progress=progress)
+
+    # Sending.
+
+    def upload(
+        self,
+        path: str | Path,
+        *,
+        name: str | None,
+        owner: ProxyRef | str | None,
+        expires_in_seconds: float | None,
+        move: bool,
+        progress: Progress,
+    ) -> ArtifactRef:
+        artifact_name = _name(path, name)
+        _check_lifetime(expires_in_seconds)
+        with FileSource(Path(path), progress) as source:
+            wanted = AddArtifact(
+                artifact_id=self._new_id(),
+                name=artifact_name,
+                sha256=source.blob.sha256,
+                size_bytes=source.blob.size_bytes,
+                owner=_id_of(owner),
+                expires_in_seconds=expires_in_seconds,
+            )
+            made = self._with_bytes(source, progress, lambda: self._add(wanted, owner))
+            if move:
+                source.remove(made.artifact_id)
+            return made
+
+    def send(
+        self, target: ProxyRef, path: str | Path, message: WireMessage, *, name: str | None, move: bool
+    ) -> ArtifactRef:
+        artifact_name = _name(path, name)
+        with FileSource(Path(path)) as source:
+            artifact = ArtifactRef(
+                artifact_id=self._new_id(),
+                name=artifact_name,
+                size_bytes=source.blob.size_bytes,
+                sha256=source.blob.sha256,
+                host_name=self._link.host().name,
+                owner=target.agent_id,
+                created_at=self._link.clock.wall(),
+            )
+            carrying = replace(message, artifacts=(*message.artifacts, artifact))
+            post = PostMessage(target=target, message=carrying, token=self._link.entropy.token())
+            self._with_bytes(source, nobody, lambda: self._post(post))
+            if move:
+                source.remove(artifact.artifact_id)
+            return artifact
+
+    def _with_bytes(self, source: Source, progress: Progress, tell: Callable[[], ArtifactRef | HostRef]) -> ArtifactRef:
+        """What `tell` gives; before that the bytes go to each host of which it says that they are missing there."""
+        for _ in range(TRIES_TO_SEND):
+            told = tell()
+            if isinstance(told, ArtifactRef):
+                return told
+            self._publisher.publish(source, told, progress)
+        raise Conflict(f"{told.name} does not keep the bytes that it was sent")
+
+    def _add(self, wanted: AddArtifact, owner: ProxyRef | str | None) -> ArtifactRef | HostRef:
+        """The artifact; or the host which must have the bytes first."""
+        if owner is None:
+            return self._add_at(self._link.host(), wanted, self._timeout)
+        return self._link.pursue(owner, lambda host, left: self._add_at(host, wanted, left), self._timeout)
+
+    def _add_at(self, host: HostRef, wanted: AddArtifact, timeout: float) -> ArtifactRef | HostRef:
+        try:
+            return self._link.ask("POST", "/v1/artifacts", wanted, ArtifactRef, host=host, timeout=timeout)
+        except CallOutcomeUnknown as error:  # by its id it may be added again, there or where its owner went
+            raise Unreachable(error.message) from error
+        except Conflict as error:
+            if "missing" in error.details:
+                return host
+            raise
+
+    def _post(self, post: PostMessage) -> ArtifactRef | HostRef:
+        try:
+            self._link.ask("POST", "/v1/outbox", post, Done, timeout=self._timeout)
+        except Conflict as error:
+            if "missing" in error.details:
+                return self._link.host()
+            raise
+        return post.message.artifacts[-1]
+
+    def _new_id(self) -> str:
+        return f"art-{self._link.entropy.token()}"
+
+    # Fetching.
+
+    def download(self, artifact: ArtifactRef | str, target: str | Path, *, move: bool, progress: Progress) -> Path:
+        view = self.find(artifact)
+        if isinstance(artifact, ArtifactRef) and artifact.sha256 != view.artifact.sha256:
+            raise Conflict(f"{artifact.artifact_id} is not what the ref says: it has other bytes")
+        place = place_for(target, view.artifact)
+        reachable = replace(view, host=listed_host(self._link, view))
+        Download(self._link, reachable, self._timeout, progress).into(place)
+        if move:
+            self._delete(view.artifact.artifact_id)
+        return place
+
+    # What there is.
+
+    def find(self, artifact: ArtifactRef | str) -> ArtifactView:
+        return find_artifact(self._link, _artifact_id(artifact), self._timeout)
+
+    def listed(self, host: HostRef, owner: str | None) -> tuple[ArtifactRef, ...]:
+        """All artifacts on that host, or those of one owner there."""
+        filtered = "" if owner is None else f"&owner={quoted(owner)}"
+        found: list[ArtifactRef] = []
+        after: str | None = ""
+        while after is not None:
+            route = f"/v1/artifacts?after={quoted(after)}&limit={PAGE_ARTIFACTS}{filtered}"
+            page = self._link.ask("GET", route, None, Artifacts, host=host, timeout=self._timeout)
+            found.extend(page.artifacts)
+            after = page.next if page.artifacts else None
+        return tuple(found)
+
+    def delete(self, artifact: ArtifactRef | str) -> None:
+        self._delete(self.find(artifact).artifact.artifact_id)
+
+    def _delete(self, artifact_id: str) -> None:
+        """One that was there a moment ago: not to be found means that it is done, perhaps by a request whose reply
+        was lost."""
+        try:
+            self._link.ask("DELETE", artifact_route(artifact_id), None, Done, timeout=self._timeout)
+        except Unknown:
+            return
+
+
+def place_for(target: str | Path, artifact: ArtifactRef) -> Path:
+    """Where a download to `target` goes: into it under the artifact's name where it is a folder. Raises Invalid."""
+    path = Path(target)
+    if os.path.isdir(path):  # which takes a path that cannot be for none
+        return path / check_file_name(artifact.name)
+    if str(target).endswith(("/", os.sep)):
+        raise Invalid(f"there is no folder {printable(target)}")
+    return path
+
+
+def once_each(found: tuple[tuple[ArtifactRef, ...], ...]) -> tuple[ArtifactRef, ...]:
+    """By id; one that moves just now may be listed by two hosts."""
+    by_id = {artifact.artifact_id: artifact for artifacts in found for artifact in artifacts}
+    return tuple(by_id[artifact_id] for artifact_id in sorted(by_id))
+
+
+def _name(path: str | Path, name: str | None) -> str:
+    return check_file_name(Path(path).name if name is None else name)
+
+
+def _check_lifetime(seconds: float | None) -> None:
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise Invalid(f"expires_in_seconds is {seconds}: it must be more than 0")
+
+
+def _artifact_id(artifact: ArtifactRef | str) -> str:
+    return check_artifact_id(artifact if isinstance(artifact, str) else artifact.artifact_id)
+
+
+def _id_of(owner: ProxyRef | str | None) -> str:
+    if owner is None:
+        return ""
+    return owner if isinstance(owner, str) else owner.agent_id

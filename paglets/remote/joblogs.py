@@ -1,0 +1,81 @@
+"""What jobs printed, as clients see it: the attempts that several hosts know of, and pieces of logs as bytes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from paglets.api import AskAttempts, Attempts, AttemptView, LogPiece, UnfinishedJob
+from paglets.core.errors import BadRequest, PagletsError
+from paglets.core.refs import HostRef
+from paglets.remote.link import Link, quoted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobAttempts:
+    """Of one job: attempts, the newest last; its copies that are not finished; errors of hosts that did not answer."""
+
+    attempts: tuple[AttemptView, ...]
+    unfinished: tuple[UnfinishedJob, ...]
+    silent: tuple[PagletsError, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogBytes:
+    """A piece of a log: the fields of `api.LogPiece`, with `data` as bytes."""
+
+    offset: int
+    data: bytes
+    next: int
+    size_bytes: int
+    ended: bool
+
+    @property
+    def is_last(self) -> bool:
+        """The attempt has ended, and nothing follows."""
+        return self.ended and (not self.data or self.next >= self.size_bytes)
+
+
+def ask_attempts(link: Link, host: HostRef, job: str, timeout: float) -> tuple[HostRef, Attempts | PagletsError]:
+    """What one host knows of a job, or why it does not say."""
+    try:
+        return host, link.ask("POST", "/v1/jobs/attempts", AskAttempts(job=job), Attempts, host=host, timeout=timeout)
+    except PagletsError as error:
+        return host, error
+
+
+def merged_attempts(answers: Sequence[tuple[HostRef, Attempts | PagletsError]]) -> JobAttempts:
+    """What the hosts know, together. Raises the first error where none of them answered.
+
+    Each attempt is given the address of its host by which that was asked, never one out of a message.
+    """
+    good = [(host, answer) for host, answer in answers if isinstance(answer, Attempts)]
+    silent = tuple(answer for _, answer in answers if isinstance(answer, PagletsError))
+    if silent and not good:
+        raise silent[0]
+    found = [replace(view, host=host) for host, answer in good for view in answer.attempts]
+    return JobAttempts(
+        attempts=tuple(sorted(found, key=lambda view: (view.generation, view.attempt, not view.ended))),
+        unfinished=tuple(job for _, answer in good for job in answer.unfinished),
+        silent=silent,
+    )
+
+
+def read_log(link: Link, attempt: AttemptView, stream: str, offset: int, limit: int, timeout: float) -> LogBytes:
+    """A piece of a log. Raises BadRequest where its host does not keep to the rules, and Unreachable."""
+    run = f"generation={attempt.generation}&attempt={attempt.attempt}"
+    piece = link.ask(
+        "GET",
+        f"/v1/jobs/{quoted(attempt.agent_id)}/log?{run}&stream={quoted(stream)}&offset={offset}&limit={limit}",
+        None,
+        LogPiece,
+        host=attempt.host,
+        timeout=timeout,
+    )
+    try:
+        data = base64.b64decode(piece.data, validate=True)
+    except binascii.Error as error:
+        raise BadRequest(f"the host sent a piece of a log that is not base64: {error}") from None
+    return LogBytes(offset=piece.offset, data=data, next=piece.next, size_bytes=piece.size_bytes, ended=piece.ended)

@@ -1,0 +1,132 @@
+"""Named blobs and their owners."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+from paglets.codec.envelope import CarriedArtifact
+from paglets.core.refs import ArtifactRef
+from paglets.store.db import Tx
+
+HOST = ""
+"""The owner of artifacts that belong to the host itself."""
+
+
+def add(tx: Tx, owner: str, artifact: CarriedArtifact, now: float) -> None:
+    """One whose id is known changes nothing. The blob must be here."""
+    left = artifact.expires_in_seconds
+    tx.run(
+        "INSERT OR IGNORE INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?)",
+        artifact.artifact_id,
+        owner,
+        artifact.name,
+        artifact.sha256,
+        artifact.size_bytes,
+        artifact.created_at,
+        None if left is None else now + left,
+    )
+    if left is not None:
+        tx.wake("disposal")
+
+
+def carried(tx: Tx, owner: str, now: float) -> tuple[CarriedArtifact, ...]:
+    """All artifacts of a paglet, for its envelope."""
+    rows = tx.all("SELECT * FROM artifacts WHERE owner = ? ORDER BY artifact_id", owner)
+    return tuple(
+        CarriedArtifact(
+            artifact_id=row["artifact_id"],
+            name=row["name"],
+            sha256=row["sha256"],
+            size_bytes=row["size_bytes"],
+            created_at=row["created_at"],
+            expires_in_seconds=None if row["expires_at"] is None else max(0.0, row["expires_at"] - now),
+        )
+        for row in rows
+    )
+
+
+def carried_of(ref: ArtifactRef) -> CarriedArtifact:
+    """What a message carries, as it is taken. Its end is counted from its beginning."""
+    lasts = None if ref.expires_at is None else max(0.0, ref.expires_at - ref.created_at)
+    return CarriedArtifact(
+        artifact_id=ref.artifact_id,
+        name=ref.name,
+        sha256=ref.sha256,
+        size_bytes=ref.size_bytes,
+        created_at=ref.created_at,
+        expires_in_seconds=lasts,
+    )
+
+
+def find(tx: Tx, artifact_id: str, host_name: str) -> ArtifactRef | None:
+    row = tx.one("SELECT * FROM artifacts WHERE artifact_id = ?", artifact_id)
+    return None if row is None else _ref(row, host_name)
+
+
+def page(tx: Tx, owner: str | None, after: str, limit: int, host_name: str) -> tuple[ArtifactRef, ...]:
+    """Artifacts here beyond the id `after`, in order; those of one owner where it is given."""
+    rows = tx.all(
+        "SELECT * FROM artifacts WHERE artifact_id > ? AND owner = coalesce(?, owner) ORDER BY artifact_id LIMIT ?",
+        after,
+        owner,
+        limit,
+    )
+    return tuple(_ref(row, host_name) for row in rows)
+
+
+def count(tx: Tx, owner: str) -> int:
+    return int(tx.value("SELECT count(*) FROM artifacts WHERE owner = ?", owner))
+
+
+def delete(tx: Tx, artifact_id: str) -> bool:
+    """False where it is not here, or is leaving with its owner."""
+    return tx.run(f"DELETE FROM artifacts WHERE artifact_id = ? AND {_STAYS}", artifact_id) == 1
+
+
+_STAYS = "NOT EXISTS (SELECT 1 FROM handoffs h WHERE h.agent_id = artifacts.owner)"
+
+
+def is_leaving(tx: Tx, artifact_id: str) -> bool:
+    """Whether it is here, and its envelope under way names it."""
+    return tx.value("SELECT 1 FROM artifacts WHERE artifact_id = ?", artifact_id) is not None
+
+
+def delete_of(tx: Tx, owner: str, artifact_ids: Iterable[str]) -> None:
+    """Artifacts of that owner, as far as they are here."""
+    rows = ((owner, artifact_id) for artifact_id in artifact_ids)
+    tx.run_many("DELETE FROM artifacts WHERE owner = ? AND artifact_id = ?", rows)
+
+
+def remove(tx: Tx, owner: str) -> None:
+    """All artifacts of a paglet that has left or ended."""
+    tx.run("DELETE FROM artifacts WHERE owner = ?", owner)
+
+
+def next_end(tx: Tx) -> float | None:
+    """When the first of them is over, as epoch seconds of this host."""
+    first = tx.value("SELECT min(expires_at) FROM artifacts WHERE expires_at IS NOT NULL")
+    return None if first is None else float(first)
+
+
+def expire(tx: Tx, now: float, most: int) -> int:
+    """Delete those whose time is over; gives how many. Those of a paglet that is leaving go with it first."""
+    return tx.run(
+        "DELETE FROM artifacts WHERE artifact_id IN"
+        f" (SELECT artifact_id FROM artifacts WHERE expires_at <= ? AND {_STAYS} LIMIT ?)",
+        now,
+        most,
+    )
+
+
+def _ref(row: sqlite3.Row, host_name: str) -> ArtifactRef:
+    return ArtifactRef(
+        artifact_id=row["artifact_id"],
+        name=row["name"],
+        size_bytes=row["size_bytes"],
+        sha256=row["sha256"],
+        host_name=host_name,
+        owner=row["owner"],
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+    )

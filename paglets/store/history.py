@@ -1,0 +1,23 @@
+"""Attempts that have ended, the newest of them; for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from paglets.codec.text import dumps
+from paglets.core.record import to_json
+from paglets.store.db import Tx
+from paglets.store.queue import JobRow
+
+
+def remember(tx: Tx, row: JobRow, record: dict[str, Any], now: float, keep: int = 10_000) -> None:
+    """Note an ended attempt in the history, which keeps the newest `keep`."""
+    new = tx.insert(
+        "INSERT INTO history (agent_id, group_id, job_key, record, ended_at) VALUES (?, ?, ?, ?, ?)",
+        row.agent_id,
+        row.group_id,
+        row.job_key,
+        dumps(to_json(record)),
+        now,
+    )
+    tx.run("DELETE FROM history WHERE id <= ?", new - keep)

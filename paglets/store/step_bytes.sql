@@ -1,0 +1,80 @@
+-- From the first schema: bytes (blobs, files, artifacts, code) and what refers to them.
+
+ALTER TABLE paglets ADD COLUMN bundle TEXT REFERENCES blobs (sha256);
+ALTER TABLE paglets ADD COLUMN bundle_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE paglets ADD COLUMN problem TEXT NOT NULL DEFAULT '';
+CREATE INDEX paglets_bundle ON paglets (bundle) WHERE bundle IS NOT NULL;
+ALTER TABLE handoffs ADD COLUMN bundle TEXT REFERENCES blobs (sha256);
+CREATE INDEX handoffs_bundle ON handoffs (bundle) WHERE bundle IS NOT NULL;
+
+-- Bytes that are whole on the disk, hashed and synced before their row. A row without a reference (view blob_refs)
+-- that nobody was promised in the last hour is deleted, and the file after it.
+CREATE TABLE blobs (
+  sha256 TEXT PRIMARY KEY,
+  size_bytes INTEGER NOT NULL CHECK (size_bytes >= 0),
+  taken_at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Files that travel with a paglet that is here or leaving. attempt: which attempt registered it, 0: the submitter.
+-- source_*: the file as it was registered on this host; it stays here when the paglet goes.
+CREATE TABLE files (
+  agent_id TEXT NOT NULL,
+  name TEXT NOT NULL,
+  sha256 TEXT NOT NULL REFERENCES blobs (sha256),
+  size_bytes INTEGER NOT NULL,
+  mode TEXT NOT NULL CHECK (mode IN ('copy', 'move')),
+  attempt INTEGER NOT NULL DEFAULT 0,
+  source_path TEXT,
+  source_mtime_ns INTEGER,
+  source_inode INTEGER,
+  PRIMARY KEY (agent_id, name)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX files_blob ON files (sha256);
+
+-- Sources of files that have moved: each is removed if it is still as it was registered.
+CREATE TABLE removals (
+  id INTEGER PRIMARY KEY,
+  path TEXT NOT NULL,
+  size_bytes INTEGER NOT NULL,
+  mtime_ns INTEGER NOT NULL,
+  inode INTEGER NOT NULL
+) STRICT;
+
+-- Named blobs. owner: the paglet, here or leaving, with which it moves and ends; '': this host.
+CREATE TABLE artifacts (
+  artifact_id TEXT PRIMARY KEY,
+  owner TEXT NOT NULL,
+  name TEXT NOT NULL,
+  sha256 TEXT NOT NULL REFERENCES blobs (sha256),
+  size_bytes INTEGER NOT NULL,
+  created_at REAL NOT NULL,
+  expires_at REAL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX artifacts_owner ON artifacts (owner, artifact_id);
+CREATE INDEX artifacts_blob ON artifacts (sha256);
+CREATE INDEX artifacts_end ON artifacts (expires_at) WHERE expires_at IS NOT NULL;
+
+-- Blobs of artifacts that a post carries; the message names them, too.
+CREATE TABLE outbox_blobs (
+  n INTEGER NOT NULL REFERENCES outbox (n) ON DELETE CASCADE,
+  sha256 TEXT NOT NULL REFERENCES blobs (sha256),
+  PRIMARY KEY (n, sha256)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX outbox_blobs_blob ON outbox_blobs (sha256);
+
+-- Bundle and inputs of a group whose `spec` is kept.
+CREATE TABLE group_blobs (
+  group_id TEXT NOT NULL REFERENCES groups (group_id) ON DELETE CASCADE,
+  sha256 TEXT NOT NULL REFERENCES blobs (sha256),
+  PRIMARY KEY (group_id, sha256)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX group_blobs_blob ON group_blobs (sha256);
+
+-- Everything that needs a blob to stay.
+CREATE VIEW blob_refs (sha256) AS
+  SELECT sha256 FROM artifacts UNION ALL
+  SELECT sha256 FROM files UNION ALL
+  SELECT bundle FROM paglets WHERE bundle IS NOT NULL UNION ALL
+  SELECT bundle FROM handoffs WHERE bundle IS NOT NULL UNION ALL
+  SELECT sha256 FROM outbox_blobs UNION ALL
+  SELECT sha256 FROM group_blobs;

@@ -1,0 +1,41 @@
+"""Files of users on a machine, from which paglets register: they outlive the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paglets.store.files import Removal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """A file as `stat` shows it."""
+
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+
+
+class SourceFiles:
+    """By path."""
+
+    def __init__(self) -> None:
+        self.there: dict[str, SourceFile] = {}
+        self._written = 0
+
+    def write(self, path: str, data: bytes) -> SourceFile:
+        """A new file takes the place of one of that path."""
+        self._written += 1
+        file = SourceFile(size_bytes=len(data), mtime_ns=1_000 * self._written, inode=self._written)
+        self.there[path] = file
+        return file
+
+    def remove(self, removal: Removal) -> str:
+        """As `Disk.remove_source`."""
+        found = self.there.get(removal.path)
+        if found is None:
+            return ""
+        if found != SourceFile(size_bytes=removal.size_bytes, mtime_ns=removal.mtime_ns, inode=removal.inode):
+            return "it was changed"
+        del self.there[removal.path]
+        return ""

@@ -1,0 +1,180 @@
+"""A bundle unpacked once on a host, for all processes that import from it.
+
+What comes in a bundle is from another host: nothing of it is to be seen before all of it was found to be good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from paglets.codec.bundle import MAX_BUNDLE_FILES, first_clash
+from paglets.core.errors import ImportFailed
+from paglets.core.refs import BlobRef, check_blob
+from paglets.worker.protocol import GoCode
+
+MAX_UNPACKED_BYTES = 64 << 20
+MAX_RATIO = 200
+"""Source code shrinks to a fifth or a tenth; what shrinks more than this was made to grow."""
+
+MAX_PATH_BYTES = 500
+MAX_ENTRY_BYTES = 46 + MAX_PATH_BYTES + 200
+"""Of the directory at the end: the fixed part, the path, and what writers of archives add."""
+
+MAX_PACKED_BYTES = MAX_UNPACKED_BYTES + 2 * MAX_BUNDLE_FILES * MAX_ENTRY_BYTES
+
+_END = b"PK\x05\x06"
+_END_BYTES = 22
+_LONG_END = b"PK\x06\x07"
+_LONG_END_BYTES = 20
+_ALLOWED_FLAGS = 0x0800 | 0x0008 | 0x0006
+"""UTF-8 names, sizes after the data, how well it was deflated. Not: encrypted, patched, hidden."""
+
+
+def unpacked(code: GoCode) -> str:
+    """The folder with the modules of the bundle, unpacked now if it is the first time on this host.
+
+    Any number of processes may do this at once: one folder is left. Raises ImportFailed for bytes that are not those
+    that the bundle's name names, for an archive that holds anything but source files, and where it cannot be written.
+    """
+    folder = Path(code.folder) / check_blob(code.bundle).sha256
+    if not folder.is_dir():
+        with _told_as_import_failed(code.bundle):
+            _unpack(Path(code.path), code.bundle, folder)
+    return str(folder)
+
+
+@contextmanager
+def _told_as_import_failed(bundle: BlobRef) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        raise ImportFailed(
+            f"the code {bundle.sha256[:8]} cannot be unpacked: {place}{error.strerror or error}"
+        ) from error
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RuntimeError, zlib.error) as error:
+        raise ImportFailed(f"the code {bundle.sha256[:8]} is no bundle: {error}") from error
+
+
+def _unpack(path: Path, bundle: BlobRef, folder: Path) -> None:
+    files = read_bundle(_verified(path, bundle))
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{bundle.sha256[:8]}-", dir=folder.parent))
+    try:
+        for name, data in files.items():
+            _write(beside / name, data)
+        _rename(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _rename(beside: Path, folder: Path) -> None:
+    try:
+        os.rename(beside, folder)
+    except OSError:
+        # Another process was first; its folder is as good.
+        if not folder.is_dir():
+            raise
+
+
+def _verified(path: Path, bundle: BlobRef) -> bytes:
+    if bundle.size_bytes > MAX_PACKED_BYTES:
+        raise ValueError(f"{bundle.size_bytes:,} bytes are more than a bundle may have")
+    with path.open("rb") as file:
+        data = file.read(bundle.size_bytes + 1)
+    if len(data) != bundle.size_bytes or hashlib.sha256(data).hexdigest() != bundle.sha256:
+        raise ValueError("its bytes are not those that its name names")
+    return data
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        # A folder that is there is used as it is: its files must outlive a power cut as surely as its name.
+        os.fsync(file.fileno())
+
+
+# Reading without trust.
+
+
+def read_bundle(data: bytes) -> dict[str, bytes]:
+    """The source files of a bundle by their paths. Raises ValueError and what zipfile raises for anything else."""
+    _check_end(data)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = archive.infolist()
+        _check_entries(entries)
+        return {entry.filename: _content(archive, entry) for entry in entries}
+
+
+def _check_end(data: bytes) -> None:
+    """Before the directory is read: is it of a size that can be read?"""
+    end = data[-_END_BYTES:]
+    if end[:4] != _END or end[-2:] != b"\0\0" or data[-_END_BYTES - _LONG_END_BYTES :].startswith(_LONG_END):
+        raise ValueError("it does not end as a plain archive does")
+    count, directory_bytes = int.from_bytes(end[10:12], "little"), int.from_bytes(end[12:16], "little")
+    if count > MAX_BUNDLE_FILES or directory_bytes > MAX_BUNDLE_FILES * MAX_ENTRY_BYTES:
+        raise ValueError(f"it has more than {MAX_BUNDLE_FILES:,} files")
+
+
+def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
+    if not 0 < len(entries) <= MAX_BUNDLE_FILES:
+        raise ValueError(f"it has {len(entries):,} files")
+    total = 0
+    names: set[str] = set()
+    spellings: dict[str, str] = {}
+    for entry in entries:
+        problem = _problem(entry)
+        if problem:
+            raise ValueError(f"{entry.orig_filename[:100]!a} {problem}")
+        if entry.filename in names:
+            raise ValueError(f"{entry.filename} is in it twice")
+        names.add(entry.filename)
+        clash = first_clash(entry.filename, spellings)
+        if clash:
+            raise ValueError(f"{clash} differ only in case")
+        total += entry.file_size
+    if total > MAX_UNPACKED_BYTES:
+        raise ValueError(f"its files have {total:,} bytes, {MAX_UNPACKED_BYTES:,} are allowed")
+
+
+def _problem(entry: zipfile.ZipInfo) -> str:
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if entry.filename != entry.orig_filename or not _is_source_path(entry.filename):
+        return "is not the path of a Python module"
+    if kind not in (0, stat.S_IFREG):
+        return "is not a regular file"
+    if entry.flag_bits & ~_ALLOWED_FLAGS:
+        return "is encrypted, or hidden otherwise"
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "is compressed in a way that is not read here"
+    if entry.file_size > MAX_RATIO * max(1, entry.compress_size):
+        return f"would grow from {entry.compress_size:,} to {entry.file_size:,} bytes"
+    return ""
+
+
+def _is_source_path(path: str) -> bool:
+    *folders, file = path.split("/")
+    stem, dot, suffix = file.rpartition(".")
+    fits = len(path.encode("utf-8", "surrogatepass")) <= MAX_PATH_BYTES
+    return fits and dot + suffix == ".py" and all(part.isidentifier() for part in (*folders, stem))
+
+
+def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """The bytes, no more than the directory says; zipfile checks their CRC at the end."""
+    with archive.open(entry) as file:
+        data = file.read(entry.file_size)
+        if len(data) != entry.file_size or file.read(1):
+            raise ValueError(f"{entry.filename} has another size than the directory says")
+    return data

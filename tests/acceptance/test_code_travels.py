@@ -1,0 +1,249 @@
+"""Code and files that travel: a user's script, and hosts that have nothing but the archive."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.rig import Finished, Mesh
+
+HELPER = "def words_of(text):\n    return text.split()\n"
+COUNTING = "from . import limits\n\ndef count(words):\n    return min(len(words), limits.MOST)\n"
+
+SCRIPT = """\
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import helper
+from paglets.remote.client import HostClient
+from paglets.system.compute_slots import (
+    CollectingComputeJobPaglet,
+    CollectingComputeJobState,
+    submit_compute_job_group,
+)
+
+
+@dataclass
+class Options:
+    factor: int = 1
+
+
+@dataclass
+class Result:
+    words: int
+    module: str
+
+
+@dataclass
+class CountState(CollectingComputeJobState):
+    options: Options = field(default_factory=Options)
+    result: object = None
+
+
+class CountWords(CollectingComputeJobPaglet[CountState]):
+    State = CountState
+
+    def run_compute_job(self):
+        from counting.words import count
+
+        text = Path("common.txt").read_text() + Path("own.txt").read_text()
+        words = count(helper.words_of(text)) * self.state.options.factor
+        self.state.result = Result(words, __name__)
+
+    def build_result_payload(self):
+        return {"found": self.state.result}
+
+
+if __name__ == "__main__":
+    here = Path(__file__).parent
+    submission = submit_compute_job_group(
+        HostClient(),
+        CountWords,
+        [CountState(job_key=key, options=Options(10), required_host_tags=("linux",)) for key in ("a", "b")],
+        inputs={"common.txt": here / "common.txt"},
+        job_inputs={key: {"own.txt": here / f"{key}.txt"} for key in ("a", "b")},
+    )
+    summary = submission.drain(60)
+    found = {key: record["result"]["found"] for key, record in summary["results"].items()}
+    print(json.dumps({
+        "group_id": submission.group_id,
+        "failures": summary["failures"],
+        "words": {key: result.words for key, result in found.items()},
+        "modules": sorted({result.module for result in found.values()}),
+        "same": all(type(result) is Result for result in found.values()),
+    }))
+"""
+
+
+def project(folder: Path, name: str, script: str) -> Path:
+    """The script and what lies beside it."""
+    files = {
+        name: script,
+        "helper.py": HELPER,
+        "counting/__init__.py": "",
+        "counting/words.py": COUNTING,
+        "counting/limits.py": "MOST = 1000\n",
+        "common.txt": "to be or not to be\n",
+        "a.txt": "that is",
+        "b.txt": "the question",
+    }
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    return folder / name
+
+
+def run(mesh: Mesh, script: Path) -> Finished:
+    """As a user runs it who has the archive and the script, and nothing else."""
+    return mesh.script(script, PAGLETS_AT="laptop", PYTHONPATH=mesh.archive)
+
+
+def told_by(mesh: Mesh, script: Path) -> dict[str, Any]:
+    done = run(mesh, script)
+    assert done.code == 0, done.err
+    told: dict[str, Any] = json.loads(done.out)
+    return told
+
+
+@pytest.mark.parametrize(("name", "module"), [("count.py", "count"), ("my-count.py", "main_")])
+def test_a_job_may_be_one_script_with_what_lies_beside_it(three: Mesh, tmp_path: Path, name: str, module: str) -> None:
+    told = told_by(three, project(tmp_path, name, SCRIPT))
+
+    assert told["failures"] == {}
+    assert told["words"] == {"a": 80, "b": 80}
+    assert told["same"]
+    (travelled_as,) = told["modules"]
+    assert travelled_as.startswith(module)
+
+
+def test_a_job_that_ended_is_shown_with_its_class_result_and_attempts(three: Mesh, tmp_path: Path) -> None:
+    group_id = told_by(three, project(tmp_path, "count.py", SCRIPT))["group_id"]
+
+    shown = three.paglets("jobs", "show", f"{group_id}/a", "--at", "gpu-a")
+    assert shown.code == 0, shown.err
+    for words in ("count:CountWords", "COMPLETED", f"paglets jobs logs {group_id}/a"):
+        assert words in shown.out
+
+    tree = three.paglets("jobs", "show", f"{group_id}/a", "--json", "--at", "laptop").json
+    assert tree["class_name"] == "count:CountWords"
+    assert [attempt["attempt"] for attempt in tree["attempts"]] == [1]
+    by_id = three.paglets("jobs", "show", tree["attempts"][0]["agent_id"], "--json", "--at", "laptop").json
+    assert by_id["job"] == f"{group_id}/a"
+
+
+WAITING = SCRIPT.replace('required_host_tags=("linux",)', 'required_host_tags=("nowhere",)').replace(
+    "summary = submission.drain(60)", "print(submission.group_id)\n    sys.exit()"
+)
+
+
+def test_a_job_that_waits_is_shown_with_its_code_and_files(three: Mesh, tmp_path: Path) -> None:
+    done = run(three, project(tmp_path, "count.py", WAITING))
+    group_id = done.out.strip()
+
+    shown = three.paglets("jobs", "show", f"{group_id}/b", "--at", "linux-a")
+    assert shown.code == 3
+    for words in ("counting/words.py", "helper.py", "common.txt", "own.txt", "PLACING", "nowhere"):
+        assert words in shown.out
+    tree = three.paglets("jobs", "show", f"{group_id}/b", "--json", "--at", "laptop").json
+    code = ["count.py", "counting/__init__.py", "counting/limits.py", "counting/words.py", "helper.py"]
+    assert [file["name"] for file in tree["code"]["files"]] == code
+    assert {file["name"]: file["size_bytes"] for file in tree["inputs"]} == {"common.txt": 19, "own.txt": 12}
+
+
+def test_a_paglet_of_a_script_is_created_with_its_code(three: Mesh, tmp_path: Path) -> None:
+    script = tmp_path / "counter.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from paglets.core.agent import Paglet, PagletState\n"
+        "from paglets.remote.client import HostClient\n\n"
+        "class Counter(Paglet[PagletState]):\n"
+        "    State = PagletState\n\n"
+        "    def handle_message(self, message):\n"
+        "        return len(self.file_path('words.txt').read_text().split())\n\n"
+        "if __name__ == '__main__':\n"
+        "    Path(__file__).with_name('words.txt').write_text('to be')\n"
+        "    words = Path(__file__).with_name('words.txt')\n"
+        "    counter = HostClient().create(Counter, inputs={'words.txt': words})\n"
+        "    print(counter.call('count'))\n"
+        "    counter.dispose()\n"
+    )
+    done = run(three, script)
+    assert (done.code, done.out) == (0, "2\n"), done.err
+
+
+def failure_of(mesh: Mesh, done: Finished) -> dict[str, Any]:
+    """Of the one job that a script submitted, whose group's id it printed."""
+    assert done.code == 0, done.err
+    client = mesh["laptop"].client
+    summary = client.call(client.group(done.out.strip()).collector, "drain")
+    (failure,) = summary["failures"].values()
+    return dict(failure)
+
+
+JOB = """\
+from paglets.remote.client import HostClient
+from paglets.system.compute_slots import (
+    CollectingComputeJobPaglet,
+    CollectingComputeJobState,
+    submit_compute_job_group,
+)
+
+
+class Job(CollectingComputeJobPaglet[CollectingComputeJobState]):
+    State = CollectingComputeJobState
+
+    def run_compute_job(self):
+        pass
+
+
+"""
+SUBMIT = "submit_compute_job_group(HostClient(), Job, [CollectingComputeJobState()])"
+
+
+def test_a_script_without_a_main_guard_is_told_to_have_one(three: Mesh, tmp_path: Path) -> None:
+    failure = failure_of(three, run(three, project(tmp_path, "bare.py", f"{JOB}print({SUBMIT}.group_id)\n")))
+    assert failure["cause"] == "import_failed"
+    assert failure["message"] == (
+        'put the submission under `if __name__ == "__main__":` in module bare: a host imports it to run Job'
+    )
+
+
+def test_a_library_that_a_host_lacks_is_named_with_host_and_interpreter(three: Mesh, tmp_path: Path) -> None:
+    only_here = tmp_path / "site-packages"
+    only_here.mkdir()
+    (only_here / "rare_library.py").write_text("")
+    guard = f'if __name__ == "__main__":\n    print({SUBMIT}.group_id)\n'
+    script = project(tmp_path / "user", "needs.py", f"import rare_library\n{JOB}{guard}")
+    done = three.script(script, PAGLETS_AT="laptop", PYTHONPATH=f"{three.archive}{os.pathsep}{only_here}")
+    failure = failure_of(three, done)
+
+    assert failure["cause"] == "import_failed"
+    for words in ("No module named 'rare_library'", f"on {failure['host_name']} by {three.python}", "install it there"):
+        assert words in failure["message"]
+
+
+def test_a_class_that_is_in_no_file_is_refused_before_anything_is_sent(three: Mesh) -> None:
+    environment = three.environment(PAGLETS_AT="laptop", PYTHONPATH=three.archive)
+    done = subprocess.run(
+        [three.python, "-c", JOB + SUBMIT], env=environment, cwd=three.work, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "define the class in a file" in done.stderr
+
+
+def test_an_input_that_is_not_there_is_told_in_one_line_and_nothing_is_submitted(three: Mesh, tmp_path: Path) -> None:
+    before = {line.group_id for line in three["laptop"].client.groups()}
+    script = project(tmp_path, "count.py", SCRIPT)
+    (tmp_path / "b.txt").unlink()
+    done = run(three, script)
+    assert done.code == 1
+    (line,) = [line for line in done.err.splitlines() if "Invalid" in line]
+    assert "job 'b': input 'own.txt': " in line
+    assert {line.group_id for line in three["laptop"].client.groups()} == before

@@ -1,0 +1,154 @@
+"""Result files, inputs and moves: over three hosts that have nothing but the archive, by scripts of a user."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paglets.artifacts import ArtifactRef
+from paglets.core.errors import Unknown
+from paglets.testing.waiting import wait_until
+from tests.acceptance.rig import HostProcess, Mesh
+
+SCRIPTS = Path(__file__).parent / "scripts"
+ROWS = 20_000
+
+
+def run(mesh: Mesh, name: str, *arguments: object) -> str:
+    """A script of a user who has the archive and nothing else."""
+    done = mesh.script(SCRIPTS / name, *arguments, PAGLETS_AT="laptop", PYTHONPATH=mesh.archive)
+    assert done.code == 0, done.err
+    return done.out
+
+
+def tell(mesh: Mesh, name: str, *arguments: object) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(run(mesh, name, *arguments))
+    return told
+
+
+def whole_bytes(folder: Path) -> list[Path]:
+    """Blobs of a host that are whole."""
+    return [path for path in folder.glob("blobs/??/*") if path.is_file()]
+
+
+def rows_of(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as base:
+        assert base.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return int(base.execute("SELECT count(*) FROM numbers").fetchone()[0])
+
+
+def test_the_specifications_example_as_one_script(three: Mesh) -> None:
+    told = tell(three, "specification.py")
+    assert told["failures"] == {}
+    results = {key: record["result"] for key, record in told["results"].items()}
+    assert results == {"bundle-a": {"dataset": "alpha", "value": 5}, "bundle-b": {"dataset": "beta", "value": 4}}
+    assert all(record["host_name"] != "laptop" for record in told["results"].values())
+
+
+def test_the_artifact_job_of_the_specification(three: Mesh, tmp_path: Path) -> None:
+    told = tell(three, "artifacts.py", 3, ROWS)
+    assert (told["completed_count"], told["failed_count"], told["duplicate_reports"]) == (3, 0, [])
+    assert sorted(told["results"]) == ["bundle-0", "bundle-1", "bundle-2"]
+    client = three["laptop"].client
+    for key, record in told["results"].items():
+        ref = ArtifactRef.from_wire(record["result"]["artifact"])
+        assert record["result"]["bundle"] == key
+        got = client.download_artifact(ref, tmp_path / f"{key}.db")
+        assert rows_of(got) == ROWS
+        assert hashlib.sha256(got.read_bytes()).hexdigest() == ref.sha256
+        assert got.stat().st_size == ref.size_bytes
+        log = three.paglets("jobs", "logs", f"{told['group_id']}/{key}", "--at", "laptop")
+        assert log.out == "reports True False left False\n"
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_an_artifact_by_the_command_line(three: Mesh, tmp_path: Path) -> None:
+    told = tell(three, "artifacts.py", 1, ROWS, "copy")
+    ref = ArtifactRef.from_wire(told["results"]["bundle-0"]["result"]["artifact"])
+    listed = three.paglets("artifacts", "list", "--json", "--at", "laptop").json
+    assert ref.artifact_id in [each["artifact_id"] for each in listed["artifacts"]]
+    got = three.paglets("artifacts", "get", ref.artifact_id, tmp_path / "mine.db", "--at", "laptop")
+    assert (got.code, got.out) == (0, f"{tmp_path / 'mine.db'}\n")
+    assert rows_of(tmp_path / "mine.db") == ROWS
+    by_key = three.paglets("artifacts", "get", f"{told['group_id']}/bundle-0", tmp_path, "--at", "gpu-a")
+    assert (by_key.code, by_key.out) == (0, f"{tmp_path / 'result.db'}\n")
+    (tmp_path / "mine.db").write_text("something else")
+    again = three.paglets("artifacts", "get", ref.artifact_id, tmp_path / "mine.db", "--at", "laptop")
+    assert again.code == 1
+    assert "mine.db" in again.complaint
+    assert (tmp_path / "mine.db").read_text() == "something else"
+    assert three.paglets("artifacts", "rm", ref.artifact_id, "--at", "laptop").code == 0
+    with pytest.raises(Unknown):
+        three["laptop"].client.artifact(ref.artifact_id)
+    gone = three.paglets("artifacts", "get", ref.artifact_id, tmp_path / "gone.db", "--at", "laptop")
+    assert gone.code == 1
+    assert ref.artifact_id in gone.complaint
+    assert not (tmp_path / "gone.db").exists()
+
+
+def scratch_file(mesh: Mesh, name: str) -> list[Path]:
+    """Files of that name in scratch directories of the hosts that work."""
+    return [path for host in ("linux-a", "gpu-a") for path in (mesh[host].data / "work").glob(f"*/{name}")]
+
+
+def sources_are_gone(mesh: Mesh) -> bool:
+    return not scratch_file(mesh, "result.bin")
+
+
+def test_a_job_goes_home_with_its_file(three: Mesh, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.bin"
+    run(three, "moving.py", 3_000_000, kept)
+    wait_until(kept.exists, what="on_arrival at home")
+    assert kept.stat().st_size == 3_000_000
+    wait_until(lambda: sources_are_gone(three), what="the source to be gone")
+
+
+def waits_with_its_file(mesh: Mesh) -> str:
+    """Why the job that has ended is still where it ran, as `jobs queue` says; its file is there then."""
+    for name in ("linux-a", "gpu-a"):
+        for job in mesh.paglets("jobs", "queue", "--json", "--at", name).json["jobs"]:
+            if job["status"] == "COMPLETED" or job["residence"] == "leaving":
+                (source,) = scratch_file(mesh, "result.bin")
+                assert source.stat().st_size == 3_000_000
+                return str(job["reason_text"])
+    return ""
+
+
+def test_a_file_stays_where_it_is_while_home_is_away(three: Mesh, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.bin"
+    laptop = three["laptop"]
+    release = tmp_path / "release"
+    run(three, "moving.py", 3_000_000, kept, release)
+    laptop.kill()
+    release.touch()
+    wait_until(lambda: scratch_file(three, "result.bin"), what="the result")
+    wait_until(lambda: "laptop" in waits_with_its_file(three), timeout_seconds=60, what="the reason to be told")
+    assert not kept.exists()
+    laptop.restart()
+    wait_until(kept.exists, timeout_seconds=60, what="on_arrival at home")
+    wait_until(lambda: sources_are_gone(three), what="the source to be gone")
+
+
+def test_a_file_stays_where_it_is_while_home_has_no_room(make_mesh: Any, tmp_path: Path) -> None:
+    with make_mesh("full") as mesh:
+        common = ("--cpu-cores", 2)
+        laptop: HostProcess = mesh.start("laptop", *common, "--artifact-storage-quota", "1M")
+        for name in ("linux-a", "gpu-a"):
+            mesh.start(name, *common, "--peer", laptop.url, "--tag", "linux")
+        mesh.wait_joined()
+        kept = tmp_path / "kept.bin"
+        run(mesh, "moving.py", 3_000_000, kept)
+        wait_until(lambda: "artifact_storage_quota" in waits_with_its_file(mesh), what="the reason to be told")
+        assert not kept.exists()
+        laptop.stop()
+        laptop.arguments[-1] = "100M"
+        laptop.restart()
+        wait_until(kept.exists, timeout_seconds=60, what="on_arrival at home")
+        wait_until(lambda: sources_are_gone(mesh), what="the source to be gone")
+        mesh.check_quiet()

@@ -1,0 +1,100 @@
+"""Large files whose receiver is killed on the way: whole at the end, resumed, in little memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from paglets.artifacts import ArtifactRef
+from paglets.testing.waiting import wait_until
+from tests.acceptance.rig import HostProcess, Mesh
+
+SCRIPTS = Path(__file__).parent.parent / "acceptance" / "scripts"
+SIZE_BYTES = int(os.environ.get("PAGLETS_TEST_ARTIFACT_BYTES", 400 << 20))
+"""Of the large artifact. The environment may ask for more than there is time for each time."""
+
+MOST_MEMORY_BYTES = 160 << 20
+"""Resident, of any process of the mesh; much less than the file."""
+
+
+class Memory:
+    """Looks again and again how much memory the processes of a mesh have; `most` is the largest ever seen."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self.most: dict[str, int] = {}
+
+    def __enter__(self) -> Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(0.1):
+            for process in self._mesh.processes():
+                with suppress(psutil.Error):
+                    words = process.cmdline()
+                    name = " ".join(words[2:5])
+                    self.most[name] = max(self.most.get(name, 0), process.memory_info().rss)
+
+
+class Partial:
+    """The partial blob of a host: its size never becomes less, and it stays the same file."""
+
+    def __init__(self, host: HostProcess) -> None:
+        self._folder = host.data / "blobs" / "incoming"
+        self.size = 0
+        self.inode = 0
+
+    def look(self) -> int:
+        """Its size now, or the last one seen where it is not there (any more)."""
+        for path in self._folder.glob("*"):
+            with suppress(FileNotFoundError):
+                found = path.stat()
+                assert found.st_size >= self.size, f"it began again: {found.st_size} after {self.size}"
+                assert self.inode in (0, found.st_ino)
+                self.size, self.inode = found.st_size, found.st_ino
+        return self.size
+
+
+def test_a_large_artifact_whose_receiver_is_killed_twice_is_whole_and_was_resumed(mesh: Mesh, tmp_path: Path) -> None:
+
+    common = ("--cpu-cores", 2)
+    laptop = mesh.start("laptop", *common)
+    mesh.start("linux-a", *common, "--peer", laptop.url, "--tag", "linux")
+    keeper = mesh.start("keeper", *common, "--peer", laptop.url)
+    mesh.wait_joined()
+    with Memory(mesh) as memory:
+        done = mesh.script(SCRIPTS / "large.py", SIZE_BYTES, "keeper", PAGLETS_AT="laptop", PYTHONPATH=mesh.archive)
+        group_id = done.out.strip()
+        partial = Partial(keeper)
+        for share in (0.2, 0.6):
+            wait_until(lambda share=share: partial.look() > share * SIZE_BYTES, timeout_seconds=120)  # type: ignore[misc]
+            keeper.kill()
+            at_kill = partial.look()
+            assert at_kill < SIZE_BYTES
+            keeper.restart()
+        summary = laptop.client.call(laptop.client.group(group_id).collector, "drain", timeout_seconds=120)
+        (record,) = summary["results"].values()
+        ref = ArtifactRef.from_wire(record["result"]["artifact"])
+        assert ref.sha256 == record["result"]["sha256"]
+        assert summary["duplicate_reports"] == []
+        (whole,) = keeper.data.glob(f"blobs/??/{ref.sha256}")
+        assert whole.stat().st_ino == partial.inode, "it was not the partial file that became whole"
+        got = laptop.client.download_artifact(ref, tmp_path / "large.bin")
+    with got.open("rb") as file:
+        assert hashlib.file_digest(file, "sha256").hexdigest() == ref.sha256
+    print("most memory", {name: f"{size >> 20} MiB" for name, size in sorted(memory.most.items())})
+    assert max(memory.most.values()) < MOST_MEMORY_BYTES
+    worker = mesh["linux-a"]
+    assert not list((worker.data / "work").glob("*/large.bin")), "move=True left a copy"

@@ -1,0 +1,40 @@
+"""A client of hosts that keep bytes in memory, under a clock that only waiting moves."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from pathlib import Path
+
+from paglets.core.refs import BlobRef
+from paglets.remote.files import Files
+from paglets.remote.link import Link
+from paglets.testing.clock import FakeClock, SeededEntropy
+from paglets.testing.filehost import file_mesh
+
+TIMEOUT = 10.0
+
+
+def some_bytes(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def blob_of(data: bytes) -> BlobRef:
+    return BlobRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+
+
+class FilesRig:
+    """`files` speaks to `a`; `b` and `c` are in its mesh, too."""
+
+    def __init__(self) -> None:
+        self.exchange, (self.a, self.b, self.c) = file_mesh("a", "b", "c")
+        self.clock = FakeClock()
+        link = Link(self.a.ref, self.exchange, clock=self.clock, entropy=SeededEntropy(1), pause=self.clock.advance)
+        self.files = Files(link, TIMEOUT)
+
+    def offsets(self, method: str, host: str = "a") -> list[int]:
+        """Where the pieces began, in order."""
+        return [offset for kind, offset, _ in self.exchange.hosts[f"http://{host}:8765"].pieces if kind == method]
+
+    def names(self, folder: Path) -> list[str]:
+        return sorted(path.name for path in folder.iterdir())

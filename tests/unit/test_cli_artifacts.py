@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paglets.api import CallReply, GroupView
+from paglets.cli.artifacts import artifact_row, duration, resolved
+from paglets.cli.progress import ProgressLine, fitted
+from paglets.cli.results import artifact_in, artifact_of_job, artifacts_of_group, file_names
+from paglets.core.errors import Invalid, Unknown
+from paglets.core.refs import ProxyRef
+from paglets.remote.client import HostClient
+from paglets.testing.clock import FakeClock
+from paglets.testing.filehost import file_mesh
+
+DATA = b"some bytes"
+MIB = 1 << 20
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Given:
+    """A group whose collector is on `b`, with these records by key."""
+
+    def __init__(self) -> None:
+        self.exchange, (self.a, self.b) = file_mesh("a", "b")
+        self.client = HostClient("http://a:8765", timeout=5.0, exchange=self.exchange, environ={})
+        self.client._link.base = self.a.ref
+        self.results: dict[str, Any] = {}
+        self.failures: dict[str, Any] = {}
+        collector = ProxyRef(agent_id="c1", host=self.b.ref)
+        self.a.routes["GET /v1/groups/g1"] = lambda body: GroupView(
+            group_id="g1",
+            class_name="m:C",
+            created_at=0.0,
+            home=self.a.ref,
+            collector=collector,
+            detached=True,
+            detached_reason="",
+        )
+        self.b.routes["POST /v1/paglets/c1/call"] = self._page
+
+    def _page(self, body: Any) -> CallReply:
+        after = body["message"]["args"]["after"]
+        keys = sorted(key for key in (*self.results, *self.failures) if key > after)[:2]
+        page = {
+            "results": {key: self.results[key] for key in keys if key in self.results},
+            "failures": {key: self.failures[key] for key in keys if key in self.failures},
+            "next": keys[-1] if len(keys) == 2 else None,
+            "pending_count": 1,
+        }
+        return CallReply(value=page)
+
+    def result(self, key: str, number: int) -> None:
+        ref = self.b.keep(DATA, f"{key}.db", f"art-0000000{number}", owner="c1")
+        self.results[key] = {"result": {"n": number, "artifact": ref.to_wire()}}
+
+
+@pytest.fixture
+def given() -> Given:
+    return Given()
+
+
+# Which artifact.
+
+
+def test_an_id_or_its_beginning_names_an_artifact(given: Given) -> None:
+    given.a.keep(DATA, artifact_id="art-3f2a0000")
+    given.b.keep(DATA, artifact_id="art-3f2a0000ff")
+    given.b.keep(DATA, artifact_id="art-77777777")
+    assert resolved(given.client, "art-7") == "art-77777777"
+    assert resolved(given.client, "art-3f2a0000") == "art-3f2a0000"
+    with pytest.raises(Invalid, match="begins 2 ids, art-3f2a0000, art-3f2a0000ff: write more of it"):
+        resolved(given.client, "art-3f2a")
+    with pytest.raises(Unknown, match="art-9"):
+        resolved(given.client, "art-9")
+
+
+@pytest.mark.parametrize("text", ["art-", "data.bin", "", "..", "art"])
+def test_what_is_no_id_is_told(given: Given, text: str) -> None:
+    with pytest.raises(Invalid, match="GROUP/JOBKEY"):
+        resolved(given.client, text)
+
+
+def test_a_job_names_the_artifact_in_its_result(given: Given) -> None:
+    for number, key in enumerate(("a", "a/b", "b", "ba", "c")):
+        given.result(key, number)
+    for number, key in enumerate(("a", "a/b", "b", "ba", "c")):
+        assert resolved(given.client, f"g1/{key}") == f"art-0000000{number}"
+
+
+def test_a_job_without_a_file_says_why(given: Given) -> None:
+    given.results["plain"] = {"result": {"n": 1}}
+    given.failures["broken"] = {"cause": "exception"}
+    for key, told in (("plain", "has no file"), ("broken", "failed"), ("later", "has no result")):
+        with pytest.raises(Unknown, match=told):
+            artifact_of_job(given.client, "g1", key)
+
+
+def test_of_a_group_all_results_are_looked_through(given: Given) -> None:
+    for number, key in enumerate(("a", "b", "c")):
+        given.result(key, number)
+    given.results["plain"] = {"result": None}
+    given.failures["broken"] = {"cause": "exception"}
+    found = artifacts_of_group(given.client, "g1")
+    assert list(found.artifacts) == ["a", "b", "c"]
+    assert [line.split(":")[0] for line in found.remarks()] == [
+        "1 results have no file",
+        "1 jobs failed",
+        "1 jobs have not ended yet",
+    ]
+
+
+@pytest.mark.parametrize("result", [None, 3, [], {}, {"artifact": "x"}, {"artifact": {"name": "x"}}])
+def test_another_thing_called_artifact_is_none(result: object) -> None:
+    assert artifact_in(result) is None
+
+
+# Names side by side.
+
+
+def test_files_of_a_group_are_named_by_their_jobs() -> None:
+    assert file_names({"monday": "words.db", "tuesday": "words.db"}) == {
+        "monday": "monday-words.db",
+        "tuesday": "tuesday-words.db",
+    }
+
+
+def test_no_key_leads_out_of_the_folder_nor_two_to_one_file() -> None:
+    keys = ["a/b", "a_b", "../x", "..", ".", "x\\y", "C:", "con", "A", "a", "ä" * 200, "ä" * 199, "k" * 200, "-", "a b"]
+    names = file_names(dict.fromkeys(keys, "r.db"))
+    assert len({name.casefold() for name in names.values()}) == len(keys)
+    assert all("/" not in name and "\\" not in name and not name.startswith(".") for name in names.values())
+    assert all(name.endswith("r.db") and len(name.encode()) <= 200 for name in names.values())
+
+
+def test_keys_and_names_that_run_into_one_another_are_told_apart() -> None:
+    names = file_names({"a": "b-c", "a-b": "c"})
+    assert len(set(names.values())) == 2
+
+
+def test_a_long_name_keeps_its_end() -> None:
+    (name,) = file_names({"k" * 100: "n" * 190 + ".sqlite"}).values()
+    assert name.endswith(".sqlite")
+    assert len(name.encode()) <= 200
+
+
+# Words.
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("12h", 43200), ("7d", 604800), ("1.5h", 5400)]
+)
+def test_a_time_has_a_unit(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+def test_an_artifact_is_a_line(given: Given) -> None:
+    ref = given.a.keep(b"x" * 2048, "f.bin", expires_at=3705.0)
+    assert artifact_row(ref, 65.0) == ("art-00000001", "f.bin", "2 KiB", "(host)", "a", "1 min", "in 1 h")
+
+
+# Progress.
+
+
+def told(out: io.StringIO, *, seconds: float, steps: int, total: int = 100 * MIB) -> str:
+    clock = FakeClock()
+    with ProgressLine("f.bin", out=out, now=clock.monotonic) as progress:
+        for step in range(steps + 1):
+            progress("receiving", total * step // steps, total)
+            clock.advance(seconds / steps)
+    return out.getvalue()
+
+
+def test_on_a_terminal_there_is_a_bar_with_rate_and_time_left_and_nothing_remains_of_it() -> None:
+    lines = told(Terminal(), seconds=10.0, steps=100).split("\r")
+    assert "receiving  50 %, 50 MiB of 100 MiB, 10 MiB/s, 5.0 s left" in lines[50]
+    assert "f.bin  [######      ]  receiving" in lines[50]
+    assert lines[-1] == "\x1b[K"
+    assert all("\n" not in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (60, "a-long-name  [##########          ]  50 %, words"),
+        (30, "a-long-name  50 %, words"),
+        (20, "a-long-  50 %, words"),
+        (12, "50 %, words"),
+        (4, "50 %"),
+    ],
+)
+def test_on_a_narrow_terminal_the_numbers_remain(width: int, line: str) -> None:
+    assert fitted("a-long-name", "50 %, words", 0.5, width) == line
+
+
+def test_a_terminal_is_not_flooded() -> None:
+    assert told(Terminal(), seconds=1.0, steps=10_000).count("\r") <= 12
+
+
+def test_in_a_pipe_there_is_a_line_now_and_then_of_what_takes_long(capsys: pytest.CaptureFixture[str]) -> None:
+    told(io.StringIO(), seconds=4.0, steps=100)
+    assert capsys.readouterr().err == ""
+    told(io.StringIO(), seconds=21.0, steps=100)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith("paglets: f.bin: receiving ") for line in lines)
+
+
+def test_an_empty_file_has_progress_too() -> None:
+    assert "100 %" in told(Terminal(), seconds=10.0, steps=10, total=0)
+
+
+def test_a_name_cannot_trick_the_terminal() -> None:
+    out, clock = Terminal(), FakeClock()
+    with ProgressLine("a\x1b[2Jb\n", out=out, now=clock.monotonic) as progress:
+        clock.advance(1.0)
+        progress("receiving", 1, 2)
+    assert "\x1b[2J" not in out.getvalue()
+    assert "\n" not in out.getvalue()
+
+
+def test_the_rate_is_that_of_the_last_seconds(tmp_path: Path) -> None:
+    out, clock = Terminal(), FakeClock()
+    with ProgressLine("f", out=out, now=clock.monotonic) as progress:
+        for step in range(100):
+            clock.advance(1.0)
+            progress("sending", step * (10 if step < 50 else 1) * MIB, 1000 * MIB)
+    assert "1 MiB/s" in out.getvalue().split("\r")[-2]

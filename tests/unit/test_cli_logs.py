@@ -1,0 +1,152 @@
+"""`paglets logs`: what is shown of a log, and where."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paglets.api import Attempts, AttemptView, LogPiece
+from paglets.cli.logoutput import LogOutput
+from paglets.cli.logs import begin_of_last_lines, chosen
+from paglets.cli.main import main
+from paglets.core.errors import BadRequest, Unknown, Unreachable
+from paglets.core.refs import HostRef
+from paglets.remote.joblogs import JobAttempts, LogBytes, merged_attempts, read_log
+from paglets.worker import logs
+from paglets.worker.logs import LogFile
+
+W1 = HostRef(store_id="s1", name="w1", url="http://w1:8765")
+W2 = HostRef(store_id="s2", name="w2", url="http://w2:8765")
+
+
+def attempt(number: int, generation: int = 1, ended: bool = True, host: HostRef = W1) -> AttemptView:
+    return AttemptView(
+        agent_id="j1",
+        group_id="g1",
+        job_key="a",
+        generation=generation,
+        attempt=number,
+        status="COMPLETED",
+        ended=ended,
+        kept=True,
+        host=host,
+    )
+
+
+def found(*views: AttemptView) -> JobAttempts:
+    return JobAttempts(attempts=views, unfinished=(), silent=())
+
+
+def test_the_newest_attempt_is_shown_unless_another_is_named() -> None:
+    there = found(attempt(1), attempt(2), attempt(1, generation=2))
+    assert chosen(there, None) == attempt(1, generation=2)
+    assert chosen(there, (None, 2)) == attempt(2)
+    assert chosen(there, (1, 1)) == attempt(1)
+    assert chosen(found(), (1, 1)) is None
+    with pytest.raises(Unknown, match=r"1\.1, 1\.2, 2\.1"):
+        chosen(there, (None, 7))
+
+
+def test_what_several_hosts_know_is_one_list_and_names_the_hosts_that_were_asked() -> None:
+    liar = HostRef(store_id="s9", name="w9", url="http://elsewhere")
+    answers = [
+        (W1, Attempts(attempts=(attempt(2, host=liar),), unfinished=())),
+        (W2, Attempts(attempts=(attempt(1),), unfinished=())),
+        (liar, Unreachable("no answer")),
+    ]
+    merged = merged_attempts(answers)
+    assert [(view.attempt, view.host) for view in merged.attempts] == [(1, W2), (2, W1)]
+    assert len(merged.silent) == 1
+    with pytest.raises(Unreachable):
+        merged_attempts(answers[2:])
+
+
+class OneLog:
+    """`Link` to a host that has one log, and `HostClient` of it."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def read_log(self, view: AttemptView, stream: str, offset: int = 0, limit: int = 1 << 20) -> LogBytes:
+        piece = logs.read(self._path, offset, limit)
+        return LogBytes(offset=piece.offset, data=piece.data, next=piece.next, size_bytes=piece.size_bytes, ended=True)
+
+
+def written(path: Path, data: bytes, **bounds: int) -> Any:
+    log = LogFile(str(path), **bounds)
+    log.write(memoryview(data))
+    log.close()
+    return OneLog(str(path))
+
+
+@given(data=st.text(alphabet="ab\n", max_size=60).map(str.encode), lines=st.integers(0, 12))
+def test_the_last_lines_are_those_that_tail_would_show(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, lines: int
+) -> None:
+    client = written(tmp_path_factory.mktemp("tail") / "1.1.out", data)
+    begin = begin_of_last_lines(client, attempt(1), "out", lines)
+    whole = data.splitlines(keepends=True)
+    assert data[begin:] == b"".join(whole[-lines:] if lines else [])
+
+
+def test_the_last_lines_of_a_log_with_a_gap_begin_after_it(tmp_path: Path) -> None:
+    data = b"".join(b"%07d\n" % nth for nth in range(100))
+    client = written(tmp_path / "1.1.out", data, head_bytes=80, segment_bytes=80)
+    assert data[begin_of_last_lines(client, attempt(1), "out", 3) :] == data[-24:]
+    assert begin_of_last_lines(client, attempt(1), "out", 90) == 800 - 160
+
+
+class BrokenLink:
+    def ask(self, *args: Any, **more: Any) -> LogPiece:
+        return LogPiece(offset=0, data="!", next=1, size_bytes=1, ended=True)
+
+
+def test_a_piece_that_is_not_base64_is_refused() -> None:
+    with pytest.raises(BadRequest, match="base64"):
+        read_log(BrokenLink(), attempt(1), "out", 0, 10, 1.0)  # type: ignore[arg-type]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_into_a_pipe_bytes_go_as_they_are_and_gaps_are_told_on_stderr() -> None:
+    out, err = io.TextIOWrapper(io.BytesIO(), write_through=True), io.StringIO()
+    output = LogOutput(out, err)
+    output.write("out", bytes(range(256)))
+    output.gap("out", 1234567)
+    output.gap("out", 0)
+    assert out.buffer.getvalue() == bytes(range(256))  # type: ignore[attr-defined]
+    assert err.getvalue() == "[paglets: 1,234,567 bytes are not kept]\n"
+
+
+def test_on_a_terminal_nothing_can_be_played_and_characters_may_come_in_parts() -> None:
+    out = Terminal()
+    output = LogOutput(out, Terminal())
+    text = "50 %\r100 %\té\n\x1b]0;you\x07"
+    for byte in text.encode():
+        output.write("out", bytes([byte]))
+    output.write("out", b"\xff")
+    assert out.getvalue() == "50 %\r100 %\té\n\\x1b]0;you\\x07\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["logs"], "see `paglets logs --help`"),
+        (["logs", "g/a", "--attempt", "1.x"], "is not an attempt"),
+        (["logs", "g/a", "--tail", "-1"], "--tail"),
+        (["jobs", "logs", "g/a", "--stdout", "--stderr"], "not allowed with"),
+    ],
+)
+def test_wrong_usage_is_one_line(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    told = capsys.readouterr()
+    assert (told.out, len(told.err.splitlines())) == ("", 1)
+    assert text in told.err
