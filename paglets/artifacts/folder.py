@@ -19,6 +19,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +81,7 @@ class BlobFolder:
             if offset // SYNC_BYTES != length // SYNC_BYTES:
                 self._sync_or_drop(descriptor, sha256)
         if digest is not None:
-            digest.update(piece)
-            self._hashes.keep(sha256, length, digest)
+            self._hashes.go_on(sha256, length, digest, piece)
         return length
 
     def finish(self, blob: BlobRef) -> None:
@@ -256,16 +256,23 @@ class BlobFolder:
 
 @dataclass(slots=True)
 class _Running:
+    """`digest` is of the first `length` bytes once `hashed` is done."""
+
     length: int
     digest: Any
+    hashed: Future[None]
 
 
 class _RunningHashes:
-    """Of partial blobs, those used last; so a blob that came through this process need not be read to be hashed."""
+    """Of partial blobs, those used last; so a blob that came through this process need not be read to be hashed.
+
+    A piece is hashed while the next one is on its way.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, _Running] = OrderedDict()
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="hash")
 
     def take(self, sha256: str, length: int) -> Any:
         """The hash of its first `length` bytes, which is then the caller's; None where only the file has it."""
@@ -274,11 +281,16 @@ class _RunningHashes:
             return hashlib.sha256()
         with self._lock:
             running = self._kept.pop(sha256, None)
-        return running.digest if running is not None and running.length == length else None
+        if running is None or running.length != length:
+            return None
+        running.hashed.result()
+        return running.digest
 
-    def keep(self, sha256: str, length: int, digest: Any) -> None:
+    def go_on(self, sha256: str, length: int, digest: Any, piece: bytes) -> None:
+        """Add the piece that makes it `length` bytes long."""
+        running = _Running(length, digest, self._threads.submit(digest.update, piece))
         with self._lock:
-            self._kept[sha256] = _Running(length, digest)
+            self._kept[sha256] = running
             while len(self._kept) > MAX_RUNNING_HASHES:
                 self._kept.popitem(last=False)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from paglets.cli.output import say
 from paglets.config import parse_bytes, parse_property
 from paglets.core.errors import Invalid
-from paglets.remote.client import HostClient
+
+if TYPE_CHECKING:
+    from paglets.remote.client import HostClient
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -38,7 +40,12 @@ def add_common(parser: argparse.ArgumentParser, handler: Handler) -> None:
 
 def run(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     """Parse and run what `add_common` or `set_defaults(handler=...)` named."""
-    options = parser.parse_args(arguments)
+    options, further = parser.parse_known_args(arguments)
+    # argparse gives an optional argument up at the first option: that of `get ID --force TARGET` is left over.
+    if len(further) == 1 and not further[0].startswith("-") and getattr(options, "target", "") is None:
+        options.target, further = further[0], []
+    if further:
+        parser.error(f"unrecognized arguments: {' '.join(further)}")
     if not hasattr(options, "handler"):
         parser.error("a command is missing")
     handler: Handler = options.handler
@@ -47,6 +54,8 @@ def run(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
 
 def client_of(options: argparse.Namespace) -> HostClient:
     """A client for `--at`; where there was a choice it is said on stderr."""
+    from paglets.remote.client import HostClient  # here, as commands that ask nobody start in half the time without it
+
     client = HostClient(options.at, timeout=options.timeout)
     if client.note:
         say(client.note)

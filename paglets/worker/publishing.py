@@ -14,6 +14,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,10 +176,13 @@ def _link(source: Path, staged: Path, found: os.stat_result) -> bool:
 
 
 def _hash_synced(source: Path) -> BlobRef:
-    blob = hash_file(source)
+    """The disk writes while this processor hashes: nobody may change the file any more."""
     descriptor = os.open(source, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with ThreadPoolExecutor(max_workers=1) as disk:
+            synced = disk.submit(os.fsync, descriptor)
+            blob = hash_file(source)
+            synced.result()
     except OSError as error:
         raise no_room(error, source.parent) or Invalid(f"{printable(source)} cannot be written: {error}") from error
     finally:

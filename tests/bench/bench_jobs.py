@@ -35,13 +35,14 @@ class LargeState(CollectingComputeJobState):
 
 
 class Large(CollectingComputeJobPaglet[LargeState]):
-    """Makes a file of random bytes, says when that was done, and reports it as an artifact. Runs on `worker`."""
+    """Makes a file that no other job makes, says when that was done, and reports it as an artifact."""
 
     State = LargeState
 
     def run_compute_job(self) -> None:
         path = self.work_dir() / "large.bin"
         with path.open("wb") as file:
+            block = os.urandom(1 << 20)
             for _ in range(self.state.size_bytes >> 20):
-                file.write(os.urandom(1 << 20))
+                file.write(block)
         self.report_compute_artifact(path, result={"began": time.time()}, move=True)

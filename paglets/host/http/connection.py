@@ -34,9 +34,10 @@ from paglets.host.http.guard import (
 from paglets.host.http.head import RequestHead, read_head, single_fields
 from paglets.remote.auth import Proof, Verifier, body_sha256
 from paglets.remote.exchange import Request, Response, reply_error
-from paglets.remote.http1 import CHUNK_BYTES, JSON_TYPE
+from paglets.remote.http1 import JSON_TYPE
 from paglets.remote.stream import TimedSocket
 
+BODY_CHUNK_BYTES = 1 << 20
 _CONTROL_CHARACTER = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 
 
@@ -188,17 +189,17 @@ class Connection(BaseHTTPRequestHandler):
         if length and "expect" in head.fields:
             super().handle_expect_100()
             self.wfile.flush()
-        body = bytearray()
+        body = io.BytesIO()
         try:
-            while len(body) < length:
-                self._sock.deadline = limits.body_deadline(start, len(body))
-                piece = self.rfile.read1(min(CHUNK_BYTES, length - len(body)))
+            while (came := body.tell()) < length:
+                self._sock.deadline = limits.body_deadline(start, came)
+                piece = self.rfile.read1(min(BODY_CHUNK_BYTES, length - came))
                 if not piece:
                     raise ConnectionError("the connection ended within a body")
-                body += piece
+                body.write(piece)
         except TimeoutError as error:
             raise BadRequest(f"the body of {length} bytes came too slowly") from error
-        return bytes(body)
+        return body.getvalue()
 
     def _is_head(self) -> bool:
         return self._head is not None and self._head.method == "HEAD"
