@@ -25,6 +25,9 @@ from paglets.core.errors import StartFailed
 
 PROGRAM_VERSION = "0.1.0"
 
+PROTOCOL = 1
+"""The number of what hosts speak with each other: they mix where it is equal."""
+
 ARCHIVE_NAME = "paglets.pyz"
 
 COPY_GRACE_SECONDS = 3600

@@ -29,7 +29,6 @@ from paglets.api.limits import (
     MAX_ENVELOPE_BYTES,
     MAX_GROUP_JOBS,
     MAX_PIECE_BYTES,
-    PROTOCOL,
 )
 from paglets.api.logs import MAX_LOG_PIECE_BYTES, AskAttempts, Attempts, AttemptView, LogPiece, UnfinishedJob
 from paglets.api.paglets import (
@@ -72,7 +71,6 @@ __all__ = [
     "MAX_GROUP_JOBS",
     "MAX_LOG_PIECE_BYTES",
     "MAX_PIECE_BYTES",
-    "PROTOCOL",
     "AddArtifact",
     "ArtifactView",
     "Artifacts",

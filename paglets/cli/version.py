@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import platform
 
-from paglets.api import PROTOCOL
 from paglets.cli.options import Parser, run
 from paglets.cli.output import print_fields, print_json
 from paglets.core.errors import EXIT_DONE
-from paglets.program import PROGRAM_VERSION, this_program
+from paglets.program import PROGRAM_VERSION, PROTOCOL, this_program
 
 
 def main(arguments: list[str]) -> int:

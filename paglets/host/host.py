@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from paglets.api import MAX_CALL_SECONDS, PROTOCOL, Call, CallReply, HostIdentity, JobView, Member, Slots, Verdicts
+from paglets.api import MAX_CALL_SECONDS, Call, CallReply, HostIdentity, JobView, Member, Slots, Verdicts
 from paglets.codec.envelope import Envelope, WireMessage
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import Invalid, PagletsError
@@ -43,6 +43,7 @@ from paglets.host.waits import Waits
 from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import Locator
+from paglets.program import PROTOCOL
 from paglets.remote.exchange import Pending, Response, Transport, reply, reply_error
 from paglets.slots import policy
 from paglets.slots.model import Candidate, Resources, SlotRequest, check_request

@@ -14,6 +14,7 @@ from paglets.core.record import from_json
 from paglets.core.refs import HostRef
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import Locator
+from paglets.program import PROTOCOL
 from paglets.remote.exchange import Request, Response, reply, reply_error
 from paglets.slots.model import Resources
 from paglets.testing.clock import FakeClock, SeededEntropy
@@ -32,7 +33,7 @@ def member(name: str, **changes: object) -> api.Member:
         url=f"http://{name}:8765",
         addresses=(),
         mesh_version="test",
-        protocol=api.PROTOCOL,
+        protocol=PROTOCOL,
         boot_id=f"{name}-1",
         boot_count=1,
         heartbeat=1,

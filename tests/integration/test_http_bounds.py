@@ -25,11 +25,11 @@ from http_rig import (
     signed_fields,
 )
 
-from paglets.api import PROTOCOL
 from paglets.core.clock import SystemClock
 from paglets.core.errors import StartFailed
 from paglets.host.http.guard import peer_group
 from paglets.host.http.server import HttpServer
+from paglets.program import PROTOCOL
 from paglets.remote.auth import Verifier
 from paglets.remote.exchange import Request, Response, reply
 from paglets.testing.waiting import wait_until

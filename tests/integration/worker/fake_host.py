@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from paglets.api import Usage
 from paglets.core.errors import PagletsError
@@ -100,7 +101,7 @@ class FakeHost:
     ) -> Told:
         """Start a process for a paglet of class `cls`; in a scratch directory of its own, or of an earlier one."""
         number = len(self.runs) + 1
-        token = f"{number:032x}"
+        token = uuid4().hex  # which tests that run beside this one must not find among their own processes
         name = cls if isinstance(cls, str) else f"{cls.__module__}:{cls.__qualname__}"
         if work_dir is None:
             work_dir = str(self.folder / f"work-{number}")
