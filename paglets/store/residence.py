@@ -125,6 +125,12 @@ def take(tx: Tx, envelope: Envelope, source: HostRef, now: float, refuse: Refuse
     return TransferAnswer(agent_id=envelope.agent_id, epoch=envelope.epoch, verdict="taken")
 
 
+def is_back(tx: Tx, envelope: Envelope) -> bool:
+    """Whether the paglet was here before, and this envelope proves that it has left since."""
+    known = find(tx, envelope.agent_id)
+    return known is not None and known.epoch < envelope.epoch
+
+
 def _answer_again(known: ResidenceRow, envelope: Envelope) -> TransferAnswer:
     verdict = "settled"
     if known.epoch == envelope.epoch:
@@ -142,7 +148,8 @@ def _forget_older(tx: Tx, agent_id: str) -> None:
     tx.run("DELETE FROM leases WHERE agent_id = ?", agent_id)
     tx.run("DELETE FROM runs WHERE agent_id = ?", agent_id)
     paglets.remove(tx, agent_id)
-    paglets.remove_bytes(tx, agent_id)
+    files.arrived(tx, agent_id)
+    artifacts.remove(tx, agent_id)
     tx.run("DELETE FROM handoffs WHERE agent_id = ?", agent_id)
 
 

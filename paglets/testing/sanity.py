@@ -6,6 +6,7 @@ are those of the invariants in the architecture's description.
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -158,6 +159,20 @@ _NONE: tuple[tuple[str, str], ...] = (
         "  AND m.sender_store = i.sender_store AND m.settled_below > i.n)",
     ),
     (
+        "bytes are referred to that are not here",
+        "SELECT sha256 FROM blob_refs r WHERE NOT EXISTS (SELECT 1 FROM blobs b WHERE b.sha256 = r.sha256)",
+    ),
+    (
+        "a file or an artifact belongs to a paglet that is neither here nor leaving",
+        "SELECT o.agent_id FROM (SELECT agent_id FROM files UNION SELECT owner FROM artifacts WHERE owner != '') o"
+        " WHERE NOT EXISTS (SELECT 1 FROM residence r WHERE r.agent_id = o.agent_id"
+        "  AND r.status IN ('here', 'leaving'))",
+    ),
+    (
+        "bytes are kept for a group that is over",
+        "SELECT group_id FROM group_blobs JOIN groups USING (group_id) WHERE spec IS NULL",
+    ),
+    (
         "an attempt is at work and its job is not RUNNING",
         "SELECT agent_id FROM runs JOIN requests q USING (agent_id) WHERE runs.entry = 'attempt'"
         " AND q.status != 'RUNNING'",
@@ -186,6 +201,26 @@ def _within(tx: Tx, offered: Resources) -> list[str]:
     if row["memory"] > offered.memory_bytes or row["disk"] > offered.temp_storage_bytes:
         wrong.append(f"S2 leased are {row['memory']} bytes of memory and {row['disk']} of disk, offered is {offered}")
     return wrong
+
+
+# Bytes.
+
+
+def bytes_of(tx: Tx, whole: Mapping[str, bytes]) -> list[str]:
+    """Whether what has a row in `blobs` is `whole` on the disk."""
+    return [
+        f"the blob {row['sha256']} of {row['size_bytes']} bytes is {_how(whole.get(row['sha256']))} on the disk"
+        for row in tx.all("SELECT sha256, size_bytes FROM blobs")
+        if not _is_right(row["sha256"], row["size_bytes"], whole.get(row["sha256"]))
+    ]
+
+
+def _is_right(sha256: str, size_bytes: int, data: bytes | None) -> bool:
+    return data is not None and len(data) == size_bytes and hashlib.sha256(data).hexdigest() == sha256
+
+
+def _how(data: bytes | None) -> str:
+    return "not" if data is None else f"another one of {len(data)} bytes"
 
 
 # S4, S5.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from paglets.testing.simulation.breaks import BREAKS, Break
+from paglets.testing.simulation.bytebreaks import BYTE_BREAKS
 from paglets.testing.simulation.world import Simulation
 
 
-@pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.name.replace(" ", "-"))
+@pytest.mark.parametrize("broken", BREAKS + BYTE_BREAKS, ids=lambda broken: broken.name.replace(" ", "-"))
 def test_a_deliberate_break_is_found(broken: Break) -> None:
     for seed in range(1, broken.within_seeds + 1):
         simulation = Simulation(seed, profile=broken.profile, tampering=broken.make())

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from paglets.api import CreatePaglet, JobSpec, MovePaglet, PostMessage, SubmitGroup
 from paglets.codec.envelope import WireMessage
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
+from paglets.remote.exchange import Request, Response
 from paglets.slots.model import PlacementRules, Resources, SlotRequest
 from paglets.testing.sanity import HANDLED, is_settled
+from paglets.testing.simulation.filescripts import COURIER_CLASS
 from paglets.testing.simulation.machine import Machine
+from paglets.testing.simulation.network import Weather
 from paglets.testing.simulation.profile import calm
 from paglets.testing.simulation.scripts import COUNTER_CLASS, JOB_CLASS, SUCCEEDS, post_message
 from paglets.testing.simulation.workload import Group
@@ -32,18 +36,24 @@ class Story:
         machine = self.machine(name)
         return HostRef(store_id=machine.store_id, name=machine.name, url=machine.url)
 
-    def ask(self, at: str, target: str, body: Any, *, method: str = "POST") -> list[Any]:
-        """Ask and let 3 s pass; gives the good replies that came."""
+    def ask(self, at: str, target: str, body: Any, *, method: str = "POST", seconds: float = 3.0) -> list[Any]:
+        """Ask and let time pass; gives the good replies that came."""
         replies: list[Any] = []
         client = self.simulation.workload.client
         client.ask(self.machine(at), target, body, replies.append, method=method, tries=1)
-        self.simulation.advance(3.0)
+        self.simulation.advance(seconds)
         return replies
 
     def create(self, at: str, agent_id: str, name: str | None = None) -> list[Any]:
         state = {"count": 0}
         body = CreatePaglet(agent_id=agent_id, class_name=COUNTER_CLASS, kind="paglet", state=state, name=name)
         return self.ask(at, "/v1/paglets", body)
+
+    def courier(self, at: str, agent_id: str, hops: tuple[str, ...], seconds: float = 0.5) -> None:
+        """A paglet that goes that way, with another file from each host; what it does in so many seconds."""
+        state = {"count": 0, "hops": [to_json(self.ref(hop)) for hop in hops], "files": {}}
+        body = CreatePaglet(agent_id=agent_id, class_name=COURIER_CLASS, kind="paglet", state=state)
+        self.ask(at, "/v1/paglets", body, seconds=seconds)
 
     def post(self, sender: str, agent_id: str, hint: str, message: WireMessage | None = None) -> None:
         target = ProxyRef(agent_id=agent_id, host=self.ref(hint))
@@ -83,6 +93,14 @@ class Story:
 
     def status(self, name: str, agent_id: str) -> str:
         return str(self.machine(name).rows.value("SELECT status FROM residence WHERE agent_id = ?", agent_id))
+
+    def until(self, is_so: Callable[[], bool]) -> None:
+        """Let one thing happen after the other until it is so."""
+        for _ in range(20_000):
+            if is_so():
+                return
+            self.simulation.clock.step()
+        raise AssertionError("it does not come to that")
 
     def end(self) -> None:
         """All must be well, and nothing be under way."""
@@ -227,3 +245,58 @@ def test_a_paglet_moves_though_its_target_came_back_while_the_disk_was_full() ->
     story.simulation.advance(40.0)
     story.end()
     assert story.machine("h1").rows.value("SELECT count(*) FROM paglets WHERE agent_id = 'counter'") == 1
+
+
+def couriers_whose_first_replies_are_cut(*hops: str) -> Story:
+    """Six couriers go this way, and h0 does not hear that what it sent was taken."""
+    story = Story()
+    network = story.simulation.network
+
+    def cut(request: Request, response: Response) -> Response:
+        lost = request.target == "/v1/transfers" and request.sender == story.machine("h0").store_id
+        network.weather = Weather(cut=1.0 if lost else 0.0)
+        return response
+
+    network.filter_reply = cut
+    for number in range(6):
+        story.courier(hops[0], f"courier-{number}", hops[1:])
+    story.simulation.advance(10.0)
+    network.filter_reply = lambda request, response: response
+    return story
+
+
+def test_a_paglet_that_comes_back_before_its_source_knows_that_it_left_finds_its_new_files() -> None:
+    # Its old scratch directory was still there, with an older file of the same name.
+    story = couriers_whose_first_replies_are_cut("h1", "h0", "h1", "h0")
+    story.end()
+
+
+def test_the_source_of_a_file_goes_though_its_paglet_is_back_before_the_source_knows_that_it_left() -> None:
+    # What was known of the earlier stay was dropped, and with it what was to be removed.
+    story = couriers_whose_first_replies_are_cut("h0", "h1", "h0")
+    moved = [path for path, source in story.simulation.witness.sources.items() if source.arrived]
+    assert moved
+    story.end()
+
+
+def test_files_go_to_a_host_that_was_not_reached_while_the_disk_was_full() -> None:
+    # That it was not reached could not be stored, and the road there counted as busy for ever.
+    story = Story()
+    story.simulation.network.block(story.machine("h0").store_id, story.machine("h1").store_id)
+    story.courier("h0", "courier", ("h1",), seconds=0.0)
+    story.until(lambda: "POST /v1/blobs/state -> h1: blocked" in story.simulation.story.text())
+    story.machine("h0").fill_disk(4.0)
+    story.simulation.advance(6.0)
+    story.end()
+    assert story.status("h1", "courier") == "here"
+
+
+def test_a_file_is_published_though_the_disk_is_full_when_its_row_is_written() -> None:
+    # It was renamed into its place; asked again, the host found no staged file any more.
+    story = Story()
+    story.submit("h0", {"plan": ["artifact"], "seconds": 8.0})
+    h0 = story.machine("h0")
+    story.until(lambda: bool(h0.bytes.staged))
+    h0.fill_disk(3.0)
+    story.simulation.advance(5.0)
+    story.end()

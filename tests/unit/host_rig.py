@@ -37,17 +37,24 @@ MOST_STEPS = 20_000
 
 
 class RigDisk(ScratchDisk):
-    """`problem`: what making a scratch directory raises. `removed`: sources of files that have moved."""
+    """`problem`: what making a scratch directory raises. `removed`: sources of files that have moved.
+
+    `trims`: to how many bytes logs were brought, and of which attempts they were to stay.
+    """
 
     problem: OSError | None = None
 
     def __init__(self) -> None:
         super().__init__({}, SourceFiles())
         self.removed: list[Removal] = []
+        self.trims: list[tuple[int, frozenset[tuple[str, int, int]]]] = []
 
     def remove_source(self, removal: Removal) -> str:
         self.removed.append(removal)
         return ""
+
+    def trim_logs(self, most_bytes: int, running: Callable[[], frozenset[tuple[str, int, int]]]) -> None:
+        self.trims.append((most_bytes, running()))
 
     def prepare(self, agent_id: str, fresh: bool) -> str:
         if self.problem is not None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from host_rig import Rig, envelope
 
-from paglets.api import Hosts, Paglets, PagletView
-from paglets.core.errors import BadRequest, Invalid, MethodNotAllowed, NoSuchRoute, PagletsError
+from paglets.api import Hosts, Located, Paglets, PagletView, ResidenceRow
+from paglets.core.errors import BadRequest, Invalid, MethodNotAllowed, NoSuchRoute, PagletsError, Unknown
 from paglets.core.record import from_json
 from paglets.host.http.router import Asked, Route, Router
 from paglets.host.http.routes import ROUTES
@@ -232,3 +232,15 @@ def test_the_pages_of_paglets_go_to_the_end_and_no_further() -> None:
         after = page.next
     assert [view.agent_id for view in seen] == [f"p{number}" for number in range(5)]
     assert rig.get(Hosts, "GET", "/v1/mesh/hosts").hosts[0].member.name == "home"
+
+
+def test_a_paglet_that_ended_here_is_not_looked_for_at_hosts_that_had_it_earlier() -> None:
+    """Their rows point here: whoever asked would be sent to and fro until the time is over."""
+    rig = Rig()
+    old = ResidenceRow(agent_id="p1", epoch=1, status="gone", peer=rig.own)
+    asked = rig.peer("w1", {"POST /v1/paglets/locate": lambda body: Located(rows=(old,))})
+    rig.write(lambda tx: residence.create(tx, envelope("p1"), rig.now()))
+    rig.write(lambda tx: residence.dispose(tx, "p1", rig.now()))
+    with pytest.raises(Unknown, match="p1 has ended"):
+        rig.get(PagletView, "GET", "/v1/paglets/p1")
+    assert asked.bodies("POST /v1/paglets/locate") == []

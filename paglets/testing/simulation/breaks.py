@@ -62,6 +62,10 @@ class RewritingConnection:
         return cast(sqlite3.Cursor, self._inner.execute(sql, args))
 
     def executemany(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> sqlite3.Cursor:
+        for rule in self._rules:
+            if rule.pattern in sql:
+                rule.hits += 1
+                sql = sql.replace(rule.pattern, rule.by)
         return cast(sqlite3.Cursor, self._inner.executemany(sql, rows))
 
 

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from paglets.api import AskBlobs, BlobState, BlobStates
 from paglets.core.errors import CallOutcomeUnknown, Moved, PagletsError, Unknown, Unreachable
 from paglets.core.record import from_json
-from paglets.core.refs import HostRef
+from paglets.core.refs import BlobRef, HostRef
 from paglets.remote.exchange import Request, Response, dump_json
+from paglets.testing.simulation.content import PIECE_BYTES, blob_of
 from paglets.testing.simulation.machine import Machine
 from paglets.testing.simulation.network import Network
 
 RETRY_SECONDS = (0.2, 3.0)
 MAX_TRIES = 12
+MAX_PIECES = 80
+"""So many requests a client makes for one blob."""
+
 WITHOUT_END = 1_000_000
 TIMEOUT_SECONDS = 20.0
 
 Then = Callable[[Any], None]
 """What is done with the JSON of a good reply."""
+
+Refused = Callable[[PagletsError], None]
+"""What is done with an error that no repetition mends."""
 
 
 class Client:
@@ -29,31 +38,56 @@ class Client:
         self._machines = machines
 
     def ask(
-        self, machine: Machine, target: str, body: Any, then: Then, *, method: str = "POST", tries: int = MAX_TRIES
+        self,
+        machine: Machine,
+        target: str,
+        body: Any,
+        then: Then,
+        *,
+        method: str = "POST",
+        tries: int = MAX_TRIES,
+        refused: Refused = lambda error: None,
     ) -> None:
         """Repeat until there is an answer, or patience ends after so many `tries`."""
         request = Request(method=method, target=target, body=b"" if body is None else dump_json(body))
-        self._try(self._ref(machine), request, then, tries)
+        self._try(self._ref(machine), request, then, refused, tries)
+
+    def upload(self, machine: Machine, contents: Sequence[bytes], then: Callable[[], None]) -> None:
+        """Bring these bytes to a machine, one after the other; as `ask` it may give up, and says nothing then."""
+        if contents:
+            rest = contents[1:]
+            Upload(self, machine, contents[0], lambda: self.upload(machine, rest, then)).ask(MAX_PIECES)
+        else:
+            then()
+
+    def put_piece(
+        self, machine: Machine, blob: BlobRef, offset: int, piece: bytes, then: Then, refused: Refused
+    ) -> None:
+        target = f"/v1/blobs/{blob.sha256}?offset={offset}&size={blob.size_bytes}"
+        request = Request(method="PUT", target=target, body=piece)
+        self._try(self._ref(machine), request, then, refused, MAX_TRIES)
 
     def _ref(self, machine: Machine) -> HostRef:
         return HostRef(store_id=machine.store_id, name=machine.name, url=machine.url)
 
-    def _try(self, host: HostRef, request: Request, then: Then, tries: int) -> None:
+    def _try(self, host: HostRef, request: Request, then: Then, refused: Refused, tries: int) -> None:
         def done(outcome: Response | PagletsError) -> None:
             try:
                 if isinstance(outcome, PagletsError):
                     raise outcome
                 value = outcome.json()
             except Moved as moved:
-                self._again(from_json(HostRef, moved.details["host"]), request, then, tries)
+                self._again(from_json(HostRef, moved.details["host"]), request, then, refused, tries)
             except Unknown:
                 asks_one_host = request.target == "/v1/groups"
-                self._again(host if asks_one_host else self._ref(self._any()), request, then, tries)
+                self._again(host if asks_one_host else self._ref(self._any()), request, then, refused, tries)
             except (Unreachable, CallOutcomeUnknown):
-                self._again(host, request, then, tries)
+                self._again(host, request, then, refused, tries)
             except PagletsError as error:
                 if error.status >= 500:
-                    self._again(host, request, then, tries)
+                    self._again(host, request, then, refused, tries)
+                else:
+                    refused(error)
             else:
                 then(value)
 
@@ -62,11 +96,44 @@ class Client:
     def _any(self) -> Machine:
         return self._machines[self._network.entropy.pick(len(self._machines))]
 
-    def _again(self, host: HostRef, request: Request, then: Then, tries: int) -> None:
+    def _again(self, host: HostRef, request: Request, then: Then, refused: Refused, tries: int) -> None:
         if tries > 1:
             pause = self._network.entropy.uniform(*RETRY_SECONDS)
-            self._network.later(pause, lambda: self._try(self._now(host), request, then, tries - 1))
+            self._network.later(pause, lambda: self._try(self._now(host), request, then, refused, tries - 1))
 
     def _now(self, host: HostRef) -> HostRef:
         """A user sees when a machine has got another address."""
         return next(self._ref(machine) for machine in self._machines if machine.store_id == host.store_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One blob on its way from a user to a host, as the real client does it: from where the host says it is."""
+
+    client: Client
+    machine: Machine
+    data: bytes
+    then: Callable[[], None]
+
+    def ask(self, left: int) -> None:
+        """How much of it is there? `left`: so many requests more."""
+        blob = blob_of(self.data)
+
+        def heard(tree: Any) -> None:
+            self._go_on(from_json(BlobStates, tree).blobs[0], left)
+
+        self.client.ask(self.machine, "/v1/blobs/state", AskBlobs(sha256s=(blob.sha256,)), heard)
+
+    def _go_on(self, state: BlobState, left: int) -> None:
+        if state.complete:
+            self.then()
+        elif left > 0:
+            piece = self.data[state.offset : state.offset + PIECE_BYTES]
+            self.client.put_piece(
+                self.machine,
+                blob_of(self.data),
+                state.offset,
+                piece,
+                lambda tree: self._go_on(from_json(BlobState, tree), left - 1),
+                lambda error: self.ask(left - 1),
+            )

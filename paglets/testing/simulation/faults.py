@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 
 from paglets.core.clock import Entropy
 from paglets.testing.clock import FakeClock
-from paglets.testing.simulation.fuse import SEAMS
+from paglets.testing.simulation.fuse import AT_DISK, SEAMS
 from paglets.testing.simulation.machine import Machine
 from paglets.testing.simulation.network import Network, Weather
 from paglets.testing.simulation.story import Story
 
 MOST_PASSES = 40
+MOST_DISK_PASSES = 8
+"""Blobs change less often than the rest."""
+
 BURNS_WITHIN_SECONDS = 5.0
 DOWN_SECONDS = (0.02, 12.0)
 PARTED_SECONDS = (0.5, 20.0)
@@ -103,7 +106,8 @@ class Faults:
         life = machine.life
         if life is None:
             return
-        life.fuse.light(SEAMS[self.entropy.pick(len(SEAMS))], 1 + self.entropy.pick(MOST_PASSES))
+        seam = SEAMS[self.entropy.pick(len(SEAMS))]
+        life.fuse.light(seam, 1 + self.entropy.pick(MOST_DISK_PASSES if seam == AT_DISK else MOST_PASSES))
 
         def too_late() -> None:
             if machine.life is life:

@@ -12,11 +12,10 @@ from paglets.api import Usage
 from paglets.core.clock import Entropy
 from paglets.core.errors import NoRoom
 from paglets.core.record import from_json, to_json
-from paglets.testing.blobs import MemoryBlobs
 from paglets.testing.clock import FakeClock
+from paglets.testing.simulation.folders import Folders
 from paglets.testing.simulation.fuse import AT_FRAME, AT_LAUNCH, Fuse
 from paglets.testing.simulation.seams import Alive
-from paglets.testing.simulation.sources import SourceFiles
 from paglets.worker.launch import Ended, LaunchEvents, LaunchSpec
 from paglets.worker.protocol import LONG_ENTRIES, Deliver, EntryDone, Go
 
@@ -43,10 +42,11 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """`code` is that of the error, "" where there is none."""
+    """`code` is that of the error, "" where there is none; `at`: when it came, in seconds of the run."""
 
     value: Any = None
     code: str = ""
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +70,13 @@ class WriteFile:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadBlob:
+    """A process reads a blob of its host by its path; it goes on with the bytes, or None, as value."""
+
+    path: str
+
+
 class Die(Exception):
     """The process ends: by a signal, or with an exit code."""
 
@@ -77,24 +84,27 @@ class Die(Exception):
         self.how = Ended(exit_code=code, signal=signal)
 
 
-Wish = Pause | Ask | LoseZygote | Stage | WriteFile
+Wish = Pause | Ask | LoseZygote | Stage | WriteFile | ReadBlob
 Routine = Generator[Wish, Answer, None]
 
 
 class Scripts(Protocol):
-    """What the simulated classes do. `left` and `began` tell of processes, for what may never be."""
+    """What the simulated classes do. `left` and `began` tell of processes, for what may never be.
+
+    `wrong`: what of its files and its code it did not find as it was told.
+    """
 
     def entry(self, go: Go) -> Routine: ...
 
     def handler(self, go: Go, state: dict[str, Any], deliver: Deliver) -> Routine: ...
 
-    def began(self, go: Go) -> None: ...
+    def began(self, go: Go, wrong: list[str]) -> None: ...
 
     def left(self, go: Go) -> None: ...
 
 
 class SimLauncher:
-    """`Launcher` of one start of a host; its processes write to `blobs` and `sources`."""
+    """`Launcher` of one start of a host; its processes write to `folders`."""
 
     def __init__(
         self,
@@ -105,16 +115,14 @@ class SimLauncher:
         fuse: Fuse,
         events: LaunchEvents,
         scripts: Scripts,
-        blobs: MemoryBlobs,
-        sources: SourceFiles,
+        folders: Folders,
     ) -> None:
         self.clock = clock
         self.entropy = entropy
         self.life = life
         self.events = events
         self.scripts = scripts
-        self.blobs = blobs
-        self.sources = sources
+        self.folders = folders
         self._fuse = fuse
         self._children: dict[str, Child] = {}
         self._pids = 1000
@@ -231,7 +239,7 @@ class Child:
 
     def _begin(self, go: Go) -> None:
         self._go, self._state = go, dict(go.state)
-        self._launcher.scripts.began(go)
+        self._launcher.scripts.began(go, self._launcher.folders.begin(go))
         if go.entry != "message":
             self._main = self._launcher.scripts.entry(go)
             self._resume(self._main, None)
@@ -266,20 +274,23 @@ class Child:
             self._launcher.wait(wish.seconds, lambda: self._resume(routine, Answer()))
         elif isinstance(wish, Ask):
             self._ask(routine, wish)
-        elif isinstance(wish, (Stage, WriteFile)):
-            answer = self._write(wish)
-            self._launcher.later(FRAME_SECONDS, lambda: self._resume(routine, answer))
-        else:
+        elif isinstance(wish, LoseZygote):
             self._launcher.lose_zygote()
+        else:
+            answer = self._use_files(wish)
+            self._launcher.later(FRAME_SECONDS, lambda: self._resume(routine, answer))
 
-    def _write(self, wish: Stage | WriteFile) -> Answer:
+    def _use_files(self, wish: Stage | WriteFile | ReadBlob) -> Answer:
+        folders, at = self._launcher.folders, self._launcher.clock.monotonic()
         if isinstance(wish, WriteFile):
-            return Answer(value=self._launcher.sources.write(wish.path, wish.data))
+            return Answer(value=folders.sources.write(wish.path, wish.data), at=at)
+        if isinstance(wish, ReadBlob):
+            return Answer(value=folders.read(wish.path), at=at)
         try:
-            self._launcher.blobs.stage(wish.name, wish.data)
+            folders.blobs.stage(wish.name, wish.data)
         except NoRoom as error:
-            return Answer(code=error.code)
-        return Answer()
+            return Answer(code=error.code, at=at)
+        return Answer(at=at)
 
     def _ask(self, routine: Routine, wish: Ask) -> None:
         assert self._go is not None
@@ -290,13 +301,13 @@ class Child:
 
     def _answered(self, frame: dict[str, Any]) -> None:
         routine = self._asking.pop(frame["reply"])
-        error = frame.get("error")
+        error, at = frame.get("error"), self._launcher.clock.monotonic()
         if error is not None and error["code"] == "fenced":
             self.exit(Ended(exit_code=1))
         elif error is not None:
-            self._resume(routine, Answer(code=error["code"]))
+            self._resume(routine, Answer(code=error["code"], at=at))
         else:
-            self._resume(routine, Answer(value=frame["ok"]))
+            self._resume(routine, Answer(value=frame["ok"], at=at))
 
     def _finished(self, routine: Routine) -> None:
         if routine is self._main:

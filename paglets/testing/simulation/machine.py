@@ -18,6 +18,9 @@ from paglets.slots.model import Resources
 from paglets.store.db import Store, StoreFull, Tx
 from paglets.testing.blobs import MemoryBlobs, MemoryDisk
 from paglets.testing.clock import FakeClock, SeededEntropy
+from paglets.testing.sanity import bytes_of
+from paglets.testing.simulation.content import PIECE_BYTES, PIN_SECONDS
+from paglets.testing.simulation.folders import Folders, Scratch
 from paglets.testing.simulation.fuse import AFTER_COMMIT, AT_DISK, BEFORE_COMMIT, Crash, Fuse
 from paglets.testing.simulation.launcher import SimLauncher
 from paglets.testing.simulation.network import Network
@@ -28,10 +31,6 @@ from paglets.testing.simulation.story import Story
 from paglets.testing.simulation.witness import Witness
 
 T = TypeVar("T")
-
-PIECE_BYTES = 16
-PIN_SECONDS = 20.0
-"""Small enough that blobs go in pieces, and are collected, within a run."""
 
 STEP_SECONDS = (0.0, 0.001)
 """How long a host takes to do what became due: others may come in between."""
@@ -53,7 +52,8 @@ class Surroundings:
 
 
 class Machine:
-    """A `Station` of the network. `connect` wraps the database's connection (a deliberate break may do that)."""
+    """A `Station` of the network. `connect` wraps the database's connection, `make_blobs` is what keeps its bytes
+    (deliberate breaks may change both)."""
 
     def __init__(
         self,
@@ -66,6 +66,7 @@ class Machine:
         wall_error_seconds: float,
         database: sqlite3.Connection,
         connect: Callable[[sqlite3.Connection], sqlite3.Connection],
+        make_blobs: type[MemoryBlobs],
     ) -> None:
         self.around = around
         self.name = name
@@ -77,8 +78,9 @@ class Machine:
         self.wall_error_seconds = wall_error_seconds
         self.database = database
         self.connection = connect(database)
-        self.scratch: dict[str, None] = {}
+        self.scratch: Scratch = {}
         self.bytes = MemoryDisk()
+        self.make_blobs = make_blobs
         self.sources = SourceFiles()
         self.paused_until = 0.0
         self.boots = 0
@@ -116,6 +118,7 @@ class Machine:
             self.life = None
             if self.database.in_transaction:
                 self.database.execute("ROLLBACK")
+            self.check_bytes()
             self.around.crashed(self)
 
     def pause(self, seconds: float) -> None:
@@ -137,6 +140,11 @@ class Machine:
     def step_wall_clock(self, seconds: float) -> None:
         self.around.story.tell(self.name, f"has its wall clock set by {seconds:.1f} s")
         self.wall_error_seconds += seconds
+
+    def check_bytes(self) -> None:
+        """What has a row is whole on the disk."""
+        for text in bytes_of(self.rows, self.bytes.whole):
+            self.around.witness.violated(f"{self.name}: {text}")
 
     def mend(self) -> None:
         """It sleeps no longer, and its disk has room."""
@@ -160,6 +168,7 @@ class Life:
         self.clock = LocalClock(around.clock, base, lambda: machine.wall_error_seconds)
         self.launcher: SimLauncher | None = None
         self._touched: dict[str, None] = {}
+        self._disk_changed = False
         self._next: float | None = None
         self._soon = False
         self._host: Host | None = None
@@ -179,10 +188,10 @@ class Life:
         store = Store(machine.connection, commit=self._commit)
         boots = store.write(partial(_begin, store_id=machine.store_id))
         settings = self._settings(boots)
-        blobs = MemoryBlobs(
+        blobs = machine.make_blobs(
             machine.bytes,
             full=machine.is_full,
-            step=lambda step: self.fuse.reach(AT_DISK),
+            step=self._at_disk,
             now=machine.around.clock.monotonic,
         )
 
@@ -194,8 +203,7 @@ class Life:
                 fuse=self.fuse,
                 events=events,  # type: ignore[arg-type]
                 scripts=machine.around.scripts,
-                blobs=blobs,
-                sources=machine.sources,
+                folders=Folders(blobs=blobs, sources=machine.sources, scratch=machine.scratch),
             )
             return self.launcher
 
@@ -248,6 +256,10 @@ class Life:
         self.machine.around.commit(connection)
         self.fuse.reach(AFTER_COMMIT)
 
+    def _at_disk(self, step: str) -> None:
+        self._disk_changed = True
+        self.fuse.reach(AT_DISK)
+
     def _log(self, text: str) -> None:
         self.machine.around.story.tell(self.machine.name, f"log: {text}")
         if text.startswith("fault in") and StoreFull.__name__ not in text:
@@ -262,6 +274,9 @@ class Life:
             result = act()
         except Crash as crash:
             self.machine.crash(str(crash))
+        if self._disk_changed:
+            self._disk_changed = False
+            self.machine.check_bytes()
         touched = tuple(self._touched)
         self._touched.clear()
         self.machine.around.changed(touched)

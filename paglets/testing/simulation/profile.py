@@ -6,6 +6,7 @@ Each run has a choice of the faults only: where everything happens at once, rare
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from paglets.slots.model import Resources
 from paglets.testing.clock import SeededEntropy
@@ -70,8 +71,22 @@ def _load(entropy: SeededEntropy, seconds: float) -> Load:
         doomed=entropy.pick(2),
         twins=2 * entropy.pick(2),
         plans=plans,
+        **_files(entropy),
         seconds=seconds,
     )
+
+
+def _files(entropy: SeededEntropy) -> dict[str, Any]:
+    """Two of five runs have files, beside those that jobs make."""
+    if entropy.pick(5) > 1:
+        return {}
+    return {
+        "files": 0.4 * entropy.pick(3),
+        "couriers": entropy.pick(3),
+        "file_posts": entropy.pick(4),
+        "kept": entropy.pick(4),
+        "spoils": entropy.pick(4),
+    }
 
 
 def _trouble(entropy: SeededEntropy, seconds: float) -> Trouble:

@@ -1,7 +1,8 @@
 """What the simulated classes do: jobs that succeed, fail, crash and linger, and counters that take posts.
 
 A job's state says what it does: `{"key", "plan": [a name of PLANS for each attempt], "seconds", "posts":
-[counters], "target": host or null}`. A counter's storage says how often it handled which post.
+[counters], "target": host or null}`. A counter's storage says how often it handled which post. `"files"` in any state:
+the SHA-256 of each file that must be there, by name.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Any
 from paglets.codec.envelope import WireMessage
 from paglets.core.clock import Entropy
 from paglets.core.record import from_json, to_json
-from paglets.core.refs import HostRef, ProxyRef
+from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.testing.sanity import HANDLED
+from paglets.testing.simulation.filescripts import COURIER_CLASS, FileScripts, result_of
 from paglets.testing.simulation.launcher import Answer, Ask, Die, LoseZygote, Pause, Routine
 from paglets.testing.simulation.witness import Witness
 from paglets.worker.protocol import (
@@ -34,13 +36,14 @@ from paglets.worker.protocol import (
 
 JOB_CLASS = "simulated:Job"
 COUNTER_CLASS = "simulated:Counter"
+FETCH_TRIES = 3
 MAX_TROUBLES = 2
 """How often the handler of one post raises or dies: fewer than make the post dead."""
 
 
-def post_message(post_id: str, then: list[ProxyRef]) -> WireMessage:
+def post_message(post_id: str, then: list[ProxyRef], artifacts: tuple[ArtifactRef, ...] = ()) -> WireMessage:
     """A post to a counter, which sends one on to the first of `then`."""
-    return WireMessage(kind="add", args={"id": post_id, "then": to_json(then)})
+    return WireMessage(kind="add", args={"id": post_id, "then": to_json(then)}, artifacts=artifacts)
 
 
 class SimScripts:
@@ -50,9 +53,11 @@ class SimScripts:
         self._entropy = entropy
         self._witness = witness
         self._handler_trouble = handler_trouble
+        self.files = FileScripts(entropy, witness)
 
-    def began(self, go: Go) -> None:
+    def began(self, go: Go, wrong: list[str]) -> None:
         self._witness.process_began(go)
+        self._witness.files_found(go, wrong)
 
     def left(self, go: Go) -> None:
         self._witness.process_left(go)
@@ -60,6 +65,8 @@ class SimScripts:
     def entry(self, go: Go) -> Routine:
         if go.entry == "attempt":
             return self._attempt(go)
+        if go.class_name == COURIER_CLASS and go.entry in ("creation", "arrival"):
+            return self.files.carry(go)
         return _hook()
 
     def handler(self, go: Go, state: dict[str, Any], deliver: Deliver) -> Routine:
@@ -80,6 +87,52 @@ class SimScripts:
     def report(self, go: Go, result: Any) -> Routine:
         answer = yield Ask(op="report", args=Report(success=True, result=result))
         self._witness.reported(go, answer)
+
+    def report_artifact(self, go: Go) -> Routine:
+        data = self.files.bytes_of(go)
+        while True:
+            published = yield from self.files.publish(go, data)
+            new = self.files.new_artifact(go, published.blob)
+            args = Report(success=True, result=result_of(go, new), artifact=new)
+            answer = yield Ask(op="report", args=args)
+            if self.files.told(go, published, answer, "a report"):
+                break
+        self._witness.reported(go, answer)
+        yield from _done()
+
+    def move_with_files(self, go: Go) -> Routine:
+        files = dict(go.state.get("files", {}))
+        for name, mode in (("kept", "copy"), ("moved", "move")):
+            sha256 = yield from self.files.register_now(go, name, mode)
+            if sha256 is not None:
+                files[name] = sha256
+        yield from self.report(go, {"key": go.state["key"], "attempt": go.stamp.attempt})
+        target = go.state["target"]
+        intent = Intent() if target is None else Intent(move=from_json(HostRef, target))
+        changes = Changes(has_state=True, state={**go.state, "files": files})
+        yield Ask(op="done", args=EntryDone(changes=changes, intent=intent))
+
+    def send_and_succeed(self, go: Go) -> Routine:
+        for number, tree in enumerate(go.state["posts"]):
+            target = from_json(ProxyRef, tree)
+            post_id = f"{go.stamp.agent_id}:{go.stamp.attempt}:{number}"
+            self._witness.post_tried(post_id)
+            artifact, published = yield from self.files.attach(go, target)
+            post = OutgoingPost(target=target, message=post_message(post_id, [], (artifact,)))
+            answer = yield Ask(op="commit", args=Commit(changes=Changes(posts=(post,))))
+            if self.files.told(go, published, answer, "a post"):
+                self._witness.post_acknowledged(post_id, 0)
+                self._witness.carried[artifact.artifact_id] = target.agent_id
+        yield from self.succeed(go)
+
+    def fetch_and_succeed(self, go: Go) -> Routine:
+        for artifact_id in go.state.get("fetches", ()):
+            for _ in range(FETCH_TRIES):
+                found = yield from self.files.look(artifact_id, "")
+                if found:
+                    break
+                yield Pause(seconds=2.0)
+        yield from self.succeed(go)
 
     def report_twice(self, go: Go) -> Routine:
         yield from self.report(go, {"key": go.state["key"], "attempt": go.stamp.attempt})
@@ -128,7 +181,11 @@ class SimScripts:
             yield from self.succeed(go)
             return
         self._witness.began_from_the_start(go)
-        state = {**go.state, "checkpointed": True}
+        files = dict(go.state.get("files", {}))
+        sha256 = yield from self.files.register_now(go, "kept", "copy")
+        if sha256 is not None:
+            files["kept"] = sha256
+        state = {**go.state, "checkpointed": True, "files": files}
         answer = yield Ask(op="checkpoint", args=Commit(changes=Changes(has_state=True, state=state)))
         if not answer.code:
             self._witness.checkpointed(go)
@@ -147,6 +204,7 @@ class SimScripts:
         found = yield Ask(op="storage_get", args=StorageGet(key=key))
         if found.code:
             raise Die(code=9)
+        yield from self.files.look_at(deliver)
         raised = yield from self._trouble(deliver)
         if raised:
             return
@@ -161,6 +219,7 @@ class SimScripts:
         if handled.code:
             raise Die(code=9)
         state["count"] = count
+        yield from self.files.throw_away(deliver)
 
     def _trouble(self, deliver: Deliver) -> Generator[Pause | Ask | LoseZygote, Answer, bool]:
         """Sometimes a handler raises, dies or takes its time; a few times at most for one post. True: it raised."""
@@ -246,6 +305,10 @@ PLANS: dict[str, Callable[[SimScripts, Go], Routine]] = {
     "nothing": _return,
     "exit": _exit,
     "signal": _killed,
+    "artifact": SimScripts.report_artifact,
+    "files": SimScripts.move_with_files,
+    "sends": SimScripts.send_and_succeed,
+    "fetches": SimScripts.fetch_and_succeed,
     "silent": _never,
     "forever": _never,
 }
@@ -253,5 +316,8 @@ PLANS: dict[str, Callable[[SimScripts, Go], Routine]] = {
 FOREVER = "forever"
 """A plan that ends only when the job is cancelled."""
 
-SUCCEEDS = ("success", "twice", "reported", "posts", "calls", "moves", "slow", "creates", "zygote")
+SUCCEEDS = (
+    *("success", "twice", "reported", "posts", "calls", "moves", "slow", "creates", "zygote"),
+    *("artifact", "files", "sends", "fetches"),
+)
 """Plans whose first attempt that comes to its end is a success."""

@@ -11,6 +11,7 @@ from paglets.remote.exchange import Completion, Request, Response
 from paglets.slots.model import Resources
 from paglets.store.files import Removal
 from paglets.testing.clock import FakeClock
+from paglets.testing.simulation.folders import Scratch
 from paglets.testing.simulation.fuse import AFTER_SEND, BEFORE_SEND, Fuse
 from paglets.testing.simulation.network import Network
 from paglets.testing.simulation.sources import SourceFiles
@@ -79,14 +80,15 @@ class HostTransport:
 
 
 class ScratchDisk:
-    """Names of scratch directories; they outlive the host, as on a real disk."""
+    """Scratch directories and files of users; they outlive the host, as on a real disk."""
 
-    def __init__(self, there: dict[str, None], sources: SourceFiles) -> None:
+    def __init__(self, there: Scratch, sources: SourceFiles) -> None:
         self._there = there
         self._sources = sources
 
     def prepare(self, agent_id: str, fresh: bool) -> str:
-        self._there[agent_id] = None
+        if fresh or agent_id not in self._there:
+            self._there[agent_id] = {}
         return f"/scratch/{agent_id}"
 
     def discard(self, agent_id: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from paglets.store.files import Removal
@@ -17,10 +18,11 @@ class SourceFile:
 
 
 class SourceFiles:
-    """By path."""
+    """By path. `on_removed(path)` is told of each that a host removed."""
 
     def __init__(self) -> None:
         self.there: dict[str, SourceFile] = {}
+        self.on_removed: Callable[[str], None] = lambda path: None
         self._written = 0
 
     def write(self, path: str, data: bytes) -> SourceFile:
@@ -38,4 +40,5 @@ class SourceFiles:
         if found != SourceFile(size_bytes=removal.size_bytes, mtime_ns=removal.mtime_ns, inode=removal.inode):
             return "it was changed"
         del self.there[removal.path]
+        self.on_removed(removal.path)
         return ""

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from paglets.core.refs import FileRef
+from paglets.testing.simulation.content import PIN_SECONDS
 from paglets.testing.simulation.launcher import Answer
 from paglets.testing.simulation.story import Story
-from paglets.worker.protocol import Go
+from paglets.worker.protocol import Go, RegisteredFile
+
+
+@dataclass(slots=True, kw_only=True)
+class Source:
+    """A file that a paglet registered. `changed`: it was written to since; `arrived`: elsewhere its bytes were seen."""
+
+    agent_id: str
+    epoch: int
+    host: str
+    file: FileRef
+    changed: bool = False
+    arrived: bool = False
 
 
 class Witness:
-    """`violations` collects what must never be."""
+    """`violations` collects what must never be. `carried`: owners of artifacts that acknowledged posts carry; `kept`:
+    hosts of those that clients made; `deleted`: those that somebody wished to delete."""
 
     def __init__(self, story: Story) -> None:
         self.violations: list[str] = []
@@ -17,6 +34,10 @@ class Witness:
         self.posts: dict[str, int] = {}
         self.tried: dict[str, None] = {}
         self.paglets: dict[str, None] = {}
+        self.carried: dict[str, str] = {}
+        self.kept: dict[str, str] = {}
+        self.deleted: dict[str, None] = {}
+        self.sources: dict[str, Source] = {}
         self._story = story
         self._alive: dict[str, Go] = {}
         self._attempts: dict[tuple[str, int, int], None] = {}
@@ -82,6 +103,35 @@ class Witness:
     def began_from_the_start(self, go: Go) -> None:
         if go.stamp.agent_id in self._checkpointed:
             self.violated(f"the checkpoint of {go.stamp.agent_id} was acknowledged and is lost")
+
+    # Bytes.
+
+    def files_found(self, go: Go, wrong: list[str]) -> None:
+        """A process began, with these files and `wrong` ones."""
+        for text in wrong:
+            self.violated(f"{go.host.name}: {text}")
+        names = {each.file.name: each.file.sha256 for each in go.files}
+        for name, sha256 in go.state.get("files", {}).items():
+            if names.get(name) != sha256:
+                self.violated(f"{go.host.name}: the file {name} of {go.stamp.agent_id} was registered and is lost")
+        for source in self.sources.values():
+            if source.agent_id == go.stamp.agent_id and source.host != go.host.name:
+                source.arrived = source.arrived or names.get(source.file.name) == source.file.sha256
+
+    def registers(self, go: Go, registered: RegisteredFile) -> None:
+        """A paglet is about to tell its host of a file."""
+        self.sources[registered.source_path] = Source(
+            agent_id=go.stamp.agent_id, epoch=go.stamp.epoch, host=go.host.name, file=registered.file
+        )
+
+    def changes_source(self, path: str) -> None:
+        self.sources[path].changed = True
+
+    def refused_bytes(self, what: str, promised_at: float, refused_at: float) -> None:
+        """What refers to a published blob was not taken."""
+        self._story.tell("!", f"{what}, {refused_at - promised_at:.1f} s after its bytes were published")
+        if refused_at - promised_at < PIN_SECONDS:
+            self.violated(f"the host promised to keep bytes for {PIN_SECONDS} s, and refused {what}")
 
     def may_trouble(self, what: str, most: int) -> bool:
         """Whether this may be made to fail once more."""

@@ -16,6 +16,7 @@ from paglets.host.creation import collector_id
 from paglets.slots.model import PlacementRules, Resources, SlotRequest
 from paglets.testing.clock import FakeClock
 from paglets.testing.simulation.client import MAX_TRIES, WITHOUT_END, Client
+from paglets.testing.simulation.fileload import FileLoad, kept_id
 from paglets.testing.simulation.machine import Machine
 from paglets.testing.simulation.scripts import COUNTER_CLASS, FOREVER, JOB_CLASS, PLANS, SUCCEEDS, post_message
 from paglets.testing.simulation.witness import Witness
@@ -26,7 +27,7 @@ NOWHERE = "nowhere"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How much users do, and which plans their jobs follow."""
+    """How much users do, and which plans their jobs follow. `files`: the share of groups with code and inputs."""
 
     groups: int = 1
     most_jobs: int = 5
@@ -38,6 +39,11 @@ class Load:
     job_moves: int = 0
     doomed: int = 1
     twins: int = 0
+    files: float = 0.0
+    couriers: int = 0
+    file_posts: int = 0
+    kept: int = 0
+    spoils: int = 0
     plans: tuple[str, ...] = ("success",)
     seconds: float = 20.0
 
@@ -64,6 +70,10 @@ class Workload:
     witness: Witness
     groups: dict[str, Group] = field(default_factory=dict)
     counters: list[str] = field(default_factory=list)
+    files: FileLoad = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.files = FileLoad(self.entropy, self.machines, self.client, self.witness)
 
     def plan(self) -> None:
         """Schedule what users will do."""
@@ -76,6 +86,10 @@ class Workload:
             self._at(1.0, load.seconds / 2, partial(self._submit, f"group-{number}"))
         for number in range(load.doomed):
             self._at(1.0, load.seconds, partial(self._doom, f"doomed-{number}"))
+        for number in range(load.kept):
+            self._at(0.2, load.seconds / 2, partial(self.files.keep, number))
+        for number in range(load.couriers):
+            self._at(1.0, load.seconds / 2, partial(self.files.send_courier, f"courier-{number}"))
         for act, count in (
             (self._post, load.posts),
             (self._move, load.moves),
@@ -83,6 +97,10 @@ class Workload:
             (self._call, load.calls),
             (self._move_job, load.job_moves),
             (self._drain, load.calls),
+            (self._post_file, load.file_posts),
+            (self.files.delete, load.kept // 2),
+            (self.files.spoil, load.spoils),
+            (self._move_courier, load.couriers),
         ):
             for number in range(count):
                 self._at(2.0, load.seconds, partial(act, number))
@@ -123,6 +141,8 @@ class Workload:
             collector_host=self._any().name if self._chance(0.3) else None,
             return_home_when_complete=self._chance(0.5),
         )
+        if self._chance(self.load.files):
+            submission = self.files.with_files(submission)
         group = Group(submission=submission, home=home, sure=tuple(sure))
         self.groups[group_id] = group
         self._send_group(group)
@@ -143,7 +163,7 @@ class Workload:
             if tuple(view["job_keys"]) != keys:
                 self.witness.violated(f"{group_id} was acknowledged with other keys: {view['job_keys']}")
 
-        self.client.ask(group.home, "/v1/groups", group.submission, acknowledged)
+        self.files.submit(group.home, group.submission, acknowledged)
 
     def _job(self, key: str, plan: str, home: Machine, impossible: bool) -> JobSpec:
         others = [machine for machine in self.machines if machine is not home]
@@ -171,6 +191,7 @@ class Workload:
             "seconds": self.entropy.uniform(0.05, 4.0),
             "posts": targets,
             "target": to_json(self._ref(self._any())),
+            "fetches": [kept_id(number) for number in range(min(2, self.load.kept))],
         }
         return JobSpec(job_key=key, state=state, request=to_json(request))
 
@@ -236,6 +257,14 @@ class Workload:
         body = PostMessage(target=self._proxy(self._counter()), message=post_message(post_id, then), token=post_id)
         self.witness.post_tried(post_id)
         self.client.ask(self._any(), "/v1/outbox", body, lambda reply: self.witness.post_acknowledged(post_id, onward))
+
+    def _post_file(self, number: int) -> None:
+        if self.counters:
+            self.files.post(self._proxy(self._counter()), f"file-post-{number}")
+
+    def _move_courier(self, number: int) -> None:
+        path = f"/v1/paglets/courier-{number}/dispatch"
+        self.client.ask(self._any(), path, MovePaglet(target=self._any().name), lambda reply: None)
 
     def _move(self, number: int) -> None:
         if not self.counters:

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from paglets.core.errors import PagletsError
 from paglets.remote.exchange import Request, Response
 from paglets.store.migrations import migrate
+from paglets.testing.blobs import MemoryBlobs
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.sanity import is_settled, leases_of, residence_of, sanity_check, unsettled
+from paglets.testing.simulation.byteverdict import judge_bytes, left_over, may_remove
 from paglets.testing.simulation.client import Client
+from paglets.testing.simulation.content import PIN_SECONDS
 from paglets.testing.simulation.faults import Faults
 from paglets.testing.simulation.machine import Machine, Surroundings
 from paglets.testing.simulation.network import Network
@@ -24,6 +27,7 @@ from paglets.testing.simulation.workload import Workload
 
 CHECK_ALL_EVERY_STEPS = 200
 SETTLES_WITHIN_SECONDS = 600.0
+REMOVED_WITHIN_SECONDS = 240.0
 LOOK_EVERY_SECONDS = 0.5
 
 _template: list[sqlite3.Connection] = []
@@ -51,6 +55,7 @@ class Tampering:
 
     connect: Callable[[sqlite3.Connection], sqlite3.Connection] = lambda database: database
     commit: Callable[[sqlite3.Connection], None] = plain_commit
+    blobs: type[MemoryBlobs] = MemoryBlobs
     filter_reply: Callable[[Request, Response], Response] = lambda request, response: response
     lie: Callable[[PagletsError], PagletsError] = lambda error: error
 
@@ -115,7 +120,7 @@ class Simulation:
 
     def _machine(self, number: int, tampering: Tampering) -> Machine:
         entropy = SeededEntropy(f"{self.seed}/machine/{number}")
-        return Machine(
+        machine = Machine(
             self._around,
             name=f"h{number}",
             offered=self.profile.offered[number],
@@ -124,7 +129,10 @@ class Simulation:
             wall_error_seconds=entropy.uniform(-3600.0, 3600.0) if entropy.pick(3) == 0 else 0.0,
             database=new_database(),
             connect=tampering.connect,
+            make_blobs=tampering.blobs,
         )
+        machine.sources.on_removed = lambda path: self._source_removed(machine, path)
+        return machine
 
     def run(self) -> Result:
         """The whole run; stops at the first violation."""
@@ -162,6 +170,11 @@ class Simulation:
         if not self.witness.violations:
             self._violated(sanity_check(self.hosts, self.offered))
             self._violated(judge(self.hosts, self.witness, self.workload.groups))
+            self._violated(judge_bytes(self.machines, self.witness))
+            for machine in self.machines:
+                machine.check_bytes()
+        if not self.witness.violations:
+            self._wait_for_removals()
 
     def close(self) -> None:
         for machine in self.machines:
@@ -189,6 +202,22 @@ class Simulation:
             if look_at > deadline:
                 self._violated(["I6 it does not come to rest:", *unsettled(self.hosts)])
 
+    def _wait_for_removals(self) -> None:
+        """What was promised is kept for a while; then nothing is kept that nobody needs."""
+        deadline = self.clock.monotonic() + REMOVED_WITHIN_SECONDS
+        while not self.witness.violations:
+            left = [text for machine in self.machines for text in left_over(machine)]
+            if not left:
+                return
+            if self.clock.monotonic() > deadline:
+                self._violated(left)
+            self.advance(PIN_SECONDS / 2)
+
+    def _source_removed(self, machine: Machine, path: str) -> None:
+        source = self.witness.sources.get(path)
+        if not may_remove(self.machines, machine.name, source):
+            self.witness.violated(f"{machine.name}: {path} was removed, and no other host has it: {source}")
+
     def _changed(self, agent_ids: tuple[str, ...]) -> None:
         self._steps += 1
         if agent_ids:
@@ -196,6 +225,8 @@ class Simulation:
             self._violated(leases_of(self.hosts, agent_ids))
         if self._steps % CHECK_ALL_EVERY_STEPS == 0:
             self._violated(sanity_check(self.hosts, self.offered))
+            for machine in self.machines:
+                machine.check_bytes()
 
     def _violated(self, texts: list[str]) -> None:
         for text in texts:

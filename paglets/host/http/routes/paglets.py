@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from paglets.api import (
@@ -71,7 +71,15 @@ def inspect(host: Host, asked: Asked) -> Any:
     try:
         return host.shell.store.read(lambda tx: _view(host, tx, agent_id))
     except Unknown as error:
+        if _ended_here(host, agent_id):
+            # Other hosts have older rows only, which point here.
+            raise
         return _search(host, agent_id, error)
+
+
+def _ended_here(host: Host, agent_id: str) -> bool:
+    row = host.shell.store.read(lambda tx: residence.find(tx, agent_id))
+    return row is not None and row.status == "disposed"
 
 
 def _id(host: Host, asked: Asked) -> str:
@@ -192,11 +200,14 @@ def transfers(host: Host, asked: Asked) -> TransferAnswers:
     now = host.shell.clock.wall()
     envelopes, lacking = _unpacked(host, body)
 
-    def taker(envelope: Envelope) -> Callable[[Tx], TransferAnswer]:
-        return lambda tx: residence.take(tx, check_envelope(envelope), body.source, now, host.refuse)
+    def take(tx: Tx, envelope: Envelope) -> TransferAnswer:
+        if residence.is_back(tx, check_envelope(envelope)):
+            # The janitor had no time yet: what lies in there is of its last stay, its files may be others by now.
+            host.shell.disk.discard(envelope.agent_id)
+        return residence.take(tx, envelope, body.source, now, host.refuse)
 
     # Each envelope is a change of its own: one that cannot be stored stays with its source, and holds up no other.
-    results = host.shell.store.write_all(taker(envelope) for envelope in envelopes)
+    results = host.shell.store.write_all(partial(take, envelope=envelope) for envelope in envelopes)
     for envelope, result in zip(envelopes, results, strict=True):
         if isinstance(result, BaseException):
             host.shell.log(f"envelope {envelope.agent_id} of {body.source.name} was not taken: {result!r}")

@@ -1,0 +1,125 @@
+"""Whether the bytes of a run that has become quiet are those that are needed, where they are needed, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from paglets.codec.text import loads
+from paglets.store.db import Tx
+from paglets.testing.sanity import Hosts
+from paglets.testing.simulation.machine import Machine
+from paglets.testing.simulation.witness import Source, Witness
+
+
+def judge_bytes(machines: Sequence[Machine], witness: Witness) -> list[str]:
+    """Every promise about bytes that was broken, in words."""
+    hosts = {machine.name: machine.rows for machine in machines}
+    return [*_artifacts(hosts, witness), *_sources(machines, witness)]
+
+
+# Artifacts.
+
+
+def _artifacts(hosts: Hosts, witness: Witness) -> Iterator[str]:
+    where = _places(hosts)
+    for artifact_id, places in where.items():
+        if len(places) > 1:
+            yield f"artifact {artifact_id} is there more than once: {places}"
+    for artifact_id, (owner, sha256) in _of_records(hosts).items():
+        if [place[1:] for place in where.get(artifact_id, [])] != [(owner, sha256)]:
+            yield f"artifact {artifact_id} of a result is at {where.get(artifact_id)}, not with {owner}"
+    for artifact_id, owner in witness.carried.items():
+        if artifact_id not in witness.deleted and [each[1] for each in where.get(artifact_id, [])] != [owner]:
+            yield f"artifact {artifact_id} came with a post for {owner}, and is at {where.get(artifact_id)}"
+    for artifact_id, host in witness.kept.items():
+        if artifact_id not in witness.deleted and [each[0] for each in where.get(artifact_id, [])] != [host]:
+            yield f"artifact {artifact_id} was to stay on {host}, and is at {where.get(artifact_id)}"
+    yield from _unasked(hosts, where)
+
+
+def _places(hosts: Hosts) -> dict[str, list[tuple[str, str, str]]]:
+    """Host, owner and hash of each artifact."""
+    where: dict[str, list[tuple[str, str, str]]] = {}
+    for name, tx in hosts.items():
+        for row in tx.all("SELECT artifact_id, owner, sha256 FROM artifacts ORDER BY artifact_id"):
+            where.setdefault(row["artifact_id"], []).append((name, row["owner"], row["sha256"]))
+    return where
+
+
+def _collectors(hosts: Hosts) -> Iterator[tuple[Tx, str]]:
+    for tx in hosts.values():
+        for row in tx.all("SELECT agent_id FROM paglets WHERE kind = 'collector' ORDER BY agent_id"):
+            yield tx, row["agent_id"]
+
+
+def _of_records(hosts: Hosts) -> dict[str, tuple[str, str]]:
+    """Owner and hash of the artifacts that accepted results name."""
+    found: dict[str, tuple[str, str]] = {}
+    for tx, agent_id in _collectors(hosts):
+        for row in tx.all("SELECT key, value FROM storage WHERE agent_id = ? AND key LIKE 'result/%'", agent_id):
+            artifact: dict[str, Any] | None = loads(row["value"])["result"].get("artifact")
+            if artifact is not None:
+                found[artifact["artifact_id"]] = (agent_id, artifact["blob"]["sha256"])
+    return found
+
+
+def _unasked(hosts: Hosts, where: dict[str, list[tuple[str, str, str]]]) -> Iterator[str]:
+    """A collector keeps what its results name, and nothing of reports that it did not take."""
+    wanted = _of_records(hosts)
+    collectors = {agent_id for _, agent_id in _collectors(hosts)}
+    for artifact_id, places in where.items():
+        if artifact_id not in wanted and any(owner in collectors for _, owner, _ in places):
+            yield f"artifact {artifact_id} of a report that was not taken is at {places}"
+
+
+# Sources of files.
+
+
+def _sources(machines: Sequence[Machine], witness: Witness) -> Iterator[str]:
+    for path, source in witness.sources.items():
+        there = any(path in machine.sources.there for machine in machines)
+        if (source.file.mode == "copy" or source.changed) and not there:
+            yield f"{path} was not to be removed"
+        elif source.file.mode == "move" and not source.changed and source.arrived and there:
+            yield f"{path} has moved with {source.agent_id}, and is still on {source.host}"
+
+
+def may_remove(machines: Sequence[Machine], host: str, source: Source | None) -> bool:
+    """Whether a source may go: another host has what was made of it, or had and has passed it on."""
+    if source is None or source.file.mode != "move" or source.changed:
+        return False
+    return source.arrived or any(_has_it(machine, source) for machine in machines if machine.name != host)
+
+
+def _has_it(machine: Machine, source: Source) -> bool:
+    row = machine.rows.one("SELECT epoch, status FROM residence WHERE agent_id = ?", source.agent_id)
+    if row is None or row["epoch"] <= source.epoch or row["status"] == "refused":
+        return False
+    if row["epoch"] > source.epoch + 1 or row["status"] in ("gone", "disposed"):
+        return True
+    file = machine.rows.one(
+        "SELECT 1 FROM files WHERE agent_id = ? AND sha256 = ?", source.agent_id, source.file.sha256
+    )
+    return file is not None and source.file.sha256 in machine.bytes.whole
+
+
+# What is left.
+
+
+def left_over(machine: Machine) -> list[str]:
+    """Bytes that nothing needs; once no promise holds any more there must be none."""
+    disk, rows = machine.bytes, machine.rows
+    known = {row["sha256"] for row in rows.all("SELECT sha256 FROM blobs")}
+    needed = {row["sha256"] for row in rows.all("SELECT sha256 FROM blob_refs")}
+    scratch = {row["agent_id"] for row in rows.all("SELECT agent_id FROM paglets")}
+    found = {
+        "blobs that nothing needs": known - needed,
+        "files without a row": disk.whole.keys() - known,
+        "parts of blobs": disk.partial.keys(),
+        "staged files": disk.staged.keys(),
+        "code without its bundle": disk.code.keys() - known,
+        "scratch directories": machine.scratch.keys() - scratch,
+        "sources to be removed": {row["path"] for row in rows.all("SELECT path FROM removals")},
+    }
+    return [f"{machine.name}: {what} are left: {sorted(each)[:3]}" for what, each in found.items() if each]
