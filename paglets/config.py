@@ -164,7 +164,7 @@ def _paths(value: Any) -> tuple[str, ...]:
     return tuple(str(_path(item)) for item in _texts(value))
 
 
-_SETTINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+SETTINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "host": ("host", _text),
     "bind_public": ("bind_public", _text),
     "port": ("port", _port),
@@ -235,7 +235,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _section(section: Any, where: str) -> dict[str, Any]:
     table = _table(section, where)
-    _check_names(table, tuple(_SETTINGS), where)
+    _check_names(table, tuple(SETTINGS), where)
     return _checked(table, lambda setting: f"{where}.{setting}")
 
 
@@ -256,7 +256,7 @@ def _check_names(table: Mapping[str, Any], known: tuple[str, ...], where: str) -
 def _checked(settings: Mapping[str, Any], place: Callable[[str], str]) -> dict[str, Any]:
     options = {}
     for setting, value in settings.items():
-        option, check = _SETTINGS[setting]
+        option, check = SETTINGS[setting]
         try:
             options[option] = check(value)
         except Invalid as error:

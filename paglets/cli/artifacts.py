@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from paglets.cli import results
@@ -23,6 +24,7 @@ from paglets.core.errors import (
     NoRoom,
     PagletsError,
     Unknown,
+    Unreachable,
 )
 from paglets.core.record import to_json
 from paglets.core.refs import ARTIFACT_ID, ArtifactRef
@@ -51,7 +53,7 @@ def main(arguments: list[str]) -> int:
     info = commands.add_parser("info", help="one artifact, and where it is")
     info.add_argument("artifact", metavar="ID|GROUP/JOBKEY")
     add_common(info, _info)
-    _add_get(commands.add_parser("get", help="fetch the file of an artifact, of a job, or of each job of a group"))
+    add_get(commands.add_parser("get", help="fetch the file of an artifact, of a job, or of each job of a group"))
     _add_put(commands.add_parser("put", help="send a file to a host, which keeps it as an artifact"))
     remove = commands.add_parser("rm", help="delete artifacts")
     remove.add_argument("artifacts", nargs="+", metavar="ID")
@@ -59,7 +61,7 @@ def main(arguments: list[str]) -> int:
     return run(parser, arguments)
 
 
-def _add_get(parser: argparse.ArgumentParser) -> None:
+def add_get(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("artifact", nargs="?", metavar="ID|GROUP/JOBKEY", help="which (not with --group)")
     add("target", nargs="?", metavar="TARGET", help="file or folder to write (default: this folder)")
@@ -133,7 +135,7 @@ def _info(options: argparse.Namespace) -> int:
         {
             "id": artifact.artifact_id,
             "name": artifact.name,
-            "size": f"{bytes_text(artifact.size_bytes)} ({artifact.size_bytes:,} bytes)",
+            "size": f"{artifact.size_bytes:,} bytes",
             "sha256": artifact.sha256,
             "owner": artifact.owner or "the host itself",
             "host": f"{view.host.name} ({view.host.url})",
@@ -169,9 +171,10 @@ def _by_prefix(client: HostClient, prefix: str, nothing: Unknown) -> str:
     if ids:
         more = f" and {len(ids) - MOST_NAMED_IDS} more" if len(ids) > MOST_NAMED_IDS else ""
         raise Invalid(f"{prefix} begins {len(ids)} ids, {', '.join(ids[:MOST_NAMED_IDS])}{more}: write more of it")
-    for error in errors:
-        say(error)
-    raise nothing
+    if errors:
+        raise Unreachable(f"no host that answers has an artifact {prefix}; {errors[0].message}")
+    away = [view.member.name for view in client.hosts() if not view.online]
+    raise Unknown(f"{nothing.message} (not asked, as they are offline: {', '.join(away)})") if away else nothing
 
 
 # Fetching.
@@ -186,7 +189,7 @@ def _get(options: argparse.Namespace) -> int:
         raise Invalid("an artifact is missing: name an ID, GROUP/JOBKEY or --group GROUP")
     with client_of(options) as client:
         artifact = client.artifact(resolved(client, options.artifact)).artifact
-        path = _fetch(client, artifact, options.target or ".", options)
+        path = fetch(client, artifact, options.target or ".", move=options.move, force=options.force)
     if options.json:
         print_json(_fetched(path, artifact))
     else:
@@ -208,7 +211,7 @@ def _get_group(options: argparse.Namespace, folder: Path) -> int:
         names = results.file_names({key: artifact.name for key, artifact in found.artifacts.items()})
         for key, artifact in found.artifacts.items():
             try:
-                path = _fetch(client, artifact, folder / names[key], options)
+                path = fetch(client, artifact, folder / names[key], move=options.move, force=options.force)
             except NoRoom:
                 raise
             except PagletsError as error:
@@ -225,18 +228,24 @@ def _get_group(options: argparse.Namespace, folder: Path) -> int:
     return EXIT_FAILED if errors else EXIT_DONE
 
 
-def _fetch(client: HostClient, artifact: ArtifactRef, target: str | Path, options: argparse.Namespace) -> Path:
+def fetch(client: HostClient, artifact: ArtifactRef, target: str | Path, *, move: bool, force: bool) -> Path:
+    """The file of an artifact at `target`; one that is there already stays, without `force`. Raises Conflict."""
+    if target == "-":
+        raise Invalid("a file is checked before it is shown, so it cannot go to stdout: name a file or folder")
     path = place_for(target, artifact)
-    if os.path.lexists(path) and not options.force:
+    if os.path.isdir(path):
+        raise Conflict(f"{printable(path)} is a folder: name another target")
+    if os.path.lexists(path) and not force:
         if not _is_same(path, artifact):
             raise Conflict(f"{printable(path)} is there already: name another target, or replace it with --force")
         say(f"{printable(path)} is there already, and is the same")
-        if options.move:
-            client.delete_artifact(artifact)
+        if move:
+            with suppress(Unknown):  # an earlier try has done that
+                client.delete_artifact(artifact)
         return path
     try:
         with ProgressLine(path.name) as progress:
-            return client.download_artifact(artifact, path, move=options.move, progress=progress)
+            return client.download_artifact(artifact, path, move=move, progress=progress)
     except KeyboardInterrupt:
         say(f"interrupted: what came of {printable(path.name)} is kept; the same command goes on there")
         raise
@@ -254,15 +263,19 @@ def _is_same(path: Path, artifact: ArtifactRef) -> bool:
 
 def _put(options: argparse.Namespace) -> int:
     path = Path(options.path)
-    with client_of(options) as client, ProgressLine(path.name) as progress:
-        made = client.upload_artifact(
-            path,
-            name=options.name,
-            owner=options.owner,
-            expires_in_seconds=options.expires,
-            move=options.move,
-            progress=progress,
-        )
+    try:
+        with client_of(options) as client, ProgressLine(path.name) as progress:
+            made = client.upload_artifact(
+                path,
+                name=options.name,
+                owner=options.owner,
+                expires_in_seconds=options.expires,
+                move=options.move,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        say(f"interrupted: what the host has of {printable(path.name)} is kept for an hour; repeat this to go on")
+        raise
     if options.json:
         print_json(made.to_wire())
     else:

@@ -15,7 +15,7 @@ from paglets.cli.logoutput import LogOutput
 from paglets.cli.nolog import reason_for_no_log
 from paglets.cli.options import Parser, add_common, client_of, run
 from paglets.cli.output import print_json, say
-from paglets.core.errors import EXIT_DONE, CallOutcomeUnknown, Overloaded, TimedOut, Unknown, Unreachable
+from paglets.core.errors import EXIT_DONE, EXIT_FAILED, CallOutcomeUnknown, Overloaded, TimedOut, Unknown, Unreachable
 from paglets.remote.client import HostClient
 from paglets.remote.joblogs import JobAttempts, LogBytes
 from paglets.slots.states import FINAL
@@ -39,6 +39,8 @@ MOST_TAIL_BYTES = 1 << 24
 
 BEYOND = (1 << 62) - 1
 """An offset where nothing is: the answer is only how much there is."""
+
+_SPAN = re.compile(r"[0-9.]+ (s|min|h|d)\b ?")
 
 AWAY = (Unreachable, CallOutcomeUnknown, TimedOut, Overloaded)
 
@@ -123,6 +125,7 @@ class Reader:
     streams: tuple[str, ...]
     tail: int | None
     _out: LogOutput = field(default_factory=LogOutput)
+    _sleep: Callable[[float], None] = time.sleep
     _pause: float = SHORTEST_PAUSE_SECONDS
     _said: str = ""
 
@@ -133,24 +136,28 @@ class Reader:
         for error in found.silent if attempt else ():
             say(f"there may be newer attempts: {error.message}")
         if attempt is None:
-            say(self._why_not(found))
-            return EXIT_DONE
-        self._say_where_not_kept(attempt)
+            return self._say_why_not(found)
         for stream in self.streams:
             self._show_to_end(attempt, stream)
-        return EXIT_DONE
+        return self._kept(attempt)
 
-    def _why_not(self, found: JobAttempts) -> str:
+    def _say_why_not(self, found: JobAttempts) -> int:
         if found.unfinished:
-            return f"{self.job} has not started: {_reason(found.unfinished[-1])}"
-        return reason_for_no_log(self.client, self.job, found.silent).text
+            say(f"{self.job} has not started: {_reason(found.unfinished[-1])}")
+            return EXIT_DONE
+        reason = reason_for_no_log(self.client, self.job, found.silent)
+        say(reason.text)
+        return EXIT_DONE if reason.waits else EXIT_FAILED
 
-    def _say_where_not_kept(self, attempt: AttemptView) -> None:
-        if attempt.ended and not attempt.kept:
-            say(
-                f"attempt {_name(attempt)} of {self.job} on {attempt.host.name} printed nothing, "
-                "or what it printed is not kept any more"
-            )
+    def _kept(self, attempt: AttemptView) -> int:
+        """The exit code: whether there was anything to show. Also one that prints nothing has a log."""
+        if attempt.kept or not attempt.ended:
+            return EXIT_DONE
+        say(
+            f"nothing is kept any more of what attempt {_name(attempt)} of {self.job} printed on "
+            f"{attempt.host.name}: a host removes its oldest logs"
+        )
+        return EXIT_FAILED
 
     def _show_to_end(self, attempt: AttemptView, stream: str) -> None:
         """To where its end is when it is read first: it may go on printing for ever."""
@@ -178,23 +185,25 @@ class Reader:
     def follow(self, wanted: tuple[int | None, int] | None) -> int:
         """To the end of the job, or of the attempt that is `wanted`."""
         last: AttemptView | None = None
-        looks = 0
+        looks, code = 0, EXIT_DONE
         while True:
             found = self._ask(lambda: self.client.job_attempts(self.job))
             attempt = chosen(found, wanted) if last is None else _after(found, last)
             if attempt is not None:
                 if last is not None:
                     say(f"attempt {_name(attempt)} on {attempt.host.name}:")
-                self._follow_one(attempt)
+                code = self._follow_one(attempt)
                 if wanted is not None:
-                    return EXIT_DONE
+                    return code
                 last, looks, self.tail = attempt, 0, None
             elif _is_over(found, last):
-                return EXIT_DONE
+                return code
             else:
                 looks = 0 if found.unfinished or found.silent else looks + 1
-                if looks >= LOOKS_FOR_MORE and (last is not None or not self._may_start()):
-                    return EXIT_DONE
+                if looks >= LOOKS_FOR_MORE and last is not None:
+                    return code
+                if looks >= LOOKS_FOR_MORE and not self._may_start():
+                    return EXIT_FAILED
                 self._say_what_it_waits_for(found, last)
                 self._wait()
 
@@ -215,9 +224,9 @@ class Reader:
         self._say_once(found.text)
         return found.waits
 
-    def _follow_one(self, attempt: AttemptView) -> None:
-        """Until it has ended and its last byte is shown."""
-        self._say_where_not_kept(attempt)
+    def _follow_one(self, attempt: AttemptView) -> int:
+        """Until it has ended and its last byte is shown; gives the exit code."""
+        code = self._kept(attempt)
         offsets = {stream: self._ask(partial(self._begin, attempt, stream)) for stream in self.streams}
         open_streams = list(self.streams)
         while open_streams:
@@ -233,6 +242,7 @@ class Reader:
                 self._pause = SHORTEST_PAUSE_SECONDS
             elif open_streams:
                 self._wait()
+        return code
 
     def _read(self, attempt: AttemptView, stream: str, offset: int) -> tuple[LogBytes, AttemptView]:
         """The next piece, and the attempt with the address where its host answered."""
@@ -260,12 +270,14 @@ class Reader:
                 return value
 
     def _say_once(self, text: str) -> None:
-        if text != self._said:
-            self._said = text
+        # How long a host is away changes with each look, and is no news.
+        news = _SPAN.sub("", text)
+        if news != self._said:
+            self._said = news
             say(text)
 
     def _wait(self) -> None:
-        time.sleep(self._pause)
+        self._sleep(self._pause)
         self._pause = min(LONGEST_PAUSE_SECONDS, self._pause * 1.5)
 
 

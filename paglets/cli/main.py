@@ -39,6 +39,7 @@ USAGE = "\n".join(
 def main(arguments: list[str]) -> int:
     """Run the command in `arguments` (without the program's name); gives the exit code."""
     debug = "--debug" in arguments
+    _open_closed()
     try:
         code = _run([word for word in arguments if word != "--debug"])
         sys.stdout.flush()
@@ -56,6 +57,13 @@ def main(arguments: list[str]) -> int:
     except Exception as error:
         advice = "" if debug else " (a fault of paglets: --debug shows where)"
         return _fail(f"{type(error).__name__}: {error}{advice}", EXIT_FAILED, debug)
+
+
+def _open_closed() -> None:
+    """Who closed our stdout or stderr wants nothing of it; Python gives None then."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 
 def _run(arguments: list[str]) -> int:

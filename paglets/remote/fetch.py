@@ -34,11 +34,11 @@ class Download:
         blob = self._artifact.blob
         with partial_file(target, blob) as part:
             part.resume(lambda done: self._progress(READING, done, blob.size_bytes))
-            resumed = part.offset > 0
-            self._receive(part, blob)
-            if not part.is_right() and resumed:
-                part.restart()
-                self._receive(part, blob)
+            try:
+                self._receive_right(part, blob)
+            except LOOK_AGAIN as error:
+                kept = f"{part.offset:,} of {blob.size_bytes:,} bytes are kept: another try goes on there"
+                raise type(error)(f"{error.message}; {kept}", **error.details) from error
             if not part.is_right():
                 part.remove()
                 raise FileChanged(
@@ -47,12 +47,21 @@ class Download:
                 )
             part.finish()
 
+    def _receive_right(self, part: PartialFile, blob: BlobRef) -> None:
+        """Once more where what an earlier try left was something else."""
+        resumed = part.offset > 0
+        self._receive(part, blob)
+        if not part.is_right() and resumed:
+            part.restart()
+            self._receive(part, blob)
+
     def _receive(self, part: PartialFile, blob: BlobRef) -> None:
         """This thread asks for a piece while another hashes and writes the one before."""
         pace = Pace(self._link.clock)
         patience = Patience(self._link.clock, self._link.pause, self._timeout)
         offset = part.offset
         writing: Future[None] | None = None
+        cut: PagletsError | None = None
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="download") as writer:
             while offset < blob.size_bytes:
                 self._progress(RECEIVING, offset, blob.size_bytes)
@@ -61,12 +70,15 @@ class Download:
                 try:
                     piece = self._piece(blob, offset, length, patience.left())
                 except LOOK_AGAIN as error:
-                    patience.wait(error)
+                    # That no other host has it says less than why its own does not answer.
+                    cut = error if isinstance(error, PASSING) else cut
+                    patience.wait(cut or error)
                     pace.failed()
                     self._host = None
                     continue
                 pace.done()
                 patience.progressed()
+                cut = None
                 if writing is not None:
                     writing.result()
                 writing = writer.submit(part.append, piece)

@@ -9,8 +9,18 @@ from pathlib import Path
 
 from paglets.api import AddArtifact, Artifacts, ArtifactView, Done, PostMessage
 from paglets.codec.envelope import WireMessage
+from paglets.core.content import stat_of
 from paglets.core.errors import CallOutcomeUnknown, Conflict, Invalid, Unknown, Unreachable
-from paglets.core.refs import ArtifactRef, BlobRef, HostRef, ProxyRef, check_artifact_id, check_file_name
+from paglets.core.refs import (
+    ArtifactRef,
+    BlobRef,
+    HostRef,
+    ProxyRef,
+    check_agent_id,
+    check_artifact_id,
+    check_blob,
+    check_file_name,
+)
 from paglets.core.text import printable
 from paglets.remote.fetch import Download, artifact_route, find_artifact, listed_host
 from paglets.remote.link import Link, quoted
@@ -51,6 +61,7 @@ class Files:
     ) -> ArtifactRef:
         artifact_name = _name(path, name)
         _check_lifetime(expires_in_seconds)
+        _check_owner(owner)
         with FileSource(Path(path), progress) as source:
             wanted = AddArtifact(
                 artifact_id=self._new_id(),
@@ -127,6 +138,7 @@ class Files:
 
     def download(self, artifact: ArtifactRef | str, target: str | Path, *, move: bool, progress: Progress) -> Path:
         view = self.find(artifact)
+        check_blob(view.artifact.blob)
         if isinstance(artifact, ArtifactRef) and artifact.sha256 != view.artifact.sha256:
             raise Conflict(f"{artifact.artifact_id} is not what the ref says: it has other bytes")
         place = place_for(target, view.artifact)
@@ -150,7 +162,7 @@ class Files:
             route = f"/v1/artifacts?after={quoted(after)}&limit={PAGE_ARTIFACTS}{filtered}"
             page = self._link.ask("GET", route, None, Artifacts, host=host, timeout=self._timeout)
             found.extend(page.artifacts)
-            after = page.next if page.artifacts else None
+            after = page.next if page.artifacts and page.next and page.next > after else None
         return tuple(found)
 
     def delete(self, artifact: ArtifactRef | str) -> None:
@@ -169,7 +181,10 @@ def place_for(target: str | Path, artifact: ArtifactRef) -> Path:
     """Where a download to `target` goes: into it under the artifact's name where it is a folder. Raises Invalid."""
     path = Path(target)
     if os.path.isdir(path):  # which takes a path that cannot be for none
-        return path / check_file_name(artifact.name)
+        try:
+            return path / check_file_name(artifact.name)
+        except Invalid as error:
+            raise Invalid(f"{error.message}; name the file to write: {printable(path / 'NAME')}") from error
     if str(target).endswith(("/", os.sep)):
         raise Invalid(f"there is no folder {printable(target)}")
     return path
@@ -182,12 +197,24 @@ def once_each(found: tuple[tuple[ArtifactRef, ...], ...]) -> tuple[ArtifactRef, 
 
 
 def _name(path: str | Path, name: str | None) -> str:
-    return check_file_name(Path(path).name if name is None else name)
+    """Of the artifact that the file at `path` becomes. Raises Invalid, also where there is no such file."""
+    stat_of(Path(path))
+    if name is not None:
+        return check_file_name(name)
+    try:
+        return check_file_name(Path(path).name)
+    except Invalid as error:
+        raise Invalid(f"{error.message}; give the artifact a name of its own (--name, or name=...)") from error
 
 
 def _check_lifetime(seconds: float | None) -> None:
     if seconds is not None and not 0 < seconds < float("inf"):
         raise Invalid(f"expires_in_seconds is {seconds}: it must be more than 0")
+
+
+def _check_owner(owner: ProxyRef | str | None) -> None:
+    if _id_of(owner):
+        check_agent_id(_id_of(owner))
 
 
 def _artifact_id(artifact: ArtifactRef | str) -> str:

@@ -85,7 +85,10 @@ class PartialFile:
             usage = shutil.disk_usage(self._target.parent)
         if usage.total and needed > usage.free:
             self.remove()
-            raise NoRoom(f"{_place(self._target)} has {usage.free:,} bytes free; {needed:,} are needed")
+            raise NoRoom(
+                f"{_place(self._target)} has {usage.free:,} bytes free; {needed:,} are needed: "
+                "free some, or choose another place"
+            )
 
     @contextmanager
     def _telling(self) -> Iterator[None]:

@@ -145,7 +145,8 @@ class LogFile:
     """Appends to one log, in this process alone. A write never raises and never waits for room on the disk.
 
     What cannot be written is left out and the log goes on without it; as soon as there is room again, a line in
-    the log says how much is missing. `opener` is `os.open`, or what a test puts in its place.
+    the log says how much is missing; at the end, if there is none, in the place of the last bytes. `opener` is
+    `os.open`, or what a test puts in its place.
     """
 
     def __init__(
@@ -163,6 +164,7 @@ class LogFile:
         self._tail: list[int] = []
         self._lost_bytes = 0
         self._problem = ""
+        self._file = path
         self._descriptor: int | None = None
         found = segments(path)
         self._end = found[-1].end if found else 0
@@ -183,8 +185,10 @@ class LogFile:
         self._lost_bytes += len(data) - written
 
     def close(self) -> None:
-        if self._problem and self._descriptor is not None:
-            self._tell_lost()
+        problem = self._problem
+        if problem and self._descriptor is not None and not self._tell_lost():
+            with suppress(OSError):
+                self._tell_over_the_end(problem)
         self._close()
 
     def _close(self) -> None:
@@ -194,12 +198,23 @@ class LogFile:
 
     def _tell_lost(self) -> bool:
         """Say in the log what is missing; False where that finds no room either."""
-        text = f"\n[paglets: {self._lost_bytes:,} bytes could not be written: {self._problem}]\n".encode()
+        text = _lost_note(self._lost_bytes, self._problem)
         self._problem = ""
         if self._append(memoryview(text)) < len(text):
             return False
         self._lost_bytes = 0
         return True
+
+    def _tell_over_the_end(self, problem: str) -> None:
+        """The same in the place of the last bytes that are there: that needs no room. Raises OSError."""
+        text = _lost_note(self._lost_bytes + len(_lost_note(self._lost_bytes, problem)), problem)
+        descriptor = self._opener(self._file, _CAREFULLY | os.O_WRONLY, 0o600)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size >= len(text):
+                os.pwrite(descriptor, text, size - len(text))
+        finally:
+            os.close(descriptor)
 
     def _append(self, data: memoryview) -> int:
         """How many bytes of it were written; where not all, `_problem` says why."""
@@ -230,3 +245,8 @@ class LogFile:
         descriptor = self._opener(path, WRITE_FLAGS, 0o600)
         self._close()
         self._descriptor = descriptor
+        self._file = path
+
+
+def _lost_note(count: int, problem: str) -> bytes:
+    return f"\n[paglets: {count:,} bytes could not be written: {problem}]\n".encode()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paglets.api import PagletView
+from paglets.api import Artifacts, PagletView
 from paglets.core.errors import CallOutcomeUnknown, Conflict, FileChanged, Invalid, Moved, Unknown, Unreachable
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
@@ -122,6 +122,23 @@ def test_a_name_or_time_that_cannot_be_is_refused_before_anything_is_sent(given:
     assert given.a.asked == []
 
 
+@pytest.mark.parametrize(
+    ("path", "told"), [("", "is a folder"), ("..", "is a folder"), ("nofile", "no such file"), ("a\nb", "--name")]
+)
+def test_what_cannot_be_an_artifact_by_its_path_is_told_as_that(given: Given, path: str, told: str) -> None:
+    (given.path.parent / "a\nb").write_bytes(DATA)
+    for act in (given.client.upload_artifact, given.client.proxy(given.owner(given.a)).send_artifact):
+        with pytest.raises(Invalid, match=told):
+            act(given.path.parent / path)
+    assert given.a.asked == []
+
+
+def test_an_owner_that_cannot_be_is_refused_before_anything_is_sent(given: Given) -> None:
+    with pytest.raises(Invalid, match=r"'\.\./x' is not the id of a paglet"):
+        given.client.upload_artifact(given.path, owner="../x")
+    assert given.a.asked == []
+
+
 def test_a_host_that_never_keeps_the_bytes_does_not_hold_it_for_ever(given: Given) -> None:
     class Forgetting(FileHost):
         def _add(self, wanted):
@@ -144,6 +161,15 @@ def test_the_artifacts_of_all_hosts_are_listed_page_by_page_each_once(given: Giv
     assert [ref.artifact_id[-1] for ref in given.client.list_artifacts()] == ["0", "1", "2", "3", "4", "9"]
     assert [ref.artifact_id[-1] for ref in given.client.list_artifacts("p1")] == ["1", "3", "9"]
     assert [ref.artifact_id[-1] for ref in given.client.list_artifacts("")] == ["0", "2", "3", "4"]
+
+
+def test_a_list_whose_pages_lead_nowhere_ends(given: Given) -> None:
+    class Circling(FileHost):
+        def _page(self, query):
+            return Artifacts(artifacts=(given.a.keep(DATA),), next="")
+
+    given.exchange.hosts[given.b.ref.url] = Circling(name="b")
+    assert len(given.client.list_artifacts()) == 1
 
 
 def test_a_host_that_does_not_answer_is_an_error_beside_what_the_others_have(given: Given) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +292,19 @@ def test_a_failed_job_shows_cause_and_last_words() -> None:
     assert (found.code, found.fields["cause"], found.tails[-1]) == (1, "exit:3", "x\nboom")
 
 
+@pytest.mark.parametrize(
+    ("stderr", "tails"),
+    [
+        ("paglets: no such class", ()),
+        ("a line\npaglets: no such class", ("a line",)),
+        ("no such class", ("no such class",)),
+    ],
+)
+def test_a_message_that_is_shown_is_not_shown_again_as_last_words(stderr: str, tails: tuple[str, ...]) -> None:
+    failure = {"cause": "import_failed", "message": "no such class", "stderr_tail": stderr, "traceback": ""}
+    assert explain("g/b", failures={"b": failure}).tails == tails
+
+
 def test_a_cancelled_job_has_exit_code_7() -> None:
     found = explain("g/b/1", failures={"b/1": {"cause": "cancelled", "message": "by me"}})
     assert (found.code, found.fields["status"], found.fields["message"]) == (7, "CANCELLED", "by me")
@@ -314,3 +329,13 @@ def test_a_job_that_waits_is_no_failure() -> None:
 def test_what_names_nothing_is_unknown(selector: str) -> None:
     with pytest.raises(Unknown):
         explain(selector)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_who_closes_an_output_gets_nothing_of_it(closed: str) -> None:
+    for command, code in (("version", 0), ("nonsense", 2)):
+        done = subprocess.run(
+            ["sh", "-c", f'"$0" -m paglets {command} {closed}', sys.executable], capture_output=True, text=True
+        )
+        assert (done.returncode, "Error" in done.stderr) == (code, False)
+        assert "nonsense" not in done.stdout

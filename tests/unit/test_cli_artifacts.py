@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paglets.api import CallReply, GroupView
-from paglets.cli.artifacts import artifact_row, duration, resolved
+from paglets.api import CallReply, GroupView, Hosts
+from paglets.cli.artifacts import add_get, artifact_row, duration, fetch, resolved
+from paglets.cli.options import Parser, run
 from paglets.cli.progress import ProgressLine, fitted
 from paglets.cli.results import artifact_in, artifact_of_job, artifacts_of_group, file_names
-from paglets.core.errors import Invalid, Unknown
+from paglets.core.errors import Conflict, Invalid, Unknown, Unreachable
 from paglets.core.refs import ProxyRef
 from paglets.remote.client import HostClient
 from paglets.testing.clock import FakeClock
@@ -82,6 +84,21 @@ def test_an_id_or_its_beginning_names_an_artifact(given: Given) -> None:
         resolved(given.client, "art-9")
 
 
+def test_one_that_no_host_has_is_unknown_and_the_hosts_that_were_not_asked_are_named(given: Given) -> None:
+    hosts = given.exchange.members().hosts
+    given.a.routes["GET /v1/mesh/hosts"] = lambda body: Hosts(hosts=(hosts[0], replace(hosts[1], online=False)))
+    for text in ("art-9", "art-99999999"):
+        with pytest.raises(Unknown, match=r"art-9.* \(not asked, as they are offline: b\)"):
+            resolved(given.client, text)
+
+
+def test_where_a_host_is_silent_the_artifact_may_be_there(given: Given) -> None:
+    given.client.timeout = 0.2
+    given.b.broken = [Unreachable("b is away")] * 100
+    with pytest.raises(Unreachable, match="no host that answers has an artifact art-9; b is away"):
+        resolved(given.client, "art-9")
+
+
 @pytest.mark.parametrize("text", ["art-", "data.bin", "", "..", "art"])
 def test_what_is_no_id_is_told(given: Given, text: str) -> None:
     with pytest.raises(Invalid, match="GROUP/JOBKEY"):
@@ -120,6 +137,58 @@ def test_of_a_group_all_results_are_looked_through(given: Given) -> None:
 @pytest.mark.parametrize("result", [None, 3, [], {}, {"artifact": "x"}, {"artifact": {"name": "x"}}])
 def test_another_thing_called_artifact_is_none(result: object) -> None:
     assert artifact_in(result) is None
+
+
+# Where it goes.
+
+
+def test_what_stands_at_the_target_stays_unless_it_may_be_replaced(given: Given, tmp_path: Path) -> None:
+    ref = given.b.keep(DATA, "f.bin")
+    (tmp_path / "f.bin").write_text("mine")
+    with pytest.raises(Conflict, match="--force"):
+        fetch(given.client, ref, tmp_path, move=True, force=False)
+    assert (tmp_path / "f.bin").read_text() == "mine"
+    assert fetch(given.client, ref, tmp_path, move=True, force=True) == tmp_path / "f.bin"
+    assert (tmp_path / "f.bin").read_bytes() == DATA
+    assert given.b.artifacts == {}
+
+
+def test_the_same_file_at_the_target_is_what_was_asked_for(given: Given, tmp_path: Path) -> None:
+    ref = given.b.keep(DATA, "f.bin")
+    (tmp_path / "f.bin").write_bytes(DATA)
+    for _ in range(2):
+        fetch(given.client, ref, tmp_path, move=True, force=False)
+        assert (given.b.artifacts, given.b.pieces) == ({}, [])
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_folder_of_the_files_name_is_not_gone_into(given: Given, tmp_path: Path, force: bool) -> None:
+    ref = given.b.keep(DATA, "f.bin")
+    (tmp_path / "f.bin").mkdir()
+    with pytest.raises(Conflict, match="is a folder"):
+        fetch(given.client, ref, tmp_path, move=True, force=force)
+    assert list(tmp_path.iterdir()) == [tmp_path / "f.bin"]
+
+
+def test_a_file_does_not_go_to_stdout(given: Given) -> None:
+    with pytest.raises(Invalid, match="name a file"):
+        fetch(given.client, given.b.keep(DATA), "-", move=False, force=False)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["get", "art-1", "--force", "dir"], ["get", "--force", "art-1", "dir"], ["get", "art-1", "dir", "--force"]],
+)
+def test_options_may_stand_between_the_arguments(words: list[str]) -> None:
+    seen = []
+    parser = Parser(prog="paglets artifacts")
+    get = parser.add_subparsers(parser_class=Parser).add_parser("get")
+    add_get(get)
+    get.set_defaults(handler=lambda options: seen.append((options.artifact, options.target, options.force)) or 0)
+    assert run(parser, words) == 0
+    assert seen == [("art-1", "dir", True)]
+    with pytest.raises(Invalid, match=r"unrecognized arguments: .*more"):
+        run(parser, [*words, "more"])
 
 
 # Names side by side.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paglets.api import Attempts, AttemptView, LogPiece
+from paglets.api import Attempts, AttemptView, LogPiece, MemberView
 from paglets.cli.logoutput import LogOutput
-from paglets.cli.logs import begin_of_last_lines, chosen
+from paglets.cli.logs import Reader, begin_of_last_lines, chosen
 from paglets.cli.main import main
-from paglets.core.errors import BadRequest, Unknown, Unreachable
+from paglets.core.errors import BadRequest, PagletsError, Unknown, Unreachable
 from paglets.core.refs import HostRef
 from paglets.remote.joblogs import JobAttempts, LogBytes, merged_attempts, read_log
+from paglets.testing.mesh import member
 from paglets.worker import logs
 from paglets.worker.logs import LogFile
 
@@ -99,6 +101,67 @@ def test_the_last_lines_of_a_log_with_a_gap_begin_after_it(tmp_path: Path) -> No
     client = written(tmp_path / "1.1.out", data, head_bytes=80, segment_bytes=80)
     assert data[begin_of_last_lines(client, attempt(1), "out", 3) :] == data[-24:]
     assert begin_of_last_lines(client, attempt(1), "out", 90) == 800 - 160
+
+
+# Following.
+
+
+class Scripted(OneLog):
+    """`HostClient`: `looks` are what its looks at the attempts give or raise, the last one for ever."""
+
+    def __init__(self, path: str, *looks: JobAttempts | PagletsError) -> None:
+        super().__init__(path)
+        self._looks = list(looks)
+
+    def job_attempts(self, job: str) -> JobAttempts:
+        look = self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
+        if isinstance(look, PagletsError):
+            raise look
+        return look
+
+    def hosts(self) -> tuple[MemberView, ...]:
+        return (MemberView(member=member("w1", store_id="s1"), online=True, silent_seconds=0.0),)
+
+
+def reader(client: Scripted) -> tuple[Reader, io.BytesIO]:
+    out = io.BytesIO()
+    shown = LogOutput(io.TextIOWrapper(out, write_through=True))
+    given: Any = {"client": client, "job": "g1/a", "streams": ("out",), "tail": None}
+    return Reader(**given, _out=shown, _sleep=lambda seconds: None), out
+
+
+def test_a_host_that_is_away_is_told_once_however_long_it_is_away(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "1.1.out"
+    written(path, b"all\n")
+    spans = ("0.4 s", "7.6 s", "11 s", "1 min", "1 min 3 s")
+    away = [Unreachable(f"w1 was last heard of {span} ago") for span in spans]
+    following, out = reader(Scripted(str(path), *away, found(attempt(1))))
+    assert following.follow(None) == 0
+    assert out.getvalue() == b"all\n"
+    assert capsys.readouterr().err == "paglets: waiting: w1 was last heard of 0.4 s ago\n"
+
+
+def test_a_log_that_was_removed_is_told_with_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gone = found(replace(attempt(1), kept=False))
+    for show in (Reader.show_once, Reader.follow):
+        of_gone, out = reader(Scripted(str(tmp_path / "1.1.out"), gone))
+        assert show(of_gone, None) == 1
+        assert out.getvalue() == b""
+        assert capsys.readouterr().err == (
+            "paglets: nothing is kept any more of what attempt 1.1 of g1/a printed on w1: "
+            "a host removes its oldest logs\n"
+        )
+
+
+def test_a_job_that_printed_nothing_has_a_log_with_nothing_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(tmp_path / "1.1.out", b"")
+    quiet, out = reader(Scripted(str(tmp_path / "1.1.out"), found(attempt(1))))
+    assert quiet.show_once(None) == 0
+    assert (out.getvalue(), capsys.readouterr().err) == (b"", "")
 
 
 class BrokenLink:

@@ -151,6 +151,26 @@ def test_one_that_never_comes_back_ends_it_and_what_came_is_kept(rig: FilesRig, 
     assert (tmp_path / PART).stat().st_size == FIRST_PIECE_BYTES
 
 
+def test_a_host_that_stays_away_is_why_it_ends_and_where_another_try_goes_on_is_told(
+    rig: FilesRig, tmp_path: Path
+) -> None:
+    rig.b.keep(DATA)
+
+    def before(method: str, offset: int) -> None:
+        if offset:
+            rig.a.others = ()  # b is not asked any more
+            raise Unreachable("http://b:8765 cannot be reached")
+
+    rig.b.before_piece = before
+    with pytest.raises(Unreachable) as caught:
+        fetch(rig, tmp_path)
+    assert caught.value.message == (
+        f"http://b:8765 cannot be reached; {FIRST_PIECE_BYTES:,} of {len(DATA):,} bytes are kept: "
+        "another try goes on there"
+    )
+    assert (tmp_path / PART).stat().st_size == FIRST_PIECE_BYTES
+
+
 def test_an_unknown_artifact_is_told_at_once(rig: FilesRig, tmp_path: Path) -> None:
     start = rig.clock.monotonic()
     with pytest.raises(Unknown):
@@ -184,6 +204,16 @@ def test_a_ref_whose_id_names_other_bytes_now_is_refused(rig: FilesRig, tmp_path
         fetch(rig, tmp_path, ref)
 
 
+def test_moving_deletes_nothing_where_the_file_did_not_arrive(rig: FilesRig, tmp_path: Path) -> None:
+    ref = rig.b.keep(DATA)
+    with pytest.raises(Invalid):
+        fetch(rig, tmp_path / "nowhere" / "x", move=True)
+    rig.b.blobs[ref.sha256] = b"x" * len(DATA)
+    with pytest.raises(FileChanged):
+        fetch(rig, tmp_path, move=True)
+    assert list(rig.b.artifacts) == [ref.artifact_id]
+
+
 def test_moving_deletes_the_artifact_once_the_file_is_safe(rig: FilesRig, tmp_path: Path) -> None:
     rig.b.keep(DATA)
     rig.b.lost = [CallOutcomeUnknown("the reply of the deletion is lost")]
@@ -203,6 +233,22 @@ def test_a_hostile_name_never_becomes_a_path(rig: FilesRig, tmp_path: Path, name
     assert rig.names(tmp_path) == ["in"]
     assert rig.names(tmp_path / "in") == []
     assert rig.a.pieces == []
+
+
+@pytest.mark.parametrize("blob", [{"sha256": "../" * 20 + "x"}, {"sha256": ""}, {"size_bytes": -1}])
+def test_a_hostile_blob_never_becomes_a_path(rig: FilesRig, tmp_path: Path, blob: dict[str, object]) -> None:
+    ref = rig.a.keep(DATA)
+    rig.a.artifacts[ref.artifact_id] = ArtifactRef(**{**ref.to_wire(), **blob})
+    with pytest.raises(Invalid):
+        fetch(rig, tmp_path)
+    assert rig.names(tmp_path) == []
+
+
+def test_a_file_whose_artifact_cannot_name_it_may_be_named_by_who_fetches_it(rig: FilesRig, tmp_path: Path) -> None:
+    rig.a.keep(DATA, "..")
+    with pytest.raises(Invalid, match="name the file to write"):
+        fetch(rig, tmp_path)
+    assert fetch(rig, tmp_path / "mine").read_bytes() == DATA
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from paglets.config import host_options, read_config
+from paglets.config import SETTINGS, host_options, read_config
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "hosts.example.toml"
+
+
+def test_the_example_configuration_shows_every_key() -> None:
+    shown = set(re.findall(r"^(?:# )?(\w+) = ", EXAMPLE.read_text("utf-8"), re.MULTILINE))
+    assert shown == set(SETTINGS)
 
 
 def test_the_example_configuration_describes_the_hosts_it_names() -> None:

@@ -166,6 +166,25 @@ def test_a_write_that_the_system_takes_in_part_goes_on_where_it_can(tmp_path: Pa
     assert path.read_bytes() == b"a" * 900 + b"b" * 100 + note + b"d"
 
 
+STAYS_LIMITED = """
+import resource, sys
+from paglets.worker.logs import LogFile
+log = LogFile(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+log.write(memoryview(b"a" * 900))
+log.write(memoryview(b"b" * 300))
+log.close()
+"""
+
+
+def test_where_there_is_no_room_to_the_end_the_last_bytes_give_way_to_what_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "1.1.out"
+    subprocess.run([sys.executable, "-c", STAYS_LIMITED, str(path)], check=True)
+    note = b"\n[paglets: 259 bytes could not be written: File too large]\n"
+    assert path.read_bytes() == b"a" * 900 + b"b" * (100 - len(note)) + note
+    assert 1200 - 1000 + len(note) == 259
+
+
 def test_a_log_that_cannot_be_opened_raises(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
