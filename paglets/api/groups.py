@@ -55,8 +55,8 @@ class CreationError:
 class GroupView:
     """What home says of a group it submitted (`POST /v1/groups`, `GET /v1/groups/ID`).
 
-    `collector` is where the collector lives as far as the answering host knows. `summary` is there
-    when the collector is on the answering host.
+    `class_name` is that of the jobs. `collector` is where the collector lives as far as the answering host knows.
+    `summary` is there when the collector is on the answering host.
     """
 
     group_id: str

@@ -57,7 +57,7 @@ def show(options: argparse.Namespace) -> int:
     if options.json:
         print_json(_as_json(found))
     else:
-        _print(found)
+        print_shown(found)
     return found.told.code
 
 
@@ -154,7 +154,7 @@ def _as_json(shown: Shown) -> dict[str, Any]:
     }
 
 
-def _print(shown: Shown) -> None:
+def print_shown(shown: Shown) -> None:
     code, artifact = shown.code, shown.artifact
     print_fields(
         {
@@ -181,8 +181,8 @@ def _print(shown: Shown) -> None:
 def _code_text(shown: Shown) -> str:
     code = shown.code
     if code is None:
-        return "no bundle: the host has the class itself" if shown.is_here else ""
-    known = code.problem or f"{len(code.files)} files"
+        return "no bundle: hosts have the class themselves" if shown.is_here else "known while a copy is on a host"
+    known = code.problem or ("1 file" if len(code.files) == 1 else f"{len(code.files):,} files")
     return f"{code.bundle.sha256[:SHORT_HASH]} ({bytes_text(code.bundle.size_bytes)}): {known}"
 
 

@@ -137,6 +137,8 @@ def _ended(named: dict[str, str], record: dict[str, Any], code: int) -> Explanat
 def _tails(record: dict[str, Any]) -> tuple[str, ...]:
     """The last lines of the traceback, and of stderr where that ends otherwise."""
     trace, stderr = ((record.get(name) or "").strip() for name in ("traceback", "stderr_tail"))
+    # The message stands above already.
+    stderr = stderr.removesuffix(f"paglets: {record.get('message')}").strip()
     texts = [trace] + ([] if stderr.endswith(trace) and trace else [stderr])
     return tuple("\n".join(text.splitlines()[-MOST_TAIL_LINES:]) for text in texts if text)
 

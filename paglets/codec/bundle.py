@@ -18,11 +18,12 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from paglets.codec.names import class_name
+from paglets.codec.names import class_name, resolve_class
 from paglets.codec.script import MAIN_MODULES, is_host_module, root_of, this_script
 from paglets.codec.sources import Source, sources_below
+from paglets.codec.wire import class_names_in
 from paglets.core.errors import Invalid
 from paglets.core.refs import BlobRef
 
@@ -66,11 +67,13 @@ def bundle_of(*classes: type) -> Bundle | None:
     return packed.bundle() if packed.sources else None
 
 
-def publish_code(publisher: Publisher, *classes: type) -> BlobRef | None:
-    """The published bundle of these classes; None where every host has them.
+def publish_code(publisher: Publisher, *classes: type, states: Iterable[Any] = ()) -> BlobRef | None:
+    """The published bundle of these classes, and of those in the trees `states`; None where every host has them.
 
-    In the process of a paglet its own bundle serves for all classes that came in it.
+    In the process of a paglet its own bundle serves for all classes that came in it. Raises what `bundle_of` raises,
+    and ImportFailed for a class in a state that its name does not lead to.
     """
+    classes = (*classes, *map(resolve_class, sorted(class_names_in(states))))
     own = [_bundle_around(cls) for cls in classes if _place_of(cls) is not None]
     if own and own[0] is not None and all(each == own[0] for each in own):
         return own[0]
@@ -148,9 +151,9 @@ class _Pack:
         largest = sorted(self.sources.values(), key=lambda source: (-len(source.data), source.entry))[:SHOWN_FILES]
         shown = ", ".join(f"{source.path} ({len(source.data) / 1e6:.1f} MB)" for source in largest)
         return Invalid(
-            f"the code to send is over {MAX_BUNDLE_BYTES / 1e6:.0f} MB or {MAX_BUNDLE_FILES:,} files; the largest: "
-            f"{shown}. Put data into files that are no Python and send them as `inputs`, or install the code on the "
-            "hosts"
+            f"the code to send is over {MAX_BUNDLE_BYTES / 1e6:.0f} MB or {MAX_BUNDLE_FILES:,} files; the largest "
+            f"so far: {shown}. Put data into files that are no Python and send them as `inputs`, or install the code "
+            "on the hosts"
         )
 
     def bundle(self) -> Bundle:

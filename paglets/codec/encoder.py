@@ -67,11 +67,11 @@ _ADVICE: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (lambda value: isinstance(value, memoryview), "convert it to bytes"),
     (lambda value: isinstance(value, Mapping), "convert it to dict"),
     (lambda value: callable(value), "send what it returns"),
+    (lambda value: hasattr(value, "read"), "send what is in it; files travel as inputs or artifacts"),
     (lambda value: hasattr(value, "tolist") and hasattr(value, "__len__"), "convert it with .tolist()"),
     (lambda value: isinstance(value, Iterable), "convert it to list"),
     (lambda value: hasattr(value, "__index__"), "convert it to int"),
     (lambda value: hasattr(value, "__float__"), "convert it to float"),
-    (lambda value: hasattr(value, "read"), "send what is in it, or publish it as an artifact"),
 )
 
 

@@ -18,6 +18,17 @@ T = TypeVar("T")
 MAX_NAME_CHARACTERS = 400
 MAX_REASON_CHARACTERS = 500
 
+LACKS_LIBRARY = (
+    "install it there for that Python; of your own modules those come along that lie below the script's folder, or "
+    "that of the class's top-level package, and that an import statement names"
+)
+"""What to do about a module that a host lacks."""
+
+LACKS_CLASS = (
+    "it did not come with the job: install it there for that Python, or start the host with --code-path FOLDER"
+)
+"""The same of the module of the class itself: of a library at home, or of code that was not there to be sent."""
+
 
 def class_name(cls: type) -> str:
     """The name under which another process imports `cls`; a class of a script goes by the name of its file.
@@ -30,11 +41,11 @@ def class_name(cls: type) -> str:
 def _module_name(cls: type) -> str:
     if cls.__module__ not in MAIN_MODULES:
         return cls.__module__
-    script = this_script()
-    if script is None:
+    script, top = this_script(), cls.__qualname__.partition(".")[0]
+    if script is None or not hasattr(sys.modules["__main__"], top):
         raise Invalid(
-            f"class {cls.__qualname__} is in no file that could travel (an interactive session, a notebook, "
-            "-c, stdin or an archive): define the class in a file, and start or import that"
+            f"class {cls.__qualname__} is in no file that could travel (an interactive session, a notebook, -c, stdin, "
+            "an archive, or a program that runs the script): define the class in a file, and start or import that"
         )
     return script.name
 
@@ -89,22 +100,22 @@ def _import(name: str, module_name: str) -> Any:
     except ImportFailed:
         raise
     except ModuleNotFoundError as error:
-        raise _Unfit(f"{error}; {_hint(error.name or '', module_name)}") from error
+        is_own = error.name == module_name.partition(".")[0]
+        raise _Unfit(f"{error}; {LACKS_CLASS if is_own else LACKS_LIBRARY}") from error
     except (Exception, SystemExit) as error:
         # A module that exits when imported is a script without its main guard: no reason to end with it.
         raise _Unfit(f"{type(error).__name__}: {str(error)[:MAX_REASON_CHARACTERS]}") from error
 
 
-def _hint(missing: str, module_name: str) -> str:
-    if missing == module_name.partition(".")[0]:
-        return "start the host with --code-path FOLDER, or put the folder on its PYTHONPATH"
-    return "install it there for that Python; of your own modules those travel that are imported from below one folder"
+def this_python() -> str:
+    """The interpreter of this process, in words."""
+    return f"{sys.executable} (Python {platform.python_version()})"
 
 
 def _failure(name: str, reason: str, host_name: str) -> ImportFailed:
     place = f" on {host_name}" if host_name else ""
     return ImportFailed(
-        f"{name} cannot be imported{place} by {sys.executable} (Python {platform.python_version()}): {reason}",
+        f"{name} cannot be imported{place} by {this_python()}: {reason}",
         class_name=name,
         module=name.partition(":")[0],
         interpreter=sys.executable,

@@ -25,7 +25,7 @@ into a tree by `tree_of`, so that no key is taken for a tag.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from paglets.codec.decoder import no_class, read
@@ -38,6 +38,7 @@ from paglets.core.errors import Invalid
 
 __all__ = [
     "MAX_VALUE_DEPTH",
+    "class_names_in",
     "decode",
     "decode_fields",
     "decode_state",
@@ -108,6 +109,22 @@ def decode_state(cls: type[T], tree: Any, *, import_classes: bool = True) -> T:
     except Invalid as error:
         raise Invalid(f"state: {error.message}") from error.__cause__
     return made
+
+
+def class_names_in(trees: Iterable[Any]) -> set[str]:
+    """The names of the dataclasses and enums that these trees hold."""
+    names: set[str] = set()
+    waiting: list[Any] = [list(trees)]
+    while waiting:
+        tree = waiting.pop()
+        inside = tree.values() if isinstance(tree, dict) else tree
+        waiting += [each for each in inside if isinstance(each, dict | list)]
+        if isinstance(tree, dict) and len(tree) == 1:
+            if "$object" in tree:
+                names.add(tree["$object"]["class"])
+            elif "$enum" in tree:
+                names.add(tree["$enum"][0])
+    return names
 
 
 def tree_of(trees: Mapping[str, Any]) -> dict[str, Any]:

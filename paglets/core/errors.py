@@ -7,7 +7,12 @@ Each class has a wire `code` (stable, part of the protocol), an HTTP `status` an
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -35,6 +40,19 @@ class PagletsError(Exception):
 
     def to_wire(self) -> dict[str, Any]:
         return {"code": self.code, "message": self.message, "details": self.details}
+
+
+def told_at_the_call(function: Callable[P, R]) -> Callable[P, R]:
+    """Errors of ours come from it without the frames below: the message says all, and the mistake is the caller's."""
+
+    @functools.wraps(function)
+    def called(*args: P.args, **named: P.kwargs) -> R:
+        try:
+            return function(*args, **named)
+        except PagletsError as error:
+            raise error.with_traceback(None) from None
+
+    return called
 
 
 class BadRequest(PagletsError):

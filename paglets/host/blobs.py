@@ -101,9 +101,9 @@ class BlobKeeper:
     def _add(self, blob: BlobRef, offset: int, piece: bytes) -> BlobState:
         if offset == 0 or blob.sha256 not in self._coming:
             self.check_room(blob.size_bytes, coming=blob.sha256, there=offset)
-        self._coming[blob.sha256] = blob.size_bytes
         there = self._disk.append(blob.sha256, offset, piece)
         if there < blob.size_bytes:
+            self._coming[blob.sha256] = blob.size_bytes
             return BlobState(sha256=blob.sha256, offset=there, complete=False)
         self._coming.pop(blob.sha256, None)
         self._disk.finish(blob)
@@ -138,11 +138,16 @@ class BlobKeeper:
         return self._disk.staging()
 
     def publish(self, staged: str, blob: BlobRef) -> None:
-        """A staged file becomes a blob. Raises Unknown, Invalid."""
+        """A staged file becomes a blob; the same once more changes nothing. Raises Unknown, Invalid."""
         check_blob(blob)
         self.pin(blob.sha256)
         with self._locks.of(blob.sha256):
-            self._disk.adopt(staged, blob)
+            try:
+                self._disk.adopt(staged, blob)
+            except Unknown:
+                # It was adopted, and its row could not be stored: it is asked again when the disk has room.
+                if self._disk.size(blob.sha256) != blob.size_bytes:
+                    raise
             self._is_whole(blob)
 
     def put(self, data: bytes) -> BlobRef:

@@ -206,6 +206,7 @@ class Creation:
             "home": to_json(own),
             "return_home_when_complete": group.return_home_when_complete,
             "created_at": now,
+            "job_class": group.class_name,
             "jobs": [{"job_key": key} for key in keys],
             "failures": [{"job_key": e.job_key, "cause": "invalid", "message": e.message} for e in errors],
         }

@@ -8,6 +8,9 @@ from paglets.store import artifacts, files
 from paglets.store.files import Removal
 
 COLLECT_SECONDS = 60.0
+COLLECTS_A_PIN = 4
+"""At least so often while a promise lasts."""
+
 NEXT_TURN_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 3600.0
 """An end of an artifact is a wall clock time, and that clock may be set."""
@@ -24,6 +27,7 @@ class Disposal:
     def __init__(self, shell: Shell, keeper: BlobKeeper) -> None:
         self._shell = shell
         self._keeper = keeper
+        self._collect_seconds = min(COLLECT_SECONDS, shell.settings.blob_pin_seconds / COLLECTS_A_PIN)
         self._collect_at = 0.0
         self._sweep_at = 0.0
 
@@ -34,7 +38,7 @@ class Disposal:
             self._shell.store.write(lambda tx: artifacts.expire(tx, wall, EXPIRE_A_TURN))
         if now >= self._collect_at:
             more = self._keeper.collect()
-            self._collect_at = now + (NEXT_TURN_SECONDS if more else COLLECT_SECONDS)
+            self._collect_at = now + (NEXT_TURN_SECONDS if more else self._collect_seconds)
         if now >= self._sweep_at:
             self._sweep_at = now + self._shell.settings.blob_pin_seconds
             self._shell.disk.later(self._keeper.sweep)

@@ -174,12 +174,13 @@ class _Asking:
         self.left -= 1
         if self.ended:
             return
-        if isinstance(result, Response) and result.status == 200:
+        try:
+            view: ArtifactView | PagletsError = parsed(result, ArtifactView)
+        except PagletsError:  # it has none, or says nothing that can be read
+            view = self.error
+        if isinstance(view, ArtifactView) or not self.left:
             self.ended = True
-            self.found(result.parse(ArtifactView))
-        elif not self.left:
-            self.ended = True
-            self.found(self.error)
+            self.found(view)
 
 
 def delete_here(tx: Tx, artifact_id: str) -> Done:

@@ -44,7 +44,7 @@ def _collected(group_id: str, row: dict[str, Any], host: InlineHost) -> GroupVie
     over = state.get("status") in DETACHED_STATUSES
     return GroupView(
         group_id=group_id,
-        class_name=row["class_name"],
+        class_name=str(state.get("job_class", "")),
         created_at=float(state.get("created_at", row["created_at"])),
         home=home,
         collector=ProxyRef(agent_id=row["agent_id"], host=host.own),

@@ -232,12 +232,14 @@ class Handoffs:
     def _failed(self, target: HostRef, batch: list[Leaving], error: PagletsError) -> None:
         self._lanes.failed(target.store_id, self._shell.clock.monotonic())
         if isinstance(error, Unreachable):
-            self._gossip.saw_unreachable(target.store_id)
             self._refused[target.store_id] = self._refused.get(target.store_id, 0) + 1
         else:
             self._refused.pop(target.store_id, None)
         self._shell.runner.change(lambda tx: self._note_problem(tx, target, batch, error))
         self._shell.runner.wake(self.name)
+        if isinstance(error, Unreachable):
+            # Last: it writes to the store, which may be full.
+            self._gossip.saw_unreachable(target.store_id)
 
     def _note_problem(self, tx: Tx, target: HostRef, batch: list[Leaving], error: PagletsError) -> None:
         give_up = self._refused.get(target.store_id, 0) >= GIVE_UP_FAILURES

@@ -218,8 +218,9 @@ class Shipping:
         self._shell.runner.wake(self.name)
 
     def _failed(self, road: _Road, error: PagletsError) -> None:
-        if isinstance(error, Unreachable):
-            self._gossip.saw_unreachable(road.host.store_id)
         self._lanes.failed(road.host.store_id, self._shell.clock.monotonic())
         road.problem = error.message
         self._shell.runner.wake(self.name, *self._wakes)
+        if isinstance(error, Unreachable):
+            # Last: it writes to the store, which may be full.
+            self._gossip.saw_unreachable(road.host.store_id)

@@ -36,7 +36,7 @@ from paglets.codec.names import class_name, refuse_while_importing
 from paglets.codec.wire import decode, encode_fields, encode_state
 from paglets.core.agent import Paglet
 from paglets.core.clock import SystemClock, SystemEntropy, system_pause
-from paglets.core.errors import PagletsError
+from paglets.core.errors import PagletsError, told_at_the_call
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, BlobRef, HostRef, ProxyRef
@@ -76,6 +76,7 @@ class HostClient:
     raise Unreachable, NotAllowed, TimedOut and what the host answered.
     """
 
+    @told_at_the_call
     def __init__(
         self,
         url: str | None = None,
@@ -174,6 +175,7 @@ class HostClient:
         wire = _to_wire(as_message(message, args))
         self._ask("POST", "/v1/outbox", PostMessage(target=ref, message=wire, token=self._entropy.token()), Done)
 
+    @told_at_the_call
     def create(
         self, cls: type[Paglet[Any]], state: Any = None, *, name: str | None = None, inputs: InputPaths | None = None
     ) -> PagletProxy:
@@ -181,16 +183,17 @@ class HostClient:
         filled = cls.State() if state is None else state
         if not isinstance(filled, cls.State):
             raise TypeError(f"{cls.__qualname__} takes a {cls.State.__qualname__}, got {type(filled).__qualname__}")
+        tree = encode_state(filled)
         request = CreatePaglet(
             agent_id=self._entropy.token(),
             class_name=class_name(cls),
             kind=cast(Kind, cls.kind),
-            state=encode_state(filled),
+            state=tree,
             name=name,
             request=cls.creation_request(filled),
             job_key=getattr(filled, "job_key", ""),
             files=publish_inputs(self, inputs),
-            bundle=publish_code(self, cls, cls.State),
+            bundle=publish_code(self, cls, cls.State, states=(tree,)),
         )
         view = self._ask("POST", "/v1/paglets", request, PagletView)
         return PagletProxy(ProxyRef(agent_id=view.agent_id, host=view.host), self)

@@ -106,6 +106,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         self.state.created_at = begin.created_at
         self.state.return_home_when_complete = begin.return_home_when_complete
         self.state.submitter_id = begin.submitter_id
+        self.state.job_class = begin.job_class
         ledger = self._ledger()
         ledger.register(new_keys(begin.jobs, message.kind))
         for failure in begin.failures:

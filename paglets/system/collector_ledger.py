@@ -31,6 +31,7 @@ class ResultCollectorState(PagletState):
     status: str = "ACTIVE"
     home_store_id: str = ""
     submitter_id: str | None = None
+    job_class: str = ""
     return_home_when_complete: bool = False
     expected_count: int = 0
     completed_count: int = 0

@@ -23,7 +23,7 @@ T = TypeVar("T")
 class Begin:
     """`begin`: sent once, in the transaction that stores the group. `failures`: jobs that could not be made.
 
-    `submitter_id`: the paglet that submitted the group, where one did.
+    `job_class`: the name of the jobs' class. `submitter_id`: the paglet that submitted the group, where one did.
     """
 
     group_id: str
@@ -33,6 +33,7 @@ class Begin:
     failures: tuple[FailureReport, ...] = ()
     return_home_when_complete: bool = False
     submitter_id: str | None = None
+    job_class: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,15 @@ from paglets.codec.names import class_name, refuse_while_importing
 from paglets.codec.shapes import shape_of
 from paglets.codec.wire import encode_state
 from paglets.core.clock import Clock, SystemClock, system_pause
-from paglets.core.errors import CallOutcomeUnknown, Invalid, Moving, Overloaded, TimedOut, Unreachable
+from paglets.core.errors import (
+    CallOutcomeUnknown,
+    Invalid,
+    Moving,
+    Overloaded,
+    TimedOut,
+    Unreachable,
+    told_at_the_call,
+)
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, ProxyRef, check_group_id
@@ -186,6 +194,7 @@ class Submission:
             pause = min(LONGEST_PAUSE_SECONDS, pause * 1.5)
 
 
+@told_at_the_call
 def submit_compute_job_group(
     context_or_client: Submitter,
     job_class: type[ComputeJobPaglet[Any]],
@@ -200,9 +209,9 @@ def submit_compute_job_group(
 ) -> Submission:
     """Submit jobs as one group: `self.context` within a paglet, a HostClient in a script.
 
-    The code of the classes goes along: their modules, and what these import below the script's folder or
-    top-level package. So do files: `inputs` (name -> path) for each job, `job_inputs` (job_key -> name -> path)
-    for single ones. A job finds them under these names in its scratch directory.
+    The code of the classes goes along, and of those in the states: their modules, and what these import below the
+    script's folder or top-level package. So do files: `inputs` (name -> path) for each job, `job_inputs`
+    (job_key -> name -> path) for single ones. A job finds them under these names in its scratch directory.
 
     Returns once the host has stored the whole group. The same `group_id` with the same jobs is the
     same group; with others GroupExists is raised. A state that asks for impossible amounts makes a
@@ -223,7 +232,7 @@ def submit_compute_job_group(
     )
     files = _GroupFiles(request, inputs, job_inputs)
     classes = (job_class, job_class.State, *((collector_class, collector_class.State) if collector_class else ()))
-    bundle = publish_code(context_or_client, *classes)
+    bundle = publish_code(context_or_client, *classes, states=(job.state for job in request.jobs if job.state))
     request = replace(files.put_into(request, context_or_client), bundle=bundle)
     view = _submit(context_or_client, request)
     submission = Submission(view, context_or_client, _refresher(context_or_client, view, request))

@@ -153,16 +153,17 @@ class ChildContext:
         if not isinstance(state, cls.State):
             raise Invalid(f"the state of a {cls.__qualname__} is a {cls.State.__qualname__}")
         self._created += 1
+        tree = encode_state(state)
         wanted = Create(
             nth=self._created,
             class_name=class_name(cls),
             kind=cls.kind,
-            state=encode_state(state),
+            state=tree,
             name=name,
             request=cls.creation_request(state),
             job_key=str(getattr(state, "job_key", "")),
             files=publish_inputs(self, inputs),
-            bundle=publish_code(self, cls, cls.State),
+            bundle=publish_code(self, cls, cls.State, states=(tree,)),
         )
         return self.proxy(from_json(ProxyRef, self._request("create", wanted)))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import traceback
 from collections.abc import Iterable
+from itertools import dropwhile
 
+from paglets.codec.names import LACKS_LIBRARY, this_python
 from paglets.core.errors import ImportFailed, PagletsError
 from paglets.worker.protocol import Fault
 
@@ -14,42 +17,65 @@ MAX_MESSAGE_CHARACTERS = 4000
 MAX_TRACEBACK_CHARACTERS = 30_000
 """The beginning shows how it was called, the end what happened: the middle of a longer one is left out."""
 
-_OWN_FOLDER = os.path.dirname(__file__) + os.sep
+_OWN_FOLDER = os.path.dirname(os.path.dirname((lambda: None).__code__.co_filename)) + os.sep
+"""As it stands in frames: of code from an archive that is another path than `__file__`."""
+
+_MACHINERY = (_OWN_FOLDER, "<frozen importlib.", os.path.dirname(importlib.__file__) + os.sep)
 
 
 def fault_of(error: BaseException, cause: str = "exception") -> Fault:
     """The fault of `error`; ImportFailed has a cause of its own, whatever `cause` says."""
-    message = f"{type(error).__qualname__}: {_words(error)}"
-    if isinstance(error, ImportFailed):
-        cause, message = "import_failed", error.message
     return Fault(
-        cause=cause,
-        message=_text(message, MAX_MESSAGE_CHARACTERS),
+        cause="import_failed" if isinstance(error, ImportFailed) else cause,
+        message=_text(_message(error), MAX_MESSAGE_CHARACTERS),
         traceback=_text(trace_of(error), MAX_TRACEBACK_CHARACTERS),
         code=error.code if isinstance(error, PagletsError) else "",
     )
 
 
 def trace_of(error: BaseException) -> str:
-    """The traceback as Python prints it, without the frames that lead from here to the user's code."""
-    told = traceback.TracebackException.from_exception(error)
-    frames = list(told.stack)
-    while len(frames) > 1 and frames[0].filename.startswith(_OWN_FOLDER):
-        del frames[0]
-    told.stack = traceback.StackSummary.from_list(frames)
+    """The traceback as Python prints it, without the frames that lead from here to the user's code.
+
+    "" for an error of ours that came from no user's line: its message says all.
+    """
+    is_import = isinstance(error, ImportFailed)
+    # What the user's module raised says more than that it could not be imported, which is the fault's message.
+    shown = error.__cause__ or error if is_import else error
+    told = traceback.TracebackException.from_exception(shown)
+    users = [frame for frame in told.stack if not _is_machinery(frame)]
+    if users:
+        frames = users if is_import else dropwhile(_is_machinery, told.stack)
+        told.stack = traceback.StackSummary.from_list(frames)
+    elif isinstance(shown, SyntaxError):
+        told.stack.clear()
+    elif isinstance(error, PagletsError):
+        return ""
     return "".join(told.format())
+
+
+def _is_machinery(frame: traceback.FrameSummary) -> bool:
+    """Whether it is of paglets, or of Python's import system."""
+    return frame.filename.startswith(_MACHINERY)
 
 
 def show(error: BaseException) -> None:
     """Into the log of the paglet, too, where people look first."""
-    sys.stderr.write(trace_of(error))
+    trace, message = trace_of(error), _message(error)
+    if isinstance(error, PagletsError) and message not in trace:
+        sys.stderr.write(f"paglets: {message}\n")
+    sys.stderr.write(trace)
+
+
+def _message(error: BaseException) -> str:
+    return error.message if isinstance(error, ImportFailed) else f"{type(error).__qualname__}: {_words(error)}"
 
 
 def _words(error: BaseException) -> str:
     try:
-        return str(error)
+        text = str(error)
     except Exception as second:
         return f"<its text cannot be had: {type(second).__qualname__}>"
+    return f"{text}: {this_python()} lacks it; {LACKS_LIBRARY}" if isinstance(error, ModuleNotFoundError) else text
 
 
 def _text(text: str, most: int) -> str:

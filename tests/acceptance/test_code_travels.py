@@ -151,7 +151,9 @@ def test_a_job_that_waits_is_shown_with_its_code_and_files(three: Mesh, tmp_path
     assert shown.code == 3
     for words in ("counting/words.py", "helper.py", "common.txt", "own.txt", "PLACING", "nowhere"):
         assert words in shown.out
-    tree = three.paglets("jobs", "show", f"{group_id}/b", "--json", "--at", "laptop").json
+    in_full = three.paglets("jobs", "show", f"{group_id}/b", "--json", "--at", "laptop")
+    assert in_full.code == 3
+    tree = json.loads(in_full.out)
     code = ["count.py", "counting/__init__.py", "counting/limits.py", "counting/words.py", "helper.py"]
     assert [file["name"] for file in tree["code"]["files"]] == code
     assert {file["name"]: file["size_bytes"] for file in tree["inputs"]} == {"common.txt": 19, "own.txt": 12}
@@ -229,21 +231,89 @@ def test_a_library_that_a_host_lacks_is_named_with_host_and_interpreter(three: M
         assert words in failure["message"]
 
 
-def test_a_class_that_is_in_no_file_is_refused_before_anything_is_sent(three: Mesh) -> None:
-    environment = three.environment(PAGLETS_AT="laptop", PYTHONPATH=three.archive)
+def groups_of(mesh: Mesh) -> set[str]:
+    return {line.group_id for line in mesh["laptop"].client.groups()}
+
+
+LOCAL = """\
+def made():
+    class Local(Job):
+        pass
+
+    return Local
+
+
+if __name__ == "__main__":
+    submit_compute_job_group(HostClient(), made(), [CollectingComputeJobState()])
+"""
+NO_FILE = "define the class in a file, and start or import that"
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "says"),
+    [
+        (("-c", JOB + SUBMIT), "", NO_FILE),
+        (("-",), JOB + SUBMIT, NO_FILE),
+        (("local.py",), JOB + LOCAL, "classes inside functions cannot travel; move it to the top level of its module"),
+        (
+            ("broken.py",),
+            f"def later():\n    import bad_file\n{JOB}if __name__ == '__main__':\n    {SUBMIT}",
+            "line 1: ",
+        ),
+    ],
+    ids=["a command", "stdin", "a function", "a file that is no Python"],
+)
+def test_code_that_cannot_travel_is_told_in_one_line_and_nothing_is_submitted(
+    three: Mesh, tmp_path: Path, words: tuple[str, ...], text: str, says: str
+) -> None:
+    before = groups_of(three)
+    (tmp_path / "bad_file.py").write_text("def broken(:\n")
+    if words[0].endswith(".py"):
+        (tmp_path / words[0]).write_text(text)
     done = subprocess.run(
-        [three.python, "-c", JOB + SUBMIT], env=environment, cwd=three.work, capture_output=True, text=True, check=False
+        [three.python, *words],
+        env=three.environment(PAGLETS_AT="laptop", PYTHONPATH=three.archive),
+        cwd=tmp_path,
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1
-    assert "define the class in a file" in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("paglets.core.errors.Invalid: ")
+    assert says in last
+    assert frames_of_ours(done.stderr) == 1
+    assert groups_of(three) == before
+
+
+def frames_of_ours(trace: str) -> int:
+    """The line that the user wrote is what is wrong; one frame shows whom it called."""
+    return sum('File "paglets/' in line for line in trace.splitlines())
 
 
 def test_an_input_that_is_not_there_is_told_in_one_line_and_nothing_is_submitted(three: Mesh, tmp_path: Path) -> None:
-    before = {line.group_id for line in three["laptop"].client.groups()}
+    before = groups_of(three)
     script = project(tmp_path, "count.py", SCRIPT)
     (tmp_path / "b.txt").unlink()
     done = run(three, script)
     assert done.code == 1
     (line,) = [line for line in done.err.splitlines() if "Invalid" in line]
     assert "job 'b': input 'own.txt': " in line
-    assert {line.group_id for line in three["laptop"].client.groups()} == before
+    assert frames_of_ours(done.err) == 1
+    assert groups_of(three) == before
+
+
+def test_a_state_that_cannot_travel_is_the_failure_of_its_job_and_the_others_run(three: Mesh, tmp_path: Path) -> None:
+    states = "[CountState(job_key='a', options=open(__file__)), CountState(job_key='b', required_host_tags=('linux',))]"
+    head, _, tail = SCRIPT.partition("        [CountState(")
+    script = project(tmp_path, "count.py", f"{head}        {states},\n{tail.partition('],')[2].lstrip()}")
+    done = run(three, script)
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    advice = "state.options: a _io.TextIOWrapper cannot travel; send what is in it; files travel as inputs or artifacts"
+    assert {key: (each["cause"], each["message"]) for key, each in told["failures"].items()} == {
+        "a": ("invalid", advice)
+    }
+    assert f"paglets: a was not created: {advice}" in done.err
+    assert told["words"] == {"b": 8}

@@ -60,7 +60,10 @@ def test_the_commands_show_failures_with_their_causes(three: Mesh) -> None:
 
 
 def test_a_class_that_no_host_can_import_is_a_failure_that_names_it(three: Mesh, tmp_path: Path) -> None:
-    (tmp_path / "only_here.py").write_text(
+    """Of a library that is installed where the script runs: such code does not travel."""
+    installed = tmp_path / "site-packages"
+    installed.mkdir()
+    (installed / "only_here.py").write_text(
         "from paglets.remote.client import HostClient\n"
         "from paglets.system.compute_slots import *\n"
         "class State(CollectingComputeJobState): pass\n"
@@ -72,15 +75,13 @@ def test_a_class_that_no_host_can_import_is_a_failure_that_names_it(three: Mesh,
         "from only_here import *\n"
         "print(submit_compute_job_group(HostClient(), Job, [State(job_key='lost')]).drain(30)['failures']['lost'])\n"
     )
-    (tmp_path / "hidden").mkdir()
-    (tmp_path / "only_here.py").rename(tmp_path / "hidden" / "only_here.py")
-    path = f"{three.archive}:{tmp_path / 'hidden'}"
 
-    done = three.script(tmp_path / "submit.py", PYTHONPATH=path, PAGLETS_AT="laptop")
+    done = three.script(tmp_path / "submit.py", PYTHONPATH=f"{three.archive}:{installed}", PAGLETS_AT="laptop")
 
     assert done.code == 0, done.err
     assert "'cause': 'import_failed'" in done.out
-    assert "only_here" in done.out
+    assert "only_here:Job cannot be imported" in done.out
+    assert "it did not come with the job: install it there" in done.out
 
 
 def test_what_a_job_left_running_is_gone_when_it_has_ended(three: Mesh) -> None:

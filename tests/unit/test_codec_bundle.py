@@ -20,7 +20,7 @@ from paglets.codec.bundle import (
     zipped,
 )
 from paglets.core.agent import PagletState
-from paglets.core.errors import Invalid
+from paglets.core.errors import ImportFailed, Invalid
 from paglets.core.refs import BlobRef
 from paglets.testing.authors import FakeContext
 
@@ -202,6 +202,12 @@ def test_a_class_of_no_file_is_an_error_with_the_way_out(how: tuple[str, ...], t
     assert "define the class in a file" in done.stdout, done.stderr
 
 
+def test_a_script_within_another_program_has_no_file_of_its_own(tmp_path: Path) -> None:
+    """A profiler: its own module is `__main__`, and the class is not in it."""
+    told = Project(tmp_path, {"job.py": SCRIPT}).run("-m", "cProfile", "-o", tmp_path / "profile", "job.py")
+    assert "define the class in a file" in told.error
+
+
 def test_processes_that_multiprocessing_spawns_know_the_class_too(tmp_path: Path) -> None:
     body = f"""
 from multiprocessing import get_context
@@ -317,6 +323,30 @@ def test_paths_clash_where_a_part_differs_only_in_case(names: list[str], clash: 
     spellings: dict[str, str] = {}
     found = [problem for name in names if (problem := first_clash(name, spellings))]
     assert (found or [""])[0] == clash
+
+
+# Classes of values.
+
+
+def test_a_class_that_only_a_state_holds_goes_along_from_wherever_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(tmp_path, {"jobs/only_jobs.py": CLASS, "values/only_values.py": "import only_beside\n" + CLASS})
+    (project.folder / "values" / "only_beside.py").write_text("")
+    for folder in ("jobs", "values"):
+        monkeypatch.syspath_prepend(tmp_path / folder)
+    import only_jobs
+
+    state = {"one": [{"$object": {"class": "only_values:Job", "fields": {}}}]}
+    context = FakeContext()
+    bundle = publish_code(context, only_jobs.Job, states=(state, {"two": 2}))
+    assert bundle is not None
+    with zipfile.ZipFile(io.BytesIO(context.blobs[bundle.sha256])) as archive:
+        assert archive.namelist() == ["only_beside.py", "only_jobs.py", "only_values.py"]
+    with pytest.raises(ImportFailed, match="has no class Gone"):
+        publish_code(context, only_jobs.Job, states=({"one": {"$enum": ["only_values:Gone", "A"]}},))
+    for name in ("only_jobs", "only_values"):
+        sys.modules.pop(name)
 
 
 # Within a paglet's process.

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from paglets.codec.text import MAX_DEPTH
 from paglets.codec.wire import (
     MAX_VALUE_DEPTH,
+    class_names_in,
     decode,
     decode_fields,
     dumps,
@@ -293,7 +294,7 @@ CANNOT: list[tuple[Any, str]] = [
     (Point, "result: a type cannot travel; send its name"),
     (Timestamp(2024, 1, 1), f"result: a {__name__}.Timestamp cannot travel; convert it to datetime.datetime"),
     (BrokenRepr(), f"result: a {__name__}.BrokenRepr cannot travel"),
-    (sys.stdout, "cannot travel"),
+    (sys.__stdout__, "cannot travel; send what is in it; files travel as inputs or artifacts"),
     ("a\ud800", "result: the string 'a\\ud800' has a lone surrogate"),
     ({"\udfff": 1}, "has a lone surrogate"),
     ([Path(os.fsdecode(b"\xff"))], "result[0]: the string '\\udcff' has a lone surrogate"),
@@ -375,3 +376,14 @@ def test_a_dict_of_trees_under_users_keys_is_never_taken_for_a_tag() -> None:
     for keys_ in (["$bytes"], ["$bytes", "b"], ["a"], []):
         trees = {key: encode((1,)) for key in keys_}
         assert decode(tree_of(trees)) == dict.fromkeys(keys_, (1,))
+
+
+def test_the_classes_that_trees_name_are_found_and_nothing_that_only_looks_so() -> None:
+    found = [
+        encode([Point(x=1.0), Color.RED]),
+        encode({"a": [(Node(children=[Node(data={1: Rights.READ})]),)]}),
+        encode(1),
+    ]
+    looks_so = encode([{"$object": {"class": "a:B", "fields": {}}}, {"$enum": ["a:C", "X"]}, "$enum"])
+    names = {f"{__name__}:{name}" for name in ("Point", "Color", "Node", "Rights")}
+    assert class_names_in([*found, looks_so]) == names

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 
 from paglets.codec.text import dumps, loads
 from paglets.core import errors
-from paglets.core.errors import PagletsError, error_classes, error_from_wire
+from paglets.core.errors import Invalid, PagletsError, error_classes, error_from_wire, told_at_the_call
 
 
 def _all_classes() -> list[type[PagletsError]]:
@@ -70,3 +72,23 @@ def test_errors_that_have_a_builtin_kin_can_be_caught_as_that(
 ) -> None:
     with pytest.raises(builtin, match="as it was said"):
         raise cls("as it was said")
+
+
+def test_a_mistake_of_the_caller_is_shown_at_the_callers_line_only() -> None:
+    def below(fault: Exception) -> None:
+        try:
+            raise OSError("no such file")
+        except OSError as error:
+            raise fault from error
+
+    call = told_at_the_call(below)
+    with pytest.raises(Invalid, match="mend it") as ours:
+        call(Invalid("mend it"))
+    shown = "".join(traceback.format_exception(ours.value))
+    assert "in below" not in shown
+    assert "no such file" not in shown
+    assert "test_a_mistake_of_the_caller" in shown
+
+    with pytest.raises(RuntimeError) as fault:
+        call(RuntimeError("a fault of ours"))
+    assert "in below" in "".join(traceback.format_exception(fault.value))

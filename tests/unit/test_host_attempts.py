@@ -13,6 +13,7 @@ from paglets.api import AskAttempts, Attempts, LogPiece
 from paglets.core.errors import BadRequest, Invalid
 from paglets.host import attempts
 from paglets.host.disk import HostDisk
+from paglets.host.janitor import KEEP_LOG_BYTES, TRIM_SECONDS
 from paglets.store import history, queue, residence
 from paglets.testing.processes import HandProcess
 from paglets.worker.launch import Ended
@@ -141,6 +142,20 @@ def test_logs_tell_attempts_that_no_row_tells_any_more(rig: Rig, disk: HostDisk)
     assert told("g1/a") == told("j1") == [(1, "RUNNING", True)]
     assert told("old") == [(4, "", True)]
     assert told("p1")[-1][0] == 0
+
+
+def test_logs_are_looked_at_when_attempts_end_but_not_each_time_and_those_at_work_stay(rig: Rig) -> None:
+    add_job(rig)
+    rig.run(TRIM_SECONDS)
+    before = len(rig.disk.trims)
+    for key in ("j2", "j3"):
+        wish = slot_request()
+        rig.write(lambda tx, key=key, wish=wish: residence.create(tx, job(key, key, request=wish), rig.now()))
+        rig.run()
+        process = rig.process(key)
+        rig.report(process)
+        rig.finish(process)
+    assert rig.disk.trims[before:] == [(KEEP_LOG_BYTES, frozenset([("j1", 1, 1)]))]
 
 
 def test_history_is_bounded(rig: Rig) -> None:

@@ -128,6 +128,20 @@ def test_what_is_coming_counts_for_the_quota() -> None:
     assert isinstance(error_of(put, rig, ref(b"z" * 61), 0, b"z"), NoRoom)
 
 
+def test_a_first_piece_that_could_not_be_written_does_not_count_for_the_quota() -> None:
+    rig = Rig(artifact_quota_bytes=150)
+    broken = [True]
+
+    def step(name: str) -> None:
+        if broken:
+            raise NoRoom("the disk is full for this user")
+
+    rig.blobs._step = step
+    assert isinstance(error_of(put, rig, ref(b"y" * 90), 0, b"y"), NoRoom)
+    broken.clear()
+    assert put(rig, ref(b"z" * 100), 0, b"z" * 100).complete
+
+
 def test_a_full_disk_is_a_reason_that_heals() -> None:
     full = [True]
     rig = Rig()

@@ -329,6 +329,12 @@ def test_a_result_whose_bytes_were_never_published_is_not_an_outcome(home: Rig) 
     assert home.report(process)["ok"] == {"accepted": True}
 
 
+def test_a_host_that_answers_nonsense_of_an_artifact_has_none(home: Rig) -> None:
+    home.peer("liar").routes["GET /v1/artifacts/art-12345678"] = lambda body: Done()
+    with pytest.raises(Unknown):
+        seen(home)
+
+
 def test_a_paglet_adds_fetches_and_deletes_artifacts(home: Rig, away: Rig) -> None:
     put(away, DATA)
     put(home, OTHER)

@@ -168,6 +168,14 @@ def test_a_group_that_was_forgotten_here_and_whose_collector_is_known_is_refused
         submit(rig, group("a"), TOKENS[1])
 
 
+def test_the_host_of_a_collector_tells_the_class_of_the_jobs_as_home_does(rig: Rig) -> None:
+    wanted = group("a")
+    submit(rig, wanted)
+    rig.write(lambda tx: tx.run("DELETE FROM groups"))
+    found: GroupView = rig.get(GroupView, "GET", "/v1/groups/g1")
+    assert (found.class_name, found.job_keys) == (wanted.class_name, ())
+
+
 # Paglets.
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import platform
+import sys
 from pathlib import Path
 
 import pytest
 
 from paglets.api import Usage
+from paglets.codec.names import resolve_class
 from paglets.core.errors import Conflict, ImportFailed
-from paglets.worker.faults import MAX_TRACEBACK_CHARACTERS, fault_of
+from paglets.worker.faults import MAX_TRACEBACK_CHARACTERS, fault_of, show
 from paglets.worker.process import ProcessInfo, ProcTable, Run, descendants, kill_run, process_table, same_process
 from paglets.worker.restarts import FAILED_STARTS, PAUSES_SECONDS, STEADY_SECONDS, Restarts
 from paglets.worker.usage import Watched, larger, sample_runs, scratch_bytes
@@ -153,6 +157,58 @@ def test_a_fault_is_bounded_and_shows_both_ends() -> None:
     assert len(fault.message) < 5_000
     assert fault.message.endswith("the end")
     assert len(fault.traceback) < MAX_TRACEBACK_CHARACTERS + 100
+
+
+def imported(folder: Path, text: str) -> ImportFailed:
+    """What importing a class of a module of that text fails with."""
+    (folder / "users.py").write_text(text)
+    sys.path.insert(0, str(folder))
+    try:
+        resolve_class("users:Job")
+    except ImportFailed as error:
+        below = error.__traceback__
+        return error.with_traceback(below.tb_next if below else None)
+    finally:
+        sys.path.remove(str(folder))
+        sys.modules.pop("users", None)
+        importlib.invalidate_caches()
+    raise AssertionError("it can be imported")
+
+
+@pytest.mark.parametrize(
+    ("text", "frames", "last"),
+    [
+        ("x = 1\nimport no_such_library", ["line 2, in <module>"], "ModuleNotFoundError: No module named"),
+        ("def f():\n    1 / 0\nf()", ["line 3, in <module>", "line 2, in f"], "ZeroDivisionError: "),
+        ("x = 1\ndef f(:", ["line 2"], "SyntaxError: "),
+        (
+            "from paglets.codec.names import refuse_while_importing\nrefuse_while_importing()",
+            ["line 2, in <module>"],
+            "paglets.core.errors.ImportFailed: put the submission under",
+        ),
+    ],
+)
+def test_of_a_failed_import_only_the_users_lines_are_shown(
+    text: str, frames: list[str], last: str, tmp_path: Path
+) -> None:
+    trace = fault_of(imported(tmp_path, text)).traceback
+    assert [line.partition(", ")[2] for line in trace.splitlines() if "File " in line] == frames
+    assert trace.splitlines()[-1].startswith(last)
+
+
+def test_a_class_that_is_not_there_has_a_message_and_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = imported(tmp_path, "")
+    assert fault_of(error).traceback == ""
+    show(error)
+    assert capsys.readouterr().err == f"paglets: {error.message}\n"
+
+
+def test_a_library_that_is_missed_at_work_is_told_with_the_interpreter_and_the_way_out() -> None:
+    fault = fault_of(raised(ModuleNotFoundError("No module named 'x'", name="x")))
+    assert fault.cause == "exception"
+    assert f"No module named 'x': {sys.executable} (Python {platform.python_version()}) lacks it;" in fault.message
 
 
 def test_an_exception_without_a_text_is_a_fault_too() -> None:
