@@ -48,27 +48,27 @@ class Memory:
                     self.most[name] = max(self.most.get(name, 0), process.memory_info().rss)
 
 
-class Partial:
-    """The partial blob of a host: its size never becomes less, and it stays the same file."""
+class Partials:
+    """The partial blobs of a host, code among them: the size of none becomes less, and each stays the same file."""
 
     def __init__(self, host: HostProcess) -> None:
         self._folder = host.data / "blobs" / "incoming"
-        self.size = 0
-        self.inode = 0
+        self.inodes: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
 
-    def look(self) -> int:
+    def largest(self) -> int:
         """Its size now, or the last one seen where it is not there (any more)."""
         for path in self._folder.glob("*"):
             with suppress(FileNotFoundError):
                 found = path.stat()
-                assert found.st_size >= self.size, f"it began again: {found.st_size} after {self.size}"
-                assert self.inode in (0, found.st_ino)
-                self.size, self.inode = found.st_size, found.st_ino
-        return self.size
+                known = self._sizes.get(path.name, 0)
+                assert found.st_size >= known, f"it began again: {found.st_size} after {known}"
+                assert self.inodes.setdefault(path.name, found.st_ino) == found.st_ino
+                self._sizes[path.name] = found.st_size
+        return max(self._sizes.values(), default=0)
 
 
 def test_a_large_artifact_whose_receiver_is_killed_twice_is_whole_and_was_resumed(mesh: Mesh, tmp_path: Path) -> None:
-
     common = ("--cpu-cores", 2)
     laptop = mesh.start("laptop", *common)
     mesh.start("linux-a", *common, "--peer", laptop.url, "--tag", "linux")
@@ -77,11 +77,11 @@ def test_a_large_artifact_whose_receiver_is_killed_twice_is_whole_and_was_resume
     with Memory(mesh) as memory:
         done = mesh.script(SCRIPTS / "large.py", SIZE_BYTES, "keeper", PAGLETS_AT="laptop", PYTHONPATH=mesh.archive)
         group_id = done.out.strip()
-        partial = Partial(keeper)
+        partials = Partials(keeper)
         for share in (0.2, 0.6):
-            wait_until(lambda share=share: partial.look() > share * SIZE_BYTES, timeout_seconds=120)  # type: ignore[misc]
+            wait_until(lambda share=share: partials.largest() > share * SIZE_BYTES, timeout_seconds=120)  # type: ignore[misc]
             keeper.kill()
-            at_kill = partial.look()
+            at_kill = partials.largest()
             assert at_kill < SIZE_BYTES
             keeper.restart()
         summary = laptop.client.call(laptop.client.group(group_id).collector, "drain", timeout_seconds=120)
@@ -90,7 +90,7 @@ def test_a_large_artifact_whose_receiver_is_killed_twice_is_whole_and_was_resume
         assert ref.sha256 == record["result"]["sha256"]
         assert summary["duplicate_reports"] == []
         (whole,) = keeper.data.glob(f"blobs/??/{ref.sha256}")
-        assert whole.stat().st_ino == partial.inode, "it was not the partial file that became whole"
+        assert whole.stat().st_ino == partials.inodes[ref.sha256], "it was not the partial file that became whole"
         got = laptop.client.download_artifact(ref, tmp_path / "large.bin")
     with got.open("rb") as file:
         assert hashlib.file_digest(file, "sha256").hexdigest() == ref.sha256
