@@ -16,7 +16,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -189,8 +189,13 @@ SETTINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 _REPEATED = {"peers": "--peer", "tags": "--tag", "properties": "--property", "code_paths": "--code-path"}
 """Settings that are lists; their flag is given once for each entry."""
 
-_OF_FILE = {"key_file": "config_key_file"}
-"""Options that go elsewhere where they come from the file."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What was given: the value of an option, and where it came from (`--tag`, `[mesh]`, `[hosts.w1]`)."""
+
+    value: Any
+    source: str
 
 
 def host_options(name: str, *, flags: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> HostOptions:
@@ -198,12 +203,26 @@ def host_options(name: str, *, flags: Mapping[str, Any], file: Mapping[str, Any]
 
     `file` is what `read_config` gave. Raises Invalid naming flag or key.
     """
+    given = settings_of(name, flags=flags, file=file)
+    values = {SETTINGS[setting][0]: found.value for setting, found in given.items()}
+    if "key_file" in values and "key_file" not in flags:
+        # The environment wins over the file's, and loses to the flag's.
+        values["config_key_file"] = values.pop("key_file")
+    return HostOptions(name=name, **values)
+
+
+def settings_of(name: str, *, flags: Mapping[str, Any], file: Mapping[str, Any] | None = None) -> dict[str, Setting]:
+    """What was given of the host `name`, by setting: flags win over its section of `file`, that wins over `[mesh]`.
+
+    The whole file is checked, so that a mistake is found anywhere. Raises Invalid naming flag or key.
+    """
     check_host_name(name)
-    from_file = file_settings(file or {}, name)
+    mesh, hosts = _sections(file or {})
+    found = {setting: Setting(value=value, source="[mesh]") for setting, value in mesh.items()}
+    own = hosts.get(name, {})
+    found |= {setting: Setting(value=value, source=f"[hosts.{name}]") for setting, value in own.items()}
     from_flags = _checked(flags, flag_name)
-    values = {_OF_FILE.get(option, option): value for option, value in from_file.items()} | from_flags
-    known = {each.name for each in fields(HostOptions)}
-    return HostOptions(name=name, **{option: value for option, value in values.items() if option in known})
+    return found | {setting: Setting(value=value, source=flag_name(setting)) for setting, value in from_flags.items()}
 
 
 def flag_name(setting: str) -> str:
@@ -211,14 +230,19 @@ def flag_name(setting: str) -> str:
     return _REPEATED.get(setting, f"--{setting.replace('_', '-')}")
 
 
-def file_settings(file: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Options of the tables `mesh` and `hosts.NAME`; the whole file is checked, so that a mistake is found anywhere."""
+def _sections(file: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Checked settings of `[mesh]`, and of each host."""
     _check_names(file, ("mesh", "hosts"), "the file")
     hosts = _table(file.get("hosts", {}), "hosts")
-    sections = {each: _section(section, f"hosts.{each}") for each, section in hosts.items()}
     for each in hosts:
         check_host_name(each)
-    return {**_section(file.get("mesh", {}), "mesh"), **sections.get(name, {})}
+    sections = {each: _section(section, f"hosts.{each}") for each, section in hosts.items()}
+    return _section(file.get("mesh", {}), "mesh"), sections
+
+
+def host_names(file: Mapping[str, Any]) -> tuple[str, ...]:
+    """The hosts that a file describes, all of it checked. Raises Invalid."""
+    return tuple(_sections(file)[1])
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -231,6 +255,16 @@ def read_config(path: Path) -> dict[str, Any]:
         raise StartFailed(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StartFailed(f"{path} is not TOML: {error}") from error
+
+
+def checked_config(path: Path) -> dict[str, Any]:
+    """The tree of a TOML file, of which every key is right. Raises StartFailed, Invalid, which name the file."""
+    tree = read_config(path)
+    try:
+        _sections(tree)
+    except Invalid as error:
+        raise Invalid(f"{path}: {error.message}") from error
+    return tree
 
 
 def _section(section: Any, where: str) -> dict[str, Any]:
@@ -254,11 +288,12 @@ def _check_names(table: Mapping[str, Any], known: tuple[str, ...], where: str) -
 
 
 def _checked(settings: Mapping[str, Any], place: Callable[[str], str]) -> dict[str, Any]:
-    options = {}
+    """The values of the options, by setting."""
+    values = {}
     for setting, value in settings.items():
-        option, check = SETTINGS[setting]
+        _, check = SETTINGS[setting]
         try:
-            options[option] = check(value)
+            values[setting] = check(value)
         except Invalid as error:
             raise Invalid(f"{place(setting)}: {error.message}") from error
-    return options
+    return values

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from paglets.cli import results
 from paglets.cli.groups import ago
-from paglets.cli.options import Parser, add_common, client_of, run
+from paglets.cli.options import Parser, add_command, add_commands, add_common, client_of
 from paglets.cli.output import duration_text, print_fields, print_json, print_table, say
 from paglets.cli.progress import ProgressLine
 from paglets.core.content import hash_file
@@ -39,35 +39,58 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
-def main(arguments: list[str]) -> int:
-    parser = Parser(
+def parser() -> Parser:
+    made = Parser(
         prog="paglets artifacts",
         description="Result files and others that hosts keep. ID may be the beginning of an id, as art-3f2a.",
     )
-    commands = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
-    listing = commands.add_parser("list", help="the artifacts on all hosts that are online")
+    commands = add_commands(made)
+    listing = add_command(
+        commands, "list", "the artifacts on all hosts that are online", "artifacts list --group words"
+    )
     which = listing.add_mutually_exclusive_group()
     which.add_argument("--group", metavar="GROUP", help="only those of that group's results")
     which.add_argument("--owner", metavar="ID", help="only those of that paglet")
     add_common(listing, _list)
-    info = commands.add_parser("info", help="one artifact, and where it is")
+    info = add_command(commands, "info", "one artifact, and where it is", "artifacts info words/monday")
     info.add_argument("artifact", metavar="ID|GROUP/JOBKEY")
     add_common(info, _info)
-    add_get(commands.add_parser("get", help="fetch the file of an artifact, of a job, or of each job of a group"))
-    _add_put(commands.add_parser("put", help="send a file to a host, which keeps it as an artifact"))
-    remove = commands.add_parser("rm", help="delete artifacts")
+    add_get(
+        add_command(
+            commands,
+            "get",
+            "fetch the file of an artifact, of a job, or of each job of a group",
+            "artifacts get words/monday",
+            "artifacts get art-3f2a result.db",
+            "artifacts get --group words results",
+        )
+    )
+    _add_put(
+        add_command(
+            commands,
+            "put",
+            "send a file to a host, which keeps it as an artifact",
+            "artifacts put table.csv --at gpu-a --expires 7d",
+        )
+    )
+    remove = add_command(commands, "rm", "delete artifacts", "artifacts rm art-3f2a art-77b0")
     remove.add_argument("artifacts", nargs="+", metavar="ID")
     add_common(remove, _remove)
-    return run(parser, arguments)
+    return made
 
 
 def add_get(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("artifact", nargs="?", metavar="ID|GROUP/JOBKEY", help="which (not with --group)")
     add("target", nargs="?", metavar="TARGET", help="file or folder to write (default: this folder)")
-    add("--group", metavar="GROUP", help="the file of each job of that group, as TARGET/JOBKEY-NAME")
+    add(
+        "--group",
+        metavar="GROUP",
+        help="the file of each job of that group, as TARGET/JOBKEY-NAME; makes TARGET",
+    )
     add("--move", action="store_true", help="delete the artifact once the file is safe here")
     add("--force", action="store_true", help="replace a file that is there already")
+    parser.set_defaults(last="target")
     add_common(parser, _get)
 
 
@@ -202,12 +225,13 @@ def _fetched(path: Path, artifact: ArtifactRef) -> dict[str, object]:
 
 
 def _get_group(options: argparse.Namespace, folder: Path) -> int:
-    if not os.path.isdir(folder):
-        raise Invalid(f"there is no folder {printable(folder)}")
+    if not os.path.isdir(folder.parent):
+        raise Invalid(f"there is no folder {printable(folder.parent)}")
     files: list[dict[str, object]] = []
     errors: list[PagletsError] = []
     with client_of(options) as client:
         found = results.artifacts_of_group(client, options.group)
+        _make_folder(folder)
         names = results.file_names({key: artifact.name for key, artifact in found.artifacts.items()})
         for key, artifact in found.artifacts.items():
             try:
@@ -226,6 +250,14 @@ def _get_group(options: argparse.Namespace, folder: Path) -> int:
     for line in found.remarks():
         say(line)
     return EXIT_FAILED if errors else EXIT_DONE
+
+
+def _make_folder(folder: Path) -> None:
+    """Where it is not there yet."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise Invalid(f"{printable(folder)} cannot be made a folder: {os.strerror(error.errno or 0)}") from error
 
 
 def fetch(client: HostClient, artifact: ArtifactRef, target: str | Path, *, move: bool, force: bool) -> Path:

@@ -7,30 +7,37 @@ import importlib
 import os
 import re
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paglets.cli.options import Parser, amount_of_bytes, key_and_value
+from paglets.cli.options import Parser, key_and_value
 from paglets.cli.output import say
-from paglets.config import CONFIG_NAME, DEFAULT_MESH_VERSION, HostOptions, host_options, read_config
+from paglets.config import CONFIG_NAME, DEFAULT_MESH_VERSION, SETTINGS, HostOptions, checked_config, host_options
 from paglets.core.errors import Invalid
 from paglets.core.refs import DEFAULT_PORT
 
-NOT_SETTINGS = ("name", "config")
 REPEATED = {"peer": "peers", "tag": "tags", "property": "properties", "code_path": "code_paths"}
 
 
-def main(arguments: list[str]) -> int:
+def parser() -> Parser:
+    made = Parser(prog="paglets host", description="Run a host on this machine. Flags win over the configuration file.")
+    add_settings(made)
+    made.set_defaults(handler=_host)
+    return made
+
+
+def _host(given: argparse.Namespace) -> int:
     """Run a host until it is ended; gives the exit code."""
-    options = options_of(parser().parse_args(arguments), Path.cwd())
+    options = options_of(given, Path.cwd())
     # Only now: wrong flags are told at once, without loading a whole host.
     app = importlib.import_module("paglets.host.app")
     return int(app.run_host(options))
 
 
-def parser() -> argparse.ArgumentParser:
-    made = Parser(prog="paglets host", description="Run a host on this machine. Flags win over the configuration file.")
-    add = made.add_argument
+def add_settings(parser: Parser) -> None:
+    """A flag for each setting of a host, its name and its configuration file."""
+    add = parser.add_argument
     add("--name", help="name in the mesh (default: this machine's host name)")
     add("--host", metavar="ADDRESS", help="address to listen on (default 127.0.0.1)")
     add("--bind-public", metavar="auto|ADDRESS", help="listen for other machines too, on that address of this one")
@@ -46,10 +53,9 @@ def parser() -> argparse.ArgumentParser:
     add("--config", metavar="FILE", help=f"TOML file with a section [hosts.NAME] (default: {CONFIG_NAME} here, if any)")
     add("--key-file", metavar="FILE", help="file with the mesh key (default PAGLETS_HOME/mesh.key)")
     add("--cpu-cores", type=int, metavar="N", help="cores offered to jobs (default: all)")
-    add("--memory", type=amount_of_bytes, metavar="SIZE", help="memory offered to jobs, as 16G (default: all)")
+    add("--memory", metavar="SIZE", help="memory offered to jobs, as 16G (default: all)")
     add(
         "--temp-storage",
-        type=amount_of_bytes,
         metavar="SIZE",
         help="temporary disk offered to jobs (default: all free)",
     )
@@ -57,48 +63,61 @@ def parser() -> argparse.ArgumentParser:
     add("--code-path", action="append", metavar="DIR", help="folder that jobs import from; may be repeated")
     add(
         "--artifact-max-size",
-        type=amount_of_bytes,
         metavar="SIZE",
         help="largest file kept for others, as 4G (default: no limit)",
     )
     add(
         "--artifact-storage-quota",
-        type=amount_of_bytes,
         metavar="SIZE",
         help="disk for all files kept for others (default: no limit)",
     )
-    return made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a command line says of a host, its flags by setting, and the file that goes with it, where there is one."""
+
+    name: str
+    flags: dict[str, Any]
+    path: Path | None
+    file: dict[str, Any] | None
 
 
 def options_of(given: argparse.Namespace, folder: Path) -> HostOptions:
     """The options that flags and configuration file make; without --config, `folder`/hosts.toml where it is there."""
-    name = given.name or machine_name(socket.gethostname())
-    return host_options(name, flags=_flags(given), file=_file(given.config, folder, name))
+    found = given_of(given, folder)
+    return host_options(found.name, flags=found.flags, file=found.file)
 
 
-def _flags(given: argparse.Namespace) -> dict[str, Any]:
+def given_of(given: argparse.Namespace, folder: Path) -> Given:
+    """The file is read, and has a section of the host where --config named it. Raises Invalid, StartFailed."""
+    name = name_of(given)
+    path = Path(given.config).expanduser() if given.config else folder / CONFIG_NAME
+    if not given.config and not os.path.lexists(path):
+        return Given(name=name, flags=flags_of(given), path=None, file=None)
+    file = checked_config(path)
+    hosts = file.get("hosts")
+    if isinstance(hosts, dict) and name not in hosts:
+        if given.config:
+            raise Invalid(f"{path} has no section [hosts.{name}]: choose with --name one of {', '.join(hosts)}")
+        say(f"{CONFIG_NAME} has no section [hosts.{name}]; it has {', '.join(hosts)}")
+    return Given(name=name, flags=flags_of(given), path=path, file=file)
+
+
+def name_of(given: argparse.Namespace) -> str:
+    return given.name or machine_name(socket.gethostname())
+
+
+def flags_of(given: argparse.Namespace) -> dict[str, Any]:
+    """The flags that were given, by setting."""
     flags = {
         REPEATED.get(flag, flag): value
         for flag, value in vars(given).items()
-        if value is not None and flag not in NOT_SETTINGS
+        if value is not None and REPEATED.get(flag, flag) in SETTINGS
     }
     if "properties" in flags:
         flags["properties"] = dict(flags["properties"])
     return flags
-
-
-def _file(named: str | None, folder: Path, name: str) -> dict[str, Any] | None:
-    if named is None:
-        path = folder / CONFIG_NAME
-        found = read_config(path) if os.path.lexists(path) else None
-        if found is not None and isinstance(found.get("hosts"), dict) and name not in found["hosts"]:
-            say(f"{CONFIG_NAME} has no section [hosts.{name}]; it has {', '.join(found['hosts'])}")
-        return found
-    tree = read_config(Path(named).expanduser())
-    hosts = tree.get("hosts")
-    if isinstance(hosts, dict) and name not in hosts:
-        raise Invalid(f"{named} has no section [hosts.{name}]: choose with --name one of {', '.join(hosts)}")
-    return tree
 
 
 def machine_name(hostname: str) -> str:

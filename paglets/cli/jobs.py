@@ -10,7 +10,7 @@ from paglets.api import JobView, Slots, Verdict
 from paglets.cli import why
 from paglets.cli.groups import groups
 from paglets.cli.logs import add_logs
-from paglets.cli.options import Parser, add_common, amount_of_bytes, client_of, run
+from paglets.cli.options import Parser, add_command, add_commands, add_common, amount_of_bytes, client_of
 from paglets.cli.output import duration_text, numbers_text, print_json, print_table, say
 from paglets.cli.show import show
 from paglets.core.errors import EXIT_DONE, EXIT_NEVER, EXIT_UNREACHABLE
@@ -23,28 +23,28 @@ from paglets.system.jobs import ComputeJobState
 JOB_HEADERS = ("JOB", "STATUS", "RUN", "TIME", "CORES", "MEMORY", "CPU IDS", "GPU IDS", "CPU TIME", "RSS", "WHY")
 
 
-def main(arguments: list[str]) -> int:
-    parser = Parser(prog="paglets jobs", description="Groups, queues and hosts: what runs, what waits, and why.")
-    commands = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
-    listing = commands.add_parser("groups", help="groups and their counts; one group with its jobs")
+def parser() -> Parser:
+    made = Parser(prog="paglets jobs", description="Groups, queues and hosts: what runs, what waits, and why.")
+    commands = add_commands(made)
+    listing = add_command(commands, "groups", "groups and their counts; one group with its jobs", "jobs groups")
     listing.add_argument("--group", metavar="GROUP", help="show that group: pending jobs, results, failures")
     add_common(listing, groups)
-    queue = commands.add_parser("queue", help="one host's queue and leases, with CPU ids and usage")
+    queue = add_command(commands, "queue", "one host's queue and leases, with CPU ids and usage")
     _add_limit(queue)
     add_common(queue, _queue)
-    processes = commands.add_parser("ps", help="what runs now, on all hosts of the mesh")
+    processes = add_command(commands, "ps", "what runs now, on all hosts of the mesh")
     processes.add_argument("--all", action="store_true", help="what waits, too")
     _add_limit(processes)
     add_common(processes, _ps)
-    reason = commands.add_parser("why", help="why a job, or a group's jobs, do not run or did not succeed")
+    reason = add_command(commands, "why", "why a job, or a group's jobs, do not run or did not succeed")
     reason.add_argument("job", metavar="GROUP|GROUP/JOBKEY|ID", help="a group, a job of a group, or a job's id")
     add_common(reason, why.why)
-    everything = commands.add_parser("show", help="everything about one job: code, files, attempts, result file")
+    everything = add_command(commands, "show", "everything about one job: code, files, attempts, result file")
     everything.add_argument("job", metavar="GROUP/JOBKEY|ID", help="a job of a group, or a job's id")
     add_common(everything, show)
-    add_logs(commands.add_parser("logs", help="what a job printed; also as `paglets logs`"))
-    _add_hosts(commands.add_parser("hosts", help="which hosts could run a job, best first (nothing is submitted)"))
-    return run(parser, arguments)
+    add_logs(add_command(commands, "logs", "what a job printed; also as `paglets logs`"))
+    _add_hosts(add_command(commands, "hosts", "which hosts could run a job, best first (nothing is submitted)"))
+    return made
 
 
 def _add_limit(parser: argparse.ArgumentParser) -> None:

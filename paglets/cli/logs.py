@@ -13,7 +13,7 @@ from typing import TypeVar
 from paglets.api import AttemptView, UnfinishedJob
 from paglets.cli.logoutput import LogOutput
 from paglets.cli.nolog import reason_for_no_log
-from paglets.cli.options import Parser, add_common, client_of, run
+from paglets.cli.options import Parser, add_common, client_of
 from paglets.cli.output import print_json, say
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, CallOutcomeUnknown, Overloaded, TimedOut, Unknown, Unreachable
 from paglets.remote.client import HostClient
@@ -45,10 +45,10 @@ _SPAN = re.compile(r"[0-9.]+ (s|min|h|d)\b ?")
 AWAY = (Unreachable, CallOutcomeUnknown, TimedOut, Overloaded)
 
 
-def main(arguments: list[str]) -> int:
-    parser = Parser(prog="paglets logs", description="What a job printed, from whichever host of the mesh ran it.")
-    add_logs(parser)
-    return run(parser, arguments)
+def parser() -> Parser:
+    made = Parser(prog="paglets logs", description="What a job printed, from whichever host of the mesh ran it.")
+    add_logs(made)
+    return made
 
 
 def add_logs(parser: argparse.ArgumentParser) -> None:

@@ -8,18 +8,22 @@ import os
 import sys
 import traceback
 
+from paglets.cli.options import run
 from paglets.cli.output import say
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Invalid, PagletsError
 
 COMMANDS = {
     "artifacts": ("paglets.cli.artifacts", "result files and others that hosts keep: fetch, send, delete"),
+    "config": ("paglets.cli.config", "check a configuration file; show each setting and where it comes from"),
     "host": ("paglets.cli.host", "run a host on this machine"),
+    "init": ("paglets.cli.init", "write a configuration file, or add a host to one"),
     "jobs": ("paglets.cli.jobs", "groups, queues and hosts: what runs, what waits, and why"),
+    "key": ("paglets.cli.key", "the mesh key of this machine"),
     "logs": ("paglets.cli.logs", "what a job printed, from whichever host ran it"),
     "mesh": ("paglets.cli.mesh", "the hosts that know each other"),
     "version": ("paglets.cli.version", "the version of this program"),
 }
-"""Command -> module with `main(arguments) -> int`, and what it is for."""
+"""Command -> module with `parser() -> Parser`, and what it is for."""
 
 USAGE = "\n".join(
     [
@@ -76,7 +80,7 @@ def _run(arguments: list[str]) -> int:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
         raise Invalid(f"no command {name[:40]!r}: {hint}")
-    return int(importlib.import_module(COMMANDS[name][0]).main(arguments[1:]))
+    return run(importlib.import_module(COMMANDS[name][0]).parser(), arguments[1:])
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 
 from paglets.api import Hosts, MemberView
-from paglets.cli.options import Parser, add_common, client_of, run
+from paglets.cli.options import Parser, add_command, add_commands, add_common, client_of
 from paglets.cli.output import duration_text, print_json, print_table
 from paglets.core.errors import EXIT_DONE
 from paglets.slots.amounts import resources_text
 
 
-def main(arguments: list[str]) -> int:
-    parser = Parser(prog="paglets mesh", description="The hosts that know each other.")
-    commands = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
-    add_common(commands.add_parser("hosts", help="the hosts of the mesh, as one of them sees them"), _hosts)
-    return run(parser, arguments)
+def parser() -> Parser:
+    made = Parser(prog="paglets mesh", description="The hosts that know each other.")
+    commands = add_commands(made)
+    add_common(add_command(commands, "hosts", "the hosts of the mesh, as one of them sees them"), _hosts)
+    return made
 
 
 def _hosts(options: argparse.Namespace) -> int:

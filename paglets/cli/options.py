@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from paglets.cli.output import say
 from paglets.config import parse_bytes, parse_property
@@ -19,11 +19,36 @@ Handler = Callable[[argparse.Namespace], int]
 class Parser(argparse.ArgumentParser):
     """Errors are raised, so that there is one place that prints them, and say where help is."""
 
-    def __init__(self, *, prog: str, description: str | None = None, **further: object) -> None:
-        super().__init__(prog=prog, description=description, allow_abbrev=False)
+    def __init__(self, *, prog: str, description: str | None = None, epilog: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
 
     def error(self, message: str) -> NoReturn:
         raise Invalid(f"{message}; see `{self.prog} --help`")
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+def add_commands(parser: Parser) -> Commands:
+    """Room for commands below that of `parser`."""
+    return parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
+
+
+def add_command(commands: Commands, name: str, purpose: str, *examples: str) -> Parser:
+    """One of them. `examples` are shown with its help, each a command line after `paglets`."""
+    lines = "\n".join(f"  paglets {example}" for example in examples)
+    return commands.add_parser(
+        name,
+        help=purpose,
+        description=f"{purpose[0].upper()}{purpose[1:]}.",
+        epilog=f"examples:\n{lines}" if examples else None,
+    )
 
 
 def add_common(parser: argparse.ArgumentParser, handler: Handler) -> None:
@@ -39,11 +64,16 @@ def add_common(parser: argparse.ArgumentParser, handler: Handler) -> None:
 
 
 def run(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
-    """Parse and run what `add_common` or `set_defaults(handler=...)` named."""
+    """Parse and run what `add_common` or `set_defaults(handler=...)` named.
+
+    argparse gives an optional argument up at the first option: that of `get ID --force TARGET` is left over. A parser
+    whose last argument is optional names it as the default `last`.
+    """
     options, further = parser.parse_known_args(arguments)
-    # argparse gives an optional argument up at the first option: that of `get ID --force TARGET` is left over.
-    if len(further) == 1 and not further[0].startswith("-") and getattr(options, "target", "") is None:
-        options.target, further = further[0], []
+    last = getattr(options, "last", None)
+    if last and len(further) == 1 and not further[0].startswith("-") and getattr(options, last) is None:
+        setattr(options, last, further[0])
+        further = []
     if further:
         parser.error(f"unrecognized arguments: {' '.join(further)}")
     if not hasattr(options, "handler"):

@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 import platform
 
-from paglets.cli.options import Parser, run
+from paglets.cli.options import Parser
 from paglets.cli.output import print_fields, print_json
 from paglets.core.errors import EXIT_DONE
 from paglets.program import PROGRAM_VERSION, PROTOCOL, this_program
 
 
-def main(arguments: list[str]) -> int:
-    """Print what this program is."""
-    parser = Parser(prog="paglets version", description="The version of this program.")
-    parser.add_argument("--json", action="store_true", help="data as JSON")
-    parser.set_defaults(handler=_version)
-    return run(parser, arguments)
+def parser() -> Parser:
+    made = Parser(prog="paglets version", description="The version of this program.")
+    made.add_argument("--json", action="store_true", help="data as JSON")
+    made.set_defaults(handler=_version)
+    return made
 
 
 def _version(options: argparse.Namespace) -> int:

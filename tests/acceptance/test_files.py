@@ -78,6 +78,9 @@ def test_an_artifact_by_the_command_line(three: Mesh, tmp_path: Path) -> None:
     assert rows_of(tmp_path / "mine.db") == ROWS
     by_key = three.paglets("artifacts", "get", f"{told['group_id']}/bundle-0", tmp_path, "--at", "gpu-a")
     assert (by_key.code, by_key.out) == (0, f"{tmp_path / 'result.db'}\n")
+    folder = tmp_path / "all of it"  # which is not there yet
+    of_group = three.paglets("artifacts", "get", "--group", told["group_id"], folder, "--at", "laptop")
+    assert (of_group.code, of_group.out) == (0, f"{folder / 'bundle-0-result.db'}\n")
     (tmp_path / "mine.db").write_text("something else")
     again = three.paglets("artifacts", "get", ref.artifact_id, tmp_path / "mine.db", "--at", "laptop")
     assert again.code == 1

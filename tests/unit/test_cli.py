@@ -41,7 +41,7 @@ def test_without_a_command_it_says_what_there_is(capsys: pytest.CaptureFixture[s
     ("arguments", "text"),
     [
         (["job"], "did you mean 'jobs'?"),
-        (["frobnicate"], "there are artifacts, host"),
+        (["frobnicate"], "there are artifacts, config, host"),
         (["jobs"], "a command is missing; see `paglets jobs --help`"),
         (["jobs", "frob"], "invalid choice: 'frob'"),
         (["jobs", "hosts", "--cpu-cores", "4 cpus"], "invalid int value"),
@@ -53,7 +53,7 @@ def test_without_a_command_it_says_what_there_is(capsys: pytest.CaptureFixture[s
         (["jobs", "queue", "--js"], "unrecognized arguments: --js"),
         (["artifacts", "get"], "an artifact is missing"),
         (["artifacts", "get", "art-x", "y", "--group", "g"], "with --group name only the folder"),
-        (["artifacts", "get", "--group", "g", "/nowhere"], "there is no folder /nowhere"),
+        (["artifacts", "get", "--group", "g", "/nowhere/results"], "there is no folder /nowhere"),
         (["artifacts", "put", "x", "--expires", "7 days"], "'7 days' is not a time"),
         (["artifacts", "list", "--group", "g", "--owner", "p"], "not allowed with argument"),
         (["artifacts", "rm"], "see `paglets artifacts rm --help`"),

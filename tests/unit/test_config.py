@@ -56,7 +56,7 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
     file = read_config(written(tmp_path, FILE))
     options = host_options("gpu-a", flags={"tags": ["x"], "memory": 5, "key_file": "/k"}, file=file)
     assert (options.tags, options.memory_bytes, options.mesh_version) == (("x",), 5, "analysis")
-    assert (options.key_file, options.config_key_file) == (Path("/k"), Path("/keys/mesh.key"))
+    assert (options.key_file, options.config_key_file) == (Path("/k"), None)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,105 @@
+"""`paglets init`: write a configuration file for the mesh, or add this host's section to it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from paglets.cli.host import add_settings, flags_of, name_of
+from paglets.cli.options import Parser
+from paglets.cli.output import say
+from paglets.config import CONFIG_NAME, checked_config, host_names, settings_of
+from paglets.core.errors import EXIT_DONE, Conflict, Invalid
+from paglets.core.text import printable
+from paglets.remote.keys import default_key_file
+from paglets.system.submission import command_name
+
+OF_MESH = ("mesh_version", "peers")
+"""Settings that all hosts share: those of the first host go to the table of all."""
+
+HEAD = """\
+# The hosts of the mesh. Copy this file and paglets.pyz to every machine, and start `{command} host` beside them:
+# each host takes [mesh] and the section of its own name. `{command} config show` explains what it takes;
+# `{command} init --name NAME ...` adds a section; `{command} host --help` lists what can stand in one.
+
+"""
+
+
+def parser() -> Parser:
+    made = Parser(
+        prog="paglets init",
+        description=(
+            f"Write the flags as a configuration file, by default {CONFIG_NAME} here; where the file is there,\n"
+            "add a section for the host to it. `paglets host` then needs no flags."
+        ),
+        epilog=(
+            "examples:\n"
+            "  paglets init --mesh-version analysis --bind-public auto --tag laptop\n"
+            "  paglets init --name gpu-a --bind-public auto --peer http://laptop:8765 --tag linux --tag gpu"
+        ),
+    )
+    add_settings(made)
+    made.set_defaults(handler=_init)
+    return made
+
+
+def _init(options: argparse.Namespace) -> int:
+    name, path = name_of(options), Path(options.config or CONFIG_NAME).expanduser()
+    flags = flags_of(options)
+    settings_of(name, flags=flags)
+    if os.path.lexists(path):
+        text = _added(path, name, flags)
+    else:
+        shared = {setting: value for setting, value in flags.items() if setting in OF_MESH}
+        own = {setting: value for setting, value in flags.items() if setting not in OF_MESH}
+        text = HEAD.format(command=command_name()) + _toml({"mesh": shared} if shared else {}, name, own)
+    _write(path, text)
+    print(printable(path))
+    _say_next(name, flags)
+    return EXIT_DONE
+
+
+def _added(path: Path, name: str, flags: dict[str, Any]) -> str:
+    """The text of the file with a section more. Raises Conflict, Invalid."""
+    if name in host_names(checked_config(path)):
+        raise Conflict(f"{printable(path)} has a section [hosts.{name}]: edit it, or name another host with --name")
+    text = path.read_text("utf-8").rstrip("\n") + "\n\n" + _toml({}, name, flags)
+    try:
+        host_names(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise Invalid(f"no section can be added at the end of {printable(path)}: write it there yourself") from error
+    return text
+
+
+def _toml(tree: dict[str, Any], name: str, settings: dict[str, Any]) -> str:
+    return tomli_w.dumps({**tree, "hosts": {name: settings}}, multiline_strings=False)
+
+
+def _write(path: Path, text: str) -> None:
+    """All of it or nothing, with the rights of a file that is there."""
+    try:
+        descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                os.chmod(file.fileno(), path.stat().st_mode & 0o777 if path.exists() else 0o644)
+            os.replace(draft, path)
+        except BaseException:
+            os.unlink(draft)
+            raise
+    except OSError as error:
+        raise Invalid(f"{printable(path)} cannot be written: {os.strerror(error.errno or 0)}") from error
+
+
+def _say_next(name: str, flags: dict[str, Any]) -> None:
+    command = command_name()
+    say(f"next: `{command} host --name {name}`, in the folder of this file, starts that host")
+    if "bind_public" not in flags:
+        say('other machines cannot connect to this host: add `bind_public = "auto"` to its section if they shall')
+    say(f"other machines need this file, paglets.pyz and the mesh key ({default_key_file(os.environ)})")

@@ -1,0 +1,54 @@
+"""`paglets key`: the mesh key that commands and hosts of this user find."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from paglets.cli.options import Parser, add_command, add_commands
+from paglets.cli.output import print_json
+from paglets.core.errors import EXIT_DONE, Unknown
+from paglets.core.text import printable
+from paglets.remote.keys import KEY_VARIABLE, client_key, default_key_file
+
+
+def parser() -> Parser:
+    made = Parser(
+        prog="paglets key",
+        description="The mesh key of this machine. Whoever has it may do everything in the mesh, so copy it with care.",
+    )
+    commands = add_commands(made)
+    show = add_command(commands, "show", "print the key", "key show")
+    path = add_command(commands, "path", "print the path of the file with the key, to copy it", "key path")
+    for each, handler in ((show, _show), (path, _path)):
+        each.add_argument("--key-file", metavar="FILE", help="file with the mesh key (default PAGLETS_HOME/mesh.key)")
+        each.add_argument("--json", action="store_true", help="data as JSON")
+        each.set_defaults(handler=handler)
+    return made
+
+
+def _show(options: argparse.Namespace) -> int:
+    key = client_key(os.environ, key_file=_file(options))
+    if options.json:
+        print_json({"key": key.text, "source": key.source})
+    else:
+        print(key.text)
+    return EXIT_DONE
+
+
+def _path(options: argparse.Namespace) -> int:
+    named = _file(options)
+    client_key(os.environ, key_file=named)
+    if named is None and os.environ.get(KEY_VARIABLE):
+        raise Unknown(f"the key is in the environment variable {KEY_VARIABLE}, not in a file: `paglets key show`")
+    path = named or default_key_file(os.environ)
+    if options.json:
+        print_json({"path": str(path)})
+    else:
+        print(printable(path))
+    return EXIT_DONE
+
+
+def _file(options: argparse.Namespace) -> Path | None:
+    return Path(options.key_file).expanduser().absolute() if options.key_file else None

@@ -1,0 +1,160 @@
+"""`paglets init`, `config` and `key`."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from paglets.cli.host import machine_name
+from paglets.cli.main import main
+from paglets.config import SETTINGS, checked_config, host_options
+from paglets.core.clock import SystemEntropy
+from paglets.remote.keys import create_key
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, and an empty PAGLETS_HOME elsewhere."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("PAGLETS_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("PAGLETS_API_KEY", raising=False)
+    return here
+
+
+# init.
+
+
+def test_init_writes_what_the_flags_say(folder: Path, capsys: Capture) -> None:
+    flags = ["--bind-public", "auto", "--tag", "linux", "--tag", "gpu", "--memory", "16G", "--property", "python=3.12"]
+    assert main(["init", "--name", "gpu-a", "--mesh-version", "analysis", "--peer", "http://laptop:8765", *flags]) == 0
+    assert capsys.readouterr().out == "hosts.toml\n"
+    tree = checked_config(folder / "hosts.toml")
+    assert tree["mesh"] == {"mesh_version": "analysis", "peers": ["http://laptop:8765"]}
+    made = host_options("gpu-a", flags={}, file=tree)
+    assert (made.tags, made.memory_bytes, made.properties) == (("linux", "gpu"), 16 << 30, {"python": "3.12"})
+    assert (made.bind_public, made.mesh_version, made.peers) == ("auto", "analysis", ("http://laptop:8765",))
+
+
+def test_init_adds_a_host_and_keeps_what_is_there(folder: Path) -> None:
+    file = folder / "my.toml"
+    file.write_text('# mine\n[mesh]\nmesh_version = "analysis"\n[hosts.laptop]  # here\ntags = ["laptop"]')
+    file.chmod(0o640)
+    assert main(["init", "--config", str(file), "--name", "w1", "--tag", "linux"]) == 0
+    text = file.read_text()
+    assert text.startswith("# mine\n")
+    assert "# here" in text
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert host_options("w1", flags={}, file=tomllib.loads(text)).mesh_version == "analysis"
+    assert os.listdir(folder) == ["my.toml"]
+
+
+def test_init_of_this_machine_needs_no_flags(folder: Path, capsys: Capture) -> None:
+    assert main(["init"]) == 0
+    assert list(checked_config(folder / "hosts.toml")["hosts"]) == [machine_name(socket.gethostname())]
+    assert "bind_public" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("before", "arguments", "told", "code"),
+    [
+        ("[hosts.w1]\n", ["--name", "w1"], "has a section [hosts.w1]", 1),
+        ("[hosts.w1]\ntagz = []\n", ["--name", "w2"], "unknown key 'tagz' in hosts.w1: did you mean 'tags'?", 2),
+        ("[[", ["--name", "w2"], "is not TOML", 2),
+        ('hosts = { w1 = { tags = ["x"] } }\n', ["--name", "w2"], "write it there yourself", 2),
+        ("", ["--name", "w2", "--memory", "lots"], "--memory: 'lots' is not an amount of bytes", 2),
+        ("", ["--name", "Not Good"], "Not Good", 2),
+    ],
+)
+def test_init_that_cannot_be_changes_nothing(
+    folder: Path, capsys: Capture, before: str, arguments: list[str], told: str, code: int
+) -> None:
+    (folder / "hosts.toml").write_text(before)
+    assert main(["init", *arguments]) == code
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+    assert (folder / "hosts.toml").read_text() == before
+    assert os.listdir(folder) == ["hosts.toml"]
+
+
+def test_init_says_where_it_cannot_write(capsys: Capture) -> None:
+    assert main(["init", "--config", "nowhere/hosts.toml"]) == 2
+    assert capsys.readouterr().err == "paglets: nowhere/hosts.toml cannot be written: No such file or directory\n"
+
+
+# config.
+
+
+def test_a_right_file_is_told_with_its_hosts(folder: Path, capsys: Capture) -> None:
+    (folder / "hosts.toml").write_text("[hosts.w1]\n[hosts.w2]\n")
+    assert main(["config", "check"]) == 0
+    assert capsys.readouterr().out == "hosts.toml is right; it describes w1, w2\n"
+    assert main(["config", "check", "hosts.toml", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"file": "hosts.toml", "hosts": ["w1", "w2"]}
+
+
+@pytest.mark.parametrize("command", [["config", "check"], ["config", "show", "--name", "w1"], ["host", "--name", "w1"]])
+def test_a_wrong_key_is_told_with_its_file_and_the_nearest_right_one(
+    folder: Path, capsys: Capture, command: list[str]
+) -> None:
+    (folder / "hosts.toml").write_text("[hosts.w1]\nbind_pubic = 'auto'\n")
+    assert main(command) == 2
+    assert "hosts.toml: unknown key 'bind_pubic' in hosts.w1: did you mean 'bind_public'?" in capsys.readouterr().err
+
+
+def test_each_setting_is_shown_with_where_it_comes_from(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    (folder / "hosts.toml").write_text(
+        "[mesh]\nmesh_version = 'm'\ntags = ['all']\n[hosts.w1]\nport = 9\nmemory = '2G'\nproperties = { a = 'b' }\n"
+    )
+    assert main(["config", "show", "--name", "w1", "--tag", "x", "--gpus", "0", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    settings = told["settings"]
+    assert told["name"] == "w1"
+    assert list(settings) == list(SETTINGS)
+    assert settings["tags"] == {"value": ["x"], "source": "--tag"}
+    assert settings["mesh_version"] == {"value": "m", "source": "[mesh]"}
+    assert settings["memory"] == {"value": 2 << 30, "source": "[hosts.w1]"}
+    assert settings["cpu_cores"] == {"value": None, "source": "default"}
+    assert settings["data_dir"] == {"value": str(tmp_path / "home" / "hosts" / "w1"), "source": "default"}
+    assert main(["config", "show", "--name", "w1", "--gpus", "0"]) == 0
+    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()[1:]}
+    assert lines["memory"].split() == ["2", "GiB", "[hosts.w1]"]
+    assert lines["gpus"].split() == ["0", "--gpus"]
+    assert lines["cpu_cores"].startswith("all of this machine")
+    assert lines["properties"].split() == ["a=b", "[hosts.w1]"]
+    assert lines["artifact_max_size"].startswith("no limit")
+
+
+# key.
+
+
+def test_the_key_and_its_place_are_shown(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "home" / "mesh.key"
+    key = create_key(path, SystemEntropy())
+    assert main(["key", "show"]) == main(["key", "path"]) == 0
+    assert capsys.readouterr().out == f"{key.text}\n{path}\n"
+    assert main(["key", "path", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"path": str(path)}
+
+
+def test_without_a_key_it_is_told_how_to_get_one(capsys: Capture) -> None:
+    assert main(["key", "path"]) == main(["key", "show"]) == 5
+    assert "scp FIRST-MACHINE" in capsys.readouterr().err
+
+
+def test_a_key_of_the_environment_has_no_path(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAGLETS_API_KEY", "k" * 43)
+    assert main(["key", "show"]) == 0
+    assert capsys.readouterr().out == "k" * 43 + "\n"
+    assert main(["key", "path"]) == 1
+    assert "PAGLETS_API_KEY" in capsys.readouterr().err
