@@ -137,6 +137,9 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 def _tags(value: Any) -> tuple[str, ...]:
     tags = _texts(value)
+    for tag in tags:
+        if "," in tag:
+            raise Invalid(f"{tag!r} is one tag with a comma: give each tag by itself")
     if len(tags) > MAX_TAGS or any(len(tag) > MAX_TAG_CHARACTERS for tag in tags):
         raise Invalid(f"at most {MAX_TAGS} tags of {MAX_TAG_CHARACTERS} characters are allowed")
     return tags

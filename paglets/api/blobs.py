@@ -9,9 +9,13 @@ from paglets.core.refs import ArtifactRef, HostRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskBlobs:
-    """`POST /v1/blobs/state`: which of these has the host? What it has is kept for an hour at least."""
+    """`POST /v1/blobs/state`: which of these has the host? What it has is kept for an hour at least.
+
+    `check`: it got wrong bytes who asks; the host is to compare all of them with their names.
+    """
 
     sha256s: tuple[str, ...]
+    check: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,10 @@ class GroupView:
     """What home says of a group it submitted (`POST /v1/groups`, `GET /v1/groups/ID`).
 
     `class_name` is that of the jobs. `collector` is where the collector lives as far as the answering host knows.
-    `summary` is there when the collector is on the answering host.
+    `summary` is there when the collector is on the answering host, and so is `status`, else "".
+
+    Of a submission: `was_there`, the group was stored before, so nothing was now; `differs`, what of its "code" and
+    "inputs" was other than what was stored then.
     """
 
     group_id: str
@@ -70,6 +73,9 @@ class GroupView:
     detached: bool
     detached_reason: str
     summary: Any = None
+    status: str = ""
+    was_there: bool = False
+    differs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,3 +143,17 @@ class CensusReply:
 
     unwanted: tuple[UnwantedCopy, ...] = ()
     elsewhere: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HurryCensus:
+    """`POST /v1/groups/ID/census`: the host tells its copies at once, and counts those of these keys (null: of all)."""
+
+    job_keys: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfinished:
+    """How many copies wait, run or leave there: none once their process trees have ended."""
+
+    count: int

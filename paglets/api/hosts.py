@@ -10,7 +10,7 @@ from paglets.slots.model import Resources
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostIdentity:
-    """`GET /v1/host`: who this host is and what it offers."""
+    """`GET /v1/host`: who this host is and what it offers. `wall_time`: its clock when it answered, epoch seconds."""
 
     store_id: str
     boot_id: str
@@ -30,6 +30,7 @@ class HostIdentity:
     queued_jobs: int
     running_jobs: int
     build: str = ""
+    wall_time: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,11 +24,15 @@ class CreatePaglet:
     job_key: str = ""
     bundle: BlobRef | None = None
     files: tuple[FileRef, ...] = ()
+    service: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PagletView:
-    """`GET /v1/paglets/ID`: where a paglet is and what it does; `state` only where it is here."""
+    """`GET /v1/paglets/ID`: where a paglet is and what it does; `state` only where it is here, and not in a `brief`.
+
+    `created_at` by the clock of the host where it was made. `inactive`: until a message or its time comes.
+    """
 
     agent_id: str
     class_name: str
@@ -46,14 +50,41 @@ class PagletView:
     bundle: BlobRef | None = None
     files: tuple[FileRef, ...] = ()
     artifacts: int = 0
+    service: str = ""
+    inactive: bool = False
+    created_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paglets:
-    """`GET /v1/paglets?after=ID&limit=N`: a page; `next` is the `after` of the next one, or null."""
+    """`GET /v1/paglets?after=ID&limit=N&brief=1`: a page; `next` is the `after` of the next one, or null."""
 
     paglets: tuple[PagletView, ...]
     next: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindPaglets:
+    """`POST /v1/paglets/find`: which paglets here have that name, or offer that service? One of the two is given."""
+
+    name: str | None = None
+    service: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundPaglet:
+    """A paglet that was looked for."""
+
+    ref: ProxyRef
+    name: str | None = None
+    service: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The reply to `FindPaglets`: at most 1,000, by id."""
+
+    paglets: tuple[FoundPaglet, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

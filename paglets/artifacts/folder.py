@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paglets.core.content import no_room, sync_folder
+from paglets.core.content import no_room, sync_folder, write_all
 from paglets.core.errors import Conflict, FileChanged, Invalid, Unknown
 from paglets.core.refs import SHA256, BlobRef, check_blob, check_file_name, check_sha256
 
@@ -35,13 +35,18 @@ MAX_RUNNING_HASHES = 64
 SYNC_BYTES = 64 << 20
 """A partial blob is synced each time it passes a multiple of this, so that its last sync is short."""
 
+THREADS_ASIDE = 4
+"""For acts that whoever asks for them does not wait for: one that hashes a large blob holds up no other."""
+
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-_GONE = ".gone"
 
 
 class BlobFolder:
-    """`shell.Blobs` under a host's data folder, which is there already. Any thread; keeps no file open."""
+    """`shell.Blobs` under a host's data folder, which is there already. Any thread; keeps no file open.
+
+    No process of a paglet lives when it is made: what was unpacked only in part is removed.
+    """
 
     def __init__(self, folder: Path, log: Callable[[str], None]) -> None:
         self._folder = folder
@@ -51,6 +56,7 @@ class BlobFolder:
         self._staging = self._blobs / "staging"
         self._code = folder / "code"
         self._hashes = _RunningHashes()
+        self._aside = ThreadPoolExecutor(max_workers=THREADS_ASIDE, thread_name_prefix="blobs")
         self._numbers = itertools.count(1)
         self._made: set[str] = set()
         self._making = threading.Lock()
@@ -58,8 +64,11 @@ class BlobFolder:
             path.mkdir(mode=0o700, exist_ok=True)
         sync_folder(folder)
         sync_folder(self._blobs)
-        for left in sorted(self._code.glob(f"*{_GONE}")):
+        for left in sorted(each for each in self._code.iterdir() if not SHA256.fullmatch(each.name)):
             self._remove_tree(left)
+
+    def aside(self, act: Callable[[], None]) -> None:
+        self._aside.submit(act)
 
     def size(self, sha256: str) -> int | None:
         return _file_size(self._whole(sha256))
@@ -118,6 +127,9 @@ class BlobFolder:
                 self._make_whole(path, blob.sha256)
         self.drop_partial(blob.sha256)
 
+    def staged(self, name: str) -> int:
+        return _file_size(self._staging / check_file_name(name)) or 0
+
     def put(self, data: bytes) -> BlobRef:
         blob = BlobRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
         if self.size(blob.sha256) == blob.size_bytes:
@@ -126,7 +138,7 @@ class BlobFolder:
         path = self._staging / f"put.{os.getpid()}.{next(self._numbers)}"
         try:
             with self._writing(), _open(path, _WRITE | os.O_TRUNC) as descriptor:
-                _write_all(descriptor, 0, data)
+                write_all(descriptor, data)
                 os.fsync(descriptor)
                 self._make_whole(path, blob.sha256)
         except BaseException:
@@ -147,6 +159,11 @@ class BlobFolder:
         except FileNotFoundError:
             raise Unknown(f"blob {sha256} is not here") from None
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def is_right(self, blob: BlobRef) -> bool:
+        if self.size(blob.sha256) != blob.size_bytes:
+            return False
+        return bool(_hash_of(self._whole(blob.sha256)).hexdigest() == blob.sha256)
 
     def remove(self, sha256: str) -> None:
         _unlink(self._whole(sha256))
@@ -173,7 +190,7 @@ class BlobFolder:
 
     def drop_code(self, sha256: str) -> None:
         """Out of the way by a rename first: half a bundle must not be taken for a whole one."""
-        gone = self._code / f"{sha256}.{os.getpid()}.{next(self._numbers)}{_GONE}"
+        gone = self._code / f"{sha256}.{os.getpid()}.{next(self._numbers)}.gone"
         with suppress(FileNotFoundError):
             os.rename(self._code / check_sha256(sha256), gone)
             self._remove_tree(gone)
@@ -196,7 +213,8 @@ class BlobFolder:
     def _write_or_cut(self, descriptor: int, offset: int, piece: bytes) -> None:
         """What was not written in full is cut off again: so a length is always one that was told."""
         try:
-            _write_all(descriptor, offset, piece)
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            write_all(descriptor, piece)
         except BaseException:
             try:
                 os.ftruncate(descriptor, offset)
@@ -208,7 +226,7 @@ class BlobFolder:
     def _sync_or_drop(self, descriptor: int, sha256: str) -> None:
         """After a failed sync nobody knows what is on the disk, and the next sync would not tell: begin anew."""
         try:
-            os.fdatasync(descriptor)
+            os.fsync(descriptor)
         except OSError:
             self.drop_partial(sha256)
             raise
@@ -322,10 +340,3 @@ def _open(path: Path, flags: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _write_all(descriptor: int, offset: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        count = os.pwrite(descriptor, left, offset)
-        left, offset = left[count:], offset + count

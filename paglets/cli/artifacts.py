@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 import time
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 
 from paglets.cli import results
@@ -14,7 +14,7 @@ from paglets.cli.groups import ago
 from paglets.cli.options import Parser, add_command, add_commands, add_common, client_of
 from paglets.cli.output import duration_text, print_fields, print_json, print_table, say
 from paglets.cli.progress import ProgressLine
-from paglets.core.content import hash_file
+from paglets.cli.show import told_of_group
 from paglets.core.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -30,7 +30,7 @@ from paglets.core.record import to_json
 from paglets.core.refs import ARTIFACT_ID, ArtifactRef
 from paglets.core.text import printable
 from paglets.remote.client import HostClient
-from paglets.remote.files import place_for
+from paglets.remote.patience import RECEIVING
 from paglets.slots.amounts import bytes_text
 
 MOST_NAMED_IDS = 5
@@ -121,13 +121,14 @@ def _list(options: argparse.Namespace) -> int:
         owner = client.group(options.group).collector.agent_id if options.group else options.owner
         found, errors = client.mesh_artifacts(owner)
         away = [view.member.name for view in client.hosts() if not view.online]
+        groups = {line.collector.agent_id: line.group_id for line in client.groups()} if found else {}
     if options.json:
         silent = [*(str(error) for error in errors), *(f"{name} is offline" for name in away)]
         print_json({"artifacts": [artifact.to_wire() for artifact in found], "silent": silent})
     else:
         now = time.time()
         headers = ("ID", "NAME", "SIZE", "OWNER", "HOST", "AGE", "EXPIRES")
-        print_table(headers, [artifact_row(artifact, now) for artifact in found])
+        print_table(headers, [artifact_row(artifact, now, groups) for artifact in found])
     for error in errors:
         say(error)
     if away:
@@ -135,12 +136,14 @@ def _list(options: argparse.Namespace) -> int:
     return EXIT_UNREACHABLE if errors else EXIT_DONE
 
 
-def artifact_row(artifact: ArtifactRef, now: float) -> tuple[object, ...]:
+def artifact_row(artifact: ArtifactRef, now: float, groups: Mapping[str, str]) -> tuple[object, ...]:
+    """`groups`: by the ids of their collectors."""
+    owner = artifact.owner or "(host)"
     return (
         artifact.artifact_id,
         artifact.name,
         bytes_text(artifact.size_bytes),
-        artifact.owner or "(host)",
+        f"group {groups[owner]}" if owner in groups else owner,
         artifact.host_name,
         duration_text(now - artifact.created_at),
         "" if artifact.expires_at is None else f"in {duration_text(artifact.expires_at - now)}",
@@ -180,7 +183,8 @@ def resolved(client: HostClient, text: str) -> str:
         except Unknown as error:
             return _by_prefix(client, text, error)
     if not text.startswith("art-") or len(text) < SHORTEST_PREFIX:
-        raise Invalid(f"{text[:80]!r} is neither the id of an artifact, which begins with art-, nor GROUP/JOBKEY")
+        nothing = Invalid(f"{text[:80]!r} is neither the id of an artifact, which begins with art-, nor GROUP/JOBKEY")
+        raise told_of_group(client, text, nothing, f"name one of its jobs, as {text}/JOBKEY, or --group {text}")
     return _by_prefix(
         client, text, Unknown(f"no artifact {text[:80]!r}: `paglets artifacts list` shows those there are")
     )
@@ -264,30 +268,26 @@ def fetch(client: HostClient, artifact: ArtifactRef, target: str | Path, *, move
     """The file of an artifact at `target`; one that is there already stays, without `force`. Raises Conflict."""
     if target == "-":
         raise Invalid("a file is checked before it is shown, so it cannot go to stdout: name a file or folder")
-    path = place_for(target, artifact)
-    if os.path.isdir(path):
-        raise Conflict(f"{printable(path)} is a folder: name another target")
-    if os.path.lexists(path) and not force:
-        if not _is_same(path, artifact):
-            raise Conflict(f"{printable(path)} is there already: name another target, or replace it with --force")
-        say(f"{printable(path)} is there already, and is the same")
-        if move:
-            with suppress(Unknown):  # an earlier try has done that
-                client.delete_artifact(artifact)
-        return path
+    shown = artifact.name if os.path.isdir(target) else os.path.basename(target) or artifact.name
+    steps: set[str] = set()
     try:
-        with ProgressLine(path.name) as progress:
-            return client.download_artifact(artifact, path, move=move, progress=progress)
+        with ProgressLine(shown) as line:
+
+            def progress(what: str, done: int, total: int) -> None:
+                steps.add(what)
+                line(what, done, total)
+
+            path = client.download_artifact(artifact, target, move=move, replace=force, progress=progress)
     except KeyboardInterrupt:
-        say(f"interrupted: what came of {printable(path.name)} is kept; the same command goes on there")
+        say(f"interrupted: what came of {printable(shown)} is kept; the same command goes on there")
         raise
-
-
-def _is_same(path: Path, artifact: ArtifactRef) -> bool:
-    try:
-        return path.stat().st_size == artifact.size_bytes and hash_file(path) == artifact.blob
-    except (OSError, PagletsError):
-        return False
+    except Conflict as error:
+        if "there" not in error.details:
+            raise
+        raise Conflict(f"{error.details['there']}: name another target, or replace it with --force") from None
+    if RECEIVING not in steps:
+        say(f"{printable(path)} is there already, and is the same")
+    return path
 
 
 # Sending and deleting.
@@ -296,7 +296,7 @@ def _is_same(path: Path, artifact: ArtifactRef) -> bool:
 def _put(options: argparse.Namespace) -> int:
     path = Path(options.path)
     try:
-        with client_of(options) as client, ProgressLine(path.name) as progress:
+        with client_of(options, of_one=True) as client, ProgressLine(path.name) as progress:
             made = client.upload_artifact(
                 path,
                 name=options.name,

@@ -23,16 +23,20 @@ MOST_LINES = 50
 def groups(options: argparse.Namespace) -> int:
     """All groups that the host knows, or the summary of one."""
     with client_of(options) as client:
-        return _one(client, options) if options.group else _all(client, options)
+        group_id = options.group or options.name
+        return _one(client, group_id, options) if group_id else _all(client, options)
 
 
 def _all(client: HostClient, options: argparse.Namespace) -> int:
     found = client.groups()
+    away = [view.member.name for view in client.hosts() if not view.online]
     if options.json:
         print_json(Groups(groups=found))
         return EXIT_DONE
     headers = ("GROUP", "STATUS", "DONE", "FAILED", "OF", "COLLECTOR", "HOME", "AGE", "COUNTED")
     print_table(headers, [_line(group, time.time()) for group in found])
+    if away:
+        say(f"not asked, as they are offline: {', '.join(away)}")
     return EXIT_DONE
 
 
@@ -58,8 +62,8 @@ def ago(then: float | None, now: float) -> str:
     return "never" if then is None else f"{duration_text(now - then)} ago"
 
 
-def _one(client: HostClient, options: argparse.Namespace) -> int:
-    summary = summary_of(client, options.group)
+def _one(client: HostClient, group_id: str, options: argparse.Namespace) -> int:
+    summary = summary_of(client, group_id)
     if options.json:
         print_json(summary)
         return EXIT_DONE
@@ -149,9 +153,13 @@ def pending_row(job: dict[str, Any], now: float) -> tuple[object, ...]:
 
 def result_row(job_key: str, record: dict[str, Any]) -> tuple[object, ...]:
     runtime = record.get("runtime_seconds")
-    text = json.dumps(record.get("result"), ensure_ascii=False)
-    short = text if len(text) <= MOST_RESULT_CHARACTERS else f"{text[:MOST_RESULT_CHARACTERS]}..."
-    return (job_key, record.get("host_name") or "", "" if runtime is None else duration_text(runtime), short)
+    time_text = "" if runtime is None else duration_text(runtime)
+    return (job_key, record.get("host_name") or "", time_text, short_json(record.get("result")))
+
+
+def short_json(result: Any) -> str:
+    text = json.dumps(result, ensure_ascii=False)
+    return text if len(text) <= MOST_RESULT_CHARACTERS else f"{text[:MOST_RESULT_CHARACTERS]}..."
 
 
 def failure_row(job_key: str, failure: dict[str, Any]) -> tuple[object, ...]:

@@ -60,6 +60,7 @@ def add_settings(parser: Parser) -> None:
         help="temporary disk offered to jobs (default: all free)",
     )
     add("--gpus", type=int, metavar="N", help="GPUs offered to jobs (default: all found)")
+    add("--pin-cpus", action="store_true", default=None, help="hold each job to the cores that it leased")
     add("--code-path", action="append", metavar="DIR", help="folder that jobs import from; may be repeated")
     add(
         "--artifact-max-size",

@@ -16,9 +16,8 @@ from paglets.cli.options import Parser
 from paglets.cli.output import say
 from paglets.config import CONFIG_NAME, checked_config, host_names, settings_of
 from paglets.core.errors import EXIT_DONE, Conflict, Invalid
-from paglets.core.text import printable
+from paglets.core.text import command_name, printable
 from paglets.remote.keys import default_key_file
-from paglets.system.submission import command_name
 
 OF_MESH = ("mesh_version", "peers")
 """Settings that all hosts share: those of the first host go to the table of all."""

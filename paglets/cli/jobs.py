@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from paglets.api import JobView, Slots, Verdict
-from paglets.cli import why
+from paglets.cli import overview, why
+from paglets.cli import watch as watching
+from paglets.cli.cancel import cancel
 from paglets.cli.groups import groups
 from paglets.cli.logs import add_logs
 from paglets.cli.options import Parser, add_command, add_commands, add_common, amount_of_bytes, client_of
@@ -20,14 +22,18 @@ from paglets.slots.amounts import bytes_text, resources_text
 from paglets.slots.model import Resources
 from paglets.system.jobs import ComputeJobState
 
-JOB_HEADERS = ("JOB", "STATUS", "RUN", "TIME", "CORES", "MEMORY", "CPU IDS", "GPU IDS", "CPU TIME", "RSS", "WHY")
+JOB_HEADERS = (
+    *("JOB", "STATUS", "RUN", "TIME", "CORES", "MEMORY", "CPU IDS", "GPU IDS", "CPU TIME", "RSS", "SCRATCH"),
+    "WHY",
+)
 
 
 def parser() -> Parser:
     made = Parser(prog="paglets jobs", description="Groups, queues and hosts: what runs, what waits, and why.")
     commands = add_commands(made)
     listing = add_command(commands, "groups", "groups and their counts; one group with its jobs", "jobs groups")
-    listing.add_argument("--group", metavar="GROUP", help="show that group: pending jobs, results, failures")
+    listing.add_argument("name", nargs="?", metavar="GROUP", help="show that group: pending jobs, results, failures")
+    listing.add_argument("--group", metavar="GROUP", help="the same")
     add_common(listing, groups)
     queue = add_command(commands, "queue", "one host's queue and leases, with CPU ids and usage")
     _add_limit(queue)
@@ -39,6 +45,36 @@ def parser() -> Parser:
     reason = add_command(commands, "why", "why a job, or a group's jobs, do not run or did not succeed")
     reason.add_argument("job", metavar="GROUP|GROUP/JOBKEY|ID", help="a group, a job of a group, or a job's id")
     add_common(reason, why.why)
+    status = add_command(commands, "status", "how far a group is, in counts", "jobs status words")
+    status.add_argument("group", metavar="GROUP")
+    add_common(status, overview.status)
+    past = add_command(commands, "history", "the jobs of a group that ended, newest first", "jobs history words")
+    past.add_argument("group", metavar="GROUP")
+    past.add_argument("--limit", type=int, default=50, metavar="N", help="jobs shown (default 50)")
+    add_common(past, overview.history)
+    load = add_command(
+        commands, "top", "hosts by their load, and the running jobs that use most", "jobs top", "jobs top --watch"
+    )
+    load.add_argument("--watch", action="store_true", help="again and again, until interrupted")
+    load.add_argument("--limit", type=int, default=20, metavar="N", help="jobs shown (default 20)")
+    add_common(load, overview.top)
+    for name, handler, purpose in (
+        ("wait", watching.wait, "wait until all jobs of a group have ended; the exit code says how"),
+        ("watch", watching.watch, "watch a group until all jobs have ended: a bar, or in a pipe a line for each job"),
+    ):
+        waiting = add_command(commands, name, purpose, f"jobs {name} words", f"jobs {name} words --timeout 600")
+        waiting.add_argument("group", metavar="GROUP")
+        add_common(waiting, handler, waits=True)
+    ending = add_command(
+        commands,
+        "cancel",
+        "end jobs, queued and running ones, with all their processes",
+        "jobs cancel words",
+        "jobs cancel words/monday words/friday --reason 'wrong input'",
+    )
+    ending.add_argument("jobs", nargs="+", metavar="GROUP|GROUP/JOBKEY", help="a group, or a job of a group")
+    ending.add_argument("--reason", default="", metavar="TEXT", help="kept in the failure of each job")
+    add_common(ending, cancel)
     everything = add_command(commands, "show", "everything about one job: code, files, attempts, result file")
     everything.add_argument("job", metavar="GROUP/JOBKEY|ID", help="a job of a group, or a job's id")
     add_common(everything, show)
@@ -80,7 +116,7 @@ def _add_hosts(parser: argparse.ArgumentParser) -> None:
 
 
 def _queue(options: argparse.Namespace) -> int:
-    with client_of(options) as client:
+    with client_of(options, of_one=True) as client:
         slots = client.slots(limit=options.limit)
     if options.json:
         print_json(slots)
@@ -133,6 +169,7 @@ def job_row(job: JobView) -> tuple[object, ...]:
         numbers_text(job.lease.gpu_ids) if job.lease else "",
         duration_text(usage.cpu_seconds) if usage else "",
         bytes_text(usage.rss_bytes) if usage else "",
+        bytes_text(usage.scratch_bytes) if usage else "",
         job.reason_text or job.reason,
     )
 
@@ -147,14 +184,19 @@ def _hosts(options: argparse.Namespace) -> int:
     state.slot_request()
     with client_of(options) as client:
         found = client.candidates(state)
+        home = client.host.name
     verdicts = found.verdicts
     if options.json:
         print_json(found)
     else:
         print_table(("RANK", "HOST", "CAN RUN IT", "WHY"), [_verdict_row(one) for one in verdicts])
+        say(f"as if submitted from {home}")
     if any(one.eligible for one in verdicts):
         return EXIT_DONE
-    say("no host can run this: start one that fits, ask for less or other tags, or add --home")
+    say(
+        "no host can run this: start one that fits, ask for less or other tags, or let home run it "
+        "(--home; in a job's state: allow_home_compute=True)"
+    )
     return EXIT_NEVER
 
 

@@ -137,8 +137,9 @@ class Reader:
             say(f"there may be newer attempts: {error.message}")
         if attempt is None:
             return self._say_why_not(found)
-        for stream in self.streams:
-            self._show_to_end(attempt, stream)
+        shown = [self._show_to_end(attempt, stream) for stream in self.streams]
+        if attempt.kept and not any(shown) and self.tail != 0:
+            say(f"{self.job} printed nothing" if attempt.ended else f"{self.job} has printed nothing yet")
         return self._kept(attempt)
 
     def _say_why_not(self, found: JobAttempts) -> int:
@@ -159,8 +160,8 @@ class Reader:
         )
         return EXIT_FAILED
 
-    def _show_to_end(self, attempt: AttemptView, stream: str) -> None:
-        """To where its end is when it is read first: it may go on printing for ever."""
+    def _show_to_end(self, attempt: AttemptView, stream: str) -> bool:
+        """To where its end is when it is read first: it may go on printing for ever. Whether there was anything."""
         offset = self._begin(attempt, stream)
         end: int | None = None
         while end is None or offset < end:
@@ -169,6 +170,7 @@ class Reader:
             offset = self._put(stream, offset, piece)
             if not piece.data:
                 break
+        return bool(end)
 
     def _put(self, stream: str, offset: int, piece: LogBytes) -> int:
         """Show a piece that was asked for at `offset`; gives where to go on."""

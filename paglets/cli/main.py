@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
 import traceback
 
-from paglets.cli.options import run
+from paglets.cli.options import Parser, nearest, run
 from paglets.cli.output import say
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Invalid, PagletsError
 
 COMMANDS = {
     "artifacts": ("paglets.cli.artifacts", "result files and others that hosts keep: fetch, send, delete"),
+    "completion": ("paglets.cli.completion", "completion of commands and names for bash, zsh and fish"),
     "config": ("paglets.cli.config", "check a configuration file; show each setting and where it comes from"),
+    "demo": ("paglets.cli.demo", "see the whole story work on this machine, in half a minute"),
+    "doctor": ("paglets.cli.doctor", "look at what commonly stands in the way, and say what to do"),
     "host": ("paglets.cli.host", "run a host on this machine"),
     "init": ("paglets.cli.init", "write a configuration file, or add a host to one"),
     "jobs": ("paglets.cli.jobs", "groups, queues and hosts: what runs, what waits, and why"),
     "key": ("paglets.cli.key", "the mesh key of this machine"),
+    "list": ("paglets.cli.listing", "all paglets on the hosts of the mesh"),
     "logs": ("paglets.cli.logs", "what a job printed, from whichever host ran it"),
     "mesh": ("paglets.cli.mesh", "the hosts that know each other"),
+    "notes": ("paglets.cli.notes", "what paglets and jobs told their user"),
     "version": ("paglets.cli.version", "the version of this program"),
 }
 """Command -> module with `parser() -> Parser`, and what it is for."""
+
+SHARED = {"--at": 2, "--timeout": 2, "--json": 1}
+"""Options that (almost) all commands have, and how many words each takes."""
 
 USAGE = "\n".join(
     [
         "usage: paglets COMMAND ...    (paglets COMMAND --help says more)",
         "",
-        *(f"  {name:<10}{purpose}" for name, (_, purpose) in COMMANDS.items()),
+        *(f"  {name:<12}{purpose}" for name, (_, purpose) in COMMANDS.items()),
         "",
         "  --at NAME|URL   speak to that host (or set PAGLETS_AT); by default the one that runs here",
         "  --json          data as JSON       --debug   tracebacks with errors",
@@ -71,16 +78,35 @@ def _open_closed() -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    if arguments[:1] == ["_complete"]:
+        complete = importlib.import_module("paglets.cli.completion").complete
+        return int(complete(arguments[1:], parser_of, COMMANDS))
+    arguments = shared_last(arguments)
     name = arguments[0] if arguments else ""
     if name in ("", "-h", "--help", "help"):
         print(USAGE)
         return EXIT_DONE
     name = "version" if name in ("--version", "-V") else name
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
-        raise Invalid(f"no command {name[:40]!r}: {hint}")
-    return run(importlib.import_module(COMMANDS[name][0]).parser(), arguments[1:])
+        raise Invalid(f"no command {name[:40]!r}: {nearest(name, list(COMMANDS))}")
+    return run(parser_of(name), arguments[1:])
+
+
+def parser_of(name: str) -> Parser:
+    """The parser of one of COMMANDS. Raises KeyError."""
+    made: Parser = importlib.import_module(COMMANDS[name][0]).parser()
+    return made
+
+
+def shared_last(arguments: list[str]) -> list[str]:
+    """Options that commands share may stand in front of these: `--at NAME jobs ps` is `jobs ps --at NAME`."""
+    words, last = list(arguments), []
+    for place in (0, 1):
+        while len(words) > place and words[place].partition("=")[0] in SHARED:
+            takes = SHARED[words[place].partition("=")[0]] if "=" not in words[place] else 1
+            last += words[place : place + takes]
+            del words[place : place + takes]
+    return [*words, *last]
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

@@ -6,7 +6,7 @@ import argparse
 
 from paglets.api import Hosts, MemberView
 from paglets.cli.options import Parser, add_command, add_commands, add_common, client_of
-from paglets.cli.output import duration_text, print_json, print_table
+from paglets.cli.output import duration_text, print_json, print_table, say
 from paglets.core.errors import EXIT_DONE
 from paglets.slots.amounts import resources_text
 
@@ -26,6 +26,9 @@ def _hosts(options: argparse.Namespace) -> int:
         return EXIT_DONE
     headers = ("HOST", "STATE", "URL", "TAGS", "FREE", "OF", "RUNNING", "QUEUED", "PROPERTIES")
     print_table(headers, [_row(view) for view in views])
+    for view in views:
+        if view.problem:
+            say(f"{view.member.name}: {view.problem}")
     return EXIT_DONE
 
 
@@ -48,4 +51,4 @@ def _state(view: MemberView) -> str:
     state = "online" if view.online else f"silent for {duration_text(view.silent_seconds)}"
     if not view.member.reachable:
         state += ", cannot be reached"
-    return f"{state}: {view.problem}" if view.problem else state
+    return f"{state} (see below)" if view.problem else state

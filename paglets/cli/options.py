@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from paglets.cli.output import say
 from paglets.config import parse_bytes, parse_property
@@ -12,6 +13,8 @@ from paglets.core.errors import Invalid
 
 if TYPE_CHECKING:
     from paglets.remote.client import HostClient
+
+ANSWER_SECONDS = 30.0
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -28,8 +31,29 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
+        self.set_defaults(parser=self)
+
     def error(self, message: str) -> NoReturn:
         raise Invalid(f"{message}; see `{self.prog} --help`")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Of a command that is not there, name the nearest one."""
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"there is no {value!r}: {nearest(value, list(action.choices))}")
+
+    def refuse(self, unknown: list[str]) -> NoReturn:
+        """What stands on the command line and is no argument. Raises Invalid."""
+        flag = unknown[0].partition("=")[0]
+        if flag.startswith("-"):
+            known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+            self.error(f"there is no {flag}: {nearest(flag, known)}")
+        self.error(f"unexpected {' '.join(unknown)!r}")
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`did you mean X?`, or all that there are."""
+    near = difflib.get_close_matches(word, known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -51,13 +75,17 @@ def add_command(commands: Commands, name: str, purpose: str, *examples: str) -> 
     )
 
 
-def add_common(parser: argparse.ArgumentParser, handler: Handler) -> None:
-    """`--at`, `--timeout`, `--json`, and what runs the command."""
+def add_common(parser: argparse.ArgumentParser, handler: Handler, *, waits: bool = False) -> None:
+    """`--at`, `--timeout`, `--json`, and what runs the command. One that `waits` for jobs does so without a limit."""
     parser.add_argument(
         "--at", metavar="NAME|URL", help="the host to ask; default PAGLETS_AT, else the one running here"
     )
     parser.add_argument(
-        "--timeout", type=seconds, default=30.0, metavar="SECONDS", help="how long to wait (default 30)"
+        "--timeout",
+        type=seconds,
+        default=None if waits else ANSWER_SECONDS,
+        metavar="SECONDS",
+        help=f"how long to wait (default {'as long as it takes' if waits else f'{ANSWER_SECONDS:g}'})",
     )
     parser.add_argument("--json", action="store_true", help="data as JSON")
     parser.set_defaults(handler=handler)
@@ -75,19 +103,19 @@ def run(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
         setattr(options, last, further[0])
         further = []
     if further:
-        parser.error(f"unrecognized arguments: {' '.join(further)}")
+        options.parser.refuse(further)
     if not hasattr(options, "handler"):
         parser.error("a command is missing")
     handler: Handler = options.handler
     return handler(options)
 
 
-def client_of(options: argparse.Namespace) -> HostClient:
-    """A client for `--at`; where there was a choice it is said on stderr."""
+def client_of(options: argparse.Namespace, *, of_one: bool = False) -> HostClient:
+    """A client for `--at`. Where there was a choice it is said on stderr if the answer is `of_one` host only."""
     from paglets.remote.client import HostClient  # here, as commands that ask nobody start in half the time without it
 
-    client = HostClient(options.at, timeout=options.timeout)
-    if client.note:
+    client = HostClient(options.at, timeout=options.timeout or ANSWER_SECONDS)
+    if client.note and of_one:
         say(client.note)
     return client
 

@@ -10,15 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 from paglets.core.record import to_json
-from paglets.core.text import printable
+from paglets.core.text import command_name, printable
 
 SHORTEST_COLUMN = 8
 GAP = "  "
 
 
 def say(message: object) -> None:
-    """One line on stderr."""
-    print(f"paglets: {printable(message)}", file=sys.stderr)
+    """One line on stderr. Where it advises `paglets ...`, it says how the user calls this program."""
+    print(f"paglets: {printable(message).replace('`paglets ', f'`{command_name()} ')}", file=sys.stderr)
 
 
 def print_json(value: Any) -> None:

@@ -32,7 +32,7 @@ class ProgressLine:
         self._name = printable(name)
         self._out = out or sys.stderr
         self._now = now
-        self._draws = self._out.isatty() and os.environ.get("TERM") != "dumb"
+        self._draws = draws_on(self._out)
         self._every = DRAW_SECONDS if self._draws else LINE_SECONDS
         # A file that is there at once needs no line at all.
         self._due = now() + self._every
@@ -80,6 +80,11 @@ class ProgressLine:
         """Bytes a second, 0 where it is not known."""
         (began, before), (now, done) = self._seen[0], self._seen[-1]
         return (done - before) / (now - began) if now > began else 0.0
+
+
+def draws_on(out: TextIO) -> bool:
+    """Whether a line can be drawn again and again there."""
+    return out.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def fitted(name: str, words: str, part: float, width: int | None = None) -> str:

@@ -15,9 +15,10 @@ from paglets.cli.groups import summary_of
 from paglets.cli.options import client_of
 from paglets.cli.output import print_fields, print_json, print_table, say
 from paglets.cli.results import artifact_in
-from paglets.core.errors import PagletsError, Unknown
+from paglets.core.errors import Invalid, PagletsError, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef
+from paglets.core.text import command_name
 from paglets.remote.client import HostClient
 from paglets.remote.joblogs import JobAttempts
 from paglets.slots.amounts import bytes_text
@@ -38,7 +39,10 @@ class Code:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """`told`: as `jobs why` tells it. `is_here`: a copy of the job is on a host, so that code and inputs are known."""
+    """`told`: as `jobs why` tells it. `is_here`: a copy of the job is on a host, so that code and inputs are known.
+
+    `is_gone`: no host that is online has the artifact any more.
+    """
 
     job: str
     told: why.Explanation
@@ -47,6 +51,7 @@ class Shown:
     code: Code | None = None
     inputs: tuple[FileRef, ...] = ()
     artifact: ArtifactRef | None = None
+    is_gone: bool = False
     attempts: tuple[AttemptView, ...] = ()
 
 
@@ -64,7 +69,21 @@ def show(options: argparse.Namespace) -> int:
 def look(client: HostClient, selector: str) -> Shown:
     """All of a job, named by `GROUP/JOBKEY` or the id of a paglet. Raises Unknown where it names nothing."""
     _, slash, _ = selector.partition("/")
-    return _look_in_group(client, selector) if slash else _look_at_paglet(client, selector)
+    if slash:
+        return _look_in_group(client, selector)
+    try:
+        return _look_at_paglet(client, selector)
+    except Unknown as error:
+        raise told_of_group(client, selector, error, f"name one of its jobs, as {selector}/JOBKEY") from error
+
+
+def told_of_group(client: HostClient, text: str, error: PagletsError, advice: str) -> PagletsError:
+    """`error`, that `text` names nothing, or what to do where it names a group."""
+    try:
+        client.group(text)
+    except PagletsError:
+        return error
+    return Invalid(f"{text} is a group: {advice}; `paglets jobs groups {text}` lists them")
 
 
 def _look_in_group(client: HostClient, selector: str) -> Shown:
@@ -78,7 +97,8 @@ def _look_in_group(client: HostClient, selector: str) -> Shown:
         shown = Shown(job=selector, told=told, class_name=client.group(group_id).class_name)
     else:
         shown = _of_view(client, view, selector, told if has_ended else why.of_paglet(view))
-    return replace(shown, attempts=known.attempts, artifact=_artifact(told))
+    artifact = _artifact(told)
+    return replace(shown, attempts=known.attempts, artifact=artifact, is_gone=_is_gone(client, artifact))
 
 
 def _look_at_paglet(client: HostClient, agent_id: str) -> Shown:
@@ -98,6 +118,16 @@ def _look_at_paglet(client: HostClient, agent_id: str) -> Shown:
 
 def _artifact(told: why.Explanation) -> ArtifactRef | None:
     return artifact_in(told.data.get("result"))
+
+
+def _is_gone(client: HostClient, artifact: ArtifactRef | None) -> bool:
+    """Whether no host that is online has it: it was moved away, or deleted."""
+    try:
+        return artifact is not None and client.artifact(artifact) is None
+    except Unknown:
+        return True
+    except PagletsError:
+        return False
 
 
 def _attempts(client: HostClient, job: str) -> JobAttempts:
@@ -156,6 +186,7 @@ def _as_json(shown: Shown) -> dict[str, Any]:
 
 def print_shown(shown: Shown) -> None:
     code, artifact = shown.code, shown.artifact
+    get = "" if artifact is None else f"get it: {command_name()} artifacts get {artifact.artifact_id}"
     print_fields(
         {
             "job": shown.job,
@@ -164,10 +195,10 @@ def print_shown(shown: Shown) -> None:
             "code": _code_text(shown),
             "artifact": ""
             if artifact is None
-            else f"{artifact.name} ({bytes_text(artifact.size_bytes)}), get it: "
-            f"paglets artifacts get {artifact.artifact_id}",
+            else f"{artifact.name} ({bytes_text(artifact.size_bytes)}), "
+            + ("moved away, deleted, or on a host that is offline" if shown.is_gone else get),
             "expires": "" if artifact is None or artifact.expires_at is None else _date(artifact.expires_at),
-            "output": f"paglets jobs logs {shown.job}" if shown.attempts else "",
+            "output": f"{command_name()} jobs logs {shown.job}" if shown.attempts else "",
         }
     )
     _table("code", ("FILE", "SIZE"), () if code is None else code.files)
@@ -181,7 +212,7 @@ def print_shown(shown: Shown) -> None:
 def _code_text(shown: Shown) -> str:
     code = shown.code
     if code is None:
-        return "no bundle: hosts have the class themselves" if shown.is_here else "known while a copy is on a host"
+        return "no bundle: hosts have the class themselves" if shown.is_here else ""
     known = code.problem or ("1 file" if len(code.files) == 1 else f"{len(code.files):,} files")
     return f"{code.bundle.sha256[:SHORT_HASH]} ({bytes_text(code.bundle.size_bytes)}): {known}"
 

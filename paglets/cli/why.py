@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paglets.api import PagletView
-from paglets.cli.groups import ago, summary_of
+from paglets.cli.groups import ago, short_json, summary_of
 from paglets.cli.options import client_of
 from paglets.cli.output import duration_text, print_fields, print_json, print_table
 from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, EXIT_NEVER, Unknown
@@ -89,10 +89,17 @@ def of_group(summary: dict[str, Any]) -> Explanation:
             "group": summary["group_id"],
             "status": summary["status"],
             "jobs": f"{counts} of {summary['expected_count']}",
-            "next": NEVER_HINT if never else "",
+            "next": NEVER_HINT if never else _next(summary),
         },
         reasons=(*_counted(pending), *_counted(failed)),
     )
+
+
+def _next(summary: dict[str, Any]) -> str:
+    if not summary.get("waiting_for_home"):
+        return ""
+    home = summary["home"]["host_name"]
+    return f"the collector goes home when {home} is back; until then the results can be read where it is"
 
 
 def _reason(job: dict[str, Any]) -> str:
@@ -124,13 +131,20 @@ def of_key(summary: dict[str, Any], job_key: str) -> Explanation:
         if job["job_key"] == job_key:
             return _pending(named, job)
     cut = " in the part of its summary that fits" if summary.get("truncated") else ""
-    raise Unknown(f"group {summary['group_id']} has no job {job_key!r}{cut}")
+    group_id = summary["group_id"]
+    raise Unknown(f"group {group_id} has no job {job_key!r}{cut}: `paglets jobs groups {group_id}` lists its jobs")
 
 
 def _ended(named: dict[str, str], record: dict[str, Any], code: int) -> Explanation:
-    told = {name: record.get(name) for name in ("cause", "message", "host_name", "generation", "attempt")}
     runtime = record.get("runtime_seconds")
-    told["runtime"] = None if runtime is None else duration_text(runtime)
+    told = {
+        "cause": record.get("cause"),
+        "message": record.get("message"),
+        "host": record.get("host_name"),
+        "run": f"{record.get('generation')}.{record.get('attempt')}",
+        "runtime": None if runtime is None else duration_text(runtime),
+        "result": short_json(record["result"]) if "result" in record else "",
+    }
     return Explanation(code=code, data={**named, **record}, fields={**named, **told}, tails=_tails(record))
 
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from paglets.core.errors import Invalid
+from paglets.core.messages import check_priority
 from paglets.core.refs import (
+    MAX_LIFETIME_SECONDS,
     ArtifactRef,
     BlobRef,
     FileRef,
@@ -20,6 +22,7 @@ from paglets.core.refs import (
     check_artifact_id,
     check_blob,
     check_file_name,
+    check_lifetime,
 )
 
 Kind = Literal["paglet", "job", "collector"]
@@ -36,6 +39,7 @@ class WireMessage:
     args: dict[str, Any]
     sender: ProxyRef | None = None
     artifacts: tuple[ArtifactRef, ...] = ()
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +109,10 @@ class CarriedArtifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
-    """One paglet, frozen for a hand-off; the target takes it under `epoch`."""
+    """One paglet, frozen for a hand-off; the target takes it under `epoch`.
+
+    `service`: what it advertises ("": nothing). `inactive`: until a message comes, or in `wakes_in_seconds`.
+    """
 
     agent_id: str
     epoch: int
@@ -123,6 +130,9 @@ class Envelope:
     bundle: BlobRef | None = None
     files: tuple[FileRef, ...] = ()
     artifacts: tuple[CarriedArtifact, ...] = ()
+    service: str = ""
+    inactive: bool = False
+    wakes_in_seconds: float | None = None
 
     def blobs(self) -> tuple[BlobRef, ...]:
         """All bytes that must be on a host before it takes the paglet, each once."""
@@ -143,6 +153,10 @@ def check_envelope(envelope: Envelope) -> Envelope:
             check_count(name, getattr(job, name), least=0)
         if job.status == "RUNNING":
             raise Invalid("a job that runs does not move")
+    if envelope.wakes_in_seconds is not None:
+        check_seconds(envelope.wakes_in_seconds, is_left=True)
+    for lying in envelope.inbox:
+        check_priority(lying.post.message.priority)
     for blob in envelope.blobs():
         check_blob(blob)
     for file in envelope.files:
@@ -150,6 +164,7 @@ def check_envelope(envelope: Envelope) -> Envelope:
     for artifact in envelope.artifacts:
         check_artifact_id(artifact.artifact_id)
         check_file_name(artifact.name)
+        check_lifetime(artifact.expires_in_seconds, is_left=True)
     return envelope
 
 
@@ -165,11 +180,21 @@ def check_file(file: FileRef) -> FileRef:
 
 def check_message(message: WireMessage) -> WireMessage:
     """`message` if what came with it may be kept, else Invalid."""
+    check_priority(message.priority)
     for artifact in message.artifacts:
         check_artifact_id(artifact.artifact_id)
         check_file_name(artifact.name)
         check_blob(artifact.blob)
+        lasts = None if artifact.expires_at is None else artifact.expires_at - artifact.created_at
+        check_lifetime(lasts, is_left=True)
     return message
+
+
+def check_seconds(seconds: float, *, is_left: bool = False) -> float:
+    """`seconds` if a paglet may be inactive for so long, else Invalid. `is_left`: of one that is; it may be over."""
+    if not (0 <= seconds <= MAX_LIFETIME_SECONDS * (2 if is_left else 1) and (seconds or is_left)):
+        raise Invalid(f"seconds is {seconds!r:.40}: it must be more than 0 and at most {MAX_LIFETIME_SECONDS:.0f}")
+    return seconds
 
 
 def check_count(name: str, count: int, *, least: int) -> int:

@@ -179,6 +179,8 @@ def _tree(source: Source) -> ast.AST:
             warnings.simplefilter("ignore")
             return ast.parse(source.data, str(source.path))
     except SyntaxError as error:
-        raise Invalid(f"{source.path}, line {error.lineno}: {error.msg}: mend it, or do not import it") from error
+        # Of a file with zero bytes no line is told.
+        place = str(source.path) if error.lineno is None else f"{source.path}, line {error.lineno}"
+        raise Invalid(f"{place}: {error.msg}: mend it, or do not import it") from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise Invalid(f"{source.path} is no Python that can be read: {error or type(error).__name__}") from error

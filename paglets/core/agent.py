@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from paglets.core.context import Context, Storage
 from paglets.core.errors import NotHandled
-from paglets.core.messages import Message
+from paglets.core.messages import ACTIVATE, CLONE, DEACTIVATE, Message
 from paglets.core.refs import ArtifactRef, ProxyRef
 
 
@@ -42,6 +42,9 @@ class Paglet(Generic[S]):
     kind: ClassVar[str] = "paglet"
     """What its host keeps beside it: "paglet", "job" or "collector" (`codec.envelope.Kind`)."""
 
+    service_name: ClassVar[str] = ""
+    """What paglets of this class offer to the mesh from their creation to their end: see `Context.lookup`."""
+
     @classmethod
     def creation_request(cls, state: PagletState) -> dict[str, Any] | None:
         """`slots.model.SlotRequest` as JSON where the paglet runs in a slot, else None. Raises Invalid."""
@@ -62,15 +65,35 @@ class Paglet(Generic[S]):
     def on_arrival(self) -> None:
         """On the new host, after such a move."""
 
+    def on_cloning(self) -> None:
+        """On the original, before its state is copied for a clone."""
+
+    def on_clone(self) -> None:
+        """On the clone, once and first of all; `on_creation` does not run there."""
+
+    def on_deactivating(self) -> None:
+        """Last in the handler, hook or `run` that asked for `deactivate`, and committed with it."""
+
+    def on_activation(self) -> None:
+        """First of all when an inactive paglet is woken, on whichever host it is then."""
+
     def on_disposing(self) -> None:
         """Before the paglet is disposed of."""
 
     def run(self) -> None:
-        """After creation and after each arrival; handlers may run beside it (see `locked_state`)."""
+        """After creation, `on_clone`, each arrival and each activation.
+
+        Handlers may run beside it (see `locked_state`).
+        """
 
     def handle_message(self, message: Message) -> Any:
         """Answer a call (the value is the reply) or take a post (the value is dropped)."""
         return self.not_handled(message)
+
+    def take_message(self, message: Message) -> Any:
+        """What its host calls: does what every paglet understands, and gives all else to `handle_message`."""
+        request = REQUESTS.get(message.kind)
+        return self.handle_message(message) if request is None else request(self, message)
 
     def not_handled(self, message: Message) -> Any:
         """What a handler returns for a kind that it does not know: the caller gets NotHandled."""
@@ -151,19 +174,23 @@ class Paglet(Generic[S]):
     ) -> ArtifactRef:
         """Keep a file as an artifact of this paglet: it moves and ends with it. It is stored when this returns.
 
-        `move`: the file at `path` goes then, and is not copied where the file system allows; nobody may write to
-        it meanwhile. `expires_in_seconds`: deleted after that long; None: kept. Raises Invalid, FileChanged and
-        NoRoom as `register_file`; the file is where it was then.
+        `move`: the file at `path` goes then. On Linux a job's file in its scratch directory is not even copied if
+        nobody has it open for writing: close it before, since what is written later is not in the artifact.
+        `expires_in_seconds`: deleted after that long; None: kept. Raises Invalid, FileChanged and NoRoom as
+        `register_file`; the file is where it was then.
         """
         return self.context.upload_artifact(path, name, move, expires_in_seconds)
 
-    def download_artifact(self, ref_or_id: ArtifactRef | str, target: str | Path, move: bool = False) -> Path:
+    def download_artifact(
+        self, ref_or_id: ArtifactRef | str, target: str | Path, move: bool = False, replace: bool = False
+    ) -> Path:
         """Fetch an artifact from wherever it is, to the file `target`, or into the folder; gives the file's path.
 
-        A file that is there is replaced, when all of the new one is there. `move`: the artifact is deleted
-        afterwards. Raises Unknown (no online host has it), Invalid (`target` cannot be written), NoRoom.
+        A folder that ends with "/" is made. A file that is there already is fine if it is the same; another one
+        stays, and Conflict is raised, unless `replace`. `move`: the artifact is deleted afterwards.
+        Raises Unknown (no online host has it), Invalid (`target` cannot be written), NoRoom.
         """
-        return self.context.download_artifact(ref_or_id, target, move)
+        return self.context.download_artifact(ref_or_id, target, move, replace)
 
     def delete_artifact(self, ref_or_id: ArtifactRef | str) -> None:
         """Delete an artifact, wherever it is, at once. Raises Unknown where no online host has it."""
@@ -174,8 +201,8 @@ class Paglet(Generic[S]):
     ) -> ArtifactRef:
         """Post `message` with a file: `target` gets both together, and owns the artifact, one of `message.artifacts`.
 
-        The file is captured now; the post is stored with this handler's changes, and with `move` the file goes
-        then. Raises as `upload_artifact`.
+        The file is captured now; the post is stored with this handler's changes, and with `move` the file is
+        gone then at the latest. Raises as `upload_artifact`.
         """
         return self.context.send_artifact(target, path, message, name, move)
 
@@ -192,6 +219,39 @@ class Paglet(Generic[S]):
         """
         self.context.post(target, message)
 
+    def notify_user(self, text: str, level: str = "info") -> None:
+        """Leave a note for the user, as a post to the home host: `paglets notes` shows it.
+
+        `level` is "info", "warning" or "error". A text over 2,000 characters is cut. A home keeps the newest 2,000
+        notes, and of these 4 MiB; a host keeps as many for homes that are away. Raises Invalid for another level.
+        """
+        self.context.notify_user(text, level)
+
+    # Copies, and rest.
+
+    def clone(self, name: str | None = None) -> Any:
+        """A second paglet of this class on this host; gives its PagletProxy at once.
+
+        It has the state, storage and registered files that are committed with the present handler (in `run`: now),
+        and this paglet's code, home and service; not its messages and artifacts. `on_cloning` runs here now,
+        `on_clone` there first. Raises Invalid for a job or a collector, which cannot be cloned, and NameTaken.
+        """
+        return self.context.clone(name, None)
+
+    def clone_to(self, host_name: str, name: str | None = None) -> Any:
+        """The same, and the clone moves to the host of that name or URL after its `on_clone`. Raises Unknown."""
+        return self.context.clone(name, self.context.resolve_host(host_name))
+
+    def deactivate(self, seconds: float | None = None) -> None:
+        """Rest until a message comes, somebody activates this paglet, or `seconds` are over.
+
+        Any paglet between its hooks and handlers is only a row; one that is inactive does not `run` either, after
+        a restart of its host and a move as well. It takes effect as moves do (see below), after `on_deactivating`;
+        a message that waits already wakes it at once. Raises Invalid for a job or a collector, and for a time out
+        of range.
+        """
+        self.context.intend_sleep(seconds)
+
     # Moving. These check their arguments at once and take effect when the present hook, handler or
     # run returns; the last one wins, an exception drops it.
 
@@ -206,3 +266,26 @@ class Paglet(Generic[S]):
     def dispose(self) -> None:
         """End this paglet, after `on_disposing`."""
         self.context.intend_dispose()
+
+
+def _clone(paglet: Paglet[Any], message: Message) -> ProxyRef:
+    host, name = message.get("host"), message.get("name")
+    made = paglet.clone(name) if host is None else paglet.clone_to(host, name)
+    ref: ProxyRef = made.ref
+    return ref
+
+
+def _deactivate(paglet: Paglet[Any], message: Message) -> None:
+    paglet.deactivate(message.get("seconds"))
+
+
+def _activate(paglet: Paglet[Any], message: Message) -> None:
+    """The message itself has woken the paglet."""
+
+
+REQUESTS: Mapping[str, Callable[[Paglet[Any], Message], Any]] = {
+    CLONE: _clone,
+    DEACTIVATE: _deactivate,
+    ACTIVATE: _activate,
+}
+"""Messages that a paglet of any class answers, and how."""

@@ -1,4 +1,4 @@
-"""Files as bytes: hashed, copied and moved in one pass and in constant memory.
+"""Files as bytes: hashed and copied in one pass and in constant memory.
 
 Clients, processes of paglets and hosts share these. Whatever a file or a disk does wrong comes out of here as one error
 of paglets with one clear line: Invalid for what cannot be read or written, FileChanged for a file that was written to
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paglets.core.errors import Conflict, FileChanged, Invalid, NoRoom
+from paglets.core.record import INT_BOUND
 from paglets.core.refs import BlobRef
 from paglets.core.text import printable
 
@@ -62,6 +63,11 @@ class SourceStat:
     mtime_ns: int
     inode: int
 
+    @classmethod
+    def of(cls, found: os.stat_result) -> SourceStat:
+        """The inode as a record can hold it: some file systems use all 64 bits."""
+        return cls(size_bytes=found.st_size, mtime_ns=found.st_mtime_ns, inode=found.st_ino % INT_BOUND)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
@@ -94,38 +100,11 @@ def copy_hashed(source: Path, target: Path, progress: Progress | None = None) ->
         return _copied(opened, target, progress)
 
 
-def move_hashed(source: Path, target: Path, progress: Progress | None = None) -> BlobRef:
-    """Move and hash; the target is synced and has mode 0600, the folders are not synced. Errors as of `copy_hashed`;
-    then the source is where it was and there is no target.
-
-    A rename comes first, so that nobody finds the file while it is read. Another file system, and a file that someone
-    could still change by another name or right, make it a copy; the source goes after that. Of a link the link goes.
-    """
-    with _reading(source):
-        found = os.lstat(source)
-    if not _is_ours_alone(found):
-        return _copied_and_removed(source, target, progress)
-    if os.path.lexists(target):
-        raise _there_already(target)
-    try:
-        os.rename(source, target)
-    except OSError as error:
-        if error.errno == errno.EXDEV:
-            return _copied_and_removed(source, target, progress)
-        raise _write_problem(error, source, target.parent, found.st_size, "moved") from error
-    try:
-        with _opened(target, called=source) as opened:
-            if opened.stat.inode != found.st_ino:
-                raise FileChanged(f"{printable(source)} was replaced while it was moved")
-            blob = _hashed(opened, lambda piece: None, progress)
-            with _writing(source, target, blob.size_bytes):
-                os.fsync(opened.file.fileno())
-                if os.name == "posix":
-                    os.fchmod(opened.file.fileno(), 0o600)
-            return blob
-    except BaseException as error:
-        _put_back(source, target, error)
-        raise
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write on from where the file is; the system may take less at a time. Raises OSError."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 def sync_folder(path: Path) -> None:
@@ -151,25 +130,21 @@ def no_room(error: OSError, place: Path) -> NoRoom | None:
 
 
 @contextmanager
-def _opened(path: Path, called: Path | None = None) -> Iterator[_Source]:
-    name = called or path
-    with _reading(name):
-        found = os.stat(path)
-    # Before it is opened, too: to open a device may already do something.
-    _checked(name, found)
-    with _reading(name):
+def _opened(path: Path) -> Iterator[_Source]:
+    stat_of(path)  # to open a device may already do something
+    with _reading(path):
         file = io.FileIO(path, "r", opener=lambda at, flags: os.open(at, flags | _NOT_WAITING))
     with file:
-        with _reading(name):
+        with _reading(path):
             found = os.fstat(file.fileno())
-        yield _Source(path=name, file=file, stat=_checked(name, found))
+        yield _Source(path=path, file=file, stat=_checked(path, found))
 
 
 def _checked(path: Path, found: os.stat_result) -> SourceStat:
     if not stat.S_ISREG(found.st_mode):
         kind = next((kind for is_kind, kind in _KINDS if is_kind(found.st_mode)), "no regular file")
         raise Invalid(f"{printable(path)} is {kind}: name a regular file")
-    return SourceStat(size_bytes=found.st_size, mtime_ns=found.st_mtime_ns, inode=found.st_ino)
+    return SourceStat.of(found)
 
 
 def _hashed(source: _Source, take: Callable[[memoryview], None], progress: Progress | None) -> BlobRef:
@@ -213,8 +188,7 @@ def _copied(source: _Source, target: Path, progress: Progress | None) -> BlobRef
 
     def write(piece: memoryview) -> None:
         with _writing(source.path, target, size):
-            while piece:
-                piece = piece[out.write(piece) :]
+            write_all(out.fileno(), piece)
 
     try:
         with out:
@@ -226,41 +200,6 @@ def _copied(source: _Source, target: Path, progress: Progress | None) -> BlobRef
         with suppress(OSError):
             os.unlink(target)
         raise
-
-
-def _copied_and_removed(path: Path, target: Path, progress: Progress | None) -> BlobRef:
-    with _opened(path) as source:
-        blob = _copied(source, target, progress)
-        try:
-            if stat_of(path) != source.stat:
-                raise FileChanged(f"{printable(path)} was replaced while it was moved")
-            try:
-                os.unlink(path)
-            except OSError as error:
-                raise Invalid(f"{printable(path)} cannot be removed from its place: {_reason(error)}") from error
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(target)
-            raise
-        return blob
-
-
-def _is_ours_alone(found: os.stat_result) -> bool:
-    """Whether a rename takes the bytes out of everybody's reach: a regular file of this user with no other name."""
-    is_own = os.name == "nt" or found.st_uid == os.geteuid()
-    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and is_own
-
-
-def _put_back(source: Path, target: Path, why: BaseException) -> None:
-    try:
-        if os.path.lexists(source):
-            raise FileExistsError(errno.EEXIST, "another file is there by now")
-        os.rename(target, source)
-    except OSError as error:
-        raise Conflict(
-            f"{why}; and {printable(source)} cannot be put back in its place, its bytes are in {printable(target)}: "
-            f"{_reason(error)}"
-        ) from why
 
 
 @contextmanager
@@ -278,21 +217,11 @@ def _writing(source: Path, target: Path, size_bytes: int) -> Iterator[None]:
     try:
         yield
     except FileExistsError as error:
-        raise _there_already(target) from error
+        raise Conflict(f"{printable(target)} is there already: nothing is written over it") from error
     except (OSError, ValueError) as error:
-        raise _write_problem(error, source, target.parent, size_bytes) from error
-
-
-def _write_problem(
-    error: OSError | ValueError, source: Path, folder: Path, size_bytes: int, act: str = "written"
-) -> NoRoom | Invalid:
-    what = f"{printable(source)} ({size_bytes:,} bytes) cannot be {act} to {printable(folder)}"
-    full = no_room(error, folder) if isinstance(error, OSError) else None
-    return NoRoom(f"{what}: {full.message}") if full else Invalid(f"{what}: {_reason(error)}")
-
-
-def _there_already(target: Path) -> Conflict:
-    return Conflict(f"{printable(target)} is there already: nothing is written over it")
+        what = f"{printable(source)} ({size_bytes:,} bytes) cannot be written to {printable(target.parent)}"
+        full = no_room(error, target.parent) if isinstance(error, OSError) else None
+        raise (NoRoom(f"{what}: {full.message}") if full else Invalid(f"{what}: {_reason(error)}")) from error
 
 
 def _reason(error: OSError | ValueError) -> str:

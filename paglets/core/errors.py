@@ -68,14 +68,20 @@ class Invalid(PagletsError, ValueError):
 
 
 class NoSuchRoute(BadRequest):
+    """There is nothing at that path."""
+
     code, status = "no_such_route", 404
 
 
 class MethodNotAllowed(BadRequest):
+    """The path does not take that method."""
+
     code, status = "method_not_allowed", 405
 
 
 class LengthRequired(BadRequest):
+    """A body must come with its Content-Length."""
+
     code, status = "length_required", 411
 
 
@@ -86,6 +92,8 @@ class TooLarge(BadRequest):
 
 
 class UnsupportedMedia(BadRequest):
+    """A body is JSON, or bytes where the route takes bytes."""
+
     code, status = "unsupported_media", 415
 
 
@@ -240,6 +248,8 @@ class ImportFailed(PagletsError):
 
 
 class Cancelled(PagletsError):
+    """Somebody cancelled it."""
+
     code, status, exit_code = "cancelled", 409, EXIT_CANCELLED
 
 

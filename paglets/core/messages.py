@@ -6,9 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from paglets.core.errors import Invalid
 from paglets.core.refs import ArtifactRef, ProxyRef
 
 MAX_KIND_CHARACTERS = 100
+MAX_PRIORITY = 10
+
+CLONE = "paglets.clone"
+DEACTIVATE = "paglets.deactivate"
+ACTIVATE = "paglets.activate"
+"""Kinds that every paglet understands (`core.agent.REQUESTS`): they do not come to its own handler."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +24,29 @@ class Message:
 
     Values of `args` may be JSON values, bytes, bytearray, tuples, sets, dates, paths, enums and
     dataclasses; they arrive as they were sent. `sender` is filled in by the host where known.
-    `artifacts` came with the message and belong to the paglet that it was sent to.
+    `artifacts` came with the message and belong to the paglet that it was sent to. Of the messages that wait for
+    one paglet those of a higher `priority` (-10 to 10) are handled first, calls before posts, equal ones in the
+    order in which they came. Raises Invalid for another priority.
     """
 
     kind: str
     args: Mapping[str, Any] = field(default_factory=dict)
     sender: ProxyRef | None = None
     artifacts: tuple[ArtifactRef, ...] = ()
+    priority: int = 0
+
+    def __post_init__(self) -> None:
+        check_priority(self.priority)
 
     def __getitem__(self, name: str) -> Any:
         return self.args[name]
 
     def get(self, name: str, default: Any = None) -> Any:
         return self.args.get(name, default)
+
+
+def check_priority(priority: int) -> int:
+    """`priority` if a message may have it, else Invalid."""
+    if type(priority) is not int or not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
+        raise Invalid(f"priority is {priority!r:.40}: it must be a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}")
+    return priority

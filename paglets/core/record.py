@@ -29,15 +29,24 @@ INT_BOUND = 1 << 63
 
 def to_json(value: Any) -> Any:
     """The JSON tree of a record (dataclass), a tuple or dict of records, or a plain value."""
-    if isinstance(value, (str, int, float, bool)) or value is None:
+    if value is None or isinstance(value, (str, int, float, bool)):
         return value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    names = _field_names(type(value))
+    if names is not None:
+        return {name: to_json(getattr(value, name)) for name in names}
     if isinstance(value, (tuple, list)):
         return [to_json(item) for item in value]
     if isinstance(value, Mapping):
         return {_key(key): to_json(item) for key, item in value.items()}
     raise Invalid(f"a {type(value).__name__} cannot be written as JSON")
+
+
+def _new_field_names(cls: type) -> tuple[str, ...] | None:
+    return tuple(field.name for field in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else None
+
+
+_field_names: Callable[[type], tuple[str, ...] | None] = cache(_new_field_names)
+"""Of a dataclass. Looked up once: every record on the wire comes by here."""
 
 
 def _key(key: Any) -> str:

@@ -19,6 +19,7 @@ MAX_FILE_NAME_BYTES = 200
 """Less than a file system's 255: a file under way has a longer name for a while."""
 
 MAX_BLOB_BYTES = 1 << 50
+MAX_LIFETIME_SECONDS = 100 * 365 * 86400.0
 DEFAULT_PORT = 8765
 """Where a host listens unless it is told otherwise, and what a URL of one without a port means."""
 
@@ -160,6 +161,20 @@ def check_artifact_id(artifact_id: str) -> str:
     if not ARTIFACT_ID.fullmatch(artifact_id):
         raise Invalid(f"{artifact_id[:80]!r} is not the id of an artifact: it begins with 'art-'")
     return artifact_id
+
+
+def check_lifetime(seconds: float | None, *, is_left: bool = False) -> float | None:
+    """`seconds` if an artifact may be kept for so long (None: until it is deleted), else Invalid.
+
+    `is_left`: of one that is there already. Its time may be over, and a clock that was set may have made it longer.
+    """
+    most = MAX_LIFETIME_SECONDS * (2 if is_left else 1)
+    if seconds is not None and not (0 <= seconds <= most and (seconds or is_left)):
+        raise Invalid(
+            f"expires_in_seconds is {seconds:g}: it must be more than 0 and at most {MAX_LIFETIME_SECONDS:.0f}, "
+            "or None to keep the artifact until it is deleted"
+        )
+    return seconds
 
 
 def check_file_name(name: str) -> str:

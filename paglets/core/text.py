@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 
 def printable(text: object) -> str:
     """`text` on one line, with control and other invisible characters escaped: it may come from anywhere."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
+
+
+def placed(error: OSError) -> str:
+    """What is wrong, and where, if the system names a place: it names none for a pipe."""
+    place = f"{printable(error.filename)}: " if error.filename else ""
+    return place + (error.strerror or str(error))
+
+
+def command_name() -> str:
+    """How the user calls this program: `paglets`, or `python FILE` where it is an archive."""
+    archive = getattr(__spec__.loader, "archive", "") if __spec__ else ""
+    if not archive:
+        return "paglets"
+    python = os.path.basename(sys.executable or "python")
+    name = os.path.relpath(archive)
+    return f"{python} {archive if name.startswith(os.pardir) else name}"

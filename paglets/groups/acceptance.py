@@ -14,8 +14,9 @@ from paglets.groups.records import ExpectedJob, FailureReport, Report, Sighting
 
 Verdict = Literal["accepted", "already_recorded", "below_floor", "not_newest"]
 
-RESIDENCE_ORDER = ("gone", "leaving", "here")
-"""Of two sightings in one epoch, the one further right knows better where the copy is."""
+RESIDENCE_ORDER = ("gone", "here", "leaving")
+"""Of two sightings in one epoch, the one further right knows better where the copy is. A copy is leaving under the
+epoch in which it was here, and then gone under the one in which its target has it."""
 
 
 def effective_generation(job: ExpectedJob, generation: int) -> int:

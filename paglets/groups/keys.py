@@ -59,6 +59,12 @@ def group_digest(class_name: str, jobs: Iterable[tuple[str, Any]]) -> str:
     return total.hexdigest()
 
 
+def inputs_digest(files: Iterable[tuple[str, str, str]]) -> str:
+    """SHA-256 over (job key, or "" for each job; name; SHA-256) of the files of a group, whatever their order."""
+    text = json.dumps(sorted(files), ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def _line(key: str, state: Any) -> str:
     text = json.dumps([key, state], ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -78,21 +78,25 @@ def run_host(options: HostOptions) -> int:
     """Run a host in the foreground until SIGINT or SIGTERM; gives the exit code. Raises StartFailed."""
     home = paglets_home(os.environ)
     say(enter_copy(home, sys.argv[1:]))
-    ending = threading.Event()
+    # Not an Event: a signal that reaches another thread, or comes at a bad moment, does not wake a main thread that
+    # waits for a lock, and its handler never runs. The byte that Python writes here for each signal is there to read.
+    ended, ending = os.pipe()
+    os.set_blocking(ending, False)
     failed: list[BaseException] = []
 
     def fatal(error: BaseException) -> None:
         failed.append(error)
-        ending.set()
+        os.write(ending, b"!")
 
     def stop(number: int, frame: FrameType | None) -> None:
-        ending.set()
+        """The byte has been written by now."""
 
     with ExitStack() as stack:
         start(options, home, stack, fatal)
+        signal.set_wakeup_fd(ending, warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
-        ending.wait()
+        os.read(ended, 1)
         say(f"paglets: host {options.name} is ending")
     if failed:
         say(f"paglets: host {options.name} ended by a fault of its store or runner: {failed[0]!r}; see host.log")
@@ -139,6 +143,7 @@ def start(options: HostOptions, home: Path, stack: ExitStack, fatal: Callable[[B
     program = this_program()
     settings = _settings(options, folder, program, server.port, _offered(options, meter.total()), clock.wall())
     connections = Connections(key, clock=clock, entropy=entropy, sender=folder.store_id)
+    _end_survivors(folder)
     world = World(
         clock=clock,
         entropy=entropy,
@@ -151,7 +156,6 @@ def start(options: HostOptions, home: Path, stack: ExitStack, fatal: Callable[[B
         make_transport=lambda deliver: _transport(connections, deliver, clock, stack),
         make_launcher=lambda events: _launcher(program, events, folder, stack),
     )
-    _end_survivors(folder)
     host = Host(settings, world, peers=peers)
     closed = host.start()
     runner = RunnerThread(host.runner, fatal)

@@ -1,69 +1,123 @@
 """The bytes of this host: taken in pieces, promised, kept while something refers to them, then removed.
 
-A row in `blobs` is written when the bytes are safe on the disk, under the lock of their hash; it is deleted when
-nothing refers to them and nobody was promised them lately, and only then, under the same lock, the file goes.
+A row in `blobs` is written when the bytes are safe on the disk; it is deleted when nothing refers to them and they
+are promised to nobody, and the file goes after it. Both happen under the lock of their hash, and so does each look
+that ends in a promise. A file that is not as its row says counts as not here, and makes room for the right bytes.
 """
 
 from __future__ import annotations
 
+import hashlib
+import traceback
+from collections.abc import Callable
+from typing import TypeVar
+
 from paglets.api import MAX_ENVELOPE_BYTES, MAX_PIECE_BYTES, BlobState
-from paglets.core.errors import Conflict, NoRoom, TooLarge, Unknown
-from paglets.core.refs import BlobRef, check_blob, check_sha256
+from paglets.core.errors import Conflict, FileChanged, PagletsError, TooLarge, Unknown
+from paglets.core.refs import BlobRef, check_blob, check_file_name, check_sha256
+from paglets.host.promises import Promises
+from paglets.host.room import Room
 from paglets.host.shell import Shell
 from paglets.host.threads import KeyedLocks
-from paglets.slots.amounts import bytes_text
 from paglets.store import blobs
 from paglets.store.db import Tx
 
-FREE_BYTES = 64 << 20
-"""What is left of the disk for the database and the logs."""
+T = TypeVar("T")
 
 COLLECT_A_TURN = 200
 
 
 class BlobKeeper:
-    """Any thread. `Settings.blob_pin_seconds`: how long a blob stays that was promised to somebody."""
+    """Any thread; the runner calls what may wait for the disk by `aside` only.
+
+    `Settings.blob_pin_seconds`: how long a blob stays that was promised to somebody.
+    """
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
         self._disk = shell.blobs
         self._locks = KeyedLocks()
-        self._pinned: dict[str, float] = {}
-        self._coming: dict[str, int] = {}
+        self._promises = Promises(shell.settings.blob_pin_seconds, shell.clock.monotonic)
+        self._room = Room(shell)
+        # Files of the right size that were found to have wrong bytes.
+        self._damaged: set[str] = set()
         # What an earlier start promised is not known any more.
         self._collect_at = shell.clock.monotonic() + shell.settings.blob_pin_seconds
         self._collected = ""
         self._idle: set[str] = set()
 
+    def aside(self, act: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
+        """Do it where it may wait for the disk; `done` gets its value or error, on the runner."""
+
+        def perform() -> None:
+            try:
+                result: T | BaseException = act()
+            except Exception as error:
+                if not isinstance(error, PagletsError):
+                    self._shell.log(f"fault in an act on blobs: {traceback.format_exc()}")
+                result = error
+            self._shell.runner.soon(lambda: done(result))
+
+        self._disk.aside(perform)
+
     # Looking and promising.
 
     def pin(self, sha256: str) -> None:
         """It stays for a while, whether something refers to it or not."""
-        self._pinned[sha256] = self._shell.clock.monotonic() + self._shell.settings.blob_pin_seconds
+        self._promises.pin(sha256)
+
+    def hold(self, token: str, sha256: str) -> None:
+        """It stays for the run of that token, which has not said yet what it is for."""
+        self._promises.hold(token, sha256)
+
+    def committed(self, token: str) -> None:
+        """A change of that run is committed: what something refers to by now needs no promise to the run."""
+        held = self._promises.held(token)
+        if held:
+            needed = self._shell.store.read(lambda tx: [sha256 for sha256 in held if blobs.is_needed(tx, sha256)])
+            self._promises.let_go(token, needed)
+
+    def run_ended(self, token: str) -> None:
+        self._promises.let_go(token, self._promises.held(token))
 
     def state(self, sha256: str) -> BlobState:
         """How much of it is here; a whole one stays for a while."""
         check_sha256(sha256)
-        self.pin(sha256)
-        size = self._shell.store.read(lambda tx: blobs.size(tx, sha256))
-        if size is not None:
-            return BlobState(sha256=sha256, offset=size, complete=True)
         with self._locks.of(sha256):
-            whole = self._disk.size(sha256)
-            if whole is None:
-                return BlobState(sha256=sha256, offset=self._disk.partial(sha256), complete=False)
-            return self._is_whole(BlobRef(sha256=sha256, size_bytes=whole))
+            self.pin(sha256)
+            size = self._row(sha256)
+            if size is not None and self._has_all(sha256, size):
+                return BlobState(sha256=sha256, offset=size, complete=True)
+            return BlobState(sha256=sha256, offset=self._disk.partial(sha256), complete=False)
+
+    def check(self, sha256: str) -> BlobState:
+        """Its state after a look at all of its bytes: somebody got wrong ones."""
+        with self._locks.of(check_sha256(sha256)):
+            size = self._row(sha256)
+            if size is not None and not self._disk.is_right(BlobRef(sha256=sha256, size_bytes=size)):
+                self._damaged.add(sha256)
+                self._shell.log(f"the bytes of {sha256} are damaged on this disk")
+        return self.state(sha256)
 
     def read(self, sha256: str, offset: int, length: int) -> bytes:
-        """Up to `length` bytes, a piece at most. Raises Unknown."""
-        check_sha256(sha256)
-        if self._shell.store.read(lambda tx: blobs.size(tx, sha256)) is None:
+        """Up to `length` bytes, a piece at most. Raises Unknown; FileChanged where the disk has lost them."""
+        size = self._row(check_sha256(sha256))
+        if size is None:
             raise Unknown(f"{self._shell.own.name} has no bytes of the SHA-256 {sha256}")
         self.pin(sha256)
-        return self._disk.read(sha256, offset, min(length, MAX_PIECE_BYTES))
+        length = min(length, MAX_PIECE_BYTES, max(0, size - offset))
+        piece = b""
+        if sha256 not in self._damaged and self._disk.size(sha256) is not None:
+            piece = self._disk.read(sha256, offset, length)
+        if len(piece) < length:
+            raise FileChanged(
+                f"the bytes of {sha256} on {self._shell.own.name} are damaged: its disk may be failing; "
+                "put the file there anew"
+            )
+        return piece
 
     def read_whole(self, blob: BlobRef) -> bytes:
-        """All of it at once: an envelope. Raises Unknown, TooLarge."""
+        """All of it at once: an envelope. Raises Unknown, TooLarge, FileChanged."""
         if blob.size_bytes > MAX_ENVELOPE_BYTES:
             raise TooLarge(f"an envelope of {blob.size_bytes:,} bytes is over the limit of {MAX_ENVELOPE_BYTES:,}")
         pieces = range(0, blob.size_bytes, MAX_PIECE_BYTES)
@@ -76,10 +130,22 @@ class BlobKeeper:
         """Raises Conflict naming the first of these that is not."""
         lacking = blobs.missing(tx, (check_blob(blob) for blob in wanted))
         if lacking:
-            raise Conflict(
-                f"{self._shell.own.name} has not the bytes of {lacking[0].sha256}: send them first",
-                missing=[blob.sha256 for blob in lacking],
-            )
+            raise self._lacking([blob.sha256 for blob in lacking])
+
+    def check_kept(self, sha256: str) -> None:
+        """Raises Conflict where the disk has lost what was here."""
+        size = self._row(sha256)
+        if size is not None and not self._has_all(sha256, size):
+            raise self._lacking([sha256])
+
+    def _lacking(self, sha256s: list[str]) -> Conflict:
+        return Conflict(f"{self._shell.own.name} has not the bytes of {sha256s[0]}: send them first", missing=sha256s)
+
+    def _has_all(self, sha256: str, size_bytes: int) -> bool:
+        return self._disk.size(sha256) == size_bytes and sha256 not in self._damaged
+
+    def _row(self, sha256: str) -> int | None:
+        return self._shell.store.read(lambda tx: blobs.size(tx, sha256))
 
     # Taking.
 
@@ -88,125 +154,117 @@ class BlobKeeper:
         check_blob(blob)
         if len(piece) > MAX_PIECE_BYTES or offset + len(piece) > blob.size_bytes:
             raise TooLarge(f"{len(piece)} bytes at {offset} are more than a piece of {blob.size_bytes} bytes")
-        self.pin(blob.sha256)
         with self._locks.of(blob.sha256):
-            whole = self._disk.size(blob.sha256)
+            self.pin(blob.sha256)
+            whole = self._sound(blob)
             if whole is not None:
-                return self._is_whole(BlobRef(sha256=blob.sha256, size_bytes=whole))
+                return self._is_whole(whole, blob.sha256)
             there = self._disk.partial(blob.sha256)
             if there != offset:
                 raise Conflict(f"{there} bytes of {blob.sha256} are here, not {offset}", offset=there)
             return self._add(blob, offset, piece)
 
+    def _sound(self, blob: BlobRef) -> BlobRef | None:
+        """The whole blob, where the disk has one that may be right; another file in its place is removed."""
+        row, size = self._row(blob.sha256), self._disk.size(blob.sha256)
+        expected = blob.size_bytes if row is None else row
+        if size is not None and (size != expected or blob.sha256 in self._damaged):
+            self._disk.remove(blob.sha256)
+            size = None
+        self._damaged.discard(blob.sha256)
+        return None if size is None else BlobRef(sha256=blob.sha256, size_bytes=size)
+
     def _add(self, blob: BlobRef, offset: int, piece: bytes) -> BlobState:
-        if offset == 0 or blob.sha256 not in self._coming:
-            self.check_room(blob.size_bytes, coming=blob.sha256, there=offset)
-        there = self._disk.append(blob.sha256, offset, piece)
-        if there < blob.size_bytes:
-            self._coming[blob.sha256] = blob.size_bytes
-            return BlobState(sha256=blob.sha256, offset=there, complete=False)
-        self._coming.pop(blob.sha256, None)
-        self._disk.finish(blob)
-        return self._is_whole(blob)
+        self._room.reserve(blob.sha256, blob.size_bytes, lambda: self._disk.partial(blob.sha256))
+        try:
+            there = self._disk.append(blob.sha256, offset, piece)
+            if there < blob.size_bytes:
+                return BlobState(sha256=blob.sha256, offset=there, complete=False)
+            self._disk.finish(blob)
+        except Exception:
+            self._room.give_up(blob.sha256)
+            raise
+        return self._is_whole(blob, blob.sha256)
 
-    def check_room(self, size_bytes: int, *, coming: str = "", there: int = 0) -> None:
-        """May a blob of that size be kept? Raises NoRoom. `coming`: which one, `there`: how much of it is here."""
-        name, settings = self._shell.own.name, self._shell.settings
-        most, quota = settings.artifact_max_bytes, settings.artifact_quota_bytes
-        if most and size_bytes > most:
-            raise NoRoom(
-                f"{name} takes no file over {bytes_text(most)} (artifact_max_size), this has {bytes_text(size_bytes)}"
-            )
-        if quota:
-            used = self._shell.store.read(blobs.total_bytes)
-            used += sum(size for sha256, size in list(self._coming.items()) if sha256 != coming)
-            if used + size_bytes > quota:
-                raise NoRoom(
-                    f"{name} keeps {bytes_text(used)} of the {bytes_text(quota)} that it may "
-                    f"(artifact_storage_quota): {bytes_text(size_bytes)} more do not fit"
-                )
-        free = self._disk.free()
-        if free < size_bytes - there + FREE_BYTES:
-            raise NoRoom(
-                f"the disk of {name} has {bytes_text(free)} free: {bytes_text(size_bytes)} more do not fit "
-                f"({bytes_text(FREE_BYTES)} stay free)"
-            )
-
-    def staging(self, size_bytes: int) -> str:
-        """Where a process of a paglet may write a file of that size. Raises NoRoom."""
-        self.check_room(size_bytes)
+    def staging(self, staged: str, size_bytes: int) -> str:
+        """Where a process of a paglet may write a file of that name and size. Raises NoRoom."""
+        check_file_name(staged)
+        self._room.reserve(staged, size_bytes, lambda: self._disk.staged(staged))
         return self._disk.staging()
 
     def publish(self, staged: str, blob: BlobRef) -> None:
-        """A staged file becomes a blob; the same once more changes nothing. Raises Unknown, Invalid."""
+        """A staged file becomes a blob; the same once more changes nothing. Raises Unknown, Invalid, NoRoom."""
         check_blob(blob)
-        self.pin(blob.sha256)
         with self._locks.of(blob.sha256):
+            self.pin(blob.sha256)
+            whole = self._sound(blob)
+            if whole is None:
+                self._room.check(staged, blob.size_bytes)
             try:
                 self._disk.adopt(staged, blob)
             except Unknown:
                 # It was adopted, and its row could not be stored: it is asked again when the disk has room.
-                if self._disk.size(blob.sha256) != blob.size_bytes:
+                if whole != blob:
                     raise
-            self._is_whole(blob)
+            self._is_whole(blob, staged)
 
     def put(self, data: bytes) -> BlobRef:
-        """Bytes at hand."""
-        self.check_room(len(data))
-        blob = self._disk.put(data)
-        self.pin(blob.sha256)
+        """Bytes at hand. Raises NoRoom."""
+        blob = BlobRef(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
         with self._locks.of(blob.sha256):
-            if self._disk.size(blob.sha256) is None:
-                self._disk.put(data)
-            self._is_whole(blob)
+            self.pin(blob.sha256)
+            if self._sound(blob) is None:
+                self._room.reserve(blob.sha256, blob.size_bytes, lambda: 0)
+                try:
+                    self._disk.put(data)
+                except Exception:
+                    self._room.give_up(blob.sha256)
+                    raise
+            self._is_whole(blob, blob.sha256)
         return blob
 
-    def _is_whole(self, blob: BlobRef) -> BlobState:
+    def _is_whole(self, blob: BlobRef, came_as: str) -> BlobState:
         """Its bytes are safe on the disk; its lock is held."""
         now = self._shell.clock.wall()
-        self._shell.store.write(lambda tx: blobs.add(tx, blob, now))
+        with self._room.settled(came_as):
+            self._shell.store.write(lambda tx: blobs.add(tx, blob, now))
         return BlobState(sha256=blob.sha256, offset=blob.size_bytes, complete=True)
 
     # Removing.
 
-    def _is_pinned(self, sha256: str) -> bool:
-        return self._pinned.get(sha256, 0.0) > self._shell.clock.monotonic()
-
     def collect(self) -> bool:
         """A turn of removing what nothing refers to; True where there is more to look at."""
-        now = self._shell.clock.monotonic()
-        if now < self._collect_at:
+        if self._shell.clock.monotonic() < self._collect_at:
             return False
-        self._pinned = {sha256: until for sha256, until in list(self._pinned.items()) if until > now}
+        self._promises.forget_old()
         after = self._collected
         found = self._shell.store.read(lambda tx: blobs.unneeded(tx, after, COLLECT_A_TURN))
         self._collected = found[-1] if len(found) == COLLECT_A_TURN else ""
         for sha256 in found:
-            if self._shell.store.write(lambda tx, sha256=sha256: self._forget(tx, sha256)):  # type: ignore[misc]
-                self._unlink(sha256)
+            if not self._promises.stands(sha256):
+                self._forget(sha256)
         return bool(self._collected)
 
-    def _forget(self, tx: Tx, sha256: str) -> bool:
-        return not self._is_pinned(sha256) and blobs.forget(tx, sha256)
+    def _forget(self, sha256: str) -> None:
+        """Unless it was promised, or something refers to it, by now."""
 
-    def _unlink(self, sha256: str) -> None:
+        def forget(tx: Tx) -> bool:
+            return not self._promises.stands(sha256) and blobs.forget(tx, sha256)
+
         with self._locks.of(sha256):
-            if self._shell.store.read(lambda tx: blobs.size(tx, sha256)) is None:
+            if self._shell.store.write(forget):
                 self._disk.remove(sha256)
                 self._disk.drop_code(sha256)
+                self._damaged.discard(sha256)
 
     def sweep(self) -> None:
         """Remove what lies on the disk without a row and was not touched between two calls of this."""
-        left = {each for each in self._disk.remains() if not self._is_pinned(each) and self._is_stray(each)}
+        left = {each for each in self._disk.remains() if not self._promises.stands(each) and self._row(each) is None}
         for sha256 in sorted(left & self._idle):
             with self._locks.of(sha256):
-                if self._is_stray(sha256) and not self._is_pinned(sha256):
-                    self._coming.pop(sha256, None)
+                if self._row(sha256) is None and not self._promises.stands(sha256):
                     self._disk.drop_partial(sha256)
                     self._disk.remove(sha256)
                     self._disk.drop_code(sha256)
         self._idle = left
         self._disk.drop_staged(self._shell.settings.blob_pin_seconds)
-
-    def _is_stray(self, sha256: str) -> bool:
-        return self._shell.store.read(lambda tx: blobs.size(tx, sha256)) is None

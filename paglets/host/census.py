@@ -61,6 +61,11 @@ class Census:
         if len(self._touched) >= MAX_TOUCHED:
             self._shell.runner.wake(self.name)
 
+    def hurry(self) -> None:
+        """Tell everything again as soon as it may be; any thread."""
+        self._all_at = 0.0
+        self._shell.runner.wake(self.name)
+
     def tick(self, now: float) -> float | None:
         if now < self._next_at:
             return self._next_at
@@ -127,10 +132,10 @@ def _timeless(copy: JobCopy) -> JobCopy:
 def _copies(tx: Tx, agent_ids: tuple[str, ...] | None, now: float) -> list[tuple[ProxyRef, JobCopy]]:
     """Unfinished copies of group jobs here or leaving: those of `agent_ids`, or all."""
     if agent_ids is None:
-        return [*_here(tx, None, now), *_leaving(tx, None, now)]
+        return [*_here(tx, None, now), *_unreported(tx, None, now), *_leaving(tx, None, now)]
     found: list[tuple[ProxyRef, JobCopy]] = []
     for agent_id in agent_ids:
-        found += [*_here(tx, agent_id, now), *_leaving(tx, agent_id, now)]
+        found += [*_here(tx, agent_id, now), *_unreported(tx, agent_id, now), *_leaving(tx, agent_id, now)]
     return found
 
 
@@ -142,6 +147,30 @@ def _here(tx: Tx, agent_id: str | None, now: float) -> list[tuple[ProxyRef, JobC
         *_ids(agent_id),
     )
     return [(from_json(ProxyRef, loads(row["collector"])), _copy(row, now)) for row in rows]
+
+
+def _unreported(tx: Tx, agent_id: str | None, now: float) -> list[tuple[ProxyRef, JobCopy]]:
+    """Copies that have ended and whose report does not get to the collector's host."""
+    rows = tx.all(
+        "SELECT r.*, s.epoch, o.created_at AS reported_at FROM outbox o JOIN requests r ON r.agent_id = o.report_of"
+        " JOIN residence s ON s.agent_id = r.agent_id"
+        f" WHERE o.report_of IS NOT NULL AND o.problem != '' AND r.collector IS NOT NULL{_only('r', agent_id)}"
+        " ORDER BY r.agent_id",
+        *_ids(agent_id),
+    )
+    found = []
+    for row in rows:
+        copy = _copy(row, now)
+        text = queue.report_waits(tx, row["agent_id"])
+        copy = replace(
+            copy,
+            reason="report_waits",
+            reason_text=text,
+            never=False,
+            waited_seconds=max(0.0, now - row["reported_at"]),
+        )
+        found.append((from_json(ProxyRef, loads(row["collector"])), copy))
+    return found
 
 
 def _copy(row: Any, now: float) -> JobCopy:
@@ -202,6 +231,18 @@ def _leaving_copy(row: Any, job: dict[str, Any], now: float) -> JobCopy:
         waited_seconds=max(0.0, now - row["began_at"]),
         target=target,
     )
+
+
+def unfinished(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> int:
+    """Copies of these keys (None: of all) that wait, run or leave: none once their process trees have ended."""
+    rows = tx.each(
+        "SELECT job_key FROM requests WHERE group_id = ? AND status IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING')"
+        " UNION ALL SELECT job_key FROM handoffs WHERE group_id = ? AND kind = 'job'"
+        " AND json_extract(envelope, '$.job.outcome') IS NULL",
+        group_id,
+        group_id,
+    )
+    return sum(1 for row in rows if job_keys is None or row["job_key"] in job_keys)
 
 
 def _point_to(tx: Tx, groups: dict[str, str], located: Located) -> None:

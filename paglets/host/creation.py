@@ -14,7 +14,7 @@ from paglets.core.context import HostInfo
 from paglets.core.errors import Conflict, GroupExists, Invalid, Moved, Moving, NameTaken, PagletsError, Unknown
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef, check_agent_id, check_group_id
-from paglets.groups.keys import complete_job_keys, group_digest, new_group_id
+from paglets.groups.keys import complete_job_keys, group_digest, inputs_digest, new_group_id
 from paglets.host.blobs import BlobKeeper
 from paglets.host.inline import INLINE_CLASSES, InlineHost, InlinePaglet
 from paglets.host.shell import Shell
@@ -44,6 +44,8 @@ class NewPaglet(Protocol):
     def bundle(self) -> BlobRef | None: ...
     @property
     def files(self) -> tuple[FileRef, ...]: ...
+    @property
+    def service(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,7 @@ class Creation:
             job=_job_part(None, new.job_key, None, new.request or {}, new.state) if is_job else None,
             bundle=new.bundle,
             files=new.files,
+            service=new.service,
         )
 
     def _check_bytes(self, tx: Tx, bundle: BlobRef | None, files: tuple[FileRef, ...]) -> None:
@@ -134,7 +137,7 @@ class Creation:
         if row is not None:
             if row["digest"] != digest:
                 raise GroupExists(f"group {group_id} exists with other jobs; choose another group_id")
-            return group_view(tx, row, self._shell.own)
+            return replace(group_view(tx, row, self._shell.own), was_there=True, differs=_differs(row, group))
         return self._store(tx, token, group_id, digest, group)
 
     def _store(self, tx: Tx, token: str, group_id: str, digest: str, group: SubmitGroup) -> GroupView:
@@ -153,8 +156,8 @@ class Creation:
                 raise Conflict(f"job {job.spec.job_key} of group {group_id} would have the id of another paglet")
         tx.run(
             "INSERT INTO groups (group_id, digest, class_name, collector_id, collector, collector_host, return_home,"
-            " job_keys, creation_errors, warnings, spec, detached_reason, created_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " job_keys, creation_errors, warnings, spec, detached_reason, created_at, code, inputs)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             group_id,
             digest,
             group.class_name,
@@ -168,6 +171,7 @@ class Creation:
             dumps(to_json(group)),
             "the group was stored a moment ago",
             now,
+            *_content(group).values(),
         )
         code = () if group.bundle is None else (group.bundle,)
         blobs.keep_for_group(tx, group_id, (*code, *(file.blob for file in inputs)))
@@ -266,6 +270,18 @@ class Creation:
         return "" if reason is None else reason.text
 
 
+def _content(group: SubmitGroup) -> dict[str, str]:
+    """What a group was submitted with beside its jobs, by column."""
+    common = (("", file.name, file.sha256) for file in group.inputs)
+    own = ((job.job_key, file.name, file.sha256) for job in group.jobs for file in job.inputs)
+    return {"code": group.bundle.sha256 if group.bundle else "", "inputs": inputs_digest((*common, *own))}
+
+
+def _differs(row: sqlite3.Row, group: SubmitGroup) -> tuple[str, ...]:
+    """What the group that is there was submitted with otherwise; of one of an older program that is not known."""
+    return tuple(what for what, value in _content(group).items() if row[what] not in (None, value))
+
+
 def _check_kind(new: NewPaglet) -> None:
     if new.kind not in ("paglet", "job"):
         raise Invalid(f"a {new.kind} is not created by itself: it comes with a group")
@@ -319,7 +335,13 @@ def group_view(tx: Tx, row: sqlite3.Row, own: HostRef) -> GroupView:
         warnings=tuple(loads(row["warnings"])),
         detached=bool(row["detached"]),
         detached_reason=row["detached_reason"],
+        status=_status_here(tx, row["collector_id"]),
     )
+
+
+def _status_here(tx: Tx, collector: str) -> str:
+    found = tx.value("SELECT json_extract(state, '$.status') FROM paglets WHERE agent_id = ?", collector)
+    return "" if found is None else str(found)
 
 
 def collector_ref(tx: Tx, row: sqlite3.Row, own: HostRef) -> ProxyRef:

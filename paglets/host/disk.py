@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from paglets.core.content import SourceStat
 from paglets.host.logs import Key, LogFolder
 from paglets.store.files import Removal
 from paglets.worker.logs import Piece
@@ -83,17 +84,12 @@ class HostDisk:
             found = os.lstat(removal.path)
             if not stat.S_ISREG(found.st_mode):
                 return "it is no file any more"
-            if (found.st_size, found.st_mtime_ns, found.st_ino) != (
-                removal.size_bytes,
-                removal.mtime_ns,
-                removal.inode,
-            ):
+            registered = SourceStat(size_bytes=removal.size_bytes, mtime_ns=removal.mtime_ns, inode=removal.inode)
+            if SourceStat.of(found) != registered:
                 return "it is not the file that was registered any more"
             os.unlink(removal.path)
         except FileNotFoundError:
             return ""
-        except OSError as error:
-            return f"{error.strerror}"
         return ""
 
     def left_over(self) -> tuple[str, ...]:

@@ -17,6 +17,9 @@ LONGEST_WAIT_SECONDS = 3600.0
 
 EXPIRE_A_TURN = 500
 REMOVALS_A_TURN = 100
+RETRY_SECONDS = (60.0, 600.0, 3600.0, 6 * 3600.0)
+"""Before further tries at a source that could not be removed: a disk may be read only for a while, a server away. A
+source that is still there after the last one stays."""
 
 
 class Disposal:
@@ -30,11 +33,15 @@ class Disposal:
         self._collect_seconds = min(COLLECT_SECONDS, shell.settings.blob_pin_seconds / COLLECTS_A_PIN)
         self._collect_at = 0.0
         self._sweep_at = 0.0
+        self._removing = False
+        # By the number of a removal: tries that failed, and when the next one is due.
+        self._failed: dict[int, tuple[int, float]] = {}
 
     def tick(self, now: float) -> float | None:
-        self._remove_sources()
+        self._remove_sources(now)
         wall = self._shell.clock.wall()
-        if self._shell.store.read(artifacts.next_end) is not None:
+        end = self._shell.store.read(artifacts.next_end)
+        if end is not None and end <= wall:
             self._shell.store.write(lambda tx: artifacts.expire(tx, wall, EXPIRE_A_TURN))
         if now >= self._collect_at:
             more = self._keeper.collect()
@@ -42,22 +49,52 @@ class Disposal:
         if now >= self._sweep_at:
             self._sweep_at = now + self._shell.settings.blob_pin_seconds
             self._shell.disk.later(self._keeper.sweep)
-        return min(self._collect_at, self._next_end(now, wall))
+        retries = (due for _, due in self._failed.values() if due > now)
+        return min(self._collect_at, self._next_end(now, wall), *retries)
 
     def _next_end(self, now: float, wall: float) -> float:
         end = self._shell.store.read(artifacts.next_end)
         return now + LONGEST_WAIT_SECONDS if end is None else now + min(LONGEST_WAIT_SECONDS, max(0.1, end - wall))
 
-    def _remove_sources(self) -> None:
-        """Each is gone, or is no longer what was registered: either way it is done with."""
-        found = self._shell.store.read(lambda tx: files.removals(tx, REMOVALS_A_TURN))
-        for removal in found:
-            self._remove(removal)
+    def _remove_sources(self, now: float) -> None:
+        if self._removing:
+            return
+        waiting = [number for number, (_, due) in self._failed.items() if due > now]
+        found = self._shell.store.read(lambda tx: files.removals(tx, REMOVALS_A_TURN, waiting))
         if found:
-            self._shell.store.write(lambda tx: files.removed(tx, [removal.number for removal in found]))
-            self._shell.runner.wake(self.name)
+            self._removing = True
+            # Users name these paths: one may be on a mount whose server does not answer.
+            self._shell.disk.later(lambda: self._remove(found))
 
-    def _remove(self, removal: Removal) -> None:
-        problem = self._shell.disk.remove_source(removal)
-        if problem:
-            self._shell.log(f"{removal.path} has moved with its paglet and stays here: {problem}")
+    def _remove(self, found: list[Removal]) -> None:
+        tried = [(removal, self._try_to_remove(removal)) for removal in found]
+        self._shell.runner.soon(lambda: self._removed(tried))
+
+    def _try_to_remove(self, removal: Removal) -> str | Exception:
+        try:
+            return self._shell.disk.remove_source(removal)
+        except (OSError, ValueError) as error:
+            return error
+
+    def _removed(self, tried: list[tuple[Removal, str | Exception]]) -> None:
+        """What is gone, or is no longer what was registered, is done with; what failed is tried again some times."""
+        self._removing = False
+        over = []
+        for removal, problem in tried:
+            if isinstance(problem, Exception) and self._try_again(removal.number):
+                continue
+            self._failed.pop(removal.number, None)
+            over.append(removal.number)
+            if problem:
+                self._shell.log(f"{removal.path} has moved with its paglet and stays here: {problem}")
+        if over:
+            self._shell.store.write(lambda tx: files.removed(tx, over))
+        self._shell.runner.wake(self.name)
+
+    def _try_again(self, number: int) -> bool:
+        """Whether there is a further try."""
+        tries, _ = self._failed.get(number, (0, 0.0))
+        if tries == len(RETRY_SECONDS):
+            return False
+        self._failed[number] = (tries + 1, self._shell.clock.monotonic() + RETRY_SECONDS[tries])
+        return True

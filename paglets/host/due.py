@@ -13,7 +13,10 @@ from paglets.store.db import Tx
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
-    """A paglet that has something to do; `intent` and `problem`: see the schema."""
+    """A paglet that has something to do; `intent` and `problem`: see the schema.
+
+    `is_to_wake`: it was inactive for as long as it wished.
+    """
 
     agent_id: str
     kind: str
@@ -22,22 +25,27 @@ class Due:
     intent: dict[str, Any] | None
     has_posts: bool
     problem: str
+    inactive: bool
+    is_to_wake: bool
 
     @property
     def inline(self) -> bool:
         return self.class_name in INLINE_CLASSES
 
 
-def due_rows(tx: Tx, after: str, most: int) -> list[Due]:
-    """The next paglets by id, beyond `after`, that have a hook, a move, a disposal or a post before them."""
+def due_rows(tx: Tx, after: str, most: int, wall: float) -> list[Due]:
+    """The next paglets by id, beyond `after`, that have a hook, an intent, a post or their waking before them."""
     rows = tx.all(
-        "SELECT agent_id, kind, class_name, hook, intent, problem,"
+        "SELECT agent_id, kind, class_name, hook, intent, problem, inactive, wakes_at <= ? AS is_to_wake,"
         " EXISTS (SELECT 1 FROM inbox i WHERE i.agent_id = p.agent_id AND i.status = 'waiting') AS has_posts"
         " FROM paglets p WHERE p.agent_id IN ("
         "  SELECT agent_id FROM paglets WHERE hook IS NOT NULL"
         "  UNION SELECT agent_id FROM paglets WHERE intent IS NOT NULL"
+        "  UNION SELECT agent_id FROM paglets WHERE wakes_at <= ?"
         "  UNION SELECT agent_id FROM inbox WHERE status = 'waiting')"
         " AND agent_id > ? ORDER BY agent_id LIMIT ?",
+        wall,
+        wall,
         after,
         most,
     )
@@ -54,4 +62,6 @@ def _due(row: sqlite3.Row) -> Due:
         intent=None if intent is None else loads(intent),
         has_posts=bool(row["has_posts"]),
         problem=row["problem"],
+        inactive=bool(row["inactive"]),
+        is_to_wake=bool(row["is_to_wake"]),
     )

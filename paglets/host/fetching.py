@@ -6,19 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from paglets.api import ArtifactView, Done
-from paglets.core.errors import Moving, PagletsError, Unknown
+from paglets.api import ArtifactView, AskBlobs, BlobState, Done
+from paglets.core.errors import FileChanged, Moving, PagletsError, Unknown
 from paglets.core.refs import ArtifactRef, HostRef
 from paglets.host.blobs import BlobKeeper
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
-from paglets.remote.exchange import Request, Response, parsed
+from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.store import artifacts
 from paglets.store.db import Tx
 
 LOOK_SECONDS = 5.0
 PIECE_SECONDS = 60.0
 MOST_FAILURES = 20
+BAD_TRIES = 3
+"""So often the bytes may be wrong ones; after the first time the host that has them is asked to look at them."""
+
 PAUSE_SECONDS = 1.0
 
 Fetched = Callable[[ArtifactRef | PagletsError], None]
@@ -31,6 +34,7 @@ class _Fetch:
     done: Fetched
     offset: int = 0
     failures: int = 0
+    bad_tries: int = 0
     due: float = 0.0
 
 
@@ -84,14 +88,17 @@ class Fetching:
         self.find(artifact_id, found)
 
     def _begin(self, fetch: _Fetch) -> None:
-        blob = fetch.view.artifact.blob
-        try:
-            state = self._keeper.state(blob.sha256)
-        except PagletsError as error:
-            fetch.done(error)
-            return
-        if state.complete:
+        sha256 = fetch.view.artifact.sha256
+        self._keeper.aside(lambda: self._keeper.state(sha256), lambda state: self._go_on(fetch, state))
+
+    def _go_on(self, fetch: _Fetch, state: BlobState | BaseException) -> None:
+        if isinstance(state, BaseException):
+            fetch.done(state if isinstance(state, PagletsError) else PagletsError(f"the host failed: {state!r}"))
+        elif state.complete:
             fetch.done(fetch.view.artifact)
+        elif fetch.view.host.store_id == self._shell.own.store_id:
+            own = fetch.view.host.name
+            fetch.done(FileChanged(f"the bytes of {state.sha256} on {own} are damaged: its disk may be failing"))
         else:
             fetch.offset = state.offset
             self._piece(fetch)
@@ -101,6 +108,8 @@ class Fetching:
         length = min(self._shell.settings.piece_bytes, blob.size_bytes - offset)
 
         def keep(piece: bytes) -> None:
+            if len(piece) != length:
+                raise FileChanged(f"{fetch.view.host.name} gave {len(piece)} of {length} bytes")
             self._keeper.take(blob, offset, piece)
 
         request = Request(
@@ -115,19 +124,29 @@ class Fetching:
                 fetch.failures = 0
                 self._begin(fetch)
             else:
-                self._failed(fetch, result)
+                self._failed(fetch, _error(result))
 
         host = self._gossip.address(fetch.view.host)
         self._shell.transport.send(host, request, answered, timeout_seconds=PIECE_SECONDS)
 
-    def _failed(self, fetch: _Fetch, result: Response | PagletsError) -> None:
+    def _failed(self, fetch: _Fetch, error: PagletsError) -> None:
         fetch.failures += 1
-        if fetch.failures >= MOST_FAILURES:
-            fetch.done(_error(result))
+        fetch.bad_tries += isinstance(error, FileChanged)
+        if fetch.failures >= MOST_FAILURES or fetch.bad_tries >= BAD_TRIES:
+            fetch.done(error)
             return
+        if isinstance(error, FileChanged):
+            self._doubt(fetch)
         fetch.due = self._shell.clock.monotonic() + PAUSE_SECONDS
         # It may have moved with its owner, or have been deleted.
         self.find(fetch.view.artifact.artifact_id, lambda found: self._found_again(fetch, found))
+
+    def _doubt(self, fetch: _Fetch) -> None:
+        """Have the host look at the bytes that it gives: then it says itself that they are damaged."""
+        body = dump_json(AskBlobs(sha256s=(fetch.view.artifact.sha256,), check=True))
+        request = Request(method="POST", target="/v1/blobs/state", body=body, repeatable=True)
+        host = self._gossip.address(fetch.view.host)
+        self._shell.transport.send(host, request, lambda result: None, timeout_seconds=PIECE_SECONDS)
 
     def _found_again(self, fetch: _Fetch, found: ArtifactView | PagletsError) -> None:
         if isinstance(found, ArtifactView):
@@ -154,6 +173,9 @@ class Fetching:
         def answered(result: Response | PagletsError) -> None:
             try:
                 done(parsed(result, Done))
+            except Unknown:
+                # It was there a moment ago: deleted by this request, perhaps, whose first reply was lost.
+                done(Done())
             except PagletsError as error:
                 done(error)
 

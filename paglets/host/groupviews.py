@@ -50,6 +50,7 @@ def _collected(group_id: str, row: dict[str, Any], host: InlineHost) -> GroupVie
         collector=ProxyRef(agent_id=row["agent_id"], host=host.own),
         detached=over,
         detached_reason="" if over else f"only {home.name}, where the group was submitted, can tell",
+        status=str(state.get("status", "")),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from paglets.api import (
     LARGE_ENVELOPE_BYTES,
     MAX_BATCH_ENVELOPES,
@@ -25,7 +27,7 @@ from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.slots import states
 from paglets.store import queue, residence
 from paglets.store.db import Tx
-from paglets.store.residence import ClosedHandoff, Handoff, Leaving
+from paglets.store.residence import FIRST_PLACE, ClosedHandoff, Handoff, Leaving, Place
 
 BATCH_BYTES = 4 << 20
 ANSWER_SECONDS = 30.0
@@ -37,8 +39,13 @@ it is always asked: that paglet, a collector on its way home mostly, can as well
 SIGN_OF_LIFE_SECONDS = 3.0
 LEFT_OUT = "it answers and could not store it (a full disk, mostly: its host.log says more); it is tried again"
 LOOK_AGAIN_SECONDS = 5.0
+NEXT_PAGE_SECONDS = 0.1
+"""Envelopes are looked at in pages of a batch; pages take turns while the bytes of none of a page are there, so that
+many whose bytes cannot go hold up no others."""
+
 CLOSE_SECONDS = 60.0
 MAX_CLOSED = 2_000
+BEING_WRITTEN = "its envelope is being written to the disk"
 GIVE_UP_FAILURES = 3
 """Refused connections in a row before an envelope that no byte of was ever sent is taken back."""
 
@@ -53,7 +60,8 @@ class Handoffs:
         self._gossip = gossip
         self._shipping = shipping
         self._keeper = keeper
-        self._large: dict[tuple[str, int], BlobRef] = {}
+        self._large: dict[tuple[str, int], BlobRef | str] = {}
+        self._after: dict[str, Place] = {}
         self._lanes = Lanes(shell.entropy)
         self._refused: dict[str, int] = {}
         self._close_at = shell.clock.monotonic() + CLOSE_SECONDS
@@ -64,7 +72,7 @@ class Handoffs:
         for target in self._shell.store.read(residence.targets):
             self._lanes.heard(target.store_id, self._gossip.heard_at(target.store_id))
             if self._lanes.open(target.store_id, now) and not self._send(target):
-                due.append(now + LOOK_AGAIN_SECONDS)
+                due.append(now + (NEXT_PAGE_SECONDS if target.store_id in self._after else LOOK_AGAIN_SECONDS))
             else:
                 due.append(self._lanes.next_due([target.store_id], now) or float("inf"))
         return min(due)
@@ -73,7 +81,9 @@ class Handoffs:
         """Now and then tell targets which hand-offs are over for good, so that they may forget them one day."""
         if now >= self._close_at:
             self._close_at = now + CLOSE_SECONDS
-            self._perhaps_sent &= self._shell.store.read(_under_way)
+            under_way = self._shell.store.read(_under_way)
+            self._perhaps_sent &= under_way
+            self._large = {key: blob for key, blob in self._large.items() if key in under_way}
             closed = self._shell.store.read(lambda tx: residence.untold(tx, MAX_CLOSED))
             for store_id in dict.fromkeys(handoff.target.store_id for handoff in closed):
                 self._tell([handoff for handoff in closed if handoff.target.store_id == store_id])
@@ -94,18 +104,24 @@ class Handoffs:
 
     def _send(self, target: HostRef) -> bool:
         """Send what may be sent there now; False where all of it waits for bytes, of whose coming `shipping` tells."""
-        batch = self._next_batch(target)
+        rows = self._page(target)
+        batch = self._chosen(target, rows)
         if not batch:
-            return False
+            self._after.pop(target.store_id, None)
+            if len(rows) == MAX_BATCH_ENVELOPES:
+                self._after[target.store_id] = rows[-1].place
+            if not rows or self._is_online(target):
+                return False
+            # Bytes do not get there either: without a question they would wait for that host, and no other, for ever.
         self._lanes.sent(target.store_id)
         asked_for = any(each.asked_for for each in batch)
-        if self._gossip.silent_seconds(target.store_id) <= SURE_SECONDS and not asked_for:
+        if batch and self._gossip.silent_seconds(target.store_id) <= SURE_SECONDS and not asked_for:
             self._transfer(target, batch)
             return True
         self._shell.transport.send(
             self._gossip.address(target),
             Request(method="GET", target="/v1/host"),
-            lambda result: self._heard(target, batch, result),
+            lambda result: self._heard(target, batch or rows, result),
             timeout_seconds=SIGN_OF_LIFE_SECONDS,
         )
         return True
@@ -115,41 +131,70 @@ class Handoffs:
             silent = Unreachable(f"{target.name} gives no sign of life: {result.message}")
             self._failed(target, batch, silent)
         else:
-            self._transfer(target, self._next_batch(target))
+            self._transfer(target, self._chosen(target, self._page(target)))
 
-    def _next_batch(self, target: HostRef) -> list[Leaving]:
-        """The next envelopes whose bytes the target has; those of the others are on their way from now on."""
-        rows = self._shell.store.read(lambda tx: residence.next_leaving(tx, target.store_id, MAX_BATCH_ENVELOPES))
+    def _is_online(self, target: HostRef) -> bool:
+        return any(member.store_id == target.store_id for member in self._gossip.online())
+
+    def _page(self, target: HostRef) -> list[Leaving]:
+        after = self._after.get(target.store_id, FIRST_PLACE)
+        return self._shell.store.read(
+            lambda tx: residence.next_leaving(tx, target.store_id, MAX_BATCH_ENVELOPES, after)
+        )
+
+    def _chosen(self, target: HostRef, rows: list[Leaving]) -> list[Leaving]:
+        """Those whose bytes the target has, a batch at most; the bytes of others are on their way from now on."""
         batch: list[Leaving] = []
         waiting: dict[str, str] = {}
         total = 0
         for each in rows:
-            needs = self._needs(each)
-            if not self._shipping.ready(target, needs):
-                waiting[each.agent_id] = self._shipping.why(target, needs)
+            problem = self._obstacle(target, each)
+            if problem:
+                waiting[each.agent_id] = problem
             elif not batch or total + each.size_bytes <= BATCH_BYTES:
+                # A large one counts, too: the target has all of a batch in memory.
                 batch.append(each)
-                total += 0 if _is_large(each) else each.size_bytes
+                total += each.size_bytes
         if waiting:
             self._shell.runner.change(lambda tx: _say_problems(tx, waiting))
         return batch
 
-    def _needs(self, leaving: Leaving) -> tuple[BlobRef, ...]:
-        """The bytes that the target must have first; a large envelope is itself among them."""
-        return (*leaving.needs, self._as_blob(leaving)) if _is_large(leaving) else leaving.needs
+    def _obstacle(self, target: HostRef, leaving: Leaving) -> str:
+        """Why it cannot be sent yet, in words: the target must have its bytes first, a large envelope's own too."""
+        needs = leaving.needs
+        if _is_large(leaving):
+            blob = self._as_blob(leaving)
+            if isinstance(blob, str):
+                return blob
+            needs = (*needs, blob)
+        return "" if self._shipping.ready(target, needs) else self._shipping.why(target, needs)
 
-    def _as_blob(self, leaving: Leaving) -> BlobRef:
-        """The blob that a large envelope travels as."""
+    def _as_blob(self, leaving: Leaving) -> BlobRef | str:
+        """The blob that a large envelope travels as; why there is none yet: it is written elsewhere than here."""
         key = (leaving.agent_id, leaving.epoch)
-        if key not in self._large:
-            text = self._shell.store.read(lambda tx: residence.envelope_text(tx, leaving.agent_id))
-            self._large[key] = self._keeper.put(text.encode())
-        self._keeper.pin(self._large[key].sha256)
-        return self._large[key]
+        made = self._large.get(key, "")
+        if isinstance(made, BlobRef):
+            self._keeper.pin(made.sha256)
+        elif made != BEING_WRITTEN:
+            self._large[key] = BEING_WRITTEN
+            self._keeper.aside(partial(self._write_blob, key), partial(self._written, key))
+        return made or BEING_WRITTEN
+
+    def _write_blob(self, key: tuple[str, int]) -> BlobRef:
+        return self._keeper.put(self._shell.store.read(lambda tx: residence.envelope_text(tx, *key)).encode())
+
+    def _written(self, key: tuple[str, int], made: BlobRef | BaseException) -> None:
+        if isinstance(made, BlobRef):
+            self._large[key] = made
+            self._shell.runner.wake(self.name)
+        else:
+            self._large[key] = f"its envelope cannot be written to the disk: {made}"
 
     def _transfer(self, target: HostRef, batch: list[Leaving]) -> None:
+        self._after.pop(target.store_id, None)
         if not batch:
-            self._lanes.succeeded(target.store_id)
+            # It answers, and what is for it waits for bytes: it is not asked again at once.
+            self._lanes.failed(target.store_id, self._shell.clock.monotonic())
             self._shell.runner.wake(self.name)
             return
         # From here on they count as sent, whatever is answered and whether or not the answer can be stored; only a
@@ -165,12 +210,7 @@ class Handoffs:
         request = Request(
             method="POST", target="/v1/transfers", body=dump_json(self._transfers(batch)), repeatable=True
         )
-        self._shell.transport.send(
-            self._gossip.address(target),
-            request,
-            answered,
-            timeout_seconds=ANSWER_SECONDS,
-        )
+        self._shell.transport.send(self._gossip.address(target), request, answered, timeout_seconds=ANSWER_SECONDS)
 
     def _transfers(self, batch: list[Leaving]) -> Transfers:
         small = [each.agent_id for each in batch if not _is_large(each)]
@@ -178,9 +218,9 @@ class Handoffs:
             source=self._shell.own,
             envelopes=tuple(each.envelope for each in self._shell.store.read(lambda tx: residence.handoffs(tx, small))),
             large=tuple(
-                LargeEnvelope(agent_id=each.agent_id, epoch=each.epoch + 1, blob=self._as_blob(each))
+                LargeEnvelope(agent_id=each.agent_id, epoch=each.epoch + 1, blob=blob)
                 for each in batch
-                if _is_large(each)
+                if isinstance(blob := self._large.get((each.agent_id, each.epoch)), BlobRef)
             ),
         )
 
@@ -201,9 +241,8 @@ class Handoffs:
         lacking = {answer.agent_id for answer in answers if answer.verdict == "missing"}
         for each in batch:
             if each.agent_id in lacking:
-                self._shipping.not_there(target, self._needs(each))
-            else:
-                self._large.pop((each.agent_id, each.epoch), None)
+                own = self._large.get((each.agent_id, each.epoch))
+                self._shipping.not_there(target, (*each.needs, own) if isinstance(own, BlobRef) else each.needs)
 
     def _settled(self, target: HostRef, outcome: object, complete: bool) -> None:
         now = self._shell.clock.monotonic()

@@ -20,6 +20,7 @@ from paglets.host.blobs import BlobKeeper
 from paglets.host.calls import Calls, OutgoingCall
 from paglets.host.census import Census
 from paglets.host.creation import Creation, must_be_found
+from paglets.host.directory import Directory
 from paglets.host.disposal import Disposal
 from paglets.host.fetching import Fetching
 from paglets.host.groups import Groups
@@ -115,13 +116,16 @@ class Host:
         self.mailbox = Mailbox(shell, self.inline_host, self._is_online, self.shipping)
         self.calls = Calls(shell, self.gossip, self.whereabouts, self._call_local)
         self.creation = Creation(shell, self.gossip, self.inline_host, self.keeper)
-        operations = Operations(shell, self.calls, self.creation, self.gossip, self.keeper, self.fetching)
+        self.services: dict[str, Callable[[WireMessage], Any]] = services.table(self)
+        self.directory = Directory(shell, self.gossip, self.services)
+        operations = Operations(
+            shell, self.calls, self.creation, self.gossip, self.keeper, self.fetching, self.directory
+        )
         self.runs = Runs(shell, world.make_launcher, self.mailbox, operations)
         self.scheduler = Scheduler(shell, self.runs)
         self.stealing = Stealing(shell, self.gossip, self.scheduler, self.runs, self.shipping)
         self.census = Census(shell, self.gossip, self.whereabouts, self.inline_host)
         self._inline_calls = InlineCalls(shell, self.inline_host, self.waits)
-        self.services: dict[str, Callable[[WireMessage], Any]] = services.table(self)
 
     def start(self) -> int:
         """Close what an earlier start left behind, and set the parts going; gives how many runs were closed.
@@ -196,6 +200,7 @@ class Host:
             queued_jobs=queued,
             running_jobs=running,
             build=settings.build,
+            wall_time=self.shell.clock.wall(),
         )
 
     def _member(self) -> Member:

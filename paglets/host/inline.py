@@ -120,7 +120,9 @@ class InlineContext:
         return self._host.resolve(target)
 
     def post(self, target: ProxyRef, message: Message) -> None:
-        wire = WireMessage(kind=message.kind, args=dict(message.args), sender=self.ref)
+        if message.artifacts:
+            self._refuse("a message with artifacts")
+        wire = WireMessage(kind=message.kind, args=dict(message.args), sender=self.ref, priority=message.priority)
         posts.send(self._tx, target, wire, self._host.wall())
 
     def intend_move(self, target: HostRef) -> None:
@@ -165,6 +167,21 @@ class InlineContext:
     def proxy(self, target: ProxyRef | str) -> NoReturn:
         self._refuse("proxy")
 
+    def find(self, name: str) -> NoReturn:
+        self._refuse("find")
+
+    def lookup(self, service_name: str) -> NoReturn:
+        self._refuse("lookup")
+
+    def clone(self, name: str | None, target: HostRef | None) -> NoReturn:
+        self._refuse("clone")
+
+    def intend_sleep(self, seconds: float | None) -> NoReturn:
+        self._refuse("deactivate")
+
+    def notify_user(self, text: str, level: str) -> NoReturn:
+        self._refuse("notify_user")
+
     def call(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> NoReturn:
         self._refuse("call")
 
@@ -191,7 +208,7 @@ class InlineContext:
     ) -> NoReturn:
         self._refuse("upload_artifact")
 
-    def download_artifact(self, artifact: ArtifactRef | str, target: str | Path, move: bool) -> NoReturn:
+    def download_artifact(self, artifact: ArtifactRef | str, target: str | Path, move: bool, replace: bool) -> NoReturn:
         self._refuse("download_artifact")
 
     def send_artifact(
@@ -241,7 +258,10 @@ class InlinePaglet:
         """
         self._context.is_call = is_call
         self._context.waited_seconds = waited_seconds
-        return self._paglet.handle_message(Message(message.kind, message.args, message.sender, message.artifacts))
+        each = message
+        return self._paglet.take_message(
+            Message(each.kind, each.args, each.sender, each.artifacts, priority=each.priority)
+        )
 
     def begin_anew(self) -> None:
         """Forget what a handler that raised did to the state in memory."""

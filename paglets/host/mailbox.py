@@ -13,15 +13,15 @@ from typing import Any
 
 from paglets.api import CallReply
 from paglets.codec.envelope import WireMessage
-from paglets.codec.text import dumps, loads
+from paglets.codec.text import dumps
 from paglets.core.errors import CallOutcomeUnknown, PagletsError
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef
 from paglets.host import inline, outcomes
 from paglets.host.creation import elsewhere
 from paglets.host.due import Due, due_rows
+from paglets.host.hooks import fall_asleep, hook_failed, is_inactive, next_waking, set_hook
 from paglets.host.inline import InlineHost
-from paglets.host.runner import note
 from paglets.host.shell import Shell
 from paglets.host.shipping import Shipping
 from paglets.slots import states
@@ -37,6 +37,9 @@ LOOK_AGAIN_SECONDS = 5.0
 
 NEXT_ROUND_SECONDS = 1.0
 """With more than MAX_DUE paglets due, what was woken in the middle of a round is looked at in the next one."""
+
+LONGEST_WAIT_SECONDS = 3600.0
+"""For a paglet that is to be woken: that is a wall clock time, and that clock may be set."""
 
 POSTS_A_TURN = 100
 RETRY_POST_SECONDS = (0.5, 2.0, 10.0, 60.0)
@@ -117,9 +120,16 @@ class Mailbox:
             )
         else:
             self._by_id[call.call_id] = call
-            self._queued.setdefault(call.agent_id, deque()).append(call)
+            self._enqueue(call)
             if not self.pump(call.agent_id):
                 self._shell.runner.wake(self.name)
+
+    def _enqueue(self, call: PendingCall, *, first: bool = False) -> None:
+        """Behind those of its priority, or where it was the `first` of these before."""
+        queue = self._queued.setdefault(call.agent_id, deque())
+        own = call.message.priority
+        before = [other for other in queue if other.message.priority >= own + first]
+        queue.insert(len(before), call)
 
     def knows(self, call_id: str) -> bool:
         """Whether a call of that id is at work, waits, or has its reply kept; any thread."""
@@ -157,7 +167,8 @@ class Mailbox:
             self._parked[agent_id] = left
         else:
             self._parked.pop(agent_id, None)
-        self._queued.setdefault(agent_id, deque()).extend(due)
+        for call in due:
+            self._enqueue(call)
         if not self.pump(agent_id):
             self._shell.runner.wake(self.name)
 
@@ -184,7 +195,7 @@ class Mailbox:
         return Delivery(message=waiting[0].message, seq=waiting[0].seq) if waiting else None
 
     def _ready_posts(self, agent_id: str) -> list[posts.Waiting]:
-        """The oldest post whose handler did not raise a moment ago, if there is one."""
+        """The next post whose handler did not raise a moment ago, if there is one."""
         now = self._shell.clock.monotonic()
         paused = [seq for seq, at in self._paused.items() if at > now]
         return self._shell.store.read(lambda tx: posts.waiting(tx, agent_id, 1, paused))
@@ -192,7 +203,7 @@ class Mailbox:
     def give_back(self, delivery: Delivery) -> None:
         """A message that its process did not begin to handle is the next one again; a post still lies in the inbox."""
         if delivery.call is not None:
-            self._queued.setdefault(delivery.call.agent_id, deque()).appendleft(delivery.call)
+            self._enqueue(delivery.call, first=True)
 
     def post_raised(self, seq: int, tries: int) -> None:
         """The handler of a post raised for the `tries`-th time: it is tried again later, others go on."""
@@ -216,19 +227,26 @@ class Mailbox:
         times += [call.wake_at for calls in self._parked.values() for call in calls if call.wake_at is not None]
         times += list(self._paused.values())
         times += [now + LOOK_AGAIN_SECONDS] if page else []
+        times += self._waking(now)
         times += [now + NEXT_ROUND_SECONDS] if paged and not self._after else []
         return min(times, default=None)
 
     def _next_due(self) -> list[Due]:
         """A page of what is due; pages take turns, so that many that cannot go on hold up no others."""
-        after = self._after
-        page = self._shell.store.read(lambda tx: due_rows(tx, after, MAX_DUE))
+        after, wall = self._after, self._shell.clock.wall()
+        page = self._shell.store.read(lambda tx: due_rows(tx, after, MAX_DUE, wall))
         if len(page) == MAX_DUE:
             self._after = page[-1].agent_id
             self._shell.runner.wake(self.name)
         else:
             self._after = ""
         return page
+
+    def _waking(self, now: float) -> list[float]:
+        """When to wake the next inactive paglet; one that is due is in the page."""
+        wall = self._shell.clock.wall()
+        at = self._shell.store.read(lambda tx: next_waking(tx, wall))
+        return [] if at is None else [now + min(LONGEST_WAIT_SECONDS, at - wall)]
 
     def _serve(self, due: Due) -> None:
         if due.inline:
@@ -239,17 +257,17 @@ class Mailbox:
             self._start(due.agent_id, due.hook)
         elif due.intent is not None and self._serve_intent(due):
             return  # What a hook asked for takes effect when it returns, so before a `run` that would follow it.
-        elif due.hook is not None:
+        elif due.hook is not None and not self._bytes_go_first(due):
             self._start(due.agent_id, due.hook)
-        elif due.has_posts and self._ready_posts(due.agent_id):
-            self._start(due.agent_id, "message")
+        elif due.is_to_wake or (due.has_posts and self._ready_posts(due.agent_id)):
+            self._start(due.agent_id, "activation" if due.inactive else "message")
 
     def _serve_calls(self, agent_id: str) -> None:
         if self.pump(agent_id):
             return
-        row = self._shell.store.read(lambda tx: residence.find(tx, agent_id))
+        row, inactive = self._shell.store.read(lambda tx: (residence.find(tx, agent_id), is_inactive(tx, agent_id)))
         if row is not None and row.status == "here":
-            self._start(agent_id, "message")
+            self._start(agent_id, "activation" if inactive else "message")
             return
         for call in self._queued.pop(agent_id, ()):
             call.finish(elsewhere(agent_id, row))
@@ -305,7 +323,7 @@ class Mailbox:
         except (PagletsError, ValueError, TypeError, LookupError, AttributeError) as error:
             hook_failed(tx, agent_id, "arrival", repr(error), self._shell.clock.wall())
         else:
-            _set_hook(tx, agent_id, None)
+            set_hook(tx, agent_id, None)
 
     def _write(self, change: Callable[[Tx], Any]) -> Any:
         try:
@@ -324,6 +342,10 @@ class Mailbox:
         if "dispose" in due.intent:
             self._write(lambda tx: self._dispose(tx, due))
             return True
+        if "sleep" in due.intent:
+            seconds = due.intent["sleep"]
+            self._write(lambda tx: fall_asleep(tx, due.agent_id, seconds, self._shell.clock.wall()))
+            return True
         target = from_json(HostRef, due.intent["move"])
         if target.store_id == self._shell.own.store_id:
             self._write(lambda tx: self._stay(tx, due.agent_id))
@@ -334,6 +356,11 @@ class Mailbox:
         else:
             self._write(lambda tx: self._depart(tx, due, target))
         return True
+
+    def _bytes_go_first(self, due: Due) -> bool:
+        """Whether a move that did not begin is only a matter of time: a `run` may have no end, and begins there."""
+        move = None if due.intent is None else due.intent.get("move")
+        return move is not None and self._is_online(from_json(HostRef, move).store_id)
 
     def _obstacle(self, agent_id: str, target: HostRef) -> str:
         """Why a move there does not begin yet, in words; its files go first."""
@@ -347,7 +374,7 @@ class Mailbox:
             residence.dispose(tx, due.agent_id, self._shell.clock.wall())
             tx.wake("janitor")
         else:
-            _set_hook(tx, due.agent_id, "disposing")
+            set_hook(tx, due.agent_id, "disposing")
 
     def _stay(self, tx: Tx, agent_id: str) -> None:
         """A move to where it is already is over; what waited for it goes on: posts, a job's slot, a job's end."""
@@ -362,39 +389,9 @@ class Mailbox:
             # A `run` that was due is due again where `on_dispatching` raises and the move is dropped.
             intent = {**due.intent, "then": due.hook}
             tx.run("UPDATE paglets SET intent = ? WHERE agent_id = ?", dumps(intent), due.agent_id)
-            _set_hook(tx, due.agent_id, "dispatching")
+            set_hook(tx, due.agent_id, "dispatching")
             return
         # Whoever moves a job has chosen its host: it waits for a slot there, and is not placed anew.
         queue.move(tx, due.agent_id, "PLACING", states.move("PLACING", "queued"))
         tx.run("UPDATE paglets SET hook = 'arrival', intent = NULL WHERE agent_id = ?", due.agent_id)
         residence.leave(tx, due.agent_id, target, self._shell.clock.wall())
-
-
-def hook_done(tx: Tx, agent_id: str, entry: str, then_run: bool) -> None:
-    """The hook came to its end: what is due next."""
-    if entry in ("dispatching", "disposing"):
-        intent = tx.value("SELECT intent FROM paglets WHERE agent_id = ?", agent_id)
-        ready = None if intent is None else dumps({**loads(intent), "ready": True})
-        tx.run("UPDATE paglets SET hook = NULL, intent = ? WHERE agent_id = ?", ready, agent_id)
-    else:
-        tx.run(
-            "UPDATE paglets SET hook = ? WHERE agent_id = ?", "run" if then_run and entry != "run" else None, agent_id
-        )
-    tx.wake("mailbox", "scheduler")
-
-
-def hook_failed(tx: Tx, agent_id: str, entry: str, error: str, now: float) -> None:
-    """The hook raised or its process ended: it is not run again, and a move is dropped."""
-    if entry == "disposing":
-        hook_done(tx, agent_id, entry, False)
-    else:
-        dropped = "json_extract(intent, '$.then'), intent = NULL" if entry == "dispatching" else "NULL"
-        tx.run(f"UPDATE paglets SET hook = {dropped}, hook_error = ? WHERE agent_id = ?", error[:4000], agent_id)
-    tx.touch(agent_id)
-    tx.wake("mailbox", "scheduler")
-    note(tx, now, "hook_failed", agent_id, f"{entry}: {error}")
-
-
-def _set_hook(tx: Tx, agent_id: str, hook: str | None) -> None:
-    tx.run("UPDATE paglets SET hook = ? WHERE agent_id = ?", hook, agent_id)
-    tx.wake("mailbox")

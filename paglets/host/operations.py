@@ -7,35 +7,38 @@ the paglet's; a stale one is answered `fenced`. The others go out and answer lat
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from paglets.api import CallReply
-from paglets.codec.envelope import CarriedArtifact, check_file, check_message
+from paglets.api import CallReply, FindPaglets
+from paglets.codec.envelope import CarriedArtifact, check_file, check_message, check_seconds
 from paglets.codec.text import dumps
 from paglets.core.errors import Fenced, HandlerFailed, NotHandled, PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import (
     ArtifactRef,
+    BlobRef,
     HostRef,
-    ProxyRef,
     check_artifact_id,
     check_blob,
     check_file_name,
+    check_lifetime,
 )
-from paglets.host import outcomes
+from paglets.host import cloning, notes, outcomes
 from paglets.host.blobs import BlobKeeper
 from paglets.host.calls import Calls
 from paglets.host.creation import Creation
+from paglets.host.directory import Directory
 from paglets.host.fetching import Fetching
-from paglets.host.mailbox import Delivery, Mailbox, hook_done, hook_failed
+from paglets.host.hooks import hook_done, hook_failed
+from paglets.host.mailbox import Delivery, Mailbox
 from paglets.host.outcomes import Attempt, Outcome
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.store import artifacts, files, paglets, posts
 from paglets.store.db import Tx
-from paglets.worker import protocol
+from paglets.worker import protocol, wishes
 from paglets.worker.protocol import Changes, Fault, Intent, NewArtifact, RegisteredFile, Stamp
 
 Done = Callable[[Any], None]
@@ -58,9 +61,17 @@ class Operations:
     """Performs one operation for a run; `done` gets its value or error, on the runner."""
 
     def __init__(
-        self, shell: Shell, calls: Calls, creation: Creation, gossip: Gossip, keeper: BlobKeeper, fetching: Fetching
+        self,
+        shell: Shell,
+        calls: Calls,
+        creation: Creation,
+        gossip: Gossip,
+        keeper: BlobKeeper,
+        fetching: Fetching,
+        directory: Directory,
     ) -> None:
         self._shell = shell
+        self._directory = directory
         self._keeper = keeper
         self._fetching = fetching
         self._calls = calls
@@ -73,13 +84,27 @@ class Operations:
             done(None)
         elif name in CHANGES:
             handler = CHANGES[name]
-            step = Step(run=run, own=self._shell.own, now=self._shell.clock.wall(), runtime=self._runtime(run))
-            self._shell.runner.change(lambda tx: handler(_guarded(tx, run), step, args), done)
+            now, runtime = self._shell.clock.wall(), self._runtime(run)
+            step = Step(run=run, own=self._shell.own, keeper=self._keeper, now=now, runtime=runtime)
+            self._change(run, lambda tx: handler(_guarded(tx, run), step, args), done)
         else:
             try:
                 ASKS[name](self, run, args, done)
             except PagletsError as error:
                 done(error)
+
+    def _change(self, run: Speaker, change: Callable[[Tx], Any], done: Done) -> None:
+        """Commit it; what it refers to was published before, and needs no promise to the run any more."""
+
+        def committed(result: Any) -> None:
+            if not isinstance(result, BaseException):
+                self._keeper.committed(run.stamp.token)
+            done(result)
+
+        self._shell.runner.change(change, committed)
+
+    def run_ended(self, token: str) -> None:
+        self._keeper.run_ended(token)
 
     def _runtime(self, run: Speaker) -> float:
         return self._shell.clock.monotonic() - run.began
@@ -92,20 +117,21 @@ class Operations:
 
     def create(self, run: Speaker, args: protocol.Create, done: Done) -> None:
         agent_id = f"{run.stamp.token[:24]}-{args.nth}"
-        self._shell.runner.change(lambda tx: self._creation.create(_guarded(tx, run), agent_id, args), done)
+        self._change(run, lambda tx: self._creation.create(_guarded(tx, run), agent_id, args), done)
 
     def submit(self, run: Speaker, args: protocol.Submit, done: Done) -> None:
         token = hashlib.sha256(f"{run.stamp.token} {args.nth}".encode()).hexdigest()
-        self._shell.runner.change(
-            lambda tx: to_json(self._creation.submit_tree(_guarded(tx, run), token, args.request)), done
-        )
+        self._change(run, lambda tx: to_json(self._creation.submit_tree(_guarded(tx, run), token, args.request)), done)
 
     def room(self, run: Speaker, args: protocol.Room, done: Done) -> None:
-        done({"folder": self._keeper.staging(args.size_bytes)})
+        done({"folder": self._keeper.staging(args.staged, args.size_bytes)})
 
     def publish(self, run: Speaker, args: protocol.Publish, done: Done) -> None:
-        self._keeper.publish(args.staged, args.blob)
-        done({})
+        self._keeper.hold(run.stamp.token, check_blob(args.blob).sha256)
+        self._keeper.aside(
+            lambda: self._keeper.publish(args.staged, args.blob),
+            lambda result: done({} if result is None else result),
+        )
 
     def artifact_fetch(self, run: Speaker, args: protocol.FetchArtifact, done: Done) -> None:
         def fetched(result: ArtifactRef | PagletsError) -> None:
@@ -125,6 +151,9 @@ class Operations:
     def resolve_host(self, run: Speaker, args: protocol.Resolve, done: Done) -> None:
         done(self._gossip.find(args.target))
 
+    def find(self, run: Speaker, args: wishes.Find, done: Done) -> None:
+        self._directory.everywhere(FindPaglets(name=args.name, service=args.service), done)
+
     def resolve_paglet(self, run: Speaker, args: protocol.Resolve, done: Done) -> None:
         done(self._shell.store.read(lambda tx: self._creation.resolve_paglet(tx, args.target)))
 
@@ -140,6 +169,7 @@ ASKS: dict[str, Callable[[Operations, Speaker, Any, Done], None]] = {
     "hosts": Operations.hosts,
     "resolve_host": Operations.resolve_host,
     "resolve_paglet": Operations.resolve_paglet,
+    "find": Operations.find,
 }
 
 
@@ -149,6 +179,7 @@ class Step:
 
     run: Speaker
     own: HostRef
+    keeper: BlobKeeper
     now: float
     runtime: float
 
@@ -174,7 +205,8 @@ def _guarded(tx: Tx, run: Speaker) -> Tx:
 
 
 def _apply(tx: Tx, step: Step, changes: Changes) -> None:
-    """State, storage and posts of one hook, handler or step, as one."""
+    """State, storage, files and posts of one hook, handler or step, as one. Raises Invalid, Conflict."""
+    step.keeper.must_be_here(tx, tuple(_blobs_of(changes)))
     if changes.has_state:
         tx.run(
             "UPDATE paglets SET state = ?, version = version + 1 WHERE agent_id = ?",
@@ -190,6 +222,15 @@ def _apply(tx: Tx, step: Step, changes: Changes) -> None:
         _register(tx, step, registered)
     for post in changes.posts:
         posts.send(tx, post.target, check_message(post.message), step.now)
+    if changes.notes:
+        notes.send(tx, step.agent_id, step.own.name, changes.notes, step.now)
+    for clone in changes.clones:
+        cloning.make(tx, step.agent_id, clone, step.now)
+
+
+def _blobs_of(changes: Changes) -> Iterator[BlobRef]:
+    yield from (registered.file.blob for registered in changes.files)
+    yield from (artifact.blob for post in changes.posts for artifact in post.message.artifacts)
 
 
 def _register(tx: Tx, step: Step, registered: RegisteredFile) -> None:
@@ -207,6 +248,8 @@ def _intend(tx: Tx, step: Step, intent: Intent) -> None:
         tree = {"dispose": True}
     elif intent.move is not None:
         tree = {"move": to_json(intent.move)}
+    elif intent.rest is not None:
+        tree = {"sleep": None if intent.rest.seconds is None else check_seconds(intent.rest.seconds)}
     if tree is not None or intent.stay:
         text = None if tree is None else dumps(tree)
         tx.run("UPDATE paglets SET intent = ? WHERE agent_id = ?", text, step.agent_id)
@@ -228,27 +271,25 @@ def _checkpoint(tx: Tx, step: Step, args: protocol.Commit) -> None:
 
 
 def _report(tx: Tx, step: Step, args: protocol.Report) -> dict[str, bool]:
-    outcome = Outcome(
-        success=args.success, final=True, result=args.result, fault=args.fault, artifact=_checked(args.artifact)
-    )
+    artifact = None if args.artifact is None else _checked(tx, step, args.artifact)
+    outcome = Outcome(success=args.success, final=True, result=args.result, fault=args.fault, artifact=artifact)
     accepted = outcomes.commit(tx, step.attempt, outcome, step.now)
     if accepted:
         _apply(tx, step, args.changes)
     return {"accepted": accepted}
 
 
-def _checked(artifact: NewArtifact | None) -> NewArtifact | None:
-    """Raises Invalid."""
-    if artifact is not None:
-        check_artifact_id(artifact.artifact_id)
-        check_file_name(artifact.name)
-        check_blob(artifact.blob)
+def _checked(tx: Tx, step: Step, artifact: NewArtifact) -> NewArtifact:
+    """Raises Invalid, Conflict."""
+    check_artifact_id(artifact.artifact_id)
+    check_file_name(artifact.name)
+    check_lifetime(artifact.expires_in_seconds)
+    step.keeper.must_be_here(tx, (check_blob(artifact.blob),))
     return artifact
 
 
 def _artifact_add(tx: Tx, step: Step, args: protocol.AddArtifact) -> ArtifactRef:
-    new = args.artifact
-    _checked(new)
+    new = _checked(tx, step, args.artifact)
     carried = CarriedArtifact(
         artifact_id=new.artifact_id,
         name=new.name,
@@ -257,8 +298,7 @@ def _artifact_add(tx: Tx, step: Step, args: protocol.AddArtifact) -> ArtifactRef
         created_at=new.created_at,
         expires_in_seconds=new.expires_in_seconds,
     )
-    artifacts.add(tx, step.agent_id, carried, step.now)
-    return outcomes.artifact_ref(new, ProxyRef(agent_id=step.agent_id, host=step.own))
+    return artifacts.make(tx, step.agent_id, carried, step.now, step.own.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from paglets.api import MAX_BATCH_POSTS, Located, PostAnswer, PostAnswers, Posts
 from paglets.codec.envelope import Post
 from paglets.core.errors import PagletsError
@@ -24,7 +26,10 @@ LOCATE_AFTER_SECONDS = 5.0
 LOCATE_PAUSE_SECONDS = 2.0
 LOOK_AGAIN_SECONDS = 5.0
 MAX_WITH_BYTES = 100
-"""Posts whose artifacts are on their way to one host at once; those behind them wait for their turn."""
+"""Posts with artifacts that are looked at together, for one host: a page. Pages take turns while the bytes of none of a
+page are there, so that many whose bytes cannot go hold up no others."""
+
+NEXT_PAGE_SECONDS = 0.5
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
@@ -44,6 +49,7 @@ class Outbox:
         self._silent_since: dict[str, float] = {}
         self._located_at: dict[str, float] = {}
         self._paused: dict[str, float] = {}
+        self._after: dict[str, int] = {}
 
     def tick(self, now: float) -> float | None:
         hosts = self._shell.store.read(posts.destinations)
@@ -57,14 +63,14 @@ class Outbox:
             if not self._lanes.open(host.store_id, now) or self._send(host):
                 due.append(self._lanes.next_due([host.store_id], now) or float("inf"))
             else:
-                due.append(now + LOOK_AGAIN_SECONDS)
+                due.append(now + (NEXT_PAGE_SECONDS if host.store_id in self._after else LOOK_AGAIN_SECONDS))
         first = min(due, default=float("inf"))
         return None if first == float("inf") else first
 
     def _send(self, host: HostRef) -> bool:
         """Send what may be sent there now; False where all that lies there is for paglets that were not found."""
         paused = tuple(self._paused)
-        ready = self._with_bytes_there(host)
+        ready = self._with_bytes_there(host, paused)
         batch = self._shell.store.read(
             lambda tx: posts.next_outgoing(tx, host.store_id, MAX_BATCH_POSTS, BATCH_BYTES, paused, ready)
         )
@@ -85,10 +91,13 @@ class Outbox:
         )
         return True
 
-    def _with_bytes_there(self, host: HostRef) -> list[int]:
-        """Numbers of posts whose artifacts the host has; those of the next others are on their way from now on."""
-        carrying = self._shell.store.read(lambda tx: posts.with_bytes(tx, host.store_id, MAX_WITH_BYTES))
+    def _with_bytes_there(self, host: HostRef, paused: tuple[str, ...]) -> list[int]:
+        """Numbers, of one page, of posts whose artifacts the host has; the others' are on their way from now on."""
+        after = self._after.pop(host.store_id, 0)
+        carrying = self._shell.store.read(lambda tx: posts.with_bytes(tx, host.store_id, MAX_WITH_BYTES, paused, after))
         ready = [n for n, carried in carrying if self._shipping.ready(host, carried)]
+        if not ready and len(carrying) == MAX_WITH_BYTES:
+            self._after[host.store_id] = carrying[-1][0]
         waiting = {n: self._shipping.why(host, carried) for n, carried in carrying if n not in ready}
         if waiting:
             self._shell.runner.change(lambda tx: _say_problems(tx, waiting))
@@ -167,9 +176,7 @@ class Outbox:
     def _failed(self, host: HostRef, batch: list[Outgoing], error: PagletsError) -> None:
         now = self._shell.clock.monotonic()
         self._lanes.failed(host.store_id, now)
-        self._shell.runner.change(
-            lambda tx: tx.run("UPDATE outbox SET problem = ? WHERE host_store = ?", error.message[:500], host.store_id)
-        )
+        self._shell.runner.change(lambda tx: _say_problem(tx, "host_store = ?", host.store_id, error.message))
         self._search({outgoing.target.agent_id for outgoing in batch}, now)
         self._shell.runner.wake(self.name)
 
@@ -199,8 +206,22 @@ class Outbox:
 
 def _say_problems(tx: Tx, texts: dict[int, str]) -> None:
     for n, text in texts.items():
-        tx.run("UPDATE outbox SET problem = ? WHERE n = ? AND problem != ?", text[:500], n, text[:500])
+        _say_problem(tx, "n = ?", n, text)
     tx.wake("groups")
+
+
+def _say_problem(tx: Tx, which: str, value: Any, text: str) -> None:
+    """Why these posts do not get away. Collectors are told of jobs whose report is among them."""
+    rows = tx.all(
+        f"UPDATE outbox SET problem = ? WHERE {which} AND problem != ? RETURNING report_of",
+        text[:500],
+        value,
+        text[:500],
+    )
+    for row in rows:
+        if row["report_of"] is not None:
+            tx.touch(row["report_of"])
+            tx.wake("census")
 
 
 def _drop(tx: Tx, agent_id: str, now: float) -> None:

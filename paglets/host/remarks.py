@@ -33,7 +33,10 @@ class Remarks:
 
     def _troubles(self) -> dict[str, str]:
         """Of each address given by hand, and of each host, what is wrong with it."""
-        found = {f"peer {url}": problem for url, problem in self._gossip.peer_problems()}
+        found = {
+            f"peer {url}": f"{problem.removeprefix(url).strip()}; this host keeps trying"
+            for url, problem in self._gossip.peer_problems()
+        }
         for view in self._gossip.members():
             if view.problem:
                 found[f"host {view.member.name} at {view.member.url}"] = view.problem

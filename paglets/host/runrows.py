@@ -13,7 +13,8 @@ from paglets.core.errors import BadRequest, Fenced
 from paglets.core.record import from_json
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
 from paglets.host import outcomes
-from paglets.host.mailbox import Delivery, hook_failed
+from paglets.host.hooks import hook_failed
+from paglets.host.mailbox import Delivery
 from paglets.host.outcomes import Attempt
 from paglets.store import files, paglets, queue, residence
 from paglets.store.db import Tx
@@ -87,6 +88,7 @@ def go_frame(tx: Tx, run: Run, pid: int, start_time: float, ground: Ground) -> G
     row = tx.one("SELECT * FROM paglets WHERE agent_id = ?", run.agent_id)
     if row is None:
         return None
+    residence.uses_scratch(tx, run.agent_id)
     request = tx.one("SELECT * FROM requests WHERE agent_id = ?", run.agent_id)
     state, home = row["state"], from_json(HostRef, loads(row["home"]))
     system: dict[str, Any] = {"home_host_name": home.name, "home_host_url": home.url}

@@ -20,7 +20,7 @@ from paglets.host.operations import HandlerEnd, Operations, close_delivery
 from paglets.host.outcomes import Attempt, Outcome
 from paglets.host.runrows import Ground, Run
 from paglets.host.shell import Shell
-from paglets.store import posts
+from paglets.store import posts, residence
 from paglets.store.db import StoreFull
 from paglets.worker.launch import Ended, Launcher, LaunchEvents, LaunchSpec
 from paglets.worker.protocol import Deliver, Fault, Go, Handled
@@ -83,13 +83,16 @@ class Runs:
 
     def _spec(self, run: Run, cores: tuple[int, ...], gpus: tuple[int, ...]) -> LaunchSpec:
         stamp, disk = run.stamp, self._shell.disk
+        fresh = run.entry == "attempt" or self._shell.store.read(
+            lambda tx: residence.has_stale_scratch(tx, stamp.agent_id)
+        )
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if run.entry == "attempt" else {}
         return LaunchSpec(
             token=stamp.token,
             agent_id=stamp.agent_id,
             generation=stamp.generation,
             attempt=stamp.attempt,
-            work_dir=disk.prepare(stamp.agent_id, fresh=run.entry == "attempt"),
+            work_dir=disk.prepare(stamp.agent_id, fresh=fresh),
             stdout_path=disk.log_path(stamp.agent_id, stamp.generation, stamp.attempt, "out"),
             stderr_path=disk.log_path(stamp.agent_id, stamp.generation, stamp.attempt, "err"),
             environment=environment,
@@ -147,6 +150,8 @@ class Runs:
         self._perform(run, number, name, args)
 
     def _perform(self, run: Run, number: Any, name: str, args: Any) -> None:
+        if run.stamp.token not in self._by_token:
+            return  # it was put off, and the run has ended since
         self._operations.perform(run, name, args, lambda result: self._performed(run, number, name, args, result))
 
     def _performed(self, run: Run, number: Any, name: str, args: Any, result: Any) -> None:
@@ -237,6 +242,7 @@ class Runs:
             raise status
         del self._by_token[run.stamp.token]
         del self._by_agent[run.agent_id]
+        self._operations.run_ended(run.stamp.token)
         if run.delivered is not None and run.done:
             # After its `done` a child begins no handler: the message was not looked at, the next process takes it.
             self._mailbox.give_back(run.delivered[1])

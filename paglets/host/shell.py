@@ -46,7 +46,10 @@ class Disk(Protocol):
         ...
 
     def remove_source(self, removal: Removal) -> str:
-        """Remove a file if it is still as it was registered; gives why it stays, "" where it is gone."""
+        """Remove a file if it is still as it was registered; gives why it stays, "" where it is gone.
+
+        It may take long, so it is not for the runner. Raises OSError for trouble that may pass.
+        """
         ...
 
     def later(self, act: Callable[[], None]) -> None:
@@ -64,6 +67,10 @@ class Blobs(Protocol):
     Calls for one blob are made one after the other (`host.blobs` has a lock for each). All raise NoRoom where the
     disk is full, and OSError for its other troubles.
     """
+
+    def aside(self, act: Callable[[], None]) -> None:
+        """Do what may wait for the disk on another thread; several go at a time. `act` raises nothing."""
+        ...
 
     def size(self, sha256: str) -> int | None:
         """The size of a whole blob; None where there is none."""
@@ -89,12 +96,20 @@ class Blobs(Protocol):
         """
         ...
 
+    def staged(self, name: str) -> int:
+        """How many bytes of that staged file are there; 0 for none."""
+        ...
+
     def put(self, data: bytes) -> BlobRef:
         """Bytes at hand, whole at once."""
         ...
 
     def read(self, sha256: str, offset: int, length: int) -> bytes:
         """Up to `length` bytes of a whole blob. Raises Unknown."""
+        ...
+
+    def is_right(self, blob: BlobRef) -> bool:
+        """Whether there is a whole one with that size and hash; reads all of it."""
         ...
 
     def remove(self, sha256: str) -> None:

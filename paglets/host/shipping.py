@@ -14,11 +14,12 @@ from urllib.parse import urlencode
 from paglets.api import MAX_ASKED_BLOBS, AskBlobs, BlobState, BlobStates
 from paglets.core.errors import Conflict, FileChanged, PagletsError, Unreachable
 from paglets.core.refs import BlobRef, HostRef
-from paglets.host.backoff import Lanes
+from paglets.host.backoff import FIRST_SECONDS, MOST_SECONDS, Lanes
 from paglets.host.blobs import BlobKeeper
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed
+from paglets.remote.patience import PASSING
 from paglets.slots.amounts import bytes_text
 
 ASK_SECONDS = 30.0
@@ -38,11 +39,20 @@ TELL_SHARE = 20
 
 @dataclass(slots=True, kw_only=True)
 class _Wish:
+    """`offset`: how much the host has, where that is known. After a refusal of these bytes it waits until `due`."""
+
     blob: BlobRef
     wished_at: float
     offset: int | None = None
+    due: float = 0.0
+    refusals: int = 0
     bad_tries: int = 0
     problem: str = ""
+
+    def refused(self, now: float) -> None:
+        """Wait, each time longer: what the host has against it lasts, and others are to have their turn."""
+        self.due = now + min(MOST_SECONDS, FIRST_SECONDS * 2 ** min(self.refusals, 10))
+        self.refusals += 1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,10 +63,6 @@ class _Road:
     wishes: dict[str, _Wish] = field(default_factory=dict)
     has_until: dict[str, float] = field(default_factory=dict)
     problem: str = ""
-
-    def next_wish(self) -> _Wish | None:
-        """The first blob of which it is known how much the host has."""
-        return next((wish for wish in self.wishes.values() if wish.offset is not None), None)
 
 
 class Shipping:
@@ -117,13 +123,16 @@ class Shipping:
             road.has_until = {sha256: until for sha256, until in road.has_until.items() if until > now}
             road.wishes = {w.blob.sha256: w for w in road.wishes.values() if now - w.wished_at < WISH_SECONDS}
             self._lanes.heard(store_id, self._gossip.heard_at(store_id))
-            if road.wishes:
+            due = [wish for wish in road.wishes.values() if wish.due <= now]
+            if due:
                 busy.append(store_id)
                 if self._lanes.open(store_id, now):
-                    self._go_on(road)
-            else:
+                    self._go_on(road, due)
+            elif not road.wishes:
                 road.problem = ""
-        return self._lanes.next_due(busy, now)
+        paused = [wish.due for road in self._roads.values() for wish in road.wishes.values() if wish.due > now]
+        first = self._lanes.next_due(busy, now)
+        return min(paused if first is None else [first, *paused], default=None)
 
     def _take_wishes(self, now: float) -> None:
         for _ in range(len(self._wished)):
@@ -132,16 +141,17 @@ class Shipping:
             if road.has_until.get(blob.sha256, 0.0) <= now:
                 road.wishes.setdefault(blob.sha256, _Wish(blob=blob, wished_at=now)).wished_at = now
 
-    def _go_on(self, road: _Road) -> None:
+    def _go_on(self, road: _Road, due: list[_Wish]) -> None:
+        """The next piece of the first blob of which it is known how much the host has; where there is none, ask."""
         self._lanes.sent(road.host.store_id)
-        wish = road.next_wish()
-        if wish is None:
-            self._ask(road)
+        known = next((wish for wish in due if wish.offset is not None), None)
+        if known is None:
+            self._ask(road, due)
         else:
-            self._send_piece(road, wish)
+            self._send_piece(road, known)
 
-    def _ask(self, road: _Road) -> None:
-        wished = tuple(road.wishes)[:MAX_ASKED_BLOBS]
+    def _ask(self, road: _Road, due: list[_Wish]) -> None:
+        wished = tuple(wish.blob.sha256 for wish in due[:MAX_ASKED_BLOBS])
         request = Request(
             method="POST", target="/v1/blobs/state", body=dump_json(AskBlobs(sha256s=wished)), repeatable=True
         )
@@ -169,7 +179,6 @@ class Shipping:
             del road.wishes[state.sha256]
             self._shell.runner.wake(*self._wakes)
         else:
-            wish.problem = ""
             before = wish.offset or 0
             wish.offset = min(state.offset, wish.blob.size_bytes)
             step = max(1, wish.blob.size_bytes // TELL_SHARE)
@@ -188,10 +197,15 @@ class Shipping:
 
         def answered(result: Response | PagletsError) -> None:
             try:
-                self._heard(road, parsed(result, BlobState))
+                state = parsed(result, BlobState)
+                if not state.complete and state.offset <= offset:
+                    raise PagletsError(f"{road.host.name} took nothing of the {length} bytes of a piece")
             except PagletsError as error:
                 self._refused(road, wish, error)
             else:
+                if not wish.bad_tries:
+                    wish.problem = ""
+                self._heard(road, state)
                 self._succeeded(road)
 
         self._shell.transport.send(self._gossip.address(road.host), request, answered, timeout_seconds=PIECE_SECONDS)
@@ -203,13 +217,12 @@ class Shipping:
             self._succeeded(road)
             return
         wish.offset, wish.problem = None, error.message
+        if not isinstance(error, PASSING):
+            wish.refused(self._shell.clock.monotonic())
         if isinstance(error, FileChanged):
             wish.bad_tries += 1
-            if wish.bad_tries >= BAD_TRIES:
-                wish.problem = f"the bytes of {wish.blob.sha256} on {self._shell.own.name} are damaged"
-        # The next one has its turn: one that is too large for the host must not hold up the others.
-        if road.wishes.pop(wish.blob.sha256, None) is not None:
-            road.wishes[wish.blob.sha256] = wish
+            if wish.bad_tries == BAD_TRIES:
+                self._keeper.aside(lambda: self._keeper.check(wish.blob.sha256), lambda result: None)
         self._failed(road, error)
 
     def _succeeded(self, road: _Road) -> None:

@@ -5,24 +5,46 @@ from __future__ import annotations
 import queue
 import threading
 import traceback
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from paglets.host.runner import Log, Runner
 
 JOIN_SECONDS = 10.0
-LOCKS = 64
+
+Mutex = threading.Lock
+"""For what several threads share in memory."""
+
+
+@dataclass(slots=True)
+class _Lock:
+    """`users`: who has it or waits for it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    users: int = 0
 
 
 class KeyedLocks:
-    """A lock for each key; some keys share one. They may be taken again by the thread that has them."""
+    """A lock for each key, there as long as somebody has it or waits for it."""
 
     def __init__(self) -> None:
-        self._locks = tuple(threading.RLock() for _ in range(LOCKS))
+        self._locks: dict[str, _Lock] = {}
+        self._changing = threading.Lock()
 
-    def of(self, key: str) -> threading.RLock:
-        # Not `hash`, which is another one in each process: a simulation is to go the same way each time.
-        return self._locks[zlib.crc32(key.encode()) % LOCKS]
+    @contextmanager
+    def of(self, key: str) -> Iterator[None]:
+        with self._changing:
+            entry = self._locks.setdefault(key, _Lock())
+            entry.users += 1
+        try:
+            with entry.lock:
+                yield
+        finally:
+            with self._changing:
+                entry.users -= 1
+                if not entry.users:
+                    del self._locks[key]
 
 
 class RunnerThread:

@@ -114,6 +114,7 @@ class MembershipBoard:
         rows = [m for m in known if m.store_id != own.store_id and (same_mesh(m, own) or m.store_id == sender)]
         change = tables.merge(self.table, rows, now=now, direct=sender, offline=gossip.offline)
         if gossip.leaving:
+            self._contacts.pop(sender, None)  # its farewell is no sign that it is there
             change = tables.change_between(self.table, tables.left(change.table, sender).table)
         if same_mesh(gossip, own) and rows:
             joined = [row.member.joined for row in change.table.rows.values() if same_mesh(row.member, own)]

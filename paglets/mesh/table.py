@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from paglets.api import Gossip, Member
 from paglets.core.errors import Invalid
@@ -219,7 +220,7 @@ def change_between(before: Table, after: Table) -> Change:
         old = before.rows.get(store_id)
         if old is row:
             continue
-        if old is None or durable(old.member) != durable(row.member):
+        if old is None or (old.member is not row.member and durable(old.member) != durable(row.member)):
             stored.append(store_id)
         if row.up and (old is None or not old.up or _place(old.member) != _place(row.member)):
             news.append(store_id)
@@ -263,11 +264,12 @@ def check_member(member: Member) -> Member:
         if not 0 <= amount <= most:
             raise Invalid(f"member {member.name}: {name} is {amount}, allowed is 0 to {most}")
     for url in (member.url, *member.addresses):
-        if not _is_normal(url):
+        if len(url) > MAX_TEXT_CHARACTERS or not _is_normal(url):
             raise Invalid(f"member {member.name}: {url[:200]!r} is not of the form http://host:port")
     return member
 
 
+@lru_cache(maxsize=1024)
 def _is_normal(url: str) -> bool:
     try:
         return normalise_url(url) == url

@@ -82,6 +82,7 @@ class Chase:
             self._looked_up = isinstance(error, Unknown)
             return Step(pause_seconds=self._pause(now), locate=True)
         if isinstance(error, ASK_AGAIN):
+            self._looked_up = False
             return Step(pause_seconds=self._pause(now))
         raise error
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,34 +30,34 @@ from paglets.api import (
     Verdicts,
 )
 from paglets.codec.bundle import publish_code
-from paglets.codec.envelope import Kind, WireMessage
+from paglets.codec.envelope import Kind
 from paglets.codec.names import class_name, refuse_while_importing
-from paglets.codec.wire import decode, encode_fields, encode_state
+from paglets.codec.wire import decode, encode_state
 from paglets.core.agent import Paglet
 from paglets.core.clock import SystemClock, SystemEntropy, system_pause
 from paglets.core.errors import PagletsError, told_at_the_call
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
-from paglets.core.refs import ArtifactRef, BlobRef, HostRef, ProxyRef
+from paglets.core.refs import ArtifactRef, BlobRef, HostRef, ProxyRef, check_agent_id, check_group_id
 from paglets.groups.keys import new_group_id
+from paglets.remote.asking import ask_each, attempt, online_hosts
 from paglets.remote.blobs import read_blob
 from paglets.remote.calling import call_paglet
+from paglets.remote.cancelling import CancelOutcome, wait_ended
+from paglets.remote.directory import Directory
 from paglets.remote.entry import connect, find_host
 from paglets.remote.files import Files, once_each
 from paglets.remote.grouplines import merged_groups
-from paglets.remote.inputs import InputPaths, publish_inputs
+from paglets.remote.inputs import InputPaths, Sending, publish_inputs
 from paglets.remote.joblogs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log
 from paglets.remote.keys import paglets_home
 from paglets.remote.link import Exchange, Link, paglet_route, quoted
 from paglets.remote.patience import Progress, nobody
 from paglets.remote.proxy import PagletProxy, as_message
+from paglets.remote.targets import Target, addressee, id_of, plain, to_wire
 from paglets.slots.model import SlotRequest
 
-A = TypeVar("A")
 T = TypeVar("T")
-Target = ProxyRef | PagletProxy | str
-
-MOST_PARALLEL_ASKS = 16
 
 
 @runtime_checkable
@@ -68,7 +67,7 @@ class HasSlotRequest(Protocol):
     def slot_request(self) -> SlotRequest: ...
 
 
-class HostClient:
+class HostClient(Directory):
     """Speaks to one host: `url` is its URL or name; by default `PAGLETS_AT`, else the host that runs here.
 
     `key` is the mesh key as text; by default it is found where hosts find it. `timeout` is in seconds
@@ -118,6 +117,10 @@ class HostClient:
         """Who the host is and what it offers."""
         return self._link.identity()
 
+    def identity_of(self, host: HostRef) -> HostIdentity:
+        """The same of a member of the mesh, as it says itself."""
+        return self._ask("GET", "/v1/host", None, HostIdentity, host=host)
+
     def hosts(self) -> tuple[MemberView, ...]:
         """The hosts of the mesh as this host sees them, itself first."""
         return self._link.hosts()
@@ -130,10 +133,10 @@ class HostClient:
     def mesh_slots(self, *, limit: int = 100) -> tuple[tuple[Slots, ...], tuple[PagletsError, ...]]:
         """The schedulers of all online hosts by name, and an error for each host that did not answer."""
 
-        def one(host: HostRef) -> Slots | PagletsError:
-            return _attempt(lambda: self._ask("GET", f"/v1/slots?limit={limit}", None, Slots, host=host))
+        def one(host: HostRef) -> Slots:
+            return self._ask("GET", f"/v1/slots?limit={limit}", None, Slots, host=host)
 
-        answers = self._each(one, self._online())
+        answers = ask_each(attempt(one), online_hosts(self._link))
         good = tuple(answer for answer in answers if isinstance(answer, Slots))
         return good, tuple(answer for answer in answers if isinstance(answer, PagletsError))
 
@@ -152,6 +155,7 @@ class HostClient:
         self,
         target: Target,
         message: Message | str,
+        *,
         timeout_seconds: float | None = None,
         **args: Any,
     ) -> Any:
@@ -167,12 +171,15 @@ class HostClient:
     def call_tree(self, target: Target, message: Message, timeout_seconds: float | None = None) -> Any:
         """As `call`, with the reply as tagged JSON (`codec.wire`): no class of it is needed here."""
         timeout = self.timeout if timeout_seconds is None else timeout_seconds
-        return call_paglet(self._link, _plain(target), _to_wire(message), timeout)
+        return call_paglet(self._link, plain(target), to_wire(message), timeout)
 
     def post(self, target: Target, message: Message | str, **args: Any) -> None:
-        """Send without waiting: returns when this host has stored it, and delivers it from there."""
-        ref = self.proxy(target).ref
-        wire = _to_wire(as_message(message, args))
+        """Send without waiting: returns when this host has stored it, and delivers it from there.
+
+        Raises Unknown for a name that no paglet on this host has.
+        """
+        ref = addressee(self._link, target, self.timeout)
+        wire = to_wire(as_message(message, args))
         self._ask("POST", "/v1/outbox", PostMessage(target=ref, message=wire, token=self._entropy.token()), Done)
 
     @told_at_the_call
@@ -180,10 +187,12 @@ class HostClient:
         self, cls: type[Paglet[Any]], state: Any = None, *, name: str | None = None, inputs: InputPaths | None = None
     ) -> PagletProxy:
         """A new paglet here with copies of the files `inputs` (name -> path). `state` defaults to `cls.State()`."""
+        if not (isinstance(cls, type) and issubclass(cls, Paglet)):
+            raise TypeError(f"{cls!r} is not a subclass of Paglet")
         filled = cls.State() if state is None else state
         if not isinstance(filled, cls.State):
             raise TypeError(f"{cls.__qualname__} takes a {cls.State.__qualname__}, got {type(filled).__qualname__}")
-        tree = encode_state(filled)
+        tree, sending = encode_state(filled), Sending(self, self._link.clock)
         request = CreatePaglet(
             agent_id=self._entropy.token(),
             class_name=class_name(cls),
@@ -192,14 +201,15 @@ class HostClient:
             name=name,
             request=cls.creation_request(filled),
             job_key=getattr(filled, "job_key", ""),
-            files=publish_inputs(self, inputs),
-            bundle=publish_code(self, cls, cls.State, states=(tree,)),
+            files=publish_inputs(sending, inputs),
+            bundle=publish_code(sending, cls, cls.State, states=(tree,)),
+            service=cls.service_name,
         )
-        view = self._ask("POST", "/v1/paglets", request, PagletView)
+        view = sending.tell(lambda: self._ask("POST", "/v1/paglets", request, PagletView))
         return PagletProxy(ProxyRef(agent_id=view.agent_id, host=view.host), self)
 
     def proxy(self, target: Target) -> PagletProxy:
-        """A proxy of that paglet. An id or name is looked up when the proxy is first used."""
+        """A proxy of that paglet. An id, or a name on this host, is looked up when something is sent to it."""
         if isinstance(target, PagletProxy):
             target = target.ref
         if isinstance(target, str):
@@ -229,6 +239,10 @@ class HostClient:
         """The same of a file. Raises Invalid, FileChanged, NoRoom."""
         return self._files.publish_file(path, progress or nobody)
 
+    def missing_blobs(self, blobs: Iterable[BlobRef]) -> tuple[BlobRef, ...]:
+        """Those that the host has not got; the others it keeps for an hour from now on."""
+        return self._files.missing(blobs)
+
     def read_blob(self, blob: BlobRef, host: HostRef) -> bytes:
         """All bytes of a small blob that the member `host` keeps. Raises Unknown, TooLarge, FileChanged."""
         return read_blob(self._link, blob, host, self.timeout)
@@ -250,7 +264,7 @@ class HostClient:
         return self._files.upload(
             path,
             name=name,
-            owner=None if owner is None else _plain(owner),
+            owner=None if owner is None else plain(owner),
             expires_in_seconds=expires_in_seconds,
             move=move,
             progress=progress or nobody,
@@ -262,20 +276,22 @@ class HostClient:
         target: str | Path,
         *,
         move: bool = False,
+        replace: bool = False,
         progress: Progress | None = None,
     ) -> Path:
         """The file at `target`, or under its own name in the folder `target`: checked, and there in one step.
 
-        What an interrupted try left is used by the next one. `move` deletes the artifact when the file is safe.
-        Raises Unknown, Invalid, NoRoom.
+        A folder that ends with "/" is made. What an interrupted try left is used by the next one. A file that is
+        there already is fine if it is the same; another one stays, and Conflict is raised, unless `replace`.
+        `move` deletes the artifact when the file is safe. Raises Unknown, Invalid, NoRoom.
         """
-        return self._files.download(artifact, target, move=move, progress=progress or nobody)
+        return self._files.download(artifact, target, move=move, replace=replace, progress=progress or nobody)
 
     def send_artifact(
         self, target: Target, path: str | Path, message: Message, name: str | None = None, move: bool = False
     ) -> ArtifactRef:
         """See `PagletProxy.send_artifact`."""
-        return self._files.send(self.proxy(target).ref, path, _to_wire(message), name=name, move=move)
+        return self._files.send(target, path, to_wire(message), name=name, move=move)
 
     def artifact(self, artifact: ArtifactRef | str) -> ArtifactView:
         """What an artifact is and where; any host answers for the mesh. Raises Unknown."""
@@ -293,8 +309,8 @@ class HostClient:
 
     def mesh_artifacts(self, owner: Target | None = None) -> tuple[tuple[ArtifactRef, ...], tuple[PagletsError, ...]]:
         """The artifacts on the online hosts that answer, and an error for each of the others."""
-        owned = None if owner is None else _id_of(_plain(owner))
-        answers = self._each(lambda host: _attempt(lambda: self._files.listed(host, owned)), self._online())
+        owned = None if owner is None else id_of(plain(owner))
+        answers = ask_each(attempt(lambda host: self._files.listed(host, owned)), online_hosts(self._link))
         good = tuple(answer for answer in answers if not isinstance(answer, PagletsError))
         return once_each(good), tuple(answer for answer in answers if isinstance(answer, PagletsError))
 
@@ -326,7 +342,7 @@ class HostClient:
 
         The collector's host knows the counts; where that is away, they are null.
         """
-        return merged_groups(self._each(self._groups_of, self._online()))
+        return merged_groups(ask_each(self._groups_of, online_hosts(self._link)))
 
     def _groups_of(self, host: HostRef) -> tuple[GroupLine, ...]:
         """What that host knows; nothing where it does not answer, for the others may know the same groups."""
@@ -336,19 +352,32 @@ class HostClient:
             return ()
 
     def group(self, group_id: str) -> GroupView:
-        """One group, whichever host of the mesh knows it. Raises Unknown."""
-        return self._ask("GET", f"/v1/groups/{quoted(group_id)}", None, GroupView)
+        """One group, whichever host of the mesh knows it. Raises Unknown, Invalid."""
+        return self._ask("GET", f"/v1/groups/{quoted(check_group_id(group_id))}", None, GroupView)
 
     def summary(self, group_id: str) -> dict[str, Any]:
         """The collector's summary of a group (its fields: `groups.summary`)."""
         return self.proxy(self.group(group_id).collector).call(Message("summary"))  # type: ignore[no-any-return]
+
+    def cancel(
+        self, group_id: str, job_keys: Sequence[str] | None = None, *, reason: str = "", timeout: float | None = None
+    ) -> CancelOutcome:
+        """End these jobs of a group (None: all), queued and running ones; a record that is there already wins.
+
+        Returns when their process trees are gone, or after `timeout` seconds (None: those of this client) with what
+        is left. `reason` is kept in the jobs' failures.
+        """
+        message = Message("cancel", {"job_keys": None if job_keys is None else tuple(job_keys), "reason": reason})
+        told = self.call(self.group(group_id).collector, message)
+        wait = self.timeout if timeout is None else timeout
+        return wait_ended(self._link, group_id, told, whole=job_keys is None, answer_seconds=self.timeout, timeout=wait)
 
     # Logs.
 
     def job_attempts(self, job: str) -> JobAttempts:
         """The attempts of `GROUP/KEY`, or of the paglet of that id, that the online hosts know."""
         ask = partial(ask_attempts, self._link, job=job, timeout=self.timeout)
-        return merged_attempts(self._each(ask, self._online()))
+        return merged_attempts(ask_each(ask, online_hosts(self._link)))
 
     def read_log(self, attempt: AttemptView, stream: str, offset: int = 0, limit: int = 1 << 20) -> LogBytes:
         """A piece of what an attempt printed to stdout ("out") or stderr ("err"), from `offset` on."""
@@ -359,37 +388,8 @@ class HostClient:
     def _ask(self, method: str, route: str, body: Any, kind: type[T], *, host: HostRef | None = None) -> T:
         return self._link.ask(method, route, body, kind, host=host, timeout=self.timeout)
 
-    def _online(self) -> list[HostRef]:
-        return sorted((view.member.ref for view in self.hosts() if view.online), key=lambda host: host.name)
-
-    def _each(self, ask: Callable[[A], T], things: Sequence[A]) -> list[T]:
-        """What `ask` gives for each of `things`, asked at once: one silent host does not hold up the rest."""
-        if len(things) < 2:
-            return [ask(thing) for thing in things]
-        with ThreadPoolExecutor(max_workers=min(MOST_PARALLEL_ASKS, len(things))) as pool:
-            return list(pool.map(ask, things))
-
     def _at(self, target: Target, method: str, body: Any, kind: type[T], *further: str) -> T:
         """A request about a paglet, at the host where it is."""
-        plain = _plain(target)
-        route = paglet_route(_id_of(plain), *further)
-        return self._link.pursue(plain, self._link.performer(method, route, body, kind), self.timeout)
-
-
-def _attempt(ask: Callable[[], T]) -> T | PagletsError:
-    try:
-        return ask()
-    except PagletsError as error:
-        return error
-
-
-def _plain(target: Target) -> ProxyRef | str:
-    return target.ref if isinstance(target, PagletProxy) else target
-
-
-def _id_of(target: ProxyRef | str) -> str:
-    return target if isinstance(target, str) else target.agent_id
-
-
-def _to_wire(message: Message) -> WireMessage:
-    return WireMessage(kind=message.kind, args=encode_fields(message.args), sender=message.sender)
+        wanted = plain(target)
+        route = paglet_route(check_agent_id(id_of(wanted)), *further)
+        return self._link.pursue(wanted, self._link.performer(method, route, body, kind), self.timeout)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
-from paglets.api import ArtifactView
+from paglets.api import ArtifactView, AskBlobs, BlobStates
 from paglets.core.errors import Conflict, FileChanged, PagletsError, PeerReplaced, Unknown, Unreachable
 from paglets.core.refs import BlobRef, HostRef
 from paglets.remote.link import Link, quoted
@@ -26,7 +27,7 @@ class Download:
         self._timeout = timeout
         self._progress = progress
 
-    def into(self, target: Path) -> None:
+    def into(self, target: Path, *, replace: bool) -> None:
         """The whole file is at `target`, safe on the disk, when this returns; until then nothing of it is.
 
         What an earlier try left beside it is used. Raises NoRoom, Invalid, Conflict, FileChanged.
@@ -38,14 +39,22 @@ class Download:
                 self._receive_right(part, blob)
             except LOOK_AGAIN as error:
                 kept = f"{part.offset:,} of {blob.size_bytes:,} bytes are kept: another try goes on there"
-                raise type(error)(f"{error.message}; {kept}", **error.details) from error
+                raise type(error)(f"{error.message}; {kept}", **error.details) from None
             if not part.is_right():
                 part.remove()
+                self._doubt(blob)
                 raise FileChanged(
                     f"the bytes of {self._artifact.artifact_id} are not the ones that it was made of: "
                     f"the disk of {self._artifact.host_name} may be damaged; nothing was kept"
                 )
-            part.finish()
+            part.finish(replace=replace)
+
+    def _doubt(self, blob: BlobRef) -> None:
+        """Have the host look at what it has: if that is damaged, the same file may be put there anew."""
+        if self._host is not None:
+            asked = AskBlobs(sha256s=(blob.sha256,), check=True)
+            with suppress(PagletsError):
+                self._link.ask("POST", "/v1/blobs/state", asked, BlobStates, host=self._host, timeout=self._timeout)
 
     def _receive_right(self, part: PartialFile, blob: BlobRef) -> None:
         """Once more where what an earlier try left was something else."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace as replace_fields
 from pathlib import Path
 
 from paglets.api import AddArtifact, Artifacts, ArtifactView, Done, PostMessage
 from paglets.codec.envelope import WireMessage
 from paglets.core.content import stat_of
-from paglets.core.errors import CallOutcomeUnknown, Conflict, Invalid, Unknown, Unreachable
+from paglets.core.errors import BadRequest, CallOutcomeUnknown, Conflict, Invalid, Unknown, Unreachable
 from paglets.core.refs import (
     ArtifactRef,
     BlobRef,
@@ -20,14 +19,18 @@ from paglets.core.refs import (
     check_artifact_id,
     check_blob,
     check_file_name,
+    check_lifetime,
 )
-from paglets.core.text import printable
 from paglets.remote.fetch import Download, artifact_route, find_artifact, listed_host
 from paglets.remote.link import Link, quoted
-from paglets.remote.patience import Progress, nobody
+from paglets.remote.patience import READING, Progress, nobody
+from paglets.remote.places import is_there, make_durable, place_for
 from paglets.remote.publish import BytesSource, FileSource, Publisher, Source
+from paglets.remote.targets import Target, addressee
 
 PAGE_ARTIFACTS = 1000
+MOST_PAGES = 1000
+"""A million artifacts; a host that goes on is at fault, and shall not fill our memory."""
 TRIES_TO_SEND = 3
 """Bytes that were just sent are kept for an hour: that they are missing again and again is a fault."""
 
@@ -47,6 +50,9 @@ class Files:
         with FileSource(Path(path), progress) as source:
             return self._publisher.publish(source, progress=progress)
 
+    def missing(self, blobs: Iterable[BlobRef]) -> tuple[BlobRef, ...]:
+        return self._publisher.missing(blobs)
+
     # Sending.
 
     def upload(
@@ -60,7 +66,7 @@ class Files:
         progress: Progress,
     ) -> ArtifactRef:
         artifact_name = _name(path, name)
-        _check_lifetime(expires_in_seconds)
+        check_lifetime(expires_in_seconds)
         _check_owner(owner)
         with FileSource(Path(path), progress) as source:
             wanted = AddArtifact(
@@ -76,10 +82,9 @@ class Files:
                 source.remove(made.artifact_id)
             return made
 
-    def send(
-        self, target: ProxyRef, path: str | Path, message: WireMessage, *, name: str | None, move: bool
-    ) -> ArtifactRef:
+    def send(self, to: Target, path: str | Path, message: WireMessage, *, name: str | None, move: bool) -> ArtifactRef:
         artifact_name = _name(path, name)
+        target = addressee(self._link, to, self._timeout)
         with FileSource(Path(path)) as source:
             artifact = ArtifactRef(
                 artifact_id=self._new_id(),
@@ -90,7 +95,7 @@ class Files:
                 owner=target.agent_id,
                 created_at=self._link.clock.wall(),
             )
-            carrying = replace(message, artifacts=(*message.artifacts, artifact))
+            carrying = replace_fields(message, artifacts=(*message.artifacts, artifact))
             post = PostMessage(target=target, message=carrying, token=self._link.entropy.token())
             self._with_bytes(source, nobody, lambda: self._post(post))
             if move:
@@ -136,17 +141,28 @@ class Files:
 
     # Fetching.
 
-    def download(self, artifact: ArtifactRef | str, target: str | Path, *, move: bool, progress: Progress) -> Path:
-        view = self.find(artifact)
-        check_blob(view.artifact.blob)
-        if isinstance(artifact, ArtifactRef) and artifact.sha256 != view.artifact.sha256:
-            raise Conflict(f"{artifact.artifact_id} is not what the ref says: it has other bytes")
-        place = place_for(target, view.artifact)
-        reachable = replace(view, host=listed_host(self._link, view))
-        Download(self._link, reachable, self._timeout, progress).into(place)
+    def download(
+        self, artifact: ArtifactRef | str, target: str | Path, *, move: bool, replace: bool, progress: Progress
+    ) -> Path:
+        ref = artifact if isinstance(artifact, ArtifactRef) else self.find(artifact).artifact
+        blob = check_blob(ref.blob)
+        place = place_for(target, ref.name)
+        # An earlier try may have done it, and deleted the artifact: so this is looked at first.
+        if not replace and is_there(place, blob, lambda done: progress(READING, done, blob.size_bytes)):
+            if move:
+                make_durable(place)
+        else:
+            Download(self._link, self._view_of(ref), self._timeout, progress).into(place, replace=replace)
         if move:
-            self._delete(view.artifact.artifact_id)
+            self._delete(ref.artifact_id)
         return place
+
+    def _view_of(self, ref: ArtifactRef) -> ArtifactView:
+        """Where its bytes are."""
+        view = self.find(ref)
+        if view.artifact.blob != ref.blob:
+            raise Conflict(f"{ref.artifact_id} is not what the ref says: it has other bytes")
+        return replace_fields(view, host=listed_host(self._link, view))
 
     # What there is.
 
@@ -154,16 +170,18 @@ class Files:
         return find_artifact(self._link, _artifact_id(artifact), self._timeout)
 
     def listed(self, host: HostRef, owner: str | None) -> tuple[ArtifactRef, ...]:
-        """All artifacts on that host, or those of one owner there."""
+        """All artifacts on that host, or those of one owner there. Raises BadRequest where they have no end."""
         filtered = "" if owner is None else f"&owner={quoted(owner)}"
         found: list[ArtifactRef] = []
-        after: str | None = ""
-        while after is not None:
+        after = ""
+        for _ in range(MOST_PAGES):
             route = f"/v1/artifacts?after={quoted(after)}&limit={PAGE_ARTIFACTS}{filtered}"
             page = self._link.ask("GET", route, None, Artifacts, host=host, timeout=self._timeout)
             found.extend(page.artifacts)
-            after = page.next if page.artifacts and page.next and page.next > after else None
-        return tuple(found)
+            if not (page.artifacts and page.next and page.next > after):
+                return tuple(found)
+            after = page.next
+        raise BadRequest(f"{host.name} lists artifacts without an end, {len(found):,} so far: that host is at fault")
 
     def delete(self, artifact: ArtifactRef | str) -> None:
         self._delete(self.find(artifact).artifact.artifact_id)
@@ -175,19 +193,6 @@ class Files:
             self._link.ask("DELETE", artifact_route(artifact_id), None, Done, timeout=self._timeout)
         except Unknown:
             return
-
-
-def place_for(target: str | Path, artifact: ArtifactRef) -> Path:
-    """Where a download to `target` goes: into it under the artifact's name where it is a folder. Raises Invalid."""
-    path = Path(target)
-    if os.path.isdir(path):  # which takes a path that cannot be for none
-        try:
-            return path / check_file_name(artifact.name)
-        except Invalid as error:
-            raise Invalid(f"{error.message}; name the file to write: {printable(path / 'NAME')}") from error
-    if str(target).endswith(("/", os.sep)):
-        raise Invalid(f"there is no folder {printable(target)}")
-    return path
 
 
 def once_each(found: tuple[tuple[ArtifactRef, ...], ...]) -> tuple[ArtifactRef, ...]:
@@ -204,12 +209,7 @@ def _name(path: str | Path, name: str | None) -> str:
     try:
         return check_file_name(Path(path).name)
     except Invalid as error:
-        raise Invalid(f"{error.message}; give the artifact a name of its own (--name, or name=...)") from error
-
-
-def _check_lifetime(seconds: float | None) -> None:
-    if seconds is not None and not 0 < seconds < float("inf"):
-        raise Invalid(f"expires_in_seconds is {seconds}: it must be more than 0")
+        raise Invalid(f"{error.message}; give the artifact a name of its own (--name, or name=...)") from None
 
 
 def _check_owner(owner: ProxyRef | str | None) -> None:

@@ -1,20 +1,32 @@
-"""Files that a paglet or the jobs of a group begin with: all are looked at first, then published, equal ones once."""
+"""Files that a paglet or the jobs of a group begin with: all are looked at first, then published, equal ones once.
+
+A host keeps bytes that nothing refers to for an hour, and to send others may take longer: `Sending` cares for that.
+"""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from paglets.codec.bundle import Publisher
+from paglets.core.clock import Clock, SystemClock
 from paglets.core.content import hash_file, stat_of
-from paglets.core.errors import FileChanged, Invalid
+from paglets.core.errors import Conflict, FileChanged, Invalid
 from paglets.core.refs import BlobRef, FileRef, check_file_name
 from paglets.core.text import printable
+from paglets.remote.patience import PASSING, Progress
 
+T = TypeVar("T")
+
+RENEW_SECONDS = 300.0
+"""So long what was sent is taken to be there; then it is asked for, which makes the host keep it for another hour."""
+
+TRIES_TO_TELL = 3
 InputPaths = Mapping[str, str | Path]
 """The name of a file in the scratch directory -> where it is now."""
 
@@ -23,6 +35,80 @@ class FilePublisher(Publisher, Protocol):
     """A paglet's context, or a HostClient."""
 
     def publish_file(self, path: str | Path) -> BlobRef: ...
+
+
+@runtime_checkable
+class AskingPublisher(Protocol):
+    """A HostClient. (What a paglet publishes its host keeps anyway, while that is at work.)"""
+
+    def publish_file(self, path: str | Path, progress: Progress) -> BlobRef: ...
+
+    def missing_blobs(self, blobs: Iterable[BlobRef]) -> tuple[BlobRef, ...]:
+        """Those that the host has not got; the others it keeps for an hour from now on."""
+        ...
+
+
+class Sending:
+    """A FilePublisher of the bytes that one request names: `tell` sees to it that the host has them all by then."""
+
+    def __init__(self, publisher: FilePublisher, clock: Clock | None = None) -> None:
+        self._publisher = publisher
+        self._clock = clock or SystemClock()
+        self._again: dict[BlobRef, Callable[[], BlobRef]] = {}
+        self._lost: dict[BlobRef, None] = {}
+        self._renew_at = float("inf")
+
+    def publish_bytes(self, data: bytes) -> BlobRef:
+        return self._published(lambda: self._publisher.publish_bytes(data))
+
+    def publish_file(self, path: str | Path) -> BlobRef:
+        publisher = self._publisher
+        if isinstance(publisher, AskingPublisher):
+            return self._published(lambda: publisher.publish_file(path, self._meanwhile))
+        return self._published(lambda: publisher.publish_file(path))
+
+    def _published(self, publish: Callable[[], BlobRef]) -> BlobRef:
+        blob = publish()
+        if not self._again:
+            self._renew_at = self._clock.monotonic() + RENEW_SECONDS
+        self._again[blob] = publish
+        return blob
+
+    def _meanwhile(self, what: str, done: int, total: int) -> None:
+        """A long file is on its way: those before it are to stay."""
+        with suppress(*PASSING):
+            self._renew()
+
+    def _renew(self) -> None:
+        if isinstance(self._publisher, AskingPublisher) and self._clock.monotonic() >= self._renew_at:
+            self._renew_at = self._clock.monotonic() + RENEW_SECONDS
+            self._lost.update(dict.fromkeys(self._publisher.missing_blobs(self._again)))
+
+    def tell(self, tell: Callable[[], T]) -> T:
+        """What `tell` gives, a request that names the bytes; what the host has no more is sent again before.
+
+        Raises what `tell` raises, and FileChanged.
+        """
+        for _ in range(TRIES_TO_TELL):
+            self._renew()
+            self._send_lost()
+            try:
+                return tell()
+            except Conflict as error:
+                self._lost = self._named(error.details.get("missing"))
+                if not self._lost:
+                    raise
+        self._send_lost()
+        return tell()
+
+    def _named(self, missing: Any) -> dict[BlobRef, None]:
+        return {blob: None for blob in self._again if isinstance(missing, list) and blob.sha256 in missing}
+
+    def _send_lost(self) -> None:
+        for blob in tuple(self._lost):
+            if self._again[blob]() != blob:
+                raise FileChanged("a file changed after it was sent: write it completely, then submit again")
+            self._lost.pop(blob, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +121,9 @@ class Input:
 
 
 def check_inputs(paths: InputPaths | None, whose: str = "") -> tuple[Input, ...]:
-    """The files by name. Raises Invalid that names the first that cannot be one, and `whose` it is."""
+    """The files by name. Raises Invalid that names the first that cannot be one, and `whose` it is; TypeError."""
+    if paths is not None and not isinstance(paths, Mapping):
+        raise TypeError(f"{_of(whose)}inputs is a {type(paths).__name__}: give a dict, {{'name': 'path of the file'}}")
     found = tuple(_checked(name, path, whose) for name, path in sorted((paths or {}).items()))
     check_apart((each.name for each in found), whose)
     return found
@@ -59,7 +147,7 @@ def _checked(name: str, path: str | Path, whose: str) -> Input:
         size = stat_of(place).size_bytes
         check_file_name(name)
     except Invalid as error:
-        raise Invalid(f"{_of(whose)}input {name!r}: {error.message}") from error
+        raise Invalid(f"{_of(whose)}input {name!r}: {error.message}") from None
     if not os.access(place, os.R_OK):
         raise Invalid(f"{_of(whose)}input {name!r}: {printable(place)} cannot be read: no permission")
     return Input(name=name, path=place, size_bytes=size)

@@ -78,4 +78,15 @@ def read_log(link: Link, attempt: AttemptView, stream: str, offset: int, limit: 
         data = base64.b64decode(piece.data, validate=True)
     except binascii.Error as error:
         raise BadRequest(f"the host sent a piece of a log that is not base64: {error}") from None
+    _check_goes_on(piece, data, attempt.host, offset, limit)
     return LogBytes(offset=piece.offset, data=data, next=piece.next, size_bytes=piece.size_bytes, ended=piece.ended)
+
+
+def _check_goes_on(piece: LogPiece, data: bytes, host: HostRef, offset: int, limit: int) -> None:
+    """Else whoever follows the log would be shown the same bytes for ever. Raises BadRequest."""
+    end = piece.offset + len(data)
+    if data and not (len(data) <= limit and offset <= piece.offset and piece.next == end <= piece.size_bytes):
+        raise BadRequest(
+            f"{host.name} was asked for {limit:,} bytes of a log from byte {offset:,}, and sent {len(data):,} from "
+            f"byte {piece.offset:,} of {piece.size_bytes:,}, to go on at byte {piece.next:,}: that host is at fault"
+        )

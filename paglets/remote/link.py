@@ -8,7 +8,17 @@ from urllib.parse import quote
 
 from paglets.api import HostIdentity, Hosts, MemberView, PagletView
 from paglets.core.clock import Clock, Entropy
-from paglets.core.errors import CallOutcomeUnknown, Moved, PagletsError, PeerReplaced, Unknown, Unreachable
+from paglets.core.errors import (
+    BadRequest,
+    CallOutcomeUnknown,
+    Invalid,
+    Moved,
+    Moving,
+    PagletsError,
+    PeerReplaced,
+    Unknown,
+    Unreachable,
+)
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.core.urls import normalise_url
@@ -82,7 +92,7 @@ class Link:
     ) -> T:
         """A request that may be repeated without harm, until an answer comes or the time is over.
 
-        Not repeated where `base` never answered: then nobody is there to wait for.
+        Not repeated where `base` never answered, nor where another host cannot be reached: nobody is there to wait for.
         """
         payload = b"" if body is None else dump_json(body)
         end = self.clock.monotonic() + timeout
@@ -91,15 +101,22 @@ class Link:
             try:
                 left = max(SHORTEST_TIMEOUT_SECONDS, end - self.clock.monotonic())
                 return self.once(host or self.base, method, route, payload, kind, left)
-            except (Unreachable, CallOutcomeUnknown):
-                if not self._answered or self.clock.monotonic() + pause >= end:
+            except (Unreachable, CallOutcomeUnknown) as error:
+                gone = host is not None and isinstance(error, Unreachable)
+                if gone or not self._answered or self.clock.monotonic() + pause >= end:
                     raise
             self.pause(pause)
             pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
 
     def once(self, host: HostRef, method: str, route: str, body: bytes, kind: type[T], timeout: float) -> T:
         """One request, sent once."""
-        return self._send(host, Request(method=method, target=route, body=body), timeout).parse(kind)
+        response = self._send(host, Request(method=method, target=route, body=body), timeout)
+        try:
+            return response.parse(kind)
+        except (BadRequest, Invalid) as error:
+            if response.status >= 400:
+                raise
+            raise BadRequest(f"what {host.name or host.url} answers is not as agreed: {error.message}") from error
 
     def fetch(self, host: HostRef, route: str, timeout: float) -> bytes:
         """A piece of a blob, asked for once. Raises the error that came in its place.
@@ -112,7 +129,13 @@ class Link:
         return response.body
 
     def _send(self, host: HostRef, request: Request, timeout: float) -> Response:
-        response = self._exchange.request(host.url, host.store_id or None, request, timeout_seconds=timeout)
+        try:
+            response = self._exchange.request(host.url, host.store_id or None, request, timeout_seconds=timeout)
+        except Unreachable as error:
+            if self._answered or host.url != self.base.url:
+                raise
+            who = f"start host {host.name} there" if host.name else "start a host there"
+            raise Unreachable(f"{error.message}; {who}, or ask another one with --at or PAGLETS_AT") from None
         if host.url == self.base.url:
             self._answered = True
         return response
@@ -143,17 +166,25 @@ class Link:
             except PagletsError as error:
                 if isinstance(error, Unreachable) and host.url == self.base.url and not self._answered:
                     raise
-                host = self._next_host(host, agent_id, chase, error)
+                failed = error
+            else:
+                continue
+            host = self._next_host(host, agent_id, chase, failed)  # what it raises is told without what led there
 
     def _next_host(self, host: HostRef, agent_id: str, chase: Chase, error: PagletsError) -> HostRef:
         step = chase.after(error, self.clock.monotonic())
         self.pause(step.pause_seconds)
-        wanted = self._locate(agent_id, host) if step.locate else step.host or host
+        try:
+            wanted = self._locate(agent_id, host) if step.locate else step.host or host
+        except Moving as moving:
+            # No host has it just now: ask where it was, until it is somewhere.
+            self.pause(chase.after(moving, self.clock.monotonic()).pause_seconds)
+            wanted = host
         found = self.member(wanted)
         if found is None:
             raise Unreachable(
                 f"{agent_id} is on {wanted.name}, which {self.base.name} does not list among the hosts of its mesh"
-            ) from error
+            )
         return found
 
     def member(self, wanted: HostRef) -> HostRef | None:

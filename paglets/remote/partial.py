@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from paglets.core.content import no_room, sync_folder
+from paglets.core.content import no_room, sync_folder, write_all
 from paglets.core.errors import Conflict, Invalid, NoRoom, PagletsError
 from paglets.core.refs import MAX_FILE_NAME_BYTES, BlobRef
 from paglets.core.text import printable
+from paglets.remote.places import check_replaceable, put_in_place
 
 READ_BYTES = 1 << 20
 
@@ -46,11 +47,8 @@ class PartialFile:
     def append(self, piece: bytes) -> None:
         """Raises NoRoom where the disk is full; nothing of the file is then left."""
         with self._telling():
-            left = memoryview(piece)
-            at = self.offset
-            while left:
-                written = os.pwrite(self._descriptor, left, at)
-                left, at = left[written:], at + written
+            os.lseek(self._descriptor, self.offset, os.SEEK_SET)
+            write_all(self._descriptor, piece)
         self._take(piece)
 
     def restart(self) -> None:
@@ -63,11 +61,15 @@ class PartialFile:
         """Whether the bytes that are there are those of the blob."""
         return (self._hash.hexdigest(), self.offset) == (self._blob.sha256, self._blob.size_bytes)
 
-    def finish(self) -> None:
-        """Put the whole file in its place, in one step. What stood there is replaced."""
+    def finish(self, *, replace: bool) -> None:
+        """Put the whole file in its place, in one step. Raises Conflict where something stands there by now."""
         with self._telling():
             os.fsync(self._descriptor)
-            os.replace(self._path, self._target)
+            try:
+                put_in_place(self._path, self._target, replace=replace)
+            except Conflict:
+                self.remove()
+                raise
             sync_folder(self._target.parent)
 
     def remove(self) -> None:
@@ -104,14 +106,12 @@ class PartialFile:
 def partial_file(target: Path, blob: BlobRef) -> Iterator[PartialFile]:
     """The partial file of `blob` for `target`, which nobody else writes meanwhile.
 
-    Raises Invalid where `target` cannot be written, Conflict where another download to it is under way.
+    Raises Invalid where `target` cannot be written; Conflict where it is a folder, or another download to it is under
+    way.
     """
     path = target.with_name(partial_name(target.name, blob.sha256))
     with _telling(target):
-        if os.path.isdir(target):
-            raise Invalid(f"{printable(target)} is a folder")
-        with suppress(FileNotFoundError):  # a name that cannot be is told now, not when all is there
-            os.lstat(target)
+        check_replaceable(target)
         descriptor = _open(path)
     try:
         with _telling(target):
@@ -156,6 +156,8 @@ def _telling(target: Path) -> Iterator[None]:
     """The system's errors as ours, in one line that names the place. ValueError: a name that no file can have."""
     try:
         yield
+    except PagletsError:  # ours already, though Invalid is a ValueError too
+        raise
     except (OSError, ValueError) as error:
         raise _told(error, target) from error
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from paglets.api import PagletView
 from paglets.core.errors import Conflict
-from paglets.core.messages import Message
+from paglets.core.messages import ACTIVATE, CLONE, DEACTIVATE, Message
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, ProxyRef
 
@@ -15,7 +15,7 @@ from paglets.core.refs import ArtifactRef, ProxyRef
 class Sender(Protocol):
     """What carries messages: a paglet's `Context`, or a `HostClient`."""
 
-    def call(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> Any: ...
+    def call(self, target: ProxyRef, message: Message, *, timeout_seconds: float | None = None) -> Any: ...
 
     def post(self, target: ProxyRef, message: Message) -> None: ...
 
@@ -65,13 +65,13 @@ class PagletProxy:
     def host_url(self) -> str:
         return self.ref.host.url
 
-    def call(self, message: Message | str, timeout_seconds: float | None = None, **args: Any) -> Any:
+    def call(self, message: Message | str, *, timeout_seconds: float | None = None, **args: Any) -> Any:
         """Send and wait for the reply: `call("add", left=1, right=2)` or `call(Message(...))`.
 
         Raises NotHandled, HandlerFailed, Unknown, Unreachable, TimedOut, or CallOutcomeUnknown where the
         connection broke after the message was sent.
         """
-        return self._sender.call(self.ref, as_message(message, args), timeout_seconds)
+        return self._sender.call(self.ref, as_message(message, args), timeout_seconds=timeout_seconds)
 
     send = call
 
@@ -100,6 +100,21 @@ class PagletProxy:
     def dispose(self) -> None:
         """End the paglet, after its `on_disposing`."""
         self._manager("disposed of").dispose(self.ref)
+
+    def clone(self, name: str | None = None, host: str | None = None) -> PagletProxy:
+        """Have it clone itself (`Paglet.clone`), and the clone move to `host` if one is given.
+
+        Raises as a call does: HandlerFailed with Invalid for a job, NameTaken, Unknown.
+        """
+        return PagletProxy(self.call(CLONE, name=name, host=host), self._sender)
+
+    def deactivate(self, seconds: float | None = None) -> None:
+        """Let it rest (`Paglet.deactivate`) as soon as none of its code is at work: a `run` goes on to its end."""
+        self.call(DEACTIVATE, seconds=seconds)
+
+    def activate(self) -> None:
+        """Wake it where it is inactive; returns after its `on_activation`."""
+        self.call(ACTIVATE)
 
     def info(self) -> PagletView:
         """Where it is and what it does."""

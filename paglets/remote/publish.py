@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from paglets.api import AskBlobs, BlobState, BlobStates
+from paglets.api import MAX_ASKED_BLOBS, AskBlobs, BlobState, BlobStates
 from paglets.core.content import hash_file, stat_of
 from paglets.core.errors import Conflict, FileChanged, Invalid, PagletsError
 from paglets.core.refs import BlobRef, HostRef
@@ -117,6 +118,16 @@ class Publisher:
             began = self._confirmed(source.blob, host)
             self._send_rest(source, host, began, progress)
         return source.blob
+
+    def missing(self, blobs: Iterable[BlobRef]) -> tuple[BlobRef, ...]:
+        """Those that are not whole on the link's own host; the others it keeps for an hour from now on."""
+        wanted = tuple(dict.fromkeys(blobs))
+        there: set[str] = set()
+        for begin in range(0, len(wanted), MAX_ASKED_BLOBS):
+            asked = AskBlobs(sha256s=tuple(blob.sha256 for blob in wanted[begin : begin + MAX_ASKED_BLOBS]))
+            states = self._link.ask("POST", "/v1/blobs/state", asked, BlobStates, timeout=self._timeout)
+            there.update(state.sha256 for state in states.blobs if state.complete)
+        return tuple(blob for blob in wanted if blob.sha256 not in there)
 
     def _check(self, source: Source, began: BlobState, error: FileChanged) -> None:
         problem = source.changed()

@@ -16,7 +16,7 @@ def bytes_text(count: int) -> str:
     for size, unit in _UNITS:
         if count >= size:
             return f"{count / size:.1f}".removesuffix(".0") + f" {unit}"
-    return f"{count} bytes"
+    return "1 byte" if count == 1 else f"{count} bytes"
 
 
 def amount_text(name: str, amount: int) -> str:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable
 
 from paglets.codec.envelope import CarriedArtifact
+from paglets.core.errors import Invalid
 from paglets.core.refs import ArtifactRef
 from paglets.store.db import Tx
 
@@ -28,6 +29,15 @@ def add(tx: Tx, owner: str, artifact: CarriedArtifact, now: float) -> None:
     )
     if left is not None:
         tx.wake("disposal")
+
+
+def make(tx: Tx, owner: str, artifact: CarriedArtifact, now: float, host_name: str) -> ArtifactRef:
+    """`add`, and the ref of what is here then. Raises Invalid where another artifact has the id."""
+    add(tx, owner, artifact, now)
+    ref = find(tx, artifact.artifact_id, host_name)
+    if ref is None or (ref.owner, ref.blob) != (owner, artifact.blob):
+        raise Invalid(f"another artifact has the id {artifact.artifact_id}")
+    return ref
 
 
 def carried(tx: Tx, owner: str, now: float) -> tuple[CarriedArtifact, ...]:
@@ -89,7 +99,7 @@ _STAYS = "NOT EXISTS (SELECT 1 FROM handoffs h WHERE h.agent_id = artifacts.owne
 
 def is_leaving(tx: Tx, artifact_id: str) -> bool:
     """Whether it is here, and its envelope under way names it."""
-    return tx.value("SELECT 1 FROM artifacts WHERE artifact_id = ?", artifact_id) is not None
+    return tx.value(f"SELECT 1 FROM artifacts WHERE artifact_id = ? AND NOT {_STAYS}", artifact_id) is not None
 
 
 def delete_of(tx: Tx, owner: str, artifact_ids: Iterable[str]) -> None:
@@ -104,8 +114,10 @@ def remove(tx: Tx, owner: str) -> None:
 
 
 def next_end(tx: Tx) -> float | None:
-    """When the first of them is over, as epoch seconds of this host."""
-    first = tx.value("SELECT min(expires_at) FROM artifacts WHERE expires_at IS NOT NULL")
+    """When the first of them is over, as epoch seconds of this host; those that `expire` leaves do not count."""
+    first = tx.value(
+        f"SELECT expires_at FROM artifacts WHERE expires_at IS NOT NULL AND {_STAYS} ORDER BY expires_at LIMIT 1"
+    )
     return None if first is None else float(first)
 
 

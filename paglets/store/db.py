@@ -232,11 +232,11 @@ class Store:
 
 
 def fitting(rows: Iterable[sqlite3.Row], column: str, most_bytes: int) -> list[sqlite3.Row]:
-    """The first of the rows, at least one, as many as have at most `most_bytes` in `column` together."""
+    """The first of the rows, at least one, as many as have at most `most_bytes` of text in `column` together."""
     chosen: list[sqlite3.Row] = []
     total = 0
     for row in rows:
-        total += len(row[column])
+        total += len(row[column].encode())
         if chosen and total > most_bytes:
             break
         chosen.append(row)

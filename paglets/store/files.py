@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from paglets.codec.text import dumps
 from paglets.core.refs import FileRef
 from paglets.store.db import Tx
 
@@ -108,8 +109,13 @@ def remove(tx: Tx, agent_id: str) -> None:
     tx.run("DELETE FROM files WHERE agent_id = ?", agent_id)
 
 
-def removals(tx: Tx, most: int) -> list[Removal]:
-    rows = tx.all("SELECT * FROM removals ORDER BY id LIMIT ?", most)
+def removals(tx: Tx, most: int, skip: Iterable[int] = ()) -> list[Removal]:
+    """The oldest, without those of the numbers in `skip`."""
+    rows = tx.all(
+        "SELECT * FROM removals WHERE id NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?",
+        dumps(list(skip)),
+        most,
+    )
     return [
         Removal(
             number=row["id"],

@@ -29,6 +29,8 @@ def _run(step: str, connection: sqlite3.Connection) -> None:
 MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (
     ("first", partial(_run, "step_first.sql")),
     ("bytes", partial(_run, "step_bytes.sql")),
+    ("model", partial(_run, "step_model.sql")),
+    ("groups", partial(_run, "step_groups.sql")),
 )
 """Never changed once it was released: stores out there are made of these."""
 

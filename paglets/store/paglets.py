@@ -20,8 +20,8 @@ def _optional(value: Any) -> str | None:
 def insert(tx: Tx, envelope: Envelope, now: float) -> None:
     """The rows of a paglet, without its files and artifacts; its residence row must say `here`."""
     tx.run(
-        "INSERT INTO paglets (agent_id, class_name, kind, name, state, home, hook, created_at, bundle, bundle_bytes)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO paglets (agent_id, class_name, kind, name, state, home, hook, created_at, bundle, bundle_bytes,"
+        " service, inactive, wakes_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         envelope.agent_id,
         envelope.class_name,
         envelope.kind,
@@ -32,13 +32,17 @@ def insert(tx: Tx, envelope: Envelope, now: float) -> None:
         envelope.created_at,
         None if envelope.bundle is None else envelope.bundle.sha256,
         0 if envelope.bundle is None else envelope.bundle.size_bytes,
+        envelope.service,
+        int(envelope.inactive),
+        None if envelope.wakes_in_seconds is None else now + envelope.wakes_in_seconds,
     )
     tx.run_many(
         "INSERT INTO storage VALUES (?, ?, ?)",
         ((envelope.agent_id, key, dumps(value)) for key, value in envelope.storage.items()),
     )
     tx.run_many(
-        "INSERT INTO inbox (agent_id, sender_store, n, message, status, tries, error) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO inbox (agent_id, sender_store, n, message, status, tries, error, priority)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (_inbox_row(envelope.agent_id, lying) for lying in envelope.inbox),
     )
     for taken in envelope.taken:
@@ -153,12 +157,16 @@ def freeze(tx: Tx, agent_id: str, epoch: int, now: float) -> Envelope:
         bundle=bundle_of(tx, agent_id),
         files=files.of(tx, agent_id),
         artifacts=artifacts.carried(tx, agent_id, now),
+        service=row["service"],
+        inactive=bool(row["inactive"]),
+        wakes_in_seconds=None if row["wakes_at"] is None else max(0.0, row["wakes_at"] - now),
     )
 
 
 def _inbox_row(agent_id: str, lying: InboxPost) -> tuple[Any, ...]:
     post, status = lying.post, "dead" if lying.dead else "waiting"
-    return agent_id, post.sender_store, post.n, dumps(to_json(post.message)), status, lying.tries, lying.error
+    text, priority = dumps(to_json(post.message)), post.message.priority
+    return agent_id, post.sender_store, post.n, text, status, lying.tries, lying.error, priority
 
 
 def _inbox(tx: Tx, agent_id: str) -> tuple[InboxPost, ...]:

@@ -11,7 +11,7 @@ from paglets.codec.envelope import Post, WireMessage
 from paglets.codec.text import dumps, loads
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, HostRef, ProxyRef
-from paglets.store import artifacts, blobs, residence
+from paglets.store import artifacts, blobs, notes, residence
 from paglets.store.db import Tx, fitting
 
 MAX_TRIES = 5
@@ -102,14 +102,21 @@ def next_outgoing(
     return [_read_outgoing(row) for row in fitting(rows, "message", most_bytes)]
 
 
-def with_bytes(tx: Tx, host_store: str, most: int) -> list[tuple[int, tuple[BlobRef, ...]]]:
-    """The oldest posts for one host that carry artifacts: their numbers and blobs."""
+def with_bytes(
+    tx: Tx, host_store: str, most: int, skip: Iterable[str] = (), after: int = 0
+) -> list[tuple[int, tuple[BlobRef, ...]]]:
+    """The oldest posts for one host that carry artifacts: their numbers, beyond `after`, and blobs.
+
+    Without those for the paglets in `skip`.
+    """
     rows = tx.all(
-        "SELECT o.n, b.sha256, b.size_bytes FROM outbox o JOIN outbox_blobs USING (n) JOIN blobs b USING (sha256)"
-        " WHERE o.host_store = ? AND o.n IN (SELECT DISTINCT x.n FROM outbox_blobs x JOIN outbox y USING (n)"
-        "  WHERE y.host_store = ? ORDER BY x.n LIMIT ?) ORDER BY o.n, b.sha256",
+        "SELECT x.n, b.sha256, b.size_bytes FROM outbox_blobs x JOIN blobs b USING (sha256) WHERE x.n IN"
+        " (SELECT DISTINCT y.n FROM outbox_blobs y CROSS JOIN outbox o USING (n) WHERE y.n > ? AND o.host_store = ?"
+        "  AND o.agent_id NOT IN (SELECT value FROM json_each(?)) ORDER BY y.n LIMIT ?)"
+        " ORDER BY x.n, b.sha256",
+        after,
         host_store,
-        host_store,
+        dumps(list(skip)),
         most,
     )
     found: dict[int, list[BlobRef]] = {}
@@ -169,6 +176,8 @@ def _marks_of(posts: tuple[Post, ...], marks: dict[str, int]) -> dict[tuple[str,
 
 
 def _receive_one(tx: Tx, post: Post, now: float) -> PostAnswer:
+    if post.agent_id == notes.READER:
+        return _receive_note(tx, post)
     row = residence.find(tx, post.agent_id)
     if row is None or row.status == "disposed":
         return PostAnswer(n=post.n, verdict="unknown")
@@ -182,17 +191,30 @@ def _receive_one(tx: Tx, post: Post, now: float) -> PostAnswer:
         return PostAnswer(n=post.n, verdict="missing")
     for artifact in post.message.artifacts:
         artifacts.add(tx, post.agent_id, artifacts.carried_of(artifact), now)
-    tx.run("INSERT INTO taken VALUES (?, ?, ?)", post.agent_id, post.sender_store, post.n)
-    tx.run("INSERT OR IGNORE INTO taken_marks VALUES (?, ?, 0)", post.agent_id, post.sender_store)
+    _note_taken(tx, post)
     tx.run(
-        "INSERT INTO inbox (agent_id, sender_store, n, message) VALUES (?, ?, ?, ?)",
+        "INSERT INTO inbox (agent_id, sender_store, n, message, priority) VALUES (?, ?, ?, ?, ?)",
         post.agent_id,
         post.sender_store,
         post.n,
         dumps(to_json(post.message)),
+        post.message.priority,
     )
     tx.wake("mailbox")
     return PostAnswer(n=post.n, verdict="taken")
+
+
+def _receive_note(tx: Tx, post: Post) -> PostAnswer:
+    if _is_taken(tx, post):
+        return PostAnswer(n=post.n, verdict="duplicate")
+    _note_taken(tx, post)
+    notes.keep(tx, post.message.args)
+    return PostAnswer(n=post.n, verdict="taken")
+
+
+def _note_taken(tx: Tx, post: Post) -> None:
+    tx.run("INSERT INTO taken VALUES (?, ?, ?)", post.agent_id, post.sender_store, post.n)
+    tx.run("INSERT OR IGNORE INTO taken_marks VALUES (?, ?, 0)", post.agent_id, post.sender_store)
 
 
 def _is_taken(tx: Tx, post: Post) -> bool:
@@ -216,10 +238,10 @@ def _forget_settled(tx: Tx, agent_id: str, sender: str, below: int) -> None:
 
 
 def waiting(tx: Tx, agent_id: str, most: int, skip: Iterable[int] = ()) -> list[Waiting]:
-    """The oldest posts that wait for this paglet, without those of the numbers (`seq`) in `skip`."""
+    """The next posts of this paglet, by priority and age, without those of the numbers (`seq`) in `skip`."""
     rows = tx.all(
         "SELECT * FROM inbox WHERE agent_id = ? AND status = 'waiting'"
-        " AND seq NOT IN (SELECT value FROM json_each(?)) ORDER BY seq LIMIT ?",
+        " AND seq NOT IN (SELECT value FROM json_each(?)) ORDER BY priority DESC, seq LIMIT ?",
         agent_id,
         dumps(list(skip)),
         most,

@@ -214,6 +214,12 @@ def why(row: sqlite3.Row) -> tuple[str, str]:
     return UNTOLD_REASONS.get(row["status"], ("", ""))
 
 
+def report_waits(tx: Tx, agent_id: str) -> str:
+    """Why the report of a copy whose outcome is committed does not get to its collector; "" where nothing is wrong."""
+    problem = tx.value("SELECT problem FROM outbox WHERE report_of = ? AND problem != '' ORDER BY n LIMIT 1", agent_id)
+    return f"it has ended, and its report waits: {problem}" if problem else ""
+
+
 def grant(
     tx: Tx, queued: QueuedJob, cores: Sequence[int], gpus: Sequence[int], token: str, epoch: int, now: float
 ) -> bool:
@@ -308,6 +314,8 @@ def view(tx: Tx, row: sqlite3.Row, now: float) -> JobView:
     if not reason and row["status"] in states.FINAL:
         text = tx.value("SELECT problem FROM paglets WHERE agent_id = ? AND intent IS NOT NULL", agent_id) or ""
         reason = "moving" if text else ""
+    waits = report_waits(tx, agent_id)
+    reason, text = ("report_waits", waits) if waits else (reason, text)
     run = tx.one("SELECT * FROM runs WHERE agent_id = ?", agent_id)
     running = now - run["started_at"] if run is not None and row["status"] == "RUNNING" else 0.0
     return JobView(
@@ -348,10 +356,11 @@ def _lease(tx: Tx, agent_id: str) -> Lease | None:
 
 
 def views(tx: Tx, now: float, most: int) -> tuple[JobView, ...]:
-    """Jobs that are not finished, running ones first, then by age; then finished ones that wait to move."""
+    """Jobs that are not finished, running ones first, then by age; then those that wait to move or be reported."""
     rows = tx.all(
         "SELECT * FROM requests r WHERE status IN ('RUNNING', 'WAITING_FOR_SLOT', 'PLACING')"
         "  OR EXISTS (SELECT 1 FROM paglets p WHERE p.agent_id = r.agent_id AND p.intent IS NOT NULL)"
+        "  OR agent_id IN (SELECT report_of FROM outbox WHERE report_of IS NOT NULL AND problem != '')"
         " ORDER BY CASE status WHEN 'RUNNING' THEN 0 WHEN 'WAITING_FOR_SLOT' THEN 1 WHEN 'PLACING' THEN 2 ELSE 3 END,"
         " queued_at, agent_id"
         " LIMIT ?",

@@ -23,6 +23,12 @@ Refuse = Callable[[Tx, Envelope], str | None]
 """Why this host does not take an envelope, or None."""
 
 
+Place = tuple[float, str]
+"""Where an envelope stands in the line for its target: when it began to leave, and whose it is."""
+
+FIRST_PLACE: Place = (float("-inf"), "")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handoff:
     """An envelope under way, as it is sent."""
@@ -45,6 +51,7 @@ class Leaving:
     size_bytes: int
     asked_for: bool
     needs: tuple[BlobRef, ...]
+    place: Place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,10 +132,14 @@ def take(tx: Tx, envelope: Envelope, source: HostRef, now: float, refuse: Refuse
     return TransferAnswer(agent_id=envelope.agent_id, epoch=envelope.epoch, verdict="taken")
 
 
-def is_back(tx: Tx, envelope: Envelope) -> bool:
-    """Whether the paglet was here before, and this envelope proves that it has left since."""
-    known = find(tx, envelope.agent_id)
-    return known is not None and known.epoch < envelope.epoch
+def has_stale_scratch(tx: Tx, agent_id: str) -> bool:
+    """Whether what lies in its scratch directory is of an earlier stay: its files may be others by now."""
+    return bool(tx.value("SELECT stale_scratch FROM residence WHERE agent_id = ?", agent_id))
+
+
+def uses_scratch(tx: Tx, agent_id: str) -> None:
+    """Its scratch directory was emptied if it had to be, and its code runs there from now on."""
+    tx.run("UPDATE residence SET stale_scratch = 0 WHERE agent_id = ? AND stale_scratch = 1", agent_id)
 
 
 def _answer_again(known: ResidenceRow, envelope: Envelope) -> TransferAnswer:
@@ -205,6 +216,7 @@ def put_back(tx: Tx, agent_id: str, epoch: int, now: float) -> Handoff | None:
     _become(tx, agent_id, epoch, "here", None, now)
     paglets.insert(tx, handoff.envelope, now)
     tx.run("UPDATE requests SET queued_at = queued_at - ? WHERE agent_id = ?", under_way, agent_id)
+    tx.wake("disposal")
     tx.touch(agent_id)
     return handoff
 
@@ -229,14 +241,16 @@ def dispose(tx: Tx, agent_id: str, now: float) -> None:
     tx.touch(agent_id)
 
 
-def next_leaving(tx: Tx, target_store: str, most: int) -> list[Leaving]:
-    """The oldest envelopes for one target. Of a large one no more than its size is read."""
+def next_leaving(tx: Tx, target_store: str, most: int, after: Place = FIRST_PLACE) -> list[Leaving]:
+    """The oldest envelopes for one target, beyond `after`. Of a large one no more than its size is read."""
     rows = tx.all(
-        "SELECT agent_id, epoch, length(envelope) AS size, bundle,"
+        "SELECT agent_id, epoch, length(CAST(envelope AS BLOB)) AS size, bundle, began_at,"
         " CASE WHEN length(envelope) > ? THEN 1 ELSE json_extract(envelope, '$.hook') = 'arrival' END AS asked_for"
-        " FROM handoffs WHERE target_store = ? ORDER BY began_at, agent_id LIMIT ?",
+        " FROM handoffs WHERE target_store = ? AND (began_at, agent_id) > (?, ?)"
+        " ORDER BY began_at, agent_id LIMIT ?",
         LARGE_ENVELOPE_BYTES,
         target_store,
+        *after,
         most,
     )
     return [
@@ -246,6 +260,7 @@ def next_leaving(tx: Tx, target_store: str, most: int) -> list[Leaving]:
             size_bytes=row["size"],
             asked_for=bool(row["asked_for"]),
             needs=paglets.blobs_of(tx, row["agent_id"], row["bundle"]),
+            place=(row["began_at"], row["agent_id"]),
         )
         for row in rows
     ]
@@ -257,9 +272,12 @@ def handoffs(tx: Tx, agent_ids: Iterable[str]) -> list[Handoff]:
     return [_read_handoff(row) for row in rows if row is not None]
 
 
-def envelope_text(tx: Tx, agent_id: str) -> str:
-    """The JSON of an envelope under way."""
-    return str(tx.value("SELECT envelope FROM handoffs WHERE agent_id = ?", agent_id) or "")
+def envelope_text(tx: Tx, agent_id: str, epoch: int) -> str:
+    """The JSON of an envelope under way, as `Leaving` names it. Raises Unknown."""
+    text = tx.value("SELECT envelope FROM handoffs WHERE agent_id = ? AND epoch = ?", agent_id, epoch)
+    if text is None:
+        raise Unknown(f"{agent_id} is not leaving")
+    return str(text)
 
 
 def moving_text(target: HostRef, problem: str) -> str:
@@ -339,7 +357,8 @@ def _begin_row(tx: Tx, agent_id: str, epoch: int, status: str, source: HostRef |
     tx.run(
         "INSERT INTO residence (agent_id, epoch, status, peer, reason, settled, since_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (agent_id) DO UPDATE SET epoch = excluded.epoch, status = excluded.status, peer = excluded.peer,"
-        " reason = excluded.reason, settled = excluded.settled, told = 1, since_at = excluded.since_at",
+        " reason = excluded.reason, settled = excluded.settled, told = 1, since_at = excluded.since_at,"
+        " stale_scratch = 1",
         agent_id,
         epoch,
         status,

@@ -20,6 +20,7 @@ CREATE TABLE meta (
 -- peer: leaving/gone: the target; here/refused: the source. JSON of HostRef.
 -- settled: whoever sent it here will not send that again. told: its target was told the same by us.
 -- Only with both, and after 30 days, a row that is neither 'here' nor 'leaving' is forgotten.
+-- stale_scratch: what lies in its scratch directory, if there is one, is of an earlier stay; over when code runs in it.
 CREATE TABLE residence (
   agent_id TEXT PRIMARY KEY,
   epoch INTEGER NOT NULL CHECK (epoch >= 1),
@@ -29,16 +30,19 @@ CREATE TABLE residence (
   settled INTEGER NOT NULL CHECK (settled IN (0, 1)),
   told INTEGER NOT NULL DEFAULT 1 CHECK (told IN (0, 1)),
   since_at REAL NOT NULL,
+  stale_scratch INTEGER NOT NULL DEFAULT 0 CHECK (stale_scratch IN (0, 1)),
   CHECK (status NOT IN ('leaving', 'gone') OR peer IS NOT NULL)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX residence_untold ON residence (agent_id) WHERE told = 0;
 
 -- The paglets that are here (status 'here' in residence).
 -- state, home: JSON. hook: the hook that is due next; NULL: none.
---   creation -> run -> NULL;  arrival -> run -> NULL;  dispatching -> NULL with intent 'move';
---   disposing -> row deleted
+--   creation, clone, arrival -> run -> NULL;  dispatching -> NULL with intent 'move';  disposing -> row deleted
+-- inactive: does not run; a message, or the time wakes_at (NULL: no time), leads to its entry `activation`, whose end
+--   makes it active again: hook run -> NULL. (A wall clock time: it outlasts a start of the host.)
+-- service: what it offers to the mesh, '': nothing.
 -- bundle: the blob of its code, bundle_bytes long. problem: why a move that is asked for does not begin, in words.
--- intent: JSON of the move or disposal that is asked for: {"move": HostRef} or {"dispose": true}.
+-- intent: JSON of what is asked for: {"move": HostRef}, {"dispose": true} or {"sleep": SECONDS or null}.
 CREATE TABLE paglets (
   agent_id TEXT PRIMARY KEY REFERENCES residence (agent_id),
   class_name TEXT NOT NULL,
@@ -46,15 +50,20 @@ CREATE TABLE paglets (
   name TEXT UNIQUE,
   state TEXT NOT NULL,
   home TEXT NOT NULL,
-  hook TEXT CHECK (hook IN ('creation', 'arrival', 'run', 'dispatching', 'disposing')),
   hook_error TEXT,
   intent TEXT,
   version INTEGER NOT NULL DEFAULT 1,
   created_at REAL NOT NULL,
   bundle TEXT REFERENCES blobs (sha256),
   bundle_bytes INTEGER NOT NULL DEFAULT 0,
-  problem TEXT NOT NULL DEFAULT ''
+  problem TEXT NOT NULL DEFAULT '',
+  hook TEXT CHECK (hook IN ('creation', 'clone', 'arrival', 'run', 'dispatching', 'disposing')),
+  service TEXT NOT NULL DEFAULT '',
+  inactive INTEGER NOT NULL DEFAULT 0 CHECK (inactive IN (0, 1)),
+  wakes_at REAL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX paglets_service ON paglets (service) WHERE service != '';
+CREATE INDEX paglets_wakes ON paglets (wakes_at) WHERE wakes_at IS NOT NULL;
 CREATE INDEX paglets_bundle ON paglets (bundle) WHERE bundle IS NOT NULL;
 CREATE INDEX paglets_hook ON paglets (hook) WHERE hook IS NOT NULL;
 CREATE INDEX paglets_intent ON paglets (agent_id) WHERE intent IS NOT NULL;
@@ -97,9 +106,10 @@ CREATE TABLE inbox (
   status TEXT NOT NULL DEFAULT 'waiting' CHECK (status IN ('waiting', 'dead')),
   tries INTEGER NOT NULL DEFAULT 0,
   error TEXT NOT NULL DEFAULT '',
+  priority INTEGER NOT NULL DEFAULT 0 CHECK (priority BETWEEN -10 AND 10),
   UNIQUE (agent_id, sender_store, n)
 ) STRICT;
-CREATE INDEX inbox_waiting ON inbox (agent_id, seq) WHERE status = 'waiting';
+CREATE INDEX inbox_waiting ON inbox (agent_id, priority DESC, seq) WHERE status = 'waiting';
 
 -- Ids of posts taken, above the sender's mark; and the mark: everything below it is acknowledged.
 CREATE TABLE taken (
@@ -287,6 +297,7 @@ CREATE TABLE history (
 CREATE INDEX history_group ON history (group_id, job_key);
 
 -- Groups submitted from this host. spec: class, states and keys, kept until the group is COMPLETE.
+-- digest: of class, keys and states. code: the hash of its bundle, '' without one. inputs: `groups.keys.inputs_digest`.
 -- collector: JSON of ProxyRef, a hint. seen: JSON of the last counts heard of.
 -- The collector is placed when it is not 'leaving' here; only then do the jobs leave.
 CREATE TABLE groups (
@@ -304,7 +315,9 @@ CREATE TABLE groups (
   detached INTEGER NOT NULL DEFAULT 0,
   detached_reason TEXT NOT NULL DEFAULT '',
   seen TEXT,
-  created_at REAL NOT NULL
+  created_at REAL NOT NULL,
+  code TEXT,
+  inputs TEXT
 ) STRICT, WITHOUT ROWID;
 
 -- The mesh as last heard of. row: JSON of Member.
@@ -323,6 +336,15 @@ CREATE TABLE client_posts (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   token TEXT NOT NULL UNIQUE
 ) STRICT;
+
+-- What paglets told the users of this host, their home; bounded, the oldest go. note: JSON of api.Note.
+CREATE TABLE notes (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  group_id TEXT,
+  note TEXT NOT NULL,
+  size_bytes INTEGER NOT NULL
+) STRICT;
+CREATE INDEX notes_group ON notes (group_id, id) WHERE group_id IS NOT NULL;
 
 -- What happened, bounded; for people.
 CREATE TABLE events (

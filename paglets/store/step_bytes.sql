@@ -1,5 +1,6 @@
 -- From the first schema: bytes (blobs, files, artifacts, code) and what refers to them.
 
+ALTER TABLE residence ADD COLUMN stale_scratch INTEGER NOT NULL DEFAULT 0 CHECK (stale_scratch IN (0, 1));
 ALTER TABLE paglets ADD COLUMN bundle TEXT REFERENCES blobs (sha256);
 ALTER TABLE paglets ADD COLUMN bundle_bytes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE paglets ADD COLUMN problem TEXT NOT NULL DEFAULT '';

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from paglets.api import JobView, PagletView
+from paglets.api import FoundPaglet, JobView, PagletView
 from paglets.codec.text import loads
 from paglets.core.record import from_json
-from paglets.core.refs import HostRef
+from paglets.core.refs import HostRef, ProxyRef
 from paglets.store import artifacts, files, paglets, queue, residence
 from paglets.store.db import Tx
+
+MAX_FOUND = 1_000
+
+
+def named(tx: Tx, name: str | None, service: str | None, own: HostRef) -> tuple[FoundPaglet, ...]:
+    """The paglets here of that name, or with that service, by id."""
+    rows = tx.all(
+        "SELECT agent_id, name, service FROM paglets WHERE name = ? UNION"
+        " SELECT agent_id, name, service FROM paglets WHERE service = ? AND service != '' ORDER BY agent_id LIMIT ?",
+        name,
+        service,
+        MAX_FOUND,
+    )
+    return tuple(
+        FoundPaglet(ref=ProxyRef(agent_id=row["agent_id"], host=own), name=row["name"], service=row["service"])
+        for row in rows
+    )
 
 
 def page_of_ids(tx: Tx, after: str, limit: int) -> tuple[str, ...]:
@@ -16,8 +33,8 @@ def page_of_ids(tx: Tx, after: str, limit: int) -> tuple[str, ...]:
     return tuple(row["agent_id"] for row in rows)
 
 
-def paglet_view(tx: Tx, agent_id: str, own: HostRef, now: float) -> PagletView:
-    """A paglet that is here."""
+def paglet_view(tx: Tx, agent_id: str, own: HostRef, now: float, *, brief: bool = False) -> PagletView:
+    """A paglet that is here; `brief`: without its state."""
     here = residence.must_be_here(tx, agent_id)
     row = tx.one("SELECT * FROM paglets WHERE agent_id = ?", agent_id)
     assert row is not None
@@ -35,11 +52,14 @@ def paglet_view(tx: Tx, agent_id: str, own: HostRef, now: float) -> PagletView:
         reason=_reason(row["intent"], row["hook_error"], row["problem"]),
         inbox=waiting,
         dead_posts=dead,
-        state=loads(row["state"]),
+        state=None if brief else loads(row["state"]),
         job=job_view(tx, agent_id, now),
         bundle=paglets.bundle_of(tx, agent_id),
         files=files.of(tx, agent_id),
         artifacts=artifacts.count(tx, agent_id),
+        service=row["service"],
+        inactive=bool(row["inactive"]),
+        created_at=row["created_at"],
     )
 
 
@@ -53,5 +73,5 @@ def _reason(intent: str | None, hook_error: str | None, problem: str) -> str:
         tree = loads(intent)
         if "move" in tree:
             return problem or f"it moves to {from_json(HostRef, tree['move']).name} when its code here has ended"
-        return "it ends when its code has ended"
+        return f"it {'rests' if 'sleep' in tree else 'ends'} when its code has ended"
     return "" if hook_error is None else f"its last hook failed: {hook_error}"

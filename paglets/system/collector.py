@@ -211,6 +211,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
             "ended": entries,
             "next": entries[-1]["number"] if entries else asked.after,
             "pending_count": self.state.pending_count,
+            "status": self.state.status,
         }
 
     # Within.

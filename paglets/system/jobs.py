@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from paglets.core.agent import Paglet, PagletState
 from paglets.core.errors import Invalid
 from paglets.core.record import to_json
+from paglets.core.text import printable
 from paglets.slots.model import SlotRequest
 from paglets.slots.states import FINAL
 from paglets.system.requests import slot_request_of
@@ -139,8 +140,9 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         """Make a file, and `result` with the file's ref as `artifact`, the outcome; returns once both are stored.
 
         The file goes to the group's collector, which owns it then; `name` is what it is called there, that of the
-        file where it is left out. `move`: no copy stays at `path`, and none is made where the file system allows;
-        nobody may write to the file meanwhile. `result` is None or a mapping without `artifact`.
+        file where it is left out. `move`: no copy stays at `path`, and none is made, on Linux, of a file in the
+        scratch directory that nobody has open for writing: close it before, since what is written later is not in
+        the artifact. `result` is None or a mapping without `artifact`.
 
         False, and nothing is sent, where this attempt has an outcome already. Raises Invalid for a result that
         cannot travel, as `report_compute_success`; Invalid, FileChanged or NoRoom for a file that cannot be
@@ -170,7 +172,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
 
     def _report(self, report: dict[str, Any]) -> bool:
         if self._reported:
-            print(f"paglets: {self.state.job_key}: a second report was not sent: {repr(report)[:200]}", file=sys.stderr)
+            print(f"paglets: {self.state.job_key}: {second_report_text(report)}", file=sys.stderr)
             return False
         accepted = self.context.report(report)
         self._reported = True
@@ -202,6 +204,16 @@ class CollectingComputeJobPaglet(ComputeJobPaglet[J], Generic[J]):
     """A job of a group: its host sends the outcome of the last attempt to the group's collector."""
 
     State: ClassVar[type[PagletState]] = CollectingComputeJobState
+
+
+def second_report_text(report: Mapping[str, Any]) -> str:
+    """What the log says of a report that came too late."""
+    what, way = "a result", ""
+    if "file" in report:
+        what, way = f"the file {printable(report['file']['path'])}", ", so one file: pack several into one, as a zip"
+    elif not report["success"]:
+        what = f"the failure {printable(report['message'])[:200]!r}"
+    return f"a second report was not sent, {what}: each attempt has one report{way}"
 
 
 def _check_result(result: object) -> None:

@@ -85,14 +85,15 @@ class ServiceClient:
         if type(request) is not wanted.request:
             raise TypeError(f"{operation} takes a {wanted.request.__qualname__}, got {type(request).__qualname__}")
         check_fields(request)
-        reply = self.proxy.call(Message(operation, {"request": request}), timeout_seconds)
+        reply = self.proxy.call(Message(operation, {"request": request}), timeout_seconds=timeout_seconds)
         return _checked(reply, wanted.reply, f"{self.contract.name} {operation}: the reply")
 
 
 class ServicePaglet(Paglet[S], Generic[S]):
     """A paglet that offers a service: set `contract` and write a method for each operation.
 
-    The method of operation `find-free` is `find_free(self, request) -> reply`.
+    From its creation to its end it is found under the contract's name from all of the mesh (`Context.lookup`,
+    `HostClient.lookup`). The method of operation `find-free` is `find_free(self, request) -> reply`.
     """
 
     contract: ClassVar[ServiceContract]
@@ -100,6 +101,8 @@ class ServicePaglet(Paglet[S], Generic[S]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         contract = getattr(cls, "contract", None)
+        if contract is not None:
+            cls.service_name = contract.name
         for operation in contract.operations.values() if contract else ():
             if not callable(getattr(cls, operation.method, None)):
                 raise TypeError(f"{cls.__qualname__} lacks {operation.method}(), the handler of {operation.name!r}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -19,6 +19,7 @@ from paglets.core.errors import (
     Invalid,
     Moving,
     Overloaded,
+    PagletsError,
     TimedOut,
     Unreachable,
     told_at_the_call,
@@ -26,16 +27,26 @@ from paglets.core.errors import (
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, ProxyRef, check_group_id
-from paglets.core.text import printable
 from paglets.groups.keys import complete_job_keys
-from paglets.remote.inputs import FilePublisher, Input, InputPaths, Published, check_apart, check_inputs
+from paglets.remote.inputs import FilePublisher, Input, InputPaths, Published, Sending, check_apart, check_inputs
 from paglets.remote.proxy import PagletProxy, Sender
 from paglets.system.collector import ResultCollectorPaglet
 from paglets.system.jobs import ComputeJobPaglet, ComputeJobState
+from paglets.system.telling import (
+    attached_line,
+    failures_line,
+    interrupted_line,
+    remarks_on,
+    say,
+    submission_lines,
+    why_hint,
+)
 
 WAIT_SECONDS = 60.0
 REPLY_SECONDS = 30.0
 """For a reply that waits for nothing."""
+STATUS_SECONDS = 5.0
+"""For how a group stands that was there before: nice to know, and no reason to wait long."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 PASSING: tuple[type[Exception], ...] = (Unreachable, Overloaded, Moving, CallOutcomeUnknown)
@@ -43,6 +54,7 @@ PASSING: tuple[type[Exception], ...] = (Unreachable, Overloaded, Moving, CallOut
 NOT_YET: tuple[type[Exception], ...] = (TimedOut, *PASSING)
 
 
+@runtime_checkable
 class Submitter(Sender, Protocol):
     """A paglet's context, or a HostClient."""
 
@@ -74,10 +86,15 @@ class Submission:
         submitter: Submitter,
         refresh: Callable[[], GroupView],
         *,
+        remarks: tuple[str, ...] = (),
+        from_script: bool = False,
         clock: Clock | None = None,
         pause: Callable[[float], None] = system_pause,
     ) -> None:
+        """`remarks`: warnings of the submitter's side. `from_script`: somebody reads stderr."""
         self._view = view
+        self._remarks = remarks
+        self._from_script = from_script
         self._refresh = refresh
         self._clock = clock or SystemClock()
         self._pause = pause
@@ -99,8 +116,11 @@ class Submission:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What stands in the way of jobs right now, such as that no host fits."""
-        return self._view.warnings
+        """What stood in the way of jobs when they were submitted, such as that no host fits.
+
+        Also that nothing was submitted, because the group was there already.
+        """
+        return (*self._view.warnings, *self._remarks)
 
     @property
     def detached(self) -> bool:
@@ -115,8 +135,19 @@ class Submission:
         return self._view.detached_reason
 
     def wait_detached(self, timeout: float | None = None) -> bool:
-        """Wait until `detached`; False when `timeout` seconds are over (`detached_reason` says why)."""
-        return any(detached for detached in self._poll(lambda: self.detached, timeout))
+        """Wait until `detached`; False when `timeout` seconds are over, and at once where the group is COMPLETE.
+
+        `detached_reason` says why it is False, and in a script a line on stderr.
+        """
+        with self._interruptible():
+            for detached in self._poll(lambda: self.detached, timeout):
+                if detached:
+                    return True
+                if self._view.status == "COMPLETE":
+                    break
+        if self._from_script:
+            say(attached_line(self._view))
+        return False
 
     def summary(self) -> dict[str, Any]:
         """The collector's summary. Its lists are cut over 16 MiB; `results()` gives all."""
@@ -128,18 +159,23 @@ class Submission:
         Hosts that are away for a while are waited for; the way home of the collector is not. Where jobs
         failed, how many is said on stderr.
         """
+        with self._interruptible():
+            summary = self._drained(timeout)
+        if summary.get("failed_count"):
+            say(failures_line(self.group_id, summary))
+        return summary
+
+    def _drained(self, timeout: float | None) -> dict[str, Any]:
         end = self._end(timeout)
         for _ in self._poll(lambda: None, timeout):
             try:
                 left = min(WAIT_SECONDS, max(0.1, end - self._clock.monotonic()))
-                summary = _tree(self.collector.call(Message("drain"), timeout_seconds=left))
-                _say_failures(self.group_id, summary)
-                return summary
+                return _tree(self.collector.call(Message("drain"), timeout_seconds=left))
             except TimedOut as error:
                 last: Exception = error
             except PASSING as error:
                 last = error
-        raise self._late(timeout, last) from last
+        raise self._late(timeout, last)
 
     def results(self) -> dict[str, dict[str, Any]]:
         """The results so far: job key -> record with `result`, `host_name`, `runtime_seconds`, ..."""
@@ -147,6 +183,10 @@ class Submission:
 
     def as_completed(self, timeout: float | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each (job key, record) as it ends; a record of a failure has `cause`. Raises TimedOut."""
+        with self._interruptible():
+            yield from self._completed(timeout)
+
+    def _completed(self, timeout: float | None) -> Iterator[tuple[str, dict[str, Any]]]:
         end = self._end(timeout)
         after = 0
         for _ in self._poll(lambda: None, timeout):
@@ -168,8 +208,24 @@ class Submission:
         return _tree(self.collector.call(message, timeout_seconds=wait_seconds or REPLY_SECONDS))
 
     def _late(self, timeout: float | None, last: Exception | None = None) -> TimedOut:
-        seen = f" (last: {last})" if last else ""
-        return TimedOut(f"group {self.group_id} is not done after {timeout} s; its jobs go on{seen}")
+        seen = f" (last: {last})" if isinstance(last, PASSING) else ""
+        hint = why_hint(self.group_id)
+        return TimedOut(f"group {self.group_id} is not done after {timeout} s; its jobs go on{seen}; {hint}")
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Ctrl-C ends the waiting, and nothing else."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self._from_script:
+                say(interrupted_line(self.group_id))
+            raise
+
+    def status(self) -> str:
+        """How the group stands, as its collector says: ACTIVE, WAITING_FOR_HOME, RETURNING_HOME or COMPLETE."""
+        message = Message("ended", {"after": len(self.jobs)})  # a page without records
+        return str(_tree(self.collector.call(message, timeout_seconds=STATUS_SECONDS)).get("status", ""))
 
     def _pages(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
         after: str | None = ""
@@ -220,24 +276,39 @@ def submit_compute_job_group(
     also printed on stderr.
     """
     refuse_while_importing()
+    if not isinstance(context_or_client, Submitter):
+        wrong = type(context_or_client).__name__
+        raise TypeError(f"jobs are submitted to a HostClient, or to self.context within a paglet, not to a {wrong}")
     if collector_class is not None and not issubclass(collector_class, ResultCollectorPaglet):
         raise TypeError(f"{collector_class.__qualname__} is not a subclass of ResultCollectorPaglet")
+    jobs = job_specs(job_class, states)
     request = SubmitGroup(
         group_id=None if group_id is None else check_group_id(group_id),
         class_name=class_name(job_class),
-        jobs=job_specs(job_class, states),
+        jobs=jobs,
         collector_host=collector_host,
         collector_class=class_name(collector_class) if collector_class else DEFAULT_COLLECTOR,
         return_home_when_complete=return_home_when_complete,
     )
     files = _GroupFiles(request, inputs, job_inputs)
     classes = (job_class, job_class.State, *((collector_class, collector_class.State) if collector_class else ()))
-    bundle = publish_code(context_or_client, *classes, states=(job.state for job in request.jobs if job.state))
-    request = replace(files.put_into(request, context_or_client), bundle=bundle)
-    view = _submit(context_or_client, request)
-    submission = Submission(view, context_or_client, _refresher(context_or_client, view, request))
-    _say(view, from_script=isinstance(context_or_client, GroupReader))
-    return submission
+    sending = Sending(context_or_client)
+    bundle = publish_code(sending, *classes, states=(job.state for job in request.jobs if job.state))
+    stored = replace(files.put_into(request, sending), bundle=bundle)
+    view = sending.tell(lambda: _submit(context_or_client, stored))
+    return _told(view, context_or_client, _refresher(context_or_client, view, stored))
+
+
+def _told(view: GroupView, submitter: Submitter, refresh: Callable[[], GroupView]) -> Submission:
+    """The submission, after stderr was told of it."""
+    from_script, clock = isinstance(submitter, GroupReader), SystemClock()
+    status = view.status
+    if view.was_there and from_script and not status:
+        with suppress(PagletsError):
+            status = Submission(view, submitter, refresh).status()
+    remarks = remarks_on(view, status, clock.wall(), from_script=from_script)
+    say(*submission_lines(view, remarks, from_script=from_script))
+    return Submission(view, submitter, refresh, remarks=remarks, from_script=from_script, clock=clock)
 
 
 class _GroupFiles:
@@ -248,6 +319,9 @@ class _GroupFiles:
     ) -> None:
         self._common = check_inputs(common)
         self._by_key: dict[str, tuple[Input, ...]] = {}
+        if by_key is not None and not isinstance(by_key, Mapping):
+            wrong = type(by_key).__name__
+            raise TypeError(f"job_inputs is a {wrong}: give a dict, {{'job_key': {{'name': 'path of the file'}}}}")
         keys = {job.job_key for job in request.jobs}
         for key, paths in (by_key or {}).items():
             if key not in keys:
@@ -268,6 +342,10 @@ def job_specs(job_class: type[ComputeJobPaglet[Any]], states: Iterable[ComputeJo
     if not (isinstance(job_class, type) and issubclass(job_class, ComputeJobPaglet)):
         raise TypeError(f"{job_class!r} is not a subclass of ComputeJobPaglet or CollectingComputeJobPaglet")
     shape_of(job_class.State)
+    if isinstance(states, ComputeJobState | str) or not isinstance(states, Iterable):
+        raise TypeError(
+            f"states is a {type(states).__name__}: give a list of {job_class.State.__qualname__}, one a job"
+        )
     listed = list(states)
     if len(listed) > MAX_GROUP_JOBS:
         raise Invalid(f"a group of {len(listed):,} jobs is over the limit of {MAX_GROUP_JOBS:,}: submit several groups")
@@ -311,36 +389,3 @@ def _tree(reply: Any) -> dict[str, Any]:
     if not isinstance(reply, dict):
         raise Invalid(f"the collector answered a {type(reply).__name__} instead of an object")
     return reply
-
-
-def _say_failures(group_id: str, summary: Mapping[str, Any]) -> None:
-    failed = summary.get("failed_count")
-    if failed:
-        why = f"{command_name()} jobs why {group_id}"
-        print(f"paglets: {failed:,} of {summary.get('expected_count'):,} jobs failed; see {why}", file=sys.stderr)
-
-
-def _say(view: GroupView, *, from_script: bool) -> None:
-    """On stderr: what stands in the way, and after a script's submission the next commands."""
-    command = command_name()
-    lines = [f"paglets: {error.job_key} was not created: {error.message}" for error in view.creation_errors[:10]]
-    if len(view.creation_errors) > 10:
-        lines.append(f"paglets: ... and {len(view.creation_errors) - 10:,} more (submission.creation_errors)")
-    lines += [f"paglets: warning: {warning}" for warning in view.warnings]
-    if view.warnings:
-        lines.append(f"paglets: see why, at any time: {command} jobs why {view.group_id}")
-    if from_script:
-        lines.append(f"paglets: submitted group {view.group_id}, {len(view.job_keys):,} jobs; next:")
-        lines += [f"  {command} jobs {rest}" for rest in _next_commands(view)]
-    for line in lines:
-        print(printable(line), file=sys.stderr)
-
-
-def _next_commands(view: GroupView) -> tuple[str, str, str]:
-    return f"groups --group {view.group_id}", f"why {view.group_id}", "ps"
-
-
-def command_name() -> str:
-    """How this program is called on the command line: `paglets`, or `python FILE` where it is an archive."""
-    archive = getattr(__spec__.loader, "archive", "") if __spec__ else ""
-    return f"python {Path(archive).name}" if archive else "paglets"

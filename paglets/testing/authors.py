@@ -15,6 +15,7 @@ from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, HostRef, ProxyRef
 from paglets.groups.keys import new_group_id
 from paglets.remote.proxy import PagletProxy
+from paglets.worker.wishes import new_note
 
 HOST = HostRef(store_id="store-here", name="here", url="http://here:8765")
 
@@ -42,7 +43,7 @@ class FakeContext(FakeSender):
 
     `reports` keeps outcomes; after the first that was accepted, others are not. `groups` keeps
     submissions; `detached_after` says how many times a group is asked for before it is detached.
-    `blobs` keeps what was published, by its hash.
+    `blobs` keeps what was published, by its hash, `notes` the level and text of what the user was told.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class FakeContext(FakeSender):
         self.name = HOST.name
         self.address = HOST.url
         self.reports: list[dict[str, Any]] = []
+        self.notes: list[tuple[str, str]] = []
         self.groups: list[SubmitGroup] = []
         self.blobs: dict[str, bytes] = {}
         self.warnings: tuple[str, ...] = ()
@@ -62,6 +64,10 @@ class FakeContext(FakeSender):
         encode(report.get("result"), "result")
         self.reports.append(dict(report))
         return len(self.reports) == 1
+
+    def notify_user(self, text: str, level: str) -> None:
+        note = new_note(text, level, 0.0)
+        self.notes.append((note.level, note.text))
 
     def proxy(self, target: ProxyRef | str) -> PagletProxy:
         ref = ProxyRef(agent_id=target, host=HOST) if isinstance(target, str) else target

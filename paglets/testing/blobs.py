@@ -81,6 +81,9 @@ class MemoryBlobs:
         self._need_room()
         self.disk.staged[check_file_name(name)] = Staged(data, self._now(), synced)
 
+    def aside(self, act: Callable[[], None]) -> None:
+        act()
+
     def size(self, sha256: str) -> int | None:
         data = self.disk.whole.get(check_sha256(sha256))
         return None if data is None else len(data)
@@ -121,9 +124,13 @@ class MemoryBlobs:
             self.disk.whole[blob.sha256] = found.data
             self.disk.partial.pop(blob.sha256, None)
 
+    def staged(self, name: str) -> int:
+        found = self.disk.staged.get(check_file_name(name))
+        return 0 if found is None else len(found.data)
+
     def put(self, data: bytes) -> BlobRef:
         blob = BlobRef(sha256=_hash(data), size_bytes=len(data))
-        if self.size(blob.sha256) is None:
+        if self.size(blob.sha256) != blob.size_bytes:
             self._need_room()
             with self._changing("put"):
                 self.disk.whole[blob.sha256] = bytes(data)
@@ -137,6 +144,10 @@ class MemoryBlobs:
         if data is None:
             raise Unknown(f"blob {sha256} is not here")
         return data[offset : offset + length]
+
+    def is_right(self, blob: BlobRef) -> bool:
+        data = self.disk.whole.get(check_sha256(blob.sha256))
+        return data is not None and (len(data), _hash(data)) == (blob.size_bytes, blob.sha256)
 
     def remove(self, sha256: str) -> None:
         check_sha256(sha256)

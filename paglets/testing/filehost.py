@@ -81,6 +81,8 @@ class FileHost(TableHost):
         match (request.method, *parts):
             case ("POST", "blobs", "state"):
                 asked = from_json(AskBlobs, loads(request.body))
+                if asked.check:
+                    self._drop_damaged(asked.sha256s)
                 return reply(BlobStates(blobs=tuple(self._state(sha256) for sha256 in asked.sha256s)))
             case ("PUT", "blobs", sha256):
                 return reply(self._take(sha256, int(query["offset"]), int(query["size"]), request.body))
@@ -97,6 +99,11 @@ class FileHost(TableHost):
             case ("POST", "outbox"):
                 return reply(self._post(from_json(PostMessage, loads(request.body))))
         raise Unknown(f"{request.method} {request.target}")
+
+    def _drop_damaged(self, sha256s: tuple[str, ...]) -> None:
+        for sha256 in sha256s:
+            if sha256 in self.blobs and hashlib.sha256(self.blobs[sha256]).hexdigest() != sha256:
+                del self.blobs[sha256]
 
     def _state(self, sha256: str) -> BlobState:
         if sha256 in self.blobs:

@@ -139,8 +139,14 @@ class LoopTransport:
             if not self._closed:
                 done(outcome if isinstance(outcome, PagletsError) else _kept(request, outcome))
 
-        if not self._closed:
-            self._network.deliver(self._store_id, host, request.loaded(), deliver, timeout_seconds)
+        if self._closed:
+            return
+        try:
+            loaded = request.loaded()
+        except PagletsError as error:
+            deliver(error)
+        else:
+            self._network.deliver(self._store_id, host, loaded, deliver, timeout_seconds)
 
 
 def _kept(request: Request, response: Response) -> Response | PagletsError:

@@ -12,7 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from paglets.api import SubmitGroup
+from paglets.codec.envelope import Envelope, WireMessage
 from paglets.codec.text import loads
+from paglets.core.record import from_json
 from paglets.slots.model import Resources
 from paglets.store.db import Tx
 
@@ -34,7 +37,7 @@ def sanity_check(hosts: Hosts, offered: Mapping[str, Resources] | None = None) -
     """Everything that is wrong, in words; empty where all is well."""
     wrong: list[str] = residence_of_all(hosts)
     for name, tx in hosts.items():
-        found = [*_rows(tx), *_leases(tx), *_collectors(tx), *_posts(tx)]
+        found = [*_rows(tx), *_references(tx), *_leases(tx), *_collectors(tx), *_posts(tx)]
         if offered is not None:
             found += _within(tx, offered[name])
         wrong += [f"{name}: {each}" for each in found]
@@ -204,6 +207,47 @@ def _within(tx: Tx, offered: Resources) -> list[str]:
 
 
 # Bytes.
+
+Reference = tuple[str, set[str], set[str]]
+"""What refers to bytes, in words; the hashes that it names; those that are kept for it."""
+
+
+def _references(tx: Tx) -> list[str]:
+    """What an envelope, a post or a group names is kept by a row, and nothing else is kept for it."""
+    return [
+        f"bytes that {what} names are {sorted(named)}, kept for it are {sorted(kept)}"
+        for what, named, kept in (*_of_envelopes(tx), *_of_posts(tx), *_of_groups(tx))
+        if named != kept
+    ]
+
+
+def _of_envelopes(tx: Tx) -> Iterator[Reference]:
+    for row in tx.all("SELECT agent_id, envelope, bundle FROM handoffs ORDER BY agent_id"):
+        envelope = from_json(Envelope, loads(row["envelope"]))
+        kept = _hashes(tx, "SELECT sha256 FROM files WHERE agent_id = ?", row["agent_id"])
+        kept |= _hashes(tx, "SELECT sha256 FROM artifacts WHERE owner = ?", row["agent_id"])
+        kept |= {row["bundle"]} - {None}
+        yield f"the envelope of {row['agent_id']}", {blob.sha256 for blob in envelope.blobs()}, kept
+
+
+def _of_posts(tx: Tx) -> Iterator[Reference]:
+    for row in tx.all("SELECT n, message FROM outbox ORDER BY n"):
+        message = from_json(WireMessage, loads(row["message"]))
+        kept = _hashes(tx, "SELECT sha256 FROM outbox_blobs WHERE n = ?", row["n"])
+        yield f"the post {row['n']}", {artifact.sha256 for artifact in message.artifacts}, kept
+
+
+def _of_groups(tx: Tx) -> Iterator[Reference]:
+    for row in tx.all("SELECT group_id, spec FROM groups WHERE spec IS NOT NULL ORDER BY group_id"):
+        group = from_json(SubmitGroup, loads(row["spec"]))
+        named = {file.sha256 for file in (*group.inputs, *(file for job in group.jobs for file in job.inputs))}
+        named |= set() if group.bundle is None else {group.bundle.sha256}
+        kept = _hashes(tx, "SELECT sha256 FROM group_blobs WHERE group_id = ?", row["group_id"])
+        yield f"the group {row['group_id']}", named, kept
+
+
+def _hashes(tx: Tx, sql: str, key: object) -> set[str]:
+    return {row["sha256"] for row in tx.all(sql, key)}
 
 
 def bytes_of(tx: Tx, whole: Mapping[str, bytes]) -> list[str]:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from paglets.core.content import copy_hashed, sync_folder
-from paglets.core.errors import FileChanged, Invalid
+from paglets.core.content import copy_hashed
+from paglets.core.errors import FileChanged, Invalid, Unknown
 from paglets.core.messages import Message
 from paglets.core.record import from_json
-from paglets.core.refs import ArtifactRef, BlobRef, ProxyRef, check_artifact_id, check_file_name
+from paglets.core.refs import ArtifactRef, BlobRef, ProxyRef, check_artifact_id, check_file_name, check_lifetime
 from paglets.core.text import printable
+from paglets.remote.places import is_there, make_durable, place_for, put_in_place
 from paglets.worker.protocol import AddArtifact, DeleteArtifact, FetchArtifact, NewArtifact
 from paglets.worker.publishing import Publication, Publisher, absolute
 from paglets.worker.storage import Request
@@ -52,7 +52,7 @@ class ChildArtifacts:
     def upload(self, path: str | Path, name: str | None, move: bool, expires_in_seconds: float | None) -> ArtifactRef:
         source = absolute(path)
         name = check_file_name(source.name if name is None else name)
-        _check_lasts(expires_in_seconds)
+        check_lifetime(expires_in_seconds)
         publication = self._publisher.publish(source, move)
         artifact = NewArtifact(
             artifact_id=self._new_id(),
@@ -69,15 +69,25 @@ class ChildArtifacts:
         publication.keep()
         return ref
 
-    def download(self, artifact: ArtifactRef | str, target: str | Path, move: bool) -> Path:
+    def download(self, artifact: ArtifactRef | str, target: str | Path, move: bool, replace: bool = False) -> Path:
+        absolute(target)  # refuses what is no path
+        if isinstance(artifact, ArtifactRef) and not replace:
+            # A handler that runs again may have fetched it, and deleted the artifact, before.
+            place = absolute(place_for(target, artifact.name))
+            if is_there(place, artifact.blob):
+                return self._fetched(artifact, place, move)
         answer = self._request("artifact_fetch", FetchArtifact(artifact_id=_id_of(artifact)))
-        ref, place = from_json(ArtifactRef, answer["artifact"]), absolute(target)
-        if place.is_dir():
-            place /= check_file_name(ref.name)
-        self._write(ref, Path(answer["path"]), place)
+        ref = from_json(ArtifactRef, answer["artifact"])
+        place = absolute(place_for(target, ref.name))
+        if replace or not is_there(place, ref.blob):
+            self._write(ref, Path(answer["path"]), place, replace)
+        return self._fetched(ref, place, move)
+
+    def _fetched(self, artifact: ArtifactRef, place: Path, move: bool) -> Path:
         if move:
-            sync_folder(place.parent)
-            self.delete(ref)
+            make_durable(place)
+            with suppress(Unknown):  # somebody else has deleted it meanwhile
+                self.delete(artifact)
         return place
 
     def delete(self, artifact: ArtifactRef | str) -> None:
@@ -113,13 +123,13 @@ class ChildArtifacts:
         """Of this run and a count. Not the token itself, which nobody else is to know."""
         return "art-" + hashlib.sha256(f"{self._token} {next(self._numbers)}".encode()).hexdigest()[:32]
 
-    def _write(self, ref: ArtifactRef, blob_path: Path, place: Path) -> None:
+    def _write(self, ref: ArtifactRef, blob_path: Path, place: Path, replace: bool) -> None:
         """Whole or not at all."""
-        part = place.with_name(f".{ref.artifact_id}.part-{os.getpid()}")
+        part = place.with_name(f".{self._new_id()}.part")  # a name that nobody else has, nor had
         try:
             if copy_hashed(blob_path, part) != ref.blob:
                 raise FileChanged(f"the bytes of the artifact {ref.artifact_id} are damaged on this host")
-            os.replace(part, place)
+            put_in_place(part, place, replace=replace)
         except OSError as error:
             raise Invalid(f"{printable(place)} cannot be written: {error.strerror or error}") from error
         finally:
@@ -129,8 +139,3 @@ class ChildArtifacts:
 
 def _id_of(artifact: ArtifactRef | str) -> str:
     return check_artifact_id(artifact if isinstance(artifact, str) else artifact.artifact_id)
-
-
-def _check_lasts(seconds: float | None) -> None:
-    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
-        raise Invalid(f"expires_in_seconds is {seconds}: it must be a number above 0, or None to keep it until deleted")

@@ -10,6 +10,7 @@ from paglets.codec.wire import decode_state, encode_state
 from paglets.core.agent import Paglet
 from paglets.core.errors import Invalid
 from paglets.worker.protocol import Changes, Deliver, Intent, OutgoingPost, RegisteredFile
+from paglets.worker.wishes import NewClone, NewNote
 
 MAX_KEY_CHARACTERS = 512
 
@@ -63,6 +64,8 @@ class Scope:
     deleted: set[str] = field(default_factory=set)
     posts: list[OutgoingPost] = field(default_factory=list)
     files: dict[str, RegisteredFile] = field(default_factory=dict)
+    notes: list[NewNote] = field(default_factory=list)
+    clones: list[NewClone] = field(default_factory=list)
     pending: list[Pending] = field(default_factory=list)
     intent: Intent = field(default_factory=Intent)
 
@@ -85,6 +88,8 @@ class Scope:
             storage_deleted=tuple(sorted(self.deleted)),
             posts=tuple(self.posts),
             files=tuple(self.files.values()),
+            notes=tuple(self.notes),
+            clones=tuple(self.clones),
         )
 
     def stored(self, keeper: StateKeeper, changes: Changes) -> None:
@@ -95,6 +100,8 @@ class Scope:
         self.deleted.clear()
         self.posts.clear()
         self.files.clear()
+        self.notes.clear()
+        self.clones.clear()
         for each in self._take_pending():
             each.keep()
 

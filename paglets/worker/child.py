@@ -176,6 +176,7 @@ class Child:
             self._method()()
             if self._go.entry == "dispatching":
                 self._context.files.refresh()
+            self._before_rest(self._context.scope())
             with self._context.changed:
                 self._over = True
                 done = self._done_well(self._context.scope())
@@ -188,6 +189,10 @@ class Child:
         with self._context.changed:
             self._over = True
             return self._tell_done(done)
+
+    def _before_rest(self, scope: Scope) -> None:
+        if scope.intent.rest is not None:
+            self._paglet.on_deactivating()
 
     def _method(self) -> Any:
         name = ENTRY_METHODS[self._go.entry]
@@ -263,7 +268,9 @@ class Child:
         sent, keeper = deliver.message, self._context.keeper
         args = decode_fields(sent.args)
         try:
-            value = self._paglet.handle_message(Message(sent.kind, args, sent.sender, sent.artifacts))
+            message = Message(sent.kind, args, sent.sender, sent.artifacts, sent.priority)
+            value = self._paglet.take_message(message)
+            self._before_rest(scope)
         except Parked as parked:
             return Handled(
                 message_id=deliver.message_id,

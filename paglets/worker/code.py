@@ -18,8 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from paglets.codec.bundle import MAX_BUNDLE_FILES, first_clash
+from paglets.core.content import sync_folder
 from paglets.core.errors import ImportFailed
 from paglets.core.refs import BlobRef, check_blob
+from paglets.core.text import placed
 from paglets.worker.protocol import GoCode
 
 MAX_UNPACKED_BYTES = 64 << 20
@@ -58,10 +60,7 @@ def _told_as_import_failed(bundle: BlobRef) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        raise ImportFailed(
-            f"the code {bundle.sha256[:8]} cannot be unpacked: {place}{error.strerror or error}"
-        ) from error
+        raise ImportFailed(f"the code {bundle.sha256[:8]} cannot be unpacked: {placed(error)}") from error
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RuntimeError, zlib.error) as error:
         raise ImportFailed(f"the code {bundle.sha256[:8]} is no bundle: {error}") from error
 
@@ -73,7 +72,10 @@ def _unpack(path: Path, bundle: BlobRef, folder: Path) -> None:
     try:
         for name, data in files.items():
             _write(beside / name, data)
+        for place, _, _ in os.walk(beside, topdown=False):
+            sync_folder(Path(place))
         _rename(beside, folder)
+        sync_folder(folder.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -10,19 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from paglets.api import Found
 from paglets.codec.bundle import publish_code
-from paglets.codec.envelope import WireMessage
+from paglets.codec.envelope import WireMessage, check_seconds
 from paglets.codec.names import class_name
-from paglets.codec.wire import decode, encode, encode_fields, encode_state
+from paglets.codec.wire import decode, encode_fields, encode_state
 from paglets.core.agent import Paglet
 from paglets.core.context import HostInfo
-from paglets.core.errors import Invalid, TooLarge
+from paglets.core.errors import Invalid
 from paglets.core.messages import Message
 from paglets.core.record import from_json
 from paglets.core.refs import ArtifactRef, BlobRef, HostRef, ProxyRef
 from paglets.remote.inputs import InputPaths, publish_inputs
 from paglets.remote.proxy import PagletProxy
-from paglets.worker.artifacts import Addressed, ChildArtifacts
+from paglets.worker.artifacts import ChildArtifacts
 from paglets.worker.changes import Scope, StateKeeper
 from paglets.worker.files import RegisteredFiles
 from paglets.worker.protocol import (
@@ -32,17 +33,17 @@ from paglets.worker.protocol import (
     Commit,
     Create,
     Deliver,
-    Fault,
     Go,
     Intent,
     Nothing,
     OutgoingPost,
-    Report,
     Resolve,
     Submit,
 )
 from paglets.worker.publishing import Publisher, absolute
+from paglets.worker.reporting import Reporting
 from paglets.worker.storage import ChildStorage, Request
+from paglets.worker.wishes import Find, NewClone, Rest, new_note
 
 CLOCK_TICK_NS = 20_000_000
 """A file that is written to twice within a tick of its file system's clock (10 ms at most) may show one time."""
@@ -73,18 +74,20 @@ class ChildContext:
         self._handler_thread = 0
         self._locking_threads: set[int] = set()
         self._created = 0
-        self._reported = False
         self._storage = ChildStorage(request, self.scope)
-        self._publisher = Publisher(go.stamp.token, request, _until_settled)
+        scratch = Path(go.work_dir) if go.entry == "attempt" else None
+        self._publisher = Publisher(go.stamp.token, request, _until_settled, scratch)
         self._artifacts = ChildArtifacts(go.stamp.token, request, self._publisher, time.time)
         self.files = RegisteredFiles(go, request, self._publisher, self.scope)
         self.changed = threading.Condition(threading.RLock())
         self.paglet: Paglet[Any]
         self.keeper: StateKeeper
+        self._reporting: Reporting
 
     def attach(self, paglet: Paglet[Any]) -> None:
         self.paglet = paglet
         self.keeper = StateKeeper(paglet)
+        self._reporting = Reporting(self._go, self._request, self._artifacts, self.scope, self.changed, self.keeper)
 
     # Scopes.
 
@@ -164,6 +167,7 @@ class ChildContext:
             job_key=str(getattr(state, "job_key", "")),
             files=publish_inputs(self, inputs),
             bundle=publish_code(self, cls, cls.State, states=(tree,)),
+            service=cls.service_name,
         )
         return self.proxy(from_json(ProxyRef, self._request("create", wanted)))
 
@@ -189,6 +193,41 @@ class ChildContext:
         else:
             scope.posts.append(outgoing)
 
+    def notify_user(self, text: str, level: str = "info") -> None:
+        scope, note = self.scope(), new_note(text, level, time.time())
+        if scope.at_once:
+            self._request("commit", Commit(changes=Changes(notes=(note,))))
+        else:
+            scope.notes.append(note)
+
+    def find(self, name: str) -> tuple[PagletProxy, ...]:
+        return self._found(Find(name=name))
+
+    def lookup(self, service_name: str) -> tuple[PagletProxy, ...]:
+        return self._found(Find(service=service_name))
+
+    def _found(self, wanted: Find) -> tuple[PagletProxy, ...]:
+        found = from_json(Found, self._request("find", wanted))
+        return tuple(PagletProxy(each.ref, self) for each in found.paglets)
+
+    def clone(self, name: str | None = None, target: HostRef | None = None) -> PagletProxy:
+        self._only_plain("cloned")
+        scope = self.scope()
+        with self.changed:
+            self.paglet.on_cloning()
+            self._created += 1
+            agent_id = f"{self._go.stamp.token[:24]}-{self._created}"
+            clone = NewClone(agent_id=agent_id, name=name, target=target)
+            if scope.at_once:
+                self._commit("commit", scope, replace(scope.changes(self.keeper), clones=(clone,)))
+            else:
+                scope.clones.append(clone)
+        return PagletProxy(ProxyRef(agent_id=agent_id, host=self._go.host), self)
+
+    def _only_plain(self, what: str) -> None:
+        if self._go.kind != "paglet":
+            raise Invalid(f"a {self._go.kind} cannot be {what}: only paglets that are neither jobs nor collectors can")
+
     def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         self._created += 1
         answer: Mapping[str, Any] = self._request("submit", Submit(nth=self._created, request=dict(request)))
@@ -196,7 +235,9 @@ class ChildContext:
 
     def _wire(self, message: Message, artifacts: tuple[ArtifactRef, ...] = ()) -> WireMessage:
         args = encode_fields(message.args)
-        return WireMessage(kind=message.kind, args=args, sender=self.ref, artifacts=artifacts)
+        return WireMessage(
+            kind=message.kind, args=args, sender=self.ref, artifacts=artifacts, priority=message.priority
+        )
 
     # Bytes and files.
 
@@ -221,8 +262,10 @@ class ChildContext:
     ) -> ArtifactRef:
         return self._artifacts.upload(path, name, move, expires_in_seconds)
 
-    def download_artifact(self, artifact: ArtifactRef | str, target: str | Path, move: bool = False) -> Path:
-        return self._artifacts.download(artifact, target, move)
+    def download_artifact(
+        self, artifact: ArtifactRef | str, target: str | Path, move: bool = False, replace: bool = False
+    ) -> Path:
+        return self._artifacts.download(artifact, target, move, replace)
 
     def delete_artifact(self, artifact: ArtifactRef | str) -> None:
         self._artifacts.delete(artifact)
@@ -255,6 +298,12 @@ class ChildContext:
     def intend_dispose(self) -> None:
         self.scope().intent = Intent(dispose=True)
 
+    def intend_sleep(self, seconds: float | None = None) -> None:
+        self._only_plain("deactivated")
+        if seconds is not None:
+            check_seconds(seconds)
+        self.scope().intent = Intent(rest=Rest(seconds=seconds))
+
     # State.
 
     def checkpoint(self) -> None:
@@ -263,47 +312,7 @@ class ChildContext:
             self._commit("checkpoint", scope, scope.changes(self.keeper, with_state=True))
 
     def report(self, report: Mapping[str, Any]) -> bool:
-        """`{"success": True, "result": value}`, or False with `cause`, `message` and perhaps `traceback`, `code`.
-
-        Beside a result `file` may stand, {"path", "name", "move"}: see `core.context`. Whatever is raised, nothing is
-        reported and the file is where it was. Raises Invalid for a result that cannot travel, with the detail `field`
-        "result"; and what publishing a file raises.
-        """
-        if self._reported:
-            return False
-        outcome, sent = _report_of(report), None
-        if report.get("file") is not None:
-            outcome, sent = self._with_file(report)
-        accepted = False
-        try:
-            accepted = self._report(outcome)
-        finally:
-            if sent is not None:
-                sent.publication.keep() if accepted else sent.publication.drop()
-        return accepted
-
-    def _with_file(self, report: Mapping[str, Any]) -> tuple[Report, Addressed]:
-        """The report with its file published, and the ref in its result."""
-        collector, file = self._go.collector, report["file"]
-        if collector is None:
-            raise Invalid("this job has no collector that could keep its file: use upload_artifact")
-        sent = self._artifacts.addressed(collector, file["path"], file.get("name"), bool(file.get("move")))
-        result = {**(report.get("result") or {}), "artifact": sent.ref.to_wire()}
-        return replace(_report_of({**report, "result": result}), artifact=sent.new), sent
-
-    def _report(self, outcome: Report) -> bool:
-        scope = self.scope()
-        with self.changed:
-            changes = scope.changes(self.keeper)
-            try:
-                answer = self._request("report", replace(outcome, changes=changes))
-            except TooLarge as error:
-                text = f"the result is too large to be reported: {error.message}; use an artifact"
-                raise Invalid(text, field="result") from error
-            self._reported = True
-            if answer["accepted"]:
-                scope.stored(self.keeper, changes)
-        return bool(answer["accepted"])
+        return self._reporting.report(report)
 
     @contextmanager
     def locked_state(self) -> Iterator[Any]:
@@ -351,16 +360,6 @@ class ChildContext:
         if left <= 0:
             return False
         raise Parked(left)
-
-
-def _report_of(report: Mapping[str, Any]) -> Report:
-    if report["success"]:
-        try:
-            return Report(success=True, result=encode(report.get("result"), "result"))
-        except Invalid as error:
-            raise Invalid(error.message, field="result") from error
-    texts = {name: str(report.get(name, "")) for name in ("cause", "message", "traceback", "code")}
-    return Report(success=False, fault=Fault(**texts))
 
 
 def _until_settled(mtime_ns: int) -> None:

@@ -24,9 +24,10 @@ _MACHINERY = (_OWN_FOLDER, "<frozen importlib.", os.path.dirname(importlib.__fil
 
 
 def fault_of(error: BaseException, cause: str = "exception") -> Fault:
-    """The fault of `error`; ImportFailed has a cause of its own, whatever `cause` says."""
+    """The fault of `error`. What could not be imported has a cause of its own, whatever `cause` says: a class with
+    its module, or, within the user's code, a library that this host lacks or cannot load."""
     return Fault(
-        cause="import_failed" if isinstance(error, ImportFailed) else cause,
+        cause="import_failed" if isinstance(error, ImportFailed | ImportError) else cause,
         message=_text(_message(error), MAX_MESSAGE_CHARACTERS),
         traceback=_text(trace_of(error), MAX_TRACEBACK_CHARACTERS),
         code=error.code if isinstance(error, PagletsError) else "",
@@ -62,8 +63,13 @@ def show(error: BaseException) -> None:
     """Into the log of the paglet, too, where people look first."""
     trace, message = trace_of(error), _message(error)
     if isinstance(error, PagletsError) and message not in trace:
-        sys.stderr.write(f"paglets: {message}\n")
+        say(message)
     sys.stderr.write(trace)
+
+
+def say(text: str) -> None:
+    """A line of ours in the log of the paglet."""
+    sys.stderr.write(f"paglets: {text}\n")
 
 
 def _message(error: BaseException) -> str:

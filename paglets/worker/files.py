@@ -10,9 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from paglets.core.content import SourceStat, stat_of
+from paglets.core.content import no_room, stat_of
 from paglets.core.errors import Invalid, NoRoom, PagletsError, Unknown
-from paglets.core.record import INT_BOUND
 from paglets.core.refs import MAX_FILE_NAME_BYTES, FileRef, check_file_name
 from paglets.core.text import printable
 from paglets.worker.changes import Scope
@@ -22,7 +21,6 @@ from paglets.worker.storage import Request
 
 MODES = ("copy", "move")
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _GONE = (errno.ENOENT, errno.ENOTDIR)
 
 _MARK_SECONDS = 946_684_800
@@ -48,25 +46,30 @@ def put_files(go: Go) -> None:
     for each in go.files:
         target = _in_scratch(go, each.file.name)
         if not (each.source_path and os.path.exists(each.source_path)) and not os.path.lexists(target):
-            _put(each, target)
+            # The scratch of an attempt that the power cuts off is not used again.
+            _put(each, target, lasting=go.entry != "attempt")
 
 
-def _put(each: GoFile, target: Path) -> None:
+def _put(each: GoFile, target: Path, *, lasting: bool) -> None:
+    """`lasting`: also after a power cut its name is there with all of its bytes, or not at all."""
     part = target.with_name(_PART_NAME)
     try:
         with suppress(FileNotFoundError):
             os.unlink(part)
         with open(each.path, "rb") as reading, open(part, "xb", opener=private) as writing:
             shutil.copyfileobj(reading, writing, _COPY_BYTES)
-        size = os.path.getsize(part)
-        if size != each.file.size_bytes:
-            raise PagletsError(f"the file {each.file.name!r} has {size:,} bytes here, not {each.file.size_bytes:,}")
-        os.utime(part, ns=(_mark(each.file), _mark(each.file)))
+            size = writing.tell()
+            if size != each.file.size_bytes:
+                raise PagletsError(f"the file {each.file.name!r} has {size:,} bytes here, not {each.file.size_bytes:,}")
+            writing.flush()
+            os.utime(part, ns=(_mark(each.file), _mark(each.file)))
+            if lasting:
+                os.fsync(writing.fileno())
         os.replace(part, target)
     except OSError as error:
         text = f"the file {each.file.name!r} ({each.file.size_bytes:,} bytes) cannot be put into the scratch directory"
-        kind = NoRoom if error.errno in _FULL else PagletsError
-        raise kind(f"{text}: {error.strerror or error}") from error
+        full = no_room(error, target.parent)
+        raise (NoRoom(f"{text}: {full.message}") if full else PagletsError(f"{text}: {error.strerror}")) from error
     finally:
         with suppress(OSError):
             os.unlink(part)
@@ -147,7 +150,7 @@ class RegisteredFiles:
             file=FileRef(name=name, sha256=blob.sha256, size_bytes=blob.size_bytes, mode=mode),
             source_path=str(source),
             source_mtime_ns=found.stat.mtime_ns,
-            source_inode=_inode(found.stat),
+            source_inode=found.stat.inode,
         )
 
     def _add(self, registered: RegisteredFile) -> None:
@@ -201,10 +204,5 @@ def _has_changed(source: Path, known: RegisteredFile) -> bool:
     found = stat_of(source)
     if found.size_bytes != known.file.size_bytes:
         return True
-    as_captured = (found.mtime_ns, _inode(found)) == (known.source_mtime_ns, known.source_inode)
+    as_captured = (found.mtime_ns, found.inode) == (known.source_mtime_ns, known.source_inode)
     return not as_captured and found.mtime_ns != _mark(known.file)
-
-
-def _inode(found: SourceStat) -> int:
-    """As a record can hold it: some file systems use all 64 bits."""
-    return found.inode % INT_BOUND

@@ -31,15 +31,18 @@ from paglets.codec.envelope import WireMessage
 from paglets.codec.text import dump_bytes, loads
 from paglets.core.errors import BadRequest, TooLarge
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
+from paglets.worker.wishes import Find, NewClone, NewNote, Rest
 
 MAX_FRAME_BYTES = 64 << 20
 HEADER = struct.Struct(">I")
 
-Entry = Literal["creation", "arrival", "run", "dispatching", "disposing", "attempt", "message"]
+Entry = Literal["creation", "clone", "arrival", "activation", "run", "dispatching", "disposing", "attempt", "message"]
 
 ENTRY_METHODS: dict[str, str] = {
     "creation": "on_creation",
+    "clone": "on_clone",
     "arrival": "on_arrival",
+    "activation": "on_activation",
     "run": "run",
     "dispatching": "on_dispatching",
     "disposing": "on_disposing",
@@ -167,15 +170,18 @@ class Changes:
     storage_deleted: tuple[str, ...] = ()
     posts: tuple[OutgoingPost, ...] = ()
     files: tuple[RegisteredFile, ...] = ()
+    notes: tuple[NewNote, ...] = ()
+    clones: tuple[NewClone, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """A move or disposal asked for from within, or (`stay`) an earlier one taken back; at most one of them."""
+    """A move, disposal or rest asked for from within, or (`stay`) an earlier one taken back; at most one of them."""
 
     move: HostRef | None = None
     dispose: bool = False
     stay: bool = False
+    rest: Rest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,11 +204,12 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """`room`: may a file of that size be published? Replies `{"folder": PATH}`: where to write it first.
+    """`room`: may a file of that size be published? Replies `{"folder": PATH}`: where to write it first, as `staged`.
 
-    The error says which quota or disk has no room. Nothing is reserved.
+    The room is kept for it for ten minutes, or until it is published. The error says which quota or disk has none.
     """
 
+    staged: str
     size_bytes: int
 
 
@@ -210,7 +217,7 @@ class Room:
 class Publish:
     """`publish`: the file `staged` in that folder, hashed and synced by the child, becomes a blob. Replies nothing.
 
-    Until something refers to it, it is kept for an hour.
+    It is kept until the run has committed something that refers to it, or has ended, and for an hour at least.
     """
 
     staged: str
@@ -260,6 +267,7 @@ class Create:
     job_key: str = ""
     bundle: BlobRef | None = None
     files: tuple[FileRef, ...] = ()
+    service: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,7 +327,7 @@ class Handled:
 class EntryDone:
     """`done`: the end of the entry; the child exits 0 after the reply. A fault drops changes and intent.
 
-    `then_run`: the class overrides `run`, so that it is due next (after `creation` and `arrival`).
+    `then_run`: the class overrides `run`, so that it is due next (after `creation`, `clone`, `arrival`, `activation`).
     """
 
     then_run: bool = False
@@ -343,6 +351,7 @@ OPERATIONS: dict[str, type] = {
     "hosts": Nothing,
     "resolve_host": Resolve,
     "resolve_paglet": Resolve,
+    "find": Find,
     "storage_get": StorageGet,
     "storage_keys": Nothing,
     "storage_scan": StorageScan,

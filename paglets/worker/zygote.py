@@ -29,6 +29,7 @@ from resource import struct_rusage
 from typing import Any
 
 from paglets.core.errors import PagletsError
+from paglets.core.text import placed
 from paglets.worker import linux
 from paglets.worker.child import rehearse, serve
 from paglets.worker.control import EndRun, ExitedRun, FailedRun, Ready, StartedRun, from_frame, to_frame
@@ -195,7 +196,7 @@ class Zygote:
         try:
             opened = open_descriptors(spec, child_socket)
         except OSError as error:
-            self.send(FailedRun(token=spec.token, error=f"{error.filename}: {error.strerror}"))
+            self.send(FailedRun(token=spec.token, error=placed(error)))
             return
         zygote = os.getpid()
         try:

@@ -154,7 +154,7 @@ def test_a_host_of_another_mesh_version_does_not_join_and_both_sides_say_why(thr
         for host in (laptop, other):
             wait_until(lambda host=host: "'physics'" in host.log.read_text(), what=f"{host.name} to say it")
         shown = three.paglets("mesh", "hosts", "--at", "laptop")
-        assert "physics" in shown.out
+        assert "physics" in shown.err
         assert other.name not in [one["host"]["name"] for one in eligible(three)]
     finally:
         other.stop()

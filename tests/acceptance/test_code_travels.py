@@ -128,7 +128,7 @@ def test_a_job_that_ended_is_shown_with_its_class_result_and_attempts(three: Mes
 
     shown = three.paglets("jobs", "show", f"{group_id}/a", "--at", "gpu-a")
     assert shown.code == 0, shown.err
-    for words in ("count:CountWords", "COMPLETED", f"paglets jobs logs {group_id}/a"):
+    for words in ("count:CountWords", "COMPLETED", f" jobs logs {group_id}/a"):
         assert words in shown.out
 
     tree = three.paglets("jobs", "show", f"{group_id}/a", "--json", "--at", "laptop").json

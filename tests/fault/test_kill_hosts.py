@@ -146,3 +146,19 @@ def test_a_job_goes_on_from_its_checkpoint_after_its_host_was_killed(mesh: Mesh,
     assert (result["done"], result["attempt"]) == (5, 2)
     # Begun from the third checkpoint, it did not come past the third step again.
     assert (tmp_path / "job.running").read_text().count("\n") == 1
+
+
+def test_hosts_that_are_all_told_to_end_at_once_end(mesh: Mesh) -> None:
+    """A signal may reach any thread, at any moment: the main thread has to see it."""
+    first = mesh.start("h0")
+    others = [mesh.start(f"h{nth}", "--peer", first.url) for nth in (1, 2)]
+    for _ in range(4):
+        mesh.wait_joined()
+        for host in (first, *others):
+            assert host.process is not None
+            host.process.terminate()
+        for host in (first, *others):
+            assert host.process is not None
+            assert host.process.wait(10) == 0
+        for host in (first, *others):
+            host.restart()

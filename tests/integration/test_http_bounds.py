@@ -25,6 +25,7 @@ from http_rig import (
     signed_fields,
 )
 
+from paglets.api import MAX_PIECE_BYTES
 from paglets.core.clock import SystemClock
 from paglets.core.errors import StartFailed
 from paglets.host.http.guard import peer_group
@@ -287,6 +288,12 @@ def test_a_page_of_our_own_may_ask(port: int) -> None:
 )
 def test_a_body_that_is_not_json_is_refused_unread(rig: Rig, port: int, media: str | None) -> None:
     refused(port, good(port, "POST", "/echo", b"\x80\x04K\x01.", content_type=media), 415, "unsupported_media")
+    still_serves(rig, port)
+
+
+def test_more_than_a_piece_of_a_blob_is_refused_unread(rig: Rig, port: int) -> None:
+    whole = good(port, "PUT", "/echo", b"x" * (MAX_PIECE_BYTES + 1), content_type="application/octet-stream")
+    refused(port, whole.partition(b"\r\n\r\n")[0] + b"\r\n\r\n", 413, "too_large")
     still_serves(rig, port)
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from paglets.testing.simulation.content import PIECE_BYTES, blob_of
 from paglets.testing.simulation.profile import calm
+from paglets.testing.simulation.seen import Seen
 from paglets.testing.simulation.world import Simulation
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS_AT_ONCE = 20
 SEEDS = 200
+SEEDS_LOOKED_AT = 40
 
 DIGESTS = """
 from paglets.testing.simulation.world import Simulation
@@ -27,6 +32,34 @@ def test_a_group_comes_to_its_results_where_nothing_goes_wrong() -> None:
     simulation = Simulation(1, profile=calm(hosts=2, jobs=5))
     result = simulation.run()
     assert not result.violations, result.story.text()
+
+
+def test_what_jobs_share_is_sent_once_to_each_host_where_nothing_goes_wrong() -> None:
+    base = calm(hosts=3)
+    load = replace(base.load, groups=1, most_jobs=12, files=1.0, counters=0, plans=("success",))
+    sent = 0
+    for seed in range(1, 11):
+        simulation = Simulation(seed, profile=replace(base, load=load))
+        assert not simulation.run().violations
+        simulation.close()
+        pieces = {
+            blob_of(data).sha256: max(1, -(-len(data) // PIECE_BYTES)) for data in simulation.workload.files.contents
+        }
+        arrived: Counter[tuple[str, str]] = Counter()
+        for (_, receiver, sha256), count in simulation.traffic.pieces.items():
+            arrived[(receiver, sha256)] += count
+        assert arrived == {(receiver, sha256): pieces[sha256] for receiver, sha256 in arrived}
+        sent += len(arrived)
+    assert sent
+
+
+def test_all_that_may_happen_to_bytes_happens() -> None:
+    seen: Counter[Seen] = Counter()
+    for seed in range(1, SEEDS_LOOKED_AT + 1):
+        simulation = Simulation(seed)
+        seen.update(simulation.run().seen)
+        simulation.close()
+    assert not set(Seen) - set(+seen)
 
 
 @pytest.mark.parametrize("first", range(1, SEEDS + 1, SEEDS_AT_ONCE))

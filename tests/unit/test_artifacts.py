@@ -172,6 +172,19 @@ def test_a_list_whose_pages_lead_nowhere_ends(given: Given) -> None:
     assert len(given.client.list_artifacts()) == 1
 
 
+def test_a_list_without_an_end_is_given_up_and_the_host_named(given: Given) -> None:
+    class Endless(FileHost):
+        def _page(self, query):
+            after = f"art-{int(query['after'][4:] or '0') + 1:08}"
+            return Artifacts(artifacts=(given.a.keep(DATA),), next=after)
+
+    given.exchange.hosts[given.b.ref.url] = Endless(name="b")
+    _, errors = given.client.mesh_artifacts()
+    assert [error.message for error in errors] == [
+        "b lists artifacts without an end, 1,000 so far: that host is at fault"
+    ]
+
+
 def test_a_host_that_does_not_answer_is_an_error_beside_what_the_others_have(given: Given) -> None:
     given.a.keep(DATA)
     given.client.timeout = 0.2

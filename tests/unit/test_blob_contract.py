@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -33,6 +34,10 @@ class Rig(Protocol):
 
     def unpack(self, sha256: str) -> None: ...
 
+    def damage(self, sha256: str, left: bytes) -> None:
+        """What is left of a whole blob."""
+        ...
+
 
 class FolderRig:
     def __init__(self, folder: Path) -> None:
@@ -48,6 +53,9 @@ class FolderRig:
         (self.folder / "code" / sha256 / "package").mkdir(parents=True)
         (self.folder / "code" / sha256 / "package" / "module.py").touch()
 
+    def damage(self, sha256: str, left: bytes) -> None:
+        (self.folder / "blobs" / sha256[:2] / sha256).write_bytes(left)
+
 
 class MemoryRig:
     def __init__(self) -> None:
@@ -61,6 +69,9 @@ class MemoryRig:
 
     def unpack(self, sha256: str) -> None:
         self.disk.code[sha256] = None
+
+    def damage(self, sha256: str, left: bytes) -> None:
+        self.disk.whole[sha256] = left
 
 
 @contextmanager
@@ -243,6 +254,36 @@ def test_what_is_removed_or_dropped_is_gone_and_may_come_again(blobs: Blobs) -> 
     blobs.append(blob.sha256, 0, b"data")
     blobs.finish(blob)
     assert blobs.size(blob.sha256) == 4
+
+
+def test_a_whole_blob_is_right_until_its_bytes_are_others(rig: Rig, blobs: Blobs) -> None:
+    blob = blobs.put(b"data")
+    assert blobs.is_right(blob)
+    assert not blobs.is_right(BlobRef(sha256=blob.sha256, size_bytes=3))
+    assert not blobs.is_right(BlobRef(sha256=NOWHERE, size_bytes=0))
+    rig.damage(blob.sha256, b"dada")
+    assert not blobs.is_right(blob)
+    blobs.remove(blob.sha256)
+    assert not blobs.is_right(blob)
+
+
+def test_bytes_at_hand_take_the_place_of_a_cut_file(rig: Rig, blobs: Blobs) -> None:
+    blob = blobs.put(b"data")
+    rig.damage(blob.sha256, b"da")
+    blobs.put(b"data")
+    assert blobs.read(blob.sha256, 0, 9) == b"data"
+
+
+def test_of_a_staged_file_it_is_known_how_much_is_there(rig: Rig, blobs: Blobs) -> None:
+    assert blobs.staged("token.1") == 0
+    rig.stage("token.1", b"staged")
+    assert blobs.staged("token.1") == 6
+
+
+def test_what_is_done_aside_is_done(blobs: Blobs) -> None:
+    done = threading.Event()
+    blobs.aside(done.set)
+    assert done.wait(60)
 
 
 def test_all_that_is_left_is_named_once_in_order(rig: Rig, blobs: Blobs) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from paglets.artifacts.folder import MAX_RUNNING_HASHES, BlobFolder
-from paglets.core.content import copy_hashed, move_hashed
+from paglets.core.content import copy_hashed
 from paglets.core.errors import Conflict, FileChanged, Invalid, NoRoom
 from paglets.core.refs import BlobRef
 from paglets.testing.blobs import BLOB_STEPS, MemoryBlobs, MemoryDisk
@@ -76,13 +76,14 @@ def test_all_is_for_the_owner_alone_and_lies_where_its_name_says(blobs: BlobFold
     assert rights == {0o600}
 
 
-def test_what_a_process_copied_or_moved_becomes_a_blob(blobs: BlobFolder, tmp_path: Path) -> None:
-    for number, act in enumerate((copy_hashed, move_hashed)):
-        source = tmp_path / "source"
-        source.write_bytes(data_of(number))
-        blob = act(source, Path(blobs.staging()) / f"token.{number}")
-        blobs.adopt(f"token.{number}", blob)
-        assert blobs.read(blob.sha256, 0, 2000) == data_of(number)
+def test_what_a_process_copied_becomes_a_blob(blobs: BlobFolder, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(data_of(1))
+    blob = copy_hashed(source, Path(blobs.staging()) / "token.1")
+    assert blobs.staged("token.1") == blob.size_bytes
+    blobs.adopt("token.1", blob)
+    assert blobs.read(blob.sha256, 0, 2000) == data_of(1)
+    assert blobs.staged("token.1") == 0
     assert os.listdir(blobs.staging()) == []
 
 
@@ -90,7 +91,7 @@ def test_a_file_that_was_written_long_ago_and_moved_just_now_stays_staged(blobs:
     source = tmp_path / "source"
     source.write_bytes(b"old")
     os.utime(source, (1, 1))
-    move_hashed(source, Path(blobs.staging()) / "token.1")
+    source.rename(Path(blobs.staging()) / "token.1")
     blobs.drop_staged(3600)
     assert os.listdir(blobs.staging()) == ["token.1"]
 
@@ -149,6 +150,21 @@ def test_more_blobs_at_a_time_than_hashes_are_kept_all_become_whole(blobs: BlobF
     for data in contents:
         blobs.finish(blob_of(data))
     assert blobs.remains() == tuple(sorted(blob_of(data).sha256 for data in contents))
+
+
+def test_a_system_without_fdatasync_takes_blobs(blobs: BlobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "fdatasync", raising=False)  # as Python on macOS
+    data = data_of(1)
+    blobs.append(blob_of(data).sha256, 0, data)
+    blobs.finish(blob_of(data))
+    assert blobs.size(blob_of(data).sha256) == len(data)
+
+
+def test_what_waits_for_the_disk_is_done_on_other_threads_several_at_a_time(blobs: BlobFolder) -> None:
+    meeting = threading.Barrier(3)
+    for _ in range(2):
+        blobs.aside(lambda: meeting.wait(60))
+    meeting.wait(60)
 
 
 @counted
@@ -213,12 +229,15 @@ def test_different_blobs_come_at_the_same_time(blobs: BlobFolder) -> None:
     assert len(blobs.remains()) == 200
 
 
-def test_half_removed_code_is_not_code_and_goes_with_the_next_start(blobs: BlobFolder, folder: Path) -> None:
-    left = folder / "code" / f"{'ab' * 32}.1.1.gone" / "package"
-    left.mkdir(parents=True)
-    assert blobs.remains() == ()
+@pytest.mark.parametrize("name", [f"{'ab' * 32}.1.1.gone", ".abababab-k3x_9"])
+def test_code_that_is_half_removed_or_half_unpacked_is_no_code_and_goes_with_the_next_start(
+    blobs: BlobFolder, folder: Path, name: str
+) -> None:
+    (folder / "code" / name / "package").mkdir(parents=True)
+    (folder / "code" / ("cd" * 32)).mkdir()
+    assert blobs.remains() == ("cd" * 32,)
     BlobFolder(folder, print)
-    assert os.listdir(folder / "code") == []
+    assert os.listdir(folder / "code") == ["cd" * 32]
 
 
 def test_what_cannot_be_removed_is_told(blobs: BlobFolder, said: list[str]) -> None:

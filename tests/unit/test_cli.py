@@ -41,16 +41,16 @@ def test_without_a_command_it_says_what_there_is(capsys: pytest.CaptureFixture[s
     ("arguments", "text"),
     [
         (["job"], "did you mean 'jobs'?"),
-        (["frobnicate"], "there are artifacts, config, host"),
+        (["frobnicate"], "there are artifacts, completion, config"),
         (["jobs"], "a command is missing; see `paglets jobs --help`"),
-        (["jobs", "frob"], "invalid choice: 'frob'"),
+        (["jobs", "frob"], "there is no 'frob': there are groups, "),
         (["jobs", "hosts", "--cpu-cores", "4 cpus"], "invalid int value"),
         (["jobs", "hosts", "--cpu-cores", "-3"], "cpu_cores is -3"),
         (["jobs", "hosts", "--memory", "lots"], "is not an amount of bytes"),
         (["jobs", "hosts", "--exclude-host", "Not Good"], "excluded_host_names"),
         (["jobs", "why"], "see `paglets jobs why --help`"),
         (["jobs", "queue", "--timeout", "0"], "is not a number of seconds"),
-        (["jobs", "queue", "--js"], "unrecognized arguments: --js"),
+        (["jobs", "queue", "--js"], "there is no --js: did you mean '--json'?; see `paglets jobs queue --help`"),
         (["artifacts", "get"], "an artifact is missing"),
         (["artifacts", "get", "art-x", "y", "--group", "g"], "with --group name only the folder"),
         (["artifacts", "get", "--group", "g", "/nowhere/results"], "there is no folder /nowhere"),
@@ -186,7 +186,7 @@ def test_a_running_job_shows_its_lease_and_usage() -> None:
         usage=Usage(cpu_seconds=100.0, rss_bytes=1 << 20),
     )
     assert job_row(job) == (
-        "g/a", "RUNNING", "1.2", "1 min 30 s", 2, "1 GiB", "0-1", "", "1 min 40 s", "1 MiB", "",
+        "g/a", "RUNNING", "1.2", "1 min 30 s", 2, "1 GiB", "0-1", "", "1 min 40 s", "1 MiB", "0 bytes", "",
     )  # fmt: skip
 
 

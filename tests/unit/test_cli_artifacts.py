@@ -187,7 +187,7 @@ def test_options_may_stand_between_the_arguments(words: list[str]) -> None:
     get.set_defaults(handler=lambda options: seen.append((options.artifact, options.target, options.force)) or 0)
     assert run(parser, words) == 0
     assert seen == [("art-1", "dir", True)]
-    with pytest.raises(Invalid, match=r"unrecognized arguments: .*more"):
+    with pytest.raises(Invalid, match=r"unexpected '.*more'"):
         run(parser, [*words, "more"])
 
 
@@ -232,7 +232,9 @@ def test_a_time_has_a_unit(text: str, seconds: float) -> None:
 
 def test_an_artifact_is_a_line(given: Given) -> None:
     ref = given.a.keep(b"x" * 2048, "f.bin", expires_at=3705.0)
-    assert artifact_row(ref, 65.0) == ("art-00000001", "f.bin", "2 KiB", "(host)", "a", "1 min", "in 1 h")
+    assert artifact_row(ref, 65.0, {}) == ("art-00000001", "f.bin", "2 KiB", "(host)", "a", "1 min", "in 1 h")
+    owned = given.a.keep(b"x", "f.bin", owner="collector-1")
+    assert artifact_row(owned, 65.0, {"collector-1": "words"})[3] == "group words"
 
 
 # Progress.

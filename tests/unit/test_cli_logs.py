@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from base64 import b64encode
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -161,17 +162,51 @@ def test_a_job_that_printed_nothing_has_a_log_with_nothing_in_it(
     written(tmp_path / "1.1.out", b"")
     quiet, out = reader(Scripted(str(tmp_path / "1.1.out"), found(attempt(1))))
     assert quiet.show_once(None) == 0
-    assert (out.getvalue(), capsys.readouterr().err) == (b"", "")
+    assert (out.getvalue(), capsys.readouterr().err) == (b"", "paglets: g1/a printed nothing\n")
 
 
 class BrokenLink:
+    def __init__(self, piece: LogPiece) -> None:
+        self._piece = piece
+
     def ask(self, *args: Any, **more: Any) -> LogPiece:
-        return LogPiece(offset=0, data="!", next=1, size_bytes=1, ended=True)
+        return self._piece
+
+
+def read_ten(piece: LogPiece) -> LogBytes:
+    return read_log(BrokenLink(piece), attempt(1), "out", 100, 10, 1.0)  # type: ignore[arg-type]
+
+
+def piece_of(data: bytes, offset: int, following: int, size: int) -> LogPiece:
+    text = b64encode(data).decode()
+    return LogPiece(offset=offset, data=text, next=following, size_bytes=size, ended=True)
 
 
 def test_a_piece_that_is_not_base64_is_refused() -> None:
     with pytest.raises(BadRequest, match="base64"):
-        read_log(BrokenLink(), attempt(1), "out", 0, 10, 1.0)  # type: ignore[arg-type]
+        read_ten(LogPiece(offset=100, data="!", next=101, size_bytes=101, ended=True))
+
+
+def test_a_piece_from_where_it_was_asked_or_later_is_taken() -> None:
+    assert read_ten(piece_of(b"xxx", 100, 103, 103)).data == b"xxx"
+    assert read_ten(piece_of(b"xxx", 200, 203, 300)).offset == 200
+    assert read_ten(piece_of(b"", 100, 100, 40)).is_last
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        piece_of(b"xxx", 0, 0, 1000),
+        piece_of(b"xxx", 99, 102, 1000),
+        piece_of(b"xxx", 100, 100, 1000),
+        piece_of(b"xxx", 100, 900, 1000),
+        piece_of(b"xxx", 100, 103, 102),
+        piece_of(b"x" * 11, 100, 111, 1000),
+    ],
+)
+def test_a_piece_that_would_be_shown_for_ever_is_refused_and_the_host_named(piece: LogPiece) -> None:
+    with pytest.raises(BadRequest, match="w1 was asked for 10 bytes of a log from byte 100"):
+        read_ten(piece)
 
 
 class Terminal(io.StringIO):

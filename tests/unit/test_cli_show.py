@@ -134,7 +134,7 @@ def test_a_job_that_ended_is_shown_by_its_key_and_by_the_id_of_its_copy(
     assert (found.job, found.class_name, found.is_here, found.code) == ("g/a", "count:Job", False, None)
     print_shown(found)
     said = capsys.readouterr().out
-    for words in ("COMPLETED", "w1", "known while a copy is on a host", "paglets jobs logs g/a"):
+    for words in ("COMPLETED", "w1", 'result   {"n": 1}', "paglets jobs logs g/a"):
         assert words in said
 
 

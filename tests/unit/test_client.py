@@ -147,6 +147,67 @@ def test_a_post_is_given_to_the_host_with_a_token(given: Given) -> None:
     assert len(body["token"]) >= 16
 
 
+def view_of(agent_id: str, host: HostRef) -> PagletView:
+    return PagletView(agent_id=agent_id, class_name="m:C", kind="paglet", residence="here", epoch=1, host=host)
+
+
+def test_a_name_is_looked_up_before_anything_is_sent_to_it(given: Given, tmp_path: Path) -> None:
+    given.a.routes["POST /v1/outbox"] = lambda body: Done()
+    given.a.routes["GET /v1/paglets/visits"] = lambda body: view_of("0123456789abcdef", given.a.ref)
+    client = given.client()
+    client.post("visits", "add")
+    client.proxy("visits").post("add")
+    bodies = given.a.bodies("POST /v1/outbox")
+    assert [body["target"]["agent_id"] for body in bodies] == ["0123456789abcdef"] * 2
+
+
+def test_what_is_sent_to_a_name_that_nobody_has_is_not_sent_and_the_file_stays(given: Given, tmp_path: Path) -> None:
+    def nobody(body: object) -> PagletView:
+        raise Unknown("paglet nobody is not known here")
+
+    given.a.routes["GET /v1/paglets/nobody"] = nobody
+    precious = tmp_path / "precious.txt"
+    precious.write_text("mine")
+    client = given.client()
+    with pytest.raises(Unknown, match="no paglet on a has the name 'nobody'"):
+        client.proxy("nobody").post("add")
+    with pytest.raises(Unknown, match="nothing was sent"):
+        client.proxy("nobody").send_artifact(precious, kind="notes", move=True)
+    assert precious.read_text() == "mine"
+    assert {request.method for request in given.a.asked} == {"GET"}
+
+
+def test_a_call_to_nobody_is_one_error_without_those_that_led_there(given: Given) -> None:
+    def nobody(body: object) -> PagletView:
+        raise Unknown("paglet nobody is not known here")
+
+    given.a.routes["GET /v1/paglets/nobody"] = nobody
+    given.a.routes["POST /v1/paglets/nobody/call"] = nobody
+    with pytest.raises(Unknown, match="nobody is not known") as caught:
+        given.client().call("nobody", "add")
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+
+
+def test_an_id_is_taken_as_it_is_for_its_paglet_may_be_away(given: Given) -> None:
+    given.a.routes["POST /v1/outbox"] = lambda body: Done()
+    for agent_id in ("0123456789abcdef", "0123456789abcdef.000007", "0123456789abcdef01234567-2"):
+        given.client().post(agent_id, "add")
+    given.client().post(f"collector-{'0' * 32}", "add")
+    assert len(given.a.bodies("POST /v1/outbox")) == 4
+    assert {request.target for request in given.a.asked} <= {"/v1/outbox", "/v1/mesh/hosts"}
+
+
+def test_values_of_a_call_are_named(given: Given) -> None:
+    with pytest.raises(TypeError):
+        given.client().proxy("p1").call("add", 2)  # type: ignore[misc]
+    assert given.a.asked == []
+
+
+def test_only_a_paglet_is_created(given: Given) -> None:
+    with pytest.raises(TypeError, match=r"CounterState.* is not a subclass of Paglet"):
+        given.client().create(CounterState)  # type: ignore[arg-type]
+
+
 def has_all(body: dict) -> BlobStates:
     """The host has all bytes already."""
     states = [BlobState(sha256=sha256, offset=1, complete=True) for sha256 in body["sha256s"]]
@@ -240,12 +301,21 @@ def test_dispatch_and_dispose_go_to_the_host_of_the_paglet(given: Given) -> None
 
 
 def test_ids_cannot_leave_their_place_in_a_route(given: Given) -> None:
-    with pytest.raises(Exception, match="no route GET /v1/paglets/"):
+    with pytest.raises(Invalid, match="is not the id of a paglet"):
         given.client().paglet("../groups?x=")
-    assert given.a.asked[-1].target == "/v1/paglets/..%2Fgroups%3Fx%3D"
+    assert given.a.asked == []
 
 
 def test_leaving_a_client_closes_its_connections(given: Given) -> None:
     with given.client():
         pass
     assert given.exchange.closed
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a\nb"])
+def test_what_can_name_no_group_and_no_paglet_is_refused_before_a_host_is_asked(given: Given, name: str) -> None:
+    client = given.client()
+    with pytest.raises(Invalid, match="cannot name a group"):
+        client.group(name)
+    with pytest.raises(Invalid, match="is not the id of a paglet"):
+        client.paglet(name)

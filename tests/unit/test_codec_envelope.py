@@ -8,9 +8,10 @@ import pytest
 from host_rig import Rig, envelope, host_ref, job, job_part, slot_request
 
 from paglets.api import Settle, TransferAnswer, TransferAnswers, Transfers
-from paglets.codec.envelope import Envelope, check_envelope
+from paglets.codec.envelope import CarriedArtifact, Envelope, WireMessage, check_envelope, check_message
 from paglets.core.errors import Invalid
 from paglets.core.record import to_json
+from paglets.core.refs import ArtifactRef
 
 W1 = host_ref("w1")
 LIES = [
@@ -45,6 +46,17 @@ def test_an_envelope_that_lies_is_not_kept(lie: Envelope) -> None:
 def test_what_hosts_send_is_kept() -> None:
     for each in (envelope("p1"), job("j1"), envelope("collector-1", kind="collector")):
         assert check_envelope(each) is each
+
+
+@pytest.mark.parametrize("lasts", [-1.0, 1e300])
+def test_an_artifact_that_is_to_be_kept_for_no_such_time_is_refused(lasts: float) -> None:
+    fields: dict[str, Any] = {"artifact_id": "art-12345678", "name": "x", "sha256": "ab" * 32, "size_bytes": 1}
+    carried = CarriedArtifact(**fields, created_at=1.0, expires_in_seconds=lasts)
+    sent = ArtifactRef(**fields, host_name="w1", owner="p1", created_at=1.0, expires_at=1.0 + lasts)
+    with pytest.raises(Invalid, match="expires_in_seconds"):
+        check_envelope(envelope("p1", artifacts=(carried,)))
+    with pytest.raises(Invalid, match="expires_in_seconds"):
+        check_message(WireMessage(kind="k", args={}, artifacts=(sent,)))
 
 
 def test_one_lie_in_a_batch_is_left_out_of_the_answer_and_holds_up_no_other() -> None:

@@ -1,4 +1,4 @@
-"""Files as bytes: what is hashed, copied and moved is what was there, and what goes wrong is one clear line."""
+"""Files as bytes: what is hashed and copied is what was there, and what goes wrong is one clear line."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from paglets.core.content import PIECE_BYTES, copy_hashed, hash_file, move_hashed, stat_of, sync_folder
-from paglets.core.errors import Conflict, FileChanged, Invalid, PagletsError
+from paglets.core.content import PIECE_BYTES, SourceStat, copy_hashed, hash_file, stat_of, sync_folder
+from paglets.core.errors import Conflict, FileChanged, Invalid
+from paglets.core.record import INT_BOUND
 from paglets.core.refs import BlobRef
 
 posix = pytest.mark.skipif(os.name != "posix", reason="files as POSIX has them")
@@ -37,8 +38,7 @@ def hashing(source: Path, target: Path, progress: Callable[[int], None] | None =
     return hash_file(source, progress)
 
 
-ACTS = (hashing, copy_hashed, move_hashed)
-WRITING = (copy_hashed, move_hashed)
+ACTS = (hashing, copy_hashed)
 
 
 @contextmanager
@@ -77,23 +77,16 @@ def test_bytes_of_every_size_are_hashed(act: Callable[..., BlobRef], size: int, 
 
     assert done == sorted(set(done))
     assert done[-1:] == ([size] if size else [])
-    assert source.exists() == (act is not move_hashed)
+    assert source.exists()
     if act is not hashing:
         assert target.read_bytes() == data
 
 
 @posix
-@pytest.mark.parametrize("act", WRITING)
-def test_what_was_written_is_for_its_owner_alone(act: Callable[..., BlobRef], source: Path, target: Path) -> None:
+def test_what_was_written_is_for_its_owner_alone(source: Path, target: Path) -> None:
     source.chmod(0o644)
-    act(source, target)
+    copy_hashed(source, target)
     assert target.stat().st_mode & 0o777 == 0o600
-
-
-def test_a_move_keeps_the_file_and_its_time(source: Path, target: Path) -> None:
-    before = stat_of(source)
-    move_hashed(source, target)
-    assert stat_of(target) == before
 
 
 def append_to(path: Path) -> None:
@@ -119,7 +112,7 @@ def test_a_file_that_is_written_to_while_it_is_read_is_refused(
 ) -> None:
     def progress(done: int) -> None:
         if done == PIECE_BYTES:
-            change(target if act is move_hashed else source)
+            change(source)
 
     with pytest.raises(FileChanged, match="source changed while it was read"):
         act(source, target, progress)
@@ -139,7 +132,7 @@ def test_a_file_that_grows_as_fast_as_it_is_read_is_not_read_for_ever(source: Pa
     assert source.stat().st_size <= 8 * PIECE_BYTES
 
 
-@pytest.mark.parametrize("act", [hashing, copy_hashed])
+@pytest.mark.parametrize("act", ACTS)
 def test_a_file_that_is_replaced_meanwhile_is_taken_as_it_was(
     act: Callable[..., BlobRef], source: Path, target: Path, tmp_path: Path
 ) -> None:
@@ -154,44 +147,24 @@ def test_a_file_that_is_replaced_meanwhile_is_taken_as_it_was(
     assert source.read_bytes() == b"new"
 
 
-@pytest.mark.parametrize("act", WRITING)
-def test_an_end_in_the_middle_leaves_the_source_and_no_target(
-    act: Callable[..., BlobRef], source: Path, target: Path
-) -> None:
+def test_an_end_in_the_middle_leaves_the_source_and_no_target(source: Path, target: Path) -> None:
     data = source.read_bytes()
 
     def progress(done: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        act(source, target, progress)
+        copy_hashed(source, target, progress)
 
     assert source.read_bytes() == data
     assert not target.exists()
 
 
-def test_a_move_that_cannot_be_taken_back_says_where_the_bytes_are(source: Path, target: Path) -> None:
-    data = source.read_bytes()
-
-    def progress(done: int) -> None:
-        source.write_bytes(b"someone else's")
-        raise TimeoutError("too slow")
-
-    with pytest.raises(Conflict, match=r"too slow; and .*source cannot be put back.*bytes are in .*target"):
-        move_hashed(source, target, progress)
-
-    assert source.read_bytes() == b"someone else's"
-    assert target.read_bytes() == data
-
-
-@pytest.mark.parametrize("act", WRITING)
 @pytest.mark.parametrize("put", [lambda path: path.write_bytes(b"x"), lambda path: path.symlink_to("nowhere")])
-def test_nothing_is_written_over(
-    act: Callable[..., BlobRef], put: Callable[[Path], object], source: Path, target: Path
-) -> None:
+def test_nothing_is_written_over(put: Callable[[Path], object], source: Path, target: Path) -> None:
     put(target)
     with pytest.raises(Conflict, match="target is there already"):
-        act(source, target)
+        copy_hashed(source, target)
     assert source.exists()
     assert os.path.lexists(target)
 
@@ -261,26 +234,18 @@ def test_a_file_without_the_right_to_read_it_is_refused(
     assert source.exists()
 
 
-@pytest.mark.parametrize("act", WRITING)
 @pytest.mark.parametrize(("folder", "problem"), [("file", "no folder"), ("missing", "there is no such")])
-def test_a_folder_that_is_none_cannot_be_written_to(
-    act: Callable[..., BlobRef], folder: str, problem: str, source: Path, tmp_path: Path
-) -> None:
+def test_a_folder_that_is_none_cannot_be_written_to(folder: str, problem: str, source: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(
-        Invalid, match=rf"source \(3,145,728 bytes\) cannot be (written|moved) to .*{folder}: .*{problem}"
-    ):
-        act(source, tmp_path / folder / "target")
+    with pytest.raises(Invalid, match=rf"source \(3,145,728 bytes\) cannot be written to .*{folder}: .*{problem}"):
+        copy_hashed(source, tmp_path / folder / "target")
     assert source.exists()
 
 
 @pytest.mark.skipif(not os.path.isdir("/sys/kernel"), reason="a file system that takes no files")
-@pytest.mark.parametrize("act", WRITING)
-def test_a_file_system_that_takes_no_files_is_named(act: Callable[..., BlobRef], source: Path) -> None:
-    with pytest.raises(
-        Invalid, match=r"cannot be (written|moved) to /sys/kernel: (no permission|read-only file system)"
-    ):
-        act(source, Path("/sys/kernel/target"))
+def test_a_file_system_that_takes_no_files_is_named(source: Path) -> None:
+    with pytest.raises(Invalid, match=r"cannot be written to /sys/kernel: (no permission|read-only file system)"):
+        copy_hashed(source, Path("/sys/kernel/target"))
     assert source.exists()
 
 
@@ -306,82 +271,9 @@ def test_where_there_is_no_room_the_sizes_are_told_and_nothing_is_left(source: P
     assert not target.exists()
 
 
-@posix
-@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs two file systems")
-@pytest.mark.parametrize("fails", [False, True])
-def test_a_move_to_another_file_system_is_a_copy_and_then_the_source_goes(source: Path, fails: bool) -> None:
-    data = source.read_bytes()
-    target = Path(f"/dev/shm/paglets-test-{os.getpid()}")
-    if os.stat("/dev/shm").st_dev == source.stat().st_dev:
-        pytest.skip("one file system")
-    try:
-        if fails:
-            with pytest.raises(FileChanged):
-                move_hashed(source, target, lambda done: append_to(source))
-        else:
-            assert move_hashed(source, target) == blob_of(data)
-        assert (source.exists(), target.exists()) == (fails, not fails)
-    finally:
-        target.unlink(missing_ok=True)
-
-
-@posix
-def test_a_move_of_a_link_leaves_the_file_that_it_names(source: Path, target: Path, tmp_path: Path) -> None:
-    link = tmp_path / "link"
-    link.symlink_to(source)
-    assert move_hashed(link, target) == hash_file(source)
-    assert not os.path.lexists(link)
-    assert not target.is_symlink()
-
-
-@posix
-def test_a_file_with_a_second_name_is_not_moved_but_copied(source: Path, target: Path, tmp_path: Path) -> None:
-    (tmp_path / "second").hardlink_to(source)
-    blob = move_hashed(source, target)
-    append_to(tmp_path / "second")
-    assert hash_file(target) == blob
-    assert not source.exists()
-
-
-@posix
-def test_a_file_that_is_replaced_while_it_is_copied_away_is_not_removed(
-    source: Path, target: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "second").hardlink_to(source)
-    (tmp_path / "new").write_bytes(b"new")
-
-    def progress(done: int) -> None:
-        if done == PIECE_BYTES:
-            os.replace(tmp_path / "new", source)
-
-    with pytest.raises(FileChanged, match="source was replaced while it was moved"):
-        move_hashed(source, target, progress)
-
-    assert source.read_bytes() == b"new"
-    assert not target.exists()
-
-
-@posix
-@pytest.mark.skipif(os.name == "posix" and os.geteuid() != 0, reason="needs the rights of two users")
-def test_a_file_of_another_user_is_not_moved_but_copied(source: Path, target: Path) -> None:
-    os.chown(source, NOBODY, NOBODY)
-    move_hashed(source, target)
-    assert target.stat().st_uid == 0
-    assert not source.exists()
-
-
-@posix
-def test_a_source_that_cannot_be_removed_is_not_moved(tmp_path: Path) -> None:
-    closed, source = tmp_path / "closed", tmp_path / "closed" / "source"
-    closed.mkdir()
-    source.write_bytes(b"x")
-    closed.chmod(0o555)
-    tmp_path.chmod(0o777)
-    with as_nobody(), pytest.raises(PagletsError, match="source"):
-        move_hashed(source, tmp_path / "target")
-    closed.chmod(0o755)
-    assert source.read_bytes() == b"x"
-    assert not (tmp_path / "target").exists()
+def test_an_inode_of_64_bits_fits_into_a_record() -> None:
+    found = os.stat_result((0o100600, INT_BOUND + 7, 1, 1, 0, 0, 3, 1, 1, 1))
+    assert SourceStat.of(found).inode == 7
 
 
 def test_links_are_followed(source: Path, target: Path, tmp_path: Path) -> None:

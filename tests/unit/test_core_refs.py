@@ -7,7 +7,14 @@ import unicodedata
 import pytest
 
 from paglets.core.errors import Invalid
-from paglets.core.refs import check_agent_id, check_group_id, check_host_name, check_job_key
+from paglets.core.refs import (
+    MAX_LIFETIME_SECONDS,
+    check_agent_id,
+    check_group_id,
+    check_host_name,
+    check_job_key,
+    check_lifetime,
+)
 
 NASTY = [
     "",
@@ -109,3 +116,20 @@ def test_keys_that_look_alike_stay_two_keys() -> None:
 
     assert check_job_key(composed) != check_job_key(apart)
     assert check_job_key("Case") != check_job_key("case")
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf"), float("-inf"), MAX_LIFETIME_SECONDS * 2.1])
+@pytest.mark.parametrize("is_left", [False, True])
+def test_a_lifetime_that_is_none_is_refused(seconds: float, is_left: bool) -> None:
+    with pytest.raises(Invalid, match="expires_in_seconds"):
+        check_lifetime(seconds, is_left=is_left)
+
+
+def test_only_what_is_there_already_may_have_no_time_left_or_a_little_too_much() -> None:
+    for seconds in (None, 0.1, MAX_LIFETIME_SECONDS):
+        assert check_lifetime(seconds) == check_lifetime(seconds, is_left=True) == seconds
+    assert check_lifetime(0.0, is_left=True) == 0.0
+    assert check_lifetime(MAX_LIFETIME_SECONDS + 1e-6, is_left=True)
+    for seconds in (0.0, MAX_LIFETIME_SECONDS + 1e-6):
+        with pytest.raises(Invalid, match="more than 0"):
+            check_lifetime(seconds)

@@ -25,7 +25,7 @@ def rig() -> FilesRig:
 
 
 def fetch(rig: FilesRig, target: Path, artifact: ArtifactRef | str = "art-00000001", **more: object) -> Path:
-    given: dict = {"move": False, "progress": nobody} | more
+    given: dict = {"move": False, "replace": False, "progress": nobody} | more
     return rig.files.download(artifact, target, **given)
 
 
@@ -37,11 +37,53 @@ def test_a_file_arrives_whole_from_the_host_that_has_it(rig: FilesRig, tmp_path:
     assert rig.offsets("GET", "b") == [0, *(FIRST_PIECE_BYTES * n for n in (1, 3, 7))]
 
 
-def test_the_target_may_be_the_file_itself_and_is_replaced(rig: FilesRig, tmp_path: Path) -> None:
+def test_the_target_may_be_the_file_itself_and_may_be_replaced(rig: FilesRig, tmp_path: Path) -> None:
     rig.a.keep(DATA)
     (tmp_path / "mine").write_bytes(b"old")
-    fetch(rig, tmp_path / "mine")
+    fetch(rig, tmp_path / "mine", replace=True)
     assert (tmp_path / "mine").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("by_id", [True, False])
+def test_another_file_at_the_target_stays_and_so_does_the_artifact(rig: FilesRig, tmp_path: Path, by_id: bool) -> None:
+    first, second = rig.a.keep(b"first"), rig.b.keep(DATA, artifact_id="art-00000002")
+    assert fetch(rig, tmp_path, first, move=True) == tmp_path / "data.bin"
+    with pytest.raises(Conflict, match=r"data\.bin is there already: name another target, or .*replace=True"):
+        fetch(rig, tmp_path, second.artifact_id if by_id else second, move=True)
+    assert (tmp_path / "data.bin").read_bytes() == b"first"
+    assert (rig.b.pieces, list(rig.b.artifacts)) == ([], ["art-00000002"])
+
+
+def test_a_link_to_nowhere_is_something_that_stands_there(rig: FilesRig, tmp_path: Path) -> None:
+    rig.a.keep(DATA)
+    (tmp_path / "data.bin").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(Conflict, match="is there already"):
+        fetch(rig, tmp_path)
+
+
+def test_a_file_that_appears_while_another_one_comes_is_not_replaced(rig: FilesRig, tmp_path: Path) -> None:
+    ref = rig.a.keep(DATA)
+    rig.a.before_piece = lambda method, offset: (tmp_path / "data.bin").write_bytes(b"quicker") and None
+    with pytest.raises(Conflict, match="is there already"):
+        fetch(rig, tmp_path, move=True)
+    assert (tmp_path / "data.bin").read_bytes() == b"quicker"
+    assert rig.names(tmp_path) == ["data.bin"]
+    assert list(rig.a.artifacts) == [ref.artifact_id]
+
+
+def test_the_same_file_at_the_target_is_enough_also_when_the_artifact_is_gone(rig: FilesRig, tmp_path: Path) -> None:
+    ref = rig.b.keep(DATA)
+    (tmp_path / "data.bin").write_bytes(DATA)
+    for _ in range(2):
+        assert fetch(rig, tmp_path, ref, move=True) == tmp_path / "data.bin"
+        assert (rig.b.artifacts, rig.b.pieces) == ({}, [])
+
+
+def test_a_folder_that_ends_as_one_is_made(rig: FilesRig, tmp_path: Path) -> None:
+    rig.a.keep(DATA)
+    for _ in range(2):
+        path = rig.files.download("art-00000001", f"{tmp_path}/new/", move=False, replace=False, progress=nobody)
+        assert (path, path.read_bytes()) == (tmp_path / "new" / "data.bin", DATA)
 
 
 def test_an_empty_file_arrives_too(rig: FilesRig, tmp_path: Path) -> None:
@@ -195,6 +237,7 @@ def test_bytes_that_are_not_those_of_the_name_are_not_kept(rig: FilesRig, tmp_pa
     with pytest.raises(FileChanged, match="disk of b may be damaged"):
         fetch(rig, tmp_path, ref)
     assert rig.names(tmp_path) == []
+    assert ref.sha256 not in rig.b.blobs  # it was told to look, so that the file can be put there anew
 
 
 def test_a_ref_whose_id_names_other_bytes_now_is_refused(rig: FilesRig, tmp_path: Path) -> None:
@@ -255,7 +298,9 @@ def test_a_file_whose_artifact_cannot_name_it_may_be_named_by_who_fetches_it(rig
     ("target", "told"),
     [
         ("nowhere/x", "there is no folder"),
-        ("nowhere/", "there is no folder"),
+        ("nowhere/in/", "there is no folder"),
+        ("file/", "cannot be made a folder"),
+        ("zero\0byte/", "cannot be made a folder"),
         ("file/x", "is not a folder"),
         ("zero\0byte", "cannot be written"),
         ("n" * 256, "cannot be written"),
@@ -265,7 +310,7 @@ def test_a_target_that_cannot_be_is_one_clear_line(rig: FilesRig, tmp_path: Path
     rig.a.keep(DATA)
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(Invalid, match=told) as caught:
-        rig.files.download("art-00000001", f"{tmp_path}/{target}", move=False, progress=nobody)
+        rig.files.download("art-00000001", f"{tmp_path}/{target}", move=False, replace=False, progress=nobody)
     assert "\n" not in caught.value.message
     assert [name for name in rig.names(tmp_path) if name != "file"] == []
 
@@ -289,6 +334,15 @@ def test_what_stands_where_the_partial_file_goes_is_not_followed(rig: FilesRig, 
     with pytest.raises(Invalid):
         fetch(rig, tmp_path)
     assert (tmp_path / "precious").read_bytes() == b"mine"
+
+
+def test_a_pipe_or_a_device_at_the_target_is_not_replaced(rig: FilesRig, tmp_path: Path) -> None:
+    rig.a.keep(DATA)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(Invalid, match=r"^\S+/pipe is neither a file nor a folder"):
+        fetch(rig, tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+    assert rig.names(tmp_path) == ["pipe"]
 
 
 def test_two_downloads_to_one_place_do_not_mix(rig: FilesRig, tmp_path: Path) -> None:
@@ -315,7 +369,7 @@ rig = FilesRig()
 rig.a.keep(some_bytes(3_000_000))
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
 try:
-    rig.files.download("art-00000001", sys.argv[1], move=False, progress=nobody)
+    rig.files.download("art-00000001", sys.argv[1], move=False, replace=False, progress=nobody)
 except NoRoom as error:
     print(error.message)
 """

@@ -239,6 +239,21 @@ def test_the_newest_place_of_a_copy_wins_in_any_order_of_news() -> None:
         assert job.generation == 2
 
 
+def test_why_a_copy_does_not_get_away_from_where_it_was_is_news() -> None:
+    news = [
+        sighting(epoch=1, residence="here", reason="placing"),
+        sighting(epoch=1, residence="leaving", reason="moving", reason_text="its files cannot be sent to w2"),
+        sighting(epoch=2, residence="gone"),
+        sighting(epoch=2, residence="here", host=HostRef(store_id="s2", name="w2")),
+    ]
+    for most in range(2, len(news) + 1):
+        for order in permutations(news[:most]):
+            job = ExpectedJob(since=0.0)
+            for each in order:
+                job = acceptance.seen(job, each)
+            assert job.sighting == news[most - 1]
+
+
 # Reports.
 
 

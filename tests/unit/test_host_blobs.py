@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from host_rig import Rig, envelope
 
-from paglets.api import AskBlobs, BlobState, BlobStates
+from paglets.api import AddArtifact, AskBlobs, BlobState, BlobStates
 from paglets.core.errors import BadRequest, Conflict, FileChanged, Invalid, NoRoom, PagletsError, TooLarge, Unknown
-from paglets.core.refs import BlobRef, FileRef
+from paglets.core.refs import ArtifactRef, BlobRef, FileRef
+from paglets.host.blobs import BlobKeeper
+from paglets.host.promises import Promises
+from paglets.host.room import FREE_BYTES, RESERVED_SECONDS
+from paglets.host.shell import Shell
 from paglets.remote.exchange import Request, Response
 from paglets.store import blobs, residence
+from paglets.store.db import Store
+from paglets.store.migrations import migrate
+from paglets.testing.blobs import DISK_BYTES, MemoryBlobs, MemoryDisk
+from paglets.testing.clock import FakeClock
 
 DATA = b"one two three four"
 PIN = 100.0
@@ -199,9 +212,10 @@ def test_partial_bytes_and_files_without_a_row_go_in_time(rig: Rig) -> None:
     assert state(rig, stray.sha256) == [(0, False)]
 
 
-def test_a_whole_file_whose_row_was_not_stored_is_found(rig: Rig) -> None:
+def test_a_whole_file_whose_row_was_not_stored_counts_when_it_is_sent_again(rig: Rig) -> None:
     rig.blobs.put(DATA)
-    assert state(rig, BLOB.sha256) == [(len(DATA), True)]
+    assert state(rig, BLOB.sha256) == [(0, False)]
+    assert put(rig, BLOB, 0, DATA[:8]).complete
     assert rig.store.read(lambda tx: blobs.size(tx, BLOB.sha256)) == len(DATA)
 
 
@@ -213,3 +227,179 @@ def test_a_staged_file_becomes_a_blob_of_its_own_name_only(rig: Rig) -> None:
         rig.host.keeper.publish("../run.1", BLOB)
     rig.host.keeper.publish("run.1", BLOB)
     assert whole(rig, BLOB.sha256) == DATA
+
+
+@pytest.mark.parametrize("left", [DATA[:5], None])
+def test_what_the_disk_lost_is_told_and_may_be_sent_again(rig: Rig, left: bytes | None) -> None:
+    put(rig, BLOB, 0, DATA)
+    rig.blobs.remove(BLOB.sha256)
+    if left is not None:
+        rig.blobs.disk.whole[BLOB.sha256] = left
+    assert isinstance(error_of(whole, rig, BLOB.sha256), FileChanged)
+    wanted = AddArtifact(artifact_id="art-00000001", name="n", sha256=BLOB.sha256, size_bytes=BLOB.size_bytes, owner="")
+    error = error_of(rig.get, ArtifactRef, "POST", "/v1/artifacts", wanted)
+    assert error.details["missing"] == [BLOB.sha256]
+    assert state(rig, BLOB.sha256) == [(0, False)]
+    assert put(rig, BLOB, 0, DATA).complete
+    assert whole(rig, BLOB.sha256) == DATA
+
+
+def test_a_piece_that_announces_another_size_is_held_against_the_limits_anew() -> None:
+    rig = Rig(piece_bytes=8, artifact_max_bytes=len(DATA))
+    put(rig, BLOB, 0, DATA[:8])
+    longer = BlobRef(sha256=BLOB.sha256, size_bytes=len(DATA) + 1)
+    assert isinstance(error_of(put, rig, longer, 8, DATA[8:]), NoRoom)
+    assert put(rig, BLOB, 8, DATA[8:]).complete
+
+
+# What is on its way
+
+
+def test_two_files_that_are_written_at_once_do_not_share_the_room_of_one() -> None:
+    rig = Rig(artifact_quota_bytes=100)
+    rig.host.keeper.staging("run.1", 80)
+    rig.host.keeper.staging("run.1", 80)  # asked again
+    assert isinstance(error_of(rig.host.keeper.staging, "run.2", 80), NoRoom)
+    rig.host.keeper.staging("run.2", 20)
+    publish(rig, "run.1", b"y" * 80)
+    assert isinstance(error_of(rig.host.keeper.staging, "run.3", 1), NoRoom)
+    rig.run(RESERVED_SECONDS + 1)
+    rig.host.keeper.staging("run.3", 20)  # nobody heard of the second one for long
+
+
+def publish(rig: Rig, staged: str, data: bytes) -> None:
+    rig.blobs.stage(staged, data)
+    rig.host.keeper.publish(staged, ref(data))
+
+
+def test_a_staged_file_that_became_too_large_is_refused_when_it_is_published() -> None:
+    rig = Rig(artifact_max_bytes=100, artifact_quota_bytes=150)
+    rig.host.keeper.staging("run.1", 10)
+    assert "artifact_max_size" in error_of(publish, rig, "run.1", b"x" * 101).message
+    publish(rig, "run.2", b"y" * 90)
+    assert "artifact_storage_quota" in error_of(publish, rig, "run.3", b"z" * 61).message
+    assert rig.store.read(blobs.total_bytes) == 90
+    publish(rig, "run.4", b"y" * 90)  # which is here
+
+
+def test_the_disk_has_room_for_what_comes_beside_what_is_on_its_way() -> None:
+    rig = Rig()
+    half = (DISK_BYTES - FREE_BYTES) // 2
+    rig.host.keeper.staging("run.1", half)
+    rig.blobs.stage("run.1", b"x" * 1000)  # what lies there is not counted twice
+    rig.host.keeper.staging("run.2", half)
+    assert isinstance(error_of(put, rig, BLOB, 0, DATA), NoRoom)
+
+
+def test_of_a_transfer_that_nobody_goes_on_with_only_what_is_here_counts() -> None:
+    rig = Rig(artifact_quota_bytes=150)
+    put(rig, ref(b"y" * 90), 0, b"y" * 10)
+    assert isinstance(error_of(put, rig, ref(b"z" * 140), 0, b"z"), NoRoom)
+    rig.run(RESERVED_SECONDS + 1)
+    assert isinstance(error_of(put, rig, ref(b"z" * 141), 0, b"z"), NoRoom)
+    put(rig, ref(b"z" * 140), 0, b"z")
+    assert isinstance(error_of(put, rig, ref(b"y" * 90), 10, b"y"), NoRoom)
+    assert state(rig, ref(b"y" * 90).sha256) == [(10, False)]  # it may go on when there is room
+
+
+# Damage
+
+
+@pytest.mark.parametrize("left", [None, b"", DATA[:5], DATA + b"?"])
+def test_a_file_that_the_disk_has_lost_or_cut_is_not_here_and_comes_anew(rig: Rig, left: bytes | None) -> None:
+    put(rig, BLOB, 0, DATA)
+    damage(rig, left)
+    assert state(rig, BLOB.sha256) == [(0, False)]
+    assert isinstance(error_of(rig.host.keeper.check_kept, BLOB.sha256), Conflict)
+    assert put(rig, BLOB, 0, DATA[:8]) == BlobState(sha256=BLOB.sha256, offset=8, complete=False)
+    assert put(rig, BLOB, 8, DATA[8:]).complete
+    assert whole(rig, BLOB.sha256) == DATA
+
+
+def damage(rig: Rig, left: bytes | None) -> None:
+    rig.blobs.disk.whole.pop(BLOB.sha256)
+    if left is not None:
+        rig.blobs.disk.whole[BLOB.sha256] = left
+
+
+@pytest.mark.parametrize("mend", [lambda rig: rig.host.keeper.put(DATA), lambda rig: publish(rig, "run.1", DATA)])
+@pytest.mark.parametrize("left", [None, DATA[:5], DATA[::-1]])
+def test_bytes_made_here_take_the_place_of_damaged_ones(
+    rig: Rig, mend: Callable[[Rig], object], left: bytes | None
+) -> None:
+    put(rig, BLOB, 0, DATA)
+    damage(rig, left)
+    rig.get(BlobStates, "POST", "/v1/blobs/state", AskBlobs(sha256s=(BLOB.sha256,), check=True))
+    mend(rig)
+    assert whole(rig, BLOB.sha256) == DATA
+    assert state(rig, BLOB.sha256) == [(len(DATA), True)]
+
+
+def test_a_file_with_other_bytes_is_found_by_a_check_and_not_given_any_more(rig: Rig) -> None:
+    put(rig, BLOB, 0, DATA)
+    ask = AskBlobs(sha256s=(BLOB.sha256, "ab" * 32), check=True)
+    assert [each.complete for each in rig.get(BlobStates, "POST", "/v1/blobs/state", ask).blobs] == [True, False]
+    damage(rig, DATA[::-1])
+    assert state(rig, BLOB.sha256) == [(len(DATA), True)]
+    assert [each.complete for each in rig.get(BlobStates, "POST", "/v1/blobs/state", ask).blobs] == [False, False]
+    error = error_of(whole, rig, BLOB.sha256)
+    assert isinstance(error, FileChanged)
+    assert "on home are damaged" in error.message
+    assert state(rig, BLOB.sha256) == [(0, False)]
+    assert put(rig, BLOB, 0, DATA).complete
+
+
+def test_what_lies_behind_the_bytes_that_are_left_is_told_and_not_given_as_nothing(rig: Rig) -> None:
+    put(rig, BLOB, 0, DATA)
+    damage(rig, DATA[:8])
+    assert rig.host.keeper.read(BLOB.sha256, 0, 8) == DATA[:8]
+    for offset in (4, 8, 10):
+        assert isinstance(error_of(rig.host.keeper.read, BLOB.sha256, offset, 8), FileChanged)
+    assert rig.host.keeper.read(BLOB.sha256, len(DATA), 8) == b""
+
+
+# Promises
+
+
+def test_a_promise_that_is_made_while_old_ones_are_forgotten_stands() -> None:
+    promises = Promises(100.0, lambda: 0.0)
+    names = [f"{number:064x}" for number in range(30_000)]
+    with ThreadPoolExecutor(1) as pool:
+        pinning = pool.submit(lambda: [promises.pin(name) for name in names])
+        while not pinning.done():
+            promises.forget_old()
+    assert all(promises.stands(name) for name in names)
+
+
+def test_what_is_promised_while_it_is_collected_is_kept_or_was_not_promised(tmp_path: Path) -> None:
+    clock, disk = FakeClock(), MemoryBlobs(MemoryDisk())
+    asking: list[Callable[[], Future[BlobState]]] = []
+    told: list[Future[BlobState]] = []
+    path = tmp_path / "host.db"
+
+    def open_reader() -> sqlite3.Connection:
+        return sqlite3.connect(path, check_same_thread=False)
+
+    def commit(connection: sqlite3.Connection) -> None:
+        if asking:
+            # Somebody asks just now; a keeper that lets him wait until this is over tells him what is so then.
+            told.append(asking.pop()())
+            wait(told, timeout=0.5)
+        connection.execute("COMMIT")
+
+    writer = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    writer.execute("PRAGMA journal_mode = WAL")
+    migrate(writer)
+    store = Store(writer, open_reader=open_reader, commit=commit)
+    settings = SimpleNamespace(blob_pin_seconds=PIN, artifact_max_bytes=0, artifact_quota_bytes=0)
+    shell = SimpleNamespace(store=store, blobs=disk, clock=clock, settings=settings, own=SimpleNamespace(name="h"))
+    keeper = BlobKeeper(cast(Shell, shell))
+    keeper.put(DATA)
+    clock.advance(PIN * 2)
+    with ThreadPoolExecutor(1) as pool:
+        asking.append(lambda: pool.submit(keeper.state, BLOB.sha256))
+        keeper.collect()
+        state_then = told[0].result()
+    kept = store.read(lambda tx: blobs.size(tx, BLOB.sha256)) is not None
+    assert (state_then.complete, disk.size(BLOB.sha256) is not None) == (kept, kept)
+    store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,8 @@ from paglets.api import (
     AddArtifact,
     Artifacts,
     ArtifactView,
+    BlobState,
+    BlobStates,
     Done,
     GroupView,
     MovePaglet,
@@ -21,12 +24,13 @@ from paglets.api import (
     PostMessage,
 )
 from paglets.codec.envelope import CarriedArtifact, Envelope, WireMessage
-from paglets.core.errors import Conflict, Moved, PagletsError, Unknown
+from paglets.core.errors import Conflict, FileChanged, Moved, PagletsError, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef, ProxyRef
 from paglets.host.handoff import LOOK_AGAIN_SECONDS
-from paglets.remote.exchange import Response
+from paglets.remote.exchange import Pending, Response, reply
 from paglets.store import blobs, files, posts, residence
+from paglets.testing.processes import HandProcess
 from paglets.worker.protocol import AddArtifact as Add
 from paglets.worker.protocol import (
     Changes,
@@ -35,6 +39,7 @@ from paglets.worker.protocol import (
     FetchArtifact,
     Intent,
     NewArtifact,
+    Nothing,
     Publish,
     RegisteredFile,
     Report,
@@ -297,7 +302,7 @@ def test_the_artifact_of_a_report_becomes_the_collectors(home: Rig, away: Rig) -
     agent_id = home.value("SELECT agent_id FROM requests")
     home.until(lambda: home.launcher.of(agent_id))
     process = home.process(agent_id)
-    folder = home.answer(process, "room", Room(size_bytes=len(DATA)))["ok"]["folder"]
+    folder = home.answer(process, "room", Room(staged="run.1", size_bytes=len(DATA)))["ok"]["folder"]
     assert folder == home.blobs.staging()
     home.blobs.stage("run.1", DATA)
     home.answer(process, "publish", Publish(staged="run.1", blob=ref(DATA)))
@@ -333,6 +338,23 @@ def test_a_host_that_answers_nonsense_of_an_artifact_has_none(home: Rig) -> None
     home.peer("liar").routes["GET /v1/artifacts/art-12345678"] = lambda body: Done()
     with pytest.raises(Unknown):
         seen(home)
+
+
+def test_a_deletion_whose_first_reply_was_lost_is_done(home: Rig) -> None:
+    def no_more(body: Any) -> Done:
+        raise Unknown("there is no artifact art-12345678 here")
+
+    peer = home.peer("w1")
+    found = ArtifactRef(
+        artifact_id="art-12345678", name="x", size_bytes=1, sha256="0" * 64, host_name="w1", owner="", created_at=1.0
+    )
+    peer.routes["GET /v1/artifacts/art-12345678"] = lambda body: ArtifactView(artifact=found, host=peer.ref)
+    peer.routes["DELETE /v1/artifacts/art-12345678"] = no_more
+    answer = home.ask("DELETE", "/v1/artifacts/art-12345678")
+    home.run(6)
+    assert isinstance(answer, Pending)
+    assert answer.response is not None
+    assert answer.response.parse(Done) == Done()
 
 
 def test_a_paglet_adds_fetches_and_deletes_artifacts(home: Rig, away: Rig) -> None:
@@ -452,3 +474,170 @@ def test_a_finished_job_keeps_its_scratch_while_it_is_to_move(home: Rig, away: R
     assert home.disk.left_over() == ("j1",)
     view: PagletView = home.get(PagletView, "GET", "/v1/paglets/j1")
     assert view.reason == "it moves to away when that is online"
+
+
+# Damage on the way
+
+
+def lose_the_end(rig: Rig) -> None:
+    rig.blobs.disk.whole[ref(DATA).sha256] = DATA[:25]
+
+
+def spoil(rig: Rig) -> None:
+    """The bytes are others, as many as before."""
+    rig.blobs.disk.whole[ref(DATA).sha256] = DATA[::-1]
+
+
+@pytest.mark.parametrize("damage", [lose_the_end, spoil])
+def test_damaged_bytes_are_the_reason_that_a_paglet_stays_until_they_are_put_there_anew(
+    home: Rig, away: Rig, damage: Callable[[Rig], None]
+) -> None:
+    put(home, DATA)
+    make(home, envelope("p1", files=(file("in.txt", DATA),)))
+    damage(home)
+    home.get(Done, "POST", "/v1/paglets/p1/dispatch", MovePaglet(target="away"))
+    home.run(60)
+    assert sent(home, "PUT") < 100
+    view: PagletView = home.get(PagletView, "GET", "/v1/paglets/p1")
+    assert "on home are damaged" in view.reason
+    put(home, DATA)
+    home.until(lambda: home.launcher.of("p1"))
+    home.finish(home.process("p1"))
+    home.run(1)
+    assert status(away) == "here"
+    assert away.host.keeper.read(ref(DATA).sha256, 0, 100) == DATA
+
+
+def test_a_host_that_takes_nothing_of_a_piece_is_not_sent_it_again_at_once(home: Rig) -> None:
+    nothing = BlobState(sha256=ref(DATA).sha256, offset=0, complete=False)
+    peer = home.peer("w1", {"POST /v1/blobs/state": lambda body: BlobStates(blobs=(nothing,))})
+    home.network.join(
+        peer.ref.url,
+        peer.ref.store_id,
+        lambda request: reply(nothing) if request.method == "PUT" else peer.handle(request),
+    )
+    put(home, DATA)
+    make(home, envelope("p1", files=(file("in.txt", DATA),)))
+    home.get(Done, "POST", "/v1/paglets/p1/dispatch", MovePaglet(target="w1"))
+    home.run(60)
+    assert 1 < sent(home, "PUT") < 100
+    view: PagletView = home.get(PagletView, "GET", "/v1/paglets/p1")
+    assert "w1 took nothing" in view.reason
+
+
+@pytest.mark.parametrize("damage", [lose_the_end, spoil])
+def test_damaged_bytes_of_an_artifact_are_told_to_whoever_fetches_it_until_they_are_put_there_anew(
+    home: Rig, away: Rig, damage: Callable[[Rig], None]
+) -> None:
+    put(away, DATA)
+    add = AddArtifact(artifact_id="art-12345678", name="x", sha256=ref(DATA).sha256, size_bytes=len(DATA))
+    away.get(ArtifactRef, "POST", "/v1/artifacts", add)
+    damage(away)
+    got: list[Any] = []
+    home.host.fetching.fetch("art-12345678", got.append)
+    home.run(60)
+    assert [type(each) for each in got] == [FileChanged]
+    assert "on away are damaged" in got[0].message
+    assert sent(home, "GET") < 20
+    put(away, DATA)
+    home.host.fetching.fetch("art-12345678", got.append)
+    home.run(6)
+    assert got[1].sha256 == ref(DATA).sha256
+    damage(home)
+    home.host.keeper.check(ref(DATA).sha256)
+    home.host.fetching.fetch("art-12345678", got.append)  # and it comes anew
+    home.run(6)
+    assert home.host.keeper.read(ref(DATA).sha256, 0, 100) == DATA
+
+
+def test_damaged_bytes_of_an_artifact_that_is_here_are_told(home: Rig) -> None:
+    put(home, DATA)
+    add = AddArtifact(artifact_id="art-12345678", name="x", sha256=ref(DATA).sha256, size_bytes=len(DATA))
+    home.get(ArtifactRef, "POST", "/v1/artifacts", add)
+    lose_the_end(home)
+    got: list[Any] = []
+    home.host.fetching.fetch("art-12345678", got.append)
+    home.run(1)
+    assert "on home are damaged" in got[0].message
+
+
+# What a run publishes
+
+
+@pytest.fixture
+def short() -> Rig:
+    """Promises by the clock are short."""
+    return Rig(blob_pin_seconds=100.0)
+
+
+def published(rig: Rig, process: HandProcess, data: bytes) -> BlobRef:
+    rig.blobs.stage("run.1", data)
+    assert rig.answer(process, "publish", Publish(staged="run.1", blob=ref(data))) == {"reply": 1, "ok": {}}
+    return ref(data)
+
+
+def is_kept(rig: Rig, data: bytes) -> bool:
+    return rig.store.read(lambda tx: blobs.size(tx, ref(data).sha256)) is not None
+
+
+def test_what_a_run_published_is_kept_until_it_says_what_it_is_for(short: Rig) -> None:
+    make(short, envelope("p1", hook="creation"))
+    short.run()
+    process = short.process("p1")
+    published(short, process, DATA)
+    short.run(1000)
+    registered = RegisteredFile(file=file("out.db", DATA), source_path="/x", source_mtime_ns=1, source_inode=2)
+    short.finish(process, changes=Changes(files=(registered,)))
+    view: PagletView = short.get(PagletView, "GET", "/v1/paglets/p1")
+    assert view.files == (file("out.db", DATA),)
+
+
+def test_what_a_run_published_for_nothing_goes_after_its_end(short: Rig) -> None:
+    make(short, envelope("p1", hook="creation"))
+    short.run()
+    process = short.process("p1")
+    published(short, process, DATA)
+    short.run(1000)
+    assert is_kept(short, DATA)
+    process.exit(code=1)
+    short.run(300)
+    assert not is_kept(short, DATA)
+
+
+def test_what_a_run_said_what_it_is_for_is_not_kept_for_the_run(short: Rig) -> None:
+    make(short, envelope("p1", hook="creation"))
+    short.run()
+    process = short.process("p1")
+    blob = published(short, process, DATA)
+    new = NewArtifact(artifact_id="art-12345678", name="x", blob=blob, created_at=1.0)
+    assert "ok" in short.answer(process, "artifact_add", Add(artifact=new))
+    number = process.ask("artifact_delete", DeleteArtifact(artifact_id="art-12345678"))
+    short.run(300)
+    assert "ok" in process.reply(number)
+    assert not is_kept(short, DATA)
+    assert not process.ended
+
+
+def test_the_runner_waits_for_no_disk_when_a_run_publishes_or_fetches(home: Rig) -> None:
+    put(home, OTHER)
+    add = AddArtifact(artifact_id="art-12345678", name="x", sha256=ref(OTHER).sha256, size_bytes=len(OTHER))
+    home.get(ArtifactRef, "POST", "/v1/artifacts", add)
+    make(home, envelope("p1", hook="creation"))
+    home.run()
+    process = home.process("p1")
+    acts: list[Callable[[], None]] = []
+    home.blobs.aside = acts.append  # type: ignore[method-assign]
+    home.blobs.stage("run.1", DATA)
+    numbers = [
+        process.ask("publish", Publish(staged="run.1", blob=ref(DATA))),
+        process.ask("artifact_fetch", FetchArtifact(artifact_id="art-12345678")),
+        process.ask("hosts", Nothing()),
+    ]
+    home.run(10)
+    assert "ok" in process.reply(numbers[2])
+    assert not is_kept(home, DATA)
+    for act in acts:
+        act()
+    home.run()
+    assert process.reply(numbers[0])["ok"] == {}
+    assert process.reply(numbers[1])["ok"]["path"].endswith(ref(OTHER).sha256)

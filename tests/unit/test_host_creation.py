@@ -11,6 +11,7 @@ from host_rig import Rig, group, host_ref, slot_request
 from paglets.api import CreatePaglet, GroupView, JobSpec, Locate, Located, PagletView, SubmitGroup
 from paglets.core.errors import Conflict, GroupExists, Invalid, Moved, NameTaken, PagletsError, Unknown
 from paglets.core.record import to_json
+from paglets.core.refs import FileRef
 from paglets.host.creation import collector_id
 from paglets.store import residence
 
@@ -52,7 +53,7 @@ def test_a_group_is_its_collector_its_keys_and_its_jobs(rig: Rig) -> None:
 def test_the_same_group_once_more_is_the_same_group_and_changes_nothing(rig: Rig) -> None:
     first = submit(rig, group("a", "b"))
     before = rows(rig)
-    assert submit(rig, group("a", "b"), TOKENS[1]) == first
+    assert submit(rig, group("a", "b"), TOKENS[1]) == replace(first, was_there=True)
     # Whatever the order of its jobs, and whatever was asked of the way.
     again = group("b", "a", return_home_when_complete=True)
     assert submit(rig, again, TOKENS[1]).group_id == "g1"
@@ -75,6 +76,38 @@ def test_another_group_under_the_same_id_is_refused(rig: Rig, other: SubmitGroup
     with pytest.raises(GroupExists):
         submit(rig, other, TOKENS[1])
     assert rows(rig) == before
+
+
+def test_other_code_or_inputs_under_the_same_id_are_told_and_change_nothing(rig: Rig) -> None:
+    first, other = (rig.host.keeper.put(data) for data in (b"code", b"other"))
+    file, changed = (FileRef(name="x", sha256=blob.sha256, size_bytes=blob.size_bytes) for blob in (first, other))
+    plain = group("a", "b")
+    with_code, with_files = replace(plain, bundle=first), replace(plain, bundle=first, inputs=(file,))
+    moved = replace(plain.jobs[0], inputs=(file,))
+    of_one_job = replace(with_code, jobs=(moved, plain.jobs[1]))
+    submit(rig, with_files)
+    before = rows(rig)
+    assert submit(rig, with_files).differs == ()
+    for again, differs in (
+        (plain, ("code", "inputs")),
+        (with_code, ("inputs",)),
+        (replace(with_files, bundle=other), ("code",)),
+        (replace(with_files, inputs=(changed,)), ("inputs",)),
+        (of_one_job, ("inputs",)),
+    ):
+        view = submit(rig, again)
+        assert (view.was_there, view.differs) == (True, differs)
+    assert rows(rig) == before
+
+
+def test_what_an_older_program_stored_is_not_compared(rig: Rig) -> None:
+    submit(rig, group("a"))
+    rig.write(lambda tx: tx.run("UPDATE groups SET code = NULL, inputs = NULL"))
+    assert submit(rig, replace(group("a"), bundle=rig.host.keeper.put(b"code"))).differs == ()
+
+
+def test_a_group_without_jobs_is_complete_at_once(rig: Rig) -> None:
+    assert submit(rig, group()).status == "COMPLETE"
 
 
 @pytest.mark.parametrize("keys", [("a", "a"), ("job-00002", ""), ("$x",), ("a\n",), ("x" * 201,)])

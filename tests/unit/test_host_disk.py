@@ -1,4 +1,4 @@
-"""Scratch directories as jobs leave them: gone in the end, and nothing else touched."""
+"""Scratch directories as jobs leave them, and sources that move: gone in the end, and nothing else touched."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from paglets.core.content import SourceStat, stat_of
+from paglets.core.record import INT_BOUND
 from paglets.host.disk import HostDisk
+from paglets.store.files import Removal
 
 posix = pytest.mark.skipif(os.name != "posix", reason="rights as POSIX has them")
 
@@ -64,3 +67,31 @@ def test_a_directory_without_rights_goes_and_what_its_links_name_keeps_its_right
     assert list((tmp_path / "host" / "trash").iterdir()) == []
     assert said == []
     assert data.stat().st_mode & 0o777 == 0o640
+
+
+def removal(path: Path, found: SourceStat) -> Removal:
+    return Removal(number=1, path=str(path), size_bytes=found.size_bytes, mtime_ns=found.mtime_ns, inode=found.inode)
+
+
+@pytest.mark.parametrize("bits", [0, INT_BOUND])
+def test_a_source_goes_if_it_is_the_file_that_was_registered(
+    disk: HostDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int
+) -> None:
+    def stat_here(path: str) -> os.stat_result:
+        """As a file system tells that uses all 64 bits of an inode."""
+        found = real(path)
+        times = {"st_mtime_ns": found.st_mtime_ns}
+        return os.stat_result((found.st_mode, found.st_ino + bits, *found[2:10]), times)
+
+    real = os.lstat
+    source = tmp_path / "source"
+    source.write_bytes(b"x")
+    registered = stat_of(source)
+    source.with_suffix(".new").write_bytes(b"y")
+    monkeypatch.setattr(os, "lstat", stat_here)
+    assert "not the file" in disk.remove_source(removal(source, stat_of(source.with_suffix(".new"))))
+    assert source.exists()
+    assert disk.remove_source(removal(source, registered)) == ""
+    monkeypatch.undo()
+    assert not source.exists()
+    assert disk.remove_source(removal(source, registered)) == ""

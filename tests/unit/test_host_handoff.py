@@ -355,7 +355,7 @@ def test_a_running_copy_is_told_of_though_another_has_ended_since(rig: Rig) -> N
     before = len(told(table))
     rig.run(25)
     assert told(table)[before:] != []
-    assert all(copies == {"a": ("RUNNING", "here")} for copies in told(table)[before:])
+    assert all(copies["a"] == ("RUNNING", "here") for copies in told(table)[before:])
 
 
 def test_a_copy_that_waits_for_its_next_attempt_is_told_of(rig: Rig) -> None:

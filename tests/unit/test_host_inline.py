@@ -11,14 +11,14 @@ from host_rig import Rig, envelope, group, host_ref
 from paglets.api import CallReply, PagletView
 from paglets.codec.envelope import Post, WireMessage
 from paglets.core.agent import Paglet, PagletState
-from paglets.core.errors import Moved, NotHandled, PagletsError, TimedOut, Unknown
+from paglets.core.errors import Invalid, Moved, NotHandled, PagletsError, TimedOut, Unknown
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, BlobRef
 from paglets.host import inline
 from paglets.host.creation import collector_id
 from paglets.store import blobs, posts, residence
-from paglets.store.db import open_store
+from paglets.store.db import Tx, open_store
 
 COLLECTOR = collector_id("g1")
 W1 = host_ref("w1")
@@ -110,6 +110,20 @@ def test_a_post_that_fails_in_any_way_is_noted_with_that_post_and_stops_no_other
         "seen/fine",
     ]
     assert [row[0] for row in rig.all("SELECT n FROM inbox WHERE tries = 1 ORDER BY n")] == [0, 2, 3]
+
+
+def test_a_post_with_artifacts_is_refused_and_not_sent_without_them(rig: Rig) -> None:
+    ref = ArtifactRef(
+        artifact_id="art-12345678", name="x", size_bytes=1, sha256="0" * 64, host_name="w1", owner="", created_at=1.0
+    )
+
+    def post(tx: Tx) -> None:
+        context = inline.InlineContext(tx, rig.host.inline_host, COLLECTOR)
+        context.post(context.ref, Message("go on", artifacts=(ref,)))
+
+    with pytest.raises(Invalid, match="artifacts"):
+        rig.write(post)
+    assert rig.outbox() == []
 
 
 def test_a_collector_whose_state_cannot_be_read_neither_spins_nor_stops_the_others(rig: Rig) -> None:
@@ -233,7 +247,7 @@ REFUSED = {
     "register_file": 3,
     "file_path": 1,
     "upload_artifact": 4,
-    "download_artifact": 3,
+    "download_artifact": 4,
     "send_artifact": 5,
 }
 """Methods of the context, and how many arguments they take."""

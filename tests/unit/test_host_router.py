@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 from host_rig import Rig, envelope
 
-from paglets.api import Hosts, Located, Paglets, PagletView, ResidenceRow
+from paglets.api import Gossip, Hosts, Located, Paglets, PagletView, ResidenceRow
 from paglets.core.errors import BadRequest, Invalid, MethodNotAllowed, NoSuchRoute, PagletsError, Unknown
 from paglets.core.record import from_json
 from paglets.host.http.router import Asked, Route, Router
 from paglets.host.http.routes import ROUTES
+from paglets.program import PROTOCOL
 from paglets.remote.exchange import Request, Response
 from paglets.store import residence
+from paglets.testing.mesh import member
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,3 +246,16 @@ def test_a_paglet_that_ended_here_is_not_looked_for_at_hosts_that_had_it_earlier
     with pytest.raises(Unknown, match="p1 has ended"):
         rig.get(PagletView, "GET", "/v1/paglets/p1")
     assert asked.bodies("POST /v1/paglets/locate") == []
+
+
+def test_a_host_that_says_farewell_is_offline_at_once_and_stays_so() -> None:
+    rig = Rig()
+    peer = rig.peer("w1")
+    farewell = Gossip(
+        mesh_version="test", protocol=PROTOCOL, members=(member("w1", mesh_version="test"),), push=True, leaving=True
+    )
+    rig.network.leave(peer.ref.url)
+    rig.get(Gossip, "POST", "/v1/mesh/gossip", farewell, sender="store-w1")
+    rig.run(0.5)
+    views = {view.member.name: view.online for view in rig.get(Hosts, "GET", "/v1/mesh/hosts").hosts}
+    assert views == {"home": True, "w1": False}

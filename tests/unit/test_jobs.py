@@ -85,7 +85,9 @@ def test_a_job_that_reported_itself_reports_nothing_more(capsys: pytest.CaptureF
     job.compute_attempt()
     assert (job.first, job.second) == (True, False)
     assert [report["success"] for report in context.reports] == [True]
-    assert "a second report was not sent" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "paglets: a: a second report was not sent, the failure 'changed my mind': each attempt has one report\n"
+    )
 
 
 def test_a_failure_carries_the_exception_and_its_traceback() -> None:
@@ -126,7 +128,10 @@ def test_a_file_goes_along_with_the_report_and_nothing_follows_it(capsys: pytest
     assert (job.first, job.second) == (True, False)
     file = {"path": "out.db", "name": None, "move": True}
     assert context.reports == [{"success": True, "result": {"n": 1}, "file": file}]
-    assert "a second report was not sent" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "paglets: a: a second report was not sent, the file out.db: each attempt has one report, so one file: "
+        "pack several into one, as a zip\n"
+    )
 
 
 @pytest.mark.parametrize("result", [["no mapping"], "text", {"artifact": None}])

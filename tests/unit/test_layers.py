@@ -37,21 +37,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"core", "slots", "program"},
     "web": {"core"},
     "system": {"system", "core", "codec", "slots", "groups", "api", "remote"},
+    "examples": {"examples", "system", "remote", "artifacts", "core"},
     "__init__": set(),
     "__main__": {"cli", "worker"},
 }
-AUTHORS_AND_TOOLS = {"cli", "examples", "testing"}
+AUTHORS_AND_TOOLS = {"cli", "testing"}
 """These may import every package but those that they are for: only they import one another."""
 
 THIRD_PARTY = {"psutil", "tomli_w"}
 FORBIDDEN = {"pickle", "marshal", "shelve"}
-WORLD = {"time", "random", "uuid", "secrets", "threading"}
+WORLD = {"time", "random", "uuid", "secrets", "threading", "concurrent"}
 WORLD_ALLOWED = (
     "core/clock.py",
     "store/db.py",
     "remote/transport.py",
-    "remote/client.py",
-    *(f"worker/{name}.py" for name in ("zygote", "launcher", "child", "context", "process")),
+    *(f"remote/{name}.py" for name in ("asking", "client", "fetch")),
+    *(f"worker/{name}.py" for name in ("zygote", "launcher", "child", "context", "process", "taking")),
     "artifacts/folder.py",
     "host/threads.py",
     "host/app.py",

@@ -4,6 +4,7 @@ import pytest
 
 from paglets.api import Done, HostIdentity, PagletView
 from paglets.core.errors import (
+    BadRequest,
     CallOutcomeUnknown,
     HandlerFailed,
     Moved,
@@ -102,6 +103,19 @@ def test_a_host_that_is_away_for_a_while_is_waited_for_and_the_paglet_looked_up(
     assert given.pursue(given.at(given.w1)) == Done()
 
 
+def test_a_paglet_that_is_on_its_way_to_where_it_is_asked_for_is_waited_for(given: Given) -> None:
+    on_its_way = [Moving("on its way to w1")] * 3
+
+    def looked_up(body: object) -> PagletView:
+        if on_its_way:
+            raise on_its_way.pop()
+        return view(given.w1.ref)
+
+    given.w1.routes[ASK] = raising(*[Unknown("not here yet") for _ in range(4)])
+    given.home.routes[ROUTE] = looked_up
+    assert given.pursue(given.at(given.w1)) == Done()
+
+
 def test_a_paglet_unknown_where_it_was_is_looked_up_once(given: Given) -> None:
     given.w1.routes[ASK] = raising(Unknown("never seen"))
     given.home.routes[ROUTE] = lambda body: view(given.w1.ref)
@@ -184,3 +198,9 @@ def test_a_member_is_named_by_name_or_url(given: Given) -> None:
         assert given.link.member_named(name) == given.w2.ref
     with pytest.raises(Unknown, match="it knows home, w1, w2"):
         given.link.member_named("w3")
+
+
+def test_a_reply_that_is_not_as_agreed_names_the_host_it_came_from(given: Given) -> None:
+    given.w1.routes[ROUTE] = lambda body: {"done": "perhaps"}
+    with pytest.raises(BadRequest, match="what w1 answers is not as agreed: "):
+        given.link.ask("GET", "/v1/paglets/p1", None, Done, host=given.w1.ref)

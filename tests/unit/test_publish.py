@@ -54,6 +54,16 @@ def test_bytes_are_published_too_and_an_empty_blob_is_one_piece(rig: FilesRig) -
     assert rig.a.pieces[0] == ("PUT", 0, 0)
 
 
+def test_the_host_says_which_of_many_blobs_are_missing(rig: FilesRig) -> None:
+    wanted = [blob_of(str(number).encode()) for number in range(2500)]
+    for number in range(0, 2500, 500):
+        rig.a.blobs[wanted[number].sha256] = str(number).encode()
+    rig.a.coming[wanted[1].sha256] = bytearray()
+    missing = rig.files.missing(wanted)
+    assert [blob for blob in wanted if blob not in missing] == wanted[::500]
+    assert len(rig.a.asked) == 3
+
+
 def test_it_begins_with_what_is_missing(rig: FilesRig, path: Path) -> None:
     rig.a.coming[blob_of(DATA).sha256] = bytearray(DATA[:1000])
     rig.files.publish_file(path)

@@ -154,7 +154,7 @@ def test_many_hosts_of_one_reason_are_counted() -> None:
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 bytes"), (1023, "1023 bytes"), (1 << 20, "1 MiB"), (3 << 29, "1.5 GiB"), (5 << 40, "5 TiB")],
+    [(0, "0 bytes"), (1, "1 byte"), (1023, "1023 bytes"), (1 << 20, "1 MiB"), (3 << 29, "1.5 GiB"), (5 << 40, "5 TiB")],
 )
 def test_bytes_in_words(count: int, text: str) -> None:
     assert bytes_text(count) == text

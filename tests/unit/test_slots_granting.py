@@ -155,7 +155,7 @@ def test_the_reserved_job_starts_when_leases_have_ended() -> None:
 _SIZES = st.builds(resources, st.integers(1, 4), st.integers(0, 4), st.integers(0, 4), st.integers(0, 2))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(_SIZES, st.booleans()), max_size=15), st.builds(resources, *[st.integers(0, 6)] * 4), _SIZES)
 def test_grants_never_exceed_what_is_free_and_ids_are_disjoint(
     sizes: list[tuple[Resources, bool]], there: Resources, leased: Resources

@@ -126,7 +126,7 @@ _HOSTS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_JOBS, _HOSTS)
 def test_every_job_gets_an_eligible_host_or_a_true_reason(
     wishes: list[tuple[int, dict[str, object]]], offers: list[tuple[int, int, tuple[str, ...], bool]]

@@ -43,6 +43,25 @@ def test_each_migration_is_recorded_once_and_in_order() -> None:
     assert rows == [(number, name) for number, (name, _) in enumerate(MIGRATIONS, start=1)]
 
 
+def test_what_was_due_before_a_step_is_due_after_it() -> None:
+    connection = connect()
+    connection.execute("PRAGMA foreign_keys = ON")
+    for _, step in MIGRATIONS[:2]:
+        step(connection)
+    connection.execute("INSERT INTO residence VALUES ('p1', 1, 'here', NULL, '', 1, 1, 0.0, 0)")
+    connection.execute(
+        "INSERT INTO paglets (agent_id, class_name, kind, state, home, hook, created_at)"
+        " VALUES ('p1', 'm:C', 'paglet', '{}', '{}', 'arrival', 1.0)"
+    )
+    connection.execute("INSERT INTO storage VALUES ('p1', 'key', '1')")
+    connection.execute("INSERT INTO inbox (agent_id, sender_store, n, message) VALUES ('p1', 's', 1, '{}')")
+    for _, step in MIGRATIONS[2:]:
+        step(connection)
+    assert connection.execute("SELECT hook, inactive, service FROM paglets").fetchall() == [("arrival", 0, "")]
+    assert connection.execute("SELECT count(*) FROM storage").fetchone() == (1,)
+    assert connection.execute("SELECT priority FROM inbox").fetchall() == [(0,)]
+
+
 def test_every_table_is_strict() -> None:
     connection = connect()
     migrate(connection)

@@ -188,6 +188,14 @@ def test_posts_go_out_in_the_order_in_which_they_were_written(store: Store) -> N
     assert store.read(posts.destinations) == [W1]
 
 
+def test_a_batch_is_bounded_by_bytes_not_by_characters(store: Store) -> None:
+    target = ProxyRef(agent_id="p1", host=W1)
+    for _ in range(3):
+        message = WireMessage(kind="x", args={"text": "\U0001f600" * 1000})
+        store.write(lambda tx, message=message: posts.send(tx, target, message, NOW))
+    assert outgoing(store, most_bytes=10_000) == [1, 2]
+
+
 def test_a_number_is_never_used_again(store: Store) -> None:
     send(store)
     store.write(lambda tx: posts.delivered(tx, 1))

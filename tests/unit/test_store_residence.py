@@ -334,7 +334,7 @@ parts = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     state=values,
     storage=st.dictionaries(keys, values, max_size=4),
@@ -383,6 +383,25 @@ def test_the_oldest_envelopes_come_first_each_with_its_size_and_its_needs(store:
     assert [each.agent_id for each in store.read(lambda tx: residence.next_leaving(tx, B.store_id, 2))] == ["p4", "p3"]
     assert store.read(lambda tx: residence.next_leaving(tx, A.store_id, 10)) == []
     assert store.read(residence.targets) == [B]
+
+
+def test_the_size_of_an_envelope_is_that_of_its_bytes(store: Store) -> None:
+    put_here(store, envelope("p1", state="\u00e4\u6f22" * 1000))
+    store.write(lambda tx: residence.leave(tx, "p1", B, NOW))
+    (found,) = store.read(lambda tx: residence.next_leaving(tx, B.store_id, 10))
+    text = store.read(lambda tx: residence.envelope_text(tx, "p1", found.epoch))
+    assert found.size_bytes == len(text.encode()) > len(text)
+
+
+def test_envelopes_are_looked_at_in_pages(store: Store) -> None:
+    for number in range(5):
+        put_here(store, envelope(f"p{number}"))
+        store.write(lambda tx, number=number: residence.leave(tx, f"p{number}", B, NOW + number // 2))
+    place, pages = residence.FIRST_PLACE, []
+    while page := store.read(lambda tx, place=place: residence.next_leaving(tx, B.store_id, 2, place)):
+        pages.append([each.agent_id for each in page])
+        place = page[-1].place
+    assert pages == [["p0", "p1"], ["p2", "p3"], ["p4"]]
 
 
 # What the schema makes impossible.

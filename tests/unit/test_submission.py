@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from paglets.api import GroupView, SubmitGroup
 from paglets.codec import wire
 from paglets.codec.bundle import bundle_of
-from paglets.core.errors import Invalid, TimedOut, Unreachable
+from paglets.core.errors import Conflict, Invalid, TimedOut, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import FileRef
 from paglets.system.compute_slots import (
@@ -21,6 +22,7 @@ from paglets.system.compute_slots import (
     submit_compute_job_group,
 )
 from paglets.system.submission import Submission
+from paglets.system.telling import remarks_on
 from paglets.testing.authors import FakeContext
 from paglets.testing.clock import FakeClock
 
@@ -156,6 +158,90 @@ def test_a_script_is_told_the_next_commands_and_a_paglet_is_not(capsys: pytest.C
     assert told.out == ""
 
 
+class KnownHost(FakeClient):
+    """It has the group since two minutes; `differs` and the collector's status are as given."""
+
+    def __init__(self, differs: tuple[str, ...] = (), answers: Mapping[str, Callable[[Message], Any]] | None = None):
+        super().__init__(answers)
+        self.differs = differs
+
+    def view(self, group: SubmitGroup) -> GroupView:
+        created_at = time.time() - 150
+        return replace(super().view(group), was_there=True, differs=self.differs, created_at=created_at)
+
+
+def test_a_group_that_is_there_already_is_not_said_to_be_submitted(capsys: pytest.CaptureFixture[str]) -> None:
+    answers = {"ended": lambda message: {"ended": [], "next": 1, "pending_count": 0, "status": "COMPLETE"}}
+    submission = submit_compute_job_group(KnownHost(answers=answers), MyJob, [MyJobState()], group_id="g")
+    told = capsys.readouterr().err.splitlines()
+    assert told[:2] == [
+        "paglets: warning: group g is there already (submitted 2 min ago, COMPLETE): nothing was submitted",
+        "paglets: next:",
+    ]
+    assert submission.warnings == (told[0].removeprefix("paglets: warning: "),)
+
+
+def test_a_group_that_is_there_with_other_code_is_told_with_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    def away(message: Message) -> Any:
+        raise Unreachable("w1 is away")
+
+    for differs, says in (
+        (("code",), "its code differs from what there is now: submit under another group_id to run it"),
+        (("inputs",), "its inputs differ from what there is now: submit under another group_id to run them"),
+        (
+            ("code", "inputs"),
+            "its code and inputs differ from what there is now: submit under another group_id to run them",
+        ),
+    ):
+        submission = submit_compute_job_group(KnownHost(differs, {"ended": away}), MyJob, [MyJobState()], group_id="g")
+        there = "group g is there already (submitted 2 min ago): nothing was submitted"
+        assert submission.warnings == (there, says)
+        assert f"paglets: warning: {says}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("age", "words"),
+    [(-3, "a moment"), (1.9, "a moment"), (2, "2 s"), (119, "119 s"), (7300, "2 h"), (86400 * 2.5, "2 days")],
+)
+def test_the_age_of_a_group_is_told_in_one_unit(age: float, words: str) -> None:
+    context = FakeContext()
+    view = replace(context.view(submitted(context, MyJobState())), was_there=True)
+    (text,) = remarks_on(view, "", view.created_at + age, from_script=True)
+    assert f"(submitted {words} ago)" in text
+
+
+def test_a_paglet_that_submits_again_as_it_runs_again_hears_nothing() -> None:
+    context = FakeContext()
+    view = replace(context.view(submitted(context, MyJobState())), was_there=True)
+    assert remarks_on(view, "", 0.0, from_script=False) == ()
+    assert len(remarks_on(replace(view, differs=("code",)), "", 0.0, from_script=False)) == 2
+
+
+def test_a_group_without_jobs_is_worth_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    submission = submit_compute_job_group(FakeContext(), MyJob, [], group_id="g")
+    assert submission.warnings == ("group g has no jobs: there is nothing to run",)
+    assert "warning: group g has no jobs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("submitter", "job_class", "states", "more", "says"),
+    [
+        ("laptop", MyJob, [], {}, "not to a str"),
+        (FakeContext(), [MyJobState()], MyJob, {}, "is not a subclass of ComputeJobPaglet"),
+        (FakeContext(), MyJob, MyJobState(), {}, "states is a MyJobState: give a list of MyJobState"),
+        (FakeContext(), MyJob, 3, {}, "states is a int"),
+        (FakeContext(), MyJob, [], {"inputs": ["stop.txt"]}, "inputs is a list: give a dict"),
+        (FakeContext(), MyJob, [], {"job_inputs": ["stop.txt"]}, "job_inputs is a list: give a dict"),
+        (FakeContext(), MyJob, [MyJobState(job_key="a")], {"job_inputs": {"a": "x"}}, "'a': inputs is a str"),
+    ],
+)
+def test_what_stands_in_the_wrong_place_is_told_in_one_line(
+    submitter: Any, job_class: Any, states: Any, more: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(TypeError, match=re.escape(says)):
+        submit_compute_job_group(submitter, job_class, states, **more)
+
+
 def test_a_collector_of_the_users_own_is_named() -> None:
     group = submitted(FakeContext(), MyJobState(), collector_class=MyCollector)
     assert group.collector_class.endswith("test_submission:MyCollector")
@@ -166,7 +252,8 @@ def test_a_collector_of_the_users_own_is_named() -> None:
 def following(context: FakeContext, clock: FakeClock) -> Submission:
     """A submission whose pauses are virtual."""
     real = submit_compute_job_group(context, MyJob, [MyJobState(job_key="a"), MyJobState(job_key="b")])
-    return Submission(real._view, context, real._refresh, clock=clock, pause=clock.advance)
+    from_script = isinstance(context, FakeClient)
+    return Submission(real._view, context, real._refresh, from_script=from_script, clock=clock, pause=clock.advance)
 
 
 @pytest.mark.parametrize("context", [FakeContext(), FakeClient()])
@@ -186,6 +273,61 @@ def test_waiting_until_detached_ends_with_the_time_and_says_why_it_is_not() -> N
     submission = following(context, FakeClock())
     assert not submission.wait_detached(timeout=3)
     assert "has not taken it yet" in submission.detached_reason
+
+
+def test_a_script_is_told_why_a_group_is_not_detached(capsys: pytest.CaptureFixture[str]) -> None:
+    client = FakeClient()
+    client.detached_after = 10**9
+    submission = following(client, FakeClock())
+    capsys.readouterr()
+    assert not submission.wait_detached(timeout=3)
+    group_id = submission.group_id
+    assert capsys.readouterr().err == (
+        f"paglets: group {group_id} is not detached yet: the collector's host has not taken it yet\n"
+    )
+
+
+def test_nothing_is_waited_for_where_no_job_is_left_to_detach(capsys: pytest.CaptureFixture[str]) -> None:
+    class Done(FakeClient):
+        def view(self, group: SubmitGroup) -> GroupView:
+            reason = "the collector lives on this host, here"
+            return replace(super().view(group), status="COMPLETE", detached=False, detached_reason=reason)
+
+    clock = FakeClock()
+    submission, start = following(Done(), clock), clock.monotonic()
+    assert not submission.wait_detached(timeout=30)
+    assert clock.monotonic() == start
+    assert "is COMPLETE, no job is left to detach: the collector lives on this host" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wait", [Submission.drain, Submission.wait_detached, lambda submission: list(submission.as_completed())]
+)
+def test_an_interruption_of_waiting_says_that_the_jobs_go_on(
+    wait: Callable[[Submission], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(message: Message) -> Any:
+        raise KeyboardInterrupt
+
+    client = FakeClient({"drain": interrupted, "ended": interrupted})
+    submission = following(client, FakeClock())
+    client.detached_after = 10**9
+    submission._pause = interrupted  # type: ignore[assignment]
+    submission._view = replace(submission._view, detached=False)
+    capsys.readouterr()
+    with pytest.raises(KeyboardInterrupt):
+        wait(submission)
+    told = capsys.readouterr().err
+    assert told == f"paglets: the jobs of {submission.group_id} go on; see paglets jobs groups {submission.group_id}\n"
+
+
+def test_a_drain_that_is_late_is_one_error_with_the_next_command() -> None:
+    def late(message: Message) -> Any:
+        raise TimedOut("2 of 2 jobs have not ended")
+
+    with pytest.raises(TimedOut, match="jobs go on; `paglets jobs why group-") as caught:
+        following(FakeContext({"drain": late}), FakeClock()).drain(timeout=-1)
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
 def each(*answers: Any) -> Callable[[Message], Any]:
@@ -317,3 +459,22 @@ def test_files_that_cannot_be_sent_stop_the_submission_before_anything_is_sent(
             job_inputs={key: {name: tmp_path / file}},
         )
     assert (context.groups, context.blobs) == ([], {})
+
+
+def test_code_and_files_that_the_host_has_no_more_are_sent_again(tmp_path: Path) -> None:
+    class LosingContext(FakeContext):
+        """Its host loses all that it has when it is told for the first time."""
+
+        def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+            if not self.lost:
+                self.lost, self.blobs = self.blobs, {}
+                raise Conflict("send them first", missing=sorted(self.lost))
+            return super().submit_group(request)
+
+        lost: dict[str, bytes] = {}
+
+    (tmp_path / "in").write_bytes(b"input")
+    context = LosingContext()
+    submitted(context, MyJobState(), inputs={"in.txt": tmp_path / "in"})
+    assert context.blobs == context.lost
+    assert len(context.blobs) == 2

@@ -263,7 +263,7 @@ def test_a_bundle_that_is_gone_or_a_folder_that_cannot_be_written_is_named(tmp_p
         unpacked(code)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_bundle_with_any_bytes_changed_is_read_or_refused_and_nothing_else(draw: st.DataObject) -> None:
     data = bytearray(archive_of(SOURCES, draw.draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import platform
@@ -13,6 +14,7 @@ import pytest
 from paglets.api import Usage
 from paglets.codec.names import resolve_class
 from paglets.core.errors import Conflict, ImportFailed
+from paglets.core.text import placed
 from paglets.worker.faults import MAX_TRACEBACK_CHARACTERS, fault_of, show
 from paglets.worker.process import ProcessInfo, ProcTable, Run, descendants, kill_run, process_table, same_process
 from paglets.worker.restarts import FAILED_STARTS, PAUSES_SECONDS, STEADY_SECONDS, Restarts
@@ -207,8 +209,16 @@ def test_a_class_that_is_not_there_has_a_message_and_no_traceback(
 
 def test_a_library_that_is_missed_at_work_is_told_with_the_interpreter_and_the_way_out() -> None:
     fault = fault_of(raised(ModuleNotFoundError("No module named 'x'", name="x")))
-    assert fault.cause == "exception"
+    assert fault.cause == "import_failed"
     assert f"No module named 'x': {sys.executable} (Python {platform.python_version()}) lacks it;" in fault.message
+
+
+def test_a_library_that_cannot_be_loaded_at_work_is_a_failed_import_too() -> None:
+    fault = fault_of(raised(ImportError("libcuda.so.1: cannot open shared object file")))
+    assert (fault.cause, fault.message) == (
+        "import_failed",
+        "ImportError: libcuda.so.1: cannot open shared object file",
+    )
 
 
 def test_an_exception_without_a_text_is_a_fault_too() -> None:
@@ -217,3 +227,10 @@ def test_an_exception_without_a_text_is_a_fault_too() -> None:
             raise RuntimeError
 
     assert "RuntimeError" in fault_of(raised(Mute())).message
+
+
+def test_a_problem_of_the_system_is_told_with_its_place_if_there_is_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as missing:
+        os.open(tmp_path / "missing", os.O_RDONLY)
+    assert placed(missing.value) == f"{tmp_path}/missing: No such file or directory"
+    assert placed(OSError(errno.EMFILE, os.strerror(errno.EMFILE))) == "Too many open files"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from paglets.api import MAX_BODY_BYTES, MAX_CALL_SECONDS
+from paglets.api import MAX_BODY_BYTES, MAX_CALL_SECONDS, MAX_PIECE_BYTES
 from paglets.core.errors import (
     BadRequest,
     ForeignOrigin,
@@ -124,8 +124,7 @@ def _check_host(head: RequestHead, names: HostNames, end: tuple[str, int]) -> No
     host = head.fields.get("host", "")
     if not names.allows(host, end):
         raise Misdirected(
-            f"this host does not go by the name {host[:100]!r}: if it should, "
-            "add the name to `allowed_hosts` of its configuration, or start it with --public-url"
+            f"this host does not go by the name {host[:100]!r}: if it should, start it with that --public-url"
         )
 
 
@@ -143,8 +142,10 @@ def check_body(head: RequestHead, limits: Limits) -> int:
     if "transfer-encoding" in head.fields:
         raise LengthRequired("Transfer-Encoding is not understood: send the body with its Content-Length")
     length = content_length(head.fields)
-    if length > limits.body_bytes:
-        raise TooLarge(f"the body has {length} bytes; {limits.body_bytes} are allowed")
+    # What is PUT is a piece of a blob: told by the head, before memory is given to more than a piece.
+    most = min(limits.body_bytes, MAX_PIECE_BYTES) if head.method == "PUT" else limits.body_bytes
+    if length > most:
+        raise TooLarge(f"the body has {length} bytes; {most} are allowed")
     if length and head.method in _WITHOUT_BODY:
         raise BadRequest(f"{head.method} carries no body")
     if head.fields.get("expect", "100-continue").lower() != "100-continue":

@@ -58,7 +58,10 @@ class Router:
 
     def __init__(self, host: Any, routes: tuple[Route, ...]) -> None:
         self._host = host
-        self._routes = [(route.path.strip("/").split("/"), route) for route in routes]
+        self._routes: dict[int, list[tuple[list[str], Route]]] = {}
+        for route in routes:
+            template = route.path.strip("/").split("/")
+            self._routes.setdefault(len(template), []).append((template, route))
 
     def handle(self, request: Request) -> Response | Pending:
         """The reply, now or later. Errors of the tree become replies; others are the server's to log."""
@@ -85,7 +88,8 @@ class Router:
 
     def _find(self, method: str, raw: str) -> tuple[Route, dict[str, str]]:
         parts = [_part(part) for part in raw.strip("/").split("/")]
-        fitting = [(route, path) for template, route in self._routes if (path := _match(template, parts)) is not None]
+        known = self._routes.get(len(parts), ())
+        fitting = [(route, path) for template, route in known if (path := _match(template, parts)) is not None]
         if not fitting:
             raise NoSuchRoute(f"there is no route {raw[:200]!r}; see docs/protocol.md")
         # GET answers HEAD too; the server leaves the body out.
@@ -107,8 +111,6 @@ def _part(text: str) -> str:
 
 def _match(template: list[str], parts: list[str]) -> dict[str, str] | None:
     """Literal parts win nothing here: templates of one length never overlap but for literals listed first."""
-    if len(template) != len(parts):
-        return None
     values = {}
     for wanted, part in zip(template, parts, strict=True):
         if wanted.isupper():

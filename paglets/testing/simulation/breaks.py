@@ -138,10 +138,16 @@ def _moving(weather: Weather, hosts: int = 3) -> Profile:
     )
 
 
-def _posting() -> Profile:
+def _posting(weather: Weather | None = None) -> Profile:
     """Paglets that post to each other and move."""
     base = calm(2)
-    return replace(base, load=replace(base.load, groups=0, moves=12, posts=25), handler_trouble=0.2, most_events=20_000)
+    return replace(
+        base,
+        load=replace(base.load, groups=0, moves=12, posts=25),
+        trouble=Trouble(weather=weather or Weather(), seconds=5.0),
+        handler_trouble=0.2,
+        most_events=20_000,
+    )
 
 
 BREAKS: tuple[Break, ...] = (
@@ -169,6 +175,7 @@ BREAKS: tuple[Break, ...] = (
             Rule(pattern="INSERT INTO inbox", by="INSERT OR IGNORE INTO inbox"),
         ),
         within_seeds=25,
+        profile=_posting(Weather(doubled=0.5)),
     ),
     Break(
         name="a post stays in the inbox when it is handled",
@@ -179,6 +186,7 @@ BREAKS: tuple[Break, ...] = (
         name="which posts were taken does not travel",
         rules=(Rule(pattern="SELECT sender_store, n FROM taken WHERE", by="SELECT '', 0 FROM taken WHERE 0 AND"),),
         within_seeds=25,
+        profile=_posting(Weather(doubled=0.5)),
     ),
     Break(
         name="the inbox does not travel",

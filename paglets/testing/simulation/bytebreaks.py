@@ -37,6 +37,14 @@ class Unhashed(MemoryBlobs):
         self.disk.whole[blob.sha256] = self.disk.partial.pop(blob.sha256, b"")
 
 
+class Boastful(MemoryBlobs):
+    """It says that more of a partial blob is there than is, so that who goes on from there leaves a gap."""
+
+    def partial(self, sha256: str) -> int:
+        there = super().partial(sha256)
+        return there + 1 if there else 0
+
+
 class Hoarder(MemoryBlobs):
     """Nothing is ever removed."""
 
@@ -61,11 +69,11 @@ def _bytes_not_waited_for() -> Tampering:
     return Tampering(filter_reply=filter_reply)
 
 
-def _couriers(trouble: Trouble | None = None) -> Profile:
+def _couriers(trouble: Trouble | None = None, spoils: int = 3) -> Profile:
     """Paglets that go from host to host with files."""
     base = calm(3)
-    load = replace(base.load, groups=0, counters=0, couriers=6, spoils=3)
-    return replace(base, load=load, trouble=trouble or base.trouble)
+    load = replace(base.load, groups=0, counters=0, couriers=6, spoils=spoils)
+    return replace(base, load=load, trouble=trouble or base.trouble, most_events=20_000)
 
 
 def _groups(*plans: str, **more: int) -> Profile:
@@ -87,6 +95,12 @@ BYTE_BREAKS: tuple[Break, ...] = (
         tamper=lambda: Tampering(blobs=Early),
         within_seeds=25,
         profile=_couriers(),
+    ),
+    Break(
+        name="a blob goes on from where it was not confirmed",
+        tamper=lambda: Tampering(blobs=Boastful),
+        within_seeds=25,
+        profile=_couriers(spoils=0),
     ),
     Break(
         name="the hash of a blob is not looked at",
@@ -175,6 +189,36 @@ BYTE_BREAKS: tuple[Break, ...] = (
                 by="INTO artifacts SELECT ?, ?, ?, ?, ?, ?, ? WHERE 0",
             ),
         ),
+        within_seeds=25,
+        profile=_groups("artifact"),
+    ),
+    Break(
+        name="an artifact stays where its owner was",
+        rules=(
+            Rule(
+                pattern="DELETE FROM artifacts WHERE owner = ?",
+                by="DELETE FROM artifacts WHERE 0 AND owner = ?",
+            ),
+        ),
+        within_seeds=25,
+        profile=_couriers(),
+    ),
+    Break(
+        name="the artifact of a second report of an attempt is accepted too",
+        rules=(
+            Rule(pattern="AND attempt = ? AND outcome IS NULL", by="AND attempt = ?"),
+            Rule(
+                pattern="SELECT value FROM storage WHERE agent_id = ? AND key = ?",
+                by="SELECT replace(value, '\"ended\":true', '\"ended\":false') FROM storage"
+                " WHERE agent_id = ? AND key = ?",
+            ),
+        ),
+        within_seeds=25,
+        profile=_groups("artifacts"),
+    ),
+    Break(
+        name="what a post carries is not kept for it",
+        rules=(Rule(pattern="INTO outbox_blobs VALUES (?, ?)", by="INTO outbox_blobs SELECT ?, ? WHERE 0"),),
         within_seeds=25,
         profile=_groups("artifact"),
     ),

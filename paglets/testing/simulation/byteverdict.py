@@ -8,14 +8,25 @@ from typing import Any
 from paglets.codec.text import loads
 from paglets.store.db import Tx
 from paglets.testing.sanity import Hosts
+from paglets.testing.simulation.filescripts import COURIER_CLASS
 from paglets.testing.simulation.machine import Machine
 from paglets.testing.simulation.witness import Source, Witness
+
+CANCELLED = "cancelled"
 
 
 def judge_bytes(machines: Sequence[Machine], witness: Witness) -> list[str]:
     """Every promise about bytes that was broken, in words."""
     hosts = {machine.name: machine.rows for machine in machines}
-    return [*_artifacts(hosts, witness), *_sources(machines, witness)]
+    return [*_artifacts(hosts, witness), *_given(machines, witness), *_sources(machines, witness)]
+
+
+def to_fetch(machines: Sequence[Machine], witness: Witness) -> dict[str, str]:
+    """The hash of each artifact that anybody in the mesh must be able to fetch."""
+    hosts = {machine.name: machine.rows for machine in machines}
+    named = {artifact_id for artifact_id in (*witness.carried, *witness.kept) if artifact_id not in witness.deleted}
+    named |= _of_records(hosts).keys() | _of_couriers(hosts).keys()
+    return {artifact_id: places[0][2] for artifact_id, places in sorted(_places(hosts).items()) if artifact_id in named}
 
 
 # Artifacts.
@@ -26,9 +37,11 @@ def _artifacts(hosts: Hosts, witness: Witness) -> Iterator[str]:
     for artifact_id, places in where.items():
         if len(places) > 1:
             yield f"artifact {artifact_id} is there more than once: {places}"
-    for artifact_id, (owner, sha256) in _of_records(hosts).items():
-        if [place[1:] for place in where.get(artifact_id, [])] != [(owner, sha256)]:
-            yield f"artifact {artifact_id} of a result is at {where.get(artifact_id)}, not with {owner}"
+    for artifact_id, (owner, sha256) in {**_of_records(hosts), **_of_couriers(hosts)}.items():
+        if artifact_id not in witness.deleted and [each[1:] for each in where.get(artifact_id, [])] != [
+            (owner, sha256)
+        ]:
+            yield f"artifact {artifact_id} is at {where.get(artifact_id)}, not with {owner}"
     for artifact_id, owner in witness.carried.items():
         if artifact_id not in witness.deleted and [each[1] for each in where.get(artifact_id, [])] != [owner]:
             yield f"artifact {artifact_id} came with a post for {owner}, and is at {where.get(artifact_id)}"
@@ -62,6 +75,35 @@ def _of_records(hosts: Hosts) -> dict[str, tuple[str, str]]:
             if artifact is not None:
                 found[artifact["artifact_id"]] = (agent_id, artifact["blob"]["sha256"])
     return found
+
+
+def _of_couriers(hosts: Hosts) -> dict[str, tuple[str, str]]:
+    """Owner and hash of the artifacts that couriers say they have."""
+    found: dict[str, tuple[str, str]] = {}
+    for tx in hosts.values():
+        for row in tx.all("SELECT agent_id, state FROM paglets WHERE class_name = ?", COURIER_CLASS):
+            artifacts: dict[str, str] = loads(row["state"]).get("artifacts", {})
+            found |= {artifact_id: (row["agent_id"], sha256) for artifact_id, sha256 in artifacts.items()}
+    return found
+
+
+def _given(machines: Sequence[Machine], witness: Witness) -> Iterator[str]:
+    """A file that was moved away for a result is with the collector, unless the job was cancelled meanwhile."""
+    records = {agent_id: tx for tx, agent_id in _collectors({machine.name: machine.rows for machine in machines})}
+    for path, given in witness.given.items():
+        tx = records.get(given.collector)
+        names = () if tx is None else (_named(tx, given.collector, given.job_key),)
+        if given.artifact_id not in names and CANCELLED not in names:
+            yield f"{path} was moved away for {given.job_key} of {given.collector}, whose record names {names}"
+
+
+def _named(tx: Tx, collector: str, key: str) -> str:
+    """The artifact that the record of a job names, or CANCELLED, or ""."""
+    value = "SELECT value FROM storage WHERE agent_id = ? AND key = ?"
+    result, failure = (tx.value(value, collector, f"{kind}/{key}") for kind in ("result", "failure"))
+    if result is not None:
+        return str((loads(result)["result"].get("artifact") or {}).get("artifact_id", ""))
+    return CANCELLED if failure is not None and loads(failure)["cause"] == CANCELLED else ""
 
 
 def _unasked(hosts: Hosts, where: dict[str, list[tuple[str, str, str]]]) -> Iterator[str]:
@@ -113,7 +155,10 @@ def left_over(machine: Machine) -> list[str]:
     known = {row["sha256"] for row in rows.all("SELECT sha256 FROM blobs")}
     needed = {row["sha256"] for row in rows.all("SELECT sha256 FROM blob_refs")}
     scratch = {row["agent_id"] for row in rows.all("SELECT agent_id FROM paglets")}
+    now = machine.around.clock.wall() + machine.wall_error_seconds
+    ended = rows.all("SELECT artifact_id FROM artifacts WHERE expires_at <= ?", now)
     found = {
+        "artifacts after their end": {row["artifact_id"] for row in ended},
         "blobs that nothing needs": known - needed,
         "files without a row": disk.whole.keys() - known,
         "parts of blobs": disk.partial.keys(),

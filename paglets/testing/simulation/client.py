@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from paglets.api import AskBlobs, BlobState, BlobStates
+from paglets.api import ArtifactView, AskBlobs, BlobState, BlobStates
 from paglets.core.errors import CallOutcomeUnknown, Moved, PagletsError, Unknown, Unreachable
 from paglets.core.record import from_json
 from paglets.core.refs import BlobRef, HostRef
@@ -66,6 +66,21 @@ class Client:
         target = f"/v1/blobs/{blob.sha256}?offset={offset}&size={blob.size_bytes}"
         request = Request(method="PUT", target=target, body=piece)
         self._try(self._ref(machine), request, then, refused, MAX_TRIES)
+
+    def download(self, machine: Machine, artifact_id: str, then: Callable[[bytes], None]) -> None:
+        """Ask a machine for an artifact, and the host that has it for its bytes."""
+
+        def found(tree: Any) -> None:
+            view = from_json(ArtifactView, tree)
+            blob = view.artifact.blob
+            request = Request(method="GET", target=f"/v1/blobs/{blob.sha256}?offset=0&length={blob.size_bytes}")
+            self._network.send("", "client", view.host, request, read, TIMEOUT_SECONDS)
+
+        def read(outcome: Response | PagletsError) -> None:
+            if isinstance(outcome, Response) and outcome.status < 400:
+                then(outcome.body)
+
+        self.ask(machine, f"/v1/artifacts/{artifact_id}", None, found, method="GET")
 
     def _ref(self, machine: Machine) -> HostRef:
         return HostRef(store_id=machine.store_id, name=machine.name, url=machine.url)

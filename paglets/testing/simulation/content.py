@@ -8,8 +8,11 @@ from paglets.core.clock import Entropy
 from paglets.core.refs import BlobRef
 
 PIECE_BYTES = 16
-PIN_SECONDS = 8.0
+PIN_SECONDS = 4.0
 """Small enough that blobs go in pieces, and that hosts collect them within a run."""
+
+SHORT_PIN_SECONDS = 0.5
+"""Some keep their promises for a shorter time than others believe them, as who slept: bytes go missing."""
 
 
 def content(name: str, size_bytes: int) -> bytes:

@@ -13,10 +13,12 @@ from paglets.testing.simulation.network import Network, Weather
 from paglets.testing.simulation.story import Story
 
 MOST_PASSES = 40
-MOST_DISK_PASSES = 8
-"""Blobs change less often than the rest."""
-
 BURNS_WITHIN_SECONDS = 5.0
+MOST_DISK_PASSES = 8
+DISK_BURNS_WITHIN_SECONDS = 20.0
+"""Blobs change less often than the rest, and most of what may go wrong with bytes does so at their steps."""
+
+WHERE = (*SEAMS, AT_DISK, AT_DISK)
 DOWN_SECONDS = (0.02, 12.0)
 PARTED_SECONDS = (0.5, 20.0)
 ASLEEP_SECONDS = (0.5, 25.0)
@@ -106,14 +108,15 @@ class Faults:
         life = machine.life
         if life is None:
             return
-        seam = SEAMS[self.entropy.pick(len(SEAMS))]
+        seam = WHERE[self.entropy.pick(len(WHERE))]
         life.fuse.light(seam, 1 + self.entropy.pick(MOST_DISK_PASSES if seam == AT_DISK else MOST_PASSES))
 
         def too_late() -> None:
             if machine.life is life:
                 machine.crash("between two steps")
 
-        self._later(self.entropy.uniform(0.0, BURNS_WITHIN_SECONDS), too_late)
+        most = DISK_BURNS_WITHIN_SECONDS if seam == AT_DISK else BURNS_WITHIN_SECONDS
+        self._later(self.entropy.uniform(0.0, most), too_late)
 
     def _part(self) -> None:
         side = [machine.store_id for machine in self.machines if self.entropy.pick(2)]

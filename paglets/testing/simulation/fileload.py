@@ -15,6 +15,7 @@ from paglets.testing.simulation.content import PIECE_BYTES, blob_of, content, so
 from paglets.testing.simulation.filescripts import COURIER_CLASS, artifact_for
 from paglets.testing.simulation.machine import Machine
 from paglets.testing.simulation.scripts import post_message
+from paglets.testing.simulation.seen import Seen
 from paglets.testing.simulation.witness import Witness
 
 CONTENTS = 5
@@ -78,10 +79,15 @@ class FileLoad:
             if "missing" in error.details and tries > 1:
                 self.submit(home, group, then, tries - 1)
 
+        def taken(tree: Any) -> None:
+            if group.inputs and len(group.jobs) > 1:
+                self.witness.saw(Seen.SHARED)
+            then(tree)
+
         self.client.upload(
             home,
             self._bytes(sha256s),
-            lambda: self.client.ask(home, "/v1/groups", group, then, refused=again),
+            lambda: self.client.ask(home, "/v1/groups", group, taken, refused=again),
         )
 
     # Paglets.
@@ -96,6 +102,7 @@ class FileLoad:
             "count": 0,
             "hops": [to_json(_ref(hop)) for hop in hops],
             "files": {file.name: file.sha256 for file in files},
+            "fetches": [kept_id(self.entropy.pick(4))],
         }
         body = CreatePaglet(
             agent_id=agent_id,
@@ -117,6 +124,7 @@ class FileLoad:
         self.witness.post_tried(post_id)
 
         def stored(tree: Any) -> None:
+            self.witness.saw(Seen.POSTED)
             self.witness.post_acknowledged(post_id, 0)
             self.witness.carried[artifact.artifact_id] = target.agent_id
 
@@ -137,6 +145,7 @@ class FileLoad:
         )
 
         def stored(tree: Any) -> None:
+            self.witness.saw(Seen.KEPT)
             if not short:
                 self.witness.kept[artifact_id] = host.name
 
@@ -158,9 +167,10 @@ class FileLoad:
 
     def spoil(self, number: int) -> None:
         """Somebody sends first bytes that are not those of the name: his file changed under his hands."""
-        data = self._some()
+        data, host = self._some(), self._any()
         wrong = bytes(255 - each for each in data[:PIECE_BYTES])
-        self.client.put_piece(self._any(), blob_of(data), 0, wrong, lambda tree: None, lambda error: None)
+        self.witness.spoiled[(host.store_id, blob_of(data).sha256)] = None
+        self.client.put_piece(host, blob_of(data), 0, wrong, lambda tree: None, lambda error: None)
 
 
 def kept_id(number: int) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator
-from dataclasses import dataclass
 from typing import Any
 
 from paglets.core.clock import Entropy
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef, ProxyRef
 from paglets.testing.simulation.content import PIECE_BYTES, PIN_SECONDS, blob_of, content, some_size
-from paglets.testing.simulation.launcher import Answer, Ask, Die, Pause, ReadBlob, Stage, Wish, WriteFile
-from paglets.testing.simulation.witness import Witness
+from paglets.testing.simulation.seen import Seen
+from paglets.testing.simulation.wishes import Answer, Ask, Die, Pause, ReadBlob, Stage, TakeAway, Wish, WriteFile
+from paglets.testing.simulation.witness import Given, Witness
 from paglets.worker.protocol import (
+    AddArtifact,
     Changes,
     Commit,
     DeleteArtifact,
@@ -25,6 +26,7 @@ from paglets.worker.protocol import (
     NewArtifact,
     Publish,
     RegisteredFile,
+    Report,
     Room,
 )
 
@@ -33,14 +35,6 @@ LOAD = "load"
 """The name of the file that a courier carries; it has another one on every host."""
 
 NO_ROOM = ("no_room", "store_full")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
-    """A blob that the host has said it keeps, at that second of the run."""
-
-    blob: BlobRef
-    at: float
 
 
 class FileScripts:
@@ -58,12 +52,12 @@ class FileScripts:
 
     # Publishing.
 
-    def publish(self, go: Go, data: bytes) -> Generator[Wish, Answer, Published]:
+    def publish(self, go: Go, data: bytes) -> Generator[Wish, Answer, BlobRef]:
         """Make the bytes a blob of this host; waits while that has no room."""
         self._made += 1
         staged, blob = f"{go.stamp.token[:24]}.{self._made}", blob_of(data)
         while True:
-            answer = yield Ask(op="room", args=Room(size_bytes=len(data)))
+            answer = yield Ask(op="room", args=Room(staged=staged, size_bytes=len(data)))
             if not answer.code:
                 answer = yield Stage(name=staged, data=data)
             if not answer.code:
@@ -71,17 +65,18 @@ class FileScripts:
             if not answer.code:
                 if self._entropy.pick(4) == 0:
                     yield Pause(seconds=self._entropy.uniform(0.0, PIN_SECONDS / 2))
-                return Published(blob=blob, at=answer.at)
+                return blob
             if answer.code not in NO_ROOM:
                 self._witness.violated(f"{go.stamp.agent_id} could not publish a file: {answer.code}")
                 raise Die(code=9)
+            self._witness.saw(Seen.FULL)
             yield Pause(seconds=self._entropy.uniform(0.2, 2.0))
 
-    def told(self, go: Go, published: Published, answer: Answer, what: str) -> bool:
-        """Whether the host took what refers to a published blob; it must, as long as it promised to keep that."""
+    def told(self, go: Go, answer: Answer, what: str) -> None:
+        """The host must take what refers to a blob that this process published, whenever that comes."""
         if answer.code:
-            self._witness.refused_bytes(f"{what} of {go.stamp.agent_id}: {answer.code}", published.at, answer.at)
-        return not answer.code
+            self._witness.violated(f"{what} of {go.stamp.agent_id} was refused, its bytes published: {answer.code}")
+            raise Die(code=9)
 
     def new_artifact(self, go: Go, blob: BlobRef) -> NewArtifact:
         self._made += 1
@@ -90,13 +85,12 @@ class FileScripts:
 
     # Registering.
 
-    def register(self, go: Go, name: str, mode: str) -> Generator[Wish, Answer, tuple[RegisteredFile, Published]]:
+    def register(self, go: Go, name: str, mode: str) -> Generator[Wish, Answer, RegisteredFile]:
         """Write a file of the paglet's own and publish it; what its host is to be told of it."""
         data = self.bytes_of(go)
-        path = f"/users/{go.stamp.token[:24]}.{self._made}"
+        path = self._path(go)
         written = yield WriteFile(path=path, data=data)
-        published = yield from self.publish(go, data)
-        blob = published.blob
+        blob = yield from self.publish(go, data)
         registered = RegisteredFile(
             file=FileRef(name=name, sha256=blob.sha256, size_bytes=blob.size_bytes, mode=mode),
             source_path=path,
@@ -108,29 +102,42 @@ class FileScripts:
             # What is written to it later does not travel, and must not be lost.
             self._witness.changes_source(path)
             yield WriteFile(path=path, data=data + b"more")
-        return registered, published
+        return registered
 
-    def register_now(self, go: Go, name: str, mode: str) -> Generator[Wish, Answer, str | None]:
-        """`register_file` of a job's attempt; gives the hash that is committed, None where it was refused."""
-        registered, published = yield from self.register(go, name, mode)
+    def register_now(self, go: Go, name: str, mode: str) -> Generator[Wish, Answer, str]:
+        """`register_file` of a job's attempt; gives the hash that is committed."""
+        registered = yield from self.register(go, name, mode)
         answer = yield Ask(op="commit", args=Commit(changes=Changes(files=(registered,))))
-        return registered.file.sha256 if self.told(go, published, answer, "a file") else None
+        self.told(go, answer, "a file")
+        return registered.file.sha256
+
+    def some_file(self, go: Go) -> Generator[Wish, Answer, tuple[FileRef, ...]]:
+        """A file for a paglet that is to be created; now and then none."""
+        if self._entropy.pick(3) == 0:
+            return ()
+        blob = yield from self.publish(go, self.bytes_of(go))
+        return (FileRef(name="given", sha256=blob.sha256, size_bytes=blob.size_bytes),)
+
+    def _path(self, go: Go) -> str:
+        """Of a file of the paglet's own."""
+        return f"/users/{go.stamp.token[:24]}.{self._made}"
 
     def carry(self, go: Go) -> Generator[Wish, Answer, None]:
-        """A hook of a courier: it registers another file, and goes to the next of its hosts."""
+        """A hook of a courier: it looks after its artifacts, registers another file, and goes to the next host."""
         hops = go.state["hops"]
+        artifacts = yield from self.tend(go)
         if not hops:
-            yield from self.done(EntryDone())
+            yield from self.done(EntryDone(changes=Changes(has_state=True, state={**go.state, "artifacts": artifacts})))
             return
-        registered, published = yield from self.register(go, LOAD, ("move", "move", "copy")[self._entropy.pick(3)])
-        state = {**go.state, "hops": hops[1:], "files": {**go.state["files"], LOAD: registered.file.sha256}}
+        registered = yield from self.register(go, LOAD, ("move", "move", "copy")[self._entropy.pick(3)])
+        files = {**go.state["files"], LOAD: registered.file.sha256}
+        state = {**go.state, "hops": hops[1:], "files": files, "artifacts": artifacts}
         end = EntryDone(
             changes=Changes(has_state=True, state=state, files=(registered,)),
             intent=Intent(move=from_json(HostRef, hops[0])),
         )
         answer = yield Ask(op="done", args=end)
-        if not self.told(go, published, answer, "a file"):
-            raise Die(code=9)
+        self.told(go, answer, "a file")
 
     def done(self, end: EntryDone) -> Generator[Wish, Answer, None]:
         answer = yield Ask(op="done", args=end)
@@ -139,24 +146,76 @@ class FileScripts:
 
     # Artifacts.
 
-    def attach(self, go: Go, target: ProxyRef) -> Generator[Wish, Answer, tuple[ArtifactRef, Published]]:
-        """A file that is to belong to `target`."""
-        published = yield from self.publish(go, self.bytes_of(go))
-        new = self.new_artifact(go, published.blob)
-        return artifact_for(target, new.artifact_id, published.blob), published
+    def report(self, go: Go, move: bool) -> Generator[Wish, Answer, Answer]:
+        """`report_compute_artifact`; what the host said of it. The file goes only when the report was accepted."""
+        data = self.bytes_of(go)
+        path = self._path(go)
+        yield WriteFile(path=path, data=data)
+        blob = yield from self.publish(go, data)
+        new = self.new_artifact(go, blob)
+        answer = yield Ask(op="report", args=Report(success=True, result=result_of(go, new), artifact=new))
+        self.told(go, answer, "a report")
+        if answer.value["accepted"]:
+            self._witness.saw(Seen.RESULT)
+            if move:
+                yield from self._give(go, path, new)
+        return answer
 
-    def look_at(self, deliver: Deliver) -> Generator[Wish, Answer, None]:
+    def _give(self, go: Go, path: str, new: NewArtifact) -> Generator[Wish, Answer, None]:
+        assert go.collector is not None
+        self._witness.saw(Seen.RESULT_MOVED)
+        self._witness.given[path] = Given(
+            artifact_id=new.artifact_id, collector=go.collector.agent_id, job_key=go.state["key"]
+        )
+        yield TakeAway(path=path)
+
+    def upload(self, go: Go) -> Generator[Wish, Answer, tuple[str, str]]:
+        """An artifact of the paglet's own; its id and hash."""
+        blob = yield from self.publish(go, self.bytes_of(go))
+        new = self.new_artifact(go, blob)
+        answer = yield Ask(op="artifact_add", args=AddArtifact(artifact=new))
+        self.told(go, answer, "an artifact")
+        self._witness.saw(Seen.UPLOADED)
+        return new.artifact_id, new.blob.sha256
+
+    def tend(self, go: Go) -> Generator[Wish, Answer, dict[str, str]]:
+        """A courier finds its artifacts where it arrives, deletes some, and makes another one; those it has then."""
+        artifacts = dict(go.state.get("artifacts", {}))
+        for artifact_id, sha256 in list(artifacts.items()):
+            yield from self.look(go, artifact_id, sha256)
+            if self._entropy.pick(3) == 0:
+                del artifacts[artifact_id]
+                yield from self.delete(artifact_id)
+        for artifact_id in go.state.get("fetches", ()):
+            yield from self.look(go, artifact_id, "")
+        artifact_id, sha256 = yield from self.upload(go)
+        return {**artifacts, artifact_id: sha256}
+
+    def delete(self, artifact_id: str) -> Generator[Wish, Answer, None]:
+        self._witness.deleted[artifact_id] = None
+        answer = yield Ask(op="artifact_delete", args=DeleteArtifact(artifact_id=artifact_id))
+        if not answer.code:
+            self._witness.saw(Seen.DELETED)
+
+    def attach(self, go: Go, target: ProxyRef) -> Generator[Wish, Answer, ArtifactRef]:
+        """A file that is to belong to `target`."""
+        blob = yield from self.publish(go, self.bytes_of(go))
+        return artifact_for(target, self.new_artifact(go, blob).artifact_id, blob)
+
+    def look_at(self, go: Go, deliver: Deliver) -> Generator[Wish, Answer, None]:
         """The artifacts of a message are the addressee's, with the right bytes."""
         for each in deliver.message.artifacts:
-            yield from self.look(each.artifact_id, each.sha256)
+            yield from self.look(go, each.artifact_id, each.sha256)
 
-    def look(self, artifact_id: str, sha256: str) -> Generator[Wish, Answer, bool]:
+    def look(self, go: Go, artifact_id: str, sha256: str) -> Generator[Wish, Answer, bool]:
         """Fetch an artifact; False where it is not found, which only one may be that was to be deleted."""
         answer = yield Ask(op="artifact_fetch", args=FetchArtifact(artifact_id=artifact_id))
         if answer.code:
             if sha256 and artifact_id not in self._witness.deleted:
-                self._witness.violated(f"the artifact {artifact_id} came with a message and is not here: {answer.code}")
+                self._witness.violated(f"the artifact {artifact_id} is not with its owner: {answer.code}")
             return False
+        if answer.value["artifact"]["host_name"] != go.host.name:
+            self._witness.saw(Seen.FETCHED)
         data = (yield ReadBlob(path=answer.value["path"])).value
         if data is None or blob_of(data).sha256 != (sha256 or answer.value["artifact"]["sha256"]):
             self._witness.violated(f"the artifact {artifact_id} was fetched and {'gone' if data is None else 'wrong'}")
@@ -166,8 +225,7 @@ class FileScripts:
         """Some addressees delete what came, when they are done with it."""
         for each in deliver.message.artifacts:
             if self._entropy.pick(2):
-                self._witness.deleted[each.artifact_id] = None
-                yield Ask(op="artifact_delete", args=DeleteArtifact(artifact_id=each.artifact_id))
+                yield from self.delete(each.artifact_id)
 
 
 def artifact_for(target: ProxyRef, artifact_id: str, blob: BlobRef) -> ArtifactRef:

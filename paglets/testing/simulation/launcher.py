@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,6 +15,19 @@ from paglets.testing.clock import FakeClock
 from paglets.testing.simulation.folders import Folders
 from paglets.testing.simulation.fuse import AT_FRAME, AT_LAUNCH, Fuse
 from paglets.testing.simulation.seams import Alive
+from paglets.testing.simulation.wishes import (
+    Answer,
+    Ask,
+    Die,
+    LoseZygote,
+    Pause,
+    ReadBlob,
+    Routine,
+    Stage,
+    TakeAway,
+    Wish,
+    WriteFile,
+)
 from paglets.worker.launch import Ended, LaunchEvents, LaunchSpec
 from paglets.worker.protocol import LONG_ENTRIES, Deliver, EntryDone, Go
 
@@ -23,69 +35,6 @@ FRAME_SECONDS = (0.0002, 0.005)
 FORK_SECONDS = (0.001, 0.02)
 KILL_SECONDS = (0.001, 0.3)
 SIGKILL = 9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pause:
-    """A process does nothing for so many seconds."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """A process asks its host; it goes on with the `Answer`."""
-
-    op: str
-    args: Any
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """`code` is that of the error, "" where there is none; `at`: when it came, in seconds of the run."""
-
-    value: Any = None
-    code: str = ""
-    at: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoseZygote:
-    """The process that forks all others of this host ends, and all of them with it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """A process writes a file into the staging folder of its host, and syncs it."""
-
-    name: str
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriteFile:
-    """A process writes a file of its own; it goes on with the `SourceFile` as value."""
-
-    path: str
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadBlob:
-    """A process reads a blob of its host by its path; it goes on with the bytes, or None, as value."""
-
-    path: str
-
-
-class Die(Exception):
-    """The process ends: by a signal, or with an exit code."""
-
-    def __init__(self, *, code: int | None = None, signal: int | None = None) -> None:
-        self.how = Ended(exit_code=code, signal=signal)
-
-
-Wish = Pause | Ask | LoseZygote | Stage | WriteFile | ReadBlob
-Routine = Generator[Wish, Answer, None]
 
 
 class Scripts(Protocol):
@@ -276,21 +225,34 @@ class Child:
             self._ask(routine, wish)
         elif isinstance(wish, LoseZygote):
             self._launcher.lose_zygote()
+        elif isinstance(wish, Stage):
+            # It takes a moment until it is synced; who dies meanwhile leaves it as it is.
+            answer = self._stage(wish, synced=False)
+            self._launcher.later(FRAME_SECONDS, lambda: self._staged(routine, wish, answer))
         else:
             answer = self._use_files(wish)
             self._launcher.later(FRAME_SECONDS, lambda: self._resume(routine, answer))
 
-    def _use_files(self, wish: Stage | WriteFile | ReadBlob) -> Answer:
-        folders, at = self._launcher.folders, self._launcher.clock.monotonic()
-        if isinstance(wish, WriteFile):
-            return Answer(value=folders.sources.write(wish.path, wish.data), at=at)
-        if isinstance(wish, ReadBlob):
-            return Answer(value=folders.read(wish.path), at=at)
+    def _staged(self, routine: Routine, wish: Stage, answer: Answer) -> None:
+        if not self._over:
+            self._resume(routine, answer if answer.code else self._stage(wish, synced=True))
+
+    def _stage(self, wish: Stage, synced: bool) -> Answer:
+        folders = self._launcher.folders
         try:
-            folders.blobs.stage(wish.name, wish.data)
+            folders.blobs.stage(wish.name, wish.data, synced=synced)
         except NoRoom as error:
-            return Answer(code=error.code, at=at)
-        return Answer(at=at)
+            return Answer(code=error.code)
+        return Answer()
+
+    def _use_files(self, wish: WriteFile | TakeAway | ReadBlob) -> Answer:
+        folders = self._launcher.folders
+        if isinstance(wish, WriteFile):
+            return Answer(value=folders.sources.write(wish.path, wish.data))
+        if isinstance(wish, ReadBlob):
+            return Answer(value=folders.read(wish.path))
+        folders.sources.there.pop(wish.path, None)
+        return Answer()
 
     def _ask(self, routine: Routine, wish: Ask) -> None:
         assert self._go is not None
@@ -301,13 +263,13 @@ class Child:
 
     def _answered(self, frame: dict[str, Any]) -> None:
         routine = self._asking.pop(frame["reply"])
-        error, at = frame.get("error"), self._launcher.clock.monotonic()
+        error = frame.get("error")
         if error is not None and error["code"] == "fenced":
             self.exit(Ended(exit_code=1))
         elif error is not None:
-            self._resume(routine, Answer(code=error["code"], at=at))
+            self._resume(routine, Answer(code=error["code"]))
         else:
-            self._resume(routine, Answer(value=frame["ok"], at=at))
+            self._resume(routine, Answer(value=frame["ok"]))
 
     def _finished(self, routine: Routine) -> None:
         if routine is self._main:

@@ -19,13 +19,14 @@ from paglets.store.db import Store, StoreFull, Tx
 from paglets.testing.blobs import MemoryBlobs, MemoryDisk
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.sanity import bytes_of
-from paglets.testing.simulation.content import PIECE_BYTES, PIN_SECONDS
+from paglets.testing.simulation.content import PIECE_BYTES
 from paglets.testing.simulation.folders import Folders, Scratch
 from paglets.testing.simulation.fuse import AFTER_COMMIT, AT_DISK, BEFORE_COMMIT, Crash, Fuse
 from paglets.testing.simulation.launcher import SimLauncher
 from paglets.testing.simulation.network import Network
 from paglets.testing.simulation.scripts import SimScripts
 from paglets.testing.simulation.seams import HostTransport, LocalClock, ScratchDisk, SteadyMeter
+from paglets.testing.simulation.seen import Seen
 from paglets.testing.simulation.sources import SourceFiles
 from paglets.testing.simulation.story import Story
 from paglets.testing.simulation.witness import Witness
@@ -64,6 +65,7 @@ class Machine:
         tags: tuple[str, ...],
         peers: tuple[str, ...],
         wall_error_seconds: float,
+        pin_seconds: float,
         database: sqlite3.Connection,
         connect: Callable[[sqlite3.Connection], sqlite3.Connection],
         make_blobs: type[MemoryBlobs],
@@ -76,6 +78,7 @@ class Machine:
         self.tags = tags
         self.peers = peers
         self.wall_error_seconds = wall_error_seconds
+        self.pin_seconds = pin_seconds
         self.database = database
         self.connection = connect(database)
         self.scratch: Scratch = {}
@@ -103,6 +106,7 @@ class Machine:
         if self.life is None:
             self.boots += 1
             self.around.story.tell(self.name, f"starts, boot {self.boots}")
+            self.around.network.traffic.restarted(self.store_id)
             self.life = life = Life(self)
             if self.next_fuse is not None:
                 life.fuse.light(*self.next_fuse)
@@ -113,13 +117,21 @@ class Machine:
         """The power is gone: what was not committed is lost, all processes end."""
         if self.life is not None:
             self.around.story.tell(self.name, f"crashes {why}")
-            self.bytes.power_off(self.life.entropy)
+            self._lose_bytes(self.life.entropy, why)
             self.life.end()
             self.life = None
             if self.database.in_transaction:
                 self.database.execute("ROLLBACK")
             self.check_bytes()
             self.around.crashed(self)
+
+    def _lose_bytes(self, entropy: SeededEntropy, why: str) -> None:
+        witness, before = self.around.witness, self.bytes.used()
+        self.bytes.power_off(entropy)
+        if why == AT_DISK:
+            witness.saw(Seen.CRASHED)
+        if self.bytes.used() < before:
+            witness.saw(Seen.CUT_OFF)
 
     def pause(self, seconds: float) -> None:
         """The machine sleeps: nothing happens on it, and its clocks go on."""
@@ -241,7 +253,7 @@ class Life:
             offered=machine.offered,
             tags=machine.tags,
             piece_bytes=PIECE_BYTES,
-            blob_pin_seconds=PIN_SECONDS,
+            blob_pin_seconds=machine.pin_seconds,
         )
 
     def end(self) -> None:
@@ -258,6 +270,8 @@ class Life:
 
     def _at_disk(self, step: str) -> None:
         self._disk_changed = True
+        if step == "remove":
+            self.machine.around.witness.saw(Seen.COLLECTED)
         self.fuse.reach(AT_DISK)
 
     def _log(self, text: str) -> None:

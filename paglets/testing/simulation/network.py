@@ -15,10 +15,11 @@ from paglets.core.refs import HostRef
 from paglets.remote.exchange import Completion, Request, Response
 from paglets.testing.clock import FakeClock
 from paglets.testing.simulation.story import Story
+from paglets.testing.simulation.traffic import Traffic
 
 QUICK_SECONDS = (0.0005, 0.01)
 SLOW_SECONDS = (0.05, 4.0)
-LATE_COPY_SECONDS = (0.01, 40.0)
+LATE_COPY_SECONDS = (0.01, 20.0)
 CONNECT_SECONDS = 3.0
 
 ONCE_ONLY = ("/call", "/dispatch")
@@ -54,12 +55,16 @@ class Station(Protocol):
 
 
 class Network:
-    """`stations` by URL, kept by the world. `filter_reply` may change what comes back (a deliberate break)."""
+    """`stations` by URL, kept by the world. `traffic` sees all requests and replies.
 
-    def __init__(self, clock: FakeClock, entropy: Entropy, story: Story) -> None:
+    `filter_reply` may change what comes back (a deliberate break).
+    """
+
+    def __init__(self, clock: FakeClock, entropy: Entropy, story: Story, traffic: Traffic) -> None:
         self.clock = clock
         self.entropy = entropy
         self.story = story
+        self.traffic = traffic
         self.weather = Weather()
         self.stations: dict[str, Station] = {}
         self.filter_reply: Callable[[Request, Response], Response] = lambda request, response: response
@@ -129,6 +134,7 @@ class Exchange:
 
     def begin(self, timeout_seconds: float) -> None:
         net, weather = self._net, self._net.weather
+        net.traffic.sent(self._request, self._host.store_id)
         station = net.stations.get(self._host.url)
         if station is not None and net.is_blocked(self._request.sender, station.store_id):
             self._tell("blocked")
@@ -175,6 +181,7 @@ class Exchange:
 
     def _answered(self, station: Station, response: Response) -> None:
         net = self._net
+        net.traffic.answered(self._request, station.store_id, response)
         response = net.filter_reply(self._request, response)
         if net.happens(net.weather.cut):
             self._tell("reply cut")
@@ -190,6 +197,8 @@ class Exchange:
             return
         if not self._quiet and response.status >= 400 and not self._ended:
             self._tell(f"answered {response.status} {response.body[:120].decode(errors='replace')}")
+        if not self._ended:
+            self._net.traffic.heard(self._request, self._host.store_id, response)
         self._end(response)
 
     def _break_off(self) -> None:

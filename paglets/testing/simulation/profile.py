@@ -26,6 +26,7 @@ class Profile:
     load: Load
     trouble: Trouble
     handler_trouble: float = 0.0
+    short_pins: bool = False
     most_events: int = 80_000
 
 
@@ -54,6 +55,7 @@ def profile_of(seed: int) -> Profile:
         load=_load(entropy, seconds),
         trouble=_trouble(entropy, seconds),
         handler_trouble=0.2 * entropy.pick(2),
+        short_pins=entropy.pick(3) == 0,
     )
 
 
@@ -77,14 +79,14 @@ def _load(entropy: SeededEntropy, seconds: float) -> Load:
 
 
 def _files(entropy: SeededEntropy) -> dict[str, Any]:
-    """Two of five runs have files, beside those that jobs make."""
-    if entropy.pick(5) > 1:
+    """Three of five runs have files, beside those that jobs make."""
+    if entropy.pick(5) > 2:
         return {}
     return {
-        "files": 0.4 * entropy.pick(3),
+        "files": 0.2 + 0.4 * entropy.pick(3),
         "couriers": entropy.pick(3),
         "file_posts": entropy.pick(4),
-        "kept": entropy.pick(4),
+        "kept": 1 + entropy.pick(3),
         "spoils": entropy.pick(4),
     }
 

@@ -15,8 +15,9 @@ from paglets.core.clock import Entropy
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.testing.sanity import HANDLED
-from paglets.testing.simulation.filescripts import COURIER_CLASS, FileScripts, result_of
-from paglets.testing.simulation.launcher import Answer, Ask, Die, LoseZygote, Pause, Routine
+from paglets.testing.simulation.filescripts import COURIER_CLASS, FileScripts
+from paglets.testing.simulation.seen import Seen
+from paglets.testing.simulation.wishes import Answer, Ask, Die, LoseZygote, Pause, Routine
 from paglets.testing.simulation.witness import Witness
 from paglets.worker.protocol import (
     CallOut,
@@ -88,24 +89,27 @@ class SimScripts:
         answer = yield Ask(op="report", args=Report(success=True, result=result))
         self._witness.reported(go, answer)
 
-    def report_artifact(self, go: Go) -> Routine:
-        data = self.files.bytes_of(go)
-        while True:
-            published = yield from self.files.publish(go, data)
-            new = self.files.new_artifact(go, published.blob)
-            args = Report(success=True, result=result_of(go, new), artifact=new)
-            answer = yield Ask(op="report", args=args)
-            if self.files.told(go, published, answer, "a report"):
-                break
-        self._witness.reported(go, answer)
+    def report_artifact(self, go: Go, times: int = 1) -> Routine:
+        for _ in range(times):
+            answer = yield from self.files.report(go, move=self._entropy.pick(2) == 0)
+            self._witness.reported(go, answer)
         yield from _done()
+
+    def report_artifact_twice(self, go: Go) -> Routine:
+        yield from self.report_artifact(go, times=2)
+
+    def upload_and_succeed(self, go: Go) -> Routine:
+        for _ in range(2):
+            artifact_id, sha256 = yield from self.files.upload(go)
+            yield from self.files.look(go, artifact_id, sha256)
+            if self._entropy.pick(2):
+                yield from self.files.delete(artifact_id)
+        yield from self.succeed(go)
 
     def move_with_files(self, go: Go) -> Routine:
         files = dict(go.state.get("files", {}))
         for name, mode in (("kept", "copy"), ("moved", "move")):
-            sha256 = yield from self.files.register_now(go, name, mode)
-            if sha256 is not None:
-                files[name] = sha256
+            files[name] = yield from self.files.register_now(go, name, mode)
         yield from self.report(go, {"key": go.state["key"], "attempt": go.stamp.attempt})
         target = go.state["target"]
         intent = Intent() if target is None else Intent(move=from_json(HostRef, target))
@@ -117,18 +121,19 @@ class SimScripts:
             target = from_json(ProxyRef, tree)
             post_id = f"{go.stamp.agent_id}:{go.stamp.attempt}:{number}"
             self._witness.post_tried(post_id)
-            artifact, published = yield from self.files.attach(go, target)
+            artifact = yield from self.files.attach(go, target)
             post = OutgoingPost(target=target, message=post_message(post_id, [], (artifact,)))
             answer = yield Ask(op="commit", args=Commit(changes=Changes(posts=(post,))))
-            if self.files.told(go, published, answer, "a post"):
-                self._witness.post_acknowledged(post_id, 0)
-                self._witness.carried[artifact.artifact_id] = target.agent_id
+            self.files.told(go, answer, "a post")
+            self._witness.saw(Seen.POSTED)
+            self._witness.post_acknowledged(post_id, 0)
+            self._witness.carried[artifact.artifact_id] = target.agent_id
         yield from self.succeed(go)
 
     def fetch_and_succeed(self, go: Go) -> Routine:
         for artifact_id in go.state.get("fetches", ()):
             for _ in range(FETCH_TRIES):
-                found = yield from self.files.look(artifact_id, "")
+                found = yield from self.files.look(go, artifact_id, "")
                 if found:
                     break
                 yield Pause(seconds=2.0)
@@ -173,7 +178,7 @@ class SimScripts:
         yield Ask(op="done", args=EntryDone(intent=intent))
 
     def linger(self, go: Go) -> Routine:
-        yield Pause(seconds=self._entropy.uniform(10.0, 40.0))
+        yield Pause(seconds=self._entropy.uniform(5.0, 20.0))
         yield from self.succeed(go)
 
     def checkpoint_and_crash(self, go: Go) -> Routine:
@@ -182,9 +187,7 @@ class SimScripts:
             return
         self._witness.began_from_the_start(go)
         files = dict(go.state.get("files", {}))
-        sha256 = yield from self.files.register_now(go, "kept", "copy")
-        if sha256 is not None:
-            files["kept"] = sha256
+        files["kept"] = yield from self.files.register_now(go, "kept", "copy")
         state = {**go.state, "checkpointed": True, "files": files}
         answer = yield Ask(op="checkpoint", args=Commit(changes=Changes(has_state=True, state=state)))
         if not answer.code:
@@ -192,8 +195,17 @@ class SimScripts:
         raise Die(signal=11)
 
     def create_and_succeed(self, go: Go) -> Routine:
-        new = Create(nth=1, class_name=COUNTER_CLASS, kind="paglet", state={"count": 0})
-        yield Ask(op="create", args=new)
+        files = yield from self.files.some_file(go)
+        new = Create(
+            nth=1,
+            class_name=COUNTER_CLASS,
+            kind="paglet",
+            state={"count": 0, "files": {file.name: file.sha256 for file in files}},
+            bundle=None if go.code is None else go.code.bundle,
+            files=files,
+        )
+        answer = yield Ask(op="create", args=new)
+        self.files.told(go, answer, "a paglet")
         yield from self.succeed(go)
 
     # Counters.
@@ -204,7 +216,7 @@ class SimScripts:
         found = yield Ask(op="storage_get", args=StorageGet(key=key))
         if found.code:
             raise Die(code=9)
-        yield from self.files.look_at(deliver)
+        yield from self.files.look_at(go, deliver)
         raised = yield from self._trouble(deliver)
         if raised:
             return
@@ -214,7 +226,7 @@ class SimScripts:
             OutgoingPost(target=target, message=post_message(args["id"] + "+", then[1:])) for target in then[:1]
         )
         count = state["count"] + 1
-        changes = Changes(has_state=True, state={"count": count}, storage_set={key: times}, posts=posts)
+        changes = Changes(has_state=True, state={**state, "count": count}, storage_set={key: times}, posts=posts)
         handled = yield Ask(op="handled", args=Handled(message_id=deliver.message_id, changes=changes))
         if handled.code:
             raise Die(code=9)
@@ -306,6 +318,8 @@ PLANS: dict[str, Callable[[SimScripts, Go], Routine]] = {
     "exit": _exit,
     "signal": _killed,
     "artifact": SimScripts.report_artifact,
+    "artifacts": SimScripts.report_artifact_twice,
+    "uploads": SimScripts.upload_and_succeed,
     "files": SimScripts.move_with_files,
     "sends": SimScripts.send_and_succeed,
     "fetches": SimScripts.fetch_and_succeed,
@@ -318,6 +332,6 @@ FOREVER = "forever"
 
 SUCCEEDS = (
     *("success", "twice", "reported", "posts", "calls", "moves", "slow", "creates", "zygote"),
-    *("artifact", "files", "sends", "fetches"),
+    *("artifact", "artifacts", "uploads", "files", "sends", "fetches"),
 )
 """Plans whose first attempt that comes to its end is a success."""

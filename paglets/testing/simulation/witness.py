@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from paglets.core.refs import FileRef
-from paglets.testing.simulation.content import PIN_SECONDS
-from paglets.testing.simulation.launcher import Answer
+from paglets.testing.simulation.seen import Seen
 from paglets.testing.simulation.story import Story
+from paglets.testing.simulation.wishes import Answer
 from paglets.worker.protocol import Go, RegisteredFile
 
 
@@ -23,9 +24,22 @@ class Source:
     arrived: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """A file that a job gave away with its result: the collector to have it, and the record that is to name it."""
+
+    artifact_id: str
+    collector: str
+    job_key: str
+
+
 class Witness:
-    """`violations` collects what must never be. `carried`: owners of artifacts that acknowledged posts carry; `kept`:
-    hosts of those that clients made; `deleted`: those that somebody wished to delete."""
+    """`violations` collects what must never be, `seen` counts what happened.
+
+    `carried`: owners of artifacts that acknowledged posts carry; `kept`: hosts of those that clients made; `deleted`:
+    those that somebody wished to delete; `given`: by path, the files that went with a result; `spoiled`: stores, and
+    hashes that they were sent wrong bytes of.
+    """
 
     def __init__(self, story: Story) -> None:
         self.violations: list[str] = []
@@ -37,6 +51,9 @@ class Witness:
         self.carried: dict[str, str] = {}
         self.kept: dict[str, str] = {}
         self.deleted: dict[str, None] = {}
+        self.given: dict[str, Given] = {}
+        self.spoiled: dict[tuple[str, str], None] = {}
+        self.seen: Counter[Seen] = Counter()
         self.sources: dict[str, Source] = {}
         self._story = story
         self._alive: dict[str, Go] = {}
@@ -44,6 +61,9 @@ class Witness:
         self._accepted: dict[tuple[str, int, int], None] = {}
         self._checkpointed: dict[str, None] = {}
         self._troubles: dict[str, int] = {}
+
+    def saw(self, what: Seen) -> None:
+        self.seen[what] += 1
 
     def violated(self, what: str) -> None:
         self._story.tell("!", what)
@@ -111,12 +131,18 @@ class Witness:
         for text in wrong:
             self.violated(f"{go.host.name}: {text}")
         names = {each.file.name: each.file.sha256 for each in go.files}
+        if go.code is not None:
+            self.saw(Seen.CODE)
+        if go.files and go.entry == "attempt":
+            self.saw(Seen.INPUT)
         for name, sha256 in go.state.get("files", {}).items():
             if names.get(name) != sha256:
                 self.violated(f"{go.host.name}: the file {name} of {go.stamp.agent_id} was registered and is lost")
         for source in self.sources.values():
-            if source.agent_id == go.stamp.agent_id and source.host != go.host.name:
-                source.arrived = source.arrived or names.get(source.file.name) == source.file.sha256
+            if source.agent_id == go.stamp.agent_id and source.host != go.host.name and not source.arrived:
+                source.arrived = names.get(source.file.name) == source.file.sha256
+                if source.arrived:
+                    self.saw(Seen.MOVED if source.file.mode == "move" else Seen.COPIED)
 
     def registers(self, go: Go, registered: RegisteredFile) -> None:
         """A paglet is about to tell its host of a file."""
@@ -126,12 +152,6 @@ class Witness:
 
     def changes_source(self, path: str) -> None:
         self.sources[path].changed = True
-
-    def refused_bytes(self, what: str, promised_at: float, refused_at: float) -> None:
-        """What refers to a published blob was not taken."""
-        self._story.tell("!", f"{what}, {refused_at - promised_at:.1f} s after its bytes were published")
-        if refused_at - promised_at < PIN_SECONDS:
-            self.violated(f"the host promised to keep bytes for {PIN_SECONDS} s, and refused {what}")
 
     def may_trouble(self, what: str, most: int) -> bool:
         """Whether this may be made to fail once more."""

@@ -180,7 +180,7 @@ class Workload:
                 allow_home=self._chance(0.3),
             ),
             placement_timeout_seconds=15.0 if impossible else 0.0,
-            timeout_seconds=30.0 if plan == "silent" else 0.0,
+            timeout_seconds=12.0 if plan == "silent" else 0.0,
             max_attempts=2 if plan == "checkpoint" or self._chance(0.3) else 1,
             max_losses=MANY_LOSSES,
         )

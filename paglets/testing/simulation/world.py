@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from paglets.core.errors import PagletsError
 from paglets.remote.exchange import Request, Response
@@ -12,21 +13,24 @@ from paglets.store.migrations import migrate
 from paglets.testing.blobs import MemoryBlobs
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.sanity import is_settled, leases_of, residence_of, sanity_check, unsettled
-from paglets.testing.simulation.byteverdict import judge_bytes, left_over, may_remove
+from paglets.testing.simulation.byteverdict import judge_bytes, left_over, may_remove, to_fetch
 from paglets.testing.simulation.client import Client
-from paglets.testing.simulation.content import PIN_SECONDS
+from paglets.testing.simulation.content import PIN_SECONDS, SHORT_PIN_SECONDS, blob_of
 from paglets.testing.simulation.faults import Faults
 from paglets.testing.simulation.machine import Machine, Surroundings
 from paglets.testing.simulation.network import Network
 from paglets.testing.simulation.profile import Profile, profile_of
 from paglets.testing.simulation.scripts import SimScripts
+from paglets.testing.simulation.seen import Seen
 from paglets.testing.simulation.story import Story
+from paglets.testing.simulation.traffic import Traffic
 from paglets.testing.simulation.verdict import judge
 from paglets.testing.simulation.witness import Witness
 from paglets.testing.simulation.workload import Workload
 
 CHECK_ALL_EVERY_STEPS = 200
 SETTLES_WITHIN_SECONDS = 600.0
+FETCHED_WITHIN_SECONDS = 1.0
 REMOVED_WITHIN_SECONDS = 240.0
 LOOK_EVERY_SECONDS = 0.5
 
@@ -69,6 +73,11 @@ class Result:
     story: Story
     virtual_seconds: float
     events: int
+    seen: Mapping[Seen, int]
+
+
+def _note_hash(hashes: dict[str, str], artifact_id: str, data: bytes) -> None:
+    hashes[artifact_id] = blob_of(data).sha256
 
 
 class Simulation:
@@ -81,7 +90,8 @@ class Simulation:
         self.clock = FakeClock()
         self.story = Story(self.clock)
         self.witness = Witness(self.story)
-        self.network = Network(self.clock, SeededEntropy(f"{seed}/network"), self.story)
+        self.traffic = Traffic(self.clock, self.witness)
+        self.network = Network(self.clock, SeededEntropy(f"{seed}/network"), self.story, self.traffic)
         self.network.filter_reply, self.network.lie = tampering.filter_reply, tampering.lie
         scripts = SimScripts(SeededEntropy(f"{seed}/scripts"), self.witness, self.profile.handler_trouble)
         self._around = Surroundings(
@@ -107,12 +117,13 @@ class Simulation:
             self.machines,
             self.story,
         )
+        self.client = Client(self.network, self.machines)
         self.workload = Workload(
             self.profile.load,
             SeededEntropy(f"{seed}/workload"),
             self.clock,
             self.machines,
-            Client(self.network, self.machines),
+            self.client,
             self.witness,
         )
         self._steps = 0
@@ -127,6 +138,7 @@ class Simulation:
             tags=(f"tag{number % 2}",),
             peers=() if number == 0 else ("http://h0:8765",),
             wall_error_seconds=entropy.uniform(-3600.0, 3600.0) if entropy.pick(3) == 0 else 0.0,
+            pin_seconds=SHORT_PIN_SECONDS if self.profile.short_pins and entropy.pick(2) else PIN_SECONDS,
             database=new_database(),
             connect=tampering.connect,
             make_blobs=tampering.blobs,
@@ -148,6 +160,7 @@ class Simulation:
             story=self.story,
             virtual_seconds=self.clock.monotonic() - start,
             events=self._events,
+            seen=self.witness.seen,
         )
 
     # The same in pieces, for tests that tell a story of their own.
@@ -173,6 +186,8 @@ class Simulation:
             self._violated(judge_bytes(self.machines, self.witness))
             for machine in self.machines:
                 machine.check_bytes()
+        if not self.witness.violations:
+            self._fetch_all()
         if not self.witness.violations:
             self._wait_for_removals()
 
@@ -202,6 +217,18 @@ class Simulation:
             if look_at > deadline:
                 self._violated(["I6 it does not come to rest:", *unsettled(self.hosts)])
 
+    def _fetch_all(self) -> None:
+        """Every artifact that is to be there can be fetched from any host."""
+        wanted = to_fetch(self.machines, self.witness)
+        fetched: dict[str, str] = {}
+        for number, artifact_id in enumerate(wanted):
+            machine = self.machines[number % len(self.machines)]
+            self.client.download(machine, artifact_id, partial(_note_hash, fetched, artifact_id))
+        self.advance(FETCHED_WITHIN_SECONDS if wanted else 0.0)
+        for artifact_id, sha256 in wanted.items():
+            if fetched.get(artifact_id) != sha256:
+                self.witness.violated(f"artifact {artifact_id} of {sha256} was fetched as {fetched.get(artifact_id)}")
+
     def _wait_for_removals(self) -> None:
         """What was promised is kept for a while; then nothing is kept that nobody needs."""
         deadline = self.clock.monotonic() + REMOVED_WITHIN_SECONDS
@@ -215,6 +242,7 @@ class Simulation:
 
     def _source_removed(self, machine: Machine, path: str) -> None:
         source = self.witness.sources.get(path)
+        self.witness.saw(Seen.REMOVED)
         if not may_remove(self.machines, machine.name, source):
             self.witness.violated(f"{machine.name}: {path} was removed, and no other host has it: {source}")
 

@@ -97,6 +97,7 @@ class FakeHost:
         code: GoCode | None = None,
         collector: ProxyRef | None = None,
         work_dir: str | None = None,
+        kind: str = "job",
         **state: Any,
     ) -> Told:
         """Start a process for a paglet of class `cls`; in a scratch directory of its own, or of an earlier one."""
@@ -120,7 +121,7 @@ class FakeHost:
         go = Go(
             stamp=stamp,
             class_name=name,
-            kind="job",
+            kind=kind,
             entry=entry,  # type: ignore[arg-type]
             state=state,
             system={"home_host_name": "laptop", "unknown_field": 1},

@@ -14,6 +14,7 @@ from worker_paglets import Plain
 
 from paglets.core.errors import PagletsError
 from paglets.core.messages import Message
+from paglets.core.refs import ArtifactRef
 from paglets.system.jobs import CollectingComputeJobPaglet, CollectingComputeJobState
 
 
@@ -115,12 +116,27 @@ class Downloads(Plain):
         Path("there").write_text("old")
         wanted = "art-" + "0" * 8
         self.state.words = [
-            told(lambda: self.download_artifact(wanted, "there")),
+            told(lambda: self.download_artifact(wanted, "there", replace=True)),
             told(lambda: self.download_artifact(wanted, "folder", move=True)),
             told(lambda: self.download_artifact(wanted, "missing/there")),
             told(lambda: self.download_artifact("../up", "there")),
             Path("there").read_text(),
             ",".join(sorted(os.listdir())),
+        ]
+
+
+class DownloadsAgain(Plain):
+    """Into a folder that holds a file of that name already; the two artifacts differ."""
+
+    def on_creation(self) -> None:
+        first, other = (ArtifactRef.from_wire(wire) for wire in self.state.secret)
+        self.state.words = [
+            told(lambda: self.download_artifact(first, "made/", move=True)),
+            told(lambda: self.download_artifact(other, "made/", move=True)),
+            told(lambda: self.download_artifact(first.artifact_id, "made", move=True)),
+            told(lambda: self.download_artifact(first, "made/data.txt")),
+            Path("made/data.txt").read_text(),
+            ",".join(os.listdir("made")),
         ]
 
 
@@ -164,6 +180,7 @@ class FileJob(CollectingComputeJobPaglet[FileJobState]):
     def run_compute_job(self) -> None:
         Path("out.db").write_bytes(b"rows")
         os.chmod("out.db", 0o644)
+        os.utime("out.db", (1, 1))
         for _ in range(2):
             try:
                 heard = str(

@@ -352,7 +352,6 @@ def test_artifacts_are_uploaded_as_copies_or_moved(host: FakeHost, tmp_path: Pat
     copied, moved = tmp_path / "copied", tmp_path / "moved"
     copied.write_text("c")
     moved.write_text("mm")
-    inode = moved.stat().st_ino
     host.answers["artifact_add"] = answer_artifact
     uploads = [[str(copied), None, False, None], [str(moved), "to.txt", True, 60.0]]
     told = host.start(paglets.Uploads, "creation", secret=uploads)
@@ -364,8 +363,7 @@ def test_artifacts_are_uploaded_as_copies_or_moved(host: FakeHost, tmp_path: Pat
     assert "'host_name': 'here'" in heard[0]
     assert copied.read_text() == "c"
     assert not moved.exists()
-    blob = host.blobs / second.blob.sha256
-    assert (blob.read_text(), blob.stat().st_ino, blob.stat().st_nlink) == ("mm", inode, 1)
+    assert host.bytes_of(second.blob) == b"mm"
 
 
 def test_an_artifact_that_is_refused_leaves_its_file_where_it_was(host: FakeHost, tmp_path: Path) -> None:
@@ -421,6 +419,33 @@ def test_an_artifact_comes_whole_to_its_place_or_not_at_all(host: FakeHost) -> N
     assert (text, listed) == ("fetched", "folder,there")
     assert [args.artifact_id for args in told.all("artifact_delete")] == [ref.artifact_id]
     assert os.listdir(work(told, "folder")) == ["data.txt"]
+
+
+def test_a_download_replaces_no_other_file_and_deletes_nothing_then(host: FakeHost) -> None:
+    files = {f"art-0000000{number}": host.file("data.txt", data).file for number, data in enumerate((b"one", b"two"))}
+    refs = {
+        artifact_id: ArtifactRef(
+            artifact_id=artifact_id,
+            name="data.txt",
+            size_bytes=file.size_bytes,
+            sha256=file.sha256,
+            host_name="w1",
+            owner="",
+            created_at=5.0,
+        )
+        for artifact_id, file in files.items()
+    }
+    host.answers["artifact_fetch"] = lambda args: {
+        "artifact": to_json(refs[args.artifact_id]),
+        "path": str(host.blobs / refs[args.artifact_id].sha256),
+    }
+    told = host.start(paglets.DownloadsAgain, "creation", secret=[ref.to_wire() for ref in refs.values()])
+    first, other, same, known, text, listed = words(host, told)
+    assert first == same == known == str(work(told, "made/data.txt"))
+    assert other.startswith(f"Conflict: {first} is there already: name another target")
+    assert (text, listed) == ("one", "data.txt")
+    assert [args.artifact_id for args in told.all("artifact_delete")] == ["art-00000000"] * 2
+    assert len(told.all("artifact_fetch")) == 2
 
 
 def test_a_download_of_damaged_or_unknown_bytes_changes_nothing(host: FakeHost) -> None:
@@ -521,6 +546,8 @@ def test_a_job_reports_a_file_with_its_result(host: FakeHost, move: bool) -> Non
         report.artifact.created_at,
     )
     assert host.bytes_of(ref.blob) == b"rows"
+    # A copy has a time of its own.
+    assert ((host.blobs / ref.sha256).stat().st_mtime == 1) == move
     log = Path(told.spec.stderr_path).read_text()
     assert "a second report was not sent" in log
     assert "the payload was built" not in log

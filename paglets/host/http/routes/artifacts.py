@@ -6,8 +6,8 @@ from typing import Any
 
 from paglets.api import AddArtifact, Artifacts, ArtifactView, Done
 from paglets.codec.envelope import CarriedArtifact
-from paglets.core.errors import Invalid, PagletsError, Unknown
-from paglets.core.refs import ArtifactRef, BlobRef, check_artifact_id, check_file_name
+from paglets.core.errors import Conflict, PagletsError, Unknown
+from paglets.core.refs import ArtifactRef, BlobRef, check_artifact_id, check_file_name, check_lifetime
 from paglets.host.creation import must_be_found
 from paglets.host.fetching import delete_here
 from paglets.host.host import Host
@@ -17,27 +17,24 @@ from paglets.store import artifacts
 from paglets.store.db import Tx
 
 MAX_PAGE = 1_000
-MAX_LASTING_SECONDS = 100 * 365 * 86400.0
 
 
 def add(host: Host, asked: Asked) -> ArtifactRef:
     body: AddArtifact = asked.body
     check_artifact_id(body.artifact_id)
     check_file_name(body.name)
-    left = body.expires_in_seconds
-    if left is not None and not 0 <= left <= MAX_LASTING_SECONDS:
-        raise Invalid(f"expires_in_seconds is {left:g}: it must be from 0 to {MAX_LASTING_SECONDS:g}")
+    check_lifetime(body.expires_in_seconds)
     now, own = host.shell.clock.wall(), host.shell.own
+    # A row is not enough: who adds this may throw the file away then.
+    kept = host.keeper.state(body.sha256).complete
 
     def store(tx: Tx) -> ArtifactRef:
         if body.owner != artifacts.HOST:
             must_be_found(tx, body.owner)
         host.keeper.must_be_here(tx, (BlobRef(sha256=body.sha256, size_bytes=body.size_bytes),))
-        artifacts.add(tx, body.owner, _carried(body, now), now)
-        ref = artifacts.find(tx, body.artifact_id, own.name)
-        if ref is None or (ref.owner, ref.sha256) != (body.owner, body.sha256):
-            raise Invalid(f"another artifact has the id {body.artifact_id}")
-        return ref
+        if not kept:
+            raise Conflict(f"{own.name} lost the bytes of {body.sha256}: send them again", missing=[body.sha256])
+        return artifacts.make(tx, body.owner, _carried(body, now), now, own.name)
 
     return host.shell.store.write(store)
 

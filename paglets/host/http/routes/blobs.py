@@ -15,7 +15,8 @@ def state(host: Host, asked: Asked) -> BlobStates:
     body: AskBlobs = asked.body
     if len(body.sha256s) > MAX_ASKED_BLOBS:
         raise TooLarge(f"{len(body.sha256s)} blobs in one question; the limit is {MAX_ASKED_BLOBS}")
-    return BlobStates(blobs=tuple(host.keeper.state(sha256) for sha256 in body.sha256s))
+    look = host.keeper.check if body.check else host.keeper.state
+    return BlobStates(blobs=tuple(look(sha256) for sha256 in body.sha256s))
 
 
 def put(host: Host, asked: Asked) -> BlobState:

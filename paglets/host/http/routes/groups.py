@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from paglets.api import Census, CensusReply, Groups, GroupView, SubmitGroup
+from paglets.api import Census, CensusReply, Groups, GroupView, HurryCensus, SubmitGroup, Unfinished
 from paglets.core.errors import PagletsError, Unknown
 from paglets.core.refs import check_group_id
 from paglets.host import census, groupviews
@@ -74,6 +74,16 @@ def take_census(host: Host, asked: Asked) -> CensusReply:
     return host.shell.store.write(lambda tx: census.receive(tx, body, host.inline_host))
 
 
+def hurry_census(host: Host, asked: Asked) -> Unfinished:
+    group_id = check_group_id(asked.path["ID"])
+    body: HurryCensus = asked.body
+    keys = None if body.job_keys is None else frozenset(body.job_keys)
+    count = host.shell.store.read(lambda tx: census.unfinished(tx, group_id, keys))
+    if count:
+        host.census.hurry()
+    return Unfinished(count=count)
+
+
 ROUTES = (
     Route(
         method="POST",
@@ -98,6 +108,14 @@ ROUTES = (
         gives=GroupView,
         about="one group, whichever host knows it",
         answer=one,
+    ),
+    Route(
+        method="POST",
+        path="/v1/groups/ID/census",
+        takes=HurryCensus,
+        gives=Unfinished,
+        about="tell the collector of the copies here at once; how many there are",
+        answer=hurry_census,
     ),
     Route(
         method="POST",

@@ -14,6 +14,9 @@ from paglets.api import (
     CloseTransfers,
     CreatePaglet,
     Done,
+    FindPaglets,
+    Found,
+    LargeEnvelope,
     Locate,
     Located,
     MovePaglet,
@@ -30,6 +33,7 @@ from paglets.api import (
 from paglets.codec.envelope import Envelope, check_count, check_envelope, check_message
 from paglets.codec.text import dumps, loads
 from paglets.core.errors import Invalid, Moved, PagletsError, TooLarge, Unknown
+from paglets.core.messages import check_priority
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, check_agent_id, check_blob
 from paglets.host.creation import must_be_found
@@ -59,9 +63,10 @@ def create(host: Host, asked: Asked) -> PagletView:
 def page(host: Host, asked: Asked) -> Paglets:
     limit = max(1, asked.number("limit", 100, MAX_PAGE))
     after = asked.query.get("after", "")
+    brief = asked.number("brief", 0, 1) == 1
     # In one reading: a paglet that leaves between two would be listed and not be found.
     found = host.shell.store.read(
-        lambda tx: tuple(_view(host, tx, agent_id) for agent_id in views.page_of_ids(tx, after, limit))
+        lambda tx: tuple(_view(host, tx, agent_id, brief) for agent_id in views.page_of_ids(tx, after, limit))
     )
     return Paglets(paglets=found, next=found[-1].agent_id if len(found) == limit else None)
 
@@ -88,9 +93,14 @@ def _id(host: Host, asked: Asked) -> str:
     return host.shell.store.read(lambda tx: residence.id_of(tx, wanted))
 
 
-def _view(host: Host, tx: Tx, agent_id: str) -> PagletView:
+def _view(host: Host, tx: Tx, agent_id: str, brief: bool = False) -> PagletView:
     must_be_found(tx, agent_id)
-    return views.paglet_view(tx, agent_id, host.shell.own, host.shell.clock.wall())
+    return views.paglet_view(tx, agent_id, host.shell.own, host.shell.clock.wall(), brief=brief)
+
+
+def find(host: Host, asked: Asked) -> Found:
+    body: FindPaglets = asked.body
+    return host.shell.store.read(lambda tx: host.directory.here(tx, body))
 
 
 def _search(host: Host, agent_id: str, error: PagletsError) -> Pending:
@@ -153,6 +163,7 @@ def _ask_to_move(tx: Tx, agent_id: str, target: HostRef) -> None:
 
 def call(host: Host, asked: Asked) -> Any:
     body: Call = asked.body
+    check_priority(body.message.priority)
     wanted = asked.path["ID"]
     if wanted in host.services:
         return CallReply(value=host.services[wanted](body.message))
@@ -197,35 +208,43 @@ def transfers(host: Host, asked: Asked) -> TransferAnswers:
     if count > MAX_BATCH_ENVELOPES:
         raise TooLarge(f"{count} envelopes in one batch; the limit is {MAX_BATCH_ENVELOPES}")
     _check_sender(asked, {body.source.store_id})
+    answers = _taken(host, body.source, body.envelopes)
+    for large in body.large:  # one at a time: each may fill a good part of the memory
+        answers += _taken_large(host, body.source, large)
+    return TransferAnswers(answers=tuple(answers))
+
+
+def _taken(host: Host, source: HostRef, envelopes: tuple[Envelope, ...]) -> list[TransferAnswer]:
+    """The answers; none for an envelope that cannot be stored: it stays with its source, and holds up no other."""
     now = host.shell.clock.wall()
-    envelopes, lacking = _unpacked(host, body)
 
     def take(tx: Tx, envelope: Envelope) -> TransferAnswer:
-        if residence.is_back(tx, check_envelope(envelope)):
-            # The janitor had no time yet: what lies in there is of its last stay, its files may be others by now.
-            host.shell.disk.discard(envelope.agent_id)
-        return residence.take(tx, envelope, body.source, now, host.refuse)
+        return residence.take(tx, check_envelope(envelope), source, now, host.refuse)
 
-    # Each envelope is a change of its own: one that cannot be stored stays with its source, and holds up no other.
     results = host.shell.store.write_all(partial(take, envelope=envelope) for envelope in envelopes)
     for envelope, result in zip(envelopes, results, strict=True):
         if isinstance(result, BaseException):
-            host.shell.log(f"envelope {envelope.agent_id} of {body.source.name} was not taken: {result!r}")
-    return TransferAnswers(answers=(*lacking, *(each for each in results if isinstance(each, TransferAnswer))))
+            _say_not_taken(host, source, envelope.agent_id, result)
+    return [each for each in results if isinstance(each, TransferAnswer)]
 
 
-def _unpacked(host: Host, body: Transfers) -> tuple[list[Envelope], list[TransferAnswer]]:
-    """All envelopes, and an answer for each large one whose blob is not here."""
-    envelopes, lacking = list(body.envelopes), []
-    for large in body.large:
-        try:
-            data = host.keeper.read_whole(check_blob(large.blob))
-        except Unknown as error:
-            answer = TransferAnswer(agent_id=large.agent_id, epoch=large.epoch, verdict="missing", reason=error.message)
-            lacking.append(answer)
-        else:
-            envelopes.append(from_json(Envelope, loads(data), "envelope"))
-    return envelopes, lacking
+def _taken_large(host: Host, source: HostRef, large: LargeEnvelope) -> list[TransferAnswer]:
+    """As `_taken` of the envelope in that blob."""
+    try:
+        envelope = from_json(Envelope, loads(host.keeper.read_whole(check_blob(large.blob))), "envelope")
+        if (envelope.agent_id, envelope.epoch) != (large.agent_id, large.epoch):
+            raise Invalid(f"the envelope is one of {envelope.agent_id} with epoch {envelope.epoch}")
+    except Unknown as error:
+        missing = TransferAnswer(agent_id=large.agent_id, epoch=large.epoch, verdict="missing", reason=error.message)
+        return [missing]
+    except (PagletsError, OSError) as error:
+        _say_not_taken(host, source, large.agent_id, error)
+        return []
+    return _taken(host, source, (envelope,))
+
+
+def _say_not_taken(host: Host, source: HostRef, agent_id: str, error: BaseException) -> None:
+    host.shell.log(f"envelope {agent_id[:100]!r} of {source.name} was not taken: {error!r}")
 
 
 def settle(host: Host, asked: Asked) -> TransferAnswer:
@@ -268,6 +287,7 @@ def _route(method: str, path: str, takes: type | None, gives: type, about: str, 
 ROUTES = (
     _route("POST", "/v1/paglets", CreatePaglet, PagletView, "create a paglet here", create),
     _route("GET", "/v1/paglets", None, Paglets, "a page of the paglets here", page),
+    _route("POST", "/v1/paglets/find", FindPaglets, Found, "paglets here by name or service", find),
     _route("POST", "/v1/paglets/locate", Locate, Located, "residence rows of ids", locate),
     _route("GET", "/v1/paglets/ID", None, PagletView, "where a paglet is and what it does", inspect),
     _route("DELETE", "/v1/paglets/ID", None, Done, "end a paglet; answers when it is gone", dispose),

@@ -1,0 +1,187 @@
+"""`paglets completion`: what makes a shell complete our commands; it asks `paglets _complete` for each word."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from paglets.cli.options import Parser
+from paglets.core.errors import EXIT_DONE, PagletsError
+from paglets.core.text import command_name
+from paglets.remote.client import HostClient
+
+ASK_SECONDS = 1.0
+"""A shell that waits for a host is worse than one that completes nothing."""
+
+MOST_NAMES = 200
+
+SCRIPTS = {
+    "bash": """\
+{function}_paglets() {{
+    local IFS=$'\\n'
+    COMPREPLY=($(paglets _complete "${{COMP_WORDS[@]:1:COMP_CWORD}}" 2> /dev/null))
+    [ "${{#COMPREPLY[@]}}" = 0 ] && compopt -o default
+    [[ ${{COMPREPLY[0]}} == */ ]] && compopt -o nospace
+}}
+complete -F _paglets paglets
+""",
+    "zsh": """\
+{function}_paglets() {{
+    local -a found
+    found=("${{(@f)$(paglets _complete "${{(@)words[2,CURRENT]}}" 2> /dev/null)}}")
+    if [ -n "$found" ]; then compadd -- $found; else _files; fi
+}}
+compdef _paglets paglets
+""",
+    "fish": """\
+{function}complete -c paglets -e
+complete -c paglets -a '(paglets _complete (commandline -opc)[2..-1] (commandline -ct) 2> /dev/null)'
+""",
+}
+
+FUNCTIONS = {
+    "bash": 'paglets() {{ {command} "$@"; }}\n',
+    "zsh": 'paglets() {{ {command} "$@"; }}\n',
+    "fish": "function paglets; {command} $argv; end\n",
+}
+"""Where the program is an archive there is no command `paglets`: a function of that name stands for it."""
+
+INSTALL = {
+    "bash": 'eval "$(%s completion bash)"      # in ~/.bashrc',
+    "zsh": 'eval "$(%s completion zsh)"       # in ~/.zshrc, after compinit',
+    "fish": "%s completion fish | source      # in ~/.config/fish/config.fish",
+}
+
+
+def parser() -> Parser:
+    made = Parser(
+        prog="paglets completion",
+        description="Print what makes a shell complete commands, options, and the names of groups, jobs and hosts.",
+        epilog="\n".join(["to have it in each shell:", *(f"  {line % 'paglets'}" for line in INSTALL.values())]),
+    )
+    made.add_argument("shell", choices=tuple(SCRIPTS))
+    made.set_defaults(handler=_script)
+    return made
+
+
+def _script(options: argparse.Namespace) -> int:
+    command = command_name()
+    function = "" if command == "paglets" else FUNCTIONS[options.shell].format(command=_absolute(command))
+    print(SCRIPTS[options.shell].format(function=function), end="")
+    return EXIT_DONE
+
+
+def _absolute(command: str) -> str:
+    """`python FILE` from wherever the shell is then."""
+    python, _, archive = command.partition(" ")
+    return f"{sys.executable or python} {os.path.abspath(archive)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What words are completed with: the commands, their parsers, and `NAMES`."""
+
+    commands: Iterable[str]
+    parser_of: Callable[[str], Parser]
+    names: Mapping[str, Callable[[str], list[str]]]
+
+
+def candidates(words: list[str], known: Known) -> list[str]:
+    """What may stand in the place of the last of `words`, the words after `paglets`; an empty list: perhaps a file."""
+    *before, last = words or [""]
+    if not before:
+        return _beginning(last, known.commands)
+    try:
+        parser = known.parser_of(before[0])
+    except KeyError:
+        return []
+    for word in before[1:]:
+        parser = _command_of(parser, word) or parser
+    taker = _option_of(parser, before[-1])
+    if taker is not None and taker.nargs != 0:
+        return _values(taker, last, known)
+    if last.startswith("-"):
+        return _beginning(last, (name for action in parser._actions for name in action.option_strings))
+    found: list[str] = []
+    for action in parser._get_positional_actions():
+        found += _values(action, last, known)
+    return found
+
+
+def _command_of(parser: Parser, word: str) -> Parser | None:
+    for action in parser._get_positional_actions():
+        if isinstance(action, argparse._SubParsersAction) and word in action.choices:
+            chosen: Parser = action.choices[word]
+            return chosen
+    return None
+
+
+def _option_of(parser: Parser, word: str) -> argparse.Action | None:
+    return next((action for action in parser._actions if word in action.option_strings), None)
+
+
+def _values(action: argparse.Action, last: str, known: Known) -> list[str]:
+    if action.choices is not None:
+        return _beginning(last, map(str, action.choices))
+    for kind, names in known.names.items():
+        if kind in str(action.metavar):
+            return _beginning(last, names(last))
+    return []
+
+
+def _beginning(last: str, names: Iterable[str]) -> list[str]:
+    return sorted({name for name in names if name.startswith(last)})[:MOST_NAMES]
+
+
+# Names that a host knows. Without one there are none.
+
+
+def _jobs(last: str) -> list[str]:
+    """Groups; and once there is a slash, the jobs of that group."""
+    group_id, slash, _ = last.partition("/")
+    with HostClient(timeout=ASK_SECONDS) as client:
+        if not slash:
+            return [f"{line.group_id}/" for line in client.groups()]
+        return [f"{group_id}/{key}" for key in client.group(group_id).job_keys]
+
+
+def _groups(last: str) -> list[str]:
+    with HostClient(timeout=ASK_SECONDS) as client:
+        return [line.group_id for line in client.groups()]
+
+
+def _hosts(last: str) -> list[str]:
+    with HostClient(timeout=ASK_SECONDS) as client:
+        return [view.member.name for view in client.hosts()]
+
+
+def _artifacts(last: str) -> list[str]:
+    with HostClient(timeout=ASK_SECONDS) as client:
+        return [artifact.artifact_id for artifact in client.mesh_artifacts()[0]]
+
+
+NAMES: dict[str, Callable[[str], list[str]]] = {
+    "ID|GROUP/JOBKEY": lambda last: [*_artifacts(last), *_jobs(last)],
+    "GROUP|GROUP/JOBKEY": lambda last: [*_groups(last), *_jobs(last)],
+    "GROUP/JOBKEY": _jobs,
+    "GROUP": _groups,
+    "NAME|URL": _hosts,
+    "HOST": _hosts,
+    "ID": _artifacts,
+}
+"""What an argument's metavar says it takes -> the names there are."""
+
+
+def complete(words: list[str], parser_of: Callable[[str], Parser], commands: Iterable[str]) -> int:
+    """`paglets _complete WORD...`: one candidate a line; nothing at all where anything goes wrong."""
+    try:
+        found = candidates(words, Known(commands=commands, parser_of=parser_of, names=NAMES))
+    except PagletsError:
+        return EXIT_DONE
+    for name in found:
+        if name.isprintable():
+            print(name)
+    return EXIT_DONE

@@ -1,0 +1,276 @@
+"""`paglets demo`: the whole story on this machine, with real input, and nothing is left of it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from collections import Counter
+from contextlib import redirect_stderr, suppress
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import TextIO
+
+from paglets.cli.demomesh import HAS_SIGKILL, WAIT_SECONDS, DemoMesh, Interrupted, Signals, wait_for
+from paglets.cli.options import Parser
+from paglets.cli.output import print_json, print_table, say
+from paglets.cli.progress import draws_on
+from paglets.cli.watch import Bar, Progress, ended_line, how_ended
+from paglets.core.errors import EXIT_DONE, EXIT_FAILED, Unknown
+from paglets.core.text import command_name, printable
+from paglets.examples import identifiers
+from paglets.examples.identifiers import SourceFile, Word
+from paglets.program import this_program
+from paglets.remote.client import HostClient
+from paglets.slots.amounts import bytes_text
+from paglets.system.submission import Submission
+
+LAPTOP, WORKERS = "laptop", ("linux-a", "gpu-a")
+FILES = 200
+MOST_BYTES = 8_000_000
+"""Of the standard library, tests left out: some seconds of work for two cores."""
+
+MOST_JOBS = 40
+SHOWN_WORDS = 5
+SHOWN_DIFFERENCES = 10
+LIBRARY = Path(os.__file__).parent
+
+
+def parser() -> Parser:
+    made = Parser(
+        prog="paglets demo",
+        description=(
+            f"Three hosts on this machine, {LAPTOP}, {' and '.join(WORKERS)}, index the source of\n"
+            f"Python's own library. The {LAPTOP} submits the jobs and is killed, and the work goes on. It\n"
+            "comes back, the results come home, and are compared with what one process counts by\n"
+            "itself. Takes less than half a minute; nothing is left behind."
+        ),
+        epilog="examples:\n  paglets demo\n  paglets demo --keep\n  paglets demo --json",
+    )
+    made.add_argument("--files", type=_count, default=FILES, metavar="N", help=f"input files (default {FILES})")
+    made.add_argument("--keep", action="store_true", help="keep the folder with the hosts' data, to look at")
+    made.add_argument("--json", action="store_true", help="what came out as JSON; the steps go to stderr")
+    made.set_defaults(handler=_demo)
+    return made
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of files, 1 or more")
+    return int(text)
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What came out; `--json` prints it."""
+
+    files: int
+    bytes: int
+    jobs: int
+    done: int = 0
+    failed: int = 0
+    done_before_kill: int = 0
+    kills: int = 0
+    rows: int = 0
+    differences: int = 0
+    equal: bool = False
+    seconds: float = 0.0
+    folder: str | None = None
+    uses: tuple[Word, ...] = ()
+
+
+def _demo(options: argparse.Namespace) -> int:
+    files = identifiers.source_files(LIBRARY, most_files=options.files, most_bytes=MOST_BYTES)
+    if not files:
+        raise Unknown(f"Python's own library has no source files in {LIBRARY}: run the demo with another Python")
+    tell = Teller(sys.stderr if options.json else sys.stdout)
+    signals = Signals()
+    mesh = DemoMesh(signals, keep=options.keep)
+    try:
+        with signals, mesh:
+            outcome = Story(mesh, tell, files).run()
+    except Interrupted as interrupted:
+        with suppress(OSError):  # the terminal may be gone
+            say(f"interrupted; {mesh.left()}")
+        return interrupted.exit_code
+    tell(mesh.left())
+    outcome.seconds = round(tell.seconds(), 2)
+    outcome.folder = str(mesh.folder) if options.keep else None
+    _conclude(outcome, options.json)
+    return EXIT_DONE if outcome.equal else EXIT_FAILED
+
+
+class Teller:
+    """Says each step in a line as it happens, with the seconds since the beginning."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._began = time.monotonic()
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def __call__(self, step: str) -> None:
+        print(f"{self.seconds():5.1f} s  {step}", file=self._out, flush=True)
+
+
+class Story:
+    """What happens, one method a chapter."""
+
+    def __init__(self, mesh: DemoMesh, tell: Teller, files: list[SourceFile]) -> None:
+        self._mesh = mesh
+        self._tell = tell
+        self._files = files
+        self._bundles = identifiers.bundles(files, MOST_JOBS)
+        total = sum(file.size_bytes for file in files)
+        self._outcome = Outcome(files=len(files), bytes=total, jobs=len(self._bundles))
+
+    def run(self) -> Outcome:
+        laptop, workers = self._start()
+        group_id = self._submit(laptop)
+        laptop.close()
+        self._kill(group_id, workers[0])
+        self._work_goes_on(group_id, workers[0])
+        self._come_home(group_id, workers[0])
+        return self._outcome
+
+    def _start(self) -> tuple[HostClient, list[HostClient]]:
+        self._tell(f"three hosts start on this machine, in {printable(self._mesh.folder)}")
+        self._mesh.start(LAPTOP, "--tag", "laptop")
+        laptop = self._mesh.client(LAPTOP)
+        for name in WORKERS:
+            self._mesh.start(name, "--peer", laptop.host.url, "--tag", "linux")
+        workers = [self._mesh.client(name) for name in WORKERS]
+        wait_for(lambda: _all_know_all(laptop, *workers), "the hosts to know each other")
+        self._tell(f"{LAPTOP}, {' and '.join(WORKERS)} run and know each other, each with a core for jobs")
+        return laptop, workers
+
+    def _submit(self, laptop: HostClient) -> str:
+        outcome = self._outcome
+        self._tell(f"input: {outcome.files} files of Python's own library, {bytes_text(outcome.bytes)}, from {LIBRARY}")
+        with redirect_stderr(StringIO()):  # it names commands for later, when there is nothing to ask any more
+            submission = identifiers.submit(laptop, self._bundles)
+        self._tell(f"the {LAPTOP} submitted {outcome.jobs} jobs, each to make a database of its files' identifiers")
+        wait_for(lambda: submission.detached, "the jobs to be detached", WAIT_SECONDS)
+        collector = laptop.group(submission.group_id).collector.host.name
+        self._tell(
+            f"detached: the jobs and their files are on {' and '.join(WORKERS)}, the collector is on {collector}"
+        )
+        return submission.group_id
+
+    def _kill(self, group_id: str, other: HostClient) -> None:
+        pid = self._mesh.kill(LAPTOP)
+        self._outcome.kills += 1
+        how = "kill -9" if HAS_SIGKILL else "TerminateProcess (Windows has no kill -9)"
+        self._tell(f"{how}: the {LAPTOP} is gone, process {pid}")
+        summary = wait_for(lambda: other.summary(group_id), "the collector")
+        self._outcome.done_before_kill = summary["completed_count"]
+        running = sum(slots.running_jobs for slots in other.mesh_slots(limit=1)[0])
+        done, expected = summary["completed_count"], summary["expected_count"]
+        self._tell(f"{other.host.name}, when asked: {done} of {expected} jobs done, {running} running")
+
+    def _work_goes_on(self, group_id: str, other: HostClient) -> None:
+        progress = Progress(group_id=f"without the {LAPTOP}", pending=self._outcome.jobs)
+        by_host: Counter[str] = Counter()
+        show = Bar() if draws_on(sys.stderr) else self._quarters
+        for key, record in _submission(group_id, other).as_completed(2 * WAIT_SECONDS):
+            progress.news.append((key, record))
+            progress.counts[how_ended(record)] += 1
+            progress.pending -= 1
+            by_host[record["host_name"]] += 1
+            if progress.ended > self._outcome.done_before_kill:
+                show(progress)
+                progress.news.clear()
+        self._outcome.done = progress.counts["done"]
+        self._outcome.failed = progress.ended - self._outcome.done
+        shares = ", ".join(f"{count} on {name}" for name, count in sorted(by_host.items()))
+        self._tell(f"{progress.words()}, and the {LAPTOP} still away: {shares}")
+
+    def _quarters(self, progress: Progress) -> None:
+        """In a pipe: what failed, and now and then how far it is."""
+        for key, record in progress.news:
+            if how_ended(record) != "done":
+                say(ended_line(key, record))
+        if progress.pending and progress.ended % max(1, self._outcome.jobs // 4) == 0:
+            self._tell(progress.words())
+
+    def _come_home(self, group_id: str, other: HostClient) -> None:
+        status = wait_for(lambda: other.summary(group_id), "the collector")
+        self._tell(
+            f"the collector on {status['collector']['host_name']} says {status['status']}; the {LAPTOP} starts again"
+        )
+        self._mesh.start(LAPTOP, "--tag", "laptop", "--peer", other.host.url)
+        with self._mesh.client(LAPTOP) as laptop:
+            wait_for(lambda: _is_home(laptop, group_id), "the collector to come home")
+            self._tell(f"the collector is home on the {LAPTOP}, with all results")
+            self._compare(laptop, group_id)
+
+    def _compare(self, laptop: HostClient, group_id: str) -> None:
+        outcome, folder = self._outcome, self._mesh.folder / "results"
+        folder.mkdir()
+        databases = identifiers.fetch(laptop, _submission(group_id, laptop), folder)
+        uses = identifiers.merge(databases, self._mesh.folder / identifiers.DATABASE)
+        outcome.rows = len(uses)
+        outcome.uses = tuple(identifiers.most_used(uses, SHOWN_WORDS))
+        self._tell(f"{len(databases)} databases fetched from the {LAPTOP} and merged: {outcome.rows:,} rows")
+        expected = identifiers.uses_in((file.name, file.path) for file in self._files)
+        wrong = identifiers.differences(uses, expected)
+        outcome.differences = len(wrong)
+        outcome.equal = not wrong and not outcome.failed
+        self._tell(
+            f"counted again in this one process, without paglets: {len(expected):,} rows, "
+            + ("all equal" if not wrong else f"{len(wrong):,} DIFFER")
+        )
+        for line in wrong[:SHOWN_DIFFERENCES]:
+            say(line)
+
+
+def _all_know_all(*clients: HostClient) -> bool:
+    return all(sum(view.online for view in client.hosts()) == len(clients) for client in clients)
+
+
+def _is_home(laptop: HostClient, group_id: str) -> bool:
+    summary = laptop.summary(group_id)
+    return bool(summary["status"] == "COMPLETE" and summary["collector"]["host_name"] == LAPTOP)
+
+
+def _submission(group_id: str, client: HostClient) -> Submission:
+    """The group as it is followed from another host than that where it was submitted."""
+    return Submission(client.group(group_id), client, lambda: client.group(group_id))
+
+
+def _conclude(outcome: Outcome, as_json: bool) -> None:
+    if as_json:
+        print_json(outcome)
+        return
+    print()
+    rows = [(word.identifier, f"{word.uses:,}", f"{word.files:,}") for word in outcome.uses]
+    print_table(("IDENTIFIER", "USES", "FILES"), rows)
+    print()
+    print("next:")
+    commands = _next_commands(outcome.folder, command_name())
+    width = max(len(command) for command in commands)
+    for command, purpose in commands.items():
+        print(f"  {command:<{width}}  # {purpose}")
+
+
+def _next_commands(folder: str | None, command: str) -> dict[str, str]:
+    """Command -> what it is for."""
+    if folder is not None:
+        home = f"PAGLETS_HOME={shlex.quote(folder)}/home"
+        return {
+            f"{home} {command} host --name {LAPTOP}": f"that {LAPTOP} again, with the group in it",
+            f"{home} {command} jobs groups": "in another terminal, then",
+            f"rm -r {shlex.quote(folder)}": "when you have seen enough",
+        }
+    commands = {
+        f"{command} demo --keep": "the same, and the hosts' data stay, to look at",
+        f"{command} host": "a host of your own",
+    }
+    if this_program().is_archive:
+        archive = command.partition(" ")[2]
+        commands[f"unzip -p {archive} src/paglets/examples/identifiers.py"] = "the job of this demo, to copy"
+    return commands

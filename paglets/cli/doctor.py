@@ -1,0 +1,176 @@
+"""`paglets doctor`: looks at what commonly stands in the way, on this machine and in the mesh, and says what to do."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from paglets.api import HostIdentity, MemberView
+from paglets.cli.options import Parser, add_common, client_of
+from paglets.cli.output import duration_text, print_json, print_table, say
+from paglets.config import CONFIG_NAME, checked_config, host_names
+from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError, Unreachable
+from paglets.core.text import printable
+from paglets.native import psutil_problem
+from paglets.program import PROGRAM_VERSION, this_program
+from paglets.remote.client import HostClient
+from paglets.remote.keys import client_key, paglets_home
+from paglets.slots.amounts import bytes_text
+
+OLDEST_PYTHON = (3, 11)
+FEW_BYTES = 1 << 30
+MOST_SKEW_SECONDS = 5.0
+"""Signatures hold for more; but times in lists and logs of hosts are then hard to compare."""
+
+GOOD, WARNING, BAD = "ok", "warning", "bad"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """What was looked at, how it is (`ok`, `warning`, `bad`), in words, and what to do about it."""
+
+    name: str
+    state: str = GOOD
+    found: str
+    advice: str = ""
+
+
+def parser() -> Parser:
+    made = Parser(
+        prog="paglets doctor",
+        description="Look at what commonly stands in the way, on this machine and in the mesh, and say what to do.",
+        epilog="examples:\n  paglets doctor\n  paglets doctor --at gpu-a --json",
+    )
+    add_common(made, _doctor)
+    return made
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    checks = [*machine_checks()]
+    if not any(check.name == "key" and check.state == BAD for check in checks):
+        checks += _mesh_checks(options)
+    if options.json:
+        print_json({"checks": checks})
+    else:
+        print_table(("CHECK", "STATE", "FOUND"), [(check.name, check.state, check.found) for check in checks])
+        for check in checks:
+            if check.advice:
+                say(f"{check.name}: {check.advice}")
+    return EXIT_FAILED if any(check.state == BAD for check in checks) else EXIT_DONE
+
+
+# This machine.
+
+
+def machine_checks() -> Iterator[Check]:
+    """Interpreter, program, psutil, home, disk, key and configuration file."""
+    yield _python()
+    program = this_program()
+    yield Check(name="program", found=f"paglets {PROGRAM_VERSION}, {printable(program.path)}")
+    problem = psutil_problem()
+    advice = "jobs run all the same, but their use of CPU, memory and disk is not shown"
+    yield (
+        Check(name="psutil", state=WARNING, found=problem, advice=advice)
+        if problem
+        else Check(name="psutil", found="there")
+    )
+    try:
+        home = paglets_home(os.environ)
+        yield from _home(home)
+        key = client_key(os.environ)
+        yield Check(name="key", found=f"from {key.source}")
+    except PagletsError as error:
+        yield Check(name="key", state=BAD, found="none that can be used", advice=error.message)
+    if os.path.lexists(CONFIG_NAME):
+        yield _config(Path(CONFIG_NAME))
+
+
+def _python() -> Check:
+    found = f"{platform.python_version()}, {sys.executable}"
+    if sys.version_info >= OLDEST_PYTHON:
+        return Check(name="python", found=found)
+    return Check(name="python", state=BAD, found=found, advice="paglets needs Python 3.11 or later")
+
+
+def _home(home: Path) -> Iterator[Check]:
+    there = next(path for path in (home, *home.absolute().parents) if path.is_dir())
+    if not os.access(there, os.W_OK | os.X_OK):
+        advice = "hosts cannot start: make it yours, or set PAGLETS_HOME to another folder"
+        yield Check(name="home", state=BAD, found=f"{printable(home)} cannot be written", advice=advice)
+        return
+    free = shutil.disk_usage(there).free
+    found = f"{printable(home)}, {bytes_text(free)} free"
+    if free >= FEW_BYTES:
+        yield Check(name="home", found=found)
+    else:
+        advice = "free some: a full disk stops results and files from being stored"
+        yield Check(name="home", state=WARNING, found=found, advice=advice)
+
+
+def _config(path: Path) -> Check:
+    try:
+        names = host_names(checked_config(path))
+    except PagletsError as error:
+        return Check(name=CONFIG_NAME, state=BAD, found="is not right", advice=error.message)
+    return Check(name=CONFIG_NAME, found=f"describes {', '.join(names) or 'no host'}")
+
+
+# The mesh.
+
+
+def _mesh_checks(options: argparse.Namespace) -> Iterator[Check]:
+    try:
+        with contextlib.ExitStack() as stack:
+            client = stack.enter_context(client_of(options))
+            yield from mesh_checks(client)
+    except Unreachable as error:
+        yield Check(name="host", state=WARNING, found="none to ask", advice=error.message)
+    except PagletsError as error:
+        yield Check(name="host", state=BAD, found="does not answer us", advice=error.message)
+
+
+def mesh_checks(client: HostClient) -> Iterator[Check]:
+    """The host that is asked, then each other one as it and we see it."""
+    asked = client.identity()
+    yield Check(name="host", found=f"speaking to {asked.name}, {client.host.url}")
+    for view in client.hosts():
+        began = time.time()
+        try:
+            identity = client.identity_of(view.member.ref) if view.online else None
+        except PagletsError as error:
+            advice = "start it, or let this machine connect to it (address, firewall)"
+            yield Check(name=f"host {view.member.name}", state=WARNING, found=error.message, advice=advice)
+            continue
+        told = identity.wall_time if identity else 0.0
+        skew = told - (began + time.time()) / 2 if told else 0.0
+        yield member_check(view, identity, asked, skew)
+
+
+def member_check(view: MemberView, identity: HostIdentity | None, asked: HostIdentity, skew_seconds: float) -> Check:
+    """Of one member; `identity`: what it says of itself, None where it is offline."""
+    name = f"host {view.member.name}"
+    if view.problem:
+        return Check(name=name, state=BAD, found="has a problem", advice=view.problem)
+    if identity is None:
+        found = f"silent for {duration_text(view.silent_seconds)}"
+        return Check(name=name, state=WARNING, found=found, advice="what it has is there again when it is started")
+    if not view.member.reachable:
+        found = "online, cannot be reached from other hosts"
+        advice = "start it with --bind-public auto, and open its port, so that others can hand it jobs"
+        return Check(name=name, state=WARNING, found=found, advice=advice)
+    if abs(skew_seconds) > MOST_SKEW_SECONDS:
+        found = f"its clock is {duration_text(abs(skew_seconds))} {'ahead' if skew_seconds > 0 else 'behind'}"
+        return Check(name=name, state=WARNING, found=found, advice="set the clocks of both machines, best by NTP")
+    found = f"online, {identity.program}, Python {identity.python}"
+    if (identity.program, identity.build) != (asked.program, asked.build):
+        advice = f"it runs another paglets.pyz than {asked.name}: copy the newer one to both and restart"
+        return Check(name=name, state=WARNING, found=found, advice=advice)
+    return Check(name=name, found=found)

@@ -1,0 +1,81 @@
+"""`paglets notes`: what paglets and jobs told their user."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from typing import NoReturn
+
+from paglets.api import Note
+from paglets.cli.options import Parser, add_common, client_of
+from paglets.cli.output import print_json, print_table, say
+from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE, CallOutcomeUnknown, Invalid, TimedOut, Unreachable
+from paglets.core.record import to_json
+from paglets.core.refs import check_group_id
+from paglets.core.text import printable
+from paglets.remote.client import HostClient
+from paglets.remote.directory import MeshNotes
+
+LOOK_SECONDS = 1.0
+MOST_NOTES = 1_000
+HEADERS = ("TIME", "LEVEL", "FROM", "HOST", "NOTE")
+
+
+def parser() -> Parser:
+    made = Parser(
+        prog="paglets notes",
+        description="What paglets and jobs told their user with notify_user(), the newest last. A note goes to the "
+        "host where its paglet was created, its home; those of all online hosts are shown.",
+        epilog="examples:\n  paglets notes --group words\n  paglets notes --follow",
+    )
+    made.add_argument("--group", metavar="GROUP", help="those of that group's jobs")
+    made.add_argument("--limit", type=int, default=100, metavar="N", help="the newest N (default 100)")
+    made.add_argument("--follow", action="store_true", help="go on with what comes, until interrupted")
+    add_common(made, _notes)
+    return made
+
+
+def _notes(options: argparse.Namespace) -> int:
+    if not 1 <= options.limit <= MOST_NOTES:
+        raise Invalid(f"--limit is {options.limit}: it must be from 1 to {MOST_NOTES}")
+    group_id = check_group_id(options.group) if options.group else None
+    with client_of(options) as client:
+        found = client.notes(group_id=group_id, limit=options.limit)
+        for error in found.errors:
+            say(error)
+        if options.follow:
+            _follow(client, found, group_id, as_json=options.json)
+    if options.json:
+        print_json({"notes": found.notes, "silent": [str(error) for error in found.errors]})
+    else:
+        print_table(HEADERS, [_row(note) for note in found.notes])
+    return EXIT_UNREACHABLE if found.errors else EXIT_DONE
+
+
+def _follow(client: HostClient, found: MeshNotes, group_id: str | None, *, as_json: bool) -> NoReturn:
+    """A line for each note, JSON or not; hosts that are away for a while are asked again."""
+    while True:
+        for note in found.notes:
+            print(json.dumps(to_json(note)) if as_json else _line(note), flush=True)
+        found = replace(found, notes=())
+        time.sleep(LOOK_SECONDS)
+        with suppress(Unreachable, CallOutcomeUnknown, TimedOut):
+            found = client.notes(group_id=group_id, limit=MOST_NOTES, seen=found.seen)
+
+
+def _line(note: Note) -> str:
+    return printable("  ".join(str(cell) for cell in _row(note)))
+
+
+def _row(note: Note) -> tuple[object, ...]:
+    at = datetime.fromtimestamp(note.at).strftime("%Y-%m-%d %H:%M:%S")
+    return (at, note.level, speaker(note), note.host_name, note.text)
+
+
+def speaker(note: Note) -> str:
+    """A job as GROUP/KEY, another paglet by its name, else by its id."""
+    return f"{note.group_id}/{note.job_key}" if note.group_id else note.name or note.agent_id

@@ -1,0 +1,166 @@
+"""`paglets jobs status`, `history` and `top`: a group in counts, what ended, and what is used where."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter, deque
+from typing import Any
+
+from paglets.api import JobView, Slots
+from paglets.cli.groups import ago, collector_of, summary_of
+from paglets.cli.options import client_of
+from paglets.cli.output import duration_text, print_fields, print_json, print_table, say
+from paglets.cli.watch import how_ended
+from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE
+from paglets.core.messages import Message
+from paglets.core.record import to_json
+from paglets.remote.client import HostClient
+from paglets.slots.amounts import bytes_text
+
+EVERY_SECONDS = 2.0
+ENDED_HEADERS = ("ENDED", "JOB", "HOW", "HOST", "RUN", "TIME", "CAUSE")
+HOST_HEADERS = ("HOST", "CORES", "MEMORY", "DISK", "GPUS", "RUNNING", "QUEUED")
+TOP_HEADERS = ("HOST", "JOB", "RUN", "TIME", "CORES", "CPU", "RSS", "SCRATCH", "PROCESSES")
+
+
+# A group in counts.
+
+
+def status(options: argparse.Namespace) -> int:
+    with client_of(options) as client:
+        summary = summary_of(client, options.group)
+    counts = status_counts(summary)
+    if options.json:
+        print_json(counts)
+        return EXIT_DONE
+    pending = ", ".join(f"{count:,} {name.lower()}" for name, count in counts["pending"].items())
+    print_fields(
+        {
+            "group": counts["group_id"],
+            "status": counts["status"],
+            "done": f"{counts['completed_count']:,} of {counts['expected_count']:,}",
+            "failed": ", ".join(f"{count:,} {cause}" for cause, count in counts["failed"].items()),
+            "pending": pending,
+            "last report": ago(summary["last_report_at"], time.time()),
+        }
+    )
+    return EXIT_DONE
+
+
+def status_counts(summary: dict[str, Any]) -> dict[str, Any]:
+    """The counts of a summary; `pending` by status and `failed` by cause, most frequent first."""
+    pending = Counter(job["status"] for job in summary["pending_jobs"])
+    failed = Counter(record["cause"] for record in summary["failures"].values())
+    names = ("group_id", "status", "expected_count", "completed_count", "failed_count", "pending_count")
+    return {
+        **{name: summary[name] for name in names},
+        "pending": dict(pending.most_common()),
+        "failed": dict(failed.most_common()),
+    }
+
+
+# What ended.
+
+
+def history(options: argparse.Namespace) -> int:
+    with client_of(options) as client:
+        entries = _newest(client, options.group, options.limit)
+    if options.json:
+        print_json({"group_id": options.group, "ended": entries})
+        return EXIT_DONE
+    print_table(ENDED_HEADERS, [_ended_row(entry, time.time()) for entry in entries])
+    return EXIT_DONE
+
+
+def _newest(client: HostClient, group_id: str, limit: int) -> list[dict[str, Any]]:
+    """The last `limit` entries of the collector's `ended`, newest first."""
+    collector = collector_of(client, group_id)
+    found: deque[dict[str, Any]] = deque(maxlen=max(0, limit))
+    after = 0
+    while True:
+        page = client.call_tree(collector, Message("ended", {"after": after}))
+        if not page["ended"]:
+            return list(reversed(found))
+        found.extend(page["ended"])
+        after = page["next"]
+
+
+def _ended_row(entry: dict[str, Any], now: float) -> tuple[object, ...]:
+    record = entry.get("result") or entry["failure"]
+    runtime = record.get("runtime_seconds")
+    return (
+        ago(record.get("reported_at"), now),
+        entry["job_key"],
+        how_ended(record),
+        record.get("host_name") or "",
+        f"{record.get('generation')}.{record.get('attempt')}",
+        "" if runtime is None else duration_text(runtime),
+        f"{record['cause']}: {record.get('message') or ''}" if "cause" in record else "",
+    )
+
+
+# What is used.
+
+
+def top(options: argparse.Namespace) -> int:
+    with client_of(options) as client:
+        while True:
+            answers, errors = client.mesh_slots(limit=1000)
+            jobs = busiest(answers)[: max(0, options.limit)]
+            if options.watch and sys.stdout.isatty():
+                print("\x1b[H\x1b[J", end="")
+            if options.json:
+                print_json(
+                    {"hosts": answers, "jobs": [{"host": slots.host.name, **to_json(job)} for slots, job in jobs]}
+                )
+            else:
+                print_table(HOST_HEADERS, [_host_row(slots) for slots in answers])
+                print()
+                print_table(TOP_HEADERS, [_top_row(slots, job) for slots, job in jobs])
+            for error in errors:
+                say(error)
+            if not options.watch:
+                return EXIT_UNREACHABLE if errors else EXIT_DONE
+            sys.stdout.flush()
+            time.sleep(EVERY_SECONDS)
+
+
+def busiest(answers: tuple[Slots, ...]) -> list[tuple[Slots, JobView]]:
+    """The running jobs of all hosts, those that used most processor time a second first."""
+    running = [(slots, job) for slots in answers for job in slots.jobs if job.status == "RUNNING"]
+    return sorted(running, key=lambda pair: (-cpu_share(pair[1]), pair[0].host.name, pair[1].agent_id))
+
+
+def cpu_share(job: JobView) -> float:
+    """Cores that the job kept busy on average since its attempt began."""
+    return job.usage.cpu_seconds / job.running_seconds if job.usage and job.running_seconds else 0.0
+
+
+def _host_row(slots: Slots) -> tuple[object, ...]:
+    used = slots.capacity - slots.free
+    return (
+        slots.host.name,
+        f"{used.cpu_cores} of {slots.capacity.cpu_cores}",
+        f"{bytes_text(used.memory_bytes)} of {bytes_text(slots.capacity.memory_bytes)}",
+        f"{bytes_text(used.temp_storage_bytes)} of {bytes_text(slots.capacity.temp_storage_bytes)}",
+        f"{used.gpus} of {slots.capacity.gpus}",
+        slots.running_jobs,
+        slots.queued_jobs,
+    )
+
+
+def _top_row(slots: Slots, job: JobView) -> tuple[object, ...]:
+    usage = job.usage
+    return (
+        slots.host.name,
+        f"{job.group_id}/{job.job_key}" if job.group_id else job.agent_id,
+        f"{job.generation}.{job.attempt}",
+        duration_text(job.running_seconds),
+        len(job.lease.cpu_cores) if job.lease else "",
+        f"{cpu_share(job):.0%}",
+        bytes_text(usage.rss_bytes) if usage else "",
+        bytes_text(usage.scratch_bytes) if usage else "",
+        usage.processes if usage else "",
+    )

@@ -1,0 +1,181 @@
+"""`paglets jobs wait` and `watch`: a group until its last job has ended."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+from paglets.cli.groups import collector_of
+from paglets.cli.options import client_of
+from paglets.cli.output import duration_text, print_json, say
+from paglets.cli.progress import draws_on, fitted
+from paglets.core.errors import (
+    EXIT_CANCELLED,
+    EXIT_DONE,
+    EXIT_FAILED,
+    CallOutcomeUnknown,
+    Moving,
+    Overloaded,
+    TimedOut,
+    Unreachable,
+)
+from paglets.core.messages import Message
+from paglets.core.refs import ProxyRef
+from paglets.core.text import printable
+from paglets.remote.client import HostClient
+
+LOOK_SECONDS = 2.0
+"""The collector answers at once when a job ends, and after this long in any case."""
+
+PAUSE_SECONDS = 1.0
+RATE_SECONDS = 60.0
+AWAY = (Unreachable, Overloaded, Moving, CallOutcomeUnknown)
+
+
+def wait(options: argparse.Namespace) -> int:
+    """Wait without a word; at the end one line."""
+    return _follow(options, lambda group: None)
+
+
+def watch(options: argparse.Namespace) -> int:
+    """On a terminal a bar and the failures, elsewhere a line for each job that ends."""
+    view = Bar() if draws_on(sys.stderr) else Lines()
+    return _follow(options, view)
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far a group is; `news`: (job key, record) of those that ended since the last look."""
+
+    group_id: str
+    counts: Counter[str] = field(default_factory=Counter)
+    pending: int = -1
+    news: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def take(self, page: dict[str, Any]) -> None:
+        self.news = [(entry["job_key"], entry.get("result") or entry["failure"]) for entry in page["ended"]]
+        self.counts.update(how_ended(record) for _, record in self.news)
+        # Pages are bounded: what is beyond this one has ended too, and comes next.
+        self.pending = page["pending_count"]
+
+    @property
+    def ended(self) -> int:
+        return sum(self.counts.values())
+
+    def words(self) -> str:
+        """`198 done, 2 failed of 200`."""
+        parts = [f"{self.counts['done']:,} done"]
+        parts += [f"{self.counts[how]:,} {how}" for how in ("failed", "cancelled") if self.counts[how]]
+        return f"{', '.join(parts)} of {self.ended + self.pending:,}"
+
+    def code(self) -> int:
+        if self.counts["failed"]:
+            return EXIT_FAILED
+        return EXIT_CANCELLED if self.counts["cancelled"] else EXIT_DONE
+
+
+def how_ended(record: dict[str, Any]) -> str:
+    """`done`, `failed` or `cancelled`."""
+    if "cause" not in record:
+        return "done"
+    return "cancelled" if record["cause"] == "cancelled" else "failed"
+
+
+def _follow(options: argparse.Namespace, show: Callable[[Progress], None]) -> int:
+    progress = Progress(group_id=options.group)
+    try:
+        with client_of(options) as client:
+            for page in _pages(client, options.group, options.timeout):
+                progress.take(page)
+                if not options.json:
+                    show(progress)
+    except KeyboardInterrupt:
+        say(f"the jobs of {options.group} go on; {progress.words() if progress.pending >= 0 else 'nothing was heard'}")
+        raise
+    except TimedOut as error:
+        raise TimedOut(f"{options.group} is not done after {options.timeout:g} s, its jobs go on: {error}") from error
+    if options.json:
+        counts = {how: progress.counts[how] for how in ("done", "failed", "cancelled")}
+        print_json({"group_id": options.group, **counts})
+    else:
+        print(f"{options.group}: {progress.words()}")
+    return progress.code()
+
+
+def _pages(client: HostClient, group_id: str, timeout: float | None) -> Iterator[dict[str, Any]]:
+    """Of those that ended, until none is pending. Raises TimedOut; a host that is away is waited for, and said."""
+    end = None if timeout is None else time.monotonic() + timeout
+    after, said = 0, ""
+    collector: ProxyRef | None = None
+    while True:
+        left = LOOK_SECONDS if end is None else min(LOOK_SECONDS, max(0.0, end - time.monotonic()))
+        message = Message("ended", {"after": after, "wait_seconds": left})
+        try:
+            collector = collector or collector_of(client, group_id)
+            page = client.call_tree(collector, message, timeout_seconds=left + client.timeout)
+        except AWAY as error:
+            collector = None
+            if str(error) != said:
+                said = str(error)
+                say(f"{said}; waiting for it")
+            page = None
+            time.sleep(PAUSE_SECONDS)
+        if page is not None:
+            said, after = "", page["next"]
+            yield page
+            if not page["pending_count"] and not page["ended"]:
+                return
+        if end is not None and time.monotonic() >= end and (page is None or not page["ended"]):
+            raise TimedOut("time is over" if page is None else f"{page['pending_count']} jobs are pending")
+
+
+class Lines:
+    """A line on stdout for each job that ended."""
+
+    def __call__(self, progress: Progress) -> None:
+        for key, record in progress.news:
+            print(printable(ended_line(key, record)), flush=True)
+
+
+def ended_line(key: str, record: dict[str, Any]) -> str:
+    """`monday  done  linux-a  3.2 s`, or with why it failed."""
+    runtime = record.get("runtime_seconds")
+    why = f"{record['cause']}: {record.get('message') or ''}" if "cause" in record else ""
+    time_text = "" if runtime is None else duration_text(runtime)
+    return "  ".join(part for part in (key, how_ended(record), record.get("host_name") or "", time_text, why) if part)
+
+
+class Bar:
+    """A bar in the last line of a terminal, and what failed above it."""
+
+    def __init__(self, *, out: TextIO | None = None, now: Callable[[], float] = time.monotonic) -> None:
+        self._out = out or sys.stderr
+        self._now = now
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def __call__(self, progress: Progress) -> None:
+        now = self._now()
+        self._seen.append((now, progress.ended))
+        while len(self._seen) > 2 and now - self._seen[1][0] > RATE_SECONDS:
+            self._seen.popleft()
+        self._out.write("\r\x1b[K")
+        for key, record in progress.news:
+            if how_ended(record) != "done":
+                self._out.write(f"{printable(ended_line(key, record))}\n")
+        total = progress.ended + progress.pending
+        if progress.pending:
+            words = progress.words() + self._speed(progress)
+            self._out.write(fitted(printable(progress.group_id), words, progress.ended / total))
+        self._out.flush()
+
+    def _speed(self, progress: Progress) -> str:
+        (began, before), (now, ended) = self._seen[0], self._seen[-1]
+        if ended == before or now <= began:
+            return ""
+        rate = (ended - before) / (now - began)
+        return f", {rate:.2g}/s, {duration_text(progress.pending / rate)} left"

@@ -1,0 +1,43 @@
+"""Clones: a second paglet out of the rows of one that is here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from paglets.codec.text import dumps
+from paglets.core.errors import Conflict, Invalid, NameTaken
+from paglets.core.record import to_json
+from paglets.core.refs import check_agent_id
+from paglets.store import paglets, residence
+from paglets.store.db import Tx
+from paglets.worker.wishes import NewClone
+
+
+def make(tx: Tx, agent_id: str, clone: NewClone, now: float) -> None:
+    """What is of the paglet itself is copied: not its messages, its artifacts, its job, its rest.
+
+    Raises Invalid for a job or a collector, NameTaken, and Conflict for an id that is known here.
+    """
+    original = paglets.freeze(tx, agent_id, 1, now)
+    if original.kind != "paglet":
+        raise Invalid(f"a {original.kind} cannot be cloned: only paglets that are neither jobs nor collectors can")
+    if clone.name and residence.holder_of(tx, clone.name) is not None:
+        raise NameTaken(f"a paglet named {clone.name!r} lives here already: the clone needs a name of its own")
+    made = replace(
+        original,
+        agent_id=check_agent_id(clone.agent_id),
+        created_at=now,
+        name=clone.name,
+        hook="clone",
+        inbox=(),
+        taken=(),
+        files=tuple(replace(file, mode="copy", attempt=0) for file in original.files),
+        artifacts=(),
+        inactive=False,
+        wakes_in_seconds=None,
+    )
+    if not residence.create(tx, made, now):
+        raise Conflict(f"the clone of {agent_id} would have the id of another paglet")
+    if clone.target is not None:
+        intent = dumps({"move": to_json(clone.target)})
+        tx.run("UPDATE paglets SET intent = ? WHERE agent_id = ?", intent, clone.agent_id)

@@ -1,0 +1,77 @@
+"""Paglets by name or service: what this host has, and what all online hosts have, for a paglet here that asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import suppress
+
+from paglets.api import FindPaglets, Found, FoundPaglet
+from paglets.core.errors import PagletsError
+from paglets.core.refs import HostRef, ProxyRef
+from paglets.host.shell import Shell
+from paglets.mesh.gossip import Gossip
+from paglets.remote.exchange import Request, Response, dump_json
+from paglets.store import views
+from paglets.store.db import Tx
+
+ANSWER_SECONDS = 2.0
+"""A host that is silent for longer is left out: what it would name could not be spoken to either."""
+
+
+class Directory:
+    """`services` are those that this host answers itself. Questions to the mesh belong to the runner."""
+
+    def __init__(self, shell: Shell, gossip: Gossip, services: Collection[str]) -> None:
+        self._shell = shell
+        self._gossip = gossip
+        self._services = services
+
+    def here(self, tx: Tx, wanted: FindPaglets) -> Found:
+        """Those on this host, by id."""
+        own = self._shell.own
+        found = views.named(tx, wanted.name, wanted.service, own)
+        if wanted.service in self._services and wanted.service is not None:
+            ref = ProxyRef(agent_id=wanted.service, host=own)
+            found = (FoundPaglet(ref=ref, name=wanted.service, service=wanted.service), *found)
+        return Found(paglets=found)
+
+    def everywhere(self, wanted: FindPaglets, done: Callable[[Found], None]) -> None:
+        """Those on all hosts that answer: this one first, the others by name."""
+        round_ = _Round(done)
+        round_.add("", self._shell.store.read(lambda tx: self.here(tx, wanted)))
+        body = dump_json(wanted)
+        request = Request(method="POST", target="/v1/paglets/find", body=body, repeatable=True)
+        hosts = [member.ref for member in self._gossip.online() if member.reachable]
+        round_.waiting = len(hosts)
+        for host in hosts:
+            self._shell.transport.send(host, request, round_.taker(host), timeout_seconds=ANSWER_SECONDS)
+        if not hosts:
+            round_.close()
+
+
+class _Round:
+    """The answers to one question, under way."""
+
+    def __init__(self, done: Callable[[Found], None]) -> None:
+        self.waiting = 0
+        self._done = done
+        self._found: list[tuple[str, Found]] = []
+
+    def add(self, order: str, found: Found) -> None:
+        self._found.append((order, found))
+
+    def taker(self, host: HostRef) -> Callable[[Response | PagletsError], None]:
+        def take(outcome: Response | PagletsError) -> None:
+            if isinstance(outcome, Response):
+                # An answer that is an error names nobody, like no answer at all.
+                with suppress(PagletsError):
+                    self.add(host.name, outcome.parse(Found))
+            self.waiting -= 1
+            if self.waiting == 0:
+                self.close()
+
+        return take
+
+    def close(self) -> None:
+        ordered = sorted(self._found, key=lambda answer: answer[0])
+        self._done(Found(paglets=tuple(each for _, found in ordered for each in found.paglets)))

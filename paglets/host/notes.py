@@ -1,0 +1,40 @@
+"""What a paglet here tells its user: a post to its home for each note."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from paglets.api import Note
+from paglets.codec.envelope import WireMessage
+from paglets.codec.text import loads
+from paglets.core.record import from_json, to_json
+from paglets.core.refs import HostRef, ProxyRef
+from paglets.store import notes, posts
+from paglets.store.db import Tx
+from paglets.worker.wishes import MAX_NOTE_CHARACTERS, NewNote
+
+
+def send(tx: Tx, agent_id: str, host_name: str, told: Iterable[NewNote], now: float) -> None:
+    """Put them into the outbox, on this host too where it is the home."""
+    row = tx.one(
+        "SELECT class_name, name, home, group_id, coalesce(job_key, '') AS job_key"
+        " FROM paglets LEFT JOIN requests USING (agent_id) WHERE agent_id = ?",
+        agent_id,
+    )
+    if row is None:
+        return
+    target = ProxyRef(agent_id=notes.READER, host=from_json(HostRef, loads(row["home"])))
+    for each in told:
+        note = Note(
+            at=each.at,
+            level=each.level,
+            text=each.text[:MAX_NOTE_CHARACTERS],
+            host_name=host_name,
+            agent_id=agent_id,
+            class_name=row["class_name"],
+            name=row["name"],
+            group_id=row["group_id"],
+            job_key=row["job_key"],
+        )
+        posts.send(tx, target, WireMessage(kind="note", args=to_json(note)), now)
+    notes.drop_oldest(tx)

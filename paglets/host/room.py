@@ -1,0 +1,102 @@
+"""Whether bytes fit: the bound of one file, the quota of a host, its disk.
+
+What is on its way counts as if it were here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from paglets.core.errors import NoRoom
+from paglets.host.shell import Shell
+from paglets.host.threads import Mutex
+from paglets.slots.amounts import bytes_text
+from paglets.store import blobs
+
+FREE_BYTES = 64 << 20
+"""What is left of the disk for the database and the logs."""
+
+RESERVED_SECONDS = 600.0
+"""So long after its last sign of life a transfer has its room; then only what lies there of it counts. Longer than
+the pauses between the tries of whoever sends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Coming:
+    """`there`: how much of it lies on the disk."""
+
+    size_bytes: int
+    there: Callable[[], int]
+    until: float
+
+
+class Room:
+    """Any thread. What comes has a name: the hash of a blob, or the staged file that is to become one."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._lock = Mutex()
+        self._coming: dict[str, _Coming] = {}
+
+    def reserve(self, name: str, size_bytes: int, there: Callable[[], int]) -> None:
+        """For a while, or until it is `settled`; again and again while it comes. Raises NoRoom."""
+        now = self._shell.clock.monotonic()
+        with self._lock:
+            known = self._coming.get(name)
+            if known is None or known.until <= now or known.size_bytes != size_bytes:
+                self._check_limits(name, size_bytes, now)
+                self._check_disk(name, size_bytes - there(), now)
+            self._coming[name] = _Coming(size_bytes=size_bytes, there=there, until=now + RESERVED_SECONDS)
+
+    def check(self, name: str, size_bytes: int) -> None:
+        """May a file be kept that lies there already? Raises NoRoom."""
+        with self._lock:
+            self._check_limits(name, size_bytes, self._shell.clock.monotonic())
+
+    def give_up(self, name: str) -> None:
+        """Perhaps nothing more comes: from now on only what lies there counts."""
+        with self._lock:
+            if name in self._coming:
+                self._coming[name] = replace(self._coming[name], until=self._shell.clock.monotonic())
+
+    @contextmanager
+    def settled(self, name: str) -> Iterator[None]:
+        """Around what makes it count as a blob: it is never counted twice, nor not at all."""
+        with self._lock:
+            yield
+            self._coming.pop(name, None)
+
+    def _others(self, name: str, now: float) -> list[_Coming]:
+        """What comes beside that; without what has not come for long and left nothing."""
+        gone = [key for key, each in self._coming.items() if each.until <= now and not each.there()]
+        for key in gone:
+            del self._coming[key]
+        return [each for key, each in self._coming.items() if key != name]
+
+    def _check_limits(self, name: str, size_bytes: int, now: float) -> None:
+        own, settings = self._shell.own.name, self._shell.settings
+        most, quota = settings.artifact_max_bytes, settings.artifact_quota_bytes
+        if most and size_bytes > most:
+            raise NoRoom(
+                f"{own} takes no file over {bytes_text(most)} (artifact_max_size), this has {bytes_text(size_bytes)}"
+            )
+        if quota:
+            used = self._shell.store.read(blobs.total_bytes)
+            used += sum(each.size_bytes if each.until > now else each.there() for each in self._others(name, now))
+            if used + size_bytes > quota:
+                raise NoRoom(
+                    f"{own} keeps {bytes_text(used)} of the {bytes_text(quota)} that it may "
+                    f"(artifact_storage_quota): {bytes_text(size_bytes)} more do not fit"
+                )
+
+    def _check_disk(self, name: str, more_bytes: int, now: float) -> None:
+        free = self._shell.blobs.free()
+        others = [each for each in self._others(name, now) if each.until > now]
+        reserved = FREE_BYTES + sum(max(0, each.size_bytes - each.there()) for each in others)
+        if free < more_bytes + reserved:
+            raise NoRoom(
+                f"the disk of {self._shell.own.name} has {bytes_text(free)} free: {bytes_text(more_bytes)} more do not "
+                f"fit ({bytes_text(reserved)} stay free, or are for files that are on their way)"
+            )

@@ -1,0 +1,76 @@
+"""Cancelling jobs of a group: the collector ends their keys, then each host is asked until no copy is left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from paglets.api import HurryCensus, Unfinished
+from paglets.core.refs import HostRef
+from paglets.remote.asking import ask_each, attempt, online_hosts
+from paglets.remote.link import Link, quoted
+
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 1.0
+QUIET_ROUNDS = 2
+"""A copy that moves while the hosts are asked one beside another may be missed once."""
+
+CANCELLED = ("cancelled", "already_cancelled")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelOutcome:
+    """What became of each job: `cancelled`, or `already_completed`, `already_failed`, `already_cancelled`, `unknown`.
+
+    `running`: by the name of its host, how many copies have not ended yet. `silent`: hosts that could not be asked,
+    by name; a copy that one of them has ends when it is back.
+    """
+
+    group_id: str
+    keys: dict[str, str]
+    running: dict[str, int] = field(default_factory=dict)
+    silent: tuple[str, ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process trees of all cancelled jobs are gone."""
+        return not self.running and not self.silent
+
+
+def wait_ended(
+    link: Link, group_id: str, told: Mapping[str, Any], *, whole: bool, answer_seconds: float, timeout: float
+) -> CancelOutcome:
+    """Wait until no host has a copy of the cancelled keys, at most `timeout` seconds.
+
+    `told` is the collector's reply to `cancel`; `whole`: it was asked of all keys of the group.
+    """
+    keys: dict[str, str] = told["keys"]
+    gone = tuple(key for key, what in keys.items() if what in CANCELLED)
+    if not gone:
+        return CancelOutcome(group_id=group_id, keys=keys)
+    body = HurryCensus(job_keys=None if whole else gone)
+    ask = attempt(partial(_unfinished, link, group_id, body, answer_seconds))
+    end = link.clock.monotonic() + timeout
+    pause, quiet = FIRST_PAUSE_SECONDS, 0
+    while True:
+        hosts = online_hosts(link)
+        counts = dict(zip((host.name for host in hosts), ask_each(ask, hosts), strict=True))
+        running = {name: count for name, count in counts.items() if isinstance(count, int) and count}
+        quiet = 0 if running else quiet + 1
+        left = end - link.clock.monotonic()
+        if quiet == QUIET_ROUNDS or left <= 0:
+            break
+        link.pause(min(pause, left))
+        pause = min(LONGEST_PAUSE_SECONDS, pause * 1.5)
+    silent = {name for name, count in counts.items() if not isinstance(count, int)}
+    online = {host.store_id for host in hosts}
+    silent |= {copy["host"]["name"] for copy in told["copies"] if copy["host"]["store_id"] not in online}
+    return CancelOutcome(group_id=group_id, keys=keys, running=running, silent=tuple(sorted(silent)))
+
+
+def _unfinished(link: Link, group_id: str, body: HurryCensus, timeout: float, host: HostRef) -> int:
+    """How many copies of these keys `host` has; it tells the collector of them at once, and ends the unwanted ones."""
+    route = f"/v1/groups/{quoted(group_id)}/census"
+    return link.ask("POST", route, body, Unfinished, host=host, timeout=timeout).count

@@ -1,0 +1,95 @@
+"""What is asked of all online hosts at once: paglets by name or service, all paglets, notes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from paglets.api import FindPaglets, Found, Note, Notes, Paglets, PagletView
+from paglets.core.errors import PagletsError
+from paglets.core.refs import HostRef
+from paglets.remote.asking import ask_each, attempt, online_hosts
+from paglets.remote.link import Link
+from paglets.remote.proxy import PagletProxy
+
+T = TypeVar("T")
+
+PAGE = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshNotes:
+    """Notes of all homes that answered, oldest first. `seen` is what `HostClient.notes` goes on from."""
+
+    notes: tuple[Note, ...]
+    seen: dict[str, int]
+    errors: tuple[PagletsError, ...]
+
+
+class Directory:
+    """The part of a `HostClient` that asks everybody. Hosts that do not answer are left out, or told as errors."""
+
+    _link: Link
+    timeout: float
+
+    def proxy(self, target: Any) -> PagletProxy:
+        raise NotImplementedError
+
+    def find(self, name: str) -> tuple[PagletProxy, ...]:
+        """The paglets of that name on all online hosts that answer: this host's first, the others by host.
+
+        A name is of one host: two hosts may each have a paglet of that name.
+        """
+        return self._found(FindPaglets(name=name))
+
+    def lookup(self, service_name: str) -> tuple[PagletProxy, ...]:
+        """The same of the paglets that offer the service of that name (`ServicePaglet.contract`)."""
+        return self._found(FindPaglets(service=service_name))
+
+    def _found(self, wanted: FindPaglets) -> tuple[PagletProxy, ...]:
+        answers, _ = self._everybody(lambda host: self._of("POST", "/v1/paglets/find", wanted, Found, host))
+        return tuple(self.proxy(each.ref) for found in answers for each in found.paglets)
+
+    def paglets(self) -> tuple[tuple[PagletView, ...], tuple[PagletsError, ...]]:
+        """All paglets, without their states, on the hosts that answer, and an error for each of the others."""
+        answers, errors = self._everybody(self._paglets_of)
+        return tuple(view for views in answers for view in views), errors
+
+    def _paglets_of(self, host: HostRef) -> tuple[PagletView, ...]:
+        views: list[PagletView] = []
+        after: str | None = ""
+        while after is not None:
+            query = urlencode({"after": after, "limit": PAGE, "brief": 1})
+            page = self._of("GET", f"/v1/paglets?{query}", None, Paglets, host)
+            views += page.paglets
+            after = page.next
+        return tuple(views)
+
+    def notes(self, *, group_id: str | None = None, limit: int = 100, seen: dict[str, int] | None = None) -> MeshNotes:
+        """What paglets told the users of the online hosts, their homes: the newest `limit`, oldest first.
+
+        With the `seen` of an earlier answer: what came since, at most `limit` of each home.
+        """
+        query = {"limit": limit} | ({} if group_id is None else {"group": group_id})
+
+        def ask(host: HostRef) -> tuple[str, Notes]:
+            known = {"after": seen[host.store_id]} if seen and host.store_id in seen else {}
+            return host.store_id, self._of("GET", f"/v1/notes?{urlencode(query | known)}", None, Notes, host)
+
+        answers, errors = self._everybody(ask)
+        told = sorted((note for _, notes in answers for note in notes.notes), key=lambda note: note.at)
+        last = {**(seen or {}), **{store_id: notes.next for store_id, notes in answers}}
+        return MeshNotes(notes=tuple(told[-limit:] if seen is None else told), seen=last, errors=errors)
+
+    def _everybody(self, ask: Callable[[HostRef], T]) -> tuple[list[T], tuple[PagletsError, ...]]:
+        """What the online hosts answer, this one first and the others by name; the errors of those that do not."""
+        own = self._link.host().store_id
+        hosts = sorted(online_hosts(self._link), key=lambda host: host.store_id != own)
+        answers: Sequence[T | PagletsError] = ask_each(attempt(ask), hosts)
+        errors = tuple(answer for answer in answers if isinstance(answer, PagletsError))
+        return [answer for answer in answers if not isinstance(answer, PagletsError)], errors
+
+    def _of(self, method: str, route: str, body: Any, kind: type[T], host: HostRef) -> T:
+        return self._link.ask(method, route, body, kind, host=host, timeout=self.timeout)

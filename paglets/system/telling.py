@@ -1,0 +1,85 @@
+"""What a submitter is told on stderr: of its submission, and of waiting for it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from paglets.api import GroupView
+from paglets.core.text import command_name, printable
+
+MOST_ERRORS = 10
+_UNITS = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def say(*lines: str) -> None:
+    for line in lines:
+        print(printable(line), file=sys.stderr)
+
+
+def remarks_on(view: GroupView, status: str, now: float, *, from_script: bool) -> tuple[str, ...]:
+    """Warnings of the submitter's side. `now`: seconds since the epoch; `status`: of the group, "" if it is not known.
+
+    A paglet that is run again submits again, and that is as it should be: it is told only if something differs.
+    """
+    found: list[str] = []
+    if view.was_there and (from_script or view.differs):
+        since = f"submitted {_ago(now - view.created_at)} ago" + (f", {status}" if status else "")
+        found.append(f"group {view.group_id} is there already ({since}): nothing was submitted")
+    if view.differs:
+        what = " and ".join(view.differs)
+        verb = "differs" if view.differs == ("code",) else "differ"
+        them = "it" if view.differs == ("code",) else "them"
+        found.append(f"its {what} {verb} from what there is now: submit under another group_id to run {them}")
+    if not view.job_keys:
+        found.append(f"group {view.group_id} has no jobs: there is nothing to run")
+    return tuple(found)
+
+
+def _ago(seconds: float) -> str:
+    for unit, name in _UNITS:
+        if seconds >= 2 * unit:
+            return f"{int(seconds // unit)} {name}"
+    return "a moment"
+
+
+def submission_lines(view: GroupView, remarks: Iterable[str], *, from_script: bool) -> list[str]:
+    """What stands in the way, and after a script's submission the next commands."""
+    command = command_name()
+    errors = () if view.was_there else view.creation_errors
+    lines = [f"paglets: {error.job_key} was not created: {error.message}" for error in errors[:MOST_ERRORS]]
+    if len(errors) > MOST_ERRORS:
+        lines.append(f"paglets: ... and {len(errors) - MOST_ERRORS:,} more (submission.creation_errors)")
+    warnings = () if view.was_there else view.warnings
+    lines += [f"paglets: warning: {warning}" for warning in (*warnings, *remarks)]
+    if warnings:
+        lines.append(f"paglets: see why, at any time: {command} jobs why {view.group_id}")
+    if from_script:
+        done = "" if view.was_there else f"submitted group {view.group_id}, {len(view.job_keys):,} jobs; "
+        lines.append(f"paglets: {done}next:")
+        lines += [f"  {command} jobs {rest}" for rest in _next_commands(view.group_id)]
+    return lines
+
+
+def _next_commands(group_id: str) -> tuple[str, str, str]:
+    return f"groups --group {group_id}", f"why {group_id}", "ps"
+
+
+def failures_line(group_id: str, summary: Mapping[str, Any]) -> str:
+    failed, expected = summary.get("failed_count"), summary.get("expected_count")
+    return f"paglets: {failed:,} of {expected:,} jobs failed; see {command_name()} jobs why {group_id}"
+
+
+def attached_line(view: GroupView) -> str:
+    if view.status == "COMPLETE":
+        return f"paglets: group {view.group_id} is COMPLETE, no job is left to detach: {view.detached_reason}"
+    return f"paglets: group {view.group_id} is not detached yet: {view.detached_reason}"
+
+
+def interrupted_line(group_id: str) -> str:
+    return f"paglets: the jobs of {group_id} go on; see {command_name()} jobs groups {group_id}"
+
+
+def why_hint(group_id: str) -> str:
+    return f"`{command_name()} jobs why {group_id}` tells what they wait for"

@@ -1,0 +1,31 @@
+"""What happened to bytes in a run, to be counted over seeds: what never happens is not tested."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Seen(StrEnum):
+    """Each with the words that a table shows."""
+
+    CODE = "a process was given code"
+    INPUT = "an attempt was given inputs"
+    SHARED = "a group was taken whose jobs share an input"
+    RESULT = "a result with a file was reported"
+    RESULT_MOVED = "its file was moved away for it"
+    UPLOADED = "a paglet made an artifact of its own"
+    DELETED = "a paglet deleted an artifact"
+    FETCHED = "a paglet fetched an artifact"
+    KEPT = "a user made an artifact"
+    POSTED = "a post with a file was taken"
+    COPIED = "a file arrived that was registered to be copied"
+    MOVED = "a file arrived that was registered to be moved"
+    REMOVED = "the source of a moved file was removed"
+    SENT = "a host sent bytes to another"
+    WENT_ON = "bytes went on from where a break had left them"
+    LACKED = "what needed bytes was sent and they were not there"
+    WRONG = "wrong bytes were refused"
+    FULL = "there was no room for bytes"
+    CRASHED = "a machine lost its power at a step of its disk"
+    CUT_OFF = "a power cut took bytes that were not synced"
+    COLLECTED = "bytes that nothing needed were removed"

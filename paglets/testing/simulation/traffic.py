@@ -1,0 +1,101 @@
+"""What crosses the wire of bytes, and what of it may never be: bytes sent to one who said that it has them, and
+honest bytes that are refused as wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from paglets.core.errors import FileChanged, PagletsError
+from paglets.remote.exchange import Request, Response
+from paglets.testing.clock import FakeClock
+from paglets.testing.simulation.content import PIN_SECONDS
+from paglets.testing.simulation.seen import Seen
+from paglets.testing.simulation.witness import Witness
+
+STATE = "/v1/blobs/state"
+BLOBS = "/v1/blobs/"
+NEEDS_BYTES = ("/v1/transfers", "/v1/posts")
+
+SURE_SECONDS = PIN_SECONDS / 2
+"""So long a host believes what another said that it has."""
+
+Road = tuple[str, str]
+"""The stores of a sender and of a receiver."""
+
+
+class Traffic:
+    """Told of each request and reply. `pieces`: how many of each blob each host sent to each other.
+
+    The bound on what is sent twice: a host sends nothing of a blob to one that said in the last SURE_SECONDS that it
+    has all of it, unless it has started anew, or was told since that the other lacks bytes. Without faults that means
+    once for each host.
+    """
+
+    def __init__(self, clock: FakeClock, witness: Witness) -> None:
+        self.pieces: Counter[tuple[str, str, str]] = Counter()
+        self._clock = clock
+        self._witness = witness
+        self._has: dict[Road, dict[str, float]] = {}
+
+    def restarted(self, store_id: str) -> None:
+        """What that host knew of others it knows no more."""
+        for road in [road for road in self._has if road[0] == store_id]:
+            del self._has[road]
+
+    def sent(self, request: Request, receiver: str) -> None:
+        """A host is about to send a request."""
+        sha256 = _piece_of(request)
+        if not sha256 or not request.sender:
+            return
+        road = (request.sender, receiver)
+        self.pieces[(*road, sha256)] += 1
+        self._witness.saw(Seen.SENT)
+        told = self._has.get(road, {}).get(sha256)
+        if told is not None and self._clock.monotonic() < told + SURE_SECONDS:
+            self._witness.violated(f"{road[0]} sends {sha256} to {road[1]}, which said that it has all of it")
+
+    def answered(self, request: Request, receiver: str, response: Response) -> None:
+        """A host gives a reply, which may yet be lost."""
+        sha256 = _piece_of(request)
+        if not sha256 or response.status < 400:
+            return
+        try:
+            response.json()
+        except FileChanged:
+            self._witness.saw(Seen.WRONG)
+            if (receiver, sha256) not in self._witness.spoiled:
+                self._witness.violated(f"{receiver} took honest bytes of {sha256} for wrong ones")
+        except PagletsError as error:
+            if error.code == "no_room":
+                self._witness.saw(Seen.FULL)
+
+    def heard(self, request: Request, receiver: str, response: Response) -> None:
+        """A reply has come to a host."""
+        if not request.sender or response.status >= 400:
+            return
+        road = (request.sender, receiver)
+        if request.target in NEEDS_BYTES:
+            if b'"missing"' in response.body:
+                self._witness.saw(Seen.LACKED)
+                self._has.pop(road, None)
+        elif request.target == STATE:
+            for state in response.json()["blobs"]:
+                self._note(road, state)
+                if state["offset"] and not state["complete"]:
+                    self._witness.saw(Seen.WENT_ON)
+        elif _piece_of(request):
+            self._note(road, response.json())
+
+    def _note(self, road: Road, state: dict[str, object]) -> None:
+        told, sha256 = self._has.setdefault(road, {}), str(state["sha256"])
+        if state["complete"]:
+            told[sha256] = self._clock.monotonic()
+        else:
+            told.pop(sha256, None)
+
+
+def _piece_of(request: Request) -> str:
+    """The SHA-256 of the blob of which a request carries a piece, or ""."""
+    if request.method != "PUT" or not request.target.startswith(BLOBS):
+        return ""
+    return request.target[len(BLOBS) :].partition("?")[0]

@@ -1,0 +1,89 @@
+"""The outcome of an attempt, from its process to its host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+
+from paglets.codec.wire import encode
+from paglets.core.errors import Invalid, TooLarge
+from paglets.worker.artifacts import Addressed, ChildArtifacts
+from paglets.worker.changes import Scope, StateKeeper
+from paglets.worker.protocol import Fault, Go, Report
+from paglets.worker.storage import Request
+
+
+class Reporting:
+    """Of one process. `changed` is held while the state is looked at."""
+
+    def __init__(
+        self,
+        go: Go,
+        request: Request,
+        artifacts: ChildArtifacts,
+        scope: Callable[[], Scope],
+        changed: AbstractContextManager[bool],
+        keeper: StateKeeper,
+    ) -> None:
+        self._go = go
+        self._request = request
+        self._artifacts = artifacts
+        self._scope = scope
+        self._changed = changed
+        self._keeper = keeper
+        self._reported = False
+
+    def report(self, report: Mapping[str, Any]) -> bool:
+        """`{"success": True, "result": value}`, or False with `cause`, `message` and perhaps `traceback`, `code`.
+
+        Beside a result `file` may stand, {"path", "name", "move"}: see `core.context`. Whatever is raised, nothing is
+        reported and the file is where it was. Raises Invalid for a result that cannot travel, with the detail `field`
+        "result"; and what publishing a file raises.
+        """
+        if self._reported:
+            return False
+        outcome, sent = _report_of(report), None
+        if report.get("file") is not None:
+            outcome, sent = self._with_file(report)
+        accepted = False
+        try:
+            accepted = self._report(outcome)
+        finally:
+            if sent is not None:
+                sent.publication.keep() if accepted else sent.publication.drop()
+        return accepted
+
+    def _with_file(self, report: Mapping[str, Any]) -> tuple[Report, Addressed]:
+        """The report with its file published, and the ref in its result."""
+        collector, file = self._go.collector, report["file"]
+        if collector is None:
+            raise Invalid("this job has no collector that could keep its file: use upload_artifact")
+        sent = self._artifacts.addressed(collector, file["path"], file.get("name"), bool(file.get("move")))
+        result = {**(report.get("result") or {}), "artifact": sent.ref.to_wire()}
+        return replace(_report_of({**report, "result": result}), artifact=sent.new), sent
+
+    def _report(self, outcome: Report) -> bool:
+        scope = self._scope()
+        with self._changed:
+            changes = scope.changes(self._keeper)
+            try:
+                answer = self._request("report", replace(outcome, changes=changes))
+            except TooLarge as error:
+                text = f"the result is too large to be reported: {error.message}; use an artifact"
+                raise Invalid(text, field="result") from error
+            self._reported = True
+            if answer["accepted"]:
+                scope.stored(self._keeper, changes)
+        return bool(answer["accepted"])
+
+
+def _report_of(report: Mapping[str, Any]) -> Report:
+    if report["success"]:
+        try:
+            return Report(success=True, result=encode(report.get("result"), "result"))
+        except Invalid as error:
+            raise Invalid(error.message, field="result") from error
+    texts = {name: str(report.get(name, "")) for name in ("cause", "message", "traceback", "code")}
+    return Report(success=False, fault=Fault(**texts))

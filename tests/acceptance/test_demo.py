@@ -1,0 +1,160 @@
+"""`paglets demo` of the built archive: what it says, that it is right, and that nothing is left of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from build_zipapp import ROOT
+from tests.acceptance.rig import END_SECONDS, Mesh, wait_until
+
+FILES = 24
+
+
+class Demo:
+    """Runs the command with a temporary folder of its own, which must be empty afterwards."""
+
+    def __init__(self, mesh: Mesh, folder: Path) -> None:
+        self.mesh = mesh
+        self.temporary = folder
+        folder.mkdir()
+
+    def environment(self) -> dict[str, str]:
+        # A host of the user runs in mesh.home for all the demo knows: it must keep away from there.
+        return self.mesh.environment(TMPDIR=self.temporary, NO_COLOR=1)
+
+    def run(self, *flags: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*self.command(), *flags],
+            env=self.environment(),
+            cwd=self.mesh.work,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def start(self) -> subprocess.Popen[str]:
+        """In a session of its own, so that a signal is for it alone."""
+        return subprocess.Popen(
+            self.command(),
+            env=self.environment(),
+            cwd=self.mesh.work,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def command(self) -> list[str]:
+        return [self.mesh.python, str(self.mesh.archive), "demo", "--files", str(FILES)]
+
+    def check_nothing_left(self) -> None:
+        assert os.listdir(self.temporary) == []
+        assert not self.mesh.home.exists()
+        wait_until(lambda: not self.mesh.processes(), timeout_seconds=END_SECONDS, what="no process to be left")
+
+
+@pytest.fixture
+def demo(mesh: Mesh, tmp_path: Path) -> Iterator[Demo]:
+    made = Demo(mesh, tmp_path / "temporary")
+    yield made
+    made.check_nothing_left()
+
+
+def test_the_demo_tells_the_whole_story_and_its_result_is_right(demo: Demo) -> None:
+    done = demo.run()
+    assert (done.returncode, done.stderr) == (0, "")
+    told = iter(done.stdout.splitlines())
+    for part in (
+        "three hosts start on this machine",
+        f"input: {FILES} files of Python's own library",
+        "the laptop submitted 24 jobs",
+        "detached:",
+        "kill -9: the laptop is gone",
+        "linux-a, when asked:",
+        "24 done of 24, and the laptop still away",
+        "WAITING_FOR_HOME; the laptop starts again",
+        "the collector is home on the laptop",
+        "24 databases fetched from the laptop",
+        "all equal",
+        "nothing is left of them",
+        "IDENTIFIER",
+        "self",
+        "next:",
+        "demo --keep",
+    ):
+        assert any(part in line for line in told), f"{part!r} is missing, or not in its place: {done.stdout}"
+
+
+def test_what_came_out_is_one_json_object_and_keep_keeps_the_data(demo: Demo) -> None:
+    done = demo.run("--json", "--keep")
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    folder = Path(told.pop("folder"))
+    assert {name: told[name] for name in ("files", "jobs", "done", "failed", "kills", "differences", "equal")} == {
+        "files": FILES,
+        "jobs": FILES,
+        "done": FILES,
+        "failed": 0,
+        "kills": 1,
+        "differences": 0,
+        "equal": True,
+    }
+    assert told["rows"] > 0
+    assert told["uses"][0]["identifier"] == "self"
+    assert told["seconds"] > 0
+    assert (folder / "home" / "hosts" / "laptop" / "paglets.db").is_file()
+    assert str(folder) in done.stderr
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("number", "after"),
+    [
+        (signal.SIGINT, "the laptop submitted"),
+        (signal.SIGHUP, "the laptop is gone"),
+        (signal.SIGTERM, "three hosts start"),
+    ],
+)
+def test_a_signal_in_the_middle_leaves_nothing(demo: Demo, number: signal.Signals, after: str) -> None:
+    process = demo.start()
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if after in line:
+            break
+    wait_until(lambda: demo.mesh.processes()[1:], what="its hosts to be seen beside it")
+    process.send_signal(number)
+    said += process.stdout.read()
+    assert process.wait(END_SECONDS) == 128 + number, said
+    assert "interrupted; the hosts have ended, and nothing is left of them" in said
+
+
+def test_who_reads_no_further_ends_it(demo: Demo) -> None:
+    process = demo.start()
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(60) == 1
+
+
+def test_a_copy_of_the_example_is_a_script_that_works(three: Mesh, tmp_path: Path) -> None:
+    script = tmp_path / "mine.py"
+    shutil.copy(ROOT / "paglets" / "examples" / "identifiers.py", script)
+    (tmp_path / "data").mkdir()
+    for name, text in (("a.py", "x = x_2 = 'x'\n"), ("b.py", "import os\nprint(os.name)\n")):
+        (tmp_path / "data" / name).write_text(text)
+    done = three.script(script, tmp_path / "data")
+    assert done.code == 0, done.err
+    assert "os                         2 uses in     1 files" in done.out
+    assert "all 5 rows are in group-" in done.out

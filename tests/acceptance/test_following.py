@@ -1,0 +1,47 @@
+"""Following a group from the command line."""
+
+from __future__ import annotations
+
+import json
+
+from mesh_jobs import Task, TaskState
+
+from paglets.system.compute_slots import submit_compute_job_group
+from tests.acceptance.rig import Mesh
+
+
+def test_a_group_is_watched_to_its_end_and_the_exit_code_says_how_it_went(three: Mesh) -> None:
+    states = [TaskState(job_key=f"j{nth}", how="works", seconds=0.3, required_host_tags=("linux",)) for nth in range(6)]
+    bad = TaskState(job_key="bad", how="raises", required_host_tags=("linux",))
+    group_id = submit_compute_job_group(three["laptop"].client, Task, [*states, bad]).group_id
+
+    watched = three.paglets("jobs", "watch", group_id, "--at", "gpu-a")
+
+    assert watched.code == 1, watched.err
+    *lines, last = watched.out.splitlines()
+    assert sorted(line.split()[0] for line in lines) == ["bad", *(f"j{nth}" for nth in range(6))]
+    assert last == f"{group_id}: 6 done, 1 failed of 7"
+    waited = three.paglets("jobs", "wait", group_id, "--at", "laptop", "--json")
+    assert waited.code == 1
+    assert json.loads(waited.out) == {"group_id": group_id, "done": 6, "failed": 1, "cancelled": 0}
+    status = three.paglets("jobs", "status", group_id, "--at", "laptop", "--json").json
+    assert (status["completed_count"], status["failed"], status["pending"]) == (6, {"exception": 1}, {})
+    history = three.paglets("jobs", "history", group_id, "--at", "linux-a", "--limit", "3", "--json").json
+    assert len(history["ended"]) == 3
+    assert [entry["number"] for entry in history["ended"]] == [7, 6, 5]
+
+
+def test_a_group_that_does_not_end_in_time_is_exit_code_6(three: Mesh) -> None:
+    never = TaskState(job_key="never", how="works", required_host_tags=("windows",))
+    group_id = submit_compute_job_group(three["laptop"].client, Task, [never]).group_id
+    late = three.paglets("jobs", "wait", group_id, "--timeout", "0.5", "--at", "laptop")
+    assert late.code == 6
+    assert "its jobs go on" in late.complaint
+    assert three.paglets("jobs", "cancel", group_id, "--at", "laptop").code == 0
+    assert three.paglets("jobs", "wait", group_id, "--at", "laptop").code == 7
+
+
+def test_the_load_of_all_hosts_is_shown(three: Mesh) -> None:
+    told = three.paglets("jobs", "top", "--json", "--at", "laptop").json
+    assert [slots["host"]["name"] for slots in told["hosts"]] == ["gpu-a", "laptop", "linux-a"]
+    assert told["jobs"] == []

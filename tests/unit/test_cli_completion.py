@@ -1,0 +1,86 @@
+"""What a shell is offered for a word of our commands."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from paglets.cli.completion import Known, candidates
+from paglets.cli.main import COMMANDS, main, parser_of
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+NAMES = {
+    "GROUP|GROUP/JOBKEY": ["words", "words/"],
+    "GROUP/JOBKEY": ["words/monday", "words/tuesday"],
+    "GROUP": ["words", "primes"],
+    "NAME|URL": ["laptop", "linux-a"],
+}
+
+
+def offered(*words: str) -> list[str]:
+    names = {kind: lambda last, found=found: found for kind, found in NAMES.items()}
+    return candidates(list(words), Known(commands=COMMANDS, parser_of=parser_of, names=names))
+
+
+@pytest.mark.parametrize(
+    ("words", "there"),
+    [
+        (["jo"], ["jobs"]),
+        (["jobs", "wa"], ["wait", "watch"]),
+        (["jobs", "watch", ""], ["primes", "words"]),
+        (["jobs", "why", "words"], ["words", "words/"]),
+        (["jobs", "show", "words/m"], ["words/monday"]),
+        (["jobs", "ps", "--a"], ["--all", "--at"]),
+        (["jobs", "ps", "--at", "l"], ["laptop", "linux-a"]),
+        (["jobs", "ps", "--all", "--at", "x"], []),
+        (["completion", "f"], ["fish"]),
+        (["artifacts", "put", "so"], []),
+        (["nothing", ""], []),
+        (["host", "--tag", ""], []),
+    ],
+)
+def test_a_word_is_completed_with_what_may_stand_there(words: list[str], there: list[str]) -> None:
+    assert offered(*words) == there
+
+
+def test_at_the_beginning_all_commands_are_offered() -> None:
+    assert offered("") == sorted(COMMANDS)
+
+
+def test_without_a_host_nothing_is_offered_and_nothing_said(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PAGLETS_HOME", str(tmp_path))
+    assert main(["_complete", "jobs", "watch", ""]) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_bash_completes_with_the_lines_that_are_printed(tmp_path: Path) -> None:
+    program = f'paglets() {{ {sys.executable} -m paglets "$@"; }}\n'
+    script = program + 'eval "$(paglets completion bash)"\nCOMP_WORDS=(paglets jobs wat) COMP_CWORD=2\n_paglets\n'
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "PAGLETS_HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script + 'printf "%s\\n" "${COMPREPLY[@]}"; complete -p paglets'],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("watch\ncomplete -F _paglets paglets\n", "")
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_understand_their_lines(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert "paglets _complete" in script
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=script, text=True, check=True)

@@ -1,0 +1,99 @@
+"""`paglets doctor`: what it makes of a machine and of a mesh."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from paglets.api import HostIdentity, MemberView
+from paglets.cli.doctor import BAD, GOOD, WARNING, machine_checks, member_check
+from paglets.cli.main import main
+from paglets.core.clock import SystemEntropy
+from paglets.remote.keys import create_key
+from paglets.slots.model import Resources
+from paglets.testing.mesh import member
+
+MEMBER = member("w1")
+IDENTITY = HostIdentity(
+    store_id="s1",
+    boot_id="b1",
+    name="w1",
+    url="http://w1:8765",
+    mesh_version="default",
+    protocol=1,
+    program="0.1.0",
+    python="3.12.1",
+    pid=1,
+    started_at=0.0,
+    tags=(),
+    properties={},
+    reachable=True,
+    capacity=Resources(),
+    free=Resources(),
+    queued_jobs=0,
+    running_jobs=0,
+    build="ab",
+)
+VIEW = MemberView(member=MEMBER, online=True, silent_seconds=0.0)
+
+
+@pytest.mark.parametrize(
+    ("view", "identity", "skew", "state", "words"),
+    [
+        (VIEW, IDENTITY, 1.0, GOOD, "online"),
+        (replace(VIEW, problem="not joined: another key"), IDENTITY, 0.0, BAD, "another key"),
+        (replace(VIEW, online=False, silent_seconds=90.0), None, 0.0, WARNING, "silent for 1 min 30 s"),
+        (replace(VIEW, member=replace(MEMBER, reachable=False)), IDENTITY, 0.0, WARNING, "--bind-public auto"),
+        (VIEW, IDENTITY, -7200.0, WARNING, "2 h behind"),
+        (VIEW, replace(IDENTITY, build="cd"), 0.0, WARNING, "another paglets.pyz than w1"),
+    ],
+)
+def test_each_trouble_of_a_host_is_told_with_what_to_do(
+    view: MemberView, identity: HostIdentity | None, skew: float, state: str, words: str
+) -> None:
+    check = member_check(view, identity, IDENTITY, skew)
+    assert (check.name, check.state) == ("host w1", state)
+    assert words in f"{check.found} {check.advice}"
+    assert bool(check.advice) == (state != GOOD)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PAGLETS_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("PAGLETS_API_KEY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+def test_a_machine_that_is_ready_has_no_bad_check(home: Path) -> None:
+    create_key(home / "mesh.key", SystemEntropy())
+    states = {check.name: check.state for check in machine_checks()}
+    assert BAD not in states.values()
+    assert set(states) == {"python", "program", "psutil", "home", "key"}
+
+
+def test_what_is_missing_or_wrong_is_named_and_is_the_exit_code(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("hosts.toml").write_text("[hosts.w1]\ntagz = []\n")
+    assert main(["doctor", "--json"]) == 1
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    assert "scp" in checks["key"]["advice"]
+    assert "did you mean 'tags'?" in checks["hosts.toml"]["advice"]
+    assert "host" not in checks
+
+
+def test_without_a_host_to_ask_it_says_how_to_start_one(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    create_key(home / "mesh.key", SystemEntropy())
+    assert main(["doctor"]) == 0
+    told = capsys.readouterr()
+    assert "none to ask" in told.out
+    assert "paglets: host: no host is running on this machine: start one with `paglets host`" in told.err
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="rights say nothing to this user")
+def test_a_home_that_cannot_be_written_is_bad(home: Path) -> None:
+    home.mkdir(mode=0o500)
+    assert {check.name: check.state for check in machine_checks()}["home"] == BAD

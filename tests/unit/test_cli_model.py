@@ -1,0 +1,66 @@
+"""`paglets list` and `paglets notes`: what a line says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from paglets.api import Note, PagletView
+from paglets.cli.listing import status_of
+from paglets.cli.main import main
+from paglets.cli.notes import speaker
+from paglets.core.messages import Message
+from paglets.core.refs import HostRef
+from paglets.system.compute_slots import ComputeJobPaglet, ComputeJobState
+from paglets.system.services import ServiceContract, ServicePaglet
+from paglets.testing.authors import FakeContext
+
+HERE = HostRef(store_id="s", name="here", url="http://here:1")
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [({}, "active"), ({"inactive": True}, "inactive"), ({"inactive": True, "hook": "arrival"}, "arrival")],
+)
+def test_a_status_says_what_is_due_next_or_whether_it_rests(fields: dict[str, Any], status: str) -> None:
+    view = PagletView(agent_id="p", class_name="m:C", kind="paglet", residence="here", epoch=1, host=HERE, **fields)
+    assert status_of(view) == status
+
+
+@pytest.mark.parametrize(
+    ("fields", "who"),
+    [({"group_id": "g", "job_key": "k"}, "g/k"), ({"name": "bob"}, "bob"), ({}, "p1")],
+)
+def test_a_note_says_who_told_it(fields: dict[str, Any], who: str) -> None:
+    note = Note(at=1.0, level="info", text="x", host_name="here", agent_id="p1", class_name="m:C", **fields)
+    assert speaker(note) == who
+
+
+def test_a_limit_out_of_bounds_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["notes", "--limit", "0"]) == 2
+    assert "from 1 to 1000" in capsys.readouterr().err
+
+
+def test_a_job_that_tells_its_user_can_be_tested_without_a_host() -> None:
+    class Telling(ComputeJobPaglet[ComputeJobState]):
+        def run_compute_job(self) -> None:
+            self.notify_user("half")
+
+    context = FakeContext()
+    Telling(ComputeJobState(), context).run_compute_job()  # type: ignore[arg-type]
+    assert context.notes == [("info", "half")]
+
+
+@pytest.mark.parametrize("priority", [11, -11, 1.0, True])
+def test_a_priority_is_checked_where_the_message_is_made(priority: Any) -> None:
+    with pytest.raises(ValueError, match="priority"):
+        Message("kind", priority=priority)
+
+
+def test_a_service_is_offered_under_the_name_of_its_contract() -> None:
+    class Adder(ServicePaglet[Any]):
+        contract = ServiceContract("adder")
+
+    assert Adder.service_name == "adder"
+    assert ServicePaglet.service_name == ""

@@ -1,0 +1,150 @@
+"""`paglets jobs wait`, `watch`, `status`, `history` and `top`: what they make of what hosts say."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+
+from paglets.api import JobView, Slots, Usage
+from paglets.cli.main import shared_last
+from paglets.cli.options import nearest
+from paglets.cli.overview import busiest, cpu_share, status_counts
+from paglets.cli.watch import Bar, Lines, Progress, ended_line
+from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED
+from paglets.core.refs import HostRef
+from paglets.slots.model import Resources
+from paglets.testing.clock import FakeClock
+
+DONE = {"result": 1, "host_name": "w1", "runtime_seconds": 3.25}
+FAILED = {"cause": "exception", "message": "ValueError: bad", "host_name": "w2", "runtime_seconds": 60}
+CANCELLED = {"cause": "cancelled", "message": "cancelled: by a on b", "host_name": ""}
+
+
+def page(pending: int, **ended: dict[str, Any]) -> dict[str, Any]:
+    """A reply to `ended`."""
+    entries = [{"job_key": key, "failure" if "cause" in record else "result": record} for key, record in ended.items()]
+    return {"ended": entries, "pending_count": pending, "next": 0}
+
+
+def progress_of(*pages: dict[str, Any]) -> Progress:
+    progress = Progress(group_id="words")
+    for each in pages:
+        progress.take(each)
+    return progress
+
+
+@pytest.mark.parametrize(
+    ("pages", "words", "code"),
+    [
+        ([page(0)], "0 done of 0", EXIT_DONE),
+        ([page(2, a=DONE), page(0, b=DONE, c=DONE)], "3 done of 3", EXIT_DONE),
+        ([page(5, a=DONE, b=FAILED)], "1 done, 1 failed of 7", EXIT_FAILED),
+        ([page(0, a=DONE, b=CANCELLED)], "1 done, 1 cancelled of 2", EXIT_CANCELLED),
+        ([page(0, a=CANCELLED, b=FAILED)], "0 done, 1 failed, 1 cancelled of 2", EXIT_FAILED),
+    ],
+)
+def test_how_a_group_ended_is_told_and_is_the_exit_code(pages: list[dict[str, Any]], words: str, code: int) -> None:
+    progress = progress_of(*pages)
+    assert (progress.words(), progress.code()) == (words, code)
+
+
+def test_in_a_pipe_each_job_that_ended_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Lines()(progress_of(page(1, monday=DONE, **{"tues\nday": FAILED})))
+    assert capsys.readouterr().out == (
+        "monday  done  w1  3.2 s\ntues\\nday  failed  w2  1 min  exception: ValueError: bad\n"
+    )
+    assert ended_line("x", CANCELLED) == "x  cancelled  cancelled: cancelled: by a on b"
+
+
+def test_on_a_terminal_a_bar_says_how_far_how_fast_and_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    clock, out = FakeClock(), io.StringIO()
+    bar = Bar(out=out, now=clock.monotonic)
+    progress = progress_of(page(9, a=DONE))
+    bar(progress)
+    clock.advance(2.0)
+    progress.take(page(5, b=DONE, c=DONE, d=DONE, e=FAILED))
+    bar(progress)
+    drawn = out.getvalue().replace("\r\x1b[K", "\n").split("\n")
+    assert drawn[1] == "words  [##                  ]  1 done of 10"
+    assert drawn[2] == "e  failed  w2  1 min  exception: ValueError: bad"
+    assert drawn[3] == "words  [##########          ]  4 done, 1 failed of 10, 2/s, 2.5 s left"
+    progress.take(page(0, f=DONE, g=DONE, h=DONE, i=DONE, j=DONE))
+    bar(progress)
+    assert out.getvalue().endswith("\r\x1b[K")
+
+
+def test_a_group_is_counted_by_status_and_cause() -> None:
+    names = ("expected_count", "completed_count", "failed_count", "pending_count")
+    summary = {
+        "group_id": "g",
+        "status": "ACTIVE",
+        **dict.fromkeys(names, 3),
+        "pending_jobs": [{"status": "RUNNING"}, {"status": "WAITING_FOR_SLOT"}, {"status": "WAITING_FOR_SLOT"}],
+        "failures": {"a": FAILED, "b": FAILED, "c": {"cause": "oom"}},
+    }
+    counts = status_counts(summary)
+    assert list(counts["pending"].items()) == [("WAITING_FOR_SLOT", 2), ("RUNNING", 1)]
+    assert counts["failed"] == {"exception": 2, "oom": 1}
+
+
+def job(agent_id: str, *, cpu: float, seconds: float, status: str = "RUNNING") -> JobView:
+    return JobView(
+        agent_id=agent_id,
+        group_id=None,
+        job_key="",
+        generation=1,
+        attempt=1,
+        status=status,
+        residence="here",
+        reason="",
+        reason_text="",
+        never=False,
+        waited_seconds=0.0,
+        running_seconds=seconds,
+        request={},
+        usage=Usage(cpu_seconds=cpu),
+    )
+
+
+def test_the_busiest_running_job_comes_first() -> None:
+    def slots(name: str, *jobs: JobView) -> Slots:
+        return Slots(
+            host=HostRef(store_id=name, name=name, url=f"http://{name}:1"),
+            capacity=Resources(),
+            free=Resources(),
+            tags=(),
+            queued_jobs=0,
+            running_jobs=len(jobs),
+            jobs=jobs,
+        )
+
+    w1 = slots("w1", job("a", cpu=5, seconds=10), job("q", cpu=0, seconds=0, status="WAITING_FOR_SLOT"))
+    w2 = slots("w2", job("b", cpu=30, seconds=10), job("c", cpu=0, seconds=0))
+    assert [found.agent_id for _, found in busiest((w1, w2))] == ["b", "a", "c"]
+    assert cpu_share(w2.jobs[0]) == 3.0
+
+
+# The command line as a whole.
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["jobs", "ps"], ["jobs", "ps"]),
+        (["--at", "w1", "jobs", "ps"], ["jobs", "ps", "--at", "w1"]),
+        (["jobs", "--at=w1", "--json", "ps", "--all"], ["jobs", "ps", "--all", "--at=w1", "--json"]),
+        (["--json"], ["--json"]),
+        (["--at"], ["--at"]),
+        (["jobs", "show", "--at", "w1", "x"], ["jobs", "show", "--at", "w1", "x"]),
+    ],
+)
+def test_shared_options_may_stand_in_front(words: list[str], meant: list[str]) -> None:
+    assert shared_last(words) == meant
+
+
+def test_the_nearest_word_is_named_else_all() -> None:
+    assert nearest("gruops", ["groups", "queue"]) == "did you mean 'groups'?"
+    assert nearest("x", ["groups", "queue"]) == "there are groups, queue"

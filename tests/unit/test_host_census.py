@@ -1,0 +1,69 @@
+"""What a host tells the collectors' hosts of the copies that it has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from host_rig import Rig, job, slot_request
+
+from paglets.api import Census, CensusReply, HurryCensus, Slots, Unfinished
+from paglets.core.errors import NoRoom
+from paglets.core.record import from_json
+from paglets.store import residence
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def collector_host(rig: Rig, *, takes_reports: bool) -> list[Census]:
+    """A host w1 with the collector of g1; gives the list of what is told to it."""
+    told: list[Census] = []
+
+    def census(body: Any) -> CensusReply:
+        told.append(from_json(Census, body))
+        return CensusReply()
+
+    def posts(body: Any) -> None:
+        raise NoRoom("the disk of w1 is full")
+
+    routes = {"POST /v1/census": census} | ({} if takes_reports else {"POST /v1/posts": posts})
+    rig.peer("w1", routes)
+    return told
+
+
+def test_a_job_whose_report_does_not_get_away_is_told_with_the_reason(rig: Rig) -> None:
+    told = collector_host(rig, takes_reports=False)
+    rig.write(lambda tx: residence.create(tx, job("j1", request=slot_request()), rig.now()))
+    rig.run()
+    process = rig.process("j1")
+    rig.report(process)
+    rig.finish(process)
+
+    rig.until(lambda: told and told[-1].copies[0].reason == "report_waits")
+
+    (copy,) = told[-1].copies
+    assert (copy.agent_id, copy.status, copy.never) == ("j1", "COMPLETED", False)
+    assert copy.reason_text == "it has ended, and its report waits: the disk of w1 is full"
+    (view,) = rig.get(Slots, "GET", "/v1/slots").jobs
+    assert (view.reason, view.reason_text) == (copy.reason, copy.reason_text)
+
+
+def test_who_asks_for_a_census_is_told_how_many_copies_have_not_ended(rig: Rig) -> None:
+    told = collector_host(rig, takes_reports=True)
+    for agent_id, key in (("j1", "a"), ("j2", "b")):
+        rig.write(lambda tx, a=agent_id, k=key: residence.create(tx, job(a, k, request=slot_request()), rig.now()))
+    rig.run(2.0)
+    before = len(told)
+
+    def count(*keys: str) -> int:
+        body = HurryCensus(job_keys=keys or None)
+        found: Unfinished = rig.get(Unfinished, "POST", "/v1/groups/g1/census", body)
+        return found.count
+
+    assert (count(), count("a"), count("a", "b"), count("c")) == (2, 1, 2, 0)
+    rig.run(1.0)
+    assert len(told) == before + 1
+    assert rig.get(Unfinished, "POST", "/v1/groups/g9/census", HurryCensus()).count == 0

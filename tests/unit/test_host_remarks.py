@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from paglets.host.remarks import LOOK_SECONDS, Remarks
+from paglets.testing.mesh import VirtualMesh, member
+
+
+def test_a_peer_that_does_not_answer_is_told_once_and_that_it_is_tried_again() -> None:
+    mesh = VirtualMesh()
+    early = mesh.start(member("early"), peers=["http://late:8765"])
+    mesh.clock.advance(5)
+    said: list[str] = []
+    remarks = Remarks(early.gossip, said.append)
+    for now in range(3):
+        assert remarks.tick(float(now)) == now + LOOK_SECONDS
+    (line,) = said
+    assert line.startswith("peer http://late:8765: ")
+    assert line.endswith("; this host keeps trying")
+    assert line.count("http://late:8765") == 1

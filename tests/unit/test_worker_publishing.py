@@ -1,0 +1,228 @@
+"""Files of a paglet's process that become blobs: no blob is ever a file that somebody may still write to."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import resource
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paglets.artifacts.folder import BlobFolder
+from paglets.core.content import hash_file
+from paglets.core.errors import NoRoom, PagletsError
+from paglets.core.refs import BlobRef
+from paglets.worker.publishing import Publication, Publisher
+
+linux = pytest.mark.skipif(not hasattr(fcntl, "F_SETLEASE"), reason="only Linux grants leases")
+
+
+class Rig:
+    """The process of an attempt, with `scratch`, on a host with `blobs`."""
+
+    def __init__(self, path: Path) -> None:
+        self.scratch = path / "scratch"
+        for folder in (path / "host", self.scratch):
+            folder.mkdir()
+        self.blobs = BlobFolder(path / "host", print)
+        self.before_staging: Callable[[], None] = lambda: None
+        self.refusal: PagletsError | None = None
+        self.publisher = Publisher("token", self._answer, lambda mtime_ns: None, self.scratch)
+        self.copying = Publisher("token-2", self._answer, lambda mtime_ns: None)
+        self.source = self.scratch / "out.db"
+        self.source.write_bytes(b"rows")
+        self.source.chmod(0o640)
+        os.utime(self.source, ns=(5, 5))
+
+    def _answer(self, operation: str, args: Any) -> Any:
+        if operation == "room":
+            self.before_staging()
+            return {"folder": self.blobs.staging()}
+        assert operation == "publish"
+        if self.refusal is not None:
+            raise self.refusal
+        self.blobs.adopt(args.staged, args.blob)
+        return None
+
+    def move(self, path: Path | None = None) -> Publication:
+        return self.publisher.publish(path or self.source, move=True)
+
+    def blob(self, ref: BlobRef) -> Path:
+        return Path(self.blobs.path(ref.sha256))
+
+    def is_right(self, ref: BlobRef) -> bool:
+        return hash_file(self.blob(ref)) == ref
+
+    def is_untouched(self) -> bool:
+        """The source is where it was, as it was, and a file of its own; nothing else was left."""
+        found = self.source.stat()
+        assert list(Path(self.blobs.staging()).iterdir()) == []
+        assert os.listdir(self.scratch) == ["out.db"]
+        return (self.source.read_bytes(), found.st_mode & 0o777, found.st_mtime_ns, found.st_nlink) == (
+            b"rows",
+            0o640,
+            5,
+            1,
+        )
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+# Which files are taken.
+
+
+@linux
+def test_a_closed_file_of_an_attempt_is_moved_and_not_copied(rig: Rig) -> None:
+    before = rig.source.stat()
+    publication = rig.move()
+    assert not rig.source.exists()
+    publication.keep()
+    after = rig.blob(publication.blob).stat()
+    assert (after.st_ino, after.st_nlink, after.st_mode & 0o777) == (before.st_ino, 1, 0o600)
+    assert rig.is_right(publication.blob)
+    assert os.listdir(rig.scratch) == []
+
+
+def test_an_open_database_is_copied_and_what_it_writes_at_its_end_is_not_in_the_blob(
+    rig: Rig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = rig.scratch / "squares.db"
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("CREATE TABLE squares (n)")
+    database.executemany("INSERT INTO squares VALUES (?)", ((n,) for n in range(1000)))
+    database.commit()
+    publication = rig.move(path)
+    publication.keep()
+    database.close()
+    assert rig.is_right(publication.blob)
+    assert "squares.db is still open for writing: what is moved is a copy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_what_is_still_in_a_buffer_is_not_in_the_blob(rig: Rig, is_kept: bool) -> None:
+    path = rig.scratch / "out.txt"
+    with path.open("w") as file:
+        file.write("the result")
+        publication = rig.move(path)
+        publication.keep() if is_kept else publication.drop()
+    assert publication.blob == BlobRef(sha256=hashlib.sha256(b"").hexdigest(), size_bytes=0)
+    assert rig.is_right(publication.blob)
+    assert path.exists() != is_kept
+
+
+@linux
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_file_that_somebody_reaches_while_it_is_taken_is_copied(rig: Rig, opened: bool) -> None:
+    def reach() -> None:
+        rig.before_staging = lambda: None
+        if opened:
+            # It does not wait until the lease ends, and fails; others would wait, and write then.
+            with pytest.raises(BlockingIOError):
+                os.open(rig.source, os.O_WRONLY | os.O_NONBLOCK)
+        else:
+            (rig.scratch / "second").hardlink_to(rig.source)
+
+    rig.before_staging = reach
+    inode = rig.source.stat().st_ino
+    publication = rig.move()
+    assert rig.source.stat().st_ino == inode != rig.blob(publication.blob).stat().st_ino
+    publication.keep()
+    assert not rig.source.exists()
+    assert rig.is_right(publication.blob)
+
+
+def test_a_file_of_two_names_or_outside_of_the_scratch_is_copied(rig: Rig, tmp_path: Path) -> None:
+    (rig.scratch / "second").hardlink_to(rig.source)
+    (tmp_path / "outside").mkdir()
+    (rig.scratch / "link").symlink_to(tmp_path / "outside")
+    outside = rig.scratch / "link" / "out.db"
+    outside.write_bytes(b"other rows")
+    for path in (rig.source, outside):
+        inode = path.stat().st_ino
+        publication = rig.move(path)
+        assert path.stat().st_ino == inode != rig.blob(publication.blob).stat().st_ino
+        publication.keep()
+        assert not path.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs the rights of two users")
+def test_a_file_of_another_user_is_copied(rig: Rig) -> None:
+    os.chown(rig.source, 65534, 65534)
+    publication = rig.move()
+    assert (rig.source.stat().st_uid, rig.blob(publication.blob).stat().st_uid) == (65534, os.geteuid())
+
+
+# Ends.
+
+
+def test_a_process_that_dies_before_the_commit_leaves_its_file_to_a_scratch_that_stays(rig: Rig) -> None:
+    publication = rig.copying.publish(rig.source, move=True)
+    assert rig.is_untouched()
+    rig.source.write_bytes(b"ROWS")
+    assert rig.is_right(publication.blob)
+
+
+def test_an_attempt_that_writes_under_the_same_name_meanwhile_writes_another_file(rig: Rig) -> None:
+    publication = rig.move()
+    rig.source.write_bytes(b"ROWS")
+    assert rig.is_right(publication.blob)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_file_that_is_refused_is_as_it_was(rig: Rig, is_known: bool) -> None:
+    if is_known:
+        rig.blobs.put(b"rows")
+    publication = rig.move()
+    publication.drop()
+    assert rig.is_untouched()
+    rig.source.write_bytes(b"ROWS")
+    assert rig.is_right(publication.blob)
+
+
+@pytest.mark.parametrize("step", ["room", "publish"])
+def test_a_file_that_cannot_be_published_is_as_it_was(rig: Rig, step: str) -> None:
+    def refuse() -> None:
+        raise NoRoom("full")
+
+    if step == "room":
+        rig.before_staging = refuse
+    else:
+        rig.refusal = NoRoom("full")
+    inode = rig.source.stat().st_ino
+    with pytest.raises(NoRoom, match="full"):
+        rig.move()
+    assert rig.is_untouched()
+    assert rig.source.stat().st_ino == inode
+
+
+@linux
+def test_a_file_that_is_refused_by_a_full_disk_can_be_read_and_moved_again(rig: Rig) -> None:
+    publication = rig.move()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        publication.drop()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (rig.source.read_bytes(), rig.source.stat().st_mode & 0o777) == (b"rows", 0o400)
+    rig.move().keep()
+    assert rig.is_right(publication.blob)
+    assert not rig.source.exists()
+
+
+@linux
+def test_a_file_is_not_put_back_over_a_newer_one(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+    publication = rig.move()
+    rig.source.write_bytes(b"newer")
+    publication.drop()
+    assert rig.source.read_bytes() == b"newer"
+    assert "out.db cannot be put back in its place" in capsys.readouterr().err
