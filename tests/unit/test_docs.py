@@ -1,13 +1,155 @@
-"""What the documents draw or list is what the code has."""
+"""What the documents draw, list and show is what the code has."""
 
 from __future__ import annotations
 
+import importlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
-from paglets.slots.states import diagram
+import pytest
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+from docs import generate
+from docs.generator import commands
+from docs.generator.outputs import OUTPUTS, SUMMARY_KEYS
+from paglets.cli.demo import Outcome
+from paglets.cli.main import COMMANDS, shared_last
+from paglets.cli.overview import status_counts
+from paglets.config import checked_config, host_names
+from paglets.groups.summary import Facts, Lists, Place, summarise
+from paglets.host.outcomes import cause_of
+from paglets.slots.eligibility import REASONS
+from paglets.slots.states import diagram
+from paglets.worker.launch import Ended
+
+DOCS = generate.DOCS
+DOCUMENTS = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
+FENCED = re.compile(r"^```[a-z]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+SHOWN_COMMAND = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )?(?:\$ paglets|\S*python3? (?:\S+/)?paglets\.pyz) (.+)$")
 
 
 def test_the_diagram_of_job_statuses_is_drawn_from_the_table() -> None:
     assert diagram().strip() in (DOCS / "architecture.md").read_text()
+
+
+def test_generated_parts_are_what_the_code_says() -> None:
+    assert generate.outdated() == [], "run `python -m docs.generate`"
+    assert generate.unused() == set()
+
+
+def test_a_part_that_is_not_up_to_date_is_found_and_mended() -> None:
+    old = "before\n<!-- generated: x -->\nold\n<!-- end: x -->\nafter\n"
+    new = generate.updated(old, {"x": "| new |\n"})
+    assert new == "before\n<!-- generated: x -->\n\n| new |\n\n<!-- end: x -->\nafter\n"
+    assert generate.updated(new, {"x": "| new |\n"}) == new
+
+
+def anchors(path: Path) -> set[str]:
+    """What headings of a document can be linked by."""
+    found: dict[str, int] = {}
+    for title in re.findall(r"^#+ (.+)$", FENCED.sub("", path.read_text()), re.MULTILINE):
+        anchor = re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+        found[anchor] = found.get(anchor, 0) + 1
+    return {anchor if nth == 0 else f"{anchor}-{nth}" for anchor, count in found.items() for nth in range(count)}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    for link in LINK.findall(FENCED.sub("", document.read_text())):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = document.parent / name if name else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def shown_commands(document: Path) -> Iterator[str]:
+    """Command lines of paglets in the examples of a document."""
+    for block in FENCED.findall(document.read_text()):
+        for line in block.replace("\\\n", " ").splitlines():
+            found = SHOWN_COMMAND.match(line.strip()) or re.match(r"\$ paglets (.+)", line)
+            if found:
+                yield re.split(r" (?:\||&&|>|&|#)", found[1])[0]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_command_lines_that_are_shown_are_understood(document: Path) -> None:
+    for line in shown_commands(document):
+        name, *words = shared_last(shlex.split(line))
+        assert name in COMMANDS, line
+        parser = importlib.import_module(COMMANDS[name][0]).parser()
+        _, further = parser.parse_known_args(words)
+        assert len(further) <= 1, line  # `run` gives one that is left over to the last argument
+        assert not [word for word in further if word.startswith("-")], line
+
+
+def block(name: str, kind: str) -> str:
+    """The one block of that kind in a document."""
+    (found,) = re.findall(rf"^```{kind}\n(.*?)^```$", (DOCS / name).read_text(), re.DOTALL | re.MULTILINE)
+    return str(found)
+
+
+def test_the_configuration_that_is_shown_is_right(tmp_path: Path) -> None:
+    (tmp_path / "hosts.toml").write_text(block("operations.md", "toml"))
+    assert host_names(checked_config(tmp_path / "hosts.toml")) == ("laptop", "gpu-a")
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+    unit = tmp_path / "paglets.service"
+    unit.write_text(block("operations.md", "ini").replace("/usr/bin/python3", sys.executable))
+    (tmp_path / "run").mkdir(mode=0o700)
+    told = subprocess.run(
+        ["systemd-analyze", "--user", "verify", unit],
+        env=os.environ | {"XDG_RUNTIME_DIR": str(tmp_path / "run")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
+
+
+def test_the_demo_prints_the_keys_that_are_described() -> None:
+    assert {each.name for each in fields(Outcome)} == set(OUTPUTS["demo"].keys)
+
+
+def test_json_of_every_command_is_described_and_of_no_other() -> None:
+    assert sorted(OUTPUTS) == sorted(each.name for each in commands.all_commands() if each.has_json)
+
+
+def test_the_summary_has_the_keys_that_are_described() -> None:
+    place = Place(host_name="a", host_url="http://a:8765")
+    facts = Facts(
+        group_id="g",
+        status="ACTIVE",
+        collector=place,
+        home=place,
+        return_home_when_complete=False,
+        waiting_for_home=False,
+        expected_count=0,
+        completed_count=0,
+        failed_count=0,
+        created_at=1.0,
+        completed_at=None,
+        last_report_at=None,
+    )
+    lists = Lists(pending_jobs=(), results=(), failures=(), duplicate_reports=(), unexpected_reports=())
+    summary = summarise(facts, lists)
+    assert list(summary) == list(SUMMARY_KEYS)
+    assert list(status_counts(summary)) == list(OUTPUTS["jobs status"].keys)
+
+
+def test_reasons_and_causes_are_in_the_protocol() -> None:
+    text = (DOCS / "protocol.md").read_text()
+    ends = (Ended(error="no room"), Ended(oom=True), Ended(exit_code=0))
+    for code in (*REASONS, *map(cause_of, ends)):
+        assert f"`{code}`" in text

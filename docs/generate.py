@@ -1,0 +1,77 @@
+"""Writes the generated parts of the documents: `python -m docs.generate`, in the repository's root.
+
+A part stands between `<!-- generated: NAME -->` and `<!-- end: NAME -->`; everything else of a document is written by
+hand. `--check` writes nothing and fails where a document is not what the code says. A command that has no part yet
+gets one at the end of `commands.md`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from docs.generator import commands, errors, records, schema
+
+DOCS = Path(__file__).resolve().parent
+PART = re.compile(r"(<!-- generated: (?P<name>[^>]+?) -->\n).*?(<!-- end: (?P=name) -->\n)", re.DOTALL)
+
+
+def parts() -> dict[str, str]:
+    """Every part by its name, as Markdown that ends with a line break."""
+    return {**records.parts(), **errors.parts(), **schema.parts(), **commands.parts()}
+
+
+def unused() -> set[str]:
+    """Parts that stand in no document."""
+    there = {found["name"] for path in DOCS.glob("*.md") for found in PART.finditer(path.read_text("utf-8"))}
+    return parts().keys() - there
+
+
+def updated(text: str, made: dict[str, str]) -> str:
+    """A document with its parts as they should be. Raises KeyError for one that nothing makes."""
+    return PART.sub(lambda found: f"{found[1]}\n{made[found['name']]}\n{found[3]}", text)
+
+
+def with_all_commands(text: str, made: dict[str, str]) -> str:
+    """`commands.md` with a heading and a part for each command."""
+    for name in sorted(name for name in made if name.startswith(commands.PREFIX)):
+        if f"<!-- generated: {name} -->" not in text:
+            title = name.removeprefix(commands.PREFIX)
+            text += f"\n## {title}\n\n<!-- generated: {name} -->\n<!-- end: {name} -->\n"
+    return text
+
+
+def documents() -> dict[Path, str]:
+    """What each document should be."""
+    made = parts()
+    found = {}
+    for path in sorted(DOCS.glob("*.md")):
+        text = path.read_text("utf-8")
+        text = with_all_commands(text, made) if path.name == "commands.md" else text
+        found[path] = updated(text, made)
+    return found
+
+
+def outdated() -> list[str]:
+    """Names of the documents that are not as they should be."""
+    return [path.name for path, text in documents().items() if path.read_text("utf-8") != text]
+
+
+def main(arguments: list[str]) -> int:
+    if arguments not in ([], ["--check"]):
+        print("usage: python -m docs.generate [--check]", file=sys.stderr)
+        return 2
+    late = outdated()
+    if arguments and late:
+        print(f"not up to date: {', '.join(late)}; run `python -m docs.generate`", file=sys.stderr)
+        return 1
+    for path, text in documents().items():
+        if path.name in late:
+            path.write_text(text, "utf-8")
+            print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,233 @@
+"""What commands print with `--json`: its keys, each with a line. Tests compare them with the real ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ARTIFACT = "as [ArtifactRef](protocol.md#artifactref)"
+JOB = "as [JobView](protocol.md#jobview)"
+SLOTS = "as [Slots](protocol.md#slots)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """`keys` of the object in their order; `note` says when it is this one, where there are several."""
+
+    keys: dict[str, str]
+    note: str = ""
+
+
+ARTIFACT_KEYS = {
+    "artifact_id": "its id, `art-...`",
+    "name": "the name of the file",
+    "size_bytes": "its size",
+    "sha256": "the hash of its bytes",
+    "host_name": "the host that has it",
+    "owner": "the id of the paglet that it belongs to; empty: the host's own",
+    "created_at": "when it was made, seconds since the epoch",
+    "expires_at": "when it will be deleted; null: not by time",
+}
+
+SUMMARY_KEYS = {
+    "group_id": "the group",
+    "status": "`ACTIVE`, `WAITING_FOR_HOME`, `RETURNING_HOME` or `COMPLETE`",
+    "collector": "where the collector is: `host_name`, `host_url`, `agent_id`",
+    "home": "where the group was submitted: the same keys, `agent_id` null unless a paglet submitted it",
+    "return_home_when_complete": "whether the collector goes home when all jobs have ended",
+    "waiting_for_home": "whether it is about to, and home is away",
+    "expected_count": "how many jobs the group has",
+    "completed_count": "how many have a result",
+    "failed_count": "how many have failed; cancelled ones count as failed",
+    "pending_count": "how many have neither",
+    "pending_jobs": "of each of these: `job_key`, `status`, `host_name`, `reason`, `reason_text`, `never`, `since`",
+    "results": "by job key: `result`, `host_name`, `generation`, `attempt`, `reported_at`, `runtime_seconds`",
+    "failures": "by job key: `cause`, `message`, `traceback`, `stderr_tail`, `host_name`, `generation`, `attempt`, "
+    "`reported_at`",
+    "duplicate_reports": "reports that came for a job that had a record, or that was cancelled; with `why`",
+    "unexpected_reports": "reports for a key that the group does not have",
+    "created_at": "when the group was submitted, seconds since the epoch",
+    "completed_at": "when its last job ended; null: not yet",
+    "last_report_at": "when the last report came; null: none yet",
+    "truncated": "whether lists were cut, because all would be over 16 MiB; counts are right always",
+}
+
+ENDED_COUNTS = {
+    "group_id": "the group",
+    "done": "jobs with a result",
+    "failed": "jobs that failed",
+    "cancelled": "jobs that were cancelled",
+}
+
+ATTEMPTS = "attempts, the newest last, each as [AttemptView](protocol.md#attemptview)"
+SILENT = "a line for each host that did not answer"
+
+LOGS = {
+    "attempts": ATTEMPTS,
+    "unfinished": "copies that have not ended, each as [UnfinishedJob](protocol.md#unfinishedjob)",
+    "silent": SILENT,
+}
+
+OUTPUTS: dict[str, Output] = {
+    "artifacts list": Output(
+        keys={
+            "artifacts": f"each {ARTIFACT}",
+            "silent": "a line for each host that did not answer or is offline",
+        }
+    ),
+    "artifacts info": Output(
+        keys={"artifact": ARTIFACT, "host": "the host that has it, as [HostRef](protocol.md#hostref)"}
+    ),
+    "artifacts get": Output(
+        keys={
+            "path": "the file that was written (of one artifact)",
+            "artifact": f"{ARTIFACT} (of one artifact)",
+            "files": "with `--group`: of each file `job_key`, `path`, `artifact`",
+            "errors": "with `--group`: what went wrong, as `code`, `message`, `details`",
+            "without_file": "with `--group`: results that have no file",
+            "failed": "with `--group`: jobs that failed",
+            "pending": "with `--group`: jobs that have not ended",
+        },
+        note=" (the first two keys of one artifact, the others with `--group`)",
+    ),
+    "artifacts put": Output(keys=ARTIFACT_KEYS),
+    "artifacts rm": Output(
+        keys={
+            "deleted": "ids of those that are deleted now",
+            "errors": "what went wrong with the others, as `code`, `message`, `details`",
+        }
+    ),
+    "config check": Output(keys={"file": "the file", "hosts": "names of the hosts that it describes"}),
+    "config show": Output(
+        keys={
+            "name": "the host",
+            "file": "the file that was read; null: none",
+            "settings": "by name of the setting: `value`, and `source`: a flag, `[mesh]`, `[hosts.NAME]` or `default`",
+        }
+    ),
+    "demo": Output(
+        keys={
+            "files": "input files",
+            "bytes": "of them, together",
+            "jobs": "jobs that were submitted",
+            "done": "jobs with a result",
+            "failed": "jobs that failed",
+            "done_before_kill": "results that were there when the laptop's host was killed",
+            "kills": "how often it was killed",
+            "rows": "rows of the merged result",
+            "differences": "rows that differ from what one process counts by itself",
+            "equal": "whether there are none",
+            "seconds": "how long it took",
+            "folder": "the folder with the hosts' data; null: removed",
+            "uses": "the words that are used most",
+        }
+    ),
+    "doctor": Output(
+        keys={
+            "checks": "each with `name`, `state` (`ok`, `warning`, `bad`), `found` and `advice`: what to do, or empty",
+        }
+    ),
+    "jobs groups": Output(
+        keys={"groups": "each as [GroupLine](protocol.md#groupline), newest first", **SUMMARY_KEYS},
+        note=" (the first key for all groups; the others, the group's *summary*, for one)",
+    ),
+    "jobs queue": Output(
+        keys={
+            "host": "the host, as [HostRef](protocol.md#hostref)",
+            "capacity": "what it offers, as [Resources](protocol.md#resources)",
+            "free": "what of that nobody has leased or uses",
+            "tags": "its tags",
+            "queued_jobs": "how many wait",
+            "running_jobs": "how many run",
+            "jobs": f"oldest first, each {JOB}",
+        }
+    ),
+    "jobs ps": Output(
+        keys={
+            "jobs": f"each {JOB}, with `host`, the name of its host",
+            "silent": SILENT,
+        }
+    ),
+    "jobs why": Output(
+        keys={
+            "group_id": "of a group: its id",
+            "status": "its status; of one job `COMPLETED`, `FAILED`, `CANCELLED` or that of its queue",
+            "pending_jobs": "of a group: as in its summary",
+            "failures": "of a group: as in its summary",
+            "job": "of one job: GROUP/JOBKEY; beside it the keys of its entry in the summary",
+        },
+        note=" (of an id: [PagletView](protocol.md#pagletview))",
+    ),
+    "jobs status": Output(
+        keys={
+            **{name: SUMMARY_KEYS[name] for name in ("group_id", "status", "expected_count", "completed_count")},
+            **{name: SUMMARY_KEYS[name] for name in ("failed_count", "pending_count")},
+            "pending": "by status: how many",
+            "failed": "by cause: how many",
+        }
+    ),
+    "jobs history": Output(
+        keys={
+            "group_id": "the group",
+            "ended": "newest first: `number` in the order of their ends, `job_key`, and `result` or `failure`: "
+            "the record, as in the summary",
+        }
+    ),
+    "jobs top": Output(
+        keys={
+            "hosts": f"each {SLOTS}",
+            "jobs": f"those that use most first, each {JOB}, with `host`, the name of its host",
+        }
+    ),
+    "jobs wait": Output(keys=ENDED_COUNTS),
+    "jobs watch": Output(keys=ENDED_COUNTS),
+    "jobs cancel": Output(
+        keys={
+            "groups": "of each group `group_id`; `keys`: what became of each job (`cancelled`, `already_completed`, "
+            "`already_failed`, `already_cancelled`, `unknown`); `running`: by host, how many processes have not ended "
+            "yet; `silent`: hosts that could not be asked",
+        }
+    ),
+    "jobs show": Output(
+        keys={
+            "job": "GROUP/JOBKEY, or the id of one without a group",
+            "class_name": "its class, `module:qualname`",
+            "is_here": "whether a copy of it is on a host, so that code and inputs are known",
+            "code": "its bundle: `sha256`, `size_bytes`, `files`, `problem`; null: not known, or none",
+            "inputs": "files that travel with it, each as [FileRef](protocol.md#fileref)",
+            "artifact": f"its result file, {ARTIFACT}; null: none",
+            "attempts": ATTEMPTS,
+            "job_state": "what `jobs why` prints of it",
+        }
+    ),
+    "jobs logs": Output(keys=LOGS, note=" (the attempts, not what they printed)"),
+    "jobs hosts": Output(keys={"verdicts": "the best first, each as [Verdict](protocol.md#verdict)"}),
+    "key show": Output(keys={"key": "the key", "source": "where it was found"}),
+    "key path": Output(keys={"path": "the file with the key"}),
+    "list": Output(
+        keys={
+            "paglets": "of each: `agent_id`, `name`, `class_name`, `kind`, `service`, `host`, `status`, `group_id`, "
+            "`job_key`, `created_at`, `age_seconds`, `reason`",
+            "silent": "an error for each host that did not answer",
+        }
+    ),
+    "logs": Output(keys=LOGS, note=" (the attempts, not what they printed)"),
+    "mesh hosts": Output(
+        keys={"hosts": "the one that was asked first, the others by name, each as [MemberView](protocol.md#memberview)"}
+    ),
+    "notes": Output(
+        keys={
+            "notes": "the newest last, each as [Note](protocol.md#note)",
+            "silent": "an error for each host that did not answer",
+        },
+        note=" (with `--follow` a note in each line)",
+    ),
+    "version": Output(
+        keys={
+            "paglets": "the version",
+            "protocol": "the number of the protocol: hosts with equal numbers work together",
+            "python": "the version of the interpreter",
+            "program": "the file or folder that runs",
+            "sha256": "the hash of that",
+        }
+    ),
+}

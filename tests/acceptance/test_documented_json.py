@@ -1,0 +1,90 @@
+"""What commands print with `--json` has the keys that `docs/commands.md` describes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mesh_jobs import Task, TaskState
+
+from build_zipapp import ROOT
+from docs.generator.outputs import OUTPUTS
+from paglets.system.compute_slots import submit_compute_job_group
+from tests.acceptance.rig import MakeMesh, Mesh
+
+ARTIFACTS = Path(__file__).parent / "scripts" / "artifacts.py"
+
+RUNS: dict[str, list[list[object]]] = {
+    "artifacts list": [[]],
+    "artifacts info": [["FILES/bundle-0"]],
+    "artifacts get": [["FILES/bundle-0", "one.db"], ["--group", "FILES", "results"]],
+    "artifacts put": [["hosts.toml"]],
+    "artifacts rm": [["FILES/bundle-1"]],
+    "config check": [[]],
+    "config show": [["--name", "gpu-a"]],
+    "doctor": [[]],
+    "jobs groups": [[], ["FILES"]],
+    "jobs queue": [[]],
+    "jobs ps": [["--all"]],
+    "jobs why": [["mixed"]],
+    "jobs status": [["mixed"]],
+    "jobs history": [["mixed"]],
+    "jobs top": [[]],
+    "jobs wait": [["mixed"]],
+    "jobs watch": [["mixed"]],
+    "jobs cancel": [["mixed"]],
+    "jobs show": [["FILES/bundle-0"]],
+    "jobs logs": [["mixed/bad"]],
+    "jobs hosts": [[]],
+    "key show": [[]],
+    "key path": [[]],
+    "list": [[]],
+    "logs": [["mixed/bad"]],
+    "mesh hosts": [[]],
+    "notes": [[]],
+    "version": [[]],
+}
+"""Arguments of commands. All keys that the runs of a command print together are those that are described."""
+
+NOT_RUN = ("demo",)
+"""It takes long, and has a test of its own."""
+
+ONLY_OF_ONE_JOB = {"jobs why": {"job"}}
+"""Keys beside which those of the job's record stand, too."""
+
+
+@pytest.fixture(scope="module")
+def ended(make_mesh: MakeMesh) -> Any:
+    """Three hosts with a group of artifacts, and one of which a job failed."""
+    with make_mesh("json") as made:
+        made.start_three()
+        told = json.loads(made.script(ARTIFACTS, 2, 100, PAGLETS_AT="laptop", PYTHONPATH=made.archive).out)
+        good, bad = TaskState(job_key="good", how="works"), TaskState(job_key="bad", how="raises")
+        client = made["laptop"].client
+        submit_compute_job_group(client, Task, [good, bad], group_id="mixed").drain(60)
+        (made.work / "hosts.toml").write_bytes((ROOT / "hosts.example.toml").read_bytes())
+        yield made, told["group_id"]
+
+
+def test_each_command_is_looked_at() -> None:
+    assert sorted([*RUNS, *NOT_RUN]) == sorted(OUTPUTS)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_keys_are_those_that_are_described(ended: tuple[Mesh, str], name: str) -> None:
+    mesh, files = ended
+    found: dict[str, None] = {}
+    for words in RUNS[name]:
+        given = [str(word).replace("FILES", files) for word in words]
+        done = mesh.paglets(*name.split(), *given, "--json", PAGLETS_AT="laptop")
+        assert done.out, done.err
+        found |= dict.fromkeys(json.loads(done.out))
+    assert set(found) == set(OUTPUTS[name].keys) - ONLY_OF_ONE_JOB.get(name, set())
+
+
+def test_of_one_job_why_prints_its_record_too(ended: tuple[Mesh, str]) -> None:
+    mesh, _ = ended
+    told = json.loads(mesh.paglets("jobs", "why", "mixed/bad", "--json", PAGLETS_AT="laptop").out)
+    assert (told["job"], told["status"], told["cause"]) == ("mixed/bad", "FAILED", "exception")

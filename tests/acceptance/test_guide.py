@@ -1,0 +1,78 @@
+"""The scripts and commands of `docs/guide.md`, run as they stand there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from build_zipapp import ROOT
+from tests.acceptance.rig import Finished, MakeMesh, Mesh
+
+GUIDE = ROOT / "docs" / "guide.md"
+BLOCK = re.compile(r"^```(?P<kind>python|text|console)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
+SCRIPT = re.compile(r"# (\w+\.py)\n")
+PYTHON = "PYTHONPATH=paglets.pyz python3 "
+PROGRAM = "python3 paglets.pyz "
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A command line of the guide, and what it says is printed; `exact`: that is all of stdout."""
+
+    line: str
+    output: str
+    exact: bool
+
+
+def blocks() -> list[re.Match[str]]:
+    return list(BLOCK.finditer(GUIDE.read_text()))
+
+
+def scripts() -> dict[str, str]:
+    """The complete scripts by their names."""
+    found = {name[1]: block["text"] for block in blocks() if (name := SCRIPT.match(block["text"]))}
+    assert found
+    return found
+
+
+def shown() -> Iterator[Shown]:
+    for block in blocks():
+        for part in re.split(r"^\$ ", block["text"], flags=re.MULTILINE)[1:] if block["kind"] != "python" else ():
+            line, _, output = part.partition("\n")
+            yield Shown(line=line, output=output, exact=block["kind"] == "text")
+
+
+@pytest.fixture(scope="module")
+def folder(make_mesh: MakeMesh) -> Iterator[Mesh]:
+    """Three hosts, and the scripts of the guide in the folder where commands are run."""
+    with make_mesh("guide") as made:
+        made.start_three()
+        for name, text in scripts().items():
+            (made.work / name).write_text(text)
+        yield made
+
+
+def run(mesh: Mesh, line: str) -> Finished:
+    if line.startswith(PROGRAM):
+        return mesh.paglets(*shlex.split(line.removeprefix(PROGRAM)), PAGLETS_AT="laptop")
+    assert line.startswith(PYTHON), line
+    return mesh.script(Path(line.removeprefix(PYTHON)), PYTHONPATH=mesh.archive)
+
+
+def test_every_script_of_the_guide_is_run_there() -> None:
+    lines = [each.line for each in shown()]
+    assert [PYTHON + name for name in scripts()] == [line for line in lines if line.startswith(PYTHON)]
+
+
+def test_the_guide_prints_what_it_says(folder: Mesh) -> None:
+    for each in shown():
+        done = run(folder, each.line)
+        if each.exact:
+            assert (done.code, done.out) == (0, each.output), f"{each.line}: {done.err}"
+        else:
+            assert "Traceback" not in done.err, done.err
