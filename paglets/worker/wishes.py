@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from paglets.api import Level
 from paglets.core.errors import Invalid
 from paglets.core.refs import HostRef
 
 MAX_NOTE_CHARACTERS = 2_000
-LEVELS = ("info", "warning", "error")
+LEVELS = get_args(Level)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,9 @@ from model_jobs import Diary, DiaryState, Telling, TellingState
 from paglets.core.errors import HandlerFailed
 from paglets.core.messages import Message
 from paglets.remote.proxy import PagletProxy
+from paglets.slots.service import SlotsStatusRequest
 from paglets.system.compute_slots import submit_compute_job_group
+from paglets.system.services import COMPUTE_SLOTS
 from tests.acceptance.rig import Mesh, wait_until
 
 
@@ -111,6 +113,9 @@ def test_services_and_names_are_found_from_every_host(three: Mesh) -> None:
     first.dispose()
     other.dispose()
     assert client.lookup("diary") == ()
+    schedulers = [COMPUTE_SLOTS.bind(each) for each in client.lookup("compute-slots")]
+    answers = [each.call("status", SlotsStatusRequest()).host_name for each in schedulers]
+    assert answers == ["linux-a", "gpu-a", "laptop"]
 
 
 def test_notes_come_home_and_any_host_shows_them(three: Mesh) -> None:
