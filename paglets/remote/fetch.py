@@ -65,13 +65,17 @@ class Download:
             self._receive(part, blob)
 
     def _receive(self, part: PartialFile, blob: BlobRef) -> None:
-        """This thread asks for a piece while another hashes and writes the one before."""
+        """This thread asks for a piece while others hash and write the one before, and sync those before that."""
         pace = Pace(self._link.clock)
         patience = Patience(self._link.clock, self._link.pause, self._timeout)
         offset = part.offset
         writing: Future[None] | None = None
         cut: PagletsError | None = None
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="download") as writer:
+        syncing: Future[None] | None = None
+        with (
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix="sync") as disk,
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix="download") as writer,
+        ):
             while offset < blob.size_bytes:
                 self._progress(RECEIVING, offset, blob.size_bytes)
                 length = min(pace.piece_bytes, blob.size_bytes - offset)
@@ -90,6 +94,8 @@ class Download:
                 cut = None
                 if writing is not None:
                     writing.result()
+                    if syncing is None or syncing.done():
+                        syncing = disk.submit(part.sync)
                 writing = writer.submit(part.append, piece)
                 offset += len(piece)
             if writing is not None:

@@ -51,6 +51,11 @@ class PartialFile:
             write_all(self._descriptor, piece)
         self._take(piece)
 
+    def sync(self) -> None:
+        """Let the disk take what is there so far, so that little is left at the end; what fails, fails there too."""
+        with suppress(OSError):
+            os.fsync(self._descriptor)
+
     def restart(self) -> None:
         with self._telling():
             os.ftruncate(self._descriptor, 0)
