@@ -6,9 +6,10 @@
 - `other_host_seconds`: the same with the collector on a third host, so that the bytes cross the wire twice.
 - `download_seconds`: of that, `HostClient.download_artifact` alone.
 
-Each is the median of ROUNDS, which alternate; a ratio is of the medians, and `best_...` of the shortest. All is written to files that are new: on a
-virtual machine whose hypervisor takes free memory back, 256 MB of them take 0.1 s, or 0.7 s where that memory must be
-fetched first, which says nothing of any program. So the bench fetches memory before each (`fetch_memory`).
+Each is the median of ROUNDS, which alternate; a ratio is of the medians, and `best_...` of the shortest. All is
+written to files that are new: on a virtual machine whose hypervisor takes free memory back, 256 MB of them take
+0.1 s, or 0.7 s where that memory must be fetched first, which says nothing of any program. So the bench fetches
+memory before each (`fetch_memory`).
 """
 
 from __future__ import annotations
