@@ -144,7 +144,7 @@ def mesh_checks(client: HostClient) -> Iterator[Check]:
     for view in client.hosts():
         began = time.time()
         try:
-            identity = client.identity_of(view.member.ref) if view.online else None
+            identity = client.identity(view.member.ref) if view.online else None
         except PagletsError as error:
             advice = "start it, or let this machine connect to it (address, firewall)"
             yield Check(name=f"host {view.member.name}", state=WARNING, found=error.message, advice=advice)

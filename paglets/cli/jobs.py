@@ -7,20 +7,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from paglets.api import JobView, Slots, Verdict
-from paglets.cli import overview, why
-from paglets.cli import watch as watching
-from paglets.cli.cancel import cancel
-from paglets.cli.groups import groups
 from paglets.cli.logs import add_logs
-from paglets.cli.options import Parser, add_command, add_commands, add_common, amount_of_bytes, client_of
+from paglets.cli.options import Parser, add_command, add_commands, add_common, amount_of_bytes, client_of, later
 from paglets.cli.output import duration_text, numbers_text, print_json, print_table, say
-from paglets.cli.show import show
 from paglets.core.errors import EXIT_DONE, EXIT_NEVER, EXIT_UNREACHABLE
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
 from paglets.slots.amounts import bytes_text, resources_text
 from paglets.slots.model import Resources
-from paglets.system.jobs import ComputeJobState
 
 JOB_HEADERS = (
     *("JOB", "STATUS", "RUN", "TIME", "CORES", "MEMORY", "CPU IDS", "GPU IDS", "CPU TIME", "RSS", "SCRATCH"),
@@ -34,7 +28,7 @@ def parser() -> Parser:
     listing = add_command(commands, "groups", "groups and their counts; one group with its jobs", "jobs groups")
     listing.add_argument("name", nargs="?", metavar="GROUP", help="show that group: pending jobs, results, failures")
     listing.add_argument("--group", metavar="GROUP", help="the same")
-    add_common(listing, groups)
+    add_common(listing, later("paglets.cli.groups", "groups"))
     queue = add_command(commands, "queue", "one host's queue and leases, with CPU ids and usage")
     _add_limit(queue)
     add_common(queue, _queue)
@@ -44,23 +38,31 @@ def parser() -> Parser:
     add_common(processes, _ps)
     reason = add_command(commands, "why", "why a job, or a group's jobs, do not run or did not succeed")
     reason.add_argument("job", metavar="GROUP|GROUP/JOBKEY|ID", help="a group, a job of a group, or a job's id")
-    add_common(reason, why.why)
+    add_common(reason, later("paglets.cli.why", "why"))
     status = add_command(commands, "status", "how far a group is, in counts", "jobs status words")
     status.add_argument("group", metavar="GROUP")
-    add_common(status, overview.status)
+    add_common(status, later("paglets.cli.overview", "status"))
     past = add_command(commands, "history", "the jobs of a group that ended, newest first", "jobs history words")
     past.add_argument("group", metavar="GROUP")
     past.add_argument("--limit", type=int, default=50, metavar="N", help="jobs shown (default 50)")
-    add_common(past, overview.history)
+    add_common(past, later("paglets.cli.overview", "history"))
     load = add_command(
         commands, "top", "hosts by their load, and the running jobs that use most", "jobs top", "jobs top --watch"
     )
     load.add_argument("--watch", action="store_true", help="again and again, until interrupted")
     load.add_argument("--limit", type=int, default=20, metavar="N", help="jobs shown (default 20)")
-    add_common(load, overview.top)
+    add_common(load, later("paglets.cli.overview", "top"))
     for name, handler, purpose in (
-        ("wait", watching.wait, "wait until all jobs of a group have ended; the exit code says how"),
-        ("watch", watching.watch, "watch a group until all jobs have ended: a bar, or in a pipe a line for each job"),
+        (
+            "wait",
+            later("paglets.cli.watch", "wait"),
+            "wait until all jobs of a group have ended; the exit code says how",
+        ),
+        (
+            "watch",
+            later("paglets.cli.watch", "watch"),
+            "watch a group until all jobs have ended: a bar, or in a pipe a line for each job",
+        ),
     ):
         waiting = add_command(commands, name, purpose, f"jobs {name} words", f"jobs {name} words --timeout 600")
         waiting.add_argument("group", metavar="GROUP")
@@ -74,10 +76,10 @@ def parser() -> Parser:
     )
     ending.add_argument("jobs", nargs="+", metavar="GROUP|GROUP/JOBKEY", help="a group, or a job of a group")
     ending.add_argument("--reason", default="", metavar="TEXT", help="kept in the failure of each job")
-    add_common(ending, cancel)
+    add_common(ending, later("paglets.cli.cancel", "cancel"))
     everything = add_command(commands, "show", "everything about one job: code, files, attempts, result file")
     everything.add_argument("job", metavar="GROUP/JOBKEY|ID", help="a job of a group, or a job's id")
-    add_common(everything, show)
+    add_common(everything, later("paglets.cli.show", "show"))
     add_logs(add_command(commands, "logs", "what a job printed; also as `paglets logs`"))
     _add_hosts(add_command(commands, "hosts", "which hosts could run a job, best first (nothing is submitted)"))
     return made
@@ -178,6 +180,8 @@ def job_row(job: JobView) -> tuple[object, ...]:
 
 
 def _hosts(options: argparse.Namespace) -> int:
+    from paglets.system.jobs import ComputeJobState
+
     given = vars(options)
     fields: dict[str, Any] = {name: given[name] for name in ComputeJobState.__dataclass_fields__ if name in given}
     state = ComputeJobState(**fields)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -89,6 +90,11 @@ def add_common(parser: argparse.ArgumentParser, handler: Handler, *, waits: bool
     )
     parser.add_argument("--json", action="store_true", help="data as JSON")
     parser.set_defaults(handler=handler)
+
+
+def later(module: str, name: str) -> Handler:
+    """The handler `name` of a module that is loaded only when it is called: the other commands start faster."""
+    return lambda options: int(getattr(importlib.import_module(module), name)(options))
 
 
 def run(parser: argparse.ArgumentParser, arguments: list[str]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from paglets.core.errors import PagletsError
@@ -25,6 +24,8 @@ def ask_each(ask: Callable[[A], T], things: Sequence[A]) -> list[T]:
     """What `ask` gives for each of `things`, asked at once: one silent host does not hold up the rest."""
     if len(things) < 2:
         return [ask(thing) for thing in things]
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(max_workers=min(MOST_PARALLEL_ASKS, len(things))) as pool:
         return list(pool.map(ask, things))
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkable
 
 from paglets.api import (
     ArtifactView,
@@ -29,7 +29,6 @@ from paglets.api import (
     SubmitGroup,
     Verdicts,
 )
-from paglets.codec.bundle import publish_code
 from paglets.codec.envelope import Kind
 from paglets.codec.names import class_name, refuse_while_importing
 from paglets.codec.wire import decode, encode_state
@@ -46,9 +45,7 @@ from paglets.remote.calling import call_paglet
 from paglets.remote.cancelling import CancelOutcome, wait_ended
 from paglets.remote.directory import Directory
 from paglets.remote.entry import connect, find_host
-from paglets.remote.files import Files, once_each
 from paglets.remote.grouplines import merged_groups
-from paglets.remote.inputs import InputPaths, Sending, publish_inputs
 from paglets.remote.joblogs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log
 from paglets.remote.keys import paglets_home
 from paglets.remote.link import Exchange, Link, paglet_route, quoted
@@ -56,6 +53,10 @@ from paglets.remote.patience import Progress, nobody
 from paglets.remote.proxy import PagletProxy, as_message
 from paglets.remote.targets import Target, addressee, id_of, plain, to_wire
 from paglets.slots.model import SlotRequest
+
+if TYPE_CHECKING:  # loaded when they are needed: commands that only ask start faster
+    from paglets.remote.files import Files
+    from paglets.remote.inputs import InputPaths
 
 T = TypeVar("T")
 
@@ -113,13 +114,9 @@ class HostClient(Directory):
         """The host that this client speaks to."""
         return self._link.host()
 
-    def identity(self) -> HostIdentity:
-        """Who the host is and what it offers."""
-        return self._link.identity()
-
-    def identity_of(self, host: HostRef) -> HostIdentity:
-        """The same of a member of the mesh, as it says itself."""
-        return self._ask("GET", "/v1/host", None, HostIdentity, host=host)
+    def identity(self, host: HostRef | None = None) -> HostIdentity:
+        """Who the host is and what it offers; or the member `host` of its mesh, as that says itself."""
+        return self._ask("GET", "/v1/host", None, HostIdentity, host=host) if host else self._link.identity()
 
     def hosts(self) -> tuple[MemberView, ...]:
         """The hosts of the mesh as this host sees them, itself first."""
@@ -192,6 +189,9 @@ class HostClient(Directory):
         filled = cls.State() if state is None else state
         if not isinstance(filled, cls.State):
             raise TypeError(f"{cls.__qualname__} takes a {cls.State.__qualname__}, got {type(filled).__qualname__}")
+        from paglets.codec.bundle import publish_code
+        from paglets.remote.inputs import Sending, publish_inputs
+
         tree, sending = encode_state(filled), Sending(self, self._link.clock)
         request = CreatePaglet(
             agent_id=self._entropy.token(),
@@ -312,6 +312,8 @@ class HostClient(Directory):
         owned = None if owner is None else id_of(plain(owner))
         answers = ask_each(attempt(lambda host: self._files.listed(host, owned)), online_hosts(self._link))
         good = tuple(answer for answer in answers if not isinstance(answer, PagletsError))
+        from paglets.remote.files import once_each
+
         return once_each(good), tuple(answer for answer in answers if isinstance(answer, PagletsError))
 
     def delete_artifact(self, artifact: ArtifactRef | str) -> None:
@@ -320,6 +322,8 @@ class HostClient(Directory):
 
     @property
     def _files(self) -> Files:
+        from paglets.remote.files import Files
+
         return Files(self._link, self.timeout)
 
     # Groups.
