@@ -21,8 +21,12 @@ MOST_NAMES = 200
 SCRIPTS = {
     "bash": """\
 {function}_paglets() {{
-    local IFS=$'\\n'
-    COMPREPLY=($(paglets _complete "${{COMP_WORDS[@]:1:COMP_CWORD}}" 2> /dev/null))
+    local line
+    COMPREPLY=()
+    while IFS= read -r line; do
+        printf -v line %q "$line"
+        COMPREPLY+=("$line")
+    done < <(paglets _complete "${{COMP_WORDS[@]:1:COMP_CWORD}}" 2> /dev/null)
     [ "${{#COMPREPLY[@]}}" = 0 ] && compopt -o default
     [[ ${{COMPREPLY[0]}} == */ ]] && compopt -o nospace
 }}

@@ -11,16 +11,18 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from paglets.api import HostIdentity, MemberView
 from paglets.cli.options import Parser, add_common, client_of
 from paglets.cli.output import duration_text, print_json, print_table, say
 from paglets.config import CONFIG_NAME, checked_config, host_names
-from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError, Unreachable
+from paglets.core.errors import EXIT_DONE, EXIT_FAILED, NotAllowed, PagletsError, Unreachable, WrongClock
 from paglets.core.text import printable
 from paglets.native import psutil_problem
 from paglets.program import PROGRAM_VERSION, this_program
+from paglets.remote.asking import ask_each, attempt
 from paglets.remote.client import HostClient
 from paglets.remote.keys import client_key, paglets_home
 from paglets.slots.amounts import bytes_text
@@ -29,6 +31,12 @@ OLDEST_PYTHON = (3, 11)
 FEW_BYTES = 1 << 30
 MOST_SKEW_SECONDS = 5.0
 """Signatures hold for more; but times in lists and logs of hosts are then hard to compare."""
+
+ADVICE: dict[type[PagletsError], str] = {
+    Unreachable: "start it, or let this machine connect to it (address, firewall)",
+    WrongClock: "set the clocks of both machines, best by NTP",
+    NotAllowed: "it has another mesh key: copy mesh.key from one to the other",
+}
 
 GOOD, WARNING, BAD = "ok", "warning", "bad"
 
@@ -141,17 +149,22 @@ def mesh_checks(client: HostClient) -> Iterator[Check]:
     """The host that is asked, then each other one as it and we see it."""
     asked = client.identity()
     yield Check(name="host", found=f"speaking to {asked.name}, {client.host.url}")
-    for view in client.hosts():
-        began = time.time()
-        try:
-            identity = client.identity(view.member.ref) if view.online else None
-        except PagletsError as error:
-            advice = "start it, or let this machine connect to it (address, firewall)"
-            yield Check(name=f"host {view.member.name}", state=WARNING, found=error.message, advice=advice)
-            continue
-        told = identity.wall_time if identity else 0.0
-        skew = told - (began + time.time()) / 2 if told else 0.0
-        yield member_check(view, identity, asked, skew)
+    views = client.hosts()
+    for view, answer in zip(views, ask_each(attempt(partial(_told, client)), views), strict=True):
+        if isinstance(answer, PagletsError):
+            advice = ADVICE.get(type(answer), "its own log says more: host.log in its data directory")
+            yield Check(name=f"host {view.member.name}", state=WARNING, found=answer.message, advice=advice)
+        else:
+            yield member_check(view, answer[0], asked, answer[1])
+
+
+def _told(client: HostClient, view: MemberView) -> tuple[HostIdentity | None, float]:
+    """What a member says of itself, and how far its clock is ahead of ours in seconds; None of one that is offline."""
+    if not view.online:
+        return None, 0.0
+    began = time.time()
+    identity = client.identity(view.member.ref)
+    return identity, identity.wall_time - (began + time.time()) / 2 if identity.wall_time else 0.0
 
 
 def member_check(view: MemberView, identity: HostIdentity | None, asked: HostIdentity, skew_seconds: float) -> Check:

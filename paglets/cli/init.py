@@ -22,6 +22,8 @@ from paglets.remote.keys import default_key_file
 OF_MESH = ("mesh_version", "peers")
 """Settings that all hosts share: those of the first host go to the table of all."""
 
+PATHS = ("data_dir", "key_file", "code_paths")
+
 HEAD = """\
 # The hosts of the mesh. Copy this file and paglets.pyz to every machine, and start `{command} host` beside them:
 # each host takes [mesh] and the section of its own name. `{command} config show` explains what it takes;
@@ -51,7 +53,9 @@ def parser() -> Parser:
 def _init(options: argparse.Namespace) -> int:
     name, path = name_of(options), Path(options.config or CONFIG_NAME).expanduser()
     flags = flags_of(options)
-    settings_of(name, flags=flags)
+    for setting, checked in settings_of(name, flags=flags).items():
+        if setting in PATHS:  # a relative one would be another where the host starts
+            flags[setting] = str(checked.value) if isinstance(checked.value, Path) else list(checked.value)
     if os.path.lexists(path):
         text = _added(path, name, flags)
     else:
@@ -81,14 +85,15 @@ def _toml(tree: dict[str, Any], name: str, settings: dict[str, Any]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """All of it or nothing, with the rights of a file that is there."""
+    """All of it or nothing, with the rights of a file that is there, also where `path` is a link to it."""
+    target = path.resolve()
     try:
-        descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
-                os.chmod(file.fileno(), path.stat().st_mode & 0o777 if path.exists() else 0o644)
-            os.replace(draft, path)
+                os.chmod(file.fileno(), target.stat().st_mode & 0o777 if target.exists() else 0o644)
+            os.replace(draft, target)
         except BaseException:
             os.unlink(draft)
             raise

@@ -77,6 +77,23 @@ def test_bash_completes_with_the_lines_that_are_printed(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("watch\ncomplete -F _paglets paglets\n", "")
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_what_bash_is_offered_is_a_word_and_no_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    hostile = "words/x;touch pwned;#*"
+    shell = f"paglets() {{ echo '{hostile}'; }}\n{script}\nCOMP_WORDS=(paglets jobs show w) COMP_CWORD=3\n_paglets\n"
+    done = subprocess.run(
+        ["bash", "--norc", "-c", shell + 'eval "printf %s ${COMPREPLY[0]}"'],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == (hostile, "")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_understand_their_lines(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", shell]) == 0

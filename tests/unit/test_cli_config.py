@@ -58,6 +58,14 @@ def test_init_adds_a_host_and_keeps_what_is_there(folder: Path) -> None:
     assert os.listdir(folder) == ["my.toml"]
 
 
+def test_init_writes_to_where_a_link_leads_and_paths_that_hold_anywhere(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "real.toml").write_text("[hosts.w1]\n")
+    (folder / "hosts.toml").symlink_to(tmp_path / "real.toml")
+    assert main(["init", "--name", "w2", "--key-file", "my.key"]) == 0
+    assert (folder / "hosts.toml").is_symlink()
+    assert tomllib.loads((tmp_path / "real.toml").read_text())["hosts"]["w2"] == {"key_file": str(folder / "my.key")}
+
+
 def test_init_of_this_machine_needs_no_flags(folder: Path, capsys: Capture) -> None:
     assert main(["init"]) == 0
     assert list(checked_config(folder / "hosts.toml")["hosts"]) == [machine_name(socket.gethostname())]
