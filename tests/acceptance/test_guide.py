@@ -1,4 +1,4 @@
-"""The scripts and commands of `docs/guide.md`, run as they stand there."""
+"""The scripts and commands of `README.md` and `docs/guide.md`, run as they stand there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from build_zipapp import ROOT
 from tests.acceptance.rig import Finished, MakeMesh, Mesh
 
-GUIDE = ROOT / "docs" / "guide.md"
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "guide.md")
 BLOCK = re.compile(r"^```(?P<kind>python|text|console)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 SCRIPT = re.compile(r"# (\w+\.py)\n")
 PYTHON = "PYTHONPATH=paglets.pyz python3 "
@@ -22,7 +22,7 @@ PROGRAM = "python3 paglets.pyz "
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A command line of the guide, and what it says is printed; `exact`: that is all of stdout."""
+    """A command line of a document, and what that says is printed; `exact`: that is all of stdout."""
 
     line: str
     output: str
@@ -30,7 +30,7 @@ class Shown:
 
 
 def blocks() -> list[re.Match[str]]:
-    return list(BLOCK.finditer(GUIDE.read_text()))
+    return [block for path in DOCUMENTS for block in BLOCK.finditer(path.read_text())]
 
 
 def scripts() -> dict[str, str]:
@@ -49,7 +49,7 @@ def shown() -> Iterator[Shown]:
 
 @pytest.fixture(scope="module")
 def folder(make_mesh: MakeMesh) -> Iterator[Mesh]:
-    """Three hosts, and the scripts of the guide in the folder where commands are run."""
+    """Three hosts, and the scripts of the documents in the folder where commands are run."""
     with make_mesh("guide") as made:
         made.start_three()
         for name, text in scripts().items():
@@ -64,12 +64,12 @@ def run(mesh: Mesh, line: str) -> Finished:
     return mesh.script(Path(line.removeprefix(PYTHON)), PYTHONPATH=mesh.archive)
 
 
-def test_every_script_of_the_guide_is_run_there() -> None:
+def test_every_script_is_run_where_it_stands() -> None:
     lines = [each.line for each in shown()]
     assert [PYTHON + name for name in scripts()] == [line for line in lines if line.startswith(PYTHON)]
 
 
-def test_the_guide_prints_what_it_says(folder: Mesh) -> None:
+def test_what_is_shown_is_printed(folder: Mesh) -> None:
     for each in shown():
         done = run(folder, each.line)
         if each.exact:
