@@ -20,7 +20,7 @@ from paglets.api.groups import (
     Unfinished,
     UnwantedCopy,
 )
-from paglets.api.hosts import Gossip, HostIdentity, Hosts, Member, MemberView
+from paglets.api.hosts import Gossip, HostIdentity, Hosts, Member, MemberView, PeerProblem
 from paglets.api.limits import (
     LARGE_ENVELOPE_BYTES,
     MAX_ASKED_BLOBS,
@@ -122,6 +122,7 @@ __all__ = [
     "Notes",
     "PagletView",
     "Paglets",
+    "PeerProblem",
     "PostAnswer",
     "PostAnswers",
     "PostMessage",

@@ -77,10 +77,19 @@ class MemberView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PeerProblem:
+    """An address that was given to this host as a peer, and why no host of its mesh answered there yet."""
+
+    url: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hosts:
-    """`GET /v1/mesh/hosts`: this host first, the others by name."""
+    """`GET /v1/mesh/hosts`: this host first, the others by name; `peers`: those given by hand that it did not join."""
 
     hosts: tuple[MemberView, ...]
+    peers: tuple[PeerProblem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

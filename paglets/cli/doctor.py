@@ -9,14 +9,14 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from paglets.api import HostIdentity, MemberView
 from paglets.cli.options import Parser, add_common, client_of
-from paglets.cli.output import duration_text, print_json, print_table, say
+from paglets.cli.output import advised, duration_text, print_json
 from paglets.config import CONFIG_NAME, checked_config, host_names
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, NotAllowed, PagletsError, Unreachable, WrongClock
 from paglets.core.text import printable
@@ -25,6 +25,7 @@ from paglets.program import PROGRAM_VERSION, this_program
 from paglets.remote.asking import ask_each, attempt
 from paglets.remote.client import HostClient
 from paglets.remote.keys import client_key, paglets_home
+from paglets.remote.local import RunningHost, running_hosts
 from paglets.slots.amounts import bytes_text
 
 OLDEST_PYTHON = (3, 11)
@@ -68,10 +69,10 @@ def _doctor(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"checks": checks})
     else:
-        print_table(("CHECK", "STATE", "FOUND"), [(check.name, check.state, check.found) for check in checks])
         for check in checks:
+            print(f"{check.state:<9}{printable(check.name)}: {printable(check.found)}")
             if check.advice:
-                say(f"{check.name}: {check.advice}")
+                print(f"{'':<9}{printable(advised(check.advice))}")
     return EXIT_FAILED if any(check.state == BAD for check in checks) else EXIT_DONE
 
 
@@ -96,7 +97,7 @@ def machine_checks() -> Iterator[Check]:
         key = client_key(os.environ)
         yield Check(name="key", found=f"from {key.source}")
     except PagletsError as error:
-        yield Check(name="key", state=BAD, found="none that can be used", advice=error.message)
+        yield Check(name="key", state=BAD, found=error.message)
     if os.path.lexists(CONFIG_NAME):
         yield _config(Path(CONFIG_NAME))
 
@@ -127,7 +128,7 @@ def _config(path: Path) -> Check:
     try:
         names = host_names(checked_config(path))
     except PagletsError as error:
-        return Check(name=CONFIG_NAME, state=BAD, found="is not right", advice=error.message)
+        return Check(name=CONFIG_NAME, state=BAD, found=error.message.removeprefix(f"{path}: "))
     return Check(name=CONFIG_NAME, found=f"describes {', '.join(names) or 'no host'}")
 
 
@@ -140,22 +141,36 @@ def _mesh_checks(options: argparse.Namespace) -> Iterator[Check]:
             client = stack.enter_context(client_of(options))
             yield from mesh_checks(client)
     except Unreachable as error:
-        yield Check(name="host", state=WARNING, found="none to ask", advice=error.message)
+        yield Check(name="host", state=WARNING, found=error.message)
     except PagletsError as error:
-        yield Check(name="host", state=BAD, found="does not answer us", advice=error.message)
+        yield Check(name="host", state=BAD, found=error.message)
 
 
 def mesh_checks(client: HostClient) -> Iterator[Check]:
     """The host that is asked, then each other one as it and we see it."""
     asked = client.identity()
     yield Check(name="host", found=f"speaking to {asked.name}, {client.host.url}")
+    for peer in client.peer_problems():
+        yield Check(name=f"peer {peer.url}", state=BAD, found=peer.problem.removeprefix(peer.url).strip())
     views = client.hosts()
+    yield from strangers(running_hosts(paglets_home(os.environ)), views, asked)
     for view, answer in zip(views, ask_each(attempt(partial(_told, client)), views), strict=True):
         if isinstance(answer, PagletsError):
             advice = ADVICE.get(type(answer), "its own log says more: host.log in its data directory")
             yield Check(name=f"host {view.member.name}", state=WARNING, found=answer.message, advice=advice)
         else:
             yield member_check(view, answer[0], asked, answer[1])
+
+
+def strangers(running: Iterable[RunningHost], views: Iterable[MemberView], asked: HostIdentity) -> Iterator[Check]:
+    """Hosts that run here and are not in the mesh of the one that is asked: perhaps somebody forgot a peer."""
+    known = {view.member.store_id for view in views}
+    for host in running:
+        if host.store_id not in known:
+            advice = f"if it is to be in the mesh of {asked.name}, start it with --peer {asked.url}"
+            yield Check(
+                name=f"host {host.name}", state=WARNING, found="runs here, in no mesh with this one", advice=advice
+            )
 
 
 def _told(client: HostClient, view: MemberView) -> tuple[HostIdentity | None, float]:
@@ -171,7 +186,7 @@ def member_check(view: MemberView, identity: HostIdentity | None, asked: HostIde
     """Of one member; `identity`: what it says of itself, None where it is offline."""
     name = f"host {view.member.name}"
     if view.problem:
-        return Check(name=name, state=BAD, found="has a problem", advice=view.problem)
+        return Check(name=name, state=BAD, found=view.problem)
     if identity is None:
         found = f"silent for {duration_text(view.silent_seconds)}"
         return Check(name=name, state=WARNING, found=found, advice="what it has is there again when it is started")

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from typing import Any
 
 from paglets.api import GroupLine, Groups
 from paglets.cli.options import client_of
 from paglets.cli.output import duration_text, print_fields, print_json, print_table, say
-from paglets.core.errors import EXIT_DONE, Unreachable
+from paglets.core.errors import EXIT_DONE, TimedOut, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.remote.client import HostClient
+
+FIRST_SECONDS = 5.0
+SILENT_SECONDS = 3.0
+"""A collector that does not answer for so long, on a host not heard of for so long, is not waited for."""
 
 MOST_RESULT_CHARACTERS = 60
 MOST_LINES = 50
@@ -75,23 +80,32 @@ def summary_of(client: HostClient, group_id: str) -> dict[str, Any]:
     """The summary as tagged JSON. Raises Unreachable with the last known counts where its host is away."""
     collector = collector_of(client, group_id)
     try:
-        found: dict[str, Any] = client.call_tree(collector, Message("summary"))
+        return _summary(client, collector, FIRST_SECONDS)
+    except (Unreachable, TimedOut):
+        # A host that has just died is not worth the whole wait.
+        _must_be_heard(client, collector.host, group_id, SILENT_SECONDS)
+    try:
+        return _summary(client, collector, None)
     except Unreachable as error:
         raise Unreachable(f"{error.message}; {_last_known(client, group_id, collector.host.name)}") from error
+
+
+def _summary(client: HostClient, collector: ProxyRef, timeout_seconds: float | None) -> dict[str, Any]:
+    found: dict[str, Any] = client.call_tree(collector, Message("summary"), timeout_seconds=timeout_seconds)
     return found
 
 
 def collector_of(client: HostClient, group_id: str) -> ProxyRef:
     """The collector of a group. Raises Unreachable where its host is known to be away."""
     view = client.group(group_id)
-    _must_be_online(client, view.collector.host, group_id)
+    _must_be_heard(client, view.collector.host, group_id)
     return view.collector
 
 
-def _must_be_online(client: HostClient, host: HostRef, group_id: str) -> None:
-    """Say at once that the collector's host is away, instead of waiting for it. Raises Unreachable."""
+def _must_be_heard(client: HostClient, host: HostRef, group_id: str, most_seconds: float = math.inf) -> None:
+    """Say at once that the collector's host is away or silent, instead of waiting for it. Raises Unreachable."""
     for view in client.hosts():
-        if view.member.store_id == host.store_id and not view.online:
+        if view.member.store_id == host.store_id and (not view.online or view.silent_seconds > most_seconds):
             raise Unreachable(
                 f"the collector of {group_id} is on {host.name}, which was last heard of "
                 f"{duration_text(view.silent_seconds)} ago: nothing is lost; start that host again to see the group"

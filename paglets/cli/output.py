@@ -17,8 +17,13 @@ GAP = "  "
 
 
 def say(message: object) -> None:
-    """One line on stderr. Where it advises `paglets ...`, it says how the user calls this program."""
-    print(f"paglets: {printable(message).replace('`paglets ', f'`{command_name()} ')}", file=sys.stderr)
+    """One line on stderr."""
+    print(f"paglets: {advised(printable(message))}", file=sys.stderr)
+
+
+def advised(text: str) -> str:
+    """`text` with what the user must type where it says `paglets ...`."""
+    return text.replace("`paglets ", f"`{command_name()} ")
 
 
 def print_json(value: Any) -> None:

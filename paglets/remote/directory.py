@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from paglets.api import FindPaglets, Found, Note, Notes, Paglets, PagletView
+from paglets.api import FindPaglets, Found, Hosts, Note, Notes, Paglets, PagletView, PeerProblem
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
 from paglets.remote.asking import ask_each, attempt, online_hosts
@@ -36,6 +36,10 @@ class Directory:
 
     def proxy(self, target: Any) -> PagletProxy:
         raise NotImplementedError
+
+    def peer_problems(self) -> tuple[PeerProblem, ...]:
+        """The peers that this client's host was given and has not joined, and why."""
+        return self._link.ask("GET", "/v1/mesh/hosts", None, Hosts, timeout=self.timeout).peers
 
     def find(self, name: str) -> tuple[PagletProxy, ...]:
         """The paglets of that name on all online hosts that answer: this host's first, the others by host.
@@ -70,13 +74,17 @@ class Directory:
     def notes(self, *, group_id: str | None = None, limit: int = 100, seen: dict[str, int] | None = None) -> MeshNotes:
         """What paglets told the users of the online hosts, their homes: the newest `limit`, oldest first.
 
-        With the `seen` of an earlier answer: what came since, at most `limit` of each home.
+        With the `seen` of an earlier answer: what came since, at most `limit` of each home. Of a home that had not
+        answered then, what comes from now on.
         """
-        query = {"limit": limit} | ({} if group_id is None else {"group": group_id})
+        group = {} if group_id is None else {"group": group_id}
 
         def ask(host: HostRef) -> tuple[str, Notes]:
-            known = {"after": seen[host.store_id]} if seen and host.store_id in seen else {}
-            return host.store_id, self._of("GET", f"/v1/notes?{urlencode(query | known)}", None, Notes, host)
+            is_new = seen is not None and host.store_id not in seen
+            known = {"after": seen[host.store_id]} if seen is not None and not is_new else {}
+            query = urlencode({"limit": 1 if is_new else limit} | group | known)
+            found = self._of("GET", f"/v1/notes?{query}", None, Notes, host)
+            return host.store_id, replace(found, notes=()) if is_new else found
 
         answers, errors = self._everybody(ask)
         told = sorted((note for _, notes in answers for note in notes.notes), key=lambda note: note.at)

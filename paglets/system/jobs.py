@@ -172,11 +172,15 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
 
     def _report(self, report: dict[str, Any]) -> bool:
         if self._reported:
-            print(f"paglets: {self.state.job_key}: {second_report_text(report)}", file=sys.stderr)
+            self._say(second_report_text(report))
             return False
         accepted = self.context.report(report)
         self._reported = True
         return accepted
+
+    def _say(self, text: str) -> None:
+        """In the job's log."""
+        print(f"paglets: {self.state.job_key}: {text}", file=sys.stderr)
 
     # The host's entry into a job.
 
@@ -187,10 +191,13 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         if self.state.compute_fresh:
             self.on_creation()
         try:
-            self.run_compute_job()
+            returned: object = self.run_compute_job()  # type: ignore[func-returns-value]
         except Exception as error:
             self._failed(error)
             raise
+        if returned is not None:
+            dropped = f"run_compute_job returned a {type(returned).__name__}, which is dropped"
+            self._say(f"{dropped}: a job's result is what build_result_payload returns")
         self.after_compute_success()
 
     def _failed(self, error: Exception) -> None:

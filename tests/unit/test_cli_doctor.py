@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from paglets.api import HostIdentity, MemberView
-from paglets.cli.doctor import BAD, GOOD, WARNING, machine_checks, member_check
+from paglets.cli.doctor import BAD, GOOD, WARNING, machine_checks, member_check, strangers
 from paglets.cli.main import main
 from paglets.core.clock import SystemEntropy
 from paglets.remote.keys import create_key
+from paglets.remote.local import RunningHost
 from paglets.slots.model import Resources
 from paglets.testing.mesh import member
 
@@ -58,7 +59,7 @@ def test_each_trouble_of_a_host_is_told_with_what_to_do(
     check = member_check(view, identity, IDENTITY, skew)
     assert (check.name, check.state) == ("host w1", state)
     assert words in f"{check.found} {check.advice}"
-    assert bool(check.advice) == (state != GOOD)
+    assert bool(check.advice) == (state == WARNING)
 
 
 @pytest.fixture
@@ -80,8 +81,8 @@ def test_what_is_missing_or_wrong_is_named_and_is_the_exit_code(home: Path, caps
     Path("hosts.toml").write_text("[hosts.w1]\ntagz = []\n")
     assert main(["doctor", "--json"]) == 1
     checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
-    assert "scp" in checks["key"]["advice"]
-    assert "did you mean 'tags'?" in checks["hosts.toml"]["advice"]
+    assert "scp" in checks["key"]["found"]
+    assert checks["hosts.toml"]["found"] == "unknown key 'tagz' in hosts.w1: did you mean 'tags'?"
     assert "host" not in checks
 
 
@@ -89,8 +90,15 @@ def test_without_a_host_to_ask_it_says_how_to_start_one(home: Path, capsys: pyte
     create_key(home / "mesh.key", SystemEntropy())
     assert main(["doctor"]) == 0
     told = capsys.readouterr()
-    assert "none to ask" in told.out
-    assert "paglets: host: no host is running on this machine: start one with `paglets host`" in told.err
+    assert "warning  host: no host is running on this machine: start one with `paglets host`" in told.out
+    assert told.err == ""
+
+
+def test_a_host_that_runs_here_without_the_others_is_named_with_the_flag_that_joins_it() -> None:
+    running = [RunningHost(name=name, url=f"http://{name}:1", store_id=f"store-{name}", pid=1) for name in ("w1", "x")]
+    (check,) = strangers(running, [VIEW], IDENTITY)
+    assert (check.name, check.state) == ("host x", WARNING)
+    assert "--peer http://w1:8765" in check.advice
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="rights say nothing to this user")

@@ -50,6 +50,11 @@ class Told(MyJob):
         self.ran.append("run")
 
 
+class Returning(Told):
+    def run_compute_job(self) -> int:  # type: ignore[override]
+        return 5
+
+
 class Failing(Told):
     def run_compute_job(self) -> None:
         raise ValueError("no such file")
@@ -245,3 +250,11 @@ def test_the_types_of_a_state_are_known_under_its_public_path() -> None:
 
 def test_hosts_see_a_job_as_a_job() -> None:
     assert (MyJob.kind, MyJob.State) == ("job", MyJobState)
+
+
+def test_a_returned_value_is_not_dropped_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    job = Returning(MyJobState(job_key="a", dataset="x"), FakeContext())
+    job.compute_attempt()
+    said = capsys.readouterr().err
+    assert said.startswith("paglets: a: run_compute_job returned a int, which is dropped")
+    assert "build_result_payload" in said

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paglets.api import Gossip, HostIdentity, Hosts
+from paglets.api import Gossip, HostIdentity, Hosts, PeerProblem
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
 
@@ -16,7 +16,8 @@ def gossip(host: Host, asked: Asked) -> Gossip:
 
 
 def hosts(host: Host, asked: Asked) -> Hosts:
-    return Hosts(hosts=host.gossip.members())
+    peers = tuple(PeerProblem(url=url, problem=problem) for url, problem in host.gossip.peer_problems())
+    return Hosts(hosts=host.gossip.members(), peers=peers)
 
 
 ROUTES = (
