@@ -277,6 +277,10 @@ class InternalError(PagletsError):
     code = "internal"
 
 
+AWAY: tuple[type[PagletsError], ...] = (Unreachable, CallOutcomeUnknown, TimedOut, Overloaded, Moving)
+"""What a host or a paglet that is away for a while answers with, or in its place: whoever follows it asks again."""
+
+
 def _tree(cls: type[PagletsError]) -> list[type[PagletsError]]:
     return [cls] + [leaf for child in cls.__subclasses__() for leaf in _tree(child)]
 

@@ -11,6 +11,11 @@ def printable(text: object) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """`1 job`, `1,200 jobs`; `many` where that is not `one` with an s."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
 def placed(error: OSError) -> str:
     """What is wrong, and where, if the system names a place: it names none for a pipe."""
     place = f"{printable(error.filename)}: " if error.filename else ""

@@ -79,6 +79,7 @@ class BlobKeeper:
 
     def run_ended(self, token: str) -> None:
         self._promises.let_go(token, self._promises.held(token))
+        self._room.run_ended(token)
 
     def state(self, sha256: str) -> BlobState:
         """How much of it is here; a whole one stays for a while."""
@@ -186,10 +187,10 @@ class BlobKeeper:
             raise
         return self._is_whole(blob, blob.sha256)
 
-    def staging(self, staged: str, size_bytes: int) -> str:
-        """Where a process of a paglet may write a file of that name and size. Raises NoRoom."""
+    def staging(self, staged: str, size_bytes: int, token: str) -> str:
+        """Where the run of that token may write a file of that name and size. Raises NoRoom, Invalid."""
         check_file_name(staged)
-        self._room.reserve(staged, size_bytes, lambda: self._disk.staged(staged))
+        self._room.reserve(staged, size_bytes, lambda: self._disk.staged(staged), token)
         return self._disk.staging()
 
     def publish(self, staged: str, blob: BlobRef) -> None:

@@ -71,7 +71,10 @@ class Creation:
     # Paglets.
 
     def create(self, tx: Tx, agent_id: str, new: NewPaglet) -> ProxyRef:
-        """Store one paglet. Raises NameTaken, Invalid, Conflict (bytes of its code or files are not here)."""
+        """Store one paglet; the same once more changes nothing.
+
+        Raises NameTaken, Invalid, Conflict (bytes of its code or files are not here, or its id is another paglet's).
+        """
         check_agent_id(agent_id)
         _check_kind(new)
         self._check_bytes(tx, new.bundle, new.files)
@@ -79,7 +82,10 @@ class Creation:
         if holder is not None and holder != agent_id:
             raise NameTaken(f"a paglet named {new.name!r} lives on {self._shell.own.name} already")
         now = self._shell.clock.wall()
-        residence.create(tx, self._envelope(agent_id, new, now), now)
+        if not residence.create(tx, self._envelope(agent_id, new, now), now):
+            known = tx.value("SELECT class_name FROM paglets WHERE agent_id = ?", agent_id)
+            if known not in (None, new.class_name):
+                raise Conflict(f"{agent_id} is the id of another paglet, of the class {known}")
         return ProxyRef(agent_id=agent_id, host=self._shell.own)
 
     def _envelope(self, agent_id: str, new: NewPaglet, now: float) -> Envelope:

@@ -15,7 +15,7 @@ from paglets.store.db import Tx
 class Due:
     """A paglet that has something to do; `intent` and `problem`: see the schema.
 
-    `is_to_wake`: it was inactive for as long as it wished.
+    `intent_text`: the intent as it stands in the row. `is_to_wake`: it was inactive for as long as it wished.
     """
 
     agent_id: str
@@ -23,6 +23,7 @@ class Due:
     class_name: str
     hook: str | None
     intent: dict[str, Any] | None
+    intent_text: str | None
     has_posts: bool
     problem: str
     inactive: bool
@@ -52,6 +53,12 @@ def due_rows(tx: Tx, after: str, most: int, wall: float) -> list[Due]:
     return [_due(row) for row in rows]
 
 
+def still_asked(tx: Tx, due: Due) -> bool:
+    """Whether it is here and its intent is the one that was read: requests change it at any time."""
+    text: str | None = tx.value("SELECT intent FROM paglets WHERE agent_id = ?", due.agent_id)
+    return text is not None and text == due.intent_text
+
+
 def _due(row: sqlite3.Row) -> Due:
     intent = row["intent"]
     return Due(
@@ -60,6 +67,7 @@ def _due(row: sqlite3.Row) -> Due:
         class_name=row["class_name"],
         hook=row["hook"],
         intent=None if intent is None else loads(intent),
+        intent_text=intent,
         has_posts=bool(row["has_posts"]),
         problem=row["problem"],
         inactive=bool(row["inactive"]),

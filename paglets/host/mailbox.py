@@ -13,14 +13,13 @@ from typing import Any
 
 from paglets.api import CallReply
 from paglets.codec.envelope import WireMessage
-from paglets.codec.text import dumps
 from paglets.core.errors import CallOutcomeUnknown, PagletsError
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef
 from paglets.host import inline, outcomes
 from paglets.host.creation import elsewhere
-from paglets.host.due import Due, due_rows
-from paglets.host.hooks import fall_asleep, hook_failed, is_inactive, next_waking, set_hook
+from paglets.host.due import Due, due_rows, still_asked
+from paglets.host.hooks import ask_for, begin_hook, fall_asleep, hook_failed, is_inactive, next_waking, set_hook
 from paglets.host.inline import InlineHost
 from paglets.host.shell import Shell
 from paglets.host.shipping import Shipping
@@ -340,22 +339,26 @@ class Mailbox:
         """False where the move waits for its target, or for its files to be there: until then it goes on as it is."""
         assert due.intent is not None
         if "dispose" in due.intent:
-            self._write(lambda tx: self._dispose(tx, due))
+            self._effect(due, lambda tx: self._dispose(tx, due))
             return True
         if "sleep" in due.intent:
             seconds = due.intent["sleep"]
-            self._write(lambda tx: fall_asleep(tx, due.agent_id, seconds, self._shell.clock.wall()))
+            self._effect(due, lambda tx: fall_asleep(tx, due.agent_id, seconds, self._shell.clock.wall()))
             return True
         target = from_json(HostRef, due.intent["move"])
         if target.store_id == self._shell.own.store_id:
-            self._write(lambda tx: self._stay(tx, due.agent_id))
+            self._effect(due, lambda tx: self._stay(tx, due.agent_id))
         elif obstacle := self._obstacle(due.agent_id, target):
             if obstacle != due.problem:
                 self._write(lambda tx: paglets.set_problem(tx, due.agent_id, obstacle))
             return False
         else:
-            self._write(lambda tx: self._depart(tx, due, target))
+            self._effect(due, lambda tx: self._depart(tx, due, target))
         return True
+
+    def _effect(self, due: Due, change: Callable[[Tx], None]) -> None:
+        """Unless something else is asked for by now, which is due next."""
+        self._write(lambda tx: change(tx) if still_asked(tx, due) else None)
 
     def _bytes_go_first(self, due: Due) -> bool:
         """Whether a move that did not begin is only a matter of time: a `run` may have no end, and begins there."""
@@ -374,12 +377,12 @@ class Mailbox:
             residence.dispose(tx, due.agent_id, self._shell.clock.wall())
             tx.wake("janitor")
         else:
-            set_hook(tx, due.agent_id, "disposing")
+            begin_hook(tx, due.agent_id, "disposing", due.intent)
 
     def _stay(self, tx: Tx, agent_id: str) -> None:
         """A move to where it is already is over; what waited for it goes on: posts, a job's slot, a job's end."""
-        tx.run("UPDATE paglets SET intent = NULL WHERE agent_id = ?", agent_id)
-        tx.wake("mailbox", "scheduler", "placer")
+        ask_for(tx, agent_id, None)
+        tx.wake("scheduler", "placer")
         outcomes.retire(tx, agent_id, self._shell.clock.wall())
 
     def _depart(self, tx: Tx, due: Due, target: HostRef) -> None:
@@ -387,9 +390,8 @@ class Mailbox:
             inline.run_hook(tx, self._inline_host, due.agent_id, "on_dispatching")
         elif due.intent is not None and not due.intent.get("ready"):
             # A `run` that was due is due again where `on_dispatching` raises and the move is dropped.
-            intent = {**due.intent, "then": due.hook}
-            tx.run("UPDATE paglets SET intent = ? WHERE agent_id = ?", dumps(intent), due.agent_id)
-            set_hook(tx, due.agent_id, "dispatching")
+            then = due.hook or due.intent.get("then")
+            begin_hook(tx, due.agent_id, "dispatching", {**due.intent, "then": then})
             return
         # Whoever moves a job has chosen its host: it waits for a slot there, and is not placed anew.
         queue.move(tx, due.agent_id, "PLACING", states.move("PLACING", "queued"))

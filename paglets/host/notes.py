@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from paglets.api import Note
+from paglets.api import MAX_NOTE_CHARACTERS, Note
 from paglets.codec.envelope import WireMessage
 from paglets.codec.text import loads
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.store import notes, posts
 from paglets.store.db import Tx
-from paglets.worker.wishes import MAX_NOTE_CHARACTERS, NewNote
+from paglets.worker.wishes import NewNote
 
 
 def send(tx: Tx, agent_id: str, host_name: str, told: Iterable[NewNote], now: float) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from paglets.api import CallReply, FindPaglets
-from paglets.codec.envelope import CarriedArtifact, check_file, check_message, check_seconds
+from paglets.codec.envelope import CarriedArtifact, check_file, check_message
 from paglets.codec.text import dumps
 from paglets.core.errors import Fenced, HandlerFailed, NotHandled, PagletsError
 from paglets.core.record import to_json
@@ -31,7 +31,7 @@ from paglets.host.calls import Calls
 from paglets.host.creation import Creation
 from paglets.host.directory import Directory
 from paglets.host.fetching import Fetching
-from paglets.host.hooks import hook_done, hook_failed
+from paglets.host.hooks import hook_done, hook_failed, intend
 from paglets.host.mailbox import Delivery, Mailbox
 from paglets.host.outcomes import Attempt, Outcome
 from paglets.host.shell import Shell
@@ -124,7 +124,7 @@ class Operations:
         self._change(run, lambda tx: to_json(self._creation.submit_tree(_guarded(tx, run), token, args.request)), done)
 
     def room(self, run: Speaker, args: protocol.Room, done: Done) -> None:
-        done({"folder": self._keeper.staging(args.staged, args.size_bytes)})
+        done({"folder": self._keeper.staging(args.staged, args.size_bytes, run.stamp.token)})
 
     def publish(self, run: Speaker, args: protocol.Publish, done: Done) -> None:
         self._keeper.hold(run.stamp.token, check_blob(args.blob).sha256)
@@ -242,20 +242,6 @@ def _register(tx: Tx, step: Step, registered: RegisteredFile) -> None:
     files.register(tx, step.agent_id, check_file(replace(registered.file, attempt=attempt)), source)
 
 
-def _intend(tx: Tx, step: Step, intent: Intent) -> None:
-    tree: dict[str, Any] | None = None
-    if intent.dispose:
-        tree = {"dispose": True}
-    elif intent.move is not None:
-        tree = {"move": to_json(intent.move)}
-    elif intent.rest is not None:
-        tree = {"sleep": None if intent.rest.seconds is None else check_seconds(intent.rest.seconds)}
-    if tree is not None or intent.stay:
-        text = None if tree is None else dumps(tree)
-        tx.run("UPDATE paglets SET intent = ? WHERE agent_id = ?", text, step.agent_id)
-        tx.wake("mailbox")
-
-
 def _commit(tx: Tx, step: Step, args: protocol.Commit) -> None:
     _apply(tx, step, args.changes)
 
@@ -316,7 +302,7 @@ def _handled(tx: Tx, step: Step, args: protocol.Handled) -> HandlerEnd:
         text = f"{args.fault.message}\n{args.fault.traceback}"
         return HandlerEnd(tries=0 if seq is None else posts.raised(tx, seq, text))
     _apply(tx, step, args.changes)
-    _intend(tx, step, args.intent)
+    intend(tx, step.agent_id, step.run.entry, args.intent)
     if seq is not None:
         posts.handled(tx, seq)
     return HandlerEnd(version=tx.value("SELECT version FROM paglets WHERE agent_id = ?", step.agent_id) or 0)
@@ -326,7 +312,6 @@ def _done(tx: Tx, step: Step, args: protocol.EntryDone) -> HandlerEnd:
     entry, fault = step.run.entry, args.fault
     if fault is None:
         _apply(tx, step, args.changes)
-        _intend(tx, step, args.intent)
     if entry == "attempt":
         _attempt_done(tx, step, fault)
     elif entry == "message":
@@ -338,6 +323,9 @@ def _done(tx: Tx, step: Step, args: protocol.EntryDone) -> HandlerEnd:
         hook_done(tx, step.agent_id, entry, args.then_run)
     else:
         hook_failed(tx, step.agent_id, entry, f"{fault.message}\n{fault.traceback}", step.now)
+    if fault is None:
+        # The last word: after what the end of the hook makes of an earlier wish.
+        intend(tx, step.agent_id, entry, args.intent)
     return HandlerEnd()
 
 

@@ -105,7 +105,8 @@ class Outbox:
 
     def _posts(self, batch: list[Outgoing]) -> Posts:
         agents = tuple(dict.fromkeys(outgoing.target.agent_id for outgoing in batch))
-        settled = self._shell.store.read(lambda tx: posts.settled_below(tx, agents))
+        host_store = batch[0].target.host.store_id
+        settled = self._shell.store.read(lambda tx: posts.settled_below(tx, agents, host_store))
         return Posts(posts=tuple(self._post(outgoing) for outgoing in batch), settled=settled)
 
     def _post(self, outgoing: Outgoing) -> Post:
@@ -120,7 +121,8 @@ class Outbox:
         """In one transaction from the outbox to the inbox."""
         agents = tuple(dict.fromkeys(outgoing.target.agent_id for outgoing in batch))
         sent = tuple(self._post(outgoing) for outgoing in batch)
-        answers = posts.receive(tx, sent, posts.settled_below(tx, agents), self._shell.clock.wall())
+        settled = posts.settled_below(tx, agents, self._shell.own.store_id)
+        answers = posts.receive(tx, sent, settled, self._shell.clock.wall())
         return self._settle(tx, batch, answers)
 
     def _answered(self, host: HostRef, batch: list[Outgoing], result: Response | PagletsError) -> None:

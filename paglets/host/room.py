@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from paglets.core.errors import NoRoom
+from paglets.core.errors import Invalid, NoRoom
 from paglets.host.shell import Shell
 from paglets.host.threads import Mutex
 from paglets.slots.amounts import bytes_text
@@ -25,11 +25,12 @@ the pauses between the tries of whoever sends."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Coming:
-    """`there`: how much of it lies on the disk."""
+    """`there`: how much of it lies on the disk. `token`: of the run that writes it, "": a transfer."""
 
     size_bytes: int
     there: Callable[[], int]
     until: float
+    token: str = ""
 
 
 class Room:
@@ -40,15 +41,18 @@ class Room:
         self._lock = Mutex()
         self._coming: dict[str, _Coming] = {}
 
-    def reserve(self, name: str, size_bytes: int, there: Callable[[], int]) -> None:
-        """For a while, or until it is `settled`; again and again while it comes. Raises NoRoom."""
+    def reserve(self, name: str, size_bytes: int, there: Callable[[], int], token: str = "") -> None:
+        """For a while, or until it is `settled`; again and again while it comes. Raises NoRoom, Invalid."""
+        if size_bytes < 0:
+            raise Invalid(f"the size of {name} is {size_bytes} bytes: it must be 0 or more")
         now = self._shell.clock.monotonic()
         with self._lock:
             known = self._coming.get(name)
             if known is None or known.until <= now or known.size_bytes != size_bytes:
                 self._check_limits(name, size_bytes, now)
                 self._check_disk(name, size_bytes - there(), now)
-            self._coming[name] = _Coming(size_bytes=size_bytes, there=there, until=now + RESERVED_SECONDS)
+            until = now + RESERVED_SECONDS
+            self._coming[name] = _Coming(size_bytes=size_bytes, there=there, until=until, token=token)
 
     def check(self, name: str, size_bytes: int) -> None:
         """May a file be kept that lies there already? Raises NoRoom."""
@@ -59,7 +63,16 @@ class Room:
         """Perhaps nothing more comes: from now on only what lies there counts."""
         with self._lock:
             if name in self._coming:
-                self._coming[name] = replace(self._coming[name], until=self._shell.clock.monotonic())
+                self._give_up(name)
+
+    def run_ended(self, token: str) -> None:
+        """The same for all that this run was to write."""
+        with self._lock:
+            for name in [name for name, each in self._coming.items() if each.token == token]:
+                self._give_up(name)
+
+    def _give_up(self, name: str) -> None:
+        self._coming[name] = replace(self._coming[name], until=self._shell.clock.monotonic())
 
     @contextmanager
     def settled(self, name: str) -> Iterator[None]:

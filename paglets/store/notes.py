@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from paglets.api import Note, Notes
+from paglets.api import MAX_NOTE_CHARACTERS, Note, Notes
 from paglets.codec.text import dumps, loads
 from paglets.core.errors import Invalid
 from paglets.core.record import from_json, to_json
@@ -17,6 +18,9 @@ MAX_NOTES = 2_000
 MAX_NOTE_BYTES = 4 << 20
 """Of all that are kept; those on their way from here are bounded by their number."""
 
+LATEST_AT = 253_402_214_400.0
+"""The last day of the year 9999, in seconds since the epoch: later times cannot be shown."""
+
 
 def keep(tx: Tx, args: dict[str, Any]) -> None:
     """Keep a note that came; what is no note is dropped, for its sender would send it again and again."""
@@ -24,7 +28,8 @@ def keep(tx: Tx, args: dict[str, Any]) -> None:
         note = from_json(Note, args, "note")
     except Invalid:
         return
-    text = dumps(to_json(note))
+    at = min(max(note.at, 0.0), LATEST_AT)
+    text = dumps(to_json(replace(note, at=at, text=note.text[:MAX_NOTE_CHARACTERS])))
     new = tx.insert(
         "INSERT INTO notes (group_id, note, size_bytes) VALUES (?, ?, ?)", note.group_id, text, len(text.encode())
     )

@@ -133,11 +133,19 @@ def _read_outgoing(row: sqlite3.Row) -> Outgoing:
     )
 
 
-def settled_below(tx: Tx, agent_ids: tuple[str, ...]) -> tuple[SettledBelow, ...]:
-    """For each paglet the number below which everything sent to it from here is acknowledged."""
+def settled_below(tx: Tx, agent_ids: tuple[str, ...], host_store: str) -> tuple[SettledBelow, ...]:
+    """For each paglet the number below which everything sent to it from here is acknowledged.
+
+    A paglet's posts may follow it to any host; notes are for the reader of one, which does not wait for the others'.
+    """
     marks = []
     for agent_id in agent_ids:
-        oldest = tx.value("SELECT min(n) FROM outbox WHERE agent_id = ?", agent_id)
+        oldest = tx.value(
+            "SELECT min(n) FROM outbox WHERE agent_id = ? AND (agent_id != ? OR host_store = ?)",
+            agent_id,
+            notes.READER,
+            host_store,
+        )
         if oldest is not None:
             marks.append(SettledBelow(agent_id=agent_id, settled_below=oldest))
     return tuple(marks)

@@ -42,7 +42,8 @@ CREATE INDEX residence_untold ON residence (agent_id) WHERE told = 0;
 --   makes it active again: hook run -> NULL. (A wall clock time: it outlasts a start of the host.)
 -- service: what it offers to the mesh, '': nothing.
 -- bundle: the blob of its code, bundle_bytes long. problem: why a move that is asked for does not begin, in words.
--- intent: JSON of what is asked for: {"move": HostRef}, {"dispose": true} or {"sleep": SECONDS or null}.
+-- intent: JSON of what is asked for: {"move": HostRef}, {"dispose": true} or {"sleep": SECONDS or null}. Beside that
+--   "begun": on_dispatching or on_disposing runs for it, "ready": has run, "then": the hook that was due before.
 CREATE TABLE paglets (
   agent_id TEXT PRIMARY KEY REFERENCES residence (agent_id),
   class_name TEXT NOT NULL,

@@ -16,7 +16,7 @@ from paglets.core.messages import Message
 from paglets.core.record import from_json
 from paglets.core.refs import ArtifactRef, BlobRef, ProxyRef, check_artifact_id, check_file_name, check_lifetime
 from paglets.core.text import printable
-from paglets.remote.places import is_there, make_durable, place_for, put_in_place
+from paglets.remote.places import check_replaceable, is_there, make_durable, place_for, put_in_place
 from paglets.worker.protocol import AddArtifact, DeleteArtifact, FetchArtifact, NewArtifact
 from paglets.worker.publishing import Publication, Publisher, absolute
 from paglets.worker.storage import Request
@@ -79,6 +79,8 @@ class ChildArtifacts:
         answer = self._request("artifact_fetch", FetchArtifact(artifact_id=_id_of(artifact)))
         ref = from_json(ArtifactRef, answer["artifact"])
         place = absolute(place_for(target, ref.name))
+        if replace:
+            check_replaceable(place)
         if replace or not is_there(place, ref.blob):
             self._write(ref, Path(answer["path"]), place, replace)
         return self._fetched(ref, place, move)

@@ -272,12 +272,12 @@ class Child:
             value = self._paglet.take_message(message)
             self._before_rest(scope)
         except Parked as parked:
+            # What it asked for takes effect at its end, and it will ask again: it is begun anew.
             return Handled(
                 message_id=deliver.message_id,
                 parked=True,
                 wait_seconds=parked.wait_seconds,
                 changes=scope.changes(keeper),
-                intent=scope.intent,
             )
         return Handled(
             message_id=deliver.message_id,

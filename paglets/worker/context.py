@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -73,7 +74,7 @@ class ChildContext:
         self._handler_scope: Scope | None = None
         self._handler_thread = 0
         self._locking_threads: set[int] = set()
-        self._created = 0
+        self._numbers = itertools.count(1)
         self._storage = ChildStorage(request, self.scope)
         scratch = Path(go.work_dir) if go.entry == "attempt" else None
         self._publisher = Publisher(go.stamp.token, request, _until_settled, scratch)
@@ -155,10 +156,9 @@ class ChildContext:
             state = cls.State()
         if not isinstance(state, cls.State):
             raise Invalid(f"the state of a {cls.__qualname__} is a {cls.State.__qualname__}")
-        self._created += 1
         tree = encode_state(state)
         wanted = Create(
-            nth=self._created,
+            nth=next(self._numbers),
             class_name=class_name(cls),
             kind=cls.kind,
             state=tree,
@@ -215,8 +215,7 @@ class ChildContext:
         scope = self.scope()
         with self.changed:
             self.paglet.on_cloning()
-            self._created += 1
-            agent_id = f"{self._go.stamp.token[:24]}-{self._created}"
+            agent_id = f"{self._go.stamp.token[:24]}-{next(self._numbers)}"
             clone = NewClone(agent_id=agent_id, name=name, target=target)
             if scope.at_once:
                 self._commit("commit", scope, replace(scope.changes(self.keeper), clones=(clone,)))
@@ -229,8 +228,8 @@ class ChildContext:
             raise Invalid(f"a {self._go.kind} cannot be {what}: only paglets that are neither jobs nor collectors can")
 
     def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        self._created += 1
-        answer: Mapping[str, Any] = self._request("submit", Submit(nth=self._created, request=dict(request)))
+        wanted = Submit(nth=next(self._numbers), request=dict(request))
+        answer: Mapping[str, Any] = self._request("submit", wanted)
         return answer
 
     def _wire(self, message: Message, artifacts: tuple[ArtifactRef, ...] = ()) -> WireMessage:

@@ -21,10 +21,11 @@ from paglets.core.content import SourceStat, copy_hashed, no_room, stat_of
 from paglets.core.errors import FileChanged, Invalid
 from paglets.core.refs import BlobRef
 from paglets.core.text import printable
+from paglets.worker import protocol
 from paglets.worker.faults import say
-from paglets.worker.protocol import Publish, Room
+from paglets.worker.protocol import Publish
 from paglets.worker.storage import Request
-from paglets.worker.taking import Taken, take
+from paglets.worker.taking import Room, Taken, take
 
 CAPTURE_TRIES = 3
 """A file that something writes to now and then is caught between two writes; one that never rests is not."""
@@ -97,14 +98,17 @@ class Publisher:
 
     def publish_bytes(self, data: bytes) -> BlobRef:
         """Raises NoRoom."""
-        staged = self._room(len(data))
+        staged = self._new_room()(len(data))
         return self._publish(staged, lambda: _write_synced(staged, data))
 
     def capture(self, source: Path) -> Captured:
         """Publish a copy of a file. Raises Invalid, NoRoom, and FileChanged where it does not rest."""
+        return self._capture_at_rest(source, self._new_room())
+
+    def _capture_at_rest(self, source: Path, room: Room) -> Captured:
         for left in reversed(range(CAPTURE_TRIES)):
             try:
-                return self._capture(source)
+                return self._capture(source, room)
             except FileChanged:
                 if not left:
                     raise
@@ -112,28 +116,33 @@ class Publisher:
 
     def publish(self, source: Path, move: bool) -> Publication:
         """Publish a copy of a file, or the file itself. Raises Invalid, NoRoom, FileChanged; it is as it was then."""
+        room = self._new_room()
         if move:
             _check_movable(source)
-            if self._is_in_scratch(source) and (publication := self._take(source)) is not None:
+            if self._is_in_scratch(source) and (publication := self._take(source, room)) is not None:
                 return publication
-        found = self.capture(source)
+        found = self._capture_at_rest(source, room)
         return Publication(blob=found.blob, source=source, moved=found.stat if move else None)
 
-    def _capture(self, source: Path) -> Captured:
+    def _capture(self, source: Path, room: Room) -> Captured:
         found = stat_of(source)
         self._settle(found.mtime_ns)
-        staged = self._room(found.size_bytes)
-        blob = self._publish(staged, lambda: copy_hashed(source, staged))
-        if stat_of(source) != found:
-            raise FileChanged(f"{printable(source)} changed while it was read: it was written to or replaced")
-        return Captured(blob=blob, stat=found)
+        staged = room(found.size_bytes)
+
+        def copy() -> BlobRef:
+            blob = copy_hashed(source, staged)
+            if stat_of(source) != found:
+                raise FileChanged(f"{printable(source)} changed while it was read: it was written to or replaced")
+            return blob
+
+        return Captured(blob=self._publish(staged, copy), stat=found)
 
     def _is_in_scratch(self, source: Path) -> bool:
         return self._scratch is not None and source.parent.resolve().is_relative_to(self._scratch.resolve())
 
-    def _take(self, source: Path) -> Publication | None:
+    def _take(self, source: Path, room: Room) -> Publication | None:
         """None where it must be copied."""
-        taken = take(source, self._room)
+        taken = take(source, room)
         if taken is None:
             return None
         try:
@@ -146,10 +155,15 @@ class Publisher:
             raise
         return Publication(blob=blob, source=source, taken=taken)
 
-    def _room(self, size_bytes: int) -> Path:
-        """Where to write that much."""
+    def _new_room(self) -> Room:
+        """One name for all tries of a file: what was reserved for one of them is not reserved twice."""
         staged = f"{self._token}.{next(self._numbers)}"
-        return Path(self._request("room", Room(staged=staged, size_bytes=size_bytes))["folder"]) / staged
+
+        def room(size_bytes: int) -> Path:
+            answer = self._request("room", protocol.Room(staged=staged, size_bytes=size_bytes))
+            return Path(answer["folder"]) / staged
+
+        return room
 
     def _publish(self, staged: Path, write: Callable[[], BlobRef]) -> BlobRef:
         """`write` leaves a whole, synced file in `staged`, which is gone afterwards, whatever happens."""

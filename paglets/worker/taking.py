@@ -23,6 +23,9 @@ from paglets.core.refs import BlobRef
 from paglets.core.text import printable
 from paglets.worker.faults import say
 
+Room = Callable[[int], Path]
+"""Gives where a file of so many bytes may be written."""
+
 
 class Taken:
     """A file that has gone from `source` to `staged`. Exactly one of `close` and `give_back` follows.
@@ -71,8 +74,7 @@ class Taken:
     def _put_back(self) -> None:
         mode, times = stat.S_IMODE(self._found.st_mode), (self._found.st_atime_ns, self._found.st_mtime_ns)
         try:
-            os.link(self.staged, self._source)
-            os.unlink(self.staged)
+            move_back(self.staged, self._source)
             os.chmod(self._source, mode)
         except FileNotFoundError:  # it is a blob by now
             opened = f"/proc/self/fd/{self._descriptor}"
@@ -85,7 +87,20 @@ class Taken:
                 os.chmod(self._source, 0o400)
 
 
-def take(source: Path, room: Callable[[int], Path]) -> Taken | None:
+def move_back(staged: Path, source: Path, link: Callable[[Path, Path], None] = os.link) -> None:
+    """Replaces nothing that has come there meanwhile. Raises OSError, FileNotFoundError where nothing is staged."""
+    try:
+        link(staged, source)
+        os.unlink(staged)
+    except (FileNotFoundError, FileExistsError):
+        raise
+    except OSError:  # a file system without links
+        if os.path.lexists(source):
+            raise
+        os.rename(staged, source)
+
+
+def take(source: Path, room: Room) -> Taken | None:
     """Take a file from its place to where `room` says for its size; None where it must be copied.
 
     Raises what `room` raises, and Invalid; the file is where it was then.

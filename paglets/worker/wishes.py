@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from paglets.api import Level
+from paglets.api import MAX_NOTE_CHARACTERS, Level
 from paglets.core.errors import Invalid
 from paglets.core.refs import HostRef
 
-MAX_NOTE_CHARACTERS = 2_000
 LEVELS = get_args(Level)
 
 

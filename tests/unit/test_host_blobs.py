@@ -29,6 +29,7 @@ from paglets.testing.clock import FakeClock
 
 DATA = b"one two three four"
 PIN = 100.0
+RUN = "the token of a run"
 
 
 def ref(data: bytes) -> BlobRef:
@@ -257,14 +258,31 @@ def test_a_piece_that_announces_another_size_is_held_against_the_limits_anew() -
 
 def test_two_files_that_are_written_at_once_do_not_share_the_room_of_one() -> None:
     rig = Rig(artifact_quota_bytes=100)
-    rig.host.keeper.staging("run.1", 80)
-    rig.host.keeper.staging("run.1", 80)  # asked again
-    assert isinstance(error_of(rig.host.keeper.staging, "run.2", 80), NoRoom)
-    rig.host.keeper.staging("run.2", 20)
+    rig.host.keeper.staging("run.1", 80, RUN)
+    rig.host.keeper.staging("run.1", 80, RUN)  # asked again
+    assert isinstance(error_of(rig.host.keeper.staging, "run.2", 80, RUN), NoRoom)
+    rig.host.keeper.staging("run.2", 20, RUN)
     publish(rig, "run.1", b"y" * 80)
-    assert isinstance(error_of(rig.host.keeper.staging, "run.3", 1), NoRoom)
+    assert isinstance(error_of(rig.host.keeper.staging, "run.3", 1, RUN), NoRoom)
     rig.run(RESERVED_SECONDS + 1)
-    rig.host.keeper.staging("run.3", 20)  # nobody heard of the second one for long
+    rig.host.keeper.staging("run.3", 20, RUN)  # nobody heard of the second one for long
+
+
+def test_the_room_of_a_run_ends_with_it() -> None:
+    rig = Rig(artifact_quota_bytes=100)
+    rig.host.keeper.staging("run.1", 60, RUN)
+    rig.blobs.stage("run.1", b"x" * 10)
+    rig.host.keeper.run_ended("another")
+    assert isinstance(error_of(rig.host.keeper.staging, "run.2", 90, "another"), NoRoom)
+    rig.host.keeper.run_ended(RUN)
+    assert isinstance(error_of(rig.host.keeper.staging, "run.2", 91, "another"), NoRoom)  # what lies there counts
+    rig.host.keeper.staging("run.2", 90, "another")
+
+
+def test_a_file_of_less_than_no_bytes_makes_no_room() -> None:
+    rig = Rig(artifact_quota_bytes=100)
+    assert isinstance(error_of(rig.host.keeper.staging, "run.1", -1000, RUN), Invalid)
+    assert isinstance(error_of(rig.host.keeper.staging, "run.2", 101, RUN), NoRoom)
 
 
 def publish(rig: Rig, staged: str, data: bytes) -> None:
@@ -274,7 +292,7 @@ def publish(rig: Rig, staged: str, data: bytes) -> None:
 
 def test_a_staged_file_that_became_too_large_is_refused_when_it_is_published() -> None:
     rig = Rig(artifact_max_bytes=100, artifact_quota_bytes=150)
-    rig.host.keeper.staging("run.1", 10)
+    rig.host.keeper.staging("run.1", 10, RUN)
     assert "artifact_max_size" in error_of(publish, rig, "run.1", b"x" * 101).message
     publish(rig, "run.2", b"y" * 90)
     assert "artifact_storage_quota" in error_of(publish, rig, "run.3", b"z" * 61).message
@@ -285,9 +303,9 @@ def test_a_staged_file_that_became_too_large_is_refused_when_it_is_published() -
 def test_the_disk_has_room_for_what_comes_beside_what_is_on_its_way() -> None:
     rig = Rig()
     half = (DISK_BYTES - FREE_BYTES) // 2
-    rig.host.keeper.staging("run.1", half)
+    rig.host.keeper.staging("run.1", half, RUN)
     rig.blobs.stage("run.1", b"x" * 1000)  # what lies there is not counted twice
-    rig.host.keeper.staging("run.2", half)
+    rig.host.keeper.staging("run.2", half, RUN)
     assert isinstance(error_of(put, rig, BLOB, 0, DATA), NoRoom)
 
 

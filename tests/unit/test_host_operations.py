@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,11 +16,13 @@ from paglets.worker.protocol import (
     AddArtifact,
     Changes,
     Commit,
+    Create,
     EntryDone,
     NewArtifact,
     OutgoingPost,
     RegisteredFile,
     Report,
+    Room,
 )
 
 ABSENT = b"bytes that were never published"
@@ -103,3 +106,24 @@ def test_an_artifact_lasts_for_a_time_that_can_be(rig: Rig, seconds: float) -> N
     assert add(rig, rig.process("p1"), made)["error"]["code"] == "invalid"
     error = rig.answer(rig.process("j1"), "report", Report(success=True, artifact=made))["error"]
     assert error["code"] == "invalid"
+
+
+def test_room_that_a_process_had_asked_for_is_free_when_it_has_ended() -> None:
+    rig = Rig(artifact_quota_bytes=100)
+    for agent_id in ("p1", "p2"):
+        make(rig, envelope(agent_id, hook="run"))
+    rig.run()
+    one, two = rig.process("p1"), rig.process("p2")
+    assert "ok" in rig.answer(one, "room", Room(staged="one.1", size_bytes=60))
+    assert "ok" not in rig.answer(two, "room", Room(staged="two.1", size_bytes=60))
+    one.exit()
+    rig.run(1)
+    assert "ok" in rig.answer(two, "room", Room(staged="two.1", size_bytes=60))
+
+
+def test_a_paglet_that_would_have_the_id_of_another_one_is_refused(rig: Rig) -> None:
+    process = rig.process("p1")
+    new = Create(nth=1, class_name="m:D", kind="paglet", state={})
+    assert "ok" in rig.answer(process, "create", new)
+    assert rig.answer(process, "create", replace(new, class_name="m:E"))["error"]["code"] == "conflict"
+    assert rig.value("SELECT count(*) FROM paglets WHERE class_name = 'm:E'") == 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from paglets.api import PostAnswer, SettledBelow
 from paglets.codec.envelope import Post, WireMessage
 from paglets.core.refs import ProxyRef
-from paglets.store import posts, residence
+from paglets.store import notes, posts, residence
 from paglets.store.db import Store
 from paglets.testing.store import memory_store
 
@@ -214,12 +214,21 @@ def test_the_mark_of_a_paglet_is_its_oldest_post_that_is_not_acknowledged(store:
     for agent_id in ("q1", "q2", "q1"):
         send(store, agent_id)
     ids = ("q1", "q2", "q3")
-    assert [m.settled_below for m in store.read(lambda tx: posts.settled_below(tx, ids))] == [1, 2]
+    assert [m.settled_below for m in store.read(lambda tx: posts.settled_below(tx, ids, W1.store_id))] == [1, 2]
     store.write(lambda tx: posts.delivered(tx, 1))
-    assert store.read(lambda tx: posts.settled_below(tx, ids)) == (
+    assert store.read(lambda tx: posts.settled_below(tx, ids, W1.store_id)) == (
         SettledBelow(agent_id="q1", settled_below=3),
         SettledBelow(agent_id="q2", settled_below=2),
     )
+
+
+def test_notes_to_a_home_that_is_away_do_not_hold_up_the_mark_of_another(store: Store) -> None:
+    message = WireMessage(kind="note", args={})
+    for home in (W1, W2, W2):
+        store.write(lambda tx, home=home: posts.send(tx, ProxyRef(agent_id=notes.READER, host=home), message, NOW))
+    store.write(lambda tx: posts.delivered(tx, 2))
+    (mark,) = store.read(lambda tx: posts.settled_below(tx, (notes.READER,), W2.store_id))
+    assert mark.settled_below == 3
 
 
 def test_a_delivered_report_tells_whose_it_was_once(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from paglets.codec.bundle import zipped
-from paglets.core.errors import PagletsError, Unknown
+from paglets.core.errors import Invalid, PagletsError, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef
 from paglets.worker.artifacts import ChildArtifacts
@@ -171,3 +172,11 @@ def test_an_artifact_that_somebody_else_has_deleted_meanwhile_is_fetched_all_the
     assert fetching.artifacts.download(fetching.ref, tmp_path, True).read_bytes() == b"data"
     with pytest.raises(Unknown):
         fetching.artifacts.delete(fetching.ref)
+
+
+def test_a_pipe_is_not_replaced_by_a_file_even_where_it_may_be(tmp_path: Path) -> None:
+    fetching, pipe = Fetching(tmp_path, b"data"), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(Invalid, match="neither a file nor a folder"):
+        fetching.artifacts.download(fetching.ref, pipe, False, replace=True)
+    assert stat.S_ISFIFO(os.lstat(pipe).st_mode)

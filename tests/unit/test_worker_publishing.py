@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
 import resource
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from paglets.core.content import hash_file
 from paglets.core.errors import NoRoom, PagletsError
 from paglets.core.refs import BlobRef
 from paglets.worker.publishing import Publication, Publisher
+from paglets.worker.taking import move_back
 
 linux = pytest.mark.skipif(not hasattr(fcntl, "F_SETLEASE"), reason="only Linux grants leases")
 
@@ -32,20 +35,24 @@ class Rig:
         self.blobs = BlobFolder(path / "host", print)
         self.before_staging: Callable[[], None] = lambda: None
         self.refusal: PagletsError | None = None
-        self.publisher = Publisher("token", self._answer, lambda mtime_ns: None, self.scratch)
-        self.copying = Publisher("token-2", self._answer, lambda mtime_ns: None)
+        self.rooms: list[str] = []
+        self.published: list[BlobRef] = []
+        self.publisher = Publisher("token", self.answer, lambda mtime_ns: None, self.scratch)
+        self.copying = Publisher("token-2", self.answer, lambda mtime_ns: None)
         self.source = self.scratch / "out.db"
         self.source.write_bytes(b"rows")
         self.source.chmod(0o640)
         os.utime(self.source, ns=(5, 5))
 
-    def _answer(self, operation: str, args: Any) -> Any:
+    def answer(self, operation: str, args: Any) -> Any:
         if operation == "room":
+            self.rooms.append(args.staged)
             self.before_staging()
             return {"folder": self.blobs.staging()}
         assert operation == "publish"
         if self.refusal is not None:
             raise self.refusal
+        self.published.append(args.blob)
         self.blobs.adopt(args.staged, args.blob)
         return None
 
@@ -226,3 +233,56 @@ def test_a_file_is_not_put_back_over_a_newer_one(rig: Rig, capsys: pytest.Captur
     publication.drop()
     assert rig.source.read_bytes() == b"newer"
     assert "out.db cannot be put back in its place" in capsys.readouterr().err
+
+
+def without_links(staged: Path, source: Path) -> None:
+    """As a file system does that has none."""
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+def test_a_file_is_put_back_where_the_file_system_has_no_links(tmp_path: Path) -> None:
+    staged, source = tmp_path / "staged", tmp_path / "out.db"
+    staged.write_bytes(b"rows")
+    move_back(staged, source, without_links)
+    assert (source.read_bytes(), staged.exists()) == (b"rows", False)
+    staged.write_bytes(b"older")
+    with pytest.raises(PermissionError):
+        move_back(staged, source, without_links)
+    assert source.read_bytes() == b"rows"
+
+
+# Room.
+
+
+@linux
+def test_a_file_that_is_taken_and_then_copied_asks_for_room_once(rig: Rig) -> None:
+    def reach() -> None:
+        rig.before_staging = lambda: None
+        (rig.scratch / "second").hardlink_to(rig.source)
+
+    rig.before_staging = reach
+    rig.move()
+    assert rig.rooms == ["token.1", "token.1"]
+
+
+@linux
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="needs a second file system")
+def test_a_file_of_another_file_system_asks_for_room_once(rig: Rig) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        source = Path(folder) / "out.db"
+        source.write_bytes(b"rows")
+        publisher = Publisher("token", rig.answer, lambda mtime_ns: None, Path(folder))
+        assert rig.is_right(publisher.publish(source, move=True).blob)
+    assert len(set(rig.rooms)) == 1
+
+
+def test_a_file_that_changes_while_it_is_copied_is_published_once(rig: Rig) -> None:
+    def change() -> None:
+        rig.before_staging = lambda: None
+        rig.source.write_bytes(b"ROWS")
+
+    rig.before_staging = change
+    blob = rig.copying.capture(rig.source).blob
+    assert blob.sha256 == hashlib.sha256(b"ROWS").hexdigest()
+    assert rig.rooms == ["token-2.1", "token-2.1"]
+    assert rig.published == [blob]

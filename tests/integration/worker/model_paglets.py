@@ -33,6 +33,9 @@ class Cloner(Plain):
             self.deactivate(message.get("seconds"))
             self.state.words.append("asked to rest")
             return None
+        if message.kind == "rest when woken":
+            self.deactivate()
+            return self.wait_state(lambda state: state.number == 7)
         if message.kind == "tell":
             self.notify_user("x" * 3000, "error")
             self.notify_user(message["text"], message["level"])

@@ -75,6 +75,11 @@ def test_on_deactivating_is_the_last_thing_before_the_rest(host: FakeHost) -> No
     assert found.intent.rest.seconds is None
 
 
+def test_a_handler_that_waits_after_it_asked_to_rest_is_not_at_rest_yet(host: FakeHost) -> None:
+    _, found = handled(host, "rest when woken")
+    assert (found.parked, found.intent.rest) == (True, None)
+
+
 @pytest.mark.parametrize("seconds", [0, -1, 1e12])
 def test_a_rest_of_no_sensible_time_is_refused(host: FakeHost, seconds: float) -> None:
     _, found = handled(host, "rest", seconds=seconds)

@@ -31,12 +31,13 @@ from paglets.api import (
     Transfers,
 )
 from paglets.codec.envelope import Envelope, check_count, check_envelope, check_message
-from paglets.codec.text import dumps, loads
+from paglets.codec.text import loads
 from paglets.core.errors import Invalid, Moved, PagletsError, TooLarge, Unknown
 from paglets.core.messages import check_priority
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, check_agent_id, check_blob
 from paglets.host.creation import must_be_found
+from paglets.host.hooks import ask_for
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
 from paglets.host.waits import Wait
@@ -127,8 +128,7 @@ def dispose(host: Host, asked: Asked) -> Pending:
 
 def _ask_to_end(tx: Tx, agent_id: str) -> None:
     must_be_found(tx, agent_id)
-    tx.run("UPDATE paglets SET intent = ? WHERE agent_id = ?", dumps({"dispose": True}), agent_id)
-    tx.wake("mailbox")
+    ask_for(tx, agent_id, {"dispose": True})
 
 
 def _when_gone(host: Host, agent_id: str) -> Pending:
@@ -157,8 +157,7 @@ def dispatch(host: Host, asked: Asked) -> Done:
 
 def _ask_to_move(tx: Tx, agent_id: str, target: HostRef) -> None:
     must_be_found(tx, agent_id)
-    tx.run("UPDATE paglets SET intent = ? WHERE agent_id = ?", dumps({"move": to_json(target)}), agent_id)
-    tx.wake("mailbox")
+    ask_for(tx, agent_id, {"move": to_json(target)})
 
 
 def call(host: Host, asked: Asked) -> Any:
