@@ -212,7 +212,10 @@ OUTPUTS: dict[str, Output] = {
     ),
     "logs": Output(keys=LOGS, note=" (the attempts, not what they printed)"),
     "mesh hosts": Output(
-        keys={"hosts": "the one that was asked first, the others by name, each as [MemberView](protocol.md#memberview)"}
+        keys={
+            "hosts": "the one that was asked first, the others by name, each as [MemberView](protocol.md#memberview)",
+            "peers": "peers that it was given and has not joined, each as [PeerProblem](protocol.md#peerproblem)",
+        }
     ),
     "notes": Output(
         keys={

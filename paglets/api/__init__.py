@@ -30,6 +30,7 @@ from paglets.api.limits import (
     MAX_CALL_SECONDS,
     MAX_ENVELOPE_BYTES,
     MAX_GROUP_JOBS,
+    MAX_NOTE_CHARACTERS,
     MAX_PIECE_BYTES,
 )
 from paglets.api.logs import MAX_LOG_PIECE_BYTES, AskAttempts, Attempts, AttemptView, LogPiece, UnfinishedJob
@@ -76,6 +77,7 @@ __all__ = [
     "MAX_ENVELOPE_BYTES",
     "MAX_GROUP_JOBS",
     "MAX_LOG_PIECE_BYTES",
+    "MAX_NOTE_CHARACTERS",
     "MAX_PIECE_BYTES",
     "AddArtifact",
     "ArtifactView",

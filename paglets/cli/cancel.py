@@ -6,12 +6,15 @@ import argparse
 import getpass
 import socket
 from collections import Counter
+from collections.abc import Mapping
 
 from paglets.cli.groups import collector_of
 from paglets.cli.options import client_of
 from paglets.cli.output import print_json, say
-from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_TIMED_OUT, EXIT_UNREACHABLE
+from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_TIMED_OUT, EXIT_UNREACHABLE, PagletsError
+from paglets.remote.asking import ask_each, attempt
 from paglets.remote.cancelling import CancelOutcome
+from paglets.remote.client import HostClient
 
 WORDS = {
     "already_completed": "had a result already",
@@ -24,20 +27,32 @@ MOST_NAMED = 5
 def cancel(options: argparse.Namespace) -> int:
     """Cancel what `options.jobs` names; the worst exit code of its groups."""
     reason = f"by {_who()}" + (f": {options.reason}" if options.reason else "")
-    outcomes = []
     with client_of(options) as client:
-        for group_id, keys in _by_group(options.jobs).items():
-            collector_of(client, group_id)
-            outcomes.append(client.cancel(group_id, keys, reason=reason, timeout=options.timeout))
+        answers = cancel_each(client, by_group(options.jobs), reason=reason, timeout=options.timeout)
+    outcomes = [answer for answer in answers if isinstance(answer, CancelOutcome)]
     if options.json:
         print_json({"groups": outcomes})
-    else:
-        for outcome in outcomes:
-            _print(outcome)
-    return max(_code(outcome) for outcome in outcomes)
+    for answer in answers:
+        if isinstance(answer, PagletsError):
+            say(answer)
+        elif not options.json:
+            _print(answer)
+    return max(answer.exit_code if isinstance(answer, PagletsError) else _code(answer) for answer in answers)
 
 
-def _by_group(selectors: list[str]) -> dict[str, list[str] | None]:
+def cancel_each(
+    client: HostClient, groups: Mapping[str, list[str] | None], *, reason: str, timeout: float | None
+) -> list[CancelOutcome | PagletsError]:
+    """What became of each group, or the error; all are cancelled at once, none waits for the end of another."""
+
+    def one(group_id: str) -> CancelOutcome:
+        collector_of(client, group_id)
+        return client.cancel(group_id, groups[group_id], reason=reason, timeout=timeout)
+
+    return ask_each(attempt(one), list(groups))
+
+
+def by_group(selectors: list[str]) -> dict[str, list[str] | None]:
     """The keys of each group; None: all of it."""
     groups: dict[str, list[str] | None] = {}
     for selector in selectors:

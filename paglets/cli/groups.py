@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from typing import Any
 
 from paglets.api import GroupLine, Groups
 from paglets.cli.options import client_of
 from paglets.cli.output import duration_text, print_fields, print_json, print_table, say
-from paglets.core.errors import EXIT_DONE, TimedOut, Unreachable
+from paglets.core.errors import EXIT_DONE, Invalid, TimedOut, Unreachable
 from paglets.core.messages import Message
-from paglets.core.refs import HostRef, ProxyRef
+from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.remote.client import HostClient
 
 FIRST_SECONDS = 5.0
@@ -124,13 +125,12 @@ def _last_known(client: HostClient, group_id: str, host_name: str) -> str:
 
 def _show(summary: dict[str, Any]) -> None:
     now = time.time()
-    done, failed, expected = (summary[f"{name}_count"] for name in ("completed", "failed", "expected"))
     completed_at = summary["completed_at"]
     print_fields(
         {
             "group": summary["group_id"],
             "status": summary["status"],
-            "jobs": f"{done} done, {failed} failed, {summary['pending_count']} pending of {expected}",
+            "jobs": counts_text(summary),
             "collector": summary["collector"]["host_name"],
             "home": summary["home"]["host_name"] + (" (waiting for it)" if summary["waiting_for_home"] else ""),
             "created": ago(summary["created_at"], now),
@@ -146,7 +146,7 @@ def _show(summary: dict[str, Any]) -> None:
         ("JOB", "CAUSE", "HOST", "RUN", "MESSAGE"),
         [failure_row(*item) for item in summary["failures"].items()],
     )
-    _part("done", ("JOB", "HOST", "TIME", "RESULT"), [result_row(*item) for item in summary["results"].items()])
+    _part("done", ("JOB", "HOST", "TIME", "FILE", "RESULT"), [result_row(*item) for item in summary["results"].items()])
     if summary.get("truncated"):
         say("the group is too large for one summary: its lists are cut, its counts are right")
 
@@ -168,14 +168,51 @@ def pending_row(job: dict[str, Any], now: float) -> tuple[object, ...]:
 def result_row(job_key: str, record: dict[str, Any]) -> tuple[object, ...]:
     runtime = record.get("runtime_seconds")
     time_text = "" if runtime is None else duration_text(runtime)
-    return (job_key, record.get("host_name") or "", time_text, short_json(record.get("result")))
+    result: Any = record.get("result")
+    artifact = artifact_in(result)
+    if artifact is not None:  # its name says enough here
+        result = {name: value for name, value in result.items() if name != "artifact"}
+    text = "" if artifact is not None and not result else json.dumps(result, ensure_ascii=False)
+    return (job_key, record.get("host_name") or "", time_text, artifact.name if artifact else "", text)
+
+
+def artifact_in(result: Any) -> ArtifactRef | None:
+    """The artifact that `report_compute_artifact` put into a result, which is tagged JSON; None where none is."""
+    tree = result.get("artifact") if isinstance(result, dict) else None
+    if not isinstance(tree, dict):
+        return None
+    try:
+        return ArtifactRef.from_wire(tree)
+    except Invalid:  # something else of that name, of the job's own
+        return None
 
 
 def short_json(result: Any) -> str:
+    """On a terminal its beginning, elsewhere all."""
     text = json.dumps(result, ensure_ascii=False)
-    return text if len(text) <= MOST_RESULT_CHARACTERS else f"{text[:MOST_RESULT_CHARACTERS]}..."
+    cut = len(text) > MOST_RESULT_CHARACTERS and sys.stdout.isatty()
+    return f"{text[:MOST_RESULT_CHARACTERS]}..." if cut else text
+
+
+def counts_text(summary: dict[str, Any]) -> str:
+    """`3 done, 1 failed, 2 pending of 6`, and of a group with cancelled jobs how many. The summary counts these with
+    the failed ones."""
+    cancelled = sum(is_cancelled(record) for record in summary["failures"].values())
+    told = [f"{summary['completed_count']} done", f"{summary['failed_count'] - cancelled} failed"]
+    told += [f"{cancelled} cancelled"] if cancelled else []
+    return f"{', '.join(told)}, {summary['pending_count']} pending of {summary['expected_count']}"
+
+
+def is_cancelled(record: dict[str, Any]) -> bool:
+    return bool(record["cause"] == "cancelled")
+
+
+def message_of(failure: dict[str, Any]) -> str:
+    """Its message, without the cause, which stands beside it: `cancelled: by ann` has the cause `cancelled`."""
+    message, cause = failure.get("message") or "", failure["cause"]
+    return "" if message == cause else message.removeprefix(f"{cause}: ")
 
 
 def failure_row(job_key: str, failure: dict[str, Any]) -> tuple[object, ...]:
     run = f"{failure.get('generation')}.{failure.get('attempt')}"
-    return (job_key, failure["cause"], failure.get("host_name") or "", run, failure.get("message") or "")
+    return (job_key, failure["cause"], failure.get("host_name") or "", run, message_of(failure))

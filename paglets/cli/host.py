@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paglets.cli.options import Parser, key_and_value
+from paglets.cli.options import Parser, key_and_value, nearest
 from paglets.cli.output import say
 from paglets.config import CONFIG_NAME, DEFAULT_MESH_VERSION, SETTINGS, HostOptions, checked_config, host_options
 from paglets.core.errors import Invalid
 from paglets.core.refs import DEFAULT_PORT
+from paglets.program import this_program
+from paglets.remote.keys import paglets_home
 
 REPEATED = {"peer": "peers", "tag": "tags", "property": "properties", "code_path": "code_paths"}
 
@@ -29,10 +31,17 @@ def parser() -> Parser:
 
 def _host(given: argparse.Namespace) -> int:
     """Run a host until it is ended; gives the exit code."""
-    options = options_of(given, Path.cwd())
+    options = options_of(given, Path.cwd(), re_enters=_re_enters())
     # Only now: wrong flags are told at once, without loading a whole host.
     app = importlib.import_module("paglets.host.app")
     return int(app.run_host(options))
+
+
+def _re_enters() -> bool:
+    """Whether this is an archive that goes on in its copy, which does all of this again."""
+    program = this_program()
+    copies = os.path.realpath(paglets_home(os.environ) / "cache" / "app")
+    return program.is_archive and not os.path.realpath(program.path).startswith(copies + os.sep)
 
 
 def add_settings(parser: Parser) -> None:
@@ -84,14 +93,17 @@ class Given:
     file: dict[str, Any] | None
 
 
-def options_of(given: argparse.Namespace, folder: Path) -> HostOptions:
+def options_of(given: argparse.Namespace, folder: Path, *, re_enters: bool = False) -> HostOptions:
     """The options that flags and configuration file make; without --config, `folder`/hosts.toml where it is there."""
-    found = given_of(given, folder)
+    found = given_of(given, folder, re_enters=re_enters)
     return host_options(found.name, flags=found.flags, file=found.file)
 
 
-def given_of(given: argparse.Namespace, folder: Path) -> Given:
-    """The file is read, and has a section of the host where --config named it. Raises Invalid, StartFailed."""
+def given_of(given: argparse.Namespace, folder: Path, *, re_enters: bool = False) -> Given:
+    """The file is read, and has a section of the host where --config or --name names it. Raises Invalid, StartFailed.
+
+    `re_enters`: this is done again, by the copy of the archive that the host runs from, which then says the warnings.
+    """
     name = name_of(given)
     path = Path(given.config).expanduser() if given.config else folder / CONFIG_NAME
     if not given.config and not os.path.lexists(path):
@@ -101,7 +113,12 @@ def given_of(given: argparse.Namespace, folder: Path) -> Given:
     if isinstance(hosts, dict) and name not in hosts:
         if given.config:
             raise Invalid(f"{path} has no section [hosts.{name}]: choose with --name one of {', '.join(hosts)}")
-        say(f"{CONFIG_NAME} has no section [hosts.{name}]; it has {', '.join(hosts)}")
+        if hosts and given.name:
+            way = f"`paglets init --name {name}` adds it"
+            raise Invalid(f"{CONFIG_NAME} has no section [hosts.{name}]; {nearest(name, list(hosts))}; {way}")
+        if hosts and not re_enters:
+            there = ", ".join(hosts)
+            say(f"warning: {CONFIG_NAME} has no section [hosts.{name}], but {there}: {name} starts without settings")
     return Given(name=name, flags=flags_of(given), path=path, file=file)
 
 

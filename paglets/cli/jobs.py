@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from paglets.api import JobView, Slots, Verdict
 from paglets.cli.logs import add_logs
@@ -14,7 +15,12 @@ from paglets.core.errors import EXIT_DONE, EXIT_NEVER, EXIT_UNREACHABLE
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
 from paglets.slots.amounts import bytes_text, resources_text
+from paglets.slots.eligibility import tags_nowhere
 from paglets.slots.model import Resources
+
+if TYPE_CHECKING:
+    from paglets.remote.client import HostClient
+    from paglets.system.jobs import ComputeJobState
 
 JOB_HEADERS = (
     *("JOB", "STATUS", "RUN", "TIME", "CORES", "MEMORY", "CPU IDS", "GPU IDS", "CPU TIME", "RSS", "SCRATCH"),
@@ -189,19 +195,36 @@ def _hosts(options: argparse.Namespace) -> int:
     with client_of(options) as client:
         found = client.candidates(state)
         home = client.host.name
+        ways_out = () if any(one.eligible for one in found.verdicts) else _ways_out(client, state)
     verdicts = found.verdicts
     if options.json:
         print_json(found)
     else:
         print_table(("RANK", "HOST", "CAN RUN IT", "WHY"), [_verdict_row(one) for one in verdicts])
         say(f"as if submitted from {home}")
-    if any(one.eligible for one in verdicts):
-        return EXIT_DONE
-    say(
-        "no host can run this: start one that fits, ask for less or other tags, or let home run it "
-        "(--home; in a job's state: allow_home_compute=True)"
-    )
-    return EXIT_NEVER
+    for line in ways_out:
+        say(line)
+    return EXIT_NEVER if ways_out else EXIT_DONE
+
+
+def _ways_out(client: HostClient, state: ComputeJobState) -> tuple[str, ...]:
+    """Where no host can run a job: what can be done."""
+    tags = [view.member.tags for view in client.hosts()]
+    at_home = client.candidates(replace(state, allow_home_compute=True)).verdicts
+    home_fits = any(one.eligible for one in at_home)  # no other host is
+    return no_host_lines(state.required_host_tags, tags, home_fits=home_fits)
+
+
+def no_host_lines(
+    required: Sequence[str], tags_of_hosts: Sequence[Collection[str]], *, home_fits: bool
+) -> tuple[str, ...]:
+    """Why no host can run it if that is a tag that none has, and what can be done."""
+    there = {tag for tags in tags_of_hosts for tag in tags}
+    nowhere = tags_nowhere([tag for tag in required if tag not in there], there)
+    ways = "start one that fits, ask for less or other tags"
+    if home_fits:
+        ways += ", or let home run it (--home; in a job's state: allow_home_compute=True)"
+    return (*([nowhere] if nowhere else []), f"no host can run this: {ways}")
 
 
 def _verdict_row(one: Verdict) -> tuple[object, ...]:

@@ -15,7 +15,7 @@ from paglets.cli.logoutput import LogOutput
 from paglets.cli.nolog import reason_for_no_log
 from paglets.cli.options import Parser, add_common, client_of
 from paglets.cli.output import print_json, say
-from paglets.core.errors import EXIT_DONE, EXIT_FAILED, CallOutcomeUnknown, Overloaded, TimedOut, Unknown, Unreachable
+from paglets.core.errors import AWAY, EXIT_DONE, EXIT_FAILED, Unknown
 from paglets.remote.client import HostClient
 from paglets.remote.joblogs import JobAttempts, LogBytes
 from paglets.slots.states import FINAL
@@ -41,8 +41,6 @@ BEYOND = (1 << 62) - 1
 """An offset where nothing is: the answer is only how much there is."""
 
 _SPAN = re.compile(r"[0-9.]+ (s|min|h|d)\b ?")
-
-AWAY = (Unreachable, CallOutcomeUnknown, TimedOut, Overloaded)
 
 
 def parser() -> Parser:

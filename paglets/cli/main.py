@@ -29,6 +29,15 @@ COMMANDS = {
 }
 """Command -> module with `parser() -> Parser`, and what it is for."""
 
+ABOVE = {
+    "hosts": "mesh",
+    **dict.fromkeys(
+        ("groups", "queue", "ps", "why", "status", "history", "top", "wait", "watch", "cancel", "show"), "jobs"
+    ),
+    **dict.fromkeys(("get", "put", "rm", "info"), "artifacts"),
+}
+"""A command below another, for who leaves that out -> the other."""
+
 SHARED = {"--at": 2, "--timeout": 2, "--json": 1}
 """Options that (almost) all commands have, and how many words each takes."""
 
@@ -88,7 +97,9 @@ def _run(arguments: list[str]) -> int:
         return EXIT_DONE
     name = "version" if name in ("--version", "-V") else name
     if name not in COMMANDS:
-        raise Invalid(f"no command {name[:40]!r}: {nearest(name, list(COMMANDS))}")
+        above = ABOVE.get(name)
+        hint = f"did you mean '{above} {name}'?" if above else nearest(name, list(COMMANDS))
+        raise Invalid(f"no command {name[:40]!r}: {hint}")
     return run(parser_of(name), arguments[1:])
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import NoReturn
 
 from paglets.api import Note
 from paglets.cli.options import Parser, add_common, client_of
 from paglets.cli.output import print_json, print_table, say
-from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE, CallOutcomeUnknown, Invalid, TimedOut, Unreachable
+from paglets.core.errors import AWAY, EXIT_DONE, EXIT_UNREACHABLE, Invalid
 from paglets.core.record import to_json
 from paglets.core.refs import check_group_id
 from paglets.core.text import printable
@@ -56,24 +56,38 @@ def _notes(options: argparse.Namespace) -> int:
     return EXIT_UNREACHABLE if found.errors else EXIT_DONE
 
 
-def _follow(client: HostClient, found: MeshNotes, group_id: str | None, *, as_json: bool) -> NoReturn:
-    """A line for each note, JSON or not; hosts that are away for a while are asked again."""
+def _follow(client: HostClient, found: MeshNotes, group_id: str | None, *, as_json: bool) -> None:
+    """A line for each note, JSON or not, without an end."""
+    for note in follow(client, found, group_id):
+        print(json.dumps(to_json(note)) if as_json else note_line(note), flush=True)
+
+
+def follow(
+    client: HostClient, found: MeshNotes, group_id: str | None, pause: Callable[[float], None] = time.sleep
+) -> Iterator[Note]:
+    """The notes that were found and then those that come, without an end; who is away for a while is asked again."""
     while True:
-        for note in found.notes:
-            print(json.dumps(to_json(note)) if as_json else _line(note), flush=True)
+        yield from found.notes
         found = replace(found, notes=())
-        time.sleep(LOOK_SECONDS)
-        with suppress(Unreachable, CallOutcomeUnknown, TimedOut):
+        pause(LOOK_SECONDS)
+        with suppress(*AWAY):
             found = client.notes(group_id=group_id, limit=MOST_NOTES, seen=found.seen)
 
 
-def _line(note: Note) -> str:
+def note_line(note: Note) -> str:
     return printable("  ".join(str(cell) for cell in _row(note)))
 
 
 def _row(note: Note) -> tuple[object, ...]:
-    at = datetime.fromtimestamp(note.at).strftime("%Y-%m-%d %H:%M:%S")
-    return (at, note.level, speaker(note), note.host_name, note.text)
+    return (_time(note.at), note.level, speaker(note), note.host_name, note.text)
+
+
+def _time(at: float) -> str:
+    """The number itself where no calendar has it: a note's time is what some host said."""
+    try:
+        return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return f"{at:g}"
 
 
 def speaker(note: Note) -> str:

@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 from paglets.core.record import to_json
@@ -14,6 +15,8 @@ from paglets.core.text import command_name, printable
 
 SHORTEST_COLUMN = 8
 GAP = "  "
+NEVER_CUT = frozenset({"ID", "URL", "GROUP", "JOB", "HOST", "FREE CORES", "FREE MEMORY", "FREE DISK", "FREE GPUS"})
+"""Columns that are of no use with their end cut off: what one copies into the next command, and amounts."""
 
 
 def say(message: object) -> None:
@@ -32,14 +35,36 @@ def print_json(value: Any) -> None:
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, out: TextIO | None = None) -> None:
-    """A table: on a terminal no wider than it and with bold headers, elsewhere whole and plain."""
+    """A table: on a terminal fitted to it and with bold headers, elsewhere whole and plain.
+
+    A column that is empty in all rows is left out. One of NEVER_CUT stays whole, even if its lines get too long.
+    """
     out = out or sys.stdout
     cells = [[printable(cell) for cell in row] for row in rows]
-    width = shutil.get_terminal_size().columns if out.isatty() else None
-    widths = column_widths([list(headers), *cells], width)
-    print(_styled(_line(headers, widths), out), file=out)
-    for row in cells:
+    used = [index for index in range(len(headers)) if not cells or any(row[index] for row in cells)]
+    shown = [[row[index] for index in used] for row in ([*headers], *cells)]
+    kept = {place for place, name in enumerate(shown[0]) if name in NEVER_CUT}
+    widths = column_widths(shown, terminal_width(out), kept)
+    print(_styled(_line(shown[0], widths), out), file=out)
+    for row in shown[1:]:
         print(_line(row, widths), file=out)
+
+
+def terminal_width(out: TextIO) -> int | None:
+    """In characters, of a terminal; None of a pipe or file."""
+    return shutil.get_terminal_size().columns if out.isatty() else None
+
+
+def print_paragraph(text: object, indent: str, *, out: TextIO | None = None) -> None:
+    """A text below what it belongs to: on a terminal in lines of its width, elsewhere in one."""
+    out = out or sys.stdout
+    width = terminal_width(out)
+    whole = indent + printable(text)
+    if width is not None:
+        # A word that does not fit is a path or an id: it stays whole, to be copied.
+        most = max(width, len(indent) + SHORTEST_COLUMN)
+        whole = textwrap.fill(whole, most, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    print(whole, file=out)
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
@@ -50,11 +75,12 @@ def print_fields(fields: Mapping[str, object]) -> None:
         print(f"{name:<{width}}{GAP}{value}")
 
 
-def column_widths(rows: Sequence[Sequence[str]], most: int | None) -> list[int]:
-    """The width of each column; where all together are over `most`, the widest give way first."""
+def column_widths(rows: Sequence[Sequence[str]], most: int | None, kept: Collection[int] = ()) -> list[int]:
+    """The width of each column; where all together are over `most`, the widest give way first, but those of `kept`."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    while most is not None and sum(widths) + len(GAP) * (len(widths) - 1) > most:
-        widest = max(range(len(widths)), key=lambda index: widths[index])
+    giving = [index for index in range(len(widths)) if index not in kept]
+    while most is not None and giving and sum(widths) + len(GAP) * (len(widths) - 1) > most:
+        widest = max(giving, key=lambda index: (widths[index], index))
         if widths[widest] <= SHORTEST_COLUMN:
             break
         widths[widest] -= 1

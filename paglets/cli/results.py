@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from paglets.cli.groups import collector_of
+from paglets.cli.groups import artifact_in, collector_of
 from paglets.core.errors import Invalid, Unknown
 from paglets.core.messages import Message
 from paglets.core.refs import MAX_FILE_NAME_BYTES, ArtifactRef, ProxyRef, check_file_name
+from paglets.core.text import counted
 from paglets.remote.client import HostClient
 
 PAGE_RESULTS = 100
@@ -33,6 +34,7 @@ class Counts:
 class GroupArtifacts:
     """`artifacts` by job key, in the order of the keys."""
 
+    group_id: str
     artifacts: dict[str, ArtifactRef]
     counts: Counts
 
@@ -40,11 +42,12 @@ class GroupArtifacts:
         """In words, which jobs have no file."""
         counts = self.counts
         if counts.without_file:
-            yield f"{counts.without_file:,} results have no file"
+            yield f"{counted(counts.without_file, 'result has', 'results have')} no file"
         if counts.failed:
-            yield f"{counts.failed:,} jobs failed: `paglets jobs why GROUP` says why"
+            yield f"{counted(counts.failed, 'job')} failed: `paglets jobs why {self.group_id}` says why"
         if counts.pending:
-            yield f"{counts.pending:,} jobs have not ended yet: the same command later gets what is new"
+            pending = counted(counts.pending, "job has", "jobs have")
+            yield f"{pending} not ended yet: the same command later gets what is new"
 
 
 def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
@@ -60,7 +63,8 @@ def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
                 found[key] = artifact
         failed += len(page["failures"])
         pending = page["pending_count"]
-    return GroupArtifacts(artifacts=found, counts=Counts(without_file=without, failed=failed, pending=pending))
+    counts = Counts(without_file=without, failed=failed, pending=pending)
+    return GroupArtifacts(group_id=group_id, artifacts=found, counts=counts)
 
 
 def artifact_of_job(client: HostClient, group_id: str, job_key: str) -> ArtifactRef:
@@ -77,17 +81,6 @@ def artifact_of_job(client: HostClient, group_id: str, job_key: str) -> Artifact
         if any(key > job_key for key in page["results"]):
             break
     raise Unknown(f"{named} has no result: `paglets jobs why {named}` says why")
-
-
-def artifact_in(result: Any) -> ArtifactRef | None:
-    """The artifact that `report_compute_artifact` put into a result, which is tagged JSON; None where none is."""
-    tree = result.get("artifact") if isinstance(result, dict) else None
-    if not isinstance(tree, dict):
-        return None
-    try:
-        return ArtifactRef.from_wire(tree)
-    except Invalid:  # something else of that name, of the job's own
-        return None
 
 
 def _pages(client: HostClient, collector: ProxyRef, after: str | None) -> Iterator[dict[str, Any]]:

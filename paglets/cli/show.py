@@ -11,10 +11,9 @@ from typing import Any
 
 from paglets.api import AttemptView, PagletView
 from paglets.cli import why
-from paglets.cli.groups import summary_of
+from paglets.cli.groups import artifact_in, summary_of
 from paglets.cli.options import client_of
 from paglets.cli.output import print_fields, print_json, print_table, say
-from paglets.cli.results import artifact_in
 from paglets.core.errors import Invalid, PagletsError, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef

@@ -15,14 +15,11 @@ from paglets.cli.options import client_of
 from paglets.cli.output import duration_text, print_json, say
 from paglets.cli.progress import draws_on, fitted
 from paglets.core.errors import (
+    AWAY,
     EXIT_CANCELLED,
     EXIT_DONE,
     EXIT_FAILED,
-    CallOutcomeUnknown,
-    Moving,
-    Overloaded,
     TimedOut,
-    Unreachable,
 )
 from paglets.core.messages import Message
 from paglets.core.refs import ProxyRef
@@ -34,7 +31,6 @@ LOOK_SECONDS = 2.0
 
 PAUSE_SECONDS = 1.0
 RATE_SECONDS = 60.0
-AWAY = (Unreachable, Overloaded, Moving, CallOutcomeUnknown)
 
 
 def wait(options: argparse.Namespace) -> int:
@@ -90,15 +86,13 @@ def _follow(options: argparse.Namespace, show: Callable[[Progress], None]) -> in
     progress = Progress(group_id=options.group)
     try:
         with client_of(options) as client:
-            for page in _pages(client, options.group, options.timeout):
+            for page in pages(client, options.group, options.timeout):
                 progress.take(page)
                 if not options.json:
                     show(progress)
     except KeyboardInterrupt:
         say(f"the jobs of {options.group} go on; {progress.words() if progress.pending >= 0 else 'nothing was heard'}")
         raise
-    except TimedOut as error:
-        raise TimedOut(f"{options.group} is not done after {options.timeout:g} s, its jobs go on: {error}") from error
     if options.json:
         counts = {how: progress.counts[how] for how in ("done", "failed", "cancelled")}
         print_json({"group_id": options.group, **counts})
@@ -107,7 +101,9 @@ def _follow(options: argparse.Namespace, show: Callable[[Progress], None]) -> in
     return progress.code()
 
 
-def _pages(client: HostClient, group_id: str, timeout: float | None) -> Iterator[dict[str, Any]]:
+def pages(
+    client: HostClient, group_id: str, timeout: float | None, pause: Callable[[float], None] = time.sleep
+) -> Iterator[dict[str, Any]]:
     """Of those that ended, until none is pending. Raises TimedOut; a host that is away is waited for, and said."""
     end = None if timeout is None else time.monotonic() + timeout
     after, said = 0, ""
@@ -124,14 +120,15 @@ def _pages(client: HostClient, group_id: str, timeout: float | None) -> Iterator
                 said = str(error)
                 say(f"{said}; waiting for it")
             page = None
-            time.sleep(PAUSE_SECONDS)
+            pause(PAUSE_SECONDS)
         if page is not None:
             said, after = "", page["next"]
             yield page
             if not page["pending_count"] and not page["ended"]:
                 return
         if end is not None and time.monotonic() >= end and (page is None or not page["ended"]):
-            raise TimedOut("time is over" if page is None else f"{page['pending_count']} jobs are pending")
+            why = "time is over" if page is None else f"{page['pending_count']} jobs are pending"
+            raise TimedOut(f"{group_id} is not done after {timeout:g} s, its jobs go on: {why}")
 
 
 class Lines:

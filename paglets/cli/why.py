@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
 
-from paglets.api import PagletView
-from paglets.cli.groups import ago, short_json, summary_of
+from paglets.api import JobView, PagletView
+from paglets.cli.groups import ago, counts_text, is_cancelled, message_of, short_json, summary_of
 from paglets.cli.options import client_of
-from paglets.cli.output import duration_text, print_fields, print_json, print_table
+from paglets.cli.output import duration_text, print_fields, print_json, print_paragraph
 from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, EXIT_NEVER, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import AGENT_ID, GROUP_ID
-from paglets.core.text import printable
+from paglets.core.text import command_name, printable
 from paglets.remote.client import HostClient
 
 NEVER_HINT = (
@@ -28,13 +30,24 @@ MOST_TAIL_LINES = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why `count` jobs of a group are in this state; `such_as` is the first of them."""
+
+    count: int
+    state: str
+    host: str
+    text: str
+    such_as: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """What is printed: `fields` in words, `tails` of output, `reasons` as rows, `data` as JSON; and the exit code."""
+    """What is printed: `fields` in words, `tails` of output, `reasons`, `data` as JSON; and the exit code."""
 
     code: int
     data: Any
     fields: dict[str, object] = field(default_factory=dict)
-    reasons: tuple[tuple[object, ...], ...] = ()
+    reasons: tuple[Reason, ...] = ()
     tails: tuple[str, ...] = ()
 
 
@@ -45,13 +58,28 @@ def why(options: argparse.Namespace) -> int:
     if options.json:
         print_json(explained.data)
         return explained.code
-    print_fields(explained.fields)
+    last = {"next": explained.fields.get("next")} if explained.reasons else {}
+    print_fields({name: value for name, value in explained.fields.items() if name not in last})
     for tail in explained.tails:
         print()
         print("\n".join(printable(line) for line in tail.splitlines()))
     if explained.reasons:
-        print_table(("JOBS", "STATE", "HOST", "WHY", "SUCH AS"), explained.reasons)
+        print()
+    for reason in explained.reasons:
+        print_reason(reason)
+    if last.get("next"):
+        print()
+        print_fields(last)
     return explained.code
+
+
+def print_reason(reason: Reason, *, out: TextIO | None = None) -> None:
+    """Its count as a line, and below that why, whole."""
+    host = f" on {reason.host}" if reason.host else ""
+    such_as = reason.such_as if reason.count == 1 else f"such as {reason.such_as}"
+    print_paragraph(f"{reason.count} {reason.state}{host}: {such_as}", "", out=out)
+    if reason.text:
+        print_paragraph(reason.text, "  ", out=out)
 
 
 def explain(client: HostClient, selector: str) -> Explanation:
@@ -77,29 +105,48 @@ def of_group(summary: dict[str, Any]) -> Explanation:
         (job["status"], job.get("host_name") or "", _reason(job), job["job_key"]) for job in summary["pending_jobs"]
     ]
     failed = [
-        ("FAILED", record.get("host_name") or "", f"{record['cause']}: {record.get('message') or ''}", key)
+        (_how(record), record.get("host_name") or "", _failure_text(record), key)
         for key, record in summary["failures"].items()
     ]
     never = bool(pending) and all(job.get("never") for job in summary["pending_jobs"])
-    counts = f"{summary['completed_count']} done, {summary['failed_count']} failed, {summary['pending_count']} pending"
+    ended = EXIT_FAILED if any(state == "FAILED" for state, *_ in failed) else EXIT_CANCELLED
     return Explanation(
-        code=EXIT_NEVER if never else EXIT_FAILED if failed and not pending else EXIT_DONE,
+        code=EXIT_NEVER if never else ended if failed and not pending else EXIT_DONE,
         data={name: summary[name] for name in ("group_id", "status", "pending_jobs", "failures")},
         fields={
             "group": summary["group_id"],
             "status": summary["status"],
-            "jobs": f"{counts} of {summary['expected_count']}",
-            "next": NEVER_HINT if never else _next(summary),
+            "jobs": counts_text(summary),
+            "next": "; ".join(_next(summary, never)),
         },
         reasons=(*_counted(pending), *_counted(failed)),
     )
 
 
-def _next(summary: dict[str, Any]) -> str:
-    if not summary.get("waiting_for_home"):
-        return ""
-    home = summary["home"]["host_name"]
-    return f"the collector goes home when {home} is back; until then the results can be read where it is"
+def _next(summary: dict[str, Any], never: bool) -> Iterator[str]:
+    if never:
+        yield NEVER_HINT
+    elif summary.get("waiting_for_home"):
+        home = summary["home"]["host_name"]
+        yield f"the collector goes home when {home} is back; until then the results can be read where it is"
+    failed = next((key for key, record in summary["failures"].items() if not is_cancelled(record)), None)
+    if failed is not None:
+        yield commands(f"{summary['group_id']}/{failed}", "why", "logs")
+
+
+def commands(job: str, *names: str) -> str:
+    """The command lines of `jobs NAME` for that job."""
+    return "; ".join(f"{command_name()} jobs {name} {shlex.quote(job)}" for name in names)
+
+
+def _how(failure: dict[str, Any]) -> str:
+    return "CANCELLED" if is_cancelled(failure) else "FAILED"
+
+
+def _failure_text(failure: dict[str, Any]) -> str:
+    """Its cause and message; the state says already that a job was cancelled."""
+    message = message_of(failure)
+    return message if is_cancelled(failure) else f"{failure['cause']}: {message}" if message else failure["cause"]
 
 
 def _reason(job: dict[str, Any]) -> str:
@@ -107,13 +154,16 @@ def _reason(job: dict[str, Any]) -> str:
     return f"never: {text}" if job.get("never") else text
 
 
-def _counted(rows: list[tuple[str, str, str, str]]) -> list[tuple[object, ...]]:
+def _counted(rows: list[tuple[str, str, str, str]]) -> list[Reason]:
     """Equal rows but for the key, most frequent first, each with its first key."""
     first: dict[tuple[str, str, str], str] = {}
     for *reason, key in rows:
         first.setdefault((reason[0], reason[1], reason[2]), key)
     counts = Counter((status, host, text) for status, host, text, _ in rows)
-    return [(count, *reason, first[reason]) for reason, count in counts.most_common()]
+    return [
+        Reason(count=count, state=each[0], host=each[1], text=each[2], such_as=first[each])
+        for each, count in counts.most_common()
+    ]
 
 
 def of_key(summary: dict[str, Any], job_key: str) -> Explanation:
@@ -124,9 +174,8 @@ def of_key(summary: dict[str, Any], job_key: str) -> Explanation:
         return _ended(named | {"status": "COMPLETED"}, record, EXIT_DONE)
     if job_key in summary["failures"]:
         record = summary["failures"][job_key]
-        cancelled = record["cause"] == "cancelled"
-        status, code = ("CANCELLED", EXIT_CANCELLED) if cancelled else ("FAILED", EXIT_FAILED)
-        return _ended(named | {"status": status}, record, code)
+        code = EXIT_CANCELLED if is_cancelled(record) else EXIT_FAILED
+        return _ended(named | {"status": _how(record)}, record, code)
     for job in summary["pending_jobs"]:
         if job["job_key"] == job_key:
             return _pending(named, job)
@@ -139,7 +188,7 @@ def _ended(named: dict[str, str], record: dict[str, Any], code: int) -> Explanat
     runtime = record.get("runtime_seconds")
     told = {
         "cause": record.get("cause"),
-        "message": record.get("message"),
+        "message": message_of(record) if "cause" in record else None,
         "host": record.get("host_name"),
         "run": f"{record.get('generation')}.{record.get('attempt')}",
         "runtime": None if runtime is None else duration_text(runtime),
@@ -168,9 +217,19 @@ def _pending(named: dict[str, str], job: dict[str, Any]) -> Explanation:
             "host": job.get("host_name") or "",
             "why": _reason(job),
             "since": ago(job.get("since"), time.time()),
-            "next": NEVER_HINT if never else "",
+            "next": NEVER_HINT if never else _next_of_running(named["job"], job["status"]),
         },
     )
+
+
+def _next_of_running(job: str, status: str) -> str:
+    names = ("logs -f", "cancel") if "/" in job else ("logs -f",)
+    return commands(job, *names) if status == "RUNNING" else ""
+
+
+def _name(job: JobView) -> str:
+    """What commands take for it; only a job of a group can be cancelled."""
+    return f"{job.group_id}/{job.job_key}" if job.group_id else job.agent_id
 
 
 def of_paglet(view: PagletView) -> Explanation:
@@ -191,6 +250,6 @@ def of_paglet(view: PagletView) -> Explanation:
             "why": _reason({"reason_text": job.reason_text, "reason": job.reason, "never": job.never}),
             "waited": duration_text(job.waited_seconds),
             "running": duration_text(job.running_seconds) if job.running_seconds else "",
-            "next": NEVER_HINT if job.never else "",
+            "next": NEVER_HINT if job.never else _next_of_running(_name(job), job.status),
         }
     return Explanation(code=EXIT_NEVER if job and job.never else EXIT_DONE, data=to_json(view), fields=fields)

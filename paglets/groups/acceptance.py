@@ -42,8 +42,16 @@ def ended(job: ExpectedJob, generation: int) -> ExpectedJob:
 
 
 def cancelled(job: ExpectedJob) -> ExpectedJob:
-    """The key ended by a cancel: no report of any generation made so far counts any more."""
-    return replace(job, ended=True, floor=job.generation + 1, sighting=None)
+    """The key ended by a cancel: no report of any generation made so far counts any more.
+
+    Where its copy was last seen stays known until that copy is known to be gone.
+    """
+    return replace(job, ended=True, floor=job.generation + 1)
+
+
+def gone(job: ExpectedJob) -> ExpectedJob:
+    """The key without its sighting: no host has a copy of it any more."""
+    return replace(job, sighting=None)
 
 
 def next_generation(job: ExpectedJob, now: float) -> ExpectedJob:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from contextlib import suppress
+from threading import Thread
+from typing import TYPE_CHECKING, TypeVar
 
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
 from paglets.remote.link import Link
+
+if TYPE_CHECKING:  # loaded when it is needed: commands that ask one host start faster
+    from concurrent.futures import Future
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -21,13 +27,38 @@ def online_hosts(link: Link) -> list[HostRef]:
 
 
 def ask_each(ask: Callable[[A], T], things: Sequence[A]) -> list[T]:
-    """What `ask` gives for each of `things`, asked at once: one silent host does not hold up the rest."""
+    """What `ask` gives for each of `things`, asked at once: one silent host does not hold up the rest.
+
+    An error, or Ctrl-C, ends it at once: what is being asked then is left to threads that hold up nobody, not even
+    the end of the process, as those of an executor do.
+    """
     if len(things) < 2:
         return [ask(thing) for thing in things]
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future
 
-    with ThreadPoolExecutor(max_workers=min(MOST_PARALLEL_ASKS, len(things))) as pool:
-        return list(pool.map(ask, things))
+    answers: list[Future[T]] = [Future() for _ in things]
+    todo = deque(zip(answers, things, strict=True))
+
+    def work() -> None:
+        with suppress(IndexError):
+            while True:
+                answer, thing = todo.popleft()
+                _fill(answer, ask, thing)
+
+    for _ in range(min(MOST_PARALLEL_ASKS, len(things))):
+        Thread(target=work, name="ask", daemon=True).start()
+    try:
+        return [answer.result() for answer in answers]
+    except BaseException:
+        todo.clear()
+        raise
+
+
+def _fill(answer: Future[T], ask: Callable[[A], T], thing: A) -> None:
+    try:
+        answer.set_result(ask(thing))
+    except BaseException as error:
+        answer.set_exception(error)
 
 
 def attempt(ask: Callable[[A], T]) -> Callable[[A], T | PagletsError]:

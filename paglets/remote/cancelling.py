@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from paglets.api import HurryCensus, Unfinished
+from paglets.core.errors import PagletsError
+from paglets.core.messages import Message
 from paglets.core.refs import HostRef
 from paglets.remote.asking import ask_each, attempt, online_hosts
 from paglets.remote.link import Link, quoted
@@ -24,8 +27,8 @@ CANCELLED = ("cancelled", "already_cancelled")
 class CancelOutcome:
     """What became of each job: `cancelled`, or `already_completed`, `already_failed`, `already_cancelled`, `unknown`.
 
-    `running`: by the name of its host, how many copies have not ended yet. `silent`: hosts that could not be asked,
-    by name; a copy that one of them has ends when it is back.
+    `running`: by the name of its host, how many copies have not ended yet. `silent`: hosts that may have one
+    and could not be asked, by name; a copy that one of them has ends when it is back.
     """
 
     group_id: str
@@ -39,35 +42,62 @@ class CancelOutcome:
         return not self.running and not self.silent
 
 
+def cancel_jobs(
+    link: Link,
+    call: Callable[[Message], Any],
+    group_id: str,
+    job_keys: tuple[str, ...] | None,
+    *,
+    reason: str,
+    answer_seconds: float,
+    timeout: float,
+) -> CancelOutcome:
+    """Cancel these keys of a group (None: all) and wait for their ends. `call` asks its collector."""
+    told = call(Message("cancel", {"job_keys": job_keys, "reason": reason}))
+    outcome = wait_ended(link, group_id, told, whole=job_keys is None, answer_seconds=answer_seconds, timeout=timeout)
+    if outcome.ended and told["copies"]:
+        with suppress(PagletsError):  # else the next cancel asks those hosts again
+            call(Message("copies_gone", {"job_keys": job_keys}))
+    return outcome
+
+
 def wait_ended(
     link: Link, group_id: str, told: Mapping[str, Any], *, whole: bool, answer_seconds: float, timeout: float
 ) -> CancelOutcome:
     """Wait until no host has a copy of the cancelled keys, at most `timeout` seconds.
 
-    `told` is the collector's reply to `cancel`; `whole`: it was asked of all keys of the group.
+    `told` is the collector's reply to `cancel`; `whole`: it was asked of all keys of the group. Each host is given
+    `answer_seconds` for an answer.
     """
     keys: dict[str, str] = told["keys"]
     gone = tuple(key for key, what in keys.items() if what in CANCELLED)
     if not gone:
         return CancelOutcome(group_id=group_id, keys=keys)
     body = HurryCensus(job_keys=None if whole else gone)
-    ask = attempt(partial(_unfinished, link, group_id, body, answer_seconds))
     end = link.clock.monotonic() + timeout
     pause, quiet = FIRST_PAUSE_SECONDS, 0
+    # By id: those that have not said since that they have none. One that went offline meanwhile still may.
+    may_have = {copy["host"]["store_id"]: copy["host"]["name"] for copy in told["copies"]}
     while True:
         hosts = online_hosts(link)
-        counts = dict(zip((host.name for host in hosts), ask_each(ask, hosts), strict=True))
-        running = {name: count for name, count in counts.items() if isinstance(count, int) and count}
+        left = end - link.clock.monotonic()
+        ask = attempt(partial(_unfinished, link, group_id, body, min(answer_seconds, left)))
+        running = {}
+        for host, count in zip(hosts, ask_each(ask, hosts), strict=True):
+            if count == 0:
+                may_have.pop(host.store_id, None)
+                continue
+            may_have[host.store_id] = host.name
+            if isinstance(count, int):
+                running[host.name] = count
         quiet = 0 if running else quiet + 1
         left = end - link.clock.monotonic()
-        if quiet == QUIET_ROUNDS or left <= 0:
+        if quiet == QUIET_ROUNDS or left <= pause:
             break
-        link.pause(min(pause, left))
+        link.pause(pause)
         pause = min(LONGEST_PAUSE_SECONDS, pause * 1.5)
-    silent = {name for name, count in counts.items() if not isinstance(count, int)}
-    online = {host.store_id for host in hosts}
-    silent |= {copy["host"]["name"] for copy in told["copies"] if copy["host"]["store_id"] not in online}
-    return CancelOutcome(group_id=group_id, keys=keys, running=running, silent=tuple(sorted(silent)))
+    silent = tuple(sorted(set(may_have.values()) - running.keys()))
+    return CancelOutcome(group_id=group_id, keys=keys, running=running, silent=silent)
 
 
 def _unfinished(link: Link, group_id: str, body: HurryCensus, timeout: float, host: HostRef) -> int:

@@ -42,7 +42,7 @@ from paglets.groups.keys import new_group_id
 from paglets.remote.asking import ask_each, attempt, online_hosts
 from paglets.remote.blobs import read_blob
 from paglets.remote.calling import call_paglet
-from paglets.remote.cancelling import CancelOutcome, wait_ended
+from paglets.remote.cancelling import CancelOutcome, cancel_jobs
 from paglets.remote.directory import Directory
 from paglets.remote.entry import connect, find_host
 from paglets.remote.grouplines import merged_groups
@@ -371,10 +371,10 @@ class HostClient(Directory):
         Returns when their process trees are gone, or after `timeout` seconds (None: those of this client) with what
         is left. `reason` is kept in the jobs' failures.
         """
-        message = Message("cancel", {"job_keys": None if job_keys is None else tuple(job_keys), "reason": reason})
-        told = self.call(self.group(group_id).collector, message)
+        keys = None if job_keys is None else tuple(job_keys)
+        call = partial(self.call, self.group(group_id).collector)
         wait = self.timeout if timeout is None else timeout
-        return wait_ended(self._link, group_id, told, whole=job_keys is None, answer_seconds=self.timeout, timeout=wait)
+        return cancel_jobs(self._link, call, group_id, keys, reason=reason, answer_seconds=self.timeout, timeout=wait)
 
     # Logs.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from paglets.core.refs import HostRef
 from paglets.slots.addresses import same_host
@@ -26,6 +27,8 @@ class Judgement:
 
     `never`: the host as it is now can never run it. `reason` and `text` are empty where eligible.
     `excess` says how far too large the request is (asked / offered, the worst resource), else 0.
+    `fits_else`: it is home, and nothing but allow_home_compute is in the way. `tags`: those of the host;
+    `lacking_tags`: those of the request that it does not have, whatever `reason` is. All empty where eligible.
     """
 
     host: HostRef
@@ -34,6 +37,9 @@ class Judgement:
     reason: str = ""
     text: str = ""
     excess: float = 0.0
+    fits_else: bool = False
+    tags: tuple[str, ...] = ()
+    lacking_tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +82,12 @@ def _tag_excluded(case: _Case) -> str | None:
 
 
 def _tag_missing(case: _Case) -> str | None:
-    missing = [tag for tag in case.rules.required_tags if tag not in case.candidate.tags]
+    missing = _lacking_tags(case)
     return f"{case.candidate.host.name} lacks the required {_tags(missing)}" if missing else None
+
+
+def _lacking_tags(case: _Case) -> tuple[str, ...]:
+    return tuple(tag for tag in case.rules.required_tags if tag not in case.candidate.tags)
 
 
 def _too_large(case: _Case) -> str | None:
@@ -127,11 +137,20 @@ def judge(request: SlotRequest, candidate: Candidate, *, home_store_id: str, mes
         home_store_id=home_store_id,
         mesh_version=mesh_version,
     )
-    for code, never, check in _CHECKS:
+    for place, (code, never, check) in enumerate(_CHECKS):
         text = check(case)
         if text is not None:
-            excess = _excess(request.resources, candidate.offered) if code == "too_large" else 0.0
-            return Judgement(host=candidate.host, eligible=False, never=never, reason=code, text=text, excess=excess)
+            return Judgement(
+                host=candidate.host,
+                eligible=False,
+                never=never,
+                reason=code,
+                text=text,
+                excess=_excess(request.resources, candidate.offered) if code == "too_large" else 0.0,
+                fits_else=code == "home_excluded" and not any(later(case) for _, _, later in _CHECKS[place + 1 :]),
+                tags=candidate.tags,
+                lacking_tags=_lacking_tags(case),
+            )
     return Judgement(host=candidate.host, eligible=True)
 
 
@@ -146,7 +165,7 @@ def _excess(wanted: Resources, offered: Resources) -> float:
 _WAYS_OUT = {
     "no_host": "add a host with `paglets host --peer URL`, or set allow_home_compute=True",
     "versions_differ": "start those hosts with the same --mesh-version and the same paglets.pyz",
-    "home_excluded": "add a host with `paglets host --peer URL`, or set allow_home_compute=True",
+    "home_excluded": "add a host with `paglets host --peer URL`",
     "host_excluded": "take the host out of excluded_host_names and excluded_host_urls",
     "tag_excluded": "take the tag out of excluded_host_tags",
     "tag_missing": "start a host with that --tag, or take the tag out of required_host_tags",
@@ -166,6 +185,9 @@ _COUNTED = {
     "unreachable": "not reachable",
 }
 
+_HOME_TOO = "set allow_home_compute=True"
+
+MAX_TAGS = 20
 MAX_EXAMPLES = 3
 """Hosts named for each reason; the rest is counted."""
 
@@ -183,10 +205,31 @@ def no_place(judgements: Sequence[Judgement]) -> Reason | None:
     by_code = {code: [each for each in judgements if each.reason == code] for code in reversed(REASONS)}
     found = {code: group for code, group in by_code.items() if group}
     code = next(iter(found))
-    head = f"no member can {'ever run' if never else 'take'} it: "
+    nowhere = tags_nowhere(
+        [tag for tag in judgements[0].lacking_tags if all(tag in each.lacking_tags for each in judgements)],
+        [tag for each in judgements for tag in each.tags],
+    )
+    head = f"{f'{nowhere}; ' if nowhere else ''}no member can {'ever run' if never else 'take'} it: "
     parts = [f"{len(group)} {_COUNTED[each]} ({_examples(group)})" for each, group in found.items()]
-    ways = "; ".join(dict.fromkeys(_WAYS_OUT[each] for each in found))
+    ways = "; ".join(_ways_out(found))
     return Reason(code=code, text=f"{head}{', '.join(parts)}. Ways out: {ways}", never=never)
+
+
+def _ways_out(found: Mapping[str, Sequence[Judgement]]) -> list[str]:
+    """Each once. To let home run it is none where home does not fit."""
+    home = [_HOME_TOO] if any(each.fits_else for each in found.get("home_excluded", ())) else []
+    codes = [code for code in found if code != "home_excluded" or home or len(found) == 1]
+    return [*dict.fromkeys(_WAYS_OUT[code] for code in codes), *home]
+
+
+def tags_nowhere(missing: Sequence[str], there: Collection[str]) -> str:
+    """That no host has the tags `missing`, and which there are; "" where none is missing."""
+    known = sorted(set(there))
+    near = [match for tag in missing for match in get_close_matches(tag, known, 1)]
+    hint = f": did you mean {' and '.join(map(repr, near))}?" if near else ";"
+    more = f" and {len(known) - MAX_TAGS} more" if len(known) > MAX_TAGS else ""
+    listed = f"there are: {', '.join(known[:MAX_TAGS])}{more}" if known else "no host has any tag"
+    return f"no host has the {_tags(missing)}{hint} {listed}" if missing else ""
 
 
 def _examples(group: Sequence[Judgement]) -> str:

@@ -26,6 +26,7 @@ from paglets.system.collector_messages import (
     Begin,
     Cancel,
     CensusOf,
+    CopiesGone,
     Drain,
     Ended,
     NewKey,
@@ -51,6 +52,7 @@ KINDS = (
     "job_failure",
     "return_home",
     "cancel",
+    "copies_gone",
     "next_generation",
     "census",
 )
@@ -137,7 +139,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         """End keys as `cancelled`, in one transaction. A record that is there already wins.
 
         The reply says of each key what it is now (`cancelled`, `already_completed`, `already_failed`,
-        `already_cancelled`, `unknown`), and where copies were last seen that must be ended.
+        `already_cancelled`, `unknown`), and where copies of cancelled ones were last seen, which must be ended.
         """
         cancel = parse(Cancel, message.kind, message.args)
         ledger = self._ledger()
@@ -145,10 +147,17 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         copies: list[dict[str, Any]] = []
         for key, job in self._asked(cancel.job_keys):
             keys[key] = ledger.cancel(key, job, cancel.reason)
-            if keys[key] == "cancelled" and job is not None and job.sighting is not None:
+            if keys[key] in ("cancelled", "already_cancelled") and job is not None and job.sighting is not None:
                 copies.append(_whereabouts(key, job.sighting))
         self._settle()
         return self._counts() | {"keys": keys, "copies": copies}
+
+    def copies_gone(self, message: Message) -> dict[str, Any]:
+        """Whoever cancelled keys has heard from every host that may have a copy that none is left."""
+        ledger = self._ledger()
+        for key, job in self._asked(parse(CopiesGone, message.kind, message.args).job_keys):
+            ledger.gone(key, job)
+        return self._counts()
 
     def next_generation(self, message: Message) -> dict[str, Any]:
         """Count up the generation of pending keys; gives the new number of each, and none for ended ones."""

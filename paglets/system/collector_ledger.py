@@ -128,6 +128,11 @@ class Ledger:
         self._end(key, acceptance.cancelled(job), "failure", record)
         return "cancelled"
 
+    def gone(self, key: str, job: ExpectedJob | None) -> None:
+        """No host has a copy of this key any more. Of a key that is pending this is not believed."""
+        if job is not None and job.ended and job.sighting is not None:
+            self._rows.put_job(key, acceptance.gone(job))
+
     def next_generation(self, key: str) -> int | None:
         """The number of the further copy of a pending key, or None where the key has ended or is unknown."""
         job = self._rows.job(key)
@@ -140,13 +145,14 @@ class Ledger:
     def see(self, host: HostRef, copy: JobCopy) -> acceptance.UnwantedCause | None:
         """Note where a copy is, or say why nobody wants it any more.
 
-        A copy of an unknown key is left alone: the key may be registered later.
+        A copy of an unknown key is left alone: the key may be registered later. One of a cancelled key is noted too:
+        its end is waited for.
         """
         job = self._rows.job(copy.job_key) if copy.group_id == self._state.group_id else None
         if job is None:
             return None
         cause = acceptance.unwanted(job, copy.generation)
-        if cause is None:
+        if cause is None or (cause == "cancelled" and job.ended):
             newer = acceptance.seen(job, _sighting(host, copy, self._now))
             if newer is not job:
                 self._rows.put_job(copy.job_key, newer)

@@ -84,6 +84,13 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CopiesGone:
+    """`copies_gone`: no host has a copy of these cancelled keys any more (null: of all)."""
+
+    job_keys: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NextGeneration:
     """`next_generation`: the newest copies of these keys are lost, further ones are about to be made."""
 

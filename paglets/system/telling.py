@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from paglets.api import GroupView
-from paglets.core.text import command_name, printable
+from paglets.core.text import command_name, counted, printable
 
 MOST_ERRORS = 10
 _UNITS = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
@@ -56,7 +56,7 @@ def submission_lines(view: GroupView, remarks: Iterable[str], *, from_script: bo
     if warnings:
         lines.append(f"paglets: see why, at any time: {command} jobs why {view.group_id}")
     if from_script:
-        done = "" if view.was_there else f"submitted group {view.group_id}, {len(view.job_keys):,} jobs; "
+        done = "" if view.was_there else f"submitted group {view.group_id}, {counted(len(view.job_keys), 'job')}; "
         lines.append(f"paglets: {done}next:")
         lines += [f"  {command} jobs {rest}" for rest in _next_commands(view.group_id)]
     return lines
@@ -67,8 +67,8 @@ def _next_commands(group_id: str) -> tuple[str, str, str]:
 
 
 def failures_line(group_id: str, summary: Mapping[str, Any]) -> str:
-    failed, expected = summary.get("failed_count"), summary.get("expected_count")
-    return f"paglets: {failed:,} of {expected:,} jobs failed; see {command_name()} jobs why {group_id}"
+    failed, expected = int(summary["failed_count"]), int(summary["expected_count"])
+    return f"paglets: {failed:,} of {counted(expected, 'job')} failed; see {command_name()} jobs why {group_id}"
 
 
 def attached_line(view: GroupView) -> str:

@@ -67,6 +67,9 @@ def test_of_a_group_single_jobs_are_cancelled_and_what_has_ended_stays(three: Me
     unknown = three.paglets("jobs", "cancel", f"{group_id}/c", "--at", "laptop")
     assert unknown.code == 1
     assert "has no job 'c'" in unknown.err
+    both = three.paglets("jobs", "cancel", f"{group_id}/a", "typo", "--at", "laptop")
+    assert (both.code, both.out) == (1, f"{group_id}: cancelled 0 jobs\n")
+    assert "typo" in both.err
 
 
 def test_a_host_that_is_away_is_named_and_its_job_ends_when_it_is_back(mesh: Mesh, tmp_path: Path) -> None:
@@ -84,6 +87,12 @@ def test_a_host_that_is_away_is_named_and_its_job_ends_when_it_is_back(mesh: Mes
     done = mesh.paglets("jobs", "cancel", submission.group_id, "--timeout", "5", "--at", "laptop")
     assert done.code == 4
     assert "cancelling: worker not reachable" in done.err
+    again = mesh.paglets("jobs", "cancel", submission.group_id, "--timeout", "5", "--at", "laptop")
+    assert again.code == 4
+    assert "cancelling: worker not reachable" in again.err
     worker.restart()
     wait_until(lambda: not worker.client.jobs(), timeout_seconds=60, what="the job to end")
+    wait_until(lambda: all(view.online for view in laptop.client.hosts()), timeout_seconds=60)
+    back = mesh.paglets("jobs", "cancel", submission.group_id, "--at", "laptop")
+    assert (back.code, back.out) == (0, f"{submission.group_id}: cancelled 0 jobs\n"), back.err
     assert submission.summary()["failures"]["a"]["cause"] == "cancelled"

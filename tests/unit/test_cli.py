@@ -11,14 +11,17 @@ import pytest
 
 from paglets.api import GroupView, JobView, Lease, MemberView, PagletView, SubmitGroup, Usage
 from paglets.cli import why
+from paglets.cli.groups import failure_row, result_row
 from paglets.cli.host import machine_name, options_of, parser
-from paglets.cli.jobs import job_row
+from paglets.cli.jobs import job_row, no_host_lines
 from paglets.cli.main import COMMANDS, main
-from paglets.cli.output import column_widths, duration_text, numbers_text, print_table
+from paglets.cli.mesh import part_text
+from paglets.cli.output import column_widths, duration_text, numbers_text, print_paragraph, print_table
+from paglets.cli.why import Reason, print_reason
 from paglets.config import HostOptions
 from paglets.core.errors import Invalid, Unknown
 from paglets.core.messages import Message
-from paglets.core.refs import ProxyRef
+from paglets.core.refs import ArtifactRef, ProxyRef
 from paglets.core.text import printable
 from paglets.testing.authors import FakeContext
 
@@ -41,6 +44,8 @@ def test_without_a_command_it_says_what_there_is(capsys: pytest.CaptureFixture[s
     ("arguments", "text"),
     [
         (["job"], "did you mean 'jobs'?"),
+        (["hosts"], "did you mean 'mesh hosts'?"),
+        (["status"], "did you mean 'jobs status'?"),
         (["frobnicate"], "there are artifacts, completion, config"),
         (["jobs"], "a command is missing; see `paglets jobs --help`"),
         (["jobs", "frob"], "there is no 'frob': there are groups, "),
@@ -126,6 +131,46 @@ def test_a_table_fits_the_terminal_and_is_whole_in_a_pipe(monkeypatch: pytest.Mo
     assert row[1].strip() in pipe.getvalue()
 
 
+def test_what_one_copies_is_never_cut_and_the_last_long_column_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal = Terminal()
+    print_table(("ID", "CLASS", "WHY"), [("art-" + "7" * 32, "c" * 20, "w" * 20)], out=terminal)
+    _, row = terminal.getvalue().splitlines()
+    assert row.split() == ["art-" + "7" * 32, "c" * 9 + "…", "w" * 9 + "…"]
+
+
+def test_a_column_that_is_empty_in_all_rows_is_left_out() -> None:
+    pipe = io.StringIO()
+    print_table(("HOST", "TAGS", "JOBS"), [("a", "", 0), ("b", "", 0)], out=pipe)
+    assert pipe.getvalue() == "HOST  JOBS\na     0\nb     0\n"
+    empty = io.StringIO()
+    print_table(("HOST", "TAGS"), [], out=empty)
+    assert empty.getvalue() == "HOST  TAGS\n"
+
+
+def test_a_paragraph_is_wrapped_on_a_terminal_and_one_line_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    terminal, pipe = Terminal(), io.StringIO()
+    for out in (terminal, pipe):
+        print_paragraph("no member can ever run /a/path/of/more/than/a/line", "  ", out=out)
+    assert terminal.getvalue() == "  no member can ever\n  run\n  /a/path/of/more/than/a/line\n"
+    assert pipe.getvalue() == "  no member can ever run /a/path/of/more/than/a/line\n"
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [
+        (3 << 29, 2 << 30, "1.5 of 2 GiB"),
+        (900 << 20, 2 << 30, "900 MiB of 2 GiB"),
+        (0, 2 << 30, "0 bytes of 2 GiB"),
+        (0, 0, "0 of 0 bytes"),
+    ],
+)
+def test_an_amount_of_another_is_short(part: int, whole: int, text: str) -> None:
+    assert part_text(part, whole) == text
+
+
 def test_headers_are_bold_on_a_terminal_unless_no_color_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
@@ -141,6 +186,8 @@ def test_the_widest_column_gives_way_first() -> None:
     assert column_widths([["x" * 10, "y" * 50]], 42) == [10, 30]
     assert column_widths([["x" * 10, "y" * 50]], None) == [10, 50]
     assert column_widths([["x" * 10, "y" * 50]], 5) == [8, 8]
+    assert column_widths([["x" * 10, "y" * 50]], 42, {1}) == [8, 50]
+    assert column_widths([["x" * 10, "y" * 50]], 42, {0, 1}) == [10, 50]
 
 
 @pytest.mark.parametrize(
@@ -219,15 +266,66 @@ def test_repeated_flags_append_and_become_options(tmp_path: Path) -> None:
 def test_a_host_finds_its_section_in_the_folder_or_in_the_file_named(tmp_path: Path) -> None:
     (tmp_path / "hosts.toml").write_text("[hosts.a]\ntags = ['x']")
     assert options_of(parser().parse_args(["--name", "a"]), tmp_path).tags == ("x",)
-    assert options_of(parser().parse_args(["--name", "b"]), tmp_path).tags == ()
     named = ["--name", "b", "--config", str(tmp_path / "hosts.toml")]
     with pytest.raises(Invalid, match=r"no section \[hosts.b\]: choose with --name one of a"):
         options_of(parser().parse_args(named), tmp_path)
 
 
+def test_a_host_named_by_a_flag_needs_its_section_if_there_are_some(tmp_path: Path) -> None:
+    (tmp_path / "hosts.toml").write_text("[hosts.w]\n[hosts.gpu]\n")
+    with pytest.raises(Invalid, match=r"no section \[hosts.wt\]; did you mean 'w'\?; .*init --name wt"):
+        options_of(parser().parse_args(["--name", "wt"]), tmp_path)
+    (tmp_path / "hosts.toml").write_text("[mesh]\n")
+    assert options_of(parser().parse_args(["--name", "wt"]), tmp_path).name == "wt"
+
+
+def test_a_host_without_a_name_and_a_section_is_warned_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "hosts.toml").write_text("[hosts.some-other-machine]\ntags = ['x']")
+    for re_enters in (True, False):
+        assert options_of(parser().parse_args([]), tmp_path, re_enters=re_enters).tags == ()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("paglets: warning: hosts.toml has no section [hosts.")
+    assert line.endswith("starts without settings")
+
+
 @pytest.mark.parametrize(("hostname", "name"), [("Ann-s MacBook.local", "ann-s-macbook"), ("", "host"), ("--x--", "x")])
 def test_a_machines_name_becomes_a_hosts_name(hostname: str, name: str) -> None:
     assert machine_name(hostname) == name
+
+
+# Which host.
+
+
+def test_that_home_runs_it_is_advised_only_where_it_fits() -> None:
+    (line,) = no_host_lines(("gpu",), [("gpu",)], home_fits=True)
+    assert "let home run it (--home" in line
+    (line,) = no_host_lines(("gpu",), [("gpu",)], home_fits=False)
+    assert "home" not in line
+
+
+def test_of_a_tag_that_no_host_has_the_nearest_is_told() -> None:
+    lines = no_host_lines(("linix", "gpu"), [("linux", "gpu"), ()], home_fits=False)
+    assert lines[0] == "no host has the tag 'linix': did you mean 'linux'? there are: gpu, linux"
+
+
+# A group.
+
+
+def test_the_file_in_a_result_is_named_and_the_rest_is_whole() -> None:
+    artifact = ArtifactRef(
+        artifact_id="art-" + "7" * 8,
+        name="f.db",
+        size_bytes=1,
+        sha256="ab" * 32,
+        host_name="w1",
+        created_at=1.0,
+        owner="",
+    )
+    long = "x" * 1000
+    record = {"result": {"n": long, "artifact": artifact.to_wire()}, "host_name": "w1", "runtime_seconds": 2.0}
+    assert result_row("a", record) == ("a", "w1", "2.0 s", "f.db", json.dumps({"n": long}))
+    assert result_row("a", record | {"result": {"artifact": artifact.to_wire()}})[3:] == ("f.db", "")
+    assert result_row("a", record | {"result": None})[3:] == ("", "null")
 
 
 # Why.
@@ -248,7 +346,7 @@ class FakeHost:
     def hosts(self) -> tuple[MemberView, ...]:
         return ()
 
-    def call_tree(self, target: ProxyRef, message: Message) -> dict[str, Any]:
+    def call_tree(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> dict[str, Any]:
         assert (target.agent_id, message.kind) == ("collector-1", "summary")
         return self._summary
 
@@ -281,10 +379,43 @@ def test_a_groups_jobs_are_counted_by_reason() -> None:
     found = explain("g")
     assert found.code == 3
     assert found.reasons == (
-        (2, "PLACING", "home", "never: tag 'gpu' is on no host", "c"),
-        (1, "FAILED", "", "exit:3: the process ended", "b/1"),
+        Reason(count=2, state="PLACING", host="home", text="never: tag 'gpu' is on no host", such_as="c"),
+        Reason(count=1, state="FAILED", host="", text="exit:3: the process ended", such_as="b/1"),
     )
     assert "start a host that fits" in str(found.fields["next"])
+
+
+def test_a_reason_is_whole_below_its_count() -> None:
+    pipe = io.StringIO()
+    text = "never: no member can ever run it " * 10
+    print_reason(Reason(count=2, state="PLACING", host="home", text=text, such_as="c"), out=pipe)
+    print_reason(Reason(count=1, state="CANCELLED", host="", text="", such_as="d"), out=pipe)
+    assert pipe.getvalue() == f"2 PLACING on home: such as c\n  {text}\n1 CANCELLED: d\n"
+
+
+def test_of_a_group_with_failures_the_next_commands_name_the_first() -> None:
+    found = explain("g", pending_jobs=[], failures={"a b": SUMMARY["failures"]["b/1"]})
+    assert (found.code, found.fields["next"]) == (1, "paglets jobs why 'g/a b'; paglets jobs logs 'g/a b'")
+
+
+def test_cancelled_jobs_are_told_apart_from_failed_ones() -> None:
+    cancelled = {"cause": "cancelled", "message": "cancelled: by me"}
+    found = explain("g", pending_jobs=[], pending_count=0, failed_count=2, failures={"c": cancelled, "d": cancelled})
+    assert found.reasons == (Reason(count=2, state="CANCELLED", host="", text="by me", such_as="c"),)
+    assert (found.code, found.fields["jobs"], found.fields["next"]) == (
+        7,
+        "1 done, 0 failed, 2 cancelled, 0 pending of 4",
+        "",
+    )
+    assert explain("g/c", failures={"c": cancelled}).fields["message"] == "by me"
+    assert failure_row("c", cancelled)[-1] == "by me"
+    assert failure_row("c", {"cause": "cancelled", "message": "cancelled"})[-1] == ""
+
+
+def test_a_running_job_says_since_when_and_how_to_see_or_end_it() -> None:
+    found = explain("g/c", pending_jobs=[{"job_key": "c", "status": "RUNNING", "since": 1.0, "host_name": "w1"}])
+    assert str(found.fields["since"]).endswith(" ago")
+    assert found.fields["next"] == "paglets jobs logs -f g/c; paglets jobs cancel g/c"
 
 
 def test_a_failed_job_shows_cause_and_last_words() -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from paglets.api import CallReply, GroupView, Hosts
 from paglets.cli.artifacts import add_get, artifact_row, duration, fetch, resolved
+from paglets.cli.groups import artifact_in
 from paglets.cli.options import Parser, run
 from paglets.cli.progress import ProgressLine, fitted
-from paglets.cli.results import artifact_in, artifact_of_job, artifacts_of_group, file_names
+from paglets.cli.results import artifact_of_job, artifacts_of_group, file_names
 from paglets.core.errors import Conflict, Invalid, Unknown, Unreachable
 from paglets.core.refs import ProxyRef
 from paglets.remote.client import HostClient
@@ -127,10 +128,10 @@ def test_of_a_group_all_results_are_looked_through(given: Given) -> None:
     given.failures["broken"] = {"cause": "exception"}
     found = artifacts_of_group(given.client, "g1")
     assert list(found.artifacts) == ["a", "b", "c"]
-    assert [line.split(":")[0] for line in found.remarks()] == [
-        "1 results have no file",
-        "1 jobs failed",
-        "1 jobs have not ended yet",
+    assert list(found.remarks()) == [
+        "1 result has no file",
+        "1 job failed: `paglets jobs why g1` says why",
+        "1 job has not ended yet: the same command later gets what is new",
     ]
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from test_client import running
 
-from paglets.api import Note, PagletView
+from paglets.api import Note, Notes, PagletView
 from paglets.cli.listing import status_of
 from paglets.cli.main import main
-from paglets.cli.notes import speaker
+from paglets.cli.notes import follow, note_line, speaker
+from paglets.core.errors import Overloaded, ShuttingDown
 from paglets.core.messages import Message
 from paglets.core.refs import HostRef
+from paglets.remote.client import HostClient
+from paglets.remote.directory import MeshNotes
 from paglets.system.compute_slots import ComputeJobPaglet, ComputeJobState
 from paglets.system.services import ServiceContract, ServicePaglet
 from paglets.testing.authors import FakeContext
+from paglets.testing.exchange import TableExchange, TableHost
 
 HERE = HostRef(store_id="s", name="here", url="http://here:1")
 
@@ -35,6 +41,31 @@ def test_a_status_says_what_is_due_next_or_whether_it_rests(fields: dict[str, An
 def test_a_note_says_who_told_it(fields: dict[str, Any], who: str) -> None:
     note = Note(at=1.0, level="info", text="x", host_name="here", agent_id="p1", class_name="m:C", **fields)
     assert speaker(note) == who
+
+
+@pytest.mark.parametrize("at", [1e18, float("inf"), float("nan"), -1e12])
+def test_a_time_that_no_calendar_has_is_shown_as_it_is(at: float) -> None:
+    note = Note(at=at, level="info", text="x", host_name="here", agent_id="p1", class_name="m:C")
+    assert note_line(note) == f"{at:g}  info  p1  here  x"
+
+
+def test_who_follows_notes_waits_for_a_host_that_restarts(tmp_path: Path) -> None:
+    home = TableHost(name="home")
+    exchange = TableExchange(home)
+    note = Note(at=1.0, level="info", text="x", host_name="home", agent_id="p1", class_name="m:C")
+    home.routes["GET /v1/notes"] = lambda body: Notes(notes=(note,), next=1)
+    restarting = [ShuttingDown("this host is ending"), Overloaded("too many requests")]
+
+    def members(body: Any) -> Any:
+        if restarting:
+            raise restarting.pop(0)
+        return exchange.members()
+
+    home.routes["GET /v1/mesh/hosts"] = members
+    client = HostClient(exchange=exchange, environ=running(tmp_path, "home"))
+    found = MeshNotes(notes=(), seen={home.ref.store_id: 0}, errors=())
+    assert next(follow(client, found, None, pause=lambda seconds: None)) == note
+    assert restarting == []
 
 
 def test_a_limit_out_of_bounds_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,7 +62,7 @@ class Client:
     def hosts(self) -> tuple[Any, ...]:
         return ()
 
-    def call_tree(self, target: ProxyRef, message: Message) -> Any:
+    def call_tree(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> Any:
         return {"group_id": "g", "results": {"a": ENDED}, "failures": {}, "pending_jobs": [WAITS]}
 
     def job_attempts(self, job: str) -> JobAttempts:

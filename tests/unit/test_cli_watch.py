@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
+from test_client import running
 
-from paglets.api import JobView, Slots, Usage
+from paglets.api import CallReply, GroupView, JobView, Slots, Usage
 from paglets.cli.main import shared_last
 from paglets.cli.options import nearest
 from paglets.cli.overview import busiest, cpu_share, status_counts
-from paglets.cli.watch import Bar, Lines, Progress, ended_line
-from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED
-from paglets.core.refs import HostRef
+from paglets.cli.watch import Bar, Lines, Progress, ended_line, pages
+from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, PagletsError, TimedOut
+from paglets.core.refs import HostRef, ProxyRef
+from paglets.remote.client import HostClient
 from paglets.slots.model import Resources
 from paglets.testing.clock import FakeClock
+from paglets.testing.exchange import TableExchange, TableHost
 
 DONE = {"result": 1, "host_name": "w1", "runtime_seconds": 3.25}
 FAILED = {"cause": "exception", "message": "ValueError: bad", "host_name": "w2", "runtime_seconds": 60}
@@ -125,6 +129,41 @@ def test_the_busiest_running_job_comes_first() -> None:
     w2 = slots("w2", job("b", cpu=30, seconds=10), job("c", cpu=0, seconds=0))
     assert [found.agent_id for _, found in busiest((w1, w2))] == ["b", "a", "c"]
     assert cpu_share(w2.jobs[0]) == 3.0
+
+
+def test_a_collector_that_is_away_is_waited_for_unless_the_commands_own_time_is_over(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    home = TableHost(name="home")
+    collector = ProxyRef(agent_id="c1", host=home.ref)
+    view = GroupView(
+        group_id="words",
+        class_name="m:C",
+        created_at=0.0,
+        home=home.ref,
+        collector=collector,
+        detached=False,
+        detached_reason="",
+    )
+    replies: list[PagletsError | dict[str, Any]] = [TimedOut("no reply from c1"), page(0, a=DONE)]
+
+    def answer(body: Any) -> CallReply:
+        reply = replies.pop(0) if replies else page(0)
+        if isinstance(reply, PagletsError):
+            raise reply
+        return CallReply(value=reply)
+
+    home.routes["GET /v1/groups/words"] = lambda body: view
+    home.routes["POST /v1/paglets/c1/call"] = answer
+    client = HostClient(exchange=TableExchange(home), environ=running(tmp_path, "home"))
+    paused: list[float] = []
+    assert [len(each["ended"]) for each in pages(client, "words", None, paused.append)] == [1, 0]
+    assert len(paused) == 1
+    assert "no reply from c1; waiting for it" in capsys.readouterr().err
+    replies.append(page(1))
+    with pytest.raises(TimedOut, match="words is not done after 0 s, its jobs go on: 1 jobs are pending"):
+        list(pages(client, "words", 0.0, paused.append))
 
 
 # The command line as a whole.

@@ -16,6 +16,8 @@ from paglets.api import (
     GroupLine,
     Groups,
     GroupView,
+    Note,
+    Notes,
     PagletView,
     Slots,
     Verdicts,
@@ -275,6 +277,22 @@ def test_a_view_of_the_mesh_has_the_hosts_that_answer_and_the_errors_of_others(g
     good, errors = given.client().mesh_slots()
     assert good == (slots,)
     assert len(errors) == 1
+
+
+def test_old_notes_of_a_home_that_answers_for_the_first_time_are_no_news(given: Given) -> None:
+    def note(text: str) -> Note:
+        return Note(at=1.0, level="info", text=text, host_name="a", agent_id="p1", class_name="m:C")
+
+    given.a.routes["GET /v1/notes"] = lambda body: Notes(notes=(note("new"),), next=8)
+    given.b.routes["GET /v1/notes"] = lambda body: Notes(notes=(note("old"),), next=5)
+    client = given.client()
+    first = client.notes(seen={"store-a": 7})
+    assert [each.text for each in first.notes] == ["new"]
+    assert first.seen == {"store-a": 8, "store-b": 5}
+    assert len(client.notes(seen=first.seen).notes) == 2
+    assert len(client.notes().notes) == 2
+    asked = [request.target for request in given.b.asked if request.target.startswith("/v1/notes")]
+    assert ["after" in target for target in asked] == [False, True, False]
 
 
 def test_groups_are_those_of_the_mesh_each_as_the_host_of_its_collector_has_it(given: Given) -> None:

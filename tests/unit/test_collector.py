@@ -523,6 +523,26 @@ def test_cancel_of_all_ends_the_group_and_says_where_copies_are() -> None:
     assert context.send("summary")["failures"]["a"]["host_name"] == "w2"
 
 
+def test_a_copy_of_a_cancelled_key_is_told_of_until_it_is_known_to_be_gone() -> None:
+    context = begun("a", "b", "open")
+    census(context, copy_of("a"), copy_of("open"))
+    context.send("cancel", {"job_keys": ["a", "b"]})
+
+    def where() -> list[tuple[str, str]]:
+        reply = context.send("cancel", {"job_keys": ["a", "b"]})
+        assert set(reply["keys"].values()) == {"already_cancelled"}
+        return [(copy["job_key"], copy["host"]["name"]) for copy in reply["copies"]]
+
+    assert where() == [("a", "w2")]
+    census(context, copy_of("a", epoch=2), copy_of("b"), host=HOME)
+    assert where() == [("a", "laptop"), ("b", "laptop")]
+    context.send("copies_gone", {"job_keys": ["a", "open"]})
+    assert where() == [("b", "laptop")]
+    context.send("copies_gone")
+    assert where() == []
+    assert context.send("summary")["pending_jobs"][0]["host_name"] == "w2"
+
+
 # Census.
 
 

@@ -11,6 +11,7 @@ from slots_values import GIB, candidate, request, resources
 from paglets.core.errors import Invalid
 from paglets.slots.addresses import addresses_of
 from paglets.slots.amounts import amount_text, bytes_text
+from paglets.slots.eligibility import tags_nowhere
 from paglets.slots.model import Candidate, PlacementRules, SlotRequest, check_request
 from paglets.slots.policy import Judgement, judge, no_place
 
@@ -124,6 +125,28 @@ def test_a_lonely_home_says_the_ways_out() -> None:
     assert (reason.code, reason.never) == ("home_excluded", True)
     assert "--peer" in reason.text
     assert "allow_home_compute=True" in reason.text
+
+
+def test_home_is_a_way_out_only_where_the_job_fits_there() -> None:
+    for wish in (request(resources(64)), request(required_tags=("gpu",))):
+        reason = reason_for(wish, candidate("home"), candidate("w1", offered=resources(2)))
+        assert "allow_home_compute=True" not in reason.text
+        assert "--peer" not in reason.text
+    reason = reason_for(request(resources(3)), candidate("home"), candidate("w1", offered=resources(2)))
+    assert reason.text.endswith("add a host with `paglets host --peer URL`; set allow_home_compute=True")
+
+
+def test_a_tag_that_no_host_has_is_told_with_those_there_are() -> None:
+    hosts = (candidate("home", tags=("linux",)), candidate("w1", tags=("gpu", "linux")))
+    reason = reason_for(request(required_tags=("linix", "gpu")), *hosts)
+    told = "no host has the tag 'linix': did you mean 'linux'? there are: gpu, linux; no member can ever run it: "
+    assert reason.text.startswith(told)
+    excluded = request(required_tags=("gpu",), excluded_names=("w1",))
+    assert reason_for(excluded, *hosts).text.startswith("no member can ")
+    assert reason_for(request(required_tags=("x",)), candidate("w1")).text.startswith(
+        "no host has the tag 'x'; no host has any tag; "
+    )
+    assert tags_nowhere(["x"], [str(number) for number in range(30)]).endswith(" and 10 more")
 
 
 def test_never_needs_that_no_host_can_ever() -> None:

@@ -1,0 +1,66 @@
+"""The same question to several hosts: nobody waits for one that is silent longer than must be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import paglets
+from paglets.remote.asking import MOST_PARALLEL_ASKS, ask_each
+
+ROOT = Path(paglets.__file__).parent.parent
+
+INTERRUPTED = """
+import sys
+from paglets.remote.asking import ask_each
+
+def ask(thing):
+    if thing == "silent":
+        sys.stdin.read()  # until the test closes it
+    raise KeyboardInterrupt
+
+try:
+    ask_each(ask, ["interrupted", "silent"])
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_answers_are_in_the_order_of_what_was_asked_about() -> None:
+    assert ask_each(lambda number: number * 2, range(3 * MOST_PARALLEL_ASKS)) == list(
+        range(0, 6 * MOST_PARALLEL_ASKS, 2)
+    )
+
+
+def test_an_error_does_not_wait_for_what_is_silent_and_nothing_more_is_asked() -> None:
+    release, asked = threading.Event(), []
+
+    def ask(thing: int) -> None:
+        if thing == 0:
+            raise KeyboardInterrupt
+        asked.append(thing)
+        assert release.wait(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        ask_each(ask, range(10 * MOST_PARALLEL_ASKS))
+    assert not release.is_set()
+    release.set()
+    for thread in threading.enumerate():
+        if thread.name == "ask":
+            thread.join(60)
+    assert len(asked) <= MOST_PARALLEL_ASKS
+
+
+def test_an_interrupted_process_ends_while_a_host_is_silent() -> None:
+    command = [sys.executable, "-c", INTERRUPTED]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+        assert process.stdout is not None
+        assert process.stdout.read() == b"interrupted\n"

@@ -1,0 +1,151 @@
+"""Cancelling: who has heard of no copy any more, and who has not been heard of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_client import running
+
+from paglets.api import CallReply, GroupView, Hosts, MemberView, Unfinished
+from paglets.cli.cancel import by_group, cancel_each
+from paglets.core.errors import Overloaded, PagletsError, Unknown, Unreachable
+from paglets.core.messages import Message
+from paglets.core.record import to_json
+from paglets.core.refs import ProxyRef
+from paglets.remote.cancelling import CancelOutcome, cancel_jobs
+from paglets.remote.client import HostClient
+from paglets.remote.exchange import Request, Response
+from paglets.remote.link import Link
+from paglets.testing.clock import FakeClock, SeededEntropy
+from paglets.testing.exchange import TableExchange, TableHost
+from paglets.testing.mesh import member
+
+CENSUS = "POST /v1/groups/words/census"
+
+
+class TimedExchange(TableExchange):
+    """Hosts of which `away` are offline, and `mute` take all the time that they are given."""
+
+    def __init__(self, clock: FakeClock, *hosts: TableHost) -> None:
+        self.clock = clock
+        self.away: set[str] = set()
+        self.mute: set[str] = set()
+        super().__init__(*hosts)
+
+    def members(self) -> Hosts:
+        rows = [member(host.name, url=url) for url, host in self.hosts.items()]
+        return Hosts(
+            hosts=tuple(MemberView(member=row, online=row.name not in self.away, silent_seconds=0.1) for row in rows)
+        )
+
+    def request(self, url: str, expected_store_id: str | None, request: Request, *, timeout_seconds: float) -> Response:
+        if self.hosts[url].name in self.mute | self.away:
+            self.clock.advance(timeout_seconds)
+            raise Unreachable(f"{url} does not answer")
+        return super().request(url, expected_store_id, request, timeout_seconds=timeout_seconds)
+
+
+class Given:
+    """A group that is cancelled from `home`; a copy of its one job was last seen on `w1`."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.home, self.w1 = TableHost(name="home"), TableHost(name="w1")
+        self.exchange = TimedExchange(self.clock, self.home, self.w1)
+        self.counts = {"home": 0, "w1": 0}
+        for host in (self.home, self.w1):
+            host.routes[CENSUS] = lambda body, name=host.name: Unfinished(count=self.counts[name])
+        self.told: list[str] = []
+
+    def call(self, message: Message) -> Any:
+        self.told.append(message.kind)
+        return {"keys": {"a": "already_cancelled"}, "copies": [{"job_key": "a", "host": to_json(self.w1.ref)}]}
+
+    def cancel(self, timeout: float = 5.0) -> CancelOutcome:
+        link = Link(self.home.ref, self.exchange, clock=self.clock, entropy=SeededEntropy(1), pause=self.clock.advance)
+        return cancel_jobs(link, self.call, "words", None, reason="", answer_seconds=30.0, timeout=timeout)
+
+
+def test_when_all_hosts_have_said_that_no_copy_is_left_the_collector_is_told() -> None:
+    given = Given()
+    assert given.cancel().ended
+    assert given.told == ["cancel", "copies_gone"]
+
+
+def test_a_host_that_is_offline_and_had_a_copy_is_silent_and_its_copy_is_not_taken_for_gone() -> None:
+    given = Given()
+    given.exchange.away = {"w1"}
+    outcome = given.cancel()
+    assert (outcome.silent, outcome.ended) == (("w1",), False)
+    assert given.told == ["cancel"]
+
+
+@pytest.mark.parametrize("said", [Overloaded("ask again"), Unfinished(count=1)])
+def test_a_host_that_went_offline_before_it_said_that_it_has_none_is_silent(said: Any) -> None:
+    given = Given()
+    counts = [1, 0, 0]
+    w2 = TableHost(name="w2")
+    given.exchange.hosts[w2.ref.url] = w2
+
+    def goes_offline(body: Any) -> Unfinished:
+        given.exchange.away = {"w2"}
+        if isinstance(said, PagletsError):
+            raise said
+        return said  # type: ignore[no-any-return]
+
+    w2.routes[CENSUS] = goes_offline
+    given.home.routes[CENSUS] = lambda body: Unfinished(count=counts.pop(0))
+    outcome = given.cancel()
+    assert counts == []
+    assert (outcome.silent, outcome.running, outcome.ended) == (("w2",), {}, False)
+
+
+def test_a_host_that_does_not_answer_cannot_hold_up_a_cancel_beyond_its_time() -> None:
+    given = Given()
+    given.exchange.mute = {"w1"}
+    before = given.clock.monotonic()
+    assert given.cancel(timeout=5.0).silent == ("w1",)
+    assert given.clock.monotonic() - before == pytest.approx(5.0)
+
+
+# Several groups.
+
+
+def test_each_group_is_cancelled_before_one_is_waited_for_and_an_error_is_of_its_group_alone(tmp_path: Path) -> None:
+    home = TableHost(name="home")
+    told: set[str] = set()
+
+    def group(group_id: str) -> None:
+        collector = ProxyRef(agent_id=f"collector-{group_id}", host=home.ref)
+        view = GroupView(
+            group_id=group_id,
+            class_name="m:C",
+            created_at=0.0,
+            home=home.ref,
+            collector=collector,
+            detached=False,
+            detached_reason="",
+        )
+
+        def call(body: Any) -> CallReply:
+            told.add(group_id)
+            return CallReply(value={"keys": {"a": "cancelled"}, "copies": []})
+
+        # As if a job of each group lasted until all groups are cancelled.
+        home.routes[f"GET /v1/groups/{group_id}"] = lambda body: view
+        home.routes[f"POST /v1/paglets/{collector.agent_id}/call"] = call
+        home.routes[f"POST /v1/groups/{group_id}/census"] = lambda body: Unfinished(count=2 - len(told))
+
+    def unknown(body: Any) -> None:
+        raise Unknown("no host knows a group typo")
+
+    home.routes["GET /v1/groups/typo"] = unknown
+    group("words")
+    group("texts")
+    client = HostClient(exchange=TableExchange(home), environ=running(tmp_path, "home"))
+    answers = cancel_each(client, by_group(["words", "typo", "texts/a"]), reason="", timeout=10.0)
+    assert [isinstance(answer, PagletsError) for answer in answers] == [False, True, False]
+    assert str(answers[1]) == "no host knows a group typo"
+    assert all(answer.ended for answer in answers if isinstance(answer, CancelOutcome))
