@@ -12,6 +12,7 @@ from paglets.cli.groups import collector_of
 from paglets.cli.options import client_of
 from paglets.cli.output import print_json, say
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_TIMED_OUT, EXIT_UNREACHABLE, PagletsError
+from paglets.core.text import counted
 from paglets.remote.asking import ask_each, attempt
 from paglets.remote.cancelling import CancelOutcome
 from paglets.remote.client import HostClient
@@ -75,7 +76,7 @@ def _who() -> str:
 
 def _print(outcome: CancelOutcome) -> None:
     counts = Counter(outcome.keys.values())
-    print(f"{outcome.group_id}: cancelled {counts['cancelled']} jobs")
+    print(f"{outcome.group_id}: cancelled {counted(counts['cancelled'], 'job')}")
     for what, words in WORDS.items():
         if counts[what]:
             say(f"{counts[what]} {words}")

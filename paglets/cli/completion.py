@@ -64,7 +64,13 @@ def parser() -> Parser:
     made = Parser(
         prog="paglets completion",
         description="Print what makes a shell complete commands, options, and the names of groups, jobs and hosts.",
-        epilog="\n".join(["to have it in each shell:", *(f"  {line % 'paglets'}" for line in INSTALL.values())]),
+        epilog="\n".join(
+            [
+                "What is completed is the command `paglets`; where there is only the archive, a function of that name",
+                "is defined, to be used from then on. To have it in each shell:",
+                *(f"  {line % 'python3 /path/to/paglets.pyz'}" for line in INSTALL.values()),
+            ]
+        ),
     )
     made.add_argument("shell", choices=tuple(SCRIPTS))
     made.set_defaults(handler=_script)

@@ -86,7 +86,11 @@ def logs(options: argparse.Namespace) -> int:
             return EXIT_DONE
         reader = Reader(client=client, job=options.job, streams=options.streams, tail=options.tail)
         if options.follow:
-            return reader.follow(options.attempt)
+            try:
+                return reader.follow(options.attempt)
+            except KeyboardInterrupt:
+                say(f"{options.job} goes on")
+                raise
         return reader.show_once(options.attempt)
 
 

@@ -51,8 +51,10 @@ def _notes(options: argparse.Namespace) -> int:
             _follow(client, found, group_id, as_json=options.json)
     if options.json:
         print_json({"notes": found.notes, "silent": [str(error) for error in found.errors]})
-    else:
+    elif found.notes:
         print_table(HEADERS, [_row(note) for note in found.notes])
+    else:
+        say("there are no notes" + (f" of {group_id}" if group_id else ""))
     return EXIT_UNREACHABLE if found.errors else EXIT_DONE
 
 

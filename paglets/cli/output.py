@@ -21,7 +21,8 @@ NEVER_CUT = frozenset({"ID", "URL", "GROUP", "JOB", "HOST", "FREE CORES", "FREE 
 
 def say(message: object) -> None:
     """One line on stderr."""
-    print(f"paglets: {advised(printable(message))}", file=sys.stderr)
+    clear = "\r\x1b[K" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else ""  # of a bar that stands there
+    print(f"{clear}paglets: {advised(printable(message))}", file=sys.stderr)
 
 
 def advised(text: str) -> str:

@@ -7,10 +7,11 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from paglets.cli.groups import collector_of
+from paglets.cli.groups import collector_of, summary_of
 from paglets.cli.options import client_of
 from paglets.cli.output import duration_text, print_json, say
 from paglets.cli.progress import draws_on, fitted
@@ -19,11 +20,12 @@ from paglets.core.errors import (
     EXIT_CANCELLED,
     EXIT_DONE,
     EXIT_FAILED,
+    PagletsError,
     TimedOut,
 )
 from paglets.core.messages import Message
 from paglets.core.refs import ProxyRef
-from paglets.core.text import printable
+from paglets.core.text import counted, printable
 from paglets.remote.client import HostClient
 
 LOOK_SECONDS = 2.0
@@ -86,8 +88,10 @@ def _follow(options: argparse.Namespace, show: Callable[[Progress], None]) -> in
     progress = Progress(group_id=options.group)
     try:
         with client_of(options) as client:
-            for page in pages(client, options.group, options.timeout):
+            for number, page in enumerate(pages(client, options.group, options.timeout)):
                 progress.take(page)
+                if number == 1 and progress.pending:
+                    _say_never(client, options.group)
                 if not options.json:
                     show(progress)
     except KeyboardInterrupt:
@@ -99,6 +103,14 @@ def _follow(options: argparse.Namespace, show: Callable[[Progress], None]) -> in
     else:
         print(f"{options.group}: {progress.words()}")
     return progress.code()
+
+
+def _say_never(client: HostClient, group_id: str) -> None:
+    """Once, after a look: for what no host can run, one would wait in vain."""
+    with suppress(PagletsError):
+        never = sum(1 for job in summary_of(client, group_id)["pending_jobs"] if job.get("never"))
+        if never:
+            say(f"{counted(never, 'job')} can never be placed as it is: `paglets jobs why {group_id}` says why")
 
 
 def pages(
@@ -127,7 +139,7 @@ def pages(
             if not page["pending_count"] and not page["ended"]:
                 return
         if end is not None and time.monotonic() >= end and (page is None or not page["ended"]):
-            why = "time is over" if page is None else f"{page['pending_count']} jobs are pending"
+            why = "time is over" if page is None else f"{counted(page['pending_count'], 'job')} pending"
             raise TimedOut(f"{group_id} is not done after {timeout:g} s, its jobs go on: {why}")
 
 

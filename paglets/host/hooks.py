@@ -28,7 +28,9 @@ READY_BY = {"dispatching": "move", "disposing": "dispose"}
 
 
 def intend(tx: Tx, agent_id: str, entry: str, intent: Intent) -> None:
-    """What the code of a paglet asks for. Raises Invalid."""
+    """What the code of a paglet asks for. Raises Invalid. One that is to end does so, whatever its code asks."""
+    if entry != "disposing" and "dispose" in _intent_of(tx, agent_id):
+        return
     tree: dict[str, Any] | None = None
     if intent.dispose:
         tree = {"dispose": True}

@@ -56,7 +56,7 @@ def test_of_a_group_single_jobs_are_cancelled_and_what_has_ended_stays(three: Me
     wait_until(lambda: "quick" in three["laptop"].client.summary(group_id)["results"], what="quick to end")
 
     done = three.paglets("jobs", "cancel", f"{group_id}/a", f"{group_id}/quick", "--at", "laptop")
-    assert (done.code, done.out) == (0, f"{group_id}: cancelled 1 jobs\n"), done.err
+    assert (done.code, done.out) == (0, f"{group_id}: cancelled 1 job\n"), done.err
     assert "1 had a result already" in done.err
     again = three.paglets("jobs", "cancel", f"{group_id}/a", "--at", "laptop", "--json")
     assert again.json["groups"][0]["keys"] == {"a": "already_cancelled"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from test_client import running
 from paglets.api import CallReply, GroupView, JobView, Slots, Usage
 from paglets.cli.main import shared_last
 from paglets.cli.options import nearest
+from paglets.cli.output import say
 from paglets.cli.overview import busiest, cpu_share, status_counts
 from paglets.cli.watch import Bar, Lines, Progress, ended_line, pages
 from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, PagletsError, TimedOut
@@ -162,7 +164,7 @@ def test_a_collector_that_is_away_is_waited_for_unless_the_commands_own_time_is_
     assert len(paused) == 1
     assert "no reply from c1; waiting for it" in capsys.readouterr().err
     replies.append(page(1))
-    with pytest.raises(TimedOut, match="words is not done after 0 s, its jobs go on: 1 jobs are pending"):
+    with pytest.raises(TimedOut, match="words is not done after 0 s, its jobs go on: 1 job pending"):
         list(pages(client, "words", 0.0, paused.append))
 
 
@@ -187,3 +189,16 @@ def test_shared_options_may_stand_in_front(words: list[str], meant: list[str]) -
 def test_the_nearest_word_is_named_else_all() -> None:
     assert nearest("gruops", ["groups", "queue"]) == "did you mean 'groups'?"
     assert nearest("x", ["groups", "queue"]) == "there are groups, queue"
+
+
+def test_on_a_terminal_a_message_takes_the_place_of_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    sys.stderr.write("words  [###   ]  1 done of 2")
+    say("it goes on")
+    assert isinstance(sys.stderr, Terminal)
+    assert sys.stderr.getvalue().endswith("\r\x1b[Kpaglets: it goes on\n")

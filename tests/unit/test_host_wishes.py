@@ -14,7 +14,7 @@ from paglets.core.record import to_json
 from paglets.store import residence
 from paglets.store.db import Tx
 from paglets.testing.processes import HandProcess
-from paglets.worker.protocol import Fault, Intent
+from paglets.worker.protocol import Fault, Intent, Rest
 
 OOPS = Fault(cause="exception", message="ValueError: oops", traceback="tb")
 SLEEP: dict[str, Any] = {"sleep": None}
@@ -103,6 +103,17 @@ def add_and_ask(rig: Rig, wish: dict[str, Any]) -> None:
 
     rig.write(change)
     rig.host.runner.wake("mailbox")
+
+
+@pytest.mark.parametrize("wish", [Intent(rest=Rest(seconds=None)), Intent(move=host_ref("w1")), Intent(stay=True)])
+def test_a_disposal_that_is_asked_for_while_its_code_runs_stands_whatever_the_code_asks_for(
+    rig: Rig, wish: Intent
+) -> None:
+    add(rig, hook="run")
+    assert entries(rig) == ["run"]
+    rig.ask("DELETE", "/v1/paglets/p1")
+    rig.finish(rig.process("p1"), intent=wish)
+    assert entries(rig) == ["run", "disposing"]
 
 
 # While `on_dispatching` runs.

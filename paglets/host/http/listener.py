@@ -64,7 +64,7 @@ def _resolve(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
 
 def _why_not(host: str, port: int, error: OSError | None) -> str:
     if error is not None and error.errno == errno.EADDRINUSE:
-        return f"port {port} at {host or '0.0.0.0'} is in use: another host runs there, or choose another with --port"
+        return f"port {port} at {host or '0.0.0.0'} is in use, perhaps by another host: choose another with --port"
     if error is not None and error.errno == errno.EACCES:
         return f"port {port} at {host or '0.0.0.0'} needs more rights: choose one above 1023 with --port"
     return f"cannot listen at {host or '0.0.0.0'} port {port}: {error.strerror if error else 'no such address'}"
