@@ -6,7 +6,6 @@ import argparse
 import os
 import re
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from paglets.cli import results
@@ -121,14 +120,14 @@ def _list(options: argparse.Namespace) -> int:
         owner = client.group(options.group).collector.agent_id if options.group else options.owner
         found, errors = client.mesh_artifacts(owner)
         away = [view.member.name for view in client.hosts() if not view.online]
-        groups = {line.collector.agent_id: line.group_id for line in client.groups()} if found else {}
+        owners = {} if options.json else results.owners_in_words(client, found)
     if options.json:
         silent = [*(str(error) for error in errors), *(f"{name} is offline" for name in away)]
         print_json({"artifacts": [artifact.to_wire() for artifact in found], "silent": silent})
     else:
         now = time.time()
-        headers = ("ID", "NAME", "SIZE", "OWNER", "HOST", "AGE", "EXPIRES")
-        print_table(headers, [artifact_row(artifact, now, groups) for artifact in found])
+        headers = ("ID", "OF", "NAME", "SIZE", "HOST", "AGE", "EXPIRES")
+        print_table(headers, [artifact_row(artifact, now, owners[artifact.artifact_id]) for artifact in found])
     for error in errors:
         say(error)
     if away:
@@ -136,14 +135,13 @@ def _list(options: argparse.Namespace) -> int:
     return EXIT_UNREACHABLE if errors else EXIT_DONE
 
 
-def artifact_row(artifact: ArtifactRef, now: float, groups: Mapping[str, str]) -> tuple[object, ...]:
-    """`groups`: by the ids of their collectors."""
-    owner = artifact.owner or "(host)"
+def artifact_row(artifact: ArtifactRef, now: float, of: str) -> tuple[object, ...]:
+    """`of`: whose it is, in words."""
     return (
         artifact.artifact_id,
+        of,
         artifact.name,
         bytes_text(artifact.size_bytes),
-        f"group {groups[owner]}" if owner in groups else owner,
         artifact.host_name,
         duration_text(now - artifact.created_at),
         "" if artifact.expires_at is None else f"in {duration_text(artifact.expires_at - now)}",
@@ -153,6 +151,7 @@ def artifact_row(artifact: ArtifactRef, now: float, groups: Mapping[str, str]) -
 def _info(options: argparse.Namespace) -> int:
     with client_of(options) as client:
         view = client.artifact(resolved(client, options.artifact))
+        owners = {} if options.json else results.owners_in_words(client, [view.artifact])
     if options.json:
         print_json(view)
         return EXIT_DONE
@@ -163,7 +162,7 @@ def _info(options: argparse.Namespace) -> int:
             "name": artifact.name,
             "size": f"{artifact.size_bytes:,} bytes",
             "sha256": artifact.sha256,
-            "owner": artifact.owner or "the host itself",
+            "of": owners[artifact.artifact_id],
             "host": f"{view.host.name} ({view.host.url})",
             "created": ago(artifact.created_at, now),
             "expires": "" if artifact.expires_at is None else f"in {duration_text(artifact.expires_at - now)}",

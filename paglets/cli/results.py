@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from paglets.cli.groups import artifact_in, collector_of
-from paglets.core.errors import Invalid, Unknown
+from paglets.core.errors import Invalid, PagletsError, Unknown
 from paglets.core.messages import Message
 from paglets.core.refs import MAX_FILE_NAME_BYTES, ArtifactRef, ProxyRef, check_file_name
 from paglets.core.text import counted
 from paglets.remote.client import HostClient
 
 PAGE_RESULTS = 100
+MOST_GROUPS = 20
 MOST_KEY_BYTES = 80
 _UNSAFE = re.compile(r"[^\w.+=@,-]+")
 
@@ -65,6 +67,24 @@ def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
         pending = page["pending_count"]
     counts = Counts(without_file=without, failed=failed, pending=pending)
     return GroupArtifacts(group_id=group_id, artifacts=found, counts=counts)
+
+
+def owners_in_words(client: HostClient, artifacts: Iterable[ArtifactRef]) -> dict[str, str]:
+    """Artifact id -> the job that reported it, `GROUP/JOBKEY`; else its group, its owner's id, or that it is a host's.
+
+    Collectors that are away, and those of more than MOST_GROUPS groups, are not asked for jobs.
+    """
+    artifacts = tuple(artifacts)
+    groups = {line.collector.agent_id: line.group_id for line in client.groups()} if artifacts else {}
+    named = {each.artifact_id: each.owner or "(host)" for each in artifacts}
+    named |= {each.artifact_id: f"group {groups[each.owner]}" for each in artifacts if each.owner in groups}
+    owning = dict.fromkeys(groups[each.owner] for each in artifacts if each.owner in groups)
+    for group_id in tuple(owning)[:MOST_GROUPS]:
+        with suppress(PagletsError):
+            for key, artifact in artifacts_of_group(client, group_id).artifacts.items():
+                if artifact.artifact_id in named:
+                    named[artifact.artifact_id] = f"{group_id}/{key}"
+    return named
 
 
 def artifact_of_job(client: HostClient, group_id: str, job_key: str) -> ArtifactRef:

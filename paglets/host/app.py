@@ -142,6 +142,9 @@ def start(options: HostOptions, home: Path, stack: ExitStack, fatal: Callable[[B
     stack.callback(server.close)
     program = this_program()
     settings = _settings(options, folder, program, server.port, _offered(options, meter.total()), clock.wall())
+    if settings.offered.cpu_cores > meter.total().cpu_cores:
+        there = meter.total().cpu_cores
+        say(f"paglets: warning: this host offers {settings.offered.cpu_cores} cores, and the machine has {there}")
     connections = Connections(key, clock=clock, entropy=entropy, sender=folder.store_id)
     _end_survivors(folder)
     world = World(

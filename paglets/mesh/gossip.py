@@ -86,14 +86,17 @@ class Gossip:
         on_change: tuple[str, ...] = (),
     ) -> None:
         urls = tuple(dict.fromkeys(normalise_url(url) for url in peers))
-        if urls:
-            store.write(lambda tx: stored.save_peers(tx, urls))
         self._clock = clock
         self._entropy = entropy
         self._transport = transport
         self._own = own
         self._store = store
         self._board = MembershipBoard(store, clock, first, on_change)
+        if urls:
+            members = [row.member for row in self._board.table.rows.values()]
+            joined = {address for each in members for address in (each.url, *each.addresses)}
+            # An earlier one where nobody ever answered was a mistake that these mend.
+            store.write(lambda tx: stored.save_peers(tx, urls, joined))
         self._peers = Peers(entropy, store.read(stored.load_peers))
         self._spread: deque[str] = deque()
         self._pushes: dict[str, dict[str, None]] = {}

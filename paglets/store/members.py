@@ -49,8 +49,10 @@ def load_peers(tx: Tx) -> tuple[str, ...]:
     return tuple(row["url"] for row in tx.all("SELECT url FROM peers ORDER BY url"))
 
 
-def save_peers(tx: Tx, urls: Iterable[str]) -> None:
-    """Remember these too."""
+def save_peers(tx: Tx, urls: Iterable[str], joined: Iterable[str] | None = None) -> None:
+    """Remember these too. Of earlier ones only those of `joined` stay, where it is given."""
+    if joined is not None:
+        tx.run("DELETE FROM peers WHERE url NOT IN (SELECT value FROM json_each(?))", dumps(sorted(joined)))
     tx.run_many("INSERT INTO peers (url) VALUES (?) ON CONFLICT DO NOTHING", ((url,) for url in urls))
 
 

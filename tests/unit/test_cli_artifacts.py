@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from paglets.api import CallReply, GroupView, Hosts
+from paglets.api import CallReply, GroupLine, Groups, GroupView, Hosts
 from paglets.cli.artifacts import add_get, artifact_row, duration, fetch, resolved
 from paglets.cli.groups import artifact_in
 from paglets.cli.options import Parser, run
 from paglets.cli.progress import ProgressLine, fitted
-from paglets.cli.results import artifact_of_job, artifacts_of_group, file_names
+from paglets.cli.results import artifact_of_job, artifacts_of_group, file_names, owners_in_words
 from paglets.core.errors import Conflict, Invalid, Unknown, Unreachable
-from paglets.core.refs import ProxyRef
+from paglets.core.refs import ArtifactRef, ProxyRef
 from paglets.remote.client import HostClient
 from paglets.testing.clock import FakeClock
 from paglets.testing.filehost import file_mesh
@@ -140,6 +140,24 @@ def test_another_thing_called_artifact_is_none(result: object) -> None:
     assert artifact_in(result) is None
 
 
+def test_whose_an_artifact_is_is_told_by_its_job(given: Given) -> None:
+    given.result("a", 0)
+    other = given.b.keep(DATA, "old.db", "art-0000000a", owner="c1")  # of no result any more
+    plain = given.a.keep(DATA, "x.bin", "art-0000000b")
+    foreign = given.a.keep(DATA, "y.bin", "art-0000000c", owner="p7")
+    line = GroupLine(
+        group_id="g1",
+        status="ACTIVE",
+        created_at=0.0,
+        home=given.a.ref,
+        collector=ProxyRef(agent_id="c1", host=given.b.ref),
+    )
+    given.a.routes["GET /v1/groups"] = given.b.routes["GET /v1/groups"] = lambda body: Groups(groups=(line,))
+    job = ArtifactRef.from_wire(given.results["a"]["result"]["artifact"])
+    named = owners_in_words(given.client, [job, other, plain, foreign])
+    assert list(named.values()) == ["g1/a", "group g1", "(host)", "p7"]
+
+
 # Where it goes.
 
 
@@ -233,9 +251,8 @@ def test_a_time_has_a_unit(text: str, seconds: float) -> None:
 
 def test_an_artifact_is_a_line(given: Given) -> None:
     ref = given.a.keep(b"x" * 2048, "f.bin", expires_at=3705.0)
-    assert artifact_row(ref, 65.0, {}) == ("art-00000001", "f.bin", "2 KiB", "(host)", "a", "1 min", "in 1 h")
-    owned = given.a.keep(b"x", "f.bin", owner="collector-1")
-    assert artifact_row(owned, 65.0, {"collector-1": "words"})[3] == "group words"
+    told = ("art-00000001", "words/monday", "f.bin", "2 KiB", "a", "1 min", "in 1 h")
+    assert artifact_row(ref, 65.0, "words/monday") == told
 
 
 # Progress.

@@ -86,6 +86,16 @@ def test_a_peer_given_while_running_is_tried_at_once_and_after_a_restart() -> No
     assert a.online_names() == ["b"]
 
 
+def test_a_mended_peer_takes_the_place_of_one_that_never_answered_and_of_no_other() -> None:
+    mesh = VirtualMesh()
+    mesh.start(member("a"))
+    b = mesh.start(member("b"), peers=["http://a:8765", "http://typo:8765"])
+    mesh.clock.advance_until(mesh.all_see_all, 10.0)
+    b.kill()
+    b = mesh.restart(b, peers=["http://other:8765"])
+    assert b.store.read(stored.load_peers) == ("http://a:8765", "http://other:8765")
+
+
 def test_a_host_that_is_its_own_peer_stays_calm() -> None:
     mesh = VirtualMesh()
     host = mesh.start(member("a"), peers=["http://a:8765"])
