@@ -92,7 +92,9 @@ def test_a_job_that_waits_is_waited_for_and_ctrl_c_ends_that(three: Mesh) -> Non
     wait_until(lambda: "has not started" in said.read_text(), what="why it waits")
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
-    assert len(said.read_text().splitlines()) == 1
+    reason, last = said.read_text().splitlines()
+    assert "has not started" in reason
+    assert last == f"paglets: {submission.group_id}/never goes on"
 
 
 def test_an_unknown_job_is_one_line_and_exit_code_1(three: Mesh) -> None:
