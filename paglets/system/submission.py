@@ -15,13 +15,10 @@ from paglets.codec.shapes import shape_of
 from paglets.codec.wire import encode_state
 from paglets.core.clock import Clock, SystemClock, system_pause
 from paglets.core.errors import (
-    CallOutcomeUnknown,
+    AWAY,
     Invalid,
-    Moving,
-    Overloaded,
     PagletsError,
     TimedOut,
-    Unreachable,
     told_at_the_call,
 )
 from paglets.core.messages import Message
@@ -49,9 +46,6 @@ STATUS_SECONDS = 5.0
 """For how a group stands that was there before: nice to know, and no reason to wait long."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
-PASSING: tuple[type[Exception], ...] = (Unreachable, Overloaded, Moving, CallOutcomeUnknown)
-"""Troubles that end by themselves: reading a group is repeated after them."""
-NOT_YET: tuple[type[Exception], ...] = (TimedOut, *PASSING)
 
 
 @runtime_checkable
@@ -171,9 +165,7 @@ class Submission:
             try:
                 left = min(WAIT_SECONDS, max(0.1, end - self._clock.monotonic()))
                 return _tree(self.collector.call(Message("drain"), timeout_seconds=left))
-            except TimedOut as error:
-                last: Exception = error
-            except PASSING as error:
+            except AWAY as error:
                 last = error
         raise self._late(timeout, last)
 
@@ -196,7 +188,7 @@ class Submission:
                     yield from ((entry["job_key"], entry.get("result") or entry["failure"]) for entry in page["ended"])
                     after = page["next"]
                     page = self._ended(after, 0.0)
-            except NOT_YET:
+            except AWAY:
                 continue
             if page["pending_count"] == 0:
                 return
@@ -208,7 +200,7 @@ class Submission:
         return _tree(self.collector.call(message, timeout_seconds=wait_seconds or REPLY_SECONDS))
 
     def _late(self, timeout: float | None, last: Exception | None = None) -> TimedOut:
-        seen = f" (last: {last})" if isinstance(last, PASSING) else ""
+        seen = f" (last: {last})" if last and not isinstance(last, TimedOut) else ""
         hint = why_hint(self.group_id)
         return TimedOut(f"group {self.group_id} is not done after {timeout} s; its jobs go on{seen}; {hint}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TypeVar
 
 from paglets import api
@@ -47,6 +47,14 @@ def member(name: str, **changes: object) -> api.Member:
         started_at=0.0,
     )
     return replace(row, **changes)  # type: ignore[arg-type]
+
+
+def identity(name: str, **changes: object) -> api.HostIdentity:
+    """What the host of `member(name)` says of itself."""
+    row = member(name)
+    said = {each.name: getattr(row, each.name) for each in fields(api.HostIdentity) if hasattr(row, each.name)}
+    told = api.HostIdentity(**said, program="paglets 0", python="3", pid=1)
+    return replace(told, **changes)  # type: ignore[arg-type]
 
 
 class MeshHost:

@@ -15,30 +15,10 @@ from paglets.cli.main import main
 from paglets.core.clock import SystemEntropy
 from paglets.remote.keys import create_key
 from paglets.remote.local import RunningHost
-from paglets.slots.model import Resources
-from paglets.testing.mesh import member
+from paglets.testing.mesh import identity, member
 
 MEMBER = member("w1")
-IDENTITY = HostIdentity(
-    store_id="s1",
-    boot_id="b1",
-    name="w1",
-    url="http://w1:8765",
-    mesh_version="default",
-    protocol=1,
-    program="0.1.0",
-    python="3.12.1",
-    pid=1,
-    started_at=0.0,
-    tags=(),
-    properties={},
-    reachable=True,
-    capacity=Resources(),
-    free=Resources(),
-    queued_jobs=0,
-    running_jobs=0,
-    build="ab",
-)
+IDENTITY = identity("w1", build="ab")
 VIEW = MemberView(member=MEMBER, online=True, silent_seconds=0.0)
 
 

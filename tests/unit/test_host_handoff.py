@@ -12,7 +12,6 @@ from paglets.api import (
     Census,
     CensusReply,
     GroupView,
-    HostIdentity,
     Settle,
     TransferAnswer,
     TransferAnswers,
@@ -23,8 +22,8 @@ from paglets.codec.envelope import Envelope
 from paglets.core.errors import InternalError, PagletsError
 from paglets.core.record import from_json
 from paglets.host.creation import collector_id
-from paglets.slots.model import Resources
 from paglets.store import residence
+from paglets.testing.mesh import identity
 from paglets.worker.protocol import Fault
 
 TRANSFERS = "POST /v1/transfers"
@@ -56,14 +55,6 @@ class Target:
     def _answer(self, each: Envelope) -> TransferAnswer:
         verdict: Any = self.verdict
         return TransferAnswer(agent_id=each.agent_id, epoch=each.epoch, verdict=verdict, reason="no room")
-
-
-def identity(name: str) -> HostIdentity:
-    return HostIdentity(
-        store_id=f"store-{name}", boot_id="b", name=name, url=f"http://{name}:8765", mesh_version="test", protocol=1,
-        program="", python="", pid=1, started_at=0.0, tags=(), properties={}, reachable=True, capacity=Resources(),
-        free=Resources(), queued_jobs=0, running_jobs=0,
-    )  # fmt: skip
 
 
 def peer(rig: Rig, target: Target | None = None, **more: Any) -> Any:

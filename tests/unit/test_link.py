@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from paglets.api import Done, HostIdentity, PagletView
+from paglets.api import Done, PagletView
 from paglets.core.errors import (
     BadRequest,
     CallOutcomeUnknown,
@@ -18,9 +18,9 @@ from paglets.core.errors import (
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.remote.link import Link
-from paglets.slots.model import Resources
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.exchange import TableExchange, TableHost
+from paglets.testing.mesh import identity
 
 ROUTE = "GET /v1/paglets/p1"
 ASK = "POST /v1/paglets/p1/x"
@@ -169,25 +169,7 @@ def test_a_host_that_answered_before_is_asked_again_after_its_restart(given: Giv
 
 
 def test_the_id_of_a_host_known_by_url_is_asked_for_once(given: Given) -> None:
-    given.home.routes["GET /v1/host"] = lambda body: HostIdentity(
-        store_id="store-home",
-        boot_id="b",
-        name="home",
-        url="http://home:8765",
-        mesh_version="1",
-        protocol=1,
-        program="0",
-        python="3",
-        pid=1,
-        started_at=0.0,
-        tags=(),
-        properties={},
-        reachable=True,
-        capacity=Resources(),
-        free=Resources(),
-        queued_jobs=0,
-        running_jobs=0,
-    )
+    given.home.routes["GET /v1/host"] = lambda body: identity("home")
     link = given.link_to(HostRef(store_id="", name="", url="http://home:8765"))
     assert link.host() == link.host() == given.home.ref
     assert len(given.home.asked) == 1
