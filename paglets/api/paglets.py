@@ -1,13 +1,13 @@
-"""Records of the routes about paglets: creation, calls, posts, transfers."""
+"""Records of the routes about paglets: creation, views, calls, what a client sends to one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from paglets.api.limits import MAX_CALL_SECONDS
 from paglets.api.slots import JobView
-from paglets.codec.envelope import Envelope, Kind, Post, WireMessage
+from paglets.codec.envelope import Kind, WireMessage
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
 
 
@@ -134,22 +134,6 @@ class CallReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SettledBelow:
-    """Every post to this paglet with a number below has been acknowledged to the sender."""
-
-    agent_id: str
-    settled_below: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Posts:
-    """`POST /v1/posts`: posts of one sender; `settled` says for each paglet what it has acknowledged."""
-
-    posts: tuple[Post, ...]
-    settled: tuple[SettledBelow, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PostMessage:
     """`POST /v1/outbox`: a client's post. The host stores it in its own outbox and delivers it from there.
 
@@ -159,93 +143,6 @@ class PostMessage:
     target: ProxyRef
     message: WireMessage
     token: str
-
-
-PostVerdict = Literal["taken", "duplicate", "moved", "moving", "unknown", "missing"]
-"""`missing`: bytes of its artifacts are not here; nothing was stored."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PostAnswer:
-    """One for each post, in order. `host` and `epoch` come with `moved`."""
-
-    n: int
-    verdict: PostVerdict
-    host: HostRef | None = None
-    epoch: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PostAnswers:
-    """The reply to `Posts`."""
-
-    answers: tuple[PostAnswer, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LargeEnvelope:
-    """An envelope whose JSON is the content of a blob that was sent before."""
-
-    agent_id: str
-    epoch: int
-    blob: BlobRef
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transfers:
-    """`POST /v1/transfers`: envelopes of one source."""
-
-    source: HostRef
-    envelopes: tuple[Envelope, ...]
-    large: tuple[LargeEnvelope, ...] = ()
-
-
-TransferVerdict = Literal["taken", "refused", "settled", "missing"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransferAnswer:
-    """Of one epoch, the same for ever. `settled`: a higher one is known, so that this one changes nothing.
-
-    `missing` alone is no answer for good: bytes that the envelope names are not here, and nothing was stored.
-    """
-
-    agent_id: str
-    epoch: int
-    verdict: TransferVerdict
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransferAnswers:
-    """The reply to `Transfers`. An envelope that could not be stored has no answer: it is to be sent again."""
-
-    answers: tuple[TransferAnswer, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settle:
-    """`POST /v1/transfers/settle`: was this epoch taken? If not, never take it."""
-
-    source: HostRef
-    agent_id: str
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClosedEpoch:
-    """A hand-off that is over for its source."""
-
-    agent_id: str
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CloseTransfers:
-    """`POST /v1/transfers/close`: the source has the answers of these and will never send them again."""
-
-    source: HostRef
-    closed: tuple[ClosedEpoch, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from paglets.api import HostIdentity, MemberView
+from paglets.api.hosts import HostIdentity, MemberView
 from paglets.cli.options import Parser, add_common, client_of
 from paglets.cli.output import advised, duration_text, print_json
 from paglets.config import CONFIG_NAME, checked_config, host_names

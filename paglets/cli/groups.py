@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any
 
-from paglets.api import GroupLine, Groups
+from paglets.api.groups import GroupLine, Groups
 from paglets.cli.options import client_of
 from paglets.cli.output import duration_text, print_fields, print_json, print_table, say
 from paglets.core.errors import EXIT_DONE, Invalid, TimedOut, Unreachable

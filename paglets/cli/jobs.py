@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from paglets.api import JobView, Slots, Verdict
+from paglets.api.slots import JobView, Slots, Verdict
 from paglets.cli.logs import add_logs
 from paglets.cli.options import Parser, add_command, add_commands, add_common, amount_of_bytes, client_of, later
 from paglets.cli.output import duration_text, numbers_text, print_json, print_table, say

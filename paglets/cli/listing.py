@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import Any
 
-from paglets.api import PagletView
+from paglets.api.paglets import PagletView
 from paglets.cli.options import Parser, add_common, client_of
 from paglets.cli.output import duration_text, print_json, print_table, say
 from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE

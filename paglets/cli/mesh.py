@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from paglets.api import Hosts, MemberView
+from paglets.api.hosts import Hosts, MemberView
 from paglets.cli.options import Parser, add_command, add_commands, add_common, client_of
 from paglets.cli.output import duration_text, print_json, print_table, say
 from paglets.core.errors import EXIT_DONE

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
-from paglets.api import Note
+from paglets.api.notes import Note
 from paglets.cli.options import Parser, add_common, client_of
 from paglets.cli.output import print_json, print_table, say
 from paglets.core.errors import AWAY, EXIT_DONE, EXIT_UNREACHABLE, Invalid

@@ -8,7 +8,7 @@ import time
 from collections import Counter, deque
 from typing import Any
 
-from paglets.api import JobView, Slots
+from paglets.api.slots import JobView, Slots
 from paglets.cli.groups import ago, collector_of, summary_of
 from paglets.cli.options import client_of
 from paglets.cli.output import duration_text, print_fields, print_json, print_table, say

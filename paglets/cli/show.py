@@ -9,7 +9,8 @@ import zipfile
 from dataclasses import dataclass, replace
 from typing import Any
 
-from paglets.api import AttemptView, PagletView
+from paglets.api.logs import AttemptView
+from paglets.api.paglets import PagletView
 from paglets.cli import why
 from paglets.cli.groups import artifact_in, summary_of
 from paglets.cli.options import client_of

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from paglets.api import JobView, PagletView
+from paglets.api.paglets import PagletView
+from paglets.api.slots import JobView
 from paglets.cli.groups import ago, counts_text, is_cancelled, message_of, short_json, summary_of
 from paglets.cli.options import client_of
 from paglets.cli.output import duration_text, print_fields, print_json, print_paragraph

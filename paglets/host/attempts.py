@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from paglets.api import Attempts, AttemptView, UnfinishedJob
+from paglets.api.logs import Attempts, AttemptView, UnfinishedJob
 from paglets.codec.text import loads
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, check_agent_id, check_group_id, check_job_key

@@ -12,7 +12,8 @@ import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
-from paglets.api import MAX_ENVELOPE_BYTES, MAX_PIECE_BYTES, BlobState
+from paglets.api.blobs import BlobState
+from paglets.api.limits import MAX_ENVELOPE_BYTES, MAX_PIECE_BYTES
 from paglets.core.errors import Conflict, FileChanged, PagletsError, TooLarge, Unknown
 from paglets.core.refs import BlobRef, check_blob, check_file_name, check_sha256
 from paglets.host.promises import Promises

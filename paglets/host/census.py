@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from paglets.api import Census as Told
-from paglets.api import CensusReply, JobCopy, Located, UnwantedCopy
+from paglets.api.groups import Census as Told
+from paglets.api.groups import CensusReply, JobCopy, UnwantedCopy
+from paglets.api.paglets import Located
 from paglets.codec.envelope import WireMessage
 from paglets.codec.text import dumps, loads
 from paglets.core.errors import PagletsError

@@ -7,7 +7,10 @@ import sqlite3
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from paglets.api import MAX_GROUP_JOBS, CreationError, GroupView, JobSpec, MemberView, ResidenceRow, SubmitGroup
+from paglets.api.groups import CreationError, GroupView, JobSpec, SubmitGroup
+from paglets.api.hosts import MemberView
+from paglets.api.limits import MAX_GROUP_JOBS
+from paglets.api.paglets import ResidenceRow
 from paglets.codec.envelope import Envelope, JobPart, WireMessage, check_file
 from paglets.codec.text import dumps, loads
 from paglets.core.context import HostInfo

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
-from paglets.api import FindPaglets, Found, FoundPaglet
+from paglets.api.paglets import FindPaglets, Found, FoundPaglet
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.host.shell import Shell

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from paglets.api import ArtifactView, AskBlobs, BlobState, Done
+from paglets.api.blobs import ArtifactView, AskBlobs, BlobState
+from paglets.api.paglets import Done
 from paglets.core.errors import FileChanged, Moving, PagletsError, Unknown
 from paglets.core.refs import ArtifactRef, HostRef
 from paglets.host.blobs import BlobKeeper

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from paglets.api import GroupView
+from paglets.api.groups import GroupView
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
 from paglets.host.creation import collector_ref

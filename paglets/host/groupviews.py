@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from paglets.api import GroupLine, GroupView
+from paglets.api.groups import GroupLine, GroupView
 from paglets.codec.text import loads
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from paglets.api import (
-    LARGE_ENVELOPE_BYTES,
-    MAX_BATCH_ENVELOPES,
-    ClosedEpoch,
-    CloseTransfers,
-    LargeEnvelope,
-    TransferAnswer,
-    TransferAnswers,
-    Transfers,
-)
+from paglets.api.limits import LARGE_ENVELOPE_BYTES, MAX_BATCH_ENVELOPES
+from paglets.api.transfers import ClosedEpoch, CloseTransfers, LargeEnvelope, TransferAnswer, TransferAnswers, Transfers
 from paglets.codec.text import dumps
 from paglets.core.errors import PagletsError, Unreachable
 from paglets.core.record import to_json

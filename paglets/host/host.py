@@ -10,7 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from paglets.api import MAX_CALL_SECONDS, Call, CallReply, HostIdentity, JobView, Member, Slots, Verdicts
+from paglets.api.hosts import HostIdentity, Member
+from paglets.api.limits import MAX_CALL_SECONDS
+from paglets.api.paglets import Call, CallReply
+from paglets.api.slots import JobView, Slots, Verdicts
 from paglets.codec.envelope import Envelope, WireMessage
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import Invalid, PagletsError

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from paglets.api import DEFAULT_COLLECTOR
+from paglets.api.groups import DEFAULT_COLLECTOR
 from paglets.codec.envelope import WireMessage
 from paglets.codec.names import resolve_class
 from paglets.codec.text import dumps, loads

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from paglets.api import CallReply
+from paglets.api.paglets import CallReply
 from paglets.codec.envelope import WireMessage
 from paglets.core.errors import CallOutcomeUnknown, PagletsError
 from paglets.core.record import from_json

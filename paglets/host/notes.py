@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from paglets.api import MAX_NOTE_CHARACTERS, Note
+from paglets.api.limits import MAX_NOTE_CHARACTERS
+from paglets.api.notes import Note
 from paglets.codec.envelope import WireMessage
 from paglets.codec.text import loads
 from paglets.core.record import from_json, to_json

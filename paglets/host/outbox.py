@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from paglets.api import MAX_BATCH_POSTS, Located, PostAnswer, PostAnswers, Posts
+from paglets.api.limits import MAX_BATCH_POSTS
+from paglets.api.paglets import Located
+from paglets.api.posts import PostAnswer, PostAnswers, Posts
 from paglets.codec.envelope import Post
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from paglets.api import Usage
+from paglets.api.slots import Usage
 from paglets.codec.text import loads
 from paglets.core.errors import BadRequest, Fenced
 from paglets.core.record import from_json

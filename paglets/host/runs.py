@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from paglets.api import Usage
+from paglets.api.slots import Usage
 from paglets.codec.text import dumps
 from paglets.core.errors import Fenced, HandlerFailed, PagletsError
 from paglets.core.record import to_json

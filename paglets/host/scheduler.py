@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from paglets.api import Usage
+from paglets.api.slots import Usage
 from paglets.host.runrows import Run
 from paglets.host.runs import Runs
 from paglets.host.shell import Shell

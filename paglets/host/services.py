@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from paglets.api import Slots, Verdicts
+from paglets.api.slots import Slots, Verdicts
 from paglets.codec.envelope import WireMessage
 from paglets.codec.wire import encode
 from paglets.core.errors import Invalid, NotHandled

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from paglets.api import MAX_PIECE_BYTES
+from paglets.api.limits import MAX_PIECE_BYTES
 from paglets.core.clock import Clock, Entropy
 from paglets.core.refs import BlobRef, HostRef
 from paglets.host.runner import Log, Runner

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
-from paglets.api import MAX_ASKED_BLOBS, AskBlobs, BlobState, BlobStates
+from paglets.api.blobs import AskBlobs, BlobState, BlobStates
+from paglets.api.limits import MAX_ASKED_BLOBS
 from paglets.core.errors import Conflict, FileChanged, PagletsError, Unreachable
 from paglets.core.refs import BlobRef, HostRef
 from paglets.host.backoff import FIRST_SECONDS, MOST_SECONDS, Lanes

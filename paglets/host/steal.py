@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from paglets.api import Member, Steal, Stolen
+from paglets.api.hosts import Member
+from paglets.api.slots import Steal, Stolen
 from paglets.core.errors import PagletsError
 from paglets.host.runs import Runs
 from paglets.host.scheduler import Scheduler, as_waiting

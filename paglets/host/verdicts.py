@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paglets.api import Verdict, Verdicts
+from paglets.api.slots import Verdict, Verdicts
 from paglets.slots import policy
 from paglets.slots.model import Candidate, SlotRequest
 

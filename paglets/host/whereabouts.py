@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from paglets.api import Located
+from paglets.api.paglets import Located
 from paglets.core.refs import HostRef
 from paglets.mesh.locate import Answer, Asked, Locator, combine, merge
 from paglets.store import residence

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from paglets.api import Gossip, Member
+from paglets.api.hosts import Gossip, Member
 from paglets.core.clock import Clock
 from paglets.core.errors import Invalid, StoreDamaged
 from paglets.core.record import from_json, to_json

@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from paglets.api import Gossip as Told
-from paglets.api import Member, MemberView
+from paglets.api.hosts import Gossip as Told
+from paglets.api.hosts import Member, MemberView
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import CallOutcomeUnknown, NotAllowed, PagletsError, PeerReplaced, Unreachable
 from paglets.core.refs import HostRef

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from paglets.api import Locate, Located, Member, ResidenceRow
+from paglets.api.hosts import Member
+from paglets.api.paglets import Locate, Located, ResidenceRow
 from paglets.core.clock import Clock
 from paglets.core.errors import PagletsError
 from paglets.core.parts import Wake

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from paglets.api import Gossip, Member
+from paglets.api.hosts import Gossip, Member
 from paglets.core.errors import Invalid
 from paglets.core.record import to_json
 from paglets.core.refs import check_host_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 
-from paglets.api import Member, MemberView
+from paglets.api.hosts import Member, MemberView
 from paglets.core.errors import Invalid, Unknown
 from paglets.core.refs import HostRef
 from paglets.core.urls import normalise_url

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from paglets.api import MAX_PIECE_BYTES
+from paglets.api.limits import MAX_PIECE_BYTES
 from paglets.core.errors import FileChanged, TooLarge, Unreachable
 from paglets.core.refs import BlobRef, HostRef, check_blob
 from paglets.remote.link import Link

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from paglets.api import MAX_CALL_SECONDS, Call, CallReply
+from paglets.api.limits import MAX_CALL_SECONDS
+from paglets.api.paglets import Call, CallReply
 from paglets.codec.envelope import WireMessage
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.remote.exchange import dump_json

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from paglets.api import HurryCensus, Unfinished
+from paglets.api.groups import HurryCensus, Unfinished
 from paglets.core.errors import PagletsError
 from paglets.core.messages import Message
 from paglets.core.refs import HostRef

@@ -10,25 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkable
 
-from paglets.api import (
-    ArtifactView,
-    AttemptView,
-    Candidates,
-    CreatePaglet,
-    Done,
-    GroupLine,
-    Groups,
-    GroupView,
-    HostIdentity,
-    JobView,
-    MemberView,
-    MovePaglet,
-    PagletView,
-    PostMessage,
-    Slots,
-    SubmitGroup,
-    Verdicts,
-)
+from paglets.api.blobs import ArtifactView
+from paglets.api.groups import GroupLine, Groups, GroupView, SubmitGroup
+from paglets.api.hosts import HostIdentity, MemberView
+from paglets.api.logs import AttemptView
+from paglets.api.paglets import CreatePaglet, Done, MovePaglet, PagletView, PostMessage
+from paglets.api.slots import Candidates, JobView, Slots, Verdicts
 from paglets.codec.envelope import Kind
 from paglets.codec.names import class_name, refuse_while_importing
 from paglets.codec.wire import decode, encode_state

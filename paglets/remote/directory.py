@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from paglets.api import FindPaglets, Found, Hosts, Note, Notes, Paglets, PagletView, PeerProblem
+from paglets.api.hosts import Hosts, PeerProblem
+from paglets.api.notes import Note, Notes
+from paglets.api.paglets import FindPaglets, Found, Paglets, PagletView
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
 from paglets.remote.asking import ask_each, attempt, online_hosts

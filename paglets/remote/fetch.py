@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from paglets.api import ArtifactView, AskBlobs, BlobStates
+from paglets.api.blobs import ArtifactView, AskBlobs, BlobStates
 from paglets.core.errors import Conflict, FileChanged, PagletsError, PeerReplaced, Unknown, Unreachable
 from paglets.core.refs import BlobRef, HostRef
 from paglets.remote.link import Link, quoted

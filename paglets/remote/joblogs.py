@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from paglets.api import AskAttempts, Attempts, AttemptView, LogPiece, UnfinishedJob
+from paglets.api.logs import AskAttempts, Attempts, AttemptView, LogPiece, UnfinishedJob
 from paglets.core.errors import BadRequest, PagletsError
 from paglets.core.refs import HostRef
 from paglets.remote.link import Link, quoted

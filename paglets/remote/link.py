@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
-from paglets.api import HostIdentity, Hosts, MemberView, PagletView
+from paglets.api.hosts import HostIdentity, Hosts, MemberView
+from paglets.api.paglets import PagletView
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import (
     BadRequest,

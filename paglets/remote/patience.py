@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from paglets.api import MAX_PIECE_BYTES
+from paglets.api.limits import MAX_PIECE_BYTES
 from paglets.core.clock import Clock
 from paglets.core.errors import CallOutcomeUnknown, Overloaded, PagletsError, StalePeer, TimedOut, Unreachable
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from paglets.api import PagletView
+from paglets.api.paglets import PagletView
 from paglets.core.errors import Conflict
 from paglets.core.messages import ACTIVATE, CLONE, DEACTIVATE, Message
 from paglets.core.record import from_json, to_json

@@ -9,7 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from paglets.api import MAX_ASKED_BLOBS, AskBlobs, BlobState, BlobStates
+from paglets.api.blobs import AskBlobs, BlobState, BlobStates
+from paglets.api.limits import MAX_ASKED_BLOBS
 from paglets.core.content import hash_file, stat_of
 from paglets.core.errors import Conflict, FileChanged, Invalid, PagletsError
 from paglets.core.refs import BlobRef, HostRef

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 
-from paglets.api import MAX_PIECE_BYTES
+from paglets.api.limits import MAX_PIECE_BYTES
 from paglets.codec.text import loads
 from paglets.core.clock import Clock
 from paglets.core.errors import BadRequest, Invalid, NotAllowed, PagletsError, TooLarge, Unreachable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from paglets.api import PagletView
+from paglets.api.paglets import PagletView
 from paglets.codec.envelope import WireMessage
 from paglets.codec.wire import encode_fields
 from paglets.core.errors import Moved, Unknown

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from paglets.api import MAX_BODY_BYTES
+from paglets.api.limits import MAX_BODY_BYTES
 from paglets.codec.text import loads
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from paglets.api import MAX_NOTE_CHARACTERS, Note, Notes
+from paglets.api.limits import MAX_NOTE_CHARACTERS
+from paglets.api.notes import Note, Notes
 from paglets.codec.text import dumps, loads
 from paglets.core.errors import Invalid
 from paglets.core.record import from_json, to_json

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from paglets.api import PostAnswer, SettledBelow
+from paglets.api.posts import PostAnswer, SettledBelow
 from paglets.codec.envelope import Post, WireMessage
 from paglets.codec.text import dumps, loads
 from paglets.core.record import from_json, to_json

@@ -10,7 +10,9 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from paglets.api import LARGE_ENVELOPE_BYTES, ResidenceRow, TransferAnswer
+from paglets.api.limits import LARGE_ENVELOPE_BYTES
+from paglets.api.paglets import ResidenceRow
+from paglets.api.transfers import TransferAnswer
 from paglets.codec.envelope import Envelope
 from paglets.codec.text import dumps, loads
 from paglets.core.errors import Conflict, Unknown

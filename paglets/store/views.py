@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from paglets.api import FoundPaglet, JobView, PagletView
+from paglets.api.paglets import FoundPaglet, PagletView
+from paglets.api.slots import JobView
 from paglets.codec.text import loads
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from paglets.api import JobCopy
+from paglets.api.groups import JobCopy
 from paglets.core.agent import PagletState
 from paglets.core.refs import HostRef
 from paglets.groups import acceptance

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from paglets.api import JobCopy
+from paglets.api.groups import JobCopy
 from paglets.core.errors import Invalid
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, check_job_key

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from paglets.api import DEFAULT_COLLECTOR, MAX_GROUP_JOBS, CreationError, GroupView, JobSpec, SubmitGroup
+from paglets.api.groups import DEFAULT_COLLECTOR, CreationError, GroupView, JobSpec, SubmitGroup
+from paglets.api.limits import MAX_GROUP_JOBS
 from paglets.codec.bundle import publish_code
 from paglets.codec.names import class_name, refuse_while_importing
 from paglets.codec.shapes import shape_of

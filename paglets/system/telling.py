@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from paglets.api import GroupView
+from paglets.api.groups import GroupView
 from paglets.core.text import command_name, counted, printable
 
 MOST_ERRORS = 10

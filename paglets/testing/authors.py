@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from paglets.api import CreationError, GroupView, SubmitGroup
+from paglets.api.groups import CreationError, GroupView, SubmitGroup
 from paglets.codec.wire import encode
 from paglets.core.errors import NotHandled
 from paglets.core.messages import Message

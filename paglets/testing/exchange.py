@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from paglets.api import Hosts, MemberView
+from paglets.api.hosts import Hosts, MemberView
 from paglets.codec.text import loads
 from paglets.core.errors import NoSuchRoute, PagletsError, PeerReplaced, Unreachable
 from paglets.core.refs import HostRef

@@ -8,17 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from paglets.api import (
-    MAX_PIECE_BYTES,
-    AddArtifact,
-    Artifacts,
-    ArtifactView,
-    AskBlobs,
-    BlobState,
-    BlobStates,
-    Done,
-    PostMessage,
-)
+from paglets.api.blobs import AddArtifact, Artifacts, ArtifactView, AskBlobs, BlobState, BlobStates
+from paglets.api.limits import MAX_PIECE_BYTES
+from paglets.api.paglets import Done, PostMessage
 from paglets.codec.text import loads
 from paglets.core.errors import Conflict, FileChanged, PagletsError, Unknown
 from paglets.core.record import from_json

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from typing import TypeVar
 
-from paglets import api
+from paglets.api import hosts as api_hosts
+from paglets.api.hosts import HostIdentity, Member
+from paglets.api.paglets import Located
 from paglets.codec.text import loads
 from paglets.core.errors import NoSuchRoute, NotAllowed, PagletsError
 from paglets.core.record import from_json
@@ -25,9 +27,9 @@ T = TypeVar("T")
 CAPACITY = Resources(cpu_cores=4, memory_bytes=8 << 30)
 
 
-def member(name: str, **changes: object) -> api.Member:
+def member(name: str, **changes: object) -> Member:
     """A member row with sensible values; the store id is `store-NAME`."""
-    row = api.Member(
+    row = Member(
         store_id=f"store-{name}",
         name=name,
         url=f"http://{name}:8765",
@@ -49,22 +51,22 @@ def member(name: str, **changes: object) -> api.Member:
     return replace(row, **changes)  # type: ignore[arg-type]
 
 
-def identity(name: str, **changes: object) -> api.HostIdentity:
+def identity(name: str, **changes: object) -> HostIdentity:
     """What the host of `member(name)` says of itself."""
     row = member(name)
-    said = {each.name: getattr(row, each.name) for each in fields(api.HostIdentity) if hasattr(row, each.name)}
-    told = api.HostIdentity(**said, program="paglets 0", python="3", pid=1)
+    said = {each.name: getattr(row, each.name) for each in fields(HostIdentity) if hasattr(row, each.name)}
+    told = HostIdentity(**said, program="paglets 0", python="3", pid=1)
     return replace(told, **changes)  # type: ignore[arg-type]
 
 
 class MeshHost:
     """One host. `row` is its own row and may be replaced; `residence` is what it answers to `locate`."""
 
-    def __init__(self, mesh: VirtualMesh, row: api.Member, peers: Iterable[str], database: sqlite3.Connection) -> None:
+    def __init__(self, mesh: VirtualMesh, row: Member, peers: Iterable[str], database: sqlite3.Connection) -> None:
         self.row = row
         self.database = database
         self.key = "the key"
-        self.residence = api.Located()
+        self.residence = Located()
         self.woken: list[float] = []
         self._mesh = mesh
         self.store = store_on(database)
@@ -90,7 +92,7 @@ class MeshHost:
 
     def handle(self, request: Request) -> Response:
         routes: Mapping[str, Callable[[Request], object]] = {
-            "/v1/mesh/gossip": lambda r: self.gossip.receive(_body(api.Gossip, r), r.sender),
+            "/v1/mesh/gossip": lambda r: self.gossip.receive(_body(api_hosts.Gossip, r), r.sender),
             "/v1/paglets/locate": lambda r: self.residence,
         }
         try:
@@ -145,7 +147,7 @@ class VirtualMesh:
         self.network = LoopNetwork(self.clock, SeededEntropy(f"{seed} network"))
         self.hosts: dict[str, MeshHost] = {}
 
-    def start(self, row: api.Member, *, peers: Iterable[str] = ()) -> MeshHost:
+    def start(self, row: Member, *, peers: Iterable[str] = ()) -> MeshHost:
         """Start a host that has nothing stored."""
         return self._started(MeshHost(self, row, peers, memory_database()))
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from paglets.api import SubmitGroup
+from paglets.api.groups import SubmitGroup
 from paglets.codec.envelope import Envelope, WireMessage
 from paglets.codec.text import loads
 from paglets.core.record import from_json

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from paglets.api import Usage
+from paglets.api.slots import Usage
 from paglets.core.errors import PagletsError
 from paglets.worker import logs
 from paglets.worker.control import ExitedRun

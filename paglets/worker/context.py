@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from paglets.api import Found
+from paglets.api.paglets import Found
 from paglets.codec.bundle import publish_code
 from paglets.codec.envelope import WireMessage, check_seconds
 from paglets.codec.names import class_name

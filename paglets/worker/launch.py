@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from paglets.api import Usage
+from paglets.api.slots import Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

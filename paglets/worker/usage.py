@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from paglets.api import Usage
+from paglets.api.slots import Usage
 from paglets.worker.process import ProcessInfo, ProcessTable, descendants, same_process
 
 MAX_SCRATCH_ENTRIES = 20_000

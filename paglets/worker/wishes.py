@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from paglets.api import MAX_NOTE_CHARACTERS, Level
+from paglets.api.limits import MAX_NOTE_CHARACTERS
+from paglets.api.notes import Level
 from paglets.core.errors import Invalid
 from paglets.core.refs import HostRef
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from mesh_paglets import Notes
 
-from paglets.api import CreatePaglet, SubmitGroup
+from paglets.api.groups import SubmitGroup
+from paglets.api.paglets import CreatePaglet
 from paglets.core.record import to_json
 from paglets.host.http.router import Route
 from paglets.host.http.routes import ROUTES

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from mesh_jobs import Task, TaskState
 
-from paglets.api import JobView
+from paglets.api.slots import JobView
 from paglets.system.compute_slots import Submission, submit_compute_job_group
 from tests.acceptance.rig import HostProcess, MakeMesh, Mesh, wait_until
 

@@ -25,7 +25,7 @@ from http_rig import (
     signed_fields,
 )
 
-from paglets.api import MAX_PIECE_BYTES
+from paglets.api.limits import MAX_PIECE_BYTES
 from paglets.core.clock import SystemClock
 from paglets.core.errors import StartFailed
 from paglets.host.http.guard import peer_group

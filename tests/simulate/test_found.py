@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from paglets.api import CreatePaglet, JobSpec, MovePaglet, PostMessage, SubmitGroup
+from paglets.api.groups import JobSpec, SubmitGroup
+from paglets.api.paglets import CreatePaglet, MovePaglet, PostMessage
 from paglets.codec.envelope import WireMessage
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef

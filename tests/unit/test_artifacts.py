@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from paglets.api import Artifacts, PagletView
+from paglets.api.blobs import Artifacts
+from paglets.api.paglets import PagletView
 from paglets.core.errors import CallOutcomeUnknown, Conflict, FileChanged, Invalid, Moved, Unknown, Unreachable
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from paglets.api import GroupView, JobView, Lease, MemberView, PagletView, SubmitGroup, Usage
+from paglets.api.groups import GroupView, SubmitGroup
+from paglets.api.hosts import MemberView
+from paglets.api.paglets import PagletView
+from paglets.api.slots import JobView, Lease, Usage
 from paglets.cli import why
 from paglets.cli.groups import failure_row, result_row
 from paglets.cli.host import machine_name, options_of, parser

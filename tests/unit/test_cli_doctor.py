@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from paglets.api import HostIdentity, MemberView
+from paglets.api.hosts import HostIdentity, MemberView
 from paglets.cli.doctor import BAD, GOOD, WARNING, machine_checks, member_check, strangers
 from paglets.cli.main import main
 from paglets.core.clock import SystemEntropy

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paglets.api import Attempts, AttemptView, LogPiece, MemberView
+from paglets.api.hosts import MemberView
+from paglets.api.logs import Attempts, AttemptView, LogPiece
 from paglets.cli.logoutput import LogOutput
-from paglets.cli.logs import Reader, begin_of_last_lines, chosen
+from paglets.cli.logreader import Reader, begin_of_last_lines, chosen
 from paglets.cli.main import main
 from paglets.core.errors import BadRequest, PagletsError, Unknown, Unreachable
 from paglets.core.refs import HostRef

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from test_client import running
 
-from paglets.api import Note, Notes, PagletView
+from paglets.api.notes import Note, Notes
+from paglets.api.paglets import PagletView
 from paglets.cli.listing import status_of
 from paglets.cli.main import main
 from paglets.cli.notes import follow, note_line, speaker

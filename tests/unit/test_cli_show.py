@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from paglets.api import AttemptView, JobView, PagletView
-from paglets.api.logs import UnfinishedJob
+from paglets.api.logs import AttemptView, UnfinishedJob
+from paglets.api.paglets import PagletView
+from paglets.api.slots import JobView
 from paglets.cli.show import MOST_LINES, Shown, look, print_shown
 from paglets.codec.bundle import zipped
 from paglets.core.errors import PagletsError, Unknown, Unreachable

@@ -8,20 +8,11 @@ from typing import Any
 
 import pytest
 
-from paglets.api import (
-    BlobState,
-    BlobStates,
-    CallReply,
-    Done,
-    GroupLine,
-    Groups,
-    GroupView,
-    Note,
-    Notes,
-    PagletView,
-    Slots,
-    Verdicts,
-)
+from paglets.api.blobs import BlobState, BlobStates
+from paglets.api.groups import GroupLine, Groups, GroupView
+from paglets.api.notes import Note, Notes
+from paglets.api.paglets import CallReply, Done, PagletView
+from paglets.api.slots import Slots, Verdicts
 from paglets.codec import wire
 from paglets.codec.bundle import bundle_of
 from paglets.core.agent import Paglet, PagletState

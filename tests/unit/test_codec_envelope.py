@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from host_rig import Rig, envelope, host_ref, job, job_part, slot_request
 
-from paglets.api import Settle, TransferAnswer, TransferAnswers, Transfers
+from paglets.api.transfers import Settle, TransferAnswer, TransferAnswers, Transfers
 from paglets.codec.envelope import CarriedArtifact, Envelope, WireMessage, check_envelope, check_message
 from paglets.core.errors import Invalid
 from paglets.core.record import to_json

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from host_rig import Rig, envelope, host_ref, job, slot_request
 
-from paglets.api import AskAttempts, Attempts, LogPiece
+from paglets.api.logs import AskAttempts, Attempts, LogPiece
 from paglets.core.errors import BadRequest, Invalid
 from paglets.host import attempts
 from paglets.host.disk import HostDisk

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 from host_rig import Rig, envelope
 
-from paglets.api import AddArtifact, AskBlobs, BlobState, BlobStates
+from paglets.api.blobs import AddArtifact, AskBlobs, BlobState, BlobStates
 from paglets.core.errors import BadRequest, Conflict, FileChanged, Invalid, NoRoom, PagletsError, TooLarge, Unknown
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef
 from paglets.host.blobs import BlobKeeper

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from host_rig import Rig, job, slot_request
 
-from paglets.api import Census, CensusReply, HurryCensus, Slots, Unfinished
+from paglets.api.groups import Census, CensusReply, HurryCensus, Unfinished
+from paglets.api.slots import Slots
 from paglets.core.errors import NoRoom
 from paglets.core.record import from_json
 from paglets.store import residence

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from host_rig import Rig, group, host_ref, slot_request
 
-from paglets.api import CreatePaglet, GroupView, JobSpec, Locate, Located, PagletView, SubmitGroup
+from paglets.api.groups import GroupView, JobSpec, SubmitGroup
+from paglets.api.paglets import CreatePaglet, Locate, Located, PagletView
 from paglets.core.errors import Conflict, GroupExists, Invalid, Moved, NameTaken, PagletsError, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import FileRef

@@ -8,16 +8,8 @@ from typing import Any
 import pytest
 from host_rig import Rig, envelope, group, host_ref, job, slot_request
 
-from paglets.api import (
-    Census,
-    CensusReply,
-    GroupView,
-    Settle,
-    TransferAnswer,
-    TransferAnswers,
-    Transfers,
-    UnwantedCopy,
-)
+from paglets.api.groups import Census, CensusReply, GroupView, UnwantedCopy
+from paglets.api.transfers import Settle, TransferAnswer, TransferAnswers, Transfers
 from paglets.codec.envelope import Envelope
 from paglets.core.errors import InternalError, PagletsError
 from paglets.core.record import from_json

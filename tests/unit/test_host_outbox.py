@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from host_rig import Rig, envelope, host_ref, job
 
-from paglets.api import Located, PostAnswer, PostAnswers, PostMessage, ResidenceRow
-from paglets.api import Posts as Batch
+from paglets.api.paglets import Located, PostMessage, ResidenceRow
+from paglets.api.posts import PostAnswer, PostAnswers
+from paglets.api.posts import Posts as Batch
 from paglets.codec.envelope import WireMessage
 from paglets.core.errors import InternalError
 from paglets.core.record import from_json

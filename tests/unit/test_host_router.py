@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from host_rig import Rig, envelope
 
-from paglets.api import Gossip, Hosts, Located, Paglets, PagletView, ResidenceRow
+from paglets.api.hosts import Gossip, Hosts
+from paglets.api.paglets import Located, Paglets, PagletView, ResidenceRow
 from paglets.core.errors import BadRequest, Invalid, MethodNotAllowed, NoSuchRoute, PagletsError, Unknown
 from paglets.core.record import from_json
 from paglets.host.http.router import Asked, Route, Router

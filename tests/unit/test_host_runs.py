@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from host_rig import Rig, envelope, group, host_ref, job, job_part, slot_request, state_change
 
-from paglets.api import CallReply, Done, GroupView, MovePaglet
+from paglets.api.groups import GroupView
+from paglets.api.paglets import CallReply, Done, MovePaglet
 from paglets.codec.envelope import Post, WireMessage
 from paglets.codec.text import dumps
 from paglets.core.errors import CallOutcomeUnknown, HandlerFailed, Moved, NotHandled, PagletsError, Unknown

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from host_rig import OFFERED, Rig, group, host_ref, job, slot_request
 
-from paglets.api import Candidates, Slots, Steal, Stolen, Verdicts
+from paglets.api.slots import Candidates, Slots, Steal, Stolen, Verdicts
 from paglets.core.record import to_json
 from paglets.host.placer import JOBS_A_TURN, LOOK_AGAIN_SECONDS
 from paglets.slots.model import Resources

@@ -6,7 +6,8 @@ import pytest
 from host_rig import Rig, envelope, host_ref
 from test_host_bytes_travel import make, status
 
-from paglets.api import MovePaglet, TransferAnswer, TransferAnswers, Transfers
+from paglets.api.paglets import MovePaglet
+from paglets.api.transfers import TransferAnswer, TransferAnswers, Transfers
 from paglets.codec.envelope import Envelope
 from paglets.store import residence
 from paglets.testing.processes import HandProcess

@@ -10,18 +10,10 @@ import pytest
 from host_rig import Rig, envelope, host_ref, job
 from test_host_bytes_travel import DATA, file, make, put, ref, status
 
-from paglets.api import (
-    LARGE_ENVELOPE_BYTES,
-    MAX_BATCH_ENVELOPES,
-    AskBlobs,
-    BlobState,
-    BlobStates,
-    Done,
-    LargeEnvelope,
-    TransferAnswer,
-    TransferAnswers,
-    Transfers,
-)
+from paglets.api.blobs import AskBlobs, BlobState, BlobStates
+from paglets.api.limits import LARGE_ENVELOPE_BYTES, MAX_BATCH_ENVELOPES
+from paglets.api.paglets import Done
+from paglets.api.transfers import LargeEnvelope, TransferAnswer, TransferAnswers, Transfers
 from paglets.codec.envelope import Envelope, WireMessage
 from paglets.codec.text import dump_bytes
 from paglets.core.record import from_json, to_json

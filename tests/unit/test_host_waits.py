@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from host_rig import Rig, envelope
 
-from paglets.api import Done
+from paglets.api.paglets import Done
 from paglets.core.errors import InternalError
 from paglets.host.waits import Wait
 from paglets.remote.exchange import Pending, Response, reply

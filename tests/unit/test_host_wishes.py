@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from host_rig import Rig, envelope, host_ref
 
-from paglets.api import Done, MovePaglet
+from paglets.api.paglets import Done, MovePaglet
 from paglets.codec.text import dumps, loads
 from paglets.core.record import to_json
 from paglets.store import residence

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from paglets.api import Done, PagletView
+from paglets.api.paglets import Done, PagletView
 from paglets.core.errors import (
     BadRequest,
     CallOutcomeUnknown,

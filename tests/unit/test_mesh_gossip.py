@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from paglets.api import Gossip as Told
+from paglets.api.hosts import Gossip as Told
 from paglets.core.errors import Invalid, Unknown
 from paglets.mesh.gossip import Gossip
 from paglets.slots.model import Resources

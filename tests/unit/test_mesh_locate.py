@@ -1,4 +1,4 @@
-from paglets.api import Located, ResidenceRow
+from paglets.api.paglets import Located, ResidenceRow
 from paglets.core.refs import HostRef
 from paglets.mesh.locate import Answer, merge
 from paglets.testing.mesh import MeshHost, VirtualMesh, member

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paglets.api import Gossip, Member
+from paglets.api.hosts import Gossip, Member
 from paglets.core.errors import Invalid, Unknown
 from paglets.mesh import table as tables
 from paglets.mesh import view

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from paglets.api import JobView
+from paglets.api.slots import JobView
 from paglets.core.agent import PagletState
 from paglets.core.errors import Invalid, NotHandled
 from paglets.core.messages import Message

@@ -7,7 +7,7 @@ from host_rig import envelope, host_ref
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paglets.api import PostAnswer, SettledBelow
+from paglets.api.posts import PostAnswer, SettledBelow
 from paglets.codec.envelope import Post, WireMessage
 from paglets.core.refs import ProxyRef
 from paglets.store import notes, posts, residence

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from paglets.api import GroupView, SubmitGroup
+from paglets.api.groups import GroupView, SubmitGroup
 from paglets.codec import wire
 from paglets.codec.bundle import bundle_of
 from paglets.core.errors import Conflict, Invalid, TimedOut, Unreachable

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from paglets.api import Usage
+from paglets.api.slots import Usage
 from paglets.codec.names import resolve_class
 from paglets.core.errors import Conflict, ImportFailed
 from paglets.core.text import placed

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from paglets.api import MAX_BODY_BYTES, MAX_CALL_SECONDS, MAX_PIECE_BYTES
+from paglets.api.limits import MAX_BODY_BYTES, MAX_CALL_SECONDS, MAX_PIECE_BYTES
 from paglets.core.errors import (
     BadRequest,
     ForeignOrigin,

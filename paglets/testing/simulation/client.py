@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from paglets.api import ArtifactView, AskBlobs, BlobState, BlobStates
+from paglets.api.blobs import ArtifactView, AskBlobs, BlobState, BlobStates
 from paglets.core.errors import CallOutcomeUnknown, Moved, PagletsError, Unknown, Unreachable
 from paglets.core.record import from_json
 from paglets.core.refs import BlobRef, HostRef

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from paglets.api import AddArtifact, CreatePaglet, JobSpec, PostMessage, SubmitGroup
+from paglets.api.blobs import AddArtifact
+from paglets.api.groups import JobSpec, SubmitGroup
+from paglets.api.paglets import CreatePaglet, PostMessage
 from paglets.core.clock import Entropy
 from paglets.core.errors import PagletsError
 from paglets.core.record import to_json

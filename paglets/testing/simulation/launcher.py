@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from paglets.api import Usage
+from paglets.api.slots import Usage
 from paglets.core.clock import Entropy
 from paglets.core.errors import NoRoom
 from paglets.core.record import from_json, to_json

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from paglets.api import Call, CreatePaglet, JobSpec, MovePaglet, PostMessage, SubmitGroup
+from paglets.api.groups import JobSpec, SubmitGroup
+from paglets.api.paglets import Call, CreatePaglet, MovePaglet, PostMessage
 from paglets.codec.envelope import WireMessage
 from paglets.core.clock import Entropy
 from paglets.core.record import to_json

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from paglets.api import Usage
+from paglets.api.slots import Usage
 from paglets.core.errors import PagletsError
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef, ProxyRef

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from paglets.api import AddArtifact, Artifacts, ArtifactView, Done
+from paglets.api.blobs import AddArtifact, Artifacts, ArtifactView
+from paglets.api.paglets import Done
 from paglets.codec.envelope import CarriedArtifact
 from paglets.core.errors import Conflict, PagletsError, Unknown
 from paglets.core.refs import ArtifactRef, BlobRef, check_artifact_id, check_file_name, check_lifetime

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from paglets.api import MAX_ASKED_BLOBS, MAX_PIECE_BYTES, AskBlobs, BlobState, BlobStates
+from paglets.api.blobs import AskBlobs, BlobState, BlobStates
+from paglets.api.limits import MAX_ASKED_BLOBS, MAX_PIECE_BYTES
 from paglets.core.errors import BadRequest, TooLarge
 from paglets.core.refs import MAX_BLOB_BYTES, BlobRef
 from paglets.host.host import Host

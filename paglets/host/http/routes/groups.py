@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from paglets.api import Census, CensusReply, Groups, GroupView, HurryCensus, SubmitGroup, Unfinished
+from paglets.api.groups import Census, CensusReply, Groups, GroupView, HurryCensus, SubmitGroup, Unfinished
 from paglets.core.errors import PagletsError, Unknown
 from paglets.core.refs import check_group_id
 from paglets.host import census, groupviews

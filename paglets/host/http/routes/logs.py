@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 
-from paglets.api import MAX_LOG_PIECE_BYTES, AskAttempts, Attempts, LogPiece
+from paglets.api.logs import MAX_LOG_PIECE_BYTES, AskAttempts, Attempts, LogPiece
 from paglets.core.errors import BadRequest
 from paglets.core.record import INT_BOUND
 from paglets.core.refs import check_agent_id

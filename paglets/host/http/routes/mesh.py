@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paglets.api import Gossip, HostIdentity, Hosts, PeerProblem
+from paglets.api.hosts import Gossip, HostIdentity, Hosts, PeerProblem
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paglets.api import Notes
+from paglets.api.notes import Notes
 from paglets.core.refs import check_group_id
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route

@@ -5,31 +5,23 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from paglets.api import (
-    MAX_BATCH_ENVELOPES,
-    MAX_BATCH_POSTS,
-    MAX_CALL_SECONDS,
+from paglets.api.limits import MAX_BATCH_ENVELOPES, MAX_BATCH_POSTS, MAX_CALL_SECONDS
+from paglets.api.paglets import (
     Call,
     CallReply,
-    CloseTransfers,
     CreatePaglet,
     Done,
     FindPaglets,
     Found,
-    LargeEnvelope,
     Locate,
     Located,
     MovePaglet,
     Paglets,
     PagletView,
-    PostAnswers,
     PostMessage,
-    Posts,
-    Settle,
-    TransferAnswer,
-    TransferAnswers,
-    Transfers,
 )
+from paglets.api.posts import PostAnswers, Posts
+from paglets.api.transfers import CloseTransfers, LargeEnvelope, Settle, TransferAnswer, TransferAnswers, Transfers
 from paglets.codec.envelope import Envelope, check_count, check_envelope, check_message
 from paglets.codec.text import loads
 from paglets.core.errors import Invalid, Moved, PagletsError, TooLarge, Unknown

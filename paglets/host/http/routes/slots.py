@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paglets.api import Candidates, Slots, Steal, Stolen, Verdicts
+from paglets.api.slots import Candidates, Slots, Steal, Stolen, Verdicts
 from paglets.core.record import from_json
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route

@@ -1,0 +1,306 @@
+"""Shows what a job printed, from whichever host ran it, and follows it through its attempts: the handler of `logs`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
+
+from paglets.api.logs import AttemptView, UnfinishedJob
+from paglets.cli.logoutput import LogOutput
+from paglets.cli.nolog import reason_for_no_log
+from paglets.cli.options import client_of
+from paglets.cli.output import print_json, say
+from paglets.core.errors import AWAY, EXIT_DONE, EXIT_FAILED, Unknown
+from paglets.remote.client import HostClient
+from paglets.remote.joblogs import JobAttempts, LogBytes
+from paglets.slots.states import FINAL
+
+T = TypeVar("T")
+
+FOLLOW_TIMEOUT_SECONDS = 5.0
+"""For an answer while following: who is silent for longer is said to be away, and asked again."""
+
+FOLLOW_PIECE_BYTES = 1 << 18
+SHORTEST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 1.0
+
+LOOKS_FOR_MORE = 2
+"""At a job of which nothing is unfinished: while it moves from host to host, one look may miss it."""
+
+TAIL_BYTES = 1 << 16
+MOST_TAIL_BYTES = 1 << 24
+"""Looked through for the last lines: more than is kept of a stream."""
+
+BEYOND = (1 << 62) - 1
+"""An offset where nothing is: the answer is only how much there is."""
+
+_SPAN = re.compile(r"[0-9.]+ (s|min|h|d)\b ?")
+
+
+def logs(options: argparse.Namespace) -> int:
+    """Show what `options.job` printed; its stdout goes to stdout, its stderr to stderr."""
+    if options.follow:
+        options.timeout = min(options.timeout, FOLLOW_TIMEOUT_SECONDS)
+    with client_of(options) as client:
+        if options.json:
+            print_json(_listing(client.job_attempts(options.job)))
+            return EXIT_DONE
+        reader = Reader(client=client, job=options.job, streams=options.streams, tail=options.tail)
+        if options.follow:
+            try:
+                return reader.follow(options.attempt)
+            except KeyboardInterrupt:
+                say(f"{options.job} goes on")
+                raise
+        return reader.show_once(options.attempt)
+
+
+def _listing(found: JobAttempts) -> dict[str, object]:
+    return {
+        "attempts": found.attempts,
+        "unfinished": found.unfinished,
+        "silent": [str(error) for error in found.silent],
+    }
+
+
+def chosen(found: JobAttempts, wanted: tuple[int | None, int] | None) -> AttemptView | None:
+    """The newest attempt that is `wanted`; None where there is none of the job at all. Raises Unknown."""
+    fitting = [view for view in found.attempts if wanted is None or _fits(view, wanted)]
+    if fitting:
+        return fitting[-1]
+    if wanted is None or not found.attempts:
+        return None
+    there = ", ".join(f"{view.generation}.{view.attempt}" for view in found.attempts[-20:])
+    raise Unknown(f"no host that is online knows that attempt of the job: it has {there}")
+
+
+def _fits(view: AttemptView, wanted: tuple[int | None, int]) -> bool:
+    generation, number = wanted
+    return view.attempt == number and generation in (None, view.generation)
+
+
+@dataclass(kw_only=True)
+class Reader:
+    """Shows attempts of one job. `tail`: the number of lines to begin with; None: all."""
+
+    client: HostClient
+    job: str
+    streams: tuple[str, ...]
+    tail: int | None
+    _out: LogOutput = field(default_factory=LogOutput)
+    _sleep: Callable[[float], None] = time.sleep
+    _pause: float = SHORTEST_PAUSE_SECONDS
+    _said: str = ""
+
+    def show_once(self, wanted: tuple[int | None, int] | None) -> int:
+        """All that there is now."""
+        found = self.client.job_attempts(self.job)
+        attempt = chosen(found, wanted)
+        for error in found.silent if attempt else ():
+            say(f"there may be newer attempts: {error.message}")
+        if attempt is None:
+            return self._say_why_not(found)
+        shown = [self._show_to_end(attempt, stream) for stream in self.streams]
+        if attempt.kept and not any(shown) and self.tail != 0:
+            say(f"{self.job} printed nothing" if attempt.ended else f"{self.job} has printed nothing yet")
+        return self._kept(attempt)
+
+    def _say_why_not(self, found: JobAttempts) -> int:
+        if found.unfinished:
+            say(f"{self.job} has not started: {_reason(found.unfinished[-1])}")
+            return EXIT_DONE
+        reason = reason_for_no_log(self.client, self.job, found.silent)
+        say(reason.text)
+        return EXIT_DONE if reason.waits else EXIT_FAILED
+
+    def _kept(self, attempt: AttemptView) -> int:
+        """The exit code: whether there was anything to show. Also one that prints nothing has a log."""
+        if attempt.kept or not attempt.ended:
+            return EXIT_DONE
+        say(
+            f"nothing is kept any more of what attempt {_name(attempt)} of {self.job} printed on "
+            f"{attempt.host.name}: a host removes its oldest logs"
+        )
+        return EXIT_FAILED
+
+    def _show_to_end(self, attempt: AttemptView, stream: str) -> bool:
+        """To where its end is when it is read first: it may go on printing for ever. Whether there was anything."""
+        offset = self._begin(attempt, stream)
+        end: int | None = None
+        while end is None or offset < end:
+            piece = self.client.read_log(attempt, stream, offset)
+            end = piece.size_bytes if end is None else end
+            offset = self._put(stream, offset, piece)
+            if not piece.data:
+                break
+        return bool(end)
+
+    def _put(self, stream: str, offset: int, piece: LogBytes) -> int:
+        """Show a piece that was asked for at `offset`; gives where to go on."""
+        if piece.data:
+            self._out.gap(stream, piece.offset - offset)
+            self._out.write(stream, piece.data)
+        return max(offset, piece.next)
+
+    def _begin(self, attempt: AttemptView, stream: str) -> int:
+        return 0 if self.tail is None else begin_of_last_lines(self.client, attempt, stream, self.tail)
+
+    # Following.
+
+    def follow(self, wanted: tuple[int | None, int] | None) -> int:
+        """To the end of the job, or of the attempt that is `wanted`."""
+        last: AttemptView | None = None
+        looks, code = 0, EXIT_DONE
+        while True:
+            found = self._ask(lambda: self.client.job_attempts(self.job))
+            attempt = chosen(found, wanted) if last is None else _after(found, last)
+            if attempt is not None:
+                if last is not None:
+                    say(f"attempt {_name(attempt)} on {attempt.host.name}:")
+                code = self._follow_one(attempt)
+                if wanted is not None:
+                    return code
+                last, looks, self.tail = attempt, 0, None
+            elif _is_over(found, last):
+                return code
+            else:
+                looks = 0 if found.unfinished or found.silent else looks + 1
+                if looks >= LOOKS_FOR_MORE and last is not None:
+                    return code
+                if looks >= LOOKS_FOR_MORE and not self._may_start():
+                    return EXIT_FAILED
+                self._say_what_it_waits_for(found, last)
+                self._wait()
+
+    def _say_what_it_waits_for(self, found: JobAttempts, last: AttemptView | None) -> None:
+        if found.unfinished:
+            words = "has not started" if last is None else "will be tried again"
+            self._say_once(f"{self.job} {words}: {_reason(found.unfinished[-1])}")
+        elif found.silent:
+            self._say_once(f"waiting: {found.silent[0].message}")
+
+    def _may_start(self) -> bool:
+        """Of a job of which no host that is online knows an attempt. Raises Unknown."""
+        try:
+            found = reason_for_no_log(self.client, self.job, ())
+        except AWAY as error:
+            self._say_once(f"waiting: {error.message}")
+            return True
+        self._say_once(found.text)
+        return found.waits
+
+    def _follow_one(self, attempt: AttemptView) -> int:
+        """Until it has ended and its last byte is shown; gives the exit code."""
+        code = self._kept(attempt)
+        offsets = {stream: self._ask(partial(self._begin, attempt, stream)) for stream in self.streams}
+        open_streams = list(self.streams)
+        while open_streams:
+            moved = False
+            for stream in tuple(open_streams):
+                offset = offsets[stream]
+                piece, attempt = self._read(attempt, stream, offset)
+                offsets[stream] = self._put(stream, offset, piece)
+                moved = moved or bool(piece.data)
+                if piece.is_last:
+                    open_streams.remove(stream)
+            if moved:
+                self._pause = SHORTEST_PAUSE_SECONDS
+            elif open_streams:
+                self._wait()
+        return code
+
+    def _read(self, attempt: AttemptView, stream: str, offset: int) -> tuple[LogBytes, AttemptView]:
+        """The next piece, and the attempt with the address where its host answered."""
+
+        def read() -> tuple[LogBytes, AttemptView]:
+            here = attempt
+            if self._said:
+                # It was away: it may have come back at another address.
+                members = (view.member.ref for view in self.client.hosts())
+                known = next((ref for ref in members if ref.store_id == attempt.host.store_id), attempt.host)
+                here = replace(attempt, host=known)
+            return self.client.read_log(here, stream, offset, FOLLOW_PIECE_BYTES), here
+
+        return self._ask(read)
+
+    def _ask(self, ask: Callable[[], T]) -> T:
+        """What `ask` gives, once it gives something: a host that is away is waited for."""
+        while True:
+            try:
+                value = ask()
+            except AWAY as error:
+                self._say_once(f"waiting: {error.message}")
+                self._wait()
+            else:
+                return value
+
+    def _say_once(self, text: str) -> None:
+        # How long a host is away changes with each look, and is no news.
+        news = _SPAN.sub("", text)
+        if news != self._said:
+            self._said = news
+            say(text)
+
+    def _wait(self) -> None:
+        self._sleep(self._pause)
+        self._pause = min(LONGEST_PAUSE_SECONDS, self._pause * 1.5)
+
+
+def _after(found: JobAttempts, last: AttemptView) -> AttemptView | None:
+    """The first attempt that came after `last`."""
+    newer = (view for view in found.attempts if (view.generation, view.attempt) > (last.generation, last.attempt))
+    return next(newer, None)
+
+
+def _is_over(found: JobAttempts, last: AttemptView | None) -> bool:
+    """Whether the attempt that was shown is known to be the last one."""
+    if last is None or found.unfinished or not found.attempts:
+        return False
+    newest = found.attempts[-1]
+    return (newest.generation, newest.attempt) == (last.generation, last.attempt) and newest.status in FINAL
+
+
+def _name(attempt: AttemptView) -> str:
+    return f"{attempt.generation}.{attempt.attempt}"
+
+
+def _reason(job: UnfinishedJob) -> str:
+    text = job.reason_text or job.reason or f"it is {job.status} on {job.host.name}"
+    return f"never: {text}" if job.never else text
+
+
+def begin_of_last_lines(client: HostClient, attempt: AttemptView, stream: str, lines: int) -> int:
+    """The offset where the last `lines` lines of a log begin, or as far back as it is kept in one piece."""
+    end = client.read_log(attempt, stream, BEYOND, 1).size_bytes
+    if lines == 0:
+        return end
+    span = TAIL_BYTES
+    while True:
+        begin, data = _kept_before(client, attempt, stream, max(0, end - span), end)
+        breaks = [found.start() for found in re.finditer(b"\n", data[:-1])]
+        if len(breaks) >= lines:
+            return begin + breaks[-lines] + 1
+        if begin == 0 or begin > end - span or span >= MOST_TAIL_BYTES:
+            return begin
+        span *= 4
+
+
+def _kept_before(client: HostClient, attempt: AttemptView, stream: str, begin: int, end: int) -> tuple[int, bytes]:
+    """The bytes up to `end`, from `begin` or from where they are kept without a gap."""
+    data = bytearray()
+    position = begin
+    while position < end:
+        piece = client.read_log(attempt, stream, position)
+        if not piece.data:
+            break
+        if piece.offset > position:
+            begin = piece.offset
+            data.clear()
+        data += piece.data
+        position = piece.next
+    return begin, bytes(data[: max(0, end - begin)])
