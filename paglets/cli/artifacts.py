@@ -11,7 +11,7 @@ from pathlib import Path
 from paglets.cli import results
 from paglets.cli.groups import ago
 from paglets.cli.options import Parser, add_command, add_commands, add_common, client_of
-from paglets.cli.output import duration_text, print_fields, print_json, print_table, say
+from paglets.cli.output import duration_text, print_fields, print_json, print_table, say, silent_lines
 from paglets.cli.progress import ProgressLine
 from paglets.cli.show import told_of_group
 from paglets.core.errors import (
@@ -122,8 +122,7 @@ def _list(options: argparse.Namespace) -> int:
         away = [view.member.name for view in client.hosts() if not view.online]
         owners = {} if options.json else results.owners_in_words(client, found)
     if options.json:
-        silent = [*(str(error) for error in errors), *(f"{name} is offline" for name in away)]
-        print_json({"artifacts": [artifact.to_wire() for artifact in found], "silent": silent})
+        print_json({"artifacts": [artifact.to_wire() for artifact in found], "silent": silent_lines(errors, away)})
     else:
         now = time.time()
         headers = ("ID", "OF", "NAME", "SIZE", "HOST", "AGE", "EXPIRES")

@@ -7,11 +7,13 @@ import getpass
 import socket
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from paglets.cli.groups import collector_of
 from paglets.cli.options import client_of
 from paglets.cli.output import print_json, say
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_TIMED_OUT, EXIT_UNREACHABLE, PagletsError
+from paglets.core.record import to_json
 from paglets.core.text import counted
 from paglets.remote.asking import ask_each, attempt
 from paglets.remote.cancelling import CancelOutcome
@@ -32,7 +34,7 @@ def cancel(options: argparse.Namespace) -> int:
         answers = cancel_each(client, by_group(options.jobs), reason=reason, timeout=options.timeout)
     outcomes = [answer for answer in answers if isinstance(answer, CancelOutcome)]
     if options.json:
-        print_json({"groups": outcomes})
+        print_json({"groups": [_as_json(outcome) for outcome in outcomes]})
     for answer in answers:
         if isinstance(answer, PagletsError):
             say(answer)
@@ -74,9 +76,18 @@ def _who() -> str:
     return f"{user} on {socket.gethostname()}"
 
 
+def _as_json(outcome: CancelOutcome) -> dict[str, Any]:
+    return {**to_json(outcome), "silent": [_silent_line(name) for name in outcome.silent]}
+
+
+def _silent_line(host_name: str) -> str:
+    return f"{host_name} not reachable; what runs there ends when it is back"
+
+
 def _print(outcome: CancelOutcome) -> None:
     counts = Counter(outcome.keys.values())
-    print(f"{outcome.group_id}: cancelled {counted(counts['cancelled'], 'job')}")
+    if not counts["unknown"] or len(counts) > 1:
+        print(f"{outcome.group_id}: cancelled {counted(counts['cancelled'], 'job')}")
     for what, words in WORDS.items():
         if counts[what]:
             say(f"{counts[what]} {words}")
@@ -88,7 +99,7 @@ def _print(outcome: CancelOutcome) -> None:
             f"`paglets jobs groups --group {outcome.group_id}` lists its jobs"
         )
     for name in outcome.silent:
-        say(f"cancelling: {name} not reachable; what runs there ends when it is back")
+        say(f"cancelling: {_silent_line(name)}")
     for name, count in outcome.running.items():
         say(f"cancelling: {count} on {name} have not ended yet; the same command waits on")
 

@@ -11,7 +11,16 @@ from typing import Any
 from paglets.cli.host import add_settings, given_of
 from paglets.cli.options import Parser, add_command, add_commands
 from paglets.cli.output import print_json, print_table
-from paglets.config import CONFIG_NAME, SETTINGS, HostOptions, Setting, checked_config, host_names, settings_of
+from paglets.config import (
+    CONFIG_NAME,
+    SETTINGS,
+    HostOptions,
+    Setting,
+    addresses_read,
+    checked_config,
+    host_names,
+    settings_of,
+)
 from paglets.core.errors import EXIT_DONE
 from paglets.core.text import printable
 from paglets.remote.keys import default_key_file, paglets_home
@@ -57,11 +66,15 @@ def parser() -> Parser:
 
 def _check(options: argparse.Namespace) -> int:
     path = Path(options.file).expanduser()
-    names = host_names(checked_config(path))
+    file = checked_config(path)
+    names, addresses = host_names(file), addresses_read(file)
     if options.json:
-        print_json({"file": str(path), "hosts": names})
-    else:
-        print(f"{printable(path)} is right; it describes {', '.join(names) or 'no host'}")
+        print_json({"file": str(path), "hosts": names, "addresses": addresses})
+        return EXIT_DONE
+    print(f"{printable(path)} is right; it describes {', '.join(names) or 'no host'}")
+    for written, read in addresses.items():
+        if read != written:
+            print(f"{printable(written)} is read as {read}")
     return EXIT_DONE
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from paglets.api.slots import JobView, Slots, Verdict
 from paglets.cli.logs import add_logs
 from paglets.cli.options import Parser, add_command, add_commands, add_common, amount_of_bytes, client_of, later
-from paglets.cli.output import duration_text, numbers_text, print_json, print_table, say
+from paglets.cli.output import duration_text, numbers_text, print_json, print_table, say, silent_lines
+from paglets.cli.waiting import held_by, job_name, told_with
 from paglets.core.errors import EXIT_DONE, EXIT_NEVER, EXIT_UNREACHABLE
 from paglets.core.record import to_json
-from paglets.core.refs import HostRef
 from paglets.slots.amounts import bytes_text, resources_text
 from paglets.slots.eligibility import tags_nowhere
 from paglets.slots.model import Resources
@@ -133,23 +133,24 @@ def _queue(options: argparse.Namespace) -> int:
         f"{slots.host.name}: {slots.running_jobs} running, {slots.queued_jobs} queued; "
         f"free {resources_text(slots.free)} of {resources_text(slots.capacity)}"
     )
-    print_table(JOB_HEADERS, [job_row(job) for job in slots.jobs])
+    print_table(JOB_HEADERS, [job_row(job, slots) for job in slots.jobs])
     return EXIT_DONE
 
 
 def _ps(options: argparse.Namespace) -> int:
     with client_of(options) as client:
         answers, errors = client.mesh_slots(limit=options.limit)
-        away = [view for view in client.hosts() if not view.online]
-    jobs = [(slots.host, job) for slots in answers for job in _shown(slots, options.all)]
+        away = [view.member.name for view in client.hosts() if not view.online]
+    jobs = [(slots, job) for slots in answers for job in _shown(slots, options.all)]
     if options.json:
-        print_json({"jobs": [_job_json(host, job) for host, job in jobs], "silent": [str(error) for error in errors]})
+        told = [{"host": slots.host.name, **to_json(job)} for slots, job in jobs]
+        print_json({"jobs": told, "silent": silent_lines(errors, away)})
     else:
-        print_table(("HOST", *JOB_HEADERS), [(host.name, *job_row(job)) for host, job in jobs])
+        print_table(("HOST", *JOB_HEADERS), [(slots.host.name, *job_row(job, slots)) for slots, job in jobs])
     for error in errors:
         say(error)
     if away:
-        say("not asked, as they are offline: " + ", ".join(view.member.name for view in away))
+        say(f"not asked, as they are offline: {', '.join(away)}")
     return EXIT_UNREACHABLE if errors else EXIT_DONE
 
 
@@ -157,17 +158,13 @@ def _shown(slots: Slots, everything: bool) -> Iterable[JobView]:
     return (job for job in slots.jobs if everything or job.status == "RUNNING")
 
 
-def _job_json(host: HostRef, job: JobView) -> dict[str, Any]:
-    return {"host": host.name, **to_json(job)}
-
-
-def job_row(job: JobView) -> tuple[object, ...]:
-    """A line of `jobs queue` under JOB_HEADERS."""
+def job_row(job: JobView, slots: Slots) -> tuple[object, ...]:
+    """A line of `jobs queue` under JOB_HEADERS; `slots` of its host, which has the leases of the other jobs."""
     wanted = Resources(**job.request.get("resources", {}))
     running = job.status == "RUNNING"
     usage = job.usage
     return (
-        f"{job.group_id}/{job.job_key}" if job.group_id else job.agent_id,
+        job_name(job),
         job.status if job.residence == "here" else f"{job.status} ({job.residence})",
         f"{job.generation}.{job.attempt}",
         duration_text(job.running_seconds if running else job.waited_seconds),
@@ -178,7 +175,7 @@ def job_row(job: JobView) -> tuple[object, ...]:
         duration_text(usage.cpu_seconds) if usage else "",
         bytes_text(usage.rss_bytes) if usage else "",
         bytes_text(usage.scratch_bytes) if usage else "",
-        job.reason_text or job.reason,
+        told_with(job.reason_text or job.reason, held_by(slots, job.reason)),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from paglets.api.paglets import PagletView
 from paglets.cli.options import Parser, add_common, client_of
-from paglets.cli.output import duration_text, print_json, print_table, say
+from paglets.cli.output import duration_text, print_json, print_table, say, silent_lines
 from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE
 
 HEADERS = ("ID", "NAME", "CLASS", "HOST", "STATUS", "AGE", "WHY")
@@ -29,7 +29,7 @@ def _list(options: argparse.Namespace) -> int:
         views, errors = client.paglets()
     now = time.time()
     if options.json:
-        print_json({"paglets": [_json(view, now) for view in views], "silent": [str(error) for error in errors]})
+        print_json({"paglets": [_json(view, now) for view in views], "silent": silent_lines(errors)})
     else:
         print_table(HEADERS, [_row(view, now) for view in views])
     for error in errors:

@@ -14,7 +14,7 @@ from paglets.api.logs import AttemptView, UnfinishedJob
 from paglets.cli.logoutput import LogOutput
 from paglets.cli.nolog import reason_for_no_log
 from paglets.cli.options import client_of
-from paglets.cli.output import print_json, say
+from paglets.cli.output import print_json, say, silent_lines
 from paglets.core.errors import AWAY, EXIT_DONE, EXIT_FAILED, Unknown
 from paglets.remote.client import HostClient
 from paglets.remote.joblogs import JobAttempts, LogBytes
@@ -64,7 +64,7 @@ def _listing(found: JobAttempts) -> dict[str, object]:
     return {
         "attempts": found.attempts,
         "unfinished": found.unfinished,
-        "silent": [str(error) for error in found.silent],
+        "silent": silent_lines(found.silent),
     }
 
 

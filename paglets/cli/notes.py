@@ -12,7 +12,7 @@ from datetime import datetime
 
 from paglets.api.notes import Note
 from paglets.cli.options import Parser, add_common, client_of
-from paglets.cli.output import print_json, print_table, say
+from paglets.cli.output import print_json, print_table, say, silent_lines
 from paglets.core.errors import AWAY, EXIT_DONE, EXIT_UNREACHABLE, Invalid
 from paglets.core.record import to_json
 from paglets.core.refs import check_group_id
@@ -50,7 +50,7 @@ def _notes(options: argparse.Namespace) -> int:
         if options.follow:
             _follow(client, found, group_id, as_json=options.json)
     if options.json:
-        print_json({"notes": found.notes, "silent": [str(error) for error in found.errors]})
+        print_json({"notes": found.notes, "silent": silent_lines(found.errors)})
     elif found.notes:
         print_table(HEADERS, [_row(note) for note in found.notes])
     else:

@@ -47,7 +47,8 @@ class Parser(argparse.ArgumentParser):
         flag = unknown[0].partition("=")[0]
         if flag.startswith("-"):
             known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
-            self.error(f"there is no {flag}: {nearest(flag, known)}")
+            near = difflib.get_close_matches(flag, known, 1)  # of all flags there are too many for a line
+            self.error(f"there is no {flag}" + (f": did you mean {near[0]!r}?" if near else ""))
         self.error(f"unexpected {' '.join(unknown)!r}")
 
 

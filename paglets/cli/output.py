@@ -8,14 +8,16 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, TextIO
 
+from paglets.core.errors import PagletsError
 from paglets.core.record import to_json
 from paglets.core.text import command_name, printable
 
 SHORTEST_COLUMN = 8
 GAP = "  "
-NEVER_CUT = frozenset({"ID", "URL", "GROUP", "JOB", "HOST", "FREE CORES", "FREE MEMORY", "FREE DISK", "FREE GPUS"})
+NEVER_CUT = frozenset({"ID", "GROUP", "JOB", "HOST", "FREE CORES", "FREE MEMORY", "FREE DISK", "FREE GPUS"})
 """Columns that are of no use with their end cut off: what one copies into the next command, and amounts."""
 
 
@@ -35,10 +37,22 @@ def print_json(value: Any) -> None:
     print(json.dumps(to_json(value), indent=2, allow_nan=False))
 
 
-def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, out: TextIO | None = None) -> None:
+def silent_lines(errors: Iterable[PagletsError], offline: Iterable[str] = ()) -> list[str]:
+    """What commands that ask all hosts have as `silent` in their JSON: a line for each host without an answer."""
+    return [*(error.message for error in errors), *(f"{name} is offline" for name in offline)]
+
+
+def print_table(
+    headers: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    below: Sequence[str] = (),
+    out: TextIO | None = None,
+) -> None:
     """A table: on a terminal fitted to it and with bold headers, elsewhere whole and plain.
 
     A column that is empty in all rows is left out. One of NEVER_CUT stays whole, even if its lines get too long.
+    `below`: of each row a text that stands in a paragraph under it.
     """
     out = out or sys.stdout
     cells = [[printable(cell) for cell in row] for row in rows]
@@ -47,8 +61,10 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, out
     kept = {place for place, name in enumerate(shown[0]) if name in NEVER_CUT}
     widths = column_widths(shown, terminal_width(out), kept)
     print(_styled(_line(shown[0], widths), out), file=out)
-    for row in shown[1:]:
+    for row, text in zip_longest(shown[1:], below):
         print(_line(row, widths), file=out)
+        if text:
+            print_paragraph(text, GAP, out=out)
 
 
 def terminal_width(out: TextIO) -> int | None:

@@ -11,7 +11,8 @@ from typing import Any
 from paglets.api.slots import JobView, Slots
 from paglets.cli.groups import ago, collector_of, summary_of
 from paglets.cli.options import client_of
-from paglets.cli.output import duration_text, print_fields, print_json, print_table, say
+from paglets.cli.output import duration_text, print_fields, print_json, print_table, say, silent_lines
+from paglets.cli.waiting import job_name
 from paglets.cli.watch import how_ended
 from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE
 from paglets.core.messages import Message
@@ -112,9 +113,8 @@ def top(options: argparse.Namespace) -> int:
             if options.watch and sys.stdout.isatty():
                 print("\x1b[H\x1b[J", end="")
             if options.json:
-                print_json(
-                    {"hosts": answers, "jobs": [{"host": slots.host.name, **to_json(job)} for slots, job in jobs]}
-                )
+                told = [{"host": slots.host.name, **to_json(job)} for slots, job in jobs]
+                print_json({"hosts": answers, "jobs": told, "silent": silent_lines(errors)})
             else:
                 print_table(HOST_HEADERS, [_host_row(slots) for slots in answers])
                 print()
@@ -155,7 +155,7 @@ def _top_row(slots: Slots, job: JobView) -> tuple[object, ...]:
     usage = job.usage
     return (
         slots.host.name,
-        f"{job.group_id}/{job.job_key}" if job.group_id else job.agent_id,
+        job_name(job),
         f"{job.generation}.{job.attempt}",
         duration_text(job.running_seconds),
         len(job.lease.cpu_cores) if job.lease else "",

@@ -89,14 +89,14 @@ def told_of_group(client: HostClient, text: str, error: PagletsError, advice: st
 def _look_in_group(client: HostClient, selector: str) -> Shown:
     group_id, _, job_key = selector.partition("/")
     summary = summary_of(client, group_id)
-    told = why.of_key(summary, job_key)
+    told = why.explain_key(client, summary, job_key)
     has_ended = job_key in summary["results"] or job_key in summary["failures"]
     known = _attempts(client, selector)
     view = _copy(client, known)
     if view is None:
         shown = Shown(job=selector, told=told, class_name=client.group(group_id).class_name)
     else:
-        shown = _of_view(client, view, selector, told if has_ended else why.of_paglet(view))
+        shown = _of_view(client, view, selector, told if has_ended else why.explain_paglet(client, view))
     artifact = _artifact(told)
     return replace(shown, attempts=known.attempts, artifact=artifact, is_gone=_is_gone(client, artifact))
 
@@ -113,7 +113,7 @@ def _look_at_paglet(client: HostClient, agent_id: str) -> Shown:
         return _look_in_group(client, f"{last.group_id}/{last.job_key}")
     job = view.job
     named = f"{job.group_id}/{job.job_key}" if job is not None and job.group_id else view.agent_id
-    return replace(_of_view(client, view, named, why.of_paglet(view)), attempts=known.attempts)
+    return replace(_of_view(client, view, named, why.explain_paglet(client, view)), attempts=known.attempts)
 
 
 def _artifact(told: why.Explanation) -> ArtifactRef | None:

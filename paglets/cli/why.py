@@ -6,19 +6,21 @@ import argparse
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from paglets.api.paglets import PagletView
-from paglets.api.slots import JobView
+from paglets.api.slots import Slots
 from paglets.cli.groups import ago, counts_text, is_cancelled, message_of, short_json, summary_of
 from paglets.cli.options import client_of
 from paglets.cli.output import duration_text, print_fields, print_json, print_paragraph
+from paglets.cli.waiting import LACKING, held_by, job_name, told_with
 from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, EXIT_NEVER, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import AGENT_ID, GROUP_ID
 from paglets.core.text import command_name, printable
+from paglets.remote.asking import ask_each, attempt
 from paglets.remote.client import HostClient
 
 NEVER_HINT = (
@@ -28,6 +30,15 @@ NEVER_HINT = (
 
 MOST_TAIL_LINES = 12
 """Of a traceback: enough for the frames of the user's own file. `--json` has all of it."""
+
+MOST_JOBS = 256
+"""Asked of each host where a job waits, the running ones first: of these each has a core."""
+
+HELD_SECONDS = 3.0
+"""A host that takes longer is not waited for: who holds what it lacks is only a part of the answer."""
+
+Held = Mapping[tuple[str, str], str]
+"""By host and code of a reason: who holds what is lacking there, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,23 +98,46 @@ def explain(client: HostClient, selector: str) -> Explanation:
     """Of a group, `GROUP/JOBKEY` or a paglet's id. Raises Unknown where it names nothing."""
     group_id, slash, job_key = selector.partition("/")
     if slash:
-        return of_key(summary_of(client, group_id), job_key)
+        return explain_key(client, summary_of(client, group_id), job_key)
     if GROUP_ID.fullmatch(selector):
         try:
-            return of_group(summary_of(client, selector))
+            summary = summary_of(client, selector)
+            return _of_group(summary, held_on(client, map(_wait, summary["pending_jobs"])))
         except Unknown:
             if not AGENT_ID.fullmatch(selector):
                 raise
     try:
-        return of_paglet(client.paglet(selector))
+        return explain_paglet(client, client.paglet(selector))
     except Unknown as error:
         raise Unknown(f"the mesh knows no group and no job {selector!r}: `paglets jobs groups` lists groups") from error
 
 
-def of_group(summary: dict[str, Any]) -> Explanation:
+def _wait(job: dict[str, Any]) -> tuple[str, str]:
+    """Where it waits, and the code of its reason."""
+    return job.get("host_name") or "", job.get("reason") or ""
+
+
+def held_on(client: HostClient, waits: Iterable[tuple[str, str]]) -> Held:
+    """Who holds what is lacking where jobs wait (see `_wait`).
+
+    Hosts that are offline or do not answer are left out: also without them the reason says how much is free.
+    """
+    asked = [(host, code) for host, code in dict.fromkeys(waits) if code in LACKING]
+    if not asked:
+        return {}
+    online = {view.member.name for view in client.hosts() if view.online}
+    names = [name for name in dict.fromkeys(host for host, _ in asked) if name in online]
+    most_seconds = min(HELD_SECONDS, client.timeout)
+    answers = ask_each(attempt(lambda name: client.slots(limit=MOST_JOBS, host=name, timeout=most_seconds)), names)
+    known = {name: slots for name, slots in zip(names, answers, strict=True) if isinstance(slots, Slots)}
+    return {(host, code): held_by(known[host], code) for host, code in asked if host in known}
+
+
+def _of_group(summary: dict[str, Any], held: Held) -> Explanation:
     """Pending jobs counted by reason, failures by cause."""
     pending = [
-        (job["status"], job.get("host_name") or "", _reason(job), job["job_key"]) for job in summary["pending_jobs"]
+        (job["status"], job.get("host_name") or "", _reason(job, held), job["job_key"])
+        for job in summary["pending_jobs"]
     ]
     failed = [
         (_how(record), record.get("host_name") or "", _failure_text(record), key)
@@ -150,8 +184,8 @@ def _failure_text(failure: dict[str, Any]) -> str:
     return message if is_cancelled(failure) else f"{failure['cause']}: {message}" if message else failure["cause"]
 
 
-def _reason(job: dict[str, Any]) -> str:
-    text = job.get("reason_text") or job.get("reason") or ""
+def _reason(job: dict[str, Any], held: Held) -> str:
+    text = told_with(job.get("reason_text") or job.get("reason") or "", held.get(_wait(job), ""))
     return f"never: {text}" if job.get("never") else text
 
 
@@ -167,7 +201,7 @@ def _counted(rows: list[tuple[str, str, str, str]]) -> list[Reason]:
     ]
 
 
-def of_key(summary: dict[str, Any], job_key: str) -> Explanation:
+def explain_key(client: HostClient, summary: dict[str, Any], job_key: str) -> Explanation:
     """Of one job of a group, as its collector knows it. Raises Unknown."""
     named = {"job": f"{summary['group_id']}/{job_key}"}
     if job_key in summary["results"]:
@@ -179,7 +213,7 @@ def of_key(summary: dict[str, Any], job_key: str) -> Explanation:
         return _ended(named | {"status": _how(record)}, record, code)
     for job in summary["pending_jobs"]:
         if job["job_key"] == job_key:
-            return _pending(named, job)
+            return _pending(named, job, held_on(client, [_wait(job)]))
     cut = " in the part of its summary that fits" if summary.get("truncated") else ""
     group_id = summary["group_id"]
     raise Unknown(f"group {group_id} has no job {job_key!r}{cut}: `paglets jobs groups {group_id}` lists its jobs")
@@ -207,7 +241,7 @@ def _tails(record: dict[str, Any]) -> tuple[str, ...]:
     return tuple("\n".join(text.splitlines()[-MOST_TAIL_LINES:]) for text in texts if text)
 
 
-def _pending(named: dict[str, str], job: dict[str, Any]) -> Explanation:
+def _pending(named: dict[str, str], job: dict[str, Any], held: Held) -> Explanation:
     never = bool(job.get("never"))
     return Explanation(
         code=EXIT_NEVER if never else EXIT_DONE,
@@ -216,7 +250,7 @@ def _pending(named: dict[str, str], job: dict[str, Any]) -> Explanation:
             **named,
             "status": job["status"],
             "host": job.get("host_name") or "",
-            "why": _reason(job),
+            "why": _reason(job, held),
             "since": ago(job.get("since"), time.time()),
             "next": NEVER_HINT if never else _next_of_running(named["job"], job["status"]),
         },
@@ -228,12 +262,7 @@ def _next_of_running(job: str, status: str) -> str:
     return commands(job, *names) if status == "RUNNING" else ""
 
 
-def _name(job: JobView) -> str:
-    """What commands take for it; only a job of a group can be cancelled."""
-    return f"{job.group_id}/{job.job_key}" if job.group_id else job.agent_id
-
-
-def of_paglet(view: PagletView) -> Explanation:
+def explain_paglet(client: HostClient, view: PagletView) -> Explanation:
     """Of one copy of a job, or of any paglet, as its host tells."""
     job = view.job
     fields: dict[str, object] = {
@@ -244,13 +273,14 @@ def of_paglet(view: PagletView) -> Explanation:
         "why": view.reason,
     }
     if job is not None:
+        waits = {"host_name": view.host.name, **to_json(job)}
         fields |= {
             "job": f"{job.group_id}/{job.job_key}" if job.group_id else job.job_key,
             "status": job.status,
             "run": f"{job.generation}.{job.attempt}",
-            "why": _reason({"reason_text": job.reason_text, "reason": job.reason, "never": job.never}),
+            "why": _reason(waits, held_on(client, [_wait(waits)])),
             "waited": duration_text(job.waited_seconds),
             "running": duration_text(job.running_seconds) if job.running_seconds else "",
-            "next": NEVER_HINT if job.never else _next_of_running(_name(job), job.status),
+            "next": NEVER_HINT if job.never else _next_of_running(job_name(job), job.status),
         }
     return Explanation(code=EXIT_NEVER if job and job.never else EXIT_DONE, data=to_json(view), fields=fields)

@@ -13,12 +13,13 @@ LOOK_AHEAD_JOBS = 1000
 """How far a pass looks past jobs that do not fit. Ten thousand jobs of a shape that lacks one
 resource could hide others behind them; reading and judging this many takes a few milliseconds."""
 
-_SHORT = {
+SHORT_REASONS = {
     "cpu_cores": "slots_busy",
     "memory_bytes": "memory_short",
     "temp_storage_bytes": "disk_short",
     "gpus": "gpu_short",
 }
+"""A resource -> the code of the reason that not enough of it is free."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +121,7 @@ class _Pass:
             text = short_text(wanted, self.offered, wanted.lacking(self.offered), "offered")
             return Reason(code="too_large", text=f"this host can never run it: {text}", never=True)
         self._reserve(job)
-        return Reason(code=_SHORT[lacking[0]], text=short_text(wanted, self.left, lacking, "free"))
+        return Reason(code=SHORT_REASONS[lacking[0]], text=short_text(wanted, self.left, lacking, "free"))
 
     def _start(self, job: Waiting) -> None:
         wanted = job.request.resources

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,9 @@ def test_of_a_group_single_jobs_are_cancelled_and_what_has_ended_stays(three: Me
     assert sorted(summary["results"]) == ["b", "quick"]
     assert sorted(summary["failures"]) == ["a"]
     unknown = three.paglets("jobs", "cancel", f"{group_id}/c", "--at", "laptop")
-    assert unknown.code == 1
+    assert (unknown.code, unknown.out) == (1, "")
     assert "has no job 'c'" in unknown.err
+    assert f"jobs groups --group {group_id}` lists its jobs" in unknown.err
     both = three.paglets("jobs", "cancel", f"{group_id}/a", "typo", "--at", "laptop")
     assert (both.code, both.out) == (1, f"{group_id}: cancelled 0 jobs\n")
     assert "typo" in both.err
@@ -90,6 +92,8 @@ def test_a_host_that_is_away_is_named_and_its_job_ends_when_it_is_back(mesh: Mes
     again = mesh.paglets("jobs", "cancel", submission.group_id, "--timeout", "5", "--at", "laptop")
     assert again.code == 4
     assert "cancelling: worker not reachable" in again.err
+    told = mesh.paglets("jobs", "cancel", submission.group_id, "--timeout", "5", "--at", "laptop", "--json")
+    assert json.loads(told.out)["groups"][0]["silent"] == ["worker not reachable; what runs there ends when it is back"]
     worker.restart()
     wait_until(lambda: not worker.client.jobs(), timeout_seconds=60, what="the job to end")
     wait_until(lambda: all(view.online for view in laptop.client.hosts()), timeout_seconds=60)

@@ -108,7 +108,23 @@ def test_a_right_file_is_told_with_its_hosts(folder: Path, capsys: Capture) -> N
     assert main(["config", "check"]) == 0
     assert capsys.readouterr().out == "hosts.toml is right; it describes w1, w2\n"
     assert main(["config", "check", "hosts.toml", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"file": "hosts.toml", "hosts": ["w1", "w2"]}
+    assert json.loads(capsys.readouterr().out) == {"file": "hosts.toml", "hosts": ["w1", "w2"], "addresses": {}}
+
+
+def test_addresses_that_are_written_short_are_told_as_they_are_read(folder: Path, capsys: Capture) -> None:
+    peers = "peers = ['w1', 'http://w2:8765', '10.0.0.7:9000']"
+    (folder / "hosts.toml").write_text(f"[mesh]\n{peers}\n[hosts.w1]\npublic_url = 'W1.example'\n")
+    assert main(["config", "check"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "w1 is read as http://w1:8765",
+        "10.0.0.7:9000 is read as http://10.0.0.7:9000",
+        "W1.example is read as http://w1.example:8765",
+    ]
+    assert main(["config", "check", "--json"]) == 0
+    read = json.loads(capsys.readouterr().out)["addresses"]
+    assert (read["w1"], read["http://w2:8765"]) == ("http://w1:8765", "http://w2:8765")
+    assert main(["config", "show", "--name", "w1"]) == 0
+    assert "http://w1:8765, http://w2:8765, http://10.0.0.7:9000" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", [["config", "check"], ["config", "show", "--name", "w1"], ["host", "--name", "w1"]])
