@@ -28,6 +28,8 @@ from paglets.slots.model import MAX_TAG_CHARACTERS, MAX_TAGS
 DEFAULT_MESH_VERSION = "default"
 MAX_FILE_BYTES = 1 << 20
 MAX_AMOUNT = 1 << 62
+MAX_SECONDS = 10 * 365 * 86400.0
+LEAST_LOST_AFTER_SECONDS = 10.0
 CONFIG_NAME = "hosts.toml"
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -41,7 +43,9 @@ class HostOptions:
     `bind_public` is "auto" or an address of this machine to listen on beside `host`; `data_dir` None
     is `PAGLETS_HOME/hosts/NAME`. `key_file` comes from a flag, `config_key_file` from the file. `pin_cpus`
     holds each job to the cores that it leased. `artifact_max_bytes` bounds one file that the host keeps for others,
-    `artifact_quota_bytes` all of them; 0: no limit.
+    `artifact_quota_bytes` all of them; 0: no limit. A host that did not speak to the host of a collector for
+    `host_lost_after_seconds` is lost, and the collector's jobs there are begun anew; inputs that no host has are waited
+    for `input_wait_seconds`.
     """
 
     name: str
@@ -49,6 +53,7 @@ class HostOptions:
     bind_public: str | None = None
     port: int = DEFAULT_PORT
     public_url: str | None = None
+    reachable: bool = True
     peers: tuple[str, ...] = ()
     mesh_version: str = DEFAULT_MESH_VERSION
     tags: tuple[str, ...] = ()
@@ -64,6 +69,8 @@ class HostOptions:
     code_paths: tuple[str, ...] = ()
     artifact_max_bytes: int = 0
     artifact_quota_bytes: int = 0
+    host_lost_after_seconds: float = 120.0
+    input_wait_seconds: float = 7 * 86400.0
 
 
 def parse_bytes(text: str) -> int:
@@ -119,6 +126,18 @@ def _flag(value: Any) -> bool:
     return value
 
 
+def _lost_after(value: Any) -> float:
+    if _seconds(value) < LEAST_LOST_AFTER_SECONDS:
+        raise Invalid(f"expected at least {LEAST_LOST_AFTER_SECONDS:g} seconds: a busy host is silent for longer")
+    return float(value)
+
+
+def _seconds(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 < value <= MAX_SECONDS:
+        raise Invalid(f"expected a number of seconds, got {value!r}")
+    return float(value)
+
+
 def _bytes(value: Any) -> int:
     return parse_bytes(value) if isinstance(value, str) else _count(value)
 
@@ -172,6 +191,7 @@ SETTINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "bind_public": ("bind_public", _text),
     "port": ("port", _port),
     "public_url": ("public_url", _url),
+    "reachable": ("reachable", _flag),
     "peers": ("peers", _urls),
     "mesh_version": ("mesh_version", _text),
     "tags": ("tags", _tags),
@@ -186,11 +206,19 @@ SETTINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "code_paths": ("code_paths", _paths),
     "artifact_max_size": ("artifact_max_bytes", _bytes),
     "artifact_storage_quota": ("artifact_quota_bytes", _bytes),
+    "host_lost_after": ("host_lost_after_seconds", _lost_after),
+    "input_wait": ("input_wait_seconds", _seconds),
 }
 """Name in the file (and, with dashes, of the flag) -> option and check."""
 
-_REPEATED = {"peers": "--peer", "tags": "--tag", "properties": "--property", "code_paths": "--code-path"}
-"""Settings that are lists; their flag is given once for each entry."""
+_OTHER_FLAGS = {
+    "reachable": "--unreachable",
+    "peers": "--peer",
+    "tags": "--tag",
+    "properties": "--property",
+    "code_paths": "--code-path",
+}
+"""Settings that are lists, whose flag is given once for each entry; and one that a flag can only take away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +258,7 @@ def settings_of(name: str, *, flags: Mapping[str, Any], file: Mapping[str, Any] 
 
 def flag_name(setting: str) -> str:
     """The flag of a setting: `--temp-storage`."""
-    return _REPEATED.get(setting, f"--{setting.replace('_', '-')}")
+    return _OTHER_FLAGS.get(setting, f"--{setting.replace('_', '-')}")
 
 
 def _sections(file: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -246,6 +274,14 @@ def _sections(file: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[s
 def host_names(file: Mapping[str, Any]) -> tuple[str, ...]:
     """The hosts that a file describes, all of it checked. Raises Invalid."""
     return tuple(_sections(file)[1])
+
+
+def addresses_read(file: Mapping[str, Any]) -> dict[str, str]:
+    """The addresses of hosts in a file that is right, as they are written -> as they are read."""
+    sections = (file.get("mesh", {}), *file.get("hosts", {}).values())
+    written = [text for section in sections for text in section.get("peers", ())]
+    written += [section["public_url"] for section in sections if "public_url" in section]
+    return {text: _url(text) for text in written}
 
 
 def read_config(path: Path) -> dict[str, Any]:

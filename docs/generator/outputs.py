@@ -60,6 +60,7 @@ ENDED_COUNTS = {
 
 ATTEMPTS = "attempts, the newest last, each as [AttemptView](protocol.md#attemptview)"
 SILENT = "a line for each host that did not answer"
+SILENT_OR_OFFLINE = f"{SILENT} or is offline"
 
 LOGS = {
     "attempts": ATTEMPTS,
@@ -71,7 +72,7 @@ OUTPUTS: dict[str, Output] = {
     "artifacts list": Output(
         keys={
             "artifacts": f"each {ARTIFACT}",
-            "silent": "a line for each host that did not answer or is offline",
+            "silent": SILENT_OR_OFFLINE,
         }
     ),
     "artifacts info": Output(
@@ -96,7 +97,13 @@ OUTPUTS: dict[str, Output] = {
             "errors": "what went wrong with the others, as `code`, `message`, `details`",
         }
     ),
-    "config check": Output(keys={"file": "the file", "hosts": "names of the hosts that it describes"}),
+    "config check": Output(
+        keys={
+            "file": "the file",
+            "hosts": "names of the hosts that it describes",
+            "addresses": "of each `peers` and `public_url`, as it is written: how it is read",
+        }
+    ),
     "config show": Output(
         keys={
             "name": "the host",
@@ -144,7 +151,7 @@ OUTPUTS: dict[str, Output] = {
     "jobs ps": Output(
         keys={
             "jobs": f"each {JOB}, with `host`, the name of its host",
-            "silent": SILENT,
+            "silent": SILENT_OR_OFFLINE,
         }
     ),
     "jobs why": Output(
@@ -176,6 +183,7 @@ OUTPUTS: dict[str, Output] = {
         keys={
             "hosts": f"each {SLOTS}",
             "jobs": f"those that use most first, each {JOB}, with `host`, the name of its host",
+            "silent": SILENT,
         }
     ),
     "jobs wait": Output(keys=ENDED_COUNTS),
@@ -184,7 +192,7 @@ OUTPUTS: dict[str, Output] = {
         keys={
             "groups": "of each group `group_id`; `keys`: what became of each job (`cancelled`, `already_completed`, "
             "`already_failed`, `already_cancelled`, `unknown`); `running`: by host, how many processes have not ended "
-            "yet; `silent`: hosts that could not be asked",
+            "yet; `silent`: a line for each host that could not be asked",
         }
     ),
     "jobs show": Output(
@@ -207,7 +215,7 @@ OUTPUTS: dict[str, Output] = {
         keys={
             "paglets": "of each: `agent_id`, `name`, `class_name`, `kind`, `service`, `host`, `status`, `group_id`, "
             "`job_key`, `created_at`, `age_seconds`, `reason`",
-            "silent": "an error for each host that did not answer",
+            "silent": SILENT,
         }
     ),
     "logs": Output(keys=LOGS, note=" (the attempts, not what they printed)"),
@@ -217,10 +225,20 @@ OUTPUTS: dict[str, Output] = {
             "peers": "peers that it was given and has not joined, each as [PeerProblem](protocol.md#peerproblem)",
         }
     ),
+    "mesh forget": Output(
+        keys={
+            "store_id": "of the host that was forgotten",
+            "name": "its name, or the same where no host lists it",
+            "hosts": "of each host that was asked: `host`, its name; `known`, whether the other was a member there; "
+            "`taken_back`, how many paglets on their way there came back; `moves_dropped`, how many moves there that "
+            "had not begun",
+            "silent": "hosts that were not told, as they are away, and errors of others",
+        }
+    ),
     "notes": Output(
         keys={
             "notes": "the newest last, each as [Note](protocol.md#note)",
-            "silent": "an error for each host that did not answer",
+            "silent": SILENT,
         },
         note=" (with `--follow` a note in each line)",
     ),

@@ -93,6 +93,24 @@ class Hosts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetHost:
+    """`POST /v1/mesh/forget`: the host with that store is gone for good."""
+
+    store_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgotten:
+    """What `host` did: whether that one was `known` to it as a member, how many paglets it took back that were on
+    their way there, and how many moves there that had not begun it dropped."""
+
+    host: HostRef
+    known: bool
+    taken_back: int
+    moves_dropped: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gossip:
     """`POST /v1/mesh/gossip`, both ways: the sender's own row first, then what else it knows.
 

@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paglets.core.content import no_room, sync_folder, write_all
+from paglets.core.content import no_place, sync_folder, write_all
 from paglets.core.errors import Conflict, FileChanged, Invalid, Unknown
+from paglets.core.failpoints import reach
 from paglets.core.refs import SHA256, BlobRef, check_blob, check_file_name, check_sha256
 
 MAX_RUNNING_HASHES = 64
@@ -91,6 +92,7 @@ class BlobFolder:
                 self._sync_or_drop(descriptor, sha256)
         if digest is not None:
             self._hashes.go_on(sha256, length, digest, piece)
+        reach("mid-artifact")
         return length
 
     def finish(self, blob: BlobRef) -> None:
@@ -238,6 +240,7 @@ class BlobFolder:
     def _make_whole(self, path: Path, sha256: str) -> None:
         whole = self._whole(sha256)
         self._make_folder(whole.parent)
+        reach("after-artifact-before-rename")
         os.replace(path, whole)
         sync_folder(whole.parent)
 
@@ -254,10 +257,10 @@ class BlobFolder:
         try:
             yield
         except OSError as error:
-            full = no_room(error, self._folder)
-            if full is None:
+            refusal = no_place(error, self._folder)
+            if refusal is None:
                 raise
-            raise full from error
+            raise refusal from error
 
     def _remove_tree(self, path: Path) -> None:
         shutil.rmtree(path, onerror=lambda act, place, error: self._say_left(place, error[1]))

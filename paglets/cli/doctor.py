@@ -7,19 +7,21 @@ import contextlib
 import os
 import platform
 import shutil
+import sqlite3
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from paglets.api.hosts import HostIdentity, MemberView
+from paglets.cli.checks import BAD, FEW_BYTES, WARNING, Check
+from paglets.cli.foldercheck import folder_checks
 from paglets.cli.options import Parser, add_common, client_of
 from paglets.cli.output import advised, duration_text, print_json
 from paglets.config import CONFIG_NAME, checked_config, host_names
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, NotAllowed, PagletsError, Unreachable, WrongClock
-from paglets.core.text import printable
+from paglets.core.text import counted, printable
 from paglets.native import psutil_problem
 from paglets.program import PROGRAM_VERSION, this_program
 from paglets.remote.asking import ask_each, attempt
@@ -29,7 +31,6 @@ from paglets.remote.local import RunningHost, running_hosts
 from paglets.slots.amounts import bytes_text
 
 OLDEST_PYTHON = (3, 11)
-FEW_BYTES = 1 << 30
 MOST_SKEW_SECONDS = 5.0
 """Signatures hold for more; but times in lists and logs of hosts are then hard to compare."""
 
@@ -39,32 +40,27 @@ ADVICE: dict[type[PagletsError], str] = {
     NotAllowed: "it has another mesh key: copy mesh.key from one to the other",
 }
 
-GOOD, WARNING, BAD = "ok", "warning", "bad"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """What was looked at, how it is (`ok`, `warning`, `bad`), in words, and what to do about it."""
-
-    name: str
-    state: str = GOOD
-    found: str
-    advice: str = ""
-
 
 def parser() -> Parser:
     made = Parser(
         prog="paglets doctor",
-        description="Look at what commonly stands in the way, on this machine and in the mesh, and say what to do.",
-        epilog="examples:\n  paglets doctor\n  paglets doctor --at gpu-a --json",
+        description="Look at what commonly stands in the way, on this machine, in the data directories of its hosts "
+        "and in the mesh, and say what to do. Nothing is changed.",
+        epilog="examples:\n  paglets doctor\n  paglets doctor --name gpu-a --deep\n  paglets doctor --at gpu-a --json",
     )
     add_common(made, _doctor)
+    made.add_argument("--name", help="only the data directory of the host of that name, not the mesh")
+    made.add_argument("--data-dir", metavar="DIR", help="only that data directory, not the mesh")
+    made.add_argument("--deep", action="store_true", help="read all bytes of databases and files: it may take long")
     return made
 
 
 def _doctor(options: argparse.Namespace) -> int:
     checks = [*machine_checks()]
-    if not any(check.name == "key" and check.state == BAD for check in checks):
+    for folder in _folders(options):
+        checks += folder_checks(folder, deep=options.deep)
+    only = options.name or options.data_dir
+    if not only and not any(check.name == "key" and check.state == BAD for check in checks):
         checks += _mesh_checks(options)
     if options.json:
         print_json({"checks": checks})
@@ -74,6 +70,16 @@ def _doctor(options: argparse.Namespace) -> int:
             if check.advice:
                 print(f"{'':<9}{printable(advised(check.advice))}")
     return EXIT_FAILED if any(check.state == BAD for check in checks) else EXIT_DONE
+
+
+def _folders(options: argparse.Namespace) -> list[Path]:
+    """The data directories that are asked for; without a word, all where hosts keep theirs by default."""
+    if options.data_dir:
+        return [Path(options.data_dir).expanduser()]
+    hosts = paglets_home(os.environ) / "hosts"
+    if options.name:
+        return [hosts / options.name]
+    return sorted(each for each in hosts.iterdir() if each.is_dir()) if hosts.is_dir() else []
 
 
 # This machine.
@@ -94,6 +100,7 @@ def machine_checks() -> Iterator[Check]:
     try:
         home = paglets_home(os.environ)
         yield from _home(home)
+        yield from _cache(home / "cache")
         key = client_key(os.environ)
         yield Check(name="key", found=f"from {key.source}")
     except PagletsError as error:
@@ -103,10 +110,16 @@ def machine_checks() -> Iterator[Check]:
 
 
 def _python() -> Check:
-    found = f"{platform.python_version()}, {sys.executable}"
+    found = f"{platform.python_version()}, {sys.executable}, {sqlite_text(sqlite3.sqlite_version_info)}"
     if sys.version_info >= OLDEST_PYTHON:
         return Check(name="python", found=found)
     return Check(name="python", state=BAD, found=found, advice="paglets needs Python 3.11 or later")
+
+
+def sqlite_text(version: tuple[int, ...]) -> str:
+    """3.7.0 to 3.51.2 can damage a database that two connections write and checkpoint at once; a host has one."""
+    note = " (its WAL-reset bug needs two writers at once: open no database of a host for writing)"
+    return f"SQLite {'.'.join(map(str, version))}{note if (3, 7, 0) <= version < (3, 51, 3) else ''}"
 
 
 def _home(home: Path) -> Iterator[Check]:
@@ -122,6 +135,18 @@ def _home(home: Path) -> Iterator[Check]:
     else:
         advice = "free some: a full disk stops results and files from being stored"
         yield Check(name="home", state=WARNING, found=found, advice=advice)
+
+
+def _cache(cache: Path) -> Iterator[Check]:
+    """Copies of the program that hosts run from, and the unpacked part of psutil."""
+    if not cache.is_dir():
+        return
+    copies = len(list(cache.glob("app/*")))
+    if os.access(cache, os.W_OK | os.X_OK):
+        yield Check(name="cache", found=f"{printable(cache)}, {counted(copies, 'copy', 'copies')} of the program")
+    else:
+        advice = "make it yours, or remove it: hosts make it anew"
+        yield Check(name="cache", state=WARNING, found=f"{printable(cache)} cannot be written", advice=advice)
 
 
 def _config(path: Path) -> Check:
@@ -155,7 +180,9 @@ def mesh_checks(client: HostClient) -> Iterator[Check]:
     views = client.hosts()
     yield from strangers(running_hosts(paglets_home(os.environ)), views, asked)
     for view, answer in zip(views, ask_each(attempt(partial(_told, client)), views), strict=True):
-        if isinstance(answer, PagletsError):
+        if isinstance(answer, PagletsError) and view.problem:
+            yield member_check(view, None, asked, 0.0)
+        elif isinstance(answer, PagletsError):
             advice = ADVICE.get(type(answer), "its own log says more: host.log in its data directory")
             yield Check(name=f"host {view.member.name}", state=WARNING, found=answer.message, advice=advice)
         else:
@@ -190,15 +217,27 @@ def member_check(view: MemberView, identity: HostIdentity | None, asked: HostIde
     if identity is None:
         found = f"silent for {duration_text(view.silent_seconds)}"
         return Check(name=name, state=WARNING, found=found, advice="what it has is there again when it is started")
-    if not view.member.reachable:
-        found = "online, cannot be reached from other hosts"
-        advice = "start it with --bind-public auto, and open its port, so that others can hand it jobs"
-        return Check(name=name, state=WARNING, found=found, advice=advice)
     if abs(skew_seconds) > MOST_SKEW_SECONDS:
         found = f"its clock is {duration_text(abs(skew_seconds))} {'ahead' if skew_seconds > 0 else 'behind'}"
         return Check(name=name, state=WARNING, found=found, advice="set the clocks of both machines, best by NTP")
-    found = f"online, {identity.program}, Python {identity.python}"
+    trouble = _trouble(identity)
+    if trouble is not None:
+        return Check(name=name, state=WARNING, found=trouble[0], advice=trouble[1])
+    disk = bytes_text(identity.free.temp_storage_bytes)
+    online = "online" if view.member.reachable else "online, pulls what is for it"
+    found = f"{online}, {identity.program}, Python {identity.python}, {disk} of its disk free for jobs"
     if (identity.program, identity.build) != (asked.program, asked.build):
         advice = f"it runs another paglets.pyz than {asked.name}: copy the newer one to both and restart"
         return Check(name=name, state=WARNING, found=found, advice=advice)
     return Check(name=name, found=found)
+
+
+def _trouble(identity: HostIdentity) -> tuple[str, str] | None:
+    """What a host that answers has on its own disk, and what to do."""
+    if "damaged" in identity.properties:
+        found = f"online; its database was damaged, told at {identity.properties['damaged']}"
+        return found, f"`paglets doctor --name {identity.name}` on its machine says more"
+    if identity.capacity.cpu_cores and not identity.free.cpu_cores and not identity.running_jobs:
+        found = f"online, and starts no jobs; {bytes_text(identity.free.temp_storage_bytes)} of its disk free"
+        return found, f"its disk is full or cannot be written: `paglets doctor --name {identity.name}` on its machine"
+    return None

@@ -52,6 +52,13 @@ def add_settings(parser: Parser) -> None:
     add("--bind-public", metavar="auto|ADDRESS", help="listen for other machines too, on that address of this one")
     add("--port", type=int, help=f"port to listen on (default {DEFAULT_PORT}; 0: any free one)")
     add("--public-url", metavar="URL", help="URL under which other hosts reach this one")
+    add(
+        "--unreachable",
+        action="store_const",
+        const=False,
+        dest="reachable",
+        help="nobody can connect to this host (NAT, firewall): it fetches what the others have for it",
+    )
     add("--peer", action="append", metavar="URL", help="a host of the mesh to join; may be repeated")
     add(
         "--mesh-version", metavar="TEXT", help=f"only hosts of equal mesh version join (default {DEFAULT_MESH_VERSION})"
@@ -80,6 +87,18 @@ def add_settings(parser: Parser) -> None:
         "--artifact-storage-quota",
         metavar="SIZE",
         help="disk for all files kept for others (default: no limit)",
+    )
+    add(
+        "--host-lost-after",
+        type=float,
+        metavar="SECONDS",
+        help="jobs on a host that was silent for so long are begun anew elsewhere (default 120)",
+    )
+    add(
+        "--input-wait",
+        type=float,
+        metavar="SECONDS",
+        help="how long jobs begun anew wait for inputs that no host has (default 604800, 7 days)",
     )
 
 

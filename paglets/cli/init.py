@@ -104,6 +104,9 @@ def _write(path: Path, text: str) -> None:
 def _say_next(name: str, flags: dict[str, Any]) -> None:
     command = command_name()
     say(f"next: `{command} host --name {name}`, in the folder of this file, starts that host")
-    if "bind_public" not in flags:
-        say('other machines cannot connect to this host: add `bind_public = "auto"` to its section if they shall')
+    if "bind_public" not in flags and "reachable" not in flags:
+        say(
+            'other machines cannot connect to this host: add `bind_public = "auto"` to its section if they shall, '
+            "`reachable = false` if they cannot"
+        )
     say(f"other machines need this file, paglets.pyz and the mesh key ({default_key_file(os.environ)})")

@@ -4,23 +4,70 @@ from __future__ import annotations
 
 import argparse
 
-from paglets.api.hosts import Hosts, MemberView
+from paglets.api.hosts import Forgotten, Hosts, MemberView
 from paglets.cli.options import Parser, add_command, add_commands, add_common, client_of
-from paglets.cli.output import duration_text, print_json, print_table, say
+from paglets.cli.output import GAP, duration_text, print_json, print_table, say
 from paglets.core.errors import EXIT_DONE
+from paglets.core.text import counted
 from paglets.slots.amounts import bytes_text
 
-HEADERS = (
-    *("HOST", "STATE", "URL", "FREE CORES", "FREE MEMORY", "FREE DISK", "FREE GPUS", "RUNNING", "QUEUED"),
-    *("TAGS", "PROPERTIES"),
-)
+HEADERS = ("HOST", "STATE", "FREE CORES", "FREE MEMORY", "FREE DISK", "FREE GPUS")
 
 
 def parser() -> Parser:
     made = Parser(prog="paglets mesh", description="The hosts that know each other.")
     commands = add_commands(made)
     add_common(add_command(commands, "hosts", "the hosts of the mesh, as one of them sees them"), _hosts)
+    forget = add_command(
+        commands,
+        "forget",
+        "a host that is gone for good: nothing waits for it any more",
+        "mesh forget w1",
+        "mesh forget http://10.0.0.7:8765",
+    )
+    forget.add_argument("host", metavar="HOST", help="its name, URL or store id (`store_id` of `mesh hosts --json`)")
+    add_common(forget, _forget)
     return made
+
+
+def _forget(options: argparse.Namespace) -> int:
+    with client_of(options) as client:
+        done = client.forget_host(options.host)
+    if options.json:
+        print_json(
+            {
+                "store_id": done.store_id,
+                "name": done.name,
+                "hosts": [
+                    {
+                        "host": answer.host.name,
+                        "known": answer.known,
+                        "taken_back": answer.taken_back,
+                        "moves_dropped": answer.moves_dropped,
+                    }
+                    for answer in done.answers
+                ],
+                "silent": [*(error.message for error in done.errors), *done.silent],
+            }
+        )
+    else:
+        for answer in done.answers:
+            print(f"{answer.host.name}: {did(answer)}")
+    for error in done.errors:
+        say(error)
+    for name in done.silent:
+        say(f"{name} is not online and still knows {done.name}: the same command tells it when it is back")
+    return max((error.exit_code for error in done.errors), default=EXIT_DONE)
+
+
+def did(answer: Forgotten) -> str:
+    """What a host did about one that is to be forgotten, in words."""
+    parts = ["forgotten" if answer.known else "did not know it"]
+    if answer.taken_back:
+        parts.append(f"{counted(answer.taken_back, 'paglet')} on the way there came back")
+    if answer.moves_dropped:
+        parts.append(f"{counted(answer.moves_dropped, 'move')} there dropped")
+    return ", ".join(parts)
 
 
 def _hosts(options: argparse.Namespace) -> int:
@@ -29,7 +76,7 @@ def _hosts(options: argparse.Namespace) -> int:
     if options.json:
         print_json(Hosts(hosts=views, peers=peers))
         return EXIT_DONE
-    print_table(HEADERS, [host_row(view) for view in views])
+    print_table(HEADERS, [host_row(view) for view in views], below=[about(view) for view in views])
     for view in views:
         if view.problem:
             say(f"{view.member.name}: {view.problem}")
@@ -44,16 +91,24 @@ def host_row(view: MemberView) -> tuple[object, ...]:
     return (
         member.name,
         _state(view),
-        member.url,
         f"{free.cpu_cores} of {offered.cpu_cores}",
         part_text(free.memory_bytes, offered.memory_bytes),
         part_text(free.temp_storage_bytes, offered.temp_storage_bytes),
         f"{free.gpus} of {offered.gpus}" if offered.gpus else "",
-        member.running_jobs,
-        member.queued_jobs,
-        ",".join(member.tags),
-        ",".join(f"{key}={value}" for key, value in sorted(member.properties.items())),
     )
+
+
+def about(view: MemberView) -> str:
+    """What stands below that line: where the host is, what it does, and what it says of itself."""
+    member = view.member
+    properties = [f"{key}={value}" for key, value in sorted(member.properties.items())]
+    parts = [
+        member.url,
+        f"{member.running_jobs} running, {member.queued_jobs} queued",
+        f"tags {', '.join(member.tags)}" if member.tags else "",
+        f"properties {', '.join(properties)}" if properties else "",
+    ]
+    return GAP.join(part for part in parts if part)
 
 
 def part_text(part: int, whole: int) -> str:
@@ -66,5 +121,5 @@ def part_text(part: int, whole: int) -> str:
 def _state(view: MemberView) -> str:
     state = "online" if view.online else f"silent for {duration_text(view.silent_seconds)}"
     if not view.member.reachable:
-        state += ", cannot be reached"
+        state += ", pulls"
     return f"{state} (see below)" if view.problem else state

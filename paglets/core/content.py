@@ -46,6 +46,12 @@ _FULL = {
     errno.EFBIG: "a limit of the system forbids files of that size in {}",
 }
 
+_CLOSED = {
+    errno.EROFS: "the file system of {} is read-only",
+    errno.EACCES: "there is no permission to write to {}",
+    errno.EPERM: "there is no permission to write to {}",
+}
+
 _REASONS = {
     errno.ENOENT: "there is no such file or folder",
     errno.ENOTDIR: "a part of the path is no folder",
@@ -127,6 +133,12 @@ def no_room(error: OSError, place: Path) -> NoRoom | None:
     with suppress(OSError):
         free = f": {shutil.disk_usage(place).free:,} bytes free"
     return NoRoom(text.format(printable(place)) + free)
+
+
+def no_place(error: OSError, place: Path) -> NoRoom | None:
+    """The same, and of a folder of a host that may not be written just now: either is mended, and it goes on."""
+    text = _CLOSED.get(error.errno or 0)
+    return no_room(error, place) if text is None else NoRoom(text.format(printable(place)))
 
 
 @contextmanager

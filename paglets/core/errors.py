@@ -265,6 +265,18 @@ class StoreDamaged(PagletsError):
     code, exit_code = "store_damaged", EXIT_FAILED
 
 
+class StoreMalformed(StoreDamaged):
+    """The content of the database is damaged: it is moved aside, and the host begins anew when it is started again."""
+
+    code = "store_malformed"
+
+
+class StoreNewer(StoreDamaged):
+    """A newer program wrote the database: it was left as it is."""
+
+    code, exit_code = "store_newer", EXIT_VERSIONS_DIFFER
+
+
 class StartFailed(PagletsError):
     """The host cannot start: port in use, directory locked, key missing, configuration wrong."""
 

@@ -27,13 +27,18 @@ INT_BOUND = 1 << 63
 """What a column of the store can hold."""
 
 
+_PLAIN = frozenset((str, int, float, bool, type(None)))
+"""Most of what a record holds: written as it is, without a further call."""
+
+
 def to_json(value: Any) -> Any:
     """The JSON tree of a record (dataclass), a tuple or dict of records, or a plain value."""
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     names = _field_names(type(value))
     if names is not None:
-        return {name: to_json(getattr(value, name)) for name in names}
+        items = [(name, getattr(value, name)) for name in names]
+        return {name: item if type(item) in _PLAIN else to_json(item) for name, item in items}
     if isinstance(value, (tuple, list)):
         return [to_json(item) for item in value]
     if isinstance(value, Mapping):
@@ -63,6 +68,8 @@ def from_json(cls: type[T], tree: Any, where: str = "") -> T:
 def _new_record_decoder(cls: type) -> Decode:
     hints = typing.get_type_hints(cls)
     fields = {f.name: _decoder(hints[f.name]) for f in dataclasses.fields(cls)}
+    # What is right as it is needs no call, and no text that says where it stands.
+    exact = {f.name: hints[f.name] if hints[f.name] in (str, bool) else None for f in dataclasses.fields(cls)}
     required = [
         f.name
         for f in dataclasses.fields(cls)
@@ -78,7 +85,12 @@ def _new_record_decoder(cls: type) -> Decode:
         for name in required:
             if name not in tree:
                 raise Invalid(f"{where}: field {name!r} is missing")
-        return cls(**{name: fields[name](item, f"{where}.{name}") for name, item in tree.items()})
+        return cls(
+            **{
+                name: item if type(item) is exact[name] else fields[name](item, f"{where}.{name}")
+                for name, item in tree.items()
+            }
+        )
 
     return decode
 

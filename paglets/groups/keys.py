@@ -68,3 +68,8 @@ def inputs_digest(files: Iterable[tuple[str, str, str]]) -> str:
 def _line(key: str, state: Any) -> str:
     text = json.dumps([key, state], ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def collector_id(group_id: str) -> str:
+    """The collector's agent id: made of the group's, so that any host can look for it."""
+    return "collector-" + hashlib.sha256(group_id.encode()).hexdigest()[:32]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from paglets.core.errors import Invalid
 from paglets.core.record import from_json
-from paglets.core.refs import HostRef, check_job_key
+from paglets.core.refs import FileRef, HostRef, check_job_key
 
 MAX_MESSAGE_CHARACTERS = 8 << 10
 MAX_TRACEBACK_CHARACTERS = 64 << 10
@@ -25,7 +25,10 @@ ReportKind = Literal["result", "failure"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
-    """The copy of a job that its host last told of. `since`: epoch seconds of the last change of status or reason."""
+    """The copy of a job that its host last told of. `since`: epoch seconds of the last change of status or reason.
+
+    `target`: where it was leaving for.
+    """
 
     agent_id: str
     host: HostRef
@@ -38,6 +41,22 @@ class Sighting:
     reason_text: str
     never: bool
     since: float
+    target: HostRef | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """What further copies of a job are made of. `agent_id` is that of its first copy, which was made at `home`.
+
+    `state`: tagged JSON, as it was submitted. `request`: `slots.model.SlotRequest` as JSON.
+    """
+
+    agent_id: str
+    home: HostRef
+    class_name: str
+    state: Any
+    request: dict[str, Any]
+    files: tuple[FileRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,16 +8,18 @@ import platform
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from paglets.artifacts.folder import BlobFolder
 from paglets.config import HostOptions
+from paglets.core import failpoints
 from paglets.core.clock import Clock, SystemClock, SystemEntropy
-from paglets.core.errors import ShuttingDown, StartFailed
+from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError, ShuttingDown, StartFailed
+from paglets.core.text import placed
 from paglets.core.urls import normalise_url
 from paglets.host.disk import HostDisk
 from paglets.host.folder import HostFolder, open_folder
@@ -43,7 +45,7 @@ from paglets.program import (
 from paglets.remote.auth import Verifier
 from paglets.remote.exchange import Pending, Request, Response, Transport
 from paglets.remote.keys import KEY_VARIABLE, host_key, paglets_home
-from paglets.remote.local import running_hosts
+from paglets.remote.local import began, running_hosts
 from paglets.remote.transport import Connections, ThreadedTransport
 from paglets.slots.model import Resources
 from paglets.worker.launch import Launcher, LaunchEvents
@@ -92,16 +94,27 @@ def run_host(options: HostOptions) -> int:
         """The byte has been written by now."""
 
     with ExitStack() as stack:
-        start(options, home, stack, fatal)
+        with _start_failures():
+            start(options, home, stack, fatal)
         signal.set_wakeup_fd(ending, warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
         os.read(ended, 1)
         say(f"paglets: host {options.name} is ending")
     if failed:
-        say(f"paglets: host {options.name} ended by a fault of its store or runner: {failed[0]!r}; see host.log")
-        return 1
-    return 0
+        what = failed[0].message if isinstance(failed[0], PagletsError) else repr(failed[0])
+        say(f"paglets: host {options.name} ended by a fault of its store or runner: {what}; see host.log")
+        return EXIT_FAILED
+    return EXIT_DONE
+
+
+@contextmanager
+def _start_failures() -> Iterator[None]:
+    """What a disk has against a start is told as such. Raises StartFailed."""
+    try:
+        yield
+    except OSError as error:
+        raise StartFailed(f"the host cannot start: {placed(error)}; mend that, and start it again") from error
 
 
 def say(text: str) -> None:
@@ -131,6 +144,7 @@ def start(options: HostOptions, home: Path, stack: ExitStack, fatal: Callable[[B
         config_key_file=options.config_key_file,
     )
     os.environ.pop(KEY_VARIABLE, None)
+    failpoints.arm(os.environ.pop(failpoints.VARIABLE, ""))
     folder = stack.enter_context(open_folder(options.data_dir or home / "hosts" / options.name, entropy, fatal))
     later = Later(folder.log)
     stack.callback(later.stop)
@@ -165,7 +179,7 @@ def start(options: HostOptions, home: Path, stack: ExitStack, fatal: Callable[[B
     runner.start()
     stack.callback(runner.stop)
     stack.callback(_farewell, host)
-    door.handle = Router(host, ROUTES).handle
+    door.handle = host.pulling.handle = Router(host, ROUTES).handle
     stack.callback(_write_run_file(home, settings))
     _greet(settings, folder, closed, program, home)
     return Ready(host=host, server=server, url=settings.url)
@@ -227,16 +241,25 @@ def _settings(
         started_at=now,
         offered=offered,
         tags=options.tags,
-        properties=tuple(sorted(options.properties.items())),
+        properties=tuple(sorted(_properties(options, folder).items())),
+        reachable=options.reachable,
         code_paths=options.code_paths,
         pin_cpus=options.pin_cpus,
         artifact_max_bytes=options.artifact_max_bytes,
         artifact_quota_bytes=options.artifact_quota_bytes,
+        host_lost_after_seconds=options.host_lost_after_seconds,
+        input_wait_seconds=options.input_wait_seconds,
         python=platform.python_version(),
         pid=os.getpid(),
         program=f"paglets {PROGRAM_VERSION}",
         build=program.sha256() if program.is_archive else "",
     )
+
+
+def _properties(options: HostOptions, folder: HostFolder) -> dict[str, str]:
+    """What others are shown; that it lost what it had is among them, for as long as its person leaves it there."""
+    lost = {"damaged": folder.began_anew} if folder.began_anew else {}
+    return {**lost, **options.properties}
 
 
 def _offered(options: HostOptions, total: Resources) -> Resources:
@@ -302,6 +325,7 @@ def _write_run_file(home: Path, settings: Settings) -> Callable[[], None]:
     path = folder / f"{settings.name}.json"
     local = settings.addresses[0] if settings.addresses else settings.url
     tree = {"name": settings.name, "url": local, "store_id": settings.store_id, "pid": settings.pid}
+    tree["began"] = began(settings.pid)
     draft = path.with_suffix(".new")
     draft.write_text(json.dumps(tree))
     os.replace(draft, path)
@@ -342,6 +366,8 @@ def _greet(settings: Settings, folder: HostFolder, closed: int, program: Program
         + (f", tags {' '.join(settings.tags)}" if settings.tags else "")
         + f"); data in {folder.path}"
     )
+    for note in folder.notes:
+        _tell(folder, f"warning: {note}")
     if closed:
         say(f"paglets: {closed} processes of an earlier start were cut off; their jobs go on from the queue")
     if psutil_problem():

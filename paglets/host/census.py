@@ -9,29 +9,34 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from paglets.api.groups import Census as Told
 from paglets.api.groups import CensusReply, JobCopy, UnwantedCopy
 from paglets.api.paglets import Located
-from paglets.codec.envelope import WireMessage
 from paglets.codec.text import dumps, loads
 from paglets.core.errors import PagletsError
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.host import inline, outcomes
-from paglets.host.creation import collector_id
-from paglets.host.inline import InlineHost
+from paglets.groups import copies
+from paglets.groups.keys import collector_id
+from paglets.groups.records import Sighting
+from paglets.groups.rows import CollectorRows
+from paglets.host import outcomes
+from paglets.host.inline import InlineStorage
+from paglets.host.losses import Losses
 from paglets.host.shell import Shell
 from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed
-from paglets.store import posts, queue, residence
+from paglets.store import posts, queue, recalls, residence
 from paglets.store.db import Tx
 
 CHANGES_SECONDS = 1.0
 ALL_SECONDS = 10.0
 ANSWER_SECONDS = 10.0
+AWAITED_SECONDS = 10.0
 MAX_COPIES = 5_000
 """Copies in one request; more go in the next ones."""
 
@@ -46,15 +51,26 @@ class Census:
 
     name = "census"
 
-    def __init__(self, shell: Shell, gossip: Gossip, whereabouts: Whereabouts, inline_host: InlineHost) -> None:
+    def __init__(self, shell: Shell, gossip: Gossip, whereabouts: Whereabouts, losses: Losses) -> None:
         self._shell = shell
-        self._inline_host = inline_host
+        self._losses = losses
         self._gossip = gossip
         self._whereabouts = whereabouts
         self._touched: deque[str] = deque()
         self._told: dict[str, JobCopy] = {}
         self._all_at = 0.0
         self._next_at = 0.0
+        self._gap_ended_at: float | None = None
+        self._unanswered: dict[str, int] = {}
+
+    def awaited(self) -> bool:
+        """Whether the jobs that wait here may be unwanted by now: this host did nothing for so long that their
+        collectors may have begun them anew, and has not had their word since. After a while it goes on without."""
+        gap = self._gossip.last_gap()
+        now = self._shell.clock.monotonic()
+        if gap.seconds < self._shell.settings.host_lost_after_seconds or now >= gap.ended_at + AWAITED_SECONDS:
+            return False
+        return self._gap_ended_at != gap.ended_at or bool(self._unanswered)
 
     def touched(self, agent_ids: tuple[str, ...]) -> None:
         """A COMMIT changed these paglets; any thread."""
@@ -67,22 +83,35 @@ class Census:
         self._all_at = 0.0
         self._shell.runner.wake(self.name)
 
+    def take(self, told: Told) -> CensusReply:
+        """What another host told; any thread."""
+        reply = self._shell.store.write(lambda tx: receive(tx, told, self._shell.clock.wall()))
+        self._losses.told(told)
+        return reply
+
     def tick(self, now: float) -> float | None:
         if now < self._next_at:
             return self._next_at
         self._next_at = now + CHANGES_SECONDS
         changed = {self._touched.popleft(): None for _ in range(len(self._touched))}
-        full = now >= self._all_at
+        gap_ended_at = self._gossip.last_gap().ended_at
+        after_gap = gap_ended_at != self._gap_ended_at
+        full = after_gap or now >= self._all_at
+        if after_gap:
+            self._gap_ended_at, self._unanswered = gap_ended_at, {}
+            self._shell.runner.wake("scheduler")
         if full:
             self._all_at = now + ALL_SECONDS
         wall = self._shell.clock.wall()
-        copies = self._shell.store.read(lambda tx: _copies(tx, None if full else tuple(changed), wall))
+        told = self._shell.store.read(lambda tx: _copies(tx, None if full else tuple(changed), wall))
         if full:
             self._told = {}
-        news = [(collector, copy) for collector, copy in copies if self._told.get(copy.agent_id) != _timeless(copy)]
+        news = [(collector, copy) for collector, copy in told if self._told.get(copy.agent_id) != _timeless(copy)]
         self._told |= {copy.agent_id: _timeless(copy) for _, copy in news}
         for host, batch in _by_host(news):
             for start in range(0, len(batch), MAX_COPIES):
+                if after_gap:
+                    self._unanswered[host.store_id] = self._unanswered.get(host.store_id, 0) + 1
                 self._tell(host, batch[start : start + MAX_COPIES])
         return self._all_at if self._told else None
 
@@ -91,21 +120,29 @@ class Census:
             host=self._shell.own, copies=tuple(copies), group_ids=tuple(dict.fromkeys(copy.group_id for copy in copies))
         )
         if host.store_id == self._shell.own.store_id:
-            self._shell.runner.change(lambda tx: receive(tx, told, self._inline_host), self._answered)
+            self._losses.told(told)
+            self._shell.runner.change(
+                lambda tx: receive(tx, told, self._shell.clock.wall()), partial(self._answered, host.store_id)
+            )
             return
         request = Request(method="POST", target="/v1/census", body=dump_json(told), repeatable=True)
-        self._shell.transport.send(self._gossip.address(host), request, self._parse, timeout_seconds=ANSWER_SECONDS)
+        parse = partial(self._parse, host.store_id)
+        self._shell.transport.send(self._gossip.address(host), request, parse, timeout_seconds=ANSWER_SECONDS)
 
-    def _parse(self, result: Response | PagletsError) -> None:
+    def _parse(self, store_id: str, result: Response | PagletsError) -> None:
         try:
-            self._answered(parsed(result, CensusReply))
+            self._answered(store_id, parsed(result, CensusReply))
         except PagletsError:
             # A collector's host that is away is told again with the next full census.
             return
 
-    def _answered(self, reply: CensusReply | BaseException) -> None:
+    def _answered(self, store_id: str, reply: CensusReply | BaseException) -> None:
         if isinstance(reply, BaseException):
             raise reply
+        self._unanswered[store_id] = self._unanswered.get(store_id, 1) - 1
+        if not self._unanswered[store_id]:
+            del self._unanswered[store_id]
+            self._shell.runner.wake("scheduler")
         if reply.unwanted:
             self._shell.runner.change(
                 lambda tx: end_unwanted(tx, reply.unwanted, self._shell.own, self._shell.clock.wall())
@@ -261,8 +298,13 @@ def _point_to(tx: Tx, groups: dict[str, str], located: Located) -> None:
 
 
 def end_unwanted(tx: Tx, unwanted: tuple[UnwantedCopy, ...], own: HostRef, now: float) -> None:
-    """The collector does not want these copies any more: waiting ones end at once, running ones are ended."""
+    """The collector does not want these copies any more: waiting ones end at once, running ones are ended.
+
+    One that is leaving ends when its target says that it has it not, or cannot be asked (`recall`).
+    """
     for copy in unwanted:
+        if recalls.wish(tx, copy.agent_id, recalls.UNWANTED):
+            continue
         if not outcomes.fail_waiting(tx, copy.agent_id, "cancelled", copy.cause, own, now):
             tx.run(
                 "UPDATE requests SET unwanted = ? WHERE agent_id = ? AND status = 'RUNNING' AND unwanted IS NULL",
@@ -272,27 +314,39 @@ def end_unwanted(tx: Tx, unwanted: tuple[UnwantedCopy, ...], own: HostRef, now: 
     tx.wake("runs", "janitor")
 
 
-def receive(tx: Tx, told: Told, host: InlineHost) -> CensusReply:
-    """Give what a host told to the collectors here; gives what they no longer want."""
+def receive(tx: Tx, told: Told, now: float) -> CensusReply:
+    """Note what a host told in the storage of the collectors here; gives what they no longer want."""
     unwanted: list[UnwantedCopy] = []
     elsewhere: list[str] = []
     by_group: dict[str, list[JobCopy]] = {group: [] for group in told.group_ids}
     for copy in told.copies:
         by_group.setdefault(copy.group_id, []).append(copy)
-    for group_id, copies in by_group.items():
+    for group_id, told_copies in by_group.items():
         agent_id = collector_id(group_id)
         row = residence.find(tx, agent_id)
         if row is None or row.status != "here":
             elsewhere.append(group_id)
             continue
-        if tx.value("SELECT class_name FROM paglets WHERE agent_id = ?", agent_id) not in inline.INLINE_CLASSES:
-            continue
-        args = {"host": to_json(told.host), "copies": [to_json(copy) for copy in copies]}
-        try:
-            with tx.savepoint():
-                reply = inline.call(tx, host, agent_id, WireMessage(kind="census", args=args)).value
-        except PagletsError:
-            # It must not hide the jobs of the other groups; whoever calls this collector is told what is wrong.
-            continue
-        unwanted += [from_json(UnwantedCopy, each) for each in reply["unwanted"]]
+        rows = CollectorRows(InlineStorage(tx, agent_id))
+        for copy in told_copies:
+            cause = copies.see(rows, copy.job_key, _sighting(told.host, copy, now))
+            if cause is not None:
+                unwanted.append(UnwantedCopy(agent_id=copy.agent_id, cause=cause))
     return CensusReply(unwanted=tuple(unwanted), elsewhere=tuple(elsewhere))
+
+
+def _sighting(host: HostRef, copy: JobCopy, now: float) -> Sighting:
+    return Sighting(
+        agent_id=copy.agent_id,
+        host=host,
+        generation=copy.generation,
+        attempt=copy.attempt,
+        epoch=copy.epoch,
+        residence=copy.residence,
+        status=copy.status,
+        reason=copy.reason,
+        reason_text=copy.reason_text,
+        never=copy.never,
+        since=now,
+        target=copy.target,
+    )

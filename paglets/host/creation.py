@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -12,19 +11,22 @@ from paglets.api.hosts import MemberView
 from paglets.api.limits import MAX_GROUP_JOBS
 from paglets.api.paglets import ResidenceRow
 from paglets.codec.envelope import Envelope, JobPart, WireMessage, check_file
-from paglets.codec.text import dumps, loads
+from paglets.codec.text import dumps
 from paglets.core.context import HostInfo
 from paglets.core.errors import Conflict, GroupExists, Invalid, Moved, Moving, NameTaken, PagletsError, Unknown
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef, check_agent_id, check_group_id
-from paglets.groups.keys import complete_job_keys, group_digest, inputs_digest, new_group_id
+from paglets.groups.keys import collector_id, complete_job_keys, group_digest, inputs_digest, new_group_id
+from paglets.groups.records import Template
+from paglets.groups.rows import template_row
 from paglets.host.blobs import BlobKeeper
+from paglets.host.groupviews import group_view
 from paglets.host.inline import INLINE_CLASSES, InlineHost, InlinePaglet
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.slots import policy
 from paglets.slots.model import Candidate, SlotRequest, check_request
-from paglets.store import blobs, posts, residence
+from paglets.store import blobs, paglets, posts, residence
 from paglets.store.db import Tx
 
 
@@ -55,11 +57,6 @@ class NewPaglet(Protocol):
 class _Job:
     spec: JobSpec
     request: SlotRequest
-
-
-def collector_id(group_id: str) -> str:
-    """The collector's agent id: made of the group's, so that any host can look for it."""
-    return "collector-" + hashlib.sha256(group_id.encode()).hexdigest()[:32]
 
 
 class Creation:
@@ -163,6 +160,7 @@ class Creation:
             envelope = self._job_envelope(f"{token[:16]}.{number:06d}", group_id, group, job, ref, now)
             if not residence.create(tx, envelope, now):
                 raise Conflict(f"job {job.spec.job_key} of group {group_id} would have the id of another paglet")
+            paglets.storage_set(tx, ref.agent_id, *template_row(job.spec.job_key, _template(envelope)))
         tx.run(
             "INSERT INTO groups (group_id, digest, class_name, collector_id, collector, collector_host, return_home,"
             " job_keys, creation_errors, warnings, spec, detached_reason, created_at, code, inputs)"
@@ -279,6 +277,20 @@ class Creation:
         return "" if reason is None else reason.text
 
 
+def _template(envelope: Envelope) -> Template:
+    """What further copies of that job are made of."""
+    job = envelope.job
+    assert job is not None
+    return Template(
+        agent_id=envelope.agent_id,
+        home=envelope.home,
+        class_name=envelope.class_name,
+        state=envelope.state,
+        request=job.request,
+        files=envelope.files,
+    )
+
+
 def _content(group: SubmitGroup) -> dict[str, str]:
     """What a group was submitted with beside its jobs, by column."""
     common = (("", file.name, file.sha256) for file in group.inputs)
@@ -331,50 +343,26 @@ def _job_part(
     )
 
 
-def group_view(tx: Tx, row: sqlite3.Row, own: HostRef) -> GroupView:
-    """A group as its home sees it."""
-    return GroupView(
-        group_id=row["group_id"],
-        class_name=row["class_name"],
-        created_at=row["created_at"],
-        home=own,
-        collector=collector_ref(tx, row, own),
-        job_keys=tuple(loads(row["job_keys"])),
-        creation_errors=tuple(from_json(CreationError, tree) for tree in loads(row["creation_errors"])),
-        warnings=tuple(loads(row["warnings"])),
-        detached=bool(row["detached"]),
-        detached_reason=row["detached_reason"],
-        status=_status_here(tx, row["collector_id"]),
-    )
-
-
-def _status_here(tx: Tx, collector: str) -> str:
-    found = tx.value("SELECT json_extract(state, '$.status') FROM paglets WHERE agent_id = ?", collector)
-    return "" if found is None else str(found)
-
-
-def collector_ref(tx: Tx, row: sqlite3.Row, own: HostRef) -> ProxyRef:
-    """Where the collector was last known to live."""
-    here = residence.find(tx, row["collector_id"])
-    if here is None:
-        return from_json(ProxyRef, loads(row["collector"]))
-    host = here.peer if here.status in ("gone", "leaving") and here.peer is not None else own
-    return ProxyRef(agent_id=row["collector_id"], host=host)
-
-
 def must_be_found(tx: Tx, agent_id: str) -> None:
     """Raise Moved, Moving or Unknown where the paglet is not here."""
     row = residence.find(tx, agent_id)
     if row is None or row.status != "here":
-        raise elsewhere(agent_id, row)
+        raise why_elsewhere(tx, agent_id)
 
 
-def elsewhere(agent_id: str, row: ResidenceRow | None) -> PagletsError:
-    """What a caller is told of a paglet that is not here."""
+def why_elsewhere(tx: Tx, agent_id: str) -> PagletsError:
+    """What a caller is told of a paglet that is not here; of one that is leaving also what is in its way."""
+    problem = tx.value("SELECT problem FROM handoffs WHERE agent_id = ?", agent_id)
+    return elsewhere(agent_id, residence.find(tx, agent_id), problem or "")
+
+
+def elsewhere(agent_id: str, row: ResidenceRow | None, problem: str = "") -> PagletsError:
+    """The same of one with that residence row."""
     if row is None or row.status == "disposed":
         return Unknown(f"paglet {agent_id} is not known here" if row is None else f"paglet {agent_id} has ended")
+    why = f": {problem}" if problem else ""
     if row.status == "leaving" or row.peer is None:
-        return Moving(f"paglet {agent_id} is on its way to {row.peer.name if row.peer else 'another host'}")
+        return Moving(f"paglet {agent_id} is on its way to {row.peer.name if row.peer else 'another host'}{why}")
     return Moved(f"paglet {agent_id} is on {row.peer.name}", host=to_json(row.peer), epoch=row.epoch)
 
 

@@ -10,8 +10,16 @@ from pathlib import Path
 
 from paglets.core.content import SourceStat
 from paglets.host.logs import Key, LogFolder
+from paglets.slots.amounts import bytes_text
+from paglets.slots.eligibility import Reason
 from paglets.store.files import Removal
 from paglets.worker.logs import Piece
+
+FULL, CLOSED = "disk_full", "disk_closed"
+
+LEAST_BYTES = 1 << 20
+LEAST_FILES = 16
+"""A process needs a directory, two logs and a few bytes in each before it does anything."""
 
 
 class HostDisk:
@@ -20,12 +28,13 @@ class HostDisk:
     def __init__(self, folder: Path, later: Callable[[Callable[[], None]], None], log: Callable[[str], None]) -> None:
         self._work = folder / "work"
         self._trash = folder / "trash"
-        self._logs = LogFolder(folder / "logs")
+        self._logs_folder = folder / "logs"
+        self._logs = LogFolder(self._logs_folder)
         self._trimming = False
         self._later = later
         self._log = log
         self._discarded = 0
-        for path in (self._work, self._trash, folder / "logs"):
+        for path in (self._work, self._trash, self._logs_folder):
             path.mkdir(mode=0o700, exist_ok=True)
         later(self._empty_trash)
 
@@ -49,6 +58,13 @@ class HostDisk:
         except FileNotFoundError:
             return
         self._later(self._empty_trash)
+
+    def obstacle(self) -> Reason | None:
+        try:
+            found = (_obstacle(folder) for folder in (self._work, self._logs_folder))
+            return next((each for each in found if each is not None), None)
+        except OSError as error:
+            return Reason(code=CLOSED, text=f"the host's disk cannot be used: {error}")
 
     def log_path(self, agent_id: str, generation: int, attempt: int, stream: str) -> str:
         path = self._logs.path(agent_id, generation, attempt, stream)
@@ -124,6 +140,19 @@ class HostDisk:
 
     def _say_left(self, path: str, failed: OSError) -> None:
         self._log(f"{path} cannot be removed: {failed}; it is tried again at the next start")
+
+
+def _obstacle(folder: Path) -> Reason | None:
+    """Looks, and writes nothing: it is asked at each grant. A quota does not show here, but where it is met."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Reason(code=CLOSED, text=f"no permission to write to {folder}, or a read-only file system")
+    if shutil.disk_usage(folder).free < LEAST_BYTES:
+        return Reason(code=FULL, text=f"the disk of {folder} is full: less than {bytes_text(LEAST_BYTES)} are free")
+    if hasattr(os, "statvfs"):
+        found = os.statvfs(folder)
+        if found.f_files and found.f_favail < LEAST_FILES:
+            return Reason(code=FULL, text=f"the disk of {folder} has no inodes left: remove files, however small")
+    return None
 
 
 def _is_its_own(path: str) -> bool:

@@ -1,21 +1,26 @@
-"""Artifacts of the mesh, for a paglet here: looked for, and their bytes brought to this host piece by piece."""
+"""Bytes of the mesh that are wanted here, an artifact's or an input's: looked for, and brought to this host piece by
+piece."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
 from urllib.parse import urlencode
 
-from paglets.api.blobs import ArtifactView, AskBlobs, BlobState
+from paglets.api.blobs import ArtifactView, AskBlobs, BlobState, BlobStates
 from paglets.api.paglets import Done
 from paglets.core.errors import FileChanged, Moving, PagletsError, Unknown
-from paglets.core.refs import ArtifactRef, HostRef
+from paglets.core.refs import ArtifactRef, BlobRef, HostRef
 from paglets.host.blobs import BlobKeeper
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.store import artifacts
 from paglets.store.db import Tx
+
+T = TypeVar("T")
 
 LOOK_SECONDS = 5.0
 PIECE_SECONDS = 60.0
@@ -29,10 +34,17 @@ Fetched = Callable[[ArtifactRef | PagletsError], None]
 Found = Callable[[ArtifactView | PagletsError], None]
 
 
+HostFound = Callable[[HostRef | PagletsError], None]
+
+
 @dataclass(slots=True, kw_only=True)
 class _Fetch:
-    view: ArtifactView
-    done: Fetched
+    """`look` finds the host that has the bytes now."""
+
+    blob: BlobRef
+    host: HostRef
+    look: Callable[[HostFound], None]
+    done: Callable[[PagletsError | None], None]
     offset: int = 0
     failures: int = 0
     bad_tries: int = 0
@@ -49,6 +61,7 @@ class Fetching:
         self._gossip = gossip
         self._keeper = keeper
         self._paused: list[_Fetch] = []
+        self._wanted: set[str] = set()
 
     def tick(self, now: float) -> float | None:
         due = [fetch for fetch in self._paused if fetch.due <= now]
@@ -68,10 +81,12 @@ class Fetching:
             return
         unknown = Unknown(f"no host of the mesh that is online has an artifact {artifact_id}")
         hosts = self._gossip.online()
-        asking = _Asking(left=len(hosts), error=unknown, found=found)
+        asking: _Asking[ArtifactView] = _Asking(left=len(hosts), error=unknown, found=found)
         request = Request(method="GET", target=f"/v1/artifacts/{artifact_id}?here=1")
         for member in hosts:
-            self._shell.transport.send(member.ref, request, asking.answered, timeout_seconds=LOOK_SECONDS)
+            self._shell.transport.send(
+                member.ref, request, partial(asking.answered, _view), timeout_seconds=LOOK_SECONDS
+            )
         if not hosts:
             found(unknown)
 
@@ -84,33 +99,79 @@ class Fetching:
             if isinstance(result, PagletsError):
                 done(result)
             else:
-                self._begin(_Fetch(view=result, done=done))
+                self._begin(
+                    _Fetch(
+                        blob=result.artifact.blob,
+                        host=result.host,
+                        look=lambda told: self.find(artifact_id, lambda view: told(_host_of(view))),
+                        done=lambda error: done(error or result.artifact),
+                    )
+                )
 
         self.find(artifact_id, found)
 
+    def fetch_blob(self, blob: BlobRef) -> None:
+        """Bring these bytes here if a host that is online has them."""
+        if blob.sha256 in self._wanted:
+            return
+        self._wanted.add(blob.sha256)
+
+        def done(error: PagletsError | None) -> None:
+            # Who wants them looks again, and asks again where they are not here.
+            self._wanted.discard(blob.sha256)
+
+        def found(host: HostRef | PagletsError) -> None:
+            if isinstance(host, PagletsError):
+                done(host)
+            else:
+                self._begin(_Fetch(blob=blob, host=host, look=look, done=done))
+
+        look = partial(self._find_blob, blob)
+        look(found)
+
+    def _find_blob(self, blob: BlobRef, found: HostFound) -> None:
+        hosts = self._gossip.online()
+        nowhere = Unknown(f"no host of the mesh that is online has the bytes {blob.sha256}")
+        asking: _Asking[HostRef] = _Asking(left=len(hosts), error=nowhere, found=found)
+        body = dump_json(AskBlobs(sha256s=(blob.sha256,)))
+        request = Request(method="POST", target="/v1/blobs/state", body=body, repeatable=True)
+        for member in hosts:
+
+            def read(result: Response | PagletsError, host: HostRef = member.ref) -> HostRef:
+                (state,) = parsed(result, BlobStates).blobs
+                if not state.complete:
+                    raise nowhere
+                return host
+
+            self._shell.transport.send(
+                member.ref, request, partial(asking.answered, read), timeout_seconds=LOOK_SECONDS
+            )
+        if not hosts:
+            found(nowhere)
+
     def _begin(self, fetch: _Fetch) -> None:
-        sha256 = fetch.view.artifact.sha256
+        sha256 = fetch.blob.sha256
         self._keeper.aside(lambda: self._keeper.state(sha256), lambda state: self._go_on(fetch, state))
 
     def _go_on(self, fetch: _Fetch, state: BlobState | BaseException) -> None:
         if isinstance(state, BaseException):
             fetch.done(state if isinstance(state, PagletsError) else PagletsError(f"the host failed: {state!r}"))
         elif state.complete:
-            fetch.done(fetch.view.artifact)
-        elif fetch.view.host.store_id == self._shell.own.store_id:
-            own = fetch.view.host.name
+            fetch.done(None)
+        elif fetch.host.store_id == self._shell.own.store_id:
+            own = fetch.host.name
             fetch.done(FileChanged(f"the bytes of {state.sha256} on {own} are damaged: its disk may be failing"))
         else:
             fetch.offset = state.offset
             self._piece(fetch)
 
     def _piece(self, fetch: _Fetch) -> None:
-        blob, offset = fetch.view.artifact.blob, fetch.offset
+        blob, offset = fetch.blob, fetch.offset
         length = min(self._shell.settings.piece_bytes, blob.size_bytes - offset)
 
         def keep(piece: bytes) -> None:
             if len(piece) != length:
-                raise FileChanged(f"{fetch.view.host.name} gave {len(piece)} of {length} bytes")
+                raise FileChanged(f"{fetch.host.name} gave {len(piece)} of {length} bytes")
             self._keeper.take(blob, offset, piece)
 
         request = Request(
@@ -127,7 +188,7 @@ class Fetching:
             else:
                 self._failed(fetch, _error(result))
 
-        host = self._gossip.address(fetch.view.host)
+        host = self._gossip.address(fetch.host)
         self._shell.transport.send(host, request, answered, timeout_seconds=PIECE_SECONDS)
 
     def _failed(self, fetch: _Fetch, error: PagletsError) -> None:
@@ -140,18 +201,18 @@ class Fetching:
             self._doubt(fetch)
         fetch.due = self._shell.clock.monotonic() + PAUSE_SECONDS
         # It may have moved with its owner, or have been deleted.
-        self.find(fetch.view.artifact.artifact_id, lambda found: self._found_again(fetch, found))
+        fetch.look(lambda found: self._found_again(fetch, found))
 
     def _doubt(self, fetch: _Fetch) -> None:
         """Have the host look at the bytes that it gives: then it says itself that they are damaged."""
-        body = dump_json(AskBlobs(sha256s=(fetch.view.artifact.sha256,), check=True))
+        body = dump_json(AskBlobs(sha256s=(fetch.blob.sha256,), check=True))
         request = Request(method="POST", target="/v1/blobs/state", body=body, repeatable=True)
-        host = self._gossip.address(fetch.view.host)
+        host = self._gossip.address(fetch.host)
         self._shell.transport.send(host, request, lambda result: None, timeout_seconds=PIECE_SECONDS)
 
-    def _found_again(self, fetch: _Fetch, found: ArtifactView | PagletsError) -> None:
-        if isinstance(found, ArtifactView):
-            fetch.view = found
+    def _found_again(self, fetch: _Fetch, found: HostRef | PagletsError) -> None:
+        if isinstance(found, HostRef):
+            fetch.host = found
         self._paused.append(fetch)
         self._shell.runner.wake(self.name)
 
@@ -185,25 +246,34 @@ class Fetching:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Asking:
-    """A question to several hosts; told the answers on the runner."""
+class _Asking(Generic[T]):
+    """A question to several hosts, of which the first good answer counts; told the answers on the runner."""
 
     left: int
     error: PagletsError
-    found: Found
+    found: Callable[[T | PagletsError], None]
     ended: bool = False
 
-    def answered(self, result: Response | PagletsError) -> None:
+    def answered(self, read: Callable[[Response | PagletsError], T], result: Response | PagletsError) -> None:
+        """`read` raises what it was that was answered where it is no good answer."""
         self.left -= 1
         if self.ended:
             return
         try:
-            view: ArtifactView | PagletsError = parsed(result, ArtifactView)
+            value: T | PagletsError = read(result)
         except PagletsError:  # it has none, or says nothing that can be read
-            view = self.error
-        if isinstance(view, ArtifactView) or not self.left:
+            value = self.error
+        if not isinstance(value, PagletsError) or not self.left:
             self.ended = True
-            self.found(view)
+            self.found(value)
+
+
+def _view(result: Response | PagletsError) -> ArtifactView:
+    return parsed(result, ArtifactView)
+
+
+def _host_of(view: ArtifactView | PagletsError) -> HostRef | PagletsError:
+    return view if isinstance(view, PagletsError) else view.host
 
 
 def delete_here(tx: Tx, artifact_id: str) -> Done:

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
 from paglets.core.clock import Entropy
-from paglets.core.errors import StartFailed
-from paglets.program import private_folder
-from paglets.store.db import Store, Tx, open_store
+from paglets.core.errors import PagletsError, StartFailed, StoreMalformed
+from paglets.host import damage
+from paglets.program import PROGRAM_VERSION, private_folder
+from paglets.store.db import Store, Tx, check, open_store
+from paglets.store.migrations import PROGRAM_KEY
+from paglets.store.trouble import StoreFull, told
+
+POSTS_JUMPED = 1_000_000
+"""Numbers of posts left out after a loss: others remember some of those that were used, and would drop the new ones."""
+
+MISSING_WAL = (
+    f"the last start was cut off, and {damage.WAL} is not there: if it was removed, and not merged by a program that "
+    "opened the database, what was stored last is lost"
+)
 
 MAX_LOG_BYTES = 10 << 20
 """The log is moved to host.log.1 when it is larger; so it never holds more than twice this."""
@@ -21,7 +33,10 @@ MAX_LOG_BYTES = 10 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFolder:
-    """An open directory. `boot_count` grows with each start; `boot_id` is new for each."""
+    """An open directory. `boot_count` grows with each start; `boot_id` is new for each.
+
+    `notes`: what its person should know of earlier damage. `began_anew`: when that was last, "" where there was none.
+    """
 
     path: Path
     store: Store
@@ -29,6 +44,8 @@ class HostFolder:
     boot_id: str
     boot_count: int
     log: Callable[[str], None]
+    notes: tuple[str, ...] = ()
+    began_anew: str = ""
 
 
 @contextmanager
@@ -43,27 +60,109 @@ def open_folder(path: Path, entropy: Entropy, fatal: Callable[[BaseException], N
         ) from error
     with lock:
         _lock(lock, path)
-        log = Log(path / "host.log")
-        store = open_store(path / "paglets.db", lambda error: fatal(error))
-        try:
-            boot_id = entropy.token()
-            store_id, boot_count = store.write(lambda tx: _begin(tx, entropy))
-            yield HostFolder(
-                path=path, store=store, store_id=store_id, boot_id=boot_id, boot_count=boot_count, log=log.line
-            )
-        finally:
-            store.close()
-            log.close()
+        with _log(path / "host.log") as log:
+            try:
+                with _database(path, entropy, fatal, log) as folder:
+                    yield folder
+            except PagletsError as error:
+                log.line(f"ended: {error.message}")
+                raise
 
 
-def _begin(tx: Tx, entropy: Entropy) -> tuple[str, int]:
+@contextmanager
+def _log(path: Path) -> Iterator[Log]:
+    try:
+        log = Log(path)
+    except OSError as error:
+        raise StartFailed(f"the log {path} cannot be written: {error}; mend that, and start again") from error
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+@contextmanager
+def _database(path: Path, entropy: Entropy, fatal: Callable[[BaseException], None], log: Log) -> Iterator[HostFolder]:
+    notes = [MISSING_WAL] if damage.wal_is_missing(path) else []
+    try:
+        damage.check_there(path)
+        store = open_store(path / damage.DATABASE, fatal)
+    except StoreMalformed as error:
+        raise damage.move_aside(path, error.message, datetime.now(UTC)) from error
+    try:
+        store_id, boots = _begun(path, store, entropy)
+        _note(path, damage.Note(store_id=store_id, boot_count=boots, running=True), log)
+        earlier = damage.damages(path)
+        yield HostFolder(
+            path=path,
+            store=store,
+            store_id=store_id,
+            boot_id=entropy.token(),
+            boot_count=boots,
+            log=log.line,
+            notes=(*notes, *map(damage.told, earlier)),
+            began_anew=earlier[-1].at if earlier else "",
+        )
+    except StoreMalformed as error:
+        store.close()
+        raise damage.move_aside(path, error.message, datetime.now(UTC)) from error
+    except sqlite3.Error as error:
+        raise told(path / damage.DATABASE, error) from error
+    finally:
+        store.close()
+        if (note := damage.read_note(path)) is not None and note.running:
+            _note(path, replace(note, running=False), log)
+        if store.is_malformed:
+            _look_at_all(path)
+
+
+def _look_at_all(path: Path) -> None:
+    """Damage was met while the host ran: it is moved aside now, as at a start. Raises StoreDamaged."""
+    try:
+        damage.check_there(path)
+        check(path / damage.DATABASE, thorough=True)
+    except StoreMalformed as error:
+        raise damage.move_aside(path, error.message, datetime.now(UTC)) from error
+
+
+def _note(path: Path, note: damage.Note, log: Log) -> None:
+    """An older one is right enough: it says less."""
+    try:
+        damage.write_note(path, note)
+    except OSError as error:
+        log.line(f"{path / damage.NOTE} cannot be written: {error}")
+
+
+def _begun(path: Path, store: Store, entropy: Entropy) -> tuple[str, int]:
+    """Who this host is, and the how-manyeth start it is. Raises StoreDamaged for a database of an earlier moment."""
+    note = damage.read_note(path)
+    store_id, boots = store.read(_known)
+    damage.check_filled(path, note, store_id)
+    older = damage.is_of_earlier_moment(note, store_id, boots)
+    if older and note is not None and not note.accepted:
+        raise damage.say_older(path, note, boots, datetime.now(UTC))
+    known = note.boot_count if older and note is not None else boots
+    try:
+        return store.write(lambda tx: _begin(tx, entropy, known, jump=older))
+    except StoreFull as error:
+        raise StartFailed(f"the host in {path} cannot start: {error.message}. Mend that, and start it again") from error
+
+
+def _known(tx: Tx) -> tuple[str, int]:
+    store_id = tx.value("SELECT value FROM meta WHERE key = 'store_id'")
+    return store_id or "", int(tx.value("SELECT value FROM meta WHERE key = 'boot_count'") or 0)
+
+
+def _begin(tx: Tx, entropy: Entropy, boots: int, *, jump: bool) -> tuple[str, int]:
     store_id = tx.value("SELECT value FROM meta WHERE key = 'store_id'")
     if store_id is None:
         store_id = entropy.token()
         tx.run("INSERT INTO meta VALUES ('store_id', ?)", store_id)
-    boots = int(tx.value("SELECT value FROM meta WHERE key = 'boot_count'") or 0) + 1
-    tx.run("INSERT OR REPLACE INTO meta VALUES ('boot_count', ?)", str(boots))
-    return store_id, boots
+    tx.run("INSERT OR REPLACE INTO meta VALUES ('boot_count', ?)", str(boots + 1))
+    tx.run("INSERT OR REPLACE INTO meta VALUES (?, ?)", PROGRAM_KEY, f"paglets {PROGRAM_VERSION}")
+    if jump and not tx.run("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'outbox'", POSTS_JUMPED):
+        tx.run("INSERT INTO sqlite_sequence VALUES ('outbox', ?)", POSTS_JUMPED)
+    return store_id, boots + 1
 
 
 def _lock(lock: IO[str], path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from paglets.api.groups import GroupView
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
-from paglets.host.creation import collector_ref
+from paglets.host.groupviews import collector_ref
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response

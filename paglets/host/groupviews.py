@@ -5,12 +5,13 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from paglets.api.groups import GroupLine, GroupView
+from paglets.api.groups import CreationError, GroupLine, GroupView
 from paglets.codec.text import loads
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.host.creation import collector_id, collector_ref, group_view
+from paglets.groups.keys import collector_id
 from paglets.host.inline import InlineHost
+from paglets.store import residence
 from paglets.store.db import Tx
 
 DETACHED_STATUSES = ("WAITING_FOR_HOME", "RETURNING_HOME", "COMPLETE")
@@ -23,6 +24,37 @@ def view(tx: Tx, group_id: str, host: InlineHost) -> GroupView | None:
         return group_view(tx, row, host.own)
     found = _collectors(tx, collector_id(group_id))
     return _collected(group_id, found[0], host) if found else None
+
+
+def group_view(tx: Tx, row: sqlite3.Row, own: HostRef) -> GroupView:
+    """A group as its home sees it."""
+    return GroupView(
+        group_id=row["group_id"],
+        class_name=row["class_name"],
+        created_at=row["created_at"],
+        home=own,
+        collector=collector_ref(tx, row, own),
+        job_keys=tuple(loads(row["job_keys"])),
+        creation_errors=tuple(from_json(CreationError, tree) for tree in loads(row["creation_errors"])),
+        warnings=tuple(loads(row["warnings"])),
+        detached=bool(row["detached"]),
+        detached_reason=row["detached_reason"],
+        status=_status_here(tx, row["collector_id"]),
+    )
+
+
+def _status_here(tx: Tx, collector: str) -> str:
+    found = tx.value("SELECT json_extract(state, '$.status') FROM paglets WHERE agent_id = ?", collector)
+    return "" if found is None else str(found)
+
+
+def collector_ref(tx: Tx, row: sqlite3.Row, own: HostRef) -> ProxyRef:
+    """Where the collector was last known to live."""
+    here = residence.find(tx, row["collector_id"])
+    if here is None:
+        return from_json(ProxyRef, loads(row["collector"]))
+    host = here.peer if here.status in ("gone", "leaving") and here.peer is not None else own
+    return ProxyRef(agent_id=row["collector_id"], host=host)
 
 
 def _collectors(tx: Tx, agent_id: str | None = None) -> list[dict[str, Any]]:

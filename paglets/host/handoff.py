@@ -6,20 +6,21 @@ from functools import partial
 
 from paglets.api.limits import LARGE_ENVELOPE_BYTES, MAX_BATCH_ENVELOPES
 from paglets.api.transfers import ClosedEpoch, CloseTransfers, LargeEnvelope, TransferAnswer, TransferAnswers, Transfers
-from paglets.codec.text import dumps
 from paglets.core.errors import PagletsError, Unreachable
-from paglets.core.record import to_json
+from paglets.core.failpoints import reach
 from paglets.core.refs import BlobRef, HostRef
 from paglets.host.backoff import Lanes
 from paglets.host.blobs import BlobKeeper
+from paglets.host.comeback import come_back
+from paglets.host.forgetting import PAGE, take_back
 from paglets.host.shell import Shell
 from paglets.host.shipping import Shipping
+from paglets.host.tries import Tries
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed
-from paglets.slots import states
-from paglets.store import queue, residence
+from paglets.store import recalls, residence
 from paglets.store.db import Tx
-from paglets.store.residence import FIRST_PLACE, ClosedHandoff, Handoff, Leaving, Place
+from paglets.store.residence import FIRST_PLACE, ClosedHandoff, Leaving, Place
 
 BATCH_BYTES = 4 << 20
 ANSWER_SECONDS = 30.0
@@ -47,8 +48,9 @@ class Handoffs:
 
     name = "handoff"
 
-    def __init__(self, shell: Shell, gossip: Gossip, shipping: Shipping, keeper: BlobKeeper) -> None:
+    def __init__(self, shell: Shell, gossip: Gossip, shipping: Shipping, keeper: BlobKeeper, tries: Tries) -> None:
         self._shell = shell
+        self._tries = tries
         self._gossip = gossip
         self._shipping = shipping
         self._keeper = keeper
@@ -57,11 +59,13 @@ class Handoffs:
         self._lanes = Lanes(shell.entropy)
         self._refused: dict[str, int] = {}
         self._close_at = shell.clock.monotonic() + CLOSE_SECONDS
-        self._perhaps_sent = shell.store.read(_under_way)
 
     def tick(self, now: float) -> float | None:
         due = [self._close(now)]
         for target in self._shell.store.read(residence.targets):
+            if self._gossip.is_forgotten(target.store_id):
+                due.append(now if self._take_back(target) else float("inf"))
+                continue
             self._lanes.heard(target.store_id, self._gossip.heard_at(target.store_id))
             if self._lanes.open(target.store_id, now) and not self._send(target):
                 due.append(now + (NEXT_PAGE_SECONDS if target.store_id in self._after else LOOK_AGAIN_SECONDS))
@@ -69,12 +73,17 @@ class Handoffs:
                 due.append(self._lanes.next_due([target.store_id], now) or float("inf"))
         return min(due)
 
+    def _take_back(self, target: HostRef) -> bool:
+        """What is under way to a host that was forgotten is here again; whether there is more."""
+        now = self._shell.clock.wall()
+        return self._shell.store.write(lambda tx: take_back(tx, target.store_id, now)) == PAGE
+
     def _close(self, now: float) -> float:
         """Now and then tell targets which hand-offs are over for good, so that they may forget them one day."""
         if now >= self._close_at:
             self._close_at = now + CLOSE_SECONDS
-            under_way = self._shell.store.read(_under_way)
-            self._perhaps_sent &= under_way
+            under_way = self._shell.store.read(recalls.under_way)
+            self._tries.keep(under_way)
             self._large = {key: blob for key, blob in self._large.items() if key in under_way}
             closed = self._shell.store.read(lambda tx: residence.untold(tx, MAX_CLOSED))
             for store_id in dict.fromkeys(handoff.target.store_id for handoff in closed):
@@ -143,6 +152,7 @@ class Handoffs:
             problem = self._obstacle(target, each)
             if problem:
                 waiting[each.agent_id] = problem
+                self._note_stuck(target, each, self._shipping.is_stuck(target, each.needs))
             elif not batch or total + each.size_bytes <= BATCH_BYTES:
                 # A large one counts, too: the target has all of a batch in memory.
                 batch.append(each)
@@ -150,6 +160,14 @@ class Handoffs:
         if waiting:
             self._shell.runner.change(lambda tx: _say_problems(tx, waiting))
         return batch
+
+    def _note_stuck(self, target: HostRef, leaving: Leaving, is_stuck: bool) -> None:
+        """A host that is away may be waited for; one that is there and does not take this, not for ever."""
+        key = (leaving.agent_id, leaving.epoch)
+        if not is_stuck or not self._is_online(target):
+            self._tries.not_stuck(key)
+        elif self._tries.stuck(key, self._shell.clock.monotonic()):
+            self._shell.runner.wake("recall")
 
     def _obstacle(self, target: HostRef, leaving: Leaving) -> str:
         """Why it cannot be sent yet, in words: the target must have its bytes first, a large envelope's own too."""
@@ -191,12 +209,12 @@ class Handoffs:
             return
         # From here on they count as sent, whatever is answered and whether or not the answer can be stored; only a
         # first try of which certainly nothing was taken lets them go again.
-        first_sent = {(leaving.agent_id, leaving.epoch) for leaving in batch} - self._perhaps_sent
-        self._perhaps_sent |= first_sent
+        first_sent = {(leaving.agent_id, leaving.epoch) for leaving in batch} - self._tries.perhaps_sent
+        self._tries.perhaps_sent |= first_sent
 
         def answered(result: Response | PagletsError) -> None:
             if isinstance(result, Unreachable):
-                self._perhaps_sent -= first_sent
+                self._tries.perhaps_sent -= first_sent
             self._answered(target, batch, result)
 
         request = Request(
@@ -223,7 +241,13 @@ class Handoffs:
             self._failed(target, batch, error)
             return
         self._refused.pop(target.store_id, None)
+        if any(each.asked_for for each in batch):
+            reach("mid-return-home")
         self._note_bytes(target, batch, answers.answers)
+        answered = {answer.agent_id for answer in answers.answers}
+        for each in batch:
+            if each.agent_id not in answered:
+                self._note_stuck(target, each, True)
         self._shell.runner.change(
             lambda tx: self._settle(tx, batch, answers.answers),
             lambda outcome: self._settled(target, outcome, len(answers.answers) == len(batch)),
@@ -255,7 +279,7 @@ class Handoffs:
             tx.run("UPDATE handoffs SET problem = ? WHERE agent_id = ?", LEFT_OUT, left_out)
         for answer in answers:
             if answer.verdict == "refused":
-                _come_back(tx, answer, now)
+                come_back(tx, (answer.agent_id, answer.epoch - 1), answer.reason, now)
             elif answer.verdict != "missing":
                 residence.acknowledged(tx, answer.agent_id, answer.epoch, now)
         tx.wake("placer", "groups", "census", "janitor")
@@ -266,6 +290,8 @@ class Handoffs:
             self._refused[target.store_id] = self._refused.get(target.store_id, 0) + 1
         else:
             self._refused.pop(target.store_id, None)
+        for each in batch:
+            self._note_stuck(target, each, not isinstance(error, Unreachable))
         self._shell.runner.change(lambda tx: self._note_problem(tx, target, batch, error))
         self._shell.runner.wake(self.name)
         if isinstance(error, Unreachable):
@@ -274,53 +300,38 @@ class Handoffs:
 
     def _note_problem(self, tx: Tx, target: HostRef, batch: list[Leaving], error: PagletsError) -> None:
         give_up = self._refused.get(target.store_id, 0) >= GIVE_UP_FAILURES
-        for handoff in batch:
-            if give_up and (handoff.agent_id, handoff.epoch) not in self._perhaps_sent:
-                answer = TransferAnswer(
-                    agent_id=handoff.agent_id, epoch=handoff.epoch + 1, verdict="refused", reason=error.message
-                )
-                _come_back(tx, answer, self._shell.clock.wall(), asked_again=True)
-        tx.run("UPDATE handoffs SET problem = ? WHERE target_store = ?", error.message[:500], target.store_id)
+        for each in batch:
+            key = (each.agent_id, each.epoch)
+            if give_up and key not in self._tries.perhaps_sent:
+                come_back(tx, key, error.message, self._shell.clock.wall(), asked_again=True)
+        text = _wiped(self._gossip, target) or error.message
+        for problem, jobs in ((error.message, True), (text, False)):
+            tx.run(
+                "UPDATE handoffs SET problem = ? WHERE target_store = ? AND (kind = 'job') = ?",
+                problem[:500],
+                target.store_id,
+                jobs,
+            )
         tx.wake("groups")
+
+
+def _wiped(gossip: Gossip, target: HostRef) -> str:
+    """What a move waits for, in words, where the target's host seems to have begun anew; "" elsewhere."""
+    for member in gossip.online():
+        is_it = member.name == target.name or member.url == gossip.address(target).url
+        if is_it and member.store_id != target.store_id:
+            return (
+                f"target_wiped: {target.name} has an empty data directory now; if the old one is gone for good: "
+                f"paglets mesh forget {target.store_id}"
+            )
+    return ""
 
 
 def _is_large(leaving: Leaving) -> bool:
     return leaving.size_bytes > LARGE_ENVELOPE_BYTES
 
 
-def _come_back(tx: Tx, answer: TransferAnswer, now: float, *, asked_again: bool = False) -> None:
-    """The target will never have this epoch: the paglet is here again, and looks for a host anew.
-
-    `asked_again`: a move that was asked for stays asked for.
-    """
-    handoff = residence.put_back(tx, answer.agent_id, answer.epoch, now)
-    if handoff is None:
-        return
-    job = handoff.envelope.job
-    if job is not None and job.status == "WAITING_FOR_SLOT":
-        queue.move(tx, answer.agent_id, "WAITING_FOR_SLOT", states.move("WAITING_FOR_SLOT", "taken_back"))
-    if job is not None:
-        text = f"{handoff.target.name} did not take it: {answer.reason}"
-        queue.say_why(tx, answer.agent_id, "refused", text, False, now)
-    if asked_again:
-        _try_later(tx, handoff)
-    tx.wake("placer", "groups", "mailbox")
-
-
-def _try_later(tx: Tx, handoff: Handoff) -> None:
-    """(A collector's `on_arrival` sees where it is, and asks anew.)"""
-    if handoff.envelope.hook == "arrival" and handoff.envelope.kind != "collector":
-        intent = dumps({"move": to_json(handoff.target)})
-        tx.run("UPDATE paglets SET hook = NULL, intent = ? WHERE agent_id = ?", intent, handoff.agent_id)
-
-
 def _say_problems(tx: Tx, texts: dict[str, str]) -> None:
     for agent_id, text in texts.items():
         tx.run("UPDATE handoffs SET problem = ? WHERE agent_id = ? AND problem != ?", text[:500], agent_id, text[:500])
     tx.wake("groups")
-
-
-def _under_way(tx: Tx) -> set[tuple[str, int]]:
-    """Hand-offs that an earlier start of this host began: they may have been sent."""
-    rows = tx.all("SELECT agent_id, epoch FROM handoffs ORDER BY agent_id")
-    return {(row["agent_id"], row["epoch"]) for row in rows}

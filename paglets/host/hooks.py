@@ -16,10 +16,11 @@ def ask_for(tx: Tx, agent_id: str, intent: dict[str, Any] | None) -> None:
     """Ask for this instead of what was asked for; None: of nothing. A `run` that waits for a move still does."""
     then = _intent_of(tx, agent_id).get("then")
     if intent is None:
-        tx.run("UPDATE paglets SET intent = NULL, hook = coalesce(hook, ?) WHERE agent_id = ?", then, agent_id)
+        change = "intent = NULL, problem = '', hook = coalesce(hook, ?)"
+        tx.run(f"UPDATE paglets SET {change} WHERE agent_id = ?", then, agent_id)
     else:
         text = dumps(intent if then is None else {**intent, "then": then})
-        tx.run("UPDATE paglets SET intent = ? WHERE agent_id = ?", text, agent_id)
+        tx.run("UPDATE paglets SET intent = ?, problem = '' WHERE agent_id = ?", text, agent_id)
     tx.wake("mailbox")
 
 
@@ -37,7 +38,7 @@ def intend(tx: Tx, agent_id: str, entry: str, intent: Intent) -> None:
     elif intent.move is not None:
         tree = {"move": to_json(intent.move)}
     elif intent.rest is not None:
-        tree = {"sleep": None if intent.rest.seconds is None else check_seconds(intent.rest.seconds)}
+        tree = {"rest": None if intent.rest.seconds is None else check_seconds(intent.rest.seconds)}
     if tree is not None and READY_BY.get(entry) in tree:
         tree["ready"] = True
     if tree is not None or intent.stay:

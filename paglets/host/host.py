@@ -31,18 +31,23 @@ from paglets.host.handoff import Handoffs
 from paglets.host.inline import INLINE_CLASSES, InlineHost
 from paglets.host.inlinecalls import InlineCalls
 from paglets.host.janitor import Janitor
+from paglets.host.losses import Losses
 from paglets.host.mailbox import Mailbox, PendingCall
 from paglets.host.operations import Operations
 from paglets.host.outbox import Outbox
 from paglets.host.placer import Placer
+from paglets.host.pulling import Pulling
+from paglets.host.recall import Recall
 from paglets.host.recovery import close_runs
 from paglets.host.remarks import Remarks
+from paglets.host.reverse import Reverse
 from paglets.host.runner import Log, Runner
 from paglets.host.runs import Runs
 from paglets.host.scheduler import Scheduler
 from paglets.host.shell import Blobs, Disk, Meter, Settings, Shell
 from paglets.host.shipping import Shipping
 from paglets.host.steal import Stealing
+from paglets.host.tries import Tries
 from paglets.host.waits import Waits
 from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
@@ -51,11 +56,14 @@ from paglets.program import PROTOCOL
 from paglets.remote.exchange import Pending, Response, Transport, reply, reply_error
 from paglets.slots import policy
 from paglets.slots.model import Candidate, Resources, SlotRequest, check_request
-from paglets.store import queue, residence
+from paglets.store import queue, recalls, residence
 from paglets.store.db import Store, Tx
 from paglets.worker.launch import Launcher, LaunchEvents
 
-ON_MESH_CHANGE = ("placer", "mailbox", "handoff", "outbox", "census", "steal", "groups", "shipping")
+ON_MESH_CHANGE = (
+    *("placer", "mailbox", "handoff", "recall", "outbox", "census", "steal", "groups", "shipping"),
+    "pulling",
+)
 ON_BYTES_ARRIVED = ("mailbox", "handoff", "outbox", "steal")
 
 
@@ -84,13 +92,24 @@ class Host:
     def __init__(self, settings: Settings, world: World, *, peers: tuple[str, ...] = ()) -> None:
         runner = Runner(world.store, world.clock, world.log)
         self.runner = runner
+        self.reverse = Reverse(
+            world.make_transport(runner.soon),
+            clock=world.clock,
+            entropy=world.entropy,
+            runner=runner,
+            own=settings.ref,
+            own_reachable=settings.reachable,
+            member=lambda store_id: self.gossip.by_store(store_id),
+            is_online=self._is_online,
+            aside=world.blobs.aside,
+        )
         self.shell = shell = Shell(
             settings=settings,
             store=world.store,
             clock=world.clock,
             entropy=world.entropy,
             runner=runner,
-            transport=world.make_transport(runner.soon),
+            transport=self.reverse,
             disk=world.disk,
             blobs=world.blobs,
             meter=world.meter,
@@ -106,8 +125,9 @@ class Host:
             peers=peers,
             on_change=ON_MESH_CHANGE,
         )
-        self.locator = Locator(world.clock, shell.transport, self.gossip.online, runner)
+        self.locator = Locator(world.clock, shell.transport, self.gossip.in_reach, runner)
         self.whereabouts = Whereabouts(shell.store, shell.own, self.locator)
+        self.pulling = Pulling(shell, self.gossip)
         self._remarks = Remarks(self.gossip, world.tell or world.log)
         self.inline_host = InlineHost(
             own=settings.ref, wall=world.clock.wall, resolve=self.gossip.find, hosts=self._host_infos
@@ -125,9 +145,10 @@ class Host:
             shell, self.calls, self.creation, self.gossip, self.keeper, self.fetching, self.directory
         )
         self.runs = Runs(shell, world.make_launcher, self.mailbox, operations)
-        self.scheduler = Scheduler(shell, self.runs)
+        self.losses = Losses(shell, self.gossip, self.whereabouts, self.fetching)
+        self.census = Census(shell, self.gossip, self.whereabouts, self.losses)
+        self.scheduler = Scheduler(shell, self.runs, self.census.awaited)
         self.stealing = Stealing(shell, self.gossip, self.scheduler, self.runs, self.shipping)
-        self.census = Census(shell, self.gossip, self.whereabouts, self.inline_host)
         self._inline_calls = InlineCalls(shell, self.inline_host, self.waits)
 
     def start(self) -> int:
@@ -138,14 +159,18 @@ class Host:
         shell = self.shell
         closed = shell.store.write(lambda tx: close_runs(tx, shell.own, shell.clock.wall()))
         shell.store.on_commit = self._committed
+        tries = Tries(shell.store.read(recalls.under_way))
         parts = (
             self.gossip,
+            self.reverse,
+            self.pulling,
             self.locator,
             self.mailbox,
             self.runs,
             self.scheduler,
-            Placer(shell, self.gossip),
-            Handoffs(shell, self.gossip, self.shipping, self.keeper),
+            Placer(shell, self.gossip, tries),
+            Handoffs(shell, self.gossip, self.shipping, self.keeper, tries),
+            Recall(shell, self.gossip, tries),
             Outbox(shell, self.gossip, self.whereabouts, self.shipping),
             self.shipping,
             self.fetching,
@@ -153,6 +178,7 @@ class Host:
             self.calls,
             Groups(shell, self.gossip),
             self.census,
+            self.losses,
             self.stealing,
             self._remarks,
             Janitor(shell),

@@ -25,7 +25,8 @@ from paglets.host.shell import Shell
 from paglets.host.shipping import Shipping
 from paglets.slots import states
 from paglets.store import paglets, posts, queue, residence
-from paglets.store.db import StoreFull, Tx
+from paglets.store.db import Tx
+from paglets.store.trouble import StoreFull
 
 MAX_DUE = 200
 MAX_ACTIVATIONS = 32
@@ -341,8 +342,8 @@ class Mailbox:
         if "dispose" in due.intent:
             self._effect(due, lambda tx: self._dispose(tx, due))
             return True
-        if "sleep" in due.intent:
-            seconds = due.intent["sleep"]
+        if "rest" in due.intent:
+            seconds = due.intent["rest"]
             self._effect(due, lambda tx: fall_asleep(tx, due.agent_id, seconds, self._shell.clock.wall()))
             return True
         target = from_json(HostRef, due.intent["move"])

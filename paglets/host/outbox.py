@@ -9,6 +9,7 @@ from paglets.api.paglets import Located
 from paglets.api.posts import PostAnswer, PostAnswers, Posts
 from paglets.codec.envelope import Post
 from paglets.core.errors import PagletsError
+from paglets.core.failpoints import reach
 from paglets.core.refs import HostRef
 from paglets.host import outcomes
 from paglets.host.backoff import Lanes
@@ -133,6 +134,7 @@ class Outbox:
         except PagletsError as error:
             self._failed(host, batch, error)
             return
+        reach("after-ack-before-release")
         self._shell.runner.change(
             lambda tx: self._settle(tx, batch, answers), lambda value: self._taken(host, batch, value)
         )

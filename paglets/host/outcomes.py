@@ -124,7 +124,9 @@ def _event(tx: Tx, job: JobRow, attempt: Attempt, how: Ended, now: float) -> str
 
 
 def _lose(tx: Tx, job: JobRow, attempt: Attempt, how: Ended, now: float) -> str:
-    """The attempt ended by no doing of its own."""
+    """The attempt ended by no doing of its own. One for which its host had no place never began, and does not count."""
+    if how.error:
+        return "lost"
     tx.run("UPDATE requests SET losses = losses + 1 WHERE agent_id = ?", job.agent_id)
     if job.losses + 1 <= job.request.max_losses:
         return "lost"

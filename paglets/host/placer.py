@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from paglets.host import outcomes
 from paglets.host.shell import Shell
+from paglets.host.tries import Tries
 from paglets.mesh.gossip import Gossip
 from paglets.slots import policy, states
 from paglets.slots.model import Candidate
@@ -25,8 +26,9 @@ class Placer:
 
     name = "placer"
 
-    def __init__(self, shell: Shell, gossip: Gossip) -> None:
+    def __init__(self, shell: Shell, gossip: Gossip, tries: Tries) -> None:
         self._shell = shell
+        self._tries = tries
         self._gossip = gossip
         self._since: dict[str, float] = {}
         self._first_expiry = float("inf")
@@ -54,7 +56,7 @@ class Placer:
         found = queue.to_place(tx, JOBS_A_TURN, began)
         after = (found[-1].queued_at, found[-1].agent_id) if len(found) == JOBS_A_TURN else queue.FIRST
         jobs = self._expire(tx, found, now)
-        to_place = [policy.ToPlace(agent_id=j.agent_id, request=j.request, home_store_id=j.home_store) for j in jobs]
+        to_place = [self._to_place(job) for job in jobs]
         placements = policy.place(to_place, candidates, mesh_version=self._shell.settings.mesh_version)
         for agent_id, reason in placements.reasons.items():
             queue.say_why(tx, agent_id, reason.code, reason.text, reason.never, now)
@@ -64,6 +66,10 @@ class Placer:
             if host.store_id != self._shell.own.store_id:
                 residence.leave(tx, agent_id, host, now)
         return len(placements.hosts), len(placements.reasons), after
+
+    def _to_place(self, job: QueuedJob) -> policy.ToPlace:
+        avoided = self._tries.avoided(job.agent_id, self._shell.clock.monotonic())
+        return policy.ToPlace(agent_id=job.agent_id, request=job.request, home_store_id=job.home_store, avoided=avoided)
 
     def _expire(self, tx: Tx, jobs: list[QueuedJob], now: float) -> list[QueuedJob]:
         """Fail what found no host within its `placement_timeout_seconds`; gives the others."""

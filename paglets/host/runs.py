@@ -13,6 +13,7 @@ from typing import Any
 from paglets.api.slots import Usage
 from paglets.codec.text import dumps
 from paglets.core.errors import Fenced, HandlerFailed, PagletsError
+from paglets.core.failpoints import reach
 from paglets.core.record import to_json
 from paglets.host import outcomes, runrows
 from paglets.host.mailbox import Delivery, Mailbox
@@ -20,13 +21,17 @@ from paglets.host.operations import HandlerEnd, Operations, close_delivery
 from paglets.host.outcomes import Attempt, Outcome
 from paglets.host.runrows import Ground, Run
 from paglets.host.shell import Shell
+from paglets.slots.eligibility import Reason
 from paglets.store import posts, residence
-from paglets.store.db import StoreFull
+from paglets.store.trouble import StoreFull
 from paglets.worker.launch import Ended, Launcher, LaunchEvents, LaunchSpec
 from paglets.worker.protocol import Deliver, Fault, Go, Handled
 
 CHECK_TIMEOUTS_SECONDS = 1.0
 SAVE_USAGE_SECONDS = 10.0
+
+PLACE_AGAIN_SECONDS = 10.0
+"""Before another process is tried, after one for which the disk had no place: a quota does not show before that."""
 
 
 class Runs:
@@ -48,6 +53,8 @@ class Runs:
         self._by_agent: dict[str, Run] = {}
         self.launcher = make_launcher(self)
         self._delayed: list[Callable[[], None]] = []
+        self._obstacle: Reason | None = None
+        self._obstacle_until = float("-inf")
         self._ground = Ground(
             own=shell.own,
             code_paths=shell.settings.code_paths,
@@ -60,8 +67,16 @@ class Runs:
 
     # Start.
 
+    def obstacle(self) -> Reason | None:
+        """Why nothing is started here just now: the disk has no place for it. Any thread."""
+        if self._shell.clock.monotonic() < self._obstacle_until:
+            return self._obstacle
+        return self._shell.disk.obstacle()
+
     def start_entry(self, agent_id: str, entry: str) -> None:
         """Start a process for a hook or for messages, where the paglet is here and none is at work."""
+        if self.obstacle() is not None:
+            return  # It stays due.
         token = self._shell.entropy.token()
         stamp = self._shell.store.write(lambda tx: runrows.begin(tx, agent_id, entry, token, self._shell.clock.wall()))
         if stamp is not None:
@@ -73,10 +88,14 @@ class Runs:
         self._by_token[run.stamp.token] = run
         self._by_agent[run.agent_id] = run
         self._shell.runner.wake(self.name)
+        reach("after-grant-before-spawn")
         try:
             spec = self._spec(run, cores, gpus)
         except OSError as error:
-            self.ended(run.stamp.token, Ended(error=f"its scratch directory cannot be made: {error}"))
+            self._obstacle = Reason(code="disk_full", text=f"the host has no place for it: {error}")
+            self._obstacle_until = run.began + PLACE_AGAIN_SECONDS
+            # Not its own failure: it never began, and is due again.
+            self.ended(run.stamp.token, Ended(error=self._obstacle.text, launcher_lost=True))
             return
         run.work_dir = spec.work_dir
         self.launcher.start(spec)
@@ -120,6 +139,7 @@ class Runs:
         if run is None:
             self.launcher.end(token)
             return
+        reach("after-spawn-before-record")
         self._shell.runner.change(
             lambda tx: runrows.go_frame(tx, run, pid, start_time, self._ground),
             lambda go: self._send_go(run, go, partial(self._started, token, pid, start_time)),
@@ -228,6 +248,7 @@ class Runs:
         if run is None:
             return
         runtime = self._shell.clock.monotonic() - run.began
+        reach("after-exit-before-report")
         self._shell.runner.change(
             lambda tx: runrows.close(tx, run, how, runtime, self._shell.own, self._shell.clock.wall()),
             lambda status: self._gone(run, how, status),
@@ -283,7 +304,16 @@ class Runs:
                 self._time_out(run)
         for agent_id in self._shell.store.read(runrows.unwanted):
             self.end(agent_id)
+        for token in self._superseded():
+            self.launcher.end(token)
         return now + CHECK_TIMEOUTS_SECONDS if self._by_token else None
+
+    def _superseded(self) -> list[str]:
+        """Processes of paglets that have come back, or ended, elsewhere under a higher epoch: their rows are gone."""
+        if not self._by_token:
+            return []
+        known = self._shell.store.read(runrows.tokens)
+        return [token for token in self._by_token if token not in known]
 
     def _time_out(self, run: Run) -> None:
         fault = Fault(cause="timeout", message=f"ran longer than timeout_seconds = {run.timeout_seconds:g}")

@@ -5,7 +5,8 @@ The decision is `paglets.slots.policy.grant`, made inside the transaction that w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from paglets.api.slots import Usage
@@ -13,10 +14,12 @@ from paglets.host.runrows import Run
 from paglets.host.runs import Runs
 from paglets.host.shell import Shell
 from paglets.slots import policy
+from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources
 from paglets.store import queue
 from paglets.store.db import Tx
 from paglets.store.queue import QueuedJob
+from paglets.store.trouble import StoreFull
 from paglets.worker.protocol import Stamp
 
 RESERVE_AFTER_SECONDS = 60.0
@@ -24,6 +27,13 @@ RESERVE_AFTER_SECONDS = 60.0
 
 LOOK_AGAIN_SECONDS = 2.0
 """Memory and disk that others use come free without an event; looked at only while jobs wait."""
+
+
+AWAITED = policy.Reason(
+    code="census_awaited",
+    text="this host did nothing for a while: it asks first whether the job is still wanted here",
+    never=False,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,14 +48,21 @@ class Scheduler:
 
     name = "scheduler"
 
-    def __init__(self, shell: Shell, runs: Runs) -> None:
+    def __init__(self, shell: Shell, runs: Runs, awaited: Callable[[], bool] = lambda: False) -> None:
+        """`awaited`: whether word of the collectors must come first, so that no job of a group may start."""
         self._shell = shell
+        self._awaited = awaited
         self._runs = runs
         self._reserve_after = RESERVE_AFTER_SECONDS
 
     def tick(self, now: float) -> float | None:
         store, usage = self._shell.store, self._runs.running()
         if store.read(queue.any_waiting):
+            obstacle = self._runs.obstacle()
+            if obstacle is not None:
+                with suppress(StoreFull):
+                    store.write(lambda tx: self._hold(tx, obstacle))
+                return now + LOOK_AGAIN_SECONDS
             for each in store.write(lambda tx: self._grant(tx, usage)):
                 self._runs.launch(each.run, each.cores, each.gpus)
             if store.read(queue.any_waiting):
@@ -53,13 +70,23 @@ class Scheduler:
         self._shell.runner.wake("steal")
         return None
 
+    def _hold(self, tx: Tx, why: Reason) -> None:
+        """Nothing starts: its jobs say so."""
+        now = self._shell.clock.wall()
+        for job in list(queue.waiting(tx, policy.queue_window(1))):
+            queue.say_why(tx, job.agent_id, why.code, why.text, why.never, now)
+        queue.say_why_others(tx, why.code, why.text, now)
+
     def _grant(self, tx: Tx, usage: dict[str, Usage]) -> list[Granted]:
         free = self.free_units(tx, usage)
         now = self._shell.clock.wall()
         jobs: dict[str, QueuedJob] = {}
+        awaited = self._awaited()
 
         def oldest_first() -> Iterator[policy.Waiting]:
             for job in queue.waiting(tx, policy.queue_window(len(free.cores))):
+                if awaited and job.group_id is not None:
+                    continue
                 jobs[job.agent_id] = job
                 yield as_waiting(job, now)
 
@@ -73,7 +100,8 @@ class Scheduler:
         for agent_id, reason in decided.reasons.items():
             queue.say_why(tx, agent_id, reason.code, reason.text, reason.never, now)
         made = [self._make(tx, jobs[grant.agent_id], grant, now) for grant in decided.grants]
-        queue.say_why_others(tx, decided.others.code, decided.others.text, now)
+        others = AWAITED if awaited else decided.others
+        queue.say_why_others(tx, others.code, others.text, now)
         return [each for each in made if each is not None]
 
     def _make(self, tx: Tx, job: QueuedJob, grant: policy.Grant, now: float) -> Granted | None:
@@ -88,14 +116,16 @@ class Scheduler:
         return Granted(run=run, cores=grant.cores, gpus=grant.gpus)
 
     def free_units(self, tx: Tx, usage: dict[str, Usage]) -> policy.FreeUnits:
-        """What can be leased now: neither leased, nor used by others than the jobs that leased it."""
+        """What can be leased now: neither leased, nor used by others than the jobs that leased it; no core where the
+        disk has no place for a process, so that nothing more comes here either."""
         offered = self._shell.settings.offered
         leased = queue.leased(tx)
         free = offered - leased
         available = self._shell.meter.available() - unused(tx, usage)
         cores, gpus = queue.leased_units(tx, "core"), queue.leased_units(tx, "gpu")
+        held = self._runs.obstacle() is not None
         return policy.FreeUnits(
-            cores=tuple(unit for unit in range(offered.cpu_cores) if unit not in cores),
+            cores=() if held else tuple(unit for unit in range(offered.cpu_cores) if unit not in cores),
             gpus=tuple(unit for unit in range(offered.gpus) if unit not in gpus),
             memory_bytes=min(free.memory_bytes, available.memory_bytes),
             temp_storage_bytes=min(free.temp_storage_bytes, available.temp_storage_bytes),

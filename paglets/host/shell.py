@@ -11,6 +11,7 @@ from paglets.core.clock import Clock, Entropy
 from paglets.core.refs import BlobRef, HostRef
 from paglets.host.runner import Log, Runner
 from paglets.remote.exchange import Transport
+from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources
 from paglets.store.db import Store
 from paglets.store.files import Removal
@@ -25,6 +26,10 @@ class Disk(Protocol):
         ...
 
     def discard(self, agent_id: str) -> None: ...
+
+    def obstacle(self) -> Reason | None:
+        """Why no process can be given a scratch directory and a log just now; None where it can. Any thread."""
+        ...
 
     def log_path(self, agent_id: str, generation: int, attempt: int, stream: str) -> str: ...
 
@@ -157,8 +162,9 @@ class Meter(Protocol):
 class Settings:
     """Who this host is and what it offers, for this start (`boot_id`).
 
-    Of a blob `piece_bytes` go in one request; one that was promised stays for `blob_pin_seconds`. Bounds of bytes
-    that are 0 do not bound.
+    A host that was mute for `host_lost_after_seconds` is lost to the collectors here; the inputs of jobs that only such
+    hosts have are waited for `input_wait_seconds`. Of a blob `piece_bytes` go in one request; one that was promised
+    stays for `blob_pin_seconds`. Bounds of bytes that are 0 do not bound.
     """
 
     store_id: str
@@ -179,6 +185,8 @@ class Settings:
     artifact_quota_bytes: int = 0
     piece_bytes: int = MAX_PIECE_BYTES
     blob_pin_seconds: float = 3600.0
+    host_lost_after_seconds: float = 120.0
+    input_wait_seconds: float = 7 * 86400.0
     python: str = ""
     pid: int = 0
     program: str = ""

@@ -96,17 +96,27 @@ class Shipping:
 
     def why(self, host: HostRef, needed: Iterable[BlobRef]) -> str:
         """Why these are not there yet, in words."""
-        road = self._roads.get(host.store_id)
-        if road is None:
-            road = _Road(host=host)
-        left = [blob for blob in needed if blob.sha256 not in road.has_until]
-        wishes = [wish for blob in left if (wish := road.wishes.get(blob.sha256)) is not None]
-        problem = next((wish.problem for wish in wishes if wish.problem), road.problem)
+        left, wishes = self._left(host, needed)
+        problem = self._problem(host, wishes)
         if problem:
             return f"its files cannot be sent to {host.name}: {problem}"
         total = sum(blob.size_bytes for blob in left)
         sent = sum(wish.offset or 0 for wish in wishes)
         return f"its files are being sent to {host.name}: {bytes_text(sent)} of {bytes_text(total)}"
+
+    def is_stuck(self, host: HostRef, needed: Iterable[BlobRef]) -> bool:
+        """Whether something else than time is in the way of these, as far as the last tries say."""
+        return bool(self._problem(host, self._left(host, needed)[1]))
+
+    def _left(self, host: HostRef, needed: Iterable[BlobRef]) -> tuple[list[BlobRef], list[_Wish]]:
+        road = self._roads.get(host.store_id) or _Road(host=host)
+        left = [blob for blob in needed if blob.sha256 not in road.has_until]
+        return left, [wish for blob in left if (wish := road.wishes.get(blob.sha256)) is not None]
+
+    def _problem(self, host: HostRef, wishes: list[_Wish]) -> str:
+        road = self._roads.get(host.store_id)
+        common = "" if road is None else road.problem
+        return next((wish.problem for wish in wishes if wish.problem), common)
 
     def not_there(self, host: HostRef, lacking: Iterable[BlobRef]) -> None:
         """The host says that it has not got these (any more); on the runner."""

@@ -58,7 +58,7 @@ class Stealing:
 
     def _victim(self, now: float) -> Member | None:
         """The online host with the most waiting jobs that was not asked a moment ago."""
-        busy = [member for member in self._gossip.online() if member.queued_jobs > 0 and member.reachable]
+        busy = [member for member in self._gossip.in_reach() if member.queued_jobs > 0]
         due = [m for m in busy if now - self._asked_at.get(m.store_id, float("-inf")) >= PAUSE_SECONDS]
         return max(due, key=lambda member: (member.queued_jobs, member.store_id), default=None)
 

@@ -10,7 +10,7 @@ is hearsay that comes again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from paglets.api.hosts import Gossip, Member
 from paglets.core.clock import Clock
@@ -30,6 +30,14 @@ CLONE_SIGNS = 3
 """A store restored from a backup meets its own later rows once or twice; a living copy comes again and again."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A time in which this host did nothing: it was stopped, or slept. `ended_at`: a monotonic second."""
+
+    ended_at: float
+    seconds: float
+
+
 class MembershipBoard:
     """`on_change` are parts to wake when a member comes online or moves to another URL or boot."""
 
@@ -38,12 +46,13 @@ class MembershipBoard:
         self._clock = clock
         self._on_change = on_change
         now = clock.monotonic()
-        self.table: Table = tables.stored_table(_known(store), now)
+        self.table: Table = tables.stored_table(_known(store), now, store.read(stored.load_forgotten))
         self._joined = store.read(stored.load_joined)
         self._least_boot_count = 0
         self._copies_met = 0
         self._contacts: dict[str, float] = {}
         self._begun_at = now
+        self.last_gap = Gap(ended_at=now, seconds=float("inf"))
         self._looked_at = now
         self.own: Member = replace(own, heartbeat=1, joined=self._joined)
         self._judged: tuple[Member, Table, view.Problems] = (self.own, self.table, {})
@@ -77,6 +86,12 @@ class MembershipBoard:
         row = self.table.rows.get(store_id)
         heard = self._begun_at if row is None else row.heard_at
         return max(heard, self._contacts.get(store_id, heard))
+
+    def mute_seconds(self, store_id: str) -> float:
+        """As `silent_seconds`, since that host itself spoke to this one or answered it."""
+        row = self.table.rows.get(store_id)
+        spoke = self._begun_at if row is None else row.spoke_at
+        return max(0.0, self._looked_at - max(spoke, self._contacts.get(store_id, spoke)))
 
     def heard_from(self, store_id: str) -> None:
         """An authenticated request came from there. Cheap, for it is called for every request; not inside a change."""
@@ -143,6 +158,7 @@ class MembershipBoard:
         table = self.table
         if now > due + GAP_SECONDS:
             self._begun_at = now
+            self.last_gap = Gap(ended_at=now, seconds=now - due)
             table = tables.wait_anew(table, now)
         contacts = {key: self._contacts.pop(key) for key in list(self._contacts)}
         table = tables.contact(table, contacts).table
@@ -165,6 +181,8 @@ class MembershipBoard:
         rows = change.table.rows
         stored.drop(tx, change.dropped)
         kept = (rows[key].member for key in change.stored if key in rows and same_mesh(rows[key].member, self.own))
+        if change.table.forgotten != self.table.forgotten:
+            stored.save_forgotten(tx, change.table.forgotten)
         stored.save(tx, [StoredMember(store_id=m.store_id, name=m.name, row=to_json(m)) for m in kept])
         if change.news:
             tx.wake("gossip", *self._on_change)

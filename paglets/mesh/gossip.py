@@ -19,14 +19,15 @@ from dataclasses import replace
 from paglets.api.hosts import Gossip as Told
 from paglets.api.hosts import Member, MemberView
 from paglets.core.clock import Clock, Entropy
-from paglets.core.errors import CallOutcomeUnknown, NotAllowed, PagletsError, PeerReplaced, Unreachable
+from paglets.core.errors import CallOutcomeUnknown, PagletsError, PeerReplaced, Unreachable
 from paglets.core.refs import HostRef
 from paglets.core.urls import normalise_url
 from paglets.mesh import table as tables
 from paglets.mesh import view
-from paglets.mesh.board import MembershipBoard
+from paglets.mesh.board import Gap, MembershipBoard
 from paglets.mesh.peers import Peers
 from paglets.mesh.table import Row, check_gossip, durable, same_mesh
+from paglets.mesh.troubles import Troubles, trouble_text
 from paglets.remote.exchange import Request, Response, Transport, dump_json, parsed
 from paglets.slots.model import Candidate
 from paglets.store import members as stored
@@ -59,8 +60,6 @@ OFFLINE_ROWS = 20
 
 ANSWER_SECONDS = 3.0
 """An exchange takes milliseconds; a host that needs longer is in trouble, and the next beat asks another."""
-
-REACHABILITY = (Unreachable, CallOutcomeUnknown)
 
 
 class Gossip:
@@ -101,7 +100,7 @@ class Gossip:
         self._spread: deque[str] = deque()
         self._pushes: dict[str, dict[str, None]] = {}
         self._in_flight: set[str] = set()
-        self._troubles: dict[str, str] = {}
+        self._troubles = Troubles()
         self._told = self._board.own
         self._started = self._left = False
         self._beats = 0
@@ -113,14 +112,19 @@ class Gossip:
 
     def members(self) -> tuple[MemberView, ...]:
         """This host first, then all others of the table by name, with what is wrong with them."""
-        board = self._board
-        table = board.table
+        board, table = self._board, self._board.table
         silent = {store_id: board.silent_seconds(store_id) for store_id in table.rows}
-        return view.views(board.own, table, board.problems(), silent, dict(self._troubles))
+        troubles = self._troubles.texts(board.own, table, board.mute_seconds)
+        return view.views(board.own, table, board.problems(), silent, troubles)
 
     def online(self) -> tuple[Member, ...]:
         """The other hosts that are online and joined, by name."""
         return view.online(self._board.own, self._board.table, self._board.problems())
+
+    def in_reach(self) -> tuple[Member, ...]:
+        """Those of them to which this host can speak: of two hosts one must be reachable."""
+        own = self._board.own
+        return tuple(member for member in self.online() if view.can_speak(own, member))
 
     def find(self, name_or_url: str) -> HostRef:
         """The host of that name or URL, this one included. Raises Unknown with the names there are."""
@@ -146,9 +150,17 @@ class Gossip:
         """Seconds without a sign of life, by this host's clock; a gap of its own begins them anew."""
         return 0.0 if store_id == self._board.own.store_id else self._board.silent_seconds(store_id)
 
+    def mute_seconds(self, store_id: str) -> float:
+        """As `silent_seconds` of another host, but what others heard of it does not count."""
+        return self._board.mute_seconds(store_id)
+
     def heard_at(self, store_id: str) -> float:
         """Monotonic second of the last sign of life of another host: it grows with each, and with nothing else."""
         return self._board.heard_at(store_id)
+
+    def last_gap(self) -> Gap:
+        """The last gap of this host's own; at first the time before its start, however long that was."""
+        return self._board.last_gap
 
     def candidates(self) -> tuple[Candidate, ...]:
         """All hosts for placement, this one first."""
@@ -174,8 +186,11 @@ class Gossip:
         self._board.update(lambda table: tables.failed(table, store_id, now))
 
     def forget(self, store_id: str) -> None:
-        """Drop a member for good, unless it is heard of anew."""
+        """Drop a host for good: it is a member again only when it speaks to this one itself. Outlasts a restart."""
         self._board.update(lambda table: tables.forget(table, store_id))
+
+    def is_forgotten(self, store_id: str) -> bool:
+        return self._board.table.forgotten.get(store_id) == tables.FOR_GOOD
 
     def add_peer(self, url: str) -> None:
         """Try that address too, now and after a restart. Raises Invalid."""
@@ -271,7 +286,7 @@ class Gossip:
             self._queue((), self._contactable(True))
         while self._spread:
             self._queue((self._spread.popleft(),), self._contactable(True))
-        self._load_untold = self._load_untold or _load_edge(before) != _load_edge(own)
+        self._load_untold = self._load_untold or view.load_edge(before) != view.load_edge(own)
         if self._load_untold and now >= self._load_at:
             self._load_at, self._load_untold = now + LOAD_PAUSE_SECONDS, False
             self._queue((), self._some(self._contactable(True), LOAD_HOSTS))
@@ -340,7 +355,7 @@ class Gossip:
 
     def _answered(self, answer: Told, pushed: bool) -> None:
         sender = answer.members[0].store_id
-        self._troubles.pop(sender, None)
+        self._troubles.answered(sender)
         change = self._board.hear(answer, sender)
         if not pushed:
             met = [change.table.rows[key] for key in change.news if key != sender]
@@ -349,18 +364,17 @@ class Gossip:
             self._wake()
 
     def _refused(self, store_id: str, error: PagletsError) -> None:
-        self._troubles[store_id] = _trouble(error)
+        self._troubles.failed(store_id, error)
         if isinstance(error, PeerReplaced):
             self._board.update(lambda table: tables.left(table, store_id))
-        elif isinstance(error, REACHABILITY):
+        elif isinstance(error, (Unreachable, CallOutcomeUnknown)):
             self.saw_unreachable(store_id)
 
     # Addresses given by hand.
 
     def _satisfied(self) -> frozenset[str]:
-        rows = self._board.table.rows
         own = self._board.own
-        online = {key for key, row in rows.items() if row.up and same_mesh(row.member, own)}
+        online = {key for key, row in self._board.table.rows.items() if row.up and same_mesh(row.member, own)}
         return frozenset(online | {own.store_id})
 
     def _try_peers(self, now: float) -> None:
@@ -375,7 +389,7 @@ class Gossip:
                 sender = answer.members[0].store_id if answer.members else ""
                 check_gossip(answer, sender)
             except PagletsError as error:
-                self._peers.failed(url, _trouble(error), now)
+                self._peers.failed(url, trouble_text(error), now)
             else:
                 self._peers.answered(url, sender, now)
                 if sender != self._board.own.store_id:
@@ -383,15 +397,3 @@ class Gossip:
             self._wake()
 
         self._post(HostRef(store_id="", name="", url=url), self._message(()), done)
-
-
-def _load_edge(member: Member) -> tuple[bool, bool, bool]:
-    return (member.queued_jobs > 0, member.free.cpu_cores > 0, member.running_jobs > 0)
-
-
-def _trouble(error: PagletsError) -> str:
-    if isinstance(error, NotAllowed):
-        return (
-            f"not joined: it does not take this host's mesh key; copy mesh.key from one to the other ({error.message})"
-        )
-    return error.message

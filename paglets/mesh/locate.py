@@ -98,17 +98,24 @@ class Round:
 
 
 class Locator:
-    """`online` gives the other hosts to ask. What this host itself knows, its callers know already."""
+    """`online` gives the other hosts to ask; `heard` is told the store of each that answers. What this host itself
+    knows, its callers know already."""
 
     name = "locate"
 
     def __init__(
-        self, clock: Clock, transport: Transport, online: Callable[[], tuple[Member, ...]], wake: Wake
+        self,
+        clock: Clock,
+        transport: Transport,
+        online: Callable[[], tuple[Member, ...]],
+        wake: Wake,
+        heard: Callable[[str], None] = lambda store_id: None,
     ) -> None:
         self._clock = clock
         self._transport = transport
         self._online = online
         self._wake = wake
+        self._heard = heard
         self._asked: deque[Question] = deque()
         self._waiting: list[Question] = []
         self._rounds: dict[str, Round] = {}
@@ -146,7 +153,7 @@ class Locator:
         }
 
     def _ask(self, agent_ids: list[str], now: float) -> None:
-        hosts = [member for member in self._online() if member.reachable]
+        hosts = self._online()
         asked = Round(ends_at=now + LATE_SECONDS, waiting=len(hosts))
         self._rounds.update(dict.fromkeys(agent_ids, asked))
         body = dump_json(Locate(agent_ids=tuple(agent_ids)))
@@ -160,6 +167,7 @@ class Locator:
         def done(outcome: Response | PagletsError) -> None:
             asked.waiting -= 1
             if isinstance(outcome, Response):
+                self._heard(host.store_id)
                 # An answer that is an error tells nothing of where the paglet is, like no answer at all.
                 with suppress(PagletsError):
                     asked.answers.append(Answer(host=host, located=outcome.parse(Located)))

@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
+from operator import attrgetter
+from typing import Any
 
 from paglets.api.hosts import Gossip, Member
 from paglets.core.errors import Invalid
@@ -43,17 +45,22 @@ MAX_ADDRESSES = 16
 MAX_PROPERTIES = 64
 MAX_TEXT_CHARACTERS = 500
 MAX_COUNT = 2**53
+FOR_GOOD = (MAX_COUNT, MAX_COUNT)
+"""The mark of a host that a person has given up: only its own word brings it back."""
+
 STORE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What this host holds of a member. `heard_at`: monotonic second of the last sign of life."""
+    """What this host holds of a member. `heard_at`: monotonic second of the last sign of life, from whomever;
+    `spoke_at`: of the last that it gave to this host itself."""
 
     member: Member
     heard_at: float
     up: bool
     failures: int = 0
+    spoke_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +101,14 @@ def _text(member: Member) -> str:
     return json.dumps(to_json(member), sort_keys=True)
 
 
-def durable(member: Member) -> Member:
+_PASSING = frozenset(("heartbeat", "free", "queued_jobs", "running_jobs"))
+_lasting = attrgetter(*(each.name for each in fields(Member) if each.name not in _PASSING))
+
+
+def durable(member: Member) -> tuple[Any, ...]:
     """The member without what changes all the time: equal ones need no write to the disk."""
-    return replace(member, heartbeat=0, free=member.capacity, queued_jobs=0, running_jobs=0)
+    values: tuple[Any, ...] = _lasting(member)
+    return values
 
 
 def same_mesh(one: Member | Gossip, other: Member | Gossip) -> bool:
@@ -104,9 +116,10 @@ def same_mesh(one: Member | Gossip, other: Member | Gossip) -> bool:
     return (one.mesh_version, one.protocol) == (other.mesh_version, other.protocol)
 
 
-def stored_table(members: Iterable[Member], now: float) -> Table:
+def stored_table(members: Iterable[Member], now: float, forgotten: Mapping[str, tuple[int, int]]) -> Table:
     """The table of a host that just started: it knows these, and has heard of none of them yet."""
-    return Table(rows={m.store_id: Row(member=m, heard_at=now, up=False) for m in members})
+    rows = {m.store_id: Row(member=m, heard_at=now, up=False, spoke_at=now) for m in members}
+    return Table(rows=rows, forgotten=forgotten)
 
 
 def merge(
@@ -144,6 +157,7 @@ def _merged(old: Row | None, member: Member, now: float, direct: bool, offline: 
         heard_at=now if alive or old is None else old.heard_at,
         up=alive or (old is not None and old.up),
         failures=0 if direct or old is None else old.failures,
+        spoke_at=now if direct or old is None else old.spoke_at,
     )
 
 
@@ -153,7 +167,8 @@ def contact(table: Table, store_ids: Mapping[str, float]) -> Change:
     for store_id, at in store_ids.items():
         row = rows.get(store_id)
         if row is not None:
-            rows[store_id] = replace(row, heard_at=max(at, row.heard_at), up=True, failures=0)
+            heard_at, spoke_at = max(at, row.heard_at), max(at, row.spoke_at)
+            rows[store_id] = replace(row, heard_at=heard_at, up=True, failures=0, spoke_at=spoke_at)
     return change_between(table, replace(table, rows=rows))
 
 
@@ -186,12 +201,15 @@ def expire(table: Table, now: float, own: Member) -> Change:
 
 def wait_anew(table: Table, now: float) -> Table:
     """After a gap of this host's own (it slept, it was stopped) nobody is blamed for the silence."""
-    return replace(table, rows={key: replace(row, heard_at=now, failures=0) for key, row in table.rows.items()})
+    return replace(
+        table, rows={key: replace(row, heard_at=now, failures=0, spoke_at=now) for key, row in table.rows.items()}
+    )
 
 
 def forget(table: Table, store_id: str) -> Change:
-    """Drop the row; it comes back only if that host is heard of anew."""
-    return change_between(table, _marked(table, {key: row for key, row in table.rows.items() if key != store_id}))
+    """Drop the row, and take none from others again: it comes back only if that host speaks for itself."""
+    marked = _marked(table, {key: row for key, row in table.rows.items() if key != store_id})
+    return change_between(table, replace(marked, forgotten={**marked.forgotten, store_id: FOR_GOOD}))
 
 
 def _replaced(table: Table, store_id: str, row: Row) -> Change:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
 
+from paglets.api.hosts import MemberView
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
 from paglets.remote.link import Link
@@ -23,7 +24,12 @@ MOST_PARALLEL_ASKS = 16
 
 def online_hosts(link: Link) -> list[HostRef]:
     """Those that the link's host takes to be online, by name."""
-    return sorted((view.member.ref for view in link.hosts() if view.online), key=lambda host: host.name)
+    return those_online(link.hosts())
+
+
+def those_online(views: Iterable[MemberView]) -> list[HostRef]:
+    """Those of them that are online, by name."""
+    return sorted((view.member.ref for view in views if view.online), key=lambda host: host.name)
 
 
 def ask_each(ask: Callable[[A], T], things: Sequence[A]) -> list[T]:

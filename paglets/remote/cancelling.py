@@ -12,7 +12,7 @@ from paglets.api.groups import HurryCensus, Unfinished
 from paglets.core.errors import PagletsError
 from paglets.core.messages import Message
 from paglets.core.refs import HostRef
-from paglets.remote.asking import ask_each, attempt, online_hosts
+from paglets.remote.asking import ask_each, attempt, those_online
 from paglets.remote.link import Link, quoted
 
 FIRST_PAUSE_SECONDS = 0.1
@@ -28,7 +28,8 @@ class CancelOutcome:
     """What became of each job: `cancelled`, or `already_completed`, `already_failed`, `already_cancelled`, `unknown`.
 
     `running`: by the name of its host, how many copies have not ended yet. `silent`: hosts that may have one
-    and could not be asked, by name; a copy that one of them has ends when it is back.
+    and could not be asked, by name; a copy that one of them has ends when it is back. So does one that was on its way
+    to a host that does not answer: where it came from, it ends at once.
     """
 
     group_id: str
@@ -79,7 +80,11 @@ def wait_ended(
     # By id: those that have not said since that they have none. One that went offline meanwhile still may.
     may_have = {copy["host"]["store_id"]: copy["host"]["name"] for copy in told["copies"]}
     while True:
-        hosts = online_hosts(link)
+        views = link.hosts()
+        hosts = those_online(views)
+        # Of a host that was forgotten nothing is expected any more.
+        listed = {view.member.store_id for view in views}
+        may_have = {store_id: name for store_id, name in may_have.items() if store_id in listed}
         left = end - link.clock.monotonic()
         ask = attempt(partial(_unfinished, link, group_id, body, min(answer_seconds, left)))
         running = {}

@@ -109,10 +109,11 @@ class HostClient(Directory):
         """The hosts of the mesh as this host sees them, itself first."""
         return self._link.hosts()
 
-    def slots(self, *, limit: int = 100, host: str | None = None) -> Slots:
+    def slots(self, *, limit: int = 100, host: str | None = None, timeout: float | None = None) -> Slots:
         """The scheduler of this host, or of the member of that name or URL; `limit` bounds its jobs."""
         at = None if host is None else self._link.member_named(host)
-        return self._ask("GET", f"/v1/slots?limit={limit}", None, Slots, host=at)
+        route, seconds = f"/v1/slots?limit={limit}", timeout or self.timeout
+        return self._link.ask("GET", route, None, Slots, host=at, timeout=seconds)
 
     def mesh_slots(self, *, limit: int = 100) -> tuple[tuple[Slots, ...], tuple[PagletsError, ...]]:
         """The schedulers of all online hosts by name, and an error for each host that did not answer."""

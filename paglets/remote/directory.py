@@ -13,6 +13,7 @@ from paglets.api.paglets import FindPaglets, Found, Paglets, PagletView
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
 from paglets.remote.asking import ask_each, attempt, online_hosts
+from paglets.remote.forgetting import ForgottenHost, forget_host
 from paglets.remote.link import Link
 from paglets.remote.proxy import PagletProxy
 
@@ -42,6 +43,13 @@ class Directory:
     def peer_problems(self) -> tuple[PeerProblem, ...]:
         """The peers that this client's host was given and has not joined, and why."""
         return self._link.ask("GET", "/v1/mesh/hosts", None, Hosts, timeout=self.timeout).peers
+
+    def forget_host(self, host: str) -> ForgottenHost:
+        """Have all online hosts forget one that is gone for good: its name, URL or store id.
+
+        Paglets that were on their way there come back to where they were. Raises Conflict while it is online, Unknown.
+        """
+        return forget_host(self._link, host, self.timeout)
 
     def find(self, name: str) -> tuple[PagletProxy, ...]:
         """The paglets of that name on all online hosts that answer: this host's first, the others by host.

@@ -26,7 +26,8 @@ def find_host(at: str | None, home: Path, link_to: Callable[[HostRef], Link]) ->
         if at is None:
             raise
     through, _ = local_host(home)
-    return link_to(link_to(through.ref).member_named(at)), ""
+    link = link_to(through.ref)
+    return link.to(link.member_named(at)), ""
 
 
 def connect(key: str | None, environ: Mapping[str, str]) -> Exchange:

@@ -17,9 +17,9 @@ J = TypeVar("J")
 MOST_WAITING = 1000
 """In one lane. A part that sends more than this to a host that does not take it would only fill the memory."""
 
-LANES: Mapping[str, int] = {"control": 4, "bytes": 2, "calls": 16}
+LANES: Mapping[str, int] = {"control": 4, "bytes": 2, "calls": 16, "pulls": 1}
 """How many requests to one host may be under way of each kind: a call may wait a minute for its reply, and
-neither that nor a large file may hold up gossip and posts, by which a host is known to live."""
+neither that nor a large file may hold up gossip and posts, by which a host is known to live. A pull waits always."""
 
 LaneKey = tuple[str, str]
 
@@ -29,6 +29,8 @@ def lane_of(url: str, request: Request) -> LaneKey:
     path = request.target.partition("?")[0]
     if path.endswith("/call"):
         return url, "calls"
+    if path == "/v1/outbox/pull":
+        return url, "pulls"
     return url, "bytes" if path.startswith(("/v1/blobs", "/v1/artifacts")) else "control"
 
 
@@ -54,6 +56,13 @@ class Lanes(Generic[J]):
         lane = self._lanes.setdefault(key, _Lane(most=LANES[key[1]]))
         lane.waiting.append(job)
         return lane.active + len(lane.waiting) <= lane.most
+
+    def remove(self, key: LaneKey, job: J) -> None:
+        """Take back a job that waits."""
+        lane = self._lanes[key]
+        lane.waiting.remove(job)
+        if not lane.active and not lane.waiting:
+            del self._lanes[key]
 
     def next(self) -> tuple[LaneKey, J] | None:
         """A job that may start; its lane goes to the end of the line, so that the other hosts come first then."""

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from paglets.api.hosts import HostIdentity, Hosts, MemberView
 from paglets.api.paglets import PagletView
+from paglets.api.relay import Relay
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import (
     BadRequest,
@@ -25,6 +26,7 @@ from paglets.core.refs import HostRef, ProxyRef
 from paglets.core.urls import normalise_url
 from paglets.remote.chase import Chase
 from paglets.remote.exchange import Request, Response, dump_json
+from paglets.remote.textbytes import to_base64
 
 T = TypeVar("T")
 Perform = Callable[[HostRef, float], T]
@@ -33,6 +35,8 @@ Perform = Callable[[HostRef, float], T]
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 SHORTEST_TIMEOUT_SECONDS = 0.1
+RELAY_GRACE_SECONDS = 3.0
+"""For the host that relays to say that no answer came."""
 
 
 class Exchange(Protocol):
@@ -46,12 +50,26 @@ class Exchange(Protocol):
 
 
 class Link:
-    """Speaks to `base`, and to other hosts only at the addresses that `base` lists for its mesh."""
+    """Speaks to `base`, and to other hosts only at the addresses that `base` lists for its mesh.
+
+    Members to which nobody can connect are spoken to through `base`; where that is one of them itself, through the
+    host `through`, by which it was found.
+    """
 
     def __init__(
-        self, base: HostRef, exchange: Exchange, *, clock: Clock, entropy: Entropy, pause: Callable[[float], None]
+        self,
+        base: HostRef,
+        exchange: Exchange,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        pause: Callable[[float], None],
+        through: HostRef | None = None,
     ) -> None:
         self.base = base
+        self._through = through
+        self._near = "" if through is None else through.store_id
+        self._relayed = frozenset() if through is None else frozenset({base.store_id})
         self._exchange = exchange
         self.clock = clock
         self.entropy = entropy
@@ -76,7 +94,19 @@ class Link:
     def hosts(self) -> tuple[MemberView, ...]:
         views = self.ask("GET", "/v1/mesh/hosts", None, Hosts).hosts
         self._members = {view.member.store_id: view.member.ref for view in views}
+        if self._through is None and views:  # the first is the host that was asked
+            self._near = views[0].member.store_id
+        self._relayed = frozenset(
+            view.member.store_id for view in views if not view.member.reachable and view.member.store_id != self._near
+        )
         return views
+
+    def to(self, host: HostRef) -> Link:
+        """A link to a member that this one has listed."""
+        if host.store_id == self._near and self._through is None:
+            return self
+        through = (self._through or self.base) if host.store_id in self._relayed else None
+        return Link(host, self._exchange, clock=self.clock, entropy=self.entropy, pause=self.pause, through=through)
 
     def member_named(self, name: str) -> HostRef:
         """The member of that name or URL. Raises Unknown, and Invalid for what looks like a URL and is none."""
@@ -130,8 +160,13 @@ class Link:
         return response.body
 
     def _send(self, host: HostRef, request: Request, timeout: float) -> Response:
+        at, limit, near = host, timeout, self._through or self.base
+        if host.store_id in self._relayed:
+            at, limit, request = near, timeout + RELAY_GRACE_SECONDS, relayed(host, request, timeout)
+        elif host.store_id and host.store_id == self._near:
+            at = near  # its address for others may be none for this machine
         try:
-            response = self._exchange.request(host.url, host.store_id or None, request, timeout_seconds=timeout)
+            response = self._exchange.request(at.url, at.store_id or None, request, timeout_seconds=limit)
         except Unreachable as error:
             if self._answered or host.url != self.base.url:
                 raise
@@ -181,6 +216,10 @@ class Link:
             # No host has it just now: ask where it was, until it is somewhere.
             self.pause(chase.after(moving, self.clock.monotonic()).pause_seconds)
             wanted = host
+        except Unknown:
+            if isinstance(error, Unreachable):
+                raise error from None  # that no other host knows it says less than why its own does not answer
+            raise
         found = self.member(wanted)
         if found is None:
             raise Unreachable(
@@ -204,6 +243,14 @@ class Link:
             return from_json(HostRef, moved.details.get("host"), "the host named by `moved`")
         except (Unreachable, CallOutcomeUnknown, PeerReplaced):
             return last
+
+
+def relayed(host: HostRef, request: Request, timeout: float) -> Request:
+    """`request` as one to a host that passes it on to the member `host`. All of its reply is signed."""
+    relay = Relay(method=request.method, target=request.target, body=to_base64(request.body), timeout_seconds=timeout)
+    target = f"/v1/via/{quoted(host.store_id)}"
+    repeatable = request.repeatable or request.method == "GET"
+    return Request(method="POST", target=target, body=dump_json(relay), repeatable=repeatable)
 
 
 def quoted(part: str) -> str:

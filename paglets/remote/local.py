@@ -13,12 +13,13 @@ from paglets.core.refs import HostRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningHost:
-    """What `<PAGLETS_HOME>/run/<name>.json` says of a host."""
+    """What `<PAGLETS_HOME>/run/<name>.json` says of a host. `began`: when its process did, as `began` gives it."""
 
     name: str
     url: str
     store_id: str
     pid: int
+    began: str = ""
 
     @property
     def ref(self) -> HostRef:
@@ -28,7 +29,7 @@ class RunningHost:
 def running_hosts(home: Path) -> tuple[RunningHost, ...]:
     """The hosts whose process lives, by name. Raises Invalid for a file that is not a run file."""
     found = (_read(path) for path in sorted((home / "run").glob("*.json")))
-    return tuple(sorted((one for one in found if one is not None and _alive(one.pid)), key=lambda one: one.name))
+    return tuple(sorted((one for one in found if one is not None and _lives(one)), key=lambda one: one.name))
 
 
 def local_host(home: Path, name: str | None = None) -> tuple[RunningHost, str]:
@@ -56,12 +57,34 @@ def _read(path: Path) -> RunningHost | None:
     try:
         tree = loads(path.read_bytes())
         return RunningHost(
-            name=str(tree["name"]), url=str(tree["url"]), store_id=str(tree["store_id"]), pid=int(tree["pid"])
+            name=str(tree["name"]),
+            url=str(tree["url"]),
+            store_id=str(tree["store_id"]),
+            pid=int(tree["pid"]),
+            began=str(tree.get("began", "")),
         )
     except FileNotFoundError:
         return None  # its host ended between the listing and here
     except (OSError, BadRequest, ValueError, KeyError, TypeError) as error:
         raise Invalid(f"{path} is not the run file of a host ({error!r}): remove it") from error
+
+
+def began(pid: int) -> str:
+    """When a process began, in a way that no other of its number has; "" where the system does not tell."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+    # The name in parentheses may hold spaces and parentheses. Field 22: ticks from the boot to its start.
+    return f"{boot} {stat[stat.rindex(b')') + 2 :].split()[19].decode()}"
+
+
+def _lives(host: RunningHost) -> bool:
+    """Whether its process does. A host that was killed leaves its file, and the number goes to another program; in a
+    container that is started again it is even the same one each time."""
+    now = began(host.pid)
+    return _alive(host.pid) and (not host.began or not now or now == host.began)
 
 
 def _alive(pid: int) -> bool:

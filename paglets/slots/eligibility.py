@@ -105,7 +105,7 @@ def _offline(case: _Case) -> str | None:
 def _unreachable(case: _Case) -> str | None:
     if case.is_home or case.candidate.reachable:
         return None
-    return f"{case.candidate.host.name} cannot be reached from other hosts"
+    return f"nobody can connect to {case.candidate.host.name}, nor to home: such hosts cannot speak to each other"
 
 
 def _tags(tags: Sequence[str]) -> str:
@@ -171,7 +171,7 @@ _WAYS_OUT = {
     "tag_missing": "start a host with that --tag, or take the tag out of required_host_tags",
     "too_large": "ask for less, or add a larger host",
     "offline": "start the host again; the job is placed as soon as it is back",
-    "unreachable": "give the host a --public-url that the others reach",
+    "unreachable": "submit from a host to which others can connect, or open the port of this one",
 }
 
 _COUNTED = {

@@ -71,7 +71,7 @@ class SlotRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A host of the mesh as placement sees it."""
+    """A host of the mesh as placement sees it. `reachable`: the one that looks and this one can speak to each other."""
 
     host: HostRef
     addresses: tuple[str, ...] = ()

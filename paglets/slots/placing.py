@@ -13,11 +13,15 @@ from paglets.slots.model import FIELDS, Candidate, PlacementRules, Resources, Sl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToPlace:
-    """A job that looks for a host. `home_store_id` is its home, which need not be this host."""
+    """A job that looks for a host. `home_store_id` is its home, which need not be this host.
+
+    `avoided`: hosts, by store id, that did not take it a while ago: they are the last choice.
+    """
 
     agent_id: str
     request: SlotRequest
     home_store_id: str
+    avoided: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +98,10 @@ class _Share:
         return (not has_room, filled, -self.room, self.seat.load, host.name, host.store_id)
 
 
+_Wish = tuple[PlacementRules, str, frozenset[str]]
+"""What jobs have in common that may go to the same hosts: rules, home, hosts to avoid."""
+
+
 def place(jobs: Sequence[ToPlace], candidates: Sequence[Candidate], *, mesh_version: str) -> Placements:
     """A host for every job, or why there is none. Deterministic; jobs oldest first.
 
@@ -102,16 +110,16 @@ def place(jobs: Sequence[ToPlace], candidates: Sequence[Candidate], *, mesh_vers
     different amount of resources.
     """
     seats = [_Seat(candidate) for candidate in candidates]
-    tiers: dict[tuple[PlacementRules, str], list[list[_Seat]]] = {}
-    batches: dict[tuple[PlacementRules, str, Resources], list[ToPlace]] = {}
+    tiers: dict[_Wish, list[list[_Seat]]] = {}
+    batches: dict[tuple[_Wish, Resources], list[ToPlace]] = {}
     for job in jobs:
-        batches.setdefault((job.request.rules, job.home_store_id, job.request.resources), []).append(job)
+        batches.setdefault(((job.request.rules, job.home_store_id, job.avoided), job.request.resources), []).append(job)
     hosts: dict[str, HostRef] = {}
     reasons: dict[str, Reason] = {}
-    for (rules, home, resources), batch in batches.items():
-        if (rules, home) not in tiers:
-            tiers[rules, home] = _tiers(batch[0], seats, mesh_version)
-        fit = _fitting(tiers[rules, home], resources)
+    for (wish, resources), batch in batches.items():
+        if wish not in tiers:
+            tiers[wish] = _tiers(batch[0], seats, mesh_version)
+        fit = _fitting(tiers[wish], resources)
         if fit:
             hosts.update(_hand_out(batch, fit))
         else:
@@ -121,14 +129,15 @@ def place(jobs: Sequence[ToPlace], candidates: Sequence[Candidate], *, mesh_vers
 
 
 def _tiers(job: ToPlace, seats: Sequence[_Seat], mesh_version: str) -> list[list[_Seat]]:
-    """The hosts that the rules allow, whatever the size, those with the most preferred tags first."""
+    """Hosts that the rules allow, whatever the size: those with the most preferred tags first, avoided ones last."""
     rules_only = replace(job.request, resources=Resources())
-    tiers: dict[int, list[_Seat]] = {}
+    tiers: dict[tuple[bool, int], list[_Seat]] = {}
     for seat in seats:
         judgement = judge(rules_only, seat.candidate, home_store_id=job.home_store_id, mesh_version=mesh_version)
         if judgement.eligible:
-            tiers.setdefault(preferred_matches(job.request.rules, seat.candidate), []).append(seat)
-    return [tiers[matches] for matches in sorted(tiers, reverse=True)]
+            is_avoided = seat.candidate.host.store_id in job.avoided
+            tiers.setdefault((is_avoided, -preferred_matches(job.request.rules, seat.candidate)), []).append(seat)
+    return [tiers[place] for place in sorted(tiers)]
 
 
 def _fitting(tiers: Sequence[Sequence[_Seat]], resources: Resources) -> list[_Seat]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from paglets.core.errors import PagletsError, StoreDamaged
 from paglets.store.db import Tx
 
 JOINED = "mesh_joined"
+FORGOTTEN = "mesh_forgotten"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,14 +57,26 @@ def save_peers(tx: Tx, urls: Iterable[str], joined: Iterable[str] | None = None)
     tx.run_many("INSERT INTO peers (url) VALUES (?) ON CONFLICT DO NOTHING", ((url,) for url in urls))
 
 
+def load_forgotten(tx: Tx) -> dict[str, tuple[int, int]]:
+    """By store id, up to which (boot_count, heartbeat) rows of hosts that were dropped are not taken from others."""
+    marks = loads(tx.value("SELECT value FROM meta WHERE key = ?", FORGOTTEN) or "{}")
+    return {store_id: (boot_count, heartbeat) for store_id, (boot_count, heartbeat) in marks.items()}
+
+
+def save_forgotten(tx: Tx, marks: Mapping[str, tuple[int, int]]) -> None:
+    _save_meta(tx, FORGOTTEN, dumps({store_id: list(mark) for store_id, mark in marks.items()}))
+
+
 def load_joined(tx: Tx) -> int:
     """As the how-manyeth host this store came to its mesh; 0: not yet."""
     return int(tx.value("SELECT value FROM meta WHERE key = ?", JOINED) or 0)
 
 
 def save_joined(tx: Tx, joined: int) -> None:
+    _save_meta(tx, JOINED, str(joined))
+
+
+def _save_meta(tx: Tx, key: str, value: str) -> None:
     tx.run(
-        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        JOINED,
-        str(joined),
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, value
     )

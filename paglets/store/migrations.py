@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from functools import partial
 
-from paglets.core.errors import StoreDamaged
+from paglets.core.errors import StoreNewer
 
 
 def schema() -> str:
@@ -31,6 +31,7 @@ MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (
     ("bytes", partial(_run, "step_bytes.sql")),
     ("model", partial(_run, "step_model.sql")),
     ("groups", partial(_run, "step_groups.sql")),
+    ("moves", partial(_run, "step_moves.sql")),
 )
 """Never changed once it was released: stores out there are made of these."""
 
@@ -41,17 +42,27 @@ def migrate(connection: sqlite3.Connection) -> None:
     try:
         done = _applied(connection)
         if done > len(MIGRATIONS):
-            raise StoreDamaged(
-                f"the database has schema {done}, this program knows {len(MIGRATIONS)}: "
-                "it was written by a newer paglets.pyz; use that one. Nothing was changed"
+            raise StoreNewer(
+                f"the database has schema {done}, and this program knows {len(MIGRATIONS)}: {_writer(connection)} "
+                "wrote it, which is newer; start the host with that paglets.pyz. Nothing was changed"
             )
         for number, (name, step) in enumerate(MIGRATIONS[done:], start=done + 1):
             step(connection)
             connection.execute("INSERT INTO migrations VALUES (?, ?, unixepoch())", (number, name))
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # a full disk ends it by itself
+            connection.execute("ROLLBACK")
         raise
+
+
+PROGRAM_KEY = "program"
+"""Of the row in `meta` that says which program used the database last."""
+
+
+def _writer(connection: sqlite3.Connection) -> str:
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (PROGRAM_KEY,)).fetchone()
+    return "a newer paglets" if row is None else str(row[0])
 
 
 def _applied(connection: sqlite3.Connection) -> int:

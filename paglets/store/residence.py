@@ -33,12 +33,13 @@ FIRST_PLACE: Place = (float("-inf"), "")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handoff:
-    """An envelope under way, as it is sent."""
+    """An envelope under way, as it is sent; `recall`: see the schema."""
 
     agent_id: str
     epoch: int
     target: HostRef
     envelope: Envelope
+    recall: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,11 +158,19 @@ def _answer_again(known: ResidenceRow, envelope: Envelope) -> TransferAnswer:
 
 
 def _forget_older(tx: Tx, agent_id: str) -> None:
-    """An envelope of a higher epoch proves that what is here of a lower one, even `leaving`, is settled."""
+    """An envelope of a higher epoch proves that what is here of a lower one, even `leaving`, is settled.
+
+    One that was `here` was not given away: it was taken back from here, and the sources of its files have not moved.
+    """
+    known = find(tx, agent_id)
     tx.run("DELETE FROM leases WHERE agent_id = ?", agent_id)
     tx.run("DELETE FROM runs WHERE agent_id = ?", agent_id)
     paglets.remove(tx, agent_id)
-    files.arrived(tx, agent_id)
+    if known is not None and known.status == "here":
+        files.remove(tx, agent_id)
+        tx.wake("runs", "scheduler", "janitor")
+    else:
+        files.arrived(tx, agent_id)
     artifacts.remove(tx, agent_id)
     tx.run("DELETE FROM handoffs WHERE agent_id = ?", agent_id)
 
@@ -190,7 +199,7 @@ def leave(tx: Tx, agent_id: str, target: HostRef, now: float) -> None:
         None if envelope.bundle is None else envelope.bundle.sha256,
     )
     paglets.remove(tx, agent_id)
-    _become(tx, agent_id, row.epoch, "leaving", target, now)
+    become(tx, agent_id, row.epoch, "leaving", target, now)
     tx.wake("handoff")
     tx.touch(agent_id)
 
@@ -203,19 +212,22 @@ def acknowledged(tx: Tx, agent_id: str, epoch: int, now: float) -> bool:
     tx.run("DELETE FROM handoffs WHERE agent_id = ?", agent_id)
     files.arrived(tx, agent_id)
     artifacts.remove(tx, agent_id)
-    _become(tx, agent_id, epoch, "gone", from_json(HostRef, loads(row["target"])), now, told=False)
+    become(tx, agent_id, epoch, "gone", from_json(HostRef, loads(row["target"])), now, told=False)
     tx.touch(agent_id)
     return True
 
 
-def put_back(tx: Tx, agent_id: str, epoch: int, now: float) -> Handoff | None:
-    """The target will never take `epoch`: the paglet is here again, under that epoch, a job with its age."""
-    handoff = _handoff(tx, agent_id, epoch - 1)
+def put_back(tx: Tx, agent_id: str, epoch: int, now: float, *, beyond: bool = False) -> Handoff | None:
+    """The target will never take `epoch`: the paglet is here again, under that epoch, a job with its age.
+
+    `beyond`: under the next one, since the target may have taken it and cannot be asked.
+    """
+    handoff = handoff_of(tx, agent_id, epoch - 1)
     if handoff is None:
         return None
     under_way = max(0.0, now - tx.value("SELECT began_at FROM handoffs WHERE agent_id = ?", agent_id))
     tx.run("DELETE FROM handoffs WHERE agent_id = ?", agent_id)
-    _become(tx, agent_id, epoch, "here", None, now)
+    become(tx, agent_id, epoch + beyond, "here", None, now)
     paglets.insert(tx, handoff.envelope, now)
     tx.run("UPDATE requests SET queued_at = queued_at - ? WHERE agent_id = ?", under_way, agent_id)
     tx.wake("disposal")
@@ -239,7 +251,7 @@ def dispose(tx: Tx, agent_id: str, now: float) -> None:
     row = must_be_here(tx, agent_id)
     paglets.remove(tx, agent_id)
     paglets.remove_bytes(tx, agent_id)
-    _become(tx, agent_id, row.epoch, "disposed", None, now)
+    become(tx, agent_id, row.epoch, "disposed", None, now)
     tx.touch(agent_id)
 
 
@@ -298,7 +310,7 @@ def targets(tx: Tx) -> list[HostRef]:
     return [from_json(HostRef, loads(row["target"])) for row in rows]
 
 
-def _handoff(tx: Tx, agent_id: str, epoch: int) -> Handoff | None:
+def handoff_of(tx: Tx, agent_id: str, epoch: int) -> Handoff | None:
     row = tx.one("SELECT * FROM handoffs WHERE agent_id = ? AND epoch = ?", agent_id, epoch)
     return None if row is None else _read_handoff(row)
 
@@ -309,6 +321,7 @@ def _read_handoff(row: sqlite3.Row) -> Handoff:
         epoch=row["epoch"],
         target=from_json(HostRef, loads(row["target"])),
         envelope=from_json(Envelope, loads(row["envelope"])),
+        recall=row["recall"],
     )
 
 
@@ -371,9 +384,7 @@ def _begin_row(tx: Tx, agent_id: str, epoch: int, status: str, source: HostRef |
     )
 
 
-def _become(
-    tx: Tx, agent_id: str, epoch: int, status: str, peer: HostRef | None, now: float, told: bool = True
-) -> None:
+def become(tx: Tx, agent_id: str, epoch: int, status: str, peer: HostRef | None, now: float, told: bool = True) -> None:
     """A step of a paglet that was here: whether its source settled stays as it is."""
     tx.run(
         "UPDATE residence SET epoch = ?, status = ?, peer = ?, reason = '', told = ?, since_at = ? WHERE agent_id = ?",

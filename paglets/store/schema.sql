@@ -15,9 +15,9 @@ CREATE TABLE meta (
 
 -- A row for each paglet that this host ever held or refused.
 --   here      -> leaving (hand-off begins), disposed
---   leaving   -> gone (target took it), here (target refused it, epoch + 1)
+--   leaving   -> gone (target took it), here (target refused it, epoch + 1), disposed (a job nobody wants, epoch + 1)
 --   gone, refused, disposed -> here (an envelope of a higher epoch comes)
--- peer: leaving/gone: the target; here/refused: the source. JSON of HostRef.
+-- peer: leaving/gone/disposed on the way: the target; here/refused: the source. JSON of HostRef.
 -- settled: whoever sent it here will not send that again. told: its target was told the same by us.
 -- Only with both, and after 30 days, a row that is neither 'here' nor 'leaving' is forgotten.
 -- stale_scratch: what lies in its scratch directory, if there is one, is of an earlier stay; over when code runs in it.
@@ -41,8 +41,9 @@ CREATE INDEX residence_untold ON residence (agent_id) WHERE told = 0;
 -- inactive: does not run; a message, or the time wakes_at (NULL: no time), leads to its entry `activation`, whose end
 --   makes it active again: hook run -> NULL. (A wall clock time: it outlasts a start of the host.)
 -- service: what it offers to the mesh, '': nothing.
--- bundle: the blob of its code, bundle_bytes long. problem: why a move that is asked for does not begin, in words.
--- intent: JSON of what is asked for: {"move": HostRef}, {"dispose": true} or {"sleep": SECONDS or null}. Beside that
+-- bundle: the blob of its code, bundle_bytes long. problem: why a move that is asked for does not begin, or was
+--   dropped, in words.
+-- intent: JSON of what is asked for: {"move": HostRef}, {"dispose": true} or {"rest": SECONDS or null}. Beside that
 --   "begun": on_dispatching or on_disposing runs for it, "ready": has run, "then": the hook that was due before.
 CREATE TABLE paglets (
   agent_id TEXT PRIMARY KEY REFERENCES residence (agent_id),
@@ -79,6 +80,8 @@ CREATE TABLE storage (
 
 -- Envelopes under way: exists exactly while the residence row is 'leaving'. envelope: JSON.
 -- While it lies here the paglet has no row in paglets: the envelope is the paglet.
+-- recall: what is wished meanwhile. 'unwanted': a job that its collector does not want, which ends; 'dispose': it is to
+--   come back and to be disposed of.
 CREATE TABLE handoffs (
   agent_id TEXT PRIMARY KEY REFERENCES residence (agent_id),
   epoch INTEGER NOT NULL,
@@ -90,11 +93,23 @@ CREATE TABLE handoffs (
   job_key TEXT NOT NULL DEFAULT '',
   began_at REAL NOT NULL,
   problem TEXT NOT NULL DEFAULT '',
-  bundle TEXT REFERENCES blobs (sha256)
+  bundle TEXT REFERENCES blobs (sha256),
+  recall TEXT NOT NULL DEFAULT '' CHECK (recall IN ('', 'unwanted', 'dispose'))
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX handoffs_bundle ON handoffs (bundle) WHERE bundle IS NOT NULL;
 CREATE INDEX handoffs_target ON handoffs (target_store, began_at, agent_id);
 CREATE INDEX handoffs_group ON handoffs (group_id) WHERE group_id IS NOT NULL;
+CREATE INDEX handoffs_recall ON handoffs (agent_id) WHERE recall != '';
+
+-- Paglets that were taken back from a host that was forgotten, and that it may have: should it ever be heard of again,
+-- it is told that `epoch` is newer than its own. target: JSON of HostRef.
+CREATE TABLE fences (
+  agent_id TEXT NOT NULL,
+  target_store TEXT NOT NULL,
+  epoch INTEGER NOT NULL,
+  target TEXT NOT NULL,
+  PRIMARY KEY (agent_id, target_store)
+) STRICT, WITHOUT ROWID;
 
 -- Posts taken and not yet handled. message: JSON of WireMessage.
 --   waiting -> deleted with the commit of its handler; waiting -> dead after 5 tries that raised

@@ -74,5 +74,5 @@ def _reason(intent: str | None, hook_error: str | None, problem: str) -> str:
         tree = loads(intent)
         if "move" in tree:
             return problem or f"it moves to {from_json(HostRef, tree['move']).name} when its code here has ended"
-        return f"it {'rests' if 'sleep' in tree else 'ends'} when its code has ended"
-    return "" if hook_error is None else f"its last hook failed: {hook_error}"
+        return f"it {'rests' if 'rest' in tree else 'ends'} when its code has ended"
+    return problem or ("" if hook_error is None else f"its last hook failed: {hook_error}")

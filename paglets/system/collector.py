@@ -19,25 +19,23 @@ from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
 from paglets.groups.records import ExpectedJob, Report, Sighting, failure_report, result_report
+from paglets.groups.rows import CollectorRows, ReportThatCame
 from paglets.groups.status import GROUP_TRANSITIONS
 from paglets.groups.summary import Facts, Lists, Place, page, pending_entry, summarise
 from paglets.system.collector_ledger import Ledger, ResultCollectorState
 from paglets.system.collector_messages import (
     Begin,
     Cancel,
-    CensusOf,
     CopiesGone,
     Drain,
     Ended,
     NewKey,
-    NextGeneration,
     Nothing,
     Register,
     Results,
     new_keys,
     parse,
 )
-from paglets.system.collector_rows import CollectorRows, ReportThatCame
 
 __all__ = ["KINDS", "ResultCollectorPaglet", "ResultCollectorState"]
 
@@ -53,8 +51,6 @@ KINDS = (
     "return_home",
     "cancel",
     "copies_gone",
-    "next_generation",
-    "census",
 )
 """The messages of a collector: each is handled by the method of that name."""
 
@@ -158,20 +154,6 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         for key, job in self._asked(parse(CopiesGone, message.kind, message.args).job_keys):
             ledger.gone(key, job)
         return self._counts()
-
-    def next_generation(self, message: Message) -> dict[str, Any]:
-        """Count up the generation of pending keys; gives the new number of each, and none for ended ones."""
-        ledger = self._ledger()
-        asked = parse(NextGeneration, message.kind, message.args)
-        numbers = {key: ledger.next_generation(key) for key in asked.job_keys}
-        return {"generations": {key: number for key, number in numbers.items() if number is not None}}
-
-    def census(self, message: Message) -> dict[str, Any]:
-        """Note where copies are and why they wait; gives those that nobody wants any more."""
-        census = parse(CensusOf, message.kind, message.args)
-        ledger = self._ledger()
-        causes = [(copy.agent_id, ledger.see(census.host, copy)) for copy in census.copies]
-        return {"unwanted": [{"agent_id": agent_id, "cause": cause} for agent_id, cause in causes if cause]}
 
     def return_home(self, message: Message) -> dict[str, Any]:
         """Go home as soon as all keys have ended, whatever was asked at the start; at once where they have."""

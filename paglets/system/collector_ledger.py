@@ -6,21 +6,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from paglets.api.groups import JobCopy
 from paglets.core.agent import PagletState
-from paglets.core.refs import HostRef
 from paglets.groups import acceptance
 from paglets.groups.records import (
     ExpectedJob,
     FailureReport,
     ReportKind,
-    Sighting,
     duplicate_entry,
     kind_of,
     record_of,
 )
+from paglets.groups.rows import CollectorRows, ReportThatCame
 from paglets.system.collector_messages import NewKey
-from paglets.system.collector_rows import CollectorRows, ReportThatCame
 
 
 @dataclass(kw_only=True)
@@ -133,31 +130,6 @@ class Ledger:
         if job is not None and job.ended and job.sighting is not None:
             self._rows.put_job(key, acceptance.gone(job))
 
-    def next_generation(self, key: str) -> int | None:
-        """The number of the further copy of a pending key, or None where the key has ended or is unknown."""
-        job = self._rows.job(key)
-        if job is None or job.ended:
-            return None
-        newer = acceptance.next_generation(job, self._now)
-        self._rows.put_job(key, newer)
-        return newer.generation
-
-    def see(self, host: HostRef, copy: JobCopy) -> acceptance.UnwantedCause | None:
-        """Note where a copy is, or say why nobody wants it any more.
-
-        A copy of an unknown key is left alone: the key may be registered later. One of a cancelled key is noted too:
-        its end is waited for.
-        """
-        job = self._rows.job(copy.job_key) if copy.group_id == self._state.group_id else None
-        if job is None:
-            return None
-        cause = acceptance.unwanted(job, copy.generation)
-        if cause is None or (cause == "cancelled" and job.ended):
-            newer = acceptance.seen(job, _sighting(host, copy, self._now))
-            if newer is not job:
-                self._rows.put_job(copy.job_key, newer)
-        return cause
-
     def _end(self, key: str, job: ExpectedJob, kind: ReportKind, record: dict[str, Any]) -> None:
         if kind == "result":
             self._state.completed_count += 1
@@ -171,19 +143,3 @@ class Ledger:
         if kind == "result":
             return "already_completed"
         return "already_cancelled" if record["cause"] == "cancelled" else "already_failed"
-
-
-def _sighting(host: HostRef, copy: JobCopy, now: float) -> Sighting:
-    return Sighting(
-        agent_id=copy.agent_id,
-        host=host,
-        generation=copy.generation,
-        attempt=copy.attempt,
-        epoch=copy.epoch,
-        residence=copy.residence,
-        status=copy.status,
-        reason=copy.reason,
-        reason_text=copy.reason_text,
-        never=copy.never,
-        since=now,
-    )

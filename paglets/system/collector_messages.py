@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from paglets.api.groups import JobCopy
 from paglets.core.errors import Invalid
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, check_job_key
@@ -88,21 +87,6 @@ class CopiesGone:
     """`copies_gone`: no host has a copy of these cancelled keys any more (null: of all)."""
 
     job_keys: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NextGeneration:
-    """`next_generation`: the newest copies of these keys are lost, further ones are about to be made."""
-
-    job_keys: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CensusOf:
-    """`census`: the unfinished copies that one host has of this group."""
-
-    host: HostRef
-    copies: tuple[JobCopy, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

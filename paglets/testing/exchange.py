@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from paglets.api.hosts import Hosts, MemberView
@@ -29,6 +30,7 @@ class TableHost:
     broken: list[PagletsError] = field(default_factory=list)
     asked: list[Request] = field(default_factory=list)
     store_id: str = ""
+    reachable: bool = True
 
     @property
     def ref(self) -> HostRef:
@@ -58,11 +60,18 @@ class TableExchange:
         self.hosts = {host.ref.url: host for host in hosts}
         self.closed = False
         for host in hosts:
-            host.routes.setdefault("GET /v1/mesh/hosts", lambda body: self.members())
+            host.routes.setdefault("GET /v1/mesh/hosts", partial(self._list, host))
+
+    def _list(self, asked: TableHost, body: Any) -> Hosts:
+        """The host that was asked comes first, as with a real one."""
+        hosts = self.members()
+        views = sorted(hosts.hosts, key=lambda view: view.member.store_id != asked.ref.store_id)
+        return replace(hosts, hosts=tuple(views))
 
     def members(self) -> Hosts:
         rows = [
-            member(host.name, store_id=host.ref.store_id, url=host.ref.url) for _, host in sorted(self.hosts.items())
+            member(host.name, store_id=host.ref.store_id, url=host.ref.url, reachable=host.reachable)
+            for _, host in sorted(self.hosts.items())
         ]
         return Hosts(hosts=tuple(MemberView(member=row, online=True, silent_seconds=0.1) for row in rows))
 

@@ -33,9 +33,9 @@ def view_of(path: Path) -> Tx:
     return Tx(connection)
 
 
-def sanity_check(hosts: Hosts, offered: Mapping[str, Resources] | None = None) -> list[str]:
-    """Everything that is wrong, in words; empty where all is well."""
-    wrong: list[str] = residence_of_all(hosts)
+def sanity_check(hosts: Hosts, offered: Mapping[str, Resources] | None = None, gone: Hosts | None = None) -> list[str]:
+    """Everything that is wrong, in words; empty where all is well. `gone`: hosts that were lost for good."""
+    wrong: list[str] = residence_of_all({**hosts, **(gone or {})})
     for name, tx in hosts.items():
         found = [*_rows(tx), *_references(tx), *_leases(tx), *_collectors(tx), *_posts(tx)]
         if offered is not None:

@@ -30,7 +30,8 @@ class LaunchSpec:
 class Ended:
     """How a process ended, told when its whole tree is gone. `exit_code` or `signal` is set.
 
-    `error`: it could not be started at all. `stderr_tail`: its last lines, 8 KiB at most.
+    `error`: it could not be started at all; with `launcher_lost`: as the host had no place for it. `stderr_tail`: its
+    last lines, 8 KiB at most.
     """
 
     exit_code: int | None = None

@@ -92,11 +92,11 @@ class HostProcess:
     def log(self) -> Path:
         return self.mesh.logs / f"{self.name}.{self.starts}"
 
-    def spawn(self) -> None:
+    def spawn(self, **environment: object) -> None:
         """Start the process; `wait_ready` waits for it."""
         self.starts += 1
         command = ["host", "--name", self.name, "--port", str(self.port), *self.arguments]
-        self.process = self.mesh.spawn(*command, home=self.home, output=self.log)
+        self.process = self.mesh.spawn(*command, home=self.home, output=self.log, **environment)
 
     def wait_ready(self) -> None:
         """Wait for the file in `run/` that this process writes, and for an answer at its address."""
@@ -121,9 +121,9 @@ class HostProcess:
             return self.client.identity().name == self.name
         return False
 
-    def restart(self) -> None:
+    def restart(self, **environment: object) -> None:
         """Start it again as it was, at the same port, after it ended."""
-        self.spawn()
+        self.spawn(**environment)
         self.wait_ready()
 
     def kill(self) -> None:
@@ -138,6 +138,11 @@ class HostProcess:
     def end_by(self, number: signal.Signals) -> int:
         assert self.process is not None
         self.process.send_signal(number)
+        return self.wait_ended()
+
+    def wait_ended(self) -> int:
+        """Wait until it has ended by itself; gives its exit code."""
+        assert self.process is not None
         code = self.process.wait(END_SECONDS)
         self.process = None
         self.client.close()

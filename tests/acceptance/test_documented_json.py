@@ -43,6 +43,7 @@ RUNS: dict[str, list[list[object]]] = {
     "list": [[]],
     "logs": [["mixed/bad"]],
     "mesh hosts": [[]],
+    "mesh forget": [["0" * 32]],
     "notes": [[]],
     "version": [[]],
 }

@@ -19,6 +19,7 @@ from paglets.host.http.router import Router
 from paglets.host.http.routes import ROUTES
 from paglets.host.shell import Settings
 from paglets.remote.exchange import Completion, Pending, Request, Response, dump_json
+from paglets.slots.eligibility import Reason
 from paglets.slots.model import PlacementRules, Resources, SlotRequest
 from paglets.store.db import Store, Tx
 from paglets.store.files import Removal
@@ -39,12 +40,15 @@ MOST_STEPS = 20_000
 
 
 class RigDisk(ScratchDisk):
-    """`problem`: what making a scratch directory raises. `removed`: sources of files that have moved.
+    """`problem`: what making a scratch directory raises. `held`: why no process has a place.
+
+    `removed`: sources of files that have moved.
 
     `trims`: to how many bytes logs were brought, and of which attempts they were to stay.
     """
 
     problem: OSError | None = None
+    held: Reason | None = None
 
     def __init__(self) -> None:
         super().__init__({}, SourceFiles())
@@ -57,6 +61,9 @@ class RigDisk(ScratchDisk):
 
     def trim_logs(self, most_bytes: int, running: Callable[[], frozenset[tuple[str, int, int]]]) -> None:
         self.trims.append((most_bytes, running()))
+
+    def obstacle(self) -> Reason | None:
+        return self.held
 
     def prepare(self, agent_id: str, fresh: bool) -> str:
         if self.problem is not None:

@@ -28,16 +28,17 @@ CENSUS = "POST /v1/groups/words/census"
 
 
 class TimedExchange(TableExchange):
-    """Hosts of which `away` are offline, and `mute` take all the time that they are given."""
+    """Hosts of which `away` are offline, `forgotten` not listed, and `mute` take all the time that they are given."""
 
     def __init__(self, clock: FakeClock, *hosts: TableHost) -> None:
         self.clock = clock
         self.away: set[str] = set()
         self.mute: set[str] = set()
+        self.forgotten: set[str] = set()
         super().__init__(*hosts)
 
     def members(self) -> Hosts:
-        rows = [member(host.name, url=url) for url, host in self.hosts.items()]
+        rows = [member(host.name, url=url) for url, host in self.hosts.items() if host.name not in self.forgotten]
         return Hosts(
             hosts=tuple(MemberView(member=row, online=row.name not in self.away, silent_seconds=0.1) for row in rows)
         )
@@ -82,6 +83,13 @@ def test_a_host_that_is_offline_and_had_a_copy_is_silent_and_its_copy_is_not_tak
     outcome = given.cancel()
     assert (outcome.silent, outcome.ended) == (("w1",), False)
     assert given.told == ["cancel"]
+
+
+def test_nobody_waits_for_a_host_that_was_forgotten() -> None:
+    given = Given()
+    given.exchange.away = given.exchange.forgotten = {"w1"}
+    assert given.cancel().ended
+    assert given.told == ["cancel", "copies_gone"]
 
 
 @pytest.mark.parametrize("said", [Overloaded("ask again"), Unfinished(count=1)])

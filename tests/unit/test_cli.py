@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,30 @@ import pytest
 from paglets.api.groups import GroupView, SubmitGroup
 from paglets.api.hosts import MemberView
 from paglets.api.paglets import PagletView
-from paglets.api.slots import JobView, Lease, Usage
+from paglets.api.slots import JobView, Lease, Slots, Usage
 from paglets.cli import why
 from paglets.cli.groups import failure_row, result_row
 from paglets.cli.host import machine_name, options_of, parser
 from paglets.cli.jobs import job_row, no_host_lines
 from paglets.cli.main import COMMANDS, main
-from paglets.cli.mesh import part_text
-from paglets.cli.output import column_widths, duration_text, numbers_text, print_paragraph, print_table
+from paglets.cli.mesh import HEADERS, about, host_row, part_text
+from paglets.cli.output import (
+    column_widths,
+    duration_text,
+    numbers_text,
+    print_paragraph,
+    print_table,
+    silent_lines,
+)
 from paglets.cli.why import Reason, print_reason
 from paglets.config import HostOptions
-from paglets.core.errors import Invalid, Unknown
+from paglets.core.errors import Invalid, Unknown, Unreachable
 from paglets.core.messages import Message
-from paglets.core.refs import ArtifactRef, ProxyRef
+from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.core.text import printable
+from paglets.slots.model import Resources
 from paglets.testing.authors import FakeContext
+from paglets.testing.mesh import member
 
 
 class Terminal(io.StringIO):
@@ -65,6 +75,7 @@ def test_without_a_command_it_says_what_there_is(capsys: pytest.CaptureFixture[s
         (["artifacts", "put", "x", "--expires", "7 days"], "'7 days' is not a time"),
         (["artifacts", "list", "--group", "g", "--owner", "p"], "not allowed with argument"),
         (["artifacts", "rm"], "see `paglets artifacts rm --help`"),
+        (["host", "--address", "x"], "paglets: there is no --address; see `paglets host --help`\n"),
         (["host", "--port", "70000"], "--port: "),
         (["host", "--name", "Big Name"], "cannot name a host"),
         (["host", "--property", "x"], "KEY=VALUE"),
@@ -161,6 +172,29 @@ def test_a_paragraph_is_wrapped_on_a_terminal_and_one_line_in_a_pipe(monkeypatch
     assert pipe.getvalue() == "  no member can ever run /a/path/of/more/than/a/line\n"
 
 
+def test_the_hosts_of_a_mesh_fit_a_usual_terminal_and_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    whole = Resources(cpu_cores=16, memory_bytes=int(125.6 * 2**30), temp_storage_bytes=int(915.3 * 2**30), gpus=2)
+    free = Resources(cpu_cores=14, memory_bytes=int(118.2 * 2**30), temp_storage_bytes=int(811.5 * 2**30), gpus=1)
+    gpu = member("gpu-host", url="http://192.168.178.123:18765", capacity=whole, free=free, running_jobs=2)
+    gpu = replace(gpu, queued_jobs=12, tags=("linux", "gpu"), properties={"python": "3.12"})
+    views = [MemberView(member=each, online=True, silent_seconds=0.0) for each in (member("a"), gpu)]
+    terminal, pipe = Terminal(), io.StringIO()
+    for out in (terminal, pipe):
+        print_table(HEADERS, [host_row(view) for view in views], below=[about(view) for view in views], out=out)
+    assert max(len(line) for line in terminal.getvalue().splitlines()) <= 80
+    *_, amounts, further = pipe.getvalue().splitlines()
+    assert amounts.split("  ")[0] == "gpu-host"
+    assert amounts.endswith("online  14 of 16    118.2 of 125.6 GiB  811.5 of 915.3 GiB  1 of 2")
+    assert further == "  http://192.168.178.123:18765  2 running, 12 queued  tags linux, gpu  properties python=3.12"
+    assert "http://192.168.178.123:18765" in terminal.getvalue().split()
+
+
+def test_hosts_without_an_answer_are_told_as_lines() -> None:
+    assert silent_lines([Unreachable("w1 does not answer")], ["w2"]) == ["w1 does not answer", "w2 is offline"]
+
+
 @pytest.mark.parametrize(
     ("part", "whole", "text"),
     [
@@ -235,7 +269,11 @@ def test_a_running_job_shows_its_lease_and_usage() -> None:
         ),
         usage=Usage(cpu_seconds=100.0, rss_bytes=1 << 20),
     )
-    assert job_row(job) == (
+    capacity = Resources(cpu_cores=2)
+    host = HostRef(store_id="s", name="w1", url="http://w1:8765")
+    counts = {"queued_jobs": 0, "running_jobs": 1}
+    slots = Slots(host=host, capacity=capacity, free=Resources(), tags=(), jobs=(job,), **counts)
+    assert job_row(job, slots) == (
         "g/a", "RUNNING", "1.2", "1 min 30 s", 2, "1 GiB", "0-1", "", "1 min 40 s", "1 MiB", "0 bytes", "",
     )  # fmt: skip
 
@@ -249,6 +287,7 @@ def test_repeated_flags_append_and_become_options(tmp_path: Path) -> None:
         *("--peer", "http://laptop:8765", "--peer", "other:1", "--tag", "linux", "--tag", "gpu"),
         *("--property", "python=3.12", "--memory", "2G", "--cpu-cores", "3", "--code-path", "/code"),
         *("--artifact-max-size", "1G", "--artifact-storage-quota", "20G"),
+        *("--host-lost-after", "60", "--input-wait", "3600"),
     ]
     assert options_of(parser().parse_args(flags), tmp_path) == HostOptions(
         name="gpu-a",
@@ -263,7 +302,18 @@ def test_repeated_flags_append_and_become_options(tmp_path: Path) -> None:
         code_paths=("/code",),
         artifact_max_bytes=1 << 30,
         artifact_quota_bytes=20 << 30,
+        host_lost_after_seconds=60.0,
+        input_wait_seconds=3600.0,
     )
+
+
+def test_a_host_that_nobody_can_connect_to_says_so_by_a_flag_or_in_its_section(tmp_path: Path) -> None:
+    (tmp_path / "hosts.toml").write_text("[hosts.a]\nreachable = false\n[hosts.b]\n")
+    reachable = [
+        options_of(parser().parse_args(["--name", *words]), tmp_path).reachable
+        for words in (["a"], ["b"], ["b", "--unreachable"])
+    ]
+    assert reachable == [False, True, False]
 
 
 def test_a_host_finds_its_section_in_the_folder_or_in_the_file_named(tmp_path: Path) -> None:

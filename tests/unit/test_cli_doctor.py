@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from paglets.api.hosts import HostIdentity, MemberView
-from paglets.cli.doctor import BAD, GOOD, WARNING, machine_checks, member_check, strangers
+from paglets.cli.checks import BAD, GOOD, WARNING
+from paglets.cli.doctor import machine_checks, member_check, sqlite_text, strangers
+from paglets.cli.foldercheck import folder_checks
 from paglets.cli.main import main
 from paglets.core.clock import SystemEntropy
+from paglets.host import damage
+from paglets.host.folder import open_folder
 from paglets.remote.keys import create_key
 from paglets.remote.local import RunningHost
+from paglets.slots.model import Resources
 from paglets.testing.mesh import identity, member
 
 MEMBER = member("w1")
@@ -28,7 +36,7 @@ VIEW = MemberView(member=MEMBER, online=True, silent_seconds=0.0)
         (VIEW, IDENTITY, 1.0, GOOD, "online"),
         (replace(VIEW, problem="not joined: another key"), IDENTITY, 0.0, BAD, "another key"),
         (replace(VIEW, online=False, silent_seconds=90.0), None, 0.0, WARNING, "silent for 1 min 30 s"),
-        (replace(VIEW, member=replace(MEMBER, reachable=False)), IDENTITY, 0.0, WARNING, "--bind-public auto"),
+        (replace(VIEW, member=replace(MEMBER, reachable=False)), IDENTITY, 0.0, GOOD, "online, pulls"),
         (VIEW, IDENTITY, -7200.0, WARNING, "2 h behind"),
         (VIEW, replace(IDENTITY, build="cd"), 0.0, WARNING, "another paglets.pyz than w1"),
     ],
@@ -85,3 +93,89 @@ def test_a_host_that_runs_here_without_the_others_is_named_with_the_flag_that_jo
 def test_a_home_that_cannot_be_written_is_bad(home: Path) -> None:
     home.mkdir(mode=0o500)
     assert {check.name: check.state for check in machine_checks()}["home"] == BAD
+
+
+def found(folder: Path, deep: bool = False) -> dict[str, tuple[str, str]]:
+    """Of each check of a data directory that has something to say: its state and words."""
+    return {check.name: (check.state, check.found) for check in folder_checks(folder, deep=deep)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "w1"
+    with open_folder(path, SystemEntropy(), lambda error: None):
+        pass
+    path.chmod(0o700)
+    return path
+
+
+def test_a_sound_data_directory_is_told_as_such_and_nothing_in_it_is_changed(folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    checks = found(folder, deep=True)
+    assert {state for state, _ in checks.values()} == {GOOD}
+    assert checks["w1 host"][1] == f"no host runs in {folder}"
+    assert checks["w1 database"][1].startswith("sound, ")
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_the_process_that_has_a_data_directory_is_named(folder: Path) -> None:
+    with open_folder(folder, SystemEntropy(), lambda error: None):
+        checks = found(folder)
+    assert f"process {os.getpid()}" in checks["w1 host"][1]
+    assert checks["w1 database"][0] == GOOD
+
+
+@pytest.mark.parametrize(
+    ("harm", "name", "words"),
+    [
+        (lambda path: (path / "paglets.db").write_bytes(b""), "w1 database", "is empty, and there was one"),
+        (lambda path: (path / "paglets.db").write_bytes(b"text " * 999), "w1 database", "not a database"),
+        (lambda path: os.truncate(path / "paglets.db", 8192), "w1 database", "malformed"),
+        (lambda path: newer(path / "paglets.db"), "w1 database", "this program knows"),
+        (lambda path: rewound(path), "w1 database", "of an earlier moment"),
+        (lambda path: with_blob(path / "paglets.db"), "w1 blobs", "1 of 1 are damaged or not there"),
+    ],
+)
+def test_what_is_wrong_in_a_data_directory_is_bad(
+    folder: Path, harm: Callable[[Path], object], name: str, words: str
+) -> None:
+    harm(folder)
+    state, text = found(folder)[name]
+    assert state == BAD
+    assert words in text
+
+
+def newer(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as base, base:
+        base.execute("INSERT INTO migrations VALUES (99, 'later', 1.0)")
+
+
+def rewound(path: Path) -> None:
+    known = damage.read_note(path)
+    assert known is not None
+    damage.write_note(path, replace(known, boot_count=7))
+
+
+def with_blob(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as base, base:
+        base.execute("INSERT INTO blobs VALUES (?, 3, 0.0)", ("ab" * 32,))
+
+
+def test_a_data_directory_that_is_not_there_is_bad_and_one_without_a_database_is_not(tmp_path: Path) -> None:
+    assert found(tmp_path / "nobody")["data nobody"][0] == BAD
+    (tmp_path / "new").mkdir(mode=0o700)
+    assert found(tmp_path / "new")["new database"] == (GOOD, "none yet: no host was started there")
+
+
+@pytest.mark.parametrize(("version", "has_bug"), [((3, 40, 1), True), ((3, 51, 2), True), ((3, 51, 3), False)])
+def test_a_version_of_sqlite_that_can_damage_a_database_is_told(version: tuple[int, ...], has_bug: bool) -> None:
+    assert ("WAL-reset bug" in sqlite_text(version)) == has_bug
+
+
+def test_a_host_that_was_damaged_or_starts_nothing_is_a_warning() -> None:
+    damaged = replace(IDENTITY, properties={"damaged": "2026-01-01 00:00:00 UTC"})
+    stuck = replace(IDENTITY, free=Resources(), running_jobs=0)
+    for told, words in ((damaged, "was damaged"), (stuck, "starts no jobs")):
+        check = member_check(VIEW, told, IDENTITY, 0.0)
+        assert (check.state, words in check.found) == (WARNING, True)
+        assert "doctor --name w1" in check.advice

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from test_groups import SUMMARY_FIELDS
 
-from paglets.api.groups import JobCopy
 from paglets.codec.wire import decode_state, encode_state
 from paglets.core.errors import Invalid, NotHandled, TimedOut
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
+from paglets.groups import copies
+from paglets.groups.records import Sighting
+from paglets.groups.rows import CollectorRows
 from paglets.system.collector import KINDS, ResultCollectorPaglet, ResultCollectorState
 from paglets.testing.fakes import FakeCollectorContext, Parked
 
@@ -58,11 +60,10 @@ def failure(context: FakeCollectorContext, key: str, cause: str = "exception", *
     return context.send("job_failure", {"job_key": key, "cause": cause} | more)
 
 
-def copy_of(key: str, **more: Any) -> dict[str, Any]:
+def copy_of(key: str, **more: Any) -> tuple[str, dict[str, Any]]:
+    """A key, and what a host tells of a copy of it."""
     fields: dict[str, Any] = {
         "agent_id": f"agent-{key}",
-        "group_id": "g1",
-        "job_key": key,
         "generation": 1,
         "attempt": 0,
         "epoch": 1,
@@ -71,14 +72,26 @@ def copy_of(key: str, **more: Any) -> dict[str, Any]:
         "reason": "slots_busy",
         "reason_text": "2 cores asked, 0 free",
         "never": False,
-        "waited_seconds": 3.0,
     }
-    tree: dict[str, Any] = to_json(JobCopy(**(fields | more)))
-    return tree
+    return key, fields | more
 
 
-def census(context: FakeCollectorContext, *copies: dict[str, Any], host: HostRef = THIRD) -> Any:
-    return context.send("census", {"host": to_json(host), "copies": list(copies)})["unwanted"]
+def census(
+    context: FakeCollectorContext, *copies_told: tuple[str, dict[str, Any]], host: HostRef = THIRD
+) -> dict[str, str]:
+    """What the collector's host notes of what `host` told; gives why copies are not wanted, by key."""
+    rows = CollectorRows(context.storage)
+    told = [(key, Sighting(host=host, since=context.now, **fields)) for key, fields in copies_told]
+    return {key: cause for key, sighting in told if (cause := copies.see(rows, key, sighting)) is not None}
+
+
+def lose(context: FakeCollectorContext, *keys: str) -> None:
+    """The newest copies of these keys are lost: those that have not ended are begun anew."""
+    rows = CollectorRows(context.storage)
+    for key in keys:
+        job = rows.job(key)
+        if job is not None and not job.ended:
+            rows.put_job(key, copies.begun_anew(job, f"next-{key}", AWAY, "w2 is lost", context.now))
 
 
 # From beginning to end.
@@ -185,11 +198,10 @@ def test_a_second_report_is_a_duplicate_and_changes_nothing() -> None:
 
 def test_a_lost_copy_may_still_succeed_but_not_fail() -> None:
     context = begun("a", "b")
-    assert context.send("next_generation", {"job_keys": ["a", "b"]}) == {"generations": {"a": 2, "b": 2}}
+    lose(context, "a", "b")
     assert failure(context, "a", generation=1)["verdict"] == "not_newest"
     assert result(context, "a", "late", generation=1)["accepted"]
     assert failure(context, "b", generation=2)["accepted"]
-    assert context.send("next_generation", {"job_keys": ["a", "nobody"]}) == {"generations": {}}
 
 
 def test_an_unexpected_report_is_taken_when_its_key_is_registered() -> None:
@@ -236,7 +248,6 @@ def test_a_tagged_tuple_of_jobs_is_a_list_of_jobs() -> None:
         ("summary", {"verbose": True}, "verbose"),
         ("results", {"limit": 0}, "limit"),
         ("ended", {"after": "x"}, "after"),
-        ("census", {"copies": []}, "host"),
     ],
 )
 def test_wrong_arguments_name_the_field(kind: str, args: dict[str, Any], field: str) -> None:
@@ -507,7 +518,7 @@ def test_cancel_ends_keys_and_a_record_that_is_there_wins() -> None:
 
 def test_a_result_after_a_cancel_is_a_duplicate() -> None:
     context = begun("a")
-    context.send("next_generation", {"job_keys": ["a"]})
+    lose(context, "a")
     context.send("cancel")
     assert result(context, "a", generation=2)["verdict"] == "already_recorded"
     assert context.send("summary")["failures"]["a"]["cause"] == "cancelled"
@@ -549,7 +560,7 @@ def test_a_copy_of_a_cancelled_key_is_told_of_until_it_is_known_to_be_gone() -> 
 def test_a_census_fills_the_list_of_pending_jobs() -> None:
     context = begun("a", "b")
     context.now = 100.0
-    assert census(context, copy_of("a", never=True)) == []
+    assert census(context, copy_of("a", never=True)) == {}
     pending = {job["job_key"]: job for job in context.send("summary")["pending_jobs"]}
     assert pending["a"] == {
         "job_key": "a",
@@ -568,7 +579,7 @@ def test_a_census_without_news_writes_nothing() -> None:
     census(context, copy_of("a"))
     writes = context.storage.writes
     context.now += 10
-    census(context, copy_of("a", waited_seconds=13.0))
+    census(context, copy_of("a"))
     assert context.storage.writes == writes
 
 
@@ -576,13 +587,23 @@ def test_a_census_gives_the_copies_that_nobody_wants() -> None:
     context = begun("done", "cancelled", "lost", "open")
     result(context, "done")
     context.send("cancel", {"job_keys": ["cancelled"]})
-    context.send("next_generation", {"job_keys": ["lost"]})
-    foreign = copy_of("done", agent_id="agent-foreign", group_id="g2")
-    unwanted = census(context, *(copy_of(key) for key in ("done", "cancelled", "lost", "open", "unknown")), foreign)
-    assert unwanted == [
-        {"agent_id": "agent-done", "cause": "recorded"},
-        {"agent_id": "agent-cancelled", "cause": "cancelled"},
-    ]
+    lose(context, "lost")
+    unwanted = census(context, *(copy_of(key) for key in ("done", "cancelled", "lost", "open", "unknown")))
+    assert unwanted == {"done": "recorded", "cancelled": "cancelled"}
+
+
+def test_a_copy_that_is_begun_anew_is_pending_where_it_was_made() -> None:
+    context = begun("a")
+    census(context, copy_of("a", attempt=1, status="RUNNING"))
+    lose(context, "a")
+    (pending,) = context.send("summary")["pending_jobs"]
+    assert (pending["host_name"], pending["status"], pending["reason"]) == ("w1", "PLACING", "begun_anew")
+    census(context, copy_of("a", attempt=1, status="RUNNING"))  # the lost one comes back
+    (pending,) = context.send("summary")["pending_jobs"]
+    assert pending["reason"] == "begun_anew"
+    census(context, copy_of("a", agent_id="next-a", generation=2, status="RUNNING", reason=""))
+    (pending,) = context.send("summary")["pending_jobs"]
+    assert (pending["host_name"], pending["status"]) == ("w2", "RUNNING")
 
 
 def test_a_newer_generation_in_a_census_is_the_newest() -> None:
@@ -645,8 +666,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.context.send("register_jobs", {"jobs": [{"job_key": key}]})
 
     @rule(key=keys)
-    def lose(self, key: str) -> None:
-        self.context.send("next_generation", {"job_keys": [key]})
+    def lose_copy(self, key: str) -> None:
+        lose(self.context, key)
 
     @rule(key=keys, generation=st.integers(1, 3), epoch=st.integers(1, 3))
     def census(self, key: str, generation: int, epoch: int) -> None:

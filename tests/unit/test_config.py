@@ -10,6 +10,7 @@ from paglets.core.errors import Invalid, StartFailed
 FILE = """
 [mesh]
 mesh_version = "analysis"
+host_lost_after = 60
 peers = ["http://laptop:8765"]
 key_file = "/keys/mesh.key"
 
@@ -46,6 +47,7 @@ def test_a_host_takes_its_section_over_that_of_the_mesh(tmp_path: Path) -> None:
         temp_storage_bytes=1000,
         artifact_max_bytes=4 << 30,
         artifact_quota_bytes=0,
+        host_lost_after_seconds=60.0,
         properties={"python": "3.12"},
         config_key_file=Path("/keys/mesh.key"),
     )

@@ -18,7 +18,8 @@ def test_the_example_configuration_shows_every_key() -> None:
 def test_the_example_configuration_describes_the_hosts_it_names() -> None:
     tree = read_config(EXAMPLE)
     options = {name: host_options(name, flags={}, file=tree) for name in tree["hosts"]}
-    assert list(options) == ["laptop", "linux-a", "gpu-a"]
+    assert list(options) == ["laptop", "notebook", "linux-a", "gpu-a"]
     assert {each.mesh_version for each in options.values()} == {"analysis"}
+    assert [name for name, each in options.items() if not each.reachable] == ["notebook"]
     assert options["gpu-a"].memory_bytes == 48 << 30
     assert options["linux-a"].properties == {"python": "3.12"}

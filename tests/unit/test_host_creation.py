@@ -13,7 +13,7 @@ from paglets.api.paglets import CreatePaglet, Locate, Located, PagletView
 from paglets.core.errors import Conflict, GroupExists, Invalid, Moved, NameTaken, PagletsError, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import FileRef
-from paglets.host.creation import collector_id
+from paglets.groups.keys import collector_id
 from paglets.store import residence
 
 TOKENS = ("ab" * 16, "cd" * 16, "ef" * 16)

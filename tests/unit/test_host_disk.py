@@ -95,3 +95,19 @@ def test_a_source_goes_if_it_is_the_file_that_was_registered(
     monkeypatch.undo()
     assert not source.exists()
     assert disk.remove_source(removal(source, registered)) == ""
+
+
+def test_a_disk_with_a_place_for_a_process_has_no_obstacle(disk: HostDisk) -> None:
+    assert disk.obstacle() is None
+
+
+@posix
+def test_a_folder_that_is_gone_or_may_not_be_written_is_an_obstacle_with_its_path(
+    disk: HostDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "host" / "work"
+    work.rmdir()
+    found = disk.obstacle()
+    assert found is not None
+    assert found.code == "disk_closed"
+    assert str(work) in found.text

@@ -13,7 +13,7 @@ from paglets.api.transfers import Settle, TransferAnswer, TransferAnswers, Trans
 from paglets.codec.envelope import Envelope
 from paglets.core.errors import InternalError, PagletsError
 from paglets.core.record import from_json
-from paglets.host.creation import collector_id
+from paglets.groups.keys import collector_id
 from paglets.store import residence
 from paglets.testing.mesh import identity
 from paglets.worker.protocol import Fault

@@ -15,8 +15,8 @@ from paglets.core.errors import Invalid, Moved, NotHandled, PagletsError, TimedO
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, BlobRef
+from paglets.groups.keys import collector_id
 from paglets.host import inline
-from paglets.host.creation import collector_id
 from paglets.store import blobs, posts, residence
 from paglets.store.db import Tx, open_store
 

@@ -17,7 +17,7 @@ from paglets.codec.text import loads
 from paglets.core.errors import Invalid
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import FileRef, HostRef
-from paglets.host.creation import collector_id
+from paglets.groups.keys import collector_id
 from paglets.store import notes, paglets, posts, residence
 from paglets.testing.processes import HandProcess
 from paglets.testing.store import memory_database

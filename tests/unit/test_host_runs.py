@@ -17,6 +17,7 @@ from paglets.core.record import to_json
 from paglets.core.refs import ProxyRef
 from paglets.host import mailbox
 from paglets.remote.exchange import Pending
+from paglets.slots.eligibility import Reason
 from paglets.store import posts, residence
 from paglets.testing.processes import HandProcess
 from paglets.testing.store import memory_database
@@ -124,16 +125,36 @@ def test_a_hook_whose_zygote_was_lost_is_run_again(rig: Rig) -> None:
     assert len(rig.launcher.processes) == 2
 
 
-def test_a_process_that_cannot_be_started_is_an_end_like_another(rig: Rig) -> None:
+def test_what_the_disk_has_no_place_for_fails_nobody_and_starts_when_there_is_one(rig: Rig) -> None:
     rig.disk.problem = OSError(28, "No space left on device")
     add(rig, hook="creation")
-    assert "No space left" in rig.value("SELECT hook_error FROM paglets")
-    assert rig.value("SELECT count(*) FROM runs") == 0
     rig.write(lambda tx: residence.create(tx, job("j1"), rig.now()))
-    rig.run()
+    rig.run(60.0)
+    assert rig.value("SELECT hook_error FROM paglets WHERE agent_id = 'p1'") is None
+    assert rig.value("SELECT count(*) FROM runs") == 0
     assert rig.value("SELECT count(*) FROM leases") == 0
-    assert rig.outbox()[0]["args"]["cause"] == "spawn_failed"
+    assert rig.outbox() == []
+    reason, text, losses = rig.all("SELECT reason, reason_text, losses FROM requests")[0]
+    assert (reason, losses) == ("disk_full", 0)
+    assert "No space left" in text
+    assert rig.value("SELECT attempt FROM requests") < 10, "it was tried without a pause"
+    rig.disk.problem = None
+    rig.run(60.0)
+    assert {rig.process(each).go.entry for each in ("p1", "j1")} == {"creation", "attempt"}
     assert rig.faults() == []
+
+
+def test_while_the_disk_has_no_place_nothing_starts_and_nothing_more_comes_here(rig: Rig) -> None:
+    rig.disk.held = Reason(code="disk_closed", text="read-only")
+    add(rig, hook="creation")
+    rig.write(lambda tx: residence.create(tx, job("j1"), rig.now()))
+    rig.run(10.0)
+    assert rig.launcher.processes == []
+    assert rig.all("SELECT reason, reason_text, attempt FROM requests") == [("disk_closed", "read-only", 0)]
+    assert rig.host.identity().free.cpu_cores == 0
+    rig.disk.held = None
+    rig.run(10.0)
+    assert {rig.process(each).go.entry for each in ("p1", "j1")} == {"creation", "attempt"}
 
 
 # Moves and ends.
@@ -619,6 +640,7 @@ def test_what_ran_when_the_host_died_is_closed_and_begins_again() -> None:
     add_job(first)
     second = Rig(database=database)
     assert second.closed == 2
+    second.run(10.0)  # the collector's host, which might not want the job any more, is away
     assert {process.spec.agent_id for process in second.launcher.processes} == {"p1", "j1"}
     assert second.process("j1").go.system["attempt"] == 2
     assert second.all("SELECT losses, failed_attempts FROM requests") == [(1, 0)]

@@ -17,7 +17,7 @@ from paglets.testing.processes import HandProcess
 from paglets.worker.protocol import Fault, Intent, Rest
 
 OOPS = Fault(cause="exception", message="ValueError: oops", traceback="tb")
-SLEEP: dict[str, Any] = {"sleep": None}
+REST: dict[str, Any] = {"rest": None}
 STAY = {"move": to_json(host_ref("home"))}
 GO = {"move": to_json(host_ref("w1"))}
 END: dict[str, Any] = {"dispose": True}
@@ -62,7 +62,7 @@ def entries(rig: Rig) -> list[str]:
     return [process.go.entry for process in rig.launcher.of("p1")]
 
 
-@pytest.mark.parametrize("begins", [SLEEP, STAY, GO, END])
+@pytest.mark.parametrize("begins", [REST, STAY, GO, END])
 @pytest.mark.parametrize("asked", ["move", "dispose"])
 def test_what_is_asked_for_while_something_else_begins_is_not_lost(rig: Rig, begins: Any, asked: str) -> None:
     def ask(agent_id: str) -> None:

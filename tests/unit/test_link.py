@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from paglets.api.hosts import HostIdentity
 from paglets.api.paglets import Done, PagletView
+from paglets.codec.text import loads
 from paglets.core.errors import (
     BadRequest,
     CallOutcomeUnknown,
@@ -186,3 +188,55 @@ def test_a_reply_that_is_not_as_agreed_names_the_host_it_came_from(given: Given)
     given.w1.routes[ROUTE] = lambda body: {"done": "perhaps"}
     with pytest.raises(BadRequest, match="what w1 answers is not as agreed: "):
         given.link.ask("GET", "/v1/paglets/p1", None, Done, host=given.w1.ref)
+
+
+# Hosts that nobody can connect to.
+
+
+def relays(given: Given) -> list[tuple[str, str, str]]:
+    """What home was asked to relay: to whom, method, target."""
+    found = [request for request in given.home.asked if request.target.startswith("/v1/via/")]
+    bodies = [loads(request.body) for request in found]
+    return [(each.target, body["method"], body["target"]) for each, body in zip(found, bodies, strict=True)]
+
+
+@pytest.fixture
+def behind_nat(given: Given) -> Given:
+    """As `given`, and nobody can connect to w2."""
+    given.w2.reachable = False
+    given.w2.broken = [Unreachable("behind a router")] * 100
+    given.home.routes["POST /v1/via/store-w2"] = lambda body: {}
+    return given
+
+
+def test_a_host_that_nobody_can_connect_to_is_asked_through_the_own_one(behind_nat: Given) -> None:
+    assert behind_nat.pursue(behind_nat.at(behind_nat.w2)) == Done()
+    assert relays(behind_nat) == [("/v1/via/store-w2", "POST", "/v1/paglets/p1/x")]
+    assert behind_nat.w2.asked == []
+
+
+def test_what_the_relayed_host_refuses_is_raised_as_its_own(behind_nat: Given) -> None:
+    behind_nat.home.routes["POST /v1/via/store-w2"] = raising(Unknown("no such piece"))
+    behind_nat.link.hosts()
+    with pytest.raises(Unknown, match="no such piece"):
+        behind_nat.link.fetch(behind_nat.w2.ref, "/v1/blobs/ab?offset=0&length=3", 5.0)
+
+
+def test_the_own_host_is_asked_directly_though_nobody_else_can_connect_to_it(given: Given) -> None:
+    given.home.reachable = False
+    given.home.routes["GET /v1/host"] = lambda body: identity("home")
+    given.link.hosts()
+    given.link.identity()
+    assert relays(given) == []
+
+
+def test_a_link_to_such_a_host_goes_on_through_the_one_that_knew_it(behind_nat: Given) -> None:
+    behind_nat.home.routes["POST /v1/via/store-w2"] = lambda body: (
+        behind_nat.exchange.members() if body["target"] == "/v1/mesh/hosts" else identity("w2")
+    )
+    behind_nat.w1.routes["GET /v1/host"] = lambda body: identity("w1")
+    link = behind_nat.link.to(behind_nat.link.member_named("w2"))
+    assert link.identity().name == "w2"
+    assert [view.member.name for view in link.hosts()] == ["home", "w1", "w2"]
+    assert link.ask("GET", "/v1/host", None, HostIdentity, host=behind_nat.w1.ref).name == "w1"
+    assert [target for _, _, target in relays(behind_nat)] == ["/v1/host", "/v1/mesh/hosts"]

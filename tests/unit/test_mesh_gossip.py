@@ -310,6 +310,18 @@ def test_a_host_that_nobody_can_reach_stays_online_by_its_own_beats() -> None:
     assert behind.online_names() == ["h00", "h01", "h02"]
 
 
+def test_a_host_to_which_one_can_only_listen_is_a_problem_with_a_way_out() -> None:
+    mesh, hosts = joined_mesh(3)
+    behind = mesh.start(member("nat"), peers=[hosts[0].row.url])
+    mesh.network.leave(behind.row.url)
+    mesh.clock.advance(60)
+    assert "h00 cannot connect to nat at http://nat:8765, though it hears from it" in hosts[0].problem_of("nat")
+    assert "set `reachable = false` in [hosts.nat]" in hosts[0].problem_of("nat")
+    mesh.network.join(behind.row.url, behind.row.store_id, behind.handle)
+    mesh.clock.advance(30)
+    assert hosts[0].problem_of("nat") == ""
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_with_a_fifth_of_all_messages_lost_hosts_stay_online(seed: int) -> None:
     mesh, hosts = joined_mesh(10, seed)
@@ -442,8 +454,15 @@ def test_a_forgotten_member_does_not_come_back_by_hearsay() -> None:
     assert [view.member.name for view in hosts[0].gossip.members()] == ["h00", "h02"]
     with pytest.raises(Unknown, match="there are: h00, h02"):
         hosts[0].gossip.find("h01")
+    hosts[0].kill()
+    hosts[0] = mesh.restart(hosts[0])
+    mesh.clock.advance(60)
+    assert [view.member.name for view in hosts[0].gossip.members()] == ["h00", "h02"]
+    assert hosts[0].gossip.is_forgotten("store-h01")
     mesh.restart(hosts[1])
     mesh.clock.advance_until(mesh.all_see_all, 2.0)
+    assert not hosts[0].gossip.is_forgotten("store-h01")
+    assert hosts[0].store.read(stored.load_forgotten) == {}
 
 
 def test_rows_that_are_not_well_formed_are_refused_and_change_nothing() -> None:

@@ -116,6 +116,17 @@ def test_a_host_not_heard_of_for_thirty_days_is_dropped_and_not_brought_back_by_
     assert rows_of(take(change.table, member("a"), direct="store-a")) != {}
 
 
+def test_a_host_that_is_forgotten_comes_back_by_its_own_word_alone() -> None:
+    table = take(Table(), member("a"))
+    change = tables.forget(table, "store-a")
+    assert (change.dropped, change.table.forgotten) == (("store-a",), {"store-a": tables.FOR_GOOD})
+    later = member("a", boot_count=9, heartbeat=9)
+    assert rows_of(take(change.table, later)) == {}
+    back = take(change.table, later, direct="store-a")
+    assert (rows_of(back), back.forgotten) == ({"store-a": later}, {})
+    assert tables.expire(table, 31 * 86_400.0, OWN).table.forgotten["store-a"] != tables.FOR_GOOD
+
+
 def test_the_table_keeps_those_online_when_it_is_full() -> None:
     gone = [member(f"g{n}") for n in range(tables.MAX_MEMBERS)]
     table = take(Table(), *gone, offline=tuple(m.store_id for m in gone))

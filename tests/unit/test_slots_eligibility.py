@@ -43,7 +43,7 @@ CASES: list[tuple[str, bool, dict[str, Any], dict[str, Any], str]] = [
     ("tag_excluded", True, {"excluded_tags": ("laptop",)}, {"tags": ("laptop",)}, "tag 'laptop'"),
     ("tag_missing", True, {"required_tags": ("a", "b", "c")}, {"tags": ("b",)}, "tags 'a', 'c'"),
     ("offline", False, {}, {"online": False}, "offline"),
-    ("unreachable", False, {}, {"reachable": False}, "cannot be reached"),
+    ("unreachable", False, {}, {"reachable": False}, "nor to home"),
 ]
 
 

@@ -149,3 +149,16 @@ def test_every_job_gets_an_eligible_host_or_a_true_reason(
             assert placements.hosts[job.agent_id] in fit
         else:
             assert fit == []
+
+
+def test_a_host_that_a_job_is_to_avoid_is_its_last_choice_and_no_more() -> None:
+    hosts = [candidate("a", tags=("fast",)), candidate("b"), candidate("small", offered=resources(1))]
+    avoids_a = frozenset({hosts[0].host.store_id})
+    wish = request(preferred_tags=("fast",))
+    picky = ToPlace(agent_id="p", request=wish, home_store_id="home", avoided=avoids_a)
+    other = ToPlace(agent_id="o", request=wish, home_store_id="home")
+    large = ToPlace(agent_id="l", request=request(resources(2)), home_store_id="home", avoided=avoids_a)
+    found = placed([picky, other, large], *hosts).hosts
+    assert (found["p"].name, found["o"].name, found["l"].name) == ("b", "a", "b")
+    only_a = placed([picky], hosts[0]).hosts
+    assert only_a["p"].name == "a"

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from paglets.codec.envelope import Envelope, InboxPost, JobPart, Post, TakenPosts, WireMessage
 from paglets.core.errors import Conflict, Unknown
-from paglets.core.refs import BlobRef, ProxyRef
+from paglets.core.refs import BlobRef, FileRef, ProxyRef
 from paglets.slots import states
-from paglets.store import blobs, paglets, queue, residence
+from paglets.store import blobs, files, paglets, queue, residence
 from paglets.store.db import Store, Tx
+from paglets.store.files import Source
 from paglets.testing.sanity import sanity_check
 from paglets.testing.store import memory_store
 
@@ -450,3 +451,16 @@ def test_two_paglets_of_one_name_cannot_be_on_one_host(store: Store) -> None:
     put_here(store, envelope("p1", name="bob"))
     with pytest.raises(sqlite3.IntegrityError):
         put_here(store, envelope("p2", name="bob"))
+
+
+def test_what_was_taken_back_from_here_leaves_the_sources_of_its_files(store: Store) -> None:
+    moves = FileRef(name="f", sha256="ab" * 32, size_bytes=3, mode="move")
+
+    def given(tx: Tx) -> None:
+        tx.run("INSERT INTO blobs VALUES (?, 3, 1.0)", moves.sha256)
+        residence.create(tx, envelope("p1"), NOW)
+        files.register(tx, "p1", moves, Source(path="/data/f", mtime_ns=1, inode=1))
+        residence.settle(tx, "p1", 3, A, NOW)
+
+    store.write(given)
+    assert store.read(lambda tx: (files.removals(tx, 9), files.of(tx, "p1"))) == ([], ())

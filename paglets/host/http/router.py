@@ -58,10 +58,10 @@ class Router:
 
     def __init__(self, host: Any, routes: tuple[Route, ...]) -> None:
         self._host = host
-        self._routes: dict[int, list[tuple[list[str], Route]]] = {}
+        self._routes: dict[tuple[int, str], list[tuple[list[str], Route]]] = {}
         for route in routes:
             template = route.path.strip("/").split("/")
-            self._routes.setdefault(len(template), []).append((template, route))
+            self._routes.setdefault(_shelf(template), []).append((template, route))
 
     def handle(self, request: Request) -> Response | Pending:
         """The reply, now or later. Errors of the tree become replies; others are the server's to log."""
@@ -88,7 +88,7 @@ class Router:
 
     def _find(self, method: str, raw: str) -> tuple[Route, dict[str, str]]:
         parts = [_part(part) for part in raw.strip("/").split("/")]
-        known = self._routes.get(len(parts), ())
+        known = self._routes.get(_shelf(parts), ())
         fitting = [(route, path) for template, route in known if (path := _match(template, parts)) is not None]
         if not fitting:
             raise NoSuchRoute(f"there is no route {raw[:200]!r}; see docs/protocol.md")
@@ -99,6 +99,11 @@ class Router:
                 return route, path
         allowed = ", ".join(sorted({route.method for route, _ in fitting}))
         raise MethodNotAllowed(f"{raw[:200]!r} takes {allowed}, not {method[:20]!r}")
+
+
+def _shelf(parts: list[str]) -> tuple[int, str]:
+    """What a path and the templates that may fit it have in common: all begin with a version and a literal."""
+    return len(parts), "/".join(parts[:2])
 
 
 def _part(text: str) -> str:

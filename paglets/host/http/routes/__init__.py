@@ -1,7 +1,7 @@
 """Every route of a host, in one table; the server and the protocol's documentation come from it."""
 
 from paglets.host.http.router import Route
-from paglets.host.http.routes import artifacts, blobs, groups, logs, mesh, notes, paglets, slots
+from paglets.host.http.routes import artifacts, blobs, groups, logs, mesh, notes, paglets, pull, slots
 
 ROUTES: tuple[Route, ...] = (
     *mesh.ROUTES,
@@ -12,6 +12,7 @@ ROUTES: tuple[Route, ...] = (
     *artifacts.ROUTES,
     *logs.ROUTES,
     *notes.ROUTES,
+    *pull.ROUTES,
 )
 
 __all__ = ["ROUTES"]

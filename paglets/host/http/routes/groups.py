@@ -7,11 +7,13 @@ from typing import Any
 
 from paglets.api.groups import Census, CensusReply, Groups, GroupView, HurryCensus, SubmitGroup, Unfinished
 from paglets.core.errors import PagletsError, Unknown
+from paglets.core.failpoints import reach
 from paglets.core.refs import check_group_id
 from paglets.host import census, groupviews
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
 from paglets.remote.exchange import Pending, Request, Response, reply_error
+from paglets.store.db import Tx
 
 ELSEWHERE_SECONDS = 2.0
 """For a host that knows the group, to say so; one that sleeps must not hold up the others."""
@@ -20,7 +22,15 @@ ELSEWHERE_SECONDS = 2.0
 def submit(host: Host, asked: Asked) -> GroupView:
     body: SubmitGroup = asked.body
     token = host.shell.entropy.token()
-    return host.shell.store.write(lambda tx: host.creation.submit(tx, token, body))
+
+    def store(tx: Tx) -> GroupView:
+        view = host.creation.submit(tx, token, body)
+        reach("after-accept-before-commit")
+        return view
+
+    view = host.shell.store.write(store)
+    reach("after-commit-before-reply")
+    return view
 
 
 def lines(host: Host, asked: Asked) -> Groups:
@@ -71,7 +81,7 @@ class _Asking:
 
 def take_census(host: Host, asked: Asked) -> CensusReply:
     body: Census = asked.body
-    return host.shell.store.write(lambda tx: census.receive(tx, body, host.inline_host))
+    return host.census.take(body)
 
 
 def hurry_census(host: Host, asked: Asked) -> Unfinished:

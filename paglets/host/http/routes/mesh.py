@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from paglets.api.hosts import Gossip, HostIdentity, Hosts, PeerProblem
+from paglets.api.hosts import ForgetHost, Forgotten, Gossip, HostIdentity, Hosts, PeerProblem
+from paglets.host import forgetting
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
 
@@ -18,6 +19,11 @@ def gossip(host: Host, asked: Asked) -> Gossip:
 def hosts(host: Host, asked: Asked) -> Hosts:
     peers = tuple(PeerProblem(url=url, problem=problem) for url, problem in host.gossip.peer_problems())
     return Hosts(hosts=host.gossip.members(), peers=peers)
+
+
+def forget(host: Host, asked: Asked) -> Forgotten:
+    body: ForgetHost = asked.body
+    return forgetting.forget(host.shell, host.gossip, body.store_id)
 
 
 ROUTES = (
@@ -44,5 +50,13 @@ ROUTES = (
         gives=Hosts,
         about="the mesh as this host sees it",
         answer=hosts,
+    ),
+    Route(
+        method="POST",
+        path="/v1/mesh/forget",
+        takes=ForgetHost,
+        gives=Forgotten,
+        about="a host that is gone for good: what was to go there stays or comes back",
+        answer=forget,
     ),
 )

@@ -20,28 +20,32 @@ from paglets.api.paglets import (
     PagletView,
     PostMessage,
 )
-from paglets.api.posts import PostAnswers, Posts
+from paglets.api.posts import PostAnswer, PostAnswers, Posts
 from paglets.api.transfers import CloseTransfers, LargeEnvelope, Settle, TransferAnswer, TransferAnswers, Transfers
 from paglets.codec.envelope import Envelope, check_count, check_envelope, check_message
 from paglets.codec.text import loads
 from paglets.core.errors import Invalid, Moved, PagletsError, TooLarge, Unknown
+from paglets.core.failpoints import reach
 from paglets.core.messages import check_priority
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, check_agent_id, check_blob
-from paglets.host.creation import must_be_found
+from paglets.host.creation import elsewhere, must_be_found, why_elsewhere
 from paglets.host.hooks import ask_for
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
 from paglets.host.waits import Wait
 from paglets.remote.exchange import Pending, Response, reply, reply_error
 from paglets.store import posts as post_rows
-from paglets.store import residence, views
+from paglets.store import recalls, residence, views
 from paglets.store.db import Tx
 
 MAX_LOCATE_IDS = 10_000
 MAX_PAGE = 1_000
 EFFECT_SECONDS = 30.0
 """How long a disposal may take before the caller is told that it goes on."""
+
+COMEBACK_SECONDS = 5.0
+"""The same of one that is leaving: who asks again hears why it does not come back."""
 
 
 def create(host: Host, asked: Asked) -> PagletView:
@@ -119,21 +123,34 @@ def dispose(host: Host, asked: Asked) -> Pending:
 
 
 def _ask_to_end(tx: Tx, agent_id: str) -> None:
+    if recalls.wish(tx, agent_id, recalls.DISPOSE):
+        return
     must_be_found(tx, agent_id)
     ask_for(tx, agent_id, {"dispose": True})
 
 
 def _when_gone(host: Host, agent_id: str) -> Pending:
+    row = host.shell.store.read(lambda tx: residence.find(tx, agent_id))
+    leaves = row is not None and row.status == "leaving"
+
     def attempt() -> Response | None:
         row = host.shell.store.read(lambda tx: residence.find(tx, agent_id))
-        return None if row is not None and row.status == "here" else reply(Done())
+        if row is not None and row.status == "gone":
+            return reply_error(elsewhere(agent_id, row))
+        return None if row is not None and row.status in ("here", "leaving") else reply(Done())
+
+    def late() -> Response:
+        row = host.shell.store.read(lambda tx: residence.find(tx, agent_id))
+        if row is None or row.status != "leaving":
+            return reply(Done(done=False))
+        return reply_error(host.shell.store.read(lambda tx: why_elsewhere(tx, agent_id)))
 
     return host.waits.park(
         Wait(
             agent_id=agent_id,
-            deadline=host.shell.clock.monotonic() + EFFECT_SECONDS,
+            deadline=host.shell.clock.monotonic() + (COMEBACK_SECONDS if leaves else EFFECT_SECONDS),
             attempt=attempt,
-            late=lambda: reply(Done(done=False)),
+            late=late,
             pending=Pending(),
         )
     )
@@ -169,7 +186,14 @@ def posts(host: Host, asked: Asked) -> PostAnswers:
     for post in body.posts:
         check_message(post.message)
     now = host.shell.clock.wall()
-    answers = host.shell.store.write(lambda tx: post_rows.receive(tx, body.posts, body.settled, now))
+
+    def take(tx: Tx) -> tuple[PostAnswer, ...]:
+        answers = post_rows.receive(tx, body.posts, body.settled, now)
+        reach("after-accept-before-commit")
+        return answers
+
+    answers = host.shell.store.write(take)
+    reach("after-report-before-ack")
     return PostAnswers(answers=answers)
 
 
@@ -210,9 +234,12 @@ def _taken(host: Host, source: HostRef, envelopes: tuple[Envelope, ...]) -> list
     now = host.shell.clock.wall()
 
     def take(tx: Tx, envelope: Envelope) -> TransferAnswer:
-        return residence.take(tx, check_envelope(envelope), source, now, host.refuse)
+        answer = residence.take(tx, check_envelope(envelope), source, now, host.refuse)
+        reach("after-accept-before-commit")
+        return answer
 
     results = host.shell.store.write_all(partial(take, envelope=envelope) for envelope in envelopes)
+    reach("after-commit-before-reply")
     for envelope, result in zip(envelopes, results, strict=True):
         if isinstance(result, BaseException):
             _say_not_taken(host, source, envelope.agent_id, result)

@@ -8,6 +8,9 @@
 | `ended/NUMBER` | the key that ended as the NUMBERth |
 | `duplicate/NUMBER` | a report that was not taken |
 | `unexpected/KEY\\nNUMBER` | a report for a key that is not registered, and the ids of the artifacts it came with |
+| `template/KEY` | `groups.records.Template`: what a further copy of the job is made of, until the key has ended |
+
+`job/KEY` is written by the collector's handlers, and by its host as `groups.copies` says; `template/KEY` by its host.
 
 Numbers have ten digits, so that their order is that of the keys. A line feed cannot be in a job key.
 """
@@ -21,7 +24,7 @@ from typing import Any
 
 from paglets.core.context import Storage
 from paglets.core.record import from_json, to_json
-from paglets.groups.records import ExpectedJob, Report, ReportKind, report_row, row_report
+from paglets.groups.records import ExpectedJob, Report, ReportKind, Template, report_row, row_report
 
 PAGE_ROWS = 1000
 """Rows read at once: 100,000 jobs never are in memory together."""
@@ -41,6 +44,11 @@ class ReportThatCame:
 
 def _number(number: int) -> str:
     return f"{number:010d}"
+
+
+def template_row(key: str, template: Template) -> tuple[str, Any]:
+    """Key and value under which a collector keeps the template of a job."""
+    return f"template/{key}", to_json(template)
 
 
 class CollectorRows:
@@ -63,6 +71,10 @@ class CollectorRows:
     def pending(self) -> Iterator[tuple[str, ExpectedJob]]:
         return ((key, from_json(ExpectedJob, row)) for key, row in self._scan("job/") if not row["ended"])
 
+    def templates(self, after: str, most: int) -> list[str]:
+        """Keys beyond `after` of which a further copy can be made: a page of them."""
+        return [key.removeprefix("template/") for key, _ in self._storage.scan("template/", f"template/{after}", most)]
+
     def put_metadata(self, key: str, metadata: Mapping[str, Any]) -> None:
         self._storage[f"meta/{key}"] = dict(metadata)
 
@@ -75,6 +87,7 @@ class CollectorRows:
         """The record of a key, which is the `number`th to end."""
         self._storage[f"{kind}/{key}"] = record
         self._storage[f"ended/{_number(number)}"] = key
+        self._storage.pop(f"template/{key}", None)
 
     def records(self, kind: ReportKind, after: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
         return self._scan(f"{kind}/", after, PAGE_RECORDS)
@@ -90,6 +103,11 @@ class CollectorRows:
     def ended_after(self, number: int) -> Iterator[tuple[int, str]]:
         """(number, key) of the keys that ended after the `number`th, in that order."""
         return ((int(key), job_key) for key, job_key in self._scan("ended/", _number(number)))
+
+    def template(self, key: str) -> Template | None:
+        """None where the key has ended, or no group was submitted with it."""
+        row = self._storage.get(f"template/{key}")
+        return None if row is None else from_json(Template, row)
 
     def put_duplicate(self, number: int, entry: dict[str, Any]) -> None:
         self._storage[f"duplicate/{_number(number)}"] = entry

@@ -1,0 +1,71 @@
+"""Is a copy of a job lost? A pure decision, from what the collector's host has heard of the places where it may be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from paglets.core.refs import HostRef
+from paglets.groups.records import Sighting
+
+LOOKS = 3
+"""So often a host that answers is asked for a copy that it should have, before it is believed not to have it."""
+
+Standing = Literal["here", "leaving", "gone", "refused", "disposed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What the mesh answered when it was asked for a copy: the newest row of it. `peer`: where the copy is (`here`),
+    goes or went, or came from (`refused`)."""
+
+    standing: Standing
+    peer: HostRef | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A host where a copy may be. `silent_seconds` since it last spoke to this host, by this host's clock and never
+    through a gap of its own; infinite where a person said that it is gone for good."""
+
+    name: str
+    silent_seconds: float
+    online: bool
+
+
+def is_here(found: Found | None) -> bool:
+    return found is not None and found.standing == "here"
+
+
+def where(copy: Sighting, found: Found | None) -> tuple[HostRef, ...]:
+    """The hosts where the copy may be, all of which must be lost before it is."""
+    if found is not None and found.peer is not None:
+        return (found.peer,)
+    if copy.target is not None and copy.residence == "leaving":
+        return (copy.host, copy.target)
+    return (copy.host,)
+
+
+def is_lost(found: Found | None, places: Sequence[Place], looks: int, host_lost_after: float) -> bool:
+    """Whether each of `places` is lost, or said often enough (`looks`) that it has no such copy.
+
+    What is leaving for a host that is there is not lost: its source still has it.
+    """
+    under_way = found is not None and found.standing == "leaving"
+
+    def lost(place: Place) -> bool:
+        absent = place.online and looks >= LOOKS and not under_way
+        return absent or place.silent_seconds >= host_lost_after
+
+    return not is_here(found) and all(lost(place) for place in places)
+
+
+def why_lost(places: Sequence[Place], host_lost_after: float) -> str:
+    """In words."""
+    silent = [place for place in places if place.silent_seconds >= host_lost_after]
+    if silent:
+        names = " and ".join(place.name for place in silent)
+        return f"begun anew: {names} was not heard of for {host_lost_after:g} s"
+    names = " and ".join(place.name for place in places)
+    return f"begun anew: {names} has no copy of it any more"

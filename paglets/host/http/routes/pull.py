@@ -1,0 +1,88 @@
+"""Routes for hosts that nobody can connect to."""
+
+from __future__ import annotations
+
+from functools import partial
+from urllib.parse import unquote
+
+from paglets.api.limits import MAX_CALL_SECONDS
+from paglets.api.paglets import Done
+from paglets.api.pull import Pull, Pulled, PulledAnswer
+from paglets.api.relay import Relay
+from paglets.core.errors import Invalid, PagletsError, Unknown
+from paglets.host.host import Host
+from paglets.host.http.router import Asked, Route
+from paglets.remote.exchange import Pending, Request, Response, reply_error
+from paglets.remote.textbytes import from_base64
+
+MOST_RELAY_SECONDS = MAX_CALL_SECONDS + 4.0
+"""Just under the time after which the server gives up."""
+
+OF_HOSTS = (
+    *("/v1/via", "/v1/outbox/pull", "/v1/outbox/answer", "/v1/mesh/gossip", "/v1/posts", "/v1/transfers"),
+    *("/v1/census", "/v1/slots/steal"),
+)
+"""What only hosts ask of each other: relayed for a client, it would be signed by the host that relays."""
+
+
+def pull(host: Host, asked: Asked) -> Pending:
+    return host.reverse.pull(asked.sender, asked.body)
+
+
+def answer(host: Host, asked: Asked) -> Pending:
+    body: PulledAnswer = asked.body
+    if not 100 <= body.status <= 599:
+        raise Invalid(f"status is {body.status}: it must be that of a reply")
+    response = Response(status=body.status, body=from_base64(body.body, "the body of the answer"))
+    return host.reverse.answered(asked.sender, body.request_id, response)
+
+
+def via(host: Host, asked: Asked) -> Pending:
+    body: Relay = asked.body
+    member = host.gossip.by_store(asked.path["STORE"])
+    if member is None:
+        raise Unknown(f"no host of this mesh has the store {asked.path['STORE'][:80]!r}")
+    path = unquote(body.target)  # as the router of that host will read it
+    if not path.startswith("/v1/") or path.startswith(OF_HOSTS):
+        raise Invalid(f"{body.method[:20]} {body.target[:200]!r} is nothing to relay")
+    request = Request(method=body.method, target=body.target, body=from_base64(body.body, "the body to relay"))
+    seconds = min(MOST_RELAY_SECONDS, max(0.0, body.timeout_seconds))
+    pending = Pending()
+    send = partial(host.shell.transport.send, member.ref, request, partial(_relayed, pending), timeout_seconds=seconds)
+    host.runner.soon(send)
+    return pending
+
+
+def _relayed(pending: Pending, outcome: Response | PagletsError) -> None:
+    if isinstance(outcome, PagletsError):
+        pending.complete(reply_error(outcome))
+    else:
+        pending.complete(Response(status=outcome.status, body=outcome.body))
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/v1/outbox/pull",
+        takes=Pull,
+        gives=Pulled,
+        about="a host that nobody can connect to fetches the requests that are for it",
+        answer=pull,
+    ),
+    Route(
+        method="POST",
+        path="/v1/outbox/answer",
+        takes=PulledAnswer,
+        gives=Done,
+        about="its answer to one of them",
+        answer=answer,
+    ),
+    Route(
+        method="POST",
+        path="/v1/via/STORE",
+        takes=Relay,
+        gives=bytes,
+        about="a client's request for a member that only hosts reach; the reply is that member's",
+        answer=via,
+    ),
+)

@@ -1,0 +1,202 @@
+"""A host that nobody can connect to fetches what others have for it, and does it as if they had connected.
+
+One request to each online host that can be connected to waits there until something is for this one; what comes goes
+through this host's own router, signed by the host that was asked, and its answer goes back in a request of its own.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+from paglets.api.hosts import Member
+from paglets.api.limits import MAX_CALL_SECONDS
+from paglets.api.pull import Pull, Pulled, PulledAnswer, PulledRequest
+from paglets.codec.text import loads
+from paglets.core.errors import InternalError, PagletsError, ShuttingDown, TimedOut, Unreachable
+from paglets.core.record import from_json
+from paglets.host.backoff import Lanes
+from paglets.host.shell import Shell
+from paglets.mesh.gossip import Gossip
+from paglets.remote.exchange import Pending, Request, Response, dump_json, reply_error
+from paglets.remote.textbytes import from_base64, to_base64
+
+WAIT_SECONDS = 20.0
+"""How long a pull waits where there is nothing: three requests a minute to each host, and routers with NAT, which
+forget connections that are silent for a minute or more, keep this one."""
+
+MARGIN_SECONDS = 5.0
+"""An answer that is later than that does not come: the machine slept, or its address changed."""
+
+SHORT_SECONDS = 1.0
+"""A pull that is answered with nothing sooner than this has gone wrong; else both sides would run in circles."""
+
+WORK_SECONDS = MAX_CALL_SECONDS + 5.0
+"""A server answers by then too."""
+
+ANSWER_SECONDS = 30.0
+KEEP_ANSWER_SECONDS = 60.0
+"""For so long it is tried to bring an answer back; who asked has given up by then."""
+
+Handle = Callable[[Request], "Response | Pending"]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Work:
+    """One request of `member`, until its answer is confirmed; `due`: when the answer is to be sent (again)."""
+
+    member: Member
+    request: PulledRequest
+    came_at: float
+    response: Response | None = None
+    answered_at: float = 0.0
+    due: float = 0.0
+    tries: int = 0
+    is_sent: bool = False
+
+
+class Pulling:
+    """Part `pulling`; does nothing on a host that others can connect to. `handle` is the router's, set by its maker."""
+
+    name = "pulling"
+
+    def __init__(self, shell: Shell, gossip: Gossip) -> None:
+        self._shell = shell
+        self._gossip = gossip
+        self._lanes = Lanes(shell.entropy)
+        self._came: deque[tuple[Member, PulledRequest]] = deque()
+        self._work: dict[tuple[str, str], _Work] = {}
+        self.handle: Handle = _not_yet
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing that was fetched is being done, and no answer is on its way."""
+        return not self._work and not self._came
+
+    def tick(self, now: float) -> float | None:
+        if self._shell.settings.reachable:
+            return None
+        members = [member for member in self._gossip.online() if member.reachable]
+        for member in members:
+            self._lanes.heard(member.store_id, self._gossip.heard_at(member.store_id))
+            if self._lanes.open(member.store_id, now):
+                self._pull(member, now)
+        due = [self._look_after(work, now) for work in list(self._work.values())]
+        first = self._lanes.next_due([member.store_id for member in members], now)
+        return min(due if first is None else [first, *due], default=None)
+
+    # Fetching.
+
+    def _pull(self, member: Member, now: float) -> None:
+        self._lanes.sent(member.store_id)
+        at_work = tuple(request_id for store_id, request_id in self._work if store_id == member.store_id)
+        request = Request(
+            method="POST",
+            target="/v1/outbox/pull",
+            body=dump_json(Pull(at_work=at_work, wait_seconds=WAIT_SECONDS)),
+            repeatable=True,
+            keep=partial(self._take, member),
+        )
+        self._shell.transport.send(
+            member.ref,
+            request,
+            lambda outcome: self._pulled(member, outcome, now),
+            timeout_seconds=WAIT_SECONDS + MARGIN_SECONDS,
+        )
+
+    def _take(self, member: Member, body: bytes) -> None:
+        """Not on the runner: there may be much of it."""
+        pulled = from_json(Pulled, loads(body), "what was pulled")
+        self._came.extend((member, request) for request in pulled.requests)
+
+    def _pulled(self, member: Member, outcome: Response | PagletsError, began: float) -> None:
+        now = self._shell.clock.monotonic()
+        came = [self._came.popleft() for _ in range(len(self._came))]
+        self._begin(came, now)
+        good = isinstance(outcome, Response) and outcome.status < 400
+        mine = any(each.store_id == member.store_id for each, _ in came)
+        if good and (mine or now - began >= SHORT_SECONDS):
+            self._lanes.succeeded(member.store_id)
+        else:
+            self._lanes.failed(member.store_id, now)
+        self._shell.runner.wake(self.name)
+        if isinstance(outcome, Unreachable):
+            # Last: it writes to the store, which may be full.
+            self._gossip.saw_unreachable(member.store_id)
+
+    # Doing.
+
+    def _begin(self, came: Iterable[tuple[Member, PulledRequest]], now: float) -> None:
+        for member, request in came:
+            key = (member.store_id, request.request_id)
+            if key not in self._work:  # else it is a second copy
+                work = self._work[key] = _Work(member=member, request=request, came_at=now)
+                self._shell.blobs.aside(partial(self._perform, work))
+
+    def _perform(self, work: _Work) -> None:
+        """On another thread, as a server does it."""
+        asked = work.request
+        try:
+            body = from_base64(asked.body, "the body of a request that was pulled")
+            request = Request(method=asked.method, target=asked.target, body=body, sender=work.member.store_id)
+            answer = self.handle(request)
+        except PagletsError as error:
+            answer = reply_error(error)
+        except Exception:
+            self._shell.log(f"fault in {asked.method} {asked.target}, which was pulled: {traceback.format_exc()}")
+            answer = reply_error(InternalError("a fault of the host itself; its log says more", log="host.log"))
+        if isinstance(answer, Pending):
+            answer.on_complete(lambda response: self._shell.runner.soon(partial(self._done, work, response)))
+        else:
+            self._shell.runner.soon(partial(self._done, work, answer))
+
+    def _done(self, work: _Work, response: Response) -> None:
+        if work.response is None:
+            work.response = response
+            work.answered_at = work.due = self._shell.clock.monotonic()
+            self._shell.runner.wake(self.name)
+
+    # Answering.
+
+    def _look_after(self, work: _Work, now: float) -> float:
+        """Answer it if that is due; gives when it is to be looked at again."""
+        if work.response is None and now >= work.came_at + WORK_SECONDS:
+            self._done(work, reply_error(TimedOut(f"no answer within {WORK_SECONDS:g} s; what was asked goes on")))
+        if work.response is None:
+            return work.came_at + WORK_SECONDS
+        if now >= work.answered_at + KEEP_ANSWER_SECONDS:
+            self._forget(work)
+        elif not work.is_sent and work.due <= now:
+            self._send(work, work.response)
+        return max(work.due, work.answered_at + KEEP_ANSWER_SECONDS) if work.is_sent else work.due
+
+    def _send(self, work: _Work, response: Response) -> None:
+        work.is_sent = True
+
+        def load() -> bytes:
+            answer = PulledAnswer(
+                request_id=work.request.request_id, status=response.status, body=to_base64(response.body)
+            )
+            return dump_json(answer)
+
+        request = Request(method="POST", target="/v1/outbox/answer", load=load, repeatable=True)
+        host = self._gossip.address(work.member.ref)
+        self._shell.transport.send(host, request, partial(self._sent, work), timeout_seconds=ANSWER_SECONDS)
+
+    def _sent(self, work: _Work, outcome: Response | PagletsError) -> None:
+        if isinstance(outcome, Response) and outcome.status < 500:
+            self._forget(work)
+        else:
+            work.is_sent, work.tries = False, work.tries + 1
+            work.due = self._shell.clock.monotonic() + min(5.0, 0.1 * 2.0**work.tries)
+        self._shell.runner.wake(self.name)
+
+    def _forget(self, work: _Work) -> None:
+        self._work.pop((work.member.store_id, work.request.request_id), None)
+
+
+def _not_yet(request: Request) -> Response | Pending:
+    raise ShuttingDown("the host is starting; ask again in a moment")

@@ -1,0 +1,87 @@
+"""`paglets mesh forget`: tells every host that is online that another one is gone for good."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from paglets.api.hosts import ForgetHost, Forgotten, Hosts, MemberView
+from paglets.core.errors import Conflict, Invalid, PagletsError
+from paglets.core.refs import HostRef
+from paglets.core.urls import normalise_url
+from paglets.remote.asking import ask_each, attempt, those_online
+from paglets.remote.link import Link
+
+STORE_ID = re.compile(r"[0-9a-f]{32}")
+"""As hosts make them. One that no host lists may still be what something is on its way to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgottenHost:
+    """`answers` of the hosts that did it; `errors` of those that could not be asked or refused; names of those that
+    are `silent` themselves: they still know it, until they are told the same."""
+
+    store_id: str
+    name: str
+    answers: tuple[Forgotten, ...]
+    errors: tuple[PagletsError, ...]
+    silent: tuple[str, ...]
+
+
+def forget_host(link: Link, wanted: str, timeout: float) -> ForgottenHost:
+    """`wanted`: its name, URL or store id. Raises Conflict while it is online, Invalid, Unknown."""
+    views = link.hosts()
+    online = those_online(views)
+    store_id, name = _meant(wanted, views) or _meant(wanted, _others(link, online, timeout)) or _unlisted(link, wanted)
+
+    def ask(host: HostRef) -> Forgotten:
+        body = ForgetHost(store_id=store_id)
+        return link.ask("POST", "/v1/mesh/forget", body, Forgotten, host=host, timeout=timeout)
+
+    answers = ask_each(attempt(ask), online)
+    return ForgottenHost(
+        store_id=store_id,
+        name=name,
+        answers=tuple(each for each in answers if isinstance(each, Forgotten)),
+        errors=tuple(each for each in answers if isinstance(each, PagletsError)),
+        silent=tuple(v.member.name for v in views if not v.online and v.member.store_id != store_id),
+    )
+
+
+def _others(link: Link, hosts: list[HostRef], timeout: float) -> tuple[MemberView, ...]:
+    """Whom these hosts list: the one that was asked may have forgotten that host already, and others not."""
+
+    def ask(host: HostRef) -> tuple[MemberView, ...]:
+        return link.ask("GET", "/v1/mesh/hosts", None, Hosts, host=host, timeout=timeout).hosts
+
+    answers = ask_each(attempt(ask), hosts)
+    views = (view for answer in answers if not isinstance(answer, PagletsError) for view in answer)
+    return tuple({(view.member.store_id, view.online): view for view in views}.values())
+
+
+def _unlisted(link: Link, wanted: str) -> tuple[str, str]:
+    if STORE_ID.fullmatch(wanted):
+        return wanted, wanted
+    found = link.member_named(wanted)  # raises
+    return found.store_id, found.name
+
+
+def _meant(wanted: str, views: tuple[MemberView, ...]) -> tuple[str, str] | None:
+    """Store id and name. Of several hosts of a name it is the one that is not online."""
+    address = normalise_url(wanted) if ":" in wanted else wanted
+    hits = [view for view in views if address in _names(view)]
+    away = [view for view in hits if not view.online]
+    if len(away) > 1:
+        ids = ", ".join(f"{view.member.store_id} at {view.member.url}" for view in away)
+        raise Invalid(f"{wanted!r} is more than one host; name one by its store id: {ids}")
+    if away:
+        return away[0].member.store_id, away[0].member.name
+    if hits:
+        raise Conflict(
+            f"{hits[0].member.name} is online; stop it first (one that was cut off counts as online for ten seconds)"
+        )
+    return None
+
+
+def _names(view: MemberView) -> tuple[str, ...]:
+    return (view.member.store_id, view.member.name, view.member.url, *view.member.addresses)

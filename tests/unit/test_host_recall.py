@@ -1,0 +1,463 @@
+"""Hand-offs that end before their targets have taken them, and hosts that are forgotten."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+from host_rig import Rig, envelope, host_ref, job, slot_request
+
+from paglets.api.blobs import BlobStates
+from paglets.api.groups import CensusReply, UnwantedCopy
+from paglets.api.hosts import ForgetHost, Forgotten, Gossip
+from paglets.api.paglets import Done, PagletView
+from paglets.api.transfers import Settle, TransferAnswer, TransferAnswers, Transfers
+from paglets.codec.envelope import Envelope
+from paglets.core.errors import Conflict, InternalError, Invalid, Moved, Moving, NoRoom, PagletsError
+from paglets.core.record import from_json
+from paglets.core.refs import FileRef
+from paglets.host.census import end_unwanted
+from paglets.host.tries import STUCK_SECONDS
+from paglets.remote.exchange import Pending, Request, Response, reply_error
+from paglets.store import files, residence
+from paglets.store.files import Source
+from paglets.testing.mesh import identity, member
+from paglets.testing.sanity import sanity_check
+
+W1 = host_ref("w1")
+UNWANTED = (UnwantedCopy(agent_id="j1", cause="cancelled"),)
+DATA = b"bytes that w1 has no room for"
+FAST = slot_request(rules={"preferred_tags": ("fast",)})
+NAME = hashlib.sha256(DATA).hexdigest()
+
+
+class Target:
+    """The peer w1. `takes`: what it answers to transfers, an error or nothing at all where it is None; `settles`: what
+    it says when it is asked to settle."""
+
+    def __init__(self, rig: Rig, *, takes: Any = None, settles: Any = "refused") -> None:
+        self.takes, self.settles = takes, settles
+        self.got: list[Envelope] = []
+        self.settled: list[Settle] = []
+        routes = {
+            "GET /v1/host": lambda body: identity("w1"),
+            "POST /v1/transfers": self._transfers,
+            "POST /v1/transfers/settle": self._settle,
+            "POST /v1/transfers/close": lambda body: Done(),
+            "POST /v1/census": lambda body: CensusReply(),
+        }
+        self.table = rig.peer("w1", routes, tags=("fast",))
+        self._network = rig.network
+
+    def _transfers(self, body: Any) -> TransferAnswers:
+        envelopes = from_json(Transfers, body).envelopes
+        self.got += envelopes
+        if isinstance(self.takes, PagletsError):
+            raise self.takes
+        verdicts = [] if self.takes is None else [self.takes] * len(envelopes)
+        return TransferAnswers(
+            answers=tuple(
+                TransferAnswer(agent_id=each.agent_id, epoch=each.epoch, verdict=verdict)
+                for each, verdict in zip(envelopes, verdicts, strict=False)
+            )
+        )
+
+    def _settle(self, body: Any) -> TransferAnswer:
+        asked = from_json(Settle, body)
+        self.settled.append(asked)
+        if isinstance(self.settles, PagletsError):
+            raise self.settles
+        return TransferAnswer(agent_id=asked.agent_id, epoch=asked.epoch, verdict=self.settles)
+
+    def goes_away(self) -> None:
+        self._network.leave(self.table.ref.url)
+
+    def comes_back(self) -> None:
+        self._network.join(self.table.ref.url, self.table.ref.store_id, self.table.handle)
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+@pytest.fixture
+def away(rig: Rig) -> Rig:
+    return Rig(name="away", beside=rig)
+
+
+def leave(rig: Rig, each: Envelope, target: Any = W1) -> None:
+    rig.write(lambda tx: residence.create(tx, each, rig.now()))
+    rig.write(lambda tx: residence.leave(tx, each.agent_id, target, rig.now()))
+    rig.run()
+
+
+def status(rig: Rig, agent_id: str = "j1") -> tuple[str, int]:
+    return rig.all("SELECT status, epoch FROM residence WHERE agent_id = ?", agent_id)[0]  # type: ignore[return-value]
+
+
+def unwanted(rig: Rig) -> None:
+    rig.write(lambda tx: end_unwanted(tx, UNWANTED, rig.own, rig.now()))
+    rig.run(1)
+
+
+def is_silent(rig: Rig, name: str = "w1") -> bool:
+    return all(member.name != name for member in rig.host.gossip.online())
+
+
+# What nobody wants.
+
+
+def test_an_unwanted_job_on_its_way_to_a_host_that_is_gone_ends_here(rig: Rig) -> None:
+    target = Target(rig, takes=InternalError("disk"))
+    leave(rig, job("j1"))
+    rig.run(0.2)
+    assert target.got
+    target.goes_away()
+    unwanted(rig)
+    assert status(rig) == ("leaving", 1)
+
+    rig.until(lambda: status(rig)[0] != "leaving", 30)
+
+    assert status(rig) == ("disposed", 2)
+    assert rig.all("SELECT * FROM handoffs") == []
+
+
+def test_an_unwanted_job_that_was_never_sent_ends_at_once(rig: Rig) -> None:
+    target = Target(rig)
+    target.goes_away()
+    leave(rig, job("j1"))
+    unwanted(rig)
+    assert status(rig) == ("disposed", 2)
+
+
+@pytest.mark.parametrize(("settles", "ends"), [("refused", ("disposed", 2)), ("taken", ("gone", 2))])
+def test_the_host_of_an_unwanted_job_asks_a_target_that_is_there(rig: Rig, settles: str, ends: object) -> None:
+    target = Target(rig, takes=InternalError("disk"), settles=settles)
+    leave(rig, job("j1"))
+    rig.run(0.2)
+    unwanted(rig)
+    assert [(each.agent_id, each.epoch, each.source) for each in target.settled] == [("j1", 2, rig.own)]
+    assert status(rig) == ends
+
+
+def test_an_unwanted_job_ends_though_its_target_only_says_that_it_is_in_trouble(rig: Rig) -> None:
+    target = Target(rig, takes=InternalError("disk"), settles=InternalError("disk"))
+    leave(rig, job("j1"))
+    rig.run(0.2)
+    unwanted(rig)
+    rig.until(lambda: status(rig)[0] != "leaving", 30)
+    assert status(rig) == ("disposed", 2)
+    assert 3 <= len(target.settled) <= 4
+
+
+def test_another_paglet_is_never_given_up(rig: Rig) -> None:
+    target = Target(rig, takes=InternalError("disk"))
+    leave(rig, envelope("j1"))
+    rig.run(0.2)
+    target.goes_away()
+    unwanted(rig)
+    rig.run(120)
+    assert status(rig) == ("leaving", 1)
+
+
+def test_the_sources_of_files_that_were_to_move_stay_when_a_job_is_given_up(rig: Rig) -> None:
+    target = Target(rig)
+    target.goes_away()
+    rig.host.keeper.put(DATA)
+    rig.write(lambda tx: residence.create(tx, job("j1"), rig.now()))
+    moves = FileRef(name="f", sha256=NAME, size_bytes=len(DATA), mode="move")
+    rig.write(lambda tx: files.register(tx, "j1", moves, Source(path="/data/f", mtime_ns=1, inode=1)))
+    rig.write(lambda tx: residence.leave(tx, "j1", W1, rig.now()))
+    unwanted(rig)
+    assert status(rig) == ("disposed", 2)
+    assert rig.disk.removed == []
+    assert rig.all("SELECT * FROM files") == []
+
+
+def test_a_target_that_is_back_is_told_that_the_hand_off_is_over(rig: Rig) -> None:
+    target = Target(rig, takes=InternalError("disk"))
+    leave(rig, job("j1"))
+    rig.run(0.2)
+    target.goes_away()
+    unwanted(rig)
+    rig.until(lambda: status(rig)[0] == "disposed", 30)
+    target.comes_back()
+    rig.run(130)
+    (closed,) = target.table.bodies("POST /v1/transfers/close")
+    assert [(each["agent_id"], each["epoch"]) for each in closed["closed"]] == [("j1", 2)]
+    assert rig.value("SELECT told FROM residence") == 1
+
+
+def test_a_copy_that_the_target_took_without_a_word_ends_there_when_it_is_back(rig: Rig, away: Rig) -> None:
+    lose_answers(rig, away)
+    leave(rig, job("j1"), away.own)
+    rig.run(1)
+    rig.network.part(("store-home",), ("store-away",))
+    unwanted(rig)
+    rig.until(lambda: status(rig)[0] == "disposed", 30)
+    assert status(away) == ("here", 2)
+
+    rig.network.heal()
+    rig.run(5)
+    # The collector tells it so, as soon as it asks.
+    unwanted(away)
+
+    assert away.process("j1").told_to_end
+    assert status(away)[0] == "disposed"
+    assert checked(rig, away) == []
+
+
+def checked(*rigs: Rig) -> list[str]:
+    found: list[str] = []
+
+    def look(left: list[Rig], views: dict[str, Any]) -> None:
+        if left:
+            first, *others = left
+            first.store.read(lambda tx: look(others, views | {first.own.name: tx}))
+        else:
+            found.extend(sanity_check(views))
+
+    look(list(rigs), {})
+    return found
+
+
+def lose_answers(rig: Rig, away: Rig) -> None:
+    """`away` takes envelopes, and nobody hears of it."""
+
+    def handle(request: Request) -> Response:
+        response = away.answer_request(request)
+        if request.target == "/v1/transfers":
+            return reply_error(InternalError("cut"))
+        return response
+
+    rig.network.join(away.settings.url, away.settings.store_id, handle)
+
+
+# What does not get there.
+
+
+def test_a_job_that_a_host_does_not_take_for_long_is_placed_elsewhere(rig: Rig) -> None:
+    target = Target(rig, takes=None)
+    leave(rig, job("j1", request=FAST))
+    rig.run(STUCK_SECONDS - 5)
+    assert status(rig) == ("leaving", 1)
+    rig.run(20)
+    assert [each.epoch for each in target.settled] == [2]
+    # Here, where it prefers not to be.
+    assert rig.all("SELECT status FROM requests") == [("RUNNING",)]
+    assert rig.all("SELECT kind, subject FROM events WHERE kind = 'taken_back'") == [("taken_back", "j1")]
+
+
+def test_a_job_whose_bytes_find_no_room_is_placed_elsewhere_and_its_target_need_not_be_asked(rig: Rig) -> None:
+    target = Target(rig)
+
+    def no_room(body: Any) -> BlobStates:
+        raise NoRoom("the quota of w1 is used up")
+
+    target.table.routes["POST /v1/blobs/state"] = no_room
+    rig.host.keeper.put(DATA)
+    each = job("j1", request=FAST)
+    rig.write(lambda tx: residence.create(tx, each, rig.now()))
+    rig.write(lambda tx: files.add(tx, "j1", [FileRef(name="f", sha256=NAME, size_bytes=len(DATA), mode="copy")]))
+    rig.write(lambda tx: residence.leave(tx, "j1", W1, rig.now()))
+    rig.run(STUCK_SECONDS - 5)
+    assert "quota of w1" in rig.value("SELECT problem FROM handoffs")
+    rig.run(20)
+    assert target.settled == []
+    assert rig.all("SELECT status FROM requests") == [("RUNNING",)]
+
+
+def test_a_job_is_not_taken_back_from_a_host_that_is_away(rig: Rig) -> None:
+    target = Target(rig, takes=None)
+    leave(rig, job("j1"))
+    rig.run(5)
+    target.goes_away()
+    rig.run(300)
+    assert status(rig) == ("leaving", 1)
+    assert target.settled == []
+
+
+def test_what_the_target_has_after_all_is_gone_from_here(rig: Rig) -> None:
+    Target(rig, takes=None, settles="taken")
+    leave(rig, job("j1"))
+    rig.run(STUCK_SECONDS + 20)
+    assert status(rig) == ("gone", 2)
+
+
+def test_a_move_that_was_asked_for_is_tried_again_after_it_came_back(rig: Rig) -> None:
+    target = Target(rig, takes=None)
+    leave(rig, envelope("p1", hook="arrival"))
+    rig.run(STUCK_SECONDS + 20)
+    assert target.settled
+    assert status(rig, "p1") == ("here", 2)
+    assert "store-w1" in rig.value("SELECT intent FROM paglets")
+
+
+# An end that is asked for.
+
+
+def test_a_paglet_that_is_leaving_comes_back_to_be_ended(rig: Rig) -> None:
+    target = Target(rig, takes=None)
+    leave(rig, envelope("p1"))
+    rig.run(1)
+    asked = rig.ask("DELETE", "/v1/paglets/p1")
+    rig.run(1)
+    assert [each.epoch for each in target.settled] == [2]
+    rig.finish(rig.process("p1"))
+    rig.run(1)
+    assert isinstance(asked, Pending)
+    assert asked.response is not None
+    assert asked.response.parse(Done) == Done()
+    assert status(rig, "p1") == ("disposed", 2)
+
+
+def test_who_ends_a_paglet_that_the_target_has_is_sent_there(rig: Rig) -> None:
+    Target(rig, takes=None, settles="taken")
+    leave(rig, envelope("p1"))
+    rig.run(1)
+    with pytest.raises(Moved, match="w1"):
+        answered(rig, rig.ask("DELETE", "/v1/paglets/p1"), 1)
+
+
+def test_who_ends_a_paglet_on_its_way_to_a_silent_host_is_told_why_it_goes_on(rig: Rig) -> None:
+    target = Target(rig, takes=InternalError("disk"))
+    leave(rig, envelope("p1"))
+    rig.run(1)
+    target.goes_away()
+    rig.until(lambda: is_silent(rig), 30)
+    with pytest.raises(Moving, match=r"on its way to w1: w1 gives no sign of life"):
+        answered(rig, rig.ask("DELETE", "/v1/paglets/p1"), 10)
+    target.comes_back()
+    rig.run(10)
+    assert target.settled
+    assert rig.process("p1").go.entry == "disposing"
+
+
+def answered(rig: Rig, asked: Response | Pending, within_seconds: float) -> Done:
+    rig.run(within_seconds)
+    response = asked.response if isinstance(asked, Pending) else asked
+    assert response is not None
+    return response.parse(Done)
+
+
+# Forgotten hosts.
+
+
+def forget(rig: Rig, store_id: str = "store-w1") -> Forgotten:
+    found: Forgotten = rig.get(Forgotten, "POST", "/v1/mesh/forget", ForgetHost(store_id=store_id))
+    rig.run(1)
+    return found
+
+
+def test_what_was_on_its_way_to_a_forgotten_host_is_here_again_beyond_what_that_can_have(rig: Rig) -> None:
+    target = Target(rig, takes=InternalError("disk"))
+    leave(rig, envelope("p1", hook="arrival"))
+    leave(rig, job("j1"))
+    rig.run(0.5)
+    target.goes_away()
+    rig.until(lambda: is_silent(rig), 30)
+
+    told = forget(rig)
+
+    assert told == Forgotten(host=rig.own, known=True, taken_back=2, moves_dropped=0)
+    assert status(rig, "p1") == ("here", 3)
+    assert status(rig, "j1") == ("here", 3)
+    assert rig.value("SELECT status FROM requests") == "RUNNING"
+    view: PagletView = rig.get(PagletView, "GET", "/v1/paglets/p1")
+    assert view.reason == "its move to w1 was dropped: that host was forgotten"
+    assert any("w1 was forgotten; taken back: 2" in line for line in rig.log)
+    assert forget(rig) == Forgotten(host=rig.own, known=False, taken_back=0, moves_dropped=0)
+
+
+def test_moves_to_a_forgotten_host_that_have_not_begun_are_dropped(rig: Rig) -> None:
+    target = Target(rig)
+    target.goes_away()
+    rig.write(lambda tx: residence.create(tx, envelope("p1"), rig.now()))
+    rig.until(lambda: is_silent(rig), 30)
+    rig.ask("POST", "/v1/paglets/p1/dispatch", {"target": "w1"})
+    rig.run(1)
+    assert forget(rig).moves_dropped == 1
+    view: PagletView = rig.get(PagletView, "GET", "/v1/paglets/p1")
+    assert view.reason == "its move to w1 was dropped: that host was forgotten"
+    assert rig.value("SELECT intent FROM paglets") is None
+
+
+def test_a_host_that_is_online_is_not_forgotten_nor_is_the_host_itself(rig: Rig) -> None:
+    Target(rig)
+    with pytest.raises(Conflict, match="w1 is online"):
+        forget(rig)
+    with pytest.raises(Conflict, match="does not forget itself"):
+        forget(rig, rig.own.store_id)
+    with pytest.raises(Invalid, match="store_id"):
+        forget(rig, "../x")
+
+
+def test_what_begins_to_leave_for_a_forgotten_host_comes_back_after_a_restart_too(rig: Rig) -> None:
+    target = Target(rig)
+    target.goes_away()
+    rig.until(lambda: is_silent(rig), 30)
+    forget(rig)
+    rig.write(lambda tx: residence.create(tx, envelope("p1"), rig.now()))
+    rig.write(lambda tx: residence.leave(tx, "p1", W1, rig.now()))
+    second = Rig(database=rig.store._writer)
+    second.run(1)
+    assert status(second, "p1") == ("here", 3)
+
+
+def test_a_forgotten_host_that_is_back_joins_anew_and_ends_what_it_had_of_old(rig: Rig, away: Rig) -> None:
+    lose_answers(rig, away)
+    leave(rig, envelope("p1"), away.own)
+    leave(rig, job("j1"), away.own)
+    rig.run(1)
+    at_work = away.process("j1")
+    rig.network.part(("store-home",), ("store-away",))
+    rig.until(lambda: is_silent(rig, "away"), 30)
+    forget(rig, "store-away")
+    assert (status(rig, "p1"), status(away, "p1")) == (("here", 3), ("here", 2))
+    assert (status(rig, "j1"), status(away, "j1")) == (("here", 3), ("here", 2))
+
+    rig.network.heal()
+    rig.until(lambda: not is_silent(rig, "away"), 60)
+    rig.run(10)
+
+    assert not rig.host.gossip.is_forgotten("store-away")
+    assert (status(away, "p1"), status(away, "j1")) == (("refused", 3), ("refused", 3))
+    assert at_work.told_to_end
+    assert rig.all("SELECT * FROM fences") == []
+    assert checked(rig, away) == []
+
+
+# An empty data directory.
+
+
+def test_a_move_to_a_host_that_has_begun_anew_says_what_to_do(rig: Rig) -> None:
+    target = Target(rig, takes=InternalError("disk"))
+    leave(rig, envelope("p1"))
+    leave(rig, job("j1"))
+    rig.run(0.5)
+    target.goes_away()
+    rig.until(lambda: is_silent(rig), 30)
+    begin_anew(rig, target)
+    rig.run(30)
+    text = rig.value("SELECT problem FROM handoffs WHERE agent_id = 'p1'")
+    assert text == (
+        "target_wiped: w1 has an empty data directory now; if the old one is gone for good: "
+        "paglets mesh forget store-w1"
+    )
+    assert "target_wiped" not in rig.value("SELECT problem FROM handoffs WHERE agent_id = 'j1'")
+    assert rig.all("SELECT agent_id FROM residence WHERE status = 'leaving' ORDER BY 1") == [("j1",), ("p1",)]
+
+
+def begin_anew(rig: Rig, target: Target) -> None:
+    """A host of the same name answers at the same address, with another store."""
+    beats = iter(range(1, 1_000_000))
+
+    def gossip(body: Any) -> Gossip:
+        own = member("w1", store_id="store-new", boot_id="new", heartbeat=next(beats), mesh_version="test", joined=9)
+        return Gossip(mesh_version="test", protocol=own.protocol, members=(own,))
+
+    target.table.routes["POST /v1/mesh/gossip"] = gossip
+    rig.network.join(target.table.ref.url, "store-new", target.table.handle)
+    rig.host.gossip.receive(gossip(None), "store-new")

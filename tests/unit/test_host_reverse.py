@@ -1,0 +1,322 @@
+"""Requests to a host that nobody can connect to: kept, fetched, answered, or lost as on a connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from paglets.api.pull import MAX_PULLED_BODY_BYTES, Pull, Pulled, PulledAnswer, PulledRequest
+from paglets.api.relay import Relay
+from paglets.core.errors import CallOutcomeUnknown, Invalid, NotAllowed, PagletsError, TooLarge, Unknown, Unreachable
+from paglets.core.refs import HostRef
+from paglets.remote.exchange import Pending, Request, Response, dump_json
+from paglets.remote.textbytes import from_base64, to_base64
+from tests.unit.host_rig import Rig, host_ref
+
+NAT = host_ref("nat")
+
+
+@dataclass
+class Given:
+    """A host that others reach, and what it sends to one that they do not."""
+
+    rig: Rig = field(default_factory=Rig)
+    outcomes: list[Response | PagletsError] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rig.peer("nat", reachable=False)
+
+    def send(self, method: str = "POST", target: str = "/v1/posts", *, to: HostRef = NAT, **request: Any) -> None:
+        timeout = request.pop("timeout", 60.0)
+        asked = Request(method=method, target=target, **request)
+        self.rig.host.shell.transport.send(to, asked, self.outcomes.append, timeout_seconds=timeout)
+        self.rig.run()
+
+    def pull(self, *at_work: str, wait: float = 20.0) -> Pending:
+        answer = self.rig.ask("POST", "/v1/outbox/pull", Pull(at_work=at_work, wait_seconds=wait), sender=NAT.store_id)
+        assert isinstance(answer, Pending)
+        self.rig.run()
+        return answer
+
+    def pulled(self, *at_work: str) -> tuple[PulledRequest, ...]:
+        return _requests(self.pull(*at_work))
+
+    def answer(self, request_id: str, body: bytes = b"{}", status: int = 200) -> None:
+        told = PulledAnswer(request_id=request_id, status=status, body=to_base64(body))
+        self.rig.ask("POST", "/v1/outbox/answer", told, sender=NAT.store_id)
+        self.rig.run()
+
+
+def _requests(pending: Pending) -> tuple[PulledRequest, ...]:
+    assert pending.response is not None, "the pull still waits"
+    return pending.response.parse(Pulled).requests
+
+
+@pytest.fixture
+def given() -> Given:
+    return Given()
+
+
+def test_a_request_waits_until_it_is_fetched_and_its_answer_is_the_reply(given: Given) -> None:
+    given.send(body=b'{"a":1}')
+    (request,) = given.pulled()
+    assert (request.method, request.target, from_base64(request.body, "")) == ("POST", "/v1/posts", b'{"a":1}')
+    assert given.outcomes == []
+    given.answer(request.request_id, b'{"b":2}', status=409)
+    assert given.outcomes == [Response(status=409, body=b'{"b":2}')]
+
+
+def test_a_pull_waits_for_a_request_and_is_answered_with_nothing_in_the_end(given: Given) -> None:
+    waiting = given.pull()
+    given.rig.run(5.0)
+    assert waiting.response is None
+    given.send()
+    assert len(_requests(waiting)) == 1
+    idle = given.pull(*[request.request_id for request in _requests(waiting)], wait=3.0)
+    given.rig.run(3.1)
+    assert _requests(idle) == ()
+
+
+def test_what_is_never_fetched_was_certainly_not_sent(given: Given) -> None:
+    given.send(timeout=60.0)
+    given.rig.run(9.0)
+    (error,) = given.outcomes
+    assert isinstance(error, Unreachable)
+    assert "nat does not fetch" in error.message
+    assert given.pull().response is None  # nothing is handed out afterwards
+
+
+def test_nothing_is_handed_to_the_pull_of_a_host_that_is_silent(given: Given) -> None:
+    waiting = given.pull()
+    given.rig.run(15.0)
+    assert [view.online for view in given.rig.host.gossip.members() if view.member.name == "nat"] == [False]
+    given.send(target="/v1/paglets/p/call")
+    assert _requests(waiting) == ()
+    given.rig.run(9.0)
+    assert [type(error) for error in given.outcomes] == [Unreachable]
+
+
+def test_what_was_handed_out_and_not_answered_was_perhaps_taken(given: Given) -> None:
+    given.send(timeout=10.0)
+    (request,) = given.pulled()
+    given.pull(request.request_id)
+    given.rig.run(10.1)
+    assert [type(error) for error in given.outcomes] == [CallOutcomeUnknown]
+
+
+def test_what_the_next_pull_does_not_name_was_lost_and_goes_again_only_if_it_may(given: Given) -> None:
+    given.send(target="/v1/paglets/p/call")
+    given.send(target="/v1/posts", repeatable=True)
+    given.send("GET", "/v1/host")
+    first = given.pulled()
+    assert len(first) == 3
+    again = given.pulled()
+    assert sorted(request.target for request in again) == ["/v1/host", "/v1/posts"]
+    assert {request.request_id for request in again} < {request.request_id for request in first}
+    assert [type(error) for error in given.outcomes] == [CallOutcomeUnknown]
+    given.answer(again[0].request_id)
+    assert isinstance(given.outcomes[-1], Response)
+
+
+def test_an_answer_that_comes_twice_or_too_late_does_nothing(given: Given) -> None:
+    given.send()
+    (request,) = given.pulled()
+    given.answer(request.request_id)
+    given.answer(request.request_id, b"[]")
+    given.answer("nobody-asked")
+    assert given.outcomes == [Response(status=200, body=b"{}")]
+
+
+def test_a_body_is_read_when_it_is_fetched_and_kept_when_it_came(given: Given) -> None:
+    read, kept = [], []
+    given.send("PUT", "/v1/blobs/x", load=lambda: read.append(1) or b"piece")  # type: ignore[func-returns-value]
+    given.send("GET", "/v1/blobs/y", keep=kept.append)
+    assert read == []
+    (put,) = given.pulled()  # a piece fills the reply
+    assert from_base64(put.body, "") == b"piece"
+    (get,) = given.pulled(put.request_id)
+    given.answer(get.request_id, b"bytes")
+    assert kept == [b"bytes"]
+    assert given.outcomes == [Response(status=200, body=b"")]
+
+
+def test_a_body_that_cannot_be_read_is_the_outcome_of_its_request_alone(given: Given) -> None:
+    def damaged() -> bytes:
+        raise Unknown("the blob is gone")
+
+    given.send("PUT", "/v1/blobs/x", load=damaged)
+    given.send()
+    assert given.pulled() == ()
+    assert [request.target for request in given.pulled()] == ["/v1/posts"]
+    assert [str(error) for error in given.outcomes] == ["the blob is gone"]
+
+
+def test_calls_that_wait_do_not_hold_up_posts(given: Given) -> None:
+    for _ in range(30):
+        given.send(target="/v1/paglets/p/call")
+    first = given.pulled()
+    assert len(first) == 16
+    given.send()
+    assert [request.target for request in given.pulled(*(each.request_id for each in first))] == ["/v1/posts"]
+
+
+def test_what_waits_is_bounded(given: Given) -> None:
+    given.send(body=b"x" * (MAX_PULLED_BODY_BYTES + 1))
+    for _ in range(3):
+        given.send(body=b"x" * MAX_PULLED_BODY_BYTES)
+    assert [type(error) for error in given.outcomes] == [TooLarge, Unreachable]
+    for _ in range(1100):
+        given.send(target="/v1/paglets/p/call")
+    assert len(given.outcomes) == 102
+
+
+def test_a_newer_pull_takes_the_place_of_one_that_waits(given: Given) -> None:
+    old, new = given.pull(), given.pull()
+    assert _requests(old) == ()
+    given.send()
+    assert len(_requests(new)) == 1
+
+
+def test_only_a_member_may_fetch(given: Given) -> None:
+    for sender in ("", "store-stranger"):
+        with pytest.raises(NotAllowed):
+            given.rig.get(Pulled, "POST", "/v1/outbox/pull", Pull(at_work=(), wait_seconds=1.0), sender)
+
+
+def test_two_hosts_that_nobody_reaches_are_told_that_they_cannot_speak() -> None:
+    rig = Rig(reachable=False)
+    rig.peer("nat", reachable=False)
+    outcomes: list[Response | PagletsError] = []
+    rig.host.shell.transport.send(NAT, Request(method="GET", target="/v1/host"), outcomes.append, timeout_seconds=5.0)
+    rig.run()
+    (error,) = outcomes
+    assert isinstance(error, Unreachable)
+    assert error.message == "nobody can connect to nat, nor to home: such hosts cannot speak to each other"
+    assert rig.host.gossip.in_reach() == ()
+
+
+def test_a_client_is_relayed_to_a_host_that_fetches(given: Given) -> None:
+    relay = Relay(method="GET", target="/v1/slots?limit=3", body="", timeout_seconds=30.0)
+    pending = given.rig.ask("POST", f"/v1/via/{NAT.store_id}", relay)
+    given.rig.run()
+    (request,) = given.pulled()
+    assert request.target == "/v1/slots?limit=3"
+    given.answer(request.request_id, b'{"n":1}')
+    assert isinstance(pending, Pending)
+    assert pending.response == Response(status=200, body=b'{"n":1}')
+
+
+def test_a_relay_says_what_went_wrong(given: Given) -> None:
+    relay = Relay(method="GET", target="/v1/slots", body="", timeout_seconds=30.0)
+    pending = given.rig.ask("POST", f"/v1/via/{NAT.store_id}", relay)
+    given.rig.run(9.0)
+    assert isinstance(pending, Pending)
+    assert pending.response is not None
+    with pytest.raises(Unreachable, match="nat does not fetch"):
+        pending.response.json()
+
+
+@pytest.mark.parametrize(
+    "target", ["/v1/via/store-nat", "/v1/outbox/pull", "/v1/transfers", "/v1/%70osts", "elsewhere"]
+)
+def test_only_what_clients_ask_is_relayed(given: Given, target: str) -> None:
+    with pytest.raises(Invalid):
+        given.rig.get(
+            dict, "POST", "/v1/via/store-nat", Relay(method="POST", target=target, body="", timeout_seconds=1)
+        )
+
+
+def test_only_members_are_relayed_to(given: Given) -> None:
+    relay = Relay(method="GET", target="/v1/slots", body="", timeout_seconds=1.0)
+    with pytest.raises(Unknown):
+        given.rig.get(dict, "POST", "/v1/via/store-elsewhere", relay)
+
+
+# The host that fetches.
+
+
+@dataclass
+class Fetching:
+    """A host that nobody reaches, and one that has these requests for it, once each."""
+
+    for_it: list[PulledRequest] = field(default_factory=list)
+    asked: list[Pull] = field(default_factory=list)
+    answers: list[PulledAnswer] = field(default_factory=list)
+    broken: int = 0
+
+    def __post_init__(self) -> None:
+        self.rig = Rig(reachable=False)
+        self.rig.host.pulling.handle = self.rig.router.handle
+        self.w1 = self.rig.peer("w1", {"POST /v1/outbox/pull": self.pull, "POST /v1/outbox/answer": self.answer})
+
+    def pull(self, body: Any) -> Pulled:
+        self.asked.append(Pull(at_work=tuple(body["at_work"]), wait_seconds=body["wait_seconds"]))
+        taken = tuple(self.for_it)
+        self.for_it.clear()
+        return Pulled(requests=taken)
+
+    def answer(self, body: Any) -> Any:
+        if self.broken:
+            self.broken -= 1
+            raise PagletsError("the disk is full")
+        self.answers.append(PulledAnswer(**body))
+        return {}
+
+
+def pulled(request_id: str = "r1", method: str = "GET", target: str = "/v1/host", body: bytes = b"") -> PulledRequest:
+    return PulledRequest(request_id=request_id, method=method, target=target, body=to_base64(body))
+
+
+def test_what_is_fetched_is_handled_as_if_it_had_come_over_a_connection() -> None:
+    given = Fetching([pulled(), pulled("r2", "POST", "/v1/nothing")])
+    given.rig.until(lambda: len(given.answers) == 2)
+    first, second = sorted(given.answers, key=lambda answer: answer.request_id)
+    assert (first.status, second.status) == (200, 404)
+    assert b'"store-home"' in from_base64(first.body, "")
+    assert given.rig.host.pulling.is_idle
+
+
+def test_it_is_signed_by_the_host_that_was_asked() -> None:
+    body = dump_json({"posts": [], "settled": []})
+    seen = []
+    given = Fetching()
+    handle = given.rig.host.pulling.handle
+    given.rig.host.pulling.handle = lambda request: seen.append(request.sender) or handle(request)  # type: ignore[func-returns-value]
+    given.for_it.append(pulled("r1", "POST", "/v1/posts", body))
+    given.rig.until(lambda: given.answers)
+    assert seen == ["store-w1"]
+
+
+def test_a_request_that_comes_twice_is_done_once_and_is_named_until_its_answer_is_confirmed() -> None:
+    given = Fetching(broken=2)
+    given.for_it += [pulled(), pulled()]
+    given.rig.until(lambda: given.answers)
+    assert len(given.answers) == 1
+    assert ("r1",) in [pull.at_work for pull in given.asked]
+
+
+def test_a_fault_in_a_handler_is_an_answer_too() -> None:
+    def faulty(request: Request) -> Response:
+        raise RuntimeError("a fault")
+
+    given = Fetching()
+    given.rig.host.pulling.handle = faulty
+    given.for_it.append(pulled())
+    given.rig.until(lambda: given.answers)
+    assert given.answers[0].status == 500
+    assert given.rig.faults()
+
+
+def test_pulls_that_are_answered_with_nothing_at_once_come_ever_more_slowly() -> None:
+    given = Fetching()
+    given.rig.run(60.0)
+    assert 10 < len(given.asked) < 40
+
+
+def test_a_host_that_others_reach_fetches_nothing() -> None:
+    rig = Rig()
+    w1 = rig.peer("w1")
+    rig.run(30.0)
+    assert w1.bodies("POST /v1/outbox/pull") == []

@@ -1,0 +1,41 @@
+"""Hosts of this machine by their files: a file of a dead host says nothing, whoever has its number by now."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from paglets.remote.local import began, running_hosts
+
+DEAD = 2**22 + 1
+"""No system gives a process such a number."""
+
+known = pytest.mark.skipif(not began(os.getpid()), reason="the system does not tell when a process began")
+
+
+def running(home: Path, **fields: object) -> list[str]:
+    (home / "run").mkdir()
+    tree = {"name": "x", "url": "http://127.0.0.1:1", "store_id": "s", **fields}
+    (home / "run" / "x.json").write_text(json.dumps(tree))
+    return [host.name for host in running_hosts(home)]
+
+
+def test_a_host_whose_process_lives_is_found(tmp_path: Path) -> None:
+    assert running(tmp_path, pid=os.getpid(), began=began(os.getpid())) == ["x"]
+
+
+def test_a_host_whose_process_is_gone_is_not(tmp_path: Path) -> None:
+    assert running(tmp_path, pid=DEAD, began="boot 1") == []
+
+
+@known
+def test_a_host_whose_number_another_process_has_by_now_is_not(tmp_path: Path) -> None:
+    earlier = began(os.getpid()).rsplit(" ", 1)[0] + " 1"
+    assert running(tmp_path, pid=os.getpid(), began=earlier) == []
+
+
+def test_where_the_beginning_is_not_known_a_living_process_is_believed(tmp_path: Path) -> None:
+    assert running(tmp_path, pid=os.getpid()) == ["x"]

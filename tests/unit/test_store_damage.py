@@ -1,0 +1,157 @@
+"""A store whose file was damaged opens as what it was, or is refused as damaged; errors of SQLite are told apart."""
+
+from __future__ import annotations
+
+import random
+import resource
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from paglets.core.errors import PagletsError, StoreDamaged, StoreMalformed
+from paglets.store.db import Store, check, open_store
+from paglets.store.trouble import Kind, StoreFull, StoreLocked, kind_of, told
+
+
+def error_of(code: int) -> sqlite3.Error:
+    error = sqlite3.OperationalError("some words")
+    error.sqlite_errorcode = code  # type: ignore[misc]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "cls", "advice"),
+    [
+        (sqlite3.SQLITE_FULL, Kind.FULL, StoreFull, "free some"),
+        (sqlite3.SQLITE_BUSY_RECOVERY, Kind.LOCKED, StoreLocked, "another program"),
+        (sqlite3.SQLITE_NOTADB, Kind.MALFORMED, StoreMalformed, "damaged"),
+        (sqlite3.SQLITE_CORRUPT_INDEX, Kind.MALFORMED, StoreMalformed, "damaged"),
+        (sqlite3.SQLITE_READONLY_DBMOVED, Kind.CLOSED, StoreDamaged, "writable"),
+        (sqlite3.SQLITE_IOERR_WRITE, Kind.BROKEN, StoreDamaged, "system's log"),
+        (sqlite3.SQLITE_CONSTRAINT, Kind.OTHER, StoreDamaged, "nothing was moved"),
+    ],
+)
+def test_each_error_is_told_with_the_file_and_what_to_do(
+    code: int, kind: Kind, cls: type[PagletsError], advice: str
+) -> None:
+    error = error_of(code)
+    made = told(Path("/data/paglets.db"), error)
+    assert kind_of(error) is kind
+    assert type(made) is cls
+    assert "/data/paglets.db" in made.message
+    assert advice in made.message
+
+
+def filled(path: Path) -> bytes:
+    """The bytes of a database with some rows."""
+    store = open_store(path, lambda error: None)
+    store.write(lambda tx: tx.run_many("INSERT INTO meta VALUES (?, ?)", ((f"k{n}", "x" * 500) for n in range(400))))
+    store.close()
+    return path.read_bytes()
+
+
+def test_after_any_bit_flip_it_is_what_it_was_or_is_refused_as_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "paglets.db"
+    sound = filled(path)
+    refused = 0
+    for seed in range(60):
+        chance = random.Random(seed)
+        data = bytearray(sound)
+        for _ in range(20):
+            data[chance.randrange(100, len(data))] ^= 1 << chance.randrange(8)
+        path.write_bytes(data)
+        try:
+            store = open_store(path, lambda error: None)
+        except StoreMalformed:
+            refused += 1
+            assert path.read_bytes() == bytes(data), seed
+        else:
+            store.close()
+        for name in ("-wal", "-shm"):
+            path.with_name(path.name + name).unlink(missing_ok=True)
+    assert refused > 20
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.9])
+def test_a_truncated_file_is_refused_as_damaged(tmp_path: Path, keep: float) -> None:
+    path = tmp_path / "paglets.db"
+    sound = filled(path)
+    path.write_bytes(sound[: int(len(sound) * keep)])
+    with pytest.raises(StoreMalformed):
+        open_store(path, lambda error: None)
+
+
+def damage_all_but_the_first_page(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (path.stat().st_size - 4096))
+
+
+@pytest.mark.parametrize("how", ["read", "write"])
+def test_damage_that_is_met_at_work_ends_the_host_and_nothing_more_is_stored(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "paglets.db"
+    filled(path)
+    fatal: list[BaseException] = []
+    store = open_store(path, fatal.append)
+    damage_all_but_the_first_page(path)
+    sql = "DELETE FROM meta WHERE key = 'k7'" if how == "write" else "SELECT count(*) FROM meta"
+    with pytest.raises(sqlite3.DatabaseError):
+        getattr(store, how)(lambda tx: tx.run(sql) if how == "write" else tx.value(sql))
+    assert [type(error) for error in fatal] == [StoreMalformed]
+    assert store.is_malformed
+    with pytest.raises(sqlite3.DatabaseError):
+        store.write(lambda tx: tx.run("INSERT INTO meta VALUES ('new', 'x')"))
+    assert len(fatal) == 1
+    store.close()
+    with pytest.raises(StoreMalformed):
+        check(path, thorough=True)
+
+
+def test_a_file_that_may_not_grow_counts_as_a_full_disk_and_heals(tmp_path: Path) -> None:
+    path = tmp_path / "paglets.db"
+    fatal: list[BaseException] = []
+    filled(path)
+    store = open_store(path, fatal.append)
+    put = "INSERT INTO meta VALUES (?, ?)"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10_000, hard))
+    try:
+        with pytest.raises(StoreFull, match="full"):
+            store.write(lambda tx: tx.run(put, "large", "x" * 2_000_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    store.write(lambda tx: tx.run(put, "large", "x" * 2_000_000))
+    assert fatal == []
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["paglets.db", "paglets.db-shm", "paglets.db-wal"]
+    store.close()
+
+
+def test_an_io_error_without_a_full_disk_ends_the_host() -> None:
+    fatal: list[BaseException] = []
+    failing = error_of(sqlite3.SQLITE_IOERR_WRITE)
+
+    def commit(connection: sqlite3.Connection) -> None:
+        raise failing
+
+    store = Store(sqlite3.connect(":memory:", isolation_level=None), commit=commit, on_fatal=fatal.append)
+    with pytest.raises(sqlite3.OperationalError):
+        store.write(lambda tx: None)
+    assert fatal == [failing]
+
+
+def test_what_another_program_holds_is_not_stored_and_goes_on_when_it_lets_go(tmp_path: Path) -> None:
+    path = tmp_path / "paglets.db"
+    filled(path)
+    fatal: list[BaseException] = []
+    writer = sqlite3.connect(path, timeout=0.05, isolation_level=None)
+    store = Store(writer, on_fatal=fatal.append)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreLocked, match="another program"):
+        store.write(lambda tx: tx.run("INSERT INTO meta VALUES ('a', 'b')"))
+    other.execute("ROLLBACK")
+    store.write(lambda tx: tx.run("INSERT INTO meta VALUES ('a', 'b')"))
+    assert fatal == []
+    other.close()
+    store.close()
