@@ -4,41 +4,89 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 
 from paglets.testing.simulation.seen import Seen
 from paglets.testing.simulation.world import Simulation
+
+SEEDS_AT_ONCE = 4
+"""What a process is given at a time: little enough that all of them end together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one seed came to, as it goes from process to process; `story` is empty where nobody reads it."""
+
+    seed: int
+    violations: tuple[str, ...]
+    story: str
+    events: int
+    seen: tuple[Seen, ...]
+
+
+def outcome_of(seed: int, *, story: bool) -> Outcome:
+    """Run one seed. `story`: tell it even where all went well."""
+    simulation = Simulation(seed)
+    result = simulation.run()
+    simulation.close()
+    return Outcome(
+        seed=seed,
+        violations=result.violations,
+        story=result.story.text() if story or result.violations else "",
+        events=result.events,
+        seen=tuple(what for what, times in result.seen.items() if times),
+    )
+
+
+def collect_garbage_seldom() -> None:
+    """Little of a run is in cycles, and a run is soon over: they need not be looked for as often as usual."""
+    gc.set_threshold(50_000, 20, 50)
+
+
+def outcomes(seeds: range, jobs: int, *, story: bool) -> Iterator[Outcome]:
+    """One for each seed, in their order, from so many processes."""
+    run = partial(outcome_of, story=story)
+    if jobs == 1:
+        collect_garbage_seldom()
+        yield from map(run, seeds)
+        return
+    with ProcessPoolExecutor(jobs, initializer=collect_garbage_seldom) as pool:
+        try:
+            yield from pool.map(run, seeds, chunksize=SEEDS_AT_ONCE)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulate", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1000, help="how many seeds to run")
     parser.add_argument("--first", type=int, default=1, help="the first seed")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="in how many processes (one for each core)")
     parser.add_argument("--story", action="store_true", help="print the story of every seed")
     parser.add_argument("--keep-going", action="store_true", help="count failing seeds instead of stopping at one")
-    parser.add_argument("--seen", action="store_true", help="say what happened to bytes, and in how many seeds")
+    parser.add_argument("--seen", action="store_true", help="say what happened, and in how many seeds")
     options = parser.parse_args(argv)
-    # Little of a run is in cycles, and a run is soon over: they need not be looked for as often as usual.
-    gc.set_threshold(50_000, 20, 50)
     began, failed, events = time.monotonic(), [], 0
     seen: Counter[Seen] = Counter()
-    for seed in range(options.first, options.first + options.seeds):
-        simulation = Simulation(seed)
-        result = simulation.run()
-        simulation.close()
-        events += result.events
-        seen.update(what for what, times in result.seen.items() if times)
-        if options.story or (result.violations and not options.keep_going):
-            print(result.story.text())
-        if result.violations:
-            failed.append(seed)
-            print(f"seed {seed}: {len(result.violations)} violations")
-            for text in result.violations[:10]:
-                print(f"  {text[:1500]}")
+    for each in outcomes(range(options.first, options.first + options.seeds), options.jobs, story=options.story):
+        events += each.events
+        seen.update(each.seen)
+        if options.story or (each.violations and not options.keep_going):
+            print(each.story)
+        if each.violations:
+            failed.append(each.seed)
+            print(f"seed {each.seed}: {len(each.violations)} violations")
+            for text in each.violations[:10]:
+                print(f"  {text[:1500]}", flush=True)
             if not options.keep_going:
-                print(f"again: python -m tests.simulate --first {seed} --seeds 1")
+                print(f"again: python -m tests.simulate --first {each.seed} --seeds 1")
                 return 1
     seconds = time.monotonic() - began
     for what in Seen if options.seen else ():

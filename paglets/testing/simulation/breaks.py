@@ -110,6 +110,15 @@ def _unknown_taken_for_unreachable() -> Tampering:
     return Tampering(lie=lie)
 
 
+def _unwanted_not_told() -> Tampering:
+    def filter_reply(request: Request, response: Response) -> Response:
+        if request.target != "/v1/census" or response.status >= 400:
+            return response
+        return reply({**response.json(), "unwanted": []})
+
+    return Tampering(filter_reply=filter_reply)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Break:
     """`within_seeds`: so many seeds from 1 on find it, at the latest. `profile`: the kind of run that brings it out.
@@ -147,6 +156,23 @@ def _posting(weather: Weather | None = None) -> Profile:
         trouble=Trouble(weather=weather or Weather(), seconds=5.0),
         handler_trouble=0.2,
         most_events=20_000,
+    )
+
+
+def _cancelling() -> Profile:
+    """Jobs without end, which are cancelled."""
+    base = calm(2)
+    return replace(base, load=replace(base.load, counters=0, plans=("forever",)))
+
+
+def _losing() -> Profile:
+    """Jobs on three machines, of which one is lost for good."""
+    base = calm(3)
+    return replace(
+        base,
+        load=replace(base.load, groups=3, most_jobs=8, counters=0, stays=2, plans=("success", "slow")),
+        trouble=Trouble(departs=True, seconds=12.0),
+        lost_after=12.0,
     )
 
 
@@ -245,6 +271,23 @@ BREAKS: tuple[Break, ...] = (
             ),
         ),
         within_seeds=25,
+    ),
+    Break(
+        name="nobody looks for copies that are lost",
+        rules=(
+            Rule(
+                pattern="SELECT agent_id FROM paglets WHERE kind = 'collector'",
+                by="SELECT agent_id FROM paglets WHERE 0 AND kind = 'collector'",
+            ),
+        ),
+        within_seeds=25,
+        profile=_losing(),
+    ),
+    Break(
+        name="a host is not told which copies nobody wants",
+        tamper=_unwanted_not_told,
+        within_seeds=25,
+        profile=_cancelling(),
     ),
     Break(
         name="units that are leased are leased again",

@@ -10,7 +10,7 @@ from paglets.store.db import Tx
 from paglets.testing.sanity import Hosts
 from paglets.testing.simulation.filescripts import COURIER_CLASS
 from paglets.testing.simulation.machine import Machine
-from paglets.testing.simulation.witness import Source, Witness
+from paglets.testing.simulation.witness import Given, Source, Witness
 
 CANCELLED = "cancelled"
 
@@ -88,20 +88,23 @@ def _of_couriers(hosts: Hosts) -> dict[str, tuple[str, str]]:
 
 
 def _given(machines: Sequence[Machine], witness: Witness) -> Iterator[str]:
-    """A file that was moved away for a result is with the collector, unless the job was cancelled meanwhile."""
+    """A file that was moved away for a result is with the collector, unless the job was cancelled meanwhile, or
+    another copy of it was first."""
     records = {agent_id: tx for tx, agent_id in _collectors({machine.name: machine.rows for machine in machines})}
     for path, given in witness.given.items():
         tx = records.get(given.collector)
-        names = () if tx is None else (_named(tx, given.collector, given.job_key),)
+        names = () if tx is None else (_named(tx, given),)
         if given.artifact_id not in names and CANCELLED not in names:
             yield f"{path} was moved away for {given.job_key} of {given.collector}, whose record names {names}"
 
 
-def _named(tx: Tx, collector: str, key: str) -> str:
-    """The artifact that the record of a job names, or CANCELLED, or ""."""
+def _named(tx: Tx, given: Given) -> str:
+    """The artifact that the record of a job names; CANCELLED where that of the copy that gave it is not wanted."""
     value = "SELECT value FROM storage WHERE agent_id = ? AND key = ?"
-    result, failure = (tx.value(value, collector, f"{kind}/{key}") for kind in ("result", "failure"))
+    result, failure = (tx.value(value, given.collector, f"{kind}/{given.job_key}") for kind in ("result", "failure"))
     if result is not None:
+        if loads(result)["generation"] != given.generation:
+            return CANCELLED
         return str((loads(result)["result"].get("artifact") or {}).get("artifact_id", ""))
     return CANCELLED if failure is not None and loads(failure)["cause"] == CANCELLED else ""
 

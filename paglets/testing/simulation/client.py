@@ -109,7 +109,8 @@ class Client:
         self._network.send("", "client", host, request, done, TIMEOUT_SECONDS)
 
     def _any(self) -> Machine:
-        return self._machines[self._network.entropy.pick(len(self._machines))]
+        there = [machine for machine in self._machines if not machine.is_gone]
+        return there[self._network.entropy.pick(len(there))]
 
     def _again(self, host: HostRef, request: Request, then: Then, refused: Refused, tries: int) -> None:
         if tries > 1:
@@ -117,8 +118,9 @@ class Client:
             self._network.later(pause, lambda: self._try(self._now(host), request, then, refused, tries - 1))
 
     def _now(self, host: HostRef) -> HostRef:
-        """A user sees when a machine has got another address."""
-        return next(self._ref(machine) for machine in self._machines if machine.store_id == host.store_id)
+        """A user sees when a machine has got another address, and asks another one where it is gone."""
+        machine = next(machine for machine in self._machines if machine.store_id == host.store_id)
+        return self._ref(self._any() if machine.is_gone else machine)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ CLOCK_STEP_SECONDS = (-4000.0, 4000.0)
 class Trouble:
     """How often each kind of fault comes in a run of `seconds`; `weather` holds for all of it.
 
-    `new_addresses` is the share of starts with another URL.
+    `new_addresses` is the share of starts with another URL. `departs`: the last machine is lost for good.
     """
 
     crashes: int = 0
@@ -40,6 +40,7 @@ class Trouble:
     zygotes: int = 0
     full_disks: int = 0
     clock_steps: int = 0
+    departs: bool = False
     new_addresses: float = 0.0
     weather: Weather = field(default_factory=Weather)
     seconds: float = 30.0
@@ -55,6 +56,7 @@ class Faults:
     network: Network
     machines: tuple[Machine, ...]
     story: Story
+    gone: Callable[[Machine], None]
     healed: bool = False
 
     def plan(self) -> None:
@@ -69,6 +71,8 @@ class Faults:
             (self._fill_disk, trouble.full_disks),
             (self._step_clock, trouble.clock_steps),
         )
+        if trouble.departs:
+            self._later(self.entropy.uniform(trouble.seconds / 4, trouble.seconds), self._depart)
         for act, count in kinds:
             for _ in range(count):
                 self._later(self.entropy.uniform(0.0, trouble.seconds), act)
@@ -79,6 +83,8 @@ class Faults:
         self.story.tell("world", "everything is mended")
         self.network.heal()
         for machine in self.machines:
+            if machine.is_gone:
+                continue
             machine.mend()
             if machine.life is not None:
                 machine.life.fuse.put_out()
@@ -86,6 +92,8 @@ class Faults:
 
     def crashed(self, machine: Machine) -> None:
         """A machine lost its power: it comes back some time, perhaps to crash once more while it starts."""
+        if machine.is_gone:
+            return
         if not self.healed and self.entropy.uniform(0, 1) < 0.15:
             machine.next_fuse = (SEAMS[self.entropy.pick(2)], 1 + self.entropy.pick(4))
         # The first keeps its address: it is the one that all others were given to begin with.
@@ -117,6 +125,12 @@ class Faults:
 
         most = DISK_BURNS_WITHIN_SECONDS if seam == AT_DISK else BURNS_WITHIN_SECONDS
         self._later(self.entropy.uniform(0.0, most), too_late)
+
+    def _depart(self) -> None:
+        machine = self.machines[-1]
+        machine.is_gone = True
+        self.gone(machine)
+        machine.crash("for good")
 
     def _part(self) -> None:
         side = [machine.store_id for machine in self.machines if self.entropy.pick(2)]

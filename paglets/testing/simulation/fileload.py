@@ -128,7 +128,7 @@ class FileLoad:
         def stored(tree: Any) -> None:
             self.witness.saw(Seen.POSTED)
             self.witness.post_acknowledged(post_id, 0)
-            self.witness.carried[artifact.artifact_id] = target.agent_id
+            self.witness.carries(artifact.artifact_id, target.agent_id)
 
         self._put_then(self._any(), (data,), "/v1/outbox", body, stored)
 

@@ -165,7 +165,11 @@ class FileScripts:
         assert go.collector is not None
         self._witness.saw(Seen.RESULT_MOVED)
         self._witness.given[path] = Given(
-            artifact_id=new.artifact_id, collector=go.collector.agent_id, job_key=go.state["key"]
+            artifact_id=new.artifact_id,
+            collector=go.collector.agent_id,
+            job_key=go.state["key"],
+            generation=go.stamp.generation,
+            host=go.host.name,
         )
         yield TakeAway(path=path)
 

@@ -15,7 +15,8 @@ from paglets.host.http.routes import ROUTES
 from paglets.host.shell import Settings
 from paglets.remote.exchange import Pending, Request, Response
 from paglets.slots.model import Resources
-from paglets.store.db import Store, StoreFull, Tx
+from paglets.store.db import Store, Tx
+from paglets.store.trouble import StoreFull
 from paglets.testing.blobs import MemoryBlobs, MemoryDisk
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.sanity import bytes_of
@@ -66,6 +67,8 @@ class Machine:
         peers: tuple[str, ...],
         wall_error_seconds: float,
         pin_seconds: float,
+        lost_after: float,
+        reachable: bool,
         database: sqlite3.Connection,
         connect: Callable[[sqlite3.Connection], sqlite3.Connection],
         make_blobs: type[MemoryBlobs],
@@ -79,6 +82,8 @@ class Machine:
         self.peers = peers
         self.wall_error_seconds = wall_error_seconds
         self.pin_seconds = pin_seconds
+        self.lost_after = lost_after
+        self.reachable = reachable
         self.database = database
         self.connection = connect(database)
         self.scratch: Scratch = {}
@@ -87,6 +92,7 @@ class Machine:
         self.sources = SourceFiles()
         self.paused_until = 0.0
         self.boots = 0
+        self.is_gone = False
         self.full_until = 0.0
         self.next_fuse: tuple[str, int] | None = None
         self.life: Life | None = None
@@ -98,12 +104,17 @@ class Machine:
         return self.full_until > self.around.clock.monotonic()
 
     @property
+    def is_idle(self) -> bool:
+        """Nothing waits in its memory that another machine fetches, or that it fetched itself."""
+        return self.life is None or self.life.is_idle
+
+    @property
     def is_up(self) -> bool:
         return self.life is not None
 
     def start(self) -> None:
-        """Start the host, if it is not running."""
-        if self.life is None:
+        """Start the host, if it is not running and its machine is still there."""
+        if self.life is None and not self.is_gone:
             self.boots += 1
             self.around.story.tell(self.name, f"starts, boot {self.boots}")
             self.around.network.traffic.restarted(self.store_id)
@@ -186,6 +197,10 @@ class Life:
         self._host: Host | None = None
         self._router: Router | None = None
 
+    @property
+    def is_idle(self) -> bool:
+        return self._host is None or (self._host.reverse.is_idle and self._host.pulling.is_idle)
+
     # Start and end.
 
     def begin_or_end(self) -> None:
@@ -235,6 +250,7 @@ class Life:
         host = Host(settings, world, peers=machine.peers)
         host.start()
         self._host, self._router = host, Router(host, ROUTES)
+        host.pulling.handle = self._router.handle
         committed = store.on_commit
         store.on_commit = lambda wakes, touched: self._committed(committed, wakes, touched)
         host.runner.signal = self._signal
@@ -252,8 +268,10 @@ class Life:
             started_at=self.clock.wall(),
             offered=machine.offered,
             tags=machine.tags,
+            reachable=machine.reachable,
             piece_bytes=PIECE_BYTES,
             blob_pin_seconds=machine.pin_seconds,
+            host_lost_after_seconds=machine.lost_after,
         )
 
     def end(self) -> None:

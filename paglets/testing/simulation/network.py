@@ -25,7 +25,7 @@ CONNECT_SECONDS = 3.0
 ONCE_ONLY = ("/call", "/dispatch")
 """Requests that a real client repeats only where it knows that they were not taken: never doubled here."""
 
-QUIET = ("/v1/mesh/gossip",)
+QUIET = ("/v1/mesh/gossip", "/v1/outbox/pull")
 """Requests that the story does not tell of: there are too many."""
 
 
@@ -45,6 +45,8 @@ class Station(Protocol):
 
     name: str
     store_id: str
+    reachable: bool
+    """Else no other machine can connect to it; its own users can."""
 
     @property
     def is_up(self) -> bool: ...
@@ -140,6 +142,9 @@ class Exchange:
             self._tell("blocked")
             late = net.delay() if net.happens(0.5) else min(timeout_seconds, CONNECT_SECONDS)
             net.later(late, lambda: self._end(self._unreachable()))
+        elif station is not None and not station.reachable and self._request.sender not in ("", station.store_id):
+            self._tell("not reachable")
+            net.later(net.delay(), lambda: self._end(self._unreachable()))
         elif net.happens(weather.refused):
             self._tell("refused on the way")
             net.later(net.delay(), lambda: self._end(self._unreachable()))

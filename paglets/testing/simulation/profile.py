@@ -5,7 +5,7 @@ Each run has a choice of the faults only: where everything happens at once, rare
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from paglets.slots.model import Resources
@@ -19,7 +19,8 @@ GIB = 1 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """One kind of run. One that needs more than `most_events` does not come to rest."""
+    """One kind of run. One that needs more than `most_events` does not come to rest. No other machine can connect to
+    those whose number is in `unreachable`; h0, which all know at first, is never one."""
 
     hosts: int
     offered: tuple[Resources, ...]
@@ -27,6 +28,8 @@ class Profile:
     trouble: Trouble
     handler_trouble: float = 0.0
     short_pins: bool = False
+    lost_after: float = 120.0
+    unreachable: tuple[int, ...] = ()
     most_events: int = 80_000
 
 
@@ -49,14 +52,29 @@ def profile_of(seed: int) -> Profile:
         for _ in range(hosts)
     )
     seconds = entropy.uniform(10.0, 30.0)
+    lost_after, departs = _losses(SeededEntropy(f"{seed}/losses"), hosts)
+    load, trouble = _load(entropy, seconds), _trouble(entropy, seconds)
     return Profile(
         hosts=hosts,
         offered=offered,
-        load=_load(entropy, seconds),
-        trouble=_trouble(entropy, seconds),
+        load=replace(load, stays=hosts - departs),
+        trouble=replace(trouble, departs=departs),
         handler_trouble=0.2 * entropy.pick(2),
         short_pins=entropy.pick(3) == 0,
+        lost_after=lost_after,
+        unreachable=_unreachable(entropy, hosts),
     )
+
+
+def _losses(entropy: SeededEntropy, hosts: int) -> tuple[float, bool]:
+    """How soon a host is taken for lost: in half the runs while it only sleeps or is parted. And whether one is."""
+    lost_after = entropy.uniform(11.0, 25.0) if entropy.pick(2) else 120.0
+    return lost_after, hosts > 2 and entropy.pick(4) == 0
+
+
+def _unreachable(entropy: SeededEntropy, hosts: int) -> tuple[int, ...]:
+    """None in two of three runs; else one, for two could not speak to each other."""
+    return (1 + entropy.pick(hosts - 1),) if entropy.pick(3) == 0 else ()
 
 
 def _load(entropy: SeededEntropy, seconds: float) -> Load:

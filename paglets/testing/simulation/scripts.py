@@ -126,8 +126,8 @@ class SimScripts:
             answer = yield Ask(op="commit", args=Commit(changes=Changes(posts=(post,))))
             self.files.told(go, answer, "a post")
             self._witness.saw(Seen.POSTED)
-            self._witness.post_acknowledged(post_id, 0)
-            self._witness.carried[artifact.artifact_id] = target.agent_id
+            self._witness.post_acknowledged(post_id, 0, go.host.name)
+            self._witness.carries(artifact.artifact_id, target.agent_id, go.host.name)
         yield from self.succeed(go)
 
     def fetch_and_succeed(self, go: Go) -> Routine:
@@ -160,7 +160,7 @@ class SimScripts:
             post = OutgoingPost(target=from_json(ProxyRef, target), message=post_message(post_id, []))
             answer = yield Ask(op="commit", args=Commit(changes=Changes(posts=(post,))))
             if not answer.code:
-                self._witness.post_acknowledged(post_id, 0)
+                self._witness.post_acknowledged(post_id, 0, go.host.name)
         yield from self.succeed(go)
 
     def call_and_succeed(self, go: Go) -> Routine:

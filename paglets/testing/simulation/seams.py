@@ -8,6 +8,7 @@ from typing import Protocol
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
 from paglets.remote.exchange import Completion, Request, Response
+from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources
 from paglets.store.files import Removal
 from paglets.testing.clock import FakeClock
@@ -113,6 +114,10 @@ class ScratchDisk:
 
     def remove_source(self, removal: Removal) -> str:
         return self._sources.remove(removal)
+
+    def obstacle(self) -> Reason | None:
+        """There is always a place."""
+        return None
 
     def left_over(self) -> tuple[str, ...]:
         return tuple(self._there)

@@ -1,4 +1,4 @@
-"""What happened to bytes in a run, to be counted over seeds: what never happens is not tested."""
+"""What happened in a run, to bytes most of all, to be counted over seeds: what never happens is not tested."""
 
 from __future__ import annotations
 
@@ -28,4 +28,7 @@ class Seen(StrEnum):
     FULL = "there was no room for bytes"
     CRASHED = "a machine lost its power at a step of its disk"
     CUT_OFF = "a power cut took bytes that were not synced"
+    GONE = "a machine was lost for good"
+    ANEW = "a job was begun anew"
+    LATE = "a job that was begun anew was reported by an older copy"
     COLLECTED = "bytes that nothing needed were removed"

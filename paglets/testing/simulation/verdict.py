@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from paglets.codec.text import loads
-from paglets.host.creation import collector_id
+from paglets.groups.keys import collector_id
 from paglets.store.db import Tx
 from paglets.testing.sanity import HANDLED, Hosts, keys_under
+from paglets.testing.simulation.seen import Seen
 from paglets.testing.simulation.witness import Witness
 from paglets.testing.simulation.workload import Group
 
@@ -47,6 +48,9 @@ def _group(hosts: Hosts, witness: Witness, group_id: str, group: Group) -> Itera
     if keys_under(entries, "job/") != expected:
         yield f"I1 {group_id} expects {sorted(keys_under(entries, 'job/'))}, submitted were {sorted(expected)}"
     for key in sorted(expected):
+        record = entries.get(f"result/{key}")
+        if record is not None and record["generation"] < entries[f"job/{key}"]["generation"]:
+            witness.saw(Seen.LATE)
         yield from _key(entries, witness, group_id, group, key)
 
 

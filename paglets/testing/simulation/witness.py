@@ -26,11 +26,16 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """A file that a job gave away with its result: the collector to have it, and the record that is to name it."""
+    """A file that a job gave away with its result: the collector to have it, and the record that is to name it.
+
+    `host`: where it was; `generation`: of the copy that gave it.
+    """
 
     artifact_id: str
     collector: str
     job_key: str
+    generation: int
+    host: str
 
 
 class Witness:
@@ -61,6 +66,8 @@ class Witness:
         self._accepted: dict[tuple[str, int, int], None] = {}
         self._checkpointed: dict[str, None] = {}
         self._troubles: dict[str, int] = {}
+        self._posted_on: dict[str, str] = {}
+        self._carried_from: dict[str, str] = {}
 
     def saw(self, what: Seen) -> None:
         self.seen[what] += 1
@@ -80,12 +87,32 @@ class Witness:
     def post_tried(self, post_id: str) -> None:
         self.tried[post_id] = None
 
-    def post_acknowledged(self, post_id: str, onward: int) -> None:
-        """`onward`: how many posts follow from it, one after the other."""
+    def post_acknowledged(self, post_id: str, onward: int, host: str = "") -> None:
+        """`onward`: how many posts follow from it, one after the other. `host`: where a paglet sent it, if one did."""
         self.posts[post_id] = onward
+        if host:
+            self._posted_on[post_id] = host
 
     def paglet_acknowledged(self, agent_id: str) -> None:
         self.paglets[agent_id] = None
+
+    def carries(self, artifact_id: str, owner: str, host: str = "") -> None:
+        """A post that was acknowledged brings it to `owner`. `host`: of the paglet that sent it, if one did."""
+        self.carried[artifact_id] = owner
+        if host:
+            self._carried_from[artifact_id] = host
+
+    def machine_gone(self, host: str) -> None:
+        """That machine is lost for good, and with it what only its disk had."""
+        self.saw(Seen.GONE)
+        for post_id, on in self._posted_on.items():
+            if on == host:
+                self.posts.pop(post_id, None)
+        for artifact_id, on in self._carried_from.items():
+            if on == host:
+                self.carried.pop(artifact_id, None)
+        self.given = {path: given for path, given in self.given.items() if given.host != host}
+        self.sources = {path: source for path, source in self.sources.items() if source.host != host}
 
     # Processes.
 
@@ -100,6 +127,8 @@ class Witness:
             if key in self._attempts:
                 self.violated(f"attempt {go.stamp.attempt} of {go.stamp.agent_id} ran twice")
             self._attempts[key] = None
+            if go.stamp.generation > 1:
+                self.saw(Seen.ANEW)
             what += f", attempt {go.stamp.attempt} of job {go.state['key']}"
         self._story.tell(go.host.name, f"process: {what}")
 

@@ -13,7 +13,7 @@ from paglets.codec.envelope import WireMessage
 from paglets.core.clock import Entropy
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.host.creation import collector_id
+from paglets.groups.keys import collector_id
 from paglets.slots.model import PlacementRules, Resources, SlotRequest
 from paglets.testing.clock import FakeClock
 from paglets.testing.simulation.client import MAX_TRIES, WITHOUT_END, Client
@@ -28,7 +28,10 @@ NOWHERE = "nowhere"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How much users do, and which plans their jobs follow. `files`: the share of groups with code and inputs."""
+    """How much users do, and which plans their jobs follow. `files`: the share of groups with code and inputs.
+
+    All that users ask for is on the first `stays` machines (0: on any): others may be lost for good.
+    """
 
     groups: int = 1
     most_jobs: int = 5
@@ -46,6 +49,7 @@ class Load:
     kept: int = 0
     spoils: int = 0
     plans: tuple[str, ...] = ("success",)
+    stays: int = 0
     seconds: float = 20.0
 
 
@@ -72,8 +76,11 @@ class Workload:
     groups: dict[str, Group] = field(default_factory=dict)
     counters: list[str] = field(default_factory=list)
     files: FileLoad = field(init=False)
+    _some_go: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        self._some_go = 0 < self.load.stays < len(self.machines)
+        self.machines = self.machines[: self.load.stays or None]
         self.files = FileLoad(self.entropy, self.machines, self.client, self.witness)
 
     def plan(self) -> None:
@@ -139,7 +146,7 @@ class Workload:
             group_id=group_id,
             class_name=JOB_CLASS,
             jobs=tuple(jobs),
-            collector_host=self._any().name if self._chance(0.3) else None,
+            collector_host=self._any().name if self._chance(1.0 if self._some_go else 0.3) else None,
             return_home_when_complete=self._chance(0.5),
         )
         if self._chance(self.load.files):

@@ -9,13 +9,14 @@ from functools import partial
 
 from paglets.core.errors import PagletsError
 from paglets.remote.exchange import Request, Response
-from paglets.store.migrations import migrate
+from paglets.store.db import Tx
 from paglets.testing.blobs import MemoryBlobs
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.sanity import is_settled, leases_of, residence_of, sanity_check, unsettled
 from paglets.testing.simulation.byteverdict import judge_bytes, left_over, may_remove, to_fetch
 from paglets.testing.simulation.client import Client
 from paglets.testing.simulation.content import PIN_SECONDS, SHORT_PIN_SECONDS, blob_of
+from paglets.testing.simulation.databases import give_back, new_database
 from paglets.testing.simulation.faults import Faults
 from paglets.testing.simulation.machine import Machine, Surroundings
 from paglets.testing.simulation.network import Network
@@ -33,20 +34,6 @@ SETTLES_WITHIN_SECONDS = 600.0
 FETCHED_WITHIN_SECONDS = 1.0
 REMOVED_WITHIN_SECONDS = 240.0
 LOOK_EVERY_SECONDS = 0.5
-
-_template: list[sqlite3.Connection] = []
-
-
-def new_database() -> sqlite3.Connection:
-    """A migrated database in memory; a copy of one that was made once."""
-    if not _template:
-        first = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        migrate(first)
-        _template.append(first)
-    database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=512)
-    _template[0].backup(database)
-    database.execute("PRAGMA foreign_keys=ON")
-    return database
 
 
 def plain_commit(connection: sqlite3.Connection) -> None:
@@ -116,6 +103,7 @@ class Simulation:
             self.network,
             self.machines,
             self.story,
+            self._gone,
         )
         self.client = Client(self.network, self.machines)
         self.workload = Workload(
@@ -126,6 +114,7 @@ class Simulation:
             self.client,
             self.witness,
         )
+        self._lost: dict[str, Tx] = {}
         self._steps = 0
         self._events = 0
 
@@ -139,6 +128,8 @@ class Simulation:
             peers=() if number == 0 else ("http://h0:8765",),
             wall_error_seconds=entropy.uniform(-3600.0, 3600.0) if entropy.pick(3) == 0 else 0.0,
             pin_seconds=SHORT_PIN_SECONDS if self.profile.short_pins and entropy.pick(2) else PIN_SECONDS,
+            lost_after=self.profile.lost_after,
+            reachable=number not in self.profile.unreachable,
             database=new_database(),
             connect=tampering.connect,
             make_blobs=tampering.blobs,
@@ -181,7 +172,7 @@ class Simulation:
             self.faults.heal()
             self._wait_for_rest()
         if not self.witness.violations:
-            self._violated(sanity_check(self.hosts, self.offered))
+            self._violated(sanity_check(self.hosts, self.offered, self._lost))
             self._violated(judge(self.hosts, self.witness, self.workload.groups))
             self._violated(judge_bytes(self.machines, self.witness))
             for machine in self.machines:
@@ -193,7 +184,7 @@ class Simulation:
 
     def close(self) -> None:
         for machine in self.machines:
-            machine.database.close()
+            give_back(machine.database)
 
     def _go_on(self, until: float) -> None:
         while not self.witness.violations:
@@ -212,7 +203,8 @@ class Simulation:
         while not self.witness.violations:
             look_at += LOOK_EVERY_SECONDS
             self._go_on(look_at)
-            if is_settled(self.hosts) and self.network.is_empty:
+            idle = self.network.is_empty and all(machine.is_idle for machine in self.machines)
+            if idle and is_settled(self.hosts):
                 return
             if look_at > deadline:
                 self._violated(["I6 it does not come to rest:", *unsettled(self.hosts)])
@@ -246,13 +238,20 @@ class Simulation:
         if not may_remove(self.machines, machine.name, source):
             self.witness.violated(f"{machine.name}: {path} was removed, and no other host has it: {source}")
 
+    def _gone(self, machine: Machine) -> None:
+        """A machine is lost for good: nothing is asked of it any more, and nothing that only it had."""
+        self.machines = tuple(each for each in self.machines if each is not machine)
+        self._lost[machine.name] = self.hosts.pop(machine.name)
+        del self.offered[machine.name]
+        self.witness.machine_gone(machine.name)
+
     def _changed(self, agent_ids: tuple[str, ...]) -> None:
         self._steps += 1
         if agent_ids:
-            self._violated(residence_of(self.hosts, agent_ids))
+            self._violated(residence_of({**self.hosts, **self._lost}, agent_ids))
             self._violated(leases_of(self.hosts, agent_ids))
         if self._steps % CHECK_ALL_EVERY_STEPS == 0:
-            self._violated(sanity_check(self.hosts, self.offered))
+            self._violated(sanity_check(self.hosts, self.offered, self._lost))
             for machine in self.machines:
                 machine.check_bytes()
 

@@ -1,0 +1,67 @@
+"""Databases in memory for the machines of a run, used again by the next one.
+
+On a new connection every statement is compiled anew, which takes longer than many a run's work with it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from functools import cache
+
+from paglets.store.migrations import migrate
+
+_template: list[sqlite3.Connection] = []
+_spare: list[sqlite3.Connection] = []
+
+
+def new_database() -> sqlite3.Connection:
+    """A migrated database in which nothing was stored yet. Give it back with `give_back`."""
+    if not _template:
+        _template.append(_connect())
+        migrate(_template[0])
+    if _spare:
+        database = _spare.pop()
+        _empty(database)
+        return database
+    database = _connect()
+    _template[0].backup(database)
+    database.execute("PRAGMA foreign_keys=ON")
+    return database
+
+
+def give_back(database: sqlite3.Connection) -> None:
+    """Nobody uses it any more."""
+    _spare.append(database)
+
+
+def _connect() -> sqlite3.Connection:
+    return sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=512)
+
+
+def _empty(database: sqlite3.Connection) -> None:
+    """As it was when it was new: what a database begins with is the table of its migrations."""
+    if database.in_transaction:
+        database.execute("ROLLBACK")
+    database.row_factory = None
+    database.execute("BEGIN")
+    for table in _children_first():
+        database.execute(f"DELETE FROM {table}")  # noqa: S608
+    database.execute("DELETE FROM sqlite_sequence")
+    database.execute("COMMIT")
+
+
+@cache
+def _children_first() -> tuple[str, ...]:
+    """All tables but that of the migrations, each before those that it refers to."""
+    (first, *_) = _template
+    tables = first.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+    ).fetchall()
+    refers = {name: {row[2] for row in first.execute(f"PRAGMA foreign_key_list({name})")} for (name,) in tables}
+    del refers["migrations"]
+    order: list[str] = []
+    while refers:
+        free = next(one for one in refers if not any(one in named for other, named in refers.items() if other != one))
+        del refers[free]
+        order.append(free)
+    return tuple(order)

@@ -1,0 +1,626 @@
+"""Five real hosts, killed, stopped and cut off at random; then every record and every artifact must be there.
+
+    python -m tests.fault.chaos [--seconds 60] [--jobs 200] [--seed N] [--lost-after S] [--pyz FILE] [--keep DIR] [-v]
+
+Prints one line of JSON (`Verdict`). Exit code 1: a record is lost or wrong, or something is left over. What is done to
+whom and when follows from the seed; when exactly each process feels it does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import heapq
+import itertools
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from build_zipapp import ROOT
+from paglets.api.groups import GroupLine
+from paglets.artifacts import ArtifactRef
+from paglets.core.errors import PagletsError
+from paglets.core.failpoints import POINTS, VARIABLE
+from paglets.remote.client import HostClient
+from paglets.system.compute_slots import submit_compute_job_group
+from paglets.testing.waiting import wait_until
+from tests.acceptance.rig import HostProcess, Mesh
+from tests.fault.proxy import FaultProxy, free_ports
+
+from byte_jobs import Bytes, BytesState, content  # isort: skip  (its folder is on the path since the rig was imported)
+
+HOME, COLLECTOR = "laptop", "keeper"
+NAMES = (HOME, COLLECTOR, "linux-a", "linux-b", "linux-c")
+CORES = 1
+MANY = 1_000_000
+
+WAVE_SECONDS = 2.5
+"""Between two submissions, so that there is work as long as there are faults."""
+
+FAULTS_A_WAVE, LONG_FAULTS_A_WAVE = 3, 1
+AFTER_WAVE_SECONDS = 0.6
+"""On average, from a submission to a fault: most hit work, and hosts are up again, mostly, for the next one."""
+
+FAULT_SECONDS, LONGEST_FAULT_SECONDS = 1.0, 8.0
+"""On average, and at most."""
+
+LONG_FAULTS, ARMED = 0.2, 0.4
+"""Of all."""
+
+ARTIFACT_SHARE = 0.75
+"""Of the jobs."""
+
+END_SECONDS = 3.0
+"""For a host to end by SIGTERM before it is killed."""
+
+HEAL_SECONDS = 120.0
+"""For all groups to end and come home after the last fault."""
+
+QUIET_SECONDS = 30.0
+
+HARMS: dict[str, dict[str, Any]] = {
+    "refuses": {"refuses": True},
+    "swallows": {"swallows": True},
+    "drops replies": {"drops_replies": True},
+    "delays": {"delay_seconds": 0.3},
+    "resets": {"resets": 0.05},
+    "throttles": {"bytes_a_second": 200_000.0},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Fault:
+    """`at` seconds since the begin; `seconds`: how long until it is undone; `pick` in [0, 1) chooses a process.
+
+    `point`: the failpoint that a host which comes back is started with, perhaps; it dies there.
+    """
+
+    at: float
+    act: str
+    host: str
+    seconds: float
+    pick: float
+    harm: str
+    point: str
+
+
+ACTS = {
+    "kill": 16,
+    "kill all": 1,
+    "end": 3,
+    "cut": 10,
+    "harm": 12,
+    "stop host": 8,
+    "stop zygote": 4,
+    "stop child": 4,
+    "kill zygote": 2,
+}
+"""How often each comes, compared with the others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wave:
+    """A group: its jobs' keys are those of the group and a number."""
+
+    group_id: str
+    at: float
+    states: tuple[BytesState, ...]
+    collector_host: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a seed decides."""
+
+    faults: tuple[Fault, ...]
+    waves: tuple[Wave, ...]
+
+
+def plan(seconds: float, jobs: int, seed: int, lost_after: float | None = None) -> Plan:
+    """With `lost_after` there are fewer faults, and some last up to twice that long, so that hosts are lost."""
+    chance = random.Random(seed)
+    count = max(1, round(seconds / WAVE_SECONDS))
+    each = FAULTS_A_WAVE if lost_after is None else LONG_FAULTS_A_WAVE
+    faults = [_fault(chance, n, lost_after) for n in range(count) for _ in range(each)]
+    shares = [jobs * (n + 1) // count - jobs * n // count for n in range(count)]
+    waves = [_wave(chance, n, share) for n, share in enumerate(shares)]
+    return Plan(faults=tuple(sorted(faults)), waves=tuple(waves))
+
+
+def _fault(chance: random.Random, n: int, lost_after: float | None) -> Fault:
+    lasts, hosts = min(chance.expovariate(1 / FAULT_SECONDS), LONGEST_FAULT_SECONDS), NAMES
+    if lost_after is not None and chance.random() < LONG_FAULTS:
+        # With home away for long nothing would be submitted.
+        lasts, hosts = lost_after * (1 + chance.random()), NAMES[1:]
+    return Fault(
+        at=round(n * WAVE_SECONDS + chance.expovariate(1 / AFTER_WAVE_SECONDS), 3),
+        act=chance.choices(list(ACTS), list(ACTS.values()))[0],
+        host=chance.choice(hosts),
+        seconds=round(lasts, 3),
+        pick=chance.random(),
+        harm=chance.choice(list(HARMS)),
+        point=f"{chance.choice(list(POINTS))}:kill@{chance.randint(1, 4)}" if chance.random() < ARMED else "",
+    )
+
+
+def _wave(chance: random.Random, n: int, count: int) -> Wave:
+    group_id = f"wave-{n:02d}"
+    states = tuple(
+        BytesState(
+            job_key=f"{group_id}-{job:03d}",
+            seconds=chance.uniform(0.05, 0.5),
+            # A report without bytes is sent before one knows whether anybody is there to take it.
+            size_bytes=int(2 ** chance.uniform(11, 20)) if chance.random() < ARTIFACT_SHARE else 0,
+            allow_home_compute=True,
+            max_losses=MANY,
+        )
+        for job in range(count)
+    )
+    return Wave(
+        group_id=group_id,
+        at=n * WAVE_SECONDS,
+        states=states,
+        collector_host=COLLECTOR if chance.random() < 0.7 else None,
+    )
+
+
+@dataclass(kw_only=True)
+class Verdict:
+    """The line that is printed. `attempts`, `generations`: sums over the records; `left`: what should be gone."""
+
+    seed: int
+    jobs: int
+    kills: int = 0
+    points: int = 0
+    ends: int = 0
+    restarts: int = 0
+    cuts: int = 0
+    harms: int = 0
+    stops: int = 0
+    submissions: int = 0
+    generations: int = 0
+    attempts: int = 0
+    failed: int = 0
+    duplicates: int = 0
+    lost: int = 0
+    wrong: int = 0
+    seconds_to_heal: float = 0.0
+    left: list[str] = field(default_factory=list)
+
+    @property
+    def is_good(self) -> bool:
+        return not (self.lost or self.wrong or self.failed or self.left)
+
+
+class Chaos:
+    """Does the faults of a plan to the hosts of a mesh, which it starts."""
+
+    def __init__(self, mesh: Mesh, proxies: dict[str, FaultProxy], say: Callable[[str], None]) -> None:
+        self._mesh = mesh
+        self._proxies = proxies
+        self._say = say
+        self._began = time.monotonic()
+        self._undoing: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        self._ending: set[str] = set()
+        self._armed: set[str] = set()
+        self.counts: Counter[str] = Counter()
+        self._acts: dict[str, Callable[[Fault, HostProcess], None]] = {
+            "kill": self._kill,
+            "kill all": self._kill_all,
+            "end": self._end,
+            "cut": self._cut,
+            "harm": self._harm,
+            "stop host": self._stop_host,
+            "stop zygote": self._stop_zygote,
+            "stop child": self._stop_child,
+            "kill zygote": self._kill_zygote,
+        }
+
+    def start_hosts(self, *arguments: object) -> None:
+        ports = free_ports(len(NAMES))
+        for name, port in zip(NAMES, ports, strict=True):
+            proxy = self._proxies[name]
+            proxy.port = port
+            peers = [word for other in NAMES if other != name for word in ("--peer", self._proxies[other].url)]
+            # The first must make the key; then all are equal.
+            peers = peers if name != HOME else []
+            host = self._mesh.host(
+                name, "--public-url", proxy.url, "--mesh-version", "chaos", "--cpu-cores", CORES, *peers, *arguments
+            )
+            host.port = port
+            host.spawn()
+            if name == HOME:
+                host.wait_ready()
+        for name in NAMES[1:]:
+            self._mesh[name].wait_ready()
+        self._mesh.wait_joined()
+
+    def run(self, faults: tuple[Fault, ...], seconds: float) -> None:
+        self._began = time.monotonic()
+        for fault in faults:
+            self._wait_until(fault.at)
+            self._revive()
+            said = f"{fault.act:11s} {fault.host:8s} {fault.seconds:5.2f} s  {fault.harm:13s}  {fault.point}"
+            self._say(f"{self._now():7.3f}  {said}")
+            with suppress(psutil.Error):
+                self._acts[fault.act](fault, self._mesh[fault.host])
+        self._wait_until(seconds)
+
+    def heal(self) -> None:
+        """Undo all that is still to be undone, and disarm."""
+        while self._undoing:
+            heapq.heappop(self._undoing)[2]()
+        for name in sorted(self._armed):
+            self._mesh[name].kill()
+            self._restart(self._mesh[name])
+        for host in self._mesh.running():
+            self._wait_ready(host)
+
+    def _wait_ready(self, host: HostProcess) -> None:
+        try:
+            host.wait_ready()
+        except AssertionError as error:
+            raise AssertionError(f"{host.name} does not start again: {error}") from error
+
+    def _now(self) -> float:
+        return time.monotonic() - self._began
+
+    def _wait_until(self, at: float) -> None:
+        while self._undoing and self._undoing[0][0] <= at:
+            due, _, undo = heapq.heappop(self._undoing)
+            time.sleep(max(0.0, due - self._now()))
+            undo()
+        time.sleep(max(0.0, at - self._now()))
+
+    def _undo_after(self, seconds: float, undo: Callable[[], None]) -> None:
+        heapq.heappush(self._undoing, (self._now() + seconds, next(self._numbers), undo))
+
+    # Acts.
+
+    def _kill(self, fault: Fault, host: HostProcess) -> None:
+        if host.process is not None and not self._is_ending(host):
+            host.kill()
+            self._proxies[host.name].follow(False)
+            self.counts["kills"] += 1
+            self._undo_after(fault.seconds, partial(self._restart, host, fault.point))
+
+    def _kill_all(self, fault: Fault, host: HostProcess) -> None:
+        """They come back one after the other, in an order that follows from the seed."""
+        order = random.Random(fault.pick).sample(NAMES, len(NAMES))
+        for nth, name in enumerate(order, start=1):
+            self._kill(replace(fault, seconds=fault.seconds * nth / len(NAMES)), self._mesh[name])
+
+    def _end(self, fault: Fault, host: HostProcess) -> None:
+        """As a person ends it; killed if that takes too long."""
+        if host.process is not None and not self._is_ending(host):
+            host.process.terminate()
+            self._ending.add(host.name)
+            self.counts["ends"] += 1
+            self._undo_after(END_SECONDS + fault.seconds, partial(self._restart, host, fault.point))
+
+    def _is_ending(self, host: HostProcess) -> bool:
+        return host.name in self._ending
+
+    def _revive(self) -> None:
+        """Start again what died at its failpoint."""
+        for name in sorted(self._armed - self._ending):
+            process = self._mesh[name].process
+            if process is not None and process.poll() is not None:
+                self.counts["points"] += 1
+                self._mesh[name].kill()
+                self._restart(self._mesh[name])
+
+    def _restart(self, host: HostProcess, point: str = "") -> None:
+        if self._is_ending(host):
+            self._ending.discard(host.name)
+            host.kill()
+        host.spawn(**({VARIABLE: point} if point else {}))
+        (self._armed.add if point else self._armed.discard)(host.name)
+        self._proxies[host.name].follow(True)
+        self.counts["restarts"] += 1
+
+    def _cut(self, fault: Fault, host: HostProcess) -> None:
+        self.counts["cuts"] += self._proxies[fault.host].cut()
+
+    def _harm(self, fault: Fault, host: HostProcess) -> None:
+        proxy = self._proxies[fault.host]
+        proxy.set(**HARMS[fault.harm])
+        self.counts["harms"] += 1
+        self._undo_after(fault.seconds, proxy.heal)
+
+    def _stop_host(self, fault: Fault, host: HostProcess) -> None:
+        if host.process is not None:
+            self._stop(psutil.Process(host.pid), fault.seconds)
+
+    def _stop_zygote(self, fault: Fault, host: HostProcess) -> None:
+        for zygote in zygotes(host):
+            self._stop(zygote, fault.seconds)
+
+    def _stop_child(self, fault: Fault, host: HostProcess) -> None:
+        children = [child for zygote in zygotes(host) for child in zygote.children()]
+        if children:
+            self._stop(children[int(fault.pick * len(children))], fault.seconds)
+
+    def _kill_zygote(self, fault: Fault, host: HostProcess) -> None:
+        for zygote in zygotes(host):
+            zygote.kill()
+            self.counts["kills"] += 1
+
+    def _stop(self, process: psutil.Process, seconds: float) -> None:
+        process.send_signal(signal.SIGSTOP)
+        self.counts["stops"] += 1
+        self._undo_after(seconds, partial(_go_on, process))
+
+
+def _go_on(process: psutil.Process) -> None:
+    with suppress(psutil.Error):
+        process.send_signal(signal.SIGCONT)
+
+
+def zygotes(host: HostProcess) -> list[psutil.Process]:
+    if host.process is None:
+        return []
+    return [child for child in psutil.Process(host.pid).children() if "_zygote" in child.cmdline()]
+
+
+class Submitter:
+    """Submits the waves, each until it is acknowledged, however often that takes."""
+
+    def __init__(self, mesh: Mesh, url: str, waves: tuple[Wave, ...], most_seconds: float) -> None:
+        self._environ = {"PAGLETS_HOME": str(mesh.home)}
+        self._url = url
+        self._waves = waves
+        self._most_seconds = most_seconds
+        self._began = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="submitter", daemon=True)
+        self.tries = 0
+        self.acknowledged: list[Wave] = []
+        self.errors: Counter[str] = Counter()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self) -> None:
+        self._thread.join(self._most_seconds)
+        assert not self._thread.is_alive(), "the submitter hangs"
+
+    def _run(self) -> None:
+        for wave in self._waves:
+            time.sleep(max(0.0, self._began + wave.at - time.monotonic()))
+            while not self._submit(wave):
+                if time.monotonic() - self._began > self._most_seconds:
+                    return
+                time.sleep(0.1)
+
+    def _submit(self, wave: Wave) -> bool:
+        self.tries += 1
+        try:
+            with HostClient(self._url, environ=self._environ, timeout=5.0) as client:
+                submit_compute_job_group(
+                    client,
+                    Bytes,
+                    list(wave.states),
+                    group_id=wave.group_id,
+                    collector_host=wave.collector_host,
+                    return_home_when_complete=True,
+                )
+        except PagletsError as error:
+            self.errors[error.code] += 1
+            return False
+        self.acknowledged.append(wave)
+        return True
+
+
+# What must be so in the end.
+
+
+def wait_home(mesh: Mesh, waves: list[Wave], say: Callable[[str], None]) -> None:
+    """Wait until each group is complete and its collector at home, or the time is over."""
+    began = time.monotonic()
+    lines: dict[str, GroupLine] = {}
+    away: list[str] = []
+
+    def home() -> bool:
+        with suppress(PagletsError):
+            lines.update({line.group_id: line for line in mesh[HOME].client.groups()})
+        before, away[:] = list(away), [wave.group_id for wave in waves if not is_home(lines.get(wave.group_id))]
+        if away != before:
+            say(f"{time.monotonic() - began:7.3f}  away: {' '.join(away)}")
+        return not away
+
+    with suppress(AssertionError):
+        wait_until(home, timeout_seconds=HEAL_SECONDS, what="the collectors to come home")
+    for group_id in away:
+        print(f"not home: {lines.get(group_id)}", file=sys.stderr)
+
+
+def is_home(line: GroupLine | None) -> bool:
+    return line is not None and line.here and line.status == "COMPLETE"
+
+
+def look(mesh: Mesh, wave: Wave, verdict: Verdict, folder: Path) -> None:
+    """Count what the group's collector has, and compare every artifact with what it must be."""
+    client = mesh[HOME].client
+    try:
+        summary = client.summary(wave.group_id)
+    except PagletsError as error:
+        print(f"{wave.group_id}: {error}", file=sys.stderr)
+        verdict.lost += len(wave.states)
+        return
+    results = summary["results"]
+    sizes = {state.job_key: state.size_bytes for state in wave.states}
+    verdict.failed += len(summary["failures"])
+    verdict.duplicates += len(summary["duplicate_reports"])
+    verdict.wrong += len(results.keys() - sizes.keys()) + len(summary["unexpected_reports"])
+    for key, size in sizes.items():
+        if key in results:
+            verdict.attempts += results[key]["attempt"]
+            verdict.generations += results[key]["generation"]
+            verdict.wrong += not is_whole(client, results[key]["result"], content(key, size), folder / key)
+        elif key in summary["failures"]:
+            print(f"{key}: {summary['failures'][key]}", file=sys.stderr)
+        else:
+            verdict.lost += 1
+            pending = [job for job in summary["pending_jobs"] if job["job_key"] == key]
+            print(f"{key}: no record; {pending}", file=sys.stderr)
+
+
+def is_whole(client: HostClient, result: dict[str, Any], data: bytes, target: Path) -> bool:
+    """Whether the record and the artifact that it names are those of these bytes."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    if not data:
+        return bool(result["sha256"] == sha256 and "artifact" not in result)
+    try:
+        ref = ArtifactRef.from_wire(result["artifact"])
+        right = result["sha256"] == ref.sha256 == sha256 and client.download_artifact(ref, target).read_bytes() == data
+        target.unlink()
+    except (PagletsError, OSError, KeyError) as error:
+        print(f"{target.name}: its artifact: {error!r}", file=sys.stderr)
+        return False
+    return right
+
+
+LEFT_ROWS = {
+    "outbox": "SELECT n, problem FROM outbox",
+    "leases": "SELECT agent_id FROM leases",
+    "runs": "SELECT agent_id, entry FROM runs",
+    "handoffs": "SELECT agent_id, problem FROM handoffs",
+    "requests": "SELECT agent_id, status, reason_text FROM requests",
+}
+"""Rows that there must be none of when all groups are home."""
+
+
+def left(mesh: Mesh) -> list[str]:
+    found = mesh.strangers() + mesh.scratch_of_nobody()
+    for host in mesh.running():
+        for table, sql in LEFT_ROWS.items():
+            found += [f"{host.name} {table}: {tuple(row)}" for row in host.rows(sql)]
+    return found
+
+
+def wait_quiet(mesh: Mesh) -> list[str]:
+    """What is left after the time that it may take."""
+    found: list[str] = []
+
+    def quiet() -> bool:
+        found[:] = left(mesh)
+        return not found
+
+    with suppress(AssertionError):
+        wait_until(quiet, timeout_seconds=QUIET_SECONDS, what="nothing to be left")
+    return found
+
+
+def run(
+    mesh: Mesh,
+    *,
+    seconds: float,
+    jobs: int,
+    seed: int,
+    lost_after: float | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Verdict:
+    """The whole story, on a mesh without hosts; whoever made it closes it."""
+    made = plan(seconds, jobs, seed, lost_after)
+    verdict = Verdict(seed=seed, jobs=jobs)
+    with ExitStack() as stack:
+        proxies = {name: stack.enter_context(FaultProxy(seed=seed + n)) for n, name in enumerate(NAMES)}
+        chaos = Chaos(mesh, proxies, say)
+        chaos.start_hosts(*([] if lost_after is None else ["--host-lost-after", lost_after]))
+        submitter = Submitter(mesh, proxies[HOME].url, made.waves, seconds + HEAL_SECONDS)
+        submitter.start()
+        chaos.run(made.faults, seconds)
+        chaos.heal()
+        healed = time.monotonic()
+        submitter.join()
+        wait_home(mesh, submitter.acknowledged, say)
+        verdict.seconds_to_heal = round(time.monotonic() - healed, 1)
+        say(f"submissions: {submitter.tries}, refused: {dict(submitter.errors)}")
+        folder = mesh.folder / "got"
+        folder.mkdir()
+        for wave in made.waves:
+            look(mesh, wave, verdict, folder)
+        verdict.left = wait_quiet(mesh)
+        verdict.submissions = submitter.tries
+        for name, count in chaos.counts.items():
+            setattr(verdict, name, count)
+    return verdict
+
+
+def close(mesh: Mesh) -> list[str]:
+    """End the hosts; gives what does not end."""
+    try:
+        mesh.close()
+    except AssertionError as error:
+        return [str(error)]
+    return []
+
+
+# The command.
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fault.chaos", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--jobs", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--lost-after", type=float, help="hosts are lost after so many seconds, and some are away longer"
+    )
+    parser.add_argument("--pyz", type=Path, help="the archive to run (default: it is built)")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep all files of the hosts there if it fails")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say on stderr what is done to whom")
+    given = parser.parse_args(argv)
+    # An exception: what was started is ended, whoever ends this.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    with tempfile.TemporaryDirectory(prefix="chaos-") as name:
+        folder = Path(name)
+        mesh = Mesh(folder / "mesh", given.pyz.absolute() if given.pyz else build(folder), sys.executable)
+        say = partial(print, file=sys.stderr, flush=True) if given.verbose else (lambda text: None)
+        good = False
+        try:
+            verdict = run(
+                mesh,
+                seconds=given.seconds,
+                jobs=given.jobs,
+                seed=given.seed,
+                lost_after=given.lost_after,
+                say=say,
+            )
+            verdict.left += close(mesh)
+            print(json.dumps(asdict(verdict)), flush=True)
+            good = verdict.is_good
+        finally:
+            for process in mesh.processes():
+                with suppress(psutil.Error):
+                    process.kill()
+            if given.keep and not good:
+                shutil.copytree(folder / "mesh", given.keep, symlinks=True, dirs_exist_ok=True)
+    return 0 if good else 1
+
+
+def build(folder: Path) -> Path:
+    path = folder / "paglets.pyz"
+    command = [sys.executable, ROOT / "build_zipapp.py", "--output", path]
+    subprocess.run(command, check=True, timeout=300, stdout=subprocess.DEVNULL)
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

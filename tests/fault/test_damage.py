@@ -1,0 +1,426 @@
+"""Damaged databases, full and closed disks in the directories of real hosts: told, moved aside, healed, never reset."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mesh_jobs import Task, TaskState
+
+from paglets.core.errors import NoRoom, PagletsError
+from paglets.remote.client import HostClient
+from paglets.store.trouble import StoreFull
+from paglets.system.compute_slots import submit_compute_job_group
+from paglets.testing.waiting import wait_until
+from tests.acceptance.rig import HostProcess, MakeMesh, Mesh
+
+END_SECONDS = 20.0
+
+
+@pytest.fixture(scope="module")
+def sound(make_mesh: MakeMesh, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PAGLETS_HOME whose host `x` had a group and a file, and was ended."""
+    with make_mesh("sound") as mesh:
+        host = mesh.start("x", "--cpu-cores", 2)
+        states = [TaskState(job_key=f"job-{nth}", allow_home_compute=True) for nth in range(3)]
+        assert submit_compute_job_group(host.client, Task, states, group_id="kept").drain(timeout=20)
+        file = tmp_path_factory.mktemp("file") / "data.bin"
+        file.write_bytes(os.urandom(100_000))
+        host.client.upload_artifact(file)
+        host.stop()
+        home = tmp_path_factory.mktemp("sound-home") / "home"
+        shutil.copytree(mesh.home, home)
+        return home
+
+
+@pytest.fixture
+def host(mesh: Mesh, sound: Path) -> HostProcess:
+    """Such a host, not started, in a mesh of its own."""
+    shutil.copytree(sound, mesh.home)
+    return mesh.host("x", "--cpu-cores", 2)
+
+
+def refused(host: HostProcess) -> tuple[int, str]:
+    """Start a host that will not: its exit code, and what it said."""
+    host.spawn()
+    assert host.process is not None
+    code = host.process.wait(END_SECONDS)
+    host.process = None
+    return code, host.log.read_text()
+
+
+def store_id(home: Path) -> str:
+    with closing(sqlite3.connect(f"file:{home / 'hosts' / 'x' / 'paglets.db'}?mode=ro", uri=True)) as base:
+        return str(base.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchone()[0])
+
+
+# The database.
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def zero_page(path: Path) -> None:
+    """The root of a table."""
+    with closing(sqlite3.connect(path)) as base:
+        (page,) = base.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'residence'").fetchone()
+        (size,) = base.execute("PRAGMA page_size").fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(bytes(size))
+
+
+def no_database(path: Path) -> None:
+    path.write_bytes(b"this was a database " * 1000)
+
+
+def all_but_the_first_page(path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (size - 4096))
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, zero_page, no_database, Path.unlink])
+def test_a_damaged_database_is_moved_aside_and_the_host_does_not_start(
+    host: HostProcess, damage: Callable[[Path], None]
+) -> None:
+    database = host.data / "paglets.db"
+    damage(database)
+    left = database.read_bytes() if database.exists() else None
+
+    code, said = refused(host)
+
+    assert code == 1
+    assert len(said.splitlines()) == 1, said
+    assert "The host did not start. Moved to" in said
+    (place,) = (host.data / "damaged").iterdir()
+    assert str(place) in said
+    assert (place / "blobs").is_dir()
+    assert not database.exists()
+    assert left is None or (place / "paglets.db").read_bytes() == left
+    assert "Moved to" in host.log_text()
+
+
+def test_the_start_after_damage_begins_anew_as_another_host_and_says_so_to_all(host: HostProcess, sound: Path) -> None:
+    empty(host.data / "paglets.db")
+    refused(host)
+
+    host.restart()
+
+    assert store_id(host.home) != store_id(sound)
+    assert host.client.groups() == ()
+    assert "there was one" in host.log.read_text()
+    (view,) = host.client.hosts()
+    assert view.member.properties["damaged"].endswith("UTC")
+    told = host.mesh.paglets("doctor", home=host.home)
+    assert told.code == 0
+    assert "warning  x damage: " in told.out
+    host.stop()
+
+
+def test_damage_that_shows_while_the_host_runs_ends_it_and_is_moved_aside(host: HostProcess) -> None:
+    host.spawn()
+    host.wait_ready()
+    all_but_the_first_page(host.data / "paglets.db")
+    for ask in (host.client.list_artifacts, host.client.groups):
+        with suppress(PagletsError):
+            ask()
+    assert host.process is not None
+    assert host.process.wait(END_SECONDS) == 1
+    host.process = None
+    assert "Moved to" in host.log.read_text()
+    assert not (host.data / "paglets.db").exists()
+
+
+def test_a_cut_off_host_whose_wal_is_removed_says_that_changes_are_lost_and_the_next_start_goes_on(
+    host: HostProcess, sound: Path
+) -> None:
+    host.spawn()
+    host.wait_ready()
+    host.kill()
+    (host.data / "paglets.db-wal").unlink()
+
+    code, said = refused(host)
+    assert code == 1
+    assert "is of an earlier moment" in said
+
+    host.restart()
+    assert store_id(host.home) == store_id(sound)
+    assert [line.group_id for line in host.client.groups()] == ["kept"]
+    host.stop()
+
+
+def test_a_database_of_a_newer_program_is_refused_and_untouched(host: HostProcess) -> None:
+    database = host.data / "paglets.db"
+    with closing(sqlite3.connect(database)) as base, base:
+        base.execute("INSERT INTO migrations VALUES (99, 'later', 1.0)")
+        base.execute("UPDATE meta SET value = 'paglets 9.9.9' WHERE key = 'program'")
+    before = database.read_bytes()
+
+    code, said = refused(host)
+
+    assert code == 8
+    assert "paglets 9.9.9 wrote it" in said
+    assert database.read_bytes() == before
+    assert not (host.data / "damaged").exists()
+    told = host.mesh.paglets("doctor", "--name", "x", home=host.home)
+    assert told.code == 1
+    assert "written by paglets 9.9.9" in told.out
+
+
+def test_a_database_that_another_program_holds_is_waited_for_then_told(host: HostProcess) -> None:
+    with closing(sqlite3.connect(host.data / "paglets.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        code, said = refused(host)
+    assert code == 1
+    assert "another program holds it" in said
+    host.restart()
+    assert [line.group_id for line in host.client.groups()] == ["kept"]
+    host.stop()
+
+
+def test_a_second_host_in_the_same_directory_is_refused_and_a_foreign_pid_in_a_stale_file_stops_nobody(
+    host: HostProcess,
+) -> None:
+    host.spawn()
+    host.wait_ready()
+    again = host.mesh.host("y", "--data-dir", host.data, home=host.home)
+    code, said = refused(again)
+    assert code == 2
+    assert "another host runs in" in said
+    host.kill()
+    # The number of the dead host belongs to another program by now: this one.
+    run = host.home / "run" / "x.json"
+    run.write_text(json.dumps(json.loads(run.read_text()) | {"pid": os.getpid()}))
+    host.restart()
+    host.stop()
+
+
+# Disks.
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+
+
+@contextmanager
+def mounted(folder: Path, *options: str) -> Iterator[Path]:
+    """`folder` is a small file system of its own, with what was in it."""
+    there = folder.with_name(f"{folder.name}.was")
+    if folder.exists():
+        folder.rename(there)
+    folder.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"cannot mount: {done.stderr.strip()}")
+    try:
+        if there.exists():
+            shutil.copytree(there, folder, dirs_exist_ok=True)
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextmanager
+def closed(folder: Path) -> Iterator[None]:
+    """Nothing can be written there."""
+    if os.geteuid() == 0:
+        subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True)
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
+    else:
+        folder.chmod(0o500)
+    try:
+        yield
+    finally:
+        if os.geteuid() == 0:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+        else:
+            folder.chmod(0o700)
+
+
+@contextmanager
+def full(folder: Path) -> Iterator[None]:
+    filler = folder / "filler"
+    try:
+        with filler.open("wb", buffering=0) as file:
+            while file.write(bytes(1 << 16)):
+                pass
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+@contextmanager
+def without_inodes(folder: Path) -> Iterator[None]:
+    many = folder / "many"
+    many.mkdir()
+    try:
+        for nth in range(10_000):
+            (many / str(nth)).touch()
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        shutil.rmtree(many)
+
+
+def submit(client: HostClient, key: str = "one") -> Any:
+    state = TaskState(job_key=key, allow_home_compute=True)
+    return submit_compute_job_group(client, Task, [state], collector_host="x")
+
+
+def submit_many(client: HostClient) -> None:
+    """More than there is room for: pages that are free in the database take some."""
+    for nth in range(200):
+        submit(client, f"job-{nth}")
+
+
+def reason(host: HostProcess) -> str:
+    return next((view.reason for view in host.client.jobs() if view.status == "WAITING_FOR_SLOT"), "")
+
+
+def check_waits_and_heals(host: HostProcess, folder: Path, trouble: Callable[[Path], Any], code: str) -> None:
+    with trouble(folder):
+        submission = submit(host.client)
+        wait_until(lambda: reason(host) == code, what=f"the job to wait for {code} of {folder.name}")
+        assert host.client.identity().free.cpu_cores == 0
+    summary = submission.drain(timeout=20)
+    assert (summary["completed_count"], summary["results"]["one"]["attempt"]) == (1, 1)
+
+
+@as_root
+def test_without_room_for_scratch_or_logs_a_job_waits_and_starts_when_there_is_some(host: HostProcess) -> None:
+    small = ("size=4m", "nr_inodes=100")
+    with mounted(host.data / "work", *small) as work, mounted(host.data / "logs", *small) as logs:
+        host.spawn()
+        host.wait_ready()
+        check_waits_and_heals(host, work, full, "disk_full")
+        check_waits_and_heals(host, logs, full, "disk_full")
+        check_waits_and_heals(host, work, without_inodes, "disk_full")
+        host.stop()
+
+
+def test_while_scratch_or_logs_may_not_be_written_a_job_waits_and_starts_when_they_may(host: HostProcess) -> None:
+    host.spawn()
+    host.wait_ready()
+    for name in ("work", "logs"):
+        check_waits_and_heals(host, host.data / name, closed, "disk_closed")
+    host.stop()
+
+
+@as_root
+def test_a_full_disk_for_files_refuses_them_with_the_numbers_and_takes_them_when_there_is_room(
+    host: HostProcess, tmp_path: Path
+) -> None:
+    file = tmp_path / "file.bin"
+    file.write_bytes(os.urandom(1_000_000))
+    with mounted(host.data / "blobs", "size=4m") as folder:
+        host.spawn()
+        host.wait_ready()
+        with full(folder), pytest.raises(NoRoom):
+            host.client.upload_artifact(file)
+        assert host.client.upload_artifact(file).size_bytes == 1_000_000
+        host.stop()
+
+
+def test_a_closed_directory_for_files_refuses_them_and_takes_them_when_it_is_open(
+    host: HostProcess, tmp_path: Path
+) -> None:
+    file = tmp_path / "file.bin"
+    file.write_bytes(os.urandom(1000))
+    host.spawn()
+    host.wait_ready()
+    with closed(host.data / "blobs" / "incoming"), pytest.raises(NoRoom, match=r"read-only|permission"):
+        host.client.upload_artifact(file)
+    assert host.client.upload_artifact(file).size_bytes == 1000
+    host.stop()
+
+
+@as_root
+def test_a_full_data_directory_keeps_what_was_accepted_refuses_more_and_heals(host: HostProcess) -> None:
+    with mounted(host.data, "size=24m") as folder:
+        with full(folder):
+            code, said = refused(host)
+            assert code == 2
+            assert f"the host in {host.data} cannot start: the disk of the host's database is full" in said
+        host.spawn()
+        host.wait_ready()
+        with full(folder):
+            with pytest.raises((NoRoom, StoreFull)):
+                submit_many(host.client)
+            told = host.mesh.paglets("doctor", "--name", "x", home=host.home)
+            assert told.code == 1
+            assert "x disk: full" in told.out
+        accepted = [line.group_id for line in host.client.groups()]
+        assert "kept" in accepted
+        assert submit(host.client).drain(timeout=20)["completed_count"] == 1
+        host.stop()
+
+
+def test_a_limit_on_the_size_of_files_is_as_a_full_disk(host: HostProcess) -> None:
+    host.spawn()
+    host.wait_ready()
+    process = psutil.Process(host.pid)
+    before = process.rlimit(psutil.RLIMIT_FSIZE)
+    sizes = [path.stat().st_size for path in host.data.glob("paglets.db*")]
+    process.rlimit(psutil.RLIMIT_FSIZE, (max(sizes), resource.RLIM_INFINITY))
+    with pytest.raises((NoRoom, StoreFull)):
+        submit_many(host.client)
+    process.rlimit(psutil.RLIMIT_FSIZE, before)
+    assert submit(host.client).drain(timeout=30)["completed_count"] == 1
+    host.stop()
+
+
+def test_a_closed_data_directory_is_told_with_what_to_do(host: HostProcess) -> None:
+    with closed(host.data):
+        code, said = refused(host)
+        assert code in (1, 2), "the one file or the other is met first"
+        assert "cannot be used" in said
+        assert "--data-dir" in said or "writable" in said
+        told = host.mesh.paglets("doctor", "--name", "x", home=host.home)
+        assert told.code == 1
+        assert "bad      x rights" in told.out
+    host.restart()
+    host.stop()
+
+
+def test_a_host_whose_folders_cannot_be_made_says_which_and_what_to_do(host: HostProcess) -> None:
+    shutil.rmtree(host.data / "blobs")
+    (host.data / "blobs").touch()
+    code, said = refused(host)
+    assert code == 2
+    assert f"the host cannot start: {host.data / 'blobs'}" in said
+
+
+def test_doctor_finds_a_lost_file_and_with_deep_one_with_wrong_bytes(host: HostProcess) -> None:
+    (blob,) = [path for path in host.data.glob("blobs/??/*") if path.stat().st_size == 100_000]
+    command = ("doctor", "--name", "x", "--json")
+    assert host.mesh.paglets(*command, "--deep", home=host.home).code == 0
+    data = bytearray(blob.read_bytes())
+    data[50_000] ^= 1
+    blob.write_bytes(data)
+    assert host.mesh.paglets(*command, home=host.home).code == 0
+    assert blob.name in host.mesh.paglets(*command, "--deep", home=host.home).out
+    blob.unlink()
+    found = host.mesh.paglets(*command, home=host.home)
+    assert found.code == 1
+    assert blob.name in found.out

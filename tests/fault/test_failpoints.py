@@ -1,0 +1,142 @@
+"""A host dies at each failpoint and is started again: one record a job, artifacts whole, nothing left over."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from byte_jobs import Bytes, BytesState
+
+from paglets.core.failpoints import POINTS
+from paglets.remote.client import HostClient
+from paglets.system.compute_slots import submit_compute_job_group
+from tests.acceptance.rig import HostProcess, MakeMesh, Mesh, group_lines, wait_until
+from tests.fault import chaos
+from tests.fault.chaos import Verdict, Wave
+
+SIZES = (9 << 20, 100_000, 1)
+"""Of the artifacts; the first goes in two pieces."""
+
+HOME_SECONDS = SUBMIT_SECONDS = 30.0
+
+
+@pytest.fixture(scope="module")
+def trio(make_mesh: MakeMesh) -> Iterator[Mesh]:
+    """Home, the collector's host, and the one that works; all have the code of the jobs already."""
+    with make_mesh("trio") as mesh:
+        home = mesh.start("laptop", "--cpu-cores", 1)
+        for name in ("keeper", "worker"):
+            mesh.host(name, "--cpu-cores", 2, "--tag", name, "--peer", home.url).spawn()
+        for name in ("keeper", "worker"):
+            mesh[name].wait_ready()
+        mesh.wait_joined()
+        submit(mesh, wave("first"))
+        wait_home(mesh, "first")
+        yield mesh
+
+
+def wave(group_id: str) -> Wave:
+    states = tuple(
+        BytesState(job_key=f"{group_id}-{n}", size_bytes=size, required_host_tags=("worker",))
+        for n, size in enumerate(SIZES)
+    )
+    return Wave(group_id=group_id, at=0.0, states=states, collector_host="keeper")
+
+
+def submit(mesh: Mesh, group: Wave) -> None:
+    """As a script does that knows nothing of the host's death: it asks again until the host answers."""
+    with HostClient(mesh["laptop"].url, environ={"PAGLETS_HOME": str(mesh.home)}) as client:
+        submit_compute_job_group(
+            client,
+            Bytes,
+            list(group.states),
+            group_id=group.group_id,
+            collector_host=group.collector_host,
+            return_home_when_complete=True,
+        )
+
+
+def wait_home(mesh: Mesh, group_id: str) -> None:
+    def home() -> bool:
+        line = group_lines(mesh["laptop"]).get(group_id)
+        return line is not None and line.here and line.status == "COMPLETE"
+
+    wait_until(home, timeout_seconds=HOME_SECONDS, what=f"the collector of {group_id} to be home")
+
+
+def arm(mesh: Mesh, name: str, spec: str) -> HostProcess:
+    """Start that host anew, with this failpoint."""
+    host = mesh[name]
+    host.kill()
+    host.restart(PAGLETS_FAIL=spec)
+    mesh.wait_joined()
+    return host
+
+
+DEATHS = (
+    ("laptop", "after-accept-before-commit"),
+    ("keeper", "after-accept-before-commit"),
+    ("worker", "after-accept-before-commit"),
+    ("laptop", "after-commit-before-reply"),
+    ("keeper", "after-commit-before-reply"),
+    ("worker", "after-commit-before-reply"),
+    ("worker", "after-grant-before-spawn"),
+    ("worker", "after-spawn-before-record"),
+    ("worker", "after-exit-before-report"),
+    ("keeper", "mid-artifact"),
+    ("worker", "after-artifact-before-rename"),
+    ("keeper", "after-artifact-before-rename"),
+    ("keeper", "after-report-before-ack"),
+    ("worker", "after-ack-before-release"),
+    ("keeper", "mid-return-home"),
+)
+
+
+def test_every_point_is_tried() -> None:
+    assert {point for _, point in DEATHS} == set(POINTS)
+
+
+@pytest.mark.parametrize(("victim", "point"), DEATHS)
+def test_a_group_is_whole_though_a_host_died_at(trio: Mesh, tmp_path: Path, victim: str, point: str) -> None:
+    host = arm(trio, victim, f"{point}:kill")
+    group = wave(f"{victim}-{point}")
+
+    with ThreadPoolExecutor(1) as script:
+        submitting = script.submit(submit, trio, group)
+        assert host.wait_ended() == -signal.SIGKILL
+        host.restart()
+        submitting.result(SUBMIT_SECONDS)
+
+    wait_home(trio, group.group_id)
+    verdict = Verdict(seed=0, jobs=len(SIZES))
+    chaos.look(trio, group, verdict, tmp_path)
+    verdict.left = chaos.wait_quiet(trio)
+    assert verdict.is_good, verdict
+    assert verdict.duplicates == 0, verdict
+
+
+def test_what_a_failpoint_raises_is_an_error_that_is_got_over(trio: Mesh, tmp_path: Path) -> None:
+    arm(trio, "keeper", "after-report-before-ack:raise@1,mid-artifact:raise@1")
+    group = wave("raises")
+    submit(trio, group)
+    wait_home(trio, group.group_id)
+    verdict = Verdict(seed=0, jobs=len(SIZES))
+    chaos.look(trio, group, verdict, tmp_path)
+    assert verdict.is_good, verdict
+
+
+def test_no_process_of_a_paglet_inherits_the_variable(trio: Mesh) -> None:
+    host = arm(trio, "worker", "mid-return-home:kill")
+    (zygote,) = wait_until(lambda: chaos.zygotes(host), what="a zygote")
+    assert "PAGLETS_FAIL" in psutil.Process(host.pid).environ()
+    assert "PAGLETS_FAIL" not in zygote.environ()
+
+
+def test_a_host_does_not_start_with_a_failpoint_that_there_is_not(mesh: Mesh) -> None:
+    done = mesh.paglets("host", "--name", "alone", "--port", 0, PAGLETS_FAIL="mid-job:kill")
+    assert done.code == 2
+    assert "there is no point 'mid-job'" in done.err

@@ -1,0 +1,44 @@
+"""A host that is gone for good is forgotten: what was on its way there is back, and is there once if it returns."""
+
+from __future__ import annotations
+
+import signal
+
+from mesh_paglets import Notes, NotesState
+
+from tests.acceptance.rig import Finished, Mesh, wait_until
+
+
+def test_a_paglet_that_a_dead_host_has_is_back_when_that_is_forgotten(mesh: Mesh) -> None:
+    a = mesh.start("a")
+    b = mesh.host("b", "--peer", a.url)
+    # It dies with the envelope stored and its source in doubt.
+    b.spawn(PAGLETS_FAIL="after-commit-before-reply:kill")
+    b.wait_ready()
+    mesh.wait_joined()
+    notes = a.client.create(Notes, NotesState())
+    assert notes.send("add", amount=2) == 2
+    refused = mesh.paglets("mesh", "forget", "b", "--at", "a")
+    assert (refused.code, "b is online; stop it first" in refused.complaint) == (1, True)
+    notes.dispatch("b")
+    assert b.wait_ended() == -signal.SIGKILL
+
+    def forgotten() -> Finished | None:
+        done = mesh.paglets("mesh", "forget", "b", "--at", "a")
+        return done if done.code == 0 else None
+
+    done = wait_until(forgotten, timeout_seconds=30, what="b to be offline, and forgotten")
+
+    assert done.out == "a: forgotten, 1 paglet on the way there came back\n"
+    assert notes.send("add", amount=1) == 3
+    assert [view.member.name for view in a.client.hosts()] == ["a"]
+
+    b.restart()
+    mesh.wait_joined()
+    old = "SELECT status, epoch FROM residence WHERE agent_id = ?"
+    wait_until(
+        lambda: [tuple(row) for row in b.rows(old, notes.agent_id)] == [("refused", 3)], what="b to end its old copy"
+    )
+    views, errors = a.client.paglets()
+    assert (errors, [(view.agent_id, view.host.name) for view in views]) == ((), [(notes.agent_id, "a")])
+    assert notes.send("add", amount=1) == 4

@@ -1,0 +1,186 @@
+"""Harm to connections: a mesh whose hosts speak to each other through proxies that lose, hold, cut and reset."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from byte_jobs import Bytes, BytesState
+from mesh_jobs import Task, TaskState
+from mesh_paglets import Notes
+
+from paglets.system.compute_slots import Submission, submit_compute_job_group
+from tests.acceptance.rig import MakeMesh, Mesh, wait_until
+from tests.fault import chaos
+from tests.fault.chaos import Verdict, Wave
+from tests.fault.proxy import FaultProxy
+
+NAMES = ("laptop", "keeper", "worker")
+PIECE_BYTES = 8 << 20
+ARTIFACT_BYTES = 9 << 20
+"""Two pieces."""
+
+MOST_SECONDS_OF_A_CALL = 2.0
+"""To a host that is well; milliseconds, but on a busy machine."""
+
+
+class Harmed:
+    """The mesh, and the proxy of each host. The tests themselves speak to each host directly."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self.proxies = {name: FaultProxy(seed=n) for n, name in enumerate(NAMES)}
+
+    def start(self) -> None:
+        for name in NAMES:
+            proxy = self.proxies[name]
+            peer = () if name == "laptop" else ("--peer", self.proxies["laptop"].url)
+            self.mesh.start(name, "--public-url", proxy.url, "--cpu-cores", 2, "--tag", name, *peer)
+            proxy.port = self.mesh[name].port
+        self.mesh.wait_joined()
+        # The code of the jobs is everywhere from now on.
+        self.submit("first", [BytesState(job_key="first")]).drain(timeout=30)
+
+    def heal(self) -> None:
+        for proxy in self.proxies.values():
+            proxy.heal()
+
+    def close(self) -> None:
+        for proxy in self.proxies.values():
+            proxy.close()
+
+    def submit(self, group_id: str, states: list[Any], cls: type[Any] = Bytes) -> Submission:
+        """Collected on `keeper`; done by `worker`."""
+        for state in states:
+            state.required_host_tags = ("worker",)
+        client = self.mesh["laptop"].client
+        return submit_compute_job_group(client, cls, states, group_id=group_id, collector_host="keeper")
+
+
+@pytest.fixture(scope="module")
+def started(make_mesh: MakeMesh) -> Iterator[Harmed]:
+    with make_mesh("harmed") as mesh:
+        harmed = Harmed(mesh)
+        try:
+            harmed.start()
+            yield harmed
+        finally:
+            harmed.close()
+
+
+@pytest.fixture
+def harmed(started: Harmed) -> Iterator[Harmed]:
+    """Without harm, until the test does some."""
+    started.heal()
+    started.mesh.wait_joined()
+    yield started
+    started.heal()
+    started.mesh.check_quiet()
+
+
+def check_whole(harmed: Harmed, submission: Submission, states: list[BytesState], folder: Path) -> dict[str, Any]:
+    """Each job has its record, and its artifact; gives the records."""
+    drained = submission.drain(timeout=60)
+    verdict = Verdict(seed=0, jobs=len(states))
+    group = Wave(group_id=submission.group_id, at=0.0, states=tuple(states), collector_host=None)
+    chaos.look(harmed.mesh, group, verdict, folder)
+    assert verdict.is_good, verdict
+    assert verdict.duplicates == 0, verdict
+    results: dict[str, Any] = drained["results"]
+    return results
+
+
+def test_a_result_whose_acknowledgement_is_lost_is_one_result(harmed: Harmed, tmp_path: Path) -> None:
+    worker, keeper = harmed.mesh["worker"], harmed.mesh["keeper"]
+    state = TaskState(job_key="one", how="waits", path=str(tmp_path / "job"))
+    submission = harmed.submit("one-way", [state], Task)
+    wait_until((tmp_path / "job.running").exists, what="the job to run")
+
+    harmed.proxies["keeper"].set(drops_replies=True)
+    (tmp_path / "job.go").touch()
+    wait_until(lambda: keeper.client.summary("one-way")["completed_count"] == 1, what="the report to come")
+    assert worker.rows("SELECT 1 FROM outbox"), "the host of the job cannot know that it came"
+    harmed.heal()
+
+    wait_until(lambda: not worker.rows("SELECT 1 FROM outbox"), what="the report to be acknowledged")
+    summary = submission.summary()
+    assert (summary["completed_count"], summary["duplicate_reports"]) == (1, [])
+    record = summary["results"]["one"]
+    assert (record["generation"], record["attempt"]) == (1, 1)
+
+
+def test_a_partition_while_a_job_runs_makes_no_second_attempt(harmed: Harmed, tmp_path: Path) -> None:
+    state = TaskState(job_key="one", how="waits", path=str(tmp_path / "job"))
+    submission = harmed.submit("short", [state], Task)
+    wait_until((tmp_path / "job.running").exists, what="the job to run")
+
+    for name in ("keeper", "worker"):
+        harmed.proxies[name].set(swallows=True)
+    (tmp_path / "job.go").touch()
+    worker = harmed.mesh["worker"]
+    wait_until(lambda: worker.rows("SELECT 1 FROM outbox"), what="the job to have reported")
+    wait_until(lambda: not worker.client.slots().running_jobs, what="its slot to be free")
+    harmed.heal()
+
+    record = submission.drain(timeout=30)["results"]["one"]
+    assert (record["generation"], record["attempt"]) == (1, 1)
+    assert (tmp_path / "job.running").read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize("harm", [{"swallows": True}, {"bytes_a_second": 1.0}], ids=["black hole", "1 B/s"])
+def test_a_host_that_does_not_answer_holds_up_nobody_else(harmed: Harmed, harm: dict[str, Any]) -> None:
+    laptop, worker = harmed.mesh["laptop"], harmed.mesh["worker"]
+    notes = worker.client.create(Notes)
+    laptop.client.call(notes.ref, "add", amount=1)
+    away = laptop.client.group("first").collector
+
+    harmed.proxies["keeper"].set(**harm)
+    # Enough for that host to do, of all that goes to others.
+    for _ in range(20):
+        laptop.client.post(away, "nothing that it knows")
+    took = []
+    for _ in range(20):
+        began = time.monotonic()
+        laptop.client.call(notes.ref, "add", amount=1)
+        took.append(time.monotonic() - began)
+    laptop.client.post(notes.ref, "add", amount=1)
+    began = time.monotonic()
+    wait_until(lambda: worker.client.paglet(notes.ref).state["total"] == 22, what="the post to come")
+    took.append(time.monotonic() - began)
+
+    assert max(took) < MOST_SECONDS_OF_A_CALL, sorted(took)
+    harmed.heal()
+    worker.client.dispose(notes.ref)
+    wait_until(lambda: not laptop.rows("SELECT 1 FROM outbox"), what="the posts to have gone")
+
+
+@pytest.mark.parametrize("cut", [0, 1, ARTIFACT_BYTES - 1, ARTIFACT_BYTES])
+def test_an_artifact_whose_connection_was_cut_goes_on_and_is_whole(harmed: Harmed, tmp_path: Path, cut: int) -> None:
+    proxy = harmed.proxies["keeper"]
+    proxy.set(cut_after=cut)
+    cuts = proxy.cuts
+    states = [BytesState(job_key=f"cut-{cut}", size_bytes=ARTIFACT_BYTES)]
+
+    submission = harmed.submit(f"cut-{cut}", states)
+
+    check_whole(harmed, submission, states, tmp_path)
+    assert proxy.cuts > cuts
+    # What was acknowledged is not sent again. (The last piece is where its host is asked before it has looked at it.)
+    again = proxy.passed - ARTIFACT_BYTES
+    assert again in ((0, ARTIFACT_BYTES - PIECE_BYTES) if cut == ARTIFACT_BYTES else (cut % PIECE_BYTES,))
+
+
+def test_a_group_ends_on_a_slow_network_that_resets_connections(harmed: Harmed, tmp_path: Path) -> None:
+    for proxy in harmed.proxies.values():
+        proxy.set(delay_seconds=0.25, resets=0.05)
+    states = [BytesState(job_key=f"slow-{n}", size_bytes=100_000) for n in range(8)]
+    submission = harmed.submit("slow", states)
+    submission.drain(timeout=90)
+    harmed.heal()
+
+    results = check_whole(harmed, submission, states, tmp_path)
+
+    assert {record["attempt"] for record in results.values()} == {1}

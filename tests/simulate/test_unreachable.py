@@ -1,0 +1,35 @@
+"""A machine that nobody can connect to, in all weathers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from paglets.testing.simulation.profile import calm, profile_of
+from paglets.testing.simulation.world import Result, Simulation
+
+
+def run(seed: int, **changes: object) -> Result:
+    profile = replace(profile_of(seed) if seed else calm(3), unreachable=(1,), **changes)  # type: ignore[arg-type]
+    simulation = Simulation(seed, profile=profile)
+    try:
+        return simulation.run()
+    finally:
+        simulation.close()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_with_a_machine_that_nobody_can_connect_to_all_promises_hold(seed: int) -> None:
+    result = run(seed)
+    assert result.violations == (), result.story.text()[-3000:]
+
+
+def test_it_is_handed_work_and_answers() -> None:
+    story = run(0).story.text()
+    assert "h1       POST /v1/outbox/answer -> h0: arrives" in story
+    assert "-> h1: arrives" not in "".join(line for line in story.splitlines() if " client " not in line)
+
+
+def test_the_same_seed_tells_the_same_story() -> None:
+    assert run(3).story.text() == run(3).story.text()
