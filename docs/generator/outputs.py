@@ -39,7 +39,8 @@ SUMMARY_KEYS = {
     "completed_count": "how many have a result",
     "failed_count": "how many have failed; cancelled ones count as failed",
     "pending_count": "how many have neither",
-    "pending_jobs": "of each of these: `job_key`, `status`, `host_name`, `reason`, `reason_text`, `never`, `since`",
+    "pending_jobs": "of each of these: `job_key`, `generation`, `attempt`, `status`, `host_name`, `reason`, "
+    "`reason_text`, `never`, `since`",
     "results": "by job key: `result`, `host_name`, `generation`, `attempt`, `reported_at`, `runtime_seconds`",
     "failures": "by job key: `cause`, `message`, `traceback`, `stderr_tail`, `host_name`, `generation`, `attempt`, "
     "`reported_at`",

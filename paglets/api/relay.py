@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Relay:
     """`POST /v1/via/STORE`: a client's request for a member to which it cannot connect; the reply is that member's.
 
-    `body` is base64, `timeout_seconds` at most 64. Requests that only hosts make are refused, and so is one to be relayed
-    again.
+    `body` is base64, `timeout_seconds` at most 64. Requests that only hosts make are refused, and so is one to be
+    relayed again.
     """
 
     method: str

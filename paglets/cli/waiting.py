@@ -70,4 +70,4 @@ def _others(slots: Slots, name: str, leased: int) -> int:
 
 def told_with(text: str, held: str) -> str:
     """A reason and who holds what it lacks."""
-    return f"{text}; {held}" if held else text
+    return "; ".join(filter(None, (text, held)))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
+from paglets.api.hosts import MemberView
 from paglets.api.paglets import PagletView
 from paglets.api.slots import Slots
 from paglets.cli.groups import ago, counts_text, is_cancelled, message_of, short_json, summary_of
@@ -38,7 +39,7 @@ HELD_SECONDS = 3.0
 """A host that takes longer is not waited for: who holds what it lacks is only a part of the answer."""
 
 Held = Mapping[tuple[str, str], str]
-"""By host and code of a reason: who holds what is lacking there, in words."""
+"""By host and code of a reason: who holds what is lacking there, or that the host is away, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,19 +119,27 @@ def _wait(job: dict[str, Any]) -> tuple[str, str]:
 
 
 def held_on(client: HostClient, waits: Iterable[tuple[str, str]]) -> Held:
-    """Who holds what is lacking where jobs wait (see `_wait`).
+    """Who holds what is lacking where jobs are (see `_wait`), and which of these hosts are away.
 
-    Hosts that are offline or do not answer are left out: also without them the reason says how much is free.
+    Hosts that do not answer are left out: also without them the reason says how much is free.
     """
-    asked = [(host, code) for host, code in dict.fromkeys(waits) if code in LACKING]
-    if not asked:
-        return {}
-    online = {view.member.name for view in client.hosts() if view.online}
-    names = [name for name in dict.fromkeys(host for host, _ in asked) if name in online]
-    most_seconds = min(HELD_SECONDS, client.timeout)
+    waiting = tuple(dict.fromkeys(waits))
+    views = {view.member.name: view for view in client.hosts()}
+    away = {key: away_text(views[key[0]]) for key in waiting if key[0] in views and not views[key[0]].online}
+    asked = [key for key in waiting if key[1] in LACKING and key[0] in views and key not in away]
+    names = list(dict.fromkeys(host for host, _ in asked))
+    most_seconds = min(HELD_SECONDS, client.timeout) if names else 0.0
     answers = ask_each(attempt(lambda name: client.slots(limit=MOST_JOBS, host=name, timeout=most_seconds)), names)
     known = {name: slots for name, slots in zip(names, answers, strict=True) if isinstance(slots, Slots)}
-    return {(host, code): held_by(known[host], code) for host, code in asked if host in known}
+    return {**away, **{(host, code): held_by(known[host], code) for host, code in asked if host in known}}
+
+
+def away_text(view: MemberView) -> str:
+    """That a host with jobs is away, and what becomes of them."""
+    return (
+        f"{view.member.name} is offline, last heard of {duration_text(view.silent_seconds)} ago: "
+        "if that lasts, the job is begun anew on another host"
+    )
 
 
 def _of_group(summary: dict[str, Any], held: Held) -> Explanation:
@@ -250,11 +259,19 @@ def _pending(named: dict[str, str], job: dict[str, Any], held: Held) -> Explanat
             **named,
             "status": job["status"],
             "host": job.get("host_name") or "",
+            "run": _run(job),
             "why": _reason(job, held),
             "since": ago(job.get("since"), time.time()),
             "next": NEVER_HINT if never else _next_of_running(named["job"], job["status"]),
         },
     )
+
+
+def _run(job: dict[str, Any]) -> str:
+    """Generation and attempt, and what became of earlier copies."""
+    generation, attempt = job.get("generation", 1), job.get("attempt", 0)
+    lost = "the copies before were lost with their hosts" if generation > 2 else "the first copy was lost with its host"
+    return f"{generation}.{attempt}" + (f" ({lost})" if generation > 1 else "")
 
 
 def _next_of_running(job: str, status: str) -> str:

@@ -153,6 +153,8 @@ def pending_entry(job_key: str, job: ExpectedJob, home_name: str) -> dict[str, A
     if sighting is None:
         return {
             "job_key": job_key,
+            "generation": job.generation,
+            "attempt": 0,
             "status": "PLACING",
             "host_name": home_name,
             "reason": "no_copy_seen",
@@ -162,6 +164,8 @@ def pending_entry(job_key: str, job: ExpectedJob, home_name: str) -> dict[str, A
         }
     return {
         "job_key": job_key,
+        "generation": sighting.generation,
+        "attempt": sighting.attempt,
         "status": sighting.status,
         "host_name": sighting.host.name,
         "reason": sighting.reason,

@@ -68,7 +68,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulate", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1000, help="how many seeds to run")
     parser.add_argument("--first", type=int, default=1, help="the first seed")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="in how many processes (one for each core)")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="in how many processes (one for each core)"
+    )
     parser.add_argument("--story", action="store_true", help="print the story of every seed")
     parser.add_argument("--keep-going", action="store_true", help="count failing seeds instead of stopping at one")
     parser.add_argument("--seen", action="store_true", help="say what happened, and in how many seeds")

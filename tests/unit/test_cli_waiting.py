@@ -161,11 +161,17 @@ def test_why_of_a_group_asks_each_host_once() -> None:
     assert mesh.asked == ["w1"]
 
 
+def test_of_a_host_that_is_away_it_is_said_what_becomes_of_its_jobs() -> None:
+    mesh = Mesh(slots(ONE), online=False)
+    away = "w1 is offline, last heard of 0.0 s ago: if that lasts, the job is begun anew on another host"
+    assert explain(mesh, "g/d").fields["why"] == f"0 free; {away}"
+    assert mesh.asked == []
+
+
 @pytest.mark.parametrize(
     ("mesh", "asked"),
     [
         (Mesh(Unreachable("w1 does not answer")), ["w1"]),
-        (Mesh(slots(ONE), online=False), []),
         (Mesh(slots(ONE), reason="reserved_for"), []),
     ],
 )

@@ -564,6 +564,8 @@ def test_a_census_fills_the_list_of_pending_jobs() -> None:
     pending = {job["job_key"]: job for job in context.send("summary")["pending_jobs"]}
     assert pending["a"] == {
         "job_key": "a",
+        "generation": 1,
+        "attempt": 0,
         "status": "WAITING_FOR_SLOT",
         "host_name": "w2",
         "reason": "slots_busy",

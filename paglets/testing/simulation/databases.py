@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from functools import cache
 
+from paglets.store.db import Tx
 from paglets.store.migrations import migrate
 
 _template: list[sqlite3.Connection] = []
@@ -45,7 +46,7 @@ def _empty(database: sqlite3.Connection) -> None:
     database.row_factory = None
     database.execute("BEGIN")
     for table in _children_first():
-        database.execute(f"DELETE FROM {table}")  # noqa: S608
+        database.execute(f"DELETE FROM {table}")
     database.execute("DELETE FROM sqlite_sequence")
     database.execute("COMMIT")
 
@@ -65,3 +66,18 @@ def _children_first() -> tuple[str, ...]:
         del refers[free]
         order.append(free)
     return tuple(order)
+
+
+def begin(tx: Tx, store_id: str) -> int:
+    """As `paglets.host.folder` does when a host starts."""
+    tx.run("INSERT OR IGNORE INTO meta VALUES ('store_id', ?)", store_id)
+    boots = int(tx.value("SELECT value FROM meta WHERE key = 'boot_count'") or 0) + 1
+    tx.run("INSERT OR REPLACE INTO meta VALUES ('boot_count', ?)", str(boots))
+    return boots
+
+
+def disk_full() -> sqlite3.Error:
+    """What SQLite says when there is no room."""
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    return error

@@ -22,6 +22,7 @@ WHERE = (*SEAMS, AT_DISK, AT_DISK)
 DOWN_SECONDS = (0.02, 12.0)
 PARTED_SECONDS = (0.5, 20.0)
 ASLEEP_SECONDS = (0.5, 25.0)
+HOLE_SECONDS = (0.5, 20.0)
 FULL_SECONDS = (0.01, 8.0)
 CLOCK_STEP_SECONDS = (-4000.0, 4000.0)
 
@@ -30,7 +31,8 @@ CLOCK_STEP_SECONDS = (-4000.0, 4000.0)
 class Trouble:
     """How often each kind of fault comes in a run of `seconds`; `weather` holds for all of it.
 
-    `new_addresses` is the share of starts with another URL. `departs`: the last machine is lost for good.
+    `new_addresses` is the share of starts with another URL. `departs`: the last machine is lost for good; `wiped`: it
+    loses its data directory, and goes on without. `forgotten`: users tell all others that its store is gone for good.
     """
 
     crashes: int = 0
@@ -40,7 +42,10 @@ class Trouble:
     zygotes: int = 0
     full_disks: int = 0
     clock_steps: int = 0
+    holes: int = 0
     departs: bool = False
+    wiped: bool = False
+    forgotten: bool = False
     new_addresses: float = 0.0
     weather: Weather = field(default_factory=Weather)
     seconds: float = 30.0
@@ -57,6 +62,7 @@ class Faults:
     machines: tuple[Machine, ...]
     story: Story
     gone: Callable[[Machine], None]
+    wiped: Callable[[Machine], None]
     healed: bool = False
 
     def plan(self) -> None:
@@ -70,9 +76,12 @@ class Faults:
             (self._lose_zygote, trouble.zygotes),
             (self._fill_disk, trouble.full_disks),
             (self._step_clock, trouble.clock_steps),
+            (self._open_hole, trouble.holes),
         )
         if trouble.departs:
             self._later(self.entropy.uniform(trouble.seconds / 4, trouble.seconds), self._depart)
+        if trouble.wiped:
+            self._later(self.entropy.uniform(trouble.seconds / 4, trouble.seconds), self._wipe)
         for act, count in kinds:
             for _ in range(count):
                 self._later(self.entropy.uniform(0.0, trouble.seconds), act)
@@ -131,6 +140,16 @@ class Faults:
         machine.is_gone = True
         self.gone(machine)
         machine.crash("for good")
+
+    def _wipe(self) -> None:
+        self.wiped(self.machines[-1])
+
+    def _open_hole(self) -> None:
+        machine, seconds = self._any(), self.entropy.uniform(*HOLE_SECONDS)
+        store_id = machine.store_id
+        self.story.tell(machine.name, f"answers nobody for {seconds:.1f} s")
+        self.network.open_hole(store_id)
+        self._later(seconds, lambda: self.network.close_hole(store_id))
 
     def _part(self) -> None:
         side = [machine.store_id for machine in self.machines if self.entropy.pick(2)]

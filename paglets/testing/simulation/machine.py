@@ -21,6 +21,7 @@ from paglets.testing.blobs import MemoryBlobs, MemoryDisk
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.sanity import bytes_of
 from paglets.testing.simulation.content import PIECE_BYTES
+from paglets.testing.simulation.databases import begin, disk_full
 from paglets.testing.simulation.folders import Folders, Scratch
 from paglets.testing.simulation.fuse import AFTER_COMMIT, AT_DISK, BEFORE_COMMIT, Crash, Fuse
 from paglets.testing.simulation.launcher import SimLauncher
@@ -33,6 +34,8 @@ from paglets.testing.simulation.story import Story
 from paglets.testing.simulation.witness import Witness
 
 T = TypeVar("T")
+
+STORE_PREFIX = "store-"
 
 STEP_SECONDS = (0.0, 0.001)
 """How long a host takes to do what became due: others may come in between."""
@@ -76,7 +79,7 @@ class Machine:
         self.around = around
         self.name = name
         self.url = f"http://{name}:8765"
-        self.store_id = f"store-{name}"
+        self.store_id = STORE_PREFIX + name
         self.offered = offered
         self.tags = tags
         self.peers = peers
@@ -84,10 +87,8 @@ class Machine:
         self.pin_seconds = pin_seconds
         self.lost_after = lost_after
         self.reachable = reachable
-        self.database = database
-        self.connection = connect(database)
-        self.scratch: Scratch = {}
-        self.bytes = MemoryDisk()
+        self.connect = connect
+        self.use(database)
         self.make_blobs = make_blobs
         self.sources = SourceFiles()
         self.paused_until = 0.0
@@ -96,8 +97,13 @@ class Machine:
         self.full_until = 0.0
         self.next_fuse: tuple[str, int] | None = None
         self.life: Life | None = None
+
+    def use(self, database: sqlite3.Connection) -> None:
+        """Its data directory is this database and nothing else."""
         database.row_factory = sqlite3.Row
-        self.rows = Tx(database)
+        self.database, self.connection, self.rows = database, self.connect(database), Tx(database)
+        self.scratch: Scratch = {}
+        self.bytes = MemoryDisk()
 
     def is_full(self) -> bool:
         """Whether nothing more can be written just now."""
@@ -154,6 +160,12 @@ class Machine:
         old, self.url = self.url, f"http://{self.name}:{8765 + self.boots}"
         self.around.network.readdress(self, old, self.url)
         self.around.story.tell(self.name, f"gets the address {self.url}")
+
+    def wipe(self, database: sqlite3.Connection) -> None:
+        """The data directory is gone: the next start makes another store, under the same name and address."""
+        self.crash("and its data directory is lost")
+        self.store_id += "-anew"
+        self.use(database)
 
     def fill_disk(self, seconds: float) -> None:
         """No commit succeeds for so long."""
@@ -213,7 +225,7 @@ class Life:
     def _begin(self) -> None:
         machine = self.machine
         store = Store(machine.connection, commit=self._commit)
-        boots = store.write(partial(_begin, store_id=machine.store_id))
+        boots = store.write(partial(begin, store_id=machine.store_id))
         settings = self._settings(boots)
         blobs = machine.make_blobs(
             machine.bytes,
@@ -260,7 +272,7 @@ class Life:
         machine = self.machine
         return Settings(
             store_id=machine.store_id,
-            boot_id=f"{machine.name}-{boots}",
+            boot_id=f"{machine.store_id.removeprefix(STORE_PREFIX)}-{boots}",
             boot_count=boots,
             name=machine.name,
             url=machine.url,
@@ -282,7 +294,7 @@ class Life:
     def _commit(self, connection: sqlite3.Connection) -> None:
         self.fuse.reach(BEFORE_COMMIT)
         if self.machine.is_full():
-            raise _disk_full()
+            raise disk_full()
         self.machine.around.commit(connection)
         self.fuse.reach(AFTER_COMMIT)
 
@@ -384,17 +396,3 @@ class Life:
             text = traceback.format_exc()
             self.machine.around.witness.violated(f"{self.machine.name}: {request.method} {request.target}: {text}")
             return None
-
-
-def _disk_full() -> sqlite3.Error:
-    error = sqlite3.OperationalError("database or disk is full")
-    error.sqlite_errorcode = sqlite3.SQLITE_FULL
-    return error
-
-
-def _begin(tx: Tx, store_id: str) -> int:
-    """As `paglets.host.folder` does when a host starts."""
-    tx.run("INSERT OR IGNORE INTO meta VALUES ('store_id', ?)", store_id)
-    boots = int(tx.value("SELECT value FROM meta WHERE key = 'boot_count'") or 0) + 1
-    tx.run("INSERT OR REPLACE INTO meta VALUES ('boot_count', ?)", str(boots))
-    return boots

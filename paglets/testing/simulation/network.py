@@ -72,6 +72,7 @@ class Network:
         self.filter_reply: Callable[[Request, Response], Response] = lambda request, response: response
         self.lie: Callable[[PagletsError], PagletsError] = lambda error: error
         self._blocked: dict[tuple[str, str], int] = {}
+        self._holes: dict[str, None] = {}
         self.under_way = 0
 
     def readdress(self, station: Station, old: str, new: str) -> None:
@@ -90,10 +91,24 @@ class Network:
         else:
             self._blocked.pop((sender, receiver), None)
 
+    def open_hole(self, receiver: str) -> None:
+        """That store's machine takes connections and answers none, until `close_hole`; what it sends itself goes on.
+
+        Others hear its heartbeats, and of each request they only know that it may have been taken.
+        """
+        self._holes[receiver] = None
+
+    def close_hole(self, receiver: str) -> None:
+        self._holes.pop(receiver, None)
+
+    def is_hole(self, receiver: str) -> bool:
+        return receiver in self._holes
+
     def heal(self) -> None:
         """From now on everything arrives at once, and once."""
         self.weather = Weather()
         self._blocked.clear()
+        self._holes.clear()
 
     @property
     def is_empty(self) -> bool:
@@ -145,6 +160,10 @@ class Exchange:
         elif station is not None and not station.reachable and self._request.sender not in ("", station.store_id):
             self._tell("not reachable")
             net.later(net.delay(), lambda: self._end(self._unreachable()))
+        elif station is not None and net.is_hole(station.store_id):
+            self._tell("swallowed")
+            net.traffic.swallowed()
+            net.later(timeout_seconds, self._time_out)
         elif net.happens(weather.refused):
             self._tell("refused on the way")
             net.later(net.delay(), lambda: self._end(self._unreachable()))

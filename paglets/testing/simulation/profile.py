@@ -15,6 +15,8 @@ from paglets.testing.simulation.network import Weather
 from paglets.testing.simulation.workload import ALL_PLANS, Load
 
 GIB = 1 << 30
+MANY_HOSTS = 9
+MOST_HOSTS = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +55,44 @@ def profile_of(seed: int) -> Profile:
     )
     seconds = entropy.uniform(10.0, 30.0)
     lost_after, departs = _losses(SeededEntropy(f"{seed}/losses"), hosts)
+    wiped, forgotten, holes = _more_trouble(SeededEntropy(f"{seed}/more"), hosts, departs)
     load, trouble = _load(entropy, seconds), _trouble(entropy, seconds)
-    return Profile(
+    profile = Profile(
         hosts=hosts,
         offered=offered,
-        load=replace(load, stays=hosts - departs),
-        trouble=replace(trouble, departs=departs),
+        load=replace(load, stays=hosts - (departs or wiped)),
+        trouble=replace(trouble, departs=departs, wiped=wiped, forgotten=forgotten, holes=holes),
         handler_trouble=0.2 * entropy.pick(2),
         short_pins=entropy.pick(3) == 0,
         lost_after=lost_after,
         unreachable=_unreachable(entropy, hosts),
+    )
+    many = SeededEntropy(f"{seed}/many")
+    return (
+        _with_many_hosts(profile, MANY_HOSTS + many.pick(MOST_HOSTS + 1 - MANY_HOSTS)) if not many.pick(40) else profile
+    )
+
+
+def _more_trouble(entropy: SeededEntropy, hosts: int, departs: bool) -> tuple[bool, bool, int]:
+    """Whether a machine loses its data directory, whether users say of a store that is gone that it is, and how often
+    a machine answers nobody for a while."""
+    wiped = hosts > 2 and not departs and entropy.pick(5) == 0
+    return wiped, (departs or wiped) and entropy.pick(2) == 0, 1 + entropy.pick(3) if entropy.pick(3) == 0 else 0
+
+
+def _with_many_hosts(profile: Profile, hosts: int) -> Profile:
+    """The same on a larger mesh, where less is done, and for a shorter time."""
+    load, trouble = profile.load, profile.trouble
+    seconds = min(load.seconds, 12.0)
+    goes = profile.hosts - load.stays
+    return replace(
+        profile,
+        hosts=hosts,
+        offered=tuple(profile.offered[number % profile.hosts] for number in range(hosts)),
+        load=replace(load, groups=1, stays=hosts - goes, seconds=seconds),
+        trouble=replace(trouble, seconds=seconds),
+        lost_after=min(profile.lost_after, 25.0),
+        most_events=4 * profile.most_events,
     )
 
 

@@ -1,4 +1,4 @@
-"""What happened in a run, to bytes most of all, to be counted over seeds: what never happens is not tested."""
+"""What happened in a run, to be counted over seeds: what never happens is not tested."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ class Seen(StrEnum):
     CRASHED = "a machine lost its power at a step of its disk"
     CUT_OFF = "a power cut took bytes that were not synced"
     GONE = "a machine was lost for good"
+    WIPED = "a machine began anew with an empty data directory"
+    FORGOTTEN = "a host was forgotten, and what was to go there came back"
+    SWALLOWED = "a request was taken and never answered"
+    MANY = "nine hosts or more were a mesh"
     ANEW = "a job was begun anew"
     LATE = "a job that was begun anew was reported by an older copy"
     COLLECTED = "bytes that nothing needed were removed"

@@ -54,6 +54,10 @@ class Traffic:
         if told is not None and self._clock.monotonic() < told + SURE_SECONDS:
             self._witness.violated(f"{road[0]} sends {sha256} to {road[1]}, which said that it has all of it")
 
+    def swallowed(self) -> None:
+        """A request was taken that nobody will ever look at."""
+        self._witness.saw(Seen.SWALLOWED)
+
     def answered(self, request: Request, receiver: str, response: Response) -> None:
         """A host gives a reply, which may yet be lost."""
         sha256 = _piece_of(request)

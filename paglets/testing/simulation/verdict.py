@@ -13,6 +13,17 @@ from paglets.testing.simulation.seen import Seen
 from paglets.testing.simulation.witness import Witness
 from paglets.testing.simulation.workload import Group
 
+LOSS_OF = "SELECT 1 FROM events WHERE kind = 'lost' AND subject GLOB ?"
+
+
+def newest_generation(tx: Tx, collector: str, key: str) -> int:
+    """The newest copy of a job that its collector knows, if it is here or on its way from here; else 0."""
+    row = tx.value("SELECT value FROM storage WHERE agent_id = ? AND key = ?", collector, f"job/{key}")
+    if row is not None:
+        return int(loads(row)["generation"])
+    envelope = tx.value("SELECT envelope FROM handoffs WHERE agent_id = ?", collector)
+    return 0 if envelope is None else int(loads(envelope)["storage"][f"job/{key}"]["generation"])
+
 
 def judge(hosts: Hosts, witness: Witness, groups: Mapping[str, Group]) -> list[str]:
     """Every promise that was broken, in words."""

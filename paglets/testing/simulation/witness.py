@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from paglets.core.refs import FileRef
@@ -43,7 +44,7 @@ class Witness:
 
     `carried`: owners of artifacts that acknowledged posts carry; `kept`: hosts of those that clients made; `deleted`:
     those that somebody wished to delete; `given`: by path, the files that went with a result; `spoiled`: stores, and
-    hashes that they were sent wrong bytes of.
+    hashes that they were sent wrong bytes of. `is_noted`: whether a host noted why this copy of a job was made.
     """
 
     def __init__(self, story: Story) -> None:
@@ -60,6 +61,7 @@ class Witness:
         self.spoiled: dict[tuple[str, str], None] = {}
         self.seen: Counter[Seen] = Counter()
         self.sources: dict[str, Source] = {}
+        self.is_noted: Callable[[Go], bool] = lambda go: True
         self._story = story
         self._alive: dict[str, Go] = {}
         self._attempts: dict[tuple[str, int, int], None] = {}
@@ -102,9 +104,8 @@ class Witness:
         if host:
             self._carried_from[artifact_id] = host
 
-    def machine_gone(self, host: str) -> None:
-        """That machine is lost for good, and with it what only its disk had."""
-        self.saw(Seen.GONE)
+    def disk_gone(self, host: str) -> None:
+        """What only the disk of that machine had is lost for good."""
         for post_id, on in self._posted_on.items():
             if on == host:
                 self.posts.pop(post_id, None)
@@ -129,6 +130,10 @@ class Witness:
             self._attempts[key] = None
             if go.stamp.generation > 1:
                 self.saw(Seen.ANEW)
+                if not self.is_noted(go):
+                    self.violated(
+                        f"I5 {what} of generation {go.stamp.generation}: nobody noted that the last one is lost"
+                    )
             what += f", attempt {go.stamp.attempt} of job {go.state['key']}"
         self._story.tell(go.host.name, f"process: {what}")
 

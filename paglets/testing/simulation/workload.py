@@ -8,9 +8,11 @@ from functools import partial
 from typing import Any
 
 from paglets.api.groups import JobSpec, SubmitGroup
+from paglets.api.hosts import ForgetHost
 from paglets.api.paglets import Call, CreatePaglet, MovePaglet, PostMessage
 from paglets.codec.envelope import WireMessage
 from paglets.core.clock import Entropy
+from paglets.core.errors import PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.groups.keys import collector_id
@@ -20,9 +22,15 @@ from paglets.testing.simulation.client import MAX_TRIES, WITHOUT_END, Client
 from paglets.testing.simulation.fileload import FileLoad, kept_id
 from paglets.testing.simulation.machine import Machine
 from paglets.testing.simulation.scripts import COUNTER_CLASS, FOREVER, JOB_CLASS, PLANS, SUCCEEDS, post_message
+from paglets.testing.simulation.seen import Seen
 from paglets.testing.simulation.witness import Witness
 
 MANY_LOSSES = 1_000
+FORGET_WITHIN_SECONDS = 15.0
+MAX_FORGETS = 60
+MOVES_TO_GONE = 3
+"""Paglets that are told to go to a host after it is gone, by those who mean to forget it."""
+
 NOWHERE = "nowhere"
 
 
@@ -242,6 +250,29 @@ class Workload:
 
         self._ask_paglet(collector_id(group_id), WireMessage(kind="drain", args={}), drained)
 
+    # Hosts.
+
+    def forget(self, gone: HostRef) -> None:
+        """Users tell each host that this one is gone for good; some paglets are to go there nevertheless."""
+        for machine in self.machines:
+            self._at(0.5, FORGET_WITHIN_SECONDS, partial(self._forget, machine, gone.store_id, MAX_FORGETS))
+        for number in range(MOVES_TO_GONE):
+            self._at(0.1, FORGET_WITHIN_SECONDS, partial(self._move_to, f"last-move-{number}", gone))
+
+    def _forget(self, machine: Machine, store_id: str, tries: int) -> None:
+        """Again while the host still takes that one for online."""
+
+        def forgotten(reply: Any) -> None:
+            if reply["taken_back"] or reply["moves_dropped"]:
+                self.witness.saw(Seen.FORGOTTEN)
+
+        def refused(error: PagletsError) -> None:
+            if tries > 1:
+                self._at(1.0, 3.0, partial(self._forget, machine, store_id, tries - 1))
+
+        body = ForgetHost(store_id=store_id)
+        self.client.ask(machine, "/v1/mesh/forget", body, forgotten, refused=refused, tries=WITHOUT_END)
+
     # Paglets.
 
     def _counter(self) -> str:
@@ -282,8 +313,15 @@ class Workload:
             path = f"/v1/paglets/{agent_id}/dispatch"
             self.client.ask(self._any(), path, MovePaglet(target=target.name), lambda reply: None)
             return
-        message = WireMessage(kind="move", args={"target": to_json(self._ref(target))})
-        body = PostMessage(target=self._proxy(agent_id), message=message, token=f"move-{number}")
+        self._post_move(agent_id, f"move-{number}", self._ref(target))
+
+    def _move_to(self, token: str, target: HostRef) -> None:
+        if self.counters:
+            self._post_move(self._counter(), token, target)
+
+    def _post_move(self, agent_id: str, token: str, target: HostRef) -> None:
+        message = WireMessage(kind="move", args={"target": to_json(target)})
+        body = PostMessage(target=self._proxy(agent_id), message=message, token=token)
         self.client.ask(self._any(), "/v1/outbox", body, lambda reply: None)
 
     def _call(self, number: int) -> None:

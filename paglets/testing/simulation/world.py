@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from paglets.core.errors import PagletsError
+from paglets.core.refs import HostRef
 from paglets.remote.exchange import Request, Response
 from paglets.store.db import Tx
 from paglets.testing.blobs import MemoryBlobs
@@ -20,14 +21,15 @@ from paglets.testing.simulation.databases import give_back, new_database
 from paglets.testing.simulation.faults import Faults
 from paglets.testing.simulation.machine import Machine, Surroundings
 from paglets.testing.simulation.network import Network
-from paglets.testing.simulation.profile import Profile, profile_of
+from paglets.testing.simulation.profile import MANY_HOSTS, Profile, profile_of
 from paglets.testing.simulation.scripts import SimScripts
 from paglets.testing.simulation.seen import Seen
 from paglets.testing.simulation.story import Story
 from paglets.testing.simulation.traffic import Traffic
-from paglets.testing.simulation.verdict import judge
+from paglets.testing.simulation.verdict import LOSS_OF, judge, newest_generation
 from paglets.testing.simulation.witness import Witness
 from paglets.testing.simulation.workload import Workload
+from paglets.worker.protocol import Go
 
 CHECK_ALL_EVERY_STEPS = 200
 SETTLES_WITHIN_SECONDS = 600.0
@@ -92,6 +94,7 @@ class Simulation:
             crashed=lambda machine: self.faults.crashed(machine),
             commit=tampering.commit,
         )
+        self._databases: list[sqlite3.Connection] = []
         self.machines = tuple(self._machine(number, tampering) for number in range(self.profile.hosts))
         self.network.stations = {machine.url: machine for machine in self.machines}
         self.hosts = {machine.name: machine.rows for machine in self.machines}
@@ -104,6 +107,7 @@ class Simulation:
             self.machines,
             self.story,
             self._gone,
+            self._wiped,
         )
         self.client = Client(self.network, self.machines)
         self.workload = Workload(
@@ -114,6 +118,7 @@ class Simulation:
             self.client,
             self.witness,
         )
+        self.witness.is_noted = self._is_noted
         self._lost: dict[str, Tx] = {}
         self._steps = 0
         self._events = 0
@@ -130,7 +135,7 @@ class Simulation:
             pin_seconds=SHORT_PIN_SECONDS if self.profile.short_pins and entropy.pick(2) else PIN_SECONDS,
             lost_after=self.profile.lost_after,
             reachable=number not in self.profile.unreachable,
-            database=new_database(),
+            database=self._new_database(),
             connect=tampering.connect,
             make_blobs=tampering.blobs,
         )
@@ -140,6 +145,8 @@ class Simulation:
     def run(self) -> Result:
         """The whole run; stops at the first violation."""
         start = self.clock.monotonic()
+        if self.profile.hosts >= MANY_HOSTS:
+            self.witness.saw(Seen.MANY)
         self.begin()
         self.workload.plan()
         self.faults.plan()
@@ -183,8 +190,8 @@ class Simulation:
             self._wait_for_removals()
 
     def close(self) -> None:
-        for machine in self.machines:
-            give_back(machine.database)
+        for database in self._databases:
+            give_back(database)
 
     def _go_on(self, until: float) -> None:
         while not self.witness.violations:
@@ -240,10 +247,34 @@ class Simulation:
 
     def _gone(self, machine: Machine) -> None:
         """A machine is lost for good: nothing is asked of it any more, and nothing that only it had."""
+        self.witness.saw(Seen.GONE)
         self.machines = tuple(each for each in self.machines if each is not machine)
-        self._lost[machine.name] = self.hosts.pop(machine.name)
+        self._lose(machine, self.hosts.pop(machine.name))
         del self.offered[machine.name]
-        self.witness.machine_gone(machine.name)
+
+    def _wiped(self, machine: Machine) -> None:
+        """A machine begins anew, without what it had."""
+        self.witness.saw(Seen.WIPED)
+        self._lose(machine, machine.rows)
+        machine.wipe(self._new_database())
+        self.hosts[machine.name] = machine.rows
+
+    def _lose(self, machine: Machine, rows: Tx) -> None:
+        self._lost[machine.store_id] = rows
+        self.witness.disk_gone(machine.name)
+        if self.profile.trouble.forgotten:
+            self.workload.forget(HostRef(store_id=machine.store_id, name=machine.name, url=machine.url))
+
+    def _is_noted(self, go: Go) -> bool:
+        """Whether a host noted that the copy before this one is lost, and the collector that there is a further one."""
+        key, generation = go.state["key"], go.stamp.generation
+        collector = "" if go.collector is None else go.collector.agent_id
+        noted = any(tx.value(LOSS_OF, f"{key} (*") for tx in self.hosts.values())
+        return noted and generation <= max(newest_generation(tx, collector, key) for tx in self.hosts.values())
+
+    def _new_database(self) -> sqlite3.Connection:
+        self._databases.append(new_database())
+        return self._databases[-1]
 
     def _changed(self, agent_ids: tuple[str, ...]) -> None:
         self._steps += 1
