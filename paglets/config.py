@@ -276,6 +276,13 @@ def host_names(file: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(_sections(file)[1])
 
 
+def data_dirs(file: Mapping[str, Any]) -> dict[str, Path]:
+    """The data directories that a file names, by host, all of it checked. Raises Invalid."""
+    mesh, sections = _sections(file)
+    found = {name: (mesh | section).get("data_dir") for name, section in sections.items()}
+    return {name: path for name, path in found.items() if path is not None}
+
+
 def addresses_read(file: Mapping[str, Any]) -> dict[str, str]:
     """The addresses of hosts in a file that is right, as they are written -> as they are read."""
     sections = (file.get("mesh", {}), *file.get("hosts", {}).values())

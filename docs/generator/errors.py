@@ -19,6 +19,7 @@ EXIT_MEANINGS = {
     "EXIT_TIMED_OUT": "the time given for waiting is over; what was waited for goes on",
     "EXIT_CANCELLED": "cancelled",
     "EXIT_VERSIONS_DIFFER": "mesh version or protocol number differ",
+    "EXIT_UNDECIDED": "what a host had is damaged, older than it was, or another host's: a person must decide",
     "EXIT_INTERRUPTED": "interrupted by Ctrl-C; nothing was cancelled by that",
 }
 

@@ -1,14 +1,12 @@
-"""Records of the routes about paglets: creation, views, calls, what a client sends to one."""
+"""Records of the routes about paglets: creation, views, where they are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from paglets.api.limits import MAX_CALL_SECONDS
 from paglets.api.slots import JobView
-from paglets.codec.envelope import Kind, WireMessage
-from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
+from paglets.core.refs import BlobRef, FileRef, HostRef, Kind, ProxyRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,43 +104,13 @@ class ResidenceRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Located:
-    """The rows that this host has of the ids asked for; ids without one are left out."""
+    """The rows that this host has of the ids asked for; ids without one are left out.
+
+    `answered`: where the answers of several hosts were put together, the stores of those that gave one.
+    """
 
     rows: tuple[ResidenceRow, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """`POST /v1/paglets/ID/call`. ID may also be the name of a paglet or service of that host.
-
-    A caller that was answered `waiting` asks again with the same `call_id` and `again`: it gets the
-    reply of the handler that is at work, not a second run of it.
-    """
-
-    message: WireMessage
-    call_id: str
-    again: bool = False
-    wait_seconds: float = MAX_CALL_SECONDS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallReply:
-    """`waiting`: the handler is still at work or waits (`wait_state`); ask again."""
-
-    value: Any = None
-    waiting: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PostMessage:
-    """`POST /v1/outbox`: a client's post. The host stores it in its own outbox and delivers it from there.
-
-    `token` is made by the client: the same token again stores nothing new. Replies `Done`.
-    """
-
-    target: ProxyRef
-    message: WireMessage
-    token: str
+    answered: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from paglets.cli.checks import BAD, FEW_BYTES, WARNING, Check
 from paglets.cli.foldercheck import folder_checks
 from paglets.cli.options import Parser, add_common, client_of
 from paglets.cli.output import advised, duration_text, print_json
-from paglets.config import CONFIG_NAME, checked_config, host_names
+from paglets.config import CONFIG_NAME, checked_config, data_dirs, host_names
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, NotAllowed, PagletsError, Unreachable, WrongClock
 from paglets.core.text import counted, printable
 from paglets.native import psutil_problem
@@ -45,7 +45,8 @@ def parser() -> Parser:
     made = Parser(
         prog="paglets doctor",
         description="Look at what commonly stands in the way, on this machine, in the data directories of its hosts "
-        "and in the mesh, and say what to do. Nothing is changed.",
+        "and in the mesh, and say what to do. Nothing is changed; but beside the database of a host that was cut off "
+        "SQLite leaves an index of its own (-shm), without content.",
         epilog="examples:\n  paglets doctor\n  paglets doctor --name gpu-a --deep\n  paglets doctor --at gpu-a --json",
     )
     add_common(made, _doctor)
@@ -73,13 +74,25 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _folders(options: argparse.Namespace) -> list[Path]:
-    """The data directories that are asked for; without a word, all where hosts keep theirs by default."""
+    """The data directories that are asked for; without a word, all where hosts of this machine keep theirs."""
     if options.data_dir:
         return [Path(options.data_dir).expanduser()]
-    hosts = paglets_home(os.environ) / "hosts"
+    hosts, named = paglets_home(os.environ) / "hosts", _named_folders()
     if options.name:
-        return [hosts / options.name]
-    return sorted(each for each in hosts.iterdir() if each.is_dir()) if hosts.is_dir() else []
+        return [named.get(options.name, hosts / options.name)]
+    found = [*hosts.iterdir()] if hosts.is_dir() else []
+    # The file describes hosts of other machines as well.
+    return sorted({each for each in (*found, *named.values()) if each.is_dir()})
+
+
+def _named_folders() -> dict[str, Path]:
+    """What the configuration file here says of data directories, by host; what is wrong with it is another check's."""
+    if not os.path.lexists(CONFIG_NAME):
+        return {}
+    try:
+        return data_dirs(checked_config(Path(CONFIG_NAME)))
+    except PagletsError:
+        return {}
 
 
 # This machine.
@@ -235,7 +248,7 @@ def member_check(view: MemberView, identity: HostIdentity | None, asked: HostIde
 def _trouble(identity: HostIdentity) -> tuple[str, str] | None:
     """What a host that answers has on its own disk, and what to do."""
     if "damaged" in identity.properties:
-        found = f"online; its database was damaged, told at {identity.properties['damaged']}"
+        found = f"online; its database was damaged, or older than it was: told at {identity.properties['damaged']}"
         return found, f"`paglets doctor --name {identity.name}` on its machine says more"
     if identity.capacity.cpu_cores and not identity.free.cpu_cores and not identity.running_jobs:
         found = f"online, and starts no jobs; {bytes_text(identity.free.temp_storage_bytes)} of its disk free"

@@ -13,22 +13,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paglets.cli.checks import BAD, FEW_BYTES, WARNING, Check
-from paglets.core.errors import PagletsError
+from paglets.core.errors import PagletsError, StoreMalformed
 from paglets.core.text import counted
 from paglets.host import damage
-from paglets.host.disk import LEAST_BYTES, LEAST_FILES
+from paglets.host.disk import obstacle_in
 from paglets.slots.amounts import bytes_text
-from paglets.store.db import check, open_reading
+from paglets.store.look import Look, check, check_ours, is_at_rest, look, open_reading, size_of
 from paglets.store.migrations import MIGRATIONS
 from paglets.store.trouble import told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Folder:
-    """`holder`: the process of the host that runs there, 0 where it cannot be told, None where none does."""
+class Holder:
+    """Who holds the lock of a data directory. `runs`: whether anybody does; None: this system does not tell. `pid`: his
+    process; 0 where it is not told, as from within a container."""
 
+    runs: bool | None
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Folder:
     path: Path
-    holder: int | None
+    holder: Holder
     deep: bool
 
     @property
@@ -37,7 +44,7 @@ class _Folder:
 
     @property
     def at_rest(self) -> bool:
-        return self.holder is None and not (self.path / damage.WAL).exists()
+        return not self.holder.runs and is_at_rest(self.database)
 
 
 def folder_checks(path: Path, *, deep: bool) -> Iterator[Check]:
@@ -47,32 +54,41 @@ def folder_checks(path: Path, *, deep: bool) -> Iterator[Check]:
         yield Check(name=f"data {path.name}", state=BAD, found=found, advice="name another: --name, --data-dir")
         return
     folder = _Folder(path=path, holder=holder_of(path / "lock"), deep=deep)
-    for name, look in CHECKS:
+    for name, check_of in CHECKS:
         try:
-            for each in look(folder):
+            for each in check_of(folder):
                 yield Check(name=f"{path.name} {name}", state=each.state, found=each.found, advice=each.advice)
         except OSError as error:
             advice = "make the folder and all in it this user's, and readable"
             yield Check(name=f"{path.name} {name}", state=BAD, found=str(error), advice=advice)
 
 
-def holder_of(lock: Path) -> int | None:
-    """The process that holds the lock of a data directory, as Linux tells it; None where nobody does."""
+def holder_of(lock: Path) -> Holder:
+    """Who holds this lock, as Linux tells it."""
+    if not lock.exists():
+        return Holder(runs=False)
     try:
         found = lock.stat()
         lines = Path("/proc/locks").read_text().splitlines()
     except OSError:
-        return None
+        return Holder(runs=None)
+    locks = [(int(words[4]), words[5]) for words in map(str.split, lines) if words[1] == "FLOCK"]
     place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
-    pids = [int(words[4]) for words in map(str.split, lines) if words[1] == "FLOCK" and words[5] == place]
-    return max(0, pids[0]) if pids else None
+    pids = [pid for pid, at in locks if at == place]
+    if pids:
+        return Holder(runs=True, pid=max(0, pids[0]))
+    # Some file systems tell there another device than here (btrfs).
+    maybe = any(at.rpartition(":")[2] == str(found.st_ino) for _, at in locks)
+    return Holder(runs=None if maybe else False)
 
 
 def _runs(folder: _Folder) -> Iterator[Check]:
-    if folder.holder is None:
-        yield Check(name="", found=f"no host runs in {folder.path}")
+    if folder.holder.runs is None:
+        yield Check(name="", found=f"whether a host runs in {folder.path} cannot be told here")
+    elif folder.holder.runs:
+        yield Check(name="", found=f"a host runs in {folder.path}, process {folder.holder.pid or 'unknown'}")
     else:
-        yield Check(name="", found=f"a host runs in {folder.path}, process {folder.holder or 'unknown'}")
+        yield Check(name="", found=f"no host runs in {folder.path}")
 
 
 def _rights(folder: _Folder) -> Iterator[Check]:
@@ -81,23 +97,24 @@ def _rights(folder: _Folder) -> Iterator[Check]:
         yield Check(
             name="", state=WARNING, found=f"others may look into {folder.path}", advice=f"chmod 700 {folder.path}"
         )
+    owner = folder.path.stat().st_uid
     for entry in (folder.path, *sorted(folder.path.iterdir())):
-        foreign = os.name == "posix" and entry.lstat().st_uid != os.geteuid()
+        foreign = entry.lstat().st_uid != owner
         if foreign or not os.access(entry, os.R_OK | os.W_OK):
-            found = f"{entry} is another user's" if foreign else f"{entry} cannot be written"
+            found = f"{entry} is another user's than {folder.path}" if foreign else f"{entry} cannot be written"
             advice = f"the host's user must own all in {folder.path}, on a file system that is not read-only"
             yield Check(name="", state=BAD, found=found, advice=advice)
             return
 
 
 def _disk(folder: _Folder) -> Iterator[Check]:
+    """By the eyes of the host itself: scratch and logs may be on disks of their own."""
+    places = [folder.path, *(each for each in (folder.path / "work", folder.path / "logs") if each.exists())]
+    obstacle = next(filter(None, map(obstacle_in, places)), None)
     free = shutil.disk_usage(folder.path).free
-    files = os.statvfs(folder.path) if hasattr(os, "statvfs") else None
-    if files is not None and files.f_files and files.f_favail < LEAST_FILES:
-        yield Check(name="", state=BAD, found="no inodes left", advice="remove files: nothing new can be kept there")
-    elif free < LEAST_BYTES:
-        advice = "free some: until then nothing is taken and no job starts; what was accepted is kept"
-        yield Check(name="", state=BAD, found=f"full: {bytes_text(free)} free", advice=advice)
+    if obstacle is not None:
+        advice = "mend that: until then nothing is taken, or no job starts; what was accepted is kept"
+        yield Check(name="", state=BAD, found=obstacle.text, advice=advice)
     elif free < FEW_BYTES:
         yield Check(name="", state=WARNING, found=f"{bytes_text(free)} free", advice="free some before it is full")
     else:
@@ -105,69 +122,82 @@ def _disk(folder: _Folder) -> Iterator[Check]:
 
 
 def _database(folder: _Folder) -> Iterator[Check]:
-    there = folder.database.exists() and folder.database.stat().st_size
-    if damage.read_note(folder.path) is None and not there:
-        yield Check(name="", found="none yet: no host was started there")
+    note = damage.read_note(folder.path)
+    if note is None and not size_of(folder.database):
+        yield _none_yet(folder)
         return
     try:
         damage.check_there(folder.path)
+        seen = look(folder.database, at_rest=folder.at_rest)
+        check_ours(folder.database, seen, note.store_id if note else "")
         check(folder.database, thorough=folder.deep, at_rest=folder.at_rest)
-        with closing(_reading(folder)) as base:
-            yield _age(folder, base)
+        yield _age(folder, seen)
     except sqlite3.Error as error:
         yield Check(name="", state=BAD, found=told(folder.database, error).message)
-    except PagletsError as error:
+    except StoreMalformed as error:
         advice = "copy the folder first: the next start moves the database aside, and the one after it begins anew"
         yield Check(name="", state=BAD, found=error.message, advice=advice)
-    if folder.holder is None and damage.wal_is_missing(folder.path):
+    except PagletsError as error:
+        yield Check(name="", state=BAD, found=error.message)
+    if folder.holder.runs is False and damage.wal_is_missing(folder.path):
         found = f"the last start was cut off, and there is no {damage.WAL}"
         advice = "if somebody removed that file, put it back before the host starts: it has what was stored last"
         yield Check(name="", state=WARNING, found=found, advice=advice)
+
+
+def _none_yet(folder: _Folder) -> Check:
+    if not any(each.moved for each in damage.damages(folder.path)):
+        return Check(name="", found="none yet: no host was started there")
+    advice = "put a backup of the whole folder in its place before, if there is one"
+    return Check(name="", state=WARNING, found="moved aside; the next start begins anew, empty", advice=advice)
 
 
 def _reading(folder: _Folder) -> sqlite3.Connection:
     return open_reading(folder.database, at_rest=folder.at_rest)
 
 
-def _age(folder: _Folder, base: sqlite3.Connection) -> Check:
-    """Its schema, and whether it is of the moment that the note beside it says."""
-    (schema,) = base.execute("SELECT coalesce(max(id), 0) FROM migrations").fetchone()
-    meta = dict(base.execute("SELECT key, value FROM meta"))
-    if schema > len(MIGRATIONS):
-        writer = meta.get("program", "a newer paglets")
-        found = f"schema {schema}, written by {writer}; this program knows {len(MIGRATIONS)}"
-        return Check(name="", state=BAD, found=found, advice="start the host with that paglets.pyz")
-    boots = int(meta.get("boot_count", 0))
-    if damage.is_of_earlier_moment(damage.read_note(folder.path), meta.get("store_id", ""), boots):
+def _age(folder: _Folder, seen: Look) -> Check:
+    """Whether it is of the moment that the note beside it says."""
+    boots = seen.boot_count
+    if damage.is_of_earlier_moment(damage.read_note(folder.path), seen.store_id, boots):
         advice = "put the right files there; a second start goes on with what there is, and what came since is lost"
         return Check(name="", state=BAD, found=f"of an earlier moment: it knows of {boots} starts only", advice=advice)
-    files = [folder.database, folder.path / damage.WAL]
-    size = bytes_text(sum(file.stat().st_size for file in files if file.exists()))
-    return Check(name="", found=f"sound, {size}, schema {schema} of {len(MIGRATIONS)}, {counted(boots, 'start')}")
+    size = bytes_text(size_of(folder.database) + size_of(folder.path / damage.WAL))
+    return Check(name="", found=f"sound, {size}, schema {seen.schema} of {len(MIGRATIONS)}, {counted(boots, 'start')}")
 
 
 def _damages(folder: _Folder) -> Iterator[Check]:
     for each in damage.damages(folder.path):
         size = sum(file.lstat().st_size for file in each.path.rglob("*") if file.is_file())
-        advice = f"{each.path} has what was moved, {bytes_text(size)}: remove it when you need it no more"
+        has = f"has what was moved, {bytes_text(size)}" if each.moved else "has only these words"
+        advice = f"{each.path} {has}: remove it when you need it no more"
         yield Check(name="", state=WARNING, found=f"{each.at}: {each.why}", advice=advice)
 
 
 def _blobs(folder: _Folder) -> Iterator[Check]:
     """Of a database that cannot be read nothing is said: another check does."""
     try:
-        with closing(_reading(folder)) as base:
-            rows = base.execute("SELECT sha256, size_bytes FROM blobs ORDER BY sha256")
-            wrong = [sha256 for sha256, size in rows if not _is_right(folder, sha256, size)]
-            (count,) = base.execute("SELECT count(*) FROM blobs").fetchone()
+        rows = _blob_rows(folder)
+        wrong = {row for row in rows if not _is_right(folder, *row)}
+        if wrong:
+            # A host that runs has removed some meanwhile, first the row and then the file.
+            wrong &= set(_blob_rows(folder))
     except sqlite3.Error:
         return
     if wrong:
-        found = f"{len(wrong)} of {count} are damaged or not there: {', '.join(wrong[:3])}"
+        names = ", ".join(sha256 for sha256, _ in sorted(wrong)[:3])
         advice = "who still has these bytes sends them again when they are needed; else put the files there anew"
+        found = f"{len(wrong)} of {len(rows)} are damaged or not there: {names}"
         yield Check(name="", state=BAD, found=found, advice=advice)
-    elif count:
-        yield Check(name="", found=f"{count}, {'their bytes are right' if folder.deep else 'their sizes are right'}")
+    elif rows:
+        right = "their bytes are right" if folder.deep else "their sizes are right"
+        yield Check(name="", found=f"{len(rows)}, {right}")
+
+
+def _blob_rows(folder: _Folder) -> list[tuple[str, int]]:
+    """SHA-256 and size of each, and no transaction is left open: to look at them may take long."""
+    with closing(_reading(folder)) as base:
+        return list(base.execute("SELECT sha256, size_bytes FROM blobs ORDER BY sha256"))
 
 
 def _is_right(folder: _Folder, sha256: str, size_bytes: int) -> bool:

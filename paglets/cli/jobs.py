@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from paglets.api.slots import JobView, Slots, Verdict
 from paglets.cli.logs import add_logs
-from paglets.cli.options import Parser, add_command, add_commands, add_common, amount_of_bytes, client_of, later
+from paglets.cli.options import (
+    Parser,
+    add_command,
+    add_commands,
+    add_common,
+    amount_of_bytes,
+    client_of,
+    later,
+    link_of,
+)
 from paglets.cli.output import duration_text, numbers_text, print_json, print_table, say, silent_lines
 from paglets.cli.waiting import held_by, job_name, told_with
 from paglets.core.errors import EXIT_DONE, EXIT_NEVER, EXIT_UNREACHABLE
@@ -124,8 +133,10 @@ def _add_hosts(parser: argparse.ArgumentParser) -> None:
 
 
 def _queue(options: argparse.Namespace) -> int:
-    with client_of(options, of_one=True) as client:
-        slots = client.slots(limit=options.limit)
+    from paglets.remote.schedulers import slots_of
+
+    with link_of(options, of_one=True) as link:
+        slots = slots_of(link, None, options.limit, options.timeout)
     if options.json:
         print_json(slots)
         return EXIT_DONE
@@ -138,9 +149,11 @@ def _queue(options: argparse.Namespace) -> int:
 
 
 def _ps(options: argparse.Namespace) -> int:
-    with client_of(options) as client:
-        answers, errors = client.mesh_slots(limit=options.limit)
-        away = [view.member.name for view in client.hosts() if not view.online]
+    from paglets.remote.schedulers import mesh_slots
+
+    with link_of(options) as link:
+        answers, errors = mesh_slots(link, options.limit, options.timeout)
+        away = [view.member.name for view in link.hosts() if not view.online]
     jobs = [(slots, job) for slots in answers for job in _shown(slots, options.all)]
     if options.json:
         told = [{"host": slots.host.name, **to_json(job)} for slots, job in jobs]

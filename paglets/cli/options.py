@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from paglets.cli.output import say
@@ -14,6 +16,7 @@ from paglets.core.errors import Invalid
 
 if TYPE_CHECKING:
     from paglets.remote.client import HostClient
+    from paglets.remote.link import Link
 
 ANSWER_SECONDS = 30.0
 
@@ -125,6 +128,20 @@ def client_of(options: argparse.Namespace, *, of_one: bool = False) -> HostClien
     if client.note and of_one:
         say(client.note)
     return client
+
+
+@contextmanager
+def link_of(options: argparse.Namespace, *, of_one: bool = False) -> Iterator[Link]:
+    """What `client_of` speaks through, for commands that only look: it loads half as much."""
+    from paglets.remote.entry import connect, open_link
+
+    link, note = open_link(options.at, connect(None, os.environ), os.environ)
+    if note and of_one:
+        say(note)
+    try:
+        yield link
+    finally:
+        link.close()
 
 
 def seconds(text: str) -> float:

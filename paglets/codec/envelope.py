@@ -7,7 +7,7 @@ host carries them and never decodes them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from paglets.core.errors import Invalid
 from paglets.core.messages import check_priority
@@ -17,6 +17,7 @@ from paglets.core.refs import (
     BlobRef,
     FileRef,
     HostRef,
+    Kind,
     ProxyRef,
     check_agent_id,
     check_artifact_id,
@@ -24,8 +25,6 @@ from paglets.core.refs import (
     check_file_name,
     check_lifetime,
 )
-
-Kind = Literal["paglet", "job", "collector"]
 
 MAX_COUNT = 1 << 40
 """Of epochs, generations, attempts: more than can ever be, and far from where a database's integers end."""

@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import random
 import secrets
+import sys
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """`monotonic` for durations and due times, in seconds; `wall` for what people read, epoch seconds."""
+    """`monotonic` for durations and due times, in seconds; `wall` for what people read, epoch seconds.
+
+    `boottime` is as `monotonic`, but goes on while the machine sleeps (where that stands still: Linux, macOS). It tells
+    a host that it slept, and nothing else is measured by it: neither a job's time-out nor another host's silence is
+    to run while this machine cannot do anything.
+    """
 
     def monotonic(self) -> float: ...
+
+    def boottime(self) -> float: ...
 
     def wall(self) -> float: ...
 
@@ -33,9 +42,24 @@ class Entropy(Protocol):
         ...
 
 
+SLEEPLESS = {"linux": "CLOCK_BOOTTIME", "darwin": "CLOCK_MONOTONIC"}
+"""The clock of each system that counts its sleep. Elsewhere `time.monotonic` does (Windows), or none does."""
+
+
+def sleepless_clock() -> Callable[[], float]:
+    number = getattr(time, SLEEPLESS.get(sys.platform, ""), None)
+    return time.monotonic if number is None else lambda: time.clock_gettime(number)
+
+
 class SystemClock:
+    def __init__(self) -> None:
+        self._boottime = sleepless_clock()
+
     def monotonic(self) -> float:
         return time.monotonic()
+
+    def boottime(self) -> float:
+        return self._boottime()
 
     def wall(self) -> float:
         return time.time()

@@ -45,6 +45,11 @@ class Storage(MutableMapping[str, Any]):
         """Up to `limit` entries whose key begins with `prefix` and is greater than `after`, in order."""
         ...
 
+    @abstractmethod
+    def discard(self, key: str) -> None:
+        """Drop the entry of that key if there is one. Its value is not read: code that it needs may be absent here."""
+        ...
+
 
 class Context(Protocol):
     """The host seen from inside a paglet."""

@@ -23,6 +23,7 @@ EXIT_NOT_ALLOWED = 5
 EXIT_TIMED_OUT = 6
 EXIT_CANCELLED = 7
 EXIT_VERSIONS_DIFFER = 8
+EXIT_UNDECIDED = 9
 EXIT_INTERRUPTED = 130
 
 
@@ -263,6 +264,12 @@ class StoreDamaged(PagletsError):
     """The database cannot be used; it was left as it is or moved aside, as the message says."""
 
     code, exit_code = "store_damaged", EXIT_FAILED
+
+
+class StoreUndecided(StoreDamaged):
+    """What a host had was moved aside, is of an earlier moment, or is not its own: a person decides how it goes on."""
+
+    code, exit_code = "store_undecided", EXIT_UNDECIDED
 
 
 class StoreMalformed(StoreDamaged):

@@ -37,8 +37,11 @@ def to_json(value: Any) -> Any:
         return value
     names = _field_names(type(value))
     if names is not None:
-        items = [(name, getattr(value, name)) for name in names]
-        return {name: item if type(item) in _PLAIN else to_json(item) for name, item in items}
+        tree = {}
+        for name in names:
+            item = getattr(value, name)
+            tree[name] = item if type(item) in _PLAIN else to_json(item)
+        return tree
     if isinstance(value, (tuple, list)):
         return [to_json(item) for item in value]
     if isinstance(value, Mapping):
@@ -69,7 +72,7 @@ def _new_record_decoder(cls: type) -> Decode:
     hints = typing.get_type_hints(cls)
     fields = {f.name: _decoder(hints[f.name]) for f in dataclasses.fields(cls)}
     # What is right as it is needs no call, and no text that says where it stands.
-    exact = {f.name: hints[f.name] if hints[f.name] in (str, bool) else None for f in dataclasses.fields(cls)}
+    exact = {f.name: hints[f.name] if hints[f.name] in (str, bool, int) else None for f in dataclasses.fields(cls)}
     required = [
         f.name
         for f in dataclasses.fields(cls)
@@ -85,12 +88,12 @@ def _new_record_decoder(cls: type) -> Decode:
         for name in required:
             if name not in tree:
                 raise Invalid(f"{where}: field {name!r} is missing")
-        return cls(
-            **{
-                name: item if type(item) is exact[name] else fields[name](item, f"{where}.{name}")
-                for name, item in tree.items()
-            }
-        )
+        values = {}
+        for name, item in tree.items():
+            kind = exact[name]
+            is_exact = type(item) is kind and (kind is not int or -INT_BOUND <= item < INT_BOUND)
+            values[name] = item if is_exact else fields[name](item, f"{where}.{name}")
+        return cls(**values)
 
     return decode
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from paglets.core.errors import Invalid
 from paglets.core.record import from_json, to_json
@@ -20,6 +20,9 @@ MAX_FILE_NAME_BYTES = 200
 
 MAX_BLOB_BYTES = 1 << 50
 MAX_LIFETIME_SECONDS = 100 * 365 * 86400.0
+Kind = Literal["paglet", "job", "collector"]
+"""What a paglet is to its host."""
+
 DEFAULT_PORT = 8765
 """Where a host listens unless it is told otherwise, and what a URL of one without a port means."""
 

@@ -38,20 +38,20 @@ def judge_report(job: ExpectedJob, report: Report) -> Verdict:
 
 def ended(job: ExpectedJob, generation: int) -> ExpectedJob:
     """The key with its record made by a report of that generation."""
-    return replace(job, ended=True, generation=max(job.generation, generation), sighting=None)
+    return replace(job, ended=True, generation=max(job.generation, generation), sighting=None, older=())
 
 
 def cancelled(job: ExpectedJob) -> ExpectedJob:
     """The key ended by a cancel: no report of any generation made so far counts any more.
 
-    Where its copy was last seen stays known until that copy is known to be gone.
+    Where its copies were last seen stays known until they are known to be gone.
     """
     return replace(job, ended=True, floor=job.generation + 1)
 
 
 def gone(job: ExpectedJob) -> ExpectedJob:
-    """The key without its sighting: no host has a copy of it any more."""
-    return replace(job, sighting=None)
+    """The key without its copies: no host has one any more."""
+    return replace(job, sighting=None, older=())
 
 
 def next_generation(job: ExpectedJob, now: float) -> ExpectedJob:

@@ -1,18 +1,23 @@
 """Where the copies of a group's jobs are: what the collector's host notes in the collector's storage.
 
 The host does this itself, for collectors of any class, and not by messages: it must not wait for a handler of
-the user's. What a handler writes to the same row at the same time is the end of the key, which wins.
+the user's. A handler in a process may have read the row before and write it after: an end of the key, which wins, or a
+key that was registered again, and then the next census, or the next try to begin it anew, notes the same once more.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import replace
 
 from paglets.core.refs import HostRef
 from paglets.groups import acceptance
-from paglets.groups.records import ExpectedJob, Sighting, Template
+from paglets.groups.records import ExpectedJob, OlderCopy, Sighting, Template
 from paglets.groups.rows import CollectorRows
+
+MAX_OLDER = 8
+"""Copies of one key that are kept in mind beside the newest."""
 
 
 def see(rows: CollectorRows, key: str, sighting: Sighting) -> acceptance.UnwantedCause | None:
@@ -57,8 +62,15 @@ def copy_id(group_id: str, key: str, generation: int) -> str:
     return "copy-" + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def begun_anew(job: ExpectedJob, agent_id: str, host: HostRef, why: str, now: float) -> ExpectedJob:
-    """The key with a further copy, made on `host`, in place of the one that is lost."""
+def older_copies(copy: Sighting, hosts: Iterable[HostRef]) -> tuple[OlderCopy, ...]:
+    """A copy that is taken for lost, and may be on any of `hosts`."""
+    return tuple(OlderCopy(agent_id=copy.agent_id, host=host, generation=copy.generation) for host in hosts)
+
+
+def begun_anew(
+    job: ExpectedJob, agent_id: str, host: HostRef, why: str, now: float, lost: tuple[OlderCopy, ...] = ()
+) -> ExpectedJob:
+    """The key with a further copy, made on `host`, in place of the one that is `lost`."""
     made = Sighting(
         agent_id=agent_id,
         host=host,
@@ -72,11 +84,12 @@ def begun_anew(job: ExpectedJob, agent_id: str, host: HostRef, why: str, now: fl
         never=False,
         since=now,
     )
-    return replace(acceptance.next_generation(job, now), sighting=made)
+    older = (*job.older, *lost)[-MAX_OLDER:]
+    return replace(acceptance.next_generation(job, now), sighting=made, older=older)
 
 
 def waits(job: ExpectedJob, copy: Sighting, reason: str, text: str, now: float) -> ExpectedJob:
-    """The key whose further copy cannot be made yet; `since` is kept while the reason is the same."""
+    """The key of which no further copy is made now; `since` is kept while the reason is the same."""
     since = copy.since if copy.reason == reason else now
     told = replace(copy, status="PLACING", reason=reason, reason_text=text, never=False, since=since)
     return replace(job, sighting=told)

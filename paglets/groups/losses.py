@@ -10,7 +10,7 @@ from paglets.core.refs import HostRef
 from paglets.groups.records import Sighting
 
 LOOKS = 3
-"""So often a host that answers is asked for a copy that it should have, before it is believed not to have it."""
+"""So many times in a row a host must say that it has no such copy before it is believed."""
 
 Standing = Literal["here", "leaving", "gone", "refused", "disposed"]
 
@@ -27,11 +27,12 @@ class Found:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """A host where a copy may be. `silent_seconds` since it last spoke to this host, by this host's clock and never
-    through a gap of its own; infinite where a person said that it is gone for good."""
+    through a gap of its own; infinite where a person said that it is gone for good. `looks`: so many times in a row it
+    answered that it has no such copy."""
 
-    name: str
+    host: HostRef
     silent_seconds: float
-    online: bool
+    looks: int = 0
 
 
 def is_here(found: Found | None) -> bool:
@@ -47,25 +48,29 @@ def where(copy: Sighting, found: Found | None) -> tuple[HostRef, ...]:
     return (copy.host,)
 
 
-def is_lost(found: Found | None, places: Sequence[Place], looks: int, host_lost_after: float) -> bool:
-    """Whether each of `places` is lost, or said often enough (`looks`) that it has no such copy.
+def is_lost(found: Found | None, places: Sequence[Place], host_lost_after: float) -> bool:
+    """Whether each of `places` is lost, or said often enough that it has no such copy.
 
     What is leaving for a host that is there is not lost: its source still has it.
     """
     under_way = found is not None and found.standing == "leaving"
 
     def lost(place: Place) -> bool:
-        absent = place.online and looks >= LOOKS and not under_way
+        absent = place.looks >= LOOKS and not under_way
         return absent or place.silent_seconds >= host_lost_after
 
     return not is_here(found) and all(lost(place) for place in places)
 
 
+def silent(places: Sequence[Place], host_lost_after: float) -> list[Place]:
+    """Those of which nothing was heard; the others said that they have no copy."""
+    return [place for place in places if place.silent_seconds >= host_lost_after]
+
+
 def why_lost(places: Sequence[Place], host_lost_after: float) -> str:
     """In words."""
-    silent = [place for place in places if place.silent_seconds >= host_lost_after]
-    if silent:
-        names = " and ".join(place.name for place in silent)
-        return f"begun anew: {names} was not heard of for {host_lost_after:g} s"
-    names = " and ".join(place.name for place in places)
-    return f"begun anew: {names} has no copy of it any more"
+    mute = silent(places, host_lost_after)
+    names = " and ".join(place.host.name for place in mute or places)
+    if mute:
+        return f"{names} was not heard of for {host_lost_after:g} s"
+    return f"{names} has no copy of it any more"

@@ -46,17 +46,25 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """What further copies of a job are made of. `agent_id` is that of its first copy, which was made at `home`.
+    """What further copies of a job are made of; the state as it was submitted lies in a row of its own.
 
-    `state`: tagged JSON, as it was submitted. `request`: `slots.model.SlotRequest` as JSON.
+    `agent_id` is that of the first copy, which was made at `home`. `request`: `slots.model.SlotRequest` as JSON.
     """
 
     agent_id: str
     home: HostRef
     class_name: str
-    state: Any
     request: dict[str, Any]
     files: tuple[FileRef, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OlderCopy:
+    """A copy that was taken for lost because nothing was heard of its host: it may go on there."""
+
+    agent_id: str
+    host: HostRef
+    generation: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +72,8 @@ class ExpectedJob:
     """A key the group waits for, or waited for.
 
     `generation`: the newest. `floor`: reports of older generations count for nothing. `ended`: a result or
-    failure is recorded. `since`: epoch seconds when it was registered or begun anew.
+    failure is recorded. `since`: epoch seconds when it was registered or begun anew. `older`: copies before the one of
+    `sighting` that a cancel has to ask for, the newest few.
     """
 
     generation: int = 1
@@ -72,6 +81,7 @@ class ExpectedJob:
     ended: bool = False
     since: float
     sighting: Sighting | None = None
+    older: tuple[OlderCopy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,9 @@
 | `duplicate/NUMBER` | a report that was not taken |
 | `unexpected/KEY\\nNUMBER` | a report for a key that is not registered, and the ids of the artifacts it came with |
 | `template/KEY` | `groups.records.Template`: what a further copy of the job is made of, until the key has ended |
+| `state/KEY` | the state as it was submitted, tagged JSON: read only when a further copy is made, and as long there |
 
-`job/KEY` is written by the collector's handlers, and by its host as `groups.copies` says; `template/KEY` by its host.
+`job/KEY` is written by the collector's handlers, and by its host as `groups.copies` says; the last two by its host.
 
 Numbers have ten digits, so that their order is that of the keys. A line feed cannot be in a job key.
 """
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paglets.core.context import Storage
+from paglets.core.errors import BadRequest, Invalid
 from paglets.core.record import from_json, to_json
 from paglets.groups.records import ExpectedJob, Report, ReportKind, Template, report_row, row_report
 
@@ -46,9 +48,14 @@ def _number(number: int) -> str:
     return f"{number:010d}"
 
 
-def template_row(key: str, template: Template) -> tuple[str, Any]:
-    """Key and value under which a collector keeps the template of a job."""
-    return f"template/{key}", to_json(template)
+TEMPLATES = "template/"
+UNREADABLE = (Invalid, BadRequest)
+"""What reading a row raises that is none of ours: a subclass of a user may have rows of these names itself."""
+
+
+def template_rows(key: str, template: Template, state: Any) -> tuple[tuple[str, Any], ...]:
+    """Keys and values under which a collector keeps what further copies of a job are made of."""
+    return (TEMPLATES + key, to_json(template)), (f"state/{key}", state)
 
 
 class CollectorRows:
@@ -61,6 +68,12 @@ class CollectorRows:
         row = self._storage.get(f"job/{key}")
         return None if row is None else from_json(ExpectedJob, row)
 
+    def generation(self, key: str) -> int:
+        """The newest of that key; 1 where no row says so. Cheaper than `job`."""
+        row = self._storage.get(f"job/{key}")
+        generation = row.get("generation") if isinstance(row, dict) else None
+        return generation if isinstance(generation, int) else 1
+
     def put_job(self, key: str, job: ExpectedJob) -> None:
         self._storage[f"job/{key}"] = to_json(job)
 
@@ -70,10 +83,6 @@ class CollectorRows:
 
     def pending(self) -> Iterator[tuple[str, ExpectedJob]]:
         return ((key, from_json(ExpectedJob, row)) for key, row in self._scan("job/") if not row["ended"])
-
-    def templates(self, after: str, most: int) -> list[str]:
-        """Keys beyond `after` of which a further copy can be made: a page of them."""
-        return [key.removeprefix("template/") for key, _ in self._storage.scan("template/", f"template/{after}", most)]
 
     def put_metadata(self, key: str, metadata: Mapping[str, Any]) -> None:
         self._storage[f"meta/{key}"] = dict(metadata)
@@ -87,7 +96,8 @@ class CollectorRows:
         """The record of a key, which is the `number`th to end."""
         self._storage[f"{kind}/{key}"] = record
         self._storage[f"ended/{_number(number)}"] = key
-        self._storage.pop(f"template/{key}", None)
+        self._storage.discard(TEMPLATES + key)
+        self._storage.discard(f"state/{key}")
 
     def records(self, kind: ReportKind, after: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
         return self._scan(f"{kind}/", after, PAGE_RECORDS)
@@ -106,8 +116,12 @@ class CollectorRows:
 
     def template(self, key: str) -> Template | None:
         """None where the key has ended, or no group was submitted with it."""
-        row = self._storage.get(f"template/{key}")
+        row = self._storage.get(TEMPLATES + key)
         return None if row is None else from_json(Template, row)
+
+    def submitted_state(self, key: str) -> Any:
+        """Of a key with a template. Raises KeyError."""
+        return self._storage[f"state/{key}"]
 
     def put_duplicate(self, number: int, entry: dict[str, Any]) -> None:
         self._storage[f"duplicate/{_number(number)}"] = entry

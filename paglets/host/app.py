@@ -21,6 +21,7 @@ from paglets.core.clock import Clock, SystemClock, SystemEntropy
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError, ShuttingDown, StartFailed
 from paglets.core.text import placed
 from paglets.core.urls import normalise_url
+from paglets.host import known
 from paglets.host.disk import HostDisk
 from paglets.host.folder import HostFolder, open_folder
 from paglets.host.host import Host, World
@@ -257,8 +258,8 @@ def _settings(
 
 
 def _properties(options: HostOptions, folder: HostFolder) -> dict[str, str]:
-    """What others are shown; that it lost what it had is among them, for as long as its person leaves it there."""
-    lost = {"damaged": folder.began_anew} if folder.began_anew else {}
+    """What others are shown; that it was damaged is among them, for as long as its person leaves it there."""
+    lost = {"damaged": folder.damaged_at} if folder.damaged_at else {}
     return {**lost, **options.properties}
 
 
@@ -366,8 +367,12 @@ def _greet(settings: Settings, folder: HostFolder, closed: int, program: Program
         + (f", tags {' '.join(settings.tags)}" if settings.tags else "")
         + f"); data in {folder.path}"
     )
-    for note in folder.notes:
+    for note in (*folder.notes, *filter(None, [known.warning_of(home, settings.name, folder)])):
         _tell(folder, f"warning: {note}")
+    try:
+        known.remember(home, settings.name, folder)
+    except OSError as error:
+        folder.log(f"which store this host has cannot be remembered: {error}")
     if closed:
         say(f"paglets: {closed} processes of an earlier start were cut off; their jobs go on from the queue")
     if psutil_problem():

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from paglets.api.calls import Call, CallReply
 from paglets.api.limits import MAX_CALL_SECONDS
-from paglets.api.paglets import Call, CallReply, Located
+from paglets.api.paglets import Located
 from paglets.codec.envelope import WireMessage
 from paglets.core.errors import Moved, Moving, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.record import from_json

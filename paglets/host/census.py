@@ -22,10 +22,11 @@ from paglets.core.refs import HostRef, ProxyRef
 from paglets.groups import copies
 from paglets.groups.keys import collector_id
 from paglets.groups.records import Sighting
-from paglets.groups.rows import CollectorRows
+from paglets.groups.rows import UNREADABLE, CollectorRows
 from paglets.host import outcomes
 from paglets.host.inline import InlineStorage
 from paglets.host.losses import Losses
+from paglets.host.runner import note_once
 from paglets.host.shell import Shell
 from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
@@ -37,8 +38,8 @@ CHANGES_SECONDS = 1.0
 ALL_SECONDS = 10.0
 ANSWER_SECONDS = 10.0
 AWAITED_SECONDS = 10.0
-MAX_COPIES = 5_000
-"""Copies in one request; more go in the next ones."""
+MAX_COPIES = 500
+"""Copies in one request, which the collector's host notes in one transaction; more go in the next ones."""
 
 MAX_TOUCHED = 1_000
 """Most changes are of paglets that no census tells of, and wake nobody; so many are looked through all the same."""
@@ -86,7 +87,7 @@ class Census:
     def take(self, told: Told) -> CensusReply:
         """What another host told; any thread."""
         reply = self._shell.store.write(lambda tx: receive(tx, told, self._shell.clock.wall()))
-        self._losses.told(told)
+        self._losses.told(_of_groups_here(told, reply))
         return reply
 
     def tick(self, now: float) -> float | None:
@@ -112,37 +113,42 @@ class Census:
             for start in range(0, len(batch), MAX_COPIES):
                 if after_gap:
                     self._unanswered[host.store_id] = self._unanswered.get(host.store_id, 0) + 1
-                self._tell(host, batch[start : start + MAX_COPIES])
+                self._tell(host, batch[start : start + MAX_COPIES], gap_ended_at if after_gap else None)
         return self._all_at if self._told else None
 
-    def _tell(self, host: HostRef, copies: list[JobCopy]) -> None:
+    def _tell(self, host: HostRef, copies: list[JobCopy], after_gap: float | None) -> None:
         told = Told(
             host=self._shell.own, copies=tuple(copies), group_ids=tuple(dict.fromkeys(copy.group_id for copy in copies))
         )
         if host.store_id == self._shell.own.store_id:
-            self._losses.told(told)
             self._shell.runner.change(
-                lambda tx: receive(tx, told, self._shell.clock.wall()), partial(self._answered, host.store_id)
+                lambda tx: receive(tx, told, self._shell.clock.wall()), partial(self._noted, told, after_gap)
             )
             return
         request = Request(method="POST", target="/v1/census", body=dump_json(told), repeatable=True)
-        parse = partial(self._parse, host.store_id)
+        parse = partial(self._parse, host.store_id, after_gap)
         self._shell.transport.send(self._gossip.address(host), request, parse, timeout_seconds=ANSWER_SECONDS)
 
-    def _parse(self, store_id: str, result: Response | PagletsError) -> None:
+    def _noted(self, told: Told, after_gap: float | None, reply: CensusReply | BaseException) -> None:
+        if isinstance(reply, BaseException):
+            raise reply
+        self._losses.told(_of_groups_here(told, reply))
+        self._answered(self._shell.own.store_id, reply, after_gap)
+
+    def _parse(self, store_id: str, after_gap: float | None, result: Response | PagletsError) -> None:
         try:
-            self._answered(store_id, parsed(result, CensusReply))
+            self._answered(store_id, parsed(result, CensusReply), after_gap)
         except PagletsError:
             # A collector's host that is away is told again with the next full census.
             return
 
-    def _answered(self, store_id: str, reply: CensusReply | BaseException) -> None:
-        if isinstance(reply, BaseException):
-            raise reply
-        self._unanswered[store_id] = self._unanswered.get(store_id, 1) - 1
-        if not self._unanswered[store_id]:
-            del self._unanswered[store_id]
-            self._shell.runner.wake("scheduler")
+    def _answered(self, store_id: str, reply: CensusReply, after_gap: float | None = None) -> None:
+        """`after_gap`: the end of the gap after which this was asked for; None: a census like others."""
+        if after_gap is not None and after_gap == self._gap_ended_at and store_id in self._unanswered:
+            self._unanswered[store_id] -= 1
+            if not self._unanswered[store_id]:
+                del self._unanswered[store_id]
+                self._shell.runner.wake("scheduler")
         if reply.unwanted:
             self._shell.runner.change(
                 lambda tx: end_unwanted(tx, reply.unwanted, self._shell.own, self._shell.clock.wall())
@@ -153,6 +159,11 @@ class Census:
 
     def _found(self, groups: dict[str, str], located: Located) -> None:
         self._shell.runner.change(lambda tx: _point_to(tx, groups, located))
+
+
+def _of_groups_here(told: Told, reply: CensusReply) -> tuple[JobCopy, ...]:
+    """Those whose collector is on the host that gave that reply."""
+    return tuple(copy for copy in told.copies if copy.group_id not in reply.elsewhere)
 
 
 def _by_host(copies: Iterable[tuple[ProxyRef, JobCopy]]) -> list[Batch]:
@@ -284,14 +295,16 @@ def unfinished(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> int:
 
 
 def _point_to(tx: Tx, groups: dict[str, str], located: Located) -> None:
-    """Note where collectors live now."""
+    """Note where collectors live now, for the copies that are here and for those that are leaving."""
     for row in located.rows:
         if row.status == "here" and row.peer is not None and row.agent_id in groups:
-            ref = ProxyRef(agent_id=row.agent_id, host=row.peer)
+            group_id, ref = groups[row.agent_id], dumps(to_json(ProxyRef(agent_id=row.agent_id, host=row.peer)))
+            tx.run("UPDATE requests SET collector = ? WHERE group_id = ? AND collector IS NOT NULL", ref, group_id)
             tx.run(
-                "UPDATE requests SET collector = ? WHERE group_id = ? AND collector IS NOT NULL",
-                dumps(to_json(ref)),
-                groups[row.agent_id],
+                "UPDATE handoffs SET envelope = json_set(envelope, '$.job.collector', json(?))"
+                " WHERE group_id = ? AND kind = 'job' AND json_extract(envelope, '$.job.collector') IS NOT NULL",
+                ref,
+                group_id,
             )
             posts.redirect(tx, row.agent_id, row.peer)
     tx.wake("census")
@@ -305,7 +318,7 @@ def end_unwanted(tx: Tx, unwanted: tuple[UnwantedCopy, ...], own: HostRef, now: 
     for copy in unwanted:
         if recalls.wish(tx, copy.agent_id, recalls.UNWANTED):
             continue
-        if not outcomes.fail_waiting(tx, copy.agent_id, "cancelled", copy.cause, own, now):
+        if not outcomes.fail_waiting(tx, copy.agent_id, "cancelled", copy.cause, own, now, told=True):
             tx.run(
                 "UPDATE requests SET unwanted = ? WHERE agent_id = ? AND status = 'RUNNING' AND unwanted IS NULL",
                 copy.cause,
@@ -329,7 +342,11 @@ def receive(tx: Tx, told: Told, now: float) -> CensusReply:
             continue
         rows = CollectorRows(InlineStorage(tx, agent_id))
         for copy in told_copies:
-            cause = copies.see(rows, copy.job_key, _sighting(told.host, copy, now))
+            try:
+                cause = copies.see(rows, copy.job_key, _sighting(told.host, copy, now))
+            except UNREADABLE as error:
+                note_once(tx, now, "unreadable", f"{copy.job_key} ({agent_id})", repr(error))
+                continue
             if cause is not None:
                 unwanted.append(UnwantedCopy(agent_id=copy.agent_id, cause=cause))
     return CensusReply(unwanted=tuple(unwanted), elsewhere=tuple(elsewhere))

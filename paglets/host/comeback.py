@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from paglets.codec.text import dumps
+from paglets.core.clock import Entropy
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
+from paglets.host import outcomes
 from paglets.host.hooks import ask_for
 from paglets.host.runner import note
 from paglets.slots import states
@@ -12,6 +14,20 @@ from paglets.store import paglets, queue, recalls, residence
 from paglets.store.db import Tx
 from paglets.store.recalls import Fence, Key
 from paglets.store.residence import Handoff
+
+BRANCH = 1 << 30
+MOVES = 1 << 10
+"""Between two epochs that `branch_epoch` may draw: a thousand moves or so, before branches of one paglet could meet."""
+
+
+def branch_epoch(epoch: int, entropy: Entropy) -> int:
+    """An epoch for a paglet that is taken back from where it may live, and may have been passed on from.
+
+    It is above all that come of `epoch` by moves. It is drawn, so that two hosts that take back the same paglet, and
+    neither can ask the other, do not choose the same one: of two rows the higher epoch is the paglet, and equal ones
+    would leave both alive.
+    """
+    return (epoch // BRANCH + 1) * BRANCH + entropy.pick(BRANCH // MOVES) * MOVES
 
 
 def come_back(tx: Tx, key: Key, reason: str, now: float, *, asked_again: bool = False) -> HostRef | None:
@@ -33,24 +49,38 @@ def come_back(tx: Tx, key: Key, reason: str, now: float, *, asked_again: bool = 
     return handoff.target
 
 
-def come_back_from_forgotten(tx: Tx, key: Key, now: float) -> None:
-    """The target is forgotten: the paglet is here again, under an epoch that is beyond any that this target can have.
+def come_back_from_forgotten(tx: Tx, key: Key, under: int, now: float) -> bool:
+    """The target is forgotten: the paglet is here again, `under` an epoch of its own (see `branch_epoch`).
 
-    A move that was asked for is dropped.
+    A move that was asked for is dropped. False where the hand-off was over already.
     """
     agent_id, epoch = key
     if _ends(tx, key, now):
-        return
-    handoff = residence.put_back(tx, agent_id, epoch + 1, now, beyond=True)
+        return True
+    handoff = residence.put_back(tx, agent_id, epoch + 1, now, under=under)
     if handoff is None:
-        return
+        return False
     name = handoff.target.name
-    recalls.fence(tx, Fence(agent_id=agent_id, epoch=epoch + 2, target=handoff.target))
+    recalls.fence(tx, Fence(agent_id=agent_id, epoch=under, target=handoff.target))
     _place_anew(tx, handoff, f"it was on its way to {name}, which was forgotten", now)
     paglets.set_problem(tx, agent_id, dropped_text(name))
     note(tx, now, "taken_back", agent_id, f"from the way to {name}, which was forgotten")
     if handoff.recall == recalls.DISPOSE:
         ask_for(tx, agent_id, {"dispose": True})
+    return True
+
+
+def drop_move(tx: Tx, agent_id: str, problem: str, now: float) -> None:
+    """A move that was asked for is not to be; what waited for it goes on: posts, a job's slot, a job's end.
+
+    `problem`: why, in words; "" where it is over because the paglet is there.
+    """
+    ask_for(tx, agent_id, None)
+    if problem:
+        paglets.set_problem(tx, agent_id, problem)
+        tx.touch(agent_id)
+    tx.wake("scheduler", "placer")
+    outcomes.retire(tx, agent_id, now)
 
 
 def dropped_text(name: str) -> str:

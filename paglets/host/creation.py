@@ -18,10 +18,11 @@ from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef, check_agent_id, check_group_id
 from paglets.groups.keys import collector_id, complete_job_keys, group_digest, inputs_digest, new_group_id
 from paglets.groups.records import Template
-from paglets.groups.rows import template_row
+from paglets.groups.rows import template_rows
 from paglets.host.blobs import BlobKeeper
 from paglets.host.groupviews import group_view
 from paglets.host.inline import INLINE_CLASSES, InlineHost, InlinePaglet
+from paglets.host.jobcopies import JobGroup, job_copy
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.slots import policy
@@ -101,7 +102,7 @@ class Creation:
             name=new.name,
             hook=None if is_job else "creation",
             storage={},
-            job=_job_part(None, new.job_key, None, new.request or {}, new.state) if is_job else None,
+            job=_job_part(new) if is_job else None,
             bundle=new.bundle,
             files=new.files,
             service=new.service,
@@ -156,11 +157,7 @@ class Creation:
         ref = ProxyRef(agent_id=collector_id(group_id), host=place)
         warnings = self._warnings(jobs)
         self._store_collector(tx, group_id, group, keys, errors, now)
-        for number, job in enumerate(jobs):
-            envelope = self._job_envelope(f"{token[:16]}.{number:06d}", group_id, group, job, ref, now)
-            if not residence.create(tx, envelope, now):
-                raise Conflict(f"job {job.spec.job_key} of group {group_id} would have the id of another paglet")
-            paglets.storage_set(tx, ref.agent_id, *template_row(job.spec.job_key, _template(envelope)))
+        self._store_jobs(tx, token, jobs, group, JobGroup(group_id=group_id, collector=ref, bundle=group.bundle), now)
         tx.run(
             "INSERT INTO groups (group_id, digest, class_name, collector_id, collector, collector_host, return_home,"
             " job_keys, creation_errors, warnings, spec, detached_reason, created_at, code, inputs)"
@@ -229,22 +226,24 @@ class Creation:
         else:
             posts.send(tx, ProxyRef(agent_id=agent_id, host=own), message, now, group_id=group_id)
 
-    def _job_envelope(
-        self, agent_id: str, group_id: str, group: SubmitGroup, job: _Job, collector: ProxyRef, now: float
-    ) -> Envelope:
-        return Envelope(
-            agent_id=agent_id,
-            epoch=1,
-            class_name=group.class_name,
-            kind="job",
-            state=job.spec.state,
-            home=self._shell.own,
-            created_at=now,
-            storage={},
-            job=_job_part(group_id, job.spec.job_key, collector, to_json(job.request), job.spec.state),
-            bundle=group.bundle,
-            files=_inputs(group.inputs, job.spec.inputs),
-        )
+    def _store_jobs(
+        self, tx: Tx, token: str, jobs: list[_Job], group: SubmitGroup, common: JobGroup, now: float
+    ) -> None:
+        """The first copy of each job, and in the collector's storage what further ones are made of."""
+        rows: list[tuple[str, Any]] = []
+        for number, job in enumerate(jobs):
+            key, state = job.spec.job_key, job.spec.state
+            template = Template(
+                agent_id=f"{token[:16]}.{number:06d}",
+                home=self._shell.own,
+                class_name=group.class_name,
+                request=to_json(job.request),
+                files=_inputs(group.inputs, job.spec.inputs),
+            )
+            if not residence.create(tx, job_copy(template.agent_id, key, template, state, common, now), now):
+                raise Conflict(f"job {key} of group {common.group_id} would have the id of another paglet")
+            rows += template_rows(key, template, state)
+        paglets.storage_add(tx, common.collector.agent_id, rows)
 
     def _collector_host(self, group: SubmitGroup) -> HostRef:
         """Where the collector lives: as asked; else with the longest-running other host; else here."""
@@ -275,20 +274,6 @@ class Creation:
         judged = [policy.judge(request, c, home_store_id=home, mesh_version=version) for c in candidates]
         reason = policy.no_place(judged)
         return "" if reason is None else reason.text
-
-
-def _template(envelope: Envelope) -> Template:
-    """What further copies of that job are made of."""
-    job = envelope.job
-    assert job is not None
-    return Template(
-        agent_id=envelope.agent_id,
-        home=envelope.home,
-        class_name=envelope.class_name,
-        state=envelope.state,
-        request=job.request,
-        files=envelope.files,
-    )
 
 
 def _content(group: SubmitGroup) -> dict[str, str]:
@@ -328,18 +313,17 @@ def _inputs(common: tuple[FileRef, ...], own: tuple[FileRef, ...]) -> tuple[File
     return tuple({file.name: replace(file, attempt=0) for file in (*common, *own)}.values())
 
 
-def _job_part(
-    group_id: str | None, job_key: str, collector: ProxyRef | None, request: dict[str, Any], state: Any
-) -> JobPart:
+def _job_part(new: NewPaglet) -> JobPart:
+    """Of a job without a group."""
     return JobPart(
-        group_id=group_id,
-        job_key=job_key,
-        collector=collector,
+        group_id=None,
+        job_key=new.job_key,
+        collector=None,
         generation=1,
         attempt=0,
         status="PLACING",
-        request=request,
-        submitted_state=state,
+        request=new.request or {},
+        submitted_state=new.state,
     )
 
 

@@ -2,54 +2,59 @@
 
 SQLite takes an empty or missing file for a new database. So a note beside it, `store.json`, says that there is one, and
 of how many starts it knew. What is damaged goes into `damaged/TIME/`, with the reason in `why.txt`, and the host ends.
-Started again it begins anew, and says so at each start for as long as that folder is there.
+Started again it begins anew, and says so at each start for as long as that folder is there. Until all has been moved
+the folder is `damaged/TIME.part`, and later starts go on with it.
 """
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from paglets.codec.text import dump_bytes, loads
 from paglets.core.content import sync_folder, write_all
-from paglets.core.errors import PagletsError, StoreDamaged, StoreMalformed
+from paglets.core.errors import PagletsError, StoreMalformed, StoreUndecided
 from paglets.core.record import from_json, to_json
 from paglets.program import private_folder
+from paglets.store.look import size_of
 
 DATABASE = "paglets.db"
 WAL = f"{DATABASE}-wal"
 NOTE = "store.json"
 FOLDER = "damaged"
 WHY = "why.txt"
+PART = ".part"
 
-MOVED = (DATABASE, WAL, f"{DATABASE}-shm", "blobs", "work", NOTE)
-"""In this order: until the last one has gone, the next start knows that there was a database. Blobs and scratch
-directories go along, as a new database names none of them and they would be removed."""
+MOVED = (DATABASE, WAL, f"{DATABASE}-shm", "blobs", "work")
+"""Blobs and scratch directories go along, as a new database names none of them and they would be removed. The note is
+the last to go: until then the next start knows that there was a database."""
+ALL = (*MOVED, NOTE)
 
 TIME_FORMAT = "%Y%m%dT%H%M%SZ"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """What is known of the database beside it. `running`: a host has it, or was cut off. `accepted`: its person was
-    told that it is of an earlier moment, and the next start goes on with it."""
+    """What is known of the database beside it. `running`: a host has it, or was cut off. `accepted_boots`: its person
+    was told that it is of an earlier moment, that of so many starts, and the next start goes on with it; 0: was not."""
 
     store_id: str = ""
     boot_count: int = 0
     running: bool = False
-    accepted: bool = False
+    accepted_boots: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Damage:
-    """What a folder in `damaged/` tells. `at`: when, in words, UTC."""
+    """What a folder in `damaged/` tells. `at`: when, in words, UTC. `moved`: whether anything was moved there."""
 
     path: Path
     at: str
     why: str
+    moved: bool
 
 
 def read_note(folder: Path) -> Note | None:
@@ -75,9 +80,9 @@ def write_note(folder: Path, note: Note) -> None:
 def check_there(folder: Path) -> None:
     """Before SQLite sees it: raises StoreMalformed where a database that was there is gone or empty."""
     database, wal = folder / DATABASE, folder / WAL
-    if _size(database):
+    if size_of(database):
         return
-    if read_note(folder) is not None or _size(wal):
+    if read_note(folder) is not None or size_of(wal):
         what = "is empty" if database.exists() else "is not there"
         raise StoreMalformed(f"the database {database} {what}, and there was one")
 
@@ -101,32 +106,43 @@ def is_of_earlier_moment(note: Note | None, store_id: str, boot_count: int) -> b
     return note is not None and note.store_id == store_id and note.boot_count > boot_count
 
 
-def move_aside(folder: Path, why: str, now: datetime) -> StoreDamaged:
+def move_aside(folder: Path, why: str, now: datetime) -> StoreUndecided:
     """Move the damaged database with what belongs to it; gives the error that ends this start, for the person."""
     try:
-        place, moved = _move(folder, why, now)
+        place = _place_to_move(folder, why, now)
+        why = _why(place) or why
+        left = _move(folder, place)
+        if not left:
+            place = _finish(folder, place)
+        moved = [each.name for each in sorted(place.iterdir()) if each.name != WHY]
     except OSError as error:
-        return StoreDamaged(
-            f"{why}. It could not be moved aside: {error}. The host did not start; next: move {', '.join(MOVED)} "
-            f"out of {folder} yourself, then start it again: it begins anew"
+        return StoreUndecided(
+            f"{why}. It could not be moved aside: {error}. The host did not start; next: mend that and start again, or "
+            f"move {', '.join(ALL)} out of {folder} yourself; the start after that begins anew"
         )
-    return StoreDamaged(
-        f"{why}. The host did not start. Moved to {place}: {', '.join(moved)}. Lost to this host are the paglets, "
-        "jobs, results and messages that it held; what other hosts hold is not touched. Next: put a backup of the "
-        "whole folder in its place, or start the host again: it begins anew, empty, and is a new host to the others"
+    said = f"{why}. The host did not start. Moved to {place}: {', '.join(moved) or 'nothing'}"
+    if left:
+        return StoreUndecided(
+            f"{said}. Not moved: {', '.join(f'{name} ({error})' for name, error in left.items())}. Next: move what is "
+            f"in there to {place} yourself, and start the host again"
+        )
+    return StoreUndecided(
+        f"{said}. Lost to this host are the paglets, jobs, results and messages that it held; what other hosts hold is "
+        "not touched. Next: put a backup of the whole folder in its place, or start the host again: it begins anew, "
+        "empty, and is a new host to the others"
     )
 
 
-def say_older(folder: Path, note: Note, boot_count: int, now: datetime) -> StoreDamaged:
+def say_older(folder: Path, note: Note, boot_count: int, now: datetime) -> StoreUndecided:
     """The same for a database that is whole but of an earlier moment: it stays, and the next start goes on with it."""
     why = (
         f"the database {folder / DATABASE} is of an earlier moment: it knows of {boot_count} starts of this host, and "
         f"there were {note.boot_count}; {WAL} was removed, or an old copy was put there"
     )
     with suppress(OSError):
+        write_note(folder, replace(note, running=False, accepted_boots=boot_count))
         _explain(folder, why, now)
-        write_note(folder, Note(store_id=note.store_id, boot_count=note.boot_count, accepted=True))
-    return StoreDamaged(
+    return StoreUndecided(
         f"{why}. What was stored since is lost to this host. It did not start, and nothing was moved. Next: put the "
         "right files there, or start it again: it goes on with what there is"
     )
@@ -138,46 +154,79 @@ def damages(folder: Path) -> tuple[Damage, ...]:
     return tuple(_read(each) for each in sorted(place.iterdir())) if place.is_dir() else ()
 
 
-def told(damage: Damage) -> str:
+def reminder(damage: Damage) -> str:
     """One line for each start, for as long as the folder is there."""
     return f"damage of {damage.at}: {damage.why}. See {damage.path}; remove that folder when you need it no more"
 
 
-def _move(folder: Path, why: str, now: datetime) -> tuple[Path, list[str]]:
-    place = _explain(folder, why, now)
-    moved = []
+def _move(folder: Path, place: Path) -> dict[str, OSError]:
+    """Move all that can be moved; gives what could not be, as it is the root of a file system, and is not empty."""
+    left = {}
     for name in MOVED:
-        if os.path.lexists(folder / name):
-            os.rename(folder / name, place / name)
-            moved.append(name)
+        try:
+            if _is_to_move(folder / name):
+                os.rename(folder / name, place / name)
+        except OSError as error:
+            left[name] = error
+    return left
+
+
+def _finish(folder: Path, place: Path) -> Path:
+    """The note goes last, and with it what says that the move is not finished. Gives the folder's name from now on."""
+    if os.path.lexists(folder / NOTE):
+        os.rename(folder / NOTE, place / NOTE)
     sync_folder(place)
-    sync_folder(folder)
-    return place, moved
+    whole = _free(place.with_name(place.name.removesuffix(PART)))
+    os.rename(place, whole)
+    for each in (whole.parent, folder):
+        sync_folder(each)
+    return whole
 
 
-def _explain(folder: Path, why: str, now: datetime) -> Path:
+def _is_to_move(path: Path) -> bool:
+    """The root of a file system stays; it counts as moved when its person has emptied it."""
+    return os.path.lexists(path) and not (os.path.ismount(path) and not any(path.iterdir()))
+
+
+def _place_to_move(folder: Path, why: str, now: datetime) -> Path:
+    """The folder of a move that an earlier start did not finish, else a new one: nothing there is ever replaced."""
+    begun = sorted((folder / FOLDER).glob(f"*{PART}"))
+    if begun and not any(_is_to_move(folder / name) and os.path.lexists(begun[-1] / name) for name in ALL):
+        return begun[-1]
+    return _explain(folder, why, now, PART)
+
+
+def _explain(folder: Path, why: str, now: datetime, suffix: str = "") -> Path:
     """A new folder below `damaged/` that says why."""
-    first = private_folder(folder / FOLDER) / now.astimezone(UTC).strftime(TIME_FORMAT)
-    place, number = first, 1
-    while place.exists():
-        number += 1
-        place = first.with_name(f"{first.name}-{number}")
+    name = f"{now.astimezone(UTC).strftime(TIME_FORMAT)}{suffix}"
+    place = _free(private_folder(folder / FOLDER) / name)
     place.mkdir(mode=0o700)
-    (place / WHY).write_text(f"{why}\n")
+    with suppress(OSError):  # Where the disk is full a rename has room all the same.
+        (place / WHY).write_text(f"{why}\n")
+    for each in (place, place.parent, folder):
+        sync_folder(each)
+    return place
+
+
+def _free(first: Path) -> Path:
+    place, number = first, 1
+    while os.path.lexists(place):
+        number += 1
+        place = first.with_name(f"{first.stem}-{number}{first.suffix}")
     return place
 
 
 def _read(place: Path) -> Damage:
-    at, why = place.name, "no reason is written down there"
+    at = place.name
     with suppress(ValueError):
-        at = f"{datetime.strptime(place.name.partition('-')[0], TIME_FORMAT):%Y-%m-%d %H:%M:%S} UTC"
+        when = datetime.strptime(place.name.removesuffix(PART).partition("-")[0], TIME_FORMAT)
+        at = f"{when:%Y-%m-%d %H:%M:%S} UTC"
+    why = _why(place) or "no reason is written down there"
+    moved = any(each.name != WHY for each in place.iterdir()) if place.is_dir() else False
+    return Damage(path=place, at=at, why=why, moved=moved)
+
+
+def _why(place: Path) -> str:
     with suppress(OSError):
-        why = (place / WHY).read_text(errors="replace").strip()
-    return Damage(path=place, at=at, why=why)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+        return (place / WHY).read_text(errors="replace").strip()
+    return ""

@@ -40,7 +40,8 @@ class HostDisk:
 
     def prepare(self, agent_id: str, fresh: bool) -> str:
         path = self._work / agent_id
-        if fresh and path.exists():
+        # A job may have put a file or a link in the place of its directory, a link to nowhere too.
+        if os.path.lexists(path) and (fresh or path.is_symlink() or not path.is_dir()):
             self.discard(agent_id)
         path.mkdir(mode=0o700, exist_ok=True)
         return str(path)
@@ -51,20 +52,17 @@ class HostDisk:
         while True:
             self._discarded += 1
             target = self._trash / f"{agent_id}.{os.getpid()}.{self._discarded}"
-            if not target.exists():
+            if not os.path.lexists(target):
                 break
         try:
-            path.rename(target)
+            _rename(path, target)
         except FileNotFoundError:
             return
         self._later(self._empty_trash)
 
     def obstacle(self) -> Reason | None:
-        try:
-            found = (_obstacle(folder) for folder in (self._work, self._logs_folder))
-            return next((each for each in found if each is not None), None)
-        except OSError as error:
-            return Reason(code=CLOSED, text=f"the host's disk cannot be used: {error}")
+        found = (obstacle_in(folder) for folder in (self._work, self._logs_folder))
+        return next((each for each in found if each is not None), None)
 
     def log_path(self, agent_id: str, generation: int, attempt: int, stream: str) -> str:
         path = self._logs.path(agent_id, generation, attempt, stream)
@@ -142,8 +140,18 @@ class HostDisk:
         self._log(f"{path} cannot be removed: {failed}; it is tried again at the next start")
 
 
+def obstacle_in(folder: Path) -> Reason | None:
+    """Why nothing can be put into this folder just now; None where it can.
+
+    Looks, and writes nothing: it is asked at each grant. A quota does not show here, but where it is met.
+    """
+    try:
+        return _obstacle(folder)
+    except OSError as error:
+        return Reason(code=CLOSED, text=f"the host's disk cannot be used: {error}")
+
+
 def _obstacle(folder: Path) -> Reason | None:
-    """Looks, and writes nothing: it is asked at each grant. A quota does not show here, but where it is met."""
     if not os.access(folder, os.W_OK | os.X_OK):
         return Reason(code=CLOSED, text=f"no permission to write to {folder}, or a read-only file system")
     if shutil.disk_usage(folder).free < LEAST_BYTES:
@@ -153,6 +161,17 @@ def _obstacle(folder: Path) -> Reason | None:
         if found.f_files and found.f_favail < LEAST_FILES:
             return Reason(code=FULL, text=f"the disk of {folder} has no inodes left: remove files, however small")
     return None
+
+
+def _rename(path: Path, target: Path) -> None:
+    try:
+        path.rename(target)
+    except PermissionError:
+        # A job may have taken the rights from its directory, whose entry for `..` changes as well.
+        if not _is_its_own(str(path)):
+            raise
+        path.chmod(stat.S_IRWXU)
+        path.rename(target)
 
 
 def _is_its_own(path: str) -> bool:

@@ -3,6 +3,7 @@ piece."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,8 @@ BAD_TRIES = 3
 """So often the bytes may be wrong ones; after the first time the host that has them is asked to look at them."""
 
 PAUSE_SECONDS = 1.0
+MOST_ERRORS = 1_000
+"""Blobs of which the last error is remembered, for people."""
 
 Fetched = Callable[[ArtifactRef | PagletsError], None]
 Found = Callable[[ArtifactView | PagletsError], None]
@@ -62,6 +65,7 @@ class Fetching:
         self._keeper = keeper
         self._paused: list[_Fetch] = []
         self._wanted: set[str] = set()
+        self._errors: OrderedDict[str, PagletsError] = OrderedDict()
 
     def tick(self, now: float) -> float | None:
         due = [fetch for fetch in self._paused if fetch.due <= now]
@@ -119,6 +123,7 @@ class Fetching:
         def done(error: PagletsError | None) -> None:
             # Who wants them looks again, and asks again where they are not here.
             self._wanted.discard(blob.sha256)
+            self._note(blob, error)
 
         def found(host: HostRef | PagletsError) -> None:
             if isinstance(host, PagletsError):
@@ -129,6 +134,21 @@ class Fetching:
         look = partial(self._find_blob, blob)
         look(found)
 
+    def says(self, blob: BlobRef) -> str:
+        """What keeps these bytes from being here, in words that follow what they are."""
+        error = self._errors.get(blob.sha256)
+        if error is None:
+            return "is being fetched" if blob.sha256 in self._wanted else "is not here, and is looked for"
+        return "is on no host that is online" if isinstance(error, Unknown) else f"cannot be had: {error.message}"
+
+    def _note(self, blob: BlobRef, error: PagletsError | None) -> None:
+        """The last error that these bytes had; None: they come."""
+        self._errors.pop(blob.sha256, None)
+        if error is not None:
+            self._errors[blob.sha256] = error
+        if len(self._errors) > MOST_ERRORS:
+            self._errors.popitem(last=False)
+
     def _find_blob(self, blob: BlobRef, found: HostFound) -> None:
         hosts = self._gossip.online()
         nowhere = Unknown(f"no host of the mesh that is online has the bytes {blob.sha256}")
@@ -138,8 +158,8 @@ class Fetching:
         for member in hosts:
 
             def read(result: Response | PagletsError, host: HostRef = member.ref) -> HostRef:
-                (state,) = parsed(result, BlobStates).blobs
-                if not state.complete:
+                states = parsed(result, BlobStates).blobs
+                if not any(state.sha256 == blob.sha256 and state.complete for state in states):
                     raise nowhere
                 return host
 
@@ -184,6 +204,7 @@ class Fetching:
         def answered(result: Response | PagletsError) -> None:
             if isinstance(result, Response) and result.status < 400:
                 fetch.failures = 0
+                self._note(blob, None)
                 self._begin(fetch)
             else:
                 self._failed(fetch, _error(result))
@@ -192,6 +213,7 @@ class Fetching:
         self._shell.transport.send(host, request, answered, timeout_seconds=PIECE_SECONDS)
 
     def _failed(self, fetch: _Fetch, error: PagletsError) -> None:
+        self._note(fetch.blob, error)
         fetch.failures += 1
         fetch.bad_tries += isinstance(error, FileChanged)
         if fetch.failures >= MOST_FAILURES or fetch.bad_tries >= BAD_TRIES:

@@ -15,16 +15,18 @@ from paglets.core.clock import Entropy
 from paglets.core.errors import PagletsError, StartFailed, StoreMalformed
 from paglets.host import damage
 from paglets.program import PROGRAM_VERSION, private_folder
-from paglets.store.db import Store, Tx, check, open_store
+from paglets.store.db import Store, Tx, open_store
+from paglets.store.look import check
 from paglets.store.migrations import PROGRAM_KEY
-from paglets.store.trouble import StoreFull, told
+from paglets.store.trouble import StorePassing, told
 
 POSTS_JUMPED = 1_000_000
 """Numbers of posts left out after a loss: others remember some of those that were used, and would drop the new ones."""
 
 MISSING_WAL = (
     f"the last start was cut off, and {damage.WAL} is not there: if it was removed, and not merged by a program that "
-    "opened the database, what was stored last is lost"
+    "opened the database, what was stored last is lost. Next: if somebody has that file, end this host now and put "
+    "it back; what is stored from here on does not go with it"
 )
 
 MAX_LOG_BYTES = 10 << 20
@@ -35,7 +37,7 @@ MAX_LOG_BYTES = 10 << 20
 class HostFolder:
     """An open directory. `boot_count` grows with each start; `boot_id` is new for each.
 
-    `notes`: what its person should know of earlier damage. `began_anew`: when that was last, "" where there was none.
+    `notes`: what its person should know of earlier damage. `damaged_at`: when that was told last, "" where never.
     """
 
     path: Path
@@ -45,7 +47,7 @@ class HostFolder:
     boot_count: int
     log: Callable[[str], None]
     notes: tuple[str, ...] = ()
-    began_anew: str = ""
+    damaged_at: str = ""
 
 
 @contextmanager
@@ -86,7 +88,8 @@ def _database(path: Path, entropy: Entropy, fatal: Callable[[BaseException], Non
     notes = [MISSING_WAL] if damage.wal_is_missing(path) else []
     try:
         damage.check_there(path)
-        store = open_store(path / damage.DATABASE, fatal)
+        known = damage.read_note(path) or damage.Note()
+        store = open_store(path / damage.DATABASE, fatal, known.store_id)
     except StoreMalformed as error:
         raise damage.move_aside(path, error.message, datetime.now(UTC)) from error
     try:
@@ -100,12 +103,14 @@ def _database(path: Path, entropy: Entropy, fatal: Callable[[BaseException], Non
             boot_id=entropy.token(),
             boot_count=boots,
             log=log.line,
-            notes=(*notes, *map(damage.told, earlier)),
-            began_anew=earlier[-1].at if earlier else "",
+            notes=(*notes, *map(damage.reminder, earlier)),
+            damaged_at=earlier[-1].at if earlier else "",
         )
     except StoreMalformed as error:
         store.close()
         raise damage.move_aside(path, error.message, datetime.now(UTC)) from error
+    except StorePassing as error:
+        raise type(error)(f"the host in {path} cannot start: {error.message}. Mend that, and start it again") from error
     except sqlite3.Error as error:
         raise told(path / damage.DATABASE, error) from error
     finally:
@@ -139,13 +144,10 @@ def _begun(path: Path, store: Store, entropy: Entropy) -> tuple[str, int]:
     store_id, boots = store.read(_known)
     damage.check_filled(path, note, store_id)
     older = damage.is_of_earlier_moment(note, store_id, boots)
-    if older and note is not None and not note.accepted:
+    if older and note is not None and note.accepted_boots != boots:
         raise damage.say_older(path, note, boots, datetime.now(UTC))
     known = note.boot_count if older and note is not None else boots
-    try:
-        return store.write(lambda tx: _begin(tx, entropy, known, jump=older))
-    except StoreFull as error:
-        raise StartFailed(f"the host in {path} cannot start: {error.message}. Mend that, and start it again") from error
+    return store.write(lambda tx: _begin(tx, entropy, known, jump=older))
 
 
 def _known(tx: Tx) -> tuple[str, int]:

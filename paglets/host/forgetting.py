@@ -1,46 +1,171 @@
-"""A host that is gone for good, as a person says: nothing waits for it any more."""
+"""A host that is gone for good, as a person says: nothing waits for it any more.
+
+What is under way there may have arrived, and may have been passed on before that host died: so each such paglet is
+looked for in the mesh first. One that is elsewhere is gone from here; any other is taken back, once every host that is
+online has said that it has none. Of those that are offline see `fencing`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
 
 from paglets.api.hosts import Forgotten
-from paglets.core.errors import Conflict, Invalid
-from paglets.host import outcomes
-from paglets.host.comeback import come_back_from_forgotten, dropped_text
-from paglets.host.hooks import ask_for
+from paglets.api.paglets import Located, ResidenceRow
+from paglets.core.errors import Conflict, Invalid, PagletsError
+from paglets.host.comeback import branch_epoch, come_back_from_forgotten, drop_move, dropped_text
 from paglets.host.runner import note
 from paglets.host.shell import Shell
+from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.table import STORE_ID
-from paglets.store import paglets, recalls
+from paglets.remote.exchange import Pending, reply, reply_error
+from paglets.store import recalls, residence
 from paglets.store.db import Tx
+from paglets.store.recalls import UnderWay
 
 PAGE = 100
-"""Paglets of one transaction."""
+"""Paglets of one transaction, and of one question."""
+
+AGAIN_SECONDS = 5.0
+ANSWER_SECONDS = 20.0
+"""Who asked is answered by then; what is not back yet comes later."""
 
 
-def forget(shell: Shell, gossip: Gossip, store_id: str) -> Forgotten:
-    """Drop the host with that store from the mesh, as far as this host is asked, and take back what was to go there.
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Wish:
+    """A host that is to be forgotten; `known`: as a member. Only the runner touches it."""
 
-    Any thread; a repeat finds nothing more to do. Raises Conflict while that host is online, Invalid.
-    """
-    name, known = _may_be_forgotten(shell, gossip, store_id)
-    gossip.forget(store_id)
-    taken_back = _all(shell, lambda tx: take_back(tx, store_id, shell.clock.wall()))
-    dropped = _all(shell, lambda tx: _drop_moves(tx, store_id, name, shell.clock.wall()))
-    text = f"{name} was forgotten; taken back: {taken_back}, moves dropped: {dropped}"
-    shell.store.write(lambda tx: _note(tx, store_id, text, shell.clock.wall()))
-    shell.log(text)
-    return Forgotten(host=shell.own, known=known, taken_back=taken_back, moves_dropped=dropped)
+    store_id: str
+    name: str
+    known: bool
+    deadline: float
+    pending: Pending
+    taken_back: int = 0
+    moves_dropped: int = 0
 
 
-def take_back(tx: Tx, store_id: str, now: float) -> int:
-    """Take back some of what is under way to that host; gives how many: fewer than PAGE when nothing is left."""
-    found = recalls.towards(tx, store_id, PAGE)
-    for each in found:
-        come_back_from_forgotten(tx, each.key, now)
-    return len(found)
+class Forgetting:
+    """Part `forgetting`."""
+
+    name = "forgetting"
+
+    def __init__(self, shell: Shell, gossip: Gossip, whereabouts: Whereabouts) -> None:
+        self._shell = shell
+        self._gossip = gossip
+        self._whereabouts = whereabouts
+        self._new: deque[_Wish] = deque()
+        self._wishes: list[_Wish] = []
+        self._asking: set[str] = set()
+        self._again: dict[str, float] = {}
+
+    def forget(self, store_id: str) -> Pending:
+        """Drop the host with that store from this host's mesh, and take back what was to go there: see `Forgotten`.
+
+        Any thread; a repeat finds nothing more to do. Raises Conflict while that host is online, Invalid.
+        """
+        name, known = _may_be_forgotten(self._shell, self._gossip, store_id)
+        deadline = self._shell.clock.monotonic() + ANSWER_SECONDS
+        wish = _Wish(store_id=store_id, name=name, known=known, deadline=deadline, pending=Pending())
+        self._new.append(wish)
+        self._shell.runner.wake(self.name)
+        return wish.pending
+
+    def tick(self, now: float) -> float | None:
+        for _ in range(len(self._new)):
+            self._begin(self._new.popleft())
+        self._again = {store_id: at for store_id, at in self._again.items() if at > now}
+        targets = {target.store_id for target in self._shell.store.read(residence.targets)}
+        for store_id in sorted(targets - self._asking - self._again.keys()):
+            if self._gossip.is_forgotten(store_id):
+                self._ask(store_id)
+        for wish in self._wishes:
+            if wish.store_id not in targets or now >= wish.deadline:
+                self._done(wish)
+        self._wishes = [wish for wish in self._wishes if wish.pending.response is None]
+        return min([*self._again.values(), *(wish.deadline for wish in self._wishes)], default=None)
+
+    # Who asked.
+
+    def _begin(self, wish: _Wish) -> None:
+        try:
+            self._gossip.forget(wish.store_id)
+            wish.moves_dropped = self._drop_moves(wish)
+        except PagletsError as error:
+            wish.pending.complete(reply_error(error))
+        else:
+            self._wishes.append(wish)
+
+    def _drop_moves(self, wish: _Wish) -> int:
+        """Moves to that host that have not begun are not wished any more; gives how many."""
+        total = 0
+        while True:
+            count: int = self._shell.store.write(lambda tx: _drop_moves(tx, wish, self._shell.clock.wall()))
+            total += count
+            if count < PAGE:
+                return total
+
+    def _done(self, wish: _Wish) -> None:
+        text = f"{wish.name} was forgotten; taken back: {wish.taken_back}, moves dropped: {wish.moves_dropped}"
+        self._shell.log(text)
+        self._shell.runner.change(lambda tx: _note(tx, wish.store_id, text, self._shell.clock.wall()))
+        answer = Forgotten(
+            host=self._shell.own, known=wish.known, taken_back=wish.taken_back, moves_dropped=wish.moves_dropped
+        )
+        wish.pending.complete(reply(answer))
+
+    # What is under way there.
+
+    def _ask(self, store_id: str) -> None:
+        page = self._shell.store.read(lambda tx: recalls.towards(tx, store_id, PAGE))
+        self._asking.add(store_id)
+        self._whereabouts.locate([each.agent_id for each in page], partial(self._located, store_id, page))
+
+    def _located(self, store_id: str, page: list[UnderWay], located: Located) -> None:
+        rows = {row.agent_id: row for row in located.rows}
+        silent = [host.name for host in self._gossip.in_reach() if host.store_id not in located.answered]
+        if silent:
+            self._again[store_id] = self._shell.clock.monotonic() + AGAIN_SECONDS
+
+        def settle(tx: Tx) -> int:
+            return sum(self._settle(tx, each, rows.get(each.agent_id), silent) for each in page)
+
+        self._shell.runner.change(settle, partial(self._settled, store_id))
+
+    def _settle(self, tx: Tx, each: UnderWay, found: ResidenceRow | None, silent: list[str]) -> bool:
+        """Whether it is here again."""
+        now = self._shell.clock.wall()
+        if found is not None and found.epoch > each.epoch and self._is_elsewhere(found):
+            if recalls.passed_on(tx, each, found, now):
+                where = "elsewhere" if found.peer is None else f"on {found.peer.name}"
+                text = f"{each.target.name}, which was forgotten, had taken it and passed it on: it is {where}"
+                note(tx, now, "passed_on", each.agent_id, text)
+            tx.wake("groups", "census", "janitor")
+            return False
+        if silent:
+            names = ", ".join(silent)
+            text = f"{each.target.name} was forgotten; it comes back when {names} has said that it is not there"
+            tx.run("UPDATE handoffs SET problem = ? WHERE agent_id = ? AND epoch = ?", text[:500], *each.key)
+            return False
+        return come_back_from_forgotten(tx, each.key, branch_epoch(each.epoch, self._shell.entropy), now)
+
+    def _is_elsewhere(self, found: ResidenceRow) -> bool:
+        """Of a row beyond the hand-off: whether it lives on a host that is not forgotten, or has ended."""
+        if found.status not in ("gone", "refused"):
+            return True
+        # It is where it was sent, or on the host that sent it.
+        peer = self._shell.own.store_id if found.peer is None else found.peer.store_id
+        return peer != self._shell.own.store_id and not self._gossip.is_forgotten(peer)
+
+    def _settled(self, store_id: str, result: int | BaseException) -> None:
+        self._asking.discard(store_id)
+        self._shell.runner.wake(self.name)
+        if isinstance(result, BaseException):
+            self._again[store_id] = self._shell.clock.monotonic() + AGAIN_SECONDS
+            raise result
+        for wish in self._wishes:
+            wish.taken_back += result if wish.store_id == store_id else 0
 
 
 def _may_be_forgotten(shell: Shell, gossip: Gossip, store_id: str) -> tuple[str, bool]:
@@ -57,26 +182,10 @@ def _may_be_forgotten(shell: Shell, gossip: Gossip, store_id: str) -> tuple[str,
     return store_id, False
 
 
-def _all(shell: Shell, step: Callable[[Tx], int]) -> int:
-    """The sum of all steps; the last one did less than a whole page."""
-    total = 0
-    while True:
-        count = shell.store.write(step)
-        total += count
-        if count < PAGE:
-            return total
-
-
-def _drop_moves(tx: Tx, store_id: str, name: str, now: float) -> int:
-    """Moves to that host that have not begun are not wished any more."""
-    found = recalls.moves_towards(tx, store_id, PAGE)
+def _drop_moves(tx: Tx, wish: _Wish, now: float) -> int:
+    found = recalls.moves_towards(tx, wish.store_id, PAGE)
     for agent_id in found:
-        ask_for(tx, agent_id, None)
-        paglets.set_problem(tx, agent_id, dropped_text(name))
-        outcomes.retire(tx, agent_id, now)
-        tx.touch(agent_id)
-    if found:
-        tx.wake("scheduler", "placer")
+        drop_move(tx, agent_id, dropped_text(wish.name), now)
     return len(found)
 
 

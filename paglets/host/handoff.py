@@ -12,7 +12,6 @@ from paglets.core.refs import BlobRef, HostRef
 from paglets.host.backoff import Lanes
 from paglets.host.blobs import BlobKeeper
 from paglets.host.comeback import come_back
-from paglets.host.forgetting import PAGE, take_back
 from paglets.host.shell import Shell
 from paglets.host.shipping import Shipping
 from paglets.host.tries import Tries
@@ -64,7 +63,7 @@ class Handoffs:
         due = [self._close(now)]
         for target in self._shell.store.read(residence.targets):
             if self._gossip.is_forgotten(target.store_id):
-                due.append(now if self._take_back(target) else float("inf"))
+                self._shell.runner.wake("forgetting")
                 continue
             self._lanes.heard(target.store_id, self._gossip.heard_at(target.store_id))
             if self._lanes.open(target.store_id, now) and not self._send(target):
@@ -72,11 +71,6 @@ class Handoffs:
             else:
                 due.append(self._lanes.next_due([target.store_id], now) or float("inf"))
         return min(due)
-
-    def _take_back(self, target: HostRef) -> bool:
-        """What is under way to a host that was forgotten is here again; whether there is more."""
-        now = self._shell.clock.wall()
-        return self._shell.store.write(lambda tx: take_back(tx, target.store_id, now)) == PAGE
 
     def _close(self, now: float) -> float:
         """Now and then tell targets which hand-offs are over for good, so that they may forget them one day."""

@@ -10,22 +10,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from paglets.api.calls import Call, CallReply
 from paglets.api.hosts import HostIdentity, Member
 from paglets.api.limits import MAX_CALL_SECONDS
-from paglets.api.paglets import Call, CallReply
 from paglets.api.slots import JobView, Slots, Verdicts
 from paglets.codec.envelope import Envelope, WireMessage
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import Invalid, PagletsError
 from paglets.core.record import from_json
 from paglets.host import services, verdicts
+from paglets.host.avoiding import Avoided
 from paglets.host.blobs import BlobKeeper
 from paglets.host.calls import Calls, OutgoingCall
 from paglets.host.census import Census
 from paglets.host.creation import Creation, must_be_found
 from paglets.host.directory import Directory
 from paglets.host.disposal import Disposal
+from paglets.host.fencing import Fencing
 from paglets.host.fetching import Fetching
+from paglets.host.forgetting import Forgetting
+from paglets.host.generations import Generations
 from paglets.host.groups import Groups
 from paglets.host.handoff import Handoffs
 from paglets.host.inline import INLINE_CLASSES, InlineHost
@@ -61,7 +65,7 @@ from paglets.store.db import Store, Tx
 from paglets.worker.launch import Launcher, LaunchEvents
 
 ON_MESH_CHANGE = (
-    *("placer", "mailbox", "handoff", "recall", "outbox", "census", "steal", "groups", "shipping"),
+    *("placer", "mailbox", "handoff", "recall", "fencing", "outbox", "census", "steal", "groups", "shipping"),
     "pulling",
 )
 ON_BYTES_ARRIVED = ("mailbox", "handoff", "outbox", "steal")
@@ -125,7 +129,7 @@ class Host:
             peers=peers,
             on_change=ON_MESH_CHANGE,
         )
-        self.locator = Locator(world.clock, shell.transport, self.gossip.in_reach, runner)
+        self.locator = Locator(world.clock, shell.transport, self.gossip.in_reach, runner, heard=self.gossip.heard_from)
         self.whereabouts = Whereabouts(shell.store, shell.own, self.locator)
         self.pulling = Pulling(shell, self.gossip)
         self._remarks = Remarks(self.gossip, world.tell or world.log)
@@ -136,16 +140,18 @@ class Host:
         self.keeper = BlobKeeper(shell)
         self.shipping = Shipping(shell, self.gossip, self.keeper, ON_BYTES_ARRIVED)
         self.fetching = Fetching(shell, self.gossip, self.keeper)
-        self.mailbox = Mailbox(shell, self.inline_host, self._is_online, self.shipping)
+        self.mailbox = Mailbox(shell, self.inline_host, self._is_online, self.gossip.is_forgotten, self.shipping)
         self.calls = Calls(shell, self.gossip, self.whereabouts, self._call_local)
         self.creation = Creation(shell, self.gossip, self.inline_host, self.keeper)
+        self.forgetting = Forgetting(shell, self.gossip, self.whereabouts)
         self.services: dict[str, Callable[[WireMessage], Any]] = services.table(self)
         self.directory = Directory(shell, self.gossip, self.services)
         operations = Operations(
             shell, self.calls, self.creation, self.gossip, self.keeper, self.fetching, self.directory
         )
         self.runs = Runs(shell, world.make_launcher, self.mailbox, operations)
-        self.losses = Losses(shell, self.gossip, self.whereabouts, self.fetching)
+        generations = Generations(shell, self.fetching, self.keeper)
+        self.losses = Losses(shell, self.gossip, self.whereabouts, generations)
         self.census = Census(shell, self.gossip, self.whereabouts, self.losses)
         self.scheduler = Scheduler(shell, self.runs, self.census.awaited)
         self.stealing = Stealing(shell, self.gossip, self.scheduler, self.runs, self.shipping)
@@ -159,7 +165,7 @@ class Host:
         shell = self.shell
         closed = shell.store.write(lambda tx: close_runs(tx, shell.own, shell.clock.wall()))
         shell.store.on_commit = self._committed
-        tries = Tries(shell.store.read(recalls.under_way))
+        tries, avoided = Tries(shell.store.read(recalls.under_way)), Avoided()
         parts = (
             self.gossip,
             self.reverse,
@@ -168,9 +174,11 @@ class Host:
             self.mailbox,
             self.runs,
             self.scheduler,
-            Placer(shell, self.gossip, tries),
+            Placer(shell, self.gossip, avoided),
             Handoffs(shell, self.gossip, self.shipping, self.keeper, tries),
-            Recall(shell, self.gossip, tries),
+            Recall(shell, self.gossip, tries, avoided),
+            self.forgetting,
+            Fencing(shell, self.gossip),
             Outbox(shell, self.gossip, self.whereabouts, self.shipping),
             self.shipping,
             self.fetching,

@@ -6,7 +6,6 @@ storage values and replies stay tagged JSON: the host does not decode what users
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from paglets.core.errors import Invalid
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
-from paglets.store import artifacts, paglets, posts, residence
+from paglets.store import artifacts, paglets, posts, residence, trouble
 from paglets.store.db import Tx
 
 INLINE_CLASSES = (DEFAULT_COLLECTOR,)
@@ -71,6 +70,9 @@ class InlineStorage(Storage):
         if not paglets.storage_delete(self._tx, self._agent_id, key):
             raise KeyError(key)
 
+    def discard(self, key: str) -> None:
+        paglets.storage_delete(self._tx, self._agent_id, key)
+
     def __iter__(self) -> Iterator[str]:
         after = ""
         while page := self.scan("", after):
@@ -82,6 +84,10 @@ class InlineStorage(Storage):
 
     def scan(self, prefix: str, after: str = "", limit: int = 1000) -> list[tuple[str, Any]]:
         return paglets.storage_scan(self._tx, self._agent_id, prefix, after, limit)
+
+    def keys_from(self, prefix: str, after: str, limit: int) -> list[str]:
+        """The keys of `scan`, without a look at the values."""
+        return paglets.storage_keys(self._tx, self._agent_id, prefix, after, limit)
 
 
 class InlineContext:
@@ -340,8 +346,8 @@ def take_posts(
                 paglet.keep()
                 posts.handled(tx, post.seq)
         except Exception as error:
-            if isinstance(error, sqlite3.Error) and not isinstance(error, (sqlite3.IntegrityError, sqlite3.DataError)):
-                raise  # The store's own trouble: it says nothing of the post.
+            if trouble.is_of_store(error):
+                raise
             paglet.begin_anew()
             text = f"post {post.message.kind!r} to {agent_id}: {error!r}"
             errors.append(Raised(seq=post.seq, tries=posts.raised(tx, post.seq, repr(error)), text=text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from paglets.api.paglets import Call, CallReply
+from paglets.api.calls import Call, CallReply
 from paglets.core.errors import PagletsError
 from paglets.host import inline
 from paglets.host.creation import must_be_found

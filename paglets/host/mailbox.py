@@ -11,22 +11,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from paglets.api.paglets import CallReply
+from paglets.api.calls import CallReply
 from paglets.codec.envelope import WireMessage
 from paglets.core.errors import CallOutcomeUnknown, PagletsError
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef
 from paglets.host import inline, outcomes
+from paglets.host.comeback import drop_move, dropped_text
 from paglets.host.creation import elsewhere
 from paglets.host.due import Due, due_rows, still_asked
-from paglets.host.hooks import ask_for, begin_hook, fall_asleep, hook_failed, is_inactive, next_waking, set_hook
+from paglets.host.hooks import begin_hook, fall_asleep, hook_failed, is_inactive, next_waking, set_hook
 from paglets.host.inline import InlineHost
 from paglets.host.shell import Shell
 from paglets.host.shipping import Shipping
 from paglets.slots import states
 from paglets.store import paglets, posts, queue, residence
 from paglets.store.db import Tx
-from paglets.store.trouble import StoreFull
+from paglets.store.trouble import StorePassing
 
 MAX_DUE = 200
 MAX_ACTIVATIONS = 32
@@ -82,6 +83,7 @@ class Delivery:
 
 StartEntry = Callable[[str, str], None]
 """Start a process for (agent_id, entry)."""
+IsSo = Callable[[str], bool]  # of the host with that store
 
 
 class Mailbox:
@@ -90,12 +92,13 @@ class Mailbox:
     name = "mailbox"
 
     def __init__(
-        self, shell: Shell, inline_host: InlineHost, is_online: Callable[[str], bool], shipping: Shipping
+        self, shell: Shell, inline_host: InlineHost, is_online: IsSo, is_forgotten: IsSo, shipping: Shipping
     ) -> None:
         self._shell = shell
         self._inline_host = inline_host
         self._shipping = shipping
         self._is_online = is_online
+        self._is_forgotten = is_forgotten
         self._queued: dict[str, deque[PendingCall]] = {}
         self._parked: dict[str, list[PendingCall]] = {}
         self._by_id: dict[str, PendingCall] = {}
@@ -328,7 +331,7 @@ class Mailbox:
     def _write(self, change: Callable[[Tx], Any]) -> Any:
         try:
             return self._shell.store.write(change)
-        except StoreFull:
+        except StorePassing:
             raise  # The part is tried again soon, which is all that helps.
         except PagletsError as error:
             self._shell.log(f"an inline paglet failed: {error!r}")
@@ -347,8 +350,10 @@ class Mailbox:
             self._effect(due, lambda tx: fall_asleep(tx, due.agent_id, seconds, self._shell.clock.wall()))
             return True
         target = from_json(HostRef, due.intent["move"])
-        if target.store_id == self._shell.own.store_id:
-            self._effect(due, lambda tx: self._stay(tx, due.agent_id))
+        is_there = target.store_id == self._shell.own.store_id
+        if is_there or (due.kind != "collector" and self._is_forgotten(target.store_id)):
+            problem = "" if is_there else dropped_text(target.name)
+            self._effect(due, lambda tx: drop_move(tx, due.agent_id, problem, self._shell.clock.wall()))
         elif obstacle := self._obstacle(due.agent_id, target):
             if obstacle != due.problem:
                 self._write(lambda tx: paglets.set_problem(tx, due.agent_id, obstacle))
@@ -375,16 +380,9 @@ class Mailbox:
 
     def _dispose(self, tx: Tx, due: Due) -> None:
         if due.inline or due.intent is None or due.intent.get("ready"):
-            residence.dispose(tx, due.agent_id, self._shell.clock.wall())
-            tx.wake("janitor")
+            outcomes.end_by_hand(tx, due.agent_id, self._shell.own, self._shell.clock.wall())
         else:
             begin_hook(tx, due.agent_id, "disposing", due.intent)
-
-    def _stay(self, tx: Tx, agent_id: str) -> None:
-        """A move to where it is already is over; what waited for it goes on: posts, a job's slot, a job's end."""
-        ask_for(tx, agent_id, None)
-        tx.wake("scheduler", "placer")
-        outcomes.retire(tx, agent_id, self._shell.clock.wall())
 
     def _depart(self, tx: Tx, due: Due, target: HostRef) -> None:
         if due.inline:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from paglets.api.paglets import CallReply, FindPaglets
+from paglets.api.calls import CallReply
+from paglets.api.paglets import FindPaglets
 from paglets.codec.envelope import CarriedArtifact, check_file, check_message
 from paglets.codec.text import dumps
 from paglets.core.errors import Fenced, HandlerFailed, NotHandled, PagletsError

@@ -196,8 +196,13 @@ def _record(job: JobRow, attempt: Attempt, how: Ended, status: str, granted_at: 
     }
 
 
-def fail_waiting(tx: Tx, agent_id: str, cause: str, message: str, host: HostRef, now: float) -> bool:
-    """A job that is not running fails for good (placement_timeout, cancelled); False where it runs or has ended."""
+def fail_waiting(
+    tx: Tx, agent_id: str, cause: str, message: str, host: HostRef, now: float, *, told: bool = False
+) -> bool:
+    """A job that is not running fails for good (placement_timeout, cancelled); False where it runs or has ended.
+
+    `told`: the collector has recorded it, and is not told.
+    """
     job = queue.job(tx, agent_id)
     if job is None or job.status not in ("PLACING", "WAITING_FOR_SLOT"):
         return False
@@ -205,10 +210,21 @@ def fail_waiting(tx: Tx, agent_id: str, cause: str, message: str, host: HostRef,
     queue.move(tx, agent_id, job.status, states.move(job.status, event))
     attempt = Attempt(agent_id=agent_id, attempt=job.attempt, host=host, runtime_seconds=0.0)
     outcome = Outcome(success=False, final=True, fault=Fault(cause=cause, message=message))
-    if event == "failed":
+    if not told:
         _report(tx, job, attempt, outcome, "", now)
     retire(tx, agent_id, now)
     return True
+
+
+def end_by_hand(tx: Tx, agent_id: str, host: HostRef, now: float) -> None:
+    """A person ends this paglet. One that is a group's job and waits is reported first, like any end, and then goes."""
+    tx.wake("janitor")
+    job = queue.job(tx, agent_id)
+    if job is not None and job.collector is not None and job.status in ("PLACING", "WAITING_FOR_SLOT"):
+        tx.run("UPDATE paglets SET intent = NULL WHERE agent_id = ?", agent_id)
+        fail_waiting(tx, agent_id, "cancelled", f"ended by hand on {host.name}", host, now)
+    else:
+        residence.dispose(tx, agent_id, now)
 
 
 def retire(tx: Tx, agent_id: str, now: float) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from paglets.host import outcomes
+from paglets.host.avoiding import Avoided
 from paglets.host.shell import Shell
-from paglets.host.tries import Tries
 from paglets.mesh.gossip import Gossip
 from paglets.slots import policy, states
 from paglets.slots.model import Candidate
@@ -26,9 +26,9 @@ class Placer:
 
     name = "placer"
 
-    def __init__(self, shell: Shell, gossip: Gossip, tries: Tries) -> None:
+    def __init__(self, shell: Shell, gossip: Gossip, avoided: Avoided) -> None:
         self._shell = shell
-        self._tries = tries
+        self._avoided = avoided
         self._gossip = gossip
         self._since: dict[str, float] = {}
         self._first_expiry = float("inf")
@@ -68,7 +68,7 @@ class Placer:
         return len(placements.hosts), len(placements.reasons), after
 
     def _to_place(self, job: QueuedJob) -> policy.ToPlace:
-        avoided = self._tries.avoided(job.agent_id, self._shell.clock.monotonic())
+        avoided = self._avoided.by(job.agent_id, self._shell.clock.monotonic())
         return policy.ToPlace(agent_id=job.agent_id, request=job.request, home_store_id=job.home_store, avoided=avoided)
 
     def _expire(self, tx: Tx, jobs: list[QueuedJob], now: float) -> list[QueuedJob]:

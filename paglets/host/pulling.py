@@ -31,6 +31,10 @@ forget connections that are silent for a minute or more, keep this one."""
 MARGIN_SECONDS = 5.0
 """An answer that is later than that does not come: the machine slept, or its address changed."""
 
+LOOK_AGAIN_SECONDS = 5.0
+"""A member comes to be online as time passes, too, as when its or this host's name is no longer disputed, and nothing
+wakes this part then."""
+
 SHORT_SECONDS = 1.0
 """A pull that is answered with nothing sooner than this has gone wrong; else both sides would run in circles."""
 
@@ -84,9 +88,9 @@ class Pulling:
             self._lanes.heard(member.store_id, self._gossip.heard_at(member.store_id))
             if self._lanes.open(member.store_id, now):
                 self._pull(member, now)
-        due = [self._look_after(work, now) for work in list(self._work.values())]
+        due = [now + LOOK_AGAIN_SECONDS, *(self._look_after(work, now) for work in list(self._work.values()))]
         first = self._lanes.next_due([member.store_id for member in members], now)
-        return min(due if first is None else [first, *due], default=None)
+        return min(due if first is None else [first, *due])
 
     # Fetching.
 

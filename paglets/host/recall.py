@@ -7,28 +7,24 @@ may be there, until the target answers or is forgotten (`paglets mesh forget`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
-from paglets.api.transfers import Settle, TransferAnswer
+from paglets.api.transfers import TransferAnswer
 from paglets.core.errors import PagletsError
+from paglets.host.avoiding import Avoided
 from paglets.host.comeback import come_back
 from paglets.host.runner import note
+from paglets.host.settling import Settling
 from paglets.host.shell import Shell
 from paglets.host.tries import Tries
 from paglets.mesh.gossip import Gossip
-from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.store import recalls, residence
 from paglets.store.db import Tx
-from paglets.store.recalls import DISPOSE, UNWANTED, Fence, Key, UnderWay
+from paglets.store.recalls import DISPOSE, UNWANTED, Fence, UnderWay
 
-ANSWER_SECONDS = 10.0
-AGAIN_SECONDS = 5.0
 MOST_AT_ONCE = 50
 FAILURES_TO_GIVE_UP = 3
 """So often a target that counts as online may leave the question for a job that nobody wants unanswered."""
-
-Told = Callable[[TransferAnswer | PagletsError], None]
 
 
 class Recall:
@@ -36,35 +32,31 @@ class Recall:
 
     name = "recall"
 
-    def __init__(self, shell: Shell, gossip: Gossip, tries: Tries) -> None:
+    def __init__(self, shell: Shell, gossip: Gossip, tries: Tries, avoided: Avoided) -> None:
         self._shell = shell
         self._gossip = gossip
         self._tries = tries
-        self._asking: set[str] = set()
-        self._again: dict[str, float] = {}
-        self._failures: dict[Key, int] = {}
+        self._avoided = avoided
+        self._settling = Settling(shell, gossip, self.name)
 
     def tick(self, now: float) -> float | None:
-        self._tries.forget_avoided(now)
-        self._again = {agent_id: at for agent_id, at in self._again.items() if at > now}
-        waiting = {*self._asking, *self._again}
+        self._avoided.forget(now)
+        waiting = self._settling.waiting(now)
         wished = self._shell.store.read(lambda tx: recalls.wished(tx, MOST_AT_ONCE, sorted(waiting)))
         stuck = [key for key in self._tries.stuck_for_long(now) if key[0] not in waiting][:MOST_AT_ONCE]
         slow = self._shell.store.read(lambda tx: recalls.those(tx, stuck))
         for key in stuck:
             # It has ended by now, or is looked at here; where it must go on, its next failure begins the wait anew.
             self._tries.not_stuck(key)
-        self._end({each.agent_id: each for each in (*slow, *wished)}, now)
-        for store_id in self._shell.store.read(recalls.fenced_stores):
-            self._tell(store_id)
-        due = [*self._again.values(), self._tries.next_stuck(now)]
+        self._end({each.agent_id: each for each in (*slow, *wished)})
+        due = [*self._settling.due(), self._tries.next_stuck(now)]
         return min((at for at in due if at is not None), default=None)
 
-    def _end(self, found: dict[str, UnderWay], now: float) -> None:
+    def _end(self, found: dict[str, UnderWay]) -> None:
         online = {member.store_id for member in self._gossip.online()}
         never_sent: list[UnderWay] = []
         for each in found.values():
-            failures = self._failures.get(each.key, 0)
+            failures = self._tries.unsettled(each.key)
             is_there = each.target.store_id in online
             if each.key not in self._tries.perhaps_sent:
                 never_sent.append(each)
@@ -73,7 +65,7 @@ class Recall:
             elif is_there:
                 self._settle(each)
             else:
-                self._again[each.agent_id] = now + AGAIN_SECONDS
+                self._settling.later(each.agent_id)
         if never_sent:
             # At once, not with the next round of changes: what is here is not sent in between.
             self._shell.store.write(lambda tx: self._take_back(tx, never_sent))
@@ -86,32 +78,20 @@ class Recall:
 
     def _give_up(self, each: UnderWay) -> None:
         self._shell.store.write(lambda tx: recalls.give_up(tx, *each.key, self._shell.clock.wall()))
-        self._failures.pop(each.key, None)
+        self._tries.settled(each.key)
 
     def _settle(self, each: UnderWay) -> None:
-        self._ask(Fence(agent_id=each.agent_id, epoch=each.epoch + 1, target=each.target), partial(self._told, each))
+        asked = Fence(agent_id=each.agent_id, epoch=each.epoch + 1, target=each.target)
+        self._settling.ask(asked, partial(self._told, each))
 
     def _told(self, each: UnderWay, result: TransferAnswer | PagletsError) -> None:
         if isinstance(result, PagletsError):
-            self._failures[each.key] = self._failures.get(each.key, 0) + 1
-            self._later(each.agent_id)
+            self._tries.not_settled(each.key)
+            self._settling.later(each.agent_id)
             return
-        self._failures.pop(each.key, None)
+        self._tries.settled(each.key)
         change = self._come_back if result.verdict == "refused" else self._acknowledged
-        self._change(each.agent_id, lambda tx: change(tx, each))
-
-    def _later(self, agent_id: str) -> None:
-        self._again[agent_id] = self._shell.clock.monotonic() + AGAIN_SECONDS
-
-    def _change(self, agent_id: str, change: Callable[[Tx], None]) -> None:
-        """What cannot be stored now is asked for again, not at once."""
-
-        def done(result: object) -> None:
-            if isinstance(result, BaseException):
-                self._later(agent_id)
-                raise result
-
-        self._shell.runner.change(change, done)
+        self._settling.change(each.agent_id, lambda tx: change(tx, each))
 
     def _acknowledged(self, tx: Tx, each: UnderWay) -> None:
         residence.acknowledged(tx, each.agent_id, each.epoch + 1, self._shell.clock.wall())
@@ -123,40 +103,5 @@ class Recall:
         reason = each.problem or "it was taken back"
         target = come_back(tx, each.key, reason, now, asked_again=each.recall != DISPOSE)
         if target is not None:
-            self._tries.avoid(each.agent_id, target.store_id, self._shell.clock.monotonic())
+            self._avoided.avoid(each.agent_id, target.store_id, self._shell.clock.monotonic())
             note(tx, now, "taken_back", each.agent_id, f"from the way to {target.name}: {reason}")
-
-    # Hosts that were forgotten and are back.
-
-    def _tell(self, store_id: str) -> None:
-        """What was taken back from it is elsewhere: whatever it has of that is old."""
-        if all(member.store_id != store_id for member in self._gossip.online()):
-            return
-        for each in self._shell.store.read(lambda tx: recalls.fences(tx, store_id, MOST_AT_ONCE)):
-            if each.agent_id not in self._asking and each.agent_id not in self._again:
-                self._ask(each, partial(self._fenced, each))
-
-    def _fenced(self, each: Fence, result: TransferAnswer | PagletsError) -> None:
-        if isinstance(result, PagletsError):
-            self._later(each.agent_id)
-        else:
-            self._change(each.agent_id, lambda tx: recalls.unfence(tx, each))
-
-    def _ask(self, each: Fence, told: Told) -> None:
-        body = Settle(source=self._shell.own, agent_id=each.agent_id, epoch=each.epoch)
-        request = Request(method="POST", target="/v1/transfers/settle", body=dump_json(body), repeatable=True)
-
-        def answered(result: Response | PagletsError) -> None:
-            self._asking.discard(each.agent_id)
-            told(_answer(result))
-            self._shell.runner.wake(self.name)
-
-        self._asking.add(each.agent_id)
-        self._shell.transport.send(self._gossip.address(each.target), request, answered, timeout_seconds=ANSWER_SECONDS)
-
-
-def _answer(result: Response | PagletsError) -> TransferAnswer | PagletsError:
-    try:
-        return parsed(result, TransferAnswer)
-    except PagletsError as error:
-        return error

@@ -119,3 +119,10 @@ def note(tx: Tx, now: float, kind: str, subject: str, text: str, keep: int = 5_0
     """Write down an event for people; the table keeps the newest `keep`."""
     new = tx.insert("INSERT INTO events (at, kind, subject, text) VALUES (?, ?, ?, ?)", now, kind, subject, text[:2000])
     tx.run("DELETE FROM events WHERE id <= ?", new - keep)
+
+
+def note_once(tx: Tx, now: float, kind: str, subject: str, text: str) -> None:
+    """The same of what goes on being so: it is written down again only when that event is not there any more."""
+    told = tx.value("SELECT 1 FROM events WHERE kind = ? AND subject = ? LIMIT 1", kind, subject)
+    if told is None:
+        note(tx, now, kind, subject, text)

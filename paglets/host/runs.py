@@ -6,6 +6,7 @@ that restarts finds and ends every survivor; its end is the exit the launcher te
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -23,7 +24,7 @@ from paglets.host.runrows import Ground, Run
 from paglets.host.shell import Shell
 from paglets.slots.eligibility import Reason
 from paglets.store import posts, residence
-from paglets.store.trouble import StoreFull
+from paglets.store.trouble import StorePassing
 from paglets.worker.launch import Ended, Launcher, LaunchEvents, LaunchSpec
 from paglets.worker.protocol import Deliver, Fault, Go, Handled
 
@@ -32,6 +33,9 @@ SAVE_USAGE_SECONDS = 10.0
 
 PLACE_AGAIN_SECONDS = 10.0
 """Before another process is tried, after one for which the disk had no place: a quota does not show before that."""
+
+NO_PLACE = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
+"""What is the disk's and would meet every process. Anything else may be one job's doing, and must not stop others."""
 
 
 class Runs:
@@ -55,6 +59,7 @@ class Runs:
         self._delayed: list[Callable[[], None]] = []
         self._obstacle: Reason | None = None
         self._obstacle_until = float("-inf")
+        self._paused: dict[str, float] = {}
         self._ground = Ground(
             own=shell.own,
             code_paths=shell.settings.code_paths,
@@ -75,8 +80,9 @@ class Runs:
 
     def start_entry(self, agent_id: str, entry: str) -> None:
         """Start a process for a hook or for messages, where the paglet is here and none is at work."""
-        if self.obstacle() is not None:
+        if self.obstacle() is not None or self._shell.clock.monotonic() < self._paused.get(agent_id, float("-inf")):
             return  # It stays due.
+        self._paused.pop(agent_id, None)
         token = self._shell.entropy.token()
         stamp = self._shell.store.write(lambda tx: runrows.begin(tx, agent_id, entry, token, self._shell.clock.wall()))
         if stamp is not None:
@@ -91,14 +97,21 @@ class Runs:
         reach("after-grant-before-spawn")
         try:
             spec = self._spec(run, cores, gpus)
-        except OSError as error:
-            self._obstacle = Reason(code="disk_full", text=f"the host has no place for it: {error}")
-            self._obstacle_until = run.began + PLACE_AGAIN_SECONDS
-            # Not its own failure: it never began, and is due again.
-            self.ended(run.stamp.token, Ended(error=self._obstacle.text, launcher_lost=True))
+        except (OSError, StorePassing) as error:
+            self.ended(run.stamp.token, self._not_begun(run, error))
             return
         run.work_dir = spec.work_dir
         self.launcher.start(spec)
+
+    def _not_begun(self, run: Run, error: OSError | StorePassing) -> Ended:
+        again = run.began + PLACE_AGAIN_SECONDS
+        if isinstance(error, OSError) and error.errno not in NO_PLACE and self._shell.disk.obstacle() is None:
+            self._paused[run.agent_id] = again
+            return Ended(error=str(error))
+        self._obstacle = Reason(code="disk_full", text=f"the host has no place for it: {error}")
+        self._obstacle_until = again
+        # Not its own failure: it never began, and is due again.
+        return Ended(error=self._obstacle.text, launcher_lost=True)
 
     def _spec(self, run: Run, cores: tuple[int, ...], gpus: tuple[int, ...]) -> LaunchSpec:
         stamp, disk = run.stamp, self._shell.disk
@@ -146,7 +159,7 @@ class Runs:
         )
 
     def _send_go(self, run: Run, go: Go | BaseException | None, again: Callable[[], None]) -> None:
-        if isinstance(go, StoreFull):
+        if isinstance(go, StorePassing):
             self._delayed.append(again)
             return
         if not isinstance(go, Go):
@@ -175,7 +188,7 @@ class Runs:
         self._operations.perform(run, name, args, lambda result: self._performed(run, number, name, args, result))
 
     def _performed(self, run: Run, number: Any, name: str, args: Any, result: Any) -> None:
-        if isinstance(result, StoreFull):
+        if isinstance(result, StorePassing):
             # The process waits for its answer: a full disk of the host's must not be the failure of its job.
             self._delayed.append(partial(self._perform, run, number, name, args))
             return
@@ -255,7 +268,7 @@ class Runs:
         )
 
     def _gone(self, run: Run, how: Ended, status: Any) -> None:
-        if isinstance(status, StoreFull):
+        if isinstance(status, StorePassing):
             # Nobody tells of this end again.
             self._delayed.append(partial(self._ended, run.stamp.token, how))
             return
@@ -326,7 +339,7 @@ class Runs:
         )
 
     def _timed_out(self, run: Run, limit: float, result: object) -> None:
-        if isinstance(result, StoreFull):
+        if isinstance(result, StorePassing):
             run.timeout_seconds = limit
         else:
             self.launcher.end(run.stamp.token)

@@ -19,7 +19,7 @@ from paglets.slots.model import Resources
 from paglets.store import queue
 from paglets.store.db import Tx
 from paglets.store.queue import QueuedJob
-from paglets.store.trouble import StoreFull
+from paglets.store.trouble import StorePassing
 from paglets.worker.protocol import Stamp
 
 RESERVE_AFTER_SECONDS = 60.0
@@ -60,7 +60,7 @@ class Scheduler:
         if store.read(queue.any_waiting):
             obstacle = self._runs.obstacle()
             if obstacle is not None:
-                with suppress(StoreFull):
+                with suppress(StorePassing):
                     store.write(lambda tx: self._hold(tx, obstacle))
                 return now + LOOK_AGAIN_SECONDS
             for each in store.write(lambda tx: self._grant(tx, usage)):

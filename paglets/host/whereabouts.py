@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from paglets.api.paglets import Located
 from paglets.core.refs import HostRef
-from paglets.mesh.locate import Answer, Asked, Locator, combine, merge
+from paglets.mesh.locate import Answer, Asked, Locator, merge
 from paglets.store import residence
 from paglets.store.db import Store, Tx
 
@@ -25,7 +25,7 @@ class Whereabouts:
 
         def found(located: Located) -> None:
             mine = Answer(host=self._own, located=self._store.read(lambda tx: _known(tx, asked)))
-            done(combine((located, merge((mine,)))))
+            done(merge((mine,), located))
 
         self._locator.locate(asked, found)
 

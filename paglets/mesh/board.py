@@ -18,7 +18,7 @@ from paglets.core.errors import Invalid, StoreDamaged
 from paglets.core.record import from_json, to_json
 from paglets.mesh import table as tables
 from paglets.mesh import view
-from paglets.mesh.table import Change, Table, order, same_mesh
+from paglets.mesh.table import Change, Mark, Table, order, same_mesh
 from paglets.store import members as stored
 from paglets.store.db import Store, Tx
 from paglets.store.members import StoredMember
@@ -32,28 +32,33 @@ CLONE_SIGNS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """A time in which this host did nothing: it was stopped, or slept. `ended_at`: a monotonic second."""
+    """A time in which this host did nothing: it was stopped, or slept, which only `Clock.boottime` shows in `seconds`.
+
+    `ended_at`: a monotonic second.
+    """
 
     ended_at: float
     seconds: float
 
 
 class MembershipBoard:
-    """`on_change` are parts to wake when a member comes online or moves to another URL or boot."""
+    """`on_change` are parts to wake when a member comes online or moves to another URL or boot, and after a gap."""
 
     def __init__(self, store: Store, clock: Clock, own: Member, on_change: tuple[str, ...]) -> None:
         self._store = store
         self._clock = clock
         self._on_change = on_change
         now = clock.monotonic()
-        self.table: Table = tables.stored_table(_known(store), now, store.read(stored.load_forgotten))
+        marks = {store_id: Mark(*mark) for store_id, mark in store.read(stored.load_forgotten).items()}
+        self.table: Table = tables.stored_table(_known(store), now, marks)
         self._joined = store.read(stored.load_joined)
         self._least_boot_count = 0
         self._copies_met = 0
         self._contacts: dict[str, float] = {}
         self._begun_at = now
-        self.last_gap = Gap(ended_at=now, seconds=float("inf"))
+        self._last_gap = Gap(ended_at=now, seconds=float("inf"))
         self._looked_at = now
+        self._asleep_before = self._asleep_seconds()
         self.own: Member = replace(own, heartbeat=1, joined=self._joined)
         self._judged: tuple[Member, Table, view.Problems] = (self.own, self.table, {})
         self._judge()
@@ -92,6 +97,15 @@ class MembershipBoard:
         row = self.table.rows.get(store_id)
         spoke = self._begun_at if row is None else row.spoke_at
         return max(0.0, self._looked_at - max(spoke, self._contacts.get(store_id, spoke)))
+
+    def last_gap(self) -> Gap:
+        """Also one of which the runner has not taken note yet: due times stand still in a sleep, and come late."""
+        asleep = self._asleep_seconds() - self._asleep_before
+        return Gap(ended_at=self._clock.monotonic(), seconds=asleep) if asleep > GAP_SECONDS else self._last_gap
+
+    def _asleep_seconds(self) -> float:
+        """How long this machine has slept, from any beginning."""
+        return self._clock.boottime() - self._clock.monotonic()
 
     def heard_from(self, store_id: str) -> None:
         """An authenticated request came from there. Cheap, for it is called for every request; not inside a change."""
@@ -156,10 +170,14 @@ class MembershipBoard:
 
     def _look_round(self, tx: Tx, now: float, due: float, own: Member, beat: bool) -> Change:
         table = self.table
-        if now > due + GAP_SECONDS:
+        asleep = self._asleep_seconds()
+        late = max(0.0, now - due) + asleep - self._asleep_before
+        self._asleep_before = asleep
+        if late > GAP_SECONDS:
             self._begun_at = now
-            self.last_gap = Gap(ended_at=now, seconds=now - due)
+            self._last_gap = Gap(ended_at=now, seconds=late)
             table = tables.wait_anew(table, now)
+            tx.wake(*self._on_change)
         contacts = {key: self._contacts.pop(key) for key in list(self._contacts)}
         table = tables.contact(table, contacts).table
         self._looked_at = now

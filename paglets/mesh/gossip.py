@@ -67,7 +67,7 @@ class Gossip:
 
     `first` is this host's row at its start, `own` gives it as it is when the runner ticks (heartbeat and
     joined are filled in here). `peers` are URLs to try, kept in the store; `on_change` are parts to wake when
-    a member comes online or moves.
+    a member comes online or moves, and after a gap.
     """
 
     name = "gossip"
@@ -160,7 +160,7 @@ class Gossip:
 
     def last_gap(self) -> Gap:
         """The last gap of this host's own; at first the time before its start, however long that was."""
-        return self._board.last_gap
+        return self._board.last_gap()
 
     def candidates(self) -> tuple[Candidate, ...]:
         """All hosts for placement, this one first."""
@@ -186,11 +186,11 @@ class Gossip:
         self._board.update(lambda table: tables.failed(table, store_id, now))
 
     def forget(self, store_id: str) -> None:
-        """Drop a host for good: it is a member again only when it speaks to this one itself. Outlasts a restart."""
+        """Drop a host for good, over restarts too: it is a member again only when it itself says something new."""
         self._board.update(lambda table: tables.forget(table, store_id))
 
     def is_forgotten(self, store_id: str) -> bool:
-        return self._board.table.forgotten.get(store_id) == tables.FOR_GOOD
+        return self._board.table.forgotten.get(store_id, tables.NEVER_SEEN).for_good
 
     def add_peer(self, url: str) -> None:
         """Try that address too, now and after a restart. Raises Invalid."""

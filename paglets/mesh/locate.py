@@ -7,7 +7,7 @@ remembered; so a host with a thousand posts for a paglet that moved asks once.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -47,23 +47,30 @@ class Answer:
     located: Located
 
 
-def merge(answers: Iterable[Answer]) -> Located:
-    """One row for each paglet: the highest epoch wins, `here` over others of that epoch.
+def merge(answers: Iterable[Answer], others: Located | None = None) -> Located:
+    """One row for each paglet: the highest epoch wins, `here` over others of that epoch. And who answered.
 
-    In the result `peer` of a `here` row is the host that answered so.
+    In the result `peer` of a `here` row is the host that answered so. `others`: what was answered besides.
     """
-    return combine(_placed(answer) for answer in answers)
+    told, known = tuple(answers), others or Located()
+    who = {*known.answered, *(answer.host.store_id for answer in told)}
+    return _joined((known, *(_placed(answer) for answer in told)), who)
 
 
-def combine(parts: Iterable[Located]) -> Located:
-    """Several results as one, each paglet once."""
+def combine(rounds: Sequence[Located]) -> Located:
+    """Several rounds as one, each paglet once. Only who answered in each of them has answered."""
+    who = set(rounds[0].answered if rounds else ())
+    return _joined(rounds, who.intersection(*(each.answered for each in rounds)))
+
+
+def _joined(parts: Iterable[Located], answered: Iterable[str]) -> Located:
     rows: dict[str, ResidenceRow] = {}
     for part in parts:
         for row in part.rows:
             known = rows.get(row.agent_id)
             if known is None or _standing(row) > _standing(known):
                 rows[row.agent_id] = row
-    return Located(rows=tuple(rows[key] for key in sorted(rows)))
+    return Located(rows=tuple(rows[key] for key in sorted(rows)), answered=tuple(sorted(answered)))
 
 
 def _placed(answer: Answer) -> Located:
@@ -78,7 +85,7 @@ def _standing(row: ResidenceRow) -> tuple[int, int, str]:
 
 def pick(located: Located, agent_ids: frozenset[str]) -> Located:
     """The part of `located` that answers a question for these ids."""
-    return Located(rows=tuple(row for row in located.rows if row.agent_id in agent_ids))
+    return replace(located, rows=tuple(row for row in located.rows if row.agent_id in agent_ids))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,12 +125,14 @@ class Locator:
         self._heard = heard
         self._asked: deque[Question] = deque()
         self._waiting: list[Question] = []
+        self._ready: deque[tuple[Question, Located]] = deque()
         self._rounds: dict[str, Round] = {}
 
     def locate(self, agent_ids: Iterable[str], done: Asked) -> None:
         """Ask for paglets; from any thread. `done` is called once, on the runner.
 
-        Ids that nobody knows are missing in the answer, as are those whose host did not answer in 2 s.
+        Ids that nobody knows are missing in the answer, as are those whose host did not answer in 2 s; `answered` says
+        who did.
         """
         self._asked.append(Question(agent_ids=frozenset(agent_ids), done=done))
         self._wake.wake(self.name)
@@ -182,14 +191,16 @@ class Locator:
         asked.ends_at = now + REMEMBER_SECONDS
 
     def _answer(self) -> None:
-        still, ready = [], []
+        still = []
         for question in self._waiting:
             rounds = {id(r): r for r in (self._rounds[agent_id] for agent_id in sorted(question.agent_ids))}
             found = [r.located for r in rounds.values() if r.located is not None]
             if len(found) == len(rounds):
-                ready.append((question, found))
+                self._ready.append((question, pick(combine(found), question.agent_ids)))
             else:
                 still.append(question)
         self._waiting = still
-        for question, found in ready:
-            question.done(pick(combine(found), question.agent_ids))
+        # Where one raises, the others are answered by the next tick.
+        while self._ready:
+            question, located = self._ready.popleft()
+            question.done(located)

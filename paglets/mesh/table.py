@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from paglets.api.hosts import Gossip, Member
 from paglets.core.errors import Invalid
@@ -45,8 +45,6 @@ MAX_ADDRESSES = 16
 MAX_PROPERTIES = 64
 MAX_TEXT_CHARACTERS = 500
 MAX_COUNT = 2**53
-FOR_GOOD = (MAX_COUNT, MAX_COUNT)
-"""The mark of a host that a person has given up: only its own word brings it back."""
 
 STORE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -63,12 +61,36 @@ class Row:
     spoke_at: float = 0.0
 
 
+class Mark(NamedTuple):
+    """Of a host that was dropped: the order of the row that it had then.
+
+    Only a newer row of it is taken from others. `for_good`: none is, a person has given it up; only its own word brings
+    it back, and that must be newer too, for what it said before its end may have lain in a socket meanwhile.
+    """
+
+    boot_count: int
+    heartbeat: int
+    for_good: bool = False
+
+    def keeps_out(self, member: Member, direct: bool) -> bool:
+        """Whether this row of it is not taken; `direct`: it comes from that host itself."""
+        is_old = order(member) <= (self.boot_count, self.heartbeat)
+        return (is_old or not direct) if self.for_good else (is_old and not direct)
+
+
+NEVER_SEEN = Mark(-1, -1)
+
+LATE_BEATS = 20
+"""So far beyond the newest row that this host has of another one may be what that one said last, and what comes only
+after it was forgotten. One that lives after all, and was not started anew, is back after as many heartbeats: 40 s."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """`rows` by store id, without this host itself. `forgotten`: rows up to these are not taken again."""
+    """`rows` by store id, without this host itself. `forgotten`: hosts that were dropped."""
 
     rows: Mapping[str, Row] = field(default_factory=dict)
-    forgotten: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    forgotten: Mapping[str, Mark] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +138,7 @@ def same_mesh(one: Member | Gossip, other: Member | Gossip) -> bool:
     return (one.mesh_version, one.protocol) == (other.mesh_version, other.protocol)
 
 
-def stored_table(members: Iterable[Member], now: float, forgotten: Mapping[str, tuple[int, int]]) -> Table:
+def stored_table(members: Iterable[Member], now: float, forgotten: Mapping[str, Mark]) -> Table:
     """The table of a host that just started: it knows these, and has heard of none of them yet."""
     rows = {m.store_id: Row(member=m, heard_at=now, up=False, spoke_at=now) for m in members}
     return Table(rows=rows, forgotten=forgotten)
@@ -133,11 +155,12 @@ def merge(
     """Take in rows heard of at `now`.
 
     A row newer than ours is a sign of life, except of those that the sender itself holds for `offline`.
-    `direct` is the store that sent them: to hear from it is a sign of life however old its row is.
+    `direct` is the store that sent them: to hear from it is a sign of life however old its row is, but for a host that
+    was forgotten for good.
     """
     rows, held_offline = dict(table.rows), frozenset(offline)
     for member in members:
-        if order(member) <= table.forgotten.get(member.store_id, (-1, -1)) and member.store_id != direct:
+        if table.forgotten.get(member.store_id, NEVER_SEEN).keeps_out(member, member.store_id == direct):
             continue
         row = _merged(rows.get(member.store_id), member, now, member.store_id == direct, held_offline)
         if row is not None:
@@ -207,9 +230,13 @@ def wait_anew(table: Table, now: float) -> Table:
 
 
 def forget(table: Table, store_id: str) -> Change:
-    """Drop the row, and take none from others again: it comes back only if that host speaks for itself."""
+    """Drop the row, and take none from others again: it comes back only if that host speaks for itself, anew."""
     marked = _marked(table, {key: row for key, row in table.rows.items() if key != store_id})
-    return change_between(table, replace(marked, forgotten={**marked.forgotten, store_id: FOR_GOOD}))
+    mark = marked.forgotten.get(store_id, NEVER_SEEN)
+    if mark != NEVER_SEEN and not mark.for_good:
+        mark = mark._replace(heartbeat=mark.heartbeat + LATE_BEATS)
+    mark = mark._replace(for_good=True)
+    return change_between(table, replace(marked, forgotten={**marked.forgotten, store_id: mark}))
 
 
 def _replaced(table: Table, store_id: str, row: Row) -> Change:
@@ -226,7 +253,7 @@ def _bounded(before: Table, after: Table) -> Change:
 
 def _marked(table: Table, rows: Mapping[str, Row]) -> Table:
     """The table with only these rows; what was dropped is marked, so that others' old rows do not bring it back."""
-    dropped = {key: order(row.member) for key, row in table.rows.items() if key not in rows}
+    dropped = {key: Mark(*order(row.member)) for key, row in table.rows.items() if key not in rows}
     marks = list({**table.forgotten, **dropped}.items())[-MAX_MEMBERS:]
     return Table(rows=rows, forgotten=dict(marks))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from paglets.api.calls import Call, CallReply
 from paglets.api.limits import MAX_CALL_SECONDS
-from paglets.api.paglets import Call, CallReply
 from paglets.codec.envelope import WireMessage
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.remote.exchange import dump_json

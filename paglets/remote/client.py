@@ -11,33 +11,33 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkable
 
 from paglets.api.blobs import ArtifactView
+from paglets.api.calls import PostMessage
 from paglets.api.groups import GroupLine, Groups, GroupView, SubmitGroup
 from paglets.api.hosts import HostIdentity, MemberView
 from paglets.api.logs import AttemptView
-from paglets.api.paglets import CreatePaglet, Done, MovePaglet, PagletView, PostMessage
+from paglets.api.paglets import CreatePaglet, Done, MovePaglet, PagletView
 from paglets.api.slots import Candidates, JobView, Slots, Verdicts
-from paglets.codec.envelope import Kind
 from paglets.codec.names import class_name, refuse_while_importing
 from paglets.codec.wire import decode, encode_state
 from paglets.core.agent import Paglet
-from paglets.core.clock import SystemClock, SystemEntropy, system_pause
+from paglets.core.clock import SystemEntropy
 from paglets.core.errors import PagletsError, told_at_the_call
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
-from paglets.core.refs import ArtifactRef, BlobRef, HostRef, ProxyRef, check_agent_id, check_group_id
+from paglets.core.refs import ArtifactRef, BlobRef, HostRef, Kind, ProxyRef, check_agent_id, check_group_id
 from paglets.groups.keys import new_group_id
 from paglets.remote.asking import ask_each, attempt, online_hosts
 from paglets.remote.blobs import read_blob
 from paglets.remote.calling import call_paglet
 from paglets.remote.cancelling import CancelOutcome, cancel_jobs
 from paglets.remote.directory import Directory
-from paglets.remote.entry import connect, find_host
+from paglets.remote.entry import connect, open_link
 from paglets.remote.grouplines import merged_groups
 from paglets.remote.joblogs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log
-from paglets.remote.keys import paglets_home
-from paglets.remote.link import Exchange, Link, paglet_route, quoted
+from paglets.remote.link import Exchange, paglet_route, quoted
 from paglets.remote.patience import Progress, nobody
 from paglets.remote.proxy import PagletProxy, as_message
+from paglets.remote.schedulers import mesh_slots, slots_of
 from paglets.remote.targets import Target, addressee, id_of, plain, to_wire
 from paglets.slots.model import SlotRequest
 
@@ -76,13 +76,7 @@ class HostClient(Directory):
         refuse_while_importing()
         self.timeout = timeout
         self._entropy = SystemEntropy()
-        home = paglets_home(environ)
-        line = exchange or connect(key, environ)
-
-        def link_to(base: HostRef) -> Link:
-            return Link(base, line, clock=SystemClock(), entropy=self._entropy, pause=system_pause)
-
-        self._link, self.note = find_host(url or environ.get("PAGLETS_AT") or None, home, link_to)
+        self._link, self.note = open_link(url, exchange or connect(key, environ), environ)
 
     def __enter__(self) -> HostClient:
         return self
@@ -112,18 +106,11 @@ class HostClient(Directory):
     def slots(self, *, limit: int = 100, host: str | None = None, timeout: float | None = None) -> Slots:
         """The scheduler of this host, or of the member of that name or URL; `limit` bounds its jobs."""
         at = None if host is None else self._link.member_named(host)
-        route, seconds = f"/v1/slots?limit={limit}", timeout or self.timeout
-        return self._link.ask("GET", route, None, Slots, host=at, timeout=seconds)
+        return slots_of(self._link, at, limit, timeout or self.timeout)
 
     def mesh_slots(self, *, limit: int = 100) -> tuple[tuple[Slots, ...], tuple[PagletsError, ...]]:
         """The schedulers of all online hosts by name, and an error for each host that did not answer."""
-
-        def one(host: HostRef) -> Slots:
-            return self._ask("GET", f"/v1/slots?limit={limit}", None, Slots, host=host)
-
-        answers = ask_each(attempt(one), online_hosts(self._link))
-        good = tuple(answer for answer in answers if isinstance(answer, Slots))
-        return good, tuple(answer for answer in answers if isinstance(answer, PagletsError))
+        return mesh_slots(self._link, limit, self.timeout)
 
     def jobs(self, *, limit: int = 1000) -> tuple[JobView, ...]:
         """The unfinished jobs on this host, oldest first."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from paglets.core.clock import SystemClock, SystemEntropy
+from paglets.core.clock import SystemClock, SystemEntropy, system_pause
 from paglets.core.errors import Unreachable
 from paglets.core.refs import HostRef
-from paglets.remote.keys import client_key, parse_key
+from paglets.remote.keys import client_key, paglets_home, parse_key
 from paglets.remote.link import Exchange, Link
 from paglets.remote.local import local_host
 from paglets.remote.transport import Connections
@@ -28,6 +28,15 @@ def find_host(at: str | None, home: Path, link_to: Callable[[HostRef], Link]) ->
     through, _ = local_host(home)
     link = link_to(through.ref)
     return link.to(link.member_named(at)), ""
+
+
+def open_link(at: str | None, line: Exchange, environ: Mapping[str, str]) -> tuple[Link, str]:
+    """As `find_host`; by default the host that `PAGLETS_AT` names, else the one that runs here."""
+
+    def link_to(base: HostRef) -> Link:
+        return Link(base, line, clock=SystemClock(), entropy=SystemEntropy(), pause=system_pause)
+
+    return find_host(at or environ.get("PAGLETS_AT") or None, paglets_home(environ), link_to)
 
 
 def connect(key: str | None, environ: Mapping[str, str]) -> Exchange:

@@ -7,7 +7,8 @@ from dataclasses import replace as replace_fields
 from pathlib import Path
 
 from paglets.api.blobs import AddArtifact, Artifacts, ArtifactView
-from paglets.api.paglets import Done, PostMessage
+from paglets.api.calls import PostMessage
+from paglets.api.paglets import Done
 from paglets.codec.envelope import WireMessage
 from paglets.core.content import stat_of
 from paglets.core.errors import BadRequest, CallOutcomeUnknown, Conflict, Invalid, Unknown, Unreachable

@@ -18,18 +18,16 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from paglets.core.content import no_room, write_all
-from paglets.core.errors import StoreMalformed
+from paglets.core.errors import PagletsError
+from paglets.store.look import BUSY_TIMEOUT_SECONDS, check, check_ours, is_at_rest, look, open_reading, size_of
 from paglets.store.migrations import migrate
-from paglets.store.trouble import Kind, StoreFull, StoreLocked, kind_of, told
+from paglets.store.trouble import MEANINGS, Kind, StoreFull, StoreLocked, StorePassing, kind_of, told
 
 T = TypeVar("T")
 Change = Callable[["Tx"], T]
 
 MAX_CHANGES_A_COMMIT = 500
 """Bounds how long the first caller of a batch waits: 500 changes of well under 1 ms."""
-
-BUSY_TIMEOUT_SECONDS = 5.0
-"""A backup tool may hold the database's lock for a moment; nobody else writes."""
 
 CHECKED_BYTES = 1 << 30
 """A database up to this size is checked at each start: about 3 s for the largest (330 MiB/s where it was measured, and
@@ -113,10 +111,6 @@ def _commit(connection: sqlite3.Connection) -> None:
     connection.execute("COMMIT")
 
 
-_ENDING = (Kind.MALFORMED, Kind.CLOSED, Kind.BROKEN)
-"""After these a change, or a whole host, must not go on as if nothing had been."""
-
-
 class Store:
     """A host's database: one writer connection, and readers that never write nor checkpoint.
 
@@ -171,13 +165,9 @@ class Store:
         if self._open_reader is None:
             with self._lock:
                 return query(Tx(self._writer))
+        reader: sqlite3.Connection | None = None
         try:
-            reader = self._readers.pop()
-        except IndexError:
-            reader = self._open_reader()
-            reader.row_factory = sqlite3.Row
-            reader.isolation_level = None
-        try:
+            reader = self._reader()
             reader.execute("BEGIN")
             return query(Tx(reader))
         except sqlite3.Error as error:
@@ -188,9 +178,21 @@ class Store:
                 self._die(error)
             raise
         finally:
-            if reader.in_transaction:
-                reader.execute("ROLLBACK")
-            self._readers.append(reader)
+            if reader is not None:
+                if reader.in_transaction:
+                    reader.execute("ROLLBACK")
+                self._readers.append(reader)
+
+    def _reader(self) -> sqlite3.Connection:
+        """One that nobody uses just now. Raises sqlite3.Error."""
+        try:
+            return self._readers.pop()
+        except IndexError:
+            assert self._open_reader is not None
+            reader = self._open_reader()
+            reader.row_factory = sqlite3.Row
+            reader.isolation_level = None
+            return reader
 
     @property
     def is_malformed(self) -> bool:
@@ -229,7 +231,7 @@ class Store:
             ticket.value = ticket.change(inner)
         except Exception as error:
             passing = self._passing(error)
-            if not self._writer.in_transaction or (passing is None and kind_of(error) in _ENDING):
+            if not self._writer.in_transaction or (passing is None and MEANINGS[kind_of(error)].ends):
                 raise
             ticket.error = passing or error
             self._writer.execute("ROLLBACK TO change")
@@ -252,7 +254,7 @@ class Store:
         if not isinstance(error, Exception):
             raise error
 
-    def _passing(self, error: BaseException) -> StoreFull | None:
+    def _passing(self, error: BaseException) -> StorePassing | None:
         """What passes by itself, as an error of ours: nothing was stored, and the host goes on. None: anything else."""
         kind = kind_of(error)
         if kind is Kind.FULL or (kind is Kind.BROKEN and self._is_full()):
@@ -279,26 +281,27 @@ def fitting(rows: Iterable[sqlite3.Row], column: str, most_bytes: int) -> list[s
     return chosen
 
 
-def open_store(path: Path, on_fatal: Callable[[BaseException], None]) -> Store:
-    """The store in the file `path`, created or migrated. Raises StoreDamaged, StoreFull: the file stays as it is.
+def open_store(path: Path, on_fatal: Callable[[BaseException], None], store_id: str = "") -> Store:
+    """The store in the file `path`, created or migrated. Raises StoreDamaged, StorePassing: the file stays as it is.
 
-    `on_fatal` gets an error that names the file and what to do.
+    `on_fatal` gets an error that names the file and what to do. `store_id`: whose database it must be; "": anyone's.
     """
     try:
-        if path.exists() and path.stat().st_size <= CHECKED_BYTES:
+        check_ours(path, look(path, at_rest=is_at_rest(path)), store_id)
+        if 0 < size_of(path) <= CHECKED_BYTES:
             check(path)
         writer = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT_SECONDS, check_same_thread=False, isolation_level=None, cached_statements=512
         )
     except sqlite3.Error as error:
-        raise told(path, error) from error
+        raise _told(path, error) from error
     try:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "mmap_size=0"):
             writer.execute(f"PRAGMA {pragma}")
         migrate(writer)
     except sqlite3.Error as error:
         writer.close()
-        raise told(path, error) from error
+        raise _told(path, error) from error
     except BaseException:
         writer.close()
         raise
@@ -310,37 +313,12 @@ def open_store(path: Path, on_fatal: Callable[[BaseException], None]) -> Store:
     )
 
 
-def open_reading(path: Path, *, at_rest: bool = False) -> sqlite3.Connection:
-    """A connection that changes nothing in the database; `at_rest`: nor in its folder, as nobody else has it open.
-
-    Raises sqlite3.Error, at once or when it is used.
-    """
-    return sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if at_rest else ''}",
-        uri=True,
-        timeout=BUSY_TIMEOUT_SECONDS,
-        check_same_thread=False,
-        cached_statements=512,
-    )
-
-
-def check(path: Path, *, thorough: bool = False, at_rest: bool = False) -> None:
-    """Read all pages of the database; `thorough`: see that its indexes fit, too. `at_rest` as in `open_reading`.
-
-    Raises StoreMalformed where it is damaged, sqlite3.Error where it cannot be looked at. Bits that changed within a
-    value are not found: SQLite keeps no checksum of its pages.
-    """
-    reader = open_reading(path, at_rest=at_rest)
-    try:
-        (found,) = reader.execute("PRAGMA integrity_check(1)" if thorough else "PRAGMA quick_check(1)").fetchone()
-    except sqlite3.Error as error:
-        if kind_of(error) is Kind.MALFORMED:
-            raise told(path, error) from error
-        raise
-    finally:
-        reader.close()
-    if found != "ok":
-        raise StoreMalformed(f"the database {path} cannot be used: {' '.join(found.split())}; its content is damaged")
+def _told(path: Path, error: sqlite3.Error) -> PagletsError:
+    """As `told`; but where there is no room SQLite says as well that it cannot open, or that the disk failed."""
+    kind = kind_of(error)
+    if kind in (Kind.BROKEN, Kind.CLOSED) and _has_no_room(path):
+        kind = Kind.FULL
+    return told(path, error, kind)
 
 
 def _has_no_room(path: Path) -> bool:

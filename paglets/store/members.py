@@ -57,13 +57,13 @@ def save_peers(tx: Tx, urls: Iterable[str], joined: Iterable[str] | None = None)
     tx.run_many("INSERT INTO peers (url) VALUES (?) ON CONFLICT DO NOTHING", ((url,) for url in urls))
 
 
-def load_forgotten(tx: Tx) -> dict[str, tuple[int, int]]:
-    """By store id, up to which (boot_count, heartbeat) rows of hosts that were dropped are not taken from others."""
+def load_forgotten(tx: Tx) -> dict[str, tuple[int, int, bool]]:
+    """Hosts that were dropped, by store id: boot_count and heartbeat of the row that they had, and whether for good."""
     marks = loads(tx.value("SELECT value FROM meta WHERE key = ?", FORGOTTEN) or "{}")
-    return {store_id: (boot_count, heartbeat) for store_id, (boot_count, heartbeat) in marks.items()}
+    return {store_id: (boot, heartbeat, for_good) for store_id, (boot, heartbeat, for_good) in marks.items()}
 
 
-def save_forgotten(tx: Tx, marks: Mapping[str, tuple[int, int]]) -> None:
+def save_forgotten(tx: Tx, marks: Mapping[str, tuple[int, int, bool]]) -> None:
     _save_meta(tx, FORGOTTEN, dumps({store_id: list(mark) for store_id, mark in marks.items()}))
 
 

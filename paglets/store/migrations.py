@@ -7,8 +7,6 @@ import sqlite3
 from collections.abc import Callable
 from functools import partial
 
-from paglets.core.errors import StoreNewer
-
 
 def schema() -> str:
     """The text of `schema.sql`: what all steps together lead to."""
@@ -32,20 +30,16 @@ MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (
     ("model", partial(_run, "step_model.sql")),
     ("groups", partial(_run, "step_groups.sql")),
     ("moves", partial(_run, "step_moves.sql")),
+    ("losses", partial(_run, "step_losses.sql")),
 )
 """Never changed once it was released: stores out there are made of these."""
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Apply what is missing, all in one transaction. A schema newer than this program is refused."""
+    """Apply what is missing, all in one transaction. The schema is none of a newer program (`look.check_ours`)."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         done = _applied(connection)
-        if done > len(MIGRATIONS):
-            raise StoreNewer(
-                f"the database has schema {done}, and this program knows {len(MIGRATIONS)}: {_writer(connection)} "
-                "wrote it, which is newer; start the host with that paglets.pyz. Nothing was changed"
-            )
         for number, (name, step) in enumerate(MIGRATIONS[done:], start=done + 1):
             step(connection)
             connection.execute("INSERT INTO migrations VALUES (?, ?, unixepoch())", (number, name))
@@ -58,11 +52,6 @@ def migrate(connection: sqlite3.Connection) -> None:
 
 PROGRAM_KEY = "program"
 """Of the row in `meta` that says which program used the database last."""
-
-
-def _writer(connection: sqlite3.Connection) -> str:
-    row = connection.execute("SELECT value FROM meta WHERE key = ?", (PROGRAM_KEY,)).fetchone()
-    return "a newer paglets" if row is None else str(row[0])
 
 
 def _applied(connection: sqlite3.Connection) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from paglets.codec.envelope import Envelope, InboxPost, JobPart, Post, TakenPosts, WireMessage
@@ -36,10 +37,7 @@ def insert(tx: Tx, envelope: Envelope, now: float) -> None:
         int(envelope.inactive),
         None if envelope.wakes_in_seconds is None else now + envelope.wakes_in_seconds,
     )
-    tx.run_many(
-        "INSERT INTO storage VALUES (?, ?, ?)",
-        ((envelope.agent_id, key, dumps(value)) for key, value in envelope.storage.items()),
-    )
+    storage_add(tx, envelope.agent_id, envelope.storage.items())
     tx.run_many(
         "INSERT INTO inbox (agent_id, sender_store, n, message, status, tries, error, priority)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -52,7 +50,7 @@ def insert(tx: Tx, envelope: Envelope, now: float) -> None:
         )
     if envelope.job is not None:
         _insert_job(tx, envelope.agent_id, envelope.job, now)
-    tx.wake("mailbox", "losses")
+    tx.wake("mailbox", *(("losses",) if envelope.kind == "collector" else ()))
     tx.touch(envelope.agent_id)
 
 
@@ -252,6 +250,24 @@ def storage_scan(tx: Tx, agent_id: str, prefix: str, after: str, limit: int) -> 
         limit,
     )
     return [(row["key"], loads(row["value"])) for row in rows]
+
+
+def storage_keys(tx: Tx, agent_id: str, prefix: str, after: str, limit: int) -> list[str]:
+    """The keys of `storage_scan`; no value is read."""
+    rows = tx.all(
+        "SELECT key FROM storage WHERE agent_id = ? AND key > ? AND key >= ? AND key < ? ORDER BY key LIMIT ?",
+        agent_id,
+        after,
+        prefix,
+        prefix + "\U0010ffff",
+        limit,
+    )
+    return [row["key"] for row in rows]
+
+
+def storage_add(tx: Tx, agent_id: str, entries: Iterable[tuple[str, Any]]) -> None:
+    """Entries of keys that are not there yet."""
+    tx.run_many("INSERT INTO storage VALUES (?, ?, ?)", ((agent_id, key, dumps(value)) for key, value in entries))
 
 
 def storage_count(tx: Tx, agent_id: str) -> int:

@@ -280,3 +280,28 @@ def raised(tx: Tx, seq: int, error: str) -> int:
         seq,
     )
     return int(tx.value("SELECT tries FROM inbox WHERE seq = ?", seq) or 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A report of a job in its collector's inbox; `dead`: its handler raised too often, with `error`."""
+
+    seq: int
+    job_key: str
+    dead: bool
+    error: str
+
+
+def reports(tx: Tx, collector: str, after: int = 0) -> list[Report]:
+    """The reports that lie in a collector's inbox and came after the one of the number `after`, in order."""
+    rows = tx.all(
+        "SELECT seq, json_extract(message, '$.args.job_key') AS job_key, status, error FROM inbox"
+        " WHERE agent_id = ? AND seq > ? AND json_extract(message, '$.kind') IN ('job_result', 'job_failure')"
+        " ORDER BY seq",
+        collector,
+        after,
+    )
+    return [
+        Report(seq=row["seq"], job_key=str(row["job_key"]), dead=row["status"] == "dead", error=row["error"])
+        for row in rows
+    ]

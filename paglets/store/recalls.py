@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from paglets.api.paglets import ResidenceRow
 from paglets.codec.text import dumps, loads
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef
@@ -113,6 +114,14 @@ def give_up(tx: Tx, agent_id: str, epoch: int, now: float) -> bool:
 # Of hosts that were forgotten.
 
 
+def passed_on(tx: Tx, each: UnderWay, found: ResidenceRow, now: float) -> bool:
+    """Its target had it and passed it on, as a row of another host shows; False where it is not leaving any more."""
+    if not residence.acknowledged(tx, each.agent_id, each.epoch + 1, now):
+        return False
+    residence.become(tx, each.agent_id, found.epoch, "gone", found.peer or each.target, now)
+    return True
+
+
 def fence(tx: Tx, fenced: Fence) -> None:
     tx.run(
         "INSERT OR REPLACE INTO fences (agent_id, target_store, epoch, target) VALUES (?, ?, ?, ?)",
@@ -121,7 +130,13 @@ def fence(tx: Tx, fenced: Fence) -> None:
         fenced.epoch,
         dumps(to_json(fenced.target)),
     )
-    tx.wake("recall")
+    tx.wake("fencing")
+
+
+def fenced(tx: Tx) -> dict[str, int]:
+    """The paglets of all fences, and under which epoch each is elsewhere at least."""
+    rows = tx.all("SELECT agent_id, max(epoch) AS epoch FROM fences GROUP BY agent_id ORDER BY agent_id")
+    return {row["agent_id"]: row["epoch"] for row in rows}
 
 
 def fences(tx: Tx, target_store: str, most: int) -> list[Fence]:

@@ -217,17 +217,17 @@ def acknowledged(tx: Tx, agent_id: str, epoch: int, now: float) -> bool:
     return True
 
 
-def put_back(tx: Tx, agent_id: str, epoch: int, now: float, *, beyond: bool = False) -> Handoff | None:
+def put_back(tx: Tx, agent_id: str, epoch: int, now: float, *, under: int = 0) -> Handoff | None:
     """The target will never take `epoch`: the paglet is here again, under that epoch, a job with its age.
 
-    `beyond`: under the next one, since the target may have taken it and cannot be asked.
+    `under`: under that one, since the target may have taken it and cannot be asked.
     """
     handoff = handoff_of(tx, agent_id, epoch - 1)
     if handoff is None:
         return None
     under_way = max(0.0, now - tx.value("SELECT began_at FROM handoffs WHERE agent_id = ?", agent_id))
     tx.run("DELETE FROM handoffs WHERE agent_id = ?", agent_id)
-    become(tx, agent_id, epoch + beyond, "here", None, now)
+    become(tx, agent_id, under or epoch, "here", None, now)
     paglets.insert(tx, handoff.envelope, now)
     tx.run("UPDATE requests SET queued_at = queued_at - ? WHERE agent_id = ?", under_way, agent_id)
     tx.wake("disposal")

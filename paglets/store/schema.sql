@@ -15,7 +15,8 @@ CREATE TABLE meta (
 
 -- A row for each paglet that this host ever held or refused.
 --   here      -> leaving (hand-off begins), disposed
---   leaving   -> gone (target took it), here (target refused it, epoch + 1), disposed (a job nobody wants, epoch + 1)
+--   leaving   -> gone (target took it), here (target refused it, epoch + 1; taken back from a host that was
+--                forgotten, under an epoch far above), disposed (a job nobody wants, epoch + 1)
 --   gone, refused, disposed -> here (an envelope of a higher epoch comes)
 -- peer: leaving/gone/disposed on the way: the target; here/refused: the source. JSON of HostRef.
 -- settled: whoever sent it here will not send that again. told: its target was told the same by us.
@@ -69,6 +70,7 @@ CREATE INDEX paglets_wakes ON paglets (wakes_at) WHERE wakes_at IS NOT NULL;
 CREATE INDEX paglets_bundle ON paglets (bundle) WHERE bundle IS NOT NULL;
 CREATE INDEX paglets_hook ON paglets (hook) WHERE hook IS NOT NULL;
 CREATE INDEX paglets_intent ON paglets (agent_id) WHERE intent IS NOT NULL;
+CREATE INDEX paglets_collectors ON paglets (agent_id) WHERE kind = 'collector';
 
 -- A paglet's durable map. value: tagged JSON.
 CREATE TABLE storage (
@@ -101,8 +103,8 @@ CREATE INDEX handoffs_target ON handoffs (target_store, began_at, agent_id);
 CREATE INDEX handoffs_group ON handoffs (group_id) WHERE group_id IS NOT NULL;
 CREATE INDEX handoffs_recall ON handoffs (agent_id) WHERE recall != '';
 
--- Paglets that were taken back from a host that was forgotten, and that it may have: should it ever be heard of again,
--- it is told that `epoch` is newer than its own. target: JSON of HostRef.
+-- Paglets that were taken back from a host that was forgotten, and that it, or a host to which it passed them on, may have:
+-- when that target is heard of, it is told that `epoch` is newer than its own. target: JSON of HostRef.
 CREATE TABLE fences (
   agent_id TEXT NOT NULL,
   target_store TEXT NOT NULL,

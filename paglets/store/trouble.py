@@ -6,19 +6,26 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 from paglets.core.errors import PagletsError, StoreDamaged, StoreMalformed
 
 
-class StoreFull(PagletsError):
+class StorePassing(PagletsError):
+    """Nothing of this change was stored, nothing else is harmed, and it passes: the same may be tried again."""
+
+    code, status = "store_passing", 503
+
+
+class StoreFull(StorePassing):
     """The disk is full: nothing of this change was stored, and nothing else is harmed."""
 
     code, status = "disk_full", 507
 
 
-class StoreLocked(StoreFull):
+class StoreLocked(StorePassing):
     """Another program holds the database: nothing of this change was stored. It goes on when that lets go."""
 
     code, status = "store_locked", 503
@@ -47,13 +54,31 @@ _KINDS = {
     sqlite3.SQLITE_IOERR: Kind.BROKEN,
 }
 
-_ADVICE = {
-    Kind.FULL: "its disk is full: free some, and start again",
-    Kind.LOCKED: "another program holds it: end that (a backup, an sqlite3 shell), and start again",
-    Kind.MALFORMED: "its content is damaged",
-    Kind.CLOSED: "make it and its folder this user's and writable, and start again",
-    Kind.BROKEN: "the disk or its file system failed: look at the system's log; when it is well again, start again",
-    Kind.OTHER: "nothing was moved; is it a database of paglets?",
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meaning:
+    """`cls`: the error of ours. `ends`: a change, or a whole host, must not go on as if nothing had been."""
+
+    cls: type[PagletsError]
+    advice: str
+    ends: bool = False
+
+
+MEANINGS = {
+    Kind.FULL: Meaning(cls=StoreFull, advice="its disk is full: free some, and start again"),
+    Kind.LOCKED: Meaning(
+        cls=StoreLocked, advice="another program holds it: end that (a backup, an sqlite3 shell), and start again"
+    ),
+    Kind.MALFORMED: Meaning(cls=StoreMalformed, advice="its content is damaged", ends=True),
+    Kind.CLOSED: Meaning(
+        cls=StoreDamaged, advice="make it and its folder this user's and writable, and start again", ends=True
+    ),
+    Kind.BROKEN: Meaning(
+        cls=StoreDamaged,
+        advice="the disk or its file system failed: look at the system's log; when it is well again, start again",
+        ends=True,
+    ),
+    Kind.OTHER: Meaning(cls=StoreDamaged, advice="nothing was moved; is it a database of paglets?"),
 }
 
 
@@ -62,12 +87,13 @@ def kind_of(error: BaseException) -> Kind:
     return _KINDS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, Kind.OTHER)
 
 
-def told(path: Path, error: BaseException) -> PagletsError:
-    """The error for people: StoreMalformed where the content is damaged, StoreFull, StoreLocked, else StoreDamaged."""
-    kind = kind_of(error)
-    kinds: dict[Kind, type[PagletsError]] = {
-        Kind.MALFORMED: StoreMalformed,
-        Kind.FULL: StoreFull,
-        Kind.LOCKED: StoreLocked,
-    }
-    return kinds.get(kind, StoreDamaged)(f"the database {path} cannot be used: {error}; {_ADVICE[kind]}")
+def is_of_store(error: BaseException) -> bool:
+    """Whether it is trouble of the store's own, which says nothing of the row that was being worked on."""
+    of_row = (sqlite3.IntegrityError, sqlite3.DataError)
+    return isinstance(error, (sqlite3.Error, StorePassing)) and not isinstance(error, of_row)
+
+
+def told(path: Path, error: BaseException, kind: Kind | None = None) -> PagletsError:
+    """The error for people, of the class that MEANINGS names; `kind` where more is known than the error says."""
+    meaning = MEANINGS[kind or kind_of(error)]
+    return meaning.cls(f"the database {path} cannot be used: {error}; {meaning.advice}")

@@ -18,7 +18,7 @@ from paglets.core.errors import Invalid, TimedOut, Unknown
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
-from paglets.groups.records import ExpectedJob, Report, Sighting, failure_report, result_report
+from paglets.groups.records import ExpectedJob, Report, failure_report, result_report
 from paglets.groups.rows import CollectorRows, ReportThatCame
 from paglets.groups.status import GROUP_TRANSITIONS
 from paglets.groups.summary import Facts, Lists, Place, page, pending_entry, summarise
@@ -135,7 +135,8 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         """End keys as `cancelled`, in one transaction. A record that is there already wins.
 
         The reply says of each key what it is now (`cancelled`, `already_completed`, `already_failed`,
-        `already_cancelled`, `unknown`), and where copies of cancelled ones were last seen, which must be ended.
+        `already_cancelled`, `unknown`), and where copies of cancelled ones were last seen, which must be ended; also
+        those that were taken for `lost`.
         """
         cancel = parse(Cancel, message.kind, message.args)
         ledger = self._ledger()
@@ -143,8 +144,8 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         copies: list[dict[str, Any]] = []
         for key, job in self._asked(cancel.job_keys):
             keys[key] = ledger.cancel(key, job, cancel.reason)
-            if keys[key] in ("cancelled", "already_cancelled") and job is not None and job.sighting is not None:
-                copies.append(_whereabouts(key, job.sighting))
+            if keys[key] in ("cancelled", "already_cancelled") and job is not None:
+                copies += _whereabouts(key, job)
         self._settle()
         return self._counts() | {"keys": keys, "copies": copies}
 
@@ -327,10 +328,11 @@ def _positive(limit: int, where: str) -> int:
     return limit
 
 
-def _whereabouts(key: str, sighting: Sighting) -> dict[str, Any]:
-    return {
-        "job_key": key,
-        "agent_id": sighting.agent_id,
-        "host": to_json(sighting.host),
-        "residence": sighting.residence,
-    }
+def _whereabouts(key: str, job: ExpectedJob) -> list[dict[str, Any]]:
+    seen = job.sighting
+    found = [] if seen is None else [(seen.agent_id, seen.host, seen.residence)]
+    found += [(older.agent_id, older.host, "lost") for older in job.older]
+    return [
+        {"job_key": key, "agent_id": agent_id, "host": to_json(host), "residence": residence}
+        for agent_id, host, residence in found
+    ]

@@ -127,7 +127,7 @@ class Ledger:
 
     def gone(self, key: str, job: ExpectedJob | None) -> None:
         """No host has a copy of this key any more. Of a key that is pending this is not believed."""
-        if job is not None and job.ended and job.sighting is not None:
+        if job is not None and job.ended and (job.sighting is not None or job.older):
             self._rows.put_job(key, acceptance.gone(job))
 
     def _end(self, key: str, job: ExpectedJob, kind: ReportKind, record: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ WALL_AT_START = 1_700_000_000.0
 class FakeClock:
     """Time that moves only when told, with actions that are due at times on the way.
 
-    `wall_error_seconds` may be set to make the wall clock wrong.
+    `wall_error_seconds` may be set to make the wall clock wrong. `suspend`: the machine sleeps.
     """
 
     def __init__(self, at: float = 1_000.0) -> None:
@@ -20,13 +20,21 @@ class FakeClock:
         self._start = at
         self._actions: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
+        self._asleep_seconds = 0.0
         self.wall_error_seconds = 0.0
 
     def monotonic(self) -> float:
         return self._now
 
+    def boottime(self) -> float:
+        return self._now + self._asleep_seconds
+
     def wall(self) -> float:
-        return WALL_AT_START + self._now - self._start + self.wall_error_seconds
+        return WALL_AT_START + self.boottime() - self._start + self.wall_error_seconds
+
+    def suspend(self, seconds: float) -> None:
+        """The machine sleeps for so long: nothing is run, and the monotonic clock stands still."""
+        self._asleep_seconds += seconds
 
     def call_at(self, at: float, action: Callable[[], None]) -> None:
         """Run `action` when the time is `at`, after those asked for earlier for the same time."""

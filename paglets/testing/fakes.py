@@ -51,6 +51,10 @@ class FakeStorage(MutableMapping[str, Any]):
         del self._rows[key]
         self._order.remove(key)
 
+    def discard(self, key: str) -> None:
+        if key in self._rows:
+            del self[key]
+
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._keys()))
 

@@ -9,8 +9,9 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from paglets.api.blobs import AddArtifact, Artifacts, ArtifactView, AskBlobs, BlobState, BlobStates
+from paglets.api.calls import PostMessage
 from paglets.api.limits import MAX_PIECE_BYTES
-from paglets.api.paglets import Done, PostMessage
+from paglets.api.paglets import Done
 from paglets.codec.text import loads
 from paglets.core.errors import Conflict, FileChanged, PagletsError, Unknown
 from paglets.core.record import from_json

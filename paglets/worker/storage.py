@@ -42,13 +42,16 @@ class ChildStorage(Storage):
             scope.put(key, tree)
 
     def __delitem__(self, key: str) -> None:
-        scope = self._scope()
         if key not in self:
             raise KeyError(key)
+        self.discard(key)
+
+    def discard(self, key: str) -> None:
+        scope = self._scope()
         if scope.at_once:
-            self._request("commit", Commit(changes=Changes(storage_deleted=(key,))))
+            self._request("commit", Commit(changes=Changes(storage_deleted=(check_key(key),))))
         else:
-            scope.delete(key)
+            scope.delete(check_key(key))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys())

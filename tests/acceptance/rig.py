@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import random
 import secrets
 import signal
 import socket
@@ -40,6 +41,9 @@ MARK = "PAGLETS_TEST_MESH"
 START_SECONDS = 30.0
 END_SECONDS = 20.0
 LOG_TAIL_CHARACTERS = 6000
+
+FIRST_PORT, LAST_PORT = 20_000, 30_000
+"""Not those that a system gives to connections: a host that is dead for a while must find its port free."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -366,11 +370,33 @@ def group_lines(host: HostProcess) -> dict[str, Any]:
     return {line.group_id: line for line in host.client.groups()}
 
 
+def is_home(host: HostProcess, group_id: str) -> bool:
+    """Whether the group is complete, and its collector is on this host."""
+    line = group_lines(host).get(group_id)
+    return line is not None and line.here and line.status == "COMPLETE"
+
+
+def wait_home(host: HostProcess, group_id: str, timeout_seconds: float = 30.0) -> None:
+    what = f"the collector of {group_id} to be home"
+    wait_until(lambda: is_home(host, group_id), timeout_seconds=timeout_seconds, what=what)
+
+
 def free_port() -> int:
     """A port that nobody listens at, just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens at, outside the range of connections' own."""
+    chance, found = random.Random(), dict[int, None]()
+    for _ in range(1000):
+        port = chance.randrange(FIRST_PORT, LAST_PORT)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found[port] = None
+        if len(found) == count:
+            return list(found)
+    raise AssertionError(f"no {count} free ports found")
 
 
 # Fixtures, for the conftest of each folder that uses them.

@@ -9,7 +9,6 @@ whom and when follows from the seed; when exactly each process feels it does not
 from __future__ import annotations
 
 import argparse
-import hashlib
 import heapq
 import itertools
 import json
@@ -24,187 +23,32 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from build_zipapp import ROOT
-from paglets.api.groups import GroupLine
-from paglets.artifacts import ArtifactRef
 from paglets.core.errors import PagletsError
-from paglets.core.failpoints import POINTS, VARIABLE
+from paglets.core.failpoints import VARIABLE
 from paglets.remote.client import HostClient
 from paglets.system.compute_slots import submit_compute_job_group
 from paglets.testing.waiting import wait_until
-from tests.acceptance.rig import HostProcess, Mesh
-from tests.fault.proxy import FaultProxy, free_ports
+from tests.acceptance.rig import HostProcess, Mesh, free_ports, group_lines, is_home
+from tests.fault.plan import HARMS, HOME, NAMES, Fault, Wave, plan
+from tests.fault.proxy import FaultProxy
+from tests.fault.verdict import Verdict, look, wait_quiet
 
-from byte_jobs import Bytes, BytesState, content  # isort: skip  (its folder is on the path since the rig was imported)
+from byte_jobs import Bytes  # isort: skip  (its folder is on the path since the rig was imported)
 
-HOME, COLLECTOR = "laptop", "keeper"
-NAMES = (HOME, COLLECTOR, "linux-a", "linux-b", "linux-c")
 CORES = 1
-MANY = 1_000_000
-
-WAVE_SECONDS = 2.5
-"""Between two submissions, so that there is work as long as there are faults."""
-
-FAULTS_A_WAVE, LONG_FAULTS_A_WAVE = 3, 1
-AFTER_WAVE_SECONDS = 0.6
-"""On average, from a submission to a fault: most hit work, and hosts are up again, mostly, for the next one."""
-
-FAULT_SECONDS, LONGEST_FAULT_SECONDS = 1.0, 8.0
-"""On average, and at most."""
-
-LONG_FAULTS, ARMED = 0.2, 0.4
-"""Of all."""
-
-ARTIFACT_SHARE = 0.75
-"""Of the jobs."""
 
 END_SECONDS = 3.0
 """For a host to end by SIGTERM before it is killed."""
 
 HEAL_SECONDS = 120.0
 """For all groups to end and come home after the last fault."""
-
-QUIET_SECONDS = 30.0
-
-HARMS: dict[str, dict[str, Any]] = {
-    "refuses": {"refuses": True},
-    "swallows": {"swallows": True},
-    "drops replies": {"drops_replies": True},
-    "delays": {"delay_seconds": 0.3},
-    "resets": {"resets": 0.05},
-    "throttles": {"bytes_a_second": 200_000.0},
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Fault:
-    """`at` seconds since the begin; `seconds`: how long until it is undone; `pick` in [0, 1) chooses a process.
-
-    `point`: the failpoint that a host which comes back is started with, perhaps; it dies there.
-    """
-
-    at: float
-    act: str
-    host: str
-    seconds: float
-    pick: float
-    harm: str
-    point: str
-
-
-ACTS = {
-    "kill": 16,
-    "kill all": 1,
-    "end": 3,
-    "cut": 10,
-    "harm": 12,
-    "stop host": 8,
-    "stop zygote": 4,
-    "stop child": 4,
-    "kill zygote": 2,
-}
-"""How often each comes, compared with the others."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wave:
-    """A group: its jobs' keys are those of the group and a number."""
-
-    group_id: str
-    at: float
-    states: tuple[BytesState, ...]
-    collector_host: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a seed decides."""
-
-    faults: tuple[Fault, ...]
-    waves: tuple[Wave, ...]
-
-
-def plan(seconds: float, jobs: int, seed: int, lost_after: float | None = None) -> Plan:
-    """With `lost_after` there are fewer faults, and some last up to twice that long, so that hosts are lost."""
-    chance = random.Random(seed)
-    count = max(1, round(seconds / WAVE_SECONDS))
-    each = FAULTS_A_WAVE if lost_after is None else LONG_FAULTS_A_WAVE
-    faults = [_fault(chance, n, lost_after) for n in range(count) for _ in range(each)]
-    shares = [jobs * (n + 1) // count - jobs * n // count for n in range(count)]
-    waves = [_wave(chance, n, share) for n, share in enumerate(shares)]
-    return Plan(faults=tuple(sorted(faults)), waves=tuple(waves))
-
-
-def _fault(chance: random.Random, n: int, lost_after: float | None) -> Fault:
-    lasts, hosts = min(chance.expovariate(1 / FAULT_SECONDS), LONGEST_FAULT_SECONDS), NAMES
-    if lost_after is not None and chance.random() < LONG_FAULTS:
-        # With home away for long nothing would be submitted.
-        lasts, hosts = lost_after * (1 + chance.random()), NAMES[1:]
-    return Fault(
-        at=round(n * WAVE_SECONDS + chance.expovariate(1 / AFTER_WAVE_SECONDS), 3),
-        act=chance.choices(list(ACTS), list(ACTS.values()))[0],
-        host=chance.choice(hosts),
-        seconds=round(lasts, 3),
-        pick=chance.random(),
-        harm=chance.choice(list(HARMS)),
-        point=f"{chance.choice(list(POINTS))}:kill@{chance.randint(1, 4)}" if chance.random() < ARMED else "",
-    )
-
-
-def _wave(chance: random.Random, n: int, count: int) -> Wave:
-    group_id = f"wave-{n:02d}"
-    states = tuple(
-        BytesState(
-            job_key=f"{group_id}-{job:03d}",
-            seconds=chance.uniform(0.05, 0.5),
-            # A report without bytes is sent before one knows whether anybody is there to take it.
-            size_bytes=int(2 ** chance.uniform(11, 20)) if chance.random() < ARTIFACT_SHARE else 0,
-            allow_home_compute=True,
-            max_losses=MANY,
-        )
-        for job in range(count)
-    )
-    return Wave(
-        group_id=group_id,
-        at=n * WAVE_SECONDS,
-        states=states,
-        collector_host=COLLECTOR if chance.random() < 0.7 else None,
-    )
-
-
-@dataclass(kw_only=True)
-class Verdict:
-    """The line that is printed. `attempts`, `generations`: sums over the records; `left`: what should be gone."""
-
-    seed: int
-    jobs: int
-    kills: int = 0
-    points: int = 0
-    ends: int = 0
-    restarts: int = 0
-    cuts: int = 0
-    harms: int = 0
-    stops: int = 0
-    submissions: int = 0
-    generations: int = 0
-    attempts: int = 0
-    failed: int = 0
-    duplicates: int = 0
-    lost: int = 0
-    wrong: int = 0
-    seconds_to_heal: float = 0.0
-    left: list[str] = field(default_factory=list)
-
-    @property
-    def is_good(self) -> bool:
-        return not (self.lost or self.wrong or self.failed or self.left)
 
 
 class Chaos:
@@ -220,17 +64,6 @@ class Chaos:
         self._ending: set[str] = set()
         self._armed: set[str] = set()
         self.counts: Counter[str] = Counter()
-        self._acts: dict[str, Callable[[Fault, HostProcess], None]] = {
-            "kill": self._kill,
-            "kill all": self._kill_all,
-            "end": self._end,
-            "cut": self._cut,
-            "harm": self._harm,
-            "stop host": self._stop_host,
-            "stop zygote": self._stop_zygote,
-            "stop child": self._stop_child,
-            "kill zygote": self._kill_zygote,
-        }
 
     def start_hosts(self, *arguments: object) -> None:
         ports = free_ports(len(NAMES))
@@ -259,7 +92,7 @@ class Chaos:
             said = f"{fault.act:11s} {fault.host:8s} {fault.seconds:5.2f} s  {fault.harm:13s}  {fault.point}"
             self._say(f"{self._now():7.3f}  {said}")
             with suppress(psutil.Error):
-                self._acts[fault.act](fault, self._mesh[fault.host])
+                ACTS[fault.act][1](self, fault, self._mesh[fault.host])
         self._wait_until(seconds)
 
     def heal(self) -> None:
@@ -293,20 +126,20 @@ class Chaos:
 
     # Acts.
 
-    def _kill(self, fault: Fault, host: HostProcess) -> None:
+    def kill(self, fault: Fault, host: HostProcess) -> None:
         if host.process is not None and not self._is_ending(host):
             host.kill()
             self._proxies[host.name].follow(False)
             self.counts["kills"] += 1
             self._undo_after(fault.seconds, partial(self._restart, host, fault.point))
 
-    def _kill_all(self, fault: Fault, host: HostProcess) -> None:
+    def kill_all(self, fault: Fault, host: HostProcess) -> None:
         """They come back one after the other, in an order that follows from the seed."""
         order = random.Random(fault.pick).sample(NAMES, len(NAMES))
         for nth, name in enumerate(order, start=1):
-            self._kill(replace(fault, seconds=fault.seconds * nth / len(NAMES)), self._mesh[name])
+            self.kill(replace(fault, seconds=fault.seconds * nth / len(NAMES)), self._mesh[name])
 
-    def _end(self, fault: Fault, host: HostProcess) -> None:
+    def end(self, fault: Fault, host: HostProcess) -> None:
         """As a person ends it; killed if that takes too long."""
         if host.process is not None and not self._is_ending(host):
             host.process.terminate()
@@ -335,29 +168,29 @@ class Chaos:
         self._proxies[host.name].follow(True)
         self.counts["restarts"] += 1
 
-    def _cut(self, fault: Fault, host: HostProcess) -> None:
+    def cut(self, fault: Fault, host: HostProcess) -> None:
         self.counts["cuts"] += self._proxies[fault.host].cut()
 
-    def _harm(self, fault: Fault, host: HostProcess) -> None:
+    def harm(self, fault: Fault, host: HostProcess) -> None:
         proxy = self._proxies[fault.host]
         proxy.set(**HARMS[fault.harm])
         self.counts["harms"] += 1
         self._undo_after(fault.seconds, proxy.heal)
 
-    def _stop_host(self, fault: Fault, host: HostProcess) -> None:
+    def stop_host(self, fault: Fault, host: HostProcess) -> None:
         if host.process is not None:
             self._stop(psutil.Process(host.pid), fault.seconds)
 
-    def _stop_zygote(self, fault: Fault, host: HostProcess) -> None:
+    def stop_zygote(self, fault: Fault, host: HostProcess) -> None:
         for zygote in zygotes(host):
             self._stop(zygote, fault.seconds)
 
-    def _stop_child(self, fault: Fault, host: HostProcess) -> None:
+    def stop_child(self, fault: Fault, host: HostProcess) -> None:
         children = [child for zygote in zygotes(host) for child in zygote.children()]
         if children:
             self._stop(children[int(fault.pick * len(children))], fault.seconds)
 
-    def _kill_zygote(self, fault: Fault, host: HostProcess) -> None:
+    def kill_zygote(self, fault: Fault, host: HostProcess) -> None:
         for zygote in zygotes(host):
             zygote.kill()
             self.counts["kills"] += 1
@@ -366,6 +199,22 @@ class Chaos:
         process.send_signal(signal.SIGSTOP)
         self.counts["stops"] += 1
         self._undo_after(seconds, partial(_go_on, process))
+
+
+ACTS: dict[str, tuple[int, Callable[[Chaos, Fault, HostProcess], None]]] = {
+    "kill": (16, Chaos.kill),
+    "kill all": (1, Chaos.kill_all),
+    "end": (3, Chaos.end),
+    "cut": (10, Chaos.cut),
+    "harm": (12, Chaos.harm),
+    "stop host": (8, Chaos.stop_host),
+    "stop zygote": (4, Chaos.stop_zygote),
+    "stop child": (4, Chaos.stop_child),
+    "kill zygote": (2, Chaos.kill_zygote),
+}
+"""What is done, and how often each comes, compared with the others."""
+
+WEIGHTS = {name: weight for name, (weight, _) in ACTS.items()}
 
 
 def _go_on(process: psutil.Process) -> None:
@@ -427,19 +276,18 @@ class Submitter:
         return True
 
 
-# What must be so in the end.
+# The whole story.
 
 
-def wait_home(mesh: Mesh, waves: list[Wave], say: Callable[[str], None]) -> None:
+def wait_all_home(mesh: Mesh, waves: list[Wave], say: Callable[[str], None]) -> None:
     """Wait until each group is complete and its collector at home, or the time is over."""
     began = time.monotonic()
-    lines: dict[str, GroupLine] = {}
-    away: list[str] = []
+    away = [wave.group_id for wave in waves]
 
     def home() -> bool:
+        before = list(away)
         with suppress(PagletsError):
-            lines.update({line.group_id: line for line in mesh[HOME].client.groups()})
-        before, away[:] = list(away), [wave.group_id for wave in waves if not is_home(lines.get(wave.group_id))]
+            away[:] = [group_id for group_id in away if not is_home(mesh[HOME], group_id)]
         if away != before:
             say(f"{time.monotonic() - began:7.3f}  away: {' '.join(away)}")
         return not away
@@ -447,84 +295,7 @@ def wait_home(mesh: Mesh, waves: list[Wave], say: Callable[[str], None]) -> None
     with suppress(AssertionError):
         wait_until(home, timeout_seconds=HEAL_SECONDS, what="the collectors to come home")
     for group_id in away:
-        print(f"not home: {lines.get(group_id)}", file=sys.stderr)
-
-
-def is_home(line: GroupLine | None) -> bool:
-    return line is not None and line.here and line.status == "COMPLETE"
-
-
-def look(mesh: Mesh, wave: Wave, verdict: Verdict, folder: Path) -> None:
-    """Count what the group's collector has, and compare every artifact with what it must be."""
-    client = mesh[HOME].client
-    try:
-        summary = client.summary(wave.group_id)
-    except PagletsError as error:
-        print(f"{wave.group_id}: {error}", file=sys.stderr)
-        verdict.lost += len(wave.states)
-        return
-    results = summary["results"]
-    sizes = {state.job_key: state.size_bytes for state in wave.states}
-    verdict.failed += len(summary["failures"])
-    verdict.duplicates += len(summary["duplicate_reports"])
-    verdict.wrong += len(results.keys() - sizes.keys()) + len(summary["unexpected_reports"])
-    for key, size in sizes.items():
-        if key in results:
-            verdict.attempts += results[key]["attempt"]
-            verdict.generations += results[key]["generation"]
-            verdict.wrong += not is_whole(client, results[key]["result"], content(key, size), folder / key)
-        elif key in summary["failures"]:
-            print(f"{key}: {summary['failures'][key]}", file=sys.stderr)
-        else:
-            verdict.lost += 1
-            pending = [job for job in summary["pending_jobs"] if job["job_key"] == key]
-            print(f"{key}: no record; {pending}", file=sys.stderr)
-
-
-def is_whole(client: HostClient, result: dict[str, Any], data: bytes, target: Path) -> bool:
-    """Whether the record and the artifact that it names are those of these bytes."""
-    sha256 = hashlib.sha256(data).hexdigest()
-    if not data:
-        return bool(result["sha256"] == sha256 and "artifact" not in result)
-    try:
-        ref = ArtifactRef.from_wire(result["artifact"])
-        right = result["sha256"] == ref.sha256 == sha256 and client.download_artifact(ref, target).read_bytes() == data
-        target.unlink()
-    except (PagletsError, OSError, KeyError) as error:
-        print(f"{target.name}: its artifact: {error!r}", file=sys.stderr)
-        return False
-    return right
-
-
-LEFT_ROWS = {
-    "outbox": "SELECT n, problem FROM outbox",
-    "leases": "SELECT agent_id FROM leases",
-    "runs": "SELECT agent_id, entry FROM runs",
-    "handoffs": "SELECT agent_id, problem FROM handoffs",
-    "requests": "SELECT agent_id, status, reason_text FROM requests",
-}
-"""Rows that there must be none of when all groups are home."""
-
-
-def left(mesh: Mesh) -> list[str]:
-    found = mesh.strangers() + mesh.scratch_of_nobody()
-    for host in mesh.running():
-        for table, sql in LEFT_ROWS.items():
-            found += [f"{host.name} {table}: {tuple(row)}" for row in host.rows(sql)]
-    return found
-
-
-def wait_quiet(mesh: Mesh) -> list[str]:
-    """What is left after the time that it may take."""
-    found: list[str] = []
-
-    def quiet() -> bool:
-        found[:] = left(mesh)
-        return not found
-
-    with suppress(AssertionError):
-        wait_until(quiet, timeout_seconds=QUIET_SECONDS, what="nothing to be left")
-    return found
+        print(f"not home: {group_lines(mesh[HOME]).get(group_id)}", file=sys.stderr)
 
 
 def run(
@@ -537,7 +308,7 @@ def run(
     say: Callable[[str], None] = lambda text: None,
 ) -> Verdict:
     """The whole story, on a mesh without hosts; whoever made it closes it."""
-    made = plan(seconds, jobs, seed, lost_after)
+    made = plan(seconds, jobs, seed, WEIGHTS, lost_after)
     verdict = Verdict(seed=seed, jobs=jobs)
     with ExitStack() as stack:
         proxies = {name: stack.enter_context(FaultProxy(seed=seed + n)) for n, name in enumerate(NAMES)}
@@ -549,7 +320,7 @@ def run(
         chaos.heal()
         healed = time.monotonic()
         submitter.join()
-        wait_home(mesh, submitter.acknowledged, say)
+        wait_all_home(mesh, submitter.acknowledged, say)
         verdict.seconds_to_heal = round(time.monotonic() - healed, 1)
         say(f"submissions: {submitter.tries}, refused: {dict(submitter.errors)}")
         folder = mesh.folder / "got"
@@ -557,6 +328,7 @@ def run(
         for wave in made.waves:
             look(mesh, wave, verdict, folder)
         verdict.left = wait_quiet(mesh)
+        verdict.waves, verdict.acknowledged = len(made.waves), len(submitter.acknowledged)
         verdict.submissions = submitter.tries
         for name, count in chaos.counts.items():
             setattr(verdict, name, count)

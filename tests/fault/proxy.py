@@ -17,8 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-FIRST_PORT, LAST_PORT = 20_000, 30_000
-"""Not those that a system gives to connections: a host that is dead for a while must find its port free."""
+from tests.acceptance.rig import free_port
 
 PIECE_BYTES = 1 << 16
 CLOSE_SECONDS = 5.0
@@ -86,19 +85,6 @@ class _Pair:
             writer.transport.abort()
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens at, outside the range of connections' own."""
-    chance, found = random.Random(), dict[int, None]()
-    for _ in range(1000):
-        port = chance.randrange(FIRST_PORT, LAST_PORT)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            found[port] = None
-        if len(found) == count:
-            return list(found)
-    raise AssertionError(f"no {count} free ports found")
-
-
 class FaultProxy:
     """Listens at `url` on loopback and forwards to `port`, which may be set later.
 
@@ -113,7 +99,7 @@ class FaultProxy:
         self._chance = random.Random(seed)
         self._pairs: set[_Pair] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._own_port = free_ports(1)[0]
+        self._own_port = free_port()
         self._listening: socket.socket | None = None
         self._is_up = True
         self.url = f"http://127.0.0.1:{self._own_port}"

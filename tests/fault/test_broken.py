@@ -40,7 +40,7 @@ def test_a_host_whose_terminal_is_gone_starts_jobs_after_its_zygote_was_killed(m
         assert "the zygote is gone" in host.log_text()
 
 
-@pytest.mark.parametrize("how", ["link", "file"])
+@pytest.mark.parametrize("how", ["link", "link_to_nowhere", "file"])
 def test_what_a_job_put_in_the_place_of_its_scratch_directory_is_removed_and_nothing_else(
     mesh: Mesh, tmp_path: Path, how: str
 ) -> None:
@@ -58,3 +58,18 @@ def test_what_a_job_put_in_the_place_of_its_scratch_directory_is_removed_and_not
         wait_until(lambda: not list((host.data / folder).iterdir()), what=f"an empty {folder}")  # noqa: B023
     assert precious.stat().st_mode & 0o777 == 0o755
     assert (precious / "data").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("how", ["link_to_nowhere", "file"])
+def test_a_job_that_fails_with_its_scratch_directory_replaced_is_tried_again_and_stops_nobody(
+    mesh: Mesh, how: str
+) -> None:
+    host = mesh.start("alone", "--cpu-cores", "1")
+    states = [
+        TaskState(job_key="breaks", how=f"puts_a_{how}_in_the_place_of_its_scratch_and_fails_twice", max_attempts=3),
+        TaskState(job_key="works"),
+    ]
+    for state in states:
+        state.allow_home_compute = True
+    summary = submit_compute_job_group(host.client, Task, states).drain(timeout=30)
+    assert {key: record["attempt"] for key, record in summary["results"].items()} == {"breaks": 3, "works": 1}

@@ -17,3 +17,4 @@ def test_nothing_is_lost_whoever_dies(mesh: Mesh) -> None:
     verdict = chaos.run(mesh, seconds=SECONDS, jobs=int(SECONDS * JOBS_A_SECOND), seed=1, say=said.append)
     print("\n".join(said))
     assert verdict.is_good, verdict
+    assert min(verdict.waves, verdict.kills, verdict.restarts, verdict.harms) > 0, verdict

@@ -14,14 +14,15 @@ from byte_jobs import Bytes, BytesState
 from paglets.core.failpoints import POINTS
 from paglets.remote.client import HostClient
 from paglets.system.compute_slots import submit_compute_job_group
-from tests.acceptance.rig import HostProcess, MakeMesh, Mesh, group_lines, wait_until
-from tests.fault import chaos
-from tests.fault.chaos import Verdict, Wave
+from tests.acceptance.rig import HostProcess, MakeMesh, Mesh, wait_home, wait_until
+from tests.fault.chaos import zygotes
+from tests.fault.plan import Wave
+from tests.fault.verdict import Verdict, look, wait_quiet
 
 SIZES = (9 << 20, 100_000, 1)
 """Of the artifacts; the first goes in two pieces."""
 
-HOME_SECONDS = SUBMIT_SECONDS = 30.0
+SUBMIT_SECONDS = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def trio(make_mesh: MakeMesh) -> Iterator[Mesh]:
             mesh[name].wait_ready()
         mesh.wait_joined()
         submit(mesh, wave("first"))
-        wait_home(mesh, "first")
+        wait_home(mesh["laptop"], "first")
         yield mesh
 
 
@@ -58,14 +59,6 @@ def submit(mesh: Mesh, group: Wave) -> None:
             collector_host=group.collector_host,
             return_home_when_complete=True,
         )
-
-
-def wait_home(mesh: Mesh, group_id: str) -> None:
-    def home() -> bool:
-        line = group_lines(mesh["laptop"]).get(group_id)
-        return line is not None and line.here and line.status == "COMPLETE"
-
-    wait_until(home, timeout_seconds=HOME_SECONDS, what=f"the collector of {group_id} to be home")
 
 
 def arm(mesh: Mesh, name: str, spec: str) -> HostProcess:
@@ -111,27 +104,30 @@ def test_a_group_is_whole_though_a_host_died_at(trio: Mesh, tmp_path: Path, vict
         host.restart()
         submitting.result(SUBMIT_SECONDS)
 
-    wait_home(trio, group.group_id)
+    wait_home(trio["laptop"], group.group_id)
     verdict = Verdict(seed=0, jobs=len(SIZES))
-    chaos.look(trio, group, verdict, tmp_path)
-    verdict.left = chaos.wait_quiet(trio)
+    look(trio, group, verdict, tmp_path)
+    verdict.left = wait_quiet(trio)
     assert verdict.is_good, verdict
     assert verdict.duplicates == 0, verdict
 
 
 def test_what_a_failpoint_raises_is_an_error_that_is_got_over(trio: Mesh, tmp_path: Path) -> None:
-    arm(trio, "keeper", "after-report-before-ack:raise@1,mid-artifact:raise@1")
+    points = ("after-report-before-ack", "mid-artifact")
+    keeper = arm(trio, "keeper", ",".join(f"{point}:raise@1" for point in points))
     group = wave("raises")
     submit(trio, group)
-    wait_home(trio, group.group_id)
+    wait_home(trio["laptop"], group.group_id)
+    said = keeper.log.read_text()
+    assert [point for point in points if f"failpoint {point}" not in said] == []
     verdict = Verdict(seed=0, jobs=len(SIZES))
-    chaos.look(trio, group, verdict, tmp_path)
+    look(trio, group, verdict, tmp_path)
     assert verdict.is_good, verdict
 
 
 def test_no_process_of_a_paglet_inherits_the_variable(trio: Mesh) -> None:
     host = arm(trio, "worker", "mid-return-home:kill")
-    (zygote,) = wait_until(lambda: chaos.zygotes(host), what="a zygote")
+    (zygote,) = wait_until(lambda: zygotes(host), what="a zygote")
     assert "PAGLETS_FAIL" in psutil.Process(host.pid).environ()
     assert "PAGLETS_FAIL" not in zygote.environ()
 

@@ -13,7 +13,7 @@ from mesh_jobs import Task, TaskState
 from mesh_paglets import Notes, Teller, TellerState
 
 from paglets.system.compute_slots import submit_compute_job_group
-from tests.acceptance.rig import HostProcess, Mesh, group_lines, wait_until
+from tests.acceptance.rig import HostProcess, Mesh, wait_home, wait_until
 
 
 @contextmanager
@@ -58,11 +58,7 @@ def test_the_group_is_answered_while_its_home_sleeps_and_goes_home_when_it_wakes
             what="the collector to wait for its home",
         )
 
-    def home() -> bool:
-        line = group_lines(laptop)[submission.group_id]
-        return line.here and line.status == "COMPLETE"
-
-    wait_until(home, timeout_seconds=15, what="the collector to be home")
+    wait_home(laptop, submission.group_id, timeout_seconds=15)
     assert laptop.client.summary(submission.group_id)["results"].keys() == drained["results"].keys()
 
 

@@ -35,9 +35,12 @@ def test_a_paglet_that_a_dead_host_has_is_back_when_that_is_forgotten(mesh: Mesh
 
     b.restart()
     mesh.wait_joined()
-    old = "SELECT status, epoch FROM residence WHERE agent_id = ?"
+    row = "SELECT status, epoch FROM residence WHERE agent_id = ?"
+    ((status, epoch),) = a.rows(row, notes.agent_id)
+    assert status == "here"
     wait_until(
-        lambda: [tuple(row) for row in b.rows(old, notes.agent_id)] == [("refused", 3)], what="b to end its old copy"
+        lambda: [tuple(each) for each in b.rows(row, notes.agent_id)] == [("refused", epoch)],
+        what="b to end its old copy",
     )
     views, errors = a.client.paglets()
     assert (errors, [(view.agent_id, view.host.name) for view in views]) == ((), [(notes.agent_id, "a")])

@@ -11,7 +11,7 @@ import pytest
 from mesh_jobs import Task, TaskState
 
 from paglets.system.compute_slots import Submission, submit_compute_job_group
-from tests.acceptance.rig import HostProcess, Mesh, group_lines, wait_until
+from tests.acceptance.rig import HostProcess, Mesh, group_lines, wait_home, wait_until
 
 JOBS = 50
 
@@ -51,11 +51,7 @@ def test_jobs_end_and_the_collector_comes_home_though_the_submitter_was_killed(m
 
     laptop.restart()
 
-    def home() -> bool:
-        line = group_lines(laptop)[submission.group_id]
-        return line.here and line.status == "COMPLETE"
-
-    wait_until(home, timeout_seconds=10, what="the collector to be home")
+    wait_home(laptop, submission.group_id, timeout_seconds=10)
     assert results(laptop, submission.group_id) == before
     assert sorted(before) == keys(20)
     for name in ("laptop", "gpu-a"):

@@ -13,10 +13,10 @@ from mesh_jobs import Task, TaskState
 from mesh_paglets import Notes
 
 from paglets.system.compute_slots import Submission, submit_compute_job_group
-from tests.acceptance.rig import MakeMesh, Mesh, wait_until
-from tests.fault import chaos
-from tests.fault.chaos import Verdict, Wave
+from tests.acceptance.rig import HostProcess, MakeMesh, Mesh, wait_until
+from tests.fault.plan import Wave
 from tests.fault.proxy import FaultProxy
+from tests.fault.verdict import Verdict, look
 
 NAMES = ("laptop", "keeper", "worker")
 PIECE_BYTES = 8 << 20
@@ -81,12 +81,17 @@ def harmed(started: Harmed) -> Iterator[Harmed]:
     started.mesh.check_quiet()
 
 
+def is_online(host: HostProcess, name: str) -> bool:
+    """As this host sees it."""
+    return any(view.online for view in host.client.hosts() if view.member.name == name)
+
+
 def check_whole(harmed: Harmed, submission: Submission, states: list[BytesState], folder: Path) -> dict[str, Any]:
     """Each job has its record, and its artifact; gives the records."""
     drained = submission.drain(timeout=60)
     verdict = Verdict(seed=0, jobs=len(states))
     group = Wave(group_id=submission.group_id, at=0.0, states=tuple(states), collector_host=None)
-    chaos.look(harmed.mesh, group, verdict, folder)
+    look(harmed.mesh, group, verdict, folder)
     assert verdict.is_good, verdict
     assert verdict.duplicates == 0, verdict
     results: dict[str, Any] = drained["results"]
@@ -117,12 +122,15 @@ def test_a_partition_while_a_job_runs_makes_no_second_attempt(harmed: Harmed, tm
     submission = harmed.submit("short", [state], Task)
     wait_until((tmp_path / "job.running").exists, what="the job to run")
 
-    for name in ("keeper", "worker"):
-        harmed.proxies[name].set(swallows=True)
+    # All: a host that hears of another from a third one takes it for online.
+    for proxy in harmed.proxies.values():
+        proxy.set(swallows=True)
     (tmp_path / "job.go").touch()
     worker = harmed.mesh["worker"]
     wait_until(lambda: worker.rows("SELECT 1 FROM outbox"), what="the job to have reported")
     wait_until(lambda: not worker.client.slots().running_jobs, what="its slot to be free")
+    keeper = harmed.mesh["keeper"]
+    wait_until(lambda: not is_online(keeper, "worker"), timeout_seconds=40, what="the worker to count as offline")
     harmed.heal()
 
     record = submission.drain(timeout=30)["results"]["one"]

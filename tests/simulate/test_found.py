@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from paglets.api.calls import PostMessage
 from paglets.api.groups import JobSpec, SubmitGroup
-from paglets.api.paglets import CreatePaglet, MovePaglet, PostMessage
+from paglets.api.hosts import ForgetHost
+from paglets.api.paglets import CreatePaglet, MovePaglet
 from paglets.codec.envelope import WireMessage
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
@@ -25,8 +28,8 @@ from paglets.testing.simulation.world import Simulation
 class Story:
     """A calm mesh in which a test does things by hand."""
 
-    def __init__(self, hosts: int = 2) -> None:
-        self.simulation = Simulation(1, profile=calm(hosts))
+    def __init__(self, hosts: int = 2, unreachable: tuple[int, ...] = ()) -> None:
+        self.simulation = Simulation(1, profile=replace(calm(hosts), unreachable=unreachable))
         self.simulation.begin()
         self.simulation.advance(3.0)
 
@@ -72,6 +75,7 @@ class Story:
         *,
         collector_host: str | None = None,
         rules: PlacementRules | None = None,
+        return_home: bool = False,
     ) -> None:
         """A group of one job, which runs on its home if `rules` say nothing else; it has 15 s to find a host."""
         others = tuple(machine.name for machine in self.simulation.machines if machine.name != home)
@@ -82,10 +86,23 @@ class Story:
         )
         state = {"key": "job", "seconds": 0.1, "posts": [], "target": None, **state}
         job = JobSpec(job_key="job", state=state, request=to_json(request))
-        group = SubmitGroup(group_id="group", class_name=JOB_CLASS, jobs=(job,), collector_host=collector_host)
+        group = SubmitGroup(
+            group_id="group",
+            class_name=JOB_CLASS,
+            jobs=(job,),
+            collector_host=collector_host,
+            return_home_when_complete=return_home,
+        )
         sure = ("job",) if state["plan"][0] in SUCCEEDS else ()
         self.simulation.workload.groups["group"] = Group(submission=group, home=self.machine(home), sure=sure)
         assert self.ask(home, "/v1/groups", group)
+
+    def depart(self, name: str) -> None:
+        """That machine is lost for good."""
+        machine = self.machine(name)
+        machine.is_gone = True
+        self.simulation.faults.gone(machine)
+        machine.crash("for good")
 
     def handled(self, name: str) -> int:
         """How many posts the counters on that host have handled."""
@@ -300,4 +317,44 @@ def test_a_file_is_published_though_the_disk_is_full_when_its_row_is_written() -
     story.until(lambda: bool(h0.bytes.staged))
     h0.fill_disk(3.0)
     story.simulation.advance(5.0)
+    story.end()
+
+
+def test_a_job_on_its_way_to_a_host_that_is_gone_ends_though_its_collector_went_home_meanwhile() -> None:
+    # Its envelope named the host where the collector was, which said again and again that it is elsewhere.
+    story = Story(hosts=3)
+    story.simulation.network.open_hole(story.machine("h2").store_id)
+    rules = PlacementRules(preferred_tags=("tag0",))
+    story.submit("h0", {"plan": ["success"]}, collector_host="h1", rules=rules, return_home=True)
+    problem = "SELECT count(*) FROM handoffs WHERE kind = 'job' AND problem != ''"
+    story.until(lambda: story.machine("h0").rows.value(problem) == 1)
+    story.depart("h2")
+    story.end()
+    assert story.machine("h0").rows.value("SELECT count(*) FROM paglets WHERE kind = 'collector'") == 1
+
+
+def test_a_paglet_that_is_sent_to_a_host_after_that_was_forgotten_stays_where_it_is() -> None:
+    # Only moves that were asked for before were dropped.
+    story = Story(hosts=3)
+    story.create("h0", "counter")
+    gone = story.ref("h2")
+    story.depart("h2")
+    story.simulation.advance(15.0)
+    assert story.ask("h0", "/v1/mesh/forget", ForgetHost(store_id=gone.store_id))
+    story.post("h0", "counter", hint="h0", message=WireMessage(kind="move", args={"target": to_json(gone)}))
+    story.end()
+    assert story.status("h0", "counter") == "here"
+
+
+def test_a_host_that_nobody_can_connect_to_is_reached_after_it_began_anew() -> None:
+    # Its name was disputed at first, so that all others counted as away; when that was over nothing woke its pulls.
+    story = Story(hosts=3, unreachable=(2,))
+    story.create("h0", "counter")
+    story.simulation.faults.healed = True
+    story.simulation.faults.wiped(story.machine("h2"))
+    story.machine("h2").start()
+    story.simulation.advance(60.0)
+    story.move("h0", "counter", to="h2")
+    story.simulation.advance(10.0)
+    assert story.status("h2", "counter") == "here"
     story.end()

@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from paglets.api.calls import Call, CallReply
 from paglets.api.groups import JobSpec, SubmitGroup
 from paglets.api.hosts import Gossip
-from paglets.api.paglets import Call, CallReply
 from paglets.codec.envelope import Envelope, JobPart, WireMessage
 from paglets.codec.text import loads
 from paglets.core.errors import PagletsError

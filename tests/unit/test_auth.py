@@ -23,6 +23,9 @@ class HandClock:
     def monotonic(self) -> float:
         return self.seconds
 
+    def boottime(self) -> float:
+        return self.seconds
+
     def wall(self) -> float:
         return self.seconds + self.shift
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from test_client import running
 
+from paglets.api.calls import CallReply
 from paglets.api.groups import GroupView, Unfinished
 from paglets.api.hosts import Hosts, MemberView
-from paglets.api.paglets import CallReply
 from paglets.cli.cancel import by_group, cancel_each
 from paglets.core.errors import Overloaded, PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message

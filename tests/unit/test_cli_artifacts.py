@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from paglets.api.calls import CallReply
 from paglets.api.groups import GroupLine, Groups, GroupView
 from paglets.api.hosts import Hosts
-from paglets.api.paglets import CallReply
 from paglets.cli.artifacts import add_get, artifact_row, duration, fetch, resolved
 from paglets.cli.groups import artifact_in
 from paglets.cli.options import Parser, run

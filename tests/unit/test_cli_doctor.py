@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sqlite3
@@ -15,9 +16,10 @@ import pytest
 from paglets.api.hosts import HostIdentity, MemberView
 from paglets.cli.checks import BAD, GOOD, WARNING
 from paglets.cli.doctor import machine_checks, member_check, sqlite_text, strangers
-from paglets.cli.foldercheck import folder_checks
+from paglets.cli.foldercheck import Holder, folder_checks, holder_of
 from paglets.cli.main import main
 from paglets.core.clock import SystemEntropy
+from paglets.core.errors import StoreDamaged
 from paglets.host import damage
 from paglets.host.folder import open_folder
 from paglets.remote.keys import create_key
@@ -133,6 +135,9 @@ def test_the_process_that_has_a_data_directory_is_named(folder: Path) -> None:
         (lambda path: os.truncate(path / "paglets.db", 8192), "w1 database", "malformed"),
         (lambda path: newer(path / "paglets.db"), "w1 database", "this program knows"),
         (lambda path: rewound(path), "w1 database", "of an earlier moment"),
+        (lambda path: of_another_host(path), "w1 database", "came from another host"),
+        (lambda path: full_of_photos(path / "paglets.db"), "w1 database", "has the tables photos"),
+        (lambda path: (path / "work").symlink_to("/dev/full"), "w1 disk", "/work"),
         (lambda path: with_blob(path / "paglets.db"), "w1 blobs", "1 of 1 are damaged or not there"),
     ],
 )
@@ -156,6 +161,18 @@ def rewound(path: Path) -> None:
     damage.write_note(path, replace(known, boot_count=7))
 
 
+def of_another_host(path: Path) -> None:
+    known = damage.read_note(path)
+    assert known is not None
+    damage.write_note(path, replace(known, store_id="mine"))
+
+
+def full_of_photos(database: Path) -> None:
+    database.unlink()
+    with closing(sqlite3.connect(database)) as base:
+        base.execute("CREATE TABLE photos (name TEXT)")
+
+
 def with_blob(database: Path) -> None:
     with closing(sqlite3.connect(database)) as base, base:
         base.execute("INSERT INTO blobs VALUES (?, 3, 0.0)", ("ab" * 32,))
@@ -165,6 +182,70 @@ def test_a_data_directory_that_is_not_there_is_bad_and_one_without_a_database_is
     assert found(tmp_path / "nobody")["data nobody"][0] == BAD
     (tmp_path / "new").mkdir(mode=0o700)
     assert found(tmp_path / "new")["new database"] == (GOOD, "none yet: no host was started there")
+
+
+def test_after_a_move_aside_it_says_that_the_next_start_begins_anew(folder: Path) -> None:
+    (folder / "paglets.db").write_bytes(b"")
+    with pytest.raises(StoreDamaged), open_folder(folder, SystemEntropy(), lambda error: None):
+        pass
+    assert found(folder)["w1 database"] == (WARNING, "moved aside; the next start begins anew, empty")
+
+
+def test_what_was_only_told_has_no_size_of_what_was_moved(folder: Path) -> None:
+    rewound(folder)
+    with pytest.raises(StoreDamaged), open_folder(folder, SystemEntropy(), lambda error: None):
+        pass
+    (check,) = [check for check in folder_checks(folder, deep=False) if check.name == "w1 damage"]
+    assert "has only these words" in check.advice
+
+
+def test_a_blob_that_a_host_removed_meanwhile_is_not_wrong(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_blob(folder / "paglets.db")
+
+    def is_right(*row: object) -> bool:
+        """As this looks, the host removes row and file."""
+        with closing(sqlite3.connect(folder / "paglets.db")) as base, base:
+            base.execute("DELETE FROM blobs")
+        return False
+
+    monkeypatch.setattr("paglets.cli.foldercheck._is_right", is_right)
+    assert found(folder)["w1 blobs"][0] == GOOD
+
+
+def test_the_folder_that_the_configuration_file_names_is_looked_at(
+    home: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_key(home / "mesh.key", SystemEntropy())
+    Path("hosts.toml").write_text(
+        f'[hosts.gpu-a]\ndata_dir = "{folder}"\n[hosts.elsewhere]\ndata_dir = "/not/of/this/machine"\n'
+    )
+    for arguments in (["--name", "gpu-a"], []):
+        assert main(["doctor", *arguments]) == 0
+        told = capsys.readouterr().out
+        assert f"w1 host: no host runs in {folder}" in told
+        assert "elsewhere host" not in told
+
+
+def test_who_holds_a_directory_is_told_or_that_it_cannot_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "lock"
+    assert holder_of(lock) == Holder(runs=False)
+    with lock.open("a") as held:
+        assert holder_of(lock) == Holder(runs=False)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert holder_of(lock) == Holder(runs=True, pid=os.getpid())
+        monkeypatch.setattr(os, "major", lambda device: 999)
+        assert holder_of(lock) == Holder(runs=None)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root gives files away")
+def test_root_that_looks_at_the_folder_of_another_user_finds_nothing_foreign_in_it(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, 12345, -1)
+    assert "w1 rights" not in found(folder)
+    os.chown(folder / "paglets.db", 0, -1)
+    assert "is another user's than" in found(folder)["w1 rights"][1]
 
 
 @pytest.mark.parametrize(("version", "has_bug"), [((3, 40, 1), True), ((3, 51, 2), True), ((3, 51, 3), False)])

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from test_client import running
 
+from paglets.api.calls import CallReply
 from paglets.api.groups import GroupView
-from paglets.api.paglets import CallReply
 from paglets.api.slots import JobView, Slots, Usage
 from paglets.cli.main import shared_last
 from paglets.cli.options import nearest

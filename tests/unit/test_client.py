@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from paglets.api.blobs import BlobState, BlobStates
+from paglets.api.calls import CallReply
 from paglets.api.groups import GroupLine, Groups, GroupView
 from paglets.api.notes import Note, Notes
-from paglets.api.paglets import CallReply, Done, PagletView
+from paglets.api.paglets import Done, PagletView
 from paglets.api.slots import Slots, Verdicts
 from paglets.codec import wire
 from paglets.codec.bundle import bundle_of

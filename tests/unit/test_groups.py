@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from paglets.core.errors import IllegalTransition, Invalid
 from paglets.core.refs import HostRef, check_group_id, check_job_key
-from paglets.groups import acceptance
+from paglets.groups import acceptance, copies, losses
 from paglets.groups.keys import complete_job_keys, group_digest, new_group_id
 from paglets.groups.records import (
     MAX_TRACEBACK_CHARACTERS,
@@ -163,6 +163,42 @@ def test_a_loss_raises_the_generation_and_not_the_floor() -> None:
     job = acceptance.next_generation(ExpectedJob(since=0.0), 5.0)
     assert (job.generation, job.floor, job.since) == (2, 1, 5.0)
     assert acceptance.unwanted(job, 1) is None
+
+
+def test_copies_that_were_taken_for_lost_are_kept_in_mind_until_the_key_ends_or_they_are_gone() -> None:
+    job = ExpectedJob(since=0.0)
+    here = HostRef(store_id="s9", name="w9")
+    for number in range(1, 12):
+        copy = sighting(agent_id=f"copy-{number}", generation=number)
+        lost = copies.older_copies(copy, (copy.host,))
+        job = copies.begun_anew(job, f"copy-{number + 1}", here, "why", 1.0, lost)
+    assert [older.generation for older in job.older] == list(range(12 - copies.MAX_OLDER, 12))
+    assert acceptance.cancelled(job).older == job.older
+    assert acceptance.gone(acceptance.cancelled(job)).older == ()
+    assert acceptance.ended(job, 3).older == ()
+
+
+def place(silent_seconds: float, looks: int) -> losses.Place:
+    return losses.Place(host=HostRef(store_id="s1", name="w1"), silent_seconds=silent_seconds, looks=looks)
+
+
+@pytest.mark.parametrize(
+    ("places", "lost"),
+    [
+        ([place(120.0, 0)], True),
+        ([place(119.0, 2)], False),
+        ([place(1.0, 3)], True),
+        ([place(120.0, 0), place(1.0, 2)], False),
+        ([place(120.0, 0), place(1.0, 3)], True),
+    ],
+)
+def test_a_copy_is_lost_where_each_place_was_silent_or_said_three_times_that_it_has_none(
+    places: list[losses.Place], lost: bool
+) -> None:
+    assert losses.is_lost(None, places, 120.0) is lost
+    leaving = losses.Found(standing="leaving", peer=places[-1].host)
+    assert losses.is_lost(leaving, places, 120.0) is all(each.silent_seconds >= 120.0 for each in places)
+    assert not losses.is_lost(losses.Found(standing="here", peer=places[0].host), places, 120.0)
 
 
 def test_copies_of_a_recorded_key_are_unwanted() -> None:

@@ -11,9 +11,10 @@ import pytest
 from host_rig import Rig, envelope, group, host_ref, job, slot_request
 
 from paglets.api.blobs import AddArtifact, Artifacts, ArtifactView, BlobState, BlobStates
+from paglets.api.calls import PostMessage
 from paglets.api.groups import GroupView
 from paglets.api.limits import LARGE_ENVELOPE_BYTES
-from paglets.api.paglets import Done, MovePaglet, PagletView, PostMessage
+from paglets.api.paglets import Done, MovePaglet, PagletView
 from paglets.codec.envelope import CarriedArtifact, Envelope, WireMessage
 from paglets.core.errors import Conflict, FileChanged, Moved, PagletsError, Unknown
 from paglets.core.record import to_json

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from host_rig import Rig, envelope, host_ref
 
-from paglets.api.paglets import CallReply, Located, ResidenceRow
+from paglets.api.calls import CallReply
+from paglets.api.paglets import Located, ResidenceRow
 from paglets.codec.envelope import WireMessage
 from paglets.core.errors import (
     CallOutcomeUnknown,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from host_rig import Rig, job, slot_request
+from host_rig import Rig, host_ref, job, slot_request
 
 from paglets.api.groups import Census, CensusReply, HurryCensus, Unfinished
+from paglets.api.paglets import Located, ResidenceRow
 from paglets.api.slots import Slots
 from paglets.core.errors import NoRoom
 from paglets.core.record import from_json
+from paglets.groups.keys import collector_id
 from paglets.store import residence
 
 
@@ -68,3 +70,29 @@ def test_who_asks_for_a_census_is_told_how_many_copies_have_not_ended(rig: Rig) 
     rig.run(1.0)
     assert len(told) == before + 1
     assert rig.get(Unfinished, "POST", "/v1/groups/g9/census", HurryCensus()).count == 0
+
+
+def test_of_a_copy_that_is_leaving_the_collector_is_told_where_it_lives_now(rig: Rig) -> None:
+    # Its envelope named the host where the collector was when it left, and went on doing so for ever.
+    told: list[Census] = []
+
+    def census(body: Any) -> CensusReply:
+        told.append(from_json(Census, body))
+        return CensusReply()
+
+    def transfers(body: Any) -> None:
+        raise NoRoom("the disk of w3 is full")
+
+    def locate(body: Any) -> Located:
+        return Located(rows=(ResidenceRow(agent_id=collector_id("g1"), epoch=3, status="here"),))
+
+    rig.peer("w1", {"POST /v1/census": lambda body: CensusReply(elsewhere=("g1",))})
+    rig.peer("w2", {"POST /v1/census": census, "POST /v1/paglets/locate": locate})
+    rig.peer("w3", {"POST /v1/transfers": transfers})
+    rig.write(lambda tx: residence.create(tx, job("j1"), rig.now()))
+    rig.write(lambda tx: residence.leave(tx, "j1", host_ref("w3"), rig.now()))
+
+    rig.until(lambda: told, 30)
+
+    (copy,) = told[-1].copies
+    assert (copy.agent_id, copy.residence, copy.epoch) == ("j1", "leaving", 1)

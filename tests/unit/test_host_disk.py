@@ -51,6 +51,44 @@ def test_what_a_job_put_in_the_place_of_its_directory_goes(
 
 
 @posix
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda path, there: path.symlink_to("/nowhere"),
+        lambda path, there: path.symlink_to(there),
+        lambda path, there: path.touch(),
+    ],
+    ids=["link to nowhere", "link", "file"],
+)
+def test_in_the_place_of_what_a_job_put_there_is_an_empty_directory(
+    disk: HostDisk, tmp_path: Path, put: Callable[[Path, Path], object], fresh: bool
+) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "data").touch()
+    work = Path(disk.prepare("j1", fresh=True))
+    work.rmdir()
+    put(work, precious)
+
+    assert disk.prepare("j1", fresh=fresh) == str(work)
+
+    assert (work.is_symlink(), work.is_dir(), list(work.iterdir())) == (False, True, [])
+    assert (precious / "data").exists()
+
+
+@posix
+def test_a_directory_without_rights_to_itself_goes(disk: HostDisk, tmp_path: Path, said: list[str]) -> None:
+    work = Path(disk.prepare("j1", fresh=True))
+    (work / "data").touch()
+    work.chmod(0o000)
+    disk.prepare("j1", fresh=True)
+    assert list(work.iterdir()) == []
+    assert list((tmp_path / "host" / "trash").iterdir()) == []
+    assert said == []
+
+
+@posix
 def test_a_directory_without_rights_goes_and_what_its_links_name_keeps_its_rights(
     disk: HostDisk, said: list[str], tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from paglets.core.clock import SystemEntropy
-from paglets.core.errors import StartFailed, StoreDamaged
+from paglets.core.errors import EXIT_UNDECIDED, StartFailed, StoreDamaged, StoreUndecided
 from paglets.host import damage
 from paglets.host.folder import HostFolder, open_folder
 
@@ -39,7 +39,7 @@ def test_a_directory_that_is_opened_again_is_the_same_store_and_has_nothing_to_s
     first, second = opened(tmp_path), opened(tmp_path)
     assert first.store_id == second.store_id
     assert (first.boot_count, second.boot_count) == (1, 2)
-    assert (second.notes, second.began_anew) == ((), "")
+    assert (second.notes, second.damaged_at) == ((), "")
     assert damage.read_note(tmp_path) == damage.Note(store_id=first.store_id, boot_count=2)
 
 
@@ -66,7 +66,7 @@ def test_what_is_damaged_is_moved_aside_once_and_the_next_start_begins_anew_and_
     assert (tmp_path / "logs").is_dir()
     anew = opened(tmp_path)
     assert anew.store_id != first.store_id
-    assert anew.began_anew.endswith("UTC")
+    assert anew.damaged_at.endswith("UTC")
     assert str(database) in anew.notes[0]
     shutil.rmtree(tmp_path / damage.FOLDER)
     assert opened(tmp_path).notes == ()
@@ -126,6 +126,80 @@ def test_what_cannot_be_moved_aside_stays_and_no_start_begins_anew(
         with pytest.raises(StoreDamaged, match="could not be moved aside"):
             opened(tmp_path)
     assert (tmp_path / damage.NOTE).exists()
+
+
+def test_where_all_but_one_thing_can_be_moved_each_start_goes_on_in_the_same_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rename(source: Path, target: Path) -> None:
+        """`blobs` is a mount."""
+        if Path(source).name == "blobs":
+            raise OSError(16, "Device or resource busy")
+        real(source, target)
+
+    real = os.rename
+    opened(tmp_path)
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "a").touch()
+    (tmp_path / "work").mkdir()
+    (tmp_path / damage.DATABASE).write_bytes(b"no database" * 1000)
+    monkeypatch.setattr(os, "rename", rename)
+    said = []
+    for _ in range(3):
+        with pytest.raises(StoreUndecided) as told:
+            opened(tmp_path)
+        said.append(told.value.message)
+    monkeypatch.undo()
+
+    (place,) = (tmp_path / damage.FOLDER).iterdir()
+    assert {*moved(tmp_path)} == {damage.WHY, damage.DATABASE, "work"}
+    for each in said:
+        assert "not a database" in each, "the first reason, not what the first move made of it"
+        assert f"Moved to {place}: {damage.DATABASE}, work. Not moved: blobs (" in each
+
+    # Its person moves it, and that is all.
+    shutil.move(tmp_path / "blobs", place / "blobs")
+    with pytest.raises(StoreUndecided, match="begins anew"):
+        opened(tmp_path)
+    assert {*moved(tmp_path)} == {damage.WHY, damage.DATABASE, "work", "blobs", damage.NOTE}
+    assert opened(tmp_path).boot_count == 1
+
+
+def test_a_move_that_was_cut_off_at_its_very_end_is_not_gone_on_with_for_later_damage(tmp_path: Path) -> None:
+    for text in (b"first " * 1000, b"second " * 1000):
+        opened(tmp_path)
+        (tmp_path / damage.DATABASE).write_bytes(text)
+        with pytest.raises(StoreUndecided):
+            opened(tmp_path)
+        if text.startswith(b"first"):
+            (place,) = (tmp_path / damage.FOLDER).iterdir()
+            place.rename(place.with_name(f"{place.name}.part"))
+    found = sorted(each.path for each in damage.damages(tmp_path))
+    assert {(path / damage.DATABASE).read_bytes()[:5] for path in found} == {b"first", b"secon"}
+
+
+def test_who_accepted_one_older_database_is_asked_again_of_a_still_older_one(tmp_path: Path) -> None:
+    path, oldest, older = tmp_path / "host", tmp_path / "oldest.db", tmp_path / "older.db"
+    for copy in (oldest, older):
+        opened(path)
+        shutil.copyfile(path / damage.DATABASE, copy)
+    opened(path)
+    for copy, boots in ((older, 2), (oldest, 1)):
+        shutil.copyfile(copy, path / damage.DATABASE)
+        with pytest.raises(StoreUndecided, match=f"knows of {boots} starts"):
+            opened(path)
+    assert opened(path).boot_count == 4
+
+
+def test_the_database_of_another_host_is_refused_with_both_names_and_nothing_is_moved(tmp_path: Path) -> None:
+    mine, other = opened(tmp_path / "mine"), opened(tmp_path / "other")
+    shutil.copyfile(tmp_path / "other" / damage.DATABASE, tmp_path / "mine" / damage.DATABASE)
+    before = {each: each.read_bytes() for each in (tmp_path / "mine").glob("[ps]*")}
+    with pytest.raises(StoreUndecided, match=f"store {other.store_id}.*store {mine.store_id}.*Next") as told:
+        opened(tmp_path / "mine")
+    assert told.value.exit_code == EXIT_UNDECIDED
+    assert {each: each.read_bytes() for each in (tmp_path / "mine").glob("[ps]*")} == before
+    assert not (tmp_path / "mine" / damage.FOLDER).exists()
 
 
 def test_a_second_host_in_the_same_directory_is_refused(tmp_path: Path) -> None:

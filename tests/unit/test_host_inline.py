@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from host_rig import Rig, envelope, group, host_ref
 
-from paglets.api.paglets import CallReply, PagletView
+from paglets.api.calls import CallReply
+from paglets.api.paglets import PagletView
 from paglets.codec.envelope import Post, WireMessage
 from paglets.core.agent import Paglet, PagletState
 from paglets.core.errors import Invalid, Moved, NotHandled, PagletsError, TimedOut, Unknown

@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 from host_rig import Rig, group, job, slot_request
 
-from paglets.api.blobs import BlobState, BlobStates
 from paglets.api.groups import Census, CensusReply, GroupView, JobCopy, UnwantedCopy
 from paglets.api.paglets import Located, ResidenceRow
 from paglets.api.slots import Slots
 from paglets.api.transfers import TransferAnswer, TransferAnswers, Transfers
+from paglets.core.errors import InternalError
 from paglets.core.record import from_json
-from paglets.core.refs import FileRef, HostRef
+from paglets.core.refs import HostRef
 from paglets.groups.keys import collector_id
+from paglets.host import losses
+from paglets.remote.exchange import reply
 from paglets.slots.model import Resources, SlotRequest
-from paglets.store import residence
+from paglets.store import paglets, residence
 from paglets.testing.exchange import TableHost
 
 COLLECTOR = collector_id("g1")
@@ -28,9 +30,9 @@ NOT_HERE = SlotRequest(resources=Resources(cpu_cores=1))
 class Worker:
     """A host that takes jobs, tells of them as long as it `lists` them, and may be cut off."""
 
-    def __init__(self, rig: Rig, name: str) -> None:
+    def __init__(self, rig: Rig, name: str, copies: dict[str, JobCopy] | None = None) -> None:
         self.rig = rig
-        self.copies: dict[str, JobCopy] = {}
+        self.copies: dict[str, JobCopy] = dict(copies or {})
         self.lists = True
         self.host: TableHost = rig.peer(
             name, {"POST /v1/transfers": self._take, "POST /v1/paglets/locate": self._locate}
@@ -90,6 +92,14 @@ def rig() -> Rig:
     submitted: GroupView = rig.get(GroupView, "POST", "/v1/groups", group("a", "b", request=NOT_HERE))
     assert submitted.collector.host == rig.own
     return rig
+
+
+def started(rig: Rig, *keys: str) -> Worker:
+    """A group g1 of these jobs, which w1 has taken."""
+    rig.get(GroupView, "POST", "/v1/groups", group(*keys, request=NOT_HERE))
+    worker = Worker(rig, "w1")
+    rig.until(lambda: worker.keys() == [(key, 1) for key in keys])
+    return worker
 
 
 def pending(rig: Rig) -> dict[str, dict[str, Any]]:
@@ -163,21 +173,126 @@ def test_a_host_that_slept_does_not_take_the_others_for_lost(rig: Rig) -> None:
     assert worker.keys() == [("a", 1), ("b", 1)]
 
 
-def test_a_report_that_lies_in_the_inbox_is_waited_for(rig: Rig) -> None:
+def no_answer(body: Any) -> Located:
+    raise InternalError("too busy")
+
+
+def test_a_host_that_gives_no_answer_has_not_said_that_it_has_no_copy() -> None:
+    rig = Rig(host_lost_after_seconds=3600.0)
+    worker = started(rig, "a")
+    worker.tell()
+    worker.host.routes["POST /v1/paglets/locate"] = no_answer
+    rig.run(300.0)
+    assert worker.keys() == [("a", 1)]
+
+
+def test_what_was_asked_for_while_a_host_was_away_does_not_count_when_it_is_back() -> None:
+    rig = Rig(host_lost_after_seconds=3600.0)
+    worker = started(rig, "a")
+    worker.tell()
+    worker.lists = False
+    rig.run(70.0)  # it said twice that it has none
+    worker.cut_off()
+    rig.run(200.0)
+    rig.network.join(worker.ref.url, worker.ref.store_id, worker.host.handle)
+    rig.run(50.0)
+    assert worker.keys() == [("a", 1)]
+    rig.until(lambda: worker.keys() == [("a", 1), ("a", 2)])
+
+
+def test_an_answer_to_a_question_is_a_sign_that_the_host_speaks_to_this_one() -> None:
+    rig = Rig(host_lost_after_seconds=3600.0)
+    worker = started(rig, "a")
+    worker.host.routes["POST /v1/mesh/gossip"] = no_answer
+    rig.run(5.0)
+    rig.host.whereabouts.locate(("a",), lambda located: None)
+    rig.run(1.0)
+    assert rig.host.gossip.mute_seconds(worker.ref.store_id) <= 1.0
+
+
+def test_an_older_copy_that_goes_on_does_not_hide_that_the_newest_is_lost() -> None:
+    rig = Rig(host_lost_after_seconds=20.0)
+    before = started(rig, "a")
+    before.tell()
+    before.cut_off()
+    newer = Worker(rig, "w2")
+    rig.until(lambda: newer.keys() == [("a", 2)])
+    newer.tell()
+    again = Rig(host_lost_after_seconds=20.0, database=rig.store._writer)
+    again.run(2.5)
+    older, other = Worker(again, "w1", before.copies), Worker(again, "w3")
+    for _ in range(30):
+        older.tell()
+        again.run(4.0)
+    assert ("a", 3) in older.keys() + other.keys()
+
+
+def test_keys_that_have_ended_hold_up_no_others() -> None:
+    rig = Rig(host_lost_after_seconds=20.0)
+    keys = [f"k{number:03d}" for number in range(losses.KEYS_A_LOOK + 10)]
+    worker = started(rig, *keys)
+    rig.call(COLLECTOR, "cancel", {"job_keys": keys[:-1]})
+    rig.run(1.0)
+    asked = len(worker.host.bodies("POST /v1/paglets/locate"))
+    rig.run(14.0)
+    assert len(worker.host.bodies("POST /v1/paglets/locate")) == asked + 1
+
+
+class NoAnswers:
+    """In place of `Whereabouts`."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def locate(self, agent_ids: list[str], done: Any) -> None:
+        self.asked.append(agent_ids)
+
+
+def test_a_question_without_an_answer_is_asked_again() -> None:
+    rig = Rig(host_lost_after_seconds=20.0)
+    started(rig, "a")
+    mesh = NoAnswers()
+    part = losses.Losses(rig.host.shell, rig.host.gossip, mesh, rig.host.losses._generations)  # type: ignore[arg-type]
+    for _ in range(20):
+        part.tick(rig.clock.monotonic())
+        rig.clock.advance(2.0)
+    assert 2 <= len(mesh.asked) <= 3
+
+
+def test_what_is_told_of_groups_that_are_not_here_is_not_kept() -> None:
+    rig = Rig()
+    worker = started(rig, "a")
+    rig.run(1.0)
+    (copy,) = worker.copies.values()
+    worker.copies["j"] = replace(copy, agent_id="j", group_id="elsewhere")
+    assert worker.tell().elsewhere == ("elsewhere",)
+    assert [[told.agent_id for told in page] for page in rig.host.losses._told] == [[copy.agent_id]]
+
+
+def test_a_host_whose_groups_have_ended_keeps_nothing_of_what_it_is_told() -> None:
+    rig = Rig()
+    worker = started(rig, "a")
+    rig.call(COLLECTOR, "cancel")
+    rig.run(3.0)
+    assert [copy.cause for copy in worker.tell().unwanted] == ["cancelled"]
+    assert not rig.host.losses._told
+
+
+def test_a_row_that_cannot_be_read_takes_no_other_group_with_it() -> None:
+    rig = Rig(host_lost_after_seconds=20.0)
+    for group_id, key in (("g1", "a"), ("g2", "b")):
+        rig.get(GroupView, "POST", "/v1/groups", group(key, group_id=group_id, request=NOT_HERE))
+    for row, value in (("job/a", {"mine": 1}), ("template/report.html", "<html>"), ("job/x", "<html>")):
+        rig.write(lambda tx, row=row, value=value: paglets.storage_set(tx, COLLECTOR, row, value))  # type: ignore[misc]
     worker = Worker(rig, "w1")
     rig.until(lambda: worker.keys() == [("a", 1), ("b", 1)])
-    worker.tell()
+    assert worker.tell().unwanted == ()
     worker.cut_off()
     second = Worker(rig, "w2")
-    rig.write(
-        lambda tx: tx.run(
-            "INSERT INTO inbox (agent_id, sender_store, n, message, status) VALUES (?, 's', 1, '{}', 'waiting')",
-            COLLECTOR,
-        )
-    )
-    rig.write(lambda tx: tx.run("UPDATE paglets SET class_name = 'm:Own' WHERE agent_id = ?", COLLECTOR))
-    rig.run(300.0)
-    assert second.keys() == []
+    rig.until(lambda: second.keys() == [("b", 2)])
+    rig.run(100.0)
+    assert rig.faults() == []
+    assert rig.all("SELECT subject FROM events WHERE kind = 'unreadable'") == [(f"a ({COLLECTOR})",)]
 
 
 def test_a_job_that_is_on_its_way_to_a_lost_host_is_begun_anew(rig: Rig) -> None:
@@ -189,68 +304,6 @@ def test_a_job_that_is_on_its_way_to_a_lost_host_is_begun_anew(rig: Rig) -> None
     rig.run(100.0)
     assert second.keys() == []
     rig.until(lambda: second.keys() == [("a", 2), ("b", 2)])
-
-
-def test_max_losses_bounds_how_often_a_job_is_begun_anew() -> None:
-    rig = Rig(host_lost_after_seconds=20.0)
-    rig.get(GroupView, "POST", "/v1/groups", group("a", request=replace(NOT_HERE, max_losses=1)))
-    first = Worker(rig, "w1")
-    rig.until(lambda: first.keys() == [("a", 1)])
-    first.cut_off()
-    rig.run(15.0)
-    second = Worker(rig, "w2")
-    rig.until(lambda: second.keys() == [("a", 2)])
-    second.tell()
-    second.cut_off()
-    rig.until(lambda: "a" in failures(rig))
-    failure = failures(rig)["a"]
-    assert (failure["cause"], failure["generation"], failure["host_name"]) == ("host_lost", 2, "w2")
-    assert failure["message"] == "lost 2 times with its host, the last time on w2; max_losses is 1"
-
-
-# Inputs.
-
-
-def with_input(rig: Rig) -> FileRef:
-    """A group g1 of one job with an input, which is not here any more: a collector that came from elsewhere."""
-    blob = rig.host.keeper.put(b"the input of a job")
-    file = FileRef(name="in.txt", sha256=blob.sha256, size_bytes=blob.size_bytes)
-    rig.get(GroupView, "POST", "/v1/groups", group("a", request=NOT_HERE, inputs=(file,)))
-    worker = Worker(rig, "w1")
-    worker.host.routes["POST /v1/blobs/state"] = lambda body: states(body, complete=True)
-    rig.until(lambda: worker.keys() == [("a", 1)])
-    rig.write(lambda tx: tx.run("DELETE FROM group_blobs"))
-    rig.write(lambda tx: tx.run("DELETE FROM blobs"))
-    rig.blobs.remove(blob.sha256)
-    worker.tell()
-    worker.cut_off()
-    return file
-
-
-def states(body: Any, *, complete: bool) -> BlobStates:
-    return BlobStates(blobs=tuple(BlobState(sha256=sha, offset=0, complete=complete) for sha in body["sha256s"]))
-
-
-def test_inputs_that_only_an_absent_host_has_are_waited_for_and_then_the_job_fails() -> None:
-    rig = Rig(host_lost_after_seconds=20.0, input_wait_seconds=1000.0)
-    with_input(rig)
-    rig.until(lambda: pending(rig)["a"]["reason"] == "input_absent")
-    told = pending(rig)["a"]
-    assert told["reason_text"].endswith("no host that is online has its input in.txt")
-    assert told["host_name"] == "w1"
-    rig.run(500.0)
-    assert pending(rig)["a"]["since"] == told["since"]
-    rig.until(lambda: "a" in failures(rig), within_seconds=1000.0)
-    assert failures(rig)["a"]["cause"] == "host_lost"
-
-
-def test_inputs_are_fetched_from_a_host_that_has_them() -> None:
-    rig = Rig(host_lost_after_seconds=20.0)
-    with_input(rig)
-    rig.until(lambda: pending(rig)["a"]["reason"] == "input_absent")
-    other = Rig(name="w2", beside=rig)
-    other.host.keeper.put(b"the input of a job")
-    rig.until(lambda: other.value("SELECT generation FROM requests WHERE job_key = 'a'") == 2, within_seconds=120.0)
 
 
 # After a gap of one's own.
@@ -284,6 +337,34 @@ def test_it_starts_them_when_nobody_says_so_for_ten_seconds() -> None:
     rig.run(5.0)
     assert statuses(rig) == [("WAITING_FOR_SLOT", "census_awaited")]
     rig.run(8.0)
+    assert statuses(rig) == [("RUNNING", "")]
+
+
+def test_only_an_answer_to_what_was_asked_after_the_gap_ends_the_wait() -> None:
+    rig = Rig()
+    answers: list[Any] = []
+    rig.peer("w1", {"POST /v1/census": lambda body: CensusReply()})
+    rig.write(lambda tx: residence.create(tx, job("j1", request=slot_request()), rig.now()))
+    transport = rig.host.shell.transport
+    send = transport.send
+
+    def hold(host: HostRef, request: Any, done: Any, *, timeout_seconds: float) -> None:
+        if request.target == "/v1/census":
+            answers.append(done)
+        else:
+            send(host, request, done, timeout_seconds=timeout_seconds)
+
+    transport.send = hold  # type: ignore[method-assign]
+    rig.run(1.0)
+    stopped = len(answers)
+    rig.clock.advance(300.0)
+    rig.run(0.5)
+    assert len(answers) == stopped + 1
+    answers[0](reply(CensusReply()))
+    rig.run(0.5)
+    assert rig.host.census.awaited()
+    answers[-1](reply(CensusReply()))
+    rig.run(0.5)
     assert statuses(rig) == [("RUNNING", "")]
 
 

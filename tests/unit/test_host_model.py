@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from host_rig import Rig, envelope, group, host_ref, job, state_change
 
+from paglets.api.calls import Call
 from paglets.api.limits import MAX_NOTE_CHARACTERS
 from paglets.api.notes import Notes
-from paglets.api.paglets import Call, CreatePaglet, FindPaglets, Found, Paglets, PagletView
+from paglets.api.paglets import CreatePaglet, FindPaglets, Found, Paglets, PagletView
 from paglets.codec.envelope import Envelope, InboxPost, Post, WireMessage
 from paglets.codec.text import loads
 from paglets.core.errors import Invalid

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from host_rig import Rig, envelope, host_ref, job
 
-from paglets.api.paglets import Located, PostMessage, ResidenceRow
+from paglets.api.calls import PostMessage
+from paglets.api.paglets import Located, ResidenceRow
 from paglets.api.posts import PostAnswer, PostAnswers
 from paglets.api.posts import Posts as Batch
 from paglets.codec.envelope import WireMessage

@@ -236,7 +236,8 @@ def test_each_ended_attempt_is_in_the_history() -> None:
 def test_a_waiting_job_can_fail_and_be_cancelled(status: str, cause: str, event: str) -> None:
     store = memory_store()
     store.write(lambda tx: residence.create(tx, job("j1", status=status), NOW))
-    assert store.write(lambda tx: outcomes.fail_waiting(tx, "j1", cause, "why", HERE, NOW)) is True
+    told = cause == "cancelled"
+    assert store.write(lambda tx: outcomes.fail_waiting(tx, "j1", cause, "why", HERE, NOW, told=told)) is True
     sent = store.read(lambda tx: posts.next_outgoing(tx, "store-w1", 10, 1 << 20))
     if cause == "cancelled":
         # The collector has recorded it: nothing is told, and the row goes at once.

@@ -6,75 +6,26 @@ import hashlib
 from typing import Any
 
 import pytest
-from host_rig import Rig, envelope, host_ref, job, slot_request
+from host_rig import Rig, envelope, job, slot_request
+from recall_rig import W1, Target, checked, is_silent, leave, lose_answers, status
 
 from paglets.api.blobs import BlobStates
-from paglets.api.groups import CensusReply, UnwantedCopy
-from paglets.api.hosts import ForgetHost, Forgotten, Gossip
-from paglets.api.paglets import Done, PagletView
-from paglets.api.transfers import Settle, TransferAnswer, TransferAnswers, Transfers
-from paglets.codec.envelope import Envelope
-from paglets.core.errors import Conflict, InternalError, Invalid, Moved, Moving, NoRoom, PagletsError
-from paglets.core.record import from_json
+from paglets.api.groups import UnwantedCopy
+from paglets.api.hosts import Gossip
+from paglets.api.paglets import Done
+from paglets.core.errors import InternalError, Moved, Moving, NoRoom
 from paglets.core.refs import FileRef
 from paglets.host.census import end_unwanted
 from paglets.host.tries import STUCK_SECONDS
-from paglets.remote.exchange import Pending, Request, Response, reply_error
+from paglets.remote.exchange import Pending, Response
 from paglets.store import files, residence
 from paglets.store.files import Source
-from paglets.testing.mesh import identity, member
-from paglets.testing.sanity import sanity_check
+from paglets.testing.mesh import member
 
-W1 = host_ref("w1")
 UNWANTED = (UnwantedCopy(agent_id="j1", cause="cancelled"),)
 DATA = b"bytes that w1 has no room for"
 FAST = slot_request(rules={"preferred_tags": ("fast",)})
 NAME = hashlib.sha256(DATA).hexdigest()
-
-
-class Target:
-    """The peer w1. `takes`: what it answers to transfers, an error or nothing at all where it is None; `settles`: what
-    it says when it is asked to settle."""
-
-    def __init__(self, rig: Rig, *, takes: Any = None, settles: Any = "refused") -> None:
-        self.takes, self.settles = takes, settles
-        self.got: list[Envelope] = []
-        self.settled: list[Settle] = []
-        routes = {
-            "GET /v1/host": lambda body: identity("w1"),
-            "POST /v1/transfers": self._transfers,
-            "POST /v1/transfers/settle": self._settle,
-            "POST /v1/transfers/close": lambda body: Done(),
-            "POST /v1/census": lambda body: CensusReply(),
-        }
-        self.table = rig.peer("w1", routes, tags=("fast",))
-        self._network = rig.network
-
-    def _transfers(self, body: Any) -> TransferAnswers:
-        envelopes = from_json(Transfers, body).envelopes
-        self.got += envelopes
-        if isinstance(self.takes, PagletsError):
-            raise self.takes
-        verdicts = [] if self.takes is None else [self.takes] * len(envelopes)
-        return TransferAnswers(
-            answers=tuple(
-                TransferAnswer(agent_id=each.agent_id, epoch=each.epoch, verdict=verdict)
-                for each, verdict in zip(envelopes, verdicts, strict=False)
-            )
-        )
-
-    def _settle(self, body: Any) -> TransferAnswer:
-        asked = from_json(Settle, body)
-        self.settled.append(asked)
-        if isinstance(self.settles, PagletsError):
-            raise self.settles
-        return TransferAnswer(agent_id=asked.agent_id, epoch=asked.epoch, verdict=self.settles)
-
-    def goes_away(self) -> None:
-        self._network.leave(self.table.ref.url)
-
-    def comes_back(self) -> None:
-        self._network.join(self.table.ref.url, self.table.ref.store_id, self.table.handle)
 
 
 @pytest.fixture
@@ -87,23 +38,9 @@ def away(rig: Rig) -> Rig:
     return Rig(name="away", beside=rig)
 
 
-def leave(rig: Rig, each: Envelope, target: Any = W1) -> None:
-    rig.write(lambda tx: residence.create(tx, each, rig.now()))
-    rig.write(lambda tx: residence.leave(tx, each.agent_id, target, rig.now()))
-    rig.run()
-
-
-def status(rig: Rig, agent_id: str = "j1") -> tuple[str, int]:
-    return rig.all("SELECT status, epoch FROM residence WHERE agent_id = ?", agent_id)[0]  # type: ignore[return-value]
-
-
 def unwanted(rig: Rig) -> None:
     rig.write(lambda tx: end_unwanted(tx, UNWANTED, rig.own, rig.now()))
     rig.run(1)
-
-
-def is_silent(rig: Rig, name: str = "w1") -> bool:
-    return all(member.name != name for member in rig.host.gossip.online())
 
 
 # What nobody wants.
@@ -207,32 +144,6 @@ def test_a_copy_that_the_target_took_without_a_word_ends_there_when_it_is_back(r
     assert away.process("j1").told_to_end
     assert status(away)[0] == "disposed"
     assert checked(rig, away) == []
-
-
-def checked(*rigs: Rig) -> list[str]:
-    found: list[str] = []
-
-    def look(left: list[Rig], views: dict[str, Any]) -> None:
-        if left:
-            first, *others = left
-            first.store.read(lambda tx: look(others, views | {first.own.name: tx}))
-        else:
-            found.extend(sanity_check(views))
-
-    look(list(rigs), {})
-    return found
-
-
-def lose_answers(rig: Rig, away: Rig) -> None:
-    """`away` takes envelopes, and nobody hears of it."""
-
-    def handle(request: Request) -> Response:
-        response = away.answer_request(request)
-        if request.target == "/v1/transfers":
-            return reply_error(InternalError("cut"))
-        return response
-
-    rig.network.join(away.settings.url, away.settings.store_id, handle)
 
 
 # What does not get there.
@@ -340,93 +251,6 @@ def answered(rig: Rig, asked: Response | Pending, within_seconds: float) -> Done
     response = asked.response if isinstance(asked, Pending) else asked
     assert response is not None
     return response.parse(Done)
-
-
-# Forgotten hosts.
-
-
-def forget(rig: Rig, store_id: str = "store-w1") -> Forgotten:
-    found: Forgotten = rig.get(Forgotten, "POST", "/v1/mesh/forget", ForgetHost(store_id=store_id))
-    rig.run(1)
-    return found
-
-
-def test_what_was_on_its_way_to_a_forgotten_host_is_here_again_beyond_what_that_can_have(rig: Rig) -> None:
-    target = Target(rig, takes=InternalError("disk"))
-    leave(rig, envelope("p1", hook="arrival"))
-    leave(rig, job("j1"))
-    rig.run(0.5)
-    target.goes_away()
-    rig.until(lambda: is_silent(rig), 30)
-
-    told = forget(rig)
-
-    assert told == Forgotten(host=rig.own, known=True, taken_back=2, moves_dropped=0)
-    assert status(rig, "p1") == ("here", 3)
-    assert status(rig, "j1") == ("here", 3)
-    assert rig.value("SELECT status FROM requests") == "RUNNING"
-    view: PagletView = rig.get(PagletView, "GET", "/v1/paglets/p1")
-    assert view.reason == "its move to w1 was dropped: that host was forgotten"
-    assert any("w1 was forgotten; taken back: 2" in line for line in rig.log)
-    assert forget(rig) == Forgotten(host=rig.own, known=False, taken_back=0, moves_dropped=0)
-
-
-def test_moves_to_a_forgotten_host_that_have_not_begun_are_dropped(rig: Rig) -> None:
-    target = Target(rig)
-    target.goes_away()
-    rig.write(lambda tx: residence.create(tx, envelope("p1"), rig.now()))
-    rig.until(lambda: is_silent(rig), 30)
-    rig.ask("POST", "/v1/paglets/p1/dispatch", {"target": "w1"})
-    rig.run(1)
-    assert forget(rig).moves_dropped == 1
-    view: PagletView = rig.get(PagletView, "GET", "/v1/paglets/p1")
-    assert view.reason == "its move to w1 was dropped: that host was forgotten"
-    assert rig.value("SELECT intent FROM paglets") is None
-
-
-def test_a_host_that_is_online_is_not_forgotten_nor_is_the_host_itself(rig: Rig) -> None:
-    Target(rig)
-    with pytest.raises(Conflict, match="w1 is online"):
-        forget(rig)
-    with pytest.raises(Conflict, match="does not forget itself"):
-        forget(rig, rig.own.store_id)
-    with pytest.raises(Invalid, match="store_id"):
-        forget(rig, "../x")
-
-
-def test_what_begins_to_leave_for_a_forgotten_host_comes_back_after_a_restart_too(rig: Rig) -> None:
-    target = Target(rig)
-    target.goes_away()
-    rig.until(lambda: is_silent(rig), 30)
-    forget(rig)
-    rig.write(lambda tx: residence.create(tx, envelope("p1"), rig.now()))
-    rig.write(lambda tx: residence.leave(tx, "p1", W1, rig.now()))
-    second = Rig(database=rig.store._writer)
-    second.run(1)
-    assert status(second, "p1") == ("here", 3)
-
-
-def test_a_forgotten_host_that_is_back_joins_anew_and_ends_what_it_had_of_old(rig: Rig, away: Rig) -> None:
-    lose_answers(rig, away)
-    leave(rig, envelope("p1"), away.own)
-    leave(rig, job("j1"), away.own)
-    rig.run(1)
-    at_work = away.process("j1")
-    rig.network.part(("store-home",), ("store-away",))
-    rig.until(lambda: is_silent(rig, "away"), 30)
-    forget(rig, "store-away")
-    assert (status(rig, "p1"), status(away, "p1")) == (("here", 3), ("here", 2))
-    assert (status(rig, "j1"), status(away, "j1")) == (("here", 3), ("here", 2))
-
-    rig.network.heal()
-    rig.until(lambda: not is_silent(rig, "away"), 60)
-    rig.run(10)
-
-    assert not rig.host.gossip.is_forgotten("store-away")
-    assert (status(away, "p1"), status(away, "j1")) == (("refused", 3), ("refused", 3))
-    assert at_work.told_to_end
-    assert rig.all("SELECT * FROM fences") == []
-    assert checked(rig, away) == []
 
 
 # An empty data directory.

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from host_rig import Rig, envelope, group, host_ref, job, job_part, slot_request, state_change
 
+from paglets.api.calls import CallReply
 from paglets.api.groups import GroupView
-from paglets.api.paglets import CallReply, Done, MovePaglet
+from paglets.api.paglets import Done, MovePaglet
 from paglets.codec.envelope import Post, WireMessage
 from paglets.codec.text import dumps
 from paglets.core.errors import CallOutcomeUnknown, HandlerFailed, Moved, NotHandled, PagletsError, Unknown
@@ -141,6 +142,29 @@ def test_what_the_disk_has_no_place_for_fails_nobody_and_starts_when_there_is_on
     rig.disk.problem = None
     rig.run(60.0)
     assert {rig.process(each).go.entry for each in ("p1", "j1")} == {"creation", "attempt"}
+    assert rig.faults() == []
+
+
+def test_what_only_one_job_has_in_its_way_fails_that_one_and_stops_nobody(rig: Rig) -> None:
+    prepare, tried = rig.disk.prepare, []
+
+    def prepared(agent_id: str, fresh: bool) -> str:
+        tried.append(agent_id)
+        if agent_id in ("j1", "p1"):
+            raise FileExistsError(17, "File exists")
+        return prepare(agent_id, fresh)
+
+    rig.disk.prepare = prepared  # type: ignore[method-assign]
+    for each in ("j1", "j2"):
+        rig.write(lambda tx, each=each: residence.create(tx, job(each, each), rig.now()))
+    add(rig)
+    give_posts(rig, "a")
+    rig.run(60.0)
+    assert rig.process("j2").go.entry == "attempt"
+    assert rig.value("SELECT status FROM requests WHERE agent_id = 'j1'") == "FAILED_FINAL"
+    assert rig.value("SELECT outcome FROM requests WHERE agent_id = 'j1'").count("spawn_failed") == 1
+    assert rig.value("SELECT losses FROM requests WHERE agent_id = 'j1'") == 0
+    assert 2 < tried.count("p1") < 10, "it was tried without a pause"
     assert rig.faults() == []
 
 

@@ -38,7 +38,7 @@ def test_all_online_hosts_are_asked_and_the_answer_comes_once() -> None:
     answers: list[Located] = []
     hosts[0].locator.locate(["p", "nobody-knows"], answers.append)
     mesh.clock.advance(10)
-    assert answers == [Located(rows=(row("p", 5, "here", "h02"),))]
+    assert answers == [Located(rows=(row("p", 5, "here", "h02"),), answered=("store-h01", "store-h02", "store-h03"))]
     assert mesh.network.sent[("store-h00", LOCATE)] == 3
 
 
@@ -67,6 +67,32 @@ def test_an_answer_is_remembered_for_a_second_and_no_longer() -> None:
     assert (len(answers), mesh.network.sent[("store-h00", LOCATE)]) == (3, 2)
 
 
+def test_who_answered_is_who_answered_of_each_id() -> None:
+    mesh, hosts = started(3)
+    answers: list[Located] = []
+    mesh.network.part(("store-h02",), ("store-h00", "store-h01"))
+    hosts[0].locator.locate(["p"], answers.append)
+    mesh.clock.advance_until(lambda: answers, 2.1)
+    mesh.network.heal()
+    hosts[0].locator.locate(["p", "q"], answers.append)  # of `p` the answers are remembered
+    mesh.clock.advance_until(lambda: len(answers) == 2, 2.1)
+    assert [answer.answered for answer in answers] == [("store-h01",), ("store-h01",)]
+
+
+def test_one_who_cannot_take_his_answer_does_not_take_it_from_others() -> None:
+    mesh, hosts = started(2)
+    answers: list[Located] = []
+
+    def fails(located: Located) -> None:
+        raise ValueError("mine")
+
+    hosts[0].locator.locate(["p"], fails)
+    hosts[0].locator.locate(["q"], answers.append)
+    mesh.clock.advance(5.0)
+    assert len(answers) == 1
+    assert hosts[0].driver.faults
+
+
 def test_a_question_during_another_for_the_same_id_waits_for_that_one() -> None:
     mesh, hosts = started(2)
     answers: list[Located] = []
@@ -85,7 +111,7 @@ def test_a_host_that_does_not_answer_delays_by_two_seconds_only() -> None:
     hosts[0].locator.locate(["p"], answers.append)
     took = mesh.clock.advance_until(lambda: answers, 2.1)
     assert 1.9 < took < 2.1
-    assert answers[0].rows == (row("p", 1, "here", "h01"),)
+    assert answers == [Located(rows=(row("p", 1, "here", "h01"),), answered=("store-h01",))]
 
 
 def test_alone_the_answer_is_that_nobody_knows() -> None:

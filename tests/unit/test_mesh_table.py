@@ -8,7 +8,7 @@ from paglets.api.hosts import Gossip, Member
 from paglets.core.errors import Invalid, Unknown
 from paglets.mesh import table as tables
 from paglets.mesh import view
-from paglets.mesh.table import Table, check_gossip, check_member, merge
+from paglets.mesh.table import Mark, Table, check_gossip, check_member, merge
 from paglets.slots.model import Resources
 from paglets.testing.mesh import member
 
@@ -119,12 +119,28 @@ def test_a_host_not_heard_of_for_thirty_days_is_dropped_and_not_brought_back_by_
 def test_a_host_that_is_forgotten_comes_back_by_its_own_word_alone() -> None:
     table = take(Table(), member("a"))
     change = tables.forget(table, "store-a")
-    assert (change.dropped, change.table.forgotten) == (("store-a",), {"store-a": tables.FOR_GOOD})
+    assert (change.dropped, change.table.forgotten) == (("store-a",), {"store-a": Mark(1, 21, for_good=True)})
     later = member("a", boot_count=9, heartbeat=9)
     assert rows_of(take(change.table, later)) == {}
     back = take(change.table, later, direct="store-a")
     assert (rows_of(back), back.forgotten) == ({"store-a": later}, {})
-    assert tables.expire(table, 31 * 86_400.0, OWN).table.forgotten["store-a"] != tables.FOR_GOOD
+    assert not tables.expire(table, 31 * 86_400.0, OWN).table.forgotten["store-a"].for_good
+
+
+def test_what_a_forgotten_host_said_before_does_not_bring_it_back() -> None:
+    # It may have lain in a socket until now.
+    table = tables.forget(take(Table(), member("a", boot_count=2, heartbeat=7)), "store-a").table
+    twice = tables.forget(table, "store-a").table
+    for late in (member("a", boot_count=2, heartbeat=9), member("a", boot_count=1, heartbeat=99)):
+        assert take(twice, late, direct="store-a") == table
+    for new in (member("a", boot_count=2, heartbeat=7 + tables.LATE_BEATS + 1), member("a", boot_count=3, heartbeat=1)):
+        assert rows_of(take(twice, new, direct="store-a")) == {"store-a": new}
+
+
+def test_a_host_that_nobody_knew_is_forgotten_until_it_speaks() -> None:
+    table = tables.forget(Table(), "store-a").table
+    assert rows_of(take(table, member("a"))) == {}
+    assert rows_of(take(table, member("a"), direct="store-a")) != {}
 
 
 def test_the_table_keeps_those_online_when_it_is_full() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import resource
+import shutil
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from paglets.core.errors import PagletsError, StoreDamaged, StoreMalformed
-from paglets.store.db import Store, check, open_store
-from paglets.store.trouble import Kind, StoreFull, StoreLocked, kind_of, told
+from paglets.core.errors import PagletsError, StoreDamaged, StoreMalformed, StoreNewer, StoreUndecided
+from paglets.store.db import Store, open_store
+from paglets.store.look import check
+from paglets.store.trouble import MEANINGS, Kind, StoreFull, StoreLocked, StorePassing, kind_of, told
 
 
 def error_of(code: int) -> sqlite3.Error:
@@ -41,6 +44,14 @@ def test_each_error_is_told_with_the_file_and_what_to_do(
     assert type(made) is cls
     assert "/data/paglets.db" in made.message
     assert advice in made.message
+
+
+def test_each_kind_of_error_has_its_meaning_and_only_what_passes_is_passing() -> None:
+    assert set(MEANINGS) == set(Kind)
+    passing = {kind for kind, meaning in MEANINGS.items() if issubclass(meaning.cls, StorePassing)}
+    assert passing == {Kind.FULL, Kind.LOCKED}
+    assert not any(MEANINGS[kind].ends for kind in passing)
+    assert not issubclass(StoreLocked, StoreFull)
 
 
 def filled(path: Path) -> bytes:
@@ -155,3 +166,74 @@ def test_what_another_program_holds_is_not_stored_and_goes_on_when_it_lets_go(tm
     assert fatal == []
     other.close()
     store.close()
+
+
+def left_by_a_crash(path: Path, at: Path, sql: str) -> None:
+    """`at` is the database as it is while a program has it: with what `sql` changed in its WAL."""
+    filled(path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as base:
+        base.execute(sql)
+        at.parent.mkdir()
+        for name in ("", "-wal"):
+            shutil.copyfile(f"{path}{name}", f"{at}{name}")
+    assert Path(f"{at}-wal").stat().st_size
+
+
+def bytes_of(path: Path) -> list[bytes]:
+    return [Path(f"{path}{name}").read_bytes() for name in ("", "-wal")]
+
+
+def test_a_newer_database_whose_host_was_cut_off_is_refused_and_its_wal_is_not_merged(tmp_path: Path) -> None:
+    path = tmp_path / "copy" / "paglets.db"
+    left_by_a_crash(tmp_path / "paglets.db", path, "INSERT INTO migrations VALUES (99, 'later', 1.0)")
+    before = bytes_of(path)
+    with pytest.raises(StoreNewer, match="schema 99"):
+        open_store(path, lambda error: None)
+    assert bytes_of(path) == before
+
+
+def test_the_database_of_another_host_is_refused_and_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "copy" / "paglets.db"
+    left_by_a_crash(tmp_path / "paglets.db", path, "INSERT INTO meta VALUES ('store_id', 'theirs')")
+    before = bytes_of(path)
+    with pytest.raises(StoreUndecided, match=r"store theirs, and this folder is that of store ours.*Next: "):
+        open_store(path, lambda error: None, "ours")
+    assert bytes_of(path) == before
+    open_store(path, lambda error: None, "theirs").close()
+
+
+def test_a_database_that_is_none_of_paglets_is_refused_as_that_and_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "paglets.db"
+    with contextlib.closing(sqlite3.connect(path)) as base:
+        base.execute("CREATE TABLE photos (name TEXT)")
+    before = path.read_bytes()
+    with pytest.raises(StoreUndecided, match="has the tables photos"):
+        open_store(path, lambda error: None)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["paglets.db"]
+
+
+def test_a_disk_without_room_is_told_as_full_at_opening_too(tmp_path: Path) -> None:
+    """As of a full tmpfs, where SQLite says that the disk failed."""
+    path = tmp_path / "paglets.db"
+    filled(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(StoreFull, match="free some"):
+            open_store(path, lambda error: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    open_store(path, lambda error: None).close()
+
+
+def test_a_reader_that_cannot_be_opened_as_the_disk_is_full_passes(tmp_path: Path) -> None:
+    def fails() -> sqlite3.Connection:
+        raise error_of(sqlite3.SQLITE_IOERR_SHMSIZE)
+
+    fatal: list[BaseException] = []
+    writer = sqlite3.connect(":memory:", isolation_level=None)
+    store = Store(writer, open_reader=fails, on_fatal=fatal.append, is_full=lambda: True)
+    with pytest.raises(StoreFull):
+        store.read(lambda tx: tx.value("SELECT 1"))
+    assert fatal == []

@@ -50,6 +50,16 @@ def test_a_scan_goes_on_behind_what_was_deleted_and_a_page() -> None:
     assert [key for key, _ in found + rest] == sorted(key for key, _ in found + rest)
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_is_discarded_is_not_read(at_once: bool) -> None:
+    # Its class is not installed here: a value that nobody asked for must not end the handler.
+    host = Rows({"a": {"$object": {"class": "needs_torch:Cfg", "fields": {}}}, "b": 1})
+    host.scope = Scope(at_once=at_once)
+    host.storage.discard("a")
+    assert list(host.storage) == ["b"]
+    assert ("a" in host.rows) is not at_once
+
+
 def test_a_scan_for_nothing_gives_nothing() -> None:
     storage = Rows({"a": 1}).storage
     assert storage.scan("", limit=0) == []

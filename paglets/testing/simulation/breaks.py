@@ -2,6 +2,23 @@
 
 No module of the host is touched: SQL is rewritten on its way to the database, a COMMIT is not made, a reply
 is changed on the network.
+
+What finds them, by the numbers of the architecture's description:
+
+- S1 (one place): a lost reply taken for a request never sent, a refusal not stored, a theft under its victim's epoch,
+  hand-offs without an epoch, a hand-off that is given up and keeps its epoch
+- S2 (leases): one that ends with the report; a paglet that leaves while it holds one
+- S4 (records): a report for a key that has ended
+- S5 (posts): a lost commit, a dropped forward, an inbox that stays or does not travel, the same of what was taken
+- I2 (one outcome of an attempt): a second one that replaces the first
+- I5 (a further copy only of what is lost): a loss that is not noted
+- I6 (all comes to an end): posts not sent on, nobody who looks for lost copies, a host that is not told what to end
+- the rows of one host: a lease that outlives its attempt, units leased twice, processes of an earlier start
+
+Second lines of defence cannot be broken alone: that an outcome or the end of a run names its attempt is in their WHERE,
+while the host ends the process, and with it all that it says, before another attempt begins. What a fence is for, a
+host that was forgotten and comes back, breaks promises that nobody made to a paglet which lived there: unit tests
+look at both.
 """
 
 from __future__ import annotations
@@ -25,8 +42,8 @@ LOSE_EVERY_COMMITS = 60
 class Rule:
     """Statements that hold `pattern` have it replaced by `by`; `hits` counts them.
 
-    `first` runs before, with those of their arguments. `when`: only where that is among their arguments;
-    these are not run at all.
+    `first` runs before, with those of their arguments. `when`: only where that is among their arguments. Without `by`
+    they are not run at all.
     """
 
     pattern: str
@@ -54,7 +71,7 @@ class RewritingConnection:
         for rule in self._rules:
             if rule.pattern in sql and (not rule.when or rule.when in args):
                 rule.hits += 1
-                if rule.when:
+                if not rule.by:
                     return cast(sqlite3.Cursor, self._inner.execute("SELECT 0 WHERE 0"))
                 if rule.first:
                     self._inner.execute(rule.first, tuple(args[index] for index in rule.first_args))
@@ -163,6 +180,20 @@ def _cancelling() -> Profile:
     """Jobs without end, which are cancelled."""
     base = calm(2)
     return replace(base, load=replace(base.load, counters=0, plans=("forever",)))
+
+
+def _stealing() -> Profile:
+    """More jobs than there is room for, most of which may run at home: hosts take them from one another."""
+    base = calm(3)
+    load = replace(base.load, groups=3, most_jobs=12, counters=0, plans=("slow", "success"), seconds=12.0)
+    return replace(base, load=load, trouble=Trouble(weather=Weather(doubled=0.8), seconds=12.0))
+
+
+def _giving_up() -> Profile:
+    """Jobs are cancelled that are on their way, and replies to what is asked about them are lost."""
+    base = calm(3)
+    load = replace(base.load, groups=3, most_jobs=8, counters=0, cancels=20, plans=("forever", "slow"), seconds=20.0)
+    return replace(base, load=load, trouble=Trouble(weather=Weather(cut=0.7), holes=6, seconds=40.0))
 
 
 def _losing() -> Profile:
@@ -288,6 +319,71 @@ BREAKS: tuple[Break, ...] = (
         tamper=_unwanted_not_told,
         within_seeds=25,
         profile=_cancelling(),
+    ),
+    Break(
+        name="a theft keeps the epoch of its victim",
+        rules=(
+            Rule(
+                pattern="UPDATE requests SET stolen = 1 WHERE agent_id = ?",
+                by="UPDATE requests SET stolen = 1 WHERE agent_id = ?",
+                first="UPDATE residence SET epoch = epoch - 1 WHERE agent_id = ?",
+                first_args=(0,),
+            ),
+        ),
+        within_seeds=25,
+        profile=_stealing(),
+    ),
+    Break(
+        name="hand-offs carry no epoch",
+        rules=(
+            Rule(
+                pattern="SELECT * FROM residence WHERE agent_id = ?",
+                by="SELECT agent_id, 1 AS epoch, status, peer, reason, settled, told, since_at, stale_scratch"
+                " FROM residence WHERE agent_id = ?",
+            ),
+        ),
+        within_seeds=25,
+        profile=_moving(Weather(doubled=0.5)),
+    ),
+    Break(
+        name="a paglet leaves while it holds a lease",
+        rules=(
+            Rule(
+                pattern="WHERE status = 'WAITING_FOR_SLOT' AND p.intent IS NULL",
+                by="WHERE status IN ('WAITING_FOR_SLOT', 'RUNNING') AND p.intent IS NULL",
+            ),
+            Rule(
+                pattern="AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.agent_id = r.agent_id)",
+                by="AND 1",
+            ),
+            Rule(pattern="SELECT 1 FROM runs WHERE agent_id = ?", by="SELECT 1 FROM runs WHERE 0 AND agent_id = ?"),
+            Rule(
+                pattern="SELECT 1 FROM leases WHERE agent_id = ?",
+                by="SELECT 1 FROM leases WHERE 0 AND agent_id = ?",
+                first="DELETE FROM leases WHERE agent_id = ?",
+                first_args=(0,),
+            ),
+        ),
+        within_seeds=25,
+        profile=_stealing(),
+    ),
+    Break(
+        name="a hand-off that is given up keeps its epoch",
+        rules=(
+            Rule(
+                pattern="SET epoch = ?, status = ?, peer = ?, reason = '', told = ?, since_at = ? WHERE agent_id = ?",
+                by="SET epoch = ?1 - (?2 = 'disposed' AND NOT ?4), status = ?2, peer = ?3, reason = '', told = ?4,"
+                " since_at = ?5 WHERE agent_id = ?6",
+            ),
+        ),
+        within_seeds=25,
+        profile=_giving_up(),
+    ),
+    Break(
+        name="that a copy is lost is not noted",
+        rules=(Rule(pattern="INSERT INTO events", when="lost"),),
+        within_seeds=25,
+        profile=_losing(),
     ),
     Break(
         name="units that are leased are leased again",

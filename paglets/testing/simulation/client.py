@@ -118,8 +118,8 @@ class Client:
             self._network.later(pause, lambda: self._try(self._now(host), request, then, refused, tries - 1))
 
     def _now(self, host: HostRef) -> HostRef:
-        """A user sees when a machine has got another address, and asks another one where it is gone."""
-        machine = next(machine for machine in self._machines if machine.store_id == host.store_id)
+        """A user sees when a machine has got another address or store, and asks another one where it is gone."""
+        machine = next(machine for machine in self._machines if machine.name == host.name)
         return self._ref(self._any() if machine.is_gone else machine)
 
 

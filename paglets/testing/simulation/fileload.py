@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from paglets.api.blobs import AddArtifact
+from paglets.api.calls import PostMessage
 from paglets.api.groups import JobSpec, SubmitGroup
-from paglets.api.paglets import CreatePaglet, PostMessage
+from paglets.api.paglets import CreatePaglet
 from paglets.core.clock import Entropy
 from paglets.core.errors import PagletsError
 from paglets.core.record import to_json

@@ -17,6 +17,8 @@ from paglets.testing.simulation.workload import ALL_PLANS, Load
 GIB = 1 << 30
 MANY_HOSTS = 9
 MOST_HOSTS = 30
+MANY_HOSTS_SECONDS = 11.0
+"""How long a run with many hosts lasts, and how soon one of them is taken for lost: each second of it costs much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +70,10 @@ def profile_of(seed: int) -> Profile:
         unreachable=_unreachable(entropy, hosts),
     )
     many = SeededEntropy(f"{seed}/many")
-    return (
-        _with_many_hosts(profile, MANY_HOSTS + many.pick(MOST_HOSTS + 1 - MANY_HOSTS)) if not many.pick(40) else profile
-    )
+    if many.pick(40):
+        return profile
+    most = MOST_HOSTS + 1 - MANY_HOSTS
+    return _with_many_hosts(profile, MANY_HOSTS + min(many.pick(most), many.pick(most)))
 
 
 def _more_trouble(entropy: SeededEntropy, hosts: int, departs: bool) -> tuple[bool, bool, int]:
@@ -83,7 +86,7 @@ def _more_trouble(entropy: SeededEntropy, hosts: int, departs: bool) -> tuple[bo
 def _with_many_hosts(profile: Profile, hosts: int) -> Profile:
     """The same on a larger mesh, where less is done, and for a shorter time."""
     load, trouble = profile.load, profile.trouble
-    seconds = min(load.seconds, 12.0)
+    seconds = min(load.seconds, MANY_HOSTS_SECONDS)
     goes = profile.hosts - load.stays
     return replace(
         profile,
@@ -91,7 +94,7 @@ def _with_many_hosts(profile: Profile, hosts: int) -> Profile:
         offered=tuple(profile.offered[number % profile.hosts] for number in range(hosts)),
         load=replace(load, groups=1, stays=hosts - goes, seconds=seconds),
         trouble=replace(trouble, seconds=seconds),
-        lost_after=min(profile.lost_after, 25.0),
+        lost_after=min(profile.lost_after, MANY_HOSTS_SECONDS),
         most_events=4 * profile.most_events,
     )
 

@@ -37,6 +37,9 @@ class LocalClock:
     def monotonic(self) -> float:
         return self._clock.monotonic() + self._offset
 
+    def boottime(self) -> float:
+        return self._clock.boottime() + self._offset
+
     def wall(self) -> float:
         return self._clock.wall() + self._wall_error()
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from paglets.api.calls import Call, PostMessage
 from paglets.api.groups import JobSpec, SubmitGroup
 from paglets.api.hosts import ForgetHost
-from paglets.api.paglets import Call, CreatePaglet, MovePaglet, PostMessage
+from paglets.api.paglets import CreatePaglet, MovePaglet
 from paglets.codec.envelope import WireMessage
 from paglets.core.clock import Entropy
 from paglets.core.errors import PagletsError
@@ -21,6 +22,7 @@ from paglets.testing.clock import FakeClock
 from paglets.testing.simulation.client import MAX_TRIES, WITHOUT_END, Client
 from paglets.testing.simulation.fileload import FileLoad, kept_id
 from paglets.testing.simulation.machine import Machine
+from paglets.testing.simulation.network import LATE_COPY_SECONDS
 from paglets.testing.simulation.scripts import COUNTER_CLASS, FOREVER, JOB_CLASS, PLANS, SUCCEEDS, post_message
 from paglets.testing.simulation.seen import Seen
 from paglets.testing.simulation.witness import Witness
@@ -253,9 +255,14 @@ class Workload:
     # Hosts.
 
     def forget(self, gone: HostRef) -> None:
-        """Users tell each host that this one is gone for good; some paglets are to go there nevertheless."""
+        """Users tell each host that this one is gone for good; some paglets are to go there nevertheless.
+
+        They do so once more later: what it sent before its end may have come meanwhile, and so its own word.
+        """
         for machine in self.machines:
-            self._at(0.5, FORGET_WITHIN_SECONDS, partial(self._forget, machine, gone.store_id, MAX_FORGETS))
+            for soonest in (0.5, LATE_COPY_SECONDS[1]):
+                act = partial(self._forget, machine, gone.store_id, MAX_FORGETS)
+                self._at(soonest, soonest + FORGET_WITHIN_SECONDS, act)
         for number in range(MOVES_TO_GONE):
             self._at(0.1, FORGET_WITHIN_SECONDS, partial(self._move_to, f"last-move-{number}", gone))
 

@@ -66,6 +66,19 @@ class Task(CollectingComputeJobPaglet[TaskState]):
         scratch.rmdir()
         scratch.symlink_to(self.state.path)
 
+    def puts_a_link_to_nowhere_in_the_place_of_its_scratch(self) -> None:
+        scratch = self.work_dir()
+        scratch.rmdir()
+        scratch.symlink_to("/nowhere")
+
+    def puts_a_link_to_nowhere_in_the_place_of_its_scratch_and_fails_twice(self) -> None:
+        self.puts_a_link_to_nowhere_in_the_place_of_its_scratch()
+        self.fails_twice()
+
+    def puts_a_file_in_the_place_of_its_scratch_and_fails_twice(self) -> None:
+        self.puts_a_file_in_the_place_of_its_scratch()
+        self.fails_twice()
+
     def puts_a_file_in_the_place_of_its_scratch(self) -> None:
         scratch = self.work_dir()
         scratch.rmdir()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from paglets.api.hosts import ForgetHost, Forgotten, Gossip, HostIdentity, Hosts, PeerProblem
-from paglets.host import forgetting
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
+from paglets.remote.exchange import Pending
 
 
 def identity(host: Host, asked: Asked) -> HostIdentity:
@@ -21,9 +21,9 @@ def hosts(host: Host, asked: Asked) -> Hosts:
     return Hosts(hosts=host.gossip.members(), peers=peers)
 
 
-def forget(host: Host, asked: Asked) -> Forgotten:
+def forget(host: Host, asked: Asked) -> Pending:
     body: ForgetHost = asked.body
-    return forgetting.forget(host.shell, host.gossip, body.store_id)
+    return host.forgetting.forget(body.store_id)
 
 
 ROUTES = (

@@ -5,21 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from paglets.api.calls import Call, CallReply, PostMessage
 from paglets.api.limits import MAX_BATCH_ENVELOPES, MAX_BATCH_POSTS, MAX_CALL_SECONDS
-from paglets.api.paglets import (
-    Call,
-    CallReply,
-    CreatePaglet,
-    Done,
-    FindPaglets,
-    Found,
-    Locate,
-    Located,
-    MovePaglet,
-    Paglets,
-    PagletView,
-    PostMessage,
-)
+from paglets.api.paglets import CreatePaglet, Done, FindPaglets, Found, Locate, Located, MovePaglet, Paglets, PagletView
 from paglets.api.posts import PostAnswer, PostAnswers, Posts
 from paglets.api.transfers import CloseTransfers, LargeEnvelope, Settle, TransferAnswer, TransferAnswers, Transfers
 from paglets.codec.envelope import Envelope, check_count, check_envelope, check_message

@@ -1,0 +1,135 @@
+"""Ends what is left, somewhere in the mesh, of paglets that were taken back from hosts that were forgotten.
+
+The host from which a paglet was taken back may have had it, and may have passed it on to a host that could not be asked
+then. So each host that comes online is asked for these paglets. Of two that live the one with the higher epoch is the
+paglet, and the other one ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from paglets.api.paglets import Locate, Located, ResidenceRow
+from paglets.api.transfers import TransferAnswer
+from paglets.core.errors import PagletsError
+from paglets.core.refs import HostRef
+from paglets.host.runner import note
+from paglets.host.settling import AGAIN_SECONDS, ANSWER_SECONDS, Settling
+from paglets.host.shell import Shell
+from paglets.mesh.gossip import Gossip
+from paglets.mesh.locate import MAX_IDS
+from paglets.remote.exchange import Request, Response, dump_json, parsed
+from paglets.store import recalls, residence
+from paglets.store.db import Tx
+from paglets.store.recalls import Fence
+
+MOST_AT_ONCE = 50
+
+
+class Fencing:
+    """Part `fencing`."""
+
+    name = "fencing"
+
+    def __init__(self, shell: Shell, gossip: Gossip) -> None:
+        self._shell = shell
+        self._gossip = gossip
+        self._settling = Settling(shell, gossip, self.name)
+        # By store, the paglets that this host was asked for since it came online; and when to go on after a failure.
+        self._asked: dict[str, set[str]] = {}
+        self._again: dict[str, float] = {}
+
+    def tick(self, now: float) -> float | None:
+        fenced = self._shell.store.read(recalls.fenced)
+        if not fenced:
+            self._asked.clear()
+            return None
+        online = {member.store_id: member.ref for member in self._gossip.in_reach()}
+        self._asked = {store_id: ids for store_id, ids in self._asked.items() if store_id in online}
+        self._again = {store_id: at for store_id, at in self._again.items() if at > now and store_id in online}
+        for store_id, host in online.items():
+            if store_id not in self._again:
+                self._look(host, fenced)
+        waiting = self._settling.waiting(now)
+        for store_id in self._shell.store.read(recalls.fenced_stores):
+            if store_id in online:
+                self._tell(store_id, waiting)
+        return min([*self._again.values(), *self._settling.due()], default=None)
+
+    # Who has what is fenced?
+
+    def _look(self, host: HostRef, fenced: Mapping[str, int]) -> None:
+        seen = self._asked.setdefault(host.store_id, set())
+        ids = [agent_id for agent_id in fenced if agent_id not in seen][:MAX_IDS]
+        if not ids:
+            return
+        seen |= set(ids)
+        request = Request(
+            method="POST", target="/v1/paglets/locate", body=dump_json(Locate(agent_ids=tuple(ids))), repeatable=True
+        )
+        answered = partial(self._located, host, {agent_id: fenced[agent_id] for agent_id in ids})
+        self._shell.transport.send(host, request, answered, timeout_seconds=ANSWER_SECONDS)
+
+    def _located(self, host: HostRef, asked: dict[str, int], result: Response | PagletsError) -> None:
+        try:
+            rows = parsed(result, Located).rows
+        except PagletsError:
+            self._not_asked(host, asked)
+            return
+        found = [row for row in rows if row.agent_id in asked and row.status in ("here", "leaving")]
+        self._shell.runner.wake(self.name)
+        if found:
+            self._shell.runner.change(
+                lambda tx: self._judge_all(tx, host, found, asked), partial(self._judged, host, asked)
+            )
+
+    def _judged(self, host: HostRef, asked: dict[str, int], result: object) -> None:
+        if isinstance(result, BaseException):
+            self._not_asked(host, asked)
+            raise result
+
+    def _not_asked(self, host: HostRef, asked: Mapping[str, int]) -> None:
+        """It is asked for these again, not at once."""
+        self._asked.get(host.store_id, set()).difference_update(asked)
+        self._again[host.store_id] = self._shell.clock.monotonic() + AGAIN_SECONDS
+        self._shell.runner.wake(self.name)
+
+    def _judge_all(self, tx: Tx, host: HostRef, found: list[ResidenceRow], asked: dict[str, int]) -> None:
+        for theirs in found:
+            self._judge(tx, host, theirs, asked[theirs.agent_id])
+
+    def _judge(self, tx: Tx, host: HostRef, theirs: ResidenceRow, epoch: int) -> None:
+        """What lives there under a lower epoch than that of the fence is to end, and so is what is older here."""
+        agent_id, now = theirs.agent_id, self._shell.clock.wall()
+        if theirs.epoch < epoch:
+            recalls.fence(tx, Fence(agent_id=agent_id, epoch=epoch, target=host))
+            text = f"{host.name} has it under epoch {theirs.epoch}: that one is to end, as of epoch {epoch}"
+            note(tx, now, "conflict", agent_id, text)
+            return
+        mine = residence.find(tx, agent_id)
+        if mine is not None and mine.status == "here" and mine.epoch < theirs.epoch and theirs.status == "here":
+            residence.settle(tx, agent_id, theirs.epoch, host, now)
+            text = f"{host.name} has it under epoch {theirs.epoch}: the one here ended, as of epoch {mine.epoch}"
+            note(tx, now, "conflict", agent_id, text)
+
+    # Who is told?
+
+    def _tell(self, store_id: str, waiting: set[str]) -> None:
+        for each in self._shell.store.read(lambda tx: recalls.fences(tx, store_id, MOST_AT_ONCE)):
+            if each.agent_id not in waiting:
+                waiting.add(each.agent_id)
+                self._settling.ask(each, partial(self._told, each))
+
+    def _told(self, each: Fence, result: TransferAnswer | PagletsError) -> None:
+        if isinstance(result, PagletsError):
+            self._settling.later(each.agent_id)
+            return
+        if result.verdict != "refused":
+            # It has it under this epoch or a higher one: which of the two that may live now is the paglet?
+            self._look_again(each)
+        self._settling.change(each.agent_id, lambda tx: recalls.unfence(tx, each))
+
+    def _look_again(self, each: Fence) -> None:
+        self._asked.get(each.target.store_id, set()).discard(each.agent_id)
+        self._look(self._gossip.address(each.target), {each.agent_id: each.epoch})

@@ -1,0 +1,58 @@
+"""Which store a host of a name had when it started here last: a small file beside its run file.
+
+A data directory that is not there, as that of a disk that is not mounted, looks like that of a new host. Nothing in it
+can say otherwise; this file can.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from paglets.codec.text import dump_bytes, loads
+from paglets.core.errors import PagletsError
+from paglets.core.record import from_json, to_json
+from paglets.host.folder import HostFolder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """`folder`: its data directory."""
+
+    store_id: str
+    folder: str
+
+
+def warning_of(home: Path, name: str, folder: HostFolder) -> str:
+    """What its person must hear of a host that begins with nothing, though one of its name had something; else ""."""
+    known = _read(_path(home, name))
+    if folder.boot_count > 1 or folder.damaged_at or known is None or known.store_id == folder.store_id:
+        return ""
+    return (
+        f"host {name} BEGINS ANEW: {folder.path} was empty, and when it started here last it had the store "
+        f"{known.store_id} in {known.folder}. Others take it for a new host. Next: if a disk is not mounted, or this "
+        "is the wrong folder, end this host now, mend that, and start it again"
+    )
+
+
+def remember(home: Path, name: str, folder: HostFolder) -> None:
+    """Raises OSError."""
+    path = _path(home, name)
+    known = Known(store_id=folder.store_id, folder=str(folder.path))
+    if _read(path) != known:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        draft = path.with_name(f"{path.name}.new")
+        draft.write_bytes(dump_bytes(to_json(known)))
+        os.replace(draft, path)
+
+
+def _path(home: Path, name: str) -> Path:
+    return home / "run" / f"{name}.store"
+
+
+def _read(path: Path) -> Known | None:
+    with suppress(OSError, PagletsError):
+        return from_json(Known, loads(path.read_bytes()))
+    return None

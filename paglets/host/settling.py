@@ -1,0 +1,71 @@
+"""The question to a host that ends all doubt of a hand-off: was this epoch taken? If not, it never will be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from paglets.api.transfers import Settle, TransferAnswer
+from paglets.core.errors import PagletsError
+from paglets.host.shell import Shell
+from paglets.mesh.gossip import Gossip
+from paglets.remote.exchange import Request, Response, dump_json, parsed
+from paglets.store.recalls import Fence
+
+ANSWER_SECONDS = 10.0
+AGAIN_SECONDS = 5.0
+
+Told = Callable[[TransferAnswer | PagletsError], None]
+
+
+class Settling:
+    """Asks for the part of that name, once at a time for each paglet, and not soon again after a failure."""
+
+    def __init__(self, shell: Shell, gossip: Gossip, part: str) -> None:
+        self._shell = shell
+        self._gossip = gossip
+        self._part = part
+        self._asking: set[str] = set()
+        self._again: dict[str, float] = {}
+
+    def waiting(self, now: float) -> set[str]:
+        """Paglets that are not to be asked for now."""
+        self._again = {agent_id: at for agent_id, at in self._again.items() if at > now}
+        return {*self._asking, *self._again}
+
+    def due(self) -> list[float]:
+        """When some of these may be asked for again."""
+        return list(self._again.values())
+
+    def later(self, agent_id: str) -> None:
+        self._again[agent_id] = self._shell.clock.monotonic() + AGAIN_SECONDS
+
+    def ask(self, asked: Fence, told: Told) -> None:
+        """`told` is given the answer, or why there is none; the part is woken after it."""
+        body = Settle(source=self._shell.own, agent_id=asked.agent_id, epoch=asked.epoch)
+        request = Request(method="POST", target="/v1/transfers/settle", body=dump_json(body), repeatable=True)
+
+        def answered(result: Response | PagletsError) -> None:
+            self._asking.discard(asked.agent_id)
+            told(_answer(result))
+            self._shell.runner.wake(self._part)
+
+        self._asking.add(asked.agent_id)
+        address = self._gossip.address(asked.target)
+        self._shell.transport.send(address, request, answered, timeout_seconds=ANSWER_SECONDS)
+
+    def change(self, agent_id: str, change: Callable[..., object]) -> None:
+        """Commit what the answer brings. What cannot be stored now is asked for again, not at once."""
+
+        def done(result: object) -> None:
+            if isinstance(result, BaseException):
+                self.later(agent_id)
+                raise result
+
+        self._shell.runner.change(change, done)
+
+
+def _answer(result: Response | PagletsError) -> TransferAnswer | PagletsError:
+    try:
+        return parsed(result, TransferAnswer)
+    except PagletsError as error:
+        return error

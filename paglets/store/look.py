@@ -1,0 +1,125 @@
+"""A look at a database that changes nothing: whose file it is, and whether it is sound.
+
+It comes before the writer: that one makes our tables in any file that SQLite can open, and merges its WAL.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from paglets.core.errors import StoreMalformed, StoreNewer, StoreUndecided
+from paglets.store.migrations import MIGRATIONS, PROGRAM_KEY
+from paglets.store.trouble import Kind, kind_of, told
+
+BUSY_TIMEOUT_SECONDS = 5.0
+"""A backup tool may hold the database's lock for a moment; nobody else writes."""
+
+OURS = frozenset(("residence", "paglets"))
+"""Tables of which any database of ours has one, from the first schema on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a database says of itself. An empty one says nothing, a foreign one (`foreign`) has only these tables.
+
+    `schema`: how many migrations it has had. `program`: which one used it last.
+    """
+
+    foreign: tuple[str, ...] = ()
+    schema: int = 0
+    store_id: str = ""
+    boot_count: int = 0
+    program: str = ""
+
+
+def look(path: Path, *, at_rest: bool) -> Look:
+    """Read what there is to know; `at_rest` as in `open_reading`. Raises sqlite3.Error."""
+    if not size_of(path):
+        return Look()
+    with closing(open_reading(path, at_rest=at_rest)) as base:
+        base.text_factory = lambda data: data.decode(errors="replace")
+        names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
+        tables = tuple(name for (name,) in base.execute(names))
+        if not OURS & set(tables):
+            return Look(foreign=tables)
+        (schema,) = base.execute("SELECT coalesce(max(id), 0) FROM migrations").fetchone()
+        meta = dict(
+            base.execute("SELECT key, value FROM meta WHERE key IN ('store_id', 'boot_count', ?)", (PROGRAM_KEY,))
+        )
+    boots = meta.get("boot_count", "")
+    return Look(
+        schema=schema,
+        store_id=meta.get("store_id", ""),
+        boot_count=int(boots) if boots.isdecimal() else 0,
+        program=meta.get(PROGRAM_KEY, "a newer paglets"),
+    )
+
+
+def check_ours(path: Path, seen: Look, store_id: str) -> None:
+    """Raises StoreUndecided, StoreNewer where this program, or the host of `store_id` ("": any), must not touch it."""
+    if seen.foreign:
+        tables = ", ".join(seen.foreign[:3])
+        raise StoreUndecided(
+            f"{path} is no database of paglets: it has the tables {tables}. Nothing was moved or changed. Next: move "
+            "it elsewhere, or choose another folder with --data-dir"
+        )
+    if seen.schema > len(MIGRATIONS):
+        raise StoreNewer(
+            f"the database {path} has schema {seen.schema}, and this program knows {len(MIGRATIONS)}: {seen.program} "
+            "wrote it, which is newer; start the host with that paglets.pyz. Nothing was changed"
+        )
+    if store_id and seen.store_id not in ("", store_id):
+        raise StoreUndecided(
+            f"the database {path} is that of store {seen.store_id}, and this folder is that of store {store_id}: it "
+            "came from another host. Nothing was moved or changed. Next: put the right database there; or, if this one "
+            "is meant with its own blobs, remove store.json"
+        )
+
+
+def is_at_rest(path: Path) -> bool:
+    """Whether all that is stored is in the file itself, where no host has it open."""
+    return not any(size_of(path.with_name(f"{path.name}{more}")) for more in ("-wal", "-journal"))
+
+
+def open_reading(path: Path, *, at_rest: bool = False) -> sqlite3.Connection:
+    """A connection that changes nothing in the database; `at_rest`: nor in its folder, as nobody else has it open.
+
+    Raises sqlite3.Error, at once or when it is used.
+    """
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if at_rest else ''}",
+        uri=True,
+        timeout=BUSY_TIMEOUT_SECONDS,
+        check_same_thread=False,
+        cached_statements=512,
+    )
+
+
+def check(path: Path, *, thorough: bool = False, at_rest: bool = False) -> None:
+    """Read all pages of the database; `thorough`: see that its indexes fit, too. `at_rest` as in `open_reading`.
+
+    Raises StoreMalformed where it is damaged, sqlite3.Error where it cannot be looked at. Bits that changed within a
+    value are not found: SQLite keeps no checksum of its pages.
+    """
+    reader = open_reading(path, at_rest=at_rest)
+    try:
+        (found,) = reader.execute("PRAGMA integrity_check(1)" if thorough else "PRAGMA quick_check(1)").fetchone()
+    except sqlite3.Error as error:
+        if kind_of(error) is Kind.MALFORMED:
+            raise told(path, error) from error
+        raise
+    finally:
+        reader.close()
+    if found != "ok":
+        raise StoreMalformed(f"the database {path} cannot be used: {' '.join(found.split())}; its content is damaged")
+
+
+def size_of(path: Path) -> int:
+    """In bytes; 0 where there is no file."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

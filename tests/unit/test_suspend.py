@@ -1,0 +1,101 @@
+"""A machine that slept: its monotonic clock stood still, and only `boottime` tells."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import pytest
+from host_rig import Rig, job
+
+from paglets.api.groups import CensusReply
+from paglets.core import clock
+from paglets.core.clock import SystemClock
+from paglets.store import residence
+from paglets.testing.clock import FakeClock
+
+NIGHT = 8 * 3_600.0
+
+
+def test_the_system_s_clock_that_counts_sleep_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "clock_gettime", lambda number: (number, 77.0)[1], raising=False)
+    for platform, name in clock.SLEEPLESS.items():
+        monkeypatch.setattr(sys, "platform", platform)
+        monkeypatch.setattr(time, name, 7, raising=False)
+        assert SystemClock().boottime() == 77.0
+        monkeypatch.delattr(time, name)
+        assert clock.sleepless_clock() is time.monotonic
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert clock.sleepless_clock() is time.monotonic
+
+
+def test_it_goes_as_fast_as_the_monotonic_one() -> None:
+    system = SystemClock()
+    before = system.monotonic(), system.boottime()
+    time.sleep(0.02)
+    passed = system.monotonic() - before[0], system.boottime() - before[1]
+    assert passed[1] == pytest.approx(passed[0], abs=1.0)
+    assert passed[1] > 0.0
+
+
+def test_a_virtual_machine_may_sleep() -> None:
+    virtual = FakeClock(at=10.0)
+    wall = virtual.wall()
+    virtual.suspend(NIGHT)
+    assert (virtual.monotonic(), virtual.boottime(), virtual.wall()) == (10.0, 10.0 + NIGHT, wall + NIGHT)
+
+
+@pytest.fixture
+def rig() -> Rig:
+    rig = Rig()
+    rig.run(11.0)
+    return rig
+
+
+def test_a_sleep_is_a_gap_as_soon_as_the_machine_is_awake_and_again_at_the_next_look(rig: Rig) -> None:
+    before = rig.host.gossip.last_gap()
+    rig.clock.suspend(NIGHT)
+    assert rig.host.gossip.last_gap().seconds == pytest.approx(NIGHT)
+    rig.run(3.0)
+    gap = rig.host.gossip.last_gap()
+    assert gap.seconds == pytest.approx(NIGHT, abs=3.0)
+    assert gap.ended_at > before.ended_at
+    rig.run(30.0)
+    assert rig.host.gossip.last_gap() == gap
+
+
+def test_a_nap_is_no_gap(rig: Rig) -> None:
+    before = rig.host.gossip.last_gap()
+    rig.clock.suspend(3.0)
+    rig.run(3.0)
+    assert rig.host.gossip.last_gap() == before
+
+
+def test_after_a_sleep_nobody_is_silent_and_the_waits_begin_anew(rig: Rig) -> None:
+    w1 = rig.peer("w1")
+    rig.run(5.0)
+    rig.network.leave(w1.ref.url)
+    rig.run(4.0)
+    rig.clock.suspend(NIGHT)
+    rig.run(3.0)
+    assert rig.host.gossip.mute_seconds("store-w1") < 3.0
+    assert [view.member.name for view in rig.host.gossip.members() if view.online] == ["home", "w1"]
+
+
+def test_after_a_sleep_a_job_of_a_group_waits_for_the_word_of_its_collector(rig: Rig) -> None:
+    # It was granted at once: the monotonic clock saw no gap.
+    asked: list[object] = []
+
+    def census(body: object) -> CensusReply:
+        asked.append(body)
+        return CensusReply()
+
+    rig.peer("w1", {"POST /v1/census": census})
+    rig.clock.suspend(NIGHT)
+    rig.write(lambda tx: residence.create(tx, job("j1"), rig.now()))
+    for _ in range(3):
+        rig.host.runner.step()
+    assert rig.value("SELECT status FROM requests") == "WAITING_FOR_SLOT"
+    rig.run(4.0)
+    assert asked
+    assert rig.value("SELECT status FROM requests") == "RUNNING"
