@@ -52,11 +52,17 @@ def come_back(tx: Tx, key: Key, reason: str, now: float, *, asked_again: bool = 
 def come_back_from_forgotten(tx: Tx, key: Key, under: int, now: float) -> bool:
     """The target is forgotten: the paglet is here again, `under` an epoch of its own (see `branch_epoch`).
 
-    A move that was asked for is dropped. False where the hand-off was over already.
+    A move that was asked for is dropped. False where the hand-off was over already, or ends here: a job of a group may
+    have run there, so that it is its collector's to begin it anew, as a copy of another generation.
     """
     agent_id, epoch = key
     if _ends(tx, key, now):
         return True
+    if tx.value("SELECT group_id FROM handoffs WHERE agent_id = ? AND epoch = ?", *key) is not None:
+        recalls.give_up(tx, *key, now)
+        note(tx, now, "given_up", agent_id, "it was on its way to a host that was forgotten")
+        tx.wake("groups", "census")
+        return False
     handoff = residence.put_back(tx, agent_id, epoch + 1, now, under=under)
     if handoff is None:
         return False

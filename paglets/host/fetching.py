@@ -37,6 +37,7 @@ Fetched = Callable[[ArtifactRef | PagletsError], None]
 Found = Callable[[ArtifactView | PagletsError], None]
 
 
+Arrived = Callable[[], None]
 HostFound = Callable[[HostRef | PagletsError], None]
 
 
@@ -64,7 +65,7 @@ class Fetching:
         self._gossip = gossip
         self._keeper = keeper
         self._paused: list[_Fetch] = []
-        self._wanted: set[str] = set()
+        self._wanted: dict[str, list[Arrived]] = {}
         self._errors: OrderedDict[str, PagletsError] = OrderedDict()
 
     def tick(self, now: float) -> float | None:
@@ -114,16 +115,21 @@ class Fetching:
 
         self.find(artifact_id, found)
 
-    def fetch_blob(self, blob: BlobRef) -> None:
-        """Bring these bytes here if a host that is online has them."""
-        if blob.sha256 in self._wanted:
+    def fetch_blob(self, blob: BlobRef, arrived: Arrived) -> None:
+        """Bring these bytes here if a host that is online has them; `arrived` is called once they are here.
+
+        Where they do not come, who wants them asks again.
+        """
+        waiting = self._wanted.setdefault(blob.sha256, [])
+        waiting.append(arrived)
+        if len(waiting) > 1:
             return
-        self._wanted.add(blob.sha256)
 
         def done(error: PagletsError | None) -> None:
-            # Who wants them looks again, and asks again where they are not here.
-            self._wanted.discard(blob.sha256)
             self._note(blob, error)
+            for each in self._wanted.pop(blob.sha256):
+                if error is None:
+                    each()
 
         def found(host: HostRef | PagletsError) -> None:
             if isinstance(host, PagletsError):

@@ -206,7 +206,17 @@ class Generations:
         for blob in done.here:
             self._keeper.pin(blob.sha256)
         for blob in done.lacking:
-            self._fetching.fetch_blob(blob)
+            self._fetching.fetch_blob(blob, partial(self._arrived, done.lost))
+
+    def _arrived(self, lost: Lost) -> None:
+        """One of its inputs is here, for a while: what is still lost is begun anew before that is over."""
+        if lost.watched.lacks_since is None:
+            return  # It has been heard of since, or was begun anew.
+        if self.at_work:
+            self._collectors.setdefault(lost.collector, _Collector())
+            self._lost.append(lost)
+        else:
+            self.begin_anew([lost])
 
     # One key, in the transaction.
 

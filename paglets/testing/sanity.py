@@ -35,7 +35,7 @@ def view_of(path: Path) -> Tx:
 
 def sanity_check(hosts: Hosts, offered: Mapping[str, Resources] | None = None, gone: Hosts | None = None) -> list[str]:
     """Everything that is wrong, in words; empty where all is well. `gone`: hosts that were lost for good."""
-    wrong: list[str] = residence_of_all({**hosts, **(gone or {})})
+    wrong: list[str] = residence_of_all(hosts, gone or {})
     for name, tx in hosts.items():
         found = [*_rows(tx), *_references(tx), *_leases(tx), *_collectors(tx), *_posts(tx)]
         if offered is not None:
@@ -47,26 +47,27 @@ def sanity_check(hosts: Hosts, offered: Mapping[str, Resources] | None = None, g
 # S1.
 
 
-def residence_of_all(hosts: Hosts) -> list[str]:
-    """S1 for every paglet that any host knows."""
-    rows: dict[str, list[tuple[str, int, str]]] = {}
-    for name, tx in hosts.items():
-        for row in tx.all("SELECT agent_id, epoch, status FROM residence ORDER BY agent_id"):
-            rows.setdefault(row["agent_id"], []).append((name, row["epoch"], row["status"]))
-    return [text for agent_id, known in rows.items() for text in _judge_residence(agent_id, known)]
+def residence_of_all(hosts: Hosts, gone: Hosts) -> list[str]:
+    """S1 for every paglet that any of `hosts` knows; see `residence_of`."""
+    rows = (row for tx in hosts.values() for row in tx.all("SELECT agent_id FROM residence ORDER BY agent_id"))
+    return residence_of(hosts, dict.fromkeys(row["agent_id"] for row in rows), gone)
 
 
-def residence_of(hosts: Hosts, agent_ids: Iterable[str]) -> list[str]:
-    """S1 for these paglets."""
-    wrong: list[str] = []
-    for agent_id in agent_ids:
-        known = []
-        for name, tx in hosts.items():
-            row = tx.one("SELECT epoch, status FROM residence WHERE agent_id = ?", agent_id)
-            if row is not None:
-                known.append((name, row["epoch"], row["status"]))
-        wrong += _judge_residence(agent_id, known)
-    return wrong
+def residence_of(hosts: Hosts, agent_ids: Iterable[str], gone: Hosts) -> list[str]:
+    """S1 for these paglets. What is here on a host that is `gone` for good may have been taken back since."""
+    return [
+        text
+        for agent_id in agent_ids
+        for text in _judge_residence(agent_id, _rows_of(hosts, agent_id), _rows_of(gone, agent_id))
+    ]
+
+
+def _rows_of(hosts: Hosts, agent_id: str) -> list[tuple[str, int, str]]:
+    """Host, epoch and status of each row of a paglet."""
+    found = [
+        (name, tx.one("SELECT epoch, status FROM residence WHERE agent_id = ?", agent_id)) for name, tx in hosts.items()
+    ]
+    return [(name, row["epoch"], row["status"]) for name, row in found if row is not None]
 
 
 def leases_of(hosts: Hosts, agent_ids: Iterable[str]) -> list[str]:
@@ -86,19 +87,23 @@ _LEASE_OF = (
 )
 
 
-def _judge_residence(agent_id: str, known: list[tuple[str, int, str]]) -> Iterator[str]:
-    if not known:
-        return
-    newest = max(epoch for _, epoch, _ in known)
+def _judge_residence(
+    agent_id: str, known: list[tuple[str, int, str]], gone: list[tuple[str, int, str]]
+) -> Iterator[str]:
+    every = [*known, *gone]
+    newest = max((epoch for _, epoch, _ in every), default=0)
     here = [(name, epoch) for name, epoch, status in known if status == "here"]
+    lost = any(status == "here" for _, _, status in gone)
     if len(here) > 1:
-        yield f"S1 {agent_id} is here on more than one host: {known}"
+        yield f"S1 {agent_id} is here on more than one host: {every}"
     elif here and here[0][1] < newest:
-        yield f"S1 {agent_id} is here under an epoch that is not the newest: {known}"
-    elif not here and not any(
-        status == "leaving" or (status == "disposed" and epoch == newest) for _, epoch, status in known
+        yield f"S1 {agent_id} is here under an epoch that is not the newest: {every}"
+    elif (
+        every
+        and not (here or lost)
+        and not any(status == "leaving" or (status == "disposed" and epoch == newest) for _, epoch, status in every)
     ):
-        yield f"S1 {agent_id} is nowhere: {known}"
+        yield f"S1 {agent_id} is nowhere: {every}"
 
 
 # One host.

@@ -84,7 +84,7 @@ def pass_on(rig: Rig, target: Target, receiver: Rig) -> None:
 def test_what_was_on_its_way_to_a_forgotten_host_is_here_again_beyond_what_that_can_have(rig: Rig) -> None:
     target = Target(rig, takes=InternalError("disk"))
     leave(rig, envelope("p1", hook="arrival"))
-    leave(rig, job("j1"))
+    leave(rig, job("j1", group_id=None, collector=None))
     rig.run(0.5)
     target.goes_away()
     rig.until(lambda: is_silent(rig), 30)
@@ -285,10 +285,21 @@ def _raise(body: Any) -> Located:
 # A forgotten host that is back.
 
 
+def test_a_job_of_a_group_that_may_run_on_a_forgotten_host_is_left_to_its_collector(rig: Rig, away: Rig) -> None:
+    """It may have run there: begun anew as the same copy, it would do attempt 1 twice."""
+    lose_answers(rig, away)
+    leave(rig, job("j1"), away.own)
+    rig.run(1)
+    rig.network.part(("store-home",), ("store-away",))
+    rig.until(lambda: is_silent(rig, "away"), 30)
+    forget(rig, "store-away")
+    assert status(rig, "j1") == ("disposed", 2)
+
+
 def test_a_forgotten_host_that_is_back_joins_anew_and_ends_what_it_had_of_old(rig: Rig, away: Rig) -> None:
     lose_answers(rig, away)
     leave(rig, envelope("p1"), away.own)
-    leave(rig, job("j1"), away.own)
+    leave(rig, job("j1", group_id=None, collector=None), away.own)
     rig.run(1)
     at_work = away.process("j1")
     rig.network.part(("store-home",), ("store-away",))

@@ -232,6 +232,16 @@ def test_inputs_are_fetched_from_a_host_that_has_them() -> None:
     rig.until(lambda: other.value("SELECT generation FROM requests WHERE job_key = 'a'") == 2, within_seconds=120.0)
 
 
+def test_a_job_is_begun_anew_as_soon_as_its_input_is_here() -> None:
+    """What is fetched stays for a while only, and that may be less than the time to the next look."""
+    rig = Rig(host_lost_after_seconds=20.0, blob_pin_seconds=1.0)
+    with_input(rig)
+    rig.until(lambda: pending(rig)["a"]["reason"] == "input_absent")
+    other = Rig(name="w2", beside=rig)
+    other.host.keeper.put(b"the input of a job")
+    rig.until(lambda: other.value("SELECT generation FROM requests WHERE job_key = 'a'") == 2, within_seconds=120.0)
+
+
 def test_the_wait_for_inputs_is_not_by_a_clock_that_people_set() -> None:
     rig = Rig(host_lost_after_seconds=20.0, input_wait_seconds=7 * 86400.0)
     with_input(rig)

@@ -285,7 +285,7 @@ class Simulation:
     def _changed(self, agent_ids: tuple[str, ...]) -> None:
         self._steps += 1
         if agent_ids:
-            self._violated(residence_of({**self.hosts, **self._lost}, agent_ids))
+            self._violated(residence_of(self.hosts, agent_ids, self._lost))
             self._violated(leases_of(self.hosts, agent_ids))
         if self._steps % CHECK_ALL_EVERY_STEPS == 0:
             self._violated(sanity_check(self.hosts, self.offered, self._lost))
