@@ -56,7 +56,7 @@ class GroupView:
     """What home says of a group it submitted (`POST /v1/groups`, `GET /v1/groups/ID`).
 
     `class_name` is that of the jobs. `collector` is where the collector lives as far as the answering host knows.
-    `summary` is there when the collector is on the answering host, and so is `status`, else "".
+    `summary`, `status` and the counts are there when the collector is on the answering host, else null or "".
 
     Of a submission: `was_there`, the group was stored before, so nothing was now; `differs`, what of its "code" and
     "inputs" was other than what was stored then.
@@ -74,13 +74,21 @@ class GroupView:
     detached_reason: str
     summary: Any = None
     status: str = ""
+    expected_count: int | None = None
+    completed_count: int | None = None
+    failed_count: int | None = None
     was_there: bool = False
     differs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupLine:
-    """One line of `GET /v1/groups`; counts are null where the collector is elsewhere and unheard of."""
+    """One line of `GET /v1/groups`; counts are null where the collector is elsewhere and unheard of.
+
+    Of a collector elsewhere they are the last that home heard; `counted_at` is when, by home's clock, epoch seconds.
+    `status` is that of the collector, or what home knows of a group whose collector is elsewhere: `SUBMITTED` while
+    something of it still needs home, then `DETACHED`.
+    """
 
     group_id: str
     status: str

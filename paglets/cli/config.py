@@ -115,6 +115,8 @@ def _text(setting: str, value: Any) -> str:
         return words
     if SETTINGS[setting][0].endswith("_bytes"):
         return bytes_text(value)
+    if SETTINGS[setting][0].endswith("_seconds"):
+        return f"{value:g} s"
     if isinstance(value, tuple):
         return ", ".join(value)
     if isinstance(value, Mapping):

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from paglets.api.hosts import HostIdentity, MemberView
+from paglets.cli.away import is_alone, is_stranger
 from paglets.cli.checks import BAD, FEW_BYTES, WARNING, Check
 from paglets.cli.foldercheck import folder_checks
 from paglets.cli.options import Parser, add_common, client_of
@@ -39,6 +40,9 @@ ADVICE: dict[type[PagletsError], str] = {
     WrongClock: "set the clocks of both machines, best by NTP",
     NotAllowed: "it has another mesh key: copy mesh.key from one to the other",
 }
+
+
+START_ADVICE = "what it has is there again when it is started"
 
 
 def parser() -> Parser:
@@ -193,7 +197,9 @@ def mesh_checks(client: HostClient) -> Iterator[Check]:
     views = client.hosts()
     yield from strangers(running_hosts(paglets_home(os.environ)), views, asked)
     for view, answer in zip(views, ask_each(attempt(partial(_told, client)), views), strict=True):
-        if isinstance(answer, PagletsError) and view.problem:
+        if is_alone(views) and not view.online and not view.problem:
+            yield Check(name=f"host {view.member.name}", state=WARNING, found=f"not joined with {asked.name}")
+        elif isinstance(answer, PagletsError) and view.problem:
             yield member_check(view, None, asked, 0.0)
         elif isinstance(answer, PagletsError):
             advice = ADVICE.get(type(answer), "its own log says more: host.log in its data directory")
@@ -226,10 +232,13 @@ def member_check(view: MemberView, identity: HostIdentity | None, asked: HostIde
     """Of one member; `identity`: what it says of itself, None where it is offline."""
     name = f"host {view.member.name}"
     if view.problem:
-        return Check(name=name, state=BAD, found=view.problem)
+        # One that is away has nothing wrong but that.
+        if view.online or is_stranger(view):
+            return Check(name=name, state=BAD, found=view.problem)
+        return Check(name=name, state=WARNING, found=view.problem, advice=START_ADVICE)
     if identity is None:
         found = f"silent for {duration_text(view.silent_seconds)}"
-        return Check(name=name, state=WARNING, found=found, advice="what it has is there again when it is started")
+        return Check(name=name, state=WARNING, found=found, advice=START_ADVICE)
     if abs(skew_seconds) > MOST_SKEW_SECONDS:
         found = f"its clock is {duration_text(abs(skew_seconds))} {'ahead' if skew_seconds > 0 else 'behind'}"
         return Check(name=name, state=WARNING, found=found, advice="set the clocks of both machines, best by NTP")

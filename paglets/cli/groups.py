@@ -7,14 +7,17 @@ import json
 import math
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paglets.api.groups import GroupLine, Groups
+from paglets.api.hosts import MemberView
+from paglets.cli.away import away_text, by_name, lost_text, silence_text, view_of
 from paglets.cli.options import client_of
 from paglets.cli.output import duration_text, print_fields, print_json, print_table, say
-from paglets.core.errors import EXIT_DONE, Invalid, TimedOut, Unreachable
+from paglets.core.errors import EXIT_DONE, Invalid, TimedOut, Unknown, Unreachable
 from paglets.core.messages import Message
-from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
+from paglets.core.refs import ArtifactRef, ProxyRef
 from paglets.remote.client import HostClient
 
 FIRST_SECONDS = 5.0
@@ -34,16 +37,22 @@ def groups(options: argparse.Namespace) -> int:
 
 
 def _all(client: HostClient, options: argparse.Namespace) -> int:
-    found = client.groups()
-    away = [view.member.name for view in client.hosts() if not view.online]
+    found, views = client.groups(), client.hosts()
+    away = [view.member.name for view in views if not view.online]
     if options.json:
         print_json(Groups(groups=found))
         return EXIT_DONE
-    headers = ("GROUP", "STATUS", "DONE", "FAILED", "OF", "COLLECTOR", "HOME", "AGE", "COUNTED")
-    print_table(headers, [_line(group, time.time()) for group in found])
+    print_groups(found, views, time.time())
     if away:
         say(f"not asked, as they are offline: {', '.join(away)}")
     return EXIT_DONE
+
+
+def print_groups(found: Sequence[GroupLine], views: Sequence[MemberView], now: float) -> None:
+    """A table; below a group whose collector's host is away, that it is."""
+    headers = ("GROUP", "STATUS", "DONE", "FAILED", "OF", "COLLECTOR", "HOME", "AGE", "COUNTED")
+    silence = ["" if group.here else silence_text(group.collector.host, views) for group in found]
+    print_table(headers, [_line(group, now) for group in found], below=silence)
 
 
 def _line(group: GroupLine, now: float) -> tuple[object, ...]:
@@ -73,7 +82,7 @@ def _one(client: HostClient, group_id: str, options: argparse.Namespace) -> int:
     if options.json:
         print_json(summary)
         return EXIT_DONE
-    _show(summary)
+    _show(summary, client.hosts())
     return EXIT_DONE
 
 
@@ -84,7 +93,7 @@ def summary_of(client: HostClient, group_id: str) -> dict[str, Any]:
         return _summary(client, collector, FIRST_SECONDS)
     except (Unreachable, TimedOut):
         # A host that has just died is not worth the whole wait.
-        _must_be_heard(client, collector.host, group_id, SILENT_SECONDS)
+        _must_be_heard(client, collector, group_id, SILENT_SECONDS)
     try:
         return _summary(client, collector, None)
     except Unreachable as error:
@@ -97,20 +106,36 @@ def _summary(client: HostClient, collector: ProxyRef, timeout_seconds: float | N
 
 
 def collector_of(client: HostClient, group_id: str) -> ProxyRef:
-    """The collector of a group. Raises Unreachable where its host is known to be away."""
-    view = client.group(group_id)
-    _must_be_heard(client, view.collector.host, group_id)
-    return view.collector
+    """The collector of a group. Raises Unreachable where its host is known to be away, or gone."""
+    collector = client.group(group_id).collector
+    _must_be_heard(client, collector, group_id)
+    return collector
 
 
-def _must_be_heard(client: HostClient, host: HostRef, group_id: str, most_seconds: float = math.inf) -> None:
+def _must_be_heard(client: HostClient, collector: ProxyRef, group_id: str, most_seconds: float = math.inf) -> None:
     """Say at once that the collector's host is away or silent, instead of waiting for it. Raises Unreachable."""
-    for view in client.hosts():
-        if view.member.store_id == host.store_id and (not view.online or view.silent_seconds > most_seconds):
-            raise Unreachable(
-                f"the collector of {group_id} is on {host.name}, which was last heard of "
-                f"{duration_text(view.silent_seconds)} ago: nothing is lost; start that host again to see the group"
-            )
+    host, views = collector.host, client.hosts()
+    view = view_of(host, views)
+    if view is not None and view.online and view.silent_seconds <= most_seconds:
+        return
+    if view is None and _is_elsewhere(client, collector):
+        return
+    lost = lost_text(host, views)
+    if view is None or lost:
+        raise Unreachable(f"the collector of {group_id} was on {lost}")
+    raise Unreachable(
+        f"the collector of {group_id} is on {host.name}, which was last heard of "
+        f"{duration_text(view.silent_seconds)} ago: nothing is lost; start that host again to see the group"
+    )
+
+
+def _is_elsewhere(client: HostClient, collector: ProxyRef) -> bool:
+    """Whether another host has it: what home knows may be older than its last move."""
+    try:
+        client.paglet(collector)
+    except (Unreachable, Unknown):
+        return False
+    return True
 
 
 def _last_known(client: HostClient, group_id: str, host_name: str) -> str:
@@ -123,8 +148,8 @@ def _last_known(client: HostClient, group_id: str, host_name: str) -> str:
     return f"the collector is on {host_name}, which was not heard of here"
 
 
-def _show(summary: dict[str, Any]) -> None:
-    now = time.time()
+def _show(summary: dict[str, Any], views: Sequence[MemberView]) -> None:
+    now, hosts = time.time(), by_name(views)
     completed_at = summary["completed_at"]
     print_fields(
         {
@@ -139,7 +164,9 @@ def _show(summary: dict[str, Any]) -> None:
         }
     )
     _part(
-        "pending", ("JOB", "STATUS", "HOST", "SINCE", "WHY"), [pending_row(job, now) for job in summary["pending_jobs"]]
+        "pending",
+        ("JOB", "STATUS", "HOST", "SINCE", "WHY"),
+        [pending_row(job, now, hosts) for job in summary["pending_jobs"]],
     )
     _part(
         "failed",
@@ -159,10 +186,13 @@ def _part(name: str, headers: tuple[str, ...], rows: list[tuple[object, ...]]) -
         say(f"{len(rows) - MOST_LINES:,} more {name}: --json shows all")
 
 
-def pending_row(job: dict[str, Any], now: float) -> tuple[object, ...]:
+def pending_row(job: dict[str, Any], now: float, hosts: Mapping[str, MemberView]) -> tuple[object, ...]:
+    """`hosts` by name: of one that is away that comes first, for the reason is from before."""
     never = "never: " if job.get("never") else ""
     reason = job.get("reason_text") or job.get("reason") or ""
-    return (job["job_key"], job["status"], job.get("host_name") or "", ago(job.get("since"), now), never + reason)
+    name = job.get("host_name") or ""
+    why = away_text(hosts[name]) if name in hosts and not hosts[name].online else never + reason
+    return (job["job_key"], job["status"], name, ago(job.get("since"), now), why)
 
 
 def result_row(job_key: str, record: dict[str, Any]) -> tuple[object, ...]:

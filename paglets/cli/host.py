@@ -15,7 +15,7 @@ from paglets.cli.options import Parser, key_and_value, nearest
 from paglets.cli.output import say
 from paglets.config import CONFIG_NAME, DEFAULT_MESH_VERSION, SETTINGS, HostOptions, checked_config, host_options
 from paglets.core.errors import Invalid
-from paglets.core.refs import DEFAULT_PORT
+from paglets.core.refs import DEFAULT_PORT, check_host_name
 from paglets.program import this_program
 from paglets.remote.keys import paglets_home
 
@@ -92,7 +92,7 @@ def add_settings(parser: Parser) -> None:
         "--host-lost-after",
         type=float,
         metavar="SECONDS",
-        help="jobs on a host that was silent for so long are begun anew elsewhere (default 120)",
+        help="jobs of groups collected here, on a host that was silent for so long, are begun anew (default 120)",
     )
     add(
         "--input-wait",
@@ -133,6 +133,7 @@ def given_of(given: argparse.Namespace, folder: Path, *, re_enters: bool = False
         if given.config:
             raise Invalid(f"{path} has no section [hosts.{name}]: choose with --name one of {', '.join(hosts)}")
         if hosts and given.name:
+            check_host_name(name)
             way = f"`paglets init --name {name}` adds it"
             raise Invalid(f"{CONFIG_NAME} has no section [hosts.{name}]; {nearest(name, list(hosts))}; {way}")
         if hosts and not re_enters:

@@ -51,7 +51,8 @@ USAGE = "\n".join(
         "  --json          data as JSON       --debug   tracebacks with errors",
         "",
         "exit codes: 0 done, 1 failed or not so, 2 wrong usage, 3 can never be placed, 4 host not reachable,",
-        "  5 not allowed, 6 time ran out, 7 cancelled, 8 versions differ, 130 interrupted",
+        "  5 not allowed, 6 time ran out, 7 cancelled, 8 versions differ, 9 a host's data: a person must decide,",
+        "  130 interrupted",
     ]
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from paglets.api.hosts import Forgotten, Hosts, MemberView
+from paglets.cli.away import NOT_JOINED, is_alone, is_stranger
 from paglets.cli.options import Parser, add_command, add_commands, add_common, client_of
 from paglets.cli.output import GAP, duration_text, print_json, print_table, say
 from paglets.core.errors import EXIT_DONE
@@ -76,7 +77,8 @@ def _hosts(options: argparse.Namespace) -> int:
     if options.json:
         print_json(Hosts(hosts=views, peers=peers))
         return EXIT_DONE
-    print_table(HEADERS, [host_row(view) for view in views], below=[about(view) for view in views])
+    rows = [host_row(view, is_alone=is_alone(views)) for view in views]
+    print_table(HEADERS, rows, below=[about(view) for view in views])
     for view in views:
         if view.problem:
             say(f"{view.member.name}: {view.problem}")
@@ -85,12 +87,12 @@ def _hosts(options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def host_row(view: MemberView) -> tuple[object, ...]:
+def host_row(view: MemberView, *, is_alone: bool = False) -> tuple[object, ...]:
     """A line under HEADERS. The amounts are what is free of what is offered."""
     member, free, offered = view.member, view.member.free, view.member.capacity
     return (
         member.name,
-        _state(view),
+        _state(view, is_alone),
         f"{free.cpu_cores} of {offered.cpu_cores}",
         part_text(free.memory_bytes, offered.memory_bytes),
         part_text(free.temp_storage_bytes, offered.temp_storage_bytes),
@@ -118,8 +120,11 @@ def part_text(part: int, whole: int) -> str:
     return f"{first.removesuffix(f' {unit}')} of {last}"
 
 
-def _state(view: MemberView) -> str:
-    state = "online" if view.online else f"silent for {duration_text(view.silent_seconds)}"
+def _state(view: MemberView, is_alone: bool) -> str:
+    if is_stranger(view) or (is_alone and not view.online):
+        state = NOT_JOINED
+    else:
+        state = "online" if view.online else f"silent for {duration_text(view.silent_seconds)}"
     if not view.member.reachable:
         state += ", pulls"
     return f"{state} (see below)" if view.problem else state

@@ -36,7 +36,7 @@ def status(options: argparse.Namespace) -> int:
     if options.json:
         print_json(counts)
         return EXIT_DONE
-    pending = ", ".join(f"{count:,} {name.lower()}" for name, count in counts["pending"].items())
+    pending = ", ".join(f"{count:,} {name}" for name, count in counts["pending"].items())
     print_fields(
         {
             "group": counts["group_id"],

@@ -139,8 +139,10 @@ def pages(
             if not page["pending_count"] and not page["ended"]:
                 return
         if end is not None and time.monotonic() >= end and (page is None or not page["ended"]):
-            why = "time is over" if page is None else f"{counted(page['pending_count'], 'job')} pending"
-            raise TimedOut(f"{group_id} is not done after {timeout:g} s, its jobs go on: {why}")
+            if page is None:
+                raise TimedOut(f"nothing was heard of {group_id} at the end of {timeout:g} s")
+            pending = counted(page["pending_count"], "job")
+            raise TimedOut(f"{group_id} is not done after {timeout:g} s, its jobs go on: {pending} pending")
 
 
 class Lines:

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from paglets.api.hosts import MemberView
 from paglets.api.paglets import PagletView
 from paglets.api.slots import Slots
+from paglets.cli.away import away_text, by_name
 from paglets.cli.groups import ago, counts_text, is_cancelled, message_of, short_json, summary_of
 from paglets.cli.options import client_of
 from paglets.cli.output import duration_text, print_fields, print_json, print_paragraph
@@ -124,7 +124,7 @@ def held_on(client: HostClient, waits: Iterable[tuple[str, str]]) -> Held:
     Hosts that do not answer are left out: also without them the reason says how much is free.
     """
     waiting = tuple(dict.fromkeys(waits))
-    views = {view.member.name: view for view in client.hosts()}
+    views = by_name(client.hosts())
     away = {key: away_text(views[key[0]]) for key in waiting if key[0] in views and not views[key[0]].online}
     asked = [key for key in waiting if key[1] in LACKING and key[0] in views and key not in away]
     names = list(dict.fromkeys(host for host, _ in asked))
@@ -132,14 +132,6 @@ def held_on(client: HostClient, waits: Iterable[tuple[str, str]]) -> Held:
     answers = ask_each(attempt(lambda name: client.slots(limit=MOST_JOBS, host=name, timeout=most_seconds)), names)
     known = {name: slots for name, slots in zip(names, answers, strict=True) if isinstance(slots, Slots)}
     return {**away, **{(host, code): held_by(known[host], code) for host, code in asked if host in known}}
-
-
-def away_text(view: MemberView) -> str:
-    """That a host with jobs is away, and what becomes of them."""
-    return (
-        f"{view.member.name} is offline, last heard of {duration_text(view.silent_seconds)} ago: "
-        "if that lasts, the job is begun anew on another host"
-    )
 
 
 def _of_group(summary: dict[str, Any], held: Held) -> Explanation:
@@ -234,7 +226,7 @@ def _ended(named: dict[str, str], record: dict[str, Any], code: int) -> Explanat
         "cause": record.get("cause"),
         "message": message_of(record) if "cause" in record else None,
         "host": record.get("host_name"),
-        "run": f"{record.get('generation')}.{record.get('attempt')}",
+        "run": _run(record),
         "runtime": None if runtime is None else duration_text(runtime),
         "result": short_json(record["result"]) if "result" in record else "",
     }
@@ -268,8 +260,8 @@ def _pending(named: dict[str, str], job: dict[str, Any], held: Held) -> Explanat
 
 
 def _run(job: dict[str, Any]) -> str:
-    """Generation and attempt, and what became of earlier copies."""
-    generation, attempt = job.get("generation", 1), job.get("attempt", 0)
+    """Generation and attempt, and what became of earlier copies. `job`: pending, or the record of its end."""
+    generation, attempt = job.get("generation") or 1, job.get("attempt") or 0
     lost = "the copies before were lost with their hosts" if generation > 2 else "the first copy was lost with its host"
     return f"{generation}.{attempt}" + (f" ({lost})" if generation > 1 else "")
 
@@ -294,7 +286,7 @@ def explain_paglet(client: HostClient, view: PagletView) -> Explanation:
         fields |= {
             "job": f"{job.group_id}/{job.job_key}" if job.group_id else job.job_key,
             "status": job.status,
-            "run": f"{job.generation}.{job.attempt}",
+            "run": _run(waits),
             "why": _reason(waits, held_on(client, [_wait(waits)])),
             "waited": duration_text(job.waited_seconds),
             "running": duration_text(job.running_seconds) if job.running_seconds else "",

@@ -19,7 +19,7 @@ from paglets.config import HostOptions
 from paglets.core import failpoints
 from paglets.core.clock import Clock, SystemClock, SystemEntropy
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError, ShuttingDown, StartFailed
-from paglets.core.text import placed
+from paglets.core.text import counted, placed
 from paglets.core.urls import normalise_url
 from paglets.host import known
 from paglets.host.disk import HostDisk
@@ -363,7 +363,7 @@ def _greet(settings: Settings, folder: HostFolder, closed: int, program: Program
     offered = settings.offered
     say(
         f"paglets: host {settings.name} is ready at {settings.url} (mesh {settings.mesh_version}, "
-        f"{offered.cpu_cores} cores, {offered.memory_bytes / (1 << 30):.1f} GiB, {offered.gpus} GPUs"
+        f"{counted(offered.cpu_cores, 'core')}, {offered.memory_bytes / (1 << 30):.1f} GiB, {offered.gpus} GPUs"
         + (f", tags {' '.join(settings.tags)}" if settings.tags else "")
         + f"); data in {folder.path}"
     )

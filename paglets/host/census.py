@@ -158,7 +158,7 @@ class Census:
             self._whereabouts.locate(ids, lambda located: self._found(ids, located))
 
     def _found(self, groups: dict[str, str], located: Located) -> None:
-        self._shell.runner.change(lambda tx: _point_to(tx, groups, located))
+        self._shell.runner.change(lambda tx: _point_to(tx, groups, located, self._shell.own, self._shell.clock.wall()))
 
 
 def _of_groups_here(told: Told, reply: CensusReply) -> tuple[JobCopy, ...]:
@@ -294,9 +294,15 @@ def unfinished(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> int:
     return sum(1 for row in rows if job_keys is None or row["job_key"] in job_keys)
 
 
-def _point_to(tx: Tx, groups: dict[str, str], located: Located) -> None:
-    """Note where collectors live now, for the copies that are here and for those that are leaving."""
+def _point_to(tx: Tx, groups: dict[str, str], located: Located, own: HostRef, now: float) -> None:
+    """Note where collectors live now, for the copies that are here and for those that are leaving.
+
+    Of one that was disposed of nobody wants the copies any more.
+    """
     for row in located.rows:
+        if row.status == "disposed" and row.agent_id in groups:
+            ids = tx.all(_COPIES_OF, groups[row.agent_id], groups[row.agent_id])
+            end_unwanted(tx, tuple(UnwantedCopy(agent_id=each["agent_id"], cause="recorded") for each in ids), own, now)
         if row.status == "here" and row.peer is not None and row.agent_id in groups:
             group_id, ref = groups[row.agent_id], dumps(to_json(ProxyRef(agent_id=row.agent_id, host=row.peer)))
             tx.run("UPDATE requests SET collector = ? WHERE group_id = ? AND collector IS NOT NULL", ref, group_id)
@@ -308,6 +314,12 @@ def _point_to(tx: Tx, groups: dict[str, str], located: Located) -> None:
             )
             posts.redirect(tx, row.agent_id, row.peer)
     tx.wake("census")
+
+
+_COPIES_OF = (
+    "SELECT agent_id FROM requests WHERE group_id = ? AND collector IS NOT NULL"
+    " UNION SELECT agent_id FROM handoffs WHERE group_id = ? AND kind = 'job'"
+)
 
 
 def end_unwanted(tx: Tx, unwanted: tuple[UnwantedCopy, ...], own: HostRef, now: float) -> None:

@@ -124,7 +124,7 @@ class Forgetting:
 
     def _located(self, store_id: str, page: list[UnderWay], located: Located) -> None:
         rows = {row.agent_id: row for row in located.rows}
-        silent = [host.name for host in self._gossip.in_reach() if host.store_id not in located.answered]
+        silent = [host.name for host in self._gossip.online() if host.store_id not in located.answered]
         if silent:
             self._again[store_id] = self._shell.clock.monotonic() + AGAIN_SECONDS
 

@@ -1,4 +1,4 @@
-"""Groups at home: when the submitter may leave for good (`detached`), and why not yet."""
+"""Groups at home: when the submitter may leave for good (`detached`), why not yet, and the last counts heard of."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import sqlite3
 from dataclasses import dataclass
 
 from paglets.api.groups import GroupView
+from paglets.codec.text import dumps
 from paglets.core.errors import PagletsError
+from paglets.core.record import to_json
 from paglets.core.refs import HostRef
-from paglets.host.groupviews import collector_ref
+from paglets.host.groupviews import Seen, collector_ref
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response
@@ -48,7 +50,9 @@ LOOK_AGAIN_SECONDS = 10.0
 """What hinders a group tells this part when it ends; this is for what could not."""
 
 
-ASK_SECONDS = 60.0
+ASK_SECONDS = 10.0
+"""The last counts are shown when the collector's host is away; with many groups each has its turn."""
+
 ASK_GROUPS = 20
 ANSWER_SECONDS = 5.0
 
@@ -75,18 +79,21 @@ class Groups:
             after = self._after
             kept = self._shell.store.read(lambda tx: _kept_for_others(tx, self._shell.own, after))
             self._after = kept[-1][0] if len(kept) == ASK_GROUPS else ""
+            online = {member.store_id for member in self._gossip.online()}
             for group_id, collector in kept:
-                self._ask(group_id, collector)
+                if collector.store_id in online:
+                    self._ask(group_id, collector)
         due = [self._ask_at] if self._shell.store.read(_any_kept) else []
         due += [now + LOOK_AGAIN_SECONDS] if self._shell.store.read(_open_groups) else []
         return min(due, default=None)
 
     def _ask(self, group_id: str, collector: HostRef) -> None:
-        """Is that group over? Its jobs are kept here until then, to be submitted again if all else is lost."""
+        """How far is that group? Its jobs are kept here until it is over, to be submitted again if all else is lost."""
 
         def answered(result: Response | PagletsError) -> None:
-            if isinstance(result, Response) and result.status < 400 and result.parse(GroupView).detached:
-                self._shell.runner.change(lambda tx: _release(tx, [group_id]))
+            if isinstance(result, Response) and result.status < 400:
+                view, now = result.parse(GroupView), self._shell.clock.wall()
+                self._shell.runner.change(lambda tx: _heard(tx, view, now))
 
         request = Request(method="GET", target=f"/v1/groups/{group_id}?here=1")
         self._shell.transport.send(self._gossip.address(collector), request, answered, timeout_seconds=ANSWER_SECONDS)
@@ -97,14 +104,14 @@ def _open_groups(tx: Tx) -> list[sqlite3.Row]:
 
 
 def _any_kept(tx: Tx) -> bool:
-    return tx.value("SELECT 1 FROM groups WHERE spec IS NOT NULL AND detached = 1 LIMIT 1") is not None
+    return tx.value("SELECT 1 FROM groups WHERE spec IS NOT NULL LIMIT 1") is not None
 
 
 def _kept_for_others(tx: Tx, own: HostRef, after: str) -> list[tuple[str, HostRef]]:
-    """Detached groups whose jobs are still kept here, a page of them, and the host of their collector."""
+    """Groups whose jobs are still kept here, a page of them, and the host of their collector."""
     rows = tx.all(
-        "SELECT group_id, collector_id, collector FROM groups WHERE spec IS NOT NULL AND detached = 1"
-        " AND group_id > ? ORDER BY group_id LIMIT ?",
+        "SELECT group_id, collector_id, collector FROM groups WHERE spec IS NOT NULL AND group_id > ?"
+        " ORDER BY group_id LIMIT ?",
         after,
         ASK_GROUPS,
     )
@@ -118,6 +125,20 @@ def _over_at_home(tx: Tx) -> list[str]:
         " WHERE g.spec IS NOT NULL AND json_extract(p.state, '$.status') = 'COMPLETE' ORDER BY group_id"
     )
     return [row["group_id"] for row in rows]
+
+
+def _heard(tx: Tx, view: GroupView, now: float) -> None:
+    """What the collector's host said of a group of ours."""
+    if view.expected_count is not None and view.completed_count is not None and view.failed_count is not None:
+        seen = Seen(
+            expected_count=view.expected_count,
+            completed_count=view.completed_count,
+            failed_count=view.failed_count,
+            counted_at=now,
+        )
+        tx.run("UPDATE groups SET seen = ? WHERE group_id = ?", dumps(to_json(seen)), view.group_id)
+    if view.detached and tx.value("SELECT detached FROM groups WHERE group_id = ?", view.group_id):
+        _release(tx, [view.group_id])
 
 
 def _release(tx: Tx, group_ids: list[str]) -> None:

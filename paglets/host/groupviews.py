@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 from typing import Any
 
 from paglets.api.groups import CreationError, GroupLine, GroupView
@@ -13,6 +14,17 @@ from paglets.groups.keys import collector_id
 from paglets.host.inline import InlineHost
 from paglets.store import residence
 from paglets.store.db import Tx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """The last counts that home heard of a group (`groups.seen`); `counted_at`: when, by its clock, epoch seconds."""
+
+    expected_count: int
+    completed_count: int
+    failed_count: int
+    counted_at: float
+
 
 DETACHED_STATUSES = ("WAITING_FOR_HOME", "RETURNING_HOME", "COMPLETE")
 
@@ -39,13 +51,19 @@ def group_view(tx: Tx, row: sqlite3.Row, own: HostRef) -> GroupView:
         warnings=tuple(loads(row["warnings"])),
         detached=bool(row["detached"]),
         detached_reason=row["detached_reason"],
-        status=_status_here(tx, row["collector_id"]),
+        **_told_here(tx, row["collector_id"]),
     )
 
 
-def _status_here(tx: Tx, collector: str) -> str:
-    found = tx.value("SELECT json_extract(state, '$.status') FROM paglets WHERE agent_id = ?", collector)
-    return "" if found is None else str(found)
+def _told_here(tx: Tx, collector: str) -> dict[str, Any]:
+    """Status and counts of a collector that is here."""
+    state = tx.value("SELECT state FROM paglets WHERE agent_id = ?", collector)
+    return {} if state is None else _told(loads(state))
+
+
+def _told(state: dict[str, Any]) -> dict[str, Any]:
+    counts = {name: state.get(name) for name in ("expected_count", "completed_count", "failed_count")}
+    return {"status": str(state.get("status", "")), **counts}
 
 
 def collector_ref(tx: Tx, row: sqlite3.Row, own: HostRef) -> ProxyRef:
@@ -82,7 +100,7 @@ def _collected(group_id: str, row: dict[str, Any], host: InlineHost) -> GroupVie
         collector=ProxyRef(agent_id=row["agent_id"], host=host.own),
         detached=over,
         detached_reason="" if over else f"only {home.name}, where the group was submitted, can tell",
-        status=str(state.get("status", "")),
+        **_told(state),
     )
 
 
@@ -117,10 +135,13 @@ def _collector_line(row: dict[str, Any], own: HostRef) -> GroupLine | None:
 
 
 def _home_line(tx: Tx, row: sqlite3.Row, own: HostRef) -> GroupLine:
+    """As home knows it: with the last counts heard of, and when that was."""
+    seen = {} if row["seen"] is None else loads(row["seen"])
     return GroupLine(
         group_id=row["group_id"],
         status="DETACHED" if row["detached"] else "SUBMITTED",
         created_at=row["created_at"],
         home=own,
         collector=collector_ref(tx, row, own),
+        **seen,
     )

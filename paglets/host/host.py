@@ -60,7 +60,7 @@ from paglets.program import PROTOCOL
 from paglets.remote.exchange import Pending, Response, Transport, reply, reply_error
 from paglets.slots import policy
 from paglets.slots.model import Candidate, Resources, SlotRequest, check_request
-from paglets.store import queue, recalls, residence
+from paglets.store import queue, recalls, residence, views
 from paglets.store.db import Store, Tx
 from paglets.worker.launch import Launcher, LaunchEvents
 
@@ -258,7 +258,7 @@ class Host:
 
         def look(tx: Tx) -> tuple[tuple[JobView, ...], tuple[JobView, ...]]:
             here = queue.views(tx, now, limit)
-            return here, queue.leaving_views(tx, now, max(0, limit - len(here)))
+            return here, views.leaving_views(tx, now, max(0, limit - len(here)))
 
         here, leaving = self.shell.store.read(look)
         settings = self.shell.settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from paglets.host import outcomes
 from paglets.host.avoiding import Avoided
+from paglets.host.reporting import in_reach_of
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.slots import policy, states
@@ -56,8 +57,16 @@ class Placer:
         found = queue.to_place(tx, JOBS_A_TURN, began)
         after = (found[-1].queued_at, found[-1].agent_id) if len(found) == JOBS_A_TURN else queue.FIRST
         jobs = self._expire(tx, found, now)
-        to_place = [self._to_place(job) for job in jobs]
-        placements = policy.place(to_place, candidates, mesh_version=self._shell.settings.mesh_version)
+        placed = left = 0
+        for collector_store in dict.fromkeys(job.collector_store for job in jobs):
+            to_place = [self._to_place(job) for job in jobs if job.collector_store == collector_store]
+            fitting = in_reach_of(self._gossip, candidates, collector_store)
+            placements = policy.place(to_place, fitting, mesh_version=self._shell.settings.mesh_version)
+            self._carry_out(tx, placements, now)
+            placed, left = placed + len(placements.hosts), left + len(placements.reasons)
+        return placed, left, after
+
+    def _carry_out(self, tx: Tx, placements: policy.Placements, now: float) -> None:
         for agent_id, reason in placements.reasons.items():
             queue.say_why(tx, agent_id, reason.code, reason.text, reason.never, now)
         for agent_id, host in placements.hosts.items():
@@ -65,14 +74,16 @@ class Placer:
             queue.move(tx, agent_id, "PLACING", states.move("PLACING", "queued"))
             if host.store_id != self._shell.own.store_id:
                 residence.leave(tx, agent_id, host, now)
-        return len(placements.hosts), len(placements.reasons), after
 
     def _to_place(self, job: QueuedJob) -> policy.ToPlace:
         avoided = self._avoided.by(job.agent_id, self._shell.clock.monotonic())
         return policy.ToPlace(agent_id=job.agent_id, request=job.request, home_store_id=job.home_store, avoided=avoided)
 
     def _expire(self, tx: Tx, jobs: list[QueuedJob], now: float) -> list[QueuedJob]:
-        """Fail what found no host within its `placement_timeout_seconds`; gives the others."""
+        """Fail what found no host within its `placement_timeout_seconds`; gives the others.
+
+        A copy that was begun anew is not bounded: the one before may be at work, and its job was placed in time.
+        """
         left = []
         waited = self._waited(jobs, now)
         clock = self._shell.clock.monotonic()
@@ -81,7 +92,7 @@ class Placer:
         self._first_expiry = min((at for at in still if at > clock), default=float("inf"))
         for job in jobs:
             limit = job.request.placement_timeout_seconds
-            if limit and waited[job.agent_id] >= limit:
+            if waited.get(job.agent_id, 0.0) >= limit > 0.0:
                 del self._since[job.agent_id]
                 why = tx.value("SELECT reason_text FROM requests WHERE agent_id = ?", job.agent_id)
                 text = f"no host within placement_timeout_seconds = {limit:g}: {why}"
@@ -93,7 +104,7 @@ class Placer:
     def _waited(self, jobs: list[QueuedJob], now: float) -> dict[str, float]:
         """How long those that may time out have looked for a host: a wall clock that is set changes nothing."""
         clock = self._shell.clock.monotonic()
-        bounded = {job.agent_id: job for job in jobs if job.request.placement_timeout_seconds}
+        bounded = {job.agent_id: job for job in jobs if job.request.placement_timeout_seconds and job.generation == 1}
         for agent_id, job in bounded.items():
             self._since.setdefault(agent_id, clock - max(0.0, now - job.queued_at))
         return {agent_id: clock - self._since[agent_id] for agent_id in bounded}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from paglets.api.hosts import Member
 from paglets.api.slots import Steal, Stolen
 from paglets.core.errors import PagletsError
+from paglets.host.reporting import can_report
 from paglets.host.runs import Runs
 from paglets.host.scheduler import Scheduler, as_waiting
 from paglets.host.shell import Shell
@@ -98,7 +99,11 @@ class Stealing:
         now = self._shell.clock.wall()
         free_here = self._scheduler.free_units(tx, self._runs.running())
         chosen = policy.choose_stolen(
-            (as_waiting(job, now) for job in queue.waiting(tx, WINDOW_JOBS)),
+            (
+                as_waiting(job, now)
+                for job in queue.waiting(tx, WINDOW_JOBS)
+                if can_report(self._gossip, thief.host.store_id, job.collector_store)
+            ),
             thief=thief,
             victim=own,
             free=steal.free,

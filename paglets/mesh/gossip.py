@@ -171,8 +171,9 @@ class Gossip:
         return self._board.problems().get(self._board.own.store_id, "")
 
     def peer_problems(self) -> tuple[tuple[str, str], ...]:
-        """(URL, why) of each address given by hand where no host answered yet."""
-        return tuple((peer.url, peer.problem) for peer in self._peers.all() if peer.problem)
+        """(URL, why) of each address given by hand where no host answered yet, and that no member has."""
+        rows = self._board.table.rows.values()
+        return self._peers.problems([row.member for row in rows if same_mesh(row.member, self._board.own)])
 
     # Signs of life, and the want of them.
 

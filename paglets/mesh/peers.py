@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from paglets.api.hosts import Member
 from paglets.core.clock import Entropy
+from paglets.mesh import view
 
 FIRST_RETRY_SECONDS = 0.5
 """Hosts are often started by one script, the peer a moment later than those that need it."""
@@ -35,6 +37,14 @@ class Peers:
 
     def all(self) -> tuple[Peer, ...]:
         return tuple(self._peers.values())
+
+    def problems(self, members: Iterable[Member]) -> tuple[tuple[str, str], ...]:
+        """(URL, why) of those where no host answered, but not of those that are, or in this start were, a member's: one
+        that sleeps, has moved, or cannot be connected to any more has joined all the same."""
+        joined = {member.store_id: view.urls(member) for member in members}
+        known = {url for urls in joined.values() for url in urls}
+        failed = [peer for peer in self.all() if peer.store_id not in joined and peer.url not in known]
+        return tuple((peer.url, peer.problem) for peer in failed if peer.problem)
 
     def add(self, url: str) -> None:
         self._peers.setdefault(url, Peer(url=url))

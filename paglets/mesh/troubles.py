@@ -32,6 +32,8 @@ class Troubles:
         texts = {}
         for store_id, error in list(self._errors.items()):
             row = table.rows.get(store_id)
+            if row is not None and not row.member.reachable and isinstance(error, Unreachable):
+                continue  # nobody is to connect to it
             often = self._failures.get(store_id, 0) >= ONE_WAY_FAILURES
             if row is not None and often and row.up and mute_seconds(store_id) < ONLINE_SECONDS:
                 texts[store_id] = _one_way(own, row.member)

@@ -17,6 +17,9 @@ from paglets.remote.link import Link, quoted
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 1.0
+COUNT_SECONDS = 3.0
+"""A host counts at once. One that takes longer is asked again: meanwhile what runs on the others may have ended."""
+
 QUIET_ROUNDS = 2
 """A copy that moves while the hosts are asked one beside another may be missed once."""
 
@@ -68,7 +71,7 @@ def wait_ended(
     """Wait until no host has a copy of the cancelled keys, at most `timeout` seconds.
 
     `told` is the collector's reply to `cancel`; `whole`: it was asked of all keys of the group. Each host is given
-    `answer_seconds` for an answer.
+    `answer_seconds` for an answer, and COUNT_SECONDS at most.
     """
     keys: dict[str, str] = told["keys"]
     gone = tuple(key for key, what in keys.items() if what in CANCELLED)
@@ -86,7 +89,7 @@ def wait_ended(
         listed = {view.member.store_id for view in views}
         may_have = {store_id: name for store_id, name in may_have.items() if store_id in listed}
         left = end - link.clock.monotonic()
-        ask = attempt(partial(_unfinished, link, group_id, body, min(answer_seconds, left)))
+        ask = attempt(partial(_unfinished, link, group_id, body, min(answer_seconds, COUNT_SECONDS, left)))
         running = {}
         for host, count in zip(hosts, ask_each(ask, hosts), strict=True):
             if count == 0:

@@ -10,7 +10,7 @@ from paglets.core.errors import Unreachable
 from paglets.core.refs import HostRef
 from paglets.remote.keys import client_key, paglets_home, parse_key
 from paglets.remote.link import Exchange, Link
-from paglets.remote.local import local_host
+from paglets.remote.local import local_host, running_hosts
 from paglets.remote.transport import Connections
 
 
@@ -25,6 +25,11 @@ def find_host(at: str | None, home: Path, link_to: Callable[[HostRef], Link]) ->
     except Unreachable:
         if at is None:
             raise
+    if not running_hosts(home):
+        raise Unreachable(
+            f"{at} is a name, and no host is running on this machine to look it up in its mesh: give its URL, "
+            f"such as --at http://{at}:8765, or start a host here with `paglets host`"
+        )
     through, _ = local_host(home)
     link = link_to(through.ref)
     return link.to(link.member_named(at)), ""

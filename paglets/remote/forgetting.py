@@ -32,7 +32,10 @@ def forget_host(link: Link, wanted: str, timeout: float) -> ForgottenHost:
     """`wanted`: its name, URL or store id. Raises Conflict while it is online, Invalid, Unknown."""
     views = link.hosts()
     online = those_online(views)
-    store_id, name = _meant(wanted, views) or _meant(wanted, _others(link, online, timeout)) or _unlisted(link, wanted)
+    found = _meant(wanted, views) or _meant(wanted, _unknown_here(_others(link, online, timeout), views))
+    if found is None:
+        _check_offline(wanted, views)
+    store_id, name = found or _unlisted(link, wanted)
 
     def ask(host: HostRef) -> Forgotten:
         body = ForgetHost(store_id=store_id)
@@ -59,6 +62,22 @@ def _others(link: Link, hosts: list[HostRef], timeout: float) -> tuple[MemberVie
     return tuple({(view.member.store_id, view.online): view for view in views}.values())
 
 
+def _unknown_here(others: tuple[MemberView, ...], views: tuple[MemberView, ...]) -> tuple[MemberView, ...]:
+    """Those that the asked host does not list: of one that it does, it knows best whether it is online."""
+    listed = {view.member.store_id for view in views}
+    online = {view.member.store_id for view in others if view.online}
+    return tuple(view for view in others if view.member.store_id not in listed | online)
+
+
+def _check_offline(wanted: str, views: tuple[MemberView, ...]) -> None:
+    """Raises Conflict where that is the name of a host that is online."""
+    for view in views:
+        if _address(wanted) in _names(view):
+            raise Conflict(
+                f"{view.member.name} is online; stop it first (one that was cut off counts as online for ten seconds)"
+            )
+
+
 def _unlisted(link: Link, wanted: str) -> tuple[str, str]:
     if STORE_ID.fullmatch(wanted):
         return wanted, wanted
@@ -67,20 +86,18 @@ def _unlisted(link: Link, wanted: str) -> tuple[str, str]:
 
 
 def _meant(wanted: str, views: tuple[MemberView, ...]) -> tuple[str, str] | None:
-    """Store id and name. Of several hosts of a name it is the one that is not online."""
-    address = normalise_url(wanted) if ":" in wanted else wanted
-    hits = [view for view in views if address in _names(view)]
-    away = [view for view in hits if not view.online]
+    """Store id and name of the one that is not online."""
+    away = [view for view in views if _address(wanted) in _names(view) and not view.online]
     if len(away) > 1:
         ids = ", ".join(f"{view.member.store_id} at {view.member.url}" for view in away)
         raise Invalid(f"{wanted!r} is more than one host; name one by its store id: {ids}")
     if away:
         return away[0].member.store_id, away[0].member.name
-    if hits:
-        raise Conflict(
-            f"{hits[0].member.name} is online; stop it first (one that was cut off counts as online for ten seconds)"
-        )
     return None
+
+
+def _address(wanted: str) -> str:
+    return normalise_url(wanted) if ":" in wanted else wanted
 
 
 def _names(view: MemberView) -> tuple[str, ...]:

@@ -15,10 +15,9 @@ from typing import Any
 from paglets.api.slots import JobView, Lease, Usage
 from paglets.codec.text import dumps, loads
 from paglets.core.record import from_json
-from paglets.core.refs import HostRef, ProxyRef
+from paglets.core.refs import ProxyRef
 from paglets.slots import states
 from paglets.slots.model import Resources, SlotRequest
-from paglets.store import residence
 from paglets.store.db import Tx
 
 
@@ -36,6 +35,7 @@ class QueuedJob:
     here_at: float
     stolen: bool
     home_store: str
+    collector_store: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +75,13 @@ def _queued(row: sqlite3.Row) -> QueuedJob:
         here_at=row["here_at"],
         stolen=bool(row["stolen"]),
         home_store=loads(row["home"])["store_id"],
+        collector_store=row["collector_store"],
     )
 
 
 _QUEUED = (
-    "SELECT r.agent_id, group_id, job_key, generation, attempt, request, queued_at, here_at, stolen, p.home"
+    "SELECT r.agent_id, group_id, job_key, generation, attempt, request, queued_at, here_at, stolen, p.home,"
+    " json_extract(collector, '$.host.store_id') AS collector_store"
     " FROM requests r JOIN paglets p USING (agent_id)"
 )
 
@@ -367,34 +369,3 @@ def views(tx: Tx, now: float, most: int) -> tuple[JobView, ...]:
         most,
     )
     return tuple(view(tx, row, now) for row in rows)
-
-
-def leaving_views(tx: Tx, now: float, most: int) -> tuple[JobView, ...]:
-    """Jobs under way to another host."""
-    rows = tx.all(
-        "SELECT agent_id, target, envelope, began_at, problem FROM handoffs WHERE kind = 'job'"
-        " ORDER BY began_at, agent_id LIMIT ?",
-        most,
-    )
-    return tuple(_leaving_view(row, now) for row in rows)
-
-
-def _leaving_view(row: sqlite3.Row, now: float) -> JobView:
-    part = loads(row["envelope"])["job"]
-    target = from_json(HostRef, loads(row["target"]))
-    return JobView(
-        agent_id=row["agent_id"],
-        group_id=part["group_id"],
-        job_key=part["job_key"],
-        generation=part["generation"],
-        attempt=part["attempt"],
-        status=part["status"],
-        residence="leaving",
-        reason="moving",
-        reason_text=residence.moving_text(target, row["problem"]),
-        never=False,
-        waited_seconds=part["waited_seconds"] + max(0.0, now - row["began_at"]),
-        running_seconds=0.0,
-        request=part["request"],
-        target=target,
-    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 from paglets.api.paglets import FoundPaglet, PagletView
 from paglets.api.slots import JobView
 from paglets.codec.text import loads
@@ -76,3 +78,34 @@ def _reason(intent: str | None, hook_error: str | None, problem: str) -> str:
             return problem or f"it moves to {from_json(HostRef, tree['move']).name} when its code here has ended"
         return f"it {'rests' if 'rest' in tree else 'ends'} when its code has ended"
     return problem or ("" if hook_error is None else f"its last hook failed: {hook_error}")
+
+
+def leaving_views(tx: Tx, now: float, most: int) -> tuple[JobView, ...]:
+    """Jobs under way to another host."""
+    rows = tx.all(
+        "SELECT agent_id, target, envelope, began_at, problem FROM handoffs WHERE kind = 'job'"
+        " ORDER BY began_at, agent_id LIMIT ?",
+        most,
+    )
+    return tuple(_leaving_view(row, now) for row in rows)
+
+
+def _leaving_view(row: sqlite3.Row, now: float) -> JobView:
+    part = loads(row["envelope"])["job"]
+    target = from_json(HostRef, loads(row["target"]))
+    return JobView(
+        agent_id=row["agent_id"],
+        group_id=part["group_id"],
+        job_key=part["job_key"],
+        generation=part["generation"],
+        attempt=part["attempt"],
+        status=part["status"],
+        residence="leaving",
+        reason="moving",
+        reason_text=residence.moving_text(target, row["problem"]),
+        never=False,
+        waited_seconds=part["waited_seconds"] + max(0.0, now - row["began_at"]),
+        running_seconds=0.0,
+        request=part["request"],
+        target=target,
+    )

@@ -112,6 +112,19 @@ def test_a_host_that_went_offline_before_it_said_that_it_has_none_is_silent(said
     assert (outcome.silent, outcome.running, outcome.ended) == (("w2",), {}, False)
 
 
+def test_while_one_host_does_not_answer_the_others_are_counted_again() -> None:
+    given = Given()
+    w2 = TableHost(name="w2")
+    given.exchange.hosts[w2.ref.url] = w2
+    given.exchange.mute = {"w1"}
+    counts = [2, 0, 0, 0]
+    w2.routes[CENSUS] = lambda body: Unfinished(count=counts.pop(0))
+    before = given.clock.monotonic()
+    outcome = given.cancel(timeout=30.0)
+    assert (outcome.silent, outcome.running) == (("w1",), {})
+    assert given.clock.monotonic() - before < 10.0
+
+
 def test_a_host_that_does_not_answer_cannot_hold_up_a_cancel_beyond_its_time() -> None:
     given = Given()
     given.exchange.mute = {"w1"}

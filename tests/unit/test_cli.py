@@ -328,6 +328,8 @@ def test_a_host_named_by_a_flag_needs_its_section_if_there_are_some(tmp_path: Pa
     (tmp_path / "hosts.toml").write_text("[hosts.w]\n[hosts.gpu]\n")
     with pytest.raises(Invalid, match=r"no section \[hosts.wt\]; did you mean 'w'\?; .*init --name wt"):
         options_of(parser().parse_args(["--name", "wt"]), tmp_path)
+    with pytest.raises(Invalid, match="'W_b' cannot name a host"):
+        options_of(parser().parse_args(["--name", "W_b"]), tmp_path)
     (tmp_path / "hosts.toml").write_text("[mesh]\n")
     assert options_of(parser().parse_args(["--name", "wt"]), tmp_path).name == "wt"
 
@@ -397,7 +399,9 @@ class FakeHost:
         return self._context.view(SubmitGroup(group_id="g", class_name="m:C", jobs=()))
 
     def hosts(self) -> tuple[MemberView, ...]:
-        return ()
+        """The one where the collector is, under a name that no job's host has."""
+        row = member("collects", store_id="store-w1")
+        return (MemberView(member=row, online=True, silent_seconds=0.0),)
 
     def call_tree(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> dict[str, Any]:
         assert (target.agent_id, message.kind) == ("collector-1", "summary")
@@ -487,6 +491,13 @@ def test_a_failed_job_shows_cause_and_last_words() -> None:
 def test_a_message_that_is_shown_is_not_shown_again_as_last_words(stderr: str, tails: tuple[str, ...]) -> None:
     failure = {"cause": "import_failed", "message": "no such class", "stderr_tail": stderr, "traceback": ""}
     assert explain("g/b", failures={"b": failure}).tails == tails
+
+
+def test_of_a_job_that_was_begun_anew_its_end_says_so_too() -> None:
+    first = {"result": {}, "host_name": "w1", "generation": 1, "attempt": 2}
+    again = first | {"generation": 2, "attempt": 1}
+    assert explain("g/a", results={"a": first}).fields["run"] == "1.2"
+    assert explain("g/a", results={"a": again}).fields["run"] == "2.1 (the first copy was lost with its host)"
 
 
 def test_a_cancelled_job_has_exit_code_7() -> None:

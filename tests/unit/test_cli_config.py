@@ -124,7 +124,10 @@ def test_addresses_that_are_written_short_are_told_as_they_are_read(folder: Path
     read = json.loads(capsys.readouterr().out)["addresses"]
     assert (read["w1"], read["http://w2:8765"]) == ("http://w1:8765", "http://w2:8765")
     assert main(["config", "show", "--name", "w1"]) == 0
-    assert "http://w1:8765, http://w2:8765, http://10.0.0.7:9000" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "http://w1:8765, http://w2:8765, http://10.0.0.7:9000" in shown
+    assert "host_lost_after         120 s" in shown
+    assert "input_wait              604800 s" in shown
 
 
 @pytest.mark.parametrize("command", [["config", "check"], ["config", "show", "--name", "w1"], ["host", "--name", "w1"]])

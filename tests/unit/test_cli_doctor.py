@@ -38,6 +38,7 @@ VIEW = MemberView(member=MEMBER, online=True, silent_seconds=0.0)
         (VIEW, IDENTITY, 1.0, GOOD, "online"),
         (replace(VIEW, problem="not joined: another key"), IDENTITY, 0.0, BAD, "another key"),
         (replace(VIEW, online=False, silent_seconds=90.0), None, 0.0, WARNING, "silent for 1 min 30 s"),
+        (replace(VIEW, online=False, problem="http://w1:1 cannot be reached"), None, 0.0, WARNING, "cannot be reached"),
         (replace(VIEW, member=replace(MEMBER, reachable=False)), IDENTITY, 0.0, GOOD, "online, pulls"),
         (VIEW, IDENTITY, -7200.0, WARNING, "2 h behind"),
         (VIEW, replace(IDENTITY, build="cd"), 0.0, WARNING, "another paglets.pyz than w1"),

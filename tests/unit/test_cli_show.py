@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from paglets.api.hosts import MemberView
 from paglets.api.logs import AttemptView, UnfinishedJob
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView
@@ -15,6 +16,7 @@ from paglets.core.errors import PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
 from paglets.remote.joblogs import JobAttempts
+from paglets.testing.mesh import member
 
 W1 = HostRef(store_id="s1", name="w1", url="http://w1:8765")
 BUNDLE = BlobRef(sha256="ab" * 32, size_bytes=300)
@@ -61,7 +63,8 @@ class Client:
         return type("View", (), {"class_name": "count:Job", "collector": ProxyRef(agent_id="c", host=W1)})
 
     def hosts(self) -> tuple[Any, ...]:
-        return ()
+        row = member("collects", store_id=W1.store_id)
+        return (MemberView(member=row, online=True, silent_seconds=0.0),)
 
     def call_tree(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> Any:
         return {"group_id": "g", "results": {"a": ENDED}, "failures": {}, "pending_jobs": [WAITS]}

@@ -121,7 +121,8 @@ class Mesh(FakeHost):
         self.asked: list[str | None] = []
 
     def hosts(self) -> tuple[MemberView, ...]:
-        return (MemberView(member=member("w1", store_id="another"), online=self._online, silent_seconds=0.0),)
+        view = MemberView(member=member("w1", store_id="another"), online=self._online, silent_seconds=0.0)
+        return (*super().hosts(), view)
 
     def slots(self, *, limit: int, host: str | None = None, timeout: float | None = None) -> Slots:
         assert timeout == why.HELD_SECONDS

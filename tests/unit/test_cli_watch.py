@@ -165,6 +165,9 @@ def test_a_collector_that_is_away_is_waited_for_unless_the_commands_own_time_is_
     assert [len(each["ended"]) for each in pages(client, "words", None, paused.append)] == [1, 0]
     assert len(paused) == 1
     assert "no reply from c1; waiting for it" in capsys.readouterr().err
+    replies.append(TimedOut("no reply from c1"))
+    with pytest.raises(TimedOut, match="nothing was heard of words at the end of 0 s"):
+        list(pages(client, "words", 0.0, paused.append))
     replies.append(page(1))
     with pytest.raises(TimedOut, match="words is not done after 0 s, its jobs go on: 1 job pending"):
         list(pages(client, "words", 0.0, paused.append))

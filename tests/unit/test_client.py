@@ -83,6 +83,12 @@ def test_a_host_whose_process_is_gone_is_no_host(given: Given, tmp_path: Path) -
         given.client()
 
 
+def test_a_name_that_no_host_here_can_look_up_is_told_so(given: Given, tmp_path: Path) -> None:
+    (tmp_path / "run" / "a.json").unlink()
+    with pytest.raises(Unreachable, match=r"b is a name, and no host is running on this machine .*--at http://b:8765"):
+        given.client("b")
+
+
 def test_a_damaged_run_file_is_named(given: Given, tmp_path: Path) -> None:
     (tmp_path / "run" / "x.json").write_text("{}")
     with pytest.raises(Invalid, match=r"x\.json is not the run file of a host"):

@@ -58,6 +58,18 @@ def test_all_hosts_that_are_online_are_told(tmp_path: Path, wanted: str) -> None
     assert [(each.host.name, each.taken_back) for each in done.answers] == [("home", 4), ("w2", 2)]
 
 
+def test_a_host_that_only_another_one_still_knows_is_forgotten_though_its_name_lives_on(tmp_path: Path) -> None:
+    exchange = Mesh(("w2", "store-w2-before"), ("home", "store-home"))
+    everything = exchange.members()
+    exchange.away = ()
+    exchange.hosts["http://w2:8765"].routes["GET /v1/mesh/hosts"] = lambda body: everything
+    done = forget(exchange, tmp_path, "w2")
+    assert done.store_id == "store-w2-before"
+    assert sorted(exchange.told) == [("home", "store-w2-before"), ("w2", "store-w2-before")]
+    with pytest.raises(Conflict, match="home is online"):
+        forget(exchange, tmp_path, "home")
+
+
 def test_a_host_that_fails_is_told_of_and_holds_up_no_other(tmp_path: Path) -> None:
     exchange = Mesh()
 

@@ -96,3 +96,13 @@ def test_of_a_copy_that_is_leaving_the_collector_is_told_where_it_lives_now(rig:
 
     (copy,) = told[-1].copies
     assert (copy.agent_id, copy.residence, copy.epoch) == ("j1", "leaving", 1)
+
+
+def test_copies_of_a_group_whose_collector_was_disposed_of_are_ended(rig: Rig) -> None:
+    ended = Located(rows=(ResidenceRow(agent_id=collector_id("g1"), epoch=3, status="disposed"),))
+    rig.peer("w1", {"POST /v1/census": lambda body: CensusReply(elsewhere=("g1",))})
+    rig.peer("w2", {"POST /v1/paglets/locate": lambda body: ended})
+    rig.write(lambda tx: residence.create(tx, job("j1"), rig.now()))
+    rig.run()
+    process = rig.process("j1")
+    rig.until(lambda: process.told_to_end, 60)

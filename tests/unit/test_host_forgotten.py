@@ -270,6 +270,20 @@ def test_nothing_comes_back_before_every_host_that_is_online_has_said_that_it_is
     assert is_beyond(status(rig, "p1"))
 
 
+def test_nothing_is_taken_back_while_a_host_that_is_online_cannot_be_asked() -> None:
+    """Nobody can connect to either of the two: w3 may have it."""
+    rig = Rig(reachable=False)
+    rig.peer("w3", reachable=False)
+    in_doubt(rig, envelope("p1"))
+    answered = begin_to_forget(rig)
+    for _ in range(25):
+        rig.host.gossip.heard_from("store-w3")
+        rig.run(1)
+    assert answered().taken_back == 0
+    assert status(rig, "p1") == ("leaving", 1)
+    assert "w3" in rig.value("SELECT problem FROM handoffs")
+
+
 def test_who_forgets_a_host_is_answered_though_another_one_stays_silent(rig: Rig) -> None:
     rig.peer("w2", {"POST /v1/paglets/locate": _raise})
     in_doubt(rig, envelope("p1"))

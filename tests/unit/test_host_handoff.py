@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from host_rig import Rig, envelope, group, host_ref, job, slot_request
 
-from paglets.api.groups import Census, CensusReply, GroupView, UnwantedCopy
+from paglets.api.groups import Census, CensusReply, GroupLine, Groups, GroupView, UnwantedCopy
 from paglets.api.transfers import Settle, TransferAnswer, TransferAnswers, Transfers
 from paglets.codec.envelope import Envelope
-from paglets.core.errors import InternalError, PagletsError
+from paglets.core.errors import InternalError, PagletsError, Unknown
 from paglets.core.record import from_json
 from paglets.groups.keys import collector_id
+from paglets.host.groups import ASK_SECONDS
 from paglets.store import residence
 from paglets.testing.mesh import identity
 from paglets.worker.protocol import Fault
@@ -292,6 +293,33 @@ def test_the_jobs_of_a_group_are_kept_here_until_its_collector_says_that_it_is_o
     over = True
     rig.run(70)
     assert rig.value("SELECT spec IS NULL FROM groups")
+
+
+def test_home_keeps_the_last_counts_that_it_heard_for_when_the_collectors_host_is_away(rig: Rig) -> None:
+    def collected(body: Any) -> GroupView:
+        return replace(view(rig), detached=False, expected_count=3, completed_count=2, failed_count=1)
+
+    table = peer(rig, **{CENSUS: lambda body: CensusReply(), "GET /v1/groups/g1": collected})
+    elsewhere = slot_request()
+    submit(rig, "a", request=type(elsewhere)(resources=elsewhere.resources))
+    rig.run(30)
+    table.routes["GET /v1/groups/g1"] = refused
+    heard = rig.clock.wall()
+    rig.run(300)
+    line = lines(rig)
+    assert (line.status, line.here) == ("DETACHED", False)
+    assert (line.expected_count, line.completed_count, line.failed_count) == (3, 2, 1)
+    assert line.counted_at is not None
+    assert heard - ASK_SECONDS <= line.counted_at <= heard
+
+
+def refused(body: Any) -> GroupView:
+    raise Unknown("no group")
+
+
+def lines(rig: Rig) -> GroupLine:
+    (line,) = rig.get(Groups, "GET", "/v1/groups").groups
+    return line
 
 
 def test_a_group_of_a_host_that_is_alone_says_why_it_is_not_detached(rig: Rig) -> None:

@@ -9,6 +9,7 @@ from host_rig import OFFERED, Rig, group, host_ref, job, slot_request
 
 from paglets.api.slots import Candidates, Slots, Steal, Stolen, Verdicts
 from paglets.core.record import to_json
+from paglets.core.refs import ProxyRef
 from paglets.host.placer import JOBS_A_TURN, LOOK_AGAIN_SECONDS
 from paglets.slots.model import Resources
 from paglets.store import residence
@@ -146,6 +147,25 @@ def test_a_job_that_finds_no_host_in_its_time_fails(rig: Rig) -> None:
     assert "fast" in found["failures"]["a"]["message"]
 
 
+def test_a_job_that_is_begun_anew_looks_for_a_host_without_a_bound(rig: Rig) -> None:
+    """Its older copy may be at work again."""
+    wish = slot_request(rules={"required_tags": ("fast",)}, placement_timeout_seconds=60.0)
+    add(rig, "a", request=wish, status="PLACING", generation=2)
+    rig.run(100)
+    assert statuses(rig) == {"a": "PLACING"}
+
+
+def test_no_job_is_placed_where_it_could_not_report(rig: Rig) -> None:
+    rig.peer("laptop", reachable=False)
+    rig.peer("w1", reachable=False, tags=("fast",))
+    wish = slot_request(rules={"required_tags": ("fast",)})
+    collector = ProxyRef(agent_id="collector-x", host=host_ref("laptop"))
+    add(rig, "a", request=wish, status="PLACING", collector=collector)
+    rig.run(3)
+    assert statuses(rig) == {"a": "PLACING"}
+    assert "cannot" in rig.value("SELECT reason_text FROM requests")
+
+
 def test_placement_may_be_previewed(rig: Rig) -> None:
     rig.peer("w1", tags=("fast",))
     wish = slot_request(rules={"preferred_tags": ("fast",)})
@@ -176,6 +196,15 @@ def test_an_idle_host_is_given_what_waits_and_what_it_has_room_for(rig: Rig) -> 
     assert sorted(statuses(rig).values()).count("WAITING_FOR_SLOT") == 2
     assert rig.value("SELECT count(*) FROM handoffs WHERE target_store = 'store-w1'") == 2
     sane(rig)
+
+
+def test_a_thief_that_cannot_speak_to_the_collectors_host_gets_nothing(rig: Rig) -> None:
+    """It would do the job, and its report would wait for ever."""
+    rig.peer("laptop", reachable=False)
+    rig.peer("w1", reachable=False)
+    add(rig, *"abcdefgh", collector=ProxyRef(agent_id="collector-x", host=host_ref("laptop")))
+    rig.run(6)
+    assert steal(rig, 2) == ()
 
 
 def test_a_thief_that_is_not_known_gets_nothing(rig: Rig) -> None:

@@ -76,6 +76,23 @@ def test_a_peer_that_starts_later_is_found_within_the_back_off() -> None:
     assert early.gossip.peer_problems() == ()
 
 
+def test_a_peer_that_was_joined_once_is_no_problem_when_it_is_away_has_moved_or_is_not_to_be_reached() -> None:
+    mesh = VirtualMesh()
+    away, moves = mesh.start(member("away")), mesh.start(member("moves"))
+    host = mesh.start(member("host"), peers=["http://away:8765", "http://moves:8765", "http://typo:8765"])
+    mesh.clock.advance(5)
+    away.kill()
+    moves.kill()
+    moved = replace(moves.row, url="http://new:8765", boot_id="2", boot_count=2, reachable=False)
+    mesh.start(moved, peers=[host.row.url])
+    mesh.clock.advance(60)
+    assert [url for url, _ in host.gossip.peer_problems()] == ["http://typo:8765"]
+    assert host.problem_of("moves") == ""
+    host = mesh.restart(host)
+    mesh.clock.advance(20)
+    assert "http://away:8765" not in [url for url, _ in host.gossip.peer_problems()]
+
+
 def test_a_peer_given_while_running_is_tried_at_once_and_after_a_restart() -> None:
     mesh = VirtualMesh()
     a, b = mesh.start(member("a")), mesh.start(member("b"))

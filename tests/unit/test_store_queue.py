@@ -12,7 +12,7 @@ from host_rig import envelope, host_ref, job, slot_request
 from paglets.codec.envelope import Envelope
 from paglets.core.refs import HostRef
 from paglets.slots.model import Resources
-from paglets.store import history, queue, residence
+from paglets.store import history, queue, residence, views
 from paglets.store.db import Store
 from paglets.store.queue import QueuedJob
 from paglets.testing.store import memory_store
@@ -262,7 +262,7 @@ def test_a_reason_that_stays_the_same_is_no_news(store: Store) -> None:
 def test_a_job_on_its_way_is_shown_with_where_it_goes(store: Store) -> None:
     store.write(lambda tx: residence.leave(tx, "j1", W1, NOW + 10))
     store.write(lambda tx: tx.run("UPDATE handoffs SET problem = 'no answer'"))
-    (view,) = store.read(lambda tx: queue.leaving_views(tx, NOW + 15, 10))
+    (view,) = store.read(lambda tx: views.leaving_views(tx, NOW + 15, 10))
     assert (view.residence, view.reason, view.target) == ("leaving", "moving", W1)
     assert view.reason_text == "on its way to w1: no answer"
     assert view.waited_seconds == 15.0

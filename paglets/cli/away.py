@@ -1,0 +1,64 @@
+"""Hosts that are away: what is said of jobs and groups that are on one, and whether waiting for it is of use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from paglets.api.hosts import MemberView
+from paglets.cli.output import duration_text
+from paglets.core.refs import HostRef
+
+NOT_JOINED = "not joined"
+"""How the mesh begins what it says of a host that is there and no member."""
+
+
+def by_name(views: Iterable[MemberView]) -> dict[str, MemberView]:
+    """The host that each name means: the one that is online, else the one that was the first to have it in the mesh."""
+    order = sorted(views, key=lambda view: (view.online, not is_stranger(view), -(view.member.joined or math.inf)))
+    return {view.member.name: view for view in order}
+
+
+def is_stranger(view: MemberView) -> bool:
+    return view.problem.startswith(NOT_JOINED)
+
+
+def is_alone(views: Sequence[MemberView]) -> bool:
+    """Whether the host that was asked, the first of them, is not joined itself: it works with none of the others."""
+    return bool(views) and bool(views[0].problem) and not any(view.online for view in views[1:])
+
+
+def view_of(host: HostRef, views: Iterable[MemberView]) -> MemberView | None:
+    return next((view for view in views if view.member.store_id == host.store_id), None)
+
+
+def away_text(view: MemberView) -> str:
+    """That a host with jobs is away, and what becomes of them."""
+    return (
+        f"{view.member.name} is offline, last heard of {duration_text(view.silent_seconds)} ago: "
+        "if that lasts, the job is begun anew on another host"
+    )
+
+
+def lost_text(host: HostRef, views: Sequence[MemberView]) -> str:
+    """What is so where `host` is no member any more, or its name is another one's by now; else ""."""
+    view = view_of(host, views)
+    if view is None:
+        what = f"{host.name}, which was forgotten, or is no host of this mesh"
+    elif not view.online and (heir := by_name(views)[host.name]).online:
+        began = f"began anew with an empty data directory at {heir.member.url}"
+        what = f"{host.name}, which {began} (or another machine has that name now)"
+    else:
+        return ""
+    return (
+        f"{what}: the results that lay there are lost unless its old folder comes back; "
+        "submit again under another group_id"
+    )
+
+
+def silence_text(host: HostRef, views: Sequence[MemberView]) -> str:
+    """Of the collector's host, where it is not online: since when, or that it is gone; else ""."""
+    view, lost = view_of(host, views), lost_text(host, views)
+    if lost or view is None:
+        return f"collector on {lost}"
+    return "" if view.online else f"collector on {host.name}, not seen for {duration_text(view.silent_seconds)}"
