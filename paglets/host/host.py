@@ -174,7 +174,7 @@ class Host:
             self.mailbox,
             self.runs,
             self.scheduler,
-            Placer(shell, self.gossip, avoided),
+            Placer(shell, self.gossip, avoided, self.losses.older_goes_on),
             Handoffs(shell, self.gossip, self.shipping, self.keeper, tries),
             Recall(shell, self.gossip, tries, avoided),
             self.forgetting,

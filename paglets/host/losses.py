@@ -29,6 +29,7 @@ from paglets.host.shell import Shell
 from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
 from paglets.store.db import Tx
+from paglets.store.queue import QueuedJob
 
 LOOK_SECONDS = 2.0
 QUIET_SECONDS = 30.0
@@ -82,6 +83,16 @@ class Losses:
         """A census told that these are where it says, and their collectors are here; any thread."""
         if copies_told and self._collectors:
             self._told.append(copies_told)
+
+    def older_goes_on(self, job: QueuedJob) -> bool:
+        """Whether an older copy of that job, whose collector is here, was told of lately."""
+        if job.group_id is None or job.generation == 1:
+            return False
+        watched = self._keys(collector_id(job.group_id)).get(job.job_key)
+        return watched is not None and self._older_was_told_of(watched)
+
+    def _older_was_told_of(self, watched: Watched) -> bool:
+        return watched.older_at is not None and self._shell.clock.monotonic() < watched.older_at + self._quiet
 
     def tick(self, now: float) -> float | None:
         gap, self._due_at = now > self._due_at + GAP_SECONDS, now + LOOK_SECONDS
@@ -227,7 +238,6 @@ class Losses:
 
     def _lost(self, collector: str, key: str, watched: Watched, copy: Sighting, places: Sequence[Place]) -> Lost:
         silent = [place.host for place in losses.silent(places, self._lost_after)]
-        older_at, now = watched.older_at, self._shell.clock.monotonic()
         return Lost(
             collector=collector,
             job_key=key,
@@ -235,7 +245,7 @@ class Losses:
             copy=copy,
             why=losses.why_lost(places, self._lost_after),
             silent=tuple(host for host in silent if not self._gossip.is_forgotten(host.store_id)),
-            older_goes_on=older_at is not None and now < older_at + self._quiet,
+            older_goes_on=self._older_was_told_of(watched),
         )
 
 

@@ -221,7 +221,8 @@ class Mailbox:
         self._wake_parked(now)
         self._paused = {seq: at for seq, at in self._paused.items() if at > now}
         paged = bool(self._after)
-        page = self._next_due()
+        wall = self._shell.clock.wall()
+        page = self._next_due(wall)
         for due in page:
             self._serve(due)
         for agent_id in list(self._queued):
@@ -230,13 +231,13 @@ class Mailbox:
         times += [call.wake_at for calls in self._parked.values() for call in calls if call.wake_at is not None]
         times += list(self._paused.values())
         times += [now + LOOK_AGAIN_SECONDS] if page else []
-        times += self._waking(now)
+        times += self._waking(now, wall)
         times += [now + NEXT_ROUND_SECONDS] if paged and not self._after else []
         return min(times, default=None)
 
-    def _next_due(self) -> list[Due]:
+    def _next_due(self, wall: float) -> list[Due]:
         """A page of what is due; pages take turns, so that many that cannot go on hold up no others."""
-        after, wall = self._after, self._shell.clock.wall()
+        after = self._after
         page = self._shell.store.read(lambda tx: due_rows(tx, after, MAX_DUE, wall))
         if len(page) == MAX_DUE:
             self._after = page[-1].agent_id
@@ -245,9 +246,8 @@ class Mailbox:
             self._after = ""
         return page
 
-    def _waking(self, now: float) -> list[float]:
-        """When to wake the next inactive paglet; one that is due is in the page."""
-        wall = self._shell.clock.wall()
+    def _waking(self, now: float, wall: float) -> list[float]:
+        """When to wake the next inactive paglet; one that was due at `wall` is in the page that was read for then."""
         at = self._shell.store.read(lambda tx: next_waking(tx, wall))
         return [] if at is None else [now + min(LONGEST_WAIT_SECONDS, at - wall)]
 

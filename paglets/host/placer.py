@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from paglets.host import outcomes
 from paglets.host.avoiding import Avoided
 from paglets.host.reporting import in_reach_of
@@ -27,8 +29,11 @@ class Placer:
 
     name = "placer"
 
-    def __init__(self, shell: Shell, gossip: Gossip, avoided: Avoided) -> None:
+    def __init__(
+        self, shell: Shell, gossip: Gossip, avoided: Avoided, older_goes_on: Callable[[QueuedJob], bool]
+    ) -> None:
         self._shell = shell
+        self._older_goes_on = older_goes_on
         self._avoided = avoided
         self._gossip = gossip
         self._since: dict[str, float] = {}
@@ -82,7 +87,7 @@ class Placer:
     def _expire(self, tx: Tx, jobs: list[QueuedJob], now: float) -> list[QueuedJob]:
         """Fail what found no host within its `placement_timeout_seconds`; gives the others.
 
-        A copy that was begun anew is not bounded: the one before may be at work, and its job was placed in time.
+        While an older copy of a job is at work, the one that was begun anew may go on looking.
         """
         left = []
         waited = self._waited(jobs, now)
@@ -92,7 +97,7 @@ class Placer:
         self._first_expiry = min((at for at in still if at > clock), default=float("inf"))
         for job in jobs:
             limit = job.request.placement_timeout_seconds
-            if waited.get(job.agent_id, 0.0) >= limit > 0.0:
+            if limit and waited[job.agent_id] >= limit and not self._older_goes_on(job):
                 del self._since[job.agent_id]
                 why = tx.value("SELECT reason_text FROM requests WHERE agent_id = ?", job.agent_id)
                 text = f"no host within placement_timeout_seconds = {limit:g}: {why}"
@@ -104,7 +109,7 @@ class Placer:
     def _waited(self, jobs: list[QueuedJob], now: float) -> dict[str, float]:
         """How long those that may time out have looked for a host: a wall clock that is set changes nothing."""
         clock = self._shell.clock.monotonic()
-        bounded = {job.agent_id: job for job in jobs if job.request.placement_timeout_seconds and job.generation == 1}
+        bounded = {job.agent_id: job for job in jobs if job.request.placement_timeout_seconds}
         for agent_id, job in bounded.items():
             self._since.setdefault(agent_id, clock - max(0.0, now - job.queued_at))
         return {agent_id: clock - self._since[agent_id] for agent_id in bounded}

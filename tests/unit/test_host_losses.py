@@ -374,3 +374,19 @@ def test_a_short_gap_holds_up_no_job() -> None:
     stopped_for(rig, 20.0)
     rig.run(0.5)
     assert statuses(rig) == [("RUNNING", "")]
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_further_copy_looks_for_a_host_as_long_as_an_older_one_is_at_work(comes_back: bool) -> None:
+    rig = Rig(host_lost_after_seconds=20.0)
+    bounded = replace(NOT_HERE, placement_timeout_seconds=40.0)
+    rig.get(GroupView, "POST", "/v1/groups", group("a", request=bounded))
+    worker = Worker(rig, "w1")
+    rig.until(lambda: worker.keys() == [("a", 1)])
+    worker.cut_off()
+    rig.until(lambda: rig.value("SELECT generation FROM requests WHERE job_key = 'a'") == 2, within_seconds=120.0)
+    for _ in range(12):
+        if comes_back:
+            worker.tell()
+        rig.run(5.0)
+    assert ("a" in failures(rig)) is not comes_back

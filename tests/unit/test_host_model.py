@@ -20,6 +20,7 @@ from paglets.core.record import from_json, to_json
 from paglets.core.refs import FileRef, HostRef
 from paglets.groups.keys import collector_id
 from paglets.store import notes, paglets, posts, residence
+from paglets.store.db import Tx
 from paglets.testing.processes import HandProcess
 from paglets.testing.store import memory_database
 from paglets.worker.protocol import Changes, Commit, Fault, Intent
@@ -188,6 +189,24 @@ def test_a_call_wakes_it_and_is_answered(rig: Rig) -> None:
     rig.handle(handler, value=5)
     assert reply.value == 5
     assert row(rig) == (None, 0, None)
+
+
+def test_one_whose_time_comes_while_others_are_started_is_woken(rig: Rig) -> None:
+    prepare = rig.disk.prepare
+
+    def slow(agent_id: str, fresh: bool) -> str:
+        rig.clock.advance(1.0)
+        return prepare(agent_id, fresh)
+
+    rig.disk.prepare = slow  # type: ignore[method-assign]
+
+    def both(tx: Tx) -> None:
+        residence.create(tx, envelope("p1", inactive=True, wakes_in_seconds=0.2), rig.now())
+        residence.create(tx, envelope("p2", hook="creation"), rig.now())
+
+    rig.write(both)
+    rig.run(5)
+    assert rig.process("p1").go.entry == "activation"
 
 
 def test_it_wakes_when_its_time_is_over_and_not_before(rig: Rig) -> None:

@@ -147,14 +147,6 @@ def test_a_job_that_finds_no_host_in_its_time_fails(rig: Rig) -> None:
     assert "fast" in found["failures"]["a"]["message"]
 
 
-def test_a_job_that_is_begun_anew_looks_for_a_host_without_a_bound(rig: Rig) -> None:
-    """Its older copy may be at work again."""
-    wish = slot_request(rules={"required_tags": ("fast",)}, placement_timeout_seconds=60.0)
-    add(rig, "a", request=wish, status="PLACING", generation=2)
-    rig.run(100)
-    assert statuses(rig) == {"a": "PLACING"}
-
-
 def test_no_job_is_placed_where_it_could_not_report(rig: Rig) -> None:
     rig.peer("laptop", reachable=False)
     rig.peer("w1", reachable=False, tags=("fast",))
