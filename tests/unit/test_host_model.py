@@ -205,7 +205,7 @@ def test_one_whose_time_comes_while_others_are_started_is_woken(rig: Rig) -> Non
         residence.create(tx, envelope("p2", hook="creation"), rig.now())
 
     rig.write(both)
-    rig.run(5)
+    rig.run(3)
     assert rig.process("p1").go.entry == "activation"
 
 
