@@ -19,7 +19,7 @@ from paglets.testing.simulation.world import Simulation
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS_AT_ONCE = 20
-SEEDS = 140
+SEEDS = 100
 RARE = {Seen.LATE}
 """What only hundreds of seeds bring about: `python -m tests.simulate --seen` counts it."""
 SEEDS_LOOKED_AT = 80
