@@ -48,18 +48,17 @@ def where(copy: Sighting, found: Found | None) -> tuple[HostRef, ...]:
     return (copy.host,)
 
 
-def is_lost(found: Found | None, places: Sequence[Place], host_lost_after: float) -> bool:
-    """Whether each of `places` is lost, or said often enough that it has no such copy.
+def lost_in(found: Found | None, places: Sequence[Place], host_lost_after: float) -> float:
+    """In how many seconds the copy is lost if nothing more is heard of it: when each of `places` is lost, or said often
+    enough that it has no such copy. 0 where it is lost; infinite where it was found.
 
     What is leaving for a host that is there is not lost: its source still has it.
     """
+    if is_here(found):
+        return float("inf")
     under_way = found is not None and found.standing == "leaving"
-
-    def lost(place: Place) -> bool:
-        absent = place.looks >= LOOKS and not under_way
-        return absent or place.silent_seconds >= host_lost_after
-
-    return not is_here(found) and all(lost(place) for place in places)
+    doubtful = (place for place in places if under_way or place.looks < LOOKS)
+    return max((0.0, *(host_lost_after - place.silent_seconds for place in doubtful)))
 
 
 def silent(places: Sequence[Place], host_lost_after: float) -> list[Place]:

@@ -2,6 +2,7 @@
 
 A copy that no census told of for a while is asked for in the whole mesh. It is lost when every host where it
 may be was mute to this one for `host_lost_after`, or says, again and again, that it has no such copy (`groups.losses`).
+One whose hosts are mute, but not for long enough, is asked for again at the moment when they will have been.
 
 What is remembered is in memory: after a start, or when a collector comes, all its copies have just been heard of, and
 the wait for inputs begins anew.
@@ -13,6 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from heapq import heappop, heappush
 
 from paglets.api.groups import JobCopy
 from paglets.api.paglets import Located, ResidenceRow
@@ -33,10 +35,11 @@ from paglets.store.queue import QueuedJob
 
 LOOK_SECONDS = 2.0
 QUIET_SECONDS = 30.0
-"""Three whole censuses: a copy of which nothing was heard for so long is asked for."""
+"""Three whole censuses: a copy of which nothing was heard for so long is asked for, or for `host_lost_after` where that
+is less."""
 
-LEAST_QUIET_SECONDS = 13.0
-"""A quarter of `host_lost_after` where that is less, but always longer than from one whole census to the next."""
+MUTE_PRECISION_SECONDS = 1.0
+"""How long a host has been mute is measured anew so often."""
 
 ANSWERED_SECONDS = 10.0
 """The mesh is asked again when a question has had no answer for so long."""
@@ -62,6 +65,16 @@ class _Collector:
     after: str | None = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class _Ripening:
+    """A copy that was asked for at `asked_at`, and will be lost at `at` if nothing is heard until then."""
+
+    at: float
+    asked_at: float
+    collector: str
+    job_key: str
+
+
 class Losses:
     """Part `losses`."""
 
@@ -73,9 +86,10 @@ class Losses:
         self._whereabouts = whereabouts
         self._generations = generations
         self._lost_after = shell.settings.host_lost_after_seconds
-        self._quiet = max(LEAST_QUIET_SECONDS, min(QUIET_SECONDS, self._lost_after / 4))
+        self._quiet = min(QUIET_SECONDS, self._lost_after)
         self._told: deque[Sequence[JobCopy]] = deque()
         self._collectors: dict[str, _Collector] = {}
+        self._ripening: list[_Ripening] = []
         self._due_at = shell.clock.monotonic()
         self._asking_until: float | None = None
 
@@ -92,7 +106,7 @@ class Losses:
         return watched is not None and self._older_was_told_of(watched)
 
     def _older_was_told_of(self, watched: Watched) -> bool:
-        return watched.older_at is not None and self._shell.clock.monotonic() < watched.older_at + self._quiet
+        return watched.older_at is not None and self._shell.clock.monotonic() < watched.older_at + QUIET_SECONDS
 
     def tick(self, now: float) -> float | None:
         gap, self._due_at = now > self._due_at + GAP_SECONDS, now + LOOK_SECONDS
@@ -103,6 +117,8 @@ class Losses:
             more = self._look(now)
         if more:
             self._due_at = now
+        elif self._ripening and not self._is_asking(now):
+            self._due_at = max(now, min(self._due_at, self._ripening[0].at))
         return self._due_at if self._collectors else None
 
     # Which copies to watch, and when they were last heard of.
@@ -141,6 +157,7 @@ class Losses:
         return OrderedDict() if known_here is None else known_here.keys
 
     def _begin_waits_anew(self, now: float) -> None:
+        self._ripening.clear()
         for collector in self._collectors.values():
             for watched in collector.keys.values():
                 watched.heard_at, watched.looks = now, NO_LOOKS
@@ -154,7 +171,7 @@ class Losses:
     def _look(self, now: float) -> bool:
         """Ask where the copies are of which nothing was heard for long; True where there may be more to ask for at
         once, because none of these keys is left to ask for."""
-        keys = self._quiet_keys(now)
+        keys = self._due_keys(now)
         asked = self._newest_copies(keys)
         if asked:
             self._asking_until = now + ANSWERED_SECONDS
@@ -162,18 +179,33 @@ class Losses:
             self._whereabouts.locate(ids, lambda located: self._located(asked, located))
         return bool(keys) and not asked
 
+    def _due_keys(self, now: float) -> list[Key]:
+        """Those to ask for now, as having been asked for."""
+        due = self._ripe_keys(now) or self._quiet_keys(now)
+        for agent_id, key in due:
+            keys = self._keys(agent_id)
+            keys[key].heard_at = now
+            keys.move_to_end(key)
+        return due
+
+    def _ripe_keys(self, now: float) -> list[Key]:
+        """Those whose hosts will by now have been mute for long enough, and of which nothing was heard meanwhile."""
+        ripe: list[Key] = []
+        while self._ripening and self._ripening[0].at <= now and len(ripe) < KEYS_A_LOOK:
+            each = heappop(self._ripening)
+            watched = self._keys(each.collector).get(each.job_key)
+            if watched is not None and watched.heard_at == each.asked_at:
+                ripe.append((each.collector, each.job_key))
+        return ripe
+
     def _quiet_keys(self, now: float) -> list[Key]:
-        """Those of which nothing was heard for long, each at most once in that time."""
+        """Those of which nothing was heard for long."""
         quiet: list[Key] = []
         for agent_id, collector in self._collectors.items():
             for key, watched in collector.keys.items():
                 if watched.heard_at > now - self._quiet or len(quiet) == KEYS_A_LOOK:
                     break
                 quiet.append((agent_id, key))
-        for agent_id, key in quiet:
-            keys = self._keys(agent_id)
-            keys[key].heard_at = now
-            keys.move_to_end(key)
         return quiet
 
     def _newest_copies(self, keys: list[Key]) -> dict[Key, Sighting]:
@@ -217,10 +249,18 @@ class Losses:
                 self._heard(collector, key, copy.generation, now)
             elif watched is not None and watched.generation == copy.generation:
                 places = self._places(watched, losses.where(copy, found), answered)
-                if losses.is_lost(found, places, self._lost_after):
+                lost_in = losses.lost_in(found, places, self._lost_after)
+                if lost_in > 0:
+                    self._ripen(collector, key, watched, now + max(lost_in, MUTE_PRECISION_SECONDS))
+                else:
                     lost.append(self._lost(collector, key, watched, copy, places))
         if lost and not self._generations.at_work:
             self._generations.begin_anew(lost)
+
+    def _ripen(self, collector: str, key: str, watched: Watched, at: float) -> None:
+        """Ask again at that second, where that is before its next turn."""
+        if at < watched.heard_at + self._quiet:
+            heappush(self._ripening, _Ripening(at=at, asked_at=watched.heard_at, collector=collector, job_key=key))
 
     def _places(self, watched: Watched, hosts: Sequence[HostRef], answered: frozenset[str]) -> list[Place]:
         """Where the copy may be. A host that gave no answer is asked from the beginning."""

@@ -42,7 +42,7 @@ def test_jobs_of_a_host_that_is_killed_for_good_end_on_the_others(mesh: Mesh) ->
 
     mesh["w1"].kill()
 
-    summary = submission.drain(timeout=LOST_AFTER + JOBS * JOB_SECONDS + 20)
+    summary = submission.drain(timeout=LOST_AFTER + JOBS * JOB_SECONDS + 5)
     assert (summary["completed_count"], summary["failed_count"]) == (JOBS, 0)
     again = [record for record in summary["results"].values() if record["generation"] == 2]
     assert again
@@ -56,7 +56,7 @@ def test_a_host_that_was_stopped_for_long_comes_back_and_nothing_is_counted_twic
 
     lost.send_signal(signal.SIGSTOP)
     try:
-        wait_until(lambda: keeper.rows("SELECT 1 FROM events WHERE kind = 'lost'"), timeout_seconds=LOST_AFTER + 20)
+        wait_until(lambda: keeper.rows("SELECT 1 FROM events WHERE kind = 'lost'"), timeout_seconds=LOST_AFTER + 5)
         summary = submission.drain(timeout=JOBS * JOB_SECONDS + 30)
     finally:
         lost.send_signal(signal.SIGCONT)

@@ -183,22 +183,22 @@ def place(silent_seconds: float, looks: int) -> losses.Place:
 
 
 @pytest.mark.parametrize(
-    ("places", "lost"),
+    ("places", "seconds"),
     [
-        ([place(120.0, 0)], True),
-        ([place(119.0, 2)], False),
-        ([place(1.0, 3)], True),
-        ([place(120.0, 0), place(1.0, 2)], False),
-        ([place(120.0, 0), place(1.0, 3)], True),
+        ([place(121.0, 0)], 0.0),
+        ([place(119.0, 2)], 1.0),
+        ([place(1.0, 3)], 0.0),
+        ([place(120.0, 0), place(1.0, 2)], 119.0),
+        ([place(120.0, 0), place(1.0, 3)], 0.0),
     ],
 )
-def test_a_copy_is_lost_where_each_place_was_silent_or_said_three_times_that_it_has_none(
-    places: list[losses.Place], lost: bool
+def test_a_copy_is_lost_once_each_place_was_silent_or_said_three_times_that_it_has_none(
+    places: list[losses.Place], seconds: float
 ) -> None:
-    assert losses.is_lost(None, places, 120.0) is lost
+    assert losses.lost_in(None, places, 120.0) == seconds
     leaving = losses.Found(standing="leaving", peer=places[-1].host)
-    assert losses.is_lost(leaving, places, 120.0) is all(each.silent_seconds >= 120.0 for each in places)
-    assert not losses.is_lost(losses.Found(standing="here", peer=places[0].host), places, 120.0)
+    assert losses.lost_in(leaving, places, 120.0) == max(0.0, *(120.0 - each.silent_seconds for each in places), 0.0)
+    assert losses.lost_in(losses.Found(standing="here", peer=places[0].host), places, 120.0) == float("inf")
 
 
 def test_copies_of_a_recorded_key_are_unwanted() -> None:

@@ -135,6 +135,18 @@ def test_jobs_of_a_host_that_is_lost_run_on_another_one(rig: Rig) -> None:
     assert lost[1] == "begun anew: w1 was not heard of for 120 s"
 
 
+@pytest.mark.parametrize("lost_after", [10.0, 13.0, 45.0, 120.0])
+def test_a_host_is_lost_when_it_has_been_mute_for_so_long_and_not_at_some_later_look(lost_after: float) -> None:
+    rig = Rig(host_lost_after_seconds=lost_after)
+    first = started(rig, "a")
+    first.tell()
+    first.cut_off()
+    mute_since = rig.clock.monotonic()
+    second = Worker(rig, "w2")
+    rig.until(lambda: second.keys() == [("a", 2)], within_seconds=2 * lost_after)
+    assert lost_after - 1 <= rig.clock.monotonic() - mute_since <= lost_after + 3
+
+
 def test_a_host_that_answers_keeps_its_jobs_though_no_census_comes(rig: Rig) -> None:
     worker = Worker(rig, "w1")
     rig.until(lambda: worker.keys() == [("a", 1), ("b", 1)])
@@ -234,7 +246,7 @@ def test_keys_that_have_ended_hold_up_no_others() -> None:
     rig.call(COLLECTOR, "cancel", {"job_keys": keys[:-1]})
     rig.run(1.0)
     asked = len(worker.host.bodies("POST /v1/paglets/locate"))
-    rig.run(14.0)
+    rig.run(21.0)
     assert len(worker.host.bodies("POST /v1/paglets/locate")) == asked + 1
 
 
@@ -253,7 +265,7 @@ def test_a_question_without_an_answer_is_asked_again() -> None:
     started(rig, "a")
     mesh = NoAnswers()
     part = losses.Losses(rig.host.shell, rig.host.gossip, mesh, rig.host.losses._generations)  # type: ignore[arg-type]
-    for _ in range(20):
+    for _ in range(30):
         part.tick(rig.clock.monotonic())
         rig.clock.advance(2.0)
     assert 2 <= len(mesh.asked) <= 3
