@@ -27,13 +27,14 @@ class Pull:
 class PulledRequest:
     """A request of the host that was asked, to be handled as if it had come from there over a connection of its own.
 
-    `body` is base64, here as in an answer.
+    `body` is base64, here as in an answer. `sender`: the store of the host for which it is passed on, "" for none.
     """
 
     request_id: str
     method: str
     target: str
     body: str
+    sender: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The record of the route by which a host passes on what a client asks of a member."""
+"""The record of the route by which a host passes on what a client, or another host, asks of a member."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relay:
-    """`POST /v1/via/STORE`: a client's request for a member to which it cannot connect; the reply is that member's.
+    """`POST /v1/via/STORE`: a request for a member to which the sender cannot connect; the reply is that member's.
 
-    `body` is base64, `timeout_seconds` at most 64. Requests that only hosts make are refused, and so is one to be
-    relayed again.
+    `body` is base64, `timeout_seconds` at most 64. A client's request is asked in the name of the host that passes it
+    on, and may be none that only hosts make; a host's in its own name. What came to be passed on goes to that member
+    itself.
     """
 
     method: str

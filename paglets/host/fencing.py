@@ -45,7 +45,7 @@ class Fencing:
         if not fenced:
             self._asked.clear()
             return None
-        online = {member.store_id: member.ref for member in self._gossip.in_reach()}
+        online = {member.store_id: member.ref for member in self._gossip.online()}
         self._asked = {store_id: ids for store_id, ids in self._asked.items() if store_id in online}
         self._again = {store_id: at for store_id, at in self._again.items() if at > now and store_id in online}
         for store_id, host in online.items():

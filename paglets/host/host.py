@@ -43,6 +43,7 @@ from paglets.host.placer import Placer
 from paglets.host.pulling import Pulling
 from paglets.host.recall import Recall
 from paglets.host.recovery import close_runs
+from paglets.host.relaying import Relaying
 from paglets.host.remarks import Remarks
 from paglets.host.reverse import Reverse
 from paglets.host.runner import Log, Runner
@@ -96,13 +97,15 @@ class Host:
     def __init__(self, settings: Settings, world: World, *, peers: tuple[str, ...] = ()) -> None:
         runner = Runner(world.store, world.clock, world.log)
         self.runner = runner
+        inner = world.make_transport(runner.soon)
+        relaying = Relaying(inner, own=settings.ref, online=lambda: self.gossip.online(), soon=runner.soon)
         self.reverse = Reverse(
-            world.make_transport(runner.soon),
+            inner,
             clock=world.clock,
             entropy=world.entropy,
             runner=runner,
             own=settings.ref,
-            own_reachable=settings.reachable,
+            relaying=None if settings.reachable else relaying,
             member=lambda store_id: self.gossip.by_store(store_id),
             is_online=self._is_online,
             aside=world.blobs.aside,
@@ -129,7 +132,7 @@ class Host:
             peers=peers,
             on_change=ON_MESH_CHANGE,
         )
-        self.locator = Locator(world.clock, shell.transport, self.gossip.in_reach, runner, heard=self.gossip.heard_from)
+        self.locator = Locator(world.clock, shell.transport, self.gossip.online, runner, heard=self.gossip.heard_from)
         self.whereabouts = Whereabouts(shell.store, shell.own, self.locator)
         self.pulling = Pulling(shell, self.gossip)
         self._remarks = Remarks(self.gossip, world.tell or world.log)

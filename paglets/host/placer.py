@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from paglets.host import outcomes
 from paglets.host.avoiding import Avoided
-from paglets.host.reporting import in_reach_of
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.slots import policy, states
@@ -62,14 +61,10 @@ class Placer:
         found = queue.to_place(tx, JOBS_A_TURN, began)
         after = (found[-1].queued_at, found[-1].agent_id) if len(found) == JOBS_A_TURN else queue.FIRST
         jobs = self._expire(tx, found, now)
-        placed = left = 0
-        for collector_store in dict.fromkeys(job.collector_store for job in jobs):
-            to_place = [self._to_place(job) for job in jobs if job.collector_store == collector_store]
-            fitting = in_reach_of(self._gossip, candidates, collector_store)
-            placements = policy.place(to_place, fitting, mesh_version=self._shell.settings.mesh_version)
-            self._carry_out(tx, placements, now)
-            placed, left = placed + len(placements.hosts), left + len(placements.reasons)
-        return placed, left, after
+        to_place = [self._to_place(job) for job in jobs]
+        placements = policy.place(to_place, candidates, mesh_version=self._shell.settings.mesh_version)
+        self._carry_out(tx, placements, now)
+        return len(placements.hosts), len(placements.reasons), after
 
     def _carry_out(self, tx: Tx, placements: policy.Placements, now: float) -> None:
         for agent_id, reason in placements.reasons.items():

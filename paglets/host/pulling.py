@@ -1,7 +1,8 @@
 """A host that nobody can connect to fetches what others have for it, and does it as if they had connected.
 
 One request to each online host that can be connected to waits there until something is for this one; what comes goes
-through this host's own router, signed by the host that was asked, and its answer goes back in a request of its own.
+through this host's own router, as from the host that was asked, or the one for which that passes it on, and its answer
+goes back in a request of its own.
 """
 
 from __future__ import annotations
@@ -145,7 +146,9 @@ class Pulling:
         asked = work.request
         try:
             body = from_base64(asked.body, "the body of a request that was pulled")
-            request = Request(method=asked.method, target=asked.target, body=body, sender=work.member.store_id)
+            request = Request(
+                method=asked.method, target=asked.target, body=body, sender=asked.sender or work.member.store_id
+            )
             answer = self.handle(request)
         except PagletsError as error:
             answer = reply_error(error)

@@ -77,8 +77,8 @@ class _Road:
 class Reverse:
     """Part `reverse`, and the transport of all others. All of it on the runner.
 
-    `own_reachable`: whether others can connect to this host. `member` gives the row of a store, `is_online` says
-    whether it is heard of; `aside` does what may wait for the disk.
+    `relaying`: the way to such hosts where nobody can connect to this one either; else None. `member` gives the row of
+    a store, `is_online` says whether it is heard of; `aside` does what may wait for the disk.
     """
 
     name = "reverse"
@@ -91,7 +91,7 @@ class Reverse:
         entropy: Entropy,
         runner: Runner,
         own: HostRef,
-        own_reachable: bool,
+        relaying: Transport | None,
         member: Callable[[str], Member | None],
         is_online: Callable[[str], bool],
         aside: Aside,
@@ -101,7 +101,7 @@ class Reverse:
         self._entropy = entropy
         self._runner = runner
         self._own = own
-        self._own_reachable = own_reachable
+        self._relaying = relaying
         self._member = member
         self._is_online = is_online
         self._aside = aside
@@ -119,15 +119,14 @@ class Reverse:
         if member is None or member.reachable or member.store_id == self._own.store_id:
             self._inner.send(host, request, done, timeout_seconds=timeout_seconds)
             return
+        if self._relaying is not None:
+            self._relaying.send(member.ref, request, done, timeout_seconds=timeout_seconds)
+            return
         refusal = self._keep(member, request, done, timeout_seconds)
         if refusal is not None:
             self._runner.soon(partial(done, refusal))
 
     def _keep(self, member: Member, request: Request, done: Completion, timeout_seconds: float) -> PagletsError | None:
-        if not self._own_reachable:
-            return Unreachable(
-                f"nobody can connect to {member.name}, nor to {self._own.name}: such hosts cannot speak to each other"
-            )
         if len(request.body) > MAX_PULLED_BODY_BYTES:
             most = f"{MAX_PULLED_BODY_BYTES:,} are allowed for a host that pulls"
             return TooLarge(f"{request.method} {request.target}: the body has {len(request.body):,} bytes; {most}")
@@ -295,5 +294,9 @@ class Reverse:
 def _packed(sent: _Sent) -> PulledRequest:
     request = sent.request.loaded()
     return PulledRequest(
-        request_id=sent.request_id, method=request.method, target=request.target, body=to_base64(request.body)
+        request_id=sent.request_id,
+        method=request.method,
+        target=request.target,
+        body=to_base64(request.body),
+        sender=request.sender,
     )

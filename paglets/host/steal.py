@@ -5,7 +5,6 @@ from __future__ import annotations
 from paglets.api.hosts import Member
 from paglets.api.slots import Steal, Stolen
 from paglets.core.errors import PagletsError
-from paglets.host.reporting import can_report
 from paglets.host.runs import Runs
 from paglets.host.scheduler import Scheduler, as_waiting
 from paglets.host.shell import Shell
@@ -59,7 +58,7 @@ class Stealing:
 
     def _victim(self, now: float) -> Member | None:
         """The online host with the most waiting jobs that was not asked a moment ago."""
-        busy = [member for member in self._gossip.in_reach() if member.queued_jobs > 0]
+        busy = [member for member in self._gossip.online() if member.queued_jobs > 0]
         due = [m for m in busy if now - self._asked_at.get(m.store_id, float("-inf")) >= PAUSE_SECONDS]
         return max(due, key=lambda member: (member.queued_jobs, member.store_id), default=None)
 
@@ -99,11 +98,7 @@ class Stealing:
         now = self._shell.clock.wall()
         free_here = self._scheduler.free_units(tx, self._runs.running())
         chosen = policy.choose_stolen(
-            (
-                as_waiting(job, now)
-                for job in queue.waiting(tx, WINDOW_JOBS)
-                if can_report(self._gossip, thief.host.store_id, job.collector_store)
-            ),
+            (as_waiting(job, now) for job in queue.waiting(tx, WINDOW_JOBS)),
             thief=thief,
             victim=own,
             free=steal.free,

@@ -121,11 +121,6 @@ class Gossip:
         """The other hosts that are online and joined, by name."""
         return view.online(self._board.own, self._board.table, self._board.problems())
 
-    def in_reach(self) -> tuple[Member, ...]:
-        """Those of them to which this host can speak: of two hosts one must be reachable."""
-        own = self._board.own
-        return tuple(member for member in self.online() if view.can_speak(own, member))
-
     def find(self, name_or_url: str) -> HostRef:
         """The host of that name or URL, this one included. Raises Unknown with the names there are."""
         return view.find(self._board.own, self._board.table, self._board.problems(), name_or_url)

@@ -87,11 +87,6 @@ def load_edge(member: Member) -> tuple[bool, bool, bool]:
     return (member.queued_jobs > 0, member.free.cpu_cores > 0, member.running_jobs > 0)
 
 
-def can_speak(one: Member, other: Member) -> bool:
-    """Who cannot be reached fetches what is for it: that takes another one who can."""
-    return one.reachable or other.reachable or one.store_id == other.store_id
-
-
 def _by_name(member: Member) -> tuple[str, str]:
     return (member.name, member.store_id)
 
@@ -120,16 +115,15 @@ def candidates(own: Member, table: Table, wrong: Problems) -> tuple[Candidate, .
     there = {member.store_id for member in online(own, table, wrong)}
     others = sorted((row.member for row in table.rows.values()), key=_by_name)
     rows = [(own, True), *((member, member.store_id in there) for member in others)]
-    return tuple(_candidate(member, is_online, can_speak(own, member)) for member, is_online in rows)
+    return tuple(_candidate(member, is_online) for member, is_online in rows)
 
 
-def _candidate(member: Member, is_online: bool, in_reach: bool) -> Candidate:
+def _candidate(member: Member, is_online: bool) -> Candidate:
     return Candidate(
         host=member.ref,
         addresses=urls(member),
         mesh_version=member.mesh_version,
         online=is_online,
-        reachable=in_reach,
         tags=member.tags,
         offered=member.capacity,
         free=member.free,

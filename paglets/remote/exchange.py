@@ -27,6 +27,8 @@ class Request:
 
     `by_name`: a good reply is a piece of a blob, which whoever asked proves by its name when all of it is there; its
     bytes are not signed one by one.
+
+    `lane`: that of a request which another host passes on (`remote.lanes`); "" for what goes straight there.
     """
 
     method: str
@@ -37,6 +39,7 @@ class Request:
     load: Callable[[], bytes] | None = None
     keep: Callable[[bytes], None] | None = None
     by_name: bool = False
+    lane: str = ""
 
     def loaded(self) -> Request:
         """The same with its body at hand."""

@@ -8,7 +8,6 @@ from urllib.parse import quote
 
 from paglets.api.hosts import HostIdentity, Hosts, MemberView
 from paglets.api.paglets import PagletView
-from paglets.api.relay import Relay
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import (
     BadRequest,
@@ -26,7 +25,7 @@ from paglets.core.refs import HostRef, ProxyRef
 from paglets.core.urls import normalise_url
 from paglets.remote.chase import Chase
 from paglets.remote.exchange import Request, Response, dump_json
-from paglets.remote.textbytes import to_base64
+from paglets.remote.relaying import relayed
 
 T = TypeVar("T")
 Perform = Callable[[HostRef, float], T]
@@ -162,7 +161,7 @@ class Link:
     def _send(self, host: HostRef, request: Request, timeout: float) -> Response:
         at, limit, near = host, timeout, self._through or self.base
         if host.store_id in self._relayed:
-            at, limit, request = near, timeout + RELAY_GRACE_SECONDS, relayed(host, request, timeout)
+            at, limit, request = near, timeout + RELAY_GRACE_SECONDS, relayed(host, request, timeout).loaded()
         elif host.store_id and host.store_id == self._near:
             at = near  # its address for others may be none for this machine
         try:
@@ -243,14 +242,6 @@ class Link:
             return from_json(HostRef, moved.details.get("host"), "the host named by `moved`")
         except (Unreachable, CallOutcomeUnknown, PeerReplaced):
             return last
-
-
-def relayed(host: HostRef, request: Request, timeout: float) -> Request:
-    """`request` as one to a host that passes it on to the member `host`. All of its reply is signed."""
-    relay = Relay(method=request.method, target=request.target, body=to_base64(request.body), timeout_seconds=timeout)
-    target = f"/v1/via/{quoted(host.store_id)}"
-    repeatable = request.repeatable or request.method == "GET"
-    return Request(method="POST", target=target, body=dump_json(relay), repeatable=repeatable)
 
 
 def quoted(part: str) -> str:

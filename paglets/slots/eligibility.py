@@ -102,12 +102,6 @@ def _offline(case: _Case) -> str | None:
     return None if case.is_home or case.candidate.online else f"{case.candidate.host.name} is offline"
 
 
-def _unreachable(case: _Case) -> str | None:
-    if case.is_home or case.candidate.reachable:
-        return None
-    return f"nobody can connect to {case.candidate.host.name}, nor to home: such hosts cannot speak to each other"
-
-
 def _tags(tags: Sequence[str]) -> str:
     return ("tag " if len(tags) == 1 else "tags ") + ", ".join(repr(tag) for tag in tags)
 
@@ -120,7 +114,6 @@ _CHECKS: tuple[tuple[str, bool, Callable[[_Case], str | None]], ...] = (
     ("tag_missing", True, _tag_missing),
     ("too_large", True, _too_large),
     ("offline", False, _offline),
-    ("unreachable", False, _unreachable),
 )
 """(reason, never, check), what waiting cannot mend first. The further down the host that failed came,
 the nearer it was to being fit."""
@@ -171,7 +164,6 @@ _WAYS_OUT = {
     "tag_missing": "start a host with that --tag, or take the tag out of required_host_tags",
     "too_large": "ask for less, or add a larger host",
     "offline": "start the host again; the job is placed as soon as it is back",
-    "unreachable": "submit from a host to which others can connect, or open the port of this one",
 }
 
 _COUNTED = {
@@ -182,7 +174,6 @@ _COUNTED = {
     "tag_missing": "without a required tag",
     "too_large": "too small",
     "offline": "offline",
-    "unreachable": "not reachable",
 }
 
 _HOME_TOO = "set allow_home_compute=True"

@@ -71,13 +71,12 @@ class SlotRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A host of the mesh as placement sees it. `reachable`: the one that looks and this one can speak to each other."""
+    """A host of the mesh as placement sees it."""
 
     host: HostRef
     addresses: tuple[str, ...] = ()
     mesh_version: str
     online: bool
-    reachable: bool = True
     tags: tuple[str, ...] = ()
     offered: Resources
     free: Resources

@@ -35,7 +35,6 @@ class QueuedJob:
     here_at: float
     stolen: bool
     home_store: str
-    collector_store: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +74,11 @@ def _queued(row: sqlite3.Row) -> QueuedJob:
         here_at=row["here_at"],
         stolen=bool(row["stolen"]),
         home_store=loads(row["home"])["store_id"],
-        collector_store=row["collector_store"],
     )
 
 
 _QUEUED = (
-    "SELECT r.agent_id, group_id, job_key, generation, attempt, request, queued_at, here_at, stolen, p.home,"
-    " json_extract(collector, '$.host.store_id') AS collector_store"
+    "SELECT r.agent_id, group_id, job_key, generation, attempt, request, queued_at, here_at, stolen, p.home"
     " FROM requests r JOIN paglets p USING (agent_id)"
 )
 

@@ -16,7 +16,6 @@ import pytest
 from mesh_paglets import Notes, NotesState
 from telling_jobs import Telling, TellingState
 
-from paglets.core.errors import PagletsError
 from paglets.core.messages import Message
 from paglets.system.compute_slots import submit_compute_job_group
 from tests.acceptance.rig import HostProcess, Mesh, wait_until
@@ -150,12 +149,33 @@ def test_a_paglet_moves_there_and_back(nat: Mesh) -> None:
     assert "arrival at laptop" in notes.call(Message("log"))
 
 
-def test_two_hosts_that_nobody_reaches_are_told_so(nat: Mesh) -> None:
+def test_two_hosts_that_nobody_reaches_work_through_a_third(nat: Mesh, tmp_path: Path) -> None:
+    """Jobs of the laptop run on the tablet and report to the laptop, where their collector has gone home."""
+    laptop, w1, go = nat["laptop"], nat["w1"], tmp_path / "go"
     home = nat.folder / "tablet"
     home.mkdir(mode=0o700)
     shutil.copy2(nat.home / "mesh.key", home)
-    tablet = nat.start("tablet", "--peer", nat["w1"].url, "--unreachable", "--public-url", NOBODY, home=home)
+    hidden = ("--unreachable", "--public-url", NOBODY)
+    tablet = nat.start("tablet", "--cpu-cores", 4, "--peer", w1.url, "--tag", "tab", *hidden, home=home)
     nat.wait_joined()
-    notes = nat["laptop"].client.create(Notes, NotesState())
-    with pytest.raises(PagletsError, match="nobody can connect to laptop, nor to tablet"):
-        tablet.client.proxy(notes.ref).call(Message("add", {"amount": 1}), timeout_seconds=8)
+
+    notes = laptop.client.create(Notes, NotesState())
+    assert tablet.client.proxy(notes.ref).call(Message("add", {"amount": 1}), timeout_seconds=20) == 1
+
+    told = tablet.client.create(Notes, NotesState())
+    data = input_file(tmp_path, 9 << 20)
+    states = [TellingState(target=told.ref, path=str(go), required_host_tags=("tab",)) for _ in range(3)]
+    submission = submit_compute_job_group(laptop.client, Telling, states, inputs={"input": data})
+    wait_until(lambda: laptop.client.slots(host="tablet").running_jobs == 3, timeout_seconds=30)
+    laptop.client.dispatch(submission.collector.ref, "laptop")
+    wait_until(lambda: laptop.client.paglet(submission.collector.ref).host.name == "laptop", timeout_seconds=30)
+    cancelled = nat.paglets("jobs", "cancel", f"{submission.group_id}/job-00003", PAGLETS_AT="tablet")
+    assert cancelled.code == 0, cancelled.err
+    go.touch()
+    summary = submission.drain(timeout=30)
+    assert (summary["completed_count"], summary["failed_count"]) == (2, 1)
+    assert {record["host_name"] for record in summary["results"].values()} == {"tablet"}
+    for ref in laptop.client.list_artifacts():
+        fetched = tablet.client.download_artifact(ref, tmp_path / ref.artifact_id)
+        assert fetched.read_bytes() == data.read_bytes() * 2
+    wait_until(lambda: not tablet.rows("SELECT 1 FROM outbox"), what="the reports to be delivered")

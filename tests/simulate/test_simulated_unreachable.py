@@ -10,8 +10,8 @@ from paglets.testing.simulation.profile import calm, profile_of
 from paglets.testing.simulation.world import Result, Simulation
 
 
-def run(seed: int, **changes: object) -> Result:
-    profile = replace(profile_of(seed) if seed else calm(3), unreachable=(1,), **changes)  # type: ignore[arg-type]
+def run(seed: int, unreachable: tuple[int, ...] = (1,)) -> Result:
+    profile = replace(profile_of(seed) if seed else calm(3), unreachable=unreachable)
     simulation = Simulation(seed, profile=profile)
     try:
         return simulation.run()
@@ -23,6 +23,17 @@ def run(seed: int, **changes: object) -> Result:
 def test_with_a_machine_that_nobody_can_connect_to_all_promises_hold(seed: int) -> None:
     result = run(seed)
     assert result.violations == (), result.story.text()[-3000:]
+
+
+@pytest.mark.parametrize("seed", [seed for seed in range(20) if profile_of(seed).hosts > 2])
+def test_with_two_such_machines_all_promises_hold(seed: int) -> None:
+    result = run(seed, unreachable=(1, 2))
+    assert result.violations == (), result.story.text()[-3000:]
+
+
+def test_two_such_machines_speak_through_the_third() -> None:
+    story = run(0, unreachable=(1, 2)).story.text()
+    assert "h1       POST /v1/via/" in story
 
 
 def test_it_is_handed_work_and_answers() -> None:

@@ -271,7 +271,7 @@ def test_nothing_comes_back_before_every_host_that_is_online_has_said_that_it_is
 
 
 def test_nothing_is_taken_back_while_a_host_that_is_online_cannot_be_asked() -> None:
-    """Nobody can connect to either of the two: w3 may have it."""
+    """Nobody can connect to either of the two, and no host is between them: w3 may have it."""
     rig = Rig(reachable=False)
     rig.peer("w3", reachable=False)
     in_doubt(rig, envelope("p1"))

@@ -9,10 +9,21 @@ import pytest
 
 from paglets.api.pull import MAX_PULLED_BODY_BYTES, Pull, Pulled, PulledAnswer, PulledRequest
 from paglets.api.relay import Relay
-from paglets.core.errors import CallOutcomeUnknown, Invalid, NotAllowed, PagletsError, TooLarge, Unknown, Unreachable
+from paglets.core.errors import (
+    CallOutcomeUnknown,
+    Conflict,
+    Invalid,
+    NotAllowed,
+    PagletsError,
+    TooLarge,
+    Unknown,
+    Unreachable,
+)
+from paglets.core.record import to_json
 from paglets.core.refs import HostRef
 from paglets.remote.exchange import Pending, Request, Response, dump_json
 from paglets.remote.textbytes import from_base64, to_base64
+from paglets.testing.exchange import TableHost
 from tests.unit.host_rig import Rig, host_ref
 
 NAT = host_ref("nat")
@@ -185,18 +196,6 @@ def test_only_a_member_may_fetch(given: Given) -> None:
             given.rig.get(Pulled, "POST", "/v1/outbox/pull", Pull(at_work=(), wait_seconds=1.0), sender)
 
 
-def test_two_hosts_that_nobody_reaches_are_told_that_they_cannot_speak() -> None:
-    rig = Rig(reachable=False)
-    rig.peer("nat", reachable=False)
-    outcomes: list[Response | PagletsError] = []
-    rig.host.shell.transport.send(NAT, Request(method="GET", target="/v1/host"), outcomes.append, timeout_seconds=5.0)
-    rig.run()
-    (error,) = outcomes
-    assert isinstance(error, Unreachable)
-    assert error.message == "nobody can connect to nat, nor to home: such hosts cannot speak to each other"
-    assert rig.host.gossip.in_reach() == ()
-
-
 def test_a_client_is_relayed_to_a_host_that_fetches(given: Given) -> None:
     relay = Relay(method="GET", target="/v1/slots?limit=3", body="", timeout_seconds=30.0)
     pending = given.rig.ask("POST", f"/v1/via/{NAT.store_id}", relay)
@@ -230,8 +229,107 @@ def test_only_what_clients_ask_is_relayed(given: Given, target: str) -> None:
 
 def test_only_members_are_relayed_to(given: Given) -> None:
     relay = Relay(method="GET", target="/v1/slots", body="", timeout_seconds=1.0)
-    with pytest.raises(Unknown):
+    with pytest.raises(Unreachable):
         given.rig.get(dict, "POST", "/v1/via/store-elsewhere", relay)
+
+
+# Between two hosts that nobody can connect to.
+
+
+@dataclass
+class Between:
+    """A host that nobody reaches, two others that pass on what it sends to one of its kind, and what these answer."""
+
+    replies: list[Any] = field(default_factory=list)
+    relays: dict[str, TableHost] = field(default_factory=dict)
+    outcomes: list[Response | PagletsError] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rig = Rig(reachable=False)
+        self.rig.peer("nat", reachable=False)
+
+    def add_relays(self, *names: str) -> None:
+        for name in names:
+            self.relays[name] = self.rig.peer(name, {f"POST /v1/via/{NAT.store_id}": lambda body: self._reply()})
+
+    def _reply(self) -> Any:
+        reply = self.replies.pop(0)
+        if isinstance(reply, PagletsError):
+            raise reply
+        return reply
+
+    def send(self, target: str = "/v1/posts", **request: Any) -> None:
+        asked = Request(method="POST", target=target, **request)
+        before = len(self.outcomes)
+        self.rig.host.shell.transport.send(NAT, asked, self.outcomes.append, timeout_seconds=5.0)
+        self.rig.until(lambda: len(self.outcomes) > before)
+
+    def asked(self, name: str) -> list[Any]:
+        return self.relays[name].bodies(f"POST /v1/via/{NAT.store_id}")
+
+
+def test_two_hosts_that_nobody_reaches_speak_through_one_that_both_reach() -> None:
+    given = Between([{"n": 1}])
+    given.add_relays("w1")
+    given.send(load=lambda: b"{}")
+    assert given.outcomes == [Response(status=200, body=b'{"n":1}')]
+    relay = Relay(method="POST", target="/v1/posts", body=to_base64(b"{}"), timeout_seconds=5.0)
+    assert given.asked("w1") == [to_json(relay)]
+
+
+@pytest.mark.parametrize("error", [Unreachable("nat does not fetch"), CallOutcomeUnknown("nat broke off")])
+def test_what_the_host_between_says_of_the_way_is_the_outcome_and_the_next_request_goes_another_way(
+    error: PagletsError,
+) -> None:
+    given = Between([error, {}, {}])
+    given.add_relays("w1", "w2")
+    for _ in range(3):
+        given.send()
+    failed, *good = given.outcomes
+    assert (type(failed), str(failed)) == (type(error), str(error))
+    assert [type(outcome) for outcome in good] == [Response, Response]
+    assert (len(given.asked("w1")), len(given.asked("w2"))) == (1, 2)
+
+
+def test_an_error_of_the_other_host_is_its_answer() -> None:
+    given = Between([Conflict("there is one already"), {}])
+    given.add_relays("w1", "w2")
+    given.send()
+    (outcome,) = given.outcomes
+    assert isinstance(outcome, Response)
+    assert outcome.status == Conflict.status
+    given.send()
+    assert len(given.asked("w1")) == 2
+
+
+def test_without_a_host_between_that_is_the_error() -> None:
+    given = Between()
+    given.send()
+    (error,) = given.outcomes
+    assert isinstance(error, Unreachable)
+    assert error.message == "nobody can connect to nat, nor to home, and no host is online that both can reach"
+
+
+def test_what_is_passed_on_for_a_host_says_so_and_may_be_what_only_hosts_ask(given: Given) -> None:
+    relay = Relay(method="POST", target="/v1/posts", body=to_base64(b"{}"), timeout_seconds=30.0)
+    given.rig.ask("POST", f"/v1/via/{NAT.store_id}", relay, sender="store-tablet")
+    given.rig.run()
+    (request,) = given.pulled()
+    assert (request.target, request.sender) == ("/v1/posts", "store-tablet")
+
+
+@pytest.mark.parametrize("target", ["/v1/via/store-nat", "/v1/outbox/pull", "/v1/mesh/gossip"])
+def test_some_things_are_passed_on_for_nobody(given: Given, target: str) -> None:
+    relay = Relay(method="POST", target=target, body="", timeout_seconds=1.0)
+    with pytest.raises(Invalid):
+        given.rig.get(dict, "POST", f"/v1/via/{NAT.store_id}", relay, "store-tablet")
+
+
+def test_nothing_is_passed_on_for_a_host_to_one_that_it_can_connect_to(given: Given) -> None:
+    given.rig.peer("w1")
+    relay = Relay(method="GET", target="/v1/slots", body="", timeout_seconds=1.0)
+    with pytest.raises(Unreachable, match="others can connect to w1"):
+        given.rig.get(dict, "POST", "/v1/via/store-w1", relay, "store-tablet")
 
 
 # The host that fetches.
@@ -265,8 +363,10 @@ class Fetching:
         return {}
 
 
-def pulled(request_id: str = "r1", method: str = "GET", target: str = "/v1/host", body: bytes = b"") -> PulledRequest:
-    return PulledRequest(request_id=request_id, method=method, target=target, body=to_base64(body))
+def pulled(
+    request_id: str = "r1", method: str = "GET", target: str = "/v1/host", body: bytes = b"", sender: str = ""
+) -> PulledRequest:
+    return PulledRequest(request_id=request_id, method=method, target=target, body=to_base64(body), sender=sender)
 
 
 def test_what_is_fetched_is_handled_as_if_it_had_come_over_a_connection() -> None:
@@ -278,15 +378,16 @@ def test_what_is_fetched_is_handled_as_if_it_had_come_over_a_connection() -> Non
     assert given.rig.host.pulling.is_idle
 
 
-def test_it_is_signed_by_the_host_that_was_asked() -> None:
+@pytest.mark.parametrize(("sender", "store_id"), [("", "store-w1"), ("store-tablet", "store-tablet")])
+def test_it_comes_from_the_host_that_was_asked_or_for_which_that_passes_it_on(sender: str, store_id: str) -> None:
     body = dump_json({"posts": [], "settled": []})
     seen = []
     given = Fetching()
     handle = given.rig.host.pulling.handle
     given.rig.host.pulling.handle = lambda request: seen.append(request.sender) or handle(request)  # type: ignore[func-returns-value]
-    given.for_it.append(pulled("r1", "POST", "/v1/posts", body))
+    given.for_it.append(pulled("r1", "POST", "/v1/posts", body, sender))
     given.rig.until(lambda: given.answers)
-    assert seen == ["store-w1"]
+    assert seen == [store_id]
 
 
 def test_a_request_that_comes_twice_is_done_once_and_is_named_until_its_answer_is_confirmed() -> None:

@@ -9,7 +9,6 @@ from host_rig import OFFERED, Rig, group, host_ref, job, slot_request
 
 from paglets.api.slots import Candidates, Slots, Steal, Stolen, Verdicts
 from paglets.core.record import to_json
-from paglets.core.refs import ProxyRef
 from paglets.host.placer import JOBS_A_TURN, LOOK_AGAIN_SECONDS
 from paglets.slots.model import Resources
 from paglets.store import residence
@@ -147,17 +146,6 @@ def test_a_job_that_finds_no_host_in_its_time_fails(rig: Rig) -> None:
     assert "fast" in found["failures"]["a"]["message"]
 
 
-def test_no_job_is_placed_where_it_could_not_report(rig: Rig) -> None:
-    rig.peer("laptop", reachable=False)
-    rig.peer("w1", reachable=False, tags=("fast",))
-    wish = slot_request(rules={"required_tags": ("fast",)})
-    collector = ProxyRef(agent_id="collector-x", host=host_ref("laptop"))
-    add(rig, "a", request=wish, status="PLACING", collector=collector)
-    rig.run(3)
-    assert statuses(rig) == {"a": "PLACING"}
-    assert "cannot" in rig.value("SELECT reason_text FROM requests")
-
-
 def test_placement_may_be_previewed(rig: Rig) -> None:
     rig.peer("w1", tags=("fast",))
     wish = slot_request(rules={"preferred_tags": ("fast",)})
@@ -188,15 +176,6 @@ def test_an_idle_host_is_given_what_waits_and_what_it_has_room_for(rig: Rig) -> 
     assert sorted(statuses(rig).values()).count("WAITING_FOR_SLOT") == 2
     assert rig.value("SELECT count(*) FROM handoffs WHERE target_store = 'store-w1'") == 2
     sane(rig)
-
-
-def test_a_thief_that_cannot_speak_to_the_collectors_host_gets_nothing(rig: Rig) -> None:
-    """It would do the job, and its report would wait for ever."""
-    rig.peer("laptop", reachable=False)
-    rig.peer("w1", reachable=False)
-    add(rig, *"abcdefgh", collector=ProxyRef(agent_id="collector-x", host=host_ref("laptop")))
-    rig.run(6)
-    assert steal(rig, 2) == ()
 
 
 def test_a_thief_that_is_not_known_gets_nothing(rig: Rig) -> None:

@@ -43,7 +43,6 @@ CASES: list[tuple[str, bool, dict[str, Any], dict[str, Any], str]] = [
     ("tag_excluded", True, {"excluded_tags": ("laptop",)}, {"tags": ("laptop",)}, "tag 'laptop'"),
     ("tag_missing", True, {"required_tags": ("a", "b", "c")}, {"tags": ("b",)}, "tags 'a', 'c'"),
     ("offline", False, {}, {"online": False}, "offline"),
-    ("unreachable", False, {}, {"reachable": False}, "nor to home"),
 ]
 
 
@@ -73,8 +72,8 @@ def test_home_is_excluded_unless_it_is_allowed() -> None:
     assert judged(request(allow_home=True), candidate("home")).eligible
 
 
-def test_home_needs_no_way_to_itself() -> None:
-    assert judged(request(allow_home=True), candidate("home", reachable=False, online=False)).eligible
+def test_home_is_fit_while_it_is_not_joined() -> None:
+    assert judged(request(allow_home=True), candidate("home", online=False)).eligible
 
 
 def test_what_waiting_cannot_mend_is_told_before_what_it_can() -> None:

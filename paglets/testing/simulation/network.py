@@ -23,7 +23,10 @@ LATE_COPY_SECONDS = (0.01, 20.0)
 CONNECT_SECONDS = 3.0
 
 ONCE_ONLY = ("/call", "/dispatch")
-"""Requests that a real client repeats only where it knows that they were not taken: never doubled here."""
+"""Requests that a real client repeats only where it knows that they were not taken: never doubled here, nor is one that
+is passed on and may not be repeated."""
+
+PASSED_ON = "/v1/via/"
 
 QUIET = ("/v1/mesh/gossip", "/v1/outbox/pull")
 """Requests that the story does not tell of: there are too many."""
@@ -172,9 +175,13 @@ class Exchange:
             net.later(timeout_seconds, self._time_out)
         else:
             self._travel(net.delay())
-            if net.happens(weather.doubled) and not self._request.target.endswith(ONCE_ONLY):
+            if net.happens(weather.doubled) and not self._is_once_only():
                 self._travel(net.entropy.uniform(*LATE_COPY_SECONDS))
             net.later(timeout_seconds, self._time_out)
+
+    def _is_once_only(self) -> bool:
+        target = self._request.target
+        return target.endswith(ONCE_ONLY) or (target.startswith(PASSED_ON) and not self._request.repeatable)
 
     def _travel(self, seconds: float) -> None:
         self._copies += 1

@@ -106,8 +106,11 @@ def _losses(entropy: SeededEntropy, hosts: int) -> tuple[float, bool]:
 
 
 def _unreachable(entropy: SeededEntropy, hosts: int) -> tuple[int, ...]:
-    """None in two of three runs; else one, for two could not speak to each other."""
-    return (1 + entropy.pick(hosts - 1),) if entropy.pick(3) == 0 else ()
+    """None in two of three runs; else one, and in half of these another one, with which it speaks through the others."""
+    if entropy.pick(3):
+        return ()
+    first, second = 1 + entropy.pick(hosts - 1), 1 + entropy.pick(hosts - 1)
+    return (first, second) if first != second and entropy.pick(2) else (first,)
 
 
 def _load(entropy: SeededEntropy, seconds: float) -> Load:

@@ -9,7 +9,7 @@ from paglets.api.limits import MAX_CALL_SECONDS
 from paglets.api.paglets import Done
 from paglets.api.pull import Pull, Pulled, PulledAnswer
 from paglets.api.relay import Relay
-from paglets.core.errors import Invalid, PagletsError, Unknown
+from paglets.core.errors import Invalid, PagletsError, Unreachable
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
 from paglets.remote.exchange import Pending, Request, Response, reply_error
@@ -18,11 +18,11 @@ from paglets.remote.textbytes import from_base64
 MOST_RELAY_SECONDS = MAX_CALL_SECONDS + 4.0
 """Just under the time after which the server gives up."""
 
-OF_HOSTS = (
-    *("/v1/via", "/v1/outbox/pull", "/v1/outbox/answer", "/v1/mesh/gossip", "/v1/posts", "/v1/transfers"),
-    *("/v1/census", "/v1/slots/steal"),
-)
-"""What only hosts ask of each other: relayed for a client, it would be signed by the host that relays."""
+NEVER = ("/v1/via", "/v1/outbox", "/v1/mesh/gossip")
+"""What is passed on for nobody."""
+
+OF_HOSTS = ("/v1/posts", "/v1/transfers", "/v1/census", "/v1/slots/steal")
+"""What only hosts ask of each other: passed on for a client, it would be asked in the name of this host."""
 
 
 def pull(host: Host, asked: Asked) -> Pending:
@@ -41,11 +41,16 @@ def via(host: Host, asked: Asked) -> Pending:
     body: Relay = asked.body
     member = host.gossip.by_store(asked.path["STORE"])
     if member is None:
-        raise Unknown(f"no host of this mesh has the store {asked.path['STORE'][:80]!r}")
+        raise Unreachable(
+            f"no host of this mesh, as far as {host.shell.own.name} knows, is {asked.path['STORE'][:80]!r}"
+        )
+    if asked.sender and member.reachable:
+        raise Unreachable(f"others can connect to {member.name}: nothing is passed on to it for a host")
     path = unquote(body.target)  # as the router of that host will read it
-    if not path.startswith("/v1/") or path.startswith(OF_HOSTS):
-        raise Invalid(f"{body.method[:20]} {body.target[:200]!r} is nothing to relay")
-    request = Request(method=body.method, target=body.target, body=from_base64(body.body, "the body to relay"))
+    if not path.startswith("/v1/") or path.startswith(NEVER if asked.sender else (*NEVER, *OF_HOSTS)):
+        raise Invalid(f"{body.method[:20]} {body.target[:200]!r} is nothing to pass on")
+    content = from_base64(body.body, "the body to pass on")
+    request = Request(method=body.method, target=body.target, body=content, sender=asked.sender)
     seconds = min(MOST_RELAY_SECONDS, max(0.0, body.timeout_seconds))
     pending = Pending()
     send = partial(host.shell.transport.send, member.ref, request, partial(_relayed, pending), timeout_seconds=seconds)
@@ -82,7 +87,7 @@ ROUTES = (
         path="/v1/via/STORE",
         takes=Relay,
         gives=bytes,
-        about="a client's request for a member that only hosts reach; the reply is that member's",
+        about="a request for a member to which the sender cannot connect; the reply is that member's",
         answer=via,
     ),
 )

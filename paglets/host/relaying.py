@@ -1,0 +1,74 @@
+"""Two hosts that nobody can connect to speak through a third, which both can reach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from paglets.api.hosts import Member
+from paglets.core.errors import CallOutcomeUnknown, PagletsError, PeerReplaced, Unreachable
+from paglets.core.refs import HostRef
+from paglets.remote.exchange import Completion, Request, Response, Transport
+from paglets.remote.relaying import relayed
+
+GRACE_SECONDS = 1.5
+"""A host waits so much longer than the one that passes it on: then that says what it knows of the outcome. Half of what
+a client grants its own host, for which this may be the second step."""
+
+
+class Relaying:
+    """A `Transport` from a host of that kind to others of it, over `inner`; on the runner.
+
+    `online` gives the other hosts that are there. One that can be connected to passes a request on; where that did not
+    work, another one is asked with the next request, for whoever sends tries again by the rules that hold anyway.
+    """
+
+    def __init__(
+        self,
+        inner: Transport,
+        *,
+        own: HostRef,
+        online: Callable[[], tuple[Member, ...]],
+        soon: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._inner = inner
+        self._own = own
+        self._online = online
+        self._soon = soon
+        self._turns: dict[str, int] = {}
+
+    def send(self, host: HostRef, request: Request, done: Completion, *, timeout_seconds: float) -> None:
+        relays = [member for member in self._online() if member.reachable]
+        if not relays:
+            text = (
+                f"nobody can connect to {host.name}, nor to {self._own.name}, and no host is online that both can reach"
+            )
+            self._soon(partial(done, Unreachable(text)))
+            return
+        relay = relays[self._turns.get(host.store_id, 0) % len(relays)]
+        self._inner.send(
+            relay.ref,
+            relayed(host, request, timeout_seconds),
+            partial(self._done, host, relay, done),
+            timeout_seconds=timeout_seconds + GRACE_SECONDS,
+        )
+
+    def _done(self, host: HostRef, relay: Member, done: Completion, outcome: Response | PagletsError) -> None:
+        outcome = _of_the_way(relay, outcome)
+        if isinstance(outcome, PagletsError):
+            self._turns[host.store_id] = self._turns.get(host.store_id, 0) + 1
+        done(outcome)
+
+
+def _of_the_way(relay: Member, outcome: Response | PagletsError) -> Response | PagletsError:
+    """What the relay says of the way to the other host is the outcome, as of a connection to it."""
+    if isinstance(outcome, PeerReplaced):
+        return Unreachable(f"{relay.name}, which was to pass it on, is not there: {outcome.message}")
+    if isinstance(outcome, Response) and outcome.status >= 400:
+        try:
+            outcome.json()
+        except (Unreachable, CallOutcomeUnknown) as error:
+            return error
+        except PagletsError:
+            return outcome
+    return outcome
