@@ -10,6 +10,7 @@ import pytest
 from paglets.api.pull import MAX_PULLED_BODY_BYTES, Pull, Pulled, PulledAnswer, PulledRequest
 from paglets.api.relay import Relay
 from paglets.core.errors import (
+    BadRequest,
     CallOutcomeUnknown,
     Conflict,
     Invalid,
@@ -225,6 +226,16 @@ def test_only_what_clients_ask_is_relayed(given: Given, target: str) -> None:
         given.rig.get(
             dict, "POST", "/v1/via/store-nat", Relay(method="POST", target=target, body="", timeout_seconds=1)
         )
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [("GET", "/v1/" + "x" * 8_000), ("GET /v1/slots", "/v1/slots"), ("GET", "/v1/é"), ("GET", "/v1/ x")],
+)
+def test_what_is_no_request_is_not_passed_on(given: Given, method: str, target: str) -> None:
+    relay = Relay(method=method, target=target, body="", timeout_seconds=1)
+    with pytest.raises(BadRequest):
+        given.rig.get(dict, "POST", "/v1/via/store-nat", relay)
 
 
 def test_only_members_are_relayed_to(given: Given) -> None:

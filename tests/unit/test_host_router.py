@@ -6,16 +6,20 @@ import dataclasses
 from typing import Any
 
 import pytest
-from host_rig import Rig, envelope
+from host_rig import Rig, envelope, host_ref
 
+from paglets.api.groups import Census
 from paglets.api.hosts import Gossip, Hosts
 from paglets.api.paglets import Located, Paglets, PagletView, ResidenceRow
+from paglets.api.slots import Steal
+from paglets.api.transfers import Transfers
 from paglets.core.errors import BadRequest, Invalid, MethodNotAllowed, NoSuchRoute, PagletsError, Unknown
 from paglets.core.record import from_json
 from paglets.host.http.router import Asked, Route, Router
 from paglets.host.http.routes import ROUTES
 from paglets.program import PROTOCOL
 from paglets.remote.exchange import Request, Response
+from paglets.slots.model import Resources
 from paglets.store import residence
 from paglets.testing.mesh import member
 
@@ -260,3 +264,20 @@ def test_a_host_that_says_farewell_is_offline_at_once_and_stays_so() -> None:
     rig.run(0.5)
     views = {view.member.name: view.online for view in rig.get(Hosts, "GET", "/v1/mesh/hosts").hosts}
     assert views == {"home": True, "w1": False}
+
+
+@pytest.mark.parametrize(
+    ("target", "body"),
+    [
+        ("/v1/transfers", Transfers(source=host_ref("w1"), envelopes=())),
+        ("/v1/census", Census(host=host_ref("w1"), copies=(), group_ids=())),
+        ("/v1/slots/steal", Steal(thief=host_ref("w1"), free=Resources(), most_jobs=1)),
+    ],
+)
+def test_a_host_speaks_for_itself_only(target: str, body: Any) -> None:
+    own, other = (Rig().ask("POST", target, body, sender=sender) for sender in ("store-w1", "store-w2"))
+    assert isinstance(own, Response)
+    assert own.status == 200
+    assert isinstance(other, Response)
+    with pytest.raises(Invalid, match="names the store store-w1 and is signed by store-w2"):
+        other.json()

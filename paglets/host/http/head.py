@@ -16,6 +16,8 @@ from io import BufferedIOBase
 from paglets.core.errors import BadRequest, TooLarge
 
 MOST_FIELDS = 64
+MOST_TARGET_CHARACTERS = 8_000
+"""Of a request that is passed on; what comes over a connection is bounded with its header."""
 
 _REQUEST_LINE = re.compile(rb"[A-Z][A-Z0-9_-]{0,30} [\x21-\x7e]+ HTTP/1\.1\r\n")
 _FIELD_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n")
@@ -44,6 +46,13 @@ class RequestHead:
     method: str
     target: str
     fields: Mapping[str, str]
+
+
+def check_request_line(method: str, target: str) -> None:
+    """Whether a request may begin so. Raises BadRequest."""
+    line = f"{method} {target} HTTP/1.1\r\n".encode(errors="replace")
+    if len(target) > MOST_TARGET_CHARACTERS or not _REQUEST_LINE.fullmatch(line):
+        raise BadRequest(f"{method[:20]!r} {target[:200]!r} cannot be the first line of a request")
 
 
 def read_head(source: BufferedIOBase, *, most_bytes: int, most_fields: int) -> tuple[bytes, bytes]:

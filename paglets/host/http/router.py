@@ -6,13 +6,13 @@ runner completes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from paglets.codec.text import loads
-from paglets.core.errors import BadRequest, MethodNotAllowed, NoSuchRoute, PagletsError
+from paglets.core.errors import BadRequest, Invalid, MethodNotAllowed, NoSuchRoute, PagletsError
 from paglets.core.record import from_json
 from paglets.remote.exchange import Pending, Request, Response, reply, reply_error
 
@@ -35,6 +35,12 @@ class Asked:
         if not text.isascii() or not text.isdecimal() or len(text) > MAX_NUMBER_DIGITS:
             raise BadRequest(f"query parameter {name!r} must be a number, got {text[:40]!r}")
         return min(int(text), most)
+
+    def must_come_from(self, stores: Iterable[str]) -> None:
+        """A host speaks for itself only. Raises Invalid where it names another as itself."""
+        others = sorted(set(stores) - {self.sender})
+        if self.sender and others:
+            raise Invalid(f"the request names the store {others[0][:80]} and is signed by {self.sender}")
 
 
 Answer = Callable[[Any, Asked], Any]

@@ -106,7 +106,7 @@ def _losses(entropy: SeededEntropy, hosts: int) -> tuple[float, bool]:
 
 
 def _unreachable(entropy: SeededEntropy, hosts: int) -> tuple[int, ...]:
-    """None in two of three runs; else one, and in half of these another one, with which it speaks through the others."""
+    """None in two of three runs; else one, and in half of these another, with which it speaks through the others."""
     if entropy.pick(3):
         return ()
     first, second = 1 + entropy.pick(hosts - 1), 1 + entropy.pick(hosts - 1)

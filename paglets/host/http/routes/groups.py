@@ -81,6 +81,7 @@ class _Asking:
 
 def take_census(host: Host, asked: Asked) -> CensusReply:
     body: Census = asked.body
+    asked.must_come_from([body.host.store_id])
     return host.census.take(body)
 
 

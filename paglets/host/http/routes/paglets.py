@@ -170,7 +170,7 @@ def posts(host: Host, asked: Asked) -> PostAnswers:
     body: Posts = asked.body
     if len(body.posts) > MAX_BATCH_POSTS:
         raise TooLarge(f"{len(body.posts)} posts in one batch; the limit is {MAX_BATCH_POSTS}")
-    _check_sender(asked, {post.sender_store for post in body.posts})
+    asked.must_come_from(post.sender_store for post in body.posts)
     for post in body.posts:
         check_message(post.message)
     now = host.shell.clock.wall()
@@ -183,12 +183,6 @@ def posts(host: Host, asked: Asked) -> PostAnswers:
     answers = host.shell.store.write(take)
     reach("after-report-before-ack")
     return PostAnswers(answers=answers)
-
-
-def _check_sender(asked: Asked, named: set[str]) -> None:
-    """A host speaks for itself only. Raises Invalid."""
-    if asked.sender and named - {asked.sender}:
-        raise Invalid(f"the request names the store {min(named - {asked.sender})} and is signed by {asked.sender}")
 
 
 def post_message(host: Host, asked: Asked) -> Done:
@@ -210,7 +204,7 @@ def transfers(host: Host, asked: Asked) -> TransferAnswers:
     count = len(body.envelopes) + len(body.large)
     if count > MAX_BATCH_ENVELOPES:
         raise TooLarge(f"{count} envelopes in one batch; the limit is {MAX_BATCH_ENVELOPES}")
-    _check_sender(asked, {body.source.store_id})
+    asked.must_come_from([body.source.store_id])
     answers = _taken(host, body.source, body.envelopes)
     for large in body.large:  # one at a time: each may fill a good part of the memory
         answers += _taken_large(host, body.source, large)
@@ -257,14 +251,14 @@ def settle(host: Host, asked: Asked) -> TransferAnswer:
     body: Settle = asked.body
     check_agent_id(body.agent_id)
     check_count("epoch", body.epoch, least=1)
-    _check_sender(asked, {body.source.store_id})
+    asked.must_come_from([body.source.store_id])
     now = host.shell.clock.wall()
     return host.shell.store.write(lambda tx: residence.settle(tx, body.agent_id, body.epoch, body.source, now))
 
 
 def close(host: Host, asked: Asked) -> Done:
     body: CloseTransfers = asked.body
-    _check_sender(asked, {body.source.store_id})
+    asked.must_come_from([body.source.store_id])
 
     def note(tx: Tx) -> None:
         for each in body.closed:

@@ -11,6 +11,7 @@ from paglets.api.pull import Pull, Pulled, PulledAnswer
 from paglets.api.relay import Relay
 from paglets.core.errors import Invalid, PagletsError, Unreachable
 from paglets.host.host import Host
+from paglets.host.http.head import check_request_line
 from paglets.host.http.router import Asked, Route
 from paglets.remote.exchange import Pending, Request, Response, reply_error
 from paglets.remote.textbytes import from_base64
@@ -46,6 +47,7 @@ def via(host: Host, asked: Asked) -> Pending:
         )
     if asked.sender and member.reachable:
         raise Unreachable(f"others can connect to {member.name}: nothing is passed on to it for a host")
+    check_request_line(body.method, body.target)
     path = unquote(body.target)  # as the router of that host will read it
     if not path.startswith("/v1/") or path.startswith(NEVER if asked.sender else (*NEVER, *OF_HOSTS)):
         raise Invalid(f"{body.method[:20]} {body.target[:200]!r} is nothing to pass on")
