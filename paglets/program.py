@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ import sys
 import sysconfig
 import tempfile
 import zipimport
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,8 @@ ARCHIVE_NAME = "paglets.pyz"
 
 COPY_GRACE_SECONDS = 3600
 """A copy used more recently is never collected: its host may be between making it and locking it."""
+
+READ_BYTES = 1 << 20
 
 OPTIONS_WITH_VALUE = ("-X", "-W", "--check-hash-based-pycs")
 
@@ -85,11 +88,15 @@ def keep_copy(program: Program, home: Path) -> Program:
     copy = private_folder(home / "cache" / "app" / hashlib.sha256(data).hexdigest()) / ARCHIVE_NAME
     os.utime(copy.parent)
     if not copy.is_file() or copy.read_bytes() != data:
-        handle, temporary = tempfile.mkstemp(dir=copy.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(temporary, copy)
+        _write_whole(copy, data)
     return Program(path=copy, is_archive=True)
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    os.replace(temporary, path)
 
 
 def enter_copy(home: Path, arguments: list[str]) -> str:
@@ -109,8 +116,51 @@ def enter_copy(home: Path, arguments: list[str]) -> str:
     if os.path.realpath(copy.path) == os.path.realpath(program.path):
         _lock_until_exit(copy.path)
         return ""
-    _become([sys.executable, *interpreter_flags(sys.orig_argv), str(copy.path), *arguments])
+    become([sys.executable, *interpreter_flags(sys.orig_argv), str(copy.path), *arguments])
     return ""
+
+
+class KeptCopy:
+    """The bytes of the copy that this process runs from, held open: so it can be made anew when somebody removes it.
+
+    `program` is left alone where it is no copy of `keep_copy`'s.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._path = program.path
+        self._file: int | None = None
+        if program.is_archive and program.path.parent.name == program.sha256():
+            self._file = os.open(program.path, os.O_RDONLY)
+            self._size = os.fstat(self._file).st_size
+
+    def lacks(self) -> str:
+        """What to say of a copy that is not there as it was; "" where it is."""
+        if self._file is None:
+            return ""
+        try:
+            if os.stat(self._path).st_size == self._size:
+                return ""
+        except OSError:
+            pass
+        return f"its copy of the program, {self._path}, is gone or was changed: restart it with its {ARCHIVE_NAME}"
+
+    def restore(self) -> str:
+        """Make it anew where it lacks; gives what to say of that. Raises OSError."""
+        if self._file is None or not self.lacks():
+            return ""
+        data = b"".join(iter(_reader(self._file), b""))
+        if hashlib.sha256(data).hexdigest() != self._path.parent.name:
+            return ""  # it was written to where it lies: only a restart helps
+        private_folder(self._path.parent)
+        _write_whole(self._path, data)
+        _lock_until_exit(self._path)
+        return f"the copy of the program in {self._path.parent} was removed: it was made anew"
+
+
+def _reader(file: int) -> Callable[[], bytes]:
+    """Gives piece after piece of an open file, from its beginning."""
+    places = itertools.count(0, READ_BYTES)
+    return lambda: os.pread(file, READ_BYTES, next(places))
 
 
 def collect_copies(home: Path, own: Program) -> list[str]:
@@ -143,11 +193,15 @@ def _steady_bytes(path: Path) -> bytes:
     return data
 
 
-def _become(command: list[str]) -> None:
+def become(command: list[str]) -> None:
+    """Go on as that command. Raises StartFailed."""
     sys.stdout.flush()
     sys.stderr.flush()
     if os.name == "posix":
-        os.execv(command[0], command)  # noqa: S606
+        try:
+            os.execv(command[0], command)  # noqa: S606
+        except OSError as error:  # it names no file
+            raise StartFailed(f"{command[0]} cannot be started: {error.strerror}") from error
     # Windows has no exec: the console would come back while the program still runs. Nothing more is imported here.
     sys.exit(subprocess.run(command, check=False).returncode)
 

@@ -37,7 +37,7 @@ SUMMARY_KEYS = {
     "waiting_for_home": "whether it is about to, and home is away",
     "expected_count": "how many jobs the group has",
     "completed_count": "how many have a result",
-    "failed_count": "how many have failed; cancelled ones count as failed",
+    "failed_count": "how many ended without a result; cancelled ones count as failed",
     "pending_count": "how many have neither",
     "pending_jobs": "of each of these: `job_key`, `generation`, `attempt`, `status`, `host_name`, `reason`, "
     "`reason_text`, `never`, `since`",
@@ -55,8 +55,8 @@ SUMMARY_KEYS = {
 ENDED_COUNTS = {
     "group_id": "the group",
     "done": "jobs with a result",
-    "failed": "jobs that failed",
-    "cancelled": "jobs that were cancelled",
+    "failed": "jobs that ended without a result; cancelled ones count as failed",
+    "cancelled": "how many of these were cancelled",
 }
 
 ATTEMPTS = "attempts, the newest last, each as [AttemptView](protocol.md#attemptview)"
@@ -135,8 +135,12 @@ OUTPUTS: dict[str, Output] = {
         }
     ),
     "jobs groups": Output(
-        keys={"groups": "each as [GroupLine](protocol.md#groupline), newest first", **SUMMARY_KEYS},
-        note=" (the first key for all groups; the others, the group's *summary*, for one)",
+        keys={
+            "groups": "each as [GroupLine](protocol.md#groupline), newest first",
+            "silent": SILENT_OR_OFFLINE,
+            **SUMMARY_KEYS,
+        },
+        note=" (the first two keys for all groups; the others, the group's *summary*, for one)",
     ),
     "jobs queue": Output(
         keys={
@@ -162,6 +166,8 @@ OUTPUTS: dict[str, Output] = {
             "pending_jobs": "of a group: as in its summary",
             "failures": "of a group: as in its summary",
             "job": "of one job: GROUP/JOBKEY; beside it the keys of its entry in the summary",
+            "collector": "there where the collector cannot be asked: why, in words; the jobs are then as their hosts "
+            "know them",
         },
         note=" (of an id: [PagletView](protocol.md#pagletview))",
     ),
@@ -192,8 +198,9 @@ OUTPUTS: dict[str, Output] = {
     "jobs cancel": Output(
         keys={
             "groups": "of each group `group_id`; `keys`: what became of each job (`cancelled`, `already_completed`, "
-            "`already_failed`, `already_cancelled`, `unknown`); `running`: by host, how many processes have not ended "
-            "yet; `silent`: a line for each host that could not be asked",
+            "`already_failed`, `already_cancelled`, `unknown`; `ended` without its collector); `running`: by host, how "
+            "many processes have not ended yet; `ended`: by host, the jobs that it ended without their collector; "
+            "`silent`: a line for each host that could not be asked",
         }
     ),
     "jobs show": Output(

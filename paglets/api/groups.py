@@ -86,8 +86,8 @@ class GroupLine:
     """One line of `GET /v1/groups`; counts are null where the collector is elsewhere and unheard of.
 
     Of a collector elsewhere they are the last that home heard; `counted_at` is when, by home's clock, epoch seconds.
-    `status` is that of the collector, or what home knows of a group whose collector is elsewhere: `SUBMITTED` while
-    something of it still needs home, then `DETACHED`.
+    `status` is that of the collector, or what home knows of a group whose collector is elsewhere: the last that it
+    heard where all jobs had ended by then, else `SUBMITTED` while something of it still needs home, then `DETACHED`.
     """
 
     group_id: str
@@ -124,7 +124,6 @@ class JobCopy:
     reason: str
     reason_text: str
     never: bool
-    waited_seconds: float
     target: HostRef | None = None
 
 
@@ -164,4 +163,20 @@ class HurryCensus:
 class Unfinished:
     """How many copies wait, run or leave there: none once their process trees have ended."""
 
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndCopies:
+    """`POST /v1/groups/ID/end`: a person cancels these keys (null: all) where their collector cannot be asked."""
+
+    job_keys: tuple[str, ...] | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedCopies:
+    """`job_keys`: of the copies that the host has begun to end. `count`: how many have not ended yet."""
+
+    job_keys: tuple[str, ...]
     count: int

@@ -68,12 +68,17 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberView:
-    """A member as this host sees it: `silent_seconds` since it was last heard of, by this host's clock."""
+    """A member as this host sees it: `silent_seconds` since it was last heard of, by this host's clock.
+
+    Where it was not `heard` of, they count from when this host began to listen: its start, its waking, or the moment
+    when another host told of that one.
+    """
 
     member: Member
     online: bool
     silent_seconds: float
     problem: str = ""
+    heard: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +121,8 @@ class Gossip:
 
     `offline` are the store ids of those among `members` that the sender holds for offline. A `push`
     carries only what just changed and is answered with the receiver's own row; else both sides tell
-    all they know. `leaving`: the sender is about to end.
+    all they know. `leaving`: the sender is about to end. `deaf_at`: the URL of the receiver, where the sender cannot
+    connect to it, though it hears from it; else "".
     """
 
     mesh_version: str
@@ -125,3 +131,4 @@ class Gossip:
     offline: tuple[str, ...] = ()
     push: bool = False
     leaving: bool = False
+    deaf_at: str = ""

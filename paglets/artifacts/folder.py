@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paglets.core.content import no_place, sync_folder, write_all
-from paglets.core.errors import Conflict, FileChanged, Invalid, Unknown
+from paglets.core.content import closed, no_place, sync_folder, write_all
+from paglets.core.errors import Conflict, FileChanged, Invalid, NoRoom, Unknown
 from paglets.core.failpoints import reach
 from paglets.core.refs import SHA256, BlobRef, check_blob, check_file_name, check_sha256
 
@@ -118,6 +118,8 @@ class BlobFolder:
             found = os.lstat(path)
         except FileNotFoundError:
             raise Unknown(f"there is no staged file {staged!r}") from None
+        except OSError as error:
+            raise _refusal(error) from error
         if not stat.S_ISREG(found.st_mode):
             raise Invalid(f"staged: {staged!r} is no regular file")
         if found.st_size != blob.size_bytes:
@@ -184,7 +186,8 @@ class BlobFolder:
         return str(self._code)
 
     def free(self) -> int:
-        return shutil.disk_usage(self._folder).free
+        with self._writing():
+            return shutil.disk_usage(self._folder).free
 
     def remains(self) -> tuple[str, ...]:
         folders = [self._incoming, self._code, *(entry for entry in self._blobs.iterdir() if len(entry.name) == 2)]
@@ -247,7 +250,7 @@ class BlobFolder:
     def _make_folder(self, folder: Path) -> None:
         """Once in each life, and before anyone uses it: a blob is not safe in a folder whose name is not."""
         with self._making:
-            if folder.name not in self._made:
+            if folder.name not in self._made or not folder.is_dir():
                 folder.mkdir(mode=0o700, exist_ok=True)
                 sync_folder(self._blobs)
                 self._made.add(folder.name)
@@ -257,10 +260,7 @@ class BlobFolder:
         try:
             yield
         except OSError as error:
-            refusal = no_place(error, self._folder)
-            if refusal is None:
-                raise
-            raise refusal from error
+            raise _refusal(error, self._folder) from error
 
     def _remove_tree(self, path: Path) -> None:
         shutil.rmtree(path, onerror=lambda act, place, error: self._say_left(place, error[1]))
@@ -321,10 +321,22 @@ class _RunningHashes:
 
 
 def _file_size(path: Path) -> int | None:
+    """Raises NoRoom where it cannot be told."""
     try:
         return os.lstat(path).st_size
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise _refusal(error) from error
+
+
+def _refusal(error: OSError, folder: Path | None = None) -> NoRoom:
+    """Of a folder of this host that cannot be used, or has no room: it is named, with what is wrong with it. `folder`:
+    where it lies, for errors that name no file."""
+    places = [Path(name).parent for name in (error.filename2, error.filename) if isinstance(name, str)]
+    with suppress(OSError):
+        places = [each for each in places if closed(each)] or places
+    return no_place(error, next(iter(places), folder or Path()))
 
 
 def _hash_of(path: Path) -> Any:
@@ -333,7 +345,11 @@ def _hash_of(path: Path) -> Any:
 
 
 def _unlink(path: Path) -> None:
-    path.unlink(missing_ok=True)
+    """Raises NoRoom where it cannot be removed."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _refusal(error) from error
 
 
 @contextmanager

@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 from paglets.cli import results
-from paglets.cli.groups import ago
+from paglets.cli.collectors import group_of
 from paglets.cli.options import Parser, add_command, add_commands, add_common, client_of
-from paglets.cli.output import duration_text, print_fields, print_json, print_table, say, silent_lines
+from paglets.cli.output import ago, duration_text, print_fields, print_json, print_table, say, silent_lines
 from paglets.cli.progress import ProgressLine
-from paglets.cli.show import told_of_group
+from paglets.cli.show import GONE, told_of_group
 from paglets.core.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -117,7 +117,7 @@ def duration(text: str) -> float:
 
 def _list(options: argparse.Namespace) -> int:
     with client_of(options) as client:
-        owner = client.group(options.group).collector.agent_id if options.group else options.owner
+        owner = group_of(client, options.group).collector.agent_id if options.group else options.owner
         found, errors = client.mesh_artifacts(owner)
         away = [view.member.name for view in client.hosts() if not view.online]
         owners = {} if options.json else results.owners_in_words(client, found)
@@ -213,13 +213,25 @@ def _get(options: argparse.Namespace) -> int:
     if options.artifact is None:
         raise Invalid("an artifact is missing: name an ID, GROUP/JOBKEY or --group GROUP")
     with client_of(options) as client:
-        artifact = client.artifact(resolved(client, options.artifact)).artifact
+        artifact = _there(client, resolved(client, options.artifact))
         path = fetch(client, artifact, options.target or ".", move=options.move, force=options.force)
     if options.json:
         print_json(_fetched(path, artifact))
     else:
         print(printable(path))
     return EXIT_DONE
+
+
+def _there(client: HostClient, artifact_id: str) -> ArtifactRef:
+    try:
+        return client.artifact(artifact_id).artifact
+    except Unknown as error:
+        raise _gone(client, error) from None
+
+
+def _gone(client: HostClient, error: Unknown) -> Unknown:
+    away = [view.member.name for view in client.hosts() if not view.online]
+    return Unknown(f"{error.message}: {GONE}" + (f" (offline: {', '.join(away)})" if away else ""))
 
 
 def _fetched(path: Path, artifact: ArtifactRef) -> dict[str, object]:
@@ -279,12 +291,16 @@ def fetch(client: HostClient, artifact: ArtifactRef, target: str | Path, *, move
     except KeyboardInterrupt:
         say(f"interrupted: what came of {printable(shown)} is kept; the same command goes on there")
         raise
+    except Unknown as error:
+        raise _gone(client, error) from None
     except Conflict as error:
         if "there" not in error.details:
             raise
         raise Conflict(f"{error.details['there']}: name another target, or replace it with --force") from None
-    if RECEIVING not in steps:
-        say(f"{printable(path)} is there already, and is the same")
+    there = "" if RECEIVING in steps else f"{printable(path)} is there already, and is the same"
+    deleted = f"{artifact.artifact_id} was deleted on its host" if move else ""
+    if there or deleted:
+        say("; ".join(filter(None, (there, deleted))))
     return path
 
 

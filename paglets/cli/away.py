@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from paglets.api.hosts import MemberView
 from paglets.cli.output import duration_text
 from paglets.core.refs import HostRef
+from paglets.mesh.view import NO_WAY, OLD_STORE
 
 NOT_JOINED = "not joined"
 """How the mesh begins what it says of a host that is there and no member."""
@@ -23,6 +24,11 @@ def is_stranger(view: MemberView) -> bool:
     return view.problem.startswith(NOT_JOINED)
 
 
+def is_old(view: MemberView) -> bool:
+    """Whether it is what is left of a host whose name another one has by now."""
+    return view.problem.startswith(OLD_STORE)
+
+
 def is_alone(views: Sequence[MemberView]) -> bool:
     """Whether the host that was asked, the first of them, is not joined itself: it works with none of the others."""
     return bool(views) and bool(views[0].problem) and not any(view.online for view in views[1:])
@@ -32,11 +38,17 @@ def view_of(host: HostRef, views: Iterable[MemberView]) -> MemberView | None:
     return next((view for view in views if view.member.store_id == host.store_id), None)
 
 
+def heard_text(view: MemberView) -> str:
+    """`last heard of 24 s ago`, where that is known."""
+    how = "last heard of" if view.heard else "not heard of since the host that was asked began to listen,"
+    return f"{how} {duration_text(view.silent_seconds)} ago"
+
+
 def away_text(view: MemberView) -> str:
     """That a host with jobs is away, and what becomes of them."""
+    why = f" ({view.problem})" if view.problem.startswith(NO_WAY) else ""
     return (
-        f"{view.member.name} is offline, last heard of {duration_text(view.silent_seconds)} ago: "
-        "if that lasts, the job is begun anew on another host"
+        f"{view.member.name} is offline, {heard_text(view)}{why}: if that lasts, the job is begun anew on another host"
     )
 
 
@@ -45,7 +57,7 @@ def lost_text(host: HostRef, views: Sequence[MemberView]) -> str:
     view = view_of(host, views)
     if view is None:
         what = f"{host.name}, which was forgotten, or is no host of this mesh"
-    elif not view.online and (heir := by_name(views)[host.name]).online:
+    elif not view.online and (heir := by_name(views)[view.member.name]).online:
         began = f"began anew with an empty data directory at {heir.member.url}"
         what = f"{host.name}, which {began} (or another machine has that name now)"
     else:
@@ -61,4 +73,5 @@ def silence_text(host: HostRef, views: Sequence[MemberView]) -> str:
     view, lost = view_of(host, views), lost_text(host, views)
     if lost or view is None:
         return f"collector on {lost}"
-    return "" if view.online else f"collector on {host.name}, not seen for {duration_text(view.silent_seconds)}"
+    silent = f"not seen for {duration_text(view.silent_seconds)}" if view.heard else heard_text(view)
+    return "" if view.online else f"collector on {host.name}, {silent}"

@@ -6,17 +6,25 @@ import argparse
 import getpass
 import socket
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
-from paglets.cli.groups import collector_of
+from paglets.cli.collectors import FORGOTTEN, collector_of, no_such_job
 from paglets.cli.options import client_of
-from paglets.cli.output import print_json, say
-from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_TIMED_OUT, EXIT_UNREACHABLE, PagletsError
+from paglets.cli.output import print_json, said_if_slow, say
+from paglets.core.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_TIMED_OUT,
+    EXIT_UNREACHABLE,
+    PagletsError,
+    Unknown,
+    Unreachable,
+)
 from paglets.core.record import to_json
-from paglets.core.text import counted
+from paglets.core.text import counted, printable
 from paglets.remote.asking import ask_each, attempt
-from paglets.remote.cancelling import CancelOutcome
+from paglets.remote.cancelling import CancelOutcome, EndOutcome
 from paglets.remote.client import HostClient
 
 WORDS = {
@@ -26,33 +34,69 @@ WORDS = {
 }
 MOST_NAMED = 5
 
+Answer: TypeAlias = CancelOutcome | EndOutcome | PagletsError
+
 
 def cancel(options: argparse.Namespace) -> int:
     """Cancel what `options.jobs` names; the worst exit code of its groups."""
     reason = f"by {_who()}" + (f": {options.reason}" if options.reason else "")
     with client_of(options) as client:
-        answers = cancel_each(client, by_group(options.jobs), reason=reason, timeout=options.timeout)
-    outcomes = [answer for answer in answers if isinstance(answer, CancelOutcome)]
-    if options.json:
-        print_json({"groups": [_as_json(outcome) for outcome in outcomes]})
-    for answer in answers:
-        if isinstance(answer, PagletsError):
-            say(answer)
-        elif not options.json:
-            _print(answer)
+        groups = by_group(options.jobs)
+        answers = cancel_each(client, groups, reason=reason, timeout=options.timeout, force=options.force)
+        outcomes = [answer for answer in answers if not isinstance(answer, PagletsError)]
+        if options.json:
+            print_json({"groups": [_as_json(outcome) for outcome in outcomes]})
+        for answer in answers:
+            if isinstance(answer, PagletsError):
+                say(answer)
+            elif options.json:
+                continue
+            elif isinstance(answer, CancelOutcome):
+                _print(answer, client)
+            else:
+                _print_ended(answer)
     return max(answer.exit_code if isinstance(answer, PagletsError) else _code(answer) for answer in answers)
 
 
 def cancel_each(
-    client: HostClient, groups: Mapping[str, list[str] | None], *, reason: str, timeout: float | None
-) -> list[CancelOutcome | PagletsError]:
-    """What became of each group, or the error; all are cancelled at once, none waits for the end of another."""
+    client: HostClient,
+    groups: Mapping[str, list[str] | None],
+    *,
+    reason: str,
+    timeout: float | None,
+    force: bool = False,
+) -> list[Answer]:
+    """What became of each group, or the error; all are cancelled at once, none waits for the end of another.
 
-    def one(group_id: str) -> CancelOutcome:
-        collector_of(client, group_id)
-        return client.cancel(group_id, groups[group_id], reason=reason, timeout=timeout)
+    Where the collector's host was forgotten, or with `force` where it cannot be asked, each host ends what it has.
+    """
+
+    def one(group_id: str) -> CancelOutcome | EndOutcome:
+        keys = groups[group_id]
+        try:
+            collector_of(client, group_id)
+        except (Unreachable, Unknown) as error:
+            state = error.details.get("collector", "")
+            if not force and state != FORGOTTEN:
+                raise (_nothing_cancelled(error, group_id) if state else error) from None
+            if isinstance(error, Unreachable):
+                say(f"{error.message}. Each host ends what it has of {group_id}")
+            with said_if_slow(f"waiting until each host has ended what it has of {group_id}"):
+                outcome = client.end_copies(group_id, keys, reason=reason, timeout=timeout)
+            if isinstance(error, Unknown) and not (outcome.ended or outcome.running):
+                raise error from None
+            return outcome
+        with said_if_slow(f"waiting until the processes of {group_id} have ended"):
+            return client.cancel(group_id, keys, reason=reason, timeout=timeout)
 
     return ask_each(attempt(one), list(groups))
+
+
+def _nothing_cancelled(error: PagletsError, group_id: str) -> Unreachable:
+    return Unreachable(
+        f"nothing was cancelled: {error.message}. When it is back, the same command cancels; `paglets jobs cancel "
+        f"--force {group_id}` ends now what waits or runs on the hosts that answer"
+    )
 
 
 def by_group(selectors: list[str]) -> dict[str, list[str] | None]:
@@ -76,15 +120,39 @@ def _who() -> str:
     return f"{user} on {socket.gethostname()}"
 
 
-def _as_json(outcome: CancelOutcome) -> dict[str, Any]:
-    return {**to_json(outcome), "silent": [_silent_line(name) for name in outcome.silent]}
+def _as_json(outcome: CancelOutcome | EndOutcome) -> dict[str, Any]:
+    if isinstance(outcome, CancelOutcome):
+        return {**to_json(outcome), "silent": [_silent_line(name) for name in outcome.silent], "ended": {}}
+    keys = {key: "ended" for keys in outcome.ended.values() for key in keys}
+    silent = [f"{name}: {why}" for name, why in outcome.silent.items()]
+    return {**to_json(outcome), "keys": keys, "silent": silent}
 
 
 def _silent_line(host_name: str) -> str:
     return f"{host_name} not reachable; what runs there ends when it is back"
 
 
-def _print(outcome: CancelOutcome) -> None:
+def _print_ended(outcome: EndOutcome) -> None:
+    """Host by host."""
+    for name, keys in outcome.ended.items():
+        print(f"{outcome.group_id}: ended {counted(len(keys), 'job')} on {name}: {_named(keys)}")
+    if outcome.ended:
+        say(f"if its collector comes back, it is told that these jobs of {outcome.group_id} were cancelled")
+    else:
+        what = "nothing was ended" if outcome.silent else "nothing of it waits or runs on any host"
+        print(f"{outcome.group_id}: {what}")
+    for name, count in outcome.running.items():
+        say(f"cancelling: {count} on {name} have not ended yet; the same command waits on")
+    for name, why in outcome.silent.items():
+        say(f"{name} may have more of {outcome.group_id}: {why}")
+
+
+def _named(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - MOST_NAMED:,} more" if len(keys) > MOST_NAMED else ""
+    return f"{', '.join(map(printable, keys[:MOST_NAMED]))}{more}"
+
+
+def _print(outcome: CancelOutcome, client: HostClient) -> None:
     counts = Counter(outcome.keys.values())
     if not counts["unknown"] or len(counts) > 1:
         print(f"{outcome.group_id}: cancelled {counted(counts['cancelled'], 'job')}")
@@ -92,20 +160,18 @@ def _print(outcome: CancelOutcome) -> None:
         if counts[what]:
             say(f"{counts[what]} {words}")
     unknown = [key for key, what in outcome.keys.items() if what == "unknown"]
-    if unknown:
-        more = f" and {len(unknown) - MOST_NAMED} more" if len(unknown) > MOST_NAMED else ""
-        say(
-            f"group {outcome.group_id} has no job {', '.join(map(repr, unknown[:MOST_NAMED]))}{more}: "
-            f"`paglets jobs groups --group {outcome.group_id}` lists its jobs"
-        )
+    for key in unknown[:MOST_NAMED]:
+        say(no_such_job(client, outcome.group_id, key))
+    if len(unknown) > MOST_NAMED:
+        say(f"nor {len(unknown) - MOST_NAMED:,} more of these")
     for name in outcome.silent:
         say(f"cancelling: {_silent_line(name)}")
     for name, count in outcome.running.items():
         say(f"cancelling: {count} on {name} have not ended yet; the same command waits on")
 
 
-def _code(outcome: CancelOutcome) -> int:
-    if "unknown" in outcome.keys.values():
+def _code(outcome: CancelOutcome | EndOutcome) -> int:
+    if isinstance(outcome, CancelOutcome) and "unknown" in outcome.keys.values():
         return EXIT_FAILED
     if outcome.silent:
         return EXIT_UNREACHABLE

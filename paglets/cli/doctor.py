@@ -10,25 +10,27 @@ import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from paglets.api.hosts import HostIdentity, MemberView
-from paglets.cli.away import is_alone, is_stranger
+from paglets.cli.away import heard_text, is_alone, is_old, is_stranger
 from paglets.cli.checks import BAD, FEW_BYTES, WARNING, Check
-from paglets.cli.foldercheck import folder_checks
+from paglets.cli.foldercheck import folder_checks, holder_of
 from paglets.cli.options import Parser, add_common, client_of
 from paglets.cli.output import advised, duration_text, print_json
 from paglets.config import CONFIG_NAME, checked_config, data_dirs, host_names
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, NotAllowed, PagletsError, Unreachable, WrongClock
 from paglets.core.text import counted, printable
+from paglets.host.portrait import OBSTACLE
+from paglets.mesh.view import NO_WAY
 from paglets.native import psutil_problem
 from paglets.program import PROGRAM_VERSION, this_program
 from paglets.remote.asking import ask_each, attempt
 from paglets.remote.client import HostClient
-from paglets.remote.keys import client_key, paglets_home
-from paglets.remote.local import RunningHost, running_hosts
+from paglets.remote.keys import client_key, lost_key_hint, paglets_home
+from paglets.remote.local import RunningHost, broken_run_files, running_hosts
 from paglets.slots.amounts import bytes_text
 
 OLDEST_PYTHON = (3, 11)
@@ -43,6 +45,8 @@ ADVICE: dict[type[PagletsError], str] = {
 
 
 START_ADVICE = "what it has is there again when it is started"
+NO_WAY_ADVICE = "start a host that both can connect to; it passes on what they send each other"
+OLD_ADVICE = "what it has is there again when the host is started on its old folder, where that is still there"
 
 
 def parser() -> Parser:
@@ -61,17 +65,19 @@ def parser() -> Parser:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    checks = [*machine_checks()]
-    for folder in _folders(options):
+    folders = _folders(options)
+    running = [folder for folder in folders if holder_of(folder / "lock").runs]
+    checks = [*machine_checks(running)]
+    for folder in folders:
         checks += folder_checks(folder, deep=options.deep)
     only = options.name or options.data_dir
     if not only and not any(check.name == "key" and check.state == BAD for check in checks):
-        checks += _mesh_checks(options)
+        checks += _mesh_checks(options, running)
     if options.json:
         print_json({"checks": checks})
     else:
         for check in checks:
-            print(f"{check.state:<9}{printable(check.name)}: {printable(check.found)}")
+            print(f"{check.state:<9}{printable(check.name)}: {printable(advised(check.found))}")
             if check.advice:
                 print(f"{'':<9}{printable(advised(check.advice))}")
     return EXIT_FAILED if any(check.state == BAD for check in checks) else EXIT_DONE
@@ -102,8 +108,8 @@ def _named_folders() -> dict[str, Path]:
 # This machine.
 
 
-def machine_checks() -> Iterator[Check]:
-    """Interpreter, program, psutil, home, disk, key and configuration file."""
+def machine_checks(running: Sequence[Path] = ()) -> Iterator[Check]:
+    """Interpreter, program, psutil, home, disk, key and configuration file. `running`: folders in which hosts run."""
     yield _python()
     program = this_program()
     yield Check(name="program", found=f"paglets {PROGRAM_VERSION}, {printable(program.path)}")
@@ -118,12 +124,23 @@ def machine_checks() -> Iterator[Check]:
         home = paglets_home(os.environ)
         yield from _home(home)
         yield from _cache(home / "cache")
-        key = client_key(os.environ)
-        yield Check(name="key", found=f"from {key.source}")
+        yield from (Check(name="run files", state=WARNING, found=text) for text in broken_run_files(home))
+        yield _key(running)
     except PagletsError as error:
         yield Check(name="key", state=BAD, found=error.message)
     if os.path.lexists(CONFIG_NAME):
         yield _config(Path(CONFIG_NAME))
+
+
+def _key(running: Sequence[Path]) -> Check:
+    """Raises NotAllowed where there is none, and no host that would still have it."""
+    try:
+        return Check(name="key", found=f"from {client_key(os.environ).source}")
+    except NotAllowed:
+        if not running:
+            raise
+    found = f"its file is gone; the host in {', '.join(map(printable, running))} goes on with the key that it read"
+    return Check(name="key", state=BAD, found=found, advice=lost_key_hint(os.environ))
 
 
 def _python() -> Check:
@@ -177,7 +194,15 @@ def _config(path: Path) -> Check:
 # The mesh.
 
 
-def _mesh_checks(options: argparse.Namespace) -> Iterator[Check]:
+def _mesh_checks(options: argparse.Namespace, running: Sequence[Path]) -> Iterator[Check]:
+    home = paglets_home(os.environ)
+    if running and not options.at and not os.environ.get("PAGLETS_AT") and not running_hosts(home):
+        found = (
+            f"a host runs in {printable(running[0])}, and no file in {printable(home / 'run')} says where it answers"
+        )
+        advice = "it writes that file anew within seconds; if it does not, name the host by its URL: --at URL"
+        yield Check(name="host", state=WARNING, found=found, advice=advice)
+        return
     try:
         with contextlib.ExitStack() as stack:
             client = stack.enter_context(client_of(options))
@@ -235,10 +260,10 @@ def member_check(view: MemberView, identity: HostIdentity | None, asked: HostIde
         # One that is away has nothing wrong but that.
         if view.online or is_stranger(view):
             return Check(name=name, state=BAD, found=view.problem)
-        return Check(name=name, state=WARNING, found=view.problem, advice=START_ADVICE)
+        found = f"{heard_text(view)}: {view.problem}"
+        return Check(name=name, state=WARNING, found=found, advice=_away_advice(view))
     if identity is None:
-        found = f"silent for {duration_text(view.silent_seconds)}"
-        return Check(name=name, state=WARNING, found=found, advice=START_ADVICE)
+        return Check(name=name, state=WARNING, found=f"offline, {heard_text(view)}", advice=START_ADVICE)
     if abs(skew_seconds) > MOST_SKEW_SECONDS:
         found = f"its clock is {duration_text(abs(skew_seconds))} {'ahead' if skew_seconds > 0 else 'behind'}"
         return Check(name=name, state=WARNING, found=found, advice="set the clocks of both machines, best by NTP")
@@ -254,11 +279,20 @@ def member_check(view: MemberView, identity: HostIdentity | None, asked: HostIde
     return Check(name=name, found=found)
 
 
+def _away_advice(view: MemberView) -> str:
+    if view.problem.startswith(NO_WAY):
+        return NO_WAY_ADVICE
+    return OLD_ADVICE if is_old(view) else START_ADVICE
+
+
 def _trouble(identity: HostIdentity) -> tuple[str, str] | None:
     """What a host that answers has on its own disk, and what to do."""
     if "damaged" in identity.properties:
         found = f"online; its database was damaged, or older than it was: told at {identity.properties['damaged']}"
         return found, f"`paglets doctor --name {identity.name}` on its machine says more"
+    if OBSTACLE in identity.properties:
+        found = f"online, and starts nothing: {identity.properties[OBSTACLE]}"
+        return found, f"mend that; `paglets doctor --name {identity.name}` on its machine says more"
     if identity.capacity.cpu_cores and not identity.free.cpu_cores and not identity.running_jobs:
         found = f"online, and starts no jobs; {bytes_text(identity.free.temp_storage_bytes)} of its disk free"
         return found, f"its disk is full or cannot be written: `paglets doctor --name {identity.name}` on its machine"

@@ -16,7 +16,7 @@ from paglets.cli.checks import BAD, FEW_BYTES, WARNING, Check
 from paglets.core.errors import PagletsError, StoreMalformed
 from paglets.core.text import counted
 from paglets.host import damage
-from paglets.host.disk import obstacle_in
+from paglets.host.disk import FOLDERS, obstacle_in
 from paglets.slots.amounts import bytes_text
 from paglets.store.look import Look, check, check_ours, is_at_rest, look, open_reading, size_of
 from paglets.store.migrations import MIGRATIONS
@@ -109,7 +109,9 @@ def _rights(folder: _Folder) -> Iterator[Check]:
 
 def _disk(folder: _Folder) -> Iterator[Check]:
     """By the eyes of the host itself: scratch and logs may be on disks of their own."""
-    places = [folder.path, *(each for each in (folder.path / "work", folder.path / "logs") if each.exists())]
+    inside = (folder.path / name for name in FOLDERS)
+    # What is not there is made at the next start.
+    places = [folder.path, *(each for each in inside if folder.holder.runs or os.path.lexists(each))]
     obstacle = next(filter(None, map(obstacle_in, places)), None)
     free = shutil.disk_usage(folder.path).free
     if obstacle is not None:

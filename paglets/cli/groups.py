@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from paglets.api.groups import GroupLine, Groups
 from paglets.api.hosts import MemberView
-from paglets.cli.away import away_text, by_name, lost_text, silence_text, view_of
-from paglets.cli.options import client_of
-from paglets.cli.output import duration_text, print_fields, print_json, print_table, say
-from paglets.core.errors import EXIT_DONE, Invalid, TimedOut, Unknown, Unreachable
-from paglets.core.messages import Message
-from paglets.core.refs import ArtifactRef, ProxyRef
+from paglets.cli.away import away_text, by_name, silence_text
+from paglets.cli.collectors import summary_of
+from paglets.cli.options import LOOK_SECONDS, client_of
+from paglets.cli.output import (
+    ago,
+    duration_text,
+    print_fields,
+    print_json,
+    print_paragraph,
+    print_table,
+    said_if_slow,
+    say,
+    silent_lines,
+    waiting_for_all,
+)
+from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE, Invalid
+from paglets.core.record import to_json
+from paglets.core.refs import ArtifactRef
+from paglets.core.text import failed_text
 from paglets.remote.client import HostClient
 
-FIRST_SECONDS = 5.0
-SILENT_SECONDS = 3.0
-"""A collector that does not answer for so long, on a host not heard of for so long, is not waited for."""
-
 MOST_RESULT_CHARACTERS = 60
+MOST_NAMED = 5
 MOST_LINES = 50
 """Of pending jobs, failures and results in words; `--json` has all that the summary has."""
 
@@ -37,22 +46,50 @@ def groups(options: argparse.Namespace) -> int:
 
 
 def _all(client: HostClient, options: argparse.Namespace) -> int:
-    found, views = client.groups(), client.hosts()
+    seconds = options.timeout or LOOK_SECONDS
+    with said_if_slow(waiting_for_all(seconds)):
+        found, errors = client.mesh_groups(seconds)
+        views = client.hosts()
     away = [view.member.name for view in views if not view.online]
     if options.json:
-        print_json(Groups(groups=found))
-        return EXIT_DONE
-    print_groups(found, views, time.time())
+        print_json({**to_json(Groups(groups=found)), "silent": silent_lines(errors.values(), away)})
+    else:
+        print_groups(found, views, time.time(), [host.store_id for host in errors])
+    for error in errors.values():
+        say(error)
     if away:
         say(f"not asked, as they are offline: {', '.join(away)}")
-    return EXIT_DONE
+    return EXIT_UNREACHABLE if errors else EXIT_DONE
 
 
-def print_groups(found: Sequence[GroupLine], views: Sequence[MemberView], now: float) -> None:
-    """A table; below a group whose collector's host is away, that it is."""
+def print_groups(
+    found: Sequence[GroupLine], views: Sequence[MemberView], now: float, mute: Collection[str] = ()
+) -> None:
+    """A table; below it, why it has not the newest of some groups. `mute`: stores of online hosts without an answer."""
     headers = ("GROUP", "STATUS", "DONE", "FAILED", "OF", "COLLECTOR", "HOME", "AGE", "COUNTED")
-    silence = ["" if group.here else silence_text(group.collector.host, views) for group in found]
-    print_table(headers, [_line(group, now) for group in found], below=silence)
+    print_table(headers, [_line(group, now) for group in found])
+    old: dict[str, list[GroupLine]] = {}
+    for group in found:
+        host = group.collector.host
+        text = f"collector on {host.name}, which does not answer" if host.store_id in mute else ""
+        text = "" if group.here else text or silence_text(host, views)
+        if text:
+            old.setdefault(text, []).append(group)
+    if old:
+        print()
+    for text, groups_there in old.items():
+        print_paragraph(f"{_named(groups_there)}: {text}. {_what_is_shown(groups_there)}", "")
+
+
+def _named(found: Sequence[GroupLine]) -> str:
+    names = ", ".join(group.group_id for group in found[:MOST_NAMED])
+    return names + (f" and {len(found) - MOST_NAMED:,} more" if len(found) > MOST_NAMED else "")
+
+
+def _what_is_shown(found: Sequence[GroupLine]) -> str:
+    """What the lines of groups are worth whose collector cannot be asked."""
+    text = "Shown is what their homes heard last (COUNTED)"
+    return text + ("; ? is what none has heard" if any(group.counted_at is None for group in found) else "")
 
 
 def _line(group: GroupLine, now: float) -> tuple[object, ...]:
@@ -73,10 +110,6 @@ def _count(count: int | None) -> object:
     return "?" if count is None else count
 
 
-def ago(then: float | None, now: float) -> str:
-    return "never" if then is None else f"{duration_text(now - then)} ago"
-
-
 def _one(client: HostClient, group_id: str, options: argparse.Namespace) -> int:
     summary = summary_of(client, group_id)
     if options.json:
@@ -84,68 +117,6 @@ def _one(client: HostClient, group_id: str, options: argparse.Namespace) -> int:
         return EXIT_DONE
     _show(summary, client.hosts())
     return EXIT_DONE
-
-
-def summary_of(client: HostClient, group_id: str) -> dict[str, Any]:
-    """The summary as tagged JSON. Raises Unreachable with the last known counts where its host is away."""
-    collector = collector_of(client, group_id)
-    try:
-        return _summary(client, collector, FIRST_SECONDS)
-    except (Unreachable, TimedOut):
-        # A host that has just died is not worth the whole wait.
-        _must_be_heard(client, collector, group_id, SILENT_SECONDS)
-    try:
-        return _summary(client, collector, None)
-    except Unreachable as error:
-        raise Unreachable(f"{error.message}; {_last_known(client, group_id, collector.host.name)}") from error
-
-
-def _summary(client: HostClient, collector: ProxyRef, timeout_seconds: float | None) -> dict[str, Any]:
-    found: dict[str, Any] = client.call_tree(collector, Message("summary"), timeout_seconds=timeout_seconds)
-    return found
-
-
-def collector_of(client: HostClient, group_id: str) -> ProxyRef:
-    """The collector of a group. Raises Unreachable where its host is known to be away, or gone."""
-    collector = client.group(group_id).collector
-    _must_be_heard(client, collector, group_id)
-    return collector
-
-
-def _must_be_heard(client: HostClient, collector: ProxyRef, group_id: str, most_seconds: float = math.inf) -> None:
-    """Say at once that the collector's host is away or silent, instead of waiting for it. Raises Unreachable."""
-    host, views = collector.host, client.hosts()
-    view = view_of(host, views)
-    if view is not None and view.online and view.silent_seconds <= most_seconds:
-        return
-    if view is None and _is_elsewhere(client, collector):
-        return
-    lost = lost_text(host, views)
-    if view is None or lost:
-        raise Unreachable(f"the collector of {group_id} was on {lost}")
-    raise Unreachable(
-        f"the collector of {group_id} is on {host.name}, which was last heard of "
-        f"{duration_text(view.silent_seconds)} ago: nothing is lost; start that host again to see the group"
-    )
-
-
-def _is_elsewhere(client: HostClient, collector: ProxyRef) -> bool:
-    """Whether another host has it: what home knows may be older than its last move."""
-    try:
-        client.paglet(collector)
-    except (Unreachable, Unknown):
-        return False
-    return True
-
-
-def _last_known(client: HostClient, group_id: str, host_name: str) -> str:
-    for line in client.groups():
-        if line.group_id == group_id and line.counted_at is not None:
-            return (
-                f"the collector on {host_name} was last heard {ago(line.counted_at, time.time())}: "
-                f"{line.completed_count} done, {line.failed_count} failed of {line.expected_count}"
-            )
-    return f"the collector is on {host_name}, which was not heard of here"
 
 
 def _show(summary: dict[str, Any], views: Sequence[MemberView]) -> None:
@@ -225,12 +196,10 @@ def short_json(result: Any) -> str:
 
 
 def counts_text(summary: dict[str, Any]) -> str:
-    """`3 done, 1 failed, 2 pending of 6`, and of a group with cancelled jobs how many. The summary counts these with
-    the failed ones."""
+    """`3 done, 2 failed (1 cancelled), 1 pending of 6`."""
     cancelled = sum(is_cancelled(record) for record in summary["failures"].values())
-    told = [f"{summary['completed_count']} done", f"{summary['failed_count'] - cancelled} failed"]
-    told += [f"{cancelled} cancelled"] if cancelled else []
-    return f"{', '.join(told)}, {summary['pending_count']} pending of {summary['expected_count']}"
+    told = f"{summary['completed_count']:,} done, {failed_text(summary['failed_count'], cancelled)}"
+    return f"{told}, {summary['pending_count']:,} pending of {summary['expected_count']:,}"
 
 
 def is_cancelled(record: dict[str, Any]) -> bool:

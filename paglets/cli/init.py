@@ -109,4 +109,6 @@ def _say_next(name: str, flags: dict[str, Any]) -> None:
             'other machines cannot connect to this host: add `bind_public = "auto"` to its section if they shall, '
             "`reachable = false` if they cannot"
         )
-    say(f"other machines need this file, paglets.pyz and the mesh key ({default_key_file(os.environ)})")
+    key = default_key_file(os.environ)
+    made = "" if os.path.lexists(key) else ", which the first start of a host makes"
+    say(f"other machines need this file, paglets.pyz and the mesh key ({key}{made})")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from paglets.api.slots import JobView, Slots, Verdict
 from paglets.cli.logs import add_logs
 from paglets.cli.options import (
+    LOOK_SECONDS,
     Parser,
     add_command,
     add_commands,
@@ -19,7 +20,16 @@ from paglets.cli.options import (
     later,
     link_of,
 )
-from paglets.cli.output import duration_text, numbers_text, print_json, print_table, say, silent_lines
+from paglets.cli.output import (
+    duration_text,
+    numbers_text,
+    print_json,
+    print_table,
+    said_if_slow,
+    say,
+    silent_lines,
+    waiting_for_all,
+)
 from paglets.cli.waiting import held_by, job_name, told_with
 from paglets.core.errors import EXIT_DONE, EXIT_NEVER, EXIT_UNREACHABLE
 from paglets.core.record import to_json
@@ -43,14 +53,14 @@ def parser() -> Parser:
     listing = add_command(commands, "groups", "groups and their counts; one group with its jobs", "jobs groups")
     listing.add_argument("name", nargs="?", metavar="GROUP", help="show that group: pending jobs, results, failures")
     listing.add_argument("--group", metavar="GROUP", help="the same")
-    add_common(listing, later("paglets.cli.groups", "groups"))
+    add_common(listing, later("paglets.cli.groups", "groups"), asks_all=True)
     queue = add_command(commands, "queue", "one host's queue and leases, with CPU ids and usage")
     _add_limit(queue)
     add_common(queue, _queue)
     processes = add_command(commands, "ps", "what runs now, on all hosts of the mesh")
     processes.add_argument("--all", action="store_true", help="what waits, too")
     _add_limit(processes)
-    add_common(processes, _ps)
+    add_common(processes, _ps, asks_all=True)
     reason = add_command(commands, "why", "why a job, or a group's jobs, do not run or did not succeed")
     reason.add_argument("job", metavar="GROUP|GROUP/JOBKEY|ID", help="a group, a job of a group, or a job's id")
     add_common(reason, later("paglets.cli.why", "why"))
@@ -66,7 +76,7 @@ def parser() -> Parser:
     )
     load.add_argument("--watch", action="store_true", help="again and again, until interrupted")
     load.add_argument("--limit", type=int, default=20, metavar="N", help="jobs shown (default 20)")
-    add_common(load, later("paglets.cli.overview", "top"))
+    add_common(load, later("paglets.cli.overview", "top"), asks_all=True)
     for name, handler, purpose in (
         (
             "wait",
@@ -91,6 +101,11 @@ def parser() -> Parser:
     )
     ending.add_argument("jobs", nargs="+", metavar="GROUP|GROUP/JOBKEY", help="a group, or a job of a group")
     ending.add_argument("--reason", default="", metavar="TEXT", help="kept in the failure of each job")
+    ending.add_argument(
+        "--force",
+        action="store_true",
+        help="where the group's collector cannot be asked: each host that answers ends what it has of it",
+    )
     add_common(ending, later("paglets.cli.cancel", "cancel"))
     everything = add_command(commands, "show", "everything about one job: code, files, attempts, result file")
     everything.add_argument("job", metavar="GROUP/JOBKEY|ID", help="a job of a group, or a job's id")
@@ -151,8 +166,9 @@ def _queue(options: argparse.Namespace) -> int:
 def _ps(options: argparse.Namespace) -> int:
     from paglets.remote.schedulers import mesh_slots
 
-    with link_of(options) as link:
-        answers, errors = mesh_slots(link, options.limit, options.timeout)
+    seconds = options.timeout or LOOK_SECONDS
+    with link_of(options) as link, said_if_slow(waiting_for_all(seconds)):
+        answers, errors = mesh_slots(link, options.limit, seconds)
         away = [view.member.name for view in link.hosts() if not view.online]
     jobs = [(slots, job) for slots in answers for job in _shown(slots, options.all)]
     if options.json:

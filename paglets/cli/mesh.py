@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Sequence
 
-from paglets.api.hosts import Forgotten, Hosts, MemberView
-from paglets.cli.away import NOT_JOINED, is_alone, is_stranger
+from paglets.api.hosts import Forgotten, Hosts, MemberView, PeerProblem
+from paglets.cli.away import NOT_JOINED, heard_text, is_alone, is_old, is_stranger
 from paglets.cli.options import Parser, add_command, add_commands, add_common, client_of
-from paglets.cli.output import GAP, duration_text, print_json, print_table, say
+from paglets.cli.output import GAP, advised, duration_text, print_json, print_paragraph, print_table, say
 from paglets.core.errors import EXIT_DONE
 from paglets.core.text import counted
 from paglets.slots.amounts import bytes_text
@@ -25,8 +26,9 @@ def parser() -> Parser:
         "a host that is gone for good: nothing waits for it any more",
         "mesh forget w1",
         "mesh forget http://10.0.0.7:8765",
+        "mesh forget 7a7a12ab",
     )
-    forget.add_argument("host", metavar="HOST", help="its name, URL or store id (`store_id` of `mesh hosts --json`)")
+    forget.add_argument("host", metavar="HOST", help="its name, its URL, or its store id or how that begins")
     add_common(forget, _forget)
     return made
 
@@ -76,15 +78,22 @@ def _hosts(options: argparse.Namespace) -> int:
         views, peers = client.hosts(), client.peer_problems()
     if options.json:
         print_json(Hosts(hosts=views, peers=peers))
-        return EXIT_DONE
-    rows = [host_row(view, is_alone=is_alone(views)) for view in views]
-    print_table(HEADERS, rows, below=[about(view) for view in views])
+    else:
+        print_hosts(views, peers)
+    return EXIT_DONE
+
+
+def print_hosts(views: Sequence[MemberView], peers: Iterable[PeerProblem]) -> None:
+    """A table of the hosts; below it what is left of others, and what is wrong with whom."""
+    shown = [view for view in views if not is_old(view)]
+    print_table(HEADERS, [host_row(view, is_alone=is_alone(views)) for view in shown], below=[*map(about, shown)])
     for view in views:
-        if view.problem:
+        if is_old(view):
+            print_paragraph(f"{view.member.name}, {heard_text(view)}: {advised(view.problem)}", "")
+        elif view.problem:
             say(f"{view.member.name}: {view.problem}")
     for peer in peers:
         say(f"not joined: peer {peer.url}: {peer.problem.removeprefix(peer.url).strip()}")
-    return EXIT_DONE
 
 
 def host_row(view: MemberView, *, is_alone: bool = False) -> tuple[object, ...]:
@@ -124,7 +133,8 @@ def _state(view: MemberView, is_alone: bool) -> str:
     if is_stranger(view) or (is_alone and not view.online):
         state = NOT_JOINED
     else:
-        state = "online" if view.online else f"silent for {duration_text(view.silent_seconds)}"
+        silent = f"silent for {duration_text(view.silent_seconds)}" if view.heard else "not heard of yet"
+        state = "online" if view.online else silent
     if not view.member.reachable:
         state += ", pulls"
     return f"{state} (see below)" if view.problem else state

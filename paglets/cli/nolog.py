@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from paglets.cli.groups import summary_of
+from paglets.cli.collectors import no_such_job, summary_of
 from paglets.core.errors import PagletsError, Unknown, Unreachable
 from paglets.remote.client import HostClient
 
@@ -29,7 +29,7 @@ def reason_for_no_log(client: HostClient, job: str, silent: Sequence[PagletsErro
     asked = f" (not asked, as they are offline: {', '.join(away)})" if away else ""
     raise Unknown(
         f"no host of the mesh knows a job or a log {job!r}{asked}: name a job as GROUP/JOBKEY; "
-        "`paglets jobs groups --group GROUP` lists the jobs of a group"
+        "`paglets jobs groups GROUP` lists the jobs of a group"
     )
 
 
@@ -40,9 +40,7 @@ def _of_key(client: HostClient, group_id: str, job_key: str, silent: Sequence[Pa
     pending = next((each for each in summary["pending_jobs"] if each["job_key"] == job_key), None)
     record = summary["results"].get(job_key) or summary["failures"].get(job_key) or pending
     if record is None:
-        raise Unknown(
-            f"group {group_id} has no job {job_key!r}: `paglets jobs groups --group {group_id}` lists its jobs"
-        )
+        raise no_such_job(client, group_id, job_key)
     host_name = record.get("host_name") or ""
     online = {view.member.name for view in client.hosts() if view.online}
     if host_name and host_name not in online:

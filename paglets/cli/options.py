@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from paglets.remote.link import Link
 
 ANSWER_SECONDS = 30.0
+LOOK_SECONDS = 5.0
+"""For the answer of each host to a command that asks all and only looks."""
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -80,17 +82,21 @@ def add_command(commands: Commands, name: str, purpose: str, *examples: str) -> 
     )
 
 
-def add_common(parser: argparse.ArgumentParser, handler: Handler, *, waits: bool = False) -> None:
-    """`--at`, `--timeout`, `--json`, and what runs the command. One that `waits` for jobs does so without a limit."""
+def add_common(
+    parser: argparse.ArgumentParser, handler: Handler, *, waits: bool = False, asks_all: bool = False
+) -> None:
+    """`--at`, `--timeout`, `--json`, and what runs the command. One that `waits` for jobs does so without a limit; one
+    that `asks_all` hosts bounds the wait for each of them itself."""
+    usual = "as long as it takes" if waits else f"{LOOK_SECONDS:g} for each host" if asks_all else f"{ANSWER_SECONDS:g}"
     parser.add_argument(
         "--at", metavar="NAME|URL", help="the host to ask; default PAGLETS_AT, else the one running here"
     )
     parser.add_argument(
         "--timeout",
         type=seconds,
-        default=None if waits else ANSWER_SECONDS,
+        default=None if waits or asks_all else ANSWER_SECONDS,
         metavar="SECONDS",
-        help=f"how long to wait (default {'as long as it takes' if waits else f'{ANSWER_SECONDS:g}'})",
+        help=f"how long to wait (default {usual})",
     )
     parser.add_argument("--json", action="store_true", help="data as JSON")
     parser.set_defaults(handler=handler)
@@ -122,6 +128,7 @@ def run(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
 
 def client_of(options: argparse.Namespace, *, of_one: bool = False) -> HostClient:
     """A client for `--at`. Where there was a choice it is said on stderr if the answer is `of_one` host only."""
+    _say_broken_run_files()
     from paglets.remote.client import HostClient  # here, as commands that ask nobody start in half the time without it
 
     client = HostClient(options.at, timeout=options.timeout or ANSWER_SECONDS)
@@ -135,6 +142,7 @@ def link_of(options: argparse.Namespace, *, of_one: bool = False) -> Iterator[Li
     """What `client_of` speaks through, for commands that only look: it loads half as much."""
     from paglets.remote.entry import connect, open_link
 
+    _say_broken_run_files()
     link, note = open_link(options.at, connect(None, os.environ), os.environ)
     if note and of_one:
         say(note)
@@ -142,6 +150,14 @@ def link_of(options: argparse.Namespace, *, of_one: bool = False) -> Iterator[Li
         yield link
     finally:
         link.close()
+
+
+def _say_broken_run_files() -> None:
+    from paglets.remote.keys import paglets_home
+    from paglets.remote.local import broken_run_files
+
+    for problem in broken_run_files(paglets_home(os.environ)):
+        say(f"warning: {problem}")
 
 
 def seconds(text: str) -> float:

@@ -7,8 +7,10 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
+from threading import Timer
 from typing import Any, TextIO
 
 from paglets.core.errors import PagletsError
@@ -17,6 +19,9 @@ from paglets.core.text import command_name, printable
 
 SHORTEST_COLUMN = 8
 GAP = "  "
+QUIET_SECONDS = 2.0
+"""Who waits for so long is told what for."""
+
 NEVER_CUT = frozenset({"ID", "GROUP", "JOB", "HOST", "FREE CORES", "FREE MEMORY", "FREE DISK", "FREE GPUS"})
 """Columns that are of no use with their end cut off: what one copies into the next command, and amounts."""
 
@@ -27,9 +32,26 @@ def say(message: object) -> None:
     print(f"{clear}paglets: {advised(printable(message))}", file=sys.stderr)
 
 
+@contextmanager
+def said_if_slow(text: str, after_seconds: float = QUIET_SECONDS) -> Iterator[None]:
+    """Say on stderr what is waited for, where that takes long."""
+    timer = Timer(after_seconds, say, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def waiting_for_all(seconds: float) -> str:
+    """For `said_if_slow`."""
+    return f"waiting for hosts that do not answer, {seconds:g} s at most"
+
+
 def advised(text: str) -> str:
-    """`text` with what the user must type where it says `paglets ...`."""
-    return text.replace("`paglets ", f"`{command_name()} ")
+    """`text` with what the user must type where it says `paglets ...`, or what a script would do."""
+    return text.replace("`paglets ", f"`{command_name()} ").replace("with HostClient(URL)", "with --at URL")
 
 
 def print_json(value: Any) -> None:
@@ -127,6 +149,10 @@ def duration_text(seconds: float) -> str:
             rest = whole % size // small
             return f"{whole // size} {unit} {rest} {small_unit}" if rest else f"{whole // size} {unit}"
     return f"{whole} s"
+
+
+def ago(then: float | None, now: float) -> str:
+    return "never" if then is None else f"{duration_text(now - then)} ago"
 
 
 def numbers_text(numbers: Sequence[int]) -> str:

@@ -9,11 +9,21 @@ from collections import Counter, deque
 from typing import Any
 
 from paglets.api.slots import JobView, Slots
-from paglets.cli.groups import ago, collector_of, summary_of
-from paglets.cli.options import client_of
-from paglets.cli.output import duration_text, print_fields, print_json, print_table, say, silent_lines
+from paglets.cli.collectors import collector_of, summary_of
+from paglets.cli.options import LOOK_SECONDS, client_of
+from paglets.cli.output import (
+    ago,
+    duration_text,
+    print_fields,
+    print_json,
+    print_table,
+    said_if_slow,
+    say,
+    silent_lines,
+    waiting_for_all,
+)
 from paglets.cli.waiting import job_name
-from paglets.cli.watch import how_ended
+from paglets.cli.watch import how_ended, why_ended
 from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE
 from paglets.core.messages import Message
 from paglets.core.record import to_json
@@ -42,12 +52,18 @@ def status(options: argparse.Namespace) -> int:
             "group": counts["group_id"],
             "status": counts["status"],
             "done": f"{counts['completed_count']:,} of {counts['expected_count']:,}",
-            "failed": ", ".join(f"{count:,} {cause}" for cause, count in counts["failed"].items()),
+            "failed": _failed_text(counts),
             "pending": pending,
             "last report": ago(summary["last_report_at"], time.time()),
         }
     )
     return EXIT_DONE
+
+
+def _failed_text(counts: dict[str, Any]) -> str:
+    """`3 (2 cancelled, 1 exception)`."""
+    causes = ", ".join(f"{count:,} {cause}" for cause, count in counts["failed"].items())
+    return f"{counts['failed_count']:,} ({causes})" if causes else ""
 
 
 def status_counts(summary: dict[str, Any]) -> dict[str, Any]:
@@ -98,7 +114,7 @@ def _ended_row(entry: dict[str, Any], now: float) -> tuple[object, ...]:
         record.get("host_name") or "",
         f"{record.get('generation')}.{record.get('attempt')}",
         "" if runtime is None else duration_text(runtime),
-        f"{record['cause']}: {record.get('message') or ''}" if "cause" in record else "",
+        why_ended(record),
     )
 
 
@@ -106,9 +122,11 @@ def _ended_row(entry: dict[str, Any], now: float) -> tuple[object, ...]:
 
 
 def top(options: argparse.Namespace) -> int:
+    seconds = options.timeout or LOOK_SECONDS
     with client_of(options) as client:
         while True:
-            answers, errors = client.mesh_slots(limit=1000)
+            with said_if_slow(waiting_for_all(seconds)):
+                answers, errors = client.mesh_slots(limit=1000, timeout=seconds)
             jobs = busiest(answers)[: max(0, options.limit)]
             if options.watch and sys.stdout.isatty():
                 print("\x1b[H\x1b[J", end="")

@@ -10,11 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from paglets.cli.groups import artifact_in, collector_of
+from paglets.cli.collectors import collector_of, group_of
+from paglets.cli.groups import artifact_in
 from paglets.core.errors import Invalid, PagletsError, Unknown
 from paglets.core.messages import Message
 from paglets.core.refs import MAX_FILE_NAME_BYTES, ArtifactRef, ProxyRef, check_file_name
-from paglets.core.text import counted
+from paglets.core.text import counted, meant
 from paglets.remote.client import HostClient
 
 PAGE_RESULTS = 100
@@ -100,7 +101,9 @@ def artifact_of_job(client: HostClient, group_id: str, job_key: str) -> Artifact
             return artifact
         if any(key > job_key for key in page["results"]):
             break
-    raise Unknown(f"{named} has no result: `paglets jobs why {named}` says why")
+    keys = group_of(client, group_id).job_keys
+    hint = "" if job_key in keys else meant(job_key, keys)
+    raise Unknown(f"{named} has no result: {hint}`paglets jobs why {named}` says why")
 
 
 def _pages(client: HostClient, collector: ProxyRef, after: str | None) -> Iterator[dict[str, Any]]:

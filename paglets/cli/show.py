@@ -12,16 +12,21 @@ from typing import Any
 from paglets.api.logs import AttemptView
 from paglets.api.paglets import PagletView
 from paglets.cli import why
-from paglets.cli.groups import artifact_in, summary_of
+from paglets.cli.collectors import summary_of
+from paglets.cli.groups import artifact_in
 from paglets.cli.options import client_of
 from paglets.cli.output import print_fields, print_json, print_table, say
-from paglets.core.errors import Invalid, PagletsError, Unknown
+from paglets.core.errors import Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef
 from paglets.core.text import command_name
 from paglets.remote.client import HostClient
 from paglets.remote.joblogs import JobAttempts
 from paglets.slots.amounts import bytes_text
+from paglets.slots.states import FINAL
+
+GONE = "moved away, deleted, or on a host that is offline"
+"""What an artifact is that no host has which is online."""
 
 SHORT_HASH = 12
 MOST_LINES = 50
@@ -88,15 +93,21 @@ def told_of_group(client: HostClient, text: str, error: PagletsError, advice: st
 
 def _look_in_group(client: HostClient, selector: str) -> Shown:
     group_id, _, job_key = selector.partition("/")
-    summary = summary_of(client, group_id)
-    told = why.explain_key(client, summary, job_key)
-    has_ended = job_key in summary["results"] or job_key in summary["failures"]
+    has_ended, class_name = False, ""
+    try:
+        summary = summary_of(client, group_id)
+        told = why.explain_key(client, summary, job_key)
+        has_ended = job_key in summary["results"] or job_key in summary["failures"]
+        class_name = client.group(group_id).class_name
+    except Unreachable as error:
+        told = why.of_copy(client, group_id, job_key, error)
     known = _attempts(client, selector)
     view = _copy(client, known)
     if view is None:
-        shown = Shown(job=selector, told=told, class_name=client.group(group_id).class_name)
+        shown = Shown(job=selector, told=told, class_name=class_name)
     else:
-        shown = _of_view(client, view, selector, told if has_ended else why.explain_paglet(client, view))
+        is_known = has_ended or "collector" in told.data
+        shown = _of_view(client, view, selector, told if is_known else why.explain_paglet(client, view))
     artifact = _artifact(told)
     return replace(shown, attempts=known.attempts, artifact=artifact, is_gone=_is_gone(client, artifact))
 
@@ -195,18 +206,27 @@ def print_shown(shown: Shown) -> None:
             "code": _code_text(shown),
             "artifact": ""
             if artifact is None
-            else f"{artifact.name} ({bytes_text(artifact.size_bytes)}), "
-            + ("moved away, deleted, or on a host that is offline" if shown.is_gone else get),
+            else f"{artifact.name} ({bytes_text(artifact.size_bytes)}), " + (GONE if shown.is_gone else get),
             "expires": "" if artifact is None or artifact.expires_at is None else _date(artifact.expires_at),
             "output": f"{command_name()} jobs logs {shown.job}" if shown.attempts else "",
         }
     )
     _table("code", ("FILE", "SIZE"), () if code is None else code.files)
     _table("inputs", ("FILE", "SIZE"), tuple((file.name, file.size_bytes) for file in shown.inputs))
-    if len(shown.attempts) > 1:
+    if len(shown.attempts) > 1 or any(_is_dead(each) for each in shown.attempts):
         print("\nattempts:")
-        rows = [(f"{each.generation}.{each.attempt}", each.status, each.host.name) for each in shown.attempts]
-        print_table(("RUN", "STATUS", "HOST"), rows)
+        print_table(("RUN", "STATUS", "HOST", "CAUSE"), [_attempt_row(each) for each in shown.attempts])
+
+
+def _is_dead(attempt: AttemptView) -> bool:
+    """Whether it has ended without a result, and the job is tried again."""
+    return attempt.ended and bool(attempt.status) and attempt.status not in FINAL
+
+
+def _attempt_row(attempt: AttemptView) -> tuple[object, ...]:
+    dead = "LOST" if attempt.cause == "host_lost" else "FAILED"
+    status = f"{dead}, tried again" if _is_dead(attempt) else attempt.status
+    return (f"{attempt.generation}.{attempt.attempt}", status, attempt.host.name, attempt.cause)
 
 
 def _code_text(shown: Shown) -> str:

@@ -11,7 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from paglets.cli.groups import collector_of, summary_of
+from paglets.cli.collectors import FORGOTTEN, collector_of, summary_of
+from paglets.cli.groups import is_cancelled, message_of
 from paglets.cli.options import client_of
 from paglets.cli.output import duration_text, print_json, say
 from paglets.cli.progress import draws_on, fitted
@@ -25,7 +26,7 @@ from paglets.core.errors import (
 )
 from paglets.core.messages import Message
 from paglets.core.refs import ProxyRef
-from paglets.core.text import counted, printable
+from paglets.core.text import counted, failed_text, printable
 from paglets.remote.client import HostClient
 
 LOOK_SECONDS = 2.0
@@ -66,10 +67,14 @@ class Progress:
         return sum(self.counts.values())
 
     def words(self) -> str:
-        """`198 done, 2 failed of 200`."""
-        parts = [f"{self.counts['done']:,} done"]
-        parts += [f"{self.counts[how]:,} {how}" for how in ("failed", "cancelled") if self.counts[how]]
-        return f"{', '.join(parts)} of {self.ended + self.pending:,}"
+        """`198 done, 2 failed (1 cancelled) of 200`."""
+        failed = f", {failed_text(self.failed, self.counts['cancelled'])}" if self.failed else ""
+        return f"{self.counts['done']:,} done{failed} of {self.ended + self.pending:,}"
+
+    @property
+    def failed(self) -> int:
+        """All that ended without a result, the cancelled ones too."""
+        return self.counts["failed"] + self.counts["cancelled"]
 
     def code(self) -> int:
         if self.counts["failed"]:
@@ -98,7 +103,7 @@ def _follow(options: argparse.Namespace, show: Callable[[Progress], None]) -> in
         say(f"the jobs of {options.group} go on; {progress.words() if progress.pending >= 0 else 'nothing was heard'}")
         raise
     if options.json:
-        counts = {how: progress.counts[how] for how in ("done", "failed", "cancelled")}
+        counts = {"done": progress.counts["done"], "failed": progress.failed, "cancelled": progress.counts["cancelled"]}
         print_json({"group_id": options.group, **counts})
     else:
         print(f"{options.group}: {progress.words()}")
@@ -116,7 +121,8 @@ def _say_never(client: HostClient, group_id: str) -> None:
 def pages(
     client: HostClient, group_id: str, timeout: float | None, pause: Callable[[float], None] = time.sleep
 ) -> Iterator[dict[str, Any]]:
-    """Of those that ended, until none is pending. Raises TimedOut; a host that is away is waited for, and said."""
+    """Of those that ended, until none is pending. Raises TimedOut; a host that is away is waited for, and said, but not
+    one that was forgotten: Unreachable."""
     end = None if timeout is None else time.monotonic() + timeout
     after, said = 0, ""
     collector: ProxyRef | None = None
@@ -127,10 +133,15 @@ def pages(
             collector = collector or collector_of(client, group_id)
             page = client.call_tree(collector, message, timeout_seconds=left + client.timeout)
         except AWAY as error:
+            if error.details.get("collector") == FORGOTTEN:
+                raise  # nobody expects it back
             collector = None
-            if str(error) != said:
-                said = str(error)
-                say(f"{said}; waiting for it")
+            news = error.details.get("collector") or str(
+                error
+            )  # not how long ago it was heard of: that is new each time
+            if news != said:
+                said = news
+                say(f"{error}; waiting for it")
             page = None
             pause(PAUSE_SECONDS)
         if page is not None:
@@ -156,9 +167,17 @@ class Lines:
 def ended_line(key: str, record: dict[str, Any]) -> str:
     """`monday  done  linux-a  3.2 s`, or with why it failed."""
     runtime = record.get("runtime_seconds")
-    why = f"{record['cause']}: {record.get('message') or ''}" if "cause" in record else ""
+    why = why_ended(record)
     time_text = "" if runtime is None else duration_text(runtime)
     return "  ".join(part for part in (key, how_ended(record), record.get("host_name") or "", time_text, why) if part)
+
+
+def why_ended(record: dict[str, Any]) -> str:
+    """Cause and message of a failure, of a cancelled one only what was said of it: `how_ended` has the rest."""
+    if "cause" not in record:
+        return ""
+    message = message_of(record)
+    return message if is_cancelled(record) else f"{record['cause']}: {message}" if message else record["cause"]
 
 
 class Bar:

@@ -7,17 +7,20 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
 from paglets.api.paglets import PagletView
 from paglets.api.slots import Slots
 from paglets.cli.away import away_text, by_name
-from paglets.cli.groups import ago, counts_text, is_cancelled, message_of, short_json, summary_of
+from paglets.cli.collectors import no_such_job, summary_of
+from paglets.cli.copies import copies_of_group, copy_of_job, ways_out
+from paglets.cli.groups import counts_text, is_cancelled, message_of, short_json
 from paglets.cli.options import client_of
-from paglets.cli.output import duration_text, print_fields, print_json, print_paragraph
+from paglets.cli.output import advised, ago, duration_text, print_fields, print_json, print_paragraph
 from paglets.cli.waiting import LACKING, held_by, job_name, told_with
-from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, EXIT_NEVER, Unknown
+from paglets.cli.watch import why_ended
+from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, EXIT_NEVER, PagletsError, Unknown, Unreachable
 from paglets.core.record import to_json
 from paglets.core.refs import AGENT_ID, GROUP_ID
 from paglets.core.text import command_name, printable
@@ -99,18 +102,53 @@ def explain(client: HostClient, selector: str) -> Explanation:
     """Of a group, `GROUP/JOBKEY` or a paglet's id. Raises Unknown where it names nothing."""
     group_id, slash, job_key = selector.partition("/")
     if slash:
-        return explain_key(client, summary_of(client, group_id), job_key)
+        try:
+            summary = summary_of(client, group_id)
+        except (Unreachable, Unknown) as error:
+            return of_copy(client, group_id, job_key, error)
+        return explain_key(client, summary, job_key)
+    nothing: PagletsError | None = None
     if GROUP_ID.fullmatch(selector):
         try:
             summary = summary_of(client, selector)
             return _of_group(summary, held_on(client, map(_wait, summary["pending_jobs"])))
-        except Unknown:
-            if not AGENT_ID.fullmatch(selector):
-                raise
+        except (Unreachable, Unknown) as error:
+            if isinstance(error, Unreachable) or not AGENT_ID.fullmatch(selector):
+                return _of_copies(client, selector, error)
+            nothing = error
     try:
         return explain_paglet(client, client.paglet(selector))
     except Unknown as error:
+        if nothing is not None:
+            return _of_copies(client, selector, nothing)
         raise Unknown(f"the mesh knows no group and no job {selector!r}: `paglets jobs groups` lists groups") from error
+
+
+def of_copy(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> Explanation:
+    """Of one job as the host knows it that has it, where its collector cannot be asked. Raises `error`."""
+    entry = copy_of_job(client, group_id, job_key)
+    if entry is None:
+        raise type(error)(f"{error.message}; no host that answers has a copy of {group_id}/{job_key}") from None
+    named = {"job": f"{group_id}/{job_key}"}
+    told = _pending(named, entry, held_on(client, [_wait(entry)]))
+    fields = {name: value for name, value in told.fields.items() if name not in ("since", "next")}
+    fields |= {"collector": advised(error.message), "next": ways_out(group_id, [entry], error)}
+    return replace(told, data={**told.data, "collector": error.message}, fields=fields)
+
+
+def _of_copies(client: HostClient, group_id: str, error: PagletsError) -> Explanation:
+    """Of a group, as the hosts know its jobs that have them. Raises `error`."""
+    entries = copies_of_group(client, group_id)
+    if not entries:
+        raise error
+    held = held_on(client, map(_wait, entries))
+    rows = [(each["status"], each["host_name"], _reason(each, held), each["job_key"]) for each in entries]
+    return Explanation(
+        code=EXIT_DONE,
+        data={"group_id": group_id, "status": "", "pending_jobs": entries, "failures": {}, "collector": error.message},
+        fields={"group": group_id, "collector": advised(error.message), "next": ways_out(group_id, entries, error)},
+        reasons=tuple(_counted(rows)),
+    )
 
 
 def _wait(job: dict[str, Any]) -> tuple[str, str]:
@@ -141,7 +179,7 @@ def _of_group(summary: dict[str, Any], held: Held) -> Explanation:
         for job in summary["pending_jobs"]
     ]
     failed = [
-        (_how(record), record.get("host_name") or "", _failure_text(record), key)
+        (_how(record), record.get("host_name") or "", why_ended(record), key)
         for key, record in summary["failures"].items()
     ]
     never = bool(pending) and all(job.get("never") for job in summary["pending_jobs"])
@@ -179,12 +217,6 @@ def _how(failure: dict[str, Any]) -> str:
     return "CANCELLED" if is_cancelled(failure) else "FAILED"
 
 
-def _failure_text(failure: dict[str, Any]) -> str:
-    """Its cause and message; the state says already that a job was cancelled."""
-    message = message_of(failure)
-    return message if is_cancelled(failure) else f"{failure['cause']}: {message}" if message else failure["cause"]
-
-
 def _reason(job: dict[str, Any], held: Held) -> str:
     text = told_with(job.get("reason_text") or job.get("reason") or "", held.get(_wait(job), ""))
     return f"never: {text}" if job.get("never") else text
@@ -216,8 +248,7 @@ def explain_key(client: HostClient, summary: dict[str, Any], job_key: str) -> Ex
         if job["job_key"] == job_key:
             return _pending(named, job, held_on(client, [_wait(job)]))
     cut = " in the part of its summary that fits" if summary.get("truncated") else ""
-    group_id = summary["group_id"]
-    raise Unknown(f"group {group_id} has no job {job_key!r}{cut}: `paglets jobs groups {group_id}` lists its jobs")
+    raise no_such_job(client, summary["group_id"], job_key, cut)
 
 
 def _ended(named: dict[str, str], record: dict[str, Any], code: int) -> Explanation:

@@ -152,7 +152,7 @@ class Paglet(Generic[S]):
 
         Raises Invalid (no regular file, a name that not every system takes, a registered name in other case, an
         unknown mode, a link that is to be moved), FileChanged (something keeps writing to it), NoRoom (the host's
-        disk or quota is full).
+        disk or quota is full). An attempt of a job waits for room instead, and gets NoRoom for what never fits.
         """
         self.context.register_file(path, name, mode)
 

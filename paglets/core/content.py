@@ -21,7 +21,7 @@ from pathlib import Path
 from paglets.core.errors import Conflict, FileChanged, Invalid, NoRoom
 from paglets.core.record import INT_BOUND
 from paglets.core.refs import BlobRef
-from paglets.core.text import printable
+from paglets.core.text import placed, printable
 
 PIECE_BYTES = 1 << 20
 """Read, hashed and written at a time: large enough that calls cost nothing, small enough to stay in a cache."""
@@ -44,12 +44,6 @@ _FULL = {
     errno.ENOSPC: "the disk of {} is full",
     errno.EDQUOT: "the disk quota of {} is used up",
     errno.EFBIG: "a limit of the system forbids files of that size in {}",
-}
-
-_CLOSED = {
-    errno.EROFS: "the file system of {} is read-only",
-    errno.EACCES: "there is no permission to write to {}",
-    errno.EPERM: "there is no permission to write to {}",
 }
 
 _REASONS = {
@@ -132,13 +126,34 @@ def no_room(error: OSError, place: Path) -> NoRoom | None:
     free = ""
     with suppress(OSError):
         free = f": {shutil.disk_usage(place).free:,} bytes free"
-    return NoRoom(text.format(printable(place)) + free)
+    never = {"never": True} if error.errno == errno.EFBIG else {}
+    return NoRoom(text.format(printable(place)) + free, **never)
 
 
-def no_place(error: OSError, place: Path) -> NoRoom | None:
-    """The same, and of a folder of a host that may not be written just now: either is mended, and it goes on."""
-    text = _CLOSED.get(error.errno or 0)
-    return no_room(error, place) if text is None else NoRoom(text.format(printable(place)))
+def no_place(error: OSError, place: Path) -> NoRoom:
+    """The same of whatever the disk has against a file in a folder of a host: it is mended, and it goes on."""
+    return no_room(error, place) or NoRoom(closed(place) or f"{printable(place)} cannot be used: {placed(error)}")
+
+
+def closed(folder: Path) -> str:
+    """Why nothing can be put into this folder, naming the one of its path that is at fault; "" where it can.
+
+    How much room there is, is another question. Raises OSError for what the disk itself has.
+    """
+    if os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK):
+        return ""
+    for place in (*reversed(folder.parents), folder):
+        try:
+            found = os.stat(place)
+        except FileNotFoundError:
+            return f"{printable(place)} is not there"
+        if not stat.S_ISDIR(found.st_mode):
+            return f"{printable(place)} is no folder"
+        if not os.access(place, os.X_OK):
+            return f"there is no permission to enter {printable(place)}"
+    if hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY:
+        return f"the file system of {printable(folder)} is read-only"
+    return "" if os.access(folder, os.W_OK) else f"there is no permission to write to {printable(folder)}"
 
 
 @contextmanager

@@ -44,13 +44,14 @@ class PagletsError(Exception):
 
 
 def told_at_the_call(function: Callable[P, R]) -> Callable[P, R]:
-    """Errors of ours come from it without the frames below: the message says all, and the mistake is the caller's."""
+    """Errors of ours, and Ctrl-C, come from it without the frames below: the message says all, and where the caller
+    stood."""
 
     @functools.wraps(function)
     def called(*args: P.args, **named: P.kwargs) -> R:
         try:
             return function(*args, **named)
-        except PagletsError as error:
+        except (PagletsError, KeyboardInterrupt) as error:
             raise error.with_traceback(None) from None
 
     return called
@@ -183,9 +184,17 @@ class Fenced(Conflict):
 
 
 class NoRoom(PagletsError):
-    """A quota, a size limit or a full disk: nothing was kept. Free some and it goes on."""
+    """A quota, a size limit, a full or closed disk: nothing was kept. Free some, or mend that, and it goes on.
+
+    The detail `never`: such a file never fits, however much is freed.
+    """
 
     code, status = "no_room", 507
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same may fit later."""
+        return not self.details.get("never")
 
 
 class FileChanged(Conflict):
@@ -282,6 +291,24 @@ class StoreNewer(StoreDamaged):
     """A newer program wrote the database: it was left as it is."""
 
     code, exit_code = "store_newer", EXIT_VERSIONS_DIFFER
+
+
+class StorePassing(PagletsError):
+    """Nothing of this change was stored, nothing else is harmed, and it passes: the same may be tried again."""
+
+    code, status = "store_passing", 503
+
+
+class StoreFull(StorePassing):
+    """The disk is full: nothing of this change was stored, and nothing else is harmed."""
+
+    code, status = "disk_full", 507
+
+
+class StoreLocked(StorePassing):
+    """Another program holds the database: nothing of this change was stored. It goes on when that lets go."""
+
+    code, status = "store_locked", 503
 
 
 class StartFailed(PagletsError):

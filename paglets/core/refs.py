@@ -30,6 +30,10 @@ _DEVICES = frozenset(["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("c
 """Names that Windows takes for devices, with any suffix. Host names and paglet ids name directories."""
 
 
+SHORT_ID_CHARACTERS = 8
+"""Of a store id: what people are shown, and type."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostRef:
     """A host: `store_id` is who it is, `name` and `url` are how people and sockets find it."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
+from collections.abc import Iterable
 
 
 def printable(text: object) -> str:
@@ -11,9 +13,20 @@ def printable(text: object) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
 
 
+def meant(word: str, known: Iterable[str]) -> str:
+    """`did you mean 'count'? ` where one of `known` is near, else ""."""
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
 def counted(count: int, one: str, many: str = "") -> str:
     """`1 job`, `1,200 jobs`; `many` where that is not `one` with an s."""
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
+def failed_text(failed: int, cancelled: int) -> str:
+    """`3 failed (2 cancelled)`: a job that was cancelled is one of those that failed, here as in a group's summary."""
+    return f"{failed:,} failed" + (f" ({cancelled:,} cancelled)" if cancelled else "")
 
 
 def placed(error: OSError) -> str:

@@ -14,10 +14,6 @@ from paglets.groups.records import ExpectedJob, FailureReport, Report, Sighting
 
 Verdict = Literal["accepted", "already_recorded", "below_floor", "not_newest"]
 
-RESIDENCE_ORDER = ("gone", "here", "leaving")
-"""Of two sightings in one epoch, the one further right knows better where the copy is. A copy is leaving under the
-epoch in which it was here, and then gone under the one in which its target has it."""
-
 
 def effective_generation(job: ExpectedJob, generation: int) -> int:
     """0 in a report means the newest."""
@@ -99,6 +95,6 @@ def seen(job: ExpectedJob, sighting: Sighting) -> ExpectedJob:
     return replace(job, generation=max(job.generation, sighting.generation), sighting=sighting)
 
 
-def _order(sighting: Sighting) -> tuple[int, int, int]:
-    residence = RESIDENCE_ORDER.index(sighting.residence) if sighting.residence in RESIDENCE_ORDER else -1
-    return (sighting.generation, sighting.epoch, residence)
+def _order(sighting: Sighting) -> tuple[int, int, bool]:
+    """The later one is greater. A copy is leaving under the epoch in which it was here."""
+    return (sighting.generation, sighting.epoch, sighting.residence == "leaving")

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from paglets.core.refs import HostRef
 from paglets.groups import acceptance
-from paglets.groups.records import ExpectedJob, OlderCopy, Sighting, Template
+from paglets.groups.records import NO_COPY_SEEN, ExpectedJob, OlderCopy, Sighting, Template
 from paglets.groups.rows import CollectorRows
 
 MAX_OLDER = 8
@@ -41,18 +41,23 @@ def newest_copy(job: ExpectedJob, template: Template, now: float) -> Sighting:
     """The newest copy as it was last seen; one that nobody told of is at home, where it was made."""
     if job.sighting is not None:
         return job.sighting
+    return _at_the_beginning(template.agent_id, template.home, job.generation, *NO_COPY_SEEN, now)
+
+
+def _at_the_beginning(agent_id: str, host: HostRef, generation: int, reason: str, text: str, since: float) -> Sighting:
+    """A copy where it was made."""
     return Sighting(
-        agent_id=template.agent_id,
-        host=template.home,
-        generation=job.generation,
+        agent_id=agent_id,
+        host=host,
+        generation=generation,
         attempt=0,
         epoch=0,
         residence="here",
         status="PLACING",
-        reason="no_copy_seen",
-        reason_text="no host has told of a copy of this job yet",
+        reason=reason,
+        reason_text=text,
         never=False,
-        since=now,
+        since=since,
     )
 
 
@@ -71,19 +76,7 @@ def begun_anew(
     job: ExpectedJob, agent_id: str, host: HostRef, why: str, now: float, lost: tuple[OlderCopy, ...] = ()
 ) -> ExpectedJob:
     """The key with a further copy, made on `host`, in place of the one that is `lost`."""
-    made = Sighting(
-        agent_id=agent_id,
-        host=host,
-        generation=job.generation + 1,
-        attempt=0,
-        epoch=0,
-        residence="here",
-        status="PLACING",
-        reason="begun_anew",
-        reason_text=why,
-        never=False,
-        since=now,
-    )
+    made = _at_the_beginning(agent_id, host, job.generation + 1, "begun_anew", why, now)
     older = (*job.older, *lost)[-MAX_OLDER:]
     return replace(acceptance.next_generation(job, now), sighting=made, older=older)
 

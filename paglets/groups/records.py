@@ -27,7 +27,7 @@ ReportKind = Literal["result", "failure"]
 class Sighting:
     """The copy of a job that its host last told of. `since`: epoch seconds of the last change of status or reason.
 
-    `target`: where it was leaving for.
+    `residence`: `here` or `leaving`; `target`: where it was leaving for.
     """
 
     agent_id: str
@@ -42,6 +42,10 @@ class Sighting:
     never: bool
     since: float
     target: HostRef | None = None
+
+
+NO_COPY_SEEN = ("no_copy_seen", "no host has told of a copy of this job yet")
+"""Reason and words of a job before the first census."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

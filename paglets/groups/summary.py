@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from paglets.groups.records import ExpectedJob
+from paglets.groups.records import NO_COPY_SEEN, ExpectedJob
 
 MAX_SUMMARY_BYTES = 16 << 20
 MAX_PAGE_BYTES = 8 << 20
@@ -157,8 +157,8 @@ def pending_entry(job_key: str, job: ExpectedJob, home_name: str) -> dict[str, A
             "attempt": 0,
             "status": "PLACING",
             "host_name": home_name,
-            "reason": "no_copy_seen",
-            "reason_text": "no host has told of a copy of this job yet",
+            "reason": NO_COPY_SEEN[0],
+            "reason_text": NO_COPY_SEEN[1],
             "never": False,
             "since": job.since,
         }

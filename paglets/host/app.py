@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import signal
@@ -18,10 +17,10 @@ from paglets.artifacts.folder import BlobFolder
 from paglets.config import HostOptions
 from paglets.core import failpoints
 from paglets.core.clock import Clock, SystemClock, SystemEntropy
-from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError, ShuttingDown, StartFailed
+from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError, ShuttingDown, StartFailed, StoreUndecided
 from paglets.core.text import counted, placed
 from paglets.core.urls import normalise_url
-from paglets.host import known
+from paglets.host import known, runfile
 from paglets.host.disk import HostDisk
 from paglets.host.folder import HostFolder, open_folder
 from paglets.host.host import Host, World
@@ -31,11 +30,13 @@ from paglets.host.http.server import HttpServer
 from paglets.host.meter import MachineMeter
 from paglets.host.recovery import survivors
 from paglets.host.shell import Settings
-from paglets.host.threads import Later, RunnerThread
+from paglets.host.threads import Every, Later, RunnerThread
+from paglets.host.watch import LOOK_SECONDS, Mender, Watch
 from paglets.mesh.addresses import bind_for, public_address, public_url
 from paglets.native import load_psutil, psutil_problem
 from paglets.program import (
     PROGRAM_VERSION,
+    KeptCopy,
     Program,
     child_command,
     child_environment,
@@ -46,13 +47,14 @@ from paglets.program import (
 from paglets.remote.auth import Verifier
 from paglets.remote.exchange import Pending, Request, Response, Transport
 from paglets.remote.keys import KEY_VARIABLE, host_key, paglets_home
-from paglets.remote.local import began, running_hosts
+from paglets.remote.local import running_hosts
 from paglets.remote.transport import Connections, ThreadedTransport
 from paglets.slots.model import Resources
 from paglets.worker.launch import Launcher, LaunchEvents
 from paglets.worker.launcher import ZygoteLauncher
 from paglets.worker.process import kill_survivors
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LAUNCHER_CLOSE_SECONDS = 15.0
 FAREWELL_SECONDS = 0.3
 """For the last gossip to go out; who misses it sees the host as offline a little later."""
@@ -78,7 +80,7 @@ class _Door:
 
 
 def run_host(options: HostOptions) -> int:
-    """Run a host in the foreground until SIGINT or SIGTERM; gives the exit code. Raises StartFailed."""
+    """Run a host in the foreground until SIGINT, SIGTERM or SIGHUP; gives the exit code. Raises StartFailed."""
     home = paglets_home(os.environ)
     say(enter_copy(home, sys.argv[1:]))
     # Not an Event: a signal that reaches another thread, or comes at a bad moment, does not wake a main thread that
@@ -94,14 +96,21 @@ def run_host(options: HostOptions) -> int:
     def stop(number: int, frame: FrameType | None) -> None:
         """The byte has been written by now."""
 
+    def listen() -> None:
+        signal.set_wakeup_fd(ending, warn_on_full_buffer=False)
+        for number in ENDING:
+            # Who started it with nohup wants it to go on without a terminal.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, stop)
+
     with ExitStack() as stack:
         with _start_failures():
-            start(options, home, stack, fatal)
-        signal.set_wakeup_fd(ending, warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, stop)
+            start(options, home, stack, fatal, listen)
         os.read(ended, 1)
         say(f"paglets: host {options.name} is ending")
+    if failed and isinstance(failed[0], StoreUndecided):
+        say(f"paglets: {failed[0].message}")
+        return failed[0].exit_code
     if failed:
         what = failed[0].message if isinstance(failed[0], PagletsError) else repr(failed[0])
         say(f"paglets: host {options.name} ended by a fault of its store or runner: {what}; see host.log")
@@ -131,8 +140,15 @@ def _tell(folder: HostFolder, text: str) -> None:
     say(f"paglets: {text}")
 
 
-def start(options: HostOptions, home: Path, stack: ExitStack, fatal: Callable[[BaseException], None]) -> Ready:
-    """Start everything; `stack` ends it in the right order. Raises StartFailed, StoreDamaged."""
+def start(
+    options: HostOptions,
+    home: Path,
+    stack: ExitStack,
+    fatal: Callable[[BaseException], None],
+    listen: Callable[[], None],
+) -> Ready:
+    """Start everything; `stack` ends it in the right order. `listen` is called before anybody can find the host: from
+    then on signals end it well. Raises StartFailed, StoreDamaged."""
     clock, entropy = SystemClock(), SystemEntropy()
     _check_name_is_free(home, options)
     _check_code_paths(options)
@@ -156,6 +172,7 @@ def start(options: HostOptions, home: Path, stack: ExitStack, fatal: Callable[[B
     server.start()
     stack.callback(server.close)
     program = this_program()
+    copy = KeptCopy(program)
     settings = _settings(options, folder, program, server.port, _offered(options, meter.total()), clock.wall())
     if settings.offered.cpu_cores > meter.total().cpu_cores:
         there = meter.total().cpu_cores
@@ -166,7 +183,7 @@ def start(options: HostOptions, home: Path, stack: ExitStack, fatal: Callable[[B
         clock=clock,
         entropy=entropy,
         store=folder.store,
-        disk=HostDisk(folder.path, later, folder.log),
+        disk=(disk := HostDisk(folder.path, later, folder.log, copy.lacks)),
         blobs=BlobFolder(folder.path, folder.log),
         meter=meter,
         log=folder.log,
@@ -181,8 +198,16 @@ def start(options: HostOptions, home: Path, stack: ExitStack, fatal: Callable[[B
     stack.callback(runner.stop)
     stack.callback(_farewell, host)
     door.handle = host.pulling.handle = Router(host, ROUTES).handle
-    stack.callback(_write_run_file(home, settings))
+    listen()
+    stack.callback(runfile.write(home, settings))
     _greet(settings, folder, closed, program, home)
+    menders = (
+        Mender(what=f"a folder in {folder.path}", mend=lambda: _made_anew(disk, folder.path)),
+        Mender(what="the copy of the program", mend=copy.restore),
+        Mender(what=f"the run file in {home / 'run'}", mend=lambda: runfile.mend(home, settings)),
+    )
+    watch = Watch(folder.path, menders, disk.obstacle, lambda text: _tell(folder, text), fatal)
+    stack.callback(Every(LOOK_SECONDS, watch.look, folder.log).stop)
     return Ready(host=host, server=server, url=settings.url)
 
 
@@ -319,25 +344,10 @@ def _farewell(host: Host) -> None:
     threading.Event().wait(FAREWELL_SECONDS)
 
 
-def _write_run_file(home: Path, settings: Settings) -> Callable[[], None]:
-    """Tell commands and scripts of this user where the host is; gives what removes the file again."""
-    folder = home / "run"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    path = folder / f"{settings.name}.json"
-    local = settings.addresses[0] if settings.addresses else settings.url
-    tree = {"name": settings.name, "url": local, "store_id": settings.store_id, "pid": settings.pid}
-    tree["began"] = began(settings.pid)
-    draft = path.with_suffix(".new")
-    draft.write_text(json.dumps(tree))
-    os.replace(draft, path)
-    return lambda: _remove_run_file(path, settings.pid)
-
-
-def _remove_run_file(path: Path, pid: int) -> None:
-    """Not the file of another host that has the name by now."""
-    with suppress(OSError, ValueError, KeyError):
-        if json.loads(path.read_text())["pid"] == pid:
-            path.unlink()
+def _made_anew(disk: HostDisk, folder: Path) -> str:
+    made = disk.make_folders()
+    tops = ", ".join(name for name in made if name.rpartition("/")[0] not in made)
+    return f"{tops} in {folder} was removed: it was made anew, and what it had is lost" if made else ""
 
 
 def _check_name_is_free(home: Path, options: HostOptions) -> None:
@@ -374,6 +384,7 @@ def _greet(settings: Settings, folder: HostFolder, closed: int, program: Program
     except OSError as error:
         folder.log(f"which store this host has cannot be remembered: {error}")
     if closed:
-        say(f"paglets: {closed} processes of an earlier start were cut off; their jobs go on from the queue")
+        cut_off = counted(closed, "process", "processes")
+        say(f"paglets: {cut_off} of an earlier start cut off; the jobs go on from the queue")
     if psutil_problem():
         say(f"paglets: measuring without psutil: {psutil_problem()}")

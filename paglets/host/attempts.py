@@ -7,13 +7,13 @@ from typing import Any
 
 from paglets.api.logs import Attempts, AttemptView, UnfinishedJob
 from paglets.codec.text import loads
-from paglets.core.record import from_json
 from paglets.core.refs import HostRef, check_agent_id, check_group_id, check_job_key
 from paglets.host.logs import Key
 from paglets.host.shell import Disk
 from paglets.slots.states import FINAL
-from paglets.store import queue, residence
+from paglets.store import handoffs, queue
 from paglets.store.db import Store, Tx
+from paglets.store.handoffs import MOVING, LeavingJob
 
 MOST_ATTEMPTS = 1_000
 
@@ -62,8 +62,8 @@ def _of_rows(tx: Tx, condition: str, values: tuple[str, ...], own: HostRef) -> _
         _add_ended(known, row, own)
     for row in tx.all(f"SELECT * FROM requests WHERE {condition} ORDER BY generation", *values):
         _add_here(known, row, own)
-    for row in tx.all(f"SELECT * FROM handoffs WHERE kind = 'job' AND {condition} ORDER BY agent_id", *values):
-        _add_leaving(known, row)
+    for job in handoffs.jobs(tx, condition, *values):
+        _add_leaving(known, job)
     for agent_id in list(known.jobs) or (values if len(values) == 1 else ()):
         for row in tx.all("SELECT * FROM runs WHERE agent_id = ?", agent_id):
             _add_running(known, row, own)
@@ -84,6 +84,7 @@ def _add_ended(known: _Known, row: Any, own: HostRef) -> None:
         kept=False,
         host=own,
         runtime_seconds=record["runtime_seconds"],
+        cause=record["cause"],
     )
 
 
@@ -106,22 +107,20 @@ def _add_here(known: _Known, row: Any, own: HostRef) -> None:
         )
 
 
-def _add_leaving(known: _Known, row: Any) -> None:
-    job = loads(row["envelope"])["job"]
-    target = from_json(HostRef, loads(row["target"]))
-    known.jobs[row["agent_id"]] = (job["group_id"], job["job_key"])
-    if job["status"] not in FINAL:
+def _add_leaving(known: _Known, job: LeavingJob) -> None:
+    known.jobs[job.agent_id] = (job.group_id, job.job_key)
+    if job.status not in FINAL:
         known.unfinished.append(
             UnfinishedJob(
-                agent_id=row["agent_id"],
-                generation=job["generation"],
-                attempt=job["attempt"],
-                status=job["status"],
+                agent_id=job.agent_id,
+                generation=job.generation,
+                attempt=job.attempt,
+                status=job.status,
                 residence="leaving",
-                reason="moving",
-                reason_text=residence.moving_text(target, row["problem"]),
+                reason=MOVING,
+                reason_text=job.reason_text,
                 never=False,
-                host=target,
+                host=job.target,
             )
         )
 

@@ -130,18 +130,10 @@ class BlobKeeper:
 
     def must_be_here(self, tx: Tx, wanted: tuple[BlobRef, ...]) -> None:
         """Raises Conflict naming the first of these that is not."""
-        lacking = blobs.missing(tx, (check_blob(blob) for blob in wanted))
+        lacking = [blob.sha256 for blob in blobs.missing(tx, (check_blob(blob) for blob in wanted))]
         if lacking:
-            raise self._lacking([blob.sha256 for blob in lacking])
-
-    def check_kept(self, sha256: str) -> None:
-        """Raises Conflict where the disk has lost what was here."""
-        size = self._row(sha256)
-        if size is not None and not self._has_all(sha256, size):
-            raise self._lacking([sha256])
-
-    def _lacking(self, sha256s: list[str]) -> Conflict:
-        return Conflict(f"{self._shell.own.name} has not the bytes of {sha256s[0]}: send them first", missing=sha256s)
+            text = f"{self._shell.own.name} has not the bytes of {lacking[0]}: send them first"
+            raise Conflict(text, missing=lacking)
 
     def _has_all(self, sha256: str, size_bytes: int) -> bool:
         return self._disk.size(sha256) == size_bytes and sha256 not in self._damaged
@@ -188,10 +180,11 @@ class BlobKeeper:
             raise
         return self._is_whole(blob, blob.sha256)
 
-    def staging(self, staged: str, size_bytes: int, token: str) -> str:
-        """Where the run of that token may write a file of that name and size. Raises NoRoom, Invalid."""
+    def staging(self, staged: str, size_bytes: int, token: str, *, on_disk: bool = False) -> str:
+        """Where the run of that token may write a file of that name and size, or rename one to. Raises NoRoom,
+        Invalid."""
         check_file_name(staged)
-        self._room.reserve(staged, size_bytes, lambda: self._disk.staged(staged), token)
+        self._room.reserve(staged, size_bytes, lambda: self._disk.staged(staged), token, on_disk=on_disk)
         return self._disk.staging()
 
     def publish(self, staged: str, blob: BlobRef) -> None:

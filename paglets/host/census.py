@@ -6,11 +6,10 @@ are and why they wait, and a cancelled job ends even where a message got lost.
 
 from __future__ import annotations
 
+import sqlite3
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from paglets.api.groups import Census as Told
 from paglets.api.groups import CensusReply, JobCopy, UnwantedCopy
@@ -22,17 +21,18 @@ from paglets.core.refs import HostRef, ProxyRef
 from paglets.groups import copies
 from paglets.groups.keys import collector_id
 from paglets.groups.records import Sighting
-from paglets.groups.rows import UNREADABLE, CollectorRows
+from paglets.groups.rows import UNREADABLE
 from paglets.host import outcomes
-from paglets.host.inline import InlineStorage
+from paglets.host.generations import rows_of
 from paglets.host.losses import Losses
 from paglets.host.runner import note_once
 from paglets.host.shell import Shell
 from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed
-from paglets.store import posts, queue, recalls, residence
+from paglets.store import handoffs, posts, queue, recalls, residence
 from paglets.store.db import Tx
+from paglets.store.handoffs import MOVING, LeavingJob
 
 CHANGES_SECONDS = 1.0
 ALL_SECONDS = 10.0
@@ -43,6 +43,9 @@ MAX_COPIES = 500
 
 MAX_TOUCHED = 1_000
 """Most changes are of paglets that no census tells of, and wake nobody; so many are looked through all the same."""
+
+Copy = tuple[ProxyRef, JobCopy]
+"""The collector of a copy, and what is told of the copy."""
 
 Batch = tuple[HostRef, list[JobCopy]]
 
@@ -103,12 +106,11 @@ class Census:
             self._shell.runner.wake("scheduler")
         if full:
             self._all_at = now + ALL_SECONDS
-        wall = self._shell.clock.wall()
-        told = self._shell.store.read(lambda tx: _copies(tx, None if full else tuple(changed), wall))
+        told = self._shell.store.read(lambda tx: _copies(tx, None if full else tuple(changed)))
         if full:
             self._told = {}
-        news = [(collector, copy) for collector, copy in told if self._told.get(copy.agent_id) != _timeless(copy)]
-        self._told |= {copy.agent_id: _timeless(copy) for _, copy in news}
+        news = [(collector, copy) for collector, copy in told if self._told.get(copy.agent_id) != copy]
+        self._told |= {copy.agent_id: copy for _, copy in news}
         for host, batch in _by_host(news):
             for start in range(0, len(batch), MAX_COPIES):
                 if after_gap:
@@ -142,7 +144,7 @@ class Census:
             # A collector's host that is away is told again with the next full census.
             return
 
-    def _answered(self, store_id: str, reply: CensusReply, after_gap: float | None = None) -> None:
+    def _answered(self, store_id: str, reply: CensusReply, after_gap: float | None) -> None:
         """`after_gap`: the end of the gap after which this was asked for; None: a census like others."""
         if after_gap is not None and after_gap == self._gap_ended_at and store_id in self._unanswered:
             self._unanswered[store_id] -= 1
@@ -166,65 +168,55 @@ def _of_groups_here(told: Told, reply: CensusReply) -> tuple[JobCopy, ...]:
     return tuple(copy for copy in told.copies if copy.group_id not in reply.elsewhere)
 
 
-def _by_host(copies: Iterable[tuple[ProxyRef, JobCopy]]) -> list[Batch]:
+def _by_host(copies: Iterable[Copy]) -> list[Batch]:
     batches: dict[str, Batch] = {}
     for collector, copy in copies:
         batches.setdefault(collector.host.store_id, (collector.host, []))[1].append(copy)
     return list(batches.values())
 
 
-def _timeless(copy: JobCopy) -> JobCopy:
-    """Time alone is no news."""
-    return replace(copy, waited_seconds=0.0)
-
-
-def _copies(tx: Tx, agent_ids: tuple[str, ...] | None, now: float) -> list[tuple[ProxyRef, JobCopy]]:
+def _copies(tx: Tx, agent_ids: tuple[str, ...] | None) -> list[Copy]:
     """Unfinished copies of group jobs here or leaving: those of `agent_ids`, or all."""
     if agent_ids is None:
-        return [*_here(tx, None, now), *_unreported(tx, None, now), *_leaving(tx, None, now)]
-    found: list[tuple[ProxyRef, JobCopy]] = []
+        return [*_here(tx, None), *_unreported(tx, None), *_leaving(tx, None)]
+    found: list[Copy] = []
     for agent_id in agent_ids:
-        found += [*_here(tx, agent_id, now), *_unreported(tx, agent_id, now), *_leaving(tx, agent_id, now)]
+        found += [*_here(tx, agent_id), *_unreported(tx, agent_id), *_leaving(tx, agent_id)]
     return found
 
 
-def _here(tx: Tx, agent_id: str | None, now: float) -> list[tuple[ProxyRef, JobCopy]]:
+_COPIES = (
+    "SELECT r.agent_id, r.group_id, r.job_key, r.collector, r.generation, r.attempt, r.status, r.reason, r.reason_text,"
+    " r.never, s.epoch"
+)
+"""Not the states, of which there may be gigabytes: all copies are read every ten seconds."""
+
+
+def _here(tx: Tx, agent_id: str | None) -> list[Copy]:
     rows = tx.all(
-        "SELECT r.*, s.epoch FROM requests r JOIN residence s USING (agent_id)"
+        f"{_COPIES} FROM requests r JOIN residence s USING (agent_id)"
         " WHERE r.collector IS NOT NULL AND r.status IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING')"
         f" AND r.outcome IS NULL{_only('r', agent_id)} ORDER BY r.agent_id",
         *_ids(agent_id),
     )
-    return [(from_json(ProxyRef, loads(row["collector"])), _copy(row, now)) for row in rows]
+    return [_copy(row, *queue.why(row), never=bool(row["never"])) for row in rows]
 
 
-def _unreported(tx: Tx, agent_id: str | None, now: float) -> list[tuple[ProxyRef, JobCopy]]:
+def _unreported(tx: Tx, agent_id: str | None) -> list[Copy]:
     """Copies that have ended and whose report does not get to the collector's host."""
     rows = tx.all(
-        "SELECT r.*, s.epoch, o.created_at AS reported_at FROM outbox o JOIN requests r ON r.agent_id = o.report_of"
+        f"{_COPIES} FROM outbox o JOIN requests r ON r.agent_id = o.report_of"
         " JOIN residence s ON s.agent_id = r.agent_id"
         f" WHERE o.report_of IS NOT NULL AND o.problem != '' AND r.collector IS NOT NULL{_only('r', agent_id)}"
         " ORDER BY r.agent_id",
         *_ids(agent_id),
     )
-    found = []
-    for row in rows:
-        copy = _copy(row, now)
-        text = queue.report_waits(tx, row["agent_id"])
-        copy = replace(
-            copy,
-            reason="report_waits",
-            reason_text=text,
-            never=False,
-            waited_seconds=max(0.0, now - row["reported_at"]),
-        )
-        found.append((from_json(ProxyRef, loads(row["collector"])), copy))
-    return found
+    return [_copy(row, "report_waits", queue.report_waits(tx, row["agent_id"]), never=False) for row in rows]
 
 
-def _copy(row: Any, now: float) -> JobCopy:
-    reason, text = queue.why(row)
-    return JobCopy(
+def _copy(row: sqlite3.Row, reason: str, text: str, *, never: bool) -> Copy:
+    """One that is here; `row` as `_COPIES` gives it."""
+    copy = JobCopy(
         agent_id=row["agent_id"],
         group_id=row["group_id"],
         job_key=row["job_key"],
@@ -235,9 +227,9 @@ def _copy(row: Any, now: float) -> JobCopy:
         residence="here",
         reason=reason,
         reason_text=text,
-        never=bool(row["never"]),
-        waited_seconds=max(0.0, now - row["reason_at"]),
+        never=never,
     )
+    return from_json(ProxyRef, loads(row["collector"])), copy
 
 
 def _only(table: str, agent_id: str | None) -> str:
@@ -249,36 +241,25 @@ def _ids(agent_id: str | None) -> tuple[str, ...]:
     return () if agent_id is None else (agent_id,)
 
 
-def _leaving(tx: Tx, agent_id: str | None, now: float) -> list[tuple[ProxyRef, JobCopy]]:
-    rows = tx.all(
-        "SELECT agent_id, epoch, target, envelope, problem, began_at FROM handoffs"
-        f" WHERE kind = 'job' AND group_id IS NOT NULL{_only('handoffs', agent_id)} ORDER BY agent_id",
-        *_ids(agent_id),
-    )
-    found = []
-    for row in rows:
-        job = loads(row["envelope"])["job"]
-        if job["outcome"] is None and job["collector"] is not None:
-            found.append((from_json(ProxyRef, job["collector"]), _leaving_copy(row, job, now)))
-    return found
+def _leaving(tx: Tx, agent_id: str | None) -> list[Copy]:
+    jobs = handoffs.jobs(tx, f"group_id IS NOT NULL{_only('handoffs', agent_id)}", *_ids(agent_id))
+    return [(job.collector, _leaving_copy(job)) for job in jobs if job.collector is not None and not job.ended]
 
 
-def _leaving_copy(row: Any, job: dict[str, Any], now: float) -> JobCopy:
-    target = from_json(HostRef, loads(row["target"]))
+def _leaving_copy(job: LeavingJob) -> JobCopy:
     return JobCopy(
-        agent_id=row["agent_id"],
-        group_id=job["group_id"],
-        job_key=job["job_key"],
-        generation=job["generation"],
-        attempt=job["attempt"],
-        epoch=row["epoch"],
-        status=job["status"],
+        agent_id=job.agent_id,
+        group_id=job.group_id or "",
+        job_key=job.job_key,
+        generation=job.generation,
+        attempt=job.attempt,
+        epoch=job.epoch,
+        status=job.status,
         residence="leaving",
-        reason="moving",
-        reason_text=residence.moving_text(target, row["problem"]),
+        reason=MOVING,
+        reason_text=job.reason_text,
         never=False,
-        waited_seconds=max(0.0, now - row["began_at"]),
-        target=target,
+        target=job.target,
     )
 
 
@@ -352,7 +333,7 @@ def receive(tx: Tx, told: Told, now: float) -> CensusReply:
         if row is None or row.status != "here":
             elsewhere.append(group_id)
             continue
-        rows = CollectorRows(InlineStorage(tx, agent_id))
+        rows = rows_of(tx, agent_id)
         for copy in told_copies:
             try:
                 cause = copies.see(rows, copy.job_key, _sighting(told.host, copy, now))

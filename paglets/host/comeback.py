@@ -12,22 +12,24 @@ from paglets.host.runner import note
 from paglets.slots import states
 from paglets.store import paglets, queue, recalls, residence
 from paglets.store.db import Tx
-from paglets.store.recalls import Fence, Key
-from paglets.store.residence import Handoff
+from paglets.store.handoffs import Handoff, Key
+from paglets.store.recalls import Fence
 
-BRANCH = 1 << 30
-MOVES = 1 << 10
-"""Between two epochs that `branch_epoch` may draw: a thousand moves or so, before branches of one paglet could meet."""
+ERA = 1 << 30
+"""Epochs are parted into eras of so many. A paglet never moves so often: only coming back leads to the next era."""
+
+BEGINNINGS = 1 << 20
+"""In so many places an era may begin for a paglet, each a thousand moves before the next."""
 
 
-def branch_epoch(epoch: int, entropy: Entropy) -> int:
+def epoch_of_next_era(epoch: int, entropy: Entropy) -> int:
     """An epoch for a paglet that is taken back from where it may live, and may have been passed on from.
 
-    It is above all that come of `epoch` by moves. It is drawn, so that two hosts that take back the same paglet, and
-    neither can ask the other, do not choose the same one: of two rows the higher epoch is the paglet, and equal ones
-    would leave both alive.
+    It is above all that come of `epoch` by moves, as it is of the next era. Where in that era is drawn: two hosts may
+    take back the same paglet while neither can ask the other, and equal epochs would leave both alive.
     """
-    return (epoch // BRANCH + 1) * BRANCH + entropy.pick(BRANCH // MOVES) * MOVES
+    first = (epoch // ERA + 1) * ERA
+    return first + entropy.pick(BEGINNINGS) * (ERA // BEGINNINGS)
 
 
 def come_back(tx: Tx, key: Key, reason: str, now: float, *, asked_again: bool = False) -> HostRef | None:
@@ -50,16 +52,14 @@ def come_back(tx: Tx, key: Key, reason: str, now: float, *, asked_again: bool = 
 
 
 def come_back_from_forgotten(tx: Tx, key: Key, under: int, now: float) -> bool:
-    """The target is forgotten: the paglet is here again, `under` an epoch of its own (see `branch_epoch`).
+    """The target is forgotten: the paglet is here again, `under` an epoch of its own (see `epoch_of_next_era`).
 
     A move that was asked for is dropped. False where the hand-off was over already, or ends here: a job of a group may
     have run there, so that it is its collector's to begin it anew, as a copy of another generation.
     """
     agent_id, epoch = key
-    if _ends(tx, key, now):
-        return True
     if tx.value("SELECT group_id FROM handoffs WHERE agent_id = ? AND epoch = ?", *key) is not None:
-        recalls.give_up(tx, *key, now)
+        recalls.give_up(tx, *key, now, tell=False)
         note(tx, now, "given_up", agent_id, "it was on its way to a host that was forgotten")
         tx.wake("groups", "census")
         return False

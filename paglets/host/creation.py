@@ -159,15 +159,14 @@ class Creation:
         self._store_collector(tx, group_id, group, keys, errors, now)
         self._store_jobs(tx, token, jobs, group, JobGroup(group_id=group_id, collector=ref, bundle=group.bundle), now)
         tx.run(
-            "INSERT INTO groups (group_id, digest, class_name, collector_id, collector, collector_host, return_home,"
+            "INSERT INTO groups (group_id, digest, class_name, collector_id, collector, return_home,"
             " job_keys, creation_errors, warnings, spec, detached_reason, created_at, code, inputs)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             group_id,
             digest,
             group.class_name,
             ref.agent_id,
             dumps(to_json(ref)),
-            group.collector_host,
             int(group.return_home_when_complete),
             dumps(list(keys)),
             dumps(to_json(errors)),

@@ -77,6 +77,12 @@ def write_note(folder: Path, note: Note) -> None:
     sync_folder(folder)
 
 
+def identity(folder: Path) -> tuple[int, int]:
+    """Which file its database is. Raises OSError."""
+    found = os.stat(folder / DATABASE)
+    return found.st_dev, found.st_ino
+
+
 def check_there(folder: Path) -> None:
     """Before SQLite sees it: raises StoreMalformed where a database that was there is gone or empty."""
     database, wal = folder / DATABASE, folder / WAL
@@ -151,7 +157,10 @@ def say_older(folder: Path, note: Note, boot_count: int, now: datetime) -> Store
 def damages(folder: Path) -> tuple[Damage, ...]:
     """What was moved aside in this data directory, or told, and is still there; the oldest first. Raises OSError."""
     place = folder / FOLDER
-    return tuple(_read(each) for each in sorted(place.iterdir())) if place.is_dir() else ()
+    if not place.is_dir():
+        return ()
+    # An empty folder is left when its person has moved everything back.
+    return tuple(_read(each) for each in sorted(place.iterdir()) if not each.is_dir() or any(each.iterdir()))
 
 
 def reminder(damage: Damage) -> str:

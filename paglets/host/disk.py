@@ -2,41 +2,68 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from paglets.core.content import SourceStat
+from paglets.core.content import SourceStat, closed
+from paglets.core.text import placed
+from paglets.host.janitor import CLOSED
 from paglets.host.logs import Key, LogFolder
 from paglets.slots.amounts import bytes_text
 from paglets.slots.eligibility import Reason
 from paglets.store.files import Removal
 from paglets.worker.logs import Piece
 
-FULL, CLOSED = "disk_full", "disk_closed"
+FULL = "disk_full"
 
 LEAST_BYTES = 1 << 20
 LEAST_FILES = 16
 """A process needs a directory, two logs and a few bytes in each before it does anything."""
 
 
-class HostDisk:
-    """`shell.Disk` on a real disk. `later` runs what takes time elsewhere than on the runner."""
+TRASH = ".trash"
+"""What is being removed lies among the scratch directories: they may be on a disk of their own, and it is renamed."""
 
-    def __init__(self, folder: Path, later: Callable[[Callable[[], None]], None], log: Callable[[str], None]) -> None:
+FOLDERS = ("work", f"work/{TRASH}", "logs", "blobs", "blobs/incoming", "blobs/staging", "code")
+"""Of a host's directory, those above the others first."""
+
+
+class HostDisk:
+    """`shell.Disk` on a real disk. `later` runs what takes time elsewhere than on the runner. `lacks`: what else stands
+    in the way of every process."""
+
+    def __init__(
+        self,
+        folder: Path,
+        later: Callable[[Callable[[], None]], None],
+        log: Callable[[str], None],
+        lacks: Callable[[], str] = str,
+    ) -> None:
+        self._lacks = lacks
         self._work = folder / "work"
-        self._trash = folder / "trash"
+        self._trash = self._work / TRASH
         self._logs_folder = folder / "logs"
         self._logs = LogFolder(self._logs_folder)
         self._trimming = False
         self._later = later
         self._log = log
         self._discarded = 0
-        for path in (self._work, self._trash, self._logs_folder):
+        # A process needs all of these; what it publishes or unpacks goes to the last four.
+        self._folders = tuple(folder / name for name in FOLDERS)
+        for path in self._folders:
             path.mkdir(mode=0o700, exist_ok=True)
         later(self._empty_trash)
+
+    def make_folders(self) -> tuple[str, ...]:
+        """Make anew which of its folders are not there; gives their names. Raises OSError."""
+        missing = [name for name, path in zip(FOLDERS, self._folders, strict=True) if _is_missing(path)]
+        for name in missing:
+            (self._work.parent / name).mkdir(mode=0o700, exist_ok=True)
+        return tuple(missing)
 
     def prepare(self, agent_id: str, fresh: bool) -> str:
         path = self._work / agent_id
@@ -62,7 +89,9 @@ class HostDisk:
 
     def obstacle(self) -> Reason | None:
         found = (obstacle_in(folder) for folder in (self._work, self._logs_folder))
-        return next((each for each in found if each is not None), None)
+        shut = (closed_in(folder) for folder in self._folders)
+        lacks = (Reason(code=CLOSED, text=text) for text in (self._lacks(),) if text)
+        return next((each for each in itertools.chain(found, shut, lacks) if each is not None), None)
 
     def log_path(self, agent_id: str, generation: int, attempt: int, stream: str) -> str:
         path = self._logs.path(agent_id, generation, attempt, stream)
@@ -107,10 +136,17 @@ class HostDisk:
         return ""
 
     def left_over(self) -> tuple[str, ...]:
-        return tuple(sorted(entry.name for entry in self._work.iterdir()))
+        try:
+            return tuple(sorted(name for name in os.listdir(self._work) if name != TRASH))
+        except OSError:
+            return ()  # what is the matter with it `obstacle` says
 
     def _empty_trash(self) -> None:
-        for entry in sorted(self._trash.iterdir()):
+        try:
+            entries = sorted(self._trash.iterdir())
+        except OSError:
+            return  # what is the matter with it `obstacle` says
+        for entry in entries:
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, onerror=self._make_removable)
             else:
@@ -140,20 +176,38 @@ class HostDisk:
         self._log(f"{path} cannot be removed: {failed}; it is tried again at the next start")
 
 
+def _is_missing(path: Path) -> bool:
+    """One that cannot be looked at is not."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def obstacle_in(folder: Path) -> Reason | None:
     """Why nothing can be put into this folder just now; None where it can.
 
     Looks, and writes nothing: it is asked at each grant. A quota does not show here, but where it is met.
     """
     try:
-        return _obstacle(folder)
+        return closed_in(folder) or _fullness(folder)
     except OSError as error:
         return Reason(code=CLOSED, text=f"the host's disk cannot be used: {error}")
 
 
-def _obstacle(folder: Path) -> Reason | None:
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return Reason(code=CLOSED, text=f"no permission to write to {folder}, or a read-only file system")
+def closed_in(folder: Path) -> Reason | None:
+    """The same, but for how full its disk is."""
+    try:
+        text = closed(folder)
+    except OSError as error:
+        text = f"{folder} cannot be used: {placed(error)}"
+    return Reason(code=CLOSED, text=text) if text else None
+
+
+def _fullness(folder: Path) -> Reason | None:
     if shutil.disk_usage(folder).free < LEAST_BYTES:
         return Reason(code=FULL, text=f"the disk of {folder} is full: less than {bytes_text(LEAST_BYTES)} are free")
     if hasattr(os, "statvfs"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from paglets.host.blobs import BlobKeeper
+from paglets.host.janitor import CLOSED_SECONDS, is_closed
 from paglets.host.shell import Shell
 from paglets.store import artifacts, files
 from paglets.store.files import Removal
@@ -38,6 +39,8 @@ class Disposal:
         self._failed: dict[int, tuple[int, float]] = {}
 
     def tick(self, now: float) -> float | None:
+        if is_closed(self._shell.disk):
+            return now + CLOSED_SECONDS
         self._remove_sources(now)
         wall = self._shell.clock.wall()
         end = self._shell.store.read(artifacts.next_end)

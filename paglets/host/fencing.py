@@ -1,8 +1,8 @@
 """Ends what is left, somewhere in the mesh, of paglets that were taken back from hosts that were forgotten.
 
 The host from which a paglet was taken back may have had it, and may have passed it on to a host that could not be asked
-then. So each host that comes online is asked for these paglets. Of two that live the one with the higher epoch is the
-paglet, and the other one ends.
+then, or that gets it only later. So each host that is online is asked for these paglets, again and again. Of two that
+live the one with the higher epoch is the paglet, and the other one ends.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from paglets.store.recalls import Fence
 
 MOST_AT_ONCE = 50
 
+ROUND_SECONDS = 60.0
+"""So often each host is asked anew; one that comes online is asked at once."""
+
 
 class Fencing:
     """Part `fencing`."""
@@ -36,15 +39,18 @@ class Fencing:
         self._shell = shell
         self._gossip = gossip
         self._settling = Settling(shell, gossip, self.name)
-        # By store, the paglets that this host was asked for since it came online; and when to go on after a failure.
+        # By store, the paglets that this host was asked for in this round; and when to go on after a failure.
         self._asked: dict[str, set[str]] = {}
+        self._round_ends_at = float("-inf")
         self._again: dict[str, float] = {}
 
     def tick(self, now: float) -> float | None:
         fenced = self._shell.store.read(recalls.fenced)
         if not fenced:
-            self._asked.clear()
             return None
+        if now >= self._round_ends_at:
+            self._asked.clear()
+            self._round_ends_at = now + ROUND_SECONDS
         online = {member.store_id: member.ref for member in self._gossip.online()}
         self._asked = {store_id: ids for store_id, ids in self._asked.items() if store_id in online}
         self._again = {store_id: at for store_id, at in self._again.items() if at > now and store_id in online}
@@ -55,7 +61,7 @@ class Fencing:
         for store_id in self._shell.store.read(recalls.fenced_stores):
             if store_id in online:
                 self._tell(store_id, waiting)
-        return min([*self._again.values(), *self._settling.due()], default=None)
+        return min((self._round_ends_at, *self._again.values(), *self._settling.due()))
 
     # Who has what is fenced?
 
@@ -103,9 +109,9 @@ class Fencing:
         """What lives there under a lower epoch than that of the fence is to end, and so is what is older here."""
         agent_id, now = theirs.agent_id, self._shell.clock.wall()
         if theirs.epoch < epoch:
-            recalls.fence(tx, Fence(agent_id=agent_id, epoch=epoch, target=host))
-            text = f"{host.name} has it under epoch {theirs.epoch}: that one is to end, as of epoch {epoch}"
-            note(tx, now, "conflict", agent_id, text)
+            if recalls.fence(tx, Fence(agent_id=agent_id, epoch=epoch, target=host)):
+                text = f"{host.name} has it under epoch {theirs.epoch}: that one is to end, as of epoch {epoch}"
+                note(tx, now, "conflict", agent_id, text)
             return
         mine = residence.find(tx, agent_id)
         if mine is not None and mine.status == "here" and mine.epoch < theirs.epoch and theirs.status == "here":

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import IO
 
 from paglets.core.clock import Entropy
-from paglets.core.errors import PagletsError, StartFailed, StoreMalformed
+from paglets.core.errors import PagletsError, StartFailed, StoreMalformed, StorePassing
 from paglets.host import damage
 from paglets.program import PROGRAM_VERSION, private_folder
 from paglets.store.db import Store, Tx, open_store
 from paglets.store.look import check
 from paglets.store.migrations import PROGRAM_KEY
-from paglets.store.trouble import StorePassing, told
+from paglets.store.trouble import told
 
 POSTS_JUMPED = 1_000_000
 """Numbers of posts left out after a loss: others remember some of those that were used, and would drop the new ones."""
@@ -92,6 +92,7 @@ def _database(path: Path, entropy: Entropy, fatal: Callable[[BaseException], Non
         store = open_store(path / damage.DATABASE, fatal, known.store_id)
     except StoreMalformed as error:
         raise damage.move_aside(path, error.message, datetime.now(UTC)) from error
+    ours: tuple[int, int] | None = damage.identity(path)
     try:
         store_id, boots = _begun(path, store, entropy)
         _note(path, damage.Note(store_id=store_id, boot_count=boots, running=True), log)
@@ -115,9 +116,12 @@ def _database(path: Path, entropy: Entropy, fatal: Callable[[BaseException], Non
         raise told(path / damage.DATABASE, error) from error
     finally:
         store.close()
-        if (note := damage.read_note(path)) is not None and note.running:
+        # Not in a folder that was put in the place of this host's.
+        with suppress(OSError):
+            ours = ours if damage.identity(path) == ours else None
+        if ours and (note := damage.read_note(path)) is not None and note.running:
             _note(path, replace(note, running=False), log)
-        if store.is_malformed:
+        if ours and store.is_malformed:
             _look_at_all(path)
 
 

@@ -14,14 +14,14 @@ from functools import partial
 from paglets.api.hosts import Forgotten
 from paglets.api.paglets import Located, ResidenceRow
 from paglets.core.errors import Conflict, Invalid, PagletsError
-from paglets.host.comeback import branch_epoch, come_back_from_forgotten, drop_move, dropped_text
+from paglets.host.comeback import come_back_from_forgotten, drop_move, dropped_text, epoch_of_next_era
 from paglets.host.runner import note
 from paglets.host.shell import Shell
 from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.table import STORE_ID
 from paglets.remote.exchange import Pending, reply, reply_error
-from paglets.store import recalls, residence
+from paglets.store import handoffs, recalls
 from paglets.store.db import Tx
 from paglets.store.recalls import UnderWay
 
@@ -76,7 +76,7 @@ class Forgetting:
         for _ in range(len(self._new)):
             self._begin(self._new.popleft())
         self._again = {store_id: at for store_id, at in self._again.items() if at > now}
-        targets = {target.store_id for target in self._shell.store.read(residence.targets)}
+        targets = {target.store_id for target in self._shell.store.read(handoffs.targets)}
         for store_id in sorted(targets - self._asking - self._again.keys()):
             if self._gossip.is_forgotten(store_id):
                 self._ask(store_id)
@@ -146,9 +146,9 @@ class Forgetting:
         if silent:
             names = ", ".join(silent)
             text = f"{each.target.name} was forgotten; it comes back when {names} has said that it is not there"
-            tx.run("UPDATE handoffs SET problem = ? WHERE agent_id = ? AND epoch = ?", text[:500], *each.key)
+            handoffs.say_problem(tx, each.key, text)
             return False
-        return come_back_from_forgotten(tx, each.key, branch_epoch(each.epoch, self._shell.entropy), now)
+        return come_back_from_forgotten(tx, each.key, epoch_of_next_era(each.epoch, self._shell.entropy), now)
 
     def _is_elsewhere(self, found: ResidenceRow) -> bool:
         """Of a row beyond the hand-off: whether it lives on a host that is not forgotten, or has ended."""

@@ -63,7 +63,7 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class PendingJob:
     """A key that has not ended, as its collector has it, and its newest copy."""
 
     job: ExpectedJob
@@ -104,7 +104,7 @@ class _Collector:
     not looked at yet."""
 
     group: JobGroup | None = None
-    reports: dict[str, posts.Report] = field(default_factory=dict)
+    reports: dict[str, posts.WaitingReport] = field(default_factory=dict)
     seq: int = 0
 
     def look(self, tx: Tx, ref: ProxyRef) -> None:
@@ -122,14 +122,14 @@ class _Case:
     tx: Tx
     rows: CollectorRows
     lost: Lost
-    known: Known
+    pending: PendingJob
     group: JobGroup
     now: float
 
     def say(self, reason: str, text: str) -> None:
         """Why there is no further copy; written where it is news."""
-        waiting = copies.waits(self.known.job, self.known.copy, reason, text, self.now)
-        if waiting != self.known.job:
+        waiting = copies.waits(self.pending.job, self.pending.copy, reason, text, self.now)
+        if waiting != self.pending.job:
             self.rows.put_job(self.lost.job_key, waiting)
 
 
@@ -137,7 +137,7 @@ def rows_of(tx: Tx, collector: str) -> CollectorRows:
     return CollectorRows(InlineStorage(tx, collector))
 
 
-def known(rows: CollectorRows, key: str, now: float) -> Known | None:
+def pending(rows: CollectorRows, key: str, now: float) -> PendingJob | None:
     """None where the key has ended, or nothing further can be made of it. Raises one of `rows.UNREADABLE`."""
     job = rows.job(key)
     if job is None or job.ended:
@@ -145,7 +145,7 @@ def known(rows: CollectorRows, key: str, now: float) -> Known | None:
     template = rows.template(key)
     if template is None:
         return None
-    return Known(job=job, template=template, copy=copies.newest_copy(job, template, now))
+    return PendingJob(job=job, template=template, copy=copies.newest_copy(job, template, now))
 
 
 class Generations:
@@ -225,10 +225,10 @@ class Generations:
         now, group, rows = self._shell.clock.wall(), self._collectors[lost.collector].group, rows_of(tx, lost.collector)
         try:
             with tx.savepoint():
-                key = known(rows, lost.job_key, now)
+                key = pending(rows, lost.job_key, now)
                 if group is None or key is None or _place(key.copy) != _place(lost.copy):
                     return None
-                return self._decide(_Case(tx=tx, rows=rows, lost=lost, known=key, group=group, now=now))
+                return self._decide(_Case(tx=tx, rows=rows, lost=lost, pending=key, group=group, now=now))
         except Exception as error:
             if trouble.is_of_store(error):
                 raise
@@ -236,7 +236,7 @@ class Generations:
             return None
 
     def _decide(self, case: _Case) -> _Done | None:
-        job, template = case.known.job, case.known.template
+        job, template = case.pending.job, case.pending.template
         report = self._collectors[case.lost.collector].reports.get(case.lost.job_key)
         if report is not None:
             if report.dead:
@@ -244,7 +244,7 @@ class Generations:
             return None
         most = from_json(SlotRequest, template.request).max_losses
         if job.generation > most:
-            last = case.known.copy.host.name
+            last = case.pending.copy.host.name
             text = f"lost {job.generation} times with its host, the last time on {last}; max_losses is {most}"
             self._give_up(case, text)
             return None
@@ -252,7 +252,7 @@ class Generations:
         return self._wait_for(case, lacking) if lacking else self._make(case)
 
     def _wait_for(self, case: _Case, lacking: tuple[BlobRef, ...]) -> _Done:
-        files, since = case.known.template.files, case.lost.watched.lacks_since
+        files, since = case.pending.template.files, case.lost.watched.lacks_since
         names = [f"its input {file.name} {self._fetching.says(file.blob)}" for file in files if file.blob in lacking]
         more = [f"{len(names) - FILES_TOLD} more are lacking"] if len(names) > FILES_TOLD else []
         text = "; ".join([case.lost.why, *names[:FILES_TOLD], *more])
@@ -267,13 +267,13 @@ class Generations:
 
     def _make(self, case: _Case) -> _Done:
         """A copy of the next generation, which looks for a host from here."""
-        tx, lost, job = case.tx, case.lost, case.known.job
+        tx, lost, job = case.tx, case.lost, case.pending.job
         generation = job.generation + 1
         agent_id = copies.copy_id(case.group.group_id, lost.job_key, generation)
         envelope = job_copy(
             agent_id,
             lost.job_key,
-            case.known.template,
+            case.pending.template,
             case.rows.submitted_state(lost.job_key),
             case.group,
             case.now,
@@ -283,7 +283,7 @@ class Generations:
         made = residence.create(tx, envelope, case.now)
         # A handler may have written over what was noted when it was made (`groups.copies`): then it is asked for next.
         why = f"begun anew: {lost.why}" + ("" if made else f"; its copy of generation {generation} was made before")
-        older = copies.older_copies(case.known.copy, lost.silent)
+        older = copies.older_copies(case.pending.copy, lost.silent)
         case.rows.put_job(lost.job_key, copies.begun_anew(job, agent_id, self._shell.own, why, case.now, older))
         note(tx, case.now, "lost", f"{lost.job_key} ({lost.copy.agent_id})", why)
         return _Done(lost=lost, generation=generation)
@@ -298,9 +298,9 @@ class Generations:
             "job_key": lost.job_key,
             "cause": "host_lost",
             "message": text,
-            "generation": case.known.job.generation,
-            "attempt": case.known.copy.attempt,
-            "host_name": case.known.copy.host.name,
+            "generation": case.pending.job.generation,
+            "attempt": case.pending.copy.attempt,
+            "host_name": case.pending.copy.host.name,
         }
         target = ProxyRef(agent_id=lost.collector, host=self._shell.own)
         posts.send(case.tx, target, WireMessage(kind="job_failure", args=args), case.now)

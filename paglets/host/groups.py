@@ -131,6 +131,7 @@ def _heard(tx: Tx, view: GroupView, now: float) -> None:
     """What the collector's host said of a group of ours."""
     if view.expected_count is not None and view.completed_count is not None and view.failed_count is not None:
         seen = Seen(
+            status=view.status,
             expected_count=view.expected_count,
             completed_count=view.completed_count,
             failed_count=view.failed_count,

@@ -18,8 +18,9 @@ from paglets.store.db import Tx
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """The last counts that home heard of a group (`groups.seen`); `counted_at`: when, by its clock, epoch seconds."""
+    """The last that home heard of a group (`groups.seen`); `counted_at`: when, by its clock, epoch seconds."""
 
+    status: str = ""
     expected_count: int
     completed_count: int
     failed_count: int
@@ -136,12 +137,14 @@ def _collector_line(row: dict[str, Any], own: HostRef) -> GroupLine | None:
 
 def _home_line(tx: Tx, row: sqlite3.Row, own: HostRef) -> GroupLine:
     """As home knows it: with the last counts heard of, and when that was."""
-    seen = {} if row["seen"] is None else loads(row["seen"])
+    seen: dict[str, Any] = {} if row["seen"] is None else loads(row["seen"])
+    known = {"expected_count": len(loads(row["job_keys"])), **seen}
+    heard = known.pop("status", "")
     return GroupLine(
         group_id=row["group_id"],
-        status="DETACHED" if row["detached"] else "SUBMITTED",
+        status=heard if heard in DETACHED_STATUSES else "DETACHED" if row["detached"] else "SUBMITTED",
         created_at=row["created_at"],
         home=own,
         collector=collector_ref(tx, row, own),
-        **seen,
+        **known,
     )

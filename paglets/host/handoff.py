@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from paglets.api.limits import LARGE_ENVELOPE_BYTES, MAX_BATCH_ENVELOPES
@@ -17,9 +18,10 @@ from paglets.host.shipping import Shipping
 from paglets.host.tries import Tries
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed
-from paglets.store import recalls, residence
+from paglets.store import handoffs, residence
 from paglets.store.db import Tx
-from paglets.store.residence import FIRST_PLACE, ClosedHandoff, Leaving, Place
+from paglets.store.handoffs import FIRST_PLACE, Key, Leaving, Place
+from paglets.store.residence import ClosedHandoff
 
 BATCH_BYTES = 4 << 20
 ANSWER_SECONDS = 30.0
@@ -53,7 +55,7 @@ class Handoffs:
         self._gossip = gossip
         self._shipping = shipping
         self._keeper = keeper
-        self._large: dict[tuple[str, int], BlobRef | str] = {}
+        self._large: dict[Key, BlobRef | str] = {}
         self._after: dict[str, Place] = {}
         self._lanes = Lanes(shell.entropy)
         self._refused: dict[str, int] = {}
@@ -61,7 +63,7 @@ class Handoffs:
 
     def tick(self, now: float) -> float | None:
         due = [self._close(now)]
-        for target in self._shell.store.read(residence.targets):
+        for target in self._shell.store.read(handoffs.targets):
             if self._gossip.is_forgotten(target.store_id):
                 self._shell.runner.wake("forgetting")
                 continue
@@ -76,7 +78,7 @@ class Handoffs:
         """Now and then tell targets which hand-offs are over for good, so that they may forget them one day."""
         if now >= self._close_at:
             self._close_at = now + CLOSE_SECONDS
-            under_way = self._shell.store.read(recalls.under_way)
+            under_way = self._shell.store.read(handoffs.under_way)
             self._tries.keep(under_way)
             self._large = {key: blob for key, blob in self._large.items() if key in under_way}
             closed = self._shell.store.read(lambda tx: residence.untold(tx, MAX_CLOSED))
@@ -105,7 +107,7 @@ class Handoffs:
             self._after.pop(target.store_id, None)
             if len(rows) == MAX_BATCH_ENVELOPES:
                 self._after[target.store_id] = rows[-1].place
-            if not rows or self._is_online(target):
+            if not rows or self._gossip.is_online(target.store_id):
                 return False
             # Bytes do not get there either: without a question they would wait for that host, and no other, for ever.
         self._lanes.sent(target.store_id)
@@ -128,24 +130,19 @@ class Handoffs:
         else:
             self._transfer(target, self._chosen(target, self._page(target)))
 
-    def _is_online(self, target: HostRef) -> bool:
-        return any(member.store_id == target.store_id for member in self._gossip.online())
-
     def _page(self, target: HostRef) -> list[Leaving]:
         after = self._after.get(target.store_id, FIRST_PLACE)
-        return self._shell.store.read(
-            lambda tx: residence.next_leaving(tx, target.store_id, MAX_BATCH_ENVELOPES, after)
-        )
+        return self._shell.store.read(lambda tx: handoffs.next_leaving(tx, target.store_id, MAX_BATCH_ENVELOPES, after))
 
     def _chosen(self, target: HostRef, rows: list[Leaving]) -> list[Leaving]:
         """Those whose bytes the target has, a batch at most; the bytes of others are on their way from now on."""
         batch: list[Leaving] = []
-        waiting: dict[str, str] = {}
+        waiting: dict[Key, str] = {}
         total = 0
         for each in rows:
             problem = self._obstacle(target, each)
             if problem:
-                waiting[each.agent_id] = problem
+                waiting[each.key] = problem
                 self._note_stuck(target, each, self._shipping.is_stuck(target, each.needs))
             elif not batch or total + each.size_bytes <= BATCH_BYTES:
                 # A large one counts, too: the target has all of a batch in memory.
@@ -157,10 +154,9 @@ class Handoffs:
 
     def _note_stuck(self, target: HostRef, leaving: Leaving, is_stuck: bool) -> None:
         """A host that is away may be waited for; one that is there and does not take this, not for ever."""
-        key = (leaving.agent_id, leaving.epoch)
-        if not is_stuck or not self._is_online(target):
-            self._tries.not_stuck(key)
-        elif self._tries.stuck(key, self._shell.clock.monotonic()):
+        if not is_stuck or not self._gossip.is_online(target.store_id):
+            self._tries.not_stuck(leaving.key)
+        elif self._tries.stuck(leaving.key, self._shell.clock.monotonic()):
             self._shell.runner.wake("recall")
 
     def _obstacle(self, target: HostRef, leaving: Leaving) -> str:
@@ -175,7 +171,7 @@ class Handoffs:
 
     def _as_blob(self, leaving: Leaving) -> BlobRef | str:
         """The blob that a large envelope travels as; why there is none yet: it is written elsewhere than here."""
-        key = (leaving.agent_id, leaving.epoch)
+        key = leaving.key
         made = self._large.get(key, "")
         if isinstance(made, BlobRef):
             self._keeper.pin(made.sha256)
@@ -184,10 +180,10 @@ class Handoffs:
             self._keeper.aside(partial(self._write_blob, key), partial(self._written, key))
         return made or BEING_WRITTEN
 
-    def _write_blob(self, key: tuple[str, int]) -> BlobRef:
-        return self._keeper.put(self._shell.store.read(lambda tx: residence.envelope_text(tx, *key)).encode())
+    def _write_blob(self, key: Key) -> BlobRef:
+        return self._keeper.put(self._shell.store.read(lambda tx: handoffs.envelope_text(tx, *key)).encode())
 
-    def _written(self, key: tuple[str, int], made: BlobRef | BaseException) -> None:
+    def _written(self, key: Key, made: BlobRef | BaseException) -> None:
         if isinstance(made, BlobRef):
             self._large[key] = made
             self._shell.runner.wake(self.name)
@@ -203,7 +199,7 @@ class Handoffs:
             return
         # From here on they count as sent, whatever is answered and whether or not the answer can be stored; only a
         # first try of which certainly nothing was taken lets them go again.
-        first_sent = {(leaving.agent_id, leaving.epoch) for leaving in batch} - self._tries.perhaps_sent
+        first_sent = {leaving.key for leaving in batch} - self._tries.perhaps_sent
         self._tries.perhaps_sent |= first_sent
 
         def answered(result: Response | PagletsError) -> None:
@@ -220,11 +216,11 @@ class Handoffs:
         small = [each.agent_id for each in batch if not _is_large(each)]
         return Transfers(
             source=self._shell.own,
-            envelopes=tuple(each.envelope for each in self._shell.store.read(lambda tx: residence.handoffs(tx, small))),
+            envelopes=tuple(each.envelope for each in self._shell.store.read(lambda tx: handoffs.those(tx, small))),
             large=tuple(
                 LargeEnvelope(agent_id=each.agent_id, epoch=each.epoch + 1, blob=blob)
                 for each in batch
-                if isinstance(blob := self._large.get((each.agent_id, each.epoch)), BlobRef)
+                if isinstance(blob := self._large.get(each.key), BlobRef)
             ),
         )
 
@@ -251,7 +247,7 @@ class Handoffs:
         lacking = {answer.agent_id for answer in answers if answer.verdict == "missing"}
         for each in batch:
             if each.agent_id in lacking:
-                own = self._large.get((each.agent_id, each.epoch))
+                own = self._large.get(each.key)
                 self._shipping.not_there(target, (*each.needs, own) if isinstance(own, BlobRef) else each.needs)
 
     def _settled(self, target: HostRef, outcome: object, complete: bool) -> None:
@@ -269,8 +265,8 @@ class Handoffs:
 
     def _settle(self, tx: Tx, batch: list[Leaving], answers: tuple[TransferAnswer, ...]) -> None:
         now = self._shell.clock.wall()
-        for left_out in sorted({each.agent_id for each in batch} - {answer.agent_id for answer in answers}):
-            tx.run("UPDATE handoffs SET problem = ? WHERE agent_id = ?", LEFT_OUT, left_out)
+        answered = {answer.agent_id for answer in answers}
+        _say_problems(tx, {each.key: LEFT_OUT for each in batch if each.agent_id not in answered})
         for answer in answers:
             if answer.verdict == "refused":
                 come_back(tx, (answer.agent_id, answer.epoch - 1), answer.reason, now)
@@ -295,18 +291,11 @@ class Handoffs:
     def _note_problem(self, tx: Tx, target: HostRef, batch: list[Leaving], error: PagletsError) -> None:
         give_up = self._refused.get(target.store_id, 0) >= GIVE_UP_FAILURES
         for each in batch:
-            key = (each.agent_id, each.epoch)
-            if give_up and key not in self._tries.perhaps_sent:
-                come_back(tx, key, error.message, self._shell.clock.wall(), asked_again=True)
+            if give_up and each.key not in self._tries.perhaps_sent:
+                come_back(tx, each.key, error.message, self._shell.clock.wall(), asked_again=True)
         text = _wiped(self._gossip, target) or error.message
-        for problem, jobs in ((error.message, True), (text, False)):
-            tx.run(
-                "UPDATE handoffs SET problem = ? WHERE target_store = ? AND (kind = 'job') = ?",
-                problem[:500],
-                target.store_id,
-                jobs,
-            )
-        tx.wake("groups")
+        handoffs.say_problem_of_target(tx, target.store_id, error.message, jobs=True)
+        handoffs.say_problem_of_target(tx, target.store_id, text, jobs=False)
 
 
 def _wiped(gossip: Gossip, target: HostRef) -> str:
@@ -325,7 +314,6 @@ def _is_large(leaving: Leaving) -> bool:
     return leaving.size_bytes > LARGE_ENVELOPE_BYTES
 
 
-def _say_problems(tx: Tx, texts: dict[str, str]) -> None:
-    for agent_id, text in texts.items():
-        tx.run("UPDATE handoffs SET problem = ? WHERE agent_id = ? AND problem != ?", text[:500], agent_id, text[:500])
-    tx.wake("groups")
+def _say_problems(tx: Tx, texts: Mapping[Key, str]) -> None:
+    for key, text in texts.items():
+        handoffs.say_problem(tx, key, text)

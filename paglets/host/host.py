@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from paglets.api.calls import Call, CallReply
-from paglets.api.hosts import HostIdentity, Member
+from paglets.api.hosts import HostIdentity
 from paglets.api.limits import MAX_CALL_SECONDS
 from paglets.api.slots import JobView, Slots, Verdicts
 from paglets.codec.envelope import Envelope, WireMessage
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import Invalid, PagletsError
 from paglets.core.record import from_json
-from paglets.host import services, verdicts
+from paglets.host import portrait, services, verdicts
 from paglets.host.avoiding import Avoided
 from paglets.host.blobs import BlobKeeper
 from paglets.host.calls import Calls, OutgoingCall
@@ -34,12 +34,14 @@ from paglets.host.groups import Groups
 from paglets.host.handoff import Handoffs
 from paglets.host.inline import INLINE_CLASSES, InlineHost
 from paglets.host.inlinecalls import InlineCalls
+from paglets.host.intents import Intents
 from paglets.host.janitor import Janitor
 from paglets.host.losses import Losses
 from paglets.host.mailbox import Mailbox, PendingCall
 from paglets.host.operations import Operations
 from paglets.host.outbox import Outbox
 from paglets.host.placer import Placer
+from paglets.host.portrait import Load
 from paglets.host.pulling import Pulling
 from paglets.host.recall import Recall
 from paglets.host.recovery import close_runs
@@ -57,11 +59,10 @@ from paglets.host.waits import Waits
 from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import Locator
-from paglets.program import PROTOCOL
 from paglets.remote.exchange import Pending, Response, Transport, reply, reply_error
 from paglets.slots import policy
-from paglets.slots.model import Candidate, Resources, SlotRequest, check_request
-from paglets.store import queue, recalls, residence, views
+from paglets.slots.model import SlotRequest, check_request
+from paglets.store import handoffs, queue, residence, views
 from paglets.store.db import Store, Tx
 from paglets.worker.launch import Launcher, LaunchEvents
 
@@ -95,21 +96,8 @@ class Host:
     """All parts of one host. `start` first, then `runner.step` again and again."""
 
     def __init__(self, settings: Settings, world: World, *, peers: tuple[str, ...] = ()) -> None:
-        runner = Runner(world.store, world.clock, world.log)
-        self.runner = runner
-        inner = world.make_transport(runner.soon)
-        relaying = Relaying(inner, own=settings.ref, online=lambda: self.gossip.online(), soon=runner.soon)
-        self.reverse = Reverse(
-            inner,
-            clock=world.clock,
-            entropy=world.entropy,
-            runner=runner,
-            own=settings.ref,
-            relaying=None if settings.reachable else relaying,
-            member=lambda store_id: self.gossip.by_store(store_id),
-            is_online=self._is_online,
-            aside=world.blobs.aside,
-        )
+        self.runner = runner = Runner(world.store, world.clock, world.log)
+        self.reverse = self._reverse(settings, world)
         self.shell = shell = Shell(
             settings=settings,
             store=world.store,
@@ -127,8 +115,8 @@ class Host:
             world.clock,
             world.entropy,
             shell.transport,
-            _first_row(settings),
-            self._member,
+            portrait.idle_member(settings),
+            lambda: portrait.member(settings, self.load()),
             peers=peers,
             on_change=ON_MESH_CHANGE,
         )
@@ -137,13 +125,14 @@ class Host:
         self.pulling = Pulling(shell, self.gossip)
         self._remarks = Remarks(self.gossip, world.tell or world.log)
         self.inline_host = InlineHost(
-            own=settings.ref, wall=world.clock.wall, resolve=self.gossip.find, hosts=self._host_infos
+            own=settings.ref, wall=world.clock.wall, resolve=self.gossip.find, hosts=lambda: self.creation.host_infos()
         )
         self.waits = Waits(shell)
         self.keeper = BlobKeeper(shell)
         self.shipping = Shipping(shell, self.gossip, self.keeper, ON_BYTES_ARRIVED)
         self.fetching = Fetching(shell, self.gossip, self.keeper)
-        self.mailbox = Mailbox(shell, self.inline_host, self._is_online, self.gossip.is_forgotten, self.shipping)
+        intents = Intents(shell, self.gossip, self.inline_host, self.shipping)
+        self.mailbox = Mailbox(shell, self.inline_host, intents)
         self.calls = Calls(shell, self.gossip, self.whereabouts, self._call_local)
         self.creation = Creation(shell, self.gossip, self.inline_host, self.keeper)
         self.forgetting = Forgetting(shell, self.gossip, self.whereabouts)
@@ -160,6 +149,28 @@ class Host:
         self.stealing = Stealing(shell, self.gossip, self.scheduler, self.runs, self.shipping)
         self._inline_calls = InlineCalls(shell, self.inline_host, self.waits)
 
+    def _reverse(self, settings: Settings, world: World) -> Reverse:
+        """The transport of all parts; what it asks of the gossip, which is made after it, it asks later."""
+        inner = world.make_transport(self.runner.soon)
+        relaying = Relaying(
+            inner,
+            own=settings.ref,
+            online=lambda: self.gossip.online(),
+            silent_seconds=lambda store_id: self.gossip.silent_seconds(store_id),
+            soon=self.runner.soon,
+        )
+        return Reverse(
+            inner,
+            clock=world.clock,
+            entropy=world.entropy,
+            runner=self.runner,
+            own=settings.ref,
+            relaying=None if settings.reachable else relaying,
+            member=lambda store_id: self.gossip.by_store(store_id),
+            is_online=lambda store_id: self.gossip.is_online(store_id),
+            aside=world.blobs.aside,
+        )
+
     def start(self) -> int:
         """Close what an earlier start left behind, and set the parts going; gives how many runs were closed.
 
@@ -168,7 +179,7 @@ class Host:
         shell = self.shell
         closed = shell.store.write(lambda tx: close_runs(tx, shell.own, shell.clock.wall()))
         shell.store.on_commit = self._committed
-        tries, avoided = Tries(shell.store.read(recalls.under_way)), Avoided()
+        tries, avoided = Tries(shell.store.read(handoffs.under_way)), Avoided()
         parts = (
             self.gossip,
             self.reverse,
@@ -208,56 +219,26 @@ class Host:
 
     # Who and how.
 
-    def load(self) -> tuple[Resources, int, int]:
-        """What is free, how many jobs wait, how many run."""
-        usage = self.runs.running()
+    def load(self) -> Load:
+        usage, obstacle = self.runs.running(), self.runs.obstacle()
 
-        def look(tx: Tx) -> tuple[Resources, int, int]:
-            free = self.scheduler.free_units(tx, usage).amounts()
-            return free, queue.count(tx, "WAITING_FOR_SLOT"), queue.count(tx, "RUNNING")
+        def look(tx: Tx) -> Load:
+            return Load(
+                obstacle="" if obstacle is None else obstacle.text,
+                free=self.scheduler.free_units(tx, usage).amounts(),
+                queued_jobs=queue.count(tx, "WAITING_FOR_SLOT"),
+                running_jobs=queue.count(tx, "RUNNING"),
+            )
 
         return self.shell.store.read(look)
 
     def identity(self) -> HostIdentity:
-        settings = self.shell.settings
-        free, queued, running = self.load()
-        return HostIdentity(
-            store_id=settings.store_id,
-            boot_id=settings.boot_id,
-            name=settings.name,
-            url=settings.url,
-            mesh_version=settings.mesh_version,
-            protocol=PROTOCOL,
-            program=settings.program,
-            python=settings.python,
-            pid=settings.pid,
-            started_at=settings.started_at,
-            tags=settings.tags,
-            properties=dict(settings.properties),
-            reachable=settings.reachable,
-            capacity=settings.offered,
-            free=free,
-            queued_jobs=queued,
-            running_jobs=running,
-            build=settings.build,
-            wall_time=self.shell.clock.wall(),
-        )
-
-    def _member(self) -> Member:
-        free, queued, running = self.load()
-        return replace(_first_row(self.shell.settings), free=free, queued_jobs=queued, running_jobs=running)
-
-    def _is_online(self, store_id: str) -> bool:
-        return any(member.store_id == store_id for member in self.gossip.online())
-
-    def _host_infos(self) -> tuple[Any, ...]:
-        return self.creation.host_infos()
+        return portrait.identity(self.shell.settings, self.load(), self.shell.clock.wall())
 
     def slots(self, limit: int) -> Slots:
         """The scheduler's view: what runs and waits here, and what is on its way out."""
         now = self.shell.clock.wall()
-        free, queued, running = self.load()
-        usage = self.runs.running()
+        load, usage = self.load(), self.runs.running()
 
         def look(tx: Tx) -> tuple[tuple[JobView, ...], tuple[JobView, ...]]:
             here = queue.views(tx, now, limit)
@@ -268,10 +249,10 @@ class Host:
         return Slots(
             host=settings.ref,
             capacity=settings.offered,
-            free=free,
+            free=load.free,
             tags=settings.tags,
-            queued_jobs=queued,
-            running_jobs=running,
+            queued_jobs=load.queued_jobs,
+            running_jobs=load.running_jobs,
             jobs=(*(replace(job, usage=usage.get(job.agent_id, job.usage)) for job in here), *leaving),
         )
 
@@ -295,23 +276,11 @@ class Host:
             return f"what the job asks for makes no sense: {error.message}"
         judgement = policy.judge(
             request,
-            self._own_candidate(),
+            portrait.candidate(self.shell.settings),
             home_store_id=envelope.home.store_id,
             mesh_version=self.shell.settings.mesh_version,
         )
         return judgement.text if judgement.never and envelope.hook is None else None
-
-    def _own_candidate(self) -> Candidate:
-        settings = self.shell.settings
-        return Candidate(
-            host=settings.ref,
-            addresses=settings.addresses,
-            mesh_version=settings.mesh_version,
-            online=True,
-            tags=settings.tags,
-            offered=settings.offered,
-            free=settings.offered,
-        )
 
     # Calls to paglets here.
 
@@ -353,29 +322,6 @@ class Host:
             pending.complete(answer)
         pending.on_complete(lambda response: self.runner.soon(lambda: self.calls.answered(call, response)))
         return True
-
-
-def _first_row(settings: Settings) -> Member:
-    """This host in the table of the mesh as it starts: idle."""
-    return Member(
-        store_id=settings.store_id,
-        name=settings.name,
-        url=settings.url,
-        addresses=settings.addresses,
-        mesh_version=settings.mesh_version,
-        protocol=PROTOCOL,
-        boot_id=settings.boot_id,
-        boot_count=settings.boot_count,
-        heartbeat=0,
-        tags=settings.tags,
-        properties=dict(settings.properties),
-        reachable=settings.reachable,
-        capacity=settings.offered,
-        free=settings.offered,
-        queued_jobs=0,
-        running_jobs=0,
-        started_at=settings.started_at,
-    )
 
 
 def _class_of(tx: Tx, agent_id: str) -> str:

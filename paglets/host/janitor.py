@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paglets.host.attempts import all_at_work
 from paglets.host.recovery import stale_scratch
-from paglets.host.shell import Shell
+from paglets.host.shell import Disk, Shell
 from paglets.store import residence
 
 LOOK_SECONDS = 300.0
@@ -19,6 +19,15 @@ KEEP_LOG_BYTES = 1 << 30
 TRIM_SECONDS = 60.0
 """Between two looks at the logs, however many attempts end: a look takes a moment for each that is kept."""
 
+CLOSED = "disk_closed"
+CLOSED_SECONDS = 10.0
+"""Between two looks at a folder that is missing or may not be written: until then nothing can be removed either."""
+
+
+def is_closed(disk: Disk) -> bool:
+    obstacle = disk.obstacle()
+    return obstacle is not None and obstacle.code == CLOSED
+
 
 class Janitor:
     """Part `janitor`: compares the directories that are there with the paglets that need one."""
@@ -31,6 +40,8 @@ class Janitor:
         self._trim_at = 0.0
 
     def tick(self, now: float) -> float | None:
+        if is_closed(self._shell.disk):
+            return now + CLOSED_SECONDS
         there = self._shell.disk.left_over()
         for agent_id in self._shell.store.read(lambda tx: stale_scratch(tx, there)):
             self._shell.disk.discard(agent_id)

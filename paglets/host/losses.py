@@ -44,9 +44,6 @@ MUTE_PRECISION_SECONDS = 1.0
 ANSWERED_SECONDS = 10.0
 """The mesh is asked again when a question has had no answer for so long."""
 
-GAP_SECONDS = 5.0
-"""A look that comes so much later than it should was delayed by a gap of this host's own: nothing is judged then."""
-
 KEYS_A_LOOK = 200
 KEYS_A_PAGE = 500
 TOLD_A_TICK = 4
@@ -90,7 +87,7 @@ class Losses:
         self._told: deque[Sequence[JobCopy]] = deque()
         self._collectors: dict[str, _Collector] = {}
         self._ripening: list[_Ripening] = []
-        self._due_at = shell.clock.monotonic()
+        self._gap_ended_at = gossip.last_gap().ended_at
         self._asking_until: float | None = None
 
     def told(self, copies_told: Sequence[JobCopy]) -> None:
@@ -109,17 +106,22 @@ class Losses:
         return watched.older_at is not None and self._shell.clock.monotonic() < watched.older_at + QUIET_SECONDS
 
     def tick(self, now: float) -> float | None:
-        gap, self._due_at = now > self._due_at + GAP_SECONDS, now + LOOK_SECONDS
         more = self._follow_collectors(now) or self._hear(now)
-        if gap:
+        gap_ended_at = self._gossip.last_gap().ended_at
+        if gap_ended_at != self._gap_ended_at:  # this host did nothing for a while: nothing is judged now
+            self._gap_ended_at = gap_ended_at
             self._begin_waits_anew(now)
         elif not more and not self._is_asking(now):
             more = self._look(now)
-        if more:
-            self._due_at = now
-        elif self._ripening and not self._is_asking(now):
-            self._due_at = max(now, min(self._due_at, self._ripening[0].at))
-        return self._due_at if self._collectors else None
+        if not self._collectors:
+            return None
+        return now if more else self._look_at(now)
+
+    def _look_at(self, now: float) -> float:
+        """When to look again."""
+        if self._ripening and not self._is_asking(now):
+            return max(now, min(now + LOOK_SECONDS, self._ripening[0].at))
+        return now + LOOK_SECONDS
 
     # Which copies to watch, and when they were last heard of.
 

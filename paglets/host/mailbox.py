@@ -9,25 +9,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from paglets.api.calls import CallReply
 from paglets.codec.envelope import WireMessage
 from paglets.core.errors import CallOutcomeUnknown, PagletsError
-from paglets.core.record import from_json
-from paglets.core.refs import HostRef
-from paglets.host import inline, outcomes
-from paglets.host.comeback import drop_move, dropped_text
+from paglets.host import inline
 from paglets.host.creation import elsewhere
-from paglets.host.due import Due, due_rows, still_asked
-from paglets.host.hooks import begin_hook, fall_asleep, hook_failed, is_inactive, next_waking, set_hook
+from paglets.host.due import Due, due_rows
+from paglets.host.hooks import hook_failed, is_inactive, next_waking, set_hook
 from paglets.host.inline import InlineHost
+from paglets.host.intents import Intents, write_or_log
 from paglets.host.shell import Shell
-from paglets.host.shipping import Shipping
-from paglets.slots import states
-from paglets.store import paglets, posts, queue, residence
+from paglets.store import posts, residence
 from paglets.store.db import Tx
-from paglets.store.trouble import StorePassing
 
 MAX_DUE = 200
 MAX_ACTIVATIONS = 32
@@ -83,7 +77,6 @@ class Delivery:
 
 StartEntry = Callable[[str, str], None]
 """Start a process for (agent_id, entry)."""
-IsSo = Callable[[str], bool]  # of the host with that store
 
 
 class Mailbox:
@@ -91,14 +84,10 @@ class Mailbox:
 
     name = "mailbox"
 
-    def __init__(
-        self, shell: Shell, inline_host: InlineHost, is_online: IsSo, is_forgotten: IsSo, shipping: Shipping
-    ) -> None:
+    def __init__(self, shell: Shell, inline_host: InlineHost, intents: Intents) -> None:
         self._shell = shell
         self._inline_host = inline_host
-        self._shipping = shipping
-        self._is_online = is_online
-        self._is_forgotten = is_forgotten
+        self._intents = intents
         self._queued: dict[str, deque[PendingCall]] = {}
         self._parked: dict[str, list[PendingCall]] = {}
         self._by_id: dict[str, PendingCall] = {}
@@ -258,9 +247,9 @@ class Mailbox:
             return
         elif due.hook is not None and due.hook != "run":
             self._start(due.agent_id, due.hook)
-        elif due.intent is not None and self._serve_intent(due):
+        elif due.intent is not None and self._intents.serve(due):
             return  # What a hook asked for takes effect when it returns, so before a `run` that would follow it.
-        elif due.hook is not None and not self._bytes_go_first(due):
+        elif due.hook is not None and not self._intents.bytes_go_first(due):
             self._start(due.agent_id, due.hook)
         elif due.is_to_wake or (due.has_posts and self._ready_posts(due.agent_id)):
             self._start(due.agent_id, "activation" if due.inactive else "message")
@@ -303,16 +292,16 @@ class Mailbox:
 
     def _serve_inline(self, due: Due) -> None:
         if due.hook == "arrival":
-            self._write(lambda tx: self._arrive(tx, due.agent_id))
+            write_or_log(self._shell, lambda tx: self._arrive(tx, due.agent_id))
         elif due.has_posts and self._take_posts(due.agent_id):
             self._shell.runner.wake(self.name)
         elif due.intent is not None:
-            self._serve_intent(due)
+            self._intents.serve(due)
 
     def _take_posts(self, agent_id: str) -> int:
         """Let an inline paglet take a turn of its posts; gives how many there were."""
         host, paused = self._inline_host, tuple(self._paused)
-        taken = self._write(lambda tx: inline.take_posts(tx, host, agent_id, POSTS_A_TURN, paused))
+        taken = write_or_log(self._shell, lambda tx: inline.take_posts(tx, host, agent_id, POSTS_A_TURN, paused))
         count, raised = taken or (0, [])
         for each in raised:
             self._shell.log(each.text)
@@ -327,72 +316,3 @@ class Mailbox:
             hook_failed(tx, agent_id, "arrival", repr(error), self._shell.clock.wall())
         else:
             set_hook(tx, agent_id, None)
-
-    def _write(self, change: Callable[[Tx], Any]) -> Any:
-        try:
-            return self._shell.store.write(change)
-        except StorePassing:
-            raise  # The part is tried again soon, which is all that helps.
-        except PagletsError as error:
-            self._shell.log(f"an inline paglet failed: {error!r}")
-            return None
-
-    # Moves and disposals.
-
-    def _serve_intent(self, due: Due) -> bool:
-        """False where the move waits for its target, or for its files to be there: until then it goes on as it is."""
-        assert due.intent is not None
-        if "dispose" in due.intent:
-            self._effect(due, lambda tx: self._dispose(tx, due))
-            return True
-        if "rest" in due.intent:
-            seconds = due.intent["rest"]
-            self._effect(due, lambda tx: fall_asleep(tx, due.agent_id, seconds, self._shell.clock.wall()))
-            return True
-        target = from_json(HostRef, due.intent["move"])
-        is_there = target.store_id == self._shell.own.store_id
-        if is_there or (due.kind != "collector" and self._is_forgotten(target.store_id)):
-            problem = "" if is_there else dropped_text(target.name)
-            self._effect(due, lambda tx: drop_move(tx, due.agent_id, problem, self._shell.clock.wall()))
-        elif obstacle := self._obstacle(due.agent_id, target):
-            if obstacle != due.problem:
-                self._write(lambda tx: paglets.set_problem(tx, due.agent_id, obstacle))
-            return False
-        else:
-            self._effect(due, lambda tx: self._depart(tx, due, target))
-        return True
-
-    def _effect(self, due: Due, change: Callable[[Tx], None]) -> None:
-        """Unless something else is asked for by now, which is due next."""
-        self._write(lambda tx: change(tx) if still_asked(tx, due) else None)
-
-    def _bytes_go_first(self, due: Due) -> bool:
-        """Whether a move that did not begin is only a matter of time: a `run` may have no end, and begins there."""
-        move = None if due.intent is None else due.intent.get("move")
-        return move is not None and self._is_online(from_json(HostRef, move).store_id)
-
-    def _obstacle(self, agent_id: str, target: HostRef) -> str:
-        """Why a move there does not begin yet, in words; its files go first."""
-        if not self._is_online(target.store_id):
-            return f"it moves to {target.name} when that is online"
-        needs = self._shell.store.read(lambda tx: paglets.blobs_here(tx, agent_id))
-        return "" if self._shipping.ready(target, needs) else self._shipping.why(target, needs)
-
-    def _dispose(self, tx: Tx, due: Due) -> None:
-        if due.inline or due.intent is None or due.intent.get("ready"):
-            outcomes.end_by_hand(tx, due.agent_id, self._shell.own, self._shell.clock.wall())
-        else:
-            begin_hook(tx, due.agent_id, "disposing", due.intent)
-
-    def _depart(self, tx: Tx, due: Due, target: HostRef) -> None:
-        if due.inline:
-            inline.run_hook(tx, self._inline_host, due.agent_id, "on_dispatching")
-        elif due.intent is not None and not due.intent.get("ready"):
-            # A `run` that was due is due again where `on_dispatching` raises and the move is dropped.
-            then = due.hook or due.intent.get("then")
-            begin_hook(tx, due.agent_id, "dispatching", {**due.intent, "then": then})
-            return
-        # Whoever moves a job has chosen its host: it waits for a slot there, and is not placed anew.
-        queue.move(tx, due.agent_id, "PLACING", states.move("PLACING", "queued"))
-        tx.run("UPDATE paglets SET hook = 'arrival', intent = NULL WHERE agent_id = ?", due.agent_id)
-        residence.leave(tx, due.agent_id, target, self._shell.clock.wall())

@@ -125,7 +125,8 @@ class Operations:
         self._change(run, lambda tx: to_json(self._creation.submit_tree(_guarded(tx, run), token, args.request)), done)
 
     def room(self, run: Speaker, args: protocol.Room, done: Done) -> None:
-        done({"folder": self._keeper.staging(args.staged, args.size_bytes, run.stamp.token)})
+        folder = self._keeper.staging(args.staged, args.size_bytes, run.stamp.token, on_disk=args.moved)
+        done({"folder": folder})
 
     def publish(self, run: Speaker, args: protocol.Publish, done: Done) -> None:
         self._keeper.hold(run.stamp.token, check_blob(args.blob).sha256)

@@ -95,15 +95,21 @@ class Outbox:
         return True
 
     def _with_bytes_there(self, host: HostRef, paused: tuple[str, ...]) -> list[int]:
-        """Numbers, of one page, of posts whose artifacts the host has; the others' are on their way from now on."""
+        """Numbers, of one page, of posts whose artifacts the host has; the others' are on their way from now on.
+
+        Where these do not get there, their paglet may be elsewhere by now.
+        """
         after = self._after.pop(host.store_id, 0)
         carrying = self._shell.store.read(lambda tx: posts.with_bytes(tx, host.store_id, MAX_WITH_BYTES, paused, after))
-        ready = [n for n, carried in carrying if self._shipping.ready(host, carried)]
+        ready = [each.n for each in carrying if self._shipping.ready(host, each.blobs)]
         if not ready and len(carrying) == MAX_WITH_BYTES:
-            self._after[host.store_id] = carrying[-1][0]
-        waiting = {n: self._shipping.why(host, carried) for n, carried in carrying if n not in ready}
+            self._after[host.store_id] = carrying[-1].n
+        waiting = [each for each in carrying if each.n not in ready]
         if waiting:
-            self._shell.runner.change(lambda tx: _say_problems(tx, waiting))
+            problems = {each.n: self._shipping.why(host, each.blobs) for each in waiting}
+            self._shell.runner.change(lambda tx: _say_problems(tx, problems))
+            stuck = {each.agent_id for each in waiting if self._shipping.is_stuck(host, each.blobs)}
+            self._search(stuck, self._shell.clock.monotonic())
         return ready
 
     def _posts(self, batch: list[Outgoing]) -> Posts:

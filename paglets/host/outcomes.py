@@ -22,6 +22,9 @@ from paglets.worker.launch import Ended
 from paglets.worker.protocol import Fault, NewArtifact
 
 LOST = "host_lost"
+CANCELLED = "cancelled"
+BY_HAND = "by hand: "
+"""How the reason begins why a running copy is unwanted, where no collector said so: its end is reported to that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +110,8 @@ def ended(tx: Tx, attempt: Attempt, how: Ended, now: float) -> str | None:
     event = _event(tx, job, attempt, how, now)
     new = states.move(job.status, event)
     queue.move(tx, job.agent_id, job.status, new, attempt.attempt)
-    history.remember(tx, job, _record(job, attempt, how, new, granted_at), now)
+    cause = LOST if event == "lost" else _cause(job, how)
+    history.remember(tx, job, _record(job, attempt, how, new, granted_at, cause), now)
     retire(tx, job.agent_id, now)
     return new
 
@@ -117,10 +121,26 @@ def _event(tx: Tx, job: JobRow, attempt: Attempt, how: Ended, now: float) -> str
     if outcome is not None and (outcome.success or outcome.final):
         return "completed" if outcome.success else "failed"
     if job.unwanted is not None:
-        return "cancelled"
+        return _end_unwanted(tx, job, job.unwanted, attempt, how, now)
     if outcome is None and how.launcher_lost:
         return _lose(tx, job, attempt, how, now)
     return _fail_attempt(tx, job, attempt, outcome or _from_exit(how), how, now)
+
+
+def _end_unwanted(tx: Tx, job: JobRow, why: str, attempt: Attempt, how: Ended, now: float) -> str:
+    """Its collector knows already that nobody wants it, but where a person said so to this host."""
+    if why.startswith(BY_HAND):
+        fault = Fault(cause=CANCELLED, message=why.removeprefix(BY_HAND))
+        _report(tx, job, attempt, Outcome(success=False, final=True, fault=fault), how.stderr_tail, now)
+    return "cancelled"
+
+
+def _cause(job: JobRow, how: Ended) -> str:
+    """Of an attempt that has ended; "" where it has a result."""
+    outcome = None if job.outcome is None else from_json(Outcome, job.outcome)
+    if outcome is not None and (outcome.success or outcome.fault is not None):
+        return "" if outcome.fault is None else outcome.fault.cause
+    return CANCELLED if job.unwanted is not None else LOST if how.launcher_lost else cause_of(how)
 
 
 def _lose(tx: Tx, job: JobRow, attempt: Attempt, how: Ended, now: float) -> str:
@@ -183,9 +203,12 @@ def describe(how: Ended) -> str:
     return "the process ended without a report"
 
 
-def _record(job: JobRow, attempt: Attempt, how: Ended, status: str, granted_at: float | None) -> dict[str, Any]:
+def _record(
+    job: JobRow, attempt: Attempt, how: Ended, status: str, granted_at: float | None, cause: str
+) -> dict[str, Any]:
     return {
         "status": status,
+        "cause": cause,
         "generation": job.generation,
         "attempt": attempt.attempt,
         "granted_at": granted_at,

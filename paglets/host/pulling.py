@@ -8,7 +8,6 @@ goes back in a request of its own.
 from __future__ import annotations
 
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -72,14 +71,13 @@ class Pulling:
         self._shell = shell
         self._gossip = gossip
         self._lanes = Lanes(shell.entropy)
-        self._came: deque[tuple[Member, PulledRequest]] = deque()
         self._work: dict[tuple[str, str], _Work] = {}
         self.handle: Handle = _not_yet
 
     @property
     def is_idle(self) -> bool:
         """Nothing that was fetched is being done, and no answer is on its way."""
-        return not self._work and not self._came
+        return not self._work
 
     def tick(self, now: float) -> float | None:
         if self._shell.settings.reachable:
@@ -97,33 +95,29 @@ class Pulling:
 
     def _pull(self, member: Member, now: float) -> None:
         self._lanes.sent(member.store_id)
+        came: list[PulledRequest] = []
         at_work = tuple(request_id for store_id, request_id in self._work if store_id == member.store_id)
         request = Request(
             method="POST",
             target="/v1/outbox/pull",
             body=dump_json(Pull(at_work=at_work, wait_seconds=WAIT_SECONDS)),
             repeatable=True,
-            keep=partial(self._take, member),
+            keep=lambda body: came.extend(_requests(body)),
         )
         self._shell.transport.send(
             member.ref,
             request,
-            lambda outcome: self._pulled(member, outcome, now),
+            lambda outcome: self._pulled(member, came, outcome, now),
             timeout_seconds=WAIT_SECONDS + MARGIN_SECONDS,
         )
 
-    def _take(self, member: Member, body: bytes) -> None:
-        """Not on the runner: there may be much of it."""
-        pulled = from_json(Pulled, loads(body), "what was pulled")
-        self._came.extend((member, request) for request in pulled.requests)
-
-    def _pulled(self, member: Member, outcome: Response | PagletsError, began: float) -> None:
+    def _pulled(
+        self, member: Member, came: list[PulledRequest], outcome: Response | PagletsError, began: float
+    ) -> None:
         now = self._shell.clock.monotonic()
-        came = [self._came.popleft() for _ in range(len(self._came))]
-        self._begin(came, now)
+        self._begin(member, came, now)
         good = isinstance(outcome, Response) and outcome.status < 400
-        mine = any(each.store_id == member.store_id for each, _ in came)
-        if good and (mine or now - began >= SHORT_SECONDS):
+        if good and (came or now - began >= SHORT_SECONDS):
             self._lanes.succeeded(member.store_id)
         else:
             self._lanes.failed(member.store_id, now)
@@ -134,8 +128,8 @@ class Pulling:
 
     # Doing.
 
-    def _begin(self, came: Iterable[tuple[Member, PulledRequest]], now: float) -> None:
-        for member, request in came:
+    def _begin(self, member: Member, came: Iterable[PulledRequest], now: float) -> None:
+        for request in came:
             key = (member.store_id, request.request_id)
             if key not in self._work:  # else it is a second copy
                 work = self._work[key] = _Work(member=member, request=request, came_at=now)
@@ -203,6 +197,11 @@ class Pulling:
 
     def _forget(self, work: _Work) -> None:
         self._work.pop((work.member.store_id, work.request.request_id), None)
+
+
+def _requests(body: bytes) -> tuple[PulledRequest, ...]:
+    """Not on the runner: there may be much of it."""
+    return from_json(Pulled, loads(body), "what was pulled").requests
 
 
 def _not_yet(request: Request) -> Response | Pending:

@@ -55,30 +55,31 @@ class Recall:
     def _end(self, found: dict[str, UnderWay]) -> None:
         online = {member.store_id for member in self._gossip.online()}
         never_sent: list[UnderWay] = []
+        given_up: list[UnderWay] = []
         for each in found.values():
             failures = self._tries.unsettled(each.key)
             is_there = each.target.store_id in online
             if each.key not in self._tries.perhaps_sent:
                 never_sent.append(each)
             elif each.recall == UNWANTED and (not is_there or failures >= FAILURES_TO_GIVE_UP):
-                self._give_up(each)
+                given_up.append(each)
             elif is_there:
                 self._settle(each)
             else:
                 self._settling.later(each.agent_id)
-        if never_sent:
+        if never_sent or given_up:
             # At once, not with the next round of changes: what is here is not sent in between.
-            self._shell.store.write(lambda tx: self._take_back(tx, never_sent))
+            self._shell.store.write(lambda tx: self._end_here(tx, never_sent, given_up))
+        for each in given_up:
+            self._tries.settled(each.key)
         if len(found) >= MOST_AT_ONCE:
             self._shell.runner.wake(self.name)
 
-    def _take_back(self, tx: Tx, never_sent: list[UnderWay]) -> None:
+    def _end_here(self, tx: Tx, never_sent: list[UnderWay], given_up: list[UnderWay]) -> None:
         for each in never_sent:
             self._come_back(tx, each)
-
-    def _give_up(self, each: UnderWay) -> None:
-        self._shell.store.write(lambda tx: recalls.give_up(tx, *each.key, self._shell.clock.wall()))
-        self._tries.settled(each.key)
+        for each in given_up:
+            recalls.give_up(tx, *each.key, self._shell.clock.wall())
 
     def _settle(self, each: UnderWay) -> None:
         asked = Fence(agent_id=each.agent_id, epoch=each.epoch + 1, target=each.target)

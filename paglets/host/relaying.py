@@ -8,6 +8,7 @@ from functools import partial
 from paglets.api.hosts import Member
 from paglets.core.errors import CallOutcomeUnknown, PagletsError, PeerReplaced, Unreachable
 from paglets.core.refs import HostRef
+from paglets.mesh.view import no_way_text
 from paglets.remote.exchange import Completion, Request, Response, Transport
 from paglets.remote.relaying import relayed
 
@@ -19,8 +20,9 @@ a client grants its own host, for which this may be the second step."""
 class Relaying:
     """A `Transport` from a host of that kind to others of it, over `inner`; on the runner.
 
-    `online` gives the other hosts that are there. One that can be connected to passes a request on; where that did not
-    work, another one is asked with the next request, for whoever sends tries again by the rules that hold anyway.
+    `online` gives the other hosts that are there, `silent_seconds` says since when nothing was heard of a store. One
+    that can be connected to passes a request on; as long as that does not work, each further request takes another one,
+    for whoever sends tries again by the rules that hold anyway.
     """
 
     def __init__(
@@ -29,23 +31,22 @@ class Relaying:
         *,
         own: HostRef,
         online: Callable[[], tuple[Member, ...]],
+        silent_seconds: Callable[[str], float],
         soon: Callable[[Callable[[], None]], None],
     ) -> None:
         self._inner = inner
         self._own = own
         self._online = online
+        self._silent_seconds = silent_seconds
         self._soon = soon
-        self._turns: dict[str, int] = {}
+        self._failures: dict[str, int] = {}
 
     def send(self, host: HostRef, request: Request, done: Completion, *, timeout_seconds: float) -> None:
-        relays = [member for member in self._online() if member.reachable]
+        relays = self._relays()
         if not relays:
-            text = (
-                f"nobody can connect to {host.name}, nor to {self._own.name}, and no host is online that both can reach"
-            )
-            self._soon(partial(done, Unreachable(text)))
+            self._soon(partial(done, Unreachable(no_way_text(host.name, self._own.name))))
             return
-        relay = relays[self._turns.get(host.store_id, 0) % len(relays)]
+        relay = relays[self._failures.get(host.store_id, 0) % len(relays)]
         self._inner.send(
             relay.ref,
             relayed(host, request, timeout_seconds),
@@ -53,10 +54,17 @@ class Relaying:
             timeout_seconds=timeout_seconds + GRACE_SECONDS,
         )
 
+    def _relays(self) -> list[Member]:
+        """The one that was heard of last first: one that hangs is not asked where there is another."""
+        reachable = (member for member in self._online() if member.reachable)
+        return sorted(reachable, key=lambda member: self._silent_seconds(member.store_id))
+
     def _done(self, host: HostRef, relay: Member, done: Completion, outcome: Response | PagletsError) -> None:
         outcome = _of_the_way(relay, outcome)
         if isinstance(outcome, PagletsError):
-            self._turns[host.store_id] = self._turns.get(host.store_id, 0) + 1
+            self._failures[host.store_id] = self._failures.get(host.store_id, 0) + 1
+        else:
+            self._failures.pop(host.store_id, None)
         done(outcome)
 
 

@@ -1,4 +1,5 @@
-"""Says what keeps this host and others apart, once when it is new: in the log and to who started the host."""
+"""Says what keeps this host and others apart, once when it is new and once when it is over: in the log and to who
+started the host."""
 
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ class Remarks:
                 self._say(f"{subject}: {trouble}")
         for subject in [subject for subject in self._said if subject not in troubles]:
             del self._said[subject]
+            self._say(f"{subject}: that is over")
         return now + LOOK_SECONDS
 
     def _troubles(self) -> dict[str, str]:

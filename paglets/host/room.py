@@ -25,9 +25,11 @@ the pauses between the tries of whoever sends."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Coming:
-    """`there`: how much of it lies on the disk. `token`: of the run that writes it, "": a transfer."""
+    """`there`: how much of it lies on the disk, where it takes `new_bytes`: none for a file that is only renamed.
+    `token`: of the run that writes it, "": a transfer."""
 
     size_bytes: int
+    new_bytes: int
     there: Callable[[], int]
     until: float
     token: str = ""
@@ -41,18 +43,23 @@ class Room:
         self._lock = Mutex()
         self._coming: dict[str, _Coming] = {}
 
-    def reserve(self, name: str, size_bytes: int, there: Callable[[], int], token: str = "") -> None:
-        """For a while, or until it is `settled`; again and again while it comes. Raises NoRoom, Invalid."""
+    def reserve(
+        self, name: str, size_bytes: int, there: Callable[[], int], token: str = "", *, on_disk: bool = False
+    ) -> None:
+        """For a while, or until it is `settled`; again and again while it comes. `on_disk`: it lies on that disk
+        already, and is to be renamed. Raises NoRoom, Invalid."""
         if size_bytes < 0:
             raise Invalid(f"the size of {name} is {size_bytes} bytes: it must be 0 or more")
         now = self._shell.clock.monotonic()
+        until, new_bytes = now + RESERVED_SECONDS, 0 if on_disk else size_bytes
+        coming = _Coming(size_bytes=size_bytes, new_bytes=new_bytes, there=there, until=until, token=token)
         with self._lock:
             known = self._coming.get(name)
-            if known is None or known.until <= now or known.size_bytes != size_bytes:
+            is_same = known is not None and (known.size_bytes, known.new_bytes) == (size_bytes, new_bytes)
+            if known is None or known.until <= now or not is_same:
                 self._check_limits(name, size_bytes, now)
-                self._check_disk(name, size_bytes - there(), now)
-            until = now + RESERVED_SECONDS
-            self._coming[name] = _Coming(size_bytes=size_bytes, there=there, until=until, token=token)
+                self._check_disk(name, coming, now)
+            self._coming[name] = coming
 
     def check(self, name: str, size_bytes: int) -> None:
         """May a file be kept that lies there already? Raises NoRoom."""
@@ -93,7 +100,14 @@ class Room:
         most, quota = settings.artifact_max_bytes, settings.artifact_quota_bytes
         if most and size_bytes > most:
             raise NoRoom(
-                f"{own} takes no file over {bytes_text(most)} (artifact_max_size), this has {bytes_text(size_bytes)}"
+                f"{own} takes no file over {bytes_text(most)} (artifact_max_size), this has {bytes_text(size_bytes)}",
+                never=True,
+            )
+        if quota and size_bytes > quota:
+            raise NoRoom(
+                f"{own} keeps no more than {bytes_text(quota)} of files (artifact_storage_quota), "
+                f"and this one alone has {bytes_text(size_bytes)}",
+                never=True,
             )
         if quota:
             used = self._shell.store.read(blobs.total_bytes)
@@ -101,15 +115,20 @@ class Room:
             if used + size_bytes > quota:
                 raise NoRoom(
                     f"{own} keeps {bytes_text(used)} of the {bytes_text(quota)} that it may "
-                    f"(artifact_storage_quota): {bytes_text(size_bytes)} more do not fit"
+                    f"(artifact_storage_quota): {bytes_text(size_bytes)} more do not fit; delete some, or raise it"
                 )
 
-    def _check_disk(self, name: str, more_bytes: int, now: float) -> None:
-        free = self._shell.blobs.free()
+    def _check_disk(self, name: str, coming: _Coming, now: float) -> None:
+        more_bytes = _lacking(coming)
         others = [each for each in self._others(name, now) if each.until > now]
-        reserved = FREE_BYTES + sum(max(0, each.size_bytes - each.there()) for each in others)
-        if free < more_bytes + reserved:
+        reserved = FREE_BYTES + sum(map(_lacking, others))
+        if more_bytes and (free := self._shell.blobs.free()) < more_bytes + reserved:
             raise NoRoom(
                 f"the disk of {self._shell.own.name} has {bytes_text(free)} free: {bytes_text(more_bytes)} more do not "
                 f"fit ({bytes_text(reserved)} stay free, or are for files that are on their way)"
             )
+
+
+def _lacking(coming: _Coming) -> int:
+    """What of it the disk must still take."""
+    return max(0, coming.new_bytes - coming.there())

@@ -24,7 +24,10 @@ from paglets.worker.protocol import LONG_ENTRIES, OPERATIONS, Go, GoCode, GoFile
 
 @dataclass(eq=False, kw_only=True)
 class Run:
-    """A process of a paglet, from launch to end. Belongs to the runner."""
+    """A process of a paglet, from launch to end. Belongs to the runner.
+
+    `held_up`: why its host does not take a file of it just now. `not_begun`: why its host had no place for it.
+    """
 
     stamp: Stamp
     entry: str
@@ -34,6 +37,9 @@ class Run:
     finishing: bool = False
     done: bool = False
     reported: bool = False
+    held_up: str = ""
+    held_up_at: float = 0.0
+    not_begun: str = ""
     work_dir: str = ""
     delivered: tuple[str, Delivery] | None = None
     usage: Usage = field(default_factory=Usage)

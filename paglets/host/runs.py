@@ -13,19 +13,18 @@ from typing import Any
 
 from paglets.api.slots import Usage
 from paglets.codec.text import dumps
-from paglets.core.errors import Fenced, HandlerFailed, PagletsError
+from paglets.core.errors import Fenced, HandlerFailed, PagletsError, StorePassing
 from paglets.core.failpoints import reach
 from paglets.core.record import to_json
-from paglets.host import outcomes, runrows
+from paglets.host import fileroom, outcomes, runrows
 from paglets.host.mailbox import Delivery, Mailbox
 from paglets.host.operations import HandlerEnd, Operations, close_delivery
 from paglets.host.outcomes import Attempt, Outcome
 from paglets.host.runrows import Ground, Run
 from paglets.host.shell import Shell
 from paglets.slots.eligibility import Reason
-from paglets.store import posts, residence
-from paglets.store.trouble import StorePassing
-from paglets.worker.launch import Ended, Launcher, LaunchEvents, LaunchSpec
+from paglets.store import posts, queue, residence
+from paglets.worker.launch import NO_PLACE, Ended, Launcher, LaunchEvents, LaunchSpec
 from paglets.worker.protocol import Deliver, Fault, Go, Handled
 
 CHECK_TIMEOUTS_SECONDS = 1.0
@@ -34,7 +33,7 @@ SAVE_USAGE_SECONDS = 10.0
 PLACE_AGAIN_SECONDS = 10.0
 """Before another process is tried, after one for which the disk had no place: a quota does not show before that."""
 
-NO_PLACE = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
+OF_THE_DISK = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
 """What is the disk's and would meet every process. Anything else may be one job's doing, and must not stop others."""
 
 
@@ -82,7 +81,6 @@ class Runs:
         """Start a process for a hook or for messages, where the paglet is here and none is at work."""
         if self.obstacle() is not None or self._shell.clock.monotonic() < self._paused.get(agent_id, float("-inf")):
             return  # It stays due.
-        self._paused.pop(agent_id, None)
         token = self._shell.entropy.token()
         stamp = self._shell.store.write(lambda tx: runrows.begin(tx, agent_id, entry, token, self._shell.clock.wall()))
         if stamp is not None:
@@ -105,12 +103,15 @@ class Runs:
 
     def _not_begun(self, run: Run, error: OSError | StorePassing) -> Ended:
         again = run.began + PLACE_AGAIN_SECONDS
-        if isinstance(error, OSError) and error.errno not in NO_PLACE and self._shell.disk.obstacle() is None:
+        if isinstance(error, OSError) and error.errno not in OF_THE_DISK and self._shell.disk.obstacle() is None:
             self._paused[run.agent_id] = again
             return Ended(error=str(error))
-        self._obstacle = Reason(code="disk_full", text=f"the host has no place for it: {error}")
-        self._obstacle_until = again
-        # Not its own failure: it never began, and is due again.
+        return self._no_place(str(error))
+
+    def _no_place(self, why: str) -> Ended:
+        """Not the paglet's own failure: it never began, and is due again."""
+        self._obstacle = Reason(code="disk_full", text=f"the host has no place for it: {why}")
+        self._obstacle_until = self._shell.clock.monotonic() + PLACE_AGAIN_SECONDS
         return Ended(error=self._obstacle.text, launcher_lost=True)
 
     def _spec(self, run: Run, cores: tuple[int, ...], gpus: tuple[int, ...]) -> LaunchSpec:
@@ -180,15 +181,28 @@ class Runs:
             self._answer(run, number, error)
             self.launcher.end(token)
             return
+        if name == "done" and args.fault is not None and args.fault.cause == NO_PLACE:
+            run.done, run.not_begun = True, args.fault.message
+            self._answer(run, number, None)
+            return
         self._perform(run, number, name, args)
 
     def _perform(self, run: Run, number: Any, name: str, args: Any) -> None:
         if run.stamp.token not in self._by_token:
             return  # it was put off, and the run has ended since
-        self._operations.perform(run, name, args, lambda result: self._performed(run, number, name, args, result))
+        try:
+            self._operations.perform(run, name, args, lambda result: self._performed(run, number, name, args, result))
+        except OSError as error:
+            self._performed(run, number, name, args, error)
+        except Exception as error:
+            # A process that gets no answer would wait for ever.
+            self._answer(run, number, error)
+            raise
 
     def _performed(self, run: Run, number: Any, name: str, args: Any, result: Any) -> None:
-        if isinstance(result, StorePassing):
+        result = fileroom.told(result)
+        self._say_held_up(run, fileroom.held_up(run, name, args, result))
+        if fileroom.is_put_off(run, name, result):
             # The process waits for its answer: a full disk of the host's must not be the failure of its job.
             self._delayed.append(partial(self._perform, run, number, name, args))
             return
@@ -204,6 +218,18 @@ class Runs:
             run.reported = not isinstance(result, BaseException)
         elif name == "handled" and not isinstance(result, BaseException):
             self._handled(run, args, result)
+
+    def _say_held_up(self, run: Run, text: str | None) -> None:
+        """`text`: None where there is no news. One with other numbers than before is no news for a while."""
+        now = self._shell.clock.monotonic()
+        is_news = text is not None and text != run.held_up
+        if text is None or not is_news or (text and run.held_up and now < run.held_up_at + SAVE_USAGE_SECONDS):
+            return
+        run.held_up, run.held_up_at = text, now
+        code = fileroom.CODE if text else ""
+        self._shell.runner.change(
+            lambda tx: queue.say_held_up(tx, run.agent_id, run.stamp.attempt, code, text, self._shell.clock.wall())
+        )
 
     def _answer(self, run: Run, number: Any, result: Any) -> None:
         if isinstance(result, BaseException):
@@ -261,6 +287,8 @@ class Runs:
         if run is None:
             return
         runtime = self._shell.clock.monotonic() - run.began
+        if run.not_begun and not how.launcher_lost:
+            how = self._no_place(run.not_begun)
         reach("after-exit-before-report")
         self._shell.runner.change(
             lambda tx: runrows.close(tx, run, how, runtime, self._shell.own, self._shell.clock.wall()),
@@ -309,6 +337,7 @@ class Runs:
     # The part: time-outs and unwanted copies.
 
     def tick(self, now: float) -> float | None:
+        self._paused = {agent_id: at for agent_id, at in self._paused.items() if at > now}
         delayed, self._delayed = self._delayed, []
         for act in delayed:
             act()

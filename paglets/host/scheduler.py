@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from paglets.api.slots import Usage
+from paglets.core.errors import StorePassing
 from paglets.host.runrows import Run
 from paglets.host.runs import Runs
 from paglets.host.shell import Shell
@@ -19,7 +20,6 @@ from paglets.slots.model import Resources
 from paglets.store import queue
 from paglets.store.db import Tx
 from paglets.store.queue import QueuedJob
-from paglets.store.trouble import StorePassing
 from paglets.worker.protocol import Stamp
 
 RESERVE_AFTER_SECONDS = 60.0

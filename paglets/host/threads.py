@@ -80,6 +80,30 @@ class RunnerThread:
             raise
 
 
+class Every:
+    """One thread that acts now and each so many seconds until `stop`. An act that raises is in the log."""
+
+    def __init__(self, seconds: float, act: Callable[[], None], log: Log) -> None:
+        self._seconds = seconds
+        self._act = act
+        self._log = log
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="paglets-watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ended.set()
+        self._thread.join(JOIN_SECONDS)
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self._act()
+            except Exception:
+                self._log(f"fault in a look at what this host stands on: {traceback.format_exc()}")
+            self._ended.wait(self._seconds)
+
+
 class Later:
     """One thread for acts that take time and have no hurry, in order."""
 

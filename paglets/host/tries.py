@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from paglets.store.recalls import Key
+from paglets.store.handoffs import Key
 
 STUCK_SECONDS = 60.0
 """So long a host that is there may fail to take an envelope, before that is taken back. Less would send jobs to and

@@ -196,12 +196,14 @@ class MembershipBoard:
             self.own = replace(row, heartbeat=row.heartbeat + 1)
 
     def _put(self, tx: Tx, change: Change) -> Change:
+        change = tables.joined(change, view.newly_joined(self.own, change.table))
         rows = change.table.rows
         stored.drop(tx, change.dropped)
-        kept = (rows[key].member for key in change.stored if key in rows and same_mesh(rows[key].member, self.own))
+        changed = [rows[key] for key in change.stored if key in rows]
+        kept = (row.member for row in changed if row.was_member and same_mesh(row.member, self.own))
         if change.table.forgotten != self.table.forgotten:
             stored.save_forgotten(tx, change.table.forgotten)
-        stored.save(tx, [StoredMember(store_id=m.store_id, name=m.name, row=to_json(m)) for m in kept])
+        stored.save(tx, [StoredMember(store_id=each.store_id, row=to_json(each)) for each in kept])
         if change.news:
             tx.wake("gossip", *self._on_change)
         self.table = change.table

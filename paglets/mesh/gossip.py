@@ -100,7 +100,7 @@ class Gossip:
         self._spread: deque[str] = deque()
         self._pushes: dict[str, dict[str, None]] = {}
         self._in_flight: set[str] = set()
-        self._troubles = Troubles()
+        self._troubles = Troubles(self._board.mute_seconds)
         self._told = self._board.own
         self._started = self._left = False
         self._beats = 0
@@ -114,12 +114,15 @@ class Gossip:
         """This host first, then all others of the table by name, with what is wrong with them."""
         board, table = self._board, self._board.table
         silent = {store_id: board.silent_seconds(store_id) for store_id in table.rows}
-        troubles = self._troubles.texts(board.own, table, board.mute_seconds)
+        troubles = self._troubles.texts(board.own, table, self._clock.monotonic())
         return view.views(board.own, table, board.problems(), silent, troubles)
 
     def online(self) -> tuple[Member, ...]:
         """The other hosts that are online and joined, by name."""
         return view.online(self._board.own, self._board.table, self._board.problems())
+
+    def is_online(self, store_id: str) -> bool:
+        return any(member.store_id == store_id for member in self.online())
 
     def find(self, name_or_url: str) -> HostRef:
         """The host of that name or URL, this one included. Raises Unknown with the names there are."""
@@ -188,13 +191,6 @@ class Gossip:
     def is_forgotten(self, store_id: str) -> bool:
         return self._board.table.forgotten.get(store_id, tables.NEVER_SEEN).for_good
 
-    def add_peer(self, url: str) -> None:
-        """Try that address too, now and after a restart. Raises Invalid."""
-        clean = normalise_url(url)
-        self._store.write(lambda tx: stored.save_peers(tx, (clean,)))
-        self._peers.add(clean)
-        self._wake()
-
     # Others speak; on a server's thread.
 
     def receive(self, told: Told, sender: str) -> Told:
@@ -209,9 +205,11 @@ class Gossip:
         if sender in change.news and not told.push:
             self._spread.append(sender)
         full = not told.push and same_mesh(told, self._board.own)
-        return self._message(self._shared_rows() if full else ())
+        row = self._board.table.rows.get(sender)
+        one_way = row is not None and self._troubles.is_one_way(row, self._clock.monotonic())
+        return self._message(self._shared_rows() if full else (), deaf_at=row.member.url if row and one_way else "")
 
-    def _message(self, rows: Iterable[Row], *, push: bool = False, leaving: bool = False) -> Told:
+    def _message(self, rows: Iterable[Row], *, push: bool = False, leaving: bool = False, deaf_at: str = "") -> Told:
         own, told = self._board.own, tuple(rows)
         return Told(
             mesh_version=own.mesh_version,
@@ -220,11 +218,12 @@ class Gossip:
             offline=tuple(row.member.store_id for row in told if not row.up),
             push=push,
             leaving=leaving,
+            deaf_at=deaf_at,
         )
 
     def _shared_rows(self) -> list[Row]:
         rows = [row for row in self._board.table.rows.values() if same_mesh(row.member, self._board.own)]
-        offline = [row for row in rows if not row.up]
+        offline = [row for row in rows if not row.up and row.was_member]
         return [row for row in rows if row.up] + self._some(offline, OFFLINE_ROWS)
 
     def _some(self, rows: list[Row], most: int) -> list[Row]:
@@ -351,7 +350,7 @@ class Gossip:
 
     def _answered(self, answer: Told, pushed: bool) -> None:
         sender = answer.members[0].store_id
-        self._troubles.answered(sender)
+        self._troubles.answered(sender, answer.deaf_at)
         change = self._board.hear(answer, sender)
         if not pushed:
             met = [change.table.rows[key] for key in change.news if key != sender]
@@ -360,7 +359,8 @@ class Gossip:
             self._wake()
 
     def _refused(self, store_id: str, error: PagletsError) -> None:
-        self._troubles.failed(store_id, error)
+        row = self._board.table.rows.get(store_id)
+        self._troubles.failed(store_id, error, self._clock.monotonic(), row is not None and row.up)
         if isinstance(error, PeerReplaced):
             self._board.update(lambda table: tables.left(table, store_id))
         elif isinstance(error, (Unreachable, CallOutcomeUnknown)):

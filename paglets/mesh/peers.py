@@ -46,9 +46,6 @@ class Peers:
         failed = [peer for peer in self.all() if peer.store_id not in joined and peer.url not in known]
         return tuple((peer.url, peer.problem) for peer in failed if peer.problem)
 
-    def add(self, url: str) -> None:
-        self._peers.setdefault(url, Peer(url=url))
-
     def due(self, now: float, online: frozenset[str]) -> tuple[str, ...]:
         """URLs to try now: those where no host answered that is online (`online`: store ids, this host's too)."""
         wanted = [p for p in self._peers.values() if p.store_id not in online and not p.waiting and p.due_at <= now]

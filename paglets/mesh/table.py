@@ -39,7 +39,9 @@ FORGET_SECONDS = 30 * 86_400.0
 """A host not heard of for so long, by this host's clock while it ran, is dropped from the table."""
 
 FORGET_FOREIGN_SECONDS = 3_600.0
-"""Hosts of another mesh version are kept only so that a person can see them."""
+"""Hosts of another mesh version are kept only so that a person can see them; one that never was a member, as its name
+was in use, since another part of a mesh that was parted may have taken it for one, and only its hearers know how long
+it is silent."""
 
 MAX_ADDRESSES = 16
 MAX_PROPERTIES = 64
@@ -52,13 +54,17 @@ STORE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """What this host holds of a member. `heard_at`: monotonic second of the last sign of life, from whomever;
-    `spoke_at`: of the last that it gave to this host itself."""
+    `spoke_at`: of the last that it gave to this host itself. Both count from when this host began to listen (its start,
+    its waking, the moment it was told of that one) while there was none; `heard` says that there was one.
+    `was_member`: it had its name for itself while it was online, as this host or who told of it saw."""
 
     member: Member
     heard_at: float
     up: bool
     failures: int = 0
     spoke_at: float = 0.0
+    heard: bool = False
+    was_member: bool = False
 
 
 class Mark(NamedTuple):
@@ -140,7 +146,7 @@ def same_mesh(one: Member | Gossip, other: Member | Gossip) -> bool:
 
 def stored_table(members: Iterable[Member], now: float, forgotten: Mapping[str, Mark]) -> Table:
     """The table of a host that just started: it knows these, and has heard of none of them yet."""
-    rows = {m.store_id: Row(member=m, heard_at=now, up=False, spoke_at=now) for m in members}
+    rows = {m.store_id: Row(member=m, heard_at=now, up=False, spoke_at=now, was_member=True) for m in members}
     return Table(rows=rows, forgotten=forgotten)
 
 
@@ -181,6 +187,8 @@ def _merged(old: Row | None, member: Member, now: float, direct: bool, offline: 
         up=alive or (old is not None and old.up),
         failures=0 if direct or old is None else old.failures,
         spoke_at=now if direct or old is None else old.spoke_at,
+        heard=alive or (old is not None and old.heard),
+        was_member=member.store_id in offline or (old is not None and old.was_member),
     )
 
 
@@ -191,7 +199,7 @@ def contact(table: Table, store_ids: Mapping[str, float]) -> Change:
         row = rows.get(store_id)
         if row is not None:
             heard_at, spoke_at = max(at, row.heard_at), max(at, row.spoke_at)
-            rows[store_id] = replace(row, heard_at=heard_at, up=True, failures=0, spoke_at=spoke_at)
+            rows[store_id] = replace(row, heard_at=heard_at, up=True, failures=0, spoke_at=spoke_at, heard=True)
     return change_between(table, replace(table, rows=rows))
 
 
@@ -217,16 +225,15 @@ def expire(table: Table, now: float, own: Member) -> Change:
     rows = {}
     for store_id, row in table.rows.items():
         silent = now - row.heard_at
-        if silent <= (FORGET_SECONDS if same_mesh(row.member, own) else FORGET_FOREIGN_SECONDS):
+        if silent <= (FORGET_SECONDS if row.was_member and same_mesh(row.member, own) else FORGET_FOREIGN_SECONDS):
             rows[store_id] = replace(row, up=False) if row.up and silent > ONLINE_SECONDS else row
     return change_between(table, _marked(table, rows))
 
 
 def wait_anew(table: Table, now: float) -> Table:
     """After a gap of this host's own (it slept, it was stopped) nobody is blamed for the silence."""
-    return replace(
-        table, rows={key: replace(row, heard_at=now, failures=0, spoke_at=now) for key, row in table.rows.items()}
-    )
+    rows = {key: replace(row, heard_at=now, failures=0, spoke_at=now, heard=False) for key, row in table.rows.items()}
+    return replace(table, rows=rows)
 
 
 def forget(table: Table, store_id: str) -> Change:
@@ -237,6 +244,13 @@ def forget(table: Table, store_id: str) -> Change:
         mark = mark._replace(heartbeat=mark.heartbeat + LATE_BEATS)
     mark = mark._replace(for_good=True)
     return change_between(table, replace(marked, forgotten={**marked.forgotten, store_id: mark}))
+
+
+def joined(change: Change, store_ids: Iterable[str]) -> Change:
+    """These are members from now on, and outlive a restart."""
+    rows = {key: replace(change.table.rows[key], was_member=True) for key in store_ids}
+    table = replace(change.table, rows={**change.table.rows, **rows})
+    return replace(change, table=table, stored=tuple(dict.fromkeys((*change.stored, *rows))))
 
 
 def _replaced(table: Table, store_id: str, row: Row) -> Change:
@@ -283,6 +297,8 @@ def check_gossip(gossip: Gossip, sender: str) -> Gossip:
         raise Invalid("gossip: the first row must be the sender's own")
     if len(gossip.members) > MAX_MEMBERS + 1:
         raise Invalid(f"gossip: {len(gossip.members)} rows; at most {MAX_MEMBERS + 1} are taken")
+    if gossip.deaf_at and not _is_url(gossip.deaf_at):
+        raise Invalid(f"gossip: deaf_at {gossip.deaf_at[:200]!r} is not of the form http://host:port")
     for member in gossip.members:
         check_member(member)
     return gossip
@@ -309,9 +325,13 @@ def check_member(member: Member) -> Member:
         if not 0 <= amount <= most:
             raise Invalid(f"member {member.name}: {name} is {amount}, allowed is 0 to {most}")
     for url in (member.url, *member.addresses):
-        if len(url) > MAX_TEXT_CHARACTERS or not _is_normal(url):
+        if not _is_url(url):
             raise Invalid(f"member {member.name}: {url[:200]!r} is not of the form http://host:port")
     return member
+
+
+def _is_url(text: str) -> bool:
+    return len(text) <= MAX_TEXT_CHARACTERS and _is_normal(text)
 
 
 @lru_cache(maxsize=1024)

@@ -3,42 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from paglets.api.hosts import Member
 from paglets.core.errors import NotAllowed, PagletsError, Unreachable
-from paglets.mesh.table import ONLINE_SECONDS, Table
+from paglets.mesh.table import ONLINE_SECONDS, Row, Table
+from paglets.mesh.view import MAX_NAMES_SHOWN
 
 ONE_WAY_FAILURES = 3
 """Connections that failed one after the other to a host that speaks to this one meanwhile."""
 
+ONE_WAY_SECONDS = 15.0
+"""So long they have failed: one that starts, or is back, is connected to within a few seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Failed:
+    """The last error. `times`, and `since` which monotonic second, connections failed though that host was online."""
+
+    error: PagletsError
+    since: float
+    times: int
+
 
 class Troubles:
-    """The last error for each host that did not answer since, by store id. On the runner; `texts` in any thread."""
+    """The last error for each host that did not answer since, by store id, and what they themselves say of this one.
 
-    def __init__(self) -> None:
-        self._errors: dict[str, PagletsError] = {}
-        self._failures: dict[str, int] = {}
+    On the runner; `texts` and `is_one_way` in any thread. `mute_seconds`: since a host itself spoke to this one.
+    """
 
-    def failed(self, store_id: str, error: PagletsError) -> None:
-        self._failures[store_id] = self._failures.get(store_id, 0) + 1 if isinstance(error, Unreachable) else 0
-        self._errors[store_id] = error
+    def __init__(self, mute_seconds: Callable[[str], float]) -> None:
+        self._mute_seconds = mute_seconds
+        self._failures: dict[str, _Failed] = {}
+        self._deaf: dict[str, str] = {}
 
-    def answered(self, store_id: str) -> None:
-        self._errors.pop(store_id, None)
+    def failed(self, store_id: str, error: PagletsError, now: float, is_up: bool) -> None:
+        counts = is_up and isinstance(error, Unreachable)
+        before = self._failures.get(store_id)
+        if counts and before is not None and before.times:
+            self._failures[store_id] = _Failed(error=error, since=before.since, times=before.times + 1)
+        else:
+            self._failures[store_id] = _Failed(error=error, since=now, times=int(counts))
+
+    def answered(self, store_id: str, deaf_at: str) -> None:
+        """`deaf_at`: where that host cannot connect to this one, or ""."""
         self._failures.pop(store_id, None)
+        self._deaf.pop(store_id, None)
+        if deaf_at:
+            self._deaf[store_id] = deaf_at
 
-    def texts(self, own: Member, table: Table, mute_seconds: Callable[[str], float]) -> Mapping[str, str]:
-        """For each host in words; `mute_seconds`: since that host itself spoke to this one."""
+    def is_one_way(self, row: Row, now: float) -> bool:
+        """Whether this host hears from that one and cannot connect to it."""
+        found = self._failures.get(row.member.store_id)
+        if found is None or not row.up or not row.member.reachable:
+            return False
+        lasts = found.times >= ONE_WAY_FAILURES and now - found.since >= ONE_WAY_SECONDS
+        return lasts and self._mute_seconds(row.member.store_id) < ONLINE_SECONDS
+
+    def texts(self, own: Member, table: Table, now: float) -> Mapping[str, str]:
+        """For each host in words, this one included."""
         texts = {}
-        for store_id, error in list(self._errors.items()):
+        for store_id, found in list(self._failures.items()):
             row = table.rows.get(store_id)
-            if row is not None and not row.member.reachable and isinstance(error, Unreachable):
+            if row is not None and not row.member.reachable and isinstance(found.error, Unreachable):
                 continue  # nobody is to connect to it
-            often = self._failures.get(store_id, 0) >= ONE_WAY_FAILURES
-            if row is not None and often and row.up and mute_seconds(store_id) < ONLINE_SECONDS:
-                texts[store_id] = _one_way(own, row.member)
-            else:
-                texts[store_id] = trouble_text(error)
+            is_one_way = row is not None and self.is_one_way(row, now)
+            texts[store_id] = _one_way(own, row.member) if row and is_one_way else trouble_text(found.error)
+        rows = [table.rows[key] for key, url in sorted(self._deaf.items()) if url == own.url and key in table.rows]
+        deaf = [row.member.name for row in rows if row.up]
+        if deaf and own.reachable:
+            texts[own.store_id] = _deaf_text(own, deaf)
         return texts
 
 
@@ -48,6 +82,14 @@ def trouble_text(error: PagletsError) -> str:
             f"not joined: it does not take this host's mesh key; copy mesh.key from one to the other ({error.message})"
         )
     return error.message
+
+
+def _deaf_text(own: Member, names: list[str]) -> str:
+    more = f" and {len(names) - MAX_NAMES_SHOWN} more" if len(names) > MAX_NAMES_SHOWN else ""
+    return (
+        f"{', '.join(names[:MAX_NAMES_SHOWN])}{more} cannot connect to this host at {own.url}: open that port, set "
+        f"public_url to where others can, or set `reachable = false` in [hosts.{own.name}]; then restart it"
+    )
 
 
 def _one_way(own: Member, member: Member) -> str:

@@ -7,15 +7,21 @@ from collections.abc import Iterable, Mapping
 
 from paglets.api.hosts import Member, MemberView
 from paglets.core.errors import Invalid, Unknown
-from paglets.core.refs import HostRef
+from paglets.core.refs import SHORT_ID_CHARACTERS, HostRef
 from paglets.core.urls import normalise_url
-from paglets.mesh.table import MAX_COUNT, Row, Table, same_mesh
+from paglets.mesh.table import MAX_COUNT, ONLINE_SECONDS, Row, Table, same_mesh
 from paglets.slots.model import Candidate
 
 Problems = Mapping[str, str]
 """By store id, why that host is not, or no longer, a member under its name."""
 
 MAX_NAMES_SHOWN = 12
+
+OLD_STORE = "an old store"
+"""How the mesh begins what it says of a host that is offline and whose name is another one's by now."""
+
+NO_WAY = "nobody can connect to"
+"""How it begins what it says where two hosts need a third to speak, and none is there."""
 
 
 def urls(member: Member) -> tuple[str, ...]:
@@ -32,14 +38,29 @@ def problems(own: Member, table: Table) -> Problems:
         if same_mesh(row.member, own):
             by_name.setdefault(row.member.name, []).append(row)
         else:
-            found[store_id] = _other_version(row.member, own)
+            found[store_id] = _other_version(row, own)
     for rows in by_name.values():
         if len(rows) > 1:
             found.update(_disputed(rows))
     return found
 
 
-def _other_version(member: Member, own: Member) -> str:
+def newly_joined(own: Member, table: Table) -> tuple[str, ...]:
+    """Those that are members from now on, by store id: online, of this mesh, and the only one of their name."""
+    fresh = [key for key, row in table.rows.items() if row.up and not row.was_member and same_mesh(row.member, own)]
+    wrong = problems(own, table) if fresh else {}
+    return tuple(key for key in fresh if key not in wrong)
+
+
+def is_listed(row: Row, own: Member) -> bool:
+    """Not one that is gone and never was a member, since its name was in use: it has nothing that anybody waits for."""
+    return row.up or row.was_member or not same_mesh(row.member, own)
+
+
+def _other_version(row: Row, own: Member) -> str:
+    member = row.member
+    if not row.up:
+        return f"offline; its mesh version was {member.mesh_version!r}, its protocol {member.protocol}"
     if member.protocol != own.protocol:
         return (
             f"not joined: it speaks protocol {member.protocol}, this host speaks {own.protocol}; "
@@ -71,7 +92,11 @@ def _not_holder(row: Row, holder: Member) -> str:
             f"not joined: the name {holder.name} belongs to the host at {holder.url}; "
             f"start the one at {row.member.url} with another --name"
         )
-    return f"offline, and another host at {holder.url} has the name {holder.name} now"
+    old, new = (each.store_id[:SHORT_ID_CHARACTERS] for each in (row.member, holder))
+    return (
+        f"{OLD_STORE} ({old}): the name {holder.name} is that of {new} at {holder.url} now; "
+        f"`paglets mesh forget {old}` if it does not come back"
+    )
 
 
 def online(own: Member, table: Table, wrong: Problems) -> tuple[Member, ...]:
@@ -94,36 +119,63 @@ def _by_name(member: Member) -> tuple[str, str]:
 def views(
     own: Member, table: Table, wrong: Problems, silent: Mapping[str, float], troubles: Mapping[str, str]
 ) -> tuple[MemberView, ...]:
-    """This host first, the others by name; `troubles` are failed contacts by store id."""
+    """This host first, the others by name, last what is offline and no member by now.
+
+    `troubles` are failed contacts by store id.
+    """
     joined = own.store_id not in wrong
+    no_way = {key: text for key, text in no_ways(own, table, wrong).items() if silent[key] > ONLINE_SECONDS}
     others = [
         MemberView(
             member=row.member,
             online=row.up and joined and key not in wrong,
             silent_seconds=silent[key],
-            problem=wrong.get(key) or troubles.get(key, ""),
+            heard=row.heard,
+            problem=wrong.get(key) or no_way.get(key) or troubles.get(key, ""),
         )
         for key, row in table.rows.items()
+        if is_listed(row, own)
     ]
-    others.sort(key=lambda view: _by_name(view.member))
+    others.sort(key=lambda view: (_is_past(table.rows[view.member.store_id], wrong), _by_name(view.member)))
     own_problem = wrong.get(own.store_id) or troubles.get(own.store_id, "")
     return (MemberView(member=own, online=True, silent_seconds=0.0, problem=own_problem), *others)
 
 
+def _is_past(row: Row, wrong: Problems) -> bool:
+    return not row.up and row.member.store_id in wrong
+
+
+def no_ways(own: Member, table: Table, wrong: Problems) -> Mapping[str, str]:
+    """By store id, of hosts that are offline for want of a third that passes things on: this in words."""
+    if own.reachable or own.store_id in wrong or any(member.reachable for member in online(own, table, wrong)):
+        return {}
+    rows = [row.member for row in table.rows.values() if not row.up and not row.member.reachable]
+    return {member.store_id: no_way_text(member.name, own.name) for member in rows if same_mesh(member, own)}
+
+
+def no_way_text(name: str, own_name: str) -> str:
+    return f"{NO_WAY} {name}, nor to {own_name}, and no host is online that both can reach"
+
+
 def candidates(own: Member, table: Table, wrong: Problems) -> tuple[Candidate, ...]:
-    """Every host of the table for placement, this one first; who is not joined counts as offline."""
+    """Every host of the table for placement, this one first; none whose name is another one's."""
     there = {member.store_id for member in online(own, table, wrong)}
-    others = sorted((row.member for row in table.rows.values()), key=_by_name)
-    rows = [(own, True), *((member, member.store_id in there) for member in others)]
-    return tuple(_candidate(member, is_online) for member, is_online in rows)
+    rows = [row for key, row in table.rows.items() if key not in wrong or not same_mesh(row.member, own)]
+    others = sorted((row.member for row in rows if is_listed(row, own)), key=_by_name)
+    no_way = no_ways(own, table, wrong)
+    return (
+        _candidate(own, True, ""),
+        *(_candidate(each, each.store_id in there, no_way.get(each.store_id, "")) for each in others),
+    )
 
 
-def _candidate(member: Member, is_online: bool) -> Candidate:
+def _candidate(member: Member, is_online: bool, no_way: str) -> Candidate:
     return Candidate(
         host=member.ref,
         addresses=urls(member),
         mesh_version=member.mesh_version,
         online=is_online,
+        no_way=no_way,
         tags=member.tags,
         offered=member.capacity,
         free=member.free,
@@ -139,7 +191,7 @@ def find(own: Member, table: Table, wrong: Problems, name_or_url: str) -> HostRe
     """
     rows = [Row(member=own, heard_at=0.0, up=True)]
     rows += sorted(table.rows.values(), key=lambda row: (not row.up, -row.heard_at, row.member.store_id))
-    known = [row.member for row in rows if same_mesh(row.member, own)]
+    known = [row.member for row in rows if same_mesh(row.member, own) and is_listed(row, own)]
     wanted = _as_url(name_or_url) if ":" in name_or_url else name_or_url
     hits = [member for member in known if wanted == member.name or wanted in urls(member)]
     hits.sort(key=lambda member: member.store_id in wrong)

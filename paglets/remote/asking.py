@@ -67,6 +67,11 @@ def _fill(answer: Future[T], ask: Callable[[A], T], thing: A) -> None:
         answer.set_exception(error)
 
 
+def of_host(host: HostRef, error: PagletsError) -> PagletsError:
+    """The same error, which says whose it is."""
+    return type(error)(f"{host.name}: {error.message}", **error.details)
+
+
 def attempt(ask: Callable[[A], T]) -> Callable[[A], T | PagletsError]:
     """`ask`, which gives its error instead of raising it."""
 

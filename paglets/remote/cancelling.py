@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from paglets.api.groups import HurryCensus, Unfinished
-from paglets.core.errors import PagletsError
+from paglets.api.groups import EndCopies, EndedCopies, HurryCensus, Unfinished
+from paglets.core.errors import Conflict, PagletsError
 from paglets.core.messages import Message
 from paglets.core.refs import HostRef
 from paglets.remote.asking import ask_each, attempt, those_online
@@ -112,3 +112,59 @@ def _unfinished(link: Link, group_id: str, body: HurryCensus, timeout: float, ho
     """How many copies of these keys `host` has; it tells the collector of them at once, and ends the unwanted ones."""
     route = f"/v1/groups/{quoted(group_id)}/census"
     return link.ask("POST", route, body, Unfinished, host=host, timeout=timeout).count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndOutcome:
+    """What hosts ended of a group without its collector.
+
+    `ended`: by the name of its host, the keys of the copies that it ended. `running`: how many copies there have not
+    ended yet. `silent`: hosts that are offline or gave no answer, by name, and why: they may have more.
+    """
+
+    group_id: str
+    ended: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    running: dict[str, int] = field(default_factory=dict)
+    silent: dict[str, str] = field(default_factory=dict)
+
+
+def end_copies(
+    link: Link, group_id: str, job_keys: tuple[str, ...] | None, *, reason: str, timeout: float
+) -> EndOutcome:
+    """Have each online host end its copies of these keys (None: all), and wait for their ends.
+
+    Asked again and again, at most `timeout` seconds: what was on its way may have come back, or have arrived; and a
+    host that refuses, as it takes the collector's host to be online, does so for ten seconds after that has died.
+    """
+    body = EndCopies(job_keys=job_keys, reason=reason)
+    end = link.clock.monotonic() + timeout
+    pause, quiet = FIRST_PAUSE_SECONDS, 0
+    ended: dict[str, dict[str, None]] = {}
+    while True:
+        views = link.hosts()
+        hosts = those_online(views)
+        left = end - link.clock.monotonic()
+        answers = ask_each(attempt(partial(_end_on, link, group_id, body, min(COUNT_SECONDS, left))), hosts)
+        silent = {view.member.name: "it is offline" for view in views if not view.online}
+        running: dict[str, int] = {}
+        for host, answer in zip(hosts, answers, strict=True):
+            if isinstance(answer, PagletsError):
+                silent[host.name] = answer.message
+                continue
+            if answer.job_keys:
+                ended.setdefault(host.name, {}).update(dict.fromkeys(answer.job_keys))
+            if answer.count:
+                running[host.name] = answer.count
+        refused = any(isinstance(answer, Conflict) for answer in answers)
+        quiet = 0 if running or refused else quiet + 1
+        left = end - link.clock.monotonic()
+        if quiet == QUIET_ROUNDS or left <= pause:
+            break
+        link.pause(pause)
+        pause = min(LONGEST_PAUSE_SECONDS, pause * 1.5)
+    keys = {name: tuple(keys) for name, keys in sorted(ended.items())}
+    return EndOutcome(group_id=group_id, ended=keys, running=running, silent=silent)
+
+
+def _end_on(link: Link, group_id: str, body: EndCopies, timeout: float, host: HostRef) -> EndedCopies:
+    return link.ask("POST", f"/v1/groups/{quoted(group_id)}/end", body, EndedCopies, host=host, timeout=timeout)

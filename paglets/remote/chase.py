@@ -25,6 +25,10 @@ LONGEST_PAUSE_SECONDS = 2.0
 MOVES_WITHOUT_PAUSE = 5
 """A paglet that really moves is caught in a step or two; more means rows that point in a circle for a moment."""
 
+REPLACED_SECONDS = 5.0
+"""Where another store answers at an address, the one that was meant is heard of at another within a few heartbeats, or
+not at all."""
+
 LOOK_AGAIN: tuple[type[PagletsError], ...] = (Unreachable, PeerReplaced, StalePeer, ShuttingDown, Unknown)
 ASK_AGAIN: tuple[type[PagletsError], ...] = (Moving, Overloaded)
 
@@ -52,6 +56,7 @@ class Chase:
         self._tries = 0
         self._looked_up = False
         self._last: PagletsError | None = None
+        self._replaced_at: float | None = None
 
     def left(self, now: float) -> float:
         """Seconds left. Raises when none are: the last error where it says more than that time ran out."""
@@ -69,11 +74,14 @@ class Chase:
     def answered(self) -> None:
         """The paglet's host answered, if not yet with the reply: earlier errors say nothing any more."""
         self._last = None
+        self._replaced_at = None
         self._tries = 0
 
     def after(self, error: PagletsError, now: float) -> Step:
         """The next step after `error`. Raises `error` where trying again cannot or must not help."""
         self._last = error
+        if isinstance(error, PeerReplaced) and self._is_replaced_for_good(now):
+            raise error
         if isinstance(error, Moved):
             return self._follow(error, now)
         if isinstance(error, Unknown) and self._looked_up:
@@ -85,6 +93,10 @@ class Chase:
             self._looked_up = False
             return Step(pause_seconds=self._pause(now))
         raise error
+
+    def _is_replaced_for_good(self, now: float) -> bool:
+        self._replaced_at = now if self._replaced_at is None else self._replaced_at
+        return now - self._replaced_at >= REPLACED_SECONDS
 
     def _follow(self, error: Moved, now: float) -> Step:
         host = from_json(HostRef, error.details.get("host"), "the host named by `moved`")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkabl
 
 from paglets.api.blobs import ArtifactView
 from paglets.api.calls import PostMessage
-from paglets.api.groups import GroupLine, Groups, GroupView, SubmitGroup
+from paglets.api.groups import GroupView, SubmitGroup
 from paglets.api.hosts import HostIdentity, MemberView
 from paglets.api.logs import AttemptView
 from paglets.api.paglets import CreatePaglet, Done, MovePaglet, PagletView
@@ -21,20 +21,19 @@ from paglets.codec.names import class_name, refuse_while_importing
 from paglets.codec.wire import decode, encode_state
 from paglets.core.agent import Paglet
 from paglets.core.clock import SystemEntropy
-from paglets.core.errors import PagletsError, told_at_the_call
+from paglets.core.errors import GroupExists, PagletsError, Unknown, told_at_the_call
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
-from paglets.core.refs import ArtifactRef, BlobRef, HostRef, Kind, ProxyRef, check_agent_id, check_group_id
+from paglets.core.refs import ArtifactRef, BlobRef, HostRef, Kind, ProxyRef, check_agent_id
 from paglets.groups.keys import new_group_id
 from paglets.remote.asking import ask_each, attempt, online_hosts
 from paglets.remote.blobs import read_blob
 from paglets.remote.calling import call_paglet
-from paglets.remote.cancelling import CancelOutcome, cancel_jobs
 from paglets.remote.directory import Directory
 from paglets.remote.entry import connect, open_link
-from paglets.remote.grouplines import merged_groups
+from paglets.remote.groupside import GroupSide
 from paglets.remote.joblogs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log
-from paglets.remote.link import Exchange, paglet_route, quoted
+from paglets.remote.link import Exchange, paglet_route
 from paglets.remote.patience import Progress, nobody
 from paglets.remote.proxy import PagletProxy, as_message
 from paglets.remote.schedulers import mesh_slots, slots_of
@@ -55,7 +54,7 @@ class HasSlotRequest(Protocol):
     def slot_request(self) -> SlotRequest: ...
 
 
-class HostClient(Directory):
+class HostClient(Directory, GroupSide):
     """Speaks to one host: `url` is its URL or name; by default `PAGLETS_AT`, else the host that runs here.
 
     `key` is the mesh key as text; by default it is found where hosts find it. `timeout` is in seconds
@@ -108,9 +107,11 @@ class HostClient(Directory):
         at = None if host is None else self._link.member_named(host)
         return slots_of(self._link, at, limit, timeout or self.timeout)
 
-    def mesh_slots(self, *, limit: int = 100) -> tuple[tuple[Slots, ...], tuple[PagletsError, ...]]:
+    def mesh_slots(
+        self, *, limit: int = 100, timeout: float | None = None
+    ) -> tuple[tuple[Slots, ...], tuple[PagletsError, ...]]:
         """The schedulers of all online hosts by name, and an error for each host that did not answer."""
-        return mesh_slots(self._link, limit, self.timeout)
+        return mesh_slots(self._link, limit, timeout or self.timeout)
 
     def jobs(self, *, limit: int = 1000) -> tuple[JobView, ...]:
         """The unfinished jobs on this host, oldest first."""
@@ -191,9 +192,9 @@ class HostClient(Directory):
             target = ProxyRef(agent_id=target, host=self.host)
         return PagletProxy(target, self)
 
-    def paglet(self, target: Target) -> PagletView:
+    def paglet(self, target: Target, *, timeout: float | None = None) -> PagletView:
         """Where a paglet is and what it does; any host answers for the mesh. Raises Unknown."""
-        return self._at(target, "GET", None, PagletView)
+        return self._at(target, "GET", None, PagletView, timeout=timeout)
 
     def dispatch(self, target: Target, host: str) -> None:
         """Move a paglet to the host of that name or URL; returns when its host has taken the wish."""
@@ -301,55 +302,38 @@ class HostClient(Directory):
 
         return Files(self._link, self.timeout)
 
-    # Groups.
+    # Groups (those that are there: remote.groupside).
 
     def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Store a group of jobs: `api.SubmitGroup` as JSON gives `GroupView` as JSON.
 
-        The same id and jobs again give the same group; without an id one is made here, so that the
-        request may be repeated when its reply is lost. Raises GroupExists.
+        The same id and jobs again give the same group, on whichever host of the mesh it was submitted; without an id
+        one is made here, so that the request may be repeated when its reply is lost. Raises GroupExists.
         """
         group = from_json(SubmitGroup, dict(request))
+        home = None
         if group.group_id is None:
             group = replace(group, group_id=new_group_id(self._entropy.token()))
-        stored = self._ask("POST", "/v1/groups", group, GroupView)
+        else:
+            home = self._home_of(group.group_id)
+        stored = self._ask("POST", "/v1/groups", group, GroupView, host=home)
         view: Mapping[str, Any] = to_json(stored)
         return view
 
-    def groups(self) -> tuple[GroupLine, ...]:
-        """The groups that the online hosts submitted or collect, newest first.
-
-        The collector's host knows the counts; where that is away, they are null.
-        """
-        return merged_groups(ask_each(self._groups_of, online_hosts(self._link)))
-
-    def _groups_of(self, host: HostRef) -> tuple[GroupLine, ...]:
-        """What that host knows; nothing where it does not answer, for the others may know the same groups."""
+    def _home_of(self, group_id: str) -> HostRef | None:
+        """The other host where a group of that id was submitted, which alone can tell whether it is the same."""
         try:
-            return self._ask("GET", "/v1/groups", None, Groups, host=host).groups
-        except PagletsError:
-            return ()
-
-    def group(self, group_id: str) -> GroupView:
-        """One group, whichever host of the mesh knows it. Raises Unknown, Invalid."""
-        return self._ask("GET", f"/v1/groups/{quoted(check_group_id(group_id))}", None, GroupView)
-
-    def summary(self, group_id: str) -> dict[str, Any]:
-        """The collector's summary of a group (its fields: `groups.summary`)."""
-        return self.proxy(self.group(group_id).collector).call(Message("summary"))  # type: ignore[no-any-return]
-
-    def cancel(
-        self, group_id: str, job_keys: Sequence[str] | None = None, *, reason: str = "", timeout: float | None = None
-    ) -> CancelOutcome:
-        """End these jobs of a group (None: all), queued and running ones; a record that is there already wins.
-
-        Returns when their process trees are gone, or after `timeout` seconds (None: those of this client) with what
-        is left. `reason` is kept in the jobs' failures.
-        """
-        keys = None if job_keys is None else tuple(job_keys)
-        call = partial(self.call, self.group(group_id).collector)
-        wait = self.timeout if timeout is None else timeout
-        return cancel_jobs(self._link, call, group_id, keys, reason=reason, answer_seconds=self.timeout, timeout=wait)
+            home = self.group(group_id).home
+        except Unknown:
+            return None
+        if home.store_id == self._link.host().store_id:
+            return None
+        if all(host.store_id != home.store_id for host in online_hosts(self._link)):
+            raise GroupExists(
+                f"group {group_id} was submitted on {home.name}, which is away, so that nobody can tell whether it is"
+                " the same: start that host, or choose another group_id"
+            )
+        return home
 
     # Logs.
 
@@ -367,8 +351,10 @@ class HostClient(Directory):
     def _ask(self, method: str, route: str, body: Any, kind: type[T], *, host: HostRef | None = None) -> T:
         return self._link.ask(method, route, body, kind, host=host, timeout=self.timeout)
 
-    def _at(self, target: Target, method: str, body: Any, kind: type[T], *further: str) -> T:
+    def _at(
+        self, target: Target, method: str, body: Any, kind: type[T], *further: str, timeout: float | None = None
+    ) -> T:
         """A request about a paglet, at the host where it is."""
         wanted = plain(target)
         route = paglet_route(check_agent_id(id_of(wanted)), *further)
-        return self._link.pursue(wanted, self._link.performer(method, route, body, kind), self.timeout)
+        return self._link.pursue(wanted, self._link.performer(method, route, body, kind), timeout or self.timeout)

@@ -28,7 +28,7 @@ def find_host(at: str | None, home: Path, link_to: Callable[[HostRef], Link]) ->
     if not running_hosts(home):
         raise Unreachable(
             f"{at} is a name, and no host is running on this machine to look it up in its mesh: give its URL, "
-            f"such as --at http://{at}:8765, or start a host here with `paglets host`"
+            f"such as http://{at}:8765, or start a host here with `paglets host`"
         )
     through, _ = local_host(home)
     link = link_to(through.ref)

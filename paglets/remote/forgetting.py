@@ -7,13 +7,19 @@ from dataclasses import dataclass
 
 from paglets.api.hosts import ForgetHost, Forgotten, Hosts, MemberView
 from paglets.core.errors import Conflict, Invalid, PagletsError
-from paglets.core.refs import HostRef
+from paglets.core.refs import SHORT_ID_CHARACTERS, HostRef
 from paglets.core.urls import normalise_url
 from paglets.remote.asking import ask_each, attempt, those_online
 from paglets.remote.link import Link
 
 STORE_ID = re.compile(r"[0-9a-f]{32}")
 """As hosts make them. One that no host lists may still be what something is on its way to."""
+
+LIST_SECONDS = 5.0
+"""For another host's list of hosts: one that was cut off a moment ago does not hold up the answer."""
+
+LEAST_PREFIX_CHARACTERS = 4
+"""Of a store id, to mean it by how it begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +35,12 @@ class ForgottenHost:
 
 
 def forget_host(link: Link, wanted: str, timeout: float) -> ForgottenHost:
-    """`wanted`: its name, URL or store id. Raises Conflict while it is online, Invalid, Unknown."""
+    """`wanted`: its name, URL, or store id or how that begins. Raises Conflict while it is online, Invalid, Unknown."""
     views = link.hosts()
     online = those_online(views)
-    found = _meant(wanted, views) or _meant(wanted, _unknown_here(_others(link, online, timeout), views))
+    found = _meant(wanted, views) or _meant(
+        wanted, _unknown_here(_others(link, online, min(timeout, LIST_SECONDS)), views)
+    )
     if found is None:
         _check_offline(wanted, views)
     store_id, name = found or _unlisted(link, wanted)
@@ -42,12 +50,13 @@ def forget_host(link: Link, wanted: str, timeout: float) -> ForgottenHost:
         return link.ask("POST", "/v1/mesh/forget", body, Forgotten, host=host, timeout=timeout)
 
     answers = ask_each(attempt(ask), online)
+    there = {host.name for host in online}
     return ForgottenHost(
         store_id=store_id,
         name=name,
         answers=tuple(each for each in answers if isinstance(each, Forgotten)),
         errors=tuple(each for each in answers if isinstance(each, PagletsError)),
-        silent=tuple(v.member.name for v in views if not v.online and v.member.store_id != store_id),
+        silent=tuple(v.member.name for v in views if v.member.store_id != store_id and v.member.name not in there),
     )
 
 
@@ -71,11 +80,12 @@ def _unknown_here(others: tuple[MemberView, ...], views: tuple[MemberView, ...])
 
 def _check_offline(wanted: str, views: tuple[MemberView, ...]) -> None:
     """Raises Conflict where that is the name of a host that is online."""
-    for view in views:
-        if _address(wanted) in _names(view):
-            raise Conflict(
-                f"{view.member.name} is online; stop it first (one that was cut off counts as online for ten seconds)"
-            )
+    for view in _named(wanted, views):
+        seconds = "ten" if view.member.reachable else "twenty"
+        raise Conflict(
+            f"{view.member.name} is online; stop it first (one that was cut off counts as online for up to {seconds} "
+            "seconds)"
+        )
 
 
 def _unlisted(link: Link, wanted: str) -> tuple[str, str]:
@@ -87,13 +97,29 @@ def _unlisted(link: Link, wanted: str) -> tuple[str, str]:
 
 def _meant(wanted: str, views: tuple[MemberView, ...]) -> tuple[str, str] | None:
     """Store id and name of the one that is not online."""
-    away = [view for view in views if _address(wanted) in _names(view) and not view.online]
+    found = _named(wanted, views)
+    away = [view for view in found if not view.online]
     if len(away) > 1:
-        ids = ", ".join(f"{view.member.store_id} at {view.member.url}" for view in away)
-        raise Invalid(f"{wanted!r} is more than one host; name one by its store id: {ids}")
+        raise Invalid(
+            f"{wanted!r} is more than one host; name one by its store id: {', '.join(map(_shown, away))}"
+            + "".join(f"; online is {_shown(view)}" for view in found if view.online)
+        )
     if away:
         return away[0].member.store_id, away[0].member.name
     return None
+
+
+def _named(wanted: str, views: tuple[MemberView, ...]) -> list[MemberView]:
+    """Those with that name, URL or store id; else those whose store id begins so."""
+    exact = [view for view in views if _address(wanted) in _names(view)]
+    if exact or len(wanted) < LEAST_PREFIX_CHARACTERS:
+        return exact
+    return [view for view in views if view.member.store_id.startswith(wanted)]
+
+
+def _shown(view: MemberView) -> str:
+    silent = f", silent for {view.silent_seconds:.0f} s" if view.heard else ", not heard of yet"
+    return f"{view.member.store_id[:SHORT_ID_CHARACTERS]} at {view.member.url}{'' if view.online else silent}"
 
 
 def _address(wanted: str) -> str:

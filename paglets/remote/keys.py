@@ -18,6 +18,7 @@ from pathlib import Path
 
 from paglets.core.clock import Entropy
 from paglets.core.errors import NotAllowed, StartFailed
+from paglets.remote.local import running_hosts
 
 KEY_VARIABLE = "PAGLETS_API_KEY"
 HOME_VARIABLE = "PAGLETS_HOME"
@@ -177,12 +178,26 @@ def client_key(
 ) -> MeshKey:
     """The key for a command or script. Raises NotAllowed with how to copy it where there is none."""
     found = find_key(environ, key_file=key_file, config_key_file=config_key_file)
+    if found is None and (running := running_hosts(paglets_home(environ))):
+        raise NotAllowed(
+            f"there is no mesh key on this machine; the host {running[0].name} runs here with the one that it read: "
+            + lost_key_hint(environ)
+        )
     if found is None:
         raise NotAllowed(
             "there is no mesh key on this machine: start a host here, which makes one, or use that of another machine. "
             + _copy_hint(default_key_file(environ))
         )
     return found
+
+
+def lost_key_hint(environ: Mapping[str, str]) -> str:
+    """What to do where the key's file is gone, and hosts run that have read it."""
+    return (
+        f"put it back to {default_key_file(environ)}, mode 600: from a backup, or from another machine of the mesh, "
+        "where `paglets key path` names it. A host that is started here without it makes another key, and is in no "
+        "mesh with the others"
+    )
 
 
 def _copy_hint(path: Path) -> str:

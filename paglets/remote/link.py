@@ -22,6 +22,7 @@ from paglets.core.errors import (
 )
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
+from paglets.core.text import meant
 from paglets.core.urls import normalise_url
 from paglets.remote.chase import Chase
 from paglets.remote.exchange import Request, Response, dump_json
@@ -114,8 +115,9 @@ class Link:
         for view in views:
             if wanted in (view.member.name, view.member.url, *view.member.addresses):
                 return view.member.ref
-        names = ", ".join(view.member.name for view in views)
-        raise Unknown(f"{self.base.name or self.base.url} knows no host {name!r}; it knows {names}")
+        names = dict.fromkeys(view.member.name for view in views)
+        hint = meant(wanted, names)
+        raise Unknown(f"{self.base.name or self.base.url} knows no host {name!r}: {hint}it knows {', '.join(names)}")
 
     def ask(
         self, method: str, route: str, body: Any, kind: type[T], *, host: HostRef | None = None, timeout: float = 30.0
@@ -170,7 +172,8 @@ class Link:
             if self._answered or host.url != self.base.url:
                 raise
             who = f"start host {host.name} there" if host.name else "start a host there"
-            raise Unreachable(f"{error.message}; {who}, or ask another one with --at or PAGLETS_AT") from None
+            ways = f"{who}, or ask another one with HostClient(URL) or PAGLETS_AT"
+            raise Unreachable(f"{error.message}; {ways}") from None
         if host.url == self.base.url:
             self._answered = True
         return response
@@ -207,6 +210,8 @@ class Link:
             host = self._next_host(host, agent_id, chase, failed)  # what it raises is told without what led there
 
     def _next_host(self, host: HostRef, agent_id: str, chase: Chase, error: PagletsError) -> HostRef:
+        if isinstance(error, PeerReplaced):
+            self._members = {}  # it may have another address by now
         step = chase.after(error, self.clock.monotonic())
         self.pause(step.pause_seconds)
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paglets.codec.text import loads
-from paglets.core.errors import BadRequest, Invalid, Unreachable
+from paglets.core.errors import BadRequest, Unreachable
 from paglets.core.refs import HostRef
 
 
@@ -27,9 +27,21 @@ class RunningHost:
 
 
 def running_hosts(home: Path) -> tuple[RunningHost, ...]:
-    """The hosts whose process lives, by name. Raises Invalid for a file that is not a run file."""
-    found = (_read(path) for path in sorted((home / "run").glob("*.json")))
+    """The hosts whose process lives, by name; a file that is not a run file is left out."""
+    found = (read_run_file(path) for path in _run_files(home))
     return tuple(sorted((one for one in found if one is not None and _lives(one)), key=lambda one: one.name))
+
+
+def broken_run_files(home: Path) -> tuple[str, ...]:
+    """Of each file that is not a run file one line, which names it. The host of that name writes it anew."""
+    broken = (path for path in _run_files(home) if path.exists() and read_run_file(path) is None)
+    return tuple(
+        f"{path} is not the run file of a host, and is left out: the host {path.stem} writes it anew" for path in broken
+    )
+
+
+def _run_files(home: Path) -> list[Path]:
+    return sorted((home / "run").glob("*.json"))
 
 
 def local_host(home: Path, name: str | None = None) -> tuple[RunningHost, str]:
@@ -49,11 +61,12 @@ def local_host(home: Path, name: str | None = None) -> tuple[RunningHost, str]:
 def _nobody(name: str | None, running: tuple[RunningHost, ...]) -> str:
     if name is None or not running:
         what = "no host is running on this machine" if name is None else f"no host {name!r} is running on this machine"
-        return f"{what}: start one with `paglets host`, or name another with --at URL or PAGLETS_AT"
+        return f"{what}: start one with `paglets host`, or name another with HostClient(URL) or PAGLETS_AT"
     return f"no host {name!r} is running on this machine; running here: {', '.join(one.name for one in running)}"
 
 
-def _read(path: Path) -> RunningHost | None:
+def read_run_file(path: Path) -> RunningHost | None:
+    """None where there is none, or something else in its place."""
     try:
         tree = loads(path.read_bytes())
         return RunningHost(
@@ -63,10 +76,8 @@ def _read(path: Path) -> RunningHost | None:
             pid=int(tree["pid"]),
             began=str(tree.get("began", "")),
         )
-    except FileNotFoundError:
-        return None  # its host ended between the listing and here
-    except (OSError, BadRequest, ValueError, KeyError, TypeError) as error:
-        raise Invalid(f"{path} is not the run file of a host ({error!r}): remove it") from error
+    except (OSError, BadRequest, ValueError, KeyError, TypeError):
+        return None
 
 
 def began(pid: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from paglets.api.slots import Slots
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
-from paglets.remote.asking import ask_each, attempt, online_hosts
+from paglets.remote.asking import ask_each, attempt, of_host, online_hosts
 from paglets.remote.link import Link
 
 
@@ -16,6 +16,8 @@ def slots_of(link: Link, host: HostRef | None, limit: int, timeout: float) -> Sl
 
 def mesh_slots(link: Link, limit: int, timeout: float) -> tuple[tuple[Slots, ...], tuple[PagletsError, ...]]:
     """The schedulers of all online hosts by name, and an error for each host that did not answer."""
-    answers = ask_each(attempt(lambda host: slots_of(link, host, limit, timeout)), online_hosts(link))
+    hosts = online_hosts(link)
+    answers = ask_each(attempt(lambda host: slots_of(link, host, limit, timeout)), hosts)
     good = tuple(answer for answer in answers if isinstance(answer, Slots))
-    return good, tuple(answer for answer in answers if isinstance(answer, PagletsError))
+    errors = zip(hosts, answers, strict=True)
+    return good, tuple(of_host(host, answer) for host, answer in errors if isinstance(answer, PagletsError))

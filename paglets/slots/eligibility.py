@@ -98,6 +98,10 @@ def _too_large(case: _Case) -> str | None:
     return f"too large for {case.candidate.host.name}: {short_text(case.resources, offered, lacking, 'offered')}"
 
 
+def _no_way(case: _Case) -> str | None:
+    return case.candidate.no_way or None
+
+
 def _offline(case: _Case) -> str | None:
     return None if case.is_home or case.candidate.online else f"{case.candidate.host.name} is offline"
 
@@ -113,6 +117,7 @@ _CHECKS: tuple[tuple[str, bool, Callable[[_Case], str | None]], ...] = (
     ("tag_excluded", True, _tag_excluded),
     ("tag_missing", True, _tag_missing),
     ("too_large", True, _too_large),
+    ("no_way", False, _no_way),
     ("offline", False, _offline),
 )
 """(reason, never, check), what waiting cannot mend first. The further down the host that failed came,
@@ -163,16 +168,18 @@ _WAYS_OUT = {
     "tag_excluded": "take the tag out of excluded_host_tags",
     "tag_missing": "start a host with that --tag, or take the tag out of required_host_tags",
     "too_large": "ask for less, or add a larger host",
+    "no_way": "start a host that both can connect to; the job is placed as soon as they hear of each other",
     "offline": "start the host again; the job is placed as soon as it is back",
 }
 
 _COUNTED = {
     "versions_differ": "of another mesh version",
-    "home_excluded": "home itself, where allow_home_compute is False",
+    "home_excluded": "home itself",
     "host_excluded": "excluded by name or address",
     "tag_excluded": "with an excluded tag",
     "tag_missing": "without a required tag",
     "too_large": "too small",
+    "no_way": "out of reach",
     "offline": "offline",
 }
 

@@ -71,7 +71,7 @@ class SlotRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A host of the mesh as placement sees it."""
+    """A host of the mesh as placement sees it. `no_way`: in words, that it may be there but cannot be spoken to now."""
 
     host: HostRef
     addresses: tuple[str, ...] = ()
@@ -82,6 +82,7 @@ class Candidate:
     free: Resources
     queued_jobs: int = 0
     running_jobs: int = 0
+    no_way: str = ""
 
 
 def check_request(request: SlotRequest) -> SlotRequest:

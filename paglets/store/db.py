@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from paglets.core.content import no_room, write_all
-from paglets.core.errors import PagletsError
+from paglets.core.errors import PagletsError, StoreFull, StoreLocked, StorePassing
 from paglets.store.look import BUSY_TIMEOUT_SECONDS, check, check_ours, is_at_rest, look, open_reading, size_of
 from paglets.store.migrations import migrate
-from paglets.store.trouble import MEANINGS, Kind, StoreFull, StoreLocked, StorePassing, kind_of, told
+from paglets.store.trouble import MEANINGS, Kind, kind_of, told
 
 T = TypeVar("T")
 Change = Callable[["Tx"], T]

@@ -19,15 +19,14 @@ class StoredMember:
     """`row` is `api.Member` as JSON; the store does not look into it."""
 
     store_id: str
-    name: str
     row: Any
 
 
 def load(tx: Tx) -> tuple[StoredMember, ...]:
     """Every stored member, by store id. Raises StoreDamaged where a row cannot be read."""
-    rows = tx.all("SELECT store_id, name, row FROM members ORDER BY store_id")
+    rows = tx.all("SELECT store_id, row FROM members ORDER BY store_id")
     try:
-        return tuple(StoredMember(store_id=r["store_id"], name=r["name"], row=loads(r["row"])) for r in rows)
+        return tuple(StoredMember(store_id=r["store_id"], row=loads(r["row"])) for r in rows)
     except PagletsError as error:
         raise StoreDamaged(f"the table of members cannot be read: {error}") from error
 
@@ -35,9 +34,8 @@ def load(tx: Tx) -> tuple[StoredMember, ...]:
 def save(tx: Tx, members: Iterable[StoredMember]) -> None:
     """Write these rows over what is stored of their stores."""
     tx.run_many(
-        "INSERT INTO members (store_id, name, row) VALUES (?, ?, ?) "
-        "ON CONFLICT (store_id) DO UPDATE SET name = excluded.name, row = excluded.row",
-        ((m.store_id, m.name, dumps(m.row)) for m in members),
+        "INSERT INTO members (store_id, row) VALUES (?, ?) ON CONFLICT (store_id) DO UPDATE SET row = excluded.row",
+        ((member.store_id, dumps(member.row)) for member in members),
     )
 
 
@@ -50,10 +48,9 @@ def load_peers(tx: Tx) -> tuple[str, ...]:
     return tuple(row["url"] for row in tx.all("SELECT url FROM peers ORDER BY url"))
 
 
-def save_peers(tx: Tx, urls: Iterable[str], joined: Iterable[str] | None = None) -> None:
-    """Remember these too. Of earlier ones only those of `joined` stay, where it is given."""
-    if joined is not None:
-        tx.run("DELETE FROM peers WHERE url NOT IN (SELECT value FROM json_each(?))", dumps(sorted(joined)))
+def save_peers(tx: Tx, urls: Iterable[str], joined: Iterable[str]) -> None:
+    """Remember these too. Of earlier ones only those of `joined` stay."""
+    tx.run("DELETE FROM peers WHERE url NOT IN (SELECT value FROM json_each(?))", dumps(sorted(joined)))
     tx.run_many("INSERT INTO peers (url) VALUES (?) ON CONFLICT DO NOTHING", ((url,) for url in urls))
 
 

@@ -31,6 +31,7 @@ MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (
     ("groups", partial(_run, "step_groups.sql")),
     ("moves", partial(_run, "step_moves.sql")),
     ("losses", partial(_run, "step_losses.sql")),
+    ("unread", partial(_run, "step_unread.sql")),
 )
 """Never changed once it was released: stores out there are made of these."""
 

@@ -102,15 +102,23 @@ def next_outgoing(
     return [_read_outgoing(row) for row in fitting(rows, "message", most_bytes)]
 
 
-def with_bytes(
-    tx: Tx, host_store: str, most: int, skip: Iterable[str] = (), after: int = 0
-) -> list[tuple[int, tuple[BlobRef, ...]]]:
-    """The oldest posts for one host that carry artifacts: their numbers, beyond `after`, and blobs.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carrying:
+    """A post in the outbox that carries artifacts: its number, whom it is for, and their bytes."""
+
+    n: int
+    agent_id: str
+    blobs: tuple[BlobRef, ...]
+
+
+def with_bytes(tx: Tx, host_store: str, most: int, skip: Iterable[str] = (), after: int = 0) -> list[Carrying]:
+    """The oldest posts for one host that carry artifacts, of numbers beyond `after`.
 
     Without those for the paglets in `skip`.
     """
     rows = tx.all(
-        "SELECT x.n, b.sha256, b.size_bytes FROM outbox_blobs x JOIN blobs b USING (sha256) WHERE x.n IN"
+        "SELECT x.n, o.agent_id, b.sha256, b.size_bytes FROM outbox_blobs x JOIN blobs b USING (sha256)"
+        " JOIN outbox o USING (n) WHERE x.n IN"
         " (SELECT DISTINCT y.n FROM outbox_blobs y CROSS JOIN outbox o USING (n) WHERE y.n > ? AND o.host_store = ?"
         "  AND o.agent_id NOT IN (SELECT value FROM json_each(?)) ORDER BY y.n LIMIT ?)"
         " ORDER BY x.n, b.sha256",
@@ -119,10 +127,11 @@ def with_bytes(
         dumps(list(skip)),
         most,
     )
-    found: dict[int, list[BlobRef]] = {}
+    found: dict[tuple[int, str], list[BlobRef]] = {}
     for row in rows:
-        found.setdefault(row["n"], []).append(BlobRef(sha256=row["sha256"], size_bytes=row["size_bytes"]))
-    return [(n, tuple(carried)) for n, carried in found.items()]
+        blob = BlobRef(sha256=row["sha256"], size_bytes=row["size_bytes"])
+        found.setdefault((row["n"], row["agent_id"]), []).append(blob)
+    return [Carrying(n=n, agent_id=agent_id, blobs=tuple(carried)) for (n, agent_id), carried in found.items()]
 
 
 def _read_outgoing(row: sqlite3.Row) -> Outgoing:
@@ -283,7 +292,7 @@ def raised(tx: Tx, seq: int, error: str) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class WaitingReport:
     """A report of a job in its collector's inbox; `dead`: its handler raised too often, with `error`."""
 
     seq: int
@@ -292,7 +301,7 @@ class Report:
     error: str
 
 
-def reports(tx: Tx, collector: str, after: int = 0) -> list[Report]:
+def reports(tx: Tx, collector: str, after: int = 0) -> list[WaitingReport]:
     """The reports that lie in a collector's inbox and came after the one of the number `after`, in order."""
     rows = tx.all(
         "SELECT seq, json_extract(message, '$.args.job_key') AS job_key, status, error FROM inbox"
@@ -302,6 +311,6 @@ def reports(tx: Tx, collector: str, after: int = 0) -> list[Report]:
         after,
     )
     return [
-        Report(seq=row["seq"], job_key=str(row["job_key"]), dead=row["status"] == "dead", error=row["error"])
+        WaitingReport(seq=row["seq"], job_key=str(row["job_key"]), dead=row["status"] == "dead", error=row["error"])
         for row in rows
     ]

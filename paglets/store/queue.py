@@ -184,6 +184,23 @@ def say_why(tx: Tx, agent_id: str, reason: str, text: str, never: bool, now: flo
         tx.wake("census")
 
 
+def say_held_up(tx: Tx, agent_id: str, attempt: int, reason: str, text: str, now: float) -> None:
+    """Note what holds up that attempt as it runs; "": nothing any more."""
+    changed = tx.run(
+        "UPDATE requests SET reason = ?, reason_text = ?, reason_at = ?"
+        " WHERE agent_id = ? AND status = 'RUNNING' AND attempt = ? AND reason_text != ?",
+        reason,
+        text,
+        now,
+        agent_id,
+        attempt,
+        text,
+    )
+    if changed:
+        tx.touch(agent_id)
+        tx.wake("census")
+
+
 def say_why_others(tx: Tx, reason: str, text: str, now: float) -> None:
     """The same for the waiting jobs that have no reason yet: those that were not looked at."""
     rows = tx.all(

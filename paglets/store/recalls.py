@@ -12,12 +12,10 @@ from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef
 from paglets.store import paglets, residence
 from paglets.store.db import Tx
+from paglets.store.handoffs import Key
 
 UNWANTED = "unwanted"
 DISPOSE = "dispose"
-
-Key = tuple[str, int]
-"""Agent id and epoch of a paglet that is leaving: one hand-off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +69,6 @@ def wished(tx: Tx, most: int, skip: Iterable[str] = ()) -> list[UnderWay]:
     return [_under_way(row) for row in rows]
 
 
-def under_way(tx: Tx) -> set[Key]:
-    """All hand-offs that have no answer yet."""
-    rows = tx.all("SELECT agent_id, epoch FROM handoffs ORDER BY agent_id")
-    return {(row["agent_id"], row["epoch"]) for row in rows}
-
-
 def those(tx: Tx, keys: Iterable[Key]) -> list[UnderWay]:
     """These hand-offs, as far as they are still under way."""
     sql = "SELECT agent_id, epoch, target, recall, problem FROM handoffs WHERE agent_id = ? AND epoch = ?"
@@ -94,18 +86,19 @@ def towards(tx: Tx, target_store: str, most: int) -> list[UnderWay]:
     return [_under_way(row) for row in rows]
 
 
-def give_up(tx: Tx, agent_id: str, epoch: int, now: float) -> bool:
+def give_up(tx: Tx, agent_id: str, epoch: int, now: float, *, tell: bool = True) -> bool:
     """A job that nobody wants ends here, whatever its target has of it; False where it is not leaving under `epoch`.
 
-    Should the target have taken it, it has it under the epoch in which it ends here: it is told, when it can be, that
-    this hand-off is over, and ends it with its own census. The sources of its files stay, as nobody saw them arrive.
+    Should the target have taken it, it has it under the epoch in which it ends here, and ends it with its own census;
+    `tell`: it is told, when it can be, that this hand-off is over. The sources of its files stay, as nobody saw them
+    arrive.
     """
     target = tx.value("SELECT target FROM handoffs WHERE agent_id = ? AND epoch = ? AND kind = 'job'", agent_id, epoch)
     if target is None:
         return False
     tx.run("DELETE FROM handoffs WHERE agent_id = ?", agent_id)
     paglets.remove_bytes(tx, agent_id)
-    residence.become(tx, agent_id, epoch + 1, "disposed", from_json(HostRef, loads(target)), now, told=False)
+    residence.become(tx, agent_id, epoch + 1, "disposed", from_json(HostRef, loads(target)), now, told=not tell)
     tx.wake("janitor")
     tx.touch(agent_id)
     return True
@@ -122,15 +115,18 @@ def passed_on(tx: Tx, each: UnderWay, found: ResidenceRow, now: float) -> bool:
     return True
 
 
-def fence(tx: Tx, fenced: Fence) -> None:
-    tx.run(
-        "INSERT OR REPLACE INTO fences (agent_id, target_store, epoch, target) VALUES (?, ?, ?, ?)",
+def fence(tx: Tx, fenced: Fence) -> bool:
+    """False where there is one of this epoch, or of a higher one, which stays."""
+    changed = tx.run(
+        "INSERT INTO fences (agent_id, target_store, epoch, target) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
+        " SET epoch = excluded.epoch, target = excluded.target WHERE excluded.epoch > fences.epoch",
         fenced.agent_id,
         fenced.target.store_id,
         fenced.epoch,
         dumps(to_json(fenced.target)),
     )
     tx.wake("fencing")
+    return changed == 1
 
 
 def fenced(tx: Tx) -> dict[str, int]:

@@ -10,51 +10,19 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from paglets.api.limits import LARGE_ENVELOPE_BYTES
 from paglets.api.paglets import ResidenceRow
 from paglets.api.transfers import TransferAnswer
 from paglets.codec.envelope import Envelope
 from paglets.codec.text import dumps, loads
 from paglets.core.errors import Conflict, Unknown
 from paglets.core.record import from_json, to_json
-from paglets.core.refs import BlobRef, HostRef
-from paglets.store import artifacts, blobs, files, paglets
+from paglets.core.refs import HostRef
+from paglets.store import artifacts, blobs, files, handoffs, paglets
 from paglets.store.db import Tx
+from paglets.store.handoffs import Handoff
 
 Refuse = Callable[[Tx, Envelope], str | None]
 """Why this host does not take an envelope, or None."""
-
-
-Place = tuple[float, str]
-"""Where an envelope stands in the line for its target: when it began to leave, and whose it is."""
-
-FIRST_PLACE: Place = (float("-inf"), "")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Handoff:
-    """An envelope under way, as it is sent; `recall`: see the schema."""
-
-    agent_id: str
-    epoch: int
-    target: HostRef
-    envelope: Envelope
-    recall: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leaving:
-    """What is to be known of an envelope before it is sent: `size_bytes` of its JSON, the bytes it `needs` there.
-
-    `asked_for`: a move of a paglet, not of a job that waits for a slot.
-    """
-
-    agent_id: str
-    epoch: int
-    size_bytes: int
-    asked_for: bool
-    needs: tuple[BlobRef, ...]
-    place: Place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +89,7 @@ def take(tx: Tx, envelope: Envelope, source: HostRef, now: float, refuse: Refuse
     """Take, refuse or recognise an envelope of another host; `missing`, and nothing changes, without its blobs."""
     known = find(tx, envelope.agent_id)
     if known is not None and known.epoch >= envelope.epoch:
-        return _answer_again(known, envelope)
+        return _answer_again(tx, known, envelope)
     lacking = blobs.missing(tx, envelope.blobs())
     if lacking:
         text = f"{len(lacking)} of its files are not here"
@@ -145,15 +113,16 @@ def uses_scratch(tx: Tx, agent_id: str) -> None:
     tx.run("UPDATE residence SET stale_scratch = 0 WHERE agent_id = ? AND stale_scratch = 1", agent_id)
 
 
-def _answer_again(known: ResidenceRow, envelope: Envelope) -> TransferAnswer:
+def _answer_again(tx: Tx, known: ResidenceRow, envelope: Envelope) -> TransferAnswer:
     verdict = "settled"
     if known.epoch == envelope.epoch:
         verdict = "refused" if known.status == "refused" else "taken"
+    reason = tx.value("SELECT reason FROM residence WHERE agent_id = ?", envelope.agent_id)
     return TransferAnswer(
         agent_id=envelope.agent_id,
         epoch=envelope.epoch,
         verdict=verdict,  # type: ignore[arg-type]
-        reason="refused before" if verdict == "refused" else "",
+        reason=reason if verdict == "refused" else "",
     )
 
 
@@ -182,25 +151,9 @@ def leave(tx: Tx, agent_id: str, target: HostRef, now: float) -> None:
         raise Conflict(f"paglet {agent_id} is at work; it can move when that has ended")
     if tx.value("SELECT 1 FROM leases WHERE agent_id = ?", agent_id) is not None:
         raise Conflict(f"paglet {agent_id} holds a slot; it can move when that has ended")
-    envelope = paglets.freeze(tx, agent_id, row.epoch + 1, now)
-    job = envelope.job
-    tx.run(
-        "INSERT INTO handoffs (agent_id, epoch, target_store, target, envelope, kind, group_id, job_key, began_at,"
-        " bundle) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        agent_id,
-        row.epoch,
-        target.store_id,
-        dumps(to_json(target)),
-        dumps(to_json(envelope)),
-        envelope.kind,
-        job.group_id if job else None,
-        job.job_key if job else "",
-        now,
-        None if envelope.bundle is None else envelope.bundle.sha256,
-    )
+    handoffs.add(tx, paglets.freeze(tx, agent_id, row.epoch + 1, now), target, now)
     paglets.remove(tx, agent_id)
     become(tx, agent_id, row.epoch, "leaving", target, now)
-    tx.wake("handoff")
     tx.touch(agent_id)
 
 
@@ -222,7 +175,7 @@ def put_back(tx: Tx, agent_id: str, epoch: int, now: float, *, under: int = 0) -
 
     `under`: under that one, since the target may have taken it and cannot be asked.
     """
-    handoff = handoff_of(tx, agent_id, epoch - 1)
+    handoff = handoffs.find(tx, agent_id, epoch - 1)
     if handoff is None:
         return None
     under_way = max(0.0, now - tx.value("SELECT began_at FROM handoffs WHERE agent_id = ?", agent_id))
@@ -255,79 +208,15 @@ def dispose(tx: Tx, agent_id: str, now: float) -> None:
     tx.touch(agent_id)
 
 
-def next_leaving(tx: Tx, target_store: str, most: int, after: Place = FIRST_PLACE) -> list[Leaving]:
-    """The oldest envelopes for one target, beyond `after`. Of a large one no more than its size is read."""
+def untold(tx: Tx, most: int) -> list[ClosedHandoff]:
+    """Hand-offs whose answer is stored here, and whose target was not told so: at most so many for each target, that
+    those to hosts that are away hold up no others."""
     rows = tx.all(
-        "SELECT agent_id, epoch, length(CAST(envelope AS BLOB)) AS size, bundle, began_at,"
-        " CASE WHEN length(envelope) > ? THEN 1 ELSE json_extract(envelope, '$.hook') = 'arrival' END AS asked_for"
-        " FROM handoffs WHERE target_store = ? AND (began_at, agent_id) > (?, ?)"
-        " ORDER BY began_at, agent_id LIMIT ?",
-        LARGE_ENVELOPE_BYTES,
-        target_store,
-        *after,
+        "SELECT agent_id, epoch, peer FROM (SELECT agent_id, epoch, peer, row_number()"
+        " OVER (PARTITION BY json_extract(peer, '$.store_id') ORDER BY agent_id) AS place"
+        " FROM residence WHERE told = 0) WHERE place <= ? ORDER BY agent_id",
         most,
     )
-    return [
-        Leaving(
-            agent_id=row["agent_id"],
-            epoch=row["epoch"],
-            size_bytes=row["size"],
-            asked_for=bool(row["asked_for"]),
-            needs=paglets.blobs_of(tx, row["agent_id"], row["bundle"]),
-            place=(row["began_at"], row["agent_id"]),
-        )
-        for row in rows
-    ]
-
-
-def handoffs(tx: Tx, agent_ids: Iterable[str]) -> list[Handoff]:
-    """These envelopes, as far as they are still under way, in that order."""
-    rows = (tx.one("SELECT * FROM handoffs WHERE agent_id = ?", agent_id) for agent_id in agent_ids)
-    return [_read_handoff(row) for row in rows if row is not None]
-
-
-def envelope_text(tx: Tx, agent_id: str, epoch: int) -> str:
-    """The JSON of an envelope under way, as `Leaving` names it. Raises Unknown."""
-    text = tx.value("SELECT envelope FROM handoffs WHERE agent_id = ? AND epoch = ?", agent_id, epoch)
-    if text is None:
-        raise Unknown(f"{agent_id} is not leaving")
-    return str(text)
-
-
-def moving_text(target: HostRef, problem: str) -> str:
-    """Why a job under way to `target` does not run, in words."""
-    return f"on its way to {target.name}" + (f": {problem}" if problem else "")
-
-
-def targets(tx: Tx) -> list[HostRef]:
-    """Hosts to which something is under way. Steps over the index: the cost is that of the hosts."""
-    rows = tx.all(
-        "WITH RECURSIVE hosts (store) AS (SELECT min(target_store) FROM handoffs UNION ALL"
-        " SELECT (SELECT min(target_store) FROM handoffs WHERE target_store > store) FROM hosts WHERE store NOT NULL)"
-        " SELECT (SELECT target FROM handoffs WHERE target_store = store ORDER BY began_at, agent_id LIMIT 1) AS target"
-        " FROM hosts WHERE store NOT NULL ORDER BY store"
-    )
-    return [from_json(HostRef, loads(row["target"])) for row in rows]
-
-
-def handoff_of(tx: Tx, agent_id: str, epoch: int) -> Handoff | None:
-    row = tx.one("SELECT * FROM handoffs WHERE agent_id = ? AND epoch = ?", agent_id, epoch)
-    return None if row is None else _read_handoff(row)
-
-
-def _read_handoff(row: sqlite3.Row) -> Handoff:
-    return Handoff(
-        agent_id=row["agent_id"],
-        epoch=row["epoch"],
-        target=from_json(HostRef, loads(row["target"])),
-        envelope=from_json(Envelope, loads(row["envelope"])),
-        recall=row["recall"],
-    )
-
-
-def untold(tx: Tx, most: int) -> list[ClosedHandoff]:
-    """Hand-offs whose answer is stored here, and whose target was not told so."""
-    rows = tx.all("SELECT agent_id, epoch, peer FROM residence WHERE told = 0 ORDER BY agent_id LIMIT ?", most)
     return [
         ClosedHandoff(agent_id=row["agent_id"], epoch=row["epoch"], target=from_json(HostRef, loads(row["peer"])))
         for row in rows

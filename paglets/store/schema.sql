@@ -324,7 +324,6 @@ CREATE TABLE groups (
   class_name TEXT NOT NULL,
   collector_id TEXT NOT NULL,
   collector TEXT NOT NULL,
-  collector_host TEXT,
   return_home INTEGER NOT NULL,
   job_keys TEXT NOT NULL,
   creation_errors TEXT NOT NULL,
@@ -341,7 +340,6 @@ CREATE TABLE groups (
 -- The mesh as last heard of. row: JSON of Member.
 CREATE TABLE members (
   store_id TEXT PRIMARY KEY,
-  name TEXT NOT NULL,
   row TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 -- Addresses given by --peer, tried until a member answers there.

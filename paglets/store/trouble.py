@@ -10,25 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from paglets.core.errors import PagletsError, StoreDamaged, StoreMalformed
-
-
-class StorePassing(PagletsError):
-    """Nothing of this change was stored, nothing else is harmed, and it passes: the same may be tried again."""
-
-    code, status = "store_passing", 503
-
-
-class StoreFull(StorePassing):
-    """The disk is full: nothing of this change was stored, and nothing else is harmed."""
-
-    code, status = "disk_full", 507
-
-
-class StoreLocked(StorePassing):
-    """Another program holds the database: nothing of this change was stored. It goes on when that lets go."""
-
-    code, status = "store_locked", 503
+from paglets.core.errors import PagletsError, StoreDamaged, StoreFull, StoreLocked, StoreMalformed, StorePassing
 
 
 class Kind(Enum):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 from paglets.api.paglets import FoundPaglet, PagletView
 from paglets.api.slots import JobView
 from paglets.codec.text import loads
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.store import artifacts, files, paglets, queue, residence
+from paglets.store import artifacts, files, handoffs, paglets, queue, residence
 from paglets.store.db import Tx
+from paglets.store.handoffs import MOVING, LeavingJob
 
 MAX_FOUND = 1_000
 
@@ -82,30 +81,23 @@ def _reason(intent: str | None, hook_error: str | None, problem: str) -> str:
 
 def leaving_views(tx: Tx, now: float, most: int) -> tuple[JobView, ...]:
     """Jobs under way to another host."""
-    rows = tx.all(
-        "SELECT agent_id, target, envelope, began_at, problem FROM handoffs WHERE kind = 'job'"
-        " ORDER BY began_at, agent_id LIMIT ?",
-        most,
-    )
-    return tuple(_leaving_view(row, now) for row in rows)
+    return tuple(_leaving_view(job, now) for job in handoffs.jobs(tx, most=most))
 
 
-def _leaving_view(row: sqlite3.Row, now: float) -> JobView:
-    part = loads(row["envelope"])["job"]
-    target = from_json(HostRef, loads(row["target"]))
+def _leaving_view(job: LeavingJob, now: float) -> JobView:
     return JobView(
-        agent_id=row["agent_id"],
-        group_id=part["group_id"],
-        job_key=part["job_key"],
-        generation=part["generation"],
-        attempt=part["attempt"],
-        status=part["status"],
+        agent_id=job.agent_id,
+        group_id=job.group_id,
+        job_key=job.job_key,
+        generation=job.generation,
+        attempt=job.attempt,
+        status=job.status,
         residence="leaving",
-        reason="moving",
-        reason_text=residence.moving_text(target, row["problem"]),
+        reason=MOVING,
+        reason_text=job.reason_text,
         never=False,
-        waited_seconds=part["waited_seconds"] + max(0.0, now - row["began_at"]),
+        waited_seconds=job.waited_seconds + max(0.0, now - job.began_at),
         running_seconds=0.0,
-        request=part["request"],
-        target=target,
+        request=job.request,
+        target=job.target,
     )

@@ -145,9 +145,10 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         the artifact. `result` is None or a mapping without `artifact`.
 
         False, and nothing is sent, where this attempt has an outcome already. Raises Invalid for a result that
-        cannot travel, as `report_compute_success`; Invalid, FileChanged or NoRoom for a file that cannot be
-        taken, a name that not every system takes, or a job without a collector (use `upload_artifact`): then
-        nothing is reported. Whatever it raises, and where it gives False, the file is where it was.
+        cannot travel, as `report_compute_success`; Invalid or FileChanged for a file that cannot be taken, NoRoom for
+        one that never fits here, Invalid for a name that not every system takes, or a job without a collector (use
+        `upload_artifact`): then nothing is reported. While the host has no room it waits. Whatever it raises, and
+        where it gives False, the file is where it was.
         """
         _check_result(result)
         file = {"path": path, "name": name, "move": move}

@@ -129,6 +129,7 @@ class Submission:
         """Why `detached` was still false when it was last looked at."""
         return self._view.detached_reason
 
+    @told_at_the_call
     def wait_detached(self, timeout: float | None = None) -> bool:
         """Wait until `detached`; False when `timeout` seconds are over, and at once where the group is COMPLETE.
 
@@ -148,6 +149,7 @@ class Submission:
         """The collector's summary. Its lists are cut over 16 MiB; `results()` gives all."""
         return _tree(self.collector.call(Message("summary")))
 
+    @told_at_the_call
     def drain(self, timeout: float | None = None) -> dict[str, Any]:
         """Wait until every job has a result or a failure; gives the summary. Raises TimedOut.
 
@@ -176,8 +178,11 @@ class Submission:
 
     def as_completed(self, timeout: float | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each (job key, record) as it ends; a record of a failure has `cause`. Raises TimedOut."""
-        with self._interruptible():
-            yield from self._completed(timeout)
+        try:
+            with self._interruptible():
+                yield from self._completed(timeout)
+        except KeyboardInterrupt as error:
+            raise error.with_traceback(None) from None
 
     def _completed(self, timeout: float | None) -> Iterator[tuple[str, dict[str, Any]]]:
         end = self._end(timeout)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from paglets.api.groups import GroupView
-from paglets.core.text import command_name, counted, printable
+from paglets.core.text import command_name, counted, failed_text, printable
 
 MOST_ERRORS = 10
 _UNITS = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
@@ -63,12 +63,14 @@ def submission_lines(view: GroupView, remarks: Iterable[str], *, from_script: bo
 
 
 def _next_commands(group_id: str) -> tuple[str, str, str]:
-    return f"groups --group {group_id}", f"why {group_id}", "ps"
+    return f"groups {group_id}", f"why {group_id}", "ps"
 
 
 def failures_line(group_id: str, summary: Mapping[str, Any]) -> str:
-    failed, expected = int(summary["failed_count"]), int(summary["expected_count"])
-    return f"paglets: {failed:,} of {counted(expected, 'job')} failed; see {command_name()} jobs why {group_id}"
+    cancelled = sum(record["cause"] == "cancelled" for record in summary["failures"].values())
+    of = f"of {counted(int(summary['expected_count']), 'job')}"
+    told = failed_text(int(summary["failed_count"]), cancelled)
+    return f"paglets: {told} {of}; see {command_name()} jobs why {group_id}"
 
 
 def attached_line(view: GroupView) -> str:
@@ -78,7 +80,7 @@ def attached_line(view: GroupView) -> str:
 
 
 def interrupted_line(group_id: str) -> str:
-    return f"paglets: the jobs of {group_id} go on; see {command_name()} jobs groups {group_id}"
+    return f"paglets: nothing was cancelled, group {group_id} goes on; see {command_name()} jobs groups {group_id}"
 
 
 def why_hint(group_id: str) -> str:

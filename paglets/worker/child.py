@@ -26,7 +26,7 @@ from paglets.worker.changes import Scope, Snapshot
 from paglets.worker.channel import Channel
 from paglets.worker.code import unpacked
 from paglets.worker.context import ChildContext, Parked
-from paglets.worker.faults import fault_of, show
+from paglets.worker.faults import entry_fault_of, fault_of, show
 from paglets.worker.files import put_files
 from paglets.worker.protocol import ENTRY_METHODS, LONG_ENTRIES, Deliver, EntryDone, Go, Handled, Stamp, Unpacker, pack
 
@@ -139,7 +139,7 @@ class Child:
             return exit_code_of(leaving)
         except BaseException as error:
             show(error)
-            return self._tell_done(EntryDone(fault=fault_of(error)))
+            return self._tell_done(EntryDone(fault=entry_fault_of(error, self._go.work_dir)))
         if self._go.entry == "message":
             return self._handle_until_finish()
         try:
@@ -184,7 +184,7 @@ class Child:
             return exit_code_of(leaving)
         except BaseException as error:
             show(error)
-            done = EntryDone(fault=fault_of(error))
+            done = EntryDone(fault=entry_fault_of(error, self._go.work_dir))
         # Handlers that run hold this until their commit; none begins after it.
         with self._context.changed:
             self._over = True

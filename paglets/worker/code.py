@@ -5,6 +5,7 @@ What comes in a bundle is from another host: nothing of it is to be seen before 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -34,6 +35,11 @@ MAX_ENTRY_BYTES = 46 + MAX_PATH_BYTES + 200
 
 MAX_PACKED_BYTES = MAX_UNPACKED_BYTES + 2 * MAX_BUNDLE_FILES * MAX_ENTRY_BYTES
 
+_PASSING = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EIO)
+)
+"""What the host's disk has against it for a while: a person mends that, and it can be unpacked."""
+
 _END = b"PK\x05\x06"
 _END_BYTES = 22
 _LONG_END = b"PK\x06\x07"
@@ -49,8 +55,8 @@ def unpacked(code: GoCode) -> str:
     that the bundle's name names, for an archive that holds anything but source files, and where it cannot be written.
     """
     folder = Path(code.folder) / check_blob(code.bundle).sha256
-    if not folder.is_dir():
-        with _told_as_import_failed(code.bundle):
+    with _told_as_import_failed(code.bundle):
+        if not folder.is_dir():
             _unpack(Path(code.path), code.bundle, folder)
     return str(folder)
 
@@ -60,7 +66,8 @@ def _told_as_import_failed(bundle: BlobRef) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ImportFailed(f"the code {bundle.sha256[:8]} cannot be unpacked: {placed(error)}") from error
+        passes = {"passes": True} if error.errno in _PASSING else {}
+        raise ImportFailed(f"the code {bundle.sha256[:8]} cannot be unpacked: {placed(error)}", **passes) from error
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RuntimeError, zlib.error) as error:
         raise ImportFailed(f"the code {bundle.sha256[:8]} is no bundle: {error}") from error
 

@@ -7,10 +7,16 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
 from itertools import dropwhile
+from pathlib import Path
 
 from paglets.codec.names import LACKS_LIBRARY, this_python
+from paglets.core.content import closed
 from paglets.core.errors import ImportFailed, PagletsError
+from paglets.program import this_program
+from paglets.worker.launch import NO_PLACE
 from paglets.worker.protocol import Fault
 
 MAX_MESSAGE_CHARACTERS = 4000
@@ -32,6 +38,32 @@ def fault_of(error: BaseException, cause: str = "exception") -> Fault:
         traceback=_text(trace_of(error), MAX_TRACEBACK_CHARACTERS),
         code=error.code if isinstance(error, PagletsError) else "",
     )
+
+
+def entry_fault_of(error: BaseException, work_dir: str) -> Fault:
+    """The same for `done`, which also knows what is no doing of the paglet's."""
+    fault = fault_of(error)
+    return replace(fault, cause=NO_PLACE) if _lacks_files_of_its_host(error, work_dir) else fault
+
+
+def _lacks_files_of_its_host(error: BaseException | None, work_dir: str) -> bool:
+    """Whether it came of this: the program cannot be read any more from where its host runs it, the code of the paglet
+    could not be unpacked, or its scratch directory be used, as a folder of the host above it is closed."""
+    program = str(this_program().path)
+    while error is not None:
+        if isinstance(error, ImportFailed) and error.details.get("passes"):
+            return True
+        path = error.filename if isinstance(error, OSError) else None
+        if isinstance(path, str) and (path == program or _is_shut_in(path, work_dir)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _is_shut_in(path: str, work_dir: str) -> bool:
+    with suppress(OSError):
+        return bool(work_dir) and path.startswith(work_dir) and bool(closed(Path(work_dir).parent))
+    return True
 
 
 def trace_of(error: BaseException) -> str:

@@ -10,6 +10,9 @@ from typing import Any, Protocol
 
 from paglets.api.slots import Usage
 
+NO_PLACE = "no_place"
+"""The cause that a process tells which lacked files of its host: nothing of the run counts, and it is due again."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSpec:

@@ -125,7 +125,7 @@ class Go:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Why user code failed. `cause` is of the closed list of causes (`exception`, `import_failed`, ...)."""
+    """Why user code failed, by a closed list of causes; NO_PLACE in `done`: files of the host were not to be had."""
 
     cause: str
     message: str
@@ -206,11 +206,13 @@ class Report:
 class Room:
     """`room`: may a file of that size be published? Replies `{"folder": PATH}`: where to write it first, as `staged`.
 
-    The room is kept for it for ten minutes, or until it is published. The error says which quota or disk has none.
+    It is kept for ten minutes. `moved`: the file is there, to be renamed. `problem`: of the last try to write it.
     """
 
     staged: str
     size_bytes: int
+    moved: bool = False
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

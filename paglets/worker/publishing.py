@@ -15,17 +15,23 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
-from paglets.core.content import SourceStat, copy_hashed, no_room, stat_of
-from paglets.core.errors import FileChanged, Invalid
+from paglets.core.clock import system_pause
+from paglets.core.content import SourceStat, closed, copy_hashed, no_room, stat_of
+from paglets.core.errors import FileChanged, Invalid, NoRoom, PagletsError
 from paglets.core.refs import BlobRef
 from paglets.core.text import printable
 from paglets.worker import protocol
 from paglets.worker.faults import say
 from paglets.worker.protocol import Publish
 from paglets.worker.storage import Request
-from paglets.worker.taking import Room, Taken, take
+from paglets.worker.taking import Taken, take
+
+TRY_AGAIN_SECONDS = 2.0
+"""After a try for which the host's disk had no room."""
 
 CAPTURE_TRIES = 3
 """A file that something writes to now and then is caught between two writes; one that never rests is not."""
@@ -37,6 +43,12 @@ def absolute(path: str | Path) -> Path:
     if not text or "\0" in text:
         raise Invalid(f"{text!r} is not the path of a file")
     return Path(os.path.abspath(text))
+
+
+class Room(Protocol):
+    """Gives where a file of so many bytes may be written; see `protocol.Room`."""
+
+    def __call__(self, size_bytes: int, *, moved: bool = False, problem: str = "") -> Path: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,22 +96,28 @@ class Publication:
 class Publisher:
     """`token` is that of the run, `settle` waits until a file with that mtime_ns cannot be changed without a trace.
 
-    `scratch`: of an attempt, whose files may be taken from it. None: all files are copied.
+    `scratch`: of an attempt, whose files may be taken from it, and which waits while the host's disk has no room or is
+    closed. None: all files are copied, and nothing waits.
     """
 
     def __init__(
-        self, token: str, request: Request, settle: Callable[[int], None], scratch: Path | None = None
+        self,
+        token: str,
+        request: Request,
+        settle: Callable[[int], None],
+        scratch: Path | None = None,
+        pause: Callable[[float], None] = system_pause,
     ) -> None:
         self._token = token
         self._request = request
         self._settle = settle
         self._scratch = scratch
+        self._pause = pause
         self._numbers = itertools.count(1)
 
     def publish_bytes(self, data: bytes) -> BlobRef:
         """Raises NoRoom."""
-        staged = self._new_room()(len(data))
-        return self._publish(staged, lambda: _write_synced(staged, data))
+        return self._publish(self._new_room(), len(data), lambda staged: _write_synced(staged, data))
 
     def capture(self, source: Path) -> Captured:
         """Publish a copy of a file. Raises Invalid, NoRoom, and FileChanged where it does not rest."""
@@ -127,26 +145,25 @@ class Publisher:
     def _capture(self, source: Path, room: Room) -> Captured:
         found = stat_of(source)
         self._settle(found.mtime_ns)
-        staged = room(found.size_bytes)
 
-        def copy() -> BlobRef:
+        def copy(staged: Path) -> BlobRef:
             blob = copy_hashed(source, staged)
             if stat_of(source) != found:
                 raise FileChanged(f"{printable(source)} changed while it was read: it was written to or replaced")
             return blob
 
-        return Captured(blob=self._publish(staged, copy), stat=found)
+        return Captured(blob=self._publish(room, found.size_bytes, copy), stat=found)
 
     def _is_in_scratch(self, source: Path) -> bool:
         return self._scratch is not None and source.parent.resolve().is_relative_to(self._scratch.resolve())
 
     def _take(self, source: Path, room: Room) -> Publication | None:
         """None where it must be copied."""
-        taken = take(source, room)
+        taken = take(source, partial(room, moved=True))
         if taken is None:
             return None
         try:
-            blob = taken.finish()
+            blob = self._finished(taken)
             self._request("publish", Publish(staged=taken.staged.name, blob=blob))
         except BaseException as error:
             taken.give_back()
@@ -155,26 +172,62 @@ class Publisher:
             raise
         return Publication(blob=blob, source=source, taken=taken)
 
+    def _finished(self, taken: Taken) -> BlobRef:
+        """Where the disk has something against it that passes, a copy is made instead, which waits: FileChanged."""
+        try:
+            return taken.finish()
+        except NoRoom as error:
+            if not self._passing(error, taken.staged.parent):
+                raise
+            raise FileChanged(error.message) from error
+
     def _new_room(self) -> Room:
         """One name for all tries of a file: what was reserved for one of them is not reserved twice."""
         staged = f"{self._token}.{next(self._numbers)}"
 
-        def room(size_bytes: int) -> Path:
-            answer = self._request("room", protocol.Room(staged=staged, size_bytes=size_bytes))
-            return Path(answer["folder"]) / staged
+        def room(size_bytes: int, *, moved: bool = False, problem: str = "") -> Path:
+            wanted = protocol.Room(staged=staged, size_bytes=size_bytes, moved=moved, problem=problem)
+            return Path(self._request("room", wanted)["folder"]) / staged
 
         return room
 
-    def _publish(self, staged: Path, write: Callable[[], BlobRef]) -> BlobRef:
-        """`write` leaves a whole, synced file in `staged`, which is gone afterwards, whatever happens."""
+    def _publish(self, room: Room, size_bytes: int, write: Callable[[Path], BlobRef]) -> BlobRef:
+        """`write` leaves a whole, synced file where `room` says, which is gone afterwards, whatever happens."""
+        problem = ""
+        while True:
+            staged = room(size_bytes, problem=problem)
+            try:
+                blob, problem = self._written(staged, write)
+                if blob is not None:
+                    self._request("publish", Publish(staged=staged.name, blob=blob))
+                    return blob
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(staged)
+                raise
+            self._pause(TRY_AGAIN_SECONDS)
+
+    def _written(self, staged: Path, write: Callable[[Path], BlobRef]) -> tuple[BlobRef | None, str]:
+        """The blob; or None and what the disk has against it, where that is waited for."""
         try:
-            blob = write()
-            self._request("publish", Publish(staged=staged.name, blob=blob))
-        except BaseException:
+            return write(staged), ""
+        except (NoRoom, Invalid) as error:
             with suppress(OSError):
                 os.unlink(staged)
-            raise
-        return blob
+            problem = self._passing(error, staged.parent)
+            if not problem:
+                raise
+            return None, problem
+
+    def _passing(self, error: PagletsError, folder: Path) -> str:
+        """What the disk of the host has against its `folder`, where an attempt waits for its end; else ""."""
+        if self._scratch is None:
+            return ""
+        if isinstance(error, NoRoom):
+            return error.message if error.passes else ""
+        with suppress(OSError):
+            return closed(folder)
+        return ""
 
 
 def _check_movable(source: Path) -> None:

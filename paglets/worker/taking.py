@@ -24,7 +24,7 @@ from paglets.core.text import printable
 from paglets.worker.faults import say
 
 Room = Callable[[int], Path]
-"""Gives where a file of so many bytes may be written."""
+"""Gives to where a file of so many bytes may be moved."""
 
 
 class Taken:

@@ -311,7 +311,7 @@ class Mesh:
         """Scratch directories of paglets that are not on their host."""
         left = []
         for host in self.running():
-            here = {row["agent_id"] for row in host.rows("SELECT agent_id FROM paglets")}
+            here = {".trash", *(row["agent_id"] for row in host.rows("SELECT agent_id FROM paglets"))}
             folder = host.data / "work"
             left += [str(path) for path in folder.iterdir() if path.name not in here] if folder.is_dir() else []
         return left

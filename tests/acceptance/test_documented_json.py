@@ -52,8 +52,8 @@ RUNS: dict[str, list[list[object]]] = {
 NOT_RUN = ("demo",)
 """It takes long, and has a test of its own."""
 
-ONLY_OF_ONE_JOB = {"jobs why": {"job"}}
-"""Keys beside which those of the job's record stand, too."""
+NOT_HERE = {"jobs why": {"job", "collector"}}
+"""Keys of one job, beside which those of its record stand, and of a group whose collector is away."""
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_the_keys_are_those_that_are_described(ended: tuple[Mesh, str], name: st
         done = mesh.paglets(*name.split(), *given, "--json", PAGLETS_AT="laptop")
         assert done.out, done.err
         found |= dict.fromkeys(json.loads(done.out))
-    assert set(found) == set(OUTPUTS[name].keys) - ONLY_OF_ONE_JOB.get(name, set())
+    assert set(found) == set(OUTPUTS[name].keys) - NOT_HERE.get(name, set())
 
 
 def test_of_one_job_why_prints_its_record_too(ended: tuple[Mesh, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from pathlib import Path
 
 from printing_jobs import Prints, PrintState
 
@@ -46,15 +47,17 @@ def test_what_a_job_printed_is_shown_after_its_end_each_stream_where_it_belongs(
     assert (shown.code, shown.out) == (0, lines(3))
 
 
-def test_all_attempts_of_a_job_that_is_tried_again_are_followed(three: Mesh) -> None:
-    state = on_gpu(job_key="stubborn", failures=2, max_attempts=3, pause_seconds=0.1)
+def test_all_attempts_of_a_job_that_is_tried_again_are_followed(three: Mesh, tmp_path: Path) -> None:
+    go, followed = tmp_path / "go", tmp_path / "followed"
+    state = on_gpu(job_key="stubborn", how="waits", path=str(go), failures=2, max_attempts=3)
     job = f"{submit(three['laptop'], state).group_id}/stubborn"
-    shown = three.paglets("logs", job, "-f", "--stdout", "--at", "linux-a")
-    assert shown.code == 0
-    assert shown.out.endswith(lines(3, attempt=3))
-    assert "attempt 1.3 on gpu-a:" in shown.err
+    follower = three.spawn("logs", job, "-f", "--stdout", "--at", "linux-a", output=followed)
+    wait_until(lambda: "attempt 1 waits" in followed.read_text(), what="the first line of the log")
+    go.touch()
+    assert follower.wait(30) == 0
+    assert followed.read_text().endswith("attempt 1.3 on gpu-a:\nattempt 3 waits\n" + lines(3, attempt=3))
     shown = three.paglets("logs", job, "--attempt", 2, "--stdout", "--at", "laptop")
-    assert (shown.code, shown.out) == (0, lines(3, attempt=2))
+    assert (shown.code, shown.out) == (0, "attempt 2 waits\n" + lines(3, attempt=2))
     shown = three.paglets("logs", job, "--attempt", "1.7", "--at", "laptop")
     assert (shown.code, shown.complaint) == (
         1,

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mesh_jobs import Task, TaskState
 from spec_jobs import Submitter
 
+from paglets.core.errors import GroupExists
+from paglets.system.compute_slots import submit_compute_job_group
 from tests.acceptance.rig import Mesh, group_lines, wait_until
 
 SUBMIT = """\
@@ -87,6 +90,18 @@ def test_the_example_works_from_within_a_paglet(three: Mesh) -> None:
     for name in HOSTS:
         check(three.paglets("jobs", "groups", "--group", told["group_id"], "--json", "--at", name).json)
     submitter.dispose()
+
+
+def test_a_group_that_was_submitted_on_one_host_is_there_for_all(three: Mesh) -> None:
+    tags = ("linux",)
+    states = [TaskState(job_key="a", required_host_tags=tags)]
+    first = submit_compute_job_group(three["laptop"].client, Task, states, group_id="once")
+    again = submit_compute_job_group(three["gpu-a"].client, Task, states, group_id="once")
+    assert again.collector.agent_id == first.collector.agent_id
+    others = [TaskState(job_key="a", required_host_tags=tags, seconds=0.1)]
+    with pytest.raises(GroupExists, match="once exists with other jobs"):
+        submit_compute_job_group(three["linux-a"].client, Task, others, group_id="once")
+    assert again.drain(timeout=30)["completed_count"] == 1
 
 
 def test_the_preview_of_a_placement_names_the_gpu_host_first(three: Mesh) -> None:

@@ -36,6 +36,7 @@ from paglets.remote.client import HostClient
 from paglets.system.compute_slots import submit_compute_job_group
 from paglets.testing.waiting import wait_until
 from tests.acceptance.rig import HostProcess, Mesh, free_ports, group_lines, is_home
+from tests.fault.hosts import zygotes
 from tests.fault.plan import HARMS, HOME, NAMES, Fault, Wave, plan
 from tests.fault.proxy import FaultProxy
 from tests.fault.verdict import Verdict, look, wait_quiet
@@ -220,12 +221,6 @@ WEIGHTS = {name: weight for name, (weight, _) in ACTS.items()}
 def _go_on(process: psutil.Process) -> None:
     with suppress(psutil.Error):
         process.send_signal(signal.SIGCONT)
-
-
-def zygotes(host: HostProcess) -> list[psutil.Process]:
-    if host.process is None:
-        return []
-    return [child for child in psutil.Process(host.pid).children() if "_zygote" in child.cmdline()]
 
 
 class Submitter:

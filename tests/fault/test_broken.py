@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from mesh_jobs import Task, TaskState
 
-from paglets.remote.client import HostClient
 from paglets.system.compute_slots import submit_compute_job_group
 from paglets.testing.waiting import wait_until
-from tests.acceptance.rig import Mesh
+from tests.acceptance.rig import MakeMesh, Mesh
+from tests.fault.hosts import zygotes
+
+
+@pytest.fixture(scope="module")
+def lone(make_mesh: MakeMesh) -> Iterator[Mesh]:
+    """One host of one core, shared by tests that leave it as it was."""
+    with make_mesh("lone") as mesh:
+        mesh.start("alone", "--cpu-cores", 1)
+        yield mesh
 
 
 def test_a_host_whose_terminal_is_gone_starts_jobs_after_its_zygote_was_killed(mesh: Mesh, tmp_path: Path) -> None:
@@ -27,12 +35,11 @@ def test_a_host_whose_terminal_is_gone_starts_jobs_after_its_zygote_was_killed(m
         process.stderr.close()
 
         for _ in range(2):
-            zygotes = wait_until(psutil.Process(process.pid).children, what="a zygote")
-            zygotes[0].kill()
-            wait_until(lambda: not zygotes[0].is_running(), what="it to be buried")  # noqa: B023
+            (zygote,) = wait_until(lambda: zygotes(host), what="a zygote")
+            zygote.kill()
+            wait_until(lambda zygote=zygote: not zygote.is_running(), what="it to be buried")  # type: ignore[misc]
 
-        client = HostClient(host.url, environ={"PAGLETS_HOME": str(host.home)})
-        submission = submit_compute_job_group(client, Task, [TaskState(job_key="one", allow_home_compute=True)])
+        submission = submit_compute_job_group(host.client, Task, [TaskState(job_key="one", allow_home_compute=True)])
         assert submission.drain(timeout=20)["completed_count"] == 1
         process.terminate()
         process.wait(20)
@@ -42,9 +49,9 @@ def test_a_host_whose_terminal_is_gone_starts_jobs_after_its_zygote_was_killed(m
 
 @pytest.mark.parametrize("how", ["link", "link_to_nowhere", "file"])
 def test_what_a_job_put_in_the_place_of_its_scratch_directory_is_removed_and_nothing_else(
-    mesh: Mesh, tmp_path: Path, how: str
+    lone: Mesh, tmp_path: Path, how: str
 ) -> None:
-    host = mesh.start("alone")
+    host = lone["alone"]
     precious = tmp_path / "precious"
     precious.mkdir(mode=0o755)
     (precious / "data").touch(mode=0o644)
@@ -54,17 +61,16 @@ def test_what_a_job_put_in_the_place_of_its_scratch_directory_is_removed_and_not
     submission = submit_compute_job_group(host.client, Task, [state])
 
     assert submission.drain(timeout=20)["completed_count"] == 1
-    for folder in ("work", "trash"):
-        wait_until(lambda: not list((host.data / folder).iterdir()), what=f"an empty {folder}")  # noqa: B023
+    wait_until(lambda: [each.name for each in (host.data / "work").rglob("*")] == [".trash"], what="an empty work/")
     assert precious.stat().st_mode & 0o777 == 0o755
     assert (precious / "data").stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize("how", ["link_to_nowhere", "file"])
 def test_a_job_that_fails_with_its_scratch_directory_replaced_is_tried_again_and_stops_nobody(
-    mesh: Mesh, how: str
+    lone: Mesh, how: str
 ) -> None:
-    host = mesh.start("alone", "--cpu-cores", "1")
+    host = lone["alone"]
     states = [
         TaskState(job_key="breaks", how=f"puts_a_{how}_in_the_place_of_its_scratch_and_fails_twice", max_attempts=3),
         TaskState(job_key="works"),

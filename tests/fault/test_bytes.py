@@ -15,10 +15,10 @@ from paglets.testing.waiting import wait_until
 from tests.acceptance.rig import HostProcess, Mesh
 
 SCRIPTS = Path(__file__).parent.parent / "acceptance" / "scripts"
-SIZE_BYTES = int(os.environ.get("PAGLETS_TEST_ARTIFACT_BYTES", 400 << 20))
+SIZE_BYTES = int(os.environ.get("PAGLETS_TEST_ARTIFACT_BYTES", 300 << 20))
 """Of the large artifact. The environment may ask for more than there is time for each time."""
 
-MOST_MEMORY_BYTES = 160 << 20
+MOST_MEMORY_BYTES = 120 << 20
 """Resident, of any process of the mesh; much less than the file."""
 
 

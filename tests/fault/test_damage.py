@@ -17,9 +17,16 @@ import psutil
 import pytest
 from mesh_jobs import Task, TaskState
 
-from paglets.core.errors import EXIT_FAILED, EXIT_UNDECIDED, EXIT_USAGE, EXIT_VERSIONS_DIFFER, NoRoom, PagletsError
+from paglets.core.errors import (
+    EXIT_FAILED,
+    EXIT_UNDECIDED,
+    EXIT_USAGE,
+    EXIT_VERSIONS_DIFFER,
+    NoRoom,
+    PagletsError,
+    StoreFull,
+)
 from paglets.remote.client import HostClient
-from paglets.store.trouble import StoreFull
 from paglets.system.compute_slots import submit_compute_job_group
 from paglets.testing.waiting import wait_until
 from tests.acceptance.rig import HostProcess, MakeMesh, Mesh
@@ -51,11 +58,17 @@ def host(mesh: Mesh, sound: Path) -> HostProcess:
 
 
 @pytest.fixture(scope="module")
-def running(make_mesh: MakeMesh, sound: Path) -> Iterator[HostProcess]:
-    """Such a host, started once, for cases that leave it as it was."""
-    with make_mesh("running") as mesh:
+def shared(make_mesh: MakeMesh, sound: Path) -> Iterator[Mesh]:
+    with make_mesh("shared") as mesh:
         shutil.copytree(sound, mesh.home)
-        yield mesh.start("x", "--cpu-cores", 2)
+        mesh.start("x", "--cpu-cores", 2)
+        yield mesh
+
+
+@pytest.fixture
+def running(shared: Mesh) -> HostProcess:
+    """Such a host, started once, for cases that leave it as it was."""
+    return shared["x"]
 
 
 def refused(host: HostProcess) -> tuple[int, str]:
@@ -204,20 +217,17 @@ def test_a_database_that_another_program_holds_is_waited_for_then_told(host: Hos
 
 
 def test_a_second_host_in_the_same_directory_is_refused_and_a_foreign_pid_in_a_stale_file_stops_nobody(
-    host: HostProcess,
+    running: HostProcess,
 ) -> None:
-    host.spawn()
-    host.wait_ready()
-    again = host.mesh.host("y", "--data-dir", host.data, home=host.home)
+    again = running.mesh.host("y", "--data-dir", running.data, home=running.home)
     code, said = refused(again)
     assert code == EXIT_USAGE
     assert "another host runs in" in said
-    host.kill()
+    running.kill()
     # The number of the dead host belongs to another program by now: this one.
-    run = host.home / "run" / "x.json"
+    run = running.home / "run" / "x.json"
     run.write_text(json.dumps(json.loads(run.read_text()) | {"pid": os.getpid()}))
-    host.restart()
-    host.stop()
+    running.restart()
 
 
 # Disks.
@@ -330,6 +340,7 @@ def test_without_room_for_scratch_or_logs_a_job_waits_and_starts_when_there_is_s
         host.wait_ready()
         check_waits_and_heals(host, work, full, "disk_full")
         check_waits_and_heals(host, logs, without_inodes, "disk_full")
+        wait_until(lambda: [each.name for each in work.rglob("*")] == [".trash"], what="no scratch to be left")
         host.stop()
 
 
@@ -451,3 +462,96 @@ def test_doctor_finds_a_lost_file_and_with_deep_one_with_wrong_bytes(host: HostP
     found = host.mesh.paglets(*command, home=host.home)
     assert found.code == 1
     assert blob.name in found.out
+
+
+# What is removed under a running host.
+
+
+def begin(host: HostProcess, path: Path, how: str = "waits") -> Any:
+    """A job that runs, and goes on when the file `path`.go is there."""
+    state = TaskState(job_key="one", allow_home_compute=True, how=how, path=str(path))
+    submission = submit_compute_job_group(host.client, Task, [state], collector_host="x")
+    wait_until(path.with_suffix(".running").exists, what="the job to run")
+    return submission
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def put_another_in_its_place(folder: Path) -> None:
+    folder.rename(folder.with_name("away"))
+    shutil.copytree(folder.with_name("away"), folder)
+
+
+@pytest.mark.parametrize("harm", [remove, put_another_in_its_place])
+def test_a_host_whose_data_directory_is_gone_ends_with_its_jobs_and_says_so(
+    host: HostProcess, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    host.spawn()
+    host.wait_ready()
+    begin(host, tmp_path / "job")
+    pid = int((tmp_path / "job.running").read_text().split()[1])
+    harm(host.data)
+    note = host.data / "store.json"
+    before = note.read_bytes() if note.exists() else b""
+    assert host.wait_ended() == EXIT_UNDECIDED
+    said = host.log.read_text()
+    assert f"{host.data}" in said
+    assert "Next: put the folder back, or mount its disk, and start the host again" in said
+    assert "Traceback" not in said
+    assert not psutil.pid_exists(pid)
+    if before:
+        assert note.read_bytes() == before, "the end of the host was noted in another's folder"
+        shutil.rmtree(host.data)
+    host.restart()
+    assert "BEGINS ANEW" in host.log.read_text()
+    host.stop()
+
+
+def test_folders_and_the_program_that_are_removed_under_a_host_are_made_anew_and_no_job_fails(
+    host: HostProcess, tmp_path: Path
+) -> None:
+    host.spawn()
+    host.wait_ready()
+    for place in (host.data / "work", host.data / "logs", host.data / "code", host.home / "cache"):
+        shutil.rmtree(place)
+        summary = submit(host.client).drain(timeout=20)
+        assert (summary["completed_count"], summary["failed_count"]) == (1, 0), place
+        wait_until(place.is_dir, what=f"{place} to be made anew")
+    assert "Traceback" not in host.log_text()
+    assert host.log.read_text().count("made anew") == 4
+    host.stop()
+
+
+def test_a_run_file_that_is_none_stops_neither_commands_nor_its_host(host: HostProcess) -> None:
+    host.spawn()
+    host.wait_ready()
+    file = host.home / "run" / "x.json"
+    file.write_text("")
+    wait_until(lambda: file.read_text() != "", what="the run file to be written anew")
+    assert host.mesh.paglets("mesh", "hosts", home=host.home).code == 0
+    shutil.rmtree(host.home / "run")
+    wait_until(file.exists, what="the run file to be written anew")
+    host.kill()
+    file.write_text("{garbage")
+    told = host.mesh.paglets("mesh", "hosts", home=host.home)
+    assert told.code == 4
+    assert f"{file} is not the run file of a host" in told.err
+    host.restart()
+    assert host.mesh.paglets("mesh", "hosts", home=host.home).err == ""
+    host.stop()
+
+
+def test_a_file_of_a_job_waits_while_it_cannot_be_taken_and_the_job_says_so(
+    running: HostProcess, tmp_path: Path
+) -> None:
+    submission = begin(running, tmp_path / "job", how="makes_a_file")
+    with closed(running.data / "blobs"):
+        (tmp_path / "job.go").touch()
+        told = wait_until(lambda: running.client.jobs()[0].reason_text, what="the job to say why it waits")
+        assert str(running.data / "blobs") in told
+        assert running.client.jobs()[0].status == "RUNNING"
+    summary = submission.drain(timeout=20)
+    assert summary["results"]["one"]["attempt"] == 1
+    assert "Traceback" not in running.log_text()

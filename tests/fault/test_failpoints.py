@@ -15,9 +15,9 @@ from paglets.core.failpoints import POINTS
 from paglets.remote.client import HostClient
 from paglets.system.compute_slots import submit_compute_job_group
 from tests.acceptance.rig import HostProcess, MakeMesh, Mesh, wait_home, wait_until
-from tests.fault.chaos import zygotes
+from tests.fault.hosts import zygotes
 from tests.fault.plan import Wave
-from tests.fault.verdict import Verdict, look, wait_quiet
+from tests.fault.verdict import check_whole, wait_quiet
 
 SIZES = (9 << 20, 100_000, 1)
 """Of the artifacts; the first goes in two pieces."""
@@ -105,11 +105,8 @@ def test_a_group_is_whole_though_a_host_died_at(trio: Mesh, tmp_path: Path, vict
         submitting.result(SUBMIT_SECONDS)
 
     wait_home(trio["laptop"], group.group_id)
-    verdict = Verdict(seed=0, jobs=len(SIZES))
-    look(trio, group, verdict, tmp_path)
-    verdict.left = wait_quiet(trio)
-    assert verdict.is_good, verdict
-    assert verdict.duplicates == 0, verdict
+    check_whole(trio, group, tmp_path)
+    assert wait_quiet(trio) == []
 
 
 def test_what_a_failpoint_raises_is_an_error_that_is_got_over(trio: Mesh, tmp_path: Path) -> None:
@@ -120,9 +117,7 @@ def test_what_a_failpoint_raises_is_an_error_that_is_got_over(trio: Mesh, tmp_pa
     wait_home(trio["laptop"], group.group_id)
     said = keeper.log.read_text()
     assert [point for point in points if f"failpoint {point}" not in said] == []
-    verdict = Verdict(seed=0, jobs=len(SIZES))
-    look(trio, group, verdict, tmp_path)
-    assert verdict.is_good, verdict
+    check_whole(trio, group, tmp_path)
 
 
 def test_no_process_of_a_paglet_inherits_the_variable(trio: Mesh) -> None:

@@ -4,34 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 from mesh_jobs import Task, TaskState
 from mesh_paglets import Notes, Teller, TellerState
 
 from paglets.system.compute_slots import submit_compute_job_group
-from tests.acceptance.rig import HostProcess, Mesh, wait_home, wait_until
-
-
-@contextmanager
-def asleep(host: HostProcess) -> Iterator[None]:
-    """A host that neither ends nor answers, as a laptop with its lid closed."""
-    os.kill(host.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(host.pid, signal.SIGCONT)
-
-
-def zygote_of(host: HostProcess) -> psutil.Process:
-    return next(child for child in psutil.Process(host.pid).children() if "_zygote" in child.cmdline())
-
-
-def online(host: HostProcess) -> list[str]:
-    return [view.member.name for view in host.client.hosts() if view.online]
+from tests.acceptance.rig import Mesh, wait_home, wait_until
+from tests.fault.hosts import asleep, is_online, zygotes
 
 
 def running_as(path: Path) -> list[list[str]]:
@@ -40,9 +20,8 @@ def running_as(path: Path) -> list[list[str]]:
     return [line.split() for line in said.read_text().splitlines()] if said.exists() else []
 
 
-def test_the_group_is_answered_while_its_home_sleeps_and_goes_home_when_it_wakes(mesh: Mesh) -> None:
-    mesh.start_three()
-    laptop, other = mesh["laptop"], mesh["gpu-a"]
+def test_the_group_is_answered_while_its_home_sleeps_and_goes_home_when_it_wakes(three: Mesh) -> None:
+    laptop, other = three["laptop"], three["gpu-a"]
     states = [TaskState(seconds=0.5) for _ in range(12)]
     submission = submit_compute_job_group(laptop.client, Task, states, return_home_when_complete=True)
     assert submission.wait_detached(20), submission.detached_reason
@@ -51,7 +30,7 @@ def test_the_group_is_answered_while_its_home_sleeps_and_goes_home_when_it_wakes
         collector = other.client.group(submission.group_id).collector
         drained = other.client.call(collector, "drain", timeout_seconds=60)
         assert drained["completed_count"] == 12
-        wait_until(lambda: "laptop" not in online(other), timeout_seconds=30, what="the laptop to count as offline")
+        wait_until(lambda: not is_online(other, "laptop"), timeout_seconds=30, what="the laptop to count as offline")
         wait_until(
             lambda: other.client.summary(submission.group_id)["waiting_for_home"],
             timeout_seconds=40,
@@ -62,15 +41,14 @@ def test_the_group_is_answered_while_its_home_sleeps_and_goes_home_when_it_wakes
     assert laptop.client.summary(submission.group_id)["results"].keys() == drained["results"].keys()
 
 
-def test_a_post_of_a_job_is_delivered_once_though_both_hosts_were_killed(mesh: Mesh, tmp_path: Path) -> None:
-    source = mesh.start("source")
-    target = mesh.start("target", "--peer", source.url)
-    mesh.wait_joined()
+def test_a_post_of_a_job_is_delivered_once_though_both_hosts_were_killed(three: Mesh, tmp_path: Path) -> None:
+    source, target = three["laptop"], three["gpu-a"]
     notes = target.client.create(Notes)
     target.kill()
     said = tmp_path / "said"
-    state = TellerState(job_key="teller", target=notes.ref, path=str(said), allow_home_compute=True)
-    submission = submit_compute_job_group(source.client, Teller, [state], collector_host="source")
+    state = TellerState(job_key="teller", target=notes.ref, path=str(said), required_host_tags=("laptop",))
+    state.allow_home_compute = True
+    submission = submit_compute_job_group(source.client, Teller, [state], collector_host="laptop")
     wait_until(said.exists, what="the job to have posted")
 
     source.kill()
@@ -102,7 +80,8 @@ def test_jobs_run_again_when_the_process_that_starts_them_was_killed(three: Mesh
     submission = submit_compute_job_group(three["laptop"].client, Task, [state])
     wait_until(lambda: running_as(path), what="the job to run")
 
-    zygote_of(gpu).kill()
+    (zygote,) = zygotes(gpu)
+    zygote.kill()
 
     wait_until(lambda: len(running_as(path)) == 2, what="the job to run again")
     (tmp_path / "job.go").touch()

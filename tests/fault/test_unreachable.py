@@ -4,55 +4,47 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import psutil
 import pytest
 from mesh_paglets import Notes, NotesState
 from telling_jobs import Telling, TellingState
 
 from paglets.core.messages import Message
 from paglets.system.compute_slots import submit_compute_job_group
-from tests.acceptance.rig import HostProcess, Mesh, wait_until
+from tests.acceptance.rig import HostProcess, MakeMesh, Mesh, wait_until
+from tests.fault.hosts import asleep, is_online
 
 NOBODY = "http://127.0.0.1:1"
 """Where nothing listens: what the others know as the address of the host that they cannot reach."""
 
-SLEEP_SECONDS = 12.0
-"""More than the ten after which the others take a silent host for offline."""
+
+@pytest.fixture(scope="module")
+def started(make_mesh: MakeMesh) -> Iterator[Mesh]:
+    with make_mesh("nat") as mesh:
+        w1 = mesh.start("w1", "--cpu-cores", 2)
+        mesh.start("w2", "--cpu-cores", 2, "--peer", w1.url)
+        start_hidden(mesh, "laptop", "--cpu-cores", 2, "--tag", "lap")
+        yield mesh
 
 
-@pytest.fixture
-def nat(mesh: Mesh) -> Mesh:
-    """w1 and w2; and `laptop`, of which no other host or command knows an address that answers."""
-    w1 = mesh.start("w1", "--cpu-cores", 2)
-    mesh.start("w2", "--cpu-cores", 2, "--peer", w1.url)
-    home = mesh.folder / "laptop"
+def start_hidden(mesh: Mesh, name: str, *arguments: object) -> HostProcess:
+    """A host of which no other host or command knows an address that answers."""
+    home = mesh.folder / name
     home.mkdir(mode=0o700)
     shutil.copy2(mesh.home / "mesh.key", home)
     hidden = ("--unreachable", "--public-url", NOBODY)
-    mesh.start("laptop", "--cpu-cores", 2, "--peer", w1.url, "--tag", "lap", *hidden, home=home)
-    mesh.wait_joined()
-    return mesh
+    return mesh.start(name, "--peer", mesh["w1"].url, *hidden, *arguments, home=home)
 
 
-@contextmanager
-def asleep(host: HostProcess) -> Iterator[None]:
-    process = psutil.Process(host.pid)
-    process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGCONT)
-
-
-def is_online(at: HostProcess, name: str) -> bool:
-    return any(view.online for view in at.client.hosts() if view.member.name == name)
+@pytest.fixture
+def nat(started: Mesh) -> Mesh:
+    """w1 and w2; and `laptop`, which is hidden. All tests share them."""
+    started.wait_joined()
+    return started
 
 
 def input_file(folder: Path, size_bytes: int) -> Path:
@@ -72,7 +64,7 @@ def test_what_is_submitted_there_runs_elsewhere_and_comes_home_though_it_slept(n
     assert submission.wait_detached(30), submission.detached_reason
 
     with asleep(laptop):
-        wait_until(lambda: not is_online(nat["w1"], "laptop"), timeout_seconds=SLEEP_SECONDS + 5)
+        wait_until(lambda: not is_online(nat["w1"], "laptop"), what="the laptop to count as offline")
         go.touch()
         summary = nat["w1"].client.proxy(submission.collector.ref).call(Message("drain"), timeout_seconds=30)
         assert (summary["completed_count"], summary["failed_count"]) == (4, 0)
@@ -84,13 +76,13 @@ def test_what_is_submitted_there_runs_elsewhere_and_comes_home_though_it_slept(n
     wait_until(home, timeout_seconds=30, what="the collector to be home")
     assert laptop.client.summary(submission.group_id)["collector"]["host_name"] == "laptop"
     wait_until(lambda: told.call(Message("add", {"amount": 0})) == 4, what="what the jobs told the paglet there")
-    for ref in laptop.client.list_artifacts():
+    artifacts = laptop.client.list_artifacts(submission.collector.ref)
+    for ref in artifacts:
         fetched = laptop.client.download_artifact(ref, tmp_path / ref.artifact_id)
         assert fetched.read_bytes() == data.read_bytes() * 2
-    assert len(laptop.client.list_artifacts()) == 4
+    assert len(artifacts) == 4
     # Any host shows the files that lie there now.
-    mine = next(iter(laptop.client.list_artifacts()))
-    got = nat.paglets("artifacts", "get", mine.artifact_id, tmp_path / "got", PAGLETS_AT="w2")
+    got = nat.paglets("artifacts", "get", artifacts[0].artifact_id, tmp_path / "got", PAGLETS_AT="w2")
     assert got.code == 0, got.err
     assert (tmp_path / "got").read_bytes() == data.read_bytes() * 2
 
@@ -151,12 +143,8 @@ def test_a_paglet_moves_there_and_back(nat: Mesh) -> None:
 
 def test_two_hosts_that_nobody_reaches_work_through_a_third(nat: Mesh, tmp_path: Path) -> None:
     """Jobs of the laptop run on the tablet and report to the laptop, where their collector has gone home."""
-    laptop, w1, go = nat["laptop"], nat["w1"], tmp_path / "go"
-    home = nat.folder / "tablet"
-    home.mkdir(mode=0o700)
-    shutil.copy2(nat.home / "mesh.key", home)
-    hidden = ("--unreachable", "--public-url", NOBODY)
-    tablet = nat.start("tablet", "--cpu-cores", 4, "--peer", w1.url, "--tag", "tab", *hidden, home=home)
+    laptop, go = nat["laptop"], tmp_path / "go"
+    tablet = start_hidden(nat, "tablet", "--cpu-cores", 4, "--tag", "tab")
     nat.wait_joined()
 
     notes = laptop.client.create(Notes, NotesState())
@@ -175,7 +163,11 @@ def test_two_hosts_that_nobody_reaches_work_through_a_third(nat: Mesh, tmp_path:
     summary = submission.drain(timeout=30)
     assert (summary["completed_count"], summary["failed_count"]) == (2, 1)
     assert {record["host_name"] for record in summary["results"].values()} == {"tablet"}
-    for ref in laptop.client.list_artifacts():
+    artifacts = laptop.client.list_artifacts(submission.collector.ref)
+    assert len(artifacts) == 2
+    for ref in artifacts:
         fetched = tablet.client.download_artifact(ref, tmp_path / ref.artifact_id)
         assert fetched.read_bytes() == data.read_bytes() * 2
     wait_until(lambda: not tablet.rows("SELECT 1 FROM outbox"), what="the reports to be delivered")
+    nat.check_quiet()
+    tablet.stop()

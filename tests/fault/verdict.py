@@ -80,6 +80,14 @@ def look(mesh: Mesh, wave: Wave, verdict: Verdict, folder: Path) -> None:
             print(f"{key}: no record; {pending}", file=sys.stderr)
 
 
+def check_whole(mesh: Mesh, wave: Wave, folder: Path) -> None:
+    """Each job of the group has one record, and its artifact."""
+    verdict = Verdict(seed=0, jobs=len(wave.states))
+    look(mesh, wave, verdict, folder)
+    assert verdict.is_good, verdict
+    assert verdict.duplicates == 0, verdict
+
+
 def is_whole(client: HostClient, result: dict[str, Any], data: bytes, target: Path) -> bool:
     """Whether the record and the artifact that it names are those of these bytes."""
     sha256 = hashlib.sha256(data).hexdigest()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from paglets.testing.simulation.seen import Seen
-from paglets.testing.simulation.world import Simulation
+from paglets.testing.simulation.world import Result, run_seed
 
 SEEDS_AT_ONCE = 4
 """What a process is given at a time: little enough that all of them end together."""
@@ -33,9 +33,7 @@ class Outcome:
 
 def outcome_of(seed: int, *, story: bool) -> Outcome:
     """Run one seed. `story`: tell it even where all went well."""
-    simulation = Simulation(seed)
-    result = simulation.run()
-    simulation.close()
+    result = run_seed(seed)
     return Outcome(
         seed=seed,
         violations=result.violations,
@@ -43,6 +41,13 @@ def outcome_of(seed: int, *, story: bool) -> Outcome:
         events=result.events,
         seen=tuple(what for what, times in result.seen.items() if times),
     )
+
+
+def good_run(seed: int) -> Result:
+    """The run of a seed in which every promise must hold. Raises AssertionError, with its story."""
+    result = run_seed(seed)
+    assert not result.violations, f"seed {seed}: {result.violations}\n{result.story.text()}"
+    return result
 
 
 def collect_garbage_seldom() -> None:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.simulate.__main__ import collect_garbage_seldom
+
 
 @pytest.fixture(autouse=True, scope="session")
 def garbage_is_collected_seldom() -> Iterator[None]:
-    """As in `python -m tests.simulate`: little of a run is in cycles, and a run is soon over."""
     before = gc.get_threshold()
-    gc.set_threshold(50_000, 20, 50)
+    collect_garbage_seldom()
     yield
     gc.set_threshold(*before)

@@ -21,6 +21,7 @@ from paglets.testing.simulation.machine import Machine
 from paglets.testing.simulation.network import Weather
 from paglets.testing.simulation.profile import calm
 from paglets.testing.simulation.scripts import COUNTER_CLASS, JOB_CLASS, SUCCEEDS, post_message
+from paglets.testing.simulation.tampering import Tampering
 from paglets.testing.simulation.workload import Group
 from paglets.testing.simulation.world import Simulation
 
@@ -99,10 +100,7 @@ class Story:
 
     def depart(self, name: str) -> None:
         """That machine is lost for good."""
-        machine = self.machine(name)
-        machine.is_gone = True
-        self.simulation.faults.gone(machine)
-        machine.crash("for good")
+        self.simulation.faults.depart(self.machine(name))
 
     def handled(self, name: str) -> int:
         """How many posts the counters on that host have handled."""
@@ -275,11 +273,11 @@ def couriers_whose_first_replies_are_cut(*hops: str) -> Story:
         network.weather = Weather(cut=1.0 if lost else 0.0)
         return response
 
-    network.filter_reply = cut
+    network.tampering = Tampering(filter_reply=cut)
     for number in range(6):
         story.courier(hops[0], f"courier-{number}", hops[1:])
     story.simulation.advance(10.0)
-    network.filter_reply = lambda request, response: response
+    network.tampering = Tampering()
     return story
 
 

@@ -110,7 +110,7 @@ def test_a_link_in_the_place_of_a_partial_blob_is_not_followed(blobs: BlobFolder
     precious.write_bytes(b"")
     blob = blob_of(b"data")
     partial_path(folder, blob).symlink_to(precious)
-    with pytest.raises(OSError, match="link"):
+    with pytest.raises(NoRoom, match="link"):
         blobs.append(blob.sha256, blobs.partial(blob.sha256), b"data")
     assert precious.read_bytes() == b""
 
@@ -365,3 +365,47 @@ def test_a_crash_comes_before_or_after_each_change(step: str, passes: int) -> No
         acts[step]()
 
     assert is_done[step]() == (passes == 2)
+
+
+@posix
+def test_whatever_the_disk_has_against_it_is_told_as_no_room_with_the_folder(blobs: BlobFolder, folder: Path) -> None:
+    blob, known = blob_of(b"data"), blobs.put(b"known")
+    (Path(blobs.staging()) / "run.1").write_bytes(b"data")
+    (folder / "blobs").rename(folder / "away")
+    (folder / "blobs").write_text("in its place")
+    acts: list[Callable[[], object]] = [
+        lambda: blobs.staged("run.1"),
+        lambda: blobs.size(known.sha256),
+        lambda: blobs.append(blob.sha256, 0, b"data"),
+        lambda: blobs.adopt("run.1", blob),
+        lambda: blobs.drop_partial(blob.sha256),
+        lambda: blobs.put(b"more"),
+    ]
+    for act in acts:
+        with pytest.raises(NoRoom, match=f"{folder / 'blobs'} is no folder") as refused:
+            act()
+        assert refused.value.passes
+    (folder / "blobs").unlink()
+    (folder / "away").rename(folder / "blobs")
+    blobs.adopt("run.1", blob)
+    assert blobs.is_right(blob)
+
+
+@posix
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="rights say nothing to this user")
+def test_a_folder_without_rights_is_named_and_no_other(blobs: BlobFolder, folder: Path) -> None:
+    (Path(blobs.staging()) / "run.1").write_bytes(b"data")
+    (folder / "blobs").chmod(0o500)
+    with pytest.raises(NoRoom, match=f"no permission to write to {folder / 'blobs'}$"):
+        blobs.adopt("run.1", blob_of(b"data"))
+    (folder / "blobs").chmod(0)
+    with pytest.raises(NoRoom, match=f"no permission to enter {folder / 'blobs'}$"):
+        blobs.staged("run.1")
+    (folder / "blobs").chmod(0o700)
+
+
+def test_a_folder_of_blobs_that_was_removed_is_made_anew(blobs: BlobFolder) -> None:
+    blob = blobs.put(b"data")
+    Path(blobs.path(blob.sha256)).unlink()
+    Path(blobs.path(blob.sha256)).parent.rmdir()
+    assert blobs.is_right(blobs.put(b"data"))

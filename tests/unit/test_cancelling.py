@@ -9,16 +9,17 @@ import pytest
 from test_client import running
 
 from paglets.api.calls import CallReply
-from paglets.api.groups import GroupView, Unfinished
+from paglets.api.groups import EndedCopies, GroupView, Unfinished
 from paglets.api.hosts import Hosts, MemberView
 from paglets.cli.cancel import by_group, cancel_each
-from paglets.core.errors import Overloaded, PagletsError, Unknown, Unreachable
+from paglets.core.errors import Conflict, Overloaded, PagletsError, PeerReplaced, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import ProxyRef
-from paglets.remote.cancelling import CancelOutcome, cancel_jobs
+from paglets.remote.cancelling import CancelOutcome, EndOutcome, cancel_jobs, end_copies
 from paglets.remote.client import HostClient
 from paglets.remote.exchange import Request, Response
+from paglets.remote.groupside import GroupSide
 from paglets.remote.link import Link
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.exchange import TableExchange, TableHost
@@ -66,9 +67,14 @@ class Given:
         self.told.append(message.kind)
         return {"keys": {"a": "already_cancelled"}, "copies": [{"job_key": "a", "host": to_json(self.w1.ref)}]}
 
+    def link(self) -> Link:
+        return Link(self.home.ref, self.exchange, clock=self.clock, entropy=SeededEntropy(1), pause=self.clock.advance)
+
+    def end(self) -> EndOutcome:
+        return end_copies(self.link(), "words", None, reason="", timeout=5.0)
+
     def cancel(self, timeout: float = 5.0) -> CancelOutcome:
-        link = Link(self.home.ref, self.exchange, clock=self.clock, entropy=SeededEntropy(1), pause=self.clock.advance)
-        return cancel_jobs(link, self.call, "words", None, reason="", answer_seconds=30.0, timeout=timeout)
+        return cancel_jobs(self.link(), self.call, "words", None, reason="", answer_seconds=30.0, timeout=timeout)
 
 
 def test_when_all_hosts_have_said_that_no_copy_is_left_the_collector_is_told() -> None:
@@ -170,5 +176,117 @@ def test_each_group_is_cancelled_before_one_is_waited_for_and_an_error_is_of_its
     client = HostClient(exchange=TableExchange(home), environ=running(tmp_path, "home"))
     answers = cancel_each(client, by_group(["words", "typo", "texts/a"]), reason="", timeout=10.0)
     assert [isinstance(answer, PagletsError) for answer in answers] == [False, True, False]
-    assert str(answers[1]) == "no host knows a group typo"
+    assert str(answers[1]) == "no host knows a group typo: `paglets jobs groups` lists the groups"
     assert all(answer.ended for answer in answers if isinstance(answer, CancelOutcome))
+
+
+# Groups whose collector cannot be asked.
+
+
+def test_each_host_is_asked_until_none_has_a_copy_and_it_is_said_who_ended_what() -> None:
+    given = Given()
+    answers = [EndedCopies(job_keys=("a", "b"), count=1), EndedCopies(job_keys=(), count=0)]
+    route = "POST /v1/groups/words/end"
+    given.home.routes[route] = lambda body: EndedCopies(job_keys=(), count=0)
+    given.w1.routes[route] = lambda body: answers.pop(0) if answers else EndedCopies(job_keys=(), count=0)
+    outcome = given.end()
+    assert (outcome.ended, outcome.running, outcome.silent) == ({"w1": ("a", "b")}, {}, {})
+
+
+def test_hosts_that_are_offline_or_refuse_are_named_with_the_reason() -> None:
+    given = Given()
+    w2 = TableHost(name="w2")
+    given.exchange.hosts[w2.ref.url] = w2
+    given.exchange.away = {"w2"}
+
+    def refuse(body: Any) -> EndedCopies:
+        raise Conflict("w1 is in touch with gpu-a")
+
+    given.w1.routes["POST /v1/groups/words/end"] = refuse
+    given.home.routes["POST /v1/groups/words/end"] = lambda body: EndedCopies(job_keys=("a",), count=1)
+    outcome = given.end()
+    assert outcome.silent == {"w1": "w1 is in touch with gpu-a", "w2": "it is offline"}
+    assert (outcome.ended, outcome.running) == ({"home": ("a",)}, {"home": 1})
+
+
+class Ends:
+    """A client of a mesh where the collector's host is as `state` says; `ended` gets what was wished."""
+
+    timeout = 30.0
+
+    def __init__(self, *views: MemberView) -> None:
+        self.views = views
+        self.ended: list[tuple[str, list[str] | None]] = []
+
+    def group(self, group_id: str) -> Any:
+        return type("View", (), {"collector": ProxyRef(agent_id="c", host=member("gpu").ref), "job_keys": ()})
+
+    def hosts(self) -> tuple[MemberView, ...]:
+        return self.views
+
+    def paglet(self, target: Any, *, timeout: float | None = None) -> Any:
+        raise Unknown("nobody has it")
+
+    def end_copies(self, group_id: str, keys: list[str] | None, *, reason: str, timeout: float) -> EndOutcome:
+        self.ended.append((group_id, keys))
+        return EndOutcome(group_id=group_id, ended={"w1": ("a",)})
+
+
+AWAY = MemberView(member=member("gpu"), online=False, silent_seconds=24.0)
+
+
+def test_where_the_collectors_host_is_away_nothing_is_cancelled_unless_that_is_forced() -> None:
+    client: Any = Ends(AWAY)
+    (told,) = cancel_each(client, by_group(["words"]), reason="", timeout=5.0)
+    assert str(told).startswith("nothing was cancelled: the collector of words is on gpu, last heard of 24 s ago")
+    assert "When it is back, the same command cancels" in str(told)
+    assert "`paglets jobs cancel --force words`" in str(told)
+    assert client.ended == []
+
+    (forced,) = cancel_each(client, by_group(["words/a"]), reason="", timeout=5.0, force=True)
+    assert isinstance(forced, EndOutcome)
+    assert client.ended == [("words", ["a"])]
+
+
+def test_where_the_collectors_host_was_forgotten_each_host_ends_what_it_has(capsys: pytest.CaptureFixture[str]) -> None:
+    client: Any = Ends(MemberView(member=member("w1"), online=True, silent_seconds=0.0))
+    (outcome,) = cancel_each(client, by_group(["words"]), reason="", timeout=5.0)
+    assert isinstance(outcome, EndOutcome)
+    assert client.ended == [("words", None)]
+    assert "was on gpu, which was forgotten" in capsys.readouterr().err
+
+
+def test_by_force_copies_of_a_group_that_nobody_knows_are_ended_and_a_mistyped_one_stays_unknown() -> None:
+    class Nobody(Ends):
+        found = EndOutcome(group_id="words", ended={"w1": ("a",)})
+
+        def group(self, group_id: str) -> Any:
+            raise Unknown("no host knows it")
+
+        def groups(self) -> tuple[Any, ...]:
+            return ()
+
+        def end_copies(self, group_id: str, keys: list[str] | None, *, reason: str, timeout: float) -> EndOutcome:
+            return self.found
+
+    client: Any = Nobody()
+    assert cancel_each(client, by_group(["words"]), reason="", timeout=5.0, force=True) == [Nobody.found]
+    client.found = EndOutcome(group_id="words")
+    for force in (True, False):
+        (told,) = cancel_each(client, by_group(["words"]), reason="", timeout=5.0, force=force)
+        assert isinstance(told, Unknown)
+
+
+def test_a_summary_of_a_collector_whose_host_began_anew_says_so() -> None:
+    class Client(GroupSide):
+        def group(self, group_id: str) -> Any:
+            return type("View", (), {"collector": ProxyRef(agent_id="c", host=member("gpu").ref)})
+
+        def proxy(self, target: Any) -> Any:
+            return self
+
+        def call(self, message: Message) -> Any:
+            raise PeerReplaced("at http://gpu:1 another host answers than the one meant")
+
+    with pytest.raises(PeerReplaced, match=r"of words was on gpu, and at http://gpu:1 another host .*anew"):
+        Client().summary("words")

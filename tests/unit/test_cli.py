@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from paglets.api.groups import GroupView, SubmitGroup
+from paglets.api.groups import GroupLine, GroupView, SubmitGroup
 from paglets.api.hosts import MemberView
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Lease, Slots, Usage
@@ -21,22 +21,26 @@ from paglets.cli.jobs import job_row, no_host_lines
 from paglets.cli.main import COMMANDS, main
 from paglets.cli.mesh import HEADERS, about, host_row, part_text
 from paglets.cli.output import (
+    advised,
     column_widths,
     duration_text,
     numbers_text,
     print_paragraph,
     print_table,
+    said_if_slow,
     silent_lines,
 )
 from paglets.cli.why import Reason, print_reason
 from paglets.config import HostOptions
-from paglets.core.errors import Invalid, Unknown, Unreachable
+from paglets.core.errors import Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.core.text import printable
+from paglets.remote.joblogs import JobAttempts
 from paglets.slots.model import Resources
 from paglets.testing.authors import FakeContext
 from paglets.testing.mesh import member
+from paglets.testing.waiting import wait_until
 
 
 class Terminal(io.StringIO):
@@ -131,6 +135,27 @@ def test_the_version_is_data(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_nothing_from_outside_reaches_a_terminal_raw() -> None:
     assert printable("a\x1b[2J\nb\x9b\u202e\ud800é") == "a\\x1b[2J\\nb\\x9b\\u202e\\ud800é"
+
+
+def test_what_is_waited_for_is_said_only_where_that_takes_long(capsys: pytest.CaptureFixture[str]) -> None:
+    with said_if_slow("waiting for w1"):
+        pass
+    assert capsys.readouterr().err == ""
+    told: list[str] = []
+
+    def any_told() -> bool:
+        told.append(capsys.readouterr().err)
+        return any(told)
+
+    with said_if_slow("waiting for w1", 0.0):
+        wait_until(any_told)
+    assert "".join(told) == "paglets: waiting for w1\n"
+
+
+def test_advice_that_is_for_scripts_is_turned_into_that_for_commands() -> None:
+    assert advised("start one with `paglets host`, or name another with HostClient(URL) or PAGLETS_AT") == (
+        "start one with `paglets host`, or name another with --at URL or PAGLETS_AT"
+    )
 
 
 def test_a_table_fits_the_terminal_and_is_whole_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,8 +432,17 @@ class FakeHost:
         assert (target.agent_id, message.kind) == ("collector-1", "summary")
         return self._summary
 
-    def paglet(self, agent_id: str) -> PagletView:
+    def paglet(self, agent_id: Any, *, timeout: float | None = None) -> PagletView:
         raise Unknown("no such paglet")
+
+    def groups(self) -> tuple[GroupLine, ...]:
+        return ()
+
+    def mesh_slots(self, *, limit: int, timeout: float) -> tuple[tuple[Slots, ...], tuple[PagletsError, ...]]:
+        return (), ()
+
+    def job_attempts(self, job: str) -> JobAttempts:
+        return JobAttempts(attempts=(), unfinished=(), silent=())
 
 
 SUMMARY: dict[str, Any] = {
@@ -461,7 +495,7 @@ def test_cancelled_jobs_are_told_apart_from_failed_ones() -> None:
     assert found.reasons == (Reason(count=2, state="CANCELLED", host="", text="by me", such_as="c"),)
     assert (found.code, found.fields["jobs"], found.fields["next"]) == (
         7,
-        "1 done, 0 failed, 2 cancelled, 0 pending of 4",
+        "1 done, 2 failed (2 cancelled), 0 pending of 4",
         "",
     )
     assert explain("g/c", failures={"c": cancelled}).fields["message"] == "by me"

@@ -40,7 +40,7 @@ class Given:
         self.results: dict[str, Any] = {}
         self.failures: dict[str, Any] = {}
         collector = ProxyRef(agent_id="c1", host=self.b.ref)
-        self.a.routes["GET /v1/groups/g1"] = lambda body: GroupView(
+        self.view = GroupView(
             group_id="g1",
             class_name="m:C",
             created_at=0.0,
@@ -49,6 +49,7 @@ class Given:
             detached=True,
             detached_reason="",
         )
+        self.a.routes["GET /v1/groups/g1"] = lambda body: self.view
         self.b.routes["POST /v1/paglets/c1/call"] = self._page
 
     def _page(self, body: Any) -> CallReply:
@@ -180,6 +181,25 @@ def test_the_same_file_at_the_target_is_what_was_asked_for(given: Given, tmp_pat
     for _ in range(2):
         fetch(given.client, ref, tmp_path, move=True, force=False)
         assert (given.b.artifacts, given.b.pieces) == ({}, [])
+
+
+def test_that_the_artifact_was_deleted_is_said_and_a_later_get_says_what_became_of_it(
+    given: Given, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ref = given.b.keep(DATA, "f.bin")
+    fetch(given.client, ref, tmp_path, move=False, force=False)
+    assert capsys.readouterr().err == ""
+    fetch(given.client, ref, tmp_path, move=True, force=False)
+    told = f"paglets: {tmp_path}/f.bin is there already, and is the same; {ref.artifact_id} was deleted on its host\n"
+    assert capsys.readouterr().err == told
+    with pytest.raises(Unknown, match="moved away, deleted, or on a host that is offline"):
+        fetch(given.client, ref, tmp_path / "again", move=False, force=False)
+
+
+def test_of_a_mistyped_job_the_nearest_is_named(given: Given) -> None:
+    given.view = replace(given.view, job_keys=("monday", "tuesday"))
+    with pytest.raises(Unknown, match=r"g1/modnay has no result: did you mean 'monday'\? "):
+        artifact_of_job(given.client, "g1", "modnay")
 
 
 @pytest.mark.parametrize("force", [True, False])

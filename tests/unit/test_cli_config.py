@@ -162,6 +162,15 @@ def test_each_setting_is_shown_with_where_it_comes_from(folder: Path, tmp_path: 
     assert lines["artifact_max_size"].startswith("no limit")
 
 
+def test_init_says_who_makes_the_key_where_there_is_none(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "home" / "mesh.key"
+    assert main(["init", "--name", "w1"]) == 0
+    assert f"({path}, which the first start of a host makes)" in capsys.readouterr().err
+    create_key(path, SystemEntropy())
+    assert main(["init", "--name", "w2"]) == 0
+    assert f"the mesh key ({path})" in capsys.readouterr().err
+
+
 # key.
 
 

@@ -22,6 +22,7 @@ from paglets.core.clock import SystemEntropy
 from paglets.core.errors import StoreDamaged
 from paglets.host import damage
 from paglets.host.folder import open_folder
+from paglets.mesh.view import OLD_STORE, no_way_text
 from paglets.remote.keys import create_key
 from paglets.remote.local import RunningHost
 from paglets.slots.model import Resources
@@ -29,6 +30,7 @@ from paglets.testing.mesh import identity, member
 
 MEMBER = member("w1")
 IDENTITY = identity("w1", build="ab")
+OLD = f"{OLD_STORE} (0a1b2c3d): the name w1 is that of another one now"
 VIEW = MemberView(member=MEMBER, online=True, silent_seconds=0.0)
 
 
@@ -37,8 +39,24 @@ VIEW = MemberView(member=MEMBER, online=True, silent_seconds=0.0)
     [
         (VIEW, IDENTITY, 1.0, GOOD, "online"),
         (replace(VIEW, problem="not joined: another key"), IDENTITY, 0.0, BAD, "another key"),
-        (replace(VIEW, online=False, silent_seconds=90.0), None, 0.0, WARNING, "silent for 1 min 30 s"),
+        (replace(VIEW, online=False, silent_seconds=90.0), None, 0.0, WARNING, "offline, last heard of 1 min 30 s ago"),
         (replace(VIEW, online=False, problem="http://w1:1 cannot be reached"), None, 0.0, WARNING, "cannot be reached"),
+        (
+            replace(VIEW, online=False, silent_seconds=2.3, heard=False),
+            None,
+            0.0,
+            WARNING,
+            "not heard of since the host that was asked began to listen, 2.3 s ago",
+        ),
+        (
+            replace(VIEW, online=False, problem=no_way_text("w1", "w2")),
+            None,
+            0.0,
+            WARNING,
+            "start a host that both can",
+        ),
+        (replace(VIEW, online=False, problem=OLD), None, 0.0, WARNING, "on its old folder, where that is still there"),
+        (replace(VIEW, online=False, problem="offline; its mesh version was 'v2'"), None, 0.0, WARNING, "offline; its"),
         (replace(VIEW, member=replace(MEMBER, reachable=False)), IDENTITY, 0.0, GOOD, "online, pulls"),
         (VIEW, IDENTITY, -7200.0, WARNING, "2 h behind"),
         (VIEW, replace(IDENTITY, build="cd"), 0.0, WARNING, "another paglets.pyz than w1"),
@@ -261,3 +279,50 @@ def test_a_host_that_was_damaged_or_starts_nothing_is_a_warning() -> None:
         check = member_check(VIEW, told, IDENTITY, 0.0)
         assert (check.state, words in check.found) == (WARNING, True)
         assert "doctor --name w1" in check.advice
+
+
+# A host that runs while its files are gone.
+
+
+def test_of_a_host_that_runs_without_a_run_file_both_is_not_said(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_key(home / "mesh.key", SystemEntropy())
+    with open_folder(home / "hosts" / "w1", SystemEntropy(), lambda error: None):
+        main(["doctor"])
+    told = capsys.readouterr().out
+    assert "ok       w1 host: a host runs in" in told
+    assert "no host is running" not in told
+    assert "warning  host: a host runs in" in told
+    assert "--at URL" in told
+
+
+def test_where_the_key_is_gone_and_a_host_runs_it_says_where_the_key_is_to_be_had(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_folder(home / "hosts" / "w1", SystemEntropy(), lambda error: None):
+        assert main(["doctor"]) == 1
+    told = capsys.readouterr().out
+    assert "start a host here, which makes one" not in told
+    assert "from a backup, or from another machine of the mesh" in told
+
+
+def test_a_run_file_that_is_none_is_a_warning(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    create_key(home / "mesh.key", SystemEntropy())
+    (home / "run").mkdir()
+    (home / "run" / "w1.json").write_text("{")
+    assert main(["doctor"]) == 0
+    assert f"warning  run files: {home / 'run' / 'w1.json'} is not the run file" in capsys.readouterr().out
+    assert main(["mesh", "hosts"]) == 4
+    told = capsys.readouterr().err
+    assert told.count("w1.json is not the run file") == 1
+    assert "no host is running" in told
+
+
+def test_why_a_host_starts_nothing_is_told_as_it_says_it() -> None:
+    stuck = replace(IDENTITY, properties={"obstacle": "its copy of the program is gone: restart it"})
+    check = member_check(VIEW, stuck, IDENTITY, 0.0)
+    assert (check.state, check.found) == (
+        WARNING,
+        "online, and starts nothing: its copy of the program is gone: restart it",
+    )

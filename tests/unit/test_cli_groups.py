@@ -10,15 +10,22 @@ from test_cli import FakeHost
 
 from paglets.api.groups import GroupLine
 from paglets.api.hosts import MemberView
+from paglets.api.logs import UnfinishedJob
+from paglets.api.paglets import PagletView
+from paglets.api.slots import JobView, Slots
 from paglets.cli.away import away_text, by_name, silence_text
-from paglets.cli.groups import collector_of, pending_row, print_groups
+from paglets.cli.collectors import collector_of
+from paglets.cli.groups import pending_row, print_groups
 from paglets.cli.mesh import host_row
-from paglets.cli.why import held_on
-from paglets.core.errors import Unreachable
+from paglets.cli.why import explain, held_on
+from paglets.core.errors import TimedOut, Unknown, Unreachable
 from paglets.core.refs import HostRef, ProxyRef
+from paglets.remote.joblogs import JobAttempts
+from paglets.slots.model import Resources
 from paglets.testing.mesh import member
 
 W1 = HostRef(store_id="store-w1", name="w1")
+W2 = HostRef(store_id="store-w2", name="w2")
 LAPTOP = MemberView(member=member("laptop"), online=True, silent_seconds=0.0)
 AWAY = MemberView(member=member("w1"), online=False, silent_seconds=180.0)
 HEIR = MemberView(member=member("w1", store_id="new", url="http://new:1"), online=True, silent_seconds=0.0)
@@ -39,14 +46,14 @@ class Mesh(FakeHost):
     def hosts(self) -> tuple[MemberView, ...]:
         return self._views
 
-    def paglet(self, agent_id: Any) -> Any:
+    def paglet(self, agent_id: Any, *, timeout: float | None = None) -> Any:
         return object() if self._found else super().paglet(agent_id)
 
 
 @pytest.mark.parametrize(
     ("views", "text"),
     [
-        ((LAPTOP, AWAY), "is on w1, which was last heard of 3 min ago: nothing is lost; start that host again"),
+        ((LAPTOP, AWAY), "is on w1, last heard of 3 min ago: nothing is lost; start that host again"),
         ((LAPTOP, AWAY, INTRUDER), "nothing is lost; start that host again"),
         ((LAPTOP, AWAY, HEIR), f"w1, which began anew with an empty data directory at http://new:1 .*: {LOST}"),
         ((LAPTOP, HEIR), f"was on w1, which was forgotten, or is no host of this mesh: {LOST}"),
@@ -77,11 +84,153 @@ def test_in_the_list_a_collector_whose_host_is_away_is_told_with_the_age_of_its_
         failed_count=1,
         counted_at=1_000.0,
     )
-    print_groups((line, replace(line, group_id="h", here=True)), (LAPTOP, AWAY), 1_200.0)
-    _, away, below, here = capsys.readouterr().out.splitlines()
+    fresh = replace(line, group_id="f", completed_count=None, failed_count=None, counted_at=None)
+    print_groups((line, replace(line, group_id="h", here=True), fresh), (LAPTOP, AWAY), 1_200.0)
+    _, away, here, never, empty, below = capsys.readouterr().out.splitlines()
     assert away.split() == ["g", "DETACHED", "2", "1", "3", "w1", "laptop", "20", "min", "3", "min", "20", "s", "ago"]
-    assert below == "  collector on w1, not seen for 3 min"
     assert here.endswith("now")
+    assert never.split()[:5] == ["f", "DETACHED", "?", "?", "3"]
+    assert (empty, below) == (
+        "",
+        "g, f: collector on w1, not seen for 3 min. Shown is what their homes heard last (COUNTED); ? is what none has "
+        "heard",
+    )
+
+
+def test_in_the_list_a_collector_whose_host_counts_as_online_and_does_not_answer_is_told_at_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ref = ProxyRef(agent_id="c", host=W1)
+    line = GroupLine(group_id="g", status="DETACHED", created_at=0.0, home=LAPTOP.member.ref, collector=ref)
+    print_groups((line,), (LAPTOP, replace(AWAY, online=True)), 1.0, [W1.store_id])
+    assert "g: collector on w1, which does not answer. " in capsys.readouterr().out
+
+
+def test_of_a_mistyped_group_the_nearest_is_named_and_who_was_not_asked() -> None:
+    mesh = Mesh(LAPTOP, AWAY)
+    ref = ProxyRef(agent_id="c", host=W1)
+    line = GroupLine(group_id="count", status="ACTIVE", created_at=0.0, home=LAPTOP.member.ref, collector=ref)
+    mesh.groups = lambda: (line,)  # type: ignore[method-assign]
+    with pytest.raises(Unknown) as told:
+        collector_of(mesh, "cuont")  # type: ignore[arg-type]
+    assert str(told.value) == (
+        "no such group (not asked, as they are offline: w1): did you mean 'count'? `paglets jobs groups` lists the "
+        "groups"
+    )
+
+
+def test_a_collector_whose_host_counts_as_online_and_does_not_answer_is_not_waited_for_long() -> None:
+    class Mute(Mesh):
+        def paglet(self, agent_id: Any, *, timeout: float | None = None) -> Any:
+            waited.append(timeout)
+            raise TimedOut("no reply")
+
+    waited: list[float | None] = []
+    silent = replace(AWAY, online=True, silent_seconds=5.0)
+    with pytest.raises(Unreachable, match=r"is on w1, last heard of 5\.0 s ago"):
+        collector_of(Mute(LAPTOP, silent), "g")  # type: ignore[arg-type]
+    assert waited == [5.0]
+
+
+# What hosts know of a group whose collector cannot be asked.
+
+
+class Known(Mesh):
+    """Job `a` of the group runs on w2, and `b` has ended there; its report waits."""
+
+    def __init__(self) -> None:
+        super().__init__(LAPTOP, AWAY, MemberView(member=member("w2"), online=True, silent_seconds=0.0))
+        waits = {"status": "COMPLETED", "reason": "report_waits", "reason_text": "it has ended, and its report waits"}
+        self.copies = {"a": job_view("a", "RUNNING"), "b": replace(job_view("b", "RUNNING"), **waits)}
+
+    def mesh_slots(self, *, limit: int, timeout: float) -> Any:
+        none = Resources()
+        slots = Slots(
+            host=W2, capacity=none, free=none, tags=(), running_jobs=1, queued_jobs=0, jobs=(*self.copies.values(),)
+        )
+        return (slots,), ()
+
+    def job_attempts(self, job: str) -> JobAttempts:
+        key = job.partition("/")[2]
+        found = (unfinished(key),) if key in self.copies else ()
+        return JobAttempts(attempts=(), unfinished=found, silent=())
+
+    def paglet(self, agent_id: Any, *, timeout: float | None = None) -> PagletView:
+        if agent_id not in self.copies:
+            raise Unknown("no such paglet")
+        return PagletView(
+            agent_id=agent_id,
+            class_name="m:C",
+            kind="job",
+            residence="here",
+            epoch=1,
+            host=W2,
+            job=self.copies[agent_id],
+        )
+
+
+def job_view(key: str, status: str) -> JobView:
+    return JobView(
+        agent_id=key,
+        group_id="g",
+        job_key=key,
+        generation=1,
+        attempt=1,
+        status=status,
+        residence="here",
+        reason="",
+        reason_text="",
+        never=False,
+        waited_seconds=1.0,
+        running_seconds=1.0,
+        request={},
+    )
+
+
+def unfinished(key: str) -> UnfinishedJob:
+    return UnfinishedJob(
+        agent_id=key,
+        generation=1,
+        attempt=1,
+        status="RUNNING",
+        residence="here",
+        reason="",
+        reason_text="",
+        never=False,
+        host=W2,
+    )
+
+
+def test_of_a_job_whose_collector_is_away_its_host_says_what_it_knows_and_what_can_be_done() -> None:
+    known: Any = Known()
+    runs, ended = explain(known, "g/a"), explain(known, "g/b")
+    assert (runs.fields["status"], runs.fields["host"], runs.code) == ("RUNNING", "w2", 0)
+    assert "is on w1, last heard of 3 min ago" in str(runs.fields["collector"])
+    assert "jobs cancel --force g" in str(runs.fields["next"])
+    assert (ended.fields["status"], ended.fields["why"]) == ("COMPLETED", "it has ended, and its report waits")
+    assert ended.data["collector"] == runs.data["collector"]
+    with pytest.raises(Unreachable, match="no host that answers has a copy of g/c"):
+        explain(known, "g/c")
+
+
+def test_of_a_group_whose_collector_is_away_the_hosts_say_what_they_have() -> None:
+    found = explain(Known(), "g")  # type: ignore[arg-type]
+    assert {(reason.state, reason.host, reason.such_as) for reason in found.reasons} == {
+        ("RUNNING", "w2", "a"),
+        ("COMPLETED", "w2", "b"),
+    }
+    assert [job["job_key"] for job in found.data["pending_jobs"]] == ["a", "b"]
+
+
+def test_a_group_that_nobody_knows_and_whose_jobs_are_there_is_told_by_their_hosts() -> None:
+    known = Known()
+    known.copies = {key: replace(job, group_id="lost") for key, job in known.copies.items()}
+    found = explain(known, "lost")  # type: ignore[arg-type]
+    assert "not asked, as they are offline: w1" in str(found.fields["collector"])
+    assert (
+        found.fields["next"] == "end what waits and runs: paglets jobs cancel --force lost, and submit again under "
+        "another group_id"
+    )
 
 
 def test_the_host_of_a_name_is_the_one_that_is_online_before_one_that_was_refused() -> None:

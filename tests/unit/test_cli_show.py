@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -60,7 +61,11 @@ class Client:
     def group(self, group_id: str) -> Any:
         if group_id != "g":
             raise Unknown(f"no group {group_id}")
-        return type("View", (), {"class_name": "count:Job", "collector": ProxyRef(agent_id="c", host=W1)})
+        return type(
+            "View",
+            (),
+            {"class_name": "count:Job", "collector": ProxyRef(agent_id="c", host=W1), "job_keys": ("a", "b")},
+        )
 
     def hosts(self) -> tuple[Any, ...]:
         row = member("collects", store_id=W1.store_id)
@@ -73,7 +78,10 @@ class Client:
         attempts = (attempt("a", "a1"),) if job in ("g/a", "a1") else ()
         return JobAttempts(attempts=attempts, unfinished=self.copies.get(job, ()), silent=())
 
-    def paglet(self, agent_id: str) -> PagletView:
+    def groups(self) -> tuple[Any, ...]:
+        return ()
+
+    def paglet(self, agent_id: Any, *, timeout: float | None = None) -> PagletView:
         if agent_id != "b1":
             raise Unknown(f"paglet {agent_id} has ended")
         job = JobView(
@@ -157,3 +165,32 @@ def test_code_that_cannot_be_looked_at_is_told_and_the_rest_shown(code: bytes | 
 def test_what_names_no_job_is_unknown(selector: str) -> None:
     with pytest.raises(Unknown):
         shown(Client(), selector)
+
+
+def test_an_attempt_that_died_is_told_with_its_cause(capsys: pytest.CaptureFixture[str]) -> None:
+    died = replace(attempt("b", "b1"), status="WAITING_FOR_SLOT", cause="signal:SIGKILL")
+    lost = replace(died, attempt=2, cause="host_lost")
+    print_shown(replace(shown(Client(), "g/b"), attempts=(died, lost)))
+    told = capsys.readouterr().out.splitlines()
+    assert told[-3].split() == ["RUN", "STATUS", "HOST", "CAUSE"]
+    assert told[-2].split(maxsplit=1) == ["1.1", "FAILED, tried again  w1    signal:SIGKILL"]
+    assert told[-1].split(maxsplit=1) == ["1.2", "LOST, tried again    w1    host_lost"]
+
+
+def test_where_the_collector_is_away_what_the_jobs_host_knows_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    class Away(Client):
+        def hosts(self) -> tuple[Any, ...]:
+            row = member("collects", store_id=W1.store_id)
+            return (MemberView(member=row, online=False, silent_seconds=20.0),)
+
+        def slots(self, **how: Any) -> Any:
+            raise Unreachable("w1 is away")
+
+        def paglet(self, agent_id: Any, *, timeout: float | None = None) -> PagletView:
+            if isinstance(agent_id, ProxyRef):
+                raise Unknown("not there")
+            return super().paglet(agent_id)
+
+    found = shown(Away(), "g/b")
+    assert (found.told.fields["status"], found.is_here) == ("WAITING_FOR_SLOT", True)
+    assert "last heard of 20 s ago" in str(found.told.fields["collector"])

@@ -131,7 +131,7 @@ class Mesh(FakeHost):
             raise self._told
         return self._told
 
-    def paglet(self, agent_id: str) -> PagletView:
+    def paglet(self, agent_id: Any, *, timeout: float | None = None) -> PagletView:
         if agent_id != "d":
             raise Unknown("no such paglet")
         return PagletView(

@@ -18,7 +18,7 @@ from paglets.cli.options import nearest
 from paglets.cli.output import say
 from paglets.cli.overview import busiest, cpu_share, status_counts
 from paglets.cli.watch import Bar, Lines, Progress, ended_line, pages
-from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, PagletsError, TimedOut
+from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.remote.client import HostClient
 from paglets.slots.model import Resources
@@ -49,8 +49,8 @@ def progress_of(*pages: dict[str, Any]) -> Progress:
         ([page(0)], "0 done of 0", EXIT_DONE),
         ([page(2, a=DONE), page(0, b=DONE, c=DONE)], "3 done of 3", EXIT_DONE),
         ([page(5, a=DONE, b=FAILED)], "1 done, 1 failed of 7", EXIT_FAILED),
-        ([page(0, a=DONE, b=CANCELLED)], "1 done, 1 cancelled of 2", EXIT_CANCELLED),
-        ([page(0, a=CANCELLED, b=FAILED)], "0 done, 1 failed, 1 cancelled of 2", EXIT_FAILED),
+        ([page(0, a=DONE, b=CANCELLED)], "1 done, 1 failed (1 cancelled) of 2", EXIT_CANCELLED),
+        ([page(0, a=CANCELLED, b=FAILED)], "0 done, 2 failed (1 cancelled) of 2", EXIT_FAILED),
     ],
 )
 def test_how_a_group_ended_is_told_and_is_the_exit_code(pages: list[dict[str, Any]], words: str, code: int) -> None:
@@ -63,7 +63,7 @@ def test_in_a_pipe_each_job_that_ended_is_a_line(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == (
         "monday  done  w1  3.2 s\ntues\\nday  failed  w2  1 min  exception: ValueError: bad\n"
     )
-    assert ended_line("x", CANCELLED) == "x  cancelled  cancelled: cancelled: by a on b"
+    assert ended_line("x", CANCELLED) == "x  cancelled  by a on b"
 
 
 def test_on_a_terminal_a_bar_says_how_far_how_fast_and_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,3 +207,26 @@ def test_on_a_terminal_a_message_takes_the_place_of_a_bar(monkeypatch: pytest.Mo
     say("it goes on")
     assert isinstance(sys.stderr, Terminal)
     assert sys.stderr.getvalue().endswith("\r\x1b[Kpaglets: it goes on\n")
+
+
+def test_a_collector_whose_host_was_forgotten_is_not_waited_for(tmp_path: Path) -> None:
+    home = TableHost(name="home")
+    gone = HostRef(store_id="store-gpu", name="gpu", url="http://gpu:8765")
+    view = GroupView(
+        group_id="words",
+        class_name="m:C",
+        created_at=0.0,
+        home=home.ref,
+        collector=ProxyRef(agent_id="c1", host=gone),
+        detached=True,
+        detached_reason="",
+    )
+
+    def unknown(body: Any) -> None:
+        raise Unknown("nobody has it")
+
+    home.routes["GET /v1/groups/words"] = lambda body: view
+    home.routes["GET /v1/paglets/c1"] = unknown
+    client = HostClient(exchange=TableExchange(home), environ=running(tmp_path, "home"))
+    with pytest.raises(Unreachable, match="was on gpu, which was forgotten"):
+        next(pages(client, "words", None))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from paglets.core.content import PIECE_BYTES, SourceStat, copy_hashed, hash_file, stat_of, sync_folder
+from paglets.core.content import PIECE_BYTES, SourceStat, closed, copy_hashed, hash_file, stat_of, sync_folder
 from paglets.core.errors import Conflict, FileChanged, Invalid
 from paglets.core.record import INT_BOUND
 from paglets.core.refs import BlobRef
@@ -323,3 +323,29 @@ def test_a_folder_can_be_synced(tmp_path: Path) -> None:
     sync_folder(tmp_path)
     with pytest.raises(OSError, match="missing"):
         sync_folder(tmp_path / "missing")
+
+
+# Which folder is at fault
+
+
+def test_of_a_path_the_folder_at_fault_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b" / "c"
+    assert closed(folder) == f"{tmp_path / 'a'} is not there"
+    (tmp_path / "a").write_text("in its place")
+    assert closed(folder) == f"{tmp_path / 'a'} is no folder"
+    (tmp_path / "a").unlink()
+    folder.mkdir(parents=True)
+    assert closed(folder) == ""
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="rights say nothing to this user")
+def test_a_folder_without_rights_is_told_from_one_that_is_not_there(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    folder.chmod(0o500)
+    assert closed(folder) == f"there is no permission to write to {folder}"
+    folder.parent.chmod(0)
+    told = closed(folder)
+    folder.parent.chmod(0o700)
+    folder.chmod(0o700)
+    assert told == f"there is no permission to enter {folder.parent}"

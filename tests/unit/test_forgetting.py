@@ -87,7 +87,14 @@ def test_a_host_that_fails_is_told_of_and_holds_up_no_other(tmp_path: Path) -> N
     [
         ("w2", Conflict, "w2 is online; stop it first"),
         ("store-w2", Conflict, "w2 is online"),
-        ("twin", Invalid, "store-1 at http://twin:8765, store-2"),
+        (
+            "twin",
+            Invalid,
+            "store-1 at http://twin:8765, silent for 99 s, store-2 at http://twin:8765, silent for 99 s$",
+        ),
+        ("stor", Invalid, "online is store-ho at http://home:8765; online is store-w2"),
+        ("store-w", Conflict, "w2 is online"),
+        ("sto", Unknown, "knows no host 'sto'"),
         ("nobody", Unknown, "knows no host 'nobody'"),
     ],
 )
@@ -103,6 +110,23 @@ def test_what_is_not_to_be_forgotten_is_refused_and_nobody_is_told(
 def test_of_two_hosts_of_one_name_the_one_that_is_away_is_meant(tmp_path: Path) -> None:
     exchange = Mesh(("w2", "store-old"))
     assert forget(exchange, tmp_path, "w2").store_id == "store-old"
+
+
+def test_of_several_old_stores_of_a_name_each_is_named_by_how_its_id_begins(tmp_path: Path) -> None:
+    exchange = Mesh(("w2", "07a4-one"), ("w2", "07a5-two"))
+    with pytest.raises(Invalid, match=r"07a4-one at http://w2:8765, silent .* 07a5-two .*; online is store-w2 at"):
+        forget(exchange, tmp_path, "w2")
+    done = forget(exchange, tmp_path, "07a5")
+    assert (done.store_id, done.silent) == ("07a5-two", ("away",))
+
+
+def test_a_host_behind_nat_counts_as_online_for_longer(tmp_path: Path) -> None:
+    exchange = Mesh()
+    for reachable, words in ((True, "up to ten seconds"), (False, "up to twenty seconds")):
+        view = MemberView(member=member("nat", reachable=reachable), online=True, silent_seconds=9.0)
+        exchange.members = lambda view=view: Hosts(hosts=(*Mesh.members(exchange).hosts, view))  # type: ignore[method-assign,misc]
+        with pytest.raises(Conflict, match=words):
+            forget(exchange, tmp_path, "nat")
 
 
 def test_a_host_that_the_asked_one_has_forgotten_is_known_by_others(tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ def test_since_is_kept_while_only_the_numbers_of_a_reason_change() -> None:
 
 def test_the_newest_place_of_a_copy_wins_in_any_order_of_news() -> None:
     news = [
-        sighting(epoch=1, residence="gone"),
+        sighting(epoch=1, residence="leaving"),
         sighting(epoch=2, residence="leaving"),
         sighting(epoch=2, residence="here", host=HostRef(store_id="s2", name="w2")),
         sighting(epoch=1, generation=2, host=HostRef(store_id="s3", name="w3")),
@@ -279,7 +279,6 @@ def test_why_a_copy_does_not_get_away_from_where_it_was_is_news() -> None:
     news = [
         sighting(epoch=1, residence="here", reason="placing"),
         sighting(epoch=1, residence="leaving", reason="moving", reason_text="its files cannot be sent to w2"),
-        sighting(epoch=2, residence="gone"),
         sighting(epoch=2, residence="here", host=HostRef(store_id="s2", name="w2")),
     ]
     for most in range(2, len(news) + 1):

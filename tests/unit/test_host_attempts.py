@@ -16,7 +16,6 @@ from paglets.host.disk import HostDisk
 from paglets.host.janitor import KEEP_LOG_BYTES, TRIM_SECONDS
 from paglets.store import history, queue, residence
 from paglets.testing.processes import HandProcess
-from paglets.worker.launch import Ended
 from paglets.worker.logs import LogFile
 
 
@@ -70,9 +69,10 @@ def test_an_attempt_is_told_while_it_runs_and_after_its_copy_is_gone(rig: Rig) -
 
 def test_of_a_job_that_is_tried_again_both_attempts_are_told(rig: Rig) -> None:
     process = add_job(rig, max_attempts=2)
-    process.exit(Ended(exit_code=3))
+    process.exit(3)
     rig.run()
     assert brief(known(rig)) == [(1, 1, "WAITING_FOR_SLOT", True), (1, 2, "RUNNING", False)]
+    assert [view.cause for view in known(rig).attempts] == ["exit:3", ""]
 
 
 def test_a_job_that_waits_has_no_attempt_but_a_reason(rig: Rig) -> None:
@@ -162,7 +162,7 @@ def test_history_is_bounded(rig: Rig) -> None:
     """By whoever adds to it; nothing else must look after it."""
     rig.write(lambda tx: residence.create(tx, job("j1", request=slot_request(cpu_cores=64)), rig.now()))
     for nth in range(20):
-        record = {"status": "COMPLETED", "generation": 1, "attempt": nth, "runtime_seconds": 0.5}
+        record = {"status": "COMPLETED", "generation": 1, "attempt": nth, "runtime_seconds": 0.5, "cause": ""}
         rig.write(
             lambda tx, record=record: history.remember(tx, queue.job(tx, "j1"), record, rig.now(), keep=7)  # type: ignore[arg-type]
         )

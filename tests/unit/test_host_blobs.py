@@ -309,6 +309,23 @@ def test_the_disk_has_room_for_what_comes_beside_what_is_on_its_way() -> None:
     assert isinstance(error_of(put, rig, BLOB, 0, DATA), NoRoom)
 
 
+def test_a_file_that_is_moved_on_its_disk_needs_no_second_room_and_a_copy_of_it_does() -> None:
+    rig = Rig()
+    size = DISK_BYTES - FREE_BYTES + 1
+    rig.host.keeper.staging("run.1", size, RUN, on_disk=True)
+    rig.host.keeper.staging("run.2", size - 1, RUN)  # what is moved leaves the room to others
+    assert isinstance(error_of(rig.host.keeper.staging, "run.1", size, RUN), NoRoom)
+
+
+def test_only_a_file_that_never_fits_is_refused_for_good() -> None:
+    rig = Rig(artifact_max_bytes=200, artifact_quota_bytes=100)
+    rig.host.keeper.staging("run.1", 60, RUN)
+    for size, passes in ((60, True), (101, False), (201, False)):
+        error = error_of(rig.host.keeper.staging, "run.2", size, RUN)
+        assert isinstance(error, NoRoom)
+        assert error.passes is passes
+
+
 def test_of_a_transfer_that_nobody_goes_on_with_only_what_is_here_counts() -> None:
     rig = Rig(artifact_quota_bytes=150)
     put(rig, ref(b"y" * 90), 0, b"y" * 10)
@@ -328,7 +345,6 @@ def test_a_file_that_the_disk_has_lost_or_cut_is_not_here_and_comes_anew(rig: Ri
     put(rig, BLOB, 0, DATA)
     damage(rig, left)
     assert state(rig, BLOB.sha256) == [(0, False)]
-    assert isinstance(error_of(rig.host.keeper.check_kept, BLOB.sha256), Conflict)
     assert put(rig, BLOB, 0, DATA[:8]) == BlobState(sha256=BLOB.sha256, offset=8, complete=False)
     assert put(rig, BLOB, 8, DATA[8:]).complete
     assert whole(rig, BLOB.sha256) == DATA

@@ -267,6 +267,18 @@ def test_a_post_is_delivered_with_the_bytes_of_its_artifacts(home: Rig, away: Ri
     assert home.value("SELECT count(*) FROM outbox_blobs") == 0
 
 
+def test_a_post_with_bytes_finds_a_paglet_that_has_left_a_host_which_is_gone(home: Rig, away: Rig) -> None:
+    put(home, DATA)
+    make(away, envelope("p1"))
+    gone = home.peer("gone").ref
+    home.network.leave(gone.url)
+    home.run(20)
+    send(home, ProxyRef(agent_id="p1", host=gone), DATA)
+    home.run(30)
+    assert home.all("SELECT problem FROM outbox") == []
+    assert away.process("p1").deliveries[0].message.artifacts[0].sha256 == ref(DATA).sha256
+
+
 def test_posts_without_bytes_pass_one_whose_bytes_cannot_be_sent(home: Rig, away: Rig) -> None:
     put(home, DATA)
     make(away, envelope("p1"))

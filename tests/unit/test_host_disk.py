@@ -11,7 +11,7 @@ import pytest
 
 from paglets.core.content import SourceStat, stat_of
 from paglets.core.record import INT_BOUND
-from paglets.host.disk import HostDisk
+from paglets.host.disk import FOLDERS, HostDisk
 from paglets.store.files import Removal
 
 posix = pytest.mark.skipif(os.name != "posix", reason="rights as POSIX has them")
@@ -44,7 +44,7 @@ def test_what_a_job_put_in_the_place_of_its_directory_goes(
 
     disk.discard("j1")
 
-    assert list((tmp_path / "host" / "trash").iterdir()) == []
+    assert list((tmp_path / "host" / "work" / ".trash").iterdir()) == []
     assert said == []
     assert precious.stat().st_mode & 0o777 == 0o755
     assert (precious / "data").exists()
@@ -84,7 +84,7 @@ def test_a_directory_without_rights_to_itself_goes(disk: HostDisk, tmp_path: Pat
     work.chmod(0o000)
     disk.prepare("j1", fresh=True)
     assert list(work.iterdir()) == []
-    assert list((tmp_path / "host" / "trash").iterdir()) == []
+    assert list((tmp_path / "host" / "work" / ".trash").iterdir()) == []
     assert said == []
 
 
@@ -102,7 +102,7 @@ def test_a_directory_without_rights_goes_and_what_its_links_name_keeps_its_right
 
     disk.discard("j1")
 
-    assert list((tmp_path / "host" / "trash").iterdir()) == []
+    assert list((tmp_path / "host" / "work" / ".trash").iterdir()) == []
     assert said == []
     assert data.stat().st_mode & 0o777 == 0o640
 
@@ -144,8 +144,40 @@ def test_a_folder_that_is_gone_or_may_not_be_written_is_an_obstacle_with_its_pat
     disk: HostDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = tmp_path / "host" / "work"
-    work.rmdir()
+    shutil.rmtree(work)
     found = disk.obstacle()
     assert found is not None
     assert found.code == "disk_closed"
     assert str(work) in found.text
+
+
+@posix
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_that_was_removed_is_made_anew(disk: HostDisk, tmp_path: Path, name: str) -> None:
+    shutil.rmtree(tmp_path / "host" / name)
+    found = disk.obstacle()
+    assert found is not None
+    assert found.text == f"{tmp_path / 'host' / name} is not there"
+    disk.left_over()
+    assert name in disk.make_folders()
+    assert disk.obstacle() is None
+    assert disk.make_folders() == ()
+
+
+@posix
+@pytest.mark.parametrize("name", FOLDERS)
+def test_what_lies_in_the_place_of_a_folder_is_left_and_told(disk: HostDisk, tmp_path: Path, name: str) -> None:
+    shutil.rmtree(tmp_path / "host" / name)
+    (tmp_path / "host" / name).write_text("somebody's")
+    assert disk.make_folders() == ()
+    found = disk.obstacle()
+    assert found is not None
+    assert (found.code, found.text) == ("disk_closed", f"{tmp_path / 'host' / name} is no folder")
+
+
+@posix
+def test_what_else_a_process_needs_is_an_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "host").mkdir()
+    lacking = HostDisk(tmp_path / "host", lambda act: act(), print, lambda: "the program is gone").obstacle()
+    assert lacking is not None
+    assert (lacking.code, lacking.text) == ("disk_closed", "the program is gone")

@@ -217,3 +217,10 @@ def test_a_lock_file_of_a_process_that_is_gone_and_a_draft_of_the_note_stop_nobo
     with suppress(OSError):
         os.utime(tmp_path / "lock", (0, 0))
     assert opened(tmp_path).boot_count == 1
+
+
+def test_a_folder_of_damage_that_was_emptied_is_no_damage_any_more(tmp_path: Path) -> None:
+    (tmp_path / "damaged" / "20261127T020112Z").mkdir(parents=True)
+    assert damage.damages(tmp_path) == ()
+    (tmp_path / "damaged" / "20261127T020112Z" / "why.txt").write_text("it was empty")
+    assert [each.why for each in damage.damages(tmp_path)] == ["it was empty"]

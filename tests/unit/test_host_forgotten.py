@@ -16,10 +16,12 @@ from paglets.api.transfers import TransferAnswers, Transfers
 from paglets.codec.text import dumps
 from paglets.core.errors import Conflict, InternalError, Invalid
 from paglets.core.record import to_json
-from paglets.host.comeback import BRANCH, branch_epoch
+from paglets.host.comeback import ERA, come_back_from_forgotten, epoch_of_next_era
 from paglets.host.fencing import Fencing
 from paglets.host.hooks import ask_for
-from paglets.store import residence
+from paglets.store import recalls, residence
+from paglets.store.db import Tx
+from paglets.store.recalls import Fence
 from paglets.testing.clock import SeededEntropy
 
 
@@ -56,7 +58,7 @@ def events(rig: Rig, kind: str) -> list[tuple[str, str]]:
 
 def is_beyond(found: tuple[str, int], epoch: int = 1) -> bool:
     """Here again, under an epoch that no chain of moves from that one reaches."""
-    return found[0] == "here" and found[1] >= (epoch // BRANCH + 1) * BRANCH
+    return found[0] == "here" and found[1] >= (epoch // ERA + 1) * ERA
 
 
 def in_doubt(rig: Rig, each: Any) -> Target:
@@ -232,26 +234,50 @@ def test_a_copy_on_a_host_that_was_offline_ends_when_that_is_back_though_the_for
     assert checked(rig, w3) == []
 
 
+def test_a_copy_that_comes_to_a_host_after_it_was_asked_ends_too(rig: Rig) -> None:
+    # From a host that had it, and that this one cannot speak to.
+    w3 = Rig(name="w3", beside=rig)
+    target = in_doubt(rig, envelope("p1"))
+    forget(rig)
+    mine = status(rig, "p1")
+    rig.run(10)
+    pass_on(rig, target, w3)
+    rig.run(5)
+    assert (is_beyond(mine), status(w3, "p1")) == (True, ("here", 3))
+
+    rig.until(lambda: status(w3, "p1") == ("refused", mine[1]), 70)
+
+    assert status(rig, "p1") == mine
+    assert checked(rig, w3) == []
+
+
+def test_a_fence_is_not_replaced_by_one_of_an_older_epoch(rig: Rig) -> None:
+    newer = Fence(agent_id="p1", epoch=9, target=W1)
+    tried = (newer, replace(newer, epoch=8), newer)
+    assert [rig.write(lambda tx, each=each: recalls.fence(tx, each)) for each in tried] == [True, False, False]
+    assert rig.store.read(lambda tx: recalls.fences(tx, W1.store_id, 10)) == [newer]
+
+
 def test_of_two_that_were_taken_back_the_one_with_the_lower_epoch_ends(rig: Rig, away: Rig) -> None:
     # Both hosts took it back from hosts that were forgotten while they could not speak to each other.
-    for each, epoch in ((rig, 3 * BRANCH), (away, 3 * BRANCH + 1024)):
+    for each, epoch in ((rig, 3 * ERA), (away, 3 * ERA + 1024)):
         each.write(lambda tx, each=each, epoch=epoch: residence.create(tx, envelope("p1", epoch=epoch), each.now()))
         sql = "INSERT INTO fences (agent_id, target_store, epoch, target) VALUES ('p1', 'store-w1', ?, ?)"
         row = to_json(host_ref("w1"))
         each.write(lambda tx, sql=sql, row=row, epoch=epoch: tx.run(sql, epoch, dumps(row)))
         each.host.runner.wake(Fencing.name)
     rig.run(10)
-    assert (status(rig, "p1"), status(away, "p1")) == (("refused", 3 * BRANCH + 1024), ("here", 3 * BRANCH + 1024))
+    assert (status(rig, "p1"), status(away, "p1")) == (("refused", 3 * ERA + 1024), ("here", 3 * ERA + 1024))
     assert {subject for subject, _ in events(rig, "conflict")} == {"p1"}
     assert checked(rig, away) == []
 
 
 def test_two_hosts_do_not_choose_the_same_epoch() -> None:
     one, two = SeededEntropy("one"), SeededEntropy("two")
-    drawn = [branch_epoch(7, entropy) for entropy in (one, two) for _ in range(100)]
+    drawn = [epoch_of_next_era(7, entropy) for entropy in (one, two) for _ in range(100)]
     assert len(set(drawn)) == 200
-    assert all(BRANCH <= epoch < 2 * BRANCH for epoch in drawn)
-    assert branch_epoch(drawn[0], two) > max(drawn)
+    assert all(ERA <= epoch < 2 * ERA for epoch in drawn)
+    assert epoch_of_next_era(drawn[0], two) > max(drawn)
 
 
 def test_nothing_comes_back_before_every_host_that_is_online_has_said_that_it_is_not_there(rig: Rig) -> None:
@@ -297,6 +323,18 @@ def _raise(body: Any) -> Located:
 
 
 # A forgotten host that is back.
+
+
+def test_a_job_that_nobody_wants_and_that_ends_here_is_not_counted_as_taken_back(rig: Rig) -> None:
+    in_doubt(rig, job("j1"))
+
+    def end(tx: Tx) -> bool:
+        recalls.wish(tx, "j1", recalls.UNWANTED)
+        return come_back_from_forgotten(tx, ("j1", 1), ERA, rig.now())
+
+    assert rig.write(end) is False
+    assert status(rig, "j1") == ("disposed", 2)
+    assert rig.value("SELECT told FROM residence WHERE agent_id = 'j1'") == 1  # nobody waits to tell that host
 
 
 def test_a_job_of_a_group_that_may_run_on_a_forgotten_host_is_left_to_its_collector(rig: Rig, away: Rig) -> None:

@@ -77,8 +77,8 @@ def test_a_failure_that_the_collector_cannot_take_is_posted_once() -> None:
 # How often.
 
 
-def test_max_losses_bounds_how_often_a_job_is_begun_anew() -> None:
-    rig = Rig(host_lost_after_seconds=20.0)
+def begun_twice(rig: Rig) -> tuple[Worker, Worker]:
+    """A job that may be lost once: its first host is cut off, and the second one has told of its copy."""
     rig.get(GroupView, "POST", "/v1/groups", group("a", request=replace(NOT_HERE, max_losses=1)))
     first = Worker(rig, "w1")
     rig.until(lambda: first.keys() == [("a", 1)])
@@ -87,6 +87,12 @@ def test_max_losses_bounds_how_often_a_job_is_begun_anew() -> None:
     second = Worker(rig, "w2")
     rig.until(lambda: second.keys() == [("a", 2)])
     second.tell()
+    return first, second
+
+
+def test_max_losses_bounds_how_often_a_job_is_begun_anew() -> None:
+    rig = Rig(host_lost_after_seconds=20.0)
+    _, second = begun_twice(rig)
     second.cut_off()
     rig.until(lambda: "a" in failures(rig))
     failure = failures(rig)["a"]
@@ -96,14 +102,7 @@ def test_max_losses_bounds_how_often_a_job_is_begun_anew() -> None:
 
 def test_max_losses_does_not_end_a_job_of_which_an_older_copy_goes_on() -> None:
     rig = Rig(host_lost_after_seconds=20.0)
-    rig.get(GroupView, "POST", "/v1/groups", group("a", request=replace(NOT_HERE, max_losses=1)))
-    first = Worker(rig, "w1")
-    rig.until(lambda: first.keys() == [("a", 1)])
-    first.cut_off()
-    rig.run(15.0)
-    second = Worker(rig, "w2")
-    rig.until(lambda: second.keys() == [("a", 2)])
-    second.tell()
+    first, second = begun_twice(rig)
     rig.network.join(first.ref.url, first.ref.store_id, first.host.handle)
     second.cut_off()
     for _ in range(30):
@@ -182,10 +181,19 @@ def test_a_waiting_job_that_a_person_ends_has_failed() -> None:
 
 # Inputs.
 
+INPUT = b"the input of a job"
+
+
+def holder(rig: Rig) -> Rig:
+    """Another host, w2, which has the input."""
+    other = Rig(name="w2", beside=rig)
+    other.host.keeper.put(INPUT)
+    return other
+
 
 def with_input(rig: Rig) -> FileRef:
     """A group g1 of one job with an input, which is not here any more: a collector that came from elsewhere."""
-    blob = rig.host.keeper.put(b"the input of a job")
+    blob = rig.host.keeper.put(INPUT)
     file = FileRef(name="in.txt", sha256=blob.sha256, size_bytes=blob.size_bytes)
     rig.get(GroupView, "POST", "/v1/groups", group("a", request=NOT_HERE, inputs=(file,)))
     worker = Worker(rig, "w1")
@@ -227,8 +235,7 @@ def test_inputs_are_fetched_from_a_host_that_has_them() -> None:
     rig = Rig(host_lost_after_seconds=20.0)
     with_input(rig)
     rig.until(lambda: pending(rig)["a"]["reason"] == "input_absent")
-    other = Rig(name="w2", beside=rig)
-    other.host.keeper.put(b"the input of a job")
+    other = holder(rig)
     rig.until(lambda: other.value("SELECT generation FROM requests WHERE job_key = 'a'") == 2, within_seconds=120.0)
 
 
@@ -237,8 +244,7 @@ def test_a_job_is_begun_anew_as_soon_as_its_input_is_here() -> None:
     rig = Rig(host_lost_after_seconds=20.0, blob_pin_seconds=1.0)
     with_input(rig)
     rig.until(lambda: pending(rig)["a"]["reason"] == "input_absent")
-    other = Rig(name="w2", beside=rig)
-    other.host.keeper.put(b"the input of a job")
+    other = holder(rig)
     rig.until(lambda: other.value("SELECT generation FROM requests WHERE job_key = 'a'") == 2, within_seconds=120.0)
 
 
@@ -255,8 +261,7 @@ def test_it_is_said_why_an_input_cannot_be_had_here() -> None:
     rig = Rig(host_lost_after_seconds=20.0, artifact_quota_bytes=30)
     with_input(rig)
     rig.host.keeper.put(b"what takes the room of it")
-    other = Rig(name="w2", beside=rig)
-    other.host.keeper.put(b"the input of a job")
+    holder(rig)
     rig.until(lambda: "its input in.txt cannot be had: " in pending(rig)["a"]["reason_text"], 120.0)
     assert "18" in pending(rig)["a"]["reason_text"]
 

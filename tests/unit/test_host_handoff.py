@@ -313,6 +313,23 @@ def test_home_keeps_the_last_counts_that_it_heard_for_when_the_collectors_host_i
     assert heard - ASK_SECONDS <= line.counted_at <= heard
 
 
+def test_of_a_group_that_home_heard_to_be_complete_it_says_so_and_of_others_how_many_jobs_there_are(rig: Rig) -> None:
+    def collected(body: Any) -> GroupView:
+        counts = {"expected_count": 1, "completed_count": 1, "failed_count": 0}
+        return replace(view(rig), detached=True, status="COMPLETE", **counts)
+
+    table = peer(rig, **{CENSUS: lambda body: CensusReply(), "GET /v1/groups/g1": refused})
+    elsewhere = slot_request()
+    submit(rig, "a", request=type(elsewhere)(resources=elsewhere.resources))
+    rig.run(30)
+    line = lines(rig)
+    assert (line.status, line.expected_count, line.completed_count) == ("DETACHED", 1, None)
+    table.routes["GET /v1/groups/g1"] = collected
+    rig.run(30)
+    line = lines(rig)
+    assert (line.status, line.here, line.completed_count) == ("COMPLETE", False, 1)
+
+
 def refused(body: Any) -> GroupView:
     raise Unknown("no group")
 

@@ -58,7 +58,6 @@ class Worker:
                 reason="",
                 reason_text="",
                 never=False,
-                waited_seconds=0.0,
             )
         return TransferAnswers(
             answers=tuple(TransferAnswer(agent_id=e.agent_id, epoch=e.epoch, verdict="taken") for e in envelopes)

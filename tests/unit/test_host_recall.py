@@ -6,7 +6,7 @@ import hashlib
 from typing import Any
 
 import pytest
-from host_rig import Rig, envelope, job, slot_request
+from host_rig import Rig, envelope, host_ref, job, slot_request
 from recall_rig import W1, Target, checked, is_silent, leave, lose_answers, status
 
 from paglets.api.blobs import BlobStates
@@ -16,9 +16,11 @@ from paglets.api.paglets import Done
 from paglets.core.errors import InternalError, Moved, Moving, NoRoom
 from paglets.core.refs import FileRef
 from paglets.host.census import end_unwanted
+from paglets.host.handoff import MAX_CLOSED
 from paglets.host.tries import STUCK_SECONDS
 from paglets.remote.exchange import Pending, Response
 from paglets.store import files, residence
+from paglets.store.db import Tx
 from paglets.store.files import Source
 from paglets.testing.mesh import member
 
@@ -125,6 +127,18 @@ def test_a_target_that_is_back_is_told_that_the_hand_off_is_over(rig: Rig) -> No
     (closed,) = target.table.bodies("POST /v1/transfers/close")
     assert [(each["agent_id"], each["epoch"]) for each in closed["closed"]] == [("j1", 2)]
     assert rig.value("SELECT told FROM residence") == 1
+
+
+def test_many_hand_offs_to_a_host_that_is_away_do_not_keep_others_from_being_told(rig: Rig) -> None:
+    def gone(tx: Tx) -> None:
+        for agent_id, target in [*((f"a{number}", host_ref("gone")) for number in range(MAX_CLOSED)), ("z", W1)]:
+            residence.create(tx, envelope(agent_id), rig.now())
+            residence.become(tx, agent_id, 2, "gone", target, rig.now(), told=False)
+
+    Target(rig)
+    rig.write(gone)
+    rig.until(lambda: rig.value("SELECT told FROM residence WHERE agent_id = 'z'"), 70)
+    assert rig.value("SELECT count(*) FROM residence WHERE told = 0") == MAX_CLOSED
 
 
 def test_a_copy_that_the_target_took_without_a_word_ends_there_when_it_is_back(rig: Rig, away: Rig) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -15,25 +18,28 @@ from paglets.codec.envelope import Post, WireMessage
 from paglets.codec.text import dumps
 from paglets.core.errors import CallOutcomeUnknown, HandlerFailed, Moved, NotHandled, PagletsError, Unknown
 from paglets.core.record import to_json
-from paglets.core.refs import ProxyRef
+from paglets.core.refs import BlobRef, ProxyRef
 from paglets.host import mailbox
 from paglets.remote.exchange import Pending
 from paglets.slots.eligibility import Reason
 from paglets.store import posts, residence
 from paglets.testing.processes import HandProcess
 from paglets.testing.store import memory_database
-from paglets.worker.launch import Ended
+from paglets.worker.launch import NO_PLACE, Ended
 from paglets.worker.protocol import (
     CallOut,
     Changes,
     Commit,
     Create,
+    EntryDone,
     Fault,
     Intent,
     Nothing,
     OutgoingPost,
+    Publish,
     Report,
     Resolve,
+    Room,
     StorageGet,
     StorageScan,
     Submit,
@@ -179,6 +185,109 @@ def test_while_the_disk_has_no_place_nothing_starts_and_nothing_more_comes_here(
     rig.disk.held = None
     rig.run(10.0)
     assert {rig.process(each).go.entry for each in ("p1", "j1")} == {"creation", "attempt"}
+
+
+# Files of attempts.
+
+
+def why_of(rig: Rig) -> str:
+    (shown,) = rig.host.slots(10).jobs
+    return f"{shown.status} {shown.reason}: {shown.reason_text}".removesuffix(" : ")
+
+
+def is_answered(process: HandProcess, number: int) -> bool:
+    return any(frame.get("reply") == number for frame in process.heard)
+
+
+def test_an_attempt_whose_file_has_no_room_says_so_and_goes_on_when_there_is_some() -> None:
+    rig = Rig(artifact_quota_bytes=100)
+    process = add_job(rig)
+    rig.host.keeper.staging("another.1", 60, "another")
+    number = process.ask("room", Room(staged="run.1", size_bytes=50))
+    rig.run(30.0)
+    assert not is_answered(process, number)
+    assert why_of(rig).startswith("RUNNING no_room: a file of it waits: home keeps 60 bytes of the 100 bytes")
+    rig.host.keeper.run_ended("another")
+    rig.run(5.0)
+    assert process.reply(number)["ok"] == {"folder": "/blobs/staging"}
+    assert why_of(rig) == "RUNNING"
+    assert rig.value("SELECT failed_attempts FROM requests") == 0
+    assert rig.faults() == []
+
+
+def test_an_attempt_that_waits_for_room_ends_by_its_own_time_out() -> None:
+    rig = Rig(artifact_quota_bytes=100)
+    process = add_job(rig, timeout_seconds=20.0)
+    rig.host.keeper.staging("another.1", 60, "another")
+    process.ask("room", Room(staged="run.1", size_bytes=50))
+    rig.run(30.0)
+    assert process.ended
+    assert '"cause":"timeout"' in rig.value("SELECT outcome FROM requests")
+    assert rig.faults() == []
+
+
+def test_what_never_fits_and_what_asks_in_a_hook_is_answered_at_once() -> None:
+    rig = Rig(artifact_quota_bytes=100)
+    rig.host.keeper.staging("another.1", 60, "another")
+    answer = rig.answer(add_job(rig), "room", Room(staged="run.1", size_bytes=101))
+    assert answer["error"]["code"] == "no_room"
+    add(rig, hook="creation")
+    answer = rig.answer(rig.process("p1"), "room", Room(staged="run.1", size_bytes=50))
+    assert answer["error"]["code"] == "no_room"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOTDIR, errno.EROFS, errno.ESTALE])
+def test_whatever_the_disk_has_against_a_file_its_process_gets_an_answer(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def shut(name: str) -> int:
+        raise OSError(number, os.strerror(number), "/blobs/staging/run.1")
+
+    process = add_job(rig)
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.blobs, "staged", shut)
+        asked = process.ask("room", Room(staged="run.1", size_bytes=4))
+        rig.run(20.0)
+        assert "/blobs" in why_of(rig)
+        assert not is_answered(process, asked)
+    rig.run(5.0)
+    assert "ok" in process.reply(asked)
+    assert rig.faults() == []
+
+
+def test_a_fault_of_the_host_itself_is_an_answer_too(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(name: str) -> int:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(rig.blobs, "staged", faulty)
+    process = add_job(rig)
+    assert "oops" in rig.answer(process, "room", Room(staged="run.1", size_bytes=4))["error"]["message"]
+    assert len(rig.faults()) == 1
+
+
+def test_a_try_to_write_that_the_disk_refused_shows_until_the_file_is_published(rig: Rig) -> None:
+    process = add_job(rig)
+    rig.answer(process, "room", Room(staged="run.1", size_bytes=4, problem="the disk quota is used up"))
+    assert why_of(rig) == "RUNNING no_room: a file of it waits: the disk quota is used up"
+    rig.blobs.stage("run.1", b"data")
+    blob = BlobRef(sha256=hashlib.sha256(b"data").hexdigest(), size_bytes=4)
+    assert "ok" in rig.answer(process, "publish", Publish(staged="run.1", blob=blob))
+    assert why_of(rig) == "RUNNING"
+
+
+def test_an_attempt_that_lacked_files_of_its_host_is_none_and_begins_after_a_pause(rig: Rig) -> None:
+    process = add_job(rig)
+    gone = Fault(cause=NO_PLACE, message="the program is gone")
+    assert "ok" in rig.answer(process, "done", EntryDone(fault=gone))
+    process.exit()
+    rig.run(5.0)
+    assert rig.all("SELECT status, failed_attempts, losses FROM requests") == [("WAITING_FOR_SLOT", 0, 0)]
+    assert "the program is gone" in why_of(rig)
+    assert rig.host.identity().properties["obstacle"].endswith("the program is gone")
+    assert len(rig.launcher.processes) == 1
+    rig.run(20.0)
+    assert len(rig.launcher.processes) == 2
+    assert rig.outbox() == []
 
 
 # Moves and ends.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import stat
 import threading
@@ -185,3 +186,13 @@ def test_a_first_host_makes_a_key_and_one_with_peers_says_how_to_copy_it(tmp_pat
 def test_a_command_without_a_key_is_told_where_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(NotAllowed, match="scp "):
         client_key({"PAGLETS_HOME": str(tmp_path)})
+
+
+def test_where_a_host_runs_without_the_file_of_its_key_no_new_one_is_advised(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    tree = {"name": "w1", "url": "http://127.0.0.1:1", "store_id": "s", "pid": os.getpid()}
+    (tmp_path / "run" / "w1.json").write_text(json.dumps(tree))
+    with pytest.raises(NotAllowed, match="the host w1 runs here") as refused:
+        client_key({"PAGLETS_HOME": str(tmp_path)})
+    assert "start a host here" not in refused.value.message
+    assert "from a backup" in refused.value.message

@@ -13,6 +13,7 @@ from paglets.core.errors import (
     Moving,
     Overloaded,
     PagletsError,
+    PeerReplaced,
     TimedOut,
     Unknown,
     Unreachable,
@@ -240,3 +241,21 @@ def test_a_link_to_such_a_host_goes_on_through_the_one_that_knew_it(behind_nat: 
     assert [view.member.name for view in link.hosts()] == ["home", "w1", "w2"]
     assert link.ask("GET", "/v1/host", None, HostIdentity, host=behind_nat.w1.ref).name == "w1"
     assert [target for _, _, target in relays(behind_nat)] == ["/v1/host", "/v1/mesh/hosts"]
+
+
+def test_a_host_that_began_anew_at_its_address_is_not_asked_for_ever(given: Given) -> None:
+    given.home.routes[ROUTE] = raising(*[moved_to(given.w1.ref)] * 100)
+
+    def replaced(body):
+        raise PeerReplaced("another host answers at w1")
+
+    given.w1.routes[ASK] = replaced
+    began = given.clock.monotonic()
+    with pytest.raises(PeerReplaced):
+        given.pursue(given.at(given.w1), timeout=30.0)
+    assert 5.0 <= given.clock.monotonic() - began < 10.0
+
+
+def test_of_a_mistyped_host_the_nearest_is_named(given: Given) -> None:
+    with pytest.raises(Unknown, match=r"knows no host 'hmoe': did you mean 'home'\? it knows "):
+        given.link.member_named("hmoe")

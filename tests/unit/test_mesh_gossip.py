@@ -28,7 +28,7 @@ def no_faults(mesh: VirtualMesh) -> bool:
     return not any(host.driver.faults for host in mesh.hosts.values())
 
 
-@pytest.mark.parametrize("count", [3, 10, 30, 50])
+@pytest.mark.parametrize("count", [3, 10, 50])
 def test_hosts_that_start_at_once_all_know_each_other_within_two_seconds(count: int) -> None:
     mesh = VirtualMesh(count)
     mesh.start_many(count)
@@ -36,7 +36,7 @@ def test_hosts_that_start_at_once_all_know_each_other_within_two_seconds(count: 
     assert no_faults(mesh)
 
 
-@pytest.mark.parametrize("count", [3, 10, 30])
+@pytest.mark.parametrize("count", [3, 30])
 def test_a_host_that_reached_its_peer_is_in_its_table_at_once_and_in_all_within_two_seconds(count: int) -> None:
     mesh, hosts = joined_mesh(count)
     mesh.clock.advance(7)
@@ -93,16 +93,6 @@ def test_a_peer_that_was_joined_once_is_no_problem_when_it_is_away_has_moved_or_
     assert "http://away:8765" not in [url for url, _ in host.gossip.peer_problems()]
 
 
-def test_a_peer_given_while_running_is_tried_at_once_and_after_a_restart() -> None:
-    mesh = VirtualMesh()
-    a, b = mesh.start(member("a")), mesh.start(member("b"))
-    mesh.clock.advance(5)
-    b.gossip.add_peer("A:8765")
-    mesh.clock.advance_until(mesh.all_see_all, 0.2)
-    assert b.store.read(stored.load_peers) == ("http://a:8765",)
-    assert a.online_names() == ["b"]
-
-
 def test_a_mended_peer_takes_the_place_of_one_that_never_answered_and_of_no_other() -> None:
     mesh = VirtualMesh()
     mesh.start(member("a"))
@@ -146,7 +136,7 @@ def test_a_host_that_leaves_is_offline_for_all_at_once() -> None:
 def test_a_restarted_host_finds_its_mesh_by_itself_and_is_known_to_all_within_two_seconds(count: int) -> None:
     mesh, hosts = joined_mesh(count)
     hosts[1].kill()
-    mesh.clock.advance(30)
+    mesh.clock.advance(16)
     again = mesh.restart(hosts[1], url="http://elsewhere:9000")
     mesh.clock.advance_until(mesh.all_see_all, 2.0)
     for host in hosts[2:]:
@@ -235,10 +225,48 @@ def test_the_holder_of_a_name_keeps_it_through_a_restart() -> None:
     b.kill()
     mesh.clock.advance(30)
     assert a.gossip.find("h01").store_id == "a-store"
-    assert "another host at http://twin:8765 has the name h01 now" in a.problem_of("h01")
+    assert "the name h01 is that of a-store at http://twin:8765 now" in a.problem_of("h01")
     mesh.restart(b)
     mesh.clock.advance(3)
     assert a.gossip.find("h01").store_id == "store-h01"
+
+
+def test_a_host_that_was_refused_for_its_name_leaves_nothing_when_it_is_gone() -> None:
+    mesh, hosts = joined_mesh(3)
+    mesh.clock.advance(10)
+    twin = mesh.start(member("h01", store_id="a-store", url="http://twin:8765"), peers=[hosts[0].row.url])
+    mesh.clock.advance(3)
+    for host in hosts:
+        assert len(names_of_candidates(host)) == 3
+    twin.kill()
+    mesh.hosts["h01"] = hosts[1]
+    mesh.clock.advance(20)
+    late = mesh.start(member("late"), peers=[hosts[0].row.url])
+    mesh.clock.advance(3)
+    for host in (*hosts, late):
+        assert sorted(view.member.name for view in host.gossip.members()) == ["h00", "h01", "h02", "late"]
+        assert len(names_of_candidates(host)) == 4
+        assert "a-store" not in {row.store_id for row in host.store.read(stored.load)}
+    mesh.restart(twin, name="other")
+    mesh.clock.advance_until(mesh.all_see_all, 6.0)
+
+
+def names_of_candidates(host: MeshHost) -> list[str]:
+    return [each.host.name for each in host.gossip.candidates()]
+
+
+def test_what_is_silent_is_still_known_by_its_store_while_it_is_not_listed() -> None:
+    """Another half of a parted mesh may have taken it for a member: a copy of a job there is not lost at once."""
+    mesh, hosts = joined_mesh(3)
+    mesh.clock.advance(10)
+    twin = mesh.start(member("h01", store_id="a-store", url="http://twin:8765"), peers=[hosts[0].row.url])
+    mesh.clock.advance(60)
+    twin.kill()
+    mesh.clock.advance(20)
+    assert hosts[0].gossip.by_store("a-store") is not None
+    assert 15 < hosts[0].gossip.mute_seconds("a-store") < 40
+    mesh.clock.advance(3_700)
+    assert hosts[0].gossip.by_store("a-store") is None
 
 
 def test_two_mesh_versions_do_not_join_and_both_sides_say_why() -> None:
@@ -251,6 +279,9 @@ def test_two_mesh_versions_do_not_join_and_both_sides_say_why() -> None:
     assert other.gossip.online() == ()
     assert [view.member.name for view in other.gossip.members()] == ["other", "h00"]
     assert a.gossip.by_store("store-other") is None
+    other.kill()
+    mesh.clock.advance(20)
+    assert a.problem_of("other").startswith("offline; its mesh version was 'v2'")
     assert "store-other" not in {row.store_id for row in a.store.read(stored.load)}
 
 
@@ -334,9 +365,67 @@ def test_a_host_to_which_one_can_only_listen_is_a_problem_with_a_way_out() -> No
     mesh.clock.advance(60)
     assert "h00 cannot connect to nat at http://nat:8765, though it hears from it" in hosts[0].problem_of("nat")
     assert "set `reachable = false` in [hosts.nat]" in hosts[0].problem_of("nat")
+    told = behind.problem_of("nat")
+    assert told.startswith("h00, h01, h02 cannot connect to this host at http://nat:8765: open that port")
+    assert not behind.gossip.problem()
     mesh.network.join(behind.row.url, behind.row.store_id, behind.handle)
     mesh.clock.advance(30)
-    assert hosts[0].problem_of("nat") == ""
+    assert hosts[0].problem_of("nat") == behind.problem_of("nat") == ""
+
+
+def test_of_a_host_that_is_just_back_nobody_says_that_it_cannot_be_connected_to() -> None:
+    mesh, hosts = joined_mesh(3)
+    hosts[1].kill()
+    mesh.clock.advance(120)
+    assert "cannot be reached" in hosts[0].problem_of("h01") or "refused" in hosts[0].problem_of("h01")
+    again = mesh.restart(hosts[1])
+    mesh.network.leave(again.row.url)  # its server comes later
+    for _ in range(14):
+        mesh.clock.advance(1)
+        assert "though it hears from it" not in hosts[0].problem_of("h01")
+    mesh.network.join(again.row.url, again.row.store_id, again.handle)
+    mesh.clock.advance(10)
+    assert hosts[0].problem_of("h01") == ""
+
+
+def test_of_whom_nothing_was_heard_since_the_start_is_not_told_as_silent_for_so_long() -> None:
+    mesh, hosts = joined_mesh(3)
+    hosts[1].kill()
+    hosts[0].kill()
+    mesh.clock.advance(600)
+    mesh.restart(hosts[0])
+    mesh.clock.advance(3)
+    heard = {view.member.name: view.heard for view in hosts[2].gossip.members()}
+    assert heard == {"h00": True, "h01": True, "h02": True}
+    late = mesh.start(member("late"), peers=[hosts[2].row.url])
+    mesh.clock.advance(3)
+    for host in (mesh.hosts["h00"], late):
+        views = {view.member.name: view for view in host.gossip.members()}
+        assert (views["h01"].heard, views["h02"].heard) == (False, True)
+        assert views["h01"].silent_seconds < 7
+
+
+def test_two_hosts_behind_nat_without_a_third_say_that_there_is_no_way() -> None:
+    mesh = VirtualMesh()
+    third = mesh.start(member("third"))
+    n1, n2 = (mesh.start(member(name, reachable=False), peers=[third.row.url]) for name in ("n1", "n2"))
+    mesh.clock.advance(10)
+    assert n1.online_names() == ["n2", "third"]
+    third.kill()
+    mesh.clock.advance(40)
+    text = "nobody can connect to n2, nor to n1, and no host is online that both can reach"
+    assert n1.problem_of("n2") == text
+    n1.kill()
+    n1 = mesh.restart(n1)
+    mesh.clock.advance(5)
+    assert n1.problem_of("n2") == ""
+    mesh.clock.advance(10)
+    assert n1.problem_of("n2") == text
+    found = {each.host.name: (each.online, each.no_way) for each in n1.gossip.candidates()}
+    assert found == {"n1": (True, ""), "n2": (False, text), "third": (False, "")}
+    mesh.restart(third)
+    mesh.clock.advance(20)
+    assert n1.problem_of("n2") == n2.problem_of("n1") == ""
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -367,7 +456,10 @@ def test_another_store_at_a_members_address_ends_the_member_at_once() -> None:
     mesh.clock.advance(15)
     assert hosts[2].gossip.find("h01").store_id == "new-store"
     assert wiped.online_names() == ["h00", "h02"]
-    assert "has the name h01 now" in hosts[0].problem_of("h01")
+    assert "the name h01 is that of new-stor at http://h01:8765 now" in hosts[0].problem_of("h01")
+    assert "`paglets mesh forget store-h0`" in hosts[0].problem_of("h01")
+    assert hosts[0].gossip.members()[-1].member.store_id == "store-h01"
+    assert [each.host.store_id for each in hosts[0].gossip.candidates()] == ["store-h00", "new-store", "store-h02"]
 
 
 def test_a_store_restored_from_a_backup_is_heard_again() -> None:
@@ -400,7 +492,7 @@ def test_an_idle_mesh_writes_nothing() -> None:
     mesh, hosts = joined_mesh(10)
     mesh.clock.advance(5)
     before = [host.database.total_changes for host in hosts]
-    mesh.clock.advance(120)
+    mesh.clock.advance(60)
     assert [host.database.total_changes for host in hosts] == before
 
 
@@ -412,9 +504,9 @@ def test_what_an_idle_mesh_costs_each_host(count: int, requests_a_second: float,
     mesh.clock.advance(5)
     mesh.network.sent.clear()
     mesh.network.bytes_sent.clear()
-    mesh.clock.advance(20)
-    assert sum(mesh.network.sent.values()) / count / 20 <= requests_a_second
-    assert sum(mesh.network.bytes_sent.values()) / count / 20 <= bytes_a_second
+    mesh.clock.advance(10)
+    assert sum(mesh.network.sent.values()) / count / 10 <= requests_a_second
+    assert sum(mesh.network.bytes_sent.values()) / count / 10 <= bytes_a_second
 
 
 def test_what_a_new_host_costs_grows_with_the_mesh_and_not_with_its_square() -> None:
@@ -495,7 +587,7 @@ def test_the_same_seed_tells_the_same_story() -> None:
     def story() -> object:
         mesh, hosts = joined_mesh(10, seed=5)
         mesh.network.loss = 0.1
-        mesh.clock.advance(60)
+        mesh.clock.advance(20)
         return sorted(mesh.network.sent.items()), [view for host in hosts for view in host.gossip.members()]
 
     assert story() == story()

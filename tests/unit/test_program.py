@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
+from paglets.core.errors import StartFailed
 from paglets.program import (
+    KeptCopy,
     Program,
+    become,
     child_command,
     child_environment,
     interpreter_flags,
+    keep_copy,
     this_program,
 )
 
@@ -70,3 +75,37 @@ def test_this_program_is_the_folder_that_the_package_was_imported_from():
     assert program.sha256() == this_program().sha256()
     with pytest.raises(OSError, match="nothing"):
         program.read("paglets/nothing")
+
+
+def test_a_copy_that_was_removed_is_made_anew_with_the_same_bytes(tmp_path: Path) -> None:
+    (tmp_path / "mine.pyz").write_bytes(b"the program" * 1000)
+    copy = keep_copy(Program(path=tmp_path / "mine.pyz", is_archive=True), tmp_path / "home")
+    kept = KeptCopy(copy)
+    assert (kept.lacks(), kept.restore()) == ("", "")
+    for _ in range(2):
+        shutil.rmtree(tmp_path / "home" / "cache")
+        assert "restart it with its paglets.pyz" in kept.lacks()
+        assert "made anew" in kept.restore()
+        assert kept.lacks() == ""
+        assert copy.path.read_bytes() == b"the program" * 1000
+
+
+def test_a_copy_that_was_written_to_is_told_and_left(tmp_path: Path) -> None:
+    (tmp_path / "mine.pyz").write_bytes(b"the program")
+    copy = keep_copy(Program(path=tmp_path / "mine.pyz", is_archive=True), tmp_path / "home")
+    kept = KeptCopy(copy)
+    copy.path.write_bytes(b"")
+    assert (kept.restore(), copy.path.read_bytes()) == ("", b"")
+    assert str(copy.path) in kept.lacks()
+
+
+def test_what_the_user_started_himself_is_not_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "mine.pyz").write_bytes(b"the program")
+    kept = KeptCopy(Program(path=tmp_path / "mine.pyz", is_archive=True))
+    (tmp_path / "mine.pyz").unlink()
+    assert (kept.lacks(), kept.restore()) == ("", "")
+
+
+def test_an_interpreter_that_cannot_be_started_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StartFailed, match=f"{tmp_path / 'python'} cannot be started: No such file"):
+        become([str(tmp_path / "python")])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from paglets.remote.local import began, running_hosts
+from paglets.remote.local import began, broken_run_files, running_hosts
 
 DEAD = 2**22 + 1
 """No system gives a process such a number."""
@@ -39,3 +39,13 @@ def test_a_host_whose_number_another_process_has_by_now_is_not(tmp_path: Path) -
 
 def test_where_the_beginning_is_not_known_a_living_process_is_believed(tmp_path: Path) -> None:
     assert running(tmp_path, pid=os.getpid()) == ["x"]
+
+
+@pytest.mark.parametrize("content", ["", "{garbage", "[]", '{"name": "x"}'])
+def test_a_file_that_is_no_run_file_is_left_out_and_named(tmp_path: Path, content: str) -> None:
+    assert running(tmp_path, pid=os.getpid()) == ["x"]
+    (tmp_path / "run" / "y.json").write_text(content)
+    (tmp_path / "run" / "x.store").write_text("{}")
+    assert [host.name for host in running_hosts(tmp_path)] == ["x"]
+    (line,) = broken_run_files(tmp_path)
+    assert line.startswith(f"{tmp_path / 'run' / 'y.json'} is not the run file of a host")

@@ -156,6 +156,15 @@ def test_never_needs_that_no_host_can_ever() -> None:
     assert "too small" in reason.text
 
 
+def test_a_host_that_only_a_third_could_reach_is_not_told_as_off() -> None:
+    no_way = "nobody can connect to n2, nor to n1, and no host is online that both can reach"
+    reason = reason_for(request(), candidate("n2", online=False, no_way=no_way))
+    assert (reason.code, reason.never) == ("no_way", False)
+    assert no_way in reason.text
+    assert "start a host that both can connect to" in reason.text
+    assert "is offline" not in reason.text
+
+
 def test_a_job_too_large_for_all_names_the_nearest_host() -> None:
     reason = reason_for(
         request(resources(16)),

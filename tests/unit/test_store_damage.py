@@ -11,10 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from paglets.core.errors import PagletsError, StoreDamaged, StoreMalformed, StoreNewer, StoreUndecided
+from paglets.core.errors import (
+    PagletsError,
+    StoreDamaged,
+    StoreFull,
+    StoreLocked,
+    StoreMalformed,
+    StoreNewer,
+    StorePassing,
+    StoreUndecided,
+)
 from paglets.store.db import Store, open_store
 from paglets.store.look import check
-from paglets.store.trouble import MEANINGS, Kind, StoreFull, StoreLocked, StorePassing, kind_of, told
+from paglets.store.trouble import MEANINGS, Kind, kind_of, told
 
 
 def error_of(code: int) -> sqlite3.Error:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from paglets.core.errors import Conflict
+from paglets.core.errors import Conflict, StoreFull
 from paglets.store.db import Store, Tx, open_store
-from paglets.store.trouble import StoreFull
 from paglets.testing.store import memory_database, memory_store
 from paglets.testing.waiting import wait_until
 

@@ -43,6 +43,16 @@ def test_each_migration_is_recorded_once_and_in_order() -> None:
     assert rows == [(number, name) for number, (name, _) in enumerate(MIGRATIONS, start=1)]
 
 
+def test_the_members_that_were_known_stay_known_though_a_column_goes() -> None:
+    connection = connect()
+    before = [name for name, _ in MIGRATIONS].index("unread")
+    for _, step in MIGRATIONS[:before]:
+        step(connection)
+    connection.execute("INSERT INTO members (store_id, name, row) VALUES ('s1', 'w1', '{}')")
+    MIGRATIONS[before][1](connection)
+    assert connection.execute("SELECT * FROM members").fetchall() == [("s1", "{}")]
+
+
 def test_what_was_due_before_a_step_is_due_after_it() -> None:
     connection = connect()
     connection.execute("PRAGMA foreign_keys = ON")

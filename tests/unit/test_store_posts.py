@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from paglets.api.posts import PostAnswer, SettledBelow
 from paglets.codec.envelope import Post, WireMessage
 from paglets.core.refs import ProxyRef
-from paglets.store import notes, posts, residence
+from paglets.store import handoffs, notes, posts, residence
 from paglets.store.db import Store
 from paglets.testing.store import memory_store
 
@@ -131,7 +131,7 @@ def test_what_was_taken_is_known_where_the_paglet_goes(store: Store) -> None:
     receive(store, 1, 2, 5, below=1)
     receive(store, 6, below=3)
     store.write(lambda tx: residence.leave(tx, "p1", W1, NOW))
-    (handoff,) = store.read(lambda tx: residence.handoffs(tx, ["p1"]))
+    (handoff,) = store.read(lambda tx: handoffs.those(tx, ["p1"]))
     there = memory_store()
     there.write(lambda tx: residence.take(tx, handoff.envelope, W2, NOW, lambda tx, each: None))
     assert receive(there, 1, 2, 5, 6, 3) == ["duplicate"] * 4 + ["taken"]

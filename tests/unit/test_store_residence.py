@@ -15,7 +15,7 @@ from paglets.codec.envelope import Envelope, InboxPost, JobPart, Post, TakenPost
 from paglets.core.errors import Conflict, Unknown
 from paglets.core.refs import BlobRef, FileRef, ProxyRef
 from paglets.slots import states
-from paglets.store import blobs, files, paglets, queue, residence
+from paglets.store import blobs, files, handoffs, paglets, queue, residence
 from paglets.store.db import Store, Tx
 from paglets.store.files import Source
 from paglets.testing.sanity import sanity_check
@@ -44,11 +44,11 @@ def take(store: Store, each: Envelope, refuse: residence.Refuse = willing) -> tu
     return answer.verdict, answer.reason
 
 
-def under_way(store: Store) -> list[residence.Handoff]:
+def under_way(store: Store) -> list[handoffs.Handoff]:
     """All envelopes on their way to B."""
 
-    def look(tx: Tx) -> list[residence.Handoff]:
-        return residence.handoffs(tx, [each.agent_id for each in residence.next_leaving(tx, B.store_id, 10)])
+    def look(tx: Tx) -> list[handoffs.Handoff]:
+        return handoffs.those(tx, [each.agent_id for each in handoffs.next_leaving(tx, B.store_id, 10)])
 
     return store.read(look)
 
@@ -165,7 +165,7 @@ def test_a_higher_epoch_may_be_refused_and_still_ends_what_was_there(store: Stor
 
 def test_a_refusal_stands_for_its_epoch_and_not_for_the_next(store: Store) -> None:
     take(store, envelope(epoch=2), unwilling)
-    assert take(store, envelope(epoch=2), willing)[0] == "refused"
+    assert take(store, envelope(epoch=2), willing) == ("refused", "no room")
     assert take(store, envelope(epoch=3), willing)[0] == "taken"
 
 
@@ -377,29 +377,66 @@ def test_the_oldest_envelopes_come_first_each_with_its_size_and_its_needs(store:
     for number in range(5):
         put_here(store, replace(envelope(f"p{number}", state="x" * 1000), bundle=bundle if number == 4 else None))
         store.write(lambda tx, number=number: residence.leave(tx, f"p{number}", B, NOW - number))
-    found = store.read(lambda tx: residence.next_leaving(tx, B.store_id, 10))
+    found = store.read(lambda tx: handoffs.next_leaving(tx, B.store_id, 10))
     assert [each.agent_id for each in found] == ["p4", "p3", "p2", "p1", "p0"]
     assert [each.needs for each in found] == [(bundle,), (), (), (), ()]
     assert all(1000 < each.size_bytes < 3000 and not each.asked_for for each in found)
-    assert [each.agent_id for each in store.read(lambda tx: residence.next_leaving(tx, B.store_id, 2))] == ["p4", "p3"]
-    assert store.read(lambda tx: residence.next_leaving(tx, A.store_id, 10)) == []
-    assert store.read(residence.targets) == [B]
+    assert [each.agent_id for each in store.read(lambda tx: handoffs.next_leaving(tx, B.store_id, 2))] == ["p4", "p3"]
+    assert store.read(lambda tx: handoffs.next_leaving(tx, A.store_id, 10)) == []
+    assert store.read(handoffs.targets) == [B]
 
 
 def test_the_size_of_an_envelope_is_that_of_its_bytes(store: Store) -> None:
     put_here(store, envelope("p1", state="\u00e4\u6f22" * 1000))
     store.write(lambda tx: residence.leave(tx, "p1", B, NOW))
-    (found,) = store.read(lambda tx: residence.next_leaving(tx, B.store_id, 10))
-    text = store.read(lambda tx: residence.envelope_text(tx, "p1", found.epoch))
+    (found,) = store.read(lambda tx: handoffs.next_leaving(tx, B.store_id, 10))
+    text = store.read(lambda tx: handoffs.envelope_text(tx, "p1", found.epoch))
     assert found.size_bytes == len(text.encode()) > len(text)
+
+
+def test_what_is_in_the_way_is_written_where_it_is_news(store: Store) -> None:
+    """Each row holds a whole envelope, and a host that is away is tried again for weeks."""
+    for agent_id, part in (("j1", job_part()), ("j2", job_part("b")), ("p1", None)):
+        put_here(store, envelope(agent_id, job=part))
+        store.write(lambda tx, agent_id=agent_id: residence.leave(tx, agent_id, B, NOW))
+
+    def say(text: str, jobs: bool) -> int:
+        return store.write(lambda tx: handoffs.say_problem_of_target(tx, B.store_id, text, jobs=jobs))
+
+    assert [say("b is away", True), say("b is away", True), say("b is away", False), say("cut", True)] == [2, 0, 1, 2]
+    store.write(lambda tx: handoffs.say_problem(tx, ("j1", 1), "full"))
+    store.write(lambda tx: handoffs.say_problem(tx, ("j2", 2), "of another hand-off"))
+    found = store.read(handoffs.jobs)
+    assert [each.reason_text for each in found] == ["on its way to b: full", "on its way to b: cut"]
+
+
+def test_of_a_job_under_way_no_more_is_read_than_is_told(store: Store) -> None:
+    ended = job_part("b", status="COMPLETED", outcome={"success": True})
+    put_here(store, envelope("j1", job=job_part(group_id="g1", waited_seconds=5.0)))
+    put_here(store, envelope("j2", job=ended))
+    for agent_id in ("j1", "j2"):
+        store.write(lambda tx, agent_id=agent_id: residence.leave(tx, agent_id, B, NOW + 2))
+    one, two = store.read(handoffs.jobs)
+    (handoff,) = store.read(lambda tx: handoffs.those(tx, ["j1"]))
+    assert handoff.envelope.job is not None
+    assert (one.agent_id, one.epoch, one.collector, one.request) == (
+        "j1",
+        1,
+        handoff.envelope.job.collector,
+        handoff.envelope.job.request,
+    )
+    assert (one.target, one.reason_text, one.waited_seconds, one.began_at) == (B, "on its way to b", 7.0, NOW + 2)
+    assert (one.ended, two.ended) == (False, True)
+    assert store.read(lambda tx: handoffs.jobs(tx, "agent_id = ?", "j2")) == [two]
+    assert store.read(lambda tx: handoffs.jobs(tx, most=1)) == [one]
 
 
 def test_envelopes_are_looked_at_in_pages(store: Store) -> None:
     for number in range(5):
         put_here(store, envelope(f"p{number}"))
         store.write(lambda tx, number=number: residence.leave(tx, f"p{number}", B, NOW + number // 2))
-    place, pages = residence.FIRST_PLACE, []
-    while page := store.read(lambda tx, place=place: residence.next_leaving(tx, B.store_id, 2, place)):
+    place, pages = handoffs.FIRST_PLACE, []
+    while page := store.read(lambda tx, place=place: handoffs.next_leaving(tx, B.store_id, 2, place)):
         pages.append([each.agent_id for each in page])
         place = page[-1].place
     assert pages == [["p0", "p1"], ["p2", "p3"], ["p4"]]

@@ -22,7 +22,7 @@ from paglets.system.compute_slots import (
     submit_compute_job_group,
 )
 from paglets.system.submission import Submission
-from paglets.system.telling import remarks_on
+from paglets.system.telling import failures_line, remarks_on
 from paglets.testing.authors import FakeContext
 from paglets.testing.clock import FakeClock
 
@@ -151,7 +151,7 @@ def test_a_script_is_told_the_next_commands_and_a_paglet_is_not(capsys: pytest.C
     submit_compute_job_group(FakeClient(), MyJob, [MyJobState()], group_id="g")
     told = capsys.readouterr()
     assert [line.strip() for line in told.err.splitlines()[-3:]] == [
-        "paglets jobs groups --group g",
+        "paglets jobs groups g",
         "paglets jobs why g",
         "paglets jobs ps",
     ]
@@ -318,7 +318,8 @@ def test_an_interruption_of_waiting_says_that_the_jobs_go_on(
     with pytest.raises(KeyboardInterrupt):
         wait(submission)
     told = capsys.readouterr().err
-    assert told == f"paglets: the jobs of {submission.group_id} go on; see paglets jobs groups {submission.group_id}\n"
+    group_id = submission.group_id
+    assert told == f"paglets: nothing was cancelled, group {group_id} goes on; see paglets jobs groups {group_id}\n"
 
 
 def test_a_drain_that_is_late_is_one_error_with_the_next_command() -> None:
@@ -478,3 +479,21 @@ def test_code_and_files_that_the_host_has_no_more_are_sent_again(tmp_path: Path)
     submitted(context, MyJobState(), inputs={"in.txt": tmp_path / "in"})
     assert context.blobs == context.lost
     assert len(context.blobs) == 2
+
+
+def test_how_many_failed_and_how_many_of_these_were_cancelled_is_said() -> None:
+    failures = {"a": {"cause": "cancelled"}, "b": {"cause": "exit:3"}}
+    summary = {"failed_count": 2, "expected_count": 3, "failures": failures}
+    assert failures_line("g", summary) == "paglets: 2 failed (1 cancelled) of 3 jobs; see paglets jobs why g"
+
+
+def test_an_interruption_is_told_at_the_line_of_the_script() -> None:
+    def interrupted(message: Message) -> Any:
+        raise KeyboardInterrupt
+
+    submission = following(FakeClient({"drain": interrupted, "ended": interrupted}), FakeClock())
+    for wait in (submission.drain, lambda: list(submission.as_completed())):
+        with pytest.raises(KeyboardInterrupt) as caught:
+            wait()
+        frames = [frame.name for frame in caught.traceback]
+        assert len(frames) <= 4, frames

@@ -282,3 +282,15 @@ def test_unpacked_code_is_imported_from_there(tmp_path: Path) -> None:
         "-c", "import job, pkg.deep.leaf as leaf; print(job.x, leaf.y)", folder=tmp_path, PYTHONPATH=folder
     )
     assert done.stdout == "1 2\n", done.stderr
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_a_folder_that_is_closed_passes_and_a_bundle_that_is_gone_does_not(tmp_path: Path, passes: bool) -> None:
+    code = code_of(tmp_path, zipped(SOURCES))
+    if passes:
+        (tmp_path / "code").write_text("in the way")
+    else:
+        Path(code.path).unlink()
+    with pytest.raises(ImportFailed, match="cannot be unpacked") as failed:
+        unpacked(code)
+    assert bool(failed.value.details.get("passes")) is passes

@@ -15,7 +15,9 @@ from paglets.api.slots import Usage
 from paglets.codec.names import resolve_class
 from paglets.core.errors import Conflict, ImportFailed
 from paglets.core.text import placed
-from paglets.worker.faults import MAX_TRACEBACK_CHARACTERS, fault_of, show
+from paglets.program import this_program
+from paglets.worker.faults import MAX_TRACEBACK_CHARACTERS, entry_fault_of, fault_of, show
+from paglets.worker.launch import NO_PLACE
 from paglets.worker.process import ProcessInfo, ProcTable, Run, descendants, kill_run, process_table, same_process
 from paglets.worker.restarts import FAILED_STARTS, PAUSES_SECONDS, STEADY_SECONDS, Restarts
 from paglets.worker.usage import Watched, larger, sample_runs, scratch_bytes
@@ -234,3 +236,30 @@ def test_a_problem_of_the_system_is_told_with_its_place_if_there_is_one(tmp_path
         os.open(tmp_path / "missing", os.O_RDONLY)
     assert placed(missing.value) == f"{tmp_path}/missing: No such file or directory"
     assert placed(OSError(errno.EMFILE, os.strerror(errno.EMFILE))) == "Too many open files"
+
+
+# Whose doing it is.
+
+
+def cause_of(error: BaseException, work_dir: Path) -> str:
+    return entry_fault_of(error, str(work_dir)).cause
+
+
+def raised_from(error: BaseException, cause: BaseException) -> BaseException:
+    error.__cause__ = cause
+    return error
+
+
+def test_what_the_files_of_the_host_lack_is_no_doing_of_the_paglets(tmp_path: Path) -> None:
+    scratch = tmp_path / "work" / "job-1"
+    scratch.mkdir(parents=True)
+    program = FileNotFoundError(errno.ENOENT, "No such file", str(this_program().path))
+    assert cause_of(program, scratch) == NO_PLACE
+    assert cause_of(raised_from(ImportFailed("no class"), program), scratch) == NO_PLACE
+    assert cause_of(ImportFailed("it cannot be unpacked", passes=True), scratch) == NO_PLACE
+    assert cause_of(ImportFailed("no module"), scratch) == "import_failed"
+    own = FileNotFoundError(errno.ENOENT, "No such file", str(scratch / "table.csv"))
+    assert cause_of(own, scratch) == "exception"
+    scratch.parent.rename(tmp_path / "away")
+    assert cause_of(own, scratch) == NO_PLACE
+    assert cause_of(FileNotFoundError(errno.ENOENT, "No such file", "/data/table.csv"), scratch) == "exception"

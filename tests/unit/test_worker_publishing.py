@@ -37,7 +37,11 @@ class Rig:
         self.refusal: PagletsError | None = None
         self.rooms: list[str] = []
         self.published: list[BlobRef] = []
-        self.publisher = Publisher("token", self.answer, lambda mtime_ns: None, self.scratch)
+        self.problems: list[str] = []
+        self.meanwhile: Callable[[float], None] = lambda seconds: None
+        self.publisher = Publisher(
+            "token", self.answer, lambda mtime_ns: None, self.scratch, lambda seconds: self.meanwhile(seconds)
+        )
         self.copying = Publisher("token-2", self.answer, lambda mtime_ns: None)
         self.source = self.scratch / "out.db"
         self.source.write_bytes(b"rows")
@@ -47,6 +51,7 @@ class Rig:
     def answer(self, operation: str, args: Any) -> Any:
         if operation == "room":
             self.rooms.append(args.staged)
+            self.problems.append(args.problem)
             self.before_staging()
             return {"folder": self.blobs.staging()}
         assert operation == "publish"
@@ -286,3 +291,43 @@ def test_a_file_that_changes_while_it_is_copied_is_published_once(rig: Rig) -> N
     assert blob.sha256 == hashlib.sha256(b"ROWS").hexdigest()
     assert rig.rooms == ["token-2.1", "token-2.1"]
     assert rig.published == [blob]
+
+
+# A folder of the host that is closed for a while.
+
+
+def shut(rig: Rig) -> Path:
+    """A file in the place of the folder for what processes write; to be opened in the first pause."""
+    staging = Path(rig.blobs.staging())
+    staging.rename(staging.with_name("away"))
+    staging.write_text("in its place")
+
+    def opened(seconds: float) -> None:
+        staging.unlink()
+        staging.with_name("away").rename(staging)
+        rig.meanwhile = lambda seconds: None
+
+    rig.meanwhile = opened
+    return staging
+
+
+@pytest.mark.parametrize("move", [True, False])
+def test_an_attempt_writes_again_when_the_folder_of_its_host_is_open(rig: Rig, move: bool) -> None:
+    staging = shut(rig)
+    publication = rig.publisher.publish(rig.source, move=move)
+    publication.keep()
+    assert rig.is_right(publication.blob)
+    assert rig.problems[-2:] == ["", f"{staging} is no folder"]
+    assert rig.source.exists() is not move
+    assert list(staging.iterdir()) == []
+
+
+def test_bytes_of_an_attempt_are_written_again_too(rig: Rig) -> None:
+    shut(rig)
+    assert rig.is_right(rig.publisher.publish_bytes(b"rows"))
+
+
+def test_what_is_no_attempt_does_not_wait(rig: Rig) -> None:
+    shut(rig)
+    with pytest.raises(PagletsError, match=r"part of the path is no folder|Not a directory"):
+        rig.copying.publish(rig.source, move=False)

@@ -24,8 +24,10 @@ look at both.
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 from paglets.core.errors import CallOutcomeUnknown, PagletsError, Unreachable
@@ -33,33 +35,65 @@ from paglets.remote.exchange import Request, Response, reply
 from paglets.testing.simulation.faults import Trouble
 from paglets.testing.simulation.network import Weather
 from paglets.testing.simulation.profile import Profile, calm
-from paglets.testing.simulation.world import Tampering, plain_commit
+from paglets.testing.simulation.tampering import Tampering, plain_commit
 
 LOSE_EVERY_COMMITS = 60
 
 
-@dataclass(slots=True, kw_only=True)
-class Rule:
-    """Statements that hold `pattern` have it replaced by `by`; `hits` counts them.
+# What a statement becomes.
 
-    `first` runs before, with those of their arguments. `when`: only where that is among their arguments. Without `by`
-    they are not run at all.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """In statements that hold `pattern` it is replaced by `by`; without `by` they are not run at all.
+
+    `first` runs before, with those of their arguments. `when`: only where that is among their arguments.
     """
 
     pattern: str
-    by: str = ""
+    by: str
     first: str = ""
     first_args: tuple[int, ...] = ()
     when: str = ""
-    hits: int = 0
+
+
+def rewritten(pattern: str, by: str) -> Rule:
+    return Rule(pattern=pattern, by=by)
+
+
+def finds_none(pattern: str) -> Rule:
+    """What such a statement looks for, changes or deletes is never there."""
+    return Rule(pattern=pattern, by=pattern.replace("WHERE", "WHERE 0 AND", 1))
+
+
+def dropped(pattern: str, *, when: str) -> Rule:
+    return Rule(pattern=pattern, by="", when=when)
+
+
+def preceded(pattern: str, first: str, *first_args: int) -> Rule:
+    """The statement itself stays as it is."""
+    return Rule(pattern=pattern, by=pattern, first=first, first_args=first_args)
+
+
+def second_outcome() -> Rule:
+    return rewritten("AND attempt = ? AND outcome IS NULL", "AND attempt = ?")
+
+
+def report_after_the_end() -> Rule:
+    """No job has ended, for the collector."""
+    return rewritten(
+        "SELECT value FROM storage WHERE agent_id = ? AND key = ?",
+        "SELECT replace(value, '\"ended\":true', '\"ended\":false') FROM storage WHERE agent_id = ? AND key = ?",
+    )
 
 
 class RewritingConnection:
-    """A connection on which some statements are not what the host wrote."""
+    """A connection on which some statements are not what the host wrote; `hits` counts for each rule how many."""
 
-    def __init__(self, inner: sqlite3.Connection, rules: tuple[Rule, ...]) -> None:
+    def __init__(self, inner: sqlite3.Connection, rules: tuple[Rule, ...], hits: Counter[Rule]) -> None:
         object.__setattr__(self, "_inner", inner)
         object.__setattr__(self, "_rules", rules)
+        object.__setattr__(self, "_hits", hits)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -70,7 +104,7 @@ class RewritingConnection:
     def execute(self, sql: str, args: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         for rule in self._rules:
             if rule.pattern in sql and (not rule.when or rule.when in args):
-                rule.hits += 1
+                self._hits[rule] += 1
                 if not rule.by:
                     return cast(sqlite3.Cursor, self._inner.execute("SELECT 0 WHERE 0"))
                 if rule.first:
@@ -81,16 +115,20 @@ class RewritingConnection:
     def executemany(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> sqlite3.Cursor:
         for rule in self._rules:
             if rule.pattern in sql:
-                rule.hits += 1
+                assert not rule.first + rule.when, f"this rule is for single statements: {rule}"
+                self._hits[rule] += 1
                 sql = sql.replace(rule.pattern, rule.by)
         return cast(sqlite3.Cursor, self._inner.executemany(sql, rows))
 
 
-def _rewriting(rules: tuple[Rule, ...]) -> Tampering:
+def _rewriting(rules: tuple[Rule, ...], hits: Counter[Rule]) -> Tampering:
     def connect(database: sqlite3.Connection) -> sqlite3.Connection:
-        return cast(sqlite3.Connection, RewritingConnection(database, rules))
+        return cast(sqlite3.Connection, RewritingConnection(database, rules, hits))
 
     return Tampering(connect=connect)
+
+
+# Other tampering.
 
 
 def _lost_commits() -> Tampering:
@@ -107,19 +145,6 @@ def _lost_commits() -> Tampering:
     return Tampering(commit=commit)
 
 
-def _moved_taken_for_taken() -> Tampering:
-    def filter_reply(request: Request, response: Response) -> Response:
-        if request.target != "/v1/posts" or response.status >= 400:
-            return response
-        tree = response.json()
-        for answer in tree["answers"]:
-            if answer["verdict"] == "moved":
-                answer.update(verdict="taken", host=None, epoch=0)
-        return reply(tree)
-
-    return Tampering(filter_reply=filter_reply)
-
-
 def _unknown_taken_for_unreachable() -> Tampering:
     def lie(error: PagletsError) -> PagletsError:
         return Unreachable(error.message) if isinstance(error, CallOutcomeUnknown) else error
@@ -127,31 +152,56 @@ def _unknown_taken_for_unreachable() -> Tampering:
     return Tampering(lie=lie)
 
 
-def _unwanted_not_told() -> Tampering:
+def changing_replies(*targets: str, change: Callable[[Any], None]) -> Tampering:
+    """`change` is given the tree of each good reply to a request of one of these `targets`."""
+
     def filter_reply(request: Request, response: Response) -> Response:
-        if request.target != "/v1/census" or response.status >= 400:
+        if request.target not in targets or response.status >= 400:
             return response
-        return reply({**response.json(), "unwanted": []})
+        tree = response.json()
+        change(tree)
+        return reply(tree)
 
     return Tampering(filter_reply=filter_reply)
 
 
+def _moved_taken_for_taken(tree: Any) -> None:
+    for answer in tree["answers"]:
+        if answer["verdict"] == "moved":
+            answer.update(verdict="taken", host=None, epoch=0)
+
+
+def _unwanted_not_told(tree: Any) -> None:
+    tree.update(unwanted=[])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Break:
-    """`within_seeds`: so many seeds from 1 on find it, at the latest. `profile`: the kind of run that brings it out.
+    """Made of `rules`, or of what `tamper` makes. `profile`: the kind of run that brings it out.
 
-    It is made of `rules`, or of what `tamper` makes.
+    `hits`: how many statements each rule has changed, in all runs.
     """
 
     name: str
-    within_seeds: int
     rules: tuple[Rule, ...] = ()
     tamper: Callable[[], Tampering] = Tampering
     profile: Profile | None = None
+    hits: Counter[Rule] = field(default_factory=Counter)
 
     def make(self) -> Tampering:
         """To be made anew for each run."""
-        return _rewriting(self.rules) if self.rules else self.tamper()
+        return _rewriting(self.rules, self.hits) if self.rules else self.tamper()
+
+    def unused(self) -> list[str]:
+        """The patterns that no statement held."""
+        return [rule.pattern for rule in self.rules if not self.hits[rule]]
+
+
+def by_sql(name: str, *rules: Rule, profile: Profile | None = None) -> Break:
+    return Break(name=name, rules=rules, profile=profile)
+
+
+# The kinds of runs that bring them out.
 
 
 def _moving(weather: Weather, hosts: int = 3) -> Profile:
@@ -208,187 +258,114 @@ def _losing() -> Profile:
 
 
 BREAKS: tuple[Break, ...] = (
-    Break(name="a change is acknowledged and its commit lost", tamper=_lost_commits, within_seeds=25),
+    Break(name="a change is acknowledged and its commit lost", tamper=_lost_commits),
     Break(
-        name="a paglet that moved is taken for one that took the post", tamper=_moved_taken_for_taken, within_seeds=25
+        name="a paglet that moved is taken for one that took the post",
+        tamper=partial(changing_replies, "/v1/posts", change=_moved_taken_for_taken),
     ),
     Break(
         name="a lost reply is taken for a request never sent",
         tamper=_unknown_taken_for_unreachable,
-        within_seeds=25,
         profile=_moving(Weather(cut=0.8)),
     ),
-    Break(
-        name="a second outcome of an attempt replaces the first",
-        rules=(Rule(pattern="AND attempt = ? AND outcome IS NULL", by="AND attempt = ?"),),
-        within_seeds=25,
-    ),
-    Break(
-        name="posts taken before are taken again",
-        rules=(
-            Rule(pattern="SELECT 1 FROM taken WHERE", by="SELECT 1 FROM taken WHERE 0 AND"),
-            Rule(pattern="SELECT settled_below FROM", by="SELECT 0 FROM"),
-            Rule(pattern="INSERT INTO taken VALUES", by="INSERT OR IGNORE INTO taken VALUES"),
-            Rule(pattern="INSERT INTO inbox", by="INSERT OR IGNORE INTO inbox"),
-        ),
-        within_seeds=25,
+    by_sql("a second outcome of an attempt replaces the first", second_outcome()),
+    by_sql(
+        "posts taken before are taken again",
+        finds_none("SELECT 1 FROM taken WHERE"),
+        rewritten("SELECT settled_below FROM", "SELECT 0 FROM"),
+        rewritten("INSERT INTO taken VALUES", "INSERT OR IGNORE INTO taken VALUES"),
+        rewritten("INSERT INTO inbox", "INSERT OR IGNORE INTO inbox"),
         profile=_posting(Weather(doubled=0.5)),
     ),
-    Break(
-        name="a post stays in the inbox when it is handled",
-        rules=(Rule(pattern="DELETE FROM inbox WHERE seq = ?", by="UPDATE inbox SET tries = 0 WHERE seq = ?"),),
-        within_seeds=25,
+    by_sql(
+        "a post stays in the inbox when it is handled",
+        rewritten("DELETE FROM inbox WHERE seq = ?", "UPDATE inbox SET tries = 0 WHERE seq = ?"),
     ),
-    Break(
-        name="which posts were taken does not travel",
-        rules=(Rule(pattern="SELECT sender_store, n FROM taken WHERE", by="SELECT '', 0 FROM taken WHERE 0 AND"),),
-        within_seeds=25,
+    by_sql(
+        "which posts were taken does not travel",
+        rewritten("SELECT sender_store, n FROM taken WHERE", "SELECT '', 0 FROM taken WHERE 0 AND"),
         profile=_posting(Weather(doubled=0.5)),
     ),
-    Break(
-        name="the inbox does not travel",
-        rules=(
-            Rule(
-                pattern="SELECT * FROM inbox WHERE agent_id = ? ORDER BY seq",
-                by="SELECT * FROM inbox WHERE 0 AND agent_id = ? ORDER BY seq",
-            ),
-        ),
-        within_seeds=25,
+    by_sql(
+        "the inbox does not travel",
+        finds_none("SELECT * FROM inbox WHERE agent_id = ? ORDER BY seq"),
         profile=_posting(),
     ),
-    Break(
-        name="a lease outlives its attempt",
-        rules=(Rule(pattern="DELETE FROM leases WHERE", by="DELETE FROM leases WHERE 0 AND"),),
-        within_seeds=25,
-    ),
-    Break(
-        name="a lease ends with the report and not with the process",
-        rules=(
-            Rule(
-                pattern="UPDATE requests SET outcome = ? WHERE agent_id = ? AND status",
-                by="UPDATE requests SET outcome = ? WHERE agent_id = ? AND status",
-                first="DELETE FROM leases WHERE agent_id = ?",
-                first_args=(1,),
-            ),
+    by_sql("a lease outlives its attempt", finds_none("DELETE FROM leases WHERE")),
+    by_sql(
+        "a lease ends with the report and not with the process",
+        preceded(
+            "UPDATE requests SET outcome = ? WHERE agent_id = ? AND status", "DELETE FROM leases WHERE agent_id = ?", 1
         ),
-        within_seeds=25,
     ),
-    Break(
-        name="a refusal is said and not stored",
-        rules=(Rule(pattern="INSERT INTO residence", when="refused"),),
-        within_seeds=25,
+    by_sql(
+        "a refusal is said and not stored",
+        dropped("INSERT INTO residence", when="refused"),
         profile=_moving(Weather(doubled=0.8)),
     ),
-    Break(
-        name="processes of an earlier start are not closed",
-        rules=(
-            Rule(pattern="SELECT * FROM runs ORDER BY started_at", by="SELECT * FROM runs WHERE 0 ORDER BY started_at"),
-        ),
-        within_seeds=25,
+    by_sql(
+        "processes of an earlier start are not closed",
+        rewritten("SELECT * FROM runs ORDER BY started_at", "SELECT * FROM runs WHERE 0 ORDER BY started_at"),
     ),
-    Break(
-        name="posts are not sent after a paglet that moved",
-        rules=(Rule(pattern="AND host_store != ?", by="AND host_store != ? AND 0"),),
-        within_seeds=25,
+    by_sql(
+        "posts are not sent after a paglet that moved",
+        rewritten("AND host_store != ?", "AND host_store != ? AND 0"),
         profile=_posting(),
     ),
-    Break(
-        name="the collector takes a report for a key that has ended",
-        rules=(
-            Rule(
-                pattern="SELECT value FROM storage WHERE agent_id = ? AND key = ?",
-                by="SELECT replace(value, '\"ended\":true', '\"ended\":false') FROM storage"
-                " WHERE agent_id = ? AND key = ?",
-            ),
-        ),
-        within_seeds=25,
-    ),
-    Break(
-        name="nobody looks for copies that are lost",
-        rules=(
-            Rule(
-                pattern="SELECT agent_id FROM paglets WHERE kind = 'collector'",
-                by="SELECT agent_id FROM paglets WHERE 0 AND kind = 'collector'",
-            ),
-        ),
-        within_seeds=25,
+    by_sql("the collector takes a report for a key that has ended", report_after_the_end()),
+    by_sql(
+        "nobody looks for copies that are lost",
+        finds_none("SELECT agent_id FROM paglets WHERE kind = 'collector'"),
         profile=_losing(),
     ),
     Break(
         name="a host is not told which copies nobody wants",
-        tamper=_unwanted_not_told,
-        within_seeds=25,
+        tamper=partial(changing_replies, "/v1/census", change=_unwanted_not_told),
         profile=_cancelling(),
     ),
-    Break(
-        name="a theft keeps the epoch of its victim",
-        rules=(
-            Rule(
-                pattern="UPDATE requests SET stolen = 1 WHERE agent_id = ?",
-                by="UPDATE requests SET stolen = 1 WHERE agent_id = ?",
-                first="UPDATE residence SET epoch = epoch - 1 WHERE agent_id = ?",
-                first_args=(0,),
-            ),
+    by_sql(
+        "a theft keeps the epoch of its victim",
+        preceded(
+            "UPDATE requests SET stolen = 1 WHERE agent_id = ?",
+            "UPDATE residence SET epoch = epoch - 1 WHERE agent_id = ?",
+            0,
         ),
-        within_seeds=25,
         profile=_stealing(),
     ),
-    Break(
-        name="hand-offs carry no epoch",
-        rules=(
-            Rule(
-                pattern="SELECT * FROM residence WHERE agent_id = ?",
-                by="SELECT agent_id, 1 AS epoch, status, peer, reason, settled, told, since_at, stale_scratch"
-                " FROM residence WHERE agent_id = ?",
-            ),
+    by_sql(
+        "hand-offs carry no epoch",
+        rewritten(
+            "SELECT * FROM residence WHERE agent_id = ?",
+            "SELECT agent_id, 1 AS epoch, status, peer, reason, settled, told, since_at, stale_scratch"
+            " FROM residence WHERE agent_id = ?",
         ),
-        within_seeds=25,
         profile=_moving(Weather(doubled=0.5)),
     ),
-    Break(
-        name="a paglet leaves while it holds a lease",
-        rules=(
-            Rule(
-                pattern="WHERE status = 'WAITING_FOR_SLOT' AND p.intent IS NULL",
-                by="WHERE status IN ('WAITING_FOR_SLOT', 'RUNNING') AND p.intent IS NULL",
-            ),
-            Rule(
-                pattern="AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.agent_id = r.agent_id)",
-                by="AND 1",
-            ),
-            Rule(pattern="SELECT 1 FROM runs WHERE agent_id = ?", by="SELECT 1 FROM runs WHERE 0 AND agent_id = ?"),
-            Rule(
-                pattern="SELECT 1 FROM leases WHERE agent_id = ?",
-                by="SELECT 1 FROM leases WHERE 0 AND agent_id = ?",
-                first="DELETE FROM leases WHERE agent_id = ?",
-                first_args=(0,),
-            ),
+    by_sql(
+        "a paglet leaves while it holds a lease",
+        rewritten(
+            "WHERE status = 'WAITING_FOR_SLOT' AND p.intent IS NULL",
+            "WHERE status IN ('WAITING_FOR_SLOT', 'RUNNING') AND p.intent IS NULL",
         ),
-        within_seeds=25,
+        rewritten("AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.agent_id = r.agent_id)", "AND 1"),
+        finds_none("SELECT 1 FROM runs WHERE agent_id = ?"),
+        replace(
+            finds_none("SELECT 1 FROM leases WHERE agent_id = ?"),
+            first="DELETE FROM leases WHERE agent_id = ?",
+            first_args=(0,),
+        ),
         profile=_stealing(),
     ),
-    Break(
-        name="a hand-off that is given up keeps its epoch",
-        rules=(
-            Rule(
-                pattern="SET epoch = ?, status = ?, peer = ?, reason = '', told = ?, since_at = ? WHERE agent_id = ?",
-                by="SET epoch = ?1 - (?2 = 'disposed' AND NOT ?4), status = ?2, peer = ?3, reason = '', told = ?4,"
-                " since_at = ?5 WHERE agent_id = ?6",
-            ),
+    by_sql(
+        "a hand-off that is given up keeps its epoch",
+        rewritten(
+            "SET epoch = ?, status = ?, peer = ?, reason = '', told = ?, since_at = ? WHERE agent_id = ?",
+            "SET epoch = ?1 - (?2 = 'disposed' AND NOT ?4), status = ?2, peer = ?3, reason = '', told = ?4,"
+            " since_at = ?5 WHERE agent_id = ?6",
         ),
-        within_seeds=25,
         profile=_giving_up(),
     ),
-    Break(
-        name="that a copy is lost is not noted",
-        rules=(Rule(pattern="INSERT INTO events", when="lost"),),
-        within_seeds=25,
-        profile=_losing(),
-    ),
-    Break(
-        name="units that are leased are leased again",
-        rules=(Rule(pattern="SELECT unit FROM lease_units WHERE", by="SELECT unit FROM lease_units WHERE 0 AND"),),
-        within_seeds=25,
-    ),
+    by_sql("that a copy is lost is not noted", dropped("INSERT INTO events", when="lost"), profile=_losing()),
+    by_sql("units that are leased are leased again", finds_none("SELECT unit FROM lease_units WHERE")),
 )
 """Each breaks one rule; every one of them must be found."""

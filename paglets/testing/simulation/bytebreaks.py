@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from paglets.core.refs import BlobRef
-from paglets.remote.exchange import Request, Response, reply
 from paglets.testing.blobs import MemoryBlobs
-from paglets.testing.simulation.breaks import Break, Rule
+from paglets.testing.simulation.breaks import (
+    Break,
+    by_sql,
+    changing_replies,
+    finds_none,
+    preceded,
+    report_after_the_end,
+    rewritten,
+    second_outcome,
+)
 from paglets.testing.simulation.faults import Trouble
 from paglets.testing.simulation.network import Weather
 from paglets.testing.simulation.profile import Profile, calm
-from paglets.testing.simulation.world import Tampering
+from paglets.testing.simulation.tampering import Tampering
 
 
 class Unsynced(MemoryBlobs):
@@ -52,21 +62,17 @@ class Hoarder(MemoryBlobs):
         pass
 
 
-def _bytes_not_waited_for() -> Tampering:
+def _bytes_not_waited_for(tree: Any) -> None:
     """Every host is said to have all bytes, and who says that it lacks them to have taken what needs them."""
+    for state in tree.get("blobs", ()):
+        state.update(complete=True)
+    for answer in tree.get("answers", ()):
+        if answer["verdict"] == "missing":
+            answer.update(verdict="taken")
 
-    def filter_reply(request: Request, response: Response) -> Response:
-        if response.status >= 400 or request.target not in ("/v1/blobs/state", "/v1/transfers"):
-            return response
-        tree = response.json()
-        for state in tree.get("blobs", ()):
-            state.update(complete=True)
-        for answer in tree.get("answers", ()):
-            if answer["verdict"] == "missing":
-                answer.update(verdict="taken")
-        return reply(tree)
 
-    return Tampering(filter_reply=filter_reply)
+def by_disk(name: str, blobs: type[MemoryBlobs], profile: Profile) -> Break:
+    return Break(name=name, tamper=partial(Tampering, blobs=blobs), profile=profile)
 
 
 def _couriers(trouble: Trouble | None = None, spoils: int = 3) -> Profile:
@@ -84,153 +90,85 @@ def _groups(*plans: str, **more: int) -> Profile:
 
 
 BYTE_BREAKS: tuple[Break, ...] = (
-    Break(
-        name="a blob is acknowledged before it is synced",
-        tamper=lambda: Tampering(blobs=Unsynced),
-        within_seeds=25,
-        profile=_couriers(Trouble(crashes=6, seconds=20.0)),
-    ),
-    Break(
-        name="a blob counts as whole before all of it is there",
-        tamper=lambda: Tampering(blobs=Early),
-        within_seeds=25,
-        profile=_couriers(),
-    ),
-    Break(
-        name="a blob goes on from where it was not confirmed",
-        tamper=lambda: Tampering(blobs=Boastful),
-        within_seeds=25,
-        profile=_couriers(spoils=0),
-    ),
-    Break(
-        name="the hash of a blob is not looked at",
-        tamper=lambda: Tampering(blobs=Unhashed),
-        within_seeds=25,
-        profile=_groups("success", spoils=12),
-    ),
-    Break(
-        name="files of blobs that nobody needs stay",
-        tamper=lambda: Tampering(blobs=Hoarder),
-        within_seeds=25,
-        profile=_groups("artifact"),
-    ),
+    by_disk("a blob is acknowledged before it is synced", Unsynced, _couriers(Trouble(crashes=6, seconds=20.0))),
+    by_disk("a blob counts as whole before all of it is there", Early, _couriers()),
+    by_disk("a blob goes on from where it was not confirmed", Boastful, _couriers(spoils=0)),
+    by_disk("the hash of a blob is not looked at", Unhashed, _groups("success", spoils=12)),
+    by_disk("files of blobs that nobody needs stay", Hoarder, _groups("artifact")),
     Break(
         name="what needs bytes goes without waiting for them",
-        tamper=_bytes_not_waited_for,
-        within_seeds=25,
+        tamper=partial(changing_replies, "/v1/blobs/state", "/v1/transfers", change=_bytes_not_waited_for),
         profile=_couriers(),
     ),
-    Break(
-        name="a blob goes though something needs it",
-        rules=(
-            Rule(pattern="AND NOT EXISTS (SELECT 1 FROM blob_refs r", by="OR NOT EXISTS (SELECT 1 FROM blob_refs r"),
-            Rule(pattern="SELECT 1 FROM blob_refs WHERE", by="SELECT 1 FROM blob_refs WHERE 0 AND"),
-        ),
-        within_seeds=25,
+    by_sql(
+        "a blob goes though something needs it",
+        rewritten("AND NOT EXISTS (SELECT 1 FROM blob_refs r", "OR NOT EXISTS (SELECT 1 FROM blob_refs r"),
+        finds_none("SELECT 1 FROM blob_refs WHERE"),
         profile=_groups("artifact"),
     ),
-    Break(
-        name="a blob goes though it was promised",
-        rules=(
-            Rule(
-                pattern="SELECT sha256 FROM blobs b WHERE sha256 > ?",
-                by="SELECT sha256 FROM blobs b WHERE sha256 > ?",
-                first="DELETE FROM blobs WHERE sha256 >= ?"
-                " AND NOT EXISTS (SELECT 1 FROM blob_refs r WHERE r.sha256 = blobs.sha256)",
-                first_args=(0,),
-            ),
+    by_sql(
+        "a blob goes though it was promised",
+        preceded(
+            "SELECT sha256 FROM blobs b WHERE sha256 > ?",
+            "DELETE FROM blobs WHERE sha256 >= ?"
+            " AND NOT EXISTS (SELECT 1 FROM blob_refs r WHERE r.sha256 = blobs.sha256)",
+            0,
         ),
-        within_seeds=25,
         profile=_couriers(),
     ),
-    Break(
-        name="the source of a file goes before its paglet has arrived",
-        rules=(
-            Rule(
-                pattern="INSERT INTO handoffs",
-                by="INSERT INTO handoffs",
-                first="INSERT INTO removals (path, size_bytes, mtime_ns, inode)"
-                " SELECT source_path, size_bytes, source_mtime_ns, source_inode FROM files"
-                " WHERE agent_id = ? AND mode = 'move' AND source_path IS NOT NULL",
-                first_args=(0,),
-            ),
+    by_sql(
+        "the source of a file goes before its paglet has arrived",
+        preceded(
+            "INSERT INTO handoffs",
+            "INSERT INTO removals (path, size_bytes, mtime_ns, inode)"
+            " SELECT source_path, size_bytes, source_mtime_ns, source_inode FROM files"
+            " WHERE agent_id = ? AND mode = 'move' AND source_path IS NOT NULL",
+            0,
         ),
-        within_seeds=25,
         profile=_couriers(Trouble(weather=Weather(refused=0.5), seconds=20.0)),
     ),
-    Break(
-        name="the source of a file that has moved stays",
-        rules=(Rule(pattern="AND mode = 'move' AND source_path", by="AND mode = 'never' AND source_path"),),
-        within_seeds=25,
+    by_sql(
+        "the source of a file that has moved stays",
+        rewritten("AND mode = 'move' AND source_path", "AND mode = 'never' AND source_path"),
         profile=_couriers(),
     ),
-    Break(
-        name="files do not travel",
-        rules=(
-            Rule(
-                pattern="INTO files (agent_id, name, sha256, size_bytes, mode, attempt) VALUES (?, ?, ?, ?, ?, ?)",
-                by="INTO files (agent_id, name, sha256, size_bytes, mode, attempt) SELECT ?, ?, ?, ?, ?, ? WHERE 0",
-            ),
+    by_sql(
+        "files do not travel",
+        rewritten(
+            "INTO files (agent_id, name, sha256, size_bytes, mode, attempt) VALUES (?, ?, ?, ?, ?, ?)",
+            "INTO files (agent_id, name, sha256, size_bytes, mode, attempt) SELECT ?, ?, ?, ?, ?, ? WHERE 0",
         ),
-        within_seeds=25,
         profile=_groups("success"),
     ),
-    Break(
-        name="files are dropped at a checkpoint",
-        rules=(Rule(pattern="UPDATE files SET attempt = 0 WHERE", by="UPDATE files SET attempt = 0 WHERE 0 AND"),),
-        within_seeds=25,
+    by_sql(
+        "files are dropped at a checkpoint",
+        finds_none("UPDATE files SET attempt = 0 WHERE"),
         profile=_groups("checkpoint"),
     ),
-    Break(
-        name="the artifact of a post is dropped",
-        rules=(
-            Rule(
-                pattern="INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?)",
-                by="INTO artifacts SELECT ?, ?, ?, ?, ?, ?, ? WHERE 0",
-            ),
-        ),
-        within_seeds=25,
+    by_sql(
+        "the artifact of a post is dropped",
+        rewritten("INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?)", "INTO artifacts SELECT ?, ?, ?, ?, ?, ?, ? WHERE 0"),
         profile=_groups("artifact"),
     ),
-    Break(
-        name="an artifact stays where its owner was",
-        rules=(
-            Rule(
-                pattern="DELETE FROM artifacts WHERE owner = ?",
-                by="DELETE FROM artifacts WHERE 0 AND owner = ?",
-            ),
-        ),
-        within_seeds=25,
+    by_sql(
+        "an artifact stays where its owner was",
+        finds_none("DELETE FROM artifacts WHERE owner = ?"),
         profile=_couriers(),
     ),
-    Break(
-        name="the artifact of a second report of an attempt is accepted too",
-        rules=(
-            Rule(pattern="AND attempt = ? AND outcome IS NULL", by="AND attempt = ?"),
-            Rule(
-                pattern="SELECT value FROM storage WHERE agent_id = ? AND key = ?",
-                by="SELECT replace(value, '\"ended\":true', '\"ended\":false') FROM storage"
-                " WHERE agent_id = ? AND key = ?",
-            ),
-        ),
-        within_seeds=25,
+    by_sql(
+        "the artifact of a second report of an attempt is accepted too",
+        second_outcome(),
+        report_after_the_end(),
         profile=_groups("artifacts"),
     ),
-    Break(
-        name="what a post carries is not kept for it",
-        rules=(Rule(pattern="INTO outbox_blobs VALUES (?, ?)", by="INTO outbox_blobs SELECT ?, ? WHERE 0"),),
-        within_seeds=25,
+    by_sql(
+        "what a post carries is not kept for it",
+        rewritten("INTO outbox_blobs VALUES (?, ?)", "INTO outbox_blobs SELECT ?, ? WHERE 0"),
         profile=_groups("artifact"),
     ),
-    Break(
-        name="artifacts of reports that are not taken are kept",
-        rules=(
-            Rule(
-                pattern="DELETE FROM artifacts WHERE owner = ? AND artifact_id",
-                by="DELETE FROM artifacts WHERE 0 AND owner = ? AND artifact_id",
-            ),
-        ),
-        within_seeds=25,
+    by_sql(
+        "artifacts of reports that are not taken are kept",
+        finds_none("DELETE FROM artifacts WHERE owner = ? AND artifact_id"),
         profile=_groups("artifact", cancels=12),
     ),
 )

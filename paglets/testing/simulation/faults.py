@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from paglets.core.clock import Entropy
 from paglets.testing.clock import FakeClock
@@ -51,9 +52,12 @@ class Trouble:
     seconds: float = 30.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Faults:
-    """Plans all faults when told to, and ends them all with `heal`."""
+    """Plans all faults when told to, and ends them all with `heal`.
+
+    `gone` and `wiped` are told of a machine that is lost for good, or is to lose its data directory.
+    """
 
     trouble: Trouble
     entropy: Entropy
@@ -66,7 +70,7 @@ class Faults:
     healed: bool = False
 
     def plan(self) -> None:
-        trouble = self.trouble
+        trouble, last = self.trouble, self.machines[-1]
         self.network.weather = trouble.weather
         kinds: tuple[tuple[Callable[[], None], int], ...] = (
             (self._crash, trouble.crashes),
@@ -79,12 +83,18 @@ class Faults:
             (self._open_hole, trouble.holes),
         )
         if trouble.departs:
-            self._later(self.entropy.uniform(trouble.seconds / 4, trouble.seconds), self._depart)
+            self._later(self.entropy.uniform(trouble.seconds / 4, trouble.seconds), partial(self.depart, last))
         if trouble.wiped:
-            self._later(self.entropy.uniform(trouble.seconds / 4, trouble.seconds), self._wipe)
+            self._later(self.entropy.uniform(trouble.seconds / 4, trouble.seconds), partial(self.wiped, last))
         for act, count in kinds:
             for _ in range(count):
                 self._later(self.entropy.uniform(0.0, trouble.seconds), act)
+
+    def depart(self, machine: Machine) -> None:
+        """That machine is lost for good."""
+        machine.is_gone = True
+        self.gone(machine)
+        machine.crash("for good")
 
     def heal(self) -> None:
         """Everything works again, and every host is up."""
@@ -134,15 +144,6 @@ class Faults:
 
         most = DISK_BURNS_WITHIN_SECONDS if seam == AT_DISK else BURNS_WITHIN_SECONDS
         self._later(self.entropy.uniform(0.0, most), too_late)
-
-    def _depart(self) -> None:
-        machine = self.machines[-1]
-        machine.is_gone = True
-        self.gone(machine)
-        machine.crash("for good")
-
-    def _wipe(self) -> None:
-        self.wiped(self.machines[-1])
 
     def _open_hole(self) -> None:
         machine, seconds = self._any(), self.entropy.uniform(*HOLE_SECONDS)

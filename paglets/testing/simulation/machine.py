@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from paglets.core.errors import StoreFull
 from paglets.host.host import Host, World
 from paglets.host.http.router import Router
 from paglets.host.http.routes import ROUTES
@@ -16,8 +17,7 @@ from paglets.host.shell import Settings
 from paglets.remote.exchange import Pending, Request, Response
 from paglets.slots.model import Resources
 from paglets.store.db import Store, Tx
-from paglets.store.trouble import StoreFull
-from paglets.testing.blobs import MemoryBlobs, MemoryDisk
+from paglets.testing.blobs import MemoryDisk
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.sanity import bytes_of
 from paglets.testing.simulation.content import PIECE_BYTES
@@ -31,11 +31,13 @@ from paglets.testing.simulation.seams import HostTransport, LocalClock, ScratchD
 from paglets.testing.simulation.seen import Seen
 from paglets.testing.simulation.sources import SourceFiles
 from paglets.testing.simulation.story import Story
+from paglets.testing.simulation.tampering import Tampering
 from paglets.testing.simulation.witness import Witness
 
 T = TypeVar("T")
 
 STORE_PREFIX = "store-"
+PORT = 8765
 
 STEP_SECONDS = (0.0, 0.001)
 """How long a host takes to do what became due: others may come in between."""
@@ -53,43 +55,39 @@ class Surroundings:
     witness: Witness
     changed: Callable[[tuple[str, ...]], None]
     crashed: Callable[[Machine], None]
-    commit: Callable[[sqlite3.Connection], None]
+    tampering: Tampering
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """What a machine is, and how its host is set up. `peers`: the URLs that the host is given to begin with.
+
+    `pin_seconds`, `lost_after_seconds`: for how long it keeps bytes that nothing needs, and after how long without a
+    word it takes another host for lost. `wall_error_seconds`: how wrong its wall clock is at first.
+    """
+
+    name: str
+    offered: Resources
+    tags: tuple[str, ...]
+    peers: tuple[str, ...]
+    reachable: bool
+    pin_seconds: float
+    lost_after_seconds: float
+    wall_error_seconds: float
 
 
 class Machine:
-    """A `Station` of the network. `connect` wraps the database's connection, `make_blobs` is what keeps its bytes
-    (deliberate breaks may change both)."""
+    """A `Station` of the network."""
 
-    def __init__(
-        self,
-        around: Surroundings,
-        *,
-        name: str,
-        offered: Resources,
-        tags: tuple[str, ...],
-        peers: tuple[str, ...],
-        wall_error_seconds: float,
-        pin_seconds: float,
-        lost_after: float,
-        reachable: bool,
-        database: sqlite3.Connection,
-        connect: Callable[[sqlite3.Connection], sqlite3.Connection],
-        make_blobs: type[MemoryBlobs],
-    ) -> None:
+    def __init__(self, around: Surroundings, traits: Traits, database: sqlite3.Connection) -> None:
         self.around = around
-        self.name = name
-        self.url = f"http://{name}:8765"
-        self.store_id = STORE_PREFIX + name
-        self.offered = offered
-        self.tags = tags
-        self.peers = peers
-        self.wall_error_seconds = wall_error_seconds
-        self.pin_seconds = pin_seconds
-        self.lost_after = lost_after
-        self.reachable = reachable
-        self.connect = connect
+        self.traits = traits
+        self.name = traits.name
+        self.reachable = traits.reachable
+        self.url = f"http://{self.name}:{PORT}"
+        self.store_id = STORE_PREFIX + self.name
+        self.wall_error_seconds = traits.wall_error_seconds
         self.use(database)
-        self.make_blobs = make_blobs
         self.sources = SourceFiles()
         self.paused_until = 0.0
         self.boots = 0
@@ -101,7 +99,8 @@ class Machine:
     def use(self, database: sqlite3.Connection) -> None:
         """Its data directory is this database and nothing else."""
         database.row_factory = sqlite3.Row
-        self.database, self.connection, self.rows = database, self.connect(database), Tx(database)
+        self.database, self.connection = database, self.around.tampering.connect(database)
+        self.rows = Tx(database)
         self.scratch: Scratch = {}
         self.bytes = MemoryDisk()
 
@@ -157,7 +156,7 @@ class Machine:
 
     def readdress(self) -> None:
         """The next start has another address."""
-        old, self.url = self.url, f"http://{self.name}:{8765 + self.boots}"
+        old, self.url = self.url, f"http://{self.name}:{PORT + self.boots}"
         self.around.network.readdress(self, old, self.url)
         self.around.story.tell(self.name, f"gets the address {self.url}")
 
@@ -227,7 +226,7 @@ class Life:
         store = Store(machine.connection, commit=self._commit)
         boots = store.write(partial(begin, store_id=machine.store_id))
         settings = self._settings(boots)
-        blobs = machine.make_blobs(
+        blobs = machine.around.tampering.blobs(
             machine.bytes,
             full=machine.is_full,
             step=self._at_disk,
@@ -252,14 +251,14 @@ class Life:
             store=store,
             disk=ScratchDisk(machine.scratch, machine.sources),
             blobs=blobs,
-            meter=SteadyMeter(machine.offered),
+            meter=SteadyMeter(machine.traits.offered),
             log=self._log,
             make_transport=lambda deliver: HostTransport(
                 machine.around.network, settings.ref, self, self.fuse, deliver
             ),
             make_launcher=make_launcher,
         )
-        host = Host(settings, world, peers=machine.peers)
+        host = Host(settings, world, peers=machine.traits.peers)
         host.start()
         self._host, self._router = host, Router(host, ROUTES)
         host.pulling.handle = self._router.handle
@@ -269,7 +268,7 @@ class Life:
         self._signal()
 
     def _settings(self, boots: int) -> Settings:
-        machine = self.machine
+        machine, traits = self.machine, self.machine.traits
         return Settings(
             store_id=machine.store_id,
             boot_id=f"{machine.store_id.removeprefix(STORE_PREFIX)}-{boots}",
@@ -278,12 +277,12 @@ class Life:
             url=machine.url,
             mesh_version="simulated",
             started_at=self.clock.wall(),
-            offered=machine.offered,
-            tags=machine.tags,
-            reachable=machine.reachable,
+            offered=traits.offered,
+            tags=traits.tags,
+            reachable=traits.reachable,
             piece_bytes=PIECE_BYTES,
-            blob_pin_seconds=machine.pin_seconds,
-            host_lost_after_seconds=machine.lost_after,
+            blob_pin_seconds=traits.pin_seconds,
+            host_lost_after_seconds=traits.lost_after_seconds,
         )
 
     def end(self) -> None:
@@ -295,7 +294,7 @@ class Life:
         self.fuse.reach(BEFORE_COMMIT)
         if self.machine.is_full():
             raise disk_full()
-        self.machine.around.commit(connection)
+        self.machine.around.tampering.commit(connection)
         self.fuse.reach(AFTER_COMMIT)
 
     def _at_disk(self, step: str) -> None:

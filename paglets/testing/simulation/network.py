@@ -15,6 +15,7 @@ from paglets.core.refs import HostRef
 from paglets.remote.exchange import Completion, Request, Response
 from paglets.testing.clock import FakeClock
 from paglets.testing.simulation.story import Story
+from paglets.testing.simulation.tampering import Tampering
 from paglets.testing.simulation.traffic import Traffic
 
 QUICK_SECONDS = (0.0005, 0.01)
@@ -60,20 +61,18 @@ class Station(Protocol):
 
 
 class Network:
-    """`stations` by URL, kept by the world. `traffic` sees all requests and replies.
+    """`stations` by URL, kept by the world. `traffic` sees all requests and replies."""
 
-    `filter_reply` may change what comes back (a deliberate break).
-    """
-
-    def __init__(self, clock: FakeClock, entropy: Entropy, story: Story, traffic: Traffic) -> None:
+    def __init__(
+        self, clock: FakeClock, entropy: Entropy, story: Story, traffic: Traffic, tampering: Tampering
+    ) -> None:
         self.clock = clock
         self.entropy = entropy
         self.story = story
         self.traffic = traffic
         self.weather = Weather()
         self.stations: dict[str, Station] = {}
-        self.filter_reply: Callable[[Request, Response], Response] = lambda request, response: response
-        self.lie: Callable[[PagletsError], PagletsError] = lambda error: error
+        self.tampering = tampering
         self._blocked: dict[tuple[str, str], int] = {}
         self._holes: dict[str, None] = {}
         self.under_way = 0
@@ -213,7 +212,7 @@ class Exchange:
     def _answered(self, station: Station, response: Response) -> None:
         net = self._net
         net.traffic.answered(self._request, station.store_id, response)
-        response = net.filter_reply(self._request, response)
+        response = net.tampering.filter_reply(self._request, response)
         if net.happens(net.weather.cut):
             self._tell("reply cut")
             self._break_off()
@@ -244,7 +243,7 @@ class Exchange:
     def _end(self, outcome: Response | PagletsError) -> None:
         if not self._ended:
             self._ended = True
-            self._done(outcome if isinstance(outcome, Response) else self._net.lie(outcome))
+            self._done(outcome if isinstance(outcome, Response) else self._net.tampering.lie(outcome))
 
     def _tell(self, what: str) -> None:
         if not self._quiet:

@@ -73,7 +73,7 @@ class Group:
     acknowledged: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Workload:
     """Plans everything when it is made; `groups` and `witness` tell what must come of it."""
 
@@ -186,15 +186,15 @@ class Workload:
     def _job(self, key: str, plan: str, home: Machine, impossible: bool) -> JobSpec:
         others = [machine for machine in self.machines if machine is not home]
         chosen = others[self.entropy.pick(len(others))]
-        tags = chosen.tags[:1] if self._chance(0.2) else ()
+        tags = chosen.traits.tags[:1] if self._chance(0.2) else ()
         request = SlotRequest(
             resources=Resources(
-                cpu_cores=1 + self.entropy.pick(min(2, chosen.offered.cpu_cores)),
-                memory_bytes=self.entropy.pick(3) * (chosen.offered.memory_bytes // 4),
+                cpu_cores=1 + self.entropy.pick(min(2, chosen.traits.offered.cpu_cores)),
+                memory_bytes=self.entropy.pick(3) * (chosen.traits.offered.memory_bytes // 4),
             ),
             rules=PlacementRules(
                 required_tags=(NOWHERE,) if impossible else tags,
-                preferred_tags=self._any().tags[:1] if self._chance(0.2) else (),
+                preferred_tags=self._any().traits.tags[:1] if self._chance(0.2) else (),
                 allow_home=self._chance(0.3),
             ),
             placement_timeout_seconds=15.0 if impossible else 0.0,

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
-from paglets.remote.exchange import Request, Response
 from paglets.store.db import Tx
-from paglets.testing.blobs import MemoryBlobs
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.sanity import is_settled, leases_of, residence_of, sanity_check, unsettled
 from paglets.testing.simulation.byteverdict import judge_bytes, left_over, may_remove, to_fetch
@@ -19,12 +16,13 @@ from paglets.testing.simulation.client import Client
 from paglets.testing.simulation.content import PIN_SECONDS, SHORT_PIN_SECONDS, blob_of
 from paglets.testing.simulation.databases import give_back, new_database
 from paglets.testing.simulation.faults import Faults
-from paglets.testing.simulation.machine import Machine, Surroundings
+from paglets.testing.simulation.machine import PORT, Machine, Surroundings, Traits
 from paglets.testing.simulation.network import Network
 from paglets.testing.simulation.profile import MANY_HOSTS, Profile, profile_of
 from paglets.testing.simulation.scripts import SimScripts
 from paglets.testing.simulation.seen import Seen
 from paglets.testing.simulation.story import Story
+from paglets.testing.simulation.tampering import Tampering
 from paglets.testing.simulation.traffic import Traffic
 from paglets.testing.simulation.verdict import LOSS_OF, judge, newest_generation
 from paglets.testing.simulation.witness import Witness
@@ -40,21 +38,6 @@ REMOVED_WITHIN_SECONDS = 240.0
 LOOK_EVERY_SECONDS = 0.5
 
 
-def plain_commit(connection: sqlite3.Connection) -> None:
-    connection.execute("COMMIT")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tampering:
-    """Deliberate breaks, to see that the checks find them; by default none."""
-
-    connect: Callable[[sqlite3.Connection], sqlite3.Connection] = lambda database: database
-    commit: Callable[[sqlite3.Connection], None] = plain_commit
-    blobs: type[MemoryBlobs] = MemoryBlobs
-    filter_reply: Callable[[Request, Response], Response] = lambda request, response: response
-    lie: Callable[[PagletsError], PagletsError] = lambda error: error
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """`violations` is empty where all promises held."""
@@ -65,6 +48,15 @@ class Result:
     virtual_seconds: float
     events: int
     seen: Mapping[Seen, int]
+
+
+def run_seed(seed: int, *, profile: Profile | None = None, tampering: Tampering | None = None) -> Result:
+    """One whole run."""
+    simulation = Simulation(seed, profile=profile, tampering=tampering)
+    try:
+        return simulation.run()
+    finally:
+        simulation.close()
 
 
 def _note_hash(hashes: dict[str, str], artifact_id: str, data: bytes) -> None:
@@ -82,8 +74,7 @@ class Simulation:
         self.story = Story(self.clock)
         self.witness = Witness(self.story)
         self.traffic = Traffic(self.clock, self.witness)
-        self.network = Network(self.clock, SeededEntropy(f"{seed}/network"), self.story, self.traffic)
-        self.network.filter_reply, self.network.lie = tampering.filter_reply, tampering.lie
+        self.network = Network(self.clock, SeededEntropy(f"{seed}/network"), self.story, self.traffic, tampering)
         scripts = SimScripts(SeededEntropy(f"{seed}/scripts"), self.witness, self.profile.handler_trouble)
         self._around = Surroundings(
             seed=str(seed),
@@ -94,53 +85,50 @@ class Simulation:
             witness=self.witness,
             changed=self._changed,
             crashed=lambda machine: self.faults.crashed(machine),
-            commit=tampering.commit,
+            tampering=tampering,
         )
         self._databases: list[sqlite3.Connection] = []
-        self.machines = tuple(self._machine(number, tampering) for number in range(self.profile.hosts))
+        self.machines = tuple(self._machine(number) for number in range(self.profile.hosts))
         self.network.stations = {machine.url: machine for machine in self.machines}
         self.hosts = {machine.name: machine.rows for machine in self.machines}
-        self.offered = {machine.name: machine.offered for machine in self.machines}
+        self.offered = {machine.name: machine.traits.offered for machine in self.machines}
         self.faults = Faults(
-            self.profile.trouble,
-            SeededEntropy(f"{seed}/faults"),
-            self.clock,
-            self.network,
-            self.machines,
-            self.story,
-            self._gone,
-            self._wiped,
+            trouble=self.profile.trouble,
+            entropy=SeededEntropy(f"{seed}/faults"),
+            clock=self.clock,
+            network=self.network,
+            machines=self.machines,
+            story=self.story,
+            gone=self._gone,
+            wiped=self._wiped,
         )
         self.client = Client(self.network, self.machines)
         self.workload = Workload(
-            self.profile.load,
-            SeededEntropy(f"{seed}/workload"),
-            self.clock,
-            self.machines,
-            self.client,
-            self.witness,
+            load=self.profile.load,
+            entropy=SeededEntropy(f"{seed}/workload"),
+            clock=self.clock,
+            machines=self.machines,
+            client=self.client,
+            witness=self.witness,
         )
         self.witness.is_noted = self._is_noted
         self._lost: dict[str, Tx] = {}
         self._steps = 0
         self._events = 0
 
-    def _machine(self, number: int, tampering: Tampering) -> Machine:
+    def _machine(self, number: int) -> Machine:
         entropy = SeededEntropy(f"{self.seed}/machine/{number}")
-        machine = Machine(
-            self._around,
+        traits = Traits(
             name=f"h{number}",
             offered=self.profile.offered[number],
             tags=(f"tag{number % 2}",),
-            peers=() if number == 0 else ("http://h0:8765",),
+            peers=() if number == 0 else (f"http://h0:{PORT}",),
             wall_error_seconds=entropy.uniform(-3600.0, 3600.0) if entropy.pick(3) == 0 else 0.0,
             pin_seconds=SHORT_PIN_SECONDS if self.profile.short_pins and entropy.pick(2) else PIN_SECONDS,
-            lost_after=self.profile.lost_after,
+            lost_after_seconds=self.profile.lost_after,
             reachable=number not in self.profile.unreachable,
-            database=self._new_database(),
-            connect=tampering.connect,
-            make_blobs=tampering.blobs,
         )
+        machine = Machine(self._around, traits, self._new_database())
         machine.sources.on_removed = lambda path: self._source_removed(machine, path)
         return machine
 

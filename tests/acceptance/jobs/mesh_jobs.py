@@ -109,6 +109,13 @@ class Task(CollectingComputeJobPaglet[TaskState]):
         self._say_running()
         self._wait_for("go")
 
+    def makes_a_file(self) -> None:
+        """When the file `path`.go is there; it moves to the collector."""
+        self.waits()
+        file = self.work_dir() / "made.bin"
+        file.write_bytes(b"made" * 1000)
+        self.report_compute_artifact(file, move=True)
+
     def fails_twice(self) -> None:
         if self.state.attempt < 3:
             raise ValueError(f"attempt {self.state.attempt} fails")

@@ -1,5 +1,6 @@
 """Jobs that print."""
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -31,6 +32,13 @@ class Prints(CollectingComputeJobPaglet[PrintState]):
             print(f"attempt {self.state.attempt} line {nth}")
             time.sleep(self.state.pause_seconds)
         print(f"attempt {self.state.attempt} is through", file=sys.stderr)
+
+    def waits(self) -> None:
+        """For the file `path`."""
+        print(f"attempt {self.state.attempt} waits", flush=True)
+        while not os.path.exists(self.state.path):
+            time.sleep(0.02)
+        self.lines()
 
     def much(self) -> None:
         """30 MiB, of which not all is kept."""

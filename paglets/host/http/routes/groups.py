@@ -5,11 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from paglets.api.groups import Census, CensusReply, Groups, GroupView, HurryCensus, SubmitGroup, Unfinished
+from paglets.api.groups import (
+    Census,
+    CensusReply,
+    EndCopies,
+    EndedCopies,
+    Groups,
+    GroupView,
+    HurryCensus,
+    SubmitGroup,
+    Unfinished,
+)
 from paglets.core.errors import PagletsError, Unknown
 from paglets.core.failpoints import reach
 from paglets.core.refs import check_group_id
 from paglets.host import census, groupviews
+from paglets.host.ending import end_copies
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
 from paglets.remote.exchange import Pending, Request, Response, reply_error
@@ -95,6 +106,13 @@ def hurry_census(host: Host, asked: Asked) -> Unfinished:
     return Unfinished(count=count)
 
 
+def end(host: Host, asked: Asked) -> EndedCopies:
+    group_id = check_group_id(asked.path["ID"])
+    online = frozenset(member.store_id for member in host.gossip.online())
+    own, now = host.shell.own, host.shell.clock.wall()
+    return host.shell.store.write(lambda tx: end_copies(tx, group_id, asked.body, online, own, now))
+
+
 ROUTES = (
     Route(
         method="POST",
@@ -127,6 +145,14 @@ ROUTES = (
         gives=Unfinished,
         about="tell the collector of the copies here at once; how many there are",
         answer=hurry_census,
+    ),
+    Route(
+        method="POST",
+        path="/v1/groups/ID/end",
+        takes=EndCopies,
+        gives=EndedCopies,
+        about="end the copies here of a group whose collector cannot be asked",
+        answer=end,
     ),
     Route(
         method="POST",

@@ -47,13 +47,15 @@ def via(host: Host, asked: Asked) -> Pending:
         )
     if asked.sender and member.reachable:
         raise Unreachable(f"others can connect to {member.name}: nothing is passed on to it for a host")
+    if body.timeout_seconds <= 0:
+        raise Invalid(f"timeout_seconds is {body.timeout_seconds:g}: it must be more than 0")
     check_request_line(body.method, body.target)
     path = unquote(body.target)  # as the router of that host will read it
     if not path.startswith("/v1/") or path.startswith(NEVER if asked.sender else (*NEVER, *OF_HOSTS)):
         raise Invalid(f"{body.method[:20]} {body.target[:200]!r} is nothing to pass on")
     content = from_base64(body.body, "the body to pass on")
     request = Request(method=body.method, target=body.target, body=content, sender=asked.sender)
-    seconds = min(MOST_RELAY_SECONDS, max(0.0, body.timeout_seconds))
+    seconds = min(MOST_RELAY_SECONDS, body.timeout_seconds)
     pending = Pending()
     send = partial(host.shell.transport.send, member.ref, request, partial(_relayed, pending), timeout_seconds=seconds)
     host.runner.soon(send)

@@ -1,0 +1,71 @@
+"""Copies of a group's jobs as the hosts that answer know them: what there is where its collector cannot be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from paglets.api.slots import JobView
+from paglets.cli.collectors import AWAY, FORGOTTEN
+from paglets.cli.options import LOOK_SECONDS
+from paglets.core.errors import PagletsError
+from paglets.core.text import command_name
+from paglets.remote.client import HostClient
+from paglets.slots.states import FINAL
+
+MOST_JOBS = 1_000
+"""Asked of each host."""
+
+REPORT_WAITS = "it has ended, and its report waits for the collector"
+
+Entry = dict[str, Any]
+"""As in `pending_jobs` of a summary."""
+
+
+def copies_of_group(client: HostClient, group_id: str) -> list[Entry]:
+    """The newest copy of each job of which a host has one, by key."""
+    answers, _ = client.mesh_slots(limit=MOST_JOBS, timeout=LOOK_SECONDS)
+    found = [_entry(job, slots.host.name) for slots in answers for job in slots.jobs if job.group_id == group_id]
+    newest: dict[str, Entry] = {}
+    for entry in sorted(found, key=lambda each: (each["generation"], each["attempt"])):
+        newest[entry["job_key"]] = entry
+    return [newest[key] for key in sorted(newest)]
+
+
+def copy_of_job(client: HostClient, group_id: str, job_key: str) -> Entry | None:
+    """The newest copy of one job; None where no host that answers has one."""
+    known = client.job_attempts(f"{group_id}/{job_key}")
+    copies = [(each.generation, each.agent_id) for each in known.attempts]
+    copies += [(each.generation, each.agent_id) for each in known.unfinished]
+    for _, agent_id in sorted(set(copies), reverse=True):
+        with suppress(PagletsError):
+            view = client.paglet(agent_id, timeout=LOOK_SECONDS)
+            if view.job is not None:
+                return _entry(view.job, view.host.name)
+    return None
+
+
+def _entry(job: JobView, host_name: str) -> Entry:
+    return {
+        "job_key": job.job_key,
+        "generation": job.generation,
+        "attempt": job.attempt,
+        "status": job.status,
+        "host_name": host_name,
+        "reason": job.reason,
+        "reason_text": job.reason_text or (REPORT_WAITS if job.status in FINAL else ""),
+        "never": job.never,
+    }
+
+
+def ways_out(group_id: str, entries: Sequence[Entry], error: PagletsError) -> str:
+    """What to do about a group whose collector cannot be asked, as `error` says. `entries`: jobs of it."""
+    state = error.details.get("collector", "")
+    start = "start that host again" if state == AWAY else ""
+    again = "submit again under another group_id"
+    if all(entry["status"] in FINAL for entry in entries):
+        return f"{start}, and it takes the report" if start else again
+    command = f"{command_name()} jobs cancel {'' if state == FORGOTTEN else '--force '}{group_id}"
+    end = f"end what waits and runs: {command}, and {again}"
+    return f"{start}; or {end}" if start else end

@@ -1,0 +1,43 @@
+"""An attempt whose file its host does not take just now waits for its answer: that is never the job's failure.
+
+The disk, its quota or its rights are the host's. What passes by itself, or when a person mends it, is asked for again
+with each turn of the part `runs`; the job says so, and its time-out and a cancel end it as they end any other.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from paglets.core.content import no_place
+from paglets.core.errors import NoRoom, StorePassing
+from paglets.host.runrows import Run
+
+CODE = "no_room"
+FILE_OPERATIONS = ("room", "publish")
+
+
+def told(result: Any) -> Any:
+    """The same result, but what the disk itself has against it in words."""
+    if not isinstance(result, OSError):
+        return result
+    place = Path(result.filename) if isinstance(result.filename, str) else Path()
+    return no_place(result, place.parent)
+
+
+def is_put_off(run: Run, name: str, result: Any) -> bool:
+    """Whether the process waits for its answer, and the same is performed once more."""
+    if isinstance(result, StorePassing):
+        return True
+    waits = name in FILE_OPERATIONS and run.entry == "attempt"
+    return waits and isinstance(result, NoRoom) and result.passes
+
+
+def held_up(run: Run, name: str, args: Any, result: Any) -> str | None:
+    """What holds up the attempt by now, "": nothing; None where this operation does not tell."""
+    if name not in FILE_OPERATIONS or run.entry != "attempt" or isinstance(result, StorePassing):
+        return None
+    if is_put_off(run, name, result):
+        return f"a file of it waits: {result.message}"
+    # There is room by now, but the last try to write there failed, and the next has not come to its end.
+    return f"a file of it waits: {args.problem}" if name == "room" and args.problem else ""

@@ -1,0 +1,106 @@
+"""What a paglet asked for, done when its code has ended: a move, its end, rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from paglets.core.errors import PagletsError, StorePassing
+from paglets.core.record import from_json
+from paglets.core.refs import HostRef
+from paglets.host import inline, outcomes
+from paglets.host.comeback import drop_move, dropped_text
+from paglets.host.due import Due, still_asked
+from paglets.host.hooks import begin_hook, fall_asleep
+from paglets.host.inline import InlineHost
+from paglets.host.shell import Shell
+from paglets.host.shipping import Shipping
+from paglets.mesh.gossip import Gossip
+from paglets.slots import states
+from paglets.store import paglets, queue, residence
+from paglets.store.db import Tx
+
+
+class Intents:
+    """Serves intents (`paglets.intent`, see the schema). On the runner only."""
+
+    def __init__(self, shell: Shell, gossip: Gossip, inline_host: InlineHost, shipping: Shipping) -> None:
+        self._shell = shell
+        self._gossip = gossip
+        self._inline_host = inline_host
+        self._shipping = shipping
+
+    def serve(self, due: Due) -> bool:
+        """Do what the paglet asked for. False where its move waits for the target, or for its files to be there: until
+        then it goes on as it is."""
+        assert due.intent is not None
+        if "move" in due.intent:
+            return self._serve_move(due, from_json(HostRef, due.intent["move"]))
+        if "dispose" in due.intent:
+            self._effect(due, lambda tx: self._dispose(tx, due))
+        else:
+            seconds = due.intent["rest"]
+            self._effect(due, lambda tx: fall_asleep(tx, due.agent_id, seconds, self._shell.clock.wall()))
+        return True
+
+    def _serve_move(self, due: Due, target: HostRef) -> bool:
+        is_there = target.store_id == self._shell.own.store_id
+        if is_there or (due.kind != "collector" and self._gossip.is_forgotten(target.store_id)):
+            problem = "" if is_there else dropped_text(target.name)
+            self._effect(due, lambda tx: drop_move(tx, due.agent_id, problem, self._shell.clock.wall()))
+        elif obstacle := self._obstacle(due.agent_id, target):
+            if obstacle != due.problem:
+                write_or_log(self._shell, lambda tx: paglets.set_problem(tx, due.agent_id, obstacle))
+            return False
+        else:
+            self._effect(due, lambda tx: self._depart(tx, due, target))
+        return True
+
+    def _effect(self, due: Due, change: Callable[[Tx], None]) -> None:
+        """Unless something else is asked for by now, which is due next."""
+        write_or_log(self._shell, lambda tx: change(tx) if still_asked(tx, due) else None)
+
+    def bytes_go_first(self, due: Due) -> bool:
+        """Whether a move that did not begin is only a matter of time: a `run` may have no end, and begins there."""
+        move = None if due.intent is None else due.intent.get("move")
+        return move is not None and self._gossip.is_online(from_json(HostRef, move).store_id)
+
+    def _obstacle(self, agent_id: str, target: HostRef) -> str:
+        """Why a move there does not begin yet, in words; its files go first."""
+        if not self._gossip.is_online(target.store_id):
+            return f"it moves to {target.name} when that is online"
+        needs = self._shell.store.read(lambda tx: paglets.blobs_here(tx, agent_id))
+        return "" if self._shipping.ready(target, needs) else self._shipping.why(target, needs)
+
+    def _dispose(self, tx: Tx, due: Due) -> None:
+        if due.inline or due.intent is None or due.intent.get("ready"):
+            outcomes.end_by_hand(tx, due.agent_id, self._shell.own, self._shell.clock.wall())
+        else:
+            begin_hook(tx, due.agent_id, "disposing", due.intent)
+
+    def _depart(self, tx: Tx, due: Due, target: HostRef) -> None:
+        if due.inline:
+            inline.run_hook(tx, self._inline_host, due.agent_id, "on_dispatching")
+        elif due.intent is not None and not due.intent.get("ready"):
+            # A `run` that was due is due again where `on_dispatching` raises and the move is dropped.
+            then = due.hook or due.intent.get("then")
+            begin_hook(tx, due.agent_id, "dispatching", {**due.intent, "then": then})
+            return
+        # Whoever moves a job has chosen its host: it waits for a slot there, and is not placed anew.
+        queue.move(tx, due.agent_id, "PLACING", states.move("PLACING", "queued"))
+        tx.run("UPDATE paglets SET hook = 'arrival', intent = NULL WHERE agent_id = ?", due.agent_id)
+        residence.leave(tx, due.agent_id, target, self._shell.clock.wall())
+
+
+def write_or_log(shell: Shell, change: Callable[[Tx], Any]) -> Any:
+    """The value of a change in which code of an inline paglet may run; where that fails it is logged, and None.
+
+    Raises StorePassing: the part is tried again soon, which is all that helps.
+    """
+    try:
+        return shell.store.write(change)
+    except StorePassing:
+        raise
+    except PagletsError as error:
+        shell.log(f"an inline paglet failed: {error!r}")
+        return None

@@ -1,0 +1,93 @@
+"""What a host says of itself: to the mesh, and to whoever asks who it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paglets.api.hosts import HostIdentity, Member
+from paglets.host.shell import Settings
+from paglets.program import PROTOCOL
+from paglets.slots.model import Candidate, Resources
+
+OBSTACLE = "obstacle"
+"""The property by which others see why a host starts nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What is `free`, how many jobs wait for a slot, how many run; `obstacle`: why nothing is started, "": it is."""
+
+    free: Resources
+    queued_jobs: int = 0
+    running_jobs: int = 0
+    obstacle: str = ""
+
+
+def member(settings: Settings, load: Load) -> Member:
+    """Its row in the table of members, of which `mesh.board` counts the heartbeats."""
+    return Member(
+        store_id=settings.store_id,
+        name=settings.name,
+        url=settings.url,
+        addresses=settings.addresses,
+        mesh_version=settings.mesh_version,
+        protocol=PROTOCOL,
+        boot_id=settings.boot_id,
+        boot_count=settings.boot_count,
+        heartbeat=0,
+        tags=settings.tags,
+        properties=_properties(settings, load),
+        reachable=settings.reachable,
+        capacity=settings.offered,
+        free=load.free,
+        queued_jobs=load.queued_jobs,
+        running_jobs=load.running_jobs,
+        started_at=settings.started_at,
+    )
+
+
+def idle_member(settings: Settings) -> Member:
+    """Its row as it starts."""
+    return member(settings, Load(free=settings.offered))
+
+
+def identity(settings: Settings, load: Load, wall_time: float) -> HostIdentity:
+    return HostIdentity(
+        store_id=settings.store_id,
+        boot_id=settings.boot_id,
+        name=settings.name,
+        url=settings.url,
+        mesh_version=settings.mesh_version,
+        protocol=PROTOCOL,
+        program=settings.program,
+        python=settings.python,
+        pid=settings.pid,
+        started_at=settings.started_at,
+        tags=settings.tags,
+        properties=_properties(settings, load),
+        reachable=settings.reachable,
+        capacity=settings.offered,
+        free=load.free,
+        queued_jobs=load.queued_jobs,
+        running_jobs=load.running_jobs,
+        build=settings.build,
+        wall_time=wall_time,
+    )
+
+
+def _properties(settings: Settings, load: Load) -> dict[str, str]:
+    told = {OBSTACLE: load.obstacle} if load.obstacle else {}
+    return {**dict(settings.properties), **told}
+
+
+def candidate(settings: Settings) -> Candidate:
+    """As a place for a job that may have all that is offered: could it ever start here?"""
+    return Candidate(
+        host=settings.ref,
+        addresses=settings.addresses,
+        mesh_version=settings.mesh_version,
+        online=True,
+        tags=settings.tags,
+        offered=settings.offered,
+        free=settings.offered,
+    )

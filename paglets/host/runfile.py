@@ -1,0 +1,45 @@
+"""The file in `PAGLETS_HOME/run` by which commands and scripts of this user find a running host."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from paglets.host.shell import Settings
+from paglets.remote.local import began, read_run_file
+
+
+def write(home: Path, settings: Settings) -> Callable[[], None]:
+    """Tell where the host is; gives what removes the file again. Raises OSError."""
+    path = _path(home, settings)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    local = settings.addresses[0] if settings.addresses else settings.url
+    tree = {"name": settings.name, "url": local, "store_id": settings.store_id, "pid": settings.pid}
+    tree["began"] = began(settings.pid)
+    draft = path.with_suffix(".new")
+    draft.write_text(json.dumps(tree))
+    os.replace(draft, path)
+    return lambda: _remove(path, settings.pid)
+
+
+def mend(home: Path, settings: Settings) -> str:
+    """Write it anew where it is gone, or is no run file any more; gives what to say of that. Raises OSError."""
+    path = _path(home, settings)
+    if read_run_file(path) is not None:
+        return ""
+    write(home, settings)
+    return f"{path} was removed or written to: it was written anew"
+
+
+def _path(home: Path, settings: Settings) -> Path:
+    return home / "run" / f"{settings.name}.json"
+
+
+def _remove(path: Path, pid: int) -> None:
+    """Not the file of another host that has the name by now."""
+    with suppress(OSError, ValueError, KeyError):
+        if json.loads(path.read_text())["pid"] == pid:
+            path.unlink()

@@ -1,0 +1,237 @@
+"""Envelopes under way, a row for each: what is to be known before they are sent, and what is told of them meanwhile.
+
+They begin and end in `residence`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from paglets.api.limits import LARGE_ENVELOPE_BYTES
+from paglets.codec.envelope import Envelope
+from paglets.codec.text import dumps, loads
+from paglets.core.errors import Unknown
+from paglets.core.record import from_json, to_json
+from paglets.core.refs import BlobRef, HostRef, ProxyRef
+from paglets.store import paglets
+from paglets.store.db import Tx
+
+Key = tuple[str, int]
+"""Agent id and epoch of a paglet that is leaving: one hand-off."""
+
+Place = tuple[float, str]
+"""Where an envelope stands in the line for its target: when it began to leave, and whose it is."""
+
+FIRST_PLACE: Place = (float("-inf"), "")
+
+MAX_PROBLEM_CHARACTERS = 500
+
+MOVING = "moving"
+"""The reason of a job that does not run because it is under way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handoff:
+    """An envelope under way, as it is sent; `recall`: see the schema."""
+
+    agent_id: str
+    epoch: int
+    target: HostRef
+    envelope: Envelope
+    recall: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaving:
+    """What is to be known of an envelope before it is sent: `size_bytes` of its JSON, the bytes it `needs` there.
+
+    `asked_for`: a move of a paglet, not of a job that waits for a slot.
+    """
+
+    agent_id: str
+    epoch: int
+    size_bytes: int
+    asked_for: bool
+    needs: tuple[BlobRef, ...]
+    place: Place
+
+    @property
+    def key(self) -> Key:
+        return (self.agent_id, self.epoch)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeavingJob:
+    """A job under way, as people and its collector are told of it, and why it does not run, in words.
+
+    `ended`: it has its outcome. `waited_seconds`: for a slot, until it began to leave at `began_at`.
+    """
+
+    agent_id: str
+    epoch: int
+    group_id: str | None
+    job_key: str
+    generation: int
+    attempt: int
+    status: str
+    collector: ProxyRef | None
+    request: dict[str, Any]
+    ended: bool
+    target: HostRef
+    reason_text: str
+    waited_seconds: float
+    began_at: float
+
+
+def add(tx: Tx, envelope: Envelope, target: HostRef, now: float) -> None:
+    """It leaves here, so under the epoch before that of its envelope."""
+    job = envelope.job
+    tx.run(
+        "INSERT INTO handoffs (agent_id, epoch, target_store, target, envelope, kind, group_id, job_key, began_at,"
+        " bundle) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        envelope.agent_id,
+        envelope.epoch - 1,
+        target.store_id,
+        dumps(to_json(target)),
+        dumps(to_json(envelope)),
+        envelope.kind,
+        job.group_id if job else None,
+        job.job_key if job else "",
+        now,
+        None if envelope.bundle is None else envelope.bundle.sha256,
+    )
+    tx.wake("handoff")
+
+
+def find(tx: Tx, agent_id: str, epoch: int) -> Handoff | None:
+    row = tx.one("SELECT * FROM handoffs WHERE agent_id = ? AND epoch = ?", agent_id, epoch)
+    return None if row is None else _read(row)
+
+
+def those(tx: Tx, agent_ids: Iterable[str]) -> list[Handoff]:
+    """Of these paglets, as far as they are still under way, in that order."""
+    rows = (tx.one("SELECT * FROM handoffs WHERE agent_id = ?", agent_id) for agent_id in agent_ids)
+    return [_read(row) for row in rows if row is not None]
+
+
+def _read(row: sqlite3.Row) -> Handoff:
+    return Handoff(
+        agent_id=row["agent_id"],
+        epoch=row["epoch"],
+        target=from_json(HostRef, loads(row["target"])),
+        envelope=from_json(Envelope, loads(row["envelope"])),
+        recall=row["recall"],
+    )
+
+
+def under_way(tx: Tx) -> set[Key]:
+    """All that have no answer yet."""
+    rows = tx.all("SELECT agent_id, epoch FROM handoffs ORDER BY agent_id")
+    return {(row["agent_id"], row["epoch"]) for row in rows}
+
+
+def targets(tx: Tx) -> list[HostRef]:
+    """Hosts to which something is under way. Steps over the index: the cost is that of the hosts."""
+    rows = tx.all(
+        "WITH RECURSIVE hosts (store) AS (SELECT min(target_store) FROM handoffs UNION ALL"
+        " SELECT (SELECT min(target_store) FROM handoffs WHERE target_store > store) FROM hosts WHERE store NOT NULL)"
+        " SELECT (SELECT target FROM handoffs WHERE target_store = store ORDER BY began_at, agent_id LIMIT 1) AS target"
+        " FROM hosts WHERE store NOT NULL ORDER BY store"
+    )
+    return [from_json(HostRef, loads(row["target"])) for row in rows]
+
+
+def next_leaving(tx: Tx, target_store: str, most: int, after: Place = FIRST_PLACE) -> list[Leaving]:
+    """The oldest envelopes for one target, beyond `after`. Of a large one no more than its size is read."""
+    rows = tx.all(
+        "SELECT agent_id, epoch, length(CAST(envelope AS BLOB)) AS size, bundle, began_at,"
+        " CASE WHEN length(envelope) > ? THEN 1 ELSE json_extract(envelope, '$.hook') = 'arrival' END AS asked_for"
+        " FROM handoffs WHERE target_store = ? AND (began_at, agent_id) > (?, ?)"
+        " ORDER BY began_at, agent_id LIMIT ?",
+        LARGE_ENVELOPE_BYTES,
+        target_store,
+        *after,
+        most,
+    )
+    return [
+        Leaving(
+            agent_id=row["agent_id"],
+            epoch=row["epoch"],
+            size_bytes=row["size"],
+            asked_for=bool(row["asked_for"]),
+            needs=paglets.blobs_of(tx, row["agent_id"], row["bundle"]),
+            place=(row["began_at"], row["agent_id"]),
+        )
+        for row in rows
+    ]
+
+
+def envelope_text(tx: Tx, agent_id: str, epoch: int) -> str:
+    """The JSON of an envelope under way, as `Leaving` names it. Raises Unknown."""
+    text = tx.value("SELECT envelope FROM handoffs WHERE agent_id = ? AND epoch = ?", agent_id, epoch)
+    if text is None:
+        raise Unknown(f"{agent_id} is not leaving")
+    return str(text)
+
+
+# What is told of them.
+
+
+def say_problem(tx: Tx, key: Key, text: str) -> None:
+    """What is in the way of this one, in words."""
+    cut = text[:MAX_PROBLEM_CHARACTERS]
+    if tx.run("UPDATE handoffs SET problem = ? WHERE agent_id = ? AND epoch = ? AND problem != ?", cut, *key, cut):
+        tx.wake("groups")
+
+
+def say_problem_of_target(tx: Tx, target_store: str, text: str, *, jobs: bool) -> int:
+    """What is in the way of all jobs for that target, or of all else; gives how many rows were written, of which each
+    may be a megabyte: those that say so already are not."""
+    cut = text[:MAX_PROBLEM_CHARACTERS]
+    sql = "UPDATE handoffs SET problem = ? WHERE target_store = ? AND (kind = 'job') = ? AND problem != ?"
+    changed = tx.run(sql, cut, target_store, jobs, cut)
+    if changed:
+        tx.wake("groups")
+    return changed
+
+
+_JOB_FIELDS = ("generation", "attempt", "status", "collector", "request", "waited_seconds", "outcome")
+_PATHS = ", ".join(f"'$.job.{name}'" for name in _JOB_FIELDS)
+_JOBS = (
+    f"SELECT agent_id, epoch, group_id, job_key, target, problem, began_at, json_extract(envelope, {_PATHS}) AS job"
+    " FROM handoffs WHERE kind = 'job'"
+)
+
+
+def jobs(tx: Tx, condition: str = "", *values: Any, most: int = -1) -> list[LeavingJob]:
+    """Jobs under way, oldest first, all or `most`. Of their envelopes, which hold the states, only this is read.
+
+    `condition`: SQL over columns of `handoffs` and `values`.
+    """
+    more = f" AND {condition}" if condition else ""
+    rows = tx.each(f"{_JOBS}{more} ORDER BY began_at, agent_id LIMIT ?", *values, most)
+    return [_job(row) for row in rows]
+
+
+def _job(row: sqlite3.Row) -> LeavingJob:
+    part = dict(zip(_JOB_FIELDS, loads(row["job"]), strict=True))
+    target = from_json(HostRef, loads(row["target"]))
+    return LeavingJob(
+        agent_id=row["agent_id"],
+        epoch=row["epoch"],
+        group_id=row["group_id"],
+        job_key=row["job_key"],
+        generation=part["generation"],
+        attempt=part["attempt"],
+        status=part["status"],
+        collector=None if part["collector"] is None else from_json(ProxyRef, part["collector"]),
+        request=part["request"],
+        ended=part["outcome"] is not None,
+        target=target,
+        reason_text=f"on its way to {target.name}" + (f": {row['problem']}" if row["problem"] else ""),
+        waited_seconds=part["waited_seconds"],
+        began_at=row["began_at"],
+    )

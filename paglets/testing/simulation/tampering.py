@@ -1,0 +1,30 @@
+"""Where a run can be broken on purpose, without a change to any module of the host."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from paglets.core.errors import PagletsError
+from paglets.remote.exchange import Request, Response
+from paglets.testing.blobs import MemoryBlobs
+
+
+def plain_commit(connection: sqlite3.Connection) -> None:
+    connection.execute("COMMIT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tampering:
+    """Deliberate breaks, to see that the checks find them; by default none.
+
+    `connect` wraps the connection to a database, `commit` makes a COMMIT on it, `blobs` keeps bytes. `filter_reply`
+    changes what comes back from a host, `lie` the error by which a request ends.
+    """
+
+    connect: Callable[[sqlite3.Connection], sqlite3.Connection] = lambda database: database
+    commit: Callable[[sqlite3.Connection], None] = plain_commit
+    blobs: type[MemoryBlobs] = MemoryBlobs
+    filter_reply: Callable[[Request, Response], Response] = lambda request, response: response
+    lie: Callable[[PagletsError], PagletsError] = lambda error: error

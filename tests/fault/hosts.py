@@ -1,0 +1,41 @@
+"""What tests of faults do to hosts, and ask them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+
+from paglets.system.compute_slots import Submission
+from tests.acceptance.rig import HostProcess, group_lines
+
+
+@contextmanager
+def asleep(host: HostProcess) -> Iterator[None]:
+    """A host that neither ends nor answers, as a laptop with its lid closed."""
+    process = psutil.Process(host.pid)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+def is_online(at: HostProcess, name: str) -> bool:
+    """As the host `at` sees it."""
+    return any(view.online for view in at.client.hosts() if view.member.name == name)
+
+
+def zygotes(host: HostProcess) -> list[psutil.Process]:
+    """One, or none where it is being started, or the host does not run."""
+    if host.process is None:
+        return []
+    return [child for child in psutil.Process(host.pid).children() if "_zygote" in child.cmdline()]
+
+
+def ended(host: HostProcess, submission: Submission) -> int:
+    """How many jobs of the group have a record, as far as that host knows."""
+    line = group_lines(host).get(submission.group_id)
+    return 0 if line is None else (line.completed_count or 0) + (line.failed_count or 0)

@@ -1,0 +1,103 @@
+"""A group whose collector's host has died: what is known of it meanwhile, and how its jobs can be ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mesh_jobs import Task, TaskState
+
+from paglets.system.compute_slots import Submission, submit_compute_job_group
+from tests.acceptance.rig import Finished, Mesh, wait_until
+from tests.fault.hosts import is_online
+
+
+def pids(path: Path) -> list[int]:
+    """Of the attempts that said that they run."""
+    file = Path(f"{path}.running")
+    return [int(line.split()[1]) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def begun(mesh: Mesh, path: Path, group_id: str) -> Submission:
+    """Of its jobs on linux-a one runs, and the other waits behind it; the collector is on gpu-a."""
+    states = [
+        TaskState(job_key=key, how="waits", path=str(path / key), excluded_host_tags=("gpu",), cpu_cores=3)
+        for key in ("a", "b")
+    ]
+    client = mesh["laptop"].client
+    submission = submit_compute_job_group(client, Task, states, group_id=group_id, collector_host="gpu-a")
+    wait_until(lambda: len(mesh["linux-a"].client.jobs()) == 2 and pids(path / "a") + pids(path / "b"), what="a to run")
+    assert submission.wait_detached(30)
+    return submission
+
+
+def forgotten(mesh: Mesh, name: str) -> None:
+    def tried() -> Finished | None:
+        done = mesh.paglets("mesh", "forget", name, "--at", "laptop")
+        return done if done.code == 0 else None
+
+    wait_until(tried, timeout_seconds=40, what=f"{name} to be forgotten")
+
+
+def test_jobs_of_a_collector_that_is_away_are_told_of_and_ended_by_force(three: Mesh, tmp_path: Path) -> None:
+    submission = begun(three, tmp_path, "away")
+    three["gpu-a"].kill()
+    wait_until(lambda: not is_online(three["laptop"], "gpu-a"), timeout_seconds=15)
+
+    why = three.paglets("jobs", "why", "away/a", "--at", "laptop")
+    assert why.code == 0, why.err
+    assert "RUNNING" in why.out or "WAITING_FOR_SLOT" in why.out
+    assert "the collector of away is on gpu-a, last heard of" in why.out
+    groups = three.paglets("jobs", "groups", "--at", "laptop")
+    assert "collector on gpu-a" in groups.out
+    refused = three.paglets("jobs", "cancel", "away", "--at", "laptop")
+    assert (refused.code, refused.out) == (4, "")
+    assert "nothing was cancelled: " in refused.err
+    assert len(three["linux-a"].client.jobs()) == 2
+
+    done = three.paglets("jobs", "cancel", "away", "--force", "--at", "laptop")
+    assert "away: ended 2 jobs on linux-a: a, b\n" in done.out, done.err
+    assert done.code == 4
+    assert "gpu-a may have more of away: it is offline" in done.err
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids(tmp_path / "a") + pids(tmp_path / "b")))
+
+    three["gpu-a"].restart()
+    summary = submission.drain(60)
+    assert {key: record["cause"] for key, record in summary["failures"].items()} == {"a": "cancelled", "b": "cancelled"}
+    assert summary["failures"]["a"]["message"].endswith("while its collector could not be asked")
+    wait_until(lambda: not three["linux-a"].client.jobs(), what="the reports to be taken")
+
+
+def test_jobs_of_a_collector_that_was_forgotten_are_ended_at_once(three: Mesh, tmp_path: Path) -> None:
+    submission = begun(three, tmp_path, "lost")
+    three["gpu-a"].kill()
+    forgotten(three, "gpu-a")
+    why = three.paglets("jobs", "why", "lost", "--at", "linux-a")
+    assert why.code == 0, why.err
+    assert "jobs cancel lost" in why.out
+
+    done = three.paglets("jobs", "cancel", "lost", "--at", "laptop")
+    assert (done.code, done.out) == (0, "lost: ended 2 jobs on linux-a: a, b\n"), done.err
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids(tmp_path / "a") + pids(tmp_path / "b"))
+    again = three.paglets("jobs", "cancel", "lost", "--at", "laptop")
+    assert (again.code, again.out) == (0, "lost: nothing of it waits or runs on any host\n"), again.err
+
+    three["gpu-a"].restart()
+    summary = submission.drain(90)
+    assert {record["cause"] for record in summary["failures"].values()} == {"cancelled"}
+
+
+def test_a_job_that_has_ended_while_its_collector_is_away_says_that_its_report_waits(
+    three: Mesh, tmp_path: Path
+) -> None:
+    submission = begun(three, tmp_path, "late")
+    three["gpu-a"].kill()
+    (tmp_path / "a.go").touch()
+    (tmp_path / "b.go").touch()
+
+    def waits() -> Finished | None:
+        done = three.paglets("jobs", "why", "late/a", "--at", "laptop")
+        return done if "it has ended, and its report waits" in done.out else None
+
+    assert wait_until(waits, timeout_seconds=60, what="the report to wait").code == 0
+    three["gpu-a"].restart()
+    assert sorted(submission.drain(60)["results"]) == ["a", "b"]

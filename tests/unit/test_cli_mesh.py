@@ -1,0 +1,44 @@
+"""`mesh hosts`: what is said of hosts that are away, or left behind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from paglets.api.hosts import MemberView, PeerProblem
+from paglets.cli.away import away_text, silence_text
+from paglets.cli.mesh import host_row, print_hosts
+from paglets.mesh.view import OLD_STORE, no_way_text
+from paglets.testing.mesh import member
+
+W1 = MemberView(member=member("w1"), online=True, silent_seconds=0.0)
+AWAY = replace(W1, online=False, silent_seconds=40.0)
+OLD = replace(
+    AWAY,
+    member=member("w1", store_id="0a1b2c3d4e"),
+    problem=f"{OLD_STORE} (0a1b2c3d): the name w1 is that of store-w1 at http://w1:8765 now",
+)
+
+
+def test_what_is_left_of_a_host_stands_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    print_hosts((W1, OLD), (PeerProblem(url="http://x:1", problem="http://x:1 cannot be reached"),))
+    told = capsys.readouterr()
+    header, row, _, old = told.out.splitlines()
+    assert (header.split()[0], row.split()[:2]) == ("HOST", ["w1", "online"])
+    assert old == f"w1, last heard of 40 s ago: {OLD.problem}"
+    assert told.err == "paglets: not joined: peer http://x:1: cannot be reached\n"
+
+
+def test_one_that_was_not_heard_of_yet_is_not_silent_for_so_long() -> None:
+    view = replace(AWAY, heard=False)
+    assert (host_row(AWAY)[1], host_row(view)[1]) == ("silent for 40 s", "not heard of yet")
+    listened = "not heard of since the host that was asked began to listen, 40 s ago"
+    assert silence_text(view.member.ref, [view]) == f"collector on w1, {listened}"
+    assert away_text(view).startswith(f"w1 is offline, {listened}: if that lasts")
+
+
+def test_where_only_a_third_host_is_lacking_that_is_said() -> None:
+    told = away_text(replace(AWAY, problem=no_way_text("w1", "n1")))
+    no_way = "nobody can connect to w1, nor to n1, and no host is online that both can reach"
+    assert told.startswith(f"w1 is offline, last heard of 40 s ago ({no_way}): if that lasts")

@@ -1,0 +1,98 @@
+"""What a host stands on, while it runs: made anew, told once, or its end."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from paglets.core.errors import EXIT_UNDECIDED, PagletsError
+from paglets.host.watch import Mender, Watch
+from paglets.slots.eligibility import Reason
+
+
+class Rig:
+    def __init__(self, path: Path) -> None:
+        self.folder = path / "host"
+        self.folder.mkdir()
+        (self.folder / "paglets.db").write_bytes(b"rows")
+        self.obstacle: Reason | None = None
+        self.made: list[str] = []
+        self.problem: OSError | None = None
+        self.said: list[str] = []
+        self.gone: list[PagletsError] = []
+        mender = Mender(what="a folder", mend=self.mend)
+        self.watch = Watch(self.folder, (mender,), lambda: self.obstacle, self.said.append, self.gone.append)
+
+    def mend(self) -> str:
+        if self.problem is not None:
+            raise self.problem
+        return self.made.pop() if self.made else ""
+
+    def look(self, times: int = 3) -> list[str]:
+        """What was said meanwhile."""
+        before = len(self.said)
+        for _ in range(times):
+            self.watch.look()
+        return self.said[before:]
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+def test_a_host_whose_ground_is_there_hears_nothing(rig: Rig) -> None:
+    assert rig.look() == []
+    assert rig.gone == []
+
+
+def test_what_was_made_anew_is_said(rig: Rig) -> None:
+    rig.made = ["made anew"]
+    assert rig.look() == ["made anew"]
+
+
+def test_what_cannot_be_made_and_what_stands_in_the_way_is_said_once_and_so_is_its_end(rig: Rig) -> None:
+    rig.problem = PermissionError(13, "Permission denied", "work")
+    rig.obstacle = Reason(code="disk_closed", text="work is not there")
+    assert rig.look() == [
+        "a folder cannot be made anew: [Errno 13] Permission denied: 'work'",
+        "this host starts nothing: work is not there",
+    ]
+    rig.problem, rig.obstacle = None, None
+    assert rig.look() == ["this host starts processes again"]
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def remove_database(folder: Path) -> None:
+    (folder / "paglets.db").unlink()
+
+
+def put_another_in_its_place(folder: Path) -> None:
+    folder.rename(folder.with_name("away"))
+    shutil.copytree(folder.with_name("away"), folder)
+
+
+@pytest.mark.parametrize("harm", [remove, remove_database, put_another_in_its_place])
+def test_without_its_database_a_host_ends_and_says_so_once(rig: Rig, harm: object) -> None:
+    harm(rig.folder)  # type: ignore[operator]
+    rig.made = ["a folder in the place of another's"]
+    assert rig.look(5) == []
+    (error,) = rig.gone
+    assert error.exit_code == EXIT_UNDECIDED
+    assert str(rig.folder) in error.message
+    assert "it begins anew, empty" in error.message
+
+
+def test_a_directory_that_is_away_for_a_moment_ends_nothing(rig: Rig) -> None:
+    rig.folder.rename(rig.folder.with_name("away"))
+    rig.look(1)
+    rig.folder.with_name("away").rename(rig.folder)
+    rig.look()
+    rig.folder.rename(rig.folder.with_name("away"))
+    rig.look(1)
+    assert rig.gone == []
