@@ -17,7 +17,7 @@ from paglets.artifacts.folder import BlobFolder
 from paglets.config import HostOptions
 from paglets.core import failpoints
 from paglets.core.clock import Clock, SystemClock, SystemEntropy
-from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError, ShuttingDown, StartFailed, StoreUndecided
+from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError, StartFailed, StoreUndecided
 from paglets.core.text import counted, placed
 from paglets.core.urls import normalise_url
 from paglets.host import known, runfile
@@ -28,6 +28,7 @@ from paglets.host.http.router import Router
 from paglets.host.http.routes import ROUTES
 from paglets.host.http.server import HttpServer
 from paglets.host.meter import MachineMeter
+from paglets.host.pulling import Handle, not_yet
 from paglets.host.recovery import survivors
 from paglets.host.shell import Settings
 from paglets.host.threads import Every, Later, RunnerThread
@@ -45,7 +46,7 @@ from paglets.program import (
     this_program,
 )
 from paglets.remote.auth import Verifier
-from paglets.remote.exchange import Pending, Request, Response, Transport
+from paglets.remote.exchange import Transport
 from paglets.remote.keys import KEY_VARIABLE, host_key, paglets_home
 from paglets.remote.local import running_hosts
 from paglets.remote.transport import Connections, ThreadedTransport
@@ -73,10 +74,7 @@ class _Door:
     """What the server hands requests to: nobody until the host is ready."""
 
     def __init__(self) -> None:
-        self.handle: Callable[[Request], Response | Pending] = self._not_yet
-
-    def _not_yet(self, request: Request) -> Response | Pending:
-        raise ShuttingDown("the host is starting; ask again in a moment")
+        self.handle: Handle = not_yet
 
 
 def run_host(options: HostOptions) -> int:

@@ -16,7 +16,7 @@ from paglets.api.hosts import Member
 from paglets.api.limits import MAX_CALL_SECONDS
 from paglets.api.pull import Pull, Pulled, PulledAnswer, PulledRequest
 from paglets.codec.text import loads
-from paglets.core.errors import InternalError, PagletsError, ShuttingDown, TimedOut, Unreachable
+from paglets.core.errors import InternalError, PagletsError, TimedOut, Unreachable
 from paglets.core.record import from_json
 from paglets.host.backoff import Lanes
 from paglets.host.shell import Shell
@@ -72,7 +72,7 @@ class Pulling:
         self._gossip = gossip
         self._lanes = Lanes(shell.entropy)
         self._work: dict[tuple[str, str], _Work] = {}
-        self.handle: Handle = _not_yet
+        self.handle: Handle = not_yet
 
     @property
     def is_idle(self) -> bool:
@@ -204,5 +204,6 @@ def _requests(body: bytes) -> tuple[PulledRequest, ...]:
     return from_json(Pulled, loads(body), "what was pulled").requests
 
 
-def _not_yet(request: Request) -> Response | Pending:
-    raise ShuttingDown("the host is starting; ask again in a moment")
+def not_yet(request: Request) -> Response | Pending:
+    """The router of a host until it is ready."""
+    raise Unreachable("the host is starting; nothing was taken: ask again in a moment")

@@ -20,6 +20,8 @@ from paglets.core.errors import (
 )
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
+from paglets.host.pulling import not_yet
+from paglets.remote.exchange import Request
 from paglets.remote.link import Link
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.exchange import TableExchange, TableHost
@@ -169,6 +171,13 @@ def test_a_host_that_answered_before_is_asked_again_after_its_restart(given: Giv
     given.link.hosts()
     given.home.broken = [Unreachable("refused"), CallOutcomeUnknown("cut")]
     assert len(given.link.hosts()) == 3
+
+
+def test_a_host_that_is_starting_is_asked_again(given: Given) -> None:
+    with pytest.raises(Unreachable, match="is starting") as starting:
+        not_yet(Request(method="POST", target="/v1/paglets/p1/x"))
+    given.home.routes[ASK] = raising(starting.value)
+    assert given.link.ask("POST", "/v1/paglets/p1/x", None, Done) == Done()
 
 
 def test_the_id_of_a_host_known_by_url_is_asked_for_once(given: Given) -> None:
