@@ -23,13 +23,16 @@ from typing import Any
 from paglets.core.errors import Invalid, StartFailed
 from paglets.core.refs import DEFAULT_PORT, check_host_name
 from paglets.core.urls import normalise_url
-from paglets.slots.model import MAX_TAG_CHARACTERS, MAX_TAGS
+from paglets.slots.model import MAX_PROPERTIES, MAX_PROPERTY_CHARACTERS, MAX_TAG_CHARACTERS, MAX_TAGS
 
 DEFAULT_MESH_VERSION = "default"
 MAX_FILE_BYTES = 1 << 20
 MAX_AMOUNT = 1 << 62
 MAX_SECONDS = 10 * 365 * 86400.0
 LEAST_LOST_AFTER_SECONDS = 10.0
+MOST_PROPERTIES = MAX_PROPERTIES - 2
+"""The host itself may add that its database was damaged, and why it starts nothing."""
+
 CONFIG_NAME = "hosts.toml"
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -175,7 +178,11 @@ def _urls(value: Any) -> tuple[str, ...]:
 def _properties(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise Invalid(f"expected a table, got {value!r}")
-    return {_text(key): str(_text(item)) for key, item in value.items()}
+    properties = {_text(key): str(_text(item)) for key, item in value.items()}
+    too_long = any(len(key) + len(item) > MAX_PROPERTY_CHARACTERS for key, item in properties.items())
+    if too_long or len(properties) > MOST_PROPERTIES:
+        raise Invalid(f"at most {MOST_PROPERTIES} properties of {MAX_PROPERTY_CHARACTERS} characters are allowed")
+    return properties
 
 
 def _path(value: Any) -> Path:

@@ -311,7 +311,7 @@ def end_unwanted(tx: Tx, unwanted: tuple[UnwantedCopy, ...], own: HostRef, now: 
     for copy in unwanted:
         if recalls.wish(tx, copy.agent_id, recalls.UNWANTED):
             continue
-        if not outcomes.fail_waiting(tx, copy.agent_id, "cancelled", copy.cause, own, now, told=True):
+        if not outcomes.fail_waiting(tx, copy.agent_id, outcomes.CANCELLED, copy.cause, own, now, told=True):
             tx.run(
                 "UPDATE requests SET unwanted = ? WHERE agent_id = ? AND status = 'RUNNING' AND unwanted IS NULL",
                 copy.cause,

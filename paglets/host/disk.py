@@ -74,7 +74,7 @@ class HostDisk:
         return str(path)
 
     def discard(self, agent_id: str) -> None:
-        """Out of the way at once by a rename; the files are removed later."""
+        """Out of the way at once by a rename; the files are removed later. Raises OSError where it stays."""
         path = self._work / agent_id
         while True:
             self._discarded += 1
@@ -84,6 +84,8 @@ class HostDisk:
         try:
             _rename(path, target)
         except FileNotFoundError:
+            if os.path.lexists(path):  # it is the trash that is gone
+                raise
             return
         self._later(self._empty_trash)
 

@@ -6,15 +6,21 @@ with each turn of the part `runs`; the job says so, and its time-out and a cance
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
 from paglets.core.content import no_place
 from paglets.core.errors import NoRoom, StorePassing
 from paglets.host.runrows import Run
+from paglets.store import queue
+from paglets.store.db import Tx
 
 CODE = "no_room"
 FILE_OPERATIONS = ("room", "publish")
+
+OF_THE_DISK = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
+"""What is the disk's and would meet every process. Anything else may be one job's doing, and must not stop others."""
 
 
 def told(result: Any) -> Any:
@@ -41,3 +47,8 @@ def held_up(run: Run, name: str, args: Any, result: Any) -> str | None:
         return f"a file of it waits: {result.message}"
     # There is room by now, but the last try to write there failed, and the next has not come to its end.
     return f"a file of it waits: {args.problem}" if name == "room" and args.problem else ""
+
+
+def say(tx: Tx, run: Run, now: float) -> None:
+    """Note what holds up the attempt, as it stands by now."""
+    queue.say_held_up(tx, run.agent_id, run.stamp.attempt, CODE if run.held_up else "", run.held_up, now)

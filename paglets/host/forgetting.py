@@ -13,7 +13,7 @@ from functools import partial
 
 from paglets.api.hosts import Forgotten
 from paglets.api.paglets import Located, ResidenceRow
-from paglets.core.errors import Conflict, Invalid, PagletsError
+from paglets.core.errors import Conflict, InternalError, Invalid, PagletsError
 from paglets.host.comeback import come_back_from_forgotten, drop_move, dropped_text, epoch_of_next_era
 from paglets.host.runner import note
 from paglets.host.shell import Shell
@@ -80,10 +80,10 @@ class Forgetting:
         for store_id in sorted(targets - self._asking - self._again.keys()):
             if self._gossip.is_forgotten(store_id):
                 self._ask(store_id)
-        for wish in self._wishes:
-            if wish.store_id not in targets or now >= wish.deadline:
-                self._done(wish)
-        self._wishes = [wish for wish in self._wishes if wish.pending.response is None]
+        done = [wish for wish in self._wishes if wish.store_id not in targets or now >= wish.deadline]
+        self._wishes = [wish for wish in self._wishes if wish not in done]
+        for wish in done:
+            self._done(wish)
         return min([*self._again.values(), *(wish.deadline for wish in self._wishes)], default=None)
 
     # Who asked.
@@ -109,7 +109,15 @@ class Forgetting:
     def _done(self, wish: _Wish) -> None:
         text = f"{wish.name} was forgotten; taken back: {wish.taken_back}, moves dropped: {wish.moves_dropped}"
         self._shell.log(text)
-        self._shell.runner.change(lambda tx: _note(tx, wish.store_id, text, self._shell.clock.wall()))
+        self._shell.runner.change(
+            lambda tx: _note(tx, wish.store_id, text, self._shell.clock.wall()), partial(self._noted, wish)
+        )
+
+    def _noted(self, wish: _Wish, result: BaseException | None) -> None:
+        if isinstance(result, BaseException):
+            text = f"what is left of {wish.name} is not forgotten: it could not be stored; forget it once more"
+            wish.pending.complete(reply_error(result if isinstance(result, PagletsError) else InternalError(text)))
+            raise result
         answer = Forgotten(
             host=self._shell.own, known=wish.known, taken_back=wish.taken_back, moves_dropped=wish.moves_dropped
         )

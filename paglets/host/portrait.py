@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from paglets.api.hosts import HostIdentity, Member
 from paglets.host.shell import Settings
 from paglets.program import PROTOCOL
-from paglets.slots.model import Candidate, Resources
+from paglets.slots.model import MAX_PROPERTY_CHARACTERS, Candidate, Resources
 
 OBSTACLE = "obstacle"
 """The property by which others see why a host starts nothing."""
@@ -76,7 +76,8 @@ def identity(settings: Settings, load: Load, wall_time: float) -> HostIdentity:
 
 
 def _properties(settings: Settings, load: Load) -> dict[str, str]:
-    told = {OBSTACLE: load.obstacle} if load.obstacle else {}
+    """Within the bounds of `check_member`: others refuse a row beyond them, as if the host were away."""
+    told = {OBSTACLE: load.obstacle[: MAX_PROPERTY_CHARACTERS - len(OBSTACLE)]} if load.obstacle else {}
     return {**dict(settings.properties), **told}
 
 

@@ -40,6 +40,7 @@ def _path(home: Path, settings: Settings) -> Path:
 
 def _remove(path: Path, pid: int) -> None:
     """Not the file of another host that has the name by now."""
-    with suppress(OSError, ValueError, KeyError):
-        if json.loads(path.read_text())["pid"] == pid:
+    found = read_run_file(path)
+    if found is not None and found.pid == pid:
+        with suppress(OSError):
             path.unlink()

@@ -6,7 +6,6 @@ that restarts finds and ends every survivor; its end is the exit the launcher te
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -23,7 +22,7 @@ from paglets.host.outcomes import Attempt, Outcome
 from paglets.host.runrows import Ground, Run
 from paglets.host.shell import Shell
 from paglets.slots.eligibility import Reason
-from paglets.store import posts, queue, residence
+from paglets.store import posts, residence
 from paglets.worker.launch import NO_PLACE, Ended, Launcher, LaunchEvents, LaunchSpec
 from paglets.worker.protocol import Deliver, Fault, Go, Handled
 
@@ -32,9 +31,6 @@ SAVE_USAGE_SECONDS = 10.0
 
 PLACE_AGAIN_SECONDS = 10.0
 """Before another process is tried, after one for which the disk had no place: a quota does not show before that."""
-
-OF_THE_DISK = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
-"""What is the disk's and would meet every process. Anything else may be one job's doing, and must not stop others."""
 
 
 class Runs:
@@ -102,9 +98,9 @@ class Runs:
         self.launcher.start(spec)
 
     def _not_begun(self, run: Run, error: OSError | StorePassing) -> Ended:
-        again = run.began + PLACE_AGAIN_SECONDS
-        if isinstance(error, OSError) and error.errno not in OF_THE_DISK and self._shell.disk.obstacle() is None:
-            self._paused[run.agent_id] = again
+        is_of_disk = not isinstance(error, OSError) or error.errno in fileroom.OF_THE_DISK
+        if not is_of_disk and self._shell.disk.obstacle() is None:
+            self._paused[run.agent_id] = run.began + PLACE_AGAIN_SECONDS
             return Ended(error=str(error))
         return self._no_place(str(error))
 
@@ -226,10 +222,19 @@ class Runs:
         if text is None or not is_news or (text and run.held_up and now < run.held_up_at + SAVE_USAGE_SECONDS):
             return
         run.held_up, run.held_up_at = text, now
-        code = fileroom.CODE if text else ""
+        self._store_held_up(run)
+
+    def _store_held_up(self, run: Run) -> None:
+        """Again and again while the disk is full: that is when there is most to say."""
         self._shell.runner.change(
-            lambda tx: queue.say_held_up(tx, run.agent_id, run.stamp.attempt, code, text, self._shell.clock.wall())
+            lambda tx: fileroom.say(tx, run, self._shell.clock.wall()), lambda result: self._held_up_stored(run, result)
         )
+
+    def _held_up_stored(self, run: Run, result: object) -> None:
+        if isinstance(result, StorePassing):
+            self._delayed.append(partial(self._store_held_up, run))
+        elif isinstance(result, BaseException):
+            raise result
 
     def _answer(self, run: Run, number: Any, result: Any) -> None:
         if isinstance(result, BaseException):

@@ -20,7 +20,7 @@ from paglets.core.errors import Invalid
 from paglets.core.record import to_json
 from paglets.core.refs import check_host_name
 from paglets.core.urls import normalise_url
-from paglets.slots.model import MAX_TAG_CHARACTERS, MAX_TAGS
+from paglets.slots.model import MAX_PROPERTIES, MAX_PROPERTY_CHARACTERS, MAX_TAG_CHARACTERS, MAX_TAGS
 
 ONLINE_SECONDS = 10.0
 """Five heartbeats of 2 s: one lost message, a slow disk or a busy minute must not end a host's part in the
@@ -44,7 +44,6 @@ was in use, since another part of a mesh that was parted may have taken it for o
 it is silent."""
 
 MAX_ADDRESSES = 16
-MAX_PROPERTIES = 64
 MAX_TEXT_CHARACTERS = 500
 MAX_COUNT = 2**53
 
@@ -319,7 +318,7 @@ def check_member(member: Member) -> Member:
         ("mesh_version", len(member.mesh_version), MAX_TEXT_CHARACTERS),
         ("boot_id", len(member.boot_id), MAX_TEXT_CHARACTERS),
         ("a tag", max((len(tag) for tag in member.tags), default=0), MAX_TAG_CHARACTERS),
-        ("a property", max((len(k) + len(v) for k, v in member.properties.items()), default=0), MAX_TEXT_CHARACTERS),
+        ("a property", max(map(_property_size, member.properties.items()), default=0), MAX_PROPERTY_CHARACTERS),
     )
     for name, amount, most in bounds:
         if not 0 <= amount <= most:
@@ -328,6 +327,10 @@ def check_member(member: Member) -> Member:
         if not _is_url(url):
             raise Invalid(f"member {member.name}: {url[:200]!r} is not of the form http://host:port")
     return member
+
+
+def _property_size(item: tuple[str, str]) -> int:
+    return len(item[0]) + len(item[1])
 
 
 def _is_url(text: str) -> bool:

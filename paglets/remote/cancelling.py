@@ -78,8 +78,7 @@ def wait_ended(
     if not gone:
         return CancelOutcome(group_id=group_id, keys=keys)
     body = HurryCensus(job_keys=None if whole else gone)
-    end = link.clock.monotonic() + timeout
-    pause, quiet = FIRST_PAUSE_SECONDS, 0
+    rounds = _Rounds(link, timeout)
     # By id: those that have not said since that they have none. One that went offline meanwhile still may.
     may_have = {copy["host"]["store_id"]: copy["host"]["name"] for copy in told["copies"]}
     while True:
@@ -88,8 +87,8 @@ def wait_ended(
         # Of a host that was forgotten nothing is expected any more.
         listed = {view.member.store_id for view in views}
         may_have = {store_id: name for store_id, name in may_have.items() if store_id in listed}
-        left = end - link.clock.monotonic()
-        ask = attempt(partial(_unfinished, link, group_id, body, min(answer_seconds, COUNT_SECONDS, left)))
+        seconds = min(answer_seconds, COUNT_SECONDS, rounds.left())
+        ask = attempt(partial(_unfinished, link, group_id, body, seconds))
         running = {}
         for host, count in zip(hosts, ask_each(ask, hosts), strict=True):
             if count == 0:
@@ -98,14 +97,33 @@ def wait_ended(
             may_have[host.store_id] = host.name
             if isinstance(count, int):
                 running[host.name] = count
-        quiet = 0 if running else quiet + 1
-        left = end - link.clock.monotonic()
-        if quiet == QUIET_ROUNDS or left <= pause:
+        if not rounds.go_on(is_quiet=not running):
             break
-        link.pause(pause)
-        pause = min(LONGEST_PAUSE_SECONDS, pause * 1.5)
     silent = tuple(sorted(set(may_have.values()) - running.keys()))
     return CancelOutcome(group_id=group_id, keys=keys, running=running, silent=silent)
+
+
+class _Rounds:
+    """All hosts are asked again and again: until QUIET_ROUNDS in a row were quiet, at most `timeout` seconds."""
+
+    def __init__(self, link: Link, timeout: float) -> None:
+        self._link = link
+        self._end = link.clock.monotonic() + timeout
+        self._pause_seconds = FIRST_PAUSE_SECONDS
+        self._quiet = 0
+
+    def left(self) -> float:
+        """Seconds."""
+        return self._end - self._link.clock.monotonic()
+
+    def go_on(self, *, is_quiet: bool) -> bool:
+        """After a round: whether there is another one, for which it pauses."""
+        self._quiet = self._quiet + 1 if is_quiet else 0
+        if self._quiet == QUIET_ROUNDS or self.left() <= self._pause_seconds:
+            return False
+        self._link.pause(self._pause_seconds)
+        self._pause_seconds = min(LONGEST_PAUSE_SECONDS, self._pause_seconds * 1.5)
+        return True
 
 
 def _unfinished(link: Link, group_id: str, body: HurryCensus, timeout: float, host: HostRef) -> int:
@@ -137,14 +155,13 @@ def end_copies(
     host that refuses, as it takes the collector's host to be online, does so for ten seconds after that has died.
     """
     body = EndCopies(job_keys=job_keys, reason=reason)
-    end = link.clock.monotonic() + timeout
-    pause, quiet = FIRST_PAUSE_SECONDS, 0
+    rounds = _Rounds(link, timeout)
     ended: dict[str, dict[str, None]] = {}
     while True:
         views = link.hosts()
         hosts = those_online(views)
-        left = end - link.clock.monotonic()
-        answers = ask_each(attempt(partial(_end_on, link, group_id, body, min(COUNT_SECONDS, left))), hosts)
+        seconds = min(COUNT_SECONDS, rounds.left())
+        answers = ask_each(attempt(partial(_end_on, link, group_id, body, seconds)), hosts)
         silent = {view.member.name: "it is offline" for view in views if not view.online}
         running: dict[str, int] = {}
         for host, answer in zip(hosts, answers, strict=True):
@@ -156,12 +173,8 @@ def end_copies(
             if answer.count:
                 running[host.name] = answer.count
         refused = any(isinstance(answer, Conflict) for answer in answers)
-        quiet = 0 if running or refused else quiet + 1
-        left = end - link.clock.monotonic()
-        if quiet == QUIET_ROUNDS or left <= pause:
+        if not rounds.go_on(is_quiet=not running and not refused):
             break
-        link.pause(pause)
-        pause = min(LONGEST_PAUSE_SECONDS, pause * 1.5)
     keys = {name: tuple(keys) for name, keys in sorted(ended.items())}
     return EndOutcome(group_id=group_id, ended=keys, running=running, silent=silent)
 

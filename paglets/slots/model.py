@@ -10,6 +10,9 @@ from paglets.slots.addresses import addresses_of
 
 MAX_TAGS = 64
 MAX_TAG_CHARACTERS = 100
+MAX_PROPERTIES = 64
+MAX_PROPERTY_CHARACTERS = 500
+"""Of its name and its value together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

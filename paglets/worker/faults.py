@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import dropwhile
@@ -46,18 +46,26 @@ def entry_fault_of(error: BaseException, work_dir: str) -> Fault:
     return replace(fault, cause=NO_PLACE) if _lacks_files_of_its_host(error, work_dir) else fault
 
 
-def _lacks_files_of_its_host(error: BaseException | None, work_dir: str) -> bool:
+def _lacks_files_of_its_host(error: BaseException, work_dir: str) -> bool:
     """Whether it came of this: the program cannot be read any more from where its host runs it, the code of the paglet
     could not be unpacked, or its scratch directory be used, as a folder of the host above it is closed."""
     program = str(this_program().path)
-    while error is not None:
-        if isinstance(error, ImportFailed) and error.details.get("passes"):
+    for each in _chain(error):
+        if isinstance(each, ImportFailed) and each.details.get("passes"):
             return True
-        path = error.filename if isinstance(error, OSError) else None
+        path = each.filename if isinstance(each, OSError) else None
         if isinstance(path, str) and (path == program or _is_shut_in(path, work_dir)):
             return True
-        error = error.__cause__ or error.__context__
     return False
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what led to it, each once: `raise error from error` makes it its own cause."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _is_shut_in(path: str, work_dir: str) -> bool:

@@ -88,6 +88,12 @@ def test_a_mistake_anywhere_in_the_file_is_named(tmp_path: Path, text: str, what
     assert what in caught.value.message
 
 
+@pytest.mark.parametrize("properties", [{"about": "x" * 500}, {f"name-{n}": "x" for n in range(63)}])
+def test_properties_that_other_hosts_would_not_take_are_refused_here(properties: dict[str, str]) -> None:
+    with pytest.raises(Invalid, match="--property: at most 62 properties of 500 characters"):
+        host_options("home", flags={"properties": properties}, file={})
+
+
 def test_a_file_that_is_not_toml_is_named_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(StartFailed, match=r"hosts\.toml is not TOML: .*line 2"):
         read_config(written(tmp_path, "[mesh]\nx = = 1"))

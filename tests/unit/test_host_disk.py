@@ -181,3 +181,14 @@ def test_what_else_a_process_needs_is_an_obstacle(tmp_path: Path) -> None:
     lacking = HostDisk(tmp_path / "host", lambda act: act(), print, lambda: "the program is gone").obstacle()
     assert lacking is not None
     assert (lacking.code, lacking.text) == ("disk_closed", "the program is gone")
+
+
+def test_what_cannot_be_put_out_of_the_way_is_not_taken_for_gone(disk: HostDisk, tmp_path: Path) -> None:
+    scratch = Path(disk.prepare("job-1", fresh=True))
+    (scratch / "old").touch()
+    (tmp_path / "host" / "work" / ".trash").rmdir()
+    with pytest.raises(FileNotFoundError):
+        disk.prepare("job-1", fresh=True)
+    disk.make_folders()
+    assert list(Path(disk.prepare("job-1", fresh=True)).iterdir()) == []
+    disk.discard("job-2")

@@ -103,6 +103,22 @@ def test_what_was_on_its_way_to_a_forgotten_host_is_here_again_beyond_what_that_
     assert forget(rig) == Forgotten(host=rig.own, known=False, taken_back=0, moves_dropped=0)
 
 
+def test_what_cannot_be_stored_is_not_said_to_be_done(rig: Rig) -> None:
+    Target(rig).goes_away()
+    rig.until(lambda: is_silent(rig), 30)
+    rig.write(
+        lambda tx: tx.run(
+            "CREATE TRIGGER full BEFORE INSERT ON events WHEN NEW.kind = 'host_forgotten'"
+            " BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        )
+    )
+    with pytest.raises(InternalError):
+        forget(rig)
+    rig.write(lambda tx: tx.run("DROP TRIGGER full"))
+    forget(rig)
+    assert events(rig, "host_forgotten")
+
+
 def test_moves_to_a_forgotten_host_that_have_not_begun_are_dropped(rig: Rig) -> None:
     target = Target(rig)
     target.goes_away()

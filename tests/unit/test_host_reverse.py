@@ -209,6 +209,14 @@ def test_a_client_is_relayed_to_a_host_that_fetches(given: Given) -> None:
     assert pending.response == Response(status=200, body=b'{"n":1}')
 
 
+def test_a_post_of_a_client_is_relayed(given: Given) -> None:
+    relay = Relay(method="POST", target="/v1/outbox", body=to_base64(b"{}"), timeout_seconds=30.0)
+    given.rig.ask("POST", f"/v1/via/{NAT.store_id}", relay)
+    given.rig.run()
+    (request,) = given.pulled()
+    assert request.target == "/v1/outbox"
+
+
 def test_a_relay_says_what_went_wrong(given: Given) -> None:
     relay = Relay(method="GET", target="/v1/slots", body="", timeout_seconds=30.0)
     pending = given.rig.ask("POST", f"/v1/via/{NAT.store_id}", relay)

@@ -20,6 +20,7 @@ from paglets.core.errors import CallOutcomeUnknown, HandlerFailed, Moved, NotHan
 from paglets.core.record import to_json
 from paglets.core.refs import BlobRef, ProxyRef
 from paglets.host import mailbox
+from paglets.mesh.table import check_member
 from paglets.remote.exchange import Pending
 from paglets.slots.eligibility import Reason
 from paglets.store import posts, residence
@@ -786,3 +787,22 @@ def test_a_late_word_of_a_process_that_nobody_knows_is_dropped(rig: Rig) -> None
     runs.ended("nobody", Ended(exit_code=0))
     rig.run()
     assert rig.faults() == []
+
+
+def test_what_holds_up_an_attempt_is_stored_when_there_is_room_for_it(rig: Rig) -> None:
+    process = add_job(rig)
+    (pages,) = rig.all("PRAGMA page_count")[0]
+    rig.store._writer.execute(f"PRAGMA max_page_count={pages}")
+    rig.answer(process, "room", Room(staged="run.1", size_bytes=4, problem="the disk is full" * 1_000))
+    assert why_of(rig) == "RUNNING"
+    rig.store._writer.execute("PRAGMA max_page_count=1000000")
+    rig.run(3.0)
+    assert why_of(rig).startswith("RUNNING no_room: a file of it waits: the disk is full")
+
+
+def test_however_long_what_is_in_the_way_others_take_the_row_that_says_so(rig: Rig) -> None:
+    # They refuse a row with a longer property, and took the host for offline, and its jobs for lost.
+    rig.disk.held = Reason(code="disk_closed", text="/a/long/path" * 100 + " is not there")
+    rig.run(5.0)
+    row = rig.host.gossip.members()[0].member
+    assert check_member(row).properties["obstacle"].startswith("/a/long/path")

@@ -99,6 +99,18 @@ def test_a_copy_that_was_written_to_is_told_and_left(tmp_path: Path) -> None:
     assert str(copy.path) in kept.lacks()
 
 
+def test_a_try_to_make_it_anew_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    # It is tried each second: on a full disk each try left a file.
+    (tmp_path / "mine.pyz").write_bytes(b"the program")
+    copy = keep_copy(Program(path=tmp_path / "mine.pyz", is_archive=True), tmp_path / "home")
+    kept = KeptCopy(copy)
+    copy.path.unlink()
+    copy.path.mkdir()
+    with pytest.raises(OSError, match=str(copy.path.parent)):
+        kept.restore()
+    assert list(copy.path.parent.iterdir()) == [copy.path]
+
+
 def test_what_the_user_started_himself_is_not_made_anew(tmp_path: Path) -> None:
     (tmp_path / "mine.pyz").write_bytes(b"the program")
     kept = KeptCopy(Program(path=tmp_path / "mine.pyz", is_archive=True))

@@ -7,11 +7,26 @@ import os
 from pathlib import Path
 
 import pytest
+from host_rig import OFFERED
 
+from paglets.host import runfile
+from paglets.host.shell import Settings
 from paglets.remote.local import began, broken_run_files, running_hosts
 
 DEAD = 2**22 + 1
 """No system gives a process such a number."""
+
+SETTINGS = Settings(
+    store_id="s",
+    boot_id="s-1",
+    boot_count=1,
+    name="home",
+    url="http://home:8765",
+    mesh_version="test",
+    started_at=0.0,
+    offered=OFFERED,
+    pid=os.getpid(),
+)
 
 known = pytest.mark.skipif(not began(os.getpid()), reason="the system does not tell when a process began")
 
@@ -49,3 +64,15 @@ def test_a_file_that_is_no_run_file_is_left_out_and_named(tmp_path: Path, conten
     assert [host.name for host in running_hosts(tmp_path)] == ["x"]
     (line,) = broken_run_files(tmp_path)
     assert line.startswith(f"{tmp_path / 'run' / 'y.json'} is not the run file of a host")
+
+
+@pytest.mark.parametrize("content", ["{garbage", "[]", '{"pid": 1}'])
+def test_a_host_that_ends_leaves_what_is_not_its_run_file(tmp_path: Path, content: str) -> None:
+    remove = runfile.write(tmp_path, SETTINGS)
+    path = tmp_path / "run" / "home.json"
+    path.write_text(content)
+    remove()
+    assert path.read_text() == content
+    assert runfile.mend(tmp_path, SETTINGS).startswith(f"{path} was removed or written to")
+    remove()
+    assert not path.exists()

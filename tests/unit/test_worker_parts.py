@@ -250,6 +250,14 @@ def raised_from(error: BaseException, cause: BaseException) -> BaseException:
     return error
 
 
+def test_an_error_that_is_its_own_cause_is_told_like_others(tmp_path: Path) -> None:
+    # `raise error from error` is that; a walk along the causes without an end held the process for ever.
+    error = ValueError("oops")
+    assert cause_of(raised_from(error, error), tmp_path) == "exception"
+    first, second = ValueError("one"), ValueError("two")
+    assert cause_of(raised_from(first, raised_from(second, first)), tmp_path) == "exception"
+
+
 def test_what_the_files_of_the_host_lack_is_no_doing_of_the_paglets(tmp_path: Path) -> None:
     scratch = tmp_path / "work" / "job-1"
     scratch.mkdir(parents=True)

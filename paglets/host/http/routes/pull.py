@@ -19,8 +19,8 @@ from paglets.remote.textbytes import from_base64
 MOST_RELAY_SECONDS = MAX_CALL_SECONDS + 4.0
 """Just under the time after which the server gives up."""
 
-NEVER = ("/v1/via", "/v1/outbox", "/v1/mesh/gossip")
-"""What is passed on for nobody."""
+NEVER = ("/v1/via", "/v1/outbox/", "/v1/mesh/gossip")
+"""What is passed on for nobody. (`/v1/outbox` itself takes the posts of clients.)"""
 
 OF_HOSTS = ("/v1/posts", "/v1/transfers", "/v1/census", "/v1/slots/steal")
 """What only hosts ask of each other: passed on for a client, it would be asked in the name of this host."""
