@@ -75,6 +75,8 @@ def cancel_each(
         keys = groups[group_id]
         try:
             collector_of(client, group_id)
+            with said_if_slow(f"waiting until the processes of {group_id} have ended"):
+                return client.cancel(group_id, keys, reason=reason, timeout=timeout)
         except (Unreachable, Unknown) as error:
             state = error.details.get("collector", "")
             if not force and state != FORGOTTEN:
@@ -86,8 +88,6 @@ def cancel_each(
             if isinstance(error, Unknown) and not (outcome.ended or outcome.running):
                 raise error from None
             return outcome
-        with said_if_slow(f"waiting until the processes of {group_id} have ended"):
-            return client.cancel(group_id, keys, reason=reason, timeout=timeout)
 
     return ask_each(attempt(one), list(groups))
 
@@ -139,7 +139,7 @@ def _print_ended(outcome: EndOutcome) -> None:
     if outcome.ended:
         say(f"if its collector comes back, it is told that these jobs of {outcome.group_id} were cancelled")
     else:
-        what = "nothing was ended" if outcome.silent else "nothing of it waits or runs on any host"
+        what = "nothing was ended" if outcome.silent else "nothing of that waits or runs on a host that answers"
         print(f"{outcome.group_id}: {what}")
     for name, count in outcome.running.items():
         say(f"cancelling: {count} on {name} have not ended yet; the same command waits on")

@@ -15,6 +15,7 @@ from paglets.core.messages import Message
 from paglets.core.refs import ProxyRef
 from paglets.core.text import meant
 from paglets.mesh.view import NO_WAY
+from paglets.remote.cancelling import AWAY
 from paglets.remote.client import HostClient
 
 FIRST_SECONDS = 5.0
@@ -23,7 +24,7 @@ SILENT_SECONDS = 3.0
 
 NO_ANSWER = (Unreachable, TimedOut, CallOutcomeUnknown, PeerReplaced)
 
-AWAY, REPLACED, FORGOTTEN = "away", "replaced", "forgotten"
+REPLACED, FORGOTTEN = "replaced", "forgotten"
 """`collector` in the details of an Unreachable: what is known of the host where the collector is."""
 
 

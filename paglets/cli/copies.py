@@ -7,10 +7,11 @@ from contextlib import suppress
 from typing import Any
 
 from paglets.api.slots import JobView
-from paglets.cli.collectors import AWAY, FORGOTTEN
+from paglets.cli.collectors import FORGOTTEN
 from paglets.cli.options import LOOK_SECONDS
 from paglets.core.errors import PagletsError
 from paglets.core.text import command_name
+from paglets.remote.cancelling import AWAY
 from paglets.remote.client import HostClient
 from paglets.slots.states import FINAL
 

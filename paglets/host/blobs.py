@@ -228,23 +228,29 @@ class BlobKeeper:
     # Removing.
 
     def collect(self) -> bool:
-        """A turn of removing what nothing refers to; True where there is more to look at."""
-        if self._shell.clock.monotonic() < self._collect_at:
-            return False
+        """A turn of removing what nothing refers to; True where there is more to look at.
+
+        Of bytes that the disk has lost the row goes at once: it would tell others that they need not send them.
+        """
+        early = self._shell.clock.monotonic() < self._collect_at
         self._promises.forget_old()
         after = self._collected
         found = self._shell.store.read(lambda tx: blobs.unneeded(tx, after, COLLECT_A_TURN))
         self._collected = found[-1] if len(found) == COLLECT_A_TURN else ""
         for sha256 in found:
-            if not self._promises.stands(sha256):
+            if self._is_lost(sha256) or not (early or self._promises.stands(sha256)):
                 self._forget(sha256)
         return bool(self._collected)
+
+    def _is_lost(self, sha256: str) -> bool:
+        """Whether somebody removed it from the disk."""
+        return self._disk.size(sha256) is None
 
     def _forget(self, sha256: str) -> None:
         """Unless it was promised, or something refers to it, by now."""
 
         def forget(tx: Tx) -> bool:
-            return not self._promises.stands(sha256) and blobs.forget(tx, sha256)
+            return (self._is_lost(sha256) or not self._promises.stands(sha256)) and blobs.forget(tx, sha256)
 
         with self._locks.of(sha256):
             if self._shell.store.write(forget):

@@ -36,6 +36,10 @@ AWAITED = policy.Reason(
 )
 
 
+OBSTACLES = ("disk_full", "disk_closed")
+"""The reasons of jobs that wait while nothing may be started."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Granted:
     run: Run
@@ -49,21 +53,28 @@ class Scheduler:
     name = "scheduler"
 
     def __init__(self, shell: Shell, runs: Runs, awaited: Callable[[], bool] = lambda: False) -> None:
-        """`awaited`: whether word of the collectors must come first, so that no job of a group may start."""
+        """`awaited`: whether word of the collectors must come first, so that no job of a group may start.
+
+        `_held`: since the last grant, before this start too, jobs may have been told of an obstacle.
+        """
         self._shell = shell
         self._awaited = awaited
         self._runs = runs
         self._reserve_after = RESERVE_AFTER_SECONDS
+        self._held = True
 
     def tick(self, now: float) -> float | None:
         store, usage = self._shell.store, self._runs.running()
         if store.read(queue.any_waiting):
             obstacle = self._runs.obstacle()
             if obstacle is not None:
+                self._held = True
                 with suppress(StorePassing):
                     store.write(lambda tx: self._hold(tx, obstacle))
                 return now + LOOK_AGAIN_SECONDS
-            for each in store.write(lambda tx: self._grant(tx, usage)):
+            granted = store.write(lambda tx: self._grant(tx, usage))
+            self._held = False
+            for each in granted:
                 self._runs.launch(each.run, each.cores, each.gpus)
             if store.read(queue.any_waiting):
                 return now + LOOK_AGAIN_SECONDS
@@ -82,6 +93,8 @@ class Scheduler:
         now = self._shell.clock.wall()
         jobs: dict[str, QueuedJob] = {}
         awaited = self._awaited()
+        if self._held:
+            queue.drop_reasons(tx, OBSTACLES)
 
         def oldest_first() -> Iterator[policy.Waiting]:
             for job in queue.waiting(tx, policy.queue_window(len(free.cores))):

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from paglets.api.groups import EndCopies, EndedCopies, HurryCensus, Unfinished
-from paglets.core.errors import Conflict, PagletsError
+from paglets.core.errors import Conflict, PagletsError, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import HostRef
 from paglets.remote.asking import ask_each, attempt, those_online
@@ -22,6 +22,9 @@ COUNT_SECONDS = 3.0
 
 QUIET_ROUNDS = 2
 """A copy that moves while the hosts are asked one beside another may be missed once."""
+
+AWAY = "away"
+"""`collector` in the details of an Unreachable: its host cannot be asked, and nothing was cancelled."""
 
 CANCELLED = ("cancelled", "already_cancelled")
 
@@ -56,8 +59,14 @@ def cancel_jobs(
     answer_seconds: float,
     timeout: float,
 ) -> CancelOutcome:
-    """Cancel these keys of a group (None: all) and wait for their ends. `call` asks its collector."""
-    told = call(Message("cancel", {"job_keys": job_keys, "reason": reason}))
+    """Cancel these keys of a group (None: all) and wait for their ends. `call` asks its collector.
+
+    Raises Unreachable where that cannot be asked.
+    """
+    try:
+        told = call(Message("cancel", {"job_keys": job_keys, "reason": reason}))
+    except Unreachable as error:
+        raise Unreachable(error.message, collector=AWAY) from None
     outcome = wait_ended(link, group_id, told, whole=job_keys is None, answer_seconds=answer_seconds, timeout=timeout)
     if outcome.ended and told["copies"]:
         with suppress(PagletsError):  # else the next cancel asks those hosts again

@@ -7,7 +7,7 @@ finds another gives False and does nothing. Which status may follow which: `pagl
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -199,6 +199,15 @@ def say_held_up(tx: Tx, agent_id: str, attempt: int, reason: str, text: str, now
     if changed:
         tx.touch(agent_id)
         tx.wake("census")
+
+
+def drop_reasons(tx: Tx, reasons: Iterable[str]) -> None:
+    """Waiting jobs with one of these have none until they are looked at anew."""
+    tx.run(
+        "UPDATE requests SET reason = '', reason_text = ''"
+        " WHERE status = 'WAITING_FOR_SLOT' AND reason IN (SELECT value FROM json_each(?))",
+        dumps(list(reasons)),
+    )
 
 
 def say_why_others(tx: Tx, reason: str, text: str, now: float) -> None:

@@ -79,7 +79,7 @@ def test_jobs_of_a_collector_that_was_forgotten_are_ended_at_once(three: Mesh, t
     assert (done.code, done.out) == (0, "lost: ended 2 jobs on linux-a: a, b\n"), done.err
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids(tmp_path / "a") + pids(tmp_path / "b"))
     again = three.paglets("jobs", "cancel", "lost", "--at", "laptop")
-    assert (again.code, again.out) == (0, "lost: nothing of it waits or runs on any host\n"), again.err
+    assert (again.code, again.out) == (0, "lost: nothing of that waits or runs on a host that answers\n"), again.err
 
     three["gpu-a"].restart()
     summary = submission.drain(90)

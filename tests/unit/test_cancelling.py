@@ -290,3 +290,13 @@ def test_a_summary_of_a_collector_whose_host_began_anew_says_so() -> None:
 
     with pytest.raises(PeerReplaced, match=r"of words was on gpu, and at http://gpu:1 another host .*anew"):
         Client().summary("words")
+
+
+def test_a_collector_that_cannot_be_asked_has_cancelled_nothing_and_it_is_said() -> None:
+    def call(message: Message) -> Any:
+        raise Unreachable("http://w1:8765 does not answer")
+
+    link = Given().link()
+    with pytest.raises(Unreachable, match="does not answer") as told:
+        cancel_jobs(link, call, "words", None, reason="", answer_seconds=1.0, timeout=5.0)
+    assert told.value.details["collector"] == "away"

@@ -309,6 +309,15 @@ def test_the_disk_has_room_for_what_comes_beside_what_is_on_its_way() -> None:
     assert isinstance(error_of(put, rig, BLOB, 0, DATA), NoRoom)
 
 
+def test_bytes_that_somebody_removed_from_the_disk_are_not_told_to_be_here_for_long(rig: Rig) -> None:
+    put(rig, BLOB, 0, DATA[:8])
+    put(rig, BLOB, 8, DATA[8:16])
+    assert put(rig, BLOB, 16, DATA[16:]).complete
+    rig.blobs.disk.whole.clear()
+    rig.run(PIN / 2)
+    assert rig.value("SELECT count(*) FROM blobs") == 0
+
+
 def test_a_file_that_is_moved_on_its_disk_needs_no_second_room_and_a_copy_of_it_does() -> None:
     rig = Rig()
     size = DISK_BYTES - FREE_BYTES + 1

@@ -10,6 +10,7 @@ from host_rig import OFFERED, Rig, group, host_ref, job, slot_request
 from paglets.api.slots import Candidates, Slots, Steal, Stolen, Verdicts
 from paglets.core.record import to_json
 from paglets.host.placer import JOBS_A_TURN, LOOK_AGAIN_SECONDS
+from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources
 from paglets.store import residence
 from paglets.testing.sanity import sanity_check
@@ -157,6 +158,17 @@ def test_placement_may_be_previewed(rig: Rig) -> None:
     never = slot_request(cpu_cores=99)
     verdicts = rig.get(Verdicts, "POST", "/v1/slots/candidates", Candidates(request=to_json(never)))
     assert all(each.never and not each.eligible for each in verdicts.verdicts)
+
+
+def test_once_an_obstacle_is_gone_no_job_names_it_any_more(rig: Rig) -> None:
+    add(rig, *"abcd")  # all cores are taken
+    rig.disk.held = Reason(code="disk_closed", text="read-only")
+    add(rig, *"efghij")
+    rig.run(3.0)
+    assert {reasons(rig)[key][0] for key in "efghij"} == {"disk_closed"}
+    rig.disk.held = None
+    rig.run(3.0)
+    assert {reasons(rig)[key][0] for key in "efghij"} == {"slots_busy"}
 
 
 # Stealing.
