@@ -20,11 +20,11 @@ from typing import Any
 from paglets.core.errors import PagletsError
 from paglets.worker.child_link import ChildLink
 from paglets.worker.control import EndRun, ExitedRun, FailedRun, Ready, StartedRun
+from paglets.worker.frames import pack
 from paglets.worker.launch import Ended, LaunchEvents, LaunchSpec
 from paglets.worker.linux import oom_kills
 from paglets.worker.polling import WRITE, Poller
 from paglets.worker.process import kill_run, process_table
-from paglets.worker.protocol import pack
 from paglets.worker.restarts import Restarts
 from paglets.worker.usage import SCRATCH_EVERY, Sample, sample_runs
 from paglets.worker.zygote_link import ZygoteLink
@@ -32,7 +32,8 @@ from paglets.worker.zygote_link import ZygoteLink
 STDERR_TAIL_BYTES = 8192
 SAMPLE_SECONDS = 1.0
 SAMPLE_SHARE = 0.02
-"""Sampling takes no more than this share of one core: on a machine with very many processes it is done less often."""
+"""Sampling takes no more than this share of one core: on a machine with very many processes it is done less often.
+By processor time: after a look that the machine held up for a second, the next would be a minute away."""
 
 MAX_UNDER_WAY = 32
 """Starts handed to the zygote and not yet answered; the kernel bounds descriptors in flight."""
@@ -364,7 +365,7 @@ class ZygoteLauncher:
             self._busy.wait()
             if self._closed.is_set():
                 return
-            began = time.monotonic()
+            began = time.thread_time()
             oom_count = oom_kills()
             oom_before = oom_count if idle else oom_before
             watched = (child.watched() for child in self._children.copy().values())
@@ -372,7 +373,7 @@ class ZygoteLauncher:
             samples = sample_runs(self._table, runs, with_scratch=rounds % SCRATCH_EVERY == 0) if runs else {}
             self._post(partial(self._on_samples, samples, oom_before))
             rounds, oom_before = rounds + 1, oom_count
-            self._closed.wait(max(self._sample_seconds, (time.monotonic() - began) / SAMPLE_SHARE))
+            self._closed.wait(max(self._sample_seconds, (time.thread_time() - began) / SAMPLE_SHARE))
 
     def _on_samples(self, samples: Mapping[str, Sample], oom_before: int) -> None:
         self._oom_before = oom_before

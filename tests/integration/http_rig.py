@@ -20,6 +20,25 @@ from paglets.remote.keys import MeshKey
 KEY = MeshKey(text="k" * 43, source="test")
 OTHER_KEY = MeshKey(text="o" * 43, source="test")
 STORE, BOOT = "store1", "boot1"
+ALONE = "127.0.0.6"
+"""A loopback address at which nothing else of this machine listens: a port that was ours here is free again for us."""
+
+
+class LeapingClock(SystemClock):
+    """The system's clock, `ahead` by some seconds, and by `each_look` seconds more with each look at it.
+
+    Whoever looks at it for each byte takes that long for each, however busy this machine is.
+    """
+
+    def __init__(self, each_look: float = 0.0) -> None:
+        self._each_look = each_look
+        self.ahead = 0.0
+        self.looks = 0
+
+    def monotonic(self) -> float:
+        self.looks += 1
+        self.ahead += self._each_look
+        return super().monotonic() + self.ahead
 
 
 @dataclass
@@ -35,15 +54,18 @@ class Rig:
     boot_id: str = BOOT
     store_id: str = STORE
 
-    def serve(self, *, port: int = 0, key: MeshKey = KEY, **bounds: Any) -> HttpServer:
-        verifier = Verifier(key, store_id=self.store_id, boot_id=self.boot_id, clock=SystemClock())
+    def serve(
+        self, *, address: tuple[str, int] = ("127.0.0.1", 0), clock: SystemClock | None = None, **bounds: Any
+    ) -> HttpServer:
+        verifier = Verifier(KEY, store_id=self.store_id, boot_id=self.boot_id, clock=SystemClock())
         server = HttpServer(
-            address=("127.0.0.1", port),
+            address=address,
             handler=self.handle,
             verifier=verifier,
             allowed_hosts=self.names,
             log=self.log.append,
             limits=Limits(**bounds),
+            clock=clock,
         )
         server.start()
         self.servers.append(server)
@@ -58,6 +80,7 @@ class Rig:
             "/conflict": self._conflict,
             "/later": lambda request: self._later(),
             "/wait": lambda request: self._wait(),
+            "/wait/call": lambda request: self._wait(),
             "/big": lambda request: Response(status=200, body=b'"' + b"x" * 5_000_000 + b'"'),
             "/long": lambda request: Response(status=200, body=b"{}", headers={"x-a": "b" * 20_000}),
             "/split": lambda request: Response(status=200, body=b"{}", headers={"x-evil": "a\r\nset-cookie: b"}),
@@ -84,7 +107,7 @@ class Rig:
         return pending
 
     def _wait(self) -> Response:
-        self.gate.wait(20)
+        self.gate.wait(60)
         return reply({"waited": True})
 
 
@@ -104,7 +127,7 @@ class Heard:
 class Raw:
     """One connection."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1", timeout: float = 10.0) -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1", timeout: float = 20.0) -> None:
         self.port = port
         self.socket = socket.create_connection((host, port), timeout=timeout)
         self._file = self.socket.makefile("rb")
@@ -121,7 +144,10 @@ class Raw:
         return self
 
     def hear(self, *, without_body: bool = False) -> Heard:
+        """Raises ConnectionError where the server ends the connection without a word."""
         first = self._file.readline()
+        if not first:
+            raise ConnectionError("the server closed the connection and said nothing")
         assert first.startswith(b"HTTP/1.1 "), first
         fields: dict[str, str] = {}
         while (line := self._file.readline()) not in (b"\r\n", b""):

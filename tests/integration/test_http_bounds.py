@@ -13,10 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from http_rig import (
+    ALONE,
     BOOT,
     KEY,
     OTHER_KEY,
     STORE,
+    LeapingClock,
     Raw,
     Rig,
     good,
@@ -47,15 +49,16 @@ def rig() -> Iterator[Rig]:
 
 @pytest.fixture
 def port(rig: Rig) -> int:
-    return rig.serve(head_seconds=2.0, linger_seconds=0.3).port
+    return rig.serve(linger_seconds=0.3).port
 
 
-def refused(port: int, data: bytes, status: int, code: str) -> None:
-    """`data` gets this error, signed or not, and the connection ends."""
+def refused(port: int, data: bytes, status: int, code: str) -> bytes:
+    """`data` gets this error, signed or not, and the connection ends; gives the body of the error."""
     with Raw(port) as raw:
         heard = raw.send(data).hear()
         assert (heard.status, heard.code) == (status, code), heard.body
         assert raw.is_closed()
+        return heard.body
 
 
 def still_serves(rig: Rig, port: int, *, seen: int = 0) -> None:
@@ -155,9 +158,7 @@ FIRST_LINES = {
 @pytest.mark.parametrize("name", FIRST_LINES)
 def test_a_bad_first_line_is_refused_at_once_though_the_header_is_not_over(rig: Rig, port: int, name: str) -> None:
     data, status, code = FIRST_LINES[name]
-    began = time.monotonic()
-    refused(port, data, status, code)
-    assert time.monotonic() - began < 1.5
+    assert b"was not complete after" not in refused(port, data, status, code)
     still_serves(rig, port)
 
 
@@ -338,13 +339,15 @@ def test_a_changed_body_is_refused(rig: Rig, port: int) -> None:
     still_serves(rig, port)
 
 
-@pytest.mark.parametrize("shift", [-121.0, 121.0, -86400.0])
+# A clock that is ahead is less so by the time that the request takes.
+@pytest.mark.parametrize("shift", [-121.0, 180.0, -86400.0])
 def test_a_wrong_clock_is_told_by_a_signed_reply(rig: Rig, port: int, shift: float) -> None:
+    before = time.time()
     fields = {"host": f"localhost:{port}", **signed_fields("GET", "/echo", shift=shift)}
     with Raw(port) as raw:
         heard = raw.send(message("GET", "/echo", fields)).hear()
     assert (heard.status, heard.code) == (401, "wrong_clock")
-    assert abs(json.loads(heard.body)["details"]["now"] - time.time()) < 5
+    assert before - 1 < json.loads(heard.body)["details"]["now"] < time.time() + 1
     assert is_signed(heard, fields)
     still_serves(rig, port)
 
@@ -494,69 +497,91 @@ def test_a_client_that_asks_for_it_gets_the_connection_closed(port: int) -> None
 # --- time and numbers ----------------------------------------------------------------------------------------------
 
 
-def drip(raw: Raw, data: bytes, pause: float) -> float:
-    """Send byte by byte until the server hangs up; gives the seconds that took."""
-    began, ended = time.monotonic(), threading.Event()
+def drip(raw: Raw, data: bytes, clock: LeapingClock) -> tuple[int, bytes]:
+    """Send byte by byte, the next when the server has looked at its clock for it, until it hangs up.
+
+    Gives how many bytes went, and what the server said.
+    """
+    heard, ended, sent = bytearray(), threading.Event(), 0
 
     def listen() -> None:
         with contextlib.suppress(OSError):
-            while raw.socket.recv(4096):
-                pass
+            while said := raw.socket.recv(4096):
+                heard.extend(said)
         ended.set()
 
     listener = threading.Thread(target=listen)
     listener.start()
     with contextlib.suppress(OSError):
-        for index in range(len(data)):
-            raw.socket.send(data[index : index + 1])
-            if ended.wait(pause):
-                break
+        while sent < len(data) and not ended.is_set():
+            looks = clock.looks
+            raw.socket.send(data[sent : sent + 1])
+            sent += 1
+            wait_until(lambda: clock.looks > looks or ended.is_set(), what="the server to look")  # noqa: B023
+        raw.socket.shutdown(socket.SHUT_WR)
     listener.join()
-    return time.monotonic() - began
+    return sent, bytes(heard)
 
 
 def test_a_header_that_drips_ends_at_its_deadline_however_steady_it_is(rig: Rig) -> None:
-    port = rig.serve(head_seconds=0.5, linger_seconds=0.1).port
+    clock = LeapingClock(each_look=1.0)
+    port = rig.serve(clock=clock, head_seconds=50.0, linger_seconds=60.0).port
     with Raw(port) as raw:
-        assert 0.3 < drip(raw, good(port), 0.02) < 3
+        sent, said = drip(raw, data := good(port), clock)
+    assert 20 < sent < len(data)
+    assert b"the header was not complete after 50 s" in said
     still_serves(rig, port)
 
 
 def test_a_body_that_drips_ends_below_the_least_rate_however_long_it_says_it_is(rig: Rig) -> None:
-    port = rig.serve(body_grace_seconds=0.4, linger_seconds=0.1).port
+    clock = LeapingClock(each_look=1.0)
+    bounds = {"head_seconds": 1000.0, "body_grace_seconds": 50.0, "body_bytes_per_second": 5, "linger_seconds": 60.0}
+    port = rig.serve(clock=clock, **bounds).port
     body = b"1" * 1000
     with Raw(port) as raw:
         raw.send(good(port, "POST", "/echo", body).removesuffix(body))
-        assert 0.3 < drip(raw, body, 0.02) < 3
+        sent, said = drip(raw, body, clock)
+    assert 20 < sent < 100
+    assert b"the body of 1000 bytes came too slowly" in said
     still_serves(rig, port)
 
 
 def test_a_body_at_a_fair_rate_may_take_longer_than_the_grace(rig: Rig) -> None:
-    port = rig.serve(body_grace_seconds=0.3, body_bytes_per_second=1000).port
-    body = b"1" * 2000
+    clock = LeapingClock(each_look=1.0)
+    port = rig.serve(clock=clock, head_seconds=1000.0, body_grace_seconds=60.0, body_bytes_per_second=2).port
+    body = b"1" * 100
     with Raw(port) as raw:
         raw.send(good(port, "POST", "/echo", body).removesuffix(body))
-        for start in range(0, 2000, 100):
-            raw.send(body[start : start + 100])
-            threading.Event().wait(0.03)  # the pace is the thing under test
-        assert raw.hear().body == body
+        before = clock.ahead
+        sent, said = drip(raw, body, clock)
+    assert (sent, said.endswith(b"\r\n\r\n" + body)) == (len(body), True)
+    assert clock.ahead - before > 90
 
 
 def test_silence_is_ended_before_the_first_request_and_between_two(rig: Rig) -> None:
-    port = rig.serve(head_seconds=0.3, idle_seconds=0.3).port
-    with Raw(port) as silent, Raw(port) as idle:
-        idle.send(good(port)).hear()
+    hasty, idle_port = rig.serve(head_seconds=0.3).port, rig.serve(idle_seconds=0.3).port
+    with Raw(hasty, timeout=8) as silent, Raw(idle_port) as idle:
+        assert idle.send(good(idle_port)).hear().status == 200
         assert silent.is_closed()
         assert idle.is_closed()
     assert not rig.log
 
 
 def test_many_slow_clients_hold_no_threads_and_a_good_one_is_served_meanwhile(rig: Rig) -> None:
-    server = rig.serve(head_seconds=0.8, linger_seconds=0.1)
+    clock = LeapingClock()
+    server = rig.serve(clock=clock, head_seconds=60.0, linger_seconds=0.1)
     slow = [Raw(server.port).send(b"GET /echo HTTP/1.1\r\n") for _ in range(60)]
     wait_until(lambda: server.statistics().connections >= 60, what="60 connections")
     still_serves(rig, server.port)
-    wait_until(lambda: server.statistics().connections == 0, timeout_seconds=5, what="no connection left")
+
+    def are_ended() -> bool:
+        clock.ahead += 61
+        for raw in slow:
+            with contextlib.suppress(OSError):
+                raw.send(b"x")  # steady, though slow
+        return server.statistics().connections == 0
+
+    wait_until(are_ended, what="no connection left")
     for raw in slow:
         raw.__exit__()
 
@@ -589,13 +614,14 @@ def test_a_large_announced_body_of_which_nothing_comes_costs_no_memory_and_ends(
 
 
 def test_keep_alive_requests_do_not_wait_for_delayed_acknowledgements(port: int) -> None:
-    count = 150
+    count, took = 150, list[float]()
     with Raw(port) as raw:
-        requests = [good(port, "POST", "/echo", JSON) for _ in range(count)]
-        began = time.monotonic()
-        for data in requests:
+        for data in [good(port, "POST", "/echo", JSON) for _ in range(count)]:
+            began = time.monotonic()
             assert raw.send(data).hear().status == 200
-        assert count / (time.monotonic() - began) > 200  # with Nagle's wait it would be 23
+            took.append(time.monotonic() - began)
+    # With Nagle's wait each takes 40 ms or more, but for a few at the beginning.
+    assert sorted(took)[count // 3] < 0.035
 
 
 def test_a_crowd_of_connections_at_once_is_served(rig: Rig, port: int) -> None:
@@ -613,7 +639,8 @@ def test_a_crowd_of_connections_at_once_is_served(rig: Rig, port: int) -> None:
 def test_a_client_that_does_not_read_its_reply_is_left_behind(rig: Rig) -> None:
     server = rig.serve(body_grace_seconds=0.3, body_bytes_per_second=20_000_000)
     raw = Raw(server.port).send(good(server.port, "GET", "/big"))
-    wait_until(lambda: server.statistics().connections == 0, timeout_seconds=5, what="no connection left")
+    wait_until(lambda: rig.seen, what="the request at the handler")
+    wait_until(lambda: server.statistics().connections == 0, what="no connection left")
     raw.__exit__()
 
 
@@ -678,18 +705,18 @@ def test_localhost_is_listened_to_wherever_it_leads() -> None:
 
 
 def test_close_answers_who_waits_ends_who_is_idle_and_frees_the_port(rig: Rig) -> None:
-    server = rig.serve()
-    with Raw(server.port) as idle, Raw(server.port) as parked:
+    server = rig.serve(address=(ALONE, 0))
+    with Raw(server.port, ALONE) as idle, Raw(server.port, ALONE) as parked:
         assert idle.send(good(server.port)).hear().status == 200
         parked.send(good(server.port, "GET", "/later"))
         wait_until(lambda: server.statistics().parked == 1, what="a parked request")
         began = time.monotonic()
-        server.close()
-        assert time.monotonic() - began < 1.5
+        server.close(grace_seconds=60)
+        assert time.monotonic() - began < 30  # who has to be cut is cut after 60 s
         heard = parked.hear()
         assert (heard.status, heard.code) == (503, "shutting_down")
         assert idle.is_closed()
-    again = make_server(("127.0.0.1", server.port))
+    again = make_server((ALONE, server.port))
     again.start()
     again.close()
 
@@ -706,18 +733,21 @@ def test_close_cuts_who_does_not_end(rig: Rig) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_request_damaged_anywhere_is_answered_or_dropped_and_never_harms_the_server(rig: Rig, seed: int) -> None:
-    port, chance = rig.serve(linger_seconds=0.2).port, random.Random(seed)
+    server, chance = rig.serve(linger_seconds=0.2), random.Random(seed)
+    statuses = set[int]()
     for _ in range(75):
-        damaged = bytearray(good(port, "POST", "/echo", JSON))
+        damaged = bytearray(good(server.port, "POST", "/echo", JSON))
         for _ in range(chance.randint(1, 4)):
             at = chance.randrange(len(damaged))
             damaged[at : at + chance.choice((0, 1, 1, 5))] = chance.choice(
                 (b"\r\n", b"\n", b"\0", b" ", b":", b"\xff", b"5")
             )
-        with Raw(port) as raw:
+        with Raw(server.port) as raw, contextlib.suppress(ConnectionError):  # no reply where a body was cut short
             raw.send(bytes(damaged))
-            raw.socket.shutdown(socket.SHUT_WR)
-            with contextlib.suppress(AssertionError, ConnectionError):  # no reply where the request was cut short
-                assert raw.hear().status in (200, 400, 401, 403, 405, 411, 413, 415, 421)
+            with contextlib.suppress(OSError):
+                raw.socket.shutdown(socket.SHUT_WR)
+            statuses.add(raw.hear().status)
+    assert {400, 401} <= statuses <= {200, 400, 401, 403, 405, 411, 413, 415, 421}
+    wait_until(lambda: server.statistics().connections == 0, what="no connection left")
     assert not [line for line in rig.log if "fault" in line or "Traceback" in line]
-    still_serves(rig, port, seen=len(rig.seen))
+    still_serves(rig, server.port, seen=len(rig.seen))

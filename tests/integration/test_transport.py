@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from http_rig import OTHER_KEY, STORE, Rig
+from http_rig import ALONE, OTHER_KEY, STORE, LeapingClock, Rig
 
 from paglets.core.clock import SystemClock, SystemEntropy
 from paglets.core.errors import (
@@ -66,14 +66,20 @@ def connections(connect: Connect) -> Connections:
     return connect()
 
 
-def url(port: int) -> str:
-    return f"http://127.0.0.1:{port}"
+def url(port: int, at: str = "127.0.0.1") -> str:
+    return f"http://{at}:{port}"
 
 
 def ask(
-    connections: Connections, port: int, request: Request = POST, *, store: str | None = STORE, seconds: float = 10.0
+    connections: Connections,
+    port: int,
+    request: Request = POST,
+    *,
+    store: str | None = STORE,
+    seconds: float = 20.0,
+    at: str = "127.0.0.1",
 ) -> Response:
-    return connections.request(url(port), store, request, timeout_seconds=seconds)
+    return connections.request(url(port, at), store, request, timeout_seconds=seconds)
 
 
 def reached(rig: Rig) -> list[str]:
@@ -145,10 +151,10 @@ class Proxy:
                 if cut is not None and carried + len(data) >= cut:
                     target.sendall(data[: cut - carried])
                     break
+                if not is_reply:
+                    self.request_bytes = carried + len(data)  # known before there can be a reply
                 target.sendall(self._changed(data, carried) if is_reply else data)
                 carried += len(data)
-                if not is_reply:
-                    self.request_bytes = carried
         for sock in (source, target):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -214,13 +220,13 @@ def test_errors_of_the_other_side_are_replies(rig: Rig, connections: Connections
 def test_a_restarted_host_is_asked_again_once_even_for_what_may_not_be_repeated(
     rig: Rig, connections: Connections
 ) -> None:
-    first = rig.serve()
-    ask(connections, first.port)
+    first = rig.serve(address=(ALONE, 0))
+    ask(connections, first.port, at=ALONE)
     first.close()
     rig.boot_id = "boot2"
-    second = rig.serve(port=first.port)
-    assert ask(connections, second.port).status == 200
-    assert ask(connections, second.port).status == 200
+    second = rig.serve(address=(ALONE, first.port))
+    assert ask(connections, second.port, at=ALONE).status == 200
+    assert ask(connections, second.port, at=ALONE).status == 200
     assert reached(rig) == ["/echo"] * 3
 
 
@@ -235,15 +241,15 @@ def test_another_store_at_the_address_is_told_before_anything_is_done(rig: Rig, 
 
 
 def test_a_store_replaced_between_two_requests_is_told(rig: Rig, connections: Connections) -> None:
-    first = rig.serve()
-    ask(connections, first.port)
+    first = rig.serve(address=(ALONE, 0))
+    ask(connections, first.port, at=ALONE)
     first.close()
     rig.store_id, rig.boot_id = "store2", "boot2"
-    second = rig.serve(port=first.port)
+    second = rig.serve(address=(ALONE, first.port))
     with pytest.raises(PeerReplaced):
-        ask(connections, second.port)
+        ask(connections, second.port, at=ALONE)
     assert reached(rig) == ["/echo"]
-    assert ask(connections, second.port, store=None).status == 200
+    assert ask(connections, second.port, store=None, at=ALONE).status == 200
 
 
 def test_another_key_is_told_as_such_with_what_to_do(rig: Rig, connect: Connect) -> None:
@@ -336,15 +342,17 @@ def test_what_is_no_request_is_refused_before_it_is_sent(rig: Rig, connections: 
 # --- what breaks ---------------------------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+@contextlib.contextmanager
+def deaf_port() -> Iterator[int]:
+    """A port that is taken, so that nobody else gets it, and at which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 def test_a_refused_connection_is_unreachable(connections: Connections) -> None:
-    with pytest.raises(Unreachable, match="cannot be reached"):
-        ask(connections, free_port())
+    with deaf_port() as port, pytest.raises(Unreachable, match="cannot be reached"):
+        ask(connections, port)
 
 
 @contextlib.contextmanager
@@ -372,29 +380,36 @@ def test_a_black_hole_is_unreachable_after_the_time_for_connecting(rig: Rig, con
     with black_hole() as port:
         began = time.monotonic()
         with pytest.raises(Unreachable):
-            ask(connect(connect_seconds=0.3), port, seconds=20)
-        assert time.monotonic() - began < 3
+            ask(connect(connect_seconds=0.3), port, seconds=30)
+        assert time.monotonic() - began < 20
 
 
 def test_no_reply_in_time_leaves_the_outcome_unknown(rig: Rig, connections: Connections) -> None:
     port = rig.serve().port
+    ask(connections, port)  # all of the time is for the second request
     with pytest.raises(CallOutcomeUnknown, match="no complete reply came in time"):
         ask(connections, port, Request(method="POST", target="/wait", repeatable=True), seconds=0.4)
-    assert reached(rig) == ["/wait"]
+    wait_until(lambda: len(rig.seen) == 3, what="the request at the handler")
+    assert reached(rig) == ["/echo", "/wait"]
 
 
-def test_a_reply_that_drips_ends_at_the_deadline(connections: Connections) -> None:
+def test_a_reply_that_drips_ends_at_the_deadline(connect: Connect) -> None:
+    clock, sent, over = LeapingClock(each_look=1.0), list[int](), threading.Event()
+    reply = b"HTTP/1.1 200 OK\r\nx-a: " + b"b" * 1000
+
     def serve(sock: socket.socket) -> None:
         sock.recv(65536)
-        for char in b"HTTP/1.1 200 OK\r\nx-a: " + b"b" * 1000:
+        for char in reply:
+            looks = clock.looks
             sock.send(bytes([char]))
-            threading.Event().wait(0.02)
+            sent.append(char)
+            while clock.looks == looks and not over.wait(0.001):
+                """Until the client looks for the next byte."""
 
-    with tcp_server(serve) as port:
-        began = time.monotonic()
-        with pytest.raises(Unreachable, match="in time"):
-            ask(connections, port, seconds=0.5)
-        assert time.monotonic() - began < 3
+    with tcp_server(serve) as port, pytest.raises(Unreachable, match="in time"):
+        ask(connect(clock=clock), port, seconds=60.0)
+    over.set()
+    assert 20 < len(sent) < len(reply)
 
 
 def test_a_reply_over_the_bound_is_not_read(rig: Rig, connect: Connect) -> None:
@@ -431,15 +446,16 @@ def test_a_kept_connection_that_the_server_has_closed_is_replaced_without_a_word
 
 
 def test_connections_unused_for_long_are_closed_and_not_too_many_are_kept(rig: Rig, connect: Connect) -> None:
-    connections, server = connect(idle_seconds=0.2), rig.serve()
-    threads = [threading.Thread(target=ask, args=(connections, server.port)) for _ in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    wait_until(lambda: server.statistics().connections <= 4, what="at most four kept")
-    began = time.monotonic()
-    wait_until(lambda: time.monotonic() - began > 0.25, what="the time to pass")
+    clock = LeapingClock()
+    connections, server = connect(clock=clock, idle_seconds=60.0), rig.serve()
+    asking = [Asking(connections, server.port, Request(method="POST", target="/later")) for _ in range(12)]
+    wait_until(lambda: len(rig.pending) == 12, what="twelve requests at once")
+    assert server.statistics().connections >= 12
+    for pending in rig.pending:
+        pending.complete(Response(status=200, body=b"1"))
+    assert all(isinstance(each.outcome(), Response) for each in asking)
+    wait_until(lambda: server.statistics().connections == 4, what="four kept")
+    clock.ahead += 61
     assert ask(connections, server.port).status == 200
     wait_until(lambda: server.statistics().connections == 1, what="only the new one")
 
@@ -547,7 +563,7 @@ class Runner:
 
     def run_until(self, count: int) -> dict[str, Response | PagletsError]:
         while len(self.results) < count:
-            self.queue.get(timeout=10)()
+            self.queue.get(timeout=20)()
         return dict(self.results)
 
 
@@ -557,8 +573,13 @@ def runner() -> Runner:
 
 
 @pytest.fixture
-def transport(runner: Runner, connect: Connect) -> Iterator[ThreadedTransport]:
-    one = ThreadedTransport(connect(), deliver=runner.queue.put, clock=SystemClock())
+def clock() -> LeapingClock:
+    return LeapingClock()
+
+
+@pytest.fixture
+def transport(runner: Runner, connect: Connect, clock: LeapingClock) -> Iterator[ThreadedTransport]:
+    one = ThreadedTransport(connect(), deliver=runner.queue.put, clock=clock)
     yield one
     one.close()
 
@@ -569,12 +590,13 @@ def host(port: int, name: str = "w1") -> HostRef:
 
 def test_replies_and_errors_come_to_the_runner(rig: Rig, runner: Runner, transport: ThreadedTransport) -> None:
     port = rig.serve().port
-    transport.send(host(port), POST, runner.done("good"), timeout_seconds=10)
-    transport.send(host(free_port()), POST, runner.done("gone"), timeout_seconds=10)
-    transport.send(HostRef(store_id="s", name="w9"), POST, runner.done("nowhere"), timeout_seconds=10)
-    transport.send(HostRef(store_id="s9", name="w8", url=url(port)), POST, runner.done("other"), timeout_seconds=10)
-    assert runner.results == []
-    results = runner.run_until(4)
+    with deaf_port() as deaf:
+        transport.send(host(port), POST, runner.done("good"), timeout_seconds=20)
+        transport.send(host(deaf), POST, runner.done("gone"), timeout_seconds=20)
+        transport.send(HostRef(store_id="s", name="w9"), POST, runner.done("nowhere"), timeout_seconds=20)
+        transport.send(HostRef(store_id="s9", name="w8", url=url(port)), POST, runner.done("other"), timeout_seconds=20)
+        assert runner.results == []
+        results = runner.run_until(4)
     assert isinstance(results["good"], Response)
     assert isinstance(results["gone"], Unreachable)
     assert isinstance(results["nowhere"], Unreachable)
@@ -582,24 +604,33 @@ def test_replies_and_errors_come_to_the_runner(rig: Rig, runner: Runner, transpo
 
 
 def test_one_silent_host_holds_up_neither_the_others_nor_its_own_gossip(
-    rig: Rig, runner: Runner, transport: ThreadedTransport
+    rig: Rig, runner: Runner, transport: ThreadedTransport, clock: LeapingClock
 ) -> None:
+    asked: list[bytes] = []
+
     def serve(sock: socket.socket) -> None:
-        while sock.recv(65536):
-            pass
+        while said := sock.recv(65536):
+            asked.append(said)
 
     good = rig.serve().port
     with tcp_server(serve) as silent:
         for index in range(50):
-            transport.send(host(silent, "silent"), POST, runner.done(f"silent{index}"), timeout_seconds=1.0)
+            transport.send(host(silent, "silent"), POST, runner.done(f"silent{index}"), timeout_seconds=60)
+        wait_until(lambda: len(asked) == 4, what="the silent host to be asked as often as may be")
         for index in range(20):
             call = Request(method="POST", target="/wait/call")
-            transport.send(host(good), call, runner.done(f"call{index}"), timeout_seconds=20)
-            transport.send(host(good), POST, runner.done(f"good{index}"), timeout_seconds=20)
-        runner.run_until(40)
-        assert {name for name, _ in runner.results} >= {f"good{index}" for index in range(20)}
-        results = runner.run_until(90)
-    assert all(isinstance(results[f"silent{index}"], Unreachable) for index in range(50))
+            transport.send(host(good), call, runner.done(f"call{index}"), timeout_seconds=60)
+            transport.send(host(good), POST, runner.done(f"good{index}"), timeout_seconds=60)
+        assert set(runner.run_until(20)) == {f"good{index}" for index in range(20)}
+        rig.gate.set()
+        calls = {f"call{index}" for index in range(20)}
+        assert calls <= set(results := runner.run_until(40))
+        assert all(isinstance(results[call], Response) for call in calls)
+        clock.ahead += 61
+    results = runner.run_until(90)
+    told = [results[f"silent{index}"] for index in range(50)]
+    assert all(isinstance(each, Unreachable) for each in told)
+    assert sum("did not answer earlier requests in time; this was not sent" in str(each) for each in told) == 46
 
 
 def test_at_most_four_ordinary_requests_are_at_one_host_at_once(

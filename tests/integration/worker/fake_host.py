@@ -22,9 +22,18 @@ from paglets.worker.protocol import OPERATIONS, Deliver, Go, GoCode, GoFile, Sta
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMAND = (sys.executable, "-c", "import sys; from paglets.worker.zygote import main; sys.exit(main([]))")
+PATIENT = "import sys; from paglets.worker import zygote; zygote.GRACE_SECONDS = {}; sys.exit(zygote.main([]))"
+PATIENCE_SECONDS = 60.0
+"""For what a process does: no promise is about how fast it does that, and this machine may be busy."""
+
 HOST = HostRef(store_id="store-1", name="here", url="http://127.0.0.1:1")
 
 Answer = Callable[[Any], Any]
+
+
+def patient_command(grace_seconds: float) -> tuple[str, ...]:
+    """A zygote that leaves so much time between SIGTERM and SIGKILL."""
+    return (sys.executable, "-c", PATIENT.format(grace_seconds))
 
 
 def environment() -> dict[str, str]:
@@ -150,7 +159,7 @@ class FakeHost:
         **args: Any,
     ) -> None:
         message = {"kind": kind, "args": args, "sender": None, "artifacts": to_json(artifacts)}
-        wait_until(lambda: told.pid, what="its go")
+        wait_until(lambda: told.pid, timeout_seconds=PATIENCE_SECONDS, what="its go")
         tree = {"message_id": message_id, "message": message, "is_call": is_call, "waited_seconds": waited}
         self.launcher.send(told.spec.token, {"deliver": to_json(from_json(Deliver, tree))})
 
@@ -158,24 +167,30 @@ class FakeHost:
         """What the handler of that message came to."""
         return wait_until(
             lambda: next((args for args in told.all("handled") if args.message_id == message_id), None),
+            timeout_seconds=PATIENCE_SECONDS,
             what=f"handled {message_id}",
         )
 
     def finish(self, told: Told) -> Ended:
-        wait_until(lambda: told.pid, what="its go")
+        wait_until(lambda: told.pid, timeout_seconds=PATIENCE_SECONDS, what="its go")
         self.launcher.send(told.spec.token, {"finish": True})
         return self.wait(told)
 
     def wait(self, told: Told) -> Ended:
-        return wait_until(lambda: told.ended, what=f"the end of {told.go.class_name}")
+        what = f"the end of {told.go.class_name}"
+        return wait_until(lambda: told.ended, timeout_seconds=PATIENCE_SECONDS, what=what)
 
     def wait_for_log(self, told: Told, text: str) -> None:
         """Until that text is in its stderr."""
-        wait_until(lambda: told.pid and text in Path(told.spec.stderr_path).read_text(), what=f"{text!r} in the log")
+        wait_until(
+            lambda: told.pid and text in Path(told.spec.stderr_path).read_text(),
+            timeout_seconds=PATIENCE_SECONDS,
+            what=f"{text!r} in the log",
+        )
 
     def close(self) -> None:
         self.launcher.close()
-        assert self.launcher.wait_closed(15), "the launcher did not close"
+        assert self.launcher.wait_closed(PATIENCE_SECONDS), "the launcher did not close"
 
     # Events.
 

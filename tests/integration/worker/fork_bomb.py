@@ -8,7 +8,7 @@ import time
 from paglets.core.agent import Paglet
 
 DOUBLINGS = 4
-MOST_SECONDS = 20.0
+MOST_SECONDS = 60.0
 
 
 class Bomb(Paglet):  # type: ignore[type-arg]

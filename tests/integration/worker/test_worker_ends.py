@@ -7,14 +7,25 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
+import fork_bomb
 import pytest
 import worker_paglets as paglets
-from fake_host import FakeHost, environment
+from fake_host import PATIENCE_SECONDS, FakeHost, environment, patient_command
 
 from paglets.testing.waiting import wait_until
-from paglets.worker.process import ProcTable, kill_survivors
+from paglets.worker.process import ProcessInfo, ProcTable, kill_survivors
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Iterator[FakeHost]:
+    """A host that gives so much time after SIGTERM that no stall of this machine is taken for a job that ignores it."""
+    host = FakeHost(tmp_path, patient_command(60.0), sample_seconds=0.1)
+    yield host
+    host.close()
 
 
 def is_alive(pid: int) -> bool:
@@ -42,14 +53,14 @@ def test_a_process_starts_runs_its_entry_and_ends(host: FakeHost) -> None:
     assert how.usage.cpu_seconds > 0
 
 
-def test_nothing_of_the_user_runs_before_go(host: FakeHost) -> None:
-    host.paused = True
-    told = host.start(paglets.Counts, "creation")
+def test_nothing_of_the_user_runs_before_go(patient: FakeHost) -> None:
+    patient.paused = True
+    told = patient.start(paglets.Counts, "creation")
     wait_until(lambda: told.pid)
-    assert not Path(told.spec.stdout_path).read_text()
     assert is_alive(told.pid or 0)
-    host.launcher.end(told.spec.token)
-    assert host.wait(told).signal == signal.SIGTERM
+    patient.launcher.end(told.spec.token)
+    assert patient.wait(told).signal == signal.SIGTERM
+    assert not Path(told.spec.stdout_path).read_text()
     assert told.asked == []
 
 
@@ -100,11 +111,11 @@ def test_daemons_of_a_job_that_ends_are_ended(host: FakeHost, tmp_path: Path) ->
     assert [pid for pid in left if is_alive(pid)] == []
 
 
-def test_a_job_that_is_ended_goes_with_its_daemons(host: FakeHost, tmp_path: Path) -> None:
-    told = host.start(paglets.StaysWithDaemons, path=str(tmp_path / "pids"))
-    host.wait_for_log(told, "all there")
-    host.launcher.end(told.spec.token)
-    assert host.wait(told).signal == signal.SIGTERM
+def test_a_job_that_is_ended_goes_with_its_daemons(patient: FakeHost, tmp_path: Path) -> None:
+    told = patient.start(paglets.StaysWithDaemons, path=str(tmp_path / "pids"))
+    patient.wait_for_log(told, "all there")
+    patient.launcher.end(told.spec.token)
+    assert patient.wait(told).signal == signal.SIGTERM
     assert [pid for pid in [told.pid or 0, *all_pids(tmp_path)] if is_alive(pid)] == []
 
 
@@ -118,11 +129,11 @@ def test_a_neighbour_survives_the_end_of_a_job_with_daemons(host: FakeHost, tmp_
 
 
 def test_a_fork_bomb_is_ended(host: FakeHost) -> None:
-    began = time.monotonic()
     told = host.start("fork_bomb:Bomb")
-    assert host.wait(told).exit_code == 0
+    # Else it ends by itself.
+    how = wait_until(lambda: told.ended, timeout_seconds=fork_bomb.MOST_SECONDS / 2, what="the end of the bomb")
+    assert how.exit_code == 0
     assert told.spec.token not in ProcTable().marked().values()
-    assert time.monotonic() - began < 15
 
 
 def test_sigterm_that_is_ignored_is_followed_by_sigkill(host: FakeHost, tmp_path: Path) -> None:
@@ -133,11 +144,11 @@ def test_sigterm_that_is_ignored_is_followed_by_sigkill(host: FakeHost, tmp_path
     assert (how.signal, how.oom) == (signal.SIGKILL, False)
 
 
-def test_sigterm_gives_a_job_the_time_to_clean_up(host: FakeHost, tmp_path: Path) -> None:
-    told = host.start(paglets.CleansUp, path=str(tmp_path / "pids"))
+def test_sigterm_gives_a_job_the_time_to_clean_up(patient: FakeHost, tmp_path: Path) -> None:
+    told = patient.start(paglets.CleansUp, path=str(tmp_path / "pids"))
     wait_until((tmp_path / "pids").exists)
-    host.launcher.end(told.spec.token)
-    assert host.wait(told).exit_code == 9
+    patient.launcher.end(told.spec.token)
+    assert patient.wait(told).exit_code == 9
     assert (tmp_path / "pids.clean").exists()
 
 
@@ -159,8 +170,8 @@ def test_a_job_that_closes_its_standard_files_still_reports(host: FakeHost) -> N
     assert told.all("report")[0].result == {"still": "here"}
 
 
-def test_a_child_that_sends_a_bad_frame_is_ended_and_told_why(host: FakeHost) -> None:
-    how = host.wait(host.start(paglets.BadFrame))
+def test_a_child_that_sends_a_bad_frame_is_ended_and_told_why(patient: FakeHost) -> None:
+    how = patient.wait(patient.start(paglets.BadFrame))
     assert how.signal == signal.SIGTERM
     assert "bad frame" in how.stderr_tail
 
@@ -178,7 +189,11 @@ def test_a_process_that_cannot_be_started_ends_with_the_reason(host: FakeHost) -
 def test_usage_is_sampled_while_it_runs_and_once_at_the_end(host: FakeHost, tmp_path: Path) -> None:
     told = host.start(paglets.Writes, path=str(tmp_path / "pids"))
     # The job writes its file first: a sample taken just then has not all of its processor time.
-    wait_until(lambda: told.usages and told.usages[-1].scratch_bytes and told.usages[-1].cpu_seconds >= 0.1)
+    wait_until(
+        lambda: told.usages and told.usages[-1].scratch_bytes and told.usages[-1].cpu_seconds >= 0.1,
+        timeout_seconds=PATIENCE_SECONDS,
+        what="a sample of all of it",
+    )
     sampled = told.usages[-1]
     assert sampled.rss_bytes > 60_000_000
     host.launcher.end(told.spec.token)
@@ -188,10 +203,28 @@ def test_usage_is_sampled_while_it_runs_and_once_at_the_end(host: FakeHost, tmp_
     assert told.order[-1] == "ended"
 
 
+class HeldUpTable(ProcTable):
+    """Of a machine that is busy with other things at each look."""
+
+    def all(self) -> dict[int, ProcessInfo]:
+        time.sleep(0.2)
+        return super().all()
+
+
+def test_a_machine_that_holds_up_a_look_is_looked_at_no_less_often(host: FakeHost, tmp_path: Path) -> None:
+    host.launcher._table = HeldUpTable()
+    told = host.start(paglets.IgnoresSigterm, path=str(tmp_path / "pids"))
+    wait_until(lambda: len(told.usages) >= 4, what="a fourth sample")
+
+
 def test_a_killed_zygote_takes_its_children_along_and_is_followed_by_another(host: FakeHost, tmp_path: Path) -> None:
     told = host.start(paglets.StaysWithDaemons, path=str(tmp_path / "pids"))
     host.wait_for_log(told, "all there")
-    wait_until(lambda: told.usages and told.usages[-1].processes == 5, what="a sample of the whole tree")
+    wait_until(
+        lambda: told.usages and told.usages[-1].processes == 5,
+        timeout_seconds=PATIENCE_SECONDS,
+        what="a sample of the whole tree",
+    )
     zygote = ProcTable().get(told.pid or 0)
     assert zygote is not None
     os.kill(zygote.parent, signal.SIGKILL)
@@ -214,7 +247,7 @@ def test_the_end_of_a_zygote_is_told_to_the_log_and_not_to_a_terminal_that_may_b
         assert "does not start" in host.wait(host.start("trivial_paglet:Trivial")).error
     finally:
         host.launcher.close()
-        assert host.launcher.wait_closed(10)
+        assert host.launcher.wait_closed(60)
     assert "the zygote is gone (it ended, status 3); a new one is started" in said
     assert capfd.readouterr().err == ""
 
@@ -285,10 +318,16 @@ def test_what_survives_host_and_zygote_is_ended_when_the_host_starts_again(tmp_p
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as bystander:
         info = ProcTable().get(bystander.pid)
         assert info is not None
-        runs = [(pid, start_time, token), (bystander.pid, info.start_time - 100, "0" * 32), (None, None, "1" * 32)]
-        assert kill_survivors(runs) == []
-        assert bystander.poll() is None
-        bystander.kill()
+        runs = [
+            (pid, start_time, token),
+            (bystander.pid, info.start_time - 100, uuid4().hex),
+            (None, None, uuid4().hex),
+        ]
+        try:
+            assert kill_survivors(runs) == []
+            assert bystander.poll() is None
+        finally:
+            bystander.kill()
     assert [each for each in [pid, *pids_in(tmp_path / "pids")] if is_alive(each)] == []
     # What escapes: no marker, and its parents were gone before anybody looked.
     (bare,) = pids_in(tmp_path / "pids.bare")
@@ -301,5 +340,5 @@ def test_many_starts_at_once_all_end(host: FakeHost) -> None:
     for number, told in enumerate(runs):
         assert host.wait(told).exit_code == 0
         assert told.done.changes.state["number"] == number + 1
-    # Ten times what it takes on an idle machine.
-    assert time.monotonic() - began < 5
+    # Fifty times what it takes on an idle machine, and less than if each waited for a look that comes once a second.
+    assert time.monotonic() - began < 25

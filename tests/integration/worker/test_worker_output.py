@@ -6,6 +6,7 @@ import os
 import resource
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import printing_paglets as paglets
 import pytest
@@ -27,7 +28,7 @@ def start_with_stdout_at(host: FakeHost, path: str, cls: type, **state: object) 
     """As `FakeHost.start`, with another log."""
     first = host.start("trivial_paglet:Trivial")
     host.wait(first)
-    token = "e" * 32
+    token = uuid4().hex
     spec = replace(first.spec, token=token, stdout_path=path)
     stamp = replace(first.go.stamp, token=token)
     go = replace(first.go, stamp=stamp, class_name=f"{cls.__module__}:{cls.__qualname__}", state=state)
@@ -55,7 +56,11 @@ def test_bytes_come_as_they_are_with_or_without_a_newline(host: FakeHost) -> Non
 def test_a_job_that_prints_without_end_is_bounded_and_others_start_and_end(host: FakeHost) -> None:
     endless = [host.start(paglets.PrintsForEver) for _ in range(3)]
     for told in endless:
-        wait_until(lambda told=told: logs.end_of(told.spec.stdout_path) > 20 * MIB, what="20 MiB of output")
+        wait_until(
+            lambda told=told: logs.end_of(told.spec.stdout_path) > 20 * MIB,
+            timeout_seconds=60,
+            what="20 MiB of output",
+        )
     for _ in range(3):
         assert host.wait(host.start("trivial_paglet:Trivial")).exit_code == 0
     for told in endless:
@@ -117,7 +122,8 @@ def test_the_zygote_keeps_no_descriptor_of_runs_that_are_over(host: FakeHost, tm
         host.wait(host.start(paglets.PrintsBytes, number=number))
     (tmp_path / "file").touch()
     host.wait(start_with_stdout_at(host, str(tmp_path / "file" / "1.1.out"), paglets.PrintsBytes))
-    assert descriptors() == before
+    # One more is open for a moment whenever it looks at its children.
+    wait_until(lambda: descriptors() <= before, what="as many descriptors as before")
 
 
 def test_a_process_may_have_as_many_descriptors_as_the_host(host: FakeHost, tmp_path: Path) -> None:

@@ -18,9 +18,12 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 def copy_of_checkout(source: Path, target: Path) -> Path:
     """What a build reads, in another folder: with the wheels, so that they are fetched once."""
-    for name in ("paglets", "archive_root", "build/wheels"):
+    for name in ("paglets", "archive_root"):
         shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(source / "build_zipapp.py", target)
+    (target / "build" / "wheels").mkdir(parents=True)
+    # By their names: beside them lies what another process of these tests is just fetching.
+    for name in ("build_zipapp.py", *(f"build/wheels/{wheel.name}" for wheel in (*PSUTIL_WHEELS, TOMLI_W_WHEEL))):
+        shutil.copy(source / name, target / name)
     return target
 
 
@@ -61,7 +64,7 @@ def run(tmp_path: Path) -> Run:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
 

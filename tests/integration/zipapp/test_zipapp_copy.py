@@ -38,7 +38,7 @@ class Talk:
 
     def hear(self, start: str) -> str:
         """What follows `start` on the first line that begins so."""
-        text = wait_until(lambda: self._lines_after(start), what=f"{start!r} in {self.output}")
+        text = wait_until(lambda: self._lines_after(start), timeout_seconds=60, what=f"{start!r} in {self.output}")
         return text[0]
 
     def _lines_after(self, start: str) -> list[str]:
@@ -111,7 +111,7 @@ def test_many_first_starts_at_once_keep_one_whole_copy(mine, tmp_path, run):
     processes = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=tmp_path) for _ in range(20)
     ]
-    outputs = {process.communicate(timeout=120)[0] for process in processes}
+    outputs = {process.communicate(timeout=300)[0] for process in processes}
     assert {process.returncode for process in processes} == {0}
     assert len(outputs) == 1
     files = [path for path in (tmp_path / "home" / "cache" / "app").rglob("*") if path.is_file()]

@@ -42,7 +42,7 @@ def test_forty_first_starts_at_once_unpack_one_whole_folder(pyz, tmp_path):
     processes = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=tmp_path) for _ in range(40)
     ]
-    outputs = {process.communicate(timeout=120)[0] for process in processes}
+    outputs = {process.communicate(timeout=300)[0] for process in processes}
     assert {process.returncode for process in processes} == {0}
     (folder,) = cached(tmp_path / "home")
     assert outputs == {f"{(str(folder / 'psutil' / '__init__.py'), True)}|\n"}
