@@ -15,13 +15,15 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from paglets.core.errors import Invalid, StartFailed
 from paglets.core.refs import DEFAULT_PORT, check_host_name
+from paglets.core.text import counted
 from paglets.core.urls import normalise_url
 from paglets.slots.model import MAX_PROPERTIES, MAX_PROPERTY_CHARACTERS, MAX_TAG_CHARACTERS, MAX_TAGS
 
@@ -259,7 +261,9 @@ def settings_of(name: str, *, flags: Mapping[str, Any], file: Mapping[str, Any] 
     found = {setting: Setting(value=value, source="[mesh]") for setting, value in mesh.items()}
     own = hosts.get(name, {})
     found |= {setting: Setting(value=value, source=f"[hosts.{name}]") for setting, value in own.items()}
-    from_flags = _checked(flags, flag_name)
+    mistakes: list[str] = []
+    from_flags = _checked(flags, flag_name, mistakes)
+    _refuse(mistakes)
     return found | {setting: Setting(value=value, source=flag_name(setting)) for setting, value in from_flags.items()}
 
 
@@ -269,13 +273,33 @@ def flag_name(setting: str) -> str:
 
 
 def _sections(file: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Checked settings of `[mesh]`, and of each host."""
-    _check_names(file, ("mesh", "hosts"), "the file")
-    hosts = _table(file.get("hosts", {}), "hosts")
+    """Checked settings of `[mesh]`, and of each host. Raises Invalid, whose details have all `mistakes`."""
+    mistakes: list[str] = []
+    _check_names(file, ("mesh", "hosts"), "the file", mistakes)
+    mesh = _section(file.get("mesh", {}), "mesh", mistakes)
+    hosts = _table(file.get("hosts", {}), "hosts", mistakes)
     for each in hosts:
-        check_host_name(each)
-    sections = {each: _section(section, f"hosts.{each}") for each, section in hosts.items()}
-    return _section(file.get("mesh", {}), "mesh"), sections
+        with _noted(mistakes):
+            check_host_name(each)
+    sections = {each: _section(section, f"hosts.{each}", mistakes) for each, section in hosts.items()}
+    _refuse(mistakes)
+    return mesh, sections
+
+
+@contextmanager
+def _noted(mistakes: list[str], place: str = "") -> Iterator[None]:
+    """What is wrong is written down, so that all of it can be told at once."""
+    try:
+        yield
+    except Invalid as error:
+        mistakes.append(place + error.message)
+
+
+def _refuse(mistakes: list[str]) -> None:
+    """Raises Invalid with the first, where there are some."""
+    if mistakes:
+        more = len(mistakes) - 1
+        raise Invalid(mistakes[0] + (f" (and {counted(more, 'further mistake')})" if more else ""), mistakes=mistakes)
 
 
 def host_names(file: Mapping[str, Any]) -> tuple[str, ...]:
@@ -311,42 +335,46 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def checked_config(path: Path) -> dict[str, Any]:
-    """The tree of a TOML file, of which every key is right. Raises StartFailed, Invalid, which name the file."""
+    """The tree of a TOML file, of which every key is right. Raises StartFailed, Invalid, which name the file.
+
+    The details of Invalid have all `mistakes`.
+    """
     tree = read_config(path)
     try:
         _sections(tree)
     except Invalid as error:
-        raise Invalid(f"{path}: {error.message}") from error
+        way = f"; `paglets config check {path}` names all" if len(error.details["mistakes"]) > 1 else ""
+        raise Invalid(f"{path}: {error.message}{way}", **error.details) from error
     return tree
 
 
-def _section(section: Any, where: str) -> dict[str, Any]:
-    table = _table(section, where)
-    _check_names(table, tuple(SETTINGS), where)
-    return _checked(table, lambda setting: f"{where}.{setting}")
+def _section(section: Any, where: str, mistakes: list[str]) -> dict[str, Any]:
+    table = _table(section, where, mistakes)
+    _check_names(table, tuple(SETTINGS), where, mistakes)
+    known = {setting: value for setting, value in table.items() if setting in SETTINGS}
+    return _checked(known, lambda setting: f"{where}.{setting}", mistakes)
 
 
-def _table(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise Invalid(f"{where} must be a table, got {value!r}")
-    return value
+def _table(value: Any, where: str, mistakes: list[str]) -> Mapping[str, Any]:
+    if isinstance(value, Mapping):
+        return value
+    mistakes.append(f"{where} must be a table, got {value!r}")
+    return {}
 
 
-def _check_names(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+def _check_names(table: Mapping[str, Any], known: tuple[str, ...], where: str, mistakes: list[str]) -> None:
     for name in table:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-            raise Invalid(f"unknown key {name!r} in {where}: {hint}")
+            mistakes.append(f"unknown key {name!r} in {where}: {hint}")
 
 
-def _checked(settings: Mapping[str, Any], place: Callable[[str], str]) -> dict[str, Any]:
-    """The values of the options, by setting."""
+def _checked(settings: Mapping[str, Any], place: Callable[[str], str], mistakes: list[str]) -> dict[str, Any]:
+    """The values of the options that are right, by setting."""
     values = {}
     for setting, value in settings.items():
         _, check = SETTINGS[setting]
-        try:
+        with _noted(mistakes, f"{place(setting)}: "):
             values[setting] = check(value)
-        except Invalid as error:
-            raise Invalid(f"{place(setting)}: {error.message}") from error
     return values

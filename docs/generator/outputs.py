@@ -219,11 +219,12 @@ OUTPUTS: dict[str, Output] = {
     "jobs hosts": Output(keys={"verdicts": "the best first, each as [Verdict](protocol.md#verdict)"}),
     "key show": Output(keys={"key": "the key", "source": "where it was found"}),
     "key path": Output(keys={"path": "the file with the key"}),
+    "key new": Output(keys={"path": "the file with the new key"}),
     "list": Output(
         keys={
             "paglets": "of each: `agent_id`, `name`, `class_name`, `kind`, `service`, `host`, `status`, `group_id`, "
             "`job_key`, `created_at`, `age_seconds`, `reason`",
-            "silent": SILENT,
+            "silent": SILENT_OR_OFFLINE,
         }
     ),
     "logs": Output(keys=LOGS, note=" (the attempts, not what they printed)"),
@@ -237,6 +238,7 @@ OUTPUTS: dict[str, Output] = {
         keys={
             "store_id": "of the host that was forgotten",
             "name": "its name, or the same where no host lists it",
+            "others": "other hosts that are called so, and were not forgotten: of each its store id, in short, and URL",
             "hosts": "of each host that was asked: `host`, its name; `known`, whether the other was a member there; "
             "`taken_back`, how many paglets on their way there came back; `moves_dropped`, how many moves there that "
             "had not begun",
@@ -246,7 +248,7 @@ OUTPUTS: dict[str, Output] = {
     "notes": Output(
         keys={
             "notes": "the newest last, each as [Note](protocol.md#note)",
-            "silent": SILENT,
+            "silent": SILENT_OR_OFFLINE,
         },
         note=" (with `--follow` a note in each line)",
     ),

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from docs.generator.markdown import anchor, code, doc_of, one_line, table
 from paglets import api, worker
-from paglets.api import limits
+from paglets.api import hosts, limits, paglets
 from paglets.codec import envelope, wire
 from paglets.core import refs
 from paglets.core.record import to_json
@@ -26,7 +26,9 @@ FIRST = ("hosts", "paglets", "groups", "slots", "blobs")
 """Modules of `paglets.api` in the order in which they are read; others follow."""
 
 SHARED_MODULES = (refs, envelope, model)
-SHARED_BUT_NOT_SENT = (model.Candidate,)
+NOT_SENT = (model.Candidate, hosts.Portrait, paglets.NewPaglet)
+"""Records that others are made with."""
+
 SCALARS: dict[Any, str] = {
     str: "text",
     int: "integer",
@@ -60,7 +62,7 @@ def _of_api(name: str) -> list[type]:
 def records_in(module: types.ModuleType) -> list[type]:
     """The dataclasses that a module defines, in their order there."""
     found = [each for each in vars(module).values() if isinstance(each, type) and dataclasses.is_dataclass(each)]
-    return [each for each in found if _home(each) is module and each not in SHARED_BUT_NOT_SENT]
+    return [each for each in found if _home(each) is module and each not in NOT_SENT]
 
 
 def _home(cls: type) -> types.ModuleType | None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from paglets.core.refs import HostRef
 from paglets.slots.model import Resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HostIdentity:
-    """`GET /v1/host`: who this host is and what it offers. `wall_time`: its clock when it answered, epoch seconds."""
+class Portrait:
+    """What a host says of itself to the mesh and to whoever asks."""
 
     store_id: str
     boot_id: str
@@ -18,9 +19,6 @@ class HostIdentity:
     url: str
     mesh_version: str
     protocol: int
-    program: str
-    python: str
-    pid: int
     started_at: float
     tags: tuple[str, ...]
     properties: dict[str, str]
@@ -29,12 +27,26 @@ class HostIdentity:
     free: Resources
     queued_jobs: int
     running_jobs: int
-    build: str = ""
-    wall_time: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class HostIdentity(Portrait):
+    """`GET /v1/host`: who this host is and what it offers. `wall_time`: its clock when it answered, epoch seconds."""
+
+    program: str
+    python: str
+    pid: int
+    build: str = ""
+    wall_time: float = 0.0
+
+    @classmethod
+    def of(cls, portrait: Portrait, **more: Any) -> HostIdentity:
+        """What the host of that portrait, such as its row, answers; `more`: the fields that this has beside it."""
+        return cls(**{each.name: getattr(portrait, each.name) for each in fields(Portrait)}, **more)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member(Portrait):
     """One row of the membership table, as gossip carries it and `GET /v1/mesh/hosts` shows it.
 
     (`boot_count`, `heartbeat`) orders two rows of the same store: the higher is the newer. `addresses`
@@ -42,23 +54,9 @@ class Member:
     to its mesh (0: not yet): of two hosts with one name the earlier keeps it.
     """
 
-    store_id: str
-    name: str
-    url: str
     addresses: tuple[str, ...]
-    mesh_version: str
-    protocol: int
-    boot_id: str
     boot_count: int
     heartbeat: int
-    tags: tuple[str, ...]
-    properties: dict[str, str]
-    reachable: bool
-    capacity: Resources
-    free: Resources
-    queued_jobs: int
-    running_jobs: int
-    started_at: float
     joined: int = 0
 
     @property

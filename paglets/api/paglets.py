@@ -10,10 +10,9 @@ from paglets.core.refs import BlobRef, FileRef, HostRef, Kind, ProxyRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CreatePaglet:
-    """`POST /v1/paglets`. The id is made by the creator, so that a repeat makes nothing new."""
+class NewPaglet:
+    """What a creation says, from a client or from a paglet."""
 
-    agent_id: str
     class_name: str
     kind: Kind
     state: Any
@@ -23,6 +22,13 @@ class CreatePaglet:
     bundle: BlobRef | None = None
     files: tuple[FileRef, ...] = ()
     service: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreatePaglet(NewPaglet):
+    """`POST /v1/paglets`. The id is made by the creator, so that a repeat makes nothing new."""
+
+    agent_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,25 @@ import argparse
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from paglets.cli import results
 from paglets.cli.collectors import group_of
-from paglets.cli.options import Parser, add_command, add_commands, add_common, client_of
-from paglets.cli.output import ago, duration_text, print_fields, print_json, print_table, say, silent_lines
+from paglets.cli.options import LOOK_SECONDS, Parser, add_command, add_commands, add_common, client_of
+from paglets.cli.output import (
+    ago,
+    duration_text,
+    print_fields,
+    print_json,
+    print_table,
+    said_if_slow,
+    say,
+    say_silent,
+    silent_lines,
+    waiting_for_all,
+)
 from paglets.cli.progress import ProgressLine
 from paglets.cli.show import GONE, told_of_group
 from paglets.core.errors import (
@@ -28,6 +41,7 @@ from paglets.core.errors import (
 from paglets.core.record import to_json
 from paglets.core.refs import ARTIFACT_ID, ArtifactRef
 from paglets.core.text import printable
+from paglets.remote.asking import ask_each
 from paglets.remote.client import HostClient
 from paglets.remote.patience import RECEIVING
 from paglets.slots.amounts import bytes_text
@@ -50,7 +64,7 @@ def parser() -> Parser:
     which = listing.add_mutually_exclusive_group()
     which.add_argument("--group", metavar="GROUP", help="only those of that group's results")
     which.add_argument("--owner", metavar="ID", help="only those of that paglet")
-    add_common(listing, _list)
+    add_common(listing, _list, asks_all=True)
     info = add_command(commands, "info", "one artifact, and where it is", "artifacts info words/monday")
     info.add_argument("artifact", metavar="ID|GROUP/JOBKEY")
     add_common(info, _info)
@@ -116,21 +130,23 @@ def duration(text: str) -> float:
 
 
 def _list(options: argparse.Namespace) -> int:
-    with client_of(options) as client:
+    seconds = options.timeout or LOOK_SECONDS
+    with client_of(options) as client, said_if_slow(waiting_for_all(seconds)):
         owner = group_of(client, options.group).collector.agent_id if options.group else options.owner
-        found, errors = client.mesh_artifacts(owner)
+        asks: list[Callable[[], Any]] = [
+            lambda: client.mesh_artifacts(owner, timeout=seconds),
+            lambda: client.mesh_groups(seconds),
+        ]
+        (found, errors), (groups, _) = ask_each(lambda ask: ask(), asks)
         away = [view.member.name for view in client.hosts() if not view.online]
-        owners = {} if options.json else results.owners_in_words(client, found)
+        owners = {} if options.json else results.owners_in_words(client, found, groups)
     if options.json:
         print_json({"artifacts": [artifact.to_wire() for artifact in found], "silent": silent_lines(errors, away)})
     else:
         now = time.time()
         headers = ("ID", "OF", "NAME", "SIZE", "HOST", "AGE", "EXPIRES")
         print_table(headers, [artifact_row(artifact, now, owners[artifact.artifact_id]) for artifact in found])
-    for error in errors:
-        say(error)
-    if away:
-        say(f"not asked, as they are offline: {', '.join(away)}")
+    say_silent(errors, away)
     return EXIT_UNREACHABLE if errors else EXIT_DONE
 
 
@@ -150,7 +166,7 @@ def artifact_row(artifact: ArtifactRef, now: float, of: str) -> tuple[object, ..
 def _info(options: argparse.Namespace) -> int:
     with client_of(options) as client:
         view = client.artifact(resolved(client, options.artifact))
-        owners = {} if options.json else results.owners_in_words(client, [view.artifact])
+        owners = {} if options.json else results.owners_in_words(client, [view.artifact], client.groups())
     if options.json:
         print_json(view)
         return EXIT_DONE
@@ -189,7 +205,8 @@ def resolved(client: HostClient, text: str) -> str:
 
 
 def _by_prefix(client: HostClient, prefix: str, nothing: Unknown) -> str:
-    found, errors = client.mesh_artifacts()
+    with said_if_slow(waiting_for_all(client.timeout)):
+        found, errors = client.mesh_artifacts()
     ids = [artifact.artifact_id for artifact in found if artifact.artifact_id.startswith(prefix)]
     if len(ids) == 1:
         return ids[0]

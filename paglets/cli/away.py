@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from paglets.api.hosts import MemberView
 from paglets.cli.output import duration_text
 from paglets.core.refs import HostRef
 from paglets.mesh.view import NO_WAY, OLD_STORE
-
-NOT_JOINED = "not joined"
-"""How the mesh begins what it says of a host that is there and no member."""
-
-
-def by_name(views: Iterable[MemberView]) -> dict[str, MemberView]:
-    """The host that each name means: the one that is online, else the one that was the first to have it in the mesh."""
-    order = sorted(views, key=lambda view: (view.online, not is_stranger(view), -(view.member.joined or math.inf)))
-    return {view.member.name: view for view in order}
-
-
-def is_stranger(view: MemberView) -> bool:
-    return view.problem.startswith(NOT_JOINED)
+from paglets.remote.losthosts import lost_text, view_of
 
 
 def is_old(view: MemberView) -> bool:
@@ -32,10 +19,6 @@ def is_old(view: MemberView) -> bool:
 def is_alone(views: Sequence[MemberView]) -> bool:
     """Whether the host that was asked, the first of them, is not joined itself: it works with none of the others."""
     return bool(views) and bool(views[0].problem) and not any(view.online for view in views[1:])
-
-
-def view_of(host: HostRef, views: Iterable[MemberView]) -> MemberView | None:
-    return next((view for view in views if view.member.store_id == host.store_id), None)
 
 
 def heard_text(view: MemberView) -> str:
@@ -49,22 +32,6 @@ def away_text(view: MemberView) -> str:
     why = f" ({view.problem})" if view.problem.startswith(NO_WAY) else ""
     return (
         f"{view.member.name} is offline, {heard_text(view)}{why}: if that lasts, the job is begun anew on another host"
-    )
-
-
-def lost_text(host: HostRef, views: Sequence[MemberView]) -> str:
-    """What is so where `host` is no member any more, or its name is another one's by now; else ""."""
-    view = view_of(host, views)
-    if view is None:
-        what = f"{host.name}, which was forgotten, or is no host of this mesh"
-    elif not view.online and (heir := by_name(views)[view.member.name]).online:
-        began = f"began anew with an empty data directory at {heir.member.url}"
-        what = f"{host.name}, which {began} (or another machine has that name now)"
-    else:
-        return ""
-    return (
-        f"{what}: the results that lay there are lost unless its old folder comes back; "
-        "submit again under another group_id"
     )
 
 

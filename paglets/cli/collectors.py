@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from paglets.api.groups import GroupView
-from paglets.cli.away import heard_text, lost_text, view_of
+from paglets.cli.away import heard_text
 from paglets.cli.output import ago, said_if_slow
 from paglets.core.errors import CallOutcomeUnknown, PagletsError, PeerReplaced, TimedOut, Unknown, Unreachable
 from paglets.core.messages import Message
@@ -17,10 +17,14 @@ from paglets.core.text import meant
 from paglets.mesh.view import NO_WAY
 from paglets.remote.cancelling import AWAY
 from paglets.remote.client import HostClient
+from paglets.remote.losthosts import lost_text, view_of
 
 FIRST_SECONDS = 5.0
 SILENT_SECONDS = 3.0
 """A collector that does not answer for so long, on a host not heard of for so long, is not waited for."""
+
+LOOKS = 2
+"""One is too few: what others heard of a host that has just died may reach us late, as the first look ends."""
 
 NO_ANSWER = (Unreachable, TimedOut, CallOutcomeUnknown, PeerReplaced)
 
@@ -55,13 +59,16 @@ def collector_of(client: HostClient, group_id: str) -> ProxyRef:
     collector = group_of(client, group_id).collector
     _must_be_heard(client, collector, group_id)
     with said_if_slow(f"waiting for {collector.host.name}, which has the collector of {group_id}"):
-        try:
-            client.paglet(collector, timeout=FIRST_SECONDS)
-        except NO_ANSWER:
-            # A host that has just died is not worth the whole wait.
-            _must_be_heard(client, collector, group_id, SILENT_SECONDS)
-        except PagletsError:
-            return collector  # who asks it something is told the same
+        for _ in range(LOOKS):
+            try:
+                client.paglet(collector, timeout=FIRST_SECONDS)
+            except NO_ANSWER:
+                # A host that has just died is not worth the whole wait.
+                _must_be_heard(client, collector, group_id, SILENT_SECONDS)
+            except PagletsError:
+                break  # who asks it something is told the same
+            else:
+                break
     return collector
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from paglets.cli.host import add_settings, given_of
 from paglets.cli.options import Parser, add_command, add_commands
-from paglets.cli.output import print_json, print_table
+from paglets.cli.output import print_json, print_table, say
 from paglets.config import (
     CONFIG_NAME,
     SETTINGS,
@@ -21,7 +21,7 @@ from paglets.config import (
     host_names,
     settings_of,
 )
-from paglets.core.errors import EXIT_DONE
+from paglets.core.errors import EXIT_DONE, Invalid
 from paglets.core.text import printable
 from paglets.remote.keys import default_key_file, paglets_home
 from paglets.slots.amounts import bytes_text
@@ -66,7 +66,12 @@ def parser() -> Parser:
 
 def _check(options: argparse.Namespace) -> int:
     path = Path(options.file).expanduser()
-    file = checked_config(path)
+    try:
+        file = checked_config(path)
+    except Invalid as error:
+        for mistake in error.details["mistakes"]:
+            say(f"{path}: {mistake}")
+        return error.exit_code
     names, addresses = host_names(file), addresses_read(file)
     if options.json:
         print_json({"file": str(path), "hosts": names, "addresses": addresses})

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from paglets.api.hosts import HostIdentity, MemberView
-from paglets.cli.away import heard_text, is_alone, is_old, is_stranger
+from paglets.cli.away import heard_text, is_alone, is_old
 from paglets.cli.checks import BAD, FEW_BYTES, WARNING, Check
 from paglets.cli.foldercheck import folder_checks, holder_of
 from paglets.cli.options import Parser, add_common, client_of
@@ -31,6 +31,7 @@ from paglets.remote.asking import ask_each, attempt
 from paglets.remote.client import HostClient
 from paglets.remote.keys import client_key, lost_key_hint, paglets_home
 from paglets.remote.local import RunningHost, broken_run_files, running_hosts
+from paglets.remote.losthosts import is_stranger
 from paglets.slots.amounts import bytes_text
 
 OLDEST_PYTHON = (3, 11)
@@ -66,10 +67,11 @@ def parser() -> Parser:
 
 def _doctor(options: argparse.Namespace) -> int:
     folders = _folders(options)
-    running = [folder for folder in folders if holder_of(folder / "lock").runs]
+    hosts = running_hosts(paglets_home(os.environ))
+    running = [folder for folder in folders if holder_of(folder, hosts).runs]
     checks = [*machine_checks(running)]
     for folder in folders:
-        checks += folder_checks(folder, deep=options.deep)
+        checks += folder_checks(folder, deep=options.deep, running=hosts)
     only = options.name or options.data_dir
     if not only and not any(check.name == "key" and check.state == BAD for check in checks):
         checks += _mesh_checks(options, running)

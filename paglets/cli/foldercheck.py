@@ -7,8 +7,8 @@ import os
 import shutil
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from paglets.core.errors import PagletsError, StoreMalformed
 from paglets.core.text import counted
 from paglets.host import damage
 from paglets.host.disk import FOLDERS, obstacle_in
+from paglets.host.lock import LOCK
+from paglets.remote.local import RunningHost
 from paglets.slots.amounts import bytes_text
 from paglets.store.look import Look, check, check_ours, is_at_rest, look, open_reading, size_of
 from paglets.store.migrations import MIGRATIONS
@@ -26,10 +28,12 @@ from paglets.store.trouble import told
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
     """Who holds the lock of a data directory. `runs`: whether anybody does; None: this system does not tell. `pid`: his
-    process; 0 where it is not told, as from within a container."""
+    process; 0 where it is not told, as from within a container. `is_locked`: false of a host that runs there although
+    its lock was removed."""
 
     runs: bool | None
     pid: int = 0
+    is_locked: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +51,13 @@ class _Folder:
         return not self.holder.runs and is_at_rest(self.database)
 
 
-def folder_checks(path: Path, *, deep: bool) -> Iterator[Check]:
-    """All of CHECKS that have something to say; `deep`: all bytes are read."""
+def folder_checks(path: Path, *, deep: bool, running: Sequence[RunningHost] = ()) -> Iterator[Check]:
+    """All of CHECKS that have something to say; `deep`: all bytes are read. `running`: the hosts of this machine."""
     if not path.is_dir():
         found = f"there is no folder {path}"
         yield Check(name=f"data {path.name}", state=BAD, found=found, advice="name another: --name, --data-dir")
         return
-    folder = _Folder(path=path, holder=holder_of(path / "lock"), deep=deep)
+    folder = _Folder(path=path, holder=holder_of(path, running), deep=deep)
     for name, check_of in CHECKS:
         try:
             for each in check_of(folder):
@@ -63,8 +67,29 @@ def folder_checks(path: Path, *, deep: bool) -> Iterator[Check]:
             yield Check(name=f"{path.name} {name}", state=BAD, found=str(error), advice=advice)
 
 
-def holder_of(lock: Path) -> Holder:
-    """Who holds this lock, as Linux tells it."""
+def holder_of(folder: Path, running: Iterable[RunningHost] = ()) -> Holder:
+    """Who holds the lock of this data directory; of hosts that run without one, the one that has its database open."""
+    found = _locker(folder / LOCK)
+    if found.runs:
+        return found
+    pids = (host.pid for host in running if _has_open(host.pid, folder / damage.DATABASE))
+    unlocked = next(pids, 0)
+    return Holder(runs=True, pid=unlocked, is_locked=False) if unlocked else found
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """As Linux tells it; no of what it does not tell."""
+    with suppress(OSError):
+        wanted = path.stat()
+        for opened in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                if os.path.samestat(opened.stat(), wanted):
+                    return True
+    return False
+
+
+def _locker(lock: Path) -> Holder:
+    """As Linux tells it."""
     if not lock.exists():
         return Holder(runs=False)
     try:
@@ -85,6 +110,13 @@ def holder_of(lock: Path) -> Holder:
 def _runs(folder: _Folder) -> Iterator[Check]:
     if folder.holder.runs is None:
         yield Check(name="", found=f"whether a host runs in {folder.path} cannot be told here")
+    elif not folder.holder.is_locked:
+        found = f"a host runs in {folder.path}, process {folder.holder.pid}, and its file {LOCK} was removed"
+        advice = (
+            "start no other host in this folder: nothing would keep it out, and two hosts would spoil what they have. "
+            "The host makes the file anew within seconds; if it does not, end it, and start it again"
+        )
+        yield Check(name="", state=BAD, found=found, advice=advice)
     elif folder.holder.runs:
         yield Check(name="", found=f"a host runs in {folder.path}, process {folder.holder.pid or 'unknown'}")
     else:

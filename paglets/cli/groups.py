@@ -11,7 +11,7 @@ from typing import Any
 
 from paglets.api.groups import GroupLine, Groups
 from paglets.api.hosts import MemberView
-from paglets.cli.away import away_text, by_name, silence_text
+from paglets.cli.away import away_text, silence_text
 from paglets.cli.collectors import summary_of
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import (
@@ -23,6 +23,7 @@ from paglets.cli.output import (
     print_table,
     said_if_slow,
     say,
+    say_silent,
     silent_lines,
     waiting_for_all,
 )
@@ -31,6 +32,7 @@ from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef
 from paglets.core.text import failed_text
 from paglets.remote.client import HostClient
+from paglets.remote.losthosts import by_name
 
 MOST_RESULT_CHARACTERS = 60
 MOST_NAMED = 5
@@ -55,10 +57,7 @@ def _all(client: HostClient, options: argparse.Namespace) -> int:
         print_json({**to_json(Groups(groups=found)), "silent": silent_lines(errors.values(), away)})
     else:
         print_groups(found, views, time.time(), [host.store_id for host in errors])
-    for error in errors.values():
-        say(error)
-    if away:
-        say(f"not asked, as they are offline: {', '.join(away)}")
+    say_silent(errors.values(), away)
     return EXIT_UNREACHABLE if errors else EXIT_DONE
 
 

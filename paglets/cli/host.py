@@ -7,6 +7,7 @@ import importlib
 import os
 import re
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,12 @@ def _re_enters() -> bool:
 
 def add_settings(parser: Parser) -> None:
     """A flag for each setting of a host, its name and its configuration file."""
-    add = parser.add_argument
+    _add_place(parser.add_argument)
+    _add_offers(parser.add_argument)
+
+
+def _add_place(add: Callable[..., object]) -> None:
+    """In its mesh and on its machine."""
     add("--name", help="name in the mesh (default: this machine's host name)")
     add("--host", metavar="ADDRESS", help="address to listen on (default 127.0.0.1)")
     add("--bind-public", metavar="auto|ADDRESS", help="listen for other machines too, on that address of this one")
@@ -68,6 +74,10 @@ def add_settings(parser: Parser) -> None:
     add("--data-dir", metavar="DIR", help="where the host keeps all (default PAGLETS_HOME/hosts/NAME)")
     add("--config", metavar="FILE", help=f"TOML file with a section [hosts.NAME] (default: {CONFIG_NAME} here, if any)")
     add("--key-file", metavar="FILE", help="file with the mesh key (default PAGLETS_HOME/mesh.key)")
+
+
+def _add_offers(add: Callable[..., object]) -> None:
+    """To jobs, and to those who keep files there."""
     add("--cpu-cores", type=int, metavar="N", help="cores offered to jobs (default: all)")
     add("--memory", metavar="SIZE", help="memory offered to jobs, as 16G (default: all)")
     add(

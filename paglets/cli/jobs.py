@@ -11,6 +11,7 @@ from paglets.api.slots import JobView, Slots, Verdict
 from paglets.cli.logs import add_logs
 from paglets.cli.options import (
     LOOK_SECONDS,
+    Commands,
     Parser,
     add_command,
     add_commands,
@@ -27,6 +28,7 @@ from paglets.cli.output import (
     print_table,
     said_if_slow,
     say,
+    say_silent,
     silent_lines,
     waiting_for_all,
 )
@@ -50,6 +52,19 @@ JOB_HEADERS = (
 def parser() -> Parser:
     made = Parser(prog="paglets jobs", description="Groups, queues and hosts: what runs, what waits, and why.")
     commands = add_commands(made)
+    _add_listings(commands)
+    _add_states(commands)
+    _add_waits(commands)
+    _add_cancel(commands)
+    everything = add_command(commands, "show", "everything about one job: code, files, attempts, result file")
+    everything.add_argument("job", metavar="GROUP/JOBKEY|ID", help="a job of a group, or a job's id")
+    add_common(everything, later("paglets.cli.show", "show"))
+    add_logs(add_command(commands, "logs", "what a job printed; also as `paglets logs`"))
+    _add_hosts(add_command(commands, "hosts", "which hosts could run a job, best first (nothing is submitted)"))
+    return made
+
+
+def _add_listings(commands: Commands) -> None:
     listing = add_command(commands, "groups", "groups and their counts; one group with its jobs", "jobs groups")
     listing.add_argument("name", nargs="?", metavar="GROUP", help="show that group: pending jobs, results, failures")
     listing.add_argument("--group", metavar="GROUP", help="the same")
@@ -61,6 +76,9 @@ def parser() -> Parser:
     processes.add_argument("--all", action="store_true", help="what waits, too")
     _add_limit(processes)
     add_common(processes, _ps, asks_all=True)
+
+
+def _add_states(commands: Commands) -> None:
     reason = add_command(commands, "why", "why a job, or a group's jobs, do not run or did not succeed")
     reason.add_argument("job", metavar="GROUP|GROUP/JOBKEY|ID", help="a group, a job of a group, or a job's id")
     add_common(reason, later("paglets.cli.why", "why"))
@@ -77,6 +95,9 @@ def parser() -> Parser:
     load.add_argument("--watch", action="store_true", help="again and again, until interrupted")
     load.add_argument("--limit", type=int, default=20, metavar="N", help="jobs shown (default 20)")
     add_common(load, later("paglets.cli.overview", "top"), asks_all=True)
+
+
+def _add_waits(commands: Commands) -> None:
     for name, handler, purpose in (
         (
             "wait",
@@ -92,6 +113,9 @@ def parser() -> Parser:
         waiting = add_command(commands, name, purpose, f"jobs {name} words", f"jobs {name} words --timeout 600")
         waiting.add_argument("group", metavar="GROUP")
         add_common(waiting, handler, waits=True)
+
+
+def _add_cancel(commands: Commands) -> None:
     ending = add_command(
         commands,
         "cancel",
@@ -107,12 +131,6 @@ def parser() -> Parser:
         help="where the group's collector cannot be asked: each host that answers ends what it has of it",
     )
     add_common(ending, later("paglets.cli.cancel", "cancel"))
-    everything = add_command(commands, "show", "everything about one job: code, files, attempts, result file")
-    everything.add_argument("job", metavar="GROUP/JOBKEY|ID", help="a job of a group, or a job's id")
-    add_common(everything, later("paglets.cli.show", "show"))
-    add_logs(add_command(commands, "logs", "what a job printed; also as `paglets logs`"))
-    _add_hosts(add_command(commands, "hosts", "which hosts could run a job, best first (nothing is submitted)"))
-    return made
 
 
 def _add_limit(parser: argparse.ArgumentParser) -> None:
@@ -176,10 +194,7 @@ def _ps(options: argparse.Namespace) -> int:
         print_json({"jobs": told, "silent": silent_lines(errors, away)})
     else:
         print_table(("HOST", *JOB_HEADERS), [(slots.host.name, *job_row(job, slots)) for slots, job in jobs])
-    for error in errors:
-        say(error)
-    if away:
-        say(f"not asked, as they are offline: {', '.join(away)}")
+    say_silent(errors, away)
     return EXIT_UNREACHABLE if errors else EXIT_DONE
 
 

@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 
 from paglets.cli.options import Parser, add_command, add_commands
-from paglets.cli.output import print_json
-from paglets.core.errors import EXIT_DONE, Unknown
+from paglets.cli.output import print_json, say
+from paglets.core.clock import SystemEntropy
+from paglets.core.errors import EXIT_DONE, Conflict, Unknown
 from paglets.core.text import printable
-from paglets.remote.keys import KEY_VARIABLE, client_key, default_key_file
+from paglets.remote.keys import KEY_VARIABLE, client_key, create_key, default_key_file
 
 
 def parser() -> Parser:
@@ -21,7 +22,8 @@ def parser() -> Parser:
     commands = add_commands(made)
     show = add_command(commands, "show", "print the key", "key show")
     path = add_command(commands, "path", "print the path of the file with the key, to copy it", "key path")
-    for each, handler in ((show, _show), (path, _path)):
+    new = add_command(commands, "new", "make a new key, for a new mesh or for all hosts of one that lost it", "key new")
+    for each, handler in ((show, _show), (path, _path), (new, _new)):
         each.add_argument("--key-file", metavar="FILE", help="file with the mesh key (default PAGLETS_HOME/mesh.key)")
         each.add_argument("--json", action="store_true", help="data as JSON")
         each.set_defaults(handler=handler)
@@ -47,6 +49,19 @@ def _path(options: argparse.Namespace) -> int:
         print_json({"path": str(path)})
     else:
         print(printable(path))
+    return EXIT_DONE
+
+
+def _new(options: argparse.Namespace) -> int:
+    path = _file(options) or default_key_file(os.environ)
+    if os.path.lexists(path):
+        raise Conflict(f"{printable(path)} is there: a new key takes its place only when you have moved that file away")
+    create_key(path, SystemEntropy())
+    if options.json:
+        print_json({"path": str(path)})
+    else:
+        print(printable(path))
+    say("copy this file to every machine of the mesh, mode 600, and start all its hosts anew")
     return EXIT_DONE
 
 

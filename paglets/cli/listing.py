@@ -7,8 +7,16 @@ import time
 from typing import Any
 
 from paglets.api.paglets import PagletView
-from paglets.cli.options import Parser, add_common, client_of
-from paglets.cli.output import duration_text, print_json, print_table, say, silent_lines
+from paglets.cli.options import LOOK_SECONDS, Parser, add_common, client_of
+from paglets.cli.output import (
+    duration_text,
+    print_json,
+    print_table,
+    said_if_slow,
+    say_silent,
+    silent_lines,
+    waiting_for_all,
+)
 from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE
 
 HEADERS = ("ID", "NAME", "CLASS", "HOST", "STATUS", "AGE", "WHY")
@@ -20,20 +28,21 @@ def parser() -> Parser:
         description="All paglets on the hosts of the mesh: jobs, collectors and others. One that is just on its way "
         "from one host to another is on neither.",
     )
-    add_common(made, _list)
+    add_common(made, _list, asks_all=True)
     return made
 
 
 def _list(options: argparse.Namespace) -> int:
-    with client_of(options) as client:
-        views, errors = client.paglets()
+    seconds = options.timeout or LOOK_SECONDS
+    with client_of(options) as client, said_if_slow(waiting_for_all(seconds)):
+        views, errors = client.paglets(timeout=seconds)
+        away = [view.member.name for view in client.hosts() if not view.online]
     now = time.time()
     if options.json:
-        print_json({"paglets": [_json(view, now) for view in views], "silent": silent_lines(errors)})
+        print_json({"paglets": [_json(view, now) for view in views], "silent": silent_lines(errors, away)})
     else:
         print_table(HEADERS, [_row(view, now) for view in views])
-    for error in errors:
-        say(error)
+    say_silent(errors, away)
     return EXIT_UNREACHABLE if errors else EXIT_DONE
 
 

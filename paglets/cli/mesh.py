@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Iterable, Sequence
 
 from paglets.api.hosts import Forgotten, Hosts, MemberView, PeerProblem
-from paglets.cli.away import NOT_JOINED, heard_text, is_alone, is_old, is_stranger
+from paglets.cli.away import heard_text, is_alone, is_old
 from paglets.cli.options import Parser, add_command, add_commands, add_common, client_of
 from paglets.cli.output import GAP, advised, duration_text, print_json, print_paragraph, print_table, say
 from paglets.core.errors import EXIT_DONE
 from paglets.core.text import counted
+from paglets.remote.losthosts import NOT_JOINED, is_stranger
 from paglets.slots.amounts import bytes_text
 
 HEADERS = ("HOST", "STATE", "FREE CORES", "FREE MEMORY", "FREE DISK", "FREE GPUS")
@@ -41,6 +42,7 @@ def _forget(options: argparse.Namespace) -> int:
             {
                 "store_id": done.store_id,
                 "name": done.name,
+                "others": done.others,
                 "hosts": [
                     {
                         "host": answer.host.name,
@@ -56,6 +58,9 @@ def _forget(options: argparse.Namespace) -> int:
     else:
         for answer in done.answers:
             print(f"{answer.host.name}: {did(answer)}")
+    if done.others:
+        others = ", ".join(done.others)
+        say(f"of the hosts that are called {options.host} this one was forgotten: {done.which}; and not: {others}")
     for error in done.errors:
         say(error)
     for name in done.silent:

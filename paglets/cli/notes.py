@@ -11,8 +11,16 @@ from dataclasses import replace
 from datetime import datetime
 
 from paglets.api.notes import Note
-from paglets.cli.options import Parser, add_common, client_of
-from paglets.cli.output import print_json, print_table, say, silent_lines
+from paglets.cli.options import LOOK_SECONDS, Parser, add_common, client_of
+from paglets.cli.output import (
+    print_json,
+    print_table,
+    said_if_slow,
+    say,
+    say_silent,
+    silent_lines,
+    waiting_for_all,
+)
 from paglets.core.errors import AWAY, EXIT_DONE, EXIT_UNREACHABLE, Invalid
 from paglets.core.record import to_json
 from paglets.core.refs import check_group_id
@@ -20,7 +28,7 @@ from paglets.core.text import printable
 from paglets.remote.client import HostClient
 from paglets.remote.directory import MeshNotes
 
-LOOK_SECONDS = 1.0
+FOLLOW_SECONDS = 1.0
 MOST_NOTES = 1_000
 HEADERS = ("TIME", "LEVEL", "FROM", "HOST", "NOTE")
 
@@ -35,7 +43,7 @@ def parser() -> Parser:
     made.add_argument("--group", metavar="GROUP", help="those of that group's jobs")
     made.add_argument("--limit", type=int, default=100, metavar="N", help="the newest N (default 100)")
     made.add_argument("--follow", action="store_true", help="go on with what comes, until interrupted")
-    add_common(made, _notes)
+    add_common(made, _notes, asks_all=True)
     return made
 
 
@@ -43,14 +51,16 @@ def _notes(options: argparse.Namespace) -> int:
     if not 1 <= options.limit <= MOST_NOTES:
         raise Invalid(f"--limit is {options.limit}: it must be from 1 to {MOST_NOTES}")
     group_id = check_group_id(options.group) if options.group else None
+    seconds = options.timeout or LOOK_SECONDS
     with client_of(options) as client:
-        found = client.notes(group_id=group_id, limit=options.limit)
-        for error in found.errors:
-            say(error)
+        with said_if_slow(waiting_for_all(seconds)):
+            found = client.notes(group_id=group_id, limit=options.limit, timeout=seconds)
+            away = [view.member.name for view in client.hosts() if not view.online]
+        say_silent(found.errors, away)
         if options.follow:
-            _follow(client, found, group_id, as_json=options.json)
+            _follow(client, found, group_id, seconds, as_json=options.json)
     if options.json:
-        print_json({"notes": found.notes, "silent": silent_lines(found.errors)})
+        print_json({"notes": found.notes, "silent": silent_lines(found.errors, away)})
     elif found.notes:
         print_table(HEADERS, [_row(note) for note in found.notes])
     else:
@@ -58,22 +68,27 @@ def _notes(options: argparse.Namespace) -> int:
     return EXIT_UNREACHABLE if found.errors else EXIT_DONE
 
 
-def _follow(client: HostClient, found: MeshNotes, group_id: str | None, *, as_json: bool) -> None:
+def _follow(client: HostClient, found: MeshNotes, group_id: str | None, timeout: float, *, as_json: bool) -> None:
     """A line for each note, JSON or not, without an end."""
-    for note in follow(client, found, group_id):
+    for note in follow(client, found, group_id, timeout=timeout):
         print(json.dumps(to_json(note)) if as_json else note_line(note), flush=True)
 
 
 def follow(
-    client: HostClient, found: MeshNotes, group_id: str | None, pause: Callable[[float], None] = time.sleep
+    client: HostClient,
+    found: MeshNotes,
+    group_id: str | None,
+    *,
+    timeout: float = LOOK_SECONDS,
+    pause: Callable[[float], None] = time.sleep,
 ) -> Iterator[Note]:
     """The notes that were found and then those that come, without an end; who is away for a while is asked again."""
     while True:
         yield from found.notes
         found = replace(found, notes=())
-        pause(LOOK_SECONDS)
+        pause(FOLLOW_SECONDS)
         with suppress(*AWAY):
-            found = client.notes(group_id=group_id, limit=MOST_NOTES, seen=found.seen)
+            found = client.notes(group_id=group_id, limit=MOST_NOTES, seen=found.seen, timeout=timeout)
 
 
 def note_line(note: Note) -> str:

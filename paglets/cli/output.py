@@ -64,6 +64,14 @@ def silent_lines(errors: Iterable[PagletsError], offline: Iterable[str] = ()) ->
     return [*(error.message for error in errors), *(f"{name} is offline" for name in offline)]
 
 
+def say_silent(errors: Iterable[PagletsError], offline: Collection[str]) -> None:
+    """The same for people: a line for each host that did not answer, and who was not asked."""
+    for error in errors:
+        say(error)
+    if offline:
+        say(f"not asked, as they are offline: {', '.join(offline)}")
+
+
 def print_table(
     headers: Sequence[str],
     rows: Iterable[Sequence[object]],

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from paglets.api.groups import GroupLine
 from paglets.cli.collectors import collector_of, group_of
 from paglets.cli.groups import artifact_in
 from paglets.core.errors import Invalid, PagletsError, Unknown
@@ -70,13 +71,14 @@ def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
     return GroupArtifacts(group_id=group_id, artifacts=found, counts=counts)
 
 
-def owners_in_words(client: HostClient, artifacts: Iterable[ArtifactRef]) -> dict[str, str]:
+def owners_in_words(client: HostClient, artifacts: Iterable[ArtifactRef], lines: Iterable[GroupLine]) -> dict[str, str]:
     """Artifact id -> the job that reported it, `GROUP/JOBKEY`; else its group, its owner's id, or that it is a host's.
 
+    `lines`: the groups of the mesh.
     Collectors that are away, and those of more than MOST_GROUPS groups, are not asked for jobs.
     """
     artifacts = tuple(artifacts)
-    groups = {line.collector.agent_id: line.group_id for line in client.groups()} if artifacts else {}
+    groups = {line.collector.agent_id: line.group_id for line in lines}
     named = {each.artifact_id: each.owner or "(host)" for each in artifacts}
     named |= {each.artifact_id: f"group {groups[each.owner]}" for each in artifacts if each.owner in groups}
     owning = dict.fromkeys(groups[each.owner] for each in artifacts if each.owner in groups)

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from paglets.api.paglets import PagletView
 from paglets.api.slots import Slots
-from paglets.cli.away import away_text, by_name
+from paglets.cli.away import away_text
 from paglets.cli.collectors import no_such_job, summary_of
 from paglets.cli.copies import copies_of_group, copy_of_job, ways_out
 from paglets.cli.groups import counts_text, is_cancelled, message_of, short_json
@@ -26,6 +26,7 @@ from paglets.core.refs import AGENT_ID, GROUP_ID
 from paglets.core.text import command_name, printable
 from paglets.remote.asking import ask_each, attempt
 from paglets.remote.client import HostClient
+from paglets.remote.losthosts import by_name
 
 NEVER_HINT = (
     "waiting will not help: start a host that fits, or submit it again, in another group, with other tags or amounts"

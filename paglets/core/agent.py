@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from paglets.core.context import Context, Storage
 from paglets.core.errors import NotHandled
 from paglets.core.messages import ACTIVATE, CLONE, DEACTIVATE, Message
-from paglets.core.refs import ArtifactRef, ProxyRef
+from paglets.core.refs import ArtifactRef, Kind, ProxyRef
 
 
 @dataclass(kw_only=True)
@@ -39,8 +39,8 @@ class Paglet(Generic[S]):
 
     State: ClassVar[type[PagletState]] = PagletState
 
-    kind: ClassVar[str] = "paglet"
-    """What its host keeps beside it: "paglet", "job" or "collector" (`codec.envelope.Kind`)."""
+    kind: ClassVar[Kind] = "paglet"
+    """What its host keeps beside it: "paglet", "job" or "collector"."""
 
     service_name: ClassVar[str] = ""
     """What paglets of this class offer to the mesh from their creation to their end: see `Context.lookup`."""

@@ -336,6 +336,11 @@ def error_classes() -> dict[str, type[PagletsError]]:
     return {cls.code: cls for cls in _tree(PagletsError)}
 
 
+def tellable(error: BaseException) -> PagletsError:
+    """The same for others: one that is not of the tree is a failure of the host."""
+    return error if isinstance(error, PagletsError) else PagletsError(f"the host failed: {error!r}")
+
+
 def error_from_wire(tree: object) -> PagletsError:
     """The error that `to_wire` wrote; an unknown code or shape gives a plain PagletsError."""
     if not isinstance(tree, dict):

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 from collections.abc import Iterable
+
+COPY = re.compile("[0-9a-f]{64}")
+"""The folder of the copy of an archive that a host runs from, which is not what its person called."""
 
 
 def printable(text: object) -> str:
@@ -41,5 +45,8 @@ def command_name() -> str:
     if not archive:
         return "paglets"
     python = os.path.basename(sys.executable or "python")
+    folder, file = os.path.split(archive)
+    if COPY.fullmatch(os.path.basename(folder)):
+        return f"{python} {file}"
     name = os.path.relpath(archive)
     return f"{python} {archive if name.startswith(os.pardir) else name}"

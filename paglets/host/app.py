@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
-import platform
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
 from paglets.artifacts.folder import BlobFolder
 from paglets.config import HostOptions
 from paglets.core import failpoints
-from paglets.core.clock import Clock, SystemClock, SystemEntropy
+from paglets.core.clock import Clock, Entropy, SystemClock, SystemEntropy
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError, StartFailed, StoreUndecided
 from paglets.core.text import counted, placed
-from paglets.core.urls import normalise_url
-from paglets.host import known, runfile
+from paglets.host import known, runfile, setup
 from paglets.host.disk import HostDisk
 from paglets.host.folder import HostFolder, open_folder
 from paglets.host.host import Host, World
@@ -31,12 +30,10 @@ from paglets.host.meter import MachineMeter
 from paglets.host.pulling import Handle, not_yet
 from paglets.host.recovery import survivors
 from paglets.host.shell import Settings
-from paglets.host.threads import Every, Later, RunnerThread
+from paglets.host.threads import Later, RunnerThread, WatchThread
 from paglets.host.watch import LOOK_SECONDS, Mender, Watch
-from paglets.mesh.addresses import bind_for, public_address, public_url
 from paglets.native import load_psutil, psutil_problem
 from paglets.program import (
-    PROGRAM_VERSION,
     KeptCopy,
     Program,
     child_command,
@@ -47,10 +44,10 @@ from paglets.program import (
 )
 from paglets.remote.auth import Verifier
 from paglets.remote.exchange import Transport
-from paglets.remote.keys import KEY_VARIABLE, host_key, paglets_home
+from paglets.remote.keys import KEY_VARIABLE, MeshKey, first_key, host_key, paglets_home
 from paglets.remote.local import running_hosts
 from paglets.remote.transport import Connections, ThreadedTransport
-from paglets.slots.model import Resources
+from paglets.store import members
 from paglets.worker.launch import Launcher, LaunchEvents
 from paglets.worker.launcher import ZygoteLauncher
 from paglets.worker.process import kill_survivors
@@ -150,152 +147,92 @@ def start(
     clock, entropy = SystemClock(), SystemEntropy()
     _check_name_is_free(home, options)
     _check_code_paths(options)
-    peers = others(options)
-    key = host_key(
-        os.environ,
-        entropy=entropy,
-        peers=peers,
-        key_file=options.key_file,
-        config_key_file=options.config_key_file,
-    )
-    os.environ.pop(KEY_VARIABLE, None)
+    peers = setup.others(options)
+    found = _take_key(options, peers)
     failpoints.arm(os.environ.pop(failpoints.VARIABLE, ""))
     folder = stack.enter_context(open_folder(options.data_dir or home / "hosts" / options.name, entropy, fatal))
+    key = found or _first_key(folder, entropy)
+    tell = partial(_tell, folder)
     later = Later(folder.log)
     stack.callback(later.stop)
     meter = MachineMeter(folder.path, clock, load_psutil())
     verifier = Verifier(key, store_id=folder.store_id, boot_id=folder.boot_id, clock=clock)
     door = _Door()
-    server = _server(options, verifier, door, folder)
-    server.start()
-    stack.callback(server.close)
+    server = _serve(options, verifier, door, folder, stack)
     program = this_program()
     copy = KeptCopy(program)
-    settings = _settings(options, folder, program, server.port, _offered(options, meter.total()), clock.wall())
-    if settings.offered.cpu_cores > meter.total().cpu_cores:
-        there = meter.total().cpu_cores
-        say(f"paglets: warning: this host offers {settings.offered.cpu_cores} cores, and the machine has {there}")
+    settings = setup.settings(options, folder, program, server.port, meter.total(), clock.wall())
+    _warn_of_cores(settings.offered.cpu_cores, meter.total().cpu_cores)
     connections = Connections(key, clock=clock, entropy=entropy, sender=folder.store_id)
     _end_survivors(folder)
+    disk = HostDisk(folder.path, later, folder.log, copy.lacks)
     world = World(
         clock=clock,
         entropy=entropy,
         store=folder.store,
-        disk=(disk := HostDisk(folder.path, later, folder.log, copy.lacks)),
+        disk=disk,
         blobs=BlobFolder(folder.path, folder.log),
         meter=meter,
         log=folder.log,
-        tell=lambda text: _tell(folder, text),
+        tell=tell,
         make_transport=lambda deliver: _transport(connections, deliver, clock, stack),
         make_launcher=lambda events: _launcher(program, events, folder, stack),
     )
     host = Host(settings, world, peers=peers)
     closed = host.start()
-    runner = RunnerThread(host.runner, fatal)
-    runner.start()
-    stack.callback(runner.stop)
-    stack.callback(_farewell, host)
+    _run(host, fatal, stack)
     door.handle = host.pulling.handle = Router(host, ROUTES).handle
     listen()
     stack.callback(runfile.write(home, settings))
     _greet(settings, folder, closed, program, home)
     menders = (
         Mender(what=f"a folder in {folder.path}", mend=lambda: _made_anew(disk, folder.path)),
+        Mender(what=f"the lock of {folder.path}", mend=folder.lock.mend),
         Mender(what="the copy of the program", mend=copy.restore),
         Mender(what=f"the run file in {home / 'run'}", mend=lambda: runfile.mend(home, settings)),
     )
-    watch = Watch(folder.path, menders, disk.obstacle, lambda text: _tell(folder, text), fatal)
-    stack.callback(Every(LOOK_SECONDS, watch.look, folder.log).stop)
+    watch = Watch(folder.path, menders, disk.obstacle, tell, fatal)
+    stack.callback(WatchThread(LOOK_SECONDS, watch.look, folder.log).stop)
     return Ready(host=host, server=server, url=settings.url)
 
 
-def others(options: HostOptions) -> tuple[str, ...]:
-    """The peers that are not this host itself: one file of the mesh names the same peers to all its hosts."""
-    own = {f"http://{name}:{options.port}" for name in (options.name, platform.node().lower())}
-    if options.public_url:
-        own.add(normalise_url(options.public_url))
-    return tuple(url for url in options.peers if normalise_url(url) not in own)
+def _take_key(options: HostOptions, peers: tuple[str, ...]) -> MeshKey | None:
+    """The key of the mesh, out of the environment too, which processes of this one inherit. None: there is none yet."""
+    key = host_key(
+        os.environ,
+        peers=peers,
+        key_file=options.key_file,
+        config_key_file=options.config_key_file,
+    )
+    os.environ.pop(KEY_VARIABLE, None)
+    return key
 
 
-def _server(options: HostOptions, verifier: Verifier, door: _Door, folder: HostFolder) -> HttpServer:
-    more = [] if options.bind_public is None else [(bind_for(_public(options)), options.port)]
-    names = [options.name, platform.node(), "localhost"]
-    if options.public_url:
-        names.append(options.public_url.split("://", 1)[-1])
-    address = (options.host, options.port)
-    if more and more[0][0] in ("0.0.0.0", "::"):
-        # All addresses of the family include the loopback that `host` names.
-        address, more = more[0], []
-    return HttpServer(
+def _first_key(folder: HostFolder, entropy: Entropy) -> MeshKey:
+    """A new one. Raises StartFailed where this host was in a mesh: it would found a second one."""
+    key = first_key(os.environ, entropy, folder.store.read(members.load_others))
+    say(f"paglets: this machine had no mesh key: {key.source} is new; hosts on other machines need a copy of it")
+    return key
+
+
+def _warn_of_cores(offered: int, there: int) -> None:
+    if offered > there:
+        say(f"paglets: warning: this host offers {offered} cores, and the machine has {there}")
+
+
+def _serve(options: HostOptions, verifier: Verifier, door: _Door, folder: HostFolder, stack: ExitStack) -> HttpServer:
+    address, *more = setup.addresses(options)
+    server = HttpServer(
         address=address,
         more_addresses=more,
         handler=lambda request: door.handle(request),
         verifier=verifier,
-        allowed_hosts=names,
+        allowed_hosts=setup.names(options),
         log=folder.log,
     )
-
-
-def _public(options: HostOptions) -> str:
-    assert options.bind_public is not None
-    return public_address(_interfaces) if options.bind_public == "auto" else options.bind_public
-
-
-def _interfaces() -> list[str]:
-    psutil = load_psutil()
-    if psutil is None:
-        return []
-    return [address.address for addresses in psutil.net_if_addrs().values() for address in addresses]
-
-
-def _settings(
-    options: HostOptions, folder: HostFolder, program: Program, port: int, offered: Resources, now: float
-) -> Settings:
-    bind = options.host if options.bind_public is None else _public(options)
-    url = options.public_url or public_url(bind, port, lambda: public_address(_interfaces))
-    local = public_url(options.host, port, lambda: "127.0.0.1")
-    return Settings(
-        store_id=folder.store_id,
-        boot_id=folder.boot_id,
-        boot_count=folder.boot_count,
-        name=options.name,
-        url=url,
-        addresses=(local,) if local != url else (),
-        mesh_version=options.mesh_version,
-        started_at=now,
-        offered=offered,
-        tags=options.tags,
-        properties=tuple(sorted(_properties(options, folder).items())),
-        reachable=options.reachable,
-        code_paths=options.code_paths,
-        pin_cpus=options.pin_cpus,
-        artifact_max_bytes=options.artifact_max_bytes,
-        artifact_quota_bytes=options.artifact_quota_bytes,
-        host_lost_after_seconds=options.host_lost_after_seconds,
-        input_wait_seconds=options.input_wait_seconds,
-        python=platform.python_version(),
-        pid=os.getpid(),
-        program=f"paglets {PROGRAM_VERSION}",
-        build=program.sha256() if program.is_archive else "",
-    )
-
-
-def _properties(options: HostOptions, folder: HostFolder) -> dict[str, str]:
-    """What others are shown; that it was damaged is among them, for as long as its person leaves it there."""
-    lost = {"damaged": folder.damaged_at} if folder.damaged_at else {}
-    return {**lost, **options.properties}
-
-
-def _offered(options: HostOptions, total: Resources) -> Resources:
-    def given(value: int | None, there: int) -> int:
-        return there if value is None else value
-
-    return Resources(
-        cpu_cores=given(options.cpu_cores, total.cpu_cores),
-        memory_bytes=given(options.memory_bytes, total.memory_bytes),
-        temp_storage_bytes=given(options.temp_storage_bytes, total.temp_storage_bytes),
-        gpus=given(options.gpus, total.gpus),
-    )
+    server.start()
+    stack.callback(server.close)
+    return server
 
 
 def _transport(
@@ -340,6 +277,13 @@ def _farewell(host: Host) -> None:
     host.runner.soon(leave)
     gone.wait(1.0)
     threading.Event().wait(FAREWELL_SECONDS)
+
+
+def _run(host: Host, fatal: Callable[[BaseException], None], stack: ExitStack) -> None:
+    runner = RunnerThread(host.runner, fatal)
+    runner.start()
+    stack.callback(runner.stop)
+    stack.callback(_farewell, host)
 
 
 def _made_anew(disk: HostDisk, folder: Path) -> str:

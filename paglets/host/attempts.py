@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from paglets.api.groups import JobCopy
 from paglets.api.logs import Attempts, AttemptView, UnfinishedJob
 from paglets.codec.text import loads
 from paglets.core.refs import HostRef, check_agent_id, check_group_id, check_job_key
 from paglets.host.logs import Key
 from paglets.host.shell import Disk
 from paglets.slots.states import FINAL
-from paglets.store import handoffs, queue
+from paglets.store import handoffs, views
 from paglets.store.db import Store, Tx
-from paglets.store.handoffs import MOVING, LeavingJob
 
 MOST_ATTEMPTS = 1_000
 
@@ -60,10 +60,11 @@ def _of_rows(tx: Tx, condition: str, values: tuple[str, ...], own: HostRef) -> _
     rows = tx.all(f"SELECT * FROM history WHERE {condition} ORDER BY id DESC LIMIT {MOST_ATTEMPTS}", *values)
     for row in rows:
         _add_ended(known, row, own)
-    for row in tx.all(f"SELECT * FROM requests WHERE {condition} ORDER BY generation", *values):
-        _add_here(known, row, own)
+    here = "SELECT r.*, s.epoch FROM requests r JOIN residence s USING (agent_id)"
+    for row in tx.all(f"{here} WHERE {condition} ORDER BY generation", *values):
+        _add_copy(known, views.copy_here(row), own)
     for job in handoffs.jobs(tx, condition, *values):
-        _add_leaving(known, job)
+        _add_copy(known, job.copy, own)
     for agent_id in list(known.jobs) or (values if len(values) == 1 else ()):
         for row in tx.all("SELECT * FROM runs WHERE agent_id = ?", agent_id):
             _add_running(known, row, own)
@@ -88,39 +89,20 @@ def _add_ended(known: _Known, row: Any, own: HostRef) -> None:
     )
 
 
-def _add_here(known: _Known, row: Any, own: HostRef) -> None:
-    known.jobs[row["agent_id"]] = (row["group_id"], row["job_key"])
-    if row["status"] not in FINAL:
-        reason, text = queue.why(row)
+def _add_copy(known: _Known, copy: JobCopy, own: HostRef) -> None:
+    known.jobs[copy.agent_id] = (copy.group_id or None, copy.job_key)
+    if copy.status not in FINAL:
         known.unfinished.append(
             UnfinishedJob(
-                agent_id=row["agent_id"],
-                generation=row["generation"],
-                attempt=row["attempt"],
-                status=row["status"],
-                residence="here",
-                reason=reason,
-                reason_text=text,
-                never=bool(row["never"]),
-                host=own,
-            )
-        )
-
-
-def _add_leaving(known: _Known, job: LeavingJob) -> None:
-    known.jobs[job.agent_id] = (job.group_id, job.job_key)
-    if job.status not in FINAL:
-        known.unfinished.append(
-            UnfinishedJob(
-                agent_id=job.agent_id,
-                generation=job.generation,
-                attempt=job.attempt,
-                status=job.status,
-                residence="leaving",
-                reason=MOVING,
-                reason_text=job.reason_text,
-                never=False,
-                host=job.target,
+                agent_id=copy.agent_id,
+                generation=copy.generation,
+                attempt=copy.attempt,
+                status=copy.status,
+                residence=copy.residence,
+                reason=copy.reason,
+                reason_text=copy.reason_text,
+                never=copy.never,
+                host=copy.target or own,
             )
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 
 from paglets.api.groups import Census as Told
@@ -30,9 +31,8 @@ from paglets.host.shell import Shell
 from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed
-from paglets.store import handoffs, posts, queue, recalls, residence
+from paglets.store import handoffs, posts, queue, recalls, residence, views
 from paglets.store.db import Tx
-from paglets.store.handoffs import MOVING, LeavingJob
 
 CHANGES_SECONDS = 1.0
 ALL_SECONDS = 10.0
@@ -199,7 +199,7 @@ def _here(tx: Tx, agent_id: str | None) -> list[Copy]:
         f" AND r.outcome IS NULL{_only('r', agent_id)} ORDER BY r.agent_id",
         *_ids(agent_id),
     )
-    return [_copy(row, *queue.why(row), never=bool(row["never"])) for row in rows]
+    return [(_collector(row), views.copy_here(row)) for row in rows]
 
 
 def _unreported(tx: Tx, agent_id: str | None) -> list[Copy]:
@@ -211,25 +211,16 @@ def _unreported(tx: Tx, agent_id: str | None) -> list[Copy]:
         " ORDER BY r.agent_id",
         *_ids(agent_id),
     )
-    return [_copy(row, "report_waits", queue.report_waits(tx, row["agent_id"]), never=False) for row in rows]
+    return [(_collector(row), _of_report(tx, views.copy_here(row))) for row in rows]
 
 
-def _copy(row: sqlite3.Row, reason: str, text: str, *, never: bool) -> Copy:
-    """One that is here; `row` as `_COPIES` gives it."""
-    copy = JobCopy(
-        agent_id=row["agent_id"],
-        group_id=row["group_id"],
-        job_key=row["job_key"],
-        generation=row["generation"],
-        attempt=row["attempt"],
-        epoch=row["epoch"],
-        status=row["status"],
-        residence="here",
-        reason=reason,
-        reason_text=text,
-        never=never,
-    )
-    return from_json(ProxyRef, loads(row["collector"])), copy
+def _of_report(tx: Tx, copy: JobCopy) -> JobCopy:
+    text = queue.report_waits(tx, copy.agent_id)
+    return replace(copy, reason="report_waits", reason_text=text, never=False)
+
+
+def _collector(row: sqlite3.Row) -> ProxyRef:
+    return from_json(ProxyRef, loads(row["collector"]))
 
 
 def _only(table: str, agent_id: str | None) -> str:
@@ -243,24 +234,7 @@ def _ids(agent_id: str | None) -> tuple[str, ...]:
 
 def _leaving(tx: Tx, agent_id: str | None) -> list[Copy]:
     jobs = handoffs.jobs(tx, f"group_id IS NOT NULL{_only('handoffs', agent_id)}", *_ids(agent_id))
-    return [(job.collector, _leaving_copy(job)) for job in jobs if job.collector is not None and not job.ended]
-
-
-def _leaving_copy(job: LeavingJob) -> JobCopy:
-    return JobCopy(
-        agent_id=job.agent_id,
-        group_id=job.group_id or "",
-        job_key=job.job_key,
-        generation=job.generation,
-        attempt=job.attempt,
-        epoch=job.epoch,
-        status=job.status,
-        residence="leaving",
-        reason=MOVING,
-        reason_text=job.reason_text,
-        never=False,
-        target=job.target,
-    )
+    return [(job.collector, job.copy) for job in jobs if job.collector is not None and not job.ended]
 
 
 def unfinished(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from paglets.api.groups import CreationError, GroupView, JobSpec, SubmitGroup
 from paglets.api.hosts import MemberView
 from paglets.api.limits import MAX_GROUP_JOBS
-from paglets.api.paglets import ResidenceRow
+from paglets.api.paglets import NewPaglet, ResidenceRow
 from paglets.codec.envelope import Envelope, JobPart, WireMessage, check_file
 from paglets.codec.text import dumps
 from paglets.core.context import HostInfo
@@ -29,29 +29,6 @@ from paglets.slots import policy
 from paglets.slots.model import Candidate, SlotRequest, check_request
 from paglets.store import blobs, paglets, posts, residence
 from paglets.store.db import Tx
-
-
-class NewPaglet(Protocol):
-    """What a creation says, from a client or from a paglet."""
-
-    @property
-    def class_name(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def state(self) -> Any: ...
-    @property
-    def name(self) -> str | None: ...
-    @property
-    def request(self) -> dict[str, Any] | None: ...
-    @property
-    def job_key(self) -> str: ...
-    @property
-    def bundle(self) -> BlobRef | None: ...
-    @property
-    def files(self) -> tuple[FileRef, ...]: ...
-    @property
-    def service(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +72,7 @@ class Creation:
             agent_id=agent_id,
             epoch=1,
             class_name=new.class_name,
-            kind=new.kind,  # type: ignore[arg-type]
+            kind=new.kind,
             state=new.state,
             home=self._shell.own,
             created_at=now,

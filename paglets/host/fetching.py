@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from paglets.api.blobs import ArtifactView, AskBlobs, BlobState, BlobStates
 from paglets.api.paglets import Done
-from paglets.core.errors import FileChanged, Moving, PagletsError, Unknown
+from paglets.core.errors import FileChanged, Moving, PagletsError, Unknown, tellable
 from paglets.core.refs import ArtifactRef, BlobRef, HostRef
 from paglets.host.blobs import BlobKeeper
 from paglets.host.shell import Shell
@@ -181,7 +181,7 @@ class Fetching:
 
     def _go_on(self, fetch: _Fetch, state: BlobState | BaseException) -> None:
         if isinstance(state, BaseException):
-            fetch.done(state if isinstance(state, PagletsError) else PagletsError(f"the host failed: {state!r}"))
+            fetch.done(tellable(state))
         elif state.complete:
             fetch.done(None)
         elif fetch.host.store_id == self._shell.own.store_id:

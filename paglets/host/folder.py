@@ -9,11 +9,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
 from paglets.core.clock import Entropy
 from paglets.core.errors import PagletsError, StartFailed, StoreMalformed, StorePassing
 from paglets.host import damage
+from paglets.host.lock import FolderLock
 from paglets.program import PROGRAM_VERSION, private_folder
 from paglets.store.db import Store, Tx, open_store
 from paglets.store.look import check
@@ -46,6 +46,7 @@ class HostFolder:
     boot_id: str
     boot_count: int
     log: Callable[[str], None]
+    lock: FolderLock
     notes: tuple[str, ...] = ()
     damaged_at: str = ""
 
@@ -55,20 +56,18 @@ def open_folder(path: Path, entropy: Entropy, fatal: Callable[[BaseException], N
     """The directory of one host, locked against a second one. Raises StartFailed, StoreDamaged."""
     try:
         private_folder(path)
-        lock = (path / "lock").open("a")
+        lock = FolderLock(path)
     except OSError as error:
         raise StartFailed(
             f"the data directory {path} cannot be used: {error}; choose another with --data-dir"
         ) from error
-    with lock:
-        _lock(lock, path)
-        with _log(path / "host.log") as log:
-            try:
-                with _database(path, entropy, fatal, log) as folder:
-                    yield folder
-            except PagletsError as error:
-                log.line(f"ended: {error.message}")
-                raise
+    with lock, _log(path / "host.log") as log:
+        try:
+            with _database(path, entropy, fatal, log, lock) as folder:
+                yield folder
+        except PagletsError as error:
+            log.line(f"ended: {error.message}")
+            raise
 
 
 @contextmanager
@@ -84,7 +83,9 @@ def _log(path: Path) -> Iterator[Log]:
 
 
 @contextmanager
-def _database(path: Path, entropy: Entropy, fatal: Callable[[BaseException], None], log: Log) -> Iterator[HostFolder]:
+def _database(
+    path: Path, entropy: Entropy, fatal: Callable[[BaseException], None], log: Log, lock: FolderLock
+) -> Iterator[HostFolder]:
     notes = [MISSING_WAL] if damage.wal_is_missing(path) else []
     try:
         damage.check_there(path)
@@ -104,6 +105,7 @@ def _database(path: Path, entropy: Entropy, fatal: Callable[[BaseException], Non
             boot_id=entropy.token(),
             boot_count=boots,
             log=log.line,
+            lock=lock,
             notes=(*notes, *map(damage.reminder, earlier)),
             damaged_at=earlier[-1].at if earlier else "",
         )
@@ -169,22 +171,6 @@ def _begin(tx: Tx, entropy: Entropy, boots: int, *, jump: bool) -> tuple[str, in
     if jump and not tx.run("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'outbox'", POSTS_JUMPED):
         tx.run("INSERT INTO sqlite_sequence VALUES ('outbox', ?)", POSTS_JUMPED)
     return store_id, boots + 1
-
-
-def _lock(lock: IO[str], path: Path) -> None:
-    try:
-        if os.name == "posix":
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            import msvcrt
-
-            msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    except OSError as error:
-        raise StartFailed(
-            f"another host runs in {path}: end that one, or choose another --name or --data-dir"
-        ) from error
 
 
 class Log:

@@ -188,12 +188,14 @@ class Generations:
     def _page_done(self, page: list[Lost], result: list[_Done] | BaseException) -> None:
         if isinstance(result, BaseException):
             self._lost.clear()  # The next looks find them again.
+            self._collectors.clear()
             raise result
         for _ in page:
             self._lost.popleft()
         for done in result:
             self._remember(done)
         if not self._lost:
+            self._collectors.clear()
             self._shell.runner.wake("losses")
         self._next_page()
 

@@ -81,6 +81,8 @@ class Handoffs:
             under_way = self._shell.store.read(handoffs.under_way)
             self._tries.keep(under_way)
             self._large = {key: blob for key, blob in self._large.items() if key in under_way}
+            self._after = {key: place for key, place in self._after.items() if self._gossip.by_store(key)}
+            self._refused = {key: count for key, count in self._refused.items() if self._gossip.by_store(key)}
             closed = self._shell.store.read(lambda tx: residence.untold(tx, MAX_CLOSED))
             for store_id in dict.fromkeys(handoff.target.store_id for handoff in closed):
                 self._tell([handoff for handoff in closed if handoff.target.store_id == store_id])

@@ -98,28 +98,8 @@ class Host:
     def __init__(self, settings: Settings, world: World, *, peers: tuple[str, ...] = ()) -> None:
         self.runner = runner = Runner(world.store, world.clock, world.log)
         self.reverse = self._reverse(settings, world)
-        self.shell = shell = Shell(
-            settings=settings,
-            store=world.store,
-            clock=world.clock,
-            entropy=world.entropy,
-            runner=runner,
-            transport=self.reverse,
-            disk=world.disk,
-            blobs=world.blobs,
-            meter=world.meter,
-            log=world.log,
-        )
-        self.gossip = Gossip(
-            world.store,
-            world.clock,
-            world.entropy,
-            shell.transport,
-            portrait.idle_member(settings),
-            lambda: portrait.member(settings, self.load()),
-            peers=peers,
-            on_change=ON_MESH_CHANGE,
-        )
+        self.shell = shell = self._shell(settings, world)
+        self.gossip = self._gossip(peers)
         self.locator = Locator(world.clock, shell.transport, self.gossip.online, runner, heard=self.gossip.heard_from)
         self.whereabouts = Whereabouts(shell.store, shell.own, self.locator)
         self.pulling = Pulling(shell, self.gossip)
@@ -148,6 +128,33 @@ class Host:
         self.scheduler = Scheduler(shell, self.runs, self.census.awaited)
         self.stealing = Stealing(shell, self.gossip, self.scheduler, self.runs, self.shipping)
         self._inline_calls = InlineCalls(shell, self.inline_host, self.waits)
+
+    def _shell(self, settings: Settings, world: World) -> Shell:
+        return Shell(
+            settings=settings,
+            store=world.store,
+            clock=world.clock,
+            entropy=world.entropy,
+            runner=self.runner,
+            transport=self.reverse,
+            disk=world.disk,
+            blobs=world.blobs,
+            meter=world.meter,
+            log=world.log,
+        )
+
+    def _gossip(self, peers: tuple[str, ...]) -> Gossip:
+        shell = self.shell
+        return Gossip(
+            shell.store,
+            shell.clock,
+            shell.entropy,
+            shell.transport,
+            portrait.idle_member(shell.settings),
+            lambda: portrait.member(shell.settings, self.load()),
+            peers=peers,
+            on_change=ON_MESH_CHANGE,
+        )
 
     def _reverse(self, settings: Settings, world: World) -> Reverse:
         """The transport of all parts; what it asks of the gossip, which is made after it, it asks later."""
@@ -220,7 +227,7 @@ class Host:
     # Who and how.
 
     def load(self) -> Load:
-        usage, obstacle = self.runs.running(), self.runs.obstacle()
+        usage, obstacle = self.runs.running(), self.runs.places.obstacle()
 
         def look(tx: Tx) -> Load:
             return Load(
@@ -241,7 +248,7 @@ class Host:
         load, usage = self.load(), self.runs.running()
 
         def look(tx: Tx) -> tuple[tuple[JobView, ...], tuple[JobView, ...]]:
-            here = queue.views(tx, now, limit)
+            here = views.job_views(tx, now, limit)
             return here, views.leaving_views(tx, now, max(0, limit - len(here)))
 
         here, leaving = self.shell.store.read(look)

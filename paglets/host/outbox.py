@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from paglets.api.limits import MAX_BATCH_POSTS
@@ -11,6 +12,7 @@ from paglets.codec.envelope import Post
 from paglets.core.errors import PagletsError
 from paglets.core.failpoints import reach
 from paglets.core.refs import HostRef
+from paglets.core.text import counted
 from paglets.host import outcomes
 from paglets.host.backoff import Lanes
 from paglets.host.runner import note
@@ -38,6 +40,14 @@ FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 
 
+@dataclass(slots=True, kw_only=True)
+class _Astray:
+    """A paglet that was not found where its posts go, since that monotonic second; `asked_at`: the mesh was asked."""
+
+    since: float
+    asked_at: float = float("-inf")
+
+
 class Outbox:
     """Part `outbox`."""
 
@@ -49,16 +59,16 @@ class Outbox:
         self._gossip = gossip
         self._whereabouts = whereabouts
         self._lanes = Lanes(shell.entropy)
-        self._silent_since: dict[str, float] = {}
-        self._located_at: dict[str, float] = {}
+        self._astray: dict[str, _Astray] = {}
         self._paused: dict[str, float] = {}
         self._after: dict[str, int] = {}
 
     def tick(self, now: float) -> float | None:
         hosts = self._shell.store.read(posts.destinations)
         if not hosts:
-            self._silent_since.clear()
-            self._located_at.clear()
+            self._astray.clear()
+        stores = {host.store_id for host in hosts}
+        self._after = {store_id: n for store_id, n in self._after.items() if store_id in stores}
         self._paused = {agent_id: at for agent_id, at in self._paused.items() if at > now}
         due = list(self._paused.values())
         for host in hosts:
@@ -175,7 +185,7 @@ class Outbox:
         self._lanes.succeeded(host.store_id)
         astray = {outgoing.target.agent_id for outgoing in batch if outgoing.n in lost}
         for agent_id in sorted({outgoing.target.agent_id for outgoing in batch} - astray):
-            self._silent_since.pop(agent_id, None)
+            self._astray.pop(agent_id, None)
         self._search(astray, now)
         for agent_id in sorted(astray):
             self._paused[agent_id] = now + self._pause(agent_id, now)
@@ -183,7 +193,7 @@ class Outbox:
 
     def _pause(self, agent_id: str, now: float) -> float:
         """How long posts for a paglet that was not found wait, while others go on: longer the longer it lasts."""
-        return min(LONGEST_PAUSE_SECONDS, max(FIRST_PAUSE_SECONDS, (now - self._silent_since[agent_id]) / 2))
+        return min(LONGEST_PAUSE_SECONDS, max(FIRST_PAUSE_SECONDS, (now - self._astray[agent_id].since) / 2))
 
     def _failed(self, host: HostRef, batch: list[Outgoing], error: PagletsError) -> None:
         now = self._shell.clock.monotonic()
@@ -196,15 +206,17 @@ class Outbox:
         """Ask the mesh for paglets that were not found at their address for 5 s."""
         due = []
         for agent_id in sorted(agent_ids):
-            since = self._silent_since.setdefault(agent_id, now)
-            asked = self._located_at.get(agent_id, float("-inf"))
-            if now - since >= LOCATE_AFTER_SECONDS and now - asked >= LOCATE_PAUSE_SECONDS:
-                self._located_at[agent_id] = now
+            each = self._astray.setdefault(agent_id, _Astray(since=now))
+            if now - each.since >= LOCATE_AFTER_SECONDS and now - each.asked_at >= LOCATE_PAUSE_SECONDS:
+                each.asked_at = now
                 due.append(agent_id)
         if due:
             self._whereabouts.locate(due, self._located)
 
     def _located(self, located: Located) -> None:
+        for row in located.rows:
+            if row.status == "disposed":
+                self._astray.pop(row.agent_id, None)
         self._shell.runner.change(lambda tx: self._redirect(tx, located))
 
     def _redirect(self, tx: Tx, located: Located) -> None:
@@ -243,4 +255,5 @@ def _drop(tx: Tx, agent_id: str, now: float) -> None:
         job = posts.delivered(tx, row["n"])
         if job is not None:
             outcomes.retire(tx, job, now)
-    note(tx, now, "posts_dropped", agent_id, f"{len(rows)} posts to a paglet that has ended")
+    if rows:  # all may have gone while the mesh was asked
+        note(tx, now, "posts_dropped", agent_id, f"{counted(len(rows), 'post')} to a paglet that has ended")

@@ -40,8 +40,10 @@ class Placer:
         self._after = queue.FIRST
 
     def tick(self, now: float) -> float | None:
-        if not self._shell.store.read(lambda tx: queue.count(tx, "PLACING")):
-            self._since.clear()
+        placing = self._shell.store.read(lambda tx: queue.count(tx, "PLACING"))
+        if len(self._since) > placing:
+            self._forget_ended()
+        if not placing:
             return None
         candidates = self._gossip.candidates()
         began = self._after
@@ -52,6 +54,11 @@ class Placer:
         if self._after != queue.FIRST:
             return now + NEXT_TURN_SECONDS
         return min(now + LOOK_AGAIN_SECONDS, self._first_expiry) if left or began != queue.FIRST else None
+
+    def _forget_ended(self) -> None:
+        """Some were cancelled, or taken away, while they waited."""
+        left = self._shell.store.read(lambda tx: queue.still(tx, "PLACING", self._since))
+        self._since = {agent_id: self._since[agent_id] for agent_id in left}
 
     def _place(
         self, tx: Tx, candidates: tuple[Candidate, ...], began: tuple[float, str]

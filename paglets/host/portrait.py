@@ -52,24 +52,11 @@ def idle_member(settings: Settings) -> Member:
 
 
 def identity(settings: Settings, load: Load, wall_time: float) -> HostIdentity:
-    return HostIdentity(
-        store_id=settings.store_id,
-        boot_id=settings.boot_id,
-        name=settings.name,
-        url=settings.url,
-        mesh_version=settings.mesh_version,
-        protocol=PROTOCOL,
+    return HostIdentity.of(
+        member(settings, load),
         program=settings.program,
         python=settings.python,
         pid=settings.pid,
-        started_at=settings.started_at,
-        tags=settings.tags,
-        properties=_properties(settings, load),
-        reachable=settings.reachable,
-        capacity=settings.offered,
-        free=load.free,
-        queued_jobs=load.queued_jobs,
-        running_jobs=load.running_jobs,
         build=settings.build,
         wall_time=wall_time,
     )

@@ -16,6 +16,9 @@ GRACE_SECONDS = 1.5
 """A host waits so much longer than the one that passes it on: then that says what it knows of the outcome. Half of what
 a client grants its own host, for which this may be the second step."""
 
+FORGET_SECONDS = 600.0
+"""Of a host that was silent for so long it is not known any more how often it could not be reached."""
+
 
 class Relaying:
     """A `Transport` from a host of that kind to others of it, over `inner`; on the runner.
@@ -62,7 +65,9 @@ class Relaying:
     def _done(self, host: HostRef, relay: Member, done: Completion, outcome: Response | PagletsError) -> None:
         outcome = _of_the_way(relay, outcome)
         if isinstance(outcome, PagletsError):
-            self._failures[host.store_id] = self._failures.get(host.store_id, 0) + 1
+            failures = self._failures.get(host.store_id, 0) + 1
+            self._failures = {key: n for key, n in self._failures.items() if self._silent_seconds(key) < FORGET_SECONDS}
+            self._failures[host.store_id] = failures
         else:
             self._failures.pop(host.store_id, None)
         done(outcome)

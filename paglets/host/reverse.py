@@ -70,6 +70,11 @@ class _Road:
     parked_until: float = 0.0
     pulled_at: float = float("-inf")
 
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is under way, so that nothing is known that a new one would not know."""
+        return not (self.waiting or self.out or self.parked)
+
     def kept_bytes(self) -> int:
         return sum(len(each.request.body) for each in (*self.waiting.values(), *self.out.values()))
 
@@ -275,6 +280,7 @@ class Reverse:
                 self._give_up_pull(road)
             due += [self._ends_at(road, each) for each in (*road.waiting.values(), *road.out.values())]
             due += [road.parked_until] if road.parked is not None else []
+        self._roads = {store_id: road for store_id, road in self._roads.items() if not road.is_idle}
         return min(due, default=None)
 
     def _ends_at(self, road: _Road, sent: _Sent) -> float:

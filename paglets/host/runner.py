@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from paglets.core.clock import Clock
+from paglets.core.errors import StorePassing
 from paglets.core.parts import Part
 from paglets.store.db import Change, Store, Tx
 
@@ -21,6 +22,11 @@ Then = Callable[[Any], None]
 
 RETRY_AFTER_FAULT_SECONDS = 1.0
 """A part whose tick raised is tried again after this: it looks at the store anew each time."""
+
+
+def _raise_faults(result: Any) -> None:
+    if isinstance(result, BaseException) and not isinstance(result, StorePassing):
+        raise result
 
 
 class Runner:
@@ -51,11 +57,11 @@ class Runner:
         self._events.append(event)
         self.signal()
 
-    def change(self, change: Change[T], then: Callable[[T | BaseException], None] = lambda result: None) -> None:
+    def change(self, change: Change[T], then: Callable[[T | BaseException], None] = _raise_faults) -> None:
         """Commit `change` together with what else waits, then call `then` with its value or error.
 
-        An error that `then` does not deal with must not be lost: the default one is only for changes
-        that cannot raise.
+        The default is for what is changed again as long as it is not so: it leaves out StorePassing, and any other
+        error is a fault. A `then` that is given deals with all errors, or raises them.
         """
         self._changes.append((change, then))
         self.signal()

@@ -12,25 +12,22 @@ from typing import Any
 
 from paglets.api.slots import Usage
 from paglets.codec.text import dumps
-from paglets.core.errors import Fenced, HandlerFailed, PagletsError, StorePassing
+from paglets.core.errors import Fenced, HandlerFailed, PagletsError, StorePassing, tellable
 from paglets.core.failpoints import reach
 from paglets.core.record import to_json
 from paglets.host import fileroom, outcomes, runrows
 from paglets.host.mailbox import Delivery, Mailbox
 from paglets.host.operations import HandlerEnd, Operations, close_delivery
 from paglets.host.outcomes import Attempt, Outcome
+from paglets.host.places import Places
 from paglets.host.runrows import Ground, Run
 from paglets.host.shell import Shell
-from paglets.slots.eligibility import Reason
-from paglets.store import posts, residence
-from paglets.worker.launch import NO_PLACE, Ended, Launcher, LaunchEvents, LaunchSpec
+from paglets.store import posts
+from paglets.worker.launch import NO_PLACE, Ended, Launcher, LaunchEvents
 from paglets.worker.protocol import Deliver, Fault, Go, Handled
 
 CHECK_TIMEOUTS_SECONDS = 1.0
 SAVE_USAGE_SECONDS = 10.0
-
-PLACE_AGAIN_SECONDS = 10.0
-"""Before another process is tried, after one for which the disk had no place: a quota does not show before that."""
 
 
 class Runs:
@@ -51,10 +48,8 @@ class Runs:
         self._by_token: dict[str, Run] = {}
         self._by_agent: dict[str, Run] = {}
         self.launcher = make_launcher(self)
+        self.places = Places(shell)
         self._delayed: list[Callable[[], None]] = []
-        self._obstacle: Reason | None = None
-        self._obstacle_until = float("-inf")
-        self._paused: dict[str, float] = {}
         self._ground = Ground(
             own=shell.own,
             code_paths=shell.settings.code_paths,
@@ -67,15 +62,9 @@ class Runs:
 
     # Start.
 
-    def obstacle(self) -> Reason | None:
-        """Why nothing is started here just now: the disk has no place for it. Any thread."""
-        if self._shell.clock.monotonic() < self._obstacle_until:
-            return self._obstacle
-        return self._shell.disk.obstacle()
-
     def start_entry(self, agent_id: str, entry: str) -> None:
         """Start a process for a hook or for messages, where the paglet is here and none is at work."""
-        if self.obstacle() is not None or self._shell.clock.monotonic() < self._paused.get(agent_id, float("-inf")):
+        if not self.places.may_start(agent_id):
             return  # It stays due.
         token = self._shell.entropy.token()
         stamp = self._shell.store.write(lambda tx: runrows.begin(tx, agent_id, entry, token, self._shell.clock.wall()))
@@ -90,43 +79,12 @@ class Runs:
         self._shell.runner.wake(self.name)
         reach("after-grant-before-spawn")
         try:
-            spec = self._spec(run, cores, gpus)
+            spec = self.places.spec(run, cores, gpus)
         except (OSError, StorePassing) as error:
-            self.ended(run.stamp.token, self._not_begun(run, error))
+            self.ended(run.stamp.token, self.places.not_made(run, error))
             return
         run.work_dir = spec.work_dir
         self.launcher.start(spec)
-
-    def _not_begun(self, run: Run, error: OSError | StorePassing) -> Ended:
-        is_of_disk = not isinstance(error, OSError) or error.errno in fileroom.OF_THE_DISK
-        if not is_of_disk and self._shell.disk.obstacle() is None:
-            self._paused[run.agent_id] = run.began + PLACE_AGAIN_SECONDS
-            return Ended(error=str(error))
-        return self._no_place(str(error))
-
-    def _no_place(self, why: str) -> Ended:
-        """Not the paglet's own failure: it never began, and is due again."""
-        self._obstacle = Reason(code="disk_full", text=f"the host has no place for it: {why}")
-        self._obstacle_until = self._shell.clock.monotonic() + PLACE_AGAIN_SECONDS
-        return Ended(error=self._obstacle.text, launcher_lost=True)
-
-    def _spec(self, run: Run, cores: tuple[int, ...], gpus: tuple[int, ...]) -> LaunchSpec:
-        stamp, disk = run.stamp, self._shell.disk
-        fresh = run.entry == "attempt" or self._shell.store.read(
-            lambda tx: residence.has_stale_scratch(tx, stamp.agent_id)
-        )
-        environment = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if run.entry == "attempt" else {}
-        return LaunchSpec(
-            token=stamp.token,
-            agent_id=stamp.agent_id,
-            generation=stamp.generation,
-            attempt=stamp.attempt,
-            work_dir=disk.prepare(stamp.agent_id, fresh=fresh),
-            stdout_path=disk.log_path(stamp.agent_id, stamp.generation, stamp.attempt, "out"),
-            stderr_path=disk.log_path(stamp.agent_id, stamp.generation, stamp.attempt, "err"),
-            environment=environment,
-            cores=cores if self._shell.settings.pin_cpus else (),
-        )
 
     # Events of the launcher: any thread.
 
@@ -161,6 +119,8 @@ class Runs:
             return
         if not isinstance(go, Go):
             self.launcher.end(run.stamp.token)
+            if isinstance(go, BaseException):
+                raise go
             return
         self.launcher.send(run.stamp.token, {"go": to_json(go)})
         run.live = True
@@ -238,8 +198,7 @@ class Runs:
 
     def _answer(self, run: Run, number: Any, result: Any) -> None:
         if isinstance(result, BaseException):
-            error = result if isinstance(result, PagletsError) else PagletsError(f"the host failed: {result!r}")
-            frame = {"reply": number, "error": error.to_wire()}
+            frame = {"reply": number, "error": tellable(result).to_wire()}
         else:
             frame = {"reply": number, "ok": to_json(result)}
         self.launcher.send(run.stamp.token, frame)
@@ -293,7 +252,7 @@ class Runs:
             return
         runtime = self._shell.clock.monotonic() - run.began
         if run.not_begun and not how.launcher_lost:
-            how = self._no_place(run.not_begun)
+            how = self.places.lacking(run.not_begun)
         reach("after-exit-before-report")
         self._shell.runner.change(
             lambda tx: runrows.close(tx, run, how, runtime, self._shell.own, self._shell.clock.wall()),
@@ -342,7 +301,6 @@ class Runs:
     # The part: time-outs and unwanted copies.
 
     def tick(self, now: float) -> float | None:
-        self._paused = {agent_id: at for agent_id, at in self._paused.items() if at > now}
         delayed, self._delayed = self._delayed, []
         for act in delayed:
             act()
@@ -375,8 +333,10 @@ class Runs:
     def _timed_out(self, run: Run, limit: float, result: object) -> None:
         if isinstance(result, StorePassing):
             run.timeout_seconds = limit
-        else:
-            self.launcher.end(run.stamp.token)
+            return
+        self.launcher.end(run.stamp.token)
+        if isinstance(result, BaseException):
+            raise result
 
     def end(self, agent_id: str) -> bool:
         """End the process tree of this paglet; False where none is at work."""

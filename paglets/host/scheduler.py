@@ -66,7 +66,7 @@ class Scheduler:
     def tick(self, now: float) -> float | None:
         store, usage = self._shell.store, self._runs.running()
         if store.read(queue.any_waiting):
-            obstacle = self._runs.obstacle()
+            obstacle = self._runs.places.obstacle()
             if obstacle is not None:
                 self._held = True
                 with suppress(StorePassing):
@@ -136,7 +136,7 @@ class Scheduler:
         free = offered - leased
         available = self._shell.meter.available() - unused(tx, usage)
         cores, gpus = queue.leased_units(tx, "core"), queue.leased_units(tx, "gpu")
-        held = self._runs.obstacle() is not None
+        held = self._runs.places.obstacle() is not None
         return policy.FreeUnits(
             cores=() if held else tuple(unit for unit in range(offered.cpu_cores) if unit not in cores),
             gpus=tuple(unit for unit in range(offered.gpus) if unit not in gpus),

@@ -141,6 +141,7 @@ class Shipping:
                     self._go_on(road, due)
             elif not road.wishes:
                 road.problem = ""
+        self._roads = {key: road for key, road in self._roads.items() if road.wishes or road.has_until}
         paused = [wish.due for road in self._roads.values() for wish in road.wishes.values() if wish.due > now]
         first = self._lanes.next_due(busy, now)
         return min(paused if first is None else [first, *paused], default=None)

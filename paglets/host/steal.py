@@ -58,8 +58,9 @@ class Stealing:
 
     def _victim(self, now: float) -> Member | None:
         """The online host with the most waiting jobs that was not asked a moment ago."""
-        busy = [member for member in self._gossip.online() if member.queued_jobs > 0]
-        due = [m for m in busy if now - self._asked_at.get(m.store_id, float("-inf")) >= PAUSE_SECONDS]
+        self._asked_at = {store_id: at for store_id, at in self._asked_at.items() if now - at < PAUSE_SECONDS}
+        online = self._gossip.online()
+        due = [member for member in online if member.queued_jobs > 0 and member.store_id not in self._asked_at]
         return max(due, key=lambda member: (member.queued_jobs, member.store_id), default=None)
 
     def _next_look(self, now: float) -> float | None:

@@ -80,12 +80,12 @@ class RunnerThread:
             raise
 
 
-class Every:
-    """One thread that acts now and each so many seconds until `stop`. An act that raises is in the log."""
+class WatchThread:
+    """Looks at what the host stands on, now and each so many seconds until `stop`. A look that raises is in the log."""
 
-    def __init__(self, seconds: float, act: Callable[[], None], log: Log) -> None:
+    def __init__(self, seconds: float, look: Callable[[], None], log: Log) -> None:
         self._seconds = seconds
-        self._act = act
+        self._look = look
         self._log = log
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="paglets-watch", daemon=True)
@@ -98,7 +98,7 @@ class Every:
     def _run(self) -> None:
         while not self._ended.is_set():
             try:
-                self._act()
+                self._look()
             except Exception:
                 self._log(f"fault in a look at what this host stands on: {traceback.format_exc()}")
             self._ended.wait(self._seconds)

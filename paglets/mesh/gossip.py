@@ -315,6 +315,7 @@ class Gossip:
     def _beat(self, now: float) -> None:
         self._beats += 1
         self._beat_at = now + BEAT_SECONDS * self._entropy.uniform(0.9, 1.1)
+        self._troubles.keep(self._board.table.rows)
         for row in self._partners(now):
             joined = same_mesh(row.member, self._board.own)
             self._send(row.member, self._message(self._shared_rows() if joined else ()))

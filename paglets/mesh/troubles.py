@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from paglets.api.hosts import Member
@@ -51,6 +51,11 @@ class Troubles:
         self._deaf.pop(store_id, None)
         if deaf_at:
             self._deaf[store_id] = deaf_at
+
+    def keep(self, known: Collection[str]) -> None:
+        """Forget hosts that are not in the table any more."""
+        self._failures = {store_id: each for store_id, each in self._failures.items() if store_id in known}
+        self._deaf = {store_id: url for store_id, url in self._deaf.items() if store_id in known}
 
     def is_one_way(self, row: Row, now: float) -> bool:
         """Whether this host hears from that one and cannot connect to it."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from paglets.api.blobs import ArtifactView
 from paglets.api.calls import PostMessage
@@ -21,12 +21,12 @@ from paglets.codec.names import class_name, refuse_while_importing
 from paglets.codec.wire import decode, encode_state
 from paglets.core.agent import Paglet
 from paglets.core.clock import SystemEntropy
-from paglets.core.errors import GroupExists, PagletsError, Unknown, told_at_the_call
+from paglets.core.errors import AWAY, GroupExists, PagletsError, PeerReplaced, Unknown, told_at_the_call
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
-from paglets.core.refs import ArtifactRef, BlobRef, HostRef, Kind, ProxyRef, check_agent_id
+from paglets.core.refs import ArtifactRef, BlobRef, HostRef, ProxyRef, check_agent_id
 from paglets.groups.keys import new_group_id
-from paglets.remote.asking import ask_each, attempt, online_hosts
+from paglets.remote.asking import ask_each, attempt, of_host, online_hosts
 from paglets.remote.blobs import read_blob
 from paglets.remote.calling import call_paglet
 from paglets.remote.directory import Directory
@@ -45,6 +45,9 @@ if TYPE_CHECKING:  # loaded when they are needed: commands that only ask start f
     from paglets.remote.inputs import InputPaths
 
 T = TypeVar("T")
+
+NO_ANSWER: tuple[type[PagletsError], ...] = (*AWAY, PeerReplaced)
+"""What comes in the place of a host's answer, where it is away or gone."""
 
 
 @runtime_checkable
@@ -172,7 +175,7 @@ class HostClient(Directory, GroupSide):
         request = CreatePaglet(
             agent_id=self._entropy.token(),
             class_name=class_name(cls),
-            kind=cast(Kind, cls.kind),
+            kind=cls.kind,
             state=tree,
             name=name,
             request=cls.creation_request(filled),
@@ -283,14 +286,23 @@ class HostClient(Directory, GroupSide):
             raise errors[0]
         return found
 
-    def mesh_artifacts(self, owner: Target | None = None) -> tuple[tuple[ArtifactRef, ...], tuple[PagletsError, ...]]:
-        """The artifacts on the online hosts that answer, and an error for each of the others."""
-        owned = None if owner is None else id_of(plain(owner))
-        answers = ask_each(attempt(lambda host: self._files.listed(host, owned)), online_hosts(self._link))
-        good = tuple(answer for answer in answers if not isinstance(answer, PagletsError))
-        from paglets.remote.files import once_each
+    def mesh_artifacts(
+        self, owner: Target | None = None, *, timeout: float | None = None
+    ) -> tuple[tuple[ArtifactRef, ...], tuple[PagletsError, ...]]:
+        """The artifacts on the online hosts that answer, and an error for each of the others.
 
-        return once_each(good), tuple(answer for answer in answers if isinstance(answer, PagletsError))
+        All are asked at once; `timeout` bounds each answer, a page of one's artifacts.
+        """
+        from paglets.remote.files import Files, once_each
+
+        owned = None if owner is None else id_of(plain(owner))
+        files, hosts = Files(self._link, timeout or self.timeout), online_hosts(self._link)
+        answers = ask_each(attempt(lambda host: files.listed(host, owned)), hosts)
+        good = tuple(answer for answer in answers if not isinstance(answer, PagletsError))
+        errors = zip(hosts, answers, strict=True)
+        return once_each(good), tuple(
+            of_host(host, answer) for host, answer in errors if isinstance(answer, PagletsError)
+        )
 
     def delete_artifact(self, artifact: ArtifactRef | str) -> None:
         """Raises Unknown."""
@@ -316,7 +328,12 @@ class HostClient(Directory, GroupSide):
             group = replace(group, group_id=new_group_id(self._entropy.token()))
         else:
             home = self._home_of(group.group_id)
-        stored = self._ask("POST", "/v1/groups", group, GroupView, host=home)
+        try:
+            stored = self._ask("POST", "/v1/groups", group, GroupView, host=home)
+        except NO_ANSWER as error:
+            if home is None:
+                raise
+            raise _only_home_tells(str(group.group_id), home, f"does not answer ({error.message})") from error
         view: Mapping[str, Any] = to_json(stored)
         return view
 
@@ -329,10 +346,7 @@ class HostClient(Directory, GroupSide):
         if home.store_id == self._link.host().store_id:
             return None
         if all(host.store_id != home.store_id for host in online_hosts(self._link)):
-            raise GroupExists(
-                f"group {group_id} was submitted on {home.name}, which is away, so that nobody can tell whether it is"
-                " the same: start that host, or choose another group_id"
-            )
+            raise _only_home_tells(group_id, home, "is away")
         return home
 
     # Logs.
@@ -358,3 +372,12 @@ class HostClient(Directory, GroupSide):
         wanted = plain(target)
         route = paglet_route(check_agent_id(id_of(wanted)), *further)
         return self._link.pursue(wanted, self._link.performer(method, route, body, kind), timeout or self.timeout)
+
+
+def _only_home_tells(group_id: str, home: HostRef, why: str) -> GroupExists:
+    """Of an id that is taken: whether these are the same jobs, its home knows, and nobody else."""
+    return GroupExists(
+        f"group {group_id} is there already, and nothing was submitted: it was submitted on {home.name}, which {why}, "
+        f"so that nobody can tell whether it is the same. Submit it again when {home.name} is back (start that host, "
+        "if it has ended), or choose another group_id"
+    )

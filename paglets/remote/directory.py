@@ -12,7 +12,7 @@ from paglets.api.notes import Note, Notes
 from paglets.api.paglets import FindPaglets, Found, Paglets, PagletView
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
-from paglets.remote.asking import ask_each, attempt, online_hosts
+from paglets.remote.asking import ask_each, attempt, of_host, online_hosts
 from paglets.remote.forgetting import ForgottenHost, forget_host
 from paglets.remote.link import Link
 from paglets.remote.proxy import PagletProxy
@@ -66,26 +66,36 @@ class Directory:
         answers, _ = self._everybody(lambda host: self._of("POST", "/v1/paglets/find", wanted, Found, host))
         return tuple(self.proxy(each.ref) for found in answers for each in found.paglets)
 
-    def paglets(self) -> tuple[tuple[PagletView, ...], tuple[PagletsError, ...]]:
-        """All paglets, without their states, on the hosts that answer, and an error for each of the others."""
-        answers, errors = self._everybody(self._paglets_of)
+    def paglets(self, *, timeout: float | None = None) -> tuple[tuple[PagletView, ...], tuple[PagletsError, ...]]:
+        """All paglets, without their states, on the hosts that answer, and an error for each of the others.
+
+        All are asked at once; `timeout` bounds each answer, a page of one's paglets.
+        """
+        answers, errors = self._everybody(lambda host: self._paglets_of(host, timeout))
         return tuple(view for views in answers for view in views), errors
 
-    def _paglets_of(self, host: HostRef) -> tuple[PagletView, ...]:
+    def _paglets_of(self, host: HostRef, timeout: float | None) -> tuple[PagletView, ...]:
         views: list[PagletView] = []
         after: str | None = ""
         while after is not None:
             query = urlencode({"after": after, "limit": PAGE, "brief": 1})
-            page = self._of("GET", f"/v1/paglets?{query}", None, Paglets, host)
+            page = self._of("GET", f"/v1/paglets?{query}", None, Paglets, host, timeout)
             views += page.paglets
             after = page.next
         return tuple(views)
 
-    def notes(self, *, group_id: str | None = None, limit: int = 100, seen: dict[str, int] | None = None) -> MeshNotes:
+    def notes(
+        self,
+        *,
+        group_id: str | None = None,
+        limit: int = 100,
+        seen: dict[str, int] | None = None,
+        timeout: float | None = None,
+    ) -> MeshNotes:
         """What paglets told the users of the online hosts, their homes: the newest `limit`, oldest first.
 
         With the `seen` of an earlier answer: what came since, at most `limit` of each home. Of a home that had not
-        answered then, what comes from now on.
+        answered then, what comes from now on. All are asked at once; `timeout` bounds each answer.
         """
         group = {} if group_id is None else {"group": group_id}
 
@@ -93,7 +103,7 @@ class Directory:
             is_new = seen is not None and host.store_id not in seen
             known = {"after": seen[host.store_id]} if seen is not None and not is_new else {}
             query = urlencode({"limit": 1 if is_new else limit} | group | known)
-            found = self._of("GET", f"/v1/notes?{query}", None, Notes, host)
+            found = self._of("GET", f"/v1/notes?{query}", None, Notes, host, timeout)
             return host.store_id, replace(found, notes=()) if is_new else found
 
         answers, errors = self._everybody(ask)
@@ -106,8 +116,9 @@ class Directory:
         own = self._link.host().store_id
         hosts = sorted(online_hosts(self._link), key=lambda host: host.store_id != own)
         answers: Sequence[T | PagletsError] = ask_each(attempt(ask), hosts)
-        errors = tuple(answer for answer in answers if isinstance(answer, PagletsError))
+        pairs = zip(hosts, answers, strict=True)
+        errors = tuple(of_host(host, answer) for host, answer in pairs if isinstance(answer, PagletsError))
         return [answer for answer in answers if not isinstance(answer, PagletsError)], errors
 
-    def _of(self, method: str, route: str, body: Any, kind: type[T], host: HostRef) -> T:
-        return self._link.ask(method, route, body, kind, host=host, timeout=self.timeout)
+    def _of(self, method: str, route: str, body: Any, kind: type[T], host: HostRef, timeout: float | None = None) -> T:
+        return self._link.ask(method, route, body, kind, host=host, timeout=timeout or self.timeout)

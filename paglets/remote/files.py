@@ -183,7 +183,7 @@ class Files:
             if not (page.artifacts and page.next and page.next > after):
                 return tuple(found)
             after = page.next
-        raise BadRequest(f"{host.name} lists artifacts without an end, {len(found):,} so far: that host is at fault")
+        raise BadRequest(f"it lists artifacts without an end, {len(found):,} so far: that host is at fault")
 
     def delete(self, artifact: ArtifactRef | str) -> None:
         self._delete(self.find(artifact).artifact.artifact_id)

@@ -11,6 +11,7 @@ from paglets.core.refs import SHORT_ID_CHARACTERS, HostRef
 from paglets.core.urls import normalise_url
 from paglets.remote.asking import ask_each, attempt, those_online
 from paglets.remote.link import Link
+from paglets.remote.losthosts import NOT_JOINED, is_stranger
 
 STORE_ID = re.compile(r"[0-9a-f]{32}")
 """As hosts make them. One that no host lists may still be what something is on its way to."""
@@ -25,10 +26,13 @@ LEAST_PREFIX_CHARACTERS = 4
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgottenHost:
     """`answers` of the hosts that did it; `errors` of those that could not be asked or refused; names of those that
-    are `silent` themselves: they still know it, until they are told the same."""
+    are `silent` themselves: they still know it, until they are told the same. `others`: of each other host that was
+    named by the same words, which it is; `which`: the same of this one."""
 
     store_id: str
     name: str
+    which: str = ""
+    others: tuple[str, ...] = ()
     answers: tuple[Forgotten, ...]
     errors: tuple[PagletsError, ...]
     silent: tuple[str, ...]
@@ -38,12 +42,14 @@ def forget_host(link: Link, wanted: str, timeout: float) -> ForgottenHost:
     """`wanted`: its name, URL, or store id or how that begins. Raises Conflict while it is online, Invalid, Unknown."""
     views = link.hosts()
     online = those_online(views)
-    found = _meant(wanted, views) or _meant(
-        wanted, _unknown_here(_others(link, online, min(timeout, LIST_SECONDS)), views)
-    )
+    known = views
+    found = _meant(wanted, views)
+    if found is None:
+        known = (*views, *_unknown_here(_others(link, online, min(timeout, LIST_SECONDS)), views))
+        found = _meant(wanted, known)
     if found is None:
         _check_offline(wanted, views)
-    store_id, name = found or _unlisted(link, wanted)
+    store_id, name = (found.member.store_id, found.member.name) if found else _unlisted(link, wanted)
 
     def ask(host: HostRef) -> Forgotten:
         body = ForgetHost(store_id=store_id)
@@ -54,6 +60,8 @@ def forget_host(link: Link, wanted: str, timeout: float) -> ForgottenHost:
     return ForgottenHost(
         store_id=store_id,
         name=name,
+        which=_shown(found) if found else "",
+        others=tuple(_besides(view) for view in _named(wanted, known) if view.member.store_id != store_id),
         answers=tuple(each for each in answers if isinstance(each, Forgotten)),
         errors=tuple(each for each in answers if isinstance(each, PagletsError)),
         silent=tuple(v.member.name for v in views if v.member.store_id != store_id and v.member.name not in there),
@@ -95,8 +103,8 @@ def _unlisted(link: Link, wanted: str) -> tuple[str, str]:
     return found.store_id, found.name
 
 
-def _meant(wanted: str, views: tuple[MemberView, ...]) -> tuple[str, str] | None:
-    """Store id and name of the one that is not online."""
+def _meant(wanted: str, views: tuple[MemberView, ...]) -> MemberView | None:
+    """The one that is not online. Raises Invalid where there are several."""
     found = _named(wanted, views)
     away = [view for view in found if not view.online]
     if len(away) > 1:
@@ -104,9 +112,7 @@ def _meant(wanted: str, views: tuple[MemberView, ...]) -> tuple[str, str] | None
             f"{wanted!r} is more than one host; name one by its store id: {', '.join(map(_shown, away))}"
             + "".join(f"; online is {_shown(view)}" for view in found if view.online)
         )
-    if away:
-        return away[0].member.store_id, away[0].member.name
-    return None
+    return away[0] if away else None
 
 
 def _named(wanted: str, views: tuple[MemberView, ...]) -> list[MemberView]:
@@ -118,8 +124,19 @@ def _named(wanted: str, views: tuple[MemberView, ...]) -> list[MemberView]:
 
 
 def _shown(view: MemberView) -> str:
-    silent = f", silent for {view.silent_seconds:.0f} s" if view.heard else ", not heard of yet"
-    return f"{view.member.store_id[:SHORT_ID_CHARACTERS]} at {view.member.url}{'' if view.online else silent}"
+    return f"{view.member.store_id[:SHORT_ID_CHARACTERS]} at {view.member.url}{_state(view)}"
+
+
+def _besides(view: MemberView) -> str:
+    return _shown(view) + (", online" if view.online else "")
+
+
+def _state(view: MemberView) -> str:
+    if view.online:
+        return ""
+    if is_stranger(view):
+        return f", {NOT_JOINED}"
+    return f", silent for {view.silent_seconds:.0f} s" if view.heard else ", not heard of yet"
 
 
 def _address(wanted: str) -> str:

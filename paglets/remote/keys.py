@@ -18,7 +18,7 @@ from pathlib import Path
 
 from paglets.core.clock import Entropy
 from paglets.core.errors import NotAllowed, StartFailed
-from paglets.remote.local import running_hosts
+from paglets.remote.local import RunningHost, running_hosts
 
 KEY_VARIABLE = "PAGLETS_API_KEY"
 HOME_VARIABLE = "PAGLETS_HOME"
@@ -26,6 +26,7 @@ KEY_FILE_NAME = "mesh.key"
 _KEY = re.compile(r"[A-Za-z0-9_-]{43}")
 _KEY_BYTES = 32
 _MOST_FILE_BYTES = 1024
+MOST_NAMED = 5
 _NOT_FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -158,19 +159,33 @@ def default_key_file(environ: Mapping[str, str]) -> Path:
 def host_key(
     environ: Mapping[str, str],
     *,
-    entropy: Entropy,
     peers: Sequence[str] = (),
     key_file: Path | None = None,
     config_key_file: Path | None = None,
-) -> MeshKey:
-    """The key for a host: found, else made where it has no peers. Raises StartFailed with how to copy it."""
+) -> MeshKey | None:
+    """The key for a host; None where there is none, and perhaps never was: see `first_key`.
+
+    Raises StartFailed with how to copy it where it has peers, or others run here with one: a new key would be another.
+    """
+    running = running_hosts(paglets_home(environ))  # before: one that is starting makes the key first
     found = find_key(environ, key_file=key_file, config_key_file=config_key_file)
-    if found is not None:
-        return found
-    path = default_key_file(environ)
-    if peers:
-        raise StartFailed(f"this machine has no mesh key, and a host with peers needs theirs. {_copy_hint(path)}")
-    return create_key(path, entropy)
+    if found is None and peers:
+        hint = _copy_hint(default_key_file(environ))
+        raise StartFailed(f"this machine has no mesh key, and a host with peers needs theirs. {hint}")
+    if found is None and running:
+        raise StartFailed(f"{_running_without_key(running)}: {lost_key_hint(environ)}")
+    return found
+
+
+def first_key(environ: Mapping[str, str], entropy: Entropy, others: Sequence[str]) -> MeshKey:
+    """A new key, for the first host of a mesh. `others`: the hosts that it was in a mesh with. Raises StartFailed."""
+    if others:
+        more = f" and {len(others) - MOST_NAMED:,} more" if others[MOST_NAMED:] else ""
+        names = ", ".join(others[:MOST_NAMED]) + more
+        raise StartFailed(
+            f"there is no mesh key on this machine, and this host was in a mesh with {names}: {lost_key_hint(environ)}"
+        )
+    return create_key(default_key_file(environ), entropy)
 
 
 def client_key(
@@ -179,10 +194,7 @@ def client_key(
     """The key for a command or script. Raises NotAllowed with how to copy it where there is none."""
     found = find_key(environ, key_file=key_file, config_key_file=config_key_file)
     if found is None and (running := running_hosts(paglets_home(environ))):
-        raise NotAllowed(
-            f"there is no mesh key on this machine; the host {running[0].name} runs here with the one that it read: "
-            + lost_key_hint(environ)
-        )
+        raise NotAllowed(f"{_running_without_key(running)}: {lost_key_hint(environ)}")
     if found is None:
         raise NotAllowed(
             "there is no mesh key on this machine: start a host here, which makes one, or use that of another machine. "
@@ -191,12 +203,16 @@ def client_key(
     return found
 
 
+def _running_without_key(running: Sequence[RunningHost]) -> str:
+    return f"there is no mesh key on this machine; the host {running[0].name} runs here with the one that it read"
+
+
 def lost_key_hint(environ: Mapping[str, str]) -> str:
-    """What to do where the key's file is gone, and hosts run that have read it."""
+    """What to do where the key's file is gone, and hosts have read it."""
     return (
         f"put it back to {default_key_file(environ)}, mode 600: from a backup, or from another machine of the mesh, "
-        "where `paglets key path` names it. A host that is started here without it makes another key, and is in no "
-        "mesh with the others"
+        "where `paglets key path` names it. Only if it is lost for good, or for a mesh apart: `paglets key new` makes "
+        "another, and whoever has that is in no mesh with those that have not"
     )
 
 

@@ -47,6 +47,8 @@ class Pool:
 
     def _expire(self, now: float) -> None:
         """Close surplus ones, and those unused for too long."""
-        for idle in self._idle.values():
+        for url, idle in list(self._idle.items()):
             while idle and (self._sealed or len(idle) > MOST_IDLE_EACH or now - idle[0][0] >= self._idle_seconds):
                 idle.popleft()[1].close()
+            if not idle:
+                del self._idle[url]

@@ -40,6 +40,9 @@ CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 20.0
 """How long an unused connection is kept: less than a server's idle time-out, so that we are the ones to close."""
 
+MOST_PEERS = 1_000
+"""URLs of which it is remembered who answers there; one that was not spoken to for longest is asked anew."""
+
 MOST_THREADS = 128
 IDLE_THREAD_SECONDS = 30.0
 _IDENTITY = Request(method="GET", target=IDENTITY_TARGET)
@@ -129,10 +132,11 @@ class Connections:
 
     def _peer(self, url: str) -> _Peer:
         with self._lock:
-            known = self._peers.get(url)
-            if known is None:
-                known = self._peers[url] = _Peer(url=url, address=parse_url(url))
-            return known
+            peer = self._peers.pop(url, None) or _Peer(url=url, address=parse_url(url))
+            self._peers[url] = peer
+            if len(self._peers) > MOST_PEERS:
+                del self._peers[next(iter(self._peers))]
+            return peer
 
     def _receiver(self, peer: _Peer, expected: str | None, request: Request, deadline: float) -> str:
         """Whom to sign for. Asks who is there where that is not known, or another store than expected is known."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from paglets.api.groups import JobCopy
 from paglets.api.limits import LARGE_ENVELOPE_BYTES
 from paglets.codec.envelope import Envelope
 from paglets.codec.text import dumps, loads
@@ -65,23 +66,15 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeavingJob:
-    """A job under way, as people and its collector are told of it, and why it does not run, in words.
+    """A job under way: the `copy` of which its collector is told, and what others see of it besides.
 
     `ended`: it has its outcome. `waited_seconds`: for a slot, until it began to leave at `began_at`.
     """
 
-    agent_id: str
-    epoch: int
-    group_id: str | None
-    job_key: str
-    generation: int
-    attempt: int
-    status: str
+    copy: JobCopy
     collector: ProxyRef | None
     request: dict[str, Any]
     ended: bool
-    target: HostRef
-    reason_text: str
     waited_seconds: float
     began_at: float
 
@@ -219,19 +212,25 @@ def jobs(tx: Tx, condition: str = "", *values: Any, most: int = -1) -> list[Leav
 def _job(row: sqlite3.Row) -> LeavingJob:
     part = dict(zip(_JOB_FIELDS, loads(row["job"]), strict=True))
     target = from_json(HostRef, loads(row["target"]))
-    return LeavingJob(
+    copy = JobCopy(
         agent_id=row["agent_id"],
-        epoch=row["epoch"],
-        group_id=row["group_id"],
+        group_id=row["group_id"] or "",
         job_key=row["job_key"],
         generation=part["generation"],
         attempt=part["attempt"],
+        epoch=row["epoch"],
         status=part["status"],
+        residence="leaving",
+        reason=MOVING,
+        reason_text=f"on its way to {target.name}" + (f": {row['problem']}" if row["problem"] else ""),
+        never=False,
+        target=target,
+    )
+    return LeavingJob(
+        copy=copy,
         collector=None if part["collector"] is None else from_json(ProxyRef, part["collector"]),
         request=part["request"],
         ended=part["outcome"] is not None,
-        target=target,
-        reason_text=f"on its way to {target.name}" + (f": {row['problem']}" if row["problem"] else ""),
         waited_seconds=part["waited_seconds"],
         began_at=row["began_at"],
     )

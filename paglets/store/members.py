@@ -31,6 +31,12 @@ def load(tx: Tx) -> tuple[StoredMember, ...]:
         raise StoreDamaged(f"the table of members cannot be read: {error}") from error
 
 
+def load_others(tx: Tx) -> tuple[str, ...]:
+    """The names of all stored members, else the URLs given by `--peer`: with whom this host is in a mesh."""
+    names = tx.all("SELECT json_extract(row, '$.name') AS name FROM members ORDER BY name")
+    return tuple(row["name"] for row in names) or load_peers(tx)
+
+
 def save(tx: Tx, members: Iterable[StoredMember]) -> None:
     """Write these rows over what is stored of their stores."""
     tx.run_many(

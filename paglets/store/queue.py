@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from paglets.api.slots import JobView, Lease, Usage
 from paglets.codec.text import dumps, loads
 from paglets.core.record import from_json
 from paglets.core.refs import ProxyRef
-from paglets.slots import states
 from paglets.slots.model import Resources, SlotRequest
 from paglets.store.db import Tx
 
@@ -123,6 +121,12 @@ def any_waiting(tx: Tx) -> bool:
 def count(tx: Tx, *statuses: str) -> int:
     marks = ",".join("?" * len(statuses))
     return int(tx.value(f"SELECT count(*) FROM requests WHERE status IN ({marks})", *statuses))
+
+
+def still(tx: Tx, status: str, agent_ids: Iterable[str]) -> list[str]:
+    """Those of these jobs that have that status."""
+    sql = "SELECT 1 FROM requests WHERE agent_id = ? AND status = ?"
+    return [agent_id for agent_id in agent_ids if tx.value(sql, agent_id, status)]
 
 
 def job(tx: Tx, agent_id: str) -> JobRow | None:
@@ -327,68 +331,3 @@ def set_outcome(tx: Tx, agent_id: str, attempt: int, outcome: dict[str, Any]) ->
         attempt,
     )
     return changed == 1
-
-
-# Views.
-
-
-def view(tx: Tx, row: sqlite3.Row, now: float) -> JobView:
-    """One job for people; `row` is of `requests`."""
-    agent_id = row["agent_id"]
-    reason, text = why(row)
-    if not reason and row["status"] in states.FINAL:
-        text = tx.value("SELECT problem FROM paglets WHERE agent_id = ? AND intent IS NOT NULL", agent_id) or ""
-        reason = "moving" if text else ""
-    waits = report_waits(tx, agent_id)
-    reason, text = ("report_waits", waits) if waits else (reason, text)
-    run = tx.one("SELECT * FROM runs WHERE agent_id = ?", agent_id)
-    running = now - run["started_at"] if run is not None and row["status"] == "RUNNING" else 0.0
-    return JobView(
-        agent_id=agent_id,
-        group_id=row["group_id"],
-        job_key=row["job_key"],
-        generation=row["generation"],
-        attempt=row["attempt"],
-        status=row["status"],
-        residence="here",
-        reason=reason,
-        reason_text=text,
-        never=bool(row["never"]),
-        waited_seconds=max(0.0, now - row["queued_at"]),
-        running_seconds=max(0.0, running),
-        request=loads(row["request"]),
-        lease=_lease(tx, agent_id),
-        pid=None if run is None else run["pid"],
-        usage=None if run is None or run["usage"] is None else from_json(Usage, loads(run["usage"])),
-    )
-
-
-def _lease(tx: Tx, agent_id: str) -> Lease | None:
-    row = tx.one("SELECT * FROM leases WHERE agent_id = ?", agent_id)
-    if row is None:
-        return None
-    units = tx.all("SELECT kind, unit FROM lease_units WHERE agent_id = ? ORDER BY kind, unit", agent_id)
-    return Lease(
-        agent_id=agent_id,
-        attempt=row["attempt"],
-        generation=row["generation"],
-        cpu_cores=tuple(unit["unit"] for unit in units if unit["kind"] == "core"),
-        gpu_ids=tuple(unit["unit"] for unit in units if unit["kind"] == "gpu"),
-        memory_bytes=row["memory_bytes"],
-        temp_storage_bytes=row["temp_storage_bytes"],
-        granted_at=row["granted_at"],
-    )
-
-
-def views(tx: Tx, now: float, most: int) -> tuple[JobView, ...]:
-    """Jobs that are not finished, running ones first, then by age; then those that wait to move or be reported."""
-    rows = tx.all(
-        "SELECT * FROM requests r WHERE status IN ('RUNNING', 'WAITING_FOR_SLOT', 'PLACING')"
-        "  OR EXISTS (SELECT 1 FROM paglets p WHERE p.agent_id = r.agent_id AND p.intent IS NOT NULL)"
-        "  OR agent_id IN (SELECT report_of FROM outbox WHERE report_of IS NOT NULL AND problem != '')"
-        " ORDER BY CASE status WHEN 'RUNNING' THEN 0 WHEN 'WAITING_FOR_SLOT' THEN 1 WHEN 'PLACING' THEN 2 ELSE 3 END,"
-        " queued_at, agent_id"
-        " LIMIT ?",
-        most,
-    )
-    return tuple(view(tx, row, now) for row in rows)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
+
+from paglets.api.groups import JobCopy
 from paglets.api.paglets import FoundPaglet, PagletView
-from paglets.api.slots import JobView
+from paglets.api.slots import JobView, Lease, Usage
 from paglets.codec.text import loads
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
+from paglets.slots import states
 from paglets.store import artifacts, files, handoffs, paglets, queue, residence
 from paglets.store.db import Tx
 from paglets.store.handoffs import MOVING, LeavingJob
@@ -65,11 +69,6 @@ def paglet_view(tx: Tx, agent_id: str, own: HostRef, now: float, *, brief: bool 
     )
 
 
-def job_view(tx: Tx, agent_id: str, now: float) -> JobView | None:
-    row = tx.one("SELECT * FROM requests WHERE agent_id = ?", agent_id)
-    return None if row is None else queue.view(tx, row, now)
-
-
 def _reason(intent: str | None, hook_error: str | None, problem: str) -> str:
     if intent is not None:
         tree = loads(intent)
@@ -79,25 +78,114 @@ def _reason(intent: str | None, hook_error: str | None, problem: str) -> str:
     return problem or ("" if hook_error is None else f"its last hook failed: {hook_error}")
 
 
+# Jobs.
+
+
+def job_view(tx: Tx, agent_id: str, now: float) -> JobView | None:
+    row = tx.one("SELECT * FROM requests WHERE agent_id = ?", agent_id)
+    return None if row is None else _view_here(tx, row, now)
+
+
+def job_views(tx: Tx, now: float, most: int) -> tuple[JobView, ...]:
+    """Jobs that are not finished, running ones first, then by age; then those that wait to move or be reported."""
+    rows = tx.all(
+        "SELECT * FROM requests r WHERE status IN ('RUNNING', 'WAITING_FOR_SLOT', 'PLACING')"
+        "  OR EXISTS (SELECT 1 FROM paglets p WHERE p.agent_id = r.agent_id AND p.intent IS NOT NULL)"
+        "  OR agent_id IN (SELECT report_of FROM outbox WHERE report_of IS NOT NULL AND problem != '')"
+        " ORDER BY CASE status WHEN 'RUNNING' THEN 0 WHEN 'WAITING_FOR_SLOT' THEN 1 WHEN 'PLACING' THEN 2 ELSE 3 END,"
+        " queued_at, agent_id"
+        " LIMIT ?",
+        most,
+    )
+    return tuple(_view_here(tx, row, now) for row in rows)
+
+
 def leaving_views(tx: Tx, now: float, most: int) -> tuple[JobView, ...]:
     """Jobs under way to another host."""
     return tuple(_leaving_view(job, now) for job in handoffs.jobs(tx, most=most))
 
 
-def _leaving_view(job: LeavingJob, now: float) -> JobView:
+def _view_here(tx: Tx, row: sqlite3.Row, now: float) -> JobView:
+    """`row` is of `requests`."""
+    agent_id = row["agent_id"]
+    reason, text = queue.why(row)
+    if not reason and row["status"] in states.FINAL:
+        text = tx.value("SELECT problem FROM paglets WHERE agent_id = ? AND intent IS NOT NULL", agent_id) or ""
+        reason = MOVING if text else ""
+    waits = queue.report_waits(tx, agent_id)
+    reason, text = ("report_waits", waits) if waits else (reason, text)
+    run = tx.one("SELECT * FROM runs WHERE agent_id = ?", agent_id)
+    running = now - run["started_at"] if run is not None and row["status"] == "RUNNING" else 0.0
     return JobView(
-        agent_id=job.agent_id,
-        group_id=job.group_id,
-        job_key=job.job_key,
-        generation=job.generation,
-        attempt=job.attempt,
-        status=job.status,
-        residence="leaving",
-        reason=MOVING,
-        reason_text=job.reason_text,
-        never=False,
+        agent_id=agent_id,
+        group_id=row["group_id"],
+        job_key=row["job_key"],
+        generation=row["generation"],
+        attempt=row["attempt"],
+        status=row["status"],
+        residence="here",
+        reason=reason,
+        reason_text=text,
+        never=bool(row["never"]),
+        waited_seconds=max(0.0, now - row["queued_at"]),
+        running_seconds=max(0.0, running),
+        request=loads(row["request"]),
+        lease=_lease(tx, agent_id),
+        pid=None if run is None else run["pid"],
+        usage=None if run is None or run["usage"] is None else from_json(Usage, loads(run["usage"])),
+    )
+
+
+def _lease(tx: Tx, agent_id: str) -> Lease | None:
+    row = tx.one("SELECT * FROM leases WHERE agent_id = ?", agent_id)
+    if row is None:
+        return None
+    units = tx.all("SELECT kind, unit FROM lease_units WHERE agent_id = ? ORDER BY kind, unit", agent_id)
+    return Lease(
+        agent_id=agent_id,
+        attempt=row["attempt"],
+        generation=row["generation"],
+        cpu_cores=tuple(unit["unit"] for unit in units if unit["kind"] == "core"),
+        gpu_ids=tuple(unit["unit"] for unit in units if unit["kind"] == "gpu"),
+        memory_bytes=row["memory_bytes"],
+        temp_storage_bytes=row["temp_storage_bytes"],
+        granted_at=row["granted_at"],
+    )
+
+
+def _leaving_view(job: LeavingJob, now: float) -> JobView:
+    copy = job.copy
+    return JobView(
+        agent_id=copy.agent_id,
+        group_id=copy.group_id or None,
+        job_key=copy.job_key,
+        generation=copy.generation,
+        attempt=copy.attempt,
+        status=copy.status,
+        residence=copy.residence,
+        reason=copy.reason,
+        reason_text=copy.reason_text,
+        never=copy.never,
         waited_seconds=job.waited_seconds + max(0.0, now - job.began_at),
         running_seconds=0.0,
         request=job.request,
-        target=job.target,
+        target=copy.target,
+    )
+
+
+def copy_here(row: sqlite3.Row) -> JobCopy:
+    """The copy of a job of which its collector is told; `row` is of `requests`, with the `epoch` of its residence."""
+    reason, text = queue.why(row)
+    return JobCopy(
+        agent_id=row["agent_id"],
+        group_id=row["group_id"] or "",
+        job_key=row["job_key"],
+        generation=row["generation"],
+        attempt=row["attempt"],
+        epoch=row["epoch"],
+        status=row["status"],
+        residence="here",
+        reason=reason,
+        reason_text=text,
+        never=bool(row["never"]),
     )

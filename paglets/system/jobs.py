@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from paglets.core.agent import Paglet, PagletState
 from paglets.core.errors import Invalid
 from paglets.core.record import to_json
+from paglets.core.refs import Kind
 from paglets.core.text import printable
 from paglets.slots.model import SlotRequest
 from paglets.slots.states import FINAL
@@ -87,7 +88,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
     """
 
     State: ClassVar[type[PagletState]] = ComputeJobState
-    kind: ClassVar[str] = "job"
+    kind: ClassVar[Kind] = "job"
 
     _reported = False
     """Whether this attempt's outcome was reported from here."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from paglets.api.groups import DEFAULT_COLLECTOR, CreationError, GroupView, JobSpec, SubmitGroup
+from paglets.api.hosts import MemberView
 from paglets.api.limits import MAX_GROUP_JOBS
 from paglets.codec.bundle import publish_code
 from paglets.codec.names import class_name, refuse_while_importing
@@ -34,6 +35,7 @@ from paglets.system.telling import (
     attached_line,
     failures_line,
     interrupted_line,
+    mute_collector_text,
     remarks_on,
     say,
     submission_lines,
@@ -67,6 +69,8 @@ class GroupReader(Protocol):
     """A HostClient: can ask its host how a group stands. (Within a paglet, submitting again answers that.)"""
 
     def group(self, group_id: str) -> GroupView: ...
+
+    def hosts(self) -> tuple[MemberView, ...]: ...
 
 
 class Submission:
@@ -300,11 +304,14 @@ def submit_compute_job_group(
 def _told(view: GroupView, submitter: Submitter, refresh: Callable[[], GroupView]) -> Submission:
     """The submission, after stderr was told of it."""
     from_script, clock = isinstance(submitter, GroupReader), SystemClock()
-    status = view.status
-    if view.was_there and from_script and not status:
-        with suppress(PagletsError):
+    status, trouble = view.status, ""
+    if view.was_there and isinstance(submitter, GroupReader) and not status:
+        try:
             status = Submission(view, submitter, refresh).status()
-    remarks = remarks_on(view, status, clock.wall(), from_script=from_script)
+        except PagletsError:
+            with suppress(PagletsError):
+                trouble = mute_collector_text(view, submitter.hosts())
+    remarks = remarks_on(view, status, clock.wall(), from_script=from_script, trouble=trouble)
     say(*submission_lines(view, remarks, from_script=from_script))
     return Submission(view, submitter, refresh, remarks=remarks, from_script=from_script, clock=clock)
 

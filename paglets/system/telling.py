@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from paglets.api.groups import GroupView
+from paglets.api.hosts import MemberView
 from paglets.core.text import command_name, counted, failed_text, printable
+from paglets.remote.losthosts import lost_text, view_of
 
 MOST_ERRORS = 10
 _UNITS = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
@@ -18,8 +20,9 @@ def say(*lines: str) -> None:
         print(printable(line), file=sys.stderr)
 
 
-def remarks_on(view: GroupView, status: str, now: float, *, from_script: bool) -> tuple[str, ...]:
-    """Warnings of the submitter's side. `now`: seconds since the epoch; `status`: of the group, "" if it is not known.
+def remarks_on(view: GroupView, status: str, now: float, *, from_script: bool, trouble: str = "") -> tuple[str, ...]:
+    """Warnings of the submitter's side. `now`: seconds since the epoch; `status`: of the group, "" if it is not known;
+    `trouble`: why it is not.
 
     A paglet that is run again submits again, and that is as it should be: it is told only if something differs.
     """
@@ -27,6 +30,7 @@ def remarks_on(view: GroupView, status: str, now: float, *, from_script: bool) -
     if view.was_there and (from_script or view.differs):
         since = f"submitted {_ago(now - view.created_at)} ago" + (f", {status}" if status else "")
         found.append(f"group {view.group_id} is there already ({since}): nothing was submitted")
+        found += [trouble] if trouble else []
     if view.differs:
         what = " and ".join(view.differs)
         verb = "differs" if view.differs == ("code",) else "differ"
@@ -35,6 +39,20 @@ def remarks_on(view: GroupView, status: str, now: float, *, from_script: bool) -
     if not view.job_keys:
         found.append(f"group {view.group_id} has no jobs: there is nothing to run")
     return tuple(found)
+
+
+def mute_collector_text(view: GroupView, hosts: Sequence[MemberView]) -> str:
+    """Of a group whose collector did not answer: whether it is gone, as the mesh is listed, and what to do."""
+    host = view.collector.host
+    lost, member = lost_text(host, hosts), view_of(host, hosts)
+    if lost:
+        return f"its collector was on {lost}"
+    if member is not None and member.online:
+        return f"its collector, on {host.name}, does not answer now; see {command_name()} jobs status {view.group_id}"
+    return (
+        f"its collector is on {host.name}, which is away: nothing is lost; start that host again. If it is gone for "
+        f"good: {command_name()} mesh forget {host.name}, and submit under another group_id"
+    )
 
 
 def _ago(seconds: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from paglets.api import hosts as api_hosts
@@ -53,9 +53,7 @@ def member(name: str, **changes: object) -> Member:
 
 def identity(name: str, **changes: object) -> HostIdentity:
     """What the host of `member(name)` says of itself."""
-    row = member(name)
-    said = {each.name: getattr(row, each.name) for each in fields(HostIdentity) if hasattr(row, each.name)}
-    told = HostIdentity(**said, program="paglets 0", python="3", pid=1)
+    told = HostIdentity.of(member(name), program="paglets 0", python="3", pid=1)
     return replace(told, **changes)  # type: ignore[arg-type]
 
 

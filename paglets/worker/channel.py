@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 
 from paglets.core.errors import Fenced, PagletsError, error_from_wire
 from paglets.core.record import from_json, to_json
-from paglets.worker.protocol import Deliver, Go, Unpacker, pack
+from paglets.worker.frames import Unpacker, pack
+from paglets.worker.protocol import Deliver, Go
 
 EXIT_HOST_GONE = 121
 EXIT_FENCED = 122

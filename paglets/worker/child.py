@@ -28,7 +28,8 @@ from paglets.worker.code import unpacked
 from paglets.worker.context import ChildContext, Parked
 from paglets.worker.faults import entry_fault_of, fault_of, show
 from paglets.worker.files import put_files
-from paglets.worker.protocol import ENTRY_METHODS, LONG_ENTRIES, Deliver, EntryDone, Go, Handled, Stamp, Unpacker, pack
+from paglets.worker.frames import Unpacker, pack
+from paglets.worker.protocol import ENTRY_METHODS, LONG_ENTRIES, Deliver, EntryDone, Go, Handled, Stamp
 
 EXIT_UNHEARD = 123
 """Exit code of a child whose `done` the host would not take, twice."""

@@ -11,9 +11,9 @@ from paglets.api.slots import Usage
 from paglets.core.errors import PagletsError
 from paglets.worker import logs
 from paglets.worker.control import ExitedRun
+from paglets.worker.frames import Unpacker
 from paglets.worker.launch import Ended, LaunchSpec
 from paglets.worker.process import Run
-from paglets.worker.protocol import Unpacker
 from paglets.worker.usage import Sample, Watched, larger, scratch_bytes
 
 READ_BYTES = 1 << 18

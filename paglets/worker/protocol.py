@@ -1,4 +1,4 @@
-"""Frames between a host and the process of a paglet: one table, used by both sides.
+"""What a host and the process of a paglet say to each other: one table, used by both sides.
 
 A frame is a 4-byte big-endian length and that many bytes of UTF-8 JSON, over a socket pair.
 
@@ -23,18 +23,13 @@ process with that code and without `done` or `handled`.
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from paglets.api.paglets import NewPaglet
 from paglets.codec.envelope import WireMessage
-from paglets.codec.text import dump_bytes, loads
-from paglets.core.errors import BadRequest, TooLarge
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
 from paglets.worker.wishes import Find, NewClone, NewNote, Rest
-
-MAX_FRAME_BYTES = 64 << 20
-HEADER = struct.Struct(">I")
 
 Entry = Literal["creation", "clone", "arrival", "activation", "run", "dispatching", "disposing", "attempt", "message"]
 
@@ -257,19 +252,10 @@ class CallOut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Create:
+class Create(NewPaglet):
     """`create`: replies a ProxyRef. `nth` counts creations in this run, so that a repeat is the same thing."""
 
     nth: int
-    class_name: str
-    kind: str
-    state: Any
-    name: str | None = None
-    request: dict[str, Any] | None = None
-    job_key: str = ""
-    bundle: BlobRef | None = None
-    files: tuple[FileRef, ...] = ()
-    service: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,39 +348,3 @@ OPERATIONS: dict[str, type] = {
 }
 """What a child may ask, and the record of its `args`. All are answered by one `reply` frame
 `{"reply": id, "ok": value}` or `{"reply": id, "error": PagletsError.to_wire()}`."""
-
-
-def pack(tree: Any) -> bytes:
-    """The frame of a JSON tree. Raises TooLarge, or Invalid for what is not JSON."""
-    body = dump_bytes(tree)
-    if len(body) > MAX_FRAME_BYTES:
-        raise TooLarge(f"a frame of {len(body):,} bytes is over the limit of {MAX_FRAME_BYTES:,}")
-    return HEADER.pack(len(body)) + body
-
-
-class Unpacker:
-    """Bytes in, whole frames out."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> list[dict[str, Any]]:
-        """The frames that `data` completes. Raises BadRequest or TooLarge: the other side must be ended."""
-        self._buffer += data
-        frames = []
-        while len(self._buffer) >= HEADER.size:
-            (length,) = HEADER.unpack_from(self._buffer)
-            if length > MAX_FRAME_BYTES:
-                raise TooLarge(f"a frame of {length:,} bytes is over the limit of {MAX_FRAME_BYTES:,}")
-            if len(self._buffer) < HEADER.size + length:
-                break
-            frames.append(_object(bytes(self._buffer[HEADER.size : HEADER.size + length])))
-            del self._buffer[: HEADER.size + length]
-        return frames
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    frame = loads(body)
-    if not isinstance(frame, dict):
-        raise BadRequest("a frame is not a JSON object")
-    return frame

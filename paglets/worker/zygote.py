@@ -35,9 +35,9 @@ from paglets.worker.child import rehearse, serve
 from paglets.worker.control import EndRun, ExitedRun, FailedRun, Ready, StartedRun, from_frame, to_frame
 from paglets.worker.drain import DRAIN_BYTES, LAST_BYTES, TURN_BYTES, Output
 from paglets.worker.forked import allow_many_descriptors, open_descriptors, run_child
+from paglets.worker.frames import Unpacker, pack
 from paglets.worker.launch import LaunchSpec
 from paglets.worker.process import ProcTable, freeze_and_kill, send_signal, signal_group
-from paglets.worker.protocol import Unpacker, pack
 
 PRELOAD = ("paglets.system.compute_slots",)
 """Loaded by name where they are there: what most jobs import, so that no child pays for it."""

@@ -13,8 +13,8 @@ from typing import Any
 
 from paglets.core.errors import PagletsError
 from paglets.worker.control import from_frame, to_frame
+from paglets.worker.frames import Unpacker, pack
 from paglets.worker.linux import marker_room
-from paglets.worker.protocol import Unpacker, pack
 
 READ_BYTES = 1 << 18
 

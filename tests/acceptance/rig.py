@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import random
 import secrets
 import signal
 import socket
@@ -19,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import pytest
@@ -27,7 +26,7 @@ import pytest
 from build_zipapp import ROOT
 from paglets.core.errors import PagletsError
 from paglets.remote.client import HostClient
-from paglets.testing.waiting import wait_until
+from paglets.testing import waiting
 
 JOBS = Path(__file__).parent / "jobs"
 """The folder of the modules whose classes the hosts of the tests run."""
@@ -38,12 +37,25 @@ if str(JOBS) not in sys.path:
 MARK = "PAGLETS_TEST_MESH"
 """In the environment of every process of a mesh, with a value of that mesh's own."""
 
-START_SECONDS = 30.0
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 60.0
+"""For all that must happen. It only tells what hangs from what is slow: no test that passes waits so long, and one that
+promises how soon something happens says so itself."""
+
 END_SECONDS = 20.0
+"""For a host to end when it is told to: twice what it gives the processes of its jobs."""
+
+COMMAND_SECONDS = 180.0
 LOG_TAIL_CHARACTERS = 6000
 
-FIRST_PORT, LAST_PORT = 20_000, 30_000
-"""Not those that a system gives to connections: a host that is dead for a while must find its port free."""
+OF_THE_USER = ("PYTHON", "PAGLETS", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
+"""How variables begin that say how whoever runs the tests likes Python, paglets and the terminal."""
+
+
+def wait_until(condition: Callable[[], T], *, timeout_seconds: float = PATIENCE_SECONDS, what: str = "") -> T:
+    """The first true value of `condition()`; see `paglets.testing.waiting`."""
+    return waiting.wait_until(condition, timeout_seconds=timeout_seconds, what=what)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +83,7 @@ class Finished:
 
 @dataclass(eq=False, kw_only=True)
 class HostProcess:
-    """A host, running or ended. `url` stays the same over restarts."""
+    """A host, running or ended. `url` and `port` stay the same over restarts."""
 
     mesh: Mesh
     name: str
@@ -104,10 +116,10 @@ class HostProcess:
 
     def wait_ready(self) -> None:
         """Wait for the file in `run/` that this process writes, and for an answer at its address."""
-        self.url = wait_until(self._said_url, timeout_seconds=START_SECONDS, what=f"{self.name} to be ready")
+        self.url = wait_until(self._said_url, what=f"{self.name} to be ready")
         self.port = int(self.url.rpartition(":")[2])
-        self.client = HostClient(self.url, environ={"PAGLETS_HOME": str(self.home)})
-        wait_until(self.answers, timeout_seconds=START_SECONDS, what=f"an answer of {self.name}")
+        self.client = HostClient(self.url, environ={"PAGLETS_HOME": str(self.home)}, timeout=PATIENCE_SECONDS)
+        wait_until(self.answers, what=f"an answer of {self.name}")
 
     def _said_url(self) -> str:
         assert self.process is not None
@@ -142,12 +154,12 @@ class HostProcess:
     def end_by(self, number: signal.Signals) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        return self.wait_ended()
+        return self.wait_ended(END_SECONDS)
 
-    def wait_ended(self) -> int:
+    def wait_ended(self, timeout_seconds: float = PATIENCE_SECONDS) -> int:
         """Wait until it has ended by itself; gives its exit code."""
         assert self.process is not None
-        code = self.process.wait(END_SECONDS)
+        code = self.process.wait(timeout_seconds)
         self.process = None
         self.client.close()
         return code
@@ -158,7 +170,7 @@ class HostProcess:
             return base.execute(sql, values).fetchall()
 
     def row_counts(self) -> dict[str, int]:
-        """Rows of every table, but for the log of events."""
+        """Rows of every table."""
         names = [row["name"] for row in self.rows("SELECT name FROM sqlite_master WHERE type = 'table'")]
         return {
             name: self.rows(f"SELECT count(*) AS n FROM {name}")[0]["n"]
@@ -203,8 +215,8 @@ class Mesh:
     # Processes.
 
     def environment(self, home: Path | None = None, **more: object) -> dict[str, str]:
-        """Nothing of this Python's or of another paglets', the mark, and `more`."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PAGLETS"))}
+        """Nothing of this Python's, of another paglets' or for a terminal; the mark, and `more`."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(OF_THE_USER)}
         given = {"PAGLETS_HOME": home or self.home, "PYTHONPATH": JOBS, "HOME": self.work, MARK: self.mark, **more}
         return kept | {name: str(value) for name, value in given.items()}
 
@@ -239,7 +251,7 @@ class Mesh:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=COMMAND_SECONDS,
             check=False,
         )
         return Finished(code=done.returncode, out=done.stdout, err=done.stderr)
@@ -248,7 +260,8 @@ class Mesh:
 
     def host(self, name: str, *arguments: object, home: Path | None = None) -> HostProcess:
         """A host of these arguments, not yet started."""
-        made = HostProcess(mesh=self, name=name, arguments=[str(word) for word in arguments], home=home or self.home)
+        words = [str(word) for word in arguments]
+        made = HostProcess(mesh=self, name=name, arguments=words, home=home or self.home, port=free_port())
         self.hosts[name] = made
         return made
 
@@ -283,7 +296,7 @@ class Mesh:
             online = [{view.member.name for view in host.client.hosts() if view.online} for host in self.running()]
             return all(names <= each for each in online)
 
-        wait_until(seen, timeout_seconds=START_SECONDS, what=f"{sorted(names)} to know each other")
+        wait_until(seen, what=f"{sorted(names)} to know each other")
 
     # What must not be left.
 
@@ -352,7 +365,7 @@ class Mesh:
             return not left
 
         try:
-            wait_until(gone, timeout_seconds=END_SECONDS, what=what)
+            wait_until(gone, what=what)
         except AssertionError as error:
             raise AssertionError(f"waited for {what}: {left}") from error
 
@@ -376,27 +389,39 @@ def is_home(host: HostProcess, group_id: str) -> bool:
     return line is not None and line.here and line.status == "COMPLETE"
 
 
-def wait_home(host: HostProcess, group_id: str, timeout_seconds: float = 30.0) -> None:
-    what = f"the collector of {group_id} to be home"
-    wait_until(lambda: is_home(host, group_id), timeout_seconds=timeout_seconds, what=what)
+def wait_home(host: HostProcess, group_id: str) -> None:
+    wait_until(lambda: is_home(host, group_id), what=f"the collector of {group_id} to be home")
+
+
+def starts_of(path: Path) -> list[list[str]]:
+    """Of each start of jobs that said so (`mesh_jobs.Task`, whose `path` this is): generation.attempt, pid, host.
+
+    The file is there before its first line is: wait for the line.
+    """
+    said = Path(f"{path}.running")
+    lines = said.read_text().splitlines(keepends=True) if said.exists() else []
+    return [line.split() for line in lines if line.endswith("\n")]
+
+
+def wait_running(path: Path, count: int = 1) -> list[list[str]]:
+    """Wait until jobs have said so many times that they run; gives what they said."""
+    return wait_until(lambda: (found := starts_of(path))[count - 1 :] and found, what=f"{count} starts of {path.name}")
+
+
+_held: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """A port that nobody listens at, just now."""
-    return free_ports(1)[0]
+    """A port that nobody listens at, and that is given to nobody else as long as this process lives.
 
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens at, outside the range of connections' own."""
-    chance, found = random.Random(), dict[int, None]()
-    for _ in range(1000):
-        port = chance.randrange(FIRST_PORT, LAST_PORT)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            found[port] = None
-        if len(found) == count:
-            return list(found)
-    raise AssertionError(f"no {count} free ports found")
+    It stays bound here, without listening: so the system gives it to no connection and to no other test, while a host
+    that names it may listen there, and again after it was dead for a while. (Both allow the address to be used again.)
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    _held.append(holder)
+    return int(holder.getsockname()[1])
 
 
 # Fixtures, for the conftest of each folder that uses them.

@@ -9,19 +9,13 @@ from typing import Any
 from mesh_jobs import Task, TaskState
 
 from paglets.system.compute_slots import submit_compute_job_group
-from tests.acceptance.rig import HostProcess, Mesh, wait_until
+from tests.acceptance.rig import HostProcess, Mesh, wait_running, wait_until
 
 
 def submit(mesh: Mesh, states: list[TaskState]) -> str:
     for state in states:
         state.required_host_tags = ("linux",)
     return submit_compute_job_group(mesh["laptop"].client, Task, states).group_id
-
-
-def pids(path: Path) -> list[int]:
-    """Of the attempts that said that they run."""
-    file = Path(f"{path}.running")
-    return [int(line.split()[1]) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def failures(host: HostProcess, group_id: str) -> dict[str, Any]:
@@ -34,13 +28,14 @@ def test_running_and_queued_jobs_of_a_group_end_and_say_who_ended_them(three: Me
     queued = [TaskState(job_key=f"queued-{nth}", how="works", seconds=600, cpu_cores=2) for nth in range(6)]
     never = TaskState(job_key="never", how="works", excluded_host_tags=("linux",))
     group_id = submit(three, [*stubborn, *queued, never])
-    wait_until(lambda: len(pids(tmp_path / "s")) == 2, what="two jobs to run")
+    started = wait_running(tmp_path / "s", 2)
 
     done = three.paglets("jobs", "cancel", group_id, "--reason", "wrong data", "--at", "gpu-a")
 
     assert (done.code, done.out) == (0, f"{group_id}: cancelled 9 jobs\n"), done.err
-    assert not [pid for pid in pids(tmp_path / "s") if Path(f"/proc/{pid}").exists()]
-    assert not any(three[name].client.jobs() for name in ("laptop", "linux-a", "gpu-a"))
+    assert not [pid for _, pid, _ in started if Path(f"/proc/{pid}").exists()]
+    for name in ("laptop", "linux-a", "gpu-a"):
+        wait_until(lambda name=name: not three[name].client.jobs(), what=f"no job to be on {name}")  # type: ignore[misc]
     found = failures(three["laptop"], group_id)
     assert len(found) == 9
     assert {record["cause"] for record in found.values()} == {"cancelled"}
@@ -53,7 +48,7 @@ def test_running_and_queued_jobs_of_a_group_end_and_say_who_ended_them(three: Me
 def test_of_a_group_single_jobs_are_cancelled_and_what_has_ended_stays(three: Mesh, tmp_path: Path) -> None:
     waiting = [TaskState(job_key=key, how="waits", path=str(tmp_path / key)) for key in ("a", "b")]
     group_id = submit(three, [*waiting, TaskState(job_key="quick", how="works")])
-    wait_until(lambda: len(pids(tmp_path / "a")) == 1, what="a to run")
+    wait_running(tmp_path / "a")
     wait_until(lambda: "quick" in three["laptop"].client.summary(group_id)["results"], what="quick to end")
 
     done = three.paglets("jobs", "cancel", f"{group_id}/a", f"{group_id}/quick", "--at", "laptop")
@@ -85,7 +80,7 @@ def test_a_host_that_is_away_is_named_and_its_job_ends_when_it_is_back(mesh: Mes
         what="the collector to know that the job runs",
     )
     worker.kill()
-    wait_until(lambda: [view.online for view in laptop.client.hosts()].count(True) == 1, timeout_seconds=60)
+    wait_until(lambda: [view.online for view in laptop.client.hosts()].count(True) == 1)
     done = mesh.paglets("jobs", "cancel", submission.group_id, "--timeout", "5", "--at", "laptop")
     assert done.code == 4
     assert "cancelling: worker not reachable" in done.err
@@ -95,8 +90,8 @@ def test_a_host_that_is_away_is_named_and_its_job_ends_when_it_is_back(mesh: Mes
     told = mesh.paglets("jobs", "cancel", submission.group_id, "--timeout", "5", "--at", "laptop", "--json")
     assert json.loads(told.out)["groups"][0]["silent"] == ["worker not reachable; what runs there ends when it is back"]
     worker.restart()
-    wait_until(lambda: not worker.client.jobs(), timeout_seconds=60, what="the job to end")
-    wait_until(lambda: all(view.online for view in laptop.client.hosts()), timeout_seconds=60)
+    wait_until(lambda: not worker.client.jobs(), what="the job to end")
+    wait_until(lambda: all(view.online for view in laptop.client.hosts()))
     back = mesh.paglets("jobs", "cancel", submission.group_id, "--at", "laptop")
     assert (back.code, back.out) == (0, f"{submission.group_id}: cancelled 0 jobs\n"), back.err
     assert submission.summary()["failures"]["a"]["cause"] == "cancelled"

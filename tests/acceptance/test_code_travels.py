@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.rig import Finished, Mesh
+from tests.acceptance.rig import COMMAND_SECONDS, Finished, Mesh, wait_until
 
 HELPER = "def words_of(text):\n    return text.split()\n"
 COUNTING = "from . import limits\n\ndef count(words):\n    return min(len(words), limits.MOST)\n"
@@ -147,8 +147,12 @@ def test_a_job_that_waits_is_shown_with_its_code_and_files(three: Mesh, tmp_path
     done = run(three, project(tmp_path, "count.py", WAITING))
     group_id = done.out.strip()
 
-    shown = three.paglets("jobs", "show", f"{group_id}/b", "--at", "linux-a")
-    assert shown.code == 3
+    def never() -> Finished | None:
+        """What is shown when it is known that no host fits."""
+        told = three.paglets("jobs", "show", f"{group_id}/b", "--at", "linux-a")
+        return told if told.code == 3 else None
+
+    shown = wait_until(never, what="exit code 3")
     for words in ("counting/words.py", "helper.py", "common.txt", "own.txt", "PLACING", "nowhere"):
         assert words in shown.out
     in_full = three.paglets("jobs", "show", f"{group_id}/b", "--json", "--at", "laptop")
@@ -277,6 +281,7 @@ def test_code_that_cannot_travel_is_told_in_one_line_and_nothing_is_submitted(
         input=text,
         capture_output=True,
         text=True,
+        timeout=COMMAND_SECONDS,
         check=False,
     )
     assert done.returncode == 1

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from build_zipapp import ROOT
-from tests.acceptance.rig import END_SECONDS, Mesh, wait_until
+from tests.acceptance.rig import COMMAND_SECONDS, PATIENCE_SECONDS, Mesh, wait_until
 
 FILES = 24
 
@@ -38,7 +38,7 @@ class Demo:
             cwd=self.mesh.work,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=COMMAND_SECONDS,
             check=False,
         )
 
@@ -60,7 +60,7 @@ class Demo:
     def check_nothing_left(self) -> None:
         assert os.listdir(self.temporary) == []
         assert not self.mesh.home.exists()
-        wait_until(lambda: not self.mesh.processes(), timeout_seconds=END_SECONDS, what="no process to be left")
+        wait_until(lambda: not self.mesh.processes(), what="no process to be left")
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_a_signal_in_the_middle_leaves_nothing(demo: Demo, number: signal.Signal
     wait_until(lambda: demo.mesh.processes()[1:], what="its hosts to be seen beside it")
     process.send_signal(number)
     said += process.stdout.read()
-    assert process.wait(END_SECONDS) == 128 + number, said
+    assert process.wait(PATIENCE_SECONDS) == 128 + number, said
     assert "interrupted; the hosts have ended, and nothing is left of them" in said
 
 
@@ -145,7 +145,7 @@ def test_who_reads_no_further_ends_it(demo: Demo) -> None:
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.close()
-    assert process.wait(60) == 1
+    assert process.wait(COMMAND_SECONDS) == 1
 
 
 def test_a_copy_of_the_example_is_a_script_that_works(three: Mesh, tmp_path: Path) -> None:

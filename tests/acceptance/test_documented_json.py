@@ -12,7 +12,7 @@ from mesh_jobs import Task, TaskState
 from build_zipapp import ROOT
 from docs.generator.outputs import OUTPUTS
 from paglets.system.compute_slots import submit_compute_job_group
-from tests.acceptance.rig import MakeMesh, Mesh
+from tests.acceptance.rig import PATIENCE_SECONDS, MakeMesh, Mesh
 
 ARTIFACTS = Path(__file__).parent / "scripts" / "artifacts.py"
 
@@ -40,6 +40,7 @@ RUNS: dict[str, list[list[object]]] = {
     "jobs hosts": [[]],
     "key show": [[]],
     "key path": [[]],
+    "key new": [["--key-file", "new.key"]],
     "list": [[]],
     "logs": [["mixed/bad"]],
     "mesh hosts": [[]],
@@ -64,7 +65,7 @@ def ended(make_mesh: MakeMesh) -> Any:
         told = json.loads(made.script(ARTIFACTS, 2, 100, PAGLETS_AT="laptop", PYTHONPATH=made.archive).out)
         good, bad = TaskState(job_key="good", how="works"), TaskState(job_key="bad", how="raises")
         client = made["laptop"].client
-        submit_compute_job_group(client, Task, [good, bad], group_id="mixed").drain(60)
+        submit_compute_job_group(client, Task, [good, bad], group_id="mixed").drain(timeout=PATIENCE_SECONDS)
         (made.work / "hosts.toml").write_bytes((ROOT / "hosts.example.toml").read_bytes())
         yield made, told["group_id"]
 

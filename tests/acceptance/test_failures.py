@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import psutil
 from mesh_jobs import Task, TaskState
 
 from paglets.system.compute_slots import Submission, submit_compute_job_group
-from tests.acceptance.rig import Mesh, wait_until
+from tests.acceptance.rig import PATIENCE_SECONDS, Mesh, wait_running
 
 
 def submit(mesh: Mesh, *states: TaskState) -> Submission:
@@ -26,7 +27,7 @@ def test_each_bad_end_is_a_failure_with_its_cause_and_the_rest_complete(three: M
     )
     assert [error.job_key for error in submission.creation_errors] == ["asks-for-nothing"]
 
-    summary = submission.drain(timeout=30)
+    summary = submission.drain(timeout=PATIENCE_SECONDS)
 
     failures: dict[str, dict[str, Any]] = summary["failures"]
     assert {key: failure["cause"] for key, failure in failures.items()} == {
@@ -47,7 +48,7 @@ def test_each_bad_end_is_a_failure_with_its_cause_and_the_rest_complete(three: M
 
 def test_the_commands_show_failures_with_their_causes(three: Mesh) -> None:
     submission = submit(three, TaskState(job_key="exits", how="exits"))
-    submission.drain(timeout=30)
+    submission.drain(timeout=PATIENCE_SECONDS)
 
     shown = three.paglets("jobs", "groups", "--group", submission.group_id, "--at", "laptop")
     why = three.paglets("jobs", "why", f"{submission.group_id}/exits", "--at", "gpu-a")
@@ -73,7 +74,7 @@ def test_a_class_that_no_host_can_import_is_a_failure_that_names_it(three: Mesh,
     )
     (tmp_path / "submit.py").write_text(
         "from only_here import *\n"
-        "print(submit_compute_job_group(HostClient(), Job, [State(job_key='lost')]).drain(30)['failures']['lost'])\n"
+        "print(submit_compute_job_group(HostClient(), Job, [State(job_key='lost')]).drain(60)['failures']['lost'])\n"
     )
 
     done = three.script(tmp_path / "submit.py", PYTHONPATH=f"{three.archive}:{installed}", PAGLETS_AT="laptop")
@@ -84,14 +85,16 @@ def test_a_class_that_no_host_can_import_is_a_failure_that_names_it(three: Mesh,
     assert "it did not come with the job: install it there" in done.out
 
 
-def test_what_a_job_left_running_is_gone_when_it_has_ended(three: Mesh) -> None:
-    summary = submit(three, TaskState(job_key="daemon", how="leaves_a_daemon", seconds=0.2)).drain(timeout=30)
+def test_what_a_job_left_running_is_gone_when_it_has_ended(three: Mesh, tmp_path: Path) -> None:
+    state = TaskState(job_key="daemon", how="leaves_a_daemon", path=str(tmp_path / "left"))
+    summary = submit(three, state).drain(timeout=PATIENCE_SECONDS)
     assert list(summary["results"]) == ["daemon"]
     three.check_quiet()
+    assert not psutil.pid_exists(int((tmp_path / "left.daemon").read_text()))
 
 
 def test_scratch_is_gone_when_jobs_have_ended(three: Mesh) -> None:
-    summary = submit(three, *(TaskState(how="writes") for _ in range(6))).drain(timeout=30)
+    summary = submit(three, *(TaskState(how="writes") for _ in range(6))).drain(timeout=PATIENCE_SECONDS)
     assert summary["completed_count"] == 6
     three.check_quiet()
 
@@ -100,14 +103,13 @@ def test_a_job_that_ignores_sigterm_ends_with_its_host_and_runs_again_after_it(m
     host = mesh.start("alone")
     state = TaskState(job_key="deaf", how="ignores_the_end", path=str(tmp_path / "deaf"), allow_home_compute=True)
     submit_compute_job_group(host.client, Task, [state])
-    running = tmp_path / "deaf.running"
-    wait_until(lambda: running.exists() and running.read_text().count("\n") == 1, what="the job to run")
+    wait_running(tmp_path / "deaf")
 
     host.stop()
 
     assert not mesh.processes()
     host.restart()
-    wait_until(lambda: running.read_text().count("\n") == 2, what="the job to run again")
+    wait_running(tmp_path / "deaf", 2)
 
 
 def test_a_host_goes_on_when_its_archive_is_replaced_or_deleted(mesh: Mesh, archive: Path, tmp_path: Path) -> None:
@@ -117,7 +119,7 @@ def test_a_host_goes_on_when_its_archive_is_replaced_or_deleted(mesh: Mesh, arch
 
     def runs_jobs() -> bool:
         jobs = [TaskState(allow_home_compute=True) for _ in range(3)]
-        return submit_compute_job_group(host.client, Task, jobs).drain(timeout=30)["completed_count"] == 3
+        return submit_compute_job_group(host.client, Task, jobs).drain(timeout=PATIENCE_SECONDS)["completed_count"] == 3
 
     mesh.archive.write_bytes(b"another program")
     assert runs_jobs()

@@ -13,8 +13,7 @@ import pytest
 
 from paglets.artifacts import ArtifactRef
 from paglets.core.errors import Unknown
-from paglets.testing.waiting import wait_until
-from tests.acceptance.rig import HostProcess, Mesh
+from tests.acceptance.rig import HostProcess, Mesh, wait_until
 
 SCRIPTS = Path(__file__).parent / "scripts"
 ROWS = 20_000
@@ -63,7 +62,8 @@ def test_the_artifact_job_of_the_specification(three: Mesh, tmp_path: Path) -> N
         assert rows_of(got) == ROWS
         assert hashlib.sha256(got.read_bytes()).hexdigest() == ref.sha256
         assert got.stat().st_size == ref.size_bytes
-        log = three.paglets("jobs", "logs", f"{told['group_id']}/{key}", "--at", "laptop")
+        # What it prints comes after its report: to its end.
+        log = three.paglets("jobs", "logs", "--follow", f"{told['group_id']}/{key}", "--at", "laptop")
         assert log.out == "reports True False left False\n"
     assert list(tmp_path.glob(".*")) == []
 
@@ -131,10 +131,10 @@ def test_a_file_stays_where_it_is_while_home_is_away(three: Mesh, tmp_path: Path
     laptop.kill()
     release.touch()
     wait_until(lambda: scratch_file(three, "result.bin"), what="the result")
-    wait_until(lambda: "laptop" in waits_with_its_file(three), timeout_seconds=60, what="the reason to be told")
+    wait_until(lambda: "laptop" in waits_with_its_file(three), what="the reason to be told")
     assert not kept.exists()
     laptop.restart()
-    wait_until(kept.exists, timeout_seconds=60, what="on_arrival at home")
+    wait_until(kept.exists, what="on_arrival at home")
     wait_until(lambda: sources_are_gone(three), what="the source to be gone")
 
 
@@ -152,6 +152,6 @@ def test_a_file_stays_where_it_is_while_home_has_no_room(make_mesh: Any, tmp_pat
         laptop.stop()
         laptop.arguments[-1] = "100M"
         laptop.restart()
-        wait_until(kept.exists, timeout_seconds=60, what="on_arrival at home")
+        wait_until(kept.exists, what="on_arrival at home")
         wait_until(lambda: sources_are_gone(mesh), what="the source to be gone")
         mesh.check_quiet()

@@ -15,7 +15,7 @@ from paglets.remote.proxy import PagletProxy
 from paglets.slots.service import SlotsStatusRequest
 from paglets.system.compute_slots import submit_compute_job_group
 from paglets.system.services import COMPUTE_SLOTS
-from tests.acceptance.rig import Mesh, wait_until
+from tests.acceptance.rig import PATIENCE_SECONDS, Mesh, wait_until
 
 
 def create(mesh: Mesh, host: str, name: str | None = None, *, log: tuple[str, ...] = ()) -> PagletProxy:
@@ -87,7 +87,7 @@ def test_messages_that_wait_are_handled_by_priority(three: Mesh, tmp_path: Path)
     diary = create(three, "gpu-a")
     gate = tmp_path / "gate"
     diary.post("wait_for", path=str(gate))
-    wait_until(lambda: three["gpu-a"].rows("SELECT 1 FROM runs WHERE agent_id = ?", diary.agent_id))
+    wait_until((tmp_path / "gate.awaited").exists, what="the first to be handled")
     for text, priority in (("a", 0), ("low", -10), ("b", 0), ("high", 10), ("c", 0)):
         diary.post(Message("note", {"text": text}, priority=priority))
     wait_until(lambda: diary.info().inbox == 6, what="all to have come")
@@ -123,14 +123,16 @@ def test_notes_come_home_and_any_host_shows_them(three: Mesh) -> None:
     follower = three.spawn("notes", "--follow", "--json", "--at", "linux-a", output=output)
     states = [TellingState(job_key=key, required_host_tags=("gpu",)) for key in ("a", "b")]
     submission = submit_compute_job_group(three["laptop"].client, Telling, states)
-    submission.drain(timeout=30)
+    submission.drain(timeout=PATIENCE_SECONDS)
+
+    def told(*more: str) -> list[dict[str, Any]]:
+        return list(three.paglets("notes", "--json", "--at", "gpu-a", *more).json["notes"])
+
+    wait_until(lambda: len(told()) == 2, what="the notes of the jobs to be at home")
     diary = three["laptop"].client.create(Diary, name="teller")
     diary.dispatch_to("linux-a")
     wait_until(lambda: diary.info().host.name == "linux-a")
     diary.send("tell", text="two\nlines", level="error")
-
-    def told(*more: str) -> list[dict[str, Any]]:
-        return list(three.paglets("notes", "--json", "--at", "gpu-a", *more).json["notes"])
 
     wait_until(lambda: len(told()) == 3, what="all notes to be at home")
     assert told()[-1] | {"at": 0, "agent_id": ""} == {
@@ -163,5 +165,5 @@ def test_notes_come_home_and_any_host_shows_them(three: Mesh) -> None:
         "two\nlines",
     }
     follower.terminate()
-    follower.wait(20)
+    follower.wait(PATIENCE_SECONDS)
     diary.dispose()

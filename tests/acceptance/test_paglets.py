@@ -25,7 +25,7 @@ from paglets.remote.proxy import PagletProxy
 from paglets.slots.service import CandidatesRequest, SlotsStatusRequest
 from paglets.system.compute_slots import ComputeJobState, submit_compute_job_group
 from paglets.system.services import COMPUTE_SLOTS
-from tests.acceptance.rig import Mesh, wait_until
+from tests.acceptance.rig import PATIENCE_SECONDS, Mesh, wait_until
 
 
 def create(mesh: Mesh, host: str = "laptop", **state: object) -> PagletProxy:
@@ -97,7 +97,7 @@ def test_a_paglet_ends_itself_or_is_ended_and_runs_on_disposing(three: Mesh, tmp
         wait_until((tmp_path / name).exists)
         assert (tmp_path / name).read_text() == "creation at laptop\ndisposing at laptop"
         with pytest.raises(Unknown, match="ended"):
-            three["laptop"].client.call(paglet.agent_id, "log", timeout_seconds=10)
+            three["laptop"].client.call(paglet.agent_id, "log")
 
 
 def test_scratch_goes_with_the_paglet(three: Mesh) -> None:
@@ -115,14 +115,12 @@ def test_handlers_run_beside_run_and_neither_loses_what_the_other_wrote(three: M
         ticker.send("add", amount=1000)
     ticker.send("stop")
 
-    def at_rest() -> dict[str, int]:
-        state = ticker.info().state
-        return state if state["stopped"] else {}
+    def at_rest() -> bool:
+        return bool(ticker.info().state["stopped"])
 
-    state = wait_until(at_rest)
+    wait_until(at_rest)
     told = ticker.send("look")
     assert told["ticks"] == told["steps"] + 10_000
-    assert state["stopped"]
     assert told["runs"] == 1
     ticker.dispose()
 
@@ -209,7 +207,7 @@ def test_a_job_that_goes_home_arrives_completed_and_never_runs_again(three: Mesh
     path = tmp_path / "said"
     state = TravellerState(job_key="trip", path=str(path), required_host_tags=("gpu",))
     submission = submit_compute_job_group(three["laptop"].client, Traveller, [state])
-    assert submission.drain(timeout=30)["completed_count"] == 1
+    assert submission.drain(timeout=PATIENCE_SECONDS)["completed_count"] == 1
     wait_until(lambda: path.read_text().count("\n") == 2, what="its arrival")
     three.check_quiet()
     assert path.read_text() == "ran at gpu-a\narrived at laptop COMPLETED\n"

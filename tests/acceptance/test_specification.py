@@ -11,7 +11,7 @@ from spec_jobs import Submitter
 
 from paglets.core.errors import GroupExists
 from paglets.system.compute_slots import submit_compute_job_group
-from tests.acceptance.rig import Mesh, group_lines, wait_until
+from tests.acceptance.rig import PATIENCE_SECONDS, Mesh, group_lines, wait_home
 
 SUBMIT = """\
 from paglets.remote.client import HostClient
@@ -70,9 +70,8 @@ def test_summary_and_drain_are_answered_through_any_host(three: Mesh, group_id: 
 
 
 def test_the_collector_is_home_when_all_have_ended(three: Mesh, group_id: str) -> None:
-    line = wait_until(lambda: (found := group_lines(three["laptop"])[group_id]).status == "COMPLETE" and found)
-    assert line.here
-    assert line.collector.host.name == "laptop"
+    wait_home(three["laptop"], group_id)
+    assert group_lines(three["laptop"])[group_id].collector.host.name == "laptop"
     listed = three.paglets("jobs", "groups", "--at", "laptop")
     assert group_id in listed.out
     assert "COMPLETE" in listed.out
@@ -98,10 +97,11 @@ def test_a_group_that_was_submitted_on_one_host_is_there_for_all(three: Mesh) ->
     first = submit_compute_job_group(three["laptop"].client, Task, states, group_id="once")
     again = submit_compute_job_group(three["gpu-a"].client, Task, states, group_id="once")
     assert again.collector.agent_id == first.collector.agent_id
+    assert any("group once is there already" in warning for warning in again.warnings)
     others = [TaskState(job_key="a", required_host_tags=tags, seconds=0.1)]
     with pytest.raises(GroupExists, match="once exists with other jobs"):
         submit_compute_job_group(three["linux-a"].client, Task, others, group_id="once")
-    assert again.drain(timeout=30)["completed_count"] == 1
+    assert again.drain(timeout=PATIENCE_SECONDS)["completed_count"] == 1
 
 
 def test_the_preview_of_a_placement_names_the_gpu_host_first(three: Mesh) -> None:

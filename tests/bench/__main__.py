@@ -16,7 +16,6 @@ import os
 import platform
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -25,6 +24,7 @@ import psutil
 from paglets.remote.client import HostClient
 from paglets.system.compute_slots import submit_compute_job_group
 from tests.acceptance.rig import HostProcess, Mesh
+from tests.bench import print_figures
 
 JOBS = Path(__file__).parent
 sys.path.append(str(JOBS))
@@ -134,12 +134,5 @@ def figures(folder: Path, archive: Path) -> dict[str, object]:
     return found
 
 
-def main() -> int:
-    archive = os.environ.get("PAGLETS_PYZ", "dist/paglets.pyz")
-    with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(figures(Path(folder), Path(archive).absolute())))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    print_figures(figures)

@@ -15,13 +15,11 @@ memory before each (`fetch_memory`).
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -30,6 +28,7 @@ from paglets.artifacts import ArtifactRef
 from paglets.system.compute_slots import submit_compute_job_group
 from paglets.testing.waiting import wait_until
 from tests.acceptance.rig import HostProcess, Mesh, free_port
+from tests.bench import print_figures
 
 JOBS = Path(__file__).parent
 sys.path.append(str(JOBS))
@@ -136,12 +135,5 @@ def _answers(url: str) -> bool:
         return False
 
 
-def main() -> int:
-    archive = os.environ.get("PAGLETS_PYZ", "dist/paglets.pyz")
-    with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(figures(Path(folder), Path(archive).absolute())))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    print_figures(figures)

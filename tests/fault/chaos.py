@@ -34,8 +34,7 @@ from paglets.core.errors import PagletsError
 from paglets.core.failpoints import VARIABLE
 from paglets.remote.client import HostClient
 from paglets.system.compute_slots import submit_compute_job_group
-from paglets.testing.waiting import wait_until
-from tests.acceptance.rig import HostProcess, Mesh, free_ports, group_lines, is_home
+from tests.acceptance.rig import HostProcess, Mesh, group_lines, is_home, wait_until
 from tests.fault.hosts import zygotes
 from tests.fault.plan import HARMS, HOME, NAMES, Fault, Wave, plan
 from tests.fault.proxy import FaultProxy
@@ -67,17 +66,15 @@ class Chaos:
         self.counts: Counter[str] = Counter()
 
     def start_hosts(self, *arguments: object) -> None:
-        ports = free_ports(len(NAMES))
-        for name, port in zip(NAMES, ports, strict=True):
+        for name in NAMES:
             proxy = self._proxies[name]
-            proxy.port = port
             peers = [word for other in NAMES if other != name for word in ("--peer", self._proxies[other].url)]
             # The first must make the key; then all are equal.
             peers = peers if name != HOME else []
             host = self._mesh.host(
                 name, "--public-url", proxy.url, "--mesh-version", "chaos", "--cpu-cores", CORES, *peers, *arguments
             )
-            host.port = port
+            proxy.port = host.port
             host.spawn()
             if name == HOME:
                 host.wait_ready()

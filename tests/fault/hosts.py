@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 
@@ -32,7 +32,11 @@ def zygotes(host: HostProcess) -> list[psutil.Process]:
     """One, or none where it is being started, or the host does not run."""
     if host.process is None:
         return []
-    return [child for child in psutil.Process(host.pid).children() if "_zygote" in child.cmdline()]
+    found = []
+    for child in psutil.Process(host.pid).children():
+        with suppress(psutil.Error):  # it has just ended
+            found += [child] if "_zygote" in child.cmdline() else []
+    return found
 
 
 def ended(host: HostProcess, submission: Submission) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 from tests.acceptance.rig import free_port
 
 PIECE_BYTES = 1 << 16
-CLOSE_SECONDS = 5.0
+CLOSE_SECONDS = 30.0
 PUT_BLOB = re.compile(rb"PUT /v1/blobs/.*?\r\ncontent-length: *([0-9]+)\r\n(?:.*?\r\n)?\r\n", re.DOTALL | re.IGNORECASE)
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER: the end of the connection is a reset."""

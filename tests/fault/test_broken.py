@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from mesh_jobs import Task, TaskState
 
 from paglets.system.compute_slots import submit_compute_job_group
-from paglets.testing.waiting import wait_until
-from tests.acceptance.rig import MakeMesh, Mesh
+from tests.acceptance.rig import PATIENCE_SECONDS, MakeMesh, Mesh, wait_until
 from tests.fault.hosts import zygotes
 
 
@@ -23,12 +24,24 @@ def lone(make_mesh: MakeMesh) -> Iterator[Mesh]:
         yield mesh
 
 
+@contextmanager
+def killed_at_last(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Whatever the test has found: who closes a Popen waits for its end."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 def test_a_host_whose_terminal_is_gone_starts_jobs_after_its_zygote_was_killed(mesh: Mesh, tmp_path: Path) -> None:
     host = mesh.host("alone", "--cpu-cores", "2")
     command = [mesh.python, str(mesh.archive), "host", "--name", "alone", "--port", "0"]
-    with subprocess.Popen(
-        command, cwd=mesh.work, env=mesh.environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as process:
+    with (
+        subprocess.Popen(
+            command, cwd=mesh.work, env=mesh.environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as process,
+        killed_at_last(process),
+    ):
         host.process, host.starts = process, 1
         host.wait_ready()
         assert process.stderr is not None
@@ -40,10 +53,8 @@ def test_a_host_whose_terminal_is_gone_starts_jobs_after_its_zygote_was_killed(m
             wait_until(lambda zygote=zygote: not zygote.is_running(), what="it to be buried")  # type: ignore[misc]
 
         submission = submit_compute_job_group(host.client, Task, [TaskState(job_key="one", allow_home_compute=True)])
-        assert submission.drain(timeout=20)["completed_count"] == 1
-        process.terminate()
-        process.wait(20)
-        host.process = None
+        assert submission.drain(timeout=PATIENCE_SECONDS)["completed_count"] == 1
+        host.end_by(signal.SIGTERM)
         assert "the zygote is gone" in host.log_text()
 
 
@@ -53,14 +64,16 @@ def test_what_a_job_put_in_the_place_of_its_scratch_directory_is_removed_and_not
 ) -> None:
     host = lone["alone"]
     precious = tmp_path / "precious"
-    precious.mkdir(mode=0o755)
-    (precious / "data").touch(mode=0o644)
+    precious.mkdir()
+    precious.chmod(0o755)
+    (precious / "data").touch()
+    (precious / "data").chmod(0o644)
     state = TaskState(job_key="one", how=f"puts_a_{how}_in_the_place_of_its_scratch", path=str(precious))
     state.allow_home_compute = True
 
     submission = submit_compute_job_group(host.client, Task, [state])
 
-    assert submission.drain(timeout=20)["completed_count"] == 1
+    assert submission.drain(timeout=PATIENCE_SECONDS)["completed_count"] == 1
     wait_until(lambda: [each.name for each in (host.data / "work").rglob("*")] == [".trash"], what="an empty work/")
     assert precious.stat().st_mode & 0o777 == 0o755
     assert (precious / "data").stat().st_mode & 0o777 == 0o644
@@ -77,5 +90,5 @@ def test_a_job_that_fails_with_its_scratch_directory_replaced_is_tried_again_and
     ]
     for state in states:
         state.allow_home_compute = True
-    summary = submit_compute_job_group(host.client, Task, states).drain(timeout=30)
+    summary = submit_compute_job_group(host.client, Task, states).drain(timeout=PATIENCE_SECONDS)
     assert {key: record["attempt"] for key, record in summary["results"].items()} == {"breaks": 3, "works": 1}

@@ -7,14 +7,13 @@ from pathlib import Path
 from mesh_jobs import Task, TaskState
 
 from paglets.system.compute_slots import Submission, submit_compute_job_group
-from tests.acceptance.rig import Finished, Mesh, wait_until
+from tests.acceptance.rig import PATIENCE_SECONDS, Finished, Mesh, starts_of, wait_until
 from tests.fault.hosts import is_online
 
 
-def pids(path: Path) -> list[int]:
+def pids(folder: Path) -> list[str]:
     """Of the attempts that said that they run."""
-    file = Path(f"{path}.running")
-    return [int(line.split()[1]) for line in file.read_text().splitlines()] if file.exists() else []
+    return [start[1] for key in ("a", "b") for start in starts_of(folder / key)]
 
 
 def begun(mesh: Mesh, path: Path, group_id: str) -> Submission:
@@ -25,8 +24,8 @@ def begun(mesh: Mesh, path: Path, group_id: str) -> Submission:
     ]
     client = mesh["laptop"].client
     submission = submit_compute_job_group(client, Task, states, group_id=group_id, collector_host="gpu-a")
-    wait_until(lambda: len(mesh["linux-a"].client.jobs()) == 2 and pids(path / "a") + pids(path / "b"), what="a to run")
-    assert submission.wait_detached(30)
+    wait_until(lambda: len(mesh["linux-a"].client.jobs()) == 2 and pids(path), what="a to run")
+    assert submission.wait_detached(PATIENCE_SECONDS)
     return submission
 
 
@@ -35,13 +34,13 @@ def forgotten(mesh: Mesh, name: str) -> None:
         done = mesh.paglets("mesh", "forget", name, "--at", "laptop")
         return done if done.code == 0 else None
 
-    wait_until(tried, timeout_seconds=40, what=f"{name} to be forgotten")
+    wait_until(tried, what=f"{name} to be forgotten")
 
 
 def test_jobs_of_a_collector_that_is_away_are_told_of_and_ended_by_force(three: Mesh, tmp_path: Path) -> None:
     submission = begun(three, tmp_path, "away")
     three["gpu-a"].kill()
-    wait_until(lambda: not is_online(three["laptop"], "gpu-a"), timeout_seconds=15)
+    wait_until(lambda: not is_online(three["laptop"], "gpu-a"))
 
     why = three.paglets("jobs", "why", "away/a", "--at", "laptop")
     assert why.code == 0, why.err
@@ -58,10 +57,10 @@ def test_jobs_of_a_collector_that_is_away_are_told_of_and_ended_by_force(three: 
     assert "away: ended 2 jobs on linux-a: a, b\n" in done.out, done.err
     assert done.code == 4
     assert "gpu-a may have more of away: " in done.err
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids(tmp_path / "a") + pids(tmp_path / "b")))
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids(tmp_path)), what="their processes to end")
 
     three["gpu-a"].restart()
-    summary = submission.drain(60)
+    summary = submission.drain(timeout=PATIENCE_SECONDS)
     assert {key: record["cause"] for key, record in summary["failures"].items()} == {"a": "cancelled", "b": "cancelled"}
     assert summary["failures"]["a"]["message"].endswith("while its collector could not be asked")
     wait_until(lambda: not three["linux-a"].client.jobs(), what="the reports to be taken")
@@ -77,7 +76,7 @@ def test_jobs_of_a_collector_that_was_forgotten_are_ended_at_once(three: Mesh, t
 
     done = three.paglets("jobs", "cancel", "lost", "--at", "laptop")
     assert (done.code, done.out) == (0, "lost: ended 2 jobs on linux-a: a, b\n"), done.err
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids(tmp_path / "a") + pids(tmp_path / "b"))
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids(tmp_path))
     again = three.paglets("jobs", "cancel", "lost", "--at", "laptop")
     assert (again.code, again.out) == (0, "lost: nothing of that waits or runs on a host that answers\n"), again.err
 
@@ -98,6 +97,6 @@ def test_a_job_that_has_ended_while_its_collector_is_away_says_that_its_report_w
         done = three.paglets("jobs", "why", "late/a", "--at", "laptop")
         return done if "it has ended, and its report waits" in done.out else None
 
-    assert wait_until(waits, timeout_seconds=60, what="the report to wait").code == 0
+    assert wait_until(waits, what="the report to wait").code == 0
     three["gpu-a"].restart()
-    assert sorted(submission.drain(60)["results"]) == ["a", "b"]
+    assert sorted(submission.drain(timeout=PATIENCE_SECONDS)["results"]) == ["a", "b"]

@@ -28,10 +28,16 @@ from paglets.core.errors import (
 )
 from paglets.remote.client import HostClient
 from paglets.system.compute_slots import submit_compute_job_group
-from paglets.testing.waiting import wait_until
-from tests.acceptance.rig import HostProcess, MakeMesh, Mesh
-
-END_SECONDS = 20.0
+from tests.acceptance.rig import (
+    PATIENCE_SECONDS,
+    HostProcess,
+    MakeMesh,
+    Mesh,
+    starts_of,
+    wait_running,
+    wait_until,
+)
+from tests.fault.hosts import asleep
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +46,7 @@ def sound(make_mesh: MakeMesh, tmp_path_factory: pytest.TempPathFactory) -> Path
     with make_mesh("sound") as mesh:
         host = mesh.start("x", "--cpu-cores", 2)
         states = [TaskState(job_key=f"job-{nth}", allow_home_compute=True) for nth in range(3)]
-        assert submit_compute_job_group(host.client, Task, states, group_id="kept").drain(timeout=20)
+        assert submit_compute_job_group(host.client, Task, states, group_id="kept").drain(timeout=PATIENCE_SECONDS)
         file = tmp_path_factory.mktemp("file") / "data.bin"
         file.write_bytes(os.urandom(100_000))
         host.client.upload_artifact(file)
@@ -75,9 +81,14 @@ def refused(host: HostProcess) -> tuple[int, str]:
     """Start a host that will not: its exit code, and what it said."""
     host.spawn()
     assert host.process is not None
-    code = host.process.wait(END_SECONDS)
+    code = host.process.wait(PATIENCE_SECONDS)
     host.process = None
     return code, host.log.read_text()
+
+
+def wait_said(host: HostProcess, text: str) -> None:
+    """A host is ready before it has said all that is to be said of its start."""
+    wait_until(lambda: text in host.log.read_text(), what=f"{host.name} to say: {text}")
 
 
 def store_id(home: Path) -> str:
@@ -138,7 +149,7 @@ def test_the_start_after_damage_begins_anew_as_another_host_and_says_so_to_all(h
 
     assert store_id(host.home) != store_id(sound)
     assert host.client.groups() == ()
-    assert "there was one" in host.log.read_text()
+    wait_said(host, "there was one")
     (view,) = host.client.hosts()
     assert view.member.properties["damaged"].endswith("UTC")
     told = host.mesh.paglets("doctor", home=host.home)
@@ -162,9 +173,7 @@ def test_damage_that_shows_while_the_host_runs_ends_it_and_is_moved_aside(host: 
     for ask in (host.client.list_artifacts, host.client.groups):
         with suppress(PagletsError):
             ask()
-    assert host.process is not None
-    assert host.process.wait(END_SECONDS) == EXIT_UNDECIDED
-    host.process = None
+    assert host.wait_ended() == EXIT_UNDECIDED
     assert "Moved to" in host.log.read_text()
     assert not (host.data / "paglets.db").exists()
 
@@ -327,8 +336,8 @@ def check_waits_and_heals(host: HostProcess, folder: Path, trouble: Callable[[Pa
     with trouble(folder):
         submission = submit(host.client)
         wait_until(lambda: reason(host) == code, what=f"the job to wait for {code} of {folder.name}")
-        assert host.client.identity().free.cpu_cores == 0
-    summary = submission.drain(timeout=20)
+        wait_until(lambda: host.client.identity().free.cpu_cores == 0, what="no core to be offered")
+    summary = submission.drain(timeout=PATIENCE_SECONDS)
     assert (summary["completed_count"], summary["results"]["one"]["attempt"]) == (1, 1)
 
 
@@ -412,7 +421,7 @@ def test_a_full_data_directory_keeps_what_was_accepted_refuses_more_and_heals(ho
             assert "bad      x disk: the disk of" in told.out
         accepted = [line.group_id for line in host.client.groups()]
         assert "kept" in accepted
-        assert submit(host.client).drain(timeout=20)["completed_count"] == 1
+        assert submit(host.client).drain(timeout=PATIENCE_SECONDS)["completed_count"] == 1
         host.stop()
 
 
@@ -421,10 +430,12 @@ def test_a_limit_on_the_size_of_files_is_as_a_full_disk(running: HostProcess) ->
     before = process.rlimit(psutil.RLIMIT_FSIZE)
     sizes = [path.stat().st_size for path in running.data.glob("paglets.db*")]
     process.rlimit(psutil.RLIMIT_FSIZE, (max(sizes), resource.RLIM_INFINITY))
-    with pytest.raises((NoRoom, StoreFull)):
-        submit_many(running.client)
-    process.rlimit(psutil.RLIMIT_FSIZE, before)
-    assert submit(running.client).drain(timeout=30)["completed_count"] == 1
+    try:
+        with pytest.raises((NoRoom, StoreFull)):
+            submit_many(running.client)
+    finally:
+        process.rlimit(psutil.RLIMIT_FSIZE, before)
+    assert submit(running.client).drain(timeout=PATIENCE_SECONDS)["completed_count"] == 1
 
 
 def test_a_closed_data_directory_is_told_with_what_to_do(host: HostProcess) -> None:
@@ -471,7 +482,7 @@ def begin(host: HostProcess, path: Path, how: str = "waits") -> Any:
     """A job that runs, and goes on when the file `path`.go is there."""
     state = TaskState(job_key="one", allow_home_compute=True, how=how, path=str(path))
     submission = submit_compute_job_group(host.client, Task, [state], collector_host="x")
-    wait_until(path.with_suffix(".running").exists, what="the job to run")
+    wait_running(path)
     return submission
 
 
@@ -491,8 +502,9 @@ def test_a_host_whose_data_directory_is_gone_ends_with_its_jobs_and_says_so(
     host.spawn()
     host.wait_ready()
     begin(host, tmp_path / "job")
-    pid = int((tmp_path / "job.running").read_text().split()[1])
-    harm(host.data)
+    ((_, pid, _),) = starts_of(tmp_path / "job")
+    with asleep(host):  # nothing comes or goes there meanwhile
+        harm(host.data)
     note = host.data / "store.json"
     before = note.read_bytes() if note.exists() else b""
     assert host.wait_ended() == EXIT_UNDECIDED
@@ -500,12 +512,12 @@ def test_a_host_whose_data_directory_is_gone_ends_with_its_jobs_and_says_so(
     assert f"{host.data}" in said
     assert "Next: put the folder back, or mount its disk, and start the host again" in said
     assert "Traceback" not in said
-    assert not psutil.pid_exists(pid)
+    assert not psutil.pid_exists(int(pid))
     if before:
         assert note.read_bytes() == before, "the end of the host was noted in another's folder"
         shutil.rmtree(host.data)
     host.restart()
-    assert "BEGINS ANEW" in host.log.read_text()
+    wait_said(host, "BEGINS ANEW")
     host.stop()
 
 
@@ -515,12 +527,45 @@ def test_folders_and_the_program_that_are_removed_under_a_host_are_made_anew_and
     host.spawn()
     host.wait_ready()
     for place in (host.data / "work", host.data / "logs", host.data / "code", host.home / "cache"):
-        shutil.rmtree(place)
-        summary = submit(host.client).drain(timeout=20)
+        place.rename(tmp_path / place.name)  # at once, whatever is just written there
+        summary = submit(host.client).drain(timeout=PATIENCE_SECONDS)
         assert (summary["completed_count"], summary["failed_count"]) == (1, 0), place
         wait_until(place.is_dir, what=f"{place} to be made anew")
+    wait_until(lambda: host.log.read_text().count("made anew") >= 4, what="all four to be told of")
     assert "Traceback" not in host.log_text()
-    assert host.log.read_text().count("made anew") == 4
+    assert host.stop().count("made anew") == 4
+
+
+def test_a_host_that_was_in_a_mesh_founds_no_second_one_where_the_key_is_gone(mesh: Mesh) -> None:
+    a = mesh.start("a")
+    b = mesh.start("b", "--peer", a.url)
+    mesh.wait_joined()
+    key = mesh.home / "mesh.key"
+    text = key.read_text()
+    key.unlink()
+    for name in ("a", "c"):
+        if name == "a":
+            a.stop()
+        beside = mesh.paglets("host", "--name", name, "--port", 0)
+        assert (beside.code, "the host b runs here with the one that it read" in beside.complaint) == (EXIT_USAGE, True)
+    b.stop()
+    alone = mesh.paglets("host", "--name", "a", "--port", 0)
+    assert (alone.code, "this host was in a mesh with b" in alone.complaint) == (EXIT_USAGE, True)
+    assert not key.exists()
+
+    assert mesh.paglets("key", "new").code == 0
+    assert key.read_text() != text
+    a.restart()
+    assert "had no mesh key" not in a.log.read_text()
+
+
+def test_a_lock_that_is_removed_under_a_host_keeps_a_second_one_out_all_the_same(host: HostProcess) -> None:
+    host.spawn()
+    host.wait_ready()
+    (host.data / "lock").unlink()
+    wait_until(lambda: "lock was removed: it was made anew" in host.log.read_text(), what="the lock to be made anew")
+    second = host.mesh.paglets("host", "--name", "y", "--port", 0, "--data-dir", host.data, home=host.home)
+    assert (second.code, "another host runs in" in second.complaint) == (EXIT_USAGE, True)
     host.stop()
 
 
@@ -549,9 +594,13 @@ def test_a_file_of_a_job_waits_while_it_cannot_be_taken_and_the_job_says_so(
     submission = begin(running, tmp_path / "job", how="makes_a_file")
     with closed(running.data / "blobs"):
         (tmp_path / "job.go").touch()
-        told = wait_until(lambda: running.client.jobs()[0].reason_text, what="the job to say why it waits")
-        assert str(running.data / "blobs") in told
-        assert running.client.jobs()[0].status == "RUNNING"
-    summary = submission.drain(timeout=20)
+
+        def told() -> list[str]:
+            """How the job stands, where it says that it waits for that folder."""
+            jobs = [job for job in running.client.jobs() if job.group_id == submission.group_id]
+            return [job.status for job in jobs if str(running.data / "blobs") in job.reason_text]
+
+        assert wait_until(told, what="the job to say why it waits") == ["RUNNING"]
+    summary = submission.drain(timeout=PATIENCE_SECONDS)
     assert summary["results"]["one"]["attempt"] == 1
     assert "Traceback" not in running.log_text()

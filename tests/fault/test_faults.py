@@ -10,34 +10,28 @@ from mesh_jobs import Task, TaskState
 from mesh_paglets import Notes, Teller, TellerState
 
 from paglets.system.compute_slots import submit_compute_job_group
-from tests.acceptance.rig import Mesh, wait_home, wait_until
+from tests.acceptance.rig import PATIENCE_SECONDS, Mesh, starts_of, wait_home, wait_running, wait_until
 from tests.fault.hosts import asleep, is_online, zygotes
 
 
-def running_as(path: Path) -> list[list[str]]:
-    """Of each start of a job that said so: attempt, pid, host."""
-    said = path.with_name(f"{path.name}.running")
-    return [line.split() for line in said.read_text().splitlines()] if said.exists() else []
-
-
-def test_the_group_is_answered_while_its_home_sleeps_and_goes_home_when_it_wakes(three: Mesh) -> None:
+def test_the_group_is_answered_while_its_home_sleeps_and_goes_home_when_it_wakes(three: Mesh, tmp_path: Path) -> None:
     laptop, other = three["laptop"], three["gpu-a"]
-    states = [TaskState(seconds=0.5) for _ in range(12)]
+    states = [TaskState(how="waits", path=str(tmp_path / "job")) for _ in range(12)]
     submission = submit_compute_job_group(laptop.client, Task, states, return_home_when_complete=True)
-    assert submission.wait_detached(20), submission.detached_reason
+    assert submission.wait_detached(PATIENCE_SECONDS), submission.detached_reason
 
     with asleep(laptop):
+        (tmp_path / "job.go").touch()
         collector = other.client.group(submission.group_id).collector
-        drained = other.client.call(collector, "drain", timeout_seconds=60)
+        drained = other.client.call(collector, "drain")
         assert drained["completed_count"] == 12
-        wait_until(lambda: not is_online(other, "laptop"), timeout_seconds=30, what="the laptop to count as offline")
+        wait_until(lambda: not is_online(other, "laptop"), what="the laptop to count as offline")
         wait_until(
             lambda: other.client.summary(submission.group_id)["waiting_for_home"],
-            timeout_seconds=40,
             what="the collector to wait for its home",
         )
 
-    wait_home(laptop, submission.group_id, timeout_seconds=15)
+    wait_home(laptop, submission.group_id)
     assert laptop.client.summary(submission.group_id)["results"].keys() == drained["results"].keys()
 
 
@@ -55,7 +49,7 @@ def test_a_post_of_a_job_is_delivered_once_though_both_hosts_were_killed(three: 
     source.restart()
     target.restart()
 
-    assert submission.drain(timeout=30)["results"]["teller"]["attempt"] == 2
+    assert submission.drain(timeout=PATIENCE_SECONDS)["results"]["teller"]["attempt"] == 2
     wait_until(lambda: notes.info().state["total"] == 1, what="the post to come")
     wait_until(lambda: not source.rows("SELECT 1 FROM outbox"), what="the outbox to be empty")
     assert target.client.call(notes.ref, "add", amount=0) == 1
@@ -65,41 +59,42 @@ def test_a_job_killed_by_hand_fails_with_the_signal_and_frees_its_slot(three: Me
     path = tmp_path / "job"
     state = TaskState(job_key="killed", how="waits", path=str(path), required_host_tags=("gpu",), cpu_cores=4)
     submission = submit_compute_job_group(three["laptop"].client, Task, [state])
-    started = wait_until(lambda: running_as(path), what="the job to run")
+    started = wait_running(path)
 
     os.kill(int(started[0][1]), signal.SIGKILL)
 
-    failure = submission.drain(timeout=30)["failures"]["killed"]
+    failure = submission.drain(timeout=PATIENCE_SECONDS)["failures"]["killed"]
     assert failure["cause"] == "signal:SIGKILL"
-    wait_until(lambda: three["gpu-a"].client.slots().free.cpu_cores == 4, timeout_seconds=2, what="the slot to be free")
+    wait_until(lambda: three["gpu-a"].client.slots().free.cpu_cores == 4, what="the slot to be free")
 
 
 def test_jobs_run_again_when_the_process_that_starts_them_was_killed(three: Mesh, tmp_path: Path) -> None:
     gpu, path = three["gpu-a"], tmp_path / "job"
     state = TaskState(job_key="again", how="waits", path=str(path), required_host_tags=("gpu",))
     submission = submit_compute_job_group(three["laptop"].client, Task, [state])
-    wait_until(lambda: running_as(path), what="the job to run")
+    wait_running(path)
 
     (zygote,) = zygotes(gpu)
     zygote.kill()
 
-    wait_until(lambda: len(running_as(path)) == 2, what="the job to run again")
+    wait_running(path, 2)
     (tmp_path / "job.go").touch()
-    assert submission.drain(timeout=30)["results"]["again"]["attempt"] == 2
+    assert submission.drain(timeout=PATIENCE_SECONDS)["results"]["again"]["attempt"] == 2
     assert gpu.answers()
 
 
-def test_all_hosts_killed_at_once_and_started_in_any_order_finish_the_group(three: Mesh) -> None:
-    states = [TaskState(seconds=0.1, allow_home_compute=True) for _ in range(60)]
+def test_all_hosts_killed_at_once_and_started_in_any_order_finish_the_group(three: Mesh, tmp_path: Path) -> None:
+    states = [TaskState(how="waits", path=str(tmp_path / "job"), allow_home_compute=True) for _ in range(60)]
     submission = submit_compute_job_group(three["laptop"].client, Task, states)
-    wait_until(lambda: three["gpu-a"].client.identity().running_jobs > 0, what="jobs to run")
+    wait_until(lambda: {name for _, _, name in starts_of(tmp_path / "job")} == set(three.hosts), what="all to work")
 
     for host in three.running():
         host.kill()
+    (tmp_path / "job.go").touch()
     for name in ("gpu-a", "laptop", "linux-a"):
         three[name].restart()
 
-    summary = submission.drain(timeout=60)
+    summary = submission.drain(timeout=PATIENCE_SECONDS)
     assert (summary["completed_count"], summary["failed_count"]) == (60, 0)
     assert len(summary["results"]) == 60
 

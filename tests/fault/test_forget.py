@@ -27,7 +27,7 @@ def test_a_paglet_that_a_dead_host_has_is_back_when_that_is_forgotten(mesh: Mesh
         done = mesh.paglets("mesh", "forget", "b", "--at", "a")
         return done if done.code == 0 else None
 
-    done = wait_until(forgotten, timeout_seconds=30, what="b to be offline, and forgotten")
+    done = wait_until(forgotten, what="b to be offline, and forgotten")
 
     assert done.out == "a: forgotten, 1 paglet on the way there came back\n"
     assert notes.send("add", amount=1) == 3

@@ -10,10 +10,10 @@ import pytest
 from mesh_jobs import Task, TaskState
 
 from paglets.system.compute_slots import Submission, submit_compute_job_group
-from tests.acceptance.rig import HostProcess, Mesh, wait_home, wait_until
+from tests.acceptance.rig import PATIENCE_SECONDS, HostProcess, Mesh, starts_of, wait_home, wait_running, wait_until
 from tests.fault.hosts import ended
 
-JOBS = 50
+JOBS, HELD = 50, 8
 ROUNDS_OF_ENDS = 3
 """Besides, each mesh of the tests ends so: `Mesh.close`."""
 
@@ -29,16 +29,17 @@ def results(host: HostProcess, group_id: str) -> dict[str, Any]:
     return {key: record["result"] for key, record in summary["results"].items()}
 
 
-def test_jobs_end_and_the_collector_comes_home_though_the_submitter_was_killed(three: Mesh) -> None:
+def test_jobs_end_and_the_collector_comes_home_though_the_submitter_was_killed(three: Mesh, tmp_path: Path) -> None:
     laptop, other = three["laptop"], three["linux-a"]
-    states = [TaskState(how="works", seconds=1.0) for _ in range(20)]
+    states = [TaskState(how="waits", path=str(tmp_path / "job")) for _ in range(20)]
     submission = submit_compute_job_group(laptop.client, Task, states, return_home_when_complete=True)
-    assert submission.wait_detached(20), submission.detached_reason
+    assert submission.wait_detached(PATIENCE_SECONDS), submission.detached_reason
 
     laptop.kill()
+    (tmp_path / "job.go").touch()
 
     collector = other.client.group(submission.group_id).collector
-    drained = other.client.call(collector, "drain", timeout_seconds=60)
+    drained = other.client.call(collector, "drain")
     assert (drained["completed_count"], drained["failed_count"]) == (20, 0)
     assert {record["host_name"] for record in drained["results"].values()} == {"linux-a", "gpu-a"}
     wait_until(lambda: other.client.summary(submission.group_id)["waiting_for_home"], what="the collector to wait")
@@ -46,7 +47,7 @@ def test_jobs_end_and_the_collector_comes_home_though_the_submitter_was_killed(t
 
     laptop.restart()
 
-    wait_home(laptop, submission.group_id, timeout_seconds=10)
+    wait_home(laptop, submission.group_id)
     assert results(laptop, submission.group_id) == before
     assert sorted(before) == keys(20)
     for name in ("laptop", "gpu-a"):
@@ -55,15 +56,17 @@ def test_jobs_end_and_the_collector_comes_home_though_the_submitter_was_killed(t
         assert shown["collector"]["host_name"] == "laptop"
 
 
-@pytest.fixture
-def submission(three: Mesh) -> Submission:
-    """Fifty jobs on three hosts."""
-    states = [TaskState(how="works", seconds=0.2, allow_home_compute=True) for _ in range(JOBS)]
-    return submit_compute_job_group(three["laptop"].client, Task, states)
+def submit_fifty(mesh: Mesh, path: Path, *, held: int = 0) -> Submission:
+    """Fifty jobs on three hosts, of which some wait for the file `path`.go: fewer than there are cores."""
+    states = [TaskState(how="waits", path=str(path)) for _ in range(held)]
+    states += [TaskState(how="works", seconds=0.2) for _ in range(JOBS - held)]
+    for state in states:
+        state.allow_home_compute = True
+    return submit_compute_job_group(mesh["laptop"].client, Task, states)
 
 
 def check_all_recorded_once(mesh: Mesh, submission: Submission) -> None:
-    summary = submission.drain(timeout=60)
+    summary = submission.drain(timeout=PATIENCE_SECONDS)
     assert (summary["expected_count"], summary["completed_count"], summary["failed_count"]) == (JOBS, JOBS, 0)
     assert sorted(summary["results"]) == keys(JOBS)
     assert {record["generation"] for record in summary["results"].values()} == {1}
@@ -72,13 +75,13 @@ def check_all_recorded_once(mesh: Mesh, submission: Submission) -> None:
 
 
 @pytest.mark.parametrize("victim", ["laptop", "linux-a", "gpu-a"])
-def test_fifty_jobs_have_one_record_each_though_a_host_was_killed(
-    three: Mesh, submission: Submission, victim: str
-) -> None:
+def test_fifty_jobs_have_one_record_each_though_a_host_was_killed(three: Mesh, tmp_path: Path, victim: str) -> None:
+    submission = submit_fifty(three, tmp_path / "job", held=HELD)
     teller = three["gpu-a" if victim == "linux-a" else "linux-a"]
     wait_until(lambda: ended(teller, submission) >= 5, what="the first jobs to end")
 
     three[victim].kill()
+    (tmp_path / "job.go").touch()
     three[victim].restart()
 
     check_all_recorded_once(three, submission)
@@ -88,8 +91,9 @@ def test_fifty_jobs_have_one_record_each_though_a_host_was_killed(
     "kills", [(("linux-a", 3), ("laptop", 2)), (("gpu-a", 2), ("gpu-a", 0))], ids=["two hosts", "one host twice"]
 )
 def test_fifty_jobs_have_one_record_each_though_there_were_two_kills(
-    three: Mesh, submission: Submission, kills: tuple[tuple[str, int], ...]
+    three: Mesh, tmp_path: Path, kills: tuple[tuple[str, int], ...]
 ) -> None:
+    submission = submit_fifty(three, tmp_path / "job")
     for name, least in kills:
         victim = three[name]
         wait_until(partial(is_at_work, victim, least), what=f"{least} jobs to run on {name}")
@@ -115,32 +119,31 @@ def test_a_killed_host_counts_as_a_loss_and_not_as_an_attempt_of_the_job(three: 
     host = three["gpu-a"]
     state = TaskState(job_key="once", how="waits", path=str(tmp_path / "job"), max_attempts=1)
     submission = submit_to(host, state)
-    said = tmp_path / "job.running"
-    wait_until(said.exists, what="the job to run")
+    wait_running(tmp_path / "job")
 
     host.kill()
     host.restart()
-    wait_until(lambda: said.read_text().count("\n") == 2, what="the job to run again")
+    wait_running(tmp_path / "job", 2)
     (row,) = host.rows("SELECT losses, failed_attempts, attempt FROM requests WHERE job_key = 'once'")
     (tmp_path / "job.go").touch()
 
     assert tuple(row) == (1, 0, 2)
-    assert submission.drain(timeout=30)["results"]["once"]["result"]["attempt"] == 2
+    assert submission.drain(timeout=PATIENCE_SECONDS)["results"]["once"]["result"]["attempt"] == 2
 
 
 def test_a_job_goes_on_from_its_checkpoint_after_its_host_was_killed(three: Mesh, tmp_path: Path) -> None:
     host = three["gpu-a"]
     submission = submit_to(host, TaskState(job_key="counts", how="counts", path=str(tmp_path / "job")))
-    wait_until((tmp_path / "job.running").exists, what="the job to be at its third step")
+    wait_running(tmp_path / "job")  # it is at its third step
 
     host.kill()
     (tmp_path / "job.go").touch()
     host.restart()
 
-    result = submission.drain(timeout=30)["results"]["counts"]["result"]
+    result = submission.drain(timeout=PATIENCE_SECONDS)["results"]["counts"]["result"]
     assert (result["done"], result["attempt"]) == (5, 2)
     # Begun from the third checkpoint, it did not come past the third step again.
-    assert (tmp_path / "job.running").read_text().count("\n") == 1
+    assert len(starts_of(tmp_path / "job")) == 1
 
 
 def test_hosts_that_are_all_told_to_end_at_once_end(mesh: Mesh) -> None:

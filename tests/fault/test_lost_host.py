@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mesh_jobs import Task, TaskState
 
 from paglets.system.compute_slots import Submission, submit_compute_job_group
-from tests.acceptance.rig import Mesh, wait_until
+from tests.acceptance.rig import PATIENCE_SECONDS, Mesh, starts_of, wait_until
 from tests.fault.hosts import asleep, ended
 
 LOST_AFTER = 10
-JOBS = 30
-JOB_SECONDS = 0.3
+JOBS, SLOTS, FIRST = 30, 6, 4
 
 
-def start_five(mesh: Mesh) -> Submission:
-    """A laptop, the collector's host `keeper`, three workers, and jobs that run on these."""
+def start_five(mesh: Mesh, folder: Path) -> Submission:
+    """A laptop, the collector's host `keeper`, three workers, and jobs that run on these: each until it is let go."""
     lost_after = ("--host-lost-after", LOST_AFTER)
     laptop = mesh.start("laptop", *lost_after, "--cpu-cores", 1)
     mesh.host("keeper", "--peer", laptop.url, *lost_after, "--cpu-cores", 1).spawn()
@@ -23,22 +24,46 @@ def start_five(mesh: Mesh) -> Submission:
     for host in mesh.running():
         host.wait_ready()
     mesh.wait_joined()
-    states = [TaskState(how="works", seconds=JOB_SECONDS, required_host_tags=("worker",)) for _ in range(JOBS)]
+    states = [TaskState(how="waits", path=str(path), required_host_tags=("worker",)) for path in paths(folder)]
     submission = submit_compute_job_group(laptop.client, Task, states, collector_host="keeper")
-    assert submission.wait_detached(20), submission.detached_reason
+    assert submission.wait_detached(PATIENCE_SECONDS), submission.detached_reason
     return submission
 
 
+def paths(folder: Path) -> list[Path]:
+    return [folder / f"job-{nth}" for nth in range(JOBS)]
+
+
+def let_go(path: Path) -> None:
+    path.with_suffix(".go").touch()
+
+
+def held(folder: Path) -> list[Path]:
+    """The jobs that run and were not let go."""
+    return [path for path in paths(folder) if starts_of(path) and not path.with_suffix(".go").exists()]
+
+
+def wait_all_held(folder: Path) -> list[Path]:
+    """Wait until such jobs have all the slots; gives them."""
+    wait_until(lambda: len(held(folder)) == SLOTS, what="all slots to be taken")
+    return held(folder)
+
+
 def test_jobs_of_a_host_that_is_killed_and_of_one_that_sleeps_for_long_end_on_another_and_are_counted_once(
-    mesh: Mesh,
+    mesh: Mesh, tmp_path: Path
 ) -> None:
-    submission = start_five(mesh)
+    submission = start_five(mesh, tmp_path)
     keeper, sleeper = mesh["keeper"], mesh["w2"]
-    wait_until(lambda: ended(keeper, submission) >= 4, what="the first jobs to end")
+    for path in wait_all_held(tmp_path)[:FIRST]:
+        let_go(path)
+    wait_until(lambda: ended(keeper, submission) == FIRST, what="the first jobs to end")
+    wait_all_held(tmp_path)
 
     mesh["w1"].kill()
     with asleep(sleeper):
-        summary = submission.drain(timeout=LOST_AFTER + JOBS * JOB_SECONDS + 10)
+        for path in paths(tmp_path):
+            let_go(path)
+        summary = submission.drain(timeout=LOST_AFTER + PATIENCE_SECONDS)
         assert (summary["completed_count"], summary["failed_count"]) == (JOBS, 0)
         again = [record for record in summary["results"].values() if record["generation"] == 2]
         assert {record["host_name"] for record in again} == {"w3"}
@@ -47,7 +72,6 @@ def test_jobs_of_a_host_that_is_killed_and_of_one_that_sleeps_for_long_end_on_an
 
     wait_until(
         lambda: not sleeper.rows("SELECT 1 FROM requests WHERE status != 'COMPLETED'"),
-        timeout_seconds=30,
         what="what nobody wants any more to end",
     )
     told = keeper.client.summary(submission.group_id)

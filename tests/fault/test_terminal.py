@@ -8,8 +8,7 @@ import signal
 import subprocess
 import termios
 
-from paglets.testing.waiting import wait_until
-from tests.acceptance.rig import HostProcess, Mesh
+from tests.acceptance.rig import HostProcess, Mesh, wait_until
 
 
 def in_a_terminal(mesh: Mesh, *before: str) -> tuple[HostProcess, int]:

@@ -15,7 +15,7 @@ from telling_jobs import Telling, TellingState
 
 from paglets.core.messages import Message
 from paglets.system.compute_slots import submit_compute_job_group
-from tests.acceptance.rig import HostProcess, MakeMesh, Mesh, wait_until
+from tests.acceptance.rig import PATIENCE_SECONDS, HostProcess, MakeMesh, Mesh, wait_until
 from tests.fault.hosts import asleep, is_online
 
 NOBODY = "http://127.0.0.1:1"
@@ -61,19 +61,19 @@ def test_what_is_submitted_there_runs_elsewhere_and_comes_home_though_it_slept(n
     submission = submit_compute_job_group(
         laptop.client, Telling, states, return_home_when_complete=True, inputs={"input": data}
     )
-    assert submission.wait_detached(30), submission.detached_reason
+    assert submission.wait_detached(PATIENCE_SECONDS), submission.detached_reason
 
     with asleep(laptop):
         wait_until(lambda: not is_online(nat["w1"], "laptop"), what="the laptop to count as offline")
         go.touch()
-        summary = nat["w1"].client.proxy(submission.collector.ref).call(Message("drain"), timeout_seconds=30)
+        summary = nat["w1"].client.proxy(submission.collector.ref).call(Message("drain"))
         assert (summary["completed_count"], summary["failed_count"]) == (4, 0)
         assert {record["host_name"] for record in summary["results"].values()} <= {"w1", "w2"}
 
     def home() -> bool:
         return bool(laptop.client.summary(submission.group_id)["status"] == "COMPLETE")
 
-    wait_until(home, timeout_seconds=30, what="the collector to be home")
+    wait_until(home, what="the collector to be home")
     assert laptop.client.summary(submission.group_id)["collector"]["host_name"] == "laptop"
     wait_until(lambda: told.call(Message("add", {"amount": 0})) == 4, what="what the jobs told the paglet there")
     artifacts = laptop.client.list_artifacts(submission.collector.ref)
@@ -82,6 +82,7 @@ def test_what_is_submitted_there_runs_elsewhere_and_comes_home_though_it_slept(n
         assert fetched.read_bytes() == data.read_bytes() * 2
     assert len(artifacts) == 4
     # Any host shows the files that lie there now.
+    nat.wait_joined()
     got = nat.paglets("artifacts", "get", artifacts[0].artifact_id, tmp_path / "got", PAGLETS_AT="w2")
     assert got.code == 0, got.err
     assert (tmp_path / "got").read_bytes() == data.read_bytes() * 2
@@ -104,10 +105,10 @@ def test_it_runs_jobs_of_others_and_their_commands_show_them(nat: Mesh, tmp_path
     follower = nat.spawn("logs", "-f", f"{submission.group_id}/job-00001", output=followed, PAGLETS_AT="w2")
     wait_until(lambda: "job-00001 read 1000 bytes" in followed.read_text(), what="the first line of the log")
     go.touch()
-    summary = submission.drain(timeout=30)
+    summary = submission.drain(timeout=PATIENCE_SECONDS)
     assert (summary["completed_count"], summary["failed_count"]) == (2, 0)
     assert {record["host_name"] for record in summary["results"].values()} == {"laptop"}
-    assert follower.wait(20) == 0
+    assert follower.wait(PATIENCE_SECONDS) == 0
     assert "job-00001 goes on" in followed.read_text()
 
 
@@ -123,13 +124,13 @@ def test_a_call_waits_for_a_paglet_there_and_finds_it_after_a_restart(nat: Mesh)
     waits = threading.Thread(target=lambda: answers.append(wait()))
     waits.start()
     assert remote.call(Message("add", {"amount": 2})) == 7
-    waits.join(20)
+    waits.join(PATIENCE_SECONDS)
     assert answers == [7]
 
     laptop.stop()
     asks.call(Message("tell", {"target": notes.ref, "amount": 1}))
     laptop.restart()
-    wait_until(lambda: laptop.client.proxy(notes.ref).call(Message("add", {"amount": 0})) == 8, timeout_seconds=30)
+    wait_until(lambda: laptop.client.proxy(notes.ref).call(Message("add", {"amount": 0})) == 8)
 
 
 def test_a_paglet_moves_there_and_back(nat: Mesh) -> None:
@@ -148,19 +149,19 @@ def test_two_hosts_that_nobody_reaches_work_through_a_third(nat: Mesh, tmp_path:
     nat.wait_joined()
 
     notes = laptop.client.create(Notes, NotesState())
-    assert tablet.client.proxy(notes.ref).call(Message("add", {"amount": 1}), timeout_seconds=20) == 1
+    assert tablet.client.proxy(notes.ref).call(Message("add", {"amount": 1})) == 1
 
     told = tablet.client.create(Notes, NotesState())
     data = input_file(tmp_path, 9 << 20)
     states = [TellingState(target=told.ref, path=str(go), required_host_tags=("tab",)) for _ in range(3)]
     submission = submit_compute_job_group(laptop.client, Telling, states, inputs={"input": data})
-    wait_until(lambda: laptop.client.slots(host="tablet").running_jobs == 3, timeout_seconds=30)
+    wait_until(lambda: laptop.client.slots(host="tablet").running_jobs == 3)
     laptop.client.dispatch(submission.collector.ref, "laptop")
-    wait_until(lambda: laptop.client.paglet(submission.collector.ref).host.name == "laptop", timeout_seconds=30)
+    wait_until(lambda: laptop.client.paglet(submission.collector.ref).host.name == "laptop")
     cancelled = nat.paglets("jobs", "cancel", f"{submission.group_id}/job-00003", PAGLETS_AT="tablet")
     assert cancelled.code == 0, cancelled.err
     go.touch()
-    summary = submission.drain(timeout=30)
+    summary = submission.drain(timeout=PATIENCE_SECONDS)
     assert (summary["completed_count"], summary["failed_count"]) == (2, 1)
     assert {record["host_name"] for record in summary["results"].values()} == {"tablet"}
     artifacts = laptop.client.list_artifacts(submission.collector.ref)

@@ -12,13 +12,10 @@ from typing import Any
 from paglets.artifacts import ArtifactRef
 from paglets.core.errors import PagletsError
 from paglets.remote.client import HostClient
-from paglets.testing.waiting import wait_until
-from tests.acceptance.rig import Mesh
+from tests.acceptance.rig import Mesh, wait_until
 from tests.fault.plan import HOME, Wave
 
 from byte_jobs import content  # isort: skip  (its folder is on the path since the rig was imported)
-
-QUIET_SECONDS = 30.0
 
 
 @dataclass(kw_only=True)
@@ -130,5 +127,5 @@ def wait_quiet(mesh: Mesh) -> list[str]:
         return not found
 
     with suppress(AssertionError):
-        wait_until(quiet, timeout_seconds=QUIET_SECONDS, what="nothing to be left")
+        wait_until(quiet, what="nothing to be left")
     return found

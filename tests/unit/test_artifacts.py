@@ -182,7 +182,7 @@ def test_a_list_without_an_end_is_given_up_and_the_host_named(given: Given) -> N
     given.exchange.hosts[given.b.ref.url] = Endless(name="b")
     _, errors = given.client.mesh_artifacts()
     assert [error.message for error in errors] == [
-        "b lists artifacts without an end, 1,000 so far: that host is at fault"
+        "b: it lists artifacts without an end, 1,000 so far: that host is at fault"
     ]
 
 
@@ -191,7 +191,7 @@ def test_a_host_that_does_not_answer_is_an_error_beside_what_the_others_have(giv
     given.client.timeout = 0.2
     given.b.broken = [Unreachable("b is away")] * 100
     found, errors = given.client.mesh_artifacts()
-    assert ([ref.host_name for ref in found], [error.message for error in errors]) == (["a"], ["b is away"])
+    assert ([ref.host_name for ref in found], [error.message for error in errors]) == (["a"], ["b: b is away"])
     with pytest.raises(Unreachable):
         given.client.list_artifacts()
 

@@ -47,7 +47,6 @@ def test_an_error_does_not_wait_for_what_is_silent_and_nothing_more_is_asked() -
 
     with pytest.raises(KeyboardInterrupt):
         ask_each(ask, range(10 * MOST_PARALLEL_ASKS))
-    assert not release.is_set()
     release.set()
     for thread in threading.enumerate():
         if thread.name == "ask":

@@ -138,17 +138,17 @@ def test_nothing_from_outside_reaches_a_terminal_raw() -> None:
 
 
 def test_what_is_waited_for_is_said_only_where_that_takes_long(capsys: pytest.CaptureFixture[str]) -> None:
-    with said_if_slow("waiting for w1"):
+    with said_if_slow("waiting for w1", 600.0):
         pass
     assert capsys.readouterr().err == ""
     told: list[str] = []
 
-    def any_told() -> bool:
+    def all_told() -> bool:
         told.append(capsys.readouterr().err)
-        return any(told)
+        return "".join(told).endswith("\n")
 
     with said_if_slow("waiting for w1", 0.0):
-        wait_until(any_told)
+        wait_until(all_told)
     assert "".join(told) == "paglets: waiting for w1\n"
 
 

@@ -14,6 +14,8 @@ from paglets.cli.completion import Known, candidates
 from paglets.cli.main import COMMANDS, main, parser_of
 
 ROOT = Path(__file__).resolve().parents[2]
+PLAIN = {"LC_ALL": "C"}
+"""Of a locale that this machine does not have bash says so, on stderr."""
 
 
 NAMES = {
@@ -66,7 +68,7 @@ def test_without_a_host_nothing_is_offered_and_nothing_said(
 def test_bash_completes_with_the_lines_that_are_printed(tmp_path: Path) -> None:
     program = f'paglets() {{ {sys.executable} -m paglets "$@"; }}\n'
     script = program + 'eval "$(paglets completion bash)"\nCOMP_WORDS=(paglets jobs wat) COMP_CWORD=2\n_paglets\n'
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "PAGLETS_HOME": str(tmp_path)}
+    environ = {**os.environ, **PLAIN, "PYTHONPATH": str(ROOT), "PAGLETS_HOME": str(tmp_path)}
     done = subprocess.run(
         ["bash", "--norc", "-c", script + 'printf "%s\\n" "${COMPREPLY[@]}"; complete -p paglets'],
         env=environ,
@@ -86,6 +88,7 @@ def test_what_bash_is_offered_is_a_word_and_no_command(tmp_path: Path, capsys: p
     done = subprocess.run(
         ["bash", "--norc", "-c", shell + 'eval "printf %s ${COMPREPLY[0]}"'],
         cwd=tmp_path,
+        env={**os.environ, **PLAIN},
         capture_output=True,
         text=True,
         check=False,

@@ -139,6 +139,35 @@ def test_a_wrong_key_is_told_with_its_file_and_the_nearest_right_one(
     assert "hosts.toml: unknown key 'bind_pubic' in hosts.w1: did you mean 'bind_public'?" in capsys.readouterr().err
 
 
+def test_all_mistakes_of_a_file_are_told_by_the_check_and_the_first_elsewhere(folder: Path, capsys: Capture) -> None:
+    (folder / "hosts.toml").write_text(
+        "x = 1\n[mesh]\nmesh_version = 3\n[hosts.w1]\nbind_pubic = 'auto'\nport = 70000\ntags = ['a,b']\n"
+        "[hosts.Big_Name]\ngpus = true\n[hosts]\nw2 = 1\n"
+    )
+    assert main(["config", "check"]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    lines = told.err.splitlines()
+    expected = (
+        "unknown key 'x' in the file: ",
+        "mesh.mesh_version: ",
+        "'Big_Name' cannot name a host: ",
+        "unknown key 'bind_pubic' in hosts.w1: did you mean 'bind_public'?",
+        "hosts.w1.port: ",
+        "hosts.w1.tags: 'a,b' is one tag with a comma",
+        "hosts.Big_Name.gpus: ",
+        "hosts.w2 must be a table, got 1",
+    )
+    assert len(lines) == len(expected)
+    assert all(line.startswith(f"paglets: hosts.toml: {words}") for line, words in zip(lines, expected, strict=True))
+    assert main(["config", "show", "--name", "w1"]) == 2
+    said = capsys.readouterr().err
+    file = folder / "hosts.toml"
+    assert said.startswith(f"paglets: {file}: unknown key 'x' in the file: ")
+    assert "(and 7 further mistakes); `" in said
+    assert said.endswith(f"config check {file}` names all\n")
+
+
 def test_each_setting_is_shown_with_where_it_comes_from(folder: Path, tmp_path: Path, capsys: Capture) -> None:
     (folder / "hosts.toml").write_text(
         "[mesh]\nmesh_version = 'm'\ntags = ['all']\n[hosts.w1]\nport = 9\nmemory = '2G'\nproperties = { a = 'b' }\n"
@@ -181,6 +210,21 @@ def test_the_key_and_its_place_are_shown(tmp_path: Path, capsys: Capture) -> Non
     assert capsys.readouterr().out == f"{key.text}\n{path}\n"
     assert main(["key", "path", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"path": str(path)}
+
+
+def test_a_new_key_takes_the_place_of_none(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "home" / "mesh.key"
+    assert main(["key", "new"]) == 0
+    told = capsys.readouterr()
+    assert told.out == f"{path}\n"
+    assert "copy this file to every machine of the mesh" in told.err
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    before = path.read_text()
+    assert main(["key", "new"]) == 1
+    assert f"{path} is there: a new key takes its place only when" in capsys.readouterr().err
+    assert path.read_text() == before
+    assert main(["key", "new", "--key-file", "other.key"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'here' / 'other.key'}\n"
 
 
 def test_without_a_key_it_is_told_how_to_get_one(capsys: Capture) -> None:

@@ -24,7 +24,7 @@ from paglets.host import damage
 from paglets.host.folder import open_folder
 from paglets.mesh.view import OLD_STORE, no_way_text
 from paglets.remote.keys import create_key
-from paglets.remote.local import RunningHost
+from paglets.remote.local import RunningHost, began
 from paglets.slots.model import Resources
 from paglets.testing.mesh import identity, member
 
@@ -248,14 +248,13 @@ def test_the_folder_that_the_configuration_file_names_is_looked_at(
 def test_who_holds_a_directory_is_told_or_that_it_cannot_be_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = tmp_path / "lock"
-    assert holder_of(lock) == Holder(runs=False)
-    with lock.open("a") as held:
-        assert holder_of(lock) == Holder(runs=False)
+    assert holder_of(tmp_path) == Holder(runs=False)
+    with (tmp_path / "lock").open("a") as held:
+        assert holder_of(tmp_path) == Holder(runs=False)
         fcntl.flock(held, fcntl.LOCK_EX)
-        assert holder_of(lock) == Holder(runs=True, pid=os.getpid())
+        assert holder_of(tmp_path) == Holder(runs=True, pid=os.getpid())
         monkeypatch.setattr(os, "major", lambda device: 999)
-        assert holder_of(lock) == Holder(runs=None)
+        assert holder_of(tmp_path) == Holder(runs=None)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root gives files away")
@@ -282,6 +281,27 @@ def test_a_host_that_was_damaged_or_starts_nothing_is_a_warning() -> None:
 
 
 # A host that runs while its files are gone.
+
+
+def test_a_host_whose_lock_was_removed_is_found_by_its_run_file_and_its_open_database(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, other = home / "hosts" / "w1", home / "hosts" / "w2"
+    create_key(home / "mesh.key", SystemEntropy())
+    with open_folder(other, SystemEntropy(), lambda error: None):
+        pass
+    (home / "run").mkdir()
+    tree = {"name": "w1", "url": "http://127.0.0.1:9", "store_id": "s", "pid": os.getpid(), "began": began(os.getpid())}
+    (home / "run" / "w1.json").write_text(json.dumps(tree))
+    with open_folder(folder, SystemEntropy(), lambda error: None):
+        (folder / "lock").unlink()
+        assert main(["doctor"]) == 1
+    told = capsys.readouterr().out
+    assert f"bad      w1 host: a host runs in {folder}, process {os.getpid()}, and its file lock was removed" in told
+    assert "start no other host in this folder" in told
+    assert f"ok       w2 host: no host runs in {other}" in told
+    assert main(["doctor", "--name", "w1"]) == 0
+    assert f"ok       w1 host: no host runs in {folder}" in capsys.readouterr().out
 
 
 def test_of_a_host_that_runs_without_a_run_file_both_is_not_said(

@@ -13,7 +13,7 @@ from paglets.api.hosts import MemberView
 from paglets.api.logs import UnfinishedJob
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Slots
-from paglets.cli.away import away_text, by_name, silence_text
+from paglets.cli.away import away_text, silence_text
 from paglets.cli.collectors import collector_of
 from paglets.cli.groups import pending_row, print_groups
 from paglets.cli.mesh import host_row
@@ -21,6 +21,7 @@ from paglets.cli.why import explain, held_on
 from paglets.core.errors import TimedOut, Unknown, Unreachable
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.remote.joblogs import JobAttempts
+from paglets.remote.losthosts import by_name
 from paglets.slots.model import Resources
 from paglets.testing.mesh import member
 
@@ -130,6 +131,17 @@ def test_a_collector_whose_host_counts_as_online_and_does_not_answer_is_not_wait
     with pytest.raises(Unreachable, match=r"is on w1, last heard of 5\.0 s ago"):
         collector_of(Mute(LAPTOP, silent), "g")  # type: ignore[arg-type]
     assert waited == [5.0]
+
+
+def test_a_collector_whose_host_was_heard_of_a_moment_ago_is_looked_for_once_more() -> None:
+    class Mute(Mesh):
+        def paglet(self, agent_id: Any, *, timeout: float | None = None) -> Any:
+            self._views = (LAPTOP, replace(AWAY, online=True, silent_seconds=self._views[1].silent_seconds + 2.5))
+            raise TimedOut("no reply")
+
+    heard = replace(AWAY, online=True, silent_seconds=0.0)
+    with pytest.raises(Unreachable, match=r"is on w1, last heard of 5\.0 s ago"):
+        collector_of(Mute(LAPTOP, heard), "g")  # type: ignore[arg-type]
 
 
 # What hosts know of a group whose collector cannot be asked.

@@ -9,20 +9,32 @@ from typing import Any
 
 import pytest
 
-from paglets.api.blobs import BlobState, BlobStates
+from paglets.api.blobs import Artifacts, BlobState, BlobStates
 from paglets.api.calls import CallReply
 from paglets.api.groups import GroupLine, Groups, GroupView, SubmitGroup
 from paglets.api.notes import Note, Notes
-from paglets.api.paglets import Done, PagletView
+from paglets.api.paglets import Done, Paglets, PagletView
 from paglets.api.slots import Slots, Verdicts
 from paglets.codec import wire
 from paglets.codec.bundle import bundle_of
 from paglets.core.agent import Paglet, PagletState
-from paglets.core.errors import GroupExists, Invalid, Moved, NotAllowed, Unknown, Unreachable
+from paglets.core.errors import (
+    CallOutcomeUnknown,
+    GroupExists,
+    Invalid,
+    Moved,
+    NotAllowed,
+    Overloaded,
+    PagletsError,
+    PeerReplaced,
+    Unknown,
+    Unreachable,
+)
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.remote.client import HostClient
+from paglets.remote.exchange import Request, Response
 from paglets.slots.model import Resources
 from paglets.system.jobs import ComputeJobState
 from paglets.testing.authors import FakeContext
@@ -279,6 +291,27 @@ def test_a_view_of_the_mesh_has_the_hosts_that_answer_and_the_errors_of_others(g
     assert len(errors) == 1
 
 
+def test_who_asks_all_hosts_bounds_each_answer_and_is_told_whose_is_missing(tmp_path: Path) -> None:
+    seconds: list[float] = []
+
+    class OneIsMute(TableExchange):
+        def request(self, url: str, store_id: str | None, request: Request, *, timeout_seconds: float) -> Response:
+            if url == "http://b:8765":
+                seconds.append(timeout_seconds)
+                raise CallOutcomeUnknown("no complete reply came in time")
+            return super().request(url, store_id, request, timeout_seconds=timeout_seconds)
+
+    a = TableHost(name="a")
+    a.routes["GET /v1/paglets"] = lambda body: Paglets(paglets=(), next=None)
+    a.routes["GET /v1/notes"] = lambda body: Notes(notes=(), next=0)
+    a.routes["GET /v1/artifacts"] = lambda body: Artifacts(artifacts=(), next="")
+    client = HostClient(exchange=OneIsMute(a, TableHost(name="b")), environ=running(tmp_path, "a"))
+    answers = (client.paglets(timeout=1.0), client.mesh_artifacts(timeout=1.0))
+    errors = [*(error for _, errors in answers for error in errors), *client.notes(timeout=1.0).errors]
+    assert [error.message for error in errors] == ["b: no complete reply came in time"] * 3
+    assert max(seconds) <= 1.0
+
+
 def test_old_notes_of_a_home_that_answers_for_the_first_time_are_no_news(given: Given) -> None:
     def note(text: str) -> Note:
         return Note(at=1.0, level="info", text=text, host_name="a", agent_id="p1", class_name="m:C")
@@ -367,6 +400,29 @@ def test_a_group_that_this_host_submitted_is_asked_for_here(given: Given) -> Non
 
 def test_a_group_of_which_only_its_absent_home_could_tell_is_not_submitted_a_second_time(given: Given) -> None:
     known_group(given, HostRef(store_id="store-c", name="c"))
-    with pytest.raises(GroupExists, match="was submitted on c, which is away"):
+    with pytest.raises(GroupExists, match=r"was submitted on c, which is away, .* Submit it again when c is back"):
         submit_count(given)
     assert given.a.bodies("POST /v1/groups") == []
+
+
+@pytest.mark.parametrize("error", [Unreachable("refused"), CallOutcomeUnknown("cut"), PeerReplaced("another host")])
+def test_a_group_whose_home_died_a_moment_ago_is_told_to_be_there_and_where(given: Given, error: PagletsError) -> None:
+    known_group(given, given.b.ref)
+    given.b.broken = [error] * 100
+    client = given.client()
+    client.timeout = 0.2
+    with pytest.raises(GroupExists, match=r"group count is there already.* on b, which does not answer") as caught:
+        client.submit_group({"group_id": "count", "class_name": "m:C", "jobs": []})
+    assert error.message in caught.value.message
+    assert "Submit it again when b is back" in caught.value.message
+
+
+def test_a_home_that_is_the_host_that_was_asked_says_itself_why_it_does_not_take_a_group(given: Given) -> None:
+    known_group(given, given.a.ref)
+
+    def busy(body: Any) -> Any:
+        raise Overloaded("too many requests")
+
+    given.a.routes["POST /v1/groups"] = busy
+    with pytest.raises(Overloaded):
+        submit_count(given)

@@ -275,7 +275,7 @@ def test_a_bundle_is_a_plain_archive_without_times_and_users() -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("x = 1\ndef broken(:\n", "helper.py, line 2: "), ("x = '\0'", "helper.py: "), ("\u00e9", "helper.py")],
+    [("x = 1\ndef broken(:\n", "helper.py, line 2: "), ("x = '\0'", "helper.py"), ("\u00e9", "helper.py")],
 )
 def test_a_file_that_is_no_python_is_named_with_its_line(text: str, says: str, tmp_path: Path) -> None:
     (tmp_path / "helper.py").write_bytes(text.encode("latin-1"))

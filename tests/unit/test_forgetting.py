@@ -109,7 +109,23 @@ def test_what_is_not_to_be_forgotten_is_refused_and_nobody_is_told(
 
 def test_of_two_hosts_of_one_name_the_one_that_is_away_is_meant(tmp_path: Path) -> None:
     exchange = Mesh(("w2", "store-old"))
-    assert forget(exchange, tmp_path, "w2").store_id == "store-old"
+    done = forget(exchange, tmp_path, "w2")
+    assert (done.store_id, done.which) == ("store-old", "store-ol at http://w2:8765, silent for 99 s")
+    assert done.others == ("store-w2 at http://w2:8765, online",)
+    assert forget(exchange, tmp_path, "away").others == ()
+
+
+def test_of_a_member_and_a_twin_that_never_joined_it_is_told_which_was_forgotten(tmp_path: Path) -> None:
+    exchange = Mesh()
+    twin = MemberView(
+        member=member("w2", store_id="twin-000", url="http://w2:9"),
+        online=False,
+        silent_seconds=0.3,
+        problem="not joined: the name w2 belongs to the host at http://w2:8765",
+    )
+    exchange.members = lambda: Hosts(hosts=(*Mesh.members(exchange).hosts, twin))  # type: ignore[method-assign]
+    done = forget(exchange, tmp_path, "w2")
+    assert (done.which, done.others) == ("twin-000 at http://w2:9, not joined", ("store-w2 at http://w2:8765, online",))
 
 
 def test_of_several_old_stores_of_a_name_each_is_named_by_how_its_id_begins(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from paglets.core.clock import SystemEntropy
 from paglets.core.errors import EXIT_UNDECIDED, StartFailed, StoreDamaged, StoreUndecided
 from paglets.host import damage
 from paglets.host.folder import HostFolder, open_folder
+from paglets.host.lock import FolderLock
 
 
 def ignore(error: BaseException) -> None:
@@ -209,6 +210,20 @@ def test_a_second_host_in_the_same_directory_is_refused(tmp_path: Path) -> None:
         open_folder(tmp_path, SystemEntropy(), ignore),
     ):
         pass
+
+
+def test_a_lock_that_was_removed_is_made_anew_and_keeps_the_second_host_out(tmp_path: Path) -> None:
+    with open_folder(tmp_path, SystemEntropy(), ignore) as folder:
+        assert folder.lock.mend() == ""
+        (tmp_path / "lock").unlink()
+        assert folder.lock.mend() == f"{tmp_path / 'lock'} was removed: it was made anew"
+        assert folder.lock.mend() == ""
+        with pytest.raises(StartFailed, match="another host runs in"):
+            FolderLock(tmp_path)
+        (tmp_path / "lock").unlink()
+        with FolderLock(tmp_path), pytest.raises(OSError, match="another host runs in this folder by now"):
+            folder.lock.mend()
+    opened(tmp_path)
 
 
 def test_a_lock_file_of_a_process_that_is_gone_and_a_draft_of_the_note_stop_nobody(tmp_path: Path) -> None:

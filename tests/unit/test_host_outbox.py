@@ -151,7 +151,32 @@ def test_posts_to_a_paglet_that_has_ended_are_dropped_and_that_is_noted(rig: Rig
     send(rig, 2)
     rig.run(20)
     assert left(rig) == 0
-    assert rig.all("SELECT kind, subject FROM events") == [("posts_dropped", "q1")]
+    assert rig.all("SELECT kind, subject, text FROM events") == [
+        ("posts_dropped", "q1", "2 posts to a paglet that has ended")
+    ]
+
+
+def test_where_no_post_is_left_when_the_end_of_its_paglet_is_told_none_is_noted(rig: Rig) -> None:
+    inbox, told = Inbox(), []
+
+    def troubled(body: Any) -> Any:
+        if not told:
+            raise InternalError("disk")
+        return inbox(body)
+
+    def locate(body: Any) -> Located:
+        told.append(body)
+        return Located(rows=(ResidenceRow(agent_id="q1", epoch=4, status="disposed"),))
+
+    rig.peer("w1", {POSTS: troubled, LOCATE: locate})
+    rig.peer("w2")
+    send(rig)
+    rig.network.part(("store-home", "store-w1"), ("store-w2",))  # its answer is waited for
+    rig.until(lambda: told)
+    send(rig)
+    rig.run(20)
+    assert inbox.got == [1, 2]
+    assert rig.all("SELECT kind, subject, text FROM events") == []
 
 
 def test_the_finished_copy_whose_report_arrived_is_gone(rig: Rig) -> None:

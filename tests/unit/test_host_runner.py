@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from paglets.core.errors import Conflict
+from paglets.core.errors import Conflict, PagletsError, StoreFull
 from paglets.host.runner import RETRY_AFTER_FAULT_SECONDS, Runner, note
 from paglets.store.db import Store, Tx
 from paglets.testing.clock import FakeClock
@@ -99,6 +99,20 @@ def test_a_change_that_fails_tells_only_its_own_caller(rig: Rig) -> None:
     rig.settle()
     assert rig.said == [1, Conflict, 1]
     assert rig.log == []
+
+
+@pytest.mark.parametrize(("error", "faults"), [(StoreFull("disk"), 0), (Conflict("no"), 1)])
+def test_an_error_that_nobody_deals_with_is_a_fault_but_for_one_that_passes(
+    rig: Rig, error: PagletsError, faults: int
+) -> None:
+    def fails(tx: Tx) -> None:
+        raise error
+
+    rig.runner.change(fails)
+    rig.settle()
+    assert len(rig.log) == faults
+    events = rig.store.read(lambda tx: [tuple(row) for row in tx.all("SELECT kind, text FROM events")])
+    assert events == [("fault", repr(error))] * faults
 
 
 def test_an_event_handed_in_during_a_step_is_run_in_the_next_one(rig: Rig) -> None:

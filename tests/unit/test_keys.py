@@ -4,18 +4,20 @@ import json
 import os
 import stat
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from paglets.core.clock import SystemEntropy
-from paglets.core.errors import NotAllowed, StartFailed
+from paglets.core.errors import NotAllowed, PagletsError, StartFailed
 from paglets.remote.keys import (
     MeshKey,
     client_key,
     create_key,
     default_key_file,
     find_key,
+    first_key,
     host_key,
     paglets_home,
     parse_key,
@@ -177,10 +179,22 @@ def test_a_place_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 def test_a_first_host_makes_a_key_and_one_with_peers_says_how_to_copy_it(tmp_path: Path) -> None:
     environ = {"PAGLETS_HOME": str(tmp_path)}
     with pytest.raises(StartFailed, match=r"scp FIRST-MACHINE:\.paglets/mesh\.key .*mesh\.key"):
-        host_key(environ, entropy=SystemEntropy(), peers=["http://other:8765"])
-    made = host_key(environ, entropy=SystemEntropy())
-    again = host_key(environ, entropy=SystemEntropy(), peers=["http://other:8765"])
+        host_key(environ, peers=["http://other:8765"])
+    assert host_key(environ) is None
+    made = first_key(environ, SystemEntropy(), [])
+    again = host_key(environ, peers=["http://other:8765"])
+    assert again is not None
     assert made.text == again.text == client_key(environ).text
+
+
+def test_a_host_that_was_in_a_mesh_makes_no_key_and_says_where_the_right_one_is_to_be_had(tmp_path: Path) -> None:
+    environ = {"PAGLETS_HOME": str(tmp_path)}
+    others = [f"w{n}" for n in range(7)]
+    with pytest.raises(StartFailed, match="was in a mesh with w0, w1, w2, w3, w4 and 2 more") as refused:
+        first_key(environ, SystemEntropy(), others)
+    assert f"put it back to {tmp_path / 'mesh.key'}, mode 600: from a backup" in refused.value.message
+    assert "`paglets key new` makes another" in refused.value.message
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_command_without_a_key_is_told_where_to_get_one(tmp_path: Path) -> None:
@@ -192,7 +206,13 @@ def test_where_a_host_runs_without_the_file_of_its_key_no_new_one_is_advised(tmp
     (tmp_path / "run").mkdir()
     tree = {"name": "w1", "url": "http://127.0.0.1:1", "store_id": "s", "pid": os.getpid()}
     (tmp_path / "run" / "w1.json").write_text(json.dumps(tree))
-    with pytest.raises(NotAllowed, match="the host w1 runs here") as refused:
-        client_key({"PAGLETS_HOME": str(tmp_path)})
-    assert "start a host here" not in refused.value.message
-    assert "from a backup" in refused.value.message
+    environ = {"PAGLETS_HOME": str(tmp_path)}
+    asks: tuple[tuple[Callable[[Mapping[str, str]], object], type[PagletsError]], ...]
+    asks = ((client_key, NotAllowed), (host_key, StartFailed))
+    for ask, error in asks:
+        with pytest.raises(error, match="the host w1 runs here") as refused:
+            ask(environ)
+        assert "start a host here" not in str(refused.value)
+        assert "from a backup" in str(refused.value)
+    create_key(tmp_path / "mesh.key", SystemEntropy())
+    assert host_key(environ) is not None

@@ -107,7 +107,7 @@ def test_a_hundred_thousand_jobs_over_fifty_hosts_take_a_moment() -> None:
     many = jobs(100_000)
     begun = time.process_time()
     placements = placed(many, *hosts)
-    assert time.process_time() - begun < 5
+    assert time.process_time() - begun < 15  # twenty times what it takes; were it by the square, it would be hours
     per_core = [counts(placements)[each.host.name] / each.offered.cpu_cores for each in hosts]
     assert max(per_core) - min(per_core) <= 1
 

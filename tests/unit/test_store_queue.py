@@ -66,9 +66,8 @@ def test_a_grant_gives_the_job_a_lease_a_run_and_a_new_attempt(store: Store) -> 
     queued = next(each for each in waiting(store) if each.agent_id == "j2")
     assert grant(store, queued, (1, 3), (0,))
     assert status(store, "j2") == ("RUNNING", 4)
-    row = store.read(lambda tx: tx.one("SELECT * FROM requests WHERE agent_id = 'j2'"))
-    assert row is not None
-    view = store.read(lambda tx: queue.view(tx, row, NOW + 5))
+    view = store.read(lambda tx: views.job_view(tx, "j2", NOW + 5))
+    assert view is not None
     assert view.lease is not None
     assert (view.lease.cpu_cores, view.lease.gpu_ids, view.lease.attempt) == ((1, 3), (0,), 4)
     assert (view.lease.memory_bytes, view.lease.temp_storage_bytes) == (5, 7)
@@ -266,7 +265,7 @@ def test_a_job_on_its_way_is_shown_with_where_it_goes(store: Store) -> None:
     assert (view.residence, view.reason, view.target) == ("leaving", "moving", W1)
     assert view.reason_text == "on its way to w1: no answer"
     assert view.waited_seconds == 15.0
-    assert store.read(lambda tx: queue.views(tx, NOW, 10)) == ()
+    assert store.read(lambda tx: views.job_views(tx, NOW, 10)) == ()
 
 
 def test_running_jobs_are_shown_first_then_the_oldest_and_no_ended_ones(store: Store) -> None:
@@ -274,7 +273,7 @@ def test_running_jobs_are_shown_first_then_the_oldest_and_no_ended_ones(store: S
         [("a", "PLACING"), ("b", "WAITING_FOR_SLOT"), ("c", "COMPLETED"), ("d", "CANCELLED"), ("e", "RUNNING")]
     ):
         add(store, job(agent_id, f"key-{agent_id}", status=state), NOW - number)
-    assert [view.agent_id for view in store.read(lambda tx: queue.views(tx, NOW, 10))] == ["e", "b", "j1", "a"]
+    assert [view.agent_id for view in store.read(lambda tx: views.job_views(tx, NOW, 10))] == ["e", "b", "j1", "a"]
 
 
 def test_the_history_keeps_the_newest(store: Store) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from paglets.api.groups import GroupView, SubmitGroup
+from paglets.api.hosts import MemberView
 from paglets.codec import wire
 from paglets.codec.bundle import bundle_of
 from paglets.core.errors import Conflict, Invalid, TimedOut, Unreachable
@@ -25,6 +26,7 @@ from paglets.system.submission import Submission
 from paglets.system.telling import failures_line, remarks_on
 from paglets.testing.authors import FakeContext
 from paglets.testing.clock import FakeClock
+from paglets.testing.mesh import member
 
 
 @dataclass
@@ -53,7 +55,12 @@ class MyCollector(ResultCollectorPaglet):
 
 
 class FakeClient(FakeContext):
-    """As a HostClient it can be asked for a group."""
+    """As a HostClient it can be asked for a group, and for the hosts of its mesh."""
+
+    members: tuple[MemberView, ...] = ()
+
+    def hosts(self) -> tuple[MemberView, ...]:
+        return self.members
 
     def group(self, group_id: str) -> GroupView:
         self.groups.append(self.groups[0])
@@ -195,8 +202,49 @@ def test_a_group_that_is_there_with_other_code_is_told_with_the_way_out(capsys: 
     ):
         submission = submit_compute_job_group(KnownHost(differs, {"ended": away}), MyJob, [MyJobState()], group_id="g")
         there = "group g is there already (submitted 2 min ago): nothing was submitted"
-        assert submission.warnings == (there, says)
+        assert (submission.warnings[0], submission.warnings[-1]) == (there, says)
         assert f"paglets: warning: {says}\n" in capsys.readouterr().err
+
+
+GONE = "the results that lay there are lost unless its old folder comes back; submit again under another group_id"
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ((), f"its collector was on w1, which was forgotten, or is no host of this mesh: {GONE}"),
+        (
+            (
+                MemberView(member=member("w1"), online=False, silent_seconds=60.0),
+                MemberView(member=member("w1", store_id="s2", url="http://w1:9"), online=True, silent_seconds=0.1),
+            ),
+            "its collector was on w1, which began anew with an empty data directory at http://w1:9 (or another "
+            f"machine has that name now): {GONE}",
+        ),
+    ],
+)
+def test_of_a_group_that_is_there_whose_collector_is_gone_for_good_the_next_step_is_told(
+    members: tuple[MemberView, ...], says: str
+) -> None:
+    def away(message: Message) -> Any:
+        raise Unreachable("w1 is away")
+
+    client = KnownHost(answers={"ended": away})
+    client.members = members
+    submission = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
+    assert submission.warnings[1:] == (says,)
+
+
+@pytest.mark.parametrize(("online", "says"), [(True, "jobs status g"), (False, "which is away: nothing is lost; ")])
+def test_a_collector_that_is_only_away_is_not_told_to_be_gone(online: bool, says: str) -> None:
+    def away(message: Message) -> Any:
+        raise Unreachable("w1 is away")
+
+    client = KnownHost(answers={"ended": away})
+    client.members = (MemberView(member=member("w1"), online=online, silent_seconds=9.0),)
+    (_, told) = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g").warnings
+    assert says in told
+    assert "lost unless" not in told
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,11 @@ class Route:
     answer: Answer
 
 
+def route(method: str, path: str, takes: type | None, gives: type, about: str, answer: Answer) -> Route:
+    """A line that fits on one."""
+    return Route(method=method, path=path, takes=takes, gives=gives, about=about, answer=answer)
+
+
 class Router:
     """Handles requests for one host by the table `routes`."""
 

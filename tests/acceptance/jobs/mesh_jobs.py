@@ -9,6 +9,17 @@ from dataclasses import dataclass
 
 from paglets.system.compute_slots import CollectingComputeJobPaglet, CollectingComputeJobState
 
+DAEMON = """\
+import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        with open(sys.argv[1] + ".new", "w") as file:
+            file.write(str(os.getpid()))
+        os.rename(sys.argv[1] + ".new", sys.argv[1])
+        time.sleep(600)
+"""
+
 
 @dataclass(kw_only=True)
 class TaskState(CollectingComputeJobState):
@@ -85,10 +96,12 @@ class Task(CollectingComputeJobPaglet[TaskState]):
         scratch.touch()
 
     def leaves_a_daemon(self) -> None:
-        """A grandchild in a session of its own, as a daemon makes itself; it outlives everyone who does not look."""
-        code = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        time.sleep(600)\n"
-        subprocess.run([sys.executable, "-c", code], check=True)
-        time.sleep(self.state.seconds)
+        """A grandchild in a session of its own, as a daemon makes itself; it outlives everyone who does not look.
+
+        It is there when the job ends: its number is in the file `path`.daemon.
+        """
+        subprocess.run([sys.executable, "-c", DAEMON, f"{self.state.path}.daemon"], check=True)
+        self._wait_for("daemon")
 
     def ignores_the_end(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -105,9 +118,10 @@ class Task(CollectingComputeJobPaglet[TaskState]):
                 self._wait_for("go")
 
     def waits(self) -> None:
-        """Until the file `path`.go is there."""
+        """Until the file `path`.go is there; then it works."""
         self._say_running()
         self._wait_for("go")
+        self.works()
 
     def makes_a_file(self) -> None:
         """When the file `path`.go is there; it moves to the collector."""

@@ -37,7 +37,9 @@ class Notes(Paglet[NotesState]):
     def on_disposing(self) -> None:
         self._note("disposing")
         if self.state.path:
-            Path(self.state.path).write_text("\n".join(self.state.log))
+            draft = Path(f"{self.state.path}.new")
+            draft.write_text("\n".join(self.state.log))
+            draft.rename(self.state.path)
 
     def _note(self, what: str) -> None:
         self.state.log.append(f"{what} at {self.context.name}")

@@ -62,6 +62,7 @@ class Diary(Paglet[DiaryState]):
         return self.storage["kept"], self.file_path("kept.txt").read_text()
 
     def do_wait_for(self, path: str) -> None:
+        Path(f"{path}.awaited").touch()
         while not Path(path).exists():
             time.sleep(0.01)
 

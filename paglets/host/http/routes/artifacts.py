@@ -7,12 +7,12 @@ from typing import Any
 from paglets.api.blobs import AddArtifact, Artifacts, ArtifactView
 from paglets.api.paglets import Done
 from paglets.codec.envelope import CarriedArtifact
-from paglets.core.errors import Conflict, PagletsError, Unknown
+from paglets.core.errors import Conflict, Unknown, tellable
 from paglets.core.refs import ArtifactRef, BlobRef, check_artifact_id, check_file_name, check_lifetime
 from paglets.host.creation import must_be_found
 from paglets.host.fetching import delete_here
 from paglets.host.host import Host
-from paglets.host.http.router import Asked, Route
+from paglets.host.http.router import Asked, route
 from paglets.remote.exchange import Pending, reply, reply_error
 from paglets.store import artifacts
 from paglets.store.db import Tx
@@ -81,19 +81,14 @@ def delete(host: Host, asked: Asked) -> Any:
 
 def _complete(pending: Pending, result: Any) -> None:
     if isinstance(result, BaseException):
-        error = result if isinstance(result, PagletsError) else PagletsError(f"the host failed: {result!r}")
-        pending.complete(reply_error(error))
+        pending.complete(reply_error(tellable(result)))
     else:
         pending.complete(reply(result))
 
 
-def _route(method: str, path: str, takes: type | None, gives: type, about: str, answer: Any) -> Route:
-    return Route(method=method, path=path, takes=takes, gives=gives, about=about, answer=answer)
-
-
 ROUTES = (
-    _route("POST", "/v1/artifacts", AddArtifact, ArtifactRef, "a blob that is here becomes an artifact", add),
-    _route("GET", "/v1/artifacts", None, Artifacts, "a page of the artifacts here", page),
-    _route("GET", "/v1/artifacts/ID", None, ArtifactView, "one artifact, whichever host has it", one),
-    _route("DELETE", "/v1/artifacts/ID", None, Done, "delete an artifact, whichever host has it", delete),
+    route("POST", "/v1/artifacts", AddArtifact, ArtifactRef, "a blob that is here becomes an artifact", add),
+    route("GET", "/v1/artifacts", None, Artifacts, "a page of the artifacts here", page),
+    route("GET", "/v1/artifacts/ID", None, ArtifactView, "one artifact, whichever host has it", one),
+    route("DELETE", "/v1/artifacts/ID", None, Done, "delete an artifact, whichever host has it", delete),
 )

@@ -20,7 +20,7 @@ from paglets.core.refs import HostRef, check_agent_id, check_blob
 from paglets.host.creation import elsewhere, must_be_found, why_elsewhere
 from paglets.host.hooks import ask_for
 from paglets.host.host import Host
-from paglets.host.http.router import Asked, Route
+from paglets.host.http.router import Asked, route
 from paglets.host.waits import Wait
 from paglets.remote.exchange import Pending, Response, reply, reply_error
 from paglets.store import posts as post_rows
@@ -280,24 +280,20 @@ def locate(host: Host, asked: Asked) -> Located:
     return host.shell.store.read(look)
 
 
-def _route(method: str, path: str, takes: type | None, gives: type, about: str, answer: Any) -> Route:
-    return Route(method=method, path=path, takes=takes, gives=gives, about=about, answer=answer)
-
-
 ROUTES = (
-    _route("POST", "/v1/paglets", CreatePaglet, PagletView, "create a paglet here", create),
-    _route("GET", "/v1/paglets", None, Paglets, "a page of the paglets here", page),
-    _route("POST", "/v1/paglets/find", FindPaglets, Found, "paglets here by name or service", find),
-    _route("POST", "/v1/paglets/locate", Locate, Located, "residence rows of ids", locate),
-    _route("GET", "/v1/paglets/ID", None, PagletView, "where a paglet is and what it does", inspect),
-    _route("DELETE", "/v1/paglets/ID", None, Done, "end a paglet; answers when it is gone", dispose),
-    _route("POST", "/v1/paglets/ID/call", Call, CallReply, "send a message and wait for the reply", call),
-    _route("POST", "/v1/paglets/ID/dispatch", MovePaglet, Done, "ask a paglet to move", dispatch),
-    _route("POST", "/v1/posts", Posts, PostAnswers, "a batch of posts of one host", posts),
-    _route("POST", "/v1/outbox", PostMessage, Done, "a client's post, delivered from here", post_message),
-    _route("POST", "/v1/transfers", Transfers, TransferAnswers, "envelopes of one source", transfers),
-    _route("POST", "/v1/transfers/close", CloseTransfers, Done, "these will not be sent again", close),
-    _route(
+    route("POST", "/v1/paglets", CreatePaglet, PagletView, "create a paglet here", create),
+    route("GET", "/v1/paglets", None, Paglets, "a page of the paglets here", page),
+    route("POST", "/v1/paglets/find", FindPaglets, Found, "paglets here by name or service", find),
+    route("POST", "/v1/paglets/locate", Locate, Located, "residence rows of ids", locate),
+    route("GET", "/v1/paglets/ID", None, PagletView, "where a paglet is and what it does", inspect),
+    route("DELETE", "/v1/paglets/ID", None, Done, "end a paglet; answers when it is gone", dispose),
+    route("POST", "/v1/paglets/ID/call", Call, CallReply, "send a message and wait for the reply", call),
+    route("POST", "/v1/paglets/ID/dispatch", MovePaglet, Done, "ask a paglet to move", dispatch),
+    route("POST", "/v1/posts", Posts, PostAnswers, "a batch of posts of one host", posts),
+    route("POST", "/v1/outbox", PostMessage, Done, "a client's post, delivered from here", post_message),
+    route("POST", "/v1/transfers", Transfers, TransferAnswers, "envelopes of one source", transfers),
+    route("POST", "/v1/transfers/close", CloseTransfers, Done, "these will not be sent again", close),
+    route(
         "POST", "/v1/transfers/settle", Settle, TransferAnswer, "was this epoch taken? if not, never will be", settle
     ),
 )

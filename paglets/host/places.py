@@ -1,0 +1,68 @@
+"""Where processes have their place on the disk: scratch directories and logs; and whether there is one just now."""
+
+from __future__ import annotations
+
+from paglets.core.errors import StorePassing
+from paglets.host import fileroom
+from paglets.host.runrows import Run
+from paglets.host.shell import Shell
+from paglets.slots.eligibility import Reason
+from paglets.store import residence
+from paglets.worker.launch import Ended, LaunchSpec
+
+PLACE_AGAIN_SECONDS = 10.0
+"""Before another process is tried, after one for which the disk had no place: a quota does not show before that."""
+
+
+class Places:
+    """Belongs to the runner, but for `obstacle`."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._obstacle: Reason | None = None
+        self._obstacle_until = float("-inf")
+        self._paused: dict[str, float] = {}
+
+    def obstacle(self) -> Reason | None:
+        """Why nothing is started here just now: the disk has no place for it. Any thread."""
+        if self._shell.clock.monotonic() < self._obstacle_until:
+            return self._obstacle
+        return self._shell.disk.obstacle()
+
+    def may_start(self, agent_id: str) -> bool:
+        """Whether a process of that paglet may be tried now."""
+        return self.obstacle() is None and self._shell.clock.monotonic() >= self._paused.get(agent_id, float("-inf"))
+
+    def spec(self, run: Run, cores: tuple[int, ...], gpus: tuple[int, ...]) -> LaunchSpec:
+        """What is to be launched, with its place made. Raises OSError, StorePassing."""
+        stamp, disk = run.stamp, self._shell.disk
+        fresh = run.entry == "attempt" or self._shell.store.read(
+            lambda tx: residence.has_stale_scratch(tx, stamp.agent_id)
+        )
+        environment = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if run.entry == "attempt" else {}
+        return LaunchSpec(
+            token=stamp.token,
+            agent_id=stamp.agent_id,
+            generation=stamp.generation,
+            attempt=stamp.attempt,
+            work_dir=disk.prepare(stamp.agent_id, fresh=fresh),
+            stdout_path=disk.log_path(stamp.agent_id, stamp.generation, stamp.attempt, "out"),
+            stderr_path=disk.log_path(stamp.agent_id, stamp.generation, stamp.attempt, "err"),
+            environment=environment,
+            cores=cores if self._shell.settings.pin_cpus else (),
+        )
+
+    def not_made(self, run: Run, error: OSError | StorePassing) -> Ended:
+        """How that run ends, as its place could not be made."""
+        is_of_disk = not isinstance(error, OSError) or error.errno in fileroom.OF_THE_DISK
+        if is_of_disk or self._shell.disk.obstacle() is not None:
+            return self.lacking(str(error))
+        self._paused = {agent_id: at for agent_id, at in self._paused.items() if at > run.began}
+        self._paused[run.agent_id] = run.began + PLACE_AGAIN_SECONDS
+        return Ended(error=str(error))
+
+    def lacking(self, why: str) -> Ended:
+        """The end of a run for which the disk has no place. Not its own failure: it never began, and is due again."""
+        self._obstacle = Reason(code="disk_full", text=f"the host has no place for it: {why}")
+        self._obstacle_until = self._shell.clock.monotonic() + PLACE_AGAIN_SECONDS
+        return Ended(error=self._obstacle.text, launcher_lost=True)

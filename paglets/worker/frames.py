@@ -1,0 +1,48 @@
+"""Frames over a socket pair: a 4-byte big-endian length and that many bytes of UTF-8 JSON, an object."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from paglets.codec.text import dump_bytes, loads
+from paglets.core.errors import BadRequest, TooLarge
+
+MAX_FRAME_BYTES = 64 << 20
+HEADER = struct.Struct(">I")
+
+
+def pack(tree: Any) -> bytes:
+    """The frame of a JSON tree. Raises TooLarge, or Invalid for what is not JSON."""
+    body = dump_bytes(tree)
+    if len(body) > MAX_FRAME_BYTES:
+        raise TooLarge(f"a frame of {len(body):,} bytes is over the limit of {MAX_FRAME_BYTES:,}")
+    return HEADER.pack(len(body)) + body
+
+
+class Unpacker:
+    """Bytes in, whole frames out."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[dict[str, Any]]:
+        """The frames that `data` completes. Raises BadRequest or TooLarge: the other side must be ended."""
+        self._buffer += data
+        frames = []
+        while len(self._buffer) >= HEADER.size:
+            (length,) = HEADER.unpack_from(self._buffer)
+            if length > MAX_FRAME_BYTES:
+                raise TooLarge(f"a frame of {length:,} bytes is over the limit of {MAX_FRAME_BYTES:,}")
+            if len(self._buffer) < HEADER.size + length:
+                break
+            frames.append(_object(bytes(self._buffer[HEADER.size : HEADER.size + length])))
+            del self._buffer[: HEADER.size + length]
+        return frames
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    frame = loads(body)
+    if not isinstance(frame, dict):
+        raise BadRequest("a frame is not a JSON object")
+    return frame
