@@ -238,11 +238,12 @@ OUTPUTS: dict[str, Output] = {
         keys={
             "store_id": "of the host that was forgotten",
             "name": "its name, or the same where no host lists it",
-            "others": "other hosts that are called so, and were not forgotten: of each its store id, in short, and URL",
+            "others": "other hosts that are called so, and were not forgotten: of each `store_id`, `url` and `online`",
             "hosts": "of each host that was asked: `host`, its name; `known`, whether the other was a member there; "
             "`taken_back`, how many paglets on their way there came back; `moves_dropped`, how many moves there that "
             "had not begun",
-            "silent": "hosts that were not told, as they are away, and errors of others",
+            "silent": "who may still know it: for each host that refused, or did not answer, its name and why, and the "
+            "names of those that are away",
         }
     ),
     "notes": Output(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
 
 from paglets.core.refs import HostRef
 from paglets.slots.model import Resources
@@ -40,9 +39,12 @@ class HostIdentity(Portrait):
     wall_time: float = 0.0
 
     @classmethod
-    def of(cls, portrait: Portrait, **more: Any) -> HostIdentity:
-        """What the host of that portrait, such as its row, answers; `more`: the fields that this has beside it."""
-        return cls(**{each.name: getattr(portrait, each.name) for each in fields(Portrait)}, **more)
+    def of(
+        cls, portrait: Portrait, *, program: str, python: str, pid: int, build: str = "", wall_time: float = 0.0
+    ) -> HostIdentity:
+        """What the host of that portrait, such as its row, answers."""
+        shared = {each.name: getattr(portrait, each.name) for each in fields(Portrait)}
+        return cls(**shared, program=program, python=python, pid=pid, build=build, wall_time=wall_time)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,6 +47,9 @@ from paglets.remote.patience import RECEIVING
 from paglets.slots.amounts import bytes_text
 
 MOST_NAMED_IDS = 5
+HOSTS_SHARE = 0.8
+"""Of the time for a list, where hosts are silent: in the rest those that answered say whose jobs reported the files."""
+
 SHORTEST_PREFIX = len("art-") + 1
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -133,13 +136,8 @@ def _list(options: argparse.Namespace) -> int:
     seconds = options.timeout or LOOK_SECONDS
     with client_of(options) as client, said_if_slow(waiting_for_all(seconds)):
         owner = group_of(client, options.group).collector.agent_id if options.group else options.owner
-        asks: list[Callable[[], Any]] = [
-            lambda: client.mesh_artifacts(owner, timeout=seconds),
-            lambda: client.mesh_groups(seconds),
-        ]
-        (found, errors), (groups, _) = ask_each(lambda ask: ask(), asks)
+        found, errors, owners = look(client, owner, seconds, whose=not options.json)
         away = [view.member.name for view in client.hosts() if not view.online]
-        owners = {} if options.json else results.owners_in_words(client, found, groups)
     if options.json:
         print_json({"artifacts": [artifact.to_wire() for artifact in found], "silent": silent_lines(errors, away)})
     else:
@@ -148,6 +146,22 @@ def _list(options: argparse.Namespace) -> int:
         print_table(headers, [artifact_row(artifact, now, owners[artifact.artifact_id]) for artifact in found])
     say_silent(errors, away)
     return EXIT_UNREACHABLE if errors else EXIT_DONE
+
+
+def look(
+    client: HostClient, owner: str | None, seconds: float, *, whose: bool
+) -> tuple[tuple[ArtifactRef, ...], tuple[PagletsError, ...], dict[str, str]]:
+    """The artifacts on all hosts, an error for each host that does not answer, and, if asked for, whose each artifact
+    is, in words. Takes so many seconds at most."""
+    if not whose:
+        return *client.mesh_artifacts(owner, timeout=seconds), {}
+    end, for_hosts = time.monotonic() + seconds, seconds * HOSTS_SHARE
+    asks: list[Callable[[], Any]] = [
+        lambda: client.mesh_artifacts(owner, timeout=for_hosts),
+        lambda: client.mesh_groups(for_hosts),
+    ]
+    (found, errors), (groups, _) = ask_each(lambda ask: ask(), asks)
+    return found, errors, results.owners_in_words(client, found, groups, end - time.monotonic())
 
 
 def artifact_row(artifact: ArtifactRef, now: float, of: str) -> tuple[object, ...]:
@@ -166,7 +180,8 @@ def artifact_row(artifact: ArtifactRef, now: float, of: str) -> tuple[object, ..
 def _info(options: argparse.Namespace) -> int:
     with client_of(options) as client:
         view = client.artifact(resolved(client, options.artifact))
-        owners = {} if options.json else results.owners_in_words(client, [view.artifact], client.groups())
+        seconds = min(LOOK_SECONDS, client.timeout)
+        owners = {} if options.json else results.owners_in_words(client, [view.artifact], client.groups(), seconds)
     if options.json:
         print_json(view)
         return EXIT_DONE

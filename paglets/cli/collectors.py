@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from paglets.api.groups import GroupView
 from paglets.cli.away import heard_text
 from paglets.cli.output import ago, said_if_slow
-from paglets.core.errors import CallOutcomeUnknown, PagletsError, PeerReplaced, TimedOut, Unknown, Unreachable
+from paglets.core.errors import NO_ANSWER, PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import ProxyRef
 from paglets.core.text import meant
@@ -25,8 +26,6 @@ SILENT_SECONDS = 3.0
 
 LOOKS = 2
 """One is too few: what others heard of a host that has just died may reach us late, as the first look ends."""
-
-NO_ANSWER = (Unreachable, TimedOut, CallOutcomeUnknown, PeerReplaced)
 
 REPLACED, FORGOTTEN = "replaced", "forgotten"
 """`collector` in the details of an Unreachable: what is known of the host where the collector is."""
@@ -54,17 +53,23 @@ def no_such_job(client: HostClient, group_id: str, job_key: str, cut: str = "") 
     )
 
 
-def collector_of(client: HostClient, group_id: str) -> ProxyRef:
-    """The collector of a group. Raises Unreachable where its host is known to be away or gone, or does not answer."""
-    collector = group_of(client, group_id).collector
-    _must_be_heard(client, collector, group_id)
+def collector_of(client: HostClient, group_id: str, now: Callable[[], float] = time.monotonic) -> ProxyRef:
+    """The collector of a group. Raises Unreachable where its host is known to be away or gone, or does not answer.
+
+    It is waited for no longer than the client's timeout.
+    """
+    collector = _heard(client, group_of(client, group_id).collector, group_id)
+    end = now() + client.timeout
     with said_if_slow(f"waiting for {collector.host.name}, which has the collector of {group_id}"):
         for _ in range(LOOKS):
+            left = end - now()
+            if left <= 0:
+                break
             try:
-                client.paglet(collector, timeout=FIRST_SECONDS)
+                client.paglet(collector, timeout=min(FIRST_SECONDS, left))
             except NO_ANSWER:
                 # A host that has just died is not worth the whole wait.
-                _must_be_heard(client, collector, group_id, SILENT_SECONDS)
+                collector = _heard(client, collector, group_id, SILENT_SECONDS)
             except PagletsError:
                 break  # who asks it something is told the same
             else:
@@ -84,16 +89,20 @@ def summary_of(client: HostClient, group_id: str) -> dict[str, Any]:
     return found
 
 
-def _must_be_heard(client: HostClient, collector: ProxyRef, group_id: str, most_seconds: float = math.inf) -> None:
-    """Say at once that the collector's host is away or silent, instead of waiting for it. Raises Unreachable."""
+def _heard(client: HostClient, collector: ProxyRef, group_id: str, most_seconds: float = math.inf) -> ProxyRef:
+    """The collector where it is, on a host that is online and was heard of in the last `most_seconds`.
+
+    Says at once that its host is away or silent, instead of waiting for it. Raises Unreachable.
+    """
     host, views = collector.host, client.hosts()
     view = view_of(host, views)
     if view is not None and view.online and view.silent_seconds <= most_seconds:
-        return
-    if view is None and _is_elsewhere(client, collector):
-        return
+        return collector
     lost = lost_text(host, views)
     if view is None or lost:
+        found = client.collected(group_id, timeout=min(FIRST_SECONDS, client.timeout))
+        if found is not None:
+            return found.collector
         state = FORGOTTEN if view is None else REPLACED
         raise Unreachable(f"the collector of {group_id} was on {lost}", collector=state)
     if view.problem.startswith(NO_WAY):
@@ -103,15 +112,6 @@ def _must_be_heard(client: HostClient, collector: ProxyRef, group_id: str, most_
         f"see the group. If it is gone for good: `paglets mesh forget {host.name}`",
         collector=AWAY,
     )
-
-
-def _is_elsewhere(client: HostClient, collector: ProxyRef) -> bool:
-    """Whether another host has it: what home knows may be older than its last move."""
-    try:
-        client.paglet(collector)
-    except (Unreachable, Unknown):
-        return False
-    return True
 
 
 def _last_known(client: HostClient, group_id: str, host_name: str) -> str:

@@ -29,7 +29,7 @@ from paglets.native import psutil_problem
 from paglets.program import PROGRAM_VERSION, this_program
 from paglets.remote.asking import ask_each, attempt
 from paglets.remote.client import HostClient
-from paglets.remote.keys import client_key, lost_key_hint, paglets_home
+from paglets.remote.keys import SAME_FOR_COMMANDS, client_key, lost_key_hint, paglets_home
 from paglets.remote.local import RunningHost, broken_run_files, running_hosts
 from paglets.remote.losthosts import is_stranger
 from paglets.slots.amounts import bytes_text
@@ -141,8 +141,8 @@ def _key(running: Sequence[Path]) -> Check:
     except NotAllowed:
         if not running:
             raise
-    found = f"its file is gone; the host in {', '.join(map(printable, running))} goes on with the key that it read"
-    return Check(name="key", state=BAD, found=found, advice=lost_key_hint(os.environ))
+    found = f"its file is not there; the host in {', '.join(map(printable, running))} goes on with the key that it read"
+    return Check(name="key", state=BAD, found=found, advice=lost_key_hint(os.environ, SAME_FOR_COMMANDS))
 
 
 def _python() -> Check:

@@ -29,7 +29,7 @@ from paglets.store.trouble import told
 class Holder:
     """Who holds the lock of a data directory. `runs`: whether anybody does; None: this system does not tell. `pid`: his
     process; 0 where it is not told, as from within a container. `is_locked`: false of a host that runs there although
-    its lock was removed."""
+    its lock was removed; what is not known of it is not said."""
 
     runs: bool | None
     pid: int = 0
@@ -68,13 +68,13 @@ def folder_checks(path: Path, *, deep: bool, running: Sequence[RunningHost] = ()
 
 
 def holder_of(folder: Path, running: Iterable[RunningHost] = ()) -> Holder:
-    """Who holds the lock of this data directory; of hosts that run without one, the one that has its database open."""
+    """Who holds the lock of this data directory; else the host that has its database open."""
     found = _locker(folder / LOCK)
     if found.runs:
         return found
     pids = (host.pid for host in running if _has_open(host.pid, folder / damage.DATABASE))
-    unlocked = next(pids, 0)
-    return Holder(runs=True, pid=unlocked, is_locked=False) if unlocked else found
+    opener = next(pids, 0)
+    return Holder(runs=True, pid=opener, is_locked=found.runs is None) if opener else found
 
 
 def _has_open(pid: int, path: Path) -> bool:

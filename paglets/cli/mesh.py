@@ -11,6 +11,7 @@ from paglets.cli.options import Parser, add_command, add_commands, add_common, c
 from paglets.cli.output import GAP, advised, duration_text, print_json, print_paragraph, print_table, say
 from paglets.core.errors import EXIT_DONE
 from paglets.core.text import counted
+from paglets.remote.forgetting import ForgottenHost, shown
 from paglets.remote.losthosts import NOT_JOINED, is_stranger
 from paglets.slots.amounts import bytes_text
 
@@ -38,34 +39,39 @@ def _forget(options: argparse.Namespace) -> int:
     with client_of(options) as client:
         done = client.forget_host(options.host)
     if options.json:
-        print_json(
-            {
-                "store_id": done.store_id,
-                "name": done.name,
-                "others": done.others,
-                "hosts": [
-                    {
-                        "host": answer.host.name,
-                        "known": answer.known,
-                        "taken_back": answer.taken_back,
-                        "moves_dropped": answer.moves_dropped,
-                    }
-                    for answer in done.answers
-                ],
-                "silent": [*(error.message for error in done.errors), *done.silent],
-            }
-        )
+        print_json(forgotten_tree(done))
     else:
         for answer in done.answers:
             print(f"{answer.host.name}: {did(answer)}")
     if done.others:
-        others = ", ".join(done.others)
+        others = ", ".join(shown(view) + (", online" if view.online else "") for view in done.others)
         say(f"of the hosts that are called {options.host} this one was forgotten: {done.which}; and not: {others}")
     for error in done.errors:
         say(error)
     for name in done.silent:
         say(f"{name} is not online and still knows {done.name}: the same command tells it when it is back")
     return max((error.exit_code for error in done.errors), default=EXIT_DONE)
+
+
+def forgotten_tree(done: ForgottenHost) -> dict[str, object]:
+    """The JSON of it."""
+    return {
+        "store_id": done.store_id,
+        "name": done.name,
+        "others": [
+            {"store_id": view.member.store_id, "url": view.member.url, "online": view.online} for view in done.others
+        ],
+        "hosts": [
+            {
+                "host": answer.host.name,
+                "known": answer.known,
+                "taken_back": answer.taken_back,
+                "moves_dropped": answer.moves_dropped,
+            }
+            for answer in done.answers
+        ],
+        "silent": [*(error.message for error in done.errors), *done.silent],
+    }
 
 
 def did(answer: Forgotten) -> str:

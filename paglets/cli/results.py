@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -13,10 +14,11 @@ from typing import Any
 from paglets.api.groups import GroupLine
 from paglets.cli.collectors import collector_of, group_of
 from paglets.cli.groups import artifact_in
-from paglets.core.errors import Invalid, PagletsError, Unknown
+from paglets.core.errors import Invalid, PagletsError, TimedOut, Unknown
 from paglets.core.messages import Message
 from paglets.core.refs import MAX_FILE_NAME_BYTES, ArtifactRef, ProxyRef, check_file_name
 from paglets.core.text import counted, meant
+from paglets.remote.asking import ask_each
 from paglets.remote.client import HostClient
 
 PAGE_RESULTS = 100
@@ -71,23 +73,38 @@ def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
     return GroupArtifacts(group_id=group_id, artifacts=found, counts=counts)
 
 
-def owners_in_words(client: HostClient, artifacts: Iterable[ArtifactRef], lines: Iterable[GroupLine]) -> dict[str, str]:
+def owners_in_words(
+    client: HostClient, artifacts: Iterable[ArtifactRef], lines: Iterable[GroupLine], seconds: float
+) -> dict[str, str]:
     """Artifact id -> the job that reported it, `GROUP/JOBKEY`; else its group, its owner's id, or that it is a host's.
 
-    `lines`: the groups of the mesh.
-    Collectors that are away, and those of more than MOST_GROUPS groups, are not asked for jobs.
+    `lines`: the groups of the mesh. Their collectors are asked for jobs at once, for so many seconds in all; those of
+    more than MOST_GROUPS groups are not.
     """
     artifacts = tuple(artifacts)
-    groups = {line.collector.agent_id: line.group_id for line in lines}
+    groups = {line.collector.agent_id: line for line in lines}
     named = {each.artifact_id: each.owner or "(host)" for each in artifacts}
-    named |= {each.artifact_id: f"group {groups[each.owner]}" for each in artifacts if each.owner in groups}
-    owning = dict.fromkeys(groups[each.owner] for each in artifacts if each.owner in groups)
-    for group_id in tuple(owning)[:MOST_GROUPS]:
-        with suppress(PagletsError):
-            for key, artifact in artifacts_of_group(client, group_id).artifacts.items():
-                if artifact.artifact_id in named:
-                    named[artifact.artifact_id] = f"{group_id}/{key}"
+    named |= {each.artifact_id: f"group {groups[each.owner].group_id}" for each in artifacts if each.owner in groups}
+    owning = dict.fromkeys(each.owner for each in artifacts if each.owner in groups)
+    end = time.monotonic() + seconds
+
+    def jobs_of(line: GroupLine) -> dict[str, str]:
+        return {ref.artifact_id: f"{line.group_id}/{key}" for key, ref in _reported(client, line.collector, end)}
+
+    for jobs in ask_each(jobs_of, [groups[owner] for owner in tuple(owning)[:MOST_GROUPS]]):
+        named |= {artifact_id: job for artifact_id, job in jobs.items() if artifact_id in named}
     return named
+
+
+def _reported(client: HostClient, collector: ProxyRef, end: float) -> Iterator[tuple[str, ArtifactRef]]:
+    """The artifacts in results by job key, as far as the collector tells them until `end` (monotonic seconds)."""
+    with suppress(PagletsError):
+        client.paglet(collector, timeout=_left(end))  # a host that hangs holds up a call for longer than it may wait
+        for page in _pages(client, collector, "", end):
+            for key, record in page["results"].items():
+                artifact = artifact_in(record.get("result"))
+                if artifact is not None:
+                    yield key, artifact
 
 
 def artifact_of_job(client: HostClient, group_id: str, job_key: str) -> ArtifactRef:
@@ -108,11 +125,23 @@ def artifact_of_job(client: HostClient, group_id: str, job_key: str) -> Artifact
     raise Unknown(f"{named} has no result: {hint}`paglets jobs why {named}` says why")
 
 
-def _pages(client: HostClient, collector: ProxyRef, after: str | None) -> Iterator[dict[str, Any]]:
+def _pages(
+    client: HostClient, collector: ProxyRef, after: str | None, end: float | None = None
+) -> Iterator[dict[str, Any]]:
+    """`end`: raise TimedOut then (monotonic seconds), and not after the client's timeout for a page."""
     while after is not None:
-        page = client.call_tree(collector, Message("results", {"after": after, "limit": PAGE_RESULTS}))
+        message = Message("results", {"after": after, "limit": PAGE_RESULTS})
+        page = client.call_tree(collector, message, None if end is None else _left(end))
         yield page
         after = page["next"]
+
+
+def _left(end: float) -> float:
+    """Raises TimedOut."""
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TimedOut("the time for asking is over")
+    return left
 
 
 def file_names(artifact_names: Mapping[str, str]) -> dict[str, str]:

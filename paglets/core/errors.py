@@ -160,7 +160,7 @@ class Conflict(PagletsError):
 
 
 class GroupExists(Conflict):
-    """A group of that id holds other jobs."""
+    """A group of that id holds other jobs; or its home, which alone can tell whether it does, is away."""
 
     code = "group_exists"
 
@@ -325,6 +325,9 @@ class InternalError(PagletsError):
 
 AWAY: tuple[type[PagletsError], ...] = (Unreachable, CallOutcomeUnknown, TimedOut, Overloaded, Moving)
 """What a host or a paglet that is away for a while answers with, or in its place: whoever follows it asks again."""
+
+NO_ANSWER: tuple[type[PagletsError], ...] = (Unreachable, CallOutcomeUnknown, TimedOut, PeerReplaced)
+"""What comes in the place of an answer: whoever was asked is away, gone, or takes too long."""
 
 
 def _tree(cls: type[PagletsError]) -> list[type[PagletsError]]:

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterable
 
-COPY = re.compile("[0-9a-f]{64}")
+_COPY_FOLDER = re.compile("[0-9a-f]{64}")
 """The folder of the copy of an archive that a host runs from, which is not what its person called."""
 
 
@@ -46,7 +46,7 @@ def command_name() -> str:
         return "paglets"
     python = os.path.basename(sys.executable or "python")
     folder, file = os.path.split(archive)
-    if COPY.fullmatch(os.path.basename(folder)):
+    if _COPY_FOLDER.fullmatch(os.path.basename(folder)):
         return f"{python} {file}"
     name = os.path.relpath(archive)
     return f"{python} {archive if name.startswith(os.pardir) else name}"

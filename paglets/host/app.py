@@ -50,7 +50,7 @@ from paglets.remote.transport import Connections, ThreadedTransport
 from paglets.store import members
 from paglets.worker.launch import Launcher, LaunchEvents
 from paglets.worker.launcher import ZygoteLauncher
-from paglets.worker.process import kill_survivors
+from paglets.worker.process import kill_survivors, process_table
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LAUNCHER_CLOSE_SECONDS = 15.0
@@ -248,7 +248,7 @@ def _launcher(program: Program, events: LaunchEvents, folder: HostFolder, stack:
         child_command(program, "_zygote"),
         child_environment(program, os.environ),
         events,
-        psutil=load_psutil(),
+        table=process_table(load_psutil()),
         log=folder.log,
         zygote_log=str(folder.path / "host.log"),
     )

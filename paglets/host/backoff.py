@@ -10,7 +10,7 @@ FIRST_SECONDS = 0.1
 MOST_SECONDS = 5.0
 """What waits for a host that is back must not wait for us: the delay stays short, and gossip cuts it."""
 
-FORGET_SECONDS = 600.0
+FAILURE_COUNTS_SECONDS = 600.0
 """A failure that is so long ago says nothing of a host any more; one that is tried fails anew well before that."""
 
 
@@ -46,7 +46,9 @@ class Lanes:
         """Back off: 0.1 s, doubled up to 5 s, each with jitter, so that many senders spread."""
         failures = self._lanes.get(store_id, Lane()).failures
         self._lanes = {
-            key: lane for key, lane in self._lanes.items() if lane.busy or lane.failed_at >= now - FORGET_SECONDS
+            key: lane
+            for key, lane in self._lanes.items()
+            if lane.busy or lane.failed_at >= now - FAILURE_COUNTS_SECONDS
         }
         pause = min(MOST_SECONDS, FIRST_SECONDS * 2 ** min(failures, 10)) * self._entropy.uniform(0.75, 1.25)
         self._lanes[store_id] = Lane(due=now + pause, failures=failures + 1, failed_at=now)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -38,6 +38,9 @@ CHANGES_SECONDS = 1.0
 ALL_SECONDS = 10.0
 ANSWER_SECONDS = 10.0
 AWAITED_SECONDS = 10.0
+SEEK_SECONDS = 60.0
+"""Where a collector's host is not online, all others are asked so often whether that has moved on before."""
+
 MAX_COPIES = 500
 """Copies in one request, which the collector's host notes in one transaction; more go in the next ones."""
 
@@ -64,6 +67,7 @@ class Census:
         self._told: dict[str, JobCopy] = {}
         self._all_at = 0.0
         self._next_at = 0.0
+        self._seek_at = 0.0
         self._gap_ended_at: float | None = None
         self._unanswered: dict[str, int] = {}
 
@@ -109,6 +113,9 @@ class Census:
         told = self._shell.store.read(lambda tx: _copies(tx, None if full else tuple(changed)))
         if full:
             self._told = {}
+        if full and now >= self._seek_at:
+            self._seek_at = now + SEEK_SECONDS
+            self._seek({copy.group_id for collector, copy in told if not self._is_online(collector.host)})
         news = [(collector, copy) for collector, copy in told if self._told.get(copy.agent_id) != copy]
         self._told |= {copy.agent_id: copy for _, copy in news}
         for host, batch in _by_host(news):
@@ -155,8 +162,15 @@ class Census:
             self._shell.runner.change(
                 lambda tx: end_unwanted(tx, reply.unwanted, self._shell.own, self._shell.clock.wall())
             )
-        if reply.elsewhere:
-            ids = {collector_id(group): group for group in reply.elsewhere}
+        self._seek(reply.elsewhere)
+
+    def _is_online(self, host: HostRef) -> bool:
+        return host.store_id == self._shell.own.store_id or self._gossip.is_online(host.store_id)
+
+    def _seek(self, groups: Collection[str]) -> None:
+        """Ask the mesh where the collectors of these groups are."""
+        ids = {collector_id(group): group for group in groups}
+        if ids:
             self._whereabouts.locate(ids, lambda located: self._found(ids, located))
 
     def _found(self, groups: dict[str, str], located: Located) -> None:

@@ -118,9 +118,9 @@ def _database(
         raise told(path / damage.DATABASE, error) from error
     finally:
         store.close()
-        # Not in a folder that was put in the place of this host's.
+        # Not in a folder that was put in the place of this host's, nor in one that another host has by now.
         with suppress(OSError):
-            ours = ours if damage.identity(path) == ours else None
+            ours = ours if damage.identity(path) == ours and not lock.is_lost() else None
         if ours and (note := damage.read_note(path)) is not None and note.running:
             _note(path, replace(note, running=False), log)
         if ours and store.is_malformed:

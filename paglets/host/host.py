@@ -41,6 +41,7 @@ from paglets.host.mailbox import Mailbox, PendingCall
 from paglets.host.operations import Operations
 from paglets.host.outbox import Outbox
 from paglets.host.placer import Placer
+from paglets.host.places import Places
 from paglets.host.portrait import Load
 from paglets.host.pulling import Pulling
 from paglets.host.recall import Recall
@@ -121,11 +122,12 @@ class Host:
         operations = Operations(
             shell, self.calls, self.creation, self.gossip, self.keeper, self.fetching, self.directory
         )
-        self.runs = Runs(shell, world.make_launcher, self.mailbox, operations)
+        self._places = Places(shell)
+        self.runs = Runs(shell, world.make_launcher, self.mailbox, operations, self._places)
         generations = Generations(shell, self.fetching, self.keeper)
         self.losses = Losses(shell, self.gossip, self.whereabouts, generations)
         self.census = Census(shell, self.gossip, self.whereabouts, self.losses)
-        self.scheduler = Scheduler(shell, self.runs, self.census.awaited)
+        self.scheduler = Scheduler(shell, self.runs, self._places, self.census.awaited)
         self.stealing = Stealing(shell, self.gossip, self.scheduler, self.runs, self.shipping)
         self._inline_calls = InlineCalls(shell, self.inline_host, self.waits)
 
@@ -227,7 +229,7 @@ class Host:
     # Who and how.
 
     def load(self) -> Load:
-        usage, obstacle = self.runs.running(), self.runs.places.obstacle()
+        usage, obstacle = self.runs.running(), self._places.obstacle()
 
         def look(tx: Tx) -> Load:
             return Load(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-from paglets.core.errors import StartFailed
+from paglets.core.errors import StartFailed, StoreUndecided
 
 LOCK = "lock"
+
+MOST_TRIES = 10
+"""Each fails only where the file was removed or replaced within the moment since it was opened."""
 
 
 class FolderLock:
@@ -19,14 +23,10 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK
-        self._file = self._path.open("a")
-        try:
-            _lock(self._file)
-        except OSError as error:
-            self._file.close()
-            raise StartFailed(
-                f"another host runs in {folder}: end that one, or choose another --name or --data-dir"
-            ) from error
+        file = _take(self._path)
+        if file is None:
+            raise StartFailed(f"another host runs in {folder}: end that one, or choose another --name or --data-dir")
+        self._file = file
 
     def __enter__(self) -> FolderLock:
         return self
@@ -37,36 +37,60 @@ class FolderLock:
     def mend(self) -> str:
         """Lock a new file where ours was removed, as it would keep no second host out; gives what to say of that.
 
-        Raises OSError, also where another host was quicker.
+        Raises OSError, and StoreUndecided where another host was quicker: the folder is that one's by now.
         """
-        if self._is_there():
+        if _is_at(self._file, self._path):
             return ""
-        made = self._path.open("a")
-        try:
-            _lock(made)
-        except OSError as error:
-            made.close()
-            raise OSError("another host runs in this folder by now; end one of the two at once") from error
+        made = _take(self._path)
+        if made is None:
+            raise StoreUndecided(
+                f"{self._path} was removed while this host ran, and another host runs in this folder by now: it took "
+                "the jobs over, and this one ends. Next: leave it so; or end that one, and start this one again"
+            )
         self._file.close()
         self._file = made
         return f"{self._path} was removed: it was made anew"
 
-    def _is_there(self) -> bool:
-        try:
-            there = os.stat(self._path)
-        except FileNotFoundError:
-            return False
-        ours = os.fstat(self._file.fileno())
-        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+    def is_lost(self) -> bool:
+        """Whether another file is in the place of ours, and so another host in the folder. Raises OSError."""
+        return self._path.exists() and not _is_at(self._file, self._path)
 
 
-def _lock(file: IO[str]) -> None:
-    """Raises OSError where another process has it."""
-    if os.name == "posix":
-        import fcntl
+def _take(path: Path) -> IO[str] | None:
+    """The file of that name, locked; None where another process has it. Raises OSError.
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    else:
-        import msvcrt
+    Between the two steps it may be removed, and made anew by a host that had it: what is locked then keeps nobody out.
+    """
+    for _ in range(MOST_TRIES):
+        with ExitStack() as stack:
+            file = stack.enter_context(path.open("a"))
+            if not _lock(file):
+                return None
+            if _is_at(file, path):
+                stack.pop_all()
+                return file
+    raise OSError(f"{path} is removed or replaced again and again")
 
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    """Whether the path still names this open file. Raises OSError."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _lock(file: IO[str]) -> bool:
+    """Whether it is ours now; not where another process has it. Raises OSError where none could be had."""
+    try:
+        if os.name == "posix":
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    except (BlockingIOError, PermissionError):
+        return False
+    return True

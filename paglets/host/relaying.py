@@ -8,6 +8,7 @@ from functools import partial
 from paglets.api.hosts import Member
 from paglets.core.errors import CallOutcomeUnknown, PagletsError, PeerReplaced, Unreachable
 from paglets.core.refs import HostRef
+from paglets.host.backoff import FAILURE_COUNTS_SECONDS
 from paglets.mesh.view import no_way_text
 from paglets.remote.exchange import Completion, Request, Response, Transport
 from paglets.remote.relaying import relayed
@@ -15,9 +16,6 @@ from paglets.remote.relaying import relayed
 GRACE_SECONDS = 1.5
 """A host waits so much longer than the one that passes it on: then that says what it knows of the outcome. Half of what
 a client grants its own host, for which this may be the second step."""
-
-FORGET_SECONDS = 600.0
-"""Of a host that was silent for so long it is not known any more how often it could not be reached."""
 
 
 class Relaying:
@@ -66,7 +64,9 @@ class Relaying:
         outcome = _of_the_way(relay, outcome)
         if isinstance(outcome, PagletsError):
             failures = self._failures.get(host.store_id, 0) + 1
-            self._failures = {key: n for key, n in self._failures.items() if self._silent_seconds(key) < FORGET_SECONDS}
+            self._failures = {
+                key: n for key, n in self._failures.items() if self._silent_seconds(key) < FAILURE_COUNTS_SECONDS
+            }
             self._failures[host.store_id] = failures
         else:
             self._failures.pop(host.store_id, None)

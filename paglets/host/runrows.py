@@ -173,8 +173,3 @@ def unwanted(tx: Tx) -> list[str]:
 def tokens(tx: Tx) -> set[str]:
     """Of all runs that have not ended."""
     return {row["token"] for row in tx.all("SELECT token FROM runs ORDER BY token")}
-
-
-def count(tries: int | BaseException) -> int:
-    """How often a handler raised; where that could not be stored, as if for the first time."""
-    return tries if isinstance(tries, int) else 1

@@ -41,6 +41,7 @@ class Runs:
         make_launcher: Callable[[LaunchEvents], Launcher],
         mailbox: Mailbox,
         operations: Operations,
+        places: Places,
     ) -> None:
         self._shell = shell
         self._mailbox = mailbox
@@ -48,7 +49,7 @@ class Runs:
         self._by_token: dict[str, Run] = {}
         self._by_agent: dict[str, Run] = {}
         self.launcher = make_launcher(self)
-        self.places = Places(shell)
+        self._places = places
         self._delayed: list[Callable[[], None]] = []
         self._ground = Ground(
             own=shell.own,
@@ -64,7 +65,7 @@ class Runs:
 
     def start_entry(self, agent_id: str, entry: str) -> None:
         """Start a process for a hook or for messages, where the paglet is here and none is at work."""
-        if not self.places.may_start(agent_id):
+        if not self._places.may_start(agent_id):
             return  # It stays due.
         token = self._shell.entropy.token()
         stamp = self._shell.store.write(lambda tx: runrows.begin(tx, agent_id, entry, token, self._shell.clock.wall()))
@@ -79,9 +80,9 @@ class Runs:
         self._shell.runner.wake(self.name)
         reach("after-grant-before-spawn")
         try:
-            spec = self.places.spec(run, cores, gpus)
+            spec = self._places.spec(run, cores, gpus)
         except (OSError, StorePassing) as error:
-            self.ended(run.stamp.token, self.places.not_made(run, error))
+            self.ended(run.stamp.token, self._places.not_made(run, error))
             return
         run.work_dir = spec.work_dir
         self.launcher.start(spec)
@@ -252,7 +253,7 @@ class Runs:
             return
         runtime = self._shell.clock.monotonic() - run.began
         if run.not_begun and not how.launcher_lost:
-            how = self.places.lacking(run.not_begun)
+            how = self._places.lacking(run.not_begun)
         reach("after-exit-before-report")
         self._shell.runner.change(
             lambda tx: runrows.close(tx, run, how, runtime, self._shell.own, self._shell.clock.wall()),
@@ -295,8 +296,15 @@ class Runs:
             self._mailbox.post_raised(seq, 1)
             self._shell.runner.change(
                 lambda tx: posts.raised(tx, seq, text),
-                lambda tries: self._mailbox.post_raised(seq, runrows.count(tries)),
+                lambda tries: self._counted(seq, tries),
             )
+
+    def _counted(self, seq: int, tries: int | BaseException) -> None:
+        """Until this is stored, its next try is due as if it had raised for the first time."""
+        if isinstance(tries, int):
+            self._mailbox.post_raised(seq, tries)
+        elif not isinstance(tries, StorePassing):
+            raise tries
 
     # The part: time-outs and unwanted copies.
 

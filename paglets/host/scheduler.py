@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from paglets.api.slots import Usage
 from paglets.core.errors import StorePassing
+from paglets.host.places import Places
 from paglets.host.runrows import Run
 from paglets.host.runs import Runs
 from paglets.host.shell import Shell
@@ -52,7 +53,7 @@ class Scheduler:
 
     name = "scheduler"
 
-    def __init__(self, shell: Shell, runs: Runs, awaited: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, shell: Shell, runs: Runs, places: Places, awaited: Callable[[], bool] = lambda: False) -> None:
         """`awaited`: whether word of the collectors must come first, so that no job of a group may start.
 
         `_held`: since the last grant, before this start too, jobs may have been told of an obstacle.
@@ -60,13 +61,14 @@ class Scheduler:
         self._shell = shell
         self._awaited = awaited
         self._runs = runs
+        self._places = places
         self._reserve_after = RESERVE_AFTER_SECONDS
         self._held = True
 
     def tick(self, now: float) -> float | None:
         store, usage = self._shell.store, self._runs.running()
         if store.read(queue.any_waiting):
-            obstacle = self._runs.places.obstacle()
+            obstacle = self._places.obstacle()
             if obstacle is not None:
                 self._held = True
                 with suppress(StorePassing):
@@ -136,7 +138,7 @@ class Scheduler:
         free = offered - leased
         available = self._shell.meter.available() - unused(tx, usage)
         cores, gpus = queue.leased_units(tx, "core"), queue.leased_units(tx, "gpu")
-        held = self._runs.places.obstacle() is not None
+        held = self._places.obstacle() is not None
         return policy.FreeUnits(
             cores=() if held else tuple(unit for unit in range(offered.cpu_cores) if unit not in cores),
             gpus=tuple(unit for unit in range(offered.gpus) if unit not in gpus),

@@ -1,7 +1,8 @@
 """What a host stands on, looked at again and again: its data directory, the folders in it, its copy of the program.
 
 Somebody may remove them under a running host. What holds nothing that is lost is made anew, and told; without its
-database the host ends. What cannot be made anew is an obstacle (`shell.Disk`): nothing is started, so nothing fails.
+database, or where another host has its folder by now, the host ends. What cannot be made anew is an obstacle
+(`shell.Disk`): nothing is started, so nothing fails.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ NEXT_OF_GONE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mender:
-    """`mend` makes anew what is not there, and gives what to say of it, "" where all is there. Raises OSError."""
+    """`mend` makes anew what is not there, and gives what to say of it, "" where all is there.
+
+    Raises OSError, and StoreUndecided where the host must end.
+    """
 
     what: str
     mend: Callable[[], str]
@@ -51,21 +55,30 @@ class Watch:
         self._gone = gone
         self._database = identity(folder)
         self._looks_without = 0
+        self._ended = False
         self._told: dict[str, str] = {}
 
     def look(self) -> None:
-        if self._looks_without >= LOOKS_UNTIL_GONE:
+        if self._ended:
             return
         why = self._why_gone()
         self._looks_without = self._looks_without + 1 if why else 0
         if self._looks_without >= LOOKS_UNTIL_GONE:
-            self._gone(StoreUndecided(f"{why} while this host ran. {NEXT_OF_GONE}"))
+            self._end(StoreUndecided(f"{why} while this host ran. {NEXT_OF_GONE}"))
         if why:
             return
-        for mender in self._menders:
-            self._mend(mender)
+        try:
+            for mender in self._menders:
+                self._mend(mender)
+        except StoreUndecided as error:
+            self._end(error)
+            return
         obstacle = self._obstacle()
         self._say_once("obstacle", "" if obstacle is None else f"this host starts nothing: {obstacle.text}")
+
+    def _end(self, error: StoreUndecided) -> None:
+        self._ended = True
+        self._gone(error)
 
     def _why_gone(self) -> str:
         """Of what cannot be looked at nothing is concluded."""

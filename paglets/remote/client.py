@@ -21,7 +21,7 @@ from paglets.codec.names import class_name, refuse_while_importing
 from paglets.codec.wire import decode, encode_state
 from paglets.core.agent import Paglet
 from paglets.core.clock import SystemEntropy
-from paglets.core.errors import AWAY, GroupExists, PagletsError, PeerReplaced, Unknown, told_at_the_call
+from paglets.core.errors import GroupExists, PagletsError, PeerReplaced, Unknown, Unreachable, told_at_the_call
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, BlobRef, HostRef, ProxyRef, check_agent_id
@@ -45,9 +45,6 @@ if TYPE_CHECKING:  # loaded when they are needed: commands that only ask start f
     from paglets.remote.inputs import InputPaths
 
 T = TypeVar("T")
-
-NO_ANSWER: tuple[type[PagletsError], ...] = (*AWAY, PeerReplaced)
-"""What comes in the place of a host's answer, where it is away or gone."""
 
 
 @runtime_checkable
@@ -299,9 +296,9 @@ class HostClient(Directory, GroupSide):
         files, hosts = Files(self._link, timeout or self.timeout), online_hosts(self._link)
         answers = ask_each(attempt(lambda host: files.listed(host, owned)), hosts)
         good = tuple(answer for answer in answers if not isinstance(answer, PagletsError))
-        errors = zip(hosts, answers, strict=True)
+        pairs = zip(hosts, answers, strict=True)
         return once_each(good), tuple(
-            of_host(host, answer) for host, answer in errors if isinstance(answer, PagletsError)
+            of_host(host, answer) for host, answer in pairs if isinstance(answer, PagletsError)
         )
 
     def delete_artifact(self, artifact: ArtifactRef | str) -> None:
@@ -320,7 +317,8 @@ class HostClient(Directory, GroupSide):
         """Store a group of jobs: `api.SubmitGroup` as JSON gives `GroupView` as JSON.
 
         The same id and jobs again give the same group, on whichever host of the mesh it was submitted; without an id
-        one is made here, so that the request may be repeated when its reply is lost. Raises GroupExists.
+        one is made here, so that the request may be repeated when its reply is lost. Raises GroupExists,
+        and what its home answers instead, or that no answer came in time: then the same may be submitted again.
         """
         group = from_json(SubmitGroup, dict(request))
         home = None
@@ -330,7 +328,7 @@ class HostClient(Directory, GroupSide):
             home = self._home_of(group.group_id)
         try:
             stored = self._ask("POST", "/v1/groups", group, GroupView, host=home)
-        except NO_ANSWER as error:
+        except (Unreachable, PeerReplaced) as error:  # anything else is an answer, or may still come
             if home is None:
                 raise
             raise _only_home_tells(str(group.group_id), home, f"does not answer ({error.message})") from error

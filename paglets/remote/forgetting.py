@@ -9,7 +9,7 @@ from paglets.api.hosts import ForgetHost, Forgotten, Hosts, MemberView
 from paglets.core.errors import Conflict, Invalid, PagletsError
 from paglets.core.refs import SHORT_ID_CHARACTERS, HostRef
 from paglets.core.urls import normalise_url
-from paglets.remote.asking import ask_each, attempt, those_online
+from paglets.remote.asking import ask_each, attempt, of_host, those_online
 from paglets.remote.link import Link
 from paglets.remote.losthosts import NOT_JOINED, is_stranger
 
@@ -26,13 +26,13 @@ LEAST_PREFIX_CHARACTERS = 4
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgottenHost:
     """`answers` of the hosts that did it; `errors` of those that could not be asked or refused; names of those that
-    are `silent` themselves: they still know it, until they are told the same. `others`: of each other host that was
-    named by the same words, which it is; `which`: the same of this one."""
+    are `silent` themselves: they still know it, until they are told the same. `which`: in words, which host that was;
+    `others`: those besides it that were named by the same words."""
 
     store_id: str
     name: str
     which: str = ""
-    others: tuple[str, ...] = ()
+    others: tuple[MemberView, ...] = ()
     answers: tuple[Forgotten, ...]
     errors: tuple[PagletsError, ...]
     silent: tuple[str, ...]
@@ -56,14 +56,15 @@ def forget_host(link: Link, wanted: str, timeout: float) -> ForgottenHost:
         return link.ask("POST", "/v1/mesh/forget", body, Forgotten, host=host, timeout=timeout)
 
     answers = ask_each(attempt(ask), online)
+    pairs = zip(online, answers, strict=True)
     there = {host.name for host in online}
     return ForgottenHost(
         store_id=store_id,
         name=name,
-        which=_shown(found) if found else "",
-        others=tuple(_besides(view) for view in _named(wanted, known) if view.member.store_id != store_id),
+        which=shown(found) if found else "",
+        others=tuple(view for view in _named(wanted, known) if view.member.store_id != store_id),
         answers=tuple(each for each in answers if isinstance(each, Forgotten)),
-        errors=tuple(each for each in answers if isinstance(each, PagletsError)),
+        errors=tuple(of_host(host, answer) for host, answer in pairs if isinstance(answer, PagletsError)),
         silent=tuple(v.member.name for v in views if v.member.store_id != store_id and v.member.name not in there),
     )
 
@@ -109,8 +110,8 @@ def _meant(wanted: str, views: tuple[MemberView, ...]) -> MemberView | None:
     away = [view for view in found if not view.online]
     if len(away) > 1:
         raise Invalid(
-            f"{wanted!r} is more than one host; name one by its store id: {', '.join(map(_shown, away))}"
-            + "".join(f"; online is {_shown(view)}" for view in found if view.online)
+            f"{wanted!r} is more than one host; name one by its store id: {', '.join(map(shown, away))}"
+            + "".join(f"; online is {shown(view)}" for view in found if view.online)
         )
     return away[0] if away else None
 
@@ -123,12 +124,9 @@ def _named(wanted: str, views: tuple[MemberView, ...]) -> list[MemberView]:
     return [view for view in views if view.member.store_id.startswith(wanted)]
 
 
-def _shown(view: MemberView) -> str:
+def shown(view: MemberView) -> str:
+    """In words, which one of several hosts of a name it is."""
     return f"{view.member.store_id[:SHORT_ID_CHARACTERS]} at {view.member.url}{_state(view)}"
-
-
-def _besides(view: MemberView) -> str:
-    return _shown(view) + (", online" if view.online else "")
 
 
 def _state(view: MemberView) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from paglets.api.groups import GroupLine, Groups, GroupView
-from paglets.core.errors import PagletsError, PeerReplaced
+from paglets.core.errors import PagletsError, PeerReplaced, Unknown, Unreachable
 from paglets.core.messages import Message
-from paglets.core.refs import HostRef, check_group_id
+from paglets.core.refs import HostRef, ProxyRef, check_group_id
 from paglets.remote.asking import ask_each, attempt, of_host, online_hosts
-from paglets.remote.cancelling import CancelOutcome, EndOutcome, cancel_jobs, end_copies
+from paglets.remote.cancelling import AWAY, CancelOutcome, EndOutcome, cancel_jobs, end_copies
 from paglets.remote.grouplines import merged_groups
 from paglets.remote.link import Link, quoted
 from paglets.remote.proxy import PagletProxy
@@ -49,9 +49,38 @@ class GroupSide:
         route = f"/v1/groups/{quoted(check_group_id(group_id))}"
         return self._link.ask("GET", route, None, GroupView, timeout=self.timeout)
 
+    def collected(self, group_id: str, *, timeout: float | None = None) -> GroupView | None:
+        """A group as the host tells it that has its collector, of those that are online; None: none of them has it.
+
+        All are asked at once: what home knows of the collector may be older than its last move. Raises Unreachable
+        where one gives no answer within `timeout` seconds, for it may be there.
+        """
+        route, hosts = f"/v1/groups/{quoted(check_group_id(group_id))}?here=1", online_hosts(self._link)
+
+        def ask(host: HostRef) -> GroupView:
+            return self._link.ask("GET", route, None, GroupView, host=host, timeout=timeout or self.timeout)
+
+        silent: list[PagletsError] = []
+        for host, answer in zip(hosts, ask_each(attempt(ask), hosts), strict=True):
+            if isinstance(answer, GroupView) and answer.collector.host.store_id == host.store_id:
+                return answer
+            if isinstance(answer, PagletsError) and not isinstance(answer, Unknown):
+                silent.append(of_host(host, answer))
+        if silent:
+            raise Unreachable(
+                f"no host that answers has the collector of {group_id}; {silent[0].message}", collector=AWAY
+            )
+        return None
+
+    def _collector(self, group_id: str) -> ProxyRef:
+        """As home knows it; where its host is no member any more, as the host knows it that has it."""
+        known = self.group(group_id).collector
+        found = None if self._link.member(known.host) else self.collected(group_id)
+        return found.collector if found else known
+
     def summary(self, group_id: str) -> dict[str, Any]:
         """The collector's summary of a group (its fields: `groups.summary`)."""
-        collector = self.group(group_id).collector
+        collector = self._collector(group_id)
         try:
             return self.proxy(collector).call(Message("summary"))  # type: ignore[no-any-return]
         except PeerReplaced as error:
@@ -71,7 +100,7 @@ class GroupSide:
         nothing was cancelled (see `end_copies`).
         """
         keys = None if job_keys is None else tuple(job_keys)
-        call = self.proxy(self.group(group_id).collector).call
+        call = self.proxy(self._collector(group_id)).call
         wait = self.timeout if timeout is None else timeout
         return cancel_jobs(self._link, call, group_id, keys, reason=reason, answer_seconds=self.timeout, timeout=wait)
 

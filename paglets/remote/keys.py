@@ -27,6 +27,7 @@ _KEY = re.compile(r"[A-Za-z0-9_-]{43}")
 _KEY_BYTES = 32
 _MOST_FILE_BYTES = 1024
 MOST_NAMED = 5
+SAME_FOR_COMMANDS = f"set {KEY_VARIABLE} to the key that the host has, if it has it from --key-file or that variable"
 _NOT_FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -170,10 +171,13 @@ def host_key(
     running = running_hosts(paglets_home(environ))  # before: one that is starting makes the key first
     found = find_key(environ, key_file=key_file, config_key_file=config_key_file)
     if found is None and peers:
-        hint = _copy_hint(default_key_file(environ))
-        raise StartFailed(f"this machine has no mesh key, and a host with peers needs theirs. {hint}")
+        raise StartFailed(
+            "this machine has no mesh key, and a host with peers needs theirs. If the first host is just starting on "
+            f"this machine, start this one again when that is ready. {_copy_hint(default_key_file(environ))}"
+        )
     if found is None and running:
-        raise StartFailed(f"{_running_without_key(running)}: {lost_key_hint(environ)}")
+        same = f"start this one with the --key-file or {KEY_VARIABLE} that {running[0].name} has, if it has one"
+        raise StartFailed(f"{_running_without_key(running)}: {lost_key_hint(environ, same)}")
     return found
 
 
@@ -182,8 +186,10 @@ def first_key(environ: Mapping[str, str], entropy: Entropy, others: Sequence[str
     if others:
         more = f" and {len(others) - MOST_NAMED:,} more" if others[MOST_NAMED:] else ""
         names = ", ".join(others[:MOST_NAMED]) + more
+        same = f"start it with the --key-file or {KEY_VARIABLE} that it had, if it had one"
         raise StartFailed(
-            f"there is no mesh key on this machine, and this host was in a mesh with {names}: {lost_key_hint(environ)}"
+            f"there is no mesh key on this machine, and this host was in a mesh with {names}: "
+            f"{lost_key_hint(environ, same)}"
         )
     return create_key(default_key_file(environ), entropy)
 
@@ -194,7 +200,7 @@ def client_key(
     """The key for a command or script. Raises NotAllowed with how to copy it where there is none."""
     found = find_key(environ, key_file=key_file, config_key_file=config_key_file)
     if found is None and (running := running_hosts(paglets_home(environ))):
-        raise NotAllowed(f"{_running_without_key(running)}: {lost_key_hint(environ)}")
+        raise NotAllowed(f"{_running_without_key(running)}: {lost_key_hint(environ, SAME_FOR_COMMANDS)}")
     if found is None:
         raise NotAllowed(
             "there is no mesh key on this machine: start a host here, which makes one, or use that of another machine. "
@@ -207,14 +213,17 @@ def _running_without_key(running: Sequence[RunningHost]) -> str:
     return f"there is no mesh key on this machine; the host {running[0].name} runs here with the one that it read"
 
 
-def lost_key_hint(environ: Mapping[str, str]) -> str:
-    """What to do where the key's file is gone, and hosts have read it."""
+def lost_key_hint(environ: Mapping[str, str], same: str) -> str:
+    """What to do where the key's file is not there, and hosts have the key. `same`: if they have it from elsewhere."""
     return (
-        f"put it back to {default_key_file(environ)}, mode 600: from a backup, or from another machine of the mesh, "
-        "where `paglets key path` names it. Only if it is lost for good, or for a mesh apart: `paglets key new` makes "
-        "another, and whoever has that is in no mesh with those that have not"
+        f"{same}; else put it back to {default_key_file(environ)}, mode 600: from a backup, or from another machine of "
+        "the mesh, where `paglets key path` names it. Only if it is lost for good, or for a mesh apart: `paglets key "
+        "new` makes another, and whoever has that is in no mesh with those that have not"
     )
 
 
 def _copy_hint(path: Path) -> str:
-    return f"Copy it: scp FIRST-MACHINE:.paglets/{KEY_FILE_NAME} {path} && chmod 600 {path}"
+    return (
+        "Where all hosts of a new mesh have peers, `paglets key new` makes it, on one machine. Else copy it: "
+        f"scp FIRST-MACHINE:.paglets/{KEY_FILE_NAME} {path} && chmod 600 {path}"
+    )

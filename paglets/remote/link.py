@@ -214,8 +214,11 @@ class Link:
             self._members = {}  # it may have another address by now
         step = chase.after(error, self.clock.monotonic())
         self.pause(step.pause_seconds)
+        wanted = step.host or host
         try:
-            wanted = self._locate(agent_id, host) if step.locate else step.host or host
+            if step.locate or self.member(wanted) is None:
+                # What a host says of it may be older than its last move, and the host that is named forgotten.
+                wanted = self._locate(agent_id, host)
         except Moving as moving:
             # No host has it just now: ask where it was, until it is somewhere.
             self.pause(chase.after(moving, self.clock.monotonic()).pause_seconds)
@@ -223,7 +226,8 @@ class Link:
         except Unknown:
             if isinstance(error, Unreachable):
                 raise error from None  # that no other host knows it says less than why its own does not answer
-            raise
+            if not isinstance(error, Moved):
+                raise
         found = self.member(wanted)
         if found is None:
             raise Unreachable(

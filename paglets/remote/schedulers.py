@@ -19,5 +19,5 @@ def mesh_slots(link: Link, limit: int, timeout: float) -> tuple[tuple[Slots, ...
     hosts = online_hosts(link)
     answers = ask_each(attempt(lambda host: slots_of(link, host, limit, timeout)), hosts)
     good = tuple(answer for answer in answers if isinstance(answer, Slots))
-    errors = zip(hosts, answers, strict=True)
-    return good, tuple(of_host(host, answer) for host, answer in errors if isinstance(answer, PagletsError))
+    pairs = zip(hosts, answers, strict=True)
+    return good, tuple(of_host(host, answer) for host, answer in pairs if isinstance(answer, PagletsError))

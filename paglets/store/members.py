@@ -28,13 +28,23 @@ def load(tx: Tx) -> tuple[StoredMember, ...]:
     try:
         return tuple(StoredMember(store_id=r["store_id"], row=loads(r["row"])) for r in rows)
     except PagletsError as error:
-        raise StoreDamaged(f"the table of members cannot be read: {error}") from error
+        raise _damaged(error) from error
 
 
 def load_others(tx: Tx) -> tuple[str, ...]:
-    """The names of all stored members, else the URLs given by `--peer`: with whom this host is in a mesh."""
-    names = tx.all("SELECT json_extract(row, '$.name') AS name FROM members ORDER BY name")
-    return tuple(row["name"] for row in names) or load_peers(tx)
+    """The names of all stored members, else the URLs given by `--peer`: with whom this host is in a mesh.
+
+    An old and a new store of one name are one. Raises StoreDamaged where a row cannot be read.
+    """
+    try:
+        names = sorted({str(member.row["name"]) for member in load(tx)})
+    except (KeyError, TypeError) as error:
+        raise _damaged(error) from error
+    return tuple(names) or load_peers(tx)
+
+
+def _damaged(error: Exception) -> StoreDamaged:
+    return StoreDamaged(f"the table of members cannot be read: {error}")
 
 
 def save(tx: Tx, members: Iterable[StoredMember]) -> None:

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from paglets.api.groups import DEFAULT_COLLECTOR, CreationError, GroupView, JobSpec, SubmitGroup
-from paglets.api.hosts import MemberView
 from paglets.api.limits import MAX_GROUP_JOBS
 from paglets.codec.bundle import publish_code
 from paglets.codec.names import class_name, refuse_while_importing
 from paglets.codec.shapes import shape_of
 from paglets.codec.wire import encode_state
 from paglets.core.clock import Clock, SystemClock, system_pause
-from paglets.core.errors import (
-    AWAY,
-    Invalid,
-    PagletsError,
-    TimedOut,
-    told_at_the_call,
-)
+from paglets.core.errors import AWAY, Invalid, PagletsError, TimedOut, told_at_the_call
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, ProxyRef, check_group_id
@@ -32,21 +25,21 @@ from paglets.remote.proxy import PagletProxy, Sender
 from paglets.system.collector import ResultCollectorPaglet
 from paglets.system.jobs import ComputeJobPaglet, ComputeJobState
 from paglets.system.telling import (
+    STATUS_SECONDS,
+    GroupReader,
     attached_line,
     failures_line,
     interrupted_line,
-    mute_collector_text,
     remarks_on,
     say,
     submission_lines,
     why_hint,
+    without_collector,
 )
 
 WAIT_SECONDS = 60.0
 REPLY_SECONDS = 30.0
 """For a reply that waits for nothing."""
-STATUS_SECONDS = 5.0
-"""For how a group stands that was there before: nice to know, and no reason to wait long."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 
@@ -62,15 +55,6 @@ class Submitter(Sender, Protocol):
     def publish_file(self, path: str | Path) -> BlobRef: ...
 
     def proxy(self, target: ProxyRef) -> Any: ...
-
-
-@runtime_checkable
-class GroupReader(Protocol):
-    """A HostClient: can ask its host how a group stands. (Within a paglet, submitting again answers that.)"""
-
-    def group(self, group_id: str) -> GroupView: ...
-
-    def hosts(self) -> tuple[MemberView, ...]: ...
 
 
 class Submission:
@@ -308,9 +292,8 @@ def _told(view: GroupView, submitter: Submitter, refresh: Callable[[], GroupView
     if view.was_there and isinstance(submitter, GroupReader) and not status:
         try:
             status = Submission(view, submitter, refresh).status()
-        except PagletsError:
-            with suppress(PagletsError):
-                trouble = mute_collector_text(view, submitter.hosts())
+        except PagletsError as error:
+            view, status, trouble = without_collector(view, submitter, error)
     remarks = remarks_on(view, status, clock.wall(), from_script=from_script, trouble=trouble)
     say(*submission_lines(view, remarks, from_script=from_script))
     return Submission(view, submitter, refresh, remarks=remarks, from_script=from_script, clock=clock)

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol, runtime_checkable
 
 from paglets.api.groups import GroupView
 from paglets.api.hosts import MemberView
+from paglets.core.errors import NO_ANSWER, PagletsError
 from paglets.core.text import command_name, counted, failed_text, printable
 from paglets.remote.losthosts import lost_text, view_of
 
 MOST_ERRORS = 10
+STATUS_SECONDS = 5.0
+"""For how a group stands that was there before: nice to know, and no reason to wait long."""
 _UNITS = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+@runtime_checkable
+class GroupReader(Protocol):
+    """A HostClient: can ask its host how a group stands. (Within a paglet, submitting again answers that.)"""
+
+    def group(self, group_id: str) -> GroupView: ...
+
+    def collected(self, group_id: str, *, timeout: float | None = None) -> GroupView | None: ...
+
+    def hosts(self) -> tuple[MemberView, ...]: ...
 
 
 def say(*lines: str) -> None:
@@ -41,12 +56,28 @@ def remarks_on(view: GroupView, status: str, now: float, *, from_script: bool, t
     return tuple(found)
 
 
-def mute_collector_text(view: GroupView, hosts: Sequence[MemberView]) -> str:
-    """Of a group whose collector did not answer: whether it is gone, as the mesh is listed, and what to do."""
+def without_collector(view: GroupView, reader: GroupReader, error: PagletsError) -> tuple[GroupView, str, str]:
+    """Of a group whose collector did not say how it stands: the view, with the collector where it is; the status as
+    another host tells it, or "", and then why it is not known. `error`: what came in the place of its answer."""
+    try:
+        hosts = reader.hosts()
+        if lost_text(view.collector.host, hosts):
+            found = reader.collected(view.group_id, timeout=STATUS_SECONDS)
+            if found is not None:
+                return replace(view, collector=found.collector), found.status, ""
+        return view, "", _unknown_text(view, hosts, error)
+    except PagletsError as further:
+        return view, "", further.message
+
+
+def _unknown_text(view: GroupView, hosts: Sequence[MemberView], error: PagletsError) -> str:
+    """Where the collector is not elsewhere: why it did not say how its group stands, and what to do."""
     host = view.collector.host
     lost, member = lost_text(host, hosts), view_of(host, hosts)
     if lost:
         return f"its collector was on {lost}"
+    if not isinstance(error, NO_ANSWER):
+        return f"its collector, on {host.name}, does not say how it stands: {error.message}"
     if member is not None and member.online:
         return f"its collector, on {host.name}, does not answer now; see {command_name()} jobs status {view.group_id}"
     return (

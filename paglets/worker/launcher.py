@@ -24,7 +24,7 @@ from paglets.worker.frames import pack
 from paglets.worker.launch import Ended, LaunchEvents, LaunchSpec
 from paglets.worker.linux import oom_kills
 from paglets.worker.polling import WRITE, Poller
-from paglets.worker.process import kill_run, process_table
+from paglets.worker.process import ProcessTable, kill_run, process_table
 from paglets.worker.restarts import Restarts
 from paglets.worker.usage import SCRATCH_EVERY, Sample, sample_runs
 from paglets.worker.zygote_link import ZygoteLink
@@ -50,9 +50,9 @@ class ZygoteLauncher:
     """Implements `launch.Launcher`.
 
     `command` starts the zygote, whose stdin will be its control socket; `environment` is all that the zygote,
-    and with it every paglet's process, gets: no key may be in it. `psutil` is the module, for systems without
-    /proc. `log` is told when a zygote has ended; it must not raise. `zygote_log` takes the zygote's own stderr;
-    None: that of the host.
+    and with it every paglet's process, gets: no key may be in it. `table` is where processes are looked at, that of
+    the platform if it is None. `log` is told when a zygote has ended; it must not raise. `zygote_log` takes the
+    zygote's own stderr; None: that of the host.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class ZygoteLauncher:
         environment: Mapping[str, str],
         events: LaunchEvents,
         *,
-        psutil: Any = None,
+        table: ProcessTable | None = None,
         log: Callable[[str], None] = lambda text: None,
         zygote_log: str | None = None,
         stderr_tail_bytes: int = STDERR_TAIL_BYTES,
@@ -70,7 +70,7 @@ class ZygoteLauncher:
         self._open_zygote = partial(ZygoteLink, tuple(command), dict(environment), zygote_log)
         self._events = events
         self._log = log
-        self._table = process_table(psutil)
+        self._table = table or process_table()
         self._stderr_tail_bytes = stderr_tail_bytes
         self._sample_seconds = sample_seconds
         self._posted: deque[Callable[[], None]] = deque()

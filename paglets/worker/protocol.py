@@ -1,8 +1,6 @@
 """What a host and the process of a paglet say to each other: one table, used by both sides.
 
-A frame is a 4-byte big-endian length and that many bytes of UTF-8 JSON, over a socket pair.
-
-Host to child, each an object with one of these keys:
+In frames of `worker.frames`, over a socket pair. Host to child, each an object with one of these keys:
 
 - `{"go": Go}` once, first.
 - `{"deliver": Deliver}`: a message to handle. Messages are handled one after the other, each answered by

@@ -87,9 +87,10 @@ class _Orphan:
 class Zygote:
     """One loop over the control socket and the signals of children. Nothing in it blocks."""
 
-    def __init__(self, control: socket.socket, serve: Callable[[socket.socket], int]) -> None:
+    def __init__(self, control: socket.socket, serve: Callable[[socket.socket], int], *, grace_seconds: float) -> None:
         self._control = control
         self._serve = serve
+        self._grace_seconds = grace_seconds
         self._table = ProcTable()
         self._unpacker = Unpacker()
         self._sockets: deque[int] = deque()
@@ -217,7 +218,7 @@ class Zygote:
     def _end(self, request: EndRun) -> None:
         for run in self._runs.values():
             if run.token == request.token and run.kill_at is None:
-                run.kill_at = time.monotonic() + GRACE_SECONDS
+                run.kill_at = time.monotonic() + self._grace_seconds
                 _signal_run(run, signal.SIGTERM)
         for waiting in [start for start in self._starts if start[0].token == request.token]:
             self._starts.remove(waiting)
@@ -345,8 +346,8 @@ def _preload(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(errors)
 
 
-def main(argv: Sequence[str]) -> int:
-    """What the launcher's command runs; its stdin is the control socket."""
+def main(argv: Sequence[str], *, grace_seconds: float = GRACE_SECONDS) -> int:
+    """What the launcher's command runs; its stdin is the control socket. `grace_seconds`: from SIGTERM to SIGKILL."""
     if argv:
         sys.stderr.write("paglets _zygote takes no arguments: a host starts it\n")
         return 2
@@ -365,6 +366,6 @@ def main(argv: Sequence[str]) -> int:
     gc.collect()
     # Memory that the collector does not touch stays shared with the children.
     gc.freeze()
-    zygote = Zygote(control, serve)
+    zygote = Zygote(control, serve, grace_seconds=grace_seconds)
     zygote.send(Ready(preload_errors=errors))
     return zygote.run()

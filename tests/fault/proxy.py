@@ -7,11 +7,13 @@ counts for connections that there are, too, from their next piece on.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import re
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -22,6 +24,9 @@ from tests.acceptance.rig import free_port
 PIECE_BYTES = 1 << 16
 CLOSE_SECONDS = 30.0
 PUT_BLOB = re.compile(rb"PUT /v1/blobs/.*?\r\ncontent-length: *([0-9]+)\r\n(?:.*?\r\n)?\r\n", re.DOTALL | re.IGNORECASE)
+OF_NO_HOST = re.compile(rb"\r\nx-paglets-sender: *\r\n", re.IGNORECASE)
+"""In the head of a request: it comes from a command, or a script."""
+
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER: the end of the connection is a reset."""
 
@@ -85,10 +90,19 @@ class _Pair:
             writer.transport.abort()
 
 
+@dataclass(eq=False)
+class Visit:
+    """A connection of a command, and from when to when that held it (monotonic seconds)."""
+
+    since: float
+    until: float = math.inf
+
+
 class FaultProxy:
     """Listens at `url` on loopback and forwards to `port`, which may be set later.
 
-    `cuts` counts connections that were reset; `passed` bytes of blobs sent to the host since the last harm was set.
+    `cuts` counts connections that were reset; since the last harm was set, `passed` counts bytes of blobs sent to the
+    host, and `visits` has the connections of commands, in order.
     """
 
     def __init__(self, *, port: int = 0, seed: int = 0) -> None:
@@ -96,6 +110,7 @@ class FaultProxy:
         self.harm = NONE
         self.cuts = 0
         self.passed = 0
+        self.visits: list[Visit] = []
         self._chance = random.Random(seed)
         self._pairs: set[_Pair] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -162,7 +177,7 @@ class FaultProxy:
     # On the loop.
 
     def _set(self, harm: Harm) -> None:
-        old, self.harm, self.passed = self.harm, harm, 0
+        old, self.harm, self.passed, self.visits = self.harm, harm, 0, []
         self._listen()
         if harm.refuses or old.swallows or old.drops_replies or old.bytes_a_second:
             self._cut()
@@ -230,8 +245,10 @@ class FaultProxy:
                 each.close()
 
     async def _pump(self, pair: _Pair, source: asyncio.StreamReader, target: asyncio.StreamWriter, asks: bool) -> None:
-        blobs = _Blobs()
+        blobs, visit = _Blobs(), Visit(since=time.monotonic())
         while piece := await source.read(PIECE_BYTES):
+            if asks and visit not in self.visits and OF_NO_HOST.search(piece):
+                self.visits.append(visit)
             await asyncio.sleep(self._seconds(piece))
             harm = self.harm
             if harm.swallows or (harm.drops_replies and not asks):
@@ -245,6 +262,7 @@ class FaultProxy:
             if blobs.within and self.passed == harm.cut_after:
                 self._cut_here(pair, target)
                 return
+        visit.until = time.monotonic()
         if target.can_write_eof():
             target.write_eof()
 

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -567,6 +567,37 @@ def test_a_lock_that_is_removed_under_a_host_keeps_a_second_one_out_all_the_same
     second = host.mesh.paglets("host", "--name", "y", "--port", 0, "--data-dir", host.data, home=host.home)
     assert (second.code, "another host runs in" in second.complaint) == (EXIT_USAGE, True)
     host.stop()
+
+
+def test_a_host_whose_folder_another_one_took_ends_at_once_and_the_other_goes_on(
+    host: HostProcess, tmp_path: Path
+) -> None:
+    host.spawn()
+    host.wait_ready()
+    group_id = begin(host, tmp_path / "job").group_id
+    other = host.mesh.host("y", "--cpu-cores", 2, "--data-dir", host.data, home=host.home)
+    with ExitStack() as stack:
+        with closing(sqlite3.connect(host.data / "paglets.db", timeout=10.0, isolation_level=None)) as base:
+            base.execute("BEGIN IMMEDIATE")  # so that the host is in no change of its own
+            stack.enter_context(asleep(host))
+            base.execute("ROLLBACK")
+        (host.data / "lock").unlink()
+        other.spawn()
+        other.wait_ready()
+        wait_running(tmp_path / "job", count=2)
+    assert host.wait_ended() == EXIT_UNDECIDED
+    said = host.log.read_text()
+    assert f"{host.data / 'lock'} was removed while this host ran, and another host runs in this folder by now" in said
+    assert "Traceback" not in said
+    note = json.loads((host.data / "store.json").read_text())
+    assert (note["running"], note["boot_count"]) == (True, host.starts + 2)
+    (tmp_path / "job.go").touch()
+    summary = wait_until(
+        lambda: (found := other.client.summary(group_id))["status"] == "COMPLETE" and found, what="the job to be done"
+    )
+    assert (summary["completed_count"], summary["failed_count"]) == (1, 0)
+    assert [start[2] for start in starts_of(tmp_path / "job")] == ["x", "y"]
+    other.stop()
 
 
 def test_a_run_file_that_is_none_stops_neither_commands_nor_its_host(host: HostProcess) -> None:

@@ -180,6 +180,12 @@ def test_a_command_that_asks_all_hosts_waits_once_and_names_those_that_did_not_a
         assert waiting == "paglets: waiting for hosts that do not answer, 5 s at most"
         assert [line.split()[1] for line in mute] == ["keeper:", "worker:"]
 
+    # Each command asked both at once: it had given up neither when it began to ask the other.
+    keeper, worker = (harmed.proxies[name].visits for name in ("keeper", "worker"))
+    assert len(keeper) == len(worker) >= len(commands)
+    for one, other in zip(keeper, worker, strict=True):
+        assert max(one.since, other.since) < min(one.until, other.until)
+
 
 @pytest.mark.parametrize("cut", [0, 1, ARTIFACT_BYTES - 1, ARTIFACT_BYTES])
 def test_an_artifact_whose_connection_was_cut_goes_on_and_is_whole(harmed: Harmed, tmp_path: Path, cut: int) -> None:

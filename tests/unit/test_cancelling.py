@@ -19,7 +19,6 @@ from paglets.core.refs import ProxyRef
 from paglets.remote.cancelling import CancelOutcome, EndOutcome, cancel_jobs, end_copies
 from paglets.remote.client import HostClient
 from paglets.remote.exchange import Request, Response
-from paglets.remote.groupside import GroupSide
 from paglets.remote.link import Link
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.exchange import TableExchange, TableHost
@@ -224,8 +223,8 @@ class Ends:
     def hosts(self) -> tuple[MemberView, ...]:
         return self.views
 
-    def paglet(self, target: Any, *, timeout: float | None = None) -> Any:
-        raise Unknown("nobody has it")
+    def collected(self, group_id: str, *, timeout: float | None = None) -> GroupView | None:
+        return None
 
     def end_copies(self, group_id: str, keys: list[str] | None, *, reason: str, timeout: float) -> EndOutcome:
         self.ended.append((group_id, keys))
@@ -277,8 +276,8 @@ def test_by_force_copies_of_a_group_that_nobody_knows_are_ended_and_a_mistyped_o
         assert isinstance(told, Unknown)
 
 
-def test_a_summary_of_a_collector_whose_host_began_anew_says_so() -> None:
-    class Client(GroupSide):
+def test_a_summary_of_a_collector_whose_host_began_anew_says_so(tmp_path: Path) -> None:
+    class Client(HostClient):
         def group(self, group_id: str) -> Any:
             return type("View", (), {"collector": ProxyRef(agent_id="c", host=member("gpu").ref)})
 
@@ -288,8 +287,9 @@ def test_a_summary_of_a_collector_whose_host_began_anew_says_so() -> None:
         def call(self, message: Message) -> Any:
             raise PeerReplaced("at http://gpu:1 another host answers than the one meant")
 
+    exchange = TableExchange(TableHost(name="home"), TableHost(name="gpu"))
     with pytest.raises(PeerReplaced, match=r"of words was on gpu, and at http://gpu:1 another host .*anew"):
-        Client().summary("words")
+        Client(exchange=exchange, environ=running(tmp_path, "home")).summary("words")
 
 
 def test_a_collector_that_cannot_be_asked_has_cancelled_nothing_and_it_is_said() -> None:

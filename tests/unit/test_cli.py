@@ -414,6 +414,8 @@ def test_the_file_in_a_result_is_named_and_the_rest_is_whole() -> None:
 class FakeHost:
     """What `why` asks a HostClient: one group `g`, and no other paglet."""
 
+    timeout = 30.0
+
     def __init__(self, **summary: Any) -> None:
         self._summary = SUMMARY | summary
         self._context = FakeContext()
@@ -422,6 +424,9 @@ class FakeHost:
         if group_id != "g":
             raise Unknown("no such group")
         return self._context.view(SubmitGroup(group_id="g", class_name="m:C", jobs=()))
+
+    def collected(self, group_id: str, *, timeout: float | None = None) -> GroupView | None:
+        return None
 
     def hosts(self) -> tuple[MemberView, ...]:
         """The one where the collector is, under a name that no job's host has."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,17 +9,20 @@ from typing import Any
 import pytest
 
 from paglets.api.calls import CallReply
-from paglets.api.groups import GroupLine, GroupView
+from paglets.api.groups import GroupLine, Groups, GroupView
 from paglets.api.hosts import Hosts
-from paglets.cli.artifacts import add_get, artifact_row, duration, fetch, resolved
+from paglets.api.paglets import PagletView
+from paglets.cli.artifacts import add_get, artifact_row, duration, fetch, look, resolved
 from paglets.cli.groups import artifact_in
 from paglets.cli.options import Parser, run
 from paglets.cli.progress import ProgressLine, fitted
 from paglets.cli.results import artifact_of_job, artifacts_of_group, file_names, owners_in_words
-from paglets.core.errors import Conflict, Invalid, Unknown, Unreachable
+from paglets.core.errors import CallOutcomeUnknown, Conflict, Invalid, Unknown, Unreachable
 from paglets.core.refs import ArtifactRef, ProxyRef
 from paglets.remote.client import HostClient
+from paglets.remote.exchange import Request, Response
 from paglets.testing.clock import FakeClock
+from paglets.testing.exchange import TableExchange
 from paglets.testing.filehost import file_mesh
 
 DATA = b"some bytes"
@@ -50,7 +54,17 @@ class Given:
             detached_reason="",
         )
         self.a.routes["GET /v1/groups/g1"] = lambda body: self.view
+        self.b.routes["GET /v1/paglets/c1"] = lambda body: self.collector("c1")
         self.b.routes["POST /v1/paglets/c1/call"] = self._page
+
+    def collector(self, agent_id: str) -> PagletView:
+        return PagletView(
+            agent_id=agent_id, class_name="m:C", kind="collector", residence="here", epoch=1, host=self.b.ref
+        )
+
+    def line(self, group_id: str = "g1", collector: str = "c1") -> GroupLine:
+        ref = ProxyRef(agent_id=collector, host=self.b.ref)
+        return GroupLine(group_id=group_id, status="ACTIVE", created_at=0.0, home=self.a.ref, collector=ref)
 
     def _page(self, body: Any) -> CallReply:
         after = body["message"]["args"]["after"]
@@ -148,16 +162,57 @@ def test_whose_an_artifact_is_is_told_by_its_job(given: Given) -> None:
     other = given.b.keep(DATA, "old.db", "art-0000000a", owner="c1")  # of no result any more
     plain = given.a.keep(DATA, "x.bin", "art-0000000b")
     foreign = given.a.keep(DATA, "y.bin", "art-0000000c", owner="p7")
-    line = GroupLine(
-        group_id="g1",
-        status="ACTIVE",
-        created_at=0.0,
-        home=given.a.ref,
-        collector=ProxyRef(agent_id="c1", host=given.b.ref),
-    )
     job = ArtifactRef.from_wire(given.results["a"]["result"]["artifact"])
-    named = owners_in_words(given.client, [job, other, plain, foreign], [line])
+    named = owners_in_words(given.client, [job, other, plain, foreign], [given.line()], 5.0)
     assert list(named.values()) == ["g1/a", "group g1", "(host)", "p7"]
+
+
+def test_the_collectors_of_several_groups_are_asked_at_once(given: Given) -> None:
+    together = threading.Barrier(2)
+
+    def at(agent_id: str) -> PagletView:
+        together.wait(30)
+        return given.collector(agent_id)
+
+    found = []
+    for number, name in enumerate(("c1", "c2")):
+        given.b.routes[f"GET /v1/paglets/{name}"] = lambda body, name=name: at(name)
+        found.append(given.b.keep(DATA, "f.db", f"art-0000000{number}", owner=name))
+    named = owners_in_words(given.client, found, [given.line(), given.line("g2", "c2")], 60.0)
+    assert list(named.values()) == ["group g1", "group g2"]
+
+
+def test_a_collector_that_does_not_answer_takes_no_longer_than_the_list_may() -> None:
+    waited: list[tuple[str, float]] = []
+
+    class Hangs(TableExchange):
+        def request(self, url: str, store_id: str | None, request: Request, *, timeout_seconds: float) -> Response:
+            if "/c1" in request.target:
+                waited.append((request.target, timeout_seconds))
+                raise CallOutcomeUnknown("no reply")
+            return super().request(url, store_id, request, timeout_seconds=timeout_seconds)
+
+    given = Given()
+    given.client._link._exchange = Hangs(given.a, given.b)
+    found = given.b.keep(DATA, "f.db", "art-00000000", owner="c1")
+    assert owners_in_words(given.client, [found], [given.line()], 2.0) == {found.artifact_id: "group g1"}
+    assert {target for target, _ in waited} == {"/v1/paglets/c1"}
+    assert max(seconds for _, seconds in waited) <= 2.0
+
+
+def test_only_a_list_that_says_whose_files_are_asks_for_groups(given: Given) -> None:
+    given.result("a", 0)
+    for host, lines in ((given.a, ()), (given.b, (given.line(),))):
+        host.routes["GET /v1/groups"] = lambda body, lines=lines: Groups(groups=lines)
+    found, errors, owners = look(given.client, None, 5.0, whose=True)
+    assert ([each.artifact_id for each in found], errors, owners) == (["art-00000000"], (), {"art-00000000": "g1/a"})
+    for host in (given.a, given.b):
+        host.asked.clear()
+    assert look(given.client, None, 5.0, whose=False) == (found, (), {})
+    assert {request.target.partition("?")[0] for request in (*given.a.asked, *given.b.asked)} == {
+        "/v1/mesh/hosts",
+        "/v1/artifacts",
+    }
 
 
 # Where it goes.

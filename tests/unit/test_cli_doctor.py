@@ -304,6 +304,18 @@ def test_a_host_whose_lock_was_removed_is_found_by_its_run_file_and_its_open_dat
     assert f"ok       w1 host: no host runs in {folder}" in capsys.readouterr().out
 
 
+def test_where_the_system_does_not_tell_who_holds_a_lock_it_is_not_said_to_be_gone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = [RunningHost(name="w1", url="http://127.0.0.1:9", store_id="s", pid=os.getpid())]
+    monkeypatch.setattr(os, "major", lambda device: 999)  # as on btrfs
+    with open_folder(folder, SystemEntropy(), lambda error: None):
+        host = next(check for check in folder_checks(folder, deep=False, running=running) if check.name == "w1 host")
+        assert (host.state, host.found) == (GOOD, f"a host runs in {folder}, process {os.getpid()}")
+        (folder / "lock").unlink()
+        assert holder_of(folder, running) == Holder(runs=True, pid=os.getpid(), is_locked=False)
+
+
 def test_of_a_host_that_runs_without_a_run_file_both_is_not_said(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from test_cli import FakeHost
 
-from paglets.api.groups import GroupLine
+from paglets.api.groups import GroupLine, GroupView
 from paglets.api.hosts import MemberView
 from paglets.api.logs import UnfinishedJob
 from paglets.api.paglets import PagletView
@@ -18,7 +18,7 @@ from paglets.cli.collectors import collector_of
 from paglets.cli.groups import pending_row, print_groups
 from paglets.cli.mesh import host_row
 from paglets.cli.why import explain, held_on
-from paglets.core.errors import TimedOut, Unknown, Unreachable
+from paglets.core.errors import PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.remote.joblogs import JobAttempts
 from paglets.remote.losthosts import by_name
@@ -36,19 +36,22 @@ LOST = "the results that lay there are lost unless its old folder comes back; su
 
 
 class Mesh(FakeHost):
-    """Group `g`, whose collector was last known on w1; `views` are the hosts listed."""
+    """Group `g`, whose collector was last known on w1; `views` are the hosts listed. `on`: where it is, as is known
+    there; or the error of one that does not answer."""
 
-    timeout = 30.0
-
-    def __init__(self, *views: MemberView, found: bool = False) -> None:
+    def __init__(self, *views: MemberView, on: HostRef | PagletsError | None = None) -> None:
         super().__init__()
-        self._views, self._found = views, found
+        self._views, self._on = views, on
 
     def hosts(self) -> tuple[MemberView, ...]:
         return self._views
 
-    def paglet(self, agent_id: Any, *, timeout: float | None = None) -> Any:
-        return object() if self._found else super().paglet(agent_id)
+    def collected(self, group_id: str, *, timeout: float | None = None) -> GroupView | None:
+        assert timeout == 5.0
+        if isinstance(self._on, PagletsError):
+            raise self._on
+        at = None if self._on is None else ProxyRef(agent_id="collector-1", host=self._on)
+        return None if at is None else replace(self.group(group_id), collector=at)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +70,16 @@ def test_of_a_collector_that_cannot_be_asked_it_is_said_whether_waiting_helps(
         collector_of(Mesh(*views), "g")  # type: ignore[arg-type]
 
 
-def test_a_collector_that_moved_on_before_its_host_was_forgotten_is_asked() -> None:
-    assert collector_of(Mesh(LAPTOP, found=True), "g").host.name == "w1"  # type: ignore[arg-type]
+@pytest.mark.parametrize("views", [(LAPTOP,), (LAPTOP, AWAY, HEIR)])
+def test_a_collector_that_moved_on_before_its_host_was_lost_is_asked_where_it_is(views: tuple[MemberView, ...]) -> None:
+    assert collector_of(Mesh(*views, on=W2), "g").host == W2  # type: ignore[arg-type]
+
+
+def test_a_collector_that_may_be_on_a_host_that_does_not_answer_is_not_told_to_be_lost() -> None:
+    mute = Unreachable("no host that answers has the collector of g; w2: no reply", collector="away")
+    with pytest.raises(Unreachable) as told:
+        collector_of(Mesh(LAPTOP, on=mute), "g")  # type: ignore[arg-type]
+    assert told.value is mute
 
 
 def test_in_the_list_a_collector_whose_host_is_away_is_told_with_the_age_of_its_counts(
@@ -142,6 +153,23 @@ def test_a_collector_whose_host_was_heard_of_a_moment_ago_is_looked_for_once_mor
     heard = replace(AWAY, online=True, silent_seconds=0.0)
     with pytest.raises(Unreachable, match=r"is on w1, last heard of 5\.0 s ago"):
         collector_of(Mute(LAPTOP, heard), "g")  # type: ignore[arg-type]
+
+
+def test_a_collector_is_not_waited_for_longer_than_the_client_may_wait() -> None:
+    now, waited = [0.0], []
+
+    class Mute(Mesh):
+        def paglet(self, agent_id: Any, *, timeout: float | None = None) -> Any:
+            assert timeout is not None
+            waited.append(timeout)
+            now[0] += timeout
+            raise TimedOut("no reply")
+
+    mesh = Mute(LAPTOP, replace(AWAY, online=True, silent_seconds=0.0))
+    for timeout, looks in ((2.0, [2.0]), (7.0, [5.0, 2.0]), (30.0, [5.0, 5.0])):
+        mesh.timeout, waited = timeout, []
+        collector_of(mesh, "g", lambda: now[0])  # type: ignore[arg-type]
+        assert waited == looks
 
 
 # What hosts know of a group whose collector cannot be asked.

@@ -53,6 +53,8 @@ def unfinished(agent_id: str, **more: Any) -> UnfinishedJob:
 class Client:
     """Of a mesh with group `g`: job `a` has ended, a copy of job `b` waits on w1."""
 
+    timeout = 30.0
+
     def __init__(self) -> None:
         self.code: bytes | PagletsError = zipped({"count.py": b"x" * 40, "pkg/__init__.py": b""})
         self.files: tuple[FileRef, ...] = ()

@@ -27,6 +27,7 @@ from paglets.core.errors import (
     Overloaded,
     PagletsError,
     PeerReplaced,
+    TimedOut,
     Unknown,
     Unreachable,
 )
@@ -405,7 +406,7 @@ def test_a_group_of_which_only_its_absent_home_could_tell_is_not_submitted_a_sec
     assert given.a.bodies("POST /v1/groups") == []
 
 
-@pytest.mark.parametrize("error", [Unreachable("refused"), CallOutcomeUnknown("cut"), PeerReplaced("another host")])
+@pytest.mark.parametrize("error", [Unreachable("refused"), PeerReplaced("another host")])
 def test_a_group_whose_home_died_a_moment_ago_is_told_to_be_there_and_where(given: Given, error: PagletsError) -> None:
     known_group(given, given.b.ref)
     given.b.broken = [error] * 100
@@ -417,6 +418,20 @@ def test_a_group_whose_home_died_a_moment_ago_is_told_to_be_there_and_where(give
     assert "Submit it again when b is back" in caught.value.message
 
 
+@pytest.mark.parametrize("error", [Overloaded("too many requests"), TimedOut("late"), CallOutcomeUnknown("no reply")])
+def test_what_a_home_that_is_there_answers_or_may_yet_answer_is_not_that_the_group_holds_other_jobs(
+    given: Given, error: PagletsError
+) -> None:
+    known_group(given, given.b.ref)
+    given.b.broken = [error] * 100
+    client = given.client()
+    client.timeout = 0.2
+    with pytest.raises(type(error), match=f"^{error.message}$"):
+        client.submit_group({"group_id": "count", "class_name": "m:C", "jobs": []})
+    given.b.broken = []
+    assert submit_count(given)["was_there"]
+
+
 def test_a_home_that_is_the_host_that_was_asked_says_itself_why_it_does_not_take_a_group(given: Given) -> None:
     known_group(given, given.a.ref)
 
@@ -426,3 +441,45 @@ def test_a_home_that_is_the_host_that_was_asked_says_itself_why_it_does_not_take
     given.a.routes["POST /v1/groups"] = busy
     with pytest.raises(Overloaded):
         submit_count(given)
+
+
+# A group whose collector is not where its home knew it.
+
+
+def collected_on(given: Given, host: TableHost, there: bool = True) -> None:
+    """That host says that it has the collector; b says nothing of it, or, not `there`, that it knows no such group."""
+
+    def unknown(body: Any) -> GroupView:
+        raise Unknown("no such group")
+
+    view = FakeContext().view(SubmitGroup(group_id="count", class_name="m:C", jobs=()))
+    given.a.routes["GET /v1/groups/count"] = lambda body: replace(view, home=given.a.ref)
+    given.b.routes["GET /v1/groups/count"] = unknown
+    if there:
+        ref = ProxyRef(agent_id="collector-1", host=host.ref)
+        host.routes["GET /v1/groups/count"] = lambda body: replace(view, collector=ref, status="ACTIVE")
+
+
+def test_a_collector_is_where_the_host_that_has_it_says_and_not_where_home_knew_it(given: Given) -> None:
+    collected_on(given, given.b)
+    found = given.client().collected("count")
+    assert found is not None
+    assert (found.collector.host, found.status) == (given.b.ref, "ACTIVE")
+    assert {request.target for host in (given.a, given.b) for request in host.asked if "groups" in request.target} == {
+        "/v1/groups/count?here=1"
+    }
+
+
+def test_a_summary_is_asked_for_where_the_collector_is(given: Given) -> None:
+    collected_on(given, given.b)
+    given.b.routes["POST /v1/paglets/collector-1/call"] = lambda body: CallReply(value={"status": "ACTIVE"})
+    assert given.client().summary("count") == {"status": "ACTIVE"}
+
+
+def test_a_collector_that_no_host_has_is_gone_only_once_each_that_is_online_has_said_so(given: Given) -> None:
+    collected_on(given, given.b, there=False)
+    assert given.client().collected("count") is None
+    given.b.broken = [Unreachable("refused")] * 100
+    with pytest.raises(Unreachable, match="no host that answers has the collector of count; b: refused") as caught:
+        given.client().collected("count", timeout=0.2)
+    assert caught.value.details == {"collector": "away"}

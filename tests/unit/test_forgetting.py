@@ -11,7 +11,7 @@ from paglets.api.hosts import Forgotten, Hosts, MemberView
 from paglets.cli import mesh
 from paglets.core.errors import Conflict, InternalError, Invalid, PagletsError, Unknown
 from paglets.remote.client import HostClient
-from paglets.remote.forgetting import ForgottenHost
+from paglets.remote.forgetting import ForgottenHost, shown
 from paglets.testing.exchange import TableExchange, TableHost
 from paglets.testing.mesh import member
 
@@ -79,7 +79,8 @@ def test_a_host_that_fails_is_told_of_and_holds_up_no_other(tmp_path: Path) -> N
     exchange.hosts["http://w2:8765"].routes[FORGET] = fails
     done = forget(exchange, tmp_path, "away")
     assert [each.host.name for each in done.answers] == ["home"]
-    assert [str(error) for error in done.errors] == ["disk"]
+    assert [str(error) for error in done.errors] == ["w2: disk"]
+    assert mesh.forgotten_tree(done)["silent"] == ["w2: disk"]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,9 @@ def test_of_two_hosts_of_one_name_the_one_that_is_away_is_meant(tmp_path: Path) 
     exchange = Mesh(("w2", "store-old"))
     done = forget(exchange, tmp_path, "w2")
     assert (done.store_id, done.which) == ("store-old", "store-ol at http://w2:8765, silent for 99 s")
-    assert done.others == ("store-w2 at http://w2:8765, online",)
+    assert mesh.forgotten_tree(done)["others"] == [
+        {"store_id": "store-w2", "url": "http://w2:8765", "online": True},
+    ]
     assert forget(exchange, tmp_path, "away").others == ()
 
 
@@ -125,7 +128,10 @@ def test_of_a_member_and_a_twin_that_never_joined_it_is_told_which_was_forgotten
     )
     exchange.members = lambda: Hosts(hosts=(*Mesh.members(exchange).hosts, twin))  # type: ignore[method-assign]
     done = forget(exchange, tmp_path, "w2")
-    assert (done.which, done.others) == ("twin-000 at http://w2:9, not joined", ("store-w2 at http://w2:8765, online",))
+    assert (done.which, [shown(view) for view in done.others]) == (
+        "twin-000 at http://w2:9, not joined",
+        ["store-w2 at http://w2:8765"],
+    )
 
 
 def test_of_several_old_stores_of_a_name_each_is_named_by_how_its_id_begins(tmp_path: Path) -> None:

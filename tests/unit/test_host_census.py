@@ -98,6 +98,28 @@ def test_of_a_copy_that_is_leaving_the_collector_is_told_where_it_lives_now(rig:
     assert (copy.agent_id, copy.residence, copy.epoch) == ("j1", "leaving", 1)
 
 
+@pytest.mark.parametrize("is_member", [True, False])
+def test_a_collector_that_moved_on_before_its_host_went_away_is_told(rig: Rig, is_member: bool) -> None:
+    told: list[Census] = []
+
+    def census(body: Any) -> CensusReply:
+        told.append(from_json(Census, body))
+        return CensusReply()
+
+    def locate(body: Any) -> Located:
+        return Located(rows=(ResidenceRow(agent_id=collector_id("g1"), epoch=3, status="here"),))
+
+    if is_member:
+        gone = rig.peer("w1")
+        rig.network.leave(gone.ref.url)
+    rig.peer("w2", {"POST /v1/census": census, "POST /v1/paglets/locate": locate})
+    rig.write(lambda tx: residence.create(tx, job("j1"), rig.now()))
+
+    rig.until(lambda: told, 120)
+
+    assert told[-1].copies[0].agent_id == "j1"
+
+
 def test_copies_of_a_group_whose_collector_was_disposed_of_are_ended(rig: Rig) -> None:
     ended = Located(rows=(ResidenceRow(agent_id=collector_id("g1"), epoch=3, status="disposed"),))
     rig.peer("w1", {"POST /v1/census": lambda body: CensusReply(elsewhere=("g1",))})

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -220,10 +224,81 @@ def test_a_lock_that_was_removed_is_made_anew_and_keeps_the_second_host_out(tmp_
         assert folder.lock.mend() == ""
         with pytest.raises(StartFailed, match="another host runs in"):
             FolderLock(tmp_path)
-        (tmp_path / "lock").unlink()
-        with FolderLock(tmp_path), pytest.raises(OSError, match="another host runs in this folder by now"):
-            folder.lock.mend()
     opened(tmp_path)
+
+
+def test_a_host_whose_lock_another_one_has_by_now_must_end_and_notes_nothing_there(tmp_path: Path) -> None:
+    with ExitStack() as first, ExitStack() as second:
+        folder = first.enter_context(open_folder(tmp_path, SystemEntropy(), ignore))
+        (tmp_path / "lock").unlink()
+        other = second.enter_context(open_folder(tmp_path, SystemEntropy(), ignore))
+        with pytest.raises(StoreUndecided, match=r"another host runs in this folder by now.* Next: ") as told:
+            folder.lock.mend()
+        assert told.value.exit_code == EXIT_UNDECIDED
+        first.close()
+        assert damage.read_note(tmp_path) == damage.Note(store_id=other.store_id, boot_count=2, running=True)
+        assert other.lock.mend() == ""
+
+
+def test_a_host_that_ends_before_its_removed_lock_is_made_anew_notes_that_it_ended(tmp_path: Path) -> None:
+    with open_folder(tmp_path, SystemEntropy(), ignore):
+        (tmp_path / "lock").unlink()
+    assert opened(tmp_path).notes == ()
+
+
+def before_the_next_lock(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Do that between the opening of a lock's file and the locking, once."""
+    flock = fcntl.flock
+
+    def lock(file: Any, how: int) -> None:
+        monkeypatch.undo()
+        act()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+
+
+def test_a_start_that_opened_a_lock_which_was_made_anew_since_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FolderLock(tmp_path) as lock:
+
+        def remove_and_mend() -> None:
+            (tmp_path / "lock").unlink()
+            assert "was made anew" in lock.mend()
+
+        before_the_next_lock(monkeypatch, remove_and_mend)
+        with pytest.raises(StartFailed, match="another host runs in"):
+            FolderLock(tmp_path)
+
+
+def test_a_lock_that_is_removed_while_it_is_taken_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_the_next_lock(monkeypatch, (tmp_path / "lock").unlink)
+    with FolderLock(tmp_path) as lock:
+        (tmp_path / "lock").unlink()
+        before_the_next_lock(monkeypatch, (tmp_path / "lock").unlink)
+        lock.mend()
+        with pytest.raises(StartFailed, match="another host runs in"):
+            FolderLock(tmp_path)
+
+
+def test_a_lock_that_cannot_be_had_at_all_is_not_taken_for_another_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(file: Any, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", fails)
+    with pytest.raises(StartFailed, match=r"cannot be used: .*No locks available"):
+        opened(tmp_path)
+
+
+def test_a_lock_that_is_removed_again_and_again_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", lambda file, how: (tmp_path / "lock").unlink())
+    with pytest.raises(OSError, match="is removed or replaced again and again"):
+        FolderLock(tmp_path)
 
 
 def test_a_lock_file_of_a_process_that_is_gone_and_a_draft_of_the_note_stop_nobody(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import socket
 from collections import Counter, deque
 from collections.abc import Iterator, Set
 from contextlib import suppress
+from functools import reduce
 from typing import Any
 
 from host_rig import Rig, envelope, host_ref, job, slot_request
@@ -136,6 +137,15 @@ def lives(rig: Rig, number: int) -> None:
     assert rig.value("SELECT count(*) FROM paglets WHERE agent_id = ?", f"p{number}") == 0
 
 
+def at_rest(rig: Rig) -> Counter[str]:
+    """The least of a few looks, as something may be under way at each."""
+    looks = [sizes(rig.host)]
+    for _ in range(5):
+        rig.run(7)
+        looks.append(sizes(rig.host))
+    return reduce(lambda one, other: one & other, looks)
+
+
 def grown(rig: Rig, live: Any) -> dict[str, tuple[int, int]]:
     """What is larger after three further lives, and some time without any, than it was after the first three."""
     counts = []
@@ -144,7 +154,7 @@ def grown(rig: Rig, live: Any) -> dict[str, tuple[int, int]]:
             live(rig, number)
         for _ in range(20):
             rig.run(60)
-        counts.append(sizes(rig.host))
+        counts.append(at_rest(rig))
     first, then = counts
     return {name: (first[name], then[name]) for name in then if then[name] > first[name] and name not in BOUNDED}
 

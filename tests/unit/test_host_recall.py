@@ -11,8 +11,8 @@ from recall_rig import W1, Target, checked, is_silent, leave, lose_answers, stat
 
 from paglets.api.blobs import BlobStates
 from paglets.api.groups import UnwantedCopy
-from paglets.api.hosts import Gossip
-from paglets.api.paglets import Done
+from paglets.api.hosts import ForgetHost, Gossip
+from paglets.api.paglets import Done, Located, ResidenceRow
 from paglets.core.errors import InternalError, Moved, Moving, NoRoom
 from paglets.core.refs import FileRef
 from paglets.host.census import end_unwanted
@@ -265,6 +265,23 @@ def answered(rig: Rig, asked: Response | Pending, within_seconds: float) -> Done
     response = asked.response if isinstance(asked, Pending) else asked
     assert response is not None
     return response.parse(Done)
+
+
+def test_a_paglet_that_went_on_from_a_host_that_was_forgotten_is_searched_for(rig: Rig) -> None:
+    target = Target(rig, takes="taken")
+    leave(rig, envelope("p1"))
+    rig.until(lambda: status(rig, "p1") == ("gone", 2))
+    target.goes_away()
+    rig.until(lambda: not rig.host.gossip.is_online(W1.store_id), 120)
+    rig.ask("POST", "/v1/mesh/forget", ForgetHost(store_id=W1.store_id))
+    with pytest.raises(Moved, match="is on w1"):
+        answered(rig, rig.ask("GET", "/v1/paglets/p1"), 5)
+
+    there = ResidenceRow(agent_id="p1", epoch=3, status="here")
+    rig.peer("w2", {"POST /v1/paglets/locate": lambda body: Located(rows=(there,))})
+    rig.run(2)
+    with pytest.raises(Moved, match="is on w2"):
+        answered(rig, rig.ask("GET", "/v1/paglets/p1"), 5)
 
 
 # An empty data directory.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from paglets.core.errors import EXIT_UNDECIDED, PagletsError
+from paglets.core.errors import EXIT_UNDECIDED, PagletsError, StoreUndecided
 from paglets.host.watch import Mender, Watch
 from paglets.slots.eligibility import Reason
 
@@ -19,7 +19,7 @@ class Rig:
         (self.folder / "paglets.db").write_bytes(b"rows")
         self.obstacle: Reason | None = None
         self.made: list[str] = []
-        self.problem: OSError | None = None
+        self.problem: OSError | StoreUndecided | None = None
         self.said: list[str] = []
         self.gone: list[PagletsError] = []
         mender = Mender(what="a folder", mend=self.mend)
@@ -86,6 +86,16 @@ def test_without_its_database_a_host_ends_and_says_so_once(rig: Rig, harm: objec
     assert error.exit_code == EXIT_UNDECIDED
     assert str(rig.folder) in error.message
     assert "it begins anew, empty" in error.message
+
+
+def test_a_host_whose_folder_another_one_has_ends_at_once_and_looks_at_nothing_more(rig: Rig) -> None:
+    taken = StoreUndecided("another host runs in this folder by now")
+    rig.problem, rig.obstacle = taken, Reason(code="disk_closed", text="work is not there")
+    assert rig.look(1) == []
+    assert rig.gone == [taken]
+    rig.problem, rig.made = None, ["made anew"]
+    assert rig.look() == []
+    assert rig.gone == [taken]
 
 
 def test_a_directory_that_is_away_for_a_moment_ends_nothing(rig: Rig) -> None:

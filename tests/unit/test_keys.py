@@ -178,8 +178,10 @@ def test_a_place_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 
 def test_a_first_host_makes_a_key_and_one_with_peers_says_how_to_copy_it(tmp_path: Path) -> None:
     environ = {"PAGLETS_HOME": str(tmp_path)}
-    with pytest.raises(StartFailed, match=r"scp FIRST-MACHINE:\.paglets/mesh\.key .*mesh\.key"):
+    with pytest.raises(StartFailed, match=r"scp FIRST-MACHINE:\.paglets/mesh\.key .*mesh\.key") as refused:
         host_key(environ, peers=["http://other:8765"])
+    assert "just starting on this machine, start this one again" in refused.value.message
+    assert "Where all hosts of a new mesh have peers, `paglets key new` makes it" in refused.value.message
     assert host_key(environ) is None
     made = first_key(environ, SystemEntropy(), [])
     again = host_key(environ, peers=["http://other:8765"])
@@ -192,6 +194,7 @@ def test_a_host_that_was_in_a_mesh_makes_no_key_and_says_where_the_right_one_is_
     others = [f"w{n}" for n in range(7)]
     with pytest.raises(StartFailed, match="was in a mesh with w0, w1, w2, w3, w4 and 2 more") as refused:
         first_key(environ, SystemEntropy(), others)
+    assert "start it with the --key-file or PAGLETS_API_KEY that it had" in refused.value.message
     assert f"put it back to {tmp_path / 'mesh.key'}, mode 600: from a backup" in refused.value.message
     assert "`paglets key new` makes another" in refused.value.message
     assert os.listdir(tmp_path) == []
@@ -207,12 +210,16 @@ def test_where_a_host_runs_without_the_file_of_its_key_no_new_one_is_advised(tmp
     tree = {"name": "w1", "url": "http://127.0.0.1:1", "store_id": "s", "pid": os.getpid()}
     (tmp_path / "run" / "w1.json").write_text(json.dumps(tree))
     environ = {"PAGLETS_HOME": str(tmp_path)}
-    asks: tuple[tuple[Callable[[Mapping[str, str]], object], type[PagletsError]], ...]
-    asks = ((client_key, NotAllowed), (host_key, StartFailed))
-    for ask, error in asks:
+    asks: tuple[tuple[Callable[[Mapping[str, str]], object], type[PagletsError], str], ...]
+    asks = (
+        (client_key, NotAllowed, "set PAGLETS_API_KEY to the key that the host has"),
+        (host_key, StartFailed, "start this one with the --key-file or PAGLETS_API_KEY that w1 has"),
+    )
+    for ask, error, same in asks:
         with pytest.raises(error, match="the host w1 runs here") as refused:
             ask(environ)
         assert "start a host here" not in str(refused.value)
+        assert same in str(refused.value)
         assert "from a backup" in str(refused.value)
     create_key(tmp_path / "mesh.key", SystemEntropy())
     assert host_key(environ) is not None

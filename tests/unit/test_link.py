@@ -90,8 +90,16 @@ def test_an_address_in_a_reply_is_not_contacted_but_that_of_the_mesh(given: Give
 
 def test_a_host_outside_the_mesh_is_not_followed(given: Given) -> None:
     given.w1.routes[ASK] = raising(moved_to(HostRef(store_id="evil", name="evil", url="http://evil:8765")))
+    given.home.routes[ROUTE] = raising(Unknown("nobody has it"))
     with pytest.raises(Unreachable, match="evil, which home does not list"):
         given.pursue(given.at(given.w1))
+
+
+def test_a_paglet_that_went_on_from_a_host_that_was_forgotten_is_found(given: Given) -> None:
+    given.w1.routes[ASK] = raising(moved_to(HostRef(store_id="store-w9", name="w9", url="http://w9:8765")))
+    given.home.routes[ROUTE] = lambda body: view(given.w2.ref)
+    given.w2.routes[ASK] = raising()
+    assert given.pursue(given.at(given.w1)) == Done()
 
 
 def test_a_paglet_on_its_way_is_asked_again_later(given: Given) -> None:

@@ -13,9 +13,18 @@ from paglets.api.groups import GroupView, SubmitGroup
 from paglets.api.hosts import MemberView
 from paglets.codec import wire
 from paglets.codec.bundle import bundle_of
-from paglets.core.errors import Conflict, Invalid, TimedOut, Unreachable
+from paglets.core.errors import (
+    Conflict,
+    HandlerFailed,
+    Invalid,
+    Overloaded,
+    PagletsError,
+    TimedOut,
+    Unknown,
+    Unreachable,
+)
 from paglets.core.messages import Message
-from paglets.core.refs import FileRef
+from paglets.core.refs import FileRef, HostRef, ProxyRef
 from paglets.system.compute_slots import (
     CollectingComputeJobPaglet,
     CollectingComputeJobState,
@@ -55,9 +64,19 @@ class MyCollector(ResultCollectorPaglet):
 
 
 class FakeClient(FakeContext):
-    """As a HostClient it can be asked for a group, and for the hosts of its mesh."""
+    """As a HostClient it can be asked for a group, and for the hosts of its mesh. `at`: the host that says that it has
+    the collector; or the error of one that does not answer."""
 
     members: tuple[MemberView, ...] = ()
+    at: HostRef | PagletsError | None = None
+
+    def collected(self, group_id: str, *, timeout: float | None = None) -> GroupView | None:
+        if isinstance(self.at, PagletsError):
+            raise self.at
+        if self.at is None:
+            return None
+        ref = ProxyRef(agent_id="collector-1", host=self.at)
+        return replace(self.view(self.groups[0]), collector=ref, status="ACTIVE")
 
     def hosts(self) -> tuple[MemberView, ...]:
         return self.members
@@ -233,6 +252,41 @@ def test_of_a_group_that_is_there_whose_collector_is_gone_for_good_the_next_step
     client.members = members
     submission = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
     assert submission.warnings[1:] == (says,)
+
+
+def test_a_collector_that_moved_on_before_its_host_was_forgotten_is_found_and_followed() -> None:
+    def away(message: Message) -> Any:
+        raise Unreachable("w1 is not among the hosts of the mesh")
+
+    client = KnownHost(answers={"ended": away})
+    client.at = HostRef(store_id="store-w2", name="w2")
+    submission = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
+    assert submission.warnings == ("group g is there already (submitted 2 min ago, ACTIVE): nothing was submitted",)
+    assert submission.collector.ref.host == client.at
+
+
+def test_a_collector_that_may_be_on_a_host_that_does_not_answer_is_not_told_to_be_lost() -> None:
+    def away(message: Message) -> Any:
+        raise Unreachable("w1 is not among the hosts of the mesh")
+
+    client = KnownHost(answers={"ended": away})
+    client.at = Unreachable("no host that answers has the collector of g; w2: no reply")
+    submission = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
+    assert submission.warnings[1:] == (client.at.message,)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Unknown("paglet collector-1 has ended"), HandlerFailed("ZeroDivisionError"), Overloaded("too many requests")],
+)
+def test_a_collector_that_answers_an_error_is_not_said_to_be_silent(error: PagletsError) -> None:
+    def answers(message: Message) -> Any:
+        raise error
+
+    client = KnownHost(answers={"ended": answers})
+    client.members = (MemberView(member=member("w1"), online=True, silent_seconds=0.1),)
+    (_, told) = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g").warnings
+    assert told == f"its collector, on w1, does not say how it stands: {error.message}"
 
 
 @pytest.mark.parametrize(("online", "says"), [(True, "jobs status g"), (False, "which is away: nothing is lost; ")])

@@ -22,7 +22,7 @@ from paglets.worker.protocol import OPERATIONS, Deliver, Go, GoCode, GoFile, Sta
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMAND = (sys.executable, "-c", "import sys; from paglets.worker.zygote import main; sys.exit(main([]))")
-PATIENT = "import sys; from paglets.worker import zygote; zygote.GRACE_SECONDS = {}; sys.exit(zygote.main([]))"
+PATIENT = "import sys; from paglets.worker.zygote import main; sys.exit(main([], grace_seconds={}))"
 PATIENCE_SECONDS = 60.0
 """For what a process does: no promise is about how fast it does that, and this machine may be busy."""
 

@@ -211,10 +211,13 @@ class HeldUpTable(ProcTable):
         return super().all()
 
 
-def test_a_machine_that_holds_up_a_look_is_looked_at_no_less_often(host: FakeHost, tmp_path: Path) -> None:
-    host.launcher._table = HeldUpTable()
-    told = host.start(paglets.IgnoresSigterm, path=str(tmp_path / "pids"))
-    wait_until(lambda: len(told.usages) >= 4, what="a fourth sample")
+def test_a_machine_that_holds_up_a_look_is_looked_at_no_less_often(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path, sample_seconds=0.1, table=HeldUpTable())
+    try:
+        told = host.start(paglets.IgnoresSigterm, path=str(tmp_path / "pids"))
+        wait_until(lambda: len(told.usages) >= 4, what="a fourth sample")
+    finally:
+        host.close()
 
 
 def test_a_killed_zygote_takes_its_children_along_and_is_followed_by_another(host: FakeHost, tmp_path: Path) -> None:

@@ -65,6 +65,11 @@ def inspect(host: Host, asked: Asked) -> Any:
             # Other hosts have older rows only, which point here.
             raise
         return _search(host, agent_id, error)
+    except Moved as moved:
+        if host.gossip.by_store(moved.details["host"]["store_id"]) is not None:
+            raise
+        # A host that was forgotten may have passed it on before.
+        return _search(host, agent_id, moved)
 
 
 def _ended_here(host: Host, agent_id: str) -> bool:
@@ -100,7 +105,7 @@ def _search(host: Host, agent_id: str, error: PagletsError) -> Pending:
                 return
         pending.complete(reply_error(error))
 
-    host.locator.locate((agent_id,), found)
+    host.whereabouts.locate((agent_id,), found)
     return pending
 
 
