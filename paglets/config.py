@@ -13,7 +13,6 @@ memory = "24 GiB"
 from __future__ import annotations
 
 import difflib
-import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,23 +21,21 @@ from pathlib import Path
 from typing import Any
 
 from paglets.core.errors import Invalid, StartFailed
+from paglets.core.plain import read_plain
 from paglets.core.refs import DEFAULT_PORT, check_host_name
 from paglets.core.text import counted
 from paglets.core.urls import normalise_url
-from paglets.slots.model import MAX_PROPERTIES, MAX_PROPERTY_CHARACTERS, MAX_TAG_CHARACTERS, MAX_TAGS
+from paglets.settings import MOST_SHOWN, SETTINGS, shown
 
 DEFAULT_MESH_VERSION = "default"
 MAX_FILE_BYTES = 1 << 20
-MAX_AMOUNT = 1 << 62
-MAX_SECONDS = 10 * 365 * 86400.0
-LEAST_LOST_AFTER_SECONDS = 10.0
-MOST_PROPERTIES = MAX_PROPERTIES - 2
-"""The host itself may add that its database was damaged, and why it starts nothing."""
-
 CONFIG_NAME = "hosts.toml"
 
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_BYTES = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(?:i?b)?\s*", re.IGNORECASE)
+MOST_TOLD = 20
+"""Mistakes of one file: more are no help to who mends it."""
+
+FEW_MISTAKES = 3
+"""While there are so few, an unknown key is told with all that are known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,148 +74,6 @@ class HostOptions:
     host_lost_after_seconds: float = 120.0
     input_wait_seconds: float = 7 * 86400.0
 
-
-def parse_bytes(text: str) -> int:
-    """Bytes of `512M`, `1.5 GiB`, `2000`; units are powers of 1024. Raises Invalid."""
-    match = _BYTES.fullmatch(text)
-    if match is None:
-        raise Invalid(f"{text[:40]!r} is not an amount of bytes: write 512M, 1.5 GiB or 2000")
-    amount = (
-        int(float(match[1]) * _UNITS[match[2].lower()]) if "." in match[1] else int(match[1]) * _UNITS[match[2].lower()]
-    )
-    return _within(amount)
-
-
-def parse_property(text: str) -> tuple[str, str]:
-    """Key and value of `python=3.12`. Raises Invalid."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise Invalid(f"{text[:80]!r} is not a property: write KEY=VALUE")
-    return key.strip(), value
-
-
-# Each setting of the file: a function that checks its value and gives that of the option. They raise Invalid without
-# the place, which their caller knows.
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value or not value.isprintable():
-        raise Invalid(f"expected a text, got {value!r}")
-    return value
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise Invalid(f"expected a whole number, 0 or more, got {value!r}")
-    return _within(value)
-
-
-def _cores(value: Any) -> int:
-    if _count(value) < 1:
-        raise Invalid("expected at least 1")
-    return int(value)
-
-
-def _within(amount: int) -> int:
-    if amount > MAX_AMOUNT:
-        raise Invalid(f"{amount} is more than any machine has")
-    return amount
-
-
-def _flag(value: Any) -> bool:
-    if type(value) is not bool:
-        raise Invalid(f"expected true or false, got {value!r}")
-    return value
-
-
-def _lost_after(value: Any) -> float:
-    if _seconds(value) < LEAST_LOST_AFTER_SECONDS:
-        raise Invalid(f"expected at least {LEAST_LOST_AFTER_SECONDS:g} seconds: a busy host is silent for longer")
-    return float(value)
-
-
-def _seconds(value: Any) -> float:
-    if type(value) not in (int, float) or not 0 < value <= MAX_SECONDS:
-        raise Invalid(f"expected a number of seconds, got {value!r}")
-    return float(value)
-
-
-def _bytes(value: Any) -> int:
-    return parse_bytes(value) if isinstance(value, str) else _count(value)
-
-
-def _port(value: Any) -> int:
-    if _count(value) > 65535:
-        raise Invalid(f"expected a port number up to 65535 (0: any free one), got {value}")
-    return int(value)
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise Invalid(f"expected a list of texts, got {value!r}")
-    return tuple(dict.fromkeys(_text(item) for item in value))
-
-
-def _tags(value: Any) -> tuple[str, ...]:
-    tags = _texts(value)
-    for tag in tags:
-        if "," in tag:
-            raise Invalid(f"{tag!r} is one tag with a comma: give each tag by itself")
-    if len(tags) > MAX_TAGS or any(len(tag) > MAX_TAG_CHARACTERS for tag in tags):
-        raise Invalid(f"at most {MAX_TAGS} tags of {MAX_TAG_CHARACTERS} characters are allowed")
-    return tags
-
-
-def _url(value: Any) -> str:
-    return normalise_url(_text(value))
-
-
-def _urls(value: Any) -> tuple[str, ...]:
-    return tuple(_url(item) for item in _texts(value))
-
-
-def _properties(value: Any) -> dict[str, str]:
-    if not isinstance(value, Mapping):
-        raise Invalid(f"expected a table, got {value!r}")
-    properties = {_text(key): str(_text(item)) for key, item in value.items()}
-    too_long = any(len(key) + len(item) > MAX_PROPERTY_CHARACTERS for key, item in properties.items())
-    if too_long or len(properties) > MOST_PROPERTIES:
-        raise Invalid(f"at most {MOST_PROPERTIES} properties of {MAX_PROPERTY_CHARACTERS} characters are allowed")
-    return properties
-
-
-def _path(value: Any) -> Path:
-    return Path(_text(value)).expanduser().absolute()
-
-
-def _paths(value: Any) -> tuple[str, ...]:
-    return tuple(str(_path(item)) for item in _texts(value))
-
-
-SETTINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "host": ("host", _text),
-    "bind_public": ("bind_public", _text),
-    "port": ("port", _port),
-    "public_url": ("public_url", _url),
-    "reachable": ("reachable", _flag),
-    "peers": ("peers", _urls),
-    "mesh_version": ("mesh_version", _text),
-    "tags": ("tags", _tags),
-    "properties": ("properties", _properties),
-    "data_dir": ("data_dir", _path),
-    "key_file": ("key_file", _path),
-    "cpu_cores": ("cpu_cores", _cores),
-    "memory": ("memory_bytes", _bytes),
-    "temp_storage": ("temp_storage_bytes", _bytes),
-    "gpus": ("gpus", _count),
-    "pin_cpus": ("pin_cpus", _flag),
-    "code_paths": ("code_paths", _paths),
-    "artifact_max_size": ("artifact_max_bytes", _bytes),
-    "artifact_storage_quota": ("artifact_quota_bytes", _bytes),
-    "host_lost_after": ("host_lost_after_seconds", _lost_after),
-    "input_wait": ("input_wait_seconds", _seconds),
-}
-"""Name in the file (and, with dashes, of the flag) -> option and check."""
 
 _OTHER_FLAGS = {
     "reachable": "--unreachable",
@@ -273,7 +128,7 @@ def flag_name(setting: str) -> str:
 
 
 def _sections(file: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Checked settings of `[mesh]`, and of each host. Raises Invalid, whose details have all `mistakes`."""
+    """Checked settings of `[mesh]`, and of each host. Raises Invalid, whose details have the `mistakes`."""
     mistakes: list[str] = []
     _check_names(file, ("mesh", "hosts"), "the file", mistakes)
     mesh = _section(file.get("mesh", {}), "mesh", mistakes)
@@ -281,7 +136,7 @@ def _sections(file: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[s
     for each in hosts:
         with _noted(mistakes):
             check_host_name(each)
-    sections = {each: _section(section, f"hosts.{each}", mistakes) for each, section in hosts.items()}
+    sections = {each: _section(section, f"hosts.{each[:MOST_SHOWN]}", mistakes) for each, section in hosts.items()}
     _refuse(mistakes)
     return mesh, sections
 
@@ -298,8 +153,11 @@ def _noted(mistakes: list[str], place: str = "") -> Iterator[None]:
 def _refuse(mistakes: list[str]) -> None:
     """Raises Invalid with the first, where there are some."""
     if mistakes:
-        more = len(mistakes) - 1
-        raise Invalid(mistakes[0] + (f" (and {counted(more, 'further mistake')})" if more else ""), mistakes=mistakes)
+        more, left = len(mistakes) - 1, len(mistakes) - MOST_TOLD
+        raise Invalid(
+            mistakes[0] + (f" (and {counted(more, 'further mistake')})" if more else ""),
+            mistakes=mistakes[:MOST_TOLD] + ([f"and {counted(left, 'further mistake')}"] if left > 0 else []),
+        )
 
 
 def host_names(file: Mapping[str, Any]) -> tuple[str, ...]:
@@ -319,31 +177,37 @@ def addresses_read(file: Mapping[str, Any]) -> dict[str, str]:
     sections = (file.get("mesh", {}), *file.get("hosts", {}).values())
     written = [text for section in sections for text in section.get("peers", ())]
     written += [section["public_url"] for section in sections if "public_url" in section]
-    return {text: _url(text) for text in written}
+    return {text: normalise_url(text) for text in written}
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The tree of a TOML file. Raises StartFailed where it cannot be read, naming file and line."""
+    """The tree of a TOML file. Raises StartFailed where it cannot be read, naming the file, and the line if known."""
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise StartFailed(f"{path} has more than {MAX_FILE_BYTES:,} bytes: that is no configuration")
-        return tomllib.loads(path.read_text("utf-8"))
+        data = read_plain(path, MAX_FILE_BYTES)
     except OSError as error:
-        raise StartFailed(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise StartFailed(f"{path} cannot be read: {error.strerror or error}") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise StartFailed(f"{path} has more than {MAX_FILE_BYTES:,} bytes: that is no configuration")
+    try:
+        return tomllib.loads(data.decode("utf-8-sig"))  # editors of Windows begin a file with a mark
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StartFailed(f"{path} is not TOML: {error}") from error
+    except RecursionError as error:
+        raise StartFailed(f"{path} cannot be read: lists or tables in it are nested too deep") from error
+    except ValueError as error:  # Python reads no number of thousands of digits
+        raise StartFailed(f"{path} cannot be read: a number in it has too many digits") from error
 
 
 def checked_config(path: Path) -> dict[str, Any]:
     """The tree of a TOML file, of which every key is right. Raises StartFailed, Invalid, which name the file.
 
-    The details of Invalid have all `mistakes`.
+    The details of Invalid have the `mistakes`: the first of them, where there are many.
     """
     tree = read_config(path)
     try:
         _sections(tree)
     except Invalid as error:
-        way = f"; `paglets config check {path}` names all" if len(error.details["mistakes"]) > 1 else ""
+        way = f"; `paglets config check {path}` names them" if len(error.details["mistakes"]) > 1 else ""
         raise Invalid(f"{path}: {error.message}{way}", **error.details) from error
     return tree
 
@@ -358,16 +222,21 @@ def _section(section: Any, where: str, mistakes: list[str]) -> dict[str, Any]:
 def _table(value: Any, where: str, mistakes: list[str]) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         return value
-    mistakes.append(f"{where} must be a table, got {value!r}")
+    mistakes.append(f"{where} must be a table, got {shown(value)}")
     return {}
 
 
 def _check_names(table: Mapping[str, Any], known: tuple[str, ...], where: str, mistakes: list[str]) -> None:
     for name in table:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-            mistakes.append(f"unknown key {name!r} in {where}: {hint}")
+            hint = _hint(name, known, len(mistakes)) if len(mistakes) < MOST_TOLD else ""
+            mistakes.append(f"unknown key {shown(name)} in {where}{hint}")
+
+
+def _hint(name: str, known: tuple[str, ...], mistakes: int) -> str:
+    if near := difflib.get_close_matches(name, known, 1):
+        return f": did you mean {near[0]!r}?"
+    return f": known are {', '.join(known)}" if mistakes < FEW_MISTAKES else ""
 
 
 def _checked(settings: Mapping[str, Any], place: Callable[[str], str], mistakes: list[str]) -> dict[str, Any]:

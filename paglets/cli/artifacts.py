@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from paglets.cli import results
+from paglets.cli.away import offline_names
 from paglets.cli.collectors import group_of
 from paglets.cli.options import LOOK_SECONDS, Parser, add_command, add_commands, add_common, client_of
 from paglets.cli.output import (
@@ -70,7 +71,7 @@ def parser() -> Parser:
     add_common(listing, _list, asks_all=True)
     info = add_command(commands, "info", "one artifact, and where it is", "artifacts info words/monday")
     info.add_argument("artifact", metavar="ID|GROUP/JOBKEY")
-    add_common(info, _info)
+    add_common(info, _info, asks_all=True)
     add_get(
         add_command(
             commands,
@@ -137,7 +138,7 @@ def _list(options: argparse.Namespace) -> int:
     with client_of(options) as client, said_if_slow(waiting_for_all(seconds)):
         owner = group_of(client, options.group).collector.agent_id if options.group else options.owner
         found, errors, owners = look(client, owner, seconds, whose=not options.json)
-        away = [view.member.name for view in client.hosts() if not view.online]
+        away = offline_names(client.hosts(), errors)
     if options.json:
         print_json({"artifacts": [artifact.to_wire() for artifact in found], "silent": silent_lines(errors, away)})
     else:
@@ -178,10 +179,10 @@ def artifact_row(artifact: ArtifactRef, now: float, of: str) -> tuple[object, ..
 
 
 def _info(options: argparse.Namespace) -> int:
+    seconds = options.timeout or LOOK_SECONDS
     with client_of(options) as client:
         view = client.artifact(resolved(client, options.artifact))
-        seconds = min(LOOK_SECONDS, client.timeout)
-        owners = {} if options.json else results.owners_in_words(client, [view.artifact], client.groups(), seconds)
+        owners = {} if options.json else owner_of(client, view.artifact, seconds)
     if options.json:
         print_json(view)
         return EXIT_DONE
@@ -199,6 +200,15 @@ def _info(options: argparse.Namespace) -> int:
         }
     )
     return EXIT_DONE
+
+
+def owner_of(client: HostClient, artifact: ArtifactRef, seconds: float) -> dict[str, str]:
+    """Whose it is, in words, by its id; a host that does not tell its groups is named."""
+    with said_if_slow(waiting_for_all(seconds)):
+        groups, errors = client.mesh_groups(seconds)
+        owners = results.owners_in_words(client, [artifact], groups, seconds)
+    say_silent(errors.values(), ())
+    return owners
 
 
 def resolved(client: HostClient, text: str) -> str:
@@ -230,7 +240,7 @@ def _by_prefix(client: HostClient, prefix: str, nothing: Unknown) -> str:
         raise Invalid(f"{prefix} begins {len(ids)} ids, {', '.join(ids[:MOST_NAMED_IDS])}{more}: write more of it")
     if errors:
         raise Unreachable(f"no host that answers has an artifact {prefix}; {errors[0].message}")
-    away = [view.member.name for view in client.hosts() if not view.online]
+    away = offline_names(client.hosts())
     raise Unknown(f"{nothing.message} (not asked, as they are offline: {', '.join(away)})") if away else nothing
 
 
@@ -262,7 +272,7 @@ def _there(client: HostClient, artifact_id: str) -> ArtifactRef:
 
 
 def _gone(client: HostClient, error: Unknown) -> Unknown:
-    away = [view.member.name for view in client.hosts() if not view.online]
+    away = offline_names(client.hosts())
     return Unknown(f"{error.message}: {GONE}" + (f" (offline: {', '.join(away)})" if away else ""))
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from paglets.api.hosts import MemberView
 from paglets.cli.output import duration_text
+from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
 from paglets.mesh.view import NO_WAY, OLD_STORE
+from paglets.remote.asking import is_of
 from paglets.remote.losthosts import lost_text, view_of
 
 
@@ -19,6 +21,13 @@ def is_old(view: MemberView) -> bool:
 def is_alone(views: Sequence[MemberView]) -> bool:
     """Whether the host that was asked, the first of them, is not joined itself: it works with none of the others."""
     return bool(views) and bool(views[0].problem) and not any(view.online for view in views[1:])
+
+
+def offline_names(views: Iterable[MemberView], errors: Iterable[PagletsError] = ()) -> list[str]:
+    """The hosts that are not asked: neither old stores, whose names others have, nor those of `errors`, who were."""
+    told = tuple(errors)
+    away = [view.member.name for view in views if not view.online and not is_old(view)]
+    return [name for name in away if not any(is_of(name, error) for error in told)]
 
 
 def heard_text(view: MemberView) -> str:

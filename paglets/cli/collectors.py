@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from paglets.api.groups import GroupView
-from paglets.cli.away import heard_text
-from paglets.cli.output import ago, said_if_slow
+from paglets.api.groups import GroupLine, GroupView
+from paglets.cli.away import heard_text, offline_names
+from paglets.cli.output import ago, said_if_slow, waiting_for_all
 from paglets.core.errors import NO_ANSWER, PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import ProxyRef
@@ -36,8 +36,8 @@ def group_of(client: HostClient, group_id: str) -> GroupView:
     try:
         return client.group(group_id)
     except Unknown as error:
-        hint = meant(group_id, (line.group_id for line in client.groups()))
-        away = [view.member.name for view in client.hosts() if not view.online]
+        hint = meant(group_id, (line.group_id for line in _lines(client)))
+        away = offline_names(client.hosts())
         asked = f" (not asked, as they are offline: {', '.join(away)})" if away else ""
         raise Unknown(f"{error.message}{asked}: {hint}`paglets jobs groups` lists the groups") from None
 
@@ -114,8 +114,15 @@ def _heard(client: HostClient, collector: ProxyRef, group_id: str, most_seconds:
     )
 
 
+def _lines(client: HostClient) -> tuple[GroupLine, ...]:
+    """The groups that the hosts know which answer soon."""
+    seconds = min(FIRST_SECONDS, client.timeout)
+    with said_if_slow(waiting_for_all(seconds)):
+        return client.mesh_groups(seconds)[0]
+
+
 def _last_known(client: HostClient, group_id: str, host_name: str) -> str:
-    for line in client.groups():
+    for line in _lines(client):
         if line.group_id == group_id and line.counted_at is not None:
             return (
                 f"the collector on {host_name} was last heard {ago(line.counted_at, time.time())}: "

@@ -13,7 +13,6 @@ from paglets.cli.options import Parser, add_command, add_commands
 from paglets.cli.output import print_json, print_table, say
 from paglets.config import (
     CONFIG_NAME,
-    SETTINGS,
     HostOptions,
     Setting,
     addresses_read,
@@ -24,6 +23,7 @@ from paglets.config import (
 from paglets.core.errors import EXIT_DONE, Invalid
 from paglets.core.text import printable
 from paglets.remote.keys import default_key_file, paglets_home
+from paglets.settings import SETTINGS, user_path
 from paglets.slots.amounts import bytes_text
 
 DEFAULT = "default"
@@ -65,7 +65,7 @@ def parser() -> Parser:
 
 
 def _check(options: argparse.Namespace) -> int:
-    path = Path(options.file).expanduser()
+    path = user_path(options.file)
     try:
         file = checked_config(path)
     except Invalid as error:

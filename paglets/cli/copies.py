@@ -9,10 +9,12 @@ from typing import Any
 from paglets.api.slots import JobView
 from paglets.cli.collectors import FORGOTTEN
 from paglets.cli.options import LOOK_SECONDS
+from paglets.cli.output import said_if_slow, waiting_for_all
 from paglets.core.errors import PagletsError
 from paglets.core.text import command_name
 from paglets.remote.cancelling import AWAY
 from paglets.remote.client import HostClient
+from paglets.remote.joblogs import JobAttempts
 from paglets.slots.states import FINAL
 
 MOST_JOBS = 1_000
@@ -26,7 +28,8 @@ Entry = dict[str, Any]
 
 def copies_of_group(client: HostClient, group_id: str) -> list[Entry]:
     """The newest copy of each job of which a host has one, by key."""
-    answers, _ = client.mesh_slots(limit=MOST_JOBS, timeout=LOOK_SECONDS)
+    with said_if_slow(waiting_for_all(LOOK_SECONDS)):
+        answers, _ = client.mesh_slots(limit=MOST_JOBS, timeout=LOOK_SECONDS)
     found = [_entry(job, slots.host.name) for slots in answers for job in slots.jobs if job.group_id == group_id]
     newest: dict[str, Entry] = {}
     for entry in sorted(found, key=lambda each: (each["generation"], each["attempt"])):
@@ -34,9 +37,15 @@ def copies_of_group(client: HostClient, group_id: str) -> list[Entry]:
     return [newest[key] for key in sorted(newest)]
 
 
+def attempts_of(client: HostClient, job: str, seconds: float) -> JobAttempts:
+    """The attempts of a job that the hosts know which answer within so many seconds."""
+    with said_if_slow(waiting_for_all(seconds)):
+        return client.job_attempts(job, timeout=seconds)
+
+
 def copy_of_job(client: HostClient, group_id: str, job_key: str) -> Entry | None:
     """The newest copy of one job; None where no host that answers has one."""
-    known = client.job_attempts(f"{group_id}/{job_key}")
+    known = attempts_of(client, f"{group_id}/{job_key}", LOOK_SECONDS)
     copies = [(each.generation, each.agent_id) for each in known.attempts]
     copies += [(each.generation, each.agent_id) for each in known.unfinished]
     for _, agent_id in sorted(set(copies), reverse=True):

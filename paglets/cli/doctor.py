@@ -32,6 +32,7 @@ from paglets.remote.client import HostClient
 from paglets.remote.keys import SAME_FOR_COMMANDS, client_key, lost_key_hint, paglets_home
 from paglets.remote.local import RunningHost, broken_run_files, running_hosts
 from paglets.remote.losthosts import is_stranger
+from paglets.settings import user_path
 from paglets.slots.amounts import bytes_text
 
 OLDEST_PYTHON = (3, 11)
@@ -88,7 +89,7 @@ def _doctor(options: argparse.Namespace) -> int:
 def _folders(options: argparse.Namespace) -> list[Path]:
     """The data directories that are asked for; without a word, all where hosts of this machine keep theirs."""
     if options.data_dir:
-        return [Path(options.data_dir).expanduser()]
+        return [user_path(options.data_dir)]
     hosts, named = paglets_home(os.environ) / "hosts", _named_folders()
     if options.name:
         return [named.get(options.name, hosts / options.name)]

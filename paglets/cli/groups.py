@@ -11,7 +11,7 @@ from typing import Any
 
 from paglets.api.groups import GroupLine, Groups
 from paglets.api.hosts import MemberView
-from paglets.cli.away import away_text, silence_text
+from paglets.cli.away import away_text, offline_names, silence_text
 from paglets.cli.collectors import summary_of
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import (
@@ -52,7 +52,7 @@ def _all(client: HostClient, options: argparse.Namespace) -> int:
     with said_if_slow(waiting_for_all(seconds)):
         found, errors = client.mesh_groups(seconds)
         views = client.hosts()
-    away = [view.member.name for view in views if not view.online]
+    away = offline_names(views, errors.values())
     if options.json:
         print_json({**to_json(Groups(groups=found)), "silent": silent_lines(errors.values(), away)})
     else:

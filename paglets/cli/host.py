@@ -14,11 +14,12 @@ from typing import Any
 
 from paglets.cli.options import Parser, key_and_value, nearest
 from paglets.cli.output import say
-from paglets.config import CONFIG_NAME, DEFAULT_MESH_VERSION, SETTINGS, HostOptions, checked_config, host_options
+from paglets.config import CONFIG_NAME, DEFAULT_MESH_VERSION, HostOptions, checked_config, host_options
 from paglets.core.errors import Invalid
 from paglets.core.refs import DEFAULT_PORT, check_host_name
 from paglets.program import this_program
 from paglets.remote.keys import paglets_home
+from paglets.settings import SETTINGS, user_path
 
 REPEATED = {"peer": "peers", "tag": "tags", "property": "properties", "code_path": "code_paths"}
 
@@ -134,7 +135,7 @@ def given_of(given: argparse.Namespace, folder: Path, *, re_enters: bool = False
     `re_enters`: this is done again, by the copy of the archive that the host runs from, which then says the warnings.
     """
     name = name_of(given)
-    path = Path(given.config).expanduser() if given.config else folder / CONFIG_NAME
+    path = user_path(given.config) if given.config else folder / CONFIG_NAME
     if not given.config and not os.path.lexists(path):
         return Given(name=name, flags=flags_of(given), path=None, file=None)
     file = checked_config(path)

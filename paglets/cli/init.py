@@ -18,6 +18,7 @@ from paglets.config import CONFIG_NAME, checked_config, host_names, settings_of
 from paglets.core.errors import EXIT_DONE, Conflict, Invalid
 from paglets.core.text import command_name, printable
 from paglets.remote.keys import default_key_file
+from paglets.settings import user_path
 
 OF_MESH = ("mesh_version", "peers")
 """Settings that all hosts share: those of the first host go to the table of all."""
@@ -51,7 +52,7 @@ def parser() -> Parser:
 
 
 def _init(options: argparse.Namespace) -> int:
-    name, path = name_of(options), Path(options.config or CONFIG_NAME).expanduser()
+    name, path = name_of(options), user_path(options.config or CONFIG_NAME)
     flags = flags_of(options)
     for setting, checked in settings_of(name, flags=flags).items():
         if setting in PATHS:  # a relative one would be another where the host starts
@@ -72,7 +73,7 @@ def _added(path: Path, name: str, flags: dict[str, Any]) -> str:
     """The text of the file with a section more. Raises Conflict, Invalid."""
     if name in host_names(checked_config(path)):
         raise Conflict(f"{printable(path)} has a section [hosts.{name}]: edit it, or name another host with --name")
-    text = path.read_text("utf-8").rstrip("\n") + "\n\n" + _toml({}, name, flags)
+    text = path.read_text("utf-8-sig").rstrip("\n") + "\n\n" + _toml({}, name, flags)
     try:
         host_names(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:

@@ -58,7 +58,7 @@ def parser() -> Parser:
     _add_cancel(commands)
     everything = add_command(commands, "show", "everything about one job: code, files, attempts, result file")
     everything.add_argument("job", metavar="GROUP/JOBKEY|ID", help="a job of a group, or a job's id")
-    add_common(everything, later("paglets.cli.show", "show"))
+    add_common(everything, later("paglets.cli.show", "show"), asks_all=True)
     add_logs(add_command(commands, "logs", "what a job printed; also as `paglets logs`"))
     _add_hosts(add_command(commands, "hosts", "which hosts could run a job, best first (nothing is submitted)"))
     return made
@@ -182,12 +182,13 @@ def _queue(options: argparse.Namespace) -> int:
 
 
 def _ps(options: argparse.Namespace) -> int:
+    from paglets.cli.away import offline_names
     from paglets.remote.schedulers import mesh_slots
 
     seconds = options.timeout or LOOK_SECONDS
     with link_of(options) as link, said_if_slow(waiting_for_all(seconds)):
         answers, errors = mesh_slots(link, options.limit, seconds)
-        away = [view.member.name for view in link.hosts() if not view.online]
+        away = offline_names(link.hosts(), errors)
     jobs = [(slots, job) for slots in answers for job in _shown(slots, options.all)]
     if options.json:
         told = [{"host": slots.host.name, **to_json(job)} for slots, job in jobs]

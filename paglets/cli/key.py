@@ -11,7 +11,8 @@ from paglets.cli.output import print_json, say
 from paglets.core.clock import SystemEntropy
 from paglets.core.errors import EXIT_DONE, Conflict, Unknown
 from paglets.core.text import printable
-from paglets.remote.keys import KEY_VARIABLE, client_key, create_key, default_key_file
+from paglets.remote.keys import KEY_VARIABLE, client_key, create_key, default_key_file, link_to_nothing
+from paglets.settings import user_path
 
 
 def parser() -> Parser:
@@ -54,6 +55,8 @@ def _path(options: argparse.Namespace) -> int:
 
 def _new(options: argparse.Namespace) -> int:
     path = _file(options) or default_key_file(os.environ)
+    if path.is_symlink() and not path.exists():
+        raise Conflict(f"{printable(path)} is {link_to_nothing(path)}")
     if os.path.lexists(path):
         raise Conflict(f"{printable(path)} is there: a new key takes its place only when you have moved that file away")
     create_key(path, SystemEntropy())
@@ -66,4 +69,4 @@ def _new(options: argparse.Namespace) -> int:
 
 
 def _file(options: argparse.Namespace) -> Path | None:
-    return Path(options.key_file).expanduser().absolute() if options.key_file else None
+    return user_path(options.key_file).absolute() if options.key_file else None

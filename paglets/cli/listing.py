@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from paglets.api.paglets import PagletView
+from paglets.cli.away import offline_names
 from paglets.cli.options import LOOK_SECONDS, Parser, add_common, client_of
 from paglets.cli.output import (
     duration_text,
@@ -36,7 +37,7 @@ def _list(options: argparse.Namespace) -> int:
     seconds = options.timeout or LOOK_SECONDS
     with client_of(options) as client, said_if_slow(waiting_for_all(seconds)):
         views, errors = client.paglets(timeout=seconds)
-        away = [view.member.name for view in client.hosts() if not view.online]
+        away = offline_names(client.hosts(), errors)
     now = time.time()
     if options.json:
         print_json({"paglets": [_json(view, now) for view in views], "silent": silent_lines(errors, away)})

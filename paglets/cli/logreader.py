@@ -11,9 +11,10 @@ from functools import partial
 from typing import TypeVar
 
 from paglets.api.logs import AttemptView, UnfinishedJob
+from paglets.cli.copies import attempts_of
 from paglets.cli.logoutput import LogOutput
 from paglets.cli.nolog import reason_for_no_log
-from paglets.cli.options import client_of
+from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import print_json, say, silent_lines
 from paglets.core.errors import AWAY, EXIT_DONE, EXIT_FAILED, Unknown
 from paglets.remote.client import HostClient
@@ -44,13 +45,14 @@ _SPAN = re.compile(r"[0-9.]+ (s|min|h|d)\b ?")
 
 def logs(options: argparse.Namespace) -> int:
     """Show what `options.job` printed; its stdout goes to stdout, its stderr to stderr."""
+    seconds = options.timeout or LOOK_SECONDS
     if options.follow:
-        options.timeout = min(options.timeout, FOLLOW_TIMEOUT_SECONDS)
+        options.timeout = min(options.timeout or FOLLOW_TIMEOUT_SECONDS, FOLLOW_TIMEOUT_SECONDS)
     with client_of(options) as client:
         if options.json:
-            print_json(_listing(client.job_attempts(options.job)))
+            print_json(_listing(attempts_of(client, options.job, seconds)))
             return EXIT_DONE
-        reader = Reader(client=client, job=options.job, streams=options.streams, tail=options.tail)
+        reader = Reader(client=client, job=options.job, streams=options.streams, tail=options.tail, seconds=seconds)
         if options.follow:
             try:
                 return reader.follow(options.attempt)
@@ -86,12 +88,14 @@ def _fits(view: AttemptView, wanted: tuple[int | None, int]) -> bool:
 
 @dataclass(kw_only=True)
 class Reader:
-    """Shows attempts of one job. `tail`: the number of lines to begin with; None: all."""
+    """Shows attempts of one job. `tail`: the number of lines to begin with; None: all. `seconds`: for the answer of
+    each host to what all are asked."""
 
     client: HostClient
     job: str
     streams: tuple[str, ...]
     tail: int | None
+    seconds: float = LOOK_SECONDS
     _out: LogOutput = field(default_factory=LogOutput)
     _sleep: Callable[[float], None] = time.sleep
     _pause: float = SHORTEST_PAUSE_SECONDS
@@ -99,7 +103,7 @@ class Reader:
 
     def show_once(self, wanted: tuple[int | None, int] | None) -> int:
         """All that there is now."""
-        found = self.client.job_attempts(self.job)
+        found = attempts_of(self.client, self.job, self.seconds)
         attempt = chosen(found, wanted)
         for error in found.silent if attempt else ():
             say(f"there may be newer attempts: {error.message}")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from paglets.cli.away import heard_text, offline_names
 from paglets.cli.collectors import no_such_job, summary_of
 from paglets.core.errors import PagletsError, Unknown, Unreachable
 from paglets.remote.client import HostClient
+from paglets.remote.losthosts import by_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +27,7 @@ def reason_for_no_log(client: HostClient, job: str, silent: Sequence[PagletsErro
         return _of_key(client, group_id, job_key, silent)
     if silent:
         raise Unreachable(f"no host that answered knows a job {job!r}; {silent[0].message}")
-    away = [view.member.name for view in client.hosts() if not view.online]
+    away = offline_names(client.hosts())
     asked = f" (not asked, as they are offline: {', '.join(away)})" if away else ""
     raise Unknown(
         f"no host of the mesh knows a job or a log {job!r}{asked}: name a job as GROUP/JOBKEY; "
@@ -42,14 +44,16 @@ def _of_key(client: HostClient, group_id: str, job_key: str, silent: Sequence[Pa
     if record is None:
         raise no_such_job(client, group_id, job_key)
     host_name = record.get("host_name") or ""
-    online = {view.member.name for view in client.hosts() if view.online}
-    if host_name and host_name not in online:
-        raise Unreachable(f"the log of {job} is on {host_name}, which is not online: start that host to see it")
+    host = by_name(client.hosts()).get(host_name)
+    if host is not None and not host.online:
+        raise Unreachable(f"the log of {job} is on {host_name}, {heard_text(host)}: start that host again to see it")
     if pending is not None:
         reason = pending.get("reason_text") or pending.get("reason") or pending["status"]
         return NoLog(text=f"{job} has not started: {reason}", waits=True)
     if "cause" in record and not record.get("attempt"):
         return NoLog(text=f"{job} never started: {record['cause']}: {record.get('message') or ''}")
+    if host_name and host is None:
+        return NoLog(text=f"the log of {job} was on {host_name}, which was forgotten, or is no host of this mesh")
     if silent:
         raise Unreachable(f"the log of {job} is on {host_name}, and not all hosts answer: {silent[0].message}")
     return NoLog(text=f"{job} has ended, and what it printed is not kept any more")

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from paglets.api.notes import Note
+from paglets.cli.away import offline_names
 from paglets.cli.options import LOOK_SECONDS, Parser, add_common, client_of
 from paglets.cli.output import (
     print_json,
@@ -55,7 +56,7 @@ def _notes(options: argparse.Namespace) -> int:
     with client_of(options) as client:
         with said_if_slow(waiting_for_all(seconds)):
             found = client.notes(group_id=group_id, limit=options.limit, timeout=seconds)
-            away = [view.member.name for view in client.hosts() if not view.online]
+            away = offline_names(client.hosts(), found.errors)
         say_silent(found.errors, away)
         if options.follow:
             _follow(client, found, group_id, seconds, as_json=options.json)

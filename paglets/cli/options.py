@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from paglets.cli.output import say
-from paglets.config import parse_bytes, parse_property
 from paglets.core.errors import Invalid
+from paglets.settings import parse_bytes, parse_property
 
 if TYPE_CHECKING:
     from paglets.remote.client import HostClient

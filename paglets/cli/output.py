@@ -7,20 +7,18 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import zip_longest
-from threading import Timer
 from typing import Any, TextIO
 
+from paglets.core.clock import QUIET_SECONDS, told_if_slow
 from paglets.core.errors import PagletsError
 from paglets.core.record import to_json
 from paglets.core.text import command_name, printable
 
 SHORTEST_COLUMN = 8
 GAP = "  "
-QUIET_SECONDS = 2.0
-"""Who waits for so long is told what for."""
 
 NEVER_CUT = frozenset({"ID", "GROUP", "JOB", "HOST", "FREE CORES", "FREE MEMORY", "FREE DISK", "FREE GPUS"})
 """Columns that are of no use with their end cut off: what one copies into the next command, and amounts."""
@@ -32,16 +30,9 @@ def say(message: object) -> None:
     print(f"{clear}paglets: {advised(printable(message))}", file=sys.stderr)
 
 
-@contextmanager
-def said_if_slow(text: str, after_seconds: float = QUIET_SECONDS) -> Iterator[None]:
+def said_if_slow(text: str, after_seconds: float = QUIET_SECONDS) -> AbstractContextManager[None]:
     """Say on stderr what is waited for, where that takes long."""
-    timer = Timer(after_seconds, say, [text])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    return told_if_slow(say, text, after_seconds)
 
 
 def waiting_for_all(seconds: float) -> str:

@@ -13,8 +13,9 @@ from paglets.api.logs import AttemptView
 from paglets.api.paglets import PagletView
 from paglets.cli import why
 from paglets.cli.collectors import summary_of
+from paglets.cli.copies import attempts_of
 from paglets.cli.groups import artifact_in
-from paglets.cli.options import client_of
+from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import print_fields, print_json, print_table, say
 from paglets.core.errors import Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.record import to_json
@@ -46,7 +47,7 @@ class Code:
 class Shown:
     """`told`: as `jobs why` tells it. `is_here`: a copy of the job is on a host, so that code and inputs are known.
 
-    `is_gone`: no host that is online has the artifact any more.
+    `is_gone`: no host that is online has the artifact any more. `silent`: errors of hosts that did not tell attempts.
     """
 
     job: str
@@ -58,12 +59,15 @@ class Shown:
     artifact: ArtifactRef | None = None
     is_gone: bool = False
     attempts: tuple[AttemptView, ...] = ()
+    silent: tuple[PagletsError, ...] = ()
 
 
 def show(options: argparse.Namespace) -> int:
     """Show what `options.job` names; the exit code is that of `jobs why`."""
     with client_of(options) as client:
-        found = look(client, options.job)
+        found = look(client, options.job, options.timeout or LOOK_SECONDS)
+    for error in found.silent:
+        say(error)
     if options.json:
         print_json(_as_json(found))
     else:
@@ -71,13 +75,17 @@ def show(options: argparse.Namespace) -> int:
     return found.told.code
 
 
-def look(client: HostClient, selector: str) -> Shown:
-    """All of a job, named by `GROUP/JOBKEY` or the id of a paglet. Raises Unknown where it names nothing."""
+def look(client: HostClient, selector: str, seconds: float = LOOK_SECONDS) -> Shown:
+    """All of a job, named by `GROUP/JOBKEY` or the id of a paglet. Raises Unknown where it names nothing.
+
+    `seconds`: for the answer of each host to what all are asked.
+    """
+    known = _attempts(client, selector, seconds)
     _, slash, _ = selector.partition("/")
     if slash:
-        return _look_in_group(client, selector)
+        return _look_in_group(client, selector, known)
     try:
-        return _look_at_paglet(client, selector)
+        return _look_at_paglet(client, selector, known, seconds)
     except Unknown as error:
         raise told_of_group(client, selector, error, f"name one of its jobs, as {selector}/JOBKEY") from error
 
@@ -91,7 +99,7 @@ def told_of_group(client: HostClient, text: str, error: PagletsError, advice: st
     return Invalid(f"{text} is a group: {advice}; `paglets jobs groups {text}` lists them")
 
 
-def _look_in_group(client: HostClient, selector: str) -> Shown:
+def _look_in_group(client: HostClient, selector: str, known: JobAttempts) -> Shown:
     group_id, _, job_key = selector.partition("/")
     has_ended, class_name = False, ""
     try:
@@ -101,7 +109,6 @@ def _look_in_group(client: HostClient, selector: str) -> Shown:
         class_name = client.group(group_id).class_name
     except Unreachable as error:
         told = why.of_copy(client, group_id, job_key, error)
-    known = _attempts(client, selector)
     view = _copy(client, known)
     if view is None:
         shown = Shown(job=selector, told=told, class_name=class_name)
@@ -109,11 +116,11 @@ def _look_in_group(client: HostClient, selector: str) -> Shown:
         is_known = has_ended or "collector" in told.data
         shown = _of_view(client, view, selector, told if is_known else why.explain_paglet(client, view))
     artifact = _artifact(told)
-    return replace(shown, attempts=known.attempts, artifact=artifact, is_gone=_is_gone(client, artifact))
+    gone = _is_gone(client, artifact)
+    return replace(shown, attempts=known.attempts, silent=known.silent, artifact=artifact, is_gone=gone)
 
 
-def _look_at_paglet(client: HostClient, agent_id: str) -> Shown:
-    known = _attempts(client, agent_id)
+def _look_at_paglet(client: HostClient, agent_id: str, known: JobAttempts, seconds: float) -> Shown:
     try:
         view = client.paglet(agent_id)
     except Unknown:
@@ -121,10 +128,12 @@ def _look_at_paglet(client: HostClient, agent_id: str) -> Shown:
         if last is None or not last.group_id:
             raise
         # This copy is gone: what is known of the job is with its group's collector.
-        return _look_in_group(client, f"{last.group_id}/{last.job_key}")
+        named = f"{last.group_id}/{last.job_key}"
+        return _look_in_group(client, named, _attempts(client, named, seconds))
     job = view.job
     named = f"{job.group_id}/{job.job_key}" if job is not None and job.group_id else view.agent_id
-    return replace(_of_view(client, view, named, why.explain_paglet(client, view)), attempts=known.attempts)
+    shown = _of_view(client, view, named, why.explain_paglet(client, view))
+    return replace(shown, attempts=known.attempts, silent=known.silent)
 
 
 def _artifact(told: why.Explanation) -> ArtifactRef | None:
@@ -141,9 +150,9 @@ def _is_gone(client: HostClient, artifact: ArtifactRef | None) -> bool:
         return False
 
 
-def _attempts(client: HostClient, job: str) -> JobAttempts:
+def _attempts(client: HostClient, job: str, seconds: float) -> JobAttempts:
     try:
-        return client.job_attempts(job)
+        return attempts_of(client, job, seconds)
     except PagletsError as error:
         return JobAttempts(attempts=(), unfinished=(), silent=(error,))
 

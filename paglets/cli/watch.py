@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from paglets.cli.collectors import FORGOTTEN, collector_of, summary_of
+from paglets.cli.collectors import FORGOTTEN, REPLACED, collector_of, summary_of
 from paglets.cli.groups import is_cancelled, message_of
 from paglets.cli.options import client_of
 from paglets.cli.output import duration_text, print_json, say
@@ -122,7 +122,7 @@ def pages(
     client: HostClient, group_id: str, timeout: float | None, pause: Callable[[float], None] = time.sleep
 ) -> Iterator[dict[str, Any]]:
     """Of those that ended, until none is pending. Raises TimedOut; a host that is away is waited for, and said, but not
-    one that was forgotten: Unreachable."""
+    one that was forgotten, or began anew: Unreachable."""
     end = None if timeout is None else time.monotonic() + timeout
     after, said = 0, ""
     collector: ProxyRef | None = None
@@ -133,7 +133,7 @@ def pages(
             collector = collector or collector_of(client, group_id)
             page = client.call_tree(collector, message, timeout_seconds=left + client.timeout)
         except AWAY as error:
-            if error.details.get("collector") == FORGOTTEN:
+            if error.details.get("collector") in (FORGOTTEN, REPLACED):
                 raise  # nobody expects it back
             collector = None
             news = error.details.get("collector") or str(

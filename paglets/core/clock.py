@@ -9,7 +9,9 @@ import random
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Timer
 from typing import Protocol
 
 
@@ -82,3 +84,19 @@ class SystemEntropy:
 def system_pause(seconds: float) -> None:
     """Wait, for code that runs for a user and not in a host, whose parts never wait."""
     time.sleep(seconds)
+
+
+QUIET_SECONDS = 2.0
+"""Who waits for so long is told what for."""
+
+
+@contextmanager
+def told_if_slow(tell: Callable[[str], None], text: str, after_seconds: float) -> Iterator[None]:
+    """`tell` what is waited for, from another thread, where that takes longer than so."""
+    timer = Timer(after_seconds, tell, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paglets.core.errors import Conflict, FileChanged, Invalid, NoRoom
+from paglets.core.plain import NOT_WAITING, kind_of
 from paglets.core.record import INT_BOUND
 from paglets.core.refs import BlobRef
 from paglets.core.text import placed, printable
@@ -28,17 +29,6 @@ PIECE_BYTES = 1 << 20
 
 Progress = Callable[[int], None]
 """Is called after each piece with the bytes that are done so far."""
-
-_NOT_WAITING = getattr(os, "O_NONBLOCK", 0)
-"""To open a pipe without a writer would wait for one. Regular files do not mind."""
-
-_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
 
 _FULL = {
     errno.ENOSPC: "the disk of {} is full",
@@ -160,7 +150,7 @@ def closed(folder: Path) -> str:
 def _opened(path: Path) -> Iterator[_Source]:
     stat_of(path)  # to open a device may already do something
     with _reading(path):
-        file = io.FileIO(path, "r", opener=lambda at, flags: os.open(at, flags | _NOT_WAITING))
+        file = io.FileIO(path, "r", opener=lambda at, flags: os.open(at, flags | NOT_WAITING))
     with file:
         with _reading(path):
             found = os.fstat(file.fileno())
@@ -168,8 +158,7 @@ def _opened(path: Path) -> Iterator[_Source]:
 
 
 def _checked(path: Path, found: os.stat_result) -> SourceStat:
-    if not stat.S_ISREG(found.st_mode):
-        kind = next((kind for is_kind, kind in _KINDS if is_kind(found.st_mode)), "no regular file")
+    if kind := kind_of(found.st_mode):
         raise Invalid(f"{printable(path)} is {kind}: name a regular file")
     return SourceStat.of(found)
 

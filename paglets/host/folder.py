@@ -59,7 +59,7 @@ def open_folder(path: Path, entropy: Entropy, fatal: Callable[[BaseException], N
         lock = FolderLock(path)
     except OSError as error:
         raise StartFailed(
-            f"the data directory {path} cannot be used: {error}; choose another with --data-dir"
+            f"the data directory {path} cannot be used: {error}; or choose another with --data-dir"
         ) from error
     with lock, _log(path / "host.log") as log:
         try:

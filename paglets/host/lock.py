@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from paglets.core.errors import StartFailed, StoreUndecided
+from paglets.core.plain import NotPlain, kind_of, open_plain
 
 LOCK = "lock"
 
@@ -53,7 +54,10 @@ class FolderLock:
 
     def is_lost(self) -> bool:
         """Whether another file is in the place of ours, and so another host in the folder. Raises OSError."""
-        return self._path.exists() and not _is_at(self._file, self._path)
+        try:
+            return not (kind_of(os.lstat(self._path).st_mode) or _is_at(self._file, self._path))
+        except FileNotFoundError:
+            return False
 
 
 def _take(path: Path) -> IO[str] | None:
@@ -63,7 +67,7 @@ def _take(path: Path) -> IO[str] | None:
     """
     for _ in range(MOST_TRIES):
         with ExitStack() as stack:
-            file = stack.enter_context(path.open("a"))
+            file = stack.enter_context(_open(path))
             if not _lock(file):
                 return None
             if _is_at(file, path):
@@ -72,10 +76,18 @@ def _take(path: Path) -> IO[str] | None:
     raise OSError(f"{path} is removed or replaced again and again")
 
 
+def _open(path: Path) -> IO[str]:
+    """The file of that name, made where there is none. Raises OSError; it says what else lies there."""
+    try:
+        return os.fdopen(open_plain(path, os.O_RDWR | os.O_CREAT, through_links=False), "a")
+    except NotPlain as error:
+        raise OSError(f"{path} cannot be locked: {error}. Remove it") from error
+
+
 def _is_at(file: IO[str], path: Path) -> bool:
     """Whether the path still names this open file. Raises OSError."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
     except FileNotFoundError:
         return False
 

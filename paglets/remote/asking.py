@@ -72,6 +72,11 @@ def of_host(host: HostRef, error: PagletsError) -> PagletsError:
     return type(error)(f"{host.name}: {error.message}", **error.details)
 
 
+def is_of(name: str, error: PagletsError) -> bool:
+    """Whether `of_host` said that it is that of the host of this name."""
+    return error.message.startswith(f"{name}: ")
+
+
 def attempt(ask: Callable[[A], T]) -> Callable[[A], T | PagletsError]:
     """`ask`, which gives its error instead of raising it."""
 

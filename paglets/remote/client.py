@@ -21,7 +21,15 @@ from paglets.codec.names import class_name, refuse_while_importing
 from paglets.codec.wire import decode, encode_state
 from paglets.core.agent import Paglet
 from paglets.core.clock import SystemEntropy
-from paglets.core.errors import GroupExists, PagletsError, PeerReplaced, Unknown, Unreachable, told_at_the_call
+from paglets.core.errors import (
+    NO_ANSWER,
+    GroupExists,
+    PagletsError,
+    PeerReplaced,
+    Unknown,
+    Unreachable,
+    told_at_the_call,
+)
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, BlobRef, HostRef, ProxyRef, check_agent_id
@@ -45,6 +53,9 @@ if TYPE_CHECKING:  # loaded when they are needed: commands that only ask start f
     from paglets.remote.inputs import InputPaths
 
 T = TypeVar("T")
+
+HOME_SECONDS = 5.0
+"""For the other host where a group was submitted, to show that it is there, before the group is sent to it again."""
 
 
 @runtime_checkable
@@ -345,13 +356,20 @@ class HostClient(Directory, GroupSide):
             return None
         if all(host.store_id != home.store_id for host in online_hosts(self._link)):
             raise _only_home_tells(group_id, home, "is away")
+        try:  # one that hangs would hold up the submission for as long as a large one may take
+            self._link.ask("GET", "/v1/host", None, HostIdentity, host=home, timeout=min(HOME_SECONDS, self.timeout))
+        except NO_ANSWER as error:
+            raise _only_home_tells(group_id, home, f"does not answer ({error.message})") from error
         return home
 
     # Logs.
 
-    def job_attempts(self, job: str) -> JobAttempts:
-        """The attempts of `GROUP/KEY`, or of the paglet of that id, that the online hosts know."""
-        ask = partial(ask_attempts, self._link, job=job, timeout=self.timeout)
+    def job_attempts(self, job: str, *, timeout: float | None = None) -> JobAttempts:
+        """The attempts of `GROUP/KEY`, or of the paglet of that id, that the online hosts know.
+
+        All are asked at once; `timeout` bounds each answer.
+        """
+        ask = partial(ask_attempts, self._link, job=job, timeout=timeout or self.timeout)
         return merged_attempts(ask_each(ask, online_hosts(self._link)))
 
     def read_log(self, attempt: AttemptView, stream: str, offset: int = 0, limit: int = 1 << 20) -> LogBytes:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from paglets.api.logs import AskAttempts, Attempts, AttemptView, LogPiece, UnfinishedJob
 from paglets.core.errors import BadRequest, PagletsError
 from paglets.core.refs import HostRef
+from paglets.remote.asking import of_host
 from paglets.remote.link import Link, quoted
 
 
@@ -43,7 +44,7 @@ def ask_attempts(link: Link, host: HostRef, job: str, timeout: float) -> tuple[H
     try:
         return host, link.ask("POST", "/v1/jobs/attempts", AskAttempts(job=job), Attempts, host=host, timeout=timeout)
     except PagletsError as error:
-        return host, error
+        return host, of_host(host, error)
 
 
 def merged_attempts(answers: Sequence[tuple[HostRef, Attempts | PagletsError]]) -> JobAttempts:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from paglets.core.clock import Entropy
 from paglets.core.errors import NotAllowed, StartFailed
+from paglets.core.plain import NotPlain, open_plain
 from paglets.remote.local import RunningHost, running_hosts
 
 KEY_VARIABLE = "PAGLETS_API_KEY"
@@ -28,6 +29,7 @@ _KEY_BYTES = 32
 _MOST_FILE_BYTES = 1024
 MOST_NAMED = 5
 SAME_FOR_COMMANDS = f"set {KEY_VARIABLE} to the key that the host has, if it has it from --key-file or that variable"
+_ANOTHER = "and copy the key again from a machine of the mesh; where no mesh was yet, the first host makes it"
 _NOT_FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -71,9 +73,12 @@ def parse_key(text: str, source: str) -> MeshKey:
 def read_key(path: Path) -> MeshKey:
     """The key in the file `path`. Raises StartFailed where it is missing, unreadable, or readable for others."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        descriptor = open_plain(path, os.O_RDONLY)
     except FileNotFoundError as error:
-        raise StartFailed(f"the key file {path} does not exist") from error
+        what = f"is {link_to_nothing(path)}" if path.is_symlink() else "does not exist"
+        raise StartFailed(f"the key file {path} {what}") from error
+    except NotPlain as error:
+        raise StartFailed(f"the key file {path} cannot be used: {error}. Move it away, {_ANOTHER}") from error
     except OSError as error:
         raise StartFailed(f"the key file {path} cannot be read: {error.strerror}") from error
     try:
@@ -81,12 +86,17 @@ def read_key(path: Path) -> MeshKey:
         data = os.read(descriptor, _MOST_FILE_BYTES + 1)
     finally:
         os.close(descriptor)
+    if not data:
+        raise StartFailed(f"the key file {path} is empty. Remove it, {_ANOTHER}")
     return parse_key(data.decode("latin-1"), f"the key file {path}")
 
 
+def link_to_nothing(path: Path) -> str:
+    """What a link is whose file is not there, and what to do."""
+    return f"a link to {os.readlink(path)}, which is not there: put the key there, or remove the link"
+
+
 def _check_file(path: Path, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise StartFailed(f"the key file {path} is not a plain file")
     # On Windows the mode says nothing about who may read.
     if os.name == "posix" and found.st_mode & _NOT_FOR_OTHERS:
         raise StartFailed(

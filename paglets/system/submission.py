@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -31,6 +31,7 @@ from paglets.system.telling import (
     failures_line,
     interrupted_line,
     remarks_on,
+    said_if_slow,
     say,
     submission_lines,
     why_hint,
@@ -281,8 +282,16 @@ def submit_compute_job_group(
     sending = Sending(context_or_client)
     bundle = publish_code(sending, *classes, states=(job.state for job in request.jobs if job.state))
     stored = replace(files.put_into(request, sending), bundle=bundle)
-    view = sending.tell(lambda: _submit(context_or_client, stored))
+    with _said_if_slow(context_or_client, request):
+        view = sending.tell(lambda: _submit(context_or_client, stored))
     return _told(view, context_or_client, _refresher(context_or_client, view, stored))
+
+
+def _said_if_slow(submitter: Submitter, request: SubmitGroup) -> AbstractContextManager[None]:
+    if not isinstance(submitter, GroupReader):
+        return nullcontext()
+    which = f"group {request.group_id}" if request.group_id else "the group"
+    return said_if_slow(f"waiting for the host that stores {which}")
 
 
 def _told(view: GroupView, submitter: Submitter, refresh: Callable[[], GroupView]) -> Submission:
@@ -291,7 +300,12 @@ def _told(view: GroupView, submitter: Submitter, refresh: Callable[[], GroupView
     status, trouble = view.status, ""
     if view.was_there and isinstance(submitter, GroupReader) and not status:
         try:
-            status = Submission(view, submitter, refresh).status()
+            with said_if_slow(
+                f"waiting for {view.collector.host.name}, which has the collector of group {view.group_id}"
+            ):
+                # A host that hangs holds up a call for longer than it may wait.
+                submitter.paglet(view.collector, timeout=STATUS_SECONDS)
+                status = Submission(view, submitter, refresh).status()
         except PagletsError as error:
             view, status, trouble = without_collector(view, submitter, error)
     remarks = remarks_on(view, status, clock.wall(), from_script=from_script, trouble=trouble)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from paglets.api.groups import GroupView
 from paglets.api.hosts import MemberView
+from paglets.api.paglets import PagletView
+from paglets.core.clock import QUIET_SECONDS, told_if_slow
 from paglets.core.errors import NO_ANSWER, PagletsError
+from paglets.core.refs import ProxyRef
 from paglets.core.text import command_name, counted, failed_text, printable
 from paglets.remote.losthosts import lost_text, view_of
 
@@ -28,6 +32,8 @@ class GroupReader(Protocol):
     def collected(self, group_id: str, *, timeout: float | None = None) -> GroupView | None: ...
 
     def hosts(self) -> tuple[MemberView, ...]: ...
+
+    def paglet(self, target: ProxyRef, *, timeout: float | None = None) -> PagletView: ...
 
 
 def say(*lines: str) -> None:
@@ -56,6 +62,11 @@ def remarks_on(view: GroupView, status: str, now: float, *, from_script: bool, t
     return tuple(found)
 
 
+def said_if_slow(text: str) -> AbstractContextManager[None]:
+    """Say what a script waits for, where that takes long."""
+    return told_if_slow(say, f"paglets: {text}", QUIET_SECONDS)
+
+
 def without_collector(view: GroupView, reader: GroupReader, error: PagletsError) -> tuple[GroupView, str, str]:
     """Of a group whose collector did not say how it stands: the view, with the collector where it is; the status as
     another host tells it, or "", and then why it is not known. `error`: what came in the place of its answer."""
@@ -79,7 +90,8 @@ def _unknown_text(view: GroupView, hosts: Sequence[MemberView], error: PagletsEr
     if not isinstance(error, NO_ANSWER):
         return f"its collector, on {host.name}, does not say how it stands: {error.message}"
     if member is not None and member.online:
-        return f"its collector, on {host.name}, does not answer now; see {command_name()} jobs status {view.group_id}"
+        told = f"{error.message}; see {command_name()} jobs status {view.group_id}"
+        return f"its collector, last known on {host.name}, cannot be asked now: {told}"
     return (
         f"its collector is on {host.name}, which is away: nothing is lost; start that host again. If it is gone for "
         f"good: {command_name()} mesh forget {host.name}, and submit under another group_id"

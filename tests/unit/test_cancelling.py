@@ -262,8 +262,8 @@ def test_by_force_copies_of_a_group_that_nobody_knows_are_ended_and_a_mistyped_o
         def group(self, group_id: str) -> Any:
             raise Unknown("no host knows it")
 
-        def groups(self) -> tuple[Any, ...]:
-            return ()
+        def mesh_groups(self, timeout: float) -> tuple[tuple[Any, ...], dict[Any, Any]]:
+            return (), {}
 
         def end_copies(self, group_id: str, keys: list[str] | None, *, reason: str, timeout: float) -> EndOutcome:
             return self.found

@@ -15,6 +15,7 @@ from paglets.api.hosts import MemberView
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Lease, Slots, Usage
 from paglets.cli import why
+from paglets.cli.away import offline_names
 from paglets.cli.groups import failure_row, result_row
 from paglets.cli.host import machine_name, options_of, parser
 from paglets.cli.jobs import job_row, no_host_lines
@@ -36,6 +37,7 @@ from paglets.core.errors import Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.core.text import printable
+from paglets.remote.asking import of_host
 from paglets.remote.joblogs import JobAttempts
 from paglets.slots.model import Resources
 from paglets.testing.authors import FakeContext
@@ -218,6 +220,15 @@ def test_the_hosts_of_a_mesh_fit_a_usual_terminal_and_a_page(monkeypatch: pytest
 
 def test_hosts_without_an_answer_are_told_as_lines() -> None:
     assert silent_lines([Unreachable("w1 does not answer")], ["w2"]) == ["w1 does not answer", "w2 is offline"]
+
+
+def test_a_host_is_told_once_as_silent_and_an_old_store_is_not_told_to_be_offline() -> None:
+    old = "an old store (d3b76f7e): the name w1 is that of another now"
+    w1 = MemberView(member=member("w1"), online=True, silent_seconds=0.0)
+    views = (w1, replace(w1, online=False, problem=old), *(replace(w1, member=member(n), online=False) for n in "ab"))
+    assert offline_names(views) == ["a", "b"]
+    silent = of_host(member("a").ref, Unreachable("http://a:1 cannot be reached"))
+    assert offline_names(views, [silent]) == ["b"]
 
 
 @pytest.mark.parametrize(
@@ -440,13 +451,14 @@ class FakeHost:
     def paglet(self, agent_id: Any, *, timeout: float | None = None) -> PagletView:
         raise Unknown("no such paglet")
 
-    def groups(self) -> tuple[GroupLine, ...]:
-        return ()
+    def mesh_groups(self, timeout: float) -> tuple[tuple[GroupLine, ...], dict[HostRef, PagletsError]]:
+        assert timeout == 5.0
+        return (), {}
 
     def mesh_slots(self, *, limit: int, timeout: float) -> tuple[tuple[Slots, ...], tuple[PagletsError, ...]]:
         return (), ()
 
-    def job_attempts(self, job: str) -> JobAttempts:
+    def job_attempts(self, job: str, *, timeout: float | None = None) -> JobAttempts:
         return JobAttempts(attempts=(), unfinished=(), silent=())
 
 

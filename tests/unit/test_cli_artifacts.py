@@ -12,7 +12,7 @@ from paglets.api.calls import CallReply
 from paglets.api.groups import GroupLine, Groups, GroupView
 from paglets.api.hosts import Hosts
 from paglets.api.paglets import PagletView
-from paglets.cli.artifacts import add_get, artifact_row, duration, fetch, look, resolved
+from paglets.cli.artifacts import add_get, artifact_row, duration, fetch, look, owner_of, resolved
 from paglets.cli.groups import artifact_in
 from paglets.cli.options import Parser, run
 from paglets.cli.progress import ProgressLine, fitted
@@ -213,6 +213,28 @@ def test_only_a_list_that_says_whose_files_are_asks_for_groups(given: Given) -> 
         "/v1/mesh/hosts",
         "/v1/artifacts",
     }
+
+
+def test_whose_an_artifact_is_is_told_without_a_host_that_hangs_which_is_named(
+    given: Given, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waited: list[float] = []
+
+    class Hangs(TableExchange):
+        def request(self, url: str, store_id: str | None, request: Request, *, timeout_seconds: float) -> Response:
+            if url == given.a.ref.url and request.target == "/v1/groups":
+                waited.append(timeout_seconds)
+                raise Unreachable("no answer in time")
+            return super().request(url, store_id, request, timeout_seconds=timeout_seconds)
+
+    given.result("a", 0)
+    given.b.routes["GET /v1/groups"] = lambda body: Groups(groups=(given.line(),))
+    given.client._link._exchange = Hangs(given.a, given.b)
+    (artifact,) = given.client.list_artifacts()
+    assert owner_of(given.client, artifact, 2.0) == {artifact.artifact_id: "g1/a"}
+    assert waited
+    assert max(waited) <= 2.0
+    assert capsys.readouterr().err == "paglets: a: no answer in time\n"
 
 
 # Where it goes.

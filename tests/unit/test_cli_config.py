@@ -13,9 +13,10 @@ import pytest
 
 from paglets.cli.host import machine_name
 from paglets.cli.main import main
-from paglets.config import SETTINGS, checked_config, host_options
+from paglets.config import checked_config, host_options
 from paglets.core.clock import SystemEntropy
 from paglets.remote.keys import create_key
+from paglets.settings import SETTINGS
 
 Capture = pytest.CaptureFixture[str]
 
@@ -56,6 +57,12 @@ def test_init_adds_a_host_and_keeps_what_is_there(folder: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
     assert host_options("w1", flags={}, file=tomllib.loads(text)).mesh_version == "analysis"
     assert os.listdir(folder) == ["my.toml"]
+
+
+def test_init_adds_a_host_to_a_file_of_an_editor_of_windows(folder: Path) -> None:
+    (folder / "hosts.toml").write_bytes(b"\xef\xbb\xbf[hosts.w1]\r\n")
+    assert main(["init", "--name", "w2"]) == 0
+    assert list(checked_config(folder / "hosts.toml")["hosts"]) == ["w1", "w2"]
 
 
 def test_init_writes_to_where_a_link_leads_and_paths_that_hold_anywhere(folder: Path, tmp_path: Path) -> None:
@@ -165,7 +172,7 @@ def test_all_mistakes_of_a_file_are_told_by_the_check_and_the_first_elsewhere(fo
     file = folder / "hosts.toml"
     assert said.startswith(f"paglets: {file}: unknown key 'x' in the file: ")
     assert "(and 7 further mistakes); `" in said
-    assert said.endswith(f"config check {file}` names all\n")
+    assert said.endswith(f"config check {file}` names them\n")
 
 
 def test_each_setting_is_shown_with_where_it_comes_from(folder: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -225,6 +232,20 @@ def test_a_new_key_takes_the_place_of_none(tmp_path: Path, capsys: Capture) -> N
     assert path.read_text() == before
     assert main(["key", "new", "--key-file", "other.key"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'here' / 'other.key'}\n"
+
+
+def test_no_key_is_made_in_the_place_of_a_link_to_nothing(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "mesh.key").symlink_to("gone")
+    assert main(["key", "new"]) == 1
+    assert "mesh.key is a link to gone, which is not there: " in capsys.readouterr().err
+
+
+def test_the_home_of_nobody_is_a_mistake_of_who_wrote_it(capsys: Capture) -> None:
+    path = "~nosuchuser/x"
+    for command in (["config", "check", path], ["host", "--config", path], ["key", "new", "--key-file", path]):
+        assert main(command) == 2
+        assert "the home directory '~nosuchuser' is not known on this machine" in capsys.readouterr().err
 
 
 def test_without_a_key_it_is_told_how_to_get_one(capsys: Capture) -> None:

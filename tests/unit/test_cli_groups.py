@@ -122,7 +122,7 @@ def test_of_a_mistyped_group_the_nearest_is_named_and_who_was_not_asked() -> Non
     mesh = Mesh(LAPTOP, AWAY)
     ref = ProxyRef(agent_id="c", host=W1)
     line = GroupLine(group_id="count", status="ACTIVE", created_at=0.0, home=LAPTOP.member.ref, collector=ref)
-    mesh.groups = lambda: (line,)  # type: ignore[method-assign]
+    mesh.mesh_groups = lambda timeout: ((line,), {})  # type: ignore[method-assign]
     with pytest.raises(Unknown) as told:
         collector_of(mesh, "cuont")  # type: ignore[arg-type]
     assert str(told.value) == (
@@ -190,7 +190,7 @@ class Known(Mesh):
         )
         return (slots,), ()
 
-    def job_attempts(self, job: str) -> JobAttempts:
+    def job_attempts(self, job: str, *, timeout: float | None = None) -> JobAttempts:
         key = job.partition("/")[2]
         found = (unfinished(key),) if key in self.copies else ()
         return JobAttempts(attempts=(), unfinished=found, silent=())

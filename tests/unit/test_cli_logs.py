@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_cli import FakeHost
 
 from paglets.api.hosts import MemberView
 from paglets.api.logs import Attempts, AttemptView, LogPiece
 from paglets.cli.logoutput import LogOutput
 from paglets.cli.logreader import Reader, begin_of_last_lines, chosen
 from paglets.cli.main import main
-from paglets.core.errors import BadRequest, PagletsError, Unknown, Unreachable
+from paglets.cli.nolog import reason_for_no_log
+from paglets.core.errors import BadRequest, CallOutcomeUnknown, PagletsError, Unknown, Unreachable
 from paglets.core.refs import HostRef
-from paglets.remote.joblogs import JobAttempts, LogBytes, merged_attempts, read_log
+from paglets.remote.joblogs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log
 from paglets.testing.mesh import member
 from paglets.worker import logs
 from paglets.worker.logs import LogFile
@@ -114,8 +116,10 @@ class Scripted(OneLog):
     def __init__(self, path: str, *looks: JobAttempts | PagletsError) -> None:
         super().__init__(path)
         self._looks = list(looks)
+        self.waited: list[float | None] = []
 
-    def job_attempts(self, job: str) -> JobAttempts:
+    def job_attempts(self, job: str, *, timeout: float | None = None) -> JobAttempts:
+        self.waited.append(timeout)
         look = self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
         if isinstance(look, PagletsError):
             raise look
@@ -164,6 +168,45 @@ def test_a_job_that_printed_nothing_has_a_log_with_nothing_in_it(
     quiet, out = reader(Scripted(str(tmp_path / "1.1.out"), found(attempt(1))))
     assert quiet.show_once(None) == 0
     assert (out.getvalue(), capsys.readouterr().err) == (b"", "paglets: g1/a printed nothing\n")
+
+
+def test_a_host_that_hangs_is_waited_for_as_long_as_a_look_takes_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(tmp_path / "1.1.out", b"all\n")
+    hung = ask_attempts(Mute(), W2, "g1/a", 5.0)  # type: ignore[arg-type]
+    silent = merged_attempts([(W1, Attempts(attempts=(attempt(1),), unfinished=())), hung])
+    client = Scripted(str(tmp_path / "1.1.out"), silent)
+    once, out = reader(client)
+    assert (once.show_once(None), out.getvalue(), client.waited) == (0, b"all\n", [5.0])
+    assert capsys.readouterr().err == "paglets: there may be newer attempts: w2: no answer within 5 s\n"
+
+
+class Mute:
+    """`Link` to a host that hangs."""
+
+    def ask(self, *args: Any, **more: Any) -> Any:
+        raise CallOutcomeUnknown("no answer within 5 s")
+
+
+class Ended(FakeHost):
+    """A mesh whose collector knows that g/a has ended on a host; `views` are those listed."""
+
+    def __init__(self, *views: MemberView) -> None:
+        super().__init__(results={"a": {"result": 1, "host_name": "w3", "attempt": 1}})
+        self._views = views
+
+    def hosts(self) -> tuple[MemberView, ...]:
+        return (*super().hosts(), *self._views)
+
+
+def test_a_log_on_a_host_that_is_silent_comes_back_with_it_and_on_a_forgotten_one_it_is_not_waited_for() -> None:
+    away = MemberView(member=member("w3", store_id="s3"), online=False, silent_seconds=24.0)
+    with pytest.raises(Unreachable, match=r"the log of g/a is on w3, last heard of 24 s ago: start that host again"):
+        reason_for_no_log(Ended(away), "g/a", ())  # type: ignore[arg-type]
+    told = reason_for_no_log(Ended(), "g/a", ())  # type: ignore[arg-type]
+    assert told.text == "the log of g/a was on w3, which was forgotten, or is no host of this mesh"
+    assert not told.waits
 
 
 class BrokenLink:

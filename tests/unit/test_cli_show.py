@@ -56,6 +56,8 @@ class Client:
     timeout = 30.0
 
     def __init__(self) -> None:
+        self.waited: list[float | None] = []
+        self.silent: tuple[PagletsError, ...] = ()
         self.code: bytes | PagletsError = zipped({"count.py": b"x" * 40, "pkg/__init__.py": b""})
         self.files: tuple[FileRef, ...] = ()
         self.copies = {"g/b": (unfinished("b1"),), "b1": (unfinished("b1"),)}
@@ -76,12 +78,13 @@ class Client:
     def call_tree(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> Any:
         return {"group_id": "g", "results": {"a": ENDED}, "failures": {}, "pending_jobs": [WAITS]}
 
-    def job_attempts(self, job: str) -> JobAttempts:
+    def job_attempts(self, job: str, *, timeout: float | None = None) -> JobAttempts:
+        self.waited.append(timeout)
         attempts = (attempt("a", "a1"),) if job in ("g/a", "a1") else ()
-        return JobAttempts(attempts=attempts, unfinished=self.copies.get(job, ()), silent=())
+        return JobAttempts(attempts=attempts, unfinished=self.copies.get(job, ()), silent=self.silent)
 
-    def groups(self) -> tuple[Any, ...]:
-        return ()
+    def mesh_groups(self, timeout: float) -> tuple[tuple[Any, ...], dict[Any, Any]]:
+        return (), {}
 
     def paglet(self, agent_id: Any, *, timeout: float | None = None) -> PagletView:
         if agent_id != "b1":
@@ -196,3 +199,14 @@ def test_where_the_collector_is_away_what_the_jobs_host_knows_is_shown(capsys: p
     found = shown(Away(), "g/b")
     assert (found.told.fields["status"], found.is_here) == ("WAITING_FOR_SLOT", True)
     assert "last heard of 20 s ago" in str(found.told.fields["collector"])
+
+
+@pytest.mark.parametrize("selector", ["g/a", "g/b", "b1"])
+def test_a_host_that_hangs_is_not_waited_for_as_long_as_the_client_may_and_is_told(selector: str) -> None:
+    client = Client()
+    client.silent = (Unreachable("w9: no answer within 5 s"),)
+    assert shown(client, selector).silent == client.silent
+    assert set(client.waited) == {5.0}
+    client.waited.clear()
+    look(client, selector, 60.0)  # type: ignore[arg-type]
+    assert set(client.waited) == {60.0}

@@ -12,6 +12,7 @@ from test_client import running
 
 from paglets.api.calls import CallReply
 from paglets.api.groups import GroupView
+from paglets.api.hosts import Hosts, MemberView
 from paglets.api.slots import JobView, Slots, Usage
 from paglets.cli.main import shared_last
 from paglets.cli.options import nearest
@@ -24,6 +25,7 @@ from paglets.remote.client import HostClient
 from paglets.slots.model import Resources
 from paglets.testing.clock import FakeClock
 from paglets.testing.exchange import TableExchange, TableHost
+from paglets.testing.mesh import member
 
 DONE = {"result": 1, "host_name": "w1", "runtime_seconds": 3.25}
 FAILED = {"cause": "exception", "message": "ValueError: bad", "host_name": "w2", "runtime_seconds": 60}
@@ -209,9 +211,17 @@ def test_on_a_terminal_a_message_takes_the_place_of_a_bar(monkeypatch: pytest.Mo
     assert sys.stderr.getvalue().endswith("\r\x1b[Kpaglets: it goes on\n")
 
 
-def test_a_collector_whose_host_was_forgotten_is_not_waited_for(tmp_path: Path) -> None:
-    home = TableHost(name="home")
-    gone = HostRef(store_id="store-gpu", name="gpu", url="http://gpu:8765")
+@pytest.mark.parametrize(
+    ("gone", "text"),
+    [
+        (HostRef(store_id="store-gpu", name="gpu", url="http://gpu:8765"), "was on gpu, which was forgotten"),
+        (HostRef(store_id="old", name="w1", url="http://w1:8765"), "was on w1, which began anew"),
+    ],
+)
+def test_a_collector_whose_host_was_forgotten_or_began_anew_is_not_waited_for(
+    tmp_path: Path, gone: HostRef, text: str
+) -> None:
+    home, heir = TableHost(name="home"), TableHost(name="w1")
     view = GroupView(
         group_id="words",
         class_name="m:C",
@@ -225,8 +235,13 @@ def test_a_collector_whose_host_was_forgotten_is_not_waited_for(tmp_path: Path) 
     def unknown(body: Any) -> None:
         raise Unknown("nobody has it")
 
-    home.routes["GET /v1/groups/words"] = lambda body: view
-    home.routes["GET /v1/paglets/c1"] = unknown
-    client = HostClient(exchange=TableExchange(home), environ=running(tmp_path, "home"))
-    with pytest.raises(Unreachable, match="was on gpu, which was forgotten"):
-        next(pages(client, "words", None))
+    exchange = TableExchange(home, heir)
+    old = MemberView(member=member("w1", store_id="old"), online=False, silent_seconds=60.0)
+    left = (old,) if gone.store_id == "old" else ()
+    home.routes["GET /v1/mesh/hosts"] = lambda body: Hosts(hosts=(*exchange.members().hosts, *left))
+    for host in (home, heir):
+        host.routes["GET /v1/groups/words"] = lambda body: view
+        host.routes["GET /v1/paglets/c1"] = unknown
+    client = HostClient(exchange=exchange, environ=running(tmp_path, "home"))
+    with pytest.raises(Unreachable, match=text):
+        next(pages(client, "words", 0.0, lambda seconds: None))

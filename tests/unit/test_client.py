@@ -12,6 +12,7 @@ import pytest
 from paglets.api.blobs import Artifacts, BlobState, BlobStates
 from paglets.api.calls import CallReply
 from paglets.api.groups import GroupLine, Groups, GroupView, SubmitGroup
+from paglets.api.hosts import HostIdentity
 from paglets.api.notes import Note, Notes
 from paglets.api.paglets import Done, Paglets, PagletView
 from paglets.api.slots import Slots, Verdicts
@@ -40,6 +41,7 @@ from paglets.slots.model import Resources
 from paglets.system.jobs import ComputeJobState
 from paglets.testing.authors import FakeContext
 from paglets.testing.exchange import TableExchange, TableHost
+from paglets.testing.mesh import member
 
 CALL = "POST /v1/paglets/p1/call"
 
@@ -379,6 +381,8 @@ def test_what_can_name_no_group_and_no_paglet_is_refused_before_a_host_is_asked(
 def known_group(given: Given, home: HostRef) -> None:
     view = replace(FakeContext().view(SubmitGroup(group_id="count", class_name="m:C", jobs=())), home=home)
     given.a.routes["GET /v1/groups/count"] = lambda body: view
+    identity = HostIdentity.of(member("b"), program="1", python="3.12", pid=1)
+    given.b.routes["GET /v1/host"] = lambda body: identity
     for host in (given.a, given.b):
         host.routes["POST /v1/groups"] = lambda body: replace(view, was_there=True)
 
@@ -397,6 +401,16 @@ def test_a_group_that_this_host_submitted_is_asked_for_here(given: Given) -> Non
     known_group(given, given.a.ref)
     submit_count(given)
     assert (len(given.a.bodies("POST /v1/groups")), len(given.b.bodies("POST /v1/groups"))) == (1, 0)
+
+
+def test_a_group_whose_home_hangs_is_not_sent_there(given: Given) -> None:
+    known_group(given, given.b.ref)
+    given.b.broken = [CallOutcomeUnknown("no answer within 5 s")] * 100
+    client = given.client()
+    client.timeout = 0.2
+    with pytest.raises(GroupExists, match=r"on b, which does not answer \(no answer within 5 s\)"):
+        client.submit_group({"group_id": "count", "class_name": "m:C", "jobs": []})
+    assert given.b.bodies("POST /v1/groups") == []
 
 
 def test_a_group_of_which_only_its_absent_home_could_tell_is_not_submitted_a_second_time(given: Given) -> None:
@@ -423,12 +437,16 @@ def test_what_a_home_that_is_there_answers_or_may_yet_answer_is_not_that_the_gro
     given: Given, error: PagletsError
 ) -> None:
     known_group(given, given.b.ref)
-    given.b.broken = [error] * 100
+
+    def answer(body: Any) -> Any:
+        raise error
+
+    given.b.routes["POST /v1/groups"] = answer
     client = given.client()
     client.timeout = 0.2
     with pytest.raises(type(error), match=f"^{error.message}$"):
         client.submit_group({"group_id": "count", "class_name": "m:C", "jobs": []})
-    given.b.broken = []
+    known_group(given, given.b.ref)
     assert submit_count(given)["was_there"]
 
 

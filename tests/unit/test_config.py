@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from paglets.config import HostOptions, host_options, parse_bytes, parse_property, read_config
+from paglets.config import MOST_TOLD, HostOptions, checked_config, host_options, read_config
 from paglets.core.errors import Invalid, StartFailed
+from paglets.settings import parse_bytes, parse_property
 
 FILE = """
 [mesh]
@@ -80,12 +82,42 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
         ("[hosts]\na = 1", "hosts.a must be a table"),
         ("[hosts.Big_Name]", "Big_Name"),
         ("[mesh]\nmesh_version = ''", "mesh.mesh_version"),
+        ("[hosts.a]\ndata_dir = '~nosuchuser/x'", "hosts.a.data_dir: the home directory '~nosuchuser' is not known"),
+        (
+            "[hosts.a]\ncode_paths = ['~nosuchuser']",
+            "hosts.a.code_paths: the home directory '~nosuch",
+        ),
+        ("[mesh]\nkey_file = '~nosuchuser/x'", "mesh.key_file: the home directory '~nosuchuser' is not known"),
+        ("[hosts.a]\nmemory = 1.5", 'a whole number, 0 or more, or as "24 GiB", got 1.5'),
+        ("[hosts.a]\ntags = ['']", "hosts.a.tags: expected a text that is not empty"),
+        ("[mesh]\ninput_wait = 0", "expected a number of seconds above 0, at most 315,360,000, got 0"),
+        ("[mesh]\nhost_lost_after = 9", "expected a number of seconds from 10, at most 315,360,000, got 9"),
+        ("[mesh]\nhost_lost_after = nan", "from 10, at most 315,360,000, got nan"),
     ],
 )
 def test_a_mistake_anywhere_in_the_file_is_named(tmp_path: Path, text: str, what: str) -> None:
     with pytest.raises(Invalid) as caught:
         host_options("other", flags={}, file=read_config(written(tmp_path, text)))
     assert what in caught.value.message
+
+
+def test_what_is_far_too_long_or_deep_is_named_and_not_shown(tmp_path: Path) -> None:
+    digits = f"0x{'f' * 5000}"
+    for text, what in (
+        (f"port = {digits}", "hosts.a.port: a number of thousands of digits is more than any machine has"),
+        (f"tags = [{digits}]", "hosts.a.tags: expected a text, got a number of thousands of digits"),
+        (f"peers = {digits}", "hosts.a.peers: expected a list of texts, got a number of thousands of digits"),
+        (f"memory = '{'9' * 100_000}'", "hosts.a.memory: '9999"),
+        (f"memory = '{'9' * 400}.5'", "hosts.a.memory: '9999"),
+        (f"tags = '{'x' * 100_000}'", "hosts.a.tags: expected a list of texts, got 'xxx"),
+        (f"{'x' * 100_000} = 1", "unknown key 'xxx"),
+        (f"tags{'.a' * 5000} = 1", "hosts.a.tags: expected a list of texts, got "),
+    ):
+        with pytest.raises(Invalid) as caught:
+            checked_config(written(tmp_path, f"[hosts.a]\n{text}"))
+        (told,) = caught.value.details["mistakes"]
+        assert told.startswith(what)
+        assert len(told) < 600
 
 
 @pytest.mark.parametrize("properties", [{"about": "x" * 500}, {f"name-{n}": "x" for n in range(63)}])
@@ -101,6 +133,34 @@ def test_a_file_that_is_not_toml_is_named_with_its_line(tmp_path: Path) -> None:
         read_config(tmp_path / "nowhere.toml")
     with pytest.raises(StartFailed, match="is no configuration"):
         read_config(written(tmp_path, "#" * (2 << 20)))
+    with pytest.raises(StartFailed, match="nested too deep"):
+        read_config(written(tmp_path, f"x = {'[' * 50_000}"))
+    with pytest.raises(StartFailed, match=r"hosts\.toml cannot be read: a number in it has too many digits"):
+        read_config(written(tmp_path, f"[mesh]\nport = {'1' * 5000}"))
+
+
+def test_what_is_no_plain_file_is_no_configuration_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, kind in ((tmp_path / "pipe", "a pipe"), (Path("/dev/zero"), "a device"), (tmp_path, "a folder")):
+        with pytest.raises(StartFailed, match=f"{path} cannot be read: it is {kind}, not a plain file"):
+            read_config(path)
+
+
+def test_the_mark_at_the_start_that_editors_of_windows_write_is_no_mistake(tmp_path: Path) -> None:
+    (tmp_path / "hosts.toml").write_bytes(b"\xef\xbb\xbf[mesh]\r\nport = 1\r\n")
+    assert read_config(tmp_path / "hosts.toml") == {"mesh": {"port": 1}}
+
+
+def test_of_many_mistakes_the_first_are_told_and_the_others_counted(tmp_path: Path) -> None:
+    text = "[hosts.a]\nzzz = 1\n" + "".join(f"q{number} = 1\n" for number in range(20_000)) + "tag = []\n"
+    with pytest.raises(Invalid) as caught:
+        checked_config(written(tmp_path, text))
+    told = caught.value.details["mistakes"]
+    assert len(told) == MOST_TOLD + 1
+    assert told[0].startswith("unknown key 'zzz' in hosts.a: known are host, ")
+    assert told[3:5] == ["unknown key 'q2' in hosts.a", "unknown key 'q3' in hosts.a"]
+    assert told[-1] == "and 19,982 further mistakes"
+    assert len(str(told)) < 5000
 
 
 def test_a_wrong_flag_is_named_as_a_flag() -> None:

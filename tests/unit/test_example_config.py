@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from paglets.config import SETTINGS, host_options, read_config
+from paglets.config import host_options, read_config
+from paglets.settings import SETTINGS
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "hosts.example.toml"
 

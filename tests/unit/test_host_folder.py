@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -299,6 +300,30 @@ def test_a_lock_that_is_removed_again_and_again_is_given_up(tmp_path: Path, monk
     monkeypatch.setattr(fcntl, "flock", lambda file, how: (tmp_path / "lock").unlink())
     with pytest.raises(OSError, match="is removed or replaced again and again"):
         FolderLock(tmp_path)
+
+
+PLACES: dict[str, Callable[[Path], object]] = {
+    "a pipe": os.mkfifo,
+    "a folder": Path.mkdir,
+    "a link": lambda path: path.symlink_to(path.with_name("elsewhere")),
+}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_what_is_no_plain_file_in_the_place_of_the_lock_is_named_and_holds_nobody_up(tmp_path: Path, kind: str) -> None:
+    lock = tmp_path / "lock"
+    told = re.escape(f"{lock} cannot be locked: it is {kind}, not a plain file. Remove it")
+    with open_folder(tmp_path, SystemEntropy(), ignore) as folder:
+        lock.unlink()
+        PLACES[kind](lock)
+        with pytest.raises(OSError, match=f"^{told}$"):
+            folder.lock.mend()
+        assert not folder.lock.is_lost()
+    with pytest.raises(StartFailed, match=f"cannot be used: {told}; or choose another with --data-dir"):
+        opened(tmp_path)
+    assert not (tmp_path / "elsewhere").exists()
+    lock.rmdir() if kind == "a folder" else lock.unlink()
+    assert opened(tmp_path).notes == ()
 
 
 def test_a_lock_file_of_a_process_that_is_gone_and_a_draft_of_the_note_stop_nobody(tmp_path: Path) -> None:

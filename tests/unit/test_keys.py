@@ -118,8 +118,25 @@ def test_a_key_file_that_others_can_use_is_refused_with_the_command_that_mends_i
 def test_a_pipe_or_a_folder_is_no_key_file_and_nobody_waits_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     for path in (tmp_path / "pipe", tmp_path):
-        with pytest.raises(StartFailed, match="not a plain file"):
+        with pytest.raises(StartFailed, match=r"it is a (pipe|folder), not a plain file. Move it away, and copy"):
             read_key(path)
+
+
+@posix_only
+def test_a_link_to_nothing_is_named_as_one_also_where_a_key_would_be_made(tmp_path: Path) -> None:
+    path = tmp_path / "mesh.key"
+    path.symlink_to("gone")
+    told = "mesh.key is a link to gone, which is not there: put the key there, or remove the link"
+    with pytest.raises(StartFailed, match=told):
+        host_key({"PAGLETS_HOME": str(tmp_path)})
+    with pytest.raises(StartFailed, match=told):
+        create_key(path, SystemEntropy())
+    assert os.listdir(tmp_path) == ["mesh.key"]
+
+
+def test_an_empty_key_file_is_told_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(StartFailed, match=r"is empty. Remove it, and copy the key again from a machine of the mesh"):
+        read_key(write_key(tmp_path / "mesh.key", ""))
 
 
 def test_a_huge_file_is_not_read_to_its_end(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ LEVELS = (
 )
 """A package may import those of earlier levels; those of one level do not import each other."""
 
-VALUES = {"config", "program", "native"}
+VALUES = {"config", "settings", "program", "native"}
 """Top level modules of values and files; packages that deal with the machine may read them."""
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -34,7 +34,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 } | {
     "program": {"core"},
     "native": {"core", "program", "remote"},
-    "config": {"core", "slots", "program"},
+    "settings": {"core", "slots"},
+    "config": {"core", "slots", "program", "settings"},
     "web": {"core"},
     "system": {"system", "core", "codec", "slots", "groups", "api", "remote"},
     "examples": {"examples", "system", "remote", "artifacts", "core"},

@@ -11,9 +11,11 @@ import pytest
 
 from paglets.api.groups import GroupView, SubmitGroup
 from paglets.api.hosts import MemberView
+from paglets.api.paglets import PagletView
 from paglets.codec import wire
 from paglets.codec.bundle import bundle_of
 from paglets.core.errors import (
+    CallOutcomeUnknown,
     Conflict,
     HandlerFailed,
     Invalid,
@@ -36,6 +38,7 @@ from paglets.system.telling import failures_line, remarks_on
 from paglets.testing.authors import FakeContext
 from paglets.testing.clock import FakeClock
 from paglets.testing.mesh import member
+from paglets.testing.waiting import wait_until
 
 
 @dataclass
@@ -65,10 +68,16 @@ class MyCollector(ResultCollectorPaglet):
 
 class FakeClient(FakeContext):
     """As a HostClient it can be asked for a group, and for the hosts of its mesh. `at`: the host that says that it has
-    the collector; or the error of one that does not answer."""
+    the collector; or the error of one that does not answer. `mute`: the error of the collector's host. `looks`: how
+    long it was waited for."""
 
     members: tuple[MemberView, ...] = ()
     at: HostRef | PagletsError | None = None
+    mute: PagletsError | None = None
+
+    def __init__(self, answers: Mapping[str, Callable[[Message], Any]] | None = None) -> None:
+        super().__init__(answers)
+        self.looks: list[float | None] = []
 
     def collected(self, group_id: str, *, timeout: float | None = None) -> GroupView | None:
         if isinstance(self.at, PagletsError):
@@ -80,6 +89,14 @@ class FakeClient(FakeContext):
 
     def hosts(self) -> tuple[MemberView, ...]:
         return self.members
+
+    def paglet(self, target: ProxyRef, *, timeout: float | None = None) -> PagletView:
+        self.looks.append(timeout)
+        if self.mute is not None:
+            raise self.mute
+        return PagletView(
+            agent_id=target.agent_id, class_name="m:C", kind="collector", residence="here", epoch=1, host=target.host
+        )
 
     def group(self, group_id: str) -> GroupView:
         self.groups.append(self.groups[0])
@@ -287,6 +304,28 @@ def test_a_collector_that_answers_an_error_is_not_said_to_be_silent(error: Pagle
     client.members = (MemberView(member=member("w1"), online=True, silent_seconds=0.1),)
     (_, told) = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g").warnings
     assert told == f"its collector, on w1, does not say how it stands: {error.message}"
+
+
+def test_a_collector_whose_host_hangs_is_not_called_which_takes_longer_than_the_look() -> None:
+    client = KnownHost()
+    client.mute = CallOutcomeUnknown("no answer within 5 s")
+    client.members = (MemberView(member=member("w1"), online=True, silent_seconds=4.0),)
+    (_, told) = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g").warnings
+    assert told.startswith("its collector, last known on w1, cannot be asked now: no answer within 5 s; see ")
+    assert (client.looks, client.sent) == ([5.0], [])
+
+
+def test_a_script_is_told_what_is_waited_for_where_that_takes_long(capsys: pytest.CaptureFixture[str]) -> None:
+    class Slow(KnownHost):
+        def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+            wait_until(lambda: "waiting for the host that stores group g" in capsys.readouterr().err)
+            return super().submit_group(request)
+
+        def paglet(self, target: ProxyRef, *, timeout: float | None = None) -> PagletView:
+            wait_until(lambda: "waiting for w1, which has the collector of group g" in capsys.readouterr().err)
+            return super().paglet(target, timeout=timeout)
+
+    submit_compute_job_group(Slow(), MyJob, [MyJobState()], group_id="g")
 
 
 @pytest.mark.parametrize(("online", "says"), [(True, "jobs status g"), (False, "which is away: nothing is lost; ")])
