@@ -203,12 +203,6 @@ class FileChanged(Conflict):
     code = "file_changed"
 
 
-class VersionsDiffer(PagletsError):
-    """Mesh version or protocol number are not equal."""
-
-    code, status, exit_code = "versions_differ", 409, EXIT_VERSIONS_DIFFER
-
-
 class Unreachable(PagletsError):
     """No byte of the request was taken: it may be repeated without harm."""
 
@@ -255,18 +249,6 @@ class ImportFailed(PagletsError):
     """A class cannot be imported; details: `class_name`."""
 
     code, status, exit_code = "import_failed", 422, EXIT_USAGE
-
-
-class Cancelled(PagletsError):
-    """Somebody cancelled it."""
-
-    code, status, exit_code = "cancelled", 409, EXIT_CANCELLED
-
-
-class NeverPlaced(PagletsError):
-    """No host of the mesh can ever run this."""
-
-    code, status, exit_code = "never_placed", 409, EXIT_NEVER
 
 
 class StoreDamaged(PagletsError):

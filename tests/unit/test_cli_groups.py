@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from job_views import job_view
 from test_cli import FakeHost
 
 from paglets.api.groups import GroupLine, GroupView
 from paglets.api.hosts import MemberView
 from paglets.api.logs import UnfinishedJob
 from paglets.api.paglets import PagletView
-from paglets.api.slots import JobView, Slots
+from paglets.api.slots import Slots
 from paglets.cli.away import away_text, silence_text
 from paglets.cli.collectors import collector_of
 from paglets.cli.groups import pending_row, print_groups
@@ -181,7 +182,7 @@ class Known(Mesh):
     def __init__(self) -> None:
         super().__init__(LAPTOP, AWAY, MemberView(member=member("w2"), online=True, silent_seconds=0.0))
         waits = {"status": "COMPLETED", "reason": "report_waits", "reason_text": "it has ended, and its report waits"}
-        self.copies = {"a": job_view("a", "RUNNING"), "b": replace(job_view("b", "RUNNING"), **waits)}
+        self.copies = {"a": job_view("a", group_id="g"), "b": job_view("b", group_id="g", **waits)}
 
     def mesh_slots(self, *, limit: int, timeout: float) -> Any:
         none = Resources()
@@ -207,24 +208,6 @@ class Known(Mesh):
             host=W2,
             job=self.copies[agent_id],
         )
-
-
-def job_view(key: str, status: str) -> JobView:
-    return JobView(
-        agent_id=key,
-        group_id="g",
-        job_key=key,
-        generation=1,
-        attempt=1,
-        status=status,
-        residence="here",
-        reason="",
-        reason_text="",
-        never=False,
-        waited_seconds=1.0,
-        running_seconds=1.0,
-        request={},
-    )
 
 
 def unfinished(key: str) -> UnfinishedJob:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from job_views import job_view
 from test_cli import FakeHost
 
 from paglets.api.hosts import MemberView
@@ -36,21 +37,8 @@ def running(key: str, seconds: float, cores: int = 1, **held: Any) -> JobView:
 
 
 def waiting(key: str, reason: str, text: str = "1 core asked, 0 free") -> JobView:
-    return JobView(
-        agent_id=key,
-        group_id="demo",
-        job_key=key,
-        generation=1,
-        attempt=0,
-        status="WAITING_FOR_SLOT",
-        residence="here",
-        reason=reason,
-        reason_text=text,
-        never=False,
-        waited_seconds=5.0,
-        running_seconds=0.0,
-        request={},
-    )
+    said = {"reason": reason, "reason_text": text, "attempt": 0, "waited_seconds": 5.0}
+    return job_view(key, group_id="demo", status="WAITING_FOR_SLOT", **said)
 
 
 def slots(*jobs: JobView, **free: int) -> Slots:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from job_views import job_view
 from test_client import running
 
 from paglets.api.calls import CallReply
@@ -101,22 +102,7 @@ def test_a_group_is_counted_by_status_and_cause() -> None:
 
 
 def job(agent_id: str, *, cpu: float, seconds: float, status: str = "RUNNING") -> JobView:
-    return JobView(
-        agent_id=agent_id,
-        group_id=None,
-        job_key="",
-        generation=1,
-        attempt=1,
-        status=status,
-        residence="here",
-        reason="",
-        reason_text="",
-        never=False,
-        waited_seconds=0.0,
-        running_seconds=seconds,
-        request={},
-        usage=Usage(cpu_seconds=cpu),
-    )
+    return job_view(agent_id, status=status, running_seconds=seconds, usage=Usage(cpu_seconds=cpu))
 
 
 def test_the_busiest_running_job_comes_first() -> None:
