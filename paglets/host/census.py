@@ -115,7 +115,8 @@ class Census:
             self._told = {}
         if full and now >= self._seek_at:
             self._seek_at = now + SEEK_SECONDS
-            self._seek({copy.group_id for collector, copy in told if not self._is_online(collector.host)})
+            online = {self._shell.own.store_id, *(member.store_id for member in self._gossip.online())}
+            self._seek({copy.group_id for collector, copy in told if collector.host.store_id not in online})
         news = [(collector, copy) for collector, copy in told if self._told.get(copy.agent_id) != copy]
         self._told |= {copy.agent_id: copy for _, copy in news}
         for host, batch in _by_host(news):
@@ -163,9 +164,6 @@ class Census:
                 lambda tx: end_unwanted(tx, reply.unwanted, self._shell.own, self._shell.clock.wall())
             )
         self._seek(reply.elsewhere)
-
-    def _is_online(self, host: HostRef) -> bool:
-        return host.store_id == self._shell.own.store_id or self._gossip.is_online(host.store_id)
 
     def _seek(self, groups: Collection[str]) -> None:
         """Ask the mesh where the collectors of these groups are."""
