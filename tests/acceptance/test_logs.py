@@ -13,7 +13,8 @@ from tests.acceptance.rig import PATIENCE_SECONDS, HostProcess, Mesh, wait_until
 
 
 def submit(host: HostProcess, *states: PrintState) -> Submission:
-    return submit_compute_job_group(host.client, Prints, states)
+    """Submit the states; the collector is not on the host with the tag `gpu`, which some tests stop."""
+    return submit_compute_job_group(host.client, Prints, states, collector_host="linux-a")
 
 
 def on_gpu(**wanted: object) -> PrintState:
