@@ -69,8 +69,9 @@ class HostClient(Directory, GroupSide):
     """Speaks to one host: `url` is its URL or name; by default `PAGLETS_AT`, else the host that runs here.
 
     `key` is the mesh key as text; by default it is found where hosts find it. `timeout` is in seconds
-    and bounds each method that is not given another. A client may be shared by threads. Methods
-    raise Unreachable, NotAllowed, TimedOut and what the host answered.
+    and bounds each method that is not given another. `environ` is what to read variables from, by default this
+    process's own. A client may be shared by threads. Methods raise Unreachable, NotAllowed,
+    TimedOut and what the host answered.
     """
 
     @told_at_the_call
@@ -81,12 +82,14 @@ class HostClient(Directory, GroupSide):
         key: str | None = None,
         timeout: float = 30.0,
         exchange: Exchange | None = None,
-        environ: Mapping[str, str] = os.environ,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         refuse_while_importing()
         self.timeout = timeout
         self._entropy = SystemEntropy()
-        self._link, self.note = open_link(url, exchange or connect(key, environ), environ)
+        # Not as a default: `help` and error reports print defaults, and the environment may hold the key.
+        variables = os.environ if environ is None else environ
+        self._link, self.note = open_link(url, exchange or connect(key, variables), variables)
 
     def __enter__(self) -> HostClient:
         return self

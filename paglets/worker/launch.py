@@ -25,7 +25,7 @@ class LaunchSpec:
     work_dir: str
     stdout_path: str
     stderr_path: str
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
     cores: tuple[int, ...] = ()
 
 
