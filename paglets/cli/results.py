@@ -16,7 +16,7 @@ from paglets.cli.collectors import collector_of, group_of
 from paglets.cli.groups import artifact_in
 from paglets.core.errors import Invalid, PagletsError, TimedOut, Unknown
 from paglets.core.messages import Message
-from paglets.core.refs import MAX_FILE_NAME_BYTES, ArtifactRef, ProxyRef, check_file_name
+from paglets.core.refs import MAX_FILE_NAME_BYTES, ArtifactRef, ProxyRef, check_file_name, visible_name
 from paglets.core.text import counted, meant
 from paglets.remote.asking import ask_each
 from paglets.remote.client import HostClient
@@ -147,8 +147,8 @@ def _left(end: float) -> float:
 def file_names(artifact_names: Mapping[str, str]) -> dict[str, str]:
     """Job key -> name of its file, `KEY-NAME`, given the names of the jobs' artifacts.
 
-    A job key is any text: what cannot be in the name of a file becomes `_`, and where a name was changed, or two would
-    be the same on any file system, some digits that only this key has come between.
+    A job key is any text. Characters that cannot be in a file name become `_`, and leading dots and hyphens are left
+    out. Where a name was changed, or two names would be equal on any file system, digits made of the key are added.
     """
     plain = {key: f"{_UNSAFE.sub('_', key)}-{name}" for key, name in artifact_names.items()}
     uses = Counter(name.casefold() for name in plain.values())
@@ -163,13 +163,13 @@ def _is_good(key: str, name: str, uses: Counter[str]) -> bool:
         check_file_name(name)
     except Invalid:
         return False
-    return uses[name.casefold()] == 1 and _UNSAFE.search(key) is None and not name.startswith(".")
+    return uses[name.casefold()] == 1 and _UNSAFE.search(key) is None and name == visible_name(name)
 
 
 def _marked(key: str, name: str) -> str:
     """`KEY~12345678-NAME`, each part cut to what fits, the name at its beginning: its end says what it is."""
     digits = hashlib.sha256(key.encode()).hexdigest()[:8]
-    begin = _cut(_UNSAFE.sub("_", key).lstrip("."), MOST_KEY_BYTES) + f"~{digits}-"
+    begin = _cut(_UNSAFE.sub("_", key).lstrip(".-") or "_", MOST_KEY_BYTES) + f"~{digits}-"
     safe = _UNSAFE.sub("_", name)
     room = MAX_FILE_NAME_BYTES - len(begin.encode())
     return check_file_name(begin + _cut(safe[::-1], room)[::-1])

@@ -192,6 +192,11 @@ def check_file_name(name: str) -> str:
     return name
 
 
+def visible_name(name: str) -> str:
+    """`name` with `_` for a leading dot or hyphen: the file is neither hidden nor taken for an option."""
+    return f"_{name[1:]}" if name.startswith((".", "-")) else name
+
+
 def _file_name_problem(name: str) -> str:
     if not name or name in (".", ".."):
         return "give it a name of its own"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from paglets.core.content import hash_file, sync_folder
 from paglets.core.errors import Conflict, Invalid, PagletsError
-from paglets.core.refs import BlobRef, check_file_name
+from paglets.core.refs import BlobRef, check_file_name, visible_name
 from paglets.core.text import printable
 
 Hashing = Callable[[int], None]
@@ -18,9 +18,9 @@ Hashing = Callable[[int], None]
 
 
 def place_for(target: str | Path, name: str) -> Path:
-    """Where the file `name` goes: under that name into `target` where it is a folder, or ends as one: that is made.
+    """Return where the file `name` goes. A `target` that ends as a folder is created.
 
-    Raises Invalid.
+    In a folder the file keeps its name, but for one that begins with a dot or hyphen (`visible_name`). Raises Invalid.
     """
     path = Path(target)
     if str(target).endswith(("/", os.sep)):
@@ -28,7 +28,7 @@ def place_for(target: str | Path, name: str) -> Path:
     if not os.path.isdir(path):  # which takes a path that cannot be for none
         return path
     try:
-        return path / check_file_name(name)
+        return path / visible_name(check_file_name(name))
     except Invalid as error:
         raise Invalid(f"{error.message}; name the file to write: {printable(path / 'NAME')}") from None
 

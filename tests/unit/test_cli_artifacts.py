@@ -320,9 +320,10 @@ def test_files_of_a_group_are_named_by_their_jobs() -> None:
 
 def test_no_key_leads_out_of_the_folder_nor_two_to_one_file() -> None:
     keys = ["a/b", "a_b", "../x", "..", ".", "x\\y", "C:", "con", "A", "a", "ä" * 200, "ä" * 199, "k" * 200, "-", "a b"]
+    keys += ["-rf", "--", "-r"]
     names = file_names(dict.fromkeys(keys, "r.db"))
     assert len({name.casefold() for name in names.values()}) == len(keys)
-    assert all("/" not in name and "\\" not in name and not name.startswith(".") for name in names.values())
+    assert all("/" not in name and "\\" not in name and not name.startswith((".", "-")) for name in names.values())
     assert all(name.endswith("r.db") and len(name.encode()) <= 200 for name in names.values())
 
 

@@ -44,6 +44,15 @@ def test_the_target_may_be_the_file_itself_and_may_be_replaced(rig: FilesRig, tm
     assert (tmp_path / "mine").read_bytes() == DATA
 
 
+@pytest.mark.parametrize(("name", "written"), [(".bashrc", "_bashrc"), ("-rf", "_rf"), ("a-.b", "a-.b")])
+def test_a_file_under_its_own_name_is_neither_hidden_nor_an_option(
+    rig: FilesRig, tmp_path: Path, name: str, written: str
+) -> None:
+    rig.a.keep(DATA, name=name)
+    assert fetch(rig, tmp_path) == tmp_path / written
+    assert fetch(rig, tmp_path / name) == tmp_path / name, "a name that the caller gave is kept"
+
+
 @pytest.mark.parametrize("by_id", [True, False])
 def test_another_file_at_the_target_stays_and_so_does_the_artifact(rig: FilesRig, tmp_path: Path, by_id: bool) -> None:
     first, second = rig.a.keep(b"first"), rig.b.keep(DATA, artifact_id="art-00000002")
