@@ -81,8 +81,11 @@ _OTHER_FLAGS = {
     "tags": "--tag",
     "properties": "--property",
     "code_paths": "--code-path",
+    "cpu_cores": "--cores",
+    "memory": "--mem",
+    "temp_storage": "--disk",
 }
-"""Settings that are lists, whose flag is given once for each entry; and one that a flag can only take away."""
+"""Settings whose flag has another name than they."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,10 +24,6 @@ MEANINGS = {
     "PATH": "the file",
     "SHELL": "for which shell",
     "--tag TAG": "what jobs can ask for; may be repeated",
-    "--cpu-cores N": "as in a job's state",
-    "--memory SIZE": "memory_bytes of a job, as 4G",
-    "--temp-storage SIZE": "temp_storage_bytes of a job, as 10G",
-    "--gpus N": "as in a job's state",
 }
 """For arguments of which the command's own help says nothing but the name."""
 

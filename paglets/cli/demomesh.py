@@ -141,7 +141,7 @@ class DemoMesh:
         # This file may be replaced while we run, as by a new build; the hosts stay with what we are.
         program = this_program()
         program = keep_copy(program, self.home) if program.is_archive else program
-        command = child_command(program, "host", "--name", name, "--port", "0", "--cpu-cores", "1", *flags)
+        command = child_command(program, "host", "--name", name, "--port", "0", "--cores", "1", *flags)
         environment = {name: value for name, value in os.environ.items() if name != KEY_VARIABLE}
         with self._log(name).open("ab") as log, self._signals.held():
             self._running[name] = subprocess.Popen(

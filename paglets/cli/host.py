@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paglets.cli.options import Parser, key_and_value, nearest
+from paglets.cli.options import AMOUNT_FLAGS, Parser, key_and_value, nearest
 from paglets.cli.output import say
 from paglets.config import CONFIG_NAME, DEFAULT_MESH_VERSION, HostOptions, checked_config, host_options
 from paglets.core.errors import Invalid
@@ -79,13 +79,10 @@ def _add_place(add: Callable[..., object]) -> None:
 
 def _add_offers(add: Callable[..., object]) -> None:
     """To jobs, and to those who keep files there."""
-    add("--cpu-cores", type=int, metavar="N", help="cores offered to jobs (default: all)")
-    add("--memory", metavar="SIZE", help="memory offered to jobs, as 16G (default: all)")
-    add(
-        "--temp-storage",
-        metavar="SIZE",
-        help="temporary disk offered to jobs (default: all free)",
-    )
+    cores, memory, disk = AMOUNT_FLAGS
+    add(*cores, dest="cpu_cores", type=int, metavar="N", help="cores offered to jobs (default: all)")
+    add(*memory, dest="memory", metavar="SIZE", help="memory offered to jobs, as 16G (default: all)")
+    add(*disk, dest="temp_storage", metavar="SIZE", help="temporary disk offered to jobs (default: all free)")
     add("--gpus", type=int, metavar="N", help="GPUs offered to jobs (default: all found)")
     add("--pin-cpus", action="store_true", default=None, help="hold each job to the cores that it leased")
     add("--code-path", action="append", metavar="DIR", help="folder that jobs import from; may be repeated")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from paglets.api.slots import JobView, Slots, Verdict
 from paglets.cli.logs import add_logs
 from paglets.cli.options import (
+    AMOUNT_FLAGS,
     LOOK_SECONDS,
     Commands,
     Parser,
@@ -20,6 +21,7 @@ from paglets.cli.options import (
     client_of,
     later,
     link_of,
+    names_and_urls,
 )
 from paglets.cli.output import (
     duration_text,
@@ -139,26 +141,29 @@ def _add_limit(parser: argparse.ArgumentParser) -> None:
 
 def _add_hosts(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    for flag, field in (
-        ("--tag", "required_host_tags"),
-        ("--prefer-tag", "preferred_host_tags"),
-        ("--exclude-tag", "excluded_host_tags"),
-        ("--exclude-host", "excluded_host_names"),
-        ("--exclude-url", "excluded_host_urls"),
-    ):
-        add(
-            flag,
-            action="append",
-            default=[],
-            dest=field,
-            metavar=flag.rpartition("-")[2].upper(),
-            help=f"{field} of a job",
-        )
-    add("--cpu-cores", type=int, default=1, metavar="N")
-    add("--memory", type=amount_of_bytes, default=0, dest="memory_bytes", metavar="SIZE")
-    add("--temp-storage", type=amount_of_bytes, default=0, dest="temp_storage_bytes", metavar="SIZE")
-    add("--gpus", type=int, default=0, metavar="N")
-    add("--home", action="store_true", dest="allow_home_compute", help="the host asked may run it too")
+    repeated: dict[str, Any] = {"action": "append", "default": []}
+    add("--tag", dest="required_host_tags", metavar="TAG", help="a tag that the host must have", **repeated)
+    add("--prefer-tag", dest="preferred_host_tags", metavar="TAG", help="a tag that is better to have", **repeated)
+    add("--exclude-tag", dest="excluded_host_tags", metavar="TAG", help="not on hosts with this tag", **repeated)
+    add(
+        *("--exclude-host", "--exclude-url"),
+        dest="excluded_hosts",
+        metavar="NAME|URL",
+        help="not on this host",
+        **repeated,
+    )
+    cores, memory, disk = AMOUNT_FLAGS
+    size: dict[str, Any] = {"type": amount_of_bytes, "default": 0, "metavar": "SIZE"}
+    add(*cores, type=int, default=1, dest="cpu_cores", metavar="N", help="cores that the job needs")
+    add(*memory, dest="memory_bytes", help="memory that it needs, as 4G", **size)
+    add(*disk, dest="temp_storage_bytes", help="temporary disk that it needs, as 10G", **size)
+    add("--gpus", type=int, default=0, metavar="N", help="GPUs that it needs")
+    add(
+        *("--allow-home", "--home"),
+        action="store_true",
+        dest="allow_home_compute",
+        help="the host asked may run it too",
+    )
     add_common(parser, _hosts)
 
 
@@ -232,7 +237,8 @@ def _hosts(options: argparse.Namespace) -> int:
 
     given = vars(options)
     fields: dict[str, Any] = {name: given[name] for name in ComputeJobState.__dataclass_fields__ if name in given}
-    state = ComputeJobState(**fields)
+    names, urls = names_and_urls(options.excluded_hosts)
+    state = ComputeJobState(**fields, excluded_host_names=names, excluded_host_urls=urls)
     state.slot_request()
     with client_of(options) as client:
         found = client.candidates(state)
@@ -265,7 +271,7 @@ def no_host_lines(
     nowhere = tags_nowhere([tag for tag in required if tag not in there], there)
     ways = "start one that fits, ask for less or other tags"
     if home_fits:
-        ways += ", or let home run it (--home; in a job's state: allow_home_compute=True)"
+        ways += ", or let home run it (--allow-home; in a job's state: allow_home_compute=True)"
     return (*([nowhere] if nowhere else []), f"no host can run this: {ways}")
 
 

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import importlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 30.0
 LOOK_SECONDS = 5.0
 """For the answer of each host to a command that asks all and only looks."""
+
+AMOUNT_FLAGS = (("--cores", "--cpu-cores"), ("--mem", "--memory"), ("--disk", "--temp-storage"))
+"""Flags of amounts, alike in all commands: cores, memory, temporary disk. The second of each is the older spelling."""
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -51,9 +54,10 @@ class Parser(argparse.ArgumentParser):
         """What stands on the command line and is no argument. Raises Invalid."""
         flag = unknown[0].partition("=")[0]
         if flag.startswith("-"):
-            known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
-            near = difflib.get_close_matches(flag, known, 1)  # of all flags there are too many for a line
-            self.error(f"there is no {flag}" + (f": did you mean {near[0]!r}?" if near else ""))
+            flags = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+            words = [name.removeprefix("--") for name in flags]  # the hyphens would make any two alike
+            near = difflib.get_close_matches(flag.lstrip("-"), words, 1)  # of all flags there are too many for a line
+            self.error(f"there is no {flag}" + (f": did you mean '--{near[0]}'?" if near else ""))
         self.error(f"unexpected {' '.join(unknown)!r}")
 
 
@@ -175,6 +179,12 @@ def amount_of_bytes(text: str) -> int:
         return parse_bytes(text)
     except Invalid as error:
         raise argparse.ArgumentTypeError(error.message) from error
+
+
+def names_and_urls(hosts: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Split hosts given as names or as URLs (`http://gpu-a:8765`, `gpu-a:8765`)."""
+    given = tuple(hosts)
+    return tuple(each for each in given if ":" not in each), tuple(each for each in given if ":" in each)
 
 
 def key_and_value(text: str) -> tuple[str, str]:

@@ -68,10 +68,9 @@ class HasSlotRequest(Protocol):
 class HostClient(Directory, GroupSide):
     """Speaks to one host: `url` is its URL or name; by default `PAGLETS_AT`, else the host that runs here.
 
-    `key` is the mesh key as text; by default it is found where hosts find it. `timeout` is in seconds
-    and bounds each method that is not given another. `environ` is what to read variables from, by default this
-    process's own. A client may be shared by threads. Methods raise Unreachable, NotAllowed,
-    TimedOut and what the host answered.
+    `key` is the mesh key as text; by default it is found where hosts find it. `timeout` is in seconds and bounds each
+    method that is not given another. `environ` has the variables, by default those of this process. A client may be
+    shared by threads. Methods raise Unreachable, NotAllowed, TimedOut and what the host answered.
     """
 
     @told_at_the_call
@@ -87,8 +86,7 @@ class HostClient(Directory, GroupSide):
         refuse_while_importing()
         self.timeout = timeout
         self._entropy = SystemEntropy()
-        # Not as a default: `help` and error reports print defaults, and the environment may hold the key.
-        variables = os.environ if environ is None else environ
+        variables = os.environ if environ is None else environ  # not as a default, which `help` prints: it has the key
         self._link, self.note = open_link(url, exchange or connect(key, variables), variables)
 
     def __enter__(self) -> HostClient:

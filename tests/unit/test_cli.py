@@ -14,13 +14,14 @@ from paglets.api.groups import GroupLine, GroupView, SubmitGroup
 from paglets.api.hosts import MemberView
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Lease, Slots, Usage
-from paglets.cli import why
+from paglets.cli import jobs, why
 from paglets.cli.away import offline_names
 from paglets.cli.groups import failure_row, result_row
 from paglets.cli.host import machine_name, options_of, parser
 from paglets.cli.jobs import job_row, no_host_lines
 from paglets.cli.main import COMMANDS, main
 from paglets.cli.mesh import HEADERS, about, host_row, part_text
+from paglets.cli.options import names_and_urls
 from paglets.cli.output import (
     advised,
     column_widths,
@@ -68,9 +69,9 @@ def test_without_a_command_it_says_what_there_is(capsys: pytest.CaptureFixture[s
         (["frobnicate"], "there are artifacts, completion, config"),
         (["jobs"], "a command is missing; see `paglets jobs --help`"),
         (["jobs", "frob"], "there is no 'frob': there are groups, "),
-        (["jobs", "hosts", "--cpu-cores", "4 cpus"], "invalid int value"),
+        (["jobs", "hosts", "--cores", "4 cpus"], "invalid int value"),
         (["jobs", "hosts", "--cpu-cores", "-3"], "cpu_cores is -3"),
-        (["jobs", "hosts", "--memory", "lots"], "is not an amount of bytes"),
+        (["jobs", "hosts", "--mem", "lots"], "is not an amount of bytes"),
         (["jobs", "hosts", "--exclude-host", "Not Good"], "excluded_host_names"),
         (["jobs", "why"], "see `paglets jobs why --help`"),
         (["jobs", "queue", "--timeout", "0"], "is not a number of seconds"),
@@ -314,7 +315,27 @@ def test_a_running_job_shows_its_lease_and_usage() -> None:
     )  # fmt: skip
 
 
-# The host's flags.
+# Flags.
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--cores", "2", "--mem", "4G", "--disk", "1G", "--allow-home"],
+        ["--cpu-cores", "2", "--memory", "4G", "--temp-storage", "1G", "--home"],
+    ],
+)
+def test_amounts_have_one_spelling_in_all_commands_and_the_older_one_is_taken(words: list[str]) -> None:
+    asked = jobs.parser().parse_args(["hosts", *words])
+    assert (asked.cpu_cores, asked.memory_bytes, asked.temp_storage_bytes) == (2, 4 << 30, 1 << 30)
+    assert asked.allow_home_compute
+    offered = parser().parse_args(words[:-1])
+    assert (offered.cpu_cores, offered.memory, offered.temp_storage) == (2, "4G", "1G")
+
+
+def test_a_host_to_exclude_may_be_a_name_or_a_url() -> None:
+    asked = jobs.parser().parse_args(["hosts", "--exclude-host", "gpu-a", "--exclude-host", "http://w1:8765"])
+    assert names_and_urls(asked.excluded_hosts) == (("gpu-a",), ("http://w1:8765",))
 
 
 def test_repeated_flags_append_and_become_options(tmp_path: Path) -> None:
@@ -389,7 +410,7 @@ def test_a_machines_name_becomes_a_hosts_name(hostname: str, name: str) -> None:
 
 def test_that_home_runs_it_is_advised_only_where_it_fits() -> None:
     (line,) = no_host_lines(("gpu",), [("gpu",)], home_fits=True)
-    assert "let home run it (--home" in line
+    assert "let home run it (--allow-home" in line
     (line,) = no_host_lines(("gpu",), [("gpu",)], home_fits=False)
     assert "home" not in line
 

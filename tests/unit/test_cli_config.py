@@ -86,7 +86,7 @@ def test_init_of_this_machine_needs_no_flags(folder: Path, capsys: Capture) -> N
         ("[hosts.w1]\ntagz = []\n", ["--name", "w2"], "unknown key 'tagz' in hosts.w1: did you mean 'tags'?", 2),
         ("[[", ["--name", "w2"], "is not TOML", 2),
         ('hosts = { w1 = { tags = ["x"] } }\n', ["--name", "w2"], "write it there yourself", 2),
-        ("", ["--name", "w2", "--memory", "lots"], "--memory: 'lots' is not an amount of bytes", 2),
+        ("", ["--name", "w2", "--memory", "lots"], "--mem: 'lots' is not an amount of bytes", 2),
         ("", ["--name", "Not Good"], "Not Good", 2),
     ],
 )

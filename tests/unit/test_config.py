@@ -166,7 +166,7 @@ def test_of_many_mistakes_the_first_are_told_and_the_others_counted(tmp_path: Pa
 def test_a_wrong_flag_is_named_as_a_flag() -> None:
     with pytest.raises(Invalid, match=r"^--peer: "):
         host_options("a", flags={"peers": ["ftp://x"]})
-    with pytest.raises(Invalid, match=r"^--cpu-cores: "):
+    with pytest.raises(Invalid, match=r"^--cores: "):
         host_options("a", flags={"cpu_cores": 0})
 
 
