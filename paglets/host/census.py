@@ -208,7 +208,8 @@ def _here(tx: Tx, agent_id: str | None) -> list[Copy]:
     rows = tx.all(
         f"{_COPIES} FROM requests r JOIN residence s USING (agent_id)"
         " WHERE r.collector IS NOT NULL AND r.status IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING')"
-        f" AND r.outcome IS NULL{_only('r', agent_id)} ORDER BY r.agent_id",
+        f" AND NOT EXISTS (SELECT 1 FROM job_states j WHERE j.agent_id = r.agent_id AND j.outcome IS NOT NULL)"
+        f"{_only('r', agent_id)} ORDER BY r.agent_id",
         *_ids(agent_id),
     )
     return [(_collector(row), views.copy_here(row)) for row in rows]
@@ -254,7 +255,7 @@ def unfinished(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> int:
     rows = tx.each(
         "SELECT job_key FROM requests WHERE group_id = ? AND status IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING')"
         " UNION ALL SELECT job_key FROM handoffs WHERE group_id = ? AND kind = 'job'"
-        " AND json_extract(envelope, '$.job.outcome') IS NULL",
+        " AND ended = 0",
         group_id,
         group_id,
     )
@@ -274,8 +275,7 @@ def _point_to(tx: Tx, groups: dict[str, str], located: Located, own: HostRef, no
             group_id, ref = groups[row.agent_id], dumps(to_json(ProxyRef(agent_id=row.agent_id, host=row.peer)))
             tx.run("UPDATE requests SET collector = ? WHERE group_id = ? AND collector IS NOT NULL", ref, group_id)
             tx.run(
-                "UPDATE handoffs SET envelope = json_set(envelope, '$.job.collector', json(?))"
-                " WHERE group_id = ? AND kind = 'job' AND json_extract(envelope, '$.job.collector') IS NOT NULL",
+                "UPDATE handoffs SET collector = ? WHERE group_id = ? AND kind = 'job' AND collector IS NOT NULL",
                 ref,
                 group_id,
             )

@@ -20,7 +20,7 @@ from paglets.groups.keys import collector_id, complete_job_keys, group_digest, i
 from paglets.groups.records import Template
 from paglets.groups.rows import template_rows
 from paglets.host.blobs import BlobKeeper
-from paglets.host.groupviews import group_view
+from paglets.host.groupviews import GROUP, group_view
 from paglets.host.inline import INLINE_CLASSES, InlineHost, InlinePaglet
 from paglets.host.jobcopies import JobGroup, job_copy
 from paglets.host.shell import Shell
@@ -117,7 +117,7 @@ class Creation:
         if len(group.jobs) > MAX_GROUP_JOBS:
             raise Invalid(f"a group of {len(group.jobs):,} jobs is over the limit of {MAX_GROUP_JOBS:,}")
         digest = group_digest(group.class_name, ((job.job_key, job.state) for job in group.jobs))
-        row = tx.one("SELECT * FROM groups WHERE group_id = ?", group_id)
+        row = tx.one(GROUP, group_id)
         if row is not None:
             if row["digest"] != digest:
                 raise GroupExists(f"group {group_id} exists with other jobs; choose another group_id")
@@ -136,29 +136,33 @@ class Creation:
         self._store_collector(tx, group_id, group, keys, errors, now)
         self._store_jobs(tx, token, jobs, group, JobGroup(group_id=group_id, collector=ref, bundle=group.bundle), now)
         tx.run(
-            "INSERT INTO groups (group_id, digest, class_name, collector_id, collector, return_home,"
-            " job_keys, creation_errors, warnings, spec, detached_reason, created_at, code, inputs)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO groups (group_id, digest, class_name, collector_id, collector, return_home, detached_reason,"
+            " created_at, code, inputs, job_count) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             group_id,
             digest,
             group.class_name,
             ref.agent_id,
             dumps(to_json(ref)),
             int(group.return_home_when_complete),
-            dumps(list(keys)),
-            dumps(to_json(errors)),
-            dumps(list(warnings)),
-            dumps(to_json(group)),
             "the group was stored a moment ago",
             now,
             *_content(group).values(),
+            len(keys),
         )
+        tx.run(
+            "INSERT INTO group_jobs (group_id, job_keys, creation_errors, warnings) VALUES (?, ?, ?, ?)",
+            group_id,
+            dumps(list(keys)),
+            dumps(to_json(errors)),
+            dumps(list(warnings)),
+        )
+        tx.run("INSERT INTO group_specs VALUES (?, ?)", group_id, dumps(to_json(group)))
         code = () if group.bundle is None else (group.bundle,)
         blobs.keep_for_group(tx, group_id, (*code, *(file.blob for file in inputs)))
         if place.store_id != own.store_id and jobs:
             residence.leave(tx, ref.agent_id, place, now)
         tx.wake("placer", "groups", "census")
-        row = tx.one("SELECT * FROM groups WHERE group_id = ?", group_id)
+        row = tx.one(GROUP, group_id)
         assert row is not None
         return group_view(tx, row, own)
 

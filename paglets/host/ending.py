@@ -48,7 +48,7 @@ def _copies_here(tx: Tx, group_id: str, keys: frozenset[str] | None) -> list[Job
 def _leaving(tx: Tx, group_id: str, keys: frozenset[str] | None) -> list[tuple[str, str]]:
     rows = tx.all(
         "SELECT agent_id, job_key FROM handoffs WHERE group_id = ? AND kind = 'job' AND recall != ?"
-        " AND json_extract(envelope, '$.job.outcome') IS NULL ORDER BY job_key, agent_id",
+        " AND ended = 0 ORDER BY job_key, agent_id",
         group_id,
         recalls.UNWANTED,
     )

@@ -104,13 +104,13 @@ def _open_groups(tx: Tx) -> list[sqlite3.Row]:
 
 
 def _any_kept(tx: Tx) -> bool:
-    return tx.value("SELECT 1 FROM groups WHERE spec IS NOT NULL LIMIT 1") is not None
+    return tx.value("SELECT 1 FROM group_specs LIMIT 1") is not None
 
 
 def _kept_for_others(tx: Tx, own: HostRef, after: str) -> list[tuple[str, HostRef]]:
     """Groups whose jobs are still kept here, a page of them, and the host of their collector."""
     rows = tx.all(
-        "SELECT group_id, collector_id, collector FROM groups WHERE spec IS NOT NULL AND group_id > ?"
+        "SELECT group_id, collector_id, collector FROM group_specs JOIN groups USING (group_id) WHERE group_id > ?"
         " ORDER BY group_id LIMIT ?",
         after,
         ASK_GROUPS,
@@ -121,8 +121,8 @@ def _kept_for_others(tx: Tx, own: HostRef, after: str) -> list[tuple[str, HostRe
 def _over_at_home(tx: Tx) -> list[str]:
     """Groups that are complete and home, and whose jobs are still kept to be submitted again."""
     rows = tx.all(
-        "SELECT group_id FROM groups g JOIN paglets p ON p.agent_id = g.collector_id"
-        " WHERE g.spec IS NOT NULL AND json_extract(p.state, '$.status') = 'COMPLETE' ORDER BY group_id"
+        "SELECT group_id FROM group_specs JOIN groups g USING (group_id) JOIN paglet_states p"
+        " ON p.agent_id = g.collector_id WHERE json_extract(p.state, '$.status') = 'COMPLETE' ORDER BY group_id"
     )
     return [row["group_id"] for row in rows]
 
@@ -144,7 +144,7 @@ def _heard(tx: Tx, view: GroupView, now: float) -> None:
 
 def _release(tx: Tx, group_ids: list[str]) -> None:
     for group_id in group_ids:
-        tx.run("UPDATE groups SET spec = NULL WHERE group_id = ?", group_id)
+        tx.run("DELETE FROM group_specs WHERE group_id = ?", group_id)
         tx.run("DELETE FROM group_blobs WHERE group_id = ?", group_id)
 
 

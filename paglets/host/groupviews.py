@@ -12,7 +12,7 @@ from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.groups.keys import collector_id
 from paglets.host.inline import InlineHost
-from paglets.store import residence
+from paglets.store import handoffs, paglets, residence
 from paglets.store.db import Tx
 
 
@@ -30,9 +30,13 @@ class Seen:
 DETACHED_STATUSES = ("WAITING_FOR_HOME", "RETURNING_HOME", "COMPLETE")
 
 
+GROUP = "SELECT * FROM groups JOIN group_jobs USING (group_id) WHERE group_id = ?"
+"""A group with the keys of its jobs."""
+
+
 def view(tx: Tx, group_id: str, host: InlineHost) -> GroupView | None:
     """The group, or None where neither its home nor its collector is here."""
-    row = tx.one("SELECT * FROM groups WHERE group_id = ?", group_id)
+    row = tx.one(GROUP, group_id)
     if row is not None:
         return group_view(tx, row, host.own)
     found = _collectors(tx, collector_id(group_id))
@@ -58,8 +62,8 @@ def group_view(tx: Tx, row: sqlite3.Row, own: HostRef) -> GroupView:
 
 def _told_here(tx: Tx, collector: str) -> dict[str, Any]:
     """Status and counts of a collector that is here."""
-    state = tx.value("SELECT state FROM paglets WHERE agent_id = ?", collector)
-    return {} if state is None else _told(loads(state))
+    state = paglets.state(tx, collector)
+    return {} if state is None else _told(state)
 
 
 def _told(state: dict[str, Any]) -> dict[str, Any]:
@@ -80,13 +84,12 @@ def _collectors(tx: Tx, agent_id: str | None = None) -> list[dict[str, Any]]:
     """Collectors that are here, or on their way from here: until it is taken, only this host can tell of one."""
     only, ids = ("", ()) if agent_id is None else (" AND agent_id = ?", (agent_id,))
     here = tx.all(
-        f"SELECT agent_id, class_name, home, state, created_at FROM paglets WHERE kind = 'collector'{only}"
-        " ORDER BY agent_id",
+        "SELECT agent_id, class_name, home, state, created_at FROM paglets JOIN paglet_states USING (agent_id)"
+        f" WHERE kind = 'collector'{only} ORDER BY agent_id",
         *ids,
     )
     found = [{**dict(row), "home": loads(row["home"]), "state": loads(row["state"])} for row in here]
-    leaving = tx.all(f"SELECT envelope FROM handoffs WHERE kind = 'collector'{only} ORDER BY agent_id", *ids)
-    return [*found, *(loads(row["envelope"]) for row in leaving)]
+    return [*found, *handoffs.collectors(tx, agent_id)]
 
 
 def _collected(group_id: str, row: dict[str, Any], host: InlineHost) -> GroupView:
@@ -138,7 +141,7 @@ def _collector_line(row: dict[str, Any], own: HostRef) -> GroupLine | None:
 def _home_line(tx: Tx, row: sqlite3.Row, own: HostRef) -> GroupLine:
     """As home knows it: with the last counts heard of, and when that was."""
     seen: dict[str, Any] = {} if row["seen"] is None else loads(row["seen"])
-    known = {"expected_count": len(loads(row["job_keys"])), **seen}
+    known = {"expected_count": row["job_count"], **seen}
     heard = known.pop("status", "")
     return GroupLine(
         group_id=row["group_id"],

@@ -234,7 +234,10 @@ class InlinePaglet:
 
     def __init__(self, tx: Tx, host: InlineHost, agent_id: str) -> None:
         residence.must_be_here(tx, agent_id)
-        row = tx.one("SELECT class_name, state, home FROM paglets WHERE agent_id = ?", agent_id)
+        row = tx.one(
+            "SELECT class_name, state, home FROM paglets JOIN paglet_states USING (agent_id) WHERE agent_id = ?",
+            agent_id,
+        )
         assert row is not None
         self._tx = tx
         self._agent_id = agent_id
@@ -283,7 +286,7 @@ class InlinePaglet:
         """Write state and intent, if they changed."""
         text = dumps(encode_state(self._paglet.state))
         if text != self._stored:
-            self._tx.run("UPDATE paglets SET state = ?, version = version + 1 WHERE agent_id = ?", text, self._agent_id)
+            paglets.set_state(self._tx, self._agent_id, text)
             self._tx.touch(self._agent_id)
         if self._context.intent_set:
             intent = self._context.intent

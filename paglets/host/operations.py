@@ -210,11 +210,7 @@ def _apply(tx: Tx, step: Step, changes: Changes) -> None:
     """State, storage, files and posts of one hook, handler or step, as one. Raises Invalid, Conflict."""
     step.keeper.must_be_here(tx, tuple(_blobs_of(changes)))
     if changes.has_state:
-        tx.run(
-            "UPDATE paglets SET state = ?, version = version + 1 WHERE agent_id = ?",
-            dumps(changes.state),
-            step.agent_id,
-        )
+        paglets.set_state(tx, step.agent_id, dumps(changes.state))
         tx.touch(step.agent_id)
     for key in changes.storage_deleted:
         paglets.storage_delete(tx, step.agent_id, key)
@@ -252,7 +248,7 @@ def _checkpoint(tx: Tx, step: Step, args: protocol.Commit) -> None:
     _apply(tx, step, args.changes)
     files.checkpoint(tx, step.agent_id)
     tx.run(
-        "UPDATE requests SET checkpoint = (SELECT state FROM paglets p WHERE p.agent_id = requests.agent_id)"
+        "UPDATE job_states SET checkpoint = (SELECT state FROM paglet_states p WHERE p.agent_id = job_states.agent_id)"
         " WHERE agent_id = ?",
         step.agent_id,
     )

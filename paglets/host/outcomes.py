@@ -158,10 +158,11 @@ def _lose(tx: Tx, job: JobRow, attempt: Attempt, how: Ended, now: float) -> str:
 
 
 def _fail_attempt(tx: Tx, job: JobRow, attempt: Attempt, outcome: Outcome, how: Ended, now: float) -> str:
-    tx.run("UPDATE requests SET failed_attempts = failed_attempts + 1, outcome = NULL WHERE agent_id = ?", job.agent_id)
+    tx.run("UPDATE requests SET failed_attempts = failed_attempts + 1 WHERE agent_id = ?", job.agent_id)
+    tx.run("UPDATE job_states SET outcome = NULL WHERE agent_id = ?", job.agent_id)
     if job.failed_attempts + 1 < job.request.max_attempts:
         return "retried"
-    tx.run("UPDATE requests SET outcome = ? WHERE agent_id = ?", dumps(to_json(outcome)), job.agent_id)
+    tx.run("UPDATE job_states SET outcome = ? WHERE agent_id = ?", dumps(to_json(outcome)), job.agent_id)
     _report(tx, job, attempt, outcome, how.stderr_tail, now)
     return "failed"
 

@@ -60,13 +60,10 @@ class Placer:
         left = self._shell.store.read(lambda tx: queue.still(tx, "PLACING", self._since))
         self._since = {agent_id: self._since[agent_id] for agent_id in left}
 
-    def _place(
-        self, tx: Tx, candidates: tuple[Candidate, ...], began: tuple[float, str]
-    ) -> tuple[int, int, tuple[float, str]]:
+    def _place(self, tx: Tx, candidates: tuple[Candidate, ...], began: queue.Place) -> tuple[int, int, queue.Place]:
         """How many were placed, how many of these were not, and where the next turn begins."""
         now = self._shell.clock.wall()
-        found = queue.to_place(tx, JOBS_A_TURN, began)
-        after = (found[-1].queued_at, found[-1].agent_id) if len(found) == JOBS_A_TURN else queue.FIRST
+        found, after = queue.to_place(tx, JOBS_A_TURN, began)
         jobs = self._expire(tx, found, now)
         to_place = [self._to_place(job) for job in jobs]
         placements = policy.place(to_place, candidates, mesh_version=self._shell.settings.mesh_version)

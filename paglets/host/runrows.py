@@ -91,11 +91,11 @@ def go_frame(tx: Tx, run: Run, pid: int, start_time: float, ground: Ground) -> G
     """Note the pid; the `go` frame for the child, or None where the run is over."""
     if not tx.run("UPDATE runs SET pid = ?, start_time = ? WHERE token = ?", pid, start_time, run.stamp.token):
         return None
-    row = tx.one("SELECT * FROM paglets WHERE agent_id = ?", run.agent_id)
+    row = tx.one("SELECT * FROM paglets JOIN paglet_states USING (agent_id) WHERE agent_id = ?", run.agent_id)
     if row is None:
         return None
     residence.uses_scratch(tx, run.agent_id)
-    request = tx.one("SELECT * FROM requests WHERE agent_id = ?", run.agent_id)
+    request = tx.one("SELECT * FROM requests JOIN job_states USING (agent_id) WHERE agent_id = ?", run.agent_id)
     state, home = row["state"], from_json(HostRef, loads(row["home"]))
     system: dict[str, Any] = {"home_host_name": home.name, "home_host_url": home.url}
     if request is not None:

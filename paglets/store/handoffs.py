@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from paglets.api.groups import JobCopy
-from paglets.api.limits import LARGE_ENVELOPE_BYTES
 from paglets.codec.envelope import Envelope
 from paglets.codec.text import dumps, loads
 from paglets.core.errors import Unknown
@@ -81,32 +80,56 @@ class LeavingJob:
 
 def add(tx: Tx, envelope: Envelope, target: HostRef, now: float) -> None:
     """It leaves here, so under the epoch before that of its envelope."""
-    job = envelope.job
+    job, text = envelope.job, dumps(to_json(envelope))
     tx.run(
-        "INSERT INTO handoffs (agent_id, epoch, target_store, target, envelope, kind, group_id, job_key, began_at,"
-        " bundle) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO handoffs (agent_id, epoch, target_store, target, kind, group_id, job_key, began_at, bundle, name,"
+        " size_bytes, asked_for, collector, ended, summary) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         envelope.agent_id,
         envelope.epoch - 1,
         target.store_id,
         dumps(to_json(target)),
-        dumps(to_json(envelope)),
         envelope.kind,
         job.group_id if job else None,
         job.job_key if job else "",
         now,
         None if envelope.bundle is None else envelope.bundle.sha256,
+        envelope.name,
+        len(text.encode()),
+        int(envelope.hook == "arrival"),
+        dumps(to_json(job.collector)) if job and job.collector else None,
+        int(job is not None and job.outcome is not None),
+        dumps(_summary(envelope)),
     )
+    tx.run("INSERT INTO handoff_envelopes VALUES (?, ?)", envelope.agent_id, text)
     tx.wake("handoff")
 
 
+_JOB_FIELDS = ("generation", "attempt", "status", "request", "waited_seconds")
+_COLLECTOR_FIELDS = ("class_name", "home", "state", "created_at")
+
+
+def _summary(envelope: Envelope) -> dict[str, Any]:
+    """Return the part of an envelope that is shown while it is under way: no state of a user, no storage."""
+    if envelope.job is not None:
+        return {name: to_json(getattr(envelope.job, name)) for name in _JOB_FIELDS}
+    if envelope.kind == "collector":
+        return {name: to_json(getattr(envelope, name)) for name in _COLLECTOR_FIELDS}
+    return {}
+
+
+_WHOLE = (
+    "SELECT agent_id, epoch, target, collector, recall, envelope FROM handoffs JOIN handoff_envelopes USING (agent_id)"
+)
+
+
 def find(tx: Tx, agent_id: str, epoch: int) -> Handoff | None:
-    row = tx.one("SELECT * FROM handoffs WHERE agent_id = ? AND epoch = ?", agent_id, epoch)
+    row = tx.one(f"{_WHOLE} WHERE agent_id = ? AND epoch = ?", agent_id, epoch)
     return None if row is None else _read(row)
 
 
 def those(tx: Tx, agent_ids: Iterable[str]) -> list[Handoff]:
     """Of these paglets, as far as they are still under way, in that order."""
-    rows = (tx.one("SELECT * FROM handoffs WHERE agent_id = ?", agent_id) for agent_id in agent_ids)
+    rows = (tx.one(f"{_WHOLE} WHERE agent_id = ?", agent_id) for agent_id in agent_ids)
     return [_read(row) for row in rows if row is not None]
 
 
@@ -115,9 +138,17 @@ def _read(row: sqlite3.Row) -> Handoff:
         agent_id=row["agent_id"],
         epoch=row["epoch"],
         target=from_json(HostRef, loads(row["target"])),
-        envelope=from_json(Envelope, loads(row["envelope"])),
+        envelope=_envelope(row),
         recall=row["recall"],
     )
+
+
+def _envelope(row: sqlite3.Row) -> Envelope:
+    """Return the envelope with its job's collector as it is known now."""
+    envelope = from_json(Envelope, loads(row["envelope"]))
+    if envelope.job is None or row["collector"] is None:
+        return envelope
+    return replace(envelope, job=replace(envelope.job, collector=from_json(ProxyRef, loads(row["collector"]))))
 
 
 def under_way(tx: Tx) -> set[Key]:
@@ -138,13 +169,10 @@ def targets(tx: Tx) -> list[HostRef]:
 
 
 def next_leaving(tx: Tx, target_store: str, most: int, after: Place = FIRST_PLACE) -> list[Leaving]:
-    """The oldest envelopes for one target, beyond `after`. Of a large one no more than its size is read."""
+    """Return the oldest envelopes for one target, beyond `after`; the envelopes themselves are not read."""
     rows = tx.all(
-        "SELECT agent_id, epoch, length(CAST(envelope AS BLOB)) AS size, bundle, began_at,"
-        " CASE WHEN length(envelope) > ? THEN 1 ELSE json_extract(envelope, '$.hook') = 'arrival' END AS asked_for"
-        " FROM handoffs WHERE target_store = ? AND (began_at, agent_id) > (?, ?)"
-        " ORDER BY began_at, agent_id LIMIT ?",
-        LARGE_ENVELOPE_BYTES,
+        "SELECT agent_id, epoch, size_bytes, bundle, began_at, asked_for FROM handoffs"
+        " WHERE target_store = ? AND (began_at, agent_id) > (?, ?) ORDER BY began_at, agent_id LIMIT ?",
         target_store,
         *after,
         most,
@@ -153,7 +181,7 @@ def next_leaving(tx: Tx, target_store: str, most: int, after: Place = FIRST_PLAC
         Leaving(
             agent_id=row["agent_id"],
             epoch=row["epoch"],
-            size_bytes=row["size"],
+            size_bytes=row["size_bytes"],
             asked_for=bool(row["asked_for"]),
             needs=paglets.blobs_of(tx, row["agent_id"], row["bundle"]),
             place=(row["began_at"], row["agent_id"]),
@@ -164,10 +192,10 @@ def next_leaving(tx: Tx, target_store: str, most: int, after: Place = FIRST_PLAC
 
 def envelope_text(tx: Tx, agent_id: str, epoch: int) -> str:
     """The JSON of an envelope under way, as `Leaving` names it. Raises Unknown."""
-    text = tx.value("SELECT envelope FROM handoffs WHERE agent_id = ? AND epoch = ?", agent_id, epoch)
-    if text is None:
+    row = tx.one(f"{_WHOLE} WHERE agent_id = ? AND epoch = ?", agent_id, epoch)
+    if row is None:
         raise Unknown(f"{agent_id} is not leaving")
-    return str(text)
+    return str(row["envelope"]) if row["collector"] is None else dumps(to_json(_envelope(row)))
 
 
 # What is told of them.
@@ -181,26 +209,27 @@ def say_problem(tx: Tx, key: Key, text: str) -> None:
 
 
 def say_problem_of_target(tx: Tx, target_store: str, text: str, *, jobs: bool) -> int:
-    """What is in the way of all jobs for that target, or of all else; gives how many rows were written, of which each
-    may be a megabyte: those that say so already are not."""
+    """Store what is in the way of all jobs for that target, or of all else; return how many rows were written.
+
+    Rows that say so already are not read: a host that stays away costs nothing at each further try.
+    """
     cut = text[:MAX_PROBLEM_CHARACTERS]
-    sql = "UPDATE handoffs SET problem = ? WHERE target_store = ? AND (kind = 'job') = ? AND problem != ?"
-    changed = tx.run(sql, cut, target_store, jobs, cut)
+    others = "SELECT agent_id FROM handoffs WHERE target_store = ?2 AND (kind = 'job') = ?3 AND problem"
+    sql = f"UPDATE handoffs SET problem = ?1 WHERE agent_id IN ({others} < ?1 UNION ALL {others} > ?1)"
+    changed = tx.run(sql, cut, target_store, jobs)
     if changed:
         tx.wake("groups")
     return changed
 
 
-_JOB_FIELDS = ("generation", "attempt", "status", "collector", "request", "waited_seconds", "outcome")
-_PATHS = ", ".join(f"'$.job.{name}'" for name in _JOB_FIELDS)
 _JOBS = (
-    f"SELECT agent_id, epoch, group_id, job_key, target, problem, began_at, json_extract(envelope, {_PATHS}) AS job"
+    "SELECT agent_id, epoch, group_id, job_key, target, problem, began_at, collector, ended, summary"
     " FROM handoffs WHERE kind = 'job'"
 )
 
 
 def jobs(tx: Tx, condition: str = "", *values: Any, most: int = -1) -> list[LeavingJob]:
-    """Jobs under way, oldest first, all or `most`. Of their envelopes, which hold the states, only this is read.
+    """Return the jobs under way, oldest first, all or `most`; no envelope is read.
 
     `condition`: SQL over columns of `handoffs` and `values`.
     """
@@ -210,7 +239,7 @@ def jobs(tx: Tx, condition: str = "", *values: Any, most: int = -1) -> list[Leav
 
 
 def _job(row: sqlite3.Row) -> LeavingJob:
-    part = dict(zip(_JOB_FIELDS, loads(row["job"]), strict=True))
+    part = loads(row["summary"])
     target = from_json(HostRef, loads(row["target"]))
     copy = JobCopy(
         agent_id=row["agent_id"],
@@ -228,9 +257,16 @@ def _job(row: sqlite3.Row) -> LeavingJob:
     )
     return LeavingJob(
         copy=copy,
-        collector=None if part["collector"] is None else from_json(ProxyRef, part["collector"]),
+        collector=None if row["collector"] is None else from_json(ProxyRef, loads(row["collector"])),
         request=part["request"],
-        ended=part["outcome"] is not None,
+        ended=bool(row["ended"]),
         waited_seconds=part["waited_seconds"],
         began_at=row["began_at"],
     )
+
+
+def collectors(tx: Tx, agent_id: str | None = None) -> list[dict[str, Any]]:
+    """Return what is known of the collectors under way, or of one: id, class, home, state and time of creation."""
+    only, ids = ("", ()) if agent_id is None else (" AND agent_id = ?", (agent_id,))
+    rows = tx.all(f"SELECT agent_id, summary FROM handoffs WHERE kind = 'collector'{only} ORDER BY agent_id", *ids)
+    return [{"agent_id": row["agent_id"], **loads(row["summary"])} for row in rows]

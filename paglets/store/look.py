@@ -36,9 +36,17 @@ class Look:
 
 
 def look(path: Path, *, at_rest: bool) -> Look:
-    """Read what there is to know; `at_rest` as in `open_reading`. Raises sqlite3.Error."""
+    """Read what there is to know; `at_rest` as in `open_reading`. Raises sqlite3.Error, StoreMalformed."""
     if not size_of(path):
         return Look()
+    try:
+        return _look(path, at_rest)
+    except UnicodeDecodeError as error:  # SQLite's own message quotes the damaged bytes, and Python cannot decode it
+        problem = f"the database {path} cannot be used: the names of its tables cannot be read"
+        raise StoreMalformed(f"{problem}; its content is damaged") from error
+
+
+def _look(path: Path, at_rest: bool) -> Look:
     with closing(open_reading(path, at_rest=at_rest)) as base:
         base.text_factory = lambda data: data.decode(errors="replace")
         names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"

@@ -32,6 +32,7 @@ MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (
     ("moves", partial(_run, "step_moves.sql")),
     ("losses", partial(_run, "step_losses.sql")),
     ("unread", partial(_run, "step_unread.sql")),
+    ("large", partial(_run, "step_large.sql")),
 )
 """Never changed once it was released: stores out there are made of these."""
 

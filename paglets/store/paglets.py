@@ -21,13 +21,12 @@ def _optional(value: Any) -> str | None:
 def insert(tx: Tx, envelope: Envelope, now: float) -> None:
     """The rows of a paglet, without its files and artifacts; its residence row must say `here`."""
     tx.run(
-        "INSERT INTO paglets (agent_id, class_name, kind, name, state, home, hook, created_at, bundle, bundle_bytes,"
-        " service, inactive, wakes_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO paglets (agent_id, class_name, kind, name, home, hook, created_at, bundle, bundle_bytes,"
+        " service, inactive, wakes_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         envelope.agent_id,
         envelope.class_name,
         envelope.kind,
         envelope.name,
-        dumps(envelope.state),
         dumps(to_json(envelope.home)),
         envelope.hook,
         envelope.created_at,
@@ -37,6 +36,7 @@ def insert(tx: Tx, envelope: Envelope, now: float) -> None:
         int(envelope.inactive),
         None if envelope.wakes_in_seconds is None else now + envelope.wakes_in_seconds,
     )
+    tx.run("INSERT INTO paglet_states VALUES (?, ?)", envelope.agent_id, dumps(envelope.state))
     storage_add(tx, envelope.agent_id, envelope.storage.items())
     tx.run_many(
         "INSERT INTO inbox (agent_id, sender_store, n, message, status, tries, error, priority)"
@@ -74,6 +74,18 @@ def bundle_of(tx: Tx, agent_id: str) -> BlobRef | None:
     return BlobRef(sha256=row["bundle"], size_bytes=row["bundle_bytes"])
 
 
+def state(tx: Tx, agent_id: str) -> Any:
+    """Return the tagged state of a paglet that is here; None where it is not."""
+    text = tx.value("SELECT state FROM paglet_states WHERE agent_id = ?", agent_id)
+    return None if text is None else loads(text)
+
+
+def set_state(tx: Tx, agent_id: str, text: str) -> None:
+    """Store the state of a paglet that is here, as the JSON of its tagged value."""
+    tx.run("UPDATE paglet_states SET state = ? WHERE agent_id = ?", text, agent_id)
+    tx.run("UPDATE paglets SET version = version + 1 WHERE agent_id = ?", agent_id)
+
+
 def blobs_of(tx: Tx, agent_id: str, bundle: str | None) -> tuple[BlobRef, ...]:
     """All bytes that must be elsewhere before this paglet, here or leaving, can be there; each once."""
     rows = tx.all(
@@ -100,9 +112,8 @@ def set_problem(tx: Tx, agent_id: str, problem: str) -> None:
 def _insert_job(tx: Tx, agent_id: str, job: JobPart, now: float) -> None:
     tx.run(
         "INSERT INTO requests (agent_id, group_id, job_key, collector, generation, attempt, status, request,"
-        " cpu_cores, submitted_state, checkpoint, outcome, failed_attempts, losses, queued_at, here_at, stolen,"
-        " reason_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " cpu_cores, failed_attempts, losses, queued_at, here_at, stolen, reason_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         agent_id,
         job.group_id,
         job.job_key,
@@ -112,15 +123,19 @@ def _insert_job(tx: Tx, agent_id: str, job: JobPart, now: float) -> None:
         job.status,
         dumps(job.request),
         int(job.request["resources"]["cpu_cores"]),
-        dumps(job.submitted_state),
-        None if job.checkpoint is None else dumps(job.checkpoint),
-        None if job.outcome is None else dumps(job.outcome),
         job.failed_attempts,
         job.losses,
         now - job.waited_seconds,
         now,
         int(job.stolen),
         now,
+    )
+    tx.run(
+        "INSERT INTO job_states (agent_id, outcome, checkpoint, submitted_state) VALUES (?, ?, ?, ?)",
+        agent_id,
+        None if job.outcome is None else dumps(job.outcome),
+        None if job.checkpoint is None else dumps(job.checkpoint),
+        dumps(job.submitted_state),
     )
     tx.wake("placer" if job.status == "PLACING" else "scheduler", "census")
 
@@ -143,7 +158,7 @@ def freeze(tx: Tx, agent_id: str, epoch: int, now: float) -> Envelope:
         epoch=epoch,
         class_name=row["class_name"],
         kind=row["kind"],
-        state=loads(row["state"]),
+        state=state(tx, agent_id),
         home=from_json(HostRef, loads(row["home"])),
         created_at=row["created_at"],
         name=row["name"],
@@ -201,7 +216,7 @@ def _taken(tx: Tx, agent_id: str) -> tuple[TakenPosts, ...]:
 
 
 def _job_part(tx: Tx, agent_id: str, now: float) -> JobPart | None:
-    row = tx.one("SELECT * FROM requests WHERE agent_id = ?", agent_id)
+    row = tx.one("SELECT * FROM requests JOIN job_states USING (agent_id) WHERE agent_id = ?", agent_id)
     if row is None:
         return None
     return JobPart(

@@ -48,16 +48,15 @@ def send(
 ) -> int:
     """Put a post into the outbox; gives its number. The blobs of its artifacts must be here."""
     n = tx.insert(
-        "INSERT INTO outbox (agent_id, host, host_store, message, group_id, report_of, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO outbox (agent_id, host, host_store, group_id, report_of, created_at) VALUES (?, ?, ?, ?, ?, ?)",
         target.agent_id,
         dumps(to_json(target.host)),
         target.host.store_id,
-        dumps(to_json(message)),
         group_id,
         report_of,
         now,
     )
+    tx.run("INSERT INTO outbox_messages VALUES (?, ?)", n, dumps(to_json(message)))
     blobs.keep_for_post(tx, n, (artifact.blob for artifact in message.artifacts))
     tx.wake("outbox")
     return n
@@ -91,7 +90,8 @@ def next_outgoing(
     Of posts that carry artifacts only those of the numbers in `ready`.
     """
     rows = tx.all(
-        "SELECT * FROM outbox o WHERE host_store = ? AND agent_id NOT IN (SELECT value FROM json_each(?))"
+        "SELECT n, agent_id, host, message FROM outbox o CROSS JOIN outbox_messages USING (n) WHERE host_store = ?"
+        " AND agent_id NOT IN (SELECT value FROM json_each(?))"
         " AND (NOT EXISTS (SELECT 1 FROM outbox_blobs b WHERE b.n = o.n) OR n IN (SELECT value FROM json_each(?)))"
         " ORDER BY n LIMIT ?",
         host_store,

@@ -63,9 +63,7 @@ def holder_of(tx: Tx, name: str) -> str | None:
     """The paglet that has this name here. One that is leaving keeps it until it is gone: it may come back."""
     holder = _named(tx, name)
     if holder is None:
-        holder = tx.value(
-            "SELECT agent_id FROM handoffs WHERE kind = 'paglet' AND json_extract(envelope, '$.name') = ?", name
-        )
+        holder = tx.value("SELECT agent_id FROM handoffs WHERE kind = 'paglet' AND name = ?", name)
     return None if holder is None else str(holder)
 
 

@@ -1,6 +1,9 @@
 -- One host's truth. Every status column says who moves it; CHECKs and unique indexes make illegal
 -- states impossible. Times named *_at are epoch seconds for people; nothing is decided on them.
 -- Columns that hold JSON end in no suffix but are named in the comment.
+-- A value that may be large (a state, an envelope, a message, the jobs of a group) stands in a table of its own, with a
+-- rowid: SQLite compares a key of a WITHOUT ROWID table by reading the whole row, and rewrites a whole row to change
+-- one column.
 
 CREATE TABLE migrations (
   id INTEGER PRIMARY KEY,
@@ -37,7 +40,7 @@ CREATE TABLE residence (
 CREATE INDEX residence_untold ON residence (agent_id) WHERE told = 0;
 
 -- The paglets that are here (status 'here' in residence).
--- state, home: JSON. hook: the hook that is due next; NULL: none.
+-- home: JSON. Its state: paglet_states. hook: the hook that is due next; NULL: none.
 --   creation, clone, arrival -> run -> NULL;  dispatching -> NULL with intent 'move';  disposing -> row deleted
 -- inactive: does not run; a message, or the time wakes_at (NULL: no time), leads to its entry `activation`, whose end
 --   makes it active again: hook run -> NULL. (A wall clock time: it outlasts a start of the host.)
@@ -51,7 +54,6 @@ CREATE TABLE paglets (
   class_name TEXT NOT NULL,
   kind TEXT NOT NULL CHECK (kind IN ('paglet', 'job', 'collector')),
   name TEXT UNIQUE,
-  state TEXT NOT NULL,
   home TEXT NOT NULL,
   hook_error TEXT,
   intent TEXT,
@@ -72,16 +74,25 @@ CREATE INDEX paglets_hook ON paglets (hook) WHERE hook IS NOT NULL;
 CREATE INDEX paglets_intent ON paglets (agent_id) WHERE intent IS NOT NULL;
 CREATE INDEX paglets_collectors ON paglets (agent_id) WHERE kind = 'collector';
 
+-- The state of each paglet that is here. state: JSON.
+CREATE TABLE paglet_states (
+  agent_id TEXT PRIMARY KEY REFERENCES paglets (agent_id) ON DELETE CASCADE,
+  state TEXT NOT NULL
+) STRICT;
+
 -- A paglet's durable map. value: tagged JSON.
 CREATE TABLE storage (
   agent_id TEXT NOT NULL REFERENCES paglets (agent_id) ON DELETE CASCADE,
   key TEXT NOT NULL CHECK (length(key) BETWEEN 1 AND 512),
   value TEXT NOT NULL,
   PRIMARY KEY (agent_id, key)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
--- Envelopes under way: exists exactly while the residence row is 'leaving'. envelope: JSON.
+-- Envelopes under way: exists exactly while the residence row is 'leaving'. The envelope itself: handoff_envelopes.
 -- While it lies here the paglet has no row in paglets: the envelope is the paglet.
+-- name: of a paglet that has one. size_bytes: of the envelope's JSON. asked_for: a move of a paglet, not of a job that
+--   waits for a slot. collector: of a job, JSON of ProxyRef; it takes the place of the one in the envelope.
+--   ended: a job that has its outcome. summary: JSON of what others see of it meanwhile (`store.handoffs`).
 -- recall: what is wished meanwhile. 'unwanted': a job that its collector does not want, which ends; 'dispose': it is to
 --   come back and to be disposed of.
 CREATE TABLE handoffs (
@@ -89,19 +100,33 @@ CREATE TABLE handoffs (
   epoch INTEGER NOT NULL,
   target_store TEXT NOT NULL,
   target TEXT NOT NULL,
-  envelope TEXT NOT NULL,
   kind TEXT NOT NULL,
   group_id TEXT,
   job_key TEXT NOT NULL DEFAULT '',
   began_at REAL NOT NULL,
   problem TEXT NOT NULL DEFAULT '',
   bundle TEXT REFERENCES blobs (sha256),
-  recall TEXT NOT NULL DEFAULT '' CHECK (recall IN ('', 'unwanted', 'dispose'))
+  recall TEXT NOT NULL DEFAULT '' CHECK (recall IN ('', 'unwanted', 'dispose')),
+  name TEXT,
+  size_bytes INTEGER NOT NULL DEFAULT 0,
+  asked_for INTEGER NOT NULL DEFAULT 0 CHECK (asked_for IN (0, 1)),
+  collector TEXT,
+  ended INTEGER NOT NULL DEFAULT 0 CHECK (ended IN (0, 1)),
+  summary TEXT NOT NULL DEFAULT '{}'
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX handoffs_bundle ON handoffs (bundle) WHERE bundle IS NOT NULL;
 CREATE INDEX handoffs_target ON handoffs (target_store, began_at, agent_id);
 CREATE INDEX handoffs_group ON handoffs (group_id) WHERE group_id IS NOT NULL;
 CREATE INDEX handoffs_recall ON handoffs (agent_id) WHERE recall != '';
+CREATE INDEX handoffs_problem ON handoffs (target_store, kind = 'job', problem);
+CREATE INDEX handoffs_collectors ON handoffs (agent_id) WHERE kind = 'collector';
+CREATE INDEX handoffs_name ON handoffs (name) WHERE name IS NOT NULL;
+
+-- The envelope of each hand-off. envelope: JSON.
+CREATE TABLE handoff_envelopes (
+  agent_id TEXT PRIMARY KEY REFERENCES handoffs (agent_id) ON DELETE CASCADE,
+  envelope TEXT NOT NULL
+) STRICT;
 
 -- Paglets that were taken back from a host that was forgotten, and that it, or a host to which it passed them on, may have:
 -- when that target is heard of, it is told that `epoch` is newer than its own. target: JSON of HostRef.
@@ -144,13 +169,13 @@ CREATE TABLE taken_marks (
 ) STRICT, WITHOUT ROWID;
 
 -- Posts of this host not yet acknowledged. n is the post's number, for ever growing.
--- host: JSON of HostRef, a hint. report_of: the local job copy whose outcome this post carries.
+-- host: JSON of HostRef, a hint. report_of: the local job copy whose outcome this post carries. Its message:
+-- outbox_messages.
 CREATE TABLE outbox (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
   agent_id TEXT NOT NULL,
   host TEXT NOT NULL,
   host_store TEXT NOT NULL,
-  message TEXT NOT NULL,
   group_id TEXT,
   report_of TEXT,
   problem TEXT NOT NULL DEFAULT '',
@@ -160,6 +185,14 @@ CREATE INDEX outbox_host ON outbox (host_store, n);
 CREATE INDEX outbox_agent ON outbox (agent_id, n);
 CREATE INDEX outbox_report ON outbox (report_of) WHERE report_of IS NOT NULL;
 CREATE INDEX outbox_group ON outbox (group_id) WHERE group_id IS NOT NULL;
+CREATE INDEX outbox_problem ON outbox (host_store, problem);
+CREATE INDEX outbox_waiting ON outbox (report_of) WHERE report_of IS NOT NULL AND problem != '';
+
+-- The message of each post in the outbox. message: JSON of WireMessage.
+CREATE TABLE outbox_messages (
+  n INTEGER PRIMARY KEY REFERENCES outbox (n) ON DELETE CASCADE,
+  message TEXT NOT NULL
+) STRICT;
 
 -- Bytes that are whole on the disk, hashed and synced before their row. A row without a reference (view blob_refs)
 -- that nobody was promised in the last hour is deleted, and the file after it.
@@ -216,7 +249,7 @@ CREATE TABLE outbox_blobs (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX outbox_blobs_blob ON outbox_blobs (sha256);
 
--- Bundle and inputs of a group whose `spec` is kept.
+-- Bundle and inputs of a group whose row in group_specs is kept.
 CREATE TABLE group_blobs (
   group_id TEXT NOT NULL REFERENCES groups (group_id) ON DELETE CASCADE,
   sha256 TEXT NOT NULL REFERENCES blobs (sha256),
@@ -236,8 +269,7 @@ CREATE VIEW blob_refs (sha256) AS
 -- The queue: a row for each compute job that is here.
 -- status: PLACING -> WAITING_FOR_SLOT -> RUNNING -> COMPLETED; any before -> FAILED_FINAL, CANCELLED;
 --         RUNNING -> WAITING_FOR_SLOT (lost or retried). Table: paglets.slots.states.
--- request, collector, submitted_state, checkpoint, outcome: JSON.
--- outcome: what was committed for the newest attempt; never changed once there.
+-- request, collector: JSON. Its states and its outcome: job_states.
 -- queued_at: age, now minus what it waited elsewhere; a job that comes back from a refusal keeps it.
 -- here_at: when it came here. stolen: by stealing. unwanted: why the collector no longer wants it.
 CREATE TABLE requests (
@@ -251,9 +283,6 @@ CREATE TABLE requests (
     ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING', 'COMPLETED', 'FAILED_FINAL', 'CANCELLED')),
   request TEXT NOT NULL,
   cpu_cores INTEGER NOT NULL,
-  submitted_state TEXT NOT NULL,
-  checkpoint TEXT,
-  outcome TEXT,
   failed_attempts INTEGER NOT NULL DEFAULT 0,
   losses INTEGER NOT NULL DEFAULT 0,
   queued_at REAL NOT NULL,
@@ -266,9 +295,18 @@ CREATE TABLE requests (
   reason_at REAL NOT NULL,
   UNIQUE (group_id, job_key, generation)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX requests_queue ON requests (status, queued_at, agent_id);
+CREATE INDEX requests_queue ON requests (status, queued_at, agent_id, group_id);
 CREATE INDEX requests_untold ON requests (agent_id) WHERE status = 'WAITING_FOR_SLOT' AND reason = '';
-CREATE INDEX requests_group ON requests (group_id);
+CREATE INDEX requests_group ON requests (group_id, status);
+
+-- States and outcome of each job that is here. submitted_state, checkpoint, outcome: JSON.
+-- outcome: what was committed for the newest attempt; never changed once there.
+CREATE TABLE job_states (
+  agent_id TEXT PRIMARY KEY REFERENCES requests (agent_id) ON DELETE CASCADE,
+  outcome TEXT,
+  checkpoint TEXT,
+  submitted_state TEXT NOT NULL
+) STRICT;
 
 -- A lease is held from the grant until the attempt's process tree has ended.
 CREATE TABLE leases (
@@ -314,7 +352,7 @@ CREATE TABLE history (
 ) STRICT;
 CREATE INDEX history_group ON history (group_id, job_key);
 
--- Groups submitted from this host. spec: class, states and keys, kept until the group is COMPLETE.
+-- Groups submitted from this host. Their jobs: group_jobs and group_specs.
 -- digest: of class, keys and states. code: the hash of its bundle, '' without one. inputs: `groups.keys.inputs_digest`.
 -- collector: JSON of ProxyRef, a hint. seen: JSON of the last counts heard of.
 -- The collector is placed when it is not 'leaving' here; only then do the jobs leave.
@@ -325,17 +363,31 @@ CREATE TABLE groups (
   collector_id TEXT NOT NULL,
   collector TEXT NOT NULL,
   return_home INTEGER NOT NULL,
-  job_keys TEXT NOT NULL,
-  creation_errors TEXT NOT NULL,
-  warnings TEXT NOT NULL DEFAULT '[]',
-  spec TEXT,
   detached INTEGER NOT NULL DEFAULT 0,
   detached_reason TEXT NOT NULL DEFAULT '',
   seen TEXT,
   created_at REAL NOT NULL,
   code TEXT,
-  inputs TEXT
+  inputs TEXT,
+  job_count INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX groups_collector ON groups (collector_id);
+CREATE INDEX groups_open ON groups (group_id) WHERE detached = 0;
+
+-- The keys of each group's jobs, and what was said of them when it was submitted.
+-- job_keys, creation_errors, warnings: JSON.
+CREATE TABLE group_jobs (
+  group_id TEXT PRIMARY KEY REFERENCES groups (group_id) ON DELETE CASCADE,
+  job_keys TEXT NOT NULL,
+  creation_errors TEXT NOT NULL,
+  warnings TEXT NOT NULL
+) STRICT;
+
+-- What each group was submitted with, until it is COMPLETE. spec: JSON of SubmitGroup: class, keys and states.
+CREATE TABLE group_specs (
+  group_id TEXT PRIMARY KEY REFERENCES groups (group_id) ON DELETE CASCADE,
+  spec TEXT NOT NULL
+) STRICT;
 
 -- The mesh as last heard of. row: JSON of Member.
 CREATE TABLE members (

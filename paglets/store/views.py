@@ -58,7 +58,7 @@ def paglet_view(tx: Tx, agent_id: str, own: HostRef, now: float, *, brief: bool 
         reason=_reason(row["intent"], row["hook_error"], row["problem"]),
         inbox=waiting,
         dead_posts=dead,
-        state=None if brief else loads(row["state"]),
+        state=None if brief else paglets.state(tx, agent_id),
         job=job_view(tx, agent_id, now),
         bundle=paglets.bundle_of(tx, agent_id),
         files=files.of(tx, agent_id),

@@ -178,7 +178,7 @@ _NONE: tuple[tuple[str, str], ...] = (
     ),
     (
         "bytes are kept for a group that is over",
-        "SELECT group_id FROM group_blobs JOIN groups USING (group_id) WHERE spec IS NULL",
+        "SELECT group_id FROM group_blobs WHERE group_id NOT IN (SELECT group_id FROM group_specs)",
     ),
     (
         "an attempt is at work and its job is not RUNNING",
@@ -227,7 +227,9 @@ def _references(tx: Tx) -> list[str]:
 
 
 def _of_envelopes(tx: Tx) -> Iterator[Reference]:
-    for row in tx.all("SELECT agent_id, envelope, bundle FROM handoffs ORDER BY agent_id"):
+    for row in tx.all(
+        "SELECT agent_id, envelope, bundle FROM handoffs JOIN handoff_envelopes USING (agent_id) ORDER BY agent_id"
+    ):
         envelope = from_json(Envelope, loads(row["envelope"]))
         kept = _hashes(tx, "SELECT sha256 FROM files WHERE agent_id = ?", row["agent_id"])
         kept |= _hashes(tx, "SELECT sha256 FROM artifacts WHERE owner = ?", row["agent_id"])
@@ -236,14 +238,14 @@ def _of_envelopes(tx: Tx) -> Iterator[Reference]:
 
 
 def _of_posts(tx: Tx) -> Iterator[Reference]:
-    for row in tx.all("SELECT n, message FROM outbox ORDER BY n"):
+    for row in tx.all("SELECT n, message FROM outbox_messages ORDER BY n"):
         message = from_json(WireMessage, loads(row["message"]))
         kept = _hashes(tx, "SELECT sha256 FROM outbox_blobs WHERE n = ?", row["n"])
         yield f"the post {row['n']}", {artifact.sha256 for artifact in message.artifacts}, kept
 
 
 def _of_groups(tx: Tx) -> Iterator[Reference]:
-    for row in tx.all("SELECT group_id, spec FROM groups WHERE spec IS NOT NULL ORDER BY group_id"):
+    for row in tx.all("SELECT group_id, spec FROM group_specs ORDER BY group_id"):
         group = from_json(SubmitGroup, loads(row["spec"]))
         named = {file.sha256 for file in (*group.inputs, *(file for job in group.jobs for file in job.inputs))}
         named |= set() if group.bundle is None else {group.bundle.sha256}
@@ -278,7 +280,10 @@ def _how(data: bytes | None) -> str:
 def _collectors(tx: Tx) -> list[str]:
     return [
         f"{row['agent_id']}: {text}"
-        for row in tx.all("SELECT agent_id, state FROM paglets WHERE kind = 'collector' ORDER BY agent_id")
+        for row in tx.all(
+            "SELECT agent_id, state FROM paglets JOIN paglet_states USING (agent_id)"
+            " WHERE kind = 'collector' ORDER BY agent_id"
+        )
         for text in collector_faults(tx, row["agent_id"], loads(row["state"]))
     ]
 
@@ -339,7 +344,7 @@ _BUSY: tuple[tuple[str, str], ...] = (
     ),
     (
         "is a collector with pending keys, or not where it is to stay",
-        "SELECT agent_id || ' ' || state FROM paglets WHERE kind = 'collector'"
+        "SELECT agent_id || ' ' || state FROM paglets JOIN paglet_states USING (agent_id) WHERE kind = 'collector'"
         " AND json_extract(state, '$.status') != 'COMPLETE'",
     ),
 )

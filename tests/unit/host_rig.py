@@ -261,10 +261,10 @@ class Rig:
         return self.answer(process, "handled", Handled(message_id=message_id, value=value, **handled))
 
     def state_of(self, agent_id: str) -> Any:
-        return loads(self.value("SELECT state FROM paglets WHERE agent_id = ?", agent_id))
+        return loads(self.value("SELECT state FROM paglet_states WHERE agent_id = ?", agent_id))
 
     def outbox(self) -> list[dict[str, Any]]:
-        return [loads(row[0]) for row in self.all("SELECT message FROM outbox ORDER BY n")]
+        return [loads(row[0]) for row in self.all("SELECT message FROM outbox_messages ORDER BY n")]
 
     def faults(self) -> list[str]:
         return [line for line in self.log if "fault" in line]

@@ -334,7 +334,7 @@ def test_a_result_whose_bytes_were_never_published_is_not_an_outcome(home: Rig) 
     process = home.process("j1")
     new = NewArtifact(artifact_id="art-12345678", name="result.db", blob=ref(DATA), created_at=3.0)
     assert "error" in home.answer(process, "report", Report(success=True, artifact=new))
-    assert home.value("SELECT outcome FROM requests") is None
+    assert home.value("SELECT outcome FROM job_states") is None
     assert home.report(process)["ok"] == {"accepted": True}
 
 

@@ -123,7 +123,7 @@ def test_a_clone_that_is_to_go_elsewhere_moves_after_its_first_hook(rig: Rig) ->
     assert dispatching.go.entry == "dispatching"
     rig.finish(dispatching)
     assert rig.value("SELECT status FROM residence WHERE agent_id = 'p2'") == "leaving"
-    assert rig.value("SELECT json_extract(envelope, '$.hook') FROM handoffs") == "arrival"
+    assert rig.value("SELECT json_extract(envelope, '$.hook') FROM handoff_envelopes") == "arrival"
 
 
 def test_a_run_waits_until_the_bytes_of_a_move_are_there_and_messages_do_not(rig: Rig) -> None:
@@ -420,7 +420,7 @@ def test_a_job_tells_at_once_and_its_notes_are_found_by_group(rig: Rig) -> None:
 
 def test_the_same_note_twice_is_one_and_what_is_no_note_is_dropped(rig: Rig) -> None:
     tell(rig, "x", home=host_ref("w1"))
-    ((text,),) = rig.all("SELECT message FROM outbox")
+    ((text,),) = rig.all("SELECT message FROM outbox_messages")
     good = [Post(sender_store="s", n=1, agent_id=notes.READER, message=from_text(text))]
     bad = [Post(sender_store="s", n=2, agent_id=notes.READER, message=message())]
     for batch in (good, good, bad):

@@ -52,7 +52,7 @@ class Rig:
         return self.store.write(end)
 
     def reports(self) -> list[tuple[str, dict[str, Any]]]:
-        rows = self.store.read(lambda tx: tx.all("SELECT message FROM outbox ORDER BY n"))
+        rows = self.store.read(lambda tx: tx.all("SELECT message FROM outbox_messages ORDER BY n"))
         return [(tree["kind"], tree["args"]) for tree in (loads(row["message"]) for row in rows)]
 
     def cause(self) -> str:
@@ -61,7 +61,7 @@ class Rig:
         return str(args["cause"])
 
     def value(self, column: str) -> Any:
-        return self.store.read(lambda tx: tx.value(f"SELECT {column} FROM requests"))
+        return self.store.read(lambda tx: tx.value(f"SELECT {column} FROM requests JOIN job_states USING (agent_id)"))
 
     def leases(self) -> int:
         return int(self.store.read(lambda tx: tx.value("SELECT count(*) FROM leases")))

@@ -169,7 +169,7 @@ def test_what_only_one_job_has_in_its_way_fails_that_one_and_stops_nobody(rig: R
     rig.run(60.0)
     assert rig.process("j2").go.entry == "attempt"
     assert rig.value("SELECT status FROM requests WHERE agent_id = 'j1'") == "FAILED_FINAL"
-    assert rig.value("SELECT outcome FROM requests WHERE agent_id = 'j1'").count("spawn_failed") == 1
+    assert rig.value("SELECT outcome FROM job_states WHERE agent_id = 'j1'").count("spawn_failed") == 1
     assert rig.value("SELECT losses FROM requests WHERE agent_id = 'j1'") == 0
     assert 2 < tried.count("p1") < 10, "it was tried without a pause"
     assert rig.faults() == []
@@ -223,7 +223,7 @@ def test_an_attempt_that_waits_for_room_ends_by_its_own_time_out() -> None:
     process.ask("room", Room(staged="run.1", size_bytes=50))
     rig.run(30.0)
     assert process.ended
-    assert '"cause":"timeout"' in rig.value("SELECT outcome FROM requests")
+    assert '"cause":"timeout"' in rig.value("SELECT outcome FROM job_states")
     assert rig.faults() == []
 
 
@@ -302,7 +302,7 @@ def test_a_move_asked_for_by_on_creation_happens_before_run(rig: Rig) -> None:
     assert leaving.go.entry == "dispatching"
     rig.finish(leaving)
     assert rig.value("SELECT status FROM residence WHERE agent_id = 'p1'") == "leaving"
-    assert '"hook":"arrival"' in rig.value("SELECT envelope FROM handoffs")
+    assert '"hook":"arrival"' in rig.value("SELECT envelope FROM handoff_envelopes")
 
 
 def test_a_move_to_a_host_that_is_away_waits_and_the_paglet_goes_on(rig: Rig) -> None:
@@ -611,7 +611,7 @@ def test_a_stale_stamp_is_fenced_and_its_process_is_ended(rig: Rig) -> None:
     for field, value in (("attempt", 2), ("epoch", 9), ("generation", 5), ("token", "other")):
         assert rig.answer(process, "report", Report(success=True), **{field: value})["error"]["code"] == "fenced"
     assert process.told_to_end
-    assert rig.value("SELECT outcome FROM requests WHERE outcome LIKE '%true%'") is None
+    assert rig.value("SELECT outcome FROM job_states WHERE outcome LIKE '%true%'") is None
 
 
 def test_a_run_whose_row_is_gone_is_fenced(rig: Rig) -> None:
@@ -700,8 +700,8 @@ def test_a_move_from_within_an_attempt_comes_after_outcome_report_and_lease(rig:
     assert leaving.go.entry == "dispatching"
     assert rig.value("SELECT count(*) FROM leases") == 0
     rig.finish(leaving)
-    assert '"status":"COMPLETED"' in rig.value("SELECT envelope FROM handoffs")
-    assert '"hook":"arrival"' in rig.value("SELECT envelope FROM handoffs")
+    assert '"status":"COMPLETED"' in rig.value("SELECT envelope FROM handoff_envelopes")
+    assert '"hook":"arrival"' in rig.value("SELECT envelope FROM handoff_envelopes")
 
 
 # What else a process may ask.

@@ -133,3 +133,52 @@ def test_a_store_keeps_to_the_settings_that_its_promises_need(tmp_path: Path) ->
     pragmas = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
     assert {name: store.write(lambda tx, name=name: tx.value(f"PRAGMA {name}")) for name in pragmas} == pragmas
     store.close()
+
+
+def test_what_may_be_large_keeps_its_value_when_it_moves_to_a_table_of_its_own() -> None:
+    connection = connect()
+    connection.execute("PRAGMA foreign_keys = ON")
+    before = [name for name, _ in MIGRATIONS].index("large")
+    for _, step in MIGRATIONS[:before]:
+        step(connection)
+    envelope = (
+        '{"name":null,"hook":null,"state":{"big":1},"job":{"collector":{"agent_id":"c1"},"outcome":null,'
+        '"generation":1,"attempt":0,"status":"PLACING","request":{"resources":{}},"waited_seconds":1.5}}'
+    )
+    for sql in (
+        "INSERT INTO residence VALUES ('j1', 1, 'here', NULL, '', 1, 1, 0.0, 0)",
+        "INSERT INTO residence VALUES ('j2', 1, 'leaving', '{}', '', 1, 1, 0.0, 0)",
+        "INSERT INTO paglets (agent_id, class_name, kind, state, home, created_at)"
+        " VALUES ('j1', 'm:C', 'job', '{\"n\":1}', '{}', 1)",
+        "INSERT INTO requests (agent_id, group_id, job_key, generation, status, request, cpu_cores, submitted_state,"
+        " checkpoint, outcome, queued_at, here_at, reason_at)"
+        " VALUES ('j1', 'g', 'k', 1, 'PLACING', '{}', 1, '{\"s\":1}', NULL, '{\"o\":1}', 0, 0, 0)",
+        "INSERT INTO storage VALUES ('j1', 'key', '7')",
+        "INSERT INTO handoffs (agent_id, epoch, target_store, target, envelope, kind, began_at)"
+        f" VALUES ('j2', 1, 's', '{{}}', '{envelope}', 'job', 1)",
+        "INSERT INTO outbox (agent_id, host, host_store, message, created_at) VALUES ('c1', '{}', 's', '{\"m\":1}', 1)",
+        "INSERT INTO groups (group_id, digest, class_name, collector_id, collector, return_home, job_keys,"
+        " creation_errors, spec, created_at) VALUES"
+        " ('g', '', 'm:C', 'c1', '{}', 0, '[\"k\",\"l\"]', '[]', '{\"jobs\":1}', 1),"
+        " ('h', '', 'm:C', 'c2', '{}', 0, '[]', '[]', NULL, 1)",
+    ):
+        connection.execute(sql)
+    MIGRATIONS[before][1](connection)
+
+    def rows(sql: str) -> list[tuple[object, ...]]:
+        return connection.execute(sql).fetchall()
+
+    assert rows("SELECT agent_id, state FROM paglet_states") == [("j1", '{"n":1}')]
+    assert rows("SELECT outcome, checkpoint, submitted_state FROM job_states") == [('{"o":1}', None, '{"s":1}')]
+    assert rows("SELECT agent_id, key, value FROM storage") == [("j1", "key", "7")]
+    assert rows("SELECT envelope FROM handoff_envelopes") == [(envelope,)]
+    assert rows("SELECT name, size_bytes, asked_for, collector, ended FROM handoffs") == [
+        (None, len(envelope), 0, '{"agent_id":"c1"}', 0)
+    ]
+    summary = '{"generation":1,"attempt":0,"status":"PLACING","request":{"resources":{}},"waited_seconds":1.5}'
+    assert rows("SELECT summary FROM handoffs") == [(summary,)]
+    assert rows("SELECT n, message FROM outbox_messages") == [(1, '{"m":1}')]
+    assert rows("SELECT group_id, job_count FROM groups") == [("g", 2), ("h", 0)]
+    assert rows("SELECT group_id, job_keys FROM group_jobs") == [("g", '["k","l"]'), ("h", "[]")]
+    assert rows("SELECT * FROM group_specs") == [("g", '{"jobs":1}')]
+    assert rows("PRAGMA foreign_key_check") == []

@@ -165,13 +165,13 @@ def test_a_job_is_not_placed_before_its_collector_left(store: Store) -> None:
     change(store, "UPDATE requests SET status = 'PLACING'")
     store.write(
         lambda tx: tx.run(
-            "INSERT INTO groups (group_id, digest, class_name, collector_id, collector, return_home, job_keys,"
-            " creation_errors, created_at) VALUES ('g1', '', 'm:C', 'collector-x', '', 0, '[]', '[]', 1.0)"
+            "INSERT INTO groups (group_id, digest, class_name, collector_id, collector, return_home,"
+            " created_at) VALUES ('g1', '', 'm:C', 'collector-x', '', 0, 1.0)"
         )
     )
 
     def to_place() -> list[str]:
-        return [each.agent_id for each in store.read(lambda tx: queue.to_place(tx, 10))]
+        return [each.agent_id for each in store.read(lambda tx: queue.to_place(tx, 10))[0]]
 
     assert to_place() == ["j1"]
     store.write(lambda tx: residence.leave(tx, "collector-x", W1, NOW))

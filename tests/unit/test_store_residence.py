@@ -92,7 +92,7 @@ def test_a_new_paglet_is_here_and_the_same_creation_once_more_changes_nothing(st
     assert store.write(lambda tx: residence.create(tx, envelope(), NOW)) is True
     assert store.write(lambda tx: residence.create(tx, envelope(state={"n": 2}), NOW)) is False
     assert row(store) == (1, "here", None)
-    assert store.read(lambda tx: tx.value("SELECT state FROM paglets")) == '{"n":1}'
+    assert store.read(lambda tx: tx.value("SELECT state FROM paglet_states")) == '{"n":1}'
 
 
 @pytest.mark.parametrize("ended", ["disposed", "gone", "leaving", "refused"])
@@ -151,7 +151,7 @@ def test_a_higher_epoch_is_taken_and_ends_what_was_there(store: Store, status: s
     assert take(store, envelope(epoch=4, state={"n": 4})) == ("taken", "")
     assert row(store) == (4, "here", "a")
     assert count(store, "handoffs") == 0
-    assert store.read(lambda tx: tx.value("SELECT state FROM paglets")) == '{"n":4}'
+    assert store.read(lambda tx: tx.value("SELECT state FROM paglet_states")) == '{"n":4}'
     assert store.read(lambda tx: sanity_check({"x": tx})) == []
 
 
@@ -455,8 +455,7 @@ ILLEGAL = (
     "UPDATE paglets SET kind = 'ghost'",
     "UPDATE paglets SET hook = 'anything'",
     "UPDATE paglets SET created_at = 'yesterday'",
-    "INSERT INTO paglets (agent_id, class_name, kind, state, home, created_at)"
-    " VALUES ('x', 'm:C', 'paglet', '', '', 1.0)",
+    "INSERT INTO paglets (agent_id, class_name, kind, home, created_at) VALUES ('x', 'm:C', 'paglet', '', 1.0)",
     "INSERT INTO storage VALUES ('nobody', 'k', '1')",
     "INSERT INTO storage VALUES ('j1', '', '1')",
     "INSERT INTO storage VALUES ('j1', hex(zeroblob(300)), '1')",

@@ -76,7 +76,7 @@ def preceded(pattern: str, first: str, *first_args: int) -> Rule:
 
 
 def second_outcome() -> Rule:
-    return rewritten("AND attempt = ? AND outcome IS NULL", "AND attempt = ?")
+    return rewritten("WHERE agent_id = ? AND outcome IS NULL AND EXISTS", "WHERE agent_id = ? AND EXISTS")
 
 
 def report_after_the_end() -> Rule:
@@ -295,7 +295,9 @@ BREAKS: tuple[Break, ...] = (
     by_sql(
         "a lease ends with the report and not with the process",
         preceded(
-            "UPDATE requests SET outcome = ? WHERE agent_id = ? AND status", "DELETE FROM leases WHERE agent_id = ?", 1
+            "UPDATE job_states SET outcome = ? WHERE agent_id = ? AND outcome",
+            "DELETE FROM leases WHERE agent_id = ?",
+            1,
         ),
     ),
     by_sql(

@@ -81,7 +81,10 @@ def _of_couriers(hosts: Hosts) -> dict[str, tuple[str, str]]:
     """Owner and hash of the artifacts that couriers say they have."""
     found: dict[str, tuple[str, str]] = {}
     for tx in hosts.values():
-        for row in tx.all("SELECT agent_id, state FROM paglets WHERE class_name = ?", COURIER_CLASS):
+        for row in tx.all(
+            "SELECT agent_id, state FROM paglets JOIN paglet_states USING (agent_id) WHERE class_name = ?",
+            COURIER_CLASS,
+        ):
             artifacts: dict[str, str] = loads(row["state"]).get("artifacts", {})
             found |= {artifact_id: (row["agent_id"], sha256) for artifact_id, sha256 in artifacts.items()}
     return found

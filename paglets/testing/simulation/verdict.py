@@ -21,7 +21,7 @@ def newest_generation(tx: Tx, collector: str, key: str) -> int:
     row = tx.value("SELECT value FROM storage WHERE agent_id = ? AND key = ?", collector, f"job/{key}")
     if row is not None:
         return int(loads(row)["generation"])
-    envelope = tx.value("SELECT envelope FROM handoffs WHERE agent_id = ?", collector)
+    envelope = tx.value("SELECT envelope FROM handoff_envelopes WHERE agent_id = ?", collector)
     return 0 if envelope is None else int(loads(envelope)["storage"][f"job/{key}"]["generation"])
 
 
