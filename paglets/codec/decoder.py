@@ -7,27 +7,43 @@ from __future__ import annotations
 
 import binascii
 import datetime
+import math
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
+from decimal import Decimal
 from enum import Enum, Flag
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from paglets.codec.arrays import read_array, read_scalar
 from paglets.codec.refusal import Refusal, key_step, type_name
-from paglets.codec.shapes import put_together
+from paglets.codec.shapes import is_named_tuple, named_tuple, put_together
+from paglets.codec.subclasses import FACTORIES, made_of
 from paglets.codec.text import MAX_DEPTH
-from paglets.core.errors import Invalid
+from paglets.codec.unreadable import Unreadable
+from paglets.codec.uuids import read_uuid
+from paglets.core.errors import ImportFailed, Invalid
 
-Resolve = Callable[[str], type[Any]]
-Reader = Callable[[Any, int, Resolve], Any]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """`resolve` gives the class of a name. `keeps_missing`: what cannot be imported here becomes an `Unreadable`."""
+
+    resolve: Callable[[str], type[Any]]
+    keeps_missing: bool = False
+
+
+Reader = Callable[[Any, int, Means], Any]
 
 
 def no_class(name: str) -> type[Any]:
-    """The Resolve of those who may not import users' code."""
+    """Refuse a class, where users' code must not be imported."""
     raise Invalid(f"a value of class {name[:100]!a} is not read here, only plain values are")
 
 
-def read(tree: Any, depth: int, resolve: Resolve) -> Any:
+def read(tree: Any, depth: int, means: Means) -> Any:
     """The value of `tree`. Raises Refusal, and what `resolve` raises for a class that is not here."""
     kind = type(tree)
     if kind in _SCALARS:
@@ -35,49 +51,53 @@ def read(tree: Any, depth: int, resolve: Resolve) -> Any:
     if depth >= MAX_DEPTH:
         raise Refusal(f"nested more than {MAX_DEPTH} levels deep")
     if kind is list:
-        return _items(tree, depth, resolve)
+        return _items(tree, depth, means)
     if kind is not dict:
         raise Refusal(f"a {type_name(tree)} is no JSON value")
     if len(tree) == 1:
         ((key, content),) = tree.items()
         if key[:1] == "$":
-            return _tagged(key, content, depth, resolve)
-    return _entries(tree, depth, resolve)
+            return _tagged(key, content, depth, means)
+    return _entries(tree, depth, means)
 
 
 _SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
-def _items(trees: list[Any], depth: int, resolve: Resolve) -> list[Any]:
+def _items(trees: list[Any], depth: int, means: Means) -> list[Any]:
     values: list[Any] = []
     try:
         for tree in trees:
-            values.append(read(tree, depth + 1, resolve))
+            values.append(read(tree, depth + 1, means))
     except Refusal as refusal:
         refusal.at(f"[{len(values)}]")
         raise
     return values
 
 
-def _entries(trees: dict[str, Any], depth: int, resolve: Resolve) -> dict[str, Any]:
+def _entries(trees: dict[str, Any], depth: int, means: Means) -> dict[str, Any]:
     values: dict[str, Any] = {}
     key = ""
     try:
         for key, tree in trees.items():
-            values[key] = read(tree, depth + 1, resolve)
+            values[key] = read(tree, depth + 1, means)
     except Refusal as refusal:
         refusal.at(key_step(key))
         raise
     return values
 
 
-def _tagged(tag: str, content: Any, depth: int, resolve: Resolve) -> Any:
+def _tagged(tag: str, content: Any, depth: int, means: Means) -> Any:
     reader = _READERS.get(tag)
     if reader is None:
         raise Refusal(f"unknown tag {tag[:60]!a}")
     try:
-        return reader(content, depth, resolve)
-    except (ValueError, TypeError, OverflowError, LookupError) as error:
+        return reader(content, depth, means)
+    except ImportFailed as error:
+        if not means.keeps_missing:
+            raise
+        return Unreadable({tag: content}, error)
+    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
         # Invalid (of names and shapes) is a ValueError too, and says all that there is to say.
         reason = error.message if isinstance(error, Invalid) else f"{tag} has a wrong value: {str(error)[:200]}"
         raise Refusal(reason) from error
@@ -89,10 +109,10 @@ def _string(content: Any) -> str:
     return content
 
 
-def _list(content: Any, depth: int, resolve: Resolve) -> list[Any]:
+def _list(content: Any, depth: int, means: Means) -> list[Any]:
     if type(content) is not list:
         raise TypeError("expected a list")
-    return _items(content, depth + 1, resolve)
+    return _items(content, depth + 1, means)
 
 
 def _binary(content: Any) -> bytes:
@@ -106,25 +126,25 @@ def _distinct(items: list[Any], kind: Callable[[list[Any]], Any]) -> Any:
     return made
 
 
-def _timedelta(content: Any, depth: int, resolve: Resolve) -> datetime.timedelta:
+def _timedelta(content: Any, depth: int, means: Means) -> datetime.timedelta:
     if type(content) is not list or [type(part) for part in content] != [int, int, int]:
         raise TypeError("expected [days, seconds, microseconds]")
     return datetime.timedelta(*content)
 
 
-def _dict(content: Any, depth: int, resolve: Resolve) -> dict[Any, Any]:
-    pairs = _list(content, depth, resolve)
+def _dict(content: Any, depth: int, means: Means) -> dict[Any, Any]:
+    pairs = _list(content, depth, means)
     if not all(type(pair) is list and len(pair) == 2 for pair in pairs):
         raise TypeError("expected a list of [key, value]")
     made: dict[Any, Any] = _distinct(pairs, dict)
     return made
 
 
-def _enum(content: Any, depth: int, resolve: Resolve) -> Enum:
+def _enum(content: Any, depth: int, means: Means) -> Enum:
     if type(content) is not list or len(content) != 2:
         raise TypeError("expected [class, member]")
     name, member = content
-    cls = resolve(_string(name))
+    cls = means.resolve(_string(name))
     if not issubclass(cls, Enum):
         raise Invalid(f"{name} is not an Enum")
     if type(member) is int and issubclass(cls, Flag):
@@ -134,27 +154,79 @@ def _enum(content: Any, depth: int, resolve: Resolve) -> Enum:
     return cls.__members__[member]
 
 
-def _object(content: Any, depth: int, resolve: Resolve) -> Any:
+def _object(content: Any, depth: int, means: Means) -> Any:
     if type(content) is not dict or content.keys() != {"class", "fields"} or type(content["fields"]) is not dict:
         raise TypeError('expected {"class": ..., "fields": {...}}')
-    cls = resolve(_string(content["class"]))
-    if not is_dataclass(cls):
-        raise Invalid(f"{content['class']} is not a dataclass")
-    return put_together(cls, _entries(content["fields"], depth + 2, resolve))
+    cls = means.resolve(_string(content["class"]))
+    make = put_together if is_dataclass(cls) else named_tuple if is_named_tuple(cls) else None
+    if make is None:
+        raise Invalid(f"{content['class']} is neither a dataclass nor a named tuple")
+    return make(cls, _entries(content["fields"], depth + 2, means))
+
+
+def _float(content: Any) -> float:
+    if content not in ("nan", "inf", "-inf"):
+        raise ValueError("expected nan, inf or -inf")
+    return float(content)
+
+
+def _complex(content: Any, depth: int, means: Means) -> complex:
+    parts = _list(content, depth, means)
+    if [type(part) for part in parts] != [float, float]:
+        raise TypeError("expected [real, imaginary]")
+    return complex(*parts)
+
+
+def _decimal(content: Any, depth: int, means: Means) -> Decimal:
+    return Decimal(_string(content))
+
+
+def _fraction(content: Any, depth: int, means: Means) -> Fraction:
+    if type(content) is not list or [type(part) for part in content] != [int, int]:
+        raise TypeError("expected [numerator, denominator]")
+    numerator, denominator = content
+    if denominator < 1 or math.gcd(numerator, denominator) != 1:
+        raise ValueError("the fraction is not in lowest terms")
+    return Fraction(numerator, denominator)
+
+
+def _defaultdict(content: Any, depth: int, means: Means) -> defaultdict[Any, Any]:
+    if type(content) is not list or len(content) != 2:
+        raise TypeError("expected [name, [[key, value], ...]]")
+    name, pairs = content
+    return defaultdict(None if name is None else FACTORIES[_string(name)], _dict(pairs, depth + 1, means))
+
+
+def _subclass(content: Any, depth: int, means: Means) -> Any:
+    if type(content) is not list or len(content) != 2:
+        raise TypeError("expected [class, value]")
+    name, tree = content
+    return made_of(means.resolve(_string(name)), read(tree, depth + 2, means))
 
 
 _READERS: dict[str, Reader] = {
-    "$bytes": lambda content, depth, resolve: _binary(content),
-    "$bytearray": lambda content, depth, resolve: bytearray(_binary(content)),
-    "$tuple": lambda content, depth, resolve: tuple(_list(content, depth, resolve)),
-    "$set": lambda content, depth, resolve: _distinct(_list(content, depth, resolve), set),
-    "$frozenset": lambda content, depth, resolve: _distinct(_list(content, depth, resolve), frozenset),
-    "$date": lambda content, depth, resolve: datetime.date.fromisoformat(_string(content)),
-    "$time": lambda content, depth, resolve: datetime.time.fromisoformat(_string(content)),
-    "$datetime": lambda content, depth, resolve: datetime.datetime.fromisoformat(_string(content)),
+    "$bytes": lambda content, depth, means: _binary(content),
+    "$bytearray": lambda content, depth, means: bytearray(_binary(content)),
+    "$tuple": lambda content, depth, means: tuple(_list(content, depth, means)),
+    "$set": lambda content, depth, means: _distinct(_list(content, depth, means), set),
+    "$frozenset": lambda content, depth, means: _distinct(_list(content, depth, means), frozenset),
+    "$date": lambda content, depth, means: datetime.date.fromisoformat(_string(content)),
+    "$time": lambda content, depth, means: datetime.time.fromisoformat(_string(content)),
+    "$datetime": lambda content, depth, means: datetime.datetime.fromisoformat(_string(content)),
     "$timedelta": _timedelta,
-    "$path": lambda content, depth, resolve: Path(_string(content)),
+    "$path": lambda content, depth, means: Path(_string(content)),
     "$enum": _enum,
     "$object": _object,
     "$dict": _dict,
+    "$float": lambda content, depth, means: _float(content),
+    "$complex": _complex,
+    "$decimal": _decimal,
+    "$fraction": _fraction,
+    "$uuid": lambda content, depth, means: read_uuid(content),
+    "$counter": lambda content, depth, means: Counter(_dict(content, depth, means)),
+    "$ordered_dict": lambda content, depth, means: OrderedDict(_dict(content, depth, means)),
+    "$defaultdict": _defaultdict,
+    "$subclass": _subclass,
+    "$ndarray": lambda content, depth, means: read_array(content, _binary, means.resolve),
+    "$numpy": lambda content, depth, means: read_scalar(content, _binary, means.resolve),
 }

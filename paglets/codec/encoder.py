@@ -9,15 +9,22 @@ import base64
 import dataclasses
 import datetime
 import math
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
 from pathlib import PurePath
 from typing import Any
 
+from paglets.codec.arrays import array_content, is_array, is_scalar, scalar_content
 from paglets.codec.names import class_name
 from paglets.codec.refusal import Refusal, key_step, short_repr, type_name
-from paglets.codec.shapes import take_apart
+from paglets.codec.shapes import is_named_tuple, take_apart
+from paglets.codec.subclasses import base_of, content_of, factory_name
 from paglets.codec.text import MAX_INT_DIGITS, dumps
+from paglets.codec.unreadable import Unreadable, tree_in
+from paglets.codec.uuids import UUID
 from paglets.core.errors import Invalid
 
 MAX_VALUE_DEPTH = 80
@@ -47,13 +54,25 @@ def _encoder_by_base(value: Any) -> Callable[[Any, int], Any]:
         return _enum
     if is_record(value):
         return _record
-    for base, encoder in _BASES:
-        if isinstance(value, base):
-            return encoder
+    # Before plain types: numpy.float64 is a float too.
+    if is_scalar(value):
+        return _numpy_scalar
+    if is_array(value):
+        return _array
+    if isinstance(value, PurePath):
+        return _path
+    if is_named_tuple(type(value)):
+        return _named_tuple
+    base = base_of(value)
+    if base is not None:
+        return _subclass(base)
     raise Refusal(f"a {type_name(value)} cannot travel; {_advice(value)}")
 
 
 def _advice(value: Any) -> str:
+    for exact in (Decimal, Fraction, UUID, complex):
+        if isinstance(value, exact):
+            return f"convert it to {exact.__name__}"
     for test, advice in _ADVICE:
         if test(value):
             return advice
@@ -68,7 +87,7 @@ _ADVICE: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (lambda value: isinstance(value, Mapping), "convert it to dict"),
     (lambda value: callable(value), "send what it returns"),
     (lambda value: hasattr(value, "read"), "send what is in it; files travel as inputs or artifacts"),
-    (lambda value: hasattr(value, "tolist") and hasattr(value, "__len__"), "convert it with .tolist()"),
+    (lambda value: hasattr(value, "__array__"), "convert it with numpy.asarray(...)"),
     (lambda value: isinstance(value, Iterable), "convert it to list"),
     (lambda value: hasattr(value, "__index__"), "convert it to int"),
     (lambda value: hasattr(value, "__float__"), "convert it to float"),
@@ -110,10 +129,16 @@ def _int(value: int, depth: int) -> int:
     return value
 
 
-def _float(value: float, depth: int) -> float:
-    if not math.isfinite(value):
-        raise Refusal(f"{float(value)} cannot travel; send None or a string")
-    return value
+def _float(value: float, depth: int) -> Any:
+    return value if math.isfinite(value) else {"$float": repr(value)}
+
+
+def _complex(value: complex, depth: int) -> dict[str, Any]:
+    return {"$complex": [_float(value.real, depth), _float(value.imag, depth)]}
+
+
+def _fraction(value: Fraction, depth: int) -> dict[str, Any]:
+    return {"$fraction": [_int(value.numerator, depth), _int(value.denominator, depth)]}
 
 
 def _list(value: Iterable[Any], depth: int) -> list[Any]:
@@ -131,10 +156,10 @@ def _list(value: Iterable[Any], depth: int) -> list[Any]:
 def _dict(value: dict[Any, Any], depth: int) -> dict[str, Any]:
     if not all(type(key) is str for key in value):
         if not all(isinstance(key, str) and not isinstance(key, Enum) for key in value):
-            return _pairs(value, depth)
+            return {"$dict": _pairs(value, depth)}
         value = {plain_str(key): item for key, item in value.items()}
     if looks_like_tag(value):
-        return _pairs(value, depth)
+        return {"$dict": _pairs(value, depth)}
     depth = _deeper(depth)
     trees: dict[str, Any] = {}
     key = ""
@@ -147,7 +172,7 @@ def _dict(value: dict[Any, Any], depth: int) -> dict[str, Any]:
     return trees
 
 
-def _pairs(value: dict[Any, Any], depth: int) -> dict[str, Any]:
+def _pairs(value: dict[Any, Any], depth: int) -> list[Any]:
     depth = _deeper(_deeper(_deeper(depth)))
     pairs = []
     key: Any = None
@@ -157,7 +182,15 @@ def _pairs(value: dict[Any, Any], depth: int) -> dict[str, Any]:
     except Refusal as refusal:
         refusal.at(key_step(key))
         raise
-    return {"$dict": pairs}
+    return pairs
+
+
+def _tagged_pairs(tag: str) -> Callable[[Any, int], dict[str, Any]]:
+    return lambda value, depth: {tag: _pairs(value, depth)}
+
+
+def _defaultdict(value: defaultdict[Any, Any], depth: int) -> dict[str, Any]:
+    return {"$defaultdict": [factory_name(value), _pairs(value, _deeper(depth))]}
 
 
 def _sequence(tag: str) -> Callable[[Any, int], dict[str, Any]]:
@@ -209,13 +242,9 @@ def _enum(value: Enum, depth: int) -> dict[str, Any]:
     return {"$enum": [_name_of(type(value)), name]}
 
 
-def _record(value: Any, depth: int) -> dict[str, Any]:
+def _object(value: Any, fields: dict[str, Any], depth: int) -> dict[str, Any]:
     depth = _deeper(_deeper(_deeper(depth)))
     name = _name_of(type(value))
-    try:
-        fields = take_apart(value)
-    except Invalid as error:
-        raise Refusal(error.message) from None
     trees: dict[str, Any] = {}
     field = ""
     try:
@@ -225,6 +254,45 @@ def _record(value: Any, depth: int) -> dict[str, Any]:
         refusal.at(f".{field}")
         raise
     return {"$object": {"class": name, "fields": trees}}
+
+
+def _record(value: Any, depth: int) -> dict[str, Any]:
+    try:
+        return _object(value, take_apart(value), depth)
+    except Invalid as error:
+        raise Refusal(error.message) from None
+
+
+def _named_tuple(value: Any, depth: int) -> dict[str, Any]:
+    base_of(value)
+    if tuple.__len__(value) != len(value._fields):
+        raise Refusal(f"a {type_name(value)} with {tuple.__len__(value)} items cannot travel; convert it to tuple")
+    try:
+        return _object(value, dict(zip(value._fields, tuple.__iter__(value), strict=True)), depth)
+    except Refusal as refusal:
+        if not refusal.steps:
+            refusal.reason += "; or convert it to tuple"
+        raise
+
+
+def _subclass(base: type[Any]) -> Callable[[Any, int], dict[str, Any]]:
+    def encoder(value: Any, depth: int) -> dict[str, Any]:
+        try:
+            name = _name_of(type(value))
+        except Refusal as refusal:
+            refusal.reason += f"; or convert it to {base.__name__}"
+            raise
+        return {"$subclass": [name, write(content_of(value, base), _deeper(_deeper(depth)))]}
+
+    return encoder
+
+
+def _array(value: Any, depth: int) -> dict[str, Any]:
+    return {"$ndarray": array_content(value)}
+
+
+def _numpy_scalar(value: Any, depth: int) -> dict[str, Any]:
+    return {"$numpy": scalar_content(value)}
 
 
 def _name_of(cls: type) -> str:
@@ -251,13 +319,12 @@ _ENCODERS: dict[type, Callable[[Any, int], Any]] = {
     datetime.datetime: _iso("$datetime"),
     datetime.time: _time,
     datetime.timedelta: _timedelta,
+    complex: _complex,
+    Decimal: lambda value, depth: {"$decimal": str(value)},
+    Fraction: _fraction,
+    UUID: lambda value, depth: {"$uuid": str(value)},
+    Counter: _tagged_pairs("$counter"),
+    OrderedDict: _tagged_pairs("$ordered_dict"),
+    defaultdict: _defaultdict,
+    Unreadable: lambda value, depth: tree_in(value),
 }
-
-_BASES: tuple[tuple[type, Callable[[Any, int], Any]], ...] = (
-    (str, lambda value, depth: _str(plain_str(value), depth)),
-    (int, lambda value, depth: _int(int.__pos__(value), depth)),
-    (float, lambda value, depth: _float(float.__pos__(value), depth)),
-    (PurePath, _path),
-    *((base, _ENCODERS[base]) for base in (list, dict, tuple, set, frozenset, bytes, bytearray)),
-)
-"""Subclasses arrive as the base. Not so those of dates: what they add (nanoseconds, say) would be lost."""

@@ -1,4 +1,4 @@
-"""Dataclasses taken apart into their fields and put together again."""
+"""Dataclasses and named tuples taken apart into their fields and put together again, without their constructors."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from inspect import Parameter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass
+from functools import cached_property, lru_cache
 from typing import Any, Union
 
 from paglets.core.errors import Invalid
@@ -17,53 +16,127 @@ from paglets.core.errors import Invalid
 MAX_SHAPES = 1024
 """Bounds the cache where a program makes classes as it runs."""
 
+MAX_NAMES_SHOWN = 5
+MAX_NAME_SHOWN = 60
+
+PLAIN_BASES = (str, int, float, complex, bytes, bytearray, tuple, list, dict, set, frozenset)
+"""Types whose instances have content of their own. A dataclass that is one of them as well would lose that content."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """How a dataclass is made: `taken` by its constructor, `late` set afterwards, `tuples` hold tuples."""
+    """The fields of a dataclass by name. Fields in `tuples` hold tuples."""
 
-    names: tuple[str, ...]
-    taken: frozenset[str]
-    late: frozenset[str]
-    required: tuple[str, ...]
+    fields: Mapping[str, dataclasses.Field[Any]]
     tuples: frozenset[str]
 
 
 def take_apart(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass's instance by name. Raises Invalid where the class cannot be made again."""
-    names = shape_of(type(value)).names
+    """Return the fields of a dataclass's instance by name.
+
+    Raises Invalid if the class cannot be made again, if a field has no value, and if the instance has attributes
+    that are no fields: they would be lost.
+    """
+    fields = shape_of(type(value)).fields
+    refuse_attributes(value, "declare them as fields", fields)
     try:
-        return {name: getattr(value, name) for name in names}
+        return {name: getattr(value, name) for name in fields}
     except AttributeError as error:
         raise Invalid(f"a {type(value).__qualname__} without {error.name!r} cannot travel") from None
 
 
-def put_together(cls: type[Any], fields: Mapping[str, Any]) -> Any:
-    """An instance of dataclass `cls`, made by its constructor, so that `__post_init__` runs.
+def put_together(cls: Any, fields: Mapping[str, Any]) -> Any:
+    """Return an instance of dataclass `cls` with these fields. Neither `__init__` nor `__post_init__` runs.
 
-    Missing fields take their defaults; lists are taken for fields of a tuple type. Raises Invalid for
-    an unknown or missing field, and where the class refuses the values.
+    Both ran where the value was made: a second run could change what it holds. Missing fields take their defaults;
+    a list is accepted for a field of a tuple type. Raises Invalid for an unknown field, and for a missing one
+    without default.
     """
     shape = shape_of(cls)
-    for name in fields:
-        if name not in shape.taken and name not in shape.late:
-            raise Invalid(f"a {cls.__qualname__} has no field {str(name)[:60]!a}")
-    for name in shape.required:
-        if name not in fields:
-            raise Invalid(f"field {name!r} of {cls.__qualname__} is missing")
+    _check_names(cls, fields, shape.fields)
     values = {name: _fitted(value, name in shape.tuples) for name, value in fields.items()}
     try:
-        made = cls(**{name: value for name, value in values.items() if name in shape.taken})
-        for name in shape.late & values.keys():
-            # The only way into a field of a frozen class that its constructor does not take.
-            object.__setattr__(made, name, values[name])
+        made = cls.__new__(cls)
+        for name, field in shape.fields.items():
+            # The only way into a field of a frozen class.
+            object.__setattr__(made, name, values[name] if name in values else _default(cls, field))
+    except Invalid:
+        raise
     except Exception as error:
         raise Invalid(f"{cls.__qualname__} refused its fields: {type(error).__name__}: {str(error)[:300]}") from error
     return made
 
 
+def _default(cls: type[Any], field: dataclasses.Field[Any]) -> Any:
+    if field.default is not MISSING:
+        return field.default
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    raise Invalid(f"field {field.name!r} of {cls.__qualname__} is missing")
+
+
+def _check_names(cls: type[Any], given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    for name in given:
+        if name not in known:
+            raise Invalid(f"a {cls.__qualname__} has no field {str(name)[:MAX_NAME_SHOWN]!a}")
+
+
 def _fitted(value: Any, to_tuple: bool) -> Any:
     return tuple(value) if to_tuple and type(value) is list else value
+
+
+# Named tuples.
+
+
+def is_named_tuple(cls: type) -> bool:
+    return issubclass(cls, tuple) and isinstance(getattr(cls, "_fields", None), tuple)
+
+
+def named_tuple(cls: Any, fields: Mapping[str, Any]) -> Any:
+    """Return a named tuple with these fields; missing ones take their defaults. Raises Invalid."""
+    _check_names(cls, fields, dict.fromkeys(cls._fields))
+    values = {**cls._field_defaults, **fields}
+    for name in cls._fields:
+        if name not in values:
+            raise Invalid(f"field {name!r} of {cls.__qualname__} is missing")
+    return tuple.__new__(cls, [values[name] for name in cls._fields])
+
+
+# Attributes that would not travel.
+
+
+def refuse_attributes(value: Any, advice: str, known: Mapping[str, Any] | None = None) -> None:
+    """Raise Invalid if `value` has attributes that are not `known`, with their names and what to do."""
+    extra = [name for name in _attributes(value) if known is None or name not in known]
+    if extra:
+        names = ", ".join(f"{name[:MAX_NAME_SHOWN]!a}" for name in extra[:MAX_NAMES_SHOWN])
+        more = f" and {len(extra) - MAX_NAMES_SHOWN} more" if len(extra) > MAX_NAMES_SHOWN else ""
+        raise Invalid(f"a {type(value).__qualname__} has attributes that cannot travel: {names}{more}; {advice}")
+
+
+def _attributes(value: Any) -> Iterator[str]:
+    """Names of the attributes of an instance. Values of a cached_property are not among them: they are made again."""
+    cls = type(value)
+    for name in getattr(value, "__dict__", ()):
+        if not isinstance(inspect.getattr_static(cls, name, None), cached_property):
+            yield name
+    for name in _slots_of(cls):
+        if hasattr(value, name):
+            yield name
+
+
+def _find_slots(cls: type[Any]) -> tuple[str, ...]:
+    names: list[str] = []
+    for base in cls.__mro__:
+        slots = vars(base).get("__slots__", ())
+        names += [slots] if isinstance(slots, str) else slots
+    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
+
+
+_slots_of: Callable[[type], tuple[str, ...]] = lru_cache(MAX_SHAPES)(_find_slots)
+
+
+# Shapes.
 
 
 def _find_shape(cls: type[Any]) -> Shape:
@@ -71,26 +144,17 @@ def _find_shape(cls: type[Any]) -> Shape:
         raise Invalid(f"{cls.__qualname__} is not a dataclass")
     if "__dataclass_fields__" not in vars(cls) and _annotations(cls):
         raise Invalid(f"{cls.__qualname__} has fields of its own but lacks @dataclass: they would be lost")
-    names = tuple(field.name for field in dataclasses.fields(cls))
-    parameters = inspect.signature(cls).parameters.values()
-    needed = [p.name for p in parameters if p.default is Parameter.empty and p.kind not in _OPEN_KINDS]
-    for name in needed:
-        if name not in names:
-            raise Invalid(f"{cls.__qualname__} cannot travel: its constructor needs {name!r}, which is not a field")
-    taken = frozenset(names) & {p.name for p in parameters if p.kind not in _OPEN_KINDS}
+    for base in PLAIN_BASES:
+        if issubclass(cls, base):
+            raise Invalid(f"{cls.__qualname__} cannot travel: it is a dataclass and a {base.__name__} as well")
     return Shape(
-        names=names,
-        taken=taken,
-        late=frozenset(names) - taken,
-        required=tuple(needed),
+        fields={field.name: field for field in dataclasses.fields(cls)},
         tuples=frozenset(name for name, hint in _hints(cls).items() if _is_tuple(hint)),
     )
 
 
-_OPEN_KINDS = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
-
 shape_of: Callable[[type], Shape] = lru_cache(MAX_SHAPES)(_find_shape)
-"""The shape of a dataclass; raises Invalid where it could not be made again elsewhere."""
+"""Return the shape of a dataclass. Raises Invalid if its instances cannot be made again elsewhere."""
 
 
 def _hints(cls: type[Any]) -> dict[str, Any]:

@@ -12,11 +12,21 @@ other value that can travel is a *tag*: an object with exactly one key, which be
 | `$timedelta` | [days, seconds, microseconds] |
 | `$path` | the path with `/`; it arrives as the receiver's `pathlib.Path` |
 | `$enum` | ["module:qualname", member name, or number of a combination of flags] |
-| `$object` | {"class": "module:qualname", "fields": {name: value}} of a dataclass |
+| `$object` | {"class": "module:qualname", "fields": {name: value}} of a dataclass or a named tuple |
+| `$subclass` | ["module:qualname", value] of a subclass of a plain type; the value is the plain one |
 | `$dict` | a list of [key, value]: dicts with other keys, and dicts that look like a tag |
+| `$counter`, `$ordered_dict` | a list of [key, value] |
+| `$defaultdict` | [name of the built-in type that makes missing values, or null, a list of [key, value]] |
+| `$float` | "nan", "inf" or "-inf" |
+| `$complex` | [real, imaginary] |
+| `$decimal`, `$uuid` | their text |
+| `$fraction` | [numerator, denominator] in lowest terms |
+| `$ndarray` | {"dtype": numpy's name of it such as "<f8", "shape": [...], "data": base64 in C order} |
+| `$numpy` | a numpy scalar: [dtype, base64 of its bytes]; ["U", text]; ["S", base64] |
 
-A subclass of a plain type arrives as the plain type (a named tuple as a tuple, a numpy.float64 as a
-float). Tuples are tagged everywhere, in states too, and come back as tuples; where a dataclass declares
+The class of a subclass is named and arrives; keys of a dict are plain strings. Dataclasses, named tuples and
+subclasses are made again without their constructors. An instance with attributes that are not part of its value is
+refused. Tuples are tagged everywhere, in states too, and come back as tuples; where a dataclass declares
 a field as a tuple, a list is taken as well, so that states can be written by hand as plain JSON.
 
 The host never calls `decode`: it keeps trees. A dict of trees whose keys come from users is turned
@@ -28,7 +38,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from paglets.codec.decoder import no_class, read
+from paglets.codec.decoder import Means, no_class, read
 from paglets.codec.encoder import MAX_VALUE_DEPTH, is_record, looks_like_tag, plain_str, write
 from paglets.codec.names import resolve_class
 from paglets.codec.refusal import Refusal, key_step, type_name
@@ -61,14 +71,16 @@ def encode(value: Any, where: str = "value") -> Any:
         raise refusal.invalid(where) from refusal.__cause__
 
 
-def decode(tree: Any, where: str = "value", *, import_classes: bool = True) -> Any:
-    """The value of a tree; its classes are imported, so that their code runs.
+def decode(tree: Any, where: str = "value", *, import_classes: bool = True, keep_missing: bool = False) -> Any:
+    """Return the value of a tree. Its classes are imported, so that their code runs.
 
-    Raises Invalid for an unknown tag or a wrong value of one, ImportFailed for a class that is not here.
-    With `import_classes` False, a tree that holds enums or dataclasses is Invalid.
+    Raises Invalid for an unknown tag or a wrong value of one, ImportFailed for a class, or numpy, that is not here.
+    With `keep_missing`, such a part of the value is an `Unreadable` instead, which fails when it is used.
+    With `import_classes` False, a tree that needs an import is Invalid.
     """
     try:
-        return read(tree, 0, resolve_class if import_classes else no_class)
+        means = Means(resolve=resolve_class if import_classes else no_class, keeps_missing=keep_missing)
+        return read(tree, 0, means)
     except Refusal as refusal:
         raise refusal.invalid(where) from refusal.__cause__
 
@@ -81,10 +93,13 @@ def encode_fields(values: Mapping[str, Any], where: str = "args") -> dict[str, A
     return {plain_str(name): encode(value, f"{where}{key_step(name)}") for name, value in values.items()}
 
 
-def decode_fields(trees: Mapping[str, Any], where: str = "args", *, import_classes: bool = True) -> dict[str, Any]:
-    """What `encode_fields` was given."""
+def decode_fields(
+    trees: Mapping[str, Any], where: str = "args", *, import_classes: bool = True, keep_missing: bool = False
+) -> dict[str, Any]:
+    """Return what `encode_fields` was given. Raises as `decode` does."""
     return {
-        name: decode(tree, f"{where}{key_step(name)}", import_classes=import_classes) for name, tree in trees.items()
+        name: decode(tree, f"{where}{key_step(name)}", import_classes=import_classes, keep_missing=keep_missing)
+        for name, tree in trees.items()
     }
 
 
@@ -96,10 +111,9 @@ def encode_state(state: Any) -> dict[str, Any]:
 
 
 def decode_state(cls: type[T], tree: Any, *, import_classes: bool = True) -> T:
-    """The state of dataclass `cls`, made by its constructor. Missing fields take their defaults.
+    """Return the state of dataclass `cls`, made without its constructor. Missing fields take their defaults.
 
-    Raises Invalid for an unknown field, for one that is missing and has no default, and where the class
-    refuses the values.
+    Raises Invalid for an unknown field, and for one that is missing and has no default.
     """
     if type(tree) is not dict:
         raise Invalid(f"state: expected an object with the fields of {cls.__qualname__}")
@@ -112,7 +126,7 @@ def decode_state(cls: type[T], tree: Any, *, import_classes: bool = True) -> T:
 
 
 def class_names_in(trees: Iterable[Any]) -> set[str]:
-    """The names of the dataclasses and enums that these trees hold."""
+    """Return the names of the classes that these trees hold."""
     names: set[str] = set()
     waiting: list[Any] = [list(trees)]
     while waiting:
@@ -122,8 +136,8 @@ def class_names_in(trees: Iterable[Any]) -> set[str]:
         if isinstance(tree, dict) and len(tree) == 1:
             if "$object" in tree:
                 names.add(tree["$object"]["class"])
-            elif "$enum" in tree:
-                names.add(tree["$enum"][0])
+            elif "$enum" in tree or "$subclass" in tree:
+                names.add(next(iter(tree.values()))[0])
     return names
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from paglets.groups.records import NO_COPY_SEEN, ExpectedJob
@@ -79,7 +79,11 @@ def _stand_in(value: Any) -> Any:
         return "x" * (len(value) * 4 // 3 + 32)
     if isinstance(value, (set, frozenset)):
         return [repr(item) for item in value]
-    return repr(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name, None) for field in fields(value)}
+    size = getattr(type(value), "nbytes", None)
+    # An array: its text would be cut.
+    return repr(value) if size is None else "x" * (value.nbytes * 4 // 3 + 64)
 
 
 class _Budget:

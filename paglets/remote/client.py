@@ -149,7 +149,7 @@ class HostClient(Directory, GroupSide):
         `target` may be the id or name of a paglet or service on this host. Raises what
         `PagletProxy.call` raises.
         """
-        return decode(self.call_tree(target, as_message(message, args), timeout_seconds))
+        return decode(self.call_tree(target, as_message(message, args), timeout_seconds), keep_missing=True)
 
     send = call
 

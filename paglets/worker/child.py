@@ -267,7 +267,7 @@ class Child:
 
     def _handled_well(self, deliver: Deliver, scope: Scope) -> Handled:
         sent, keeper = deliver.message, self._context.keeper
-        args = decode_fields(sent.args)
+        args = decode_fields(sent.args, keep_missing=True)
         try:
             message = Message(sent.kind, args, sent.sender, sent.artifacts, sent.priority)
             value = self._paglet.take_message(message)

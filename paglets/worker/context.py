@@ -180,7 +180,7 @@ class ChildContext:
         if message.artifacts:
             raise Invalid("a call carries no artifacts: use post or send_artifact")
         wanted = CallOut(target=target, message=self._wire(message), timeout_seconds=timeout_seconds)
-        return decode(self._request("call", wanted), "reply")
+        return decode(self._request("call", wanted), "reply", keep_missing=True)
 
     def post(self, target: ProxyRef, message: Message) -> None:
         wire = self._wire(message, self._artifacts.forwarded(target, message))

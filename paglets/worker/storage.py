@@ -26,13 +26,13 @@ class ChildStorage(Storage):
     def __getitem__(self, key: str) -> Any:
         scope = self._scope()
         if check_key(key) in scope.storage:
-            return decode(scope.storage[key])
+            return decode(scope.storage[key], keep_missing=True)
         if key in scope.deleted:
             raise KeyError(key)
         answer = self._request("storage_get", StorageGet(key=key))
         if not answer["found"]:
             raise KeyError(key)
-        return decode(answer["value"])
+        return decode(answer["value"], keep_missing=True)
 
     def __setitem__(self, key: str, value: Any) -> None:
         scope, tree = self._scope(), encode(value, f"storage[{check_key(key)!r}]")
@@ -71,7 +71,7 @@ class ChildStorage(Storage):
             last = page[-1][0]
         # What lies behind the last page is cut off again, because enough was found before it.
         entries |= {key: tree for key, tree in scope.storage.items() if key.startswith(prefix) and key > after}
-        return [(key, decode(entries[key])) for key in sorted(entries)[:limit]]
+        return [(key, decode(entries[key], keep_missing=True)) for key in sorted(entries)[:limit]]
 
     def _keys(self) -> list[str]:
         scope = self._scope()

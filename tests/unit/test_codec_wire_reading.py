@@ -62,8 +62,11 @@ WRONG: list[tuple[Any, str]] = [
     ({"$enum": [f"{__name__}:Color", 1]}, "has no member"),
     ({"$enum": [f"{__name__}:Rights", 99]}, "$enum has a wrong value"),
     ({"$enum": ["builtins:dict", "x"]}, "builtins:dict is not an Enum"),
-    ({"$object": {"class": "builtins:dict", "fields": {}}}, "builtins:dict is not a dataclass"),
-    ({"$object": {"class": "subprocess:Popen", "fields": {"args": "x"}}}, "subprocess:Popen is not a dataclass"),
+    ({"$object": {"class": "builtins:dict", "fields": {}}}, "builtins:dict is neither a dataclass nor a named tuple"),
+    (
+        {"$object": {"class": "subprocess:Popen", "fields": {"args": "x"}}},
+        "subprocess:Popen is neither a dataclass nor a named tuple",
+    ),
     ({"$object": {"class": "os.system", "fields": {}}}, "does not name a class"),
     ({"$object": {"class": 3, "fields": {}}}, "$object has a wrong value"),
     ({"$object": {"class": f"{__name__}:Point"}}, "$object has a wrong value"),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from itertools import count, permutations
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paglets.core.errors import IllegalTransition, Invalid
+from paglets.codec.unreadable import Unreadable
+from paglets.codec.wire import encode
+from paglets.core.errors import IllegalTransition, ImportFailed, Invalid
 from paglets.core.refs import HostRef, check_group_id, check_job_key
 from paglets.groups import acceptance, copies, losses
 from paglets.groups.keys import complete_job_keys, group_digest, new_group_id
@@ -423,6 +427,20 @@ def test_the_size_of_json_is_exact(value: Any) -> None:
 def test_the_size_of_other_values_is_no_smaller_than_their_content() -> None:
     assert json_bytes({"data": b"x" * 3000}) > 4000
     assert json_bytes(({1, 2}, {(1, 2): 3})) > 0
+
+
+@dataclass
+class _Held:
+    array: Any
+    name: str = "x"
+
+
+def test_an_array_is_counted_with_all_its_bytes_however_deep_it_is() -> None:
+    array = np.zeros(3000)
+
+    assert json_bytes({"a": [array]}) > 32_000
+    assert json_bytes(_Held(array)) > 32_000
+    assert json_bytes(Unreadable(encode(array), ImportFailed("x"))) > 32_000
 
 
 def test_a_page_holds_at_least_one_entry_however_large() -> None:

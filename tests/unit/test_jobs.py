@@ -113,7 +113,7 @@ def test_a_failure_carries_the_exception_and_its_traceback() -> None:
 def test_a_result_that_cannot_travel_is_a_failure_with_that_cause() -> None:
     class Odd(MyJob):
         def build_result_payload(self) -> dict:
-            return {"value": math.nan}
+            return {"value": object()}
 
     context = FakeContext()
     with pytest.raises(Invalid):

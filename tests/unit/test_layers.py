@@ -50,6 +50,7 @@ FORBIDDEN = {"pickle", "marshal", "shelve"}
 WORLD = {"time", "random", "uuid", "secrets", "threading", "concurrent"}
 WORLD_ALLOWED = (
     "core/clock.py",
+    "codec/uuids.py",
     "store/db.py",
     "remote/transport.py",
     *(f"remote/{name}.py" for name in ("asking", "client", "fetch")),

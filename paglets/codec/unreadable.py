@@ -1,0 +1,85 @@
+"""A placeholder for a value whose class is not installed where the value is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from paglets.codec.text import dump_bytes
+from paglets.core.errors import ImportFailed
+
+
+class Unreadable:
+    """A value that cannot be made here, since its class or numpy cannot be imported.
+
+    Only the use of the value fails: each operation raises ImportFailed with the reason. `repr` works, and the value
+    can be sent on: it travels as it came.
+    """
+
+    __slots__ = ("_error", "_tree")
+
+    def __init__(self, tree: Any, error: ImportFailed) -> None:
+        self._tree = tree
+        self._error = error
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the value as JSON."""
+        return len(dump_bytes(self._tree))
+
+    def __repr__(self) -> str:
+        return f"<unreadable here: {self._error.message}>"
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__") and name.endswith("__"):
+            # Protocols such as copying look for these, and go on without.
+            raise AttributeError(name)
+        raise failure_of(self)
+
+    def __format__(self, spec: str) -> str:
+        if spec:
+            raise failure_of(self)
+        return repr(self)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise failure_of(self)
+
+    __hash__ = object.__hash__
+
+
+def tree_in(value: Unreadable) -> Any:
+    """Return the tree that `value` came as."""
+    return value._tree
+
+
+def failure_of(value: Unreadable) -> ImportFailed:
+    """Return a new error that says why `value` cannot be read here."""
+    error = value._error
+    return ImportFailed(error.message, **error.details)
+
+
+_OPERATIONS = (
+    *("eq", "ne", "lt", "le", "gt", "ge", "bool", "int", "float", "complex", "index", "bytes", "round", "abs"),
+    *("neg", "pos", "invert", "len", "iter", "reversed", "contains", "getitem", "setitem", "delitem", "call"),
+    *("enter", "exit", "array", "fspath"),
+    *(
+        f"{side}{name}"
+        for side in ("", "r", "i")
+        for name in (
+            *("add", "sub", "mul", "truediv", "floordiv", "mod", "divmod", "pow", "matmul"),
+            *("and", "or", "xor", "lshift", "rshift"),
+        )
+    ),
+)
+
+
+def _failing(name: str) -> Callable[..., NoReturn]:
+    def fail(self: Unreadable, *args: Any, **named: Any) -> NoReturn:
+        raise failure_of(self)
+
+    fail.__name__ = name
+    return fail
+
+
+for _name in _OPERATIONS:
+    setattr(Unreadable, f"__{_name}__", _failing(f"__{_name}__"))
