@@ -49,7 +49,8 @@ SUMMARY_KEYS = {
     "created_at": "when the group was submitted, seconds since the epoch",
     "completed_at": "when its last job ended; null: not yet",
     "last_report_at": "when the last report came; null: none yet",
-    "truncated": "whether lists were cut, because all would be over 16 MiB; counts are right always",
+    "truncated": "whether lists were cut, as in a reply of the collector itself, whose bound is 16 MiB: here never",
+    "left_out": "how many entries each list lacks that was cut",
 }
 
 ENDED_COUNTS = {

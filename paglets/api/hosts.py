@@ -7,6 +7,9 @@ from dataclasses import dataclass, fields
 from paglets.core.refs import HostRef
 from paglets.slots.model import Resources
 
+NO_WAY = "nobody can connect to"
+"""The beginning of `MemberView.problem` where two hosts need a third to speak, and none is there."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Portrait:

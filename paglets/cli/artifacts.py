@@ -16,7 +16,6 @@ from paglets.cli.collectors import group_of
 from paglets.cli.options import LOOK_SECONDS, Parser, add_command, add_commands, add_common, client_of
 from paglets.cli.output import (
     ago,
-    duration_text,
     print_fields,
     print_json,
     print_table,
@@ -41,7 +40,7 @@ from paglets.core.errors import (
 )
 from paglets.core.record import to_json
 from paglets.core.refs import ARTIFACT_ID, ArtifactRef
-from paglets.core.text import printable
+from paglets.core.text import duration_text, printable
 from paglets.remote.asking import ask_each
 from paglets.remote.client import HostClient
 from paglets.remote.patience import RECEIVING

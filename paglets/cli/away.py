@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from paglets.api.hosts import MemberView
-from paglets.cli.output import duration_text
+from paglets.api.hosts import NO_WAY, MemberView
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
-from paglets.mesh.view import NO_WAY, OLD_STORE
+from paglets.core.text import duration_text
+from paglets.mesh.view import OLD_STORE
 from paglets.remote.asking import is_of
-from paglets.remote.losthosts import lost_text, view_of
+from paglets.remote.losthosts import heard_text, lost_text, view_of
 
 
 def is_old(view: MemberView) -> bool:
@@ -28,12 +28,6 @@ def offline_names(views: Iterable[MemberView], errors: Iterable[PagletsError] = 
     told = tuple(errors)
     away = [view.member.name for view in views if not view.online and not is_old(view)]
     return [name for name in away if not any(is_of(name, error) for error in told)]
-
-
-def heard_text(view: MemberView) -> str:
-    """`last heard of 24 s ago`, where that is known."""
-    how = "last heard of" if view.heard else "not heard of since the host that was asked began to listen,"
-    return f"{how} {duration_text(view.silent_seconds)} ago"
 
 
 def away_text(view: MemberView) -> str:

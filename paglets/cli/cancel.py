@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from paglets.cli.collectors import FORGOTTEN, collector_of, no_such_job
+from paglets.cli.collectors import collector_of, no_such_job
 from paglets.cli.options import client_of
 from paglets.cli.output import print_json, said_if_slow, say
 from paglets.core.errors import (
@@ -26,6 +26,7 @@ from paglets.core.text import counted, printable
 from paglets.remote.asking import ask_each, attempt
 from paglets.remote.cancelling import CancelOutcome, EndOutcome
 from paglets.remote.client import HostClient
+from paglets.remote.collectors import FORGOTTEN
 
 WORDS = {
     "already_completed": "had a result already",

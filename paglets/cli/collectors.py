@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
 
 from paglets.api.groups import GroupLine, GroupView
-from paglets.cli.away import heard_text, offline_names
-from paglets.cli.output import ago, said_if_slow, waiting_for_all
-from paglets.core.errors import NO_ANSWER, PagletsError, Unknown, Unreachable
+from paglets.cli.away import offline_names
+from paglets.cli.output import ago, said_if_slow, say, waiting_for_all
+from paglets.core.errors import PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import ProxyRef
 from paglets.core.text import meant
-from paglets.mesh.view import NO_WAY
 from paglets.remote.cancelling import AWAY
 from paglets.remote.client import HostClient
-from paglets.remote.losthosts import lost_text, view_of
-
-FIRST_SECONDS = 5.0
-SILENT_SECONDS = 3.0
-"""A collector that does not answer for so long, on a host not heard of for so long, is not waited for."""
-
-LOOKS = 2
-"""One is too few: what others heard of a host that has just died may reach us late, as the first look ends."""
-
-REPLACED, FORGOTTEN = "replaced", "forgotten"
-"""`collector` in the details of an Unreachable: what is known of the host where the collector is."""
+from paglets.remote.collectors import FIRST_SECONDS, reached
+from paglets.remote.records import LISTS, whole_summary
 
 
 def group_of(client: HostClient, group_id: str) -> GroupView:
@@ -42,13 +31,13 @@ def group_of(client: HostClient, group_id: str) -> GroupView:
         raise Unknown(f"{error.message}{asked}: {hint}`paglets jobs groups` lists the groups") from None
 
 
-def no_such_job(client: HostClient, group_id: str, job_key: str, cut: str = "") -> Unknown:
-    """The error that the group has no job of that key, with the nearest one. `cut`: in which part of it."""
+def no_such_job(client: HostClient, group_id: str, job_key: str) -> Unknown:
+    """Return the error that the group has no job of that key, with the nearest one."""
     keys: tuple[str, ...] = ()
     with suppress(PagletsError):
         keys = client.group(group_id).job_keys
     return Unknown(
-        f"group {group_id} has no job {job_key!r}{cut}: {meant(job_key, keys)}"
+        f"group {group_id} has no job {job_key!r}: {meant(job_key, keys)}"
         f"`paglets jobs groups {group_id}` lists its jobs"
     )
 
@@ -58,60 +47,40 @@ def collector_of(client: HostClient, group_id: str, now: Callable[[], float] = t
 
     It is waited for no longer than the client's timeout.
     """
-    collector = _heard(client, group_of(client, group_id).collector, group_id)
-    end = now() + client.timeout
-    with said_if_slow(f"waiting for {collector.host.name}, which has the collector of {group_id}"):
-        for _ in range(LOOKS):
-            left = end - now()
-            if left <= 0:
-                break
-            try:
-                client.paglet(collector, timeout=min(FIRST_SECONDS, left))
-            except NO_ANSWER:
-                # A host that has just died is not worth the whole wait.
-                collector = _heard(client, collector, group_id, SILENT_SECONDS)
-            except PagletsError:
-                break  # who asks it something is told the same
-            else:
-                break
-    return collector
+    return reached(client, group_of(client, group_id).collector, group_id, tell=say, now=now)
 
 
-def summary_of(client: HostClient, group_id: str) -> dict[str, Any]:
-    """The summary as tagged JSON. Raises Unreachable with the last known counts where its host is away."""
-    collector = collector_of(client, group_id)
-    with said_if_slow(f"waiting for the summary of {group_id} from {collector.host.name}"):
-        try:
-            found: dict[str, Any] = client.call_tree(collector, Message("summary"))
-        except Unreachable as error:
-            known = _last_known(client, group_id, collector.host.name)
-            raise Unreachable(f"{error.message}; {known}", collector=AWAY) from error
+def summary_of(client: HostClient, group_id: str, lists: Collection[str] = LISTS) -> dict[str, Any]:
+    """Return the summary as tagged JSON, with these of its lists complete.
+
+    Raises Unreachable with the last known counts where its host is away, TooLarge where that is over 1 GiB.
+    """
+    ask = asker(client, group_id)
+    return whole_summary(ask, ask(Message("summary")), lists)
+
+
+def summary_of_job(client: HostClient, group_id: str, job_key: str) -> dict[str, Any]:
+    """Return the summary with only this job in its lists."""
+    found: dict[str, Any] = asker(client, group_id)(Message("summary", {"job_key": job_key}))
     return found
 
 
-def _heard(client: HostClient, collector: ProxyRef, group_id: str, most_seconds: float = math.inf) -> ProxyRef:
-    """The collector where it is, on a host that is online and was heard of in the last `most_seconds`.
+def asker(client: HostClient, group_id: str) -> Callable[[Message], Any]:
+    """Return a function that sends a message to the collector and returns the reply as tagged JSON.
 
-    Says at once that its host is away or silent, instead of waiting for it. Raises Unreachable.
+    It raises Unreachable with the last known counts where its host is away.
     """
-    host, views = collector.host, client.hosts()
-    view = view_of(host, views)
-    if view is not None and view.online and view.silent_seconds <= most_seconds:
-        return collector
-    lost = lost_text(host, views)
-    if view is None or lost:
-        found = client.collected(group_id, timeout=min(FIRST_SECONDS, client.timeout))
-        if found is not None:
-            return found.collector
-        state = FORGOTTEN if view is None else REPLACED
-        raise Unreachable(f"the collector of {group_id} was on {lost}", collector=state)
-    if view.problem.startswith(NO_WAY):
-        raise Unreachable(f"the collector of {group_id} is on {host.name}: {view.problem}", collector=AWAY)
-    raise Unreachable(
-        f"the collector of {group_id} is on {host.name}, {heard_text(view)}: nothing is lost; start that host again to "
-        f"see the group. If it is gone for good: `paglets mesh forget {host.name}`",
-        collector=AWAY,
-    )
+    collector = collector_of(client, group_id)
+
+    def ask(message: Message) -> Any:
+        with said_if_slow(f"waiting for what {collector.host.name} has of {group_id}"):
+            try:
+                return client.call_tree(collector, message)
+            except Unreachable as error:
+                known = _last_known(client, group_id, collector.host.name)
+                raise Unreachable(f"{error.message}; {known}", collector=AWAY) from error
+
+    return ask
 
 
 def _lines(client: HostClient) -> tuple[GroupLine, ...]:

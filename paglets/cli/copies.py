@@ -7,13 +7,13 @@ from contextlib import suppress
 from typing import Any
 
 from paglets.api.slots import JobView
-from paglets.cli.collectors import FORGOTTEN
 from paglets.cli.options import LOOK_SECONDS
 from paglets.cli.output import said_if_slow, waiting_for_all
 from paglets.core.errors import PagletsError
 from paglets.core.text import command_name
 from paglets.remote.cancelling import AWAY
 from paglets.remote.client import HostClient
+from paglets.remote.collectors import FORGOTTEN
 from paglets.remote.joblogs import JobAttempts
 from paglets.slots.states import FINAL
 

@@ -14,24 +14,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from paglets.api.hosts import HostIdentity, MemberView
-from paglets.cli.away import heard_text, is_alone, is_old
+from paglets.api.hosts import NO_WAY, HostIdentity, MemberView
+from paglets.cli.away import is_alone, is_old
 from paglets.cli.checks import BAD, FEW_BYTES, WARNING, Check
 from paglets.cli.foldercheck import folder_checks, holder_of
 from paglets.cli.options import Parser, add_common, client_of
-from paglets.cli.output import advised, duration_text, print_json
+from paglets.cli.output import advised, print_json
 from paglets.config import CONFIG_NAME, checked_config, data_dirs, host_names
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, NotAllowed, PagletsError, Unreachable, WrongClock
-from paglets.core.text import counted, printable
+from paglets.core.text import counted, duration_text, printable
 from paglets.host.portrait import OBSTACLE
-from paglets.mesh.view import NO_WAY
 from paglets.native import psutil_problem
 from paglets.program import PROGRAM_VERSION, this_program
 from paglets.remote.asking import ask_each, attempt
 from paglets.remote.client import HostClient
 from paglets.remote.keys import SAME_FOR_COMMANDS, client_key, lost_key_hint, paglets_home
 from paglets.remote.local import RunningHost, broken_run_files, running_hosts
-from paglets.remote.losthosts import is_stranger
+from paglets.remote.losthosts import heard_text, is_stranger
 from paglets.settings import user_path
 from paglets.slots.amounts import bytes_text
 

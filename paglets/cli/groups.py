@@ -12,11 +12,10 @@ from typing import Any
 from paglets.api.groups import GroupLine, Groups
 from paglets.api.hosts import MemberView
 from paglets.cli.away import away_text, offline_names, silence_text
-from paglets.cli.collectors import summary_of
+from paglets.cli.collectors import asker, summary_of
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import (
     ago,
-    duration_text,
     print_fields,
     print_json,
     print_paragraph,
@@ -28,9 +27,10 @@ from paglets.cli.output import (
     waiting_for_all,
 )
 from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE, Invalid
+from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef
-from paglets.core.text import failed_text
+from paglets.core.text import duration_text, failed_text
 from paglets.remote.client import HostClient
 from paglets.remote.losthosts import by_name
 
@@ -110,22 +110,25 @@ def _count(count: int | None) -> object:
 
 
 def _one(client: HostClient, group_id: str, options: argparse.Namespace) -> int:
-    summary = summary_of(client, group_id)
     if options.json:
-        print_json(summary)
+        print_json(summary_of(client, group_id))
         return EXIT_DONE
-    _show(summary, client.hosts())
+    ask = asker(client, group_id)
+    # Failures are counted with the one look, and shown with the next: jobs may end in between.
+    cancelled = ask(Message("counts"))["failed"].get("cancelled", 0)
+    summary = ask(Message("summary", {"limit": MOST_LINES}))
+    _show(summary, cancelled, client.hosts())
     return EXIT_DONE
 
 
-def _show(summary: dict[str, Any], views: Sequence[MemberView]) -> None:
+def _show(summary: dict[str, Any], cancelled: int, views: Sequence[MemberView]) -> None:
     now, hosts = time.time(), by_name(views)
     completed_at = summary["completed_at"]
     print_fields(
         {
             "group": summary["group_id"],
             "status": summary["status"],
-            "jobs": counts_text(summary),
+            "jobs": counts_text(summary, cancelled),
             "collector": summary["collector"]["host_name"],
             "home": summary["home"]["host_name"] + (" (waiting for it)" if summary["waiting_for_home"] else ""),
             "created": ago(summary["created_at"], now),
@@ -137,23 +140,29 @@ def _show(summary: dict[str, Any], views: Sequence[MemberView]) -> None:
         "pending",
         ("JOB", "STATUS", "HOST", "SINCE", "WHY"),
         [pending_row(job, now, hosts) for job in summary["pending_jobs"]],
+        summary["pending_count"],
     )
     _part(
         "failed",
         ("JOB", "CAUSE", "HOST", "RUN", "MESSAGE"),
         [failure_row(*item) for item in summary["failures"].items()],
+        summary["failed_count"],
     )
-    _part("done", ("JOB", "HOST", "TIME", "FILE", "RESULT"), [result_row(*item) for item in summary["results"].items()])
-    if summary.get("truncated"):
-        say("the group is too large for one summary: its lists are cut, its counts are right")
+    _part(
+        "done",
+        ("JOB", "HOST", "TIME", "FILE", "RESULT"),
+        [result_row(*item) for item in summary["results"].items()],
+        summary["completed_count"],
+    )
 
 
-def _part(name: str, headers: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
+def _part(name: str, headers: tuple[str, ...], rows: list[tuple[object, ...]], count: int) -> None:
+    """A table of the first rows of `count`."""
     if rows:
         print(f"\n{name}:")
-        print_table(headers, rows[:MOST_LINES])
-    if len(rows) > MOST_LINES:
-        say(f"{len(rows) - MOST_LINES:,} more {name}: --json shows all")
+        print_table(headers, rows)
+    if count > len(rows):
+        say(f"{count - len(rows):,} more {name}: --json shows all")
 
 
 def pending_row(job: dict[str, Any], now: float, hosts: Mapping[str, MemberView]) -> tuple[object, ...]:
@@ -194,9 +203,8 @@ def short_json(result: Any) -> str:
     return f"{text[:MOST_RESULT_CHARACTERS]}..." if cut else text
 
 
-def counts_text(summary: dict[str, Any]) -> str:
-    """`3 done, 2 failed (1 cancelled), 1 pending of 6`."""
-    cancelled = sum(is_cancelled(record) for record in summary["failures"].values())
+def counts_text(summary: dict[str, Any], cancelled: int) -> str:
+    """Return `3 done, 2 failed (1 cancelled), 1 pending of 6`."""
     told = f"{summary['completed_count']:,} done, {failed_text(summary['failed_count'], cancelled)}"
     return f"{told}, {summary['pending_count']:,} pending of {summary['expected_count']:,}"
 

@@ -24,7 +24,6 @@ from paglets.cli.options import (
     names_and_urls,
 )
 from paglets.cli.output import (
-    duration_text,
     numbers_text,
     print_json,
     print_table,
@@ -37,6 +36,7 @@ from paglets.cli.output import (
 from paglets.cli.waiting import held_by, job_name, told_with
 from paglets.core.errors import EXIT_DONE, EXIT_NEVER, EXIT_UNREACHABLE
 from paglets.core.record import to_json
+from paglets.core.text import duration_text
 from paglets.slots.amounts import bytes_text, resources_text
 from paglets.slots.eligibility import tags_nowhere
 from paglets.slots.model import Resources

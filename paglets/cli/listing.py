@@ -9,16 +9,9 @@ from typing import Any
 from paglets.api.paglets import PagletView
 from paglets.cli.away import offline_names
 from paglets.cli.options import LOOK_SECONDS, Parser, add_common, client_of
-from paglets.cli.output import (
-    duration_text,
-    print_json,
-    print_table,
-    said_if_slow,
-    say_silent,
-    silent_lines,
-    waiting_for_all,
-)
+from paglets.cli.output import print_json, print_table, said_if_slow, say_silent, silent_lines, waiting_for_all
 from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE
+from paglets.core.text import duration_text
 
 HEADERS = ("ID", "NAME", "CLASS", "HOST", "STATUS", "AGE", "WHY")
 

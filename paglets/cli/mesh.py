@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Iterable, Sequence
 
 from paglets.api.hosts import Forgotten, Hosts, MemberView, PeerProblem
-from paglets.cli.away import heard_text, is_alone, is_old
+from paglets.cli.away import is_alone, is_old
 from paglets.cli.options import Parser, add_command, add_commands, add_common, client_of
-from paglets.cli.output import GAP, advised, duration_text, print_json, print_paragraph, print_table, say
+from paglets.cli.output import GAP, advised, print_json, print_paragraph, print_table, say
 from paglets.core.errors import EXIT_DONE
-from paglets.core.text import counted
+from paglets.core.text import counted, duration_text
 from paglets.remote.forgetting import ForgottenHost, shown
-from paglets.remote.losthosts import NOT_JOINED, is_stranger
+from paglets.remote.losthosts import NOT_JOINED, heard_text, is_stranger
 from paglets.slots.amounts import bytes_text
 
 HEADERS = ("HOST", "STATE", "FREE CORES", "FREE MEMORY", "FREE DISK", "FREE GPUS")

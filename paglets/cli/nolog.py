@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from paglets.cli.away import heard_text, offline_names
-from paglets.cli.collectors import no_such_job, summary_of
+from paglets.cli.away import offline_names
+from paglets.cli.collectors import no_such_job, summary_of_job
 from paglets.core.errors import PagletsError, Unknown, Unreachable
 from paglets.remote.client import HostClient
-from paglets.remote.losthosts import by_name
+from paglets.remote.losthosts import by_name, heard_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ def reason_for_no_log(client: HostClient, job: str, silent: Sequence[PagletsErro
 def _of_key(client: HostClient, group_id: str, job_key: str, silent: Sequence[PagletsError]) -> NoLog:
     """As the group's collector knows it."""
     job = f"{group_id}/{job_key}"
-    summary = summary_of(client, group_id)
+    summary = summary_of_job(client, group_id, job_key)
     pending = next((each for each in summary["pending_jobs"] if each["job_key"] == job_key), None)
     record = summary["results"].get(job_key) or summary["failures"].get(job_key) or pending
     if record is None:

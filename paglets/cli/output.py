@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from paglets.core.clock import QUIET_SECONDS, told_if_slow
 from paglets.core.errors import PagletsError
 from paglets.core.record import to_json
-from paglets.core.text import command_name, printable
+from paglets.core.text import command_name, duration_text, printable
 
 SHORTEST_COLUMN = 8
 GAP = "  "
@@ -136,18 +136,6 @@ def _fitted(cell: str, width: int) -> str:
 def _styled(line: str, out: TextIO) -> str:
     plain = not out.isatty() or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     return line if plain else f"\x1b[1m{line}\x1b[0m"
-
-
-def duration_text(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`, `4 d 3 h`."""
-    if seconds < 10:
-        return f"{max(0.0, seconds):.1f} s"
-    whole = int(seconds)
-    for size, unit, small, small_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // small
-            return f"{whole // size} {unit} {rest} {small_unit}" if rest else f"{whole // size} {unit}"
-    return f"{whole} s"
 
 
 def ago(then: float | None, now: float) -> str:

@@ -9,11 +9,10 @@ from collections import Counter, deque
 from typing import Any
 
 from paglets.api.slots import JobView, Slots
-from paglets.cli.collectors import collector_of, summary_of
+from paglets.cli.collectors import asker, collector_of
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import (
     ago,
-    duration_text,
     print_fields,
     print_json,
     print_table,
@@ -27,6 +26,7 @@ from paglets.cli.watch import how_ended, why_ended
 from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE
 from paglets.core.messages import Message
 from paglets.core.record import to_json
+from paglets.core.text import duration_text
 from paglets.remote.client import HostClient
 from paglets.slots.amounts import bytes_text
 
@@ -41,8 +41,8 @@ TOP_HEADERS = ("HOST", "JOB", "RUN", "TIME", "CORES", "CPU", "RSS", "SCRATCH", "
 
 def status(options: argparse.Namespace) -> int:
     with client_of(options) as client:
-        summary = summary_of(client, options.group)
-    counts = status_counts(summary)
+        told = asker(client, options.group)(Message("counts"))
+    counts = status_counts(told)
     if options.json:
         print_json(counts)
         return EXIT_DONE
@@ -54,7 +54,7 @@ def status(options: argparse.Namespace) -> int:
             "done": f"{counts['completed_count']:,} of {counts['expected_count']:,}",
             "failed": _failed_text(counts),
             "pending": pending,
-            "last report": ago(summary["last_report_at"], time.time()),
+            "last report": ago(told["last_report_at"], time.time()),
         }
     )
     return EXIT_DONE
@@ -66,16 +66,11 @@ def _failed_text(counts: dict[str, Any]) -> str:
     return f"{counts['failed_count']:,} ({causes})" if causes else ""
 
 
-def status_counts(summary: dict[str, Any]) -> dict[str, Any]:
-    """The counts of a summary; `pending` by status and `failed` by cause, most frequent first."""
-    pending = Counter(job["status"] for job in summary["pending_jobs"])
-    failed = Counter(record["cause"] for record in summary["failures"].values())
+def status_counts(told: dict[str, Any]) -> dict[str, Any]:
+    """Return the counts that the collector told; `pending` by status and `failed` by cause, most frequent first."""
     names = ("group_id", "status", "expected_count", "completed_count", "failed_count", "pending_count")
-    return {
-        **{name: summary[name] for name in names},
-        "pending": dict(pending.most_common()),
-        "failed": dict(failed.most_common()),
-    }
+    by = {name: dict(Counter(told[name]).most_common()) for name in ("pending", "failed")}
+    return {**{name: told[name] for name in names}, **by}
 
 
 # What ended.

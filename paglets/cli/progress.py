@@ -11,8 +11,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
-from paglets.cli.output import GAP, duration_text, say
-from paglets.core.text import printable
+from paglets.cli.output import GAP, say
+from paglets.core.text import duration_text, printable
 from paglets.slots.amounts import bytes_text
 
 DRAW_SECONDS = 0.1

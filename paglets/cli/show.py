@@ -12,7 +12,7 @@ from typing import Any
 from paglets.api.logs import AttemptView
 from paglets.api.paglets import PagletView
 from paglets.cli import why
-from paglets.cli.collectors import summary_of
+from paglets.cli.collectors import summary_of_job
 from paglets.cli.copies import attempts_of
 from paglets.cli.groups import artifact_in
 from paglets.cli.options import LOOK_SECONDS, client_of
@@ -103,7 +103,7 @@ def _look_in_group(client: HostClient, selector: str, known: JobAttempts) -> Sho
     group_id, _, job_key = selector.partition("/")
     has_ended, class_name = False, ""
     try:
-        summary = summary_of(client, group_id)
+        summary = summary_of_job(client, group_id, job_key)
         told = why.explain_key(client, summary, job_key)
         has_ended = job_key in summary["results"] or job_key in summary["failures"]
         class_name = client.group(group_id).class_name

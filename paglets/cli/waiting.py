@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from paglets.api.slots import JobView, Lease, Slots
-from paglets.cli.output import duration_text
+from paglets.core.text import duration_text
 from paglets.slots.amounts import amount_text, bytes_text
 from paglets.slots.granting import SHORT_REASONS
 from paglets.slots.model import Resources

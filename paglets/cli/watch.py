@@ -11,10 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from paglets.cli.collectors import FORGOTTEN, REPLACED, collector_of, summary_of
+from paglets.cli.collectors import asker, collector_of
 from paglets.cli.groups import is_cancelled, message_of
 from paglets.cli.options import client_of
-from paglets.cli.output import duration_text, print_json, say
+from paglets.cli.output import print_json, say
 from paglets.cli.progress import draws_on, fitted
 from paglets.core.errors import (
     AWAY,
@@ -26,8 +26,9 @@ from paglets.core.errors import (
 )
 from paglets.core.messages import Message
 from paglets.core.refs import ProxyRef
-from paglets.core.text import counted, failed_text, printable
+from paglets.core.text import counted, duration_text, failed_text, printable
 from paglets.remote.client import HostClient
+from paglets.remote.collectors import FORGOTTEN, REPLACED
 
 LOOK_SECONDS = 2.0
 """The collector answers at once when a job ends, and after this long in any case."""
@@ -113,7 +114,8 @@ def _follow(options: argparse.Namespace, show: Callable[[Progress], None]) -> in
 def _say_never(client: HostClient, group_id: str) -> None:
     """Once, after a look: for what no host can run, one would wait in vain."""
     with suppress(PagletsError):
-        never = sum(1 for job in summary_of(client, group_id)["pending_jobs"] if job.get("never"))
+        page = asker(client, group_id)(Message("listed", {"name": "pending_jobs"}))
+        never = sum(1 for job in page["entries"] if job.get("never"))
         if never:
             say(f"{counted(never, 'job')} can never be placed as it is: `paglets jobs why {group_id}` says why")
 

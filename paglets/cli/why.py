@@ -13,17 +13,17 @@ from typing import Any, TextIO
 from paglets.api.paglets import PagletView
 from paglets.api.slots import Slots
 from paglets.cli.away import away_text
-from paglets.cli.collectors import no_such_job, summary_of
+from paglets.cli.collectors import no_such_job, summary_of, summary_of_job
 from paglets.cli.copies import copies_of_group, copy_of_job, ways_out
 from paglets.cli.groups import counts_text, is_cancelled, message_of, short_json
 from paglets.cli.options import client_of
-from paglets.cli.output import advised, ago, duration_text, print_fields, print_json, print_paragraph
+from paglets.cli.output import advised, ago, print_fields, print_json, print_paragraph
 from paglets.cli.waiting import LACKING, held_by, job_name, told_with
 from paglets.cli.watch import why_ended
 from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, EXIT_NEVER, PagletsError, Unknown, Unreachable
 from paglets.core.record import to_json
 from paglets.core.refs import AGENT_ID, GROUP_ID
-from paglets.core.text import command_name, printable
+from paglets.core.text import command_name, duration_text, printable
 from paglets.remote.asking import ask_each, attempt
 from paglets.remote.client import HostClient
 from paglets.remote.losthosts import by_name
@@ -104,14 +104,14 @@ def explain(client: HostClient, selector: str) -> Explanation:
     group_id, slash, job_key = selector.partition("/")
     if slash:
         try:
-            summary = summary_of(client, group_id)
+            summary = summary_of_job(client, group_id, job_key)
         except (Unreachable, Unknown) as error:
             return of_copy(client, group_id, job_key, error)
         return explain_key(client, summary, job_key)
     nothing: PagletsError | None = None
     if GROUP_ID.fullmatch(selector):
         try:
-            summary = summary_of(client, selector)
+            summary = summary_of(client, selector, ("pending_jobs", "failures"))
             return _of_group(summary, held_on(client, map(_wait, summary["pending_jobs"])))
         except (Unreachable, Unknown) as error:
             if isinstance(error, Unreachable) or not AGENT_ID.fullmatch(selector):
@@ -191,7 +191,7 @@ def _of_group(summary: dict[str, Any], held: Held) -> Explanation:
         fields={
             "group": summary["group_id"],
             "status": summary["status"],
-            "jobs": counts_text(summary),
+            "jobs": counts_text(summary, sum(is_cancelled(record) for record in summary["failures"].values())),
             "next": "; ".join(_next(summary, never)),
         },
         reasons=(*_counted(pending), *_counted(failed)),
@@ -248,8 +248,7 @@ def explain_key(client: HostClient, summary: dict[str, Any], job_key: str) -> Ex
     for job in summary["pending_jobs"]:
         if job["job_key"] == job_key:
             return _pending(named, job, held_on(client, [_wait(job)]))
-    cut = " in the part of its summary that fits" if summary.get("truncated") else ""
-    raise no_such_job(client, summary["group_id"], job_key, cut)
+    raise no_such_job(client, summary["group_id"], job_key)
 
 
 def _ended(named: dict[str, str], record: dict[str, Any], code: int) -> Explanation:

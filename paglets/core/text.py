@@ -33,6 +33,18 @@ def failed_text(failed: int, cancelled: int) -> str:
     return f"{failed:,} failed" + (f" ({cancelled:,} cancelled)" if cancelled else "")
 
 
+def duration_text(seconds: float) -> str:
+    """Return `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`, or `4 d 3 h`."""
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f} s"
+    whole = int(seconds)
+    for size, unit, small, small_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // small
+            return f"{whole // size} {unit} {rest} {small_unit}" if rest else f"{whole // size} {unit}"
+    return f"{whole} s"
+
+
 def placed(error: OSError) -> str:
     """What is wrong, and where, if the system names a place: it names none for a pipe."""
     place = f"{printable(error.filename)}: " if error.filename else ""

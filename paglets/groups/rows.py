@@ -81,11 +81,28 @@ class CollectorRows:
         """All keys in order. Rows may be changed while this is at work."""
         return ((key, from_json(ExpectedJob, row)) for key, row in self._scan("job/"))
 
-    def pending(self) -> Iterator[tuple[str, ExpectedJob]]:
-        return ((key, from_json(ExpectedJob, row)) for key, row in self._scan("job/") if not row["ended"])
+    def pending(self, after: str = "") -> Iterator[tuple[str, ExpectedJob]]:
+        """Keys beyond `after` that have not ended, in order."""
+        return ((key, from_json(ExpectedJob, row)) for key, row in self._scan("job/", after) if not row["ended"])
+
+    def statuses(self) -> Iterator[str]:
+        """The status of each pending key, as its host told it last; only that is read of the rows."""
+        for _, row in self._scan("job/"):
+            if not row["ended"]:
+                sighting = row.get("sighting")
+                yield sighting["status"] if sighting else "PLACING"
+
+    def causes(self) -> Iterator[str]:
+        """The cause of each failure."""
+        return (row["cause"] for _, row in self.records("failure"))
 
     def put_metadata(self, key: str, metadata: Mapping[str, Any]) -> None:
         self._storage[f"meta/{key}"] = dict(metadata)
+
+    def records_of(self, key: str, kind: ReportKind) -> list[tuple[str, dict[str, Any]]]:
+        """As `records`, of this key alone."""
+        row = self._storage.get(f"{kind}/{key}")
+        return [] if row is None else [(key, row)]
 
     def record(self, key: str) -> tuple[ReportKind, dict[str, Any]]:
         """The record of a key that has ended, and which kind it is."""
@@ -126,8 +143,9 @@ class CollectorRows:
     def put_duplicate(self, number: int, entry: dict[str, Any]) -> None:
         self._storage[f"duplicate/{_number(number)}"] = entry
 
-    def duplicates(self) -> Iterator[dict[str, Any]]:
-        return (row for _, row in self._scan("duplicate/", rows=PAGE_RECORDS))
+    def duplicates(self, after: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each with the name of its row, from the one after `after`."""
+        return self._scan("duplicate/", after, PAGE_RECORDS)
 
     def put_unexpected(self, number: int, came: ReportThatCame) -> None:
         row = report_row(came.report) | {"reported_at": came.reported_at}
@@ -149,8 +167,9 @@ class CollectorRows:
             for _, row in found
         ]
 
-    def unexpected(self) -> Iterator[dict[str, Any]]:
-        return (row for _, row in self._scan("unexpected/", rows=PAGE_RECORDS))
+    def unexpected(self, after: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each with the name of its row, from the one after `after`."""
+        return self._scan("unexpected/", after, PAGE_RECORDS)
 
     def _scan(self, prefix: str, after: str = "", rows: int = PAGE_ROWS) -> Iterator[tuple[str, Any]]:
         """Rows of that prefix beyond `prefix + after`, in order, their keys without it."""

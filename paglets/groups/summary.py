@@ -23,6 +23,9 @@ _HEAD_BYTES = 16 << 10
 _SHARES = {"failures": 4 << 20, "pending_jobs": 4 << 20, "duplicate_reports": 1 << 20, "unexpected_reports": 1 << 20}
 """What each list may take at most, of 16 MiB; `results` takes all that these leave."""
 
+MAX_SKIPPED = 10
+"""Entries of one list that are passed over because they are larger than all the room: each had to be read for that."""
+
 Entry = tuple[str, Any]
 
 
@@ -48,9 +51,15 @@ class Facts:
     expected_count: int
     completed_count: int
     failed_count: int
+    duplicate_count: int = 0
+    unexpected_count: int = 0
     created_at: float
     completed_at: float | None
     last_report_at: float | None
+
+    @property
+    def pending_count(self) -> int:
+        return self.expected_count - self.completed_count - self.failed_count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +103,19 @@ class _Budget:
         self.cut = False
 
     def take(self, items: Iterable[Any], most: int) -> list[Any]:
-        """The first items that fit in `most` bytes and in what is left."""
+        """Return the first items that fit in `most` bytes and in what is left.
+
+        An item that is larger than all of that is passed over, so that one huge result does not hide the others.
+        """
         taken: list[Any] = []
-        room = min(most, self.left)
+        room = whole = min(most, self.left)
+        skipped = 0
         for item in items:
             size = json_bytes(item)
+            if size > whole and skipped < MAX_SKIPPED:
+                self.cut = True
+                skipped += 1
+                continue
             if size > room:
                 self.cut = True
                 break
@@ -109,9 +126,10 @@ class _Budget:
 
 
 def summarise(facts: Facts, lists: Lists, *, limit_bytes: int = MAX_SUMMARY_BYTES) -> dict[str, Any]:
-    """The summary as JSON (of the user's values: as they were kept).
+    """Return the summary as JSON (of the user's values: as they were kept).
 
-    Counts are exact always. Where all would be over `limit_bytes`, the lists are cut and `truncated` is true.
+    Counts are exact always. Where all would be over `limit_bytes`, the lists are cut, `truncated` is true, and
+    `left_out` says how many entries each list lacks.
     """
     budget = _Budget(max(0, limit_bytes - _HEAD_BYTES))
     scale = limit_bytes / MAX_SUMMARY_BYTES
@@ -124,6 +142,14 @@ def summarise(facts: Facts, lists: Lists, *, limit_bytes: int = MAX_SUMMARY_BYTE
     duplicates = part("duplicate_reports", lists.duplicate_reports)
     unexpected = part("unexpected_reports", lists.unexpected_reports)
     results = budget.take(lists.results, budget.left)
+    lacking = {
+        "pending_jobs": facts.pending_count - len(pending),
+        "results": facts.completed_count - len(results),
+        "failures": facts.failed_count - len(failures),
+        "duplicate_reports": facts.duplicate_count - len(duplicates),
+        "unexpected_reports": facts.unexpected_count - len(unexpected),
+    }
+    left_out = {name: count for name, count in lacking.items() if count > 0}
     return {
         "group_id": facts.group_id,
         "status": facts.status,
@@ -134,7 +160,7 @@ def summarise(facts: Facts, lists: Lists, *, limit_bytes: int = MAX_SUMMARY_BYTE
         "expected_count": facts.expected_count,
         "completed_count": facts.completed_count,
         "failed_count": facts.failed_count,
-        "pending_count": facts.expected_count - facts.completed_count - facts.failed_count,
+        "pending_count": facts.pending_count,
         "pending_jobs": pending,
         "results": dict(results),
         "failures": dict(failures),
@@ -143,7 +169,8 @@ def summarise(facts: Facts, lists: Lists, *, limit_bytes: int = MAX_SUMMARY_BYTE
         "created_at": facts.created_at,
         "completed_at": facts.completed_at,
         "last_report_at": facts.last_report_at,
-        "truncated": budget.cut,
+        "truncated": budget.cut or bool(left_out),
+        "left_out": left_out,
     }
 
 

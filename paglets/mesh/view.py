@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 
-from paglets.api.hosts import Member, MemberView
+from paglets.api.hosts import NO_WAY, Member, MemberView
 from paglets.core.errors import Invalid, Unknown
 from paglets.core.refs import SHORT_ID_CHARACTERS, HostRef
 from paglets.core.urls import normalise_url
@@ -19,9 +19,6 @@ MAX_NAMES_SHOWN = 12
 
 OLD_STORE = "an old store"
 """How the mesh begins what it says of a host that is offline and whose name is another one's by now."""
-
-NO_WAY = "nobody can connect to"
-"""How it begins what it says where two hosts need a third to speak, and none is there."""
 
 
 def urls(member: Member) -> tuple[str, ...]:

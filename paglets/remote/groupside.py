@@ -14,6 +14,7 @@ from paglets.remote.cancelling import AWAY, CancelOutcome, EndOutcome, cancel_jo
 from paglets.remote.grouplines import merged_groups
 from paglets.remote.link import Link, quoted
 from paglets.remote.proxy import PagletProxy
+from paglets.remote.records import whole_summary
 
 
 class GroupSide:
@@ -79,10 +80,14 @@ class GroupSide:
         return found.collector if found else known
 
     def summary(self, group_id: str) -> dict[str, Any]:
-        """The collector's summary of a group (its fields: `groups.summary`)."""
+        """Return the collector's summary of a group with all its records (its fields: `groups.summary`).
+
+        Raises TooLarge where the records are over 1 GiB in all: `Submission.as_completed` gives them one by one.
+        """
         collector = self._collector(group_id)
+        ask = self.proxy(collector).call
         try:
-            return self.proxy(collector).call(Message("summary"))  # type: ignore[no-any-return]
+            return whole_summary(ask, ask(Message("summary")))
         except PeerReplaced as error:
             raise PeerReplaced(
                 f"the collector of {group_id} was on {collector.host.name}, and {error.message}: that host began anew "

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from paglets.api.hosts import MemberView
 from paglets.core.refs import HostRef
+from paglets.core.text import duration_text
 
 NOT_JOINED = "not joined"
 """How the mesh begins what it says of a host that is there and no member."""
@@ -24,6 +25,12 @@ def by_name(views: Iterable[MemberView]) -> dict[str, MemberView]:
 
 def view_of(host: HostRef, views: Iterable[MemberView]) -> MemberView | None:
     return next((view for view in views if view.member.store_id == host.store_id), None)
+
+
+def heard_text(view: MemberView) -> str:
+    """Return `last heard of 24 s ago`, where that is known."""
+    how = "last heard of" if view.heard else "not heard of since the host that was asked began to listen,"
+    return f"{how} {duration_text(view.silent_seconds)} ago"
 
 
 def lost_text(host: HostRef, views: Sequence[MemberView]) -> str:

@@ -7,10 +7,10 @@ own (a subclass of a user) they are decoded. Nothing here looks into a user's va
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
 from typing import Any, ClassVar
 
 from paglets.core.agent import Paglet, PagletState
@@ -21,21 +21,25 @@ from paglets.core.refs import HostRef
 from paglets.groups.records import ExpectedJob, Report, failure_report, result_report
 from paglets.groups.rows import CollectorRows, ReportThatCame
 from paglets.groups.status import GROUP_TRANSITIONS
-from paglets.groups.summary import Facts, Lists, Place, page, pending_entry, summarise
+from paglets.groups.summary import Place, json_bytes, page
 from paglets.system.collector_ledger import Ledger, ResultCollectorState
 from paglets.system.collector_messages import (
+    LISTS,
     Begin,
     Cancel,
     CopiesGone,
     Drain,
     Ended,
+    Listed,
     NewKey,
     Nothing,
     Register,
     Results,
+    Summary,
     new_keys,
     parse,
 )
+from paglets.system.collector_views import View
 
 __all__ = ["KINDS", "ResultCollectorPaglet", "ResultCollectorState"]
 
@@ -44,6 +48,8 @@ KINDS = (
     "summary",
     "drain",
     "results",
+    "listed",
+    "counts",
     "ended",
     "register_jobs",
     "job_result",
@@ -60,7 +66,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
 
     State: ClassVar[type[PagletState]] = ResultCollectorState
 
-    READ_ONLY_KINDS: ClassVar[frozenset[str]] = frozenset({"summary", "results"})
+    READ_ONLY_KINDS: ClassVar[frozenset[str]] = frozenset({"summary", "results", "listed", "counts"})
     """Kinds whose handlers change nothing: a host may answer them without its writer."""
 
     def handle_message(self, message: Message) -> Any:
@@ -169,41 +175,63 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
 
     def summary(self, message: Message) -> dict[str, Any]:
         """See `groups.summary`: bounded, with exact counts."""
-        parse(Nothing, message.kind, message.args)
-        return self._summary()
+        asked = parse(Summary, message.kind, message.args)
+        if asked.limit is not None:
+            _positive(asked.limit, "summary.limit")
+        return self._view().summary(asked.job_key, asked.limit)
 
     def drain(self, message: Message) -> dict[str, Any]:
-        """The summary, once no key is pending. Raises TimedOut. It does not wait for the way home."""
+        """Return the summary, once no key is pending. Raises TimedOut. It does not wait for the way home."""
         drain = parse(Drain, message.kind, message.args)
         if not self.wait_state(_none_pending, drain.timeout_seconds):
             raise TimedOut(
                 f"{self.state.pending_count} of {self.state.expected_count} jobs of {self.state.group_id} "
                 f"have not ended after {drain.timeout_seconds} s; they go on"
             )
-        return self._summary()
+        return self._view().summary()
 
     def results(self, message: Message) -> dict[str, Any]:
-        """A page of `results` and `failures` by key; `next` is the `after` of the next one, or null."""
+        """Return a page of `results` and `failures` by key; `next` is the `after` of the next one, or null."""
         asked = parse(Results, message.kind, message.args)
         entries, more = page(self._rows.all_records(asked.after), _positive(asked.limit, "results.limit"))
         return {
             "results": {key: row for key, kind, row in entries if kind == "result"},
             "failures": {key: row for key, kind, row in entries if kind == "failure"},
             "next": entries[-1][0] if more else None,
+            "size_bytes": json_bytes(entries),
             "pending_count": self.state.pending_count,
         }
 
+    def listed(self, message: Message) -> dict[str, Any]:
+        """Return a page of another list of the summary; `next` is the `after` of the next one, or null."""
+        asked = parse(Listed, message.kind, message.args)
+        if asked.name not in LISTS:
+            raise Invalid(f"listed.name is {asked.name!r}: it must be one of {', '.join(LISTS)}")
+        entries, more = page(self._view().listed(asked.name, asked.after), _positive(asked.limit, "listed.limit"))
+        return {"entries": [entry for _, entry in entries], "next": entries[-1][0] if more else None}
+
+    def counts(self, message: Message) -> dict[str, Any]:
+        """Return the counts of the summary, the `pending` jobs by status and the `failed` ones by cause."""
+        parse(Nothing, message.kind, message.args)
+        pending, failed = Counter(self._rows.statuses()), Counter(self._rows.causes())
+        counted = {"pending": dict(pending.most_common()), "failed": dict(failed.most_common())}
+        return {**self._counts(), "last_report_at": self.state.last_report_at, **counted}
+
     def ended(self, message: Message) -> dict[str, Any]:
-        """A page of records as keys ended; `next` is the `after` with which to ask for more, ever."""
+        """Return a page of records as keys ended; `next` is the `after` with which to ask for more, ever."""
         asked = parse(Ended, message.kind, message.args)
         if asked.wait_seconds > 0:
             self.wait_state(lambda state: state.ended_count > asked.after or _none_pending(state), asked.wait_seconds)
-        entries, _ = page(self._ended_entries(asked.after), _positive(asked.limit, "ended.limit"))
+        entries, _ = page(self._view().ended(asked.after, asked.brief), _positive(asked.limit, "ended.limit"))
+        state = self.state
         return {
             "ended": entries,
             "next": entries[-1]["number"] if entries else asked.after,
-            "pending_count": self.state.pending_count,
-            "status": self.state.status,
+            "pending_count": state.pending_count,
+            "expected_count": state.expected_count,
+            "status": state.status,
+            "created_at": state.created_at,
+            "completed_at": state.completed_at,
         }
 
     # Within.
@@ -211,6 +239,10 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
     @property
     def _rows(self) -> CollectorRows:
         return CollectorRows(self.storage)
+
+    def _view(self) -> View:
+        here = Place(host_name=self.context.name, host_url=self.context.address, agent_id=self.agent_id)
+        return View(self.state, self._rows, here)
 
     def _ledger(self) -> Ledger:
         return Ledger(self.state, self._rows, self.context.wall_time())
@@ -271,11 +303,6 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
     def _asked(self, keys: tuple[str, ...] | None) -> Iterable[tuple[str, ExpectedJob | None]]:
         return self._rows.jobs() if keys is None else ((key, self._rows.job(key)) for key in keys)
 
-    def _ended_entries(self, after: int) -> Iterator[dict[str, Any]]:
-        for number, key in self._rows.ended_after(after):
-            kind, record = self._rows.record(key)
-            yield {"number": number, "job_key": key, kind: record}
-
     def _counts(self) -> dict[str, Any]:
         state = self.state
         return {
@@ -287,35 +314,6 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
             "pending_count": state.pending_count,
             "waiting_for_home": state.status == "WAITING_FOR_HOME",
         }
-
-    def _summary(self) -> dict[str, Any]:
-        state, rows = self.state, self._rows
-        here = Place(host_name=self.context.name, host_url=self.context.address, agent_id=self.agent_id)
-        home = Place(host_name=state.home_host_name, host_url=state.home_host_url, agent_id=state.submitter_id)
-        facts = Facts(
-            group_id=state.group_id,
-            status=state.status,
-            collector=here,
-            home=home,
-            return_home_when_complete=state.return_home_when_complete,
-            waiting_for_home=state.status == "WAITING_FOR_HOME",
-            expected_count=state.expected_count,
-            completed_count=state.completed_count,
-            failed_count=state.failed_count,
-            created_at=state.created_at,
-            completed_at=state.completed_at,
-            last_report_at=state.last_report_at,
-        )
-        # The scan for pending keys ends with the last of them, not with the last key.
-        pending = islice(rows.pending(), state.pending_count)
-        lists = Lists(
-            pending_jobs=(pending_entry(key, job, home.host_name) for key, job in pending),
-            results=rows.records("result"),
-            failures=rows.records("failure"),
-            duplicate_reports=rows.duplicates(),
-            unexpected_reports=rows.unexpected(),
-        )
-        return summarise(facts, lists)
 
 
 def _none_pending(state: ResultCollectorState) -> bool:

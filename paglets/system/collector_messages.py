@@ -37,7 +37,28 @@ class Begin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nothing:
-    """`summary`, `return_home`: no arguments."""
+    """`counts`, `return_home`: no arguments."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """`summary`. `job_key`: only this key in the lists, whatever its size. `limit`: so many entries of each list."""
+
+    job_key: str = ""
+    limit: int | None = None
+
+
+LISTS = ("pending_jobs", "duplicate_reports", "unexpected_reports")
+"""Lists of a summary that `listed` gives in pages; `results` gives the other two."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """`listed`: a page of the list `name` of a summary, beyond the row `after`."""
+
+    name: str
+    after: str = ""
+    limit: int = MAX_PAGE_ENTRIES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +80,14 @@ class Results:
 class Ended:
     """`ended`: a page of records in the order in which keys ended, beyond the `after`th.
 
-    `wait_seconds` over 0: where there is none yet and keys are pending, wait that long for one.
+    `wait_seconds` over 0: where there is none yet and keys are pending, wait that long for one. `brief`: leave out the
+    values of results, and the traceback and stderr of failures.
     """
 
     after: int = 0
     limit: int = MAX_PAGE_ENTRIES
     wait_seconds: float = 0.0
+    brief: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

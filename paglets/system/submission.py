@@ -22,6 +22,7 @@ from paglets.core.refs import BlobRef, ProxyRef, check_group_id
 from paglets.groups.keys import complete_job_keys
 from paglets.remote.inputs import FilePublisher, Input, InputPaths, Published, Sending, check_apart, check_inputs
 from paglets.remote.proxy import PagletProxy, Sender
+from paglets.remote.records import all_records, whole_summary
 from paglets.system.collector import ResultCollectorPaglet
 from paglets.system.jobs import ComputeJobPaglet, ComputeJobState
 from paglets.system.telling import (
@@ -135,12 +136,20 @@ class Submission:
         return False
 
     def summary(self) -> dict[str, Any]:
-        """The collector's summary. Its lists are cut over 16 MiB; `results()` gives all."""
-        return _tree(self.collector.call(Message("summary")))
+        """Return the collector's summary with all its records.
+
+        Raises TooLarge where they are over 1 GiB in all: `as_completed` gives them one by one.
+        """
+        return self._whole(Message("summary"))
+
+    def _whole(self, message: Message, timeout: float | None = None) -> dict[str, Any]:
+        return whole_summary(self.collector.call, _tree(self.collector.call(message, timeout_seconds=timeout)))
 
     @told_at_the_call
     def drain(self, timeout: float | None = None) -> dict[str, Any]:
-        """Wait until every job has a result or a failure; gives the summary. Raises TimedOut.
+        """Wait until every job has a result or a failure; return the summary with all its records.
+
+        Raises TimedOut, and TooLarge where the records are over 1 GiB in all: `as_completed` gives them one by one.
 
         Hosts that are away for a while are waited for; the way home of the collector is not. Where jobs
         failed, how many is said on stderr.
@@ -156,14 +165,17 @@ class Submission:
         for _ in self._poll(lambda: None, timeout):
             try:
                 left = min(WAIT_SECONDS, max(0.1, end - self._clock.monotonic()))
-                return _tree(self.collector.call(Message("drain"), timeout_seconds=left))
+                return self._whole(Message("drain"), left)
             except AWAY as error:
                 last = error
         raise self._late(timeout, last)
 
     def results(self) -> dict[str, dict[str, Any]]:
-        """The results so far: job key -> record with `result`, `host_name`, `runtime_seconds`, ..."""
-        return dict(self._pages("results"))
+        """Return the results so far: job key -> record with `result`, `host_name`, `runtime_seconds`, ...
+
+        Raises TooLarge where they are over 1 GiB in all: `as_completed` gives them one by one.
+        """
+        return all_records(self.collector.call, self.group_id)[0]
 
     def as_completed(self, timeout: float | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each (job key, record) as it ends; a record of a failure has `cause`. Raises TimedOut."""
@@ -213,13 +225,6 @@ class Submission:
         """How the group stands, as its collector says: ACTIVE, WAITING_FOR_HOME, RETURNING_HOME or COMPLETE."""
         message = Message("ended", {"after": len(self.jobs)})  # a page without records
         return str(_tree(self.collector.call(message, timeout_seconds=STATUS_SECONDS)).get("status", ""))
-
-    def _pages(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        after: str | None = ""
-        while after is not None:
-            page = _tree(self.collector.call(Message(kind, {"after": after})))
-            yield from page["results"].items()
-            after = page["next"]
 
     def _end(self, timeout: float | None) -> float:
         return float("inf") if timeout is None else self._clock.monotonic() + timeout

@@ -25,7 +25,6 @@ from paglets.cli.options import names_and_urls
 from paglets.cli.output import (
     advised,
     column_widths,
-    duration_text,
     numbers_text,
     print_paragraph,
     print_table,
@@ -37,7 +36,7 @@ from paglets.config import HostOptions
 from paglets.core.errors import Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
-from paglets.core.text import printable
+from paglets.core.text import duration_text, printable
 from paglets.remote.asking import of_host
 from paglets.remote.joblogs import JobAttempts
 from paglets.slots.model import Resources

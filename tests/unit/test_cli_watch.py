@@ -89,14 +89,14 @@ def test_on_a_terminal_a_bar_says_how_far_how_fast_and_what_failed(monkeypatch: 
 
 def test_a_group_is_counted_by_status_and_cause() -> None:
     names = ("expected_count", "completed_count", "failed_count", "pending_count")
-    summary = {
+    told = {
         "group_id": "g",
         "status": "ACTIVE",
         **dict.fromkeys(names, 3),
-        "pending_jobs": [{"status": "RUNNING"}, {"status": "WAITING_FOR_SLOT"}, {"status": "WAITING_FOR_SLOT"}],
-        "failures": {"a": FAILED, "b": FAILED, "c": {"cause": "oom"}},
+        "pending": {"RUNNING": 1, "WAITING_FOR_SLOT": 2},
+        "failed": {"oom": 1, "exception": 2},
     }
-    counts = status_counts(summary)
+    counts = status_counts(told)
     assert list(counts["pending"].items()) == [("WAITING_FOR_SLOT", 2), ("RUNNING", 1)]
     assert counts["failed"] == {"exception": 2, "oom": 1}
 

@@ -14,12 +14,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from test_groups import SUMMARY_FIELDS
 
 from paglets.codec.wire import decode_state, encode_state
-from paglets.core.errors import Invalid, NotHandled, TimedOut
+from paglets.core.errors import Invalid, NotHandled, TimedOut, TooLarge
+from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.groups import copies
 from paglets.groups.records import Sighting
 from paglets.groups.rows import CollectorRows
+from paglets.remote.records import all_records, whole_summary
 from paglets.system.collector import KINDS, ResultCollectorPaglet, ResultCollectorState
 from paglets.testing.fakes import FakeCollectorContext, Parked
 
@@ -646,6 +648,97 @@ def test_a_summary_near_the_end_stops_at_the_last_pending_key() -> None:
     reads = context.storage.reads
     assert [job["job_key"] for job in context.send("summary")["pending_jobs"]] == ["job-00000"]
     assert context.storage.reads - reads < 5000 + 2000
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+def test_what_a_summary_lacks_is_had_page_by_page(decoded: bool) -> None:
+    context = begun(*(f"job-{n:04d}" for n in range(1200)), decoded=decoded)
+    for n in range(1100):
+        result(context, f"job-{n:04d}", n)
+    for n in range(1100, 1110):
+        failure(context, f"job-{n:04d}", "oom")
+    summary = context.send("summary", {"limit": 3})
+    assert summary["left_out"] == {"pending_jobs": 87, "results": 1097, "failures": 7}
+
+    def ask(message: Message) -> Any:
+        return context.send(message.kind, dict(message.args))
+
+    assert whole_summary(ask, summary) == context.send("summary")
+    assert whole_summary(ask, summary, ("duplicate_reports",)) == summary
+
+
+def test_a_job_that_ends_while_the_pages_come_is_in_one_list() -> None:
+    context = begun("a", "b")
+
+    def ask(message: Message) -> Any:
+        reply = context.send(message.kind, dict(message.args))
+        if message.kind == "listed":
+            result(context, "a", 1)
+        return reply
+
+    whole = whole_summary(ask, context.send("summary", {"limit": 1}))
+    assert ([*whole["results"]], [job["job_key"] for job in whole["pending_jobs"]]) == (["a"], ["b"])
+    assert (whole["completed_count"], whole["pending_count"], whole["expected_count"]) == (1, 1, 2)
+
+
+def test_lists_of_many_pending_jobs_and_other_reports_are_had_page_by_page() -> None:
+    context = begun(*(f"job-{n:05d}" for n in range(1500)))
+    result(context, "job-00000")
+    for n in range(1100):
+        result(context, "job-00000", n)
+        result(context, f"strange-{n}")
+    lacking = {"pending_jobs": 1, "duplicate_reports": 1, "unexpected_reports": 1}
+    whole = whole_summary(
+        lambda message: context.send(message.kind, dict(message.args)), context.send("summary") | {"left_out": lacking}
+    )
+    assert [job["job_key"] for job in whole["pending_jobs"]] == [f"job-{n:05d}" for n in range(1, 1500)]
+    assert [entry["result"] for entry in whole["duplicate_reports"]] == [*range(1100)]
+    assert len({entry["job_key"] for entry in whole["unexpected_reports"]}) == 1100
+    with pytest.raises(Invalid, match=r"listed\.name is 'jobs'"):
+        context.send("listed", {"name": "jobs"})
+
+
+def test_results_over_a_gibibyte_in_all_are_refused_with_the_way_to_have_them() -> None:
+    page = {"results": {"a": {}}, "failures": {}, "next": "a", "size_bytes": 300 << 20}
+    with pytest.raises(TooLarge, match=r"the results of g1 are over 1 GiB in all; hint: .*as_completed\(\)"):
+        all_records(lambda message: page, "g1")
+
+
+def test_a_summary_of_one_job_has_nothing_else_in_its_lists() -> None:
+    context = begun("a", "b", "c")
+    result(context, "a", 1)
+    failure(context, "b")
+    for key, name in (("a", "results"), ("b", "failures"), ("c", "pending_jobs"), ("d", "")):
+        summary = context.send("summary", {"job_key": key})
+        assert [each for each in ("results", "failures", "pending_jobs") if summary[each]] == ([name] if name else [])
+        assert (summary["completed_count"], summary["failed_count"], summary["pending_count"]) == (1, 1, 1)
+    assert len(context.send("summary", {"limit": 1})["results"]) == 1
+    with pytest.raises(Invalid, match=r"summary\.limit is 0"):
+        context.send("summary", {"limit": 0})
+
+
+def test_pending_jobs_are_counted_by_status_and_failures_by_cause() -> None:
+    context = begun("a", "b", "c", "d", "e")
+    census(context, copy_of("b"), copy_of("c", status="RUNNING"))
+    failure(context, "d", "oom")
+    counts = context.send("counts")
+    assert (counts["pending"], counts["failed"]) == (
+        {"PLACING": 2, "WAITING_FOR_SLOT": 1, "RUNNING": 1},
+        {"oom": 1},
+    )
+    assert (counts["expected_count"], counts["pending_count"], counts["last_report_at"]) == (5, 4, context.now)
+
+
+def test_brief_records_of_ends_have_no_values_and_no_tracebacks() -> None:
+    context = begun("a", "b")
+    result(context, "a", "x" * 1000, host_name="w2")
+    failure(context, "b", "exception", message="bad", traceback="t" * 1000, stderr_tail="e" * 1000)
+    page = context.send("ended", {"brief": True})
+    done, failed = page["ended"]
+    assert (done["result"]["host_name"], "result" in done["result"]) == ("w2", False)
+    assert (failed["failure"]["message"], len(str(failed)) < 300) == ("bad", True)
+    assert (page["expected_count"], page["pending_count"], page["created_at"]) == (2, 0, 5.0)
+    assert page["completed_at"] is not None
 
 
 # Any order of messages.

@@ -356,6 +356,7 @@ SUMMARY_FIELDS = [
     "completed_at",
     "last_report_at",
     "truncated",
+    "left_out",
 ]
 
 
@@ -383,12 +384,14 @@ def lists(**more: Any) -> Lists:
 
 
 def test_a_summary_has_exactly_these_fields() -> None:
-    summary = summarise(facts(), lists(results=[("a", {"result": 1})]))
+    summary = summarise(
+        facts(expected_count=4, completed_count=1, failed_count=0), lists(results=[("a", {"result": 1})])
+    )
     assert list(summary) == SUMMARY_FIELDS
     assert summary["pending_count"] == 3
     assert summary["results"] == {"a": {"result": 1}}
     assert summary["home"] == {"host_name": "laptop", "host_url": "http://laptop:8765", "agent_id": None}
-    assert summary["truncated"] is False
+    assert (summary["truncated"], summary["left_out"]) == (True, {"pending_jobs": 3})
 
 
 def test_an_endless_group_gives_a_summary_under_its_limit_with_something_of_each_list() -> None:
@@ -405,6 +408,7 @@ def test_an_endless_group_gives_a_summary_under_its_limit_with_something_of_each
     size = len(json.dumps(summary, ensure_ascii=False, separators=(",", ":")).encode())
     assert 0.9 * limit < size <= limit
     assert summary["truncated"] is True
+    assert summary["left_out"] == {}, "the counts of these facts are lower than what is shown"
     for name in ("pending_jobs", "results", "failures", "duplicate_reports", "unexpected_reports"):
         assert len(summary[name]) > 100, name
 
@@ -412,6 +416,19 @@ def test_an_endless_group_gives_a_summary_under_its_limit_with_something_of_each
 def test_what_other_lists_leave_goes_to_results() -> None:
     summary = summarise(facts(), lists(results=((f"r{n}", "x" * 100) for n in count())), limit_bytes=1 << 20)
     assert len(summary["results"]) > 0.9 * (1 << 20) / 115
+
+
+def test_of_a_list_that_is_cut_it_is_told_how_many_entries_it_lacks() -> None:
+    results = [(f"r{n}", "x" * 1000) for n in range(3000)]
+    summary = summarise(facts(expected_count=3003, completed_count=3000), lists(results=results), limit_bytes=1 << 20)
+    assert summary["left_out"] == {"results": 3000 - len(summary["results"]), "failures": 2, "pending_jobs": 1}
+
+
+def test_one_huge_result_does_not_hide_the_others() -> None:
+    results = [("a", "x" * (2 << 20)), *((f"r{n}", n) for n in range(5))]
+    summary = summarise(facts(completed_count=6), lists(results=results), limit_bytes=1 << 20)
+    assert (sorted(summary["results"]), summary["truncated"]) == ([f"r{n}" for n in range(5)], True)
+    assert summary["left_out"]["results"] == 1
 
 
 @given(

@@ -1,0 +1,99 @@
+"""Finding the collector of a group: where it is now, or why it cannot be asked and whether waiting for it helps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+from paglets.api.groups import GroupView
+from paglets.api.hosts import NO_WAY, MemberView
+from paglets.api.paglets import PagletView
+from paglets.core.clock import QUIET_SECONDS, told_if_slow
+from paglets.core.errors import NO_ANSWER, PagletsError, Unreachable
+from paglets.core.refs import ProxyRef
+from paglets.remote.cancelling import AWAY
+from paglets.remote.losthosts import heard_text, lost_text, view_of
+
+FIRST_SECONDS = 5.0
+SILENT_SECONDS = 3.0
+"""A collector that does not answer for so long, on a host not heard of for so long, is not waited for."""
+
+LOOKS = 2
+"""One is too few: what others heard of a host that has just died may reach us late, as the first look ends."""
+
+REPLACED, FORGOTTEN = "replaced", "forgotten"
+"""`collector` in the details of an Unreachable: what is known of the host where the collector is."""
+
+LOST = (REPLACED, FORGOTTEN)
+"""Waiting for the collector is of no use: nobody expects that host back."""
+
+
+class Finder(Protocol):
+    """A HostClient, as far as it is needed to find a collector."""
+
+    timeout: float
+
+    def collected(self, group_id: str, *, timeout: float | None = None) -> GroupView | None: ...
+
+    def hosts(self) -> tuple[MemberView, ...]: ...
+
+    def paglet(self, target: ProxyRef, *, timeout: float | None = None) -> PagletView: ...
+
+
+def reached(
+    client: Finder,
+    collector: ProxyRef,
+    group_id: str,
+    *,
+    tell: Callable[[str], None],
+    now: Callable[[], float],
+) -> ProxyRef:
+    """Return where the collector is, which was last known as `collector`.
+
+    Raises Unreachable where its host is away or gone, or does not answer. Waits no longer than the client's timeout,
+    and calls `tell` with what is waited for where that takes long.
+    """
+    collector = heard(client, collector, group_id)
+    end = now() + client.timeout
+    text = f"waiting for {collector.host.name}, which has the collector of {group_id}"
+    with told_if_slow(tell, text, QUIET_SECONDS):
+        for _ in range(LOOKS):
+            left = end - now()
+            if left <= 0:
+                break
+            try:
+                client.paglet(collector, timeout=min(FIRST_SECONDS, left))
+            except NO_ANSWER:
+                # A host that has just died is not worth the whole wait.
+                collector = heard(client, collector, group_id, SILENT_SECONDS)
+            except PagletsError:
+                break  # who asks it something is told the same
+            else:
+                break
+    return collector
+
+
+def heard(client: Finder, collector: ProxyRef, group_id: str, most_seconds: float = math.inf) -> ProxyRef:
+    """Return where the collector is, on a host that is online and was heard of in the last `most_seconds`.
+
+    Raises Unreachable at once where its host is away or silent.
+    """
+    host, views = collector.host, client.hosts()
+    view = view_of(host, views)
+    if view is not None and view.online and view.silent_seconds <= most_seconds:
+        return collector
+    lost = lost_text(host, views)
+    if view is None or lost:
+        found = client.collected(group_id, timeout=min(FIRST_SECONDS, client.timeout))
+        if found is not None:
+            return found.collector
+        state = FORGOTTEN if view is None else REPLACED
+        raise Unreachable(f"the collector of {group_id} was on {lost}", collector=state)
+    if view.problem.startswith(NO_WAY):
+        raise Unreachable(f"the collector of {group_id} is on {host.name}: {view.problem}", collector=AWAY)
+    raise Unreachable(
+        f"the collector of {group_id} is on {host.name}, {heard_text(view)}: nothing is lost; start that host again to "
+        f"see the group. If it is gone for good: `paglets mesh forget {host.name}`",
+        collector=AWAY,
+    )

@@ -1,0 +1,77 @@
+"""A group's summary with all its lists, whatever their size: what one reply lacks is asked for page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from paglets.core.errors import TooLarge
+from paglets.core.messages import Message
+from paglets.slots.amounts import bytes_text
+
+Ask = Callable[[Message], Any]
+"""Sends a message to the collector and returns its reply, with values decoded or as tagged JSON."""
+
+MOST_BYTES = 1 << 30
+"""Of records in one dict. More does not fit the memory of many machines: `as_completed` gives them one by one."""
+
+
+LISTS = ("pending_jobs", "results", "failures", "duplicate_reports", "unexpected_reports")
+
+
+def whole_summary(ask: Ask, summary: dict[str, Any], lists: Collection[str] = LISTS) -> dict[str, Any]:
+    """Return `summary` with these of its lists complete. Raises TooLarge where its records are over 1 GiB."""
+    lacking = [name for name in summary.get("left_out") or {} if name in lists]
+    if not lacking:
+        return summary
+    # Pending jobs come first: one that ends meanwhile is in both, and not in neither.
+    others = {name: _listed(ask, name) for name in lacking if name not in ("results", "failures")}
+    results, failures = all_records(ask, summary["group_id"])
+    return _counted({**summary, **others, "results": results, "failures": failures})
+
+
+def all_records(ask: Ask, group_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return results and failures by job key. Raises TooLarge where they are over 1 GiB."""
+    results: dict[str, Any] = {}
+    failures: dict[str, Any] = {}
+    size, after = 0, ""
+    while True:
+        page = ask(Message("results", {"after": after}))
+        size += page.get("size_bytes", 0)
+        if size > MOST_BYTES:
+            raise TooLarge(
+                f"the results of {group_id} are over {bytes_text(MOST_BYTES)} in all; "
+                "hint: iterate over submission.as_completed(), which gives them one by one"
+            )
+        results.update(page["results"])
+        failures.update(page["failures"])
+        if page["next"] is None:
+            return results, failures
+        after = page["next"]
+
+
+def _listed(ask: Ask, name: str) -> list[Any]:
+    found: list[Any] = []
+    after: str | None = ""
+    while after is not None:
+        page = ask(Message("listed", {"name": name, "after": after}))
+        found += page["entries"]
+        after = page["next"]
+    return found
+
+
+def _counted(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the summary with counts that agree with its lists: jobs may have ended while the pages came."""
+    results, failures = summary["results"], summary["failures"]
+    ended = results.keys() | failures.keys()
+    pending = [job for job in summary["pending_jobs"] if job["job_key"] not in ended]
+    return {
+        **summary,
+        "pending_jobs": pending,
+        "completed_count": len(results),
+        "failed_count": len(failures),
+        "pending_count": len(pending),
+        "expected_count": len(results) + len(failures) + len(pending),
+        "truncated": False,
+        "left_out": {},
+    }

@@ -1,0 +1,88 @@
+"""What a collector shows: its summary and pages of its lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from paglets.groups.rows import CollectorRows
+from paglets.groups.summary import MAX_SUMMARY_BYTES, Facts, Lists, Place, pending_entry, summarise
+from paglets.system.collector_ledger import ResultCollectorState
+
+MOST_RECORD_BYTES = 16 * MAX_SUMMARY_BYTES
+"""For a summary of one job: no record is larger, since it came in one request."""
+
+LONG = ("result", "traceback", "stderr_tail")
+"""What may be long in a record."""
+
+
+class View:
+    """Reads the state and rows of a collector; `here` is where that is."""
+
+    def __init__(self, state: ResultCollectorState, rows: CollectorRows, here: Place) -> None:
+        self._state = state
+        self._rows = rows
+        self._here = here
+
+    def summary(self, job_key: str = "", limit: int | None = None) -> dict[str, Any]:
+        """Return the summary: of one key where given, and with at most `limit` entries in each list."""
+        if job_key:
+            return summarise(self._facts(), self._lists_of(job_key), limit_bytes=MOST_RECORD_BYTES)
+        rows = self._rows
+        lists = Lists(
+            pending_jobs=(entry for _, entry in islice(self.listed("pending_jobs", ""), limit)),
+            results=islice(rows.records("result"), limit),
+            failures=islice(rows.records("failure"), limit),
+            duplicate_reports=(entry for _, entry in islice(rows.duplicates(), limit)),
+            unexpected_reports=(entry for _, entry in islice(rows.unexpected(), limit)),
+        )
+        return summarise(self._facts(), lists)
+
+    def listed(self, name: str, after: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield entries of a list in `collector_messages.LISTS`, each with what to ask with for those after it."""
+        if name == "pending_jobs":
+            home = self._state.home_host_name
+            # The scan for pending keys ends with the last of them, not with the last key.
+            pending = islice(self._rows.pending(after), self._state.pending_count)
+            return ((key, pending_entry(key, job, home)) for key, job in pending)
+        return self._rows.duplicates(after) if name == "duplicate_reports" else self._rows.unexpected(after)
+
+    def ended(self, after: int, brief: bool) -> Iterator[dict[str, Any]]:
+        """Yield the records of keys that ended after the `after`th; `brief`: without what may be long in them."""
+        for number, key in self._rows.ended_after(after):
+            kind, record = self._rows.record(key)
+            shown = {name: value for name, value in record.items() if name not in LONG} if brief else record
+            yield {"number": number, "job_key": key, kind: shown}
+
+    def _facts(self) -> Facts:
+        state = self._state
+        return Facts(
+            group_id=state.group_id,
+            status=state.status,
+            collector=self._here,
+            home=Place(host_name=state.home_host_name, host_url=state.home_host_url, agent_id=state.submitter_id),
+            return_home_when_complete=state.return_home_when_complete,
+            waiting_for_home=state.status == "WAITING_FOR_HOME",
+            expected_count=state.expected_count,
+            completed_count=state.completed_count,
+            failed_count=state.failed_count,
+            duplicate_count=state.duplicate_count,
+            unexpected_count=state.unexpected_count,
+            created_at=state.created_at,
+            completed_at=state.completed_at,
+            last_report_at=state.last_report_at,
+        )
+
+    def _lists_of(self, key: str) -> Lists:
+        """Return what a summary has of one key."""
+        rows = self._rows
+        job = rows.job(key)
+        pending = [] if job is None or job.ended else [pending_entry(key, job, self._state.home_host_name)]
+        return Lists(
+            pending_jobs=pending,
+            results=rows.records_of(key, "result"),
+            failures=rows.records_of(key, "failure"),
+            duplicate_reports=(),
+            unexpected_reports=(),
+        )
