@@ -8,7 +8,7 @@ from typing import Any
 from mesh_jobs import Task, TaskState
 
 from paglets.system.compute_slots import submit_compute_job_group
-from tests.acceptance.rig import Mesh, wait_until
+from tests.acceptance.rig import PATIENCE_SECONDS, Mesh, wait_until
 
 
 def test_a_group_is_watched_to_its_end_and_the_exit_code_says_how_it_went(three: Mesh) -> None:
@@ -40,6 +40,31 @@ def test_a_group_that_does_not_end_in_time_is_exit_code_6(three: Mesh) -> None:
     assert "its jobs go on" in late.complaint
     assert three.paglets("jobs", "cancel", group_id, "--at", "laptop").code == 0
     assert three.paglets("jobs", "wait", group_id, "--at", "laptop").code == 7
+
+
+def test_results_of_many_mebibytes_in_all_are_whole_in_drain_and_commands(three: Mesh) -> None:
+    """What is reported by a message is kept like the report of a job, and costs no process."""
+    states = [TaskState(job_key=f"k{nth:03d}", required_host_tags=("windows",)) for nth in range(400)]
+    submission = submit_compute_job_group(three["laptop"].client, Task, states, group_id="many")
+    for state in states:
+        submission.collector.post("job_result", job_key=state.job_key, result="x" * 50_000)
+
+    drained = submission.drain(PATIENCE_SECONDS)["results"]
+
+    assert {key: len(record["result"]) for key, record in drained.items()} == {one.job_key: 50_000 for one in states}
+    assert len(three.paglets("jobs", "groups", "many", "--json", "--at", "gpu-a").json["results"]) == 400
+    shown = three.paglets("jobs", "groups", "many", "--at", "linux-a")
+    assert (shown.code, "350 more done: " in shown.err) == (0, True), shown.err
+
+
+def test_results_that_alone_are_larger_than_a_summary_are_in_drain_and_shown(three: Mesh) -> None:
+    size = 20 << 20
+    states = [TaskState(job_key=key, padding_bytes=size, required_host_tags=("linux",)) for key in ("a", "b")]
+    submission = submit_compute_job_group(three["laptop"].client, Task, states, group_id="large")
+    drained = submission.drain(PATIENCE_SECONDS)["results"]
+    assert {key: len(record["result"]["padding"]) for key, record in drained.items()} == {"a": size, "b": size}
+    job = three.paglets("jobs", "show", "large/a", "--at", "laptop")
+    assert (job.code, "COMPLETED" in job.out) == (0, True), job.err
 
 
 def test_the_load_of_all_hosts_is_shown(three: Mesh) -> None:

@@ -27,6 +27,7 @@ class TaskState(CollectingComputeJobState):
     seconds: float = 0.0
     path: str = ""
     done: int = 0
+    padding_bytes: int = 0
 
 
 class Task(CollectingComputeJobPaglet[TaskState]):
@@ -46,6 +47,7 @@ class Task(CollectingComputeJobPaglet[TaskState]):
             "attempt": self.state.attempt,
             "generation": self.state.generation,
             "done": self.state.done,
+            "padding": "x" * self.state.padding_bytes,
             "usable_cores": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [],
         }
 
