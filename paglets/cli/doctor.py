@@ -33,6 +33,8 @@ from paglets.remote.local import RunningHost, broken_run_files, running_hosts
 from paglets.remote.losthosts import heard_text, is_stranger
 from paglets.settings import user_path
 from paglets.slots.amounts import bytes_text
+from paglets.worker.pulse import Patience
+from paglets.worker.zygotes import STARTER
 
 OLDEST_PYTHON = (3, 11)
 MOST_SKEW_SECONDS = 5.0
@@ -294,6 +296,9 @@ def _trouble(identity: HostIdentity) -> tuple[str, str] | None:
         return found, f"`paglets doctor --name {identity.name}` on its machine says more"
     if OBSTACLE in identity.properties:
         found = f"online, and starts nothing: {identity.properties[OBSTACLE]}"
+        if identity.properties[OBSTACLE].startswith(STARTER):
+            advice = f"nothing to do: it is replaced after {Patience().hung_seconds:g} s, and its jobs start again"
+            return found, advice
         return found, f"mend that; `paglets doctor --name {identity.name}` on its machine says more"
     if identity.capacity.cpu_cores and not identity.free.cpu_cores and not identity.running_jobs:
         found = f"online, and starts no jobs; {bytes_text(identity.free.temp_storage_bytes)} of its disk free"

@@ -233,7 +233,7 @@ def _is_dead(attempt: AttemptView) -> bool:
 
 
 def _attempt_row(attempt: AttemptView) -> tuple[object, ...]:
-    dead = "LOST" if attempt.cause == "host_lost" else "FAILED"
+    dead = "LOST" if attempt.cause in ("host_lost", "launcher_lost") else "FAILED"
     status = f"{dead}, tried again" if _is_dead(attempt) else attempt.status
     return (f"{attempt.generation}.{attempt.attempt}", status, attempt.host.name, attempt.cause)
 

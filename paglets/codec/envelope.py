@@ -72,7 +72,10 @@ class TakenPosts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPart:
-    """What a compute job has beside a paglet. `request` is `slots.model.SlotRequest` as JSON."""
+    """What a compute job has beside a paglet. `request` is `slots.model.SlotRequest` as JSON.
+
+    `disk_fulls`: how many attempts met a full disk of their host.
+    """
 
     group_id: str | None
     job_key: str
@@ -85,6 +88,7 @@ class JobPart:
     checkpoint: Any = None
     failed_attempts: int = 0
     losses: int = 0
+    disk_fulls: int = 0
     waited_seconds: float = 0.0
     stolen: bool = False
     outcome: Any = None
@@ -111,6 +115,7 @@ class Envelope:
     """One paglet, frozen for a hand-off; the target takes it under `epoch`.
 
     `service`: what it advertises ("": nothing). `inactive`: until a message comes, or in `wakes_in_seconds`.
+    `launcher_deaths`: how often in a row the process that starts processes died while code of it ran.
     """
 
     agent_id: str
@@ -132,6 +137,7 @@ class Envelope:
     service: str = ""
     inactive: bool = False
     wakes_in_seconds: float | None = None
+    launcher_deaths: int = 0
 
     def blobs(self) -> tuple[BlobRef, ...]:
         """All bytes that must be on a host before it takes the paglet, each once."""
@@ -143,12 +149,13 @@ def check_envelope(envelope: Envelope) -> Envelope:
     """`envelope` if a host may keep it, else Invalid: its id names a directory, its numbers are counted on."""
     check_agent_id(envelope.agent_id)
     check_count("epoch", envelope.epoch, least=1)
+    check_count("launcher_deaths", envelope.launcher_deaths, least=0)
     job = envelope.job
     if (job is not None) != (envelope.kind == "job"):
         raise Invalid(f"a {envelope.kind} comes {'without' if job is None else 'with'} the part of a job")
     if job is not None:
         check_count("generation", job.generation, least=1)
-        for name in ("attempt", "failed_attempts", "losses"):
+        for name in ("attempt", "failed_attempts", "losses", "disk_fulls"):
             check_count(name, getattr(job, name), least=0)
         if job.status == "RUNNING":
             raise Invalid("a job that runs does not move")

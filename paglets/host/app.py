@@ -50,6 +50,7 @@ from paglets.remote.transport import Connections, ThreadedTransport
 from paglets.store import members
 from paglets.worker.launch import Launcher, LaunchEvents
 from paglets.worker.launcher import ZygoteLauncher
+from paglets.worker.linux import zygote_mark
 from paglets.worker.process import kill_survivors, process_table
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -251,6 +252,7 @@ def _launcher(program: Program, events: LaunchEvents, folder: HostFolder, stack:
         table=process_table(load_psutil()),
         log=folder.log,
         zygote_log=str(folder.path / "host.log"),
+        store_id=folder.store_id,
     )
 
     def close() -> None:
@@ -262,7 +264,8 @@ def _launcher(program: Program, events: LaunchEvents, folder: HostFolder, stack:
 
 
 def _end_survivors(folder: HostFolder) -> None:
-    stuck = kill_survivors(folder.store.read(survivors), load_psutil())
+    zygotes = (None, None, zygote_mark(folder.store_id))
+    stuck = kill_survivors([*folder.store.read(survivors), zygotes], load_psutil())
     for token in stuck:
         folder.log(f"the process of run {token} of an earlier start cannot be ended; the kernel holds it")
 

@@ -15,13 +15,19 @@ from paglets.codec.text import dumps
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.slots import states
-from paglets.store import history, posts, queue, residence
+from paglets.store import history, paglets, posts, queue, residence
 from paglets.store.db import Tx
 from paglets.store.queue import JobRow
 from paglets.worker.launch import Ended
 from paglets.worker.protocol import Fault, NewArtifact
 
 LOST = "host_lost"
+LAUNCHER_LOST = "launcher_lost"
+KILLED_LAUNCHER = "killed_launcher"
+MOST_LAUNCHER_DEATHS = 10
+"""After the first, its process has a zygote of its own: if that dies in its hands, it did it. So many others come of
+something else on that host, which trying again does not cure."""
+
 CANCELLED = "cancelled"
 BY_HAND = "by hand: "
 """How the reason begins why a running copy is unwanted, where no collector said so: its end is reported to that."""
@@ -110,7 +116,7 @@ def ended(tx: Tx, attempt: Attempt, how: Ended, now: float) -> str | None:
     event = _event(tx, job, attempt, how, now)
     new = states.move(job.status, event)
     queue.move(tx, job.agent_id, job.status, new, attempt.attempt)
-    cause = LOST if event == "lost" else _cause(job, how)
+    cause = _cause(job, how)
     history.remember(tx, job, _record(job, attempt, how, new, granted_at, cause), now)
     retire(tx, job.agent_id, now)
     return new
@@ -122,7 +128,7 @@ def _event(tx: Tx, job: JobRow, attempt: Attempt, how: Ended, now: float) -> str
         return "completed" if outcome.success else "failed"
     if job.unwanted is not None:
         return _end_unwanted(tx, job, job.unwanted, attempt, how, now)
-    if outcome is None and how.launcher_lost:
+    if outcome is None and how.launcher_lost and not how.is_culprit:
         return _lose(tx, job, attempt, how, now)
     return _fail_attempt(tx, job, attempt, outcome or _from_exit(how), how, now)
 
@@ -140,13 +146,15 @@ def _cause(job: JobRow, how: Ended) -> str:
     outcome = None if job.outcome is None else from_json(Outcome, job.outcome)
     if outcome is not None and (outcome.success or outcome.fault is not None):
         return "" if outcome.fault is None else outcome.fault.cause
-    return CANCELLED if job.unwanted is not None else LOST if how.launcher_lost else cause_of(how)
+    return CANCELLED if job.unwanted is not None else cause_of(how)
 
 
 def _lose(tx: Tx, job: JobRow, attempt: Attempt, how: Ended, now: float) -> str:
     """The attempt ended by no doing of its own. One for which its host had no place never began, and does not count."""
     if how.error:
         return "lost"
+    if how.launcher_died:
+        return _lose_launcher(tx, job, attempt, how, now)
     tx.run("UPDATE requests SET losses = losses + 1 WHERE agent_id = ?", job.agent_id)
     if job.losses + 1 <= job.request.max_losses:
         return "lost"
@@ -155,6 +163,27 @@ def _lose(tx: Tx, job: JobRow, attempt: Attempt, how: Ended, now: float) -> str:
     )
     _report(tx, job, attempt, Outcome(success=False, final=True, fault=fault), how.stderr_tail, now)
     return "failed"
+
+
+def _lose_launcher(tx: Tx, job: JobRow, attempt: Attempt, how: Ended, now: float) -> str:
+    """The zygote died, and not by this job alone: that counts by itself (`count_launcher`), and not as a loss."""
+    deaths = paglets.launcher_deaths(tx, job.agent_id)
+    if deaths <= MOST_LAUNCHER_DEATHS:
+        return "lost"
+    text = (
+        f"the process that starts jobs ended {deaths} times in a row while the job ran, at last on {attempt.host.name}"
+    )
+    fault = Fault(cause=LAUNCHER_LOST, message=text)
+    _report(tx, job, attempt, Outcome(success=False, final=True, fault=fault), how.stderr_tail, now)
+    return "failed"
+
+
+def count_launcher(tx: Tx, agent_id: str, how: Ended) -> None:
+    """Count the deaths of a zygote in a row under one paglet; a process that ended by itself ends the row."""
+    if how.launcher_died:
+        paglets.set_launcher_deaths(tx, agent_id, paglets.launcher_deaths(tx, agent_id) + 1)
+    elif not how.launcher_lost:
+        paglets.set_launcher_deaths(tx, agent_id, 0)
 
 
 def _fail_attempt(tx: Tx, job: JobRow, attempt: Attempt, outcome: Outcome, how: Ended, now: float) -> str:
@@ -173,6 +202,10 @@ def _from_exit(how: Ended) -> Outcome:
 
 def cause_of(how: Ended) -> str:
     """The cause, of the closed list, of a process that ended without an outcome."""
+    if how.is_culprit:
+        return KILLED_LAUNCHER
+    if how.launcher_lost:
+        return LAUNCHER_LOST if how.launcher_died else LOST
     if how.error:
         return "spawn_failed"
     if how.oom:
@@ -195,8 +228,11 @@ def describe(how: Ended) -> str:
     """The end of a process in words."""
     if how.error:
         return f"the process could not be started: {how.error}"
+    if how.is_culprit:
+        return "its process ended or stopped the process that starts jobs, twice"
     if how.launcher_lost:
-        return "the process was lost with its host"
+        what = "the process that starts jobs" if how.launcher_died else "its host"
+        return f"the process was lost with {what}"
     if how.signal is not None:
         return f"the process was ended by {signal_name(how.signal)}"
     if how.exit_code:

@@ -7,11 +7,14 @@ from paglets.host import fileroom
 from paglets.host.runrows import Run
 from paglets.host.shell import Shell
 from paglets.slots.eligibility import Reason
-from paglets.store import residence
+from paglets.store import paglets, residence
 from paglets.worker.launch import Ended, LaunchSpec
 
 PLACE_AGAIN_SECONDS = 10.0
 """Before another process is tried, after one for which the disk had no place: a quota does not show before that."""
+
+LAUNCHER_SILENT = "launcher_silent"
+"""The reason of jobs that wait while the zygote does not answer."""
 
 
 class Places:
@@ -22,9 +25,16 @@ class Places:
         self._obstacle: Reason | None = None
         self._obstacle_until = float("-inf")
         self._paused: dict[str, float] = {}
+        self._launcher_trouble: Reason | None = None
+
+    def launcher_troubled(self, text: str) -> None:
+        """Note why the launcher starts no process; "" when it does again."""
+        self._launcher_trouble = Reason(code=LAUNCHER_SILENT, text=text) if text else None
 
     def obstacle(self) -> Reason | None:
-        """Why nothing is started here just now: the disk has no place for it. Any thread."""
+        """Why nothing is started here just now: the disk or the launcher is in the way. Any thread."""
+        if self._launcher_trouble is not None:
+            return self._launcher_trouble
         if self._shell.clock.monotonic() < self._obstacle_until:
             return self._obstacle
         return self._shell.disk.obstacle()
@@ -39,6 +49,7 @@ class Places:
         fresh = run.entry == "attempt" or self._shell.store.read(
             lambda tx: residence.has_stale_scratch(tx, stamp.agent_id)
         )
+        deaths = self._shell.store.read(lambda tx: paglets.launcher_deaths(tx, stamp.agent_id))
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if run.entry == "attempt" else {}
         return LaunchSpec(
             token=stamp.token,
@@ -50,6 +61,7 @@ class Places:
             stderr_path=disk.log_path(stamp.agent_id, stamp.generation, stamp.attempt, "err"),
             environment=environment,
             cores=cores if self._shell.settings.pin_cpus else (),
+            alone=deaths > 0,
         )
 
     def not_made(self, run: Run, error: OSError | StorePassing) -> Ended:

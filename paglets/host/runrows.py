@@ -155,10 +155,11 @@ def close(tx: Tx, run: Run, how: Ended, runtime: float, own: HostRef, now: float
     """The process of the run is gone; gives the new status of a job whose attempt it was."""
     tx.run("DELETE FROM runs WHERE token = ?", run.stamp.token)
     tx.touch(run.agent_id)
+    outcomes.count_launcher(tx, run.agent_id, how)
     if run.entry == "attempt":
         attempt = Attempt(agent_id=run.agent_id, attempt=run.stamp.attempt, host=own, runtime_seconds=runtime)
         return outcomes.ended(tx, attempt, how, now)
-    if run.entry != "message" and not run.done and not how.launcher_lost:
+    if run.entry != "message" and not run.done and (how.is_culprit or not how.launcher_lost):
         hook_failed(tx, run.agent_id, run.entry, outcomes.describe(how), now)
     outcomes.retire(tx, run.agent_id, now)
     return None

@@ -101,7 +101,14 @@ class Runs:
     def ended(self, token: str, ended: Ended) -> None:
         self._shell.runner.soon(partial(self._ended, token, ended))
 
+    def troubled(self, text: str) -> None:
+        self._shell.runner.soon(partial(self._troubled, text))
+
     # The same, on the runner.
+
+    def _troubled(self, text: str) -> None:
+        self._places.launcher_troubled(text)
+        self._shell.runner.wake("scheduler", "mailbox")
 
     def _started(self, token: str, pid: int, start_time: float) -> None:
         run = self._by_token.get(token)
@@ -290,7 +297,7 @@ class Runs:
                     stderr_tail=how.stderr_tail,
                 )
             )
-        elif delivery.seq is not None and not how.launcher_lost:
+        elif delivery.seq is not None and (how.is_culprit or not how.launcher_lost):
             seq = delivery.seq
             # Paused at once, so that no other process takes it up before the try is counted.
             self._mailbox.post_raised(seq, 1)

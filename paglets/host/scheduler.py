@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from paglets.api.slots import Usage
 from paglets.core.errors import StorePassing
-from paglets.host.places import Places
+from paglets.host.places import LAUNCHER_SILENT, Places
 from paglets.host.runrows import Run
 from paglets.host.runs import Runs
 from paglets.host.shell import Shell
@@ -37,7 +37,7 @@ AWAITED = policy.Reason(
 )
 
 
-OBSTACLES = ("disk_full", "disk_closed")
+OBSTACLES = ("disk_full", "disk_closed", LAUNCHER_SILENT)
 """The reasons of jobs that wait while nothing may be started."""
 
 

@@ -33,6 +33,7 @@ MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (
     ("losses", partial(_run, "step_losses.sql")),
     ("unread", partial(_run, "step_unread.sql")),
     ("large", partial(_run, "step_large.sql")),
+    ("endings", partial(_run, "step_endings.sql")),
 )
 """Never changed once it was released: stores out there are made of these."""
 

@@ -22,7 +22,7 @@ def insert(tx: Tx, envelope: Envelope, now: float) -> None:
     """The rows of a paglet, without its files and artifacts; its residence row must say `here`."""
     tx.run(
         "INSERT INTO paglets (agent_id, class_name, kind, name, home, hook, created_at, bundle, bundle_bytes,"
-        " service, inactive, wakes_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " service, inactive, wakes_at, launcher_deaths) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         envelope.agent_id,
         envelope.class_name,
         envelope.kind,
@@ -35,6 +35,7 @@ def insert(tx: Tx, envelope: Envelope, now: float) -> None:
         envelope.service,
         int(envelope.inactive),
         None if envelope.wakes_in_seconds is None else now + envelope.wakes_in_seconds,
+        envelope.launcher_deaths,
     )
     tx.run("INSERT INTO paglet_states VALUES (?, ?)", envelope.agent_id, dumps(envelope.state))
     storage_add(tx, envelope.agent_id, envelope.storage.items())
@@ -104,6 +105,15 @@ def blobs_here(tx: Tx, agent_id: str) -> tuple[BlobRef, ...]:
     return blobs_of(tx, agent_id, tx.value("SELECT bundle FROM paglets WHERE agent_id = ?", agent_id))
 
 
+def launcher_deaths(tx: Tx, agent_id: str) -> int:
+    """How often in a row a zygote died while code of this paglet ran."""
+    return int(tx.value("SELECT launcher_deaths FROM paglets WHERE agent_id = ?", agent_id) or 0)
+
+
+def set_launcher_deaths(tx: Tx, agent_id: str, count: int) -> None:
+    tx.run("UPDATE paglets SET launcher_deaths = ? WHERE agent_id = ? AND launcher_deaths != ?", count, agent_id, count)
+
+
 def set_problem(tx: Tx, agent_id: str, problem: str) -> None:
     """Why a move that is asked for does not begin; "" where nothing is in its way."""
     tx.run("UPDATE paglets SET problem = ? WHERE agent_id = ? AND problem != ?", problem[:500], agent_id, problem[:500])
@@ -112,8 +122,8 @@ def set_problem(tx: Tx, agent_id: str, problem: str) -> None:
 def _insert_job(tx: Tx, agent_id: str, job: JobPart, now: float) -> None:
     tx.run(
         "INSERT INTO requests (agent_id, group_id, job_key, collector, generation, attempt, status, request,"
-        " cpu_cores, failed_attempts, losses, queued_at, here_at, stolen, reason_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " cpu_cores, failed_attempts, losses, queued_at, here_at, stolen, reason_at, disk_fulls)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         agent_id,
         job.group_id,
         job.job_key,
@@ -129,6 +139,7 @@ def _insert_job(tx: Tx, agent_id: str, job: JobPart, now: float) -> None:
         now,
         int(job.stolen),
         now,
+        job.disk_fulls,
     )
     tx.run(
         "INSERT INTO job_states (agent_id, outcome, checkpoint, submitted_state) VALUES (?, ?, ?, ?)",
@@ -173,6 +184,7 @@ def freeze(tx: Tx, agent_id: str, epoch: int, now: float) -> Envelope:
         service=row["service"],
         inactive=bool(row["inactive"]),
         wakes_in_seconds=None if row["wakes_at"] is None else max(0.0, row["wakes_at"] - now),
+        launcher_deaths=row["launcher_deaths"],
     )
 
 
@@ -231,6 +243,7 @@ def _job_part(tx: Tx, agent_id: str, now: float) -> JobPart | None:
         checkpoint=None if row["checkpoint"] is None else loads(row["checkpoint"]),
         failed_attempts=row["failed_attempts"],
         losses=row["losses"],
+        disk_fulls=row["disk_fulls"],
         waited_seconds=max(0.0, now - row["queued_at"]),
         stolen=bool(row["stolen"]),
         outcome=None if row["outcome"] is None else loads(row["outcome"]),

@@ -47,6 +47,7 @@ CREATE INDEX residence_untold ON residence (agent_id) WHERE told = 0;
 -- service: what it offers to the mesh, '': nothing.
 -- bundle: the blob of its code, bundle_bytes long. problem: why a move that is asked for does not begin, or was
 --   dropped, in words.
+-- launcher_deaths: how often in a row the process that starts processes (a zygote) died while code of it ran.
 -- intent: JSON of what is asked for: {"move": HostRef}, {"dispose": true} or {"rest": SECONDS or null}. Beside that
 --   "begun": on_dispatching or on_disposing runs for it, "ready": has run, "then": the hook that was due before.
 CREATE TABLE paglets (
@@ -65,7 +66,8 @@ CREATE TABLE paglets (
   hook TEXT CHECK (hook IN ('creation', 'clone', 'arrival', 'run', 'dispatching', 'disposing')),
   service TEXT NOT NULL DEFAULT '',
   inactive INTEGER NOT NULL DEFAULT 0 CHECK (inactive IN (0, 1)),
-  wakes_at REAL
+  wakes_at REAL,
+  launcher_deaths INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX paglets_service ON paglets (service) WHERE service != '';
 CREATE INDEX paglets_wakes ON paglets (wakes_at) WHERE wakes_at IS NOT NULL;
@@ -271,6 +273,7 @@ CREATE VIEW blob_refs (sha256) AS
 --         RUNNING -> WAITING_FOR_SLOT (lost or retried). Table: paglets.slots.states.
 -- request, collector: JSON. Its states and its outcome: job_states.
 -- queued_at: age, now minus what it waited elsewhere; a job that comes back from a refusal keeps it.
+-- disk_fulls: how many attempts met a full disk of their host.
 -- here_at: when it came here. stolen: by stealing. unwanted: why the collector no longer wants it.
 CREATE TABLE requests (
   agent_id TEXT PRIMARY KEY REFERENCES paglets (agent_id) ON DELETE CASCADE,
@@ -293,6 +296,7 @@ CREATE TABLE requests (
   reason_text TEXT NOT NULL DEFAULT '',
   never INTEGER NOT NULL DEFAULT 0,
   reason_at REAL NOT NULL,
+  disk_fulls INTEGER NOT NULL DEFAULT 0,
   UNIQUE (group_id, job_key, generation)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX requests_queue ON requests (status, queued_at, agent_id, group_id);

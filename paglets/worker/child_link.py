@@ -15,6 +15,7 @@ from paglets.worker.frames import Unpacker
 from paglets.worker.launch import Ended, LaunchSpec
 from paglets.worker.process import Run
 from paglets.worker.usage import Sample, Watched, larger, scratch_bytes
+from paglets.worker.zygote_link import ZygoteLink
 
 READ_BYTES = 1 << 18
 MAX_READS = 16
@@ -27,11 +28,13 @@ LAST_SCRATCH_ENTRIES = 1000
 class ChildLink:
     """Non-blocking. `condemned` says why the launcher ends this child by itself; "" where it does not.
 
-    `channel` is there once `connect` has been called, and `readable` until its end of file.
+    `link` is its zygote once one was asked for it. `channel` is there once `connect` has been called, and `readable`
+    until its end of file.
     """
 
     def __init__(self, spec: LaunchSpec) -> None:
         self.spec = spec
+        self.link: ZygoteLink | None = None
         self.pid: int | None = None
         self.start_time = 0.0
         self.channel: socket.socket | None = None

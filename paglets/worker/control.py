@@ -2,7 +2,8 @@
 
 Launcher to zygote: `start` (a `LaunchSpec`; the child's end of its socket comes with its first byte, as a
 descriptor) and `end`. Zygote to launcher: `ready` once, then for each start `started` and `exited`, or
-`failed` alone. End of file from the launcher means that the host is gone: the zygote ends everything.
+`failed` alone. A `ping` is answered by a `pong`. End of file from the launcher means that the host is gone: the
+zygote ends everything.
 """
 
 from __future__ import annotations
@@ -56,6 +57,16 @@ class FailedRun:
     error: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ping:
+    """`ping`: does the zygote still work?"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pong:
+    """`pong`: it does, and has read everything that was sent before the ping."""
+
+
 RECORDS: dict[str, type[Any]] = {
     "start": LaunchSpec,
     "end": EndRun,
@@ -63,6 +74,8 @@ RECORDS: dict[str, type[Any]] = {
     "started": StartedRun,
     "exited": ExitedRun,
     "failed": FailedRun,
+    "ping": Ping,
+    "pong": Pong,
 }
 _NAMES = {cls: name for name, cls in RECORDS.items()}
 

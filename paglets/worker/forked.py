@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from paglets.worker import linux
 from paglets.worker.drain import Output, open_output
@@ -27,6 +27,40 @@ MOST_DESCRIPTORS = 1 << 14
 
 _DESCRIPTOR_LIMITS = resource.getrlimit(resource.RLIMIT_NOFILE)
 """As the zygote was started, and as its children are to have them."""
+
+
+IGNORED = (
+    *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM),
+    *(signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
+)
+"""Signals that would end or stop a zygote, and that a process may ignore."""
+
+_handlers: dict[signal.Signals, Any] = {}
+"""As the zygote was started with them, and as its children are to have them."""
+
+
+def ignore_signals() -> None:
+    """Ignore in a zygote what its children may send to their parent."""
+    for number in IGNORED:
+        _handlers[number] = signal.signal(number, signal.SIG_IGN) or signal.SIG_DFL
+
+
+def fork() -> int:
+    """Fork with signals blocked in the child, so that none is lost before `_restore_signals`. Raises OSError."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
+    pid = -1
+    try:
+        pid = os.fork()
+    finally:
+        if pid != 0:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
+    return pid
+
+
+def _restore_signals() -> None:
+    for number, handler in _handlers.items():
+        signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
 
 
 def allow_many_descriptors() -> None:
@@ -114,9 +148,10 @@ def _leave_the_zygote(zygote: int) -> None:
     # the zygote that the zygote did not fork belongs to a run that has ended.
     linux.become_subreaper()
     linux.be_first_when_memory_runs_out()
-    # The only signal that the zygote handles: all others are as Python and the system have them.
+    # The only signal that the zygote handles; those that it ignores come after it.
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _restore_signals()
     resource.setrlimit(resource.RLIMIT_NOFILE, _DESCRIPTOR_LIMITS)
 
 

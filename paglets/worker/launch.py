@@ -13,10 +13,13 @@ from paglets.api.slots import Usage
 NO_PLACE = "no_place"
 """The cause that a process tells which lacked files of its host: nothing of the run counts, and it is due again."""
 
+ALONE = "alone"
+"""The argument of a zygote that serves one run, for people who look at processes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSpec:
-    """A process to start. It does nothing of the user's before a `go` frame."""
+    """A process to start. It does nothing of the user's before a `go` frame. `alone`: in a zygote of its own."""
 
     token: str
     agent_id: str
@@ -27,13 +30,15 @@ class LaunchSpec:
     stderr_path: str
     environment: dict[str, str] = field(default_factory=dict, repr=False)
     cores: tuple[int, ...] = ()
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """How a process ended, told when its whole tree is gone. `exit_code` or `signal` is set.
 
-    `error`: it could not be started at all; with `launcher_lost`: as the host had no place for it. `stderr_tail`: its
+    `error`: it could not be started at all; with `launcher_lost`: as the host had no place for it. `launcher_died`: its
+    zygote ended or stopped answering under it. `is_culprit`: that zygote served no other process. `stderr_tail`: its
     last lines, 8 KiB at most.
     """
 
@@ -43,6 +48,8 @@ class Ended:
     stderr_tail: str = ""
     oom: bool = False
     launcher_lost: bool = False
+    launcher_died: bool = False
+    is_culprit: bool = False
     usage: Usage = field(default_factory=Usage)
 
 
@@ -56,6 +63,10 @@ class LaunchEvents(Protocol):
     def sampled(self, token: str, usage: Usage) -> None: ...
 
     def ended(self, token: str, ended: Ended) -> None: ...
+
+    def troubled(self, text: str) -> None:
+        """Why no process can be started just now, "" when that is over; of no token."""
+        ...
 
 
 class Launcher(Protocol):

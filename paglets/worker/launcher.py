@@ -1,7 +1,10 @@
-"""The launcher of a host on POSIX systems: one zygote, one thread for all sockets, one that samples usage.
+"""The launcher of a host on POSIX systems: a zygote, one thread for all sockets, one that samples usage.
 
 Everything is done on the I/O thread; the public methods only post to it, so that none of them blocks and
 no lock is needed. Windows has no fork: there a host needs another launcher, which does not exist yet.
+
+All runs share one zygote, but those whose `LaunchSpec.alone` is set: each of these gets a zygote of its own, which ends
+with it (`zygotes`). If that zygote dies, nobody but its run can have done it.
 """
 
 from __future__ import annotations
@@ -14,26 +17,27 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from paglets.core.errors import PagletsError
 from paglets.worker.child_link import ChildLink
-from paglets.worker.control import EndRun, ExitedRun, FailedRun, Ready, StartedRun
+from paglets.worker.control import EndRun, ExitedRun, FailedRun, StartedRun
 from paglets.worker.frames import pack
 from paglets.worker.launch import Ended, LaunchEvents, LaunchSpec
-from paglets.worker.linux import oom_kills
+from paglets.worker.linux import marker_room, oom_kills
 from paglets.worker.polling import WRITE, Poller
 from paglets.worker.process import ProcessTable, kill_run, process_table
-from paglets.worker.restarts import Restarts
-from paglets.worker.usage import SCRATCH_EVERY, Sample, sample_runs
+from paglets.worker.pulse import Patience
+from paglets.worker.sampler import Sampler
+from paglets.worker.usage import Sample, Watched
 from paglets.worker.zygote_link import ZygoteLink
+from paglets.worker.zygotes import Zygotes
 
 STDERR_TAIL_BYTES = 8192
 SAMPLE_SECONDS = 1.0
-SAMPLE_SHARE = 0.02
-"""Sampling takes no more than this share of one core: on a machine with very many processes it is done less often.
-By processor time: after a look that the machine held up for a second, the next would be a minute away."""
+PATIENT = Patience()
 
 MAX_UNDER_WAY = 32
 """Starts handed to the zygote and not yet answered; the kernel bounds descriptors in flight."""
@@ -42,8 +46,14 @@ LOST_PAUSE_SECONDS = 0.02
 LOST_PASSES = 2
 """Looks that find nothing of a run before it counts as gone: one look is not atomic, and may miss what forks."""
 
-CLOSE_SECONDS = 12.0
-"""More than the zygote takes by itself (`zygote.CLOSING_SECONDS`)."""
+
+@dataclass(slots=True, kw_only=True)
+class _Lost:
+    """A run that its zygote does not bury. `how` it ended is told once `passes` looks found nothing of it."""
+
+    child: ChildLink
+    how: Ended
+    passes: int = 0
 
 
 class ZygoteLauncher:
@@ -52,7 +62,8 @@ class ZygoteLauncher:
     `command` starts the zygote, whose stdin will be its control socket; `environment` is all that the zygote,
     and with it every paglet's process, gets: no key may be in it. `table` is where processes are looked at, that of
     the platform if it is None. `log` is told when a zygote has ended; it must not raise. `zygote_log` takes the
-    zygote's own stderr; None: that of the host.
+    zygote's own stderr; None: that of the host. `store_id` marks the zygotes as those of this host. `patience`: with
+    one that does not answer.
     """
 
     def __init__(
@@ -64,40 +75,38 @@ class ZygoteLauncher:
         table: ProcessTable | None = None,
         log: Callable[[str], None] = lambda text: None,
         zygote_log: str | None = None,
+        store_id: str = "",
+        patience: Patience = PATIENT,
         stderr_tail_bytes: int = STDERR_TAIL_BYTES,
         sample_seconds: float = SAMPLE_SECONDS,
     ) -> None:
-        self._open_zygote = partial(ZygoteLink, tuple(command), dict(environment), zygote_log)
         self._events = events
         self._log = log
         self._table = table or process_table()
         self._stderr_tail_bytes = stderr_tail_bytes
-        self._sample_seconds = sample_seconds
         self._posted: deque[Callable[[], None]] = deque()
         self._children: dict[str, ChildLink] = {}
         self._waiting: deque[ChildLink] = deque()
-        self._lost: dict[str, tuple[ChildLink, int]] = {}
-        self._link: ZygoteLink | None = None
-        self._ready = False
-        self._under_way = 0
-        self._restarts = Restarts()
-        self._open_at: float | None = 0.0
-        self._close_at: float | None = None
+        self._lost: dict[str, _Lost] = {}
+        self._closing = False
         self._oom_before = oom_kills()
-        self._handlers: dict[type, Callable[[Any], None]] = {
-            Ready: self._on_ready,
+        self._handlers: dict[type, Callable[[ZygoteLink, Any], None]] = {
             StartedRun: self._on_started,
             ExitedRun: self._on_exited,
             FailedRun: self._on_failed,
         }
         self._poller = Poller()
+        room = marker_room(store_id)
+        open_zygote = partial(ZygoteLink, tuple(command), {**environment, **room}, zygote_log, patience)
+        self._zygotes = Zygotes(open_zygote, self._poller, log, self)
+        self._look_seconds = patience.look_seconds
         self._wake_reader, self._wake_writer = socket.socketpair()
         for end in (self._wake_reader, self._wake_writer):
             end.setblocking(False)
         self._poller.watch(self._wake_reader, self._on_wake)
-        self._busy = threading.Event()
         self._closed = threading.Event()
-        for name, target in (("paglets-launcher", self._run), ("paglets-usage", self._sample)):
+        self._sampler = Sampler(self._table, sample_seconds, self._watched, self._sampled)
+        for name, target in (("paglets-launcher", self._run), ("paglets-usage", self._sampler.run)):
             threading.Thread(target=target, name=name, daemon=True).start()
 
     # Any thread.
@@ -136,26 +145,25 @@ class ZygoteLauncher:
                 self._posted.popleft()()
             self._do_due()
         self._closed.set()
-        self._busy.set()
+        self._sampler.close()
         self._poller.close()
         self._wake_writer.close()
         self._wake_reader.close()
 
     def _is_closed(self) -> bool:
-        return self._close_at is not None and not (self._link or self._children)
+        return self._closing and not (self._zygotes.links or self._children)
 
     def _pause(self) -> float | None:
         if self._lost:
             return LOST_PAUSE_SECONDS
-        due = [at for at in (self._open_at, self._close_at) if at is not None]
-        return max(0.0, min(due) - time.monotonic()) if due else None
+        due = self._zygotes.next_due()
+        pause = None if due is None else max(0.0, due - time.monotonic())
+        if not self._children:
+            return pause
+        return self._look_seconds if pause is None else min(pause, self._look_seconds)
 
     def _do_due(self) -> None:
-        now = time.monotonic()
-        if self._open_at is not None and self._open_at <= now:
-            self._open(now)
-        if self._close_at is not None and self._close_at <= now and self._link is not None:
-            self._on_zygote_gone("it did not end in time")
+        self._zygotes.do_due()
         if self._lost:
             self._look_for_lost()
 
@@ -163,127 +171,129 @@ class ZygoteLauncher:
         self._wake_reader.recv(1 << 16)
 
     def _close(self) -> None:
-        self._close_at = time.monotonic() + CLOSE_SECONDS
-        self._open_at = None
+        self._closing = True
         while self._waiting:
             self._fail(self._waiting.popleft(), "the host is ending")
-        if self._link is not None:
-            self._link.hang_up()
+        self._zygotes.close()
 
-    # The zygote.
+    # Zygotes: `zygotes.Owner`.
 
-    def _open(self, now: float) -> None:
-        self._open_at = None
-        self._restarts.opened(now)
-        try:
-            self._link = self._open_zygote()
-        except OSError as error:
-            self._open_again(f"{error.filename or 'its command'}: {error.strerror}")
-        else:
-            self._poller.watch(self._link, self._on_zygote)
+    def has_work(self, link: ZygoteLink) -> bool:
+        waiting = link is self._zygotes.shared and bool(self._waiting)
+        return waiting or any(child.link is link for child in self._children.values())
 
-    def _open_again(self, problem: str) -> None:
-        self._open_at = self._restarts.ended(time.monotonic(), was_ready=self._ready)
-        self._ready = False
-        self._under_way = 0
-        self._log(f"the zygote is gone ({problem}); a new one is started")
-        while self._restarts.hopeless and self._waiting:
+    def on_ready(self, link: ZygoteLink) -> None:
+        for child in self._of(link):
+            self._hand_over_one(child, link)
+        self._hand_over()
+
+    def on_record(self, link: ZygoteLink, record: Any) -> None:
+        self._handlers[type(record)](link, record)
+        self._hand_over()
+
+    def on_silent(self, link: ZygoteLink) -> None:
+        for child in self._of(link):
+            if child.asked_to_end:
+                self._lose(child, Ended())
+
+    def on_gone(self, link: ZygoteLink) -> int:
+        """Its children get SIGKILL from the system. A run that had begun alone in it is what ended it."""
+        left = self._of(link)
+        died = not self._closing
+        for child in left:
+            is_culprit = died and link.is_alone and child.pid is not None
+            self._lose(child, Ended(launcher_lost=True, launcher_died=died, is_culprit=is_culprit))
+        return len(left)
+
+    def on_hopeless(self, problem: str) -> None:
+        while self._waiting:
             self._fail(self._waiting.popleft(), f"the zygote, which starts processes, does not start: {problem}")
 
-    def _on_zygote(self, mask: int) -> None:
-        assert self._link is not None
-        if mask & WRITE:
-            self._link.flush()
-        records = self._link.read()
-        if records is None:
-            self._on_zygote_gone(self._link.problem)
-            return
-        for record in records:
-            self._handlers[type(record)](record)
-        self._hand_over()
-        self._poller.watch(self._link, self._on_zygote, writing=self._link.wants_write)
+    def on_trouble(self, text: str) -> None:
+        self._events.troubled(text)
 
-    def _tell_zygote(self, record: Any, descriptor: int | None = None) -> None:
-        assert self._link is not None
-        self._link.send(record, descriptor)
-        self._poller.watch(self._link, self._on_zygote, writing=self._link.wants_write)
+    def _of(self, link: ZygoteLink) -> list[ChildLink]:
+        return [child for child in self._children.values() if child.link is link and child.token not in self._lost]
 
-    def _on_ready(self, ready: Ready) -> None:
-        self._ready = True
-        for problem in ready.preload_errors:
-            self._log(f"the zygote could not load {problem}")
-
-    def _on_zygote_gone(self, problem: str) -> None:
-        assert self._link is not None
-        self._poller.forget(self._link)
-        status = self._link.bury()
-        self._link = None
-        for child in self._children.values():
-            if child not in self._waiting and child.token not in self._lost:
-                self._take_frames(child)
-                self._disconnect(child)
-                self._lost[child.token] = (child, 0)
-        if self._close_at is None:
-            self._open_again(f"{problem}, status {status}")
+    def _lose(self, child: ChildLink, how: Ended) -> None:
+        """End a child without its zygote."""
+        self._take_frames(child)
+        self._disconnect(child)
+        self._lost[child.token] = _Lost(child=child, how=how)
 
     def _look_for_lost(self) -> None:
         """End what a zygote left behind when it ended, until nothing of it is seen any more."""
-        alive = kill_run(self._table, [child.run() for child, _ in self._lost.values()])
-        for token, (child, passes) in list(self._lost.items()):
-            passes = 0 if token in alive else passes + 1
-            self._lost[token] = (child, passes)
-            if passes >= LOST_PASSES:
+        alive = kill_run(self._table, [lost.child.run() for lost in self._lost.values()])
+        for token, lost in list(self._lost.items()):
+            lost.passes = 0 if token in alive else lost.passes + 1
+            if lost.passes >= LOST_PASSES:
                 del self._lost[token]
-                tail = child.stderr_tail(self._stderr_tail_bytes)
-                self._ended(
-                    child, Ended(signal=signal.SIGKILL, launcher_lost=True, stderr_tail=tail, usage=child.usage)
-                )
+                tail = lost.child.stderr_tail(self._stderr_tail_bytes)
+                usage = lost.child.usage
+                self._ended(lost.child, replace(lost.how, signal=signal.SIGKILL, stderr_tail=tail, usage=usage))
 
     # Starting.
 
     def _begin(self, spec: LaunchSpec) -> None:
         child = ChildLink(spec)
         self._children[spec.token] = child
-        if self._close_at is not None:
+        if self._closing:
             self._fail(child, "the host is ending")
             return
-        self._busy.set()
+        self._sampler.wake()
+        if spec.alone:
+            self._begin_alone(child)
+            return
         self._waiting.append(child)
         self._hand_over()
 
-    def _hand_over(self) -> None:
-        while self._ready and self._waiting and self._under_way < MAX_UNDER_WAY:
-            child = self._waiting.popleft()
-            error = self._hand_over_one(child)
-            if error:
-                self._fail(child, error)
+    def _begin_alone(self, child: ChildLink) -> None:
+        try:
+            child.link = self._zygotes.open_alone()
+        except OSError as error:
+            self._fail(child, f"its zygote cannot be started: {error.strerror}")
 
-    def _hand_over_one(self, child: ChildLink) -> str:
-        """What went wrong, if it did."""
+    def _hand_over(self) -> None:
+        link = self._zygotes.shared
+        while link is not None and link.ready and self._waiting and link.under_way < MAX_UNDER_WAY:
+            self._hand_over_one(self._waiting.popleft(), link)
+
+    def _hand_over_one(self, child: ChildLink, link: ZygoteLink) -> None:
         try:
             descriptor = child.connect()
         except OSError as error:
-            return f"no socket: {error.strerror}"
+            self._fail(child, f"no socket: {error.strerror}")
+            return
         try:
-            self._tell_zygote(child.spec, descriptor)
+            self._zygotes.tell(link, child.spec, descriptor)
         except PagletsError as error:
             os.close(descriptor)
-            return error.message
-        self._under_way += 1
-        return ""
+            self._fail(child, error.message)
+            return
+        child.link = link
+        link.under_way += 1
 
-    def _on_started(self, started: StartedRun) -> None:
-        self._under_way -= 1
-        child = self._children[started.token]
+    def _on_started(self, link: ZygoteLink, started: StartedRun) -> None:
+        link.under_way -= 1
+        child = self._current(started.token)
+        if child is None:
+            self._zygotes.tell(link, EndRun(token=started.token))
+            return
         child.pid, child.start_time = started.pid, started.start_time
         if not child.start_time and (info := self._table.get(started.pid)) is not None:
             child.start_time = info.start_time
         self._events.started(child.token, child.pid, child.start_time)
         self._watch(child)
 
-    def _on_failed(self, failed: FailedRun) -> None:
-        self._under_way -= 1
-        self._fail(self._children[failed.token], failed.error)
+    def _on_failed(self, link: ZygoteLink, failed: FailedRun) -> None:
+        link.under_way -= 1
+        child = self._current(failed.token)
+        if child is not None:
+            self._fail(child, failed.error)
+
+    def _current(self, token: str) -> ChildLink | None:
+        """Return that child, or None if it was ended while its zygote did not answer."""
+        return None if token in self._lost else self._children.get(token)
 
     # Frames.
 
@@ -329,11 +339,18 @@ class ZygoteLauncher:
         if child in self._waiting:
             self._waiting.remove(child)
             self._fail(child, "it was ended before it started")
-        elif self._link is not None and token not in self._lost:
-            self._tell_zygote(EndRun(token=token))
+        elif child.link is not None and not child.link.ready:
+            self._fail(child, "it was ended before it started")
+        elif child.link is not None and token not in self._lost:
+            if child.link.pulse.is_silent:
+                self._lose(child, Ended())
+            else:
+                self._zygotes.tell(child.link, EndRun(token=token))
 
-    def _on_exited(self, exited: ExitedRun) -> None:
-        child = self._children[exited.token]
+    def _on_exited(self, link: ZygoteLink, exited: ExitedRun) -> None:
+        child = self._current(exited.token)
+        if child is None:
+            return
         self._take_frames(child)
         if sys.platform != "linux" and child.usage.processes > 1:
             # Without a subreaper the samples are all that is known of processes that left the session.
@@ -342,7 +359,7 @@ class ZygoteLauncher:
 
     def _was_oom(self, child: ChildLink, exited: ExitedRun) -> bool:
         """Whether the kernel killed it for want of memory: it was killed, not by us, and the count went up."""
-        if exited.status != signal.SIGKILL or child.asked_to_end or self._close_at is not None:
+        if exited.status != signal.SIGKILL or child.asked_to_end or self._closing:
             return False
         return oom_kills() > self._oom_before
 
@@ -352,28 +369,20 @@ class ZygoteLauncher:
     def _ended(self, child: ChildLink, how: Ended) -> None:
         del self._children[child.token]
         self._disconnect(child)
+        if child.link is not None and child.link.is_alone:
+            self._zygotes.end(child.link)
         if not self._children:
-            self._busy.clear()
+            self._sampler.pause()
         self._events.ended(child.token, how)
 
     # Sampling, on its own thread; what it finds is told on the I/O thread, so that it comes before `ended`.
 
-    def _sample(self) -> None:
-        rounds, oom_before = 0, 0
-        while True:
-            idle = not self._busy.is_set()
-            self._busy.wait()
-            if self._closed.is_set():
-                return
-            began = time.thread_time()
-            oom_count = oom_kills()
-            oom_before = oom_count if idle else oom_before
-            watched = (child.watched() for child in self._children.copy().values())
-            runs = tuple(run for run in watched if run is not None)
-            samples = sample_runs(self._table, runs, with_scratch=rounds % SCRATCH_EVERY == 0) if runs else {}
-            self._post(partial(self._on_samples, samples, oom_before))
-            rounds, oom_before = rounds + 1, oom_count
-            self._closed.wait(max(self._sample_seconds, (time.thread_time() - began) / SAMPLE_SHARE))
+    def _watched(self) -> tuple[Watched, ...]:
+        watched = (child.watched() for child in self._children.copy().values())
+        return tuple(run for run in watched if run is not None)
+
+    def _sampled(self, samples: Mapping[str, Sample], oom_before: int) -> None:
+        self._post(partial(self._on_samples, samples, oom_before))
 
     def _on_samples(self, samples: Mapping[str, Sample], oom_before: int) -> None:
         self._oom_before = oom_before

@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from signal import SIGKILL
+from signal import SIGCONT, SIGKILL
 
 RUN_VARIABLE = "PAGLETS_RUN"
 """The environment variable that marks every process of a run: its token."""
@@ -52,9 +52,19 @@ def end_with_parent() -> bool:
     return _prctl(_PR_SET_PDEATHSIG, int(SIGKILL))
 
 
-def marker_room() -> dict[str, str]:
-    """What to add to the environment of a zygote, so that its children can write their marker there."""
-    return {RUN_VARIABLE: "-" * MARKER_CHARACTERS}
+def resume_when_parent_ends() -> bool:
+    """Let the system continue this process, if it is stopped, when the thread that started it ends."""
+    return _prctl(_PR_SET_PDEATHSIG, int(SIGCONT))
+
+
+def zygote_mark(store_id: str) -> str:
+    """The marker of the zygotes of one host, as long as the room for a marker."""
+    return f"zygote-{store_id}"[:MARKER_CHARACTERS].ljust(MARKER_CHARACTERS, "-")
+
+
+def marker_room(store_id: str) -> dict[str, str]:
+    """Return what to add to the environment of a zygote, so that its children can write their marker there."""
+    return {RUN_VARIABLE: zygote_mark(store_id)}
 
 
 def write_marker(token: str) -> bool:

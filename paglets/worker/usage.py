@@ -12,9 +12,6 @@ from paglets.worker.process import ProcessInfo, ProcessTable, descendants, same_
 MAX_SCRATCH_ENTRIES = 20_000
 """A walk looks at no more files than this, about 0.1 s; a larger scratch is counted too small."""
 
-SCRATCH_EVERY = 5
-"""Scratch is walked in every fifth round: it costs more than a look at processes and changes more slowly."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:

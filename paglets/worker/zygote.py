@@ -32,11 +32,11 @@ from paglets.core.errors import PagletsError
 from paglets.core.text import placed
 from paglets.worker import linux
 from paglets.worker.child import rehearse, serve
-from paglets.worker.control import EndRun, ExitedRun, FailedRun, Ready, StartedRun, from_frame, to_frame
+from paglets.worker.control import EndRun, ExitedRun, FailedRun, Ping, Pong, Ready, StartedRun, from_frame, to_frame
 from paglets.worker.drain import DRAIN_BYTES, LAST_BYTES, TURN_BYTES, Output
-from paglets.worker.forked import allow_many_descriptors, open_descriptors, run_child
+from paglets.worker.forked import allow_many_descriptors, fork, ignore_signals, open_descriptors, run_child
 from paglets.worker.frames import Unpacker, pack
-from paglets.worker.launch import LaunchSpec
+from paglets.worker.launch import ALONE, LaunchSpec
 from paglets.worker.process import ProcTable, freeze_and_kill, send_signal, signal_group
 
 PRELOAD = ("paglets.system.compute_slots",)
@@ -109,7 +109,11 @@ class Zygote:
         self._wakeup_writer = wakeup_writer
         self._selector.register(control, selectors.EVENT_READ, self._read)
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._woken)
-        self._handlers: dict[type, Callable[[Any], None]] = {LaunchSpec: self._take_start, EndRun: self._end}
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            LaunchSpec: self._take_start,
+            EndRun: self._end,
+            Ping: lambda ping: self.send(Pong()),
+        }
 
     def run(self) -> int:
         """Serve until the host is gone and every child with it."""
@@ -201,7 +205,7 @@ class Zygote:
             return
         zygote = os.getpid()
         try:
-            pid = os.fork()
+            pid = fork()
         except OSError as error:
             self.send(FailedRun(token=spec.token, error=f"cannot fork: {error.strerror}"))
             opened.close_all()
@@ -348,9 +352,12 @@ def _preload(names: Sequence[str]) -> tuple[str, ...]:
 
 def main(argv: Sequence[str], *, grace_seconds: float = GRACE_SECONDS) -> int:
     """What the launcher's command runs; its stdin is the control socket. `grace_seconds`: from SIGTERM to SIGKILL."""
-    if argv:
+    if tuple(argv) not in ((), (ALONE,)):
         sys.stderr.write("paglets _zygote takes no arguments: a host starts it\n")
         return 2
+    # Its host ends it by closing the socket. A job that signals its parent must not take its neighbours along.
+    ignore_signals()
+    linux.resume_when_parent_ends()
     control = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 from collections import deque
@@ -14,9 +15,12 @@ from typing import Any
 from paglets.core.errors import PagletsError
 from paglets.worker.control import from_frame, to_frame
 from paglets.worker.frames import Unpacker, pack
-from paglets.worker.linux import marker_room
+from paglets.worker.launch import ALONE
+from paglets.worker.pulse import Patience, Pulse
 
 READ_BYTES = 1 << 18
+BURY_SECONDS = 2.0
+"""SIGKILL ends a process in milliseconds, or the kernel holds it for minutes."""
 
 
 @dataclass(slots=True)
@@ -28,18 +32,32 @@ class _Outgoing:
 class ZygoteLink:
     """Non-blocking. `fileno` for a selector; `wants_write` says whether to wait for room.
 
-    `problem`: why it cannot be spoken to any more, once `read` has given None.
+    `problem`: why it cannot be spoken to any more, once `read` has given None. `is_alone`: it serves one run.
+    `under_way`: starts that were handed to it and are not answered yet. `ends_by`: when it must have ended.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log_path: str | None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log_path: str | None,
+        patience: Patience,
+        *,
+        is_alone: bool = False,
+    ) -> None:
         """Start the zygote. Raises OSError where the command cannot be run."""
+        self.is_alone = is_alone
         self.problem = ""
+        self.ready = False
+        self.under_way = 0
+        self.pulse = Pulse(patience)
+        self.ends_by: float | None = None
         self._unpacker = Unpacker()
         self._out: deque[_Outgoing] = deque()
         self._control, theirs = socket.socketpair()
         self._control.setblocking(False)
         try:
-            self._process = _spawn(command, environment, theirs, log_path)
+            self._process = _spawn((*command, ALONE) if is_alone else command, environment, theirs, log_path)
         except OSError:
             self._control.close()
             raise
@@ -103,17 +121,26 @@ class ZygoteLink:
             self.problem = f"it sent nonsense: {error.message}"
             return None
 
-    def hang_up(self) -> None:
+    def hang_up(self, ends_by: float) -> None:
         """Tell the zygote to end everything; what it reports of that can still be read."""
+        self.ends_by = ends_by
         with suppress(OSError):
             self._control.shutdown(socket.SHUT_WR)
+        self.resume()
 
-    def bury(self) -> int:
-        """End the zygote, if it has not ended, and free what it took; gives its exit status."""
+    def resume(self) -> None:
+        """Continue the zygote, if it is stopped."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def bury(self) -> str:
+        """End the zygote, if it has not ended, and free what it took; gives how it ended."""
         self._drop_outgoing()
         self._control.close()
         self._process.kill()
-        return self._process.wait()
+        try:
+            return f"status {self._process.wait(BURY_SECONDS)}"
+        except subprocess.TimeoutExpired:
+            return f"the kernel holds process {self.pid}"
 
     def _drop_outgoing(self) -> None:
         for outgoing in self._out:
@@ -134,7 +161,7 @@ def _spawn(
             stdin=control.fileno(),
             stdout=subprocess.DEVNULL,
             stderr=log,
-            env={**environment, **marker_room()},
+            env=dict(environment),
             start_new_session=True,
         )
     finally:

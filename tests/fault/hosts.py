@@ -29,13 +29,13 @@ def is_online(at: HostProcess, name: str) -> bool:
 
 
 def zygotes(host: HostProcess) -> list[psutil.Process]:
-    """One, or none where it is being started, or the host does not run."""
+    """The one that runs share; none where it is being started, or the host does not run."""
     if host.process is None:
         return []
     found = []
     for child in psutil.Process(host.pid).children():
         with suppress(psutil.Error):  # it has just ended
-            found += [child] if "_zygote" in child.cmdline() else []
+            found += [child] if child.cmdline()[-1:] == ["_zygote"] else []
     return found
 
 

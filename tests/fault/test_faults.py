@@ -83,6 +83,24 @@ def test_jobs_run_again_when_the_process_that_starts_them_was_killed(three: Mesh
     assert gpu.answers()
 
 
+def test_a_job_that_kills_the_process_that_starts_jobs_fails_alone(three: Mesh, tmp_path: Path) -> None:
+    path = tmp_path / "job"
+    states = [
+        TaskState(job_key=key, how=how, path=str(path), required_host_tags=("gpu",), max_losses=0)
+        for key, how in (("killer", "kills_its_parent"), ("one", "waits"), ("two", "waits"))
+    ]
+    submission = submit_compute_job_group(three["laptop"].client, Task, states)
+    wait_running(path, 3)
+
+    (tmp_path / "job.kill").touch()
+
+    wait_until(lambda: submission.summary()["failures"], what="the failure")
+    (tmp_path / "job.go").touch()
+    summary = submission.drain(timeout=PATIENCE_SECONDS)
+    assert {key: failure["cause"] for key, failure in summary["failures"].items()} == {"killer": "killed_launcher"}
+    assert {key: result["attempt"] for key, result in summary["results"].items()} == {"one": 2, "two": 2}
+
+
 def test_all_hosts_killed_at_once_and_started_in_any_order_finish_the_group(three: Mesh, tmp_path: Path) -> None:
     states = [TaskState(how="waits", path=str(tmp_path / "job"), allow_home_compute=True) for _ in range(60)]
     submission = submit_compute_job_group(three["laptop"].client, Task, states)

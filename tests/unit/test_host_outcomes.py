@@ -47,6 +47,7 @@ class Rig:
     def ended(self, how: Ended | None = None) -> str | None:
         def end(tx: Any) -> str | None:
             tx.run("DELETE FROM runs WHERE token = ?", f"token-{self.attempt}")
+            outcomes.count_launcher(tx, "j1", how or Ended(exit_code=0))
             return outcomes.ended(tx, self.which(), how or Ended(exit_code=0), NOW)
 
         return self.store.write(end)
@@ -80,6 +81,7 @@ class Rig:
         (Ended(signal=63), "signal:63", "63"),
         (Ended(signal=9, oom=True), "oom", "SIGKILL"),
         (Ended(error="no such interpreter"), "spawn_failed", "no such interpreter"),
+        (Ended(signal=9, launcher_lost=True, launcher_died=True, is_culprit=True), "killed_launcher", "twice"),
     ],
 )
 def test_an_attempt_that_ends_without_an_outcome_fails_with_the_cause_of_its_end(
@@ -130,6 +132,34 @@ def test_losses_do_not_use_up_attempts_nor_attempts_losses() -> None:
     assert rig.ended(Ended(exit_code=1)) == "WAITING_FOR_SLOT"
     rig.start()
     assert rig.ended(Ended(exit_code=0)) == "FAILED_FINAL"
+
+
+ZYGOTE_DIED = Ended(signal=9, launcher_lost=True, launcher_died=True)
+
+
+def test_the_death_of_a_zygote_is_neither_a_loss_nor_a_failed_attempt() -> None:
+    rig = Rig(max_attempts=1, max_losses=0)
+    assert rig.ended(ZYGOTE_DIED) == "WAITING_FOR_SLOT"
+    assert (rig.value("losses"), rig.value("failed_attempts")) == (0, 0)
+
+
+def test_many_deaths_of_zygotes_in_a_row_without_a_culprit_end_a_job() -> None:
+    rig = Rig()
+    for _ in range(outcomes.MOST_LAUNCHER_DEATHS):
+        assert rig.ended(ZYGOTE_DIED) == "WAITING_FOR_SLOT"
+        rig.start()
+    assert rig.ended(ZYGOTE_DIED) == "FAILED_FINAL"
+    assert rig.cause() == "launcher_lost"
+
+
+def test_an_attempt_that_ends_by_itself_ends_the_row_of_deaths() -> None:
+    rig = Rig(max_attempts=9)
+    for _ in range(2 * outcomes.MOST_LAUNCHER_DEATHS):
+        assert rig.ended(ZYGOTE_DIED) == "WAITING_FOR_SLOT"
+        rig.start()
+        if rig.attempt % 6 == 0:
+            assert rig.ended(Ended(exit_code=1)) == "WAITING_FOR_SLOT"
+            rig.start()
 
 
 # Outcomes that were told.

@@ -133,6 +133,56 @@ def test_a_hook_whose_zygote_was_lost_is_run_again(rig: Rig) -> None:
     assert len(rig.launcher.processes) == 2
 
 
+ZYGOTE_DIED: dict[str, Any] = {"signal": 9, "launcher_lost": True, "launcher_died": True}
+
+
+def test_those_that_ran_when_a_zygote_died_run_alone_until_one_of_them_is_the_culprit(rig: Rig) -> None:
+    for agent_id in ("j1", "j2"):
+        wish = slot_request(max_losses=0)
+        rig.write(lambda tx, each=agent_id, wish=wish: residence.create(tx, job(each, each, request=wish), rig.now()))
+    rig.run()
+    first = [rig.process(agent_id) for agent_id in ("j1", "j2")]
+    assert [process.spec.alone for process in first] == [False, False]
+    for process in first:
+        process.exit(**ZYGOTE_DIED)
+    rig.run()
+    killer, neighbour = (rig.process(agent_id) for agent_id in ("j1", "j2"))
+    assert (killer.spec.alone, neighbour.spec.alone) == (True, True)
+    killer.exit(**ZYGOTE_DIED, is_culprit=True)
+    rig.run()
+    ((kind, cause),) = [(each["kind"], each["args"]["cause"]) for each in rig.outbox()]
+    assert (kind, cause) == ("job_failure", "killed_launcher")
+    assert not neighbour.ended
+    rig.report(neighbour)
+    rig.finish(neighbour)
+    assert rig.value("SELECT launcher_deaths FROM paglets WHERE agent_id = 'j2'") == 0
+    assert rig.value("SELECT status FROM requests WHERE agent_id = 'j2'") == "COMPLETED"
+
+
+def test_a_hook_that_ends_its_zygote_when_it_is_alone_has_failed(rig: Rig) -> None:
+    add(rig, hook="creation")
+    rig.process("p1").exit(**ZYGOTE_DIED)
+    rig.run()
+    again = rig.process("p1")
+    assert again.spec.alone
+    again.exit(**ZYGOTE_DIED, is_culprit=True)
+    rig.run()
+    assert "ended or stopped the process that starts jobs" in rig.value("SELECT hook_error FROM paglets")
+
+
+def test_while_the_launcher_does_not_answer_nothing_starts_and_that_is_said(rig: Rig) -> None:
+    rig.host.runs.troubled("the process that starts jobs does not answer")
+    rig.write(lambda tx: residence.create(tx, job("j1", request=slot_request()), rig.now()))
+    rig.run()
+    assert rig.launcher.processes == []
+    assert rig.value("SELECT reason FROM requests") == "launcher_silent"
+    assert "does not answer" in rig.host.identity().properties["obstacle"]
+    rig.host.runs.troubled("")
+    rig.run()
+    assert len(rig.launcher.processes) == 1
+    assert "obstacle" not in rig.host.identity().properties
+
+
 def test_what_the_disk_has_no_place_for_fails_nobody_and_starts_when_there_is_one(rig: Rig) -> None:
     rig.disk.problem = OSError(28, "No space left on device")
     add(rig, hook="creation")

@@ -78,7 +78,7 @@ class SimLauncher:
 
     def start(self, spec: LaunchSpec) -> None:
         self._fuse.reach(AT_LAUNCH)
-        child = Child(self, spec.token)
+        child = Child(self, spec)
         self._children[spec.token] = child
         self._pids += 1
         self.later(FORK_SECONDS, partial(child.fork, self._pids))
@@ -103,9 +103,14 @@ class SimLauncher:
             child.drop()
         self._children.clear()
 
-    def lose_zygote(self) -> None:
+    def lose_zygote(self, culprit: Child | None = None) -> None:
+        """The zygote of `culprit` ends, None: the shared one; and all its children with it."""
+        if culprit is not None and culprit.is_alone:
+            culprit.exit(Ended(launcher_lost=True, launcher_died=True, is_culprit=True))
+            return
         for child in list(self._children.values()):
-            child.exit(Ended(launcher_lost=True))
+            if not child.is_alone:
+                child.exit(Ended(launcher_lost=True, launcher_died=True))
 
     def later(self, bounds: tuple[float, float], action: Callable[[], None]) -> None:
         self.wait(self.entropy.uniform(*bounds), action)
@@ -125,9 +130,10 @@ class SimLauncher:
 class Child:
     """One process, from fork to end."""
 
-    def __init__(self, launcher: SimLauncher, token: str) -> None:
+    def __init__(self, launcher: SimLauncher, spec: LaunchSpec) -> None:
         self._launcher = launcher
-        self._token = token
+        self._token = spec.token
+        self.is_alone = spec.alone
         self._go: Go | None = None
         self._state: dict[str, Any] = {}
         self._asking: dict[int, Routine] = {}
@@ -224,7 +230,7 @@ class Child:
         elif isinstance(wish, Ask):
             self._ask(routine, wish)
         elif isinstance(wish, LoseZygote):
-            self._launcher.lose_zygote()
+            self._launcher.lose_zygote(self)
         elif isinstance(wish, Stage):
             # It takes a moment until it is synced; who dies meanwhile leaves it as it is.
             answer = self._stage(wish, synced=False)

@@ -125,6 +125,13 @@ class Task(CollectingComputeJobPaglet[TaskState]):
         self._wait_for("go")
         self.works()
 
+    def kills_its_parent(self) -> None:
+        """When the file `path`.kill is there."""
+        self._say_running()
+        self._wait_for("kill")
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
+
     def makes_a_file(self) -> None:
         """When the file `path`.go is there; it moves to the collector."""
         self.waits()

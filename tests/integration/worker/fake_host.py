@@ -78,6 +78,7 @@ class FakeHost:
         for each in (self.staging, self.blobs):
             each.mkdir()
         self.paused = False
+        self.troubles: list[str] = []
         self.launcher = ZygoteLauncher(command, environment(), self, **options)
 
     def publish(self, args: Any) -> None:
@@ -102,6 +103,7 @@ class FakeHost:
         cls: type | str,
         entry: str = "attempt",
         *,
+        alone: bool = False,
         files: tuple[GoFile, ...] = (),
         code: GoCode | None = None,
         collector: ProxyRef | None = None,
@@ -125,6 +127,7 @@ class FakeHost:
             stdout_path=str(self.folder / f"{number}.out"),
             stderr_path=str(self.folder / f"{number}.err"),
             environment={"X": "set"},
+            alone=alone,
         )
         stamp = Stamp(agent_id=spec.agent_id, epoch=3, generation=1, attempt=2, token=token)
         go = Go(
@@ -215,6 +218,9 @@ class FakeHost:
 
     def sampled(self, token: str, usage: Usage) -> None:
         self.runs[token].usages.append(usage)
+
+    def troubled(self, text: str) -> None:
+        self.troubles.append(text)
 
     def ended(self, token: str, ended: Ended) -> None:
         told = self.runs[token]

@@ -17,7 +17,9 @@ import worker_paglets as paglets
 from fake_host import PATIENCE_SECONDS, FakeHost, environment, patient_command
 
 from paglets.testing.waiting import wait_until
+from paglets.worker.linux import RUN_VARIABLE, zygote_mark
 from paglets.worker.process import ProcessInfo, ProcTable, kill_survivors
+from paglets.worker.pulse import Patience
 
 
 @pytest.fixture
@@ -240,6 +242,92 @@ def test_a_killed_zygote_takes_its_children_along_and_is_followed_by_another(hos
     assert host.wait(again).exit_code == 0
 
 
+def test_a_job_that_signals_its_parent_ends_nobody(host: FakeHost, tmp_path: Path) -> None:
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+    all_told = [host.start(paglets.SignalsItsParent, number=int(n), path=str(tmp_path / str(n))) for n in numbers]
+    wait_until(lambda: all((tmp_path / str(number)).exists() for number in numbers))
+    assert host.wait(host.start("trivial_paglet:Trivial")).exit_code == 0
+    assert [told.ended for told in all_told] == [None] * len(numbers)
+
+
+def test_a_job_that_kills_its_parent_is_found_when_it_is_alone(host: FakeHost, tmp_path: Path) -> None:
+    neighbour = host.start(paglets.StaysWithDaemons, path=str(tmp_path / "neighbour"), alone=True)
+    host.wait_for_log(neighbour, "all there")
+    how = host.wait(host.start(paglets.SignalsItsParent, number=signal.SIGKILL, path=str(tmp_path / "1")))
+    assert (how.launcher_died, how.is_culprit) == (True, False)
+    how = host.wait(host.start(paglets.SignalsItsParent, number=signal.SIGKILL, path=str(tmp_path / "2"), alone=True))
+    assert (how.launcher_died, how.is_culprit) == (True, True)
+    assert neighbour.ended is None
+    assert host.wait(host.start("trivial_paglet:Trivial", alone=True)).exit_code == 0
+
+
+IMPATIENT = Patience(look_seconds=0.05, silent_seconds=0.3, hung_seconds=60.0)
+
+
+def test_a_stopped_zygote_is_told_and_continued(tmp_path: Path) -> None:
+    log: list[str] = []
+    host = FakeHost(tmp_path, log=log.append, patience=IMPATIENT)
+    try:
+        staying = host.start(paglets.IgnoresSigterm, path=str(tmp_path / "staying"))
+        wait_until((tmp_path / "staying").exists)
+        host.start(paglets.SignalsItsParent, number=signal.SIGSTOP, path=str(tmp_path / "stopper"))
+        wait_until((tmp_path / "stopper").exists)
+        assert host.wait(host.start("trivial_paglet:Trivial")).exit_code == 0
+        wait_until(lambda: host.troubles[1:], what="the end of the trouble")
+        assert "does not answer" in host.troubles[0]
+        assert host.troubles[1:] == [""]
+        assert ["has not answered for 0.3 s" in line for line in log] == [True, False]
+        assert staying.ended is None
+    finally:
+        host.close()
+
+
+SILENT_ZYGOTE = """
+import socket, sys, time
+from paglets.worker.control import Ready, to_frame
+from paglets.worker.frames import pack
+control = socket.socket(fileno=0)
+control.sendall(pack(to_frame(Ready())))
+time.sleep(600)
+"""
+
+
+def test_a_zygote_that_hangs_is_replaced_and_what_it_had_is_no_culprit(tmp_path: Path) -> None:
+    patience = Patience(look_seconds=0.05, silent_seconds=0.2, hung_seconds=0.5)
+    log: list[str] = []
+    host = FakeHost(tmp_path, (sys.executable, "-c", SILENT_ZYGOTE), log=log.append, patience=patience)
+    try:
+        how = host.wait(host.start("trivial_paglet:Trivial"))
+        assert (how.launcher_lost, how.launcher_died, how.is_culprit) == (True, True, False)
+        assert any("did not answer for 0.5 s" in line for line in log)
+        assert host.troubles[-1] == ""
+    finally:
+        host.launcher.close()
+        assert host.launcher.wait_closed(PATIENCE_SECONDS)
+
+
+def test_a_job_under_a_stopped_zygote_can_be_ended(tmp_path: Path) -> None:
+    """The zygote stays stopped: no look comes that would continue it."""
+    host = FakeHost(tmp_path, patience=Patience(look_seconds=0.05, silent_seconds=0.2, hung_seconds=3600.0))
+    told = host.start(paglets.StaysWithDaemons, path=str(tmp_path / "pids"))
+    host.wait_for_log(told, "all there")
+    zygote = ProcTable().get(told.pid or 0)
+    assert zygote is not None
+    stopper = subprocess.Popen(
+        [sys.executable, "-c", f"import os, signal\nwhile True: os.kill({zygote.parent}, signal.SIGSTOP)"]
+    )
+    try:
+        wait_until(lambda: host.troubles, what="the trouble")
+        host.launcher.end(told.spec.token)
+        assert host.wait(told).signal == signal.SIGKILL
+        assert [pid for pid in [told.pid or 0, *pids_in(tmp_path / "pids")] if is_alive(pid)] == []
+    finally:
+        stopper.kill()
+        stopper.wait()
+        host.close()
+    assert not is_alive(zygote.parent)
+
+
 def test_the_end_of_a_zygote_is_told_to_the_log_and_not_to_a_terminal_that_may_be_gone(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -309,14 +397,35 @@ def test_a_host_that_is_killed_leaves_nothing_running(tmp_path: Path) -> None:
     wait_until(lambda: not [each for each in everything if is_alive(each)], what="the end of all")
 
 
-def test_what_survives_host_and_zygote_is_ended_when_the_host_starts_again(tmp_path: Path) -> None:
-    process, pid, start_time, token = start_host_process(tmp_path)
+def test_a_stopped_zygote_ends_with_its_host(tmp_path: Path) -> None:
+    process, pid, _, _ = start_host_process(tmp_path)
     zygote = ProcTable().get(pid)
     assert zygote is not None
     os.kill(zygote.parent, signal.SIGSTOP)
     process.kill()
     process.communicate()
+    everything = [pid, zygote.parent, *all_pids(tmp_path)]
+    wait_until(lambda: not [each for each in everything if is_alive(each)], what="the end of all")
+
+
+def test_a_zygote_of_an_earlier_start_is_found_by_its_mark(tmp_path: Path) -> None:
+    """Also one that nothing continued."""
+    mark = zygote_mark(uuid4().hex)
+    left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env={RUN_VARIABLE: mark})
+    wait_until(lambda: left.pid in ProcTable().marked(), what="its environment")
+    left.send_signal(signal.SIGSTOP)
+    assert kill_survivors([(None, None, mark)]) == []
+    assert left.wait() == -signal.SIGKILL
+
+
+def test_what_survives_host_and_zygote_is_ended_when_the_host_starts_again(tmp_path: Path) -> None:
+    process, pid, start_time, token = start_host_process(tmp_path)
+    zygote = ProcTable().get(pid)
+    assert zygote is not None
+    process.send_signal(signal.SIGSTOP)
     os.kill(zygote.parent, signal.SIGKILL)
+    process.kill()
+    process.communicate()
     assert all(is_alive(each) for each in all_pids(tmp_path))
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as bystander:
         info = ProcTable().get(bystander.pid)

@@ -175,6 +175,14 @@ class IgnoresSigterm(Plain):
         note_pid_and_sleep(self.state.path)
 
 
+class SignalsItsParent(Plain):
+    """Sends its parent signal `number`, and stays."""
+
+    def compute_attempt(self) -> None:
+        os.kill(os.getppid(), self.state.number)
+        note_pid_and_sleep(self.state.path)
+
+
 class CleansUp(Plain):
     def compute_attempt(self) -> None:
         def clean(*_: Any) -> None:
