@@ -41,9 +41,10 @@ SUMMARY_KEYS = {
     "pending_count": "how many have neither",
     "pending_jobs": "of each of these: `job_key`, `generation`, `attempt`, `status`, `host_name`, `reason`, "
     "`reason_text`, `never`, `since`",
-    "results": "by job key: `result`, `host_name`, `generation`, `attempt`, `reported_at`, `runtime_seconds`",
+    "results": "by job key: `result`, `host_name`, `generation`, `attempt`, `reported_at`, `runtime_seconds`; "
+    "`warnings`, a list of texts, only where there are some",
     "failures": "by job key: `cause`, `message`, `traceback`, `stderr_tail`, `host_name`, `generation`, `attempt`, "
-    "`reported_at`",
+    "`reported_at`; `warnings` likewise",
     "duplicate_reports": "reports that came for a job that had a record, or that was cancelled; with `why`",
     "unexpected_reports": "reports for a key that the group does not have",
     "created_at": "when the group was submitted, seconds since the epoch",

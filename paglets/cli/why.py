@@ -260,6 +260,7 @@ def _ended(named: dict[str, str], record: dict[str, Any], code: int) -> Explanat
         "run": _run(record),
         "runtime": None if runtime is None else duration_text(runtime),
         "result": short_json(record["result"]) if "result" in record else "",
+        "warning": "; ".join(record.get("warnings", ())),
     }
     return Explanation(code=code, data={**named, **record}, fields={**named, **told}, tails=_tails(record))
 

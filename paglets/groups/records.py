@@ -7,7 +7,7 @@ untouched. All else is plain JSON.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ MAX_MESSAGE_CHARACTERS = 8 << 10
 MAX_TRACEBACK_CHARACTERS = 64 << 10
 MAX_STDERR_CHARACTERS = 8 << 10
 MAX_CAUSE_CHARACTERS = 100
+MAX_WARNINGS = 20
+MAX_WARNING_CHARACTERS = 500
 
 ReportKind = Literal["result", "failure"]
 
@@ -115,6 +117,20 @@ class FailureReport:
     runtime_seconds: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobWarning:
+    """`job_warning`: a warning about an attempt, for its record. It may arrive before the report of that attempt."""
+
+    job_key: str
+    generation: int
+    attempt: int
+    text: str
+
+    def of(self, record: Mapping[str, Any]) -> bool:
+        """Return True if `record` is the record of the same attempt."""
+        return (record["generation"], record["attempt"]) == (self.generation, self.attempt)
+
+
 Report = ResultReport | FailureReport
 
 
@@ -141,6 +157,19 @@ def failure_report(args: Mapping[str, Any]) -> FailureReport:
         traceback=report.traceback[-MAX_TRACEBACK_CHARACTERS:],
         stderr_tail=report.stderr_tail[-MAX_STDERR_CHARACTERS:],
     )
+
+
+def job_warning(args: Mapping[str, Any]) -> JobWarning:
+    """Return the warning in a message's arguments, cut to its bound. Raise Invalid naming the field."""
+    warning = from_json(JobWarning, dict(args), "job_warning")
+    check_job_key(warning.job_key)
+    return replace(warning, text=warning.text[:MAX_WARNING_CHARACTERS])
+
+
+def with_warnings(record: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+    """Return the record with further warnings. Keep the first MAX_WARNINGS, each once."""
+    known = dict.fromkeys((*record.get("warnings", ()), *texts))
+    return {**record, "warnings": list(known)[:MAX_WARNINGS]} if known else record
 
 
 def _check(report: Report, where: str) -> None:

@@ -5,6 +5,7 @@
 | `job/KEY` | `groups.records.ExpectedJob` |
 | `meta/KEY` | what `register_jobs` gave beside the key |
 | `result/KEY`, `failure/KEY` | the record, as a summary shows it |
+| `warning/KEY` | the warnings of an attempt that has no record yet, and which attempt it is |
 | `ended/NUMBER` | the key that ended as the NUMBERth |
 | `duplicate/NUMBER` | a report that was not taken |
 | `unexpected/KEY\\nNUMBER` | a report for a key that is not registered, and the ids of the artifacts it came with |
@@ -26,7 +27,16 @@ from typing import Any
 from paglets.core.context import Storage
 from paglets.core.errors import BadRequest, Invalid
 from paglets.core.record import from_json, to_json
-from paglets.groups.records import ExpectedJob, Report, ReportKind, Template, report_row, row_report
+from paglets.groups.records import (
+    ExpectedJob,
+    JobWarning,
+    Report,
+    ReportKind,
+    Template,
+    report_row,
+    row_report,
+    with_warnings,
+)
 
 PAGE_ROWS = 1000
 """Rows read at once: 100,000 jobs never are in memory together."""
@@ -115,6 +125,25 @@ class CollectorRows:
         self._storage[f"ended/{_number(number)}"] = key
         self._storage.discard(TEMPLATES + key)
         self._storage.discard(f"state/{key}")
+
+    def change_record(self, key: str, kind: ReportKind, record: dict[str, Any]) -> None:
+        """Replace the record of a key that has ended."""
+        self._storage[f"{kind}/{key}"] = record
+
+    def put_warning(self, warning: JobWarning) -> None:
+        """Keep a warning until the record of its attempt is there. Warnings of another attempt are dropped."""
+        known = self._storage.get(f"warning/{warning.job_key}")
+        row = known if known is not None and warning.of(known) else to_json(warning)
+        self._storage[f"warning/{warning.job_key}"] = with_warnings(row, [warning.text])
+
+    def take_warnings(self, key: str, record: Mapping[str, Any]) -> list[str]:
+        """Delete the warnings of that key and return those of the attempt that `record` is of."""
+        row = self._storage.get(f"warning/{key}")
+        if row is None:
+            return []
+        del self._storage[f"warning/{key}"]
+        is_same = (row["generation"], row["attempt"]) == (record["generation"], record["attempt"])
+        return list(row["warnings"]) if is_same else []
 
     def records(self, kind: ReportKind, after: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
         return self._scan(f"{kind}/", after, PAGE_RECORDS)

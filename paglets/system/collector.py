@@ -18,7 +18,7 @@ from paglets.core.errors import Invalid, TimedOut, Unknown
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
-from paglets.groups.records import ExpectedJob, Report, failure_report, result_report
+from paglets.groups.records import ExpectedJob, Report, failure_report, job_warning, result_report
 from paglets.groups.rows import CollectorRows, ReportThatCame
 from paglets.groups.status import GROUP_TRANSITIONS
 from paglets.groups.summary import Place, json_bytes, page
@@ -54,6 +54,7 @@ KINDS = (
     "register_jobs",
     "job_result",
     "job_failure",
+    "job_warning",
     "return_home",
     "cancel",
     "copies_gone",
@@ -136,6 +137,11 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
 
     def job_failure(self, message: Message) -> dict[str, Any]:
         return self._report(message, failure_report(message.args))
+
+    def job_warning(self, message: Message) -> dict[str, Any]:
+        """Add a warning to the record of an attempt, which may come later."""
+        self._ledger().warn(job_warning(message.args))
+        return self._counts()
 
     def cancel(self, message: Message) -> dict[str, Any]:
         """End keys as `cancelled`, in one transaction. A record that is there already wins.

@@ -11,10 +11,12 @@ from paglets.groups import acceptance
 from paglets.groups.records import (
     ExpectedJob,
     FailureReport,
+    JobWarning,
     ReportKind,
     duplicate_entry,
     kind_of,
     record_of,
+    with_warnings,
 )
 from paglets.groups.rows import CollectorRows, ReportThatCame
 from paglets.system.collector_messages import NewKey
@@ -100,12 +102,25 @@ class Ledger:
         verdict = acceptance.judge_report(job, report)
         if verdict == "accepted":
             record = record_of(report, generation, reported_at)
+            record = with_warnings(record, self._rows.take_warnings(report.job_key, record))
             self._end(report.job_key, acceptance.ended(job, generation), kind_of(report), record)
         else:
             self._state.duplicate_count += 1
             entry = duplicate_entry(report, generation, reported_at, verdict)
             self._rows.put_duplicate(self._state.duplicate_count, entry)
         return verdict
+
+    def warn(self, warning: JobWarning) -> None:
+        """Add a warning to the record of its attempt, or keep it until that is there."""
+        job = self._rows.job(warning.job_key)
+        if job is None:
+            return
+        if not job.ended:
+            self._rows.put_warning(warning)
+            return
+        kind, record = self._rows.record(warning.job_key)
+        if warning.of(record):
+            self._rows.change_record(warning.job_key, kind, with_warnings(record, [warning.text]))
 
     def cancel(self, key: str, job: ExpectedJob | None, reason: str) -> str:
         """End the key as cancelled unless it has a record; says what it is now."""

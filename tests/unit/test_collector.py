@@ -19,7 +19,7 @@ from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.groups import copies
-from paglets.groups.records import Sighting
+from paglets.groups.records import MAX_WARNING_CHARACTERS, MAX_WARNINGS, Sighting
 from paglets.groups.rows import CollectorRows
 from paglets.remote.records import all_records, whole_summary
 from paglets.system.collector import KINDS, ResultCollectorPaglet, ResultCollectorState
@@ -256,6 +256,46 @@ def test_wrong_arguments_name_the_field(kind: str, args: dict[str, Any], field: 
     context = begun("a")
     with pytest.raises(Invalid, match=field):
         context.send(kind, args)
+
+
+def warning(context: FakeCollectorContext, key: str, text: str, attempt: int = 1) -> None:
+    context.send("job_warning", {"job_key": key, "generation": 1, "attempt": attempt, "text": text})
+
+
+def warnings_of(context: FakeCollectorContext, key: str) -> list[str]:
+    found: list[str] = context.send("summary")["results"][key].get("warnings", [])
+    return found
+
+
+@pytest.mark.parametrize("comes_first", [True, False])
+def test_a_warning_is_in_the_record_of_its_attempt_whichever_comes_first(comes_first: bool) -> None:
+    context = begun("a", "b")
+    acts = [lambda: warning(context, "a", "odd"), lambda: result(context, "a", attempt=1)]
+    for act in acts if comes_first else reversed(acts):
+        act()
+    assert warnings_of(context, "a") == ["odd"]
+    assert not [key for key in context.storage if key.startswith("warning/")]
+
+
+def test_a_warning_of_another_attempt_or_an_unknown_key_is_dropped() -> None:
+    context = begun("a")
+    warning(context, "a", "of the first", attempt=1)
+    warning(context, "a", "of the second", attempt=2)
+    warning(context, "nobody", "of none")
+    result(context, "a", attempt=2)
+    warning(context, "a", "of the first", attempt=1)
+    assert warnings_of(context, "a") == ["of the second"]
+
+
+def test_warnings_are_bounded_and_each_is_kept_once() -> None:
+    context = begun("a")
+    result(context, "a", attempt=1)
+    for number in range(2 * MAX_WARNINGS):
+        warning(context, "a", f"{number}" + "x" * 1000)
+        warning(context, "a", f"{number}" + "x" * 1000)
+    kept = warnings_of(context, "a")
+    assert len(kept) == MAX_WARNINGS
+    assert max(map(len, kept)) == MAX_WARNING_CHARACTERS
 
 
 def test_an_unknown_kind_is_not_handled() -> None:
