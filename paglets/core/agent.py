@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, overload
 
 from paglets.core.context import Context, Storage
 from paglets.core.errors import NotHandled
-from paglets.core.messages import ACTIVATE, CLONE, DEACTIVATE, Message
-from paglets.core.refs import ArtifactRef, Kind, ProxyRef
+from paglets.core.messages import ACTIVATE, CLONE, DEACTIVATE, Message, one_timeout, text_and_level
+from paglets.core.refs import ArtifactRef, FileRef, Kind, ProxyRef
+from paglets.core.signatures import call_method
 
 
 @dataclass(kw_only=True)
@@ -45,6 +46,9 @@ class Paglet(Generic[S]):
     service_name: ClassVar[str] = ""
     """What paglets of this class offer to the mesh from their creation to their end: see `Context.lookup`."""
 
+    _handling: Message | None = None
+    """The last message that came to `handle_message`."""
+
     @classmethod
     def creation_request(cls, state: PagletState) -> dict[str, Any] | None:
         """`slots.model.SlotRequest` as JSON where the paglet runs in a slot, else None. Raises Invalid."""
@@ -54,7 +58,8 @@ class Paglet(Generic[S]):
         self.state = state
         self.context = context
 
-    # Hooks. Each runs to its end before the next; changes are committed when it returns.
+    # Hooks. Each runs to its end before the next; changes are committed when it returns. A hook may also take its
+    # event: `def on_arrival(self, event)`, see `core.signatures.HookEvent`.
 
     def on_creation(self) -> None:
         """Once, after the paglet was created."""
@@ -93,11 +98,16 @@ class Paglet(Generic[S]):
     def take_message(self, message: Message) -> Any:
         """What its host calls: does what every paglet understands, and gives all else to `handle_message`."""
         request = REQUESTS.get(message.kind)
-        return self.handle_message(message) if request is None else request(self, message)
+        if request is not None:
+            return request(self, message)
+        self._handling = message
+        return call_method(self, "handle_message", message)
 
-    def not_handled(self, message: Message) -> Any:
-        """What a handler returns for a kind that it does not know: the caller gets NotHandled."""
-        raise NotHandled(f"{type(self).__qualname__} has no handler for messages of kind {message.kind!r}")
+    def not_handled(self, message: Message | None = None) -> Any:
+        """Refuse a message of an unknown kind, by default the current one: its caller gets NotHandled."""
+        refused = message or self._handling
+        kind = "this kind" if refused is None else f"kind {refused.kind!r}"
+        raise NotHandled(f"{type(self).__qualname__} has no handler for messages of {kind}")
 
     # Identity and durable things.
 
@@ -140,7 +150,7 @@ class Paglet(Generic[S]):
 
     # Files that travel with the paglet.
 
-    def register_file(self, path: str | Path, name: str | None = None, mode: str = "copy") -> None:
+    def register_file(self, path: str | Path, name: str | None = None, mode: str = "copy") -> FileRef:
         """Let a file travel with this paglet: on each further host it is in the scratch directory, under `name`.
 
         Its bytes are captured now, and it is registered when the changes of the present hook or handler are
@@ -154,7 +164,11 @@ class Paglet(Generic[S]):
         unknown mode, a link that is to be moved), FileChanged (something keeps writing to it), NoRoom (the host's
         disk or quota is full). An attempt of a job waits for room instead, and gets NoRoom for what never fits.
         """
-        self.context.register_file(path, name, mode)
+        return self.context.register_file(path, name, mode)
+
+    def registered_files(self) -> tuple[FileRef, ...]:
+        """Return the files that came with this paglet or are registered, in the order of their names."""
+        return self.context.registered_files()
 
     def file_path(self, name: str) -> Path:
         """Where the file is that came with this paglet or is registered under that name. Raises Unknown.
@@ -208,9 +222,19 @@ class Paglet(Generic[S]):
 
     # Speaking.
 
-    def call(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> Any:
-        """Send and wait for the reply; raises what the handler raised as HandlerFailed, or CallOutcomeUnknown."""
-        return self.context.call(target, message, timeout_seconds)
+    def call(
+        self,
+        target: ProxyRef,
+        message: Message,
+        timeout_seconds: float | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Any:
+        """Send and wait for the reply. `timeout` is another name for `timeout_seconds`.
+
+        Raises what the handler raised as HandlerFailed, or CallOutcomeUnknown.
+        """
+        return self.context.call(target, message, one_timeout(timeout_seconds, timeout))
 
     def post(self, target: ProxyRef, message: Message) -> None:
         """Send without waiting: stored with this handler's changes, delivered at least once, taken once.
@@ -219,13 +243,18 @@ class Paglet(Generic[S]):
         """
         self.context.post(target, message)
 
-    def notify_user(self, text: str, level: str = "info") -> None:
+    @overload
+    def notify_user(self, text: str, level: str = "info") -> None: ...
+    @overload
+    def notify_user(self, severity: str, title: str, message: str) -> None: ...
+    def notify_user(self, *words: str, **named: str) -> None:
         """Leave a note for the user, as a post to the home host: `paglets notes` shows it.
 
-        `level` is "info", "warning" or "error". A text over 2,000 characters is cut. A home keeps the newest 2,000
-        notes, and of these 4 MiB; a host keeps as many for homes that are away. Raises Invalid for another level.
+        `level`, or `severity`, is "info", "warning" or "error"; `title` and `message` make the text `TITLE: MESSAGE`.
+        A text over 2,000 characters is cut. A home keeps the newest 2,000 notes, and of these 4 MiB; a host keeps as
+        many for homes that are away. Raises Invalid for another level.
         """
-        self.context.notify_user(text, level)
+        self.context.notify_user(*text_and_level(*words, **named))
 
     # Copies, and rest.
 

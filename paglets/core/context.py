@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from paglets.core.messages import Message
-from paglets.core.refs import ArtifactRef, BlobRef, HostRef, ProxyRef
+from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef, ProxyRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,14 @@ class Context(Protocol):
         """The same of the paglets that offer the service of that name (`Paglet.service_name`)."""
         ...
 
-    def call(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> Any: ...
+    def call(
+        self,
+        target: ProxyRef,
+        message: Message,
+        timeout_seconds: float | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Any: ...
 
     def post(self, target: ProxyRef, message: Message) -> None: ...
 
@@ -118,7 +125,9 @@ class Context(Protocol):
 
     # Files and artifacts: as the methods of `core.agent.Paglet` of the same names.
 
-    def register_file(self, path: str | Path, name: str | None, mode: str) -> None: ...
+    def register_file(self, path: str | Path, name: str | None, mode: str) -> FileRef: ...
+
+    def registered_files(self) -> tuple[FileRef, ...]: ...
 
     def file_path(self, name: str) -> Path: ...
 
@@ -169,6 +178,10 @@ class Context(Protocol):
         VALUE is any value that a message carries; Invalid where it cannot travel. With {"file": {"path", "name",
         "move"}} beside them a file goes along as an artifact, and VALUE, a mapping, gets its ref as `artifact`.
         """
+        ...
+
+    def warn(self, text: str) -> None:
+        """Add a warning to the record of this attempt, where the job has a collector that keeps one."""
         ...
 
     def locked_state(self) -> AbstractContextManager[Any]: ...

@@ -50,3 +50,30 @@ def check_priority(priority: int) -> int:
     if type(priority) is not int or not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
         raise Invalid(f"priority is {priority!r:.40}: it must be a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}")
     return priority
+
+
+def one_timeout(timeout_seconds: float | None, timeout: float | None) -> float | None:
+    """Return the time that is given under one of its two names. Raise TypeError if both are given."""
+    if timeout_seconds is not None and timeout is not None:
+        raise TypeError("timeout and timeout_seconds are the same argument: give one of them")
+    return timeout_seconds if timeout is None else timeout
+
+
+def text_and_level(*words: str, **named: str) -> tuple[str, str]:
+    """Return text and level of `notify_user(text, level)` or `notify_user(severity, title, message)`.
+
+    Raise TypeError for arguments of neither form.
+    """
+    is_titled = len(words) == 3 or not named.keys().isdisjoint(("severity", "title", "message"))
+    try:
+        return _titled(*words, **named) if is_titled else _plain(*words, **named)
+    except TypeError:
+        raise TypeError("notify_user takes (text, level) or (severity, title, message)") from None
+
+
+def _titled(severity: str, title: str = "", message: str = "") -> tuple[str, str]:
+    return ": ".join(part for part in (title, message) if part), severity
+
+
+def _plain(text: str, level: str = "info") -> tuple[str, str]:
+    return text, level

@@ -188,7 +188,14 @@ class InlineContext:
     def notify_user(self, text: str, level: str) -> NoReturn:
         self._refuse("notify_user")
 
-    def call(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> NoReturn:
+    def call(
+        self,
+        target: ProxyRef,
+        message: Message,
+        timeout_seconds: float | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> NoReturn:
         self._refuse("call")
 
     def submit_group(self, request: Mapping[str, Any]) -> NoReturn:
@@ -205,6 +212,9 @@ class InlineContext:
 
     def register_file(self, path: str | Path, name: str | None, mode: str) -> NoReturn:
         self._refuse("register_file")
+
+    def registered_files(self) -> NoReturn:
+        self._refuse("registered_files")
 
     def file_path(self, name: str) -> NoReturn:
         self._refuse("file_path")
@@ -224,6 +234,9 @@ class InlineContext:
 
     def report(self, report: Mapping[str, Any]) -> NoReturn:
         self._refuse("report")
+
+    def warn(self, text: str) -> NoReturn:
+        self._refuse("warn")
 
     def _refuse(self, what: str) -> NoReturn:
         raise Invalid(f"{what} is not for a paglet whose handlers run inside its host")

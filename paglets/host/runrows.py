@@ -123,7 +123,14 @@ def go_frame(tx: Tx, run: Run, pid: int, start_time: float, ground: Ground) -> G
         code=_code(paglets.bundle_of(tx, run.agent_id), ground),
         files=tuple(_go_file(file, source, ground) for file, source in files.with_sources(tx, run.agent_id)),
         collector=_collector(request),
+        came_from=_came_from(tx, run),
     )
+
+
+def _came_from(tx: Tx, run: Run) -> str:
+    """Return the name of the host from which a paglet arrived, "" for other entries."""
+    row = residence.find(tx, run.agent_id) if run.entry == "arrival" else None
+    return "" if row is None or row.peer is None else row.peer.name
 
 
 def _collector(request: sqlite3.Row | None) -> ProxyRef | None:

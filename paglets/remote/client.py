@@ -33,6 +33,7 @@ from paglets.core.errors import (
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, BlobRef, HostRef, ProxyRef, check_agent_id
+from paglets.core.signatures import check_methods
 from paglets.groups.keys import new_group_id
 from paglets.remote.asking import ask_each, attempt, of_host, online_hosts
 from paglets.remote.blobs import read_blob
@@ -43,7 +44,7 @@ from paglets.remote.groupside import GroupSide
 from paglets.remote.joblogs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log
 from paglets.remote.link import Exchange, paglet_route
 from paglets.remote.patience import Progress, nobody
-from paglets.remote.proxy import PagletProxy, as_message
+from paglets.remote.proxy import PagletProxy, as_message, message_and_timeout
 from paglets.remote.schedulers import mesh_slots, slots_of
 from paglets.remote.targets import Target, addressee, id_of, plain, to_wire
 from paglets.slots.model import SlotRequest
@@ -149,7 +150,7 @@ class HostClient(Directory, GroupSide):
         `target` may be the id or name of a paglet or service on this host. Raises what
         `PagletProxy.call` raises.
         """
-        return decode(self.call_tree(target, as_message(message, args), timeout_seconds), keep_missing=True)
+        return decode(self.call_tree(target, *message_and_timeout(message, args, timeout_seconds)), keep_missing=True)
 
     send = call
 
@@ -174,6 +175,7 @@ class HostClient(Directory, GroupSide):
         """A new paglet here with copies of the files `inputs` (name -> path). `state` defaults to `cls.State()`."""
         if not (isinstance(cls, type) and issubclass(cls, Paglet)):
             raise TypeError(f"{cls!r} is not a subclass of Paglet")
+        check_methods(cls)
         filled = cls.State() if state is None else state
         if not isinstance(filled, cls.State):
             raise TypeError(f"{cls.__qualname__} takes a {cls.State.__qualname__}, got {type(filled).__qualname__}")
@@ -376,8 +378,6 @@ class HostClient(Directory, GroupSide):
     def read_log(self, attempt: AttemptView, stream: str, offset: int = 0, limit: int = 1 << 20) -> LogBytes:
         """A piece of what an attempt printed to stdout ("out") or stderr ("err"), from `offset` on."""
         return read_log(self._link, attempt, stream, offset, limit, self.timeout)
-
-    # How it is done.
 
     def _ask(self, method: str, route: str, body: Any, kind: type[T], *, host: HostRef | None = None) -> T:
         return self._link.ask(method, route, body, kind, host=host, timeout=self.timeout)

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from paglets.api.paglets import PagletView
 from paglets.core.errors import Conflict
-from paglets.core.messages import ACTIVATE, CLONE, DEACTIVATE, Message
+from paglets.core.messages import ACTIVATE, CLONE, DEACTIVATE, Message, one_timeout
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, ProxyRef
 
@@ -69,9 +69,10 @@ class PagletProxy:
         """Send and wait for the reply: `call("add", left=1, right=2)` or `call(Message(...))`.
 
         Raises NotHandled, HandlerFailed, Unknown, Unreachable, TimedOut, or CallOutcomeUnknown where the
-        connection broke after the message was sent.
+        connection broke after the message was sent. Beside a Message `timeout` means `timeout_seconds`.
         """
-        return self._sender.call(self.ref, as_message(message, args), timeout_seconds=timeout_seconds)
+        sent, seconds = message_and_timeout(message, args, timeout_seconds)
+        return self._sender.call(self.ref, sent, timeout_seconds=seconds)
 
     send = call
 
@@ -146,6 +147,15 @@ class PagletProxy:
 
     def __repr__(self) -> str:
         return f"<PagletProxy {self.agent_id} at {self.host_name}>"
+
+
+def message_and_timeout(
+    message: Message | str, args: dict[str, Any], timeout_seconds: float | None
+) -> tuple[Message, float | None]:
+    """Return the Message of a call and its time. `timeout` is the time beside a Message, and an argument else."""
+    if isinstance(message, Message):
+        timeout_seconds = one_timeout(timeout_seconds, args.pop("timeout", None))
+    return as_message(message, args), timeout_seconds
 
 
 def as_message(message: Message | str, args: dict[str, Any]) -> Message:

@@ -13,10 +13,17 @@ from paglets.core.agent import Paglet, PagletState
 from paglets.core.errors import Invalid
 from paglets.core.record import to_json
 from paglets.core.refs import Kind
+from paglets.core.signatures import HookEvent, call_hook, call_method
 from paglets.core.text import printable
 from paglets.slots.model import SlotRequest
 from paglets.slots.states import FINAL
 from paglets.system.requests import slot_request_of
+
+MOST_DETAILS = 2000
+"""Characters of the details of a reported failure: its message keeps 8,192."""
+
+MOST_PATH = 200
+"""Characters of a path in a warning, which is bounded itself."""
 
 SYSTEM_FIELDS = (
     "home_host_name",
@@ -81,7 +88,7 @@ J = TypeVar("J", bound=ComputeJobState)
 
 
 class ComputeJobPaglet(Paglet[J], Generic[J]):
-    """A job: override `run_compute_job`, and `build_result_payload` for what it found.
+    """A job: override `run_compute_job`, and return the result from it or from `build_result_payload`.
 
     Each attempt runs in a process of its own while the job holds its slot. The first report of an
     attempt is its outcome; whatever follows in that attempt changes nothing.
@@ -93,6 +100,9 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
     _reported = False
     """Whether this attempt's outcome was reported from here."""
 
+    _returned: Any = None
+    """The value that `run_compute_job` returned, until it is the result."""
+
     @classmethod
     def creation_request(cls, state: PagletState) -> dict[str, Any] | None:
         request: dict[str, Any] = to_json(slot_request_of(state))
@@ -100,18 +110,32 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
 
     # To override.
 
-    def run_compute_job(self) -> None:
-        """The work. It runs once in each attempt; what it raises is the failure of that attempt."""
+    def run_compute_job(self) -> Any:
+        """Do the work, once in each attempt. An exception is the failure of that attempt.
+
+        The value that is returned is the result, unless it is None, the attempt was reported before, or the class
+        overrides `build_result_payload`. A value that is not used adds a warning to the log and the record.
+        """
         raise NotImplementedError(f"{type(self).__qualname__} has no run_compute_job()")
 
     def build_result_payload(self) -> dict[str, Any]:
-        """The result that a job reports which did not report one itself."""
+        """Return the result of an attempt that reported and returned nothing."""
         return {}
 
     def after_compute_success(self) -> None:
-        """After `run_compute_job` returned: reports `build_result_payload()` where nothing was reported yet."""
-        if not self._reported:
-            self.report_compute_success(self.build_result_payload())
+        """Report the returned value or `build_result_payload()` after `run_compute_job`, if nothing was reported."""
+        if self._reported:
+            return
+        if self._returned is None or self._builds_payload():
+            self.report_compute_success(call_method(self, "build_result_payload"))
+        else:
+            returned, self._returned = self._returned, None
+            self.report_compute_success(returned)
+
+    def _builds_payload(self) -> bool:
+        """Return True if `build_result_payload` is not the one of this class."""
+        method: Any = self.build_result_payload
+        return getattr(method, "__func__", None) is not ComputeJobPaglet.build_result_payload
 
     def after_compute_failure(self, error: BaseException) -> None:
         """After an exception of `run_compute_job`. A report made here stands in for the exception."""
@@ -163,26 +187,30 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
     def _report_bad_result(self, error: Invalid) -> None:
         self._report({"success": False, "cause": "bad_result", "message": error.message, "traceback": ""})
 
-    def report_compute_failure(self, failure: str | BaseException) -> bool:
+    def report_compute_failure(self, failure: str | BaseException, *, details: Any = None) -> bool:
         """Make the attempt a failure, with a message or an exception and its traceback.
 
+        `details`, such as a dict, are appended to the message as text of at most 2,000 characters.
         Such a failure is final: the job itself says so, and it is not tried again.
         False, and nothing is sent, where this attempt has an outcome already.
         """
         message, trace = (failure, "") if isinstance(failure, str) else (describe(failure), full_trace(failure))
+        if details is not None:
+            message += f"; details: {str(details)[:MOST_DETAILS]}"
         return self._report({"success": False, "cause": "exception", "message": message, "traceback": trace})
 
     def _report(self, report: dict[str, Any]) -> bool:
         if self._reported:
-            self._say(second_report_text(report))
+            self._warn(second_report_text(report))
             return False
         accepted = self.context.report(report)
         self._reported = True
         return accepted
 
-    def _say(self, text: str) -> None:
-        """In the job's log."""
+    def _warn(self, text: str) -> None:
+        """Add a warning to the job's log and its record."""
         print(f"paglets: {self.state.job_key}: {text}", file=sys.stderr)
+        self.context.warn(text)
 
     # The host's entry into a job.
 
@@ -191,20 +219,21 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         if self.state.compute_status in FINAL:
             return
         if self.state.compute_fresh:
-            self.on_creation()
+            call_hook(self, "on_creation", HookEvent(kind="creation", when=self.context.wall_time()))
         try:
-            returned: object = self.run_compute_job()  # type: ignore[func-returns-value]
+            self._returned = call_method(self, "run_compute_job")
         except Exception as error:
             self._failed(error)
             raise
-        if returned is not None:
-            dropped = f"run_compute_job returned a {type(returned).__name__}, which is dropped"
-            self._say(f"{dropped}: a job's result is what build_result_payload returns")
-        self.after_compute_success()
+        call_method(self, "after_compute_success")
+        if self._returned is not None:
+            self._warn(
+                unused_value_text(self._returned, "build_result_payload" if self._builds_payload() else "the report")
+            )
 
     def _failed(self, error: Exception) -> None:
         try:
-            self.after_compute_failure(error)
+            call_method(self, "after_compute_failure", error)
         except Exception as second:
             error.add_note(f"after_compute_failure raised too: {describe(second)}")
 
@@ -216,13 +245,19 @@ class CollectingComputeJobPaglet(ComputeJobPaglet[J], Generic[J]):
 
 
 def second_report_text(report: Mapping[str, Any]) -> str:
-    """What the log says of a report that came too late."""
+    """Return the warning about a report after the first one."""
     what, way = "a result", ""
     if "file" in report:
-        what, way = f"the file {printable(report['file']['path'])}", ", so one file: pack several into one, as a zip"
+        what = f"the file {printable(report['file']['path'])[-MOST_PATH:]} stays where it is"
+        way = ", so pack several files into one"
     elif not report["success"]:
         what = f"the failure {printable(report['message'])[:200]!r}"
-    return f"a second report was not sent, {what}: each attempt has one report{way}"
+    return f"error: a second report was not sent, {what}: each attempt has one report{way}"
+
+
+def unused_value_text(value: object, result: str) -> str:
+    """Return the warning about the value of `run_compute_job` where `result` counts instead."""
+    return f"run_compute_job returned a value of type {type(value).__name__} that is not used: {result} counts"
 
 
 def _check_result(result: object) -> None:

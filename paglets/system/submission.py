@@ -19,6 +19,7 @@ from paglets.core.errors import AWAY, Invalid, PagletsError, TimedOut, told_at_t
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, ProxyRef, check_group_id
+from paglets.core.signatures import check_methods
 from paglets.groups.keys import complete_job_keys
 from paglets.remote.inputs import FilePublisher, Input, InputPaths, Published, Sending, check_apart, check_inputs
 from paglets.remote.proxy import PagletProxy, Sender
@@ -273,6 +274,8 @@ def submit_compute_job_group(
         raise TypeError(f"jobs are submitted to a HostClient, or to self.context within a paglet, not to a {wrong}")
     if collector_class is not None and not issubclass(collector_class, ResultCollectorPaglet):
         raise TypeError(f"{collector_class.__qualname__} is not a subclass of ResultCollectorPaglet")
+    if collector_class is not None:
+        check_methods(collector_class)
     jobs = job_specs(job_class, states)
     request = SubmitGroup(
         group_id=None if group_id is None else check_group_id(group_id),
@@ -348,6 +351,7 @@ def job_specs(job_class: type[ComputeJobPaglet[Any]], states: Iterable[ComputeJo
     """The jobs of a group as they are sent. Raises TypeError and ValueError before anything is sent."""
     if not (isinstance(job_class, type) and issubclass(job_class, ComputeJobPaglet)):
         raise TypeError(f"{job_class!r} is not a subclass of ComputeJobPaglet or CollectingComputeJobPaglet")
+    check_methods(job_class)
     shape_of(job_class.State)
     if isinstance(states, ComputeJobState | str) or not isinstance(states, Iterable):
         raise TypeError(

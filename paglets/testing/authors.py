@@ -43,7 +43,8 @@ class FakeContext(FakeSender):
 
     `reports` keeps outcomes; after the first that was accepted, others are not. `groups` keeps
     submissions; `detached_after` says how many times a group is asked for before it is detached.
-    `blobs` keeps what was published, by its hash, `notes` the level and text of what the user was told.
+    `blobs` keeps what was published, by its hash, `notes` the level and text of what the user was told,
+    `warned` the warnings of a job.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class FakeContext(FakeSender):
         self.address = HOST.url
         self.reports: list[dict[str, Any]] = []
         self.notes: list[tuple[str, str]] = []
+        self.warned: list[str] = []
         self.groups: list[SubmitGroup] = []
         self.blobs: dict[str, bytes] = {}
         self.warnings: tuple[str, ...] = ()
@@ -64,6 +66,12 @@ class FakeContext(FakeSender):
         encode(report.get("result"), "result")
         self.reports.append(dict(report))
         return len(self.reports) == 1
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
+
+    def wall_time(self) -> float:
+        return 1_700_000_000.0
 
     def notify_user(self, text: str, level: str) -> None:
         note = new_note(text, level, 0.0)

@@ -22,6 +22,7 @@ from paglets.core.errors import Invalid, NoRoom, PagletsError
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, ProxyRef
+from paglets.core.signatures import HOOKS, HookEvent, call_hook, call_method
 from paglets.worker.changes import Scope, Snapshot
 from paglets.worker.channel import Channel
 from paglets.worker.code import unpacked
@@ -174,7 +175,7 @@ class Child:
             self._channel.heard = self._handle_in_background
             self._handle_in_background()
         try:
-            self._method()()
+            self._call_method()
             if self._go.entry == "dispatching":
                 self._context.files.refresh()
             self._before_rest(self._context.scope())
@@ -193,14 +194,20 @@ class Child:
 
     def _before_rest(self, scope: Scope) -> None:
         if scope.intent.rest is not None:
-            self._paglet.on_deactivating()
+            self._call_hook("on_deactivating")
 
-    def _method(self) -> Any:
+    def _call_method(self) -> None:
         name = ENTRY_METHODS[self._go.entry]
-        method = getattr(self._paglet, name, None)
-        if method is None:
+        if name in HOOKS:
+            self._call_hook(name)
+        elif hasattr(self._paglet, name):
+            call_method(self._paglet, name)
+        else:
             raise Invalid(f"{self._go.class_name} cannot be run as a compute job: it has no {name}()")
-        return method
+
+    def _call_hook(self, name: str) -> None:
+        event = HookEvent(kind=HOOKS[name], from_host=self._go.came_from or None, when=self._context.wall_time())
+        call_hook(self._paglet, name, event)
 
     def _done_well(self, scope: Scope) -> EntryDone:
         changes = scope.changes(self._context.keeper)

@@ -19,9 +19,10 @@ from paglets.codec.wire import decode, encode_fields, encode_state
 from paglets.core.agent import Paglet
 from paglets.core.context import HostInfo
 from paglets.core.errors import Invalid
-from paglets.core.messages import Message
+from paglets.core.messages import Message, one_timeout, text_and_level
 from paglets.core.record import from_json
-from paglets.core.refs import ArtifactRef, BlobRef, HostRef, ProxyRef
+from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef, ProxyRef
+from paglets.core.signatures import HookEvent, call_hook, check_methods
 from paglets.remote.inputs import InputPaths, publish_inputs
 from paglets.remote.proxy import PagletProxy
 from paglets.worker.artifacts import ChildArtifacts
@@ -152,6 +153,7 @@ class ChildContext:
     def create(
         self, cls: type[Paglet[Any]], state: Any = None, *, name: str | None = None, inputs: InputPaths | None = None
     ) -> PagletProxy:
+        check_methods(cls)
         if state is None:
             state = cls.State()
         if not isinstance(state, cls.State):
@@ -176,11 +178,21 @@ class ChildContext:
             target = from_json(ProxyRef, self._request("resolve_paglet", Resolve(target=target)))
         return PagletProxy(target, self)
 
-    def call(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> Any:
+    def call(
+        self,
+        target: ProxyRef,
+        message: Message,
+        timeout_seconds: float | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Any:
+        timeout_seconds = one_timeout(timeout_seconds, timeout)
         if message.artifacts:
             raise Invalid("a call carries no artifacts: use post or send_artifact")
         wanted = CallOut(target=target, message=self._wire(message), timeout_seconds=timeout_seconds)
         return decode(self._request("call", wanted), "reply", keep_missing=True)
+
+    send = call
 
     def post(self, target: ProxyRef, message: Message) -> None:
         wire = self._wire(message, self._artifacts.forwarded(target, message))
@@ -193,8 +205,8 @@ class ChildContext:
         else:
             scope.posts.append(outgoing)
 
-    def notify_user(self, text: str, level: str = "info") -> None:
-        scope, note = self.scope(), new_note(text, level, time.time())
+    def notify_user(self, *words: str, **named: str) -> None:
+        scope, note = self.scope(), new_note(*text_and_level(*words, **named), time.time())
         if scope.at_once:
             self._request("commit", Commit(changes=Changes(notes=(note,))))
         else:
@@ -214,7 +226,7 @@ class ChildContext:
         self._only_plain("cloned")
         scope = self.scope()
         with self.changed:
-            self.paglet.on_cloning()
+            call_hook(self.paglet, "on_cloning", HookEvent(kind="cloning", when=time.time()))
             agent_id = f"{self._go.stamp.token[:24]}-{next(self._numbers)}"
             clone = NewClone(agent_id=agent_id, name=name, target=target)
             if scope.at_once:
@@ -246,8 +258,11 @@ class ChildContext:
     def publish_file(self, path: str | Path) -> BlobRef:
         return self._publisher.capture(absolute(path)).blob
 
-    def register_file(self, path: str | Path, name: str | None = None, mode: str = "copy") -> None:
-        self.files.register(path, name, mode)
+    def register_file(self, path: str | Path, name: str | None = None, mode: str = "copy") -> FileRef:
+        return self.files.register(path, name, mode)
+
+    def registered_files(self) -> tuple[FileRef, ...]:
+        return self.files.all()
 
     def file_path(self, name: str) -> Path:
         return self.files.path(name)
@@ -312,6 +327,12 @@ class ChildContext:
 
     def report(self, report: Mapping[str, Any]) -> bool:
         return self._reporting.report(report)
+
+    def warn(self, text: str) -> None:
+        if self._go.entry == "attempt" and self._go.collector is not None:
+            stamp = self._go.stamp
+            args = {"job_key": self.paglet.state.job_key, "generation": stamp.generation, "attempt": stamp.attempt}
+            self.post(self._go.collector, Message("job_warning", {**args, "text": text}))
 
     @contextmanager
     def locked_state(self) -> Iterator[Any]:

@@ -113,7 +113,7 @@ class RegisteredFiles:
         self._publisher = publisher
         self._scope = scope
 
-    def register(self, path: str | Path, name: str | None, mode: str) -> None:
+    def register(self, path: str | Path, name: str | None, mode: str) -> FileRef:
         """Capture the file now; it is registered when the changes of the present scope are committed."""
         source = absolute(path)
         name = self._check_name(source.name if name is None else name)
@@ -121,7 +121,13 @@ class RegisteredFiles:
             raise Invalid(f"mode is {mode!r:.40}: a file is registered with mode 'copy' or 'move'")
         if mode == "move" and os.path.islink(source):
             raise Invalid(f"{printable(source)} is a link: to move a file name the file itself")
-        self._add(self._capture(source, name, mode))
+        registered = self._capture(source, name, mode)
+        self._add(registered)
+        return registered.file
+
+    def all(self) -> tuple[FileRef, ...]:
+        """Return the files that came with the paglet or are registered, in the order of their names."""
+        return tuple(known.file for _, known in sorted(self._all().items()))
 
     def path(self, name: str) -> Path:
         """Where the file of that name is now. Raises Unknown."""

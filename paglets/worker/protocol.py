@@ -99,7 +99,10 @@ class GoCode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Go:
-    """All that a child needs to begin. `system` is laid over the state's fields of the same names."""
+    """All that a child needs to begin. `system` is laid over the state's fields of the same names.
+
+    `came_from` is the name of the host from which a paglet arrived, "" for other entries.
+    """
 
     stamp: Stamp
     class_name: str
@@ -114,6 +117,7 @@ class Go:
     code: GoCode | None = None
     files: tuple[GoFile, ...] = ()
     collector: ProxyRef | None = None
+    came_from: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,12 +3,14 @@ from __future__ import annotations
 import math
 import typing
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from paglets.codec import wire
 from paglets.core.errors import Invalid
 from paglets.core.record import from_json
+from paglets.core.signatures import HookEvent
 from paglets.slots.model import SlotRequest, check_request
 from paglets.system.compute_slots import (
     CollectingComputeJobPaglet,
@@ -91,7 +93,7 @@ def test_a_job_that_reported_itself_reports_nothing_more(capsys: pytest.CaptureF
     assert (job.first, job.second) == (True, False)
     assert [report["success"] for report in context.reports] == [True]
     assert capsys.readouterr().err == (
-        "paglets: a: a second report was not sent, the failure 'changed my mind': each attempt has one report\n"
+        "paglets: a: error: a second report was not sent, the failure 'changed my mind': each attempt has one report\n"
     )
 
 
@@ -134,9 +136,10 @@ def test_a_file_goes_along_with_the_report_and_nothing_follows_it(capsys: pytest
     file = {"path": "out.db", "name": None, "move": True}
     assert context.reports == [{"success": True, "result": {"n": 1}, "file": file}]
     assert capsys.readouterr().err == (
-        "paglets: a: a second report was not sent, the file out.db: each attempt has one report, so one file: "
-        "pack several into one, as a zip\n"
+        "paglets: a: error: a second report was not sent, the file out.db stays where it is: each attempt has one "
+        "report, so pack several files into one\n"
     )
+    assert len(context.warned) == 1
 
 
 @pytest.mark.parametrize("result", [["no mapping"], "text", {"artifact": None}])
@@ -252,9 +255,80 @@ def test_hosts_see_a_job_as_a_job() -> None:
     assert (MyJob.kind, MyJob.State) == ("job", MyJobState)
 
 
-def test_a_returned_value_is_not_dropped_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
-    job = Returning(MyJobState(job_key="a", dataset="x"), FakeContext())
+def attempt(cls: type[CollectingComputeJobPaglet[MyJobState]]) -> FakeContext:
+    context = FakeContext()
+    cls(MyJobState(job_key="a", dataset="x"), context).compute_attempt()
+    return context
+
+
+def results(context: FakeContext) -> list[Any]:
+    return [report["result"] for report in context.reports]
+
+
+def test_the_returned_value_is_the_result() -> None:
+    class Returns(CollectingComputeJobPaglet[MyJobState]):
+        def run_compute_job(self) -> int:
+            return 0
+
+    context = attempt(Returns)
+    assert (results(context), context.warned) == ([0], [])
+
+
+def test_a_payload_counts_and_the_returned_value_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    context = attempt(Returning)
+    text = "run_compute_job returned a value of type int that is not used: build_result_payload counts"
+    assert (results(context), context.warned) == ([{"dataset": "x", "value": 0}], [text])
+    assert capsys.readouterr().err == f"paglets: a: {text}\n"
+
+
+def test_a_report_counts_and_the_returned_value_is_a_warning() -> None:
+    class Both(CollectingComputeJobPaglet[MyJobState]):
+        def run_compute_job(self) -> list[int]:
+            self.report_compute_success(1)
+            return [2]
+
+    context = attempt(Both)
+    assert (results(context), len(context.warned)) == ([1], 1)
+
+
+def test_a_returned_value_that_no_own_hook_reports_is_a_warning() -> None:
+    class Own(CollectingComputeJobPaglet[MyJobState]):
+        def run_compute_job(self) -> int:
+            return 1
+
+        def after_compute_success(self) -> None:
+            self.report_compute_success("mine")
+
+    context = attempt(Own)
+    assert (results(context), len(context.warned)) == (["mine"], 1)
+
+
+async def coroutine(job: Any) -> int:
+    return 1
+
+
+@pytest.mark.parametrize("body", [coroutine, lambda job: coroutine(job), lambda job: (n for n in (1, 2))])
+def test_a_body_that_did_not_run_fails_the_attempt(body: Any) -> None:
+    class Odd(CollectingComputeJobPaglet[MyJobState]):
+        run_compute_job = body
+
+    context = FakeContext()
+    with pytest.raises(Invalid, match=r"Odd\.run_compute_job returned a (coroutine|generator)"):
+        Odd(MyJobState(), context).compute_attempt()
+    assert context.reports == []
+
+
+def test_details_of_a_failure_are_in_its_message() -> None:
+    context = FakeContext()
+    MyJob(MyJobState(), context).report_compute_failure("no rows", details={"file": "a.csv"})
+    assert context.reports[0]["message"] == "no rows; details: {'file': 'a.csv'}"
+
+
+def test_on_creation_of_a_job_may_take_its_event() -> None:
+    class Eventful(MyJob):
+        def on_creation(self, event: HookEvent) -> None:  # type: ignore[override]
+            self.event = event
+
+    job = Eventful(MyJobState(), FakeContext())
     job.compute_attempt()
-    said = capsys.readouterr().err
-    assert said.startswith("paglets: a: run_compute_job returned a int, which is dropped")
-    assert "build_result_payload" in said
+    assert (job.event.kind, job.event.from_host) == ("creation", None)

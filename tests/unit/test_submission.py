@@ -638,3 +638,23 @@ def test_an_interruption_is_told_at_the_line_of_the_script() -> None:
             wait()
         frames = [frame.name for frame in caught.traceback]
         assert len(frames) <= 4, frames
+
+
+def test_a_class_whose_body_could_never_run_is_refused_before_anything_is_sent() -> None:
+    class Never(MyJob):
+        async def run_compute_job(self) -> None:  # type: ignore[override]
+            raise AssertionError
+
+    context = FakeContext()
+    with pytest.raises(Invalid, match=r"Never\.run_compute_job is `async def`"):
+        submit_compute_job_group(context, Never, [MyJobState(job_key="a")])
+    assert (context.groups, context.blobs) == ([], {})
+
+
+def test_a_collector_class_with_such_a_hook_is_refused_too() -> None:
+    class Odd(ResultCollectorPaglet):
+        def on_arrival(self, event: Any, more: Any) -> None:  # type: ignore[override]
+            raise AssertionError
+
+    with pytest.raises(Invalid, match=r"Odd\.on_arrival has the parameters"):
+        submit_compute_job_group(FakeContext(), MyJob, [MyJobState(job_key="a")], collector_class=Odd)

@@ -47,7 +47,7 @@ class RegistersAll(Plain):
     """Registers (path, name, mode) of `secret` one after the other, and notes what it heard."""
 
     def on_creation(self) -> None:
-        self.state.words = [told(lambda each=each: self.register_file(*each)) for each in self.state.secret]
+        self.state.words = [told(lambda each=each: self.register_file(*each).mode) for each in self.state.secret]
 
 
 class Removes(Plain):

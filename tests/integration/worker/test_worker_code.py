@@ -86,6 +86,34 @@ def test_an_error_of_ours_keeps_its_code(host: FakeHost) -> None:
     assert (told.done.fault.message, told.done.fault.code) == ("Conflict: two of them", "conflict")
 
 
+def test_a_hook_gets_its_event_and_one_that_cannot_be_called_is_a_fault(host: FakeHost) -> None:
+    told = host.start(paglets.TakesEvents, "arrival", kind="paglet")
+    host.wait(told)
+    assert told.done.changes.state["words"] == ["arrival", "None"]
+    assert [(note.level, note.text) for note in told.done.changes.notes] == [("warning", "arrived: arrival")]
+    told = host.start(paglets.TakesEvents, "disposing", kind="paglet")
+    host.wait(told)
+    assert "TakesEvents.on_disposing has the parameters (event, more)" in told.done.fault.message
+
+
+def test_a_body_that_never_ran_is_a_fault_and_not_a_result(host: FakeHost) -> None:
+    told = host.start(paglets.NeverRuns)
+    host.wait(told)
+    assert (told.done.fault.cause, told.all("report")) == ("exception", [])
+    assert "NeverRuns.run_compute_job returned a coroutine" in told.done.fault.message
+
+
+def test_a_warning_of_a_job_goes_to_its_collector_after_the_report(host: FakeHost) -> None:
+    target = ProxyRef(agent_id="collector-1", host=host_ref("w1"))
+    told = host.start(paglets.Warned, collector=target, job_key="a")
+    host.wait(told)
+    (post,) = told.all("commit")[0].changes.posts
+    assert [name for name, _ in told.asked] == ["report", "commit", "done"]
+    assert (post.target, post.message.kind) == (target, "job_warning")
+    assert post.message.args["job_key"] == "a"
+    assert "type int that is not used: the report counts" in post.message.args["text"]
+
+
 @pytest.mark.parametrize(
     ("name", "cause"),
     [

@@ -132,12 +132,12 @@ def test_what_is_no_regular_file_or_has_a_bad_name_is_not_registered(host: FakeH
         "it is longer than 200 bytes",
         "mode 'copy' or 'move'",
         "name the file itself",
-        "None",
+        "copy",
         "differs from the registered 'Good' in case only: they cannot both arrive",
-        "None",
+        "copy",
     )
     assert [line.endswith(end) for line, end in zip(heard, ends, strict=True)] == [True] * len(asked), heard
-    assert [line.partition(":")[0] for line in heard if line != "None"] == ["Invalid"] * 10
+    assert [line.partition(":")[0] for line in heard if line != "copy"] == ["Invalid"] * 10
     assert [file.file.name for file in told.done.changes.files] == ["Good", "link"]
     assert told.done.changes.files[1].source_path == str(link)
 
@@ -147,7 +147,7 @@ def test_registering_a_name_again_replaces_it(host: FakeHost, tmp_path: Path) ->
     first.write_text("1")
     second.write_text("22")
     told = host.start(paglets.RegistersAll, "creation", secret=[[str(first), "n"], [str(second), "n"]])
-    assert words(host, told) == ["None", "None"]
+    assert words(host, told) == ["copy", "copy"]
     (file,) = told.done.changes.files
     assert (file.source_path, host.bytes_of(file.file.blob)) == (str(second), b"22")
 
@@ -164,7 +164,7 @@ def test_a_file_that_rests_after_a_while_is_captured_then(host: FakeHost, tmp_pa
 
     host.answers["room"] = room
     told = host.start(paglets.RegistersAll, "creation", secret=[[str(source)]])
-    assert words(host, told) == ["None"]
+    assert words(host, told) == ["copy"]
     assert rooms == [1, 2, 3]
     assert host.bytes_of(told.done.changes.files[0].file.blob) == b"aaa"
 

@@ -15,6 +15,8 @@ from typing import Any
 from paglets.core.agent import Paglet, PagletState
 from paglets.core.errors import Conflict
 from paglets.core.messages import Message
+from paglets.core.signatures import HookEvent
+from paglets.system.compute_slots import CollectingComputeJobPaglet, CollectingComputeJobState
 
 
 @dataclass(kw_only=True)
@@ -284,3 +286,23 @@ class Calls(Plain):
             other.call("fail")
         except Conflict as error:
             self.state.words.append(error.message)
+
+
+class TakesEvents(Plain):
+    def on_arrival(self, event: HookEvent) -> None:  # type: ignore[override]
+        self.state.words = [event.kind, str(event.from_host)]
+        self.context.notify_user("warning", "arrived", event.kind)
+
+    def on_disposing(self, event: HookEvent, more: int) -> None:  # type: ignore[override]
+        self.state.words = ["never"]
+
+
+class NeverRuns(CollectingComputeJobPaglet[CollectingComputeJobState]):
+    async def run_compute_job(self) -> None:  # type: ignore[override]
+        raise AssertionError
+
+
+class Warned(CollectingComputeJobPaglet[CollectingComputeJobState]):
+    def run_compute_job(self) -> int:
+        self.report_compute_success("mine")
+        return 5

@@ -1,0 +1,177 @@
+"""Signatures of the methods that authors write: how a method is called, and which methods can never run.
+
+A submitting script and the process of a paglet ask the same functions. So a class is refused before anything is
+sent, and a class that changed since then fails instead of passing for done.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from paglets.core.errors import Invalid
+
+Kind = Literal["creation", "dispatching", "arrival", "cloning", "clone", "deactivating", "activation", "disposing"]
+
+HOOKS: Mapping[str, Kind] = {
+    "on_creation": "creation",
+    "on_dispatching": "dispatching",
+    "on_arrival": "arrival",
+    "on_cloning": "cloning",
+    "on_clone": "clone",
+    "on_deactivating": "deactivating",
+    "on_activation": "activation",
+    "on_disposing": "disposing",
+}
+"""Each hook and the kind of its event. A hook takes nothing, or the event."""
+
+_TAKE_NOTHING = ("run", "run_compute_job", "build_result_payload", "after_compute_success")
+_TAKE_ONE = ("handle_message", "after_compute_failure")
+
+_NEVER_RUN: tuple[tuple[Callable[[object], bool], str], ...] = (
+    (inspect.iscoroutinefunction, "is `async def`: its body would never run; write a plain `def`"),
+    (inspect.isasyncgenfunction, "is `async def`: its body would never run; write a plain `def`"),
+    (inspect.isgeneratorfunction, "has a `yield`: its body would never run; return the values instead"),
+)
+
+_UNFINISHED: tuple[tuple[Callable[[object], bool], str], ...] = (
+    (inspect.isasyncgen, "an async generator"),
+    (inspect.isgenerator, "a generator"),
+    (inspect.isawaitable, "a coroutine"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookEvent:
+    """The event that a hook is called for.
+
+    `kind` is the name of the hook without `on_`. `from_host` is the name of the host that a paglet arrived from, and
+    None for other kinds. `when` is the time in seconds since the epoch.
+    """
+
+    kind: Kind
+    from_host: str | None = None
+    when: float
+
+
+class _Unfit(Exception):
+    """The reason why a host cannot call a method."""
+
+
+def check_methods(cls: type) -> None:
+    """Raise Invalid if a host could not call a hook, `run`, a handler or a method of a job of this class."""
+    with suppress(TypeError):  # an abstract class, which no host can make either
+        instance: object = object.__new__(cls)
+        for name in (*HOOKS, *_TAKE_NOTHING, *_TAKE_ONE):
+            _check(cls, instance, name)
+
+
+def _check(cls: type, instance: object, name: str) -> None:
+    found = inspect.getattr_static(cls, name, None)
+    if found is None and not hasattr(cls, name):
+        return
+    try:
+        if isinstance(found, property):
+            raise _Unfit("is a property, not a method")
+        method = getattr(instance, name)
+        if name in HOOKS:
+            _way_of(method)
+        else:
+            _check_takes(method, 1 if name in _TAKE_ONE else 0)
+    except _Unfit as unfit:
+        raise _invalid(cls, name, unfit) from None
+
+
+def call_hook(paglet: object, name: str, event: HookEvent) -> None:
+    """Call a hook, with `event` where the hook takes one. Raise Invalid if it can never run."""
+    method = getattr(paglet, name)
+    try:
+        way = _way_of(method)
+    except _Unfit as unfit:
+        raise _invalid(type(paglet), name, unfit) from None
+    _checked(paglet, name, _WAYS[way](method, event))
+
+
+def call_method(paglet: object, name: str, *args: Any) -> Any:
+    """Call a method that is no hook and return its value. Raise Invalid if its body did not run."""
+    return _checked(paglet, name, getattr(paglet, name)(*args))
+
+
+def _checked(paglet: object, name: str, value: Any) -> Any:
+    """Return `value`. Raise Invalid for a coroutine or generator, whose body did not run."""
+    for is_one, what in _UNFINISHED:
+        if is_one(value):
+            getattr(value, "close", lambda: None)()
+            raise _invalid(type(paglet), name, _Unfit(f"returned {what}, whose body did not run; return its value"))
+    return value
+
+
+def _invalid(cls: type, name: str, reason: _Unfit) -> Invalid:
+    return Invalid(f"{cls.__qualname__}.{name} {reason}", method=name)
+
+
+_Way = Literal["nothing", "position", "keyword"]
+
+_WAYS: Mapping[_Way, Callable[[Callable[..., Any], HookEvent], Any]] = {
+    "nothing": lambda method, event: method(),
+    "position": lambda method, event: method(event),
+    "keyword": lambda method, event: method(event=event),
+}
+
+
+def _way_of(method: object) -> _Way:
+    """How a hook takes its event: as its only required argument, as the one named `event`, or not at all."""
+    signature = _signature(method)
+    if signature is None:
+        return "nothing"
+    given = [each for each in signature.parameters.values() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    required = [each for each in given if each.default is each.empty]
+    named = next((each for each in given if each.name == "event"), None)
+    if named is not None and named.kind is not named.POSITIONAL_ONLY:
+        _check_binds(signature, event=None)
+        return "keyword"
+    if named is not None or (required and required[0].kind is not inspect.Parameter.KEYWORD_ONLY):
+        _check_binds(signature, None)
+        return "position"
+    _check_binds(signature)
+    return "nothing"
+
+
+def _check_takes(method: object, count: int) -> None:
+    signature = _signature(method)
+    if signature is not None:
+        _check_binds(signature, *[None] * count)
+
+
+def _check_binds(signature: inspect.Signature, *args: None, **named: None) -> None:
+    try:
+        signature.bind(*args, **named)
+    except TypeError:
+        count = len(args) + len(named)
+        given = "nothing but self" if not count else "self and 1 argument"
+        names = ", ".join(signature.parameters)
+        raise _Unfit(f"has the parameters ({names}): it is called with {given}") from None
+
+
+def _signature(method: object) -> inspect.Signature | None:
+    """The signature without `self`, or None if it is not known, as of code in C."""
+    if not callable(method):
+        raise _Unfit(f"is not a method: it is of type {type(method).__name__}")
+    for is_one, reason in _NEVER_RUN:
+        if is_one(method) or is_one(getattr(method, "__call__", None)):  # noqa: B004  it is callable
+            raise _Unfit(reason)
+    try:
+        own = inspect.signature(method, follow_wrapped=False)
+        # A decorator's `*args` stand for the parameters of the function that it wraps.
+        passes_on = any(each.kind is each.VAR_POSITIONAL for each in own.parameters.values())
+        return inspect.signature(method) if passes_on else own
+    except (TypeError, ValueError):
+        function = getattr(method, "__func__", None)
+        if isinstance(function, types.FunctionType | functools.partial):
+            raise _Unfit("has no parameter self") from None
+        return None

@@ -1,0 +1,95 @@
+"""Jobs as people write them: hooks with an event, returned values, two reports, databases that nobody closed."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paglets.core.messages import Message
+from paglets.core.signatures import HookEvent
+from paglets.system.compute_slots import CollectingComputeJobPaglet, CollectingComputeJobState
+
+ROWS = 1000
+
+
+@dataclass
+class WrittenState(CollectingComputeJobState):
+    how: str = ""
+    path: str = ""
+
+
+class Written(CollectingComputeJobPaglet[WrittenState]):
+    """`how` names the method that does the work."""
+
+    State = WrittenState
+
+    def run_compute_job(self) -> Any:
+        return getattr(self, self.state.how)()
+
+    def returns(self) -> Any:
+        return {"rows": 3, "raw": b"\x00"}
+
+    def reports_and_returns(self) -> Any:
+        self.report_compute_success("the report")
+        return [1, 2]
+
+    def returns_a_coroutine(self) -> Any:
+        async def body() -> int:
+            return 1
+
+        return body()
+
+    def reports_two_files(self) -> None:
+        for name in ("first.txt", "second.txt"):
+            Path(self.state.path, name).write_text(name)
+            self.report_compute_artifact(Path(self.state.path, name), move=True)
+
+    def travels(self) -> None:
+        Path("note.txt").write_text("from afar")
+        ref = self.register_file("note.txt")
+        assert self.registered_files() == (ref,)
+        self.notify_user("info", "travels", ref.name)
+        self.dispatch_to(self.state.home_host_name)
+
+    def on_arrival(self, event: HookEvent) -> None:  # type: ignore[override]
+        text = f"{event.kind} from {event.from_host}: {self.file_path('note.txt').read_text()}"
+        draft = Path(self.state.path + ".new")
+        draft.write_text(text)
+        draft.rename(self.state.path)
+
+    def leaves_open_for_writing(self) -> None:
+        self.csv = Path("result.csv").open("w")  # noqa: SIM115
+        self.csv.write("a,b\n")
+        self.report_compute_artifact("result.csv", move=True)
+
+
+class Asks(CollectingComputeJobPaglet[WrittenState]):
+    """Speaks as code for the original does."""
+
+    State = WrittenState
+
+    def run_compute_job(self) -> Any:
+        me = self.context.proxy(self.ref)
+        try:
+            me.send(Message("unknown"), timeout=10)
+        except Exception as error:
+            return [self.context.send(self.ref, Message("known"), timeout=10), str(error)]
+
+    def handle_message(self, message: Message) -> Any:
+        return "known" if message.kind == "known" else self.not_handled()
+
+
+class Changed(CollectingComputeJobPaglet[WrittenState]):
+    """A class that hosts have in another version than the submitting script."""
+
+    State = WrittenState
+
+    if os.environ.get("PAGLETS_JOB_ID"):
+
+        async def run_compute_job(self) -> None:
+            raise AssertionError
+
+    else:
+
+        def run_compute_job(self) -> None:
+            raise AssertionError
