@@ -63,12 +63,13 @@ class _Unfit(Exception):
     """The reason why a host cannot call a method."""
 
 
-def check_methods(cls: type) -> None:
-    """Raise Invalid if a host could not call a hook, `run`, a handler or a method of a job of this class."""
-    with suppress(TypeError):  # an abstract class, which no host can make either
-        instance: object = object.__new__(cls)
-        for name in (*HOOKS, *_TAKE_NOTHING, *_TAKE_ONE):
-            _check(cls, instance, name)
+def check_methods(*classes: type) -> None:
+    """Raise Invalid if a host could not call a hook, `run`, a handler or a method of a job of these classes."""
+    for cls in classes:
+        with suppress(TypeError):  # an abstract class, which no host can make either
+            instance: object = object.__new__(cls)
+            for name in (*HOOKS, *_TAKE_NOTHING, *_TAKE_ONE):
+                _check(cls, instance, name)
 
 
 def _check(cls: type, instance: object, name: str) -> None:

@@ -274,8 +274,7 @@ def submit_compute_job_group(
         raise TypeError(f"jobs are submitted to a HostClient, or to self.context within a paglet, not to a {wrong}")
     if collector_class is not None and not issubclass(collector_class, ResultCollectorPaglet):
         raise TypeError(f"{collector_class.__qualname__} is not a subclass of ResultCollectorPaglet")
-    if collector_class is not None:
-        check_methods(collector_class)
+    check_methods(job_class, collector_class or ResultCollectorPaglet)
     jobs = job_specs(job_class, states)
     request = SubmitGroup(
         group_id=None if group_id is None else check_group_id(group_id),
@@ -351,7 +350,6 @@ def job_specs(job_class: type[ComputeJobPaglet[Any]], states: Iterable[ComputeJo
     """The jobs of a group as they are sent. Raises TypeError and ValueError before anything is sent."""
     if not (isinstance(job_class, type) and issubclass(job_class, ComputeJobPaglet)):
         raise TypeError(f"{job_class!r} is not a subclass of ComputeJobPaglet or CollectingComputeJobPaglet")
-    check_methods(job_class)
     shape_of(job_class.State)
     if isinstance(states, ComputeJobState | str) or not isinstance(states, Iterable):
         raise TypeError(
