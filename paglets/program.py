@@ -88,17 +88,19 @@ def keep_copy(program: Program, home: Path) -> Program:
     copy = private_folder(home / "cache" / "app" / hashlib.sha256(data).hexdigest()) / ARCHIVE_NAME
     os.utime(copy.parent)
     if not copy.is_file() or copy.read_bytes() != data:
-        _write_whole(copy, data)
+        write_private(copy, data)
     return Program(path=copy, is_archive=True)
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def write_private(path: Path, data: bytes) -> None:
+    """Write a whole file, for this user only, in the place of what was there. Raises OSError."""
     handle, temporary = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk names no place
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
@@ -157,7 +159,7 @@ class KeptCopy:
         if hashlib.sha256(data).hexdigest() != self._path.parent.name:
             return ""  # it was written to where it lies: only a restart helps
         private_folder(self._path.parent)
-        _write_whole(self._path, data)
+        write_private(self._path, data)
         _lock_until_exit(self._path)
         return f"the copy of the program in {self._path.parent} was removed: it was made anew"
 

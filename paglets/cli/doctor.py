@@ -11,13 +11,14 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from paglets.api.hosts import NO_WAY, HostIdentity, MemberView
 from paglets.cli.away import is_alone, is_old
 from paglets.cli.checks import BAD, FEW_BYTES, WARNING, Check
-from paglets.cli.foldercheck import folder_checks, holder_of
+from paglets.cli.foldercheck import closed_to_others, folder_checks, holder_of
 from paglets.cli.options import Parser, add_common, client_of
 from paglets.cli.output import advised, print_json
 from paglets.config import CONFIG_NAME, checked_config, data_dirs, host_names
@@ -166,6 +167,8 @@ def _home(home: Path) -> Iterator[Check]:
         advice = "hosts cannot start: make it yours, or set PAGLETS_HOME to another folder"
         yield Check(name="home", state=BAD, found=f"{printable(home)} cannot be written", advice=advice)
         return
+    if home.is_dir() and os.name == "posix":
+        yield from (replace(check, name="home") for check in closed_to_others(home, os.geteuid()))
     free = shutil.disk_usage(there).free
     found = f"{printable(home)}, {bytes_text(free)} free"
     if free >= FEW_BYTES:

@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import sqlite3
-import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from paglets.cli.checks import BAD, FEW_BYTES, WARNING, Check
 from paglets.core.errors import PagletsError, StoreMalformed
 from paglets.core.text import counted
-from paglets.host import damage
+from paglets.host import damage, private
 from paglets.host.disk import FOLDERS, obstacle_in
 from paglets.host.lock import LOCK
 from paglets.remote.local import RunningHost
@@ -123,13 +122,20 @@ def _runs(folder: _Folder) -> Iterator[Check]:
         yield Check(name="", found=f"no host runs in {folder.path}")
 
 
+def closed_to_others(path: Path, user: int) -> Iterator[Check]:
+    """Say whether a host of that user would refuse the folder, or tighten its mode. Raises OSError."""
+    found = private.look(path)
+    verdict = private.judge(found, user)
+    if verdict in (private.Verdict.FOREIGN, private.Verdict.WRITABLE):
+        yield Check(name="", state=BAD, found=private.refusal(path, found, verdict), advice="until then no host starts")
+    elif verdict is private.Verdict.READABLE:
+        told = f"others can enter {path} (mode {found.mode:04o})"
+        yield Check(name="", state=WARNING, found=told, advice=f"chmod 700 {path}, as the next start of a host does")
+
+
 def _rights(folder: _Folder) -> Iterator[Check]:
-    mode = stat.S_IMODE(folder.path.stat().st_mode)
-    if mode & 0o077:
-        yield Check(
-            name="", state=WARNING, found=f"others may look into {folder.path}", advice=f"chmod 700 {folder.path}"
-        )
     owner = folder.path.stat().st_uid
+    yield from closed_to_others(folder.path, owner)
     for entry in (folder.path, *sorted(folder.path.iterdir())):
         foreign = entry.lstat().st_uid != owner
         if foreign or not os.access(entry, os.R_OK | os.W_OK):

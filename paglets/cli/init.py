@@ -86,14 +86,17 @@ def _toml(tree: dict[str, Any], name: str, settings: dict[str, Any]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """All of it or nothing, with the rights of a file that is there, also where `path` is a link to it."""
+    """Write all of it or nothing. A new file is for this user only; one that is there keeps its mode.
+
+    A link stays a link: its target is written.
+    """
     target = path.resolve()
     try:
         descriptor, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
-                os.chmod(file.fileno(), target.stat().st_mode & 0o777 if target.exists() else 0o644)
+                os.chmod(file.fileno(), target.stat().st_mode & 0o777 if target.exists() else 0o600)
             os.replace(draft, target)
         except BaseException:
             os.unlink(draft)

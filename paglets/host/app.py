@@ -19,7 +19,7 @@ from paglets.core import failpoints
 from paglets.core.clock import Clock, Entropy, SystemClock, SystemEntropy
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError, StartFailed, StoreUndecided
 from paglets.core.text import counted, placed
-from paglets.host import known, runfile, setup
+from paglets.host import known, private, runfile, setup
 from paglets.host.disk import HostDisk
 from paglets.host.folder import HostFolder, open_folder
 from paglets.host.host import Host, World
@@ -48,6 +48,7 @@ from paglets.remote.keys import KEY_VARIABLE, MeshKey, first_key, host_key, pagl
 from paglets.remote.local import running_hosts
 from paglets.remote.transport import Connections, ThreadedTransport
 from paglets.store import members
+from paglets.store.db import Tx
 from paglets.worker.launch import Launcher, LaunchEvents
 from paglets.worker.launcher import ZygoteLauncher
 from paglets.worker.linux import zygote_mark
@@ -78,7 +79,12 @@ class _Door:
 def run_host(options: HostOptions) -> int:
     """Run a host in the foreground until SIGINT, SIGTERM or SIGHUP; gives the exit code. Raises StartFailed."""
     home = paglets_home(os.environ)
+    with _start_failures():
+        secured = private.secure(home)  # before anything in it is believed, the copy of the program above all
+    _say_line(secured.changed)
     say(enter_copy(home, sys.argv[1:]))
+    _say_line(secured.warning)
+    umask = os.umask(private.UMASK)
     # Not an Event: a signal that reaches another thread, or comes at a bad moment, does not wake a main thread that
     # waits for a lock, and its handler never runs. The byte that Python writes here for each signal is there to read.
     ended, ending = os.pipe()
@@ -101,7 +107,7 @@ def run_host(options: HostOptions) -> int:
 
     with ExitStack() as stack:
         with _start_failures():
-            start(options, home, stack, fatal, listen)
+            start(options, home, stack, fatal, listen, umask)
         os.read(ended, 1)
         say(f"paglets: host {options.name} is ending")
     if failed and isinstance(failed[0], StoreUndecided):
@@ -131,6 +137,11 @@ def say(text: str) -> None:
             print(text, file=sys.stderr, flush=True)
 
 
+def _say_line(warning: str) -> None:
+    if warning:
+        say(f"paglets: warning: {warning}")
+
+
 def _tell(folder: HostFolder, text: str) -> None:
     folder.log(text)
     say(f"paglets: {text}")
@@ -142,9 +153,14 @@ def start(
     stack: ExitStack,
     fatal: Callable[[BaseException], None],
     listen: Callable[[], None],
+    umask: int,
 ) -> Ready:
-    """Start everything; `stack` ends it in the right order. `listen` is called before anybody can find the host: from
-    then on signals end it well. Raises StartFailed, StoreDamaged."""
+    """Start everything; `stack` ends it in the right order.
+
+    `listen` is called before anybody can find the host: from then on signals end it well. `umask` is that of jobs.
+    The host says that it is ready, and answers, only after its parts have each been run once and a COMMIT has shown
+    that the database takes more. Raises StartFailed, StoreDamaged, StorePassing.
+    """
     clock, entropy = SystemClock(), SystemEntropy()
     _check_name_is_free(home, options)
     _check_code_paths(options)
@@ -177,10 +193,12 @@ def start(
         log=folder.log,
         tell=tell,
         make_transport=lambda deliver: _transport(connections, deliver, clock, stack),
-        make_launcher=lambda events: _launcher(program, events, folder, stack),
+        make_launcher=lambda events: _launcher(program, events, folder, stack, umask),
     )
     host = Host(settings, world, peers=peers)
     closed = host.start()
+    host.runner.step()
+    folder.store.write(_touch)
     _run(host, fatal, stack)
     door.handle = host.pulling.handle = Router(host, ROUTES).handle
     listen()
@@ -244,7 +262,12 @@ def _transport(
     return transport
 
 
-def _launcher(program: Program, events: LaunchEvents, folder: HostFolder, stack: ExitStack) -> Launcher:
+def _touch(tx: Tx) -> None:
+    """Change nothing, but write a page: after this COMMIT there is room, and nothing has ended the store."""
+    tx.run("UPDATE meta SET value = value WHERE key = 'boot_count'")
+
+
+def _launcher(program: Program, events: LaunchEvents, folder: HostFolder, stack: ExitStack, umask: int) -> Launcher:
     launcher = ZygoteLauncher(
         child_command(program, "_zygote"),
         child_environment(program, os.environ),
@@ -253,6 +276,7 @@ def _launcher(program: Program, events: LaunchEvents, folder: HostFolder, stack:
         log=folder.log,
         zygote_log=str(folder.path / "host.log"),
         store_id=folder.store_id,
+        umask=umask,
     )
 
     def close() -> None:

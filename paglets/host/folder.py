@@ -12,9 +12,9 @@ from pathlib import Path
 
 from paglets.core.clock import Entropy
 from paglets.core.errors import PagletsError, StartFailed, StoreMalformed, StorePassing
-from paglets.host import damage
+from paglets.host import damage, private
 from paglets.host.lock import FolderLock
-from paglets.program import PROGRAM_VERSION, private_folder
+from paglets.program import PROGRAM_VERSION
 from paglets.store.db import Store, Tx, open_store
 from paglets.store.look import check
 from paglets.store.migrations import PROGRAM_KEY
@@ -55,7 +55,8 @@ class HostFolder:
 def open_folder(path: Path, entropy: Entropy, fatal: Callable[[BaseException], None]) -> Iterator[HostFolder]:
     """The directory of one host, locked against a second one. Raises StartFailed, StoreDamaged."""
     try:
-        private_folder(path)
+        secured = private.secure(path)
+        private.tighten(path)
         lock = FolderLock(path)
     except OSError as error:
         raise StartFailed(
@@ -63,7 +64,7 @@ def open_folder(path: Path, entropy: Entropy, fatal: Callable[[BaseException], N
         ) from error
     with lock, _log(path / "host.log") as log:
         try:
-            with _database(path, entropy, fatal, log, lock) as folder:
+            with _database(path, entropy, fatal, log, lock, secured) as folder:
                 yield folder
         except PagletsError as error:
             log.line(f"ended: {error.message}")
@@ -84,13 +85,20 @@ def _log(path: Path) -> Iterator[Log]:
 
 @contextmanager
 def _database(
-    path: Path, entropy: Entropy, fatal: Callable[[BaseException], None], log: Log, lock: FolderLock
+    path: Path,
+    entropy: Entropy,
+    fatal: Callable[[BaseException], None],
+    log: Log,
+    lock: FolderLock,
+    secured: private.Secured,
 ) -> Iterator[HostFolder]:
-    notes = [MISSING_WAL] if damage.wal_is_missing(path) else []
+    notes = [note for note in (secured.changed, secured.warning) if note]
+    notes += [MISSING_WAL] if damage.wal_is_missing(path) else []
     try:
         damage.check_there(path)
         known = damage.read_note(path) or damage.Note()
         store = open_store(path / damage.DATABASE, fatal, known.store_id)
+        private.tighten(path)  # SQLite makes its files by the umask, which may be that of a test
     except StoreMalformed as error:
         raise damage.move_aside(path, error.message, datetime.now(UTC)) from error
     ours: tuple[int, int] | None = damage.identity(path)

@@ -6,7 +6,6 @@ can say otherwise; this file can.
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from paglets.codec.text import dump_bytes, loads
 from paglets.core.errors import PagletsError
 from paglets.core.record import from_json, to_json
 from paglets.host.folder import HostFolder
+from paglets.program import private_folder, write_private
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +42,8 @@ def remember(home: Path, name: str, folder: HostFolder) -> None:
     path = _path(home, name)
     known = Known(store_id=folder.store_id, folder=str(folder.path))
     if _read(path) != known:
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        draft = path.with_name(f"{path.name}.new")
-        draft.write_bytes(dump_bytes(to_json(known)))
-        os.replace(draft, path)
+        private_folder(path.parent)
+        write_private(path, dump_bytes(to_json(known)))
 
 
 def _path(home: Path, name: str) -> Path:

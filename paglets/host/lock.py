@@ -79,7 +79,7 @@ def _take(path: Path) -> IO[str] | None:
 def _open(path: Path) -> IO[str]:
     """The file of that name, made where there is none. Raises OSError; it says what else lies there."""
     try:
-        return os.fdopen(open_plain(path, os.O_RDWR | os.O_CREAT, through_links=False), "a")
+        return os.fdopen(open_plain(path, os.O_RDWR | os.O_CREAT, 0o600, through_links=False), "a")
     except NotPlain as error:
         raise OSError(f"{path} cannot be locked: {error}. Remove it") from error
 

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from paglets.host.shell import Settings
+from paglets.program import private_folder, write_private
 from paglets.remote.local import began, read_run_file
 
 
 def write(home: Path, settings: Settings) -> Callable[[], None]:
     """Tell where the host is; gives what removes the file again. Raises OSError."""
     path = _path(home, settings)
-    path.parent.mkdir(mode=0o700, exist_ok=True)
+    private_folder(path.parent)
     local = settings.addresses[0] if settings.addresses else settings.url
     tree = {"name": settings.name, "url": local, "store_id": settings.store_id, "pid": settings.pid}
     tree["began"] = began(settings.pid)
-    draft = path.with_suffix(".new")
-    draft.write_text(json.dumps(tree))
-    os.replace(draft, path)
+    write_private(path, json.dumps(tree).encode())
     return lambda: _remove(path, settings.pid)
 
 

@@ -63,7 +63,7 @@ class ZygoteLauncher:
     and with it every paglet's process, gets: no key may be in it. `table` is where processes are looked at, that of
     the platform if it is None. `log` is told when a zygote has ended; it must not raise. `zygote_log` takes the
     zygote's own stderr; None: that of the host. `store_id` marks the zygotes as those of this host. `patience`: with
-    one that does not answer.
+    one that does not answer. `umask` is that of the processes; -1: that of the host.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class ZygoteLauncher:
         log: Callable[[str], None] = lambda text: None,
         zygote_log: str | None = None,
         store_id: str = "",
+        umask: int = -1,
         patience: Patience = PATIENT,
         stderr_tail_bytes: int = STDERR_TAIL_BYTES,
         sample_seconds: float = SAMPLE_SECONDS,
@@ -97,7 +98,7 @@ class ZygoteLauncher:
         }
         self._poller = Poller()
         room = marker_room(store_id)
-        open_zygote = partial(ZygoteLink, tuple(command), {**environment, **room}, zygote_log, patience)
+        open_zygote = partial(ZygoteLink, tuple(command), {**environment, **room}, zygote_log, patience, umask=umask)
         self._zygotes = Zygotes(open_zygote, self._poller, log, self)
         self._look_seconds = patience.look_seconds
         self._wake_reader, self._wake_writer = socket.socketpair()

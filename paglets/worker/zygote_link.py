@@ -44,8 +44,9 @@ class ZygoteLink:
         patience: Patience,
         *,
         is_alone: bool = False,
+        umask: int = -1,
     ) -> None:
-        """Start the zygote. Raises OSError where the command cannot be run."""
+        """Start the zygote with that umask (-1: that of this process). Raises OSError where it cannot be run."""
         self.is_alone = is_alone
         self.problem = ""
         self.ready = False
@@ -57,7 +58,7 @@ class ZygoteLink:
         self._control, theirs = socket.socketpair()
         self._control.setblocking(False)
         try:
-            self._process = _spawn((*command, ALONE) if is_alone else command, environment, theirs, log_path)
+            self._process = _spawn((*command, ALONE) if is_alone else command, environment, theirs, log_path, umask)
         except OSError:
             self._control.close()
             raise
@@ -150,7 +151,7 @@ class ZygoteLink:
 
 
 def _spawn(
-    command: Sequence[str], environment: Mapping[str, str], control: socket.socket, log_path: str | None
+    command: Sequence[str], environment: Mapping[str, str], control: socket.socket, log_path: str | None, umask: int
 ) -> subprocess.Popen[bytes]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     log = None if log_path is None else os.open(log_path, flags, 0o600)
@@ -163,6 +164,7 @@ def _spawn(
             stderr=log,
             env=dict(environment),
             start_new_session=True,
+            umask=umask,
         )
     finally:
         if log is not None:

@@ -260,7 +260,7 @@ def mounted(folder: Path, *options: str) -> Iterator[Path]:
     if folder.exists():
         folder.rename(there)
     folder.mkdir(parents=True)
-    mount("-t", "tmpfs", "-o", ",".join(options), "tmpfs", folder)
+    mount("-t", "tmpfs", "-o", ",".join(("mode=0700", *options)), "tmpfs", folder)
     try:
         if there.exists():
             shutil.copytree(there, folder, dirs_exist_ok=True)
@@ -300,6 +300,16 @@ def full(folder: Path) -> Iterator[None]:
         yield
     finally:
         filler.unlink()
+
+
+def leave(folder: Path, free_bytes: int) -> Path:
+    """Fill the file system but for so much; gives the file that does."""
+    filler = folder / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(1 << 12)):
+            pass
+    os.truncate(filler, filler.stat().st_size - free_bytes)
+    return filler
 
 
 @contextmanager
@@ -401,6 +411,25 @@ def test_a_closed_directory_for_files_refuses_them_and_takes_them_when_it_is_ope
     with closed(running.data / "blobs" / "incoming"), pytest.raises(NoRoom, match=r"read-only|permission"):
         running.client.upload_artifact(file)
     assert running.client.upload_artifact(file).size_bytes == 1000
+
+
+@as_root
+def test_a_host_says_that_it_is_ready_only_if_it_is_however_little_room_there_is(host: HostProcess) -> None:
+    with mounted(host.data, "size=24m") as folder:
+        for free_bytes in (24 << 10, 96 << 10):
+            filler = leave(folder, free_bytes)
+            host.spawn()
+            process = host.process
+            assert process is not None
+            wait_until(lambda p=process: "ready" in host.log.read_text() or p.poll() is not None)  # type: ignore[misc]
+            if "ready" in host.log.read_text():
+                host.wait_ready()
+                assert host.answers()
+                host.stop()
+            else:
+                assert (process.wait(), "full" in host.log.read_text()) == (EXIT_FAILED, True)
+                host.process = None
+            filler.unlink()
 
 
 @as_root

@@ -257,6 +257,17 @@ def test_who_holds_a_directory_is_told_or_that_it_cannot_be_told(
         assert holder_of(tmp_path) == Holder(runs=None)
 
 
+@pytest.mark.parametrize(("mode", "state", "text"), [(0o755, WARNING, "others can enter"), (0o777, BAD, "can write")])
+def test_a_folder_that_is_open_to_others_is_told_as_a_start_would(
+    folder: Path, mode: int, state: str, text: str
+) -> None:
+    folder.chmod(mode)
+    told = found(folder)["w1 rights"]
+    assert told[0] == state
+    assert text in told[1]
+    folder.chmod(0o700)
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root gives files away")
 def test_root_that_looks_at_the_folder_of_another_user_finds_nothing_foreign_in_it(folder: Path) -> None:
     for path in (folder, *folder.rglob("*")):

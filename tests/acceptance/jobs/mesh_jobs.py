@@ -56,6 +56,11 @@ class Task(CollectingComputeJobPaglet[TaskState]):
     def works(self) -> None:
         time.sleep(self.state.seconds)
 
+    def opens_a_file(self) -> None:
+        """With the rights that the umask leaves."""
+        with open(self.state.path, "x") as file:
+            file.write(str(self.work_dir()))
+
     def raises(self) -> None:
         print("about to raise", file=sys.stderr)
         raise ValueError("the data are wrong")
