@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from paglets.codec.bundle import Publisher
 from paglets.core.clock import Clock, SystemClock
 from paglets.core.content import hash_file, stat_of
+from paglets.core.databases import database_at
 from paglets.core.errors import Conflict, FileChanged, Invalid
 from paglets.core.refs import BlobRef, FileRef, check_file_name
 from paglets.core.text import printable
@@ -166,7 +167,7 @@ class Published:
         self._blobs: dict[Path, BlobRef] = {}
         by_hash: dict[str, BlobRef] = {}
         for path, size in sizes.items():
-            known = hash_file(path) if alike[size] > 1 else None
+            known = hash_file(path) if alike[size] > 1 and database_at(path) is None else None
             if known is None or known.sha256 not in by_hash:
                 blob = publisher.publish_file(path)
                 if known not in (None, blob):

@@ -12,6 +12,7 @@ from typing import Protocol
 from paglets.api.blobs import AskBlobs, BlobState, BlobStates
 from paglets.api.limits import MAX_ASKED_BLOBS
 from paglets.core.content import hash_file, stat_of
+from paglets.core.databases import database_at, remove_file, whole_file
 from paglets.core.errors import Conflict, FileChanged, Invalid, PagletsError
 from paglets.core.refs import BlobRef, HostRef
 from paglets.core.text import printable
@@ -48,17 +49,21 @@ class BytesSource:
 
 
 class FileSource:
-    """A file, hashed when this is made and open until it is left. Raises Invalid, FileChanged."""
+    """A file, hashed when this is made and open until it is left. Raises Invalid, FileChanged.
+
+    Of a database with files beside it a copy that has all of its rows is read instead.
+    """
 
     def __init__(self, path: Path, progress: Progress = nobody) -> None:
         self.path = path
         self._stat = stat_of(path)
-        size = self._stat.size_bytes
-        self.blob = hash_file(path, lambda done: progress(READING, done, size))
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise _unreadable(path, error) from error
+        with whole_file(path) as (whole, self._database):
+            size = self._stat.size_bytes if self._database is None else stat_of(whole).size_bytes
+            self.blob = hash_file(whole, lambda done: progress(READING, done, size))
+            try:
+                self._descriptor = os.open(whole, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise _unreadable(path, error) from error
 
     def __enter__(self) -> FileSource:
         return self
@@ -74,7 +79,7 @@ class FileSource:
 
     def changed(self) -> str:
         try:
-            same = stat_of(self.path) == self._stat
+            same = stat_of(self.path) == self._stat and database_at(self.path) == self._database
         except PagletsError as error:
             return error.message
         return (
@@ -86,7 +91,7 @@ class FileSource:
         if self.changed():
             raise FileChanged(f"{printable(self.path)} is kept: it changed after it became {instead}")
         try:
-            self.path.unlink()
+            remove_file(self.path, self._database)
         except OSError as error:
             raise Invalid(
                 f"{printable(self.path)} is now {instead}, but it cannot be removed: {error.strerror}"

@@ -166,8 +166,8 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
 
         The file goes to the group's collector, which owns it then; `name` is what it is called there, that of the
         file where it is left out. `move`: no copy stays at `path`, and none is made, on Linux, of a file in the
-        scratch directory that nobody has open for writing: close it before, since what is written later is not in
-        the artifact. `result` is None or a mapping without `artifact`.
+        scratch directory that nobody has open for writing. Close the file before: what is written later is not in the
+        artifact. Of an SQLite database all committed rows are. `result` is None or a mapping without `artifact`.
 
         False, and nothing is sent, where this attempt has an outcome already. Raises Invalid for a result that
         cannot travel, as `report_compute_success`; Invalid or FileChanged for a file that cannot be taken, NoRoom for

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paglets.core.content import no_room, stat_of
+from paglets.core.databases import database_at
 from paglets.core.errors import Invalid, NoRoom, PagletsError, Unknown
 from paglets.core.refs import MAX_FILE_NAME_BYTES, FileRef, check_file_name
 from paglets.core.text import printable
 from paglets.worker.changes import Scope
+from paglets.worker.faults import say
 from paglets.worker.protocol import Changes, Commit, Go, GoFile, RegisteredFile
 from paglets.worker.publishing import Publisher, absolute, private
 from paglets.worker.storage import Request
@@ -152,6 +154,8 @@ class RegisteredFiles:
             raise Invalid(f"{printable(source)} cannot be registered: its path is not valid Unicode") from None
         found = self._publisher.capture(source)
         blob = found.blob
+        if mode == "move" and found.database is not None and not source.is_relative_to(self._go.work_dir):
+            say(f"{printable(source)} stays where it is, as rows of it are in files beside it: close it before")
         return RegisteredFile(
             file=FileRef(name=name, sha256=blob.sha256, size_bytes=blob.size_bytes, mode=mode),
             source_path=str(source),
@@ -208,7 +212,7 @@ def _has_changed(source: Path, known: RegisteredFile) -> bool:
         if error.errno in _GONE:
             return False
     found = stat_of(source)
-    if found.size_bytes != known.file.size_bytes:
+    if found.size_bytes != known.file.size_bytes or database_at(source) is not None:
         return True
     as_captured = (found.mtime_ns, found.inode) == (known.source_mtime_ns, known.source_inode)
     return not as_captured and found.mtime_ns != _mark(known.file)

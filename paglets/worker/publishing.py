@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Protocol
 
 from paglets.core.clock import system_pause
-from paglets.core.content import SourceStat, closed, copy_hashed, no_room, stat_of
+from paglets.core.content import SourceStat, closed, copy_hashed, hash_file, no_room, stat_of
+from paglets.core.databases import Database, copy_database, database_at, remove_file
 from paglets.core.errors import FileChanged, Invalid, NoRoom, PagletsError
 from paglets.core.refs import BlobRef
 from paglets.core.text import printable
@@ -28,7 +29,7 @@ from paglets.worker import protocol
 from paglets.worker.faults import say
 from paglets.worker.protocol import Publish
 from paglets.worker.storage import Request
-from paglets.worker.taking import Taken, take
+from paglets.worker.taking import Taken, is_open_for_writing, take
 
 TRY_AGAIN_SECONDS = 2.0
 """After a try for which the host's disk had no room."""
@@ -53,10 +54,11 @@ class Room(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Captured:
-    """A file as it was when it was published."""
+    """A file as it was when it was published. `database`: the same of one with files beside it."""
 
     blob: BlobRef
     stat: SourceStat
+    database: Database | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,7 @@ class Publication:
 
     blob: BlobRef
     source: Path
-    moved: SourceStat | None = None
+    moved: Captured | None = None
     taken: Taken | None = None
 
     def keep(self) -> None:
@@ -78,12 +80,12 @@ class Publication:
         elif self.moved is not None:
             self._remove(self.moved)
 
-    def _remove(self, moved: SourceStat) -> None:
+    def _remove(self, moved: Captured) -> None:
         try:
-            if stat_of(self.source) != moved:
+            if (stat_of(self.source), database_at(self.source)) != (moved.stat, moved.database):
                 say(f"{printable(self.source)} stays: it changed while it was moved")
                 return
-            os.unlink(self.source)
+            remove_file(self.source, moved.database)
         except (OSError, Invalid) as error:
             say(f"{printable(self.source)} stays where it was: {error}")
 
@@ -121,29 +123,34 @@ class Publisher:
 
     def capture(self, source: Path) -> Captured:
         """Publish a copy of a file. Raises Invalid, NoRoom, and FileChanged where it does not rest."""
+        _warn_if_open(source)
         return self._capture_at_rest(source, self._new_room())
 
     def _capture_at_rest(self, source: Path, room: Room) -> Captured:
         for left in reversed(range(CAPTURE_TRIES)):
             try:
                 return self._capture(source, room)
-            except FileChanged:
-                if not left:
+            except FileChanged as error:
+                if not left or error.details.get("waited"):
                     raise
         raise AssertionError("a last try returns or raises")
 
     def publish(self, source: Path, move: bool) -> Publication:
         """Publish a copy of a file, or the file itself. Raises Invalid, NoRoom, FileChanged; it is as it was then."""
         room = self._new_room()
+        _warn_if_open(source)
         if move:
             _check_movable(source)
-            if self._is_in_scratch(source) and (publication := self._take(source, room)) is not None:
+            is_whole = self._is_in_scratch(source) and database_at(source) is None
+            if is_whole and (publication := self._take(source, room)) is not None:
                 return publication
         found = self._capture_at_rest(source, room)
-        return Publication(blob=found.blob, source=source, moved=found.stat if move else None)
+        return Publication(blob=found.blob, source=source, moved=found if move else None)
 
     def _capture(self, source: Path, room: Room) -> Captured:
-        found = stat_of(source)
+        found, database = stat_of(source), database_at(source)
+        if database is not None:
+            return self._capture_database(source, database.size_bytes, room)
         self._settle(found.mtime_ns)
 
         def copy(staged: Path) -> BlobRef:
@@ -153,6 +160,16 @@ class Publisher:
             return blob
 
         return Captured(blob=self._publish(room, found.size_bytes, copy), stat=found)
+
+    def _capture_database(self, source: Path, size_bytes: int, room: Room) -> Captured:
+        copied: list[Database] = []
+
+        def copy(staged: Path) -> BlobRef:
+            copied[:] = [copy_database(source, staged, pause=self._pause)]
+            return hash_file(staged)
+
+        blob = self._publish(room, size_bytes, copy)
+        return Captured(blob=blob, stat=copied[0].main, database=copied[0])
 
     def _is_in_scratch(self, source: Path) -> bool:
         return self._scratch is not None and source.parent.resolve().is_relative_to(self._scratch.resolve())
@@ -228,6 +245,11 @@ class Publisher:
         with suppress(OSError):
             return closed(folder)
         return ""
+
+
+def _warn_if_open(source: Path) -> None:
+    if is_open_for_writing(source) and database_at(source) is None:
+        say(f"{printable(source.name)} is still open for writing: close it before reporting it")
 
 
 def _check_movable(source: Path) -> None:

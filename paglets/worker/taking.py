@@ -132,7 +132,23 @@ def _lease(source: Path, descriptor: int) -> bool:
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
-        if error.errno == errno.EAGAIN:
+        if error.errno == errno.EAGAIN and not is_open_for_writing(source):
             say(f"{printable(source)} is still open for writing: what is moved is a copy of what is in it now")
         return False
     return True
+
+
+def is_open_for_writing(path: Path) -> bool:
+    """Return True if this process has the file open for writing, and False if the system does not tell."""
+    with suppress(OSError):
+        wanted = os.stat(path)
+        return any(_is_writer(name, wanted) for name in os.listdir("/dev/fd"))
+    return False
+
+
+def _is_writer(descriptor: str, wanted: os.stat_result) -> bool:
+    with suppress(OSError, ValueError):  # the descriptor of the listing itself is closed by now
+        number = int(descriptor)
+        is_same = os.path.samestat(os.fstat(number), wanted)
+        return is_same and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+    return False

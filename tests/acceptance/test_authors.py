@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from authors_jobs import Asks, Changed, Written, WrittenState
+from authors_jobs import ROWS, Asks, Changed, Written, WrittenState, add_rows, rows_of
 
 from paglets.artifacts import ArtifactRef
 from paglets.core.errors import Invalid
@@ -14,9 +15,9 @@ from paglets.system.compute_slots import CollectingComputeJobPaglet, Submission,
 from tests.acceptance.rig import PATIENCE_SECONDS, Mesh, wait_until
 
 
-def submit(mesh: Mesh, how: str, path: Path | str = "", cls: Any = Written) -> Submission:
+def submit(mesh: Mesh, how: str, path: Path | str = "", cls: Any = Written, **more: Any) -> Submission:
     states = [WrittenState(job_key=how, how=how, path=str(path))]
-    return submit_compute_job_group(mesh["laptop"].client, cls, states)
+    return submit_compute_job_group(mesh["laptop"].client, cls, states, **more)
 
 
 def record(submission: Submission, how: str) -> dict[str, Any]:
@@ -70,15 +71,36 @@ def test_a_second_file_stays_and_is_a_warning(three: Mesh, tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["second.txt"]
 
 
-def test_a_hook_with_an_event_is_told_where_the_paglet_came_from(three: Mesh, tmp_path: Path) -> None:
+def test_a_hook_is_told_where_the_paglet_came_from_and_its_open_database_has_all_rows(
+    three: Mesh, tmp_path: Path
+) -> None:
     place = tmp_path / "arrived"
     submission = submit(three, "travels", place)
     host_name = record(submission, "travels")["host_name"]
     wait_until(place.exists, what="the arrival")
-    assert place.read_text() == f"arrival from {host_name}: from afar"
+    assert place.read_text() == f"arrival from {host_name}: {2 * ROWS}"
 
 
 def test_code_for_the_original_speaks_with_its_own_names(three: Mesh) -> None:
     known, refused = record(submit(three, "asks", cls=Asks), "asks")["result"]
     assert known == "known"
     assert "no handler for messages of kind 'unknown'" in refused
+
+
+def test_a_database_that_nobody_closed_arrives_with_all_rows(three: Mesh, tmp_path: Path) -> None:
+    with closing(add_rows(tmp_path / "open.db")):
+        submission = submit(three, "leaves_a_database_open", inputs={"input.db": tmp_path / "open.db"})
+        put = three["laptop"].client.upload_artifact(tmp_path / "open.db")
+        ended = record(submission, "leaves_a_database_open")["result"]
+        client = three["gpu-a"].client
+        assert ended["input"] == ROWS
+        assert rows_of(client.download_artifact(ArtifactRef.from_wire(ended["artifact"]), tmp_path / "a.db")) == ROWS
+        assert rows_of(client.download_artifact(put, tmp_path / "b.db")) == ROWS
+        assert sorted(path.name for path in tmp_path.glob("*open*")) == ["open.db", "open.db-shm", "open.db-wal"]
+
+
+def test_a_file_that_is_still_open_is_named_in_the_log(three: Mesh) -> None:
+    submission = submit(three, "leaves_a_file_open")
+    assert record(submission, "leaves_a_file_open")["result"]["artifact"]["size_bytes"] == 0
+    log = three.paglets("jobs", "logs", f"{submission.group_id}/leaves_a_file_open", "--at", "laptop")
+    assert "result.csv is still open for writing: close it before reporting it" in log.out + log.err

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from paglets.core.errors import (
     ShuttingDown,
     Unreachable,
 )
-from paglets.remote.patience import FIRST_PIECE_BYTES
+from paglets.remote.patience import FIRST_PIECE_BYTES, nobody
 from tests.unit.files_rig import TIMEOUT, FilesRig, blob_of, some_bytes
 
 DATA = some_bytes(3 * FIRST_PIECE_BYTES + 5)
@@ -39,6 +41,18 @@ def test_a_file_is_sent_in_pieces_and_named_by_its_hash(rig: FilesRig, path: Pat
     assert rig.files.publish_file(path) == blob_of(DATA)
     assert rig.a.blobs == {blob_of(DATA).sha256: DATA}
     assert rig.offsets("PUT") == [0, FIRST_PIECE_BYTES, 3 * FIRST_PIECE_BYTES]
+
+
+def test_a_database_is_sent_with_the_rows_that_a_file_beside_it_has(rig: FilesRig, tmp_path: Path) -> None:
+    path = tmp_path / "rows.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("CREATE TABLE t AS SELECT 5 AS n")
+        made = rig.files.upload(path, name=None, owner=None, expires_in_seconds=None, move=True, progress=nobody)
+        assert list(tmp_path.iterdir()) == []
+    (tmp_path / "copy.db").write_bytes(rig.a.blobs[made.sha256])
+    with closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
+        assert copy.execute("SELECT n FROM t").fetchall() == [(5,)]
 
 
 def test_what_the_host_has_is_not_sent(rig: FilesRig, path: Path) -> None:

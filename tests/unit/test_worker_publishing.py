@@ -10,6 +10,7 @@ import resource
 import sqlite3
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -103,20 +104,58 @@ def test_a_closed_file_of_an_attempt_is_moved_and_not_copied(rig: Rig) -> None:
     assert os.listdir(rig.scratch) == []
 
 
-def test_an_open_database_is_copied_and_what_it_writes_at_its_end_is_not_in_the_blob(
-    rig: Rig, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = rig.scratch / "squares.db"
+def open_database(path: Path) -> sqlite3.Connection:
+    """1,000 rows, all of them in the file beside it."""
     database = sqlite3.connect(path)
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("CREATE TABLE squares (n)")
     database.executemany("INSERT INTO squares VALUES (?)", ((n,) for n in range(1000)))
     database.commit()
-    publication = rig.move(path)
-    publication.keep()
-    database.close()
-    assert rig.is_right(publication.blob)
-    assert "squares.db is still open for writing: what is moved is a copy" in capsys.readouterr().err
+    return database
+
+
+def rows_in(path: Path) -> int:
+    with closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as database:
+        return int(database.execute("SELECT count(*) FROM squares").fetchone()[0])
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_database_that_is_open_is_published_with_all_rows_and_goes_with_the_files_beside_it(
+    rig: Rig, capsys: pytest.CaptureFixture[str], is_kept: bool
+) -> None:
+    path = rig.scratch / "squares.db"
+    with closing(open_database(path)):
+        publication = rig.move(path)
+        assert path.exists()
+        publication.keep() if is_kept else publication.drop()
+        left = sorted(os.listdir(rig.scratch))
+    assert rows_in(rig.blob(publication.blob)) == 1000
+    assert left == ["out.db"] if is_kept else ["out.db", "squares.db", "squares.db-shm", "squares.db-wal"]
+    assert capsys.readouterr().err == ""
+    assert list(Path(rig.blobs.staging()).iterdir()) == []
+
+
+def test_a_database_that_is_written_to_after_it_was_published_stays(
+    rig: Rig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = rig.scratch / "squares.db"
+    with closing(open_database(path)) as database:
+        publication = rig.move(path)
+        with database:
+            database.execute("INSERT INTO squares VALUES (1)")
+        publication.keep()
+        assert path.exists()
+    assert "squares.db stays: it changed while it was moved" in capsys.readouterr().err
+
+
+def test_a_file_that_this_process_has_open_for_writing_is_named(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "paglets: out.db is still open for writing: close it before reporting it\n"
+    with rig.source.open("ab"):
+        rig.copying.publish(rig.source, move=False)
+    assert capsys.readouterr().err == text
+    with rig.source.open("rb"):
+        rig.copying.publish(rig.source, move=False)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("is_kept", [True, False])

@@ -1,6 +1,7 @@
 """Jobs as people write them: hooks with an event, returned values, two reports, databases that nobody closed."""
 
 import os
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,21 @@ from paglets.core.signatures import HookEvent
 from paglets.system.compute_slots import CollectingComputeJobPaglet, CollectingComputeJobState
 
 ROWS = 1000
+
+
+def add_rows(path: Path) -> sqlite3.Connection:
+    """Add ROWS rows as many programs do: committed, and in the file beside it, as the connection stays open."""
+    with sqlite3.connect(path) as base:
+        base.execute("PRAGMA journal_mode=WAL")
+        base.execute("PRAGMA wal_autocheckpoint=0")
+        base.execute("CREATE TABLE IF NOT EXISTS numbers (n)")
+        base.executemany("INSERT INTO numbers VALUES (?)", ((n,) for n in range(ROWS)))
+    return base
+
+
+def rows_of(path: Path) -> int:
+    with sqlite3.connect(f"file:{path}?immutable=1", uri=True) as base:
+        return int(base.execute("SELECT count(*) FROM numbers").fetchone()[0])
 
 
 @dataclass
@@ -45,22 +61,32 @@ class Written(CollectingComputeJobPaglet[WrittenState]):
             self.report_compute_artifact(Path(self.state.path, name), move=True)
 
     def travels(self) -> None:
-        Path("note.txt").write_text("from afar")
-        ref = self.register_file("note.txt")
+        self.open = add_rows(Path("result.db"))
+        ref = self.register_file("result.db")
         assert self.registered_files() == (ref,)
-        self.notify_user("info", "travels", ref.name)
+        add_rows(Path("result.db"))
+        self.notify_user("info", "travels", "with a database")
         self.dispatch_to(self.state.home_host_name)
 
     def on_arrival(self, event: HookEvent) -> None:  # type: ignore[override]
-        text = f"{event.kind} from {event.from_host}: {self.file_path('note.txt').read_text()}"
+        text = f"{event.kind} from {event.from_host}: {rows_of(self.file_path('result.db'))}"
         draft = Path(self.state.path + ".new")
         draft.write_text(text)
         draft.rename(self.state.path)
 
-    def leaves_open_for_writing(self) -> None:
-        self.csv = Path("result.csv").open("w")  # noqa: SIM115
-        self.csv.write("a,b\n")
-        self.report_compute_artifact("result.csv", move=True)
+    def leaves_a_database_open(self) -> None:
+        self.open = add_rows(Path("result.db"))
+        rows = rows_of(self.upload_and_fetch("input.db"))
+        self.report_compute_artifact("result.db", result={"input": rows}, move=True)
+        assert list(Path().glob("result.db*")) == []
+
+    def upload_and_fetch(self, name: str) -> Path:
+        return self.download_artifact(self.upload_artifact(name), "fetched/")
+
+    def leaves_a_file_open(self) -> None:
+        self.open_file = Path("result.csv").open("w")  # noqa: SIM115
+        self.open_file.write("a,b\n")
+        self.report_compute_artifact("result.csv")
 
 
 class Asks(CollectingComputeJobPaglet[WrittenState]):
