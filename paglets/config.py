@@ -47,7 +47,7 @@ class HostOptions:
     holds each job to the cores that it leased. `artifact_max_bytes` bounds one file that the host keeps for others,
     `artifact_quota_bytes` all of them; 0: no limit. A host that did not speak to the host of a collector for
     `host_lost_after_seconds` is lost, and the collector's jobs there are begun anew; inputs that no host has are waited
-    for `input_wait_seconds`.
+    for `input_wait_seconds`. A process that did not end within `report_grace_seconds` of its report is ended.
     """
 
     name: str
@@ -73,6 +73,7 @@ class HostOptions:
     artifact_quota_bytes: int = 0
     host_lost_after_seconds: float = 120.0
     input_wait_seconds: float = 7 * 86400.0
+    report_grace_seconds: float = 600.0
 
 
 _OTHER_FLAGS = {

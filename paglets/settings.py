@@ -105,7 +105,7 @@ def _lost_after(value: Any) -> float:
     return _seconds(value, LEAST_LOST_AFTER_SECONDS, f"from {LEAST_LOST_AFTER_SECONDS:g}")
 
 
-def _input_wait(value: Any) -> float:
+def _above_zero(value: Any) -> float:
     return _seconds(value, 0.0, "above 0")
 
 
@@ -192,6 +192,7 @@ SETTINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "artifact_max_size": ("artifact_max_bytes", _bytes),
     "artifact_storage_quota": ("artifact_quota_bytes", _bytes),
     "host_lost_after": ("host_lost_after_seconds", _lost_after),
-    "input_wait": ("input_wait_seconds", _input_wait),
+    "input_wait": ("input_wait_seconds", _above_zero),
+    "report_grace": ("report_grace_seconds", _above_zero),
 }
 """Name in the file (and, with dashes, of the flag) -> option and check."""

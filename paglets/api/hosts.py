@@ -33,13 +33,17 @@ class Portrait:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostIdentity(Portrait):
-    """`GET /v1/host`: who this host is and what it offers. `wall_time`: its clock when it answered, epoch seconds."""
+    """`GET /v1/host`: who this host is and what it offers. `wall_time`: its clock when it answered, epoch seconds.
+
+    `long_hooks`: hooks that have been running for long, each with its paglet.
+    """
 
     program: str
     python: str
     pid: int
     build: str = ""
     wall_time: float = 0.0
+    long_hooks: tuple[str, ...] = ()
 
     @classmethod
     def of(

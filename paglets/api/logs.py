@@ -21,8 +21,8 @@ class AttemptView:
     """An attempt that was or is at work on `host`.
 
     `ended`: no process of it is left. `status`: RUNNING, or what the job came to with its end (WAITING_FOR_SLOT:
-    it is tried again), or "" where only its log is left. `cause`: why it ended without a result. `kept`: its log is
-    there, so far as it is kept.
+    it is tried again), or "" where only its log is left. `cause`: why it ended without a result. `remark`: what else
+    there is to say of its end. `kept`: its log is there, so far as it is kept.
     """
 
     agent_id: str
@@ -36,6 +36,7 @@ class AttemptView:
     host: HostRef
     runtime_seconds: float | None = None
     cause: str = ""
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -303,6 +303,11 @@ def _trouble(identity: HostIdentity) -> tuple[str, str] | None:
             advice = f"nothing to do: it is replaced after {Patience().hung_seconds:g} s, and its jobs start again"
             return found, advice
         return found, f"mend that; `paglets doctor --name {identity.name}` on its machine says more"
+    if identity.long_hooks:
+        found = f"online; {identity.long_hooks[0]}"
+        more = len(identity.long_hooks) - 1
+        advice = f"`paglets jobs logs {identity.long_hooks[0].partition(':')[0]}` shows what it printed"
+        return found + (f", and {counted(more, 'more hook')}" if more else ""), advice
     if identity.capacity.cpu_cores and not identity.free.cpu_cores and not identity.running_jobs:
         found = f"online, and starts no jobs; {bytes_text(identity.free.temp_storage_bytes)} of its disk free"
         return found, f"its disk is full or cannot be written: `paglets doctor --name {identity.name}` on its machine"

@@ -108,6 +108,12 @@ def _add_offers(add: Callable[..., object]) -> None:
         metavar="SECONDS",
         help="how long jobs begun anew wait for inputs that no host has (default 604800, 7 days)",
     )
+    add(
+        "--report-grace",
+        type=float,
+        metavar="SECONDS",
+        help="end the process of a job that has not ended so long after its report (default 600)",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

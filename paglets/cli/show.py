@@ -222,7 +222,7 @@ def print_shown(shown: Shown) -> None:
     )
     _table("code", ("FILE", "SIZE"), () if code is None else code.files)
     _table("inputs", ("FILE", "SIZE"), tuple((file.name, file.size_bytes) for file in shown.inputs))
-    if len(shown.attempts) > 1 or any(_is_dead(each) for each in shown.attempts):
+    if len(shown.attempts) > 1 or any(_is_dead(each) or each.remark for each in shown.attempts):
         print("\nattempts:")
         print_table(("RUN", "STATUS", "HOST", "CAUSE"), [_attempt_row(each) for each in shown.attempts])
 
@@ -235,7 +235,7 @@ def _is_dead(attempt: AttemptView) -> bool:
 def _attempt_row(attempt: AttemptView) -> tuple[object, ...]:
     dead = "LOST" if attempt.cause in ("host_lost", "launcher_lost") else "FAILED"
     status = f"{dead}, tried again" if _is_dead(attempt) else attempt.status
-    return (f"{attempt.generation}.{attempt.attempt}", status, attempt.host.name, attempt.cause)
+    return (f"{attempt.generation}.{attempt.attempt}", status, attempt.host.name, attempt.cause or attempt.remark)
 
 
 def _code_text(shown: Shown) -> str:

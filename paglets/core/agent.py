@@ -43,6 +43,9 @@ class Paglet(Generic[S]):
     kind: ClassVar[Kind] = "paglet"
     """What its host keeps beside it: "paglet", "job" or "collector"."""
 
+    hook_timeout_seconds: ClassVar[float | None] = None
+    """How long each hook of the class may take; a hook that takes longer is ended, and has failed. None: no limit."""
+
     service_name: ClassVar[str] = ""
     """What paglets of this class offer to the mesh from their creation to their end: see `Context.lookup`."""
 

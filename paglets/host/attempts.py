@@ -86,6 +86,7 @@ def _add_ended(known: _Known, row: Any, own: HostRef) -> None:
         host=own,
         runtime_seconds=record["runtime_seconds"],
         cause=record["cause"],
+        remark=record.get("remark", ""),
     )
 
 

@@ -242,7 +242,9 @@ class Host:
         return self.shell.store.read(look)
 
     def identity(self) -> HostIdentity:
-        return portrait.identity(self.shell.settings, self.load(), self.shell.clock.wall())
+        own, now = self.shell.own, self.shell.clock.wall()
+        hooks = self.shell.store.read(lambda tx: views.long_hooks(tx, own, now))
+        return replace(portrait.identity(self.shell.settings, self.load(), now), long_hooks=hooks)
 
     def slots(self, limit: int) -> Slots:
         """The scheduler's view: what runs and waits here, and what is on its way out."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from paglets.api.calls import CallReply
 from paglets.api.paglets import FindPaglets
-from paglets.codec.envelope import CarriedArtifact, check_file, check_message
+from paglets.codec.envelope import CarriedArtifact, check_file, check_message, check_seconds
 from paglets.codec.text import dumps
 from paglets.core.errors import Fenced, HandlerFailed, NotHandled, PagletsError
 from paglets.core.record import to_json
@@ -55,6 +55,8 @@ class Speaker(Protocol):
     entry: str
     began: float
     reported: bool
+    timeout_seconds: float
+    limit_seconds: float
     delivered: tuple[str, Delivery] | None
 
 
@@ -147,6 +149,11 @@ class Operations:
     def artifact_delete(self, run: Speaker, args: protocol.DeleteArtifact, done: Done) -> None:
         self._fetching.delete(check_artifact_id(args.artifact_id), done)
 
+    def hook_limit(self, run: Speaker, args: protocol.HookLimit, done: Done) -> None:
+        run.limit_seconds = check_seconds(args.seconds)
+        run.timeout_seconds = self._runtime(run) + run.limit_seconds
+        done({})
+
     def hosts(self, run: Speaker, args: protocol.Nothing, done: Done) -> None:
         done({"hosts": [to_json(info) for info in self._creation.host_infos()]})
 
@@ -168,6 +175,7 @@ ASKS: dict[str, Callable[[Operations, Speaker, Any, Done], None]] = {
     "artifact_fetch": Operations.artifact_fetch,
     "artifact_delete": Operations.artifact_delete,
     "submit": Operations.submit,
+    "hook_limit": Operations.hook_limit,
     "hosts": Operations.hosts,
     "resolve_host": Operations.resolve_host,
     "resolve_paglet": Operations.resolve_paglet,

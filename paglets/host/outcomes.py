@@ -35,12 +35,16 @@ BY_HAND = "by hand: "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """Which attempt of which job on which host; `runtime_seconds` by the host's monotonic clock."""
+    """Which attempt of which job on which host; `runtime_seconds` by the host's monotonic clock.
+
+    `remark`: what else people should know of its end.
+    """
 
     agent_id: str
     attempt: int
     host: HostRef
     runtime_seconds: float
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +250,7 @@ def _record(
     return {
         "status": status,
         "cause": cause,
+        "remark": attempt.remark,
         "generation": job.generation,
         "attempt": attempt.attempt,
         "granted_at": granted_at,

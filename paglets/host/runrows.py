@@ -27,16 +27,21 @@ class Run:
     """A process of a paglet, from launch to end. Belongs to the runner.
 
     `held_up`: why its host does not take a file of it just now. `not_begun`: why its host had no place for it.
+    `limit_seconds`: what its code or request allows, `timeout_seconds` when that is over, counted from `began`; 0: no
+    limit. `over_at`: when it reported or its entry ended. `ended_for`: why its host ends it.
     """
 
     stamp: Stamp
     entry: str
     timeout_seconds: float = 0.0
+    limit_seconds: float = 0.0
     began: float = 0.0
     live: bool = False
     finishing: bool = False
     done: bool = False
     reported: bool = False
+    over_at: float | None = None
+    ended_for: str = ""
     held_up: str = ""
     held_up_at: float = 0.0
     not_begun: str = ""
@@ -164,10 +169,16 @@ def close(tx: Tx, run: Run, how: Ended, runtime: float, own: HostRef, now: float
     tx.touch(run.agent_id)
     outcomes.count_launcher(tx, run.agent_id, how)
     if run.entry == "attempt":
-        attempt = Attempt(agent_id=run.agent_id, attempt=run.stamp.attempt, host=own, runtime_seconds=runtime)
+        attempt = Attempt(
+            agent_id=run.agent_id,
+            attempt=run.stamp.attempt,
+            host=own,
+            runtime_seconds=runtime,
+            remark=run.ended_for,
+        )
         return outcomes.ended(tx, attempt, how, now)
     if run.entry != "message" and not run.done and (how.is_culprit or not how.launcher_lost):
-        hook_failed(tx, run.agent_id, run.entry, outcomes.describe(how), now)
+        hook_failed(tx, run.agent_id, run.entry, run.ended_for or outcomes.describe(how), now)
     outcomes.retire(tx, run.agent_id, now)
     return None
 
@@ -181,3 +192,9 @@ def unwanted(tx: Tx) -> list[str]:
 def tokens(tx: Tx) -> set[str]:
     """Of all runs that have not ended."""
     return {row["token"] for row in tx.all("SELECT token FROM runs ORDER BY token")}
+
+
+def name_of(tx: Tx, agent_id: str) -> str:
+    """Return GROUP/KEY of a job, the id of another paglet."""
+    job = queue.job(tx, agent_id)
+    return agent_id if job is None else f"{job.group_id}/{job.job_key}" if job.group_id else job.job_key

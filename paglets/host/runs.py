@@ -15,11 +15,12 @@ from paglets.codec.text import dumps
 from paglets.core.errors import Fenced, HandlerFailed, PagletsError, StorePassing, tellable
 from paglets.core.failpoints import reach
 from paglets.core.record import to_json
-from paglets.host import fileroom, outcomes, runrows
+from paglets.host import fileroom, outcomes, runrows, timelimits
 from paglets.host.mailbox import Delivery, Mailbox
 from paglets.host.operations import HandlerEnd, Operations, close_delivery
 from paglets.host.outcomes import Attempt, Outcome
 from paglets.host.places import Places
+from paglets.host.runner import note
 from paglets.host.runrows import Ground, Run
 from paglets.host.shell import Shell
 from paglets.store import posts
@@ -175,13 +176,19 @@ class Runs:
             self.launcher.end(run.stamp.token)
         elif name == "done":
             run.done = not isinstance(result, BaseException)
+            self._note_over(run, run.done)
             if run.done and args.fault is not None and run.entry == "message" and run.delivered is not None:
                 # The class or its state could not be loaded: no process will ever handle this message.
                 self._handled(run, Handled(message_id=run.delivered[0], fault=args.fault), result)
         elif name == "report":
             run.reported = not isinstance(result, BaseException)
+            self._note_over(run, run.reported)
         elif name == "handled" and not isinstance(result, BaseException):
             self._handled(run, args, result)
+
+    def _note_over(self, run: Run, is_over: bool) -> None:
+        if is_over and run.over_at is None:
+            run.over_at = self._shell.clock.monotonic()
 
     def _say_held_up(self, run: Run, text: str | None) -> None:
         """`text`: None where there is no news. One with other numbers than before is no news for a while."""
@@ -320,8 +327,11 @@ class Runs:
         for act in delayed:
             act()
         for run in list(self._by_token.values()):
-            if run.timeout_seconds and now - run.began > run.timeout_seconds:
+            limit = timelimits.exceeded(run, now, self._shell.settings.report_grace_seconds)
+            if limit == "timeout":
                 self._time_out(run)
+            elif limit:
+                self._end_late(run, timelimits.words(run, limit, self._shell.settings.report_grace_seconds))
         for agent_id in self._shell.store.read(runrows.unwanted):
             self.end(agent_id)
         for token in self._superseded():
@@ -334,6 +344,15 @@ class Runs:
             return []
         known = self._shell.store.read(runrows.tokens)
         return [token for token in self._by_token if token not in known]
+
+    def _end_late(self, run: Run, why: str) -> None:
+        run.ended_for = why
+        subject = self._shell.store.read(lambda tx: runrows.name_of(tx, run.agent_id))
+        self._shell.log(f"{subject} ({run.entry}): {why}")
+        self._shell.runner.change(
+            lambda tx: note(tx, self._shell.clock.wall(), "ended_late", run.agent_id, f"{run.entry}: {why}")
+        )
+        self.launcher.end(run.stamp.token)
 
     def _time_out(self, run: Run) -> None:
         fault = Fault(cause="timeout", message=f"ran longer than timeout_seconds = {run.timeout_seconds:g}")

@@ -66,6 +66,7 @@ def settings(
         artifact_quota_bytes=options.artifact_quota_bytes,
         host_lost_after_seconds=options.host_lost_after_seconds,
         input_wait_seconds=options.input_wait_seconds,
+        report_grace_seconds=options.report_grace_seconds,
         python=platform.python_version(),
         pid=os.getpid(),
         program=f"paglets {PROGRAM_VERSION}",

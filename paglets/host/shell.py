@@ -163,8 +163,9 @@ class Settings:
     """Who this host is and what it offers, for this start (`boot_id`).
 
     A host that was mute for `host_lost_after_seconds` is lost to the collectors here; the inputs of jobs that only such
-    hosts have are waited for `input_wait_seconds`. Of a blob `piece_bytes` go in one request; one that was promised
-    stays for `blob_pin_seconds`. Bounds of bytes that are 0 do not bound.
+    hosts have are waited for `input_wait_seconds`. A process has `report_grace_seconds` after its report to end. Of a
+    blob `piece_bytes` go in one request; one that was promised stays for `blob_pin_seconds`. Bounds of bytes that are 0
+    do not bound.
     """
 
     store_id: str
@@ -187,6 +188,7 @@ class Settings:
     blob_pin_seconds: float = 3600.0
     host_lost_after_seconds: float = 120.0
     input_wait_seconds: float = 7 * 86400.0
+    report_grace_seconds: float = 600.0
     python: str = ""
     pid: int = 0
     program: str = ""

@@ -10,12 +10,18 @@ from paglets.api.slots import JobView, Lease, Usage
 from paglets.codec.text import loads
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
+from paglets.core.text import duration_text
 from paglets.slots import states
 from paglets.store import artifacts, files, handoffs, paglets, queue, residence
 from paglets.store.db import Tx
 from paglets.store.handoffs import MOVING, LeavingJob
 
 MAX_FOUND = 1_000
+
+LONG_HOOK_SECONDS = 600.0
+"""A hook that takes longer is told to people: it may be what a paglet waits for, or never end."""
+
+MOST_LONG_HOOKS = 10
 
 
 def named(tx: Tx, name: str | None, service: str | None, own: HostRef) -> tuple[FoundPaglet, ...]:
@@ -55,7 +61,7 @@ def paglet_view(tx: Tx, agent_id: str, own: HostRef, now: float, *, brief: bool 
         host=own,
         name=row["name"],
         hook=row["hook"],
-        reason=_reason(row["intent"], row["hook_error"], row["problem"]),
+        reason=_long_hook(tx, agent_id, own, now) or _reason(row["intent"], row["hook_error"], row["problem"]),
         inbox=waiting,
         dead_posts=dead,
         state=None if brief else paglets.state(tx, agent_id),
@@ -67,6 +73,26 @@ def paglet_view(tx: Tx, agent_id: str, own: HostRef, now: float, *, brief: bool 
         inactive=bool(row["inactive"]),
         created_at=row["created_at"],
     )
+
+
+def _long_hook(tx: Tx, agent_id: str, own: HostRef, now: float) -> str:
+    """Return `on_arrival has been running for 12 min on laptop`, or "" if no hook of the paglet takes long."""
+    run = tx.one(f"SELECT * FROM runs WHERE agent_id = ? AND {_IS_LONG_HOOK}", agent_id, now - LONG_HOOK_SECONDS)
+    if run is None:
+        return ""
+    return f"on_{run['entry']} has been running for {duration_text(now - run['started_at'])} on {own.name}"
+
+
+_IS_LONG_HOOK = "entry NOT IN ('run', 'attempt', 'message') AND started_at < ?"
+
+
+def long_hooks(tx: Tx, own: HostRef, now: float) -> tuple[str, ...]:
+    """Hooks here that take long, each with its paglet; the first few."""
+    since = now - LONG_HOOK_SECONDS
+    rows = tx.all(
+        f"SELECT agent_id FROM runs WHERE {_IS_LONG_HOOK} ORDER BY started_at LIMIT ?", since, MOST_LONG_HOOKS
+    )
+    return tuple(f"{row['agent_id']}: {_long_hook(tx, row['agent_id'], own, now)}" for row in rows)
 
 
 def _reason(intent: str | None, hook_error: str | None, problem: str) -> str:

@@ -30,7 +30,17 @@ from paglets.worker.context import ChildContext, Parked
 from paglets.worker.faults import entry_fault_of, fault_of, show
 from paglets.worker.files import put_files
 from paglets.worker.frames import Unpacker, pack
-from paglets.worker.protocol import ENTRY_METHODS, LONG_ENTRIES, Deliver, EntryDone, Go, Handled, Stamp
+from paglets.worker.protocol import (
+    ENTRY_METHODS,
+    HOOK_ENTRIES,
+    LONG_ENTRIES,
+    Deliver,
+    EntryDone,
+    Go,
+    Handled,
+    HookLimit,
+    Stamp,
+)
 
 EXIT_UNHEARD = 123
 """Exit code of a child whose `done` the host would not take, twice."""
@@ -175,6 +185,7 @@ class Child:
             self._channel.heard = self._handle_in_background
             self._handle_in_background()
         try:
+            self._limit_hook()
             self._call_method()
             if self._go.entry == "dispatching":
                 self._context.files.refresh()
@@ -191,6 +202,15 @@ class Child:
         with self._context.changed:
             self._over = True
             return self._tell_done(done)
+
+    def _limit_hook(self) -> None:
+        """Let the host end this hook if it takes longer than its class allows. Raises Invalid."""
+        seconds = type(self._paglet).hook_timeout_seconds
+        if seconds is None or self._go.entry not in HOOK_ENTRIES:
+            return
+        if not isinstance(seconds, int | float):
+            raise Invalid(f"hook_timeout_seconds is {seconds!r:.40}: expected seconds or None")
+        self._channel.request("hook_limit", HookLimit(seconds=float(seconds)))
 
     def _before_rest(self, scope: Scope) -> None:
         if scope.intent.rest is not None:

@@ -44,6 +44,9 @@ ENTRY_METHODS: dict[str, str] = {
 }
 """Which method of the paglet an entry calls; `message` only waits for `deliver`."""
 
+HOOK_ENTRIES = ("creation", "clone", "arrival", "activation", "dispatching", "disposing")
+"""Entries that call a hook, for which `Paglet.hook_timeout_seconds` counts."""
+
 LONG_ENTRIES = ("run", "attempt")
 """Entries beside which handlers run, and whose deferred operations are committed at once."""
 
@@ -297,6 +300,13 @@ class Nothing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HookLimit:
+    """`hook_limit`: the hook that begins now is to be ended after `seconds`, as its class says. Replies nothing."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Handled:
     """`handled`: the end of a handler. A fault drops changes and intent.
 
@@ -345,6 +355,7 @@ OPERATIONS: dict[str, type] = {
     "storage_get": StorageGet,
     "storage_keys": Nothing,
     "storage_scan": StorageScan,
+    "hook_limit": HookLimit,
     "handled": Handled,
     "done": EntryDone,
 }

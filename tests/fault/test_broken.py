@@ -20,7 +20,7 @@ from tests.fault.hosts import zygotes
 def lone(make_mesh: MakeMesh) -> Iterator[Mesh]:
     """One host of one core, shared by tests that leave it as it was."""
     with make_mesh("lone") as mesh:
-        mesh.start("alone", "--cpu-cores", 1)
+        mesh.start("alone", "--cpu-cores", 1, "--report-grace", 1)
         yield mesh
 
 
@@ -77,6 +77,19 @@ def test_what_a_job_put_in_the_place_of_its_scratch_directory_is_removed_and_not
     wait_until(lambda: [each.name for each in (host.data / "work").rglob("*")] == [".trash"], what="an empty work/")
     assert precious.stat().st_mode & 0o777 == 0o755
     assert (precious / "data").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_job_that_reported_and_does_not_return_loses_its_slot_and_keeps_its_result(lone: Mesh) -> None:
+    host = lone["alone"]
+    states = [TaskState(job_key="stays", how="reports_and_stays"), TaskState(job_key="works")]
+    for state in states:
+        state.allow_home_compute = True
+    submission = submit_compute_job_group(host.client, Task, states)
+    assert submission.drain(timeout=PATIENCE_SECONDS)["completed_count"] == 2
+    wait_until(lambda: host.client.slots().free.cpu_cores == 1, what="the slot to be free")
+    remark = "its process did not end within 1.0 s of its report, and was ended"
+    assert f"{submission.group_id}/stays (attempt): {remark}" in host.log_text()
+    assert remark in lone.paglets("jobs", "show", f"{submission.group_id}/stays").out
 
 
 @pytest.mark.parametrize("how", ["link_to_nowhere", "file"])

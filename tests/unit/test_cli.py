@@ -343,7 +343,7 @@ def test_repeated_flags_append_and_become_options(tmp_path: Path) -> None:
         *("--peer", "http://laptop:8765", "--peer", "other:1", "--tag", "linux", "--tag", "gpu"),
         *("--property", "python=3.12", "--memory", "2G", "--cpu-cores", "3", "--code-path", "/code"),
         *("--artifact-max-size", "1G", "--artifact-storage-quota", "20G"),
-        *("--host-lost-after", "60", "--input-wait", "3600"),
+        *("--host-lost-after", "60", "--input-wait", "3600", "--report-grace", "60"),
     ]
     assert options_of(parser().parse_args(flags), tmp_path) == HostOptions(
         name="gpu-a",
@@ -360,6 +360,7 @@ def test_repeated_flags_append_and_become_options(tmp_path: Path) -> None:
         artifact_quota_bytes=20 << 30,
         host_lost_after_seconds=60.0,
         input_wait_seconds=3600.0,
+        report_grace_seconds=60.0,
     )
 
 

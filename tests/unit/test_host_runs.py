@@ -13,9 +13,9 @@ from host_rig import Rig, envelope, group, host_ref, job, job_part, slot_request
 
 from paglets.api.calls import CallReply
 from paglets.api.groups import GroupView
-from paglets.api.paglets import Done, MovePaglet
+from paglets.api.paglets import Done, MovePaglet, PagletView
 from paglets.codec.envelope import Post, WireMessage
-from paglets.codec.text import dumps
+from paglets.codec.text import dumps, loads
 from paglets.core.errors import CallOutcomeUnknown, HandlerFailed, Moved, NotHandled, PagletsError, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import BlobRef, ProxyRef
@@ -34,6 +34,7 @@ from paglets.worker.protocol import (
     Create,
     EntryDone,
     Fault,
+    HookLimit,
     Intent,
     Nothing,
     OutgoingPost,
@@ -694,6 +695,54 @@ def test_an_attempt_that_runs_too_long_is_ended_and_says_so(rig: Rig) -> None:
     assert process.told_to_end
     assert rig.outbox()[0]["args"]["cause"] == "timeout"
     assert rig.value("SELECT status FROM requests") == "FAILED_FINAL"
+
+
+@pytest.mark.parametrize("says_done", [False, True])
+def test_a_process_that_does_not_end_after_its_report_is_ended_and_its_result_stands(says_done: bool) -> None:
+    rig = Rig(report_grace_seconds=60.0)
+    process = add_job(rig)
+    rig.report(process, 42)
+    if says_done:
+        rig.answer(process, "done", EntryDone())
+    rig.run(59)
+    assert not process.told_to_end
+    rig.run(3)
+    assert process.told_to_end
+    assert rig.value("SELECT status FROM requests") == "COMPLETED"
+    assert [each["args"]["result"] for each in rig.outbox()] == [42]
+    ended = "its process did not end within 1 min of its report, and was ended"
+    assert loads(rig.value("SELECT record FROM history"))["remark"] == ended
+    assert [line for line in rig.log if ended in line] == [f"g1/a (attempt): {ended}"]
+    assert rig.value("SELECT text FROM events WHERE kind = 'ended_late'") == f"attempt: {ended}"
+
+
+def test_a_hook_is_ended_when_its_class_says_so_and_has_failed(rig: Rig) -> None:
+    add(rig, hook="creation")
+    process = rig.process("p1")
+    rig.run(100)
+    assert "ok" in rig.answer(process, "hook_limit", HookLimit(seconds=10.0))
+    rig.run(9)
+    assert not process.told_to_end
+    rig.run(3)
+    assert process.told_to_end
+    assert rig.value("SELECT hook_error FROM paglets") == "it ran longer than hook_timeout_seconds = 10, and was ended"
+
+
+def test_a_limit_that_is_none_is_refused(rig: Rig) -> None:
+    add(rig, hook="creation")
+    assert "error" in rig.answer(rig.process("p1"), "hook_limit", HookLimit(seconds=-1.0))
+
+
+def test_a_hook_that_takes_long_is_shown_and_goes_on(rig: Rig) -> None:
+    add(rig, hook="creation")
+    process = rig.process("p1")
+    rig.run(599)
+    assert rig.host.identity().long_hooks == ()
+    rig.run(121)
+    text = "on_creation has been running for 12 min on home"
+    assert rig.get(PagletView, "GET", "/v1/paglets/p1").reason == text
+    assert rig.host.identity().long_hooks == (f"p1: {text}",)
+    assert not process.told_to_end
 
 
 def test_an_attempt_that_nobody_wants_is_ended(rig: Rig) -> None:

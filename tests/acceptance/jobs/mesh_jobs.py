@@ -130,6 +130,10 @@ class Task(CollectingComputeJobPaglet[TaskState]):
         self._wait_for("go")
         self.works()
 
+    def reports_and_stays(self) -> None:
+        self.report_compute_success(self.build_result_payload())
+        time.sleep(600)
+
     def kills_its_parent(self) -> None:
         """When the file `path`.kill is there."""
         self._say_running()

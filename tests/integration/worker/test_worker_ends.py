@@ -84,6 +84,16 @@ def test_an_exit_of_the_jobs_own_is_told_as_it_was(
     assert told.asked == []
 
 
+def test_a_hook_says_first_how_long_its_class_lets_it_take(host: FakeHost) -> None:
+    told = host.start(paglets.LimitsItsHooks, "creation")
+    assert host.wait(told).exit_code == 0
+    assert [name for name, _ in told.asked] == ["hook_limit", "done"]
+    assert told.all("hook_limit")[0].seconds == 5.0
+    attempt = host.start(paglets.LimitsItsHooks)
+    assert host.wait(attempt).exit_code == 0
+    assert [name for name, _ in attempt.asked] == ["done"]
+
+
 def test_the_last_lines_of_stderr_come_with_the_end(host: FakeHost) -> None:
     how = host.wait(host.start(paglets.Segfaults))
     assert how.stderr_tail == "last words\n"

@@ -47,6 +47,13 @@ class Counts(Plain):
         """So that the host starts it next."""
 
 
+class LimitsItsHooks(Plain):
+    hook_timeout_seconds = 5
+
+    def on_creation(self) -> None:
+        self.state.number += 1
+
+
 class Reports(Plain):
     def compute_attempt(self) -> None:
         self.state.number = 7
