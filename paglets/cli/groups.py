@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -26,6 +25,7 @@ from paglets.cli.output import (
     silent_lines,
     waiting_for_all,
 )
+from paglets.cli.values import result_text
 from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE, Invalid
 from paglets.core.messages import Message
 from paglets.core.record import to_json
@@ -181,7 +181,7 @@ def result_row(job_key: str, record: dict[str, Any]) -> tuple[object, ...]:
     artifact = artifact_in(result)
     if artifact is not None:  # its name says enough here
         result = {name: value for name, value in result.items() if name != "artifact"}
-    text = "" if artifact is not None and not result else json.dumps(result, ensure_ascii=False)
+    text = "" if artifact is not None and not result else result_text(result)
     return (job_key, record.get("host_name") or "", time_text, artifact.name if artifact else "", text)
 
 
@@ -198,7 +198,7 @@ def artifact_in(result: Any) -> ArtifactRef | None:
 
 def short_json(result: Any) -> str:
     """On a terminal its beginning, elsewhere all."""
-    text = json.dumps(result, ensure_ascii=False)
+    text = result_text(result)
     cut = len(text) > MOST_RESULT_CHARACTERS and sys.stdout.isatty()
     return f"{text[:MOST_RESULT_CHARACTERS]}..." if cut else text
 

@@ -25,6 +25,8 @@ from paglets.codec.text import MAX_DEPTH
 from paglets.codec.unreadable import Unreadable
 from paglets.codec.uuids import read_uuid
 from paglets.core.errors import ImportFailed, Invalid
+from paglets.core.record import from_json
+from paglets.core.refs import BlobRef, StoredValue, check_artifact_id, check_blob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +192,13 @@ def _fraction(content: Any, depth: int, means: Means) -> Fraction:
     return Fraction(numerator, denominator)
 
 
+def _stored(content: Any) -> StoredValue:
+    stored = from_json(StoredValue, content, "$stored")
+    check_artifact_id(stored.artifact_id)
+    check_blob(BlobRef(sha256=stored.sha256, size_bytes=stored.size_bytes))
+    return stored
+
+
 def _defaultdict(content: Any, depth: int, means: Means) -> defaultdict[Any, Any]:
     if type(content) is not list or len(content) != 2:
         raise TypeError("expected [name, [[key, value], ...]]")
@@ -227,6 +236,7 @@ _READERS: dict[str, Reader] = {
     "$ordered_dict": lambda content, depth, means: OrderedDict(_dict(content, depth, means)),
     "$defaultdict": _defaultdict,
     "$subclass": _subclass,
+    "$stored": lambda content, depth, means: _stored(content),
     "$ndarray": lambda content, depth, means: read_array(content, _binary, means.resolve),
     "$numpy": lambda content, depth, means: read_scalar(content, _binary, means.resolve),
 }

@@ -26,6 +26,8 @@ from paglets.codec.text import MAX_INT_DIGITS, dumps
 from paglets.codec.unreadable import Unreadable, tree_in
 from paglets.codec.uuids import UUID
 from paglets.core.errors import Invalid
+from paglets.core.record import to_json
+from paglets.core.refs import StoredValue
 
 MAX_VALUE_DEPTH = 80
 """Levels of a value's tree. The rest of the text's bound is for the envelopes around values."""
@@ -326,5 +328,6 @@ _ENCODERS: dict[type, Callable[[Any, int], Any]] = {
     Counter: _tagged_pairs("$counter"),
     OrderedDict: _tagged_pairs("$ordered_dict"),
     defaultdict: _defaultdict,
+    StoredValue: lambda value, depth: {"$stored": to_json(value)},
     Unreadable: lambda value, depth: tree_in(value),
 }

@@ -1,4 +1,4 @@
-"""A placeholder for a value whose class is not installed where the value is read."""
+"""A placeholder for a value that cannot be read: its class is not installed here, or it was deleted."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from paglets.codec.text import dump_bytes
-from paglets.core.errors import ImportFailed
+from paglets.core.errors import PagletsError
 
 
 class Unreadable:
-    """A value that cannot be made here, since its class or numpy cannot be imported.
+    """A value that cannot be made here, since its class or numpy cannot be imported, or since it was deleted.
 
-    Only the use of the value fails: each operation raises ImportFailed with the reason. `repr` works, and the value
-    can be sent on: it travels as it came.
+    Only the use of the value fails: each operation raises ImportFailed or Unknown with the reason. `repr` works, and
+    the value can be sent on: it travels as it came.
     """
 
     __slots__ = ("_error", "_tree")
 
-    def __init__(self, tree: Any, error: ImportFailed) -> None:
+    def __init__(self, tree: Any, error: PagletsError) -> None:
         self._tree = tree
         self._error = error
 
@@ -52,10 +52,10 @@ def tree_in(value: Unreadable) -> Any:
     return value._tree
 
 
-def failure_of(value: Unreadable) -> ImportFailed:
+def failure_of(value: Unreadable) -> PagletsError:
     """Return a new error that says why `value` cannot be read here."""
     error = value._error
-    return ImportFailed(error.message, **error.details)
+    return type(error)(error.message, **error.details)
 
 
 _OPERATIONS = (

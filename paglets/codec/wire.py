@@ -22,6 +22,7 @@ other value that can travel is a *tag*: an object with exactly one key, which be
 | `$decimal`, `$uuid` | their text |
 | `$fraction` | [numerator, denominator] in lowest terms |
 | `$ndarray` | {"dtype": numpy's name of it such as "<f8", "shape": [...], "data": base64 in C order} |
+| `$stored` | {"artifact_id", "sha256", "size_bytes"}: the value's own tagged JSON is that artifact of the collector |
 | `$numpy` | a numpy scalar: [dtype, base64 of its bytes]; ["U", text]; ["S", base64] |
 
 The class of a subclass is named and arrives; keys of a dict are plain strings. Dataclasses, named tuples and
@@ -43,7 +44,7 @@ from paglets.codec.encoder import MAX_VALUE_DEPTH, is_record, looks_like_tag, pl
 from paglets.codec.names import resolve_class
 from paglets.codec.refusal import Refusal, key_step, type_name
 from paglets.codec.shapes import put_together, take_apart
-from paglets.codec.text import dumps, loads
+from paglets.codec.text import dump_bytes, dumps, loads
 from paglets.core.errors import Invalid
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "decode",
     "decode_fields",
     "decode_state",
+    "dump_bytes",
     "dumps",
     "encode",
     "encode_fields",

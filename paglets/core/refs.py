@@ -60,6 +60,15 @@ class BlobRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredValue:
+    """A large value that is stored as an artifact: its tagged JSON as UTF-8."""
+
+    artifact_id: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileRef:
     """A file that travels with a paglet: under `name` in its scratch directory wherever it arrives.
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from paglets.core.errors import Invalid
 from paglets.core.record import from_json
-from paglets.core.refs import FileRef, HostRef, check_job_key
+from paglets.core.refs import FileRef, HostRef, StoredValue, check_job_key
 
 MAX_MESSAGE_CHARACTERS = 8 << 10
 MAX_TRACEBACK_CHARACTERS = 64 << 10
@@ -212,10 +212,21 @@ def record_of(report: Report, generation: int, reported_at: float) -> dict[str, 
 
 
 def without_artifact(report: Report) -> Report:
-    """The report without the artifact its result names: a duplicate's file is not kept."""
-    if isinstance(report, ResultReport) and isinstance(report.result, Mapping) and "artifact" in report.result:
-        return replace(report, result={name: value for name, value in report.result.items() if name != "artifact"})
+    """Return the report without the artifacts that its result names: a duplicate's files are not kept."""
+    if not isinstance(report, ResultReport):
+        return report
+    if _is_stored(report.result):
+        return replace(report, result=None)
+    if isinstance(report.result, Mapping):
+        lost = {name for name, value in report.result.items() if name == "artifact" or _is_stored(value)}
+        if lost:
+            return replace(report, result={name: value for name, value in report.result.items() if name not in lost})
     return report
+
+
+def _is_stored(value: Any) -> bool:
+    """Return True for the name of a large value, as tagged JSON or decoded."""
+    return isinstance(value, StoredValue) or (type(value) is dict and value.keys() == {"$stored"})
 
 
 def duplicate_entry(report: Report, generation: int, reported_at: float, why: str) -> dict[str, Any]:

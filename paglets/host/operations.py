@@ -264,7 +264,10 @@ def _checkpoint(tx: Tx, step: Step, args: protocol.Commit) -> None:
 
 def _report(tx: Tx, step: Step, args: protocol.Report) -> dict[str, bool]:
     artifact = None if args.artifact is None else _checked(tx, step, args.artifact)
-    outcome = Outcome(success=args.success, final=True, result=args.result, fault=args.fault, artifact=artifact)
+    stored = tuple(_checked(tx, step, each) for each in args.stored)
+    outcome = Outcome(
+        success=args.success, final=True, result=args.result, fault=args.fault, artifact=artifact, stored=stored
+    )
     accepted = outcomes.commit(tx, step.attempt, outcome, step.now)
     if accepted:
         _apply(tx, step, args.changes)

@@ -56,6 +56,7 @@ class Outcome:
     result: Any = None
     fault: Fault | None = None
     artifact: NewArtifact | None = None
+    stored: tuple[NewArtifact, ...] = ()
 
 
 def commit(tx: Tx, attempt: Attempt, outcome: Outcome, now: float) -> bool:
@@ -79,7 +80,8 @@ def _report(tx: Tx, job: JobRow, attempt: Attempt, outcome: Outcome, stderr_tail
         "runtime_seconds": round(attempt.runtime_seconds, 6),
     }
     if outcome.success:
-        carried = () if outcome.artifact is None else (artifact_ref(outcome.artifact, job.collector),)
+        new = outcome.stored if outcome.artifact is None else (outcome.artifact, *outcome.stored)
+        carried = tuple(artifact_ref(each, job.collector) for each in new)
         message = WireMessage(kind="job_result", args={**args, "result": outcome.result}, artifacts=carried)
     else:
         fault = outcome.fault or Fault(cause="no_result", message="the job ended without a word")

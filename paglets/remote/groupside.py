@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from paglets.api.groups import GroupLine, Groups, GroupView
@@ -15,6 +16,7 @@ from paglets.remote.grouplines import merged_groups
 from paglets.remote.link import Link, quoted
 from paglets.remote.proxy import PagletProxy
 from paglets.remote.records import whole_summary
+from paglets.remote.storedvalues import load_summary
 
 
 class GroupSide:
@@ -24,6 +26,9 @@ class GroupSide:
     timeout: float
 
     def proxy(self, target: Any) -> PagletProxy:
+        raise NotImplementedError
+
+    def download_artifact(self, artifact: Any, target: str | Path) -> Path:
         raise NotImplementedError
 
     def groups(self) -> tuple[GroupLine, ...]:
@@ -87,13 +92,14 @@ class GroupSide:
         collector = self._collector(group_id)
         ask = self.proxy(collector).call
         try:
-            return whole_summary(ask, ask(Message("summary")))
+            summary = whole_summary(ask, ask(Message("summary")))
         except PeerReplaced as error:
             raise PeerReplaced(
                 f"the collector of {group_id} was on {collector.host.name}, and {error.message}: that host began anew "
                 "with an empty data directory, or another one has its address",
                 **error.details,
             ) from None
+        return load_summary(self, summary, group_id)
 
     def cancel(
         self, group_id: str, job_keys: Sequence[str] | None = None, *, reason: str = "", timeout: float | None = None

@@ -24,6 +24,7 @@ from paglets.groups.keys import complete_job_keys
 from paglets.remote.inputs import FilePublisher, Input, InputPaths, Published, Sending, check_apart, check_inputs
 from paglets.remote.proxy import PagletProxy, Sender
 from paglets.remote.records import all_records, whole_summary
+from paglets.remote.storedvalues import load, load_all, load_summary
 from paglets.system.collector import ResultCollectorPaglet
 from paglets.system.jobs import ComputeJobPaglet, ComputeJobState
 from paglets.system.telling import (
@@ -43,8 +44,7 @@ from paglets.system.telling import (
 WAIT_SECONDS = 60.0
 REPLY_SECONDS = 30.0
 """For a reply that waits for nothing."""
-FIRST_PAUSE_SECONDS = 0.05
-LONGEST_PAUSE_SECONDS = 2.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 2.0
 
 
 @runtime_checkable
@@ -85,6 +85,7 @@ class Submission:
         self._clock = clock or SystemClock()
         self._pause = pause
         self.collector: PagletProxy = submitter.proxy(view.collector)
+        self._source: Any = submitter
 
     @property
     def group_id(self) -> str:
@@ -102,10 +103,7 @@ class Submission:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What stood in the way of jobs when they were submitted, such as that no host fits.
-
-        Also that nothing was submitted, because the group was there already.
-        """
+        """Problems found at submission, such as that no host fits, or that the group was there already."""
         return (*self._view.warnings, *self._remarks)
 
     @property
@@ -144,7 +142,8 @@ class Submission:
         return self._whole(Message("summary"))
 
     def _whole(self, message: Message, timeout: float | None = None) -> dict[str, Any]:
-        return whole_summary(self.collector.call, _tree(self.collector.call(message, timeout_seconds=timeout)))
+        summary = whole_summary(self.collector.call, _tree(self.collector.call(message, timeout_seconds=timeout)))
+        return load_summary(self._source, summary, self.group_id)
 
     @told_at_the_call
     def drain(self, timeout: float | None = None) -> dict[str, Any]:
@@ -176,7 +175,7 @@ class Submission:
 
         Raises TooLarge where they are over 1 GiB in all: `as_completed` gives them one by one.
         """
-        return all_records(self.collector.call, self.group_id)[0]
+        return load_all(self._source, all_records(self.collector.call, self.group_id)[0], self.group_id)
 
     def as_completed(self, timeout: float | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each (job key, record) as it ends; a record of a failure has `cause`. Raises TimedOut."""
@@ -193,8 +192,9 @@ class Submission:
             try:
                 page = self._ended(after, min(WAIT_SECONDS, max(0.0, end - self._clock.monotonic())))
                 while page["ended"]:
-                    yield from ((entry["job_key"], entry.get("result") or entry["failure"]) for entry in page["ended"])
-                    after = page["next"]
+                    for entry in page["ended"]:
+                        yield entry["job_key"], load(self._source, entry.get("result") or entry["failure"])
+                        after = entry["number"]
                     page = self._ended(after, 0.0)
             except AWAY:
                 continue

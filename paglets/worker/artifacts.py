@@ -102,6 +102,11 @@ class ChildArtifacts:
         publication = self._publisher.publish(source, move)
         return Addressed(publication=publication, ref=self._ref(target, name, publication.blob))
 
+    def stored(self, data: bytes, name: str) -> NewArtifact:
+        """Publish the bytes of a large value."""
+        blob = self._publisher.publish_bytes(data)
+        return NewArtifact(artifact_id=self._new_id(), name=name, blob=blob, created_at=self._wall())
+
     def forwarded(self, target: ProxyRef, message: Message) -> tuple[ArtifactRef, ...]:
         """The artifacts of a message, as further ones that belong to `target`."""
         host = target.host.name

@@ -193,12 +193,16 @@ class Commit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """`report`: the outcome of this attempt, first one wins; replies `{"accepted": bool}`."""
+    """`report`: the outcome of this attempt, first one wins; replies `{"accepted": bool}`.
+
+    `stored`: the artifacts that the result names with `$stored`. They go to the collector as `artifact` does.
+    """
 
     success: bool
     result: Any = None
     fault: Fault | None = None
     artifact: NewArtifact | None = None
+    stored: tuple[NewArtifact, ...] = ()
     changes: Changes = field(default_factory=Changes)
 
 

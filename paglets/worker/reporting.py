@@ -8,11 +8,16 @@ from dataclasses import replace
 from typing import Any
 
 from paglets.codec.wire import encode
-from paglets.core.errors import Invalid, TooLarge
+from paglets.core.errors import Invalid, NoRoom, TooLarge
+from paglets.core.refs import StoredValue
 from paglets.worker.artifacts import Addressed, ChildArtifacts
 from paglets.worker.changes import Scope, StateKeeper
-from paglets.worker.protocol import Fault, Go, Report
+from paglets.worker.largeresults import shrink
+from paglets.worker.protocol import Fault, Go, NewArtifact, Report
 from paglets.worker.storage import Request
+
+LARGE_RESULT_NAME = "result.json"
+"""Of the artifact that holds a large result."""
 
 
 class Reporting:
@@ -40,7 +45,8 @@ class Reporting:
 
         Beside a result `file` may stand, {"path", "name", "move"}: see `core.context`. Whatever is raised, nothing is
         reported and the file is where it was. Raises Invalid for a result that cannot travel, with the detail `field`
-        "result"; and what publishing a file raises.
+        "result"; and what publishing a file raises. A result over 1 MiB becomes an artifact of the collector, or its
+        largest values do.
         """
         if self._reported:
             return False
@@ -49,7 +55,7 @@ class Reporting:
             outcome, sent = self._with_file(report)
         accepted = False
         try:
-            accepted = self._report(outcome)
+            accepted = self._report(self._shrunk(outcome, has_file=sent is not None))
         finally:
             if sent is not None:
                 sent.publication.keep() if accepted else sent.publication.drop()
@@ -63,6 +69,26 @@ class Reporting:
         sent = self._artifacts.addressed(collector, file["path"], file.get("name"), bool(file.get("move")))
         result = {**(report.get("result") or {}), "artifact": sent.ref.to_wire()}
         return replace(_report_of({**report, "result": result}), artifact=sent.new), sent
+
+    def _shrunk(self, outcome: Report, *, has_file: bool) -> Report:
+        """The report with the large parts of its result published. Without a collector nobody could keep them."""
+        if not outcome.success or self._go.collector is None:
+            return outcome
+        stored: list[NewArtifact] = []
+
+        def store(data: bytes) -> Any:
+            made = self._artifacts.stored(data, LARGE_RESULT_NAME)
+            stored.append(made)
+            blob = made.blob
+            return encode(
+                StoredValue(artifact_id=made.artifact_id, sha256=blob.sha256, size_bytes=blob.size_bytes), "result"
+            )
+
+        try:
+            result = shrink(outcome.result, store, has_file=has_file)
+        except (NoRoom, Invalid) as error:
+            raise Invalid(f"the result does not fit: {error.message}", field="result") from error
+        return replace(outcome, result=result, stored=tuple(stored))
 
     def _report(self, outcome: Report) -> bool:
         scope = self._scope()

@@ -301,7 +301,7 @@ def test_a_post_of_a_client_needs_the_bytes_on_its_host_first(home: Rig) -> None
     assert home.value("SELECT count(*) FROM outbox") == 0
 
 
-def test_the_artifact_of_a_report_becomes_the_collectors(home: Rig, away: Rig) -> None:
+def test_the_artifacts_of_a_report_become_the_collectors(home: Rig, away: Rig) -> None:
     home.get(GroupView, "POST", "/v1/groups", group("a", request=slot_request(rules={"excluded_names": ("away",)})))
     agent_id = home.value("SELECT agent_id FROM requests")
     home.until(lambda: home.launcher.of(agent_id))
@@ -311,9 +311,11 @@ def test_the_artifact_of_a_report_becomes_the_collectors(home: Rig, away: Rig) -
     home.blobs.stage("run.1", DATA)
     home.answer(process, "publish", Publish(staged="run.1", blob=ref(DATA)))
     new = NewArtifact(artifact_id="art-12345678", name="result.db", blob=ref(DATA), created_at=3.0)
-    home.answer(process, "report", Report(success=True, result={"n": 1}, artifact=new))
+    large = replace(new, artifact_id="art-87654321", name="result.json")
+    home.answer(process, "report", Report(success=True, result={"n": 1}, artifact=new, stored=(large,)))
     home.finish(process)
     home.run(5)
+    assert seen(home, large.artifact_id).artifact.owner == home.value("SELECT collector_id FROM groups")
     view = seen(home)
     assert (view.host.name, view.artifact.owner) == ("away", home.value("SELECT collector_id FROM groups"))
     assert away.host.keeper.read(ref(DATA).sha256, 0, 100) == DATA
