@@ -47,6 +47,7 @@ SUMMARY_KEYS = {
     "`reported_at`; `warnings` likewise",
     "duplicate_reports": "reports that came for a job that had a record, or that was cancelled; with `why`",
     "unexpected_reports": "reports for a key that the group does not have",
+    "jobs": "by job key: what `register_jobs` gave beside the key; only keys with such metadata",
     "created_at": "when the group was submitted, seconds since the epoch",
     "completed_at": "when its last job ended; null: not yet",
     "last_report_at": "when the last report came; null: none yet",
@@ -209,6 +210,7 @@ OUTPUTS: dict[str, Output] = {
         keys={
             "job": "GROUP/JOBKEY, or the id of one without a group",
             "class_name": "its class, `module:qualname`",
+            "metadata": "what `register_jobs` gave beside its key; null: nothing",
             "is_here": "whether a copy of it is on a host, so that code and inputs are known",
             "code": "its bundle: `sha256`, `size_bytes`, `files`, `problem`; null: not known, or none",
             "inputs": "files that travel with it, each as [FileRef](protocol.md#fileref)",

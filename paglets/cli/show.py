@@ -14,7 +14,7 @@ from paglets.api.paglets import PagletView
 from paglets.cli import why
 from paglets.cli.collectors import summary_of_job
 from paglets.cli.copies import attempts_of
-from paglets.cli.groups import artifact_in
+from paglets.cli.groups import artifact_in, short_json
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import print_fields, print_json, print_table, say
 from paglets.core.errors import Invalid, PagletsError, Unknown, Unreachable
@@ -53,6 +53,7 @@ class Shown:
     job: str
     told: why.Explanation
     class_name: str = ""
+    metadata: dict[str, Any] | None = None
     is_here: bool = False
     code: Code | None = None
     inputs: tuple[FileRef, ...] = ()
@@ -101,11 +102,12 @@ def told_of_group(client: HostClient, text: str, error: PagletsError, advice: st
 
 def _look_in_group(client: HostClient, selector: str, known: JobAttempts) -> Shown:
     group_id, _, job_key = selector.partition("/")
-    has_ended, class_name = False, ""
+    has_ended, class_name, metadata = False, "", None
     try:
         summary = summary_of_job(client, group_id, job_key)
         told = why.explain_key(client, summary, job_key)
         has_ended = job_key in summary["results"] or job_key in summary["failures"]
+        metadata = summary.get("jobs", {}).get(job_key)
         class_name = client.group(group_id).class_name
     except Unreachable as error:
         told = why.of_copy(client, group_id, job_key, error)
@@ -117,7 +119,9 @@ def _look_in_group(client: HostClient, selector: str, known: JobAttempts) -> Sho
         shown = _of_view(client, view, selector, told if is_known else why.explain_paglet(client, view))
     artifact = _artifact(told)
     gone = _is_gone(client, artifact)
-    return replace(shown, attempts=known.attempts, silent=known.silent, artifact=artifact, is_gone=gone)
+    return replace(
+        shown, attempts=known.attempts, silent=known.silent, artifact=artifact, is_gone=gone, metadata=metadata
+    )
 
 
 def _look_at_paglet(client: HostClient, agent_id: str, known: JobAttempts, seconds: float) -> Shown:
@@ -188,6 +192,7 @@ def _as_json(shown: Shown) -> dict[str, Any]:
     return {
         "job": shown.job,
         "class_name": shown.class_name,
+        "metadata": shown.metadata,
         "is_here": shown.is_here,
         "code": None
         if code is None
@@ -212,6 +217,7 @@ def print_shown(shown: Shown) -> None:
             "job": shown.job,
             "class": shown.class_name,
             **{name: value for name, value in shown.told.fields.items() if name not in ("job", "class")},
+            "metadata": "" if shown.metadata is None else short_json(shown.metadata),
             "code": _code_text(shown),
             "artifact": ""
             if artifact is None

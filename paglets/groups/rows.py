@@ -106,8 +106,20 @@ class CollectorRows:
         """The cause of each failure."""
         return (row["cause"] for _, row in self.records("failure"))
 
-    def put_metadata(self, key: str, metadata: Mapping[str, Any]) -> None:
+    def put_metadata(self, key: str, metadata: Mapping[str, Any]) -> bool:
+        """Store what `register_jobs` gave beside the key. Return True if there was nothing of that key before."""
+        is_new = f"meta/{key}" not in self._storage
         self._storage[f"meta/{key}"] = dict(metadata)
+        return is_new
+
+    def metadata(self, after: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield what `register_jobs` gave beside keys, in the order of the keys."""
+        return self._scan("meta/", after, PAGE_RECORDS)
+
+    def metadata_of(self, key: str) -> list[tuple[str, dict[str, Any]]]:
+        """As `metadata`, of this key alone."""
+        row = self._storage.get(f"meta/{key}")
+        return [] if row is None else [(key, row)]
 
     def records_of(self, key: str, kind: ReportKind) -> list[tuple[str, dict[str, Any]]]:
         """As `records`, of this key alone."""

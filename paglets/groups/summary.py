@@ -20,7 +20,13 @@ MAX_PAGE_ENTRIES = 1000
 _HEAD_BYTES = 16 << 10
 """Room for everything in a summary that is not a list: ids, names, URLs, counts."""
 
-_SHARES = {"failures": 4 << 20, "pending_jobs": 4 << 20, "duplicate_reports": 1 << 20, "unexpected_reports": 1 << 20}
+_SHARES = {
+    "failures": 4 << 20,
+    "pending_jobs": 4 << 20,
+    "duplicate_reports": 1 << 20,
+    "unexpected_reports": 1 << 20,
+    "jobs": 1 << 20,
+}
 """What each list may take at most, of 16 MiB; `results` takes all that these leave."""
 
 MAX_SKIPPED = 10
@@ -53,6 +59,7 @@ class Facts:
     failed_count: int
     duplicate_count: int = 0
     unexpected_count: int = 0
+    metadata_count: int = 0
     created_at: float
     completed_at: float | None
     last_report_at: float | None
@@ -71,6 +78,7 @@ class Lists:
     failures: Iterable[Entry]
     duplicate_reports: Iterable[dict[str, Any]]
     unexpected_reports: Iterable[dict[str, Any]]
+    jobs: Iterable[Entry] = ()
 
 
 def json_bytes(value: Any) -> int:
@@ -141,6 +149,7 @@ def summarise(facts: Facts, lists: Lists, *, limit_bytes: int = MAX_SUMMARY_BYTE
     pending = part("pending_jobs", lists.pending_jobs)
     duplicates = part("duplicate_reports", lists.duplicate_reports)
     unexpected = part("unexpected_reports", lists.unexpected_reports)
+    jobs = part("jobs", lists.jobs)
     results = budget.take(lists.results, budget.left)
     lacking = {
         "pending_jobs": facts.pending_count - len(pending),
@@ -148,6 +157,7 @@ def summarise(facts: Facts, lists: Lists, *, limit_bytes: int = MAX_SUMMARY_BYTE
         "failures": facts.failed_count - len(failures),
         "duplicate_reports": facts.duplicate_count - len(duplicates),
         "unexpected_reports": facts.unexpected_count - len(unexpected),
+        "jobs": facts.metadata_count - len(jobs),
     }
     left_out = {name: count for name, count in lacking.items() if count > 0}
     return {
@@ -166,6 +176,7 @@ def summarise(facts: Facts, lists: Lists, *, limit_bytes: int = MAX_SUMMARY_BYTE
         "failures": dict(failures),
         "duplicate_reports": duplicates,
         "unexpected_reports": unexpected,
+        "jobs": dict(jobs),
         "created_at": facts.created_at,
         "completed_at": facts.completed_at,
         "last_report_at": facts.last_report_at,

@@ -16,7 +16,7 @@ MOST_BYTES = 1 << 30
 """Of records in one dict. More does not fit the memory of many machines: `as_completed` gives them one by one."""
 
 
-LISTS = ("pending_jobs", "results", "failures", "duplicate_reports", "unexpected_reports")
+LISTS = ("pending_jobs", "results", "failures", "duplicate_reports", "unexpected_reports", "jobs")
 
 
 def whole_summary(ask: Ask, summary: dict[str, Any], lists: Collection[str] = LISTS) -> dict[str, Any]:
@@ -25,7 +25,9 @@ def whole_summary(ask: Ask, summary: dict[str, Any], lists: Collection[str] = LI
     if not lacking:
         return summary
     # Pending jobs come first: one that ends meanwhile is in both, and not in neither.
-    others = {name: _listed(ask, name) for name in lacking if name not in ("results", "failures")}
+    others: dict[str, Any] = {name: _listed(ask, name) for name in lacking if name not in ("results", "failures")}
+    if "jobs" in others:
+        others["jobs"] = {entry["job_key"]: entry["metadata"] for entry in others["jobs"]}
     results, failures = all_records(ask, summary["group_id"])
     return _counted({**summary, **others, "results": results, "failures": failures})
 

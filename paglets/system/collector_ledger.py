@@ -38,6 +38,7 @@ class ResultCollectorState(PagletState):
     duplicate_count: int = 0
     unexpected_count: int = 0
     unexpected_number: int = 0
+    metadata_count: int = 0
     created_at: float = 0.0
     completed_at: float | None = None
     last_report_at: float | None = None
@@ -69,8 +70,8 @@ class Ledger:
                 self._rows.put_job(key.job_key, ExpectedJob(generation=key.generation, since=self._now))
             elif key.generation > known.generation:
                 self._rows.put_job(key.job_key, acceptance.registered_again(known, key.generation))
-            if key.metadata:
-                self._rows.put_metadata(key.job_key, key.metadata)
+            if key.metadata and self._rows.put_metadata(key.job_key, key.metadata):
+                self._state.metadata_count += 1
         self._state.expected_count += len(new)
         return new
 

@@ -48,7 +48,7 @@ class Summary:
     limit: int | None = None
 
 
-LISTS = ("pending_jobs", "duplicate_reports", "unexpected_reports")
+LISTS = ("pending_jobs", "duplicate_reports", "unexpected_reports", "jobs")
 """Lists of a summary that `listed` gives in pages; `results` gives the other two."""
 
 

@@ -36,6 +36,7 @@ class View:
             failures=islice(rows.records("failure"), limit),
             duplicate_reports=(entry for _, entry in islice(rows.duplicates(), limit)),
             unexpected_reports=(entry for _, entry in islice(rows.unexpected(), limit)),
+            jobs=islice(rows.metadata(), limit),
         )
         return summarise(self._facts(), lists)
 
@@ -46,6 +47,8 @@ class View:
             # The scan for pending keys ends with the last of them, not with the last key.
             pending = islice(self._rows.pending(after), self._state.pending_count)
             return ((key, pending_entry(key, job, home)) for key, job in pending)
+        if name == "jobs":
+            return ((key, {"job_key": key, "metadata": row}) for key, row in self._rows.metadata(after))
         return self._rows.duplicates(after) if name == "duplicate_reports" else self._rows.unexpected(after)
 
     def ended(self, after: int, brief: bool) -> Iterator[dict[str, Any]]:
@@ -69,6 +72,7 @@ class View:
             failed_count=state.failed_count,
             duplicate_count=state.duplicate_count,
             unexpected_count=state.unexpected_count,
+            metadata_count=state.metadata_count,
             created_at=state.created_at,
             completed_at=state.completed_at,
             last_report_at=state.last_report_at,
@@ -85,4 +89,5 @@ class View:
             failures=rows.records_of(key, "failure"),
             duplicate_reports=(),
             unexpected_reports=(),
+            jobs=rows.metadata_of(key),
         )

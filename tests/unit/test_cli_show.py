@@ -76,7 +76,13 @@ class Client:
         return (MemberView(member=row, online=True, silent_seconds=0.0),)
 
     def call_tree(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> Any:
-        return {"group_id": "g", "results": {"a": ENDED}, "failures": {}, "pending_jobs": [WAITS]}
+        return {
+            "group_id": "g",
+            "results": {"a": ENDED},
+            "failures": {},
+            "pending_jobs": [WAITS],
+            "jobs": {"a": {"n": 1}},
+        }
 
     def job_attempts(self, job: str, *, timeout: float | None = None) -> JobAttempts:
         self.waited.append(timeout)
@@ -151,7 +157,7 @@ def test_a_job_that_ended_is_shown_by_its_key_and_by_the_id_of_its_copy(
     assert (found.job, found.class_name, found.is_here, found.code) == ("g/a", "count:Job", False, None)
     print_shown(found)
     said = capsys.readouterr().out
-    for words in ("COMPLETED", "w1", 'result   {"n": 1}', "paglets jobs logs g/a"):
+    for words in ("COMPLETED", "w1", 'result    {"n": 1}', 'metadata  {"n": 1}', "paglets jobs logs g/a"):
         assert words in said
 
 

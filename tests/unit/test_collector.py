@@ -227,7 +227,7 @@ def test_a_new_key_makes_an_ended_group_active_again() -> None:
     reply = context.send("register_jobs", {"jobs": [{"job_key": "a"}, {"job_key": "b", "note": "x"}]})
     assert (reply["registered"], reply["known"], reply["status"]) == (1, 1, "ACTIVE")
     assert context.send("summary")["completed_at"] is None
-    assert context.storage["meta/b"] == {"note": "x"}
+    assert context.send("summary")["jobs"] == {"b": {"note": "x"}}
     assert context.send("register_jobs", {"jobs": [{"job_key": "a"}]})["registered"] == 0
 
 
@@ -734,8 +734,23 @@ def test_lists_of_many_pending_jobs_and_other_reports_are_had_page_by_page() -> 
     assert [job["job_key"] for job in whole["pending_jobs"]] == [f"job-{n:05d}" for n in range(1, 1500)]
     assert [entry["result"] for entry in whole["duplicate_reports"]] == [*range(1100)]
     assert len({entry["job_key"] for entry in whole["unexpected_reports"]}) == 1100
-    with pytest.raises(Invalid, match=r"listed\.name is 'jobs'"):
-        context.send("listed", {"name": "jobs"})
+    with pytest.raises(Invalid, match=r"listed\.name is 'results'"):
+        context.send("listed", {"name": "results"})
+
+
+def test_metadata_of_many_jobs_is_bounded_in_a_summary_and_had_page_by_page() -> None:
+    context = begun()
+    for begin in (0, 1000):
+        jobs = [{"job_key": f"{n:04d}", "note": "x" * 1000} for n in range(begin, begin + 1000)]
+        context.send("register_jobs", {"jobs": jobs})
+    context.send("register_jobs", {"jobs": [{"job_key": "0000", "note": "new"}, {"job_key": "none"}]})
+    summary = context.send("summary")
+    assert 1000 < len(summary["jobs"]) < 1100
+    assert summary["left_out"] == {"jobs": 2000 - len(summary["jobs"])}
+    whole = whole_summary(lambda message: context.send(message.kind, dict(message.args)), summary)
+    assert len(whole["jobs"]) == 2000
+    assert whole["jobs"]["0000"] == {"note": "new"}
+    assert context.send("summary", {"job_key": "0001"})["jobs"] == {"0001": {"note": "x" * 1000}}
 
 
 def test_results_over_a_gibibyte_in_all_are_refused_with_the_way_to_have_them() -> None:

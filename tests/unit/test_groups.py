@@ -352,6 +352,7 @@ SUMMARY_FIELDS = [
     "failures",
     "duplicate_reports",
     "unexpected_reports",
+    "jobs",
     "created_at",
     "completed_at",
     "last_report_at",
