@@ -20,9 +20,9 @@ class AskAttempts:
 class AttemptView:
     """An attempt that was or is at work on `host`.
 
-    `ended`: no process of it is left. `status`: RUNNING, or what the job came to with its end (WAITING_FOR_SLOT:
-    it is tried again), or "" where only its log is left. `cause`: why it ended without a result. `remark`: what else
-    there is to say of its end. `kept`: its log is there, so far as it is kept.
+    `ended`: no process of it is left. `status`: RUNNING, or what the job came to with its end (WAITING_FOR_SLOT,
+    PLACING: it is tried again), or "" where only its log is left. `cause`: why it ended without a result. `remark`:
+    what else there is to say of its end. `kept`: its log is there, so far as it is kept.
     """
 
     agent_id: str

@@ -20,6 +20,9 @@ from paglets.worker.logs import Piece
 
 FULL = "disk_full"
 
+MOST_LEFT = 1_000
+"""Paths that could not be removed, of which each is told once; of more nothing is told."""
+
 LEAST_BYTES = 1 << 20
 LEAST_FILES = 16
 """A process needs a directory, two logs and a few bytes in each before it does anything."""
@@ -52,6 +55,7 @@ class HostDisk:
         self._later = later
         self._log = log
         self._discarded = 0
+        self._left: set[str] = set()
         # A process needs all of these; what it publishes or unpacks goes to the last four.
         self._folders = tuple(folder / name for name in FOLDERS)
         for path in self._folders:
@@ -175,7 +179,9 @@ class HostDisk:
             self._say_left(path, failed)
 
     def _say_left(self, path: str, failed: OSError) -> None:
-        self._log(f"{path} cannot be removed: {failed}; it is tried again at the next start")
+        if path not in self._left and len(self._left) < MOST_LEFT:
+            self._left.add(path)
+            self._log(f"{path} cannot be removed: {failed}; it is tried again at the next start")
 
 
 def _is_missing(path: Path) -> bool:

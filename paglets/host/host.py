@@ -123,7 +123,8 @@ class Host:
             shell, self.calls, self.creation, self.gossip, self.keeper, self.fetching, self.directory
         )
         self._places = Places(shell)
-        self.runs = Runs(shell, world.make_launcher, self.mailbox, operations, self._places)
+        self._avoided = Avoided()
+        self.runs = Runs(shell, world.make_launcher, self.mailbox, operations, self._places, self._avoided)
         generations = Generations(shell, self.fetching, self.keeper)
         self.losses = Losses(shell, self.gossip, self.whereabouts, generations)
         self.census = Census(shell, self.gossip, self.whereabouts, self.losses)
@@ -188,7 +189,7 @@ class Host:
         shell = self.shell
         closed = shell.store.write(lambda tx: close_runs(tx, shell.own, shell.clock.wall()))
         shell.store.on_commit = self._committed
-        tries, avoided = Tries(shell.store.read(handoffs.under_way)), Avoided()
+        tries, avoided = Tries(shell.store.read(handoffs.under_way)), self._avoided
         parts = (
             self.gossip,
             self.reverse,

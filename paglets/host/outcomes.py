@@ -6,7 +6,7 @@ the outbox in the same transaction; the lease ends when the attempt's process tr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from signal import Signals
 from typing import Any
 
@@ -14,14 +14,18 @@ from paglets.codec.envelope import WireMessage
 from paglets.codec.text import dumps
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
+from paglets.core.text import counted
+from paglets.host import diskfull
 from paglets.slots import states
+from paglets.slots.amounts import bytes_text
 from paglets.store import history, paglets, posts, queue, residence
 from paglets.store.db import Tx
 from paglets.store.queue import JobRow
-from paglets.worker.launch import Ended
+from paglets.worker.launch import DISK_FULL, Ended
 from paglets.worker.protocol import Fault, NewArtifact
 
 LOST = "host_lost"
+DISK_LIMIT = "disk_limit"
 LAUNCHER_LOST = "launcher_lost"
 KILLED_LAUNCHER = "killed_launcher"
 MOST_LAUNCHER_DEATHS = 10
@@ -122,7 +126,9 @@ def ended(tx: Tx, attempt: Attempt, how: Ended, now: float) -> str | None:
     event = _event(tx, job, attempt, how, now)
     new = states.move(job.status, event)
     queue.move(tx, job.agent_id, job.status, new, attempt.attempt)
-    cause = _cause(job, how)
+    cause = _cause(queue.job(tx, job.agent_id) or job if event == "failed" else job, how)
+    if event == "displaced":
+        _say_displaced(tx, job, attempt, now)
     history.remember(tx, job, _record(job, attempt, how, new, granted_at, cause), now)
     retire(tx, job.agent_id, now)
     return new
@@ -136,6 +142,8 @@ def _event(tx: Tx, job: JobRow, attempt: Attempt, how: Ended, now: float) -> str
         return _end_unwanted(tx, job, job.unwanted, attempt, how, now)
     if outcome is None and how.launcher_lost and not how.is_culprit:
         return _lose(tx, job, attempt, how, now)
+    if outcome is not None and outcome.fault is not None and outcome.fault.cause == DISK_FULL:
+        return _meet_full_disk(tx, job, attempt, outcome.fault, how, now)
     return _fail_attempt(tx, job, attempt, outcome or _from_exit(how), how, now)
 
 
@@ -190,6 +198,36 @@ def count_launcher(tx: Tx, agent_id: str, how: Ended) -> None:
         paglets.set_launcher_deaths(tx, agent_id, paglets.launcher_deaths(tx, agent_id) + 1)
     elif not how.launcher_lost:
         paglets.set_launcher_deaths(tx, agent_id, 0)
+
+
+def _meet_full_disk(tx: Tx, job: JobRow, attempt: Attempt, fault: Fault, how: Ended, now: float) -> str:
+    """The disk of this host was full: that counts neither as a failed attempt nor as a loss."""
+    used, asked = how.usage.scratch_bytes, job.request.resources.temp_storage_bytes
+    decided = diskfull.verdict(job.disk_fulls, used, asked)
+    tx.run("UPDATE requests SET disk_fulls = disk_fulls + 1 WHERE agent_id = ?", job.agent_id)
+    if decided == "again":
+        tx.run("UPDATE job_states SET outcome = NULL WHERE agent_id = ?", job.agent_id)
+        return "displaced"
+    if decided == "limit":
+        limit = f"{bytes_text(diskfull.allowed(asked))} {'requested' if asked else 'allowed without a request'}"
+        more = f"its scratch directory had {bytes_text(used)}, and the limit is {limit}"
+        fault = replace(fault, cause=DISK_LIMIT, message=f"{fault.message}; {more}")
+    else:
+        times = counted(job.disk_fulls + 1, "time")
+        fault = replace(fault, message=f"{fault.message}; it met a full disk {times}, at last on {attempt.host.name}")
+    outcome = Outcome(success=False, final=True, fault=fault)
+    tx.run("UPDATE job_states SET outcome = ? WHERE agent_id = ?", dumps(to_json(outcome)), job.agent_id)
+    _report(tx, job, attempt, outcome, how.stderr_tail, now)
+    return "failed"
+
+
+def _say_displaced(tx: Tx, job: JobRow, attempt: Attempt, now: float) -> None:
+    times = job.disk_fulls + 1
+    text = (
+        f"the disk of {attempt.host.name} was full as it ran ({times} of {diskfull.MOST_TIMES}); it is placed again, "
+        f"elsewhere if it can be, {diskfull.pause_seconds(times):g} s later"
+    )
+    queue.say_why(tx, job.agent_id, DISK_FULL, text, False, now)
 
 
 def _fail_attempt(tx: Tx, job: JobRow, attempt: Attempt, outcome: Outcome, how: Ended, now: float) -> str:

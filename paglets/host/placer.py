@@ -53,7 +53,10 @@ class Placer:
             return now
         if self._after != queue.FIRST:
             return now + NEXT_TURN_SECONDS
-        return min(now + LOOK_AGAIN_SECONDS, self._first_expiry) if left or began != queue.FIRST else None
+        if left or began != queue.FIRST:
+            return min(now + LOOK_AGAIN_SECONDS, self._first_expiry)
+        pause_end = self._avoided.next_end(now)
+        return pause_end if pause_end < float("inf") else None
 
     def _forget_ended(self) -> None:
         """Some were cancelled, or taken away, while they waited."""
@@ -65,7 +68,8 @@ class Placer:
         now = self._shell.clock.wall()
         found, after = queue.to_place(tx, JOBS_A_TURN, began)
         jobs = self._expire(tx, found, now)
-        to_place = [self._to_place(job) for job in jobs]
+        clock = self._shell.clock.monotonic()
+        to_place = [self._to_place(job) for job in jobs if not self._avoided.is_paused(job.agent_id, clock)]
         placements = policy.place(to_place, candidates, mesh_version=self._shell.settings.mesh_version)
         self._carry_out(tx, placements, now)
         return len(placements.hosts), len(placements.reasons), after

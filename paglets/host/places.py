@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from paglets.core.errors import StorePassing
-from paglets.host import fileroom
+from paglets.host import diskfull, fileroom
+from paglets.host.avoiding import Avoided
 from paglets.host.runrows import Run
 from paglets.host.shell import Shell
 from paglets.slots.eligibility import Reason
@@ -72,6 +75,18 @@ class Places:
         self._paused = {agent_id: at for agent_id, at in self._paused.items() if at > run.began}
         self._paused[run.agent_id] = run.began + PLACE_AGAIN_SECONDS
         return Ended(error=str(error))
+
+    def leave_full_disk(self, agent_id: str, avoided: Avoided) -> None:
+        """Let a job that met a full disk here go elsewhere if it can, after a pause; remove its scratch directory."""
+        now = self._shell.clock.monotonic()
+        times = self._shell.store.read(
+            lambda tx: tx.value("SELECT disk_fulls FROM requests WHERE agent_id = ?", agent_id)
+        )
+        avoided.avoid(agent_id, self._shell.own.store_id, now)
+        avoided.pause(agent_id, now + diskfull.pause_seconds(times or 1))
+        # What stays is removed when the next attempt begins.
+        with suppress(OSError):
+            self._shell.disk.discard(agent_id)
 
     def lacking(self, why: str) -> Ended:
         """The end of a run for which the disk has no place. Not its own failure: it never began, and is due again."""

@@ -16,6 +16,7 @@ from paglets.core.errors import Fenced, HandlerFailed, PagletsError, StorePassin
 from paglets.core.failpoints import reach
 from paglets.core.record import to_json
 from paglets.host import fileroom, outcomes, runrows, timelimits
+from paglets.host.avoiding import Avoided
 from paglets.host.mailbox import Delivery, Mailbox
 from paglets.host.operations import HandlerEnd, Operations, close_delivery
 from paglets.host.outcomes import Attempt, Outcome
@@ -43,6 +44,7 @@ class Runs:
         mailbox: Mailbox,
         operations: Operations,
         places: Places,
+        avoided: Avoided,
     ) -> None:
         self._shell = shell
         self._mailbox = mailbox
@@ -51,6 +53,7 @@ class Runs:
         self._by_agent: dict[str, Run] = {}
         self.launcher = make_launcher(self)
         self._places = places
+        self._avoided = avoided
         self._delayed: list[Callable[[], None]] = []
         self._ground = Ground(
             own=shell.own,
@@ -289,6 +292,8 @@ class Runs:
             self._mailbox.give_back(run.delivered[1])
         elif run.delivered is not None:
             self._delivery_lost(run, run.delivered[1], how)
+        if status == "PLACING":
+            self._places.leave_full_disk(run.agent_id, self._avoided)
         if run.entry == "attempt":
             self._shell.runner.wake("janitor")
         self._shell.runner.wake("mailbox", "scheduler", "placer")

@@ -21,6 +21,8 @@ JOB_TRANSITIONS: Transitions[JobStatus] = Transitions(
         ("RUNNING", "lost"): "WAITING_FOR_SLOT",
         # It failed by itself and has attempts left.
         ("RUNNING", "retried"): "WAITING_FOR_SLOT",
+        # It met a full disk: another host first.
+        ("RUNNING", "displaced"): "PLACING",
         ("RUNNING", "completed"): "COMPLETED",
         ("RUNNING", "failed"): "FAILED_FINAL",
         ("WAITING_FOR_SLOT", "failed"): "FAILED_FINAL",

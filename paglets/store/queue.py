@@ -50,6 +50,7 @@ class JobRow:
     outcome: dict[str, Any] | None
     failed_attempts: int
     losses: int
+    disk_fulls: int
     unwanted: str | None
     reason: str
 
@@ -177,6 +178,7 @@ def job(tx: Tx, agent_id: str) -> JobRow | None:
         outcome=None if row["outcome"] is None else loads(row["outcome"]),
         failed_attempts=row["failed_attempts"],
         losses=row["losses"],
+        disk_fulls=row["disk_fulls"],
         unwanted=row["unwanted"],
         reason=row["reason"],
     )

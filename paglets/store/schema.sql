@@ -270,7 +270,7 @@ CREATE VIEW blob_refs (sha256) AS
 
 -- The queue: a row for each compute job that is here.
 -- status: PLACING -> WAITING_FOR_SLOT -> RUNNING -> COMPLETED; any before -> FAILED_FINAL, CANCELLED;
---         RUNNING -> WAITING_FOR_SLOT (lost or retried). Table: paglets.slots.states.
+--         RUNNING -> WAITING_FOR_SLOT (lost or retried), PLACING (its host's disk is full). Table: paglets.slots.states.
 -- request, collector: JSON. Its states and its outcome: job_states.
 -- queued_at: age, now minus what it waited elsewhere; a job that comes back from a refusal keeps it.
 -- disk_fulls: how many attempts met a full disk of their host.

@@ -30,6 +30,7 @@ from paglets.worker.context import ChildContext, Parked
 from paglets.worker.faults import entry_fault_of, fault_of, show
 from paglets.worker.files import put_files
 from paglets.worker.frames import Unpacker, pack
+from paglets.worker.launch import DISK_FULL
 from paglets.worker.protocol import (
     ENTRY_METHODS,
     HOOK_ENTRIES,
@@ -143,7 +144,7 @@ class Child:
             put_files(self._go)
         except PagletsError as error:
             show(error)
-            cause = "disk_limit" if isinstance(error, NoRoom) else "spawn_failed"
+            cause = DISK_FULL if isinstance(error, NoRoom) else "spawn_failed"
             return self._tell_done(EntryDone(fault=fault_of(error, cause)))
         try:
             self._paglet = self._make_paglet()

@@ -16,7 +16,8 @@ from paglets.codec.names import LACKS_LIBRARY, this_python
 from paglets.core.content import closed
 from paglets.core.errors import ImportFailed, PagletsError
 from paglets.program import this_program
-from paglets.worker.launch import NO_PLACE
+from paglets.worker.fullness import met_full_disk
+from paglets.worker.launch import DISK_FULL, NO_PLACE
 from paglets.worker.protocol import Fault
 
 MAX_MESSAGE_CHARACTERS = 4000
@@ -43,7 +44,9 @@ def fault_of(error: BaseException, cause: str = "exception") -> Fault:
 def entry_fault_of(error: BaseException, work_dir: str) -> Fault:
     """The same for `done`, which also knows what is no doing of the paglet's."""
     fault = fault_of(error)
-    return replace(fault, cause=NO_PLACE) if _lacks_files_of_its_host(error, work_dir) else fault
+    if _lacks_files_of_its_host(error, work_dir):
+        return replace(fault, cause=NO_PLACE)
+    return replace(fault, cause=DISK_FULL) if met_full_disk(_chain(error), work_dir) else fault
 
 
 def _lacks_files_of_its_host(error: BaseException, work_dir: str) -> bool:

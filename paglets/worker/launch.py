@@ -13,6 +13,9 @@ from paglets.api.slots import Usage
 NO_PLACE = "no_place"
 """The cause that a process tells which lacked files of its host: nothing of the run counts, and it is due again."""
 
+DISK_FULL = "disk_full"
+"""The cause that a process tells which met a full disk of its host. Its host decides what comes of it."""
+
 ALONE = "alone"
 """The argument of a zygote that serves one run, for people who look at processes."""
 

@@ -351,6 +351,21 @@ def check_waits_and_heals(host: HostProcess, folder: Path, trouble: Callable[[Pa
     assert (summary["completed_count"], summary["results"]["one"]["attempt"]) == (1, 1)
 
 
+def check_starts_again_after_a_full_disk(host: HostProcess, folder: Path) -> None:
+    """A job of one attempt whose own file has no room, as something else filled the disk."""
+    filler = leave(folder, 2 << 20)
+    with filler.open("rb"):
+        filler.unlink()  # it keeps its room, and the janitor does not see it
+        state = TaskState(job_key="one", how="writes_three_mebibytes", allow_home_compute=True)
+        submission = submit_compute_job_group(host.client, Task, [state], collector_host="x")
+        placing = wait_until(
+            lambda: [view for view in host.client.jobs() if view.reason == "disk_full" and view.status == "PLACING"],
+            what="the job to be placed again",
+        )
+        assert "the disk of x was full as it ran (1 of 3)" in placing[0].reason_text
+    assert submission.drain(timeout=PATIENCE_SECONDS)["results"]["one"]["attempt"] == 2
+
+
 @as_root
 def test_without_room_for_scratch_or_logs_a_job_waits_and_starts_when_there_is_some(host: HostProcess) -> None:
     small = ("size=4m", "nr_inodes=100")
@@ -359,6 +374,7 @@ def test_without_room_for_scratch_or_logs_a_job_waits_and_starts_when_there_is_s
         host.wait_ready()
         check_waits_and_heals(host, work, full, "disk_full")
         check_waits_and_heals(host, logs, without_inodes, "disk_full")
+        check_starts_again_after_a_full_disk(host, work)
         wait_until(lambda: [each.name for each in work.rglob("*")] == [".trash"], what="no scratch to be left")
         host.stop()
 

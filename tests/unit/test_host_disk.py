@@ -77,6 +77,16 @@ def test_in_the_place_of_what_a_job_put_there_is_an_empty_directory(
     assert (precious / "data").exists()
 
 
+def test_what_cannot_be_removed_is_told_once(disk: HostDisk, tmp_path: Path, said: list[str]) -> None:
+    """A mount, or a file that may not be changed, stays whatever its rights."""
+    stays = tmp_path / "host" / "work" / ".trash" / "j1"
+    for nth in range(3):
+        disk._say_left(str(stays), OSError(1, "Operation not permitted"))
+        assert len(said) == 1, nth
+    disk._say_left(str(stays / "other"), OSError(1, "Operation not permitted"))
+    assert len(said) == 2
+
+
 @posix
 def test_a_directory_without_rights_to_itself_goes(disk: HostDisk, tmp_path: Path, said: list[str]) -> None:
     work = Path(disk.prepare("j1", fresh=True))

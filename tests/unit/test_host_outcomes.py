@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from host_rig import envelope, host_ref, job, job_part, slot_request
 
+from paglets.api.slots import Usage
 from paglets.codec.text import loads
 from paglets.host import outcomes, recovery
 from paglets.host.outcomes import Attempt, Outcome
@@ -132,6 +133,39 @@ def test_losses_do_not_use_up_attempts_nor_attempts_losses() -> None:
     assert rig.ended(Ended(exit_code=1)) == "WAITING_FOR_SLOT"
     rig.start()
     assert rig.ended(Ended(exit_code=0)) == "FAILED_FINAL"
+
+
+FULL_DISK = Fault(cause="disk_full", message="OSError: No space left on device")
+
+
+def meet_full_disk(rig: Rig, scratch_bytes: int = 0) -> str | None:
+    assert rig.commit(success=False, final=False, fault=FULL_DISK)
+    return rig.ended(Ended(exit_code=0, usage=Usage(scratch_bytes=scratch_bytes)))
+
+
+def test_a_job_that_meets_a_full_disk_is_placed_again_three_times_and_fails_then() -> None:
+    rig = Rig(max_attempts=1, max_losses=0)
+    for times in (1, 2, 3):
+        assert meet_full_disk(rig) == "PLACING"
+        assert (rig.value("disk_fulls"), rig.value("losses"), rig.value("failed_attempts")) == (times, 0, 0)
+        assert rig.value("reason") == "disk_full"
+        assert f"({times} of 3)" in rig.value("reason_text")
+        rig.store.write(lambda tx: tx.run("UPDATE requests SET status = 'WAITING_FOR_SLOT'"))
+        rig.start()
+    assert meet_full_disk(rig) == "FAILED_FINAL"
+    assert rig.cause() == "disk_full"
+    ((_, args),) = rig.reports()
+    assert args["message"].endswith("it met a full disk 4 times, at last on here")
+
+
+def test_a_job_that_fills_the_disk_itself_fails_at_once() -> None:
+    rig = Rig(max_attempts=3, temp_storage_bytes=1 << 20)
+    assert meet_full_disk(rig, 2 << 20) == "FAILED_FINAL"
+    assert rig.cause() == "disk_limit"
+    ((_, args),) = rig.reports()
+    assert args["message"].endswith("its scratch directory had 2 MiB, and the limit is 1 MiB requested")
+    record = loads(rig.store.read(lambda tx: tx.value("SELECT record FROM history")))
+    assert record["cause"] == "disk_limit"
 
 
 ZYGOTE_DIED = Ended(signal=9, launcher_lost=True, launcher_died=True)

@@ -697,6 +697,34 @@ def test_an_attempt_that_runs_too_long_is_ended_and_says_so(rig: Rig) -> None:
     assert rig.value("SELECT status FROM requests") == "FAILED_FINAL"
 
 
+FULL_DISK = Fault(cause="disk_full", message="OSError: No space left on device")
+
+
+def test_a_job_that_met_a_full_disk_goes_elsewhere_after_a_pause(rig: Rig) -> None:
+    process = add_job(rig)
+    rig.peer("w1")
+    rig.finish(process, fault=FULL_DISK)
+    assert rig.value("SELECT status FROM requests") == "PLACING"
+    rig.run(4)
+    assert rig.value("SELECT status FROM residence WHERE agent_id = 'j1'") == "here"
+    rig.run(2)
+    assert rig.value("SELECT status FROM residence WHERE agent_id = 'j1'") == "leaving"
+    assert "store-w1" in rig.value("SELECT peer FROM residence WHERE agent_id = 'j1'")
+
+
+def test_a_job_that_met_a_full_disk_is_tried_again_here_where_there_is_no_other_host(rig: Rig) -> None:
+    process = add_job(rig)
+    rig.finish(process, fault=FULL_DISK)
+    rig.run(4)
+    assert len(rig.launcher.processes) == 1
+    rig.run(3)
+    again = rig.process("j1")
+    assert again.spec.attempt == 2
+    rig.report(again)
+    rig.finish(again)
+    assert rig.value("SELECT status FROM requests") == "COMPLETED"
+
+
 @pytest.mark.parametrize("says_done", [False, True])
 def test_a_process_that_does_not_end_after_its_report_is_ended_and_its_result_stands(says_done: bool) -> None:
     rig = Rig(report_grace_seconds=60.0)

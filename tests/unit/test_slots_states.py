@@ -14,6 +14,7 @@ LEGAL = [
     ("WAITING_FOR_SLOT", "granted", "RUNNING"),
     ("RUNNING", "lost", "WAITING_FOR_SLOT"),
     ("RUNNING", "retried", "WAITING_FOR_SLOT"),
+    ("RUNNING", "displaced", "PLACING"),
     ("RUNNING", "completed", "COMPLETED"),
     *((old, "failed", "FAILED_FINAL") for old in ("PLACING", "WAITING_FOR_SLOT", "RUNNING")),
     *((old, "cancelled", "CANCELLED") for old in ("PLACING", "WAITING_FOR_SLOT", "RUNNING")),

@@ -130,6 +130,9 @@ class Task(CollectingComputeJobPaglet[TaskState]):
         self._wait_for("go")
         self.works()
 
+    def writes_three_mebibytes(self) -> None:
+        (self.work_dir() / "data").write_bytes(bytes(3 << 20))
+
     def reports_and_stays(self) -> None:
         self.report_compute_success(self.build_result_payload())
         time.sleep(600)

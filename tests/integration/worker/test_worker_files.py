@@ -324,7 +324,7 @@ def test_a_full_disk_at_arrival_has_its_own_cause_and_leaves_no_part(tmp_path: P
         host.wait(told)
     finally:
         host.close()
-    assert told.done.fault.cause == "disk_limit"
+    assert told.done.fault.cause == "disk_full"
     assert "'data.txt' (200,000 bytes) cannot be put into the scratch directory" in told.done.fault.message
     assert [path.name for path in work(told).iterdir()] == ["small"]
 

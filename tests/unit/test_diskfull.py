@@ -1,0 +1,69 @@
+"""A full disk that user code meets: whose it is, and what comes of it."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from paglets.host import diskfull
+from paglets.host.diskfull import UNASKED_BYTES
+from paglets.worker import fullness
+from paglets.worker.faults import entry_fault_of
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("times", "scratch", "asked", "what"),
+    [
+        (0, 0, 0, "again"),
+        (2, 0, 0, "again"),
+        (3, 0, 0, "failed"),
+        (0, UNASKED_BYTES, 0, "again"),
+        (0, UNASKED_BYTES + 1, 0, "limit"),
+        (0, 4 * GIB, 4 * GIB, "again"),
+        (0, 4 * GIB + 1, 4 * GIB, "limit"),
+        (3, 4 * GIB + 1, 4 * GIB, "limit"),
+    ],
+)
+def test_a_job_within_its_request_is_placed_again_three_times(times: int, scratch: int, asked: int, what: str) -> None:
+    assert diskfull.verdict(times, scratch, asked) == what
+
+
+def test_pauses_grow() -> None:
+    assert [diskfull.pause_seconds(times) for times in (1, 2, 3, 4)] == [5.0, 60.0, 300.0, 300.0]
+
+
+@pytest.mark.parametrize(
+    ("number", "device", "is_full", "of_host"),
+    [
+        (errno.ENOSPC, 7, False, True),
+        (errno.ENOSPC, 8, True, False),
+        (errno.ENOSPC, None, True, True),
+        (errno.ENOSPC, None, False, False),
+        (errno.EDQUOT, None, False, True),
+        (errno.EDQUOT, 8, False, False),
+        (errno.EIO, 7, True, False),
+        (None, 7, True, False),
+    ],
+)
+def test_only_a_file_system_of_the_host_that_is_full_is_no_fault_of_the_job(
+    number: int | None, device: int | None, is_full: bool, of_host: bool
+) -> None:
+    assert fullness.is_of_host(number, device, frozenset({7}), is_full) is of_host
+
+
+def test_the_file_that_an_error_names_need_not_be_there(tmp_path: Path) -> None:
+    work = tmp_path / "work" / "j1"
+    work.mkdir(parents=True)
+    error = OSError(errno.ENOSPC, "No space left on device", str(work / "not" / "there"))
+    assert entry_fault_of(error, str(work)).cause == "disk_full"
+    assert entry_fault_of(OSError(errno.ENOSPC, "No space left on device", "/proc/x"), str(work)).cause == "exception"
+
+
+def test_what_an_error_came_of_counts_as_well(tmp_path: Path) -> None:
+    error = RuntimeError("cannot save")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x"))
+    assert entry_fault_of(error, str(tmp_path)).cause == "disk_full"
