@@ -12,6 +12,7 @@ from paglets.core.context import Context, Storage
 from paglets.core.errors import NotHandled
 from paglets.core.messages import ACTIVATE, CLONE, DEACTIVATE, Message, one_timeout, text_and_level
 from paglets.core.refs import ArtifactRef, FileRef, Kind, ProxyRef
+from paglets.core.signatures import HookEvent as HookEvent
 from paglets.core.signatures import call_method
 
 
@@ -62,7 +63,7 @@ class Paglet(Generic[S]):
         self.context = context
 
     # Hooks. Each runs to its end before the next; changes are committed when it returns. A hook may also take its
-    # event: `def on_arrival(self, event)`, see `core.signatures.HookEvent`.
+    # event: `def on_arrival(self, event: HookEvent)`.
 
     def on_creation(self) -> None:
         """Once, after the paglet was created."""
@@ -321,3 +322,5 @@ REQUESTS: Mapping[str, Callable[[Paglet[Any], Message], Any]] = {
     ACTIVATE: _activate,
 }
 """Messages that a paglet of any class answers, and how."""
+
+HookEvent.__module__ = __name__

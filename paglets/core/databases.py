@@ -2,12 +2,14 @@
 
 A program that does not close its connection leaves rows in these files. So the database and the files beside it are
 copied together, at a moment when none of them changes, and SQLite recovers the copy as after a crash. Nothing is
-written to the originals, no lock is waited for, and a read-only folder will do.
+written to the originals, no lock is waited for, and a read-only folder will do. Only a database in WAL mode that never
+rests is copied by SQLite's own backup, which holds up no writer there.
 """
 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 import tempfile
@@ -18,7 +20,7 @@ from pathlib import Path
 
 from paglets.core.clock import Clock, SystemClock, system_pause
 from paglets.core.content import SourceStat, copy_hashed, no_room, stat_of
-from paglets.core.errors import FileChanged, Invalid, NoRoom
+from paglets.core.errors import FileChanged, Invalid
 from paglets.core.plain import read_plain
 from paglets.core.text import printable
 
@@ -32,6 +34,9 @@ WAIT_SECONDS = 30.0
 """For a database that is written to. SQLite's own time-outs are of this order."""
 
 LOOK_AGAIN_SECONDS = 0.25
+
+TRIES_AT_REST = 4
+"""For a database that rests now and then. It takes a second."""
 
 SETTLED_SECONDS = 0.02
 """A file that is written to twice within a tick of its file system's clock (10 ms at most) may show one time."""
@@ -49,6 +54,10 @@ class Database:
     def size_bytes(self) -> int:
         """The bytes of all files, which are those of a copy at most."""
         return self.main.size_bytes + sum(stat.size_bytes for _, stat in self.beside)
+
+    @property
+    def has_wal(self) -> bool:
+        return any(suffix == "-wal" for suffix, _ in self.beside)
 
     @property
     def mtime_ns(self) -> int:
@@ -94,32 +103,42 @@ def copy_database(
     """
     clock = clock or SystemClock()
     until = clock.monotonic() + WAIT_SECONDS
-    while True:
+    for tries in itertools.count(1):
         found = database_at(path)
         if found is None:
             raise FileChanged(f"{printable(path)} changed while it was read: its connection was closed")
         if 0 <= clock.wall() - found.mtime_ns / 1e9 < SETTLED_SECONDS:
             pause(SETTLED_SECONDS)
         try:
-            _copy(found, target)
+            with _whole_or_nothing(found, target):
+                (_back_up if found.has_wal and tries > TRIES_AT_REST else _copy)(found, target)
             return found
         except FileChanged:
             if clock.monotonic() >= until:
                 raise FileChanged(found.advice(f"was written to for {WAIT_SECONDS:g} s"), waited=True) from None
         pause(LOOK_AGAIN_SECONDS)
+    raise AssertionError("a last try returns or raises")
 
 
-def _copy(found: Database, target: Path) -> None:
+@contextmanager
+def _whole_or_nothing(found: Database, target: Path) -> Iterator[None]:
+    """Around what writes `target`, which is synced then, or gone after an error, and alone in any case."""
+    import sqlite3  # few processes need it, and each would take 5 ms more to start
+
     try:
-        copy_hashed(found.path, target)
-        for suffix, _ in found.beside:
-            copy_hashed(beside_of(found.path, suffix), beside_of(target, suffix))
-        if database_at(found.path) != found:
-            raise FileChanged(found.advice("was written to"))
-        _recover(found, target)
-    except BaseException:
+        yield
+        descriptor = os.open(target, os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except BaseException as error:
         with suppress(OSError):
             os.unlink(target)
+        if isinstance(error, sqlite3.Error):
+            full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+            room = no_room(OSError(errno.ENOSPC, ""), target.parent) if full else None
+            raise room or Invalid(found.advice(f"cannot be copied ({error})")) from error
         raise
     finally:
         for suffix in BESIDE:
@@ -127,24 +146,31 @@ def _copy(found: Database, target: Path) -> None:
                 os.unlink(beside_of(target, suffix))
 
 
-def _recover(found: Database, target: Path) -> None:
-    """Make `target` whole by itself: SQLite rolls back or takes over what the files beside it have."""
-    import sqlite3  # few processes need it, and each would take 5 ms more to start
+def _copy(found: Database, target: Path) -> None:
+    """Copy the files while they rest. SQLite then rolls back or takes over what those beside the copy have."""
+    import sqlite3
 
-    try:
-        with closing(sqlite3.connect(target, isolation_level=None)) as database:
-            database.execute("PRAGMA locking_mode=EXCLUSIVE")  # no -shm file
-            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    except sqlite3.Error as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-            raise no_room(OSError(errno.ENOSPC, ""), target.parent) or NoRoom("the disk is full") from error
-        raise Invalid(found.advice(f"cannot be copied ({error})")) from error
-    descriptor = os.open(target, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    copy_hashed(found.path, target)
+    for suffix, _ in found.beside:
+        copy_hashed(beside_of(found.path, suffix), beside_of(target, suffix))
+    if database_at(found.path) != found:
+        raise FileChanged(found.advice("was written to"))
+    with closing(sqlite3.connect(target, isolation_level=None)) as database:
+        database.execute("PRAGMA locking_mode=EXCLUSIVE")  # no -shm file
+        database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+
+def _back_up(found: Database, target: Path) -> None:
+    """Copy what a reader sees now. Without a right to write SQLite changes nothing in the original."""
+    import sqlite3
+
+    os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    reading = sqlite3.connect(f"{found.path.as_uri()}?mode=ro", uri=True, timeout=WAIT_SECONDS, isolation_level=None)
+    with closing(reading) as source, closing(sqlite3.connect(target)) as copy:
+        source.execute("BEGIN")
+        source.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        source.backup(copy)
 
 
 @contextmanager

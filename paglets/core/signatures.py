@@ -154,9 +154,9 @@ def _check_binds(signature: inspect.Signature, *args: None, **named: None) -> No
         signature.bind(*args, **named)
     except TypeError:
         count = len(args) + len(named)
-        given = "nothing but self" if not count else "self and 1 argument"
+        given = "self and one argument" if count else "self only"
         names = ", ".join(signature.parameters)
-        raise _Unfit(f"has the parameters ({names}): it is called with {given}") from None
+        raise _Unfit(f"has the parameters ({names}), but hosts call it with {given}") from None
 
 
 def _signature(method: object) -> inspect.Signature | None:

@@ -6,13 +6,21 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from paglets.core.databases import HEADER, WAIT_SECONDS, copy_database, database_at, remove_file, whole_file
+from paglets.core.databases import (
+    HEADER,
+    TRIES_AT_REST,
+    WAIT_SECONDS,
+    copy_database,
+    database_at,
+    remove_file,
+    whole_file,
+)
 from paglets.core.errors import FileChanged, Invalid
 from paglets.testing.clock import FakeClock
 
@@ -168,23 +176,41 @@ def test_a_file_that_only_looks_like_a_database_is_refused_with_advice(tmp_path:
     assert not (tmp_path / "copy").exists()
 
 
-def test_a_database_that_is_written_to_again_and_again_is_given_up(
+class Busy(FakeClock):
+    """Somebody writes whenever the time of day is looked at, which is just before a copy."""
+
+    def __init__(self, path: Path, write: Callable[[], object] = lambda: None) -> None:
+        super().__init__()
+        self._path = path
+        self._write = write
+
+    def wall(self) -> float:
+        self._write()
+        os.utime(self._path, ns=(0, self._path.stat().st_mtime_ns + 1))
+        return super().wall()
+
+
+def test_a_database_that_is_written_to_all_the_time_is_copied_as_a_reader_sees_it(
     connection: sqlite3.Connection, folder: Path, tmp_path: Path
 ) -> None:
-    wal = folder / f"{NAME}-wal"
+    def write() -> None:
+        with connection:
+            connection.execute("INSERT INTO t VALUES (1)")
 
-    class Busy(FakeClock):
-        """Somebody writes whenever the time of day is looked at, which is just before a copy."""
+    clock, target = Busy(folder / f"{NAME}-wal", write), tmp_path / "copy"
+    copy_database(folder / NAME, target, clock=clock, pause=clock.advance)
+    assert rows_in(target) == ROWS + TRIES_AT_REST + 1 == connection.execute("SELECT count(*) FROM t").fetchone()[0]
+    assert target.stat().st_mode & 0o777 == 0o600
 
-        def wall(self) -> float:
-            os.utime(wal, ns=(0, wal.stat().st_mtime_ns + 1))
-            return super().wall()
 
-    clock, target = Busy(), tmp_path / "copy"
+def test_a_database_with_a_journal_that_never_rests_is_given_up(tmp_path: Path) -> None:
+    path = tmp_path / "killed.db"
+    killed_in_a_transaction(path)
+    clock, target = Busy(path), tmp_path / "copy"
     began = clock.monotonic()
     with pytest.raises(FileChanged, match=f"was written to for {WAIT_SECONDS:g} s"):
-        copy_database(folder / NAME, target, clock=clock, pause=clock.advance)
-    assert clock.monotonic() - began >= WAIT_SECONDS
+        copy_database(path, target, clock=clock, pause=lambda seconds: clock.advance(8 * seconds))
+    assert WAIT_SECONDS <= clock.monotonic() - began < 2 * WAIT_SECONDS
     assert not target.exists()
 
 

@@ -25,7 +25,7 @@ PUBLIC = {
     "paglets.artifacts": ["ArtifactRef"],
     "paglets.remote.client": ["HostClient"],
     "paglets.remote.proxy": ["PagletProxy"],
-    "paglets.core.agent": ["Paglet", "PagletState"],
+    "paglets.core.agent": ["HookEvent", "Paglet", "PagletState"],
     "paglets.core.messages": ["Message"],
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paglets.core.agent import HookEvent
 from paglets.system.collector import ResultCollectorPaglet, ResultCollectorState
 from paglets.system.jobs import (
     CollectingComputeJobPaglet,
@@ -17,6 +18,7 @@ __all__ = [  # noqa: RUF022  grouped by use
     "ComputeJobState",
     "CollectingComputeJobPaglet",
     "CollectingComputeJobState",
+    "HookEvent",
     # Their collector
     "ResultCollectorPaglet",
     "ResultCollectorState",

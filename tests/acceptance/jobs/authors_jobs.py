@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paglets.core.agent import HookEvent
 from paglets.core.messages import Message
-from paglets.core.signatures import HookEvent
 from paglets.system.compute_slots import CollectingComputeJobPaglet, CollectingComputeJobState
 
 ROWS = 1000

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from paglets.core.agent import Paglet, PagletState
+from paglets.core.agent import HookEvent, Paglet, PagletState
 from paglets.core.errors import Conflict
 from paglets.core.messages import Message
-from paglets.core.signatures import HookEvent
 from paglets.system.compute_slots import CollectingComputeJobPaglet, CollectingComputeJobState
 
 
