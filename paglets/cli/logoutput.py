@@ -1,4 +1,4 @@
-"""What jobs printed, printed: bytes as they are into a file or pipe, on a terminal nothing that could trick it."""
+"""The output of jobs, written out: bytes as they are into a file or pipe, and harmless text on a terminal."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ import codecs
 import sys
 from typing import TextIO
 
-from paglets.core.text import printable
+from paglets.core.text import harmless
 
-HARMLESS = "\n\r\t"
+KEPT = "\n\r\t"
+"""A carriage return is kept for the sake of progress bars: it can only write over its own line."""
 
 
 class LogOutput:
-    """A job's stdout goes to stdout, its stderr to stderr; each piece is there at once."""
+    """Writes a job's stdout to stdout and its stderr to stderr, each piece at once.
 
-    def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
+    On a terminal, escape sequences and other invisible characters are shown as text (`\\x1b`), unless `raw`.
+    """
+
+    def __init__(self, out: TextIO | None = None, err: TextIO | None = None, *, raw: bool = False) -> None:
+        self._raw = raw
         self._files = {"out": out or sys.stdout, "err": err or sys.stderr}
         decoder = codecs.getincrementaldecoder("utf-8")
         self._decoders = {stream: decoder("replace") for stream in self._files}
 
     def write(self, stream: str, data: bytes) -> None:
         file = self._files[stream]
-        if file.isatty():
-            file.write("".join(_shown(letter) for letter in self._decoders[stream].decode(data)))
+        if file.isatty() and not self._raw:
+            file.write(harmless(self._decoders[stream].decode(data), KEPT))
         else:
             file.flush()
             file.buffer.write(data)
@@ -33,7 +38,3 @@ class LogOutput:
         if count > 0:
             self._files[stream].flush()
             print(f"[paglets: {count:,} bytes are not kept]", file=self._files["err"], flush=True)
-
-
-def _shown(letter: str) -> str:
-    return letter if letter in HARMLESS else printable(letter)

@@ -52,7 +52,14 @@ def logs(options: argparse.Namespace) -> int:
         if options.json:
             print_json(_listing(attempts_of(client, options.job, seconds)))
             return EXIT_DONE
-        reader = Reader(client=client, job=options.job, streams=options.streams, tail=options.tail, seconds=seconds)
+        reader = Reader(
+            client=client,
+            job=options.job,
+            streams=options.streams,
+            tail=options.tail,
+            seconds=seconds,
+            _out=LogOutput(raw=options.raw),
+        )
         if options.follow:
             try:
                 return reader.follow(options.attempt)

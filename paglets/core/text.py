@@ -17,6 +17,11 @@ def printable(text: object) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
 
 
+def harmless(text: str, kept: str = "\n\t") -> str:
+    """`text` with control and other invisible characters escaped, but those of `kept`."""
+    return "".join(letter if letter in kept else printable(letter) for letter in text)
+
+
 def meant(word: str, known: Iterable[str]) -> str:
     """`did you mean 'count'? ` where one of `known` is near, else ""."""
     near = difflib.get_close_matches(word, list(known), 1)

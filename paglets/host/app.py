@@ -18,7 +18,7 @@ from paglets.config import HostOptions
 from paglets.core import failpoints
 from paglets.core.clock import Clock, Entropy, SystemClock, SystemEntropy
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError, StartFailed, StoreUndecided
-from paglets.core.text import counted, placed
+from paglets.core.text import counted, placed, printable
 from paglets.host import known, private, runfile, setup
 from paglets.host.disk import HostDisk
 from paglets.host.folder import HostFolder, open_folder
@@ -134,7 +134,7 @@ def say(text: str) -> None:
     # Where the terminal or the pipe is gone nobody listens: the host goes on.
     with suppress(OSError):
         if text:
-            print(text, file=sys.stderr, flush=True)
+            print(printable(text), file=sys.stderr, flush=True)  # it may have come from another host
 
 
 def _say_line(warning: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from paglets.core.clock import Entropy
 from paglets.core.errors import PagletsError, StartFailed, StoreMalformed, StorePassing
+from paglets.core.text import harmless
 from paglets.host import damage, private
 from paglets.host.lock import FolderLock
 from paglets.program import PROGRAM_VERSION
@@ -193,7 +194,9 @@ class Log:
         self._file = os.fdopen(_open_log(path), "ab", buffering=0)
 
     def line(self, text: str) -> None:
-        data = f"{datetime.now().astimezone().isoformat(timespec='milliseconds')} {text}\n".encode(errors="replace")
+        data = f"{datetime.now().astimezone().isoformat(timespec='milliseconds')} {harmless(text)}\n".encode(
+            errors="replace"
+        )
         with suppress(OSError):
             if not self._file.closed:
                 self._file.write(data)

@@ -271,11 +271,22 @@ def test_into_a_pipe_bytes_go_as_they_are_and_gaps_are_told_on_stderr() -> None:
 def test_on_a_terminal_nothing_can_be_played_and_characters_may_come_in_parts() -> None:
     out = Terminal()
     output = LogOutput(out, Terminal())
-    text = "50 %\r100 %\té\n\x1b]0;you\x07"
+    text = "50 %\r100 %\té\n\x1b]0;you\x07\x9b2J\u202ekcab"
     for byte in text.encode():
         output.write("out", bytes([byte]))
     output.write("out", b"\xff")
-    assert out.getvalue() == "50 %\r100 %\té\n\\x1b]0;you\\x07\ufffd"
+    assert out.getvalue() == "50 %\r100 %\té\n\\x1b]0;you\\x07\\x9b2J\\u202ekcab\ufffd"
+
+
+def test_who_asks_for_raw_output_gets_it_on_a_terminal_too() -> None:
+    class RawTerminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    bytes_of = io.BytesIO()
+    terminal = RawTerminal(bytes_of)
+    LogOutput(terminal, Terminal(), raw=True).write("out", b"\x1b[1mbold\xff")
+    assert bytes_of.getvalue() == b"\x1b[1mbold\xff"
 
 
 @pytest.mark.parametrize(

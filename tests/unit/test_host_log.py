@@ -25,7 +25,16 @@ def test_each_line_has_its_time(tmp_path: Path) -> None:
     first, second = (tmp_path / "host.log").read_text().splitlines()
     assert first[:2] == "20"
     assert first.endswith(" first")
-    assert second.endswith(" second: ?")
+    assert second.endswith(" second: \\ud800")
+
+
+def test_what_others_say_cannot_play_with_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = Log(tmp_path / "host.log")
+    log.line("host \x1b[2Jw1\u202e\nnext line")
+    log.close()
+    say("host \x1b[2Jw1\u202e")
+    assert "host \\x1b[2Jw1\\u202e\nnext line\n" in (tmp_path / "host.log").read_text()
+    assert capsys.readouterr().err == "host \\x1b[2Jw1\\u202e\n"
 
 
 def test_a_long_log_begins_anew_and_keeps_its_last_part(tmp_path: Path) -> None:
