@@ -236,6 +236,8 @@ OUTPUTS: dict[str, Output] = {
         keys={
             "hosts": "the one that was asked first, the others by name, each as [MemberView](protocol.md#memberview)",
             "peers": "peers that it was given and has not joined, each as [PeerProblem](protocol.md#peerproblem)",
+            "cuts": "online hosts that cannot connect to others, each as [Cut](protocol.md#cut)",
+            "refused": "hosts with another mesh key that spoke to it, each as [RefusedHost](protocol.md#refusedhost)",
         }
     ),
     "mesh forget": Output(

@@ -55,18 +55,28 @@ class HostIdentity(Portrait):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unreached:
+    """A host to which another one cannot connect, and since when: epoch seconds by the clock of that other one."""
+
+    store_id: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Member(Portrait):
     """One row of the membership table, as gossip carries it and `GET /v1/mesh/hosts` shows it.
 
     (`boot_count`, `heartbeat`) orders two rows of the same store: the higher is the newer. `addresses`
     are further URLs under which the host is known. `joined` says as the how-manyeth host this one came
-    to its mesh (0: not yet): of two hosts with one name the earlier keeps it.
+    to its mesh (0: not yet): of two hosts with one name the earlier keeps it. `unreached` are online hosts to which
+    this one cannot connect, eight at most.
     """
 
     addresses: tuple[str, ...]
     boot_count: int
     heartbeat: int
     joined: int = 0
+    unreached: tuple[Unreached, ...] = ()
 
     @property
     def ref(self) -> HostRef:
@@ -97,11 +107,34 @@ class PeerProblem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """The online host `source` cannot connect to the online host `target`, for so many seconds."""
+
+    source: str
+    target: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedHost:
+    """An address from which a host with another mesh key spoke to this one; `seconds` since it last did."""
+
+    address: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hosts:
-    """`GET /v1/mesh/hosts`: this host first, the others by name; `peers`: those given by hand that it did not join."""
+    """`GET /v1/mesh/hosts`: this host first, the others by name; `peers`: those given by hand that it did not join.
+
+    `cuts`: between which hosts connections fail. `refused`: hosts with another key that spoke to this one, the newest
+    first.
+    """
 
     hosts: tuple[MemberView, ...]
     peers: tuple[PeerProblem, ...] = ()
+    cuts: tuple[Cut, ...] = ()
+    refused: tuple[RefusedHost, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

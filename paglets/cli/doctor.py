@@ -15,10 +15,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from paglets.api.hosts import NO_WAY, HostIdentity, MemberView
+from paglets.api.hosts import NO_WAY, Cut, HostIdentity, MemberView
 from paglets.cli.away import is_alone, is_old
 from paglets.cli.checks import BAD, FEW_BYTES, WARNING, Check
 from paglets.cli.foldercheck import closed_to_others, folder_checks, holder_of
+from paglets.cli.mesh import cut_text, other_cuts, refused_text
 from paglets.cli.options import Parser, add_common, client_of
 from paglets.cli.output import advised, print_json
 from paglets.config import CONFIG_NAME, checked_config, data_dirs, host_names
@@ -49,6 +50,7 @@ ADVICE: dict[type[PagletsError], str] = {
 
 
 START_ADVICE = "what it has is there again when it is started"
+REFUSED_ADVICE = "if it is one of this mesh, copy mesh.key to it; if it has another mesh, remove its --peer"
 NO_WAY_ADVICE = "start a host that both can connect to; it passes on what they send each other"
 OLD_ADVICE = "what it has is there again when the host is started on its old folder, where that is still there"
 
@@ -224,8 +226,13 @@ def mesh_checks(client: HostClient) -> Iterator[Check]:
     """The host that is asked, then each other one as it and we see it."""
     asked = client.identity()
     yield Check(name="host", found=f"speaking to {asked.name}, {client.host.url}")
-    for peer in client.peer_problems():
+    state = client.mesh_state()
+    for peer in state.peers:
         yield Check(name=f"peer {peer.url}", state=BAD, found=peer.problem.removeprefix(peer.url).strip())
+    for refused in state.refused:
+        yield Check(name="stranger", state=WARNING, found=refused_text(refused), advice=REFUSED_ADVICE)
+    for cut in other_cuts(state):
+        yield Check(name=f"host {cut.source}", state=BAD, found=cut_text(cut), advice=cut_advice(cut))
     views = client.hosts()
     yield from strangers(running_hosts(paglets_home(os.environ)), views, asked)
     for view, answer in zip(views, ask_each(attempt(partial(_told, client)), views), strict=True):
@@ -238,6 +245,14 @@ def mesh_checks(client: HostClient) -> Iterator[Check]:
             yield Check(name=f"host {view.member.name}", state=WARNING, found=answer.message, advice=advice)
         else:
             yield member_check(view, answer[0], asked, answer[1])
+
+
+def cut_advice(cut: Cut) -> str:
+    """What to do about it."""
+    return (
+        f"open the port of {cut.target} for {cut.source}, or set `reachable = false` in [hosts.{cut.target}] and "
+        "restart it"
+    )
 
 
 def strangers(running: Iterable[RunningHost], views: Iterable[MemberView], asked: HostIdentity) -> Iterator[Check]:

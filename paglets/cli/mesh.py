@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
 
-from paglets.api.hosts import Forgotten, Hosts, MemberView, PeerProblem
+from paglets.api.hosts import Cut, Forgotten, Hosts, MemberView, RefusedHost
 from paglets.cli.away import is_alone, is_old
 from paglets.cli.options import Parser, add_command, add_commands, add_common, client_of
 from paglets.cli.output import GAP, advised, print_json, print_paragraph, print_table, say
@@ -86,16 +85,17 @@ def did(answer: Forgotten) -> str:
 
 def _hosts(options: argparse.Namespace) -> int:
     with client_of(options) as client:
-        views, peers = client.hosts(), client.peer_problems()
+        state = client.mesh_state()
     if options.json:
-        print_json(Hosts(hosts=views, peers=peers))
+        print_json(state)
     else:
-        print_hosts(views, peers)
+        print_hosts(state)
     return EXIT_DONE
 
 
-def print_hosts(views: Sequence[MemberView], peers: Iterable[PeerProblem]) -> None:
+def print_hosts(state: Hosts) -> None:
     """A table of the hosts; below it what is left of others, and what is wrong with whom."""
+    views = state.hosts
     shown = [view for view in views if not is_old(view)]
     print_table(HEADERS, [host_row(view, is_alone=is_alone(views)) for view in shown], below=[*map(about, shown)])
     for view in views:
@@ -103,8 +103,31 @@ def print_hosts(views: Sequence[MemberView], peers: Iterable[PeerProblem]) -> No
             print_paragraph(f"{view.member.name}, {heard_text(view)}: {advised(view.problem)}", "")
         elif view.problem:
             say(f"{view.member.name}: {view.problem}")
-    for peer in peers:
+    for peer in state.peers:
         say(f"not joined: peer {peer.url}: {peer.problem.removeprefix(peer.url).strip()}")
+    for text in (*map(cut_text, other_cuts(state)), *map(refused_text, state.refused)):
+        say(text)
+
+
+def other_cuts(state: Hosts) -> tuple[Cut, ...]:
+    """The cuts of which no problem of a host tells already, as those of the host that was asked do."""
+    own, told = state.hosts[0], {view.member.name for view in state.hosts if view.problem}
+    return tuple(
+        cut
+        for cut in state.cuts
+        if not (cut.source == own.member.name and cut.target in told)
+        and not (cut.target == own.member.name and own.problem)
+    )
+
+
+def cut_text(cut: Cut) -> str:
+    """In words."""
+    return f"{cut.source} cannot connect to {cut.target} ({duration_text(cut.seconds)})"
+
+
+def refused_text(host: RefusedHost) -> str:
+    """In words."""
+    return f"a host at {host.address} was refused: wrong mesh key (last {duration_text(host.seconds)} ago)"
 
 
 def host_row(view: MemberView, *, is_alone: bool = False) -> tuple[object, ...]:

@@ -178,7 +178,8 @@ def start(
     server = _serve(options, verifier, door, folder, stack)
     program = this_program()
     copy = KeptCopy(program)
-    settings = setup.settings(options, folder, program, server.port, meter.total(), clock.wall())
+    advertised = setup.Advertised(options, server.port)
+    settings = setup.settings(options, folder, program, advertised, meter.total(), clock.wall())
     _warn_of_cores(settings.offered.cpu_cores, meter.total().cpu_cores)
     connections = Connections(key, clock=clock, entropy=entropy, sender=folder.store_id)
     _end_survivors(folder)
@@ -192,6 +193,8 @@ def start(
         meter=meter,
         log=folder.log,
         tell=tell,
+        url=advertised.url,
+        refused=server.refused,
         make_transport=lambda deliver: _transport(connections, deliver, clock, stack),
         make_launcher=lambda events: _launcher(program, events, folder, stack, umask),
     )
@@ -208,6 +211,7 @@ def start(
         Mender(what=f"a folder in {folder.path}", mend=lambda: _made_anew(disk, folder.path)),
         Mender(what=f"the lock of {folder.path}", mend=folder.lock.mend),
         Mender(what="the copy of the program", mend=copy.restore),
+        Mender(what="the address of this machine", mend=advertised.follow),
         Mender(what=f"the run file in {home / 'run'}", mend=lambda: runfile.mend(home, settings)),
     )
     watch = Watch(folder.path, menders, disk.obstacle, tell, fatal)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from paglets.api.calls import Call, CallReply
-from paglets.api.hosts import HostIdentity
+from paglets.api.hosts import HostIdentity, RefusedHost
 from paglets.api.limits import MAX_CALL_SECONDS
 from paglets.api.slots import JobView, Slots, Verdicts
 from paglets.codec.envelope import Envelope, WireMessage
@@ -78,7 +78,9 @@ ON_BYTES_ARRIVED = ("mailbox", "handoff", "outbox", "steal")
 class World:
     """What a host is given. `deliver` of the transport hands its completions to the runner.
 
-    `tell` takes what the person who started the host should see too; without it that goes to the log only.
+    `tell` takes what the person who started the host should see too; without it that goes to the log only. `url` gives
+    the URL for others where that changes while the host runs. `refused` gives the hosts with another key that spoke to
+    this one.
     """
 
     clock: Clock
@@ -91,6 +93,8 @@ class World:
     make_transport: Callable[[Callable[[Callable[[], None]], None]], Transport]
     make_launcher: Callable[[LaunchEvents], Launcher]
     tell: Log | None = None
+    url: Callable[[], str] | None = None
+    refused: Callable[[], tuple[RefusedHost, ...]] = tuple
 
 
 class Host:
@@ -98,6 +102,8 @@ class Host:
 
     def __init__(self, settings: Settings, world: World, *, peers: tuple[str, ...] = ()) -> None:
         self.runner = runner = Runner(world.store, world.clock, world.log)
+        self.refused = world.refused
+        self._url = world.url or (lambda: settings.url)
         self.reverse = self._reverse(settings, world)
         self.shell = shell = self._shell(settings, world)
         self.gossip = self._gossip(peers)
@@ -154,7 +160,7 @@ class Host:
             shell.entropy,
             shell.transport,
             portrait.idle_member(shell.settings),
-            lambda: portrait.member(shell.settings, self.load()),
+            lambda: portrait.member(self._settings_now(), self.load()),
             peers=peers,
             on_change=ON_MESH_CHANGE,
         )
@@ -245,7 +251,10 @@ class Host:
     def identity(self) -> HostIdentity:
         own, now = self.shell.own, self.shell.clock.wall()
         hooks = self.shell.store.read(lambda tx: views.long_hooks(tx, own, now))
-        return replace(portrait.identity(self.shell.settings, self.load(), now), long_hooks=hooks)
+        return replace(portrait.identity(self._settings_now(), self.load(), now), long_hooks=hooks)
+
+    def _settings_now(self) -> Settings:
+        return replace(self.shell.settings, url=self._url())
 
     def slots(self, limit: int) -> Slots:
         """The scheduler's view: what runs and waits here, and what is on its way out."""

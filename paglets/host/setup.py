@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 
 from paglets.config import HostOptions
-from paglets.core.urls import normalise_url
+from paglets.core.urls import ip_literal, normalise_url
 from paglets.host.folder import HostFolder
 from paglets.host.http.listener import Address
 from paglets.host.shell import Settings
-from paglets.mesh.addresses import bind_for, public_address, public_url
+from paglets.mesh.addresses import ANYWHERE, LOOPBACK, bind_for, public_address, public_url
 from paglets.native import load_psutil
 from paglets.program import PROGRAM_VERSION, Program
 from paglets.slots.model import Resources
+
+AUTO = "auto"
+IPV4_ANYWHERE = ANYWHERE[0]
 
 
 def others(options: HostOptions) -> tuple[str, ...]:
@@ -29,9 +33,11 @@ def addresses(options: HostOptions) -> tuple[Address, ...]:
     own = (options.host, options.port)
     if options.bind_public is None:
         return (own,)
-    public = (bind_for(_public(options)), options.port)
-    # All addresses of the family include the loopback that `host` names.
-    return (public,) if public[0] in ("0.0.0.0", "::") else (own, public)
+    # `auto` follows the addresses of the machine, so it listens at all of that family; an address is only itself.
+    name = bind_for(_chosen()) if options.bind_public == AUTO else options.bind_public
+    if name == options.host or (name == IPV4_ANYWHERE and ":" not in options.host):
+        return ((name, options.port),)
+    return (own, (name, options.port))
 
 
 def names(options: HostOptions) -> tuple[str, ...]:
@@ -40,20 +46,48 @@ def names(options: HostOptions) -> tuple[str, ...]:
     return (*own, options.public_url.split("://", 1)[-1]) if options.public_url else own
 
 
+class Advertised:
+    """The URL of a host for others. One that was chosen here follows the machine as it changes its network."""
+
+    def __init__(self, options: HostOptions, port: int, choose: Callable[[], str] | None = None) -> None:
+        self._choose = choose or _chosen
+        self.port = port
+        bind = options.bind_public or options.host
+        self.is_chosen = options.public_url is None and bind in (AUTO, *ANYWHERE)
+        self._url = options.public_url or public_url(ANYWHERE[0] if bind == AUTO else bind, port, self._choose)
+
+    def url(self) -> str:
+        """The URL as of the last look."""
+        return self._url
+
+    def follow(self) -> str:
+        """Look at the addresses of the machine again; return what to say of a change, or "".
+
+        A machine without a network keeps its URL, and so does one whose new address is of the other family, where the
+        host does not listen.
+        """
+        address = self._choose()
+        url, before = public_url(address, self.port, self._choose), self._url
+        is_loopback = ip_literal(address) is None or address == LOOPBACK
+        if not self.is_chosen or is_loopback or url == before or ("[" in url) != ("[" in before):
+            return ""
+        self._url = url
+        return f"the address of this machine changed: others reach this host at {url} now, no longer at {before}"
+
+
 def settings(
-    options: HostOptions, folder: HostFolder, program: Program, port: int, there: Resources, now: float
+    options: HostOptions, folder: HostFolder, program: Program, advertised: Advertised, there: Resources, now: float
 ) -> Settings:
-    """Of a host that listens on `port`, on a machine that has what is `there`."""
-    bind = options.host if options.bind_public is None else _public(options)
-    url = options.public_url or public_url(bind, port, lambda: public_address(_interfaces))
-    local = public_url(options.host, port, lambda: "127.0.0.1")
+    """Of a host that is `advertised` so to others, on a machine that has what is `there`."""
+    url, port = advertised.url(), advertised.port
+    local = public_url(options.host, port, lambda: LOOPBACK)
     return Settings(
         store_id=folder.store_id,
         boot_id=folder.boot_id,
         boot_count=folder.boot_count,
         name=options.name,
         url=url,
-        addresses=(local,) if local != url else (),
+        addresses=(local,) if local != url or advertised.is_chosen else (),
         mesh_version=options.mesh_version,
         started_at=now,
         offered=_offered(options, there),
@@ -92,9 +126,8 @@ def _offered(options: HostOptions, total: Resources) -> Resources:
     )
 
 
-def _public(options: HostOptions) -> str:
-    assert options.bind_public is not None
-    return public_address(_interfaces) if options.bind_public == "auto" else options.bind_public
+def _chosen() -> str:
+    return public_address(_interfaces)
 
 
 def _interfaces() -> list[str]:

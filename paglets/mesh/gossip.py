@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from paglets.api.hosts import Cut, Member, MemberView
 from paglets.api.hosts import Gossip as Told
-from paglets.api.hosts import Member, MemberView
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import CallOutcomeUnknown, PagletsError, PeerReplaced, Unreachable
 from paglets.core.refs import HostRef
@@ -27,7 +27,7 @@ from paglets.mesh import view
 from paglets.mesh.board import Gap, MembershipBoard
 from paglets.mesh.peers import Peers
 from paglets.mesh.table import Row, check_gossip, durable, same_mesh
-from paglets.mesh.troubles import Troubles, trouble_text
+from paglets.mesh.troubles import Troubles, cuts, trouble_text
 from paglets.remote.exchange import Request, Response, Transport, dump_json, parsed
 from paglets.slots.model import Candidate
 from paglets.store import members as stored
@@ -173,6 +173,10 @@ class Gossip:
         rows = self._board.table.rows.values()
         return self._peers.problems([row.member for row in rows if same_mesh(row.member, self._board.own)])
 
+    def cuts(self) -> tuple[Cut, ...]:
+        """Between which online hosts connections fail, as they say themselves."""
+        return cuts(self._board.own, self._board.table, self._clock.wall())
+
     # Signs of life, and the want of them.
 
     def heard_from(self, store_id: str) -> None:
@@ -239,7 +243,8 @@ class Gossip:
         if self._left:
             return None
         beat = self._started and now >= self._beat_at
-        self._board.look_round(now, self._due_at, self._own(), beat)
+        own = self._troubles.noted(self._own(), self._board.table, now)
+        self._board.look_round(now, self._due_at, own, beat)
         self._queue_news(now)
         self._send_pushes(now)
         if beat:
@@ -258,9 +263,8 @@ class Gossip:
 
     def leave(self) -> None:
         """Tell everyone online that this host ends, and fall silent."""
-        farewell = self._message((), push=True, leaving=True)
         for row in self._contactable(True):
-            self._send(row.member, farewell)
+            self._send(row.member, self._message((), push=True, leaving=True))
         self._left = True
 
     def _wake(self) -> None:
@@ -327,6 +331,7 @@ class Gossip:
         oldest = min(up, key=lambda row: row.heard_at, default=None)
         if oldest is not None and now - oldest.heard_at > QUIET_SECONDS and oldest not in chosen:
             chosen = [*chosen, oldest]
+        chosen += [row for row in up if row not in chosen and self._troubles.is_failing(row)][:1]
         if down and (not up or self._beats % OFFLINE_EVERY_BEATS == 0):
             chosen = [*chosen, down[self._entropy.pick(len(down))]]
         return chosen
@@ -361,7 +366,7 @@ class Gossip:
 
     def _refused(self, store_id: str, error: PagletsError) -> None:
         row = self._board.table.rows.get(store_id)
-        self._troubles.failed(store_id, error, self._clock.monotonic(), row is not None and row.up)
+        self._troubles.failed(store_id, error, self._clock, row is not None and row.up)
         if isinstance(error, PeerReplaced):
             self._board.update(lambda table: tables.left(table, store_id))
         elif isinstance(error, (Unreachable, CallOutcomeUnknown)):
@@ -370,9 +375,8 @@ class Gossip:
     # Addresses given by hand.
 
     def _satisfied(self) -> frozenset[str]:
-        own = self._board.own
-        online = {key for key, row in self._board.table.rows.items() if row.up and same_mesh(row.member, own)}
-        return frozenset(online | {own.store_id})
+        own, rows = self._board.own, self._board.table.rows
+        return frozenset({own.store_id, *(key for key, row in rows.items() if row.up and same_mesh(row.member, own))})
 
     def _try_peers(self, now: float) -> None:
         for url in self._peers.due(now, self._satisfied()):

@@ -44,6 +44,9 @@ was in use, since another part of a mesh that was parted may have taken it for o
 it is silent."""
 
 MAX_ADDRESSES = 16
+MAX_UNREACHED = 8
+"""Hosts that a host names as those to which it cannot connect: a person mends the first, and sees the next."""
+
 MAX_TEXT_CHARACTERS = 500
 MAX_COUNT = 2**53
 
@@ -128,7 +131,7 @@ def _text(member: Member) -> str:
     return json.dumps(to_json(member), sort_keys=True)
 
 
-_PASSING = frozenset(("heartbeat", "free", "queued_jobs", "running_jobs"))
+_PASSING = frozenset(("heartbeat", "free", "queued_jobs", "running_jobs", "unreached"))
 _lasting = attrgetter(*(each.name for each in fields(Member) if each.name not in _PASSING))
 
 
@@ -305,7 +308,7 @@ def check_gossip(gossip: Gossip, sender: str) -> Gossip:
 
 def check_member(member: Member) -> Member:
     """`member` if every field is within its bounds, else Invalid naming the field."""
-    if not STORE_ID.fullmatch(member.store_id):
+    if not all(STORE_ID.fullmatch(each) for each in (member.store_id, *(each.store_id for each in member.unreached))):
         raise Invalid(f"member {member.store_id[:80]!r}: store_id is not well formed")
     check_host_name(member.name)
     bounds = (
@@ -315,6 +318,8 @@ def check_member(member: Member) -> Member:
         ("boot_count", member.boot_count, MAX_COUNT),
         ("heartbeat", member.heartbeat, MAX_COUNT),
         ("joined", member.joined, MAX_COUNT),
+        ("unreached", len(member.unreached), MAX_UNREACHED),
+        ("since", max((each.since for each in member.unreached), default=0), MAX_COUNT),
         ("mesh_version", len(member.mesh_version), MAX_TEXT_CHARACTERS),
         ("boot_id", len(member.boot_id), MAX_TEXT_CHARACTERS),
         ("a tag", max((len(tag) for tag in member.tags), default=0), MAX_TAG_CHARACTERS),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from paglets.api.hosts import Member
+from paglets.api.hosts import Cut, Member, Unreached
+from paglets.core.clock import Clock
 from paglets.core.errors import NotAllowed, PagletsError, Unreachable
-from paglets.mesh.table import ONLINE_SECONDS, Row, Table
+from paglets.mesh.table import MAX_UNREACHED, ONLINE_SECONDS, Row, Table, same_mesh
 from paglets.mesh.view import MAX_NAMES_SHOWN
 
 ONE_WAY_FAILURES = 3
@@ -17,13 +18,25 @@ ONE_WAY_SECONDS = 15.0
 """So long they have failed: one that starts, or is back, is connected to within a few seconds."""
 
 
+MAX_CUTS = 50
+"""Pairs of hosts that are named at once."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Failed:
-    """The last error. `times`, and `since` which monotonic second, connections failed though that host was online."""
+    """The last error. `times`, and `since` which monotonic second, connections failed though that host was online.
+
+    `at`: the same moment in epoch seconds.
+    """
 
     error: PagletsError
     since: float
+    at: float
     times: int
+
+    def lasts(self, now: float) -> bool:
+        """Return True if it is no host that is just starting, or is just back."""
+        return self.times >= ONE_WAY_FAILURES and now - self.since >= ONE_WAY_SECONDS
 
 
 class Troubles:
@@ -37,13 +50,14 @@ class Troubles:
         self._failures: dict[str, _Failed] = {}
         self._deaf: dict[str, str] = {}
 
-    def failed(self, store_id: str, error: PagletsError, now: float, is_up: bool) -> None:
+    def failed(self, store_id: str, error: PagletsError, clock: Clock, is_up: bool) -> None:
         counts = is_up and isinstance(error, Unreachable)
         before = self._failures.get(store_id)
         if counts and before is not None and before.times:
-            self._failures[store_id] = _Failed(error=error, since=before.since, times=before.times + 1)
+            self._failures[store_id] = replace(before, error=error, times=before.times + 1)
         else:
-            self._failures[store_id] = _Failed(error=error, since=now, times=int(counts))
+            now, wall = clock.monotonic(), clock.wall()
+            self._failures[store_id] = _Failed(error=error, since=now, at=wall, times=int(counts))
 
     def answered(self, store_id: str, deaf_at: str) -> None:
         """`deaf_at`: where that host cannot connect to this one, or ""."""
@@ -62,8 +76,22 @@ class Troubles:
         found = self._failures.get(row.member.store_id)
         if found is None or not row.up or not row.member.reachable:
             return False
-        lasts = found.times >= ONE_WAY_FAILURES and now - found.since >= ONE_WAY_SECONDS
-        return lasts and self._mute_seconds(row.member.store_id) < ONLINE_SECONDS
+        return found.lasts(now) and self._mute_seconds(row.member.store_id) < ONLINE_SECONDS
+
+    def is_failing(self, row: Row) -> bool:
+        """Return True if the last connection to that host failed, though it is online."""
+        found = self._failures.get(row.member.store_id)
+        return found is not None and found.times > 0
+
+    def noted(self, own: Member, table: Table, now: float) -> Member:
+        """`own` with the online hosts to which this one cannot connect, the longest first."""
+        failing = [
+            (found.at, store_id)
+            for store_id, found in self._failures.items()
+            if found.lasts(now) and (row := table.rows.get(store_id)) is not None and row.up and row.member.reachable
+        ]
+        found = tuple(Unreached(store_id=store_id, since=at) for at, store_id in sorted(failing)[:MAX_UNREACHED])
+        return replace(own, unreached=found)
 
     def texts(self, own: Member, table: Table, now: float) -> Mapping[str, str]:
         """For each host in words, this one included."""
@@ -79,6 +107,19 @@ class Troubles:
         if deaf and own.reachable:
             texts[own.store_id] = _deaf_text(own, deaf)
         return texts
+
+
+def cuts(own: Member, table: Table, wall: float) -> tuple[Cut, ...]:
+    """Return which online hosts say that they cannot connect to which others, by name; MAX_CUTS at most."""
+    rows = {key: row.member for key, row in table.rows.items() if row.up and same_mesh(row.member, own)}
+    online = {**rows, own.store_id: own}
+    found = [
+        Cut(source=each.name, target=online[one.store_id].name, seconds=max(0.0, wall - one.since))
+        for each in online.values()
+        for one in each.unreached
+        if one.store_id in online
+    ]
+    return tuple(sorted(found, key=lambda cut: (cut.source, cut.target)))[:MAX_CUTS]
 
 
 def trouble_text(error: PagletsError) -> str:

@@ -62,6 +62,11 @@ class Proof:
         return float(self.time)
 
 
+def is_of_host(fields: Mapping[str, str]) -> bool:
+    """Return True if a host claims to have signed this request; the signature is not checked."""
+    return bool(fields.get(SENDER)) and all(form.fullmatch(fields.get(name, "")) for name, form in _FORMS.items())
+
+
 def body_sha256(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from paglets.api.hosts import Hosts, PeerProblem
+from paglets.api.hosts import Hosts
 from paglets.api.notes import Note, Notes
 from paglets.api.paglets import FindPaglets, Found, Paglets, PagletView
 from paglets.core.errors import PagletsError
@@ -40,9 +40,9 @@ class Directory:
     def proxy(self, target: Any) -> PagletProxy:
         raise NotImplementedError
 
-    def peer_problems(self) -> tuple[PeerProblem, ...]:
-        """The peers that this client's host was given and has not joined, and why."""
-        return self._link.ask("GET", "/v1/mesh/hosts", None, Hosts, timeout=self.timeout).peers
+    def mesh_state(self) -> Hosts:
+        """The mesh as this client's host sees it: its hosts, and what keeps hosts apart."""
+        return self._link.ask("GET", "/v1/mesh/hosts", None, Hosts, timeout=self.timeout)
 
     def forget_host(self, host: str) -> ForgottenHost:
         """Have all online hosts forget one that is gone for good: its name, URL or store id.

@@ -40,6 +40,7 @@ class LoopNetwork:
         self._entropy = entropy
         self._nodes: dict[str, Node] = {}
         self._side: dict[str, int] = {}
+        self._cuts: set[tuple[str, str]] = set()
 
     def join(self, url: str, store_id: str, handler: Handler) -> None:
         """From now on `handler` answers at `url`."""
@@ -53,8 +54,14 @@ class LoopNetwork:
         """Let only store ids of the same side hear each other; those in none are with the first."""
         self._side = {store_id: number for number, side in enumerate(sides) for store_id in side}
 
+    def cut(self, sender: str, url: str) -> None:
+        """Refuse connections of that store id to `url`; those of others, and replies, pass."""
+        self._cuts.add((sender, url))
+
     def heal(self) -> None:
+        """End all partitions and cuts."""
         self._side = {}
+        self._cuts = set()
 
     def transport(self, store_id: str) -> LoopTransport:
         """What the host with `store_id` sends through."""
@@ -76,8 +83,9 @@ class LoopNetwork:
             return False
         return self.loss == 0 or self._entropy.uniform(0, 1) >= self.loss
 
-    def node(self, url: str) -> Node | None:
-        return self._nodes.get(url)
+    def node(self, url: str, sender: str = "") -> Node | None:
+        """The host at `url`; None also where connections of `sender` to it are cut."""
+        return None if (sender, url) in self._cuts else self._nodes.get(url)
 
     def reply(self, action: Callable[[], None]) -> None:
         self._later(action)
@@ -96,7 +104,7 @@ class _Exchange:
         self._ended = False
 
     def arrive(self) -> None:
-        node = self._net.node(self._host.url)
+        node = self._net.node(self._host.url, self._sender)
         if node is not None and not self._net.carries(self._sender, node.store_id):
             return
         if node is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,6 +186,31 @@ def test_a_command_that_asks_all_hosts_waits_once_and_names_those_that_did_not_a
     assert len(keeper) == len(worker) >= len(commands)
     for one, other in zip(keeper, worker, strict=True):
         assert max(one.since, other.since) < min(one.until, other.until)
+
+
+def test_who_cannot_connect_to_whom_and_who_has_another_key_is_told_everywhere(harmed: Harmed) -> None:
+    mesh, laptop = harmed.mesh, harmed.mesh["laptop"]
+    home = mesh.folder / "stranger"
+    home.mkdir(mode=0o700)
+    (home / "mesh.key").write_text(secrets.token_urlsafe(32))
+    (home / "mesh.key").chmod(0o600)
+    stranger = mesh.start("stranger", "--peer", laptop.url, home=home)
+    harmed.proxies["worker"].set(refuses=True)
+
+    def seen() -> set[tuple[str, str]]:
+        return {(cut.source, cut.target) for cut in laptop.client.mesh_state().cuts}
+
+    wait_until(lambda: seen() >= {("keeper", "worker"), ("laptop", "worker")}, what="the cuts to be known")
+    assert is_online(laptop, "worker"), "it speaks to the others"
+    hosts, doctor = mesh.paglets("mesh", "hosts", "--at", "laptop"), mesh.paglets("doctor", "--at", "laptop")
+    assert "paglets: keeper cannot connect to worker (" in hosts.err
+    assert "paglets: worker: laptop cannot connect to worker at " in hosts.err
+    assert "bad      host keeper: keeper cannot connect to worker (" in doctor.out
+    for told in (hosts.err, doctor.out):
+        assert "a host at this machine was refused: wrong mesh key (last " in told
+    stranger.stop()
+    harmed.heal()
+    wait_until(lambda: not seen(), what="the cuts to be over")
 
 
 @pytest.mark.parametrize("cut", [0, 1, ARTIFACT_BYTES - 1, ARTIFACT_BYTES])

@@ -74,6 +74,8 @@ class RigDisk(ScratchDisk):
 class Rig:
     """`run` drives the host; `peer` adds a host that answers from a table and is online from then on.
 
+    `url` is where others reach the host, and may be changed.
+
     `beside`: another rig on the same network; the two know each other, and `run` of either drives both.
     """
 
@@ -106,6 +108,7 @@ class Rig:
             offered=offered,
             **settings,
         )
+        self.url = self.settings.url
         self.launcher: HandLauncher
         self.host = Host(
             self.settings,
@@ -117,6 +120,7 @@ class Rig:
                 blobs=self.blobs,
                 meter=SteadyMeter(offered),
                 log=self.log.append,
+                url=lambda: self.url,
                 make_transport=lambda deliver: _OnRunner(self.network.transport(f"store-{name}"), deliver),
                 make_launcher=self._make_launcher,
             ),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from paglets.api.hosts import MemberView, PeerProblem
+from paglets.api.hosts import Cut, Hosts, MemberView, PeerProblem, RefusedHost
 from paglets.cli.away import away_text, silence_text
 from paglets.cli.mesh import host_row, print_hosts
 from paglets.mesh.view import OLD_STORE, no_way_text
@@ -22,12 +22,24 @@ OLD = replace(
 
 
 def test_what_is_left_of_a_host_stands_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:
-    print_hosts((W1, OLD), (PeerProblem(url="http://x:1", problem="http://x:1 cannot be reached"),))
+    peer = PeerProblem(url="http://x:1", problem="http://x:1 cannot be reached")
+    print_hosts(Hosts(hosts=(W1, OLD), peers=(peer,)))
     told = capsys.readouterr()
     header, row, _, old = told.out.splitlines()
     assert (header.split()[0], row.split()[:2]) == ("HOST", ["w1", "online"])
     assert old == f"w1, last heard of 40 s ago: {OLD.problem}"
     assert told.err == "paglets: not joined: peer http://x:1: cannot be reached\n"
+
+
+def test_who_cannot_connect_to_whom_and_who_has_another_key_is_said_below(capsys: pytest.CaptureFixture[str]) -> None:
+    views = (W1, replace(W1, member=member("w2")), replace(W1, member=member("w3"), problem="w1 cannot connect to w3"))
+    cuts = (Cut(source="w1", target="w3", seconds=20.0), Cut(source="w2", target="w3", seconds=12.0))
+    print_hosts(Hosts(hosts=views, cuts=cuts, refused=(RefusedHost(address="10.0.0.5", seconds=3.0),)))
+    assert capsys.readouterr().err.splitlines() == [
+        "paglets: w3: w1 cannot connect to w3",
+        "paglets: w2 cannot connect to w3 (12 s)",
+        "paglets: a host at 10.0.0.5 was refused: wrong mesh key (last 3.0 s ago)",
+    ]
 
 
 def test_one_that_was_not_heard_of_yet_is_not_silent_for_so_long() -> None:

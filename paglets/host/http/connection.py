@@ -26,13 +26,14 @@ from paglets.host.http.guard import (
     Complaints,
     HostNames,
     Limits,
+    Refusals,
     check_body,
     check_head,
     check_media,
     peer_group,
 )
 from paglets.host.http.head import RequestHead, read_head, single_fields
-from paglets.remote.auth import Proof, Verifier, body_sha256
+from paglets.remote.auth import Proof, Verifier, body_sha256, is_of_host
 from paglets.remote.exchange import Request, Response, reply_error
 from paglets.remote.http1 import JSON_TYPE
 from paglets.remote.stream import TimedSocket
@@ -62,6 +63,7 @@ class Service:
     answer: Callable[[Request], Response]
     is_closing: Callable[[], bool]
     complaints: Complaints
+    refusals: Refusals
     log: Callable[[str], None]
 
 
@@ -177,6 +179,8 @@ class Connection(BaseHTTPRequestHandler):
             return proof.sender
         if peer_group(self._peer) == LOOPBACK and self._service.verifier.bearer(head.fields.get("authorization", "")):
             return ""
+        if is_of_host(head.fields):
+            self._service.refusals.note(self._peer, self._now())
         raise NotAllowed(
             "the request is not signed with the key of this mesh: "
             "copy mesh.key from a machine of the mesh to the asking one"

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from paglets.api.hosts import RefusedHost
 from paglets.api.limits import MAX_BODY_BYTES, MAX_CALL_SECONDS, MAX_PIECE_BYTES
 from paglets.core.errors import (
     BadRequest,
@@ -176,6 +177,32 @@ class Complaints:
             self._last.clear()
         self._last[peer] = now
         return True
+
+
+class Refusals:
+    """Where hosts with another mesh key spoke from: the newest few addresses, whatever comes in. Any thread."""
+
+    def __init__(self, *, most: int = 16, keep_seconds: float = 600.0) -> None:
+        self._most = most
+        self._keep = keep_seconds
+        self._last: dict[str, float] = {}
+
+    def note(self, address: str, now: float) -> None:
+        peer = peer_group(address)
+        self._last.pop(peer, None)  # so that the oldest is always the first
+        self._last[peer] = now
+        for oldest in list(self._last)[: -self._most]:
+            self._last.pop(oldest, None)
+
+    def seen(self, now: float) -> tuple[RefusedHost, ...]:
+        """The newest first."""
+        found = [(now - at, peer) for peer, at in dict(self._last).items()]
+        names = {LOOPBACK: "this machine"}
+        return tuple(
+            RefusedHost(address=names.get(peer, peer), seconds=max(0.0, ago))
+            for ago, peer in sorted(found)
+            if ago <= self._keep
+        )
 
 
 LOOPBACK = "loopback"

@@ -19,10 +19,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 
+from paglets.api.hosts import RefusedHost
 from paglets.core.clock import Clock, SystemClock
 from paglets.core.errors import InternalError, Overloaded, PagletsError, ShuttingDown, TimedOut
 from paglets.host.http.connection import Connection, ServedSocket, Service
-from paglets.host.http.guard import Complaints, HostNames, Limits, peer_group
+from paglets.host.http.guard import Complaints, HostNames, Limits, Refusals, peer_group
 from paglets.host.http.listener import Address, listen_all
 from paglets.remote.auth import Verifier
 from paglets.remote.exchange import Pending, Request, Response, reply_error
@@ -161,6 +162,7 @@ class HttpServer:
         self._log = log
         self._limits = limits or Limits()
         self._clock = clock or SystemClock()
+        self._refusals = Refusals()
         self._closing = threading.Event()
         self._crowd = Crowd(self._limits)
         self._parked: set[Pending] = set()
@@ -192,6 +194,7 @@ class HttpServer:
             answer=self._answer,
             is_closing=self._closing.is_set,
             complaints=Complaints(),
+            refusals=self._refusals,
             log=self._log,
         )
 
@@ -206,6 +209,10 @@ class HttpServer:
 
     def statistics(self) -> ServerStatistics:
         return ServerStatistics(connections=len(self._crowd), parked=len(self._parked))
+
+    def refused(self) -> tuple[RefusedHost, ...]:
+        """Hosts with another mesh key that spoke to this one lately."""
+        return self._refusals.seen(self._clock.monotonic())
 
     def close(self, grace_seconds: float = _CLOSE_SECONDS) -> None:
         """Stop listening, answer who waits with `shutting_down`, let running requests end, then cut the rest."""
