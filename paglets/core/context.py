@@ -109,6 +109,17 @@ class Context(Protocol):
         timeout: float | None = None,
     ) -> Any: ...
 
+    def send(
+        self,
+        target: ProxyRef,
+        message: Message,
+        timeout_seconds: float | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Any:
+        """The same as `call`."""
+        ...
+
     def post(self, target: ProxyRef, message: Message) -> None: ...
 
     def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:

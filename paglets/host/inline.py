@@ -198,6 +198,8 @@ class InlineContext:
     ) -> NoReturn:
         self._refuse("call")
 
+    send = call
+
     def submit_group(self, request: Mapping[str, Any]) -> NoReturn:
         self._refuse("submit_group")
 

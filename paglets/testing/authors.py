@@ -10,7 +10,7 @@ from typing import Any
 from paglets.api.groups import CreationError, GroupView, SubmitGroup
 from paglets.codec.wire import encode
 from paglets.core.errors import NotHandled
-from paglets.core.messages import Message
+from paglets.core.messages import Message, one_timeout, text_and_level
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, HostRef, ProxyRef
 from paglets.groups.keys import new_group_id
@@ -28,11 +28,20 @@ class FakeSender:
         self.sent: list[tuple[str, Message, float | None]] = []
         self.posted: list[tuple[str, Message]] = []
 
-    def call(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> Any:
-        self.sent.append((target.agent_id, message, timeout_seconds))
+    def call(
+        self,
+        target: ProxyRef,
+        message: Message,
+        timeout_seconds: float | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Any:
+        self.sent.append((target.agent_id, message, one_timeout(timeout_seconds, timeout)))
         if message.kind not in self.answers:
             raise NotHandled(f"the test has no answer to {message.kind!r}")
         return self.answers[message.kind](message)
+
+    send = call
 
     def post(self, target: ProxyRef, message: Message) -> None:
         self.posted.append((target.agent_id, message))
@@ -73,8 +82,8 @@ class FakeContext(FakeSender):
     def wall_time(self) -> float:
         return 1_700_000_000.0
 
-    def notify_user(self, text: str, level: str) -> None:
-        note = new_note(text, level, 0.0)
+    def notify_user(self, *words: str, **named: str) -> None:
+        note = new_note(*text_and_level(*words, **named), 0.0)
         self.notes.append((note.level, note.text))
 
     def proxy(self, target: ProxyRef | str) -> PagletProxy:

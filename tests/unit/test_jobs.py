@@ -9,6 +9,7 @@ import pytest
 
 from paglets.codec import wire
 from paglets.core.errors import Invalid
+from paglets.core.messages import Message
 from paglets.core.record import from_json
 from paglets.core.signatures import HookEvent
 from paglets.slots.model import SlotRequest, check_request
@@ -332,3 +333,38 @@ def test_on_creation_of_a_job_may_take_its_event() -> None:
     job = Eventful(MyJobState(), FakeContext())
     job.compute_attempt()
     assert (job.event.kind, job.event.from_host) == ("creation", None)
+
+
+@pytest.mark.parametrize(
+    ("words", "named", "note"),
+    [
+        (("text",), {}, ("info", "text")),
+        (("text", "error"), {}, ("error", "text")),
+        (("warning", "title", "text"), {}, ("warning", "title: text")),
+        ((), {"severity": "error", "title": "title", "message": "text"}, ("error", "title: text")),
+    ],
+)
+def test_a_note_has_a_level_or_a_severity_and_title(words: Any, named: Any, note: tuple[str, str]) -> None:
+    context = FakeContext()
+    MyJob(MyJobState(), context).notify_user(*words, **named)
+    context.notify_user(*words, **named)
+    assert context.notes == [note, note]
+
+
+def test_a_note_of_neither_form_is_refused_with_both() -> None:
+    with pytest.raises(TypeError, match=r"\(text, level\) or \(severity, title, message\)"):
+        MyJob(MyJobState(), FakeContext()).notify_user("a", "b", "c", "d")  # type: ignore[call-overload]
+
+
+def test_a_time_out_has_two_names_beside_a_message() -> None:
+    context = FakeContext({"sum": lambda message: dict(message.args)})
+    job, me = MyJob(MyJobState(), context), context.proxy("paglet-1")
+    message = Message("sum")
+    for call in (me.call, me.send):
+        call(message, timeout=5)
+    job.call(context.ref, message, timeout=5)
+    context.send(context.ref, message, timeout=5)
+    assert [seconds for _, _, seconds in context.sent] == [5, 5, 5, 5]
+    assert me.call("sum", timeout=5) == {"timeout": 5}
+    with pytest.raises(TypeError, match="the same argument"):
+        me.call(message, timeout=5, timeout_seconds=5)
