@@ -319,7 +319,7 @@ def explain_paglet(client: HostClient, view: PagletView) -> Explanation:
             "job": f"{job.group_id}/{job.job_key}" if job.group_id else job.job_key,
             "status": job.status,
             "run": _run(waits),
-            "why": _reason(waits, held_on(client, [_wait(waits)])),
+            "why": _reason(waits, held_on(client, [_wait(waits)])) or view.reason,
             "waited": duration_text(job.waited_seconds),
             "running": duration_text(job.running_seconds) if job.running_seconds else "",
             "next": NEVER_HINT if job.never else _next_of_running(job_name(job), job.status),
