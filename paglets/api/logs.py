@@ -22,7 +22,9 @@ class AttemptView:
 
     `ended`: no process of it is left. `status`: RUNNING, or what the job came to with its end (WAITING_FOR_SLOT,
     PLACING: it is tried again), or "" where only its log is left. `cause`: why it ended without a result. `remark`:
-    what else there is to say of its end. `kept`: its log is there, so far as it is kept.
+    what else there is to say of its end. `kept`: its log is there, so far as it is kept. `scratch`: the scratch
+    directory that was kept because the result could not travel, until `scratch_removed_at` (epoch seconds, null while
+    it is there).
     """
 
     agent_id: str
@@ -37,6 +39,8 @@ class AttemptView:
     runtime_seconds: float | None = None
     cause: str = ""
     remark: str = ""
+    scratch: str = ""
+    scratch_removed_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -223,6 +223,7 @@ def print_shown(shown: Shown) -> None:
             if artifact is None
             else f"{artifact.name} ({bytes_text(artifact.size_bytes)}), " + (GONE if shown.is_gone else get),
             "expires": "" if artifact is None or artifact.expires_at is None else _date(artifact.expires_at),
+            "kept files": _kept_text(shown.attempts),
             "output": f"{command_name()} jobs logs {shown.job}" if shown.attempts else "",
         }
     )
@@ -231,6 +232,16 @@ def print_shown(shown: Shown) -> None:
     if len(shown.attempts) > 1 or any(_is_dead(each) or each.remark for each in shown.attempts):
         print("\nattempts:")
         print_table(("RUN", "STATUS", "HOST", "CAUSE"), [_attempt_row(each) for each in shown.attempts])
+
+
+def _kept_text(attempts: tuple[AttemptView, ...]) -> str:
+    """Where the files of an attempt are whose result could not travel."""
+    for attempt in reversed(attempts):
+        if attempt.scratch and attempt.scratch_removed_at is not None:
+            return f"removed on {_date(attempt.scratch_removed_at)}"
+        if attempt.scratch:
+            return f"{attempt.scratch} on {attempt.host.name}"
+    return ""
 
 
 def _is_dead(attempt: AttemptView) -> bool:

@@ -17,6 +17,7 @@ from paglets.slots.amounts import bytes_text
 from paglets.slots.eligibility import Reason
 from paglets.store.files import Removal
 from paglets.worker.logs import Piece
+from paglets.worker.usage import scratch_bytes
 
 FULL = "disk_full"
 
@@ -124,6 +125,23 @@ class HostDisk:
             self._trimming = False
         if removed:
             self._log(f"the logs of {removed} attempts were removed, as all together exceeded {most_bytes:,} bytes")
+
+    def bound_scratch(
+        self, newest_first: tuple[str, ...], share: float, give_up: Callable[[tuple[str, ...]], None]
+    ) -> None:
+        self._later(lambda: self._bound(newest_first, share, give_up))
+
+    def _bound(self, newest_first: tuple[str, ...], share: float, give_up: Callable[[tuple[str, ...]], None]) -> None:
+        try:
+            room = shutil.disk_usage(self._work).total * share
+        except OSError:
+            return  # what is the matter with it `obstacle` says
+        for count, agent_id in enumerate(newest_first):
+            room -= scratch_bytes(str(self._work / agent_id))
+            if room < 0:
+                self._log(f"{len(newest_first) - count} kept scratch directories exceed {share:.0%} of the disk")
+                give_up(newest_first[count:])
+                return
 
     def later(self, act: Callable[[], None]) -> None:
         self._later(act)

@@ -5,13 +5,18 @@ from __future__ import annotations
 from paglets.host.attempts import all_at_work
 from paglets.host.recovery import stale_scratch
 from paglets.host.shell import Disk, Shell
-from paglets.store import residence
+from paglets.store import kept, residence
+from paglets.worker.protocol import KEPT_DAYS
 
 LOOK_SECONDS = 300.0
 FORGET_SECONDS = 30 * 86400.0
 """How long a paglet that left can be asked for here; a laptop may sleep for weeks."""
 
 FORGET_ROWS = 1_000
+
+KEEP_SCRATCH_SECONDS = KEPT_DAYS * 86400.0
+KEEP_SCRATCH_SHARE = 0.1
+"""Of the disk, for all directories that are kept for people; the oldest go first."""
 
 KEEP_LOG_BYTES = 1 << 30
 """Of all that jobs printed here; the logs of attempts at work are kept whatever they take."""
@@ -42,6 +47,8 @@ class Janitor:
     def tick(self, now: float) -> float | None:
         if is_closed(self._shell.disk):
             return now + CLOSED_SECONDS
+        if now >= self._forget_at:
+            self._give_up_kept()
         there = self._shell.disk.left_over()
         for agent_id in self._shell.store.read(lambda tx: stale_scratch(tx, there)):
             self._shell.disk.discard(agent_id)
@@ -53,3 +60,12 @@ class Janitor:
             self._trim_at = now + TRIM_SECONDS
             self._shell.disk.trim_logs(KEEP_LOG_BYTES, lambda: self._shell.store.read(all_at_work))
         return now + LOOK_SECONDS
+
+    def _give_up_kept(self) -> None:
+        """Scratch directories that were kept long enough, or that take too much room: the next tick removes them."""
+        store, wall = self._shell.store, self._shell.clock.wall()
+        store.write(lambda tx: kept.expire(tx, wall - KEEP_SCRATCH_SECONDS, wall))
+        if there := store.read(kept.newest_first):
+            self._shell.disk.bound_scratch(
+                there, KEEP_SCRATCH_SHARE, lambda ids: store.write(lambda tx: kept.give_up(tx, ids, wall))
+            )

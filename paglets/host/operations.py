@@ -37,10 +37,10 @@ from paglets.host.mailbox import Delivery, Mailbox
 from paglets.host.outcomes import Attempt, Outcome
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
-from paglets.store import artifacts, files, paglets, posts
+from paglets.store import artifacts, files, kept, paglets, posts
 from paglets.store.db import Tx
 from paglets.worker import protocol, wishes
-from paglets.worker.protocol import Changes, Fault, Intent, NewArtifact, RegisteredFile, Stamp
+from paglets.worker.protocol import BAD_RESULT, Changes, Fault, Intent, NewArtifact, RegisteredFile, Stamp
 
 Done = Callable[[Any], None]
 
@@ -54,6 +54,7 @@ class Speaker(Protocol):
     stamp: Stamp
     entry: str
     began: float
+    work_dir: str
     reported: bool
     timeout_seconds: float
     limit_seconds: float
@@ -271,6 +272,9 @@ def _report(tx: Tx, step: Step, args: protocol.Report) -> dict[str, bool]:
     accepted = outcomes.commit(tx, step.attempt, outcome, step.now)
     if accepted:
         _apply(tx, step, args.changes)
+        if args.fault is not None and args.fault.cause == BAD_RESULT:
+            stamp = step.run.stamp
+            kept.keep(tx, step.agent_id, stamp.generation, stamp.attempt, step.run.work_dir, step.now)
     return {"accepted": accepted}
 
 

@@ -50,6 +50,12 @@ class Disk(Protocol):
         """
         ...
 
+    def bound_scratch(
+        self, newest_first: tuple[str, ...], share: float, give_up: Callable[[tuple[str, ...]], None]
+    ) -> None:
+        """Soon, and elsewhere than on the runner, give up those scratch directories beyond this share of the disk."""
+        ...
+
     def remove_source(self, removal: Removal) -> str:
         """Remove a file if it is still as it was registered; gives why it stays, "" where it is gone.
 

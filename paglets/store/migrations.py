@@ -34,6 +34,7 @@ MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (
     ("unread", partial(_run, "step_unread.sql")),
     ("large", partial(_run, "step_large.sql")),
     ("endings", partial(_run, "step_endings.sql")),
+    ("kept", partial(_run, "step_kept.sql")),
 )
 """Never changed once it was released: stores out there are made of these."""
 

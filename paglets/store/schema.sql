@@ -426,3 +426,16 @@ CREATE TABLE events (
   subject TEXT NOT NULL,
   text TEXT NOT NULL
 ) STRICT;
+
+-- Scratch directories of attempts whose result could not travel (cause bad_result), kept for people. path: for them.
+-- removed_at: epoch seconds; from then on the janitor removes the directory, and the row tells that it is gone.
+CREATE TABLE kept_scratch (
+  agent_id TEXT PRIMARY KEY,
+  generation INTEGER NOT NULL,
+  attempt INTEGER NOT NULL,
+  path TEXT NOT NULL,
+  kept_at REAL NOT NULL,
+  removed_at REAL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX kept_scratch_there ON kept_scratch (kept_at) WHERE removed_at IS NULL;
+CREATE INDEX kept_scratch_gone ON kept_scratch (removed_at) WHERE removed_at IS NOT NULL;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from paglets.codec.wire import decode_state, encode_state
@@ -81,9 +81,11 @@ class Scope:
         """All that is not stored yet; the state where it changed, or `with_state`. Raises Invalid."""
         tree = keeper.snapshot().tree
         has_state = with_state or tree != keeper.stored
+        return replace(self.changes_beside_state(), has_state=has_state, state=tree if has_state else None)
+
+    def changes_beside_state(self) -> Changes:
+        """Return all that is not stored yet but the state."""
         return Changes(
-            has_state=has_state,
-            state=tree if has_state else None,
             storage_set=dict(self.storage),
             storage_deleted=tuple(sorted(self.deleted)),
             posts=tuple(self.posts),

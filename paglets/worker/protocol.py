@@ -133,6 +133,13 @@ class Fault:
     code: str = ""
 
 
+BAD_RESULT = "bad_result"
+"""Cause of an attempt whose result cannot travel. Its scratch directory is kept."""
+
+KEPT_DAYS = 7
+"""For such a directory, unless all of them take too much of the disk."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutgoingPost:
     target: ProxyRef

@@ -10,10 +10,12 @@ from typing import Any
 from paglets.codec.wire import encode
 from paglets.core.errors import Invalid, NoRoom, TooLarge
 from paglets.core.refs import StoredValue
+from paglets.core.text import printable
 from paglets.worker.artifacts import Addressed, ChildArtifacts
 from paglets.worker.changes import Scope, StateKeeper
+from paglets.worker.faults import say
 from paglets.worker.largeresults import shrink
-from paglets.worker.protocol import Fault, Go, NewArtifact, Report
+from paglets.worker.protocol import BAD_RESULT, KEPT_DAYS, Changes, Fault, Go, NewArtifact, Report
 from paglets.worker.storage import Request
 
 LARGE_RESULT_NAME = "result.json"
@@ -51,6 +53,8 @@ class Reporting:
         if self._reported:
             return False
         outcome, sent = _report_of(report), None
+        if outcome.fault is not None and outcome.fault.cause == BAD_RESULT:
+            outcome = replace(outcome, fault=self._with_place(outcome.fault))
         if report.get("file") is not None:
             outcome, sent = self._with_file(report)
         accepted = False
@@ -69,6 +73,11 @@ class Reporting:
         sent = self._artifacts.addressed(collector, file["path"], file.get("name"), bool(file.get("move")))
         result = {**(report.get("result") or {}), "artifact": sent.ref.to_wire()}
         return replace(_report_of({**report, "result": result}), artifact=sent.new), sent
+
+    def _with_place(self, fault: Fault) -> Fault:
+        """The fault of a result that cannot travel, with the place where the host keeps the files of the attempt."""
+        kept = f"files kept for {KEPT_DAYS} days on {self._go.host.name}: {printable(self._go.work_dir)}"
+        return replace(fault, message=f"{fault.message}; {kept}")
 
     def _shrunk(self, outcome: Report, *, has_file: bool) -> Report:
         """The report with the large parts of its result published. Without a collector nobody could keep them."""
@@ -93,7 +102,7 @@ class Reporting:
     def _report(self, outcome: Report) -> bool:
         scope = self._scope()
         with self._changed:
-            changes = scope.changes(self._keeper)
+            changes = self._changes(scope)
             try:
                 answer = self._request("report", replace(outcome, changes=changes))
             except TooLarge as error:
@@ -103,6 +112,14 @@ class Reporting:
             if answer["accepted"]:
                 scope.stored(self._keeper, changes)
         return bool(answer["accepted"])
+
+    def _changes(self, scope: Scope) -> Changes:
+        """Without the state where that cannot travel: the result counts, and the attempt ends with it."""
+        try:
+            return scope.changes(self._keeper)
+        except Invalid as error:
+            say(f"the state is not stored with the report: {error.message}")
+            return scope.changes_beside_state()
 
 
 def _report_of(report: Mapping[str, Any]) -> Report:

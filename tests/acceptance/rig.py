@@ -324,7 +324,9 @@ class Mesh:
         """Scratch directories of paglets that are not on their host."""
         left = []
         for host in self.running():
-            here = {".trash", *(row["agent_id"] for row in host.rows("SELECT agent_id FROM paglets"))}
+            kept = "SELECT agent_id FROM kept_scratch WHERE removed_at IS NULL"
+            rows = host.rows(f"SELECT agent_id FROM paglets UNION {kept}")
+            here = {".trash", *(row["agent_id"] for row in rows)}
             folder = host.data / "work"
             left += [str(path) for path in folder.iterdir() if path.name not in here] if folder.is_dir() else []
         return left

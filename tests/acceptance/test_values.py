@@ -14,7 +14,7 @@ import value_jobs
 
 from paglets.codec.wire import encode
 from paglets.system.compute_slots import submit_compute_job_group
-from tests.acceptance.rig import MakeMesh, Mesh
+from tests.acceptance.rig import MakeMesh, Mesh, wait_until
 
 READER = """
 import sys
@@ -84,6 +84,23 @@ def test_a_large_result_is_an_artifact_of_the_collector_and_is_shown_by_its_size
     two.paglets("artifacts", "get", stored["artifact_id"], tmp_path / "grid.json")
     assert json.loads((tmp_path / "grid.json").read_text())["$ndarray"]["shape"] == [500_000]
     assert np.array_equal(kinds["large"]["grid"], np.arange(500_000.0))
+
+
+def test_the_files_of_a_job_whose_result_cannot_travel_are_kept_and_shown(two: Mesh) -> None:
+    states = [value_jobs.ValueState(job_key="bad")]
+    submission = submit_compute_job_group(two["laptop"].client, value_jobs.Bad, states, group_id="kept")
+    failure = submission.drain(60)["failures"]["bad"]
+    message, _, place = failure["message"].partition("; files kept for 7 days on ")
+    host, _, path = place.partition(": ")
+
+    assert failure["cause"] == "bad_result"
+    assert message.startswith("result.model: a object cannot travel")
+    assert host == failure["host_name"]
+    wait_until(lambda: submission.status() == "COMPLETE", what="the group to be complete")
+    two[host].kill()
+    two[host].restart()
+    assert (Path(path) / "hours.txt").read_text() == "of work"
+    assert f"{path} on {host}" in two.paglets("jobs", "show", "kept/bad").out
 
 
 def test_where_numpy_is_missing_only_its_values_cannot_be_read(

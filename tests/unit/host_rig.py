@@ -44,6 +44,8 @@ class RigDisk(ScratchDisk):
 
     `removed`: sources of files that have moved.
 
+    `too_large`: kept scratch directories for which there is no room.
+
     `trims`: to how many bytes logs were brought, and of which attempts they were to stay.
     """
 
@@ -54,6 +56,7 @@ class RigDisk(ScratchDisk):
         super().__init__({}, SourceFiles())
         self.removed: list[Removal] = []
         self.trims: list[tuple[int, frozenset[tuple[str, int, int]]]] = []
+        self.too_large: tuple[str, ...] = ()
 
     def remove_source(self, removal: Removal) -> str:
         self.removed.append(removal)
@@ -61,6 +64,11 @@ class RigDisk(ScratchDisk):
 
     def trim_logs(self, most_bytes: int, running: Callable[[], frozenset[tuple[str, int, int]]]) -> None:
         self.trims.append((most_bytes, running()))
+
+    def bound_scratch(
+        self, newest_first: tuple[str, ...], share: float, give_up: Callable[[tuple[str, ...]], None]
+    ) -> None:
+        give_up(tuple(each for each in newest_first if each in self.too_large))
 
     def obstacle(self) -> Reason | None:
         return self.held

@@ -112,6 +112,11 @@ class ScratchDisk:
     def trim_logs(self, most_bytes: int, running: Callable[[], frozenset[tuple[str, int, int]]]) -> None:
         """Nothing is printed in a simulation."""
 
+    def bound_scratch(
+        self, newest_first: tuple[str, ...], share: float, give_up: Callable[[tuple[str, ...]], None]
+    ) -> None:
+        """They take no room."""
+
     def later(self, act: Callable[[], None]) -> None:
         act()
 

@@ -1,0 +1,68 @@
+"""Scratch directories that are kept for people: the files of attempts whose result could not travel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from paglets.store.db import Tx
+
+MOST_ROWS = 10_000
+"""Of those that were removed, to say so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """`removed_at`: epoch seconds, None while the directory is there."""
+
+    generation: int
+    attempt: int
+    path: str
+    removed_at: float | None
+
+
+def keep(tx: Tx, agent_id: str, generation: int, attempt: int, path: str, now: float) -> None:
+    """Keep the scratch directory of this attempt beyond the end of its job."""
+    tx.run(
+        "INSERT OR REPLACE INTO kept_scratch (agent_id, generation, attempt, path, kept_at) VALUES (?, ?, ?, ?, ?)",
+        agent_id,
+        generation,
+        attempt,
+        path,
+        now,
+    )
+
+
+def is_kept(tx: Tx, agent_id: str) -> bool:
+    """Return True while the scratch directory of this paglet must stay."""
+    row = "SELECT 1 FROM kept_scratch WHERE agent_id = ? AND removed_at IS NULL"
+    return tx.value(row, agent_id) is not None
+
+
+def of(tx: Tx, agent_id: str) -> Kept | None:
+    """Return what was kept of this paglet, if anything was."""
+    row = tx.one("SELECT generation, attempt, path, removed_at FROM kept_scratch WHERE agent_id = ?", agent_id)
+    return None if row is None else Kept(**dict(row))
+
+
+def newest_first(tx: Tx) -> tuple[str, ...]:
+    """Return the ids of paglets whose directories are kept."""
+    rows = tx.all("SELECT agent_id FROM kept_scratch WHERE removed_at IS NULL ORDER BY kept_at DESC, agent_id")
+    return tuple(row["agent_id"] for row in rows)
+
+
+def expire(tx: Tx, before: float, now: float) -> None:
+    """Give up directories that were kept before that moment, and forget the oldest that are gone."""
+    tx.run("UPDATE kept_scratch SET removed_at = ? WHERE removed_at IS NULL AND kept_at < ?", now, before)
+    tx.run(
+        "DELETE FROM kept_scratch WHERE agent_id IN (SELECT agent_id FROM kept_scratch WHERE removed_at IS NOT NULL"
+        " ORDER BY removed_at DESC LIMIT -1 OFFSET ?)",
+        MOST_ROWS,
+    )
+
+
+def give_up(tx: Tx, agent_ids: Iterable[str], now: float) -> None:
+    """Let the janitor remove these directories."""
+    for agent_id in agent_ids:
+        tx.run("UPDATE kept_scratch SET removed_at = ? WHERE agent_id = ? AND removed_at IS NULL", now, agent_id)
+    tx.wake("janitor")
