@@ -125,6 +125,8 @@ class RegisteredFiles:
             raise Invalid(f"{printable(source)} is a link: to move a file name the file itself")
         registered = self._capture(source, name, mode)
         self._add(registered)
+        if mode == "move" and database_at(source) is not None and not source.is_relative_to(self._go.work_dir):
+            say(f"{printable(source)} stays where it is, as files beside it have rows: close its connection first")
         return registered.file
 
     def all(self) -> tuple[FileRef, ...]:
@@ -154,8 +156,6 @@ class RegisteredFiles:
             raise Invalid(f"{printable(source)} cannot be registered: its path is not valid Unicode") from None
         found = self._publisher.capture(source)
         blob = found.blob
-        if mode == "move" and found.database is not None and not source.is_relative_to(self._go.work_dir):
-            say(f"{printable(source)} stays where it is, as rows of it are in files beside it: close it before")
         return RegisteredFile(
             file=FileRef(name=name, sha256=blob.sha256, size_bytes=blob.size_bytes, mode=mode),
             source_path=str(source),

@@ -267,9 +267,10 @@ def warnings_of(context: FakeCollectorContext, key: str) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize("decoded", [True, False])
 @pytest.mark.parametrize("comes_first", [True, False])
-def test_a_warning_is_in_the_record_of_its_attempt_whichever_comes_first(comes_first: bool) -> None:
-    context = begun("a", "b")
+def test_a_warning_is_in_the_record_of_its_attempt_whichever_comes_first(comes_first: bool, decoded: bool) -> None:
+    context = begun("a", "b", decoded=decoded)
     acts = [lambda: warning(context, "a", "odd"), lambda: result(context, "a", attempt=1)]
     for act in acts if comes_first else reversed(acts):
         act()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import os
 import re
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,20 @@ def test_what_is_no_regular_file_or_has_a_bad_name_is_not_registered(host: FakeH
     assert [line.partition(":")[0] for line in heard if line != "copy"] == ["Invalid"] * 10
     assert [file.file.name for file in told.done.changes.files] == ["Good", "link"]
     assert told.done.changes.files[1].source_path == str(link)
+
+
+def test_an_open_database_that_is_to_be_moved_stays_and_the_log_says_so(host: FakeHost, tmp_path: Path) -> None:
+    source = tmp_path / "rows.db"
+    with closing(sqlite3.connect(source)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("CREATE TABLE t AS SELECT 5 AS n")
+        told = host.start(paglets.RegistersAll, "creation", secret=[[str(source), None, "move"]])
+        assert words(host, told) == ["move"]
+    (registered,) = told.done.changes.files
+    (tmp_path / "copy.db").write_bytes(host.bytes_of(BlobRef(sha256=registered.file.sha256, size_bytes=0)))
+    with closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
+        assert copy.execute("SELECT n FROM t").fetchall() == [(5,)]
+    assert "rows.db stays where it is" in Path(told.spec.stderr_path).read_text()
 
 
 def test_registering_a_name_again_replaces_it(host: FakeHost, tmp_path: Path) -> None:
