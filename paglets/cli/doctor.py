@@ -169,8 +169,9 @@ def _home(home: Path) -> Iterator[Check]:
         advice = "hosts cannot start: make it yours, or set PAGLETS_HOME to another folder"
         yield Check(name="home", state=BAD, found=f"{printable(home)} cannot be written", advice=advice)
         return
-    if home.is_dir() and os.name == "posix":
-        yield from (replace(check, name="home") for check in closed_to_others(home, os.geteuid()))
+    if home.is_dir():
+        user = os.geteuid() if os.name == "posix" else 0
+        yield from (replace(check, name="home") for check in closed_to_others(home, user))
     free = shutil.disk_usage(there).free
     found = f"{printable(home)}, {bytes_text(free)} free"
     if free >= FEW_BYTES:

@@ -125,7 +125,7 @@ def _runs(folder: _Folder) -> Iterator[Check]:
 def closed_to_others(path: Path, user: int) -> Iterator[Check]:
     """Say whether a host of that user would refuse the folder, or tighten its mode. Raises OSError."""
     found = private.look(path)
-    verdict = private.judge(found, user)
+    verdict = private.judge(found, user) if os.name == "posix" else private.Verdict.PRIVATE
     if verdict in (private.Verdict.FOREIGN, private.Verdict.WRITABLE):
         yield Check(name="", state=BAD, found=private.refusal(path, found, verdict), advice="until then no host starts")
     elif verdict is private.Verdict.READABLE:

@@ -194,9 +194,8 @@ class Log:
         self._file = os.fdopen(_open_log(path), "ab", buffering=0)
 
     def line(self, text: str) -> None:
-        data = f"{datetime.now().astimezone().isoformat(timespec='milliseconds')} {harmless(text)}\n".encode(
-            errors="replace"
-        )
+        time = datetime.now().astimezone().isoformat(timespec="milliseconds")
+        data = f"{time} {harmless(text)}\n".encode(errors="replace")
         with suppress(OSError):
             if not self._file.closed:
                 self._file.write(data)

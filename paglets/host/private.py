@@ -84,8 +84,10 @@ def secure(path: Path) -> Secured:
 
 def tighten(folder: Path) -> None:
     """Take the rights of others off the files of an own folder, which an earlier version gave. Raises nothing."""
-    with suppress(OSError):
-        for entry in os.scandir(folder):
+    if os.name != "posix":
+        return
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
             with suppress(OSError):
                 found = entry.stat(follow_symlinks=False)
                 plain = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)

@@ -67,4 +67,6 @@ def _why_not(host: str, port: int, error: OSError | None) -> str:
         return f"port {port} at {host or '0.0.0.0'} is in use, perhaps by another host: choose another with --port"
     if error is not None and error.errno == errno.EACCES:
         return f"port {port} at {host or '0.0.0.0'} needs more rights: choose one above 1023 with --port"
+    if error is not None and error.errno == errno.EADDRNOTAVAIL:
+        return f"{host or '0.0.0.0'} is no address of this machine: `--bind-public auto` takes one that is"
     return f"cannot listen at {host or '0.0.0.0'} port {port}: {error.strerror if error else 'no such address'}"
