@@ -273,7 +273,7 @@ def describe(how: Ended) -> str:
     if how.error:
         return f"the process could not be started: {how.error}"
     if how.is_culprit:
-        return "its process ended or stopped the process that starts jobs, twice"
+        return "its process ended or stopped the process that starts jobs, which had no other job"
     if how.launcher_lost:
         what = "the process that starts jobs" if how.launcher_died else "its host"
         return f"the process was lost with {what}"

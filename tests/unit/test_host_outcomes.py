@@ -82,7 +82,7 @@ class Rig:
         (Ended(signal=63), "signal:63", "63"),
         (Ended(signal=9, oom=True), "oom", "SIGKILL"),
         (Ended(error="no such interpreter"), "spawn_failed", "no such interpreter"),
-        (Ended(signal=9, launcher_lost=True, launcher_died=True, is_culprit=True), "killed_launcher", "twice"),
+        (Ended(signal=9, launcher_lost=True, launcher_died=True, is_culprit=True), "killed_launcher", "no other job"),
     ],
 )
 def test_an_attempt_that_ends_without_an_outcome_fails_with_the_cause_of_its_end(

@@ -297,6 +297,7 @@ def _never(scripts: SimScripts, go: Go) -> Routine:
 
 def _zygote(scripts: SimScripts, go: Go) -> Routine:
     if scripts._witness.may_trouble(f"zygote {go.stamp.agent_id}", 1):
+        scripts._witness.killers[(go.system["group_id"], go.system["job_key"])] = None
         yield LoseZygote()
     yield from scripts.succeed(go)
 

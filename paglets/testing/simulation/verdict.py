@@ -72,6 +72,9 @@ def _key(entries: Mapping[str, Any], witness: Witness, group_id: str, group: Gro
         yield f"S4 {group_id} {key}: result {result}, failure {failure}"
     elif (group_id, key) in witness.cancelled and not cancelled:
         yield f"S8 {group_id} {key}: the cancel was acknowledged, and the record is {result or failure}"
+    elif failure is not None and failure["cause"] == "killed_launcher":
+        if (group_id, key) not in witness.killers:
+            yield f"{group_id} {key}: never ended a zygote, and failed: {failure}"
     elif failure is not None and key in group.sure and not cancelled:
         yield f"I2 {group_id} {key}: was to succeed, and failed: {failure}"
     elif result is not None and (result["result"]["key"] != key or result["result"]["attempt"] != result["attempt"]):

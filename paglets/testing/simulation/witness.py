@@ -42,15 +42,17 @@ class Given:
 class Witness:
     """`violations` collects what must never be, `seen` counts what happened.
 
-    `carried`: owners of artifacts that acknowledged posts carry; `kept`: hosts of those that clients made; `deleted`:
-    those that somebody wished to delete; `given`: by path, the files that went with a result; `spoiled`: stores, and
-    hashes that they were sent wrong bytes of. `is_noted`: whether a host noted why this copy of a job was made.
+    `killers`: group and key of jobs that ended their zygote. `carried`: owners of artifacts that acknowledged posts
+    carry; `kept`: hosts of those that clients made; `deleted`: those that somebody wished to delete; `given`: by path,
+    the files that went with a result; `spoiled`: stores, and hashes that they were sent wrong bytes of. `is_noted`:
+    whether a host noted why this copy of a job was made.
     """
 
     def __init__(self, story: Story) -> None:
         self.violations: list[str] = []
         self.groups: dict[str, tuple[str, ...]] = {}
         self.cancelled: dict[tuple[str, str], None] = {}
+        self.killers: dict[tuple[str, str], None] = {}
         self.posts: dict[str, int] = {}
         self.tried: dict[str, None] = {}
         self.paglets: dict[str, None] = {}
