@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import TextIO
@@ -17,15 +18,16 @@ from typing import TextIO
 from paglets.cli.demomesh import HAS_SIGKILL, WAIT_SECONDS, DemoMesh, Interrupted, Signals, wait_for
 from paglets.cli.options import Parser
 from paglets.cli.output import print_json, print_table, say
-from paglets.cli.progress import draws_on
-from paglets.cli.watch import Bar, Progress, ended_line, how_ended
+from paglets.cli.watch import ended_line
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, Unknown
+from paglets.core.terminal import draws_on
 from paglets.core.text import command_name, printable
 from paglets.examples import identifiers
 from paglets.examples.identifiers import SourceFile, Word
 from paglets.program import this_program
 from paglets.remote.client import HostClient
 from paglets.slots.amounts import bytes_text
+from paglets.system.progress import Bar, Progress, how_ended
 from paglets.system.submission import Submission
 
 LAPTOP, WORKERS = "laptop", ("linux-a", "gpu-a")
@@ -173,17 +175,18 @@ class Story:
         self._tell(f"{other.host.name}, when asked: {done} of {expected} jobs done, {running} running")
 
     def _work_goes_on(self, group_id: str, other: HostClient) -> None:
-        progress = Progress(group_id=f"without the {LAPTOP}", pending=self._outcome.jobs)
-        by_host: Counter[str] = Counter()
-        show = Bar() if draws_on(sys.stderr) else self._quarters
+        jobs, by_host = self._outcome.jobs, Counter[str]()
+        bar = Bar(f"without the {LAPTOP}", time.monotonic, all_failures=True)
+        progress = bar.progress
+        progress.expected = progress.pending = jobs
+        show = bar.show if draws_on(sys.stderr) else partial(self._quarters, progress)
         for key, record in _submission(group_id, other).as_completed(2 * WAIT_SECONDS):
-            progress.news.append((key, record))
+            progress.news = [(key, record)]
             progress.counts[how_ended(record)] += 1
             progress.pending -= 1
             by_host[record["host_name"]] += 1
             if progress.ended > self._outcome.done_before_kill:
-                show(progress)
-                progress.news.clear()
+                show()
         self._outcome.done = progress.counts["done"]
         self._outcome.failed = progress.ended - self._outcome.done
         shares = ", ".join(f"{count} on {name}" for name, count in sorted(by_host.items()))

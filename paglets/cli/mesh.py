@@ -7,8 +7,9 @@ import argparse
 from paglets.api.hosts import Cut, Forgotten, Hosts, MemberView, RefusedHost
 from paglets.cli.away import is_alone, is_old
 from paglets.cli.options import Parser, add_command, add_commands, add_common, client_of
-from paglets.cli.output import GAP, advised, print_json, print_paragraph, print_table, say
+from paglets.cli.output import advised, print_json, print_paragraph, print_table, say
 from paglets.core.errors import EXIT_DONE
+from paglets.core.terminal import GAP
 from paglets.core.text import counted, duration_text
 from paglets.remote.forgetting import ForgottenHost, shown
 from paglets.remote.losthosts import NOT_JOINED, heard_text, is_stranger

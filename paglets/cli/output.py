@@ -15,10 +15,10 @@ from typing import Any, TextIO
 from paglets.core.clock import QUIET_SECONDS, told_if_slow
 from paglets.core.errors import PagletsError
 from paglets.core.record import to_json
+from paglets.core.terminal import GAP, put_line
 from paglets.core.text import command_name, duration_text, printable
 
 SHORTEST_COLUMN = 8
-GAP = "  "
 
 NEVER_CUT = frozenset({"ID", "GROUP", "JOB", "HOST", "FREE CORES", "FREE MEMORY", "FREE DISK", "FREE GPUS"})
 """Columns that are of no use with their end cut off: what one copies into the next command, and amounts."""
@@ -26,8 +26,7 @@ NEVER_CUT = frozenset({"ID", "GROUP", "JOB", "HOST", "FREE CORES", "FREE MEMORY"
 
 def say(message: object) -> None:
     """One line on stderr."""
-    clear = "\r\x1b[K" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else ""  # of a bar that stands there
-    print(f"{clear}paglets: {advised(printable(message))}", file=sys.stderr)
+    put_line(f"paglets: {advised(str(message))}")
 
 
 def said_if_slow(text: str, after_seconds: float = QUIET_SECONDS) -> AbstractContextManager[None]:

@@ -22,13 +22,14 @@ from paglets.cli.output import (
     waiting_for_all,
 )
 from paglets.cli.waiting import job_name
-from paglets.cli.watch import how_ended, why_ended
+from paglets.cli.watch import why_ended
 from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.text import duration_text
 from paglets.remote.client import HostClient
 from paglets.slots.amounts import bytes_text
+from paglets.system.progress import how_ended
 
 EVERY_SECONDS = 2.0
 ENDED_HEADERS = ("ENDED", "JOB", "HOW", "HOST", "RUN", "TIME", "CAUSE")

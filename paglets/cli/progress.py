@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 import time
 from collections import deque
@@ -11,7 +9,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
-from paglets.cli.output import GAP, say
+from paglets.cli.output import say
+from paglets.core.terminal import CLEAR, draws_on, fitted
 from paglets.core.text import duration_text, printable
 from paglets.slots.amounts import bytes_text
 
@@ -19,10 +18,6 @@ DRAW_SECONDS = 0.1
 LINE_SECONDS = 5.0
 RATE_SECONDS = 8.0
 """The rate is that of the last seconds: of all of them it would say little of a line that became slow."""
-
-MOST_BAR_CELLS = 20
-FEWEST_BAR_CELLS = 5
-MOST_NAME_CHARACTERS = 30
 
 
 class ProgressLine:
@@ -45,7 +40,7 @@ class ProgressLine:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._drawn:
-            self._out.write("\r\x1b[K")
+            self._out.write(CLEAR)
             self._out.flush()
 
     def __call__(self, what: str, done: int, total: int) -> None:
@@ -66,7 +61,7 @@ class ProgressLine:
             say(f"{self._name}: {self._words(done, total)}")
             return
         line = fitted(self._name, self._words(done, total), done / total if total else 1.0)
-        self._out.write(f"\r{line}\x1b[K")
+        self._out.write(f"\r{line}{CLEAR}")
         self._out.flush()
         self._drawn = True
 
@@ -80,18 +75,3 @@ class ProgressLine:
         """Bytes a second, 0 where it is not known."""
         (began, before), (now, done) = self._seen[0], self._seen[-1]
         return (done - before) / (now - began) if now > began else 0.0
-
-
-def draws_on(out: TextIO) -> bool:
-    """Whether a line can be drawn again and again there."""
-    return out.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def fitted(name: str, words: str, part: float, width: int | None = None) -> str:
-    """A line of `width` (by default what the terminal has): the words, and as much name and bar as there is room."""
-    room = (shutil.get_terminal_size().columns - 1 if width is None else width) - len(words)
-    name = name[: max(0, min(MOST_NAME_CHARACTERS, room - len(GAP)))]
-    cells = min(MOST_BAR_CELLS, room - len(name) - 2 * len(GAP) - len("[]"))
-    filled = round(part * cells)
-    bar = f"[{'#' * filled}{' ' * (cells - filled)}]" if cells >= FEWEST_BAR_CELLS else ""
-    return GAP.join(each for each in (name, bar, words) if each)[: room + len(words)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from paglets.api.groups import GroupView
 from paglets.api.hosts import NO_WAY, MemberView
@@ -29,6 +29,7 @@ LOST = (REPLACED, FORGOTTEN)
 """Waiting for the collector is of no use: nobody expects that host back."""
 
 
+@runtime_checkable
 class Finder(Protocol):
     """A HostClient, as far as it is needed to find a collector."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,35 +16,33 @@ from paglets.codec.names import class_name, refuse_while_importing
 from paglets.codec.shapes import shape_of
 from paglets.codec.wire import encode_state
 from paglets.core.clock import Clock, SystemClock, system_pause
-from paglets.core.errors import AWAY, Invalid, PagletsError, TimedOut, told_at_the_call
+from paglets.core.errors import Invalid, PagletsError, told_at_the_call
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, ProxyRef, check_group_id
 from paglets.core.signatures import check_methods
 from paglets.groups.keys import complete_job_keys
+from paglets.remote.collectors import Finder
 from paglets.remote.inputs import FilePublisher, Input, InputPaths, Published, Sending, check_apart, check_inputs
 from paglets.remote.proxy import PagletProxy, Sender
 from paglets.remote.records import all_records, whole_summary
 from paglets.remote.storedvalues import load, load_all, load_summary
 from paglets.system.collector import ResultCollectorPaglet
+from paglets.system.following import LOOK_SECONDS, REPLY_SECONDS, Follower, tree
 from paglets.system.jobs import ComputeJobPaglet, ComputeJobState
+from paglets.system.progress import Silent, shown
 from paglets.system.telling import (
     STATUS_SECONDS,
     GroupReader,
     attached_line,
-    failures_line,
     interrupted_line,
     remarks_on,
     said_if_slow,
     say,
     submission_lines,
-    why_hint,
     without_collector,
 )
 
-WAIT_SECONDS = 60.0
-REPLY_SECONDS = 30.0
-"""For a reply that waits for nothing."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 2.0
 
 
@@ -84,8 +83,20 @@ class Submission:
         self._refresh = refresh
         self._clock = clock or SystemClock()
         self._pause = pause
-        self.collector: PagletProxy = submitter.proxy(view.collector)
         self._source: Any = submitter
+        self._follower = Follower(
+            view.group_id,
+            submitter.proxy(view.collector),
+            submitter if isinstance(submitter, Finder) else None,
+            submitter.proxy,
+            clock=self._clock,
+            pause=lambda seconds: self._pause(seconds),
+        )
+
+    @property
+    def collector(self) -> PagletProxy:
+        """A proxy of the group's collector, where it was last known."""
+        return self._follower.collector
 
     @property
     def group_id(self) -> str:
@@ -119,98 +130,91 @@ class Submission:
         return self._view.detached_reason
 
     @told_at_the_call
-    def wait_detached(self, timeout: float | None = None) -> bool:
+    def wait_detached(self, timeout: float | None = None, *, progress: bool | None = None) -> bool:
         """Wait until `detached`; False when `timeout` seconds are over, and at once where the group is COMPLETE.
 
-        `detached_reason` says why it is False, and in a script a line on stderr.
+        `detached_reason` says why it is False, and in a script a line on stderr. `progress` as in `drain`. Raises
+        Unreachable where the collector is lost.
         """
-        with self._interruptible():
+        with self._interruptible(), self._shown(progress) as shows:
+            follower, look_at = self._follower.tells(shows.tell), self._clock.monotonic() + LOOK_SECONDS
             for detached in self._poll(lambda: self.detached, timeout):
                 if detached:
                     return True
                 if self._view.status == "COMPLETE":
                     break
-        if self._from_script:
+                if self._clock.monotonic() >= look_at:
+                    look_at = self._clock.monotonic() + LOOK_SECONDS
+                    follower.look()
+                    shows.waits(f"not detached yet: {self._view.detached_reason}")
+        if self._from_script and progress is not False:
             say(attached_line(self._view))
         return False
 
     def summary(self) -> dict[str, Any]:
         """Return the collector's summary with all its records.
 
-        Raises TooLarge where they are over 1 GiB in all: `as_completed` gives them one by one.
+        Raises TooLarge where they are over 1 GiB in all: `as_completed` gives them one by one; Unreachable with the
+        reason where the collector cannot be asked.
         """
-        return self._whole(Message("summary"))
+        return self._follower.read(lambda collector: self._whole(collector, Message("summary")))
 
-    def _whole(self, message: Message, timeout: float | None = None) -> dict[str, Any]:
-        summary = whole_summary(self.collector.call, _tree(self.collector.call(message, timeout_seconds=timeout)))
+    def _whole(self, collector: PagletProxy, message: Message) -> dict[str, Any]:
+        summary = whole_summary(collector.call, tree(collector.call(message, timeout_seconds=REPLY_SECONDS)))
         return load_summary(self._source, summary, self.group_id)
 
     @told_at_the_call
-    def drain(self, timeout: float | None = None) -> dict[str, Any]:
+    def drain(self, timeout: float | None = None, *, progress: bool | None = None) -> dict[str, Any]:
         """Wait until every job has a result or a failure; return the summary with all its records.
 
-        Raises TimedOut, and TooLarge where the records are over 1 GiB in all: `as_completed` gives them one by one.
-
-        Hosts that are away for a while are waited for; the way home of the collector is not. Where jobs
-        failed, how many is said on stderr.
+        A host that is away for a while is waited for, and stderr says so; the way home of the collector is not waited
+        for. `progress` shows on stderr how far the group is: by default in a script, never within a paglet. Raises
+        TimedOut; Unreachable or Unknown where the collector is lost; TooLarge as `summary`.
         """
-        with self._interruptible():
-            summary = self._drained(timeout)
-        if summary.get("failed_count"):
-            say(failures_line(self.group_id, summary))
+        with self._interruptible(), self._shown(progress) as shows:
+            follower, end = self._follower.tells(shows.tell), self._follower.end(timeout)
+            for page in follower.pages(timeout, brief=True):
+                shows(page)
+            summary = follower.ask(lambda collector: self._whole(collector, Message("drain")), timeout, end)
+            shows.over()
         return summary
-
-    def _drained(self, timeout: float | None) -> dict[str, Any]:
-        end = self._end(timeout)
-        for _ in self._poll(lambda: None, timeout):
-            try:
-                left = min(WAIT_SECONDS, max(0.1, end - self._clock.monotonic()))
-                return self._whole(Message("drain"), left)
-            except AWAY as error:
-                last = error
-        raise self._late(timeout, last)
 
     def results(self) -> dict[str, dict[str, Any]]:
         """Return the results so far: job key -> record with `result`, `host_name`, `runtime_seconds`, ...
 
-        Raises TooLarge where they are over 1 GiB in all: `as_completed` gives them one by one.
+        Raises as `summary`.
         """
-        return load_all(self._source, all_records(self.collector.call, self.group_id)[0], self.group_id)
+        found = self._follower.read(lambda collector: all_records(collector.call, self.group_id)[0])
+        return load_all(self._source, found, self.group_id)
 
-    def as_completed(self, timeout: float | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Each (job key, record) as it ends; a record of a failure has `cause`. Raises TimedOut."""
+    def as_completed(
+        self, timeout: float | None = None, *, progress: bool | None = None
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield (job key, record) of each job as it ends; a record of a failure has `cause`.
+
+        `progress` as in `drain`. Raises TimedOut, and Unreachable or Unknown where the collector is lost.
+        """
         try:
             with self._interruptible():
-                yield from self._completed(timeout)
+                yield from self._completed(timeout, progress)
         except KeyboardInterrupt as error:
             raise error.with_traceback(None) from None
 
-    def _completed(self, timeout: float | None) -> Iterator[tuple[str, dict[str, Any]]]:
-        end = self._end(timeout)
-        after = 0
-        for _ in self._poll(lambda: None, timeout):
-            try:
-                page = self._ended(after, min(WAIT_SECONDS, max(0.0, end - self._clock.monotonic())))
-                while page["ended"]:
+    def _completed(self, timeout: float | None, progress: bool | None) -> Iterator[tuple[str, dict[str, Any]]]:
+        with self._shown(progress) as shows:
+            follower, end = self._follower.tells(shows.tell), self._follower.end(timeout)
+            for page in follower.pages(timeout, brief=False):
+                shows(page)
+                if page["ended"]:
+                    shows.clear()  # whoever takes a record may print
                     for entry in page["ended"]:
-                        yield entry["job_key"], load(self._source, entry.get("result") or entry["failure"])
-                        after = entry["number"]
-                    page = self._ended(after, 0.0)
-            except AWAY:
-                continue
-            if page["pending_count"] == 0:
-                return
-        raise self._late(timeout)
+                        load_record = partial(load, self._source, entry.get("result") or entry["failure"])
+                        yield entry["job_key"], follower.ask(lambda _, load=load_record: load(), timeout, end)
+                    shows.draw()
+            shows.over()
 
-    def _ended(self, after: int, wait_seconds: float) -> dict[str, Any]:
-        """The keys that ended after the `after`th, waited for at most so long."""
-        message = Message("ended", {"after": after, "wait_seconds": wait_seconds})
-        return _tree(self.collector.call(message, timeout_seconds=wait_seconds or REPLY_SECONDS))
-
-    def _late(self, timeout: float | None, last: Exception | None = None) -> TimedOut:
-        seen = f" (last: {last})" if last and not isinstance(last, TimedOut) else ""
-        hint = why_hint(self.group_id)
-        return TimedOut(f"group {self.group_id} is not done after {timeout} s; its jobs go on{seen}; {hint}")
+    def _shown(self, progress: bool | None) -> Silent:
+        return shown(self.group_id, progress, self._clock.monotonic, is_read=self._from_script)
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -223,16 +227,13 @@ class Submission:
             raise
 
     def status(self) -> str:
-        """How the group stands, as its collector says: ACTIVE, WAITING_FOR_HOME, RETURNING_HOME or COMPLETE."""
+        """Return how the group stands, as its collector says: ACTIVE, WAITING_FOR_HOME, RETURNING_HOME or COMPLETE."""
         message = Message("ended", {"after": len(self.jobs)})  # a page without records
-        return str(_tree(self.collector.call(message, timeout_seconds=STATUS_SECONDS)).get("status", ""))
-
-    def _end(self, timeout: float | None) -> float:
-        return float("inf") if timeout is None else self._clock.monotonic() + timeout
+        return str(tree(self.collector.call(message, timeout_seconds=STATUS_SECONDS)).get("status", ""))
 
     def _poll(self, look: Callable[[], Any], timeout: float | None) -> Iterator[Any]:
         """What `look` gives, again and again with growing pauses, until the time is over."""
-        end = self._end(timeout)
+        end = self._follower.end(timeout)
         pause = FIRST_PAUSE_SECONDS
         while True:
             yield look()
@@ -392,9 +393,3 @@ def _refresher(submitter: Submitter, view: GroupView, request: SubmitGroup) -> C
         return lambda: reader.group(view.group_id)
     again = replace(request, group_id=view.group_id)
     return lambda: _submit(submitter, again)
-
-
-def _tree(reply: Any) -> dict[str, Any]:
-    if not isinstance(reply, dict):
-        raise Invalid(f"the collector answered a {type(reply).__name__} instead of an object")
-    return reply

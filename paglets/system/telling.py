@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from paglets.api.groups import GroupView
 from paglets.api.hosts import MemberView
@@ -14,7 +13,8 @@ from paglets.api.paglets import PagletView
 from paglets.core.clock import QUIET_SECONDS, told_if_slow
 from paglets.core.errors import NO_ANSWER, PagletsError
 from paglets.core.refs import ProxyRef
-from paglets.core.text import command_name, counted, failed_text, printable
+from paglets.core.terminal import put_line
+from paglets.core.text import command_name, counted
 from paglets.remote.losthosts import lost_text, view_of
 
 MOST_ERRORS = 10
@@ -38,7 +38,7 @@ class GroupReader(Protocol):
 
 def say(*lines: str) -> None:
     for line in lines:
-        print(printable(line), file=sys.stderr)
+        put_line(line)
 
 
 def remarks_on(view: GroupView, status: str, now: float, *, from_script: bool, trouble: str = "") -> tuple[str, ...]:
@@ -127,13 +127,6 @@ def _next_commands(group_id: str) -> tuple[str, str, str]:
     return f"groups {group_id}", f"why {group_id}", "ps"
 
 
-def failures_line(group_id: str, summary: Mapping[str, Any]) -> str:
-    cancelled = sum(record["cause"] == "cancelled" for record in summary["failures"].values())
-    of = f"of {counted(int(summary['expected_count']), 'job')}"
-    told = failed_text(int(summary["failed_count"]), cancelled)
-    return f"paglets: {told} {of}; see {command_name()} jobs why {group_id}"
-
-
 def attached_line(view: GroupView) -> str:
     if view.status == "COMPLETE":
         return f"paglets: group {view.group_id} is COMPLETE, no job is left to detach: {view.detached_reason}"
@@ -142,7 +135,3 @@ def attached_line(view: GroupView) -> str:
 
 def interrupted_line(group_id: str) -> str:
     return f"paglets: nothing was cancelled, group {group_id} goes on; see {command_name()} jobs groups {group_id}"
-
-
-def why_hint(group_id: str) -> str:
-    return f"`{command_name()} jobs why {group_id}` tells what they wait for"

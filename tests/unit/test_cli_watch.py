@@ -14,16 +14,18 @@ from test_client import running
 from paglets.api.calls import CallReply
 from paglets.api.groups import GroupView
 from paglets.api.hosts import Hosts, MemberView
+from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Slots, Usage
 from paglets.cli.main import shared_last
 from paglets.cli.options import nearest
 from paglets.cli.output import say
 from paglets.cli.overview import busiest, cpu_share, status_counts
-from paglets.cli.watch import Bar, Lines, Progress, ended_line, pages
+from paglets.cli.watch import EachJob, _follower, ended_line
 from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.remote.client import HostClient
 from paglets.slots.model import Resources
+from paglets.system.progress import Bar, Lines, Progress, Silent
 from paglets.testing.clock import FakeClock
 from paglets.testing.exchange import TableExchange, TableHost
 from paglets.testing.mesh import member
@@ -33,10 +35,11 @@ FAILED = {"cause": "exception", "message": "ValueError: bad", "host_name": "w2",
 CANCELLED = {"cause": "cancelled", "message": "cancelled: by a on b", "host_name": ""}
 
 
-def page(pending: int, **ended: dict[str, Any]) -> dict[str, Any]:
-    """A reply to `ended`."""
+def page(pending: int, *, of: int = 0, **ended: dict[str, Any]) -> dict[str, Any]:
+    """A reply to `ended`; `of`: how many jobs the group has."""
     entries = [{"job_key": key, "failure" if "cause" in record else "result": record} for key, record in ended.items()]
-    return {"ended": entries, "pending_count": pending, "next": 0}
+    over = {"created_at": 5.0, "completed_at": None if pending else 46.0}
+    return {"ended": entries, "pending_count": pending, "expected_count": of, "next": of - pending, **over}
 
 
 def progress_of(*pages: dict[str, Any]) -> Progress:
@@ -49,11 +52,11 @@ def progress_of(*pages: dict[str, Any]) -> Progress:
 @pytest.mark.parametrize(
     ("pages", "words", "code"),
     [
-        ([page(0)], "0 done of 0", EXIT_DONE),
-        ([page(2, a=DONE), page(0, b=DONE, c=DONE)], "3 done of 3", EXIT_DONE),
-        ([page(5, a=DONE, b=FAILED)], "1 done, 1 failed of 7", EXIT_FAILED),
-        ([page(0, a=DONE, b=CANCELLED)], "1 done, 1 failed (1 cancelled) of 2", EXIT_CANCELLED),
-        ([page(0, a=CANCELLED, b=FAILED)], "0 done, 2 failed (1 cancelled) of 2", EXIT_FAILED),
+        ([page(0)], "0 done of 0 in 41 s", EXIT_DONE),
+        ([page(2, a=DONE, of=3), page(0, b=DONE, c=DONE, of=3)], "3 done of 3 in 41 s", EXIT_DONE),
+        ([page(5, a=DONE, b=FAILED, of=7)], "1 done, 1 failed of 7", EXIT_FAILED),
+        ([page(0, a=DONE, b=CANCELLED, of=2)], "1 done, 1 failed (1 cancelled) of 2 in 41 s", EXIT_CANCELLED),
+        ([page(0, a=CANCELLED, b=FAILED, of=2)], "0 done, 2 failed (1 cancelled) of 2 in 41 s", EXIT_FAILED),
     ],
 )
 def test_how_a_group_ended_is_told_and_is_the_exit_code(pages: list[dict[str, Any]], words: str, code: int) -> None:
@@ -62,7 +65,7 @@ def test_how_a_group_ended_is_told_and_is_the_exit_code(pages: list[dict[str, An
 
 
 def test_in_a_pipe_each_job_that_ended_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    Lines()(progress_of(page(1, monday=DONE, **{"tues\nday": FAILED})))
+    EachJob("words")(page(1, monday=DONE, **{"tues\nday": FAILED}))
     assert capsys.readouterr().out == (
         "monday  done  w1  3.2 s\ntues\\nday  failed  w2  1 min  exception: ValueError: bad\n"
     )
@@ -72,19 +75,35 @@ def test_in_a_pipe_each_job_that_ended_is_a_line(capsys: pytest.CaptureFixture[s
 def test_on_a_terminal_a_bar_says_how_far_how_fast_and_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     clock, out = FakeClock(), io.StringIO()
-    bar = Bar(out=out, now=clock.monotonic)
-    progress = progress_of(page(9, a=DONE))
-    bar(progress)
+    bar = Bar("words", clock.monotonic, all_failures=True, out=out)
+    bar(page(9, a=DONE, of=10))
     clock.advance(2.0)
-    progress.take(page(5, b=DONE, c=DONE, d=DONE, e=FAILED))
-    bar(progress)
-    drawn = out.getvalue().replace("\r\x1b[K", "\n").split("\n")
-    assert drawn[1] == "words  [##                  ]  1 done of 10"
-    assert drawn[2] == "e  failed  w2  1 min  exception: ValueError: bad"
-    assert drawn[3] == "words  [##########          ]  4 done, 1 failed of 10, 2/s, 2.5 s left"
-    progress.take(page(0, f=DONE, g=DONE, h=DONE, i=DONE, j=DONE))
-    bar(progress)
+    bar(page(5, b=DONE, c=DONE, d=DONE, e=FAILED, of=10))
+    drawn = [line for line in out.getvalue().replace("\r\x1b[K", "\n").split("\n") if line]
+    assert drawn == [
+        "words  [##                  ]  1 done, 9 pending of 10",
+        "words: e failed on w2: ValueError: bad",
+        "words  [##########          ]  4 done, 1 failed, 5 pending of 10, 2/s, 2.5 s left",
+    ]
+    bar(page(0, f=DONE, g=DONE, h=DONE, i=DONE, j=DONE, of=10))
     assert out.getvalue().endswith("\r\x1b[K")
+
+
+def test_in_a_pipe_a_line_comes_now_and_then_ever_more_seldom_where_something_changed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock, said = FakeClock(), []
+    lines = Lines("words", clock.monotonic)
+    for nth in range(100):
+        clock.advance(1.0)
+        lines(page(100 - nth, of=100, **({f"k{nth}": DONE} if nth < 50 else {})))
+        said += [(nth + 1, line) for line in capsys.readouterr().err.splitlines()]
+    assert said == [
+        (10, "words: 10 done, 91 pending of 100"),
+        (25, "words: 25 done, 76 pending of 100"),
+        (48, "words: 48 done, 53 pending of 100"),
+        (82, "words: 50 done, 19 pending of 100"),
+    ]
 
 
 def test_a_group_is_counted_by_status_and_cause() -> None:
@@ -138,27 +157,30 @@ def test_a_collector_that_is_away_is_waited_for_unless_the_commands_own_time_is_
         detached=False,
         detached_reason="",
     )
-    replies: list[PagletsError | dict[str, Any]] = [TimedOut("no reply from c1"), page(0, a=DONE)]
+    replies: list[PagletsError | dict[str, Any]] = [*[TimedOut("no reply from c1")] * 2, page(0, a=DONE, of=1)]
 
     def answer(body: Any) -> CallReply:
-        reply = replies.pop(0) if replies else page(0)
+        reply = replies.pop(0)
         if isinstance(reply, PagletsError):
             raise reply
         return CallReply(value=reply)
 
+    def paglet(body: Any) -> PagletView:
+        return PagletView(agent_id="c1", class_name="m:C", kind="collector", residence="here", epoch=1, host=home.ref)
+
     home.routes["GET /v1/groups/words"] = lambda body: view
+    home.routes["GET /v1/paglets/c1"] = paglet
     home.routes["POST /v1/paglets/c1/call"] = answer
     client = HostClient(exchange=TableExchange(home), environ=running(tmp_path, "home"))
-    paused: list[float] = []
-    assert [len(each["ended"]) for each in pages(client, "words", None, paused.append)] == [1, 0]
-    assert len(paused) == 1
+    shows = EachJob("words")
+    assert [len(each["ended"]) for each in _follower(client, "words", shows).pages(None, brief=True)] == [1]
     assert "no reply from c1; waiting for it" in capsys.readouterr().err
     replies.append(TimedOut("no reply from c1"))
-    with pytest.raises(TimedOut, match="nothing was heard of words at the end of 0 s"):
-        list(pages(client, "words", 0.0, paused.append))
-    replies.append(page(1))
-    with pytest.raises(TimedOut, match="words is not done after 0 s, its jobs go on: 1 job pending"):
-        list(pages(client, "words", 0.0, paused.append))
+    with pytest.raises(TimedOut, match="nothing was heard of the collector of words in 0 s: no reply from c1"):
+        list(_follower(client, "words", shows).pages(0.0, brief=True))
+    replies.append(page(1, of=1))
+    with pytest.raises(TimedOut, match="words is not done after 0 s, its jobs go on: 1 job is pending"):
+        list(_follower(client, "words", shows).pages(0.0, brief=True))
 
 
 # The command line as a whole.
@@ -228,6 +250,7 @@ def test_a_collector_whose_host_was_forgotten_or_began_anew_is_not_waited_for(
     for host in (home, heir):
         host.routes["GET /v1/groups/words"] = lambda body: view
         host.routes["GET /v1/paglets/c1"] = unknown
+        host.routes["POST /v1/paglets/c1/call"] = unknown
     client = HostClient(exchange=exchange, environ=running(tmp_path, "home"))
     with pytest.raises(Unreachable, match=text):
-        next(pages(client, "words", 0.0, lambda seconds: None))
+        next(_follower(client, "words", Silent("words")).pages(0.0, brief=True))

@@ -34,7 +34,7 @@ from paglets.system.compute_slots import (
     submit_compute_job_group,
 )
 from paglets.system.submission import Submission
-from paglets.system.telling import failures_line, remarks_on
+from paglets.system.telling import remarks_on
 from paglets.testing.authors import FakeContext
 from paglets.testing.clock import FakeClock
 from paglets.testing.mesh import member
@@ -71,6 +71,7 @@ class FakeClient(FakeContext):
     the collector; or the error of one that does not answer. `mute`: the error of the collector's host. `looks`: how
     long it was waited for."""
 
+    timeout = 30.0
     members: tuple[MemberView, ...] = ()
     at: HostRef | PagletsError | None = None
     mute: PagletsError | None = None
@@ -390,10 +391,16 @@ def test_a_collector_of_the_users_own_is_named() -> None:
         submitted(FakeContext(), MyJobState(), collector_class=MyJob)
 
 
+ONLINE = MemberView(member=member("w1"), online=True, silent_seconds=0.0)
+"""The host of the collector of `FakeContext`."""
+
+
 def following(context: FakeContext, clock: FakeClock) -> Submission:
     """A submission whose pauses are virtual."""
     real = submit_compute_job_group(context, MyJob, [MyJobState(job_key="a"), MyJobState(job_key="b")])
     from_script = isinstance(context, FakeClient)
+    if isinstance(context, FakeClient) and not context.members:
+        context.members = (ONLINE,)
     return Submission(real._view, context, real._refresh, from_script=from_script, clock=clock, pause=clock.advance)
 
 
@@ -463,12 +470,31 @@ def test_an_interruption_of_waiting_says_that_the_jobs_go_on(
     assert told == f"paglets: nothing was cancelled, group {group_id} goes on; see paglets jobs groups {group_id}\n"
 
 
-def test_a_drain_that_is_late_is_one_error_with_the_next_command() -> None:
-    def late(message: Message) -> Any:
-        raise TimedOut("2 of 2 jobs have not ended")
+def page(pending: int, *ended: tuple[str, dict[str, Any]], after: int = 0, expected: int = 2) -> dict[str, Any]:
+    """A reply to `ended`: the keys that ended after the `after`th, with their records."""
+    entries = [
+        {"number": number, "job_key": key, "failure" if "cause" in record else "result": record}
+        for number, (key, record) in enumerate(ended, after + 1)
+    ]
+    return {
+        "ended": entries,
+        "next": after + len(entries),
+        "pending_count": pending,
+        "expected_count": expected,
+        "created_at": 5.0,
+        "completed_at": None if pending else 46.0,
+    }
 
-    with pytest.raises(TimedOut, match="jobs go on; `paglets jobs why group-") as caught:
-        following(FakeContext({"drain": late}), FakeClock()).drain(timeout=-1)
+
+DONE = {"result": 1, "host_name": "w1"}
+FAILED = {"cause": "exception", "message": "ValueError: bad", "host_name": "w2"}
+SUMMARY = {"group_id": "g", "pending_count": 0, "results": {}, "failures": {}}
+
+
+def test_a_drain_that_is_late_is_one_error_with_the_next_command() -> None:
+    pending = FakeContext({"ended": lambda message: page(2)})
+    with pytest.raises(TimedOut, match=r"jobs go on: 2 jobs are pending; `paglets jobs why group-") as caught:
+        following(pending, FakeClock()).drain(timeout=-1)
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
@@ -486,18 +512,108 @@ def each(*answers: Any) -> Callable[[Message], Any]:
 
 
 def test_draining_waits_through_time_outs_and_hosts_that_are_away() -> None:
-    done = {"pending_count": 0}
-    context = FakeContext({"drain": each(TimedOut("60 s"), Unreachable("w1 is away"), done)})
-    assert following(context, FakeClock()).drain() == done
+    ended = each(TimedOut("60 s"), Unreachable("w1 is away"), page(2), page(0, ("a", DONE), ("b", DONE)))
+    context = FakeContext({"ended": ended, "drain": each(Unreachable("w1 is away"), SUMMARY)})
+    assert following(context, FakeClock()).drain() == SUMMARY
 
 
 def test_draining_ends_with_the_time_and_the_last_trouble() -> None:
-    context = FakeContext({"drain": each(Unreachable("w1 is away"))})
+    context = FakeContext({"ended": each(Unreachable("w1 is away"))})
     clock = FakeClock()
     start = clock.monotonic()
-    with pytest.raises(TimedOut, match="w1 is away"):
+    with pytest.raises(TimedOut, match=r"nothing was heard of the collector of .* in 30 s: w1 is away"):
         following(context, clock).drain(timeout=30)
     assert clock.monotonic() - start == pytest.approx(30)
+
+
+def drained(client: FakeClient, **options: Any) -> Any:
+    client.answers.setdefault("drain", lambda message: SUMMARY)
+    return following(client, FakeClock()).drain(**options)
+
+
+def test_a_script_that_waits_is_told_the_first_failure_at_once_and_how_the_group_ended(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ends = [page(2, ("a", FAILED), expected=3), page(1, ("b", FAILED), after=1, expected=3)]
+    client = FakeClient({"ended": each(*ends, page(0, ("c", DONE), after=2, expected=3))})
+    drained(client)
+    lines = capsys.readouterr().err.splitlines()[-3:]
+    group_id = lines[0].partition(":")[0]
+    assert lines == [
+        f"{group_id}: a failed on w2: ValueError: bad; 2 jobs continue",
+        f"{group_id}: 1 done, 2 failed of 3 in 41 s",
+        f"next: paglets jobs why {group_id}",
+    ]
+
+
+def test_without_progress_and_within_a_paglet_a_wait_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = lambda message: page(0, ("a", FAILED), ("b", DONE))  # noqa: E731
+    drained(FakeClient({"ended": ended}), progress=False)
+    submitted_lines = 4
+    assert len(capsys.readouterr().err.splitlines()) == submitted_lines
+    context = FakeContext({"ended": ended, "drain": lambda message: SUMMARY})
+    following(context, FakeClock()).drain()
+    assert capsys.readouterr().err == ""
+
+
+def lost(store_id: str = "other") -> Callable[[Message], Any]:
+    def away(message: Message) -> Any:
+        raise Unreachable("here is away")
+
+    return away
+
+
+@pytest.mark.parametrize(
+    "wait", [Submission.drain, Submission.wait_detached, lambda submission: list(submission.as_completed())]
+)
+def test_waiting_for_a_collector_whose_host_was_forgotten_ends_at_once_with_the_way_out(
+    wait: Callable[[Submission], Any],
+) -> None:
+    client = FakeClient({"ended": lost()})
+    client.members = (MemberView(member=member("other"), online=True, silent_seconds=0.0),)
+    client.detached_after = 10**9
+    clock = FakeClock()
+    submission, start = following(client, clock), clock.monotonic()
+    with pytest.raises(Unreachable, match=r"the collector of group-\S+ was on w1, which was forgotten"):
+        wait(submission)
+    assert clock.monotonic() - start < 10
+
+
+def test_waiting_for_a_collector_whose_host_is_away_says_so_once_and_goes_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    away = Unreachable("here is away")
+    client = FakeClient({"ended": each(away, page(0, ("a", DONE), ("b", DONE)))})
+    views = [MemberView(member=member("w1"), online=False, silent_seconds=24.0 + n) for n in range(3)]
+    client.hosts = lambda: (views.pop(0) if views else ONLINE,)  # type: ignore[method-assign]
+    drained(client)
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "waiting for it" in line]
+    assert "on w1, last heard of 24 s ago" in told
+
+
+def test_waiting_for_a_collector_that_has_ended_is_an_error() -> None:
+    def ended(message: Message) -> Any:
+        raise Unknown("paglet collector-1 has ended")
+
+    for context in (FakeClient({"ended": ended}), FakeContext({"ended": ended})):
+        with pytest.raises(Unknown, match=r"the collector of group-\S+ has ended, and its results with it; hint: "):
+            following(context, FakeClock()).drain()
+
+
+def test_a_wait_does_not_ask_for_each_of_many_short_jobs() -> None:
+    clock = FakeClock()
+
+    def ended(message: Message) -> Any:
+        clock.advance(0.01)  # by then another job has ended
+        after = message["after"]
+        now = min(6000, int((clock.monotonic() - start) * 100))
+        return page(6000 - now, *((f"k{n}", DONE) for n in range(after, now)), after=after, expected=6000)
+
+    context = FakeContext({"ended": ended, "drain": lambda message: SUMMARY})
+    submission, start = following(context, clock), clock.monotonic()
+    submission.drain()
+    assert len(context.sent) < 150
+    assert clock.monotonic() - start < 63
 
 
 def test_results_come_in_pages() -> None:
@@ -513,22 +629,21 @@ def test_jobs_come_as_they_end_each_once() -> None:
     context = FakeContext(
         {
             "ended": each(
-                {"ended": [], "next": 0, "pending_count": 2},
-                {"ended": [{"number": 1, "job_key": "b", "result": {"result": 2}}], "next": 1, "pending_count": 1},
+                page(2),
+                page(1, ("b", {"result": 2})),
                 Unreachable("w1 is away"),
                 TimedOut("nothing ended"),
-                {"ended": [{"number": 2, "job_key": "a", "failure": {"cause": "oom"}}], "next": 2, "pending_count": 0},
-                {"ended": [], "next": 2, "pending_count": 0},
+                page(0, ("a", {"cause": "oom"}), after=1),
             )
         }
     )
     found = list(following(context, FakeClock()).as_completed())
     assert found == [("b", {"result": 2}), ("a", {"cause": "oom"})]
-    assert [message["after"] for _, message, _ in context.sent] == [0, 0, 1, 1, 1, 2]
+    assert [message["after"] for _, message, _ in context.sent] == [0, 0, 1, 1, 1]
 
 
 def test_waiting_for_jobs_as_they_end_has_an_end_too() -> None:
-    context = FakeContext({"ended": each({"ended": [], "next": 0, "pending_count": 2})})
+    context = FakeContext({"ended": each(page(2))})
     with pytest.raises(TimedOut):
         list(following(context, FakeClock()).as_completed(timeout=5))
 
@@ -620,12 +735,6 @@ def test_code_and_files_that_the_host_has_no_more_are_sent_again(tmp_path: Path)
     submitted(context, MyJobState(), inputs={"in.txt": tmp_path / "in"})
     assert context.blobs == context.lost
     assert len(context.blobs) == 2
-
-
-def test_how_many_failed_and_how_many_of_these_were_cancelled_is_said() -> None:
-    failures = {"a": {"cause": "cancelled"}, "b": {"cause": "exit:3"}}
-    summary = {"failed_count": 2, "expected_count": 3, "failures": failures}
-    assert failures_line("g", summary) == "paglets: 2 failed (1 cancelled) of 3 jobs; see paglets jobs why g"
 
 
 def test_an_interruption_is_told_at_the_line_of_the_script() -> None:

@@ -1,0 +1,228 @@
+"""What is shown on stderr while somebody waits for a group: a bar on a terminal, in a pipe a line now and then."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, TextIO
+
+from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED
+from paglets.core.terminal import CLEAR, draws_on, fitted, put_line
+from paglets.core.text import command_name, counted, duration_text, failed_text, printable
+
+RATE_SECONDS = 60.0
+LINE_SECONDS = 10.0
+MOST_LINE_SECONDS = 300.0
+SLOWER = 1.5
+"""In a pipe each line comes so many times later than the one before."""
+
+MOST_MESSAGE_CHARACTERS = 200
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far a group is. `news`: (job key, record) of those that ended since the last look; `seconds`: from its
+    creation until its last job ended, None before."""
+
+    group_id: str
+    counts: Counter[str] = field(default_factory=Counter)
+    pending: int = -1
+    expected: int = 0
+    seconds: float | None = None
+    news: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def take(self, page: dict[str, Any]) -> None:
+        """Count what a reply to `ended` tells."""
+        self.news = [(entry["job_key"], entry.get("result") or entry["failure"]) for entry in page["ended"]]
+        self.counts.update(how_ended(record) for _, record in self.news)
+        self.pending, self.expected = page["pending_count"], page["expected_count"]
+        completed_at: float | None = page.get("completed_at")
+        self.seconds = None if completed_at is None else max(0.0, completed_at - page["created_at"])
+
+    @property
+    def failed(self) -> int:
+        """All that ended without a result, the cancelled ones too."""
+        return self.counts["failed"] + self.counts["cancelled"]
+
+    @property
+    def ended(self) -> int:
+        return sum(self.counts.values())
+
+    def words(self, with_pending: bool = False) -> str:
+        """Return `198 done, 2 failed (1 cancelled) of 200`; once it is over, with `in 41 s`."""
+        failed = f", {failed_text(self.failed, self.counts['cancelled'])}" if self.failed else ""
+        pending = f", {self.pending:,} pending" if with_pending and self.pending else ""
+        over = "" if self.seconds is None or self.pending else f" in {duration_text(self.seconds)}"
+        return f"{self.counts['done']:,} done{failed}{pending} of {self.expected:,}{over}"
+
+    def code(self) -> int:
+        if self.counts["failed"]:
+            return EXIT_FAILED
+        return EXIT_CANCELLED if self.counts["cancelled"] else EXIT_DONE
+
+
+def how_ended(record: dict[str, Any]) -> str:
+    """Return `done`, `failed` or `cancelled`."""
+    if "cause" not in record:
+        return "done"
+    return "cancelled" if record["cause"] == "cancelled" else "failed"
+
+
+def failure_text(key: str, record: dict[str, Any]) -> str:
+    """Return `run17 failed on linux-b: ValueError: bad`."""
+    cause, message = record["cause"], printable(record.get("message") or "")
+    if len(message) > MOST_MESSAGE_CHARACTERS:
+        message = message[:MOST_MESSAGE_CHARACTERS] + "..."
+    told = message if message and (cause == "exception" or message.startswith(cause)) else f"{cause}: {message}"
+    where = f" on {record['host_name']}" if record.get("host_name") else ""
+    return f"{key} failed{where}: {told.removesuffix(': ')}"
+
+
+def next_line(progress: Progress) -> None:
+    """Say what to do where jobs failed."""
+    if progress.failed:
+        put_line(f"next: {command_name()} jobs why {progress.group_id}")
+
+
+class Silent:
+    """Shows nothing; the others show what it counts."""
+
+    def __init__(self, group_id: str) -> None:
+        self.progress = Progress(group_id=group_id)
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.clear()
+
+    def __call__(self, page: dict[str, Any]) -> None:
+        """Take a reply to `ended`, and show how far the group is."""
+        self.progress.take(page)
+        self.show()
+
+    def show(self) -> None:
+        """Show what is new in `progress`."""
+        self.show_failures()
+        self.draw()
+
+    def show_failures(self) -> None:
+        pass
+
+    def draw(self) -> None:
+        """Show how far it is."""
+
+    def waits(self, text: str) -> None:
+        """Show what is waited for instead."""
+
+    def clear(self) -> None:
+        """Wipe a bar, for whoever prints now."""
+
+    def tell(self, text: str) -> None:
+        """Say why nothing is heard, or what is waited for."""
+
+    def over(self) -> None:
+        """Say how the group ended."""
+
+
+class Lines(Silent):
+    """The first failure at once; how far it is now and then, ever more seldom, where something changed."""
+
+    def __init__(self, group_id: str, now: Callable[[], float]) -> None:
+        super().__init__(group_id)
+        self._now = now
+        self._pause = LINE_SECONDS
+        self._due = now() + LINE_SECONDS
+        self._said = ""
+        self._failed = False
+
+    def draw(self) -> None:
+        if self.progress.pending:
+            self.waits(self.progress.words(with_pending=True))
+
+    def show_failures(self) -> None:
+        found = [(key, record) for key, record in self.progress.news if how_ended(record) == "failed"]
+        if found and not self._failed:
+            self._failed = True
+            left = counted(self.progress.pending, "job continues", "jobs continue")
+            self._put(failure_text(*found[0]) + (f"; {left}" if self.progress.pending else ""))
+
+    def waits(self, text: str) -> None:
+        if text != self._said and self._now() >= self._due:
+            self._said = text
+            self._pause = min(MOST_LINE_SECONDS, self._pause * SLOWER)
+            self._due = self._now() + self._pause
+            self._put(text)
+
+    def _put(self, text: str) -> None:
+        put_line(f"{self.progress.group_id}: {text}")
+
+    def tell(self, text: str) -> None:
+        self._put(text)
+
+    def over(self) -> None:
+        self.clear()
+        self._put(self.progress.words())
+        next_line(self.progress)
+
+
+class Bar(Lines):
+    """A bar in the last line of a terminal, and above it the first failure, or all."""
+
+    def __init__(
+        self, group_id: str, now: Callable[[], float], *, all_failures: bool = False, out: TextIO | None = None
+    ) -> None:
+        super().__init__(group_id, now)
+        self._all_failures = all_failures
+        self._out = out or sys.stderr
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def draw(self) -> None:
+        progress, now = self.progress, self._now()
+        self._seen.append((now, progress.ended))
+        while len(self._seen) > 2 and now - self._seen[1][0] > RATE_SECONDS:
+            self._seen.popleft()
+        self.clear()
+        if progress.pending > 0:
+            words = progress.words(with_pending=True) + self._speed()
+            self._write(fitted(printable(progress.group_id), words, progress.ended / progress.expected))
+
+    def waits(self, text: str) -> None:
+        room = shutil.get_terminal_size().columns - 1
+        self._write(f"{CLEAR}{printable(f'{self.progress.group_id}: {text}')[:room]}")
+
+    def show_failures(self) -> None:
+        if not self._all_failures:
+            super().show_failures()
+            return
+        for key, record in self.progress.news:
+            if how_ended(record) == "failed":
+                self._put(failure_text(key, record))
+
+    def _speed(self) -> str:
+        (began, before), (now, ended) = self._seen[0], self._seen[-1]
+        if ended == before or now <= began:
+            return ""
+        rate = (ended - before) / (now - began)
+        return f", {rate:.2g}/s, {duration_text(self.progress.pending / rate)} left"
+
+    def _put(self, text: str) -> None:
+        self._out.write(f"{CLEAR}{printable(self.progress.group_id)}: {printable(text)}\n")
+
+    def clear(self) -> None:
+        self._write(CLEAR)
+
+    def _write(self, text: str) -> None:
+        self._out.write(text)
+        self._out.flush()
+
+
+def shown(group_id: str, progress: bool | None, now: Callable[[], float], *, is_read: bool = True) -> Silent:
+    """Return what shows progress: `progress` None shows it where somebody reads stderr (`is_read`)."""
+    if not (is_read if progress is None else progress):
+        return Silent(group_id)
+    return Bar(group_id, now) if draws_on(sys.stderr) else Lines(group_id, now)
