@@ -208,10 +208,13 @@ class Submission:
                 if page["ended"]:
                     shows.clear()  # whoever takes a record may print
                     for entry in page["ended"]:
-                        load_record = partial(load, self._source, entry.get("result") or entry["failure"])
-                        yield entry["job_key"], follower.ask(lambda _, load=load_record: load(), timeout, end)
+                        record = partial(self._loaded, entry.get("result") or entry["failure"])
+                        yield entry["job_key"], follower.ask(record, timeout, end)
                     shows.draw()
             shows.over()
+
+    def _loaded(self, record: dict[str, Any], collector: PagletProxy) -> dict[str, Any]:
+        return load(self._source, record)
 
     def _shown(self, progress: bool | None) -> Silent:
         return shown(self.group_id, progress, self._clock.monotonic, is_read=self._from_script)
