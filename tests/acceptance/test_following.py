@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from mesh_jobs import Task, TaskState
 
 from paglets.system.compute_slots import submit_compute_job_group
-from tests.acceptance.rig import PATIENCE_SECONDS, Mesh, wait_until
+from tests.acceptance.rig import JOBS, PATIENCE_SECONDS, Mesh, wait_until
 
 
 def test_a_group_is_watched_to_its_end_and_the_exit_code_says_how_it_went(three: Mesh) -> None:
@@ -21,7 +26,7 @@ def test_a_group_is_watched_to_its_end_and_the_exit_code_says_how_it_went(three:
     assert watched.code == 1, watched.err
     *lines, last = watched.out.splitlines()
     assert sorted(line.split()[0] for line in lines) == ["bad", *(f"j{nth}" for nth in range(6))]
-    assert last == f"{group_id}: 6 done, 1 failed of 7"
+    assert re.fullmatch(rf"{group_id}: 6 done, 1 failed of 7 in [0-9.]+ s", last)
     waited = three.paglets("jobs", "wait", group_id, "--at", "laptop", "--json")
     assert waited.code == 1
     assert json.loads(waited.out) == {"group_id": group_id, "done": 6, "failed": 1, "cancelled": 0}
@@ -40,6 +45,37 @@ def test_a_group_that_does_not_end_in_time_is_exit_code_6(three: Mesh) -> None:
     assert "its jobs go on" in late.complaint
     assert three.paglets("jobs", "cancel", group_id, "--at", "laptop").code == 0
     assert three.paglets("jobs", "wait", group_id, "--at", "laptop").code == 7
+
+
+WAITING = Path(__file__).parent / "scripts" / "waiting.py"
+
+
+def test_a_script_that_waits_on_a_terminal_draws_how_far_it_is_and_tells_the_first_failure_at_once(
+    three: Mesh, tmp_path: Path
+) -> None:
+    screen, terminal = os.openpty()
+    environment = three.environment(PYTHONPATH=f"{three.archive}{os.pathsep}{JOBS}", TERM="xterm", COLUMNS=100)
+    command = [three.python, str(WAITING), three["laptop"].url, "drawn", "", str(tmp_path / "go"), "raises", "waits"]
+    with subprocess.Popen(command, cwd=three.work, env=environment, stdout=terminal, stderr=terminal) as script:
+        os.close(terminal)
+        seen = ""
+        try:
+            while "; 1 job continues" not in seen or "pending of 2" not in seen:
+                seen += os.read(screen, 65536).decode()
+            (tmp_path / "go.go").touch()
+            with suppress(OSError):  # the terminal ends with its last process
+                while more := os.read(screen, 65536):
+                    seen += more.decode()
+            assert script.wait(PATIENCE_SECONDS) == 0, seen
+        finally:
+            script.kill()
+            os.close(screen)
+    lines = seen.replace("\r\n", "\n").replace("\r\x1b[K", "\n").splitlines()
+    assert "drawn: j0-raises failed on linux-a: ValueError: the data are wrong; 1 job continues" in lines
+    assert "drawn  [##########          ]  0 done, 1 failed, 1 pending of 2" in lines
+    assert re.search(
+        r"\ndrawn: 1 done, 1 failed of 2 in [0-9.]+ s\n+next: .* jobs why drawn\n+drained 1$", "\n".join(lines)
+    )
 
 
 def test_results_of_many_mebibytes_in_all_are_whole_in_drain_and_commands(three: Mesh) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 from mesh_jobs import Task, TaskState
 
 from paglets.system.compute_slots import Submission, submit_compute_job_group
-from tests.acceptance.rig import PATIENCE_SECONDS, Finished, Mesh, starts_of, wait_until
+from tests.acceptance.rig import JOBS, PATIENCE_SECONDS, Finished, Mesh, starts_of, wait_running, wait_until
 from tests.fault.hosts import is_online
+
+WAITING = Path(__file__).parent.parent / "acceptance" / "scripts" / "waiting.py"
 
 
 def pids(folder: Path) -> list[str]:
@@ -83,6 +87,28 @@ def test_jobs_of_a_collector_that_was_forgotten_are_ended_at_once(three: Mesh, t
     three["gpu-a"].restart()
     summary = submission.drain(90)
     assert {record["cause"] for record in summary["failures"].values()} == {"cancelled"}
+
+
+def test_a_script_that_waits_ends_when_the_host_of_its_collector_is_forgotten(three: Mesh, tmp_path: Path) -> None:
+    said = three.logs / "script"
+    path = tmp_path / "a"
+    command = [three.python, WAITING, three["laptop"].url, "drained", "gpu-a", path, "waits"]
+    environment = three.environment(PYTHONPATH=f"{three.archive}{os.pathsep}{JOBS}")
+    with said.open("wb") as file:
+        script = subprocess.Popen(list(map(str, command)), cwd=three.work, env=environment, stdout=file, stderr=file)
+    try:
+        wait_running(path)
+        three["gpu-a"].kill()
+        wait_until(lambda: "; waiting for it" in said.read_text(), what="the script to say what it waits for")
+        assert "drained: the collector of drained is on gpu-a, last heard of" in said.read_text()
+        forgotten(three, "gpu-a")
+        assert script.wait(PATIENCE_SECONDS) == 1
+    finally:
+        script.kill()
+        script.wait()
+    assert "Unreachable: the collector of drained was on gpu-a, which was forgotten" in said.read_text()
+    assert three.paglets("jobs", "cancel", "drained", "--at", "laptop").code == 0
+    three["gpu-a"].restart()
 
 
 def test_a_job_that_has_ended_while_its_collector_is_away_says_that_its_report_waits(
