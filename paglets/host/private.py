@@ -6,6 +6,7 @@ import os
 import shlex
 import stat
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -60,19 +61,36 @@ def judge(found: Found, user: int) -> Verdict:
     return Verdict.READABLE if found.mode & _OF_OTHERS else Verdict.PRIVATE
 
 
-def secure(path: Path) -> Secured:
+def _keeps_modes(path: Path) -> bool:
+    """Return False if a new file is not what was asked for: for its creator only."""
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=".probe-", dir=path)  # mode 0600
+    except OSError:
+        return True  # nothing can be written there, which is told by whatever is written next
+    try:
+        made = os.fstat(descriptor)
+        return made.st_uid == os.geteuid() and not made.st_mode & _OF_OTHERS
+    finally:
+        os.close(descriptor)
+        os.unlink(name)
+
+
+def secure(path: Path, keeps_modes: Callable[[Path], bool] = _keeps_modes) -> Secured:
     """Make the folder, or one that is there, private. A link is judged by its target.
 
-    Raises StartFailed where the user must change something first, OSError where the folder cannot be used.
+    `keeps_modes` asks the file system of a folder that is not private yet. Raises StartFailed where the user must
+    change something first, OSError where the folder cannot be used.
     """
     private_folder(path)
     if os.name != "posix":
         return Secured()
-    found, user = _look(path), os.geteuid()
+    found, user = _look(path, keeps_modes), os.geteuid()
     verdict = judge(found, user)
     if verdict is Verdict.READABLE:
         os.chmod(path, 0o700)
-        verdict = judge(_look(path), user)  # something may have been put there just before
+        now = _look(path, keeps_modes)
+        was_written_to = found.mode & _WRITE_OF_OTHERS and not now.is_empty  # it was empty a moment ago
+        verdict = Verdict.WRITABLE if was_written_to else judge(now, user)
         if verdict is Verdict.PRIVATE:
             return Secured(changed=f"others could enter {path} (mode {found.mode:04o}); now only you can (0700)")
     if verdict is Verdict.UNPROTECTED:
@@ -123,26 +141,12 @@ def look(path: Path) -> Found:
     return Found(owner=found.st_uid, mode=stat.S_IMODE(found.st_mode), is_empty=not os.listdir(path))
 
 
-def _look(path: Path) -> Found:
+def _look(path: Path, keeps_modes: Callable[[Path], bool]) -> Found:
     """Like `look`; where the folder is not private, a file that is created shows whether modes are kept."""
     found = look(path)
     if judge(found, os.geteuid()) is Verdict.PRIVATE:
         return found
-    return Found(owner=found.owner, mode=found.mode, is_empty=found.is_empty, keeps_modes=_keeps_modes(path))
-
-
-def _keeps_modes(path: Path) -> bool:
-    """Return False if a new file is not what was asked for: for its creator only."""
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=".probe-", dir=path)  # mode 0600
-    except OSError:
-        return True  # nothing can be written there, which is told by whatever is written next
-    try:
-        made = os.fstat(descriptor)
-        return made.st_uid == os.geteuid() and not made.st_mode & _OF_OTHERS
-    finally:
-        os.close(descriptor)
-        os.unlink(name)
+    return Found(owner=found.owner, mode=found.mode, is_empty=found.is_empty, keeps_modes=keeps_modes(path))
 
 
 def user_name(number: int) -> str:

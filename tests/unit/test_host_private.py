@@ -84,6 +84,26 @@ def test_a_folder_of_another_user_is_refused_with_the_command(tmp_path: Path) ->
             secure(folder)
 
 
+def test_a_file_system_without_modes_is_a_warning_at_each_start(tmp_path: Path) -> None:
+    folder = tmp_path / "stick"
+    folder.mkdir()
+    folder.chmod(0o777)
+    (folder / "file").touch()
+    for _ in range(2):
+        secured = secure(folder, keeps_modes=lambda path: False)
+        assert secured.changed == ""
+        assert "its file system keeps no owners and modes" in secured.warning
+    assert [path.name for path in folder.iterdir()] == ["file"]
+
+
+def test_a_look_at_what_the_file_system_keeps_leaves_nothing_there(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    folder.chmod(0o755)
+    assert secure(folder).changed
+    assert list(folder.iterdir()) == []
+
+
 def test_nobody_is_told_to_close_a_folder_of_all_users() -> None:
     assert "use a folder inside it" in refusal(Path("/tmp"), look(Path("/tmp")), Verdict.FOREIGN)
 
