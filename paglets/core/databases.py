@@ -99,7 +99,8 @@ def copy_database(
     """Copy all of the database at `path` to the new file `target`, synced. Return what was copied.
 
     Wait up to WAIT_SECONDS for a database that is written to. Raise FileChanged if it does not rest or is closed
-    meanwhile, Invalid for one that SQLite does not read, NoRoom. On any error there is no target.
+    meanwhile, Invalid for one that SQLite does not read, NoRoom. An error that another try would meet again has the
+    detail `field` "database". On any error there is no target.
     """
     clock = clock or SystemClock()
     until = clock.monotonic() + WAIT_SECONDS
@@ -115,7 +116,8 @@ def copy_database(
             return found
         except FileChanged:
             if clock.monotonic() >= until:
-                raise FileChanged(found.advice(f"was written to for {WAIT_SECONDS:g} s"), waited=True) from None
+                text = found.advice(f"was written to for {WAIT_SECONDS:g} s")
+                raise FileChanged(text, field="database") from None
         pause(LOOK_AGAIN_SECONDS)
     raise AssertionError("a last try returns or raises")
 
@@ -138,7 +140,7 @@ def _whole_or_nothing(found: Database, target: Path) -> Iterator[None]:
         if isinstance(error, sqlite3.Error):
             full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
             room = no_room(OSError(errno.ENOSPC, ""), target.parent) if full else None
-            raise room or Invalid(found.advice(f"cannot be copied ({error})")) from error
+            raise room or Invalid(found.advice(f"cannot be copied ({error})"), field="database") from error
         raise
     finally:
         for suffix in BESIDE:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from paglets.core.agent import Paglet, PagletState
-from paglets.core.errors import Invalid
+from paglets.core.errors import FileChanged, Invalid, PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import Kind
 from paglets.core.signatures import HookEvent, call_hook, call_method
@@ -170,8 +170,9 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         artifact. Of an SQLite database all committed rows are. `result` is None or a mapping without `artifact`.
 
         False, and nothing is sent, where this attempt has an outcome already. Raises Invalid for a result that
-        cannot travel, as `report_compute_success`; Invalid or FileChanged for a file that cannot be taken, NoRoom for
-        one that never fits here, Invalid for a name that not every system takes, or a job without a collector (use
+        cannot travel, as `report_compute_success`, and likewise for a database that cannot be copied, FileChanged for
+        one that never rests. Raises Invalid or FileChanged for another file that cannot be taken, NoRoom for one that
+        never fits here, Invalid for a name that not every system takes, or a job without a collector (use
         `upload_artifact`): then nothing is reported. While the host has no room it waits. Whatever it raises, and
         where it gives False, the file is where it was.
         """
@@ -179,12 +180,12 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         file = {"path": path, "name": name, "move": move}
         try:
             return self._report({"success": True, "result": None if result is None else dict(result), "file": file})
-        except Invalid as error:
-            if error.details.get("field") == "result":
+        except (Invalid, FileChanged) as error:
+            if error.details.get("field") in ("result", "database"):
                 self._report_bad_result(error)
             raise
 
-    def _report_bad_result(self, error: Invalid) -> None:
+    def _report_bad_result(self, error: PagletsError) -> None:
         self._report({"success": False, "cause": "bad_result", "message": error.message, "traceback": ""})
 
     def report_compute_failure(self, failure: str | BaseException, *, details: Any = None) -> bool:

@@ -131,7 +131,7 @@ class Publisher:
             try:
                 return self._capture(source, room)
             except FileChanged as error:
-                if not left or error.details.get("waited"):
+                if not left or error.details.get("field") == "database":
                     raise
         raise AssertionError("a last try returns or raises")
 

@@ -112,3 +112,11 @@ def test_what_was_registered_beside_a_key_is_shown(three: Mesh) -> None:
     assert submission.summary()["jobs"] == {"by hand": {"dataset": "alpha"}}
     shown = three.paglets("jobs", "show", f"{submission.group_id}/by hand", "--at", "laptop")
     assert 'metadata  {"dataset": "alpha"}' in shown.out
+
+
+def test_a_database_that_cannot_be_copied_fails_the_job_and_its_files_are_kept(three: Mesh) -> None:
+    failure = record(submit(three, "leaves_a_broken_database"), "leaves_a_broken_database")
+    text, _, place = failure["message"].partition("; files kept for 7 days on ")
+    assert failure["cause"] == "bad_result"
+    assert text.endswith("rows of it are in result.db-wal: close its connection first")
+    assert sorted(path.name for path in Path(place.partition(": ")[2]).iterdir()) == ["result.db", "result.db-wal"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from paglets.core.agent import HookEvent
+from paglets.core.databases import HEADER
 from paglets.core.messages import Message
 from paglets.system.compute_slots import CollectingComputeJobPaglet, CollectingComputeJobState
 
@@ -79,6 +80,11 @@ class Written(CollectingComputeJobPaglet[WrittenState]):
         rows = rows_of(self.upload_and_fetch("input.db"))
         self.report_compute_artifact("result.db", result={"input": rows}, move=True)
         assert list(Path().glob("result.db*")) == []
+
+    def leaves_a_broken_database(self) -> None:
+        Path("result.db").write_bytes(HEADER + b"x" * 5000)
+        Path("result.db-wal").write_bytes(b"x" * 5000)
+        self.report_compute_artifact("result.db", move=True)
 
     def upload_and_fetch(self, name: str) -> Path:
         return self.download_artifact(self.upload_artifact(name), "fetched/")

@@ -211,13 +211,6 @@ class OddResult(FileJob):
         return {"it": object()}
 
 
-class LargeResult(FileJob):
-    """Over what a frame holds."""
-
-    def found(self) -> Any:
-        return {"text": "x" * (65 << 20)}
-
-
 class ShareFile(FileJob):
     """The file that is to move has a second name."""
 

@@ -605,9 +605,8 @@ def test_a_result_that_leaves_no_place_for_the_file_is_refused(host: FakeHost, r
     assert told.all("publish") == []
 
 
-@pytest.mark.parametrize("job", [paglets.OddResult, paglets.LargeResult])
-def test_a_result_that_cannot_travel_beside_a_file_has_the_cause_bad_result(host: FakeHost, job: type) -> None:
-    told = host.start(job, collector=COLLECTOR, move=True)
+def test_a_result_that_cannot_travel_beside_a_file_has_the_cause_bad_result(host: FakeHost) -> None:
+    told = host.start(paglets.OddResult, collector=COLLECTOR, move=True)
     heard, kept, second, _ = last_words(host, told)
     assert heard.startswith("Invalid: ")
     assert (kept, second) == ("644, 1", "False")
