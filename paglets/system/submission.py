@@ -11,9 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from paglets.api.groups import DEFAULT_COLLECTOR, CreationError, GroupView, JobSpec, SubmitGroup
 from paglets.api.limits import MAX_GROUP_JOBS
+from paglets.codec.annotations import check_values
 from paglets.codec.bundle import publish_code
 from paglets.codec.names import class_name, refuse_while_importing
-from paglets.codec.shapes import shape_of
 from paglets.codec.wire import encode_state
 from paglets.core.clock import Clock, SystemClock, system_pause
 from paglets.core.errors import Invalid, PagletsError, told_at_the_call
@@ -354,7 +354,7 @@ def job_specs(job_class: type[ComputeJobPaglet[Any]], states: Iterable[ComputeJo
     """The jobs of a group as they are sent. Raises TypeError and ValueError before anything is sent."""
     if not (isinstance(job_class, type) and issubclass(job_class, ComputeJobPaglet)):
         raise TypeError(f"{job_class!r} is not a subclass of ComputeJobPaglet or CollectingComputeJobPaglet")
-    shape_of(job_class.State)
+    check_values(job_class)
     if isinstance(states, ComputeJobState | str) or not isinstance(states, Iterable):
         raise TypeError(
             f"states is a {type(states).__name__}: give a list of {job_class.State.__qualname__}, one a job"
