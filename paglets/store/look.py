@@ -50,7 +50,12 @@ def _look(path: Path, at_rest: bool) -> Look:
     with closing(open_reading(path, at_rest=at_rest)) as base:
         base.text_factory = lambda data: data.decode(errors="replace")
         names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
-        tables = tuple(name for (name,) in base.execute(names))
+        try:
+            tables = tuple(name for (name,) in base.execute(names))
+        except UnicodeDecodeError as error:  # of the message of SQLite's own error, which quotes damaged bytes
+            damaged = sqlite3.DatabaseError("malformed database schema")
+            damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise damaged from error
         if not OURS & set(tables):
             return Look(foreign=tables)
         (schema,) = base.execute("SELECT coalesce(max(id), 0) FROM migrations").fetchone()
