@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ARTIFACT = "as [ArtifactRef](protocol.md#artifactref)"
+HOOKS = "hooks of the finished job that failed, each as [FailedHook](protocol.md#failedhook)"
 JOB = "as [JobView](protocol.md#jobview)"
 SLOTS = "as [Slots](protocol.md#slots)"
 
@@ -171,6 +172,7 @@ OUTPUTS: dict[str, Output] = {
             "job": "of one job: GROUP/JOBKEY; beside it the keys of its entry in the summary",
             "collector": "there where the collector cannot be asked: why, in words; the jobs are then as their hosts "
             "know them",
+            "hooks": f"there where hooks failed: {HOOKS}; `hook`, such as `on_arrival`",
         },
         note=" (of an id: [PagletView](protocol.md#pagletview))",
     ),
@@ -216,7 +218,15 @@ OUTPUTS: dict[str, Output] = {
             "inputs": "files that travel with it, each as [FileRef](protocol.md#fileref)",
             "artifact": f"its result file, {ARTIFACT}; null: none",
             "attempts": ATTEMPTS,
+            "hooks": f"{HOOKS}; `hook`, such as `on_arrival`",
+            "files": f"files of the finished job that no hook took, each {ARTIFACT}",
             "job_state": "what `jobs why` prints of it",
+        }
+    ),
+    "jobs rerun-hook": Output(
+        keys={
+            "hooks": "of each hook that was run again: `job`, `hook`, `host`, `ok`, `error` and `traceback`, the last "
+            "two empty where it returned",
         }
     ),
     "jobs logs": Output(keys=LOGS, note=" (the attempts, not what they printed)"),
@@ -247,7 +257,7 @@ OUTPUTS: dict[str, Output] = {
             "others": "other hosts that are called so, and were not forgotten: of each `store_id`, `url` and `online`",
             "hosts": "of each host that was asked: `host`, its name; `known`, whether the other was a member there; "
             "`taken_back`, how many paglets on their way there came back; `moves_dropped`, how many moves there that "
-            "had not begun",
+            "had not begun; `files_kept`, by group how many files of finished jobs became artifacts there",
             "silent": "who may still know it: for each host that refused, or did not answer, its name and why, and the "
             "names of those that are away",
         }

@@ -64,7 +64,10 @@ class ArtifactView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifacts:
-    """`GET /v1/artifacts?owner=ID&after=ID&limit=N`: a page; `next` is the `after` of the next one, or null."""
+    """`GET /v1/artifacts?owner=ID&group=ID&after=ID&limit=N`: a page; `next` is the `after` of the next one, or null.
+
+    `owner`: those of that paglet; `group`: files of that group's finished jobs that no hook took; both: either.
+    """
 
     artifacts: tuple[ArtifactRef, ...]
     next: str | None = None

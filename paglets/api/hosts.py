@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from paglets.core.refs import HostRef
 from paglets.slots.model import Resources
@@ -147,12 +147,14 @@ class ForgetHost:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forgotten:
     """What `host` did: whether that one was `known` to it as a member, how many paglets it took back that were on
-    their way there, and how many moves there that had not begun it dropped."""
+    their way there, and how many moves there that had not begun it dropped. `files_kept`: by group, how many files of
+    finished jobs that were to go there became artifacts of `host`; the 100 groups with most."""
 
     host: HostRef
     known: bool
     taken_back: int
     moves_dropped: int
+    files_kept: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,7 +65,9 @@ def parser() -> Parser:
         commands, "list", "the artifacts on all hosts that are online", "artifacts list --group words"
     )
     which = listing.add_mutually_exclusive_group()
-    which.add_argument("--group", metavar="GROUP", help="only those of that group's results")
+    which.add_argument(
+        "--group", metavar="GROUP", help="only those of that group: files in results, and files that finished jobs left"
+    )
     which.add_argument("--owner", metavar="ID", help="only those of that paglet")
     add_common(listing, _list, asks_all=True)
     info = add_command(commands, "info", "one artifact, and where it is", "artifacts info words/monday")
@@ -102,7 +104,7 @@ def add_get(parser: argparse.ArgumentParser) -> None:
     add(
         "--group",
         metavar="GROUP",
-        help="the file of each job of that group, as TARGET/JOBKEY-NAME; makes TARGET",
+        help="the files of that group's jobs, as TARGET/JOBKEY-NAME; makes TARGET",
     )
     add("--move", action="store_true", help="delete the artifact once the file is safe here")
     add("--force", action="store_true", help="replace a file that is there already")
@@ -135,8 +137,7 @@ def duration(text: str) -> float:
 def _list(options: argparse.Namespace) -> int:
     seconds = options.timeout or LOOK_SECONDS
     with client_of(options) as client, said_if_slow(waiting_for_all(seconds)):
-        owner = group_of(client, options.group).collector.agent_id if options.group else options.owner
-        found, errors, owners = look(client, owner, seconds, whose=not options.json)
+        found, errors, owners = look(client, options.owner, seconds, whose=not options.json, group_id=options.group)
         away = offline_names(client.hosts(), errors)
     if options.json:
         print_json({"artifacts": [artifact.to_wire() for artifact in found], "silent": silent_lines(errors, away)})
@@ -149,15 +150,21 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def look(
-    client: HostClient, owner: str | None, seconds: float, *, whose: bool
+    client: HostClient, owner: str | None, seconds: float, *, whose: bool, group_id: str | None = None
 ) -> tuple[tuple[ArtifactRef, ...], tuple[PagletsError, ...], dict[str, str]]:
     """The artifacts on all hosts, an error for each host that does not answer, and, if asked for, whose each artifact
-    is, in words. Takes so many seconds at most."""
+    is, in words. Takes so many seconds at most. `group_id`: those of its collector, and of its finished jobs."""
+    if group_id:
+        try:
+            owner = group_of(client, group_id).collector.agent_id
+        except Unknown:
+            if not client.kept(group_id, timeout=seconds).files:
+                raise
     if not whose:
-        return *client.mesh_artifacts(owner, timeout=seconds), {}
+        return *client.mesh_artifacts(owner, group_id=group_id or "", timeout=seconds), {}
     end, for_hosts = time.monotonic() + seconds, seconds * HOSTS_SHARE
     asks: list[Callable[[], Any]] = [
-        lambda: client.mesh_artifacts(owner, timeout=for_hosts),
+        lambda: client.mesh_artifacts(owner, group_id=group_id or "", timeout=for_hosts),
         lambda: client.mesh_groups(for_hosts),
     ]
     (found, errors), (groups, _) = ask_each(lambda ask: ask(), asks)
@@ -287,10 +294,10 @@ def _get_group(options: argparse.Namespace, folder: Path) -> int:
     with client_of(options) as client:
         found = results.artifacts_of_group(client, options.group)
         _make_folder(folder)
-        names = results.file_names({key: artifact.name for key, artifact in found.artifacts.items()})
-        for key, artifact in found.artifacts.items():
+        names = results.file_names((key, artifact.name) for key, artifact in found.artifacts)
+        for (key, artifact), name in zip(found.artifacts, names, strict=True):
             try:
-                path = fetch(client, artifact, folder / names[key], move=options.move, force=options.force)
+                path = fetch(client, artifact, folder / name, move=options.move, force=options.force)
             except NoRoom:
                 raise
             except PagletsError as error:
@@ -301,10 +308,14 @@ def _get_group(options: argparse.Namespace, folder: Path) -> int:
             if not options.json:
                 print(printable(path), flush=True)
     if options.json:
-        print_json({"files": files, "errors": [error.to_wire() for error in errors], **to_json(found.counts)})
+        print_json(
+            {"files": files, "errors": [error.to_wire() for error in (*errors, *found.silent)], **to_json(found.counts)}
+        )
     for line in found.remarks():
         say(line)
-    return EXIT_FAILED if errors else EXIT_DONE
+    for silent in found.silent:
+        say(f"there may be more files of {options.group}: {silent.message}")
+    return EXIT_FAILED if errors else EXIT_UNREACHABLE if found.silent else EXIT_DONE
 
 
 def _make_folder(folder: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from paglets.cli.collectors import collector_of, no_such_job
+from paglets.cli.hooks import end_failed
 from paglets.cli.options import client_of
 from paglets.cli.output import print_json, said_if_slow, say
 from paglets.core.errors import (
@@ -47,6 +48,8 @@ def cancel(options: argparse.Namespace) -> int:
         outcomes = [answer for answer in answers if not isinstance(answer, PagletsError)]
         if options.json:
             print_json({"groups": [_as_json(outcome) for outcome in outcomes]})
+        for line in (line for group_id, keys in groups.items() for line in end_failed(client, group_id, keys)):
+            say(line)
         for answer in answers:
             if isinstance(answer, PagletsError):
                 say(answer)

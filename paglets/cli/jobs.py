@@ -58,6 +58,14 @@ def parser() -> Parser:
     _add_states(commands)
     _add_waits(commands)
     _add_cancel(commands)
+    again = add_command(
+        commands,
+        "rerun-hook",
+        "run a hook of a finished job again that failed (`jobs why` shows it)",
+        "jobs rerun-hook words/monday",
+    )
+    again.add_argument("job", metavar="GROUP/JOBKEY", help="the job")
+    add_common(again, later("paglets.cli.hooks", "rerun"), waits=True)
     everything = add_command(commands, "show", "everything about one job: code, files, attempts, result file")
     everything.add_argument("job", metavar="GROUP/JOBKEY|ID", help="a job of a group, or a job's id")
     add_common(everything, later("paglets.cli.show", "show"), asks_all=True)

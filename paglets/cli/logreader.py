@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from paglets.api.logs import AttemptView, UnfinishedJob
 from paglets.cli.copies import attempts_of
+from paglets.cli.hooks import kept_of, say_failed
 from paglets.cli.logoutput import LogOutput
 from paglets.cli.nolog import reason_for_no_log
 from paglets.cli.options import LOOK_SECONDS, client_of
@@ -117,9 +118,22 @@ class Reader:
         if attempt is None:
             return self._say_why_not(found)
         shown = [self._show_to_end(attempt, stream) for stream in self.streams]
+        shown += self._show_hooks(attempt, found)
         if attempt.kept and not any(shown) and self.tail != 0:
             say(f"{self.job} printed nothing" if attempt.ended else f"{self.job} has printed nothing yet")
         return self._kept(attempt)
+
+    def _show_hooks(self, attempt: AttemptView, found: JobAttempts) -> list[bool]:
+        """Show what hooks of the job printed on other hosts after the attempt, and how they failed."""
+        shown = []
+        for other in found.attempts:
+            if other.host != attempt.host and other.kept and _run_of(other) == _run_of(attempt):
+                shown += [self._show_to_end(other, stream) for stream in self.streams]
+        group_id, slash, job_key = self.job.partition("/")
+        hooks = kept_of(self.client, group_id, job_key, self.seconds).hooks if slash else ()
+        for hook in hooks:
+            say_failed(hook, traceback="err" not in self.streams or not any(shown))
+        return [*shown, *(True for _ in hooks)]
 
     def _say_why_not(self, found: JobAttempts) -> int:
         if found.unfinished:
@@ -274,6 +288,10 @@ def _is_over(found: JobAttempts, last: AttemptView | None) -> bool:
         return False
     newest = found.attempts[-1]
     return (newest.generation, newest.attempt) == (last.generation, last.attempt) and newest.status in FINAL
+
+
+def _run_of(attempt: AttemptView) -> tuple[str, int, int]:
+    return attempt.agent_id, attempt.generation, attempt.attempt
 
 
 def _name(attempt: AttemptView) -> str:

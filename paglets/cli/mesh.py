@@ -43,6 +43,8 @@ def _forget(options: argparse.Namespace) -> int:
     else:
         for answer in done.answers:
             print(f"{answer.host.name}: {did(answer)}")
+        for group_id in sorted({group_id for answer in done.answers for group_id in answer.files_kept}):
+            say(f"next: paglets artifacts get --group {group_id} DIR")
     if done.others:
         others = ", ".join(shown(view) + (", online" if view.online else "") for view in done.others)
         say(f"of the hosts that are called {options.host} this one was forgotten: {done.which}; and not: {others}")
@@ -67,6 +69,7 @@ def forgotten_tree(done: ForgottenHost) -> dict[str, object]:
                 "known": answer.known,
                 "taken_back": answer.taken_back,
                 "moves_dropped": answer.moves_dropped,
+                "files_kept": answer.files_kept,
             }
             for answer in done.answers
         ],
@@ -81,6 +84,9 @@ def did(answer: Forgotten) -> str:
         parts.append(f"{counted(answer.taken_back, 'paglet')} on the way there came back")
     if answer.moves_dropped:
         parts.append(f"{counted(answer.moves_dropped, 'move')} there dropped")
+    parts += [
+        f"{counted(count, 'file')} of group {name} kept here" for name, count in sorted(answer.files_kept.items())
+    ]
     return ", ".join(parts)
 
 

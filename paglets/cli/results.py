@@ -6,7 +6,7 @@ import hashlib
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from paglets.api.groups import GroupLine
 from paglets.cli.collectors import collector_of, group_of
 from paglets.cli.groups import artifact_in
-from paglets.core.errors import Invalid, PagletsError, TimedOut, Unknown
+from paglets.core.errors import Invalid, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import MAX_FILE_NAME_BYTES, ArtifactRef, ProxyRef, check_file_name, visible_name
 from paglets.core.text import counted, meant
@@ -23,6 +23,7 @@ from paglets.remote.client import HostClient
 
 PAGE_RESULTS = 100
 MOST_GROUPS = 20
+MOST_NAMED_FILES = 3
 MOST_KEY_BYTES = 80
 _UNSAFE = re.compile(r"[^\w.+=@,-]+")
 
@@ -38,11 +39,12 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupArtifacts:
-    """`artifacts` by job key, in the order of the keys."""
+    """`artifacts`: each with the key of its job, in the order of the keys. `silent`: why there may be more."""
 
     group_id: str
-    artifacts: dict[str, ArtifactRef]
+    artifacts: tuple[tuple[str, ArtifactRef], ...]
     counts: Counts
+    silent: tuple[PagletsError, ...] = ()
 
     def remarks(self) -> Iterator[str]:
         """In words, which jobs have no file."""
@@ -57,20 +59,31 @@ class GroupArtifacts:
 
 
 def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
-    """Of all results so far. Raises Unknown, Unreachable."""
-    found: dict[str, ArtifactRef] = {}
+    """Return the files of all results so far, and those that finished jobs left on any host.
+
+    Where the collector cannot be asked, what finished jobs left is all, and `silent` says why. Raises Unknown,
+    Unreachable where they left nothing.
+    """
+    left, silent = client.mesh_artifacts(group_id=group_id)
+    found = [(file.job_key, file) for file in left]
     without, failed, pending = 0, 0, 0
-    for page in _pages(client, collector_of(client, group_id), ""):
-        for key, record in page["results"].items():
-            artifact = artifact_in(record.get("result"))
-            if artifact is None:
-                without += 1
-            else:
-                found[key] = artifact
-        failed += len(page["failures"])
-        pending = page["pending_count"]
+    try:
+        for page in _pages(client, collector_of(client, group_id), ""):
+            for key, record in page["results"].items():
+                artifact = artifact_in(record.get("result"))
+                if artifact is not None:
+                    found.append((key, artifact))
+                elif all(file.job_key != key for file in left):
+                    without += 1
+            failed += len(page["failures"])
+            pending = page["pending_count"]
+    except (Unreachable, Unknown) as error:
+        if not left:
+            raise
+        silent = (error, *silent)
     counts = Counts(without_file=without, failed=failed, pending=pending)
-    return GroupArtifacts(group_id=group_id, artifacts=found, counts=counts)
+    found.sort(key=lambda each: (each[0], each[1].name, each[1].artifact_id))
+    return GroupArtifacts(group_id=group_id, artifacts=tuple(found), counts=counts, silent=silent)
 
 
 def owners_in_words(
@@ -85,6 +98,7 @@ def owners_in_words(
     groups = {line.collector.agent_id: line for line in lines}
     named = {each.artifact_id: each.owner or "(host)" for each in artifacts}
     named |= {each.artifact_id: f"group {groups[each.owner].group_id}" for each in artifacts if each.owner in groups}
+    named |= {each.artifact_id: f"{each.group_id}/{each.job_key}" for each in artifacts if each.group_id}
     owning = dict.fromkeys(each.owner for each in artifacts if each.owner in groups)
     end = time.monotonic() + seconds
 
@@ -110,6 +124,12 @@ def _reported(client: HostClient, collector: ProxyRef, end: float) -> Iterator[t
 def artifact_of_job(client: HostClient, group_id: str, job_key: str) -> ArtifactRef:
     """The artifact that a job reported. Raises Unknown, which says what there is instead."""
     named = f"{group_id}/{job_key}"
+    left = client.kept(group_id, job_key).files
+    if len(left) > 1:
+        ids = ", ".join(f"{file.artifact_id} ({file.name})" for file in left[:MOST_NAMED_FILES])
+        raise Invalid(f"{named} has {len(left)} files: name one, such as {ids}; or get all with --group {group_id}")
+    if left:
+        return left[0]
     for page in _pages(client, collector_of(client, group_id), job_key[:-1]):
         if job_key in page["failures"]:
             raise Unknown(f"{named} failed and has no file: `paglets jobs why {named}` says why")
@@ -144,18 +164,21 @@ def _left(end: float) -> float:
     return left
 
 
-def file_names(artifact_names: Mapping[str, str]) -> dict[str, str]:
-    """Job key -> name of its file, `KEY-NAME`, given the names of the jobs' artifacts.
+def file_names(files: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the name of each file, `KEY-NAME`, given the key of its job and its own name.
 
     A job key is any text. Characters that cannot be in a file name become `_`, and leading dots and hyphens are left
     out. Where a name was changed, or two names would be equal on any file system, digits made of the key are added.
     """
-    plain = {key: f"{_UNSAFE.sub('_', key)}-{name}" for key, name in artifact_names.items()}
-    uses = Counter(name.casefold() for name in plain.values())
-    return {
-        key: plain[key] if _is_good(key, plain[key], uses) else _marked(key, name)
-        for key, name in artifact_names.items()
-    }
+    named = [(key, name, f"{_UNSAFE.sub('_', key)}-{name}") for key, name in files]
+    uses = Counter(plain.casefold() for _, _, plain in named)
+    seen: Counter[tuple[str, str]] = Counter()
+    names = []
+    for key, name, plain in named:
+        before = seen[key, name]  # copies of a job, or a hook, may have left files of one name
+        seen[key, name] += 1
+        names.append(plain if _is_good(key, plain, uses) else _marked(key, name, before))
+    return names
 
 
 def _is_good(key: str, name: str, uses: Counter[str]) -> bool:
@@ -166,9 +189,12 @@ def _is_good(key: str, name: str, uses: Counter[str]) -> bool:
     return uses[name.casefold()] == 1 and _UNSAFE.search(key) is None and name == visible_name(name)
 
 
-def _marked(key: str, name: str) -> str:
-    """`KEY~12345678-NAME`, each part cut to what fits, the name at its beginning: its end says what it is."""
-    digits = hashlib.sha256(key.encode()).hexdigest()[:8]
+def _marked(key: str, name: str, before: int) -> str:
+    """`KEY~12345678-NAME`, each part cut to what fits, the name at its beginning: its end says what it is.
+
+    `before`: how many files of that job have the same name.
+    """
+    digits = hashlib.sha256((f"{key}\n{before}" if before else key).encode()).hexdigest()[:8]
     begin = _cut(_UNSAFE.sub("_", key).lstrip(".-") or "_", MOST_KEY_BYTES) + f"~{digits}-"
     safe = _UNSAFE.sub("_", name)
     room = MAX_FILE_NAME_BYTES - len(begin.encode())

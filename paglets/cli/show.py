@@ -6,7 +6,7 @@ import argparse
 import io
 import time
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from paglets.api.logs import AttemptView
@@ -15,14 +15,16 @@ from paglets.cli import why
 from paglets.cli.collectors import summary_of_job
 from paglets.cli.copies import attempts_of
 from paglets.cli.groups import artifact_in, short_json
+from paglets.cli.hooks import as_json, kept_of
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import print_fields, print_json, print_table, say
 from paglets.core.errors import Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef
-from paglets.core.text import command_name
+from paglets.core.text import command_name, printable
 from paglets.remote.client import HostClient
 from paglets.remote.joblogs import JobAttempts
+from paglets.remote.kept import MeshKept
 from paglets.slots.amounts import bytes_text
 from paglets.slots.states import FINAL
 
@@ -48,6 +50,7 @@ class Shown:
     """`told`: as `jobs why` tells it. `is_here`: a copy of the job is on a host, so that code and inputs are known.
 
     `is_gone`: no host that is online has the artifact any more. `silent`: errors of hosts that did not tell attempts.
+    `kept`: hooks of the finished job that failed, and files of it that no hook took.
     """
 
     job: str
@@ -61,6 +64,7 @@ class Shown:
     is_gone: bool = False
     attempts: tuple[AttemptView, ...] = ()
     silent: tuple[PagletsError, ...] = ()
+    kept: MeshKept = field(default_factory=MeshKept)
 
 
 def show(options: argparse.Namespace) -> int:
@@ -117,6 +121,8 @@ def _look_in_group(client: HostClient, selector: str, known: JobAttempts) -> Sho
     else:
         is_known = has_ended or "collector" in told.data
         shown = _of_view(client, view, selector, told if is_known else why.explain_paglet(client, view))
+    kept = kept_of(client, group_id, job_key)
+    shown = replace(shown, told=why.with_hooks(client, shown.told, group_id, job_key, kept), kept=kept)
     artifact = _artifact(told)
     gone = _is_gone(client, artifact)
     return replace(
@@ -205,6 +211,7 @@ def _as_json(shown: Shown) -> dict[str, Any]:
         "inputs": to_json(shown.inputs),
         "artifact": to_json(shown.artifact),
         "attempts": to_json(shown.attempts),
+        **as_json(shown.kept),
         "job_state": shown.told.data,
     }
 
@@ -227,11 +234,20 @@ def print_shown(shown: Shown) -> None:
             "output": f"{command_name()} jobs logs {shown.job}" if shown.attempts else "",
         }
     )
+    for tail in shown.told.tails if shown.kept.hooks else ():
+        print("\n" + "\n".join(printable(line) for line in tail.splitlines()))
+    if shown.kept.files:
+        print("\nfiles left by the job:")
+        rows = [(file.artifact_id, file.name, bytes_text(file.size_bytes), file.host_name) for file in shown.kept.files]
+        print_table(("ID", "NAME", "SIZE", "HOST"), rows[:MOST_LINES])
     _table("code", ("FILE", "SIZE"), () if code is None else code.files)
     _table("inputs", ("FILE", "SIZE"), tuple((file.name, file.size_bytes) for file in shown.inputs))
-    if len(shown.attempts) > 1 or any(_is_dead(each) or each.remark for each in shown.attempts):
+    known = {(each.generation, each.attempt) for each in shown.attempts if each.status}
+    # On a host where only a hook of the job ran there is a log, and no attempt.
+    runs = [each for each in shown.attempts if each.status or (each.generation, each.attempt) not in known]
+    if len(runs) > 1 or any(_is_dead(each) or each.remark for each in runs):
         print("\nattempts:")
-        print_table(("RUN", "STATUS", "HOST", "CAUSE"), [_attempt_row(each) for each in shown.attempts])
+        print_table(("RUN", "STATUS", "HOST", "CAUSE"), [_attempt_row(each) for each in runs])
 
 
 def _kept_text(attempts: tuple[AttemptView, ...]) -> str:

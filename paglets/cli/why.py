@@ -16,6 +16,7 @@ from paglets.cli.away import away_text
 from paglets.cli.collectors import no_such_job, summary_of, summary_of_job
 from paglets.cli.copies import copies_of_group, copy_of_job, ways_out
 from paglets.cli.groups import counts_text, is_cancelled, message_of, short_json
+from paglets.cli.hooks import as_json, hook_fields, kept_of
 from paglets.cli.options import client_of
 from paglets.cli.output import advised, ago, print_fields, print_json, print_paragraph
 from paglets.cli.waiting import LACKING, held_by, job_name, told_with
@@ -26,12 +27,17 @@ from paglets.core.refs import AGENT_ID, GROUP_ID
 from paglets.core.text import command_name, duration_text, printable
 from paglets.remote.asking import ask_each, attempt
 from paglets.remote.client import HostClient
+from paglets.remote.kept import MeshKept
 from paglets.remote.losthosts import by_name
+from paglets.slots.states import FINAL
 
 NEVER_HINT = (
     "waiting will not help: start a host that fits, or submit it again, in another group, with other tags or amounts"
 )
 
+
+ENDED = (*FINAL, "FAILED")
+"""As a record, or a copy, of a job says."""
 
 MOST_TAIL_LINES = 12
 """Of a traceback: enough for the frames of the user's own file. `--json` has all of it."""
@@ -106,8 +112,8 @@ def explain(client: HostClient, selector: str) -> Explanation:
         try:
             summary = summary_of_job(client, group_id, job_key)
         except (Unreachable, Unknown) as error:
-            return of_copy(client, group_id, job_key, error)
-        return explain_key(client, summary, job_key)
+            return with_hooks(client, of_copy(client, group_id, job_key, error), group_id, job_key)
+        return with_hooks(client, explain_key(client, summary, job_key), group_id, job_key)
     nothing: PagletsError | None = None
     if GROUP_ID.fullmatch(selector):
         try:
@@ -123,6 +129,25 @@ def explain(client: HostClient, selector: str) -> Explanation:
         if nothing is not None:
             return _of_copies(client, selector, nothing)
         raise Unknown(f"the mesh knows no group and no job {selector!r}: `paglets jobs groups` lists groups") from error
+
+
+def with_hooks(
+    client: HostClient, told: Explanation, group_id: str, job_key: str, kept: MeshKept | None = None
+) -> Explanation:
+    """Add the hooks of the finished job that failed. `kept`: what is known of them already."""
+    if kept is None and told.data.get("status") not in ENDED:
+        return told
+    kept = kept or kept_of(client, group_id, job_key)
+    if not kept.hooks:
+        return told
+    count = sum(file.owner == kept.hooks[0].agent_id for file in kept.files)
+    return replace(
+        told,
+        code=told.code or EXIT_FAILED,
+        data={**told.data, "hooks": as_json(kept)["hooks"]},
+        fields={**told.fields, **hook_fields(kept.hooks, count)},
+        tails=(*told.tails, *(tail_of(hook.traceback) for hook in kept.hooks if hook.traceback)),
+    )
 
 
 def of_copy(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> Explanation:
@@ -271,7 +296,12 @@ def _tails(record: dict[str, Any]) -> tuple[str, ...]:
     # The message stands above already.
     stderr = stderr.removesuffix(f"paglets: {record.get('message')}").strip()
     texts = [trace] + ([] if stderr.endswith(trace) and trace else [stderr])
-    return tuple("\n".join(text.splitlines()[-MOST_TAIL_LINES:]) for text in texts if text)
+    return tuple(tail_of(text) for text in texts if text)
+
+
+def tail_of(text: str) -> str:
+    """Return the last MOST_TAIL_LINES lines."""
+    return "\n".join(text.strip().splitlines()[-MOST_TAIL_LINES:])
 
 
 def _pending(named: dict[str, str], job: dict[str, Any], held: Held) -> Explanation:

@@ -74,6 +74,7 @@ class FileRef:
 
     `mode` "move": the registered source is removed once a target has the paglet. `attempt`: the attempt of a job
     that registered it, 0 for what the job was submitted with; a further attempt begins without those of earlier ones.
+    `registered`: by the paglet's own code; it did not come with the paglet when that was made.
     """
 
     name: str
@@ -81,6 +82,7 @@ class FileRef:
     size_bytes: int
     mode: str = "copy"
     attempt: int = 0
+    registered: bool = False
 
     @property
     def blob(self) -> BlobRef:
@@ -89,7 +91,10 @@ class FileRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactRef:
-    """A named blob with an owner. Times are seconds since the epoch; no `expires_at`: kept until deleted."""
+    """A named blob with an owner. Times are seconds since the epoch; no `expires_at`: kept until deleted.
+
+    `group_id`, `job_key`: of a file of a finished job that no hook took; else None and "".
+    """
 
     artifact_id: str
     name: str
@@ -99,10 +104,14 @@ class ArtifactRef:
     owner: str
     created_at: float
     expires_at: float | None = None
+    group_id: str | None = None
+    job_key: str = ""
 
     def to_wire(self) -> dict[str, Any]:
-        """The fields as a JSON object, as they stand in a job's result payload."""
+        """The fields as a JSON object, as they stand in a job's result payload: without a group and key of None."""
         wire: dict[str, Any] = to_json(self)
+        if self.group_id is None:
+            del wire["group_id"], wire["job_key"]
         return wire
 
     @classmethod

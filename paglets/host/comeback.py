@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from paglets.api.hosts import Member
 from paglets.codec.text import dumps
 from paglets.core.clock import Entropy
 from paglets.core.record import to_json
-from paglets.core.refs import HostRef
+from paglets.core.refs import SHORT_ID_CHARACTERS, HostRef
 from paglets.host import outcomes
-from paglets.host.hooks import ask_for
+from paglets.host.hooks import ask_for, keep_files
 from paglets.host.runner import note
+from paglets.mesh.gossip import Gossip
 from paglets.slots import states
-from paglets.store import paglets, queue, recalls, residence
+from paglets.store import jobfiles, paglets, queue, recalls, residence
 from paglets.store.db import Tx
 from paglets.store.handoffs import Handoff, Key
 from paglets.store.recalls import Fence
@@ -35,7 +37,8 @@ def epoch_of_next_era(epoch: int, entropy: Entropy) -> int:
 def come_back(tx: Tx, key: Key, reason: str, now: float, *, asked_again: bool = False) -> HostRef | None:
     """The target will never have this: the paglet is here again, and looks for a host anew; gives that target.
 
-    A job that nobody wants ends instead. `asked_again`: a move that was asked for stays asked for.
+    A job that nobody wants ends instead. `asked_again`: a move that was asked for stays asked for, as it always does
+    where a finished job of a group takes its files elsewhere.
     """
     agent_id, epoch = key
     if _ends(tx, key, now):
@@ -46,7 +49,7 @@ def come_back(tx: Tx, key: Key, reason: str, now: float, *, asked_again: bool = 
     _place_anew(tx, handoff, f"{handoff.target.name} did not take it: {reason}", now)
     if handoff.recall == recalls.DISPOSE:
         ask_for(tx, agent_id, {"dispose": True})
-    elif asked_again:
+    elif asked_again or jobfiles.finished_job(tx, agent_id) is not None:
         _try_later(tx, handoff)
     return handoff.target
 
@@ -59,9 +62,7 @@ def come_back_from_forgotten(tx: Tx, key: Key, under: int, now: float) -> bool:
     """
     agent_id, epoch = key
     if tx.value("SELECT group_id FROM handoffs WHERE agent_id = ? AND epoch = ?", *key) is not None:
-        recalls.give_up(tx, *key, now, tell=False)
-        note(tx, now, "given_up", agent_id, "it was on its way to a host that was forgotten")
-        tx.wake("groups", "census")
+        give_up_to_forgotten(tx, key, now)
         return False
     handoff = residence.put_back(tx, agent_id, epoch + 1, now, under=under)
     if handoff is None:
@@ -76,17 +77,56 @@ def come_back_from_forgotten(tx: Tx, key: Key, under: int, now: float) -> bool:
     return True
 
 
-def drop_move(tx: Tx, agent_id: str, problem: str, now: float) -> None:
+def give_up_to_forgotten(tx: Tx, key: Key, now: float) -> int:
+    """End a job of a group on its way to a host that was forgotten. Return how many files of it became artifacts here,
+    as those of one that has ended do."""
+    files = give_up(tx, key, now, tell=False)
+    note(tx, now, "given_up", key[0], "it was on its way to a host that was forgotten")
+    tx.wake("groups", "census")
+    return files
+
+
+def drop_move(tx: Tx, agent_id: str, problem: str, now: float) -> int:
     """A move that was asked for is not to be; what waited for it goes on: posts, a job's slot, a job's end.
 
-    `problem`: why, in words; "" where it is over because the paglet is there.
+    `problem`: why, in words; "" where it is over because the paglet is there. The files of a finished job become
+    artifacts here. Return how many.
     """
     ask_for(tx, agent_id, None)
     if problem:
         paglets.set_problem(tx, agent_id, problem)
         tx.touch(agent_id)
+    files = 0 if jobfiles.is_held(tx, agent_id) else keep_files(tx, agent_id, now)
     tx.wake("scheduler", "placer")
     outcomes.retire(tx, agent_id, now)
+    return files
+
+
+def give_up(tx: Tx, key: Key, now: float, *, tell: bool = True) -> int:
+    """`recalls.give_up`; the files of a finished job become artifacts here first. Return how many."""
+    is_under_way = tx.value("SELECT 1 FROM handoffs WHERE agent_id = ? AND epoch = ?", *key) is not None
+    files = keep_files(tx, key[0], now) if is_under_way else 0
+    recalls.give_up(tx, *key, now, tell=tell)
+    return files
+
+
+def another_store(gossip: Gossip, target: HostRef) -> str:
+    """Return what a move waits for where another store is online under the target's name or address; "" elsewhere."""
+    if heir_of(gossip, target) is None:
+        return ""
+    return (
+        f"it waits for store {target.store_id[:SHORT_ID_CHARACTERS]} of {target.name}; the {target.name} that is "
+        f"online is another store; if the old one is gone for good: paglets mesh forget {target.store_id}"
+    )
+
+
+def heir_of(gossip: Gossip, target: HostRef) -> Member | None:
+    """Return the host that is online under the target's name or address, with another store."""
+    for member in gossip.online():
+        is_it = member.name == target.name or member.url == gossip.address(target).url
+        if is_it and member.store_id != target.store_id:
+            return member
+    return None
 
 
 def dropped_text(name: str) -> str:
@@ -99,7 +139,8 @@ def _ends(tx: Tx, key: Key, now: float) -> bool:
     if tx.value("SELECT recall FROM handoffs WHERE agent_id = ? AND epoch = ?", *key) != recalls.UNWANTED:
         return False
     tx.wake("groups", "census")
-    return recalls.give_up(tx, *key, now)
+    give_up(tx, key, now)
+    return True
 
 
 def _place_anew(tx: Tx, handoff: Handoff, text: str, now: float) -> None:

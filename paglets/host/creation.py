@@ -290,7 +290,7 @@ def _check_jobs(specs: tuple[JobSpec, ...], keys: tuple[str, ...]) -> tuple[list
 
 def _inputs(common: tuple[FileRef, ...], own: tuple[FileRef, ...]) -> tuple[FileRef, ...]:
     """A job's own input takes the place of a common one of its name."""
-    return tuple({file.name: replace(file, attempt=0) for file in (*common, *own)}.values())
+    return tuple({file.name: replace(file, attempt=0, registered=False) for file in (*common, *own)}.values())
 
 
 def _job_part(new: NewPaglet) -> JobPart:

@@ -7,26 +7,35 @@ online has said that it has none. Of those that are offline see `fencing`.
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
+from collections import Counter, deque
+from dataclasses import dataclass, field
 from functools import partial
 
 from paglets.api.hosts import Forgotten
 from paglets.api.paglets import Located, ResidenceRow
 from paglets.core.errors import Conflict, InternalError, Invalid, PagletsError
-from paglets.host.comeback import come_back_from_forgotten, drop_move, dropped_text, epoch_of_next_era
+from paglets.host.comeback import (
+    come_back_from_forgotten,
+    drop_move,
+    dropped_text,
+    epoch_of_next_era,
+    give_up_to_forgotten,
+)
 from paglets.host.runner import note
 from paglets.host.shell import Shell
 from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.table import STORE_ID
 from paglets.remote.exchange import Pending, reply, reply_error
-from paglets.store import handoffs, recalls
+from paglets.store import handoffs, jobfiles, recalls
 from paglets.store.db import Tx
 from paglets.store.recalls import UnderWay
 
 PAGE = 100
 """Paglets of one transaction, and of one question."""
+
+MOST_GROUPS = 100
+"""Named in an answer: those with most files."""
 
 AGAIN_SECONDS = 5.0
 ANSWER_SECONDS = 20.0
@@ -35,7 +44,10 @@ ANSWER_SECONDS = 20.0
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Wish:
-    """A host that is to be forgotten; `known`: as a member. Only the runner touches it."""
+    """A host that is to be forgotten; `known`: as a member. Only the runner touches it.
+
+    `files_kept`: by group, the files of finished jobs that were to go there and became artifacts here.
+    """
 
     store_id: str
     name: str
@@ -44,6 +56,7 @@ class _Wish:
     pending: Pending
     taken_back: int = 0
     moves_dropped: int = 0
+    files_kept: Counter[str] = field(default_factory=Counter)
 
 
 class Forgetting:
@@ -101,13 +114,17 @@ class Forgetting:
         """Moves to that host that have not begun are not wished any more; gives how many."""
         total = 0
         while True:
-            count: int = self._shell.store.write(lambda tx: _drop_moves(tx, wish, self._shell.clock.wall()))
+            count, files = self._shell.store.write(lambda tx: _drop_moves(tx, wish, self._shell.clock.wall()))
             total += count
+            wish.files_kept += files
             if count < PAGE:
                 return total
 
     def _done(self, wish: _Wish) -> None:
-        text = f"{wish.name} was forgotten; taken back: {wish.taken_back}, moves dropped: {wish.moves_dropped}"
+        text = (
+            f"{wish.name} was forgotten; taken back: {wish.taken_back}, moves dropped: {wish.moves_dropped}, "
+            f"files kept: {wish.files_kept.total()}"
+        )
         self._shell.log(text)
         self._shell.runner.change(
             lambda tx: _note(tx, wish.store_id, text, self._shell.clock.wall()), partial(self._noted, wish)
@@ -119,7 +136,11 @@ class Forgetting:
             wish.pending.complete(reply_error(result if isinstance(result, PagletsError) else InternalError(text)))
             raise result
         answer = Forgotten(
-            host=self._shell.own, known=wish.known, taken_back=wish.taken_back, moves_dropped=wish.moves_dropped
+            host=self._shell.own,
+            known=wish.known,
+            taken_back=wish.taken_back,
+            moves_dropped=wish.moves_dropped,
+            files_kept=dict(wish.files_kept.most_common(MOST_GROUPS)),
         )
         wish.pending.complete(reply(answer))
 
@@ -136,13 +157,17 @@ class Forgetting:
         if silent:
             self._again[store_id] = self._shell.clock.monotonic() + AGAIN_SECONDS
 
-        def settle(tx: Tx) -> int:
-            return sum(self._settle(tx, each, rows.get(each.agent_id), silent) for each in page)
+        def settle(tx: Tx) -> tuple[int, Counter[str]]:
+            files: Counter[str] = Counter()
+            came = sum(self._settle(tx, each, rows.get(each.agent_id), silent, files) for each in page)
+            return came, files
 
         self._shell.runner.change(settle, partial(self._settled, store_id))
 
-    def _settle(self, tx: Tx, each: UnderWay, found: ResidenceRow | None, silent: list[str]) -> bool:
-        """Whether it is here again."""
+    def _settle(
+        self, tx: Tx, each: UnderWay, found: ResidenceRow | None, silent: list[str], files: Counter[str]
+    ) -> bool:
+        """Return True if it is here again. Count the files that a finished job leaves here in `files`, by group."""
         now = self._shell.clock.wall()
         if found is not None and found.epoch > each.epoch and self._is_elsewhere(found):
             if recalls.passed_on(tx, each, found, now):
@@ -156,6 +181,10 @@ class Forgetting:
             text = f"{each.target.name} was forgotten; it comes back when {names} has said that it is not there"
             handoffs.say_problem(tx, each.key, text)
             return False
+        job = jobfiles.finished_job(tx, each.agent_id)
+        if job is not None:
+            files[job.group_id] += give_up_to_forgotten(tx, each.key, now)
+            return False
         return come_back_from_forgotten(tx, each.key, epoch_of_next_era(each.epoch, self._shell.entropy), now)
 
     def _is_elsewhere(self, found: ResidenceRow) -> bool:
@@ -166,14 +195,17 @@ class Forgetting:
         peer = self._shell.own.store_id if found.peer is None else found.peer.store_id
         return peer != self._shell.own.store_id and not self._gossip.is_forgotten(peer)
 
-    def _settled(self, store_id: str, result: int | BaseException) -> None:
+    def _settled(self, store_id: str, result: tuple[int, Counter[str]] | BaseException) -> None:
         self._asking.discard(store_id)
         self._shell.runner.wake(self.name)
         if isinstance(result, BaseException):
             self._again[store_id] = self._shell.clock.monotonic() + AGAIN_SECONDS
             raise result
+        came, files = result
         for wish in self._wishes:
-            wish.taken_back += result if wish.store_id == store_id else 0
+            if wish.store_id == store_id:
+                wish.taken_back += came
+                wish.files_kept += files
 
 
 def _may_be_forgotten(shell: Shell, gossip: Gossip, store_id: str) -> tuple[str, bool]:
@@ -190,11 +222,15 @@ def _may_be_forgotten(shell: Shell, gossip: Gossip, store_id: str) -> tuple[str,
     return store_id, False
 
 
-def _drop_moves(tx: Tx, wish: _Wish, now: float) -> int:
+def _drop_moves(tx: Tx, wish: _Wish, now: float) -> tuple[int, Counter[str]]:
     found = recalls.moves_towards(tx, wish.store_id, PAGE)
+    files: Counter[str] = Counter()
     for agent_id in found:
-        drop_move(tx, agent_id, dropped_text(wish.name), now)
-    return len(found)
+        job = jobfiles.finished_job(tx, agent_id)
+        count = drop_move(tx, agent_id, dropped_text(wish.name), now)
+        if job is not None:
+            files[job.group_id] += count
+    return len(found), +files
 
 
 def _note(tx: Tx, store_id: str, text: str, now: float) -> None:

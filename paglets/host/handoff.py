@@ -12,7 +12,7 @@ from paglets.core.failpoints import reach
 from paglets.core.refs import BlobRef, HostRef
 from paglets.host.backoff import Lanes
 from paglets.host.blobs import BlobKeeper
-from paglets.host.comeback import come_back
+from paglets.host.comeback import come_back, heir_of
 from paglets.host.shell import Shell
 from paglets.host.shipping import Shipping
 from paglets.host.tries import Tries
@@ -302,14 +302,12 @@ class Handoffs:
 
 def _wiped(gossip: Gossip, target: HostRef) -> str:
     """What a move waits for, in words, where the target's host seems to have begun anew; "" elsewhere."""
-    for member in gossip.online():
-        is_it = member.name == target.name or member.url == gossip.address(target).url
-        if is_it and member.store_id != target.store_id:
-            return (
-                f"target_wiped: {target.name} has an empty data directory now; if the old one is gone for good: "
-                f"paglets mesh forget {target.store_id}"
-            )
-    return ""
+    if heir_of(gossip, target) is None:
+        return ""
+    return (
+        f"target_wiped: {target.name} has an empty data directory now; if the old one is gone for good: "
+        f"paglets mesh forget {target.store_id}"
+    )
 
 
 def _is_large(leaving: Leaving) -> bool:

@@ -4,24 +4,41 @@ from __future__ import annotations
 
 from typing import Any
 
+from paglets.api.kept import FailedHook
 from paglets.codec.envelope import check_seconds
 from paglets.codec.text import dumps, loads
+from paglets.core.errors import Conflict
 from paglets.core.record import to_json
+from paglets.core.refs import HostRef
+from paglets.core.text import counted
+from paglets.host import notes
 from paglets.host.runner import note
+from paglets.store import jobfiles, residence
 from paglets.store.db import Tx
 from paglets.worker.protocol import Intent
+from paglets.worker.wishes import NewNote
 
 
 def ask_for(tx: Tx, agent_id: str, intent: dict[str, Any] | None) -> None:
-    """Ask for this instead of what was asked for; None: of nothing. A `run` that waits for a move still does."""
-    then = _intent_of(tx, agent_id).get("then")
+    """Ask for this instead of what was asked for; None: of nothing. A `run` that waits for a move still does.
+
+    An end that takes the place of a move is marked: the files that were to move are to be kept.
+    """
+    before = _intent_of(tx, agent_id)
+    then = before.get("then")
     if intent is None:
         change = "intent = NULL, problem = '', hook = coalesce(hook, ?)"
         tx.run(f"UPDATE paglets SET {change} WHERE agent_id = ?", then, agent_id)
     else:
-        text = dumps(intent if then is None else {**intent, "then": then})
-        tx.run("UPDATE paglets SET intent = ?, problem = '' WHERE agent_id = ?", text, agent_id)
+        marks = {} if then is None else {"then": then}
+        if "dispose" in intent and ("move" in before or UNDELIVERED in before):
+            marks[UNDELIVERED] = True
+        tx.run("UPDATE paglets SET intent = ?, problem = '' WHERE agent_id = ?", dumps({**intent, **marks}), agent_id)
     tx.wake("mailbox")
+
+
+UNDELIVERED = "undelivered"
+"""In an intent to end: the paglet was to move before, with its files."""
 
 
 READY_BY = {"dispatching": "move", "disposing": "dispose"}
@@ -47,6 +64,7 @@ def intend(tx: Tx, agent_id: str, entry: str, intent: Intent) -> None:
 
 def begin_hook(tx: Tx, agent_id: str, hook: str, intent: dict[str, Any]) -> None:
     """`on_dispatching` or `on_disposing` is to run, for this intent."""
+    jobfiles.begins_again(tx, agent_id)
     text = dumps({**intent, "begun": True})
     tx.run("UPDATE paglets SET hook = ?, intent = ? WHERE agent_id = ?", hook, text, agent_id)
     tx.wake("mailbox")
@@ -63,7 +81,8 @@ def set_hook(tx: Tx, agent_id: str, hook: str | None) -> None:
 
 
 def hook_done(tx: Tx, agent_id: str, entry: str, then_run: bool) -> None:
-    """The hook came to its end: what is due next."""
+    """The hook returned: what is due next."""
+    jobfiles.returned(tx, agent_id)
     if entry in ("dispatching", "disposing"):
         intent = _intent_of(tx, agent_id)
         if "begun" in intent:
@@ -79,9 +98,36 @@ def hook_done(tx: Tx, agent_id: str, entry: str, then_run: bool) -> None:
     tx.wake("mailbox", "scheduler")
 
 
-def hook_failed(tx: Tx, agent_id: str, entry: str, error: str, now: float) -> None:
-    """The hook raised or its process ended: it is not run again, and a move is dropped."""
-    if entry == "disposing":
+def arrived(tx: Tx, agent_id: str, entry: str, is_default: bool, now: float) -> None:
+    """Keep the files of a finished job that arrived, if its class has no `on_arrival` of its own (`is_default`).
+
+    A job that goes on at once, or whose `run` is due, has them still.
+    """
+    if entry != "arrival" or not is_default:
+        return
+    row = tx.one("SELECT hook, intent FROM paglets WHERE agent_id = ?", agent_id)
+    if row is not None and row["hook"] is None and "move" not in _intent_of(tx, agent_id):
+        keep_files(tx, agent_id, now)
+
+
+def keep_files(tx: Tx, agent_id: str, now: float) -> int:
+    """Turn the files of a finished job into artifacts of this host, and note it. Return how many there were."""
+    count = jobfiles.keep_files(tx, agent_id, now)
+    if count:
+        note(tx, now, "files_kept", agent_id, f"{counted(count, 'file')} of a finished job became artifacts here")
+    return count
+
+
+def hook_failed(
+    tx: Tx, agent_id: str, entry: str, error: str, now: float, *, own: HostRef, traceback: str = ""
+) -> None:
+    """The hook raised or its process ended. A finished job of a group stays with its files, so that the hook can be
+    run again. Any other paglet goes on: the hook is not run again, and a move is dropped."""
+    error = error.strip()[: jobfiles.MAX_ERROR_CHARACTERS]
+    job = jobfiles.finished_job(tx, agent_id)
+    if job is not None:
+        _hold(tx, agent_id, entry, job, error, now, own, traceback.strip()[-jobfiles.MAX_TRACEBACK_CHARACTERS :])
+    elif entry == "disposing":
         hook_done(tx, agent_id, entry, False)
     else:
         if entry == "activation":
@@ -90,10 +136,65 @@ def hook_failed(tx: Tx, agent_id: str, entry: str, error: str, now: float) -> No
             _next_wish(tx, agent_id, _intent_of(tx, agent_id))
         else:
             set_hook(tx, agent_id, None)
-        tx.run("UPDATE paglets SET hook_error = ? WHERE agent_id = ?", error[:4000], agent_id)
+        tx.run("UPDATE paglets SET hook_error = ? WHERE agent_id = ?", f"{error}\n{traceback}".strip()[:4000], agent_id)
     tx.touch(agent_id)
     tx.wake("mailbox", "scheduler")
-    note(tx, now, "hook_failed", agent_id, f"{entry}: {error}")
+    note(tx, now, "hook_failed", agent_id, f"{entry}: {error}\n{traceback}")
+
+
+def _hold(
+    tx: Tx, agent_id: str, entry: str, job: jobfiles.Job, error: str, now: float, own: HostRef, traceback: str
+) -> None:
+    """What was asked for while the hook ran stands; the move or end for which it ran waits for the rerun."""
+    if entry == "activation":
+        _wake_up(tx, agent_id)
+    intent = _intent_of(tx, agent_id)
+    held = dumps(intent) if "begun" in intent else None
+    left = None if held is not None or not intent else dumps(intent)
+    tx.run("UPDATE paglets SET hook = NULL, intent = ?, problem = '' WHERE agent_id = ?", left, agent_id)
+    failed = FailedHook(
+        agent_id=agent_id,
+        group_id=job.group_id,
+        job_key=job.job_key,
+        entry=entry,
+        host=own,
+        error=error,
+        traceback=traceback,
+        failed_at=now,
+        kept_until=now + jobfiles.KEEP_SECONDS,
+    )
+    count = jobfiles.hold(tx, agent_id, failed, held)
+    what = f"the job and its {counted(count, 'file')} stay" if count else "the job stays"
+    again = f"`paglets jobs rerun-hook {job.group_id}/{job.job_key}` runs it again"
+    text = f"{failed.text}; {what} there for 30 days: {again}"
+    notes.send(tx, agent_id, own.name, (NewNote(at=now, level="error", text=text),), now)
+
+
+def rerun(tx: Tx, agent_id: str) -> None:
+    """Make the hook that failed due once more, in a scratch directory made anew from the blobs. Raises Conflict."""
+    row = jobfiles.begins_again(tx, agent_id)
+    if row is None:
+        raise Conflict(f"no hook of {agent_id} failed, or it is running again")
+    residence.scratch_is_stale(tx, agent_id)
+    if row["hook"] == "activation":
+        change = "inactive = 1, wakes_at = 0"
+        tx.run(f"UPDATE paglets SET {change} WHERE agent_id = ?", agent_id)
+    else:
+        change = "hook = ?, intent = coalesce(?, intent)"
+        tx.run(f"UPDATE paglets SET {change} WHERE agent_id = ?", row["hook"], row["intent"], agent_id)
+    tx.touch(agent_id)
+    tx.wake("mailbox")
+
+
+def end_held(tx: Tx, now: float, own: HostRef) -> None:
+    """End the jobs whose hook failed so long ago that they, and their files, are not kept any more."""
+    for failed in jobfiles.over(tx, now, own):
+        job = f"{failed.group_id}/{failed.job_key}"
+        text = f"{job}: {failed.text}; it was not run again for 30 days, so the job and its files are removed"
+        notes.send(tx, failed.agent_id, own.name, (NewNote(at=now, level="warning", text=text),), now)
+        note(tx, now, "hook_failed", failed.agent_id, text)
+        residence.dispose(tx, failed.agent_id, now)
+        tx.wake("janitor")
 
 
 def _next_wish(tx: Tx, agent_id: str, intent: dict[str, Any]) -> None:

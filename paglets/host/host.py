@@ -262,7 +262,7 @@ class Host:
         load, usage = self.load(), self.runs.running()
 
         def look(tx: Tx) -> tuple[tuple[JobView, ...], tuple[JobView, ...]]:
-            here = views.job_views(tx, now, limit)
+            here = views.job_views(tx, self.shell.own, now, limit)
             return here, views.leaving_views(tx, now, max(0, limit - len(here)))
 
         here, leaving = self.shell.store.read(look)

@@ -9,15 +9,15 @@ from paglets.core.errors import PagletsError, StorePassing
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef
 from paglets.host import inline, outcomes
-from paglets.host.comeback import drop_move, dropped_text
+from paglets.host.comeback import another_store, drop_move, dropped_text
 from paglets.host.due import Due, still_asked
-from paglets.host.hooks import begin_hook, fall_asleep
+from paglets.host.hooks import UNDELIVERED, begin_hook, fall_asleep, keep_files
 from paglets.host.inline import InlineHost
 from paglets.host.shell import Shell
 from paglets.host.shipping import Shipping
 from paglets.mesh.gossip import Gossip
 from paglets.slots import states
-from paglets.store import paglets, queue, residence
+from paglets.store import jobfiles, paglets, queue, residence
 from paglets.store.db import Tx
 
 
@@ -56,7 +56,7 @@ class Intents:
             self._effect(due, lambda tx: self._depart(tx, due, target))
         return True
 
-    def _effect(self, due: Due, change: Callable[[Tx], None]) -> None:
+    def _effect(self, due: Due, change: Callable[[Tx], object]) -> None:
         """Unless something else is asked for by now, which is due next."""
         write_or_log(self._shell, lambda tx: change(tx) if still_asked(tx, due) else None)
 
@@ -68,13 +68,17 @@ class Intents:
     def _obstacle(self, agent_id: str, target: HostRef) -> str:
         """Why a move there does not begin yet, in words; its files go first."""
         if not self._gossip.is_online(target.store_id):
-            return f"it moves to {target.name} when that is online"
+            other = another_store(self._gossip, target)
+            return other or f"it moves to {target.name} when that is online"
         needs = self._shell.store.read(lambda tx: paglets.blobs_here(tx, agent_id))
         return "" if self._shipping.ready(target, needs) else self._shipping.why(target, needs)
 
     def _dispose(self, tx: Tx, due: Due) -> None:
-        if due.inline or due.intent is None or due.intent.get("ready"):
-            outcomes.end_by_hand(tx, due.agent_id, self._shell.own, self._shell.clock.wall())
+        now = self._shell.clock.wall()
+        if due.inline or due.intent is None or due.intent.get("ready") or jobfiles.is_held(tx, due.agent_id):
+            if due.intent is not None and due.intent.get(UNDELIVERED):
+                keep_files(tx, due.agent_id, now)
+            outcomes.end_by_hand(tx, due.agent_id, self._shell.own, now)
         else:
             begin_hook(tx, due.agent_id, "disposing", due.intent)
 

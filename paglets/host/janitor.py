@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from paglets.host.attempts import all_at_work
+from paglets.host.hooks import end_held
 from paglets.host.recovery import stale_scratch
 from paglets.host.shell import Disk, Shell
 from paglets.store import kept, residence
@@ -56,6 +57,7 @@ class Janitor:
             self._forget_at = now + LOOK_SECONDS
             before = self._shell.clock.wall() - FORGET_SECONDS
             self._shell.store.write(lambda tx: residence.forget(tx, before, FORGET_ROWS))
+            self._shell.store.write(lambda tx: end_held(tx, self._shell.clock.wall(), self._shell.own))
         if now >= self._trim_at:
             self._trim_at = now + TRIM_SECONDS
             self._shell.disk.trim_logs(KEEP_LOG_BYTES, lambda: self._shell.store.read(all_at_work))

@@ -313,6 +313,6 @@ class Mailbox:
             with tx.savepoint():
                 inline.run_hook(tx, self._inline_host, agent_id, "on_arrival")
         except (PagletsError, ValueError, TypeError, LookupError, AttributeError) as error:
-            hook_failed(tx, agent_id, "arrival", repr(error), self._shell.clock.wall())
+            hook_failed(tx, agent_id, "arrival", repr(error), self._shell.clock.wall(), own=self._shell.own)
         else:
             set_hook(tx, agent_id, None)

@@ -32,7 +32,7 @@ from paglets.host.calls import Calls
 from paglets.host.creation import Creation
 from paglets.host.directory import Directory
 from paglets.host.fetching import Fetching
-from paglets.host.hooks import hook_done, hook_failed, intend
+from paglets.host.hooks import arrived, hook_done, hook_failed, intend
 from paglets.host.mailbox import Delivery, Mailbox
 from paglets.host.outcomes import Attempt, Outcome
 from paglets.host.shell import Shell
@@ -335,19 +335,18 @@ def _done(tx: Tx, step: Step, args: protocol.EntryDone) -> HandlerEnd:
     elif fault is None:
         hook_done(tx, step.agent_id, entry, args.then_run)
     else:
-        hook_failed(tx, step.agent_id, entry, f"{fault.message}\n{fault.traceback}", step.now)
+        hook_failed(tx, step.agent_id, entry, fault.message, step.now, own=step.own, traceback=fault.traceback)
     if fault is None:
         # The last word: after what the end of the hook makes of an earlier wish.
         intend(tx, step.agent_id, entry, args.intent)
+        arrived(tx, step.agent_id, entry, args.is_default, step.now)
     return HandlerEnd()
 
 
 def _attempt_done(tx: Tx, step: Step, fault: Fault | None) -> None:
     """An attempt that reported nothing: a plain job succeeds by returning, a collecting one owes a result."""
-    if fault is None:
-        owes = tx.value("SELECT collector IS NOT NULL FROM requests WHERE agent_id = ?", step.agent_id)
-        if owes:
-            fault = Fault(cause="no_result", message="run_compute_job returned and nothing was reported")
+    if fault is None and tx.value("SELECT collector IS NOT NULL FROM requests WHERE agent_id = ?", step.agent_id):
+        fault = Fault(cause="no_result", message="run_compute_job returned and nothing was reported")
     outcomes.commit(tx, step.attempt, Outcome(success=fault is None, final=False, fault=fault), step.now)
 
 

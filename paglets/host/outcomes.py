@@ -18,7 +18,7 @@ from paglets.core.text import counted
 from paglets.host import diskfull
 from paglets.slots import states
 from paglets.slots.amounts import bytes_text
-from paglets.store import history, paglets, posts, queue, residence
+from paglets.store import history, jobfiles, paglets, posts, queue, residence
 from paglets.store.db import Tx
 from paglets.store.queue import JobRow
 from paglets.worker.launch import DISK_FULL, Ended
@@ -268,8 +268,8 @@ def signal_name(number: int) -> str:
         return str(number)
 
 
-def describe(how: Ended) -> str:
-    """The end of a process in words."""
+def describe(how: Ended, expected: str = "") -> str:
+    """Return the end of a process in words. `expected`: what was to happen first, instead of a report."""
     if how.error:
         return f"the process could not be started: {how.error}"
     if how.is_culprit:
@@ -280,8 +280,8 @@ def describe(how: Ended) -> str:
     if how.signal is not None:
         return f"the process was ended by {signal_name(how.signal)}"
     if how.exit_code:
-        return f"the process ended with exit code {how.exit_code} before it reported a result"
-    return "the process ended without a report"
+        return f"the process ended with exit code {how.exit_code} before {expected or 'it reported a result'}"
+    return f"the process ended before {expected}" if expected else "the process ended without a report"
 
 
 def _record(
@@ -329,11 +329,12 @@ def end_by_hand(tx: Tx, agent_id: str, host: HostRef, now: float) -> None:
         tx.run("UPDATE paglets SET intent = NULL WHERE agent_id = ?", agent_id)
         fail_waiting(tx, agent_id, "cancelled", f"ended by hand on {host.name}", host, now)
     else:
+        jobfiles.leave_to_host(tx, agent_id)
         residence.dispose(tx, agent_id, now)
 
 
 def retire(tx: Tx, agent_id: str, now: float) -> None:
-    """A finished copy of a group goes when its report is acknowledged and nothing of it is at work.
+    """A finished copy of a group goes when its report is acknowledged and nothing of it is at work or failed.
 
     A job without a group stays until it is disposed of: its row is the only place of its state.
     """
@@ -341,7 +342,8 @@ def retire(tx: Tx, agent_id: str, now: float) -> None:
         "SELECT 1 FROM requests r JOIN paglets p USING (agent_id) WHERE r.agent_id = ? AND r.collector IS NOT NULL"
         " AND r.status IN ('COMPLETED', 'FAILED_FINAL', 'CANCELLED') AND p.intent IS NULL AND p.hook IS NULL"
         " AND NOT EXISTS (SELECT 1 FROM outbox WHERE report_of = r.agent_id)"
-        " AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.agent_id = r.agent_id)",
+        " AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.agent_id = r.agent_id)"
+        " AND NOT EXISTS (SELECT 1 FROM failed_hooks f WHERE f.agent_id = r.agent_id)",
         agent_id,
     )
     if row is not None:

@@ -12,7 +12,7 @@ from functools import partial
 from paglets.api.transfers import TransferAnswer
 from paglets.core.errors import PagletsError
 from paglets.host.avoiding import Avoided
-from paglets.host.comeback import come_back
+from paglets.host.comeback import come_back, give_up
 from paglets.host.runner import note
 from paglets.host.settling import Settling
 from paglets.host.shell import Shell
@@ -79,7 +79,7 @@ class Recall:
         for each in never_sent:
             self._come_back(tx, each)
         for each in given_up:
-            recalls.give_up(tx, *each.key, self._shell.clock.wall())
+            give_up(tx, each.key, self._shell.clock.wall())
 
     def _settle(self, each: UnderWay) -> None:
         asked = Fence(agent_id=each.agent_id, epoch=each.epoch + 1, target=each.target)

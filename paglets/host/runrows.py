@@ -178,8 +178,10 @@ def close(tx: Tx, run: Run, how: Ended, runtime: float, own: HostRef, now: float
         )
         return outcomes.ended(tx, attempt, how, now)
     if run.entry != "message" and not run.done and (how.is_culprit or not how.launcher_lost):
-        hook_failed(tx, run.agent_id, run.entry, run.ended_for or outcomes.describe(how), now)
+        text = run.ended_for or outcomes.describe(how, "the hook returned")
+        hook_failed(tx, run.agent_id, run.entry, text, now, own=own, traceback=how.stderr_tail)
     outcomes.retire(tx, run.agent_id, now)
+    tx.wake("janitor")
     return None
 
 

@@ -42,6 +42,7 @@ from paglets.remote.directory import Directory
 from paglets.remote.entry import connect, open_link
 from paglets.remote.groupside import GroupSide
 from paglets.remote.joblogs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log
+from paglets.remote.kept import KeptSide
 from paglets.remote.link import Exchange, paglet_route
 from paglets.remote.patience import Progress, nobody
 from paglets.remote.proxy import PagletProxy, as_message, message_and_timeout
@@ -66,7 +67,7 @@ class HasSlotRequest(Protocol):
     def slot_request(self) -> SlotRequest: ...
 
 
-class HostClient(Directory, GroupSide):
+class HostClient(Directory, GroupSide, KeptSide):
     """Speaks to one host: `url` is its URL or name; by default `PAGLETS_AT`, else the host that runs here.
 
     `key` is the mesh key as text; by default it is found where hosts find it. `timeout` is in seconds and bounds each
@@ -298,17 +299,15 @@ class HostClient(Directory, GroupSide):
         return found
 
     def mesh_artifacts(
-        self, owner: Target | None = None, *, timeout: float | None = None
+        self, owner: Target | None = None, *, group_id: str = "", timeout: float | None = None
     ) -> tuple[tuple[ArtifactRef, ...], tuple[PagletsError, ...]]:
-        """The artifacts on the online hosts that answer, and an error for each of the others.
-
-        All are asked at once; `timeout` bounds each answer, a page of one's artifacts.
-        """
+        """The artifacts on the online hosts that answer, and an error for each of the others. `group_id`: also files of
+        that group's finished jobs. `timeout` bounds each answer, a page of one's artifacts."""
         from paglets.remote.files import Files, once_each
 
         owned = None if owner is None else id_of(plain(owner))
         files, hosts = Files(self._link, timeout or self.timeout), online_hosts(self._link)
-        answers = ask_each(attempt(lambda host: files.listed(host, owned)), hosts)
+        answers = ask_each(attempt(lambda host: files.listed(host, owned, group_id)), hosts)
         good = tuple(answer for answer in answers if not isinstance(answer, PagletsError))
         pairs = zip(hosts, answers, strict=True)
         return once_each(good), tuple(

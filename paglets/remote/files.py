@@ -171,9 +171,13 @@ class Files:
     def find(self, artifact: ArtifactRef | str) -> ArtifactView:
         return find_artifact(self._link, _artifact_id(artifact), self._timeout)
 
-    def listed(self, host: HostRef, owner: str | None) -> tuple[ArtifactRef, ...]:
-        """All artifacts on that host, or those of one owner there. Raises BadRequest where they have no end."""
+    def listed(self, host: HostRef, owner: str | None, group_id: str = "") -> tuple[ArtifactRef, ...]:
+        """All artifacts on that host, or those of one owner, and files of one group's finished jobs, there.
+
+        Raises BadRequest where they have no end.
+        """
         filtered = "" if owner is None else f"&owner={quoted(owner)}"
+        filtered += f"&group={quoted(group_id)}" if group_id else ""
         found: list[ArtifactRef] = []
         after = ""
         for _ in range(MOST_PAGES):

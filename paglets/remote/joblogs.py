@@ -58,10 +58,15 @@ def merged_attempts(answers: Sequence[tuple[HostRef, Attempts | PagletsError]]) 
         raise silent[0]
     found = [replace(view, host=host) for host, answer in good for view in answer.attempts]
     return JobAttempts(
-        attempts=tuple(sorted(found, key=lambda view: (view.generation, view.attempt, not view.ended))),
+        attempts=tuple(sorted(found, key=_age)),
         unfinished=tuple(job for _, answer in good for job in answer.unfinished),
         silent=silent,
     )
+
+
+def _age(view: AttemptView) -> tuple[int, int, bool, bool]:
+    """Sort the host where the attempt was at work last: where a hook of the job ran later there is only a log."""
+    return view.generation, view.attempt, not view.ended, bool(view.status)
 
 
 def read_log(link: Link, attempt: AttemptView, stream: str, offset: int, limit: int, timeout: float) -> LogBytes:

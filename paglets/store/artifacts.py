@@ -18,7 +18,8 @@ def add(tx: Tx, owner: str, artifact: CarriedArtifact, now: float) -> None:
     """One whose id is known changes nothing. The blob must be here."""
     left = artifact.expires_in_seconds
     tx.run(
-        "INSERT OR IGNORE INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO artifacts (artifact_id, owner, name, sha256, size_bytes, created_at, expires_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
         artifact.artifact_id,
         owner,
         artifact.name,
@@ -41,8 +42,8 @@ def make(tx: Tx, owner: str, artifact: CarriedArtifact, now: float, host_name: s
 
 
 def carried(tx: Tx, owner: str, now: float) -> tuple[CarriedArtifact, ...]:
-    """All artifacts of a paglet, for its envelope."""
-    rows = tx.all("SELECT * FROM artifacts WHERE owner = ? ORDER BY artifact_id", owner)
+    """All artifacts of a paglet, for its envelope; its files that are listed as such (`jobfiles`) travel as files."""
+    rows = tx.all("SELECT * FROM artifacts WHERE owner = ? AND group_id IS NULL ORDER BY artifact_id", owner)
     return tuple(
         CarriedArtifact(
             artifact_id=row["artifact_id"],
@@ -74,19 +75,20 @@ def find(tx: Tx, artifact_id: str, host_name: str) -> ArtifactRef | None:
     return None if row is None else _ref(row, host_name)
 
 
-def page(tx: Tx, owner: str | None, after: str, limit: int, host_name: str) -> tuple[ArtifactRef, ...]:
-    """Artifacts here beyond the id `after`, in order; those of one owner where it is given."""
+def page(
+    tx: Tx, after: str, limit: int, host_name: str, *, owner: str | None = None, group_id: str | None = None
+) -> tuple[ArtifactRef, ...]:
+    """Return artifacts here beyond the id `after`, in order: all, or those of the owner and of the group's jobs."""
+    which = "1" if owner is None and group_id is None else "(owner = ? OR group_id = ?)"
+    values = () if which == "1" else (owner, group_id)
     rows = tx.all(
-        "SELECT * FROM artifacts WHERE artifact_id > ? AND owner = coalesce(?, owner) ORDER BY artifact_id LIMIT ?",
-        after,
-        owner,
-        limit,
+        f"SELECT * FROM artifacts WHERE artifact_id > ? AND {which} ORDER BY artifact_id LIMIT ?", after, *values, limit
     )
     return tuple(_ref(row, host_name) for row in rows)
 
 
 def count(tx: Tx, owner: str) -> int:
-    return int(tx.value("SELECT count(*) FROM artifacts WHERE owner = ?", owner))
+    return int(tx.value("SELECT count(*) FROM artifacts WHERE owner = ? AND group_id IS NULL", owner))
 
 
 def delete(tx: Tx, artifact_id: str) -> bool:
@@ -141,4 +143,6 @@ def _ref(row: sqlite3.Row, host_name: str) -> ArtifactRef:
         owner=row["owner"],
         created_at=row["created_at"],
         expires_at=row["expires_at"],
+        group_id=row["group_id"],
+        job_key=row["job_key"] or "",
     )

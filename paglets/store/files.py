@@ -34,15 +34,19 @@ class Removal:
 def add(tx: Tx, agent_id: str, files: Iterable[FileRef]) -> None:
     """Files that came with a paglet, or were given to it when it was made."""
     tx.run_many(
-        "INSERT OR REPLACE INTO files (agent_id, name, sha256, size_bytes, mode, attempt) VALUES (?, ?, ?, ?, ?, ?)",
-        ((agent_id, file.name, file.sha256, file.size_bytes, file.mode, file.attempt) for file in files),
+        "INSERT OR REPLACE INTO files (agent_id, name, sha256, size_bytes, mode, attempt, registered)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            (agent_id, file.name, file.sha256, file.size_bytes, file.mode, file.attempt, int(file.registered))
+            for file in files
+        ),
     )
 
 
 def register(tx: Tx, agent_id: str, file: FileRef, source: Source) -> None:
     """One of that name takes the place of an earlier one."""
     tx.run(
-        "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
         agent_id,
         file.name,
         file.sha256,
@@ -67,6 +71,7 @@ def _file(row: sqlite3.Row) -> FileRef:
         size_bytes=row["size_bytes"],
         mode=row["mode"],
         attempt=row["attempt"],
+        registered=bool(row["registered"]),
     )
 
 

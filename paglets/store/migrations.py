@@ -35,6 +35,7 @@ MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (
     ("large", partial(_run, "step_large.sql")),
     ("endings", partial(_run, "step_endings.sql")),
     ("kept", partial(_run, "step_kept.sql")),
+    ("jobfiles", partial(_run, "step_jobfiles.sql")),
 )
 """Never changed once it was released: stores out there are made of these."""
 

@@ -106,6 +106,11 @@ def has_stale_scratch(tx: Tx, agent_id: str) -> bool:
     return bool(tx.value("SELECT stale_scratch FROM residence WHERE agent_id = ?", agent_id))
 
 
+def scratch_is_stale(tx: Tx, agent_id: str) -> None:
+    """Have the scratch directory emptied before code runs in it again."""
+    tx.run("UPDATE residence SET stale_scratch = 1 WHERE agent_id = ?", agent_id)
+
+
 def uses_scratch(tx: Tx, agent_id: str) -> None:
     """Its scratch directory was emptied if it had to be, and its code runs there from now on."""
     tx.run("UPDATE residence SET stale_scratch = 0 WHERE agent_id = ? AND stale_scratch = 1", agent_id)

@@ -206,6 +206,7 @@ CREATE TABLE blobs (
 
 -- Files that travel with a paglet that is here or leaving. attempt: which attempt registered it, 0: the submitter.
 -- source_*: the file as it was registered on this host; it stays here when the paglet goes.
+-- registered: by the paglet's own code; 0: it came with the paglet when that was made.
 CREATE TABLE files (
   agent_id TEXT NOT NULL,
   name TEXT NOT NULL,
@@ -216,6 +217,7 @@ CREATE TABLE files (
   source_path TEXT,
   source_mtime_ns INTEGER,
   source_inode INTEGER,
+  registered INTEGER NOT NULL DEFAULT 0 CHECK (registered IN (0, 1)),
   PRIMARY KEY (agent_id, name)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX files_blob ON files (sha256);
@@ -230,6 +232,7 @@ CREATE TABLE removals (
 ) STRICT;
 
 -- Named blobs. owner: the paglet, here or leaving, with which it moves and ends; '': this host.
+-- group_id, job_key: of a file of a finished job that no hook took (store/jobfiles.py); else NULL.
 CREATE TABLE artifacts (
   artifact_id TEXT PRIMARY KEY,
   owner TEXT NOT NULL,
@@ -237,11 +240,14 @@ CREATE TABLE artifacts (
   sha256 TEXT NOT NULL REFERENCES blobs (sha256),
   size_bytes INTEGER NOT NULL,
   created_at REAL NOT NULL,
-  expires_at REAL
+  expires_at REAL,
+  group_id TEXT,
+  job_key TEXT
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX artifacts_owner ON artifacts (owner, artifact_id);
 CREATE INDEX artifacts_blob ON artifacts (sha256);
 CREATE INDEX artifacts_end ON artifacts (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX artifacts_group ON artifacts (group_id, job_key) WHERE group_id IS NOT NULL;
 
 -- Blobs of artifacts that a post carries; the message names them, too.
 CREATE TABLE outbox_blobs (
@@ -310,6 +316,17 @@ CREATE TABLE job_states (
   outcome TEXT,
   checkpoint TEXT,
   submitted_state TEXT NOT NULL
+) STRICT;
+
+-- Finished jobs of groups that are here because a hook failed: for 30 days, or until a rerun of the hook returns.
+-- hook: the entry that failed. intent: as in paglets, of the move or end for which the hook ran; NULL: none.
+CREATE TABLE failed_hooks (
+  agent_id TEXT PRIMARY KEY REFERENCES paglets (agent_id) ON DELETE CASCADE,
+  hook TEXT NOT NULL,
+  error TEXT NOT NULL,
+  traceback TEXT NOT NULL,
+  failed_at REAL NOT NULL,
+  intent TEXT
 ) STRICT;
 
 -- A lease is held from the grant until the attempt's process tree has ended.

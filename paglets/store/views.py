@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from paglets.api.groups import JobCopy
+from paglets.api.kept import FailedHook
 from paglets.api.paglets import FoundPaglet, PagletView
 from paglets.api.slots import JobView, Lease, Usage
 from paglets.codec.text import loads
@@ -12,7 +13,7 @@ from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.core.text import duration_text
 from paglets.slots import states
-from paglets.store import artifacts, files, handoffs, paglets, queue, residence
+from paglets.store import artifacts, files, handoffs, jobfiles, paglets, queue, residence
 from paglets.store.db import Tx
 from paglets.store.handoffs import MOVING, LeavingJob
 
@@ -52,6 +53,7 @@ def paglet_view(tx: Tx, agent_id: str, own: HostRef, now: float, *, brief: bool 
     assert row is not None
     waiting = tx.value("SELECT count(*) FROM inbox WHERE agent_id = ? AND status = 'waiting'", agent_id)
     dead = tx.value("SELECT count(*) FROM inbox WHERE agent_id = ? AND status = 'dead'", agent_id)
+    failed = jobfiles.failed_hook(tx, agent_id, own)
     return PagletView(
         agent_id=agent_id,
         class_name=row["class_name"],
@@ -61,11 +63,11 @@ def paglet_view(tx: Tx, agent_id: str, own: HostRef, now: float, *, brief: bool 
         host=own,
         name=row["name"],
         hook=row["hook"],
-        reason=_long_hook(tx, agent_id, own, now) or _reason(row["intent"], row["hook_error"], row["problem"]),
+        reason=_reason(row["intent"], row["hook_error"], row["problem"], failed, _long_hook(tx, agent_id, own, now)),
         inbox=waiting,
         dead_posts=dead,
         state=None if brief else paglets.state(tx, agent_id),
-        job=job_view(tx, agent_id, now),
+        job=job_view(tx, agent_id, own, now),
         bundle=paglets.bundle_of(tx, agent_id),
         files=files.of(tx, agent_id),
         artifacts=artifacts.count(tx, agent_id),
@@ -95,7 +97,9 @@ def long_hooks(tx: Tx, own: HostRef, now: float) -> tuple[str, ...]:
     return tuple(f"{row['agent_id']}: {_long_hook(tx, row['agent_id'], own, now)}" for row in rows)
 
 
-def _reason(intent: str | None, hook_error: str | None, problem: str) -> str:
+def _reason(intent: str | None, hook_error: str | None, problem: str, failed: FailedHook | None, long_hook: str) -> str:
+    if failed is not None or long_hook:
+        return long_hook if failed is None else failed.text
     if intent is not None:
         tree = loads(intent)
         if "move" in tree:
@@ -107,23 +111,25 @@ def _reason(intent: str | None, hook_error: str | None, problem: str) -> str:
 # Jobs.
 
 
-def job_view(tx: Tx, agent_id: str, now: float) -> JobView | None:
+def job_view(tx: Tx, agent_id: str, own: HostRef, now: float) -> JobView | None:
     row = tx.one("SELECT * FROM requests WHERE agent_id = ?", agent_id)
-    return None if row is None else _view_here(tx, row, now)
+    return None if row is None else _view_here(tx, row, own, now)
 
 
-def job_views(tx: Tx, now: float, most: int) -> tuple[JobView, ...]:
-    """Jobs that are not finished, running ones first, then by age; then those that wait to move or be reported."""
+def job_views(tx: Tx, own: HostRef, now: float, most: int) -> tuple[JobView, ...]:
+    """Return jobs that are not finished, running ones first, then by age; then those that wait to move or be reported,
+    or whose hook failed."""
     rows = tx.all(
         "SELECT * FROM requests r WHERE status IN ('RUNNING', 'WAITING_FOR_SLOT', 'PLACING')"
         "  OR EXISTS (SELECT 1 FROM paglets p WHERE p.agent_id = r.agent_id AND p.intent IS NOT NULL)"
+        "  OR agent_id IN (SELECT agent_id FROM failed_hooks)"
         "  OR agent_id IN (SELECT report_of FROM outbox WHERE report_of IS NOT NULL AND problem != '')"
         " ORDER BY CASE status WHEN 'RUNNING' THEN 0 WHEN 'WAITING_FOR_SLOT' THEN 1 WHEN 'PLACING' THEN 2 ELSE 3 END,"
         " queued_at, agent_id"
         " LIMIT ?",
         most,
     )
-    return tuple(_view_here(tx, row, now) for row in rows)
+    return tuple(_view_here(tx, row, own, now) for row in rows)
 
 
 def leaving_views(tx: Tx, now: float, most: int) -> tuple[JobView, ...]:
@@ -131,7 +137,7 @@ def leaving_views(tx: Tx, now: float, most: int) -> tuple[JobView, ...]:
     return tuple(_leaving_view(job, now) for job in handoffs.jobs(tx, most=most))
 
 
-def _view_here(tx: Tx, row: sqlite3.Row, now: float) -> JobView:
+def _view_here(tx: Tx, row: sqlite3.Row, own: HostRef, now: float) -> JobView:
     """`row` is of `requests`."""
     agent_id = row["agent_id"]
     reason, text = queue.why(row)
@@ -140,6 +146,8 @@ def _view_here(tx: Tx, row: sqlite3.Row, now: float) -> JobView:
         reason = MOVING if text else ""
     waits = queue.report_waits(tx, agent_id)
     reason, text = ("report_waits", waits) if waits else (reason, text)
+    failed = jobfiles.failed_hook(tx, agent_id, own)
+    reason, text = (reason, text) if failed is None else ("hook_failed", failed.text)
     run = tx.one("SELECT * FROM runs WHERE agent_id = ?", agent_id)
     running = now - run["started_at"] if run is not None and row["status"] == "RUNNING" else 0.0
     return JobView(

@@ -159,11 +159,12 @@ class FileHost(TableHost):
             raise Conflict(f"{self.name} has not the bytes: send them first", missing=[sha256])
 
     def _page(self, query: dict[str, str]) -> Artifacts:
-        owner, limit = query.get("owner"), min(2, int(query["limit"]))
+        owner, group, limit = query.get("owner"), query.get("group"), min(2, int(query["limit"]))
         found = [
             artifact
             for artifact_id, artifact in sorted(self.artifacts.items())
-            if artifact_id > query["after"] and owner in (None, artifact.owner)
+            if artifact_id > query["after"]
+            and ((owner, group) == (None, None) or owner == artifact.owner or (group and group == artifact.group_id))
         ]
         more = found[limit - 1].artifact_id if len(found) > limit else None
         return Artifacts(artifacts=tuple(found[:limit]), next=more)

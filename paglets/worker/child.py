@@ -232,8 +232,9 @@ class Child:
 
     def _done_well(self, scope: Scope) -> EntryDone:
         changes = scope.changes(self._context.keeper)
-        then_run = type(self._paglet).run is not Paglet.run
-        return EntryDone(changes=changes, intent=scope.intent, then_run=then_run)
+        cls, name = type(self._paglet), ENTRY_METHODS[self._go.entry]
+        then_run, is_default = cls.run is not Paglet.run, getattr(cls, name) is getattr(Paglet, name, None)
+        return EntryDone(changes=changes, intent=scope.intent, then_run=then_run, is_default=is_default)
 
     def _tell_done(self, done: EntryDone) -> int:
         try:

@@ -339,9 +339,11 @@ class EntryDone:
     """`done`: the end of the entry; the child exits 0 after the reply. A fault drops changes and intent.
 
     `then_run`: the class overrides `run`, so that it is due next (after `creation`, `clone`, `arrival`, `activation`).
+    `is_default`: the class does not override the method of this entry.
     """
 
     then_run: bool = False
+    is_default: bool = False
     fault: Fault | None = None
     changes: Changes = field(default_factory=Changes)
     intent: Intent = field(default_factory=Intent)

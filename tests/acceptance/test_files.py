@@ -155,3 +155,93 @@ def test_a_file_stays_where_it_is_while_home_has_no_room(make_mesh: Any, tmp_pat
         wait_until(kept.exists, what="on_arrival at home")
         wait_until(lambda: sources_are_gone(mesh), what="the source to be gone")
         mesh.check_quiet()
+
+
+# Files of finished jobs that no hook took.
+
+HOOKS = {
+    "raises": "on_arrival failed on laptop: ValueError: no column x",
+    "imports": "on_arrival failed on laptop: ModuleNotFoundError: No module named 'no_such_library'",
+    "exits": "on_arrival failed on laptop: the process ended with exit code 3 before the hook returned",
+    "leaves": "on_arrival failed on laptop: the process ended before the hook returned",
+    "killed": "on_arrival failed on laptop: the process was ended by SIGKILL",
+    "absent": "on_arrival failed on laptop: FileNotFoundError",
+    "dispatching": "on_dispatching failed on ",
+}
+
+
+def fetched(mesh: Mesh, group_id: str, folder: Path) -> dict[str, str]:
+    """The files of a group by name, as `artifacts get` fetches them."""
+    done = mesh.paglets("artifacts", "get", "--group", group_id, folder, "--at", "laptop")
+    assert done.code == 0, done.err
+    return {Path(line).name: Path(line).read_text() for line in done.out.splitlines()}
+
+
+def test_the_file_sample_of_the_specification_as_it_is_leaves_its_file_at_home(three: Mesh, tmp_path: Path) -> None:
+    assert run(three, "leaving.py", "sample", "Plain", tmp_path, "a", "b") == "2\n"
+    folder = tmp_path / "got"
+    found = wait_until(lambda: len(found := fetched(three, "sample", folder)) == 2 and found, what="both files")
+    assert found == {"a-result.db": "rows of a", "b-result.db": "rows of b"}
+    shown = three.paglets("jobs", "show", "sample/a", "--json", "--at", "gpu-a").json
+    (file,) = shown["files"]
+    assert (file["host_name"], file["owner"], file["expires_at"]) == ("laptop", "", None)
+    moved = three.paglets("artifacts", "get", "sample/a", tmp_path / "mine.db", "--move", "--at", "gpu-a")
+    assert (moved.code, (tmp_path / "mine.db").read_text()) == (0, "rows of a")
+    assert (
+        three.paglets(
+            "artifacts",
+            "rm",
+            three.paglets("artifacts", "list", "--group", "sample", "--json", "--at", "laptop").json["artifacts"][0][
+                "artifact_id"
+            ],
+            "--at",
+            "laptop",
+        ).code
+        == 0
+    )
+    assert three.paglets("artifacts", "list", "--group", "sample", "--json", "--at", "laptop").json["artifacts"] == []
+
+
+def test_hooks_that_fail_keep_their_files_say_so_everywhere_and_run_again(three: Mesh, tmp_path: Path) -> None:
+    keys = [*HOOKS, "good"]
+    assert run(three, "leaving.py", "hooks", "Hooked", tmp_path, *keys) == "8\n"
+
+    def reasons() -> dict[str, str]:
+        listed = three.paglets("list", "--json", "--at", "gpu-a").json["paglets"]
+        return {each["job_key"]: each["reason"] for each in listed if each["group_id"] == "hooks"}
+
+    def all_failed() -> dict[str, str] | None:
+        found = reasons()
+        return found if found.keys() == HOOKS.keys() and all("failed" in text for text in found.values()) else None
+
+    found = wait_until(all_failed, what="all hooks to have failed")
+    assert (tmp_path / "good").read_text() == "rows of good"
+    assert {key: found[key].startswith(text) for key, text in HOOKS.items()} == dict.fromkeys(HOOKS, True), found
+    files = fetched(three, "hooks", tmp_path / "all")
+    assert files == {f"{key}-result.db": f"rows of {key}" for key in HOOKS}
+    why = three.paglets("jobs", "why", "hooks/raises", "--at", "linux-a")
+    assert why.code == 1
+    assert HOOKS["raises"] in why.out
+    assert 'raise ValueError("no column x")' in why.out
+    log = three.paglets("jobs", "logs", "hooks/raises", "--at", "gpu-a")
+    assert log.out == "computed\narrived with raises\n"
+    assert 'raise ValueError("no column x")' in log.err
+    notes = three.paglets("notes", "--json", "--at", "laptop").json["notes"]
+    assert any(HOOKS["raises"] in note["text"] for note in notes)
+
+    # Before the cause is fixed, and after.
+    again = three.paglets("jobs", "rerun-hook", "hooks/absent", "--at", "linux-a")
+    assert (again.code, "FileNotFoundError" in again.err) == (1, True)
+    (tmp_path / "column").touch()
+    (tmp_path / "road").touch()
+    mended = three.paglets("jobs", "rerun-hook", "hooks/absent", "--at", "linux-a")
+    assert (mended.code, mended.out) == (0, "hooks/absent: on_arrival returned on laptop\n")
+    moves = three.paglets("jobs", "rerun-hook", "hooks/dispatching", "--json", "--at", "laptop").json["hooks"]
+    assert [(each["hook"], each["ok"]) for each in moves] == [("on_dispatching", True)]
+    wait_until((tmp_path / "dispatching").exists, what="the job to arrive at home")
+    assert (tmp_path / "absent").read_text() == "rows of absent"
+
+    ended = three.paglets("jobs", "cancel", "hooks", "--at", "laptop")
+    assert (ended.code, "ended hooks/raises, whose on_arrival failed on laptop; its 1 file" in ended.err) == (0, True)
+    assert reasons() == {}
+    assert len(fetched(three, "hooks", tmp_path / "left")) == len(HOOKS) - 2

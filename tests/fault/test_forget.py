@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 from mesh_paglets import Notes, NotesState
 
 from tests.acceptance.rig import Finished, Mesh, wait_until
+
+SCRIPTS = Path(__file__).parents[1] / "acceptance" / "scripts"
 
 
 def test_a_paglet_that_a_dead_host_has_is_back_when_that_is_forgotten(mesh: Mesh) -> None:
@@ -45,3 +48,31 @@ def test_a_paglet_that_a_dead_host_has_is_back_when_that_is_forgotten(mesh: Mesh
     views, errors = a.client.paglets()
     assert (errors, [(view.agent_id, view.host.name) for view in views]) == ((), [(notes.agent_id, "a")])
     assert notes.send("add", amount=1) == 4
+
+
+def test_files_that_were_to_go_to_a_home_that_is_gone_for_good_are_kept_and_fetched(mesh: Mesh, tmp_path: Path) -> None:
+    home = mesh.start("home")
+    work = mesh.start("linux-a", "--peer", home.url, "--tag", "linux")
+    mesh.wait_joined()
+    done = mesh.script(SCRIPTS / "leaving.py", "left", "Held", tmp_path, "a", "b", PAGLETS_AT="home")
+    assert done.code == 0, done.err
+    wait_until(lambda: work.rows("SELECT 1 FROM runs"), what="a job to run")
+    home.kill()
+    (tmp_path / "release").touch()
+
+    def waiting() -> bool:
+        jobs = mesh.paglets("jobs", "queue", "--json", "--at", "linux-a").json["jobs"]
+        return [job["reason_text"] for job in jobs] == ["it moves to home when that is online"] * 2
+
+    wait_until(waiting, what="both files to wait for home")
+
+    forgotten = mesh.paglets("mesh", "forget", "home", "--at", "linux-a")
+
+    assert (forgotten.code, forgotten.out) == (
+        0,
+        "linux-a: forgotten, 2 moves there dropped, 2 files of group left kept here\n",
+    )
+    assert forgotten.err.endswith("artifacts get --group left DIR\n")
+    got = mesh.paglets("artifacts", "get", "--group", "left", tmp_path / "got", "--at", "linux-a")
+    assert got.code == 0, got.err
+    assert sorted(path.read_text() for path in (tmp_path / "got").iterdir()) == ["rows of a", "rows of b"]

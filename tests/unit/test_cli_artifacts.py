@@ -144,7 +144,7 @@ def test_of_a_group_all_results_are_looked_through(given: Given) -> None:
     given.results["plain"] = {"result": None}
     given.failures["broken"] = {"cause": "exception"}
     found = artifacts_of_group(given.client, "g1")
-    assert list(found.artifacts) == ["a", "b", "c"]
+    assert [key for key, _ in found.artifacts] == ["a", "b", "c"]
     assert list(found.remarks()) == [
         "1 result has no file",
         "1 job failed: `paglets jobs why g1` says why",
@@ -312,28 +312,30 @@ def test_options_may_stand_between_the_arguments(words: list[str]) -> None:
 
 
 def test_files_of_a_group_are_named_by_their_jobs() -> None:
-    assert file_names({"monday": "words.db", "tuesday": "words.db"}) == {
-        "monday": "monday-words.db",
-        "tuesday": "tuesday-words.db",
-    }
+    assert file_names([("monday", "words.db"), ("tuesday", "words.db")]) == ["monday-words.db", "tuesday-words.db"]
+
+
+def test_files_of_one_name_that_one_job_left_are_told_apart() -> None:
+    names = file_names([("a", "r.db"), ("a", "r.db"), ("b", "r.db")])
+    assert len(set(names)) == 3
+    assert names[2] == "b-r.db"
 
 
 def test_no_key_leads_out_of_the_folder_nor_two_to_one_file() -> None:
     keys = ["a/b", "a_b", "../x", "..", ".", "x\\y", "C:", "con", "A", "a", "ä" * 200, "ä" * 199, "k" * 200, "-", "a b"]
     keys += ["-rf", "--", "-r"]
-    names = file_names(dict.fromkeys(keys, "r.db"))
-    assert len({name.casefold() for name in names.values()}) == len(keys)
-    assert all("/" not in name and "\\" not in name and not name.startswith((".", "-")) for name in names.values())
-    assert all(name.endswith("r.db") and len(name.encode()) <= 200 for name in names.values())
+    names = file_names([(key, "r.db") for key in keys])
+    assert len({name.casefold() for name in names}) == len(keys)
+    assert all("/" not in name and "\\" not in name and not name.startswith((".", "-")) for name in names)
+    assert all(name.endswith("r.db") and len(name.encode()) <= 200 for name in names)
 
 
 def test_keys_and_names_that_run_into_one_another_are_told_apart() -> None:
-    names = file_names({"a": "b-c", "a-b": "c"})
-    assert len(set(names.values())) == 2
+    assert len(set(file_names([("a", "b-c"), ("a-b", "c")]))) == 2
 
 
 def test_a_long_name_keeps_its_end() -> None:
-    (name,) = file_names({"k" * 100: "n" * 190 + ".sqlite"}).values()
+    (name,) = file_names([("k" * 100, "n" * 190 + ".sqlite")])
     assert name.endswith(".sqlite")
     assert len(name.encode()) <= 200
 

@@ -22,6 +22,7 @@ from paglets.cli.why import explain, held_on
 from paglets.core.errors import PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.remote.joblogs import JobAttempts
+from paglets.remote.kept import MeshKept
 from paglets.remote.losthosts import by_name
 from paglets.slots.model import Resources
 from paglets.testing.mesh import member
@@ -183,6 +184,9 @@ class Known(Mesh):
         super().__init__(LAPTOP, AWAY, MemberView(member=member("w2"), online=True, silent_seconds=0.0))
         waits = {"status": "COMPLETED", "reason": "report_waits", "reason_text": "it has ended, and its report waits"}
         self.copies = {"a": job_view("a", group_id="g"), "b": job_view("b", group_id="g", **waits)}
+
+    def kept(self, group_id: str, job_key: str, *, timeout: float) -> MeshKept:
+        return MeshKept()
 
     def mesh_slots(self, *, limit: int, timeout: float) -> Any:
         none = Resources()

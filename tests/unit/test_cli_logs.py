@@ -22,6 +22,7 @@ from paglets.cli.nolog import reason_for_no_log
 from paglets.core.errors import BadRequest, CallOutcomeUnknown, PagletsError, Unknown, Unreachable
 from paglets.core.refs import HostRef
 from paglets.remote.joblogs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log
+from paglets.remote.kept import MeshKept
 from paglets.testing.mesh import member
 from paglets.worker import logs
 from paglets.worker.logs import LogFile
@@ -117,6 +118,9 @@ class Scripted(OneLog):
         super().__init__(path)
         self._looks = list(looks)
         self.waited: list[float | None] = []
+
+    def kept(self, group_id: str, job_key: str, *, timeout: float) -> MeshKept:
+        return MeshKept()
 
     def job_attempts(self, job: str, *, timeout: float | None = None) -> JobAttempts:
         self.waited.append(timeout)

@@ -17,6 +17,7 @@ from paglets.core.errors import PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
 from paglets.remote.joblogs import JobAttempts
+from paglets.remote.kept import MeshKept
 from paglets.testing.mesh import member
 
 W1 = HostRef(store_id="s1", name="w1", url="http://w1:8765")
@@ -58,9 +59,13 @@ class Client:
     def __init__(self) -> None:
         self.waited: list[float | None] = []
         self.silent: tuple[PagletsError, ...] = ()
+        self.left = MeshKept()
         self.code: bytes | PagletsError = zipped({"count.py": b"x" * 40, "pkg/__init__.py": b""})
         self.files: tuple[FileRef, ...] = ()
         self.copies = {"g/b": (unfinished("b1"),), "b1": (unfinished("b1"),)}
+
+    def kept(self, group_id: str, job_key: str, *, timeout: float) -> MeshKept:
+        return self.left
 
     def group(self, group_id: str) -> Any:
         if group_id != "g":

@@ -18,6 +18,7 @@ from paglets.store.queue import QueuedJob
 from paglets.testing.store import memory_store
 
 NOW = 1_000.0
+OWN = host_ref("home")
 W1 = host_ref("w1")
 
 
@@ -66,7 +67,7 @@ def test_a_grant_gives_the_job_a_lease_a_run_and_a_new_attempt(store: Store) -> 
     queued = next(each for each in waiting(store) if each.agent_id == "j2")
     assert grant(store, queued, (1, 3), (0,))
     assert status(store, "j2") == ("RUNNING", 4)
-    view = store.read(lambda tx: views.job_view(tx, "j2", NOW + 5))
+    view = store.read(lambda tx: views.job_view(tx, "j2", OWN, NOW + 5))
     assert view is not None
     assert view.lease is not None
     assert (view.lease.cpu_cores, view.lease.gpu_ids, view.lease.attempt) == ((1, 3), (0,), 4)
@@ -265,7 +266,7 @@ def test_a_job_on_its_way_is_shown_with_where_it_goes(store: Store) -> None:
     assert (view.residence, view.reason, view.target) == ("leaving", "moving", W1)
     assert view.reason_text == "on its way to w1: no answer"
     assert view.waited_seconds == 15.0
-    assert store.read(lambda tx: views.job_views(tx, NOW, 10)) == ()
+    assert store.read(lambda tx: views.job_views(tx, OWN, NOW, 10)) == ()
 
 
 def test_running_jobs_are_shown_first_then_the_oldest_and_no_ended_ones(store: Store) -> None:
@@ -273,7 +274,7 @@ def test_running_jobs_are_shown_first_then_the_oldest_and_no_ended_ones(store: S
         [("a", "PLACING"), ("b", "WAITING_FOR_SLOT"), ("c", "COMPLETED"), ("d", "CANCELLED"), ("e", "RUNNING")]
     ):
         add(store, job(agent_id, f"key-{agent_id}", status=state), NOW - number)
-    assert [view.agent_id for view in store.read(lambda tx: views.job_views(tx, NOW, 10))] == ["e", "b", "j1", "a"]
+    assert [view.agent_id for view in store.read(lambda tx: views.job_views(tx, OWN, NOW, 10))] == ["e", "b", "j1", "a"]
 
 
 def test_the_history_keeps_the_newest(store: Store) -> None:

@@ -53,8 +53,11 @@ def _carried(body: AddArtifact, now: float) -> CarriedArtifact:
 
 def page(host: Host, asked: Asked) -> Artifacts:
     limit = max(1, asked.number("limit", 100, MAX_PAGE))
-    owner, after = asked.query.get("owner"), asked.query.get("after", "")
-    found = host.shell.store.read(lambda tx: artifacts.page(tx, owner, after, limit, host.shell.own.name))
+    after, which = (
+        asked.query.get("after", ""),
+        {"owner": asked.query.get("owner"), "group_id": asked.query.get("group")},
+    )
+    found = host.shell.store.read(lambda tx: artifacts.page(tx, after, limit, host.shell.own.name, **which))
     return Artifacts(artifacts=found, next=found[-1].artifact_id if len(found) == limit else None)
 
 

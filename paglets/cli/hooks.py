@@ -1,0 +1,128 @@
+"""Hooks of finished jobs that failed, in words; and `paglets jobs rerun-hook`, which runs them again."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from paglets.api.kept import FailedHook
+from paglets.cli.options import LOOK_SECONDS, client_of
+from paglets.cli.output import print_json, said_if_slow, say, waiting_for_all
+from paglets.core.errors import EXIT_DONE, EXIT_FAILED, Invalid, PagletsError, Unknown, Unreachable
+from paglets.core.record import to_json
+from paglets.core.refs import ProxyRef
+from paglets.core.text import command_name, counted, printable
+from paglets.remote.client import HostClient
+from paglets.remote.kept import MeshKept
+
+
+def kept_of(client: HostClient, group_id: str, job_key: str = "", seconds: float = LOOK_SECONDS) -> MeshKept:
+    """Return what finished jobs left on the hosts that answer in time. Never raises: it is a part of other answers."""
+    try:
+        with said_if_slow(waiting_for_all(seconds)):
+            return client.kept(group_id, job_key, timeout=seconds)
+    except PagletsError as error:
+        return MeshKept(silent=(error,))
+
+
+def hook_fields(hooks: Iterable[FailedHook], file_count: int) -> dict[str, object]:
+    """Return the lines `hook` and `next` of a job whose hook failed; none where no hook did."""
+    found = tuple(hooks)
+    if not found:
+        return {}
+    first = found[0]
+    files = f"its {counted(file_count, 'file')}" if file_count else "it"
+    kept = f"kept there until {day(first.kept_until)}"
+    job, command = shlex.quote(f"{first.group_id}/{first.job_key}"), command_name()
+    return {
+        "hook": "; ".join(hook.text for hook in found) + f"; {files} {'are' if file_count > 1 else 'is'} {kept}",
+        "next": f"{command} jobs rerun-hook {job} (runs it again); {command} jobs cancel {job} (ends the job)",
+    }
+
+
+def day(seconds: float) -> str:
+    """Return the day of a time, here."""
+    return time.strftime("%Y-%m-%d", time.localtime(seconds))
+
+
+def say_failed(hook: FailedHook, *, traceback: bool = True) -> None:
+    """Say on stderr how the hook failed, with its traceback if asked for."""
+    say(hook.text)
+    for line in hook.traceback.splitlines() if traceback else ():
+        print(printable(line), file=sys.stderr)
+
+
+def rerun(options: argparse.Namespace) -> int:
+    """Run the failed hooks of the job `options.job` again. Return 1 where one failed again."""
+    group_id, slash, job_key = options.job.partition("/")
+    if not slash:
+        raise Invalid(f"{options.job[:80]!r} is no job: name it as GROUP/JOBKEY")
+    ends: list[dict[str, Any]] = []
+    with client_of(options) as client:
+        for hook in _failed(client, group_id, job_key, options.timeout or LOOK_SECONDS):
+            with said_if_slow(f"{hook.hook} of {options.job} runs on {hook.host.name}"):
+                again = client.rerun_hook(hook, timeout=options.timeout)
+            ends.append(_end(options.job, hook, again))
+            if not options.json:
+                _print(options.job, hook, again)
+    if options.json:
+        print_json({"hooks": ends})
+    return EXIT_DONE if all(end["ok"] for end in ends) else EXIT_FAILED
+
+
+def _failed(client: HostClient, group_id: str, job_key: str, seconds: float) -> tuple[FailedHook, ...]:
+    found = client.kept(group_id, job_key, timeout=seconds)
+    if found.hooks:
+        return found.hooks
+    if found.silent:
+        raise Unreachable(f"no host that answered has a failed hook of {group_id}/{job_key}; {found.silent[0].message}")
+    raise Unknown(f"no hook of {group_id}/{job_key} failed on a host that is online")
+
+
+def _end(job: str, hook: FailedHook, again: FailedHook | None) -> dict[str, Any]:
+    return {
+        "job": job,
+        "hook": hook.hook,
+        "host": hook.host.name,
+        "ok": again is None,
+        "error": "" if again is None else again.error,
+        "traceback": "" if again is None else again.traceback,
+    }
+
+
+def _print(job: str, hook: FailedHook, again: FailedHook | None) -> None:
+    if again is None:
+        moves = f"; it moves to {hook.target}" if hook.target else ""
+        print(f"{printable(job)}: {hook.hook} returned on {hook.host.name}{moves}")
+        return
+    say_failed(again)
+
+
+def end_failed(client: HostClient, group_id: str, job_keys: Iterable[str] | None) -> list[str]:
+    """End the jobs of these keys (None: all) whose hook failed. Return a line for each, of what became of its files."""
+    keys = None if job_keys is None else set(job_keys)
+    found = kept_of(client, group_id)
+    lines = []
+    for hook in found.hooks:
+        if keys is not None and hook.job_key not in keys:
+            continue
+        job = f"{group_id}/{hook.job_key}"
+        files = [file for file in found.files if file.owner == hook.agent_id]
+        try:
+            client.dispose(ProxyRef(agent_id=hook.agent_id, host=hook.host))
+        except PagletsError as error:
+            lines.append(f"{job}, whose {hook.hook} failed, was not ended: {error.message}")
+            continue
+        stay = f"; its {counted(len(files), 'file')} can be fetched until {day(hook.kept_until)}: "
+        stay += f"`paglets artifacts get --group {group_id} DIR`"
+        lines.append(f"ended {job}, whose {hook.hook} failed on {hook.host.name}{stay if files else ''}")
+    return lines
+
+
+def as_json(found: MeshKept) -> dict[str, Any]:
+    """Return what `jobs show` has of it in its JSON."""
+    return {"hooks": [{**to_json(hook), "hook": hook.hook} for hook in found.hooks], "files": to_json(found.files)}

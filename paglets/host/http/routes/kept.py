@@ -1,0 +1,45 @@
+"""Routes about what finished jobs left: hooks that failed, and files that no hook took."""
+
+from __future__ import annotations
+
+from paglets.api.kept import AskKept, Kept
+from paglets.api.paglets import Done
+from paglets.core.refs import check_agent_id, check_group_id, check_job_key
+from paglets.host import hooks
+from paglets.host.creation import must_be_found
+from paglets.host.host import Host
+from paglets.host.http.router import Asked, route
+from paglets.store import jobfiles
+from paglets.store.db import Tx
+
+
+def of_jobs(host: Host, asked: Asked) -> Kept:
+    body: AskKept = asked.body
+    group_id = check_group_id(body.group_id)
+    job_key = check_job_key(body.job_key) if body.job_key else ""
+    own = host.shell.own
+
+    def look(tx: Tx) -> Kept:
+        return Kept(
+            hooks=jobfiles.failed_hooks(tx, group_id, job_key, own),
+            files=jobfiles.files_of(tx, group_id, job_key, own.name),
+        )
+
+    return host.shell.store.read(look)
+
+
+def rerun(host: Host, asked: Asked) -> Done:
+    agent_id = check_agent_id(asked.path["ID"])
+
+    def begin(tx: Tx) -> None:
+        must_be_found(tx, agent_id)
+        hooks.rerun(tx, agent_id)
+
+    host.shell.store.write(begin)
+    return Done()
+
+
+ROUTES = (
+    route("POST", "/v1/jobs/kept", AskKept, Kept, "failed hooks and files of a group's finished jobs here", of_jobs),
+    route("POST", "/v1/paglets/ID/rerun", None, Done, "run the hook again that failed", rerun),
+)

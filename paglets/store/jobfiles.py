@@ -1,0 +1,180 @@
+"""Files of finished jobs that no hook took, as artifacts with the group and key of their job; and hooks that failed.
+
+A finished job of a group leaves nothing behind that waits to be delivered. Its registered files become artifacts of
+the host where the job ends (`keep_files`). Where a hook of it fails the job stays (`hold`) until a rerun of the hook
+returns, a person ends it, or KEEP_SECONDS are over. Meanwhile its files are listed as artifacts of the paglet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from dataclasses import dataclass
+
+from paglets.api.kept import FailedHook
+from paglets.codec.text import loads
+from paglets.core.refs import ArtifactRef, HostRef
+from paglets.store import artifacts
+from paglets.store.db import Tx
+
+KEEP_SECONDS = 30 * 86400.0
+"""For a job whose hook failed: as long as a paglet that left can be asked for."""
+
+MAX_ERROR_CHARACTERS = 2_000
+MAX_TRACEBACK_CHARACTERS = 20_000
+MOST_KEPT = 1_000
+
+_HEAD = "SELECT h.*, r.group_id, r.job_key FROM failed_hooks h JOIN requests r USING (agent_id)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """The job of a group that a paglet is."""
+
+    group_id: str
+    job_key: str
+
+
+def finished_job(tx: Tx, agent_id: str) -> Job | None:
+    """Return which job of a group a paglet is that has ended here, or leaves after its end. None for any other."""
+    row = tx.one(
+        "SELECT group_id, job_key FROM requests WHERE agent_id = ? AND group_id IS NOT NULL"
+        " AND status IN ('COMPLETED', 'FAILED_FINAL', 'CANCELLED') UNION ALL"
+        " SELECT group_id, job_key FROM handoffs WHERE agent_id = ? AND group_id IS NOT NULL"
+        " AND json_extract(summary, '$.status') IN ('COMPLETED', 'FAILED_FINAL', 'CANCELLED')",
+        agent_id,
+        agent_id,
+    )
+    return None if row is None else Job(group_id=row["group_id"], job_key=row["job_key"])
+
+
+def keep_files(tx: Tx, agent_id: str, now: float) -> int:
+    """Turn the registered files of a finished job into artifacts of this host, without an end. Return how many."""
+    job = finished_job(tx, agent_id)
+    if job is None:
+        return 0
+    count = _list(tx, agent_id, job, artifacts.HOST, now, None)
+    tx.run("DELETE FROM files WHERE agent_id = ? AND registered = 1", agent_id)
+    return count
+
+
+def _list(tx: Tx, agent_id: str, job: Job, owner: str, now: float, expires_at: float | None) -> int:
+    rows = tx.all("SELECT * FROM files WHERE agent_id = ? AND registered = 1 ORDER BY name", agent_id)
+    epoch = tx.value("SELECT epoch FROM residence WHERE agent_id = ?", agent_id)
+    for row in rows:
+        tx.run(
+            "INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            _artifact_id(agent_id, epoch, row["name"]),
+            owner,
+            row["name"],
+            row["sha256"],
+            row["size_bytes"],
+            now,
+            expires_at,
+            job.group_id,
+            job.job_key,
+        )
+    tx.wake("disposal")
+    return len(rows)
+
+
+def _artifact_id(agent_id: str, epoch: int, name: str) -> str:
+    """Of that file on that host: elsewhere the paglet has another epoch, and so has another copy of the file."""
+    return f"art-{hashlib.sha256(f'{agent_id} {epoch} {name}'.encode()).hexdigest()[:32]}"
+
+
+# Hooks that failed.
+
+
+def hold(tx: Tx, agent_id: str, failed: FailedHook, intent: str | None) -> int:
+    """Note that a hook of a finished job failed. Return how many files are kept for it. `intent`: see the schema."""
+    tx.run(
+        "INSERT OR REPLACE INTO failed_hooks VALUES (?, ?, ?, ?, ?, ?)",
+        agent_id,
+        failed.entry,
+        failed.error,
+        failed.traceback,
+        failed.failed_at,
+        intent,
+    )
+    _unlist(tx, agent_id)
+    job = Job(group_id=failed.group_id, job_key=failed.job_key)
+    return _list(tx, agent_id, job, agent_id, failed.failed_at, failed.kept_until)
+
+
+def _unlist(tx: Tx, agent_id: str) -> None:
+    tx.run("DELETE FROM artifacts WHERE owner = ? AND group_id IS NOT NULL", agent_id)
+
+
+def returned(tx: Tx, agent_id: str) -> None:
+    """A hook of that paglet returned: its files are no longer listed, and an earlier failure is over."""
+    tx.run("DELETE FROM failed_hooks WHERE agent_id = ?", agent_id)
+    _unlist(tx, agent_id)
+
+
+def begins_again(tx: Tx, agent_id: str) -> sqlite3.Row | None:
+    """Remove and return the row of the failure. The files stay listed until the hook returns."""
+    row = tx.one("SELECT * FROM failed_hooks WHERE agent_id = ?", agent_id)
+    tx.run("DELETE FROM failed_hooks WHERE agent_id = ?", agent_id)
+    return row
+
+
+def leave_to_host(tx: Tx, agent_id: str) -> int:
+    """Make the listed files of a job that ends now artifacts of this host, with the same end. Return how many."""
+    return tx.run("UPDATE artifacts SET owner = '' WHERE owner = ? AND group_id IS NOT NULL", agent_id)
+
+
+def is_held(tx: Tx, agent_id: str) -> bool:
+    return tx.value("SELECT 1 FROM failed_hooks WHERE agent_id = ?", agent_id) is not None
+
+
+def failed_hook(tx: Tx, agent_id: str, own: HostRef) -> FailedHook | None:
+    row = tx.one(f"{_HEAD} WHERE h.agent_id = ?", agent_id)
+    return None if row is None else _read(row, own)
+
+
+def failed_hooks(tx: Tx, group_id: str, job_key: str, own: HostRef) -> tuple[FailedHook, ...]:
+    """Return MOST_KEPT failed hooks here at most, of a group's jobs, or of one job where `job_key` is not empty."""
+    rows = tx.all(
+        f"{_HEAD} WHERE r.group_id = ? AND (? = '' OR r.job_key = ?) ORDER BY r.job_key, h.agent_id LIMIT ?",
+        group_id,
+        job_key,
+        job_key,
+        MOST_KEPT,
+    )
+    return tuple(_read(row, own) for row in rows)
+
+
+def files_of(tx: Tx, group_id: str, job_key: str, host_name: str) -> tuple[ArtifactRef, ...]:
+    """Return MOST_KEPT artifacts here at most, of a group's jobs, or of one job where `job_key` is not empty."""
+    rows = tx.all(
+        "SELECT artifact_id FROM artifacts WHERE group_id = ? AND (? = '' OR job_key = ?) ORDER BY artifact_id LIMIT ?",
+        group_id,
+        job_key,
+        job_key,
+        MOST_KEPT,
+    )
+    found = (artifacts.find(tx, row["artifact_id"], host_name) for row in rows)
+    return tuple(each for each in found if each is not None)
+
+
+def over(tx: Tx, now: float, own: HostRef) -> tuple[FailedHook, ...]:
+    """Return failed hooks whose time is over."""
+    rows = tx.all(f"{_HEAD} WHERE h.failed_at <= ? ORDER BY h.agent_id LIMIT ?", now - KEEP_SECONDS, MOST_KEPT)
+    return tuple(_read(row, own) for row in rows)
+
+
+def _read(row: sqlite3.Row, own: HostRef) -> FailedHook:
+    intent = {} if row["intent"] is None else loads(row["intent"])
+    return FailedHook(
+        agent_id=row["agent_id"],
+        group_id=row["group_id"],
+        job_key=row["job_key"],
+        entry=row["hook"],
+        host=own,
+        error=row["error"],
+        traceback=row["traceback"],
+        failed_at=row["failed_at"],
+        kept_until=row["failed_at"] + KEEP_SECONDS,
+        target=intent["move"]["name"] if "move" in intent else "",
+    )
