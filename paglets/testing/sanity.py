@@ -340,7 +340,8 @@ _BUSY: tuple[tuple[str, str], ...] = (
     (
         "is a finished job of a group whose row is still there",
         "SELECT agent_id || ' ' || status FROM requests WHERE collector IS NOT NULL"
-        " AND status NOT IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING')",
+        " AND status NOT IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING')"
+        " AND agent_id NOT IN (SELECT agent_id FROM failed_hooks)",
     ),
     (
         "is a collector with pending keys, or not where it is to stay",

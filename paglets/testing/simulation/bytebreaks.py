@@ -21,6 +21,7 @@ from paglets.testing.simulation.breaks import (
 from paglets.testing.simulation.faults import Trouble
 from paglets.testing.simulation.network import Weather
 from paglets.testing.simulation.profile import Profile, calm
+from paglets.testing.simulation.scripts import LEAVES
 from paglets.testing.simulation.tampering import Tampering
 
 
@@ -82,14 +83,46 @@ def _couriers(trouble: Trouble | None = None, spoils: int = 3) -> Profile:
     return replace(base, load=load, trouble=trouble or base.trouble, most_events=20_000)
 
 
-def _groups(*plans: str, **more: int) -> Profile:
+def _groups(*plans: str, **more: Any) -> Profile:
     """Groups with code and inputs."""
     base = calm(3)
-    counts = {"groups": 3, "file_posts": 4, **more}
+    counts: dict[str, Any] = {"groups": 3, "file_posts": 4, **more}
     return replace(base, load=replace(base.load, files=0.8, plans=plans, **counts))
 
 
+def _leaving() -> Profile:
+    """Jobs that leave with a file, and hooks that fail."""
+    base = calm(3)
+    load = replace(base.load, groups=2, most_jobs=6, counters=0, reruns=6, plans=(LEAVES,))
+    return replace(base, load=load, trouble=Trouble(crashes=2, seconds=20.0))
+
+
+def _homeless() -> Profile:
+    """Jobs that leave with a file for a machine that is lost for good and forgotten."""
+    base = calm(3)
+    load = replace(base.load, groups=3, most_jobs=8, counters=0, stays=2, plans=(LEAVES,), lost_home=True)
+    return replace(base, load=load, trouble=Trouble(departs=True, forgotten=True, seconds=12.0), lost_after=12.0)
+
+
+_KEPT_FILE = "INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_DROPPED_FILE = "INTO artifacts SELECT ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE 0"
+
 BYTE_BREAKS: tuple[Break, ...] = (
+    by_sql(
+        "files of a finished job that no hook took are dropped",
+        rewritten(_KEPT_FILE, _DROPPED_FILE),
+        profile=_leaving(),
+    ),
+    by_sql(
+        "a job whose hook failed goes as if it had returned",
+        rewritten("AND NOT EXISTS (SELECT 1 FROM failed_hooks f WHERE f.agent_id = r.agent_id)", ""),
+        profile=_leaving(),
+    ),
+    by_sql(
+        "files that were to go to a home which is forgotten are dropped",
+        rewritten(_KEPT_FILE, _DROPPED_FILE),
+        profile=_homeless(),
+    ),
     by_disk("a blob is acknowledged before it is synced", Unsynced, _couriers(Trouble(crashes=6, seconds=20.0))),
     by_disk("a blob counts as whole before all of it is there", Early, _couriers()),
     by_disk("a blob goes on from where it was not confirmed", Boastful, _couriers(spoils=0)),
@@ -135,8 +168,8 @@ BYTE_BREAKS: tuple[Break, ...] = (
     by_sql(
         "files do not travel",
         rewritten(
-            "INTO files (agent_id, name, sha256, size_bytes, mode, attempt) VALUES (?, ?, ?, ?, ?, ?)",
-            "INTO files (agent_id, name, sha256, size_bytes, mode, attempt) SELECT ?, ?, ?, ?, ?, ? WHERE 0",
+            "attempt, registered) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "attempt, registered) SELECT ?, ?, ?, ?, ?, ?, ? WHERE 0",
         ),
         profile=_groups("success"),
     ),
@@ -147,7 +180,7 @@ BYTE_BREAKS: tuple[Break, ...] = (
     ),
     by_sql(
         "the artifact of a post is dropped",
-        rewritten("INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?)", "INTO artifacts SELECT ?, ?, ?, ?, ?, ?, ? WHERE 0"),
+        rewritten("expires_at) VALUES (?, ?, ?, ?, ?, ?, ?)", "expires_at) SELECT ?, ?, ?, ?, ?, ?, ? WHERE 0"),
         profile=_groups("artifact"),
     ),
     by_sql(

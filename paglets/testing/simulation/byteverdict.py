@@ -10,22 +10,28 @@ from paglets.store.db import Tx
 from paglets.testing.sanity import Hosts
 from paglets.testing.simulation.filescripts import COURIER_CLASS
 from paglets.testing.simulation.machine import Machine
+from paglets.testing.simulation.seen import Seen
 from paglets.testing.simulation.witness import Given, Source, Witness
 
 CANCELLED = "cancelled"
 
 
-def judge_bytes(machines: Sequence[Machine], witness: Witness) -> list[str]:
-    """Every promise about bytes that was broken, in words."""
+def judge_bytes(machines: Sequence[Machine], witness: Witness, lost: Hosts | None = None) -> list[str]:
+    """Every promise about bytes that was broken, in words. `lost`: the stores of hosts that are gone for good."""
     hosts = {machine.name: machine.rows for machine in machines}
-    return [*_artifacts(hosts, witness), *_given(machines, witness), *_sources(machines, witness)]
+    return [
+        *_artifacts(hosts, witness),
+        *_given(machines, witness),
+        *_sources(machines, witness),
+        *_left(hosts, lost or {}, witness),
+    ]
 
 
 def to_fetch(machines: Sequence[Machine], witness: Witness) -> dict[str, str]:
     """The hash of each artifact that anybody in the mesh must be able to fetch."""
     hosts = {machine.name: machine.rows for machine in machines}
     named = {artifact_id for artifact_id in (*witness.carried, *witness.kept) if artifact_id not in witness.deleted}
-    named |= _of_records(hosts).keys() | _of_couriers(hosts).keys()
+    named |= _of_records(hosts).keys() | _of_couriers(hosts).keys() | _of_jobs(hosts).keys()
     return {artifact_id: places[0][2] for artifact_id, places in sorted(_places(hosts).items()) if artifact_id in named}
 
 
@@ -88,6 +94,27 @@ def _of_couriers(hosts: Hosts) -> dict[str, tuple[str, str]]:
             artifacts: dict[str, str] = loads(row["state"]).get("artifacts", {})
             found |= {artifact_id: (row["agent_id"], sha256) for artifact_id, sha256 in artifacts.items()}
     return found
+
+
+_ENDED_THERE = "SELECT 1 FROM residence WHERE agent_id = ? AND status IN ('here', 'leaving', 'disposed')"
+
+
+def _of_jobs(hosts: Hosts) -> dict[str, tuple[str, str]]:
+    """Job key and hash of the artifacts that finished jobs left."""
+    sql = "SELECT artifact_id, job_key, sha256 FROM artifacts WHERE group_id IS NOT NULL ORDER BY artifact_id"
+    return {row["artifact_id"]: (row["job_key"], row["sha256"]) for tx in hosts.values() for row in tx.all(sql)}
+
+
+def _left(hosts: Hosts, lost: Hosts, witness: Witness) -> Iterator[str]:
+    """The file of a finished job travels with it, or is an artifact of its group, or a hook that returned took it."""
+    kept = set(_of_jobs(hosts).values())
+    for agent_id, left in witness.left.items():
+        if (left.job_key, left.sha256) in kept:
+            witness.saw(Seen.LEFT)
+        elif agent_id not in witness.taken and not any(tx.value(_ENDED_THERE, agent_id) for tx in lost.values()):
+            travels = "SELECT 1 FROM files WHERE agent_id = ? AND sha256 = ?"
+            if not any(tx.value(travels, agent_id, left.sha256) for tx in hosts.values()):
+                yield f"the file with which {agent_id} ({left.job_key}) was to move is nowhere, and no hook took it"
 
 
 def _given(machines: Sequence[Machine], witness: Witness) -> Iterator[str]:

@@ -133,6 +133,17 @@ class FileLoad:
 
         self._put_then(self._any(), (data,), "/v1/outbox", body, stored)
 
+    def look_at_hooks(self, number: int) -> None:
+        """A user runs a hook again that failed, or ends its job."""
+        there = self._any()
+        rows = there.rows.all("SELECT agent_id FROM failed_hooks ORDER BY agent_id")
+        if rows:
+            path = f"/v1/paglets/{rows[self.entropy.pick(len(rows))]['agent_id']}"
+            if self.entropy.pick(3):
+                self.client.ask(there, f"{path}/rerun", None, lambda reply: self.witness.saw(Seen.RERUN))
+            else:
+                self.client.ask(there, path, None, lambda reply: None, method="DELETE")
+
     # Artifacts.
 
     def keep(self, number: int) -> None:

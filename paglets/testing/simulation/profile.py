@@ -12,6 +12,7 @@ from paglets.slots.model import Resources
 from paglets.testing.clock import SeededEntropy
 from paglets.testing.simulation.faults import Trouble
 from paglets.testing.simulation.network import Weather
+from paglets.testing.simulation.scripts import LEAVES
 from paglets.testing.simulation.workload import ALL_PLANS, Load
 
 GIB = 1 << 30
@@ -69,6 +70,12 @@ def profile_of(seed: int) -> Profile:
         lost_after=lost_after,
         unreachable=_unreachable(entropy, hosts),
     )
+    hooks = SeededEntropy(f"{seed}/hooks")
+    if hooks.pick(3) == 0:
+        plans = (*profile.load.plans, *(LEAVES,) * (1 + hooks.pick(2)))
+        profile = replace(
+            profile, load=replace(profile.load, plans=plans, reruns=2 + hooks.pick(8), lost_home=forgotten)
+        )
     many = SeededEntropy(f"{seed}/many")
     if many.pick(40):
         return profile

@@ -14,6 +14,7 @@ from paglets.codec.envelope import WireMessage
 from paglets.core.clock import Entropy
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
+from paglets.slots.states import FINAL
 from paglets.testing.sanity import HANDLED
 from paglets.testing.simulation.filescripts import COURIER_CLASS, FileScripts
 from paglets.testing.simulation.seen import Seen
@@ -36,6 +37,9 @@ from paglets.worker.protocol import (
 )
 
 JOB_CLASS = "simulated:Job"
+LEFT = "left"
+"""The file of a job that leaves with one."""
+
 COUNTER_CLASS = "simulated:Counter"
 FETCH_TRIES = 3
 MAX_TROUBLES = 2
@@ -68,6 +72,8 @@ class SimScripts:
             return self._attempt(go)
         if go.class_name == COURIER_CLASS and go.entry in ("creation", "arrival"):
             return self.files.carry(go)
+        if go.entry in go.state.get("hooks", {}):
+            return self._hook_of_job(go, go.state["hooks"][go.entry])
         return _hook()
 
     def handler(self, go: Go, state: dict[str, Any], deliver: Deliver) -> Routine:
@@ -79,7 +85,7 @@ class SimScripts:
     def _attempt(self, go: Go) -> Routine:
         plan, attempt = go.state["plan"], go.stamp.attempt
         yield Pause(seconds=go.state["seconds"] * self._entropy.uniform(0.5, 1.5))
-        yield from PLANS[plan[min(attempt, len(plan)) - 1]](self, go)
+        yield from {**PLANS, **PLANS_OF_SOME}[plan[min(attempt, len(plan)) - 1]](self, go)
 
     def succeed(self, go: Go) -> Routine:
         yield from self.report(go, {"key": go.state["key"], "attempt": go.stamp.attempt})
@@ -115,6 +121,35 @@ class SimScripts:
         intent = Intent() if target is None else Intent(move=from_json(HostRef, target))
         changes = Changes(has_state=True, state={**go.state, "files": files})
         yield Ask(op="done", args=EntryDone(changes=changes, intent=intent))
+
+    def leave_with_a_file(self, go: Go) -> Routine:
+        """What the file of a finished job is to survive: see `Witness.leaves`."""
+        sha256 = yield from self.files.register_now(go, LEFT, ("move", "copy")[self._entropy.pick(2)])
+        yield from self.report(go, {"key": go.state["key"], "attempt": go.stamp.attempt})
+        files = {**go.state.get("files", {}), LEFT: sha256}
+        intent = Intent(move=from_json(HostRef, go.state["target"]))
+        changes = Changes(has_state=True, state={**go.state, "files": files})
+        answer = yield Ask(op="done", args=EntryDone(changes=changes, intent=intent))
+        if not answer.code:
+            self._witness.leaves(go, sha256)
+
+    def _hook_of_job(self, go: Go, how: str) -> Routine:
+        """`default`: the class has no such hook. `raises`, `dies`: it fails once, and returns when it is run again."""
+        yield Pause(seconds=0.01)
+        ended = go.system["compute_status"] in FINAL
+        fails = how in ("raises", "dies") and self._witness.may_trouble(f"{go.entry} of {go.stamp.agent_id}", 1)
+        if fails and ended:
+            self._witness.saw(Seen.HOOK_FAILED)
+        if fails and how == "dies":
+            raise Die(code=3)
+        if fails:
+            yield from _done(Fault(cause="exception", message="planned"))
+            return
+        if ended and go.entry == "arrival" and how != "default":
+            self._witness.takes(go)
+        answer = yield Ask(op="done", args=EntryDone(is_default=how == "default"))
+        if answer.code:
+            raise Die(code=9)
 
     def send_and_succeed(self, go: Go) -> Routine:
         for number, tree in enumerate(go.state["posts"]):
@@ -331,7 +366,19 @@ PLANS: dict[str, Callable[[SimScripts, Go], Routine]] = {
 FOREVER = "forever"
 """A plan that ends only when the job is cancelled."""
 
+LEAVES = "leaves"
+"""A plan that only some runs have, drawn apart from the others."""
+
+HOOKS_OF_JOBS = {
+    "arrival": ("default", "default", "returns", "raises", "dies"),
+    "dispatching": ("default", "default", "raises"),
+}
+"""What the hooks of a job that leaves with a file may do."""
+
+PLANS_OF_SOME: dict[str, Callable[[SimScripts, Go], Routine]] = {LEAVES: SimScripts.leave_with_a_file}
+
 SUCCEEDS = (
+    LEAVES,
     *("success", "twice", "reported", "posts", "calls", "moves", "slow", "creates", "zygote"),
     *("artifact", "artifacts", "uploads", "files", "sends", "fetches"),
 )

@@ -35,4 +35,7 @@ class Seen(StrEnum):
     MANY = "nine hosts or more were a mesh"
     ANEW = "a job was begun anew"
     LATE = "a job that was begun anew was reported by an older copy"
+    HOOK_FAILED = "a hook of a finished job failed"
+    RERUN = "a hook that had failed was run again"
+    LEFT = "a finished job left a file that no hook took"
     COLLECTED = "bytes that nothing needed were removed"

@@ -26,6 +26,14 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeftFile:
+    """The file with which a finished job of a group was to move."""
+
+    sha256: str
+    job_key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
     """A file that a job gave away with its result: the collector to have it, and the record that is to name it.
 
@@ -44,8 +52,9 @@ class Witness:
 
     `killers`: group and key of jobs that ended their zygote. `carried`: owners of artifacts that acknowledged posts
     carry; `kept`: hosts of those that clients made; `deleted`: those that somebody wished to delete; `given`: by path,
-    the files that went with a result; `spoiled`: stores, and hashes that they were sent wrong bytes of. `is_noted`:
-    whether a host noted why this copy of a job was made.
+    the files that went with a result; `spoiled`: stores, and hashes that they were sent wrong bytes of. `left`: by
+    paglet, files with which finished jobs were to move; `taken`: those jobs whose hook took it, or was about to say so.
+    `is_noted`: whether a host noted why this copy of a job was made.
     """
 
     def __init__(self, story: Story) -> None:
@@ -61,6 +70,8 @@ class Witness:
         self.deleted: dict[str, None] = {}
         self.given: dict[str, Given] = {}
         self.spoiled: dict[tuple[str, str], None] = {}
+        self.left: dict[str, LeftFile] = {}
+        self.taken: dict[str, None] = {}
         self.seen: Counter[Seen] = Counter()
         self.sources: dict[str, Source] = {}
         self.is_noted: Callable[[Go], bool] = lambda go: True
@@ -185,6 +196,14 @@ class Witness:
         self.sources[registered.source_path] = Source(
             agent_id=go.stamp.agent_id, epoch=go.stamp.epoch, host=go.host.name, file=registered.file
         )
+
+    def leaves(self, go: Go, sha256: str) -> None:
+        """A host took the word of a finished job that it moves with this file."""
+        self.left[go.stamp.agent_id] = LeftFile(sha256=sha256, job_key=go.state["key"])
+
+    def takes(self, go: Go) -> None:
+        """The hook of a finished job is about to return: what it wanted of the files it has."""
+        self.taken[go.stamp.agent_id] = None
 
     def changes_source(self, path: str) -> None:
         self.sources[path].changed = True

@@ -23,7 +23,16 @@ from paglets.testing.simulation.client import MAX_TRIES, WITHOUT_END, Client
 from paglets.testing.simulation.fileload import FileLoad, kept_id
 from paglets.testing.simulation.machine import Machine
 from paglets.testing.simulation.network import LATE_COPY_SECONDS
-from paglets.testing.simulation.scripts import COUNTER_CLASS, FOREVER, JOB_CLASS, PLANS, SUCCEEDS, post_message
+from paglets.testing.simulation.scripts import (
+    COUNTER_CLASS,
+    FOREVER,
+    HOOKS_OF_JOBS,
+    JOB_CLASS,
+    LEAVES,
+    PLANS,
+    SUCCEEDS,
+    post_message,
+)
 from paglets.testing.simulation.seen import Seen
 from paglets.testing.simulation.witness import Witness
 
@@ -40,7 +49,8 @@ NOWHERE = "nowhere"
 class Load:
     """How much users do, and which plans their jobs follow. `files`: the share of groups with code and inputs.
 
-    All that users ask for is on the first `stays` machines (0: on any): others may be lost for good.
+    All that users ask for is on the first `stays` machines (0: on any): others may be lost for good. `lost_home`: jobs
+    that leave with a file go to the last one nevertheless, which is lost and forgotten.
     """
 
     groups: int = 1
@@ -58,8 +68,10 @@ class Load:
     file_posts: int = 0
     kept: int = 0
     spoils: int = 0
+    reruns: int = 0
     plans: tuple[str, ...] = ("success",)
     stays: int = 0
+    lost_home: bool = False
     seconds: float = 20.0
 
 
@@ -87,8 +99,10 @@ class Workload:
     counters: list[str] = field(default_factory=list)
     files: FileLoad = field(init=False)
     _some_go: bool = field(init=False)
+    _last: Machine = field(init=False)
 
     def __post_init__(self) -> None:
+        self._last = self.machines[-1]
         self._some_go = 0 < self.load.stays < len(self.machines)
         self.machines = self.machines[: self.load.stays or None]
         self.files = FileLoad(self.entropy, self.machines, self.client, self.witness)
@@ -114,6 +128,7 @@ class Workload:
             (self._cancel_any, load.cancels),
             (self._call, load.calls),
             (self._move_job, load.job_moves),
+            (self.files.look_at_hooks, load.reruns),
             (self._drain, load.calls),
             (self._post_file, load.file_posts),
             (self.files.delete, load.kept // 2),
@@ -211,6 +226,9 @@ class Workload:
             "target": to_json(self._ref(self._any())),
             "fetches": [kept_id(number) for number in range(min(2, self.load.kept))],
         }
+        if plan == LEAVES:
+            state["hooks"] = {hook: how[self.entropy.pick(len(how))] for hook, how in HOOKS_OF_JOBS.items()}
+            state["target"] = to_json(self._ref(self._last)) if self.load.lost_home else state["target"]
         return JobSpec(job_key=key, state=state, request=to_json(request))
 
     def _cancel_any(self, number: int) -> None:

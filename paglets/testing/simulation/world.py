@@ -171,7 +171,7 @@ class Simulation:
         if not self.witness.violations:
             self._violated(sanity_check(self.hosts, self.offered, self._lost))
             self._violated(judge(self.hosts, self.witness, self.workload.groups))
-            self._violated(judge_bytes(self.machines, self.witness))
+            self._violated(judge_bytes(self.machines, self.witness, self._lost))
             for machine in self.machines:
                 machine.check_bytes()
         if not self.witness.violations:
