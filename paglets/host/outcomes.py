@@ -202,7 +202,7 @@ def count_launcher(tx: Tx, agent_id: str, how: Ended) -> None:
 
 def _meet_full_disk(tx: Tx, job: JobRow, attempt: Attempt, fault: Fault, how: Ended, now: float) -> str:
     """The disk of this host was full: that counts neither as a failed attempt nor as a loss."""
-    used, asked = how.usage.scratch_bytes, job.request.resources.temp_storage_bytes
+    used, asked = max(how.usage.scratch_bytes, fault.scratch_bytes), job.request.resources.temp_storage_bytes
     decided = diskfull.verdict(job.disk_fulls, used, asked)
     tx.run("UPDATE requests SET disk_fulls = disk_fulls + 1 WHERE agent_id = ?", job.agent_id)
     if decided == "again":

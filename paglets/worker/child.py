@@ -30,6 +30,7 @@ from paglets.worker.context import ChildContext, Parked
 from paglets.worker.faults import entry_fault_of, fault_of, show
 from paglets.worker.files import put_files
 from paglets.worker.frames import Unpacker, pack
+from paglets.worker.fullness import make_room
 from paglets.worker.launch import DISK_FULL
 from paglets.worker.protocol import (
     ENTRY_METHODS,
@@ -198,7 +199,10 @@ class Child:
             return exit_code_of(leaving)
         except BaseException as error:
             show(error)
-            done = EntryDone(fault=entry_fault_of(error, self._go.work_dir))
+            fault = entry_fault_of(error, self._go.work_dir)
+            if fault.cause == DISK_FULL and self._go.entry == "attempt":
+                make_room(self._go.work_dir)
+            done = EntryDone(fault=fault)
         # Handlers that run hold this until their commit; none begins after it.
         with self._context.changed:
             self._over = True

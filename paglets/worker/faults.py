@@ -19,6 +19,7 @@ from paglets.program import this_program
 from paglets.worker.fullness import met_full_disk
 from paglets.worker.launch import DISK_FULL, NO_PLACE
 from paglets.worker.protocol import Fault
+from paglets.worker.usage import scratch_bytes
 
 MAX_MESSAGE_CHARACTERS = 4000
 MAX_TRACEBACK_CHARACTERS = 30_000
@@ -46,7 +47,9 @@ def entry_fault_of(error: BaseException, work_dir: str) -> Fault:
     fault = fault_of(error)
     if _lacks_files_of_its_host(error, work_dir):
         return replace(fault, cause=NO_PLACE)
-    return replace(fault, cause=DISK_FULL) if met_full_disk(_chain(error), work_dir) else fault
+    if met_full_disk(_chain(error), work_dir):
+        return replace(fault, cause=DISK_FULL, scratch_bytes=scratch_bytes(work_dir))
+    return fault
 
 
 def _lacks_files_of_its_host(error: BaseException, work_dir: str) -> bool:

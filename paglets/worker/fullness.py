@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
@@ -36,6 +37,22 @@ def met_full_disk(errors: Iterable[BaseException], work_dir: str) -> bool:
     own = frozenset(device for device in map(_device, places) if device is not None)
     is_full = any(map(_is_full, places))
     return any(is_of_host(error.errno, _named_device(error), own, is_full) for error in full)
+
+
+def make_room(work_dir: str) -> None:
+    """Empty the scratch directory of an attempt that has failed.
+
+    The host may need this room to store how the attempt ended: before that its process does not end.
+    """
+    if os.path.islink(work_dir):
+        return
+    with suppress(OSError):
+        for entry in list(os.scandir(work_dir)):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    os.unlink(entry.path)
 
 
 def _places(work_dir: str) -> tuple[Path, ...]:

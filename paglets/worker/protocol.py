@@ -125,12 +125,16 @@ class Go:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Why user code failed, by a closed list of causes; NO_PLACE in `done`: files of the host were not to be had."""
+    """Why user code failed, by a closed list of causes; NO_PLACE in `done`: files of the host were not to be had.
+
+    `scratch_bytes`: what the scratch directory had, with DISK_FULL.
+    """
 
     cause: str
     message: str
     traceback: str = ""
     code: str = ""
+    scratch_bytes: int = 0
 
 
 BAD_RESULT = "bad_result"

@@ -129,4 +129,4 @@ def _report_of(report: Mapping[str, Any]) -> Report:
         except Invalid as error:
             raise Invalid(error.message, field="result") from error
     texts = {name: str(report.get(name, "")) for name in ("cause", "message", "traceback", "code")}
-    return Report(success=False, fault=Fault(**texts))
+    return Report(success=False, fault=Fault(**texts, scratch_bytes=0))

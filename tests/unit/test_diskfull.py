@@ -63,6 +63,22 @@ def test_the_file_that_an_error_names_need_not_be_there(tmp_path: Path) -> None:
     assert entry_fault_of(OSError(errno.ENOSPC, "No space left on device", "/proc/x"), str(work)).cause == "exception"
 
 
+def test_room_is_made_in_the_scratch_directory_and_nowhere_else(tmp_path: Path) -> None:
+    work, other = tmp_path / "work", tmp_path / "other"
+    for folder in (work / "deep", other):
+        folder.mkdir(parents=True)
+        (folder / "data").write_bytes(bytes(1000))
+    (work / "file").touch()
+    (work / "link").symlink_to(other)
+    fullness.make_room(str(work))
+    assert list(work.iterdir()) == []
+    assert (other / "data").exists()
+    work.rmdir()
+    work.symlink_to(other)
+    fullness.make_room(str(work))
+    assert (other / "data").exists()
+
+
 def test_what_an_error_came_of_counts_as_well(tmp_path: Path) -> None:
     error = RuntimeError("cannot save")
     error.__cause__ = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x"))
