@@ -50,10 +50,10 @@ RUNS: dict[str, list[list[object]]] = {
 }
 """Arguments of commands. All keys that the runs of a command print together are those that are described."""
 
-NOT_RUN = ("demo",)
-"""It takes long, and has a test of its own."""
+NOT_RUN = ("demo", "jobs rerun-hook")
+"""Commands with tests of their own: `demo` takes long, `rerun-hook` needs a hook that failed (`test_files.py`)."""
 
-NOT_HERE = {"jobs why": {"job", "collector"}}
+NOT_HERE = {"jobs why": {"job", "collector", "hooks"}}
 """Keys of one job, beside which those of its record stand, and of a group whose collector is away."""
 
 

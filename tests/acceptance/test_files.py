@@ -238,6 +238,7 @@ def test_hooks_that_fail_keep_their_files_say_so_everywhere_and_run_again(three:
     assert (mended.code, mended.out) == (0, "hooks/absent: on_arrival returned on laptop\n")
     moves = three.paglets("jobs", "rerun-hook", "hooks/dispatching", "--json", "--at", "laptop").json["hooks"]
     assert [(each["hook"], each["ok"]) for each in moves] == [("on_dispatching", True)]
+    assert moves[0].keys() == {"job", "hook", "host", "ok", "error", "traceback"}
     wait_until((tmp_path / "dispatching").exists, what="the job to arrive at home")
     assert (tmp_path / "absent").read_text() == "rows of absent"
 
