@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import struct
+from contextlib import suppress
 from typing import Any
 
 from paglets.slots.amounts import bytes_text
@@ -12,7 +15,7 @@ MOST_BASE64 = 40
 
 
 def result_text(tree: Any) -> str:
-    """Return tagged JSON for people to read: `{"mean": 0.5, "grid": <float64 array, 512 x 512>}`."""
+    """Return tagged JSON for people to read: `{"mean": 0.5, "grid": <array of f8, 512 x 512>}`."""
     if type(tree) is dict:
         if len(tree) == 1:
             ((tag, content),) = tree.items()
@@ -36,7 +39,29 @@ def _stored(content: Any) -> str:
 def _array(content: Any) -> str:
     if type(content) is not dict or type(content.get("shape")) is not list:
         return ""
-    return f"<{content.get('dtype')} array, {' x '.join(map(str, content['shape'])) or 'one value'}>"
+    dtype = str(content.get("dtype")).lstrip("<>|=")
+    return f"<array of {dtype}, {' x '.join(map(str, content['shape'])) or 'one value'}>"
+
+
+def _scalar(content: Any) -> str:
+    with suppress(ValueError, TypeError, KeyError, struct.error):
+        dtype, text = content
+        return str(struct.unpack(_NUMBERS[dtype], base64.b64decode(text))[0])
+    return ""
+
+
+_NUMBERS = {
+    **{f"<{kind}{size}": f"<{code}" for kind, size, code in (("f", 2, "e"), ("f", 4, "f"), ("f", 8, "d"))},
+    **{f"<i{size}": f"<{code}" for size, code in ((2, "h"), (4, "i"), (8, "q"))},
+    **{f"<u{size}": f"<{code}" for size, code in ((2, "H"), (4, "I"), (8, "Q"))},
+    "|b1": "?",
+    "|i1": "b",
+    "|u1": "B",
+}
+
+
+def _float(content: Any) -> str:
+    return content if content in ("nan", "inf", "-inf") else ""
 
 
 def _bytes(content: Any) -> str:
@@ -45,4 +70,11 @@ def _bytes(content: Any) -> str:
     return f"<{bytes_text(len(content) * 3 // 4)} of bytes>"
 
 
-_TEXTS = {"$stored": _stored, "$ndarray": _array, "$bytes": _bytes, "$bytearray": _bytes}
+_TEXTS = {
+    "$float": _float,
+    "$numpy": _scalar,
+    "$stored": _stored,
+    "$ndarray": _array,
+    "$bytes": _bytes,
+    "$bytearray": _bytes,
+}

@@ -14,6 +14,7 @@ from paglets.api.limits import MAX_GROUP_JOBS
 from paglets.codec.annotations import check_values
 from paglets.codec.bundle import publish_code
 from paglets.codec.names import class_name, refuse_while_importing
+from paglets.codec.shapes import take_apart
 from paglets.codec.wire import encode_state
 from paglets.core.clock import Clock, SystemClock, system_pause
 from paglets.core.errors import Invalid, PagletsError, told_at_the_call
@@ -368,6 +369,7 @@ def job_specs(job_class: type[ComputeJobPaglet[Any]], states: Iterable[ComputeJo
                 f"state {position} is a {type(state).__qualname__}, but {job_class.__qualname__} has "
                 f"State = {job_class.State.__qualname__}"
             )
+        take_apart(state)
     keys = complete_job_keys([_key(state.job_key) for state in listed])
     return tuple(_job_spec(job_class, state, key) for state, key in zip(listed, keys, strict=True))
 

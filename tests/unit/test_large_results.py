@@ -136,7 +136,9 @@ def test_a_result_is_shown_by_what_it_is_and_how_large() -> None:
     value = {"mean": 0.5, "grid": stored, "a": [np.zeros((2, 3)), np.array(1)], "raw": bytes(3000), "few": b"x"}
 
     assert result_text(encode(value)) == (
-        '{"mean": 0.5, "grid": <20 MiB, stored as art-12345678>, "a": [<<f8 array, 2 x 3>, <<i8 array, one value>],'
+        '{"mean": 0.5, "grid": <20 MiB, stored as art-12345678>, "a": [<array of f8, 2 x 3>, <array of i8, one value>],'
         ' "raw": <2.9 KiB of bytes>, "few": {"$bytes": "eA=="}}'
     )
     assert result_text(None) == "null"
+    numbers = [np.float64(1.5), np.float32(0.5), np.int8(-1), np.bool_(True), float("nan"), np.datetime64("NaT")]
+    assert result_text(encode(numbers)) == '[1.5, 0.5, -1, True, nan, {"$numpy": ["<M8", "AAAAAAAAAIA="]}]'

@@ -160,6 +160,15 @@ def test_a_state_class_without_dataclass_is_refused() -> None:
         submit_compute_job_group(FakeContext(), ForgetfulJob, [])
 
 
+def test_a_state_with_an_attribute_that_is_no_field_is_refused_before_anything_is_sent() -> None:
+    context, state = FakeContext(), MyJobState()
+    state.cache = {}  # type: ignore[attr-defined]
+
+    with pytest.raises(Invalid, match="a MyJobState has attributes that cannot travel: 'cache'; declare them as field"):
+        submit_compute_job_group(context, MyJob, [MyJobState(), state])
+    assert context.groups == []
+
+
 def test_a_class_that_is_no_job_is_refused() -> None:
     with pytest.raises(TypeError, match="CollectingComputeJobPaglet"):
         submit_compute_job_group(FakeContext(), MyJobState, [])  # type: ignore[arg-type]
