@@ -22,6 +22,7 @@ from paglets.cli.output import (
     said_if_slow,
     say,
     say_silent,
+    shortened,
     silent_lines,
     waiting_for_all,
 )
@@ -182,7 +183,7 @@ def result_row(job_key: str, record: dict[str, Any]) -> tuple[object, ...]:
     if artifact is not None:  # its name says enough here
         result = {name: value for name, value in result.items() if name != "artifact"}
     text = "" if artifact is not None and not result else result_text(result)
-    return (job_key, record.get("host_name") or "", time_text, artifact.name if artifact else "", text)
+    return (job_key, record.get("host_name") or "", time_text, artifact.name if artifact else "", shortened(text))
 
 
 def artifact_in(result: Any) -> ArtifactRef | None:
@@ -221,4 +222,4 @@ def message_of(failure: dict[str, Any]) -> str:
 
 def failure_row(job_key: str, failure: dict[str, Any]) -> tuple[object, ...]:
     run = f"{failure.get('generation')}.{failure.get('attempt')}"
-    return (job_key, failure["cause"], failure.get("host_name") or "", run, message_of(failure))
+    return (job_key, failure["cause"], failure.get("host_name") or "", run, shortened(message_of(failure)))

@@ -112,6 +112,18 @@ def print_fields(fields: Mapping[str, object]) -> None:
         print(f"{name:<{width}}{GAP}{value}")
 
 
+MOST_TEXT_CHARACTERS = 500
+"""Of one text in words, such as the message of a failure; `--json` has all of it."""
+
+
+def shortened(text: str) -> str:
+    """Return the beginning and the end of a long text, and how much is left out between them."""
+    if len(text) <= MOST_TEXT_CHARACTERS:
+        return text
+    half = MOST_TEXT_CHARACTERS // 2
+    return f"{text[:half]} ... ({len(text) - 2 * half:,} characters more: --json shows all) ... {text[-half:]}"
+
+
 def column_widths(rows: Sequence[Sequence[str]], most: int | None, kept: Collection[int] = ()) -> list[int]:
     """The width of each column; where all together are over `most`, the widest give way first, but those of `kept`."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]

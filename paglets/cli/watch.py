@@ -11,7 +11,7 @@ from typing import Any
 from paglets.cli.collectors import asker, group_of
 from paglets.cli.groups import is_cancelled, message_of
 from paglets.cli.options import client_of
-from paglets.cli.output import advised, print_json, say
+from paglets.cli.output import advised, print_json, say, shortened
 from paglets.core.clock import SystemClock, system_pause
 from paglets.core.errors import PagletsError
 from paglets.core.messages import Message
@@ -95,5 +95,5 @@ def why_ended(record: dict[str, Any]) -> str:
     """Return cause and message of a failure, of a cancelled one only what was said of it: `how_ended` has the rest."""
     if "cause" not in record:
         return ""
-    message = message_of(record)
+    message = shortened(message_of(record))
     return message if is_cancelled(record) else f"{record['cause']}: {message}" if message else record["cause"]

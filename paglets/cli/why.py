@@ -18,7 +18,7 @@ from paglets.cli.copies import copies_of_group, copy_of_job, ways_out
 from paglets.cli.groups import counts_text, is_cancelled, message_of, short_json
 from paglets.cli.hooks import as_json, hook_fields, kept_of
 from paglets.cli.options import client_of
-from paglets.cli.output import advised, ago, print_fields, print_json, print_paragraph
+from paglets.cli.output import advised, ago, print_fields, print_json, print_paragraph, shortened
 from paglets.cli.waiting import LACKING, held_by, job_name, told_with
 from paglets.cli.watch import why_ended
 from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, EXIT_NEVER, PagletsError, Unknown, Unreachable
@@ -205,7 +205,7 @@ def _of_group(summary: dict[str, Any], held: Held) -> Explanation:
         for job in summary["pending_jobs"]
     ]
     failed = [
-        (_how(record), record.get("host_name") or "", why_ended(record), key)
+        (_how(record), record.get("host_name") or "", shortened(why_ended(record)), key)
         for key, record in summary["failures"].items()
     ]
     never = bool(pending) and all(job.get("never") for job in summary["pending_jobs"])
@@ -280,7 +280,7 @@ def _ended(named: dict[str, str], record: dict[str, Any], code: int) -> Explanat
     runtime = record.get("runtime_seconds")
     told = {
         "cause": record.get("cause"),
-        "message": message_of(record) if "cause" in record else None,
+        "message": shortened(message_of(record)) if "cause" in record else None,
         "host": record.get("host_name"),
         "run": _run(record),
         "runtime": None if runtime is None else duration_text(runtime),
@@ -300,8 +300,8 @@ def _tails(record: dict[str, Any]) -> tuple[str, ...]:
 
 
 def tail_of(text: str) -> str:
-    """Return the last MOST_TAIL_LINES lines."""
-    return "\n".join(text.strip().splitlines()[-MOST_TAIL_LINES:])
+    """Return the last MOST_TAIL_LINES lines, long ones shortened."""
+    return "\n".join(map(shortened, text.strip().splitlines()[-MOST_TAIL_LINES:]))
 
 
 def _pending(named: dict[str, str], job: dict[str, Any], held: Held) -> Explanation:

@@ -13,12 +13,14 @@ from paglets.host.comeback import another_store, drop_move, dropped_text
 from paglets.host.due import Due, still_asked
 from paglets.host.hooks import UNDELIVERED, begin_hook, fall_asleep, keep_files
 from paglets.host.inline import InlineHost
+from paglets.host.portrait import OBSTACLE
 from paglets.host.shell import Shell
 from paglets.host.shipping import Shipping
 from paglets.mesh.gossip import Gossip
 from paglets.slots import states
 from paglets.store import jobfiles, paglets, queue, residence
 from paglets.store.db import Tx
+from paglets.worker.zygotes import STARTER
 
 
 class Intents:
@@ -70,6 +72,10 @@ class Intents:
         if not self._gossip.is_online(target.store_id):
             other = another_store(self._gossip, target)
             return other or f"it moves to {target.name} when that is online"
+        member = self._gossip.by_store(target.store_id)
+        full = "" if member is None else member.properties.get(OBSTACLE, "")
+        if full and not full.startswith(STARTER):  # what has arrived there needs no process at once
+            return f"it moves to {target.name} when that has room: {full}"
         needs = self._shell.store.read(lambda tx: paglets.blobs_here(tx, agent_id))
         return "" if self._shipping.ready(target, needs) else self._shipping.why(target, needs)
 

@@ -16,10 +16,11 @@ from paglets.api.paglets import PagletView
 from paglets.api.slots import Slots
 from paglets.cli.away import away_text, silence_text
 from paglets.cli.collectors import collector_of
-from paglets.cli.groups import pending_row, print_groups
+from paglets.cli.groups import failure_row, pending_row, print_groups
 from paglets.cli.mesh import host_row
+from paglets.cli.output import shortened
 from paglets.cli.why import explain, held_on
-from paglets.core.errors import PagletsError, TimedOut, Unknown, Unreachable
+from paglets.core.errors import Moving, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.remote.joblogs import JobAttempts
 from paglets.remote.kept import MeshKept
@@ -284,3 +285,23 @@ def test_a_host_that_was_refused_and_all_as_one_that_was_refused_sees_them_are_n
     assert host_row(INTRUDER)[1] == "not joined (see below)"
     assert host_row(replace(AWAY, silent_seconds=0.0), is_alone=True)[1] == "not joined"
     assert host_row(AWAY)[1] == "silent for 3 min"
+
+
+def test_a_collector_that_is_stuck_on_its_way_is_told_of_with_what_is_in_its_way() -> None:
+    class Leaving(Mesh):
+        def paglet(self, agent_id: Any, *, timeout: float | None = None) -> Any:
+            raise TimedOut("no reply in the time given") from Moving("it is on its way to home (home has no room)")
+
+    leaving = Leaving(LAPTOP, replace(AWAY, online=True, silent_seconds=0.0))
+    with pytest.raises(Unreachable, match=r"the collector of g is on its way from w1: .*home has no room"):
+        collector_of(leaving, "g")  # type: ignore[arg-type]
+
+
+def test_of_a_huge_text_the_beginning_and_the_end_are_shown() -> None:
+    assert shortened("x" * 500) == "x" * 500
+    huge = "begin" + "x" * 30_000 + "end"
+    text = shortened(huge)
+    assert text.startswith("begin")
+    assert text.endswith("end")
+    assert "29,508 characters more: --json shows all" in text
+    assert len(failure_row("a", {"cause": "exception", "message": huge})[-1]) < 600  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef, ProxyRef
 from paglets.host.handoff import LOOK_AGAIN_SECONDS
 from paglets.remote.exchange import Pending, Response, reply
+from paglets.slots.eligibility import Reason
 from paglets.store import blobs, files, posts, residence
 from paglets.testing.processes import HandProcess
 from paglets.worker.protocol import AddArtifact as Add
@@ -480,6 +481,29 @@ def test_a_finished_job_keeps_its_scratch_while_it_is_to_move(home: Rig, away: R
     assert home.disk.left_over() == ("j1",)
     view: PagletView = home.get(PagletView, "GET", "/v1/paglets/j1")
     assert view.reason == "it moves to away when that is online"
+
+
+def test_a_move_to_a_host_whose_disk_is_full_does_not_begin_before_that_has_room(home: Rig, away: Rig) -> None:
+    make(home, job("j1", collector=None, group_id=None))
+    home.run()
+    process = home.process("j1")
+    away.disk.held = Reason(code="disk_full", text="the disk of work is full")
+    home.run(30)
+    home.answer(process, "done", EntryDone(intent=Intent(move=away.own)))
+    process.exit()
+    home.run(5)
+    view: PagletView = home.get(PagletView, "GET", "/v1/paglets/j1")
+    assert view.residence == "here"
+    assert view.reason.startswith("it moves to away when that has room: the disk of work is full")
+    away.disk.held = None
+    home.run(60)
+    dispatching = home.process("j1")
+    home.answer(dispatching, "done", EntryDone())
+    dispatching.exit()
+    home.run(5)
+    moved = home.store.read(lambda tx: residence.find(tx, "j1"))
+    assert moved is not None
+    assert moved.status == "gone"
 
 
 # Damage on the way
