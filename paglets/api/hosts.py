@@ -44,6 +44,7 @@ class HostIdentity(Portrait):
     build: str = ""
     wall_time: float = 0.0
     long_hooks: tuple[str, ...] = ()
+    host_lost_after_seconds: float | None = None
 
     @classmethod
     def of(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from paglets.api.hosts import NO_WAY, MemberView
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
-from paglets.core.text import duration_text
+from paglets.core.text import command_name, duration_text
 from paglets.mesh.view import OLD_STORE
 from paglets.remote.asking import is_of
 from paglets.remote.losthosts import heard_text, lost_text, view_of
@@ -30,11 +30,17 @@ def offline_names(views: Iterable[MemberView], errors: Iterable[PagletsError] = 
     return [name for name in away if not any(is_of(name, error) for error in told)]
 
 
-def away_text(view: MemberView) -> str:
-    """That a host with jobs is away, and what becomes of them."""
+def away_text(view: MemberView, lost_after_seconds: float | None = None) -> str:
+    """Return that a host with jobs is away, and when they are submitted again.
+
+    `lost_after_seconds`: after so much silence, as the host of their collector is set; None: not known.
+    """
     why = f" ({view.problem})" if view.problem.startswith(NO_WAY) else ""
+    left = None if lost_after_seconds is None else max(0.0, lost_after_seconds - view.silent_seconds)
+    when = "if that lasts" if left is None else f"in about {duration_text(left)}" if left else "within seconds"
     return (
-        f"{view.member.name} is offline, {heard_text(view)}{why}: if that lasts, the job is begun anew on another host"
+        f"{view.member.name} is offline, {heard_text(view)}{why}: {when} the job is submitted again, "
+        f"or at once with `{command_name()} mesh forget {view.member.name}`"
     )
 
 

@@ -7,9 +7,11 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
+from paglets.api.hosts import MemberView
 from paglets.api.paglets import PagletView
 from paglets.api.slots import Slots
 from paglets.cli.away import away_text
@@ -118,7 +120,8 @@ def explain(client: HostClient, selector: str) -> Explanation:
     if GROUP_ID.fullmatch(selector):
         try:
             summary = summary_of(client, selector, ("pending_jobs", "failures"))
-            return _of_group(summary, held_on(client, map(_wait, summary["pending_jobs"])))
+            waits = map(_wait, summary["pending_jobs"])
+            return _of_group(summary, held_on(client, waits, summary["collector"]["host_name"]))
         except (Unreachable, Unknown) as error:
             if isinstance(error, Unreachable) or not AGENT_ID.fullmatch(selector):
                 return _of_copies(client, selector, error)
@@ -182,20 +185,32 @@ def _wait(job: dict[str, Any]) -> tuple[str, str]:
     return job.get("host_name") or "", job.get("reason") or ""
 
 
-def held_on(client: HostClient, waits: Iterable[tuple[str, str]]) -> Held:
-    """Who holds what is lacking where jobs are (see `_wait`), and which of these hosts are away.
+def held_on(client: HostClient, waits: Iterable[tuple[str, str]], collector: str = "") -> Held:
+    """Return who holds what is lacking where jobs are (see `_wait`), and which of these hosts are away.
 
-    Hosts that do not answer are left out: also without them the reason says how much is free.
+    Hosts that do not answer are left out: also without them the reason says how much is free. `collector`: the name
+    of the host that submits jobs of lost hosts again.
     """
     waiting = tuple(dict.fromkeys(waits))
     views = by_name(client.hosts())
-    away = {key: away_text(views[key[0]]) for key in waiting if key[0] in views and not views[key[0]].online}
+    silent = [key for key in waiting if key[0] in views and not views[key[0]].online]
+    lost_after = _lost_after(client, views.get(collector)) if silent else None
+    away = {key: away_text(views[key[0]], lost_after) for key in silent}
     asked = [key for key in waiting if key[1] in LACKING and key[0] in views and key not in away]
     names = list(dict.fromkeys(host for host, _ in asked))
     most_seconds = min(HELD_SECONDS, client.timeout) if names else 0.0
     answers = ask_each(attempt(lambda name: client.slots(limit=MOST_JOBS, host=name, timeout=most_seconds)), names)
     known = {name: slots for name, slots in zip(names, answers, strict=True) if isinstance(slots, Slots)}
     return {**away, **{(host, code): held_by(known[host], code) for host, code in asked if host in known}}
+
+
+def _lost_after(client: HostClient, collector: MemberView | None) -> float | None:
+    """Return after how many seconds of silence the collector's host takes a host for lost; None: it does not say."""
+    if collector is None or not collector.online:
+        return None
+    with suppress(PagletsError):
+        return client.identity(collector.member.ref).host_lost_after_seconds
+    return None
 
 
 def _of_group(summary: dict[str, Any], held: Held) -> Explanation:
@@ -272,7 +287,7 @@ def explain_key(client: HostClient, summary: dict[str, Any], job_key: str) -> Ex
         return _ended(named | {"status": _how(record)}, record, code)
     for job in summary["pending_jobs"]:
         if job["job_key"] == job_key:
-            return _pending(named, job, held_on(client, [_wait(job)]))
+            return _pending(named, job, held_on(client, [_wait(job)], summary["collector"]["host_name"]))
     raise no_such_job(client, summary["group_id"], job_key)
 
 

@@ -251,7 +251,9 @@ class Host:
     def identity(self) -> HostIdentity:
         own, now = self.shell.own, self.shell.clock.wall()
         hooks = self.shell.store.read(lambda tx: views.long_hooks(tx, own, now))
-        return replace(portrait.identity(self._settings_now(), self.load(), now), long_hooks=hooks)
+        lost_after = self.shell.settings.host_lost_after_seconds
+        known = portrait.identity(self._settings_now(), self.load(), now)
+        return replace(known, long_hooks=hooks, host_lost_after_seconds=lost_after)
 
     def _settings_now(self) -> Settings:
         return replace(self.shell.settings, url=self._url())

@@ -485,6 +485,7 @@ class FakeHost:
 
 SUMMARY: dict[str, Any] = {
     "group_id": "g",
+    "collector": {"host_name": "collects"},
     "status": "ACTIVE",
     "expected_count": 4,
     "completed_count": 1,

@@ -9,7 +9,7 @@ import pytest
 from job_views import job_view
 from test_cli import FakeHost
 
-from paglets.api.hosts import MemberView
+from paglets.api.hosts import HostIdentity, MemberView
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Lease, Slots
 from paglets.cli import why
@@ -101,6 +101,13 @@ class Mesh(FakeHost):
     """Two jobs of group `g` wait on w1, of which `told` is the scheduler; `d` is one of them by its id."""
 
     timeout = 30.0
+    lost_after: float | None = None
+
+    def identity(self, host: HostRef) -> HostIdentity:
+        assert host.store_id == "store-w1"
+        portrait = member("collects", store_id="store-w1")
+        known = HostIdentity.of(portrait, program="paglets 1", python="3.11", pid=1)
+        return replace(known, host_lost_after_seconds=self.lost_after)
 
     def __init__(self, told: Slots | Unreachable, *, online: bool = True, reason: str = "slots_busy") -> None:
         wait = {"status": "WAITING_FOR_SLOT", "host_name": "w1", "reason": reason, "since": 1.0}
@@ -152,8 +159,10 @@ def test_why_of_a_group_asks_each_host_once() -> None:
 
 def test_of_a_host_that_is_away_it_is_said_what_becomes_of_its_jobs() -> None:
     mesh = Mesh(slots(ONE), online=False)
-    away = "w1 is offline, last heard of 0.0 s ago: if that lasts, the job is begun anew on another host"
-    assert explain(mesh, "g/d").fields["why"] == f"0 free; {away}"
+    away = "w1 is offline, last heard of 0.0 s ago: {} the job is submitted again, or at once with "
+    away += "`paglets mesh forget w1`"
+    for mesh.lost_after, when in ((None, "if that lasts"), (97.0, "in about 1 min 37 s"), (0.0, "within seconds")):
+        assert explain(mesh, "g/d").fields["why"] == f"0 free; {away.format(when)}"
     assert mesh.asked == []
 
 
