@@ -29,6 +29,7 @@ from paglets.cli.output import (
     print_paragraph,
     print_table,
     said_if_slow,
+    shortened,
     silent_lines,
 )
 from paglets.cli.why import Reason, print_reason
@@ -423,7 +424,7 @@ def test_of_a_tag_that_no_host_has_the_nearest_is_told() -> None:
 # A group.
 
 
-def test_the_file_in_a_result_is_named_and_the_rest_is_whole() -> None:
+def test_the_file_in_a_result_is_named_and_the_rest_is_shortened() -> None:
     artifact = ArtifactRef(
         artifact_id="art-" + "7" * 8,
         name="f.db",
@@ -435,7 +436,7 @@ def test_the_file_in_a_result_is_named_and_the_rest_is_whole() -> None:
     )
     long = "x" * 1000
     record = {"result": {"n": long, "artifact": artifact.to_wire()}, "host_name": "w1", "runtime_seconds": 2.0}
-    assert result_row("a", record) == ("a", "w1", "2.0 s", "f.db", json.dumps({"n": long}))
+    assert result_row("a", record) == ("a", "w1", "2.0 s", "f.db", shortened(json.dumps({"n": long})))
     assert result_row("a", record | {"result": {"artifact": artifact.to_wire()}})[3:] == ("f.db", "")
     assert result_row("a", record | {"result": None})[3:] == ("", "null")
 

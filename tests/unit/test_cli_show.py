@@ -83,6 +83,7 @@ class Client:
     def call_tree(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> Any:
         return {
             "group_id": "g",
+            "collector": {"host_name": "collects"},
             "results": {"a": ENDED},
             "failures": {},
             "pending_jobs": [WAITS],
