@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
+from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef, ProxyRef
 
 DEFAULT_COLLECTOR = "paglets.system.compute_slots:ResultCollectorPaglet"
 """The class of a group's collector where the submitter names none."""
@@ -31,6 +31,7 @@ class SubmitGroup:
     """`POST /v1/groups`: the whole group in one request, stored in one transaction.
 
     `bundle`: the code of its classes; `inputs`: files for each job, beside those of its own. Their bytes must be here.
+    `submissions`: how many groups had this id and were cleared, as other hosts say (see `Waiting.submissions`).
     """
 
     group_id: str | None
@@ -41,6 +42,7 @@ class SubmitGroup:
     return_home_when_complete: bool = False
     bundle: BlobRef | None = None
     inputs: tuple[FileRef, ...] = ()
+    submissions: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,16 +169,87 @@ class Unfinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReportCounts:
+    """Reports of finished jobs: how many results and failures, and how many files the results carry."""
+
+    results: int = 0
+    failures: int = 0
+    files: int = 0
+    file_bytes: int = 0
+
+    def plus(self, other: ReportCounts) -> ReportCounts:
+        """Add two counts."""
+        pairs = {each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)}
+        return ReportCounts(**pairs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndCopies:
-    """`POST /v1/groups/ID/end`: a person cancels these keys (null: all) where their collector cannot be asked."""
+    """`POST /v1/groups/ID/end`: a person cancels these keys (null: all) where their collector cannot be asked.
+
+    `clear`: the collector's host was forgotten, so remove the reports that wait for the collector, and the finished
+    copies with them. Results are removed only with `drop_results`.
+    """
 
     job_keys: tuple[str, ...] | None = None
     reason: str = ""
+    clear: bool = False
+    drop_results: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndedCopies:
-    """`job_keys`: of the copies that the host has begun to end. `count`: how many have not ended yet."""
+    """`job_keys`: of the copies that the host has begun to end. `count`: how many have not ended yet.
+
+    `cleared`: the reports that this request removed; `reports_left`: how many are to be removed by the next one.
+    """
 
     job_keys: tuple[str, ...]
     count: int
+    cleared: ReportCounts = ReportCounts()
+    reports_left: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClearGroup:
+    """`POST /v1/groups/ID/clear`: the id of a group whose collector is lost may be used again.
+
+    `submissions`: how many groups had the id (see `Waiting.submissions`). `host`: the forgotten host of the collector.
+    """
+
+    submissions: int
+    host: HostRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingReport:
+    """The report of a finished job that its collector has not taken. `n` orders the reports of a host.
+
+    `record`: the entry that the collector would keep in `results` or `failures`. `artifacts`: the files, on this host.
+    """
+
+    n: int
+    job_key: str
+    agent_id: str
+    kind: str
+    record: dict[str, Any]
+    artifacts: tuple[ArtifactRef, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """`GET /v1/groups/ID/waiting?after=N&limit=COUNT&job_key=KEY`: a page of the reports that wait on `host`.
+
+    `counts` are of all reports of the group there. `running`, `queued`: copies there that have not ended.
+    `next`: the `after` of the next page, or null. `submissions`: how many groups had this id, as far as the host knows.
+    `collectors`: the hosts to which these reports go: where the collector was last known to live.
+    """
+
+    host: HostRef
+    collectors: tuple[HostRef, ...] = ()
+    counts: ReportCounts
+    running: int
+    queued: int
+    submissions: int
+    reports: tuple[WaitingReport, ...] = ()
+    next: int | None = None

@@ -165,6 +165,12 @@ class GroupExists(Conflict):
     code = "group_exists"
 
 
+class GroupLost(GroupExists):
+    """A group of that id is there, and its collector is lost: clear that group first, or use another id."""
+
+    code = "group_lost"
+
+
 class NameTaken(Conflict):
     """Another host or paglet has that name."""
 

@@ -70,6 +70,26 @@ def _line(key: str, state: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+SUBMISSION_GENERATIONS = 1_000
+"""Generations of one submission. A group id that was cleared is used again with the next thousand, so that copies and
+reports of the group before are older than all that its new collector counts."""
+
+
+def first_generation(submission: int) -> int:
+    """Return the generation of the first copies of a group id that was cleared `submission` times before."""
+    return submission * SUBMISSION_GENERATIONS + 1
+
+
+def submission_of(generation: int) -> int:
+    """Return the `submission` whose copies have this generation (see `first_generation`)."""
+    return (generation - 1) // SUBMISSION_GENERATIONS
+
+
+def nth_copy(generation: int) -> int:
+    """Return how many copies of a job were made in its submission, up to the one of this generation."""
+    return (generation - 1) % SUBMISSION_GENERATIONS + 1
+
+
 def collector_id(group_id: str) -> str:
     """The collector's agent id: made of the group's, so that any host can look for it."""
     return "collector-" + hashlib.sha256(group_id.encode()).hexdigest()[:32]

@@ -16,10 +16,19 @@ from paglets.core.context import HostInfo
 from paglets.core.errors import Conflict, GroupExists, Invalid, Moved, Moving, NameTaken, PagletsError, Unknown
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef, check_agent_id, check_group_id
-from paglets.groups.keys import collector_id, complete_job_keys, group_digest, inputs_digest, new_group_id
+from paglets.groups.keys import (
+    collector_id,
+    complete_job_keys,
+    first_generation,
+    group_digest,
+    inputs_digest,
+    new_group_id,
+    submission_of,
+)
 from paglets.groups.records import Template
 from paglets.groups.rows import template_rows
 from paglets.host.blobs import BlobKeeper
+from paglets.host.comeback import ERA, epoch_of_next_era
 from paglets.host.groupviews import GROUP, group_view
 from paglets.host.inline import INLINE_CLASSES, InlineHost, InlinePaglet
 from paglets.host.jobcopies import JobGroup, job_copy
@@ -27,8 +36,12 @@ from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.slots import policy
 from paglets.slots.model import Candidate, SlotRequest, check_request
-from paglets.store import blobs, paglets, posts, residence
+from paglets.store import blobs, paglets, posts, recalls, residence, waiting
 from paglets.store.db import Tx
+from paglets.store.recalls import Fence
+
+MAX_SUBMISSIONS = 1_000_000
+"""Of one group id. More would be a fault of who asks; generations and epochs stay far below their bounds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +127,8 @@ class Creation:
         Raises GroupExists, Invalid, Unknown (the collector's host), Conflict (bytes of code or inputs are not here).
         """
         group_id = check_group_id(group.group_id) if group.group_id else new_group_id(token)
+        if not 0 <= group.submissions <= MAX_SUBMISSIONS:
+            raise Invalid(f"submissions is {group.submissions}: expected 0 to {MAX_SUBMISSIONS:,}")
         if len(group.jobs) > MAX_GROUP_JOBS:
             raise Invalid(f"a group of {len(group.jobs):,} jobs is over the limit of {MAX_GROUP_JOBS:,}")
         digest = group_digest(group.class_name, ((job.job_key, job.state) for job in group.jobs))
@@ -133,8 +148,10 @@ class Creation:
         place = self._collector_host(group)
         ref = ProxyRef(agent_id=collector_id(group_id), host=place)
         warnings = self._warnings(jobs)
-        self._store_collector(tx, group_id, group, keys, errors, now)
-        self._store_jobs(tx, token, jobs, group, JobGroup(group_id=group_id, collector=ref, bundle=group.bundle), now)
+        first = self._first_generation(tx, group_id, group)
+        self._store_collector(tx, group_id, group, keys, errors, first, now)
+        common = JobGroup(group_id=group_id, collector=ref, bundle=group.bundle)
+        self._store_jobs(tx, token, jobs, group, common, first, now)
         tx.run(
             "INSERT INTO groups (group_id, digest, class_name, collector_id, collector, return_home, detached_reason,"
             " created_at, code, inputs, job_count) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -173,12 +190,13 @@ class Creation:
         group: SubmitGroup,
         keys: tuple[str, ...],
         errors: tuple[CreationError, ...],
+        first: int,
         now: float,
     ) -> None:
         agent_id, own = collector_id(group_id), self._shell.own
         envelope = Envelope(
             agent_id=agent_id,
-            epoch=1,
+            epoch=self._collector_epoch(tx, group_id, first),
             class_name=group.collector_class,
             kind="collector",
             state={},
@@ -187,7 +205,8 @@ class Creation:
             storage={},
             bundle=group.bundle,
         )
-        if not residence.create(tx, envelope, now):
+        store = residence.create if first == 1 else residence.replace_gone
+        if not store(tx, envelope, now):
             raise GroupExists(f"group {group_id} was known to this host before; choose another group_id")
         args: dict[str, Any] = {
             "group_id": group_id,
@@ -195,6 +214,7 @@ class Creation:
             "return_home_when_complete": group.return_home_when_complete,
             "created_at": now,
             "job_class": group.class_name,
+            "first_generation": first,
             "jobs": [{"job_key": key} for key in keys],
             "failures": [{"job_key": e.job_key, "cause": "invalid", "message": e.message} for e in errors],
         }
@@ -207,7 +227,7 @@ class Creation:
             posts.send(tx, ProxyRef(agent_id=agent_id, host=own), message, now, group_id=group_id)
 
     def _store_jobs(
-        self, tx: Tx, token: str, jobs: list[_Job], group: SubmitGroup, common: JobGroup, now: float
+        self, tx: Tx, token: str, jobs: list[_Job], group: SubmitGroup, common: JobGroup, first: int, now: float
     ) -> None:
         """The first copy of each job, and in the collector's storage what further ones are made of."""
         rows: list[tuple[str, Any]] = []
@@ -220,10 +240,28 @@ class Creation:
                 request=to_json(job.request),
                 files=_inputs(group.inputs, job.spec.inputs),
             )
-            if not residence.create(tx, job_copy(template.agent_id, key, template, state, common, now), now):
+            copy = job_copy(template.agent_id, key, template, state, common, now, generation=first)
+            if not residence.create(tx, copy, now):
                 raise Conflict(f"job {key} of group {common.group_id} would have the id of another paglet")
             rows += template_rows(key, template, state)
         paglets.storage_add(tx, common.collector.agent_id, rows)
+
+    def _first_generation(self, tx: Tx, group_id: str, group: SubmitGroup) -> int:
+        """Return the generation of the first copies: over 1 where a group of this id was cleared."""
+        known = waiting.cleared(tx, group_id)
+        return first_generation(max(known.submissions if known else 0, group.submissions))
+
+    def _collector_epoch(self, tx: Tx, group_id: str, first: int) -> int:
+        """Return an epoch above that of each collector which this group id had; a fence ends the last one."""
+        if first == 1:
+            return 1
+        agent_id, known = collector_id(group_id), waiting.cleared(tx, group_id)
+        row = residence.find(tx, agent_id)
+        before = max(row.epoch if row else 0, known.epoch if known else 0, submission_of(first) * ERA - 1)
+        epoch = epoch_of_next_era(before, self._shell.entropy)
+        if known is not None:
+            recalls.fence(tx, Fence(agent_id=agent_id, epoch=epoch, target=known.host))
+        return epoch
 
     def _collector_host(self, group: SubmitGroup) -> HostRef:
         """Where the collector lives: as asked; else with the longest-running other host; else here."""

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from paglets.api.blobs import ArtifactView, AskBlobs, BlobState, BlobStates
 from paglets.api.paglets import Done
-from paglets.core.errors import FileChanged, Moving, PagletsError, Unknown, tellable
+from paglets.core.errors import Conflict, FileChanged, Moving, PagletsError, Unknown, tellable
 from paglets.core.refs import ArtifactRef, BlobRef, HostRef
 from paglets.host.blobs import BlobKeeper
 from paglets.host.shell import Shell
@@ -80,7 +80,7 @@ class Fetching:
     def find(self, artifact_id: str, found: Found) -> None:
         """Where an artifact is: here, or on one of the online hosts; Unknown where on none."""
         own = self._shell.own
-        ref = self._shell.store.read(lambda tx: artifacts.find(tx, artifact_id, own.name))
+        ref = self._shell.store.read(lambda tx: artifacts.find_any(tx, artifact_id, own.name))
         if ref is not None:
             found(ArtifactView(artifact=ref, host=own))
             return
@@ -309,6 +309,11 @@ def delete_here(tx: Tx, artifact_id: str) -> Done:
     if not artifacts.delete(tx, artifact_id):
         if artifacts.is_leaving(tx, artifact_id):
             raise Moving(f"artifact {artifact_id} is on its way to another host with its owner; ask again in a moment")
+        if artifacts.find_waiting(tx, artifact_id, "") is not None:
+            raise Conflict(
+                f"artifact {artifact_id} belongs to a report that waits here for its collector; "
+                "`paglets jobs cancel GROUP/JOBKEY` removes both"
+            )
         raise Unknown(f"there is no artifact {artifact_id} here")
     tx.wake("disposal")
     return Done()

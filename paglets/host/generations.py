@@ -17,6 +17,7 @@ from paglets.codec.envelope import WireMessage
 from paglets.core.record import from_json
 from paglets.core.refs import BlobRef, HostRef, ProxyRef
 from paglets.groups import copies
+from paglets.groups.keys import SUBMISSION_GENERATIONS, nth_copy
 from paglets.groups.records import ExpectedJob, Sighting, Template
 from paglets.groups.rows import CollectorRows
 from paglets.host.blobs import BlobKeeper
@@ -247,9 +248,11 @@ class Generations:
                 case.say("report_failed", f"its report came, and the collector could not take it: {report.error}")
             return None
         most = from_json(SlotRequest, template.request).max_losses
-        if job.generation > most:
+        made = nth_copy(job.generation)
+        # The generations after the last one belong to the next submission under this group id.
+        if made > most or made == SUBMISSION_GENERATIONS:
             last = case.pending.copy.host.name
-            text = f"lost {job.generation} times with its host, the last time on {last}; max_losses is {most}"
+            text = f"lost {made} times with its host, the last time on {last}; max_losses is {most}"
             self._give_up(case, text)
             return None
         lacking = tuple(blobs.missing(case.tx, (file.blob for file in template.files)))
@@ -282,7 +285,7 @@ class Generations:
             case.group,
             case.now,
             generation=generation,
-            losses=job.generation,
+            losses=nth_copy(job.generation),
         )
         made = residence.create(tx, envelope, case.now)
         # A handler may have written over what was noted when it was made (`groups.copies`): then it is asked for next.

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from paglets.api.groups import EndCopies, EndedCopies, HurryCensus, Unfinished
-from paglets.core.errors import Conflict, PagletsError, Unreachable
+from paglets.api.groups import ClearGroup, EndCopies, EndedCopies, GroupView, HurryCensus, ReportCounts, Unfinished
+from paglets.api.paglets import Done
+from paglets.core.errors import Conflict, PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import HostRef
 from paglets.remote.asking import ask_each, attempt, those_online
+from paglets.remote.leftovers import Leftovers, leftovers
 from paglets.remote.link import Link, quoted
 
 FIRST_PAUSE_SECONDS = 0.1
@@ -147,12 +149,16 @@ class EndOutcome:
 
     `ended`: by the name of its host, the keys of the copies that it ended. `running`: how many copies there have not
     ended yet. `silent`: hosts that are offline or gave no answer, by name, and why: they may have more.
+    `cleared`: by the name of their host, the finished reports that were removed. `freed`: the group's id may be used
+    again.
     """
 
     group_id: str
     ended: dict[str, tuple[str, ...]] = field(default_factory=dict)
     running: dict[str, int] = field(default_factory=dict)
     silent: dict[str, str] = field(default_factory=dict)
+    cleared: dict[str, ReportCounts] = field(default_factory=dict)
+    freed: bool = False
 
 
 def end_copies(
@@ -163,8 +169,53 @@ def end_copies(
     Asked again and again, at most `timeout` seconds: what was on its way may have come back, or have arrived; and a
     host that refuses, as it takes the collector's host to be online, does so for ten seconds after that has died.
     """
-    body = EndCopies(job_keys=job_keys, reason=reason)
+    return _end(link, group_id, EndCopies(job_keys=job_keys, reason=reason), timeout)
+
+
+def clear_group(
+    link: Link, group_id: str, job_keys: tuple[str, ...] | None, *, reason: str, timeout: float, drop_results: bool
+) -> EndOutcome:
+    """Do what `end_copies` does, and remove the reports that wait for a collector whose host was forgotten.
+
+    Results stay without `drop_results`. Where nothing is left, the id of the whole group may be used again. Raises
+    Unknown where no host that answers has anything of the group.
+    """
+    left = leftovers(link, group_id, min(timeout, COUNT_SECONDS))
+    host = _collector_host(link, group_id, left, timeout)
+    body = EndCopies(job_keys=job_keys, reason=reason, clear=True, drop_results=drop_results)
+    outcome = _end(link, group_id, body, timeout)
+    if job_keys is not None or outcome.running:
+        return outcome
+    if leftovers(link, group_id, min(timeout, COUNT_SECONDS)).hosts:
+        return outcome
+    wish = ClearGroup(submissions=max(left.submissions, 1), host=host)
+    hosts = those_online(link.hosts())
+
+    def free(each: HostRef) -> Done:
+        return link.ask("POST", _route(group_id, "clear"), wish, Done, host=each, timeout=timeout)
+
+    answers = zip(hosts, ask_each(attempt(free), hosts), strict=True)
+    failed = {each.name: answer.message for each, answer in answers if isinstance(answer, PagletsError)}
+    return replace(outcome, freed=not failed, silent={**outcome.silent, **failed})
+
+
+def _collector_host(link: Link, group_id: str, left: Leftovers, timeout: float) -> HostRef:
+    """Return where the collector was, as home knows, else as copies of jobs say. Raises Unknown."""
+    try:
+        return link.ask("GET", _route(group_id), None, GroupView, timeout=timeout).collector.host
+    except Unknown:
+        if not left.collectors:
+            raise
+        return left.collectors[0]
+
+
+def _route(group_id: str, *further: str) -> str:
+    return "/".join(("/v1/groups", quoted(group_id), *further))
+
+
+def _end(link: Link, group_id: str, body: EndCopies, timeout: float) -> EndOutcome:
     rounds = _Rounds(link, timeout)
+    cleared: dict[str, ReportCounts] = {}
     ended: dict[str, dict[str, None]] = {}
     while True:
         views = link.hosts()
@@ -179,14 +230,16 @@ def end_copies(
                 continue
             if answer.job_keys:
                 ended.setdefault(host.name, {}).update(dict.fromkeys(answer.job_keys))
-            if answer.count:
-                running[host.name] = answer.count
+            if answer.count or answer.reports_left:
+                running[host.name] = answer.count + answer.reports_left
+            if answer.cleared != ReportCounts():
+                cleared[host.name] = cleared.get(host.name, ReportCounts()).plus(answer.cleared)
         refused = any(isinstance(answer, Conflict) for answer in answers)
         if not rounds.go_on(is_quiet=not running and not refused):
             break
     keys = {name: tuple(keys) for name, keys in sorted(ended.items())}
-    return EndOutcome(group_id=group_id, ended=keys, running=running, silent=silent)
+    return EndOutcome(group_id=group_id, ended=keys, running=running, silent=silent, cleared=cleared)
 
 
 def _end_on(link: Link, group_id: str, body: EndCopies, timeout: float, host: HostRef) -> EndedCopies:
-    return link.ask("POST", f"/v1/groups/{quoted(group_id)}/end", body, EndedCopies, host=host, timeout=timeout)
+    return link.ask("POST", _route(group_id, "end"), body, EndedCopies, host=host, timeout=timeout)

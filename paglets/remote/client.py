@@ -23,7 +23,6 @@ from paglets.core.agent import Paglet
 from paglets.core.clock import SystemEntropy
 from paglets.core.errors import (
     NO_ANSWER,
-    GroupExists,
     PagletsError,
     PeerReplaced,
     Unknown,
@@ -40,6 +39,7 @@ from paglets.remote.blobs import read_blob
 from paglets.remote.calling import call_paglet
 from paglets.remote.directory import Directory
 from paglets.remote.entry import connect, open_link
+from paglets.remote.groupids import only_home_tells, submissions_of
 from paglets.remote.groupside import GroupSide
 from paglets.remote.joblogs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log
 from paglets.remote.kept import KeptSide
@@ -338,30 +338,33 @@ class HostClient(Directory, GroupSide, KeptSide):
         if group.group_id is None:
             group = replace(group, group_id=new_group_id(self._entropy.token()))
         else:
-            home = self._home_of(group.group_id)
+            try:
+                home = self._home_of(group.group_id)
+            except Unknown:
+                group = replace(group, submissions=submissions_of(self._link, group.group_id or ""))
         try:
             stored = self._ask("POST", "/v1/groups", group, GroupView, host=home)
         except (Unreachable, PeerReplaced) as error:  # anything else is an answer, or may still come
             if home is None:
                 raise
-            raise _only_home_tells(str(group.group_id), home, f"does not answer ({error.message})") from error
+            raise only_home_tells(str(group.group_id), home, f"does not answer ({error.message})") from error
         view: Mapping[str, Any] = to_json(stored)
         return view
 
     def _home_of(self, group_id: str) -> HostRef | None:
-        """The other host where a group of that id was submitted, which alone can tell whether it is the same."""
-        try:
-            home = self.group(group_id).home
-        except Unknown:
-            return None
+        """The other host where a group of that id was submitted, which alone can tell whether it is the same.
+
+        None: the host of this client. Raises Unknown where no host that is online knows the group.
+        """
+        home = self.group(group_id).home
         if home.store_id == self._link.host().store_id:
             return None
         if all(host.store_id != home.store_id for host in online_hosts(self._link)):
-            raise _only_home_tells(group_id, home, "is away")
+            raise only_home_tells(group_id, home, "is away")
         try:  # one that hangs would hold up the submission for as long as a large one may take
             self._link.ask("GET", "/v1/host", None, HostIdentity, host=home, timeout=min(HOME_SECONDS, self.timeout))
         except NO_ANSWER as error:
-            raise _only_home_tells(group_id, home, f"does not answer ({error.message})") from error
+            raise only_home_tells(group_id, home, f"does not answer ({error.message})") from error
         return home
 
     # Logs.
@@ -388,12 +391,3 @@ class HostClient(Directory, GroupSide, KeptSide):
         wanted = plain(target)
         route = paglet_route(check_agent_id(id_of(wanted)), *further)
         return self._link.pursue(wanted, self._link.performer(method, route, body, kind), timeout or self.timeout)
-
-
-def _only_home_tells(group_id: str, home: HostRef, why: str) -> GroupExists:
-    """Of an id that is taken: whether these are the same jobs, its home knows, and nobody else."""
-    return GroupExists(
-        f"group {group_id} is there already, and nothing was submitted: it was submitted on {home.name}, which {why}, "
-        f"so that nobody can tell whether it is the same. Submit it again when {home.name} is back (start that host, "
-        "if it has ended), or choose another group_id"
-    )

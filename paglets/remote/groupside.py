@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from paglets.api.groups import GroupLine, Groups, GroupView
+from paglets.api.groups import GroupLine, Groups, GroupView, WaitingReport
 from paglets.core.errors import PagletsError, PeerReplaced, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import HostRef, ProxyRef, check_group_id
 from paglets.remote.asking import ask_each, attempt, of_host, online_hosts
-from paglets.remote.cancelling import AWAY, CancelOutcome, EndOutcome, cancel_jobs, end_copies
+from paglets.remote.cancelling import AWAY, CancelOutcome, EndOutcome, cancel_jobs, clear_group, end_copies
 from paglets.remote.grouplines import merged_groups
+from paglets.remote.leftovers import Leftovers, leftovers, waiting_reports
 from paglets.remote.link import Link, quoted
 from paglets.remote.proxy import PagletProxy
 from paglets.remote.records import whole_summary
@@ -126,3 +127,34 @@ class GroupSide:
         keys = None if job_keys is None else tuple(job_keys)
         wait = self.timeout if timeout is None else timeout
         return end_copies(self._link, check_group_id(group_id), keys, reason=reason, timeout=wait)
+
+    # Groups whose collector is lost (remote.leftovers).
+
+    def leftovers(self, group_id: str, *, timeout: float | None = None) -> Leftovers:
+        """What the online hosts still have of a group: finished reports that wait for its collector, and copies."""
+        return leftovers(self._link, check_group_id(group_id), timeout or self.timeout)
+
+    def waiting_reports(self, left: Leftovers, job_key: str | None = None) -> Iterator[tuple[HostRef, WaitingReport]]:
+        """Yield the finished reports of a group that wait on the hosts of `left`; of one job where its key is given."""
+        hosts = tuple(each.host for each in left.hosts if each.counts.results or each.counts.failures)
+        return waiting_reports(self._link, left.group_id, hosts, self.timeout, job_key)
+
+    def clear_group(
+        self,
+        group_id: str,
+        job_keys: Sequence[str] | None = None,
+        *,
+        reason: str = "",
+        timeout: float | None = None,
+        drop_results: bool = False,
+    ) -> EndOutcome:
+        """End a group (or these jobs of it) whose collector was lost with a forgotten host, and remove what is left.
+
+        Finished results that wait for the collector stay, unless `drop_results`. Once nothing is left the group's id
+        may be used again. Returns as `cancel` does. Raises Unknown.
+        """
+        keys = None if job_keys is None else tuple(job_keys)
+        wait = self.timeout if timeout is None else timeout
+        return clear_group(
+            self._link, check_group_id(group_id), keys, reason=reason, timeout=wait, drop_results=drop_results
+        )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from dataclasses import replace
 
-from paglets.codec.envelope import CarriedArtifact
+from paglets.codec.envelope import CarriedArtifact, WireMessage
+from paglets.codec.text import loads
 from paglets.core.errors import Invalid
+from paglets.core.record import from_json
 from paglets.core.refs import ArtifactRef
 from paglets.store.db import Tx
 
@@ -73,6 +76,21 @@ def carried_of(ref: ArtifactRef) -> CarriedArtifact:
 def find(tx: Tx, artifact_id: str, host_name: str) -> ArtifactRef | None:
     row = tx.one("SELECT * FROM artifacts WHERE artifact_id = ?", artifact_id)
     return None if row is None else _ref(row, host_name)
+
+
+def find_any(tx: Tx, artifact_id: str, host_name: str) -> ArtifactRef | None:
+    """Return an artifact that is here, or that a report here carries to its collector."""
+    return find(tx, artifact_id, host_name) or find_waiting(tx, artifact_id, host_name)
+
+
+def find_waiting(tx: Tx, artifact_id: str, host_name: str) -> ArtifactRef | None:
+    """Return the artifact of that id which a post in the outbox carries: its owner has not got it yet."""
+    text = tx.value(
+        "SELECT message FROM outbox_artifacts JOIN outbox USING (n) WHERE artifact_id = ? ORDER BY n LIMIT 1",
+        artifact_id,
+    )
+    carried = () if text is None else from_json(WireMessage, loads(text)).artifacts
+    return next((replace(each, host_name=host_name) for each in carried if each.artifact_id == artifact_id), None)
 
 
 def page(

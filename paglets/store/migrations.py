@@ -36,6 +36,7 @@ MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (
     ("endings", partial(_run, "step_endings.sql")),
     ("kept", partial(_run, "step_kept.sql")),
     ("jobfiles", partial(_run, "step_jobfiles.sql")),
+    ("lostgroups", partial(_run, "step_lostgroups.sql")),
 )
 """Never changed once it was released: stores out there are made of these."""
 

@@ -58,6 +58,8 @@ def send(
     )
     tx.run("INSERT INTO outbox_messages VALUES (?, ?)", n, dumps(to_json(message)))
     blobs.keep_for_post(tx, n, (artifact.blob for artifact in message.artifacts))
+    rows = ((artifact.artifact_id, n) for artifact in message.artifacts)
+    tx.run_many("INSERT OR IGNORE INTO outbox_artifacts VALUES (?, ?)", rows)
     tx.wake("outbox")
     return n
 

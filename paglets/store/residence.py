@@ -83,6 +83,16 @@ def create(tx: Tx, envelope: Envelope, now: float) -> bool:
     return True
 
 
+def replace_gone(tx: Tx, envelope: Envelope, now: float) -> bool:
+    """Store a new paglet under an id that had one, with an epoch above it; False where that one is here or leaving."""
+    known = find(tx, envelope.agent_id)
+    if known is not None and (known.status in ("here", "leaving") or known.epoch >= envelope.epoch):
+        return False
+    _forget_older(tx, envelope.agent_id)
+    _arrive(tx, envelope, None, now)
+    return True
+
+
 def take(tx: Tx, envelope: Envelope, source: HostRef, now: float, refuse: Refuse) -> TransferAnswer:
     """Take, refuse or recognise an envelope of another host; `missing`, and nothing changes, without its blobs."""
     known = find(tx, envelope.agent_id)

@@ -257,6 +257,25 @@ CREATE TABLE outbox_blobs (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX outbox_blobs_blob ON outbox_blobs (sha256);
 
+-- The artifacts that posts in the outbox carry, by id: until its report is taken, an artifact is found here.
+CREATE TABLE outbox_artifacts (
+  artifact_id TEXT NOT NULL,
+  n INTEGER NOT NULL REFERENCES outbox (n) ON DELETE CASCADE,
+  PRIMARY KEY (artifact_id, n)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX outbox_artifacts_post ON outbox_artifacts (n);
+
+-- Group ids that a person cleared after their collector was lost, so that they can be used again.
+-- submissions: how many groups had this id; the next one begins with the generation `groups.keys.first_generation` of it.
+-- epoch: the highest known epoch of their collectors. host: where the last one was lost, JSON of HostRef.
+CREATE TABLE cleared_groups (
+  group_id TEXT PRIMARY KEY,
+  submissions INTEGER NOT NULL CHECK (submissions >= 1),
+  epoch INTEGER NOT NULL,
+  host TEXT NOT NULL,
+  cleared_at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- Bundle and inputs of a group whose row in group_specs is kept.
 CREATE TABLE group_blobs (
   group_id TEXT NOT NULL REFERENCES groups (group_id) ON DELETE CASCADE,

@@ -112,6 +112,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         self.state.return_home_when_complete = begin.return_home_when_complete
         self.state.submitter_id = begin.submitter_id
         self.state.job_class = begin.job_class
+        self.state.first_generation = begin.first_generation
         ledger = self._ledger()
         ledger.register(new_keys(begin.jobs, message.kind))
         for failure in begin.failures:

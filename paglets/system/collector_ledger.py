@@ -24,7 +24,10 @@ from paglets.system.collector_messages import NewKey
 
 @dataclass(kw_only=True)
 class ResultCollectorState(PagletState):
-    """Counts, so that a report need not look at other rows. Times are epoch seconds."""
+    """Counts, so that a report need not look at other rows. Times are epoch seconds.
+
+    `first_generation`: what is older belongs to a group that had this id before (`groups.keys.first_generation`).
+    """
 
     group_id: str = ""
     status: str = "ACTIVE"
@@ -39,6 +42,7 @@ class ResultCollectorState(PagletState):
     unexpected_count: int = 0
     unexpected_number: int = 0
     metadata_count: int = 0
+    first_generation: int = 1
     created_at: float = 0.0
     completed_at: float | None = None
     last_report_at: float | None = None
@@ -63,11 +67,12 @@ class Ledger:
     def register(self, keys: Iterable[NewKey]) -> list[str]:
         """Store the keys; gives those that are new."""
         new: list[str] = []
+        first = self._state.first_generation
         for key in keys:
             known = self._rows.job(key.job_key)
             if known is None:
                 new.append(key.job_key)
-                self._rows.put_job(key.job_key, ExpectedJob(generation=key.generation, since=self._now))
+                self._rows.put_job(key.job_key, _expected(key, first, self._now))
             elif key.generation > known.generation:
                 self._rows.put_job(key.job_key, acceptance.registered_again(known, key.generation))
             if key.metadata and self._rows.put_metadata(key.job_key, key.metadata):
@@ -91,8 +96,13 @@ class Ledger:
         return not_wanted
 
     def take(self, came: ReportThatCame) -> str:
-        """Make the report the record of its key, or keep it as duplicate or unexpected; says which."""
+        """Make the report the record of its key, or keep it as duplicate or unexpected; says which.
+
+        Nothing is kept of a report of an earlier submission.
+        """
         report, reported_at = came.report, came.reported_at
+        if 0 < report.generation < self._state.first_generation:
+            return "earlier_submission"
         job = self._rows.job(report.job_key)
         if job is None:
             self._state.unexpected_count += 1
@@ -159,3 +169,8 @@ class Ledger:
         if kind == "result":
             return "already_completed"
         return "already_cancelled" if record["cause"] == "cancelled" else "already_failed"
+
+
+def _expected(key: NewKey, first: int, now: float) -> ExpectedJob:
+    """Return the row of a new key. Generations below `first` count for nothing."""
+    return ExpectedJob(generation=max(key.generation, first), floor=first, since=now)

@@ -23,6 +23,7 @@ class Begin:
     """`begin`: sent once, in the transaction that stores the group. `failures`: jobs that could not be made.
 
     `job_class`: the name of the jobs' class. `submitter_id`: the paglet that submitted the group, where one did.
+    `first_generation`: the generation of the first copies, over 1 where the group's id was cleared before.
     """
 
     group_id: str
@@ -33,6 +34,7 @@ class Begin:
     return_home_when_complete: bool = False
     submitter_id: str | None = None
     job_class: str = ""
+    first_generation: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

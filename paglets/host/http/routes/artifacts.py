@@ -63,7 +63,7 @@ def page(host: Host, asked: Asked) -> Artifacts:
 
 def one(host: Host, asked: Asked) -> Any:
     artifact_id, own = check_artifact_id(asked.path["ID"]), host.shell.own
-    ref = host.shell.store.read(lambda tx: artifacts.find(tx, artifact_id, own.name))
+    ref = host.shell.store.read(lambda tx: artifacts.find_any(tx, artifact_id, own.name))
     if ref is not None:
         return ArtifactView(artifact=ref, host=own)
     if asked.query.get("here"):

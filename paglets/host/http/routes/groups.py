@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from paglets.api.groups import (
     Census,
     CensusReply,
+    ClearGroup,
     EndCopies,
     EndedCopies,
     Groups,
     GroupView,
     HurryCensus,
+    ReportCounts,
     SubmitGroup,
     Unfinished,
+    Waiting,
+    WaitingReport,
 )
-from paglets.core.errors import PagletsError, Unknown
+from paglets.api.paglets import Done
+from paglets.core.errors import Conflict, Invalid, PagletsError, Unknown
 from paglets.core.failpoints import reach
 from paglets.core.refs import check_group_id
-from paglets.host import census, groupviews
+from paglets.host import census, clearing, groupviews
+from paglets.host.creation import MAX_SUBMISSIONS
 from paglets.host.ending import end_copies
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
 from paglets.remote.exchange import Pending, Request, Response, reply_error
+from paglets.store import waiting
 from paglets.store.db import Tx
+
+MAX_PAGE_REPORTS = 500
+MAX_PAGE_BYTES = 4 << 20
+"""Of a page of waiting reports; one report alone may be longer."""
+
+MOST_NUMBER = 1 << 53
+MOST_CLEAR_PAGES = 50
+"""So many short transactions in one request; who asks asks again for the rest."""
 
 ELSEWHERE_SECONDS = 2.0
 """For a host that knows the group, to say so; one that sleeps must not hold up the others."""
@@ -108,9 +124,76 @@ def hurry_census(host: Host, asked: Asked) -> Unfinished:
 
 def end(host: Host, asked: Asked) -> EndedCopies:
     group_id = check_group_id(asked.path["ID"])
+    body: EndCopies = asked.body
     online = frozenset(member.store_id for member in host.gossip.online())
-    own, now = host.shell.own, host.shell.clock.wall()
-    return host.shell.store.write(lambda tx: end_copies(tx, group_id, asked.body, online, own, now))
+    own, store, now = host.shell.own, host.shell.store, host.shell.clock.wall()
+    if body.clear:
+        store.read(lambda tx: clearing.must_be_lost(tx, group_id, _members(host), own))
+    ended = store.write(lambda tx: end_copies(tx, group_id, body, online, own, now))
+    return _clear(host, group_id, body, ended) if body.clear else ended
+
+
+def _clear(host: Host, group_id: str, body: EndCopies, ended: EndedCopies) -> EndedCopies:
+    """Remove waiting reports, one short transaction after the other."""
+    store, now = host.shell.store, host.shell.clock.wall()
+    after = 0
+    total = ReportCounts()
+    for _ in range(MOST_CLEAR_PAGES):
+        after, cleared = store.write(partial(clearing.clear_page, group_id=group_id, wish=body, after=after, now=now))
+        total = total.plus(cleared)
+        if not after:
+            return replace(ended, cleared=total)
+    left = store.read(lambda tx: waiting.counts(tx, group_id))
+    return replace(ended, cleared=total, reports_left=left.failures + (left.results if body.drop_results else 0))
+
+
+def clear(host: Host, asked: Asked) -> Done:
+    group_id = check_group_id(asked.path["ID"])
+    body: ClearGroup = asked.body
+    if not 1 <= body.submissions <= MAX_SUBMISSIONS:
+        raise Invalid(f"submissions is {body.submissions}: expected 1 to {MAX_SUBMISSIONS:,}")
+    members, own, now = _members(host), host.shell.own, host.shell.clock.wall()
+    if body.host.store_id in members:
+        raise Conflict(f"{own.name} has not forgotten {body.host.name}, which has the collector of {group_id}")
+
+    def change(tx: Tx) -> None:
+        clearing.must_be_lost(tx, group_id, members, own)
+        clearing.free_id(tx, group_id, body, now)
+
+    host.shell.store.write(change)
+    return Done()
+
+
+def _members(host: Host) -> frozenset[str]:
+    """The stores of all hosts that this one knows, itself too, online or not."""
+    return frozenset(view.member.store_id for view in host.gossip.members())
+
+
+def waiting_reports(host: Host, asked: Asked) -> Waiting:
+    group_id, own = check_group_id(asked.path["ID"]), host.shell.own
+    after, limit = asked.number("after", 0, MOST_NUMBER), asked.number("limit", 0, MAX_PAGE_REPORTS)
+    key = asked.query.get("job_key")
+
+    def read(tx: Tx) -> Waiting:
+        reports: tuple[WaitingReport, ...] = ()
+        following = None
+        if limit:
+            reports, following = waiting.page(
+                tx, group_id, own, after=after, most=limit, most_bytes=MAX_PAGE_BYTES, job_key=key
+            )
+        running = int(tx.value("SELECT count(*) FROM requests WHERE group_id = ? AND status = 'RUNNING'", group_id))
+        return Waiting(
+            host=own,
+            collectors=waiting.collector_hosts(tx, group_id),
+            counts=waiting.counts(tx, group_id),
+            running=running,
+            queued=census.unfinished(tx, group_id, None) - running,
+            submissions=waiting.submissions(tx, group_id),
+            reports=reports,
+            next=following,
+        )
+
+    return host.shell.store.read(read)
 
 
 ROUTES = (
@@ -153,6 +236,22 @@ ROUTES = (
         gives=EndedCopies,
         about="end the copies here of a group whose collector cannot be asked",
         answer=end,
+    ),
+    Route(
+        method="GET",
+        path="/v1/groups/ID/waiting",
+        takes=None,
+        gives=Waiting,
+        about="reports of a group that wait here for its collector, and counts of its copies here",
+        answer=waiting_reports,
+    ),
+    Route(
+        method="POST",
+        path="/v1/groups/ID/clear",
+        takes=ClearGroup,
+        gives=Done,
+        about="free the id of a group whose collector is lost",
+        answer=clear,
     ),
     Route(
         method="POST",

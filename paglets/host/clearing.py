@@ -1,0 +1,82 @@
+"""Removes what is left of a group whose collector was lost with a forgotten host, so that its id can be used again.
+
+A report that waits becomes a small failure without its copy. It is delivered if that collector ever comes back, which
+then has an end for the job and does not resubmit it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from paglets.api.groups import ClearGroup, EndCopies, ReportCounts
+from paglets.codec.envelope import WireMessage
+from paglets.core.errors import Conflict
+from paglets.core.refs import HostRef
+from paglets.groups.keys import collector_id
+from paglets.host import outcomes
+from paglets.host.groupviews import collector_ref
+from paglets.store import residence, waiting
+from paglets.store.db import Tx
+
+PAGE = 200
+"""Reports of one transaction."""
+
+REPORT_ARGS = ("job_key", "generation", "attempt", "host_name", "runtime_seconds")
+
+
+def must_be_lost(tx: Tx, group_id: str, members: Collection[str], own: HostRef) -> None:
+    """Raise Conflict where the collector is here, or its host is a member of the mesh. `members`: store ids."""
+    row = residence.find(tx, collector_id(group_id))
+    if row is not None and row.status in ("here", "leaving"):
+        raise Conflict(f"the collector of {group_id} is on {own.name}: cancel it there")
+    known = tx.one("SELECT * FROM groups WHERE group_id = ?", group_id)
+    hosts = [*waiting.collector_hosts(tx, group_id), *([collector_ref(tx, known, own).host] if known else [])]
+    for host in hosts:
+        if host.store_id in members:
+            raise Conflict(f"{own.name} has not forgotten {host.name}, which has the collector of {group_id}")
+
+
+def clear_page(tx: Tx, group_id: str, wish: EndCopies, after: int, now: float) -> tuple[int, ReportCounts]:
+    """Remove reports beyond the number `after`, a page of them; return the next `after`, or 0, and what was removed.
+
+    Their finished copies end. Without `drop_results` results stay.
+    """
+    found = waiting.posts_of(tx, group_id, after, PAGE)
+    total = ReportCounts()
+    for post in found:
+        is_result = post.message.kind == "job_result"
+        if (wish.job_keys is not None and post.message.args["job_key"] not in wish.job_keys) or (
+            is_result and not wish.drop_results
+        ):
+            continue
+        waiting.keep_as(tx, post.n, _dropped(post.message, wish.reason) if is_result else _without_files(post.message))
+        outcomes.retire(tx, post.agent_id, now)
+        files = post.message.artifacts
+        bytes_freed = sum(file.size_bytes for file in files)
+        removed = ReportCounts(
+            results=int(is_result), failures=int(not is_result), files=len(files), file_bytes=bytes_freed
+        )
+        total = total.plus(removed)
+    tx.wake("disposal", "janitor", "outbox")
+    return (found[-1].n if len(found) == PAGE else 0), total
+
+
+def _dropped(message: WireMessage, reason: str) -> WireMessage:
+    by = f" {reason}" if reason else ""
+    args = {name: message.args[name] for name in REPORT_ARGS if name in message.args}
+    text = f"its result was dropped{by}, after its collector was lost"
+    return WireMessage(kind="job_failure", args={**args, "cause": outcomes.CANCELLED, "message": text})
+
+
+def _without_files(message: WireMessage) -> WireMessage:
+    return replace(message, artifacts=())
+
+
+def free_id(tx: Tx, group_id: str, wish: ClearGroup, now: float) -> None:
+    """Forget the group that was submitted here, and remember how many groups had its id."""
+    row = residence.find(tx, collector_id(group_id))
+    cleared = waiting.Cleared(submissions=wish.submissions, epoch=row.epoch if row else 0, host=wish.host)
+    waiting.remember_cleared(tx, group_id, cleared, now)
+    tx.run("DELETE FROM groups WHERE group_id = ?", group_id)
+    tx.wake("groups", "disposal")

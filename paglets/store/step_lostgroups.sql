@@ -1,0 +1,19 @@
+-- Reports that wait for a lost collector can be read, and a group id can be used again after its group was cleared.
+
+CREATE TABLE outbox_artifacts (
+  artifact_id TEXT NOT NULL,
+  n INTEGER NOT NULL REFERENCES outbox (n) ON DELETE CASCADE,
+  PRIMARY KEY (artifact_id, n)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX outbox_artifacts_post ON outbox_artifacts (n);
+INSERT OR IGNORE INTO outbox_artifacts (artifact_id, n)
+  SELECT json_extract(carried.value, '$.artifact_id'), o.n FROM outbox_blobs x JOIN outbox o USING (n),
+  json_each(o.message, '$.artifacts') AS carried;
+
+CREATE TABLE cleared_groups (
+  group_id TEXT PRIMARY KEY,
+  submissions INTEGER NOT NULL CHECK (submissions >= 1),
+  epoch INTEGER NOT NULL,
+  host TEXT NOT NULL,
+  cleared_at REAL NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,193 @@
+"""Reports of finished jobs that wait in the outbox, and group ids that were cleared because their collector is lost."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, replace
+
+from paglets.api.groups import ReportCounts, WaitingReport
+from paglets.codec.envelope import WireMessage
+from paglets.codec.text import dumps, loads
+from paglets.core.record import from_json, to_json
+from paglets.core.refs import HostRef
+from paglets.groups.keys import collector_id, submission_of
+from paglets.groups.records import failure_report, kind_of, record_of, result_report
+from paglets.store.db import Tx, fitting
+
+KEPT_CLEARED = 10_000
+"""The newest cleared ids are remembered. One row takes about 200 bytes."""
+
+_OF_GROUP = "o.group_id = ? AND o.report_of IS NOT NULL"
+
+
+def counts(tx: Tx, group_id: str) -> ReportCounts:
+    """Count the reports of a group that wait here, and their files."""
+    row = tx.one(
+        "SELECT count(*) AS reports, coalesce(sum(json_extract(o.message, '$.kind') = 'job_result'), 0) AS results"
+        f" FROM outbox o WHERE {_OF_GROUP}",
+        group_id,
+    )
+    files = tx.one(
+        "SELECT count(*) AS files, coalesce(sum(b.size_bytes), 0) AS bytes FROM outbox o JOIN outbox_blobs x USING (n)"
+        f" JOIN blobs b USING (sha256) WHERE {_OF_GROUP}",
+        group_id,
+    )
+    assert row is not None
+    assert files is not None
+    return ReportCounts(
+        results=row["results"],
+        failures=row["reports"] - row["results"],
+        files=files["files"],
+        file_bytes=files["bytes"],
+    )
+
+
+def counts_by_group(tx: Tx) -> dict[str, int]:
+    """Return how many reports wait here, for each group that has any."""
+    rows = tx.all(
+        "SELECT group_id, count(report_of) AS reports FROM outbox WHERE group_id IS NOT NULL"
+        " GROUP BY group_id HAVING reports > 0 ORDER BY group_id"
+    )
+    return {row["group_id"]: row["reports"] for row in rows}
+
+
+def page(
+    tx: Tx, group_id: str, own: HostRef, *, after: int, most: int, most_bytes: int, job_key: str | None = None
+) -> tuple[tuple[WaitingReport, ...], int | None]:
+    """Return the oldest reports beyond the number `after`, at least one, and the `after` of the next page or None."""
+    rows = tx.all(
+        f"SELECT o.n, o.message, o.report_of, o.created_at FROM outbox o WHERE {_OF_GROUP} AND o.n > ?"
+        " AND (? IS NULL OR o.report_of IN (SELECT agent_id FROM requests WHERE group_id = ? AND job_key = ?))"
+        " ORDER BY o.n LIMIT ?",
+        group_id,
+        after,
+        job_key,
+        group_id,
+        job_key,
+        most,
+    )
+    shown = list(fitting(rows, "message", most_bytes))
+    reports = tuple(_report(row, own) for row in shown)
+    return reports, shown[-1]["n"] if shown and (len(shown) < len(rows) or len(rows) == most) else None
+
+
+def _report(row: sqlite3.Row, own: HostRef) -> WaitingReport:
+    message = from_json(WireMessage, loads(row["message"]))
+    report = result_report(message.args) if message.kind == "job_result" else failure_report(message.args)
+    return WaitingReport(
+        n=row["n"],
+        job_key=report.job_key,
+        agent_id=row["report_of"],
+        kind=kind_of(report),
+        record=record_of(report, report.generation, row["created_at"]),
+        artifacts=tuple(replace(artifact, host_name=own.name) for artifact in message.artifacts),
+    )
+
+
+# Removing.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """A report in the outbox: its number, the copy that it is of, and the store of the host that it waits for."""
+
+    n: int
+    agent_id: str
+    host: HostRef
+    message: WireMessage
+
+
+def posts_of(tx: Tx, group_id: str, after: int, most: int) -> list[Post]:
+    """Return the oldest reports of a group beyond the number `after`."""
+    rows = tx.all(
+        f"SELECT o.n, o.report_of, o.host, o.message FROM outbox o WHERE {_OF_GROUP} AND o.n > ? ORDER BY o.n LIMIT ?",
+        group_id,
+        after,
+        most,
+    )
+    return [
+        Post(
+            n=row["n"],
+            agent_id=row["report_of"],
+            host=from_json(HostRef, loads(row["host"])),
+            message=from_json(WireMessage, loads(row["message"])),
+        )
+        for row in rows
+    ]
+
+
+def collector_hosts(tx: Tx, group_id: str) -> tuple[HostRef, ...]:
+    """Return the hosts to which reports of the jobs here go: where the collector was last known to live."""
+    rows = tx.all(
+        "SELECT DISTINCT host FROM outbox WHERE group_id = ? AND report_of IS NOT NULL UNION"
+        " SELECT DISTINCT json_extract(collector, '$.host') FROM requests WHERE group_id = ? AND collector IS NOT NULL",
+        group_id,
+        group_id,
+    )
+    hosts = (from_json(HostRef, loads(row["host"])) for row in rows)
+    return tuple({host.store_id: host for host in hosts}.values())
+
+
+def keep_as(tx: Tx, n: int, message: WireMessage) -> None:
+    """Replace a report by `message`, which waits alone: without files, and without its copy and its group."""
+    tx.run("DELETE FROM outbox_blobs WHERE n = ?", n)
+    tx.run("DELETE FROM outbox_artifacts WHERE n = ?", n)
+    tx.run("UPDATE outbox SET message = ?, report_of = NULL, group_id = NULL WHERE n = ?", dumps(to_json(message)), n)
+
+
+# Ids that were cleared.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleared:
+    """A row of `cleared_groups`."""
+
+    submissions: int
+    epoch: int
+    host: HostRef
+
+
+def cleared(tx: Tx, group_id: str) -> Cleared | None:
+    """Return what is remembered of a group id that was cleared."""
+    row = tx.one("SELECT * FROM cleared_groups WHERE group_id = ?", group_id)
+    if row is None:
+        return None
+    host = from_json(HostRef, loads(row["host"]))
+    return Cleared(submissions=row["submissions"], epoch=row["epoch"], host=host)
+
+
+def remember_cleared(tx: Tx, group_id: str, now_cleared: Cleared, now: float) -> None:
+    """Store that a group id was cleared; higher numbers that are known already stay."""
+    tx.run(
+        "INSERT INTO cleared_groups (group_id, submissions, epoch, host, cleared_at) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET submissions = max(submissions, excluded.submissions),"
+        " epoch = max(epoch, excluded.epoch), host = excluded.host, cleared_at = excluded.cleared_at",
+        group_id,
+        now_cleared.submissions,
+        now_cleared.epoch,
+        dumps(to_json(now_cleared.host)),
+        now,
+    )
+    tx.run(
+        "DELETE FROM cleared_groups WHERE group_id IN"
+        " (SELECT group_id FROM cleared_groups ORDER BY cleared_at DESC LIMIT -1 OFFSET ?)",
+        KEPT_CLEARED,
+    )
+
+
+def submissions(tx: Tx, group_id: str) -> int:
+    """Return how many groups had this id as far as this host knows: cleared ones, and the one that is there."""
+    known = cleared(tx, group_id)
+    count = known.submissions if known else 0
+    here = tx.value("SELECT 1 FROM groups WHERE group_id = ?", group_id) is not None
+    newest = tx.value("SELECT max(generation) FROM requests WHERE group_id = ?", group_id)
+    return max(count + here, 0 if newest is None else submission_of(newest) + 1)
+
+
+def forget_late_reports(tx: Tx, before: float) -> None:
+    """Delete what `keep_as` kept of groups that were cleared before that time, epoch seconds: nobody came for it."""
+    rows = tx.all("SELECT group_id FROM cleared_groups WHERE cleared_at < ? ORDER BY group_id", before)
+    tx.run_many(
+        "DELETE FROM outbox WHERE agent_id = ? AND report_of IS NULL AND group_id IS NULL AND created_at < ?",
+        ((collector_id(row["group_id"]), before) for row in rows),
+    )
