@@ -61,7 +61,7 @@ class GroupView:
     `summary`, `status` and the counts are there when the collector is on the answering host, else null or "".
 
     Of a submission: `was_there`, the group was stored before, so nothing was now; `differs`, what of its "code" and
-    "inputs" was other than what was stored then.
+    "inputs" was other than what was stored then; `lost`, in words, that the collector's host was forgotten, or "".
     """
 
     group_id: str
@@ -81,6 +81,7 @@ class GroupView:
     failed_count: int | None = None
     was_there: bool = False
     differs: tuple[str, ...] = ()
+    lost: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,8 @@ class GroupLine:
     Of a collector elsewhere they are the last that home heard; `counted_at` is when, by home's clock, epoch seconds.
     `status` is that of the collector, or what home knows of a group whose collector is elsewhere: the last that it
     heard where all jobs had ended by then, else `SUBMITTED` while something of it still needs home, then `DETACHED`.
+    A host that has only finished reports of a group says `UNKNOWN`. `waiting_reports`: how many wait for the collector;
+    in what a client has of several hosts, on all of them.
     """
 
     group_id: str
@@ -102,6 +105,7 @@ class GroupLine:
     failed_count: int | None = None
     counted_at: float | None = None
     here: bool = False
+    waiting_reports: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,13 @@ import getpass
 import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
+from paglets.api.groups import ReportCounts
 from paglets.cli.collectors import collector_of, no_such_job
 from paglets.cli.hooks import end_failed
+from paglets.cli.leftovers import counts_text
 from paglets.cli.options import client_of
 from paglets.cli.output import print_json, said_if_slow, say
 from paglets.core.errors import (
@@ -18,6 +21,7 @@ from paglets.core.errors import (
     EXIT_FAILED,
     EXIT_TIMED_OUT,
     EXIT_UNREACHABLE,
+    Conflict,
     PagletsError,
     Unknown,
     Unreachable,
@@ -72,7 +76,8 @@ def cancel_each(
 ) -> list[Answer]:
     """What became of each group, or the error; all are cancelled at once, none waits for the end of another.
 
-    Where the collector's host was forgotten, or with `force` where it cannot be asked, each host ends what it has.
+    Where the collector's host was forgotten, each host ends and clears what it has; finished results are dropped only
+    with `force`. With `force` each host ends what it has also where the collector cannot be asked.
     """
 
     def one(group_id: str) -> CancelOutcome | EndOutcome:
@@ -82,18 +87,66 @@ def cancel_each(
             with said_if_slow(f"waiting until the processes of {group_id} have ended"):
                 return client.cancel(group_id, keys, reason=reason, timeout=timeout)
         except (Unreachable, Unknown) as error:
-            state = error.details.get("collector", "")
-            if not force and state != FORGOTTEN:
-                raise (_nothing_cancelled(error, group_id) if state else error) from None
-            if isinstance(error, Unreachable):
-                say(f"{error.message}. Each host ends what it has of {group_id}")
-            with said_if_slow(f"waiting until each host has ended what it has of {group_id}"):
-                outcome = client.end_copies(group_id, keys, reason=reason, timeout=timeout)
-            if isinstance(error, Unknown) and not (outcome.ended or outcome.running):
-                raise error from None
-            return outcome
+            return _without_collector(client, group_id, keys, error, reason=reason, timeout=timeout, force=force)
 
     return ask_each(attempt(one), list(groups))
+
+
+def _without_collector(
+    client: HostClient,
+    group_id: str,
+    keys: list[str] | None,
+    error: PagletsError,
+    *,
+    reason: str,
+    timeout: float | None,
+    force: bool,
+) -> EndOutcome:
+    """Have each host end what it has. Where the collector is lost, clear the group too. Raises `error`, Conflict."""
+    state = error.details.get("collector", "")
+    if not force and state != FORGOTTEN:
+        raise (_nothing_cancelled(error, group_id) if state else error) from None
+    is_lost = state == FORGOTTEN or (isinstance(error, Unknown) and _has_no_member(client, group_id))
+    if is_lost and not force:
+        _refuse_to_drop(client, group_id, keys)
+    if isinstance(error, Unreachable):
+        say(f"{error.message}. Each host ends what it has of {group_id}")
+    with said_if_slow(f"waiting until each host has ended what it has of {group_id}"):
+        try:
+            if is_lost:
+                return client.clear_group(group_id, keys, reason=reason, timeout=timeout, drop_results=force)
+            outcome = client.end_copies(group_id, keys, reason=reason, timeout=timeout)
+        except Unknown:
+            raise error from None
+    if isinstance(error, Unknown) and not (outcome.ended or outcome.running):
+        raise error from None
+    return outcome
+
+
+def _has_no_member(client: HostClient, group_id: str) -> bool:
+    """Whether the collector of a group that no host knows was on none of the hosts that the mesh lists."""
+    members = {view.member.store_id for view in client.hosts()}
+    return not any(host.store_id in members for host in client.leftovers(group_id).collectors)
+
+
+def _refuse_to_drop(client: HostClient, group_id: str, keys: list[str] | None) -> None:
+    """Raise Conflict where finished results would be dropped: nothing else has them."""
+    left = client.leftovers(group_id)
+    counts = left.counts
+    if keys is not None:
+        found = [report for key in keys for _, report in client.waiting_reports(left, key) if report.kind == "result"]
+        files = [file for report in found for file in report.artifacts]
+        counts = ReportCounts(results=len(found), files=len(files), file_bytes=sum(file.size_bytes for file in files))
+    if counts.results:
+        named = " ".join(f"{group_id}/{key}" for key in keys) if keys else group_id
+        get = f"artifacts get --group {group_id} DIR" if counts.files else f"jobs show --json {group_id}/JOBKEY"
+        raise Conflict(
+            f"nothing was cancelled: {counts_text(replace(counts, failures=0))} of {group_id} would be dropped",
+            next=[
+                f"fetch them first: `paglets {get}`",
+                f"`paglets jobs cancel --force {named}` drops them",
+            ],
+        )
 
 
 def _nothing_cancelled(error: PagletsError, group_id: str) -> Unreachable:
@@ -126,7 +179,13 @@ def _who() -> str:
 
 def _as_json(outcome: CancelOutcome | EndOutcome) -> dict[str, Any]:
     if isinstance(outcome, CancelOutcome):
-        return {**to_json(outcome), "silent": [_silent_line(name) for name in outcome.silent], "ended": {}}
+        return {
+            **to_json(outcome),
+            "silent": [_silent_line(name) for name in outcome.silent],
+            "ended": {},
+            "cleared": {},
+            "freed": False,
+        }
     keys = {key: "ended" for keys in outcome.ended.values() for key in keys}
     silent = [f"{name}: {why}" for name, why in outcome.silent.items()]
     return {**to_json(outcome), "keys": keys, "silent": silent}
@@ -140,9 +199,16 @@ def _print_ended(outcome: EndOutcome) -> None:
     """Host by host."""
     for name, keys in outcome.ended.items():
         print(f"{outcome.group_id}: ended {counted(len(keys), 'job')} on {name}: {_named(keys)}")
-    if outcome.ended:
+    for name, counts in outcome.cleared.items():
+        print(f"{outcome.group_id}: cleared {counts_text(counts)} on {name}")
+    if outcome.freed:
+        say(f"{outcome.group_id} is cleared: it can be submitted again under the same group_id")
+    elif outcome.kept:
+        kept = counted(outcome.kept, "finished result")
+        say(f"{kept} of {outcome.group_id} stay: with --force the same command drops them")
+    elif outcome.ended:
         say(f"if its collector comes back, it is told that these jobs of {outcome.group_id} were cancelled")
-    else:
+    if not outcome.ended and not outcome.cleared and not outcome.freed:
         what = "nothing was ended" if outcome.silent else "nothing of that waits or runs on a host that answers"
         print(f"{outcome.group_id}: {what}")
     for name, count in outcome.running.items():

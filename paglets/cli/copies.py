@@ -73,9 +73,9 @@ def ways_out(group_id: str, entries: Sequence[Entry], error: PagletsError) -> st
     """What to do about a group whose collector cannot be asked, as `error` says. `entries`: jobs of it."""
     state = error.details.get("collector", "")
     start = "start that host again" if state == AWAY else ""
-    again = "submit again under another group_id"
-    if all(entry["status"] in FINAL for entry in entries):
-        return f"{start}, and it takes the report" if start else again
     command = f"{command_name()} jobs cancel {'' if state == FORGOTTEN else '--force '}{group_id}"
-    end = f"end what waits and runs: {command}, and {again}"
-    return f"{start}; or {end}" if start else end
+    if all(entry["status"] in FINAL for entry in entries):
+        files = f"fetch the files: {command_name()} artifacts get --group {group_id} DIR; clear the group: {command}"
+        return f"{start}, and it takes the report; or {files}" if start else files
+    end = f"end what waits and runs: {command}, and submit again"
+    return f"{start}; or {end}" if start else f"its jobs go on, and their reports wait; {end}"

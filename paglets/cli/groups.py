@@ -10,6 +10,7 @@ from typing import Any
 
 from paglets.api.groups import GroupLine, Groups
 from paglets.api.hosts import MemberView
+from paglets.cli import leftovers
 from paglets.cli.away import away_text, offline_names, silence_text
 from paglets.cli.collectors import asker, summary_of
 from paglets.cli.options import LOOK_SECONDS, client_of
@@ -27,11 +28,11 @@ from paglets.cli.output import (
     waiting_for_all,
 )
 from paglets.cli.values import result_text
-from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE, Invalid
+from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE, Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef
-from paglets.core.text import duration_text, failed_text
+from paglets.core.text import command_name, counted, duration_text, failed_text
 from paglets.remote.client import HostClient
 from paglets.remote.losthosts import by_name
 
@@ -78,7 +79,7 @@ def print_groups(
     if old:
         print()
     for text, groups_there in old.items():
-        print_paragraph(f"{_named(groups_there)}: {text}. {_what_is_shown(groups_there)}", "")
+        print_paragraph(f"{_named(groups_there)}: {text}. {_what_is_shown(groups_there)}{_reports(groups_there)}", "")
 
 
 def _named(found: Sequence[GroupLine]) -> str:
@@ -90,6 +91,16 @@ def _what_is_shown(found: Sequence[GroupLine]) -> str:
     """What the lines of groups are worth whose collector cannot be asked."""
     text = "Shown is what their homes heard last (COUNTED)"
     return text + ("; ? is what none has heard" if any(group.counted_at is None for group in found) else "")
+
+
+def _reports(found: Sequence[GroupLine]) -> str:
+    """How many finished jobs of these groups other hosts have."""
+    count = sum(group.waiting_reports for group in found)
+    if not count:
+        return ""
+    such = found[0] if len(found) == 1 else next(group for group in found if group.waiting_reports)
+    wait = counted(count, "finished report waits", "finished reports wait")
+    return f". {wait} on other hosts: {command_name()} jobs groups {such.group_id}"
 
 
 def _line(group: GroupLine, now: float) -> tuple[object, ...]:
@@ -111,6 +122,13 @@ def _count(count: int | None) -> object:
 
 
 def _one(client: HostClient, group_id: str, options: argparse.Namespace) -> int:
+    try:
+        return _with_collector(client, group_id, options)
+    except (Unreachable, Unknown) as error:
+        return _without_collector(client, group_id, error, options)
+
+
+def _with_collector(client: HostClient, group_id: str, options: argparse.Namespace) -> int:
     if options.json:
         print_json(summary_of(client, group_id))
         return EXIT_DONE
@@ -120,6 +138,18 @@ def _one(client: HostClient, group_id: str, options: argparse.Namespace) -> int:
     summary = ask(Message("summary", {"limit": MOST_LINES}))
     _show(summary, cancelled, client.hosts())
     return EXIT_DONE
+
+
+def _without_collector(client: HostClient, group_id: str, error: PagletsError, options: argparse.Namespace) -> int:
+    found = leftovers.look(client, group_id, error)
+    if found is None:
+        raise error
+    if options.json:
+        print_json(leftovers.as_json(found))
+        say(error)
+    else:
+        leftovers.print_lost(found)
+    return error.exit_code
 
 
 def _show(summary: dict[str, Any], cancelled: int, views: Sequence[MemberView]) -> None:

@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
         sys.stdout.flush()
         return code
     except PagletsError as error:
-        return _fail(error.message, error.exit_code, debug)
+        return _fail(error, error.exit_code, debug)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -121,7 +121,7 @@ def shared_last(arguments: list[str]) -> list[str]:
     return [*words, *last]
 
 
-def _fail(message: str, code: int, debug: bool) -> int:
+def _fail(message: object, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     say(message)

@@ -25,8 +25,16 @@ NEVER_CUT = frozenset({"ID", "GROUP", "JOB", "HOST", "FREE CORES", "FREE MEMORY"
 
 
 def say(message: object) -> None:
-    """One line on stderr."""
+    """One line on stderr; of an error also its next steps, each on a line."""
     put_line(f"paglets: {advised(str(message))}")
+    for step in next_steps(message):
+        put_line(f"next: {advised(step)}")
+
+
+def next_steps(error: object) -> list[str]:
+    """Return what an error advises to do next."""
+    steps = error.details.get("next") if isinstance(error, PagletsError) else None
+    return [str(step) for step in steps] if isinstance(steps, list) else []
 
 
 def said_if_slow(text: str, after_seconds: float = QUIET_SECONDS) -> AbstractContextManager[None]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paglets.api.groups import GroupLine
+from paglets.cli import leftovers
 from paglets.cli.collectors import collector_of, group_of
 from paglets.cli.groups import artifact_in
 from paglets.core.errors import Invalid, PagletsError, TimedOut, Unknown, Unreachable
@@ -78,8 +79,10 @@ def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
             failed += len(page["failures"])
             pending = page["pending_count"]
     except (Unreachable, Unknown) as error:
-        if not left:
+        files, without, failed = leftovers.files_of(client, group_id)
+        if not left and not files and not without + failed:
             raise
+        found += files.items()
         silent = (error, *silent)
     counts = Counts(without_file=without, failed=failed, pending=pending)
     found.sort(key=lambda each: (each[0], each[1].name, each[1].artifact_id))
@@ -130,7 +133,11 @@ def artifact_of_job(client: HostClient, group_id: str, job_key: str) -> Artifact
         raise Invalid(f"{named} has {len(left)} files: name one, such as {ids}; or get all with --group {group_id}")
     if left:
         return left[0]
-    for page in _pages(client, collector_of(client, group_id), job_key[:-1]):
+    try:
+        collector = collector_of(client, group_id)
+    except (Unreachable, Unknown) as error:
+        return leftovers.file_of(client, group_id, job_key, error)
+    for page in _pages(client, collector, job_key[:-1]):
         if job_key in page["failures"]:
             raise Unknown(f"{named} failed and has no file: `paglets jobs why {named}` says why")
         if job_key in page["results"]:

@@ -109,12 +109,13 @@ def _look_in_group(client: HostClient, selector: str, known: JobAttempts) -> Sho
     has_ended, class_name, metadata = False, "", None
     try:
         summary = summary_of_job(client, group_id, job_key)
+    except (Unreachable, Unknown) as error:
+        told = why.of_copy(client, group_id, job_key, error)
+    else:
         told = why.explain_key(client, summary, job_key)
         has_ended = job_key in summary["results"] or job_key in summary["failures"]
         metadata = summary.get("jobs", {}).get(job_key)
         class_name = client.group(group_id).class_name
-    except Unreachable as error:
-        told = why.of_copy(client, group_id, job_key, error)
     view = _copy(client, known)
     if view is None:
         shown = Shown(job=selector, told=told, class_name=class_name)

@@ -16,10 +16,10 @@ from paglets.api.paglets import PagletView
 from paglets.api.slots import Slots
 from paglets.cli.away import away_text
 from paglets.cli.collectors import no_such_job, summary_of, summary_of_job
-from paglets.cli.copies import copies_of_group, copy_of_job, ways_out
+from paglets.cli.copies import REPORT_WAITS, copies_of_group, copy_of_job, ways_out
 from paglets.cli.groups import counts_text, is_cancelled, message_of, short_json
 from paglets.cli.hooks import as_json, hook_fields, kept_of
-from paglets.cli.options import client_of
+from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import advised, ago, print_fields, print_json, print_paragraph, shortened
 from paglets.cli.waiting import LACKING, held_by, job_name, told_with
 from paglets.cli.watch import why_ended
@@ -30,6 +30,7 @@ from paglets.core.text import command_name, duration_text, printable
 from paglets.remote.asking import ask_each, attempt
 from paglets.remote.client import HostClient
 from paglets.remote.kept import MeshKept
+from paglets.remote.leftovers import newest_reports
 from paglets.remote.losthosts import by_name
 from paglets.slots.states import FINAL
 
@@ -155,6 +156,9 @@ def with_hooks(
 
 def of_copy(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> Explanation:
     """Of one job as the host knows it that has it, where its collector cannot be asked. Raises `error`."""
+    ended = _waiting_end(client, group_id, job_key, error)
+    if ended is not None:
+        return ended
     entry = copy_of_job(client, group_id, job_key)
     if entry is None:
         raise type(error)(f"{error.message}; no host that answers has a copy of {group_id}/{job_key}") from None
@@ -163,6 +167,27 @@ def of_copy(client: HostClient, group_id: str, job_key: str, error: PagletsError
     fields = {name: value for name, value in told.fields.items() if name not in ("since", "next")}
     fields |= {"collector": advised(error.message), "next": ways_out(group_id, [entry], error)}
     return replace(told, data={**told.data, "collector": error.message}, fields=fields)
+
+
+def _waiting_end(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> Explanation | None:
+    """Of a job that has ended and whose report waits on a host, as the report says."""
+    left = client.leftovers(group_id, timeout=LOOK_SECONDS)
+    found = newest_reports(client.waiting_reports(left, job_key)).get(job_key)
+    if found is None:
+        return None
+    host, report = found
+    record = {**report.record, "host_name": host.name}
+    done = report.kind == "result"
+    named = {"job": f"{group_id}/{job_key}", "status": "COMPLETED" if done else _how(record)}
+    told = _ended(named, record, EXIT_DONE if done else EXIT_CANCELLED if is_cancelled(record) else EXIT_FAILED)
+    more = {
+        "why": REPORT_WAITS,
+        "files": ", ".join(f"{each.name} ({each.artifact_id})" for each in report.artifacts),
+        "collector": advised(error.message),
+        "next": ways_out(group_id, [{"status": "COMPLETED"}], error),
+    }
+    data = {"collector": error.message, "reason_text": REPORT_WAITS, "files": to_json(report.artifacts)}
+    return replace(told, data={**told.data, **data}, fields={**told.fields, **more})
 
 
 def _of_copies(client: HostClient, group_id: str, error: PagletsError) -> Explanation:

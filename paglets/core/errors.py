@@ -28,7 +28,10 @@ EXIT_INTERRUPTED = 130
 
 
 class PagletsError(Exception):
-    """The root. `details` holds JSON values that a program may want beside the message."""
+    """The root. `details` holds JSON values that a program may want beside the message.
+
+    `next`, a list of strings, is the next steps: commands print each on a line of its own.
+    """
 
     code: ClassVar[str] = "error"
     status: ClassVar[int] = 500

@@ -52,14 +52,22 @@ def clear_page(tx: Tx, group_id: str, wish: EndCopies, after: int, now: float) -
             continue
         waiting.keep_as(tx, post.n, _dropped(post.message, wish.reason) if is_result else _without_files(post.message))
         outcomes.retire(tx, post.agent_id, now)
-        files = post.message.artifacts
-        bytes_freed = sum(file.size_bytes for file in files)
-        removed = ReportCounts(
-            results=int(is_result), failures=int(not is_result), files=len(files), file_bytes=bytes_freed
-        )
-        total = total.plus(removed)
+        total = total.plus(_counted(post.message))
     tx.wake("disposal", "janitor", "outbox")
     return (found[-1].n if len(found) == PAGE else 0), total
+
+
+def _counted(message: WireMessage) -> ReportCounts:
+    """Return what is removed with a report; nothing for a job that a person cancelled."""
+    if message.args.get("cause") == outcomes.CANCELLED:
+        return ReportCounts()
+    is_result, files = message.kind == "job_result", message.artifacts
+    return ReportCounts(
+        results=int(is_result),
+        failures=int(not is_result),
+        files=len(files),
+        file_bytes=sum(file.size_bytes for file in files),
+    )
 
 
 def _dropped(message: WireMessage, reason: str) -> WireMessage:

@@ -136,8 +136,15 @@ class Creation:
         if row is not None:
             if row["digest"] != digest:
                 raise GroupExists(f"group {group_id} exists with other jobs; choose another group_id")
-            return replace(group_view(tx, row, self._shell.own), was_there=True, differs=_differs(row, group))
+            view = group_view(tx, row, self._shell.own)
+            return replace(view, was_there=True, differs=_differs(row, group), lost=self._lost(view.collector.host))
         return self._store(tx, token, group_id, digest, group)
+
+    def _lost(self, host: HostRef) -> str:
+        """Say that a collector is lost with its host, as far as this host knows; "" where that was not forgotten."""
+        return (
+            f"its collector was on {host.name}, which was forgotten" if self._gossip.is_forgotten(host.store_id) else ""
+        )
 
     def _store(self, tx: Tx, token: str, group_id: str, digest: str, group: SubmitGroup) -> GroupView:
         keys = complete_job_keys([job.job_key for job in group.jobs])

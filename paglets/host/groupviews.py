@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from paglets.api.groups import CreationError, GroupLine, GroupView
@@ -12,7 +12,7 @@ from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.groups.keys import collector_id
 from paglets.host.inline import InlineHost
-from paglets.store import handoffs, paglets, residence
+from paglets.store import handoffs, paglets, residence, waiting
 from paglets.store.db import Tx
 
 
@@ -118,7 +118,32 @@ def lines(tx: Tx, own: HostRef) -> tuple[GroupLine, ...]:
     for row in tx.all("SELECT * FROM groups ORDER BY group_id"):
         if row["group_id"] not in found:
             found[row["group_id"]] = _home_line(tx, row, own)
+    for group_id, count in waiting.counts_by_group(tx).items():
+        line = found.get(group_id) or _report_line(tx, group_id)
+        if line is not None:
+            found[group_id] = replace(line, waiting_reports=count)
     return tuple(sorted(found.values(), key=lambda line: (-line.created_at, line.group_id)))
+
+
+UNKNOWN = "UNKNOWN"
+
+
+def _report_line(tx: Tx, group_id: str) -> GroupLine | None:
+    """Return what a host can say that has only finished copies of a group; None where not even these."""
+    row = tx.one(
+        "SELECT p.home, p.created_at, r.collector FROM requests r JOIN paglets p USING (agent_id)"
+        " WHERE r.group_id = ? AND r.collector IS NOT NULL ORDER BY agent_id LIMIT 1",
+        group_id,
+    )
+    if row is None:
+        return None
+    return GroupLine(
+        group_id=group_id,
+        status=UNKNOWN,
+        created_at=row["created_at"],
+        home=from_json(HostRef, loads(row["home"])),
+        collector=from_json(ProxyRef, loads(row["collector"])),
+    )
 
 
 def _collector_line(row: dict[str, Any], own: HostRef) -> GroupLine | None:

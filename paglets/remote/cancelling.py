@@ -149,8 +149,8 @@ class EndOutcome:
 
     `ended`: by the name of its host, the keys of the copies that it ended. `running`: how many copies there have not
     ended yet. `silent`: hosts that are offline or gave no answer, by name, and why: they may have more.
-    `cleared`: by the name of their host, the finished reports that were removed. `freed`: the group's id may be used
-    again.
+    `cleared`: by the name of their host, the finished reports that were removed; `kept`: results that still wait.
+    `freed`: the group's id may be used again.
     """
 
     group_id: str
@@ -158,6 +158,7 @@ class EndOutcome:
     running: dict[str, int] = field(default_factory=dict)
     silent: dict[str, str] = field(default_factory=dict)
     cleared: dict[str, ReportCounts] = field(default_factory=dict)
+    kept: int = 0
     freed: bool = False
 
 
@@ -186,8 +187,9 @@ def clear_group(
     outcome = _end(link, group_id, body, timeout)
     if job_keys is not None or outcome.running:
         return outcome
-    if leftovers(link, group_id, min(timeout, COUNT_SECONDS)).hosts:
-        return outcome
+    rest = leftovers(link, group_id, min(timeout, COUNT_SECONDS))
+    if rest.hosts:
+        return replace(outcome, kept=rest.counts.results)
     wish = ClearGroup(submissions=max(left.submissions, 1), host=host)
     hosts = those_online(link.hosts())
 

@@ -96,11 +96,22 @@ def heard(client: Finder, collector: ProxyRef, group_id: str, most_seconds: floa
         if found is not None:
             return found.collector
         state = FORGOTTEN if view is None else REPLACED
-        raise Unreachable(f"the collector of {group_id} was on {lost}", collector=state)
+        steps = next_steps(group_id, state, host.store_id)
+        raise Unreachable(f"the collector of {group_id} was on {lost}", collector=state, next=steps)
     if view.problem.startswith(NO_WAY):
         raise Unreachable(f"the collector of {group_id} is on {host.name}: {view.problem}", collector=AWAY)
     raise Unreachable(
-        f"the collector of {group_id} is on {host.name}, {heard_text(view)}: nothing is lost; start that host again to "
-        f"see the group. If it is gone for good: `paglets mesh forget {host.name}`",
+        f"the collector of {group_id} is on {host.name}, {heard_text(view)}; only that host has all results",
         collector=AWAY,
+        next=next_steps(group_id, AWAY, host.name),
     )
+
+
+def next_steps(group_id: str, state: str, host: str) -> list[str]:
+    """Return what to do about a group whose collector cannot be asked. `host`: its name, or its store's id."""
+    shown = f"`paglets jobs groups {group_id}` shows what other hosts have of {group_id}"
+    if state == FORGOTTEN:
+        return [shown, f"`paglets jobs cancel {group_id}` clears it; then submit it again"]
+    if state == REPLACED:
+        return [shown, f"`paglets mesh forget {host}`, then `paglets jobs cancel {group_id}` clears it"]
+    return [f"start that host again; if it is gone for good: `paglets mesh forget {host}`", shown]

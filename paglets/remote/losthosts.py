@@ -43,7 +43,4 @@ def lost_text(host: HostRef, views: Sequence[MemberView]) -> str:
         what = f"{host.name}, which {began} (or another machine has that name now)"
     else:
         return ""
-    return (
-        f"{what}: the results that lay there are lost unless its old folder comes back; "
-        "submit again under another group_id"
-    )
+    return f"{what}: the results that lay there are lost unless its old folder comes back"

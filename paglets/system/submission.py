@@ -36,6 +36,8 @@ from paglets.system.telling import (
     STATUS_SECONDS,
     GroupReader,
     attached_line,
+    detached_if_seen,
+    group_lost,
     interrupted_line,
     remarks_on,
     said_if_slow,
@@ -267,11 +269,11 @@ def submit_compute_job_group(
     script's folder or top-level package. So do files: `inputs` (name -> path) for each job, `job_inputs`
     (job_key -> name -> path) for single ones. A job finds them under these names in its scratch directory.
 
-    Returns once the host has stored the whole group. The same `group_id` with the same jobs is the
-    same group; with others GroupExists is raised. A state that asks for impossible amounts makes a
-    failure with cause `invalid`; a state of another class is a TypeError, an equal or malformed
-    `job_key`, or a file that cannot be read, a ValueError, and then nothing is stored. Warnings are
-    also printed on stderr.
+    Returns once the host has stored the whole group. The same `group_id` with the same jobs is the same group; with
+    others GroupExists is raised, and GroupLost where its collector is lost with its host. A state that asks for
+    impossible amounts makes a failure with cause `invalid`; a state of another class is a TypeError, an equal or
+    malformed `job_key`, or a file that cannot be read, a ValueError, and then nothing is stored. Warnings are also
+    printed on stderr.
     """
     refuse_while_importing()
     if not isinstance(context_or_client, Submitter):
@@ -309,6 +311,8 @@ def _said_if_slow(submitter: Submitter, request: SubmitGroup) -> AbstractContext
 def _told(view: GroupView, submitter: Submitter, refresh: Callable[[], GroupView]) -> Submission:
     """The submission, after stderr was told of it."""
     from_script, clock = isinstance(submitter, GroupReader), SystemClock()
+    if view.lost and not from_script:
+        raise group_lost(view.group_id, view.lost)
     status, trouble = view.status, ""
     if view.was_there and isinstance(submitter, GroupReader) and not status:
         try:
@@ -320,6 +324,8 @@ def _told(view: GroupView, submitter: Submitter, refresh: Callable[[], GroupView
                 status = Submission(view, submitter, refresh).status()
         except PagletsError as error:
             view, status, trouble = without_collector(view, submitter, error)
+            if trouble:
+                refresh = partial(detached_if_seen, submitter, refresh)
     remarks = remarks_on(view, status, clock.wall(), from_script=from_script, trouble=trouble)
     say(*submission_lines(view, remarks, from_script=from_script))
     return Submission(view, submitter, refresh, remarks=remarks, from_script=from_script, clock=clock)

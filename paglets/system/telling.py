@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
@@ -11,7 +11,7 @@ from paglets.api.groups import GroupView
 from paglets.api.hosts import MemberView
 from paglets.api.paglets import PagletView
 from paglets.core.clock import QUIET_SECONDS, told_if_slow
-from paglets.core.errors import NO_ANSWER, PagletsError
+from paglets.core.errors import NO_ANSWER, GroupLost, PagletsError
 from paglets.core.refs import ProxyRef
 from paglets.core.terminal import put_line
 from paglets.core.text import command_name, counted
@@ -69,32 +69,66 @@ def said_if_slow(text: str) -> AbstractContextManager[None]:
 
 def without_collector(view: GroupView, reader: GroupReader, error: PagletsError) -> tuple[GroupView, str, str]:
     """Of a group whose collector did not say how it stands: the view, with the collector where it is; the status as
-    another host tells it, or "", and then why it is not known. `error`: what came in the place of its answer."""
+    another host tells it, or "", and then why it is not known. `error`: what came in the place of its answer.
+
+    Raises GroupLost where the collector is lost with a host that was forgotten, or that has another store by now.
+    """
     try:
         hosts = reader.hosts()
-        if lost_text(view.collector.host, hosts):
-            found = reader.collected(view.group_id, timeout=STATUS_SECONDS)
-            if found is not None:
-                return replace(view, collector=found.collector), found.status, ""
-        return view, "", _unknown_text(view, hosts, error)
+        lost = lost_text(view.collector.host, hosts)
+        found = reader.collected(view.group_id, timeout=STATUS_SECONDS) if lost else None
     except PagletsError as further:
-        return view, "", further.message
+        return _not_known(view, further.message)
+    if found is not None:
+        return replace(view, collector=found.collector), found.status, ""
+    if lost:
+        raise group_lost(view.group_id, f"its collector was on {lost}")
+    return _not_known(view, _unknown_text(view, hosts, error))
+
+
+def _not_known(view: GroupView, why: str) -> tuple[GroupView, str, str]:
+    """Nobody says that a group whose collector cannot be asked is detached, whatever its home stored before."""
+    return replace(view, detached=False, detached_reason=why), "", why
+
+
+def group_lost(group_id: str, why: str) -> GroupLost:
+    """Return the error that nothing runs under this group id, with what to do."""
+    command = command_name()
+    return GroupLost(
+        f"group {group_id} is there already and nothing was submitted: {why}\n"
+        f"next: {command} jobs groups {group_id}   (shows the results that other hosts still have)\n"
+        f"next: {command} jobs cancel {group_id}   (clears it; then submit again, or use another group_id)"
+    )
+
+
+def detached_if_seen(reader: GroupReader, refresh: Callable[[], GroupView]) -> GroupView:
+    """Return what `refresh` gives, but not `detached` while the collector's host is not online.
+
+    Of a group that was there already, and whose collector could not be asked.
+    """
+    view = refresh()
+    host = view.collector.host
+    if not view.detached or host.store_id == view.home.store_id:
+        return view
+    member = view_of(host, reader.hosts())
+    if member is not None and member.online:
+        return view
+    why = "which was forgotten" if member is None else f"not seen for {member.silent_seconds:.0f} s"
+    return replace(view, detached=False, detached_reason=f"its collector is on {host.name}, {why}")
 
 
 def _unknown_text(view: GroupView, hosts: Sequence[MemberView], error: PagletsError) -> str:
     """Where the collector is not elsewhere: why it did not say how its group stands, and what to do."""
     host = view.collector.host
-    lost, member = lost_text(host, hosts), view_of(host, hosts)
-    if lost:
-        return f"its collector was on {lost}"
+    member = view_of(host, hosts)
     if not isinstance(error, NO_ANSWER):
         return f"its collector, on {host.name}, does not say how it stands: {error.message}"
     if member is not None and member.online:
         told = f"{error.message}; see {command_name()} jobs status {view.group_id}"
         return f"its collector, last known on {host.name}, cannot be asked now: {told}"
     return (
-        f"its collector is on {host.name}, which is away: nothing is lost; start that host again. If it is gone for "
-        f"good: {command_name()} mesh forget {host.name}, and submit under another group_id"
+        f"its collector is on {host.name}, which is away: start that host again. If it is gone for good: "
+        f"{command_name()} mesh forget {host.name}, then {command_name()} jobs cancel {view.group_id}, and submit again"
     )
 
 

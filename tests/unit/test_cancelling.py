@@ -9,7 +9,7 @@ import pytest
 from test_client import running
 
 from paglets.api.calls import CallReply
-from paglets.api.groups import EndedCopies, GroupView, Unfinished
+from paglets.api.groups import EndedCopies, GroupView, ReportCounts, Unfinished, Waiting
 from paglets.api.hosts import Hosts, MemberView
 from paglets.cli.cancel import by_group, cancel_each
 from paglets.core.errors import Conflict, Overloaded, PagletsError, PeerReplaced, Unknown, Unreachable
@@ -19,6 +19,7 @@ from paglets.core.refs import ProxyRef
 from paglets.remote.cancelling import CancelOutcome, EndOutcome, cancel_jobs, end_copies
 from paglets.remote.client import HostClient
 from paglets.remote.exchange import Request, Response
+from paglets.remote.leftovers import Leftovers
 from paglets.remote.link import Link
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.exchange import TableExchange, TableHost
@@ -209,13 +210,16 @@ def test_hosts_that_are_offline_or_refuse_are_named_with_the_reason() -> None:
 
 
 class Ends:
-    """A client of a mesh where the collector's host is as `state` says; `ended` gets what was wished."""
+    """A client of a mesh where the collector's host is as `state` says; `ended` and `cleared` get what was
+    wished; `left`: what hosts have of the group."""
 
     timeout = 30.0
 
     def __init__(self, *views: MemberView) -> None:
         self.views = views
         self.ended: list[tuple[str, list[str] | None]] = []
+        self.left: tuple[Waiting, ...] = ()
+        self.cleared: list[tuple[str, list[str] | None, bool]] = []
 
     def group(self, group_id: str) -> Any:
         return type("View", (), {"collector": ProxyRef(agent_id="c", host=member("gpu").ref), "job_keys": ()})
@@ -229,6 +233,15 @@ class Ends:
     def end_copies(self, group_id: str, keys: list[str] | None, *, reason: str, timeout: float) -> EndOutcome:
         self.ended.append((group_id, keys))
         return EndOutcome(group_id=group_id, ended={"w1": ("a",)})
+
+    def leftovers(self, group_id: str) -> Leftovers:
+        return Leftovers(group_id=group_id, hosts=self.left)
+
+    def clear_group(
+        self, group_id: str, keys: list[str] | None, *, reason: str, timeout: float, drop_results: bool
+    ) -> EndOutcome:
+        self.cleared.append((group_id, keys, drop_results))
+        return EndOutcome(group_id=group_id, ended={"w1": ("a",)}, freed=True)
 
 
 AWAY = MemberView(member=member("gpu"), online=False, silent_seconds=24.0)
@@ -251,8 +264,25 @@ def test_where_the_collectors_host_was_forgotten_each_host_ends_what_it_has(caps
     client: Any = Ends(MemberView(member=member("w1"), online=True, silent_seconds=0.0))
     (outcome,) = cancel_each(client, by_group(["words"]), reason="", timeout=5.0)
     assert isinstance(outcome, EndOutcome)
-    assert client.ended == [("words", None)]
+    assert client.cleared == [("words", None, False)]
     assert "was on gpu, which was forgotten" in capsys.readouterr().err
+
+
+def test_finished_results_of_a_lost_group_are_dropped_by_force_only() -> None:
+    view = MemberView(member=member("w1"), online=True, silent_seconds=0.0)
+    client: Any = Ends(view)
+    counts = ReportCounts(results=2, failures=1, files=2, file_bytes=2048)
+    client.left = (Waiting(host=view.member.ref, counts=counts, running=0, queued=0, submissions=1),)
+    (told,) = cancel_each(client, by_group(["words"]), reason="", timeout=5.0)
+    assert isinstance(told, Conflict)
+    assert told.message == "nothing was cancelled: 2 results with 2 files (2 KiB) of words would be dropped"
+    assert told.details["next"] == [
+        "fetch them first: `paglets artifacts get --group words DIR`",
+        "`paglets jobs cancel --force words` drops them",
+    ]
+    assert client.cleared == []
+    cancel_each(client, by_group(["words"]), reason="", timeout=5.0, force=True)
+    assert client.cleared == [("words", None, True)]
 
 
 def test_by_force_copies_of_a_group_that_nobody_knows_are_ended_and_a_mistyped_one_stays_unknown() -> None:
@@ -265,7 +295,11 @@ def test_by_force_copies_of_a_group_that_nobody_knows_are_ended_and_a_mistyped_o
         def mesh_groups(self, timeout: float) -> tuple[tuple[Any, ...], dict[Any, Any]]:
             return (), {}
 
-        def end_copies(self, group_id: str, keys: list[str] | None, *, reason: str, timeout: float) -> EndOutcome:
+        def clear_group(
+            self, group_id: str, keys: list[str] | None, *, reason: str, timeout: float, drop_results: bool
+        ) -> EndOutcome:
+            if not self.found.ended:
+                raise Unknown("no host knows it")
             return self.found
 
     client: Any = Nobody()

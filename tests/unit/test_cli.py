@@ -4,13 +4,14 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paglets.api.groups import GroupLine, GroupView, SubmitGroup
+from paglets.api.groups import GroupLine, GroupView, SubmitGroup, WaitingReport
 from paglets.api.hosts import MemberView
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Lease, Slots, Usage
@@ -40,6 +41,7 @@ from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.core.text import duration_text, printable
 from paglets.remote.asking import of_host
 from paglets.remote.joblogs import JobAttempts
+from paglets.remote.leftovers import Leftovers
 from paglets.slots.model import Resources
 from paglets.testing.authors import FakeContext
 from paglets.testing.mesh import member
@@ -482,6 +484,12 @@ class FakeHost:
 
     def job_attempts(self, job: str, *, timeout: float | None = None) -> JobAttempts:
         return JobAttempts(attempts=(), unfinished=(), silent=())
+
+    def leftovers(self, group_id: str, *, timeout: float | None = None) -> Leftovers:
+        return Leftovers(group_id=group_id)
+
+    def waiting_reports(self, left: Leftovers, job_key: str | None = None) -> Iterator[tuple[HostRef, WaitingReport]]:
+        return iter(())
 
 
 SUMMARY: dict[str, Any] = {

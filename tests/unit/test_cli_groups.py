@@ -35,7 +35,7 @@ AWAY = MemberView(member=member("w1"), online=False, silent_seconds=180.0)
 HEIR = MemberView(member=member("w1", store_id="new", url="http://new:1"), online=True, silent_seconds=0.0)
 INTRUDER = replace(HEIR, online=False, silent_seconds=38.0, problem="not joined: the name w1 belongs to another")
 
-LOST = "the results that lay there are lost unless its old folder comes back; submit again under another group_id"
+LOST = "the results that lay there are lost unless its old folder comes back"
 
 
 class Mesh(FakeHost):
@@ -60,8 +60,8 @@ class Mesh(FakeHost):
 @pytest.mark.parametrize(
     ("views", "text"),
     [
-        ((LAPTOP, AWAY), "is on w1, last heard of 3 min ago: nothing is lost; start that host again"),
-        ((LAPTOP, AWAY, INTRUDER), "nothing is lost; start that host again"),
+        ((LAPTOP, AWAY), "is on w1, last heard of 3 min ago; only that host has all results"),
+        ((LAPTOP, AWAY, INTRUDER), "is on w1, last heard of 3 min ago"),
         ((LAPTOP, AWAY, HEIR), f"w1, which began anew with an empty data directory at http://new:1 .*: {LOST}"),
         ((LAPTOP, HEIR), f"was on w1, which was forgotten, or is no host of this mesh: {LOST}"),
     ],
@@ -256,8 +256,8 @@ def test_a_group_that_nobody_knows_and_whose_jobs_are_there_is_told_by_their_hos
     found = explain(known, "lost")  # type: ignore[arg-type]
     assert "not asked, as they are offline: w1" in str(found.fields["collector"])
     assert (
-        found.fields["next"] == "end what waits and runs: paglets jobs cancel --force lost, and submit again under "
-        "another group_id"
+        found.fields["next"] == "its jobs go on, and their reports wait; end what waits and runs: "
+        "paglets jobs cancel --force lost, and submit again"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from paglets.core.messages import Message
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
 from paglets.remote.joblogs import JobAttempts
 from paglets.remote.kept import MeshKept
+from paglets.remote.leftovers import Leftovers
 from paglets.testing.mesh import member
 
 W1 = HostRef(store_id="s1", name="w1", url="http://w1:8765")
@@ -97,6 +99,12 @@ class Client:
 
     def mesh_groups(self, timeout: float) -> tuple[tuple[Any, ...], dict[Any, Any]]:
         return (), {}
+
+    def leftovers(self, group_id: str, *, timeout: float | None = None) -> Leftovers:
+        return Leftovers(group_id=group_id)
+
+    def waiting_reports(self, left: Leftovers, job_key: str | None = None) -> Iterator[Any]:
+        return iter(())
 
     def paglet(self, agent_id: Any, *, timeout: float | None = None) -> PagletView:
         if agent_id != "b1":

@@ -17,6 +17,7 @@ from paglets.codec.bundle import bundle_of
 from paglets.core.errors import (
     CallOutcomeUnknown,
     Conflict,
+    GroupLost,
     HandlerFailed,
     Invalid,
     Overloaded,
@@ -246,13 +247,15 @@ def test_a_group_that_is_there_with_other_code_is_told_with_the_way_out(capsys: 
             "its code and inputs differ from what there is now: submit under another group_id to run them",
         ),
     ):
-        submission = submit_compute_job_group(KnownHost(differs, {"ended": away}), MyJob, [MyJobState()], group_id="g")
+        client = KnownHost(differs, {"ended": away})
+        client.members = (MemberView(member=member("w1"), online=True, silent_seconds=0.0),)
+        submission = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
         there = "group g is there already (submitted 2 min ago): nothing was submitted"
         assert (submission.warnings[0], submission.warnings[-1]) == (there, says)
         assert f"paglets: warning: {says}\n" in capsys.readouterr().err
 
 
-GONE = "the results that lay there are lost unless its old folder comes back; submit again under another group_id"
+GONE = "the results that lay there are lost unless its old folder comes back"
 
 
 @pytest.mark.parametrize(
@@ -269,7 +272,7 @@ GONE = "the results that lay there are lost unless its old folder comes back; su
         ),
     ],
 )
-def test_of_a_group_that_is_there_whose_collector_is_gone_for_good_the_next_step_is_told(
+def test_a_group_whose_collector_is_gone_for_good_is_not_taken_for_submitted(
     members: tuple[MemberView, ...], says: str
 ) -> None:
     def away(message: Message) -> Any:
@@ -277,8 +280,39 @@ def test_of_a_group_that_is_there_whose_collector_is_gone_for_good_the_next_step
 
     client = KnownHost(answers={"ended": away})
     client.members = members
+    with pytest.raises(GroupLost) as caught:
+        submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
+    assert caught.value.message.splitlines() == [
+        f"group g is there already and nothing was submitted: {says}",
+        "next: paglets jobs groups g   (shows the results that other hosts still have)",
+        "next: paglets jobs cancel g   (clears it; then submit again, or use another group_id)",
+    ]
+
+
+def test_a_paglet_that_submits_a_lost_group_again_is_told_by_its_host() -> None:
+    class Knows(FakeContext):
+        def view(self, group: SubmitGroup) -> GroupView:
+            return replace(super().view(group), was_there=True, lost="its collector was on w1, which was forgotten")
+
+    with pytest.raises(GroupLost, match="its collector was on w1, which was forgotten"):
+        submit_compute_job_group(Knows(), MyJob, [MyJobState()], group_id="g")
+
+
+def test_a_group_whose_collector_is_away_is_not_said_to_be_detached() -> None:
+    class Detached(KnownHost):
+        def view(self, group: SubmitGroup) -> GroupView:
+            return replace(super().view(group), detached=True)
+
+    def away(message: Message) -> Any:
+        raise Unreachable("w1 is away")
+
+    client = Detached(answers={"ended": away})
+    client.members = (MemberView(member=member("w1"), online=False, silent_seconds=9.0),)
     submission = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
-    assert submission.warnings[1:] == (says,)
+    assert not submission.detached
+    assert submission.detached_reason == "its collector is on w1, not seen for 9 s"
+    client.members = (MemberView(member=member("w1"), online=True, silent_seconds=0.0),)
+    assert submission.detached
 
 
 def test_a_collector_that_moved_on_before_its_host_was_forgotten_is_found_and_followed() -> None:
@@ -335,10 +369,14 @@ def test_a_script_is_told_what_is_waited_for_where_that_takes_long(capsys: pytes
             wait_until(lambda: "waiting for w1, which has the collector of group g" in capsys.readouterr().err)
             return super().paglet(target, timeout=timeout)
 
-    submit_compute_job_group(Slow(), MyJob, [MyJobState()], group_id="g")
+    client = Slow()
+    client.members = (MemberView(member=member("w1"), online=True, silent_seconds=0.0),)
+    submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
 
 
-@pytest.mark.parametrize(("online", "says"), [(True, "jobs status g"), (False, "which is away: nothing is lost; ")])
+@pytest.mark.parametrize(
+    ("online", "says"), [(True, "jobs status g"), (False, "which is away: start that host again. ")]
+)
 def test_a_collector_that_is_only_away_is_not_told_to_be_gone(online: bool, says: str) -> None:
     def away(message: Message) -> Any:
         raise Unreachable("w1 is away")
