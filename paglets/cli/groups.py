@@ -13,6 +13,7 @@ from paglets.api.hosts import MemberView
 from paglets.cli import leftovers
 from paglets.cli.away import away_text, offline_names, silence_text
 from paglets.cli.collectors import asker, summary_of
+from paglets.cli.leftovers import artifact_in
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import (
     ago,
@@ -28,10 +29,9 @@ from paglets.cli.output import (
     waiting_for_all,
 )
 from paglets.cli.values import result_text
-from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE, Invalid, PagletsError, Unknown, Unreachable
+from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE, PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.record import to_json
-from paglets.core.refs import ArtifactRef
 from paglets.core.text import command_name, counted, duration_text, failed_text
 from paglets.remote.client import HostClient
 from paglets.remote.losthosts import by_name
@@ -214,17 +214,6 @@ def result_row(job_key: str, record: dict[str, Any]) -> tuple[object, ...]:
         result = {name: value for name, value in result.items() if name != "artifact"}
     text = "" if artifact is not None and not result else result_text(result)
     return (job_key, record.get("host_name") or "", time_text, artifact.name if artifact else "", shortened(text))
-
-
-def artifact_in(result: Any) -> ArtifactRef | None:
-    """The artifact that `report_compute_artifact` put into a result, which is tagged JSON; None where none is."""
-    tree = result.get("artifact") if isinstance(result, dict) else None
-    if not isinstance(tree, dict):
-        return None
-    try:
-        return ArtifactRef.from_wire(tree)
-    except Invalid:  # something else of that name, of the job's own
-        return None
 
 
 def short_json(result: Any) -> str:

@@ -19,7 +19,7 @@ from paglets.cli.output import (
     silent_lines,
     waiting_for_all,
 )
-from paglets.core.errors import PagletsError
+from paglets.core.errors import Invalid, PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, HostRef
 from paglets.core.text import command_name, counted
@@ -80,7 +80,9 @@ def look(client: HostClient, group_id: str, error: PagletsError) -> LostGroup | 
 
 
 def _slim(report: WaitingReport) -> WaitingReport:
-    """Return the report without its result."""
+    """Return the report without its result, and of its artifacts only the file that the result names."""
+    named = artifact_in(report.record.get("result"))
+    files = tuple(each for each in report.artifacts if named and each.artifact_id == named.artifact_id)
     kept = ("generation", "attempt", "cause")
     record = {name: report.record[name] for name in kept if name in report.record}
     return WaitingReport(
@@ -89,8 +91,19 @@ def _slim(report: WaitingReport) -> WaitingReport:
         agent_id=report.agent_id,
         kind=report.kind,
         record=record,
-        artifacts=report.artifacts,
+        artifacts=files,
     )
+
+
+def artifact_in(result: Any) -> ArtifactRef | None:
+    """The artifact that `report_compute_artifact` put into a result, which is tagged JSON; None where none is."""
+    tree = result.get("artifact") if isinstance(result, dict) else None
+    if not isinstance(tree, dict):
+        return None
+    try:
+        return ArtifactRef.from_wire(tree)
+    except Invalid:  # something else of that name, of the job's own
+        return None
 
 
 def _finished(host: HostRef, report: WaitingReport) -> Finished:
@@ -120,9 +133,10 @@ def files_of(client: HostClient, group_id: str) -> tuple[dict[str, ArtifactRef],
 def file_of(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> ArtifactRef:
     """Return the file of one finished job whose report waits. Raises `error` where no host has one."""
     found = newest_reports(client.waiting_reports(client.leftovers(group_id), job_key)).get(job_key)
-    if found is None or not found[1].artifacts:
+    files = () if found is None else _slim(found[1]).artifacts
+    if not files:
         raise error
-    return found[1].artifacts[0]
+    return files[0]
 
 
 def as_json(found: LostGroup) -> dict[str, Any]:

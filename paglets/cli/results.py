@@ -14,7 +14,7 @@ from typing import Any
 from paglets.api.groups import GroupLine
 from paglets.cli import leftovers
 from paglets.cli.collectors import collector_of, group_of
-from paglets.cli.groups import artifact_in
+from paglets.cli.leftovers import artifact_in
 from paglets.core.errors import Invalid, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import MAX_FILE_NAME_BYTES, ArtifactRef, ProxyRef, check_file_name, visible_name

@@ -14,8 +14,9 @@ from paglets.api.paglets import PagletView
 from paglets.cli import why
 from paglets.cli.collectors import summary_of_job
 from paglets.cli.copies import attempts_of
-from paglets.cli.groups import artifact_in, short_json
+from paglets.cli.groups import short_json
 from paglets.cli.hooks import as_json, kept_of
+from paglets.cli.leftovers import artifact_in
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import print_fields, print_json, print_table, say
 from paglets.core.errors import Invalid, PagletsError, Unknown, Unreachable

@@ -86,7 +86,7 @@ def find_any(tx: Tx, artifact_id: str, host_name: str) -> ArtifactRef | None:
 def find_waiting(tx: Tx, artifact_id: str, host_name: str) -> ArtifactRef | None:
     """Return the artifact of that id which a post in the outbox carries: its owner has not got it yet."""
     text = tx.value(
-        "SELECT message FROM outbox_artifacts JOIN outbox USING (n) WHERE artifact_id = ? ORDER BY n LIMIT 1",
+        "SELECT message FROM outbox_artifacts JOIN outbox_messages USING (n) WHERE artifact_id = ? ORDER BY n LIMIT 1",
         artifact_id,
     )
     carried = () if text is None else from_json(WireMessage, loads(text)).artifacts

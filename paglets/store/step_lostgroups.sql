@@ -7,8 +7,8 @@ CREATE TABLE outbox_artifacts (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX outbox_artifacts_post ON outbox_artifacts (n);
 INSERT OR IGNORE INTO outbox_artifacts (artifact_id, n)
-  SELECT json_extract(carried.value, '$.artifact_id'), o.n FROM outbox_blobs x JOIN outbox o USING (n),
-  json_each(o.message, '$.artifacts') AS carried;
+  SELECT json_extract(carried.value, '$.artifact_id'), m.n FROM outbox_blobs JOIN outbox_messages m USING (n),
+  json_each(m.message, '$.artifacts') AS carried;
 
 CREATE TABLE cleared_groups (
   group_id TEXT PRIMARY KEY,

@@ -132,7 +132,8 @@ def keep_as(tx: Tx, n: int, message: WireMessage) -> None:
     """Replace a report by `message`, which waits alone: without files, and without its copy and its group."""
     tx.run("DELETE FROM outbox_blobs WHERE n = ?", n)
     tx.run("DELETE FROM outbox_artifacts WHERE n = ?", n)
-    tx.run("UPDATE outbox SET message = ?, report_of = NULL, group_id = NULL WHERE n = ?", dumps(to_json(message)), n)
+    tx.run("UPDATE outbox_messages SET message = ? WHERE n = ?", dumps(to_json(message)), n)
+    tx.run("UPDATE outbox SET report_of = NULL, group_id = NULL WHERE n = ?", n)
 
 
 # Ids that were cleared.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ from paglets.system.telling import (
     interrupted_line,
     remarks_on,
     said_if_slow,
+    said_if_storing,
     say,
     submission_lines,
     without_collector,
@@ -296,16 +297,9 @@ def submit_compute_job_group(
     sending = Sending(context_or_client)
     bundle = publish_code(sending, *classes, states=(job.state for job in request.jobs if job.state))
     stored = replace(files.put_into(request, sending), bundle=bundle)
-    with _said_if_slow(context_or_client, request):
+    with said_if_storing(context_or_client, request.group_id):
         view = sending.tell(lambda: _submit(context_or_client, stored))
     return _told(view, context_or_client, _refresher(context_or_client, view, stored))
-
-
-def _said_if_slow(submitter: Submitter, request: SubmitGroup) -> AbstractContextManager[None]:
-    if not isinstance(submitter, GroupReader):
-        return nullcontext()
-    which = f"group {request.group_id}" if request.group_id else "the group"
-    return said_if_slow(f"waiting for the host that stores {which}")
 
 
 def _told(view: GroupView, submitter: Submitter, refresh: Callable[[], GroupView]) -> Submission:
@@ -400,7 +394,6 @@ def _submit(submitter: Submitter, request: SubmitGroup) -> GroupView:
 
 def _refresher(submitter: Submitter, view: GroupView, request: SubmitGroup) -> Callable[[], GroupView]:
     if isinstance(submitter, GroupReader):
-        reader = submitter
-        return lambda: reader.group(view.group_id)
+        return partial(submitter.group, view.group_id)
     again = replace(request, group_id=view.group_id)
     return lambda: _submit(submitter, again)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
@@ -65,6 +65,14 @@ def remarks_on(view: GroupView, status: str, now: float, *, from_script: bool, t
 def said_if_slow(text: str) -> AbstractContextManager[None]:
     """Say what a script waits for, where that takes long."""
     return told_if_slow(say, f"paglets: {text}", QUIET_SECONDS)
+
+
+def said_if_storing(submitter: object, group_id: str | None) -> AbstractContextManager[None]:
+    """Say in a script that its host is waited for, which stores the group."""
+    if not isinstance(submitter, GroupReader):
+        return nullcontext()
+    which = f"group {group_id}" if group_id else "the group"
+    return said_if_slow(f"waiting for the host that stores {which}")
 
 
 def without_collector(view: GroupView, reader: GroupReader, error: PagletsError) -> tuple[GroupView, str, str]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
 
+import pytest
 from mesh_jobs import Task, TaskState
 
+from paglets.core.errors import GroupLost
+from paglets.groups.keys import collector_id
+from paglets.remote.client import HostClient
 from paglets.system.compute_slots import Submission, submit_compute_job_group
 from tests.acceptance.rig import JOBS, PATIENCE_SECONDS, Finished, Mesh, starts_of, wait_running, wait_until
 from tests.fault.hosts import is_online
@@ -80,9 +85,11 @@ def test_jobs_of_a_collector_that_was_forgotten_are_ended_at_once(three: Mesh, t
 
     done = three.paglets("jobs", "cancel", "lost", "--at", "laptop")
     assert (done.code, done.out) == (0, "lost: ended 2 jobs on linux-a: a, b\n"), done.err
+    assert "lost is cleared: it can be submitted again under the same group_id" in done.err
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids(tmp_path))
+    assert three["linux-a"].client.jobs() == ()
     again = three.paglets("jobs", "cancel", "lost", "--at", "laptop")
-    assert (again.code, again.out) == (0, "lost: nothing of that waits or runs on a host that answers\n"), again.err
+    assert (again.code, again.out) == (1, ""), again.err
 
     three["gpu-a"].restart()
     summary = submission.drain(90)
@@ -126,3 +133,71 @@ def test_a_job_that_has_ended_while_its_collector_is_away_says_that_its_report_w
     assert wait_until(waits, what="the report to wait").code == 0
     three["gpu-a"].restart()
     assert sorted(submission.drain(timeout=PATIENCE_SECONDS)["results"]) == ["a", "b"]
+
+
+def test_what_is_left_of_a_lost_group_is_listed_fetched_and_cleared_and_its_id_used_again(
+    three: Mesh, tmp_path: Path
+) -> None:
+    """One of two jobs has a result with a file when the collector's host is lost; the other one runs on."""
+    client = three["laptop"].client
+    common = {"excluded_host_tags": ("gpu",)}
+    states = [
+        TaskState(job_key="a", how="makes_a_file", path=str(tmp_path / "a"), **common),
+        TaskState(job_key="b", how="waits", path=str(tmp_path / "b"), **common),
+    ]
+
+    def submitted() -> Submission:
+        return submit_compute_job_group(client, Task, states, group_id="again", collector_host="gpu-a")
+
+    submission = submitted()
+    wait_until(lambda: len(pids(tmp_path)) == 2, what="both to run")
+    assert submission.wait_detached(PATIENCE_SECONDS)
+    three["gpu-a"].kill()
+    (tmp_path / "a.go").touch()
+    wait_until(lambda: client.leftovers("again").counts.results, what="the result of a to wait")
+    wait_until(lambda: not is_online(three["laptop"], "gpu-a"))
+    away = submitted()
+    assert (away.detached, "gpu-a" in away.detached_reason) == (False, True)
+    forgotten(three, "gpu-a")
+    with pytest.raises(GroupLost, match="jobs cancel again"):
+        submitted()
+
+    listed = three.paglets("jobs", "groups", "again", "--at", "laptop")
+    assert listed.code == 4
+    assert "1 result with 1 file" in listed.out
+    assert "1 running" in listed.out
+    shown = three.paglets("jobs", "show", "--json", "again/a", "--at", "laptop")
+    artifact = json.loads(shown.out)["job_state"]["result"]["artifact"]
+    fetched = three.paglets("artifacts", "get", "--group", "again", str(tmp_path / "files"), "--at", "laptop")
+    assert fetched.code == 4, fetched.err
+    assert (tmp_path / "files" / "a-made.bin").read_bytes() == b"made" * 1000
+    one = three.paglets("artifacts", "get", artifact["artifact_id"], str(tmp_path / "one"), "--at", "linux-a")
+    assert (one.code, (tmp_path / "one").read_bytes()) == (0, b"made" * 1000), one.err
+
+    refused = three.paglets("jobs", "cancel", "again", "--at", "laptop")
+    assert (refused.code, refused.out) == (1, "")
+    assert "nothing was cancelled: 1 result with 1 file (3.9 KiB) of again would be dropped" in refused.err
+    done = three.paglets("jobs", "cancel", "--force", "again", "--at", "laptop")
+    assert done.code == 0, done.err
+    assert "again: ended 1 job on linux-a: b\n" in done.out
+    assert "again: cleared 1 result with 1 file (3.9 KiB) on linux-a\n" in done.out
+    assert "again is cleared: it can be submitted again" in done.err
+    assert three["linux-a"].client.jobs() == ()
+    assert "again" not in three.paglets("jobs", "groups", "--at", "laptop").out
+
+    (tmp_path / "b.go").touch()
+    states = [TaskState(job_key=key, **common) for key in ("a", "b")]
+    anew = submit_compute_job_group(client, Task, states, group_id="again")
+    summary = anew.drain(timeout=PATIENCE_SECONDS)
+    assert {key: record["generation"] for key, record in summary["results"].items()} == {"a": 1001, "b": 1001}
+    assert summary["duplicate_reports"] == []
+
+    three["gpu-a"].restart()
+    wait_until(lambda: is_online(three["laptop"], "gpu-a"), what="gpu-a to be back")
+    wait_until(lambda: collectors_of(client, "again") == ["linux-a"], what="the old collector to end")
+    assert (anew.summary()["completed_count"], anew.status()) == (2, "COMPLETE")
+
+
+def collectors_of(client: HostClient, group_id: str) -> list[str]:
+    """The hosts that have a collector of the group."""
+    return [view.host.name for view in client.paglets()[0] if view.agent_id == collector_id(group_id)]

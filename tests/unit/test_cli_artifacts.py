@@ -13,7 +13,7 @@ from paglets.api.groups import GroupLine, Groups, GroupView
 from paglets.api.hosts import Hosts
 from paglets.api.paglets import PagletView
 from paglets.cli.artifacts import add_get, artifact_row, duration, fetch, look, owner_of, resolved
-from paglets.cli.groups import artifact_in
+from paglets.cli.leftovers import artifact_in
 from paglets.cli.options import Parser, run
 from paglets.cli.progress import ProgressLine, fitted
 from paglets.cli.results import artifact_of_job, artifacts_of_group, file_names, owners_in_words
