@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from paglets.api.groups import GroupLine
 from paglets.api.hosts import Cut, Forgotten, Hosts, MemberView, RefusedHost
 from paglets.cli.away import is_alone, is_old
-from paglets.cli.options import Parser, add_command, add_commands, add_common, client_of
+from paglets.cli.options import LOOK_SECONDS, Parser, add_command, add_commands, add_common, client_of
 from paglets.cli.output import advised, print_json, print_paragraph, print_table, say
 from paglets.core.errors import EXIT_DONE
 from paglets.core.terminal import GAP
@@ -14,6 +15,9 @@ from paglets.core.text import counted, duration_text
 from paglets.remote.forgetting import ForgottenHost, shown
 from paglets.remote.losthosts import NOT_JOINED, heard_text, is_stranger
 from paglets.slots.amounts import bytes_text
+
+MOST_NAMED = 10
+"""Groups whose collector is lost."""
 
 HEADERS = ("HOST", "STATE", "FREE CORES", "FREE MEMORY", "FREE DISK", "FREE GPUS")
 
@@ -37,9 +41,11 @@ def parser() -> Parser:
 
 def _forget(options: argparse.Namespace) -> int:
     with client_of(options) as client:
+        groups, _ = client.mesh_groups(LOOK_SECONDS)
         done = client.forget_host(options.host)
+    lost = [line for line in groups if line.collector.host.store_id == done.store_id and not line.here]
     if options.json:
-        print_json(forgotten_tree(done))
+        print_json({**forgotten_tree(done), "lost_groups": [line.group_id for line in lost]})
     else:
         for answer in done.answers:
             print(f"{answer.host.name}: {did(answer)}")
@@ -48,11 +54,27 @@ def _forget(options: argparse.Namespace) -> int:
     if done.others:
         others = ", ".join(shown(view) + (", online" if view.online else "") for view in done.others)
         say(f"of the hosts that are called {options.host} this one was forgotten: {done.which}; and not: {others}")
+    for line in lost[:MOST_NAMED]:
+        say(lost_line(line))
+    if lost:
+        more = f" (and {len(lost) - MOST_NAMED:,} more)" if len(lost) > MOST_NAMED else ""
+        named = lost[0].group_id
+        say(f"what other hosts have of such a group{more}: `paglets jobs groups {named}`")
+        say(f"their files: `paglets artifacts get --group {named} DIR`; clear it: `paglets jobs cancel {named}`")
     for error in done.errors:
         say(error)
     for name in done.silent:
         say(f"{name} is not online and still knows {done.name}: the same command tells it when it is back")
     return max((error.exit_code for error in done.errors), default=EXIT_DONE)
+
+
+def lost_line(line: GroupLine) -> str:
+    """Say that a group lost its collector, and how much of it other hosts have."""
+    counts = "never counted"
+    if line.counted_at is not None:
+        counts = f"last counted: {line.completed_count} done, {line.failed_count} failed of {line.expected_count}"
+    wait = f"; {counted(line.waiting_reports, 'finished report')} on other hosts" if line.waiting_reports else ""
+    return f"group {line.group_id} lost its collector ({counts}){wait}"
 
 
 def forgotten_tree(done: ForgottenHost) -> dict[str, object]:

@@ -14,7 +14,7 @@ from paglets.host.groupviews import Seen, collector_ref
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response
-from paglets.store import residence
+from paglets.store import residence, waiting
 from paglets.store.db import Tx
 
 
@@ -54,6 +54,10 @@ ASK_SECONDS = 10.0
 """The last counts are shown when the collector's host is away; with many groups each has its turn."""
 
 ASK_GROUPS = 20
+FORGET_SECONDS = 3600.0
+KEPT_SECONDS = 30 * 86400.0
+"""For so long a collector that was lost may come back and be told which of its jobs were cleared."""
+
 ANSWER_SECONDS = 5.0
 
 
@@ -66,6 +70,7 @@ class Groups:
         self._shell = shell
         self._gossip = gossip
         self._ask_at = shell.clock.monotonic() + ASK_SECONDS
+        self._forget_at = self._ask_at
         self._after = ""
 
     def tick(self, now: float) -> float | None:
@@ -74,6 +79,10 @@ class Groups:
         home = self._shell.store.read(_over_at_home)
         if home:
             self._shell.store.write(lambda tx: _release(tx, home))
+        if now >= self._forget_at:
+            self._forget_at = now + FORGET_SECONDS
+            before = self._shell.clock.wall() - KEPT_SECONDS
+            self._shell.store.write(lambda tx: waiting.forget_late_reports(tx, before))
         if now >= self._ask_at:
             self._ask_at = now + ASK_SECONDS
             after = self._after
@@ -83,7 +92,8 @@ class Groups:
             for group_id, collector in kept:
                 if collector.store_id in online:
                     self._ask(group_id, collector)
-        due = [self._ask_at] if self._shell.store.read(_any_kept) else []
+        due = [self._forget_at]
+        due += [self._ask_at] if self._shell.store.read(_any_kept) else []
         due += [now + LOOK_AGAIN_SECONDS] if self._shell.store.read(_open_groups) else []
         return min(due, default=None)
 

@@ -23,8 +23,8 @@ _OF_GROUP = "o.group_id = ? AND o.report_of IS NOT NULL"
 def counts(tx: Tx, group_id: str) -> ReportCounts:
     """Count the reports of a group that wait here, and their files."""
     row = tx.one(
-        "SELECT count(*) AS reports, coalesce(sum(json_extract(o.message, '$.kind') = 'job_result'), 0) AS results"
-        f" FROM outbox o WHERE {_OF_GROUP}",
+        "SELECT count(*) AS reports, coalesce(sum(json_extract(m.message, '$.kind') = 'job_result'), 0) AS results"
+        f" FROM outbox o JOIN outbox_messages m USING (n) WHERE {_OF_GROUP}",
         group_id,
     )
     files = tx.one(
@@ -56,7 +56,8 @@ def page(
 ) -> tuple[tuple[WaitingReport, ...], int | None]:
     """Return the oldest reports beyond the number `after`, at least one, and the `after` of the next page or None."""
     rows = tx.all(
-        f"SELECT o.n, o.message, o.report_of, o.created_at FROM outbox o WHERE {_OF_GROUP} AND o.n > ?"
+        "SELECT o.n, m.message, o.report_of, o.created_at FROM outbox o"
+        f" JOIN outbox_messages m USING (n) WHERE {_OF_GROUP} AND o.n > ?"
         " AND (? IS NULL OR o.report_of IN (SELECT agent_id FROM requests WHERE group_id = ? AND job_key = ?))"
         " ORDER BY o.n LIMIT ?",
         group_id,
@@ -100,7 +101,8 @@ class Post:
 def posts_of(tx: Tx, group_id: str, after: int, most: int) -> list[Post]:
     """Return the oldest reports of a group beyond the number `after`."""
     rows = tx.all(
-        f"SELECT o.n, o.report_of, o.host, o.message FROM outbox o WHERE {_OF_GROUP} AND o.n > ? ORDER BY o.n LIMIT ?",
+        "SELECT o.n, o.report_of, o.host, m.message FROM outbox o JOIN outbox_messages m USING (n)"
+        f" WHERE {_OF_GROUP} AND o.n > ? ORDER BY o.n LIMIT ?",
         group_id,
         after,
         most,

@@ -1,0 +1,89 @@
+"""A group whose collector is lost with a forgotten host: what waits is read, cleared, and its id used again."""
+
+from __future__ import annotations
+
+import pytest
+from host_rig import Rig, job, slot_request
+
+from paglets.api.groups import ClearGroup, EndCopies, EndedCopies, JobSpec, ReportCounts, SubmitGroup, Waiting
+from paglets.api.paglets import Done
+from paglets.core.errors import Conflict
+from paglets.core.record import to_json
+from paglets.core.refs import HostRef
+from paglets.groups.keys import collector_id
+from paglets.store import residence
+
+GONE = HostRef(store_id="store-w1", name="w1")
+
+
+@pytest.fixture
+def rig() -> Rig:
+    """Job `a` has a result that waits, `b` waits for a slot; their collector was on w1, which nobody lists."""
+    made = Rig()
+    for agent_id, key, cores in (("j1", "a", 3), ("j2", "b", 4)):
+        envelope = job(agent_id, key, request=slot_request(cpu_cores=cores))
+        made.write(lambda tx, envelope=envelope: residence.create(tx, envelope, made.now()))
+    made.run()
+    made.report(made.process("j1"), {"n": 1})
+    made.run(1.0)
+    return made
+
+
+def waiting(rig: Rig, query: str = "limit=10") -> Waiting:
+    found: Waiting = rig.get(Waiting, "GET", f"/v1/groups/g1/waiting?{query}", None)
+    return found
+
+
+def end(rig: Rig, **how: bool) -> EndedCopies:
+    found: EndedCopies = rig.get(EndedCopies, "POST", "/v1/groups/g1/end", EndCopies(reason="by ann", **how))
+    return found
+
+
+def test_a_result_that_waits_is_read_where_it_lies(rig: Rig) -> None:
+    found = waiting(rig)
+    assert (found.counts, found.queued) == (ReportCounts(results=1), 1)
+    (report,) = found.reports
+    assert (report.job_key, report.kind, report.record["result"]) == ("a", "result", {"n": 1})
+    assert waiting(rig, "limit=10&job_key=b").reports == ()
+    assert waiting(rig, "limit=0").reports == ()
+
+
+def test_results_stay_until_a_person_drops_them_and_then_nothing_is_listed(rig: Rig) -> None:
+    assert end(rig, clear=True).cleared == ReportCounts()
+    assert waiting(rig).counts == ReportCounts(results=1)
+    assert end(rig, clear=True, drop_results=True).cleared == ReportCounts(results=1)
+    rig.run()
+    assert waiting(rig).counts == ReportCounts()
+    assert rig.all("SELECT agent_id FROM requests") == []
+
+
+def test_a_collector_that_comes_back_is_told_of_each_dropped_job(rig: Rig) -> None:
+    end(rig, clear=True, drop_results=True)
+    told = {post["args"]["job_key"]: (post["kind"], post["args"]["cause"]) for post in rig.outbox()}
+    assert told == {"a": ("job_failure", "cancelled"), "b": ("job_failure", "cancelled")}
+
+
+def test_nothing_is_cleared_while_the_host_of_the_collector_is_a_member(rig: Rig) -> None:
+    rig.peer("w1")
+    with pytest.raises(Conflict, match="has not forgotten w1"):
+        end(rig, clear=True, drop_results=True)
+    with pytest.raises(Conflict, match="has not forgotten w1"):
+        rig.get(Done, "POST", "/v1/groups/g1/clear", ClearGroup(submissions=1, host=GONE))
+
+
+def test_late_reports_of_a_cleared_group_count_for_nothing_in_the_next_one(rig: Rig) -> None:
+    end(rig, clear=True, drop_results=True)
+    rig.get(Done, "POST", "/v1/groups/g1/clear", ClearGroup(submissions=1, host=GONE))
+    spec = JobSpec(job_key="a", state={"job_key": "a"}, request=to_json(slot_request(cpu_cores=1)))
+    group = SubmitGroup(group_id="g1", class_name="m:C", jobs=(spec,))
+    view = rig.write(lambda tx: rig.host.creation.submit(tx, "ab" * 16, group))
+    assert not view.was_there
+    collector = collector_id("g1")
+    assert rig.value("SELECT epoch FROM residence WHERE agent_id = ?", collector) >= 1 << 30
+    assert rig.value("SELECT target_store FROM fences WHERE agent_id = ?", collector) == "store-w1"
+    late = rig.call(collector, "job_result", {"job_key": "a", "result": {"n": 2}, "generation": 1}).value
+    assert late == {"accepted": False, "verdict": "earlier_submission"}
+    found = rig.call(collector, "summary").value
+    assert (found["pending_count"], found["duplicate_reports"]) == (1, [])
+    own = rig.call(collector, "job_result", {"job_key": "a", "result": {"n": 3}, "generation": 1001}).value
+    assert own["accepted"]
