@@ -143,6 +143,15 @@ OUTPUTS: dict[str, Output] = {
             "groups": "each as [GroupLine](protocol.md#groupline), newest first",
             "silent": SILENT_OR_OFFLINE,
             **SUMMARY_KEYS,
+            "problem": "without the collector: why it cannot be asked",
+            "counted_at": "without the collector: when home heard the counts, epoch seconds; null: never",
+            "elsewhere_count": "without the collector: jobs of which no other host has anything; null: not known",
+            "finished": "without the collector: of each job whose report waits `job_key`, `kind` (`result`, "
+            "`failure`), `host_name`, `generation`, `attempt`, `cause`, and `files` with `artifact_id`, `name`, "
+            "`size_bytes`",
+            "hosts": "without the collector: of each host that has something of the group `host`, `results`, "
+            "`failures`, `files`, `file_bytes`, `running`, `queued`",
+            "next": "without the collector: what to do, in words",
         },
         note=" (the first two keys for all groups; the others, the group's *summary*, for one)",
     ),
@@ -205,6 +214,8 @@ OUTPUTS: dict[str, Output] = {
             "groups": "of each group `group_id`; `keys`: what became of each job (`cancelled`, `already_completed`, "
             "`already_failed`, `already_cancelled`, `unknown`; `ended` without its collector); `running`: by host, how "
             "many processes have not ended yet; `ended`: by host, the jobs that it ended without their collector; "
+            "`cleared`: by host, the waiting reports that it removed (`results`, `failures`, `files`, `file_bytes`); "
+            "`kept`: finished results that still wait; `freed`: whether the group id can be used again; "
             "`silent`: a line for each host that could not be asked",
         }
     ),
@@ -258,6 +269,7 @@ OUTPUTS: dict[str, Output] = {
             "hosts": "of each host that was asked: `host`, its name; `known`, whether the other was a member there; "
             "`taken_back`, how many paglets on their way there came back; `moves_dropped`, how many moves there that "
             "had not begun; `files_kept`, by group how many files of finished jobs became artifacts there",
+            "lost_groups": "ids of the groups whose collector was on that host",
             "silent": "who may still know it: for each host that refused, or did not answer, its name and why, and the "
             "names of those that are away",
         }

@@ -145,7 +145,7 @@ def as_json(found: LostGroup) -> dict[str, Any]:
     return {
         "group_id": found.group_id,
         "status": "" if line is None else line.status,
-        "collector": found.error.message,
+        "problem": found.error.message,
         "expected_count": found.expected_count,
         "completed_count": None if line is None else line.completed_count,
         "failed_count": None if line is None else line.failed_count,

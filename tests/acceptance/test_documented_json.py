@@ -53,7 +53,10 @@ RUNS: dict[str, list[list[object]]] = {
 NOT_RUN = ("demo", "jobs rerun-hook")
 """Commands with tests of their own: `demo` takes long, `rerun-hook` needs a hook that failed (`test_files.py`)."""
 
-NOT_HERE = {"jobs why": {"job", "collector", "hooks"}}
+NOT_HERE = {
+    "jobs why": {"job", "collector", "hooks"},
+    "jobs groups": {"problem", "counted_at", "elsewhere_count", "finished", "hosts", "next"},
+}
 """Keys of one job, beside which those of its record stand, and of a group whose collector is away."""
 
 
