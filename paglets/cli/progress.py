@@ -61,7 +61,7 @@ class ProgressLine:
             say(f"{self._name}: {self._words(done, total)}")
             return
         line = fitted(self._name, self._words(done, total), done / total if total else 1.0)
-        self._out.write(f"\r{line}{CLEAR}")
+        self._out.write(f"\r{line}\x1b[K")
         self._out.flush()
         self._drawn = True
 
