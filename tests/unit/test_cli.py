@@ -41,6 +41,7 @@ from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.core.text import duration_text, printable
 from paglets.remote.asking import of_host
 from paglets.remote.joblogs import JobAttempts
+from paglets.remote.kept import MeshKept
 from paglets.remote.leftovers import Leftovers
 from paglets.slots.model import Resources
 from paglets.testing.authors import FakeContext
@@ -484,6 +485,9 @@ class FakeHost:
 
     def job_attempts(self, job: str, *, timeout: float | None = None) -> JobAttempts:
         return JobAttempts(attempts=(), unfinished=(), silent=())
+
+    def kept(self, group_id: str, job_key: str = "", *, timeout: float | None = None) -> MeshKept:
+        return MeshKept()
 
     def leftovers(self, group_id: str, *, timeout: float | None = None) -> Leftovers:
         return Leftovers(group_id=group_id)

@@ -450,7 +450,7 @@ def test_registered_files_are_committed_with_what_registered_them(home: Rig) -> 
     registered = RegisteredFile(file=file("out.db", DATA), source_path="/x", source_mtime_ns=1, source_inode=2)
     home.finish(process, changes=Changes(files=(registered,)))
     view: PagletView = home.get(PagletView, "GET", "/v1/paglets/p1")
-    assert view.files == (file("out.db", DATA),)
+    assert view.files == (file("out.db", DATA, registered=True),)
 
 
 def test_a_further_attempt_begins_without_the_files_of_an_earlier_one(home: Rig) -> None:
@@ -619,7 +619,7 @@ def test_what_a_run_published_is_kept_until_it_says_what_it_is_for(short: Rig) -
     registered = RegisteredFile(file=file("out.db", DATA), source_path="/x", source_mtime_ns=1, source_inode=2)
     short.finish(process, changes=Changes(files=(registered,)))
     view: PagletView = short.get(PagletView, "GET", "/v1/paglets/p1")
-    assert view.files == (file("out.db", DATA),)
+    assert view.files == (file("out.db", DATA, registered=True),)
 
 
 def test_what_a_run_published_for_nothing_goes_after_its_end(short: Rig) -> None:
