@@ -63,9 +63,14 @@ UNREADABLE = (Invalid, BadRequest)
 """What reading a row raises that is none of ours: a subclass of a user may have rows of these names itself."""
 
 
-def template_rows(key: str, template: Template, state: Any) -> tuple[tuple[str, Any], ...]:
-    """Keys and values under which a collector keeps what further copies of a job are made of."""
-    return (TEMPLATES + key, to_json(template)), (f"state/{key}", state)
+def template_key(key: str) -> str:
+    """Return the storage key of a job's template."""
+    return TEMPLATES + key
+
+
+def state_key(key: str) -> str:
+    """Return the storage key of the state that a job was submitted with."""
+    return f"state/{key}"
 
 
 class CollectorRows:

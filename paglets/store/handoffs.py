@@ -78,9 +78,14 @@ class LeavingJob:
     began_at: float
 
 
-def add(tx: Tx, envelope: Envelope, target: HostRef, now: float) -> None:
-    """It leaves here, so under the epoch before that of its envelope."""
-    job, text = envelope.job, dumps(to_json(envelope))
+def add(tx: Tx, envelope: Envelope, storage: str, target: HostRef, now: float) -> None:
+    """Store a hand-off, under the epoch before that of its envelope. `storage`: the envelope's, as JSON text.
+
+    The storage of a large group's collector has several rows for each job; it is not parsed on its way.
+    """
+    job, tree = envelope.job, to_json(envelope)
+    del tree["storage"]
+    text = f'{dumps(tree)[:-1]},"storage":{storage}}}'
     tx.run(
         "INSERT INTO handoffs (agent_id, epoch, target_store, target, kind, group_id, job_key, began_at, bundle, name,"
         " size_bytes, asked_for, collector, ended, summary) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

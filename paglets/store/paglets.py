@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from paglets.codec.envelope import Envelope, InboxPost, JobPart, Post, TakenPosts, WireMessage
@@ -161,6 +162,12 @@ def remove(tx: Tx, agent_id: str) -> None:
 
 def freeze(tx: Tx, agent_id: str, epoch: int, now: float) -> Envelope:
     """The whole paglet as it is now, for a hand-off under `epoch`."""
+    rows = tx.all("SELECT key, value FROM storage WHERE agent_id = ?", agent_id)
+    return replace(outline(tx, agent_id, epoch, now), storage={row["key"]: loads(row["value"]) for row in rows})
+
+
+def outline(tx: Tx, agent_id: str, epoch: int, now: float) -> Envelope:
+    """`freeze` without the storage, of which `storage_text` gives the JSON."""
     row = tx.one("SELECT * FROM paglets WHERE agent_id = ?", agent_id)
     if row is None:
         raise Unknown(f"paglet {agent_id} is not on this host")
@@ -174,7 +181,7 @@ def freeze(tx: Tx, agent_id: str, epoch: int, now: float) -> Envelope:
         created_at=row["created_at"],
         name=row["name"],
         hook=row["hook"],
-        storage={r["key"]: loads(r["value"]) for r in tx.all("SELECT * FROM storage WHERE agent_id = ?", agent_id)},
+        storage={},
         inbox=_inbox(tx, agent_id),
         taken=_taken(tx, agent_id),
         job=_job_part(tx, agent_id, now),
@@ -296,6 +303,17 @@ def storage_keys(tx: Tx, agent_id: str, prefix: str, after: str, limit: int) -> 
 def storage_add(tx: Tx, agent_id: str, entries: Iterable[tuple[str, Any]]) -> None:
     """Entries of keys that are not there yet."""
     tx.run_many("INSERT INTO storage VALUES (?, ?, ?)", ((agent_id, key, dumps(value)) for key, value in entries))
+
+
+def storage_add_text(tx: Tx, agent_id: str, entries: Iterable[tuple[str, str]]) -> None:
+    """`storage_add` of values that are JSON text already."""
+    tx.run_many("INSERT INTO storage VALUES (?, ?, ?)", ((agent_id, key, text) for key, text in entries))
+
+
+def storage_text(tx: Tx, agent_id: str) -> str:
+    """The whole storage as the JSON text of an object; no value is read and written again."""
+    rows = tx.each("SELECT key, value FROM storage WHERE agent_id = ? ORDER BY key", agent_id)
+    return "{" + ",".join(f"{dumps(key)}:{value}" for key, value in rows) + "}"
 
 
 def storage_count(tx: Tx, agent_id: str) -> int:

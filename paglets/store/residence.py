@@ -164,7 +164,8 @@ def leave(tx: Tx, agent_id: str, target: HostRef, now: float) -> None:
         raise Conflict(f"paglet {agent_id} is at work; it can move when that has ended")
     if tx.value("SELECT 1 FROM leases WHERE agent_id = ?", agent_id) is not None:
         raise Conflict(f"paglet {agent_id} holds a slot; it can move when that has ended")
-    handoffs.add(tx, paglets.freeze(tx, agent_id, row.epoch + 1, now), target, now)
+    envelope, storage = paglets.outline(tx, agent_id, row.epoch + 1, now), paglets.storage_text(tx, agent_id)
+    handoffs.add(tx, envelope, storage, target, now)
     paglets.remove(tx, agent_id)
     become(tx, agent_id, row.epoch, "leaving", target, now)
     tx.touch(agent_id)

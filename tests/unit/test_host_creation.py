@@ -14,7 +14,8 @@ from paglets.core.errors import Conflict, GroupExists, Invalid, Moved, NameTaken
 from paglets.core.record import to_json
 from paglets.core.refs import FileRef
 from paglets.groups.keys import collector_id
-from paglets.store import residence
+from paglets.store import paglets, residence
+from paglets.store.db import Tx
 
 TOKENS = ("ab" * 16, "cd" * 16, "ef" * 16)
 
@@ -37,6 +38,26 @@ def rows(rig: Rig) -> list[Any]:
 
 
 # Groups.
+
+
+def test_the_rows_of_a_groups_jobs_are_those_of_paglets_that_are_made_one_by_one(rig: Rig) -> None:
+    submit(rig, group("a"))
+    tables = ("residence", "paglets", "paglet_states", "requests", "job_states", "files")
+
+    def stored() -> list[list[tuple[Any, ...]]]:
+        return [rig.all(f"SELECT * FROM {table} WHERE agent_id LIKE 'abab%'") for table in tables]
+
+    many = stored()
+    (agent_id,) = (row[0] for row in many[0])
+    one = rig.write(lambda tx: paglets.freeze(tx, agent_id, 1, rig.now()))
+
+    def again(tx: Tx) -> None:
+        residence.dispose(tx, agent_id, rig.now())
+        tx.run("DELETE FROM residence WHERE agent_id = ?", agent_id)
+        residence.create(tx, one, rig.now())
+
+    rig.write(again)
+    assert stored() == many
 
 
 def test_a_group_is_its_collector_its_keys_and_its_jobs(rig: Rig) -> None:

@@ -48,10 +48,10 @@ ELSEWHERE_SECONDS = 2.0
 
 def submit(host: Host, asked: Asked) -> GroupView:
     body: SubmitGroup = asked.body
-    token = host.shell.entropy.token()
+    prepared = host.creation.prepare(host.shell.entropy.token(), body)
 
     def store(tx: Tx) -> GroupView:
-        view = host.creation.submit(tx, token, body)
+        view = host.creation.store(tx, prepared)
         reach("after-accept-before-commit")
         return view
 
