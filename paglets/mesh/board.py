@@ -1,14 +1,15 @@
 """The one membership table of a host, shared by the runner and the server's threads.
 
-The table and this host's own row are immutable values. They are replaced only inside `Store.write`,
-which lets one thread in at a time; readers take whichever value stands. What outlives a restart is
-written in the same transaction; heartbeats and load are not, so that an idle host writes nothing.
-Should the COMMIT fail, the table in memory is ahead of the stored one, which does no harm: membership
-is hearsay that comes again.
+The table and this host's own row are immutable values. They are replaced under a lock of this module;
+readers take whichever value stands. Only what outlives a restart is written to the store, after that:
+heartbeats and load are not, so an idle host writes nothing, and gossip is answered while a large change
+holds the writer. Should the COMMIT fail, the table in memory is ahead of the stored one until the next
+look round writes it again.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -48,6 +49,9 @@ class MembershipBoard:
         self._store = store
         self._clock = clock
         self._on_change = on_change
+        self._lock = threading.Lock()
+        self._unsaved: set[str] = set()
+        self._unsaved_marks = self._unsaved_join = False
         now = clock.monotonic()
         marks = {store_id: Mark(*mark) for store_id, mark in store.read(stored.load_forgotten).items()}
         self.table: Table = tables.stored_table(_known(store), now, marks)
@@ -117,24 +121,29 @@ class MembershipBoard:
         if not row.up:
             self.update(lambda table: tables.contact(table, {store_id: now}))
 
-    # Changing, inside Store.write.
+    # Changing.
 
     def update(self, decide: Callable[[Table], Change]) -> Change:
-        return self._store.write(lambda tx: self._put(tx, decide(self.table)))
+        with self._lock:
+            change = self._put(decide(self.table))
+        return self._saved(change)
 
     def hear(self, gossip: Gossip, sender: str) -> Change:
         """Take in what `sender` told; of a host of another mesh version only that it is there."""
-        now = self._clock.monotonic()
-        return self._store.write(lambda tx: self._hear(tx, gossip, sender, now))
+        with self._lock:
+            change = self._hear(gossip, sender, self._clock.monotonic())
+        return self._saved(change)
 
     def look_round(self, now: float, due: float, own: Member, beat: bool) -> Change:
         """What the runner does at each tick: silence, gaps, and this host's own row from `own`.
 
         `due`: when the tick was to be. `beat`: a heartbeat is due.
         """
-        return self._store.write(lambda tx: self._look_round(tx, now, due, own, beat))
+        with self._lock:
+            change, came_late = self._look_round(now, due, own, beat)
+        return self._saved(change, wake=came_late)
 
-    def _hear(self, tx: Tx, gossip: Gossip, sender: str, now: float) -> Change:
+    def _hear(self, gossip: Gossip, sender: str, now: float) -> Change:
         own = self.own
         for member in gossip.members:
             if member.store_id == own.store_id:
@@ -147,8 +156,8 @@ class MembershipBoard:
             change = tables.change_between(self.table, tables.left(change.table, sender).table)
         if same_mesh(gossip, own) and rows:
             joined = [row.member.joined for row in change.table.rows.values() if same_mesh(row.member, own)]
-            self._join(tx, 1 + max(joined, default=0))
-        return self._put(tx, change)
+            self._join(1 + max(joined, default=0))
+        return self._put(change)
 
     def _met_itself(self, member: Member) -> None:
         """Others hold a row of this very store that is no older: it was restored from a backup, or runs twice."""
@@ -157,18 +166,20 @@ class MembershipBoard:
             self._least_boot_count = member.boot_count + 1
             self.own = replace(self.own, boot_count=self._least_boot_count)
 
-    def _join(self, tx: Tx, joined: int) -> None:
+    def _join(self, joined: int) -> None:
         if not self._joined:
-            stored.save_joined(tx, joined)
             self._joined = joined
+            self._unsaved_join = True
             self.own = replace(self.own, joined=joined, heartbeat=self.own.heartbeat + 1)
-            tx.wake("gossip")
 
     def found_mesh(self) -> None:
         """This host has nobody to join: it is the first of its mesh."""
-        self._store.write(lambda tx: self._join(tx, 1))
+        with self._lock:
+            self._join(1)
+        self._save()
 
-    def _look_round(self, tx: Tx, now: float, due: float, own: Member, beat: bool) -> Change:
+    def _look_round(self, now: float, due: float, own: Member, beat: bool) -> tuple[Change, bool]:
+        """Return the change, and True where this host itself did nothing for a while."""
         table = self.table
         asleep = self._asleep_seconds()
         late = max(0.0, now - due) + asleep - self._asleep_before
@@ -177,13 +188,12 @@ class MembershipBoard:
             self._begun_at = now
             self._last_gap = Gap(ended_at=now, seconds=late)
             table = tables.wait_anew(table, now)
-            tx.wake(*self._on_change)
         contacts = {key: self._contacts.pop(key) for key in list(self._contacts)}
         table = tables.contact(table, contacts).table
         self._looked_at = now
         self._stamp(own, beat)
         table = tables.expire(table, now, self.own).table
-        return self._put(tx, tables.change_between(self.table, table))
+        return self._put(tables.change_between(self.table, table)), late > GAP_SECONDS
 
     def _stamp(self, own: Member, beat: bool) -> None:
         row = replace(
@@ -195,19 +205,47 @@ class MembershipBoard:
         if beat or row != self.own:
             self.own = replace(row, heartbeat=row.heartbeat + 1)
 
-    def _put(self, tx: Tx, change: Change) -> Change:
+    def _put(self, change: Change) -> Change:
         change = tables.joined(change, view.newly_joined(self.own, change.table))
-        rows = change.table.rows
-        stored.drop(tx, change.dropped)
-        changed = [rows[key] for key in change.stored if key in rows]
-        kept = (row.member for row in changed if row.was_member and same_mesh(row.member, self.own))
-        if change.table.forgotten != self.table.forgotten:
-            stored.save_forgotten(tx, change.table.forgotten)
-        stored.save(tx, [StoredMember(store_id=each.store_id, row=to_json(each)) for each in kept])
-        if change.news:
-            tx.wake("gossip", *self._on_change)
+        self._unsaved.update(change.dropped, change.stored)
+        self._unsaved_marks |= change.table.forgotten != self.table.forgotten
         self.table = change.table
         return change
+
+    # Storing, without the lock: it waits for the writer.
+
+    def _saved(self, change: Change, *, wake: bool = False) -> Change:
+        if change.news or wake or self._unsaved or self._unsaved_marks or self._unsaved_join:
+            self._save(*(("gossip", *self._on_change) if change.news else self._on_change if wake else ()))
+        return change
+
+    def _save(self, *wakes: str) -> None:
+        """Write what has changed since the last time, as it is when the writer is free, and wake those parts."""
+        with self._lock:
+            unsaved = (set(self._unsaved), self._unsaved_marks, self._unsaved_join)
+            self._unsaved.clear()
+            self._unsaved_marks = self._unsaved_join = False
+        try:
+            self._store.write(lambda tx: self._write(tx, *unsaved, wakes))
+        except BaseException:
+            with self._lock:
+                self._unsaved |= unsaved[0]
+                self._unsaved_marks |= unsaved[1]
+                self._unsaved_join |= unsaved[2]
+            raise
+
+    def _write(self, tx: Tx, keys: set[str], marks: bool, joined: bool, wakes: tuple[str, ...]) -> None:
+        own, table = self.own, self.table
+        stored.drop(tx, sorted(key for key in keys if key not in table.rows))
+        changed = [table.rows[key] for key in sorted(keys) if key in table.rows]
+        kept = (row.member for row in changed if row.was_member and same_mesh(row.member, own))
+        stored.save(tx, [StoredMember(store_id=each.store_id, row=to_json(each)) for each in kept])
+        if marks:
+            stored.save_forgotten(tx, table.forgotten)
+        if joined:
+            stored.save_joined(tx, self._joined)
+            tx.wake("gossip")
+        tx.wake(*wakes)
 
 
 def _known(store: Store) -> tuple[Member, ...]:

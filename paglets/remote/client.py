@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from paglets.api.blobs import ArtifactView
 from paglets.api.calls import PostMessage
-from paglets.api.groups import GroupView, SubmitGroup
+from paglets.api.groups import SubmitGroup
 from paglets.api.hosts import HostIdentity, MemberView
 from paglets.api.logs import AttemptView
 from paglets.api.paglets import CreatePaglet, Done, MovePaglet, PagletView
@@ -40,7 +40,7 @@ from paglets.remote.calling import call_paglet
 from paglets.remote.directory import Directory
 from paglets.remote.entry import connect, open_link
 from paglets.remote.groupids import only_home_tells, submissions_of
-from paglets.remote.groupside import GroupSide
+from paglets.remote.groupside import GroupSide, store_group
 from paglets.remote.joblogs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log
 from paglets.remote.kept import KeptSide
 from paglets.remote.link import Exchange, paglet_route
@@ -343,7 +343,7 @@ class HostClient(Directory, GroupSide, KeptSide):
             except Unknown:
                 group = replace(group, submissions=submissions_of(self._link, group.group_id or ""))
         try:
-            stored = self._ask("POST", "/v1/groups", group, GroupView, host=home)
+            stored = store_group(self._link, group, home, self.timeout)
         except (Unreachable, PeerReplaced) as error:  # anything else is an answer, or may still come
             if home is None:
                 raise

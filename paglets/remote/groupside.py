@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from paglets.api.groups import GroupLine, Groups, GroupView, WaitingReport
+from paglets.api.groups import GroupLine, Groups, GroupView, SubmitGroup, WaitingReport
 from paglets.core.errors import PagletsError, PeerReplaced, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import HostRef, ProxyRef, check_group_id
@@ -18,6 +18,9 @@ from paglets.remote.link import Link, quoted
 from paglets.remote.proxy import PagletProxy
 from paglets.remote.records import whole_summary
 from paglets.remote.storedvalues import load_summary
+
+STORED_JOB_SECONDS = 0.005
+"""Allowed for each job of a submission: ten times what an idle host needs, since both sides may share one core."""
 
 
 class GroupSide:
@@ -158,3 +161,9 @@ class GroupSide:
         return clear_group(
             self._link, check_group_id(group_id), keys, reason=reason, timeout=wait, drop_results=drop_results
         )
+
+
+def store_group(link: Link, group: SubmitGroup, home: HostRef | None, timeout: float) -> GroupView:
+    """Submit a group, to `home` or the host that is asked. The time allowed grows with the group."""
+    seconds = timeout + len(group.jobs) * STORED_JOB_SECONDS
+    return link.ask("POST", "/v1/groups", group, GroupView, host=home, timeout=seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from typing import Any
 
 import pytest
@@ -281,3 +282,34 @@ def test_a_host_speaks_for_itself_only(target: str, body: Any) -> None:
     assert isinstance(other, Response)
     with pytest.raises(Invalid, match="names the store store-w1 and is signed by store-w2"):
         other.json()
+
+
+def test_a_host_that_asks_anew_while_its_requests_wait_is_told_so_and_others_are_not_held_up() -> None:
+    began, go_on = threading.Semaphore(0), threading.Event()
+
+    def wait(host: Host, asked: Asked) -> Any:
+        began.release()
+        assert go_on.wait(10)
+        return {}
+
+    slow = dataclasses.replace(route("POST", "/v1/slow", None, wait), most_at_once=2)
+    router = Router(Host(), (slow, route("GET", "/v1/things")))
+
+    def ask(sender: str, method: str = "POST", target: str = "/v1/slow") -> int:
+        answer = router.handle(Request(method=method, target=target, sender=sender))
+        assert isinstance(answer, Response)
+        return answer.status
+
+    threads = [threading.Thread(target=ask, args=("w1",)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        assert began.acquire(timeout=10)
+    assert ask("w1") == 503
+    assert ask("w1", "GET", "/v1/things") == 200
+    other = threading.Thread(target=ask, args=("w2",))
+    other.start()
+    assert began.acquire(timeout=10), "another host waits for the requests of the first"
+    go_on.set()
+    for thread in (*threads, other):
+        thread.join(10)
+    assert ask("w1") == 200, "what was counted stays counted"

@@ -9,7 +9,7 @@ from paglets.core.errors import Invalid, Unknown
 from paglets.mesh.gossip import Gossip
 from paglets.slots.model import Resources
 from paglets.store import members as stored
-from paglets.store.db import open_store
+from paglets.store.db import Tx, open_store
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.mesh import MeshHost, VirtualMesh, member
 from paglets.testing.network import LoopNetwork
@@ -611,4 +611,26 @@ def test_many_server_threads_may_take_in_gossip_at_once(tmp_path: Path) -> None:
         list(pool.map(tell, range(100)))
     assert [row.name for row in gossip.online()] == [f"h{n:03}" for n in range(100)]
     assert len(store.read(stored.load)) == 100
+    store.close()
+
+
+def test_gossip_is_answered_while_a_large_change_holds_the_writer(tmp_path: Path) -> None:
+    clock = FakeClock()
+    store = open_store(tmp_path / "paglets.db", lambda error: None)
+    own = member("own")
+    transport = LoopNetwork(clock, SeededEntropy(1)).transport("store-own")
+    gossip = Gossip(store, clock, SeededEntropy(2), transport, own, lambda: own)
+
+    def tell(heartbeat: int) -> Told:
+        gossip.heard_from("store-w1")
+        row = member("w1", heartbeat=heartbeat)
+        return gossip.receive(Told(mesh_version="test", protocol=1, members=(row,)), row.store_id)
+
+    tell(1)
+    with ThreadPoolExecutor(1) as pool:
+
+        def large(tx: Tx) -> str:
+            return pool.submit(tell, 2).result(10).members[0].name
+
+        assert store.write(large) == "own"
     store.close()

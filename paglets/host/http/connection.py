@@ -11,6 +11,7 @@ import contextlib
 import hmac
 import io
 import re
+import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -46,6 +47,16 @@ class ServedSocket(TimedSocket):
     """`waits` is true while it waits for a request of which nothing has come."""
 
     waits = False
+
+    def is_closed(self) -> bool:
+        """Return True if the other side has closed its end. A host never closes half a connection; clients may."""
+        self.settimeout(0)
+        try:
+            return not self.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +117,8 @@ class Connection(BaseHTTPRequestHandler):
         except PagletsError as error:
             self._refuse(error)
             return
+        if request.sender and self._sock.is_closed():
+            return  # a host that waits no longer: what it wants it asks again
         response = self._service.answer(request)
         self._reply(response, last=self.close_connection or self._service.is_closing())
 

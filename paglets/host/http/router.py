@@ -6,13 +6,16 @@ runner completes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from paglets.codec.text import loads
-from paglets.core.errors import BadRequest, Invalid, MethodNotAllowed, NoSuchRoute, PagletsError
+from paglets.core.errors import BadRequest, Invalid, MethodNotAllowed, NoSuchRoute, Overloaded, PagletsError
 from paglets.core.record import from_json
 from paglets.remote.exchange import Pending, Request, Response, reply, reply_error
 
@@ -49,7 +52,10 @@ Answer = Callable[[Any, Asked], Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One line of the table; `takes` and `gives` are records of `paglets.api`, or bytes."""
+    """One line of the table; `takes` and `gives` are records of `paglets.api`, or bytes.
+
+    `most_at_once`: requests of one other host that are handled at the same time; it gets 503 for more.
+    """
 
     method: str
     path: str
@@ -57,6 +63,7 @@ class Route:
     gives: type
     about: str
     answer: Answer
+    most_at_once: int = 32
 
 
 def route(method: str, path: str, takes: type | None, gives: type, about: str, answer: Answer) -> Route:
@@ -69,6 +76,7 @@ class Router:
 
     def __init__(self, host: Any, routes: tuple[Route, ...]) -> None:
         self._host = host
+        self._turns = Turns()
         self._routes: dict[tuple[int, str], list[tuple[list[str], Route]]] = {}
         for route in routes:
             template = route.path.strip("/").split("/")
@@ -77,15 +85,17 @@ class Router:
     def handle(self, request: Request) -> Response | Pending:
         """The reply, now or later. Errors of the tree become replies; others are the server's to log."""
         try:
-            if request.sender:
+            raw, _, query = request.target.partition("?")
+            route, path = self._find(request.method, raw)
+            if not request.sender:
+                return self._answer(request, route, path, query)
+            with self._turns.one(request.sender, route):
                 self._host.gossip.heard_from(request.sender)
-            return self._answer(request)
+                return self._answer(request, route, path, query)
         except PagletsError as error:
             return reply_error(error)
 
-    def _answer(self, request: Request) -> Response | Pending:
-        raw, _, query = request.target.partition("?")
-        route, path = self._find(request.method, raw)
+    def _answer(self, request: Request, route: Route, path: dict[str, str], query: str) -> Response | Pending:
         body: Any = None
         if route.takes is bytes:
             body = request.body
@@ -110,6 +120,34 @@ class Router:
                 return route, path
         allowed = ", ".join(sorted({route.method for route, _ in fitting}))
         raise MethodNotAllowed(f"{raw[:200]!r} takes {allowed}, not {method[:20]!r}")
+
+
+class Turns:
+    """The requests of other hosts that are being handled; for many threads.
+
+    A host whose request times out sends the next one, while the first goes on behind a busy writer: so each host has a
+    bounded number of each kind here.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+
+    @contextmanager
+    def one(self, sender: str, route: Route) -> Iterator[None]:
+        """Count one request of that host while the block runs. Raises Overloaded."""
+        key = (sender, route.method, route.path)
+        with self._lock:
+            if self._counts[key] >= route.most_at_once:
+                raise Overloaded(f"{route.most_at_once} requests {route.method} {route.path} of yours are at work here")
+            self._counts[key] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._counts[key] -= 1
+                if not self._counts[key]:
+                    del self._counts[key]
 
 
 def _shelf(parts: list[str]) -> tuple[int, str]:

@@ -42,6 +42,7 @@ ROUTES = (
         gives=Gossip,
         about="membership, both ways",
         answer=gossip,
+        most_at_once=2,
     ),
     Route(
         method="GET",
