@@ -25,6 +25,9 @@ NEXT_TURN_SECONDS = 0.2
 
 LOOK_AGAIN_SECONDS = 5.0
 
+FORGET_SECONDS = 60.0
+"""Between two looks for jobs that do not look for a host any more, of those that may time out."""
+
 
 class Placer:
     """Part `placer`."""
@@ -41,10 +44,12 @@ class Placer:
         self._since: dict[str, float] = {}
         self._first_expiry = float("inf")
         self._after = queue.FIRST
+        self._forget_at = 0.0
 
     def tick(self, now: float) -> float | None:
-        placing = self._shell.store.read(lambda tx: queue.count(tx, "PLACING"))
-        if len(self._since) > placing:
+        placing = self._shell.store.read(lambda tx: queue.any_in(tx, "PLACING"))
+        if now >= self._forget_at or not placing:
+            self._forget_at = now + FORGET_SECONDS
             self._forget_ended()
         if not placing:
             return None
@@ -63,6 +68,8 @@ class Placer:
 
     def _forget_ended(self) -> None:
         """Some were cancelled, or taken away, while they waited."""
+        if not self._since:
+            return
         left = self._shell.store.read(lambda tx: queue.still(tx, "PLACING", self._since))
         self._since = {agent_id: self._since[agent_id] for agent_id in left}
 

@@ -48,6 +48,10 @@ class Granted:
     gpus: tuple[int, ...]
 
 
+def _any_waiting(tx: Tx) -> bool:
+    return queue.any_in(tx, "WAITING_FOR_SLOT")
+
+
 class Scheduler:
     """Part `scheduler`."""
 
@@ -67,7 +71,7 @@ class Scheduler:
 
     def tick(self, now: float) -> float | None:
         store, usage = self._shell.store, self._runs.running()
-        if store.read(queue.any_waiting):
+        if store.read(_any_waiting):
             obstacle = self._places.obstacle()
             if obstacle is not None:
                 self._held = True
@@ -78,7 +82,7 @@ class Scheduler:
             self._held = False
             for each in granted:
                 self._runs.launch(each.run, each.cores, each.gpus)
-            if store.read(queue.any_waiting):
+            if store.read(_any_waiting):
                 return now + LOOK_AGAIN_SECONDS
         self._shell.runner.wake("steal")
         return None

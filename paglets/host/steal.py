@@ -70,7 +70,7 @@ class Stealing:
     def _free(self, tx: Tx) -> Resources | None:
         """What could start at once here; None where jobs of our own wait for it."""
         free = self._scheduler.free_units(tx, self._runs.running()).amounts()
-        return None if free.cpu_cores == 0 or queue.count(tx, "WAITING_FOR_SLOT") else free
+        return None if free.cpu_cores == 0 or queue.any_in(tx, "WAITING_FOR_SLOT") else free
 
     def _answered(self, result: Response | PagletsError) -> None:
         """Nothing comes: ask another. Something comes: the promise ends when it is here, or in its time."""

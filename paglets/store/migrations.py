@@ -37,6 +37,7 @@ MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (
     ("kept", partial(_run, "step_kept.sql")),
     ("jobfiles", partial(_run, "step_jobfiles.sql")),
     ("lostgroups", partial(_run, "step_lostgroups.sql")),
+    ("due", partial(_run, "step_due.sql")),
 )
 """Never changed once it was released: stores out there are made of these."""
 

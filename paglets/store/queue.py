@@ -142,9 +142,9 @@ def waiting(tx: Tx, most: int) -> Iterator[QueuedJob]:
     return (_queued(row) for row in rows)
 
 
-def any_waiting(tx: Tx) -> bool:
-    """Whether a job waits for a slot here; costs the same however many do."""
-    return tx.value("SELECT 1 FROM requests WHERE status = 'WAITING_FOR_SLOT' LIMIT 1") is not None
+def any_in(tx: Tx, status: str) -> bool:
+    """Return True if a job here has that status; costs the same however many have."""
+    return tx.value("SELECT 1 FROM requests WHERE status = ? LIMIT 1", status) is not None
 
 
 def count(tx: Tx, *statuses: str) -> int:

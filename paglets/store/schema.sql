@@ -72,7 +72,7 @@ CREATE TABLE paglets (
 CREATE INDEX paglets_service ON paglets (service) WHERE service != '';
 CREATE INDEX paglets_wakes ON paglets (wakes_at) WHERE wakes_at IS NOT NULL;
 CREATE INDEX paglets_bundle ON paglets (bundle) WHERE bundle IS NOT NULL;
-CREATE INDEX paglets_hook ON paglets (hook) WHERE hook IS NOT NULL;
+CREATE INDEX paglets_hook ON paglets (agent_id) WHERE hook IS NOT NULL;
 CREATE INDEX paglets_intent ON paglets (agent_id) WHERE intent IS NOT NULL;
 CREATE INDEX paglets_collectors ON paglets (agent_id) WHERE kind = 'collector';
 
