@@ -22,9 +22,9 @@ class AttemptView:
 
     `ended`: no process of it is left. `status`: RUNNING, or what the job came to with its end (WAITING_FOR_SLOT,
     PLACING: it is tried again), or "" where only its log is left. `cause`: why it ended without a result. `remark`:
-    what else there is to say of its end. `kept`: its log is there, so far as it is kept. `scratch`: the scratch
-    directory that was kept because the result could not travel, until `scratch_removed_at` (epoch seconds, null while
-    it is there).
+    what else there is to say of its end. `kept`: its log is there, so far as it is kept, or it printed nothing.
+    `scratch`: the scratch directory that was kept because the result could not travel, until `scratch_removed_at`
+    (epoch seconds, null while it is there).
     """
 
     agent_id: str

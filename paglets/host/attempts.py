@@ -85,7 +85,7 @@ def _add_ended(known: _Known, row: Any, scratch: Kept | None, own: HostRef) -> N
         attempt=record["attempt"],
         status=record["status"],
         ended=True,
-        kept=False,
+        kept=bool(record.get("silent")),
         host=own,
         runtime_seconds=record["runtime_seconds"],
         cause=record["cause"],

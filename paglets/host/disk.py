@@ -113,18 +113,20 @@ class HostDisk:
     ) -> Piece:
         return self._logs.read(agent_id, generation, attempt, stream, offset, most_bytes)
 
-    def trim_logs(self, most_bytes: int, running: Callable[[], frozenset[Key]]) -> None:
+    def trim_logs(self, most_bytes: int, most_attempts: int, running: Callable[[], frozenset[Key]]) -> None:
         if not self._trimming:
             self._trimming = True
-            self._later(lambda: self._trim(most_bytes, running))
+            self._later(lambda: self._trim(most_bytes, most_attempts, running))
 
-    def _trim(self, most_bytes: int, running: Callable[[], frozenset[Key]]) -> None:
+    def _trim(self, most_bytes: int, most_attempts: int, running: Callable[[], frozenset[Key]]) -> None:
         try:
-            removed = self._logs.trim(most_bytes, running)
+            removed = self._logs.trim(most_bytes, most_attempts, running)
         finally:
             self._trimming = False
         if removed:
-            self._log(f"the logs of {removed} attempts were removed, as all together exceeded {most_bytes:,} bytes")
+            self._log(
+                f"removed logs of {removed:,} attempts: more than {most_bytes:,} bytes or {most_attempts:,} attempts"
+            )
 
     def bound_scratch(
         self, newest_first: tuple[str, ...], share: float, give_up: Callable[[tuple[str, ...]], None]

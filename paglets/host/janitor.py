@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from paglets.host.attempts import all_at_work
 from paglets.host.hooks import end_held
 from paglets.host.recovery import stale_scratch
@@ -21,6 +23,9 @@ KEEP_SCRATCH_SHARE = 0.1
 
 KEEP_LOG_BYTES = 1 << 30
 """Of all that jobs printed here; the logs of attempts at work are kept whatever they take."""
+
+KEEP_LOG_ATTEMPTS = 10_000
+"""Of all attempts that printed something: each takes a folder and up to two files, which a look reads."""
 
 TRIM_SECONDS = 60.0
 """Between two looks at the logs, however many attempts end: a look takes a moment for each that is kept."""
@@ -60,7 +65,8 @@ class Janitor:
             self._shell.store.write(lambda tx: end_held(tx, self._shell.clock.wall(), self._shell.own))
         if now >= self._trim_at:
             self._trim_at = now + TRIM_SECONDS
-            self._shell.disk.trim_logs(KEEP_LOG_BYTES, lambda: self._shell.store.read(all_at_work))
+            at_work = partial(self._shell.store.read, all_at_work)
+            self._shell.disk.trim_logs(KEEP_LOG_BYTES, KEEP_LOG_ATTEMPTS, at_work)
         return now + LOOK_SECONDS
 
     def _give_up_kept(self) -> None:

@@ -21,7 +21,7 @@ BLOCK_BYTES = 4096
 TRIM_SHARE = 0.9
 """Of the bound, to which the logs are brought once they exceed it: not every new line is a reason to look again."""
 
-MOST_REMOVALS = 1_000
+MOST_REMOVALS = 5_000
 """Attempts whose logs go in one trim; the next one goes on."""
 
 Key = tuple[str, int, int]
@@ -53,25 +53,28 @@ class LogFolder:
         """A piece of a log; an empty one where there is none."""
         return logs.read(self.path(agent_id, generation, attempt, stream), offset, most_bytes)
 
-    def trim(self, most_bytes: int, running: Callable[[], frozenset[Key]]) -> int:
-        """Where the logs exceed `most_bytes` in all, remove the ones not used for longest; gives of how many attempts.
+    def trim(self, most_bytes: int, most_attempts: int, running: Callable[[], frozenset[Key]]) -> int:
+        """Remove the logs not used for longest where they exceed a bound in all; return of how many attempts.
 
-        Those of attempts at work stay. The folders of paglets that had no log left before are removed, too.
+        Logs of attempts at work stay. Folders without a log are removed, too.
         """
         kept: dict[Key, _Kept] = {}
         for agent_id in self._agents():
             self._look(agent_id, kept)
         total = sum(entry.size_bytes for entry in kept.values())
-        if total <= most_bytes:
+        left = len(kept)
+        if total <= most_bytes and left <= most_attempts:
             return 0
         at_work = running()
         removed = 0
         for key in sorted(kept, key=lambda key: (kept[key].used_at, key)):
-            if total <= most_bytes * TRIM_SHARE or removed >= MOST_REMOVALS:
+            fits = total <= most_bytes * TRIM_SHARE and left <= most_attempts * TRIM_SHARE
+            if fits or removed >= MOST_REMOVALS:
                 break
             if key not in at_work:
                 self._remove(key)
                 total -= kept[key].size_bytes
+                left -= 1
                 removed += 1
         return removed
 
@@ -94,6 +97,8 @@ class LogFolder:
             if (of_generation, of_attempt) == (generation, attempt):
                 with suppress(OSError):
                     os.unlink(entry.path)
+        with suppress(OSError):
+            os.rmdir(self._folder / agent_id)
 
     def _agents(self) -> Iterator[str]:
         with os.scandir(self._folder) as entries:

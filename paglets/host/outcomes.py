@@ -297,6 +297,7 @@ def _record(
         "runtime_seconds": attempt.runtime_seconds,
         "exit_code": how.exit_code,
         "signal": how.signal,
+        "silent": how.silent,
         "usage": to_json(how.usage),
     }
 

@@ -43,8 +43,10 @@ class Disk(Protocol):
         """A piece of a log; an empty one where there is none. Any thread."""
         ...
 
-    def trim_logs(self, most_bytes: int, running: Callable[[], frozenset[tuple[str, int, int]]]) -> None:
-        """Soon, and elsewhere than on the runner, remove the oldest logs beyond `most_bytes`.
+    def trim_logs(
+        self, most_bytes: int, most_attempts: int, running: Callable[[], frozenset[tuple[str, int, int]]]
+    ) -> None:
+        """Soon, and elsewhere than on the runner, remove the oldest logs beyond either bound.
 
         `running` gives (id, generation, attempt) of those that must stay; it is called on that thread.
         """

@@ -128,6 +128,7 @@ class ChildLink:
             signal=-code if code < 0 else None,
             stderr_tail=self.stderr_tail(stderr_tail_bytes),
             oom=oom,
+            silent=not (logs.end_of(self.spec.stdout_path) or logs.end_of(self.spec.stderr_path)),
             usage=larger(self.usage, at_end),
         )
 

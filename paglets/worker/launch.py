@@ -42,7 +42,7 @@ class Ended:
 
     `error`: it could not be started at all; with `launcher_lost`: as the host had no place for it. `launcher_died`: its
     zygote ended or stopped answering under it. `is_culprit`: that zygote served no other process. `stderr_tail`: its
-    last lines, 8 KiB at most.
+    last lines, 8 KiB at most. `silent`: it printed nothing, so there is no log.
     """
 
     exit_code: int | None = None
@@ -53,6 +53,7 @@ class Ended:
     launcher_lost: bool = False
     launcher_died: bool = False
     is_culprit: bool = False
+    silent: bool = False
     usage: Usage = field(default_factory=Usage)
 
 

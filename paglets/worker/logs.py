@@ -185,11 +185,16 @@ class LogFile:
         self._lost_bytes += len(data) - written
 
     def close(self) -> None:
+        """Close the log. One in which nothing was ever written leaves no file, nor a folder of its own."""
         problem = self._problem
         if problem and self._descriptor is not None and not self._tell_lost():
             with suppress(OSError):
                 self._tell_over_the_end(problem)
         self._close()
+        if not self._end and not self._lost_bytes:
+            with suppress(OSError):
+                os.unlink(self._path)
+                os.rmdir(os.path.dirname(self._path))
 
     def _close(self) -> None:
         if self._descriptor is not None:

@@ -46,7 +46,7 @@ class RigDisk(ScratchDisk):
 
     `too_large`: kept scratch directories for which there is no room.
 
-    `trims`: to how many bytes logs were brought, and of which attempts they were to stay.
+    `trims`: to how many bytes and attempts logs were brought, and of which attempts they were to stay.
     """
 
     problem: OSError | None = None
@@ -55,15 +55,17 @@ class RigDisk(ScratchDisk):
     def __init__(self) -> None:
         super().__init__({}, SourceFiles())
         self.removed: list[Removal] = []
-        self.trims: list[tuple[int, frozenset[tuple[str, int, int]]]] = []
+        self.trims: list[tuple[int, int, frozenset[tuple[str, int, int]]]] = []
         self.too_large: tuple[str, ...] = ()
 
     def remove_source(self, removal: Removal) -> str:
         self.removed.append(removal)
         return ""
 
-    def trim_logs(self, most_bytes: int, running: Callable[[], frozenset[tuple[str, int, int]]]) -> None:
-        self.trims.append((most_bytes, running()))
+    def trim_logs(
+        self, most_bytes: int, most_attempts: int, running: Callable[[], frozenset[tuple[str, int, int]]]
+    ) -> None:
+        self.trims.append((most_bytes, most_attempts, running()))
 
     def bound_scratch(
         self, newest_first: tuple[str, ...], share: float, give_up: Callable[[tuple[str, ...]], None]

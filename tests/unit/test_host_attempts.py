@@ -13,7 +13,7 @@ from paglets.api.logs import AskAttempts, Attempts, LogPiece
 from paglets.core.errors import BadRequest, Invalid
 from paglets.host import attempts
 from paglets.host.disk import HostDisk
-from paglets.host.janitor import KEEP_LOG_BYTES, TRIM_SECONDS
+from paglets.host.janitor import KEEP_LOG_ATTEMPTS, KEEP_LOG_BYTES, TRIM_SECONDS
 from paglets.store import history, queue, residence
 from paglets.testing.processes import HandProcess
 from paglets.worker.logs import LogFile
@@ -133,7 +133,9 @@ def test_logs_tell_attempts_that_no_row_tells_any_more(rig: Rig, disk: HostDisk)
     add_job(rig)
     rig.write(lambda tx: residence.create(tx, envelope("p1"), rig.now()))
     for agent_id, attempt in (("j1", 0), ("j1", 1), ("p1", 0), ("old", 4)):
-        LogFile(disk.log_path(agent_id, 1, attempt, "out")).close()
+        log = LogFile(disk.log_path(agent_id, 1, attempt, "out"))
+        log.write(memoryview(b"text"))
+        log.close()
 
     def told(name: str) -> list[tuple[int, str, bool]]:
         found = attempts.attempts(rig.store, disk, name, rig.own)
@@ -155,7 +157,7 @@ def test_logs_are_looked_at_when_attempts_end_but_not_each_time_and_those_at_wor
         process = rig.process(key)
         rig.report(process)
         rig.finish(process)
-    assert rig.disk.trims[before:] == [(KEEP_LOG_BYTES, frozenset([("j1", 1, 1)]))]
+    assert rig.disk.trims[before:] == [(KEEP_LOG_BYTES, KEEP_LOG_ATTEMPTS, frozenset([("j1", 1, 1)]))]
 
 
 def test_history_is_bounded(rig: Rig) -> None:

@@ -38,8 +38,8 @@ def test_beyond_the_bound_the_logs_not_used_for_longest_go_and_those_at_work_sta
     folder = LogFolder(tmp_path)
     running = frozenset([("busy", 1, 1)])
 
-    assert folder.trim(60 * BLOCK_BYTES, lambda: running) == 0
-    assert folder.trim(45 * BLOCK_BYTES, lambda: running) == 2
+    assert folder.trim(60 * BLOCK_BYTES, 1000, lambda: running) == 0
+    assert folder.trim(45 * BLOCK_BYTES, 1000, lambda: running) == 2
 
     assert [path.exists() for path in (old, at_work, used, used_late, middle, new)] == [
         False,
@@ -55,18 +55,42 @@ def test_very_many_small_logs_are_bounded_too_and_their_folders_go(tmp_path: Pat
     for nth in range(50):
         put(tmp_path, f"j{nth}", "1.1.out", 0, float(nth))
     folder = LogFolder(tmp_path)
-    folder.trim(20 * BLOCK_BYTES, frozenset)
-    folder.trim(20 * BLOCK_BYTES, frozenset)
+    folder.trim(20 * BLOCK_BYTES, 1000, frozenset)
+    folder.trim(20 * BLOCK_BYTES, 1000, frozenset)
     assert sorted(os.listdir(tmp_path)) == sorted(f"j{nth}" for nth in range(32, 50))
+
+
+def test_the_number_of_logs_is_bounded_and_those_used_last_stay(tmp_path: Path) -> None:
+    for nth in range(50):
+        put(tmp_path, f"j{nth:02d}", "1.1.out", 1, float(nth))
+    folder = LogFolder(tmp_path)
+    assert folder.trim(1 << 30, 50, frozenset) == 0
+    assert folder.trim(1 << 30, 40, frozenset) == 14
+    assert sorted(os.listdir(tmp_path)) == sorted(f"j{nth}" for nth in range(14, 50))
+
+
+def test_a_log_in_which_nothing_was_written_leaves_nothing(tmp_path: Path) -> None:
+    out, err = (LogFile(str(tmp_path / "j1" / f"1.1.{stream}")) for stream in ("out", "err"))
+    err.write(memoryview(b"oh"))
+    out.close()
+    err.close()
+    assert os.listdir(tmp_path / "j1") == ["1.1.err"]
+    LogFile(str(tmp_path / "j2" / "1.1.out")).close()
+    assert os.listdir(tmp_path) == ["j1"]
+    again = LogFile(str(tmp_path / "j1" / "1.1.err"))
+    again.close()
+    assert (tmp_path / "j1" / "1.1.err").read_bytes() == b"oh"
 
 
 def test_a_log_whose_folder_went_is_begun_again(tmp_path: Path) -> None:
     path = str(tmp_path / "j1" / "1.0.out")
-    LogFile(path).close()
-    os.unlink(path)
-    os.rmdir(tmp_path / "j1")
-    LogFile(path).close()
-    assert os.path.exists(path)
+    for _ in range(2):
+        log = LogFile(path)
+        log.write(memoryview(b"text"))
+        log.close()
+        assert os.path.exists(path)
+        os.unlink(path)
+        os.rmdir(tmp_path / "j1")
 
 
 @pytest.fixture
@@ -80,5 +104,5 @@ def test_the_disk_reads_what_was_written_where_it_says(disk: HostDisk) -> None:
     log.close()
     assert disk.logs("j1") == ((1, 3),)
     assert disk.read_log("j1", 1, 3, "err", 1, 10).data == b"h"
-    disk.trim_logs(0, frozenset)
+    disk.trim_logs(0, 1000, frozenset)
     assert disk.logs("j1") == ()

@@ -109,7 +109,9 @@ class ScratchDisk:
     ) -> Piece:
         return Piece(offset=offset, data=b"", next=offset, size_bytes=0)
 
-    def trim_logs(self, most_bytes: int, running: Callable[[], frozenset[tuple[str, int, int]]]) -> None:
+    def trim_logs(
+        self, most_bytes: int, most_attempts: int, running: Callable[[], frozenset[tuple[str, int, int]]]
+    ) -> None:
         """Nothing is printed in a simulation."""
 
     def bound_scratch(
