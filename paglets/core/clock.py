@@ -8,11 +8,15 @@ from __future__ import annotations
 import random
 import secrets
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Timer
 from typing import Protocol
+
+Mutex = threading.Lock
+"""For what several threads share in memory."""
 
 
 class Clock(Protocol):

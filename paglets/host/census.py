@@ -10,7 +10,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 
 from paglets.api.groups import Census as Told
 from paglets.api.groups import CensusReply, JobCopy, UnwantedCopy
@@ -233,7 +233,13 @@ def _of_report(tx: Tx, copy: JobCopy) -> JobCopy:
 
 
 def _collector(row: sqlite3.Row) -> ProxyRef:
-    return from_json(ProxyRef, loads(row["collector"]))
+    return _proxy(row["collector"])
+
+
+@lru_cache(maxsize=256)
+def _proxy(text: str) -> ProxyRef:
+    """All copies of a group have the same collector: it is parsed once."""
+    return from_json(ProxyRef, loads(text))
 
 
 def _only(table: str, agent_id: str | None) -> str:

@@ -4,66 +4,37 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from paglets.api.groups import CreationError, GroupView, JobSpec, SubmitGroup
+from paglets.api.groups import GroupView, SubmitGroup
 from paglets.api.hosts import MemberView
-from paglets.api.limits import MAX_GROUP_JOBS
 from paglets.api.paglets import NewPaglet, ResidenceRow
 from paglets.codec.envelope import Envelope, JobPart, WireMessage, check_file
 from paglets.codec.text import dumps
 from paglets.core.context import HostInfo
 from paglets.core.errors import Conflict, GroupExists, Invalid, Moved, Moving, NameTaken, PagletsError, Unknown
 from paglets.core.record import from_json, to_json
-from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef, check_agent_id, check_group_id
+from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef, check_agent_id
 from paglets.groups.keys import (
     collector_id,
-    complete_job_keys,
     first_generation,
-    group_digest,
     inputs_digest,
-    new_group_id,
     submission_of,
 )
-from paglets.groups.records import Template
-from paglets.groups.rows import state_key, template_key
 from paglets.host.blobs import BlobKeeper
 from paglets.host.comeback import ERA, epoch_of_next_era
 from paglets.host.groupviews import GROUP, group_view
 from paglets.host.inline import INLINE_CLASSES, InlineHost, InlinePaglet
+from paglets.host.preparing import PreparedGroup, prepare, template_rows
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.slots import policy
 from paglets.slots.model import Candidate, SlotRequest, check_request
 from paglets.store import blobs, newjobs, paglets, posts, recalls, residence, waiting
 from paglets.store.db import Tx
-from paglets.store.newjobs import NewGroup, NewJob
+from paglets.store.newjobs import NewGroup
 from paglets.store.recalls import Fence
-
-MAX_SUBMISSIONS = 1_000_000
-"""Of one group id. More would be a fault of who asks; generations and epochs stay far below their bounds."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    spec: JobSpec
-    request: SlotRequest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedGroup:
-    """A submission that was checked. `jobs`: those without errors; `requests`: how many of them ask for each."""
-
-    group_id: str
-    group: SubmitGroup
-    digest: str
-    keys: tuple[str, ...]
-    jobs: list[NewJob]
-    requests: Counter[SlotRequest]
-    errors: tuple[CreationError, ...]
-    spec: str
 
 
 class Creation:
@@ -142,45 +113,8 @@ class Creation:
         return self.store(tx, self.prepare(token, group))
 
     def prepare(self, token: str, group: SubmitGroup) -> PreparedGroup:
-        """Check a submission and write its JSON: most of the work for a large group, and done without the writer.
-
-        Raises Invalid.
-        """
-        group_id = check_group_id(group.group_id) if group.group_id else new_group_id(token)
-        if not 0 <= group.submissions <= MAX_SUBMISSIONS:
-            raise Invalid(f"submissions is {group.submissions}: expected 0 to {MAX_SUBMISSIONS:,}")
-        if len(group.jobs) > MAX_GROUP_JOBS:
-            raise Invalid(f"a group of {len(group.jobs):,} jobs is over the limit of {MAX_GROUP_JOBS:,}")
-        keys = complete_job_keys([job.job_key for job in group.jobs])
-        jobs, errors = _check_jobs(group.jobs, keys)
-        return PreparedGroup(
-            group_id=group_id,
-            group=group,
-            digest=group_digest(group.class_name, ((job.job_key, job.state) for job in group.jobs)),
-            keys=keys,
-            jobs=[self._new_job(f"{token[:16]}.{number:06d}", job, group) for number, job in enumerate(jobs)],
-            requests=Counter(job.request for job in jobs),
-            errors=errors,
-            spec=dumps(to_json(group)),
-        )
-
-    def _new_job(self, agent_id: str, job: _Job, group: SubmitGroup) -> NewJob:
-        template = Template(
-            agent_id=agent_id,
-            home=self._shell.own,
-            class_name=group.class_name,
-            request=to_json(job.request),
-            files=_inputs(group.inputs, job.spec.inputs),
-        )
-        return NewJob(
-            agent_id=agent_id,
-            job_key=job.spec.job_key,
-            request=dumps(template.request),
-            cpu_cores=job.request.resources.cpu_cores,
-            state=dumps(job.spec.state),
-            template=dumps(to_json(template)),
-            files=template.files,
-        )
+        """`preparing.prepare` for this host."""
+        return prepare(token, group, self._shell.own)
 
     def store(self, tx: Tx, prepared: PreparedGroup) -> GroupView:
         """Store collector, expected keys and jobs, all in this transaction: a group is there whole or not at all.
@@ -221,7 +155,7 @@ class Creation:
             generation=first,
         )
         newjobs.add(tx, prepared.jobs, common, now)
-        paglets.storage_add_text(tx, ref.agent_id, _template_rows(prepared.jobs))
+        paglets.storage_add_text(tx, ref.agent_id, template_rows(prepared.jobs))
         tx.run(
             "INSERT INTO groups (group_id, digest, class_name, collector_id, collector, return_home, detached_reason,"
             " created_at, code, inputs, job_count) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -334,12 +268,6 @@ class Creation:
         return "" if reason is None else reason.text
 
 
-def _template_rows(jobs: Iterable[NewJob]) -> Iterator[tuple[str, str]]:
-    for job in jobs:
-        yield template_key(job.job_key), job.template
-        yield state_key(job.job_key), job.state
-
-
 def _content(group: SubmitGroup) -> dict[str, str]:
     """What a group was submitted with beside its jobs, by column."""
     common = (("", file.name, file.sha256) for file in group.inputs)
@@ -357,24 +285,6 @@ def _check_kind(new: NewPaglet) -> None:
         raise Invalid(f"a {new.kind} is not created by itself: it comes with a group")
     if new.kind == "job":
         check_request(from_json(SlotRequest, new.request, "request"))
-
-
-def _check_jobs(specs: tuple[JobSpec, ...], keys: tuple[str, ...]) -> tuple[list[_Job], tuple[CreationError, ...]]:
-    jobs, errors = [], []
-    for spec, key in zip(specs, keys, strict=True):
-        try:
-            if spec.error or spec.request is None:
-                raise Invalid(spec.error or "the job has no request")
-            request = check_request(from_json(SlotRequest, spec.request, "request"))
-            jobs.append(_Job(spec=replace(spec, job_key=key), request=request))
-        except PagletsError as error:
-            errors.append(CreationError(job_key=key, message=error.message))
-    return jobs, tuple(errors)
-
-
-def _inputs(common: tuple[FileRef, ...], own: tuple[FileRef, ...]) -> tuple[FileRef, ...]:
-    """A job's own input takes the place of a common one of its name."""
-    return tuple({file.name: replace(file, attempt=0, registered=False) for file in (*common, *own)}.values())
 
 
 def _job_part(new: NewPaglet) -> JobPart:

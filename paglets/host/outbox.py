@@ -198,7 +198,7 @@ class Outbox:
     def _failed(self, host: HostRef, batch: list[Outgoing], error: PagletsError) -> None:
         now = self._shell.clock.monotonic()
         self._lanes.failed(host.store_id, now)
-        self._shell.runner.change(lambda tx: _say_problem(tx, "host_store = ?", host.store_id, error.message))
+        self._shell.runner.change(lambda tx: _say_problem(tx, "host_store = ?2", host.store_id, error.message))
         self._search({outgoing.target.agent_id for outgoing in batch}, now)
         self._shell.runner.wake(self.name)
 
@@ -230,17 +230,17 @@ class Outbox:
 
 def _say_problems(tx: Tx, texts: dict[int, str]) -> None:
     for n, text in texts.items():
-        _say_problem(tx, "n = ?", n, text)
+        _say_problem(tx, "n = ?2", n, text)
     tx.wake("groups")
 
 
 def _say_problem(tx: Tx, which: str, value: Any, text: str) -> None:
     """Why these posts do not get away. Collectors are told of jobs whose report is among them."""
     rows = tx.all(
-        f"UPDATE outbox SET problem = ? WHERE {which} AND problem != ? RETURNING report_of",
+        f"UPDATE outbox SET problem = ?1 WHERE n IN (SELECT n FROM outbox WHERE {which} AND problem < ?1"
+        f" UNION ALL SELECT n FROM outbox WHERE {which} AND problem > ?1) RETURNING report_of",
         text[:500],
         value,
-        text[:500],
     )
     for row in rows:
         if row["report_of"] is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from paglets.host.threads import Mutex
+from paglets.core.clock import Mutex
 
 
 class Promises:

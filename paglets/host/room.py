@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from paglets.core.clock import Mutex
 from paglets.core.errors import Invalid, NoRoom
 from paglets.host.shell import Shell
-from paglets.host.threads import Mutex
 from paglets.slots.amounts import bytes_text
 from paglets.store import blobs
 

@@ -13,9 +13,6 @@ from paglets.host.runner import Log, Runner
 
 JOIN_SECONDS = 10.0
 
-Mutex = threading.Lock
-"""For what several threads share in memory."""
-
 
 @dataclass(slots=True)
 class _Lock:

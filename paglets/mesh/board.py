@@ -9,12 +9,11 @@ look round writes it again.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from paglets.api.hosts import Gossip, Member
-from paglets.core.clock import Clock
+from paglets.core.clock import Clock, Mutex
 from paglets.core.errors import Invalid, StoreDamaged
 from paglets.core.record import from_json, to_json
 from paglets.mesh import table as tables
@@ -49,7 +48,7 @@ class MembershipBoard:
         self._store = store
         self._clock = clock
         self._on_change = on_change
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self._unsaved: set[str] = set()
         self._unsaved_marks = self._unsaved_join = False
         now = clock.monotonic()

@@ -88,13 +88,12 @@ Place = tuple[float, str]
 FIRST: Place = (0.0, "")
 """Before the oldest job."""
 
+LAST: Place = (float("inf"), "")
+"""Beyond the newest job."""
+
 
 SKIPPED_A_TURN = 20_000
 """Rows of the index that one turn steps over at most; about 2 ms."""
-
-_PLACING = (
-    "FROM requests WHERE status = 'PLACING' AND (queued_at, agent_id) > (?, ?) ORDER BY queued_at, agent_id LIMIT"
-)
 
 
 def to_place(tx: Tx, most: int, after: Place = FIRST) -> tuple[list[QueuedJob], Place]:
@@ -102,24 +101,35 @@ def to_place(tx: Tx, most: int, after: Place = FIRST) -> tuple[list[QueuedJob], 
 
     Jobs whose collector is still on its way are left out. `after`: the job beyond which to begin.
     """
-    end = tx.one(f"SELECT queued_at, agent_id {_PLACING} 1 OFFSET ?", *after, SKIPPED_A_TURN - 1)
+    held_back = _groups_on_their_way(tx)
+    last = _last_of_turn(tx, after) if held_back else None
     rows = tx.all(
-        "SELECT r.agent_id, r.group_id, job_key, generation, attempt, request, r.queued_at, here_at, stolen, p.home"
-        f" FROM (SELECT agent_id, queued_at, group_id {_PLACING} ?) page"
-        " CROSS JOIN requests r ON r.agent_id = page.agent_id CROSS JOIN paglets p ON p.agent_id = page.agent_id"
-        " WHERE (page.group_id IS NULL OR page.group_id NOT IN (SELECT value FROM json_each(?)))"
+        f"{_QUEUED} WHERE status = 'PLACING' AND (queued_at, r.agent_id) > (?, ?)"
+        " AND (queued_at, r.agent_id) <= (?, ?)"
+        " AND (group_id IS NULL OR group_id NOT IN (SELECT value FROM json_each(?)))"
         " AND p.intent IS NULL AND p.hook IS NULL"
-        " AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.agent_id = page.agent_id)"
-        " ORDER BY page.queued_at, page.agent_id LIMIT ?",
+        " AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.agent_id = r.agent_id)"
+        " ORDER BY queued_at, r.agent_id LIMIT ?",
         *after,
-        SKIPPED_A_TURN,
-        dumps(_groups_on_their_way(tx)),
+        *(last or LAST),
+        dumps(held_back),
         most,
     )
     jobs = [_queued(row) for row in rows]
     if len(jobs) == most:
         return jobs, (jobs[-1].queued_at, jobs[-1].agent_id)
-    return jobs, FIRST if end is None else (end["queued_at"], end["agent_id"])
+    return jobs, last or FIRST
+
+
+def _last_of_turn(tx: Tx, after: Place) -> Place | None:
+    """Return the job at which a turn ends that finds only jobs that are held back; None: there are not as many."""
+    row = tx.one(
+        "SELECT queued_at, agent_id FROM requests WHERE status = 'PLACING' AND (queued_at, agent_id) > (?, ?)"
+        " ORDER BY queued_at, agent_id LIMIT 1 OFFSET ?",
+        *after,
+        SKIPPED_A_TURN - 1,
+    )
+    return None if row is None else (row["queued_at"], row["agent_id"])
 
 
 def _groups_on_their_way(tx: Tx) -> list[str]:

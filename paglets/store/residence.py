@@ -95,9 +95,9 @@ def replace_gone(tx: Tx, envelope: Envelope, now: float) -> bool:
 
 def take(tx: Tx, envelope: Envelope, source: HostRef, now: float, refuse: Refuse) -> TransferAnswer:
     """Take, refuse or recognise an envelope of another host; `missing`, and nothing changes, without its blobs."""
-    known = find(tx, envelope.agent_id)
-    if known is not None and known.epoch >= envelope.epoch:
-        return _answer_again(tx, known, envelope)
+    known = known_answer(tx, envelope.agent_id, envelope.epoch)
+    if known is not None:
+        return known
     lacking = blobs.missing(tx, envelope.blobs())
     if lacking:
         text = f"{len(lacking)} of its files are not here"
@@ -126,14 +126,19 @@ def uses_scratch(tx: Tx, agent_id: str) -> None:
     tx.run("UPDATE residence SET stale_scratch = 0 WHERE agent_id = ? AND stale_scratch = 1", agent_id)
 
 
-def _answer_again(tx: Tx, known: ResidenceRow, envelope: Envelope) -> TransferAnswer:
+def known_answer(tx: Tx, agent_id: str, epoch: int) -> TransferAnswer | None:
+    """Return the answer to an envelope that was answered before, or is older than the row here; the envelope itself is
+    not needed for it, and may be large."""
+    known = find(tx, agent_id)
+    if known is None or known.epoch < epoch:
+        return None
     verdict = "settled"
-    if known.epoch == envelope.epoch:
+    if known.epoch == epoch:
         verdict = "refused" if known.status == "refused" else "taken"
-    reason = tx.value("SELECT reason FROM residence WHERE agent_id = ?", envelope.agent_id)
+    reason = tx.value("SELECT reason FROM residence WHERE agent_id = ?", agent_id)
     return TransferAnswer(
-        agent_id=envelope.agent_id,
-        epoch=envelope.epoch,
+        agent_id=agent_id,
+        epoch=epoch,
         verdict=verdict,  # type: ignore[arg-type]
         reason=reason if verdict == "refused" else "",
     )

@@ -176,3 +176,14 @@ def test_a_host_that_joins_late_takes_jobs_that_wait_elsewhere(mesh: Mesh, tmp_p
     assert len(results) == 16
     assert set(by_host) == {"first", "second"}
     assert by_host.count("second") >= 2
+
+
+def test_thousands_of_jobs_that_cannot_run_hold_up_no_others(alone: HostProcess) -> None:
+    many = [TaskState(job_key=f"never-{n:04d}", how="works", required_host_tags=("nowhere",)) for n in range(3_000)]
+    few = [TaskState(job_key=f"few-{n}", how="works") for n in range(3)]
+    submission = submit(alone, *many, *few)
+    ended = [key for _, (key, _) in zip(few, submission.as_completed(timeout=PATIENCE_SECONDS), strict=False)]
+    assert sorted(ended) == ["few-0", "few-1", "few-2"]
+    assert alone.client.group(submission.group_id).completed_count == 3
+    outcome = alone.client.cancel(submission.group_id)
+    assert len(outcome.keys) == 3_003

@@ -15,6 +15,7 @@ from paglets.api.calls import PostMessage
 from paglets.api.groups import GroupView
 from paglets.api.limits import LARGE_ENVELOPE_BYTES
 from paglets.api.paglets import Done, MovePaglet, PagletView
+from paglets.api.transfers import LargeEnvelope, TransferAnswers, Transfers
 from paglets.codec.envelope import CarriedArtifact, Envelope, WireMessage
 from paglets.core.errors import Conflict, FileChanged, Moved, PagletsError, Unknown
 from paglets.core.record import to_json
@@ -233,6 +234,15 @@ def test_a_large_envelope_travels_as_a_blob() -> None:
     assert (status(source), status(big)) == ("gone", "here")
     assert len(big.state_of("p1")["text"]) == LARGE_ENVELOPE_BYTES + 1
     assert sent(source, "PUT") == 1
+
+
+def test_a_large_envelope_that_was_taken_is_not_read_again() -> None:
+    rig = Rig(name="big")
+    rig.write(lambda tx: residence.create(tx, envelope("p1", epoch=4), rig.now()))
+    large = LargeEnvelope(agent_id="p1", epoch=4, blob=BlobRef(sha256="0" * 64, size_bytes=1 << 30))
+    asked = Transfers(source=host_ref("from"), envelopes=(), large=(large,))
+    (answer,) = rig.get(TransferAnswers, "POST", "/v1/transfers", asked).answers
+    assert (answer.verdict, answer.epoch) == ("taken", 4)
 
 
 # Posts and artifacts.

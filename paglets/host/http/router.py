@@ -6,7 +6,6 @@ runner completes.
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from paglets.codec.text import loads
+from paglets.core.clock import Mutex
 from paglets.core.errors import BadRequest, Invalid, MethodNotAllowed, NoSuchRoute, Overloaded, PagletsError
 from paglets.core.record import from_json
 from paglets.remote.exchange import Pending, Request, Response, reply, reply_error
@@ -130,7 +130,7 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self._counts: Counter[tuple[str, str, str]] = Counter()
 
     @contextmanager

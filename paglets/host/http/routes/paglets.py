@@ -234,7 +234,10 @@ def _taken(host: Host, source: HostRef, envelopes: tuple[Envelope, ...]) -> list
 
 
 def _taken_large(host: Host, source: HostRef, large: LargeEnvelope) -> list[TransferAnswer]:
-    """As `_taken` of the envelope in that blob."""
+    """As `_taken` of the envelope in that blob; one that was answered before is not read again."""
+    known = host.shell.store.read(lambda tx: residence.known_answer(tx, large.agent_id, large.epoch))
+    if known is not None:
+        return [known]
     try:
         envelope = from_json(Envelope, loads(host.keeper.read_whole(check_blob(large.blob))), "envelope")
         if (envelope.agent_id, envelope.epoch) != (large.agent_id, large.epoch):

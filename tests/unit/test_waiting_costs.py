@@ -1,0 +1,207 @@
+"""What merely waits costs nothing: steps of SQLite's machine, with many rows and with four times as many."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from host_rig import Rig, envelope, group, host_ref, job_part, slot_request
+
+from paglets.codec.envelope import WireMessage
+from paglets.core.refs import ProxyRef
+from paglets.store import posts, residence
+from paglets.store.db import Tx
+from paglets.store.migrations import migrate
+
+FEW = 600
+FEW_PLACING = 2_100
+"""More than one page of the part that reads them, so that a page costs the same with more of them."""
+
+STEP = 20
+"""Instructions between two counts; a statement that finds its row by a key takes fewer."""
+
+
+SCAN = re.compile(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?")
+"""A line of a query plan: the table, by the name that the statement gives it, and the index."""
+
+
+class Counted(sqlite3.Connection):
+    """Counts the executions and the steps of each statement, by moments of the virtual clock."""
+
+    counting = False
+
+    def begin(self, now: Any) -> None:
+        """Count from here on. `now` gives the moment."""
+        self.now = now
+        self.statement = ""
+        self.work: Counter[tuple[float, str]] = Counter()
+        self.seen: dict[str, tuple[Any, ...]] = {}
+        self.set_progress_handler(self._step, STEP)
+        self.counting = True
+
+    def _step(self) -> None:
+        self.work[self.now(), self.statement] += 1
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        if self.counting:
+            self.statement = sql
+            self.seen[sql] = tuple(parameters)
+            self.work[self.now(), sql] += 1
+        return super().execute(sql, parameters)
+
+    def most(self) -> dict[str, int]:
+        """The most that each statement took in one moment."""
+        found: dict[str, int] = {}
+        for (_, sql), count in self.work.items():
+            found[sql] = max(count, found.get(sql, 0))
+        return found
+
+    def plans(self) -> dict[str, list[str]]:
+        """The tables that each statement scans, by the names that it gives them."""
+        self.counting = False
+        found = {}
+        for sql, parameters in self.seen.items():
+            if sql.split()[0] in ("SELECT", "UPDATE", "DELETE", "INSERT", "WITH"):
+                lines = [row[3] for row in super().execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+                scans = [match for line in lines if (match := SCAN.match(line))]
+                found[sql] = [match[1] for match in scans if match[2] not in SMALL_INDEXES]
+        return found
+
+
+def new_rig() -> Rig:
+    database = sqlite3.connect(
+        ":memory:", check_same_thread=False, isolation_level=None, cached_statements=512, factory=Counted
+    )
+    database.execute("PRAGMA foreign_keys=ON")
+    migrate(database)
+    rig = Rig(database=database)
+    rig.peer("w1")
+    return rig
+
+
+def counted(rig: Rig) -> Counted:
+    connection = rig.store._writer
+    assert isinstance(connection, Counted)
+    return connection
+
+
+def multiply(rig: Rig, tables: tuple[str, ...], count: int, key: str, only: Any, other: dict[str, str]) -> None:
+    """Add copies of the row of `only` in each table until there are `count`; `other`: columns that differ, in SQL."""
+    for table in tables:
+        columns = [row[0] for row in rig.all("SELECT name FROM pragma_table_info(?)", table)]
+        values = ", ".join(other.get(column, f"t.{column}") for column in columns)
+        sql = (
+            "WITH RECURSIVE numbers (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < ?)"
+            f" INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM numbers, {table} t WHERE t.{key} = ?"
+        )
+        rig.write(lambda tx, sql=sql: tx.run(sql, count - 1, only))
+
+
+JOB = {"agent_id": "t.agent_id || '.' || i", "job_key": "t.job_key || '.' || i"}
+AWAY = host_ref("away")
+
+
+def placing(rig: Rig, count: int) -> None:
+    wish = slot_request(rules={"required_tags": ("nowhere",)})
+    rig.write(lambda tx: rig.host.creation.submit(tx, "ab" * 16, group("a", request=wish, collector_host="home")))
+    rig.run(1)
+    tables = ("residence", "paglets", "paglet_states", "requests", "job_states")
+    multiply(rig, tables, count, "agent_id", rig.value("SELECT agent_id FROM requests"), JOB)
+
+
+def queued(rig: Rig, count: int) -> None:
+    placing(rig, count)
+    rig.write(lambda tx: tx.run("UPDATE requests SET status = 'WAITING_FOR_SLOT', reason = 'cores', reason_text = 'x'"))
+    rig.write(
+        lambda tx: tx.run("UPDATE requests SET request = replace(request, '\"cpu_cores\":1', '\"cpu_cores\":64')")
+    )
+
+
+def leaving(rig: Rig, count: int) -> None:
+    job = envelope("j1", kind="job", hook=None, job=job_part(collector=ProxyRef(agent_id="collector-x", host=AWAY)))
+
+    def leave(tx: Tx) -> None:
+        residence.create(tx, job, rig.now())
+        residence.leave(tx, "j1", AWAY, rig.now())
+
+    rig.write(leave)
+    multiply(rig, ("residence", "handoffs", "handoff_envelopes"), count, "agent_id", "j1", JOB)
+
+
+def unsent(rig: Rig, count: int) -> None:
+    target = ProxyRef(agent_id="p9", host=AWAY)
+    n = rig.write(lambda tx: posts.send(tx, target, WireMessage(kind="news", args={}), rig.now()))
+    multiply(rig, ("outbox", "outbox_messages"), count, "n", n, {"n": "t.n + i"})
+
+
+def long_gone(rig: Rig, count: int) -> None:
+    """A year of history: paglets that went elsewhere, of which their targets know."""
+    rig.write(lambda tx: residence.create(tx, envelope("p1"), rig.now()))
+    rig.write(lambda tx: residence.dispose(tx, "p1", rig.now()))
+    multiply(rig, ("residence",), count, "agent_id", "p1", JOB)
+
+
+SCENES = {"placing": placing, "queued": queued, "leaving": leaving, "unsent": unsent, "long gone": long_gone}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowed:
+    """Statements that read all of what waits, now and then."""
+
+    text: str
+    why: str
+
+
+ALLOWED = (
+    Allowed(text="SELECT count(*) FROM requests WHERE status IN", why="counts an index; a millisecond for 50,000"),
+    Allowed(text="SELECT r.agent_id, r.group_id, r.job_key, r.collector", why="the full census, every ten seconds"),
+    Allowed(
+        text="SELECT value FROM storage WHERE agent_id = ? AND key = ?", why="a key of the collector for each copy"
+    ),
+    Allowed(text="SELECT agent_id, epoch, group_id, job_key, target", why="the full census, of jobs that leave"),
+)
+
+
+def grown(few: dict[str, int], many: dict[str, int]) -> list[str]:
+    """The statements that took much more, and not because they may."""
+    return [
+        f"{few.get(sql, 0)} -> {count}: {sql}"
+        for sql, count in many.items()
+        if count > 1.5 * few.get(sql, 0) + 50 and not any(allowed.text in sql for allowed in ALLOWED)
+    ]
+
+
+SMALL = ("json_each", "leases", "lease_units", "runs", "members", "peers", "fences", "groups", "group_specs", "hosts")
+"""What never grows with jobs that wait: hosts, slots, groups; `hosts` and `addressees` are steps over an index."""
+
+SMALL_INDEXES = ("paglets_collectors", "handoffs_collectors", "handoffs_recall", "groups_open")
+"""Indexes of few rows each: those of collectors, of hand-offs that are taken back, of groups that are not detached."""
+
+
+def scanning(plans: dict[str, list[str]]) -> list[str]:
+    """The statements that scan a table that grows, and are not allowed to."""
+    return [
+        f"scans {', '.join(names)}: {sql}"
+        for sql, names in plans.items()
+        if set(names) - {*SMALL, "addressees"} and not any(allowed.text in sql for allowed in ALLOWED)
+    ]
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_a_turn_costs_the_same_with_four_times_as_many_jobs_that_wait(scene: str) -> None:
+    work = []
+    few = FEW_PLACING if scene == "placing" else FEW
+    for count in (few, 4 * few):
+        rig = new_rig()
+        SCENES[scene](rig, count)
+        rig.run(30)
+        counted(rig).begin(rig.clock.monotonic)
+        rig.run(15)
+        work.append(counted(rig).most())
+        found = scanning(counted(rig).plans())
+        assert not found, "\n".join(found)
+    assert not (found := grown(*work)), "\n".join(found)
