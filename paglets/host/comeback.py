@@ -47,10 +47,12 @@ def come_back(tx: Tx, key: Key, reason: str, now: float, *, asked_again: bool = 
     if handoff is None:
         return None
     _place_anew(tx, handoff, f"{handoff.target.name} did not take it: {reason}", now)
-    if handoff.recall == recalls.DISPOSE:
-        ask_for(tx, agent_id, {"dispose": True})
-    elif asked_again or jobfiles.finished_job(tx, agent_id) is not None:
+    is_to_end = handoff.recall == recalls.DISPOSE
+    if is_to_end or asked_again or jobfiles.finished_job(tx, agent_id) is not None:
         _try_later(tx, handoff)
+    if is_to_end:
+        # In place of the move, so that the files which were to move are kept; `on_arrival` is not due where it was.
+        ask_for(tx, agent_id, {"dispose": True})
     return handoff.target
 
 
@@ -73,6 +75,7 @@ def come_back_from_forgotten(tx: Tx, key: Key, under: int, now: float) -> bool:
     paglets.set_problem(tx, agent_id, dropped_text(name))
     note(tx, now, "taken_back", agent_id, f"from the way to {name}, which was forgotten")
     if handoff.recall == recalls.DISPOSE:
+        _try_later(tx, handoff)
         ask_for(tx, agent_id, {"dispose": True})
     return True
 

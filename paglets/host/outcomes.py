@@ -335,13 +335,14 @@ def end_by_hand(tx: Tx, agent_id: str, host: HostRef, now: float) -> None:
 
 
 def retire(tx: Tx, agent_id: str, now: float) -> None:
-    """A finished copy of a group goes when its report is acknowledged and nothing of it is at work or failed.
+    """A finished copy of a group goes when its report is acknowledged and nothing of it is at work, asleep or failed.
 
     A job without a group stays until it is disposed of: its row is the only place of its state.
     """
     row = tx.one(
         "SELECT 1 FROM requests r JOIN paglets p USING (agent_id) WHERE r.agent_id = ? AND r.collector IS NOT NULL"
         " AND r.status IN ('COMPLETED', 'FAILED_FINAL', 'CANCELLED') AND p.intent IS NULL AND p.hook IS NULL"
+        " AND p.inactive = 0"
         " AND NOT EXISTS (SELECT 1 FROM outbox WHERE report_of = r.agent_id)"
         " AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.agent_id = r.agent_id)"
         " AND NOT EXISTS (SELECT 1 FROM failed_hooks f WHERE f.agent_id = r.agent_id)",

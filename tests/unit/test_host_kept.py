@@ -125,6 +125,31 @@ def test_a_job_that_is_ended_by_hand_while_it_waits_for_home_leaves_its_files(ri
     assert (status(rig), names(rig)) == ("disposed", [("result.db", "", False)])
 
 
+def test_a_job_that_is_ended_by_hand_on_its_way_home_leaves_its_files_and_does_not_arrive(rig: Rig) -> None:
+    Target(rig, takes=InternalError("disk"))
+    finished(rig)
+    rig.write(lambda tx: residence.leave(tx, "j1", W1, rig.now()))
+    rig.run(0.5)
+    rig.ask("DELETE", "/v1/paglets/j1")
+    rig.until(lambda: rig.launcher.of("j1"))
+    rig.run()
+    assert rig.process("j1").go.entry == "disposing"
+    end(rig)
+    assert (status(rig), names(rig)) == ("disposed", [("result.db", "", False)])
+    assert not checked(rig)
+
+
+def test_a_job_that_sleeps_with_its_files_outlasts_the_loss_of_the_process_that_wakes_it(rig: Rig) -> None:
+    finished(rig, hook=None)
+    rig.write(lambda tx: tx.run("UPDATE paglets SET inactive = 1, wakes_at = 0"))
+    rig.until(lambda: rig.launcher.of("j1"))
+    rig.process("j1").exit(launcher_lost=True)
+    rig.run(1)
+    assert (status(rig), len(rig.launcher.of("j1"))) == ("here", 2)
+    end(rig)
+    assert status(rig) == "disposed"
+
+
 # Hooks that fail.
 
 
