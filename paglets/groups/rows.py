@@ -148,8 +148,10 @@ class CollectorRows:
         self._storage[f"{kind}/{key}"] = record
 
     def put_warning(self, warning: JobWarning) -> None:
-        """Keep a warning until the record of its attempt is there. Warnings of another attempt are dropped."""
+        """Keep a warning until the record of its attempt is there. Warnings of older attempts are dropped."""
         known = self._storage.get(f"warning/{warning.job_key}")
+        if known is not None and (known["generation"], known["attempt"]) > (warning.generation, warning.attempt):
+            return
         row = known if known is not None and warning.of(known) else to_json(warning)
         self._storage[f"warning/{warning.job_key}"] = with_warnings(row, [warning.text])
 

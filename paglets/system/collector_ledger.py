@@ -113,7 +113,6 @@ class Ledger:
         verdict = acceptance.judge_report(job, report)
         if verdict == "accepted":
             record = record_of(report, generation, reported_at)
-            record = with_warnings(record, self._rows.take_warnings(report.job_key, record))
             self._end(report.job_key, acceptance.ended(job, generation), kind_of(report), record)
         else:
             self._state.duplicate_count += 1
@@ -124,7 +123,7 @@ class Ledger:
     def warn(self, warning: JobWarning) -> None:
         """Add a warning to the record of its attempt, or keep it until that is there."""
         job = self._rows.job(warning.job_key)
-        if job is None:
+        if job is None or warning.generation < job.floor:
             return
         if not job.ended:
             self._rows.put_warning(warning)
@@ -161,6 +160,7 @@ class Ledger:
             self._state.completed_count += 1
         else:
             self._state.failed_count += 1
+        record = with_warnings(record, self._rows.take_warnings(key, record))
         self._rows.put_record(key, kind, record, self._state.ended_count)
         self._rows.put_job(key, job)
 

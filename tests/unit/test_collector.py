@@ -288,6 +288,22 @@ def test_a_warning_of_another_attempt_or_an_unknown_key_is_dropped() -> None:
     assert warnings_of(context, "a") == ["of the second"]
 
 
+def test_a_late_warning_of_an_older_attempt_does_not_replace_that_of_a_newer_one() -> None:
+    context = begun("a")
+    warning(context, "a", "of the second", attempt=2)
+    warning(context, "a", "of the first", attempt=1)
+    result(context, "a", attempt=2)
+    assert warnings_of(context, "a") == ["of the second"]
+
+
+def test_nothing_is_kept_of_warnings_of_an_earlier_submission_or_a_cancelled_key() -> None:
+    context = begun("a", "b", first_generation=1001)
+    warning(context, "a", "of the group before")
+    context.send("job_warning", {"job_key": "b", "generation": 1001, "attempt": 1, "text": "odd"})
+    context.send("cancel")
+    assert not [key for key in context.storage if key.startswith("warning/")]
+
+
 def test_warnings_are_bounded_and_each_is_kept_once() -> None:
     context = begun("a")
     result(context, "a", attempt=1)

@@ -9,7 +9,7 @@ from paglets.api.groups import ClearGroup, EndCopies, EndedCopies, JobSpec, Repo
 from paglets.api.paglets import Done
 from paglets.core.errors import Conflict
 from paglets.core.record import to_json
-from paglets.core.refs import HostRef
+from paglets.core.refs import HostRef, ProxyRef
 from paglets.groups.keys import collector_id
 from paglets.store import residence
 
@@ -87,3 +87,16 @@ def test_late_reports_of_a_cleared_group_count_for_nothing_in_the_next_one(rig: 
     assert (found["pending_count"], found["duplicate_reports"]) == (1, [])
     own = rig.call(collector, "job_result", {"job_key": "a", "result": {"n": 3}, "generation": 1001}).value
     assert own["accepted"]
+
+
+def test_a_late_copy_of_a_cleared_group_ends_though_the_next_one_has_no_such_job(rig: Rig) -> None:
+    end(rig, clear=True, drop_results=True)
+    rig.get(Done, "POST", "/v1/groups/g1/clear", ClearGroup(submissions=1, host=GONE))
+    spec = JobSpec(job_key="a", state={"job_key": "a"}, request=to_json(slot_request(cpu_cores=1)))
+    group = SubmitGroup(group_id="g1", class_name="m:C", jobs=(spec,))
+    rig.write(lambda tx: rig.host.creation.submit(tx, "ab" * 16, group))
+    ref = ProxyRef(agent_id=collector_id("g1"), host=rig.own)
+    late = job("j9", "z", request=slot_request(cpu_cores=99), collector=ref)
+    rig.write(lambda tx: residence.create(tx, late, rig.now()))
+    rig.run(15)
+    assert rig.value("SELECT status FROM residence WHERE agent_id = 'j9'") == "disposed"
