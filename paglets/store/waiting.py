@@ -19,6 +19,12 @@ KEPT_CLEARED = 10_000
 
 _OF_GROUP = "o.group_id = ? AND o.report_of IS NOT NULL"
 
+_KEY = (
+    "coalesce((SELECT job_key FROM requests r WHERE r.agent_id = o.report_of),"
+    " json_extract(m.message, '$.args.job_key'))"
+)
+"""A copy that has left has no row any more, while its report waits here. Messages of others are not read."""
+
 
 def counts(tx: Tx, group_id: str) -> ReportCounts:
     """Count the reports of a group that wait here, and their files."""
@@ -58,12 +64,10 @@ def page(
     rows = tx.all(
         "SELECT o.n, m.message, o.report_of, o.created_at FROM outbox o"
         f" JOIN outbox_messages m USING (n) WHERE {_OF_GROUP} AND o.n > ?"
-        " AND (? IS NULL OR o.report_of IN (SELECT agent_id FROM requests WHERE group_id = ? AND job_key = ?))"
-        " ORDER BY o.n LIMIT ?",
+        f" AND (? IS NULL OR {_KEY} = ?) ORDER BY o.n LIMIT ?",
         group_id,
         after,
         job_key,
-        group_id,
         job_key,
         most,
     )

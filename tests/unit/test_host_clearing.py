@@ -48,6 +48,15 @@ def test_a_result_that_waits_is_read_where_it_lies(rig: Rig) -> None:
     assert waiting(rig, "limit=0").reports == ()
 
 
+def test_a_result_is_found_by_its_key_after_the_job_has_left(rig: Rig) -> None:
+    rig.finish(rig.process("j1"))
+    rig.process("j1").exit(0)
+    rig.run()
+    rig.write(lambda tx: residence.leave(tx, "j1", GONE, rig.now()))
+    assert [report.job_key for report in waiting(rig, "limit=10&job_key=a").reports] == ["a"]
+    assert waiting(rig, "limit=10&job_key=b").reports == ()
+
+
 def test_results_stay_until_a_person_drops_them_and_then_nothing_is_listed(rig: Rig) -> None:
     assert end(rig, clear=True).cleared == ReportCounts()
     assert waiting(rig).counts == ReportCounts(results=1)
