@@ -22,7 +22,7 @@ from paglets.core.refs import HostRef, ProxyRef
 from paglets.groups import copies
 from paglets.groups.keys import collector_id
 from paglets.groups.records import Sighting
-from paglets.groups.rows import UNREADABLE, CollectorRows
+from paglets.groups.rows import UNREADABLE
 from paglets.host import outcomes
 from paglets.host.generations import rows_of
 from paglets.host.losses import Losses
@@ -325,27 +325,27 @@ def receive(tx: Tx, told: Told, now: float) -> CensusReply:
         if row is None or row.status != "here":
             elsewhere.append(group_id)
             continue
-        rows = rows_of(tx, agent_id)
+        rows, first = rows_of(tx, agent_id), _first_generation(tx, agent_id)
         for copy in told_copies:
             try:
                 cause = copies.see(rows, copy.job_key, _sighting(told.host, copy, now))
-                if cause is None and _is_of_earlier_submission(tx, rows, agent_id, copy):
-                    cause = "cancelled"
             except UNREADABLE as error:
                 note_once(tx, now, "unreadable", f"{copy.job_key} ({agent_id})", repr(error))
                 continue
+            if cause is None and copy.generation < first:
+                cause = "cancelled"
             if cause is not None:
                 unwanted.append(UnwantedCopy(agent_id=copy.agent_id, cause=cause))
     return CensusReply(unwanted=tuple(unwanted), elsewhere=tuple(elsewhere))
 
 
-def _is_of_earlier_submission(tx: Tx, rows: CollectorRows, agent_id: str, copy: JobCopy) -> bool:
-    """Return True for a copy of a group that had this id before, of a key that the present group does not have."""
-    if rows.job(copy.job_key) is not None:
-        return False
-    sql = "SELECT json_extract(state, '$.first_generation') FROM paglet_states WHERE agent_id = ?"
-    first = tx.value(sql, agent_id)
-    return isinstance(first, int) and copy.generation < first
+def _first_generation(tx: Tx, agent_id: str) -> int:
+    """Return the first generation that counts for that collector: older copies are of a group that had this id before.
+
+    Its rows say so of each key that it has; this is for copies of other keys.
+    """
+    first = tx.value("SELECT json_extract(state, '$.first_generation') FROM paglet_states WHERE agent_id = ?", agent_id)
+    return first if isinstance(first, int) else 1
 
 
 def _sighting(host: HostRef, copy: JobCopy, now: float) -> Sighting:
