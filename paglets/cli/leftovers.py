@@ -11,7 +11,6 @@ from paglets.api.groups import GroupLine, ReportCounts, Waiting, WaitingReport
 from paglets.cli.options import LOOK_SECONDS
 from paglets.cli.output import (
     ago,
-    next_steps,
     print_fields,
     print_table,
     said_if_slow,
@@ -156,7 +155,7 @@ def as_json(found: LostGroup) -> dict[str, Any]:
             {"host": each.host.name, **to_json(each.counts), "running": each.running, "queued": each.queued}
             for each in found.left.hosts
         ],
-        "next": next_steps(found.error),
+        "next": found.error.next_steps,
         "silent": silent_lines((), ()) + silent,
     }
 

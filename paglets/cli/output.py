@@ -16,7 +16,7 @@ from paglets.core.clock import QUIET_SECONDS, told_if_slow
 from paglets.core.errors import PagletsError
 from paglets.core.record import to_json
 from paglets.core.terminal import GAP, put_line
-from paglets.core.text import command_name, duration_text, printable
+from paglets.core.text import as_typed, duration_text, printable
 
 SHORTEST_COLUMN = 8
 
@@ -27,14 +27,8 @@ NEVER_CUT = frozenset({"ID", "GROUP", "JOB", "HOST", "FREE CORES", "FREE MEMORY"
 def say(message: object) -> None:
     """One line on stderr; of an error also its next steps, each on a line."""
     put_line(f"paglets: {advised(str(message))}")
-    for step in next_steps(message):
+    for step in message.next_steps if isinstance(message, PagletsError) else ():
         put_line(f"next: {advised(step)}")
-
-
-def next_steps(error: object) -> list[str]:
-    """Return what an error advises to do next."""
-    steps = error.details.get("next") if isinstance(error, PagletsError) else None
-    return [str(step) for step in steps] if isinstance(steps, list) else []
 
 
 def said_if_slow(text: str, after_seconds: float = QUIET_SECONDS) -> AbstractContextManager[None]:
@@ -49,7 +43,7 @@ def waiting_for_all(seconds: float) -> str:
 
 def advised(text: str) -> str:
     """`text` with what the user must type where it says `paglets ...`, or what a script would do."""
-    return text.replace("`paglets ", f"`{command_name()} ").replace("with HostClient(URL)", "with --at URL")
+    return as_typed(text).replace("with HostClient(URL)", "with --at URL")
 
 
 def print_json(value: Any) -> None:

@@ -11,6 +11,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
+from paglets.core.text import as_typed
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -30,7 +32,7 @@ EXIT_INTERRUPTED = 130
 class PagletsError(Exception):
     """The root. `details` holds JSON values that a program may want beside the message.
 
-    `next`, a list of strings, is the next steps: commands print each on a line of its own.
+    `next`, a list of strings, is the next steps: commands print each on a line of its own, and so do tracebacks.
     """
 
     code: ClassVar[str] = "error"
@@ -41,6 +43,14 @@ class PagletsError(Exception):
         super().__init__(message)
         self.message = message
         self.details = details
+        for step in self.next_steps:
+            self.add_note(f"next: {as_typed(step)}")
+
+    @property
+    def next_steps(self) -> list[str]:
+        """What to do next, each as a line, with commands as `paglets ...`."""
+        steps = self.details.get("next")
+        return [str(step) for step in steps] if isinstance(steps, list) else []
 
     def to_wire(self) -> dict[str, Any]:
         return {"code": self.code, "message": self.message, "details": self.details}

@@ -67,3 +67,8 @@ def command_name() -> str:
         return f"{python} {file}"
     name = os.path.relpath(archive)
     return f"{python} {archive if name.startswith(os.pardir) else name}"
+
+
+def as_typed(text: str) -> str:
+    """Return `text` with what the user must type in place of each `paglets ...`."""
+    return text.replace("`paglets ", f"`{command_name()} ")

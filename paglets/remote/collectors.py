@@ -86,15 +86,24 @@ def heard(client: Finder, collector: ProxyRef, group_id: str, most_seconds: floa
 
     Raises Unreachable at once where its host is away or silent.
     """
+    found = moved(client, collector, group_id, most_seconds)
+    return collector if found is None else found.collector
+
+
+def moved(client: Finder, collector: ProxyRef, group_id: str, most_seconds: float = math.inf) -> GroupView | None:
+    """Return the group as the host tells it to which its collector moved; None: the collector is where it was.
+
+    Raises as `heard`.
+    """
     host, views = collector.host, client.hosts()
     view = view_of(host, views)
     if view is not None and view.online and view.silent_seconds <= most_seconds:
-        return collector
+        return None
     lost = lost_text(host, views)
     if view is None or lost:
         found = client.collected(group_id, timeout=min(FIRST_SECONDS, client.timeout))
         if found is not None:
-            return found.collector
+            return found
         state = FORGOTTEN if view is None else REPLACED
         steps = next_steps(group_id, state, host.store_id)
         raise Unreachable(f"the collector of {group_id} was on {lost}", collector=state, next=steps)

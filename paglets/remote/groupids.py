@@ -21,8 +21,11 @@ def submissions_of(link: Link, group_id: str) -> int:
         names = ", ".join(each.host.name for each in left.hosts)
         raise GroupLost(
             f"nothing was submitted: jobs of an earlier group {group_id} are on {names}, and no host that is online "
-            f"has its collector. If that is gone for good, `paglets jobs cancel --force {group_id}` clears the group; "
-            "or choose another group_id"
+            "has its collector",
+            next=[
+                f"if that is gone for good, `paglets jobs cancel --force {group_id}` clears the group",
+                "then submit again, or choose another group_id",
+            ],
         )
     return left.submissions
 

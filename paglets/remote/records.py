@@ -15,6 +15,8 @@ Ask = Callable[[Message], Any]
 MOST_BYTES = 1 << 30
 """Of records in one dict. More does not fit the memory of many machines: `as_completed` gives them one by one."""
 
+ONE_BY_ONE = "iterate over submission.as_completed(), which gives them one by one"
+
 
 LISTS = ("pending_jobs", "results", "failures", "duplicate_reports", "unexpected_reports", "jobs")
 
@@ -41,10 +43,7 @@ def all_records(ask: Ask, group_id: str) -> tuple[dict[str, Any], dict[str, Any]
         page = ask(Message("results", {"after": after}))
         size += page.get("size_bytes", 0)
         if size > MOST_BYTES:
-            raise TooLarge(
-                f"the results of {group_id} are over {bytes_text(MOST_BYTES)} in all; "
-                "hint: iterate over submission.as_completed(), which gives them one by one"
-            )
+            raise TooLarge(f"the results of {group_id} are over {bytes_text(MOST_BYTES)} in all", next=[ONE_BY_ONE])
         results.update(page["results"])
         failures.update(page["failures"])
         if page["next"] is None:

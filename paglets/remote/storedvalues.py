@@ -11,9 +11,8 @@ from paglets.codec.unreadable import Unreadable
 from paglets.codec.wire import decode, encode, loads
 from paglets.core.errors import Conflict, TooLarge, Unknown
 from paglets.core.refs import StoredValue
-
-MAX_LOADED_BYTES = 1 << 30
-"""Of the large results that are read into memory together."""
+from paglets.remote.records import MOST_BYTES, ONE_BY_ONE
+from paglets.slots.amounts import bytes_text
 
 
 class Downloader(Protocol):
@@ -42,11 +41,8 @@ def load_all(source: Downloader, records: dict[str, dict[str, Any]], group_id: s
     """Return all records with their large values. Raises TooLarge if several are over 1 GiB together."""
     stored = list(_stored_in(records.values()))
     total = sum(each.size_bytes for each in stored)
-    if total > MAX_LOADED_BYTES and len(stored) > 1:
-        raise TooLarge(
-            f"the results of group {group_id} take {total / (1 << 30):.1f} GiB in all; "
-            "read them one by one with as_completed()"
-        )
+    if total > MOST_BYTES and len(stored) > 1:
+        raise TooLarge(f"the results of {group_id} take {bytes_text(total)} in all", next=[ONE_BY_ONE])
     return {key: load(source, record) for key, record in records.items()}
 
 

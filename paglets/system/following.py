@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from paglets.core.clock import Clock
 from paglets.core.errors import AWAY, PagletsError, PeerReplaced, TimedOut, Unknown
 from paglets.core.messages import Message
-from paglets.core.text import command_name, counted
+from paglets.core.text import counted
 from paglets.remote.collectors import LOST, Finder, heard, reached
 from paglets.remote.proxy import PagletProxy
 
@@ -117,8 +117,8 @@ class Follower:
                 return value
             if self._clock.monotonic() >= end:
                 raise TimedOut(
-                    f"nothing was heard of the collector of {self._group_id} in {timeout:g} s: {last.message}; "
-                    f"{why_hint(self._group_id)}"
+                    f"nothing was heard of the collector of {self._group_id} in {timeout:g} s: {last.message}",
+                    next=[why_hint(self._group_id)],
                 ) from None
             self._pause(max(0.0, min(PAUSE_SECONDS, end - self._clock.monotonic())))
 
@@ -168,8 +168,8 @@ class Follower:
     def _note_unknown(self, error: Unknown) -> None:
         if self._unknown or self._find is None:
             raise Unknown(
-                f"the collector of {self._group_id} has ended, and its results with it; "
-                "hint: submit again under another group_id"
+                f"the collector of {self._group_id} has ended, and its results with it",
+                next=["submit again under another group_id"],
             ) from error
         self._unknown = True
         self._failures += 1
@@ -177,12 +177,13 @@ class Follower:
     def _late(self, timeout: float | None, pending: int) -> TimedOut:
         left = counted(pending, "job is pending", "jobs are pending")
         return TimedOut(
-            f"{self._group_id} is not done after {timeout:g} s, its jobs go on: {left}; {why_hint(self._group_id)}"
+            f"{self._group_id} is not done after {timeout:g} s, its jobs go on: {left}",
+            next=[why_hint(self._group_id)],
         )
 
 
 def why_hint(group_id: str) -> str:
-    return f"`{command_name()} jobs why {group_id}` tells what they wait for"
+    return f"`paglets jobs why {group_id}` tells what they wait for"
 
 
 def tree(reply: Any) -> dict[str, Any]:

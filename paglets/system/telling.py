@@ -8,14 +8,12 @@ from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from paglets.api.groups import GroupView
-from paglets.api.hosts import MemberView
-from paglets.api.paglets import PagletView
 from paglets.core.clock import QUIET_SECONDS, told_if_slow
 from paglets.core.errors import NO_ANSWER, GroupLost, PagletsError
-from paglets.core.refs import ProxyRef
 from paglets.core.terminal import put_line
-from paglets.core.text import command_name, counted
-from paglets.remote.losthosts import lost_text, view_of
+from paglets.core.text import as_typed, command_name, counted
+from paglets.remote.collectors import FORGOTTEN, LOST, Finder, moved, next_steps
+from paglets.remote.losthosts import view_of
 
 MOST_ERRORS = 10
 STATUS_SECONDS = 5.0
@@ -24,16 +22,10 @@ _UNITS = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 @runtime_checkable
-class GroupReader(Protocol):
+class GroupReader(Finder, Protocol):
     """A HostClient: can ask its host how a group stands. (Within a paglet, submitting again answers that.)"""
 
     def group(self, group_id: str) -> GroupView: ...
-
-    def collected(self, group_id: str, *, timeout: float | None = None) -> GroupView | None: ...
-
-    def hosts(self) -> tuple[MemberView, ...]: ...
-
-    def paglet(self, target: ProxyRef, *, timeout: float | None = None) -> PagletView: ...
 
 
 def say(*lines: str) -> None:
@@ -82,16 +74,14 @@ def without_collector(view: GroupView, reader: GroupReader, error: PagletsError)
     Raises GroupLost where the collector is lost with a host that was forgotten, or that has another store by now.
     """
     try:
-        hosts = reader.hosts()
-        lost = lost_text(view.collector.host, hosts)
-        found = reader.collected(view.group_id, timeout=STATUS_SECONDS) if lost else None
-    except PagletsError as further:
-        return _not_known(view, further.message)
+        found = moved(reader, view.collector, view.group_id)
+    except PagletsError as why:
+        if why.details.get("collector") in LOST:
+            raise group_lost(view.group_id, why.message, why.next_steps) from None
+        return _not_known(view, "; ".join((why.message, *map(as_typed, why.next_steps[:1]))))
     if found is not None:
         return replace(view, collector=found.collector), found.status, ""
-    if lost:
-        raise group_lost(view.group_id, f"its collector was on {lost}")
-    return _not_known(view, _unknown_text(view, hosts, error))
+    return _not_known(view, _unknown_text(view, error))
 
 
 def _not_known(view: GroupView, why: str) -> tuple[GroupView, str, str]:
@@ -99,13 +89,11 @@ def _not_known(view: GroupView, why: str) -> tuple[GroupView, str, str]:
     return replace(view, detached=False, detached_reason=why), "", why
 
 
-def group_lost(group_id: str, why: str) -> GroupLost:
+def group_lost(group_id: str, why: str, steps: Sequence[str] = ()) -> GroupLost:
     """Return the error that nothing runs under this group id, with what to do."""
-    command = command_name()
     return GroupLost(
-        f"group {group_id} is there already and nothing was submitted: {why}\n"
-        f"next: {command} jobs groups {group_id}   (shows the results that other hosts still have)\n"
-        f"next: {command} jobs cancel {group_id}   (clears it; then submit again, or use another group_id)"
+        f"group {group_id} is there already and nothing was submitted: {why}",
+        next=list(steps) or next_steps(group_id, FORGOTTEN, ""),
     )
 
 
@@ -125,19 +113,13 @@ def detached_if_seen(reader: GroupReader, refresh: Callable[[], GroupView]) -> G
     return replace(view, detached=False, detached_reason=f"its collector is on {host.name}, {why}")
 
 
-def _unknown_text(view: GroupView, hosts: Sequence[MemberView], error: PagletsError) -> str:
-    """Where the collector is not elsewhere: why it did not say how its group stands, and what to do."""
+def _unknown_text(view: GroupView, error: PagletsError) -> str:
+    """Why a collector whose host is online did not say how its group stands, and what to do."""
     host = view.collector.host
-    member = view_of(host, hosts)
     if not isinstance(error, NO_ANSWER):
         return f"its collector, on {host.name}, does not say how it stands: {error.message}"
-    if member is not None and member.online:
-        told = f"{error.message}; see {command_name()} jobs status {view.group_id}"
-        return f"its collector, last known on {host.name}, cannot be asked now: {told}"
-    return (
-        f"its collector is on {host.name}, which is away: start that host again. If it is gone for good: "
-        f"{command_name()} mesh forget {host.name}, then {command_name()} jobs cancel {view.group_id}, and submit again"
-    )
+    told = f"{error.message}; see {command_name()} jobs status {view.group_id}"
+    return f"its collector, last known on {host.name}, cannot be asked now: {told}"
 
 
 def _ago(seconds: float) -> str:

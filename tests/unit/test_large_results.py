@@ -14,7 +14,8 @@ from paglets.codec.wire import decode, dump_bytes, encode
 from paglets.core.errors import Conflict, Invalid, TooLarge, Unknown
 from paglets.core.refs import StoredValue
 from paglets.groups.records import ResultReport, without_artifact
-from paglets.remote.storedvalues import MAX_LOADED_BYTES, load, load_all
+from paglets.remote.records import MOST_BYTES
+from paglets.remote.storedvalues import load, load_all
 from paglets.worker.largeresults import MAX_INLINE_BYTES, MOST_PARTS, shrink
 
 LARGE = "x" * MAX_INLINE_BYTES
@@ -117,8 +118,8 @@ def test_results_that_are_too_large_together_are_refused_before_one_is_fetched()
     def record(size_bytes: int) -> dict[str, Any]:
         return {"result": StoredValue(artifact_id="art-12345678", sha256="0" * 64, size_bytes=size_bytes)}
 
-    with pytest.raises(TooLarge, match=r"the results of group g take 1\.5 GiB in all; .*as_completed"):
-        load_all(Shelf(), {"a": record(MAX_LOADED_BYTES), "b": record(MAX_LOADED_BYTES // 2)}, "g")
+    with pytest.raises(TooLarge, match=r"the results of g take 1\.5 GiB in all\nnext: .*as_completed"):
+        load_all(Shelf(), {"a": record(MOST_BYTES), "b": record(MOST_BYTES // 2)}, "g")
     failure = {"cause": "exception"}
     assert load_all(Shelf(), {"a": failure}, "g") == {"a": failure}
 

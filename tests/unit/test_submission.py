@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -259,21 +260,26 @@ GONE = "the results that lay there are lost unless its old folder comes back"
 
 
 @pytest.mark.parametrize(
-    ("members", "says"),
+    ("members", "says", "clears"),
     [
-        ((), f"its collector was on w1, which was forgotten, or is no host of this mesh: {GONE}"),
+        (
+            (),
+            f"the collector of g was on w1, which was forgotten, or is no host of this mesh: {GONE}",
+            "`paglets jobs cancel g`",
+        ),
         (
             (
                 MemberView(member=member("w1"), online=False, silent_seconds=60.0),
                 MemberView(member=member("w1", store_id="s2", url="http://w1:9"), online=True, silent_seconds=0.1),
             ),
-            "its collector was on w1, which began anew with an empty data directory at http://w1:9 (or another "
+            "the collector of g was on w1, which began anew with an empty data directory at http://w1:9 (or another "
             f"machine has that name now): {GONE}",
+            "`paglets mesh forget store-w1`, then `paglets jobs cancel g`",
         ),
     ],
 )
 def test_a_group_whose_collector_is_gone_for_good_is_not_taken_for_submitted(
-    members: tuple[MemberView, ...], says: str
+    members: tuple[MemberView, ...], says: str, clears: str
 ) -> None:
     def away(message: Message) -> Any:
         raise Unreachable("w1 is away")
@@ -282,11 +288,11 @@ def test_a_group_whose_collector_is_gone_for_good_is_not_taken_for_submitted(
     client.members = members
     with pytest.raises(GroupLost) as caught:
         submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
-    assert caught.value.message.splitlines() == [
-        f"group g is there already and nothing was submitted: {says}",
-        "next: paglets jobs groups g   (shows the results that other hosts still have)",
-        "next: paglets jobs cancel g   (clears it; then submit again, or use another group_id)",
-    ]
+    assert caught.value.message == f"group g is there already and nothing was submitted: {says}"
+    shown, cleared = caught.value.next_steps
+    assert shown == "`paglets jobs groups g` shows what other hosts have of g"
+    assert cleared.startswith(clears)
+    assert f"next: {cleared}" in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_paglet_that_submits_a_lost_group_again_is_told_by_its_host() -> None:
@@ -375,7 +381,7 @@ def test_a_script_is_told_what_is_waited_for_where_that_takes_long(capsys: pytes
 
 
 @pytest.mark.parametrize(
-    ("online", "says"), [(True, "jobs status g"), (False, "which is away: start that host again. ")]
+    ("online", "says"), [(True, "jobs status g"), (False, "only that host has all results; start that host again")]
 )
 def test_a_collector_that_is_only_away_is_not_told_to_be_gone(online: bool, says: str) -> None:
     def away(message: Message) -> Any:
@@ -540,7 +546,7 @@ SUMMARY = {"group_id": "g", "pending_count": 0, "results": {}, "failures": {}}
 
 def test_a_drain_that_is_late_is_one_error_with_the_next_command() -> None:
     pending = FakeContext({"ended": lambda message: page(2)})
-    with pytest.raises(TimedOut, match=r"jobs go on: 2 jobs are pending; `paglets jobs why group-") as caught:
+    with pytest.raises(TimedOut, match=r"jobs go on: 2 jobs are pending\nnext: `paglets jobs why group-") as caught:
         following(pending, FakeClock()).drain(timeout=-1)
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
@@ -643,7 +649,7 @@ def test_waiting_for_a_collector_that_has_ended_is_an_error() -> None:
         raise Unknown("paglet collector-1 has ended")
 
     for context in (FakeClient({"ended": ended}), FakeContext({"ended": ended})):
-        with pytest.raises(Unknown, match=r"the collector of group-\S+ has ended, and its results with it; hint: "):
+        with pytest.raises(Unknown, match=r"the collector of group-\S+ has ended, and its results with it\nnext: "):
             following(context, FakeClock()).drain()
 
 
