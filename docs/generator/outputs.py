@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ARTIFACT = "as [ArtifactRef](protocol.md#artifactref)"
-HOOKS = "hooks of the finished job that failed, each as [FailedHook](protocol.md#failedhook)"
+HOOKS = "hooks that failed of the finished job, each as [FailedHook](protocol.md#failedhook)"
 JOB = "as [JobView](protocol.md#jobview)"
 SLOTS = "as [Slots](protocol.md#slots)"
 
@@ -181,7 +181,7 @@ OUTPUTS: dict[str, Output] = {
             "job": "of one job: GROUP/JOBKEY; beside it the keys of its entry in the summary",
             "collector": "there where the collector cannot be asked: why, in words; the jobs are then as their hosts "
             "know them",
-            "hooks": f"there where hooks failed: {HOOKS}; `hook`, such as `on_arrival`",
+            "hooks": f"there where hooks failed: {HOOKS}, or of a group's; `hook`, such as `on_arrival`",
         },
         note=" (of an id: [PagletView](protocol.md#pagletview))",
     ),

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from paglets.api.groups import ReportCounts
 from paglets.cli.collectors import collector_of, no_such_job
-from paglets.cli.hooks import end_failed
+from paglets.cli.hooks import HooksEnded, end_failed
 from paglets.cli.leftovers import counts_text
 from paglets.cli.options import client_of
 from paglets.cli.output import print_json, said_if_slow, say
@@ -49,10 +49,11 @@ def cancel(options: argparse.Namespace) -> int:
     with client_of(options) as client:
         groups = by_group(options.jobs)
         answers = cancel_each(client, groups, reason=reason, timeout=options.timeout, force=options.force)
+        answers, hooks = end_hooks(client, groups, answers)
         outcomes = [answer for answer in answers if not isinstance(answer, PagletsError)]
         if options.json:
             print_json({"groups": [_as_json(outcome) for outcome in outcomes]})
-        for line in (line for group_id, keys in groups.items() for line in end_failed(client, group_id, keys)):
+        for line in (line for ended in hooks for line in ended.lines):
             say(line)
         for answer in answers:
             if isinstance(answer, PagletsError):
@@ -63,7 +64,27 @@ def cancel(options: argparse.Namespace) -> int:
                 _print(answer, client)
             else:
                 _print_ended(answer)
-    return max(answer.exit_code if isinstance(answer, PagletsError) else _code(answer) for answer in answers)
+    codes = [answer.exit_code if isinstance(answer, PagletsError) else _code(answer) for answer in answers]
+    return max(codes + [ended.code for ended in hooks])
+
+
+def end_hooks(
+    client: HostClient, groups: Mapping[str, list[str] | None], answers: Sequence[Answer]
+) -> tuple[list[Answer], list[HooksEnded]]:
+    """End the finished jobs of these groups whose hook failed, unless the cancel of the group was refused.
+
+    Of a group that nobody knows any more such jobs may be all that is left: then there is no answer about it.
+    """
+    rest: list[Answer] = []
+    found: list[HooksEnded] = []
+    for (group_id, keys), answer in zip(groups.items(), answers, strict=True):
+        is_unknown = isinstance(answer, Unknown)
+        is_refused = isinstance(answer, PagletsError) and not is_unknown
+        ended = HooksEnded() if is_refused else end_failed(client, group_id, keys)
+        found.append(ended)
+        if not (is_unknown and ended.lines):
+            rest.append(answer)
+    return rest, found
 
 
 def cancel_each(
@@ -139,20 +160,21 @@ def _refuse_to_drop(client: HostClient, group_id: str, keys: list[str] | None) -
         counts = ReportCounts(results=len(found), files=len(files), file_bytes=sum(file.size_bytes for file in files))
     if counts.results:
         named = " ".join(f"{group_id}/{key}" for key in keys) if keys else group_id
-        get = f"artifacts get --group {group_id} DIR" if counts.files else f"jobs show --json {group_id}/JOBKEY"
+        read = f"`paglets jobs show --json {group_id}/JOBKEY` has the result of a job"
+        fetch = f"fetch the files first: `paglets artifacts get --group {group_id} DIR`; " if counts.files else ""
         raise Conflict(
             f"nothing was cancelled: {counts_text(replace(counts, failures=0))} of {group_id} would be dropped",
-            next=[
-                f"fetch them first: `paglets {get}`",
-                f"`paglets jobs cancel --force {named}` drops them",
-            ],
+            next=[fetch + read, f"`paglets jobs cancel --force {named}` drops them"],
         )
 
 
 def _nothing_cancelled(error: PagletsError, group_id: str) -> Unreachable:
     return Unreachable(
-        f"nothing was cancelled: {error.message}. When it is back, the same command cancels; `paglets jobs cancel "
-        f"--force {group_id}` ends now what waits or runs on the hosts that answer"
+        f"nothing was cancelled: {error.message}",
+        next=[
+            "when it is back, the same command cancels",
+            f"`paglets jobs cancel --force {group_id}` ends now what waits or runs on the hosts that answer",
+        ],
     )
 
 

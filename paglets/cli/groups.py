@@ -10,9 +10,11 @@ from typing import Any
 
 from paglets.api.groups import GroupLine, Groups
 from paglets.api.hosts import MemberView
+from paglets.api.kept import FailedHook
 from paglets.cli import leftovers
 from paglets.cli.away import away_text, offline_names, silence_text
 from paglets.cli.collectors import asker, summary_of
+from paglets.cli.hooks import hooks_of_group, with_group_hooks
 from paglets.cli.leftovers import artifact_in
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import (
@@ -136,7 +138,8 @@ def _with_collector(client: HostClient, group_id: str, options: argparse.Namespa
     # Failures are counted with the one look, and shown with the next: jobs may end in between.
     cancelled = ask(Message("counts"))["failed"].get("cancelled", 0)
     summary = ask(Message("summary", {"limit": MOST_LINES}))
-    _show(summary, cancelled, client.hosts())
+    hooks = hooks_of_group(client, summary, options.timeout or LOOK_SECONDS)
+    _show(summary, cancelled, client.hosts(), hooks)
     return EXIT_DONE
 
 
@@ -152,20 +155,23 @@ def _without_collector(client: HostClient, group_id: str, error: PagletsError, o
     return error.exit_code
 
 
-def _show(summary: dict[str, Any], cancelled: int, views: Sequence[MemberView]) -> None:
+def _show(summary: dict[str, Any], cancelled: int, views: Sequence[MemberView], hooks: Sequence[FailedHook]) -> None:
     now, hosts = time.time(), by_name(views)
     completed_at = summary["completed_at"]
     print_fields(
-        {
-            "group": summary["group_id"],
-            "status": summary["status"],
-            "jobs": counts_text(summary, cancelled),
-            "collector": summary["collector"]["host_name"],
-            "home": summary["home"]["host_name"] + (" (waiting for it)" if summary["waiting_for_home"] else ""),
-            "created": ago(summary["created_at"], now),
-            "last report": ago(summary["last_report_at"], now),
-            "completed": "" if completed_at is None else ago(completed_at, now),
-        }
+        with_group_hooks(
+            {
+                "group": summary["group_id"],
+                "status": summary["status"],
+                "jobs": counts_text(summary, cancelled),
+                "collector": summary["collector"]["host_name"],
+                "home": summary["home"]["host_name"] + (" (waiting for it)" if summary["waiting_for_home"] else ""),
+                "created": ago(summary["created_at"], now),
+                "last report": ago(summary["last_report_at"], now),
+                "completed": "" if completed_at is None else ago(completed_at, now),
+            },
+            hooks,
+        )
     )
     _part(
         "pending",

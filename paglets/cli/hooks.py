@@ -6,12 +6,13 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from paglets.api.kept import FailedHook
 from paglets.cli.options import LOOK_SECONDS, client_of
-from paglets.cli.output import print_json, said_if_slow, say, waiting_for_all
+from paglets.cli.output import print_json, said_if_slow, say, shortened, waiting_for_all
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.record import to_json
 from paglets.core.refs import ProxyRef
@@ -37,10 +38,34 @@ def hook_fields(hooks: Iterable[FailedHook], file_count: int) -> dict[str, objec
     first = found[0]
     files = f"its {counted(file_count, 'file')}" if file_count else "it"
     kept = f"kept there until {day(first.kept_until)}"
+    text = "; ".join(shortened(hook.text) for hook in found)
     job, command = shlex.quote(f"{first.group_id}/{first.job_key}"), command_name()
     return {
-        "hook": "; ".join(hook.text for hook in found) + f"; {files} {'are' if file_count > 1 else 'is'} {kept}",
+        "hook": f"{text}; {files} {'are' if file_count > 1 else 'is'} {kept}",
         "next": f"{command} jobs rerun-hook {job} (runs it again); {command} jobs cancel {job} (ends the job)",
+    }
+
+
+def hooks_of_group(
+    client: HostClient, summary: dict[str, Any], seconds: float = LOOK_SECONDS
+) -> tuple[FailedHook, ...]:
+    """Return the hooks of a group's finished jobs that failed. `summary`: of that group. Never raises."""
+    if summary["pending_count"] == summary["expected_count"]:
+        return ()
+    return kept_of(client, summary["group_id"], seconds=seconds).hooks
+
+
+def with_group_hooks(fields: Mapping[str, object], hooks: Sequence[FailedHook]) -> dict[str, object]:
+    """Return what is printed of a group, with a line about these hooks and the next command."""
+    if not hooks:
+        return dict(fields)
+    job = f"{hooks[0].group_id}/{hooks[0].job_key}"
+    jobs = counted(len(hooks), "hook of a finished job failed:", "hooks of finished jobs failed, such as")
+    steps = [fields.get("next"), f"{command_name()} jobs why {shlex.quote(job)}"]
+    return {
+        **{name: value for name, value in fields.items() if name != "next"},
+        "hooks": f"{jobs} {job}: {shortened(hooks[0].text)}",
+        "next": "; ".join(str(step) for step in steps if step),
     }
 
 
@@ -102,27 +127,49 @@ def _print(job: str, hook: FailedHook, again: FailedHook | None) -> None:
     say_failed(again)
 
 
-def end_failed(client: HostClient, group_id: str, job_keys: Iterable[str] | None) -> list[str]:
-    """End the jobs of these keys (None: all) whose hook failed. Return a line for each, of what became of its files."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HooksEnded:
+    """A line for each job whose hook had failed, and for each host that did not say whether it has one."""
+
+    lines: tuple[str, ...] = ()
+    code: int = EXIT_DONE
+
+
+def end_failed(client: HostClient, group_id: str, job_keys: Iterable[str] | None) -> HooksEnded:
+    """End the jobs of these keys (None: all) whose hook failed, and say what became of their files."""
     keys = None if job_keys is None else set(job_keys)
-    found = kept_of(client, group_id)
-    lines = []
-    for hook in found.hooks:
-        if keys is not None and hook.job_key not in keys:
-            continue
-        job = f"{group_id}/{hook.job_key}"
-        files = [file for file in found.files if file.owner == hook.agent_id]
-        try:
-            client.dispose(ProxyRef(agent_id=hook.agent_id, host=hook.host))
-        except PagletsError as error:
-            lines.append(f"{job}, whose {hook.hook} failed, was not ended: {error.message}")
-            continue
-        stay = f"; its {counted(len(files), 'file')} can be fetched until {day(hook.kept_until)}: "
-        stay += f"`paglets artifacts get --group {group_id} DIR`"
-        lines.append(f"ended {job}, whose {hook.hook} failed on {hook.host.name}{stay if files else ''}")
-    return lines
+    lines: list[str] = []
+    code, seen = EXIT_DONE, set[str]()
+    while True:
+        found = kept_of(client, group_id)
+        new = [hook for hook in found.hooks if hook.agent_id not in seen and (keys is None or hook.job_key in keys)]
+        # A host tells of a bounded number at once.
+        if not new:
+            return HooksEnded(lines=tuple(lines), code=code)
+        seen.update(hook.agent_id for hook in new)
+        for hook in new:
+            files = sum(file.owner == hook.agent_id for file in found.files)
+            try:
+                client.dispose(ProxyRef(agent_id=hook.agent_id, host=hook.host))
+            except PagletsError as error:
+                code = EXIT_FAILED
+                lines.append(f"{group_id}/{hook.job_key}, whose {hook.hook} failed, was not ended: {error.message}")
+            else:
+                lines.append(_ended_text(hook, files))
+
+
+def _ended_text(hook: FailedHook, file_count: int) -> str:
+    text = f"ended {hook.group_id}/{hook.job_key}, whose {hook.hook} failed on {hook.host.name}"
+    if not file_count:
+        return text
+    files = f"its {counted(file_count, 'file')} can be fetched until {day(hook.kept_until)}"
+    return f"{text}; {files}: `paglets artifacts get --group {hook.group_id} DIR`"
 
 
 def as_json(found: MeshKept) -> dict[str, Any]:
     """Return what `jobs show` has of it in its JSON."""
-    return {"hooks": [{**to_json(hook), "hook": hook.hook} for hook in found.hooks], "files": to_json(found.files)}
+    return {"hooks": hooks_json(found.hooks), "files": to_json(found.files)}
+
+
+def hooks_json(hooks: Iterable[FailedHook]) -> list[dict[str, Any]]:
+    return [{**to_json(hook), "hook": hook.hook} for hook in hooks]

@@ -18,10 +18,10 @@ from paglets.cli.output import (
     silent_lines,
     waiting_for_all,
 )
-from paglets.core.errors import Invalid, PagletsError
+from paglets.core.errors import Invalid, PagletsError, Unreachable
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, HostRef
-from paglets.core.text import command_name, counted
+from paglets.core.text import counted
 from paglets.remote.client import HostClient
 from paglets.remote.leftovers import Leftovers, newest_reports
 from paglets.slots.amounts import bytes_text
@@ -120,13 +120,26 @@ def _finished(host: HostRef, report: WaitingReport) -> Finished:
     )
 
 
-def files_of(client: HostClient, group_id: str) -> tuple[dict[str, ArtifactRef], int, int]:
-    """Return the file of each finished job that waits on a host, by key; and how many have none, and failed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingFiles:
+    """`files` by job key. `without_file`, `failed`: how many reports wait that have none. `silent`: hosts that may
+    have more."""
+
+    files: dict[str, ArtifactRef]
+    without_file: int
+    failed: int
+    silent: tuple[PagletsError, ...]
+
+
+def files_of(client: HostClient, group_id: str) -> WaitingFiles:
+    """Return the file of each finished job whose report waits on a host."""
     left = client.leftovers(group_id)
     reports = newest_reports((host, _slim(report)) for host, report in client.waiting_reports(left))
     files = {key: report.artifacts[0] for key, (_, report) in reports.items() if report.artifacts}
     failed = sum(report.kind == "failure" for _, report in reports.values())
-    return files, len(reports) - failed - len(files), failed
+    silent = tuple(Unreachable(f"{name}: {why}") for name, why in left.silent.items())
+    without = len(reports) - failed - len(files)
+    return WaitingFiles(files=files, without_file=without, failed=failed, silent=silent)
 
 
 def file_of(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> ArtifactRef:
@@ -181,8 +194,10 @@ def print_lost(found: LostGroup) -> None:
         say(f"{name} may have more of {found.group_id}: {why}")
     say(found.error)
     if counts.files:
-        get = f"{command_name()} artifacts get --group {found.group_id} DIR"
+        get = f"`paglets artifacts get --group {found.group_id} DIR`"
         say(f"{counted(counts.files, 'file')} can be fetched: {get}")
+    if counts.results:
+        say(f"a result can be read: `paglets jobs show --json {found.group_id}/JOBKEY`")
 
 
 def _jobs_text(found: LostGroup) -> str:

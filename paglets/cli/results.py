@@ -66,27 +66,29 @@ def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
     Unreachable where they left nothing.
     """
     left, silent = client.mesh_artifacts(group_id=group_id)
-    found = [(file.job_key, file) for file in left]
+    found = {file.artifact_id: (file.job_key, file) for file in left}
     without, failed, pending = 0, 0, 0
     try:
         for page in _pages(client, collector_of(client, group_id), ""):
             for key, record in page["results"].items():
                 artifact = artifact_in(record.get("result"))
                 if artifact is not None:
-                    found.append((key, artifact))
+                    found[artifact.artifact_id] = (key, artifact)
                 elif all(file.job_key != key for file in left):
                     without += 1
             failed += len(page["failures"])
             pending = page["pending_count"]
     except (Unreachable, Unknown) as error:
-        files, without, failed = leftovers.files_of(client, group_id)
-        if not left and not files and not without + failed:
+        waiting = leftovers.files_of(client, group_id)
+        without, failed = waiting.without_file, waiting.failed
+        if not left and not waiting.files and not without + failed:
             raise
-        found += files.items()
-        silent = (error, *silent)
+        found |= {file.artifact_id: (key, file) for key, file in waiting.files.items()}
+        others = {each.message: each for each in (*silent, *waiting.silent)}
+        silent = (error, *others.values())
     counts = Counts(without_file=without, failed=failed, pending=pending)
-    found.sort(key=lambda each: (each[0], each[1].name, each[1].artifact_id))
-    return GroupArtifacts(group_id=group_id, artifacts=tuple(found), counts=counts, silent=silent)
+    artifacts = sorted(found.values(), key=lambda each: (each[0], each[1].name, each[1].artifact_id))
+    return GroupArtifacts(group_id=group_id, artifacts=tuple(artifacts), counts=counts, silent=silent)
 
 
 def owners_in_words(
@@ -125,14 +127,27 @@ def _reported(client: HostClient, collector: ProxyRef, end: float) -> Iterator[t
 
 
 def artifact_of_job(client: HostClient, group_id: str, job_key: str) -> ArtifactRef:
+    """The file of a job: the one that it reported, or that a hook left. Raises Unknown, Invalid for several."""
+    found = {file.artifact_id: file for file in client.kept(group_id, job_key).files}
+    try:
+        reported = _reported_by(client, group_id, job_key)
+    except (Unreachable, Unknown):
+        if not found:
+            raise
+    else:
+        found[reported.artifact_id] = reported
+    if len(found) > 1:
+        ids = ", ".join(f"{file.artifact_id} ({file.name})" for file in list(found.values())[:MOST_NAMED_FILES])
+        raise Invalid(
+            f"{group_id}/{job_key} has {len(found)} files: name one, such as {ids}",
+            next=[f"`paglets artifacts get --group {group_id} DIR` fetches all files of the group"],
+        )
+    return next(iter(found.values()))
+
+
+def _reported_by(client: HostClient, group_id: str, job_key: str) -> ArtifactRef:
     """The artifact that a job reported. Raises Unknown, which says what there is instead."""
     named = f"{group_id}/{job_key}"
-    left = client.kept(group_id, job_key).files
-    if len(left) > 1:
-        ids = ", ".join(f"{file.artifact_id} ({file.name})" for file in left[:MOST_NAMED_FILES])
-        raise Invalid(f"{named} has {len(left)} files: name one, such as {ids}; or get all with --group {group_id}")
-    if left:
-        return left[0]
     try:
         collector = collector_of(client, group_id)
     except (Unreachable, Unknown) as error:

@@ -18,7 +18,7 @@ from paglets.cli.away import away_text
 from paglets.cli.collectors import no_such_job, summary_of, summary_of_job
 from paglets.cli.copies import REPORT_WAITS, copies_of_group, copy_of_job, ways_out
 from paglets.cli.groups import counts_text, is_cancelled, message_of, short_json
-from paglets.cli.hooks import as_json, hook_fields, kept_of
+from paglets.cli.hooks import hook_fields, hooks_json, hooks_of_group, kept_of, with_group_hooks
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import advised, ago, print_fields, print_json, print_paragraph, shortened
 from paglets.cli.waiting import LACKING, held_by, job_name, told_with
@@ -122,7 +122,10 @@ def explain(client: HostClient, selector: str) -> Explanation:
         try:
             summary = summary_of(client, selector, ("pending_jobs", "failures"))
             waits = map(_wait, summary["pending_jobs"])
-            return _of_group(summary, held_on(client, waits, summary["collector"]["host_name"]))
+            told = _of_group(summary, held_on(client, waits, summary["collector"]["host_name"]))
+            hooks = hooks_of_group(client, summary)
+            data = {**told.data, **({"hooks": hooks_json(hooks)} if hooks else {})}
+            return replace(told, data=data, fields=with_group_hooks(told.fields, hooks))
         except (Unreachable, Unknown) as error:
             if isinstance(error, Unreachable) or not AGENT_ID.fullmatch(selector):
                 return _of_copies(client, selector, error)
@@ -148,7 +151,7 @@ def with_hooks(
     return replace(
         told,
         code=told.code or EXIT_FAILED,
-        data={**told.data, "hooks": as_json(kept)["hooks"]},
+        data={**told.data, "hooks": hooks_json(kept.hooks)},
         fields={**told.fields, **hook_fields(kept.hooks, count)},
         tails=(*told.tails, *(tail_of(hook.traceback) for hook in kept.hooks if hook.traceback)),
     )

@@ -223,6 +223,9 @@ def test_hooks_that_fail_keep_their_files_say_so_everywhere_and_run_again(three:
     assert why.code == 1
     assert HOOKS["raises"] in why.out
     assert 'raise ValueError("no column x")' in why.out
+    for command in ("groups", "why"):
+        group = three.paglets("jobs", command, "hooks", "--at", "laptop")
+        assert (group.code, "7 hooks of finished jobs failed, such as hooks/" in group.out) == (0, True), group.out
     log = three.paglets("jobs", "logs", "hooks/raises", "--at", "gpu-a")
     assert log.out == "computed\narrived with raises\n"
     assert 'raise ValueError("no column x")' in log.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from test_client import running
 from paglets.api.calls import CallReply
 from paglets.api.groups import EndedCopies, GroupView, ReportCounts, Unfinished, Waiting
 from paglets.api.hosts import Hosts, MemberView
-from paglets.cli.cancel import by_group, cancel_each
+from paglets.api.kept import FailedHook
+from paglets.cli.cancel import by_group, cancel_each, end_hooks
+from paglets.cli.hooks import HooksEnded
 from paglets.core.errors import Conflict, Overloaded, PagletsError, PeerReplaced, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.record import to_json
@@ -19,6 +22,7 @@ from paglets.core.refs import ProxyRef
 from paglets.remote.cancelling import CancelOutcome, EndOutcome, cancel_jobs, end_copies
 from paglets.remote.client import HostClient
 from paglets.remote.exchange import Request, Response
+from paglets.remote.kept import MeshKept
 from paglets.remote.leftovers import Leftovers
 from paglets.remote.link import Link
 from paglets.testing.clock import FakeClock, SeededEntropy
@@ -244,6 +248,33 @@ class Ends:
         return EndOutcome(group_id=group_id, ended={"w1": ("a",)}, freed=True)
 
 
+class HeldJob(Ends):
+    """A job of the group has ended, and its hook failed on w1."""
+
+    def __init__(self, *views: MemberView) -> None:
+        super().__init__(*views)
+        self.disposed: list[str] = []
+
+    def kept(self, group_id: str, job_key: str = "", *, timeout: float | None = None) -> MeshKept:
+        return MeshKept(hooks=() if self.disposed else (HELD,))
+
+    def dispose(self, target: ProxyRef) -> None:
+        self.disposed.append(target.agent_id)
+
+
+HELD = FailedHook(
+    agent_id="p1",
+    group_id="words",
+    job_key="a",
+    entry="arrival",
+    host=member("w1").ref,
+    error="ValueError",
+    traceback="",
+    failed_at=0.0,
+    kept_until=0.0,
+)
+
+
 AWAY = MemberView(member=member("gpu"), online=False, silent_seconds=24.0)
 
 
@@ -251,8 +282,9 @@ def test_where_the_collectors_host_is_away_nothing_is_cancelled_unless_that_is_f
     client: Any = Ends(AWAY)
     (told,) = cancel_each(client, by_group(["words"]), reason="", timeout=5.0)
     assert str(told).startswith("nothing was cancelled: the collector of words is on gpu, last heard of 24 s ago")
-    assert "When it is back, the same command cancels" in str(told)
-    assert "`paglets jobs cancel --force words`" in str(told)
+    assert isinstance(told, Unreachable)
+    assert told.next_steps[0] == "when it is back, the same command cancels"
+    assert told.next_steps[1].startswith("`paglets jobs cancel --force words` ends now")
     assert client.ended == []
 
     (forced,) = cancel_each(client, by_group(["words/a"]), reason="", timeout=5.0, force=True)
@@ -277,12 +309,43 @@ def test_finished_results_of_a_lost_group_are_dropped_by_force_only() -> None:
     assert isinstance(told, Conflict)
     assert told.message == "nothing was cancelled: 2 results with 2 files (2 KiB) of words would be dropped"
     assert told.details["next"] == [
-        "fetch them first: `paglets artifacts get --group words DIR`",
+        "fetch the files first: `paglets artifacts get --group words DIR`; "
+        "`paglets jobs show --json words/JOBKEY` has the result of a job",
         "`paglets jobs cancel --force words` drops them",
     ]
     assert client.cleared == []
     cancel_each(client, by_group(["words"]), reason="", timeout=5.0, force=True)
     assert client.cleared == [("words", None, True)]
+
+
+def test_where_a_cancel_is_refused_a_job_whose_hook_failed_stays() -> None:
+    client: Any = HeldJob(AWAY)
+    groups = by_group(["words"])
+    answers = cancel_each(client, groups, reason="", timeout=5.0)
+    assert end_hooks(client, groups, answers) == (answers, [HooksEnded()])
+    assert client.disposed == []
+
+
+def test_jobs_whose_hook_failed_may_be_all_that_is_left_of_a_group() -> None:
+    client: Any = HeldJob(AWAY)
+    for selector, disposed in (("words/b", []), ("words/a", ["p1"])):
+        groups = by_group([selector])
+        unknown = Unknown("no host knows it")
+        rest, (ended,) = end_hooks(client, groups, [unknown])
+        assert client.disposed == disposed
+        assert rest == ([] if disposed else [unknown])
+        assert (ended.code, len(ended.lines)) == (0, len(disposed))
+
+
+def test_a_host_tells_of_some_failed_hooks_at_once_and_all_are_ended() -> None:
+    class Many(HeldJob):
+        def kept(self, group_id: str, job_key: str = "", *, timeout: float | None = None) -> MeshKept:
+            hooks = tuple(replace(HELD, agent_id=f"p{n}") for n in range(5) if f"p{n}" not in self.disposed)
+            return MeshKept(hooks=hooks[:2])
+
+    client: Any = Many(AWAY)
+    end_hooks(client, by_group(["words"]), [CancelOutcome(group_id="words", keys={})])
+    assert client.disposed == ["p0", "p1", "p2", "p3", "p4"]
 
 
 def test_by_force_copies_of_a_group_that_nobody_knows_are_ended_and_a_mistyped_one_stays_unknown() -> None:

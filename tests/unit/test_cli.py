@@ -13,6 +13,7 @@ import pytest
 
 from paglets.api.groups import GroupLine, GroupView, SubmitGroup, WaitingReport
 from paglets.api.hosts import MemberView
+from paglets.api.kept import FailedHook
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Lease, Slots, Usage
 from paglets.cli import jobs, why
@@ -451,6 +452,7 @@ class FakeHost:
     """What `why` asks a HostClient: one group `g`, and no other paglet."""
 
     timeout = 30.0
+    failed_hooks: tuple[FailedHook, ...] = ()
 
     def __init__(self, **summary: Any) -> None:
         self._summary = SUMMARY | summary
@@ -487,7 +489,7 @@ class FakeHost:
         return JobAttempts(attempts=(), unfinished=(), silent=())
 
     def kept(self, group_id: str, job_key: str = "", *, timeout: float | None = None) -> MeshKept:
-        return MeshKept()
+        return MeshKept(hooks=self.failed_hooks)
 
     def leftovers(self, group_id: str, *, timeout: float | None = None) -> Leftovers:
         return Leftovers(group_id=group_id)
@@ -526,6 +528,33 @@ def test_a_groups_jobs_are_counted_by_reason() -> None:
         Reason(count=1, state="FAILED", host="", text="exit:3: the process ended", such_as="b/1"),
     )
     assert "start a host that fits" in str(found.fields["next"])
+
+
+def test_of_a_group_the_failed_hooks_of_finished_jobs_are_told_with_the_next_command() -> None:
+    host = FakeHost(pending_jobs=[], pending_count=0, failures={}, failed_count=0)
+    host.failed_hooks = (failed_hook("a b", "x" * 3000), failed_hook("c", "ValueError: no column"))
+    found = why.explain(host, "g")  # type: ignore[arg-type]
+    text = str(found.fields["hooks"])
+    assert text.startswith("2 hooks of finished jobs failed, such as g/a b: on_arrival failed on w1: xxx")
+    assert len(text) < 700
+    assert found.fields["next"] == "paglets jobs why 'g/a b'"
+    assert [hook["hook"] for hook in found.data["hooks"]] == ["on_arrival", "on_arrival"]
+    host.failed_hooks = ()
+    assert "hooks" not in why.explain(host, "g").data  # type: ignore[arg-type]
+
+
+def failed_hook(job_key: str, error: str) -> FailedHook:
+    return FailedHook(
+        agent_id=f"p-{job_key}",
+        group_id="g",
+        job_key=job_key,
+        entry="arrival",
+        host=member("w1").ref,
+        error=error,
+        traceback="",
+        failed_at=0.0,
+        kept_until=86400.0 * 30,
+    )
 
 
 def test_a_reason_is_whole_below_its_count() -> None:

@@ -11,6 +11,7 @@ import pytest
 from paglets.api.calls import CallReply
 from paglets.api.groups import GroupLine, Groups, GroupView
 from paglets.api.hosts import Hosts
+from paglets.api.kept import Kept
 from paglets.api.paglets import PagletView
 from paglets.cli.artifacts import add_get, artifact_row, duration, fetch, look, owner_of, resolved
 from paglets.cli.leftovers import artifact_in
@@ -136,6 +137,34 @@ def test_a_job_without_a_file_says_why(given: Given) -> None:
     for key, told in (("plain", "has no file"), ("broken", "failed"), ("later", "has no result")):
         with pytest.raises(Unknown, match=told):
             artifact_of_job(given.client, "g1", key)
+
+
+def left(given: Given, key: str, artifact_id: str, name: str = "left.db") -> ArtifactRef:
+    """A file that a finished job left on `a`."""
+    made = given.a.keep(DATA, name, artifact_id, group_id="g1", job_key=key)
+    given.a.routes["POST /v1/jobs/kept"] = lambda body: Kept(
+        files=tuple(each for each in given.a.artifacts.values() if each.job_key == body["job_key"])
+    )
+    given.b.routes["POST /v1/jobs/kept"] = lambda body: Kept()
+    return made
+
+
+def test_a_job_that_reported_a_file_and_left_another_has_two(given: Given) -> None:
+    given.result("a", 0)
+    given.results["b"] = {"result": None}
+    left(given, "a", "art-0000000a")
+    left(given, "b", "art-0000000b")
+    with pytest.raises(Invalid, match=r"g1/a has 2 files: name one, .*art-0000000a.*art-00000000") as told:
+        artifact_of_job(given.client, "g1", "a")
+    assert told.value.next_steps == ["`paglets artifacts get --group g1 DIR` fetches all files of the group"]
+    assert artifact_of_job(given.client, "g1", "b").artifact_id == "art-0000000b"
+
+
+def test_a_file_that_is_known_from_two_places_is_fetched_once(given: Given) -> None:
+    made = left(given, "a", "art-0000000a")
+    given.results["a"] = {"result": {"artifact": made.to_wire()}}
+    found = artifacts_of_group(given.client, "g1")
+    assert [(key, each.artifact_id) for key, each in found.artifacts] == [("a", "art-0000000a")]
 
 
 def test_of_a_group_all_results_are_looked_through(given: Given) -> None:
