@@ -18,7 +18,7 @@ from paglets.core.text import counted
 from paglets.host import diskfull
 from paglets.slots import states
 from paglets.slots.amounts import bytes_text
-from paglets.store import history, jobfiles, paglets, posts, queue, residence
+from paglets.store import files, history, jobfiles, paglets, posts, queue, residence
 from paglets.store.db import Tx
 from paglets.store.queue import JobRow
 from paglets.worker.launch import DISK_FULL, Ended
@@ -207,6 +207,8 @@ def _meet_full_disk(tx: Tx, job: JobRow, attempt: Attempt, fault: Fault, how: En
     tx.run("UPDATE requests SET disk_fulls = disk_fulls + 1 WHERE agent_id = ?", job.agent_id)
     if decided == "again":
         tx.run("UPDATE job_states SET outcome = NULL WHERE agent_id = ?", job.agent_id)
+        # The next attempt begins without what this one registered, and the disk needs the room now.
+        files.begin_attempt(tx, job.agent_id)
         return "displaced"
     if decided == "limit":
         limit = f"{bytes_text(diskfull.allowed(asked))} {'requested' if asked else 'allowed without a request'}"

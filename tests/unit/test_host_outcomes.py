@@ -10,9 +10,10 @@ from host_rig import envelope, host_ref, job, job_part, slot_request
 
 from paglets.api.slots import Usage
 from paglets.codec.text import loads
+from paglets.core.refs import FileRef
 from paglets.host import outcomes, recovery
 from paglets.host.outcomes import Attempt, Outcome
-from paglets.store import posts, queue, residence
+from paglets.store import files, posts, queue, residence
 from paglets.store.db import Store
 from paglets.testing.store import memory_store
 from paglets.worker.launch import Ended
@@ -156,6 +157,15 @@ def test_a_job_that_meets_a_full_disk_is_placed_again_three_times_and_fails_then
     assert rig.cause() == "disk_full"
     ((_, args),) = rig.reports()
     assert args["message"].endswith("it met a full disk 4 times, at last on here")
+
+
+def test_what_an_attempt_registered_takes_no_room_after_it_met_a_full_disk() -> None:
+    rig = Rig()
+    kept, gone = (FileRef(name=name, sha256="0" * 64, size_bytes=1, attempt=n) for n, name in enumerate(("in", "out")))
+    rig.store.write(lambda tx: tx.run("INSERT INTO blobs VALUES (?, 1, 0)", "0" * 64))
+    rig.store.write(lambda tx: files.add(tx, "j1", (kept, gone)))
+    assert meet_full_disk(rig) == "PLACING"
+    assert rig.store.read(lambda tx: files.of(tx, "j1")) == (kept,)
 
 
 def test_a_job_that_fills_the_disk_itself_fails_at_once() -> None:
