@@ -6,7 +6,8 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,25 +138,26 @@ class HooksEnded:
 
 def end_failed(client: HostClient, group_id: str, job_keys: Iterable[str] | None) -> HooksEnded:
     """End the jobs of these keys (None: all) whose hook failed, and say what became of their files."""
-    keys = None if job_keys is None else set(job_keys)
-    lines: list[str] = []
-    code, seen = EXIT_DONE, set[str]()
-    while True:
-        found = kept_of(client, group_id)
-        new = [hook for hook in found.hooks if hook.agent_id not in seen and (keys is None or hook.job_key in keys)]
-        # A host tells of a bounded number at once.
-        if not new:
-            return HooksEnded(lines=tuple(lines), code=code)
-        seen.update(hook.agent_id for hook in new)
-        for hook in new:
-            files = sum(file.owner == hook.agent_id for file in found.files)
-            try:
-                client.dispose(ProxyRef(agent_id=hook.agent_id, host=hook.host))
-            except PagletsError as error:
-                code = EXIT_FAILED
-                lines.append(f"{group_id}/{hook.job_key}, whose {hook.hook} failed, was not ended: {error.message}")
-            else:
-                lines.append(_ended_text(hook, files))
+    lines: dict[tuple[str, str], str] = {}
+    code = EXIT_DONE
+    for job_key in [""] if job_keys is None else dict.fromkeys(job_keys):
+        # A host tells of a bounded number at once, of all jobs or of one.
+        while new := _not_in(lines, kept_of(client, group_id, job_key)):
+            for hook, files in new:
+                line = _ended_text(hook, files)
+                try:
+                    client.dispose(ProxyRef(agent_id=hook.agent_id, host=hook.host))
+                except PagletsError as error:
+                    code = EXIT_FAILED
+                    line = f"{group_id}/{hook.job_key}, whose {hook.hook} failed, was not ended: {error.message}"
+                lines[hook.host.store_id, hook.agent_id] = line
+    return HooksEnded(lines=tuple(lines.values()), code=code)
+
+
+def _not_in(known: Container[tuple[str, str]], found: MeshKept) -> list[tuple[FailedHook, int]]:
+    """Return the hooks that are not known yet, each with the number of its files."""
+    counts = Counter(file.owner for file in found.files)
+    return [(hook, counts[hook.agent_id]) for hook in found.hooks if (hook.host.store_id, hook.agent_id) not in known]
 
 
 def _ended_text(hook: FailedHook, file_count: int) -> str:

@@ -37,6 +37,9 @@ def ask_for(tx: Tx, agent_id: str, intent: dict[str, Any] | None) -> None:
     tx.wake("mailbox")
 
 
+MAX_HEAD_CHARACTERS = 500
+"""Of a failure in a note, which is bounded and says at its end what to do."""
+
 UNDELIVERED = "undelivered"
 """In an intent to end: the paglet was to move before, with its files."""
 
@@ -166,7 +169,7 @@ def _hold(
     count = jobfiles.hold(tx, agent_id, failed, held)
     what = f"the job and its {counted(count, 'file')} stay" if count else "the job stays"
     again = f"`paglets jobs rerun-hook {job.group_id}/{job.job_key}` runs it again"
-    text = f"{failed.text}; {what} there for 30 days: {again}"
+    text = f"{failed.text[:MAX_HEAD_CHARACTERS]}; {what} there for 30 days: {again}"
     notes.send(tx, agent_id, own.name, (NewNote(at=now, level="error", text=text),), now)
 
 
@@ -190,7 +193,8 @@ def end_held(tx: Tx, now: float, own: HostRef) -> None:
     """End the jobs whose hook failed so long ago that they, and their files, are not kept any more."""
     for failed in jobfiles.over(tx, now, own):
         job = f"{failed.group_id}/{failed.job_key}"
-        text = f"{job}: {failed.text}; it was not run again for 30 days, so the job and its files are removed"
+        text = f"{job}: {failed.text[:MAX_HEAD_CHARACTERS]}; it was not run again for 30 days"
+        text += ", so the job and its files are removed"
         notes.send(tx, failed.agent_id, own.name, (NewNote(at=now, level="warning", text=text),), now)
         note(tx, now, "hook_failed", failed.agent_id, text)
         residence.dispose(tx, failed.agent_id, now)

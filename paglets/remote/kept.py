@@ -77,4 +77,4 @@ class KeptSide:
             view = self._link.ask("GET", route, None, PagletView, host=failed.host, timeout=self.timeout)
         except (Unknown, Moved, Moving):
             return False
-        return view.hook == failed.entry
+        return view.inactive if failed.entry == "activation" else view.hook == failed.entry

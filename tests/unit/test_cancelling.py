@@ -256,7 +256,7 @@ class HeldJob(Ends):
         self.disposed: list[str] = []
 
     def kept(self, group_id: str, job_key: str = "", *, timeout: float | None = None) -> MeshKept:
-        return MeshKept(hooks=() if self.disposed else (HELD,))
+        return MeshKept(hooks=() if self.disposed or job_key not in ("", HELD.job_key) else (HELD,))
 
     def dispose(self, target: ProxyRef) -> None:
         self.disposed.append(target.agent_id)

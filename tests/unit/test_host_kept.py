@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -170,6 +171,13 @@ def test_a_job_whose_hook_fails_stays_with_its_files(rig: Rig, hook: str, name: 
     assert "jobs rerun-hook g1/a" in note
     assert rig.disk.left_over() == ()
     assert not checked(rig)
+
+
+def test_a_long_error_leaves_room_for_the_command_in_its_note(rig: Rig) -> None:
+    finished(rig)
+    end(rig, fault=replace(FAULT, message="x" * 5000))
+    (note,) = notes(rig)
+    assert "`paglets jobs rerun-hook g1/a` runs it again" in note
 
 
 def test_a_process_that_ends_before_its_hook_returns_is_a_hook_that_failed(rig: Rig) -> None:
