@@ -16,7 +16,7 @@ from paglets.host.logs import Key, LogFolder
 from paglets.slots.amounts import bytes_text
 from paglets.slots.eligibility import Reason
 from paglets.store.files import Removal
-from paglets.worker.logs import Piece
+from paglets.worker.logs import Piece, make_folder
 from paglets.worker.usage import scratch_bytes
 
 FULL = "disk_full"
@@ -102,7 +102,7 @@ class HostDisk:
 
     def log_path(self, agent_id: str, generation: int, attempt: int, stream: str) -> str:
         path = self._logs.path(agent_id, generation, attempt, stream)
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        make_folder(path)
         return path
 
     def logs(self, agent_id: str) -> tuple[tuple[int, int], ...]:

@@ -27,7 +27,7 @@ READ_FLAGS = os.O_RDONLY | _CAREFULLY
 """A job may put what it likes in the place of its log: a link is not followed, a FIFO not waited for."""
 
 MOST_LOOKS = 4
-"""At a log whose segments go while it is read."""
+"""At a log whose segments are removed while it is read, or whose folder is removed while it is opened."""
 
 _SEGMENT = re.compile(r"[0-9]{12,18}")
 
@@ -88,6 +88,17 @@ def _size_of(entry: os.DirEntry[str]) -> int | None:
     except OSError:
         return None
     return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def make_folder(path: str) -> None:
+    """Make the folder of the log `path`. Another thread or process may remove it while it is empty. Raises OSError."""
+    for left in reversed(range(MOST_LOOKS)):
+        try:
+            os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
+            break
+        except FileExistsError:  # the folder was removed between `mkdir` and the check that it is one
+            if not left:
+                raise
 
 
 def end_of(path: str) -> int:
@@ -170,8 +181,7 @@ class LogFile:
         self._end = found[-1].end if found else 0
         self._tail = [segment.offset for segment in found if segment.path != path]
         self._limit = self._tail[-1] + segment_bytes if self._tail else head_bytes
-        os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
-        self._open(segment_path(path, self._tail[-1]) if self._tail else path)
+        self._open_in_its_folder(segment_path(path, self._tail[-1]) if self._tail else path)
         # The age of a log, by which old ones are removed, is that of its newest use.
         with suppress(OSError):
             os.utime(self._descriptor or path)
@@ -245,6 +255,17 @@ class LogFile:
             with suppress(OSError):
                 os.unlink(segment_path(self._path, self._tail[0]))
             del self._tail[0]
+
+    def _open_in_its_folder(self, path: str) -> None:
+        """Open `path`; make its folder, again if that is removed as empty before the file is in it. Raises OSError."""
+        for left in reversed(range(MOST_LOOKS)):
+            try:
+                make_folder(path)
+                self._open(path)
+                break
+            except FileNotFoundError:
+                if not left:
+                    raise
 
     def _open(self, path: str) -> None:
         descriptor = self._opener(path, WRITE_FLAGS, 0o600)

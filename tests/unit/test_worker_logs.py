@@ -186,6 +186,24 @@ def test_where_there_is_no_room_to_the_end_the_last_bytes_give_way_to_what_is_mi
     assert 1200 - 1000 + len(note) == 259
 
 
+def test_a_log_whose_empty_folder_is_removed_as_it_is_opened_makes_the_folder_again(tmp_path: Path) -> None:
+    path = tmp_path / "job" / "1.1.out"
+    removals = 0
+
+    def opener(name: str, flags: int, mode: int) -> int:
+        nonlocal removals
+        if not removals:
+            removals += 1
+            path.parent.rmdir()  # as the look for old logs does
+        return os.open(name, flags, mode)
+
+    log = small(path, opener)
+    log.write(memoryview(b"one"))
+    log.close()
+
+    assert (removals, path.read_bytes()) == (1, b"one")
+
+
 def test_a_log_that_cannot_be_opened_raises(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
