@@ -305,8 +305,10 @@ class InlinePaglet:
             self._tx.touch(self._agent_id)
         if self._context.intent_set:
             intent = self._context.intent
+            # One that is to end does so, whatever its code asks.
             self._tx.run(
-                "UPDATE paglets SET intent = ? WHERE agent_id = ?",
+                "UPDATE paglets SET intent = ? WHERE agent_id = ?"
+                " AND (intent IS NULL OR json_extract(intent, '$.dispose') IS NULL)",
                 None if intent is None else dumps(intent),
                 self._agent_id,
             )

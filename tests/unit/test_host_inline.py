@@ -18,6 +18,7 @@ from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, BlobRef
 from paglets.groups.keys import collector_id
 from paglets.host import inline
+from paglets.host.hooks import ask_for
 from paglets.store import blobs, posts, residence
 from paglets.store.db import Tx, open_store
 
@@ -316,3 +317,10 @@ def test_storage_is_a_map_in_order_of_keys(rig: Rig) -> None:
                 missing()
 
     rig.write(change)
+
+
+def test_a_collector_that_is_to_end_does_not_stay_for_what_comes_meanwhile(rig: Rig) -> None:
+    rig.write(lambda tx: ask_for(tx, COLLECTOR, {"dispose": True}))
+    send(rig, result("a"), result("b"), WireMessage(kind="register_jobs", args={"jobs": [{"job_key": "c"}]}))
+    rig.run()
+    assert rig.value("SELECT status FROM residence WHERE agent_id = ?", COLLECTOR) == "disposed"
