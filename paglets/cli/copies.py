@@ -8,8 +8,8 @@ from typing import Any
 
 from paglets.api.slots import JobView
 from paglets.cli.options import LOOK_SECONDS
-from paglets.cli.output import said_if_slow, waiting_for_all
-from paglets.core.errors import PagletsError
+from paglets.cli.output import said_if_slow, say, waiting_for_all
+from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError
 from paglets.core.text import command_name
 from paglets.remote.cancelling import AWAY
 from paglets.remote.client import HostClient
@@ -26,15 +26,21 @@ Entry = dict[str, Any]
 """As in `pending_jobs` of a summary."""
 
 
-def copies_of_group(client: HostClient, group_id: str) -> list[Entry]:
-    """The newest copy of each job of which a host has one, by key."""
+def copies_of_group(client: HostClient, group_id: str) -> tuple[list[Entry], int]:
+    """Return the newest copy of each job of which a host has one, by key, and an exit code.
+
+    That is EXIT_FAILED, and stderr says so, where a host has more jobs than were asked for.
+    """
     with said_if_slow(waiting_for_all(LOOK_SECONDS)):
         answers, _ = client.mesh_slots(limit=MOST_JOBS, timeout=LOOK_SECONDS)
+    full = [slots.host.name for slots in answers if len(slots.jobs) >= MOST_JOBS]
+    for name in full:
+        say(f"{name} has {MOST_JOBS:,} jobs or more: those of {group_id} that came later are not shown")
     found = [_entry(job, slots.host.name) for slots in answers for job in slots.jobs if job.group_id == group_id]
     newest: dict[str, Entry] = {}
     for entry in sorted(found, key=lambda each: (each["generation"], each["attempt"])):
         newest[entry["job_key"]] = entry
-    return [newest[key] for key in sorted(newest)]
+    return [newest[key] for key in sorted(newest)], EXIT_FAILED if full else EXIT_DONE
 
 
 def attempts_of(client: HostClient, job: str, seconds: float) -> JobAttempts:

@@ -195,13 +195,13 @@ def _waiting_end(client: HostClient, group_id: str, job_key: str, error: Paglets
 
 def _of_copies(client: HostClient, group_id: str, error: PagletsError) -> Explanation:
     """Of a group, as the hosts know its jobs that have them. Raises `error`."""
-    entries = copies_of_group(client, group_id)
+    entries, code = copies_of_group(client, group_id)
     if not entries:
         raise error
     held = held_on(client, map(_wait, entries))
     rows = [(each["status"], each["host_name"], _reason(each, held), each["job_key"]) for each in entries]
     return Explanation(
-        code=EXIT_DONE,
+        code=code,
         data={"group_id": group_id, "status": "", "pending_jobs": entries, "failures": {}, "collector": error.message},
         fields={"group": group_id, "collector": advised(error.message), "next": ways_out(group_id, entries, error)},
         reasons=tuple(_counted(rows)),

@@ -49,13 +49,17 @@ def _declared(job_class: Any, name: str) -> Any:
     """Return the annotated type of the result that this method gives; None where it may not be the result."""
     method = getattr(job_class, name)
     names = getattr(getattr(method, "__code__", None), "co_names", ())
-    if name == "run_compute_job" and any(each in names or each in vars(job_class) for each in _OTHER_RESULTS):
+    if name == "run_compute_job" and any(each in names or _is_overridden(job_class, each) for each in _OTHER_RESULTS):
         return None
     try:
         return typing.get_type_hints(method).get("return")
     except (NameError, TypeError, AttributeError, SyntaxError):
         # A name that exists only for a type checker.
         return None
+
+
+def _is_overridden(job_class: Any, name: str) -> bool:
+    return sum(name in vars(base) for base in job_class.__mro__) > 1
 
 
 _OTHER_RESULTS = ("report_compute_success", "report_compute_artifact", "build_result_payload")

@@ -31,7 +31,8 @@ from paglets.core.refs import BlobRef, StoredValue, check_artifact_id, check_blo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
-    """`resolve` gives the class of a name. `keeps_missing`: what cannot be imported here becomes an `Unreadable`."""
+    """`resolve` gives the class of a name. `keeps_missing`: what cannot be imported here, or has another shape
+    here, becomes an `Unreadable`."""
 
     resolve: Callable[[str], type[Any]]
     keeps_missing: bool = False
@@ -101,6 +102,8 @@ def _tagged(tag: str, content: Any, depth: int, means: Means) -> Any:
         return Unreadable({tag: content}, error)
     except (ValueError, TypeError, ArithmeticError, LookupError) as error:
         # Invalid (of names and shapes) is a ValueError too, and says all that there is to say.
+        if isinstance(error, Invalid) and means.keeps_missing and means.resolve is not no_class:
+            return Unreadable({tag: content}, error)
         reason = error.message if isinstance(error, Invalid) else f"{tag} has a wrong value: {str(error)[:200]}"
         raise Refusal(reason) from error
 

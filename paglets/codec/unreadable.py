@@ -1,4 +1,4 @@
-"""A placeholder for a value that cannot be read: its class is not installed here, or it was deleted."""
+"""A placeholder for a value that cannot be read: its class is not here or has other fields, or it was deleted."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from paglets.core.errors import PagletsError
 
 
 class Unreadable:
-    """A value that cannot be made here, since its class or numpy cannot be imported, or since it was deleted.
+    """A value that cannot be made here, since its class or numpy cannot be imported, or the class has other fields
+    here, or since the value was deleted.
 
-    Only the use of the value fails: each operation raises ImportFailed or Unknown with the reason. `repr` works, and
-    the value can be sent on: it travels as it came.
+    Only the use of the value fails: each operation raises ImportFailed, Invalid or Unknown with the reason. `repr` and
+    copies of what the value is in work, and the value can be sent on: it travels as it came.
     """
 
     __slots__ = ("_error", "_tree")
@@ -31,8 +32,8 @@ class Unreadable:
         return f"<unreadable here: {self._error.message}>"
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__") and name.endswith("__"):
-            # Protocols such as copying look for these, and go on without.
+        if name in Unreadable.__slots__ or (name.startswith("__") and name.endswith("__")):
+            # Protocols such as numpy's look for these, and go on without.
             raise AttributeError(name)
         raise failure_of(self)
 
@@ -40,6 +41,12 @@ class Unreadable:
         if spec:
             raise failure_of(self)
         return repr(self)
+
+    def __copy__(self) -> Unreadable:
+        return self  # it never changes
+
+    def __deepcopy__(self, memo: object) -> Unreadable:
+        return self
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise failure_of(self)

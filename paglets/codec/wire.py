@@ -77,7 +77,8 @@ def decode(tree: Any, where: str = "value", *, import_classes: bool = True, keep
     """Return the value of a tree. Its classes are imported, so that their code runs.
 
     Raises Invalid for an unknown tag or a wrong value of one, ImportFailed for a class, or numpy, that is not here.
-    With `keep_missing`, such a part of the value is an `Unreadable` instead, which fails when it is used.
+    With `keep_missing`, a part of the value whose class is not here, or has other fields here, is an `Unreadable`
+    instead, which fails when it is used.
     With `import_classes` False, a tree that needs an import is Invalid.
     """
     try:

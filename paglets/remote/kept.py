@@ -11,7 +11,7 @@ from paglets.core.refs import ArtifactRef, HostRef
 from paglets.remote.asking import ask_each, attempt, of_host, online_hosts
 from paglets.remote.link import Link, quoted
 
-LOOK_AGAIN_SECONDS = 0.2
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +57,7 @@ class KeptSide:
         route = f"/v1/paglets/{quoted(failed.agent_id)}/rerun"
         self._link.ask("POST", route, None, Done, host=failed.host, timeout=self.timeout)
         end = None if timeout is None else self._link.clock.monotonic() + timeout
+        pause = FIRST_PAUSE_SECONDS
         while True:
             again = self._failed_again(failed)
             if again is not None or not self._runs(failed):
@@ -64,7 +65,8 @@ class KeptSide:
                 return again or self._failed_again(failed)
             if end is not None and self._link.clock.monotonic() >= end:
                 raise TimedOut(f"{failed.hook} of {failed.group_id}/{failed.job_key} still runs on {failed.host.name}")
-            self._link.pause(LOOK_AGAIN_SECONDS)
+            self._link.pause(pause)
+            pause = min(LONGEST_PAUSE_SECONDS, pause * 1.5)
 
     def _failed_again(self, failed: FailedHook) -> FailedHook | None:
         body = AskKept(group_id=failed.group_id, job_key=failed.job_key)

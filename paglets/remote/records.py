@@ -30,21 +30,24 @@ def whole_summary(ask: Ask, summary: dict[str, Any], lists: Collection[str] = LI
     others: dict[str, Any] = {name: _listed(ask, name) for name in lacking if name not in ("results", "failures")}
     if "jobs" in others:
         others["jobs"] = {entry["job_key"]: entry["metadata"] for entry in others["jobs"]}
-    results, failures = all_records(ask, summary["group_id"])
+    results, failures = all_records(ask, summary["group_id"], with_results="results" in lists)
     return _counted({**summary, **others, "results": results, "failures": failures})
 
 
-def all_records(ask: Ask, group_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return results and failures by job key. Raises TooLarge where they are over 1 GiB."""
+def all_records(ask: Ask, group_id: str, *, with_results: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return results and failures by job key. Raises TooLarge where they are over 1 GiB.
+
+    Without `with_results` each result is None, and does not count.
+    """
     results: dict[str, Any] = {}
     failures: dict[str, Any] = {}
     size, after = 0, ""
     while True:
         page = ask(Message("results", {"after": after}))
-        size += page.get("size_bytes", 0)
+        size += page.get("size_bytes", 0) if with_results or page["failures"] else 0
         if size > MOST_BYTES:
             raise TooLarge(f"the results of {group_id} are over {bytes_text(MOST_BYTES)} in all", next=[ONE_BY_ONE])
-        results.update(page["results"])
+        results.update(page["results"] if with_results else dict.fromkeys(page["results"]))
         failures.update(page["failures"])
         if page["next"] is None:
             return results, failures

@@ -250,6 +250,14 @@ def test_of_a_group_whose_collector_is_away_the_hosts_say_what_they_have() -> No
     assert [job["job_key"] for job in found.data["pending_jobs"]] == ["a", "b"]
 
 
+def test_jobs_that_a_host_has_beyond_those_that_were_asked_for_are_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    known = Known()
+    known.copies = {f"{n:04d}": job_view(f"{n:04d}", group_id="g") for n in range(1000)}
+    found = explain(known, "g")  # type: ignore[arg-type]
+    assert (found.code, len(found.data["pending_jobs"])) == (1, 1000)
+    assert "w2 has 1,000 jobs or more: those of g that came later are not shown" in capsys.readouterr().err
+
+
 def test_a_group_that_nobody_knows_and_whose_jobs_are_there_is_told_by_their_hosts() -> None:
     known = Known()
     known.copies = {key: replace(job, group_id="lost") for key, job in known.copies.items()}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -195,11 +197,38 @@ def test_what_cannot_be_imported_fails_when_it_is_used_and_not_before() -> None:
         lambda: len(bad),
         lambda: list(bad),
         lambda: f"{bad:.3f}",
-        lambda: copy.copy(bad),
+        lambda: pickle.dumps(bad),
         lambda: np.asarray(bad),
     ):
         with pytest.raises(ImportFailed, match="no_such_module:Row cannot be imported"):
             use()
+
+
+def test_what_holds_such_a_value_can_be_copied() -> None:
+    value = decode({"bad": MISSING, "good": [1]}, keep_missing=True)
+
+    copied = copy.deepcopy(value)
+
+    assert copied["good"] == [1]
+    assert encode(copied) == encode(copy.copy(value)) == {"bad": MISSING, "good": [1]}
+
+
+@dataclass
+class Point:
+    x: int
+
+
+def test_a_value_of_a_class_that_has_other_fields_by_now_spoils_no_other() -> None:
+    older = {"$object": {"class": f"{__name__}:Point", "fields": {"x": 1, "y": 2}}}
+
+    value = decode({"older": older, "now": encode(Point(3))}, keep_missing=True)
+
+    assert value["now"] == Point(3)
+    with pytest.raises(Invalid, match="a Point has no field 'y'"):
+        repr(value["older"].x)
+    assert encode(value["older"]) == older
+    with pytest.raises(Invalid, match="a Point has no field 'y'"):
+        decode(older)
 
 
 def test_what_cannot_be_imported_here_is_sent_on_as_it_came() -> None:

@@ -776,6 +776,13 @@ def test_results_over_a_gibibyte_in_all_are_refused_with_the_way_to_have_them() 
         all_records(lambda message: page, "g1")
 
 
+def test_failures_are_had_whatever_the_size_of_results_that_were_not_asked_for() -> None:
+    pages = [{"results": {f"{n}": {}}, "failures": {}, "next": f"{n}", "size_bytes": 300 << 20} for n in range(5)]
+    pages.append({"results": {}, "failures": {"b": {"cause": "exception"}}, "next": None, "size_bytes": 1})
+    results, failures = all_records(lambda message: pages.pop(0), "g1", with_results=False)
+    assert (set(results.values()), failures) == ({None}, {"b": {"cause": "exception"}})
+
+
 def test_a_summary_of_one_job_has_nothing_else_in_its_lists() -> None:
     context = begun("a", "b", "c")
     result(context, "a", 1)
