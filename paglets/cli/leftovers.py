@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -79,9 +80,10 @@ def look(client: HostClient, group_id: str, error: PagletsError) -> LostGroup | 
 
 
 def _slim(report: WaitingReport) -> WaitingReport:
-    """Return the report without its result, and of its artifacts only the file that the result names."""
+    """Return the report without its result. The file that the job reported comes first; large values of the result,
+    which are artifacts too, follow: no collector answers that could read them."""
     named = artifact_in(report.record.get("result"))
-    files = tuple(each for each in report.artifacts if named and each.artifact_id == named.artifact_id)
+    files = tuple(sorted(report.artifacts, key=lambda each: named is None or each.artifact_id != named.artifact_id))
     kept = ("generation", "attempt", "cause")
     record = {name: report.record[name] for name in kept if name in report.record}
     return WaitingReport(
@@ -122,24 +124,23 @@ def _finished(host: HostRef, report: WaitingReport) -> Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingFiles:
-    """`files` by job key. `without_file`, `failed`: how many reports wait that have none. `silent`: hosts that may
-    have more."""
+    """`files`: each with its job key. `without_file`, `failed`: how many reports wait that have none. `silent`: hosts
+    that may have more."""
 
-    files: dict[str, ArtifactRef]
+    files: tuple[tuple[str, ArtifactRef], ...]
     without_file: int
     failed: int
     silent: tuple[PagletsError, ...]
 
 
 def files_of(client: HostClient, group_id: str) -> WaitingFiles:
-    """Return the file of each finished job whose report waits on a host."""
+    """Return the files of finished jobs whose reports wait on a host, large values of their results among them."""
     left = client.leftovers(group_id)
     reports = newest_reports((host, _slim(report)) for host, report in client.waiting_reports(left))
-    files = {key: report.artifacts[0] for key, (_, report) in reports.items() if report.artifacts}
-    failed = sum(report.kind == "failure" for _, report in reports.values())
+    files = tuple((key, file) for key, (_, report) in reports.items() for file in report.artifacts)
+    kinds = Counter(report.kind for _, report in reports.values() if not report.artifacts)
     silent = tuple(Unreachable(f"{name}: {why}") for name, why in left.silent.items())
-    without = len(reports) - failed - len(files)
-    return WaitingFiles(files=files, without_file=without, failed=failed, silent=silent)
+    return WaitingFiles(files=files, without_file=kinds["result"], failed=kinds["failure"], silent=silent)
 
 
 def file_of(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> ArtifactRef:

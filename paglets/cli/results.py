@@ -83,7 +83,7 @@ def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
         without, failed = waiting.without_file, waiting.failed
         if not left and not waiting.files and not without + failed:
             raise
-        found |= {file.artifact_id: (key, file) for key, file in waiting.files.items()}
+        found |= {file.artifact_id: (key, file) for key, file in waiting.files}
         others = {each.message: each for each in (*silent, *waiting.silent)}
         silent = (error, *others.values())
     counts = Counts(without_file=without, failed=failed, pending=pending)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from paglets.api.groups import ReportCounts, Waiting, WaitingReport
 from paglets.core.errors import PagletsError
-from paglets.core.refs import ArtifactRef, HostRef
+from paglets.core.refs import HostRef
 from paglets.remote.asking import ask_each, attempt, those_online
 from paglets.remote.link import Link, quoted
 
@@ -94,11 +94,6 @@ def newest_reports(found: Iterator[tuple[HostRef, WaitingReport]]) -> dict[str, 
 
 def _rank(report: WaitingReport) -> tuple[bool, int, int]:
     return (report.kind == "result", report.record["generation"], report.record["attempt"])
-
-
-def files_of(reports: dict[str, tuple[HostRef, WaitingReport]]) -> dict[str, tuple[ArtifactRef, ...]]:
-    """Return the files that wait with these reports, by job key."""
-    return {key: report.artifacts for key, (_, report) in reports.items() if report.artifacts}
 
 
 def _page(link: Link, host: HostRef, group_id: str, query: str, timeout: float) -> Waiting:

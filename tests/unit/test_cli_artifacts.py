@@ -3,16 +3,18 @@ from __future__ import annotations
 import io
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from paglets.api.calls import CallReply
-from paglets.api.groups import GroupLine, Groups, GroupView
+from paglets.api.groups import GroupLine, Groups, GroupView, ReportCounts, Waiting, WaitingReport
 from paglets.api.hosts import Hosts
 from paglets.api.kept import Kept
 from paglets.api.paglets import PagletView
+from paglets.cli import leftovers
 from paglets.cli.artifacts import add_get, artifact_row, duration, fetch, look, owner_of, resolved
 from paglets.cli.leftovers import artifact_in
 from paglets.cli.options import Parser, run
@@ -179,6 +181,46 @@ def test_of_a_group_all_results_are_looked_through(given: Given) -> None:
         "1 job failed: `paglets jobs why g1` says why",
         "1 job has not ended yet: the same command later gets what is new",
     ]
+
+
+def test_large_results_that_wait_for_a_lost_collector_are_fetched_as_files_beside_those_of_their_jobs(
+    given: Given,
+) -> None:
+    file, value, other = (
+        given.b.keep(DATA, name, f"art-0000000{number}", owner="c1")
+        for number, name in enumerate(("rows.db", "result.json", "result.json"))
+    )
+    report = partial(WaitingReport, agent_id="j", kind="result")
+    record = {"generation": 1, "attempt": 1}
+    waiting = Waiting(
+        host=given.b.ref,
+        running=0,
+        queued=0,
+        submissions=1,
+        counts=ReportCounts(results=3, files=3, file_bytes=3 * len(DATA)),
+        reports=(
+            report(
+                n=1,
+                job_key="a",
+                record={**record, "result": {"big": {"$stored": {}}, "artifact": file.to_wire()}},
+                artifacts=(value, file),
+            ),
+            report(n=2, job_key="b", record={**record, "result": {"$stored": {}}}, artifacts=(other,)),
+            report(n=3, job_key="c", record={**record, "result": 3}),
+        ),
+    )
+    given.b.routes["GET /v1/groups/g1/waiting"] = lambda body: waiting
+    given.a.routes["GET /v1/groups/g1/waiting"] = lambda body: replace(waiting, counts=ReportCounts(), reports=())
+    found = leftovers.files_of(given.client, "g1")
+    assert [(key, each.name) for key, each in found.files] == [
+        ("a", "rows.db"),
+        ("a", "result.json"),
+        ("b", "result.json"),
+    ]
+    assert (found.without_file, found.failed) == (1, 0)
+    lost = Unreachable("its host is lost")
+    assert leftovers.file_of(given.client, "g1", "a", lost).name == "rows.db"
+    assert leftovers.file_of(given.client, "g1", "b", lost).name == "result.json"
 
 
 @pytest.mark.parametrize("result", [None, 3, [], {}, {"artifact": "x"}, {"artifact": {"name": "x"}}])
