@@ -240,6 +240,9 @@ class InlineContext:
     def warn(self, text: str) -> NoReturn:
         self._refuse("warn")
 
+    def keep_unsent(self, path: str | Path) -> NoReturn:
+        self._refuse("keep_unsent")
+
     def _refuse(self, what: str) -> NoReturn:
         raise Invalid(f"{what} is not for a paglet whose handlers run inside its host")
 

@@ -40,7 +40,7 @@ from paglets.mesh.gossip import Gossip
 from paglets.store import artifacts, files, kept, paglets, posts
 from paglets.store.db import Tx
 from paglets.worker import protocol, wishes
-from paglets.worker.protocol import BAD_RESULT, Changes, Fault, Intent, NewArtifact, RegisteredFile, Stamp
+from paglets.worker.protocol import BAD_RESULT, Changes, Fault, NewArtifact, RegisteredFile, Stamp
 
 Done = Callable[[Any], None]
 
@@ -206,7 +206,7 @@ class Step:
 
 
 def _is_empty(args: protocol.EntryDone) -> bool:
-    return args.fault is None and args.changes == Changes() and args.intent == Intent()
+    return args == protocol.EntryDone(then_run=args.then_run, is_default=args.is_default)
 
 
 def _guarded(tx: Tx, run: Speaker) -> Tx:
@@ -273,8 +273,7 @@ def _report(tx: Tx, step: Step, args: protocol.Report) -> dict[str, bool]:
     if accepted:
         _apply(tx, step, args.changes)
         if args.fault is not None and args.fault.cause == BAD_RESULT:
-            stamp = step.run.stamp
-            kept.keep(tx, step.agent_id, stamp.generation, stamp.attempt, step.run.work_dir, step.now)
+            kept.keep(tx, step.agent_id, step.run.work_dir, step.now)
     return {"accepted": accepted}
 
 
@@ -325,6 +324,8 @@ def _done(tx: Tx, step: Step, args: protocol.EntryDone) -> HandlerEnd:
     entry, fault = step.run.entry, args.fault
     if fault is None:
         _apply(tx, step, args.changes)
+    if args.keep_scratch:
+        kept.keep(tx, step.agent_id, step.run.work_dir, step.now)
     if entry == "attempt":
         _attempt_done(tx, step, fault)
     elif entry == "message":

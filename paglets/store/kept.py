@@ -1,4 +1,4 @@
-"""Scratch directories that are kept for people: the files of attempts whose result could not travel."""
+"""Scratch directories that are kept for people: files of attempts whose result, or second report, could not be sent."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ class Kept:
     removed_at: float | None
 
 
-def keep(tx: Tx, agent_id: str, generation: int, attempt: int, path: str, now: float) -> None:
-    """Keep the scratch directory of this attempt beyond the end of its job."""
+def keep(tx: Tx, agent_id: str, path: str, now: float) -> None:
+    """Keep the scratch directory of the attempt that this job is at beyond the end of the job."""
     tx.run(
-        "INSERT OR REPLACE INTO kept_scratch (agent_id, generation, attempt, path, kept_at) VALUES (?, ?, ?, ?, ?)",
-        agent_id,
-        generation,
-        attempt,
+        "INSERT OR REPLACE INTO kept_scratch (agent_id, generation, attempt, path, kept_at)"
+        " SELECT agent_id, generation, attempt, ?, ? FROM requests WHERE agent_id = ?",
         path,
         now,
+        agent_id,
     )
 
 

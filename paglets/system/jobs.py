@@ -202,6 +202,8 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
 
     def _report(self, report: dict[str, Any]) -> bool:
         if self._reported:
+            if "file" in report:
+                self.context.keep_unsent(report["file"]["path"])
             self._warn(second_report_text(report))
             return False
         accepted = self.context.report(report)

@@ -66,6 +66,7 @@ class FakeContext(FakeSender):
         self.reports: list[dict[str, Any]] = []
         self.notes: list[tuple[str, str]] = []
         self.warned: list[str] = []
+        self.unsent: list[str] = []
         self.groups: list[SubmitGroup] = []
         self.blobs: dict[str, bytes] = {}
         self.warnings: tuple[str, ...] = ()
@@ -78,6 +79,9 @@ class FakeContext(FakeSender):
 
     def warn(self, text: str) -> None:
         self.warned.append(text)
+
+    def keep_unsent(self, path: str | Path) -> None:
+        self.unsent.append(str(path))
 
     def wall_time(self) -> float:
         return 1_700_000_000.0

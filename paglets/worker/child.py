@@ -202,7 +202,7 @@ class Child:
             fault = entry_fault_of(error, self._go.work_dir)
             if fault.cause == DISK_FULL and self._go.entry == "attempt":
                 make_room(self._go.work_dir)
-            done = EntryDone(fault=fault)
+            done = EntryDone(fault=fault, keep_scratch=self._context.has_unsent_file)
         # Handlers that run hold this until their commit; none begins after it.
         with self._context.changed:
             self._over = True
@@ -238,7 +238,13 @@ class Child:
         changes = scope.changes(self._context.keeper)
         cls, name = type(self._paglet), ENTRY_METHODS[self._go.entry]
         then_run, is_default = cls.run is not Paglet.run, getattr(cls, name) is getattr(Paglet, name, None)
-        return EntryDone(changes=changes, intent=scope.intent, then_run=then_run, is_default=is_default)
+        return EntryDone(
+            changes=changes,
+            intent=scope.intent,
+            then_run=then_run,
+            is_default=is_default,
+            keep_scratch=self._context.has_unsent_file,
+        )
 
     def _tell_done(self, done: EntryDone) -> int:
         try:

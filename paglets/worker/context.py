@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -42,7 +43,7 @@ from paglets.worker.protocol import (
     Resolve,
     Submit,
 )
-from paglets.worker.publishing import Publisher, absolute
+from paglets.worker.publishing import Publisher, absolute, is_within
 from paglets.worker.reporting import Reporting
 from paglets.worker.storage import ChildStorage, Request
 from paglets.worker.wishes import Find, NewClone, Rest, new_note
@@ -82,6 +83,7 @@ class ChildContext:
         self._artifacts = ChildArtifacts(go.stamp.token, request, self._publisher, time.time)
         self.files = RegisteredFiles(go, request, self._publisher, self.scope)
         self.changed = threading.Condition(threading.RLock())
+        self.has_unsent_file = False
         self.paglet: Paglet[Any]
         self.keeper: StateKeeper
         self._reporting: Reporting
@@ -333,6 +335,10 @@ class ChildContext:
             stamp = self._go.stamp
             args = {"job_key": self.paglet.state.job_key, "generation": stamp.generation, "attempt": stamp.attempt}
             self.post(self._go.collector, Message("job_warning", {**args, "text": text}))
+
+    def keep_unsent(self, path: str | Path) -> None:
+        if self._go.entry == "attempt" and os.path.isfile(path) and is_within(Path(path), self.work_dir()):
+            self.has_unsent_file = True
 
     @contextmanager
     def locked_state(self) -> Iterator[Any]:

@@ -344,10 +344,12 @@ class EntryDone:
 
     `then_run`: the class overrides `run`, so that it is due next (after `creation`, `clone`, `arrival`, `activation`).
     `is_default`: the class does not override the method of this entry.
+    `keep_scratch`: the scratch directory of this attempt has a file that could not be sent.
     """
 
     then_run: bool = False
     is_default: bool = False
+    keep_scratch: bool = False
     fault: Fault | None = None
     changes: Changes = field(default_factory=Changes)
     intent: Intent = field(default_factory=Intent)

@@ -172,7 +172,7 @@ class Publisher:
         return Captured(blob=blob, stat=copied[0].main, database=copied[0])
 
     def _is_in_scratch(self, source: Path) -> bool:
-        return self._scratch is not None and source.parent.resolve().is_relative_to(self._scratch.resolve())
+        return self._scratch is not None and is_within(source, self._scratch)
 
     def _take(self, source: Path, room: Room) -> Publication | None:
         """None where it must be copied."""
@@ -245,6 +245,11 @@ class Publisher:
         with suppress(OSError):
             return closed(folder)
         return ""
+
+
+def is_within(path: Path, folder: Path) -> bool:
+    """Return True if the file itself, not what it links to, is somewhere in that folder."""
+    return path.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _warn_if_open(source: Path) -> None:

@@ -50,6 +50,20 @@ def test_only_the_files_of_a_result_that_cannot_travel_are_kept(rig: Rig) -> Non
     assert (view.scratch, view.scratch_removed_at) == ("/scratch/j1", None)
 
 
+@pytest.mark.parametrize("fault", [None, Fault(cause="exception", message="no")])
+def test_a_file_that_was_not_sent_is_kept(rig: Rig, fault: Fault | None) -> None:
+    rig.write(lambda tx: residence.create(tx, job("j3", "j3"), rig.now()))
+    rig.run()
+    process = rig.process("j3")
+    rig.report(process, {"n": 1})
+    rig.finish(process, keep_scratch=True, fault=fault)
+    rig.run(LOOK_SECONDS + 1)
+
+    assert scratch(rig) == ("j1", "j3")
+    (view,) = rig.get(Attempts, "POST", "/v1/jobs/attempts", AskAttempts(job="j3")).attempts
+    assert (view.scratch, view.status) == ("/scratch/j3", "COMPLETED")
+
+
 def test_kept_files_outlast_their_job_and_go_after_a_week(rig: Rig) -> None:
     rig.write(lambda tx: residence.dispose(tx, "j1", rig.now()))
     rig.clock.advance(KEEP_SCRATCH_SECONDS - 2 * LOOK_SECONDS)
@@ -94,7 +108,8 @@ def test_the_oldest_kept_files_beyond_the_share_of_the_disk_are_given_up(tmp_pat
 def test_of_many_that_are_gone_only_the_newest_rows_stay(rig: Rig) -> None:
     def keep_many(tx: Tx) -> None:
         for number in range(kept.MOST_ROWS + 5):
-            kept.keep(tx, f"x{number}", 1, 1, "/x", float(number))
+            row = "INSERT INTO kept_scratch (agent_id, generation, attempt, path, kept_at) VALUES (?, 1, 1, '/x', ?)"
+            tx.run(row, f"x{number}", float(number))
 
     rig.store.write(keep_many)
     rig.store.write(lambda tx: kept.expire(tx, float("inf"), 5.0))

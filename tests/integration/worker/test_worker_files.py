@@ -547,6 +547,7 @@ def test_a_job_reports_a_file_with_its_result(host: FakeHost, move: bool) -> Non
     heard = last_words(host, told)
     kept = "gone" if move else "644, 1"
     assert heard == ["True", kept, "False", kept]
+    assert told.done.keep_scratch is not move
     (report,) = told.all("report")
     ref = from_json(ArtifactRef, report.result["artifact"])
     assert report.result["bundle"] == "a"
