@@ -130,7 +130,7 @@ def _print(job: str, hook: FailedHook, again: FailedHook | None) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HooksEnded:
-    """A line for each job whose hook had failed, and for each host that did not say whether it has one."""
+    """A line for each job whose hook had failed; `code`: EXIT_FAILED if one could not be ended."""
 
     lines: tuple[str, ...] = ()
     code: int = EXIT_DONE

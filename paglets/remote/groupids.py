@@ -34,6 +34,9 @@ def only_home_tells(group_id: str, home: HostRef, why: str) -> GroupExists:
     """Of an id that is taken: whether these are the same jobs, its home knows, and nobody else."""
     return GroupExists(
         f"group {group_id} is there already, and nothing was submitted: it was submitted on {home.name}, which {why}, "
-        f"so that nobody can tell whether it is the same. Submit it again when {home.name} is back (start that host, "
-        "if it has ended), or choose another group_id"
+        "so that nobody can tell whether it is the same",
+        next=[
+            f"submit it again when {home.name} is back; start that host if it has ended",
+            "or choose another group_id",
+        ],
     )
