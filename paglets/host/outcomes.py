@@ -16,6 +16,7 @@ from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.core.text import counted
 from paglets.host import diskfull
+from paglets.host.hooks import keep_files
 from paglets.slots import states
 from paglets.slots.amounts import bytes_text
 from paglets.store import files, history, jobfiles, paglets, posts, queue, residence
@@ -41,7 +42,7 @@ BY_HAND = "by hand: "
 class Attempt:
     """Which attempt of which job on which host; `runtime_seconds` by the host's monotonic clock.
 
-    `remark`: what else people should know of its end.
+    `remark`: what else people should know of its end. `cut_off`: its process ended before it said what it asks for.
     """
 
     agent_id: str
@@ -49,6 +50,7 @@ class Attempt:
     host: HostRef
     runtime_seconds: float
     remark: str = ""
+    cut_off: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +132,16 @@ def ended(tx: Tx, attempt: Attempt, how: Ended, now: float) -> str | None:
     if event == "displaced":
         _say_displaced(tx, job, attempt, now)
     history.remember(tx, job, _record(job, attempt, how, new, granted_at, cause), now)
+    if new == "COMPLETED" and attempt.cut_off and not _has_plans(tx, job.agent_id):
+        # It may have been about to move with its files.
+        keep_files(tx, job.agent_id, now)
     retire(tx, job.agent_id, now)
     return new
+
+
+def _has_plans(tx: Tx, agent_id: str) -> bool:
+    sql = "SELECT 1 FROM paglets WHERE agent_id = ? AND (intent IS NOT NULL OR hook IS NOT NULL)"
+    return tx.value(sql, agent_id) is not None
 
 
 def _event(tx: Tx, job: JobRow, attempt: Attempt, how: Ended, now: float) -> str:

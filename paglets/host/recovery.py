@@ -28,6 +28,7 @@ def close_runs(tx: Tx, own: HostRef, now: float) -> int:
                 attempt=row["attempt"],
                 host=own,
                 runtime_seconds=max(0.0, now - row["started_at"]),
+                cut_off=True,
             )
             outcomes.ended(tx, attempt, Ended(launcher_lost=True), now)
         outcomes.retire(tx, row["agent_id"], now)

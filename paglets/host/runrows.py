@@ -175,6 +175,7 @@ def close(tx: Tx, run: Run, how: Ended, runtime: float, own: HostRef, now: float
             host=own,
             runtime_seconds=runtime,
             remark=run.ended_for,
+            cut_off=not run.done,
         )
         return outcomes.ended(tx, attempt, how, now)
     if run.entry != "message" and not run.done and (how.is_culprit or not how.launcher_lost):

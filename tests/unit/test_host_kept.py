@@ -18,7 +18,7 @@ from paglets.core.errors import Conflict, InternalError
 from paglets.core.record import to_json
 from paglets.core.refs import FileRef, HostRef
 from paglets.host.hooks import ask_for
-from paglets.store import residence
+from paglets.store import files, residence
 from paglets.store.jobfiles import KEEP_SECONDS
 from paglets.testing.mesh import member
 from paglets.worker.protocol import Fault, Intent
@@ -149,6 +149,21 @@ def test_a_job_that_sleeps_with_its_files_outlasts_the_loss_of_the_process_that_
     assert (status(rig), len(rig.launcher.of("j1"))) == ("here", 2)
     end(rig)
     assert status(rig) == "disposed"
+
+
+@pytest.mark.parametrize("says_done", [True, False])
+def test_the_files_of_a_job_that_ends_before_it_says_where_it_moves_become_artifacts(rig: Rig, says_done: bool) -> None:
+    rig.write(lambda tx: residence.create(tx, job("j1"), rig.now()))
+    rig.run()
+    process = rig.process("j1")
+    rig.write(lambda tx: files.add(tx, "j1", (replace(RESULT, attempt=1), INPUT)))
+    assert "ok" in rig.report(process)
+    if says_done:
+        rig.finish(process)
+    else:
+        process.exit(137)
+    rig.run(1)
+    assert names(rig) == ([] if says_done else [("result.db", "", False)])
 
 
 # Hooks that fail.
