@@ -231,6 +231,7 @@ OUTPUTS: dict[str, Output] = {
             "attempts": ATTEMPTS,
             "hooks": f"{HOOKS}; `hook`, such as `on_arrival`",
             "files": f"files of the finished job that no hook took, each {ARTIFACT}",
+            "undelivered": "copies with a hook or a move to come, each as [Undelivered](protocol.md#undelivered)",
             "job_state": "what `jobs why` prints of it",
         }
     ),

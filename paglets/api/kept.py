@@ -39,6 +39,19 @@ class FailedHook:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Undelivered:
+    """A finished job of a group with a hook or a move before it, on `host`. `text`: which, such as `on_arrival runs on
+    laptop`. `file_count`: its files, which no hook has taken yet."""
+
+    agent_id: str
+    group_id: str
+    job_key: str
+    host: HostRef
+    text: str
+    file_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AskKept:
     """`POST /v1/jobs/kept`: what did this group's jobs leave here? `job_key`: this job only; "": all jobs."""
 
@@ -48,7 +61,9 @@ class AskKept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """The reply: hooks that failed, by job key, and files that no hook took, by artifact id; at most 1,000 of each."""
+    """The reply: hooks that failed and jobs that are not over, by job key, and files that no hook took, by artifact id;
+    at most 1,000 of each."""
 
     hooks: tuple[FailedHook, ...] = ()
     files: tuple[ArtifactRef, ...] = ()
+    undelivered: tuple[Undelivered, ...] = ()

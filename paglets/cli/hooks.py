@@ -11,10 +11,10 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from paglets.api.kept import FailedHook
+from paglets.api.kept import FailedHook, Undelivered
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import print_json, said_if_slow, say, shortened, waiting_for_all
-from paglets.core.errors import EXIT_DONE, EXIT_FAILED, Invalid, PagletsError, Unknown, Unreachable
+from paglets.core.errors import EXIT_DONE, EXIT_FAILED, Conflict, Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.record import to_json
 from paglets.core.refs import ProxyRef
 from paglets.core.text import command_name, counted, printable
@@ -45,6 +45,17 @@ def hook_fields(hooks: Iterable[FailedHook], file_count: int) -> dict[str, objec
         "hook": f"{text}; {files} {'are' if file_count > 1 else 'is'} {kept}",
         "next": f"{command} jobs rerun-hook {job} (runs it again); {command} jobs cancel {job} (ends the job)",
     }
+
+
+def undelivered_fields(jobs: Iterable[Undelivered]) -> dict[str, object]:
+    """Return the line `then` of a finished job with a hook or a move before it."""
+    text = "; ".join(undelivered_text(job) for job in jobs)
+    return {"then": text} if text else {}
+
+
+def undelivered_text(job: Undelivered) -> str:
+    """Say what comes next: `it moves to laptop when that is online (1 file)`."""
+    return f"{job.text} ({counted(job.file_count, 'file')})" if job.file_count else job.text
 
 
 def hooks_of_group(
@@ -106,6 +117,8 @@ def _failed(client: HostClient, group_id: str, job_key: str, seconds: float) -> 
         return found.hooks
     if found.silent:
         raise Unreachable(f"no host that answered has a failed hook of {group_id}/{job_key}; {found.silent[0].message}")
+    if found.undelivered:
+        raise Conflict(f"no hook of {group_id}/{job_key} has failed: {found.undelivered[0].text}")
     raise Unknown(f"no hook of {group_id}/{job_key} failed on a host that is online")
 
 
@@ -170,7 +183,11 @@ def _ended_text(hook: FailedHook, file_count: int) -> str:
 
 def as_json(found: MeshKept) -> dict[str, Any]:
     """Return what `jobs show` has of it in its JSON."""
-    return {"hooks": hooks_json(found.hooks), "files": to_json(found.files)}
+    return {
+        "hooks": hooks_json(found.hooks),
+        "files": to_json(found.files),
+        "undelivered": to_json(found.undelivered),
+    }
 
 
 def hooks_json(hooks: Iterable[FailedHook]) -> list[dict[str, Any]]:

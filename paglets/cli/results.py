@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from paglets.api.groups import GroupLine
+from paglets.api.kept import Undelivered
 from paglets.cli import leftovers
 from paglets.cli.collectors import collector_of, group_of
+from paglets.cli.hooks import kept_of
 from paglets.cli.leftovers import artifact_in
 from paglets.core.errors import Invalid, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.messages import Message
@@ -45,6 +47,7 @@ class GroupArtifacts:
     group_id: str
     artifacts: tuple[tuple[str, ArtifactRef], ...]
     counts: Counts
+    undelivered: tuple[Undelivered, ...] = ()
     silent: tuple[PagletsError, ...] = ()
 
     def remarks(self) -> Iterator[str]:
@@ -52,6 +55,11 @@ class GroupArtifacts:
         counts = self.counts
         if counts.without_file:
             yield f"{counted(counts.without_file, 'result has', 'results have')} no file"
+        for job in self.undelivered[:MOST_NAMED_FILES]:
+            yield f"{job.group_id}/{job.job_key} keeps {counted(job.file_count, 'file')} so far: {job.text}"
+        if len(self.undelivered) > MOST_NAMED_FILES:
+            more = len(self.undelivered) - MOST_NAMED_FILES
+            yield f"so {'does' if more == 1 else 'do'} {more:,} more of its jobs"
         if counts.failed:
             yield f"{counted(counts.failed, 'job')} failed: `paglets jobs why {self.group_id}` says why"
         if counts.pending:
@@ -87,8 +95,13 @@ def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
         others = {each.message: each for each in (*silent, *waiting.silent)}
         silent = (error, *others.values())
     counts = Counts(without_file=without, failed=failed, pending=pending)
+    owners = {file.owner for file in left}
+    jobs = kept_of(client, group_id).undelivered
+    undelivered = tuple(job for job in jobs if job.file_count and job.agent_id not in owners)
     artifacts = sorted(found.values(), key=lambda each: (each[0], each[1].name, each[1].artifact_id))
-    return GroupArtifacts(group_id=group_id, artifacts=tuple(artifacts), counts=counts, silent=silent)
+    return GroupArtifacts(
+        group_id=group_id, artifacts=tuple(artifacts), counts=counts, undelivered=undelivered, silent=silent
+    )
 
 
 def owners_in_words(

@@ -18,7 +18,7 @@ from paglets.cli.away import away_text
 from paglets.cli.collectors import no_such_job, summary_of, summary_of_job
 from paglets.cli.copies import REPORT_WAITS, copies_of_group, copy_of_job, ways_out
 from paglets.cli.groups import counts_text, is_cancelled, message_of, short_json
-from paglets.cli.hooks import hook_fields, hooks_json, hooks_of_group, kept_of, with_group_hooks
+from paglets.cli.hooks import hook_fields, hooks_json, hooks_of_group, kept_of, undelivered_fields, with_group_hooks
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import advised, ago, print_fields, print_json, print_paragraph, shortened
 from paglets.cli.waiting import LACKING, held_by, job_name, told_with
@@ -146,7 +146,7 @@ def with_hooks(
         return told
     kept = kept or kept_of(client, group_id, job_key)
     if not kept.hooks:
-        return told
+        return replace(told, fields={**told.fields, **undelivered_fields(kept.undelivered)})
     count = sum(file.owner == kept.hooks[0].agent_id for file in kept.files)
     return replace(
         told,

@@ -177,7 +177,9 @@ def rerun(tx: Tx, agent_id: str) -> None:
     """Make the hook that failed due once more, in a scratch directory made anew from the blobs. Raises Conflict."""
     row = jobfiles.begins_again(tx, agent_id)
     if row is None:
-        raise Conflict(f"no hook of {agent_id} failed, or it is running again")
+        job = jobfiles.finished_job(tx, agent_id)
+        name = agent_id if job is None else f"{job.group_id}/{job.job_key}"
+        raise Conflict(f"no hook of {name} has failed: it did not, or runs again")
     residence.scratch_is_stale(tx, agent_id)
     if row["hook"] == "activation":
         change = "inactive = 1, wakes_at = 0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from paglets.api.kept import AskKept, FailedHook, Kept
+from paglets.api.kept import AskKept, FailedHook, Kept, Undelivered
 from paglets.api.paglets import Done, PagletView
 from paglets.core.errors import Moved, Moving, PagletsError, TimedOut, Unknown
 from paglets.core.refs import ArtifactRef, HostRef
@@ -20,6 +20,7 @@ class MeshKept:
 
     hooks: tuple[FailedHook, ...] = ()
     files: tuple[ArtifactRef, ...] = ()
+    undelivered: tuple[Undelivered, ...] = ()
     silent: tuple[PagletsError, ...] = ()
 
 
@@ -43,9 +44,12 @@ class KeptSide:
         answers = list(zip(hosts, ask_each(attempt(ask), hosts), strict=True))
         good = [answer for _, answer in answers if isinstance(answer, Kept)]
         files = {file.artifact_id: file for answer in good for file in answer.files}
+        # One that moves may be told of by both hosts.
+        undelivered = {job.agent_id: job for answer in good for job in answer.undelivered}
         return MeshKept(
             hooks=tuple(hook for answer in good for hook in answer.hooks),
             files=tuple(sorted(files.values(), key=lambda file: (file.job_key, file.name, file.artifact_id))),
+            undelivered=tuple(sorted(undelivered.values(), key=lambda job: (job.job_key, job.agent_id))),
             silent=tuple(of_host(host, answer) for host, answer in answers if isinstance(answer, PagletsError)),
         )
 

@@ -11,7 +11,7 @@ import hashlib
 import sqlite3
 from dataclasses import dataclass
 
-from paglets.api.kept import FailedHook
+from paglets.api.kept import FailedHook, Undelivered
 from paglets.codec.text import loads
 from paglets.core.refs import ArtifactRef, HostRef
 from paglets.store import artifacts
@@ -156,6 +156,43 @@ def files_of(tx: Tx, group_id: str, job_key: str, host_name: str) -> tuple[Artif
     )
     found = (artifacts.find(tx, row["artifact_id"], host_name) for row in rows)
     return tuple(each for each in found if each is not None)
+
+
+def undelivered(tx: Tx, group_id: str, job_key: str, own: HostRef) -> tuple[Undelivered, ...]:
+    """Return MOST_KEPT finished jobs here at most that a hook or a move is due for, or one of this key."""
+    rows = tx.all(
+        "SELECT agent_id, r.job_key, p.hook, p.intent, p.problem, '' AS target, EXISTS"
+        " (SELECT 1 FROM runs WHERE runs.agent_id = r.agent_id) AS runs FROM requests r JOIN paglets p USING (agent_id)"
+        " WHERE r.group_id = ?1 AND ?2 IN ('', r.job_key) AND r.status IN ('COMPLETED', 'FAILED_FINAL', 'CANCELLED')"
+        " AND (p.hook IS NOT NULL OR json_extract(p.intent, '$.move') IS NOT NULL)"
+        " UNION ALL SELECT agent_id, job_key, NULL, NULL, problem, json_extract(target, '$.name'), 0 FROM handoffs"
+        " WHERE group_id = ?1 AND ?2 IN ('', job_key)"
+        " AND json_extract(summary, '$.status') IN ('COMPLETED', 'FAILED_FINAL', 'CANCELLED')"
+        " ORDER BY job_key, agent_id LIMIT ?3",
+        group_id,
+        job_key,
+        MOST_KEPT,
+    )
+    count = "SELECT count(*) FROM files WHERE agent_id = ? AND registered = 1"
+    return tuple(
+        Undelivered(
+            agent_id=row["agent_id"],
+            group_id=group_id,
+            job_key=row["job_key"],
+            host=own,
+            text=_to_come(row, own),
+            file_count=tx.value(count, row["agent_id"]),
+        )
+        for row in rows
+    )
+
+
+def _to_come(row: sqlite3.Row, own: HostRef) -> str:
+    if row["hook"] is not None:
+        name = row["hook"] if row["hook"] == "run" else f"on_{row['hook']}"
+        return f"{name} {'runs' if row['runs'] else 'is to run'} on {own.name}"
+    target = row["target"] or loads(row["intent"])["move"]["name"]
+    return str(row["problem"]) or f"it is to move from {own.name} to {target}"
 
 
 def over(tx: Tx, now: float, own: HostRef) -> tuple[FailedHook, ...]:

@@ -12,7 +12,7 @@ import pytest
 from paglets.api.calls import CallReply
 from paglets.api.groups import GroupLine, Groups, GroupView, ReportCounts, Waiting, WaitingReport
 from paglets.api.hosts import Hosts
-from paglets.api.kept import Kept
+from paglets.api.kept import Kept, Undelivered
 from paglets.api.paglets import PagletView
 from paglets.cli import leftovers
 from paglets.cli.artifacts import add_get, artifact_row, duration, fetch, look, owner_of, resolved
@@ -221,6 +221,19 @@ def test_large_results_that_wait_for_a_lost_collector_are_fetched_as_files_besid
     lost = Unreachable("its host is lost")
     assert leftovers.file_of(given.client, "g1", "a", lost).name == "rows.db"
     assert leftovers.file_of(given.client, "g1", "b", lost).name == "result.json"
+
+
+def test_files_of_finished_jobs_that_are_not_delivered_yet_are_told_of(given: Given) -> None:
+    given.results["plain"] = {"result": None}
+    job = partial(Undelivered, group_id="g1", host=given.b.ref, text="it moves to a when that is online")
+    jobs = [job(agent_id=f"j{number}", job_key=f"k{number}", file_count=number) for number in range(5)]
+    given.b.routes["POST /v1/jobs/kept"] = lambda body: Kept(undelivered=tuple(jobs))
+    assert list(artifacts_of_group(given.client, "g1").remarks())[1:5] == [
+        "g1/k1 keeps 1 file so far: it moves to a when that is online",
+        "g1/k2 keeps 2 files so far: it moves to a when that is online",
+        "g1/k3 keeps 3 files so far: it moves to a when that is online",
+        "so does 1 more of its jobs",
+    ]
 
 
 @pytest.mark.parametrize("result", [None, 3, [], {}, {"artifact": "x"}, {"artifact": {"name": "x"}}])

@@ -76,6 +76,20 @@ def notes(rig: Rig) -> list[str]:
     return [note[0] for note in rig.all("SELECT note FROM notes")]
 
 
+# Jobs that are not over.
+
+
+def test_a_finished_job_with_a_hook_or_a_move_before_it_is_told_of_with_its_files(rig: Rig) -> None:
+    finished(rig)
+    (job,) = kept(rig).undelivered
+    assert (job.job_key, job.text, job.file_count) == ("a", f"on_arrival is to run on {rig.own.name}", 1)
+    rig.until(lambda: any(not process.ended for process in rig.launcher.of("j1")))
+    assert kept(rig).undelivered[0].text == f"on_arrival runs on {rig.own.name}"
+    end(rig, intent=Intent(move=host_ref("elsewhere")))
+    (job,) = kept(rig).undelivered
+    assert (job.text, job.file_count) == ("it moves to elsewhere when that is online", 1)
+
+
 # Files that arrived.
 
 
@@ -209,7 +223,7 @@ def test_a_process_that_is_lost_with_its_host_runs_its_hook_again(rig: Rig) -> N
     rig.until(lambda: rig.launcher.of("j1"))
     rig.process("j1").exit(launcher_lost=True)
     rig.run(1)
-    assert kept(rig) == Kept()
+    assert (kept(rig).hooks, kept(rig).files) == ((), ())
     assert len(rig.launcher.of("j1")) == 2
 
 

@@ -23,6 +23,7 @@ def of_jobs(host: Host, asked: Asked) -> Kept:
         return Kept(
             hooks=jobfiles.failed_hooks(tx, group_id, job_key, own),
             files=jobfiles.files_of(tx, group_id, job_key, own.name),
+            undelivered=jobfiles.undelivered(tx, group_id, job_key, own),
         )
 
     return host.shell.store.read(look)
@@ -40,6 +41,13 @@ def rerun(host: Host, asked: Asked) -> Done:
 
 
 ROUTES = (
-    route("POST", "/v1/jobs/kept", AskKept, Kept, "failed hooks and files of a group's finished jobs here", of_jobs),
+    route(
+        "POST",
+        "/v1/jobs/kept",
+        AskKept,
+        Kept,
+        "what a group's finished jobs left here",
+        of_jobs,
+    ),
     route("POST", "/v1/paglets/ID/rerun", None, Done, "run the hook again that failed", rerun),
 )
