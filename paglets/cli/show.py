@@ -232,7 +232,7 @@ def print_shown(shown: Shown) -> None:
             if artifact is None
             else f"{artifact.name} ({bytes_text(artifact.size_bytes)}), " + (GONE if shown.is_gone else get),
             "expires": "" if artifact is None or artifact.expires_at is None else _date(artifact.expires_at),
-            "kept files": _kept_text(shown.attempts),
+            "scratch": _kept_text(shown.attempts),
             "output": f"{command_name()} jobs logs {shown.job}" if shown.attempts else "",
         }
     )

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from paglets.api.groups import GroupLine, Groups, GroupView, SubmitGroup, WaitingReport
+from paglets.api.hosts import MemberView
+from paglets.api.paglets import PagletView
 from paglets.core.errors import PagletsError, PeerReplaced, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import HostRef, ProxyRef, check_group_id
 from paglets.remote.asking import ask_each, attempt, of_host, online_hosts
 from paglets.remote.cancelling import AWAY, CancelOutcome, EndOutcome, cancel_jobs, clear_group, end_copies
+from paglets.remote.collectors import heard
 from paglets.remote.grouplines import merged_groups
 from paglets.remote.leftovers import Leftovers, leftovers, waiting_reports
 from paglets.remote.link import Link, quoted
@@ -33,6 +36,12 @@ class GroupSide:
         raise NotImplementedError
 
     def download_artifact(self, artifact: Any, target: str | Path) -> Path:
+        raise NotImplementedError
+
+    def hosts(self) -> tuple[MemberView, ...]:
+        raise NotImplementedError
+
+    def paglet(self, target: Any, *, timeout: float | None = None) -> PagletView:
         raise NotImplementedError
 
     def groups(self) -> tuple[GroupLine, ...]:
@@ -83,10 +92,12 @@ class GroupSide:
         return None
 
     def _collector(self, group_id: str) -> ProxyRef:
-        """As home knows it; where its host is no member any more, as the host knows it that has it."""
+        """As home knows it; where its host is no member any more, as the host knows it that has it.
+
+        Raises Unreachable with the next steps where no host has it.
+        """
         known = self.group(group_id).collector
-        found = None if self._link.member(known.host) else self.collected(group_id)
-        return found.collector if found else known
+        return known if self._link.member(known.host) else heard(self, known, group_id)
 
     def summary(self, group_id: str) -> dict[str, Any]:
         """Return the collector's summary of a group with all its records (its fields: `groups.summary`).

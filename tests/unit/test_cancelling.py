@@ -389,6 +389,20 @@ def test_a_summary_of_a_collector_whose_host_began_anew_says_so(tmp_path: Path) 
         Client(exchange=exchange, environ=running(tmp_path, "home")).summary("words")
 
 
+def test_a_summary_of_a_collector_whose_host_was_forgotten_says_what_to_do(tmp_path: Path) -> None:
+    class Client(HostClient):
+        def group(self, group_id: str) -> Any:
+            return type("View", (), {"collector": ProxyRef(agent_id="c", host=member("gpu").ref)})
+
+        def collected(self, group_id: str, *, timeout: float | None = None) -> GroupView | None:
+            return None
+
+    exchange = TableExchange(TableHost(name="home"))
+    with pytest.raises(Unreachable, match="the collector of words was on gpu, which was forgotten") as told:
+        Client(exchange=exchange, environ=running(tmp_path, "home")).summary("words")
+    assert told.value.next_steps[1] == "`paglets jobs cancel words` clears it; then submit it again"
+
+
 def test_a_collector_that_cannot_be_asked_has_cancelled_nothing_and_it_is_said() -> None:
     def call(message: Message) -> Any:
         raise Unreachable("http://w1:8765 does not answer")
