@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -272,12 +272,12 @@ class Workload:
 
     # Hosts.
 
-    def forget(self, gone: HostRef) -> None:
-        """Users tell each host that this one is gone for good; some paglets are to go there nevertheless.
+    def forget(self, gone: HostRef, machines: Iterable[Machine]) -> None:
+        """Users tell each of these that a host is gone for good; some paglets are to go there nevertheless.
 
         They do so once more later: what it sent before its end may have come meanwhile, and so its own word.
         """
-        for machine in self.machines:
+        for machine in machines:
             for soonest in (0.5, LATE_COPY_SECONDS[1]):
                 act = partial(self._forget, machine, gone.store_id, MAX_FORGETS)
                 self._at(soonest, soonest + FORGET_WITHIN_SECONDS, act)

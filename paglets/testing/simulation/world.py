@@ -257,7 +257,8 @@ class Simulation:
         self._lost[machine.store_id] = rows
         self.witness.disk_gone(machine.name)
         if self.profile.trouble.forgotten:
-            self.workload.forget(HostRef(store_id=machine.store_id, name=machine.name, url=machine.url))
+            gone = HostRef(store_id=machine.store_id, name=machine.name, url=machine.url)
+            self.workload.forget(gone, self.machines)
 
     def _is_noted(self, go: Go) -> bool:
         """Whether a host noted that the copy before this one is lost, and the collector that there is a further one."""
