@@ -34,9 +34,11 @@ from paglets.cli.values import result_text
 from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE, PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.record import to_json
+from paglets.core.refs import ArtifactRef
 from paglets.core.text import command_name, counted, duration_text, failed_text
 from paglets.remote.client import HostClient
 from paglets.remote.losthosts import by_name
+from paglets.slots.amounts import bytes_text
 
 MOST_RESULT_CHARACTERS = 60
 MOST_NAMED = 5
@@ -214,12 +216,28 @@ def pending_row(job: dict[str, Any], now: float, hosts: Mapping[str, MemberView]
 def result_row(job_key: str, record: dict[str, Any]) -> tuple[object, ...]:
     runtime = record.get("runtime_seconds")
     time_text = "" if runtime is None else duration_text(runtime)
-    result: Any = record.get("result")
-    artifact = artifact_in(result)
-    if artifact is not None:  # its name says enough here
-        result = {name: value for name, value in result.items() if name != "artifact"}
+    artifact, result = apart(record.get("result"))
     text = "" if artifact is not None and not result else result_text(result)
     return (job_key, record.get("host_name") or "", time_text, artifact.name if artifact else "", shortened(text))
+
+
+def apart(result: Any) -> tuple[ArtifactRef | None, Any]:
+    """Return the artifact of a result, if it has one, and the rest of the result."""
+    artifact = artifact_in(result)
+    if artifact is None:
+        return None, result
+    return artifact, {name: value for name, value in result.items() if name != "artifact"}
+
+
+def result_fields(record: dict[str, Any]) -> dict[str, str]:
+    """Return what is printed of the result of one job, and of its artifact."""
+    if "result" not in record:
+        return {}
+    artifact, result = apart(record["result"])
+    if artifact is None:
+        return {"result": short_json(result)}
+    file = f"{artifact.name} ({bytes_text(artifact.size_bytes)})"
+    return {"result": short_json(result) if result else "", "artifact": file}
 
 
 def short_json(result: Any) -> str:

@@ -208,6 +208,8 @@ def _ps(options: argparse.Namespace) -> int:
         print_json({"jobs": told, "silent": silent_lines(errors, away)})
     else:
         print_table(("HOST", *JOB_HEADERS), [(slots.host.name, *job_row(job, slots)) for slots, job in jobs])
+    if not jobs and not options.json:
+        say("no job runs" if not options.all else "no job runs or waits")
     say_silent(errors, away)
     return EXIT_UNREACHABLE if errors else EXIT_DONE
 

@@ -193,7 +193,10 @@ def print_lost(found: LostGroup) -> None:
         say(f"{len(found.finished) - MOST_LINES:,} more finished: --json shows all")
     for name, why in found.left.silent.items():
         say(f"{name} may have more of {found.group_id}: {why}")
-    say(found.error)
+    # The step that names this very command is of no use here.
+    here = f"`paglets jobs groups {found.group_id}`"
+    steps = [step for step in found.error.next_steps if not step.startswith(here)]
+    say(Unreachable(found.error.message, next=steps))
     if counts.files:
         get = f"`paglets artifacts get --group {found.group_id} DIR`"
         say(f"{counted(counts.files, 'file')} can be fetched: {get}")

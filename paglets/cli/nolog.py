@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from paglets.cli.away import offline_names
 from paglets.cli.collectors import no_such_job, summary_of_job
+from paglets.cli.show import told_of_group
 from paglets.core.errors import PagletsError, Unknown, Unreachable
 from paglets.remote.client import HostClient
 from paglets.remote.losthosts import by_name, heard_text
@@ -29,10 +30,11 @@ def reason_for_no_log(client: HostClient, job: str, silent: Sequence[PagletsErro
         raise Unreachable(f"no host that answered knows a job {job!r}; {silent[0].message}")
     away = offline_names(client.hosts())
     asked = f" (not asked, as they are offline: {', '.join(away)})" if away else ""
-    raise Unknown(
+    nothing = Unknown(
         f"no host of the mesh knows a job or a log {job!r}{asked}: name a job as GROUP/JOBKEY; "
         "`paglets jobs groups GROUP` lists the jobs of a group"
     )
+    raise told_of_group(client, job, nothing, f"name one of its jobs, as {job}/JOBKEY")
 
 
 def _of_key(client: HostClient, group_id: str, job_key: str, silent: Sequence[PagletsError]) -> NoLog:

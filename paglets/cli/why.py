@@ -17,7 +17,7 @@ from paglets.api.slots import Slots
 from paglets.cli.away import away_text
 from paglets.cli.collectors import no_such_job, summary_of, summary_of_job
 from paglets.cli.copies import REPORT_WAITS, copies_of_group, copy_of_job, ways_out
-from paglets.cli.groups import counts_text, is_cancelled, message_of, short_json
+from paglets.cli.groups import counts_text, is_cancelled, message_of, result_fields
 from paglets.cli.hooks import hook_fields, hooks_json, hooks_of_group, kept_of, undelivered_fields, with_group_hooks
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import advised, ago, print_fields, print_json, print_paragraph, shortened
@@ -327,7 +327,7 @@ def _ended(named: dict[str, str], record: dict[str, Any], code: int) -> Explanat
         "host": record.get("host_name"),
         "run": _run(record),
         "runtime": None if runtime is None else duration_text(runtime),
-        "result": short_json(record["result"]) if "result" in record else "",
+        **result_fields(record),
         "warning": "; ".join(record.get("warnings", ())),
     }
     return Explanation(code=code, data={**named, **record}, fields={**named, **told}, tails=_tails(record))

@@ -19,8 +19,8 @@ MAX_NAME_CHARACTERS = 400
 MAX_REASON_CHARACTERS = 500
 
 LACKS_LIBRARY = (
-    "install it there for that Python; of your own modules those come along that lie below the script's folder, or "
-    "that of the class's top-level package, and that an import statement names"
+    "install it there for that Python. A module of your own travels only if an import statement names it and it is in "
+    "or below the folder of the script, or of the class's top-level package"
 )
 """What to do about a module that a host lacks."""
 

@@ -213,8 +213,8 @@ def client_key(
         raise NotAllowed(f"{_running_without_key(running)}: {lost_key_hint(environ, SAME_FOR_COMMANDS)}")
     if found is None:
         raise NotAllowed(
-            "there is no mesh key on this machine: start a host here, which makes one, or use that of another machine. "
-            + _copy_hint(default_key_file(environ))
+            "there is no mesh key on this machine: start a host here (`paglets host`), which makes one, or use that of "
+            "another machine. " + _copy_hint(default_key_file(environ))
         )
     return found
 

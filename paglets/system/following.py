@@ -183,7 +183,7 @@ class Follower:
 
 
 def why_hint(group_id: str) -> str:
-    return f"`paglets jobs why {group_id}` tells what they wait for"
+    return f"`paglets jobs why {group_id}` says why"
 
 
 def tree(reply: Any) -> dict[str, Any]:

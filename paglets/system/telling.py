@@ -158,4 +158,5 @@ def attached_line(view: GroupView) -> str:
 
 
 def interrupted_line(group_id: str) -> str:
-    return f"paglets: nothing was cancelled, group {group_id} goes on; see {command_name()} jobs groups {group_id}"
+    watch = f"{command_name()} jobs watch {group_id}"
+    return f"paglets: nothing was cancelled, group {group_id} goes on; see {watch}, or jobs cancel {group_id}"

@@ -18,7 +18,7 @@ from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Lease, Slots, Usage
 from paglets.cli import jobs, why
 from paglets.cli.away import offline_names
-from paglets.cli.groups import failure_row, result_row
+from paglets.cli.groups import failure_row, result_fields, result_row
 from paglets.cli.host import machine_name, options_of, parser
 from paglets.cli.jobs import job_row, no_host_lines
 from paglets.cli.main import COMMANDS, main
@@ -443,6 +443,10 @@ def test_the_file_in_a_result_is_named_and_the_rest_is_shortened() -> None:
     assert result_row("a", record) == ("a", "w1", "2.0 s", "f.db", shortened(json.dumps({"n": long})))
     assert result_row("a", record | {"result": {"artifact": artifact.to_wire()}})[3:] == ("f.db", "")
     assert result_row("a", record | {"result": None})[3:] == ("", "null")
+    both = {"result": {"n": 1, "artifact": artifact.to_wire()}}
+    assert result_fields(both) == {"result": '{"n": 1}', "artifact": "f.db (1 byte)"}
+    assert result_fields({"result": 0}) == {"result": "0"}
+    assert result_fields({"cause": "exception"}) == {}
 
 
 # Why.

@@ -19,7 +19,7 @@ from paglets.cli.logoutput import LogOutput
 from paglets.cli.logreader import Reader, begin_of_last_lines, chosen
 from paglets.cli.main import main
 from paglets.cli.nolog import reason_for_no_log
-from paglets.core.errors import BadRequest, CallOutcomeUnknown, PagletsError, Unknown, Unreachable
+from paglets.core.errors import BadRequest, CallOutcomeUnknown, Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.refs import HostRef
 from paglets.remote.joblogs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log
 from paglets.remote.kept import MeshKept
@@ -211,6 +211,13 @@ def test_a_log_on_a_host_that_is_silent_comes_back_with_it_and_on_a_forgotten_on
     told = reason_for_no_log(Ended(), "g/a", ())  # type: ignore[arg-type]
     assert told.text == "the log of g/a was on w3, which was forgotten, or is no host of this mesh"
     assert not told.waits
+
+
+def test_the_log_of_a_group_is_refused_with_the_form_of_a_jobs_name() -> None:
+    host = Ended()
+    host.group = lambda text: None  # type: ignore[attr-defined]
+    with pytest.raises(Invalid, match="g is a group: name one of its jobs, as g/JOBKEY"):
+        reason_for_no_log(host, "g", ())  # type: ignore[arg-type]
 
 
 class BrokenLink:

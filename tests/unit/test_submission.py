@@ -520,7 +520,10 @@ def test_an_interruption_of_waiting_says_that_the_jobs_go_on(
         wait(submission)
     told = capsys.readouterr().err
     group_id = submission.group_id
-    assert told == f"paglets: nothing was cancelled, group {group_id} goes on; see paglets jobs groups {group_id}\n"
+    assert told == (
+        f"paglets: nothing was cancelled, group {group_id} goes on; "
+        f"see paglets jobs watch {group_id}, or jobs cancel {group_id}\n"
+    )
 
 
 def page(pending: int, *ended: tuple[str, dict[str, Any]], after: int = 0, expected: int = 2) -> dict[str, Any]:
