@@ -14,6 +14,7 @@ from typing import Any
 from paglets.api.groups import GroupLine
 from paglets.api.kept import Undelivered
 from paglets.cli import leftovers
+from paglets.cli.away import offline_names
 from paglets.cli.collectors import collector_of, group_of
 from paglets.cli.hooks import kept_of
 from paglets.cli.leftovers import artifact_in
@@ -42,19 +43,24 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupArtifacts:
-    """`artifacts`: each with the key of its job, in the order of the keys. `silent`: why there may be more."""
+    """`artifacts`: each with the key of its job, in the order of the keys. `silent`: why there may be more.
+
+    `away`: the names of hosts that are offline, where results have no file: a job may have taken its file there.
+    """
 
     group_id: str
     artifacts: tuple[tuple[str, ArtifactRef], ...]
     counts: Counts
     undelivered: tuple[Undelivered, ...] = ()
+    away: tuple[str, ...] = ()
     silent: tuple[PagletsError, ...] = ()
 
     def remarks(self) -> Iterator[str]:
         """In words, which jobs have no file."""
         counts = self.counts
         if counts.without_file:
-            yield f"{counted(counts.without_file, 'result has', 'results have')} no file"
+            asked = f" (not asked, as they are offline: {', '.join(self.away)})" if self.away else ""
+            yield f"{counted(counts.without_file, 'result has', 'results have')} no file{asked}"
         for job in self.undelivered[:MOST_NAMED_FILES]:
             yield f"{job.group_id}/{job.job_key} keeps {counted(job.file_count, 'file')} so far: {job.text}"
         if len(self.undelivered) > MOST_NAMED_FILES:
@@ -100,7 +106,12 @@ def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
     undelivered = tuple(job for job in jobs if job.file_count and job.agent_id not in owners)
     artifacts = sorted(found.values(), key=lambda each: (each[0], each[1].name, each[1].artifact_id))
     return GroupArtifacts(
-        group_id=group_id, artifacts=tuple(artifacts), counts=counts, undelivered=undelivered, silent=silent
+        group_id=group_id,
+        artifacts=tuple(artifacts),
+        counts=counts,
+        undelivered=undelivered,
+        away=tuple(offline_names(client.hosts())) if without else (),
+        silent=silent,
     )
 
 

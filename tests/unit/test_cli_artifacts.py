@@ -223,6 +223,17 @@ def test_large_results_that_wait_for_a_lost_collector_are_fetched_as_files_besid
     assert leftovers.file_of(given.client, "g1", "b", lost).name == "result.json"
 
 
+def test_where_results_have_no_file_the_hosts_that_were_not_asked_are_named(given: Given) -> None:
+    a, b = given.exchange.members().hosts
+    away = replace(b, online=False, member=replace(b.member, name="laptop", store_id="store-laptop"))
+    given.a.routes["GET /v1/mesh/hosts"] = lambda body: Hosts(hosts=(a, b, away))
+    given.result("a", 1)
+    assert not [line for line in artifacts_of_group(given.client, "g1").remarks() if "laptop" in line]
+    given.results["plain"] = {"result": None}
+    told = list(artifacts_of_group(given.client, "g1").remarks())
+    assert told[0] == "1 result has no file (not asked, as they are offline: laptop)"
+
+
 def test_files_of_finished_jobs_that_are_not_delivered_yet_are_told_of(given: Given) -> None:
     given.results["plain"] = {"result": None}
     job = partial(Undelivered, group_id="g1", host=given.b.ref, text="it moves to a when that is online")
