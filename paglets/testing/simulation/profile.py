@@ -66,7 +66,7 @@ def profile_of(seed: int) -> Profile:
         load=replace(load, stays=hosts - (departs or wiped)),
         trouble=replace(trouble, departs=departs, wiped=wiped, forgotten=forgotten, holes=holes),
         handler_trouble=0.2 * entropy.pick(2),
-        short_pins=entropy.pick(3) == 0,
+        short_pins=entropy.pick(3) != 0,
         lost_after=lost_after,
         unreachable=_unreachable(entropy, hosts),
     )
