@@ -1,29 +1,29 @@
 """Tells each collector's host which unfinished copies of its jobs are here, and ends those unwanted.
 
-What changed is told at most once a second, everything every 10 s; so a collector knows where its jobs
-are and why they wait, and a cancelled job ends even where a message got lost.
+What changed is told at most once a second, everything every 10 s, or as long as it takes page by page; so a collector
+knows where its jobs are and why they wait, and a cancelled job ends even where a message got lost.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections import deque
 from collections.abc import Collection, Iterable
-from dataclasses import replace
-from functools import lru_cache, partial
+from dataclasses import dataclass, field
+from functools import partial
 
 from paglets.api.groups import Census as Told
 from paglets.api.groups import CensusReply, JobCopy, UnwantedCopy
 from paglets.api.paglets import Located
-from paglets.codec.text import dumps, loads
+from paglets.codec.text import dumps
 from paglets.core.errors import PagletsError
-from paglets.core.record import from_json, to_json
+from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.groups import copies
 from paglets.groups.keys import collector_id
 from paglets.groups.records import Sighting
 from paglets.groups.rows import UNREADABLE
 from paglets.host import outcomes
+from paglets.host.censusrows import Copy, copies_of, page
 from paglets.host.generations import rows_of
 from paglets.host.losses import Losses
 from paglets.host.runner import note_once
@@ -31,7 +31,7 @@ from paglets.host.shell import Shell
 from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed
-from paglets.store import handoffs, posts, queue, recalls, residence, views
+from paglets.store import posts, recalls, residence
 from paglets.store.db import Tx
 
 CHANGES_SECONDS = 1.0
@@ -41,16 +41,26 @@ AWAITED_SECONDS = 10.0
 SEEK_SECONDS = 60.0
 """Where a collector's host is not online, all others are asked so often whether that has moved on before."""
 
+COPIES_A_TURN = 1_000
+"""Copies that one turn of a whole census tells of. Up to 10,000 are told within `ALL_SECONDS`; with more the cost of a
+second stays the same, and a whole census takes longer."""
+
 MAX_COPIES = 500
 """Copies in one request, which the collector's host notes in one transaction; more go in the next ones."""
 
 MAX_TOUCHED = 1_000
 """Most changes are of paglets that no census tells of, and wake nobody; so many are looked through all the same."""
 
-Copy = tuple[ProxyRef, JobCopy]
-"""The collector of a copy, and what is told of the copy."""
-
 Batch = tuple[HostRef, list[JobCopy]]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Whole:
+    """A whole census under way: `after` which id to go on, and what it `told`. `seeks`: look for collectors, too."""
+
+    seeks: bool
+    after: str = ""
+    told: dict[str, JobCopy] = field(default_factory=dict)
 
 
 class Census:
@@ -65,6 +75,7 @@ class Census:
         self._whereabouts = whereabouts
         self._touched: deque[str] = deque()
         self._told: dict[str, JobCopy] = {}
+        self._whole: _Whole | None = None
         self._all_at = 0.0
         self._next_at = 0.0
         self._seek_at = 0.0
@@ -104,27 +115,48 @@ class Census:
         changed = {self._touched.popleft(): None for _ in range(len(self._touched))}
         gap_ended_at = self._gossip.last_gap().ended_at
         after_gap = gap_ended_at != self._gap_ended_at
-        full = after_gap or now >= self._all_at
         if after_gap:
             self._gap_ended_at, self._unanswered = gap_ended_at, {}
             self._shell.runner.wake("scheduler")
-        if full:
-            self._all_at = now + ALL_SECONDS
-        told = self._shell.store.read(lambda tx: _copies(tx, None if full else tuple(changed)))
-        if full:
-            self._told = {}
-        if full and now >= self._seek_at:
-            self._seek_at = now + SEEK_SECONDS
-            online = {self._shell.own.store_id, *(member.store_id for member in self._gossip.online())}
-            self._seek({copy.group_id for collector, copy in told if collector.host.store_id not in online})
-        news = [(collector, copy) for collector, copy in told if self._told.get(copy.agent_id) != copy]
-        self._told |= {copy.agent_id: copy for _, copy in news}
-        for host, batch in _by_host(news):
+        if after_gap or (self._whole is None and now >= self._all_at):
+            self._begin_whole(now)
+        told = self._shell.store.read(lambda tx: copies_of(tx, changed))
+        news = {copy.agent_id: (at, copy) for at, copy in told if self._told.get(copy.agent_id) != copy}
+        if self._whole is not None:
+            news |= {copy.agent_id: (at, copy) for at, copy in self._next_page(self._whole, to_the_end=after_gap)}
+        self._note(news.values())
+        for host, batch in _by_host(news.values()):
             for start in range(0, len(batch), MAX_COPIES):
                 if after_gap:
                     self._unanswered[host.store_id] = self._unanswered.get(host.store_id, 0) + 1
                 self._tell(host, batch[start : start + MAX_COPIES], gap_ended_at if after_gap else None)
-        return self._all_at if self._told else None
+        if self._whole is not None:
+            return self._next_at
+        return max(self._all_at, self._next_at) if self._told else None
+
+    def _begin_whole(self, now: float) -> None:
+        self._all_at = now + ALL_SECONDS
+        self._whole = _Whole(seeks=now >= self._seek_at)
+        if self._whole.seeks:
+            self._seek_at = now + SEEK_SECONDS
+
+    def _next_page(self, whole: _Whole, *, to_the_end: bool) -> list[Copy]:
+        """Return the next copies of a whole census, or all that are left. With the last page it is over."""
+        most = -1 if to_the_end else COPIES_A_TURN
+        found, whole.after = self._shell.store.read(lambda tx: page(tx, whole.after, most))
+        if whole.seeks:
+            online = {self._shell.own.store_id, *(member.store_id for member in self._gossip.online())}
+            self._seek({copy.group_id for collector, copy in found if collector.host.store_id not in online})
+        whole.told |= {copy.agent_id: copy for _, copy in found}
+        if not whole.after:
+            self._told, self._whole = whole.told, None
+        return found
+
+    def _note(self, news: Iterable[Copy]) -> None:
+        told = {copy.agent_id: copy for _, copy in news}
+        self._told |= told
+        if self._whole is not None:
+            self._whole.told |= told
 
     def _tell(self, host: HostRef, copies: list[JobCopy], after_gap: float | None) -> None:
         told = Told(
@@ -185,75 +217,6 @@ def _by_host(copies: Iterable[Copy]) -> list[Batch]:
     for collector, copy in copies:
         batches.setdefault(collector.host.store_id, (collector.host, []))[1].append(copy)
     return list(batches.values())
-
-
-def _copies(tx: Tx, agent_ids: tuple[str, ...] | None) -> list[Copy]:
-    """Unfinished copies of group jobs here or leaving: those of `agent_ids`, or all."""
-    if agent_ids is None:
-        return [*_here(tx, None), *_unreported(tx, None), *_leaving(tx, None)]
-    found: list[Copy] = []
-    for agent_id in agent_ids:
-        found += [*_here(tx, agent_id), *_unreported(tx, agent_id), *_leaving(tx, agent_id)]
-    return found
-
-
-_COPIES = (
-    "SELECT r.agent_id, r.group_id, r.job_key, r.collector, r.generation, r.attempt, r.status, r.reason, r.reason_text,"
-    " r.never, s.epoch"
-)
-"""Not the states, of which there may be gigabytes: all copies are read every ten seconds."""
-
-
-def _here(tx: Tx, agent_id: str | None) -> list[Copy]:
-    rows = tx.all(
-        f"{_COPIES} FROM requests r JOIN residence s USING (agent_id)"
-        " WHERE r.collector IS NOT NULL AND r.status IN ('PLACING', 'WAITING_FOR_SLOT', 'RUNNING')"
-        f" AND NOT EXISTS (SELECT 1 FROM job_states j WHERE j.agent_id = r.agent_id AND j.outcome IS NOT NULL)"
-        f"{_only('r', agent_id)} ORDER BY r.agent_id",
-        *_ids(agent_id),
-    )
-    return [(_collector(row), views.copy_here(row)) for row in rows]
-
-
-def _unreported(tx: Tx, agent_id: str | None) -> list[Copy]:
-    """Copies that have ended and whose report does not get to the collector's host."""
-    rows = tx.all(
-        f"{_COPIES} FROM outbox o JOIN requests r ON r.agent_id = o.report_of"
-        " JOIN residence s ON s.agent_id = r.agent_id"
-        f" WHERE o.report_of IS NOT NULL AND o.problem != '' AND r.collector IS NOT NULL{_only('r', agent_id)}"
-        " ORDER BY r.agent_id",
-        *_ids(agent_id),
-    )
-    return [(_collector(row), _of_report(tx, views.copy_here(row))) for row in rows]
-
-
-def _of_report(tx: Tx, copy: JobCopy) -> JobCopy:
-    text = queue.report_waits(tx, copy.agent_id)
-    return replace(copy, reason="report_waits", reason_text=text, never=False)
-
-
-def _collector(row: sqlite3.Row) -> ProxyRef:
-    return _proxy(row["collector"])
-
-
-@lru_cache(maxsize=256)
-def _proxy(text: str) -> ProxyRef:
-    """All copies of a group have the same collector: it is parsed once."""
-    return from_json(ProxyRef, loads(text))
-
-
-def _only(table: str, agent_id: str | None) -> str:
-    """A condition that the planner serves from the primary key; none where all rows are wanted."""
-    return "" if agent_id is None else f" AND {table}.agent_id = ?"
-
-
-def _ids(agent_id: str | None) -> tuple[str, ...]:
-    return () if agent_id is None else (agent_id,)
-
-
-def _leaving(tx: Tx, agent_id: str | None) -> list[Copy]:
-    jobs = handoffs.jobs(tx, f"group_id IS NOT NULL{_only('handoffs', agent_id)}", *_ids(agent_id))
-    return [(job.collector, job.copy) for job in jobs if job.collector is not None and not job.ended]
 
 
 def unfinished(tx: Tx, group_id: str, job_keys: frozenset[str] | None) -> int:

@@ -233,13 +233,15 @@ _JOBS = (
 )
 
 
-def jobs(tx: Tx, condition: str = "", *values: Any, most: int = -1) -> list[LeavingJob]:
+def jobs(
+    tx: Tx, condition: str = "", *values: Any, most: int = -1, order: str = "began_at, agent_id"
+) -> list[LeavingJob]:
     """Return the jobs under way, oldest first, all or `most`; no envelope is read.
 
-    `condition`: SQL over columns of `handoffs` and `values`.
+    `condition`, `order`: SQL over columns of `handoffs`, the first with `values`.
     """
     more = f" AND {condition}" if condition else ""
-    rows = tx.each(f"{_JOBS}{more} ORDER BY began_at, agent_id LIMIT ?", *values, most)
+    rows = tx.each(f"{_JOBS}{more} ORDER BY {order} LIMIT ?", *values, most)
     return [_job(row) for row in rows]
 
 

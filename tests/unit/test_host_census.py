@@ -13,6 +13,7 @@ from paglets.api.slots import Slots
 from paglets.core.errors import NoRoom
 from paglets.core.record import from_json
 from paglets.groups.keys import collector_id
+from paglets.host.censusrows import page
 from paglets.store import residence
 
 
@@ -70,6 +71,26 @@ def test_who_asks_for_a_census_is_told_how_many_copies_have_not_ended(rig: Rig) 
     rig.run(1.0)
     assert len(told) == before + 1
     assert rig.get(Unfinished, "POST", "/v1/groups/g9/census", HurryCensus()).count == 0
+
+
+def test_pages_of_a_whole_census_have_each_copy_once(rig: Rig) -> None:
+    rig.peer("w3", {"POST /v1/transfers": lambda body: None})
+    for number in range(7):
+        rig.write(lambda tx, n=number: residence.create(tx, job(f"j{n}", f"k{n}"), rig.now()))
+    for agent_id in ("j1", "j4", "j5"):
+        rig.write(lambda tx, each=agent_id: residence.leave(tx, each, host_ref("w3"), rig.now()))
+
+    found: list[str] = []
+    pages, after = 0, ""
+    while pages == 0 or after:
+        copies, after = rig.host.shell.store.read(lambda tx, beyond=after: page(tx, beyond, 2))
+        found += [copy.agent_id for _, copy in copies]
+        pages += 1
+
+    assert sorted(found) == [f"j{number}" for number in range(7)]
+    assert pages > 2
+    whole, end = rig.host.shell.store.read(lambda tx: page(tx, "", -1))
+    assert (len(whole), end) == (7, "")
 
 
 def test_of_a_copy_that_is_leaving_the_collector_is_told_where_it_lives_now(rig: Rig) -> None:

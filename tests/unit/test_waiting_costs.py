@@ -158,11 +158,14 @@ class Allowed:
 
 ALLOWED = (
     Allowed(text="SELECT count(*) FROM requests WHERE status IN", why="counts an index; a millisecond for 50,000"),
-    Allowed(text="SELECT r.agent_id, r.group_id, r.job_key, r.collector", why="the full census, every ten seconds"),
+    Allowed(
+        text="SELECT r.agent_id, r.group_id, r.job_key, r.collector",
+        why="the whole census, a page of 1,000 copies at most",
+    ),
     Allowed(
         text="SELECT value FROM storage WHERE agent_id = ? AND key = ?", why="a key of the collector for each copy"
     ),
-    Allowed(text="SELECT agent_id, epoch, group_id, job_key, target", why="the full census, of jobs that leave"),
+    Allowed(text="SELECT agent_id, epoch, group_id, job_key, target", why="the same, of jobs that leave"),
 )
 
 
