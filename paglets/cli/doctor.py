@@ -218,7 +218,8 @@ def _mesh_checks(options: argparse.Namespace, running: Sequence[Path]) -> Iterat
             client = stack.enter_context(client_of(options))
             yield from mesh_checks(client)
     except Unreachable as error:
-        yield Check(name="host", state=WARNING, found=error.message)
+        advice = ", ".join(line.partition(": ")[2] for line in error.advice())
+        yield Check(name="host", state=WARNING, found=error.message, advice=advice)
     except PagletsError as error:
         yield Check(name="host", state=BAD, found=error.message)
 

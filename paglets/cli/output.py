@@ -25,10 +25,10 @@ NEVER_CUT = frozenset({"ID", "GROUP", "JOB", "HOST", "FREE CORES", "FREE MEMORY"
 
 
 def say(message: object) -> None:
-    """One line on stderr; of an error also its next steps, each on a line."""
+    """Print a line on stderr; of an error also its hints and next steps, each on a line."""
     put_line(f"paglets: {advised(str(message))}")
-    for step in message.next_steps if isinstance(message, PagletsError) else ():
-        put_line(f"next: {advised(step)}")
+    for line in message.advice() if isinstance(message, PagletsError) else ():
+        put_line(advised(line))
 
 
 def said_if_slow(text: str, after_seconds: float = QUIET_SECONDS) -> AbstractContextManager[None]:

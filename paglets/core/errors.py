@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
-from paglets.core.text import as_typed
+from paglets.core.text import as_typed, command_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,7 +32,8 @@ EXIT_INTERRUPTED = 130
 class PagletsError(Exception):
     """The root. `details` holds JSON values that a program may want beside the message.
 
-    `next`, a list of strings, is the next steps: commands print each on a line of its own, and so do tracebacks.
+    `hint` and `next` are lists of strings: what may help, and the next steps. Commands print each on a line of its own,
+    and so do tracebacks.
     """
 
     code: ClassVar[str] = "error"
@@ -43,17 +44,30 @@ class PagletsError(Exception):
         super().__init__(message)
         self.message = message
         self.details = details
-        for step in self.next_steps:
-            self.add_note(f"next: {as_typed(step)}")
+        for line in self.advice():
+            self.add_note(line)
 
     @property
     def next_steps(self) -> list[str]:
         """What to do next, each as a line, with commands as `paglets ...`."""
-        steps = self.details.get("next")
-        return [str(step) for step in steps] if isinstance(steps, list) else []
+        return self._lines("next")
+
+    def advice(self) -> list[str]:
+        """Return the lines below the message: `hint: ...` and `next: ...`, with commands as the user types them."""
+        return [f"{name}: {_typed(text)}" for name in ("hint", "next") for text in self._lines(name)]
+
+    def _lines(self, name: str) -> list[str]:
+        found = self.details.get(name)
+        return [str(each) for each in found] if isinstance(found, list) else []
 
     def to_wire(self) -> dict[str, Any]:
         return {"code": self.code, "message": self.message, "details": self.details}
+
+
+def _typed(text: str) -> str:
+    """Return `text` with what the user must type for a command, which may also be how it begins."""
+    rest = text.removeprefix("paglets ")
+    return as_typed(text) if rest == text else f"{command_name()} {as_typed(rest)}"
 
 
 def told_at_the_call(function: Callable[P, R]) -> Callable[P, R]:

@@ -27,8 +27,8 @@ def find_host(at: str | None, home: Path, link_to: Callable[[HostRef], Link]) ->
             raise
     if not running_hosts(home):
         raise Unreachable(
-            f"{at} is a name, and no host is running on this machine to look it up in its mesh: give its URL, "
-            f"such as http://{at}:8765, or start a host here with `paglets host`"
+            f"no host runs on this computer that could look up {at!r} in its mesh",
+            hint=[f"give its URL, such as http://{at}:8765", "paglets host --background"],
         )
     through, _ = local_host(home)
     link = link_to(through.ref)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from paglets.codec.text import loads
 from paglets.core.errors import BadRequest, Unreachable
 from paglets.core.refs import HostRef
+
+NO_HOST = "no host runs on this computer"
+
+START_ONE = ["paglets host --background", "or name a host elsewhere with HostClient(URL) or PAGLETS_AT"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,17 +57,25 @@ def local_host(home: Path, name: str | None = None) -> tuple[RunningHost, str]:
     running = running_hosts(home)
     named = [one for one in running if name in (None, one.name)]
     if not named:
-        raise Unreachable(_nobody(name, running))
+        raise _nobody(name, running)
     others = [one.name for one in named[1:]]
     note = f"speaking to {named[0].name}; also running here: {', '.join(others)} (choose with --at or PAGLETS_AT)"
     return named[0], note if others else ""
 
 
-def _nobody(name: str | None, running: tuple[RunningHost, ...]) -> str:
-    if name is None or not running:
-        what = "no host is running on this machine" if name is None else f"no host {name!r} is running on this machine"
-        return f"{what}: start one with `paglets host`, or name another with HostClient(URL) or PAGLETS_AT"
-    return f"no host {name!r} is running on this machine; running here: {', '.join(one.name for one in running)}"
+def _nobody(name: str | None, running: tuple[RunningHost, ...]) -> Unreachable:
+    if running:
+        return Unreachable(f"no host {name!r} runs on this computer; running here: {names_text(running)}")
+    return no_host(f"no host {name!r} runs on this computer" if name else NO_HOST)
+
+
+def no_host(message: str = NO_HOST) -> Unreachable:
+    """Return the error where no host runs here, with what to do about it."""
+    return Unreachable(message, hint=START_ONE)
+
+
+def names_text(hosts: Iterable[RunningHost]) -> str:
+    return ", ".join(host.name for host in hosts)
 
 
 def read_run_file(path: Path) -> RunningHost | None:

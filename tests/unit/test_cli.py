@@ -115,7 +115,11 @@ def test_no_host_means_exit_code_4_and_the_next_step(
     monkeypatch.setenv("PAGLETS_API_KEY", "A" * 43)
     monkeypatch.delenv("PAGLETS_AT", raising=False)
     assert main(["mesh", "hosts"]) == 4
-    assert "start one with `paglets host`" in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines() == [
+        "paglets: no host runs on this computer",
+        "hint: paglets host --background",
+        "hint: or name a host elsewhere with --at URL or PAGLETS_AT",
+    ]
     assert main(["mesh", "hosts", "--at", "http://127.0.0.1:1"]) == 4
     told = capsys.readouterr()
     assert (told.out, len(told.err.splitlines())) == ("", 1)

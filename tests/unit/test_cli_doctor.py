@@ -100,7 +100,7 @@ def test_without_a_host_to_ask_it_says_how_to_start_one(home: Path, capsys: pyte
     create_key(home / "mesh.key", SystemEntropy())
     assert main(["doctor"]) == 0
     told = capsys.readouterr()
-    assert "warning  host: no host is running on this machine: start one with `paglets host`" in told.out
+    assert "warning  host: no host runs on this computer\n         paglets host --background" in told.out
     assert told.err == ""
 
 
@@ -336,7 +336,7 @@ def test_of_a_host_that_runs_without_a_run_file_both_is_not_said(
         main(["doctor"])
     told = capsys.readouterr().out
     assert "ok       w1 host: a host runs in" in told
-    assert "no host is running" not in told
+    assert "no host runs on" not in told
     assert "warning  host: a host runs in" in told
     assert "--at URL" in told
 
@@ -360,7 +360,7 @@ def test_a_run_file_that_is_none_is_a_warning(home: Path, capsys: pytest.Capture
     assert main(["mesh", "hosts"]) == 4
     told = capsys.readouterr().err
     assert told.count("w1.json is not the run file") == 1
-    assert "no host is running" in told
+    assert "no host runs on" in told
 
 
 def test_why_a_host_starts_nothing_is_told_as_it_says_it() -> None:
