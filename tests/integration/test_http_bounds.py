@@ -325,6 +325,52 @@ def test_an_unsigned_request_and_one_under_another_key_are_refused_unsigned(rig:
     still_serves(rig, port)
 
 
+BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+def test_a_browser_gets_a_constant_page_without_a_word_to_the_handler_or_the_log(rig: Rig, port: int) -> None:
+    heard = {}
+    for method, target in (("GET", "/"), ("GET", "/jobs"), ("HEAD", "/")):
+        with Raw(port) as raw:
+            fields = {"host": f"localhost:{port}", "sec-fetch-site": "none", **BROWSER}
+            answer = raw.send(message(method, target, fields)).hear(without_body=method == "HEAD")
+            heard[method, target] = answer
+            assert raw.is_closed()
+    assert [each.status for each in heard.values()] == [200, 404, 200]
+    page = heard["GET", "/"]
+    assert page.body.startswith(b"<!doctype html>")
+    assert (heard["GET", "/jobs"].body, heard["HEAD", "/"].body) == (page.body, b"")
+    assert set(page.fields) == {
+        "content-type",
+        "content-length",
+        "content-security-policy",
+        "cache-control",
+        "connection",
+        "referrer-policy",
+        "x-content-type-options",
+        "x-frame-options",
+    }
+    assert (page.fields["cache-control"], page.fields["x-content-type-options"]) == ("no-store", "nosniff")
+    assert rig.log == []
+    still_serves(rig, port)
+
+
+def test_the_page_opens_no_door_that_is_closed_to_others(rig: Rig, port: int) -> None:
+    def refused_browser(status: int, code: str, target: str = "/", method: str = "GET", **fields: str) -> None:
+        named = {name.replace("_", "-"): value for name, value in fields.items()}
+        data = message(method, target, {"host": f"localhost:{port}", **BROWSER, **named})
+        refused(port, data, status, code)
+
+    refused_browser(421, "misdirected", host="evil.example")
+    refused_browser(403, "foreign_origin", origin="http://evil.example")
+    refused_browser(403, "foreign_origin", sec_fetch_site="cross-site")
+    refused_browser(401, "not_allowed", target="/v1/host")
+    refused_browser(401, "not_allowed", method="POST")
+    refused_browser(401, "not_allowed", **signed_fields("GET", "/", key=OTHER_KEY))
+    with Raw(port) as raw:
+        assert raw.send(good(port, accept=BROWSER["accept"])).hear().status == 200
+
+
 def test_a_copied_request_is_refused(rig: Rig, port: int) -> None:
     data = good(port)
     with Raw(port) as raw:

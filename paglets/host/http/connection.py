@@ -2,7 +2,8 @@
 
 Head (size, form, time) -> bounds of the body -> method, Host, Origin -> signature -> content type -> body
 to its length, in its time -> its hash -> the handler. Whoever fails at one door gets an error and the
-connection ends, as what follows on it can no longer be trusted to be a request.
+connection ends, as what follows on it can no longer be trusted to be a request. A browser, which cannot sign,
+gets a constant page in place of that error.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from paglets.host.http.guard import (
     peer_group,
 )
 from paglets.host.http.head import RequestHead, read_head, single_fields
+from paglets.host.http.page import page_for
 from paglets.remote.auth import Proof, Verifier, body_sha256, is_of_host
 from paglets.remote.exchange import Request, Response, reply_error
 from paglets.remote.http1 import JSON_TYPE
@@ -117,6 +119,9 @@ class Connection(BaseHTTPRequestHandler):
         except PagletsError as error:
             self._refuse(error)
             return
+        if isinstance(request, Response):
+            self._reply_and_end(request)
+            return
         if request.sender and self._sock.is_closed():
             return  # a host that waits no longer: what it wants it asks again
         response = self._service.answer(request)
@@ -171,11 +176,15 @@ class Connection(BaseHTTPRequestHandler):
         self._head = RequestHead(method=self.command, target=target, fields=single_fields(self.headers))
         self._proof = self._service.verifier.proof(self.command, target, self._head.fields)
 
-    def _read_request(self) -> Request:
+    def _read_request(self) -> Request | Response:
+        """Return the request, or the page for a browser."""
         head, proof = self._head, self._proof
         assert head is not None
         length = check_body(head, self._service.limits)
         check_head(head, names=self._service.names, end=self._end)
+        page = page_for(head)
+        if page is not None:
+            return page
         sender = self._admit(head, proof)
         if length:
             check_media(head)
@@ -222,10 +231,13 @@ class Connection(BaseHTTPRequestHandler):
         return self._head is not None and self._head.method == "HEAD"
 
     def _refuse(self, error: PagletsError) -> None:
-        """More of the request may be on its way, and nobody will read it."""
         if self._head is not None:
             self._complain(error)
-        self._reply(reply_error(error), last=True)
+        self._reply_and_end(reply_error(error))
+
+    def _reply_and_end(self, response: Response) -> None:
+        """More may be on its way, and nobody will read it."""
+        self._reply(response, last=True)
         self._sock.deadline = self._now() + self._service.limits.linger_seconds
         self._sock.drain()
 

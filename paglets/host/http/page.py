@@ -1,0 +1,132 @@
+"""The page that a browser gets at a host's address: one constant, the same for every host and every visitor.
+
+A browser has no mesh key, so it would see the JSON of a refusal. The page says what answers here and what to run
+instead. It reads nothing of this host or its mesh, and it can run nothing: no script, no form, no other resource.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator
+from types import MappingProxyType
+
+from paglets.host.http.head import RequestHead
+from paglets.remote.exchange import Response
+from paglets.remote.http1 import JSON_TYPE
+
+HTML_TYPE = "text/html"
+MOST_ACCEPT_CHARACTERS = 1_000
+"""Browsers send at most some 150; a longer field is not read, and its sender gets JSON."""
+
+_API = "/v1/"
+_ICON = "/favicon.ico"
+_ICON_RANGE = "image/*"
+_RANGE = re.compile(r"\s*([a-z*]+/[a-z0-9.+*-]+)\s*(?:;\s*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*)?", re.ASCII)
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { margin: 0 auto; max-width: 38rem; padding: 2rem 1.25rem;
+  font: 1.0625rem/1.6 system-ui, sans-serif; color: #1c2024; background: #fff; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 1rem; }
+h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
+dt { margin-top: .9rem; }
+dd { margin: .2rem 0 0; }
+code { font: .95em/1.4 ui-monospace, monospace; padding: .15em .4em; border-radius: .3em;
+  background: #eef1f4; overflow-wrap: anywhere; }
+.note { color: #59636e; font-size: .95rem; }
+@media (prefers-color-scheme: dark) {
+  body { color: #e6e8ea; background: #15181b; }
+  code { background: #262b30; }
+  .note { color: #a0a8b0; }
+}
+"""
+
+PAGE = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>A paglets host</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<main>
+<h1>This is a paglets host</h1>
+<p>paglets turns a few machines that trust one another into a compute mesh. A host answers only requests that are
+signed with the key of its mesh. A browser does not have that key, so this page shows no job, no file and no
+machine.</p>
+<h2>What to run</h2>
+<p>Open a terminal on a machine of the mesh, and run one of these commands:</p>
+<dl>
+<dt><code>paglets jobs groups</code></dt>
+<dd>List the groups of jobs, and how many of their jobs are done.</dd>
+<dt><code>paglets mesh hosts</code></dt>
+<dd>List the hosts, whether they are online, and what they have free.</dd>
+<dt><code>paglets doctor</code></dt>
+<dd>Check this machine and the mesh, and say what to fix.</dd>
+<dt><code>paglets --help</code></dt>
+<dd>List all commands.</dd>
+</dl>
+<p class="note">If <code>paglets</code> is not found, name the file: <code>python3 paglets.pyz jobs groups</code>. If a
+command finds no host, name this one: <code>--at</code> and the address of this page.</p>
+</main>
+</body>
+</html>
+""".encode()
+
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+
+HEADERS = MappingProxyType(
+    {
+        "content-security-policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "referrer-policy": "no-referrer",
+        "x-frame-options": "DENY",
+    }
+)
+"""Beside those of every reply, which forbid to store it and to guess its type."""
+
+
+def page_for(head: RequestHead) -> Response | None:
+    """Return the page if a browser asks; None if the request is one of the API, which needs the key.
+
+    A request that carries a proof of any kind, good or bad, is one of the API, and so is every path below `/v1/`.
+    """
+    path = head.target.partition("?")[0]
+    if head.method not in ("GET", "HEAD") or path.startswith(_API) or _claims_key(head):
+        return None
+    accept = head.fields.get("accept", "")
+    if path == _ICON and prefers(accept, _ICON_RANGE):
+        return Response(status=404, headers={**HEADERS, "content-type": "image/x-icon"})
+    if not prefers(accept, HTML_TYPE):
+        return None
+    status = 200 if path == "/" else 404
+    return Response(status=status, body=PAGE, headers={**HEADERS, "content-type": f"{HTML_TYPE}; charset=utf-8"})
+
+
+def _claims_key(head: RequestHead) -> bool:
+    return "authorization" in head.fields or any(name.startswith("x-paglets-") for name in head.fields)
+
+
+def prefers(accept: str, media: str) -> bool:
+    """Return True if an Accept field ranks `media` above JSON. If both are as good, or nothing is said, JSON wins."""
+    if len(accept) > MOST_ACCEPT_CHARACTERS:
+        return False
+    qualities = dict(_ranges(accept.lower()))
+    return _quality(qualities, media) > _quality(qualities, JSON_TYPE)
+
+
+def _ranges(accept: str) -> Iterator[tuple[str, float]]:
+    """The media ranges and their qualities; what is malformed or has other parameters is left out."""
+    for text in accept.split(","):
+        match = _RANGE.fullmatch(text)
+        if match is not None:
+            yield match[1], float(match[2] or 1)
+
+
+def _quality(qualities: dict[str, float], media: str) -> float:
+    """Of the narrowest range that holds `media`; 0 where none does."""
+    ranges = (media, f"{media.partition('/')[0]}/*", "*/*")
+    return next((qualities[each] for each in ranges if each in qualities), 0.0)
