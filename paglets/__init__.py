@@ -1,0 +1,116 @@
+"""Turn a few machines that trust one another into a compute mesh.
+
+A *host* runs on each machine. A script submits jobs to one host, and the mesh runs them wherever there is room. This
+complete script, `squares.py`, submits three jobs and prints each result as its job ends:
+
+    from dataclasses import dataclass
+
+    import paglets
+
+
+    @dataclass
+    class NumberState(paglets.JobState):
+        number: int = 0
+
+
+    class Square(paglets.Job[NumberState]):
+        State = NumberState
+
+        def run_compute_job(self) -> int:
+            return self.state.number**2
+
+
+    if __name__ == "__main__":
+        states = [NumberState(job_key=f"n-{number}", number=number, allow_home_compute=True) for number in (1, 2, 3)]
+        group = paglets.submit_compute_job_group(paglets.HostClient(), Square, states)
+        for job_key, record in group.as_completed(timeout=60):
+            print(job_key, record["result"])
+
+Hosts import the script to get its classes, so the lines that submit stand under `if __name__ == "__main__":`.
+
+Each name is loaded when it is first used: a job's process that only needs `Job` and `JobState` loads no network code.
+"""
+
+TYPE_CHECKING = False  # what type checkers take for `typing.TYPE_CHECKING`, without loading `typing`
+if TYPE_CHECKING:
+    from paglets.artifacts import ArtifactRef
+    from paglets.core.agent import Paglet, PagletState
+    from paglets.core.errors import CallOutcomeUnknown, GroupExists, GroupLost, PagletsError, TimedOut, Unreachable
+    from paglets.core.messages import Message
+    from paglets.program import PROGRAM_VERSION as __version__  # noqa: N811
+    from paglets.remote.client import HostClient
+    from paglets.remote.proxy import PagletProxy
+    from paglets.system.compute_slots import CollectingComputeJobPaglet as Job
+    from paglets.system.compute_slots import CollectingComputeJobState as JobState
+    from paglets.system.compute_slots import Submission as Group
+    from paglets.system.compute_slots import submit_compute_job_group
+    from paglets.system.services import Operation, ServiceContract, ServicePaglet
+
+__all__ = [  # noqa: RUF022  grouped by use
+    # Jobs
+    "Job",
+    "JobState",
+    # Submitting them
+    "submit_compute_job_group",
+    "Group",
+    "HostClient",
+    "ArtifactRef",
+    # Paglets that are not jobs
+    "Paglet",
+    "PagletState",
+    "PagletProxy",
+    "Message",
+    "ServicePaglet",
+    "ServiceContract",
+    "Operation",
+    # Errors
+    "PagletsError",
+    "GroupExists",
+    "GroupLost",
+    "Unreachable",
+    "TimedOut",
+    "CallOutcomeUnknown",
+    # This program
+    "__version__",
+]
+
+_PLACES = {
+    "Job": ("paglets.system.compute_slots", "CollectingComputeJobPaglet"),
+    "JobState": ("paglets.system.compute_slots", "CollectingComputeJobState"),
+    "submit_compute_job_group": ("paglets.system.compute_slots", "submit_compute_job_group"),
+    "Group": ("paglets.system.compute_slots", "Submission"),
+    "HostClient": ("paglets.remote.client", "HostClient"),
+    "ArtifactRef": ("paglets.artifacts", "ArtifactRef"),
+    "Paglet": ("paglets.core.agent", "Paglet"),
+    "PagletState": ("paglets.core.agent", "PagletState"),
+    "PagletProxy": ("paglets.remote.proxy", "PagletProxy"),
+    "Message": ("paglets.core.messages", "Message"),
+    "ServicePaglet": ("paglets.system.services", "ServicePaglet"),
+    "ServiceContract": ("paglets.system.services", "ServiceContract"),
+    "Operation": ("paglets.system.services", "Operation"),
+    "PagletsError": ("paglets.core.errors", "PagletsError"),
+    "GroupExists": ("paglets.core.errors", "GroupExists"),
+    "GroupLost": ("paglets.core.errors", "GroupLost"),
+    "Unreachable": ("paglets.core.errors", "Unreachable"),
+    "TimedOut": ("paglets.core.errors", "TimedOut"),
+    "CallOutcomeUnknown": ("paglets.core.errors", "CallOutcomeUnknown"),
+    "__version__": ("paglets.program", "PROGRAM_VERSION"),
+}
+"""Public name -> the module and name of the object. The long names are the ones on the wire and in stores."""
+
+if not TYPE_CHECKING:  # else a type checker accepts any name
+
+    def __getattr__(name):
+        """Load a public name. Python itself suggests a near one for an unknown name."""
+        import sys
+        from importlib import import_module
+
+        if name not in _PLACES:
+            raise AttributeError(f"module 'paglets' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+        module, attribute = _PLACES[name]
+        value = globals()[name] = getattr(import_module(module), attribute)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *(name for name in globals() if not name.startswith("_"))} - {"TYPE_CHECKING"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from mesh_jobs import Task, TaskState
 from spec_jobs import Submitter
 
+import paglets
 from paglets.core.errors import GroupExists
 from paglets.system.compute_slots import submit_compute_job_group
 from tests.acceptance.rig import PATIENCE_SECONDS, Mesh, group_lines, wait_home
@@ -132,3 +135,11 @@ def test_scripts_find_the_host_by_themselves(three: Mesh, tmp_path: Path) -> Non
     done = three.script(script)
     assert done.code == 0, done.err
     assert done.out.strip() == "gpu-a"  # the first by name
+
+
+def test_the_example_in_the_docstring_of_the_package_prints_its_results(three: Mesh, tmp_path: Path) -> None:
+    lines = str(inspect.getdoc(paglets)).splitlines()
+    script = tmp_path / "squares.py"
+    script.write_text(textwrap.dedent("\n".join(line for line in lines if not line or line.startswith("    "))))
+    done = three.script(script)
+    assert (done.code, sorted(done.out.splitlines())) == (0, ["n-1 1", "n-2 4", "n-3 9"]), done.err

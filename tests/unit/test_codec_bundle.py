@@ -54,7 +54,7 @@ def told_of(folder: Path, script: str = "job.py", *, files: dict[str, str], head
         ("import pkg.deep.two", ["pkg/__init__.py", "pkg/deep/__init__.py", "pkg/deep/two.py", "pkg/leaf.py"]),
         ("import spread.part", ["spread/part.py"]),
         ("from spread import part", ["spread/part.py"]),
-        ("import os, json, paglets.core.agent\nimport pytest", []),
+        ("import os, json, paglets, paglets.core.agent\nimport pytest", []),
         ("x = 'import helper'", []),
     ],
 )

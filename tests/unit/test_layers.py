@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "web": {"core"},
     "system": {"system", "core", "codec", "slots", "groups", "api", "remote"},
     "examples": {"examples", "system", "remote", "artifacts", "core"},
-    "__init__": set(),
+    "__init__": {"artifacts", "core", "program", "remote", "system"},
     "__main__": {"cli", "worker"},
 }
 AUTHORS_AND_TOOLS = {"cli", "testing"}

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import ast
+import copy
 import importlib
+import inspect
+import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import paglets
 from paglets.artifacts import ArtifactRef
 from paglets.codec.names import class_name, resolve_class
 from paglets.core.errors import Invalid
+from paglets.program import PROGRAM_VERSION
+from paglets.system.compute_slots import CollectingComputeJobPaglet, CollectingComputeJobState, Submission
 
 PUBLIC = {
     "paglets.system.compute_slots": [
@@ -44,12 +52,66 @@ def test_the_facade_names_all_that_it_offers() -> None:
     assert set(PUBLIC["paglets.system.compute_slots"]) <= set(facade.__all__)
 
 
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
 def test_the_facade_opens_no_door_to_the_net() -> None:
     """It is loaded before every job: no sockets, no threads, no store, no host."""
     heavy = "{'sqlite3', 'http.client', 'ssl', 'asyncio', 'socket', 'subprocess', 'argparse'}"
-    code = f"import sys, paglets.system.compute_slots; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    code = f"import sys, paglets; paglets.Job; print(sorted({heavy} & set(sys.modules)))"
+    assert python(code).stdout.strip() == "[]"
+
+
+# import paglets.
+
+
+def test_the_package_loads_nothing_until_a_name_is_used() -> None:
+    done = python("import sys; before = set(sys.modules); import paglets; print(sorted(set(sys.modules) - before))")
+    assert done.stdout.strip() == "['paglets']"
+
+
+def test_the_package_lists_the_same_names_for_python_and_for_type_checkers() -> None:
+    checked: dict[str, tuple[str, str]] = {}
+    for node in ast.walk(ast.parse(Path(paglets.__file__).read_text())):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("paglets."):
+            checked |= {alias.asname or alias.name: (str(node.module), alias.name) for alias in node.names}
+    assert checked == paglets._PLACES
+    assert sorted(checked) == sorted(paglets.__all__)
+
+
+@pytest.mark.parametrize("name", paglets.__all__)
+def test_a_name_of_the_package_is_the_object_at_the_long_path(name: str) -> None:
+    module, attribute = paglets._PLACES[name]
+    found = getattr(paglets, name)
+    assert found is getattr(importlib.import_module(module), attribute)
+    assert name in dir(paglets)
+    if callable(found):
+        assert inspect.getdoc(found)
+        assert pickle.loads(pickle.dumps(found)) is found
+        assert found.__module__ == module
+
+
+def test_short_names_are_the_classes_of_the_specification() -> None:
+    assert paglets.Job is CollectingComputeJobPaglet
+    assert paglets.JobState is CollectingComputeJobState
+    assert paglets.Group is Submission
+    assert paglets.__version__ == PROGRAM_VERSION
+    state = paglets.JobState(job_key="a")
+    assert copy.deepcopy(state) == pickle.loads(pickle.dumps(state)) == state
+
+
+def test_a_star_import_gives_all_names() -> None:
+    names: dict[str, object] = {}
+    exec("from paglets import *", names)
+    assert set(paglets.__all__) == names.keys() - {"__builtins__"}
+
+
+@pytest.mark.parametrize(("name", "near"), [("Jobs", "Job"), ("HostClent", "HostClient"), ("map", ""), ("submit", "")])
+def test_an_unknown_name_suggests_a_near_one(name: str, near: str) -> None:
+    last = python(f"import paglets; paglets.{name}").stderr.splitlines()[-1]
+    hint = f". Did you mean: {near!r}?" if near else ""
+    assert last == f"AttributeError: module 'paglets' has no attribute {name!r}{hint}"
 
 
 ARTIFACT = ArtifactRef(

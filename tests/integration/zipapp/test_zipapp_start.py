@@ -37,12 +37,18 @@ def test_version_runs_under_each_interpreter(run, pyz, tree, python):
 @EVERY_TREE
 def test_a_script_imports_the_modules_compiled_for_its_interpreter_under_one_name(run, pyz, tree, python):
     code = (
-        "import sys, pkgutil, paglets.core.errors, tomli_w\n"
+        "import sys; before = set(sys.modules)\n"
+        "import paglets; new = set(sys.modules) - before\n"
+        "assert {name for name in new if 'paglets' in name} == {'paglets'} and len(new) < 30, new\n"
+        "from paglets import *; assert set(paglets.__all__) <= set(globals())\n"
+        "import pkgutil, paglets.core.errors, tomli_w\n"
         "print(paglets.core.errors.__spec__.origin, tomli_w.__spec__.origin, sep='\\n')\n"
         "assert pkgutil.get_data('paglets.store', 'schema.sql')\n"
         "assert sys.modules['paglets.core'].errors is paglets.core.errors\n"
+        "assert PagletsError is paglets.core.errors.PagletsError\n"
         "assert paglets.__spec__.name == 'paglets'\n"
-        "names = [name for name, module in sys.modules.items() if 'errors' in str(getattr(module, '__file__', ''))]\n"
+        "files = {name: str(getattr(module, '__file__', '')) for name, module in sys.modules.items()}\n"
+        "names = [name for name, file in files.items() if 'core/errors' in file]\n"
         "assert names == ['paglets.core.errors'], names\n"
     )
     done = run(python, "-S", "-c", code, PYTHONPATH=pyz)
