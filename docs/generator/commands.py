@@ -10,6 +10,7 @@ from typing import Any
 
 from docs.generator.markdown import code, one_line, table
 from docs.generator.outputs import OUTPUTS
+from paglets.cli.host import add_settings
 from paglets.cli.main import COMMANDS
 from paglets.cli.options import add_common
 
@@ -166,8 +167,9 @@ COMMON = _common()
 @functools.cache
 def _host_rows() -> tuple[tuple[str, str], ...]:
     """The settings of a host, which some commands take too."""
-    (host,) = _commands(SETTINGS_OF, importlib.import_module(COMMANDS[SETTINGS_OF][0]).parser())
-    return tuple(map(_row, host.actions))
+    parser = argparse.ArgumentParser(add_help=False)
+    add_settings(parser)
+    return tuple(map(_row, parser._actions))
 
 
 def _output(name: str) -> str:

@@ -282,6 +282,9 @@ OUTPUTS: dict[str, Output] = {
         },
         note=" (with `--follow` a note in each line)",
     ),
+    "stop": Output(
+        keys={"stopped": "the hosts that have ended: `name`, `pid`, `running_jobs` (how many it ran; null: unknown)"}
+    ),
     "version": Output(
         keys={
             "paglets": "the version",

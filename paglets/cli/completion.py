@@ -12,6 +12,8 @@ from paglets.cli.options import Parser
 from paglets.core.errors import EXIT_DONE, PagletsError
 from paglets.core.text import command_name
 from paglets.remote.client import HostClient
+from paglets.remote.keys import paglets_home
+from paglets.remote.local import running_hosts
 
 ASK_SECONDS = 1.0
 """A shell that waits for a host is worse than one that completes nothing."""
@@ -181,6 +183,7 @@ NAMES: dict[str, Callable[[str], list[str]]] = {
     "NAME|URL": _hosts,
     "HOST": _hosts,
     "ID": _artifacts,
+    "NAME": lambda last: [host.name for host in running_hosts(paglets_home(os.environ))],
 }
 """What an argument's metavar says it takes -> the names there are."""
 

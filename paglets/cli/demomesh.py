@@ -16,9 +16,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
+from paglets.cli.background import spawn_detached
 from paglets.core.errors import PagletsError, StartFailed, TimedOut
 from paglets.core.text import printable
-from paglets.program import child_command, child_environment, keep_copy, this_program
+from paglets.program import child_environment, keep_copy, this_program
 from paglets.remote.client import HostClient
 from paglets.remote.keys import HOME_VARIABLE, KEY_VARIABLE
 from paglets.remote.local import running_hosts
@@ -141,18 +142,16 @@ class DemoMesh:
         # This file may be replaced while we run, as by a new build; the hosts stay with what we are.
         program = this_program()
         program = keep_copy(program, self.home) if program.is_archive else program
-        command = child_command(program, "host", "--name", name, "--port", "0", "--cores", "1", *flags)
+        words = ("host", "--name", name, "--port", "0", "--cores", "1", *flags)
         environment = {name: value for name, value in os.environ.items() if name != KEY_VARIABLE}
         with self._log(name).open("ab") as log, self._signals.held():
-            self._running[name] = subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env=child_environment(program, environment | {HOME_VARIABLE: str(self.home)}),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                # Ctrl-C is for us alone: we end the hosts in good order.
-                start_new_session=True,
+            # Ctrl-C is for us alone: we end the hosts in good order.
+            self._running[name] = spawn_detached(
+                program,
+                words,
+                child_environment(program, environment | {HOME_VARIABLE: str(self.home)}),
+                output=log.fileno(),
+                folder=self.folder,
             )
 
     def client(self, name: str) -> HostClient:

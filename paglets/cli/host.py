@@ -7,6 +7,7 @@ import importlib
 import os
 import re
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,20 +22,29 @@ from paglets.program import this_program
 from paglets.remote.keys import paglets_home
 from paglets.settings import SETTINGS, user_path
 
+FLAG = "--background"
+
 REPEATED = {"peer": "peers", "tag": "tags", "property": "properties", "code_path": "code_paths"}
 
 
 def parser() -> Parser:
     made = Parser(prog="paglets host", description="Run a host on this machine. Flags win over the configuration file.")
     add_settings(made)
+    made.add_argument(
+        FLAG, action="store_true", help="start it away from this terminal, and come back when it is ready or has failed"
+    )
     made.set_defaults(handler=_host)
     return made
 
 
 def _host(given: argparse.Namespace) -> int:
-    """Run a host until it is ended; gives the exit code."""
-    options = options_of(given, Path.cwd(), re_enters=_re_enters())
+    """Run a host until it is ended, or start one in the background; gives the exit code."""
+    # Its own process says the warnings of one in the background.
+    options = options_of(given, Path.cwd(), re_enters=given.background or _re_enters())
     # Only now: wrong flags are told at once, without loading a whole host.
+    if given.background:
+        background = importlib.import_module("paglets.cli.background")
+        return int(background.start(options, sys.argv[1:], has_settings=bool(flags_of(given))))
     app = importlib.import_module("paglets.host.app")
     return int(app.run_host(options))
 
@@ -46,7 +56,7 @@ def _re_enters() -> bool:
     return program.is_archive and not os.path.realpath(program.path).startswith(copies + os.sep)
 
 
-def add_settings(parser: Parser) -> None:
+def add_settings(parser: argparse.ArgumentParser) -> None:
     """A flag for each setting of a host, its name and its configuration file."""
     _add_place(parser.add_argument)
     _add_offers(parser.add_argument)

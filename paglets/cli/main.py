@@ -17,7 +17,7 @@ COMMANDS = {
     "config": ("paglets.cli.config", "check a configuration file; show each setting and where it comes from"),
     "demo": ("paglets.cli.demo", "see the whole story work on this machine, in half a minute"),
     "doctor": ("paglets.cli.doctor", "look at what commonly stands in the way, and say what to do"),
-    "host": ("paglets.cli.host", "run a host on this machine"),
+    "host": ("paglets.cli.host", "run a host on this machine, with --background away from this terminal"),
     "init": ("paglets.cli.init", "write a configuration file, or add a host to one"),
     "jobs": ("paglets.cli.jobs", "groups, queues and hosts: what runs, what waits, and why"),
     "key": ("paglets.cli.key", "the mesh key of this machine"),
@@ -25,6 +25,7 @@ COMMANDS = {
     "logs": ("paglets.cli.logs", "what a job printed, from whichever host ran it"),
     "mesh": ("paglets.cli.mesh", "the hosts that know each other"),
     "notes": ("paglets.cli.notes", "what paglets and jobs told their user"),
+    "stop": ("paglets.cli.stop", "end a host that runs on this machine"),
     "version": ("paglets.cli.version", "the version of this program"),
 }
 """Command -> module with `parser() -> Parser`, and what it is for."""

@@ -56,6 +56,13 @@ def placed(error: OSError) -> str:
     return place + (error.strerror or str(error))
 
 
+def home_path(path: str | os.PathLike[str]) -> str:
+    """Return the path with `~` for the home folder of the user, as people write it."""
+    home, text = os.path.expanduser("~"), os.fspath(path)
+    inside = home != "/" and text.startswith(home.rstrip(os.sep) + os.sep)
+    return f"~{text[len(home.rstrip(os.sep)) :]}" if inside else text
+
+
 def command_name() -> str:
     """How the user calls this program: `paglets`, or `python FILE` where it is an archive."""
     archive = getattr(__spec__.loader, "archive", "") if __spec__ else ""

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,10 @@ from paglets.config import HostOptions
 from paglets.core import failpoints
 from paglets.core.clock import Clock, Entropy, SystemClock, SystemEntropy
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError, StartFailed, StoreUndecided
-from paglets.core.text import counted, placed, printable
-from paglets.host import known, private, runfile, setup
+from paglets.core.text import counted, placed
+from paglets.host import greeting, known, private, runfile, setup
 from paglets.host.disk import HostDisk
-from paglets.host.folder import HostFolder, open_folder
+from paglets.host.folder import LOG_NAME, HostFolder, open_folder
 from paglets.host.host import Host, World
 from paglets.host.http.router import Router
 from paglets.host.http.routes import ROUTES
@@ -31,6 +31,7 @@ from paglets.host.pulling import Handle, not_yet
 from paglets.host.recovery import survivors
 from paglets.host.shell import Settings
 from paglets.host.threads import Later, RunnerThread, WatchThread
+from paglets.host.voice import BACKGROUND, Voice
 from paglets.host.watch import LOOK_SECONDS, Mender, Watch
 from paglets.native import load_psutil, psutil_problem
 from paglets.program import (
@@ -77,13 +78,19 @@ class _Door:
 
 
 def run_host(options: HostOptions) -> int:
-    """Run a host in the foreground until SIGINT, SIGTERM or SIGHUP; gives the exit code. Raises StartFailed."""
+    """Run a host in this process until SIGINT, SIGTERM or SIGHUP; gives the exit code. Raises StartFailed.
+
+    One that was started by `host --background` leaves its terminal when it is ready.
+    """
     home = paglets_home(os.environ)
+    voice = Voice(background=BACKGROUND in os.environ)
     with _start_failures():
         secured = private.secure(home)  # before anything in it is believed, the copy of the program above all
-    _say_line(secured.changed)
-    say(enter_copy(home, sys.argv[1:]))
-    _say_line(secured.warning)
+    voice.warn(secured.changed)
+    if problem := enter_copy(home, sys.argv[1:]):
+        voice.say(problem)
+    os.environ.pop(BACKGROUND, None)
+    voice.warn(secured.warning)
     umask = os.umask(private.UMASK)
     # Not an Event: a signal that reaches another thread, or comes at a bad moment, does not wake a main thread that
     # waits for a lock, and its handler never runs. The byte that Python writes here for each signal is there to read.
@@ -107,15 +114,15 @@ def run_host(options: HostOptions) -> int:
 
     with ExitStack() as stack:
         with _start_failures():
-            start(options, home, stack, fatal, listen, umask)
+            start(options, home, stack, fatal, listen, umask, voice)
         os.read(ended, 1)
-        say(f"paglets: host {options.name} is ending")
+        voice.say(f"paglets: host {options.name} is ending")
     if failed and isinstance(failed[0], StoreUndecided):
-        say(f"paglets: {failed[0].message}")
+        voice.say(f"paglets: {failed[0].message}")
         return failed[0].exit_code
     if failed:
         what = failed[0].message if isinstance(failed[0], PagletsError) else repr(failed[0])
-        say(f"paglets: host {options.name} ended by a fault of its store or runner: {what}; see host.log")
+        voice.say(f"paglets: host {options.name} ended by a fault of its store or runner: {what}; see host.log")
         return EXIT_FAILED
     return EXIT_DONE
 
@@ -129,24 +136,6 @@ def _start_failures() -> Iterator[None]:
         raise StartFailed(f"the host cannot start: {placed(error)}; mend that, and start it again") from error
 
 
-def say(text: str) -> None:
-    """A line for the person at the terminal; data never goes to stderr, nor this to stdout."""
-    # Where the terminal or the pipe is gone nobody listens: the host goes on.
-    with suppress(OSError):
-        if text:
-            print(printable(text), file=sys.stderr, flush=True)  # it may have come from another host
-
-
-def _say_line(warning: str) -> None:
-    if warning:
-        say(f"paglets: warning: {warning}")
-
-
-def _tell(folder: HostFolder, text: str) -> None:
-    folder.log(text)
-    say(f"paglets: {text}")
-
-
 def start(
     options: HostOptions,
     home: Path,
@@ -154,6 +143,7 @@ def start(
     fatal: Callable[[BaseException], None],
     listen: Callable[[], None],
     umask: int,
+    voice: Voice,
 ) -> Ready:
     """Start everything; `stack` ends it in the right order.
 
@@ -168,8 +158,8 @@ def start(
     found = _take_key(options, peers)
     failpoints.arm(os.environ.pop(failpoints.VARIABLE, ""))
     folder = stack.enter_context(open_folder(options.data_dir or home / "hosts" / options.name, entropy, fatal))
-    key = found or _first_key(folder, entropy)
-    tell = partial(_tell, folder)
+    key = found or _first_key(folder, entropy, voice)
+    tell = partial(voice.tell, folder.log)
     later = Later(folder.log)
     stack.callback(later.stop)
     meter = MachineMeter(folder.path, clock, load_psutil())
@@ -180,7 +170,7 @@ def start(
     copy = KeptCopy(program)
     advertised = setup.Advertised(options, server.port)
     settings = setup.settings(options, folder, program, advertised, meter.total(), clock.wall())
-    _warn_of_cores(settings.offered.cpu_cores, meter.total().cpu_cores)
+    voice.warn(_too_many_cores(settings.offered.cpu_cores, meter.total().cpu_cores))
     connections = Connections(key, clock=clock, entropy=entropy, sender=folder.store_id)
     _end_survivors(folder)
     disk = HostDisk(folder.path, later, folder.log, copy.lacks)
@@ -206,7 +196,7 @@ def start(
     door.handle = host.pulling.handle = Router(host, ROUTES).handle
     listen()
     stack.callback(runfile.write(home, settings))
-    _greet(settings, folder, closed, program, home)
+    _greet(settings, folder, closed, program, home, voice)
     menders = (
         Mender(what=f"a folder in {folder.path}", mend=lambda: _made_anew(disk, folder.path)),
         Mender(what=f"the lock of {folder.path}", mend=folder.lock.mend),
@@ -216,6 +206,7 @@ def start(
     )
     watch = Watch(folder.path, menders, disk.obstacle, tell, fatal)
     stack.callback(WatchThread(LOOK_SECONDS, watch.look, folder.log).stop)
+    voice.leave(folder.log, folder.take_output)
     return Ready(host=host, server=server, url=settings.url)
 
 
@@ -231,16 +222,15 @@ def _take_key(options: HostOptions, peers: tuple[str, ...]) -> MeshKey | None:
     return key
 
 
-def _first_key(folder: HostFolder, entropy: Entropy) -> MeshKey:
+def _first_key(folder: HostFolder, entropy: Entropy, voice: Voice) -> MeshKey:
     """A new one. Raises StartFailed where this host was in a mesh: it would found a second one."""
     key = first_key(os.environ, entropy, folder.store.read(members.load_others))
-    say(f"paglets: this machine had no mesh key: {key.source} is new; hosts on other machines need a copy of it")
+    voice.say(f"paglets: this machine had no mesh key: {key.source} is new; hosts on other machines need a copy of it")
     return key
 
 
-def _warn_of_cores(offered: int, there: int) -> None:
-    if offered > there:
-        say(f"paglets: warning: this host offers {offered} cores, and the machine has {there}")
+def _too_many_cores(offered: int, there: int) -> str:
+    return f"this host offers {offered} cores, and the machine has {there}" if offered > there else ""
 
 
 def _serve(options: HostOptions, verifier: Verifier, door: _Door, folder: HostFolder, stack: ExitStack) -> HttpServer:
@@ -278,7 +268,7 @@ def _launcher(program: Program, events: LaunchEvents, folder: HostFolder, stack:
         events,
         table=process_table(load_psutil()),
         log=folder.log,
-        zygote_log=str(folder.path / "host.log"),
+        zygote_log=str(folder.path / LOG_NAME),
         store_id=folder.store_id,
         umask=umask,
     )
@@ -340,24 +330,23 @@ def _check_code_paths(options: HostOptions) -> None:
             raise StartFailed(f"the code path {path} is not a folder: mend --code-path or code_paths")
 
 
-def _greet(settings: Settings, folder: HostFolder, closed: int, program: Program, home: Path) -> None:
+def _greet(settings: Settings, folder: HostFolder, closed: int, program: Program, home: Path, voice: Voice) -> None:
     if program.is_archive:
         collect_copies(home, program)
-    offered = settings.offered
-    say(
-        f"paglets: host {settings.name} is ready at {settings.url} (mesh {settings.mesh_version}, "
-        f"{counted(offered.cpu_cores, 'core')}, {offered.memory_bytes / (1 << 30):.1f} GiB, {offered.gpus} GPUs"
-        + (f", tags {' '.join(settings.tags)}" if settings.tags else "")
-        + f"); data in {folder.path}"
-    )
+    voice.say(greeting.ready_line(settings, folder.path))
+    where = greeting.where_line(settings, folder.path)
+    if voice.background and greeting.is_for_this_machine(settings.url):
+        folder.log(where)  # nobody else needs its address
+    else:
+        voice.say(where)
     for note in (*folder.notes, *filter(None, [known.warning_of(home, settings.name, folder)])):
-        _tell(folder, f"warning: {note}")
+        voice.tell(folder.log, f"warning: {note}")
     try:
         known.remember(home, settings.name, folder)
     except OSError as error:
         folder.log(f"which store this host has cannot be remembered: {error}")
     if closed:
         cut_off = counted(closed, "process", "processes")
-        say(f"paglets: {cut_off} of an earlier start cut off; the jobs go on from the queue")
+        voice.say(f"paglets: {cut_off} of an earlier start cut off; the jobs go on from the queue")
     if psutil_problem():
-        say(f"paglets: measuring without psutil: {psutil_problem()}")
+        voice.say(f"paglets: measuring without psutil: {psutil_problem()}")

@@ -30,6 +30,8 @@ MISSING_WAL = (
     "it back; what is stored from here on does not go with it"
 )
 
+LOG_NAME = "host.log"
+
 MAX_LOG_BYTES = 10 << 20
 """The log is moved to host.log.1 when it is larger; so it never holds more than twice this."""
 
@@ -39,6 +41,7 @@ class HostFolder:
     """An open directory. `boot_count` grows with each start; `boot_id` is new for each.
 
     `notes`: what its person should know of earlier damage. `damaged_at`: when that was told last, "" where never.
+    `take_output` gives stdout and stderr of this process to the log.
     """
 
     path: Path
@@ -47,6 +50,7 @@ class HostFolder:
     boot_id: str
     boot_count: int
     log: Callable[[str], None]
+    take_output: Callable[[], None]
     lock: FolderLock
     notes: tuple[str, ...] = ()
     damaged_at: str = ""
@@ -63,7 +67,7 @@ def open_folder(path: Path, entropy: Entropy, fatal: Callable[[BaseException], N
         raise StartFailed(
             f"the data directory {path} cannot be used: {error}; or choose another with --data-dir"
         ) from error
-    with lock, _log(path / "host.log") as log:
+    with lock, _log(path / LOG_NAME) as log:
         try:
             with _database(path, entropy, fatal, log, lock, secured) as folder:
                 yield folder
@@ -114,6 +118,7 @@ def _database(
             boot_id=entropy.token(),
             boot_count=boots,
             log=log.line,
+            take_output=log.take_output,
             lock=lock,
             notes=(*notes, *map(damage.reminder, earlier)),
             damaged_at=earlier[-1].at if earlier else "",
@@ -192,6 +197,7 @@ class Log:
         self._path = path
         # Unbuffered: what could not be written is not tried again with the next line.
         self._file = os.fdopen(_open_log(path), "ab", buffering=0)
+        self._outputs: tuple[int, ...] = ()
 
     def line(self, text: str) -> None:
         time = datetime.now().astimezone().isoformat(timespec="milliseconds")
@@ -200,6 +206,17 @@ class Log:
             if not self._file.closed:
                 self._file.write(data)
                 self._keep_bounded()
+            elif self._outputs:
+                os.write(self._outputs[0], data)
+
+    def take_output(self, outputs: tuple[int, ...] = (1, 2)) -> None:
+        """Make this file stdout and stderr of the process for good: also once the log is moved or closed."""
+        self._outputs = outputs
+        self._give(self._file.fileno())
+
+    def _give(self, file: int) -> None:
+        for output in self._outputs:
+            os.dup2(file, output)
 
     def _keep_bounded(self) -> None:
         if self._path.stat().st_size > MAX_LOG_BYTES:
@@ -207,6 +224,7 @@ class Log:
             with os.fdopen(_open_log(self._path), "ab", buffering=0) as new:
                 # Under the same number: another thread may be writing to it.
                 os.dup2(new.fileno(), self._file.fileno(), inheritable=False)
+                self._give(new.fileno())
 
     def close(self) -> None:
         self._file.close()

@@ -34,7 +34,7 @@ class RunningHost:
 def running_hosts(home: Path) -> tuple[RunningHost, ...]:
     """The hosts whose process lives, by name; a file that is not a run file is left out."""
     found = (read_run_file(path) for path in _run_files(home))
-    return tuple(sorted((one for one in found if one is not None and _lives(one)), key=lambda one: one.name))
+    return tuple(sorted((one for one in found if one is not None and lives(one)), key=lambda one: one.name))
 
 
 def broken_run_files(home: Path) -> tuple[str, ...]:
@@ -95,18 +95,27 @@ def read_run_file(path: Path) -> RunningHost | None:
 
 def began(pid: int) -> str:
     """When a process began, in a way that no other of its number has; "" where the system does not tell."""
+    stat = _stat(pid)
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
-    # The name in parentheses may hold spaces and parentheses. Field 22: ticks from the boot to its start.
-    return f"{boot} {stat[stat.rindex(b')') + 2 :].split()[19].decode()}"
+    return f"{boot} {stat[19]}" if stat else ""  # field 22 of all: ticks from the boot to its start
 
 
-def _lives(host: RunningHost) -> bool:
-    """Whether its process does. A host that was killed leaves its file, and the number goes to another program; in a
-    container that is started again it is even the same one each time."""
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third on, its state; empty where there is no such file."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return []
+    # The name in parentheses may hold spaces and parentheses.
+    return stat[stat.rindex(b")") + 2 :].decode().split()
+
+
+def lives(host: RunningHost) -> bool:
+    """Return True if the process of the host runs. A host that was killed leaves its file, and the number goes to
+    another program; in a container that is started again it is even the same one each time."""
     now = began(host.pid)
     return _alive(host.pid) and (not host.began or not now or now == host.began)
 
@@ -115,7 +124,7 @@ def _alive(pid: int) -> bool:
     """Whether a process of that number lives. On Windows asking would end it, so there all are believed."""
     if os.name != "posix":
         return True
-    if pid <= 0:
+    if pid <= 0 or _stat(pid)[:1] == ["Z"]:  # ended, and whoever started it has not looked
         return False
     try:
         os.kill(pid, 0)

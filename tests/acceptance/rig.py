@@ -75,7 +75,7 @@ class Finished:
     @property
     def complaint(self) -> str:
         """The one line that it said on stderr; beside it, it said only what to do next."""
-        lines = [line for line in self.err.splitlines() if not line.startswith("next: ")]
+        lines = [line for line in self.err.splitlines() if not line.startswith(("next: ", "hint: "))]
         assert len(lines) == 1, f"expected one line on stderr, got {self.err!r}"
         assert self.out == "", f"expected nothing on stdout, got {self.out!r}"
         return lines[0]

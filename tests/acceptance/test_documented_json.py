@@ -50,8 +50,9 @@ RUNS: dict[str, list[list[object]]] = {
 }
 """Arguments of commands. All keys that the runs of a command print together are those that are described."""
 
-NOT_RUN = ("demo", "jobs rerun-hook")
-"""Commands with tests of their own: `demo` takes long, `rerun-hook` needs a hook that failed (`test_files.py`)."""
+NOT_RUN = ("demo", "jobs rerun-hook", "stop")
+"""Commands with tests of their own: `demo` takes long, `rerun-hook` needs a hook that failed (`test_files.py`), `stop`
+ends a host (`test_terminal.py`)."""
 
 NOT_HERE = {
     "jobs why": {"job", "collector", "hooks"},

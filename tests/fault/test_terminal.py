@@ -1,4 +1,4 @@
-"""The terminal of a host is closed: it ends orderly; one that was started with nohup goes on."""
+"""The terminal of a host is closed: it ends orderly; one with nohup or in the background goes on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import termios
 
+from paglets.remote.local import running_hosts
 from tests.acceptance.rig import HostProcess, Mesh, wait_until
 
 
@@ -41,13 +42,54 @@ def test_a_host_whose_terminal_is_closed_ends_as_it_does_on_sigterm(mesh: Mesh) 
     assert not mesh.processes()
 
 
-def test_a_host_that_was_started_with_nohup_outlives_its_terminal(mesh: Mesh) -> None:
+def test_a_host_with_nohup_and_one_in_the_background_outlive_their_terminals(mesh: Mesh) -> None:
     host, window = in_a_terminal(mesh, "nohup")
     os.close(window)
     assert host.process is not None
     os.kill(host.process.pid, signal.SIGHUP)
-    other = mesh.start("other", "--peer", host.url)
-    mesh.wait_joined()
-    assert wait_until(host.answers, what="an answer")
-    other.stop()
-    assert host.end_by(signal.SIGTERM) == 0
+    said = in_the_background(mesh, "--port", "0", "--peer", host.url)
+    assert f"host other is ready ({cores()}, " in said
+    assert said.rstrip().endswith(f"; log: {mesh.home}/hosts/other/host.log")
+    wait_until(lambda: "other" in [each.member.name for each in host.client.hosts() if each.online], what="both")
+    again = mesh.paglets("host", "--background", "--name", "other")
+    (running,) = [each for each in running_hosts(mesh.home) if each.name == "other"]
+    assert (again.code, again.err) == (0, f"host other runs already (process {running.pid})\n")
+    taken = mesh.paglets("host", "--background", "--name", "third", "--port", host.port)
+    assert (taken.code, taken.err.splitlines()[-1]) == (2, "host third did not start (exit code 2)")
+
+    stopped = mesh.paglets("stop", "other", "--json")
+    assert stopped.json == {"stopped": [{"name": "other", "pid": running.pid, "running_jobs": 0}]}
+    assert stopped.err == "host other has stopped\n"
+    log = (mesh.home / "hosts" / "other" / "host.log").read_text().splitlines()
+    assert f"listening at {running.url} (mesh default)" in log[0]
+    assert log[-1].endswith(" host other is ending")
+    assert mesh.paglets("stop").err == "host alone has stopped\n"
+    assert host.wait_ended() == 0
+    assert not mesh.processes()
+
+
+def in_the_background(mesh: Mesh, *flags: str) -> str:
+    """Start the host `other` on a new terminal, which is closed then; return what was printed there."""
+    window, terminal = os.openpty()
+    done = subprocess.run(
+        [mesh.python, str(mesh.archive), "host", "--background", "--name", "other", *flags],
+        cwd=mesh.work,
+        env=mesh.environment(),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(terminal, termios.TIOCSCTTY, 0),
+        pass_fds=[terminal],
+        check=False,
+    )
+    os.close(terminal)
+    said = os.read(window, 1 << 16).decode()
+    os.close(window)
+    assert done.returncode == 0, said
+    return said
+
+
+def cores() -> str:
+    count = len(os.sched_getaffinity(0))
+    return f"{count} core{'s' * (count != 1)}"

@@ -23,6 +23,7 @@ NAMES = {
     "GROUP/JOBKEY": ["words/monday", "words/tuesday"],
     "GROUP": ["words", "primes"],
     "NAME|URL": ["laptop", "linux-a"],
+    "NAME": ["laptop"],
 }
 
 
@@ -42,6 +43,7 @@ def offered(*words: str) -> list[str]:
         (["jobs", "ps", "--a"], ["--all", "--at"]),
         (["jobs", "ps", "--at", "l"], ["laptop", "linux-a"]),
         (["jobs", "ps", "--all", "--at", "x"], []),
+        (["stop", ""], ["laptop"]),
         (["completion", "f"], ["fish"]),
         (["artifacts", "put", "so"], []),
         (["nothing", ""], []),

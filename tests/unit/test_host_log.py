@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from paglets.host import folder
-from paglets.host.app import say
 from paglets.host.folder import Log
+from paglets.host.voice import Voice
 
 FULL = Path("/dev/full")
 full = pytest.mark.skipif(not FULL.exists(), reason="there is no disk here that is always full")
@@ -32,7 +33,7 @@ def test_what_others_say_cannot_play_with_the_terminal(tmp_path: Path, capsys: p
     log = Log(tmp_path / "host.log")
     log.line("host \x1b[2Jw1\u202e\nnext line")
     log.close()
-    say("host \x1b[2Jw1\u202e")
+    Voice().say("host \x1b[2Jw1\u202e")
     assert "host \\x1b[2Jw1\\u202e\nnext line\n" in (tmp_path / "host.log").read_text()
     assert capsys.readouterr().err == "host \\x1b[2Jw1\\u202e\n"
 
@@ -46,6 +47,39 @@ def test_a_long_log_begins_anew_and_keeps_its_last_part(tmp_path: Path) -> None:
     assert (tmp_path / "host.log.1").stat().st_size > folder.MAX_LOG_BYTES
 
 
+def test_the_log_of_a_host_in_the_background_has_its_output_too_wherever_that_is(tmp_path: Path) -> None:
+    path, output = tmp_path / "host.log", os.open(os.devnull, os.O_WRONLY)
+    log = Log(path)
+    log.take_output((output,))
+    os.write(output, b"a traceback\n")
+    log.line("x" * folder.MAX_LOG_BYTES)  # this moves the file
+    os.write(output, b"another one\n")
+    log.close()
+    log.line("after the end")
+    os.close(output)
+    assert (tmp_path / "host.log.1").read_text().startswith("a traceback\n")
+    first, second = path.read_text().splitlines()
+    assert (first, second.endswith(" after the end")) == ("another one", True)
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_host_in_the_background_speaks_to_its_log_once_it_is_ready(
+    background: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    voice, log, given = Voice(background=background), [], []
+    voice.say("paglets: a new key")
+    voice.tell(log.append, "warning: once")
+    voice.leave(log.append, lambda: given.append("output"))
+    voice.say("paglets: host laptop is ending")
+    voice.tell(log.append, "warning: twice")
+    before = ["paglets: a new key", "paglets: warning: once"]
+    later = ["host laptop is ending"] if background else []
+    assert log == ["warning: once", *later, "warning: twice"]
+    assert given == ["output"] * background
+    after = [] if background else ["paglets: host laptop is ending", "paglets: warning: twice"]
+    assert capsys.readouterr().err.splitlines() == before + after
+
+
 @full
 def test_a_line_that_finds_no_room_on_the_disk_is_dropped() -> None:
     log = Log(FULL)
@@ -57,7 +91,7 @@ def test_a_line_that_finds_no_room_on_the_disk_is_dropped() -> None:
 def test_a_terminal_that_takes_nothing_does_not_stop_a_host() -> None:
     with FULL.open("w", buffering=1) as gone:
         with contextlib.redirect_stderr(gone):
-            say("lost")
+            Voice().say("lost")
             assert sys.stderr is gone
         with contextlib.suppress(OSError):
             gone.close()

@@ -28,7 +28,7 @@ def host(pyz: Path, tmp_path: Path) -> Iterator[psutil.Popen]:
             stderr=errors,
         )
     try:
-        ready = lambda: "is ready at" in (tmp_path / "host.err").read_text()  # noqa: E731
+        ready = lambda: "is ready" in (tmp_path / "host.err").read_text()  # noqa: E731
         wait_until(ready, timeout_seconds=60, what="the host to be ready")
         yield process
     finally:

@@ -1,0 +1,93 @@
+"""`paglets host --background`: start a host that outlives the terminal, and wait until it is ready."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from paglets.cli.host import FLAG
+from paglets.cli.output import said_if_slow, say
+from paglets.config import HostOptions
+from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
+from paglets.core.terminal import put_line
+from paglets.host.damage import read_note
+from paglets.host.voice import BACKGROUND
+from paglets.program import Program, child_command, child_environment, this_program
+from paglets.remote.keys import paglets_home
+from paglets.remote.local import RunningHost, running_hosts
+
+LOOK_SECONDS = 0.02
+SLOW_SECONDS = 5.0
+"""A start takes one or two seconds; only a long recovery or a busy machine is worth a line."""
+
+
+def start(options: HostOptions, words: Sequence[str], *, has_settings: bool) -> int:
+    """Start the host in a process of its own and show what that says until it is ready; gives the exit code.
+
+    `words`: the command line after the program. `has_settings`: it sets more than the name. A host that runs already
+    is left alone. Ctrl-C ends a host that is not ready yet.
+    """
+    home = paglets_home(os.environ)
+    running = _running(home, options)
+    if running is not None:
+        put_line(f"host {running.name} runs already (process {running.pid})")
+        if has_settings:
+            put_line("hint: it keeps the settings of its start; stop it first to change them")
+        return EXIT_DONE
+    process = _spawn(this_program(), [word for word in words if word != FLAG])
+    try:
+        with said_if_slow(f"waiting for host {options.name} to start", SLOW_SECONDS):
+            return _follow(process, home, options.name)
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        say(f"host {options.name} was not started")
+        return EXIT_INTERRUPTED
+
+
+def spawn_detached(
+    program: Program,
+    words: Sequence[str],
+    environment: dict[str, str],
+    *,
+    output: int,
+    folder: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start `paglets WORDS` in a session of its own, away from the terminal; stdout and stderr go to `output`."""
+    return subprocess.Popen(
+        child_command(program, *words),
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def _running(home: Path, options: HostOptions) -> RunningHost | None:
+    """The running host of that name and data directory; of another directory the new process itself complains."""
+    note = read_note(options.data_dir or home / "hosts" / options.name)
+    found = (one for one in running_hosts(home) if one.name == options.name)
+    return next((one for one in found if note is not None and one.store_id == note.store_id), None)
+
+
+def _spawn(program: Program, words: Sequence[str]) -> subprocess.Popen[bytes]:
+    here = dict(os.environ) if program.is_archive else child_environment(program, os.environ)
+    return spawn_detached(program, words, here | {BACKGROUND: "1"}, output=subprocess.PIPE)
+
+
+def _follow(process: subprocess.Popen[bytes], home: Path, name: str) -> int:
+    """Show what the process says. When it is ready it closes its end of the pipe; so does its end."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        put_line(line.decode("utf-8", "replace").rstrip("\n"))
+    while process.poll() is None:
+        if any(host.pid == process.pid for host in running_hosts(home)):
+            return EXIT_DONE
+        time.sleep(LOOK_SECONDS)
+    put_line(f"host {name} did not start (exit code {process.returncode})")
+    return process.returncode if process.returncode > 0 else EXIT_FAILED

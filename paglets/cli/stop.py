@@ -1,0 +1,168 @@
+"""`paglets stop`: end hosts that run on this computer."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from paglets.cli.options import Parser, seconds
+from paglets.cli.output import print_json, said_if_slow, say
+from paglets.core.errors import EXIT_DONE, Conflict, Invalid, PagletsError, TimedOut, Unknown
+from paglets.core.refs import check_host_name
+from paglets.core.terminal import put_line
+from paglets.core.text import counted
+from paglets.remote.keys import paglets_home
+from paglets.remote.local import NO_HOST, RunningHost, began, lives, names_text, running_hosts
+
+STOP_SECONDS = 60.0
+"""A host waits 15 s for its processes and 10 s for each of its threads; a busy machine takes longer."""
+
+ASK_SECONDS = 2.0
+LOOK_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """A host that has ended. `running_jobs`: how many jobs it ran then; None: it did not say."""
+
+    name: str
+    pid: int
+    running_jobs: int | None
+
+
+def parser() -> Parser:
+    made = Parser(
+        prog="paglets stop",
+        description="End a host of this computer, as Ctrl-C in its terminal does, and wait until it has ended. Its "
+        "data stays; jobs that were running run again when it starts.",
+        epilog="examples:\n  paglets stop\n  paglets stop laptop\n  paglets stop --all",
+    )
+    made.add_argument("name", nargs="?", metavar="NAME", help="the host; not needed where only one runs")
+    made.add_argument("--all", action="store_true", help="every host of this user on this computer")
+    made.add_argument(
+        "--timeout",
+        type=seconds,
+        default=STOP_SECONDS,
+        metavar="SECONDS",
+        help=f"how long to wait (default {STOP_SECONDS:g})",
+    )
+    made.add_argument("--json", action="store_true", help="data as JSON")
+    made.set_defaults(handler=_stop, last="name")
+    return made
+
+
+def _stop(options: argparse.Namespace) -> int:
+    home = paglets_home(os.environ)
+    hosts = _chosen(running_hosts(home), options.name, everyone=options.all)
+    if not hosts:
+        put_line(_none_runs(home, options.name))
+    jobs = {host.name: _running_jobs(host) for host in hosts}
+    sent = [host for host in hosts if send(host, signal.SIGTERM)]
+    end = time.monotonic() + options.timeout
+    stopped = []
+    for host in sent:
+        _wait_gone(host, end)
+        stopped.append(Stopped(name=host.name, pid=host.pid, running_jobs=jobs[host.name]))
+        put_line(stopped_text(stopped[-1]))
+    if options.json:
+        print_json({"stopped": stopped})
+    return EXIT_DONE
+
+
+def _chosen(running: Sequence[RunningHost], name: str | None, *, everyone: bool) -> Sequence[RunningHost]:
+    """Return the hosts to end, which may be none. Raises Invalid where it is not clear which one."""
+    if everyone and name:
+        raise Invalid(f"--all ends all hosts, not only {name!r}: give one of both")
+    if name:
+        return [host for host in running if host.name == name]
+    if len(running) > 1 and not everyone:
+        hint = ["paglets stop NAME", "paglets stop --all"]
+        raise Invalid(f"{counted(len(running), 'host')} run on this computer: {names_text(running)}", hint=hint)
+    return running
+
+
+def _none_runs(home: Path, name: str | None) -> str:
+    """Say that there is nothing to end. Raises Unknown for a name that no host of this computer ever had."""
+    if not name:
+        return NO_HOST
+    check_host_name(name)
+    if (home / "run" / f"{name}.store").exists() or (home / "hosts" / name).exists():
+        return f"host {name} does not run"
+    running = running_hosts(home)
+    here = [f"running here: {names_text(running)}"] if running else []
+    raise Unknown(
+        f"no host {name!r} was ever started on this computer",
+        hint=[*here, f"a host is stopped on its own computer, with `paglets stop {name}`"],
+    )
+
+
+def send(host: RunningHost, number: signal.Signals) -> bool:
+    """Send a signal to the process of the host and to no other; return False if it has ended.
+
+    Raises Conflict where the system does not tell whether the process is still that one.
+    """
+    descriptor = -1
+    with suppress(AttributeError, OSError):  # an older Linux, or another system; or the process is gone
+        descriptor = os.pidfd_open(host.pid)
+    try:
+        if not lives(host):
+            return False
+        if not host.began or not began(host.pid):
+            raise Conflict(
+                f"this system does not tell whether process {host.pid} is still host {host.name}",
+                hint=[f"kill {host.pid} ends it"],
+            )
+        if descriptor < 0:
+            os.kill(host.pid, number)
+        else:
+            signal.pidfd_send_signal(descriptor, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError as error:
+        raise Conflict(f"host {host.name} (process {host.pid}) belongs to another user") from error
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+    return True
+
+
+def _wait_gone(host: RunningHost, end: float) -> None:
+    """Wait until the process has ended. Raises TimedOut."""
+    try:
+        with said_if_slow(f"waiting for host {host.name} to end"):
+            while lives(host):
+                if time.monotonic() > end:
+                    hint = [f"kill -9 {host.pid} ends it at once; nothing that it stored is lost"]
+                    raise TimedOut(f"host {host.name} (process {host.pid}) has not ended yet", hint=hint)
+                time.sleep(LOOK_SECONDS)
+    except KeyboardInterrupt:
+        say(f"host {host.name} goes on ending")
+        raise
+
+
+def _running_jobs(host: RunningHost) -> int | None:
+    """Ask a host how many jobs it runs; None where it does not answer soon."""
+    from paglets.remote.entry import connect, open_link
+    from paglets.remote.schedulers import slots_of
+
+    try:
+        link, _ = open_link(host.url, connect(None, os.environ), os.environ)
+        try:
+            return slots_of(link, None, 1, ASK_SECONDS).running_jobs
+        finally:
+            link.close()
+    except PagletsError:
+        return None
+
+
+def stopped_text(stopped: Stopped) -> str:
+    """Return `host laptop has stopped; 2 jobs were running; they run again when it starts`."""
+    count = stopped.running_jobs or 0
+    what = "1 job was running; it runs" if count == 1 else f"{count:,} jobs were running; they run"
+    return f"host {stopped.name} has stopped" + (f"; {what} again when it starts" if count else "")
