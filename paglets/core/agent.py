@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
 from paglets.core.context import Context, Storage
 from paglets.core.errors import NotHandled
@@ -28,7 +28,12 @@ class PagletState:
     home_host_url: str = ""
 
 
-S = TypeVar("S", bound=PagletState)
+if TYPE_CHECKING:  # Only Python 3.13 has type variables with defaults, by which `class Hello(Paglet)` is complete.
+    import typing_extensions
+
+    S = typing_extensions.TypeVar("S", bound=PagletState, default=PagletState)
+else:
+    S = TypeVar("S", bound=PagletState)
 
 
 class Paglet(Generic[S]):

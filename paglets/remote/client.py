@@ -19,7 +19,7 @@ from paglets.api.paglets import CreatePaglet, Done, MovePaglet, PagletView
 from paglets.api.slots import Candidates, JobView, Slots, Verdicts
 from paglets.codec.names import class_name, refuse_while_importing
 from paglets.codec.wire import decode, encode_state
-from paglets.core.agent import Paglet
+from paglets.core.agent import Paglet, S
 from paglets.core.clock import SystemEntropy
 from paglets.core.errors import (
     NO_ANSWER,
@@ -171,7 +171,7 @@ class HostClient(Directory, GroupSide, KeptSide):
 
     @told_at_the_call
     def create(
-        self, cls: type[Paglet[Any]], state: Any = None, *, name: str | None = None, inputs: InputPaths | None = None
+        self, cls: type[Paglet[S]], state: S | None = None, *, name: str | None = None, inputs: InputPaths | None = None
     ) -> PagletProxy:
         """A new paglet here with copies of the files `inputs` (name -> path). `state` defaults to `cls.State()`."""
         if not (isinstance(cls, type) and issubclass(cls, Paglet)):

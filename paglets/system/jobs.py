@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from paglets.core.agent import Paglet, PagletState
 from paglets.core.errors import FileChanged, Invalid, PagletsError
@@ -84,7 +84,12 @@ class CollectingComputeJobState(ComputeJobState):
     """State of a job whose outcome goes to the collector of its group."""
 
 
-J = TypeVar("J", bound=ComputeJobState)
+if TYPE_CHECKING:  # With a default, as `core.agent.S`.
+    import typing_extensions
+
+    J = typing_extensions.TypeVar("J", bound=ComputeJobState, default=ComputeJobState)
+else:
+    J = TypeVar("J", bound=ComputeJobState)
 
 
 class ComputeJobPaglet(Paglet[J], Generic[J]):

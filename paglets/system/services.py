@@ -7,9 +7,9 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Generic, TypeVar, Union
+from typing import Any, ClassVar, Generic, Union
 
-from paglets.core.agent import Paglet, PagletState
+from paglets.core.agent import Paglet, S
 from paglets.core.errors import Invalid, NotHandled
 from paglets.core.messages import MAX_KIND_CHARACTERS, Message
 from paglets.remote.proxy import PagletProxy
@@ -20,8 +20,6 @@ from paglets.slots.service import (
     SlotsStatusReply,
     SlotsStatusRequest,
 )
-
-S = TypeVar("S", bound=PagletState)
 
 MAX_CLASSES = 1024
 """Bounds the cache of field types where a program makes classes as it runs."""

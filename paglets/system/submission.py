@@ -30,7 +30,7 @@ from paglets.remote.records import all_records, whole_summary
 from paglets.remote.storedvalues import load, load_all, load_summary
 from paglets.system.collector import ResultCollectorPaglet
 from paglets.system.following import LOOK_SECONDS, REPLY_SECONDS, Follower, tree
-from paglets.system.jobs import ComputeJobPaglet, ComputeJobState
+from paglets.system.jobs import ComputeJobPaglet, ComputeJobState, J
 from paglets.system.progress import Silent, shown
 from paglets.system.telling import (
     STATUS_SECONDS,
@@ -254,8 +254,8 @@ class Submission:
 @told_at_the_call
 def submit_compute_job_group(
     context_or_client: Submitter,
-    job_class: type[ComputeJobPaglet[Any]],
-    states: Iterable[ComputeJobState],
+    job_class: type[ComputeJobPaglet[J]],
+    states: Iterable[J],
     *,
     group_id: str | None = None,
     collector_host: str | None = None,

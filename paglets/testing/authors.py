@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paglets.api.groups import CreationError, GroupView, SubmitGroup
 from paglets.codec.wire import encode
@@ -16,6 +16,11 @@ from paglets.core.refs import BlobRef, HostRef, ProxyRef
 from paglets.groups.keys import new_group_id
 from paglets.remote.proxy import PagletProxy
 from paglets.worker.wishes import new_note
+
+if TYPE_CHECKING:
+    Incomplete: Any  # type checkers take a FakeContext for a whole Context
+else:
+    Incomplete = object
 
 HOST = HostRef(store_id="store-here", name="here", url="http://here:8765")
 
@@ -47,7 +52,7 @@ class FakeSender:
         self.posted.append((target.agent_id, message))
 
 
-class FakeContext(FakeSender):
+class FakeContext(FakeSender, Incomplete):  # type: ignore[misc]
     """The context of a job or of a paglet that submits groups.
 
     `reports` keeps outcomes; after the first that was accepted, others are not. `groups` keeps

@@ -46,6 +46,9 @@ AUTHORS_AND_TOOLS = {"cli", "testing"}
 """These may import every package but those that they are for: only they import one another."""
 
 THIRD_PARTY = {"psutil", "tomli_w"}
+FOR_CHECKERS = {"typing_extensions"}
+"""Type checkers know these without an installation; no process loads them (`tests/unit/test_public_imports.py`)."""
+
 FORBIDDEN = {"pickle", "marshal", "shelve"}
 WORLD = {"time", "random", "uuid", "secrets", "threading", "concurrent"}
 WORLD_ALLOWED = (
@@ -108,7 +111,7 @@ def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_a_module_imports_nothing_of_others_but_psutil_and_tomli_w(path: Path) -> None:
-    known = sys.stdlib_module_names | THIRD_PARTY | {"paglets"}
+    known = sys.stdlib_module_names | THIRD_PARTY | FOR_CHECKERS | {"paglets"}
     assert [f"{line}: {module}" for line, module in imports(path) if module.split(".")[0] not in known] == []
 
 

@@ -58,7 +58,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_facade_opens_no_door_to_the_net() -> None:
     """It is loaded before every job: no sockets, no threads, no store, no host."""
-    heavy = "{'sqlite3', 'http.client', 'ssl', 'asyncio', 'socket', 'subprocess', 'argparse'}"
+    heavy = "{'sqlite3', 'http.client', 'ssl', 'asyncio', 'socket', 'subprocess', 'argparse', 'typing_extensions'}"
     code = f"import sys, paglets; paglets.Job; print(sorted({heavy} & set(sys.modules)))"
     assert python(code).stdout.strip() == "[]"
 

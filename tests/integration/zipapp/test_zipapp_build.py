@@ -4,12 +4,39 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import sys
 import zipfile
 
 import pytest
 
-from build_zipapp import COMPILED_FOR, EARLIEST_ZIP_TIME, PSUTIL_WHEELS, find_interpreters, tree_name
+from build_zipapp import COMPILED_FOR, EARLIEST_ZIP_TIME, PSUTIL_WHEELS, ROOT, find_interpreters, tree_name
+from tests.acceptance.test_guide import scripts
+
+WRONG = """\
+import paglets
+
+
+class Hello(paglets.Job):
+    def run_compute_job(self) -> None:
+        self.state.no_such_field
+
+
+class Counts(paglets.JobState):
+    pass
+
+
+class Count(paglets.Job[Counts]):
+    State = Counts
+
+
+client = paglets.HostClient(7)
+paglets.submit_compute_job_group(client, Count, [paglets.JobState()])
+paglets.Jobs
+"""
+MISTAKES = [("6", "attr-defined"), ("17", "arg-type"), ("18", "misc"), ("19", "attr-defined")]
+"""Line in WRONG and mypy's code of the error in that line."""
 
 UNCHECKED_HASH = (1).to_bytes(4, "little")
 
@@ -80,3 +107,18 @@ def test_a_wheel_with_another_hash_is_never_taken(run, another_checkout, content
     assert built.returncode == 1
     assert f"cannot fetch {PSUTIL_WHEELS[0].name}" in built.stderr
     assert not (place / "dist").exists()
+
+
+def test_an_unpacked_archive_gives_type_checkers_all_that_the_scripts_of_the_documents_need(run, pyz, tmp_path):
+    """As the guide says, for users who have nothing but the file."""
+    unpacked = run(sys.executable, "-m", "zipfile", "-e", pyz, tmp_path / "paglets-files")
+    assert unpacked.returncode == 0, unpacked.stderr
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    for name, text in (scripts() | {"wrong.py": WRONG}).items():
+        (folder / name).write_text(text)
+    shutil.copy(ROOT / "paglets" / "examples" / "identifiers.py", folder)
+    words = ("--strict", "--no-site-packages", "--cache-dir", tmp_path / "cache", ".")
+    checked = run(sys.executable, "-m", "mypy", *words, cwd=folder, MYPYPATH=tmp_path / "paglets-files" / "src")
+    found = re.findall(r"^(.+):(\d+): error: .*\[(.+)\]$", checked.stdout, re.MULTILINE)
+    assert found == [("wrong.py", *mistake) for mistake in MISTAKES], checked.stdout + checked.stderr
