@@ -166,9 +166,19 @@ OUTPUTS: dict[str, Output] = {
             "jobs": f"oldest first, each {JOB}",
         }
     ),
+    "jobs list": Output(
+        keys={
+            "group_id": "the group; only where one is named",
+            "jobs": f"without a group each {JOB}, with `host`, the name of its host; of a group each with `job_key`, "
+            "`status` (`running`, `waiting`, `failed`, `cancelled` or `done`), and what the summary has of it",
+            "left_out": "how many jobs more there are",
+            "silent": f"{SILENT_OR_OFFLINE}; not with a group",
+        }
+    ),
     "jobs ps": Output(
         keys={
             "jobs": f"each {JOB}, with `host`, the name of its host",
+            "left_out": "how many jobs more there are",
             "silent": SILENT_OR_OFFLINE,
         }
     ),

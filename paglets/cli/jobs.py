@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,6 @@ from paglets.api.slots import JobView, Slots, Verdict
 from paglets.cli.logs import add_logs
 from paglets.cli.options import (
     AMOUNT_FLAGS,
-    LOOK_SECONDS,
     Commands,
     Parser,
     add_command,
@@ -27,15 +26,10 @@ from paglets.cli.output import (
     numbers_text,
     print_json,
     print_table,
-    said_if_slow,
     say,
-    say_silent,
-    silent_lines,
-    waiting_for_all,
 )
 from paglets.cli.waiting import held_by, job_name, told_with
-from paglets.core.errors import EXIT_DONE, EXIT_NEVER, EXIT_UNREACHABLE
-from paglets.core.record import to_json
+from paglets.core.errors import EXIT_DONE, EXIT_NEVER
 from paglets.core.text import duration_text
 from paglets.slots.amounts import bytes_text, resources_text
 from paglets.slots.eligibility import tags_nowhere
@@ -44,6 +38,15 @@ from paglets.slots.model import Resources
 if TYPE_CHECKING:
     from paglets.remote.client import HostClient
     from paglets.system.jobs import ComputeJobState
+
+STATUSES = {
+    "running": "pending_jobs",
+    "waiting": "pending_jobs",
+    "failed": "failures",
+    "cancelled": "failures",
+    "done": "results",
+}
+"""Statuses of `jobs list`, in the order of its lines -> the list of a group's summary that has these jobs."""
 
 JOB_HEADERS = (
     *("JOB", "STATUS", "RUN", "TIME", "CORES", "MEMORY", "CPU IDS", "GPU IDS", "CPU TIME", "RSS", "SCRATCH"),
@@ -75,6 +78,19 @@ def parser() -> Parser:
 
 
 def _add_listings(commands: Commands) -> None:
+    lines = add_command(
+        commands,
+        "list",
+        "jobs that wait or run; of a group all jobs, with their results and failures",
+        "jobs list",
+        "jobs list words",
+        "jobs list words --status failed",
+    )
+    lines.add_argument("group", nargs="?", metavar="GROUP", help="list all jobs of that group")
+    lines.add_argument("--status", choices=list(STATUSES), help="only jobs of that status")
+    lines.add_argument("--limit", type=int, default=100, metavar="N", help="jobs shown (default 100)")
+    add_common(lines, later("paglets.cli.joblist", "jobs"), asks_all=True)
+    lines.set_defaults(last="group")
     listing = add_command(commands, "groups", "groups and their counts; one group with its jobs", "jobs groups")
     listing.add_argument("name", nargs="?", metavar="GROUP", help="show that group: pending jobs, results, failures")
     listing.add_argument("--group", metavar="GROUP", help="the same")
@@ -82,10 +98,10 @@ def _add_listings(commands: Commands) -> None:
     queue = add_command(commands, "queue", "one host's queue and leases, with CPU ids and usage")
     _add_limit(queue)
     add_common(queue, _queue)
-    processes = add_command(commands, "ps", "what runs now, on all hosts of the mesh")
+    processes = add_command(commands, "ps", "what runs now, on all hosts of the mesh, and what it uses")
     processes.add_argument("--all", action="store_true", help="what waits, too")
     _add_limit(processes)
-    add_common(processes, _ps, asks_all=True)
+    add_common(processes, later("paglets.cli.joblist", "ps"), asks_all=True)
 
 
 def _add_states(commands: Commands) -> None:
@@ -192,30 +208,6 @@ def _queue(options: argparse.Namespace) -> int:
     )
     print_table(JOB_HEADERS, [job_row(job, slots) for job in slots.jobs])
     return EXIT_DONE
-
-
-def _ps(options: argparse.Namespace) -> int:
-    from paglets.cli.away import offline_names
-    from paglets.remote.schedulers import mesh_slots
-
-    seconds = options.timeout or LOOK_SECONDS
-    with link_of(options) as link, said_if_slow(waiting_for_all(seconds)):
-        answers, errors = mesh_slots(link, options.limit, seconds)
-        away = offline_names(link.hosts(), errors)
-    jobs = [(slots, job) for slots in answers for job in _shown(slots, options.all)]
-    if options.json:
-        told = [{"host": slots.host.name, **to_json(job)} for slots, job in jobs]
-        print_json({"jobs": told, "silent": silent_lines(errors, away)})
-    else:
-        print_table(("HOST", *JOB_HEADERS), [(slots.host.name, *job_row(job, slots)) for slots, job in jobs])
-    if not jobs and not options.json:
-        say("no job runs" if not options.all else "no job runs or waits")
-    say_silent(errors, away)
-    return EXIT_UNREACHABLE if errors else EXIT_DONE
-
-
-def _shown(slots: Slots, everything: bool) -> Iterable[JobView]:
-    return (job for job in slots.jobs if everything or job.status == "RUNNING")
 
 
 def job_row(job: JobView, slots: Slots) -> tuple[object, ...]:

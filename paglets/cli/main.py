@@ -7,9 +7,10 @@ import os
 import sys
 import traceback
 
-from paglets.cli.options import Parser, nearest, run
+from paglets.cli.hints import flag_first, no_command
+from paglets.cli.options import Parser, run
 from paglets.cli.output import say
-from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Invalid, PagletsError
+from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, PagletsError
 
 COMMANDS = {
     "artifacts": ("paglets.cli.artifacts", "result files and others that hosts keep: fetch, send, delete"),
@@ -29,15 +30,6 @@ COMMANDS = {
     "version": ("paglets.cli.version", "the version of this program"),
 }
 """Command -> module with `parser() -> Parser`, and what it is for."""
-
-ABOVE = {
-    "hosts": "mesh",
-    **dict.fromkeys(
-        ("groups", "queue", "ps", "why", "status", "history", "top", "wait", "watch", "cancel", "show"), "jobs"
-    ),
-    **dict.fromkeys(("get", "put", "rm", "info"), "artifacts"),
-}
-"""A command below another, for who leaves that out -> the other."""
 
 SHARED = {"--at": 2, "--timeout": 2, "--json": 1}
 """Options that (almost) all commands have, and how many words each takes."""
@@ -94,14 +86,14 @@ def _run(arguments: list[str]) -> int:
         return int(complete(arguments[1:], parser_of, COMMANDS))
     arguments = shared_last(arguments)
     name = arguments[0] if arguments else ""
+    if name == "help" and arguments[1:]:
+        return _run([*arguments[1:], "--help"])
     if name in ("", "-h", "--help", "help"):
         print(USAGE)
         return EXIT_DONE
     name = "version" if name in ("--version", "-V") else name
     if name not in COMMANDS:
-        above = ABOVE.get(name)
-        hint = f"did you mean '{above} {name}'?" if above else nearest(name, list(COMMANDS))
-        raise Invalid(f"no command {name[:40]!r}: {hint}")
+        raise flag_first("", arguments, COMMANDS) if name.startswith("-") else no_command("", name, COMMANDS)
     return run(parser_of(name), arguments[1:])
 
 

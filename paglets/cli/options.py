@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
+from paglets.cli.hints import flag_first, no_command, unexpected
 from paglets.cli.output import say
 from paglets.core.errors import Invalid
 from paglets.settings import parse_bytes, parse_property
@@ -45,20 +46,29 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise Invalid(f"{message}; see `{self.prog} --help`")
 
+    @property
+    def words(self) -> str:
+        """The command without the program, such as `jobs ps`."""
+        return self.prog.removeprefix("paglets ")
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Of a command that is not there, name the nearest one."""
+        """Of a command that is not there, say what may be meant. Raises Invalid for that, else ArgumentError."""
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            raise no_command(self.words, value, action.choices)
         if action.choices is not None and value not in action.choices:
             raise argparse.ArgumentError(action, f"there is no {value!r}: {nearest(value, list(action.choices))}")
 
     def refuse(self, unknown: list[str]) -> NoReturn:
         """What stands on the command line and is no argument. Raises Invalid."""
         flag = unknown[0].partition("=")[0]
-        if flag.startswith("-"):
-            flags = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
-            words = [name.removeprefix("--") for name in flags]  # the hyphens would make any two alike
-            near = difflib.get_close_matches(flag.lstrip("-"), words, 1)  # of all flags there are too many for a line
-            self.error(f"there is no {flag}" + (f": did you mean '--{near[0]}'?" if near else ""))
-        self.error(f"unexpected {' '.join(unknown)!r}")
+        if not flag.startswith("-"):
+            told = f"unexpected {' '.join(unknown)!r}"
+            hint = unexpected(self.words, unknown[0])
+            raise Invalid(told if hint else f"{told}; see `{self.prog} --help`", hint=hint)
+        flags = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        words = [name.removeprefix("--") for name in flags]  # the hyphens would make any two alike
+        near = difflib.get_close_matches(flag.lstrip("-"), words, 1)  # of all flags there are too many for a line
+        self.error(f"there is no {flag}" + (f": did you mean '--{near[0]}'?" if near else ""))
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -117,6 +127,9 @@ def run(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     argparse gives an optional argument up at the first option: that of `get ID --force TARGET` is left over. A parser
     whose last argument is optional names it as the default `last`.
     """
+    commands = next((each.choices for each in parser._actions if isinstance(each, argparse._SubParsersAction)), None)
+    if commands and arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help"):
+        raise flag_first(parser.prog.removeprefix("paglets "), arguments, commands)
     options, further = parser.parse_known_args(arguments)
     last = getattr(options, "last", None)
     if last and len(further) == 1 and not further[0].startswith("-") and getattr(options, last) is None:

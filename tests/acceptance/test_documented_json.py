@@ -27,6 +27,7 @@ RUNS: dict[str, list[list[object]]] = {
     "doctor": [[]],
     "jobs groups": [[], ["FILES"]],
     "jobs queue": [[]],
+    "jobs list": [[], ["mixed"]],
     "jobs ps": [["--all"]],
     "jobs why": [["mixed"]],
     "jobs status": [["mixed"]],
@@ -94,3 +95,11 @@ def test_of_one_job_why_prints_its_record_too(ended: tuple[Mesh, str]) -> None:
     mesh, _ = ended
     told = json.loads(mesh.paglets("jobs", "why", "mixed/bad", "--json", PAGLETS_AT="laptop").out)
     assert (told["job"], told["status"], told["cause"]) == ("mixed/bad", "FAILED", "exception")
+
+
+def test_the_jobs_of_a_group_are_listed_with_how_they_ended(ended: tuple[Mesh, str]) -> None:
+    mesh, _ = ended
+    lines = mesh.paglets("jobs", "list", "mixed", PAGLETS_AT="laptop").out.splitlines()
+    assert [line.split()[:2] for line in lines[1:]] == [["bad", "failed"], ["good", "done"]]
+    failed = mesh.paglets("jobs", "list", "mixed", "--status", "failed", "--json", PAGLETS_AT="laptop").json
+    assert [job["job_key"] for job in failed["jobs"]] == ["bad"]

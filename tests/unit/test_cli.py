@@ -67,12 +67,7 @@ def test_without_a_command_it_says_what_there_is(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["job"], "did you mean 'jobs'?"),
-        (["hosts"], "did you mean 'mesh hosts'?"),
-        (["status"], "did you mean 'jobs status'?"),
-        (["frobnicate"], "there are artifacts, completion, config"),
         (["jobs"], "a command is missing; see `paglets jobs --help`"),
-        (["jobs", "frob"], "there is no 'frob': there are groups, "),
         (["jobs", "hosts", "--cores", "4 cpus"], "invalid int value"),
         (["jobs", "hosts", "--cpu-cores", "-3"], "cpu_cores is -3"),
         (["jobs", "hosts", "--mem", "lots"], "is not an amount of bytes"),

@@ -1,0 +1,191 @@
+"""`paglets jobs list` and `paglets jobs ps`: the jobs of the mesh, or of one group, a line for each."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from paglets.api.hosts import MemberView
+from paglets.api.slots import JobView, Slots
+from paglets.cli.away import offline_names
+from paglets.cli.collectors import asker, summary_of
+from paglets.cli.groups import apart, pending_row
+from paglets.cli.jobs import JOB_HEADERS, STATUSES, job_row
+from paglets.cli.options import LOOK_SECONDS, client_of, link_of
+from paglets.cli.output import (
+    print_json,
+    print_table,
+    said_if_slow,
+    say,
+    say_silent,
+    shortened,
+    silent_lines,
+    waiting_for_all,
+)
+from paglets.cli.values import result_text
+from paglets.cli.waiting import held_by, job_name, told_with
+from paglets.cli.watch import why_ended
+from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE, Invalid, PagletsError
+from paglets.core.messages import Message
+from paglets.core.record import to_json
+from paglets.core.text import counted, duration_text
+from paglets.remote.losthosts import by_name
+from paglets.remote.schedulers import mesh_slots
+from paglets.system.progress import how_ended
+
+HEADERS = ("JOB", "STATUS", "HOST", "RUN", "TIME", "RESULT OR REASON")
+
+ENDED_WORDS = {"COMPLETED": "done", "FAILED_FINAL": "failed", "CANCELLED": "cancelled"}
+"""Of jobs that have ended and still are on their host, for their report or a hook."""
+
+NOT_ENDED = ("running", "waiting")
+
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Jobs of all hosts; hosts that did not answer, as errors; names of those that are offline."""
+
+    jobs: Sequence[tuple[Slots, JobView]]
+    left_out: int
+    errors: Sequence[PagletsError]
+    away: Sequence[str]
+
+
+def ps(options: argparse.Namespace) -> int:
+    """List what runs on the hosts of the mesh, with what it uses."""
+    asked = _ask(options, None if options.all else "running")
+    nothing = "no job runs or waits" if options.all else "no job runs"
+    row = lambda slots, job: (slots.host.name, *job_row(job, slots))  # noqa: E731
+    return _show(asked, ("HOST", *JOB_HEADERS), row, nothing, as_json=options.json)
+
+
+def jobs(options: argparse.Namespace) -> int:
+    """List the jobs that wait or run; of a group all that it has."""
+    status, limit = options.status, options.limit
+    if options.group:
+        return _of_group(options)
+    if status not in (None, *NOT_ENDED):
+        hint = [f"paglets jobs list GROUP --status {status}", "paglets jobs groups lists the groups"]
+        raise Invalid(f"name a group to list its {status} jobs", hint=hint)
+    asked = _ask(options, status)
+    asked = replace(asked, jobs=asked.jobs[:limit], left_out=asked.left_out + max(0, len(asked.jobs) - limit))
+    nothing = f"no job is {status}" if status else "no job runs or waits"
+    return _show(asked, HEADERS, _row_of_view, nothing, as_json=options.json)
+
+
+# Of the mesh.
+
+
+def _ask(options: argparse.Namespace, status: str | None) -> Asked:
+    """Ask each host for at most `--limit` jobs; keep those of that status, by default all."""
+    seconds, limit = options.timeout or LOOK_SECONDS, options.limit
+    with link_of(options) as link, said_if_slow(waiting_for_all(seconds)):
+        answers, errors = mesh_slots(link, limit, seconds)
+        away = offline_names(link.hosts(), errors)
+    found = [(slots, job) for slots in answers for job in slots.jobs if status in (None, _word(job))]
+    cut = [slots.running_jobs + slots.queued_jobs - limit for slots in answers if len(slots.jobs) >= limit]
+    return Asked(jobs=found, left_out=sum(count for count in cut if count > 0), errors=errors, away=away)
+
+
+def _show(
+    asked: Asked,
+    headers: Sequence[str],
+    row: Callable[[Slots, JobView], tuple[object, ...]],
+    nothing: str,
+    *,
+    as_json: bool,
+) -> int:
+    if as_json:
+        told = [{"host": slots.host.name, **to_json(job)} for slots, job in asked.jobs]
+        print_json({"jobs": told, "left_out": asked.left_out, "silent": silent_lines(asked.errors, asked.away)})
+    else:
+        print_table(headers, [row(slots, job) for slots, job in asked.jobs])
+    if not asked.jobs and not as_json:
+        say(nothing)
+    _say_more(asked.left_out)
+    say_silent(asked.errors, asked.away)
+    return EXIT_UNREACHABLE if asked.errors else EXIT_DONE
+
+
+def _word(job: JobView) -> str:
+    return "running" if job.status == "RUNNING" else ENDED_WORDS.get(job.status, "waiting")
+
+
+def _row_of_view(slots: Slots, job: JobView) -> tuple[object, ...]:
+    seconds = job.running_seconds if job.status == "RUNNING" else job.waited_seconds
+    reason = told_with(job.reason_text or job.reason, held_by(slots, job.reason))
+    return (
+        job_name(job),
+        _word(job) if job.residence == "here" else f"{_word(job)} ({job.residence})",
+        slots.host.name,
+        f"{job.generation}.{job.attempt}",
+        duration_text(seconds),
+        reason,
+    )
+
+
+def _say_more(count: int) -> None:
+    if count > 0:
+        say(f"{counted(count, 'more job')}: --limit N shows more")
+
+
+# Of a group.
+
+
+def _of_group(options: argparse.Namespace) -> int:
+    with client_of(options) as client:
+        if options.status:
+            summary = summary_of(client, options.group, [STATUSES[options.status]])
+        else:
+            summary = asker(client, options.group)(Message("summary", {"limit": options.limit}))
+        hosts = by_name(client.hosts())
+    found = [entry for entry in entries(summary) if options.status in (None, entry["status"])]
+    shown = found[: options.limit]
+    more = (len(found) if options.status else summary["expected_count"]) - len(shown)
+    if options.json:
+        print_json({"group_id": options.group, "jobs": shown, "left_out": max(0, more)})
+        return EXIT_DONE
+    print_table(HEADERS, [row_of(entry, time.time(), hosts) for entry in shown])
+    if not shown:
+        say(f"group {options.group} has no {options.status or ''} jobs".replace("  ", " "))
+    _say_more(more)
+    return EXIT_DONE
+
+
+def entries(summary: Entry) -> list[Entry]:
+    """Return the jobs of a summary, sorted by status: `job_key`, `status`, and what the summary has of each."""
+    found = [
+        {**job, "status": "running" if job["status"] == "RUNNING" else "waiting"} for job in summary["pending_jobs"]
+    ]
+    for name in ("failures", "results"):
+        found += [{"job_key": key, "status": how_ended(record), **record} for key, record in summary[name].items()]
+    order = list(STATUSES)
+    return sorted(found, key=lambda entry: order.index(entry["status"]))
+
+
+def row_of(entry: Entry, now: float, hosts: Mapping[str, MemberView]) -> tuple[object, ...]:
+    """Return a line under `HEADERS`. `hosts` by name."""
+    has_ended = entry["status"] not in NOT_ENDED
+    seconds = entry.get("runtime_seconds") if has_ended else now - entry["since"]
+    return (
+        entry["job_key"],
+        entry["status"],
+        entry.get("host_name") or "",
+        f"{entry.get('generation')}.{entry.get('attempt')}",
+        "" if seconds is None else duration_text(seconds),
+        _outcome(entry) if has_ended else pending_row(entry, now, hosts)[-1],
+    )
+
+
+def _outcome(entry: Entry) -> str:
+    if "cause" in entry:
+        return why_ended(entry)
+    artifact, result = apart(entry.get("result"))
+    parts = [artifact.name] if artifact else []
+    parts += [shortened(result_text(result))] if result or artifact is None else []
+    return "  ".join(parts)
