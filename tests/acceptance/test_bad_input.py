@@ -69,7 +69,7 @@ def test_a_group_and_a_job_that_are_not_there_are_told(three: Mesh) -> None:
         (["host", "--peer", "http://[bad"], "--peer"),
         (["host", "--propperty", "a=b"], "--propperty"),
         (["jobs"], "jobs"),
-        (["jbos"], "jobs"),
+        (["jbos"], "jbos"),
         (["jobs", "hosts", "--cpu-cores", "0"], "cpu_cores"),
     ],
 )
