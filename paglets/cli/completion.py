@@ -103,7 +103,7 @@ class Known:
 
 def candidates(words: list[str], known: Known) -> list[str]:
     """What may stand in the place of the last of `words`, the words after `paglets`; an empty list: perhaps a file."""
-    *before, last = words or [""]
+    *before, last = (words[1:] if words[:1] == ["help"] and words[1:] else words) or [""]
     if not before:
         return _beginning(last, known.commands)
     try:

@@ -318,8 +318,8 @@ def _check_name_is_free(home: Path, options: HostOptions) -> None:
     for running in running_hosts(home):
         if running.name == options.name:
             raise StartFailed(
-                f"a host named {running.name} runs here already, at {running.url} (process {running.pid}): "
-                "end that one, or choose another --name"
+                f"a host named {running.name} runs here already, at {running.url} (process {running.pid})",
+                hint=[f"paglets stop {running.name} ends that one", "or choose another --name"],
             )
 
 

@@ -26,7 +26,8 @@ class FolderLock:
         self._path = folder / LOCK
         file = _take(self._path)
         if file is None:
-            raise StartFailed(f"another host runs in {folder}: end that one, or choose another --name or --data-dir")
+            hint = ["paglets stop NAME ends that one", "or choose another --name or --data-dir"]
+            raise StartFailed(f"another host runs in {folder}", hint=hint)
         self._file = file
 
     def __enter__(self) -> FolderLock:

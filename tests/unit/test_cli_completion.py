@@ -44,6 +44,7 @@ def offered(*words: str) -> list[str]:
         (["jobs", "ps", "--at", "l"], ["laptop", "linux-a"]),
         (["jobs", "ps", "--all", "--at", "x"], []),
         (["stop", ""], ["laptop"]),
+        (["help", "jobs", "wa"], ["wait", "watch"]),
         (["completion", "f"], ["fish"]),
         (["artifacts", "put", "so"], []),
         (["nothing", ""], []),
