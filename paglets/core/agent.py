@@ -18,10 +18,12 @@ from paglets.core.signatures import call_method
 
 @dataclass(kw_only=True)
 class PagletState:
-    """Base of every paglet's state: a dataclass whose fields travel with the paglet.
+    """State of a paglet: derive a dataclass from this class and add fields, each with a default.
 
-    `home_host_name` and `home_host_url` name the host where the paglet was created; the host writes
-    them over the state before each entry into the paglet's code.
+    All fields travel with the paglet. The host sets these two before each entry into the paglet's code:
+
+        home_host_name = ""    Name of the host where the paglet was created.
+        home_host_url = ""     URL of that host.
     """
 
     home_host_name: str = ""
@@ -37,11 +39,27 @@ else:
 
 
 class Paglet(Generic[S]):
-    """Base class of everything that lives in the mesh.
+    """An object with an identity and a durable state that lives on one host, gets messages and can move.
 
-    A subclass names its state's dataclass in `State` and overrides the hooks it needs. Code runs in a
-    process of its own, and only while a hook, a handler or `run` is at work; between these the
-    paglet is a row in its host's store.
+    Set `State` to the dataclass of the state, and override what you need:
+
+        handle_message                        answer a call or take a post
+        run                                   work without being asked
+        on_creation on_disposing              begin and end of the paglet
+        on_dispatching on_arrival             before and after a move
+        on_cloning on_clone                   on the original and on its copy
+        on_deactivating on_activation         before and after a rest
+
+    In these methods, use:
+
+        state, storage                        durable values; locked_state, wait_state, checkpoint
+        call, post, notify_user               messages to other paglets, notes for the user
+        dispatch_to, clone, deactivate, dispose
+        work_dir, register_file, file_path    files that move with the paglet
+        upload_artifact, download_artifact, send_artifact, delete_artifact
+
+    The code runs in a process of its own, and only while one of these methods is at work. In between, a paglet is a row
+    in the database of its host. `HostClient.create` makes a paglet and returns its `PagletProxy`.
     """
 
     State: ClassVar[type[PagletState]] = PagletState
@@ -60,7 +78,7 @@ class Paglet(Generic[S]):
 
     @classmethod
     def creation_request(cls, state: PagletState) -> dict[str, Any] | None:
-        """`slots.model.SlotRequest` as JSON where the paglet runs in a slot, else None. Raises Invalid."""
+        """Return `slots.model.SlotRequest` as JSON if the paglet runs in a slot, else None. Raise Invalid."""
         return None
 
     def __init__(self, state: S, context: Context) -> None:
@@ -71,41 +89,44 @@ class Paglet(Generic[S]):
     # event: `def on_arrival(self, event: HookEvent)`.
 
     def on_creation(self) -> None:
-        """Once, after the paglet was created."""
+        """Run once, after the paglet was created."""
 
     def on_dispatching(self) -> None:
-        """On the old host, before a move that code or a user asked for."""
+        """Run on the old host, before a move that code or a user asked for."""
 
     def on_arrival(self) -> None:
-        """On the new host, after such a move."""
+        """Run on the new host, after such a move."""
 
     def on_cloning(self) -> None:
-        """On the original, before its state is copied for a clone."""
+        """Run on the original, before its state is copied for a clone."""
 
     def on_clone(self) -> None:
-        """On the clone, once and first of all; `on_creation` does not run there."""
+        """Run once on the clone, before any other hook; `on_creation` does not run there."""
 
     def on_deactivating(self) -> None:
-        """Last in the handler, hook or `run` that asked for `deactivate`, and committed with it."""
+        """Run last in the handler, hook or `run` that called `deactivate`; its changes are committed together."""
 
     def on_activation(self) -> None:
-        """First of all when an inactive paglet is woken, on whichever host it is then."""
+        """Run when an inactive paglet is woken, before any other code, on the host where it is then."""
 
     def on_disposing(self) -> None:
-        """Before the paglet is disposed of."""
+        """Run before the paglet ends."""
 
     def run(self) -> None:
-        """After creation, `on_clone`, each arrival and each activation.
+        """Work without being asked: after creation, `on_clone`, each arrival and each activation.
 
         Handlers may run beside it (see `locked_state`).
         """
 
     def handle_message(self, message: Message) -> Any:
-        """Answer a call (the value is the reply) or take a post (the value is dropped)."""
+        """Answer a call (the value is the reply) or take a post (the value is dropped).
+
+        Override it, and end it with `return self.not_handled(message)` for kinds that you do not know.
+        """
         return self.not_handled(message)
 
     def take_message(self, message: Message) -> Any:
-        """What its host calls: does what every paglet understands, and gives all else to `handle_message`."""
+        """Take any message; the host calls this. Messages of the program's own kinds never reach `handle_message`."""
         request = REQUESTS.get(message.kind)
         if request is not None:
             return request(self, message)
@@ -122,10 +143,12 @@ class Paglet(Generic[S]):
 
     @property
     def agent_id(self) -> str:
+        """Id of this paglet in the whole mesh; it never changes."""
         return self.context.ref.agent_id
 
     @property
     def ref(self) -> ProxyRef:
+        """Reference to this paglet, for use in messages and with `call` and `post`."""
         return self.context.ref
 
     @property
@@ -134,23 +157,22 @@ class Paglet(Generic[S]):
         return self.context.storage
 
     def work_dir(self) -> Path:
-        """The paglet's scratch directory on this host; it is removed when the paglet leaves or ends.
+        """Return the paglet's scratch directory on this host; it is removed when the paglet leaves or ends.
 
-        The process begins in it, so relative paths, here and in the methods below, count from there until the
-        paglet's own code changes the working directory.
+        The process starts in it. Relative paths count from there until your code changes the working directory.
         """
         return self.context.work_dir()
 
     def checkpoint(self) -> None:
-        """Commit the state now; a later attempt of a job begins from the last checkpoint."""
+        """Store the state now; a later attempt of a job starts from the last checkpoint."""
         self.context.checkpoint()
 
     def locked_state(self) -> AbstractContextManager[S]:
-        """Hold the state against handlers that run beside `run`; commits it on the way out."""
+        """Lock the state against handlers that run beside `run`; store it at the end of the `with` block."""
         return self.context.locked_state()
 
     def wait_state(self, predicate: Callable[[S], bool], timeout_seconds: float | None = None) -> bool:
-        """Wait until `predicate(state)` holds; False when the time is over.
+        """Wait until `predicate(state)` is true. Return False after `timeout_seconds`; None means no limit.
 
         In `run` it blocks. In a call's handler it commits what changed so far, parks the call, and
         begins the handler anew after each later change; so what stands before it must bear repetition.
@@ -180,9 +202,9 @@ class Paglet(Generic[S]):
         return self.context.registered_files()
 
     def file_path(self, name: str) -> Path:
-        """Where the file is that came with this paglet or is registered under that name. Raises Unknown.
+        """Return the path of a file that came with this paglet or is registered under that name. Raise Unknown.
 
-        What came lies in the scratch directory before any code of the paglet runs, dated in the years 2000 and 2001.
+        Files that came are in the scratch directory before any code of the paglet runs, dated in 2000 and 2001.
         """
         return self.context.file_path(name)
 
@@ -268,7 +290,7 @@ class Paglet(Generic[S]):
     # Copies, and rest.
 
     def clone(self, name: str | None = None) -> Any:
-        """A second paglet of this class on this host; gives its PagletProxy at once.
+        """Make a second paglet of this class on this host, and return its PagletProxy at once.
 
         It has the state, storage and registered files that are committed with the present handler (in `run`: now),
         and this paglet's code, home and service; not its messages and artifacts. `on_cloning` runs here now,
@@ -277,7 +299,7 @@ class Paglet(Generic[S]):
         return self.context.clone(name, None)
 
     def clone_to(self, host_name: str, name: str | None = None) -> Any:
-        """The same, and the clone moves to the host of that name or URL after its `on_clone`. Raises Unknown."""
+        """Make a clone that moves to the host of that name or URL after its `on_clone`. Raise Unknown."""
         return self.context.clone(name, self.context.resolve_host(host_name))
 
     def deactivate(self, seconds: float | None = None) -> None:

@@ -61,6 +61,7 @@ class PagletsError(Exception):
         return [str(each) for each in found] if isinstance(found, list) else []
 
     def to_wire(self) -> dict[str, Any]:
+        """Return the error as a JSON object; `error_from_wire` reads it."""
         return {"code": self.code, "message": self.message, "details": self.details}
 
 

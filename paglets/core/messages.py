@@ -20,13 +20,15 @@ ACTIVATE = "paglets.activate"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A `kind` and named arguments.
+    """A message to a paglet: a kind and named arguments. `message["name"]` and `message.get("name")` read them.
 
-    Values of `args` may be JSON values, bytes, bytearray, tuples, sets, dates, paths, enums and
-    dataclasses; they arrive as they were sent. `sender` is filled in by the host where known.
-    `artifacts` came with the message and belong to the paglet that it was sent to. Of the messages that wait for
-    one paglet those of a higher `priority` (-10 to 10) are handled first, calls before posts, equal ones in the
-    order in which they came. Raises Invalid for another priority.
+        kind             Word that `handle_message` goes by.
+        args = {}        Arguments: name -> value. They arrive with the types they were sent with.
+        sender = None    Reference to the sender, set by the host where known.
+        artifacts = ()   Files that came with the message; the receiving paglet owns them.
+        priority = 0     -10 to 10. Messages that wait are handled by priority, calls before posts, then by age.
+
+    Raises Invalid for another priority.
     """
 
     kind: str
@@ -42,6 +44,7 @@ class Message:
         return self.args[name]
 
     def get(self, name: str, default: Any = None) -> Any:
+        """Return the argument of that name, or `default`."""
         return self.args.get(name, default)
 
 

@@ -91,9 +91,20 @@ class FileRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactRef:
-    """A named blob with an owner. Times are seconds since the epoch; no `expires_at`: kept until deleted.
+    """A reference to a file that a host keeps; the file itself is fetched with `download_artifact`.
 
-    `group_id`, `job_key`: of a file of a finished job that no hook took; else None and "".
+    A job's record has it as a dict: `ArtifactRef.from_wire(record["result"]["artifact"])`. Fields:
+
+        artifact_id          Id in the whole mesh, `art-...`.
+        name                 Name of the file.
+        size_bytes           Size in bytes.
+        sha256               SHA-256 of the bytes, 64 hexadecimal digits.
+        host_name            Host where the file was when the reference was made.
+        owner                Id of the paglet that the file moves and ends with; "" means the host.
+        created_at           Seconds since the epoch.
+        expires_at = None    Seconds since the epoch when the file is deleted; None means never.
+        group_id = None      Group of a finished job whose file no hook took, else None.
+        job_key = ""         Key of that job, else "".
     """
 
     artifact_id: str
@@ -108,7 +119,7 @@ class ArtifactRef:
     job_key: str = ""
 
     def to_wire(self) -> dict[str, Any]:
-        """The fields as a JSON object, as they stand in a job's result payload: without a group and key of None."""
+        """Return the fields as a JSON object, as in a job's result; without `group_id` and `job_key` if unset."""
         wire: dict[str, Any] = to_json(self)
         if self.group_id is None:
             del wire["group_id"], wire["job_key"]
@@ -116,11 +127,12 @@ class ArtifactRef:
 
     @classmethod
     def from_wire(cls, wire: ArtifactRef | dict[str, Any]) -> ArtifactRef:
-        """The ref that `to_wire` wrote; a ref is given back as it is. Raises Invalid naming the field."""
+        """Return the reference that `to_wire` wrote; a reference is returned unchanged. Raise Invalid."""
         return wire if isinstance(wire, ArtifactRef) else from_json(cls, wire)
 
     @property
     def blob(self) -> BlobRef:
+        """Size and SHA-256 of the bytes."""
         return BlobRef(sha256=self.sha256, size_bytes=self.size_bytes)
 
 

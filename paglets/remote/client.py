@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from paglets.api.blobs import ArtifactView
@@ -68,11 +67,20 @@ class HasSlotRequest(Protocol):
 
 
 class HostClient(Directory, GroupSide, KeptSide):
-    """Speaks to one host: `url` is its URL or name; by default `PAGLETS_AT`, else the host that runs here.
+    """A connection to one host and, through it, to the mesh. Use it in a `with` block, or call `close`.
 
-    `key` is the mesh key as text; by default it is found where hosts find it. `timeout` is in seconds and bounds each
-    method that is not given another. `environ` has the variables, by default those of this process. A client may be
-    shared by threads. Methods raise Unreachable, NotAllowed, TimedOut and what the host answered.
+    `url`: URL or name of the host; by default `PAGLETS_AT`, else the host that runs here. `key`: the mesh key as text;
+    by default it is found where hosts find it. `timeout`: seconds for each method that is not given another.
+    `environ`: variables; by default those of this process. `exchange`: replaces the network in tests. Threads may share
+    a client. Methods raise Unreachable, NotAllowed, TimedOut, and errors that the host answers. Jobs are submitted with
+    `submit_compute_job_group`.
+
+        hosts, identity, candidates             the mesh; this host; which hosts could run a job
+        groups, group, summary, cancel          groups of jobs: list, one, its results; end its jobs
+        job_attempts, read_log, notes           what jobs printed; what they told the user
+        download_artifact, upload_artifact      fetch a file; keep one (artifact, list_artifacts, delete_artifact)
+        create, proxy, find, lookup, paglet     make a paglet; find one by id, name or service; where it is
+        call, post, dispatch, dispose           send it a message; move it; end it
     """
 
     @told_at_the_call
@@ -94,7 +102,7 @@ class HostClient(Directory, GroupSide, KeptSide):
     def __enter__(self) -> HostClient:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -105,65 +113,57 @@ class HostClient(Directory, GroupSide, KeptSide):
 
     @property
     def host(self) -> HostRef:
-        """The host that this client speaks to."""
+        """Reference to the host of this client."""
         return self._link.host()
 
     def identity(self, host: HostRef | None = None) -> HostIdentity:
-        """Who the host is and what it offers; or the member `host` of its mesh, as that says itself."""
+        """Return who the host is and what it offers; of the member `host` of its mesh if given."""
         return self._ask("GET", "/v1/host", None, HostIdentity, host=host) if host else self._link.identity()
 
     def hosts(self) -> tuple[MemberView, ...]:
-        """The hosts of the mesh as this host sees them, itself first."""
+        """Return the hosts of the mesh as this host sees them, itself first."""
         return self._link.hosts()
 
     def slots(self, *, limit: int = 100, host: str | None = None, timeout: float | None = None) -> Slots:
-        """The scheduler of this host, or of the member of that name or URL; `limit` bounds its jobs."""
+        """Return queue and leases of this host, or of the host of that name or URL; `limit` bounds its jobs."""
         at = None if host is None else self._link.member_named(host)
         return slots_of(self._link, at, limit, timeout or self.timeout)
 
     def mesh_slots(
         self, *, limit: int = 100, timeout: float | None = None
     ) -> tuple[tuple[Slots, ...], tuple[PagletsError, ...]]:
-        """The schedulers of all online hosts by name, and an error for each host that did not answer."""
+        """Return the schedulers of all online hosts by name, and an error for each host that did not answer."""
         return mesh_slots(self._link, limit, timeout or self.timeout)
 
     def jobs(self, *, limit: int = 1000) -> tuple[JobView, ...]:
-        """The unfinished jobs on this host, oldest first."""
+        """Return the unfinished jobs on this host, oldest first."""
         return self.slots(limit=limit).jobs
 
     def candidates(self, wanted: SlotRequest | HasSlotRequest | Mapping[str, Any]) -> Verdicts:
-        """Which hosts could run this, submitted from this host? Takes a job's state or its request."""
+        """Return which hosts could run a job submitted here, and why others not. `wanted`: its state or request."""
         request = wanted.slot_request() if isinstance(wanted, HasSlotRequest) else wanted
         return self._ask("POST", "/v1/slots/candidates", Candidates(request=dict(to_json(request))), Verdicts)
 
     # Paglets.
 
-    def call(
-        self,
-        target: Target,
-        message: Message | str,
-        *,
-        timeout_seconds: float | None = None,
-        **args: Any,
-    ) -> Any:
-        """Send and wait for the reply, following the paglet where it moves.
+    def call(self, target: Target, message: Message | str, *, timeout_seconds: float | None = None, **args: Any) -> Any:
+        """Send a message and return the reply, following the paglet where it moves.
 
-        `target` may be the id or name of a paglet or service on this host. Raises what
-        `PagletProxy.call` raises.
+        `target` may be the id or name of a paglet or service on this host. Raise what `PagletProxy.call` raises.
         """
         return decode(self.call_tree(target, *message_and_timeout(message, args, timeout_seconds)), keep_missing=True)
 
     send = call
 
     def call_tree(self, target: Target, message: Message, timeout_seconds: float | None = None) -> Any:
-        """As `call`, with the reply as tagged JSON (`codec.wire`): no class of it is needed here."""
+        """Send a message and return the reply as tagged JSON (`codec.wire`), for which no class is needed here."""
         timeout = self.timeout if timeout_seconds is None else timeout_seconds
         return call_paglet(self._link, plain(target), to_wire(message), timeout)
 
     def post(self, target: Target, message: Message | str, **args: Any) -> None:
-        """Send without waiting: returns when this host has stored it, and delivers it from there.
+        """Send a message without waiting for a reply: return once this host has stored it for delivery.
 
-        Raises Unknown for a name that no paglet on this host has.
+        Raise Unknown for a name that no paglet on this host has.
         """
         ref = addressee(self._link, target, self.timeout)
         wire = to_wire(as_message(message, args))
@@ -173,7 +173,7 @@ class HostClient(Directory, GroupSide, KeptSide):
     def create(
         self, cls: type[Paglet[S]], state: S | None = None, *, name: str | None = None, inputs: InputPaths | None = None
     ) -> PagletProxy:
-        """A new paglet here with copies of the files `inputs` (name -> path). `state` defaults to `cls.State()`."""
+        """Create a paglet here with copies of the files `inputs` (name -> path). `state` defaults to `cls.State()`."""
         if not (isinstance(cls, type) and issubclass(cls, Paglet)):
             raise TypeError(f"{cls!r} is not a subclass of Paglet")
         check_methods(cls)
@@ -200,7 +200,7 @@ class HostClient(Directory, GroupSide, KeptSide):
         return PagletProxy(ProxyRef(agent_id=view.agent_id, host=view.host), self)
 
     def proxy(self, target: Target) -> PagletProxy:
-        """A proxy of that paglet. An id, or a name on this host, is looked up when something is sent to it."""
+        """Return a proxy of a paglet. An id, or a name on this host, is looked up when you send something to it."""
         if isinstance(target, PagletProxy):
             target = target.ref
         if isinstance(target, str):
@@ -208,11 +208,11 @@ class HostClient(Directory, GroupSide, KeptSide):
         return PagletProxy(target, self)
 
     def paglet(self, target: Target, *, timeout: float | None = None) -> PagletView:
-        """Where a paglet is and what it does; any host answers for the mesh. Raises Unknown."""
+        """Return where a paglet is and what it does; any host answers for the mesh. Raise Unknown."""
         return self._at(target, "GET", None, PagletView, timeout=timeout)
 
     def dispatch(self, target: Target, host: str) -> None:
-        """Move a paglet to the host of that name or URL; returns when its host has taken the wish."""
+        """Move a paglet to the host of that name or URL; return once its host has accepted the request."""
         self._at(target, "POST", MovePaglet(target=host), Done, "dispatch")
 
     def dispose(self, target: Target) -> None:
@@ -223,19 +223,19 @@ class HostClient(Directory, GroupSide, KeptSide):
     # its last progress; `progress` is told what is done ("reading", "sending", "receiving") and of how many bytes.
 
     def publish_bytes(self, data: bytes) -> BlobRef:
-        """Bytes that the host then keeps for an hour, and for as long as something refers to them."""
+        """Send bytes that the host keeps for an hour, and for as long as something refers to them."""
         return self._files.publish_bytes(data)
 
     def publish_file(self, path: str | Path, progress: Progress | None = None) -> BlobRef:
-        """The same of a file. Raises Invalid, FileChanged, NoRoom."""
+        """Send the bytes of a file, as `publish_bytes` does. Raise Invalid, FileChanged, NoRoom."""
         return self._files.publish_file(path, progress or nobody)
 
     def missing_blobs(self, blobs: Iterable[BlobRef]) -> tuple[BlobRef, ...]:
-        """Those that the host has not got; the others it keeps for an hour from now on."""
+        """Return the blobs that the host lacks; it keeps the others for an hour from now on."""
         return self._files.missing(blobs)
 
     def read_blob(self, blob: BlobRef, host: HostRef) -> bytes:
-        """All bytes of a small blob that the member `host` keeps. Raises Unknown, TooLarge, FileChanged."""
+        """Return all bytes of a small blob that the member `host` keeps. Raise Unknown, TooLarge, FileChanged."""
         return read_blob(self._link, blob, host, self.timeout)
 
     def upload_artifact(
@@ -248,9 +248,9 @@ class HostClient(Directory, GroupSide, KeptSide):
         move: bool = False,
         progress: Progress | None = None,
     ) -> ArtifactRef:
-        """A file becomes an artifact of the paglet `owner`, with which it moves and ends; by default of the host.
+        """Keep a file as an artifact of this host, or of the paglet `owner`: then it moves and ends with it.
 
-        `move` removes the file when the artifact is stored. Raises Invalid, FileChanged, NoRoom, Unknown.
+        `move` removes the file when the artifact is stored. Raise Invalid, FileChanged, NoRoom, Unknown.
         """
         return self._files.upload(
             path,
@@ -270,28 +270,28 @@ class HostClient(Directory, GroupSide, KeptSide):
         replace: bool = False,
         progress: Progress | None = None,
     ) -> Path:
-        """The file at `target`, or under its own name in the folder `target`: checked, and there in one step.
+        """Fetch an artifact to the file `target`, or under its own name into the folder; return the file's path.
 
-        A folder that ends with "/" is made. What an interrupted try left is used by the next one. A file that is
-        there already is fine if it is the same; another one stays, and Conflict is raised, unless `replace`.
-        `move` deletes the artifact when the file is safe. Raises Unknown, Invalid, NoRoom.
+        A folder that ends with "/" is created. The file is checked and appears in one step; an interrupted download
+        continues with the next call. An equal file is left alone; for another one raise Conflict, unless `replace`.
+        `move` deletes the artifact once the file is safe. Raise Unknown, Invalid, NoRoom.
         """
         return self._files.download(artifact, target, move=move, replace=replace, progress=progress or nobody)
 
     def send_artifact(
         self, target: Target, path: str | Path, message: Message, name: str | None = None, move: bool = False
     ) -> ArtifactRef:
-        """See `PagletProxy.send_artifact`."""
+        """Send a file with a message, as `PagletProxy.send_artifact` does."""
         return self._files.send(target, path, to_wire(message), name=name, move=move)
 
     def artifact(self, artifact: ArtifactRef | str) -> ArtifactView:
-        """What an artifact is and where; any host answers for the mesh. Raises Unknown."""
+        """Return what an artifact is and where; any host answers for the mesh. Raise Unknown."""
         return self._files.find(artifact)
 
     def list_artifacts(self, owner: Target | None = None) -> tuple[ArtifactRef, ...]:
-        """The artifacts on all online hosts, or those of one owner ("": of hosts themselves), by id.
+        """Return the artifacts on all online hosts, or those of one owner ("": of hosts themselves), by id.
 
-        Raises the error of a host that does not answer.
+        Raise the error of a host that does not answer.
         """
         found, errors = self.mesh_artifacts(owner)
         if errors:
@@ -301,8 +301,8 @@ class HostClient(Directory, GroupSide, KeptSide):
     def mesh_artifacts(
         self, owner: Target | None = None, *, group_id: str = "", timeout: float | None = None
     ) -> tuple[tuple[ArtifactRef, ...], tuple[PagletsError, ...]]:
-        """The artifacts on the online hosts that answer, and an error for each of the others. `group_id`: also files of
-        that group's finished jobs. `timeout` bounds each answer, a page of one's artifacts."""
+        """Return the artifacts on the online hosts that answer, and an error for each of the others. `group_id`: also
+        files of that group's finished jobs. `timeout` bounds each answer, a page of one's artifacts."""
         from paglets.remote.files import Files, once_each
 
         owned = None if owner is None else id_of(plain(owner))
@@ -315,7 +315,7 @@ class HostClient(Directory, GroupSide, KeptSide):
         )
 
     def delete_artifact(self, artifact: ArtifactRef | str) -> None:
-        """Raises Unknown."""
+        """Delete an artifact, wherever it is. Raise Unknown."""
         self._files.delete(artifact)
 
     @property
@@ -370,7 +370,7 @@ class HostClient(Directory, GroupSide, KeptSide):
     # Logs.
 
     def job_attempts(self, job: str, *, timeout: float | None = None) -> JobAttempts:
-        """The attempts of `GROUP/KEY`, or of the paglet of that id, that the online hosts know.
+        """Return the attempts of `GROUP/KEY`, or of the paglet of that id, that the online hosts know.
 
         All are asked at once; `timeout` bounds each answer.
         """
@@ -378,7 +378,7 @@ class HostClient(Directory, GroupSide, KeptSide):
         return merged_attempts(ask_each(ask, online_hosts(self._link)))
 
     def read_log(self, attempt: AttemptView, stream: str, offset: int = 0, limit: int = 1 << 20) -> LogBytes:
-        """A piece of what an attempt printed to stdout ("out") or stderr ("err"), from `offset` on."""
+        """Return a piece of what an attempt printed to stdout ("out") or stderr ("err"), from byte `offset` on."""
         return read_log(self._link, attempt, stream, offset, limit, self.timeout)
 
     def _ask(self, method: str, route: str, body: Any, kind: type[T], *, host: HostRef | None = None) -> T:

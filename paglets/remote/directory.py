@@ -41,7 +41,7 @@ class Directory:
         raise NotImplementedError
 
     def mesh_state(self) -> Hosts:
-        """The mesh as this client's host sees it: its hosts, and what keeps hosts apart."""
+        """Return the mesh as this client's host sees it: its hosts, and what keeps hosts apart."""
         return self._link.ask("GET", "/v1/mesh/hosts", None, Hosts, timeout=self.timeout)
 
     def forget_host(self, host: str) -> ForgottenHost:
@@ -52,14 +52,14 @@ class Directory:
         return forget_host(self._link, host, self.timeout)
 
     def find(self, name: str) -> tuple[PagletProxy, ...]:
-        """The paglets of that name on all online hosts that answer: this host's first, the others by host.
+        """Return the paglets of that name on all online hosts that answer: this host's first, the others by host.
 
         A name is of one host: two hosts may each have a paglet of that name.
         """
         return self._found(FindPaglets(name=name))
 
     def lookup(self, service_name: str) -> tuple[PagletProxy, ...]:
-        """The same of the paglets that offer the service of that name (`ServicePaglet.contract`)."""
+        """Return, like `find`, the paglets that offer the service of that name (`ServicePaglet.contract`)."""
         return self._found(FindPaglets(service=service_name))
 
     def _found(self, wanted: FindPaglets) -> tuple[PagletProxy, ...]:
@@ -67,7 +67,7 @@ class Directory:
         return tuple(self.proxy(each.ref) for found in answers for each in found.paglets)
 
     def paglets(self, *, timeout: float | None = None) -> tuple[tuple[PagletView, ...], tuple[PagletsError, ...]]:
-        """All paglets, without their states, on the hosts that answer, and an error for each of the others.
+        """Return all paglets, without their states, on the hosts that answer, and an error for each of the others.
 
         All are asked at once; `timeout` bounds each answer, a page of one's paglets.
         """
@@ -92,7 +92,7 @@ class Directory:
         seen: dict[str, int] | None = None,
         timeout: float | None = None,
     ) -> MeshNotes:
-        """What paglets told the users of the online hosts, their homes: the newest `limit`, oldest first.
+        """Return the notes that online hosts keep for their users: the newest `limit`, oldest first.
 
         With the `seen` of an earlier answer: what came since, at most `limit` of each home. Of a home that had not
         answered then, what comes from now on. All are asked at once; `timeout` bounds each answer.

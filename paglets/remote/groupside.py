@@ -45,14 +45,14 @@ class GroupSide:
         raise NotImplementedError
 
     def groups(self) -> tuple[GroupLine, ...]:
-        """The groups that the online hosts submitted or collect, newest first.
+        """Return the groups that the online hosts submitted or collect, newest first.
 
         The collector's host knows the counts; where that is away, they are the last that home heard, or null.
         """
         return self.mesh_groups(self.timeout)[0]
 
     def mesh_groups(self, timeout: float) -> tuple[tuple[GroupLine, ...], dict[HostRef, PagletsError]]:
-        """The same, and the errors of the online hosts that did not answer within `timeout` seconds."""
+        """Return the groups, and the errors of the online hosts that did not answer within `timeout` seconds."""
         hosts = online_hosts(self._link)
 
         def ask(host: HostRef) -> tuple[GroupLine, ...]:
@@ -64,12 +64,12 @@ class GroupSide:
         return merged_groups([answer for answer in answers if not isinstance(answer, PagletsError)]), errors
 
     def group(self, group_id: str) -> GroupView:
-        """One group, whichever host of the mesh knows it. Raises Unknown, Invalid."""
+        """Return one group, whichever host of the mesh knows it. Raise Unknown, Invalid."""
         route = f"/v1/groups/{quoted(check_group_id(group_id))}"
         return self._link.ask("GET", route, None, GroupView, timeout=self.timeout)
 
     def collected(self, group_id: str, *, timeout: float | None = None) -> GroupView | None:
-        """A group as the host tells it that has its collector, of those that are online; None: none of them has it.
+        """Return a group as the host of its collector knows it; None if no online host has the collector.
 
         All are asked at once: what home knows of the collector may be older than its last move. Raises Unreachable
         where one gives no answer within `timeout` seconds, for it may be there.
@@ -145,7 +145,7 @@ class GroupSide:
     # Groups whose collector is lost (remote.leftovers).
 
     def leftovers(self, group_id: str, *, timeout: float | None = None) -> Leftovers:
-        """What the online hosts still have of a group: finished reports that wait for its collector, and copies."""
+        """Return what online hosts still have of a group: finished reports that wait for its collector, and copies."""
         return leftovers(self._link, check_group_id(group_id), timeout or self.timeout)
 
     def waiting_reports(self, left: Leftovers, job_key: str | None = None) -> Iterator[tuple[HostRef, WaitingReport]]:

@@ -41,9 +41,10 @@ class ArtifactSender(Sender, Protocol):
 
 
 class PagletProxy:
-    """Speaks to one paglet, wherever it is. Two proxies of the same paglet are equal.
+    """A handle of one paglet, wherever that is. Two proxies of the same paglet are equal.
 
-    A proxy belongs to the sender that made it; what travels in messages and states is its `ref`.
+    `call` sends a message and waits for the reply, `post` does not wait; `info` shows where the paglet is. A proxy
+    belongs to the client or context that made it: put its `ref` into messages and states.
     """
 
     __slots__ = ("_sender", "ref")
@@ -54,6 +55,7 @@ class PagletProxy:
 
     @property
     def agent_id(self) -> str:
+        """Id of the paglet in the whole mesh."""
         return self.ref.agent_id
 
     @property
@@ -63,13 +65,14 @@ class PagletProxy:
 
     @property
     def host_url(self) -> str:
+        """URL of that host."""
         return self.ref.host.url
 
     def call(self, message: Message | str, *, timeout_seconds: float | None = None, **args: Any) -> Any:
-        """Send and wait for the reply: `call("add", left=1, right=2)` or `call(Message(...))`.
+        """Send a message and return the reply: `call("add", left=1, right=2)` or `call(Message(...))`.
 
-        Raises NotHandled, HandlerFailed, Unknown, Unreachable, TimedOut, or CallOutcomeUnknown where the
-        connection broke after the message was sent. Beside a Message `timeout` means `timeout_seconds`.
+        Raise NotHandled, HandlerFailed, Unknown, Unreachable, TimedOut, or CallOutcomeUnknown if the connection broke
+        after the message was sent. Beside a Message, `timeout` means `timeout_seconds`.
         """
         sent, seconds = message_and_timeout(message, args, timeout_seconds)
         return self._sender.call(self.ref, sent, timeout_seconds=seconds)
@@ -77,7 +80,7 @@ class PagletProxy:
     send = call
 
     def post(self, message: Message | str, **args: Any) -> None:
-        """Send without waiting: stored until it is delivered, taken once."""
+        """Send a message without waiting: it is stored until it is delivered, and handled once."""
         self._sender.post(self.ref, as_message(message, args))
 
     def send_artifact(
@@ -103,32 +106,32 @@ class PagletProxy:
         self._manager("disposed of").dispose(self.ref)
 
     def clone(self, name: str | None = None, host: str | None = None) -> PagletProxy:
-        """Have it clone itself (`Paglet.clone`), and the clone move to `host` if one is given.
+        """Let the paglet clone itself (`Paglet.clone`); the clone moves to `host` if one is given.
 
-        Raises as a call does: HandlerFailed with Invalid for a job, NameTaken, Unknown.
+        Raise the errors of a call: HandlerFailed with Invalid for a job, NameTaken, Unknown.
         """
         return PagletProxy(self.call(CLONE, name=name, host=host), self._sender)
 
     def deactivate(self, seconds: float | None = None) -> None:
-        """Let it rest (`Paglet.deactivate`) as soon as none of its code is at work: a `run` goes on to its end."""
+        """Let the paglet rest (`Paglet.deactivate`) once none of its code is at work; a `run` continues to its end."""
         self.call(DEACTIVATE, seconds=seconds)
 
     def activate(self) -> None:
-        """Wake it where it is inactive; returns after its `on_activation`."""
+        """Wake the paglet if it is inactive; return after its `on_activation`."""
         self.call(ACTIVATE)
 
     def info(self) -> PagletView:
-        """Where it is and what it does."""
+        """Return where the paglet is and what it does."""
         return self._manager("shown").paglet(self.ref)
 
     def to_wire(self) -> dict[str, Any]:
-        """The ref as a JSON object."""
+        """Return `ref` as a JSON object."""
         wire: dict[str, Any] = to_json(self.ref)
         return wire
 
     @classmethod
     def from_wire(cls, wire: ProxyRef | dict[str, Any], sender: Sender) -> PagletProxy:
-        """The proxy of what `to_wire` wrote, or of a ref; it speaks through `sender`."""
+        """Return a proxy for what `to_wire` wrote, or for a reference; it sends through `sender`."""
         return cls(wire if isinstance(wire, ProxyRef) else from_json(ProxyRef, wire), sender)
 
     def _manager(self, verb: str) -> Manager:

@@ -40,11 +40,39 @@ SYSTEM_FIELDS = (
 
 @dataclass(kw_only=True)
 class ComputeJobState(PagletState):
-    """State of a compute job: what it asks of a host, and what the host tells it.
+    """State of a job: values that the job needs, what it asks of a host, and what the host tells it.
 
-    `estimated_runtime_seconds` 0 means no estimate; `placement_timeout_seconds` and `timeout_seconds`
-    (of one attempt) 0 mean none. `max_attempts` counts ends of the job's own doing, `max_losses` lost
-    hosts and restarts. Tags, names and URLs are tuples or lists of str.
+    Derive a dataclass from this class and add a field, with a default, for each value. Set all fields by keyword.
+    Tags, names and URLs are tuples or lists of str. You set:
+
+        job_key = ""                    Name of the job in its group; by default job-00001, ... by position.
+        cpu_cores = 1                   Cores that the host sets aside while the job runs.
+        memory_bytes = 0                Bytes of memory that it sets aside.
+        temp_storage_bytes = 0          Bytes of the scratch directory that it sets aside.
+        gpus = 0                        GPUs that it sets aside; CUDA_VISIBLE_DEVICES names them.
+        required_host_tags = ()         Tags that a host must all have.
+        excluded_host_tags = ()         Tags that a host must not have.
+        preferred_host_tags = ()        Tags that decide between hosts that fit.
+        excluded_host_names = ()        Names of hosts where the job must not run.
+        excluded_host_urls = ()         URLs of hosts where the job must not run.
+        allow_home_compute = False      True if the job may run on the host where you submit it.
+        placement_timeout_seconds = 0   Time to find a host, in seconds; then the job fails. 0: no limit.
+        timeout_seconds = 0             Time for one attempt, in seconds; then the attempt fails. 0: no limit.
+        estimated_runtime_seconds = 0   Your estimate for one attempt, in seconds; 0: none. Nothing depends on it.
+        max_attempts = 1                Number of attempts if they fail.
+        max_losses = 10                 Number of repetitions if a host is lost or restarted; not failed attempts.
+
+    The host sets these before each entry into the job's code:
+
+        home_host_name = ""             Name of the host where the job was submitted.
+        home_host_url = ""              URL of that host.
+        group_id = ""                   Name of the job's group.
+        generation = 0                  Number of this copy of the job, from 1; a lost copy is replaced by the next one.
+        attempt = 0                     Number of the attempt of this copy, from 1.
+        compute_status = ""             Status of the job, such as RUNNING.
+        compute_fresh = True            False if the attempt starts from a checkpoint.
+
+    Amounts are not enforced: a job that uses more than it asked for is not stopped.
     """
 
     cpu_cores: int = 1
@@ -64,7 +92,6 @@ class ComputeJobState(PagletState):
     max_losses: int = 10
 
     job_key: str = ""
-    """Names the job in its group; an empty one is filled in by position."""
 
     # Written by the host.
     group_id: str = ""
@@ -72,16 +99,15 @@ class ComputeJobState(PagletState):
     attempt: int = 0
     compute_status: str = ""
     compute_fresh: bool = True
-    """Whether this attempt begins from the submitted state rather than from a checkpoint."""
 
     def slot_request(self) -> SlotRequest:
-        """What this state asks of a host. Raises Invalid naming the wrong field."""
+        """Return what this state asks of a host. Raise Invalid, which names the wrong field."""
         return slot_request_of(self)
 
 
 @dataclass(kw_only=True)
 class CollectingComputeJobState(ComputeJobState):
-    """State of a job whose outcome goes to the collector of its group."""
+    __doc__ = ComputeJobState.__doc__
 
 
 if TYPE_CHECKING:  # With a default, as `core.agent.S`.
@@ -93,10 +119,30 @@ else:
 
 
 class ComputeJobPaglet(Paglet[J], Generic[J]):
-    """A job: override `run_compute_job`, and return the result from it or from `build_result_payload`.
+    """A job: a class whose `run_compute_job` runs on a host with room for it, with `State` as its input.
 
-    Each attempt runs in a process of its own while the job holds its slot. The first report of an
-    attempt is its outcome; whatever follows in that attempt changes nothing.
+    Override:
+
+        run_compute_job            do the work, and return the result or report it
+        build_result_payload       build the result after the work
+        after_compute_success      report the outcome after `run_compute_job`, if nothing was reported
+        after_compute_failure      clean up after an exception, or report something else
+
+    Report the outcome of an attempt; the first report counts:
+
+        report_compute_success     a value
+        report_compute_artifact    a file, and a dict beside it
+        report_compute_failure     a failure that is not tried again
+
+    On the way, use:
+
+        state                      the fields of the job's state
+        work_dir, file_path        the scratch directory; a file that came with the job
+        checkpoint, register_file  store the state, or a file, for a further attempt
+        notify_user                leave a note for the user
+
+    Each attempt runs in a process of its own. A job may run more than once, if its host is lost; its outcome counts
+    once. All other methods are those of a `Paglet`; the host calls `compute_attempt` and `creation_request`.
     """
 
     State: ClassVar[type[PagletState]] = ComputeJobState
@@ -110,16 +156,17 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
 
     @classmethod
     def creation_request(cls, state: PagletState) -> dict[str, Any] | None:
+        """Return what the job asks of a host, as JSON; the host calls it. Raise Invalid."""
         request: dict[str, Any] = to_json(slot_request_of(state))
         return request
 
     # To override.
 
     def run_compute_job(self) -> Any:
-        """Do the work, once in each attempt. An exception is the failure of that attempt.
+        """Do the work, once in each attempt. An exception fails the attempt.
 
-        The value that is returned is the result, unless it is None, the attempt was reported before, or the class
-        overrides `build_result_payload`. A value that is not used adds a warning to the log and the record.
+        The returned value is the result, unless it is None, the attempt was reported before, or the class overrides
+        `build_result_payload`. A returned value that is not used adds a warning to the log and the record.
         """
         raise NotImplementedError(f"{type(self).__qualname__} has no run_compute_job()")
 
@@ -143,15 +190,15 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         return getattr(method, "__func__", None) is not ComputeJobPaglet.build_result_payload
 
     def after_compute_failure(self, error: BaseException) -> None:
-        """After an exception of `run_compute_job`. A report made here stands in for the exception."""
+        """Act after an exception of `run_compute_job`. A report made here replaces the exception."""
 
     # Reporting.
 
     def report_compute_success(self, result: Any = None) -> bool:
-        """Make `result` (any value that a message carries) the outcome; returns once it is stored.
+        """Store `result` (any value that a message carries) as the outcome of this attempt.
 
-        False, and nothing is sent, where this attempt has an outcome already. Raises Invalid for a
-        result that cannot travel; the job is then a failure with cause `bad_result`.
+        Return True once it is stored, and False if this attempt has an outcome already: then nothing is sent. Raise
+        Invalid for a result that cannot travel; the job has failed then, with cause `bad_result`.
         """
         try:
             return self._report({"success": True, "result": result})
@@ -167,19 +214,21 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         name: str | None = None,
         move: bool = False,
     ) -> bool:
-        """Make a file, and `result` with the file's ref as `artifact`, the outcome; returns once both are stored.
+        """Store a file, and `result` with the file's reference as `artifact`, as the outcome of this attempt.
 
-        The file goes to the group's collector, which owns it then; `name` is what it is called there, that of the
-        file where it is left out. `move`: no copy stays at `path`, and none is made, on Linux, of a file in the
-        scratch directory that nobody has open for writing. Close the file before: what is written later is not in the
-        artifact. Of an SQLite database all committed rows are. `result` is None or a mapping without `artifact`.
+        `path`: the file; close it before, since later writes are not in the artifact. Of an SQLite database all
+        committed rows are. `result`: None or a mapping without `artifact`. `name`: the file's name at the collector,
+        by default that of `path`. `move`: remove the file at `path`; a file in the scratch directory that nobody has
+        open for writing is not even copied, on Linux.
 
-        False, and nothing is sent, where this attempt has an outcome already. Raises Invalid for a result that
-        cannot travel, as `report_compute_success`, and likewise for a database that cannot be copied, FileChanged for
-        one that never rests. Raises Invalid or FileChanged for another file that cannot be taken, NoRoom for one that
-        never fits here, Invalid for a name that not every system takes, or a job without a collector (use
-        `upload_artifact`): then nothing is reported. While the host has no room it waits. Whatever it raises, and
-        where it gives False, the file is where it was.
+        Return True once both are stored; the group's collector gets and owns the file. Return False if this attempt
+        has an outcome already: then nothing is sent. Wait while the host has no room.
+
+        Raise Invalid for a result that cannot travel or a database that cannot be copied, and FileChanged for a
+        database that never rests: the job has failed then, with cause `bad_result`. Raise Invalid or FileChanged for
+        another file that cannot be taken, NoRoom for one that never fits here, Invalid for a name that not every
+        system takes, or a job without a collector (use `upload_artifact`): then nothing is reported. After an error,
+        or False, the file is where it was.
         """
         _check_result(result)
         file = {"path": path, "name": name, "move": move}
@@ -194,11 +243,10 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         self._report({"success": False, "cause": "bad_result", "message": error.message, "traceback": ""})
 
     def report_compute_failure(self, failure: str | BaseException, *, details: Any = None) -> bool:
-        """Make the attempt a failure, with a message or an exception and its traceback.
+        """Store a failure as the outcome: a message, or an exception and its traceback. It is not tried again.
 
         `details`, such as a dict, are appended to the message as text of at most 2,000 characters.
-        Such a failure is final: the job itself says so, and it is not tried again.
-        False, and nothing is sent, where this attempt has an outcome already.
+        Return True once it is stored, and False if this attempt has an outcome already: then nothing is sent.
         """
         message, trace = (failure, "") if isinstance(failure, str) else (describe(failure), full_trace(failure))
         if details is not None:
@@ -223,7 +271,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
     # The host's entry into a job.
 
     def compute_attempt(self) -> None:
-        """One attempt from start to outcome; the host calls it in the attempt's process."""
+        """Run one attempt from start to outcome; the host calls it in the attempt's process."""
         if self.state.compute_status in FINAL:
             return
         if self.state.compute_fresh:
@@ -247,7 +295,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
 
 
 class CollectingComputeJobPaglet(ComputeJobPaglet[J], Generic[J]):
-    """A job of a group: its host sends the outcome of the last attempt to the group's collector."""
+    __doc__ = ComputeJobPaglet.__doc__
 
     State: ClassVar[type[PagletState]] = CollectingComputeJobState
 

@@ -27,7 +27,7 @@ MAX_CLASSES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One thing a service does: its name (also the kind of the message), request and reply classes."""
+    """An operation of a service: its name (also the kind of the message), and dataclasses of request and reply."""
 
     name: str
     request: type[Any]
@@ -47,7 +47,7 @@ class Operation:
 
 
 class ServiceContract:
-    """What a service offers; a client and a ServicePaglet share it."""
+    """A named set of operations that a client and a ServicePaglet share."""
 
     def __init__(self, name: str, *operations: Operation) -> None:
         self.name = name
@@ -56,13 +56,13 @@ class ServiceContract:
             raise ValueError(f"service {name}: two operations have the same name")
 
     def operation(self, name: str) -> Operation:
-        """The operation of that name. Raises NotHandled."""
+        """Return the operation of that name. Raise NotHandled."""
         if name not in self.operations:
             raise NotHandled(f"service {self.name} has no operation {name!r}; it has {', '.join(self.operations)}")
         return self.operations[name]
 
     def bind(self, proxy: PagletProxy) -> ServiceClient:
-        """A client of the service that `proxy` speaks to."""
+        """Return a client that calls the operations of the paglet behind `proxy`."""
         return ServiceClient(self, proxy)
 
 

@@ -55,18 +55,18 @@ class Submitter(Sender, Protocol):
     """A paglet's context, or a HostClient."""
 
     def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]: ...
-
     def publish_bytes(self, data: bytes) -> BlobRef: ...
-
     def publish_file(self, path: str | Path) -> BlobRef: ...
-
     def proxy(self, target: ProxyRef) -> Any: ...
 
 
 class Submission:
-    """A submitted group: what was stored, and a line to its collector.
+    """A submitted group of jobs.
 
-    The group does not depend on this object or its process.
+    Its jobs and results do not depend on this object or its process. It has:
+        as_completed, drain, results, summary      each job as it ends; wait for all; the results so far; all records
+        detached, wait_detached, detached_reason   can this machine be switched off? wait until it can; why not yet
+        status, jobs, group_id, collector, warnings, creation_errors
     """
 
     def __init__(
@@ -104,11 +104,12 @@ class Submission:
 
     @property
     def group_id(self) -> str:
+        """Name of the group."""
         return self._view.group_id
 
     @property
     def jobs(self) -> tuple[str, ...]:
-        """The job keys of the group, those of creation errors too."""
+        """Keys of all jobs of the group, including those with creation errors."""
         return self._view.job_keys
 
     @property
@@ -123,14 +124,14 @@ class Submission:
 
     @property
     def detached(self) -> bool:
-        """Whether the submitter may lose power for ever now. Asks the host until it is so; then it stays so."""
+        """True once this machine is no longer needed and may be switched off; asks the host until it is True."""
         if not self._view.detached:
             self._view = self._refresh()
         return self._view.detached
 
     @property
     def detached_reason(self) -> str:
-        """Why `detached` was still false when it was last looked at."""
+        """Reason why `detached` was False when it was last read."""
         return self._view.detached_reason
 
     @told_at_the_call
@@ -194,7 +195,7 @@ class Submission:
     def as_completed(
         self, timeout: float | None = None, *, progress: bool | None = None
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield (job key, record) of each job as it ends; a record of a failure has `cause`.
+        """Yield (job key, record) of each job as it ends: a record has `result`, or `cause` and `message`.
 
         `progress` as in `drain`. Raises TimedOut, and Unreachable or Unknown where the collector is lost.
         """

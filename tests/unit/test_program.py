@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from paglets.core.command import interpreter_flags
 from paglets.core.errors import StartFailed
 from paglets.program import (
     KeptCopy,
@@ -17,6 +16,7 @@ from paglets.program import (
     become,
     child_command,
     child_environment,
+    interpreter_flags,
     keep_copy,
     this_program,
 )

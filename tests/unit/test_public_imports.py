@@ -7,9 +7,13 @@ import copy
 import importlib
 import inspect
 import pickle
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,6 +116,52 @@ def test_an_unknown_name_suggests_a_near_one(name: str, near: str) -> None:
     last = python(f"import paglets; paglets.{name}").stderr.splitlines()[-1]
     hint = f". Did you mean: {near!r}?" if near else ""
     assert last == f"AttributeError: module 'paglets' has no attribute {name!r}{hint}"
+
+
+# What help() shows.
+
+
+FIELD_LINE = re.compile(r"^    (\w+)(?: = (\S+))?  +\S", re.MULTILINE)
+NO_ACT = {"The", "A", "An", "All", "As", "Bytes", "Like", "One", "That", "Those", "What", "Where", "Whether", "Why"}
+CLASSES = [getattr(paglets, name) for name in paglets.__all__ if isinstance(getattr(paglets, name), type)]
+
+
+def default_of(field: Field[Any]) -> str | None:
+    made = field.default if field.default_factory is MISSING else field.default_factory()
+    return None if made is MISSING else repr(made).replace("'", '"')
+
+
+@pytest.mark.parametrize("cls", [paglets.PagletState, paglets.JobState, paglets.Message, ArtifactRef])
+def test_help_shows_each_field_with_its_default(cls: Any) -> None:
+    shown = {name: default or None for name, default in FIELD_LINE.findall(inspect.getdoc(cls) or "")}
+    assert shown == {field.name: default_of(field) for field in fields(cls)}
+
+
+def methods(cls: type) -> Iterator[tuple[str, Any]]:
+    """The public methods and properties that a class of paglets gives, each as its function."""
+    for name in dir(cls):
+        found = inspect.getattr_static(cls, name)
+        function = getattr(found, "fget", getattr(found, "__func__", found))
+        if not name.startswith("_") and str(getattr(function, "__module__", "")).startswith("paglets."):
+            yield f"{cls.__name__}.{name}", found if inspect.isfunction(found) else function
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_each_public_method_says_what_it_does(cls: type) -> None:
+    for name, function in methods(cls):
+        text = inspect.getdoc(function)
+        assert text, name
+        is_property = isinstance(inspect.getattr_static(cls, name.rpartition(".")[2]), property)
+        assert is_property or text.split()[0] not in NO_ACT, f"{name}: {text}"
+
+
+@pytest.mark.parametrize("cls", [paglets.Job, paglets.HostClient, paglets.Group, paglets.Paglet])
+def test_the_names_in_the_lists_of_a_docstring_exist(cls: type) -> None:
+    lists = re.findall(r"^    ((?:\w+,? ?)+?)(?:  .*)?$", inspect.getdoc(cls) or "", re.MULTILINE)
+    names = [name for line in lists for name in re.findall(r"\w+", line)]
+    assert len(names) > 8
+    instance_values = {"state"}
+    assert [name for name in names if not hasattr(cls, name) and name not in instance_values] == []
 
 
 ARTIFACT = ArtifactRef(
