@@ -106,11 +106,16 @@ if not TYPE_CHECKING:  # else a type checker accepts any name
         from importlib import import_module
 
         if name not in _PLACES:
-            raise AttributeError(f"module 'paglets' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+            raise AttributeError(
+                "module 'paglets' has no attribute " + repr(name), name=name, obj=sys.modules[__name__]
+            )
         module, attribute = _PLACES[name]
         value = globals()[name] = getattr(import_module(module), attribute)
         return value
 
 
-def __dir__() -> list[str]:
-    return sorted({*__all__, *(name for name in globals() if not name.startswith("_"))} - {"TYPE_CHECKING"})
+def __dir__():
+    # type: () -> list[str]
+    # In words of Python 2, as all of this file: an old Python reads it before it is told that it is too old.
+    shown = set(name for name in globals() if not name.startswith("_"))  # noqa: C401
+    return sorted(shown.union(__all__) - {"TYPE_CHECKING"})

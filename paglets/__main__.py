@@ -19,14 +19,18 @@ modules, because every process of a job pays for what is imported here."""
 
 def main(argv=None):
     # type: (list[str] | None) -> int
-    """Run the command in `argv` (without the program's name; by default sys.argv); gives the exit code."""
+    """Run the command in `argv` (without the program's name; by default sys.argv); gives the exit code.
+
+    Where it names a script, this process becomes that script.
+    """
     import importlib
 
     arguments = sys.argv[1:] if argv is None else argv
     inner = INNER_COMMANDS.get(arguments[0]) if arguments else None
     if inner is not None:
         return int(importlib.import_module(inner).main(arguments[1:]) or 0)
-    return int(importlib.import_module("paglets.cli.main").main(arguments) or 0)
+    refused = importlib.import_module("paglets.cli.script").start(arguments)
+    return int(importlib.import_module("paglets.cli.main").main(arguments, refused) or 0)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from paglets.core.command import carried_command, interpreter_flags, is_archive, program_path, python_path, this_command
 from paglets.core.errors import StartFailed
 
 PROGRAM_VERSION = "0.1.0"
@@ -35,8 +36,6 @@ COPY_GRACE_SECONDS = 3600
 """A copy used more recently is never collected: its host may be between making it and locking it."""
 
 READ_BYTES = 1 << 20
-
-OPTIONS_WITH_VALUE = ("-X", "-W", "--check-hash-based-pycs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +61,7 @@ class Program:
 
 def this_program() -> Program:
     """The program whose code this process runs."""
-    loader = __spec__.loader if __spec__ else None
-    if isinstance(loader, zipimport.zipimporter):
-        return Program(path=Path(loader.archive).absolute(), is_archive=True)
-    return Program(path=Path(__file__).absolute().parents[1], is_archive=False)
+    return Program(path=Path(program_path()), is_archive=is_archive())
 
 
 def private_folder(path: Path) -> Path:
@@ -123,6 +119,7 @@ def enter_copy(home: Path, arguments: list[str]) -> str:
     if os.path.realpath(copy.path) == os.path.realpath(program.path):
         _lock_until_exit(copy.path)
         return ""
+    os.environ |= carried_command(this_command(), str(copy.path))
     become([sys.executable, *interpreter_flags(sys.orig_argv), str(copy.path), *arguments])
     return ""
 
@@ -249,24 +246,6 @@ def _source_pieces(package: Path) -> Iterator[bytes]:
 # Children
 
 
-def interpreter_flags(original: list[str]) -> list[str]:
-    """The options before the script, -c or -m of a command line such as sys.orig_argv, to start another one alike."""
-    flags: list[str] = []
-    words = iter(original[1:])
-    for word in words:
-        if not word.startswith("-") or word in ("-", "-c", "-m"):
-            break
-        if word[:2] in ("-X", "-W") or word.startswith("--"):
-            flags.append(word)
-            if word in OPTIONS_WITH_VALUE:
-                flags.append(next(words, ""))
-        elif word[-1] in "cm":  # joined, as in -Im
-            return [*flags, word[:-1]]
-        else:
-            flags.append(word)
-    return flags
-
-
 def child_command(program: Program, *arguments: str, python: str = sys.executable) -> list[str]:
     """The command that runs `paglets ARGUMENTS` with the code of `program`, in this interpreter or another.
 
@@ -279,6 +258,11 @@ def child_command(program: Program, *arguments: str, python: str = sys.executabl
     return [python, *flags, "-P", "-m", "paglets", *arguments]
 
 
+def is_installed(program: Program) -> bool:
+    """Return True if the program is among the packages of this interpreter."""
+    return str(program.path) in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+
+
 def child_environment(
     program: Program, environment: Mapping[str, str], *, python: str = sys.executable
 ) -> dict[str, str]:
@@ -287,8 +271,6 @@ def child_environment(
     An installed program is found by its own interpreter as it is; its folder on PYTHONPATH would put every installed
     package before the standard library.
     """
-    if python == sys.executable and str(program.path) in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+    if python == sys.executable and is_installed(program):
         return dict(environment)
-    others = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    path = [str(program.path), *(entry for entry in others if entry != str(program.path))]
-    return {**environment, "PYTHONPATH": os.pathsep.join(path)}
+    return {**environment, "PYTHONPATH": python_path(str(program.path), environment.get("PYTHONPATH", ""))}

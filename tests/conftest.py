@@ -1,7 +1,14 @@
 """What all tests share."""
 
+import importlib
+import os
 import signal
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # How long an example takes says how busy the machine is. What fails once is printed so that it can be tried again.
@@ -10,3 +17,31 @@ settings.load_profile("paglets")
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and every process of a test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep bytecode for the length of the run where the environment says to keep none.
+
+    Else each process would compile each test file again, which takes as long as many of the tests.
+    """
+    if sys.dont_write_bytecode and not hasattr(config, "workerinput"):
+        folder = tempfile.TemporaryDirectory(prefix="paglets-bytecode-")
+        config.add_cleanup(folder.cleanup)
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = folder.name
+        sys.dont_write_bytecode, sys.pycache_prefix = False, folder.name
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Import a share of the test files first, so that the processes of a whole run share the compiling."""
+    config = session.config
+    given = getattr(config, "workerinput", None)
+    if given is None or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    first, step = int(given["workerid"].removeprefix("gw")), given["workercount"]
+    for path in sorted(Path(__file__).parent.rglob("test_*.py"))[first::step]:
+        sys.path.insert(0, str(path.parent))
+        with suppress(Exception, pytest.skip.Exception):  # pytest imports it again, and reports the error
+            importlib.import_module(path.stem)
+        sys.path.remove(str(path.parent))

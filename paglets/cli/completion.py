@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from paglets.cli.options import Parser
+from paglets.cli.script import split
 from paglets.core.errors import EXIT_DONE, PagletsError
 from paglets.core.text import command_name
+from paglets.program import child_command, this_program
 from paglets.remote.client import HostClient
 from paglets.remote.keys import paglets_home
 from paglets.remote.local import running_hosts
@@ -53,24 +55,25 @@ FUNCTIONS = {
     "zsh": 'paglets() {{ {command} "$@"; }}\n',
     "fish": "function paglets; {command} $argv; end\n",
 }
-"""Where the program is an archive there is no command `paglets`: a function of that name stands for it."""
+"""If PATH finds no `paglets`, a function of that name stands for it."""
 
 INSTALL = {
-    "bash": 'eval "$(%s completion bash)"      # in ~/.bashrc',
-    "zsh": 'eval "$(%s completion zsh)"       # in ~/.zshrc, after compinit',
-    "fish": "%s completion fish | source      # in ~/.config/fish/config.fish",
+    "bash": 'eval "$(paglets completion bash)"      # in ~/.bashrc',
+    "zsh": 'eval "$(paglets completion zsh)"       # in ~/.zshrc, after compinit',
+    "fish": "paglets completion fish | source      # in ~/.config/fish/config.fish",
 }
 
 
 def parser() -> Parser:
     made = Parser(
         prog="paglets completion",
-        description="Print what makes a shell complete commands, options, and the names of groups, jobs and hosts.",
+        description="Print shell code that completes commands, options, scripts, groups, jobs and hosts.",
         epilog="\n".join(
             [
-                "What is completed is the command `paglets`; where there is only the archive, a function of that name",
-                "is defined, to be used from then on. To have it in each shell:",
-                *(f"  {line % 'python3 /path/to/paglets.pyz'}" for line in INSTALL.values()),
+                "To have it in each shell:",
+                *(f"  {line}" for line in INSTALL.values()),
+                "If paglets is not on PATH, write `python3 /path/to/paglets.pyz` there instead. The output then also",
+                "defines `paglets` as a shell function.",
             ]
         ),
     )
@@ -80,16 +83,10 @@ def parser() -> Parser:
 
 
 def _script(options: argparse.Namespace) -> int:
-    command = command_name()
-    function = "" if command == "paglets" else FUNCTIONS[options.shell].format(command=_absolute(command))
+    command = shlex.join(child_command(this_program()))
+    function = "" if command_name() == "paglets" else FUNCTIONS[options.shell].format(command=command)
     print(SCRIPTS[options.shell].format(function=function), end="")
     return EXIT_DONE
-
-
-def _absolute(command: str) -> str:
-    """`python FILE` from wherever the shell is then."""
-    python, _, archive = command.partition(" ")
-    return f"{sys.executable or python} {os.path.abspath(archive)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +101,13 @@ class Known:
 def candidates(words: list[str], known: Known) -> list[str]:
     """What may stand in the place of the last of `words`, the words after `paglets`; an empty list: perhaps a file."""
     *before, last = (words[1:] if words[:1] == ["help"] and words[1:] else words) or [""]
+    if before[-1:] == ["--at"]:
+        return _values_of("NAME|URL", last, known)
+    if before[-1:] == ["--python"]:
+        return []
+    before = split(before)[1]
     if not before:
-        return _beginning(last, known.commands)
+        return sorted([*_beginning(last, known.commands), *_scripts(last)])
     try:
         parser = known.parser_of(before[0])
     except KeyError:
@@ -138,10 +140,27 @@ def _option_of(parser: Parser, word: str) -> argparse.Action | None:
 def _values(action: argparse.Action, last: str, known: Known) -> list[str]:
     if action.choices is not None:
         return _beginning(last, map(str, action.choices))
+    return _values_of(str(action.metavar), last, known)
+
+
+def _values_of(metavar: str, last: str, known: Known) -> list[str]:
     for kind, names in known.names.items():
-        if kind in str(action.metavar):
+        if kind in metavar:
             return _beginning(last, names(last))
     return []
+
+
+def _scripts(last: str) -> list[str]:
+    """Return the Python files that begin with `last`, and for a word that has begun the folders, each with a slash."""
+    folder, begin = os.path.split(last)
+    try:
+        with os.scandir(folder or os.curdir) as found:
+            entries = [entry for entry in found if entry.name.startswith(begin) and not entry.name.startswith(".")]
+    except OSError:
+        return []
+    files = [entry.name for entry in entries if entry.name.endswith(".py")]
+    folders = [f"{entry.name}/" for entry in entries if last and entry.is_dir()]
+    return [os.path.join(folder, name) for name in sorted([*files, *folders])[:MOST_NAMES]]
 
 
 def _beginning(last: str, names: Iterable[str]) -> list[str]:

@@ -274,6 +274,6 @@ def _next_commands(folder: str | None, command: str) -> dict[str, str]:
         f"{command} host": "a host of your own",
     }
     if this_program().is_archive:
-        archive = command.partition(" ")[2]
+        archive = shlex.quote(str(this_program().path))
         commands[f"unzip -p {archive} src/paglets/examples/identifiers.py"] = "the job of this demo, to copy"
     return commands

@@ -15,8 +15,10 @@ from paglets.cli.host import add_settings, flags_of, name_of
 from paglets.cli.options import Parser
 from paglets.cli.output import say
 from paglets.config import CONFIG_NAME, checked_config, host_names, settings_of
+from paglets.core.command import NAME
 from paglets.core.errors import EXIT_DONE, Conflict, Invalid
 from paglets.core.text import command_name, printable
+from paglets.program import ARCHIVE_NAME
 from paglets.remote.keys import default_key_file
 from paglets.settings import user_path
 
@@ -62,11 +64,16 @@ def _init(options: argparse.Namespace) -> int:
     else:
         shared = {setting: value for setting, value in flags.items() if setting in OF_MESH}
         own = {setting: value for setting, value in flags.items() if setting not in OF_MESH}
-        text = HEAD.format(command=command_name()) + _toml({"mesh": shared} if shared else {}, name, own)
+        text = HEAD.format(command=_command_anywhere()) + _toml({"mesh": shared} if shared else {}, name, own)
     _write(path, text)
     print(printable(path))
     _say_next(name, flags)
     return EXIT_DONE
+
+
+def _command_anywhere() -> str:
+    """The command for machines to which the file is copied, with the archive beside it."""
+    return NAME if command_name() == NAME else f"python3 {ARCHIVE_NAME}"
 
 
 def _added(path: Path, name: str, flags: dict[str, Any]) -> str:

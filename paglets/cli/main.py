@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import sys
 import traceback
 
 from paglets.cli.hints import flag_first, no_command
 from paglets.cli.options import Parser, run
 from paglets.cli.output import say
-from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, PagletsError
+from paglets.cli.script import is_script
+from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Invalid, PagletsError
 
 COMMANDS = {
     "artifacts": ("paglets.cli.artifacts", "result files and others that hosts keep: fetch, send, delete"),
@@ -37,6 +39,7 @@ SHARED = {"--at": 2, "--timeout": 2, "--json": 1}
 USAGE = "\n".join(
     [
         "usage: paglets COMMAND ...    (paglets COMMAND --help says more)",
+        "       paglets [--python PATH] SCRIPT.py [ARGS...]    runs a script that imports paglets",
         "",
         *(f"  {name:<12}{purpose}" for name, (_, purpose) in COMMANDS.items()),
         "",
@@ -50,11 +53,16 @@ USAGE = "\n".join(
 )
 
 
-def main(arguments: list[str]) -> int:
-    """Run the command in `arguments` (without the program's name); gives the exit code."""
+def main(arguments: list[str], refused: str = "") -> int:
+    """Run the command in `arguments` (without the program's name); gives the exit code.
+
+    `refused`: why a script that they name cannot be started.
+    """
     debug = "--debug" in arguments
     _open_closed()
     try:
+        if refused:
+            raise Invalid(refused)
         code = _run([word for word in arguments if word != "--debug"])
         sys.stdout.flush()
         return code
@@ -92,7 +100,12 @@ def _run(arguments: list[str]) -> int:
         print(USAGE)
         return EXIT_DONE
     name = "version" if name in ("--version", "-V") else name
+    if is_script(name):
+        raise Invalid("only --at and --python can stand before a script; its own options follow its name")
     if name not in COMMANDS:
+        if os.path.isfile(name):
+            here = f"paglets {shlex.quote(f'./{name}')} runs the file of that name"
+            raise Invalid(f"no command {name!r}", hint=[here])
         raise flag_first("", arguments, COMMANDS) if name.startswith("-") else no_command("", name, COMMANDS)
     return run(parser_of(name), arguments[1:])
 

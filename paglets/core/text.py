@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
-import sys
 from collections.abc import Iterable
 
-_COPY_FOLDER = re.compile("[0-9a-f]{64}")
-"""The folder of the copy of an archive that a host runs from, which is not what its person called."""
+from paglets.core.command import this_command
 
 
 def printable(text: object) -> str:
@@ -64,16 +61,8 @@ def home_path(path: str | os.PathLike[str]) -> str:
 
 
 def command_name() -> str:
-    """How the user calls this program: `paglets`, or `python FILE` where it is an archive."""
-    archive = getattr(__spec__.loader, "archive", "") if __spec__ else ""
-    if not archive:
-        return "paglets"
-    python = os.path.basename(sys.executable or "python")
-    folder, file = os.path.split(archive)
-    if _COPY_FOLDER.fullmatch(os.path.basename(folder)):
-        return f"{python} {file}"
-    name = os.path.relpath(archive)
-    return f"{python} {archive if name.startswith(os.pardir) else name}"
+    """How the user calls this program where they are: `paglets`, or `python3 FILE`."""
+    return this_command()
 
 
 def as_typed(text: str) -> str:

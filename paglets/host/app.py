@@ -17,6 +17,7 @@ from paglets.artifacts.folder import BlobFolder
 from paglets.config import HostOptions
 from paglets.core import failpoints
 from paglets.core.clock import Clock, Entropy, SystemClock, SystemEntropy
+from paglets.core.command import NAME, carried_command
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError, StartFailed, StoreUndecided
 from paglets.core.text import counted, placed
 from paglets.host import greeting, known, private, runfile, setup
@@ -264,7 +265,8 @@ def _touch(tx: Tx) -> None:
 def _launcher(program: Program, events: LaunchEvents, folder: HostFolder, stack: ExitStack, umask: int) -> Launcher:
     launcher = ZygoteLauncher(
         child_command(program, "_zygote"),
-        child_environment(program, os.environ),
+        # What jobs print is read on other machines too: no path of this one in the commands that it names.
+        child_environment(program, os.environ | carried_command(NAME, str(program.path))),
         events,
         table=process_table(load_psutil()),
         log=folder.log,

@@ -102,7 +102,7 @@ def project(folder: Path, name: str, script: str) -> Path:
 
 def run(mesh: Mesh, script: Path) -> Finished:
     """As a user runs it who has the archive and the script, and nothing else."""
-    return mesh.script(script, PAGLETS_AT="laptop", PYTHONPATH=mesh.archive)
+    return mesh.paglets(script, PAGLETS_AT="laptop", PYTHONPATH="")
 
 
 def told_by(mesh: Mesh, script: Path) -> dict[str, Any]:

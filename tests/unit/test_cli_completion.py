@@ -55,8 +55,17 @@ def test_a_word_is_completed_with_what_may_stand_there(words: list[str], there: 
     assert offered(*words) == there
 
 
-def test_at_the_beginning_all_commands_are_offered() -> None:
-    assert offered("") == sorted(COMMANDS)
+def test_at_the_beginning_all_commands_and_scripts_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("fit.py", "jobs.py", "data.csv", ".hidden.py", "more/late.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert offered("") == sorted([*COMMANDS, "fit.py", "jobs.py"])
+    assert offered("--python", "/usr/bin/python3", "jo") == ["jobs", "jobs.py"]
+    assert offered("--at", "linux-a", "m") == ["mesh", "more/"]
+    assert offered("--at", "l") == ["laptop", "linux-a"]
+    assert offered("more/") == ["more/late.py"]
+    assert offered("--python", "") == offered("fit.py", "") == []  # a shell completes files itself
 
 
 def test_without_a_host_nothing_is_offered_and_nothing_said(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from paglets.core.command import interpreter_flags
 from paglets.core.errors import StartFailed
 from paglets.program import (
     KeptCopy,
@@ -16,7 +17,6 @@ from paglets.program import (
     become,
     child_command,
     child_environment,
-    interpreter_flags,
     keep_copy,
     this_program,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -29,16 +30,25 @@ def copy_of_checkout(source: Path, target: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of this checkout, as it is when the tests begin."""
-    for wheel in (*PSUTIL_WHEELS, TOMLI_W_WHEEL):
-        fetch(wheel)
-    return copy_of_checkout(ROOT, tmp_path_factory.mktemp("checkout") / "paglets")
+    """A copy of this checkout, as it is when the tests begin, with an archive built from it."""
+    base = tmp_path_factory.getbasetemp()
+    # Workers of pytest-xdist have a folder each, in one that they share: one of them copies and builds.
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    place = shared / "checkout" / "paglets"
+    place.parent.mkdir(exist_ok=True)
+    with (place.parent / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / "dist").exists():
+            for wheel in (*PSUTIL_WHEELS, TOMLI_W_WHEEL):
+                fetch(wheel)
+            copy_of_checkout(ROOT, place)
+            subprocess.run([sys.executable, place / "build_zipapp.py"], check=True, timeout=300)
+    return place
 
 
 @pytest.fixture(scope="session")
 def pyz(checkout: Path) -> Path:
-    """An archive built from the checkout."""
-    subprocess.run([sys.executable, checkout / "build_zipapp.py"], check=True, timeout=300)
+    """The archive built from the checkout."""
     return checkout / "dist" / "paglets.pyz"
 
 

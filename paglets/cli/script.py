@@ -1,0 +1,196 @@
+"""`paglets SCRIPT.py [ARGS...]`: run a script with this program importable, else as `python SCRIPT.py ARGS...` does.
+
+The process becomes the script's interpreter. From an archive the script imports the kept copy, as a host does: it may
+run for hours and import late, and the file that the user called may be replaced meanwhile.
+
+All this is paid before each script, so what is not always needed is imported where it is needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+
+from paglets.core.command import (
+    carried_command,
+    interpreter_flags,
+    is_archive,
+    on_path,
+    program_path,
+    python_path,
+    this_command,
+)
+
+OPTIONS = ("--at", "--python")
+"""What may stand before a script; each takes a value."""
+
+ORIGINS = "origins"
+"""The name of a file beside each kept copy, with a line for each archive that the copy was found equal to."""
+
+
+def is_script(word: str) -> bool:
+    """Return True if that first word means a script, not a command: no command has a dot or a slash."""
+    return not word.startswith("-") and (word.endswith(".py") or os.sep in word)
+
+
+def split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the OPTIONS in front of the first other word, and the words from there on."""
+    options: dict[str, str] = {}
+    words = list(arguments)
+    while words and words[0].partition("=")[0] in OPTIONS:
+        name, joined, value = words.pop(0).partition("=")
+        options[name] = value if joined or not words else words.pop(0)
+    return options, words
+
+
+def start(arguments: list[str]) -> str:
+    """Become the script that the command line names.
+
+    Return "" if it names none, else a sentence that says why the script cannot be started.
+    """
+    options, words = split(arguments)
+    if not words or not is_script(words[0]):
+        return "--python is for scripts: paglets --python PATH SCRIPT.py" if "--python" in options else ""
+    python = _interpreter(options.get("--python", ""))
+    problem = _problem_of_script(words[0]) or _problem_of_python(python, options)
+    if problem:
+        return problem
+    environment = _environment(python)
+    if not environment:
+        return "an installed paglets runs scripts with its own Python only: use paglets.pyz, or install it there too"
+    if options.get("--at"):
+        os.environ["PAGLETS_AT"] = options["--at"]
+    os.environ |= environment
+    flags = interpreter_flags(sys.orig_argv) if python == sys.executable else []
+    try:
+        _become([python, *flags, *words])
+    except OSError as error:
+        return f"{python} cannot be started: {error.strerror}"
+    return ""
+
+
+def _become(command: list[str]) -> None:
+    """Go on as that command. Raises OSError."""
+    if os.name == "posix":
+        os.execv(command[0], command)  # noqa: S606
+    importlib.import_module("paglets.program").become(command)
+
+
+def _problem_of_script(word: str) -> str:
+    """Return why that file cannot be run, or ""."""
+    if os.path.isdir(word):
+        return f"{word!r} is a folder, not a script"
+    if os.path.exists(word):  # or a pipe, as of `<(...)`
+        return ""
+    folder, name = os.path.split(word)
+    try:
+        names = [other for other in os.listdir(folder or os.curdir) if other.endswith(".py")]
+    except OSError:
+        return f"no folder {folder!r} with a script {name!r}"
+    near = importlib.import_module("paglets.core.text").meant(word, [os.path.join(folder, other) for other in names])
+    return f"no file {word!r}" + ("" if folder else " here") + (f": {near.rstrip()}" if near else "")
+
+
+def _interpreter(named: str) -> str:
+    """Return the path of an interpreter given by path or name; this one for ""."""
+    if not named:
+        return sys.executable
+    found = "" if os.path.dirname(named) else on_path(named, os.environ.get("PATH", ""))
+    return found or os.path.expanduser(named)
+
+
+def _problem_of_python(python: str, options: Mapping[str, str]) -> str:
+    """Return why that interpreter cannot run a script, or ""."""
+    if "--python" in options and not options["--python"]:
+        return "--python needs the path of an interpreter"
+    if os.path.isdir(python):
+        inner = os.path.join(python, "bin", "python")
+        return f"{python!r} is a folder" + (f": --python {inner}" if os.path.isfile(inner) else "")
+    if not os.access(python, os.X_OK):
+        return f"no interpreter {python!r}"
+    if python == sys.executable and sys.flags.ignore_environment:
+        return "python -I and -E hide paglets from a script: leave them out"
+    return ""
+
+
+def _environment(python: str) -> dict[str, str]:
+    """Return what a script's environment needs beside that of this process; {} if that interpreter cannot have it."""
+    program = program_path()
+    if is_archive():
+        command = this_command()
+        program = _kept_copy(program) or program
+        path = {"PYTHONPATH": python_path(program, os.environ.get("PYTHONPATH", ""))}
+        return path | carried_command(command, program)
+    files = importlib.import_module("paglets.program")
+    checkout = files.this_program()
+    if python != sys.executable and files.is_installed(checkout):
+        return {}  # all that is installed beside it would come first there, before the standard library
+    made: dict[str, str] = files.child_environment(checkout, os.environ, python=python)
+    return made | carried_command(this_command(), program)
+
+
+# The kept copy, found without reading the archive
+
+
+def _kept_copy(archive: str) -> str:
+    """Return the copy to run a script from; "" where none can be kept, or others could write to it."""
+    if os.name != "posix":
+        return ""
+    home = os.path.expanduser(os.environ.get("PAGLETS_HOME") or "~/.paglets")
+    try:
+        seen = os.stat(archive)
+        return _known_copy(seen, home) or str(importlib.import_module("paglets.cli.newcopy").keep(archive, seen, home))
+    except OSError:
+        return ""
+
+
+def _known_copy(archive: os.stat_result, home: str) -> str:
+    """Return the copy that was found equal to this very file before, locked; "" if there is none."""
+    copies = os.path.join(home, "cache", "app")
+    if not os.path.isdir(copies) or not is_own(home):
+        return ""
+    for name in os.listdir(copies):
+        copy = os.path.join(copies, name, "paglets.pyz")
+        if origin(archive, copy) in origins(os.path.join(copies, name, ORIGINS)) and lock(copy):
+            return copy
+    return ""
+
+
+def is_own(folder: str) -> bool:
+    """Return True if no other user can write to the folder. Raises OSError."""
+    seen = os.stat(folder)
+    return seen.st_uid == os.geteuid() and not seen.st_mode & 0o022
+
+
+def origin(archive: os.stat_result, copy: str) -> str:
+    """Return the line that notes their equality: another one once either was touched. "" without a copy."""
+    try:
+        both = (archive, os.stat(copy))
+    except OSError:
+        return ""
+    # The time of the last change of a file's status too: `cp -p` sets that of the last change of its content.
+    return " ".join(f"{s.st_dev} {s.st_ino} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}" for s in both)
+
+
+def origins(path: str) -> list[str]:
+    """Return the lines of such a file; none where it cannot be read."""
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read().splitlines()
+    except OSError:
+        return []
+
+
+def lock(copy: str) -> bool:
+    """Lock a copy against `collect_copies`, for as long as this process and the script that it becomes run."""
+    import fcntl  # here, as Windows has none
+
+    try:
+        handle = os.open(copy, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        os.set_inheritable(handle, True)
+        return os.path.samestat(os.fstat(handle), os.stat(copy))
+    except OSError:  # it is just being removed
+        return False

@@ -1,0 +1,205 @@
+"""The command by which the user calls this program, as text to be pasted into a shell.
+
+Scripts load this module before all others, so it imports little.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+
+NAME = "paglets"
+
+COMMAND_VARIABLE = "PAGLETS_COMMAND"
+"""What the user typed to get here, a tab, and the program that this is said of: set for a script, and for a host in its
+kept copy. It is only ever printed, and only by that program: another one below it has a command of its own."""
+
+MOST_CHARACTERS = 4096
+"""Of a command from the environment: the longest path of Linux."""
+
+OLDEST_PYTHON = 11
+
+COMPARED_BYTES = 1 << 18
+"""At the end of an archive: more than its table of contents, with the checksum of every entry."""
+
+OPTIONS_WITH_VALUE = ("-X", "-W", "--check-hash-based-pycs")
+
+
+def this_command() -> str:
+    """Return the command that runs this program where the user is."""
+    return command_for(
+        program_path(),
+        is_archive=is_archive(),
+        typed="".join(sys.orig_argv[:1]),
+        called="".join(sys.argv[:1]),
+        executable=sys.executable,
+        in_venv=sys.prefix != sys.base_prefix,
+        folder=_folder(),
+        path=os.environ.get("PATH", ""),
+        carried=os.environ.get(COMMAND_VARIABLE, ""),
+    )
+
+
+def is_archive() -> bool:
+    """Return True if this program is one file."""
+    return bool(getattr(__spec__.loader, "archive", "")) if __spec__ else False
+
+
+def program_path() -> str:
+    """Return the absolute path of the archive, or of the folder with the package."""
+    archive = getattr(__spec__.loader, "archive", "") if __spec__ else ""
+    return os.path.abspath(archive or os.path.join(os.path.dirname(__file__), os.pardir, os.pardir))
+
+
+def carried_command(command: str, of_program: str) -> dict[str, str]:
+    """Return the environment variable by which `of_program` learns how the user calls it."""
+    return {COMMAND_VARIABLE: f"{command}\t{of_program}"}
+
+
+def command_for(
+    program: str,
+    *,
+    is_archive: bool,
+    typed: str,
+    called: str,
+    executable: str,
+    in_venv: bool,
+    folder: str,
+    path: str,
+    carried: str = "",
+) -> str:
+    """Return the shortest command that runs `program` in `folder` with that PATH.
+
+    `typed` is the first word of the command line, the interpreter's name; `called` is sys.argv[0]; `carried` is the
+    value of COMMAND_VARIABLE.
+    """
+    command, _, of_program = carried.partition("\t")
+    if of_program == program and command.isprintable() and 0 < len(command) <= MOST_CHARACTERS:
+        return command
+    python = _python(typed, executable, in_venv, folder, path)
+    if not is_archive:
+        return _package_command(program, called, python, executable, folder, path)
+    if _is_kept_copy(program):  # nobody calls that by its path
+        return NAME
+    for name in (NAME, os.path.basename(program)):
+        found = on_path(name, path)
+        if found and _same_archive(found, program) and _starts_on_path(path):
+            return quoted(name)
+    return f"{python} {quoted(_near(program, folder))}"
+
+
+def _package_command(program: str, called: str, python: str, executable: str, folder: str, path: str) -> str:
+    """Return the command of an installed program or a checkout."""
+    if os.path.abspath(called) == os.path.join(program, NAME, "__main__.py"):
+        return f"{python} -m {NAME}"
+    own = called if os.path.basename(called) == NAME else os.path.join(os.path.dirname(executable), NAME)
+    found = on_path(NAME, path)
+    if not os.path.isfile(own) or (found and os.path.realpath(found) == os.path.realpath(own)):
+        return NAME
+    return quoted(_near(os.path.abspath(own), folder))
+
+
+def _is_kept_copy(program: str) -> bool:
+    """Return True for the copy of an archive that hosts and scripts run from: its folder is its SHA-256."""
+    name = os.path.basename(os.path.dirname(program))
+    return len(name) == 64 and set(name) <= set("0123456789abcdef")
+
+
+@functools.lru_cache(maxsize=8)
+def _same_archive(one: str, other: str) -> bool:
+    """Return True for one file, or two with equal size and table of contents."""
+    if os.path.realpath(one) == os.path.realpath(other):
+        return True
+    try:
+        return _end_of(one) == _end_of(other)
+    except OSError:
+        return False
+
+
+def _end_of(path: str) -> tuple[int, bytes]:
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - COMPARED_BYTES))
+        return size, file.read()
+
+
+def _starts_on_path(path: str) -> bool:
+    """Return True if the first line of the archive finds an interpreter that is new enough, as far as its name says."""
+    found = on_path("python3", path)
+    version = os.path.basename(os.path.realpath(found)).removeprefix("python3.") if found else "0"
+    return not version.isdecimal() or int(version) >= OLDEST_PYTHON
+
+
+def _python(typed: str, executable: str, in_venv: bool, folder: str, path: str) -> str:
+    """Return the interpreter by its name if PATH finds it, else by its path."""
+    if typed and not os.path.dirname(typed) and on_path(typed, path):
+        return quoted(typed)
+    name = os.path.basename(executable)
+    found = on_path(name, path)
+    if found and _same_interpreter(found, executable, in_venv):
+        return quoted(name)
+    return quoted(_near(executable, folder)) if executable else "python3"
+
+
+def _same_interpreter(found: str, executable: str, in_venv: bool) -> bool:
+    """Return True for the same file; a virtual environment is its folder, as all of them lead to the same file."""
+    if os.path.realpath(os.path.dirname(found)) == os.path.realpath(os.path.dirname(executable)):
+        return True
+    return not in_venv and os.path.realpath(found) == os.path.realpath(executable)
+
+
+def _near(path: str, folder: str) -> str:
+    """Return `path` as it is typed in `folder`."""
+    if not folder:
+        return path
+    name = os.path.relpath(path, folder)
+    return path if name.startswith(os.pardir) else name
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return ""
+
+
+def on_path(name: str, path: str) -> str:
+    """Return the file that a shell with that PATH runs for `name`, or ""."""
+    for folder in path.split(os.pathsep):
+        file = os.path.join(folder or os.curdir, name)
+        if os.path.isfile(file) and os.access(file, os.X_OK):
+            return file
+    return ""
+
+
+def quoted(word: str) -> str:
+    """Return `word` so that a shell takes it as it is."""
+    if word and word.isascii() and all(letter.isalnum() or letter in "/._-" for letter in word):
+        return word
+    import shlex  # only here: it loads `re`, and few words need it
+
+    return shlex.quote(word)
+
+
+def interpreter_flags(original: list[str]) -> list[str]:
+    """The options before the script, -c or -m of a command line such as sys.orig_argv, to start another one alike."""
+    flags: list[str] = []
+    words = iter(original[1:])
+    for word in words:
+        if not word.startswith("-") or word in ("-", "-c", "-m"):
+            break
+        if word[:2] in ("-X", "-W") or word.startswith("--"):
+            flags.append(word)
+            if word in OPTIONS_WITH_VALUE:
+                flags.append(next(words, ""))
+        elif word[-1] in "cm":  # joined, as in -Im
+            return [*flags, word[:-1]]
+        else:
+            flags.append(word)
+    return flags
+
+
+def python_path(program: str, given: str) -> str:
+    """Return the PYTHONPATH `given` with `program` first, and once."""
+    return os.pathsep.join([program, *(entry for entry in given.split(os.pathsep) if entry not in ("", program))])
