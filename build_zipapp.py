@@ -169,9 +169,9 @@ def report(output: Path, archive: bytes, interpreters: dict[str, tuple[str, str]
     """Return the lines that are printed after a build."""
     name = os.path.relpath(output)
     shown = shlex.quote(str(output.absolute()) if name.startswith(os.pardir) else name)
-    compiled_by = ", ".join(version for _, version in interpreters.values())
+    compiled_for = ", ".join(version for _, version in interpreters.values())
     lines = [
-        f"wrote {shown}: {len(archive) / (1 << 20):.1f} MiB, compiled by Python {compiled_by or 'none'}",
+        f"wrote {shown}: {len(archive) / (1 << 20):.1f} MiB, bytecode for Python {compiled_for or 'none'}",
         f"sha256 {hashlib.sha256(archive).hexdigest()}",
         f"next: python3 {shown} demo",
         f"next: install -D -m 755 {shown} ~/.local/bin/paglets",

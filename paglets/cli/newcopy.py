@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from paglets.cli.script import ORIGINS, is_own, lock, origin, origins
+from paglets.cli.script import ORIGINS, lock, origin, origins
 from paglets.core.errors import StartFailed
 from paglets.program import Program, collect_copies, keep_copy, write_private
 
@@ -17,13 +17,13 @@ SETTLED_SECONDS = 2.0
 
 
 def keep(archive: str, seen: os.stat_result, home: str) -> str:
-    """Return the path of a copy, locked; "" if others can write to it. `seen` is from before. Raises OSError."""
+    """Return the path of a copy, locked; "" if there is none just now. `seen` is from before. Raises OSError."""
     try:
         copy = keep_copy(Program(path=Path(archive), is_archive=True), Path(home))
     except StartFailed:  # the archive is being replaced right now
         return ""
     path = str(copy.path)
-    if not is_own(home) or not lock(path):
+    if not lock(path):
         return ""
     collect_copies(Path(home), copy)
     if seen.st_ctime < time.time() - SETTLED_SECONDS:

@@ -140,6 +140,8 @@ def _kept_copy(archive: str) -> str:
         return ""
     home = os.path.expanduser(os.environ.get("PAGLETS_HOME") or "~/.paglets")
     try:
+        if os.path.isdir(home) and not is_own(home):
+            return ""
         seen = os.stat(archive)
         return _known_copy(seen, home) or str(importlib.import_module("paglets.cli.newcopy").keep(archive, seen, home))
     except OSError:
@@ -149,7 +151,7 @@ def _kept_copy(archive: str) -> str:
 def _known_copy(archive: os.stat_result, home: str) -> str:
     """Return the copy that was found equal to this very file before, locked; "" if there is none."""
     copies = os.path.join(home, "cache", "app")
-    if not os.path.isdir(copies) or not is_own(home):
+    if not os.path.isdir(copies):
         return ""
     for name in os.listdir(copies):
         copy = os.path.join(copies, name, "paglets.pyz")
@@ -189,8 +191,13 @@ def lock(copy: str) -> bool:
 
     try:
         handle = os.open(copy, os.O_RDONLY)
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         os.set_inheritable(handle, True)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:  # it is just being removed
+            return False
+        except OSError:  # a file system without locks: there nothing is collected either
+            pass
         return os.path.samestat(os.fstat(handle), os.stat(copy))
-    except OSError:  # it is just being removed
+    except OSError:  # it was removed
         return False
