@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from paglets.core.command import COMMAND_VARIABLE
 from paglets.testing.waiting import wait_until
 
 
@@ -67,6 +68,9 @@ def test_a_host_and_what_it_starts_later_run_from_the_copy(host, run, pyz, tmp_p
     second = wait_until(next_one, timeout_seconds=60, what="the next zygote")
     assert str(copy) in second.cmdline()
     assert str(copy) in host.cmdline()
+    # Its own messages name the file that the user called; jobs, whose output others read, name no path of this machine.
+    assert host.environ()[COMMAND_VARIABLE].endswith(f" paglets.pyz\t{copy}")
+    assert second.environ()[COMMAND_VARIABLE] == f"paglets\t{copy}"
     seen = run(sys.executable, pyz, "mesh", "hosts")
     assert seen.returncode == 0, seen.stderr
     # A command that a busy machine holds up says what it waits for.
