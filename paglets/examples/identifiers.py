@@ -2,7 +2,7 @@
 
 Needs hosts that run, and the folder as data:
 
-    PYTHONPATH=paglets.pyz python3 identifiers.py FOLDER
+    paglets identifiers.py FOLDER
 
 Copy it, and put your own work in the place of `uses_in` and `write_database`.
 """

@@ -6,7 +6,6 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -16,8 +15,7 @@ from tests.acceptance.rig import Finished, MakeMesh, Mesh
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "guide.md")
 BLOCK = re.compile(r"^```(?P<kind>python|text|console)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 SCRIPT = re.compile(r"# (\w+\.py)\n")
-PYTHON = "PYTHONPATH=paglets.pyz python3 "
-PROGRAM = "python3 paglets.pyz "
+PROGRAM = "paglets "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +56,13 @@ def folder(make_mesh: MakeMesh) -> Iterator[Mesh]:
 
 
 def run(mesh: Mesh, line: str) -> Finished:
-    if line.startswith(PROGRAM):
-        return mesh.paglets(*shlex.split(line.removeprefix(PROGRAM)), PAGLETS_AT="laptop")
-    assert line.startswith(PYTHON), line
-    return mesh.script(Path(line.removeprefix(PYTHON)), PYTHONPATH=mesh.archive)
+    assert line.startswith(PROGRAM), line
+    return mesh.paglets(*shlex.split(line.removeprefix(PROGRAM)), PAGLETS_AT="laptop")
 
 
 def test_every_script_is_run_where_it_stands() -> None:
     lines = [each.line for each in shown()]
-    assert [PYTHON + name for name in scripts()] == [line for line in lines if line.startswith(PYTHON)]
+    assert [PROGRAM + name for name in scripts()] == [line for line in lines if line.endswith(".py")]
 
 
 def test_what_is_shown_is_printed(folder: Mesh) -> None:

@@ -33,7 +33,8 @@ DOCS = generate.DOCS
 DOCUMENTS = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
 FENCED = re.compile(r"^```[a-z]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-SHOWN_COMMAND = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )?(?:\$ paglets|\S*python3? (?:\S+/)?paglets\.pyz) (.+)$")
+COMMANDS_IN = re.compile(r"^```([a-z]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+SHOWN_COMMAND = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ |ssh \S+ )?(?:\S*python3? )?(?:\S+/)?paglets(?:\.pyz)? (.+)$")
 
 
 def test_the_diagram_of_job_statuses_is_drawn_from_the_table() -> None:
@@ -74,10 +75,10 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 def shown_commands(document: Path) -> Iterator[str]:
     """Command lines of paglets in the examples of a document."""
-    for block in FENCED.findall(document.read_text()):
+    for kind, block in COMMANDS_IN.findall(document.read_text()):
         for line in block.replace("\\\n", " ").splitlines():
-            found = SHOWN_COMMAND.match(line.strip()) or re.match(r"\$ paglets (.+)", line)
-            if found:
+            found = SHOWN_COMMAND.match(line.strip())
+            if found and (kind == "sh" or line.startswith("$ ")):
                 yield re.split(r" (?:\||&&|>|&|#)", found[1])[0]
 
 
