@@ -54,6 +54,19 @@ class CreationError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """A reason that kept `count` jobs of a group from every host when the group was submitted.
+
+    `code` and `text` are those of the reason; `never`: waiting alone does not help.
+    """
+
+    count: int
+    code: str
+    text: str
+    never: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupView:
     """What home says of a group it submitted (`POST /v1/groups`, `GET /v1/groups/ID`).
 
@@ -71,7 +84,7 @@ class GroupView:
     collector: ProxyRef
     job_keys: tuple[str, ...] = ()
     creation_errors: tuple[CreationError, ...] = ()
-    warnings: tuple[str, ...] = ()
+    obstacles: tuple[Obstacle, ...] = ()
     detached: bool
     detached_reason: str
     summary: Any = None

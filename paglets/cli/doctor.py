@@ -45,7 +45,7 @@ MOST_SKEW_SECONDS = 5.0
 ADVICE: dict[type[PagletsError], str] = {
     Unreachable: "start it, or let this machine connect to it (address, firewall)",
     WrongClock: "set the clocks of both machines, best by NTP",
-    NotAllowed: "it has another mesh key: copy mesh.key from one to the other",
+    NotAllowed: "it has a different mesh key: copy mesh.key from one machine to the other",
 }
 
 

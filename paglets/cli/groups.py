@@ -19,6 +19,7 @@ from paglets.cli.leftovers import artifact_in
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import (
     ago,
+    attempt_text,
     print_fields,
     print_json,
     print_paragraph,
@@ -183,7 +184,7 @@ def _show(summary: dict[str, Any], cancelled: int, views: Sequence[MemberView], 
     )
     _part(
         "failed",
-        ("JOB", "CAUSE", "HOST", "RUN", "MESSAGE"),
+        ("JOB", "CAUSE", "HOST", "ATTEMPT", "MESSAGE"),
         [failure_row(*item) for item in summary["failures"].items()],
         summary["failed_count"],
     )
@@ -264,5 +265,5 @@ def message_of(failure: dict[str, Any]) -> str:
 
 
 def failure_row(job_key: str, failure: dict[str, Any]) -> tuple[object, ...]:
-    run = f"{failure.get('generation')}.{failure.get('attempt')}"
+    run = attempt_text(failure.get("generation"), failure.get("attempt"))
     return (job_key, failure["cause"], failure.get("host_name") or "", run, shortened(message_of(failure)))

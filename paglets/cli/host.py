@@ -162,7 +162,7 @@ def given_of(given: argparse.Namespace, folder: Path, *, re_enters: bool = False
             raise Invalid(f"{CONFIG_NAME} has no section [hosts.{name}]; {nearest(name, list(hosts))}; {way}")
         if hosts and not re_enters:
             there = ", ".join(hosts)
-            say(f"warning: {CONFIG_NAME} has no section [hosts.{name}], but {there}: {name} starts without settings")
+            say(f"warning: {CONFIG_NAME} has no section [hosts.{name}], but {there}: {name} uses default settings")
     return Given(name=name, flags=flags_of(given), path=path, file=file)
 
 

@@ -117,8 +117,8 @@ def _say_next(name: str, flags: dict[str, Any]) -> None:
     say(f"next: `{command} host --name {name}`, in the folder of this file, starts that host")
     if "bind_public" not in flags and "reachable" not in flags:
         say(
-            'other machines cannot connect to this host: add `bind_public = "auto"` to its section if they shall, '
-            "`reachable = false` if they cannot"
+            'other machines cannot connect to this host: add `bind_public = "auto"` to its section if they need to, '
+            "or `reachable = false` if they cannot"
         )
     key = default_key_file(os.environ)
     made = "" if os.path.lexists(key) else ", which the first start of a host makes"

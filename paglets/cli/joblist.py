@@ -16,6 +16,7 @@ from paglets.cli.groups import apart, pending_row
 from paglets.cli.jobs import JOB_HEADERS, STATUSES, job_row
 from paglets.cli.options import LOOK_SECONDS, client_of, link_of
 from paglets.cli.output import (
+    attempt_text,
     print_json,
     print_table,
     said_if_slow,
@@ -36,7 +37,7 @@ from paglets.remote.losthosts import by_name
 from paglets.remote.schedulers import mesh_slots
 from paglets.system.progress import how_ended
 
-HEADERS = ("JOB", "STATUS", "HOST", "RUN", "TIME", "RESULT OR REASON")
+HEADERS = ("JOB", "STATUS", "HOST", "ATTEMPT", "TIME", "RESULT OR REASON")
 
 ENDED_WORDS = {"COMPLETED": "done", "FAILED_FINAL": "failed", "CANCELLED": "cancelled"}
 """Of jobs that have ended and still are on their host, for their report or a hook."""
@@ -123,7 +124,7 @@ def _row_of_view(slots: Slots, job: JobView) -> tuple[object, ...]:
         job_name(job),
         _word(job) if job.residence == "here" else f"{_word(job)} ({job.residence})",
         slots.host.name,
-        f"{job.generation}.{job.attempt}",
+        attempt_text(job.generation, job.attempt),
         duration_text(seconds),
         reason,
     )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paglets.api.slots import JobView, Slots, Verdict
 from paglets.cli.logs import add_logs
@@ -23,6 +22,8 @@ from paglets.cli.options import (
     names_and_urls,
 )
 from paglets.cli.output import (
+    advised,
+    attempt_text,
     numbers_text,
     print_json,
     print_table,
@@ -30,14 +31,11 @@ from paglets.cli.output import (
 )
 from paglets.cli.waiting import held_by, job_name, told_with
 from paglets.core.errors import EXIT_DONE, EXIT_NEVER
+from paglets.core.terminal import put_line
 from paglets.core.text import duration_text
 from paglets.slots.amounts import bytes_text, resources_text
-from paglets.slots.eligibility import tags_nowhere
+from paglets.slots.eligibility import tags_nowhere, way_out
 from paglets.slots.model import Resources
-
-if TYPE_CHECKING:
-    from paglets.remote.client import HostClient
-    from paglets.system.jobs import ComputeJobState
 
 STATUSES = {
     "running": "pending_jobs",
@@ -49,7 +47,7 @@ STATUSES = {
 """Statuses of `jobs list`, in the order of its lines -> the list of a group's summary that has these jobs."""
 
 JOB_HEADERS = (
-    *("JOB", "STATUS", "RUN", "TIME", "CORES", "MEMORY", "CPU IDS", "GPU IDS", "CPU TIME", "RSS", "SCRATCH"),
+    *("JOB", "STATUS", "ATTEMPT", "TIME", "CORES", "MEMORY", "CPU IDS", "GPU IDS", "CPU TIME", "RSS", "SCRATCH"),
     "WHY",
 )
 
@@ -218,7 +216,7 @@ def job_row(job: JobView, slots: Slots) -> tuple[object, ...]:
     return (
         job_name(job),
         job.status if job.residence == "here" else f"{job.status} ({job.residence})",
-        f"{job.generation}.{job.attempt}",
+        attempt_text(job.generation, job.attempt),
         duration_text(job.running_seconds if running else job.waited_seconds),
         wanted.cpu_cores,
         bytes_text(wanted.memory_bytes) if wanted.memory_bytes else "",
@@ -245,36 +243,29 @@ def _hosts(options: argparse.Namespace) -> int:
     with client_of(options) as client:
         found = client.candidates(state)
         home = client.host.name
-        ways_out = () if any(one.eligible for one in found.verdicts) else _ways_out(client, state)
-    verdicts = found.verdicts
+        verdicts = found.verdicts
+        can = any(one.eligible for one in verdicts)
+        tags = [] if can else [view.member.tags for view in client.hosts()]
     if options.json:
         print_json(found)
     else:
         print_table(("RANK", "HOST", "CAN RUN IT", "WHY"), [_verdict_row(one) for one in verdicts])
         say(f"as if submitted from {home}")
-    for line in ways_out:
-        say(line)
-    return EXIT_NEVER if ways_out else EXIT_DONE
-
-
-def _ways_out(client: HostClient, state: ComputeJobState) -> tuple[str, ...]:
-    """Where no host can run a job: what can be done."""
-    tags = [view.member.tags for view in client.hosts()]
-    at_home = client.candidates(replace(state, allow_home_compute=True)).verdicts
-    home_fits = any(one.eligible for one in at_home)  # no other host is
-    return no_host_lines(state.required_host_tags, tags, home_fits=home_fits)
+    if can:
+        return EXIT_DONE
+    why, hint = no_host_lines(state.required_host_tags, tags, [one.reason for one in verdicts])
+    say(why)
+    put_line(hint)
+    return EXIT_NEVER
 
 
 def no_host_lines(
-    required: Sequence[str], tags_of_hosts: Sequence[Collection[str]], *, home_fits: bool
+    required: Sequence[str], tags_of_hosts: Sequence[Collection[str]], codes: Sequence[str]
 ) -> tuple[str, ...]:
-    """Why no host can run it if that is a tag that none has, and what can be done."""
+    """Return why no host can run a job, and what can be done. `codes`: of the reasons of all hosts."""
     there = {tag for tags in tags_of_hosts for tag in tags}
     nowhere = tags_nowhere([tag for tag in required if tag not in there], there)
-    ways = "start one that fits, ask for less or other tags"
-    if home_fits:
-        ways += ", or let home run it (--allow-home; in a job's state: allow_home_compute=True)"
-    return (*([nowhere] if nowhere else []), f"no host can run this: {ways}")
+    return (f"no host can run this job{f': {nowhere}' if nowhere else ''}", f"hint: {advised(way_out(*codes))}")
 
 
 def _verdict_row(one: Verdict) -> tuple[object, ...]:

@@ -16,7 +16,7 @@ from paglets.cli.hooks import kept_of, say_failed
 from paglets.cli.logoutput import LogOutput
 from paglets.cli.nolog import reason_for_no_log
 from paglets.cli.options import LOOK_SECONDS, client_of
-from paglets.cli.output import print_json, say, silent_lines
+from paglets.cli.output import attempt_text, print_json, say, silent_lines
 from paglets.core.errors import AWAY, EXIT_DONE, EXIT_FAILED, Unknown
 from paglets.remote.client import HostClient
 from paglets.remote.joblogs import JobAttempts, LogBytes
@@ -85,7 +85,7 @@ def chosen(found: JobAttempts, wanted: tuple[int | None, int] | None) -> Attempt
         return fitting[-1]
     if wanted is None or not found.attempts:
         return None
-    there = ", ".join(f"{view.generation}.{view.attempt}" for view in found.attempts[-20:])
+    there = ", ".join(_name(view) for view in found.attempts[-20:])
     raise Unknown(f"no host that is online knows that attempt of the job: it has {there}")
 
 
@@ -295,7 +295,7 @@ def _run_of(attempt: AttemptView) -> tuple[str, int, int]:
 
 
 def _name(attempt: AttemptView) -> str:
-    return f"{attempt.generation}.{attempt.attempt}"
+    return attempt_text(attempt.generation, attempt.attempt)
 
 
 def _reason(job: UnfinishedJob) -> str:

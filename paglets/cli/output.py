@@ -155,6 +155,16 @@ def ago(then: float | None, now: float) -> str:
     return "never" if then is None else f"{duration_text(now - then)} ago"
 
 
+def attempt_text(generation: int | None, attempt: int | None) -> str:
+    """Return `2` for the second attempt, `3.1` for the first one of the third copy, "" where none has begun.
+
+    `logs --attempt` takes the same.
+    """
+    if not attempt and (generation or 1) == 1:
+        return ""
+    return str(attempt or 0) if (generation or 1) == 1 else f"{generation}.{attempt or 0}"
+
+
 def numbers_text(numbers: Sequence[int]) -> str:
     """`0-3,8` of 0, 1, 2, 3, 8."""
     runs: list[list[int]] = []

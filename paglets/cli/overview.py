@@ -13,6 +13,7 @@ from paglets.cli.collectors import asker, collector_of
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import (
     ago,
+    attempt_text,
     print_fields,
     print_json,
     print_table,
@@ -32,9 +33,9 @@ from paglets.slots.amounts import bytes_text
 from paglets.system.progress import how_ended
 
 EVERY_SECONDS = 2.0
-ENDED_HEADERS = ("ENDED", "JOB", "HOW", "HOST", "RUN", "TIME", "CAUSE")
+ENDED_HEADERS = ("ENDED", "JOB", "HOW", "HOST", "ATTEMPT", "TIME", "CAUSE")
 HOST_HEADERS = ("HOST", "CORES", "MEMORY", "DISK", "GPUS", "RUNNING", "QUEUED")
-TOP_HEADERS = ("HOST", "JOB", "RUN", "TIME", "CORES", "CPU", "RSS", "SCRATCH", "PROCESSES")
+TOP_HEADERS = ("HOST", "JOB", "ATTEMPT", "TIME", "CORES", "CPU", "RSS", "SCRATCH", "PROCESSES")
 
 
 # A group in counts.
@@ -108,7 +109,7 @@ def _ended_row(entry: dict[str, Any], now: float) -> tuple[object, ...]:
         entry["job_key"],
         how_ended(record),
         record.get("host_name") or "",
-        f"{record.get('generation')}.{record.get('attempt')}",
+        attempt_text(record.get("generation"), record.get("attempt")),
         "" if runtime is None else duration_text(runtime),
         why_ended(record),
     )
@@ -170,7 +171,7 @@ def _top_row(slots: Slots, job: JobView) -> tuple[object, ...]:
     return (
         slots.host.name,
         job_name(job),
-        f"{job.generation}.{job.attempt}",
+        attempt_text(job.generation, job.attempt),
         duration_text(job.running_seconds),
         len(job.lease.cpu_cores) if job.lease else "",
         f"{cpu_share(job):.0%}",

@@ -14,11 +14,12 @@ from paglets.api.paglets import PagletView
 from paglets.cli import why
 from paglets.cli.collectors import summary_of_job
 from paglets.cli.copies import attempts_of
+from paglets.cli.explained import Explanation
 from paglets.cli.groups import short_json
 from paglets.cli.hooks import as_json, kept_of
 from paglets.cli.leftovers import artifact_in
 from paglets.cli.options import LOOK_SECONDS, client_of
-from paglets.cli.output import print_fields, print_json, print_table, say
+from paglets.cli.output import attempt_text, print_fields, print_json, print_table, say
 from paglets.core.errors import Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef
@@ -55,7 +56,7 @@ class Shown:
     """
 
     job: str
-    told: why.Explanation
+    told: Explanation
     class_name: str = ""
     metadata: dict[str, Any] | None = None
     is_here: bool = False
@@ -148,7 +149,7 @@ def _look_at_paglet(client: HostClient, agent_id: str, known: JobAttempts, secon
     return replace(shown, attempts=known.attempts, silent=known.silent)
 
 
-def _artifact(told: why.Explanation) -> ArtifactRef | None:
+def _artifact(told: Explanation) -> ArtifactRef | None:
     return artifact_in(told.data.get("result"))
 
 
@@ -179,7 +180,7 @@ def _copy(client: HostClient, known: JobAttempts) -> PagletView | None:
     return None
 
 
-def _of_view(client: HostClient, view: PagletView, job: str, told: why.Explanation) -> Shown:
+def _of_view(client: HostClient, view: PagletView, job: str, told: Explanation) -> Shown:
     code = None if view.bundle is None else _code(client, view, view.bundle)
     return Shown(job=job, told=told, class_name=view.class_name, is_here=True, code=code, inputs=view.files)
 
@@ -249,7 +250,7 @@ def print_shown(shown: Shown) -> None:
     runs = [each for each in shown.attempts if each.status or (each.generation, each.attempt) not in known]
     if len(runs) > 1 or any(_is_dead(each) or each.remark for each in runs):
         print("\nattempts:")
-        print_table(("RUN", "STATUS", "HOST", "CAUSE"), [_attempt_row(each) for each in runs])
+        print_table(("ATTEMPT", "STATUS", "HOST", "CAUSE"), [_attempt_row(each) for each in runs])
 
 
 def _kept_text(attempts: tuple[AttemptView, ...]) -> str:
@@ -270,7 +271,12 @@ def _is_dead(attempt: AttemptView) -> bool:
 def _attempt_row(attempt: AttemptView) -> tuple[object, ...]:
     dead = "LOST" if attempt.cause in ("host_lost", "launcher_lost") else "FAILED"
     status = f"{dead}, tried again" if _is_dead(attempt) else attempt.status
-    return (f"{attempt.generation}.{attempt.attempt}", status, attempt.host.name, attempt.cause or attempt.remark)
+    return (
+        attempt_text(attempt.generation, attempt.attempt),
+        status,
+        attempt.host.name,
+        attempt.cause or attempt.remark,
+    )
 
 
 def _code_text(shown: Shown) -> str:

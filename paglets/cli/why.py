@@ -6,10 +6,10 @@ import argparse
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, TextIO
+from dataclasses import replace
+from typing import Any
 
 from paglets.api.hosts import MemberView
 from paglets.api.paglets import PagletView
@@ -17,27 +17,24 @@ from paglets.api.slots import Slots
 from paglets.cli.away import away_text
 from paglets.cli.collectors import no_such_job, summary_of, summary_of_job
 from paglets.cli.copies import REPORT_WAITS, copies_of_group, copy_of_job, ways_out
+from paglets.cli.explained import Explanation, counted_reasons, print_explained
 from paglets.cli.groups import counts_text, is_cancelled, message_of, result_fields
 from paglets.cli.hooks import hook_fields, hooks_json, hooks_of_group, kept_of, undelivered_fields, with_group_hooks
 from paglets.cli.options import LOOK_SECONDS, client_of
-from paglets.cli.output import advised, ago, print_fields, print_json, print_paragraph, shortened
+from paglets.cli.output import advised, ago, attempt_text, print_json, shortened
 from paglets.cli.waiting import LACKING, held_by, job_name, told_with
 from paglets.cli.watch import why_ended
 from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, EXIT_NEVER, PagletsError, Unknown, Unreachable
 from paglets.core.record import to_json
 from paglets.core.refs import AGENT_ID, GROUP_ID
-from paglets.core.text import command_name, duration_text, printable
+from paglets.core.text import command_name, duration_text
 from paglets.remote.asking import ask_each, attempt
 from paglets.remote.client import HostClient
 from paglets.remote.kept import MeshKept
 from paglets.remote.leftovers import newest_reports
 from paglets.remote.losthosts import by_name
+from paglets.slots.eligibility import way_out
 from paglets.slots.states import FINAL
-
-NEVER_HINT = (
-    "waiting will not help: start a host that fits, or submit it again, in another group, with other tags or amounts"
-)
-
 
 ENDED = (*FINAL, "FAILED")
 """As a record, or a copy, of a job says."""
@@ -55,57 +52,15 @@ Held = Mapping[tuple[str, str], str]
 """By host and code of a reason: who holds what is lacking there, or that the host is away, in words."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
-    """Why `count` jobs of a group are in this state; `such_as` is the first of them."""
-
-    count: int
-    state: str
-    host: str
-    text: str
-    such_as: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """What is printed: `fields` in words, `tails` of output, `reasons`, `data` as JSON; and the exit code."""
-
-    code: int
-    data: Any
-    fields: dict[str, object] = field(default_factory=dict)
-    reasons: tuple[Reason, ...] = ()
-    tails: tuple[str, ...] = ()
-
-
 def why(options: argparse.Namespace) -> int:
     """Explain what `options.job` names."""
     with client_of(options) as client:
         explained = explain(client, options.job)
     if options.json:
         print_json(explained.data)
-        return explained.code
-    last = {"next": explained.fields.get("next")} if explained.reasons else {}
-    print_fields({name: value for name, value in explained.fields.items() if name not in last})
-    for tail in explained.tails:
-        print()
-        print("\n".join(printable(line) for line in tail.splitlines()))
-    if explained.reasons:
-        print()
-    for reason in explained.reasons:
-        print_reason(reason)
-    if last.get("next"):
-        print()
-        print_fields(last)
+    else:
+        print_explained(explained)
     return explained.code
-
-
-def print_reason(reason: Reason, *, out: TextIO | None = None) -> None:
-    """Its count as a line, and below that why, whole."""
-    host = f" on {reason.host}" if reason.host else ""
-    such_as = reason.such_as if reason.count == 1 else f"such as {reason.such_as}"
-    print_paragraph(f"{reason.count} {reason.state}{host}: {such_as}", "", out=out)
-    if reason.text:
-        print_paragraph(reason.text, "  ", out=out)
 
 
 def explain(client: HostClient, selector: str) -> Explanation:
@@ -204,7 +159,7 @@ def _of_copies(client: HostClient, group_id: str, error: PagletsError) -> Explan
         code=code,
         data={"group_id": group_id, "status": "", "pending_jobs": entries, "failures": {}, "collector": error.message},
         fields={"group": group_id, "collector": advised(error.message), "next": ways_out(group_id, entries, error)},
-        reasons=tuple(_counted(rows)),
+        reasons=tuple(counted_reasons(rows)),
     )
 
 
@@ -260,21 +215,31 @@ def _of_group(summary: dict[str, Any], held: Held) -> Explanation:
             "group": summary["group_id"],
             "status": summary["status"],
             "jobs": counts_text(summary, sum(is_cancelled(record) for record in summary["failures"].values())),
-            "next": "; ".join(_next(summary, never)),
+            "hint": advised(way_out(_first_reason(summary["pending_jobs"]))) or _home_hint(summary),
+            "next": _next(summary, never),
         },
-        reasons=(*_counted(pending), *_counted(failed)),
+        reasons=(*counted_reasons(pending), *counted_reasons(failed)),
     )
 
 
-def _next(summary: dict[str, Any], never: bool) -> Iterator[str]:
-    if never:
-        yield NEVER_HINT
-    elif summary.get("waiting_for_home"):
-        home = summary["home"]["host_name"]
-        yield f"the collector goes home when {home} is back; until then the results can be read where it is"
+def _first_reason(pending: Sequence[dict[str, Any]]) -> str:
+    """Return the code of the reason why most jobs wait for a host."""
+    codes = Counter(job["reason"] for job in pending if way_out(job.get("reason") or ""))
+    return next((code for code, _ in codes.most_common(1)), "")
+
+
+def _home_hint(summary: dict[str, Any]) -> str:
+    if not summary.get("waiting_for_home"):
+        return ""
+    home = summary["home"]["host_name"]
+    return f"the collector goes home when {home} is back; until then the results can be read where it is"
+
+
+def _next(summary: dict[str, Any], never: bool) -> str:
     failed = next((key for key, record in summary["failures"].items() if not is_cancelled(record)), None)
     if failed is not None:
-        yield commands(f"{summary['group_id']}/{failed}", "why", "logs")
+        return commands(f"{summary['group_id']}/{failed}", "why")
+    return commands(summary["group_id"], "cancel") if never else ""
 
 
 def commands(job: str, *names: str) -> str:
@@ -289,18 +254,6 @@ def _how(failure: dict[str, Any]) -> str:
 def _reason(job: dict[str, Any], held: Held) -> str:
     text = told_with(job.get("reason_text") or job.get("reason") or "", held.get(_wait(job), ""))
     return f"never: {text}" if job.get("never") else text
-
-
-def _counted(rows: list[tuple[str, str, str, str]]) -> list[Reason]:
-    """Equal rows but for the key, most frequent first, each with its first key."""
-    first: dict[tuple[str, str, str], str] = {}
-    for *reason, key in rows:
-        first.setdefault((reason[0], reason[1], reason[2]), key)
-    counts = Counter((status, host, text) for status, host, text, _ in rows)
-    return [
-        Reason(count=count, state=each[0], host=each[1], text=each[2], such_as=first[each])
-        for each, count in counts.most_common()
-    ]
 
 
 def explain_key(client: HostClient, summary: dict[str, Any], job_key: str) -> Explanation:
@@ -325,7 +278,7 @@ def _ended(named: dict[str, str], record: dict[str, Any], code: int) -> Explanat
         "cause": record.get("cause"),
         "message": shortened(message_of(record)) if "cause" in record else None,
         "host": record.get("host_name"),
-        "run": _run(record),
+        "attempt": _attempt(record),
         "runtime": None if runtime is None else duration_text(runtime),
         **result_fields(record),
         "warning": "; ".join(record.get("warnings", ())),
@@ -356,19 +309,20 @@ def _pending(named: dict[str, str], job: dict[str, Any], held: Held) -> Explanat
             **named,
             "status": job["status"],
             "host": job.get("host_name") or "",
-            "run": _run(job),
+            "attempt": _attempt(job),
             "why": _reason(job, held),
             "since": ago(job.get("since"), time.time()),
-            "next": NEVER_HINT if never else _next_of_running(named["job"], job["status"]),
+            "hint": advised(way_out(job.get("reason") or "")),
+            "next": commands(named["job"], "cancel") if never else _next_of_running(named["job"], job["status"]),
         },
     )
 
 
-def _run(job: dict[str, Any]) -> str:
-    """Generation and attempt, and what became of earlier copies. `job`: pending, or the record of its end."""
-    generation, attempt = job.get("generation") or 1, job.get("attempt") or 0
+def _attempt(job: dict[str, Any]) -> str:
+    """Return the attempt, and what became of earlier copies. `job`: pending, or the record of its end."""
+    generation = job.get("generation") or 1
     lost = "the copies before were lost with their hosts" if generation > 2 else "the first copy was lost with its host"
-    return f"{generation}.{attempt}" + (f" ({lost})" if generation > 1 else "")
+    return attempt_text(generation, job.get("attempt")) + (f" ({lost})" if generation > 1 else "")
 
 
 def _next_of_running(job: str, status: str) -> str:
@@ -391,10 +345,11 @@ def explain_paglet(client: HostClient, view: PagletView) -> Explanation:
         fields |= {
             "job": f"{job.group_id}/{job.job_key}" if job.group_id else job.job_key,
             "status": job.status,
-            "run": _run(waits),
+            "attempt": _attempt(waits),
             "why": _reason(waits, held_on(client, [_wait(waits)])) or view.reason,
             "waited": duration_text(job.waited_seconds),
             "running": duration_text(job.running_seconds) if job.running_seconds else "",
-            "next": NEVER_HINT if job.never else _next_of_running(job_name(job), job.status),
+            "hint": advised(way_out(job.reason)),
+            "next": _next_of_running(job_name(job), job.status),
         }
     return Explanation(code=EXIT_NEVER if job and job.never else EXIT_DONE, data=to_json(view), fields=fields)

@@ -9,6 +9,7 @@ from typing import Any, Union
 
 from paglets.codec.shapes import shape_of
 from paglets.core.errors import Invalid
+from paglets.core.text import with_article
 
 RESULT_METHODS = ("run_compute_job", "build_result_payload")
 
@@ -42,7 +43,9 @@ def check_values(job_class: Any) -> None:
     shape_of(job_class.State)
     for name in RESULT_METHODS:
         for kind, advice in _impossible(_declared(job_class, name)):
-            raise Invalid(f"{job_class.__qualname__}.{name} returns a {kind}, which cannot travel; {advice}")
+            raise Invalid(
+                f"{job_class.__qualname__}.{name} returns {with_article(kind)}, which cannot travel; {advice}"
+            )
 
 
 def _declared(job_class: Any, name: str) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 from paglets.codec.refusal import Refusal
 from paglets.core.errors import ImportFailed
+from paglets.core.text import type_of, with_article
 
 MAX_DTYPE_CHARACTERS = 60
 MAX_DIMENSIONS = 64
@@ -40,7 +41,7 @@ def array_content(array: Any) -> dict[str, Any]:
     """Return the content of `$ndarray`. Raises Refusal for arrays whose items have no fixed bytes."""
     numpy = sys.modules["numpy"]
     if type(array) not in (numpy.ndarray, numpy.memmap):
-        raise Refusal(f"a {type(array).__name__} is not a plain array and cannot travel; {_advice(array)}")
+        raise Refusal(f"{type_of(array)} is not a plain array and cannot travel; {_advice(array)}")
     dtype = _portable(array.dtype)
     return {"dtype": dtype, "shape": list(array.shape), "data": _text(array)}
 
@@ -70,7 +71,8 @@ def _portable(dtype: Any) -> str:
         raise Refusal("a structured array cannot travel; send {name: array[name] for name in array.dtype.names}")
     if dtype.itemsize > LARGEST_FLOAT.get(dtype.kind, dtype.itemsize):
         raise Refusal(
-            f"a {dtype.name} differs between processors and cannot travel; convert it to float64 or complex128"
+            f"{with_article(dtype.name)} differs between processors and cannot travel; "
+            "convert it to float64 or complex128"
         )
     text: str = dtype.str
     try:

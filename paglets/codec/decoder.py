@@ -27,6 +27,7 @@ from paglets.codec.uuids import read_uuid
 from paglets.core.errors import ImportFailed, Invalid
 from paglets.core.record import from_json
 from paglets.core.refs import BlobRef, StoredValue, check_artifact_id, check_blob
+from paglets.core.text import with_article
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,7 @@ def read(tree: Any, depth: int, means: Means) -> Any:
     if kind is list:
         return _items(tree, depth, means)
     if kind is not dict:
-        raise Refusal(f"a {type_name(tree)} is no JSON value")
+        raise Refusal(f"{with_article(type_name(tree))} is no JSON value")
     if len(tree) == 1:
         ((key, content),) = tree.items()
         if key[:1] == "$":

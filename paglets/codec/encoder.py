@@ -28,6 +28,7 @@ from paglets.codec.uuids import UUID
 from paglets.core.errors import Invalid
 from paglets.core.record import to_json
 from paglets.core.refs import StoredValue
+from paglets.core.text import with_article
 
 MAX_VALUE_DEPTH = 80
 """Levels of a value's tree. The rest of the text's bound is for the envelopes around values."""
@@ -68,7 +69,7 @@ def _encoder_by_base(value: Any) -> Callable[[Any, int], Any]:
     base = base_of(value)
     if base is not None:
         return _subclass(base)
-    raise Refusal(f"a {type_name(value)} cannot travel; {_advice(value)}")
+    raise Refusal(f"{with_article(type_name(value))} cannot travel; {_advice(value)}")
 
 
 def _advice(value: Any) -> str:
@@ -268,7 +269,9 @@ def _record(value: Any, depth: int) -> dict[str, Any]:
 def _named_tuple(value: Any, depth: int) -> dict[str, Any]:
     base_of(value)
     if tuple.__len__(value) != len(value._fields):
-        raise Refusal(f"a {type_name(value)} with {tuple.__len__(value)} items cannot travel; convert it to tuple")
+        raise Refusal(
+            f"{with_article(type_name(value))} with {tuple.__len__(value)} items cannot travel; convert it to tuple"
+        )
     try:
         return _object(value, dict(zip(value._fields, tuple.__iter__(value), strict=True)), depth)
     except Refusal as refusal:

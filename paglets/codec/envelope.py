@@ -25,6 +25,7 @@ from paglets.core.refs import (
     check_file_name,
     check_lifetime,
 )
+from paglets.core.text import with_article
 
 MAX_COUNT = 1 << 40
 """Of epochs, generations, attempts: more than can ever be, and far from where a database's integers end."""
@@ -152,7 +153,7 @@ def check_envelope(envelope: Envelope) -> Envelope:
     check_count("launcher_deaths", envelope.launcher_deaths, least=0)
     job = envelope.job
     if (job is not None) != (envelope.kind == "job"):
-        raise Invalid(f"a {envelope.kind} comes {'without' if job is None else 'with'} the part of a job")
+        raise Invalid(f"{with_article(envelope.kind)} comes {'without' if job is None else 'with'} the part of a job")
     if job is not None:
         check_count("generation", job.generation, least=1)
         for name in ("attempt", "failed_attempts", "losses", "disk_fulls"):

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, overload
 
 from paglets.codec.script import MAIN_MODULES, this_script
 from paglets.core.errors import ImportFailed, Invalid
+from paglets.core.text import with_article
 
 T = TypeVar("T")
 
@@ -79,7 +80,7 @@ def resolve_class(name: str, base: type[Any] | None = None, *, host_name: str = 
             if not isinstance(place, type):
                 raise _Unfit(f"{module_name} has no class {qualname}")
         if base is not None and not issubclass(place, base):
-            raise _Unfit(f"it is not a {base.__qualname__}")
+            raise _Unfit(f"it is not {with_article(base.__qualname__)}")
     except _Unfit as unfit:
         raise _failure(name, str(unfit), host_name) from unfit.__cause__
     found: type[Any] = place

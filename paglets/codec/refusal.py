@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from paglets.core.errors import Invalid
+from paglets.core.text import with_article
 
 MAX_PATH_CHARACTERS = 200
 
@@ -40,7 +41,7 @@ def short_repr(value: Any) -> str:
     try:
         return ascii(value)[:60]
     except Exception:
-        return f"a {type_name(value)}"
+        return f"{with_article(type_name(value))}"
 
 
 def type_name(value: Any) -> str:

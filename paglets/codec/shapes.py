@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 from typing import Any, Union
 
 from paglets.core.errors import Invalid
+from paglets.core.text import type_of, with_article
 
 MAX_SHAPES = 1024
 """Bounds the cache where a program makes classes as it runs."""
@@ -42,7 +43,7 @@ def take_apart(value: Any) -> dict[str, Any]:
     try:
         return {name: getattr(value, name) for name in fields}
     except AttributeError as error:
-        raise Invalid(f"a {type(value).__qualname__} without {error.name!r} cannot travel") from None
+        raise Invalid(f"{type_of(value)} without {error.name!r} cannot travel") from None
 
 
 def put_together(cls: Any, fields: Mapping[str, Any]) -> Any:
@@ -78,7 +79,7 @@ def _default(cls: type[Any], field: dataclasses.Field[Any]) -> Any:
 def _check_names(cls: type[Any], given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     for name in given:
         if name not in known:
-            raise Invalid(f"a {cls.__qualname__} has no field {str(name)[:MAX_NAME_SHOWN]!a}")
+            raise Invalid(f"{with_article(cls.__qualname__)} has no field {str(name)[:MAX_NAME_SHOWN]!a}")
 
 
 def _fitted(value: Any, to_tuple: bool) -> Any:
@@ -111,7 +112,7 @@ def refuse_attributes(value: Any, advice: str, known: Mapping[str, Any] | None =
     if extra:
         names = ", ".join(f"{name[:MAX_NAME_SHOWN]!a}" for name in extra[:MAX_NAMES_SHOWN])
         more = f" and {len(extra) - MAX_NAMES_SHOWN} more" if len(extra) > MAX_NAMES_SHOWN else ""
-        raise Invalid(f"a {type(value).__qualname__} has attributes that cannot travel: {names}{more}; {advice}")
+        raise Invalid(f"{type_of(value)} has attributes that cannot travel: {names}{more}; {advice}")
 
 
 def _attributes(value: Any) -> Iterator[str]:
@@ -146,7 +147,9 @@ def _find_shape(cls: type[Any]) -> Shape:
         raise Invalid(f"{cls.__qualname__} has fields of its own but lacks @dataclass: they would be lost")
     for base in PLAIN_BASES:
         if issubclass(cls, base):
-            raise Invalid(f"{cls.__qualname__} cannot travel: it is a dataclass and a {base.__name__} as well")
+            raise Invalid(
+                f"{cls.__qualname__} cannot travel: it is a dataclass and {with_article(base.__name__)} as well"
+            )
     return Shape(
         fields={field.name: field for field in dataclasses.fields(cls)},
         tuples=frozenset(name for name, hint in _hints(cls).items() if _is_tuple(hint)),

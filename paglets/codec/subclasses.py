@@ -13,6 +13,7 @@ from typing import Any
 from paglets.codec.refusal import Refusal
 from paglets.codec.shapes import refuse_attributes
 from paglets.core.errors import Invalid
+from paglets.core.text import type_of, with_article
 
 FACTORIES: dict[str, Callable[[], Any]] = {
     each.__name__: each for each in (int, float, complex, str, bytes, bool, list, dict, set, tuple, frozenset)
@@ -76,7 +77,7 @@ def _check(value: Any, base: type[Any]) -> None:
         raise Refusal(error.message) from None
     if hasattr(type(value), "n_sequence_fields"):
         # os.stat_result and the like: not all that they hold is in the tuple.
-        raise Refusal(f"a {type(value).__qualname__} cannot travel; convert it to tuple")
+        raise Refusal(f"{type_of(value)} cannot travel; convert it to tuple")
 
 
 def content_of(value: Any, base: type[Any]) -> Any:
@@ -105,7 +106,9 @@ def made_of(cls: type[Any], content: Any) -> Any:
     try:
         return _MAKERS[base](base, cls, content)
     except TypeError as error:
-        raise Invalid(f"{cls.__qualname__} cannot be made of a {base.__name__}: {str(error)[:200]}") from error
+        raise Invalid(
+            f"{cls.__qualname__} cannot be made of {with_article(base.__name__)}: {str(error)[:200]}"
+        ) from error
 
 
 def factory_name(value: defaultdict[Any, Any]) -> str | None:

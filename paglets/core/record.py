@@ -19,6 +19,7 @@ from functools import cache
 from typing import Any, Literal, TypeVar, Union
 
 from paglets.core.errors import Invalid
+from paglets.core.text import type_of
 
 T = TypeVar("T")
 Decode = Callable[[Any, str], Any]
@@ -46,7 +47,7 @@ def to_json(value: Any) -> Any:
         return [to_json(item) for item in value]
     if isinstance(value, Mapping):
         return {_key(key): to_json(item) for key, item in value.items()}
-    raise Invalid(f"a {type(value).__name__} cannot be written as JSON")
+    raise Invalid(f"{type_of(value)} cannot be written as JSON")
 
 
 def _new_field_names(cls: type) -> tuple[str, ...] | None:
@@ -59,7 +60,7 @@ _field_names: Callable[[type], tuple[str, ...] | None] = cache(_new_field_names)
 
 def _key(key: Any) -> str:
     if not isinstance(key, str):
-        raise Invalid(f"a {type(key).__name__} cannot be a key in JSON")
+        raise Invalid(f"{type_of(key)} cannot be a key in JSON")
     return key
 
 

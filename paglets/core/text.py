@@ -30,6 +30,24 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
+def with_article(noun: object) -> str:
+    """Return `an int`, `a str`: the noun with its article, by its sound as far as its first letters tell."""
+    word = str(noun)
+    vowel = word[:1].lower() in tuple("aeiou") and not word.lower().startswith(("uni", "use", "eu", "one"))
+    return f"{'an' if vowel else 'a'} {word}"
+
+
+def type_of(value: object) -> str:
+    """Return the type of a value with its article: `an int`, or `None` for None."""
+    return "None" if value is None else with_article(type(value).__qualname__)
+
+
+def listed(words: Iterable[str]) -> str:
+    """Return `a`, `a and b`, `a, b and c`."""
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def failed_text(failed: int, cancelled: int) -> str:
     """`3 failed (2 cancelled)`: a job that was cancelled is one of those that failed, here as in a group's summary."""
     return f"{failed:,} failed" + (f" ({cancelled:,} cancelled)" if cancelled else "")

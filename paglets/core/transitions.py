@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 from paglets.core.errors import IllegalTransition
+from paglets.core.text import with_article
 
 S = TypeVar("S", bound=str)
 
@@ -23,7 +24,7 @@ class Transitions(Generic[S]):
         try:
             return self._table[old, event]
         except KeyError:
-            raise IllegalTransition(f"a {self._what} that is {old} cannot be {event}") from None
+            raise IllegalTransition(f"{with_article(self._what)} that is {old} cannot be {event}") from None
 
     def allows(self, old: str, event: str) -> bool:
         return (old, event) in self._table

@@ -11,6 +11,7 @@ from typing import Any
 
 from paglets.core.errors import Invalid
 from paglets.core.refs import check_job_key
+from paglets.core.text import counted
 
 ID_CHARACTERS = 10
 ID_TOKEN_BYTES = 7
@@ -43,7 +44,10 @@ def complete_job_keys(keys: Sequence[str]) -> tuple[str, ...]:
     )
     twice = [key for key, count in Counter(complete).items() if count > 1]
     if twice:
-        raise Invalid(f"{len(twice)} job keys occur more than once, the first is {twice[0]!r}: each job needs its own")
+        raise Invalid(
+            f"{counted(len(twice), 'job key occurs', 'job keys occur')} more than once, such as {twice[0]!r}: "
+            "each job needs its own"
+        )
     return complete
 
 

@@ -8,6 +8,7 @@ from paglets.codec.text import dumps
 from paglets.core.errors import Conflict, Invalid, NameTaken
 from paglets.core.record import to_json
 from paglets.core.refs import check_agent_id
+from paglets.core.text import with_article
 from paglets.store import paglets, residence
 from paglets.store.db import Tx
 from paglets.worker.wishes import NewClone
@@ -20,7 +21,9 @@ def make(tx: Tx, agent_id: str, clone: NewClone, now: float) -> None:
     """
     original = paglets.freeze(tx, agent_id, 1, now)
     if original.kind != "paglet":
-        raise Invalid(f"a {original.kind} cannot be cloned: only paglets that are neither jobs nor collectors can")
+        raise Invalid(
+            f"{with_article(original.kind)} cannot be cloned: only paglets that are neither jobs nor collectors can"
+        )
     if clone.name and residence.holder_of(tx, clone.name) is not None:
         raise NameTaken(f"a paglet named {clone.name!r} lives here already: the clone needs a name of its own")
     made = replace(

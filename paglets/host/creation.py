@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from paglets.api.groups import GroupView, SubmitGroup
+from paglets.api.groups import GroupView, Obstacle, SubmitGroup
 from paglets.api.hosts import MemberView
 from paglets.api.paglets import NewPaglet, ResidenceRow
 from paglets.codec.envelope import Envelope, JobPart, WireMessage, check_file
@@ -16,6 +16,7 @@ from paglets.core.context import HostInfo
 from paglets.core.errors import Conflict, GroupExists, Invalid, Moved, Moving, NameTaken, PagletsError, Unknown
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef, check_agent_id
+from paglets.core.text import with_article
 from paglets.groups.keys import (
     collector_id,
     first_generation,
@@ -171,11 +172,11 @@ class Creation:
             len(prepared.keys),
         )
         tx.run(
-            "INSERT INTO group_jobs (group_id, job_keys, creation_errors, warnings) VALUES (?, ?, ?, ?)",
+            "INSERT INTO group_jobs (group_id, job_keys, creation_errors, obstacles) VALUES (?, ?, ?, ?)",
             group_id,
             dumps(list(prepared.keys)),
             dumps(to_json(prepared.errors)),
-            dumps(list(self._warnings(prepared.requests))),
+            dumps(to_json(self._obstacles(prepared.requests))),
         )
         tx.run("INSERT INTO group_specs VALUES (?, ?)", group_id, prepared.spec)
         code = () if group.bundle is None else (group.bundle,)
@@ -249,23 +250,24 @@ class Creation:
         best = min(others, key=lambda member: (member.started_at, member.name, member.store_id))
         return best.ref
 
-    def _warnings(self, requests: Counter[SlotRequest]) -> tuple[str, ...]:
-        """What stands in the way of jobs already at submission, each reason once with how many it concerns."""
+    def _obstacles(self, requests: Counter[SlotRequest]) -> tuple[Obstacle, ...]:
+        """Return why jobs have no host at submission: each reason once, the one of most jobs first."""
         candidates = self._gossip.candidates()
-        counts: Counter[str] = Counter()
+        counts: Counter[policy.Reason] = Counter()
         for request, count in requests.items():
-            counts[self._obstacle(request, candidates)] += count
+            reason = self._no_place(request, candidates)
+            if reason is not None:
+                counts[reason] += count
         return tuple(
-            f"{count} {'job has' if count == 1 else 'jobs have'} no host: {text}"
-            for text, count in counts.items()
-            if text
+            Obstacle(count=count, code=reason.code, text=reason.text, never=reason.never)
+            for reason, count in counts.most_common()
         )
 
-    def _obstacle(self, request: SlotRequest, candidates: tuple[Candidate, ...]) -> str:
+    def _no_place(self, request: SlotRequest, candidates: tuple[Candidate, ...]) -> policy.Reason | None:
         home, version = self._shell.own.store_id, self._shell.settings.mesh_version
-        judged = [policy.judge(request, c, home_store_id=home, mesh_version=version) for c in candidates]
-        reason = policy.no_place(judged)
-        return "" if reason is None else reason.text
+        return policy.no_place(
+            [policy.judge(request, each, home_store_id=home, mesh_version=version) for each in candidates]
+        )
 
 
 def _content(group: SubmitGroup) -> dict[str, str]:
@@ -282,7 +284,7 @@ def _differs(row: sqlite3.Row, group: SubmitGroup) -> tuple[str, ...]:
 
 def _check_kind(new: NewPaglet) -> None:
     if new.kind not in ("paglet", "job"):
-        raise Invalid(f"a {new.kind} is not created by itself: it comes with a group")
+        raise Invalid(f"{with_article(new.kind)} is not created by itself: it comes with a group")
     if new.kind == "job":
         check_request(from_json(SlotRequest, new.request, "request"))
 

@@ -10,6 +10,7 @@ from paglets.codec.text import dumps
 from paglets.core.errors import PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
+from paglets.core.text import counted
 from paglets.host.groupviews import Seen, collector_ref
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip
@@ -23,25 +24,30 @@ class Obstacle:
     """One thing that still needs the submitter's host: a query that counts, and its words."""
 
     sql: str
-    text: str
+    one: str
+    many: str
 
 
 OBSTACLES = (
     Obstacle(
         sql="SELECT count(*) FROM handoffs WHERE kind = 'job' AND group_id = ?",
-        text="{count} jobs are on their way to other hosts",
+        one="job is on its way to another host",
+        many="jobs are on their way to other hosts",
     ),
     Obstacle(
         sql="SELECT count(*) FROM requests WHERE status = 'PLACING' AND group_id = ?",
-        text="{count} jobs have no host yet",
+        one="job has no host yet",
+        many="jobs have no host yet",
     ),
     Obstacle(
         sql="SELECT count(*) FROM requests WHERE status IN ('WAITING_FOR_SLOT', 'RUNNING') AND group_id = ?",
-        text="{count} jobs wait or run on this host",
+        one="job waits or runs on this host",
+        many="jobs wait or run on this host",
     ),
     Obstacle(
         sql="SELECT count(*) FROM outbox WHERE group_id = ?",
-        text="{count} reports have not reached the collector",
+        one="report has not reached the collector",
+        many="reports have not reached the collector",
     ),
 )
 
@@ -181,5 +187,5 @@ def _why_attached(tx: Tx, row: sqlite3.Row, own: HostRef) -> str:
     for obstacle in OBSTACLES:
         count = tx.value(obstacle.sql, row["group_id"])
         if count:
-            return obstacle.text.format(count=count)
+            return counted(count, obstacle.one, obstacle.many)
     return ""

@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass, replace
 from typing import Any
 
-from paglets.api.groups import CreationError, GroupLine, GroupView
+from paglets.api.groups import CreationError, GroupLine, GroupView, Obstacle
 from paglets.codec.text import loads
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
@@ -53,7 +53,7 @@ def group_view(tx: Tx, row: sqlite3.Row, own: HostRef) -> GroupView:
         collector=collector_ref(tx, row, own),
         job_keys=tuple(loads(row["job_keys"])),
         creation_errors=tuple(from_json(CreationError, tree) for tree in loads(row["creation_errors"])),
-        warnings=tuple(loads(row["warnings"])),
+        obstacles=tuple(from_json(Obstacle, tree) for tree in loads(row["obstacles"])),
         detached=bool(row["detached"]),
         detached_reason=row["detached_reason"],
         **_told_here(tx, row["collector_id"]),

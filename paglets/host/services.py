@@ -10,6 +10,7 @@ from paglets.codec.envelope import WireMessage
 from paglets.codec.wire import encode
 from paglets.core.errors import Invalid, NotHandled
 from paglets.core.record import from_json, to_json
+from paglets.core.text import with_article
 from paglets.slots.model import SlotRequest, check_request
 from paglets.slots.service import (
     SERVICE_NAME,
@@ -49,7 +50,7 @@ def _request(cls: type, message: WireMessage) -> Any:
     tree = message.args.get("request")
     tag = tree.get("$object") if isinstance(tree, dict) else None
     if not isinstance(tag, dict) or not str(tag.get("class", "")).endswith(f":{cls.__qualname__}"):
-        raise Invalid(f"{SERVICE_NAME} {message.kind}: args.request must be a {cls.__qualname__}")
+        raise Invalid(f"{SERVICE_NAME} {message.kind}: args.request must be {with_article(cls.__qualname__)}")
     return from_json(cls, tag.get("fields"), "request")
 
 

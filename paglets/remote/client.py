@@ -32,6 +32,7 @@ from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, BlobRef, HostRef, ProxyRef, check_agent_id
 from paglets.core.signatures import check_methods
+from paglets.core.text import with_article
 from paglets.groups.keys import new_group_id
 from paglets.remote.asking import ask_each, attempt, of_host, online_hosts
 from paglets.remote.blobs import read_blob
@@ -179,7 +180,9 @@ class HostClient(Directory, GroupSide, KeptSide):
         check_methods(cls)
         filled = cls.State() if state is None else state
         if not isinstance(filled, cls.State):
-            raise TypeError(f"{cls.__qualname__} takes a {cls.State.__qualname__}, got {type(filled).__qualname__}")
+            raise TypeError(
+                f"{cls.__qualname__} takes {with_article(cls.State.__qualname__)}, got {type(filled).__qualname__}"
+            )
         from paglets.codec.bundle import publish_code
         from paglets.remote.inputs import Sending, publish_inputs
 

@@ -129,8 +129,7 @@ def listed_host(link: Link, view: ArtifactView) -> HostRef:
     found = link.member(view.host)
     if found is None:
         raise Unreachable(
-            f"{view.artifact.artifact_id} is on {view.host.name}, which {link.base.name} does not list "
-            "among the hosts of its mesh"
+            f"{view.artifact.artifact_id} is on {view.host.name}, which is not in the mesh as {link.base.name} knows it"
         )
     return found
 

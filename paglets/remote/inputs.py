@@ -19,7 +19,7 @@ from paglets.core.content import hash_file, stat_of
 from paglets.core.databases import database_at
 from paglets.core.errors import Conflict, FileChanged, Invalid
 from paglets.core.refs import BlobRef, FileRef, check_file_name
-from paglets.core.text import printable
+from paglets.core.text import printable, type_of
 from paglets.remote.patience import PASSING, Progress
 
 T = TypeVar("T")
@@ -124,7 +124,7 @@ class Input:
 def check_inputs(paths: InputPaths | None, whose: str = "") -> tuple[Input, ...]:
     """The files by name. Raises Invalid that names the first that cannot be one, and `whose` it is; TypeError."""
     if paths is not None and not isinstance(paths, Mapping):
-        raise TypeError(f"{_of(whose)}inputs is a {type(paths).__name__}: give a dict, {{'name': 'path of the file'}}")
+        raise TypeError(f"{_of(whose)}inputs is {type_of(paths)}: give a dict, {{'name': 'path of the file'}}")
     found = tuple(_checked(name, path, whose) for name, path in sorted((paths or {}).items()))
     check_apart((each.name for each in found), whose)
     return found

@@ -230,9 +230,7 @@ class Link:
                 raise
         found = self.member(wanted)
         if found is None:
-            raise Unreachable(
-                f"{agent_id} is on {wanted.name}, which {self.base.name} does not list among the hosts of its mesh"
-            )
+            raise Unreachable(f"{agent_id} is on {wanted.name}, which is not in the mesh as {self.base.name} knows it")
         return found
 
     def member(self, wanted: HostRef) -> HostRef | None:

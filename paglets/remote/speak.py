@@ -174,7 +174,7 @@ class Speaker:
             return
         if response.status == NotAllowed.status:
             raise NotAllowed(
-                f"{to.url} has another mesh key: copy mesh.key from a machine of that mesh, "
+                f"{to.url} has a different mesh key: copy mesh.key from a machine of that mesh, "
                 "or start the host there anew with the right one"
             )
         raise NoReply(f"the answer ({response.status}) is not signed with the mesh key: {_said(response.body)}")

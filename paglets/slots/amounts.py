@@ -41,5 +41,10 @@ def short_text(wanted: Resources, there: Resources, names: Iterable[str], word: 
     )
 
 
+def bare_text(there: Resources, names: Iterable[str]) -> str:
+    """`2, 23.5 GiB`: the amounts of `names`, joined, where the words beside them say of what."""
+    return ", ".join(_bare(name, getattr(there, name)) for name in names)
+
+
 def _bare(name: str, amount: int) -> str:
     return str(amount) if name in _WORDS else bytes_text(amount)

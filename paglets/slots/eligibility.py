@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 from paglets.core.refs import HostRef
+from paglets.core.text import listed
 from paglets.slots.addresses import same_host
-from paglets.slots.amounts import short_text
+from paglets.slots.amounts import bare_text, resources_text
 from paglets.slots.model import Candidate, PlacementRules, Resources, SlotRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """Why a job does not run. `never`: waiting alone will not help."""
+    """Why a job does not run. `never`: waiting alone will not help. What to do follows from the code: see `way_out`."""
 
     code: str
     text: str
@@ -26,8 +27,8 @@ class Judgement:
     """One host and one request. `eligible`: the job may be sent there, to start now or to wait.
 
     `never`: the host as it is now can never run it. `reason` and `text` are empty where eligible.
-    `excess` says how far too large the request is (asked / offered, the worst resource), else 0.
-    `fits_else`: it is home, and nothing but allow_home_compute is in the way. `tags`: those of the host;
+    `excess` says how far too large the request is (asked / offered, the worst resource), else 0; `asks` and `offers`
+    are the amounts that are too large, in words. `is_home`: it is the job's home. `tags`: those of the host;
     `lacking_tags`: those of the request that it does not have, whatever `reason` is. All empty where eligible.
     """
 
@@ -37,7 +38,9 @@ class Judgement:
     reason: str = ""
     text: str = ""
     excess: float = 0.0
-    fits_else: bool = False
+    asks: str = ""
+    offers: str = ""
+    is_home: bool = False
     tags: tuple[str, ...] = ()
     lacking_tags: tuple[str, ...] = ()
 
@@ -65,7 +68,7 @@ def _versions_differ(case: _Case) -> str | None:
 def _home_excluded(case: _Case) -> str | None:
     if not case.is_home or case.rules.allow_home:
         return None
-    return f"{case.candidate.host.name} is the job's home, and allow_home_compute is False"
+    return f"{case.candidate.host.name} is the job's home (allow_home_compute is False)"
 
 
 def _host_excluded(case: _Case) -> str | None:
@@ -91,11 +94,17 @@ def _lacking_tags(case: _Case) -> tuple[str, ...]:
 
 
 def _too_large(case: _Case) -> str | None:
-    offered = case.candidate.offered
-    lacking = case.resources.lacking(offered)
-    if not lacking:
-        return None
-    return f"too large for {case.candidate.host.name}: {short_text(case.resources, offered, lacking, 'offered')}"
+    lacking = case.resources.lacking(case.candidate.offered)
+    return f"{_asks(case)} asked, {case.candidate.host.name} offers {_offers(case)}" if lacking else None
+
+
+def _asks(case: _Case) -> str:
+    lacking = case.resources.lacking(case.candidate.offered)
+    return resources_text(case.resources, lacking) if lacking else ""
+
+
+def _offers(case: _Case) -> str:
+    return bare_text(case.candidate.offered, case.resources.lacking(case.candidate.offered))
 
 
 def _no_way(case: _Case) -> str | None:
@@ -112,16 +121,16 @@ def _tags(tags: Sequence[str]) -> str:
 
 _CHECKS: tuple[tuple[str, bool, Callable[[_Case], str | None]], ...] = (
     ("versions_differ", True, _versions_differ),
-    ("home_excluded", True, _home_excluded),
     ("host_excluded", True, _host_excluded),
     ("tag_excluded", True, _tag_excluded),
     ("tag_missing", True, _tag_missing),
     ("too_large", True, _too_large),
+    ("home_excluded", True, _home_excluded),
     ("no_way", False, _no_way),
     ("offline", False, _offline),
 )
-"""(reason, never, check), what waiting cannot mend first. The further down the host that failed came,
-the nearer it was to being fit."""
+"""(reason, never, check), what waiting cannot fix first. The further down the check that a host fails, the nearer the
+host is to running the job. So a home that is `home_excluded` could run the job if it were allowed to."""
 
 REASONS = tuple(code for code, _, _ in _CHECKS)
 
@@ -135,7 +144,7 @@ def judge(request: SlotRequest, candidate: Candidate, *, home_store_id: str, mes
         home_store_id=home_store_id,
         mesh_version=mesh_version,
     )
-    for place, (code, never, check) in enumerate(_CHECKS):
+    for code, never, check in _CHECKS:
         text = check(case)
         if text is not None:
             return Judgement(
@@ -145,7 +154,9 @@ def judge(request: SlotRequest, candidate: Candidate, *, home_store_id: str, mes
                 reason=code,
                 text=text,
                 excess=_excess(request.resources, candidate.offered) if code == "too_large" else 0.0,
-                fits_else=code == "home_excluded" and not any(later(case) for _, _, later in _CHECKS[place + 1 :]),
+                asks=_asks(case),
+                offers=_offers(case),
+                is_home=case.is_home,
                 tags=candidate.tags,
                 lacking_tags=_lacking_tags(case),
             )
@@ -163,76 +174,108 @@ def _excess(wanted: Resources, offered: Resources) -> float:
 _WAYS_OUT = {
     "no_host": "add a host with `paglets host --peer URL`, or set allow_home_compute=True",
     "versions_differ": "start those hosts with the same --mesh-version and the same paglets.pyz",
-    "home_excluded": "add a host with `paglets host --peer URL`",
+    "home_excluded": "add a host with `paglets host --peer URL`, or set allow_home_compute=True",
     "host_excluded": "take the host out of excluded_host_names and excluded_host_urls",
     "tag_excluded": "take the tag out of excluded_host_tags",
     "tag_missing": "start a host with that --tag, or take the tag out of required_host_tags",
     "too_large": "ask for less, or add a larger host",
-    "no_way": "start a host that both can connect to; the job is placed as soon as they hear of each other",
-    "offline": "start the host again; the job is placed as soon as it is back",
+    "no_way": "start a host that both can connect to",
+    "offline": "start that host again",
 }
 
-_COUNTED = {
-    "versions_differ": "of another mesh version",
-    "home_excluded": "home itself",
-    "host_excluded": "excluded by name or address",
-    "tag_excluded": "with an excluded tag",
-    "tag_missing": "without a required tag",
-    "too_large": "too small",
-    "no_way": "out of reach",
-    "offline": "offline",
+
+def way_out(*codes: str) -> str:
+    """Return what to do about the reasons that keep a job from every host: about the nearest one; "" for others."""
+    known = [code for code in codes if code in _WAYS_OUT]
+    return _WAYS_OUT[max(known, key=("no_host", *REASONS).index)] if known else ""
+
+
+_MANY = {
+    "versions_differ": "have another mesh version",
+    "host_excluded": "are excluded by name or address",
+    "tag_excluded": "have an excluded tag",
+    "offline": "are offline",
 }
 
-_HOME_TOO = "set allow_home_compute=True"
-
-MAX_TAGS = 20
-MAX_EXAMPLES = 3
+MAX_NAMES = 2
 """Hosts named for each reason; the rest is counted."""
+
+MAX_CHARACTERS = 70
+"""Of a reason: with the group and the count of its jobs the line is to stay below 100. The first part is never cut."""
 
 
 def no_place(judgements: Sequence[Judgement]) -> Reason | None:
-    """Why no host may get the job, or None where one may.
+    """Return why no host may get the job, or None where one may.
 
-    `never` only where no member can ever; then the hosts that came nearest are spoken of first.
+    `never` only where no host ever can. The text begins with the hosts that came nearest.
     """
     if any(judgement.eligible for judgement in judgements):
         return None
     if not judgements:
-        return Reason(code="no_host", text=f"the mesh has no host. Ways out: {_WAYS_OUT['no_host']}", never=True)
-    never = all(judgement.never for judgement in judgements)
+        return Reason(code="no_host", text="the mesh has no host", never=True)
     by_code = {code: [each for each in judgements if each.reason == code] for code in reversed(REASONS)}
     found = {code: group for code, group in by_code.items() if group}
-    code = next(iter(found))
     nowhere = tags_nowhere(
         [tag for tag in judgements[0].lacking_tags if all(tag in each.lacking_tags for each in judgements)],
         [tag for each in judgements for tag in each.tags],
     )
-    head = f"{f'{nowhere}; ' if nowhere else ''}no member can {'ever run' if never else 'take'} it: "
-    parts = [f"{len(group)} {_COUNTED[each]} ({_examples(group)})" for each, group in found.items()]
-    ways = "; ".join(_ways_out(found))
-    return Reason(code=code, text=f"{head}{', '.join(parts)}. Ways out: {ways}", never=never)
+    never = all(judgement.never for judgement in judgements)
+    if nowhere and never:
+        return Reason(code="tag_missing", text=nowhere, never=True)
+    parts = [nowhere] if nowhere else []
+    parts += [_phrase(code, group) for code, group in found.items()]
+    return Reason(code=next(iter(found)), text=_joined(parts), never=never)
 
 
-def _ways_out(found: Mapping[str, Sequence[Judgement]]) -> list[str]:
-    """Each once. To let home run it is none where home does not fit."""
-    home = [_HOME_TOO] if any(each.fits_else for each in found.get("home_excluded", ())) else []
-    codes = [code for code in found if code != "home_excluded" or home or len(found) == 1]
-    return [*dict.fromkeys(_WAYS_OUT[code] for code in codes), *home]
+def _joined(parts: Sequence[str]) -> str:
+    """Return as many of the parts as there is room for, at least the first."""
+    text = parts[0]
+    for part in parts[1:]:
+        if len(text) + len(part) + 2 <= MAX_CHARACTERS:
+            text += f"; {part}"
+    return text
+
+
+def _phrase(code: str, group: Sequence[Judgement]) -> str:
+    """Return why the hosts of `group` may not get the job. All have the same reason."""
+    nearest = min(group, key=lambda each: (each.excess, each.is_home, each.host.name, each.host.store_id))
+    if len(group) == 1:
+        return nearest.text
+    if code == "too_large":
+        return f"{nearest.asks} asked, the largest host ({nearest.host.name}) offers {nearest.offers}"
+    if code == "tag_missing":
+        return f"{_hosts(group)} lack {_lacked(group)}"
+    return f"{_hosts(group)} {_MANY[code]}" if code in _MANY else nearest.text
+
+
+def _lacked(group: Sequence[Judgement]) -> str:
+    lacked = {each.lacking_tags for each in group}
+    return f"the required {_tags(group[0].lacking_tags)}" if len(lacked) == 1 else "a required tag"
+
+
+def _hosts(group: Sequence[Judgement]) -> str:
+    """Return `w1 and w2`, or `w1, w2 and 7 more`."""
+    names = sorted(each.host.name for each in group)
+    more = [f"{len(names) - MAX_NAMES} more"] if len(names) > MAX_NAMES else []
+    return listed((*names[:MAX_NAMES], *more))
 
 
 def tags_nowhere(missing: Sequence[str], there: Collection[str]) -> str:
-    """That no host has the tags `missing`, and which there are; "" where none is missing."""
-    known = sorted(set(there))
+    """Return that no host has the tags `missing`, and which tags there are; "" where none is missing."""
+    if not missing:
+        return ""
+    text, known = f"no host has the {_tags(missing)}", sorted(set(there))
+    if not known:
+        return f"{text}; none has any tag"
     near = [match for tag in missing for match in get_close_matches(tag, known, 1)]
-    hint = f": did you mean {' and '.join(map(repr, near))}?" if near else ";"
-    more = f" and {len(known) - MAX_TAGS} more" if len(known) > MAX_TAGS else ""
-    listed = f"there are: {', '.join(known[:MAX_TAGS])}{more}" if known else "no host has any tag"
-    return f"no host has the {_tags(missing)}{hint} {listed}" if missing else ""
+    text += f": did you mean {listed(map(repr, near))}?" if near else ";"
+    return f"{text} there are: {_some(known, MAX_CHARACTERS - len(text))}"
 
 
-def _examples(group: Sequence[Judgement]) -> str:
-    nearest = sorted(group, key=lambda each: (each.excess, each.host.name, each.host.store_id))
-    if nearest[0].reason == "too_large":
-        return f"the nearest: {nearest[0].text}"
-    named = "; ".join(each.text for each in nearest[:MAX_EXAMPLES])
-    return named + (f"; and {len(group) - MAX_EXAMPLES} more" if len(group) > MAX_EXAMPLES else "")
+def _some(words: Sequence[str], room: int) -> str:
+    """Return as many of the words as fit into so many characters, at least one, and how many more there are."""
+    shown = 1
+    while shown < len(words) and len(", ".join(words[: shown + 1])) <= room:
+        shown += 1
+    more = f" and {len(words) - shown} more" if len(words) > shown else ""
+    return ", ".join(words[:shown]) + more

@@ -38,6 +38,7 @@ MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (
     ("jobfiles", partial(_run, "step_jobfiles.sql")),
     ("lostgroups", partial(_run, "step_lostgroups.sql")),
     ("due", partial(_run, "step_due.sql")),
+    ("obstacles", partial(_run, "step_obstacles.sql")),
 )
 """Never changed once it was released: stores out there are made of these."""
 

@@ -415,12 +415,12 @@ CREATE INDEX groups_collector ON groups (collector_id);
 CREATE INDEX groups_open ON groups (group_id) WHERE detached = 0;
 
 -- The keys of each group's jobs, and what was said of them when it was submitted.
--- job_keys, creation_errors, warnings: JSON.
+-- job_keys, creation_errors, obstacles: JSON.
 CREATE TABLE group_jobs (
   group_id TEXT PRIMARY KEY REFERENCES groups (group_id) ON DELETE CASCADE,
   job_keys TEXT NOT NULL,
   creation_errors TEXT NOT NULL,
-  warnings TEXT NOT NULL
+  obstacles TEXT NOT NULL
 ) STRICT;
 
 -- What each group was submitted with, until it is COMPLETE. spec: JSON of SubmitGroup: class, keys and states.

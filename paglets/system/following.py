@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from paglets.core.clock import Clock
 from paglets.core.errors import AWAY, PagletsError, PeerReplaced, TimedOut, Unknown
 from paglets.core.messages import Message
-from paglets.core.text import counted
+from paglets.core.text import counted, type_of
 from paglets.remote.collectors import LOST, Finder, heard, reached
 from paglets.remote.proxy import PagletProxy
 
@@ -189,5 +189,5 @@ def why_hint(group_id: str) -> str:
 def tree(reply: Any) -> dict[str, Any]:
     """Return a reply of the collector. Raises PagletsError where it is no object."""
     if not isinstance(reply, dict):
-        raise PagletsError(f"the collector answered a {type(reply).__name__} instead of an object")
+        raise PagletsError(f"the collector answered {type_of(reply)} instead of an object")
     return reply

@@ -14,7 +14,7 @@ from paglets.core.errors import FileChanged, Invalid, PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import Kind
 from paglets.core.signatures import HookEvent, call_hook, call_method
-from paglets.core.text import printable
+from paglets.core.text import printable, type_of
 from paglets.slots.model import SlotRequest
 from paglets.slots.states import FINAL
 from paglets.system.requests import slot_request_of
@@ -318,7 +318,7 @@ def unused_value_text(value: object, result: str) -> str:
 
 def _check_result(result: object) -> None:
     if result is not None and not isinstance(result, Mapping):
-        raise Invalid(f"the result beside a file is a mapping or None, not a {type(result).__name__}")
+        raise Invalid(f"the result beside a file is a mapping or None, not {type_of(result)}")
     if result is not None and "artifact" in result:
         raise Invalid("the result beside a file has no 'artifact': the file's ref is put there")
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Generic, Union
 from paglets.core.agent import Paglet, S
 from paglets.core.errors import Invalid, NotHandled
 from paglets.core.messages import MAX_KIND_CHARACTERS, Message
+from paglets.core.text import type_of, with_article
 from paglets.remote.proxy import PagletProxy
 from paglets.slots.service import (
     SERVICE_NAME,
@@ -81,7 +82,9 @@ class ServiceClient:
         """
         wanted = self.contract.operation(operation)
         if type(request) is not wanted.request:
-            raise TypeError(f"{operation} takes a {wanted.request.__qualname__}, got {type(request).__qualname__}")
+            raise TypeError(
+                f"{operation} takes {with_article(wanted.request.__qualname__)}, got {type(request).__qualname__}"
+            )
         check_fields(request)
         reply = self.proxy.call(Message(operation, {"request": request}), timeout_seconds=timeout_seconds)
         return _checked(reply, wanted.reply, f"{self.contract.name} {operation}: the reply")
@@ -132,7 +135,7 @@ def check_fields(value: Any, where: str = "") -> None:
 
 def _checked(value: Any, cls: type[Any], where: str) -> Any:
     if type(value) is not cls:
-        raise Invalid(f"{where} must be a {cls.__qualname__}, got a {type(value).__qualname__}")
+        raise Invalid(f"{where} must be {with_article(cls.__qualname__)}, got {type_of(value)}")
     check_fields(value, where)
     return value
 

@@ -22,23 +22,29 @@ from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, ProxyRef, check_group_id
 from paglets.core.signatures import check_methods
+from paglets.core.text import type_of
 from paglets.groups.keys import complete_job_keys
 from paglets.remote.collectors import Finder
-from paglets.remote.inputs import FilePublisher, Input, InputPaths, Published, Sending, check_apart, check_inputs
+from paglets.remote.inputs import InputPaths, Sending
 from paglets.remote.proxy import PagletProxy, Sender
 from paglets.remote.records import all_records, whole_summary
 from paglets.remote.storedvalues import load, load_all, load_summary
 from paglets.system.collector import ResultCollectorPaglet
 from paglets.system.following import LOOK_SECONDS, REPLY_SECONDS, Follower, tree
+from paglets.system.groupfiles import GroupFiles
 from paglets.system.jobs import ComputeJobPaglet, ComputeJobState, J
 from paglets.system.progress import Silent, shown
 from paglets.system.telling import (
     STATUS_SECONDS,
     GroupReader,
+    Remark,
     attached_line,
+    counted_view,
     detached_if_seen,
+    detached_line,
     group_lost,
-    interrupted_line,
+    interrupted_lines,
+    obstacle_text,
     remarks_on,
     said_if_slow,
     said_if_storing,
@@ -75,7 +81,7 @@ class Submission:
         submitter: Submitter,
         refresh: Callable[[], GroupView],
         *,
-        remarks: tuple[str, ...] = (),
+        remarks: tuple[Remark, ...] = (),
         from_script: bool = False,
         clock: Clock | None = None,
         pause: Callable[[float], None] = system_pause,
@@ -120,7 +126,7 @@ class Submission:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Problems found at submission, such as that no host fits, or that the group was there already."""
-        return (*self._view.warnings, *self._remarks)
+        return (*map(obstacle_text, self._view.obstacles), *(remark.text for remark in self._remarks))
 
     @property
     def detached(self) -> bool:
@@ -145,6 +151,8 @@ class Submission:
             follower, look_at = self._follower.tells(shows.tell), self._clock.monotonic() + LOOK_SECONDS
             for detached in self._poll(lambda: self.detached, timeout):
                 if detached:
+                    if self._tells(progress):
+                        say(detached_line(self._view))
                     return True
                 if self._view.status == "COMPLETE":
                     break
@@ -152,9 +160,12 @@ class Submission:
                     look_at = self._clock.monotonic() + LOOK_SECONDS
                     follower.look()
                     shows.waits(f"not detached yet: {self._view.detached_reason}")
-        if self._from_script and progress is not False:
+        if self._tells(progress):
             say(attached_line(self._view))
         return False
+
+    def _tells(self, progress: bool | None) -> bool:
+        return self._from_script and progress is not False
 
     def summary(self) -> dict[str, Any]:
         """Return the collector's summary with all its records.
@@ -231,13 +242,15 @@ class Submission:
             yield
         except KeyboardInterrupt:
             if self._from_script:
-                say(interrupted_line(self.group_id))
+                say(*interrupted_lines(self.group_id))
             raise
 
     def status(self) -> str:
         """Return how the group stands, as its collector says: ACTIVE, WAITING_FOR_HOME, RETURNING_HOME or COMPLETE."""
-        message = Message("ended", {"after": len(self.jobs)})  # a page without records
-        return str(tree(self.collector.call(message, timeout_seconds=STATUS_SECONDS)).get("status", ""))
+        return str(self._counts().get("status", ""))
+
+    def _counts(self) -> dict[str, Any]:
+        return tree(self.collector.call(Message("counts"), timeout_seconds=STATUS_SECONDS))
 
     def _poll(self, look: Callable[[], Any], timeout: float | None) -> Iterator[Any]:
         """What `look` gives, again and again with growing pauses, until the time is over."""
@@ -279,8 +292,9 @@ def submit_compute_job_group(
     """
     refuse_while_importing()
     if not isinstance(context_or_client, Submitter):
-        wrong = type(context_or_client).__name__
-        raise TypeError(f"jobs are submitted to a HostClient, or to self.context within a paglet, not to a {wrong}")
+        raise TypeError(
+            f"jobs are submitted to a HostClient, or to self.context in a paglet, not to {type_of(context_or_client)}"
+        )
     if collector_class is not None and not issubclass(collector_class, ResultCollectorPaglet):
         raise TypeError(f"{collector_class.__qualname__} is not a subclass of ResultCollectorPaglet")
     check_methods(job_class, collector_class or ResultCollectorPaglet)
@@ -293,7 +307,7 @@ def submit_compute_job_group(
         collector_class=class_name(collector_class) if collector_class else DEFAULT_COLLECTOR,
         return_home_when_complete=return_home_when_complete,
     )
-    files = _GroupFiles(request, inputs, job_inputs)
+    files = GroupFiles(request, inputs, job_inputs)
     classes = (job_class, job_class.State, *((collector_class, collector_class.State) if collector_class else ()))
     sending = Sending(context_or_client)
     bundle = publish_code(sending, *classes, states=(job.state for job in request.jobs if job.state))
@@ -308,48 +322,20 @@ def _told(view: GroupView, submitter: Submitter, refresh: Callable[[], GroupView
     from_script, clock = isinstance(submitter, GroupReader), SystemClock()
     if view.lost and not from_script:
         raise group_lost(view.group_id, view.lost)
-    status, trouble = view.status, ""
-    if view.was_there and isinstance(submitter, GroupReader) and not status:
+    trouble: Remark | None = None
+    if view.was_there and isinstance(submitter, GroupReader) and not view.status:
         try:
-            with said_if_slow(
-                f"waiting for {view.collector.host.name}, which has the collector of group {view.group_id}"
-            ):
+            with said_if_slow(view.group_id, f"waiting for {view.collector.host.name}, which has its collector"):
                 # A host that hangs holds up a call for longer than it may wait.
                 submitter.paglet(view.collector, timeout=STATUS_SECONDS)
-                status = Submission(view, submitter, refresh).status()
+                view = counted_view(view, Submission(view, submitter, refresh)._counts())
         except PagletsError as error:
-            view, status, trouble = without_collector(view, submitter, error)
+            view, trouble = without_collector(view, submitter, error)
             if trouble:
                 refresh = partial(detached_if_seen, submitter, refresh)
-    remarks = remarks_on(view, status, clock.wall(), from_script=from_script, trouble=trouble)
+    remarks = remarks_on(view, clock.wall(), from_script=from_script, trouble=trouble)
     say(*submission_lines(view, remarks, from_script=from_script))
     return Submission(view, submitter, refresh, remarks=remarks, from_script=from_script, clock=clock)
-
-
-class _GroupFiles:
-    """The input files of a group, all found before one is sent. Raises Invalid."""
-
-    def __init__(
-        self, request: SubmitGroup, common: InputPaths | None, by_key: Mapping[str, InputPaths] | None
-    ) -> None:
-        self._common = check_inputs(common)
-        self._by_key: dict[str, tuple[Input, ...]] = {}
-        if by_key is not None and not isinstance(by_key, Mapping):
-            wrong = type(by_key).__name__
-            raise TypeError(f"job_inputs is a {wrong}: give a dict, {{'job_key': {{'name': 'path of the file'}}}}")
-        keys = {job.job_key for job in request.jobs}
-        for key, paths in (by_key or {}).items():
-            if key not in keys:
-                raise Invalid(f"job_inputs names a job {key!r}, and none of the {len(keys):,} jobs has that key")
-            self._by_key[key] = check_inputs(paths, f"job {key!r}")
-            check_apart((each.name for each in (*self._common, *self._by_key[key])), f"job {key!r}")
-
-    def put_into(self, request: SubmitGroup, publisher: FilePublisher) -> SubmitGroup:
-        """The request with refs of the files, which are published now."""
-        each = (*self._common, *(one for inputs in self._by_key.values() for one in inputs))
-        published = Published(publisher, each)
-        jobs = (replace(job, inputs=published.files(self._by_key.get(job.job_key, ()))) for job in request.jobs)
-        return replace(request, inputs=published.files(self._common), jobs=tuple(jobs) if each else request.jobs)
 
 
 def job_specs(job_class: type[ComputeJobPaglet[Any]], states: Iterable[ComputeJobState]) -> tuple[JobSpec, ...]:
@@ -358,16 +344,14 @@ def job_specs(job_class: type[ComputeJobPaglet[Any]], states: Iterable[ComputeJo
         raise TypeError(f"{job_class!r} is not a subclass of ComputeJobPaglet or CollectingComputeJobPaglet")
     check_values(job_class)
     if isinstance(states, ComputeJobState | str) or not isinstance(states, Iterable):
-        raise TypeError(
-            f"states is a {type(states).__name__}: give a list of {job_class.State.__qualname__}, one a job"
-        )
+        raise TypeError(f"states is {type_of(states)}: give a list of {job_class.State.__qualname__}, one a job")
     listed = list(states)
     if len(listed) > MAX_GROUP_JOBS:
         raise Invalid(f"a group of {len(listed):,} jobs is over the limit of {MAX_GROUP_JOBS:,}: submit several groups")
     for position, state in enumerate(listed, 1):
         if type(state) is not job_class.State:
             raise TypeError(
-                f"state {position} is a {type(state).__qualname__}, but {job_class.__qualname__} has "
+                f"state {position} is {type_of(state)}, but {job_class.__qualname__} has "
                 f"State = {job_class.State.__qualname__}"
             )
         take_apart(state)
@@ -377,7 +361,7 @@ def job_specs(job_class: type[ComputeJobPaglet[Any]], states: Iterable[ComputeJo
 
 def _key(key: Any) -> str:
     if not isinstance(key, str):
-        raise TypeError(f"job_key {key!r} is a {type(key).__name__}: it must be a str")
+        raise TypeError(f"job_key {key!r} is {type_of(key)}: it must be a str")
     return key
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
-from paglets.api.groups import GroupView
+from paglets.api.groups import CreationError, GroupView, Obstacle
 from paglets.core.clock import QUIET_SECONDS, told_if_slow
 from paglets.core.errors import NO_ANSWER, GroupLost, PagletsError
+from paglets.core.record import to_json
 from paglets.core.terminal import put_line
 from paglets.core.text import as_typed, command_name, counted
 from paglets.remote.collectors import FORGOTTEN, LOST, Finder, moved, next_steps
 from paglets.remote.losthosts import view_of
+from paglets.slots.eligibility import way_out
 
-MOST_ERRORS = 10
+MOST_REASONS = 3
+"""Different reasons that one submission prints."""
+
 STATUS_SECONDS = 5.0
 """For how a group stands that was there before: nice to know, and no reason to wait long."""
 _UNITS = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
@@ -33,60 +37,101 @@ def say(*lines: str) -> None:
         put_line(line)
 
 
-def remarks_on(view: GroupView, status: str, now: float, *, from_script: bool, trouble: str = "") -> tuple[str, ...]:
-    """Warnings of the submitter's side. `now`: seconds since the epoch; `status`: of the group, "" if it is not known;
-    `trouble`: why it is not.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """A line of the submitter's side about a group. `hint`: what to do about it; `next_command`: after `paglets`."""
 
-    A paglet that is run again submits again, and that is as it should be: it is told only if something differs.
+    text: str
+    hint: str = ""
+    next_command: str = ""
+
+
+def remarks_on(view: GroupView, now: float, *, from_script: bool, trouble: Remark | None = None) -> tuple[Remark, ...]:
+    """Return remarks on a submission. `now`: seconds since the epoch. `trouble`: why the group's counts are not known.
+
+    A paglet that runs again submits again, as it should: return only what differs.
     """
-    found: list[str] = []
-    if view.was_there and (from_script or view.differs):
-        since = f"submitted {_ago(now - view.created_at)} ago" + (f", {status}" if status else "")
-        found.append(f"group {view.group_id} is there already ({since}): nothing was submitted")
+    found: list[Remark] = []
+    if view.was_there and from_script:
+        found.append(_known_group(view, now))
         found += [trouble] if trouble else []
     if view.differs:
-        what = " and ".join(view.differs)
-        verb = "differs" if view.differs == ("code",) else "differ"
-        them = "it" if view.differs == ("code",) else "them"
-        found.append(f"its {what} {verb} from what there is now: submit under another group_id to run {them}")
+        what, them = " and ".join(view.differs), "it" if view.differs == ("code",) else "them"
+        found.append(
+            Remark(
+                text=f"{what} changed since it was submitted; the group keeps what it was submitted with",
+                hint=f"submit under another group_id to run {them}",
+            )
+        )
     if not view.job_keys:
-        found.append(f"group {view.group_id} has no jobs: there is nothing to run")
+        found.append(Remark(text="the group has no jobs: there is nothing to run"))
     return tuple(found)
 
 
-def said_if_slow(text: str) -> AbstractContextManager[None]:
-    """Say what a script waits for, where that takes long."""
-    return told_if_slow(say, f"paglets: {text}", QUIET_SECONDS)
+def _known_group(view: GroupView, now: float) -> Remark:
+    """Return how a group stands that was there already."""
+    group, expected = view.group_id, view.expected_count
+    if expected is None or view.completed_count is None or view.failed_count is None:
+        text = f"submitted {_ago(now - view.created_at)} ago; nothing was submitted again"
+        return Remark(text=text, next_command=f"jobs status {group}")
+    done, failed = view.completed_count, view.failed_count
+    pending = expected - done - failed
+    if pending:
+        told = f"{done:,} done, {failed:,} failed, {pending:,} pending of {expected:,}"
+        text = f"submitted {_ago(now - view.created_at)} ago, {told}; nothing was submitted again"
+        return Remark(text=text, next_command=f"jobs watch {group}")
+    if failed:
+        before = f"{done:,} of {expected:,} were done before, {failed:,} failed before; failed jobs are not run again"
+        hint = "submit the failed jobs under another group_id to run them again"
+        return Remark(text=before, hint=hint, next_command=f"jobs why {group}")
+    text = f"{done:,} of {expected:,} were done before; nothing to run"
+    return Remark(text=text, next_command=f"jobs groups {group}")
+
+
+def said_if_slow(group_id: str, text: str) -> AbstractContextManager[None]:
+    """Say what a script waits for, if that takes long."""
+    return told_if_slow(say, f"{group_id or 'paglets'}: {text}", QUIET_SECONDS)
 
 
 def said_if_storing(submitter: object, group_id: str | None) -> AbstractContextManager[None]:
     """Say in a script that its host is waited for, which stores the group."""
     if not isinstance(submitter, GroupReader):
         return nullcontext()
-    which = f"group {group_id}" if group_id else "the group"
-    return said_if_slow(f"waiting for the host that stores {which}")
+    return said_if_slow(group_id or "", "waiting for the host that stores the group")
 
 
-def without_collector(view: GroupView, reader: GroupReader, error: PagletsError) -> tuple[GroupView, str, str]:
-    """Of a group whose collector did not say how it stands: the view, with the collector where it is; the status as
-    another host tells it, or "", and then why it is not known. `error`: what came in the place of its answer.
+def without_collector(view: GroupView, reader: GroupReader, error: PagletsError) -> tuple[GroupView, Remark | None]:
+    """Return the view of a group whose collector did not answer, with the collector where it is now.
 
-    Raises GroupLost where the collector is lost with a host that was forgotten, or that has another store by now.
+    The view has the status and counts that another host tells, else the remark says why they are not known. `error`:
+    what came in place of the collector's answer. Raises GroupLost where the collector is lost with a host that was
+    forgotten, or that has another store by now.
     """
     try:
         found = moved(reader, view.collector, view.group_id)
     except PagletsError as why:
         if why.details.get("collector") in LOST:
             raise group_lost(view.group_id, why.message, why.next_steps) from None
-        return _not_known(view, "; ".join((why.message, *map(as_typed, why.next_steps[:1]))))
+        return _not_known(view, Remark(text=why.message, hint=as_typed(next(iter(why.next_steps), ""))))
     if found is not None:
-        return replace(view, collector=found.collector), found.status, ""
-    return _not_known(view, _unknown_text(view, error))
+        return counted_view(replace(view, collector=found.collector), to_json(found)), None
+    return _not_known(view, _unknown(view, error))
 
 
-def _not_known(view: GroupView, why: str) -> tuple[GroupView, str, str]:
-    """Nobody says that a group whose collector cannot be asked is detached, whatever its home stored before."""
-    return replace(view, detached=False, detached_reason=why), "", why
+def counted_view(view: GroupView, told: Mapping[str, Any]) -> GroupView:
+    """Return the view with the status and counts that somebody tells."""
+    return replace(
+        view,
+        status=str(told.get("status", "")),
+        expected_count=told.get("expected_count"),
+        completed_count=told.get("completed_count"),
+        failed_count=told.get("failed_count"),
+    )
+
+
+def _not_known(view: GroupView, why: Remark) -> tuple[GroupView, Remark]:
+    """Do not call a group detached whose collector cannot be asked, whatever its home stored before."""
+    return replace(view, detached=False, detached_reason=why.text), why
 
 
 def group_lost(group_id: str, why: str, steps: Sequence[str] = ()) -> GroupLost:
@@ -113,13 +158,13 @@ def detached_if_seen(reader: GroupReader, refresh: Callable[[], GroupView]) -> G
     return replace(view, detached=False, detached_reason=f"its collector is on {host.name}, {why}")
 
 
-def _unknown_text(view: GroupView, error: PagletsError) -> str:
-    """Why a collector whose host is online did not say how its group stands, and what to do."""
+def _unknown(view: GroupView, error: PagletsError) -> Remark:
+    """Return why a collector whose host is online did not say how its group stands, and what to do."""
     host = view.collector.host
     if not isinstance(error, NO_ANSWER):
-        return f"its collector, on {host.name}, does not say how it stands: {error.message}"
-    told = f"{error.message}; see {command_name()} jobs status {view.group_id}"
-    return f"its collector, last known on {host.name}, cannot be asked now: {told}"
+        return Remark(text=f"its collector, on {host.name}, does not say how it stands: {error.message}")
+    text = f"its collector, last known on {host.name}, cannot be asked now: {error.message}"
+    return Remark(text=text, next_command=f"jobs status {view.group_id}")
 
 
 def _ago(seconds: float) -> str:
@@ -129,34 +174,66 @@ def _ago(seconds: float) -> str:
     return "a moment"
 
 
-def submission_lines(view: GroupView, remarks: Iterable[str], *, from_script: bool) -> list[str]:
-    """What stands in the way, and after a script's submission the next commands."""
-    command = command_name()
-    errors = () if view.was_there else view.creation_errors
-    lines = [f"paglets: {error.job_key} was not created: {error.message}" for error in errors[:MOST_ERRORS]]
-    if len(errors) > MOST_ERRORS:
-        lines.append(f"paglets: ... and {len(errors) - MOST_ERRORS:,} more (submission.creation_errors)")
-    warnings = () if view.was_there else view.warnings
-    lines += [f"paglets: warning: {warning}" for warning in (*warnings, *remarks)]
-    if warnings:
-        lines.append(f"paglets: see why, at any time: {command} jobs why {view.group_id}")
-    if from_script:
-        done = "" if view.was_there else f"submitted group {view.group_id}, {counted(len(view.job_keys), 'job')}; "
-        lines.append(f"paglets: {done}next:")
-        lines += [f"  {command} jobs {rest}" for rest in _next_commands(view.group_id)]
+def submission_lines(view: GroupView, remarks: Iterable[Remark], *, from_script: bool) -> list[str]:
+    """Return what to print at a submission: lines that begin with the group, then at most a hint and a next command."""
+    group, remarks = view.group_id, tuple(remarks)
+    errors, obstacles = ((), ()) if view.was_there else (view.creation_errors, view.obstacles)
+    told = [f"{counted(len(view.job_keys), 'job')} submitted"] if from_script and not view.was_there else []
+    told = told if view.job_keys else []
+    told += _error_texts(errors)
+    told += _bounded([obstacle_text(each) for each in obstacles], "submission.warnings")
+    told += [remark.text for remark in remarks]
+    hints = [way_out(each.code) for each in obstacles] + [remark.hint for remark in remarks]
+    commands = [f"jobs why {group}"] if obstacles or errors else [remark.next_command for remark in remarks]
+    if from_script and not view.was_there and view.job_keys:
+        commands.append(f"jobs watch {group}")
+    lines = [f"{group}: {text}" for text in told]
+    lines += [f"hint: {as_typed(hint)}" for hint in tuple(filter(None, hints))[:1]]
+    lines += [f"next: {command_name()} {command}" for command in tuple(filter(None, commands))[:1]]
     return lines
 
 
-def _next_commands(group_id: str) -> tuple[str, str, str]:
-    return f"groups {group_id}", f"why {group_id}", "ps"
+def obstacle_text(obstacle: Obstacle) -> str:
+    """Return `2 jobs can never run: 64 cores asked, the largest host (linux-a) offers 2`."""
+    many = counted(obstacle.count, "job")
+    waits = "waits" if obstacle.count == 1 else "wait"
+    return f"{many} {'can never run' if obstacle.never else f'{waits} for a host'}: {obstacle.text}"
+
+
+def _error_texts(errors: Sequence[CreationError]) -> list[str]:
+    """Return a line for each different error, with how many jobs have it."""
+    keys: dict[str, list[str]] = {}
+    for error in errors:
+        keys.setdefault(error.message, []).append(error.job_key)
+    texts = [f"{_not_created(those)}: {text}" for text, those in keys.items()]
+    return _bounded(texts, "submission.creation_errors")
+
+
+def _not_created(keys: Sequence[str]) -> str:
+    one = len(keys) == 1
+    return f"{keys[0]} was not created" if one else f"{len(keys):,} jobs, such as {keys[0]}, were not created"
+
+
+def _bounded(texts: list[str], rest: str) -> list[str]:
+    """Return the first texts, and how many more there are. `rest`: where a script finds all."""
+    more = len(texts) - MOST_REASONS
+    return texts[:MOST_REASONS] + ([f"and {counted(more, 'more reason')} ({rest})"] if more > 0 else [])
+
+
+def detached_line(view: GroupView) -> str:
+    return f"{view.group_id}: {view.home.name} is no longer needed; you can disconnect"
 
 
 def attached_line(view: GroupView) -> str:
     if view.status == "COMPLETE":
-        return f"paglets: group {view.group_id} is COMPLETE, no job is left to detach: {view.detached_reason}"
-    return f"paglets: group {view.group_id} is not detached yet: {view.detached_reason}"
+        return f"{view.group_id}: all jobs have ended, none is left to detach: {view.detached_reason}"
+    return f"{view.group_id}: not detached yet: {view.detached_reason}"
 
 
-def interrupted_line(group_id: str) -> str:
-    watch = f"{command_name()} jobs watch {group_id}"
-    return f"paglets: nothing was cancelled, group {group_id} goes on; see {watch}, or jobs cancel {group_id}"
+def interrupted_lines(group_id: str) -> tuple[str, str, str]:
+    command = command_name()
+    return (
+        f"{group_id}: stopped waiting; the jobs continue",
+        f"hint: {command} jobs cancel {group_id} ends them",
+        f"next: {command} jobs watch {group_id}",
+    )

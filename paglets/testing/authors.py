@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paglets.api.groups import CreationError, GroupView, SubmitGroup
+from paglets.api.groups import CreationError, GroupView, Obstacle, SubmitGroup
 from paglets.codec.wire import encode
 from paglets.core.errors import NotHandled
 from paglets.core.messages import Message, one_timeout, text_and_level
@@ -74,7 +74,7 @@ class FakeContext(FakeSender, Incomplete):  # type: ignore[misc]
         self.unsent: list[str] = []
         self.groups: list[SubmitGroup] = []
         self.blobs: dict[str, bytes] = {}
-        self.warnings: tuple[str, ...] = ()
+        self.obstacles: tuple[Obstacle, ...] = ()
         self.detached_after = 0
 
     def report(self, report: Mapping[str, Any]) -> bool:
@@ -126,7 +126,7 @@ class FakeContext(FakeSender, Incomplete):  # type: ignore[misc]
             creation_errors=tuple(
                 CreationError(job_key=job.job_key, message=job.error) for job in group.jobs if job.error
             ),
-            warnings=self.warnings,
+            obstacles=self.obstacles,
             detached=detached,
             detached_reason="" if detached else "the collector's host has not taken it yet",
         )

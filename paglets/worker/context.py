@@ -24,6 +24,7 @@ from paglets.core.messages import Message, one_timeout, text_and_level
 from paglets.core.record import from_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef, ProxyRef
 from paglets.core.signatures import HookEvent, call_hook, check_methods
+from paglets.core.text import with_article
 from paglets.remote.inputs import InputPaths, publish_inputs
 from paglets.remote.proxy import PagletProxy
 from paglets.worker.artifacts import ChildArtifacts
@@ -159,7 +160,7 @@ class ChildContext:
         if state is None:
             state = cls.State()
         if not isinstance(state, cls.State):
-            raise Invalid(f"the state of a {cls.__qualname__} is a {cls.State.__qualname__}")
+            raise Invalid(f"the state of {with_article(cls.__qualname__)} is {with_article(cls.State.__qualname__)}")
         tree = encode_state(state)
         wanted = Create(
             nth=next(self._numbers),
@@ -239,7 +240,9 @@ class ChildContext:
 
     def _only_plain(self, what: str) -> None:
         if self._go.kind != "paglet":
-            raise Invalid(f"a {self._go.kind} cannot be {what}: only paglets that are neither jobs nor collectors can")
+            raise Invalid(
+                f"{with_article(self._go.kind)} cannot be {what}: only paglets that are neither jobs nor collectors can"
+            )
 
     def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         wanted = Submit(nth=next(self._numbers), request=dict(request))

@@ -9,6 +9,7 @@ from paglets.api.limits import MAX_NOTE_CHARACTERS
 from paglets.api.notes import Level
 from paglets.core.errors import Invalid
 from paglets.core.refs import HostRef
+from paglets.core.text import type_of
 
 LEVELS = get_args(Level)
 
@@ -51,7 +52,7 @@ def new_note(text: str, level: str, at: float) -> NewNote:
     if level not in LEVELS:
         raise Invalid(f"level is {level!r:.40}: it must be one of {', '.join(LEVELS)}")
     if not isinstance(text, str):
-        raise Invalid(f"a note is a text, got a {type(text).__name__}")
+        raise Invalid(f"a note is a text, got {type_of(text)}")
     # A lone surrogate has no place in JSON, and a note is not worth a failure.
     whole = text.encode("utf-8", "replace").decode()
     short = whole if len(whole) <= MAX_NOTE_CHARACTERS else whole[: MAX_NOTE_CHARACTERS - 1] + "…"

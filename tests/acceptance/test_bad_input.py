@@ -125,7 +125,7 @@ def test_a_key_file_that_others_can_read_is_refused(mesh: Mesh) -> None:
 def test_a_host_with_another_key_does_not_join_and_both_sides_say_why(mesh: Mesh) -> None:
     laptop = mesh.start("laptop")  # nobody else has knocked at its door
     stranger = mesh.start("stranger", "--peer", laptop.url, home=other_key(mesh))
-    wait_until(lambda: "has another mesh key" in stranger.log_text(), what="the stranger's word")
+    wait_until(lambda: "has a different mesh key" in stranger.log_text(), what="the stranger's word")
     wait_until(lambda: "not signed with the key of this mesh" in laptop.log_text(), what="the laptop's word")
     assert [view.member.name for view in stranger.client.hosts()] == ["stranger"]
     assert "stranger" not in [view.member.name for view in laptop.client.hosts()]

@@ -320,5 +320,5 @@ def test_a_state_that_cannot_travel_is_the_failure_of_its_job_and_the_others_run
     assert {key: (each["cause"], each["message"]) for key, each in told["failures"].items()} == {
         "a": ("invalid", advice)
     }
-    assert f"paglets: a was not created: {advice}" in done.err
+    assert f": a was not created: {advice}" in done.err
     assert told["words"] == {"b": 8}

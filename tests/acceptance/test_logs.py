@@ -67,13 +67,13 @@ def test_all_attempts_of_a_job_that_is_tried_again_are_followed(three: Mesh, tmp
     wait_until(lambda: "attempt 1 waits" in followed.read_text(), what="the first line of the log")
     go.touch()
     assert follower.wait(PATIENCE_SECONDS) == 0
-    assert followed.read_text().endswith("attempt 1.3 on gpu-a:\nattempt 3 waits\n" + lines(3, attempt=3))
+    assert followed.read_text().endswith("attempt 3 on gpu-a:\nattempt 3 waits\n" + lines(3, attempt=3))
     shown = three.paglets("logs", job, "--attempt", 2, "--stdout", "--at", "laptop")
     assert (shown.code, shown.out) == (0, "attempt 2 waits\n" + lines(3, attempt=2))
     shown = three.paglets("logs", job, "--attempt", "1.7", "--at", "laptop")
     assert (shown.code, shown.complaint) == (
         1,
-        "paglets: no host that is online knows that attempt of the job: it has 1.1, 1.2, 1.3",
+        "paglets: no host that is online knows that attempt of the job: it has 1, 2, 3",
     )
 
 

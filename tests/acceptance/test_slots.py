@@ -96,7 +96,7 @@ def test_a_job_that_no_host_can_ever_run_is_warned_of_and_told(
         return why.out if why.code == 3 else ""
 
     told = wait_until(never, what="exit code 3")
-    assert "64 cores asked, 3 offered" in told
+    assert "64 cores asked, alone offers 3" in told
     submission.collector.send("cancel")
     wait_until(lambda: not alone.client.jobs(), what="the job to go")
 

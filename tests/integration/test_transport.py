@@ -253,7 +253,7 @@ def test_a_store_replaced_between_two_requests_is_told(rig: Rig, connections: Co
 
 
 def test_another_key_is_told_as_such_with_what_to_do(rig: Rig, connect: Connect) -> None:
-    with pytest.raises(NotAllowed, match=r"another mesh key: copy mesh\.key"):
+    with pytest.raises(NotAllowed, match=r"a different mesh key: copy mesh\.key"):
         ask(connect(OTHER_KEY), rig.serve().port)
     assert rig.seen == []
 

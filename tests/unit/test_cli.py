@@ -18,6 +18,7 @@ from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Lease, Slots, Usage
 from paglets.cli import jobs, why
 from paglets.cli.away import offline_names
+from paglets.cli.explained import Explanation, Reason, print_reason
 from paglets.cli.groups import failure_row, result_fields, result_row
 from paglets.cli.host import machine_name, options_of, parser
 from paglets.cli.jobs import job_row, no_host_lines
@@ -34,7 +35,6 @@ from paglets.cli.output import (
     shortened,
     silent_lines,
 )
-from paglets.cli.why import Reason, print_reason
 from paglets.config import HostOptions
 from paglets.core.errors import Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
@@ -314,7 +314,7 @@ def test_a_running_job_shows_its_lease_and_usage() -> None:
     counts = {"queued_jobs": 0, "running_jobs": 1}
     slots = Slots(host=host, capacity=capacity, free=Resources(), tags=(), jobs=(job,), **counts)
     assert job_row(job, slots) == (
-        "g/a", "RUNNING", "1.2", "1 min 30 s", 2, "1 GiB", "0-1", "", "1 min 40 s", "1 MiB", "0 bytes", "",
+        "g/a", "RUNNING", "2", "1 min 30 s", 2, "1 GiB", "0-1", "", "1 min 40 s", "1 MiB", "0 bytes", "",
     )  # fmt: skip
 
 
@@ -401,7 +401,7 @@ def test_a_host_without_a_name_and_a_section_is_warned_once(tmp_path: Path, caps
         assert options_of(parser().parse_args([]), tmp_path, re_enters=re_enters).tags == ()
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("paglets: warning: hosts.toml has no section [hosts.")
-    assert line.endswith("starts without settings")
+    assert line.endswith("uses default settings")
 
 
 @pytest.mark.parametrize(("hostname", "name"), [("Ann-s MacBook.local", "ann-s-macbook"), ("", "host"), ("--x--", "x")])
@@ -412,16 +412,20 @@ def test_a_machines_name_becomes_a_hosts_name(hostname: str, name: str) -> None:
 # Which host.
 
 
-def test_that_home_runs_it_is_advised_only_where_it_fits() -> None:
-    (line,) = no_host_lines(("gpu",), [("gpu",)], home_fits=True)
-    assert "let home run it (--allow-home" in line
-    (line,) = no_host_lines(("gpu",), [("gpu",)], home_fits=False)
-    assert "home" not in line
+def test_where_no_host_can_run_a_job_the_nearest_one_says_what_helps() -> None:
+    why, hint = no_host_lines(("gpu",), [("gpu",)], ["too_large", "home_excluded"])
+    assert why == "no host can run this job"
+    assert hint == "hint: add a host with `paglets host --peer URL`, or set allow_home_compute=True"
+    assert no_host_lines(("gpu",), [("gpu",)], ["tag_missing", "too_large"])[1] == (
+        "hint: ask for less, or add a larger host"
+    )
 
 
 def test_of_a_tag_that_no_host_has_the_nearest_is_told() -> None:
-    lines = no_host_lines(("linix", "gpu"), [("linux", "gpu"), ()], home_fits=False)
-    assert lines[0] == "no host has the tag 'linix': did you mean 'linux'? there are: gpu, linux"
+    lines = no_host_lines(("linix", "gpu"), [("linux", "gpu"), ()], ["tag_missing"])
+    assert lines[0] == (
+        "no host can run this job: no host has the tag 'linix': did you mean 'linux'? there are: gpu, linux"
+    )
 
 
 # A group.
@@ -519,7 +523,7 @@ SUMMARY: dict[str, Any] = {
 }
 
 
-def explain(selector: str, **summary: Any) -> why.Explanation:
+def explain(selector: str, **summary: Any) -> Explanation:
     return why.explain(FakeHost(**summary), selector)  # type: ignore[arg-type]
 
 
@@ -530,7 +534,7 @@ def test_a_groups_jobs_are_counted_by_reason() -> None:
         Reason(count=2, state="PLACING", host="home", text="never: tag 'gpu' is on no host", such_as="c"),
         Reason(count=1, state="FAILED", host="", text="exit:3: the process ended", such_as="b/1"),
     )
-    assert "start a host that fits" in str(found.fields["next"])
+    assert "add a host with `paglets host --peer URL`" in str(found.fields["hint"])
 
 
 def test_of_a_group_the_failed_hooks_of_finished_jobs_are_told_with_the_next_command() -> None:
@@ -570,7 +574,7 @@ def test_a_reason_is_whole_below_its_count() -> None:
 
 def test_of_a_group_with_failures_the_next_commands_name_the_first() -> None:
     found = explain("g", pending_jobs=[], failures={"a b": SUMMARY["failures"]["b/1"]})
-    assert (found.code, found.fields["next"]) == (1, "paglets jobs why 'g/a b'; paglets jobs logs 'g/a b'")
+    assert (found.code, found.fields["next"]) == (1, "paglets jobs why 'g/a b'")
 
 
 def test_cancelled_jobs_are_told_apart_from_failed_ones() -> None:
@@ -614,8 +618,8 @@ def test_a_message_that_is_shown_is_not_shown_again_as_last_words(stderr: str, t
 def test_of_a_job_that_was_begun_anew_its_end_says_so_too() -> None:
     first = {"result": {}, "host_name": "w1", "generation": 1, "attempt": 2}
     again = first | {"generation": 2, "attempt": 1}
-    assert explain("g/a", results={"a": first}).fields["run"] == "1.2"
-    assert explain("g/a", results={"a": again}).fields["run"] == "2.1 (the first copy was lost with its host)"
+    assert explain("g/a", results={"a": first}).fields["attempt"] == "2"
+    assert explain("g/a", results={"a": again}).fields["attempt"] == "2.1 (the first copy was lost with its host)"
 
 
 def test_a_cancelled_job_has_exit_code_7() -> None:

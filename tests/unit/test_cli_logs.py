@@ -55,7 +55,7 @@ def test_the_newest_attempt_is_shown_unless_another_is_named() -> None:
     assert chosen(there, (None, 2)) == attempt(2)
     assert chosen(there, (1, 1)) == attempt(1)
     assert chosen(found(), (1, 1)) is None
-    with pytest.raises(Unknown, match=r"1\.1, 1\.2, 2\.1"):
+    with pytest.raises(Unknown, match=r"1, 2, 2\.1"):
         chosen(there, (None, 7))
 
 
@@ -160,7 +160,7 @@ def test_a_log_that_was_removed_is_told_with_exit_code_1(tmp_path: Path, capsys:
         assert show(of_gone, None) == 1
         assert out.getvalue() == b""
         assert capsys.readouterr().err == (
-            "paglets: nothing is kept any more of what attempt 1.1 of g1/a printed on w1: "
+            "paglets: nothing is kept any more of what attempt 1 of g1/a printed on w1: "
             "a host removes its oldest logs\n"
         )
 

@@ -197,9 +197,9 @@ def test_an_attempt_that_died_is_told_with_its_cause(capsys: pytest.CaptureFixtu
     lost = replace(died, attempt=2, cause="host_lost")
     print_shown(replace(shown(Client(), "g/b"), attempts=(died, lost)))
     told = capsys.readouterr().out.splitlines()
-    assert told[-3].split() == ["RUN", "STATUS", "HOST", "CAUSE"]
-    assert told[-2].split(maxsplit=1) == ["1.1", "FAILED, tried again  w1    signal:SIGKILL"]
-    assert told[-1].split(maxsplit=1) == ["1.2", "LOST, tried again    w1    host_lost"]
+    assert told[-3].split() == ["ATTEMPT", "STATUS", "HOST", "CAUSE"]
+    assert told[-2].split(maxsplit=1) == ["1", "FAILED, tried again  w1    signal:SIGKILL"]
+    assert told[-1].split(maxsplit=1) == ["2", "LOST, tried again    w1    host_lost"]
 
 
 def test_where_the_collector_is_away_what_the_jobs_host_knows_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from paglets.api.hosts import HostIdentity, MemberView
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Lease, Slots
 from paglets.cli import why
+from paglets.cli.explained import Explanation
 from paglets.cli.jobs import job_row
 from paglets.cli.waiting import held_by
 from paglets.core.errors import Unknown, Unreachable
@@ -140,7 +141,7 @@ class Mesh(FakeHost):
         )
 
 
-def explain(mesh: Mesh, selector: str) -> why.Explanation:
+def explain(mesh: Mesh, selector: str) -> Explanation:
     return why.explain(mesh, selector)  # type: ignore[arg-type]
 
 

@@ -265,7 +265,7 @@ def test_a_bad_state_is_refused_with_the_reason(cls: type, tree: Any, message: s
         (Undecorated(), "lacks @dataclass: they would be lost"),
         ({"a": 1}, "a state must be a dataclass, not dict"),
         (JobState, "a state must be a dataclass, not type"),
-        (JobState(rows=[object()]), r"state\.rows\[0\]: a object cannot travel"),
+        (JobState(rows=[object()]), r"state\.rows\[0\]: an object cannot travel"),
     ],
 )
 def test_a_state_that_cannot_travel_is_refused_before_it_leaves(state: Any, message: str) -> None:

@@ -377,10 +377,10 @@ _LocalPair, _LocalList = _local_classes()
 _LocalPair.__qualname__ = "_local_classes.<locals>._LocalPair"
 
 CANNOT: list[tuple[Any, str]] = [
-    ({3: object()}, "result[3]: a object cannot travel; convert it to plain values, or make its class a dataclass"),
+    ({3: object()}, "result[3]: an object cannot travel; convert it to plain values, or make its class a dataclass"),
     ({(1, object): 1}, "[1]: a type cannot travel"),
     ({"s": frozenset([len])}, "result.s{<built-in function len>}: a builtin_function_or_method cannot travel"),
-    (Node(children=[Node(data={"a b": object()})]), "result.children[0].data['a b']: a object cannot travel"),
+    (Node(children=[Node(data={"a b": object()})]), "result.children[0].data['a b']: an object cannot travel"),
     (deque([1]), "result: a collections.deque cannot travel; convert it to list"),
     (range(3), "result: a range cannot travel; convert it to list"),
     ((n for n in ()), "result: a generator cannot travel; convert it to list"),
@@ -472,7 +472,7 @@ def test_arguments_are_written_one_by_one_whatever_their_names() -> None:
 
 
 def test_a_bad_argument_is_named() -> None:
-    with pytest.raises(Invalid, match=r"args\.x\[0\]: a object cannot travel"):
+    with pytest.raises(Invalid, match=r"args\.x\[0\]: an object cannot travel"):
         encode_fields({"x": [object()]})
     with pytest.raises(Invalid, match="args: names are strings, not int"):
         encode_fields({1: 2})  # type: ignore[dict-item]

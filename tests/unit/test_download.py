@@ -236,7 +236,7 @@ def test_an_address_in_a_reply_is_never_contacted(rig: FilesRig, tmp_path: Path)
     stranger = FileHost(name="evil")
     stranger.keep(DATA)
     rig.a.others += (stranger,)
-    with pytest.raises(Unreachable, match="evil, which a does not list"):
+    with pytest.raises(Unreachable, match="evil, which is not in the mesh as a knows it"):
         fetch(rig, tmp_path)
 
 

@@ -56,7 +56,7 @@ def test_empty_keys_are_named_by_position() -> None:
 
 @pytest.mark.parametrize("keys", [["a", "b", "a"], ["job-00002", ""]])
 def test_two_equal_keys_are_a_value_error(keys: list[str]) -> None:
-    with pytest.raises(ValueError, match="occur more than once"):
+    with pytest.raises(ValueError, match="1 job key occurs more than once"):
         complete_job_keys(keys)
 
 

@@ -203,9 +203,8 @@ def test_the_collector_goes_where_it_was_asked_to(rig: Rig) -> None:
 def test_jobs_that_no_host_can_take_are_warned_of_once_for_each_reason(rig: Rig) -> None:
     wish = slot_request(rules={"required_tags": ("fast",)})
     view = submit(rig, group("a", "b", "c", request=wish))
-    assert len(view.warnings) == 1
-    assert view.warnings[0].startswith("3 jobs have no host:")
-    assert submit(rig, group("x", group_id="g2"), TOKENS[1]).warnings == ()
+    assert [(each.count, each.code, each.never) for each in view.obstacles] == [(3, "tag_missing", True)]
+    assert submit(rig, group("x", group_id="g2"), TOKENS[1]).obstacles == ()
 
 
 def test_ids_of_jobs_are_never_shared_between_submissions(rig: Rig) -> None:

@@ -349,7 +349,7 @@ def test_a_group_with_a_job_that_finds_no_host_says_how_many(rig: Rig) -> None:
     peer(rig, **{CENSUS: lambda body: CensusReply()})
     submit(rig, "a", request=slot_request(rules={"required_tags": ("fast",)}))
     rig.run(2)
-    assert view(rig).detached_reason == "1 jobs have no host yet"
+    assert view(rig).detached_reason == "1 job has no host yet"
 
 
 # Census.

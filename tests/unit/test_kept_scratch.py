@@ -14,7 +14,7 @@ from paglets.store import kept, residence
 from paglets.store.db import Tx
 from paglets.worker.protocol import Fault, Report
 
-BAD = Fault(cause="bad_result", message="result: a object cannot travel")
+BAD = Fault(cause="bad_result", message="result: an object cannot travel")
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_an_address_in_a_reply_is_not_contacted_but_that_of_the_mesh(given: Give
 def test_a_host_outside_the_mesh_is_not_followed(given: Given) -> None:
     given.w1.routes[ASK] = raising(moved_to(HostRef(store_id="evil", name="evil", url="http://evil:8765")))
     given.home.routes[ROUTE] = raising(Unknown("nobody has it"))
-    with pytest.raises(Unreachable, match="evil, which home does not list"):
+    with pytest.raises(Unreachable, match="evil, which is not in the mesh as home knows it"):
         given.pursue(given.at(given.w1))
 
 

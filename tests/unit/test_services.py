@@ -53,7 +53,7 @@ def test_a_client_and_a_paglet_of_one_contract_understand_each_other() -> None:
 
 def test_a_request_of_another_class_is_not_sent() -> None:
     client = client_of(Adder(PagletState(), FakeContext()))
-    with pytest.raises(TypeError, match="takes a AddRequest"):
+    with pytest.raises(TypeError, match="takes an AddRequest"):
         client.call("add-up", AddReply(1))
     with pytest.raises(Invalid, match=r"AddRequest\.right must be int, got '2'"):
         client.call("add-up", AddRequest(1, "2"))  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ def test_a_request_of_another_class_is_not_sent() -> None:
 
 def test_a_reply_of_another_class_is_the_fault_of_the_service() -> None:
     client = client_of(Liar(PagletState(), FakeContext()))
-    with pytest.raises(Invalid, match="adder add-up: the reply must be a AddReply, got a dict"):
+    with pytest.raises(Invalid, match="adder add-up: the reply must be an AddReply, got a dict"):
         client.call("add-up", AddRequest(1, 2))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from paglets.api.groups import GroupView, SubmitGroup
+from paglets.api.groups import GroupView, Obstacle, SubmitGroup
 from paglets.api.hosts import MemberView
 from paglets.api.paglets import PagletView
 from paglets.codec import wire
@@ -184,20 +184,50 @@ def test_impossible_amounts_make_a_creation_failure_not_an_error(capsys: pytest.
     assert [job.error != "" for job in context.groups[0].jobs] == [True, False]
     (error,) = submission.creation_errors
     assert (error.job_key, "cpu_cores is -1" in error.message) == ("a", True)
-    assert "a was not created: cpu_cores is -1" in capsys.readouterr().err
+    assert ": a was not created: cpu_cores is -1" in capsys.readouterr().err
 
 
-def test_warnings_are_printed_at_once_with_the_ways_out(capsys: pytest.CaptureFixture[str]) -> None:
-    context = FakeContext()
-    context.warnings = ("2 jobs fit no host: tag 'gpu' is nowhere\x1b[2J. Ways out: start a host",)
-    submission = submit_compute_job_group(context, MyJob, [MyJobState()])
+LARGE = "64 cores asked, the largest host (linux-a) offers 2"
+
+
+def test_reasons_why_jobs_have_no_host_are_printed_with_a_hint_and_the_next_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    client = FakeClient()
+    client.obstacles = (
+        Obstacle(count=2, code="too_large", text=LARGE, never=True),
+        Obstacle(count=1, code="offline", text="w1 is offline\x1b[2J"),
+    )
+    submission = submit_compute_job_group(client, MyJob, [MyJobState() for _ in range(3)], group_id="large")
     told = capsys.readouterr()
-    assert told.out == ""
-    assert "warning: 2 jobs fit no host" in told.err
-    assert "Ways out: start a host" in told.err
-    assert "paglets jobs why group-" in told.err
-    assert "\x1b" not in told.err
-    assert submission.warnings == context.warnings
+    assert (told.out, told.err.splitlines()) == (
+        "",
+        [
+            "large: 3 jobs submitted",
+            f"large: 2 jobs can never run: {LARGE}",
+            "large: 1 job waits for a host: w1 is offline\\x1b[2J",
+            "hint: ask for less, or add a larger host",
+            "next: paglets jobs why large",
+        ],
+    )
+    assert submission.warnings[0] == f"2 jobs can never run: {LARGE}"
+
+
+def test_within_a_paglet_only_what_stands_in_the_way_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    context = FakeContext()
+    context.obstacles = (Obstacle(count=1, code="no_place_known", text="none"),)
+    submit_compute_job_group(context, MyJob, [MyJobState()], group_id="g")
+    assert capsys.readouterr().err == "g: 1 job waits for a host: none\nnext: paglets jobs why g\n"
+
+
+def test_many_different_reasons_are_counted_and_equal_errors_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    client = FakeClient()
+    client.obstacles = tuple(Obstacle(count=1, code="offline", text=f"w{number} is offline") for number in range(7))
+    submit_compute_job_group(client, MyJob, [MyJobState(job_key=key, cpu_cores=-1) for key in "abc"], group_id="g")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1] == "g: 3 jobs, such as a, were not created: cpu_cores is -1 (int): it must be at least 1"
+    assert lines[4:6] == ["g: 1 job waits for a host: w2 is offline", "g: and 4 more reasons (submission.warnings)"]
+    assert len(lines) == 8
 
 
 def test_a_script_is_told_the_next_commands_and_a_paglet_is_not(capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,11 +235,7 @@ def test_a_script_is_told_the_next_commands_and_a_paglet_is_not(capsys: pytest.C
     assert capsys.readouterr().err == ""
     submit_compute_job_group(FakeClient(), MyJob, [MyJobState()], group_id="g")
     told = capsys.readouterr()
-    assert [line.strip() for line in told.err.splitlines()[-3:]] == [
-        "paglets jobs groups g",
-        "paglets jobs why g",
-        "paglets jobs ps",
-    ]
+    assert told.err.splitlines() == ["g: 1 job submitted", "next: paglets jobs watch g"]
     assert told.out == ""
 
 
@@ -226,14 +252,30 @@ class KnownHost(FakeClient):
 
 
 def test_a_group_that_is_there_already_is_not_said_to_be_submitted(capsys: pytest.CaptureFixture[str]) -> None:
-    answers = {"ended": lambda message: {"ended": [], "next": 1, "pending_count": 0, "status": "COMPLETE"}}
-    submission = submit_compute_job_group(KnownHost(answers=answers), MyJob, [MyJobState()], group_id="g")
-    told = capsys.readouterr().err.splitlines()
-    assert told[:2] == [
-        "paglets: warning: group g is there already (submitted 2 min ago, COMPLETE): nothing was submitted",
-        "paglets: next:",
-    ]
-    assert submission.warnings == (told[0].removeprefix("paglets: warning: "),)
+    for done, failed, says in (
+        (4, 0, ["g: 4 of 4 were done before; nothing to run", "next: paglets jobs groups g"]),
+        (
+            *(3, 1),
+            [
+                "g: 3 of 4 were done before, 1 failed before; failed jobs are not run again",
+                "hint: submit the failed jobs under another group_id to run them again",
+                "next: paglets jobs why g",
+            ],
+        ),
+        (
+            *(1, 1),
+            [
+                "g: submitted 2 min ago, 1 done, 1 failed, 2 pending of 4; nothing was submitted again",
+                "next: paglets jobs watch g",
+            ],
+        ),
+    ):
+        counts = {"status": "ACTIVE", "expected_count": 4, "completed_count": done, "failed_count": failed}
+        answers = {"counts": lambda message, counts=counts: counts}
+        submission = submit_compute_job_group(KnownHost(answers=answers), MyJob, [MyJobState()], group_id="g")
+        told = capsys.readouterr().err.splitlines()
+        assert told == says
+        assert submission.warnings == (told[0].removeprefix("g: "),)
 
 
 def test_a_group_that_is_there_with_other_code_is_told_with_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
@@ -241,19 +283,20 @@ def test_a_group_that_is_there_with_other_code_is_told_with_the_way_out(capsys: 
         raise Unreachable("w1 is away")
 
     for differs, says in (
-        (("code",), "its code differs from what there is now: submit under another group_id to run it"),
-        (("inputs",), "its inputs differ from what there is now: submit under another group_id to run them"),
-        (
-            ("code", "inputs"),
-            "its code and inputs differ from what there is now: submit under another group_id to run them",
-        ),
+        (("code",), "code"),
+        (("inputs",), "inputs"),
+        (("code", "inputs"), "code and inputs"),
     ):
-        client = KnownHost(differs, {"ended": away})
+        client = KnownHost(differs, {"counts": away})
         client.members = (MemberView(member=member("w1"), online=True, silent_seconds=0.0),)
         submission = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
-        there = "group g is there already (submitted 2 min ago): nothing was submitted"
-        assert (submission.warnings[0], submission.warnings[-1]) == (there, says)
-        assert f"paglets: warning: {says}\n" in capsys.readouterr().err
+        changed = f"{says} changed since it was submitted; the group keeps what it was submitted with"
+        there = "submitted 2 min ago; nothing was submitted again"
+        assert (submission.warnings[0], submission.warnings[-1]) == (there, changed)
+        told = capsys.readouterr().err
+        assert (
+            f"g: {changed}\nhint: submit under another group_id to run {'it' if says == 'code' else 'them'}\n" in told
+        )
 
 
 GONE = "the results that lay there are lost unless its old folder comes back"
@@ -284,7 +327,7 @@ def test_a_group_whose_collector_is_gone_for_good_is_not_taken_for_submitted(
     def away(message: Message) -> Any:
         raise Unreachable("w1 is away")
 
-    client = KnownHost(answers={"ended": away})
+    client = KnownHost(answers={"counts": away})
     client.members = members
     with pytest.raises(GroupLost) as caught:
         submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
@@ -312,7 +355,7 @@ def test_a_group_whose_collector_is_away_is_not_said_to_be_detached() -> None:
     def away(message: Message) -> Any:
         raise Unreachable("w1 is away")
 
-    client = Detached(answers={"ended": away})
+    client = Detached(answers={"counts": away})
     client.members = (MemberView(member=member("w1"), online=False, silent_seconds=9.0),)
     submission = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
     assert not submission.detached
@@ -325,10 +368,10 @@ def test_a_collector_that_moved_on_before_its_host_was_forgotten_is_found_and_fo
     def away(message: Message) -> Any:
         raise Unreachable("w1 is not among the hosts of the mesh")
 
-    client = KnownHost(answers={"ended": away})
+    client = KnownHost(answers={"counts": away})
     client.at = HostRef(store_id="store-w2", name="w2")
     submission = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
-    assert submission.warnings == ("group g is there already (submitted 2 min ago, ACTIVE): nothing was submitted",)
+    assert submission.warnings == ("submitted 2 min ago; nothing was submitted again",)
     assert submission.collector.ref.host == client.at
 
 
@@ -336,7 +379,7 @@ def test_a_collector_that_may_be_on_a_host_that_does_not_answer_is_not_told_to_b
     def away(message: Message) -> Any:
         raise Unreachable("w1 is not among the hosts of the mesh")
 
-    client = KnownHost(answers={"ended": away})
+    client = KnownHost(answers={"counts": away})
     client.at = Unreachable("no host that answers has the collector of g; w2: no reply")
     submission = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
     assert submission.warnings[1:] == (client.at.message,)
@@ -350,7 +393,7 @@ def test_a_collector_that_answers_an_error_is_not_said_to_be_silent(error: Pagle
     def answers(message: Message) -> Any:
         raise error
 
-    client = KnownHost(answers={"ended": answers})
+    client = KnownHost(answers={"counts": answers})
     client.members = (MemberView(member=member("w1"), online=True, silent_seconds=0.1),)
     (_, told) = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g").warnings
     assert told == f"its collector, on w1, does not say how it stands: {error.message}"
@@ -361,18 +404,18 @@ def test_a_collector_whose_host_hangs_is_not_called_which_takes_longer_than_the_
     client.mute = CallOutcomeUnknown("no answer within 5 s")
     client.members = (MemberView(member=member("w1"), online=True, silent_seconds=4.0),)
     (_, told) = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g").warnings
-    assert told.startswith("its collector, last known on w1, cannot be asked now: no answer within 5 s; see ")
+    assert told == "its collector, last known on w1, cannot be asked now: no answer within 5 s"
     assert (client.looks, client.sent) == ([5.0], [])
 
 
 def test_a_script_is_told_what_is_waited_for_where_that_takes_long(capsys: pytest.CaptureFixture[str]) -> None:
     class Slow(KnownHost):
         def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-            wait_until(lambda: "waiting for the host that stores group g" in capsys.readouterr().err)
+            wait_until(lambda: "g: waiting for the host that stores the group" in capsys.readouterr().err)
             return super().submit_group(request)
 
         def paglet(self, target: ProxyRef, *, timeout: float | None = None) -> PagletView:
-            wait_until(lambda: "waiting for w1, which has the collector of group g" in capsys.readouterr().err)
+            wait_until(lambda: "g: waiting for w1, which has its collector" in capsys.readouterr().err)
             return super().paglet(target, timeout=timeout)
 
     client = Slow()
@@ -381,16 +424,19 @@ def test_a_script_is_told_what_is_waited_for_where_that_takes_long(capsys: pytes
 
 
 @pytest.mark.parametrize(
-    ("online", "says"), [(True, "jobs status g"), (False, "only that host has all results; start that host again")]
+    ("online", "says"), [(True, "next: paglets jobs status g"), (False, "hint: start that host again")]
 )
-def test_a_collector_that_is_only_away_is_not_told_to_be_gone(online: bool, says: str) -> None:
+def test_a_collector_that_is_only_away_is_not_told_to_be_gone(
+    online: bool, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     def away(message: Message) -> Any:
         raise Unreachable("w1 is away")
 
-    client = KnownHost(answers={"ended": away})
+    client = KnownHost(answers={"counts": away})
     client.members = (MemberView(member=member("w1"), online=online, silent_seconds=9.0),)
-    (_, told) = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g").warnings
-    assert says in told
+    submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
+    told = capsys.readouterr().err
+    assert f"\n{says}" in told
     assert "lost unless" not in told
 
 
@@ -401,21 +447,21 @@ def test_a_collector_that_is_only_away_is_not_told_to_be_gone(online: bool, says
 def test_the_age_of_a_group_is_told_in_one_unit(age: float, words: str) -> None:
     context = FakeContext()
     view = replace(context.view(submitted(context, MyJobState())), was_there=True)
-    (text,) = remarks_on(view, "", view.created_at + age, from_script=True)
-    assert f"(submitted {words} ago)" in text
+    (remark,) = remarks_on(view, view.created_at + age, from_script=True)
+    assert remark.text.startswith(f"submitted {words} ago;")
 
 
 def test_a_paglet_that_submits_again_as_it_runs_again_hears_nothing() -> None:
     context = FakeContext()
     view = replace(context.view(submitted(context, MyJobState())), was_there=True)
-    assert remarks_on(view, "", 0.0, from_script=False) == ()
-    assert len(remarks_on(replace(view, differs=("code",)), "", 0.0, from_script=False)) == 2
+    assert remarks_on(view, 0.0, from_script=False) == ()
+    assert len(remarks_on(replace(view, differs=("code",)), 0.0, from_script=False)) == 1
 
 
 def test_a_group_without_jobs_is_worth_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     submission = submit_compute_job_group(FakeContext(), MyJob, [], group_id="g")
-    assert submission.warnings == ("group g has no jobs: there is nothing to run",)
-    assert "warning: group g has no jobs" in capsys.readouterr().err
+    assert submission.warnings == ("the group has no jobs: there is nothing to run",)
+    assert capsys.readouterr().err == "g: the group has no jobs: there is nothing to run\n"
 
 
 @pytest.mark.parametrize(
@@ -424,7 +470,7 @@ def test_a_group_without_jobs_is_worth_a_warning(capsys: pytest.CaptureFixture[s
         ("laptop", MyJob, [], {}, "not to a str"),
         (FakeContext(), [MyJobState()], MyJob, {}, "is not a subclass of ComputeJobPaglet"),
         (FakeContext(), MyJob, MyJobState(), {}, "states is a MyJobState: give a list of MyJobState"),
-        (FakeContext(), MyJob, 3, {}, "states is a int"),
+        (FakeContext(), MyJob, 3, {}, "states is an int"),
         (FakeContext(), MyJob, [], {"inputs": ["stop.txt"]}, "inputs is a list: give a dict"),
         (FakeContext(), MyJob, [], {"job_inputs": ["stop.txt"]}, "job_inputs is a list: give a dict"),
         (FakeContext(), MyJob, [MyJobState(job_key="a")], {"job_inputs": {"a": "x"}}, "'a': inputs is a str"),
@@ -483,9 +529,7 @@ def test_a_script_is_told_why_a_group_is_not_detached(capsys: pytest.CaptureFixt
     capsys.readouterr()
     assert not submission.wait_detached(timeout=3)
     group_id = submission.group_id
-    assert capsys.readouterr().err == (
-        f"paglets: group {group_id} is not detached yet: the collector's host has not taken it yet\n"
-    )
+    assert capsys.readouterr().err == (f"{group_id}: not detached yet: the collector's host has not taken it yet\n")
 
 
 def test_nothing_is_waited_for_where_no_job_is_left_to_detach(capsys: pytest.CaptureFixture[str]) -> None:
@@ -498,7 +542,7 @@ def test_nothing_is_waited_for_where_no_job_is_left_to_detach(capsys: pytest.Cap
     submission, start = following(Done(), clock), clock.monotonic()
     assert not submission.wait_detached(timeout=30)
     assert clock.monotonic() == start
-    assert "is COMPLETE, no job is left to detach: the collector lives on this host" in capsys.readouterr().err
+    assert "all jobs have ended, none is left to detach: the collector lives on this host" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -521,8 +565,9 @@ def test_an_interruption_of_waiting_says_that_the_jobs_go_on(
     told = capsys.readouterr().err
     group_id = submission.group_id
     assert told == (
-        f"paglets: nothing was cancelled, group {group_id} goes on; "
-        f"see paglets jobs watch {group_id}, or jobs cancel {group_id}\n"
+        f"{group_id}: stopped waiting; the jobs continue\n"
+        f"hint: paglets jobs cancel {group_id} ends them\n"
+        f"next: paglets jobs watch {group_id}\n"
     )
 
 
@@ -605,7 +650,7 @@ def test_a_script_that_waits_is_told_the_first_failure_at_once_and_how_the_group
 def test_without_progress_and_within_a_paglet_a_wait_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     ended = lambda message: page(0, ("a", FAILED), ("b", DONE))  # noqa: E731
     drained(FakeClient({"ended": ended}), progress=False)
-    submitted_lines = 4
+    submitted_lines = 2
     assert len(capsys.readouterr().err.splitlines()) == submitted_lines
     context = FakeContext({"ended": ended, "drain": lambda message: SUMMARY})
     following(context, FakeClock()).drain()

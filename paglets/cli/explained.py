@@ -1,0 +1,69 @@
+"""Explanations of `jobs why` and how they are printed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+from paglets.cli.output import print_fields, print_paragraph
+from paglets.core.text import printable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why `count` jobs of a group are in this state; `such_as` is the first of them."""
+
+    count: int
+    state: str
+    host: str
+    text: str
+    such_as: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What is printed: `fields` in words, `tails` of output, `reasons`, `data` as JSON; and the exit code."""
+
+    code: int
+    data: Any
+    fields: dict[str, object] = field(default_factory=dict)
+    reasons: tuple[Reason, ...] = ()
+    tails: tuple[str, ...] = ()
+
+
+def print_explained(explained: Explanation) -> None:
+    """Print fields, tails of output and reasons; below reasons what to do."""
+    last = {name: explained.fields.get(name) for name in ("hint", "next")} if explained.reasons else {}
+    print_fields({name: value for name, value in explained.fields.items() if name not in last})
+    for tail in explained.tails:
+        print()
+        print("\n".join(printable(line) for line in tail.splitlines()))
+    if explained.reasons:
+        print()
+    for reason in explained.reasons:
+        print_reason(reason)
+    if any(last.values()):
+        print()
+        print_fields(last)
+
+
+def print_reason(reason: Reason, *, out: TextIO | None = None) -> None:
+    """Its count as a line, and below that why, whole."""
+    host = f" on {reason.host}" if reason.host else ""
+    such_as = reason.such_as if reason.count == 1 else f"such as {reason.such_as}"
+    print_paragraph(f"{reason.count} {reason.state}{host}: {such_as}", "", out=out)
+    if reason.text:
+        print_paragraph(reason.text, "  ", out=out)
+
+
+def counted_reasons(rows: list[tuple[str, str, str, str]]) -> list[Reason]:
+    """Equal rows but for the key, most frequent first, each with its first key."""
+    first: dict[tuple[str, str, str], str] = {}
+    for *reason, key in rows:
+        first.setdefault((reason[0], reason[1], reason[2]), key)
+    counts = Counter((status, host, text) for status, host, text, _ in rows)
+    return [
+        Reason(count=count, state=each[0], host=each[1], text=each[2], such_as=first[each])
+        for each, count in counts.most_common()
+    ]
