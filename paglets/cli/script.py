@@ -1,9 +1,9 @@
-"""`paglets SCRIPT.py [ARGS...]`: run a script with this program importable, else as `python SCRIPT.py ARGS...` does.
+"""`paglets SCRIPT.py [ARGS...]`: run a script as `python SCRIPT.py ARGS...` does, with this program importable.
 
-The process becomes the script's interpreter. From an archive the script imports the kept copy, as a host does: it may
-run for hours and import late, and the file that the user called may be replaced meanwhile.
+The process becomes the script's interpreter. From an archive, the script imports the kept copy, as a host does: it may
+run for hours and import late, and the user may replace the archive meanwhile.
 
-All this is paid before each script, so what is not always needed is imported where it is needed.
+Each script pays for the imports of this module, so modules that few calls need are imported in functions.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from paglets.core.command import (
 )
 
 OPTIONS = ("--at", "--python")
-"""What may stand before a script; each takes a value."""
+"""The options that can stand before a script. Each takes a value."""
 
 ORIGINS = "origins"
 """The name of a file beside each kept copy, with a line for each archive that the copy was found equal to."""
 
 
 def is_script(word: str) -> bool:
-    """Return True if that first word means a script, not a command: no command has a dot or a slash."""
+    """Return True if the first word names a script. No command has a dot or a slash in its name."""
     return not word.startswith("-") and (word.endswith(".py") or os.sep in word)
 
 
@@ -126,7 +126,7 @@ def _environment(python: str) -> dict[str, str]:
     files = importlib.import_module("paglets.program")
     checkout = files.this_program()
     if python != sys.executable and files.is_installed(checkout):
-        return {}  # all that is installed beside it would come first there, before the standard library
+        return {}  # there, PYTHONPATH would put every package of this interpreter before the standard library
     made: dict[str, str] = files.child_environment(checkout, os.environ, python=python)
     return made | carried_command(this_command(), program)
 
@@ -149,7 +149,7 @@ def _kept_copy(archive: str) -> str:
 
 
 def _known_copy(archive: os.stat_result, home: str) -> str:
-    """Return the copy that was found equal to this very file before, locked; "" if there is none."""
+    """Return the copy that an earlier start found equal to this file, locked; "" if there is none."""
     copies = os.path.join(home, "cache", "app")
     if not os.path.isdir(copies):
         return ""
@@ -167,12 +167,12 @@ def is_own(folder: str) -> bool:
 
 
 def origin(archive: os.stat_result, copy: str) -> str:
-    """Return the line that notes their equality: another one once either was touched. "" without a copy."""
+    """Return a line that identifies both files as they are now, so a change of either changes it; "" without a copy."""
     try:
         both = (archive, os.stat(copy))
     except OSError:
         return ""
-    # The time of the last change of a file's status too: `cp -p` sets that of the last change of its content.
+    # `cp -p` can set the time of the last change of content (mtime), but not that of the last change of status (ctime).
     return " ".join(f"{s.st_dev} {s.st_ino} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}" for s in both)
 
 

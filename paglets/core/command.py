@@ -1,6 +1,6 @@
-"""The command by which the user calls this program, as text to be pasted into a shell.
+"""The command that runs this program where the user is, as text to paste into a shell.
 
-Scripts load this module before all others, so it imports little.
+Each script pays for the imports of this module, so it has few.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ import sys
 NAME = "paglets"
 
 COMMAND_VARIABLE = "PAGLETS_COMMAND"
-"""What the user typed to get here, a tab, and the program that this is said of: set for a script, and for a host in its
-kept copy. It is only ever printed, and only by that program: another one below it has a command of its own."""
+"""Holds the command by which the user called this program, a tab, and the path of the program. It is set for scripts
+and for hosts in their kept copy. The command is only printed, and only by the program of that path."""
 
 MOST_CHARACTERS = 4096
-"""Of a command from the environment: the longest path of Linux."""
+"""The longest command that is taken from the environment: as long as the longest path of Linux."""
 
 OLDEST_PYTHON = 11
+"""The oldest minor version of Python 3 that runs this program."""
 
 COMPARED_BYTES = 1 << 18
-"""At the end of an archive: more than its table of contents, with the checksum of every entry."""
+"""The size of the compared end of an archive: more than its table of contents, which has a checksum of each entry."""
 
 OPTIONS_WITH_VALUE = ("-X", "-W", "--check-hash-based-pycs")
 
@@ -80,7 +81,7 @@ def command_for(
     python = _python(typed, executable, in_venv, folder, path)
     if not is_archive:
         return _package_command(program, called, python, executable, folder, path)
-    if _is_kept_copy(program):  # nobody calls that by its path
+    if _is_kept_copy(program):  # nobody types the path of that
         return NAME
     for name in (NAME, os.path.basename(program)):
         found = on_path(name, path)
@@ -101,7 +102,7 @@ def _package_command(program: str, called: str, python: str, executable: str, fo
 
 
 def _is_kept_copy(program: str) -> bool:
-    """Return True for the copy of an archive that hosts and scripts run from: its folder is its SHA-256."""
+    """Return True for the copy that hosts and scripts run from. The name of its folder is its SHA-256."""
     name = os.path.basename(os.path.dirname(program))
     return len(name) == 64 and set(name) <= set("0123456789abcdef")
 
@@ -125,7 +126,7 @@ def _end_of(path: str) -> tuple[int, bytes]:
 
 
 def _starts_on_path(path: str) -> bool:
-    """Return True if the first line of the archive finds an interpreter that is new enough, as far as its name says."""
+    """Return False if `python3`, which the first line of the archive names, is missing, or old by its name."""
     found = on_path("python3", path)
     version = os.path.basename(os.path.realpath(found)).removeprefix("python3.") if found else "0"
     return not version.isdecimal() or int(version) >= OLDEST_PYTHON
@@ -143,7 +144,7 @@ def _python(typed: str, executable: str, in_venv: bool, folder: str, path: str) 
 
 
 def _same_interpreter(found: str, executable: str, in_venv: bool) -> bool:
-    """Return True for the same file; a virtual environment is its folder, as all of them lead to the same file."""
+    """Return True for the same file. Virtual environments are told apart by folder: they link to one file."""
     if os.path.realpath(os.path.dirname(found)) == os.path.realpath(os.path.dirname(executable)):
         return True
     return not in_venv and os.path.realpath(found) == os.path.realpath(executable)
