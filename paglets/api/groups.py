@@ -73,6 +73,8 @@ class GroupView:
     `class_name` is that of the jobs. `collector` is where the collector lives as far as the answering host knows.
     `summary`, `status` and the counts are there when the collector is on the answering host, else null or "".
 
+    `only_host`: home knows no other host now, so the jobs run there, and nothing can be detached.
+
     Of a submission: `was_there`, the group was stored before, so nothing was now; `differs`, what of its "code" and
     "inputs" was other than what was stored then; `lost`, in words, that the collector's host was forgotten, or "".
     """
@@ -87,6 +89,7 @@ class GroupView:
     obstacles: tuple[Obstacle, ...] = ()
     detached: bool
     detached_reason: str
+    only_host: bool = False
     summary: Any = None
     status: str = ""
     expected_count: int | None = None

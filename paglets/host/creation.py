@@ -25,7 +25,7 @@ from paglets.groups.keys import (
 )
 from paglets.host.blobs import BlobKeeper
 from paglets.host.comeback import ERA, epoch_of_next_era
-from paglets.host.groupviews import GROUP, group_view
+from paglets.host.groupviews import GROUP, group_view, on_only_host
 from paglets.host.inline import INLINE_CLASSES, InlineHost, InlinePaglet
 from paglets.host.preparing import PreparedGroup, prepare, template_rows
 from paglets.host.shell import Shell
@@ -118,6 +118,10 @@ class Creation:
         return prepare(token, group, self._shell.own)
 
     def store(self, tx: Tx, prepared: PreparedGroup) -> GroupView:
+        """`_stored`, which also says if this is the only host."""
+        return on_only_host(self._stored(tx, prepared), self._gossip.candidates()[0])
+
+    def _stored(self, tx: Tx, prepared: PreparedGroup) -> GroupView:
         """Store collector, expected keys and jobs, all in this transaction: a group is there whole or not at all.
 
         This is the one change whose time grows with what it stores: about 0.1 ms for each job. Raises GroupExists,

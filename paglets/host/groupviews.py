@@ -12,6 +12,7 @@ from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.groups.keys import collector_id
 from paglets.host.inline import InlineHost
+from paglets.slots.model import Candidate
 from paglets.store import handoffs, paglets, residence, waiting
 from paglets.store.db import Tx
 
@@ -58,6 +59,19 @@ def group_view(tx: Tx, row: sqlite3.Row, own: HostRef) -> GroupView:
         detached_reason=row["detached_reason"],
         **_told_here(tx, row["collector_id"]),
     )
+
+
+ONLY_HOST = "this is the only host: the jobs run here"
+ONLY_HOST_COMPLETE = "this is the only host: the results are here"
+
+
+def on_only_host(view: GroupView, own: Candidate) -> GroupView:
+    """Return the view with the reason why it is not detached, if this host is the group's home and the only host."""
+    here = own.host.store_id
+    if not own.is_only or view.detached or {view.home.store_id, view.collector.host.store_id} != {here}:
+        return view
+    reason = ONLY_HOST_COMPLETE if view.status == "COMPLETE" else ONLY_HOST
+    return replace(view, only_host=True, detached_reason=reason)
 
 
 def _told_here(tx: Tx, collector: str) -> dict[str, Any]:

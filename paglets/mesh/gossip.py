@@ -96,7 +96,7 @@ class Gossip:
             joined = {address for each in members for address in (each.url, *each.addresses)}
             # An earlier one where nobody ever answered was a mistake that these mend.
             store.write(lambda tx: stored.save_peers(tx, urls, joined))
-        self._peers = Peers(entropy, store.read(stored.load_peers))
+        self._peers = Peers(entropy, store.read(stored.load_peers), urls)
         self._spread: deque[str] = deque()
         self._pushes: dict[str, dict[str, None]] = {}
         self._in_flight: set[str] = set()
@@ -162,7 +162,7 @@ class Gossip:
 
     def candidates(self) -> tuple[Candidate, ...]:
         """All hosts for placement, this one first."""
-        return view.candidates(self._board.own, self._board.table, self._board.problems())
+        return view.candidates(self._board.own, self._board.table, self._board.problems(), self._peers.awaited())
 
     def problem(self) -> str:
         """Why this host itself is not joined, or ""."""
@@ -392,9 +392,9 @@ class Gossip:
             except PagletsError as error:
                 self._peers.failed(url, trouble_text(error), now)
             else:
-                self._peers.answered(url, sender, now)
                 if sender != self._board.own.store_id:
                     self._answered(answer, False)
+                self._peers.answered(url, sender, now)  # only now: no moment without peer and row
             self._wake()
 
         self._post(HostRef(store_id="", name="", url=url), self._message(()), done)

@@ -29,14 +29,20 @@ class Peer:
 
 
 class Peers:
-    """Only the runner uses this."""
+    """Only the runner changes this."""
 
-    def __init__(self, entropy: Entropy, urls: Iterable[str]) -> None:
+    def __init__(self, entropy: Entropy, urls: Iterable[str], given: Iterable[str] = ()) -> None:
+        """`urls`: all addresses to try. `given`: those of this start, not of an earlier one."""
         self._entropy = entropy
+        self._given = tuple(given)
         self._peers = {url: Peer(url=url) for url in urls}
 
     def all(self) -> tuple[Peer, ...]:
         return tuple(self._peers.values())
+
+    def awaited(self) -> tuple[str, ...]:
+        """Return the URLs given at this start where no host has answered yet. Any thread may call this."""
+        return tuple(url for url in self._given if not self._peers[url].store_id)
 
     def problems(self, members: Iterable[Member]) -> tuple[tuple[str, str], ...]:
         """(URL, why) of those where no host answered, but not of those that are, or in this start were, a member's: one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from paglets.api.hosts import NO_WAY, Member, MemberView
 from paglets.core.errors import Invalid, Unknown
@@ -154,14 +155,20 @@ def no_way_text(name: str, own_name: str) -> str:
     return f"{NO_WAY} {name}, nor to {own_name}, and no host is online that both can reach"
 
 
-def candidates(own: Member, table: Table, wrong: Problems) -> tuple[Candidate, ...]:
-    """Every host of the table for placement, this one first; none whose name is another one's."""
+def candidates(own: Member, table: Table, wrong: Problems, awaited_peers: tuple[str, ...]) -> tuple[Candidate, ...]:
+    """Return every host of the table for placement, this one first, but none whose name belongs to another host.
+
+    `awaited_peers`: URLs where a host is expected and none has answered yet. Without them, and without any host in the
+    table (online or not, of this mesh or another version), this host is the only one.
+    """
     there = {member.store_id for member in online(own, table, wrong)}
     rows = [row for key, row in table.rows.items() if key not in wrong or not same_mesh(row.member, own)]
     others = sorted((row.member for row in rows if is_listed(row, own)), key=_by_name)
     no_way = no_ways(own, table, wrong)
+    is_alone = not any(is_listed(row, own) for row in table.rows.values())
+    home = _candidate(own, True, "")
     return (
-        _candidate(own, True, ""),
+        replace(home, is_only=not awaited_peers, awaited_peers=awaited_peers) if is_alone else home,
         *(_candidate(each, each.store_id in there, no_way.get(each.store_id, "")) for each in others),
     )
 

@@ -65,8 +65,16 @@ def _versions_differ(case: _Case) -> str | None:
     return f"{case.candidate.host.name} has mesh version {theirs!r}, home has {case.mesh_version!r}"
 
 
+def _peer_awaited(case: _Case) -> str | None:
+    urls = case.candidate.awaited_peers
+    if not urls or not case.is_home or case.rules.allow_home:
+        return None
+    more = f" and {len(urls) - 1} more" if len(urls) > 1 else ""
+    return f"no host has answered yet at {urls[0]}{more} (--peer)"
+
+
 def _home_excluded(case: _Case) -> str | None:
-    if not case.is_home or case.rules.allow_home:
+    if not case.is_home or case.rules.allow_home or case.candidate.is_only:
         return None
     return f"{case.candidate.host.name} is the job's home (allow_home_compute is False)"
 
@@ -121,6 +129,7 @@ def _tags(tags: Sequence[str]) -> str:
 
 _CHECKS: tuple[tuple[str, bool, Callable[[_Case], str | None]], ...] = (
     ("versions_differ", True, _versions_differ),
+    ("peer_awaited", False, _peer_awaited),
     ("host_excluded", True, _host_excluded),
     ("tag_excluded", True, _tag_excluded),
     ("tag_missing", True, _tag_missing),
@@ -173,6 +182,7 @@ def _excess(wanted: Resources, offered: Resources) -> float:
 
 _WAYS_OUT = {
     "no_host": "add a host with `paglets host --peer URL`, or set allow_home_compute=True",
+    "peer_awaited": "start a host there, start this one without that --peer, or set allow_home_compute=True",
     "versions_differ": "start those hosts with the same --mesh-version and the same paglets.pyz",
     "home_excluded": "add a host with `paglets host --peer URL`, or set allow_home_compute=True",
     "host_excluded": "take the host out of excluded_host_names and excluded_host_urls",

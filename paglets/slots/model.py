@@ -74,7 +74,11 @@ class SlotRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A host of the mesh as placement sees it. `no_way`: in words, that it may be there but cannot be spoken to now."""
+    """A host of the mesh as placement sees it.
+
+    `no_way`: why nobody can connect to it now, though it may run. `is_only`: no other host is known, so jobs submitted
+    there run there. `awaited_peers`: no other host is known, but a host is expected at these URLs (`--peer`).
+    """
 
     host: HostRef
     addresses: tuple[str, ...] = ()
@@ -86,6 +90,8 @@ class Candidate:
     queued_jobs: int = 0
     running_jobs: int = 0
     no_way: str = ""
+    is_only: bool = False
+    awaited_peers: tuple[str, ...] = ()
 
 
 def check_request(request: SlotRequest) -> SlotRequest:

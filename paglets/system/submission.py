@@ -9,21 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from paglets.api.groups import DEFAULT_COLLECTOR, CreationError, GroupView, JobSpec, SubmitGroup
-from paglets.api.limits import MAX_GROUP_JOBS
-from paglets.codec.annotations import check_values
+from paglets.api.groups import DEFAULT_COLLECTOR, CreationError, GroupView, SubmitGroup
 from paglets.codec.bundle import publish_code
 from paglets.codec.names import class_name, refuse_while_importing
-from paglets.codec.shapes import take_apart
-from paglets.codec.wire import encode_state
 from paglets.core.clock import Clock, SystemClock, system_pause
-from paglets.core.errors import Invalid, PagletsError, told_at_the_call
+from paglets.core.errors import PagletsError, told_at_the_call
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, ProxyRef, check_group_id
 from paglets.core.signatures import check_methods
 from paglets.core.text import type_of
-from paglets.groups.keys import complete_job_keys
 from paglets.remote.collectors import Finder
 from paglets.remote.inputs import InputPaths, Sending
 from paglets.remote.proxy import PagletProxy, Sender
@@ -32,7 +27,8 @@ from paglets.remote.storedvalues import load, load_all, load_summary
 from paglets.system.collector import ResultCollectorPaglet
 from paglets.system.following import LOOK_SECONDS, REPLY_SECONDS, Follower, tree
 from paglets.system.groupfiles import GroupFiles
-from paglets.system.jobs import ComputeJobPaglet, ComputeJobState, J
+from paglets.system.jobs import ComputeJobPaglet, J
+from paglets.system.jobspecs import job_specs
 from paglets.system.progress import Silent, shown
 from paglets.system.telling import (
     STATUS_SECONDS,
@@ -142,7 +138,8 @@ class Submission:
 
     @told_at_the_call
     def wait_detached(self, timeout: float | None = None, *, progress: bool | None = None) -> bool:
-        """Wait until `detached`; False when `timeout` seconds are over, and at once where the group is COMPLETE.
+        """Wait until `detached`. Return False after `timeout` seconds, or at once if the group is COMPLETE or its host
+        knows no other host: add one, and call this again.
 
         `detached_reason` says why it is False, and in a script a line on stderr. `progress` as in `drain`. Raises
         Unreachable where the collector is lost.
@@ -154,7 +151,7 @@ class Submission:
                     if self._tells(progress):
                         say(detached_line(self._view))
                     return True
-                if self._view.status == "COMPLETE":
+                if self._view.status == "COMPLETE" or self._view.only_host:
                     break
                 if self._clock.monotonic() >= look_at:
                     look_at = self._clock.monotonic() + LOOK_SECONDS
@@ -277,12 +274,16 @@ def submit_compute_job_group(
     collector_class: type[ResultCollectorPaglet] | None = None,
     inputs: InputPaths | None = None,
     job_inputs: Mapping[str, InputPaths] | None = None,
+    allow_home_compute: bool = False,
 ) -> Submission:
     """Submit jobs as one group: `self.context` within a paglet, a HostClient in a script.
 
     The code of the classes goes along, and of those in the states: their modules, and what these import below the
     script's folder or top-level package. So do files: `inputs` (name -> path) for each job, `job_inputs`
     (job_key -> name -> path) for single ones. A job finds them under these names in its scratch directory.
+
+    `allow_home_compute=True` is the same as that field in each state: the jobs may run on the submitting host too.
+    Without it they run there only while no other host is known.
 
     Returns once the host has stored the whole group. The same `group_id` with the same jobs is the same group; with
     others GroupExists is raised, and GroupLost where its collector is lost with its host. A state that asks for
@@ -298,7 +299,9 @@ def submit_compute_job_group(
     if collector_class is not None and not issubclass(collector_class, ResultCollectorPaglet):
         raise TypeError(f"{collector_class.__qualname__} is not a subclass of ResultCollectorPaglet")
     check_methods(job_class, collector_class or ResultCollectorPaglet)
-    jobs = job_specs(job_class, states)
+    if type(allow_home_compute) is not bool:
+        raise TypeError(f"allow_home_compute is {allow_home_compute!r}: it must be True or False")
+    jobs = job_specs(job_class, states, allow_home=allow_home_compute)
     request = SubmitGroup(
         group_id=None if group_id is None else check_group_id(group_id),
         class_name=class_name(job_class),
@@ -336,41 +339,6 @@ def _told(view: GroupView, submitter: Submitter, refresh: Callable[[], GroupView
     remarks = remarks_on(view, clock.wall(), from_script=from_script, trouble=trouble)
     say(*submission_lines(view, remarks, from_script=from_script))
     return Submission(view, submitter, refresh, remarks=remarks, from_script=from_script, clock=clock)
-
-
-def job_specs(job_class: type[ComputeJobPaglet[Any]], states: Iterable[ComputeJobState]) -> tuple[JobSpec, ...]:
-    """The jobs of a group as they are sent. Raises TypeError and ValueError before anything is sent."""
-    if not (isinstance(job_class, type) and issubclass(job_class, ComputeJobPaglet)):
-        raise TypeError(f"{job_class!r} is not a subclass of ComputeJobPaglet or CollectingComputeJobPaglet")
-    check_values(job_class)
-    if isinstance(states, ComputeJobState | str) or not isinstance(states, Iterable):
-        raise TypeError(f"states is {type_of(states)}: give a list of {job_class.State.__qualname__}, one a job")
-    listed = list(states)
-    if len(listed) > MAX_GROUP_JOBS:
-        raise Invalid(f"a group of {len(listed):,} jobs is over the limit of {MAX_GROUP_JOBS:,}: submit several groups")
-    for position, state in enumerate(listed, 1):
-        if type(state) is not job_class.State:
-            raise TypeError(
-                f"state {position} is {type_of(state)}, but {job_class.__qualname__} has "
-                f"State = {job_class.State.__qualname__}"
-            )
-        take_apart(state)
-    keys = complete_job_keys([_key(state.job_key) for state in listed])
-    return tuple(_job_spec(job_class, state, key) for state, key in zip(listed, keys, strict=True))
-
-
-def _key(key: Any) -> str:
-    if not isinstance(key, str):
-        raise TypeError(f"job_key {key!r} is {type_of(key)}: it must be a str")
-    return key
-
-
-def _job_spec(job_class: type[ComputeJobPaglet[Any]], state: ComputeJobState, key: str) -> JobSpec:
-    try:
-        tree = {**encode_state(state), "job_key": key}
-        return JobSpec(job_key=key, state=tree, request=job_class.creation_request(state))
-    except Invalid as error:
-        return JobSpec(job_key=key, state=None, request=None, error=error.message)
 
 
 def _submit(submitter: Submitter, request: SubmitGroup) -> GroupView:

@@ -178,8 +178,7 @@ def submission_lines(view: GroupView, remarks: Iterable[Remark], *, from_script:
     """Return what to print at a submission: lines that begin with the group, then at most a hint and a next command."""
     group, remarks = view.group_id, tuple(remarks)
     errors, obstacles = ((), ()) if view.was_there else (view.creation_errors, view.obstacles)
-    told = [f"{counted(len(view.job_keys), 'job')} submitted"] if from_script and not view.was_there else []
-    told = told if view.job_keys else []
+    told = [_submitted(view)] if from_script and not view.was_there and view.job_keys else []
     told += _error_texts(errors)
     told += _bounded([obstacle_text(each) for each in obstacles], "submission.warnings")
     told += [remark.text for remark in remarks]
@@ -191,6 +190,12 @@ def submission_lines(view: GroupView, remarks: Iterable[Remark], *, from_script:
     lines += [f"hint: {as_typed(hint)}" for hint in tuple(filter(None, hints))[:1]]
     lines += [f"next: {command_name()} {command}" for command in tuple(filter(None, commands))[:1]]
     return lines
+
+
+def _submitted(view: GroupView) -> str:
+    count = len(view.job_keys)
+    here = f"; {'it runs' if count == 1 else 'they run'} here, on the only host"
+    return f"{counted(count, 'job')} submitted" + (here if view.only_host and not view.obstacles else "")
 
 
 def obstacle_text(obstacle: Obstacle) -> str:
@@ -225,6 +230,9 @@ def detached_line(view: GroupView) -> str:
 
 
 def attached_line(view: GroupView) -> str:
+    if view.only_host:
+        stands = "all jobs have ended" if view.status == "COMPLETE" else "not detached"
+        return f"{view.group_id}: {stands}; {view.detached_reason}"
     if view.status == "COMPLETE":
         return f"{view.group_id}: all jobs have ended, none is left to detach: {view.detached_reason}"
     return f"{view.group_id}: not detached yet: {view.detached_reason}"

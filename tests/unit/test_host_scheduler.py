@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from host_rig import OFFERED, Rig, group, host_ref, job, slot_request
 
+from paglets.api.groups import GroupView
 from paglets.api.slots import Candidates, Slots, Steal, Stolen, Verdicts
 from paglets.core.record import to_json
+from paglets.host.groupviews import ONLY_HOST
 from paglets.host.placer import JOBS_A_TURN, LOOK_AGAIN_SECONDS
 from paglets.slots.eligibility import Reason
-from paglets.slots.model import Resources
+from paglets.slots.model import Resources, SlotRequest
 from paglets.store import residence
 from paglets.testing.sanity import sanity_check
 
@@ -104,12 +106,49 @@ def test_an_idle_host_does_next_to_nothing(rig: Rig) -> None:
 # Placement.
 
 
-def test_jobs_of_a_host_that_is_alone_wait_and_say_that_they_may_not_run_at_home(rig: Rig) -> None:
-    request = slot_request()
-    submit(rig, "a", request=type(request)(resources=request.resources))
+NOT_AT_HOME = SlotRequest(resources=Resources(cpu_cores=1))
+
+
+def eligible(rig: Rig) -> list[str]:
+    found = rig.get(Verdicts, "POST", "/v1/slots/candidates", Candidates(request=to_json(NOT_AT_HOME)))
+    return [each.host.name for each in found.verdicts if each.eligible]
+
+
+def test_jobs_of_the_only_host_run_at_home_until_another_one_is_known(rig: Rig) -> None:
+    view = rig.write(lambda tx: rig.host.creation.submit(tx, TOKEN, group(*"abcde", request=NOT_AT_HOME)))
+    assert (view.obstacles, view.only_host, view.detached_reason) == ((), True, ONLY_HOST)
+    assert eligible(rig) == ["home"]
     rig.run(3)
-    assert statuses(rig) == {"a": "PLACING"}
-    assert reasons(rig)["a"][0] != ""
+    assert sorted(statuses(rig).values()) == ["RUNNING"] * 4 + ["WAITING_FOR_SLOT"]
+
+    rig.peer("w1", capacity=Resources())  # a host that offers nothing
+    assert eligible(rig) == []
+    submit(rig, "late", token="cd" * 16, group_id="g2", collector_host="home", request=NOT_AT_HOME)
+    rig.run(3)
+    assert statuses(rig)["late"] == "PLACING"
+    assert statuses(rig)["e"] == "WAITING_FOR_SLOT", "what is queued stays"
+    rig.finish(rig.process(rig.value("SELECT agent_id FROM requests WHERE job_key = 'a'")))
+    rig.run(1)
+    assert statuses(rig)["e"] == "RUNNING"
+    told = rig.get(GroupView, "GET", "/v1/groups/g1")
+    assert (told.only_host, told.detached_reason) == (False, "the collector lives on this host, home")
+
+    rig.run(20)  # w1 answers nothing any more
+    assert statuses(rig)["late"] == "PLACING", "a host that is offline is known"
+    rig.host.gossip.forget("store-w1")
+    rig.run(LOOK_AGAIN_SECONDS + 1)
+    assert statuses(rig)["late"] in ("RUNNING", "WAITING_FOR_SLOT")
+    sane(rig)
+
+
+def test_jobs_that_are_queued_on_the_only_host_may_be_stolen_by_one_that_comes(rig: Rig) -> None:
+    submit(rig, *"abcdef", request=NOT_AT_HOME)
+    rig.run(1)
+    rig.peer("w1", free=Resources(cpu_cores=8, memory_bytes=1 << 40))
+    assert len(steal(rig, 8)) == 2
+    rig.run(1)
+    assert sorted(statuses(rig).values()) == ["RUNNING"] * 4
+    sane(rig)
 
 
 def test_jobs_go_to_a_host_that_comes_once_their_collector_is_there(rig: Rig) -> None:

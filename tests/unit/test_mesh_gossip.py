@@ -103,6 +103,54 @@ def test_a_mended_peer_takes_the_place_of_one_that_never_answered_and_of_no_othe
     assert b.store.read(stored.load_peers) == ("http://a:8765", "http://other:8765")
 
 
+def is_alone(host: MeshHost) -> bool:
+    return host.gossip.candidates()[0].is_only
+
+
+def test_a_host_is_the_only_one_until_it_knows_another_and_again_once_that_is_forgotten() -> None:
+    mesh = VirtualMesh()
+    host = mesh.start(member("host"))
+    assert is_alone(host)
+    other = mesh.start(member("other"), peers=[host.row.url])
+    mesh.clock.advance_until(mesh.all_see_all, 5.0)
+    assert not is_alone(host)
+    assert not is_alone(other)
+    other.kill()
+    host.kill()
+    host = mesh.restart(host)
+    assert not is_alone(host), "it reads its members before it does anything"
+    mesh.clock.advance(60)
+    assert not is_alone(host), "offline hosts are known"
+    host.gossip.forget("store-other")
+    assert is_alone(host)
+
+
+def test_a_host_that_was_given_a_peer_is_not_the_only_one_until_that_is_itself_or_is_forgotten() -> None:
+    mesh = VirtualMesh()
+    host = mesh.start(member("host"), peers=["http://late:8765", "http://host:8765"])
+    mesh.clock.advance(60)
+    assert host.gossip.candidates()[0].awaited_peers == ("http://late:8765",)
+    late = mesh.start(member("late"))
+    seen = []
+    mesh.clock.advance_until(lambda: seen.append(is_alone(host)) or host.online_names() == ["late"], 6.0)
+    assert not any(seen)
+    late.kill()
+    mesh.clock.advance(60)
+    host.gossip.forget("store-late")
+    assert is_alone(host)
+    host.kill()
+    assert is_alone(mesh.restart(host)), "only a peer given at this start is awaited"
+
+
+def test_a_host_of_another_mesh_version_is_known_all_the_same() -> None:
+    mesh = VirtualMesh()
+    host = mesh.start(member("host"))
+    mesh.start(member("other", mesh_version="v2"), peers=[host.row.url])
+    mesh.clock.advance(5)
+    assert host.online_names() == []
+    assert not is_alone(host)
+
+
 def test_a_host_that_is_its_own_peer_stays_calm() -> None:
     mesh = VirtualMesh()
     host = mesh.start(member("a"), peers=["http://a:8765"])

@@ -208,8 +208,9 @@ def test_an_unknown_name_gets_the_nearest_and_all_there_are() -> None:
 def test_candidates_are_this_host_first_and_all_others_with_what_placement_asks() -> None:
     busy = member("b", free=Resources(), queued_jobs=3, tags=("gpu",), addresses=("http://10.0.0.7:8765",))
     table = take(Table(), busy, member("a"), offline=("store-a",))
-    own, a, b = view.candidates(OWN, table, view.problems(OWN, table))
+    own, a, b = view.candidates(OWN, table, view.problems(OWN, table), ("http://c:8765",))
     assert (own.host.name, own.online) == ("own", True)
+    assert (own.is_only, own.awaited_peers) == (False, ())
     assert (a.host.name, a.online) == ("a", False)
     assert (b.online, b.queued_jobs, b.tags, b.free) == (True, 3, ("gpu",), Resources())
     assert b.addresses == ("http://b:8765", "http://10.0.0.7:8765")

@@ -72,6 +72,22 @@ def test_home_is_excluded_unless_it_is_allowed() -> None:
     assert judged(request(allow_home=True), candidate("home")).eligible
 
 
+def test_home_is_allowed_while_it_is_the_only_host() -> None:
+    alone = candidate("home", is_only=True)
+    assert judged(request(), alone).eligible
+    reason = reason_for(request(resources(64)), alone)
+    assert (reason.code, reason.never) == ("too_large", True)
+    assert "allow_home" not in reason.text
+
+
+def test_home_that_awaits_a_peer_waits_for_it_and_says_so() -> None:
+    waits = candidate("home", awaited_peers=("http://w1:8765", "http://w2:8765"))
+    reason = reason_for(request(), waits)
+    assert (reason.code, reason.never) == ("peer_awaited", False)
+    assert "no host has answered yet at http://w1:8765 and 1 more (--peer)" in reason.text
+    assert judged(request(allow_home=True), waits).eligible
+
+
 def test_home_is_fit_while_it_is_not_joined() -> None:
     assert judged(request(allow_home=True), candidate("home", online=False)).eligible
 

@@ -130,6 +130,30 @@ def test_a_group_is_sent_in_one_request_with_states_and_requests() -> None:
     assert second.request["resources"]["cpu_cores"] == 4
 
 
+def test_home_may_run_all_jobs_of_a_group_by_one_argument() -> None:
+    states = [MyJobState(job_key="a"), MyJobState(job_key="b", allow_home_compute=True)]
+    group = submitted(FakeContext(), *states, allow_home_compute=True)
+    assert [job.request and job.request["rules"]["allow_home"] for job in group.jobs] == [True, True]
+    assert [wire.decode_state(MyJobState, job.state).allow_home_compute for job in group.jobs] == [True, True]
+    assert not states[0].allow_home_compute, "the caller's state is left as it is"
+    plain = submitted(FakeContext(), *states)
+    assert [job.request and job.request["rules"]["allow_home"] for job in plain.jobs] == [False, True]
+    with pytest.raises(TypeError, match="allow_home_compute is 'yes'"):
+        submitted(FakeContext(), allow_home_compute="yes")
+
+
+def test_a_group_on_the_only_host_is_not_waited_for_to_be_detached(capsys: pytest.CaptureFixture[str]) -> None:
+    class Alone(FakeClient):
+        def view(self, group: SubmitGroup) -> GroupView:
+            reason = "this is the only host: the jobs run here"
+            return replace(super().view(group), detached=False, only_host=True, detached_reason=reason)
+
+    submission = submit_compute_job_group(Alone(), MyJob, [MyJobState()], group_id="g")
+    assert capsys.readouterr().err.splitlines()[0] == "g: 1 job submitted; it runs here, on the only host"
+    assert not submission.wait_detached()
+    assert capsys.readouterr().err == "g: not detached; this is the only host: the jobs run here\n"
+
+
 def test_an_empty_key_is_named_by_position_and_the_state_learns_it() -> None:
     state = MyJobState()
     group = submitted(FakeContext(), MyJobState(job_key="a"), state)

@@ -1,0 +1,60 @@
+"""The jobs of a group as they are sent, made of a job class and the states of its jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from copy import copy
+from typing import Any
+
+from paglets.api.groups import JobSpec
+from paglets.api.limits import MAX_GROUP_JOBS
+from paglets.codec.annotations import check_values
+from paglets.codec.shapes import take_apart
+from paglets.codec.wire import encode_state
+from paglets.core.errors import Invalid
+from paglets.core.text import type_of
+from paglets.groups.keys import complete_job_keys
+from paglets.system.jobs import ComputeJobPaglet, ComputeJobState
+
+
+def job_specs(
+    job_class: type[ComputeJobPaglet[Any]], states: Iterable[ComputeJobState], *, allow_home: bool = False
+) -> tuple[JobSpec, ...]:
+    """Return the jobs of a group as they are sent; `allow_home`: all may run at home.
+
+    Raises TypeError and ValueError before anything is sent.
+    """
+    if not (isinstance(job_class, type) and issubclass(job_class, ComputeJobPaglet)):
+        raise TypeError(f"{job_class!r} is not a subclass of ComputeJobPaglet or CollectingComputeJobPaglet")
+    check_values(job_class)
+    if isinstance(states, ComputeJobState | str) or not isinstance(states, Iterable):
+        raise TypeError(f"states is {type_of(states)}: give a list of {job_class.State.__qualname__}, one a job")
+    listed = list(states)
+    if len(listed) > MAX_GROUP_JOBS:
+        raise Invalid(f"a group of {len(listed):,} jobs is over the limit of {MAX_GROUP_JOBS:,}: submit several groups")
+    for position, state in enumerate(listed, 1):
+        if type(state) is not job_class.State:
+            raise TypeError(
+                f"state {position} is {type_of(state)}, but {job_class.__qualname__} has "
+                f"State = {job_class.State.__qualname__}"
+            )
+        take_apart(state)
+    keys = complete_job_keys([_key(state.job_key) for state in listed])
+    return tuple(_job_spec(job_class, state, key, allow_home) for state, key in zip(listed, keys, strict=True))
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"job_key {key!r} is {type_of(key)}: it must be a str")
+    return key
+
+
+def _job_spec(job_class: type[ComputeJobPaglet[Any]], state: ComputeJobState, key: str, allow_home: bool) -> JobSpec:
+    try:
+        if allow_home and state.allow_home_compute is False:
+            state = copy(state)
+            state.allow_home_compute = True
+        tree = {**encode_state(state), "job_key": key}
+        return JobSpec(job_key=key, state=tree, request=job_class.creation_request(state))
+    except Invalid as error:
+        return JobSpec(job_key=key, state=None, request=None, error=error.message)
