@@ -101,7 +101,7 @@ def test_scratch_is_gone_when_jobs_have_ended(three: Mesh) -> None:
 
 def test_a_job_that_ignores_sigterm_ends_with_its_host_and_runs_again_after_it(mesh: Mesh, tmp_path: Path) -> None:
     host = mesh.start("alone")
-    state = TaskState(job_key="deaf", how="ignores_the_end", path=str(tmp_path / "deaf"), allow_home_compute=True)
+    state = TaskState(job_key="deaf", how="ignores_the_end", path=str(tmp_path / "deaf"))
     submit_compute_job_group(host.client, Task, [state])
     wait_running(tmp_path / "deaf")
 
@@ -118,7 +118,7 @@ def test_a_host_goes_on_when_its_archive_is_replaced_or_deleted(mesh: Mesh, arch
     host = mesh.start("alone")
 
     def runs_jobs() -> bool:
-        jobs = [TaskState(allow_home_compute=True) for _ in range(3)]
+        jobs = [TaskState() for _ in range(3)]
         return submit_compute_job_group(host.client, Task, jobs).drain(timeout=PATIENCE_SECONDS)["completed_count"] == 3
 
     mesh.archive.write_bytes(b"another program")

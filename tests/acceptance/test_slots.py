@@ -29,8 +29,7 @@ def three_cores(make_mesh: MakeMesh) -> Iterator[Mesh]:
 
 
 def submit(host: HostProcess, *states: TaskState) -> Submission:
-    for state in states:
-        state.allow_home_compute = True
+    """The only host runs jobs whatever `allow_home_compute` is."""
     return submit_compute_job_group(host.client, Task, states)
 
 
@@ -61,6 +60,19 @@ def test_leases_never_exceed_the_cores_and_their_ids_are_disjoint(
     spans = [(results[key]["result"], cores) for key, cores in wanted.items()]
     for moment in (span["began"] for span, _ in spans):
         assert sum(cores for span, cores in spans if span["began"] <= moment < span["ended"]) <= 3
+
+
+def test_a_group_on_the_only_host_is_not_waited_for_to_be_detached(
+    alone: HostProcess, capfd: pytest.CaptureFixture[str]
+) -> None:
+    submission = submit(alone, TaskState(job_key="here"))
+    assert not submission.wait_detached(timeout=PATIENCE_SECONDS)
+    assert submission.drain(timeout=PATIENCE_SECONDS)["results"]["here"]["host_name"] == "alone"
+    assert not submission.wait_detached(timeout=PATIENCE_SECONDS)
+    told = capfd.readouterr().err
+    assert "run here, on the only host" in told
+    assert told.count("this is the only host: the ") == 2
+    assert submission.detached_reason == "this is the only host: the results are here"
 
 
 def test_a_job_that_waits_for_memory_says_so_with_the_numbers(
