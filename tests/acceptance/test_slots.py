@@ -70,7 +70,7 @@ def test_a_group_on_the_only_host_is_not_waited_for_to_be_detached(
     assert submission.drain(timeout=PATIENCE_SECONDS)["results"]["here"]["host_name"] == "alone"
     assert not submission.wait_detached(timeout=PATIENCE_SECONDS)
     told = capfd.readouterr().err
-    assert "run here, on the only host" in told
+    assert "1 job submitted; it runs here, on the only host" in told
     assert told.count("this is the only host: the ") == 2
     assert submission.detached_reason == "this is the only host: the results are here"
 
