@@ -134,9 +134,14 @@ def machine_checks(running: Sequence[Path] = ()) -> Iterator[Check]:
         yield from (Check(name="run files", state=WARNING, found=text) for text in broken_run_files(home))
         yield _key(running)
     except PagletsError as error:
-        yield Check(name="key", state=BAD, found=error.message)
+        yield Check(name="key", state=BAD, found=error.message, advice=_advice(error))
     if os.path.lexists(CONFIG_NAME):
         yield _config(Path(CONFIG_NAME))
+
+
+def _advice(error: PagletsError) -> str:
+    """The hints and next steps of an error on one line."""
+    return "; ".join(line.partition(": ")[2] for line in error.advice())
 
 
 def _key(running: Sequence[Path]) -> Check:
@@ -218,8 +223,7 @@ def _mesh_checks(options: argparse.Namespace, running: Sequence[Path]) -> Iterat
             client = stack.enter_context(client_of(options))
             yield from mesh_checks(client)
     except Unreachable as error:
-        advice = ", ".join(line.partition(": ")[2] for line in error.advice())
-        yield Check(name="host", state=WARNING, found=error.message, advice=advice)
+        yield Check(name="host", state=WARNING, found=error.message, advice=_advice(error))
     except PagletsError as error:
         yield Check(name="host", state=BAD, found=error.message)
 

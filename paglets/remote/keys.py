@@ -11,6 +11,7 @@ import contextlib
 import hmac
 import os
 import re
+import shlex
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from pathlib import Path
 from paglets.core.clock import Entropy
 from paglets.core.errors import NotAllowed, StartFailed
 from paglets.core.plain import NotPlain, open_plain
+from paglets.core.text import home_path
 from paglets.remote.local import RunningHost, running_hosts
 
 KEY_VARIABLE = "PAGLETS_API_KEY"
@@ -181,9 +183,10 @@ def host_key(
     running = running_hosts(paglets_home(environ))  # before: one that is starting makes the key first
     found = find_key(environ, key_file=key_file, config_key_file=config_key_file)
     if found is None and peers:
+        first = "in a new mesh start the first host without peers, or run `paglets key new` on one computer"
         raise StartFailed(
-            "this machine has no mesh key, and a host with peers needs theirs. If the first host is just starting on "
-            f"this machine, start this one again when that is ready. {_copy_hint(default_key_file(environ))}"
+            "this computer has no mesh key, and a host with peers needs theirs",
+            hint=[_copy_hint(default_key_file(environ)), first],
         )
     if found is None and running:
         same = f"start this one with the --key-file or {KEY_VARIABLE} that {running[0].name} has, if it has one"
@@ -212,9 +215,10 @@ def client_key(
     if found is None and (running := running_hosts(paglets_home(environ))):
         raise NotAllowed(f"{_running_without_key(running)}: {lost_key_hint(environ, SAME_FOR_COMMANDS)}")
     if found is None:
+        made = "paglets host --background starts one; the first host of a mesh makes the key"
         raise NotAllowed(
-            "there is no mesh key on this machine: start a host here (`paglets host`), which makes one, or use that of "
-            "another machine. " + _copy_hint(default_key_file(environ))
+            "no host runs on this computer, and it has no mesh key",
+            hint=[made, _copy_hint(default_key_file(environ))],
         )
     return found
 
@@ -233,7 +237,6 @@ def lost_key_hint(environ: Mapping[str, str], same: str) -> str:
 
 
 def _copy_hint(path: Path) -> str:
-    return (
-        "Where all hosts of a new mesh have peers, `paglets key new` makes it, on one machine. Else copy it: "
-        f"scp FIRST-MACHINE:.paglets/{KEY_FILE_NAME} {path} && chmod 600 {path}"
-    )
+    home, slash, rest = home_path(path).partition("~/")
+    place = slash + shlex.quote(rest) if slash and not home else shlex.quote(str(path))
+    return f"copy the key of the mesh: scp -p FIRST-MACHINE:.paglets/{KEY_FILE_NAME} {place}"

@@ -126,7 +126,7 @@ def test_without_a_key_nothing_is_asked(
     monkeypatch.setenv("PAGLETS_HOME", str(tmp_path))
     monkeypatch.delenv("PAGLETS_API_KEY", raising=False)
     assert main(["jobs", "queue", "--at", "http://127.0.0.1:1"]) == 5
-    assert "scp FIRST-MACHINE" in capsys.readouterr().err
+    assert "scp -p FIRST-MACHINE" in capsys.readouterr().err
 
 
 def test_the_version_is_data(capsys: pytest.CaptureFixture[str]) -> None:

@@ -250,7 +250,7 @@ def test_the_home_of_nobody_is_a_mistake_of_who_wrote_it(capsys: Capture) -> Non
 
 def test_without_a_key_it_is_told_how_to_get_one(capsys: Capture) -> None:
     assert main(["key", "path"]) == main(["key", "show"]) == 5
-    assert "scp FIRST-MACHINE" in capsys.readouterr().err
+    assert "scp -p FIRST-MACHINE" in capsys.readouterr().err
 
 
 def test_a_key_of_the_environment_has_no_path(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

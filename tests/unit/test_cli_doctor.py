@@ -91,7 +91,7 @@ def test_what_is_missing_or_wrong_is_named_and_is_the_exit_code(home: Path, caps
     Path("hosts.toml").write_text("[hosts.w1]\ntagz = []\n")
     assert main(["doctor", "--json"]) == 1
     checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
-    assert "scp" in checks["key"]["found"]
+    assert "scp" in checks["key"]["advice"]
     assert checks["hosts.toml"]["found"] == "unknown key 'tagz' in hosts.w1: did you mean 'tags'?"
     assert "host" not in checks
 
@@ -347,7 +347,7 @@ def test_where_the_key_is_gone_and_a_host_runs_it_says_where_the_key_is_to_be_ha
     with open_folder(home / "hosts" / "w1", SystemEntropy(), lambda error: None):
         assert main(["doctor"]) == 1
     told = capsys.readouterr().out
-    assert "start a host here" not in told
+    assert "it has no mesh key" not in told
     assert "from a backup, or from another machine of the mesh" in told
 
 

@@ -195,10 +195,11 @@ def test_a_place_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 
 def test_a_first_host_makes_a_key_and_one_with_peers_says_how_to_copy_it(tmp_path: Path) -> None:
     environ = {"PAGLETS_HOME": str(tmp_path)}
-    with pytest.raises(StartFailed, match=r"scp FIRST-MACHINE:\.paglets/mesh\.key .*mesh\.key") as refused:
+    with pytest.raises(StartFailed, match="this computer has no mesh key") as refused:
         host_key(environ, peers=["http://other:8765"])
-    assert "just starting on this machine, start this one again" in refused.value.message
-    assert "Where all hosts of a new mesh have peers, `paglets key new` makes it" in refused.value.message
+    copy, first = refused.value.advice()
+    assert copy == f"hint: copy the key of the mesh: scp -p FIRST-MACHINE:.paglets/mesh.key {tmp_path}/mesh.key"
+    assert first.startswith("hint: in a new mesh start the first host without peers")
     assert host_key(environ) is None
     made = first_key(environ, SystemEntropy(), [])
     again = host_key(environ, peers=["http://other:8765"])
