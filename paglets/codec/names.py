@@ -45,8 +45,8 @@ def _module_name(cls: type) -> str:
     script, top = this_script(), cls.__qualname__.partition(".")[0]
     if script is None or not hasattr(sys.modules["__main__"], top):
         raise Invalid(
-            f"class {cls.__qualname__} is in no file that could travel (an interactive session, a notebook, -c, stdin, "
-            "an archive, or a program that runs the script): define the class in a file, and start or import that"
+            f"class {cls.__qualname__} is in no file that can travel: it was typed here, or comes from an archive",
+            hint=["define it in a file, then run that file, or import it here"],
         )
     return script.name
 

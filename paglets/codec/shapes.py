@@ -144,7 +144,7 @@ def _find_shape(cls: type[Any]) -> Shape:
     if not dataclasses.is_dataclass(cls):
         raise Invalid(f"{cls.__qualname__} is not a dataclass")
     if "__dataclass_fields__" not in vars(cls) and _annotations(cls):
-        raise Invalid(f"{cls.__qualname__} has fields of its own but lacks @dataclass: they would be lost")
+        raise Invalid(f"{cls.__qualname__} has fields of its own but lacks @dataclass: write it above the class")
     for base in PLAIN_BASES:
         if issubclass(cls, base):
             raise Invalid(

@@ -81,7 +81,10 @@ class Paglet(Generic[S]):
         """Return `slots.model.SlotRequest` as JSON if the paglet runs in a slot, else None. Raise Invalid."""
         return None
 
-    def __init__(self, state: S, context: Context) -> None:
+    def __init__(self, state: S, context: Context | None = None) -> None:
+        """Hosts create paglets. Raise TypeError in a script, which gives a host the class and a state."""
+        if context is None:
+            raise TypeError(f"only hosts create a {type(self).__qualname__}: pass the class itself, and its state")
         self.state = state
         self.context = context
 

@@ -25,7 +25,7 @@ def job_specs(
     Raises TypeError and ValueError before anything is sent.
     """
     if not (isinstance(job_class, type) and issubclass(job_class, ComputeJobPaglet)):
-        raise TypeError(f"{job_class!r} is not a subclass of ComputeJobPaglet or CollectingComputeJobPaglet")
+        raise TypeError(f"job_class is {_given(job_class)}: give a subclass of paglets.Job, and after it the states")
     check_values(job_class)
     if isinstance(states, ComputeJobState | str) or not isinstance(states, Iterable):
         raise TypeError(f"states is {type_of(states)}: give a list of {job_class.State.__qualname__}, one a job")
@@ -35,12 +35,16 @@ def job_specs(
     for position, state in enumerate(listed, 1):
         if type(state) is not job_class.State:
             raise TypeError(
-                f"state {position} is {type_of(state)}, but {job_class.__qualname__} has "
+                f"state {position} is {_given(state)}, but {job_class.__qualname__} has "
                 f"State = {job_class.State.__qualname__}"
             )
         take_apart(state)
     keys = complete_job_keys([_key(state.job_key) for state in listed])
     return tuple(_job_spec(job_class, state, key, allow_home) for state, key in zip(listed, keys, strict=True))
+
+
+def _given(value: object) -> str:
+    return f"the class {value.__qualname__}" if isinstance(value, type) else type_of(value)
 
 
 def _key(key: Any) -> str:

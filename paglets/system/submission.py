@@ -29,6 +29,7 @@ from paglets.system.following import LOOK_SECONDS, REPLY_SECONDS, Follower, tree
 from paglets.system.groupfiles import GroupFiles
 from paglets.system.jobs import ComputeJobPaglet, J
 from paglets.system.jobspecs import job_specs
+from paglets.system.mainguard import check_guarded
 from paglets.system.progress import Silent, shown
 from paglets.system.telling import (
     STATUS_SECONDS,
@@ -42,6 +43,7 @@ from paglets.system.telling import (
     interrupted_lines,
     obstacle_text,
     remarks_on,
+    said_if_interrupted,
     said_if_slow,
     said_if_storing,
     say,
@@ -312,11 +314,14 @@ def submit_compute_job_group(
     )
     files = GroupFiles(request, inputs, job_inputs)
     classes = (job_class, job_class.State, *((collector_class, collector_class.State) if collector_class else ()))
+    check_guarded(classes)
     sending = Sending(context_or_client)
-    bundle = publish_code(sending, *classes, states=(job.state for job in request.jobs if job.state))
-    stored = replace(files.put_into(request, sending), bundle=bundle)
-    with said_if_storing(context_or_client, request.group_id):
-        view = sending.tell(lambda: _submit(context_or_client, stored))
+    with said_if_interrupted(context_or_client, request.group_id) as interruption:
+        bundle = publish_code(sending, *classes, states=(job.state for job in request.jobs if job.state))
+        stored = replace(files.put_into(request, sending), bundle=bundle)
+        with said_if_storing(context_or_client, request.group_id):
+            interruption.sent = True
+            view = sending.tell(lambda: _submit(context_or_client, stored))
     return _told(view, context_or_client, _refresher(context_or_client, view, stored))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -98,6 +98,35 @@ def said_if_storing(submitter: object, group_id: str | None) -> AbstractContextM
     if not isinstance(submitter, GroupReader):
         return nullcontext()
     return said_if_slow(group_id or "", "waiting for the host that stores the group")
+
+
+@dataclass(slots=True, kw_only=True)
+class Interruption:
+    """A point that a submission has reached. `sent`: the host may have stored the group."""
+
+    sent: bool = False
+
+
+@contextmanager
+def said_if_interrupted(submitter: object, group_id: str | None) -> Iterator[Interruption]:
+    """Say in a script what Ctrl-C in a submission leaves behind."""
+    reached = Interruption()
+    try:
+        yield reached
+    except KeyboardInterrupt:
+        if isinstance(submitter, GroupReader):
+            say(*_interrupted_submission(group_id, reached.sent))
+        raise
+
+
+def _interrupted_submission(group_id: str | None, sent: bool) -> list[str]:
+    who = group_id or "paglets"
+    if not sent:
+        return [f"{who}: interrupted; nothing was submitted"]
+    told = f"{who}: interrupted while the host stored the group, which may be submitted"
+    if group_id:
+        return [told, "hint: submit again under the same group_id; no job runs twice"]
+    return [told, f"next: {command_name()} jobs groups"]
 
 
 def without_collector(view: GroupView, reader: GroupReader, error: PagletsError) -> tuple[GroupView, Remark | None]:

@@ -25,6 +25,8 @@ MAX_MESSAGE_CHARACTERS = 4000
 MAX_TRACEBACK_CHARACTERS = 30_000
 """The beginning shows how it was called, the end what happened: the middle of a longer one is left out."""
 
+NOT_SENT = "a job runs in a folder of its own: send the file as an input (docs/guide.md#inputs)"
+
 _OWN_FOLDER = os.path.dirname(os.path.dirname((lambda: None).__code__.co_filename)) + os.sep
 """As it stands in frames: of code from an archive that is another path than `__file__`."""
 
@@ -127,7 +129,18 @@ def _words(error: BaseException) -> str:
         text = str(error)
     except Exception as second:
         return f"<its text cannot be had: {type(second).__qualname__}>"
-    return f"{text}: {this_python()} lacks it; {LACKS_LIBRARY}" if isinstance(error, ModuleNotFoundError) else text
+    if isinstance(error, ModuleNotFoundError):
+        return f"{text}: {this_python()} lacks it; {LACKS_LIBRARY}"
+    return f"{text}; {NOT_SENT}" if _lacks_file_beside_script(error) else text
+
+
+def _lacks_file_beside_script(error: BaseException) -> bool:
+    """Return True for a relative path that was not found. A program that `subprocess` did not find is none."""
+    if not isinstance(error, FileNotFoundError) or not isinstance(error.filename, str):
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    is_program = bool(frames) and os.path.basename(frames[-1].filename) == "subprocess.py"
+    return not os.path.isabs(error.filename) and not is_program
 
 
 def _text(text: str, most: int) -> str:

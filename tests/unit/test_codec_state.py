@@ -262,7 +262,7 @@ def test_a_bad_state_is_refused_with_the_reason(cls: type, tree: Any, message: s
     ("state", "message"),
     [
         (RecordAndDict(), "RecordAndDict cannot travel: it is a dataclass and a dict as well"),
-        (Undecorated(), "lacks @dataclass: they would be lost"),
+        (Undecorated(), "lacks @dataclass: write it above the class"),
         ({"a": 1}, "a state must be a dataclass, not dict"),
         (JobState, "a state must be a dataclass, not type"),
         (JobState(rows=[object()]), r"state\.rows\[0\]: an object cannot travel"),

@@ -28,7 +28,7 @@ from paglets.core.errors import (
     Unreachable,
 )
 from paglets.core.messages import Message
-from paglets.core.refs import FileRef, HostRef, ProxyRef
+from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
 from paglets.system.compute_slots import (
     CollectingComputeJobPaglet,
     CollectingComputeJobState,
@@ -196,7 +196,7 @@ def test_a_state_with_an_attribute_that_is_no_field_is_refused_before_anything_i
 
 
 def test_a_class_that_is_no_job_is_refused() -> None:
-    with pytest.raises(TypeError, match="CollectingComputeJobPaglet"):
+    with pytest.raises(TypeError, match="give a subclass of"):
         submit_compute_job_group(FakeContext(), MyJobState, [])  # type: ignore[arg-type]
 
 
@@ -492,7 +492,9 @@ def test_a_group_without_jobs_is_worth_a_warning(capsys: pytest.CaptureFixture[s
     ("submitter", "job_class", "states", "more", "says"),
     [
         ("laptop", MyJob, [], {}, "not to a str"),
-        (FakeContext(), [MyJobState()], MyJob, {}, "is not a subclass of ComputeJobPaglet"),
+        (FakeContext(), [MyJobState()], MyJob, {}, "job_class is a list: give a subclass of paglets.Job"),
+        (FakeContext(), MyJobState, [], {}, "job_class is the class MyJobState: give"),
+        (FakeContext(), MyJob, [MyJobState], {}, "state 1 is the class MyJobState, but MyJob has"),
         (FakeContext(), MyJob, MyJobState(), {}, "states is a MyJobState: give a list of MyJobState"),
         (FakeContext(), MyJob, 3, {}, "states is an int"),
         (FakeContext(), MyJob, [], {"inputs": ["stop.txt"]}, "inputs is a list: give a dict"),
@@ -593,6 +595,26 @@ def test_an_interruption_of_waiting_says_that_the_jobs_go_on(
         f"hint: paglets jobs cancel {group_id} ends them\n"
         f"next: paglets jobs watch {group_id}\n"
     )
+
+
+def test_an_interrupted_submission_says_what_was_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    class Early(FakeClient):
+        def publish_bytes(self, data: bytes) -> BlobRef:
+            raise KeyboardInterrupt
+
+    class Late(FakeClient):
+        def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+            raise KeyboardInterrupt
+
+    stored = "interrupted while the host stored the group, which may be submitted"
+    for client, group_id, says in (
+        (Early(), "g", ["g: interrupted; nothing was submitted"]),
+        (Late(), "g", [f"g: {stored}", "hint: submit again under the same group_id; no job runs twice"]),
+        (Late(), None, [f"paglets: {stored}", "next: paglets jobs groups"]),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            submit_compute_job_group(client, MyJob, [MyJobState()], group_id=group_id)
+        assert capsys.readouterr().err.splitlines() == says
 
 
 def page(pending: int, *ended: tuple[str, dict[str, Any]], after: int = 0, expected: int = 2) -> dict[str, Any]:

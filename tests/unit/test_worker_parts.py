@@ -6,7 +6,9 @@ import errno
 import importlib
 import os
 import platform
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from paglets.codec.names import resolve_class
 from paglets.core.errors import Conflict, ImportFailed
 from paglets.core.text import placed
 from paglets.program import this_program
-from paglets.worker.faults import MAX_TRACEBACK_CHARACTERS, entry_fault_of, fault_of, show
+from paglets.worker.faults import MAX_TRACEBACK_CHARACTERS, NOT_SENT, entry_fault_of, fault_of, show
 from paglets.worker.launch import NO_PLACE
 from paglets.worker.process import ProcessInfo, ProcTable, Run, descendants, kill_run, process_table, same_process
 from paglets.worker.restarts import FAILED_STARTS, PAUSES_SECONDS, STEADY_SECONDS, Restarts
@@ -154,6 +156,19 @@ def test_a_fault_names_the_exception_and_carries_the_code_of_ours() -> None:
     assert "in raised" in fault.traceback
     assert fault_of(raised(Conflict("two"))).code == "conflict"
     assert fault_of(raised(ImportFailed("no module here"))).cause == "import_failed"
+
+
+def test_a_file_that_was_not_sent_is_told_with_the_way_to_send_it() -> None:
+    def told(act: Callable[[], object]) -> str:
+        with pytest.raises(FileNotFoundError) as caught:
+            act()
+        return fault_of(caught.value).message
+
+    assert told(Path("no-words.csv").read_text) == (
+        f"FileNotFoundError: [Errno 2] No such file or directory: 'no-words.csv'; {NOT_SENT}"
+    )
+    assert NOT_SENT not in told(Path("/no/words.csv").read_text)
+    assert NOT_SENT not in told(lambda: subprocess.run(["no-such-program"], check=False))
 
 
 def test_a_fault_is_bounded_and_shows_both_ends() -> None:

@@ -1,0 +1,61 @@
+"""A check that a script submits only where it runs as the main program.
+
+Job processes import the script for its classes. A call at its top level would run there again.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import FrameType
+
+from paglets.core.errors import Invalid
+
+
+def check_guarded(classes: Iterable[type]) -> None:
+    """Raise Invalid where the script that has one of these classes submits outside of its main guard."""
+    if all(cls.__module__ != "__main__" for cls in classes):
+        return
+    top = _top_frame()
+    path = Path(top.f_code.co_filename) if top is not None else None
+    if top is None or path is None or not path.is_file():
+        return
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return
+    if not is_guarded(body, top.f_lineno):
+        raise Invalid(
+            f"line {top.f_lineno} of {path.name} submits outside of the main guard; nothing was submitted",
+            hint=[f'put it below `if __name__ == "__main__":`, since job processes import {path.name}'],
+        )
+
+
+def _top_frame() -> FrameType | None:
+    """Return the frame of the top level of `__main__`, if the call came from there."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == "__main__":
+            return frame
+        frame = frame.f_back
+    return None
+
+
+def is_guarded(body: list[ast.stmt], line: int) -> bool:
+    """Return True if the top-level statement of that line has `__name__`, or one before it ends an import."""
+    before = [statement for statement in body if statement.lineno <= line]
+    return any(map(_has_name, before[-1:])) or any(map(_ends_import, before))
+
+
+def _has_name(tree: ast.AST) -> bool:
+    return any(isinstance(node, ast.Name) and node.id == "__name__" for node in ast.walk(tree))
+
+
+def _ends_import(statement: ast.stmt) -> bool:
+    """Return True for `if __name__ != "__main__": raise ...`, or an exit there."""
+    if not isinstance(statement, ast.If) or not _has_name(statement.test):
+        return False
+    last = statement.body[-1]
+    return isinstance(last, ast.Raise) or (isinstance(last, ast.Expr) and isinstance(last.value, ast.Call))
