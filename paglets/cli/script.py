@@ -107,7 +107,7 @@ def _problem_of_python(python: str, options: Mapping[str, str]) -> str:
         return "--python needs the path of an interpreter"
     if os.path.isdir(python):
         inner = os.path.join(python, "bin", "python")
-        return f"{python!r} is a folder" + (f": --python {inner}" if os.path.isfile(inner) else "")
+        return f"{python!r} is a folder" + (f": did you mean --python {inner}?" if os.path.isfile(inner) else "")
     if not os.access(python, os.X_OK):
         return f"no interpreter {python!r}"
     if python == sys.executable and sys.flags.ignore_environment:

@@ -52,7 +52,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("./cout.py", "no file './cout.py': did you mean './count.py'?"),
         ("gone/fit.py", "no folder 'gone' with a script 'fit.py'"),
         ("venv/", "'venv/' is a folder, not a script"),
-        ("--python venv count.py", "'venv' is a folder: --python venv/bin/python"),
+        ("--python venv count.py", "'venv' is a folder: did you mean --python venv/bin/python?"),
         ("--python gone/python count.py", "no interpreter 'gone/python'"),
         ("--python venv/bin/python count.py", "no interpreter 'venv/bin/python'"),
         ("--python nosuchpython count.py", "no interpreter 'nosuchpython'"),
