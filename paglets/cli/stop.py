@@ -24,6 +24,9 @@ STOP_SECONDS = 60.0
 """A host waits 15 s for its processes and 10 s for each of its threads; a busy machine takes longer."""
 
 ASK_SECONDS = 2.0
+SLOW_SECONDS = 5.0
+"""A host ends within a second or two, unless jobs do not."""
+
 LOOK_SECONDS = 0.05
 
 
@@ -135,7 +138,7 @@ def send(host: RunningHost, number: signal.Signals) -> bool:
 def _wait_gone(host: RunningHost, end: float) -> None:
     """Wait until the process has ended. Raises TimedOut."""
     try:
-        with said_if_slow(f"waiting for host {host.name} to end"):
+        with said_if_slow(f"waiting for host {host.name} to end", SLOW_SECONDS):
             while lives(host):
                 if time.monotonic() > end:
                     hint = [f"kill -9 {host.pid} ends it at once; nothing that it stored is lost"]
