@@ -10,14 +10,19 @@ T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], T], *, timeout_seconds: float = 20.0, what: str = "") -> T:
-    """The first true value of `condition()`. Raises AssertionError that shows what was last seen."""
+    """Return the first true value of `condition()`. Raises AssertionError that shows what was last seen.
+
+    A condition that takes long to check, such as the run of a command, is checked at most half of the time.
+    """
     deadline = time.monotonic() + timeout_seconds
     pause = 0.002
     while True:
+        began = time.monotonic()
         seen = condition()
+        took = time.monotonic() - began
         if seen:
             return seen
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout_seconds:g} s for {what or condition.__name__}; last saw {seen!r}")
-        time.sleep(pause)
+        time.sleep(max(pause, took))
         pause = min(pause * 1.5, 0.1)

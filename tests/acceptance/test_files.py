@@ -113,13 +113,13 @@ def test_a_job_goes_home_with_its_file(three: Mesh, tmp_path: Path) -> None:
 
 
 def waits_with_its_file(mesh: Mesh) -> str:
-    """Why the job that has ended is still where it ran, as `jobs queue` says; its file is there then."""
+    """Return why the job that has ended is still where it ran; its file is there then."""
     for name in ("linux-a", "gpu-a"):
-        for job in mesh.paglets("jobs", "queue", "--json", "--at", name).json["jobs"]:
-            if job["status"] == "COMPLETED" or job["residence"] == "leaving":
+        for job in mesh[name].client.jobs():
+            if job.status == "COMPLETED" or job.residence == "leaving":
                 (source,) = scratch_file(mesh, "result.bin")
                 assert source.stat().st_size == 3_000_000
-                return str(job["reason_text"])
+                return job.reason_text
     return ""
 
 

@@ -128,13 +128,14 @@ def test_notes_come_home_and_any_host_shows_them(three: Mesh) -> None:
     def told(*more: str) -> list[dict[str, Any]]:
         return list(three.paglets("notes", "--json", "--at", "gpu-a", *more).json["notes"])
 
-    wait_until(lambda: len(told()) == 2, what="the notes of the jobs to be at home")
+    notes = three["laptop"].client.notes
+    wait_until(lambda: len(notes().notes) == 2, what="the notes of the jobs to be at home")
     diary = three["laptop"].client.create(Diary, name="teller")
     diary.dispatch_to("linux-a")
     wait_until(lambda: diary.info().host.name == "linux-a")
     diary.send("tell", text="two\nlines", level="error")
 
-    wait_until(lambda: len(told()) == 3, what="all notes to be at home")
+    wait_until(lambda: len(notes().notes) == 3, what="all notes to be at home")
     assert told()[-1] | {"at": 0, "agent_id": ""} == {
         "at": 0,
         "level": "error",

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 import psutil
 
 from paglets.system.compute_slots import Submission
-from tests.acceptance.rig import HostProcess, group_lines
+from tests.acceptance.rig import Finished, HostProcess, Mesh, group_lines, wait_until
 
 
 @contextmanager
@@ -26,6 +26,12 @@ def asleep(host: HostProcess) -> Iterator[None]:
 def is_online(at: HostProcess, name: str) -> bool:
     """As the host `at` sees it."""
     return any(view.online for view in at.client.hosts() if view.member.name == name)
+
+
+def forget(mesh: Mesh, name: str, at: str) -> Finished:
+    """Run `mesh forget NAME` at the host `at`, once that host takes it for offline."""
+    wait_until(lambda: not is_online(mesh[at], name), what=f"{name} to be offline")
+    return mesh.paglets("mesh", "forget", name, "--at", at)
 
 
 def zygotes(host: HostProcess) -> list[psutil.Process]:

@@ -15,7 +15,7 @@ from paglets.groups.keys import collector_id
 from paglets.remote.client import HostClient
 from paglets.system.compute_slots import Submission, submit_compute_job_group
 from tests.acceptance.rig import JOBS, PATIENCE_SECONDS, Finished, Mesh, starts_of, wait_running, wait_until
-from tests.fault.hosts import is_online
+from tests.fault.hosts import forget, is_online
 
 WAITING = Path(__file__).parent.parent / "acceptance" / "scripts" / "waiting.py"
 
@@ -36,14 +36,6 @@ def begun(mesh: Mesh, path: Path, group_id: str) -> Submission:
     wait_until(lambda: len(mesh["linux-a"].client.jobs()) == 2 and pids(path), what="a to run")
     assert submission.wait_detached(PATIENCE_SECONDS)
     return submission
-
-
-def forgotten(mesh: Mesh, name: str) -> None:
-    def tried() -> Finished | None:
-        done = mesh.paglets("mesh", "forget", name, "--at", "laptop")
-        return done if done.code == 0 else None
-
-    wait_until(tried, what=f"{name} to be forgotten")
 
 
 def test_jobs_of_a_collector_that_is_away_are_told_of_and_ended_by_force(three: Mesh, tmp_path: Path) -> None:
@@ -78,7 +70,7 @@ def test_jobs_of_a_collector_that_is_away_are_told_of_and_ended_by_force(three: 
 def test_jobs_of_a_collector_that_was_forgotten_are_ended_at_once(three: Mesh, tmp_path: Path) -> None:
     submission = begun(three, tmp_path, "lost")
     three["gpu-a"].kill()
-    forgotten(three, "gpu-a")
+    assert forget(three, "gpu-a", at="laptop").code == 0
     why = three.paglets("jobs", "why", "lost", "--at", "linux-a")
     assert why.code == 0, why.err
     assert "jobs cancel lost" in why.out
@@ -108,7 +100,7 @@ def test_a_script_that_waits_ends_when_the_host_of_its_collector_is_forgotten(th
         three["gpu-a"].kill()
         wait_until(lambda: "; waiting for it" in said.read_text(), what="the script to say what it waits for")
         assert "drained: the collector of drained is on gpu-a, last heard of" in said.read_text()
-        forgotten(three, "gpu-a")
+        assert forget(three, "gpu-a", at="laptop").code == 0
         assert script.wait(PATIENCE_SECONDS) == 1
     finally:
         script.kill()
@@ -158,7 +150,7 @@ def test_what_is_left_of_a_lost_group_is_listed_fetched_and_cleared_and_its_id_u
     wait_until(lambda: not is_online(three["laptop"], "gpu-a"))
     away = submitted()
     assert (away.detached, "gpu-a" in away.detached_reason) == (False, True)
-    forgotten(three, "gpu-a")
+    assert forget(three, "gpu-a", at="laptop").code == 0
     with pytest.raises(GroupLost, match="jobs cancel again"):
         submitted()
 

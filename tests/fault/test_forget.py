@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mesh_paglets import Notes, NotesState
 
-from tests.acceptance.rig import Finished, Mesh, wait_until
+from tests.acceptance.rig import Mesh, wait_until
+from tests.fault.hosts import forget
 
 SCRIPTS = Path(__file__).parents[1] / "acceptance" / "scripts"
 
@@ -26,11 +27,7 @@ def test_a_paglet_that_a_dead_host_has_is_back_when_that_is_forgotten(mesh: Mesh
     notes.dispatch("b")
     assert b.wait_ended() == -signal.SIGKILL
 
-    def forgotten() -> Finished | None:
-        done = mesh.paglets("mesh", "forget", "b", "--at", "a")
-        return done if done.code == 0 else None
-
-    done = wait_until(forgotten, what="b to be offline, and forgotten")
+    done = forget(mesh, "b", at="a")
 
     assert done.out == "a: forgotten, 1 paglet on the way there came back\n"
     assert notes.send("add", amount=1) == 3
@@ -61,8 +58,7 @@ def test_files_that_were_to_go_to_a_home_that_is_gone_for_good_are_kept_and_fetc
     (tmp_path / "release").touch()
 
     def waiting() -> bool:
-        jobs = mesh.paglets("jobs", "queue", "--json", "--at", "linux-a").json["jobs"]
-        return [job["reason_text"] for job in jobs] == ["it moves to home when that is online"] * 2
+        return [job.reason_text for job in work.client.jobs()] == ["it moves to home when that is online"] * 2
 
     wait_until(waiting, what="both files to wait for home")
 
