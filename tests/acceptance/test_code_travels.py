@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from build_zipapp import ROOT
 from tests.acceptance.rig import COMMAND_SECONDS, Finished, Mesh, wait_until
 
 HELPER = "def words_of(text):\n    return text.split()\n"
@@ -322,3 +324,15 @@ def test_a_state_that_cannot_travel_is_the_failure_of_its_job_and_the_others_run
     }
     assert f": a was not created: {advice}" in done.err
     assert told["words"] == {"b": 8}
+
+
+def test_a_copy_of_the_example_is_a_script_that_works(three: Mesh, tmp_path: Path) -> None:
+    script = tmp_path / "mine.py"
+    shutil.copy(ROOT / "paglets" / "examples" / "identifiers.py", script)
+    (tmp_path / "data").mkdir()
+    for name, text in (("a.py", "x = x_2 = 'x'\n"), ("b.py", "import os\nprint(os.name)\n")):
+        (tmp_path / "data" / name).write_text(text)
+    done = three.script(script, tmp_path / "data")
+    assert done.code == 0, done.err
+    assert "os                         2 uses in     1 files" in done.out
+    assert "all 5 rows are in group-" in done.out

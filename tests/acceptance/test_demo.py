@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from build_zipapp import ROOT
 from tests.acceptance.rig import COMMAND_SECONDS, PATIENCE_SECONDS, Mesh, wait_until
 
 FILES = 24
@@ -146,15 +145,3 @@ def test_who_reads_no_further_ends_it(demo: Demo) -> None:
     process.stdout.readline()
     process.stdout.close()
     assert process.wait(COMMAND_SECONDS) == 1
-
-
-def test_a_copy_of_the_example_is_a_script_that_works(three: Mesh, tmp_path: Path) -> None:
-    script = tmp_path / "mine.py"
-    shutil.copy(ROOT / "paglets" / "examples" / "identifiers.py", script)
-    (tmp_path / "data").mkdir()
-    for name, text in (("a.py", "x = x_2 = 'x'\n"), ("b.py", "import os\nprint(os.name)\n")):
-        (tmp_path / "data" / name).write_text(text)
-    done = three.script(script, tmp_path / "data")
-    assert done.code == 0, done.err
-    assert "os                         2 uses in     1 files" in done.out
-    assert "all 5 rows are in group-" in done.out

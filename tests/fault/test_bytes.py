@@ -18,7 +18,7 @@ from paglets.core.failpoints import VARIABLE
 from tests.acceptance.rig import HostProcess, Mesh
 
 SCRIPTS = Path(__file__).parent.parent / "acceptance" / "scripts"
-SIZE_BYTES = int(os.environ.get("PAGLETS_TEST_ARTIFACT_BYTES", 300 << 20))
+SIZE_BYTES = int(os.environ.get("PAGLETS_TEST_ARTIFACT_BYTES", 200 << 20))
 """Of the large artifact. The environment may ask for more than there is time for each time."""
 
 MOST_SECONDS = 300.0

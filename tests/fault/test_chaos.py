@@ -7,7 +7,7 @@ import os
 from tests.acceptance.rig import Mesh
 from tests.fault import chaos
 
-SECONDS = float(os.environ.get("PAGLETS_TEST_CHAOS_SECONDS", 15))
+SECONDS = float(os.environ.get("PAGLETS_TEST_CHAOS_SECONDS", 10))
 JOBS_A_SECOND = 4
 """The environment may ask for more than there is time for each time."""
 
