@@ -21,7 +21,7 @@ complete script, `squares.py`, submits three jobs and prints each result as its 
 
 
     if __name__ == "__main__":
-        states = [NumberState(job_key=f"n-{number}", number=number, allow_home_compute=True) for number in (1, 2, 3)]
+        states = [NumberState(job_key=f"n-{number}", number=number) for number in (1, 2, 3)]
         group = paglets.submit_compute_job_group(paglets.HostClient(), Square, states)
         for job_key, record in group.as_completed(timeout=60):
             print(job_key, record["result"])

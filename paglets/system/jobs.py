@@ -55,7 +55,7 @@ class ComputeJobState(PagletState):
         preferred_host_tags = ()        Tags that decide between hosts that fit.
         excluded_host_names = ()        Names of hosts where the job must not run.
         excluded_host_urls = ()         URLs of hosts where the job must not run.
-        allow_home_compute = False      True if the job may run on the host where you submit it.
+        allow_home_compute = False      True if the job may run on the submitting host, although that knows others.
         placement_timeout_seconds = 0   Time to find a host, in seconds; then the job fails. 0: no limit.
         timeout_seconds = 0             Time for one attempt, in seconds; then the attempt fails. 0: no limit.
         estimated_runtime_seconds = 0   Your estimate for one attempt, in seconds; 0: none. Nothing depends on it.

@@ -65,12 +65,17 @@ class Submitter(Sender, Protocol):
 
 
 class Submission:
-    """A submitted group of jobs.
+    """A submitted group of jobs. `submit_compute_job_group` returns it.
 
-    Its jobs and results do not depend on this object or its process. It has:
-        as_completed, drain, results, summary      each job as it ends; wait for all; the results so far; all records
-        detached, wait_detached, detached_reason   can this machine be switched off? wait until it can; why not yet
-        status, jobs, group_id, collector, warnings, creation_errors
+    Its jobs and results do not depend on this object or its process. Ctrl-C ends a wait, not the jobs.
+
+        as_completed, drain                          yield each job as it ends; wait for all
+        results, summary, status                     the results so far; all records; how the group stands
+        detached, wait_detached, detached_reason     may this machine be switched off; wait until it may; why not yet
+        group_id, jobs, warnings, creation_errors    name; keys; problems found at submission
+        collector                                    proxy of the paglet that keeps the results
+
+    Times are in seconds; a `timeout` of None means no limit.
     """
 
     def __init__(
@@ -140,11 +145,11 @@ class Submission:
 
     @told_at_the_call
     def wait_detached(self, timeout: float | None = None, *, progress: bool | None = None) -> bool:
-        """Wait until `detached`. Return False after `timeout` seconds, or at once if the group is COMPLETE or its host
-        knows no other host: add one, and call this again.
+        """Wait until `detached`, and return True.
 
-        `detached_reason` says why it is False, and in a script a line on stderr. `progress` as in `drain`. Raises
-        Unreachable where the collector is lost.
+        Return False after `timeout` seconds, or at once if the group is COMPLETE or its host knows no other host: add
+        one, and call this again. `detached_reason` says why, and in a script a line on stderr. `progress`: see `drain`.
+        Raise Unreachable if the collector is lost.
         """
         with self._interruptible(), self._shown(progress) as shows:
             follower, look_at = self._follower.tells(shows.tell), self._clock.monotonic() + LOOK_SECONDS
@@ -169,8 +174,8 @@ class Submission:
     def summary(self) -> dict[str, Any]:
         """Return the collector's summary with all its records.
 
-        Raises TooLarge where they are over 1 GiB in all: `as_completed` gives them one by one; Unreachable with the
-        reason where the collector cannot be asked.
+        Raise TooLarge if they are over 1 GiB in all (`as_completed` yields them one by one), and Unreachable with the
+        reason if the collector cannot be asked.
         """
         return self._follower.read(lambda collector: self._whole(collector, Message("summary")))
 
@@ -182,9 +187,9 @@ class Submission:
     def drain(self, timeout: float | None = None, *, progress: bool | None = None) -> dict[str, Any]:
         """Wait until every job has a result or a failure; return the summary with all its records.
 
-        A host that is away for a while is waited for, and stderr says so; the way home of the collector is not waited
-        for. `progress` shows on stderr how far the group is: by default in a script, never within a paglet. Raises
-        TimedOut; Unreachable or Unknown where the collector is lost; TooLarge as `summary`.
+        Its `results` and `failures` map job keys to records. Wait for hosts that are away for a while, and say so on
+        stderr; do not wait until the collector is home. `progress`: show on stderr how far the group is; by default in
+        a script, never within a paglet. Raise TimedOut; Unreachable or Unknown if the collector is lost; TooLarge.
         """
         with self._interruptible(), self._shown(progress) as shows:
             follower, end = self._follower.tells(shows.tell), self._follower.end(timeout)
@@ -197,7 +202,7 @@ class Submission:
     def results(self) -> dict[str, dict[str, Any]]:
         """Return the results so far: job key -> record with `result`, `host_name`, `runtime_seconds`, ...
 
-        Raises as `summary`.
+        Raise the errors of `summary`.
         """
         found = self._follower.read(lambda collector: all_records(collector.call, self.group_id)[0])
         return load_all(self._source, found, self.group_id)
@@ -207,7 +212,7 @@ class Submission:
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield (job key, record) of each job as it ends: a record has `result`, or `cause` and `message`.
 
-        `progress` as in `drain`. Raises TimedOut, and Unreachable or Unknown where the collector is lost.
+        `progress`: see `drain`. Raise TimedOut, and Unreachable or Unknown if the collector is lost.
         """
         try:
             with self._interruptible():
@@ -278,20 +283,22 @@ def submit_compute_job_group(
     job_inputs: Mapping[str, InputPaths] | None = None,
     allow_home_compute: bool = False,
 ) -> Submission:
-    """Submit jobs as one group: `self.context` within a paglet, a HostClient in a script.
+    """Submit jobs as one group, and return once the host has stored the whole group.
 
-    The code of the classes goes along, and of those in the states: their modules, and what these import below the
-    script's folder or top-level package. So do files: `inputs` (name -> path) for each job, `job_inputs`
-    (job_key -> name -> path) for single ones. A job finds them under these names in its scratch directory.
+    `context_or_client`: a HostClient in a script, `self.context` within a paglet. `states`: one for each job.
+    `group_id`: name of the group; by default a new one. `collector_host`: name or URL of the host that keeps the
+    results; by default another host if there is one. `return_home_when_complete`: move them to this host in the end.
+    `inputs` (name -> path): files for each job; `job_inputs` (job_key -> name -> path): files for single jobs. A job
+    finds them under these names in its scratch directory. `allow_home_compute=True`: the same as that field in each
+    state, so the jobs may run on the submitting host too. Without it they run there only while no other host is known.
 
-    `allow_home_compute=True` is the same as that field in each state: the jobs may run on the submitting host too.
-    Without it they run there only while no other host is known.
+    The code of the classes, and of classes in the states, is sent along: their modules, and what these import below the
+    script's folder or top-level package.
 
-    Returns once the host has stored the whole group. The same `group_id` with the same jobs is the same group; with
-    others GroupExists is raised, and GroupLost where its collector is lost with its host. A state that asks for
-    impossible amounts makes a failure with cause `invalid`; a state of another class is a TypeError, an equal or
-    malformed `job_key`, or a file that cannot be read, a ValueError, and then nothing is stored. Warnings are also
-    printed on stderr.
+    The same `group_id` with the same jobs is the same group, and nothing runs twice. Raise GroupExists for other jobs,
+    GroupLost if its collector is lost with its host, TypeError for a state of another class, and ValueError for an
+    equal or malformed `job_key` or a file that cannot be read: then nothing is stored. A state that asks for impossible
+    amounts becomes a failure with cause `invalid`. Warnings are also printed on stderr.
     """
     refuse_while_importing()
     if not isinstance(context_or_client, Submitter):
