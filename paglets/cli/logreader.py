@@ -10,14 +10,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
+from paglets.api.groups import GroupView
 from paglets.api.logs import AttemptView, UnfinishedJob
 from paglets.cli.copies import attempts_of
+from paglets.cli.grouplogs import logs_of_group, show_group
 from paglets.cli.hooks import kept_of, say_failed
 from paglets.cli.logoutput import LogOutput
+from paglets.cli.logtails import begin_of_last_lines
 from paglets.cli.nolog import reason_for_no_log
 from paglets.cli.options import LOOK_SECONDS, client_of
-from paglets.cli.output import attempt_text, print_json, say, silent_lines
-from paglets.core.errors import AWAY, EXIT_DONE, EXIT_FAILED, Unknown
+from paglets.cli.output import attempt_text, print_json, said_if_slow, say, silent_lines, waiting_for_all
+from paglets.core.errors import AWAY, EXIT_DONE, EXIT_FAILED, Invalid, PagletsError, Unknown
+from paglets.core.refs import GROUP_ID
 from paglets.remote.client import HostClient
 from paglets.remote.joblogs import JobAttempts, LogBytes
 from paglets.slots.states import FINAL
@@ -34,13 +38,6 @@ LONGEST_PAUSE_SECONDS = 1.0
 LOOKS_FOR_MORE = 2
 """At a job of which nothing is unfinished: while it moves from host to host, one look may miss it."""
 
-TAIL_BYTES = 1 << 16
-MOST_TAIL_BYTES = 1 << 24
-"""Looked through for the last lines: more than is kept of a stream."""
-
-BEYOND = (1 << 62) - 1
-"""An offset where nothing is: the answer is only how much there is."""
-
 _SPAN = re.compile(r"[0-9.]+ (s|min|h|d)\b ?")
 
 
@@ -50,6 +47,9 @@ def logs(options: argparse.Namespace) -> int:
     if options.follow:
         options.timeout = min(options.timeout or FOLLOW_TIMEOUT_SECONDS, FOLLOW_TIMEOUT_SECONDS)
     with client_of(options) as client:
+        group = _group_of(client, options.job)
+        if group is not None:
+            return _logs_of_group(client, group, options, seconds)
         if options.json:
             print_json(_listing(attempts_of(client, options.job, seconds)))
             return EXIT_DONE
@@ -68,6 +68,32 @@ def logs(options: argparse.Namespace) -> int:
                 say(f"{options.job} goes on")
                 raise
         return reader.show_once(options.attempt)
+
+
+def _group_of(client: HostClient, name: str) -> GroupView | None:
+    """Return the group of that name, if `name` is no job's."""
+    if "/" in name or not GROUP_ID.fullmatch(name):
+        return None
+    try:
+        return client.group(name)
+    except PagletsError:
+        return None
+
+
+def _logs_of_group(client: HostClient, group: GroupView, options: argparse.Namespace, seconds: float) -> int:
+    if options.follow or options.attempt:
+        flag = "-f" if options.follow else "--attempt"
+        raise Invalid(
+            f"{flag} is for one job, and {group.group_id} is a group",
+            hint=[f"name a job as {group.group_id}/JOBKEY"],
+            next=[f"paglets jobs list {group.group_id}"],
+        )
+    with said_if_slow(waiting_for_all(seconds)):
+        found = logs_of_group(client, group.group_id, group.job_keys, seconds)
+    if options.json:
+        print_json(_listing(found.all_attempts()))
+        return EXIT_DONE
+    return show_group(client, found, LogOutput(raw=options.raw), options.streams, options.tail)
 
 
 def _listing(found: JobAttempts) -> dict[str, object]:
@@ -301,35 +327,3 @@ def _name(attempt: AttemptView) -> str:
 def _reason(job: UnfinishedJob) -> str:
     text = job.reason_text or job.reason or f"it is {job.status} on {job.host.name}"
     return f"never: {text}" if job.never else text
-
-
-def begin_of_last_lines(client: HostClient, attempt: AttemptView, stream: str, lines: int) -> int:
-    """The offset where the last `lines` lines of a log begin, or as far back as it is kept in one piece."""
-    end = client.read_log(attempt, stream, BEYOND, 1).size_bytes
-    if lines == 0:
-        return end
-    span = TAIL_BYTES
-    while True:
-        begin, data = _kept_before(client, attempt, stream, max(0, end - span), end)
-        breaks = [found.start() for found in re.finditer(b"\n", data[:-1])]
-        if len(breaks) >= lines:
-            return begin + breaks[-lines] + 1
-        if begin == 0 or begin > end - span or span >= MOST_TAIL_BYTES:
-            return begin
-        span *= 4
-
-
-def _kept_before(client: HostClient, attempt: AttemptView, stream: str, begin: int, end: int) -> tuple[int, bytes]:
-    """The bytes up to `end`, from `begin` or from where they are kept without a gap."""
-    data = bytearray()
-    position = begin
-    while position < end:
-        piece = client.read_log(attempt, stream, position)
-        if not piece.data:
-            break
-        if piece.offset > position:
-            begin = piece.offset
-            data.clear()
-        data += piece.data
-        position = piece.next
-    return begin, bytes(data[: max(0, end - begin)])

@@ -19,13 +19,17 @@ def parser() -> Parser:
 def add_logs(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command, which has two names."""
     add = parser.add_argument
-    add("job", metavar="GROUP/JOBKEY|ID", help="a job of a group, or a job's id")
-    add("-f", "--follow", action="store_true", help="go on until the job has ended, through all its attempts")
+    add(
+        "job",
+        metavar="GROUP|GROUP/JOBKEY|ID",
+        help="a group: the last lines of each of its jobs; a job of a group, or a job's id",
+    )
+    add("-f", "--follow", action="store_true", help="of one job: go on until it has ended, through all its attempts")
     add("--attempt", type=_attempt, metavar="N|G.N", help="attempt N (of generation G); default the newest")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--stdout", action="store_const", const=("out",), dest="streams", help="only its stdout")
     only.add_argument("--stderr", action="store_const", const=("err",), dest="streams", help="only its stderr")
-    add("--tail", type=_lines, metavar="N", help="only the last N lines of each stream")
+    add("--tail", type=_lines, metavar="N", help="only the last N lines of each stream (of a group by default 20)")
     add("--raw", action="store_true", help="write escape sequences to a terminal too (to a pipe or file: always)")
     add_common(parser, later("paglets.cli.logreader", "logs"), asks_all=True)
     parser.set_defaults(streams=STREAMS)

@@ -57,6 +57,9 @@ def test_what_a_job_printed_is_shown_after_its_end_each_stream_where_it_belongs(
     assert (attempt["host"]["name"], attempt["status"], attempt["ended"]) == ("gpu-a", "COMPLETED", True)
     shown = three.paglets("logs", attempt["agent_id"], "--stdout", "--at", "laptop")
     assert (shown.code, shown.out) == (0, lines(3))
+    shown = three.paglets("logs", submission.group_id, "--tail", 1, "--at", "linux-a")
+    assert (shown.code, shown.out, shown.err) == (0, "short: attempt 1 line 2\n", "short: attempt 1 is through\n")
+    assert three.paglets("logs", submission.group_id, "-f", "--at", "laptop").code == 2
 
 
 def test_all_attempts_of_a_job_that_is_tried_again_are_followed(three: Mesh, tmp_path: Path) -> None:

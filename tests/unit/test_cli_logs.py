@@ -15,8 +15,10 @@ from test_cli import FakeHost
 
 from paglets.api.hosts import MemberView
 from paglets.api.logs import Attempts, AttemptView, LogPiece
+from paglets.cli.grouplogs import GroupLogs, logs_of_group, show_group
 from paglets.cli.logoutput import LogOutput
-from paglets.cli.logreader import Reader, begin_of_last_lines, chosen
+from paglets.cli.logreader import Reader, chosen
+from paglets.cli.logtails import begin_of_last_lines
 from paglets.cli.main import main
 from paglets.cli.nolog import reason_for_no_log
 from paglets.core.errors import BadRequest, CallOutcomeUnknown, Invalid, PagletsError, Unknown, Unreachable
@@ -106,6 +108,51 @@ def test_the_last_lines_of_a_log_with_a_gap_begin_after_it(tmp_path: Path) -> No
     client = written(tmp_path / "1.1.out", data, head_bytes=80, segment_bytes=80)
     assert data[begin_of_last_lines(client, attempt(1), "out", 3) :] == data[-24:]
     assert begin_of_last_lines(client, attempt(1), "out", 90) == 800 - 160
+
+
+# A group.
+
+
+class GroupsLogs:
+    """A client of a mesh where the jobs `a` and `b` of the group g1 printed, and `c` is on a host without an answer."""
+
+    def __init__(self, logs: dict[str, Any]) -> None:
+        self._logs = logs
+
+    def job_attempts(self, job: str, *, timeout: float | None = None) -> JobAttempts:
+        key = job.removeprefix("g1/")
+        if key not in self._logs:
+            raise Unreachable("w2 does not answer")
+        return found(replace(attempt(1), agent_id=key), replace(attempt(2), agent_id=key))
+
+    def read_log(self, view: AttemptView, stream: str, offset: int, limit: int = 1 << 20) -> LogBytes:
+        piece: LogBytes = self._logs[view.agent_id].read_log(view, stream, offset, limit)
+        return piece
+
+
+def test_of_a_group_the_last_lines_of_each_job_follow_its_key(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    lines = b"".join(b"line %d\n" % nth for nth in range(50))
+    logs = {"a": written(tmp_path / "a" / "1.2.out", b"one\n\xfftwo"), "b": written(tmp_path / "b" / "1.2.out", lines)}
+    client: Any = GroupsLogs(logs)
+    shown = logs_of_group(client, "g1", ("a", "b", "c", *(f"k{nth}" for nth in range(120))), 5.0)
+    assert show_group(client, shown, LogOutput(), ("out",)) == 0
+    told = capfdbinary.readouterr()
+    assert told.out == b"a: one\na: \xfftwo\n" + b"".join(b"b: line %d\n" % nth for nth in range(30, 50))
+    assert told.err == (
+        b"paglets: there may be more: w2 does not answer\npaglets: g1 has 23 more jobs: name one as g1/JOBKEY\n"
+    )
+    assert [view.agent_id for view in shown.all_attempts().attempts] == ["a", "a", "b", "b"]
+    show_group(client, shown, LogOutput(), ("out",), tail=1)
+    assert capfdbinary.readouterr().out == b"a: \xfftwo\nb: line 49\n"
+
+
+def test_of_a_group_that_printed_nothing_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert show_group(None, GroupLogs(group_id="g1", jobs=(), left_out=0), LogOutput(), ("out",)) == 0  # type: ignore[arg-type]
+    assert capsys.readouterr().err == "paglets: g1: no job has printed anything that is kept\n"
 
 
 # Following.

@@ -1,0 +1,102 @@
+"""`paglets logs GROUP`: the last lines that each job of a group printed, each line after its job's key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from paglets.api.logs import AttemptView
+from paglets.cli.collectors import summary_of
+from paglets.cli.logoutput import LogOutput
+from paglets.cli.logtails import begin_of_last_lines
+from paglets.cli.output import attempt_text, say
+from paglets.core.errors import EXIT_DONE, PagletsError
+from paglets.core.text import counted
+from paglets.remote.asking import ask_each, attempt
+from paglets.remote.client import HostClient
+from paglets.remote.joblogs import JobAttempts
+
+MOST_JOBS = 100
+"""Of one group: each costs a question to every host."""
+
+LINES = 20
+"""Of each stream of a job, where `--tail` does not say otherwise."""
+
+MOST_BYTES = 1 << 16
+"""Shown of each stream of a job, from its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupLogs:
+    """Attempts of the jobs of a group by key, or the error in their place. `left_out`: jobs that were not asked for."""
+
+    group_id: str
+    jobs: tuple[tuple[str, JobAttempts | PagletsError], ...]
+    left_out: int
+
+    def all_attempts(self) -> JobAttempts:
+        """Return what is known of all jobs together."""
+        known = [found for _, found in self.jobs if isinstance(found, JobAttempts)]
+        errors = [found for _, found in self.jobs if isinstance(found, PagletsError)]
+        errors += [error for found in known for error in found.silent]
+        return JobAttempts(
+            attempts=tuple(view for found in known for view in found.attempts),
+            unfinished=tuple(copy for found in known for copy in found.unfinished),
+            silent=tuple({error.message: error for error in errors}.values()),
+        )
+
+
+def logs_of_group(client: HostClient, group_id: str, keys: Sequence[str], seconds: float) -> GroupLogs:
+    """Ask all hosts for the attempts of the first jobs of a group. `keys`: its jobs, or none if home does not tell."""
+    if not keys:
+        summary = summary_of(client, group_id)
+        pending = [job["job_key"] for job in summary["pending_jobs"]]
+        keys = sorted([*summary["results"], *summary["failures"], *pending])
+    asked = keys[:MOST_JOBS]
+    answers = ask_each(attempt(lambda key: client.job_attempts(f"{group_id}/{key}", timeout=seconds)), asked)
+    jobs = tuple(zip(asked, answers, strict=True))
+    return GroupLogs(group_id=group_id, jobs=jobs, left_out=len(keys) - len(asked))
+
+
+def show_group(
+    client: HostClient, found: GroupLogs, out: LogOutput, streams: Sequence[str], tail: int | None = None
+) -> int:
+    """Show the last lines of the newest attempt of each job."""
+    lines = LINES if tail is None else tail
+    printed = 0
+    for key, known in found.jobs:
+        newest = known.attempts[-1] if isinstance(known, JobAttempts) and known.attempts else None
+        if newest is not None and newest.kept:
+            shown = [_show(client, newest, key, stream, lines, out) for stream in streams]
+            printed += any(shown)
+    for error in found.all_attempts().silent:
+        say(f"there may be more: {error.message}")
+    if not printed:
+        say(f"{found.group_id}: no job has printed anything that is kept")
+    if found.left_out:
+        say(f"{found.group_id} has {counted(found.left_out, 'more job')}: name one as {found.group_id}/JOBKEY")
+    return EXIT_DONE
+
+
+def _show(client: HostClient, newest: AttemptView, key: str, stream: str, lines: int, out: LogOutput) -> bool:
+    """Return True if there was anything to show."""
+    if lines == 0:
+        return False
+    try:
+        begin = begin_of_last_lines(client, newest, stream, lines)
+        data = _read(client, newest, stream, begin)
+    except PagletsError as error:
+        say(f"{key}: attempt {attempt_text(newest.generation, newest.attempt)}: {error.message}")
+        return False
+    for line in data.splitlines():
+        out.write(stream, f"{key}: ".encode() + line + b"\n")
+    return bool(data)
+
+
+def _read(client: HostClient, newest: AttemptView, stream: str, begin: int) -> bytes:
+    """Return what is kept from `begin` to the present end, at most its last MOST_BYTES."""
+    piece = client.read_log(newest, stream, begin)
+    end = piece.size_bytes
+    if end - begin > MOST_BYTES:
+        piece = client.read_log(newest, stream, end - MOST_BYTES)
+    return piece.data[-MOST_BYTES:]

@@ -1,0 +1,47 @@
+"""The last lines of a log."""
+
+from __future__ import annotations
+
+import re
+
+from paglets.api.logs import AttemptView
+from paglets.remote.client import HostClient
+
+TAIL_BYTES = 1 << 16
+MOST_TAIL_BYTES = 1 << 24
+"""Looked through for the last lines: more than is kept of a stream."""
+
+BEYOND = (1 << 62) - 1
+"""An offset where nothing is: the answer is only how much there is."""
+
+
+def begin_of_last_lines(client: HostClient, attempt: AttemptView, stream: str, lines: int) -> int:
+    """The offset where the last `lines` lines of a log begin, or as far back as it is kept in one piece."""
+    end = client.read_log(attempt, stream, BEYOND, 1).size_bytes
+    if lines == 0:
+        return end
+    span = TAIL_BYTES
+    while True:
+        begin, data = _kept_before(client, attempt, stream, max(0, end - span), end)
+        breaks = [found.start() for found in re.finditer(b"\n", data[:-1])]
+        if len(breaks) >= lines:
+            return begin + breaks[-lines] + 1
+        if begin == 0 or begin > end - span or span >= MOST_TAIL_BYTES:
+            return begin
+        span *= 4
+
+
+def _kept_before(client: HostClient, attempt: AttemptView, stream: str, begin: int, end: int) -> tuple[int, bytes]:
+    """The bytes up to `end`, from `begin` or from where they are kept without a gap."""
+    data = bytearray()
+    position = begin
+    while position < end:
+        piece = client.read_log(attempt, stream, position)
+        if not piece.data:
+            break
+        if piece.offset > position:
+            begin = piece.offset
+            data.clear()
+        data += piece.data
+        position = piece.next
+    return begin, bytes(data[: max(0, end - begin)])
