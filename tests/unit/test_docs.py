@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
 import os
 import re
 import shlex
@@ -24,13 +26,15 @@ from paglets.cli.overview import status_counts
 from paglets.cli.script import is_script, split
 from paglets.config import checked_config, host_names
 from paglets.groups.summary import Facts, Lists, Place, summarise
-from paglets.host.outcomes import cause_of
+from paglets.host import outcomes
 from paglets.slots.eligibility import REASONS
 from paglets.slots.states import diagram
-from paglets.worker.launch import Ended
 
 DOCS = generate.DOCS
-DOCUMENTS = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
+DOCUMENTS = [
+    *(DOCS.parent / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")),
+    *sorted(DOCS.glob("*.md")),
+]
 FENCED = re.compile(r"^```[a-z]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 COMMANDS_IN = re.compile(r"^```([a-z]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -154,6 +158,16 @@ def test_the_summary_has_the_keys_that_are_described() -> None:
 
 def test_reasons_and_causes_are_in_the_protocol() -> None:
     text = (DOCS / "protocol.md").read_text()
-    ends = (Ended(error="no room"), Ended(oom=True), Ended(exit_code=0))
-    for code in (*REASONS, *map(cause_of, ends)):
-        assert f"`{code}`" in text
+    for code in (*REASONS, *causes()):
+        assert f"`{code}" in text, code
+
+
+def causes() -> Iterator[str]:
+    """Every cause that `cause_of` may return; of one that ends in a number or name, the beginning."""
+    for node in ast.walk(ast.parse(inspect.getsource(outcomes.cause_of))):
+        if isinstance(node, ast.Name) and node.id.isupper():
+            yield getattr(outcomes, node.id)
+        elif isinstance(node, ast.Return) and isinstance(node.value, (ast.Constant, ast.JoinedStr)):
+            given = node.value.values[0] if isinstance(node.value, ast.JoinedStr) else node.value
+            assert isinstance(given, ast.Constant)
+            yield str(given.value)
