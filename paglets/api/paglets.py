@@ -36,6 +36,7 @@ class PagletView:
     """`GET /v1/paglets/ID`: where a paglet is and what it does; `state` only where it is here, and not in a `brief`.
 
     `created_at` by the clock of the host where it was made. `inactive`: until a message or its time comes.
+    `group_id`: the group of a job or a collector.
     """
 
     agent_id: str
@@ -57,6 +58,7 @@ class PagletView:
     service: str = ""
     inactive: bool = False
     created_at: float = 0.0
+    group_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

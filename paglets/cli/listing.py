@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from paglets.api.paglets import PagletView
@@ -13,14 +14,14 @@ from paglets.cli.output import print_json, print_table, said_if_slow, say_silent
 from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE
 from paglets.core.text import duration_text
 
-HEADERS = ("ID", "NAME", "CLASS", "HOST", "STATUS", "AGE", "WHY")
+HEADERS = ("GROUP", "JOB", "KIND", "NAME", "CLASS", "HOST", "STATUS", "AGE", "ID", "WHY")
 
 
 def parser() -> Parser:
     made = Parser(
         prog="paglets list",
-        description="All paglets on the hosts of the mesh: jobs, collectors and others. One that is just on its way "
-        "from one host to another is on neither.",
+        description="List the jobs, collectors and other paglets of all hosts, by group. A paglet that is moving from "
+        "one host to another is not listed.",
     )
     add_common(made, _list, asks_all=True)
     return made
@@ -35,7 +36,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"paglets": [_json(view, now) for view in views], "silent": silent_lines(errors, away)})
     else:
-        print_table(HEADERS, [_row(view, now) for view in views])
+        print_table(HEADERS, rows(views, now))
     say_silent(errors, away)
     return EXIT_UNREACHABLE if errors else EXIT_DONE
 
@@ -52,11 +53,35 @@ def _age(view: PagletView, now: float) -> float:
     return max(0.0, now - view.created_at)
 
 
+def _by_group(view: PagletView) -> tuple[bool, str, str, str]:
+    return (view.group_id is None, view.group_id or "", _job_key(view), view.agent_id)
+
+
+def _job_key(view: PagletView) -> str:
+    return "" if view.job is None else view.job.job_key
+
+
+def rows(views: Iterable[PagletView], now: float) -> list[tuple[object, ...]]:
+    """Return the lines under HEADERS: by group, the collector before the jobs, and last what has no group."""
+    return [_row(view, now) for view in sorted(views, key=_by_group)]
+
+
 def _row(view: PagletView, now: float) -> tuple[object, ...]:
+    """Return the cells of one line. Commands take GROUP and GROUP/JOB; only a paglet without a group needs its id."""
     job = view.job
     reason = view.reason or ("" if job is None else job.reason_text or job.reason)
-    age = duration_text(_age(view, now))
-    return (view.agent_id, view.name or "", view.class_name, view.host.name, status_of(view), age, reason)
+    return (
+        view.group_id or "",
+        _job_key(view),
+        view.kind,
+        view.name or "",
+        view.class_name,
+        view.host.name,
+        status_of(view),
+        duration_text(_age(view, now)),
+        "" if view.group_id else view.agent_id,
+        reason,
+    )
 
 
 def _json(view: PagletView, now: float) -> dict[str, Any]:
@@ -69,7 +94,7 @@ def _json(view: PagletView, now: float) -> dict[str, Any]:
         "service": view.service,
         "host": view.host.name,
         "status": status_of(view),
-        "group_id": None if job is None else job.group_id,
+        "group_id": view.group_id,
         "job_key": None if job is None else job.job_key,
         "created_at": view.created_at,
         "age_seconds": round(_age(view, now), 3),

@@ -54,6 +54,7 @@ def paglet_view(tx: Tx, agent_id: str, own: HostRef, now: float, *, brief: bool 
     waiting = tx.value("SELECT count(*) FROM inbox WHERE agent_id = ? AND status = 'waiting'", agent_id)
     dead = tx.value("SELECT count(*) FROM inbox WHERE agent_id = ? AND status = 'dead'", agent_id)
     failed = jobfiles.failed_hook(tx, agent_id, own)
+    job = job_view(tx, agent_id, own, now)
     return PagletView(
         agent_id=agent_id,
         class_name=row["class_name"],
@@ -67,14 +68,24 @@ def paglet_view(tx: Tx, agent_id: str, own: HostRef, now: float, *, brief: bool 
         inbox=waiting,
         dead_posts=dead,
         state=None if brief else paglets.state(tx, agent_id),
-        job=job_view(tx, agent_id, own, now),
+        job=job,
         bundle=paglets.bundle_of(tx, agent_id),
         files=files.of(tx, agent_id),
         artifacts=artifacts.count(tx, agent_id),
         service=row["service"],
         inactive=bool(row["inactive"]),
         created_at=row["created_at"],
+        group_id=_group_of_collector(tx, row) if job is None else job.group_id,
     )
+
+
+def _group_of_collector(tx: Tx, row: sqlite3.Row) -> str | None:
+    """Return the group that a collector keeps; None for another paglet. `row` is of `paglets`."""
+    if row["kind"] != "collector":
+        return None
+    query = "SELECT json_extract(state, '$.group_id') FROM paglet_states WHERE agent_id = ?"
+    group_id = tx.value(query, row["agent_id"])
+    return group_id if isinstance(group_id, str) and group_id else None
 
 
 def _long_hook(tx: Tx, agent_id: str, own: HostRef, now: float) -> str:

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from job_views import job_view
 from test_client import running
 
 from paglets.api.notes import Note, Notes
 from paglets.api.paglets import PagletView
-from paglets.cli.listing import status_of
+from paglets.cli.listing import rows, status_of
 from paglets.cli.main import main
 from paglets.cli.notes import follow, note_line, speaker
 from paglets.core.errors import Overloaded, ShuttingDown
 from paglets.core.messages import Message
-from paglets.core.refs import HostRef
+from paglets.core.refs import HostRef, Kind
 from paglets.remote.client import HostClient
 from paglets.remote.directory import MeshNotes
 from paglets.system.compute_slots import ComputeJobPaglet, ComputeJobState
@@ -33,6 +34,26 @@ HERE = HostRef(store_id="s", name="here", url="http://here:1")
 def test_a_status_says_what_is_due_next_or_whether_it_rests(fields: dict[str, Any], status: str) -> None:
     view = PagletView(agent_id="p", class_name="m:C", kind="paglet", residence="here", epoch=1, host=HERE, **fields)
     assert status_of(view) == status
+
+
+def view_of(agent_id: str, kind: Kind, **fields: Any) -> PagletView:
+    return PagletView(
+        agent_id=agent_id, class_name="m:C", kind=kind, residence="here", epoch=1, host=HERE, created_at=1.0, **fields
+    )
+
+
+def test_a_list_names_the_group_of_jobs_and_collectors_and_the_id_of_what_has_none() -> None:
+    job = job_view("monday", group_id="words", status="WAITING_FOR_SLOT", reason_text="3 cores asked, 1 free")
+    found = [
+        view_of("p1", "paglet", name="bob"),
+        view_of("j1", "job", job=job, group_id="words"),
+        view_of("c1", "collector", group_id="words"),
+    ]
+    assert rows(found, now=61.0) == [
+        ("words", "", "collector", "", "m:C", "here", "active", "1 min", "", ""),
+        ("words", "monday", "job", "", "m:C", "here", "WAITING_FOR_SLOT", "1 min", "", "3 cores asked, 1 free"),
+        ("", "", "paglet", "bob", "m:C", "here", "active", "1 min", "p1", ""),
+    ]
 
 
 @pytest.mark.parametrize(

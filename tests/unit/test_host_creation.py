@@ -9,7 +9,7 @@ import pytest
 from host_rig import Rig, group, host_ref, slot_request
 
 from paglets.api.groups import GroupView, JobSpec, SubmitGroup
-from paglets.api.paglets import CreatePaglet, Locate, Located, PagletView
+from paglets.api.paglets import CreatePaglet, Locate, Located, Paglets, PagletView
 from paglets.core.errors import Conflict, GroupExists, Invalid, Moved, NameTaken, PagletsError, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import FileRef
@@ -70,6 +70,8 @@ def test_a_group_is_its_collector_its_keys_and_its_jobs(rig: Rig) -> None:
         ("job-00002", "PLACING", 1, 0),
     ]
     assert rig.state_of(collector_id("g1"))["expected_count"] == 3
+    views = rig.get(Paglets, "GET", "/v1/paglets?brief=1").paglets
+    assert sorted((each.kind, each.group_id) for each in views) == [("collector", "g1"), *[("job", "g1")] * 3]
 
 
 def test_the_same_group_once_more_is_the_same_group_and_changes_nothing(rig: Rig) -> None:
