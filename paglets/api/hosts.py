@@ -89,7 +89,8 @@ class MemberView:
     """A member as this host sees it: `silent_seconds` since it was last heard of, by this host's clock.
 
     Where it was not `heard` of, they count from when this host began to listen: its start, its waking, or the moment
-    when another host told of that one.
+    when another host told of that one. `away_seconds`: since this host takes it for offline, by its wall clock, so that
+    restarts and sleep of this host count; 0 of one that is online. They are for people: nothing is decided by them.
     """
 
     member: Member
@@ -97,6 +98,7 @@ class MemberView:
     silent_seconds: float
     problem: str = ""
     heard: bool = True
+    away_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

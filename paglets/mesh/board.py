@@ -3,7 +3,8 @@
 The table and this host's own row are immutable values. They are replaced under a lock of this module;
 readers take whichever value stands. Only what outlives a restart is written to the store, after that:
 heartbeats and load are not, so an idle host writes nothing, and gossip is answered while a large change
-holds the writer. Should the COMMIT fail, the table in memory is ahead of the stored one until the next
+holds the writer. When a host goes offline or comes back, that is written too, so that people can be told how long it
+has been away. Should the COMMIT fail, the table in memory is ahead of the stored one until the next
 look round writes it again.
 """
 
@@ -53,7 +54,9 @@ class MembershipBoard:
         self._unsaved_marks = self._unsaved_join = False
         now = clock.monotonic()
         marks = {store_id: Mark(*mark) for store_id, mark in store.read(stored.load_forgotten).items()}
-        self.table: Table = tables.stored_table(_known(store), now, marks)
+        known = _known(store)
+        self.table: Table = tables.stored_table((member for member, _ in known), now, marks)
+        self._away: dict[str, float] = {member.store_id: since for member, since in known if since is not None}
         self._joined = store.read(stored.load_joined)
         self._least_boot_count = 0
         self._copies_met = 0
@@ -65,6 +68,7 @@ class MembershipBoard:
         self.own: Member = replace(own, heartbeat=1, joined=self._joined)
         self._judged: tuple[Member, Table, view.Problems] = (self.own, self.table, {})
         self._judge()
+        self._note_away()
 
     # Reading, from any thread.
 
@@ -94,6 +98,11 @@ class MembershipBoard:
         row = self.table.rows.get(store_id)
         heard = self._begun_at if row is None else row.heard_at
         return max(heard, self._contacts.get(store_id, heard))
+
+    def away_seconds(self, store_id: str) -> float:
+        """Seconds since this host takes that one for offline, by its wall clock; 0 if it is online."""
+        since = self._away.get(store_id)
+        return 0.0 if since is None else max(0.0, self._clock.wall() - since)
 
     def mute_seconds(self, store_id: str) -> float:
         """As `silent_seconds`, since that host itself spoke to this one or answered it."""
@@ -209,7 +218,20 @@ class MembershipBoard:
         self._unsaved.update(change.dropped, change.stored)
         self._unsaved_marks |= change.table.forgotten != self.table.forgotten
         self.table = change.table
+        self._note_away()
         return change
+
+    def _note_away(self) -> None:
+        """Note which hosts go offline or come back. One that was online when this host ended is away from its start."""
+        rows = self.table.rows
+        for store_id in [key for key, row in rows.items() if row.up == (key in self._away)]:
+            self._unsaved.add(store_id)
+            if rows[store_id].up:
+                del self._away[store_id]
+            else:
+                self._away[store_id] = self._clock.wall()
+        for store_id in self._away.keys() - rows.keys():
+            del self._away[store_id]
 
     # Storing, without the lock: it waits for the writer.
 
@@ -237,8 +259,12 @@ class MembershipBoard:
         own, table = self.own, self.table
         stored.drop(tx, sorted(key for key in keys if key not in table.rows))
         changed = [table.rows[key] for key in sorted(keys) if key in table.rows]
-        kept = (row.member for row in changed if row.was_member and same_mesh(row.member, own))
-        stored.save(tx, [StoredMember(store_id=each.store_id, row=to_json(each)) for each in kept])
+        kept = [row.member for row in changed if row.was_member and same_mesh(row.member, own)]
+        away = self._away.copy()
+        stored.save(
+            tx,
+            (StoredMember(store_id=m.store_id, row=to_json(m), away_since=away.get(m.store_id)) for m in kept),
+        )
         if marks:
             stored.save_forgotten(tx, table.forgotten)
         if joined:
@@ -247,9 +273,9 @@ class MembershipBoard:
         tx.wake(*wakes)
 
 
-def _known(store: Store) -> tuple[Member, ...]:
-    """The members stored before this start. Raises StoreDamaged where a row cannot be read."""
+def _known(store: Store) -> tuple[tuple[Member, float | None], ...]:
+    """The members stored before this start, and since when each is offline. Raises StoreDamaged for a bad row."""
     try:
-        return tuple(from_json(Member, each.row) for each in store.read(stored.load))
+        return tuple((from_json(Member, each.row), each.away_since) for each in store.read(stored.load))
     except Invalid as error:
         raise StoreDamaged(f"the table of members cannot be read: {error}") from error

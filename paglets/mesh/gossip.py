@@ -113,9 +113,8 @@ class Gossip:
     def members(self) -> tuple[MemberView, ...]:
         """This host first, then all others of the table by name, with what is wrong with them."""
         board, table = self._board, self._board.table
-        silent = {store_id: board.silent_seconds(store_id) for store_id in table.rows}
         troubles = self._troubles.texts(board.own, table, self._clock.monotonic())
-        return view.views(board.own, table, board.problems(), silent, troubles)
+        return view.views(board.own, table, board.problems(), board.silent_seconds, board.away_seconds, troubles)
 
     def online(self) -> tuple[Member, ...]:
         """The other hosts that are online and joined, by name."""

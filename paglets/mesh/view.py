@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from paglets.api.hosts import NO_WAY, Member, MemberView
@@ -115,19 +115,25 @@ def _by_name(member: Member) -> tuple[str, str]:
 
 
 def views(
-    own: Member, table: Table, wrong: Problems, silent: Mapping[str, float], troubles: Mapping[str, str]
+    own: Member,
+    table: Table,
+    wrong: Problems,
+    silent_seconds: Callable[[str], float],
+    away_seconds: Callable[[str], float],
+    troubles: Mapping[str, str],
 ) -> tuple[MemberView, ...]:
     """This host first, the others by name, last what is offline and no member by now.
 
     `troubles` are failed contacts by store id.
     """
     joined = own.store_id not in wrong
-    no_way = {key: text for key, text in no_ways(own, table, wrong).items() if silent[key] > ONLINE_SECONDS}
+    no_way = {key: text for key, text in no_ways(own, table, wrong).items() if silent_seconds(key) > ONLINE_SECONDS}
     others = [
         MemberView(
             member=row.member,
             online=row.up and joined and key not in wrong,
-            silent_seconds=silent[key],
+            silent_seconds=silent_seconds(key),
+            away_seconds=away_seconds(key),
             heard=row.heard,
             problem=wrong.get(key) or no_way.get(key) or troubles.get(key, ""),
         )

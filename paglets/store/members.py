@@ -16,17 +16,23 @@ FORGOTTEN = "mesh_forgotten"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredMember:
-    """`row` is `api.Member` as JSON; the store does not look into it."""
+    """`row` is `api.Member` as JSON; the store does not look into it.
+
+    `away_since`: when this host took the member for offline, epoch seconds; None: it was online.
+    """
 
     store_id: str
     row: Any
+    away_since: float | None = None
 
 
 def load(tx: Tx) -> tuple[StoredMember, ...]:
     """Every stored member, by store id. Raises StoreDamaged where a row cannot be read."""
-    rows = tx.all("SELECT store_id, row FROM members ORDER BY store_id")
+    rows = tx.all("SELECT store_id, row, away_since FROM members ORDER BY store_id")
     try:
-        return tuple(StoredMember(store_id=r["store_id"], row=loads(r["row"])) for r in rows)
+        return tuple(
+            StoredMember(store_id=r["store_id"], row=loads(r["row"]), away_since=r["away_since"]) for r in rows
+        )
     except PagletsError as error:
         raise _damaged(error) from error
 
@@ -50,8 +56,9 @@ def _damaged(error: Exception) -> StoreDamaged:
 def save(tx: Tx, members: Iterable[StoredMember]) -> None:
     """Write these rows over what is stored of their stores."""
     tx.run_many(
-        "INSERT INTO members (store_id, row) VALUES (?, ?) ON CONFLICT (store_id) DO UPDATE SET row = excluded.row",
-        ((member.store_id, dumps(member.row)) for member in members),
+        "INSERT INTO members (store_id, row, away_since) VALUES (?, ?, ?)"
+        " ON CONFLICT (store_id) DO UPDATE SET row = excluded.row, away_since = excluded.away_since",
+        ((member.store_id, dumps(member.row), member.away_since) for member in members),
     )
 
 

@@ -39,6 +39,7 @@ MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (
     ("lostgroups", partial(_run, "step_lostgroups.sql")),
     ("due", partial(_run, "step_due.sql")),
     ("obstacles", partial(_run, "step_obstacles.sql")),
+    ("away", partial(_run, "step_away.sql")),
 )
 """Never changed once it was released: stores out there are made of these."""
 

@@ -429,10 +429,12 @@ CREATE TABLE group_specs (
   spec TEXT NOT NULL
 ) STRICT;
 
--- The mesh as last heard of. row: JSON of Member.
+-- The mesh as last heard of. row: JSON of Member. away_since: when this host took it for offline, epoch seconds; NULL:
+-- it was online. For people only, as the clock may be set.
 CREATE TABLE members (
   store_id TEXT PRIMARY KEY,
-  row TEXT NOT NULL
+  row TEXT NOT NULL,
+  away_since REAL
 ) STRICT, WITHOUT ROWID;
 -- Addresses given by --peer, tried until a member answers there.
 CREATE TABLE peers (

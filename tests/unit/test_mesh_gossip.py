@@ -453,6 +453,43 @@ def test_of_whom_nothing_was_heard_since_the_start_is_not_told_as_silent_for_so_
         assert views["h01"].silent_seconds < 7
 
 
+def away_seconds(host: MeshHost, name: str) -> float:
+    return next(view.away_seconds for view in host.gossip.members() if view.member.name == name)
+
+
+def test_how_long_a_host_is_away_counts_through_sleep_and_restarts_until_it_is_back() -> None:
+    mesh, hosts = joined_mesh(3)
+    assert away_seconds(hosts[0], "h01") == 0.0
+    hosts[1].kill()
+    mesh.clock.advance(20)
+    assert 5 < away_seconds(hosts[0], "h01") <= 20
+    mesh.clock.suspend(86_400)
+    hosts[0].kill()
+    again = mesh.restart(hosts[0])
+    mesh.clock.advance(3)
+    assert 86_400 < away_seconds(again, "h01") < 86_430
+    assert away_seconds(again, "h02") == 0.0
+    back = mesh.restart(hosts[1])
+    mesh.clock.advance_until(mesh.all_see_all, 5.0)
+    assert away_seconds(again, "h01") == 0.0
+    back.kill()
+    mesh.clock.advance(20)
+    assert away_seconds(again, "h01") <= 20
+
+
+def test_a_host_that_went_while_this_one_was_down_is_away_from_the_start_of_this_one() -> None:
+    mesh, hosts = joined_mesh(2)
+    hosts[0].kill()
+    hosts[1].kill()
+    mesh.clock.suspend(86_400)
+    again = mesh.restart(hosts[0])
+    mesh.clock.advance(20)
+    assert away_seconds(again, "h01") == 20
+    again.kill()
+    mesh.clock.suspend(86_400)
+    assert away_seconds(mesh.restart(hosts[0]), "h01") == 86_420
+
+
 def test_two_hosts_behind_nat_without_a_third_say_that_there_is_no_way() -> None:
     mesh = VirtualMesh()
     third = mesh.start(member("third"))
