@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from paglets.cli import results
-from paglets.cli.away import offline_names
+from paglets.cli.away import Missing, missing_of
 from paglets.cli.collectors import group_of
 from paglets.cli.options import LOOK_SECONDS, Parser, add_command, add_commands, add_common, client_of
 from paglets.cli.output import (
@@ -21,8 +21,6 @@ from paglets.cli.output import (
     print_table,
     said_if_slow,
     say,
-    say_silent,
-    silent_lines,
     waiting_for_all,
 )
 from paglets.cli.progress import ProgressLine
@@ -138,15 +136,15 @@ def _list(options: argparse.Namespace) -> int:
     seconds = options.timeout or LOOK_SECONDS
     with client_of(options) as client, said_if_slow(waiting_for_all(seconds)):
         found, errors, owners = look(client, options.owner, seconds, whose=not options.json, group_id=options.group)
-        away = offline_names(client.hosts(), errors)
+        missing = missing_of(client.hosts(), errors)
     if options.json:
-        print_json({"artifacts": [artifact.to_wire() for artifact in found], "silent": silent_lines(errors, away)})
+        print_json({"artifacts": [artifact.to_wire() for artifact in found], "silent": missing.lines()})
     else:
         now = time.time()
         headers = ("ID", "OF", "NAME", "SIZE", "HOST", "AGE", "EXPIRES")
         print_table(headers, [artifact_row(artifact, now, owners[artifact.artifact_id]) for artifact in found])
-    say_silent(errors, away)
-    return EXIT_UNREACHABLE if errors else EXIT_DONE
+    missing.say(is_empty=bool(options.group or options.owner) and not found)
+    return missing.exit_code
 
 
 def look(
@@ -213,7 +211,7 @@ def owner_of(client: HostClient, artifact: ArtifactRef, seconds: float) -> dict[
     with said_if_slow(waiting_for_all(seconds)):
         groups, errors = client.mesh_groups(seconds)
         owners = results.owners_in_words(client, [artifact], groups, seconds)
-    say_silent(errors.values(), ())
+    Missing(errors=tuple(errors.values())).say()
     return owners
 
 
@@ -246,8 +244,7 @@ def _by_prefix(client: HostClient, prefix: str, nothing: Unknown) -> str:
         raise Invalid(f"{prefix} begins {len(ids)} ids, {', '.join(ids[:MOST_NAMED_IDS])}{more}: write more of it")
     if errors:
         raise Unreachable(f"no host that answers has an artifact {prefix}; {errors[0].message}")
-    away = offline_names(client.hosts())
-    raise Unknown(f"{nothing.message} (not asked, as they are offline: {', '.join(away)})") if away else nothing
+    raise Unknown(f"{nothing.message}{missing_of(client.hosts()).note()}")
 
 
 # Fetching.
@@ -278,8 +275,7 @@ def _there(client: HostClient, artifact_id: str) -> ArtifactRef:
 
 
 def _gone(client: HostClient, error: Unknown) -> Unknown:
-    away = offline_names(client.hosts())
-    return Unknown(f"{error.message}: {GONE}" + (f" (offline: {', '.join(away)})" if away else ""))
+    return Unknown(f"{error.message}: {GONE}{missing_of(client.hosts()).note()}")
 
 
 def _fetched(path: Path, artifact: ArtifactRef) -> dict[str, object]:

@@ -1,16 +1,18 @@
-"""Hosts that are away: what is said of jobs and groups that are on one, and whether waiting for it is of use."""
+"""Hosts that are away: which of them a command names, and what it says of jobs and groups that are on one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from paglets.api.hosts import NO_WAY, MemberView
-from paglets.core.errors import PagletsError
+from paglets.cli.output import say
+from paglets.core.errors import AWAY, EXIT_DONE, EXIT_UNREACHABLE, PagletsError
 from paglets.core.refs import HostRef
 from paglets.core.text import command_name, duration_text
 from paglets.mesh.view import OLD_STORE
 from paglets.remote.asking import is_of
-from paglets.remote.losthosts import heard_text, lost_text, view_of
+from paglets.remote.losthosts import heard_text, lost_text, offline_seconds, view_of
 
 
 def is_old(view: MemberView) -> bool:
@@ -23,11 +25,88 @@ def is_alone(views: Sequence[MemberView]) -> bool:
     return bool(views) and bool(views[0].problem) and not any(view.online for view in views[1:])
 
 
-def offline_names(views: Iterable[MemberView], errors: Iterable[PagletsError] = ()) -> list[str]:
-    """The hosts that are not asked: neither old stores, whose names others have, nor those of `errors`, who were."""
+LONG_AWAY_SECONDS = 86_400.0
+"""A host that is offline for a day is named only where the answer may depend on it. A laptop that sleeps overnight is
+back by then, and whoever waits for a host longer knows that it is away. `mesh hosts` and `doctor` always name it."""
+
+MOST_NAMED = 5
+
+
+def is_long_away(view: MemberView) -> bool:
+    """Return True if the host has been offline for so long that most commands do not name it."""
+    return not view.online and offline_seconds(view) >= LONG_AWAY_SECONDS
+
+
+def forget_hint(names: Sequence[str]) -> str:
+    """Return what to do about hosts that will not come back."""
+    if len(names) == 1:
+        return f"`paglets mesh forget {names[0]}` gives it up"
+    return "`paglets mesh forget NAME` gives up a host that will not come back"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """The hosts that are missing from an answer for which all hosts are asked.
+
+    `errors`: of hosts that count as online and did not answer. `offline`: hosts that were not asked.
+    """
+
+    errors: tuple[PagletsError, ...] = ()
+    offline: tuple[MemberView, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """Of a command that shows what it got. A host that is known to be offline does not change it."""
+        return EXIT_UNREACHABLE if self.errors else EXIT_DONE
+
+    def lines(self) -> list[str]:
+        """Return `silent` of `--json`: a line for each host."""
+        return [*(error.message for error in self.errors), *(f"{view.member.name} is offline" for view in self.offline)]
+
+    def say(self, *, is_empty: bool = False) -> None:
+        """Name the hosts on stderr: a line for those that did not answer, and one for those that are offline.
+
+        Hosts that are long away are left out, unless nothing was found (`is_empty`): then they may have it.
+        """
+        unheard = [error for error in self.errors if isinstance(error, AWAY)]
+        for error in self.errors if len(unheard) < 2 else (each for each in self.errors if each not in unheard):
+            say(error)
+        if len(unheard) > 1:
+            say(f"no answer from {shortlist([error.message.partition(': ')[0] for error in unheard])}")
+        offline = [view for view in self.offline if is_empty or not is_long_away(view)]
+        if offline:
+            say(_not_asked(offline))
+
+    def note(self) -> str:
+        """Return ` (offline and not asked: w1 for 3 min)` for a message that something was not found, or ""."""
+        return f" ({_not_asked(self.offline)})" if self.offline else ""
+
+
+def missing_of(views: Iterable[MemberView], errors: Iterable[PagletsError] = ()) -> Missing:
+    """Return who is missing, given the `errors` of those that were asked. An old store is not: its name has an heir."""
     told = tuple(errors)
-    away = [view.member.name for view in views if not view.online and not is_old(view)]
-    return [name for name in away if not any(is_of(name, error) for error in told)]
+    away = [view for view in views if not view.online and not is_old(view)]
+    offline = [view for view in away if not any(is_of(view.member.name, error) for error in told)]
+    return Missing(errors=told, offline=tuple(offline))
+
+
+def _not_asked(views: Sequence[MemberView]) -> str:
+    """Return `offline and not asked: w1 for 3 min`."""
+    texts = [f"{view.member.name} for {duration_text(offline_seconds(view))}" for view in views]
+    return f"offline and not asked: {shortlist(texts)}"
+
+
+def shortlist(texts: Sequence[str]) -> str:
+    """Return the first few of them as a list, and how many more there are."""
+    more = f" and {len(texts) - MOST_NAMED} more" if len(texts) > MOST_NAMED else ""
+    return ", ".join(texts[:MOST_NAMED]) + more
+
+
+def say_may_have_more(group_id: str, silent: Mapping[str, str]) -> None:
+    """Name the hosts that may have more of a group, a line for each reason. `silent`: the reason by host."""
+    for reason in dict.fromkeys(silent.values()):
+        names = [name for name, why in silent.items() if why == reason]
+        say(f"{shortlist(names)} may have more of {group_id}: {reason}")
 
 
 def away_text(view: MemberView, lost_after_seconds: float | None = None) -> str:

@@ -6,11 +6,13 @@ import argparse
 import getpass
 import socket
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 from paglets.api.groups import ReportCounts
+from paglets.api.hosts import MemberView
+from paglets.cli.away import is_long_away, say_may_have_more
 from paglets.cli.collectors import collector_of, no_such_job
 from paglets.cli.hooks import HooksEnded, end_failed
 from paglets.cli.leftovers import counts_text
@@ -64,7 +66,8 @@ def cancel(options: argparse.Namespace) -> int:
                 _print(answer, client)
             else:
                 _print_ended(answer)
-    codes = [answer.exit_code if isinstance(answer, PagletsError) else _code(answer) for answer in answers]
+        views = client.hosts() if any(outcome.silent for outcome in outcomes) else ()
+    codes = [answer.exit_code if isinstance(answer, PagletsError) else exit_code(answer, views) for answer in answers]
     return max(codes + [ended.code for ended in hooks])
 
 
@@ -235,8 +238,7 @@ def _print_ended(outcome: EndOutcome) -> None:
         print(f"{outcome.group_id}: {what}")
     for name, count in outcome.running.items():
         say(f"cancelling: {count} on {name} have not ended yet; the same command waits on")
-    for name, why in outcome.silent.items():
-        say(f"{name} may have more of {outcome.group_id}: {why}")
+    say_may_have_more(outcome.group_id, outcome.silent)
 
 
 def _named(keys: Sequence[str]) -> str:
@@ -262,9 +264,12 @@ def _print(outcome: CancelOutcome, client: HostClient) -> None:
         say(f"cancelling: {count} on {name} have not ended yet; the same command waits on")
 
 
-def _code(outcome: CancelOutcome | EndOutcome) -> int:
+def exit_code(outcome: CancelOutcome | EndOutcome, views: Iterable[MemberView] = ()) -> int:
+    """Return the exit code of one group. The collector knows which hosts have jobs; without it any of them may, but one
+    of `views` that is long away is not waited for."""
     if isinstance(outcome, CancelOutcome) and "unknown" in outcome.keys.values():
         return EXIT_FAILED
-    if outcome.silent:
+    gone = {view.member.name for view in views if is_long_away(view)} if isinstance(outcome, EndOutcome) else set()
+    if set(outcome.silent) - gone:
         return EXIT_UNREACHABLE
     return EXIT_TIMED_OUT if outcome.running else EXIT_DONE

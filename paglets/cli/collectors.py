@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from paglets.api.groups import GroupLine, GroupView
-from paglets.cli.away import offline_names
+from paglets.cli.away import missing_of
 from paglets.cli.output import ago, said_if_slow, say, waiting_for_all
 from paglets.core.errors import PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
@@ -26,8 +26,7 @@ def group_of(client: HostClient, group_id: str) -> GroupView:
         return client.group(group_id)
     except Unknown as error:
         hint = meant(group_id, (line.group_id for line in _lines(client)))
-        away = offline_names(client.hosts())
-        asked = f" (not asked, as they are offline: {', '.join(away)})" if away else ""
+        asked = missing_of(client.hosts()).note()
         raise Unknown(f"{error.message}{asked}: {hint}`paglets jobs groups` lists the groups") from None
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from paglets.api.hosts import NO_WAY, Cut, HostIdentity, MemberView
-from paglets.cli.away import is_alone, is_old
+from paglets.cli.away import forget_hint, is_alone, is_long_away, is_old
 from paglets.cli.checks import BAD, FEW_BYTES, WARNING, Check
 from paglets.cli.foldercheck import closed_to_others, folder_checks, holder_of
 from paglets.cli.mesh import cut_text, other_cuts, refused_text
@@ -291,7 +291,7 @@ def member_check(view: MemberView, identity: HostIdentity | None, asked: HostIde
         found = f"{heard_text(view)}: {view.problem}"
         return Check(name=name, state=WARNING, found=found, advice=_away_advice(view))
     if identity is None:
-        return Check(name=name, state=WARNING, found=f"offline, {heard_text(view)}", advice=START_ADVICE)
+        return Check(name=name, state=WARNING, found=f"offline, {heard_text(view)}", advice=_away_advice(view))
     if abs(skew_seconds) > MOST_SKEW_SECONDS:
         found = f"its clock is {duration_text(abs(skew_seconds))} {'ahead' if skew_seconds > 0 else 'behind'}"
         return Check(name=name, state=WARNING, found=found, advice="set the clocks of both machines, best by NTP")
@@ -310,7 +310,9 @@ def member_check(view: MemberView, identity: HostIdentity | None, asked: HostIde
 def _away_advice(view: MemberView) -> str:
     if view.problem.startswith(NO_WAY):
         return NO_WAY_ADVICE
-    return OLD_ADVICE if is_old(view) else START_ADVICE
+    if is_old(view):
+        return OLD_ADVICE
+    return f"{START_ADVICE}; {forget_hint([view.member.name])}" if is_long_away(view) else START_ADVICE
 
 
 def _trouble(identity: HostIdentity) -> tuple[str, str] | None:

@@ -12,7 +12,7 @@ from paglets.api.groups import GroupLine, Groups
 from paglets.api.hosts import MemberView
 from paglets.api.kept import FailedHook
 from paglets.cli import leftovers
-from paglets.cli.away import away_text, offline_names, silence_text
+from paglets.cli.away import away_text, missing_of, silence_text
 from paglets.cli.collectors import asker, summary_of
 from paglets.cli.hooks import hooks_of_group, with_group_hooks
 from paglets.cli.leftovers import artifact_in
@@ -26,13 +26,11 @@ from paglets.cli.output import (
     print_table,
     said_if_slow,
     say,
-    say_silent,
     shortened,
-    silent_lines,
     waiting_for_all,
 )
 from paglets.cli.values import result_text
-from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE, PagletsError, Unknown, Unreachable
+from paglets.core.errors import EXIT_DONE, PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef
@@ -59,13 +57,13 @@ def _all(client: HostClient, options: argparse.Namespace) -> int:
     with said_if_slow(waiting_for_all(seconds)):
         found, errors = client.mesh_groups(seconds)
         views = client.hosts()
-    away = offline_names(views, errors.values())
+    missing = missing_of(views, errors.values())
     if options.json:
-        print_json({**to_json(Groups(groups=found)), "silent": silent_lines(errors.values(), away)})
+        print_json({**to_json(Groups(groups=found)), "silent": missing.lines()})
     else:
         print_groups(found, views, time.time(), [host.store_id for host in errors])
-    say_silent(errors.values(), away)
-    return EXIT_UNREACHABLE if errors else EXIT_DONE
+    missing.say()
+    return missing.exit_code
 
 
 def print_groups(

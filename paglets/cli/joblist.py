@@ -10,7 +10,7 @@ from typing import Any
 
 from paglets.api.hosts import MemberView
 from paglets.api.slots import JobView, Slots
-from paglets.cli.away import offline_names
+from paglets.cli.away import Missing, missing_of
 from paglets.cli.collectors import asker, summary_of
 from paglets.cli.groups import apart, pending_row
 from paglets.cli.jobs import JOB_HEADERS, STATUSES, job_row
@@ -21,15 +21,13 @@ from paglets.cli.output import (
     print_table,
     said_if_slow,
     say,
-    say_silent,
     shortened,
-    silent_lines,
     waiting_for_all,
 )
 from paglets.cli.values import result_text
 from paglets.cli.waiting import held_by, job_name, told_with
 from paglets.cli.watch import why_ended
-from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE, Invalid, PagletsError
+from paglets.core.errors import EXIT_DONE, Invalid
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.text import counted, duration_text
@@ -49,12 +47,11 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """Jobs of all hosts; hosts that did not answer, as errors; names of those that are offline."""
+    """Jobs of all hosts, and the hosts that are missing."""
 
     jobs: Sequence[tuple[Slots, JobView]]
     left_out: int
-    errors: Sequence[PagletsError]
-    away: Sequence[str]
+    missing: Missing
 
 
 def ps(options: argparse.Namespace) -> int:
@@ -87,10 +84,10 @@ def _ask(options: argparse.Namespace, status: str | None) -> Asked:
     seconds, limit = options.timeout or LOOK_SECONDS, options.limit
     with link_of(options) as link, said_if_slow(waiting_for_all(seconds)):
         answers, errors = mesh_slots(link, limit, seconds)
-        away = offline_names(link.hosts(), errors)
+        missing = missing_of(link.hosts(), errors)
     found = [(slots, job) for slots in answers for job in slots.jobs if status in (None, _word(job))]
     cut = [slots.running_jobs + slots.queued_jobs - limit for slots in answers if len(slots.jobs) >= limit]
-    return Asked(jobs=found, left_out=sum(count for count in cut if count > 0), errors=errors, away=away)
+    return Asked(jobs=found, left_out=sum(count for count in cut if count > 0), missing=missing)
 
 
 def _show(
@@ -103,14 +100,14 @@ def _show(
 ) -> int:
     if as_json:
         told = [{"host": slots.host.name, **to_json(job)} for slots, job in asked.jobs]
-        print_json({"jobs": told, "left_out": asked.left_out, "silent": silent_lines(asked.errors, asked.away)})
+        print_json({"jobs": told, "left_out": asked.left_out, "silent": asked.missing.lines()})
     else:
         print_table(headers, [row(slots, job) for slots, job in asked.jobs])
     if not asked.jobs and not as_json:
         say(nothing)
     _say_more(asked.left_out)
-    say_silent(asked.errors, asked.away)
-    return EXIT_UNREACHABLE if asked.errors else EXIT_DONE
+    asked.missing.say()
+    return asked.missing.exit_code
 
 
 def _word(job: JobView) -> str:

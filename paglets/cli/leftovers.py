@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paglets.api.groups import GroupLine, ReportCounts, Waiting, WaitingReport
+from paglets.cli.away import say_may_have_more
 from paglets.cli.options import LOOK_SECONDS
 from paglets.cli.output import (
     ago,
@@ -16,7 +17,6 @@ from paglets.cli.output import (
     print_table,
     said_if_slow,
     say,
-    silent_lines,
     waiting_for_all,
 )
 from paglets.core.errors import Invalid, PagletsError, Unreachable
@@ -170,7 +170,7 @@ def as_json(found: LostGroup) -> dict[str, Any]:
             for each in found.left.hosts
         ],
         "next": found.error.next_steps,
-        "silent": silent_lines((), ()) + silent,
+        "silent": silent,
     }
 
 
@@ -191,8 +191,7 @@ def print_lost(found: LostGroup) -> None:
         print_table(("JOB", "RESULT", "HOST", "FILES"), [_row(each) for each in found.finished[:MOST_LINES]])
     if len(found.finished) > MOST_LINES:
         say(f"{len(found.finished) - MOST_LINES:,} more finished: --json shows all")
-    for name, why in found.left.silent.items():
-        say(f"{name} may have more of {found.group_id}: {why}")
+    say_may_have_more(found.group_id, found.left.silent)
     # The step that names this very command is of no use here.
     here = f"`paglets jobs groups {found.group_id}`"
     steps = [step for step in found.error.next_steps if not step.startswith(here)]

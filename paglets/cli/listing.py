@@ -8,10 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from paglets.api.paglets import PagletView
-from paglets.cli.away import offline_names
+from paglets.cli.away import missing_of
 from paglets.cli.options import LOOK_SECONDS, Parser, add_common, client_of
-from paglets.cli.output import print_json, print_table, said_if_slow, say_silent, silent_lines, waiting_for_all
-from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE
+from paglets.cli.output import print_json, print_table, said_if_slow, waiting_for_all
 from paglets.core.text import duration_text
 
 HEADERS = ("GROUP", "JOB", "KIND", "NAME", "CLASS", "HOST", "STATUS", "AGE", "ID", "WHY")
@@ -31,14 +30,14 @@ def _list(options: argparse.Namespace) -> int:
     seconds = options.timeout or LOOK_SECONDS
     with client_of(options) as client, said_if_slow(waiting_for_all(seconds)):
         views, errors = client.paglets(timeout=seconds)
-        away = offline_names(client.hosts(), errors)
+        missing = missing_of(client.hosts(), errors)
     now = time.time()
     if options.json:
-        print_json({"paglets": [_json(view, now) for view in views], "silent": silent_lines(errors, away)})
+        print_json({"paglets": [_json(view, now) for view in views], "silent": missing.lines()})
     else:
         print_table(HEADERS, rows(views, now))
-    say_silent(errors, away)
-    return EXIT_UNREACHABLE if errors else EXIT_DONE
+    missing.say()
+    return missing.exit_code
 
 
 def status_of(view: PagletView) -> str:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from paglets.api.groups import GroupView
 from paglets.api.logs import AttemptView, UnfinishedJob
+from paglets.cli.away import Missing
 from paglets.cli.copies import attempts_of
 from paglets.cli.grouplogs import logs_of_group, show_group
 from paglets.cli.hooks import kept_of, say_failed
@@ -19,7 +20,7 @@ from paglets.cli.logoutput import LogOutput
 from paglets.cli.logtails import begin_of_last_lines
 from paglets.cli.nolog import reason_for_no_log
 from paglets.cli.options import LOOK_SECONDS, client_of
-from paglets.cli.output import attempt_text, print_json, said_if_slow, say, silent_lines, waiting_for_all
+from paglets.cli.output import attempt_text, print_json, said_if_slow, say, waiting_for_all
 from paglets.core.errors import AWAY, EXIT_DONE, EXIT_FAILED, Invalid, PagletsError, Unknown
 from paglets.core.refs import GROUP_ID
 from paglets.remote.client import HostClient
@@ -100,7 +101,7 @@ def _listing(found: JobAttempts) -> dict[str, object]:
     return {
         "attempts": found.attempts,
         "unfinished": found.unfinished,
-        "silent": silent_lines(found.silent),
+        "silent": Missing(errors=tuple(found.silent)).lines(),
     }
 
 

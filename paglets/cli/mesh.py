@@ -6,14 +6,14 @@ import argparse
 
 from paglets.api.groups import GroupLine
 from paglets.api.hosts import Cut, Forgotten, Hosts, MemberView, RefusedHost
-from paglets.cli.away import is_alone, is_old
+from paglets.cli.away import forget_hint, is_alone, is_long_away, is_old, shortlist
 from paglets.cli.options import LOOK_SECONDS, Parser, add_command, add_commands, add_common, client_of
-from paglets.cli.output import advised, print_json, print_paragraph, print_table, say
+from paglets.cli.output import advised, hint, print_json, print_paragraph, print_table, say
 from paglets.core.errors import EXIT_DONE
 from paglets.core.terminal import GAP
 from paglets.core.text import counted, duration_text
 from paglets.remote.forgetting import ForgottenHost, shown
-from paglets.remote.losthosts import NOT_JOINED, heard_text, is_stranger
+from paglets.remote.losthosts import NOT_JOINED, heard_text, is_long_known, is_stranger, offline_seconds
 from paglets.slots.amounts import bytes_text
 
 MOST_NAMED = 10
@@ -63,8 +63,8 @@ def _forget(options: argparse.Namespace) -> int:
         say(f"their files: `paglets artifacts get --group {named} DIR`; clear it: `paglets jobs cancel {named}`")
     for error in done.errors:
         say(error)
-    for name in done.silent:
-        say(f"{name} is not online and still knows {done.name}: the same command tells it when it is back")
+    if done.silent:
+        say(f"offline and not told: {shortlist(done.silent)}; run the same command when they are back")
     return max((error.exit_code for error in done.errors), default=EXIT_DONE)
 
 
@@ -136,6 +136,9 @@ def print_hosts(state: Hosts) -> None:
         say(f"not joined: peer {peer.url}: {peer.problem.removeprefix(peer.url).strip()}")
     for text in (*map(cut_text, other_cuts(state)), *map(refused_text, state.refused)):
         say(text)
+    away = [view.member.name for view in shown if is_long_away(view)]
+    if away:
+        hint(forget_hint(away))
 
 
 def other_cuts(state: Hosts) -> tuple[Cut, ...]:
@@ -196,8 +199,9 @@ def _state(view: MemberView, is_alone: bool) -> str:
     if is_stranger(view) or (is_alone and not view.online):
         state = NOT_JOINED
     else:
-        silent = f"silent for {duration_text(view.silent_seconds)}" if view.heard else "not heard of yet"
-        state = "online" if view.online else silent
+        is_known = view.heard or is_long_known(view)
+        offline = f"offline for {duration_text(offline_seconds(view))}" if is_known else "not heard of yet"
+        state = "online" if view.online else offline
     if not view.member.reachable:
         state += ", pulls"
     return f"{state} (see below)" if view.problem else state

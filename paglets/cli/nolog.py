@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from paglets.cli.away import offline_names
+from paglets.cli.away import missing_of
 from paglets.cli.collectors import no_such_job, summary_of_job
 from paglets.cli.show import told_of_group
 from paglets.core.errors import PagletsError, Unknown, Unreachable
@@ -28,8 +28,7 @@ def reason_for_no_log(client: HostClient, job: str, silent: Sequence[PagletsErro
         return _of_key(client, group_id, job_key, silent)
     if silent:
         raise Unreachable(f"no host that answered knows a job {job!r}; {silent[0].message}")
-    away = offline_names(client.hosts())
-    asked = f" (not asked, as they are offline: {', '.join(away)})" if away else ""
+    asked = missing_of(client.hosts()).note()
     nothing = Unknown(
         f"no host of the mesh knows a job or a log {job!r}{asked}: name a job as GROUP/JOBKEY; "
         "`paglets jobs groups GROUP` lists the jobs of a group"

@@ -11,18 +11,16 @@ from dataclasses import replace
 from datetime import datetime
 
 from paglets.api.notes import Note
-from paglets.cli.away import offline_names
+from paglets.cli.away import missing_of
 from paglets.cli.options import LOOK_SECONDS, Parser, add_common, client_of
 from paglets.cli.output import (
     print_json,
     print_table,
     said_if_slow,
     say,
-    say_silent,
-    silent_lines,
     waiting_for_all,
 )
-from paglets.core.errors import AWAY, EXIT_DONE, EXIT_UNREACHABLE, Invalid
+from paglets.core.errors import AWAY, Invalid
 from paglets.core.record import to_json
 from paglets.core.refs import check_group_id
 from paglets.core.text import printable
@@ -56,17 +54,17 @@ def _notes(options: argparse.Namespace) -> int:
     with client_of(options) as client:
         with said_if_slow(waiting_for_all(seconds)):
             found = client.notes(group_id=group_id, limit=options.limit, timeout=seconds)
-            away = offline_names(client.hosts(), found.errors)
-        say_silent(found.errors, away)
+            missing = missing_of(client.hosts(), found.errors)
+        missing.say(is_empty=group_id is not None and not found.notes)
         if options.follow:
             _follow(client, found, group_id, seconds, as_json=options.json)
     if options.json:
-        print_json({"notes": found.notes, "silent": silent_lines(found.errors, away)})
+        print_json({"notes": found.notes, "silent": missing.lines()})
     elif found.notes:
         print_table(HEADERS, [_row(note) for note in found.notes])
     else:
         say("there are no notes" + (f" of {group_id}" if group_id else ""))
-    return EXIT_UNREACHABLE if found.errors else EXIT_DONE
+    return missing.exit_code
 
 
 def _follow(client: HostClient, found: MeshNotes, group_id: str | None, timeout: float, *, as_json: bool) -> None:

@@ -31,6 +31,11 @@ def say(message: object) -> None:
         put_line(advised(line))
 
 
+def hint(text: str) -> None:
+    """Print on stderr what may help."""
+    put_line(f"hint: {advised(text)}")
+
+
 def said_if_slow(text: str, after_seconds: float = QUIET_SECONDS) -> AbstractContextManager[None]:
     """Say on stderr what is waited for, where that takes long."""
     return told_if_slow(say, text, after_seconds)
@@ -49,19 +54,6 @@ def advised(text: str) -> str:
 def print_json(value: Any) -> None:
     """A record or JSON tree on stdout, ASCII only so that no terminal can be tricked."""
     print(json.dumps(to_json(value), indent=2, allow_nan=False))
-
-
-def silent_lines(errors: Iterable[PagletsError], offline: Iterable[str] = ()) -> list[str]:
-    """What commands that ask all hosts have as `silent` in their JSON: a line for each host without an answer."""
-    return [*(error.message for error in errors), *(f"{name} is offline" for name in offline)]
-
-
-def say_silent(errors: Iterable[PagletsError], offline: Collection[str]) -> None:
-    """The same for people: a line for each host that did not answer, and who was not asked."""
-    for error in errors:
-        say(error)
-    if offline:
-        say(f"not asked, as they are offline: {', '.join(offline)}")
 
 
 def print_table(

@@ -9,6 +9,7 @@ from collections import Counter, deque
 from typing import Any
 
 from paglets.api.slots import JobView, Slots
+from paglets.cli.away import Missing
 from paglets.cli.collectors import asker, collector_of
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import (
@@ -18,13 +19,11 @@ from paglets.cli.output import (
     print_json,
     print_table,
     said_if_slow,
-    say,
-    silent_lines,
     waiting_for_all,
 )
 from paglets.cli.waiting import job_name
 from paglets.cli.watch import why_ended
-from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE
+from paglets.core.errors import EXIT_DONE
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.text import duration_text
@@ -124,20 +123,20 @@ def top(options: argparse.Namespace) -> int:
         while True:
             with said_if_slow(waiting_for_all(seconds)):
                 answers, errors = client.mesh_slots(limit=1000, timeout=seconds)
+            missing = Missing(errors=errors)
             jobs = busiest(answers)[: max(0, options.limit)]
             if options.watch and sys.stdout.isatty():
                 print("\x1b[H\x1b[J", end="")
             if options.json:
                 told = [{"host": slots.host.name, **to_json(job)} for slots, job in jobs]
-                print_json({"hosts": answers, "jobs": told, "silent": silent_lines(errors)})
+                print_json({"hosts": answers, "jobs": told, "silent": missing.lines()})
             else:
                 print_table(HOST_HEADERS, [_host_row(slots) for slots in answers])
                 print()
                 print_table(TOP_HEADERS, [_top_row(slots, job) for slots, job in jobs])
-            for error in errors:
-                say(error)
+            missing.say()
             if not options.watch:
-                return EXIT_UNREACHABLE if errors else EXIT_DONE
+                return missing.exit_code
             sys.stdout.flush()
             time.sleep(EVERY_SECONDS)
 

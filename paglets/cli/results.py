@@ -8,13 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from paglets.api.groups import GroupLine
 from paglets.api.kept import Undelivered
 from paglets.cli import leftovers
-from paglets.cli.away import offline_names
+from paglets.cli.away import Missing, missing_of
 from paglets.cli.collectors import collector_of, group_of
 from paglets.cli.hooks import kept_of
 from paglets.cli.leftovers import artifact_in
@@ -45,21 +45,21 @@ class Counts:
 class GroupArtifacts:
     """`artifacts`: each with the key of its job, in the order of the keys. `silent`: why there may be more.
 
-    `away`: the names of hosts that are offline, where results have no file: a job may have taken its file there.
+    `missing`: the hosts that are offline, where results have no file: a job may have taken its file there.
     """
 
     group_id: str
     artifacts: tuple[tuple[str, ArtifactRef], ...]
     counts: Counts
     undelivered: tuple[Undelivered, ...] = ()
-    away: tuple[str, ...] = ()
+    missing: Missing = field(default_factory=Missing)
     silent: tuple[PagletsError, ...] = ()
 
     def remarks(self) -> Iterator[str]:
         """In words, which jobs have no file."""
         counts = self.counts
         if counts.without_file:
-            asked = f" (not asked, as they are offline: {', '.join(self.away)})" if self.away else ""
+            asked = self.missing.note()
             yield f"{counted(counts.without_file, 'result has', 'results have')} no file{asked}"
         for job in self.undelivered[:MOST_NAMED_FILES]:
             yield f"{job.group_id}/{job.job_key} keeps {counted(job.file_count, 'file')} so far: {job.text}"
@@ -110,7 +110,7 @@ def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
         artifacts=tuple(artifacts),
         counts=counts,
         undelivered=undelivered,
-        away=tuple(offline_names(client.hosts())) if without else (),
+        missing=missing_of(client.hosts()) if without else Missing(),
         silent=silent,
     )
 

@@ -9,6 +9,9 @@ from paglets.api.hosts import MemberView
 from paglets.core.refs import HostRef
 from paglets.core.text import duration_text
 
+STEP_SECONDS = 60.0
+"""Between two ages of a host. One is by a clock that may be set: smaller steps of it say nothing."""
+
 NOT_JOINED = "not joined"
 """How the mesh begins what it says of a host that is there and no member."""
 
@@ -27,10 +30,23 @@ def view_of(host: HostRef, views: Iterable[MemberView]) -> MemberView | None:
     return next((view for view in views if view.member.store_id == host.store_id), None)
 
 
+def offline_seconds(view: MemberView) -> float:
+    """Return for how long a host has been offline at least."""
+    return max(view.away_seconds, view.silent_seconds)
+
+
+def is_long_known(view: MemberView) -> bool:
+    """Return True if it was offline before the host that was asked began to listen."""
+    return view.away_seconds > view.silent_seconds + STEP_SECONDS
+
+
 def heard_text(view: MemberView) -> str:
-    """Return `last heard of 24 s ago`, where that is known."""
-    how = "last heard of" if view.heard else "not heard of since the host that was asked began to listen,"
-    return f"{how} {duration_text(view.silent_seconds)} ago"
+    """Return `last heard of 24 s ago`, or how long the host has been offline at least."""
+    if view.heard:
+        return f"last heard of {duration_text(view.silent_seconds)} ago"
+    if is_long_known(view):
+        return f"not heard of for {duration_text(view.away_seconds)}"
+    return f"not heard of since the host that was asked began to listen, {duration_text(view.silent_seconds)} ago"
 
 
 def lost_text(host: HostRef, views: Sequence[MemberView]) -> str:

@@ -13,9 +13,18 @@ from paglets.api.calls import CallReply
 from paglets.api.groups import EndedCopies, GroupView, ReportCounts, Unfinished, Waiting
 from paglets.api.hosts import Hosts, MemberView
 from paglets.api.kept import FailedHook
-from paglets.cli.cancel import by_group, cancel_each, end_hooks
+from paglets.cli.cancel import by_group, cancel_each, end_hooks, exit_code
 from paglets.cli.hooks import HooksEnded
-from paglets.core.errors import Conflict, Overloaded, PagletsError, PeerReplaced, Unknown, Unreachable
+from paglets.core.errors import (
+    EXIT_DONE,
+    EXIT_UNREACHABLE,
+    Conflict,
+    Overloaded,
+    PagletsError,
+    PeerReplaced,
+    Unknown,
+    Unreachable,
+)
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import ProxyRef
@@ -211,6 +220,15 @@ def test_hosts_that_are_offline_or_refuse_are_named_with_the_reason() -> None:
     outcome = given.end()
     assert outcome.silent == {"w1": "w1 is in touch with gpu-a", "w2": "it is offline"}
     assert (outcome.ended, outcome.running) == ({"home": ("a",)}, {"home": 1})
+
+
+def test_a_host_that_is_long_away_does_not_make_the_end_of_copies_fail() -> None:
+    outcome = EndOutcome(group_id="words", silent={"try1": "it is offline"})
+    try1 = MemberView(member=member("try1"), online=False, silent_seconds=20.0)
+    assert exit_code(outcome, [try1]) == EXIT_UNREACHABLE
+    assert exit_code(outcome, [replace(try1, away_seconds=86_400.0)]) == EXIT_DONE
+    at_collector = CancelOutcome(group_id="words", keys={}, silent=("try1",))
+    assert exit_code(at_collector, [replace(try1, away_seconds=86_400.0)]) == EXIT_UNREACHABLE
 
 
 class Ends:

@@ -17,7 +17,7 @@ from paglets.api.kept import FailedHook
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Lease, Slots, Usage
 from paglets.cli import jobs, why
-from paglets.cli.away import offline_names
+from paglets.cli.away import missing_of
 from paglets.cli.explained import Explanation, Reason, print_reason
 from paglets.cli.groups import failure_row, result_fields, result_row
 from paglets.cli.host import machine_name, options_of, parser
@@ -33,10 +33,17 @@ from paglets.cli.output import (
     print_table,
     said_if_slow,
     shortened,
-    silent_lines,
 )
 from paglets.config import HostOptions
-from paglets.core.errors import Invalid, PagletsError, Unknown, Unreachable
+from paglets.core.errors import (
+    EXIT_DONE,
+    EXIT_UNREACHABLE,
+    Invalid,
+    NotAllowed,
+    PagletsError,
+    Unknown,
+    Unreachable,
+)
 from paglets.core.messages import Message
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.core.text import duration_text, printable
@@ -222,17 +229,57 @@ def test_the_hosts_of_a_mesh_fit_a_usual_terminal_and_a_page(monkeypatch: pytest
     assert "http://192.168.178.123:18765" in terminal.getvalue().split()
 
 
-def test_hosts_without_an_answer_are_told_as_lines() -> None:
-    assert silent_lines([Unreachable("w1 does not answer")], ["w2"]) == ["w1 does not answer", "w2 is offline"]
+def view_of(name: str, *, away_seconds: float = 0.0, **more: Any) -> MemberView:
+    """Of a host that is offline if it is away."""
+    online = not away_seconds
+    return MemberView(member=member(name), online=online, silent_seconds=0.1, away_seconds=away_seconds, **more)
 
 
-def test_a_host_is_told_once_as_silent_and_an_old_store_is_not_told_to_be_offline() -> None:
-    old = "an old store (d3b76f7e): the name w1 is that of another now"
-    w1 = MemberView(member=member("w1"), online=True, silent_seconds=0.0)
-    views = (w1, replace(w1, online=False, problem=old), *(replace(w1, member=member(n), online=False) for n in "ab"))
-    assert offline_names(views) == ["a", "b"]
-    silent = of_host(member("a").ref, Unreachable("http://a:1 cannot be reached"))
-    assert offline_names(views, [silent]) == ["b"]
+DAY = 86_400.0
+
+
+def test_hosts_that_are_away_share_a_line_and_those_away_for_a_day_are_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    missing = missing_of([view_of("w1"), view_of("a", away_seconds=180), view_of("b", away_seconds=DAY - 1)])
+    missing.say()
+    assert capsys.readouterr().err == "paglets: offline and not asked: a for 3 min, b for 23 h 59 min\n"
+    old = missing_of([view_of("try1", away_seconds=3 * DAY)])
+    old.say()
+    assert capsys.readouterr().err == ""
+    assert (old.lines(), old.exit_code) == (["try1 is offline"], EXIT_DONE)
+
+
+def test_where_nothing_was_found_hosts_that_are_long_away_are_named_too(capsys: pytest.CaptureFixture[str]) -> None:
+    missing = missing_of([view_of("try1", away_seconds=3 * DAY)])
+    missing.say(is_empty=True)
+    assert capsys.readouterr().err == "paglets: offline and not asked: try1 for 3 d\n"
+    assert missing.note() == " (offline and not asked: try1 for 3 d)"
+    assert missing_of([view_of("w1")]).note() == ""
+
+
+def test_many_hosts_that_are_away_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    missing_of([view_of(f"w{number}", away_seconds=60) for number in range(7)]).say()
+    assert capsys.readouterr().err.endswith("w4 for 1 min and 2 more\n")
+
+
+def test_hosts_that_do_not_answer_share_a_line_and_another_error_keeps_its_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    errors = [of_host(member(name).ref, Unreachable("no connection")) for name in "ab"]
+    refused = of_host(member("c").ref, NotAllowed("another key"))
+    missing = missing_of([view_of("a", away_seconds=1), view_of("b"), view_of("c")], [*errors, refused])
+    missing.say()
+    assert capsys.readouterr().err == "paglets: c: another key\npaglets: no answer from a, b\n"
+    assert missing.lines() == ["a: no connection", "b: no connection", "c: another key"]
+    assert missing.exit_code == EXIT_UNREACHABLE
+    missing_of([], errors[:1]).say()
+    assert capsys.readouterr().err == "paglets: a: no connection\n"
+
+
+def test_an_old_store_is_not_told_to_be_offline() -> None:
+    old = view_of("w1", away_seconds=9, problem="an old store (d3b76f7e): the name w1 is that of another now")
+    assert missing_of([view_of("w1"), old]).lines() == []
 
 
 @pytest.mark.parametrize(

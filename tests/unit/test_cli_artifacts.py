@@ -109,7 +109,7 @@ def test_one_that_no_host_has_is_unknown_and_the_hosts_that_were_not_asked_are_n
     hosts = given.exchange.members().hosts
     given.a.routes["GET /v1/mesh/hosts"] = lambda body: Hosts(hosts=(hosts[0], replace(hosts[1], online=False)))
     for text in ("art-9", "art-99999999"):
-        with pytest.raises(Unknown, match=r"art-9.* \(not asked, as they are offline: b\)"):
+        with pytest.raises(Unknown, match=r"art-9.* \(offline and not asked: b for 0\.1 s\)"):
             resolved(given.client, text)
 
 
@@ -231,7 +231,7 @@ def test_where_results_have_no_file_the_hosts_that_were_not_asked_are_named(give
     assert not [line for line in artifacts_of_group(given.client, "g1").remarks() if "laptop" in line]
     given.results["plain"] = {"result": None}
     told = list(artifacts_of_group(given.client, "g1").remarks())
-    assert told[0] == "1 result has no file (not asked, as they are offline: laptop)"
+    assert told[0] == "1 result has no file (offline and not asked: laptop for 0.1 s)"
 
 
 def test_files_of_finished_jobs_that_are_not_delivered_yet_are_told_of(given: Given) -> None:

@@ -58,6 +58,13 @@ VIEW = MemberView(member=MEMBER, online=True, silent_seconds=0.0)
         ),
         (replace(VIEW, online=False, problem=OLD), None, 0.0, WARNING, "on its old folder, where that is still there"),
         (replace(VIEW, online=False, problem="offline; its mesh version was 'v2'"), None, 0.0, WARNING, "offline; its"),
+        (
+            replace(VIEW, online=False, away_seconds=9e4),
+            None,
+            0.0,
+            WARNING,
+            "started; `paglets mesh forget w1` gives it up",
+        ),
         (replace(VIEW, member=replace(MEMBER, reachable=False)), IDENTITY, 0.0, GOOD, "online, pulls"),
         (VIEW, IDENTITY, -7200.0, WARNING, "2 h behind"),
         (VIEW, replace(IDENTITY, build="cd"), 0.0, WARNING, "another paglets.pyz than w1"),

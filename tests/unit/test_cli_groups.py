@@ -129,7 +129,7 @@ def test_of_a_mistyped_group_the_nearest_is_named_and_who_was_not_asked() -> Non
     with pytest.raises(Unknown) as told:
         collector_of(mesh, "cuont")  # type: ignore[arg-type]
     assert str(told.value) == (
-        "no such group (not asked, as they are offline: w1): did you mean 'count'? `paglets jobs groups` lists the "
+        "no such group (offline and not asked: w1 for 3 min): did you mean 'count'? `paglets jobs groups` lists the "
         "groups"
     )
 
@@ -262,7 +262,7 @@ def test_a_group_that_nobody_knows_and_whose_jobs_are_there_is_told_by_their_hos
     known = Known()
     known.copies = {key: replace(job, group_id="lost") for key, job in known.copies.items()}
     found = explain(known, "lost")  # type: ignore[arg-type]
-    assert "not asked, as they are offline: w1" in str(found.fields["collector"])
+    assert "offline and not asked: w1" in str(found.fields["collector"])
     assert (
         found.fields["next"] == "its jobs go on, and their reports wait; end what waits and runs: "
         "paglets jobs cancel --force lost, and submit again"
@@ -292,7 +292,7 @@ def test_of_a_collector_that_is_online_nothing_is_said() -> None:
 def test_a_host_that_was_refused_and_all_as_one_that_was_refused_sees_them_are_not_joined() -> None:
     assert host_row(INTRUDER)[1] == "not joined (see below)"
     assert host_row(replace(AWAY, silent_seconds=0.0), is_alone=True)[1] == "not joined"
-    assert host_row(AWAY)[1] == "silent for 3 min"
+    assert host_row(AWAY)[1] == "offline for 3 min"
 
 
 def test_a_collector_that_is_stuck_on_its_way_is_told_of_with_what_is_in_its_way() -> None:

@@ -44,10 +44,23 @@ def test_who_cannot_connect_to_whom_and_who_has_another_key_is_said_below(capsys
 
 def test_one_that_was_not_heard_of_yet_is_not_silent_for_so_long() -> None:
     view = replace(AWAY, heard=False)
-    assert (host_row(AWAY)[1], host_row(view)[1]) == ("silent for 40 s", "not heard of yet")
+    assert (host_row(AWAY)[1], host_row(view)[1]) == ("offline for 40 s", "not heard of yet")
     listened = "not heard of since the host that was asked began to listen, 40 s ago"
     assert silence_text(view.member.ref, [view]) == f"collector on w1, {listened}"
     assert away_text(view).startswith(f"w1 is offline, {listened}: if that lasts")
+
+
+def test_a_host_that_is_long_away_stays_in_the_table_with_the_way_to_give_it_up(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    old = replace(AWAY, member=member("try1"), away_seconds=3 * 86_400.0, heard=False, silent_seconds=20.0)
+    print_hosts(Hosts(hosts=(W1, replace(AWAY, member=member("w2")), old)))
+    told = capsys.readouterr()
+    assert "try1  offline for 3 d" in told.out
+    assert told.err == "hint: `paglets mesh forget try1` gives it up\n"
+    assert away_text(old).startswith("try1 is offline, not heard of for 3 d: ")
+    print_hosts(Hosts(hosts=(W1, old, replace(old, member=member("try2")))))
+    assert capsys.readouterr().err == "hint: `paglets mesh forget NAME` gives up a host that will not come back\n"
 
 
 def test_where_only_a_third_host_is_lacking_that_is_said() -> None:
