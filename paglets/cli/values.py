@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -70,7 +71,59 @@ def _bytes(content: Any) -> str:
     return f"<{bytes_text(len(content) * 3 // 4)} of bytes>"
 
 
+def _items(before: str, after: str) -> Callable[[Any], str]:
+    def text(content: Any) -> str:
+        return f"{before}{', '.join(map(result_text, content))}{after}" if type(content) is list else ""
+
+    return text
+
+
+def _tuple(content: Any) -> str:
+    one = type(content) is list and len(content) == 1
+    return _items("(", ",)" if one else ")")(content)
+
+
+def _pairs(content: Any) -> str:
+    if type(content) is not list or not all(type(pair) is list and len(pair) == 2 for pair in content):
+        return ""
+    return "{" + ", ".join(f"{result_text(key)}: {result_text(value)}" for key, value in content) + "}"
+
+
+def _second(content: Any) -> str:
+    """Return the text of a pair whose first part names a class."""
+    return _pairs(content[1]) if type(content) is list and len(content) == 2 else ""
+
+
+def _plain(content: Any) -> str:
+    return content if type(content) is str else ""
+
+
+def _object(content: Any) -> str:
+    if type(content) is not dict or type(content.get("fields")) is not dict:
+        return ""
+    fields = ", ".join(f"{name}={result_text(value)}" for name, value in content["fields"].items())
+    return f"{_last_name(content.get('class'))}({fields})"
+
+
+def _enum(content: Any) -> str:
+    return f"{_last_name(content[0])}.{content[1]}" if type(content) is list and len(content) == 2 else ""
+
+
+def _last_name(name: Any) -> str:
+    return str(name).rpartition(":")[2]
+
+
 _TEXTS = {
+    "$tuple": _tuple,
+    "$set": _items("{", "}"),
+    "$frozenset": _items("frozenset({", "})"),
+    "$dict": _pairs,
+    "$counter": _pairs,
+    "$ordered_dict": _pairs,
+    "$defaultdict": _second,
+    "$object": _object,
+    "$enum": _enum,
+    **dict.fromkeys(("$date", "$datetime", "$time", "$path", "$uuid", "$decimal"), _plain),
     "$float": _float,
     "$numpy": _scalar,
     "$stored": _stored,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
+import json
+from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +147,28 @@ def test_a_result_is_shown_by_what_it_is_and_how_large() -> None:
     assert result_text(None) == "null"
     numbers = [np.float64(1.5), np.float32(0.5), np.int8(-1), np.bool_(True), float("nan"), np.datetime64("NaT")]
     assert result_text(encode(numbers)) == '[1.5, 0.5, -1, True, nan, {"$numpy": ["<M8", "AAAAAAAAAIA="]}]'
+
+
+@dataclass
+class Point:
+    x: int
+    at: Path
+
+
+def test_values_with_tags_are_shown_as_python_shows_them() -> None:
+    value = {
+        "pair": (1, "a"),
+        "one": (2,),
+        "empty": (),
+        "set": {3},
+        "by number": {1: (2, 3)},
+        "point": Point(x=1, at=Path("a/b")),
+        "when": datetime.date(2026, 12, 2),
+        "how": Decimal("1.5"),
+    }
+    assert result_text(encode(value)) == (
+        '{"pair": (1, "a"), "one": (2,), "empty": (), "set": {3}, "by number": {1: (2, 3)}, '
+        '"point": Point(x=1, at=a/b), "when": 2026-12-02, "how": 1.5}'
+    )
+    for odd in ({"$tuple": 1}, {"$dict": [1]}, {"$object": []}, {"$enum": "x"}, {"$path": 3}, {"$defaultdict": [1]}):
+        assert result_text(odd) == json.dumps(odd)
