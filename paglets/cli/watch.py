@@ -15,8 +15,8 @@ from paglets.cli.output import advised, print_json, say, shortened
 from paglets.core.clock import SystemClock, system_pause
 from paglets.core.errors import PagletsError
 from paglets.core.messages import Message
-from paglets.core.terminal import draws_on
-from paglets.core.text import counted, duration_text, printable
+from paglets.core.terminal import draws_on, put_line
+from paglets.core.text import command_name, counted, duration_text, printable
 from paglets.remote.client import HostClient
 from paglets.system.following import Follower
 from paglets.system.progress import Bar, Silent, how_ended, next_line, shown
@@ -45,7 +45,8 @@ def _follow(options: argparse.Namespace, shows: Silent) -> int:
                     _say_never(client, options.group)
                     shows.draw()
     except KeyboardInterrupt:
-        say(f"the jobs of {options.group} go on; {progress.words() if progress.pending >= 0 else 'nothing was heard'}")
+        so_far = progress.words() if progress.pending >= 0 else "nothing was heard of it"
+        put_line(f"{options.group}: stopped waiting; the jobs continue ({so_far})")
         raise
     if options.json:
         counts = {"done": progress.counts["done"], "failed": progress.failed, "cancelled": progress.counts["cancelled"]}
@@ -68,7 +69,8 @@ def _say_never(client: HostClient, group_id: str) -> None:
         page = asker(client, group_id)(Message("listed", {"name": "pending_jobs"}))
         never = sum(1 for job in page["entries"] if job.get("never"))
         if never:
-            say(f"{counted(never, 'job')} can never be placed as it is: `paglets jobs why {group_id}` says why")
+            put_line(f"{group_id}: {counted(never, 'job')} can never run as things are")
+            put_line(f"next: {command_name()} jobs why {group_id}")
 
 
 class EachJob(Silent):

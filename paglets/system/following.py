@@ -177,13 +177,13 @@ class Follower:
     def _late(self, timeout: float | None, pending: int) -> TimedOut:
         left = counted(pending, "job is pending", "jobs are pending")
         return TimedOut(
-            f"{self._group_id} is not done after {timeout:g} s, its jobs go on: {left}",
+            f"{self._group_id} is not done after {timeout:g} s; its jobs continue: {left}",
             next=[why_hint(self._group_id)],
         )
 
 
 def why_hint(group_id: str) -> str:
-    return f"`paglets jobs why {group_id}` says why"
+    return f"paglets jobs why {group_id}"
 
 
 def tree(reply: Any) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def test_a_group_that_does_not_end_in_time_is_exit_code_6(three: Mesh) -> None:
     group_id = submit_compute_job_group(three["laptop"].client, Task, [never]).group_id
     late = three.paglets("jobs", "wait", group_id, "--timeout", "0.5", "--at", "laptop")
     assert late.code == 6
-    assert "its jobs go on" in late.complaint
+    assert "its jobs continue" in late.complaint
     assert three.paglets("jobs", "cancel", group_id, "--at", "laptop").code == 0
     assert three.paglets("jobs", "wait", group_id, "--at", "laptop").code == 7
 

@@ -179,7 +179,7 @@ def test_a_collector_that_is_away_is_waited_for_unless_the_commands_own_time_is_
     with pytest.raises(TimedOut, match="nothing was heard of the collector of words in 0 s: no reply from c1"):
         list(_follower(client, "words", shows).pages(0.0, brief=True))
     replies.append(page(1, of=1))
-    with pytest.raises(TimedOut, match="words is not done after 0 s, its jobs go on: 1 job is pending"):
+    with pytest.raises(TimedOut, match="words is not done after 0 s; its jobs continue: 1 job is pending"):
         list(_follower(client, "words", shows).pages(0.0, brief=True))
 
 

@@ -640,7 +640,7 @@ SUMMARY = {"group_id": "g", "pending_count": 0, "results": {}, "failures": {}}
 
 def test_a_drain_that_is_late_is_one_error_with_the_next_command() -> None:
     pending = FakeContext({"ended": lambda message: page(2)})
-    with pytest.raises(TimedOut, match=r"jobs go on: 2 jobs are pending\nnext: `paglets jobs why group-") as caught:
+    with pytest.raises(TimedOut, match=r"jobs continue: 2 jobs are pending\nnext: paglets jobs why group-") as caught:
         following(pending, FakeClock()).drain(timeout=-1)
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
