@@ -84,11 +84,15 @@ def answer_to(host: HostProcess, data: bytes) -> bytes:
     return got
 
 
+BROWSER = "Accept: text/html,application/xhtml+xml,*/*;q=0.8"
+
+
 def attacks(host: HostProcess, route: Route, right: str) -> dict[str, bytes]:
     body, good = body_of(route), f"Authorization: Bearer {right}"
     wrong = f"Authorization: Bearer {'A' * 43}"
     return {
         "no key": request(host, route, body),
+        "browser": request(host, route, body, BROWSER),
         "wrong key": request(host, route, body, wrong),
         "short key": request(host, route, body, f"Authorization: Bearer {right[:20]}"),
         "foreign host": request(host, route, body, good, name="evil.example"),
@@ -122,6 +126,15 @@ def test_whatever_the_route_such_requests_are_refused_and_change_nothing(guarded
     assert host.answers()
     assert host.row_counts() == before
     assert "Traceback" not in host.log_text()
+
+
+def test_a_browser_that_opens_the_address_of_a_host_gets_a_page_without_a_word_about_it(guarded: Mesh) -> None:
+    host = guarded["closed"]
+    got = answer_to(host, f"GET / HTTP/1.1\r\nHost: localhost:{host.port}\r\n{BROWSER}\r\n\r\n".encode())
+    head, _, page = got.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"<code>paglets jobs groups</code>" in page
+    assert not [word for word in (b"closed", VICTIM.encode(), str(host.port).encode()) if word in page]
 
 
 def test_every_method_is_refused_without_the_key(guarded: Mesh) -> None:

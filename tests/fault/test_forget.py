@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 from pathlib import Path
 
 from mesh_paglets import Notes, NotesState
 
 from tests.acceptance.rig import Mesh, wait_until
-from tests.fault.hosts import forget
+from tests.fault.hosts import forget, is_online
 
 SCRIPTS = Path(__file__).parents[1] / "acceptance" / "scripts"
 
@@ -26,6 +27,18 @@ def test_a_paglet_that_a_dead_host_has_is_back_when_that_is_forgotten(mesh: Mesh
     assert (refused.code, "b is online; stop it first" in refused.complaint) == (1, True)
     notes.dispatch("b")
     assert b.wait_ended() == -signal.SIGKILL
+
+    wait_until(lambda: not is_online(a, "b"), what="b to be offline")
+    listed = mesh.paglets("list", "--at", "a")
+    assert (listed.code, listed.err.startswith("paglets: offline and not asked: b for ")) == (0, True)
+    a.stop()
+    with sqlite3.connect(a.data / "paglets.db") as base:  # as if that had been a day ago
+        assert base.execute("UPDATE members SET away_since = away_since - 86400").rowcount == 1
+    base.close()
+    a.restart()
+    listed = mesh.paglets("list", "--at", "a")
+    assert (listed.code, listed.err) == (0, "")
+    assert mesh.paglets("mesh", "hosts", "--at", "a").err.endswith("mesh forget b` gives it up\n")
 
     done = forget(mesh, "b", at="a")
 
