@@ -19,7 +19,7 @@ from paglets.core import failpoints
 from paglets.core.clock import Clock, Entropy, SystemClock, SystemEntropy
 from paglets.core.command import NAME, carried_command
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError, StartFailed, StoreUndecided
-from paglets.core.text import counted, placed
+from paglets.core.text import counted, home_path, placed
 from paglets.host import greeting, known, private, runfile, setup
 from paglets.host.disk import HostDisk
 from paglets.host.folder import LOG_NAME, HostFolder, open_folder
@@ -46,7 +46,7 @@ from paglets.program import (
 )
 from paglets.remote.auth import Verifier
 from paglets.remote.exchange import Transport
-from paglets.remote.keys import KEY_VARIABLE, MeshKey, first_key, host_key, paglets_home
+from paglets.remote.keys import KEY_VARIABLE, MeshKey, default_key_file, first_key, host_key, paglets_home
 from paglets.remote.local import running_hosts
 from paglets.remote.transport import Connections, ThreadedTransport
 from paglets.store import members
@@ -226,7 +226,8 @@ def _take_key(options: HostOptions, peers: tuple[str, ...]) -> MeshKey | None:
 def _first_key(folder: HostFolder, entropy: Entropy, voice: Voice) -> MeshKey:
     """A new one. Raises StartFailed where this host was in a mesh: it would found a second one."""
     key = first_key(os.environ, entropy, folder.store.read(members.load_others))
-    voice.say(f"paglets: this machine had no mesh key: {key.source} is new; hosts on other machines need a copy of it")
+    path = home_path(default_key_file(os.environ))
+    voice.say(f"paglets: made the mesh key {path}; hosts on other machines need a copy of it")
     return key
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.rig import COMMAND_SECONDS, PATIENCE_SECONDS, Mesh, wait_until
+from tests.acceptance.test_readme import BLOCKS, NUMBER, matches
 
 FILES = 24
 
@@ -92,6 +93,7 @@ def test_the_demo_tells_the_whole_story_and_its_result_is_right(demo: Demo) -> N
         "demo --keep",
     ):
         assert any(part in line for line in told), f"{part!r} is missing, or not in its place: {done.stdout}"
+    assert matches(BLOCKS[1][1].splitlines(), done.stdout.splitlines(), NUMBER), "README.md shows other lines"
 
 
 def test_what_came_out_is_one_json_object_and_keep_keeps_the_data(demo: Demo) -> None:

@@ -1,4 +1,4 @@
-"""The scripts and commands of `README.md` and `docs/guide.md`, run as they stand there."""
+"""The scripts and commands of `docs/guide.md`, run as they stand there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from build_zipapp import ROOT
 from tests.acceptance.rig import Finished, MakeMesh, Mesh
 
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "guide.md")
+GUIDE = ROOT / "docs" / "guide.md"
 BLOCK = re.compile(r"^```(?P<kind>python|text|console)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 SCRIPT = re.compile(r"# (\w+\.py)\n")
 PROGRAM = "paglets "
@@ -28,7 +28,7 @@ class Shown:
 
 
 def blocks() -> list[re.Match[str]]:
-    return [block for path in DOCUMENTS for block in BLOCK.finditer(path.read_text())]
+    return list(BLOCK.finditer(GUIDE.read_text()))
 
 
 def scripts() -> dict[str, str]:

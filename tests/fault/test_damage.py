@@ -601,7 +601,7 @@ def test_a_host_that_was_in_a_mesh_founds_no_second_one_where_the_key_is_gone(me
     assert mesh.paglets("key", "new").code == 0
     assert key.read_text() != text
     a.restart()
-    assert "had no mesh key" not in a.log.read_text()
+    assert "made the mesh key" not in a.log.read_text()
 
 
 def test_a_lock_that_is_removed_under_a_host_keeps_a_second_one_out_all_the_same(host: HostProcess) -> None:

@@ -12,7 +12,7 @@ import zipfile
 import pytest
 
 from build_zipapp import COMPILED_FOR, EARLIEST_ZIP_TIME, PSUTIL_WHEELS, ROOT, find_interpreters, tree_name
-from tests.acceptance.test_guide import scripts
+from tests.acceptance import test_guide, test_readme
 
 WRONG = """\
 import paglets
@@ -116,7 +116,7 @@ def test_an_unpacked_archive_gives_type_checkers_all_that_the_scripts_of_the_doc
     assert unpacked.returncode == 0, unpacked.stderr
     folder = tmp_path / "scripts"
     folder.mkdir()
-    for name, text in (scripts() | {"wrong.py": WRONG}).items():
+    for name, text in (test_readme.scripts() | test_guide.scripts() | {"wrong.py": WRONG}).items():
         (folder / name).write_text(text)
     shutil.copy(ROOT / "paglets" / "examples" / "identifiers.py", folder)
     words = ("--strict", "--no-site-packages", "--cache-dir", tmp_path / "cache", ".")
