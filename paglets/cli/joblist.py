@@ -174,7 +174,7 @@ def row_of(entry: Entry, now: float, hosts: Mapping[str, MemberView]) -> tuple[o
         entry["job_key"],
         entry["status"],
         entry.get("host_name") or "",
-        f"{entry.get('generation')}.{entry.get('attempt')}",
+        attempt_text(entry.get("generation"), entry.get("attempt")),
         "" if seconds is None else duration_text(seconds),
         _outcome(entry) if has_ended else pending_row(entry, now, hosts)[-1],
     )

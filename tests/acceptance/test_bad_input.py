@@ -36,7 +36,7 @@ def test_a_command_with_another_key_is_told_so(three: Mesh) -> None:
 def test_a_command_without_a_key_is_told_how_to_get_one(mesh: Mesh) -> None:
     done = mesh.paglets("jobs", "groups", "--at", "http://127.0.0.1:9")
     assert done.code == 5
-    assert "scp" in done.complaint
+    assert "scp" in done.err
 
 
 def test_a_host_that_does_not_answer_is_exit_code_4(three: Mesh) -> None:
@@ -110,7 +110,7 @@ def test_a_code_path_that_is_not_there_is_refused(three: Mesh) -> None:
 def test_a_host_with_a_peer_and_no_key_says_how_to_copy_it(mesh: Mesh) -> None:
     done = mesh.paglets("host", "--name", "new", "--port", 0, "--peer", "http://127.0.0.1:9")
     assert done.code == 2
-    assert "scp" in done.complaint
+    assert "scp" in done.err
     assert not (mesh.home / "mesh.key").exists()
 
 

@@ -53,8 +53,8 @@ def test_what_runs_comes_first_and_what_is_done_last() -> None:
 def test_a_line_says_where_a_job_is_since_when_and_what_came_of_it() -> None:
     rows = {str(row[0]): row for row in (row_of(entry, NOW, {}) for entry in entries(SUMMARY))}
     assert len(rows["a"]) == len(HEADERS)
-    assert rows["c"] == ("c", "running", "w1", "1.1", "12 s", "")
+    assert rows["c"] == ("c", "running", "w1", "1", "12 s", "")
     assert rows["b"][-1] == "2 cores asked, 1 free"
-    assert rows["a"] == ("a", "done", "w2", "1.2", "3.0 s", '{"mean": 0.5}')
-    assert rows["f"] == ("f", "failed", "w2", "1.2", "3.0 s", "exception: ValueError: bad")
+    assert rows["a"] == ("a", "done", "w2", "2", "3.0 s", '{"mean": 0.5}')
+    assert rows["f"] == ("f", "failed", "w2", "2", "3.0 s", "exception: ValueError: bad")
     assert rows["e"][-1] == "by ann"
