@@ -150,13 +150,13 @@ def main() -> int:
 
 def build(output: Path, pythons: list[str]) -> None:
     """Write the archive to `output`, and say on stdout what it is and what to do next."""
+    # First, for this can fail, and to compile takes a while.
+    wheels = {f"wheels/{wheel.name}": fetch(wheel) for wheel in PSUTIL_WHEELS}
     interpreters = find_interpreters(pythons)
     sources = program_files()
-    entries = tree_entries("src", sources)
+    entries = wheels | tree_entries("src", sources)
     for tree, (python, _) in interpreters.items():
         entries |= tree_entries(tree, compiled(python, sources))
-    for wheel in PSUTIL_WHEELS:
-        entries[f"wheels/{wheel.name}"] = fetch(wheel)
     entries["__main__.py"] = (ROOT / "paglets" / "__main__.py").read_bytes()
     entries["paglets/__init__.py"] = (ROOT / "archive_root" / "paglets" / "__init__.py").read_bytes()
     entries["archive.json"] = manifest({tree: version for tree, (_, version) in interpreters.items()})

@@ -450,8 +450,11 @@ def free_port() -> int:
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The archive under test."""
     given = os.environ.get("PAGLETS_PYZ")
-    if given:
-        return Path(given).absolute()
+    return Path(given).absolute() if given else built_archive(tmp_path_factory)
+
+
+def built_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the archive of this checkout, built once for all processes of the tests."""
     base = tmp_path_factory.getbasetemp()
     # Workers of pytest-xdist have a folder each, in one that they share.
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base

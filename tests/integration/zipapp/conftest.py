@@ -6,13 +6,13 @@ import fcntl
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from build_zipapp import PSUTIL_WHEELS, ROOT, TOMLI_W_WHEEL, fetch
+from tests.acceptance.rig import built_archive
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -30,7 +30,7 @@ def copy_of_checkout(source: Path, target: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of this checkout, as it is when the tests begin, with an archive built from it."""
+    """A copy of this checkout, as it is when the tests begin, with the archive of this one."""
     base = tmp_path_factory.getbasetemp()
     # Workers of pytest-xdist have a folder each, in one that they share: one of them copies and builds.
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -42,7 +42,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for wheel in (*PSUTIL_WHEELS, TOMLI_W_WHEEL):
                 fetch(wheel)
             copy_of_checkout(ROOT, place)
-            subprocess.run([sys.executable, place / "build_zipapp.py"], check=True, timeout=300)
+            archive = built_archive(tmp_path_factory)
+            (place / "dist").mkdir()
+            shutil.copy2(archive, place / "dist")
     return place
 
 

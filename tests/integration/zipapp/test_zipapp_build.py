@@ -42,8 +42,11 @@ UNCHECKED_HASH = (1).to_bytes(4, "little")
 
 
 def test_builds_in_other_folders_time_zones_and_by_other_interpreters_are_equal(pyz, run, another_checkout):
-    others = {python for python, _ in find_interpreters([]).values()}
-    for number, python in enumerate(sorted(others)):
+    interpreters = find_interpreters([])
+    others = {python for python, _ in interpreters.values()}
+    own = {python for tree, (python, _) in interpreters.items() if tree == tree_name(sys.version_info[:2])}
+    # `pyz` was built by this version of Python; where there is no other one, it builds again.
+    for number, python in enumerate(sorted(others - own or others)):
         place = another_checkout(f"deep{number}/er")
         built = run(
             "sh", "-c", 'umask 077; exec "$@"', "sh",
