@@ -110,13 +110,13 @@ def _add_offers(add: Callable[..., object]) -> None:
         "--host-lost-after",
         type=float,
         metavar="SECONDS",
-        help="jobs of groups collected here, on a host that was silent for so long, are begun anew (default 120)",
+        help="resubmit jobs of a host that has not answered for so long, in groups collected here (default 120)",
     )
     add(
         "--input-wait",
         type=float,
         metavar="SECONDS",
-        help="how long jobs begun anew wait for inputs that no host has (default 604800, 7 days)",
+        help="how long resubmitted jobs wait for inputs that no host has (default 604800, 7 days)",
     )
     add(
         "--report-grace",

@@ -49,7 +49,7 @@ FIELDS = ("cpu_cores", "memory_bytes", "temp_storage_bytes", "gpus")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementRules:
-    """On which hosts a job may run, and where it had rather."""
+    """The hosts where a job may run, and those that it prefers."""
 
     required_tags: tuple[str, ...] = ()
     excluded_tags: tuple[str, ...] = ()
