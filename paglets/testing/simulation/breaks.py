@@ -13,6 +13,7 @@ What finds them, by the numbers of the architecture's description:
 - I2 (one outcome of an attempt): a second one that replaces the first
 - I5 (a further copy only of what is lost): a loss that is not noted
 - I6 (all comes to an end): posts not sent on, nobody who looks for lost copies, a host that is not told what to end
+- home: a job that goes to its home's queue although it may not, members that a restart forgets
 - the rows of one host: a lease that outlives its attempt, units leased twice, processes of an earlier start
 
 Second lines of defence cannot be broken alone: that an outcome or the end of a run names its attempt is in their WHERE,
@@ -246,6 +247,13 @@ def _giving_up() -> Profile:
     return replace(base, load=load, trouble=Trouble(weather=Weather(cut=0.7), holes=6, seconds=40.0))
 
 
+def _restarting() -> Profile:
+    """Jobs that no host can take for a while: machines crash, and the others are away as one starts again."""
+    base = calm(2)
+    load = replace(base.load, groups=4, most_jobs=8, counters=0, plans=("success",), seconds=20.0)
+    return replace(base, load=load, trouble=Trouble(crashes=12, seconds=20.0))
+
+
 def _losing() -> Profile:
     """Jobs on three machines, of which one is lost for good."""
     base = calm(3)
@@ -368,6 +376,18 @@ BREAKS: tuple[Break, ...] = (
         profile=_giving_up(),
     ),
     by_sql("that a copy is lost is not noted", dropped("INSERT INTO events", when="lost"), profile=_losing()),
+    by_sql(
+        "a job runs at home although another host is known",
+        rewritten(
+            "attempt, request, queued_at",
+            "attempt, json_set(request, '$.rules.allow_home', json('true')) AS request, queued_at",
+        ),
+    ),
+    by_sql(
+        "a host that starts again has forgotten its members",
+        rewritten("FROM members ORDER BY store_id", "FROM members WHERE 0 ORDER BY store_id"),
+        profile=_restarting(),
+    ),
     by_sql("units that are leased are leased again", finds_none("SELECT unit FROM lease_units WHERE")),
 )
 """Each breaks one rule; every one of them must be found."""

@@ -25,7 +25,8 @@ MANY_HOSTS_SECONDS = 11.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """One kind of run. One that needs more than `most_events` does not come to rest. No other machine can connect to
-    those whose number is in `unreachable`; h0, which all know at first, is never one."""
+    those whose number is in `unreachable`; h0, which all know at first, is never one. h0 is alone for `alone_seconds`:
+    the others start that late."""
 
     hosts: int
     offered: tuple[Resources, ...]
@@ -35,6 +36,7 @@ class Profile:
     short_pins: bool = False
     lost_after: float = 120.0
     unreachable: tuple[int, ...] = ()
+    alone_seconds: float = 0.0
     most_events: int = 80_000
 
 
@@ -76,6 +78,9 @@ def profile_of(seed: int) -> Profile:
         profile = replace(
             profile, load=replace(profile.load, plans=plans, reruns=2 + hooks.pick(8), lost_home=forgotten)
         )
+    alone = SeededEntropy(f"{seed}/first")
+    if alone.pick(4) == 0:
+        profile = replace(profile, alone_seconds=alone.uniform(2.0, 8.0))
     many = SeededEntropy(f"{seed}/many")
     if many.pick(40):
         return profile

@@ -32,6 +32,7 @@ class Seen(StrEnum):
     WIPED = "a machine began anew with an empty data directory"
     FORGOTTEN = "a host was forgotten, and what was to go there came back"
     SWALLOWED = "a request was taken and never answered"
+    ALONE = "a job ran at home, on the only host"
     MANY = "nine hosts or more were a mesh"
     ANEW = "a job was begun anew"
     LATE = "a job that was begun anew was reported by an older copy"

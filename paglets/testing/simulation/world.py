@@ -11,6 +11,7 @@ from paglets.core.refs import HostRef
 from paglets.store.db import Tx
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.sanity import is_settled, leases_of, residence_of, sanity_check, unsettled
+from paglets.testing.simulation.athome import AtHome
 from paglets.testing.simulation.byteverdict import judge_bytes, left_over, may_remove, to_fetch
 from paglets.testing.simulation.client import Client
 from paglets.testing.simulation.content import PIN_SECONDS, SHORT_PIN_SECONDS, blob_of
@@ -73,6 +74,7 @@ class Simulation:
         self.clock = FakeClock()
         self.story = Story(self.clock)
         self.witness = Witness(self.story)
+        self._at_home = AtHome(self.witness)
         self.traffic = Traffic(self.clock, self.witness)
         self.network = Network(self.clock, SeededEntropy(f"{seed}/network"), self.story, self.traffic, tampering)
         scripts = SimScripts(SeededEntropy(f"{seed}/scripts"), self.witness, self.profile.handler_trouble)
@@ -154,10 +156,15 @@ class Simulation:
     # The same in pieces, for tests that tell a story of their own.
 
     def begin(self) -> None:
-        """Start all hosts."""
+        """Start all hosts, the first one ahead of the others in some runs."""
         self.story.tell("world", f"seed {self.seed}: {self.profile}")
-        for machine in self.machines:
-            machine.start()
+        first, *others = self.machines
+        first.start()
+        for machine in others:
+            if self.profile.alone_seconds:
+                self.clock.call_at(self.clock.monotonic() + self.profile.alone_seconds, machine.start)
+            else:
+                machine.start()
 
     def advance(self, seconds: float) -> None:
         """Let time pass, or stop at the first violation."""
@@ -276,6 +283,8 @@ class Simulation:
         if agent_ids:
             self._violated(residence_of(self.hosts, agent_ids, self._lost))
             self._violated(leases_of(self.hosts, agent_ids))
+            for machine in self.machines:
+                self._at_home.look(machine, agent_ids)
         if self._steps % CHECK_ALL_EVERY_STEPS == 0:
             self._violated(sanity_check(self.hosts, self.offered, self._lost))
             for machine in self.machines:
