@@ -12,6 +12,7 @@ from paglets.cli.output import advised, hint, print_json, print_paragraph, print
 from paglets.core.errors import EXIT_DONE
 from paglets.core.terminal import GAP
 from paglets.core.text import counted, duration_text
+from paglets.core.urls import is_for_this_machine
 from paglets.remote.forgetting import ForgottenHost, shown
 from paglets.remote.losthosts import NOT_JOINED, heard_text, is_long_known, is_stranger, offline_seconds
 from paglets.slots.amounts import bytes_text
@@ -139,6 +140,15 @@ def print_hosts(state: Hosts) -> None:
     away = [view.member.name for view in shown if is_long_away(view)]
     if away:
         hint(forget_hint(away))
+    if len(views) == 1 and not state.peers:
+        hint(add_host_hint(views[0].member.url))
+
+
+def add_host_hint(only_url: str) -> str:
+    """Return how another host joins the only one, which has this URL."""
+    if is_for_this_machine(only_url):
+        return "restart this host with `--bind-public auto`, then hosts on other machines can join it"
+    return f"copy the mesh key to another machine, then run `paglets host --peer {only_url}` there"
 
 
 def other_cuts(state: Hosts) -> tuple[Cut, ...]:

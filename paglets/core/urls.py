@@ -76,5 +76,12 @@ def ip_literal(host: str) -> IpAddress | None:
         return None
 
 
+def is_for_this_machine(url: str) -> bool:
+    """Return True if only this machine can connect to `url`."""
+    name = parse_url(url).host
+    address = ip_literal(name)
+    return name == "localhost" if address is None else address.is_loopback
+
+
 def _not_a_url(url: str, why: str) -> Invalid:
     return Invalid(f"{url[:200]!r} is not the address of a host: {why}; it looks like http://laptop:{DEFAULT_PORT}")

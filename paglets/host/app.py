@@ -20,6 +20,7 @@ from paglets.core.clock import Clock, Entropy, SystemClock, SystemEntropy
 from paglets.core.command import NAME, carried_command
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError, StartFailed, StoreUndecided
 from paglets.core.text import counted, home_path, placed
+from paglets.core.urls import is_for_this_machine
 from paglets.host import greeting, known, private, runfile, setup
 from paglets.host.disk import HostDisk
 from paglets.host.folder import LOG_NAME, HostFolder, open_folder
@@ -338,7 +339,7 @@ def _greet(settings: Settings, folder: HostFolder, closed: int, program: Program
         collect_copies(home, program)
     voice.say(greeting.ready_line(settings, folder.path))
     where = greeting.where_line(settings, folder.path)
-    if voice.background and greeting.is_for_this_machine(settings.url):
+    if voice.background and is_for_this_machine(settings.url):
         folder.log(where)  # nobody else needs its address
     else:
         voice.say(where)

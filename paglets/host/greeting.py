@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from paglets.core.text import counted, home_path
-from paglets.core.urls import ip_literal, parse_url
 from paglets.host.folder import LOG_NAME
 from paglets.host.shell import Settings
 from paglets.slots.amounts import bytes_text
@@ -23,10 +22,3 @@ def where_line(settings: Settings, folder: Path) -> str:
     """Return where other hosts reach this one, what it is in the mesh, and where its data is."""
     tags = f", tags {' '.join(settings.tags)}" if settings.tags else ""
     return f"listening at {settings.url} (mesh {settings.mesh_version}{tags}); data in {home_path(folder)}"
-
-
-def is_for_this_machine(url: str) -> bool:
-    """Return True if only this machine can connect to `url`."""
-    name = parse_url(url).host
-    address = ip_literal(name)
-    return name == "localhost" if address is None else address.is_loopback

@@ -31,6 +31,14 @@ def test_what_is_left_of_a_host_stands_below_the_table(capsys: pytest.CaptureFix
     assert told.err == "paglets: not joined: peer http://x:1: cannot be reached\n"
 
 
+def test_the_only_host_says_how_another_one_joins_it(capsys: pytest.CaptureFixture[str]) -> None:
+    print_hosts(Hosts(hosts=(W1,)))
+    joins = "run `paglets host --peer http://w1:8765` there"
+    assert capsys.readouterr().err == f"hint: copy the mesh key to another machine, then {joins}\n"
+    print_hosts(Hosts(hosts=(replace(W1, member=member("w1", url="http://127.0.0.1:8765")),)))
+    assert capsys.readouterr().err.startswith("hint: restart this host with `--bind-public auto`, ")
+
+
 def test_who_cannot_connect_to_whom_and_who_has_another_key_is_said_below(capsys: pytest.CaptureFixture[str]) -> None:
     views = (W1, replace(W1, member=member("w2")), replace(W1, member=member("w3"), problem="w1 cannot connect to w3"))
     cuts = (Cut(source="w1", target="w3", seconds=20.0), Cut(source="w2", target="w3", seconds=12.0))
