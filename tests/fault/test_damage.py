@@ -660,7 +660,7 @@ def test_a_run_file_that_is_none_stops_neither_commands_nor_its_host(host: HostP
     assert told.code == 4
     assert f"{file} is not the run file of a host" in told.err
     host.restart()
-    assert host.mesh.paglets("mesh", "hosts", home=host.home).err == ""
+    assert host.mesh.paglets("mesh", "hosts", "--json", home=host.home).err == ""
     host.stop()
 
 

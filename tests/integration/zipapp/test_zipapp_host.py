@@ -71,7 +71,7 @@ def test_a_host_and_what_it_starts_later_run_from_the_copy(host, run, pyz, tmp_p
     # Its own messages name the file that the user called; jobs, whose output others read, name no path of this machine.
     assert host.environ()[COMMAND_VARIABLE].endswith(f" paglets.pyz\t{copy}")
     assert second.environ()[COMMAND_VARIABLE] == f"paglets\t{copy}"
-    seen = run(sys.executable, pyz, "mesh", "hosts")
+    seen = run(sys.executable, pyz, "mesh", "hosts", "--json")
     assert seen.returncode == 0, seen.stderr
     # A command that a busy machine holds up says what it waits for.
     assert [line for line in seen.stderr.splitlines() if not line.startswith("paglets: waiting for ")] == []
