@@ -198,7 +198,7 @@ def start(
     door.handle = host.pulling.handle = Router(host, ROUTES).handle
     listen()
     stack.callback(runfile.write(home, settings))
-    _greet(settings, folder, closed, program, home, voice)
+    _greet(settings, folder, closed, program, home, voice, asked=options.bind_public is not None)
     menders = (
         Mender(what=f"a folder in {folder.path}", mend=lambda: _made_anew(disk, folder.path)),
         Mender(what=f"the lock of {folder.path}", mend=folder.lock.mend),
@@ -334,12 +334,15 @@ def _check_code_paths(options: HostOptions) -> None:
             raise StartFailed(f"the code path {path} is not a folder: mend --code-path or code_paths")
 
 
-def _greet(settings: Settings, folder: HostFolder, closed: int, program: Program, home: Path, voice: Voice) -> None:
+def _greet(
+    settings: Settings, folder: HostFolder, closed: int, program: Program, home: Path, voice: Voice, *, asked: bool
+) -> None:
+    """Say that the host is ready, and its address where somebody `asked` for one or may need it."""
     if program.is_archive:
         collect_copies(home, program)
     voice.say(greeting.ready_line(settings, folder.path))
     where = greeting.where_line(settings, folder.path)
-    if voice.background and is_for_this_machine(settings.url):
+    if voice.background and not asked and is_for_this_machine(settings.url):
         folder.log(where)  # nobody else needs its address
     else:
         voice.say(where)
