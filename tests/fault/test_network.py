@@ -177,9 +177,9 @@ def test_a_command_that_asks_all_hosts_waits_once_and_names_those_that_did_not_a
     commands = (("list",), ("notes",), ("artifacts", "list"))
     for done in ask_each(lambda words: harmed.mesh.paglets(*words, "--at", "laptop"), commands):
         assert done.code == 4, done
-        waiting, *mute = done.err.splitlines()[:3]
+        waiting, mute = done.err.splitlines()[:2]
         assert waiting == "paglets: waiting for hosts that do not answer, 5 s at most"
-        assert [line.split()[1] for line in mute] == ["keeper:", "worker:"]
+        assert mute == "paglets: no answer from keeper, worker"
 
     # Each command asked both at once: it had given up neither when it began to ask the other.
     keeper, worker = (harmed.proxies[name].visits for name in ("keeper", "worker"))
