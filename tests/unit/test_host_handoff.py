@@ -342,7 +342,7 @@ def lines(rig: Rig) -> GroupLine:
 def test_a_group_of_a_host_that_is_alone_says_why_it_is_not_detached(rig: Rig) -> None:
     submit(rig, "a")
     rig.run(1)
-    assert (view(rig).detached, view(rig).detached_reason) == (False, "the collector lives on this host, home")
+    assert (view(rig).detached, view(rig).detached_reason) == (False, "this is the only host: the jobs run here")
 
 
 def test_a_group_with_a_job_that_finds_no_host_says_how_many(rig: Rig) -> None:
