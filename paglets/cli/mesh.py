@@ -148,7 +148,7 @@ def add_host_hint(only_url: str) -> str:
     """Return how another host joins the only one, which has this URL."""
     if is_for_this_machine(only_url):
         return "restart this host with `--bind-public auto`, then hosts on other machines can join it"
-    return f"copy the mesh key to another machine, then run `paglets host --peer {only_url}` there"
+    return f"copy the mesh key to another machine, then run `paglets host --bind-public auto --peer {only_url}` there"
 
 
 def other_cuts(state: Hosts) -> tuple[Cut, ...]:

@@ -33,7 +33,7 @@ def test_what_is_left_of_a_host_stands_below_the_table(capsys: pytest.CaptureFix
 
 def test_the_only_host_says_how_another_one_joins_it(capsys: pytest.CaptureFixture[str]) -> None:
     print_hosts(Hosts(hosts=(W1,)))
-    joins = "run `paglets host --peer http://w1:8765` there"
+    joins = "run `paglets host --bind-public auto --peer http://w1:8765` there"
     assert capsys.readouterr().err == f"hint: copy the mesh key to another machine, then {joins}\n"
     print_hosts(Hosts(hosts=(replace(W1, member=member("w1", url="http://127.0.0.1:8765")),)))
     assert capsys.readouterr().err.startswith("hint: restart this host with `--bind-public auto`, ")
