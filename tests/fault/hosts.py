@@ -29,8 +29,8 @@ def is_online(at: HostProcess, name: str) -> bool:
 
 
 def forget(mesh: Mesh, name: str, at: str) -> Finished:
-    """Run `mesh forget NAME` at the host `at`, once that host takes it for offline."""
-    wait_until(lambda: not is_online(mesh[at], name), what=f"{name} to be offline")
+    """Run `mesh forget NAME` at the host `at`, once all running hosts take it for offline: the command asks each."""
+    wait_until(lambda: not any(is_online(host, name) for host in mesh.running()), what=f"{name} to be offline")
     return mesh.paglets("mesh", "forget", name, "--at", at)
 
 
