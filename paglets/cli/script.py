@@ -138,19 +138,25 @@ def _kept_copy(archive: str) -> str:
     """Return the copy to run a script from; "" where none can be kept, or others could write to it."""
     if os.name != "posix":
         return ""
-    home = os.path.expanduser(os.environ.get("PAGLETS_HOME") or "~/.paglets")
+    # Absolute, for the script and the programs that it starts may change their folder.
+    home = os.path.abspath(os.path.expanduser(os.environ.get("PAGLETS_HOME") or "~/.paglets"))
+    copies = os.path.join(home, "cache", "app")
+    folders = (home, os.path.dirname(copies), copies)
     try:
-        if os.path.isdir(home) and not is_own(home):
+        if not all(is_own(folder) for folder in folders if os.path.lexists(folder)):
             return ""
         seen = os.stat(archive)
-        return _known_copy(seen, home) or str(importlib.import_module("paglets.cli.newcopy").keep(archive, seen, home))
+        copy = _known_copy(seen, copies) or str(
+            importlib.import_module("paglets.cli.newcopy").keep(archive, seen, home)
+        )
+        # Again, for some may have been missing a moment ago.
+        return copy if copy and all(map(is_own, (*folders, os.path.dirname(copy), copy))) else ""
     except OSError:
         return ""
 
 
-def _known_copy(archive: os.stat_result, home: str) -> str:
+def _known_copy(archive: os.stat_result, copies: str) -> str:
     """Return the copy that an earlier start found equal to this file, locked; "" if there is none."""
-    copies = os.path.join(home, "cache", "app")
     if not os.path.isdir(copies):
         return ""
     for name in os.listdir(copies):
@@ -160,9 +166,9 @@ def _known_copy(archive: os.stat_result, home: str) -> str:
     return ""
 
 
-def is_own(folder: str) -> bool:
-    """Return True if no other user can write to the folder. Raises OSError."""
-    seen = os.stat(folder)
+def is_own(path: str) -> bool:
+    """Return True if no other user can write to the file or folder. Raises OSError."""
+    seen = os.stat(path)
     return seen.st_uid == os.geteuid() and not seen.st_mode & 0o022
 
 

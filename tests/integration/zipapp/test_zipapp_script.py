@@ -159,6 +159,32 @@ def test_where_no_copy_can_be_trusted_a_script_imports_from_the_file(run, mine, 
     assert done.stdout.startswith(str(mine)), done.stderr
 
 
+@pytest.mark.parametrize("open_to_others", ["cache", "cache/app", "its folder", "the copy"])
+def test_a_copy_is_trusted_only_if_no_other_user_can_change_it_or_put_another_in_its_place(
+    run, mine, work, tmp_path, open_to_others
+):
+    (work / "where.py").write_text(WHERE)
+    long_ago = time.time() - 60
+    os.utime(mine, (long_ago, long_ago))
+    first = run(sys.executable, mine, "where.py", cwd=work)
+    copy = in_home(tmp_path)
+    assert first.stdout.startswith(str(copy)), first.stderr
+    places = {"its folder": copy.parent, "the copy": copy}
+    place = places.get(open_to_others, tmp_path / "home" / open_to_others)
+    place.chmod(place.stat().st_mode | 0o022)
+    again = run(sys.executable, mine, "where.py", cwd=work)
+    assert again.stdout.startswith(str(mine)), again.stderr
+
+
+def test_a_script_with_a_relative_home_may_go_to_another_folder(run, mine, work):
+    (work / "goes.py").write_text(
+        "import os, subprocess, sys; os.chdir('/')\n"
+        "subprocess.run([sys.executable, '-c', 'import paglets.core.text as text; print(text.__file__)'])\n"
+    )
+    done = run(sys.executable, mine, "goes.py", cwd=work, PAGLETS_HOME="my-home")
+    assert done.stdout.startswith(str(work / "my-home" / "cache")), done.stderr
+
+
 def test_a_checkout_runs_scripts_too(run, work):
     (work / "where.py").write_text(WHERE)
     done = run(sys.executable, "-m", "paglets", "where.py", cwd=work, PYTHONPATH=ROOT)
