@@ -35,6 +35,9 @@ ARCHIVE_NAME = "paglets.pyz"
 COPY_GRACE_SECONDS = 3600
 """A copy used more recently is never collected: its host may be between making it and locking it."""
 
+GOING = ".going"
+"""Ends the name of a copy's folder that is just being removed."""
+
 READ_BYTES = 1 << 20
 
 
@@ -81,7 +84,8 @@ def keep_copy(program: Program, home: Path) -> Program:
     Raises OSError where it cannot be written, StartFailed where the archive is being replaced right now.
     """
     data = _steady_bytes(program.path)
-    copy = private_folder(home / "cache" / "app" / hashlib.sha256(data).hexdigest()) / ARCHIVE_NAME
+    folder = home.absolute() / "cache" / "app" / hashlib.sha256(data).hexdigest()
+    copy = private_folder(folder) / ARCHIVE_NAME
     os.utime(copy.parent)
     if not copy.is_file() or copy.read_bytes() != data:
         write_private(copy, data)
@@ -222,17 +226,21 @@ def _lock_until_exit(path: Path) -> None:
 
 def _remove_unused(folder: Path) -> bool:
     """Remove a copy's folder if no process holds the lock (Windows: has the file open)."""
-    archive = folder / ARCHIVE_NAME
+    archive, going = folder / ARCHIVE_NAME, folder
     try:
         with open(archive, "rb") if archive.exists() else contextlib.nullcontext() as file:
-            if file is not None and os.name == "posix":
+            if os.name == "posix":
                 import fcntl
 
-                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        archive.unlink(missing_ok=True)
+                if file is not None:
+                    fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Under the lock: who gets it next finds nothing under the old name, and who makes a new copy has a
+                # folder of its own.
+                going = folder.rename(folder.with_suffix(GOING))
+        (going / ARCHIVE_NAME).unlink(missing_ok=True)
     except OSError:
         return False
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(going, ignore_errors=True)
     return True
 
 
