@@ -161,7 +161,8 @@ class Gossip:
 
     def candidates(self) -> tuple[Candidate, ...]:
         """All hosts for placement, this one first."""
-        return view.candidates(self._board.own, self._board.table, self._board.problems(), self._peers.awaited())
+        awaited = self._peers.awaited()  # before the table: a peer that answers comes into the table first
+        return view.candidates(self._board.own, self._board.table, self._board.problems(), awaited)
 
     def problem(self) -> str:
         """Why this host itself is not joined, or ""."""
