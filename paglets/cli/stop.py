@@ -117,6 +117,8 @@ def send(host: RunningHost, number: signal.Signals) -> bool:
         if not lives(host):
             return False
         if not host.began or not began(host.pid):
+            if not lives(host):  # it has ended between these two looks
+                return False
             raise Conflict(
                 f"this system does not tell whether process {host.pid} is still host {host.name}",
                 hint=[f"kill {host.pid} ends it"],
