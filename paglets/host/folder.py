@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from paglets.core.clock import Entropy
+from paglets.core.clock import Entropy, Mutex
 from paglets.core.errors import PagletsError, StartFailed, StoreMalformed, StorePassing
 from paglets.core.text import harmless
 from paglets.host import damage, private
@@ -198,6 +198,7 @@ class Log:
         # Unbuffered: what could not be written is not tried again with the next line.
         self._file = os.fdopen(_open_log(path), "ab", buffering=0)
         self._outputs: tuple[int, ...] = ()
+        self._turn = Mutex()
 
     def line(self, text: str) -> None:
         time = datetime.now().astimezone().isoformat(timespec="milliseconds")
@@ -211,20 +212,29 @@ class Log:
 
     def take_output(self, outputs: tuple[int, ...] = (1, 2)) -> None:
         """Make this file stdout and stderr of the process for good: also once the log is moved or closed."""
-        self._outputs = outputs
-        self._give(self._file.fileno())
+        with self._turn:
+            self._outputs = outputs
+            self._give(self._file.fileno())
 
     def _give(self, file: int) -> None:
         for output in self._outputs:
             os.dup2(file, output)
 
     def _keep_bounded(self) -> None:
-        if self._path.stat().st_size > MAX_LOG_BYTES:
-            os.replace(self._path, self._path.with_suffix(".log.1"))
-            with os.fdopen(_open_log(self._path), "ab", buffering=0) as new:
-                # Under the same number: another thread may be writing to it.
-                os.dup2(new.fileno(), self._file.fileno(), inheritable=False)
-                self._give(new.fileno())
+        if self._is_long():
+            with self._turn:
+                if self._is_long():  # or another thread has just moved it, and this would put a new one in its place
+                    self._move()
+
+    def _is_long(self) -> bool:
+        return self._path.stat().st_size > MAX_LOG_BYTES
+
+    def _move(self) -> None:
+        os.replace(self._path, self._path.with_suffix(".log.1"))
+        with os.fdopen(_open_log(self._path), "ab", buffering=0) as new:
+            # Under the same number: another thread may be writing to it.
+            os.dup2(new.fileno(), self._file.fileno(), inheritable=False)
+            self._give(new.fileno())
 
     def close(self) -> None:
         self._file.close()
