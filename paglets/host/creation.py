@@ -37,6 +37,9 @@ from paglets.store.db import Tx
 from paglets.store.newjobs import NewGroup
 from paglets.store.recalls import Fence
 
+MOST_OBSTACLES = 20
+"""Different reasons that a group keeps: each job may ask for another amount, and every view of the group has them."""
+
 
 class Creation:
     """Makes paglets and groups on this host."""
@@ -262,16 +265,28 @@ class Creation:
             reason = self._no_place(request, candidates)
             if reason is not None:
                 counts[reason] += count
-        return tuple(
-            Obstacle(count=count, code=reason.code, text=reason.text, never=reason.never)
-            for reason, count in counts.most_common()
-        )
+        return _bounded(counts.most_common())
 
     def _no_place(self, request: SlotRequest, candidates: tuple[Candidate, ...]) -> policy.Reason | None:
         home, version = self._shell.own.store_id, self._shell.settings.mesh_version
         return policy.no_place(
             [policy.judge(request, each, home_store_id=home, mesh_version=version) for each in candidates]
         )
+
+
+def _bounded(found: list[tuple[policy.Reason, int]]) -> tuple[Obstacle, ...]:
+    """Return the first of these, and of the others one for each code, with the text of its first."""
+    kept = [
+        Obstacle(count=count, code=reason.code, text=reason.text, never=reason.never)
+        for reason, count in found[:MOST_OBSTACLES]
+    ]
+    rest: dict[tuple[str, bool], Obstacle] = {}
+    for reason, count in found[MOST_OBSTACLES:]:
+        text = f"{reason.text} (for example)"
+        new = Obstacle(count=0, code=reason.code, text=text, never=reason.never)
+        alike = rest.setdefault((reason.code, reason.never), new)
+        rest[reason.code, reason.never] = replace(alike, count=alike.count + count)
+    return (*kept, *rest.values())
 
 
 def _content(group: SubmitGroup) -> dict[str, str]:

@@ -14,6 +14,7 @@ from paglets.core.errors import Conflict, GroupExists, Invalid, Moved, NameTaken
 from paglets.core.record import to_json
 from paglets.core.refs import FileRef
 from paglets.groups.keys import collector_id
+from paglets.host.creation import MOST_OBSTACLES
 from paglets.store import paglets, residence
 from paglets.store.db import Tx
 
@@ -207,6 +208,18 @@ def test_jobs_that_no_host_can_take_are_warned_of_once_for_each_reason(rig: Rig)
     view = submit(rig, group("a", "b", "c", request=wish))
     assert [(each.count, each.code, each.never) for each in view.obstacles] == [(3, "tag_missing", True)]
     assert submit(rig, group("x", group_id="g2"), TOKENS[1]).obstacles == ()
+
+
+def test_a_group_keeps_few_of_the_reasons_however_many_different_jobs_it_has(rig: Rig) -> None:
+    wishes = [slot_request(cpu_cores=1000 + number) for number in range(100)]
+    wishes += [slot_request(rules={"required_tags": (f"tag-{number}",)}) for number in range(100)]
+    wishes.append(wishes[0])
+    jobs = tuple(JobSpec(job_key=f"k{n}", state={}, request=to_json(wish)) for n, wish in enumerate(wishes))
+    view = submit(rig, replace(group(), jobs=jobs))
+    assert len(view.obstacles) == MOST_OBSTACLES + 2
+    assert (view.obstacles[0].count, sum(each.count for each in view.obstacles)) == (2, len(jobs))
+    assert [(each.code, each.count) for each in view.obstacles[-2:]] == [("too_large", 80), ("tag_missing", 100)]
+    assert view.obstacles[-1].text == "no host has the tag 'tag-0'; none has any tag (for example)"
 
 
 def test_ids_of_jobs_are_never_shared_between_submissions(rig: Rig) -> None:
