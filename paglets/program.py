@@ -227,6 +227,8 @@ def _lock_until_exit(path: Path) -> None:
 def _remove_unused(folder: Path) -> bool:
     """Remove a copy's folder if no process holds the lock (Windows: has the file open)."""
     archive, going = folder / ARCHIVE_NAME, folder
+    if not folder.is_dir():
+        return False
     try:
         with open(archive, "rb") if archive.exists() else contextlib.nullcontext() as file:
             if os.name == "posix":

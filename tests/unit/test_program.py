@@ -12,11 +12,14 @@ import pytest
 from paglets.core.command import interpreter_flags
 from paglets.core.errors import StartFailed
 from paglets.program import (
+    COPY_GRACE_SECONDS,
+    GOING,
     KeptCopy,
     Program,
     become,
     child_command,
     child_environment,
+    collect_copies,
     keep_copy,
     this_program,
 )
@@ -88,6 +91,22 @@ def test_a_copy_that_was_removed_is_made_anew_with_the_same_bytes(tmp_path: Path
         assert "made anew" in kept.restore()
         assert kept.lacks() == ""
         assert copy.path.read_bytes() == b"the program" * 1000
+
+
+def test_a_removal_of_a_copy_that_was_cut_off_is_finished_and_what_is_no_copy_stays(tmp_path: Path) -> None:
+    (tmp_path / "mine.pyz").write_bytes(b"the program")
+    own = keep_copy(Program(path=tmp_path / "mine.pyz", is_archive=True), tmp_path / "home")
+    copies = own.path.parent.parent
+    for folder in (copies / "old", copies / f"old{GOING}"):
+        folder.mkdir()
+        (folder / "origins").touch()
+    (copies / "old" / "paglets.pyz").touch()
+    (copies / "notes").touch()
+    for each in copies.iterdir():
+        os.utime(each, (0, COPY_GRACE_SECONDS))
+    found = [*collect_copies(tmp_path / "home", own), *collect_copies(tmp_path / "home", own)]
+    assert sorted(found) == ["old", f"old{GOING}"]
+    assert {each.name for each in copies.iterdir()} == {own.path.parent.name, "notes"}
 
 
 def test_a_copy_that_was_written_to_is_told_and_left(tmp_path: Path) -> None:
