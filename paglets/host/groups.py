@@ -20,7 +20,7 @@ from paglets.store.db import Tx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Obstacle:
+class Dependency:
     """One thing that still needs the submitter's host: a query that counts, and its words."""
 
     sql: str
@@ -28,23 +28,23 @@ class Obstacle:
     many: str
 
 
-OBSTACLES = (
-    Obstacle(
+DEPENDENCIES = (
+    Dependency(
         sql="SELECT count(*) FROM handoffs WHERE kind = 'job' AND group_id = ?",
         one="job is on its way to another host",
         many="jobs are on their way to other hosts",
     ),
-    Obstacle(
+    Dependency(
         sql="SELECT count(*) FROM requests WHERE status = 'PLACING' AND group_id = ?",
         one="job has no host yet",
         many="jobs have no host yet",
     ),
-    Obstacle(
+    Dependency(
         sql="SELECT count(*) FROM requests WHERE status IN ('WAITING_FOR_SLOT', 'RUNNING') AND group_id = ?",
         one="job waits or runs on this host",
         many="jobs wait or run on this host",
     ),
-    Obstacle(
+    Dependency(
         sql="SELECT count(*) FROM outbox WHERE group_id = ?",
         one="report has not reached the collector",
         many="reports have not reached the collector",
@@ -184,8 +184,8 @@ def _why_attached(tx: Tx, row: sqlite3.Row, own: HostRef) -> str:
         return f"the collector is on its way to {collector.peer.name}" + (f" ({problem})" if problem else "")
     if collector is not None and collector.status == "here":
         return f"the collector lives on this host, {own.name}"
-    for obstacle in OBSTACLES:
-        count = tx.value(obstacle.sql, row["group_id"])
+    for each in DEPENDENCIES:
+        count = tx.value(each.sql, row["group_id"])
         if count:
-            return counted(count, obstacle.one, obstacle.many)
+            return counted(count, each.one, each.many)
     return ""
