@@ -174,7 +174,7 @@ def report(output: Path, archive: bytes, interpreters: dict[str, tuple[str, str]
         f"wrote {shown}: {len(archive) / (1 << 20):.1f} MiB, bytecode for Python {compiled_for or 'none'}",
         f"sha256 {hashlib.sha256(archive).hexdigest()}",
         f"next: python3 {shown} demo",
-        f"next: install -D -m 755 {shown} ~/.local/bin/paglets",
+        f"next: mkdir -p ~/.local/bin && install -m 755 {shown} ~/.local/bin/paglets",
     ]
     missing = [f"{major}.{minor}" for major, minor in COMPILED_FOR if tree_name((major, minor)) not in interpreters]
     if missing:
