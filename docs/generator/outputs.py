@@ -163,7 +163,8 @@ OUTPUTS: dict[str, Output] = {
             "tags": "its tags",
             "queued_jobs": "how many wait",
             "running_jobs": "how many run",
-            "jobs": f"oldest first, each {JOB}",
+            "jobs": f"running ones first, then the oldest, each {JOB}",
+            "all_jobs": "how many jobs there are without the limit",
         }
     ),
     "jobs list": Output(

@@ -58,7 +58,10 @@ class JobView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slots:
-    """`GET /v1/slots`: the scheduler of one host. `jobs` is bounded by `?limit=`, oldest first."""
+    """`GET /v1/slots`: the scheduler of one host. `jobs` is bounded by `?limit=`, running ones first, then the oldest.
+
+    `all_jobs`: how many there are without that bound.
+    """
 
     host: HostRef
     capacity: Resources
@@ -67,6 +70,7 @@ class Slots:
     queued_jobs: int
     running_jobs: int
     jobs: tuple[JobView, ...]
+    all_jobs: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,8 +86,15 @@ def _ask(options: argparse.Namespace, status: str | None) -> Asked:
         answers, errors = mesh_slots(link, limit, seconds)
         missing = missing_of(link.hosts(), errors)
     found = [(slots, job) for slots in answers for job in slots.jobs if status in (None, _word(job))]
-    cut = [slots.running_jobs + slots.queued_jobs - limit for slots in answers if len(slots.jobs) >= limit]
-    return Asked(jobs=found, left_out=sum(count for count in cut if count > 0), missing=missing)
+    return Asked(jobs=found, left_out=sum(left_out_of(slots, status) for slots in answers), missing=missing)
+
+
+def left_out_of(slots: Slots, status: str | None) -> int:
+    """Return how many jobs of that status, by default of all, a host has beyond the limit: running ones come first."""
+    unseen = max(0, slots.all_jobs - len(slots.jobs))
+    running = slots.running_jobs - sum(job.status == "RUNNING" for job in slots.jobs)
+    running = min(unseen, max(0, running))
+    return {"running": running, "waiting": unseen - running}.get(status or "", unseen)
 
 
 def _show(

@@ -17,6 +17,7 @@ from paglets.cli.options import (
     add_common,
     amount_of_bytes,
     client_of,
+    count,
     later,
     link_of,
     names_and_urls,
@@ -86,7 +87,7 @@ def _add_listings(commands: Commands) -> None:
     )
     lines.add_argument("group", nargs="?", metavar="GROUP", help="list all jobs of that group")
     lines.add_argument("--status", choices=list(STATUSES), help="only jobs of that status")
-    lines.add_argument("--limit", type=int, default=100, metavar="N", help="jobs shown (default 100)")
+    lines.add_argument("--limit", type=count, default=100, metavar="N", help="jobs shown (default 100)")
     add_common(lines, later("paglets.cli.joblist", "jobs"), asks_all=True)
     lines.set_defaults(last="group")
     listing = add_command(commands, "groups", "groups and their counts; one group with its jobs", "jobs groups")
@@ -111,13 +112,13 @@ def _add_states(commands: Commands) -> None:
     add_common(status, later("paglets.cli.overview", "status"))
     past = add_command(commands, "history", "the jobs of a group that ended, newest first", "jobs history words")
     past.add_argument("group", metavar="GROUP")
-    past.add_argument("--limit", type=int, default=50, metavar="N", help="jobs shown (default 50)")
+    past.add_argument("--limit", type=count, default=50, metavar="N", help="jobs shown (default 50)")
     add_common(past, later("paglets.cli.overview", "history"))
     load = add_command(
         commands, "top", "hosts by their load, and the running jobs that use most", "jobs top", "jobs top --watch"
     )
     load.add_argument("--watch", action="store_true", help="again and again, until interrupted")
-    load.add_argument("--limit", type=int, default=20, metavar="N", help="jobs shown (default 20)")
+    load.add_argument("--limit", type=count, default=20, metavar="N", help="jobs shown (default 20)")
     add_common(load, later("paglets.cli.overview", "top"), asks_all=True)
 
 
@@ -158,7 +159,7 @@ def _add_cancel(commands: Commands) -> None:
 
 
 def _add_limit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--limit", type=int, default=1000, metavar="N", help="jobs shown of each host (default 1000)")
+    parser.add_argument("--limit", type=count, default=1000, metavar="N", help="jobs shown of each host (default 1000)")
 
 
 def _add_hosts(parser: argparse.ArgumentParser) -> None:

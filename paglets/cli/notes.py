@@ -12,7 +12,7 @@ from datetime import datetime
 
 from paglets.api.notes import Note
 from paglets.cli.away import missing_of
-from paglets.cli.options import LOOK_SECONDS, Parser, add_common, client_of
+from paglets.cli.options import LOOK_SECONDS, Parser, add_common, client_of, count
 from paglets.cli.output import (
     print_json,
     print_table,
@@ -40,14 +40,14 @@ def parser() -> Parser:
         epilog="examples:\n  paglets notes --group words\n  paglets notes --follow",
     )
     made.add_argument("--group", metavar="GROUP", help="those of that group's jobs")
-    made.add_argument("--limit", type=int, default=100, metavar="N", help="the newest N (default 100)")
+    made.add_argument("--limit", type=count, default=100, metavar="N", help="the newest N (default 100)")
     made.add_argument("--follow", action="store_true", help="go on with what comes, until interrupted")
     add_common(made, _notes, asks_all=True)
     return made
 
 
 def _notes(options: argparse.Namespace) -> int:
-    if not 1 <= options.limit <= MOST_NOTES:
+    if options.limit > MOST_NOTES:
         raise Invalid(f"--limit is {options.limit}: it must be from 1 to {MOST_NOTES}")
     group_id = check_group_id(options.group) if options.group else None
     seconds = options.timeout or LOOK_SECONDS

@@ -187,6 +187,12 @@ def seconds(text: str) -> float:
     return value
 
 
+def count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
 def amount_of_bytes(text: str) -> int:
     try:
         return parse_bytes(text)

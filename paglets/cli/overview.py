@@ -90,7 +90,7 @@ def history(options: argparse.Namespace) -> int:
 def _newest(client: HostClient, group_id: str, limit: int) -> list[dict[str, Any]]:
     """The last `limit` entries of the collector's `ended`, newest first."""
     collector = collector_of(client, group_id)
-    found: deque[dict[str, Any]] = deque(maxlen=max(0, limit))
+    found: deque[dict[str, Any]] = deque(maxlen=limit)
     after = 0
     while True:
         page = client.call_tree(collector, Message("ended", {"after": after}))
@@ -124,7 +124,7 @@ def top(options: argparse.Namespace) -> int:
             with said_if_slow(waiting_for_all(seconds)):
                 answers, errors = client.mesh_slots(limit=1000, timeout=seconds)
             missing = Missing(errors=errors)
-            jobs = busiest(answers)[: max(0, options.limit)]
+            jobs = busiest(answers)[: options.limit]
             if options.watch and sys.stdout.isatty():
                 print("\x1b[H\x1b[J", end="")
             if options.json:

@@ -263,11 +263,13 @@ class Host:
         now = self.shell.clock.wall()
         load, usage = self.load(), self.runs.running()
 
-        def look(tx: Tx) -> tuple[tuple[JobView, ...], tuple[JobView, ...]]:
+        def look(tx: Tx) -> tuple[tuple[JobView, ...], tuple[JobView, ...], int]:
             here = views.job_views(tx, self.shell.own, now, limit)
-            return here, views.leaving_views(tx, now, max(0, limit - len(here)))
+            leaving = views.leaving_views(tx, now, max(0, limit - len(here)))
+            shown = len(here) + len(leaving)
+            return here, leaving, shown if shown < limit else views.shown_count(tx)
 
-        here, leaving = self.shell.store.read(look)
+        here, leaving, all_jobs = self.shell.store.read(look)
         settings = self.shell.settings
         return Slots(
             host=settings.ref,
@@ -276,6 +278,7 @@ class Host:
             tags=settings.tags,
             queued_jobs=load.queued_jobs,
             running_jobs=load.running_jobs,
+            all_jobs=all_jobs,
             jobs=(*(replace(job, usage=usage.get(job.agent_id, job.usage)) for job in here), *leaving),
         )
 

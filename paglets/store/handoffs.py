@@ -245,6 +245,11 @@ def jobs(
     return [_job(row) for row in rows]
 
 
+def job_count(tx: Tx) -> int:
+    """Return how many jobs are under way."""
+    return int(tx.value("SELECT count(*) FROM handoffs WHERE kind = 'job'"))
+
+
 def _job(row: sqlite3.Row) -> LeavingJob:
     part = loads(row["summary"])
     target = from_json(HostRef, loads(row["target"]))

@@ -127,14 +127,24 @@ def job_view(tx: Tx, agent_id: str, own: HostRef, now: float) -> JobView | None:
     return None if row is None else _view_here(tx, row, own, now)
 
 
+_SHOWN = (
+    "FROM requests r WHERE status IN ('RUNNING', 'WAITING_FOR_SLOT', 'PLACING')"
+    "  OR EXISTS (SELECT 1 FROM paglets p WHERE p.agent_id = r.agent_id AND p.intent IS NOT NULL)"
+    "  OR agent_id IN (SELECT agent_id FROM failed_hooks)"
+    "  OR agent_id IN (SELECT report_of FROM outbox WHERE report_of IS NOT NULL AND problem != '')"
+)
+
+
+def shown_count(tx: Tx) -> int:
+    """Return how many jobs `job_views` and `leaving_views` have together, without a limit."""
+    return int(tx.value(f"SELECT count(*) {_SHOWN}")) + handoffs.job_count(tx)
+
+
 def job_views(tx: Tx, own: HostRef, now: float, most: int) -> tuple[JobView, ...]:
     """Return jobs that are not finished, running ones first, then by age; then those that wait to move or be reported,
     or whose hook failed."""
     rows = tx.all(
-        "SELECT * FROM requests r WHERE status IN ('RUNNING', 'WAITING_FOR_SLOT', 'PLACING')"
-        "  OR EXISTS (SELECT 1 FROM paglets p WHERE p.agent_id = r.agent_id AND p.intent IS NOT NULL)"
-        "  OR agent_id IN (SELECT agent_id FROM failed_hooks)"
-        "  OR agent_id IN (SELECT report_of FROM outbox WHERE report_of IS NOT NULL AND problem != '')"
+        f"SELECT * {_SHOWN}"
         " ORDER BY CASE status WHEN 'RUNNING' THEN 0 WHEN 'WAITING_FOR_SLOT' THEN 1 WHEN 'PLACING' THEN 2 ELSE 3 END,"
         " queued_at, agent_id"
         " LIMIT ?",

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from paglets.cli.joblist import HEADERS, entries, row_of
+import pytest
+
+from paglets.api.slots import JobView, Slots
+from paglets.cli.joblist import HEADERS, entries, left_out_of, row_of
 from paglets.cli.jobs import STATUSES
+from paglets.cli.main import main
+from paglets.core.refs import HostRef
+from paglets.slots.model import Resources
 
 NOW = 1000.0
 
@@ -58,3 +64,44 @@ def test_a_line_says_where_a_job_is_since_when_and_what_came_of_it() -> None:
     assert rows["a"] == ("a", "done", "w2", "2", "3.0 s", '{"mean": 0.5}')
     assert rows["f"] == ("f", "failed", "w2", "2", "3.0 s", "exception: ValueError: bad")
     assert rows["e"][-1] == "by ann"
+
+
+def view(key: str, status: str) -> JobView:
+    return JobView(
+        agent_id=f"id-{key}",
+        group_id="g",
+        job_key=key,
+        generation=1,
+        attempt=0,
+        status=status,
+        residence="here",
+        reason="",
+        reason_text="",
+        never=False,
+        waited_seconds=1.0,
+        running_seconds=0.0,
+        request={},
+    )
+
+
+@pytest.mark.parametrize(("status", "count"), [(None, 5), ("running", 0), ("waiting", 5)])
+def test_jobs_beyond_the_limit_are_counted_by_status(status: str | None, count: int) -> None:
+    """Jobs without a host are neither running nor queued, and count too."""
+    none = Resources()
+    slots = Slots(
+        host=HostRef(store_id="s", name="w1", url="http://w1:8765"),
+        capacity=none,
+        free=none,
+        tags=(),
+        queued_jobs=0,
+        running_jobs=1,
+        all_jobs=7,
+        jobs=(view("a", "RUNNING"), view("b", "PLACING")),
+    )
+    assert left_out_of(slots, status) == count
+
+
+@pytest.mark.parametrize("command", ["jobs list", "jobs history g", "jobs top", "notes"])
+def test_a_limit_below_one_is_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command.split(), "--limit", "-1"]) == 2
+    assert "'-1' is not a whole number above 0" in capsys.readouterr().err

@@ -94,6 +94,8 @@ def test_what_is_running_is_shown_with_its_lease_and_what_waits_with_its_reason(
     assert running.lease is not None
     assert running.lease.cpu_cores == (0, 1, 2)
     assert (waiting.lease, waiting.reason) == (None, "slots_busy")
+    first: Slots = rig.get(Slots, "GET", "/v1/slots?limit=1")
+    assert (slots.all_jobs, first.all_jobs, first.jobs) == (2, 2, (running,))
 
 
 def test_an_idle_host_does_next_to_nothing(rig: Rig) -> None:

@@ -267,6 +267,7 @@ def test_a_job_on_its_way_is_shown_with_where_it_goes(store: Store) -> None:
     assert view.reason_text == "on its way to w1: no answer"
     assert view.waited_seconds == 15.0
     assert store.read(lambda tx: views.job_views(tx, OWN, NOW, 10)) == ()
+    assert store.read(views.shown_count) == 1
 
 
 def test_running_jobs_are_shown_first_then_the_oldest_and_no_ended_ones(store: Store) -> None:
@@ -275,6 +276,7 @@ def test_running_jobs_are_shown_first_then_the_oldest_and_no_ended_ones(store: S
     ):
         add(store, job(agent_id, f"key-{agent_id}", status=state), NOW - number)
     assert [view.agent_id for view in store.read(lambda tx: views.job_views(tx, OWN, NOW, 10))] == ["e", "b", "j1", "a"]
+    assert store.read(views.shown_count) == 4
 
 
 def test_the_history_keeps_the_newest(store: Store) -> None:
