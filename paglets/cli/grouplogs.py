@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from paglets.api.logs import AttemptView
 from paglets.cli.collectors import summary_of
 from paglets.cli.logoutput import LogOutput
-from paglets.cli.logtails import begin_of_last_lines
+from paglets.cli.logtails import last_bytes
 from paglets.cli.output import attempt_text, say
 from paglets.core.errors import EXIT_DONE, PagletsError
 from paglets.core.text import counted
@@ -83,20 +83,10 @@ def _show(client: HostClient, newest: AttemptView, key: str, stream: str, lines:
     if lines == 0:
         return False
     try:
-        begin = begin_of_last_lines(client, newest, stream, lines)
-        data = _read(client, newest, stream, begin)
+        data = last_bytes(client, newest, stream, MOST_BYTES)
     except PagletsError as error:
         say(f"{key}: attempt {attempt_text(newest.generation, newest.attempt)}: {error.message}")
         return False
-    for line in data.splitlines():
+    for line in data.splitlines()[-lines:]:
         out.write(stream, f"{key}: ".encode() + line + b"\n")
     return bool(data)
-
-
-def _read(client: HostClient, newest: AttemptView, stream: str, begin: int) -> bytes:
-    """Return what is kept from `begin` to the present end, at most its last MOST_BYTES."""
-    piece = client.read_log(newest, stream, begin)
-    end = piece.size_bytes
-    if end - begin > MOST_BYTES:
-        piece = client.read_log(newest, stream, end - MOST_BYTES)
-    return piece.data[-MOST_BYTES:]

@@ -16,7 +16,7 @@ BEYOND = (1 << 62) - 1
 
 
 def begin_of_last_lines(client: HostClient, attempt: AttemptView, stream: str, lines: int) -> int:
-    """The offset where the last `lines` lines of a log begin, or as far back as it is kept in one piece."""
+    """Return the offset where the last `lines` lines of a log begin, or as far back as it is kept in one piece."""
     end = client.read_log(attempt, stream, BEYOND, 1).size_bytes
     if lines == 0:
         return end
@@ -31,8 +31,14 @@ def begin_of_last_lines(client: HostClient, attempt: AttemptView, stream: str, l
         span *= 4
 
 
+def last_bytes(client: HostClient, attempt: AttemptView, stream: str, most: int) -> bytes:
+    """Return the last bytes of a log, at most `most`, as far back as it is kept in one piece."""
+    end = client.read_log(attempt, stream, BEYOND, 1).size_bytes
+    return _kept_before(client, attempt, stream, max(0, end - most), end)[1]
+
+
 def _kept_before(client: HostClient, attempt: AttemptView, stream: str, begin: int, end: int) -> tuple[int, bytes]:
-    """The bytes up to `end`, from `begin` or from where they are kept without a gap."""
+    """Return the bytes up to `end`, from `begin` or from where they are kept without a gap."""
     data = bytearray()
     position = begin
     while position < end:

@@ -150,6 +150,15 @@ def test_of_a_group_the_last_lines_of_each_job_follow_its_key(
     assert capfdbinary.readouterr().out == b"a: \xfftwo\nb: line 49\n"
 
 
+def test_of_a_group_the_last_lines_of_a_log_in_several_files_are_shown_whole(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    lines = [b"%07d\n" % nth for nth in range(30)]
+    client: Any = GroupsLogs({"a": written(tmp_path / "1.2.out", b"".join(lines), head_bytes=80, segment_bytes=80)})
+    show_group(client, logs_of_group(client, "g1", ("a",), 5.0), LogOutput(), ("out",), tail=12)
+    assert capfdbinary.readouterr().out == b"".join(b"a: " + line for line in lines[-12:])
+
+
 def test_of_a_group_that_printed_nothing_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert show_group(None, GroupLogs(group_id="g1", jobs=(), left_out=0), LogOutput(), ("out",)) == 0  # type: ignore[arg-type]
     assert capsys.readouterr().err == "paglets: g1: no job has printed anything that is kept\n"
