@@ -30,6 +30,7 @@ from paglets.cli.output import (
     waiting_for_all,
 )
 from paglets.cli.values import result_text
+from paglets.cli.waiting import why_text
 from paglets.core.errors import EXIT_DONE, PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.record import to_json
@@ -205,10 +206,9 @@ def _part(name: str, headers: tuple[str, ...], rows: list[tuple[object, ...]], c
 
 def pending_row(job: dict[str, Any], now: float, hosts: Mapping[str, MemberView]) -> tuple[object, ...]:
     """`hosts` by name: of one that is away that comes first, for the reason is from before."""
-    never = "never: " if job.get("never") else ""
-    reason = job.get("reason_text") or job.get("reason") or ""
     name = job.get("host_name") or ""
-    why = away_text(hosts[name]) if name in hosts and not hosts[name].online else never + reason
+    told = why_text(job.get("reason") or "", job.get("reason_text") or "", never=bool(job.get("never")))
+    why = away_text(hosts[name]) if name in hosts and not hosts[name].online else told
     return (job["job_key"], job["status"], name, ago(job.get("since"), now), why)
 
 

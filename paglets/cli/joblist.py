@@ -25,7 +25,7 @@ from paglets.cli.output import (
     waiting_for_all,
 )
 from paglets.cli.values import result_text
-from paglets.cli.waiting import held_by, job_name, told_with
+from paglets.cli.waiting import held_by, job_name, why_text
 from paglets.cli.watch import why_ended
 from paglets.core.errors import EXIT_DONE, Invalid
 from paglets.core.messages import Message
@@ -123,14 +123,13 @@ def _word(job: JobView) -> str:
 
 def _row_of_view(slots: Slots, job: JobView) -> tuple[object, ...]:
     seconds = job.running_seconds if job.status == "RUNNING" else job.waited_seconds
-    reason = told_with(job.reason_text or job.reason, held_by(slots, job.reason))
     return (
         job_name(job),
         _word(job) if job.residence == "here" else f"{_word(job)} ({job.residence})",
         slots.host.name,
         attempt_text(job.generation, job.attempt),
         duration_text(seconds),
-        reason,
+        why_text(job.reason, job.reason_text, never=job.never, held=held_by(slots, job.reason)),
     )
 
 

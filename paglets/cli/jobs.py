@@ -30,7 +30,7 @@ from paglets.cli.output import (
     print_table,
     say,
 )
-from paglets.cli.waiting import held_by, job_name, told_with
+from paglets.cli.waiting import held_by, job_name, why_text
 from paglets.core.errors import EXIT_DONE, EXIT_NEVER
 from paglets.core.terminal import put_line
 from paglets.core.text import duration_text
@@ -226,7 +226,7 @@ def job_row(job: JobView, slots: Slots) -> tuple[object, ...]:
         duration_text(usage.cpu_seconds) if usage else "",
         bytes_text(usage.rss_bytes) if usage else "",
         bytes_text(usage.scratch_bytes) if usage else "",
-        told_with(job.reason_text or job.reason, held_by(slots, job.reason)),
+        why_text(job.reason, job.reason_text, never=job.never, held=held_by(slots, job.reason)),
     )
 
 

@@ -11,6 +11,7 @@ from paglets.api.paglets import PagletView
 from paglets.cli.away import missing_of
 from paglets.cli.options import LOOK_SECONDS, Parser, add_common, client_of
 from paglets.cli.output import print_json, print_table, said_if_slow, waiting_for_all
+from paglets.cli.waiting import why_text
 from paglets.core.text import duration_text
 
 HEADERS = ("GROUP", "JOB", "KIND", "NAME", "CLASS", "HOST", "STATUS", "AGE", "ID", "WHY")
@@ -68,7 +69,7 @@ def rows(views: Iterable[PagletView], now: float) -> list[tuple[object, ...]]:
 def _row(view: PagletView, now: float) -> tuple[object, ...]:
     """Return the cells of one line. Commands take GROUP and GROUP/JOB; only a paglet without a group needs its id."""
     job = view.job
-    reason = view.reason or ("" if job is None else job.reason_text or job.reason)
+    reason = view.reason or ("" if job is None else why_text(job.reason, job.reason_text, never=job.never))
     return (
         view.group_id or "",
         _job_key(view),

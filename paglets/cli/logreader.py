@@ -21,6 +21,7 @@ from paglets.cli.logtails import begin_of_last_lines
 from paglets.cli.nolog import reason_for_no_log
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import attempt_text, print_json, said_if_slow, say, waiting_for_all
+from paglets.cli.waiting import why_text
 from paglets.core.errors import AWAY, EXIT_DONE, EXIT_FAILED, Invalid, PagletsError, Unknown
 from paglets.core.refs import GROUP_ID
 from paglets.remote.client import HostClient
@@ -327,4 +328,4 @@ def _name(attempt: AttemptView) -> str:
 
 def _reason(job: UnfinishedJob) -> str:
     text = job.reason_text or job.reason or f"it is {job.status} on {job.host.name}"
-    return f"never: {text}" if job.never else text
+    return why_text("", text, never=job.never)

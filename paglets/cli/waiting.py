@@ -68,6 +68,7 @@ def _others(slots: Slots, name: str, leased: int) -> int:
     return max(0, others)
 
 
-def told_with(text: str, held: str) -> str:
-    """A reason and who holds what it lacks."""
-    return "; ".join(filter(None, (text, held)))
+def why_text(code: str, text: str, *, never: bool, held: str = "") -> str:
+    """Return why a job waits, such as `never: 64 cores asked, 2 offered`: its reason, and who holds what it lacks."""
+    told = "; ".join(filter(None, (text or code, held)))
+    return f"never: {told}" if never else told

@@ -22,7 +22,7 @@ from paglets.cli.groups import counts_text, is_cancelled, message_of, result_fie
 from paglets.cli.hooks import hook_fields, hooks_json, hooks_of_group, kept_of, undelivered_fields, with_group_hooks
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import advised, ago, attempt_text, print_json, shortened
-from paglets.cli.waiting import LACKING, held_by, job_name, told_with
+from paglets.cli.waiting import LACKING, held_by, job_name, why_text
 from paglets.cli.watch import why_ended
 from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, EXIT_NEVER, PagletsError, Unknown, Unreachable
 from paglets.core.record import to_json
@@ -252,8 +252,8 @@ def _how(failure: dict[str, Any]) -> str:
 
 
 def _reason(job: dict[str, Any], held: Held) -> str:
-    text = told_with(job.get("reason_text") or job.get("reason") or "", held.get(_wait(job), ""))
-    return f"never: {text}" if job.get("never") else text
+    reason, text = job.get("reason") or "", job.get("reason_text") or ""
+    return why_text(reason, text, never=bool(job.get("never")), held=held.get(_wait(job), ""))
 
 
 def explain_key(client: HostClient, summary: dict[str, Any], job_key: str) -> Explanation:
