@@ -227,7 +227,7 @@ def resolved(client: HostClient, text: str) -> str:
             return _by_prefix(client, text, error)
     if not text.startswith("art-") or len(text) < SHORTEST_PREFIX:
         nothing = Invalid(f"{text[:80]!r} is neither the id of an artifact, which begins with art-, nor GROUP/JOBKEY")
-        raise told_of_group(client, text, nothing, f"name one of its jobs, as {text}/JOBKEY, or --group {text}")
+        raise told_of_group(client, text, nothing, f", or --group {text}")
     return _by_prefix(
         client, text, Unknown(f"no artifact {text[:80]!r}: `paglets artifacts list` shows those there are")
     )

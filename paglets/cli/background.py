@@ -12,7 +12,7 @@ from paglets.cli.host import FLAG
 from paglets.cli.output import said_if_slow, say
 from paglets.config import HostOptions
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
-from paglets.core.terminal import put_line
+from paglets.core.terminal import put_hint, put_line
 from paglets.host.damage import read_note
 from paglets.host.voice import BACKGROUND
 from paglets.program import Program, child_command, child_environment, this_program
@@ -35,7 +35,7 @@ def start(options: HostOptions, words: Sequence[str], *, has_settings: bool) -> 
     if running is not None:
         put_line(f"host {running.name} runs already (process {running.pid})")
         if has_settings:
-            put_line("hint: it keeps the settings of its start; stop it first to change them")
+            put_hint("it keeps the settings of its start; stop it first to change them")
         return EXIT_DONE
     process = _spawn(this_program(), [word for word in words if word != FLAG])
     try:

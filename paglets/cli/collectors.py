@@ -25,9 +25,9 @@ def group_of(client: HostClient, group_id: str) -> GroupView:
     try:
         return client.group(group_id)
     except Unknown as error:
-        hint = meant(group_id, (line.group_id for line in _lines(client)))
+        near = meant(group_id, (line.group_id for line in _lines(client)))
         asked = missing_of(client.hosts()).note()
-        raise Unknown(f"{error.message}{asked}: {hint}`paglets jobs groups` lists the groups") from None
+        raise _unknown(f"{error.message}{asked}", near, "paglets jobs groups lists the groups") from None
 
 
 def no_such_job(client: HostClient, group_id: str, job_key: str) -> Unknown:
@@ -35,10 +35,13 @@ def no_such_job(client: HostClient, group_id: str, job_key: str) -> Unknown:
     keys: tuple[str, ...] = ()
     with suppress(PagletsError):
         keys = client.group(group_id).job_keys
-    return Unknown(
-        f"group {group_id} has no job {job_key!r}: {meant(job_key, keys)}"
-        f"`paglets jobs groups {group_id}` lists its jobs"
-    )
+    told = f"group {group_id} has no job {job_key!r}"
+    return _unknown(told, meant(job_key, keys), f"paglets jobs list {group_id} lists its jobs")
+
+
+def _unknown(told: str, near: str, lists: str) -> Unknown:
+    """Return the error for a name that nothing has. `near`: the name that may be meant; `lists`: what lists all."""
+    return Unknown(f"{told}: {near}" if near else told, hint=[lists])
 
 
 def collector_of(client: HostClient, group_id: str, now: Callable[[], float] = time.monotonic) -> ProxyRef:

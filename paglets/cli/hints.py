@@ -121,8 +121,7 @@ def no_command(above: str, word: str, known: Collection[str]) -> Invalid:
 
 
 def _near(above: str, word: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(word, known, 1)
-    if near:
+    if near := difflib.get_close_matches(word, known, 1):
         return f"did you mean {f'{above} {near[0]}'.strip()!r}?"
     listed = f"there are {', '.join(known)}"
     return listed if len(listed) <= MOST_HINT_CHARACTERS else f"{f'paglets help {above}'.rstrip()} lists the commands"

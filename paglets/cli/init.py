@@ -17,7 +17,8 @@ from paglets.cli.output import say
 from paglets.config import CONFIG_NAME, checked_config, host_names, settings_of
 from paglets.core.command import NAME
 from paglets.core.errors import EXIT_DONE, Conflict, Invalid
-from paglets.core.text import command_name, printable
+from paglets.core.terminal import put_next
+from paglets.core.text import command_name, home_path, printable
 from paglets.program import ARCHIVE_NAME
 from paglets.remote.keys import default_key_file
 from paglets.settings import user_path
@@ -113,13 +114,12 @@ def _write(path: Path, text: str) -> None:
 
 
 def _say_next(name: str, flags: dict[str, Any]) -> None:
-    command = command_name()
-    say(f"next: `{command} host --name {name}`, in the folder of this file, starts that host")
     if "bind_public" not in flags and "reachable" not in flags:
         say(
             'other machines cannot connect to this host: add `bind_public = "auto"` to its section if they need to, '
             "or `reachable = false` if they cannot"
         )
     key = default_key_file(os.environ)
-    made = "" if os.path.lexists(key) else ", which the first start of a host makes"
-    say(f"other machines need this file, paglets.pyz and the mesh key ({key}{made})")
+    made = "" if os.path.lexists(key) else " (the first start of a host makes it)"
+    say(f"other machines need this file, paglets.pyz and the mesh key {home_path(key)}{made}")
+    put_next(f"paglets host --name {name} starts that host, in the folder of this file")

@@ -23,7 +23,6 @@ from paglets.cli.options import (
     names_and_urls,
 )
 from paglets.cli.output import (
-    advised,
     attempt_text,
     numbers_text,
     print_json,
@@ -32,7 +31,7 @@ from paglets.cli.output import (
 )
 from paglets.cli.waiting import held_by, job_name, why_text
 from paglets.core.errors import EXIT_DONE, EXIT_NEVER
-from paglets.core.terminal import put_line
+from paglets.core.terminal import put_hint
 from paglets.core.text import duration_text
 from paglets.slots.amounts import bytes_text, resources_text
 from paglets.slots.eligibility import tags_nowhere, way_out
@@ -256,17 +255,17 @@ def _hosts(options: argparse.Namespace) -> int:
         return EXIT_DONE
     why, hint = no_host_lines(state.required_host_tags, tags, [one.reason for one in verdicts])
     say(why)
-    put_line(hint)
+    put_hint(hint)
     return EXIT_NEVER
 
 
 def no_host_lines(
     required: Sequence[str], tags_of_hosts: Sequence[Collection[str]], codes: Sequence[str]
-) -> tuple[str, ...]:
+) -> tuple[str, str]:
     """Return why no host can run a job, and what can be done. `codes`: of the reasons of all hosts."""
     there = {tag for tags in tags_of_hosts for tag in tags}
     nowhere = tags_nowhere([tag for tag in required if tag not in there], there)
-    return (f"no host can run this job{f': {nowhere}' if nowhere else ''}", f"hint: {advised(way_out(*codes))}")
+    return (f"no host can run this job{f': {nowhere}' if nowhere else ''}", way_out(*codes))
 
 
 def _verdict_row(one: Verdict) -> tuple[object, ...]:

@@ -8,9 +8,9 @@ from paglets.api.groups import GroupLine
 from paglets.api.hosts import Cut, Forgotten, Hosts, MemberView, RefusedHost
 from paglets.cli.away import forget_hint, is_alone, is_long_away, is_old, shortlist
 from paglets.cli.options import LOOK_SECONDS, Parser, add_command, add_commands, add_common, client_of
-from paglets.cli.output import advised, hint, print_json, print_paragraph, print_table, say
+from paglets.cli.output import advised, print_json, print_paragraph, print_table, say
 from paglets.core.errors import EXIT_DONE
-from paglets.core.terminal import GAP
+from paglets.core.terminal import GAP, put_hint, put_next
 from paglets.core.text import counted, duration_text
 from paglets.core.urls import is_for_this_machine
 from paglets.remote.forgetting import ForgottenHost, shown
@@ -51,7 +51,7 @@ def _forget(options: argparse.Namespace) -> int:
         for answer in done.answers:
             print(f"{answer.host.name}: {did(answer)}")
         for group_id in sorted({group_id for answer in done.answers for group_id in answer.files_kept}):
-            say(f"next: paglets artifacts get --group {group_id} DIR")
+            put_next(f"paglets artifacts get --group {group_id} DIR")
     if done.others:
         others = ", ".join(shown(view) + (", online" if view.online else "") for view in done.others)
         say(f"of the hosts that are called {options.host} this one was forgotten: {done.which}; and not: {others}")
@@ -139,9 +139,9 @@ def print_hosts(state: Hosts) -> None:
         say(text)
     away = [view.member.name for view in shown if is_long_away(view)]
     if away:
-        hint(forget_hint(away))
+        put_hint(forget_hint(away))
     if len(views) == 1 and not state.peers:
-        hint(add_host_hint(views[0].member.url))
+        put_hint(add_host_hint(views[0].member.url))
 
 
 def add_host_hint(only_url: str) -> str:

@@ -29,11 +29,9 @@ def reason_for_no_log(client: HostClient, job: str, silent: Sequence[PagletsErro
     if silent:
         raise Unreachable(f"no host that answered knows a job {job!r}; {silent[0].message}")
     asked = missing_of(client.hosts()).note()
-    nothing = Unknown(
-        f"no host of the mesh knows a job or a log {job!r}{asked}: name a job as GROUP/JOBKEY; "
-        "`paglets jobs groups GROUP` lists the jobs of a group"
-    )
-    raise told_of_group(client, job, nothing, f"name one of its jobs, as {job}/JOBKEY")
+    hint = ["name a job as GROUP/JOBKEY", "paglets jobs list GROUP lists the jobs of a group"]
+    nothing = Unknown(f"no host of the mesh knows a job or a log {job!r}{asked}", hint=hint)
+    raise told_of_group(client, job, nothing)
 
 
 def _of_key(client: HostClient, group_id: str, job_key: str, silent: Sequence[PagletsError]) -> NoLog:

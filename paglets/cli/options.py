@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 from paglets.cli.hints import flag_first, no_command, unexpected
 from paglets.cli.output import say
 from paglets.core.errors import Invalid
+from paglets.core.text import meant
 from paglets.settings import parse_bytes, parse_property
 
 if TYPE_CHECKING:
@@ -73,8 +74,7 @@ class Parser(argparse.ArgumentParser):
 
 def nearest(word: str, known: list[str]) -> str:
     """`did you mean X?`, or all that there are."""
-    near = difflib.get_close_matches(word, known, 1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    return meant(word, known) or f"there are {', '.join(known)}"
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"

@@ -31,11 +31,6 @@ def say(message: object) -> None:
         put_line(advised(line))
 
 
-def hint(text: str) -> None:
-    """Print on stderr what may help."""
-    put_line(f"hint: {advised(text)}")
-
-
 def said_if_slow(text: str, after_seconds: float = QUIET_SECONDS) -> AbstractContextManager[None]:
     """Say on stderr what is waited for, where that takes long."""
     return told_if_slow(say, text, after_seconds)

@@ -187,8 +187,8 @@ def _reported_by(client: HostClient, group_id: str, job_key: str) -> ArtifactRef
         if any(key > job_key for key in page["results"]):
             break
     keys = group_of(client, group_id).job_keys
-    hint = "" if job_key in keys else meant(job_key, keys)
-    raise Unknown(f"{named} has no result: {hint}`paglets jobs why {named}` says why")
+    near = "" if job_key in keys else meant(job_key, keys)
+    raise Unknown(f"{named} has no result{f': {near}' if near else ''}", hint=[f"paglets jobs why {named} says why"])
 
 
 def _pages(

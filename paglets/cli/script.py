@@ -90,7 +90,7 @@ def _problem_of_script(word: str) -> str:
     except OSError:
         return f"no folder {folder!r} with a script {name!r}"
     near = importlib.import_module("paglets.core.text").meant(word, [os.path.join(folder, other) for other in names])
-    return f"no file {word!r}" + ("" if folder else " here") + (f": {near.rstrip()}" if near else "")
+    return f"no file {word!r}" + ("" if folder else " here") + (f": {near}" if near else "")
 
 
 def _interpreter(named: str) -> str:

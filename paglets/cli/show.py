@@ -94,16 +94,17 @@ def look(client: HostClient, selector: str, seconds: float = LOOK_SECONDS) -> Sh
     try:
         return _look_at_paglet(client, selector, known, seconds)
     except Unknown as error:
-        raise told_of_group(client, selector, error, f"name one of its jobs, as {selector}/JOBKEY") from error
+        raise told_of_group(client, selector, error) from error
 
 
-def told_of_group(client: HostClient, text: str, error: PagletsError, advice: str) -> PagletsError:
-    """`error`, that `text` names nothing, or what to do where it names a group."""
+def told_of_group(client: HostClient, text: str, error: PagletsError, also: str = "") -> PagletsError:
+    """Return `error`, that `text` names nothing, or what to do if it names a group: `also` is a further way."""
     try:
         client.group(text)
     except PagletsError:
         return error
-    return Invalid(f"{text} is a group: {advice}; `paglets jobs groups {text}` lists them")
+    hint = [f"name one of its jobs, as {text}/JOBKEY{also}", f"paglets jobs list {text} lists them"]
+    return Invalid(f"{text} is a group", hint=hint)
 
 
 def _look_in_group(client: HostClient, selector: str, known: JobAttempts) -> Shown:

@@ -15,8 +15,8 @@ from paglets.cli.output import advised, print_json, say, shortened
 from paglets.core.clock import SystemClock, system_pause
 from paglets.core.errors import PagletsError
 from paglets.core.messages import Message
-from paglets.core.terminal import draws_on, put_line
-from paglets.core.text import command_name, counted, duration_text, printable
+from paglets.core.terminal import draws_on, put_line, put_next
+from paglets.core.text import counted, duration_text, printable
 from paglets.remote.client import HostClient
 from paglets.system.following import Follower
 from paglets.system.progress import Bar, Silent, how_ended, next_line, shown
@@ -70,7 +70,7 @@ def _say_never(client: HostClient, group_id: str) -> None:
         never = sum(1 for job in page["entries"] if job.get("never"))
         if never:
             put_line(f"{group_id}: {counted(never, 'job')} can never run as things are")
-            put_line(f"next: {command_name()} jobs why {group_id}")
+            put_next(f"paglets jobs why {group_id}")
 
 
 class EachJob(Silent):

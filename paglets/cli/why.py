@@ -90,7 +90,8 @@ def explain(client: HostClient, selector: str) -> Explanation:
     except Unknown as error:
         if nothing is not None:
             return _of_copies(client, selector, nothing)
-        raise Unknown(f"the mesh knows no group and no job {selector!r}: `paglets jobs groups` lists groups") from error
+        hint = ["paglets jobs groups lists the groups"]
+        raise Unknown(f"the mesh knows no group and no job {selector!r}", hint=hint) from error
 
 
 def with_hooks(
@@ -119,7 +120,10 @@ def of_copy(client: HostClient, group_id: str, job_key: str, error: PagletsError
         return ended
     entry = copy_of_job(client, group_id, job_key)
     if entry is None:
-        raise type(error)(f"{error.message}; no host that answers has a copy of {group_id}/{job_key}") from None
+        if isinstance(error, Unknown):
+            raise error
+        nowhere = f"no host that answers has a copy of {group_id}/{job_key}"
+        raise type(error)(f"{error.message}; {nowhere}", **error.details) from None
     named = {"job": f"{group_id}/{job_key}"}
     told = _pending(named, entry, held_on(client, [_wait(entry)]))
     fields = {name: value for name, value in told.fields.items() if name not in ("since", "next")}

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
-from paglets.core.text import as_typed, command_name
+from paglets.core.text import as_advice
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,7 +54,7 @@ class PagletsError(Exception):
 
     def advice(self) -> list[str]:
         """Return the lines below the message: `hint: ...` and `next: ...`, with commands as the user types them."""
-        return [f"{name}: {_typed(text)}" for name in ("hint", "next") for text in self._lines(name)]
+        return [f"{name}: {as_advice(text)}" for name in ("hint", "next") for text in self._lines(name)]
 
     def _lines(self, name: str) -> list[str]:
         found = self.details.get(name)
@@ -63,12 +63,6 @@ class PagletsError(Exception):
     def to_wire(self) -> dict[str, Any]:
         """Return the error as a JSON object; `error_from_wire` reads it."""
         return {"code": self.code, "message": self.message, "details": self.details}
-
-
-def _typed(text: str) -> str:
-    """Return `text` with what the user must type for a command, which may also be how it begins."""
-    rest = text.removeprefix("paglets ")
-    return as_typed(text) if rest == text else f"{command_name()} {as_typed(rest)}"
 
 
 def told_at_the_call(function: Callable[P, R]) -> Callable[P, R]:

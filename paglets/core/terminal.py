@@ -7,7 +7,7 @@ import shutil
 import sys
 from typing import TextIO
 
-from paglets.core.text import printable
+from paglets.core.text import as_advice, printable
 
 GAP = "  "
 CLEAR = "\r\x1b[K"
@@ -27,6 +27,16 @@ def put_line(text: object) -> None:
     """Print one line on stderr, in the place of a bar that may stand there."""
     clear = CLEAR if draws_on(sys.stderr) else ""
     print(f"{clear}{printable(text)}", file=sys.stderr, flush=True)
+
+
+def put_hint(text: str) -> None:
+    """Print on stderr what may help."""
+    put_line(f"hint: {as_advice(text)}")
+
+
+def put_next(text: str) -> None:
+    """Print on stderr what to do next."""
+    put_line(f"next: {as_advice(text)}")
 
 
 def fitted(name: str, words: str, part: float, width: int | None = None) -> str:

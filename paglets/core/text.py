@@ -20,9 +20,9 @@ def harmless(text: str, kept: str = "\n\t") -> str:
 
 
 def meant(word: str, known: Iterable[str]) -> str:
-    """`did you mean 'count'? ` where one of `known` is near, else ""."""
+    """Return `did you mean 'count'?` if one of `known` is near, else ""."""
     near = difflib.get_close_matches(word, list(known), 1)
-    return f"did you mean {near[0]!r}? " if near else ""
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def counted(count: int, one: str, many: str = "") -> str:
@@ -86,3 +86,9 @@ def command_name() -> str:
 def as_typed(text: str) -> str:
     """Return `text` with what the user must type in place of each `paglets ...`."""
     return text.replace("`paglets ", f"`{command_name()} ")
+
+
+def as_advice(text: str) -> str:
+    """Return a hint or next step with commands as the user types them: it may also begin with `paglets ...`."""
+    rest = text.removeprefix("paglets ")
+    return as_typed(text) if rest == text else f"{command_name()} {as_typed(rest)}"

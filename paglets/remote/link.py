@@ -116,8 +116,9 @@ class Link:
             if wanted in (view.member.name, view.member.url, *view.member.addresses):
                 return view.member.ref
         names = dict.fromkeys(view.member.name for view in views)
-        hint = meant(wanted, names)
-        raise Unknown(f"{self.base.name or self.base.url} knows no host {name!r}: {hint}it knows {', '.join(names)}")
+        near = meant(wanted, names)
+        known = f"{near} it knows {', '.join(names)}".lstrip()
+        raise Unknown(f"{self.base.name or self.base.url} knows no host {name!r}: {known}")
 
     def ask(
         self, method: str, route: str, body: Any, kind: type[T], *, host: HostRef | None = None, timeout: float = 30.0

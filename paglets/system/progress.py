@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED
-from paglets.core.terminal import CLEAR, draws_on, fitted, put_line
-from paglets.core.text import command_name, counted, duration_text, failed_text, printable
+from paglets.core.terminal import CLEAR, draws_on, fitted, put_line, put_next
+from paglets.core.text import counted, duration_text, failed_text, printable
 
 RATE_SECONDS = 60.0
 LINE_SECONDS = 10.0
@@ -85,7 +85,7 @@ def failure_text(key: str, record: dict[str, Any]) -> str:
 def next_line(progress: Progress) -> None:
     """Say what to do where jobs failed."""
     if progress.failed:
-        put_line(f"next: {command_name()} jobs why {progress.group_id}")
+        put_next(f"paglets jobs why {progress.group_id}")
 
 
 class Silent:

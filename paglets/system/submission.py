@@ -217,7 +217,7 @@ class Submission:
         try:
             with self._interruptible():
                 yield from self._completed(timeout, progress)
-        except KeyboardInterrupt as error:
+        except (PagletsError, KeyboardInterrupt) as error:  # as `told_at_the_call` does
             raise error.with_traceback(None) from None
 
     def _completed(self, timeout: float | None, progress: bool | None) -> Iterator[tuple[str, dict[str, Any]]]:

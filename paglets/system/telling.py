@@ -12,7 +12,7 @@ from paglets.core.clock import QUIET_SECONDS, told_if_slow
 from paglets.core.errors import NO_ANSWER, GroupLost, PagletsError
 from paglets.core.record import to_json
 from paglets.core.terminal import put_line
-from paglets.core.text import as_typed, command_name, counted
+from paglets.core.text import as_advice, command_name, counted, duration_text
 from paglets.remote.collectors import FORGOTTEN, LOST, Finder, moved, next_steps
 from paglets.remote.losthosts import view_of
 from paglets.slots.eligibility import way_out
@@ -22,7 +22,6 @@ MOST_REASONS = 3
 
 STATUS_SECONDS = 5.0
 """For how a group stands that was there before: nice to know, and no reason to wait long."""
-_UNITS = ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 @runtime_checkable
@@ -72,13 +71,13 @@ def _known_group(view: GroupView, now: float) -> Remark:
     """Return how a group stands that was there already."""
     group, expected = view.group_id, view.expected_count
     if expected is None or view.completed_count is None or view.failed_count is None:
-        text = f"submitted {_ago(now - view.created_at)} ago; nothing was submitted again"
+        text = f"submitted {duration_text(now - view.created_at)} ago; nothing was submitted again"
         return Remark(text=text, next_command=f"jobs status {group}")
     done, failed = view.completed_count, view.failed_count
     pending = expected - done - failed
     if pending:
         told = f"{done:,} done, {failed:,} failed, {pending:,} pending of {expected:,}"
-        text = f"submitted {_ago(now - view.created_at)} ago, {told}; nothing was submitted again"
+        text = f"submitted {duration_text(now - view.created_at)} ago, {told}; nothing was submitted again"
         return Remark(text=text, next_command=f"jobs watch {group}")
     if failed:
         before = f"{done:,} of {expected:,} were done before, {failed:,} failed before; failed jobs are not run again"
@@ -141,7 +140,7 @@ def without_collector(view: GroupView, reader: GroupReader, error: PagletsError)
     except PagletsError as why:
         if why.details.get("collector") in LOST:
             raise group_lost(view.group_id, why.message, why.next_steps) from None
-        return _not_known(view, Remark(text=why.message, hint=as_typed(next(iter(why.next_steps), ""))))
+        return _not_known(view, Remark(text=why.message, hint=next(iter(why.next_steps), "")))
     if found is not None:
         return counted_view(replace(view, collector=found.collector), to_json(found)), None
     return _not_known(view, _unknown(view, error))
@@ -196,13 +195,6 @@ def _unknown(view: GroupView, error: PagletsError) -> Remark:
     return Remark(text=text, next_command=f"jobs status {view.group_id}")
 
 
-def _ago(seconds: float) -> str:
-    for unit, name in _UNITS:
-        if seconds >= 2 * unit:
-            return f"{int(seconds // unit)} {name}"
-    return "a moment"
-
-
 def submission_lines(view: GroupView, remarks: Iterable[Remark], *, from_script: bool) -> list[str]:
     """Return what to print at a submission: lines that begin with the group, then at most a hint and a next command."""
     group, remarks = view.group_id, tuple(remarks)
@@ -216,7 +208,7 @@ def submission_lines(view: GroupView, remarks: Iterable[Remark], *, from_script:
     if from_script and not view.was_there and view.job_keys:
         commands.append(f"jobs watch {group}")
     lines = [f"{group}: {text}" for text in told]
-    lines += [f"hint: {as_typed(hint)}" for hint in tuple(filter(None, hints))[:1]]
+    lines += [f"hint: {as_advice(hint)}" for hint in tuple(filter(None, hints))[:1]]
     lines += [f"next: {command_name()} {command}" for command in tuple(filter(None, commands))[:1]]
     return lines
 

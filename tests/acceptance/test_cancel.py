@@ -63,7 +63,7 @@ def test_of_a_group_single_jobs_are_cancelled_and_what_has_ended_stays(three: Me
     unknown = three.paglets("jobs", "cancel", f"{group_id}/c", "--at", "laptop")
     assert (unknown.code, unknown.out) == (1, "")
     assert "has no job 'c'" in unknown.err
-    assert f"jobs groups {group_id}` lists its jobs" in unknown.err
+    assert f"jobs list {group_id} lists its jobs" in unknown.err
     both = three.paglets("jobs", "cancel", f"{group_id}/a", "typo", "--at", "laptop")
     assert (both.code, both.out) == (1, f"{group_id}: cancelled 0 jobs\n")
     assert "typo" in both.err

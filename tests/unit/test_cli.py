@@ -462,9 +462,9 @@ def test_a_machines_name_becomes_a_hosts_name(hostname: str, name: str) -> None:
 def test_where_no_host_can_run_a_job_the_nearest_one_says_what_helps() -> None:
     why, hint = no_host_lines(("gpu",), [("gpu",)], ["too_large", "home_excluded"])
     assert why == "no host can run this job"
-    assert hint == "hint: add a host with `paglets host --peer URL`, or set allow_home_compute=True"
+    assert hint == "add a host with `paglets host --peer URL`, or set allow_home_compute=True"
     assert no_host_lines(("gpu",), [("gpu",)], ["tag_missing", "too_large"])[1] == (
-        "hint: ask for less, or add a larger host"
+        "ask for less, or add a larger host"
     )
 
 

@@ -369,7 +369,7 @@ def test_that_the_artifact_was_deleted_is_said_and_a_later_get_says_what_became_
 
 def test_of_a_mistyped_job_the_nearest_is_named(given: Given) -> None:
     given.view = replace(given.view, job_keys=("monday", "tuesday"))
-    with pytest.raises(Unknown, match=r"g1/modnay has no result: did you mean 'monday'\? "):
+    with pytest.raises(Unknown, match=r"g1/modnay has no result: did you mean 'monday'\?"):
         artifact_of_job(given.client, "g1", "modnay")
 
 

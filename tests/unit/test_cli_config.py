@@ -15,6 +15,7 @@ from paglets.cli.host import machine_name
 from paglets.cli.main import main
 from paglets.config import checked_config, host_options
 from paglets.core.clock import SystemEntropy
+from paglets.core.text import home_path
 from paglets.remote.keys import create_key
 from paglets.settings import SETTINGS
 
@@ -201,10 +202,10 @@ def test_each_setting_is_shown_with_where_it_comes_from(folder: Path, tmp_path: 
 def test_init_says_who_makes_the_key_where_there_is_none(tmp_path: Path, capsys: Capture) -> None:
     path = tmp_path / "home" / "mesh.key"
     assert main(["init", "--name", "w1"]) == 0
-    assert f"({path}, which the first start of a host makes)" in capsys.readouterr().err
+    assert f"{home_path(path)} (the first start of a host makes it)" in capsys.readouterr().err
     create_key(path, SystemEntropy())
     assert main(["init", "--name", "w2"]) == 0
-    assert f"the mesh key ({path})" in capsys.readouterr().err
+    assert f"the mesh key {home_path(path)}" in capsys.readouterr().err
 
 
 # key.

@@ -22,6 +22,7 @@ from paglets.cli.output import shortened
 from paglets.cli.why import explain, held_on
 from paglets.core.errors import Moving, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.refs import HostRef, ProxyRef
+from paglets.core.text import command_name
 from paglets.remote.joblogs import JobAttempts
 from paglets.remote.kept import MeshKept
 from paglets.remote.losthosts import by_name
@@ -128,10 +129,8 @@ def test_of_a_mistyped_group_the_nearest_is_named_and_who_was_not_asked() -> Non
     mesh.mesh_groups = lambda timeout: ((line,), {})  # type: ignore[method-assign]
     with pytest.raises(Unknown) as told:
         collector_of(mesh, "cuont")  # type: ignore[arg-type]
-    assert str(told.value) == (
-        "no such group (offline and not asked: w1 for 3 min): did you mean 'count'? `paglets jobs groups` lists the "
-        "groups"
-    )
+    assert str(told.value) == "no such group (offline and not asked: w1 for 3 min): did you mean 'count'?"
+    assert told.value.advice() == [f"hint: {command_name()} jobs groups lists the groups"]
 
 
 def test_a_collector_whose_host_counts_as_online_and_does_not_answer_is_not_waited_for_long() -> None:

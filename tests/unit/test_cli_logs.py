@@ -272,8 +272,9 @@ def test_a_log_on_a_host_that_is_silent_comes_back_with_it_and_on_a_forgotten_on
 def test_the_log_of_a_group_is_refused_with_the_form_of_a_jobs_name() -> None:
     host = Ended()
     host.group = lambda text: None  # type: ignore[attr-defined]
-    with pytest.raises(Invalid, match="g is a group: name one of its jobs, as g/JOBKEY"):
+    with pytest.raises(Invalid, match="g is a group") as told:
         reason_for_no_log(host, "g", ())  # type: ignore[arg-type]
+    assert told.value.advice()[0] == "hint: name one of its jobs, as g/JOBKEY"
 
 
 class BrokenLink:

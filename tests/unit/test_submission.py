@@ -289,7 +289,7 @@ def test_a_group_that_is_there_already_is_not_said_to_be_submitted(capsys: pytes
         (
             *(1, 1),
             [
-                "g: submitted 2 min ago, 1 done, 1 failed, 2 pending of 4; nothing was submitted again",
+                "g: submitted 2 min 30 s ago, 1 done, 1 failed, 2 pending of 4; nothing was submitted again",
                 "next: paglets jobs watch g",
             ],
         ),
@@ -315,7 +315,7 @@ def test_a_group_that_is_there_with_other_code_is_told_with_the_way_out(capsys: 
         client.members = (MemberView(member=member("w1"), online=True, silent_seconds=0.0),)
         submission = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
         changed = f"{says} changed since it was submitted; the group keeps what it was submitted with"
-        there = "submitted 2 min ago; nothing was submitted again"
+        there = "submitted 2 min 30 s ago; nothing was submitted again"
         assert (submission.warnings[0], submission.warnings[-1]) == (there, changed)
         told = capsys.readouterr().err
         assert (
@@ -395,7 +395,7 @@ def test_a_collector_that_moved_on_before_its_host_was_forgotten_is_found_and_fo
     client = KnownHost(answers={"counts": away})
     client.at = HostRef(store_id="store-w2", name="w2")
     submission = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
-    assert submission.warnings == ("submitted 2 min ago; nothing was submitted again",)
+    assert submission.warnings == ("submitted 2 min 30 s ago; nothing was submitted again",)
     assert submission.collector.ref.host == client.at
 
 
@@ -466,9 +466,9 @@ def test_a_collector_that_is_only_away_is_not_told_to_be_gone(
 
 @pytest.mark.parametrize(
     ("age", "words"),
-    [(-3, "a moment"), (1.9, "a moment"), (2, "2 s"), (119, "119 s"), (7300, "2 h"), (86400 * 2.5, "2 days")],
+    [(-3, "0.0 s"), (1.9, "1.9 s"), (119, "1 min 59 s"), (7300, "2 h 1 min"), (86400 * 2.5, "2 d 12 h")],
 )
-def test_the_age_of_a_group_is_told_in_one_unit(age: float, words: str) -> None:
+def test_the_age_of_a_group_is_told(age: float, words: str) -> None:
     context = FakeContext()
     view = replace(context.view(submitted(context, MyJobState())), was_there=True)
     (remark,) = remarks_on(view, view.created_at + age, from_script=True)
