@@ -791,8 +791,9 @@ def test_jobs_come_as_they_end_each_once() -> None:
 
 def test_waiting_for_jobs_as_they_end_has_an_end_too() -> None:
     context = FakeContext({"ended": each(page(2))})
-    with pytest.raises(TimedOut):
+    with pytest.raises(TimedOut) as late:
         list(following(context, FakeClock()).as_completed(timeout=5))
+    assert [frame.name for frame in late.traceback][1:] == ["as_completed"], "no frame of what it calls"
 
 
 # Code and files.
