@@ -128,7 +128,7 @@ def test_an_unknown_job_is_one_line_and_exit_code_1(three: Mesh) -> None:
     ):
         shown = three.paglets("logs", job, "--at", "laptop")
         assert shown.code == 1
-        assert hint in shown.complaint
+        assert hint in shown.err
 
 
 def test_the_log_on_a_host_that_is_away_is_exit_code_4_until_it_is_back(three: Mesh) -> None:
