@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
+from paglets.core.copies import is_own
 from paglets.core.errors import StartFailed
 from paglets.program import Program, private_folder, this_program
 from paglets.remote.keys import paglets_home
@@ -140,10 +141,7 @@ def _rename_unless_there(temporary: str, target: Path) -> None:
 
 def _refuse_foreign(folder: Path) -> None:
     """Code is loaded from here: nobody else may own the folder or write to it."""
-    if os.name != "posix":
-        return
-    seen = folder.stat()
-    if seen.st_uid != os.geteuid() or seen.st_mode & 0o022:
+    if os.name == "posix" and not is_own(str(folder)):
         raise PermissionError(f"{folder} belongs to another user or can be written by others")
 
 

@@ -23,14 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paglets.core.command import carried_command, interpreter_flags, is_archive, program_path, python_path, this_command
+from paglets.core.copies import ARCHIVE_NAME, ORIGINS, lock, origin, origins
 from paglets.core.errors import StartFailed
 
 PROGRAM_VERSION = "0.1.0"
 
 PROTOCOL = 1
 """The number of what hosts speak with each other: they mix where it is equal."""
-
-ARCHIVE_NAME = "paglets.pyz"
 
 COPY_GRACE_SECONDS = 3600
 """A copy used more recently is never collected: its host may be between making it and locking it."""
@@ -39,6 +38,11 @@ GOING = ".going"
 """Ends the name of a copy's folder that is just being removed."""
 
 READ_BYTES = 1 << 20
+
+MOST_ORIGINS = 16
+
+SETTLED_SECONDS = 2.0
+"""A file that changed more recently may change again within one tick of its clock, unseen: it is not noted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +96,26 @@ def keep_copy(program: Program, home: Path) -> Program:
     return Program(path=copy, is_archive=True)
 
 
+def keep_noted(archive: str, seen: os.stat_result, home: str) -> str:
+    """Keep a copy for a script, and note that the archive equals it; return its path, locked, or "" if there is none.
+
+    `seen`: the archive from before. Raises OSError.
+    """
+    try:
+        copy = keep_copy(Program(path=Path(archive), is_archive=True), Path(home))
+    except StartFailed:  # the archive is being replaced right now
+        return ""
+    path = str(copy.path)
+    if not lock(path, inherited=True):
+        return ""
+    collect_copies(Path(home), copy)
+    if seen.st_ctime < copy.path.parent.stat().st_mtime - SETTLED_SECONDS:  # the folder was touched just now
+        noted = copy.path.with_name(ORIGINS)
+        lines = [*origins(str(noted))[1 - MOST_ORIGINS :], origin(seen, path)]
+        write_private(noted, "\n".join([*lines, ""]).encode())
+    return path
+
+
 def write_private(path: Path, data: bytes) -> None:
     """Write a whole file, for this user only, in the place of what was there. Raises OSError."""
     handle, temporary = tempfile.mkstemp(dir=path.parent)
@@ -121,7 +145,7 @@ def enter_copy(home: Path, arguments: list[str]) -> str:
     except OSError as error:
         return f"no copy of {program.path} could be kept in {home}: {error}. Do not replace that file while this runs"
     if os.path.realpath(copy.path) == os.path.realpath(program.path):
-        _lock_until_exit(copy.path)
+        lock(str(copy.path))
         return ""
     os.environ |= carried_command(this_command(), str(copy.path))
     become([sys.executable, *interpreter_flags(sys.orig_argv), str(copy.path), *arguments])
@@ -161,7 +185,7 @@ class KeptCopy:
             return ""  # it was written to where it lies: only a restart helps
         private_folder(self._path.parent)
         write_private(self._path, data)
-        _lock_until_exit(self._path)
+        lock(str(self._path))
         return f"the copy of the program in {self._path.parent} was removed: it was made anew"
 
 
@@ -212,16 +236,6 @@ def become(command: list[str]) -> None:
             raise StartFailed(f"{command[0]} cannot be started: {error.strerror}") from error
     # Windows has no exec: the console would come back while the program still runs. Nothing more is imported here.
     sys.exit(subprocess.run(command, check=False).returncode)
-
-
-def _lock_until_exit(path: Path) -> None:
-    """Hold a shared lock that ends with the process: the descriptor is left open on purpose."""
-    handle = os.open(path, os.O_RDONLY)
-    if os.name == "posix":
-        import fcntl
-
-        with contextlib.suppress(OSError):  # a file system without locks: there nothing is collected either
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def _remove_unused(folder: Path) -> bool:

@@ -16,10 +16,10 @@ from paglets.cli.options import Parser
 from paglets.cli.output import say
 from paglets.config import CONFIG_NAME, checked_config, host_names, settings_of
 from paglets.core.command import NAME
+from paglets.core.copies import ARCHIVE_NAME
 from paglets.core.errors import EXIT_DONE, Conflict, Invalid
 from paglets.core.terminal import put_next
 from paglets.core.text import command_name, home_path, printable
-from paglets.program import ARCHIVE_NAME
 from paglets.remote.keys import default_key_file
 from paglets.settings import user_path
 

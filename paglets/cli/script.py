@@ -22,12 +22,10 @@ from paglets.core.command import (
     python_path,
     this_command,
 )
+from paglets.core.copies import is_own, known_copy
 
 OPTIONS = ("--at", "--python")
 """The options that can stand before a script. Each takes a value."""
-
-ORIGINS = "origins"
-"""The name of a file beside each kept copy, with a line for each archive that the copy was found equal to."""
 
 
 def is_script(word: str) -> bool:
@@ -131,9 +129,6 @@ def _environment(python: str) -> dict[str, str]:
     return made | carried_command(this_command(), program)
 
 
-# The kept copy, found without reading the archive
-
-
 def _kept_copy(archive: str) -> str:
     """Return the copy to run a script from; "" where none can be kept, or others could write to it."""
     if os.name != "posix":
@@ -146,64 +141,10 @@ def _kept_copy(archive: str) -> str:
         if not all(is_own(folder) for folder in folders if os.path.lexists(folder)):
             return ""
         seen = os.stat(archive)
-        copy = _known_copy(seen, copies) or str(
-            importlib.import_module("paglets.cli.newcopy").keep(archive, seen, home)
+        copy = known_copy(seen, copies) or str(
+            importlib.import_module("paglets.program").keep_noted(archive, seen, home)
         )
         # Again, for some may have been missing a moment ago.
         return copy if copy and all(map(is_own, (*folders, os.path.dirname(copy), copy))) else ""
     except OSError:
         return ""
-
-
-def _known_copy(archive: os.stat_result, copies: str) -> str:
-    """Return the copy that an earlier start found equal to this file, locked; "" if there is none."""
-    if not os.path.isdir(copies):
-        return ""
-    for name in os.listdir(copies):
-        copy = os.path.join(copies, name, "paglets.pyz")
-        if origin(archive, copy) in origins(os.path.join(copies, name, ORIGINS)) and lock(copy):
-            return copy
-    return ""
-
-
-def is_own(path: str) -> bool:
-    """Return True if no other user can write to the file or folder. Raises OSError."""
-    seen = os.stat(path)
-    return seen.st_uid == os.geteuid() and not seen.st_mode & 0o022
-
-
-def origin(archive: os.stat_result, copy: str) -> str:
-    """Return a line that identifies both files as they are now, so a change of either changes it; "" without a copy."""
-    try:
-        both = (archive, os.stat(copy))
-    except OSError:
-        return ""
-    # `cp -p` can set the time of the last change of content (mtime), but not that of the last change of status (ctime).
-    return " ".join(f"{s.st_dev} {s.st_ino} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}" for s in both)
-
-
-def origins(path: str) -> list[str]:
-    """Return the lines of such a file; none where it cannot be read."""
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read().splitlines()
-    except OSError:
-        return []
-
-
-def lock(copy: str) -> bool:
-    """Lock a copy against `collect_copies`, for as long as this process and the script that it becomes run."""
-    import fcntl  # here, as Windows has none
-
-    try:
-        handle = os.open(copy, os.O_RDONLY)
-        os.set_inheritable(handle, True)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:  # it is just being removed
-            return False
-        except OSError:  # a file system without locks: there nothing is collected either
-            pass
-        return os.path.samestat(os.fstat(handle), os.stat(copy))
-    except OSError:  # it was removed
-        return False

@@ -24,8 +24,8 @@ import psutil
 import pytest
 
 from build_zipapp import ROOT
+from paglets.core.copies import ARCHIVE_NAME
 from paglets.core.errors import PagletsError
-from paglets.program import ARCHIVE_NAME
 from paglets.remote.client import HostClient
 from paglets.testing import waiting
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from paglets.cli.main import COMMANDS, main
-from paglets.cli.script import is_script, origin, origins, split, start
+from paglets.cli.script import is_script, split, start
+from paglets.core.copies import origin, origins
 
 
 @pytest.mark.parametrize("word", ["fit.py", "./fit", "jobs/fit", "../x.py", "/opt/fit"])
