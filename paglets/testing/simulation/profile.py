@@ -80,7 +80,8 @@ def profile_of(seed: int) -> Profile:
         )
     alone = SeededEntropy(f"{seed}/first")
     if alone.pick(4) == 0:
-        profile = replace(profile, alone_seconds=alone.uniform(2.0, 8.0))
+        seconds = alone.uniform(2.0, 8.0)
+        profile = replace(profile, alone_seconds=seconds, load=replace(profile.load, alone_seconds=seconds))
     many = SeededEntropy(f"{seed}/many")
     if many.pick(40):
         return profile

@@ -50,7 +50,8 @@ class Load:
     """How much users do, and which plans their jobs follow. `files`: the share of groups with code and inputs.
 
     All that users ask for is on the first `stays` machines (0: on any): others may be lost for good. `lost_home`: jobs
-    that leave with a file go to the last one nevertheless, which is lost and forgotten.
+    that leave with a file go to the last one nevertheless, which is lost and forgotten. One more group is submitted on
+    the first machine within `alone_seconds`, unless these are 0.
     """
 
     groups: int = 1
@@ -72,6 +73,7 @@ class Load:
     plans: tuple[str, ...] = ("success",)
     stays: int = 0
     lost_home: bool = False
+    alone_seconds: float = 0.0
     seconds: float = 20.0
 
 
@@ -116,6 +118,8 @@ class Workload:
             self._at(0.1, 3.0, partial(self._create, f"twin-{number}", "twin"))
         for number in range(load.groups):
             self._at(1.0, load.seconds / 2, partial(self._submit, f"group-{number}"))
+        if load.alone_seconds:
+            self._at(0.1, load.alone_seconds, partial(self._submit, "group-alone", self.machines[0]))
         for number in range(load.doomed):
             self._at(1.0, load.seconds, partial(self._doom, f"doomed-{number}"))
         for number in range(load.kept):
@@ -156,8 +160,8 @@ class Workload:
 
     # Groups.
 
-    def _submit(self, group_id: str) -> None:
-        home = self._any()
+    def _submit(self, group_id: str, alone: Machine | None = None) -> None:
+        home = alone or self._any()
         count = 1 + self.entropy.pick(self.load.most_jobs)
         jobs, sure = [], []
         for number in range(count):
@@ -171,7 +175,7 @@ class Workload:
             group_id=group_id,
             class_name=JOB_CLASS,
             jobs=tuple(jobs),
-            collector_host=self._any().name if self._chance(1.0 if self._some_go else 0.3) else None,
+            collector_host=self._collector_host() if alone is None else alone.name,
             return_home_when_complete=self._chance(0.5),
         )
         if self._chance(self.load.files):
@@ -184,6 +188,9 @@ class Workload:
                 self._at(0.5, 15.0, partial(self.cancel, group_id, job.job_key, WITHOUT_END))
         if self._chance(0.3):
             self._at(0.0, 10.0, lambda: self._send_group(group))
+
+    def _collector_host(self) -> str | None:
+        return self._any().name if self._chance(1.0 if self._some_go else 0.3) else None
 
     def _send_group(self, group: Group) -> None:
         keys = tuple(job.job_key for job in group.submission.jobs)
