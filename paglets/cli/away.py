@@ -98,7 +98,7 @@ def _not_asked(views: Sequence[MemberView]) -> str:
 
 def shortlist(texts: Sequence[str]) -> str:
     """Return the first few of them as a list, and how many more there are."""
-    more = f" and {len(texts) - MOST_NAMED} more" if len(texts) > MOST_NAMED else ""
+    more = f" and {len(texts) - MOST_NAMED:,} more" if len(texts) > MOST_NAMED else ""
     return ", ".join(texts[:MOST_NAMED]) + more
 
 

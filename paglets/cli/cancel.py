@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from paglets.api.groups import ReportCounts
 from paglets.api.hosts import MemberView
-from paglets.cli.away import is_long_away, say_may_have_more
+from paglets.cli.away import is_long_away, say_may_have_more, shortlist
 from paglets.cli.collectors import collector_of, no_such_job
 from paglets.cli.hooks import HooksEnded, end_failed
 from paglets.cli.leftovers import counts_text
@@ -29,6 +29,7 @@ from paglets.core.errors import (
     Unreachable,
 )
 from paglets.core.record import to_json
+from paglets.core.terminal import put_line
 from paglets.core.text import counted, printable
 from paglets.remote.asking import ask_each, attempt
 from paglets.remote.cancelling import CancelOutcome, EndOutcome
@@ -223,7 +224,7 @@ def _silent_line(host_name: str) -> str:
 def _print_ended(outcome: EndOutcome) -> None:
     """Host by host."""
     for name, keys in outcome.ended.items():
-        print(f"{outcome.group_id}: ended {counted(len(keys), 'job')} on {name}: {_named(keys)}")
+        print(f"{outcome.group_id}: ended {counted(len(keys), 'job')} on {name}: {printable(shortlist(keys))}")
     for name, counts in outcome.cleared.items():
         print(f"{outcome.group_id}: cleared {counts_text(counts)} on {name}")
     if outcome.freed:
@@ -241,18 +242,13 @@ def _print_ended(outcome: EndOutcome) -> None:
     say_may_have_more(outcome.group_id, outcome.silent)
 
 
-def _named(keys: Sequence[str]) -> str:
-    more = f" and {len(keys) - MOST_NAMED:,} more" if len(keys) > MOST_NAMED else ""
-    return f"{', '.join(map(printable, keys[:MOST_NAMED]))}{more}"
-
-
 def _print(outcome: CancelOutcome, client: HostClient) -> None:
     counts = Counter(outcome.keys.values())
     if not counts["unknown"] or len(counts) > 1:
         print(f"{outcome.group_id}: cancelled {counted(counts['cancelled'], 'job')}")
     for what, words in WORDS.items():
         if counts[what]:
-            say(f"{counts[what]} {words}")
+            put_line(f"{outcome.group_id}: {counts[what]:,} {words}")
     unknown = [key for key, what in outcome.keys.items() if what == "unknown"]
     for key in unknown[:MOST_NAMED]:
         say(no_such_job(client, outcome.group_id, key))

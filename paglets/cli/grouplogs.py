@@ -11,6 +11,7 @@ from paglets.cli.logoutput import LogOutput
 from paglets.cli.logtails import last_bytes
 from paglets.cli.output import attempt_text, say
 from paglets.core.errors import EXIT_DONE, PagletsError
+from paglets.core.terminal import put_hint, put_line
 from paglets.core.text import counted
 from paglets.remote.asking import ask_each, attempt
 from paglets.remote.client import HostClient
@@ -72,9 +73,10 @@ def show_group(
     for error in found.all_attempts().silent:
         say(f"there may be more: {error.message}")
     if not printed:
-        say(f"{found.group_id}: no job has printed anything that is kept")
+        put_line(f"{found.group_id}: no job has printed anything that is kept")
     if found.left_out:
-        say(f"{found.group_id} has {counted(found.left_out, 'more job')}: name one as {found.group_id}/JOBKEY")
+        put_line(f"{found.group_id}: {counted(found.left_out, 'more job')}")
+        put_hint(f"paglets logs {found.group_id}/JOBKEY shows what another job printed")
     return EXIT_DONE
 
 

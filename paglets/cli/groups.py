@@ -12,7 +12,7 @@ from paglets.api.groups import GroupLine, Groups
 from paglets.api.hosts import MemberView
 from paglets.api.kept import FailedHook
 from paglets.cli import leftovers
-from paglets.cli.away import away_text, missing_of, silence_text
+from paglets.cli.away import away_text, missing_of, shortlist, silence_text
 from paglets.cli.collectors import asker, summary_of
 from paglets.cli.hooks import hooks_of_group, with_group_hooks
 from paglets.cli.leftovers import artifact_in
@@ -41,7 +41,6 @@ from paglets.remote.losthosts import by_name
 from paglets.slots.amounts import bytes_text
 
 MOST_RESULT_CHARACTERS = 60
-MOST_NAMED = 5
 MOST_LINES = 50
 """Of pending jobs, failures and results in words; `--json` has all that the summary has."""
 
@@ -83,12 +82,8 @@ def print_groups(
     if old:
         print()
     for text, groups_there in old.items():
-        print_paragraph(f"{_named(groups_there)}: {text}. {_what_is_shown(groups_there)}{_reports(groups_there)}", "")
-
-
-def _named(found: Sequence[GroupLine]) -> str:
-    names = ", ".join(group.group_id for group in found[:MOST_NAMED])
-    return names + (f" and {len(found) - MOST_NAMED:,} more" if len(found) > MOST_NAMED else "")
+        names = shortlist([group.group_id for group in groups_there])
+        print_paragraph(f"{names}: {text}. {_what_is_shown(groups_there)}{_reports(groups_there)}", "")
 
 
 def _what_is_shown(found: Sequence[GroupLine]) -> str:

@@ -24,6 +24,7 @@ from paglets.cli.output import attempt_text, print_json, said_if_slow, say, wait
 from paglets.cli.waiting import why_text
 from paglets.core.errors import AWAY, EXIT_DONE, EXIT_FAILED, Invalid, PagletsError, Unknown
 from paglets.core.refs import GROUP_ID
+from paglets.core.terminal import put_line
 from paglets.remote.client import HostClient
 from paglets.remote.joblogs import JobAttempts, LogBytes
 from paglets.slots.states import FINAL
@@ -67,7 +68,7 @@ def logs(options: argparse.Namespace) -> int:
             try:
                 return reader.follow(options.attempt)
             except KeyboardInterrupt:
-                say(f"{options.job} goes on")
+                put_line(f"{options.job}: stopped following; the job continues")
                 raise
         return reader.show_once(options.attempt)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paglets.cli.options import Parser, seconds
-from paglets.cli.output import print_json, said_if_slow, say
+from paglets.cli.output import print_json, said_if_slow
 from paglets.core.errors import EXIT_DONE, Conflict, Invalid, PagletsError, TimedOut, Unknown
 from paglets.core.refs import check_host_name
 from paglets.core.terminal import put_line
@@ -147,7 +147,7 @@ def _wait_gone(host: RunningHost, end: float) -> None:
                     raise TimedOut(f"host {host.name} (process {host.pid}) has not ended yet", hint=hint)
                 time.sleep(LOOK_SECONDS)
     except KeyboardInterrupt:
-        say(f"host {host.name} goes on ending")
+        put_line(f"host {host.name}: stopped waiting; it still ends")
         raise
 
 

@@ -9,10 +9,11 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from paglets.api.groups import SubmitGroup
 from paglets.codec.bundle import Publisher
 from paglets.core.clock import Clock, SystemClock
 from paglets.core.content import hash_file, stat_of
@@ -179,6 +180,33 @@ class Published:
         """The refs of these of them, as they travel."""
         blobs = ((each.name, self._blobs[each.path]) for each in inputs)
         return tuple(FileRef(name=name, sha256=blob.sha256, size_bytes=blob.size_bytes) for name, blob in blobs)
+
+
+class GroupFiles:
+    """The input files of a group, all found before one is sent. Raises Invalid."""
+
+    def __init__(
+        self, request: SubmitGroup, common: InputPaths | None, by_key: Mapping[str, InputPaths] | None
+    ) -> None:
+        self._common = check_inputs(common)
+        self._by_key: dict[str, tuple[Input, ...]] = {}
+        if by_key is not None and not isinstance(by_key, Mapping):
+            raise TypeError(
+                f"job_inputs is {type_of(by_key)}: give a dict, {{'job_key': {{'name': 'path of the file'}}}}"
+            )
+        keys = {job.job_key for job in request.jobs}
+        for key, paths in (by_key or {}).items():
+            if key not in keys:
+                raise Invalid(f"job_inputs names a job {key!r}, and none of the {len(keys):,} jobs has that key")
+            self._by_key[key] = check_inputs(paths, f"job {key!r}")
+            check_apart((each.name for each in (*self._common, *self._by_key[key])), f"job {key!r}")
+
+    def put_into(self, request: SubmitGroup, publisher: FilePublisher) -> SubmitGroup:
+        """Publish the files, and return the request with references to them."""
+        each = (*self._common, *(one for inputs in self._by_key.values() for one in inputs))
+        published = Published(publisher, each)
+        jobs = (replace(job, inputs=published.files(self._by_key.get(job.job_key, ()))) for job in request.jobs)
+        return replace(request, inputs=published.files(self._common), jobs=tuple(jobs) if each else request.jobs)
 
 
 def publish_inputs(publisher: FilePublisher, paths: InputPaths | None) -> tuple[FileRef, ...]:

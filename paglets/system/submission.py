@@ -20,13 +20,12 @@ from paglets.core.refs import BlobRef, ProxyRef, check_group_id
 from paglets.core.signatures import check_methods
 from paglets.core.text import type_of
 from paglets.remote.collectors import Finder
-from paglets.remote.inputs import InputPaths, Sending
+from paglets.remote.inputs import GroupFiles, InputPaths, Sending
 from paglets.remote.proxy import PagletProxy, Sender
 from paglets.remote.records import all_records, whole_summary
 from paglets.remote.storedvalues import load, load_all, load_summary
 from paglets.system.collector import ResultCollectorPaglet
 from paglets.system.following import LOOK_SECONDS, REPLY_SECONDS, Follower, tree
-from paglets.system.groupfiles import GroupFiles
 from paglets.system.jobs import ComputeJobPaglet, J
 from paglets.system.jobspecs import job_specs
 from paglets.system.mainguard import check_guarded

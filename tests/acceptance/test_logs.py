@@ -115,7 +115,7 @@ def test_a_job_that_waits_is_waited_for_and_ctrl_c_ends_that(three: Mesh) -> Non
     # It may have been said first that it is being placed, and then why it cannot be.
     assert reasons
     assert [line for line in reasons if "has not started" not in line] == []
-    assert last == f"paglets: {submission.group_id}/never goes on"
+    assert last == f"{submission.group_id}/never: stopped following; the job continues"
 
 
 def test_an_unknown_job_is_one_line_and_exit_code_1(three: Mesh) -> None:
