@@ -139,7 +139,7 @@ def _tags(value: Any) -> tuple[str, ...]:
     tags = _texts(value)
     for tag in tags:
         if "," in tag:
-            raise Invalid(f"{shown(tag)} is one tag with a comma: give each tag by itself")
+            raise Invalid(f"{shown(tag)} has a comma: give each tag by itself, as --tag a --tag b")
     if len(tags) > MAX_TAGS or any(len(tag) > MAX_TAG_CHARACTERS for tag in tags):
         raise Invalid(f"at most {MAX_TAGS} tags of {MAX_TAG_CHARACTERS} characters are allowed")
     return tags

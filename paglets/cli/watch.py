@@ -45,8 +45,8 @@ def _follow(options: argparse.Namespace, shows: Silent) -> int:
                     _say_never(client, options.group)
                     shows.draw()
     except KeyboardInterrupt:
-        so_far = progress.words() if progress.pending >= 0 else "nothing was heard of it"
-        put_line(f"{options.group}: stopped waiting; the jobs continue ({so_far})")
+        so_far = f" ({progress.words()})" if progress.pending >= 0 else ""
+        put_line(f"{options.group}: stopped waiting; the jobs continue{so_far}")
         raise
     if options.json:
         counts = {"done": progress.counts["done"], "failed": progress.failed, "cancelled": progress.counts["cancelled"]}

@@ -353,7 +353,7 @@ def _greet(
     except OSError as error:
         folder.log(f"which store this host has cannot be remembered: {error}")
     if closed:
-        cut_off = counted(closed, "process", "processes")
-        voice.say(f"paglets: {cut_off} of an earlier start cut off; the jobs go on from the queue")
+        ended, jobs = counted(closed, "process", "processes"), "its job is" if closed == 1 else "their jobs are"
+        voice.say(f"paglets: {ended} ended with the previous run of this host; {jobs} queued again")
     if psutil_problem():
         voice.say(f"paglets: measuring without psutil: {psutil_problem()}")

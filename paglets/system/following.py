@@ -162,7 +162,7 @@ class Follower:
         news = str(state or error)
         if (self._failures or state) and news != self._said:
             self._said = news
-            self._tell(f"{error.message}; waiting for it")
+            self._tell(f"{error.message}; waiting for it (Ctrl-C ends the wait, not the jobs)")
         self._failures += 1
 
     def _note_unknown(self, error: Unknown) -> None:

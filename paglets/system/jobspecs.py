@@ -12,9 +12,9 @@ from paglets.codec.annotations import check_values
 from paglets.codec.shapes import take_apart
 from paglets.codec.wire import encode_state
 from paglets.core.errors import Invalid
-from paglets.core.text import type_of
+from paglets.core.text import type_of, with_article
 from paglets.groups.keys import complete_job_keys
-from paglets.system.jobs import ComputeJobPaglet, ComputeJobState
+from paglets.system.jobs import CollectingComputeJobState, ComputeJobPaglet, ComputeJobState
 
 
 def job_specs(
@@ -28,19 +28,29 @@ def job_specs(
         raise TypeError(f"job_class is {_given(job_class)}: give a subclass of paglets.Job, and after it the states")
     check_values(job_class)
     if isinstance(states, ComputeJobState | str) or not isinstance(states, Iterable):
-        raise TypeError(f"states is {type_of(states)}: give a list of {job_class.State.__qualname__}, one a job")
+        raise TypeError(f"states is {type_of(states)}: give a list of {_state_name(job_class)}, one a job")
     listed = list(states)
     if len(listed) > MAX_GROUP_JOBS:
         raise Invalid(f"a group of {len(listed):,} jobs is over the limit of {MAX_GROUP_JOBS:,}: submit several groups")
     for position, state in enumerate(listed, 1):
         if type(state) is not job_class.State:
-            raise TypeError(
-                f"state {position} is {_given(state)}, but {job_class.__qualname__} has "
-                f"State = {job_class.State.__qualname__}"
-            )
+            raise TypeError(_wrong_state(job_class, state, position))
         take_apart(state)
     keys = complete_job_keys([_key(state.job_key) for state in listed])
     return tuple(_job_spec(job_class, state, key, allow_home) for state, key in zip(listed, keys, strict=True))
+
+
+def _state_name(job_class: type[ComputeJobPaglet[Any]]) -> str:
+    """Return the name of the class's State that users know."""
+    return "paglets.JobState" if job_class.State is CollectingComputeJobState else job_class.State.__qualname__
+
+
+def _wrong_state(job_class: type[ComputeJobPaglet[Any]], state: object, position: int) -> str:
+    name, has = job_class.__qualname__, _state_name(job_class)
+    text = f"state {position} is {_given(state)}, but {name} has State = {has}"
+    if isinstance(state, job_class.State):
+        return f"{text}\nhint: add the line `State = {type(state).__qualname__}` to class {name}"
+    return f"{text}\nhint: give {with_article(has)}(...) for each job"
 
 
 def _given(value: object) -> str:

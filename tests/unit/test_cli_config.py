@@ -162,7 +162,7 @@ def test_all_mistakes_of_a_file_are_told_by_the_check_and_the_first_elsewhere(fo
         "'Big_Name' cannot name a host: ",
         "unknown key 'bind_pubic' in hosts.w1: did you mean 'bind_public'?",
         "hosts.w1.port: ",
-        "hosts.w1.tags: 'a,b' is one tag with a comma",
+        "hosts.w1.tags: 'a,b' has a comma: ",
         "hosts.Big_Name.gpus: ",
         "hosts.w2 must be a table, got 1",
     )

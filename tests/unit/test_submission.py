@@ -56,6 +56,10 @@ class OtherState(CollectingComputeJobState):
     pass
 
 
+class MoreState(MyJobState):
+    pass
+
+
 class Forgetful(CollectingComputeJobState):
     dataset: str = ""
 
@@ -168,7 +172,8 @@ def test_an_empty_key_is_named_by_position_and_the_state_learns_it() -> None:
         ([MyJobState(job_key="a"), MyJobState(job_key="a")], ValueError, "'a'"),
         ([MyJobState(job_key="a\nb")], ValueError, "job key"),
         ([MyJobState(job_key=7)], TypeError, "job_key 7"),
-        ([OtherState(job_key="a")], TypeError, "State = MyJobState"),
+        ([OtherState(job_key="a")], TypeError, "State = MyJobState\nhint: give a MyJobState"),
+        ([MoreState(job_key="a")], TypeError, "hint: add the line `State = MoreState` to class MyJob"),
         (["a"], TypeError, "state 1 is a str"),
     ],
 )
