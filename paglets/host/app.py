@@ -47,7 +47,15 @@ from paglets.program import (
 )
 from paglets.remote.auth import Verifier
 from paglets.remote.exchange import Transport
-from paglets.remote.keys import KEY_VARIABLE, MeshKey, default_key_file, first_key, host_key, paglets_home
+from paglets.remote.keys import (
+    HOME_VARIABLE,
+    KEY_VARIABLE,
+    MeshKey,
+    default_key_file,
+    first_key,
+    host_key,
+    paglets_home,
+)
 from paglets.remote.local import running_hosts
 from paglets.remote.transport import Connections, ThreadedTransport
 from paglets.store import members
@@ -85,6 +93,8 @@ def run_host(options: HostOptions) -> int:
     One that was started by `host --background` leaves its terminal when it is ready.
     """
     home = paglets_home(os.environ)
+    if os.environ.get(HOME_VARIABLE):
+        os.environ[HOME_VARIABLE] = str(home)  # jobs inherit it, and run in folders of their own
     voice = Voice(background=BACKGROUND in os.environ)
     with _start_failures():
         secured = private.secure(home)  # before anything in it is believed, the copy of the program above all

@@ -53,12 +53,18 @@ class MeshKey:
 
 
 def paglets_home(environ: Mapping[str, str]) -> Path:
-    """The user's directory of paglets: PAGLETS_HOME, else `~/.paglets`. It need not exist. Raises StartFailed."""
+    """Return the user's directory of paglets, an absolute path: PAGLETS_HOME, else `~/.paglets`.
+
+    It need not exist. Raises StartFailed.
+    """
     named = environ.get(HOME_VARIABLE) or "~/.paglets"
     try:
-        return Path(named).expanduser()
+        # Absolute, for the processes of jobs have working folders of their own.
+        return Path(named).expanduser().absolute()
     except RuntimeError as error:
         raise StartFailed(f"the home directory of this user is not known: set {HOME_VARIABLE} ({error})") from error
+    except OSError as error:  # the working folder was removed
+        raise StartFailed(f"{HOME_VARIABLE} is {named!r}, relative to a working folder that is gone") from error
 
 
 def parse_key(text: str, source: str) -> MeshKey:

@@ -40,6 +40,24 @@ def test_the_home_is_the_variable_else_a_folder_of_the_user(tmp_path: Path) -> N
     assert paglets_home({}) == Path.home() / ".paglets"
 
 
+def test_a_relative_home_stays_where_it_is_when_the_working_folder_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    home = paglets_home({"PAGLETS_HOME": "mesh/home"})
+    monkeypatch.chdir(Path.home())
+    assert home == tmp_path / "mesh" / "home"
+
+
+def test_a_relative_home_in_a_removed_working_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(StartFailed, match="relative to a working folder that is gone"):
+        paglets_home({"PAGLETS_HOME": "home"})
+
+
 @pytest.mark.parametrize(
     "text",
     [
