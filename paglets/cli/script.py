@@ -80,9 +80,11 @@ def _problem_of_script(word: str) -> str:
     """Return why that file cannot be run, or ""."""
     if os.path.isdir(word):
         return f"{word!r} is a folder, not a script"
-    if os.path.exists(word):  # or a pipe, as of `<(...)`
-        return ""
     folder, name = os.path.split(word)
+    if os.path.exists(word):  # or a pipe, as of `<(...)`
+        hiding = os.path.join(os.path.dirname(os.path.realpath(word)), "paglets.py")
+        is_hidden = not sys.flags.safe_path and os.path.isfile(hiding)
+        return f"{hiding!r} hides the package paglets from the script: rename that file" if is_hidden else ""
     try:
         names = [other for other in os.listdir(folder or os.curdir) if other.endswith(".py")]
     except OSError:

@@ -68,6 +68,14 @@ def test_a_script_that_cannot_be_started_is_told_in_a_sentence(folder: Path, lin
     assert start(line.split(" ") if line else []) == problem
 
 
+@pytest.mark.parametrize("line", ["count.py", "paglets.py", "./link.py"])
+def test_a_file_that_hides_the_package_from_the_script_is_told(folder: Path, line: str) -> None:
+    hiding = folder / "paglets.py"
+    hiding.touch()
+    (folder / "link.py").symlink_to("count.py")
+    assert start([line]) == f"{str(hiding)!r} hides the package paglets from the script: rename that file"
+
+
 @pytest.mark.parametrize("line", ["--json count.py", "--timeout 5 count.py", "--debug ./count.py"])
 def test_options_of_commands_before_a_script_are_told(
     folder: Path, line: str, capsys: pytest.CaptureFixture[str]
