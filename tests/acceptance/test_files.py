@@ -208,7 +208,7 @@ def test_hooks_that_fail_keep_their_files_say_so_everywhere_and_run_again(three:
 
     def reasons() -> dict[str, str]:
         listed = three.paglets("list", "--json", "--at", "gpu-a").json["paglets"]
-        return {each["job_key"]: each["reason"] for each in listed if each["group_id"] == "hooks"}
+        return {each["job_key"]: each["reason"] for each in listed if each["group_id"] == "hooks" and each["job_key"]}
 
     def all_failed() -> dict[str, str] | None:
         found = reasons()

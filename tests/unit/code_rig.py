@@ -29,7 +29,7 @@ if __name__ == "__main__":
             told["size"] = [bundle.blob.size_bytes, len(bundle.data)]
             told["files"] = zipfile.ZipFile(io.BytesIO(bundle.data)).namelist()
     except PagletsError as error:
-        told = {"error": error.message, "code": error.code}
+        told = {"error": " ".join([error.message, *error.advice()]), "code": error.code}
     print(json.dumps(told))
 """
 """The end of a script: says what the bundle of its class `Job` is."""

@@ -13,6 +13,7 @@ from paglets.core.errors import Invalid
 from paglets.core.messages import Message
 from paglets.core.signatures import HookEvent, call_hook, check_methods
 from paglets.system.compute_slots import CollectingComputeJobPaglet
+from paglets.testing.authors import FakeContext
 
 EVENT = HookEvent(kind="arrival", from_host="laptop", when=1.0)
 
@@ -28,7 +29,7 @@ def passing(function: Callable[..., Any]) -> Callable[..., Any]:
 def paglet_with(**methods: Any) -> Paglet[Any]:
     cls = type("Mine", (Paglet,), methods)
     check_methods(cls)
-    return cls(None, None)  # type: ignore[arg-type]
+    return cls(None, FakeContext())  # type: ignore[arg-type]
 
 
 async def asynchronous(self: Any) -> None: ...
