@@ -181,16 +181,16 @@ def _excess(wanted: Resources, offered: Resources) -> float:
 
 
 _WAYS_OUT = {
-    "no_host": "add a host with `paglets host --peer URL`, or set allow_home_compute=True",
+    "no_host": "add a host with `paglets host --bind-public auto --peer URL`, or set allow_home_compute=True",
     "peer_awaited": "start a host there, start this one without that --peer, or set allow_home_compute=True",
     "versions_differ": "start those hosts with the same --mesh-version and the same paglets.pyz",
-    "home_excluded": "add a host with `paglets host --peer URL`, or set allow_home_compute=True",
+    "home_excluded": "add a host with `paglets host --bind-public auto --peer URL`, or set allow_home_compute=True",
     "host_excluded": "take the host out of excluded_host_names and excluded_host_urls",
     "tag_excluded": "take the tag out of excluded_host_tags",
     "tag_missing": "start a host with that --tag, or take the tag out of required_host_tags",
     "too_large": "ask for less, or add a larger host",
     "no_way": "start a host that both can connect to",
-    "offline": "start that host again",
+    "offline": "start an offline host again, or give it up for good: `paglets mesh forget NAME`",
 }
 
 

@@ -462,7 +462,7 @@ def test_a_machines_name_becomes_a_hosts_name(hostname: str, name: str) -> None:
 def test_where_no_host_can_run_a_job_the_nearest_one_says_what_helps() -> None:
     why, hint = no_host_lines(("gpu",), [("gpu",)], ["too_large", "home_excluded"])
     assert why == "no host can run this job"
-    assert hint == "add a host with `paglets host --peer URL`, or set allow_home_compute=True"
+    assert hint == "add a host with `paglets host --bind-public auto --peer URL`, or set allow_home_compute=True"
     assert no_host_lines(("gpu",), [("gpu",)], ["tag_missing", "too_large"])[1] == (
         "ask for less, or add a larger host"
     )
@@ -581,7 +581,7 @@ def test_a_groups_jobs_are_counted_by_reason() -> None:
         Reason(count=2, state="PLACING", host="home", text="never: tag 'gpu' is on no host", such_as="c"),
         Reason(count=1, state="FAILED", host="", text="exit:3: the process ended", such_as="b/1"),
     )
-    assert "add a host with `paglets host --peer URL`" in str(found.fields["hint"])
+    assert "add a host with `paglets host --bind-public auto --peer URL`" in str(found.fields["hint"])
 
 
 def test_of_a_group_the_failed_hooks_of_finished_jobs_are_told_with_the_next_command() -> None:

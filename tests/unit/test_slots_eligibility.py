@@ -139,7 +139,8 @@ def test_a_lonely_home_says_what_would_help() -> None:
     reason = reason_for(request(), candidate("home"))
     assert (reason.code, reason.never) == ("home_excluded", True)
     assert reason.text == "home is the job's home (allow_home_compute is False)"
-    assert way_out(reason.code) == "add a host with `paglets host --peer URL`, or set allow_home_compute=True"
+    add = "add a host with `paglets host --bind-public auto --peer URL`"
+    assert way_out(reason.code) == f"{add}, or set allow_home_compute=True"
 
 
 def test_allowing_home_is_a_way_out_only_where_the_job_fits_there() -> None:
