@@ -20,12 +20,12 @@ KEPT = "a" * 64
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A folder with an archive, a `bin` and an interpreter in it, and a virtual environment of that."""
-    for name in ("bin", "work", "venv/bin", f"home/{KEPT}"):
+    for name in ("bin", "tools", "venv/bin", f"home/{KEPT}"):
         (tmp_path / name).mkdir(parents=True)
     program(tmp_path / "bin" / PYTHON_NAME)
     (tmp_path / "bin" / "python3").symlink_to(PYTHON_NAME)
     (tmp_path / "venv" / "bin" / "python3").symlink_to(tmp_path / "bin" / "python3")
-    archive(tmp_path / "work" / "paglets.pyz")
+    archive(tmp_path / "tools" / "paglets.pyz")
     return tmp_path
 
 
@@ -47,7 +47,7 @@ def command(place: Path) -> Callable[..., str]:
             "called": "x.py",
             "executable": str(place / "bin" / "python3"),
             "in_venv": False,
-            "folder": str(place / "work"),
+            "folder": str(place / "tools"),
             "path": str(place / "bin"),
         }
         return command_for(str(place / file), **given | changed)  # type: ignore[arg-type]
@@ -56,26 +56,26 @@ def command(place: Path) -> Callable[..., str]:
 
 
 def test_an_archive_that_is_not_on_path_is_named_with_the_interpreter(command, place):
-    assert command("work/paglets.pyz") == "python3 paglets.pyz"
-    assert command("work/paglets.pyz", folder=str(place)) == "python3 work/paglets.pyz"
-    assert command("work/paglets.pyz", folder=str(place / "venv")) == f"python3 {place}/work/paglets.pyz"
-    assert command("work/paglets.pyz", folder="") == f"python3 {place}/work/paglets.pyz"
+    assert command("tools/paglets.pyz") == "python3 paglets.pyz"
+    assert command("tools/paglets.pyz", folder=str(place)) == "python3 tools/paglets.pyz"
+    assert command("tools/paglets.pyz", folder=str(place / "venv")) == f"python3 {place}/tools/paglets.pyz"
+    assert command("tools/paglets.pyz", folder="") == f"python3 {place}/tools/paglets.pyz"
 
 
 @pytest.mark.parametrize("way", ["moved", "linked", "copied"])
 def test_an_archive_that_path_finds_as_paglets_is_that(command, place, way):
     if way == "linked":
-        (place / "bin" / "paglets").symlink_to(place / "work" / "paglets.pyz")
+        (place / "bin" / "paglets").symlink_to(place / "tools" / "paglets.pyz")
     else:
         archive(place / "bin" / "paglets")
-    assert command("bin/paglets" if way == "moved" else "work/paglets.pyz") == "paglets"
+    assert command("bin/paglets" if way == "moved" else "tools/paglets.pyz") == "paglets"
 
 
 def test_another_program_of_that_name_is_not_taken_for_this_one(command, place):
     archive(place / "bin" / "paglets", end=b"another table of co")
-    assert command("work/paglets.pyz") == "python3 paglets.pyz"
+    assert command("tools/paglets.pyz") == "python3 paglets.pyz"
     program(place / "bin" / "paglets", b"#!/bin/sh\n")
-    assert command("work/paglets.pyz", typed="") == "python3 paglets.pyz"
+    assert command("tools/paglets.pyz", typed="") == "python3 paglets.pyz"
 
 
 def test_a_file_on_path_by_another_name_is_called_by_that(command, place):
@@ -90,31 +90,31 @@ def test_the_first_line_of_the_archive_must_find_an_interpreter_that_is_new_enou
     program(old / version)
     (old / "python3").symlink_to(version)
     archive(old / "paglets")
-    done = command("work/paglets.pyz", path=str(old), executable=str(old / version), folder="")
-    assert done == text.format(work=place / "work")
-    assert command("work/paglets.pyz", path=str(place / "venv"), typed="") == f"{place}/bin/python3 paglets.pyz"
+    done = command("tools/paglets.pyz", path=str(old), executable=str(old / version), folder="")
+    assert done == text.format(work=place / "tools")
+    assert command("tools/paglets.pyz", path=str(place / "venv"), typed="") == f"{place}/bin/python3 paglets.pyz"
 
 
 def test_an_interpreter_is_named_by_its_name_only_if_path_finds_it(command, place):
     venv = str(place / "venv" / "bin" / "python3")
     both = {"executable": venv, "typed": venv, "in_venv": True}
-    assert command("work/paglets.pyz", **both) == f"{venv} paglets.pyz"
-    assert command("work/paglets.pyz", **both, folder=str(place)) == "venv/bin/python3 work/paglets.pyz"
-    assert command("work/paglets.pyz", **both, path=str(place / "venv" / "bin")) == "python3 paglets.pyz"
-    assert command("work/paglets.pyz", executable="/usr/lib/other/python3") == "/usr/lib/other/python3 paglets.pyz"
+    assert command("tools/paglets.pyz", **both) == f"{venv} paglets.pyz"
+    assert command("tools/paglets.pyz", **both, folder=str(place)) == "venv/bin/python3 tools/paglets.pyz"
+    assert command("tools/paglets.pyz", **both, path=str(place / "venv" / "bin")) == "python3 paglets.pyz"
+    assert command("tools/paglets.pyz", executable="/usr/lib/other/python3") == "/usr/lib/other/python3 paglets.pyz"
 
 
 def test_a_name_that_the_user_typed_is_kept(command, place):
     program(place / "bin" / "py")
-    assert command("work/paglets.pyz", typed="py", executable="/opt/python/bin/python3.11") == "py paglets.pyz"
-    assert command("work/paglets.pyz", typed="gone") == "python3 paglets.pyz"
+    assert command("tools/paglets.pyz", typed="py", executable="/opt/python/bin/python3.11") == "py paglets.pyz"
+    assert command("tools/paglets.pyz", typed="gone") == "python3 paglets.pyz"
 
 
 def test_a_path_with_spaces_and_quotes_can_be_pasted(command, place):
-    odd = place / "it's my work"
+    odd = place / "it's my tools"
     odd.mkdir()
     archive(odd / "paglets.pyz")
-    text = command("it's my work/paglets.pyz", executable=str(odd / "python3"), path="/nowhere")
+    text = command("it's my tools/paglets.pyz", executable=str(odd / "python3"), path="/nowhere")
     assert shlex.split(text) == [str(odd / "python3"), str(odd / "paglets.pyz")]
     assert [quoted(word) for word in ("a/b-1.py", "a b", "", "$x", "ü")] == ["a/b-1.py", "'a b'", "''", "'$x'", "'ü'"]
 
@@ -130,7 +130,7 @@ def test_a_kept_copy_is_called_as_the_user_did_and_never_by_its_path(command, pl
 
 
 def test_what_is_carried_for_another_program_is_not_taken(command):
-    assert command("work/paglets.pyz", carried="paglets\t/opt/other.pyz") == "python3 paglets.pyz"
+    assert command("tools/paglets.pyz", carried="paglets\t/opt/other.pyz") == "python3 paglets.pyz"
 
 
 def test_an_installed_program_is_called_by_the_script_beside_its_interpreter(command, place):
