@@ -11,8 +11,8 @@ from pathlib import Path
 
 from paglets.core.content import SourceStat, closed
 from paglets.core.text import placed
-from paglets.host.janitor import CLOSED
 from paglets.host.logs import Key, LogFolder
+from paglets.host.shell import Disk
 from paglets.slots.amounts import bytes_text
 from paglets.slots.eligibility import Reason
 from paglets.store.files import Removal
@@ -20,6 +20,9 @@ from paglets.worker.logs import Piece, make_folder
 from paglets.worker.usage import scratch_bytes
 
 FULL = "disk_full"
+CLOSED = "disk_closed"
+CLOSED_SECONDS = 10.0
+"""Time between two looks at a directory that is missing or read-only. Nothing can be removed from it until then."""
 
 MOST_LEFT = 1_000
 """Paths that could not be removed, of which each is told once; of more nothing is told."""
@@ -34,6 +37,12 @@ TRASH = ".trash"
 
 FOLDERS = ("work", f"work/{TRASH}", "logs", "blobs", "blobs/incoming", "blobs/staging", "code")
 """Of a host's directory, those above the others first."""
+
+
+def is_closed(disk: Disk) -> bool:
+    """Return True if the data directory is missing or may not be written."""
+    obstacle = disk.obstacle()
+    return obstacle is not None and obstacle.code == CLOSED
 
 
 class HostDisk:

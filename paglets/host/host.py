@@ -24,6 +24,7 @@ from paglets.host.blobs import BlobKeeper
 from paglets.host.calls import Calls, OutgoingCall
 from paglets.host.census import Census
 from paglets.host.creation import Creation, must_be_found
+from paglets.host.delivery import PendingCall
 from paglets.host.directory import Directory
 from paglets.host.disposal import Disposal
 from paglets.host.fencing import Fencing
@@ -37,7 +38,7 @@ from paglets.host.inlinecalls import InlineCalls
 from paglets.host.intents import Intents
 from paglets.host.janitor import Janitor
 from paglets.host.losses import Losses
-from paglets.host.mailbox import Mailbox, PendingCall
+from paglets.host.mailbox import Mailbox
 from paglets.host.operations import Operations
 from paglets.host.outbox import Outbox
 from paglets.host.placer import Placer

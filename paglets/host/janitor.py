@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from paglets.host.attempts import all_at_work
+from paglets.host.disk import CLOSED_SECONDS, is_closed
 from paglets.host.hooks import end_held
 from paglets.host.recovery import stale_scratch
-from paglets.host.shell import Disk, Shell
+from paglets.host.shell import Shell
 from paglets.store import kept, residence
 from paglets.worker.protocol import KEPT_DAYS
 
@@ -29,15 +30,6 @@ KEEP_LOG_ATTEMPTS = 10_000
 
 TRIM_SECONDS = 60.0
 """Between two looks at the logs, however many attempts end: a look takes a moment for each that is kept."""
-
-CLOSED = "disk_closed"
-CLOSED_SECONDS = 10.0
-"""Between two looks at a folder that is missing or may not be written: until then nothing can be removed either."""
-
-
-def is_closed(disk: Disk) -> bool:
-    obstacle = disk.obstacle()
-    return obstacle is not None and obstacle.code == CLOSED
 
 
 class Janitor:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from paglets.api.calls import CallReply
-from paglets.codec.envelope import WireMessage
 from paglets.core.errors import CallOutcomeUnknown, PagletsError
 from paglets.host import inline
 from paglets.host.creation import elsewhere
+from paglets.host.delivery import Delivery, PendingCall
 from paglets.host.due import Due, due_rows
 from paglets.host.hooks import hook_failed, is_inactive, next_waking, set_hook
 from paglets.host.inline import InlineHost
@@ -40,39 +39,6 @@ POSTS_A_TURN = 100
 RETRY_POST_SECONDS = (0.5, 2.0, 10.0, 60.0)
 KEEP_REPLY_SECONDS = 120.0
 """How long the reply of a call is kept for a caller that was told to ask again."""
-
-
-@dataclass(eq=False)
-class PendingCall:
-    """A call that waits for its handler or for its caller to ask again. Lives in memory only."""
-
-    call_id: str
-    agent_id: str
-    message: WireMessage
-    answer: Callable[[CallReply | PagletsError], None] | None
-    deadline: float
-    result: CallReply | PagletsError | None = None
-    parked_version: int | None = None
-    parked_at: float | None = None
-    wake_at: float | None = None
-
-    def finish(self, result: CallReply | PagletsError) -> None:
-        """Answer, or keep the answer until the caller asks again."""
-        if self.answer is None:
-            self.result = result
-        else:
-            self.answer(result)
-            self.answer, self.result = None, result
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Delivery:
-    """A message on its way into a process: a call, or the post `seq`."""
-
-    message: WireMessage
-    call: PendingCall | None = None
-    seq: int | None = None
-    waited_seconds: float = 0.0
 
 
 StartEntry = Callable[[str, str], None]

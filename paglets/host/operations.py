@@ -30,10 +30,11 @@ from paglets.host import cloning, notes, outcomes
 from paglets.host.blobs import BlobKeeper
 from paglets.host.calls import Calls
 from paglets.host.creation import Creation
+from paglets.host.delivery import Delivery
 from paglets.host.directory import Directory
 from paglets.host.fetching import Fetching
 from paglets.host.hooks import arrived, hook_done, hook_failed, intend
-from paglets.host.mailbox import Delivery, Mailbox
+from paglets.host.mailbox import Mailbox
 from paglets.host.outcomes import Attempt, Outcome
 from paglets.host.shell import Shell
 from paglets.mesh.gossip import Gossip

@@ -17,7 +17,8 @@ from paglets.core.failpoints import reach
 from paglets.core.record import to_json
 from paglets.host import fileroom, outcomes, runrows, timelimits
 from paglets.host.avoiding import Avoided
-from paglets.host.mailbox import Delivery, Mailbox
+from paglets.host.delivery import Delivery
+from paglets.host.mailbox import Mailbox
 from paglets.host.operations import HandlerEnd, Operations, close_delivery
 from paglets.host.outcomes import Attempt, Outcome
 from paglets.host.places import Places

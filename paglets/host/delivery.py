@@ -1,0 +1,43 @@
+"""Messages on their way into a process: calls that wait for a handler, and deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from paglets.api.calls import CallReply
+from paglets.codec.envelope import WireMessage
+from paglets.core.errors import PagletsError
+
+
+@dataclass(eq=False)
+class PendingCall:
+    """A call that waits for its handler or for its caller to ask again. Lives in memory only."""
+
+    call_id: str
+    agent_id: str
+    message: WireMessage
+    answer: Callable[[CallReply | PagletsError], None] | None
+    deadline: float
+    result: CallReply | PagletsError | None = None
+    parked_version: int | None = None
+    parked_at: float | None = None
+    wake_at: float | None = None
+
+    def finish(self, result: CallReply | PagletsError) -> None:
+        """Answer, or keep the answer until the caller asks again."""
+        if self.answer is None:
+            self.result = result
+        else:
+            self.answer(result)
+            self.answer, self.result = None, result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Delivery:
+    """A message on its way into a process: a call, or the post `seq`."""
+
+    message: WireMessage
+    call: PendingCall | None = None
+    seq: int | None = None
+    waited_seconds: float = 0.0
