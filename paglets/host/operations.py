@@ -1,7 +1,6 @@
-"""What a paglet's process may ask of its host: one handler for each operation of the table.
+"""The operations that a paglet's process may ask of its host: one handler for each row of the protocol's table.
 
-Those that change something are changes of one transaction that first look whether the run is still
-the paglet's; a stale one is answered `fenced`. The others go out and answer later.
+A handler that changes state first checks that the run still owns the paglet, and answers a stale run with `fenced`.
 """
 
 from __future__ import annotations
