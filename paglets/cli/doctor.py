@@ -25,7 +25,7 @@ from paglets.cli.output import advised, print_json
 from paglets.config import CONFIG_NAME, checked_config, data_dirs, host_names
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, NotAllowed, PagletsError, Unreachable, WrongClock
 from paglets.core.text import counted, duration_text, printable
-from paglets.host.portrait import OBSTACLE
+from paglets.host.runtime.portrait import OBSTACLE
 from paglets.native import psutil_problem
 from paglets.program import PROGRAM_VERSION, this_program
 from paglets.remote.asking import ask_each, attempt

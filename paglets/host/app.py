@@ -28,11 +28,11 @@ from paglets.host.host import Host, World
 from paglets.host.http.router import Router
 from paglets.host.http.routes import ROUTES
 from paglets.host.http.server import HttpServer
-from paglets.host.meter import MachineMeter
 from paglets.host.pulling import Handle, not_yet
 from paglets.host.recovery import survivors
-from paglets.host.shell import Settings
-from paglets.host.threads import Later, RunnerThread, WatchThread
+from paglets.host.runtime.meter import MachineMeter
+from paglets.host.runtime.shell import Settings
+from paglets.host.runtime.threads import Later, RunnerThread, WatchThread
 from paglets.host.voice import BACKGROUND, Voice
 from paglets.host.watch import LOOK_SECONDS, Mender, Watch
 from paglets.native import load_psutil, psutil_problem

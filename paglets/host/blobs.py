@@ -18,8 +18,8 @@ from paglets.core.errors import Conflict, FileChanged, PagletsError, TooLarge, U
 from paglets.core.refs import BlobRef, check_blob, check_file_name, check_sha256
 from paglets.host.promises import Promises
 from paglets.host.room import Room
-from paglets.host.shell import Shell
-from paglets.host.threads import KeyedLocks
+from paglets.host.runtime.shell import Shell
+from paglets.host.runtime.threads import KeyedLocks
 from paglets.store import blobs
 from paglets.store.db import Tx
 

@@ -16,7 +16,7 @@ from paglets.codec.envelope import WireMessage
 from paglets.core.errors import Moved, Moving, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.host.shell import Shell
+from paglets.host.runtime.shell import Shell
 from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed

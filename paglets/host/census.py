@@ -26,8 +26,8 @@ from paglets.host import outcomes
 from paglets.host.censusrows import Copy, copies_of, page
 from paglets.host.generations import rows_of
 from paglets.host.losses import Losses
-from paglets.host.runner import note_once
-from paglets.host.shell import Shell
+from paglets.host.runtime.runner import note_once
+from paglets.host.runtime.shell import Shell
 from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed

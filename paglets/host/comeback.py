@@ -9,7 +9,7 @@ from paglets.core.record import to_json
 from paglets.core.refs import SHORT_ID_CHARACTERS, HostRef
 from paglets.host import outcomes
 from paglets.host.hooks import ask_for, keep_files
-from paglets.host.runner import note
+from paglets.host.runtime.runner import note
 from paglets.mesh.gossip import Gossip
 from paglets.slots import states
 from paglets.store import jobfiles, paglets, queue, recalls, residence

@@ -28,7 +28,7 @@ from paglets.host.comeback import ERA, epoch_of_next_era
 from paglets.host.groupviews import GROUP, group_view, on_only_host
 from paglets.host.inline import INLINE_CLASSES, InlineHost, InlinePaglet
 from paglets.host.preparing import PreparedGroup, prepare, template_rows
-from paglets.host.shell import Shell
+from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.slots import policy
 from paglets.slots.model import Candidate, SlotRequest, check_request

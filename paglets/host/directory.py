@@ -8,7 +8,7 @@ from contextlib import suppress
 from paglets.api.paglets import FindPaglets, Found, FoundPaglet
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.host.shell import Shell
+from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json
 from paglets.store import views

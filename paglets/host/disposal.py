@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paglets.host.blobs import BlobKeeper
 from paglets.host.disk import CLOSED_SECONDS, is_closed
-from paglets.host.shell import Shell
+from paglets.host.runtime.shell import Shell
 from paglets.store import artifacts, files
 from paglets.store.files import Removal
 

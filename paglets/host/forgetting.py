@@ -21,8 +21,8 @@ from paglets.host.comeback import (
     epoch_of_next_era,
     give_up_to_forgotten,
 )
-from paglets.host.runner import note
-from paglets.host.shell import Shell
+from paglets.host.runtime.runner import note
+from paglets.host.runtime.shell import Shell
 from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.table import STORE_ID

@@ -24,8 +24,8 @@ from paglets.host.blobs import BlobKeeper
 from paglets.host.fetching import Fetching
 from paglets.host.inline import InlineStorage
 from paglets.host.jobcopies import JobGroup, job_copy
-from paglets.host.runner import note, note_once
-from paglets.host.shell import Shell
+from paglets.host.runtime.runner import note, note_once
+from paglets.host.runtime.shell import Shell
 from paglets.slots.model import SlotRequest
 from paglets.store import blobs, paglets, posts, residence, trouble
 from paglets.store.db import Tx

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from paglets.core.text import counted, home_path
 from paglets.host.folder import LOG_NAME
-from paglets.host.shell import Settings
+from paglets.host.runtime.shell import Settings
 from paglets.slots.amounts import bytes_text
 
 

@@ -12,7 +12,7 @@ from paglets.core.record import to_json
 from paglets.core.refs import HostRef
 from paglets.core.text import counted
 from paglets.host.groupviews import Seen, collector_ref
-from paglets.host.shell import Shell
+from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response
 from paglets.store import residence, waiting

@@ -10,10 +10,10 @@ from paglets.api.transfers import ClosedEpoch, CloseTransfers, LargeEnvelope, Tr
 from paglets.core.errors import PagletsError, Unreachable
 from paglets.core.failpoints import reach
 from paglets.core.refs import BlobRef, HostRef
-from paglets.host.backoff import Lanes
 from paglets.host.blobs import BlobKeeper
 from paglets.host.comeback import come_back, heir_of
-from paglets.host.shell import Shell
+from paglets.host.runtime.backoff import Lanes
+from paglets.host.runtime.shell import Shell
 from paglets.host.shipping import Shipping
 from paglets.host.tries import Tries
 from paglets.mesh.gossip import Gossip

@@ -12,7 +12,7 @@ from paglets.core.record import to_json
 from paglets.core.refs import HostRef
 from paglets.core.text import counted
 from paglets.host import notes
-from paglets.host.runner import note
+from paglets.host.runtime.runner import note
 from paglets.store import jobfiles, residence
 from paglets.store.db import Tx
 from paglets.worker.protocol import Intent

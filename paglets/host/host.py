@@ -18,7 +18,7 @@ from paglets.codec.envelope import Envelope, WireMessage
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import Invalid, PagletsError
 from paglets.core.record import from_json
-from paglets.host import portrait, services, verdicts
+from paglets.host import services, verdicts
 from paglets.host.avoiding import Avoided
 from paglets.host.blobs import BlobKeeper
 from paglets.host.calls import Calls, OutgoingCall
@@ -43,17 +43,18 @@ from paglets.host.operations import Operations
 from paglets.host.outbox import Outbox
 from paglets.host.placer import Placer
 from paglets.host.places import Places
-from paglets.host.portrait import Load
 from paglets.host.pulling import Pulling
 from paglets.host.recall import Recall
 from paglets.host.recovery import close_runs
 from paglets.host.relaying import Relaying
 from paglets.host.remarks import Remarks
 from paglets.host.reverse import Reverse
-from paglets.host.runner import Log, Runner
 from paglets.host.runs import Runs
+from paglets.host.runtime import portrait
+from paglets.host.runtime.portrait import Load
+from paglets.host.runtime.runner import Log, Runner
+from paglets.host.runtime.shell import Blobs, Disk, Meter, Settings, Shell
 from paglets.host.scheduler import Scheduler
-from paglets.host.shell import Blobs, Disk, Meter, Settings, Shell
 from paglets.host.shipping import Shipping
 from paglets.host.steal import Stealing
 from paglets.host.tries import Tries

@@ -9,7 +9,7 @@ from paglets.core.errors import PagletsError
 from paglets.host import inline
 from paglets.host.creation import must_be_found
 from paglets.host.inline import InlineHost, InlineReply
-from paglets.host.shell import Shell
+from paglets.host.runtime.shell import Shell
 from paglets.host.waits import Wait, Waits
 from paglets.remote.exchange import Pending, Response, reply, reply_error
 

@@ -13,8 +13,8 @@ from paglets.host.comeback import another_store, drop_move, dropped_text
 from paglets.host.due import Due, still_asked
 from paglets.host.hooks import UNDELIVERED, begin_hook, fall_asleep, keep_files
 from paglets.host.inline import InlineHost
-from paglets.host.portrait import OBSTACLE
-from paglets.host.shell import Shell
+from paglets.host.runtime.portrait import OBSTACLE
+from paglets.host.runtime.shell import Shell
 from paglets.host.shipping import Shipping
 from paglets.mesh.gossip import Gossip
 from paglets.slots import states

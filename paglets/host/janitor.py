@@ -8,7 +8,7 @@ from paglets.host.attempts import all_at_work
 from paglets.host.disk import CLOSED_SECONDS, is_closed
 from paglets.host.hooks import end_held
 from paglets.host.recovery import stale_scratch
-from paglets.host.shell import Shell
+from paglets.host.runtime.shell import Shell
 from paglets.store import kept, residence
 from paglets.worker.protocol import KEPT_DAYS
 

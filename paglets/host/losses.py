@@ -26,8 +26,8 @@ from paglets.groups.records import Sighting
 from paglets.groups.rows import TEMPLATES, UNREADABLE, CollectorRows
 from paglets.host.generations import NO_LOOKS, Generations, Lost, Watched, rows_of
 from paglets.host.inline import InlineStorage
-from paglets.host.runner import note_once
-from paglets.host.shell import Shell
+from paglets.host.runtime.runner import note_once
+from paglets.host.runtime.shell import Shell
 from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
 from paglets.store.db import Tx

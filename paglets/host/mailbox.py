@@ -18,7 +18,7 @@ from paglets.host.due import Due, due_rows
 from paglets.host.hooks import hook_failed, is_inactive, next_waking, set_hook
 from paglets.host.inline import InlineHost
 from paglets.host.intents import Intents, write_or_log
-from paglets.host.shell import Shell
+from paglets.host.runtime.shell import Shell
 from paglets.store import posts, residence
 from paglets.store.db import Tx
 

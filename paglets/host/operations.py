@@ -35,7 +35,7 @@ from paglets.host.fetching import Fetching
 from paglets.host.hooks import arrived, hook_done, hook_failed, intend
 from paglets.host.mailbox import Mailbox
 from paglets.host.outcomes import Attempt, Outcome
-from paglets.host.shell import Shell
+from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.store import artifacts, files, kept, paglets, posts
 from paglets.store.db import Tx

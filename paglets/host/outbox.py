@@ -14,9 +14,9 @@ from paglets.core.failpoints import reach
 from paglets.core.refs import HostRef
 from paglets.core.text import counted
 from paglets.host import outcomes
-from paglets.host.backoff import Lanes
-from paglets.host.runner import note
-from paglets.host.shell import Shell
+from paglets.host.runtime.backoff import Lanes
+from paglets.host.runtime.runner import note
+from paglets.host.runtime.shell import Shell
 from paglets.host.shipping import Shipping
 from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from paglets.host import outcomes
 from paglets.host.avoiding import Avoided
-from paglets.host.shell import Shell
+from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.slots import policy, states
 from paglets.slots.model import Candidate

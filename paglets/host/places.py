@@ -8,7 +8,7 @@ from paglets.core.errors import StorePassing
 from paglets.host import diskfull, fileroom
 from paglets.host.avoiding import Avoided
 from paglets.host.runrows import Run
-from paglets.host.shell import Shell
+from paglets.host.runtime.shell import Shell
 from paglets.slots.eligibility import Reason
 from paglets.store import paglets, residence
 from paglets.worker.launch import Ended, LaunchSpec

@@ -18,8 +18,8 @@ from paglets.api.pull import Pull, Pulled, PulledAnswer, PulledRequest
 from paglets.codec.text import loads
 from paglets.core.errors import InternalError, PagletsError, TimedOut, Unreachable
 from paglets.core.record import from_json
-from paglets.host.backoff import Lanes
-from paglets.host.shell import Shell
+from paglets.host.runtime.backoff import Lanes
+from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Pending, Request, Response, dump_json, reply_error
 from paglets.remote.textbytes import from_base64, to_base64

@@ -13,9 +13,9 @@ from paglets.api.transfers import TransferAnswer
 from paglets.core.errors import PagletsError
 from paglets.host.avoiding import Avoided
 from paglets.host.comeback import come_back, give_up
-from paglets.host.runner import note
+from paglets.host.runtime.runner import note
+from paglets.host.runtime.shell import Shell
 from paglets.host.settling import Settling
-from paglets.host.shell import Shell
 from paglets.host.tries import Tries
 from paglets.mesh.gossip import Gossip
 from paglets.store import recalls, residence

@@ -8,7 +8,7 @@ from functools import partial
 from paglets.api.hosts import Member
 from paglets.core.errors import CallOutcomeUnknown, PagletsError, PeerReplaced, Unreachable
 from paglets.core.refs import HostRef
-from paglets.host.backoff import FAILURE_COUNTS_SECONDS
+from paglets.host.runtime.backoff import FAILURE_COUNTS_SECONDS
 from paglets.mesh.view import no_way_text
 from paglets.remote.exchange import Completion, Request, Response, Transport
 from paglets.remote.relaying import relayed

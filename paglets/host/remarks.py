@@ -3,7 +3,7 @@ started the host."""
 
 from __future__ import annotations
 
-from paglets.host.runner import Log
+from paglets.host.runtime.runner import Log
 from paglets.mesh.gossip import Gossip
 
 LOOK_SECONDS = 2.0

@@ -19,7 +19,7 @@ from paglets.api.pull import MAX_PULL_SECONDS, MAX_PULLED_BODY_BYTES, Pull, Pull
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import CallOutcomeUnknown, InternalError, NotAllowed, PagletsError, TooLarge, Unreachable
 from paglets.core.refs import HostRef
-from paglets.host.runner import Runner
+from paglets.host.runtime.runner import Runner
 from paglets.remote.exchange import Completion, Pending, Request, Response, Transport, reply
 from paglets.remote.lanes import LaneKey, Lanes, lane_of
 from paglets.remote.textbytes import to_base64

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from paglets.core.clock import Mutex
 from paglets.core.errors import Invalid, NoRoom
-from paglets.host.shell import Shell
+from paglets.host.runtime.shell import Shell
 from paglets.slots.amounts import bytes_text
 from paglets.store import blobs
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from paglets.host.shell import Settings
+from paglets.host.runtime.shell import Settings
 from paglets.program import private_folder, write_private
 from paglets.remote.local import began, read_run_file
 

@@ -22,9 +22,9 @@ from paglets.host.mailbox import Mailbox
 from paglets.host.operations import HandlerEnd, Operations, close_delivery
 from paglets.host.outcomes import Attempt, Outcome
 from paglets.host.places import Places
-from paglets.host.runner import note
 from paglets.host.runrows import Ground, Run
-from paglets.host.shell import Shell
+from paglets.host.runtime.runner import note
+from paglets.host.runtime.shell import Shell
 from paglets.store import posts
 from paglets.worker.launch import NO_PLACE, Ended, Launcher, LaunchEvents
 from paglets.worker.protocol import Deliver, Fault, Go, Handled

@@ -14,7 +14,7 @@ from paglets.core.errors import StorePassing
 from paglets.host.places import LAUNCHER_SILENT, Places
 from paglets.host.runrows import Run
 from paglets.host.runs import Runs
-from paglets.host.shell import Shell
+from paglets.host.runtime.shell import Shell
 from paglets.slots import policy
 from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources

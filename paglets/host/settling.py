@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from paglets.api.transfers import Settle, TransferAnswer
 from paglets.core.errors import PagletsError
-from paglets.host.shell import Shell
+from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.store.recalls import Fence

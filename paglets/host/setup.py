@@ -10,7 +10,7 @@ from paglets.config import HostOptions
 from paglets.core.urls import ip_literal, normalise_url
 from paglets.host.folder import HostFolder
 from paglets.host.http.listener import Address
-from paglets.host.shell import Settings
+from paglets.host.runtime.shell import Settings
 from paglets.mesh.addresses import ANYWHERE, LOOPBACK, bind_for, public_address, public_url
 from paglets.native import load_psutil
 from paglets.program import PROGRAM_VERSION, Program

@@ -6,8 +6,8 @@ from paglets.api.hosts import Member
 from paglets.api.slots import Steal, Stolen
 from paglets.core.errors import PagletsError
 from paglets.host.runs import Runs
+from paglets.host.runtime.shell import Shell
 from paglets.host.scheduler import Scheduler, as_waiting
-from paglets.host.shell import Shell
 from paglets.host.shipping import Shipping
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed

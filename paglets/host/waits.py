@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from paglets.core.errors import InternalError
-from paglets.host.shell import Shell
+from paglets.host.runtime.shell import Shell
 from paglets.remote.exchange import Pending, Response, reply_error
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from paglets.core.clock import Entropy
 from paglets.core.errors import CallOutcomeUnknown, PagletsError, PeerReplaced, Unreachable
 from paglets.core.parts import Part
 from paglets.core.refs import HostRef
-from paglets.host.runner import Runner
+from paglets.host.runtime.runner import Runner
 from paglets.remote.exchange import Completion, Request, Response
 from paglets.store.db import Store
 from paglets.testing.clock import FakeClock

@@ -17,7 +17,7 @@ from paglets.core.refs import HostRef, ProxyRef
 from paglets.host.host import Host, World
 from paglets.host.http.router import Router
 from paglets.host.http.routes import ROUTES
-from paglets.host.shell import Settings
+from paglets.host.runtime.shell import Settings
 from paglets.remote.exchange import Completion, Pending, Request, Response, dump_json
 from paglets.slots.eligibility import Reason
 from paglets.slots.model import PlacementRules, Resources, SlotRequest

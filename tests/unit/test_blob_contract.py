@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from paglets.artifacts.folder import BlobFolder
 from paglets.core.errors import Conflict, FileChanged, Invalid, Unknown
 from paglets.core.refs import BlobRef
-from paglets.host.shell import Blobs
+from paglets.host.runtime.shell import Blobs
 from paglets.testing.blobs import MemoryBlobs, MemoryDisk
 
 NOWHERE = "ab" * 32

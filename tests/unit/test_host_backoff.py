@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paglets.host.backoff import FIRST_SECONDS, MOST_SECONDS, Lanes
+from paglets.host.runtime.backoff import FIRST_SECONDS, MOST_SECONDS, Lanes
 from paglets.testing.clock import SeededEntropy
 
 

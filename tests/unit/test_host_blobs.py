@@ -19,7 +19,7 @@ from paglets.core.refs import ArtifactRef, BlobRef, FileRef
 from paglets.host.blobs import BlobKeeper
 from paglets.host.promises import Promises
 from paglets.host.room import FREE_BYTES, RESERVED_SECONDS
-from paglets.host.shell import Shell
+from paglets.host.runtime.shell import Shell
 from paglets.remote.exchange import Request, Response
 from paglets.store import blobs, residence
 from paglets.store.db import Store

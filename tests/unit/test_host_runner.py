@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from paglets.core.errors import Conflict, PagletsError, StoreFull
-from paglets.host.runner import RETRY_AFTER_FAULT_SECONDS, Runner, note
+from paglets.host.runtime.runner import RETRY_AFTER_FAULT_SECONDS, Runner, note
 from paglets.store.db import Store, Tx
 from paglets.testing.clock import FakeClock
 from paglets.testing.store import memory_database

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from paglets.host.threads import KeyedLocks
+from paglets.host.runtime.threads import KeyedLocks
 
 
 def test_whoever_has_the_lock_of_one_key_holds_up_no_other_key() -> None:

@@ -60,7 +60,7 @@ WORLD_ALLOWED = (
     *(f"worker/{name}.py" for name in ("zygote", "zygotes", "launcher", "sampler", "child", "context")),
     *(f"worker/{name}.py" for name in ("process", "taking")),
     "artifacts/folder.py",
-    "host/threads.py",
+    "host/runtime/threads.py",
     "host/app.py",
     "host/http/server.py",
     "cli/",

@@ -10,7 +10,7 @@ import pytest
 from host_rig import OFFERED
 
 from paglets.host import runfile
-from paglets.host.shell import Settings
+from paglets.host.runtime.shell import Settings
 from paglets.remote.local import began, broken_run_files, running_hosts
 
 DEAD = 2**22 + 1

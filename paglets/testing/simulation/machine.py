@@ -13,7 +13,7 @@ from paglets.core.errors import StoreFull
 from paglets.host.host import Host, World
 from paglets.host.http.router import Router
 from paglets.host.http.routes import ROUTES
-from paglets.host.shell import Settings
+from paglets.host.runtime.shell import Settings
 from paglets.remote.exchange import Pending, Request, Response
 from paglets.slots.model import Resources
 from paglets.store.db import Store, Tx

@@ -1,7 +1,7 @@
 """The one loop of a host: events, then changes in one COMMIT, then the parts that are due.
 
 Any thread may hand something in; only the runner runs it. In production a thread calls `step` again
-and again (`paglets.host.threads`), in the simulator the virtual clock does.
+and again (`paglets.host.runtime.threads`), in the simulator the virtual clock does.
 """
 
 from __future__ import annotations

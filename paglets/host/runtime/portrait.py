@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paglets.api.hosts import HostIdentity, Member
-from paglets.host.shell import Settings
+from paglets.host.runtime.shell import Settings
 from paglets.program import PROTOCOL
 from paglets.slots.model import MAX_PROPERTY_CHARACTERS, Candidate, Resources
 

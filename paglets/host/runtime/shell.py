@@ -9,7 +9,7 @@ from typing import Protocol
 from paglets.api.limits import MAX_PIECE_BYTES
 from paglets.core.clock import Clock, Entropy
 from paglets.core.refs import BlobRef, HostRef
-from paglets.host.runner import Log, Runner
+from paglets.host.runtime.runner import Log, Runner
 from paglets.remote.exchange import Transport
 from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources

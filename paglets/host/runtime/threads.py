@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from paglets.host.runner import Log, Runner
+from paglets.host.runtime.runner import Log, Runner
 
 JOIN_SECONDS = 10.0
 
