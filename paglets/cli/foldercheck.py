@@ -14,9 +14,9 @@ from pathlib import Path
 from paglets.cli.checks import BAD, FEW_BYTES, WARNING, Check
 from paglets.core.errors import PagletsError, StoreMalformed
 from paglets.core.text import counted
-from paglets.host import damage, private
-from paglets.host.disk import FOLDERS, obstacle_in
-from paglets.host.lock import LOCK
+from paglets.host.datadir import damage, private
+from paglets.host.datadir.disk import FOLDERS, obstacle_in
+from paglets.host.datadir.lock import LOCK
 from paglets.remote.local import RunningHost
 from paglets.slots.amounts import bytes_text
 from paglets.store.look import Look, check, check_ours, is_at_rest, look, open_reading, size_of

@@ -21,9 +21,11 @@ from paglets.core.command import NAME, carried_command
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError, StartFailed, StoreUndecided
 from paglets.core.text import counted, home_path, placed
 from paglets.core.urls import is_for_this_machine
-from paglets.host import greeting, known, private, runfile, setup
-from paglets.host.disk import HostDisk
-from paglets.host.folder import LOG_NAME, HostFolder, open_folder
+from paglets.host import greeting, setup
+from paglets.host.datadir import known, private, runfile
+from paglets.host.datadir.disk import HostDisk
+from paglets.host.datadir.folder import LOG_NAME, HostFolder, open_folder
+from paglets.host.datadir.watch import LOOK_SECONDS, Mender, Watch
 from paglets.host.host import Host, World
 from paglets.host.http.router import Router
 from paglets.host.http.routes import ROUTES
@@ -34,7 +36,6 @@ from paglets.host.runtime.meter import MachineMeter
 from paglets.host.runtime.shell import Settings
 from paglets.host.runtime.threads import Later, RunnerThread, WatchThread
 from paglets.host.voice import BACKGROUND, Voice
-from paglets.host.watch import LOOK_SECONDS, Mender, Watch
 from paglets.native import load_psutil, psutil_problem
 from paglets.program import (
     KeptCopy,

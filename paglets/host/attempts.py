@@ -9,7 +9,7 @@ from paglets.api.groups import JobCopy
 from paglets.api.logs import Attempts, AttemptView, UnfinishedJob
 from paglets.codec.text import loads
 from paglets.core.refs import HostRef, check_agent_id, check_group_id, check_job_key
-from paglets.host.logs import Key
+from paglets.host.datadir.logs import Key
 from paglets.host.runtime.shell import Disk
 from paglets.slots.states import FINAL
 from paglets.store import handoffs, kept, views

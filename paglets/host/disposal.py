@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paglets.host.blobs import BlobKeeper
-from paglets.host.disk import CLOSED_SECONDS, is_closed
+from paglets.host.datadir.disk import CLOSED_SECONDS, is_closed
 from paglets.host.runtime.shell import Shell
 from paglets.store import artifacts, files
 from paglets.store.files import Removal

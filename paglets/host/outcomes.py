@@ -15,7 +15,7 @@ from paglets.codec.text import dumps
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.core.text import counted
-from paglets.host import diskfull
+from paglets.host.datadir import diskfull
 from paglets.host.hooks import keep_files
 from paglets.slots import states
 from paglets.slots.amounts import bytes_text

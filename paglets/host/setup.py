@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from paglets.config import HostOptions
 from paglets.core.urls import ip_literal, normalise_url
-from paglets.host.folder import HostFolder
+from paglets.host.datadir.folder import HostFolder
 from paglets.host.http.listener import Address
 from paglets.host.runtime.shell import Settings
 from paglets.mesh.addresses import ANYWHERE, LOOPBACK, bind_for, public_address, public_url

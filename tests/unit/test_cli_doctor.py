@@ -20,8 +20,8 @@ from paglets.cli.foldercheck import Holder, folder_checks, holder_of
 from paglets.cli.main import main
 from paglets.core.clock import SystemEntropy
 from paglets.core.errors import StoreDamaged
-from paglets.host import damage
-from paglets.host.folder import open_folder
+from paglets.host.datadir import damage
+from paglets.host.datadir.folder import open_folder
 from paglets.mesh.view import OLD_STORE, no_way_text
 from paglets.remote.keys import create_key
 from paglets.remote.local import RunningHost, began

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from paglets.host import diskfull
-from paglets.host.diskfull import UNASKED_BYTES
+from paglets.host.datadir import diskfull
+from paglets.host.datadir.diskfull import UNASKED_BYTES
 from paglets.worker import fullness
 from paglets.worker.faults import entry_fault_of
 

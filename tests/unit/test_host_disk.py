@@ -11,7 +11,7 @@ import pytest
 
 from paglets.core.content import SourceStat, stat_of
 from paglets.core.record import INT_BOUND
-from paglets.host.disk import FOLDERS, HostDisk
+from paglets.host.datadir.disk import FOLDERS, HostDisk
 from paglets.store.files import Removal
 
 posix = pytest.mark.skipif(os.name != "posix", reason="rights as POSIX has them")

@@ -16,9 +16,9 @@ import pytest
 
 from paglets.core.clock import SystemEntropy
 from paglets.core.errors import EXIT_UNDECIDED, StartFailed, StoreDamaged, StoreUndecided
-from paglets.host import damage
-from paglets.host.folder import HostFolder, open_folder
-from paglets.host.lock import FolderLock
+from paglets.host.datadir import damage
+from paglets.host.datadir.folder import HostFolder, open_folder
+from paglets.host.datadir.lock import FolderLock
 
 
 def ignore(error: BaseException) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from paglets.core.clock import SystemEntropy
 from paglets.core.errors import StoreDamaged
-from paglets.host import damage, known
-from paglets.host.folder import open_folder
+from paglets.host.datadir import damage, known
+from paglets.host.datadir.folder import open_folder
 
 
 def started(home: Path, path: Path) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from paglets.host import folder
-from paglets.host.folder import Log
+from paglets.host.datadir import folder
+from paglets.host.datadir.folder import Log
 from paglets.host.voice import Voice
 
 FULL = Path("/dev/full")

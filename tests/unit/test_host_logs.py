@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from paglets.host.disk import HostDisk
-from paglets.host.logs import BLOCK_BYTES, LogFolder
+from paglets.host.datadir.disk import HostDisk
+from paglets.host.datadir.logs import BLOCK_BYTES, LogFolder
 from paglets.worker.logs import LogFile
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from paglets.core.clock import SystemEntropy
 from paglets.core.errors import StartFailed
-from paglets.host.folder import open_folder
-from paglets.host.private import Found, Verdict, judge, look, refusal, secure
+from paglets.host.datadir.folder import open_folder
+from paglets.host.datadir.private import Found, Verdict, judge, look, refusal, secure
 
 ME, OTHER = 1000, 1001
 

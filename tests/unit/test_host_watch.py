@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from paglets.core.errors import EXIT_UNDECIDED, PagletsError, StoreUndecided
-from paglets.host.watch import Mender, Watch
+from paglets.host.datadir.watch import Mender, Watch
 from paglets.slots.eligibility import Reason
 
 

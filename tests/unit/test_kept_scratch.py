@@ -8,7 +8,7 @@ import pytest
 from host_rig import Rig, job
 
 from paglets.api.logs import AskAttempts, Attempts, AttemptView
-from paglets.host.disk import HostDisk
+from paglets.host.datadir.disk import HostDisk
 from paglets.host.janitor import KEEP_SCRATCH_SECONDS, LOOK_SECONDS
 from paglets.store import kept, residence
 from paglets.store.db import Tx

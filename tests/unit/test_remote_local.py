@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from host_rig import OFFERED
 
-from paglets.host import runfile
+from paglets.host.datadir import runfile
 from paglets.host.runtime.shell import Settings
 from paglets.remote.local import began, broken_run_files, running_hosts
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paglets.core.errors import PagletsError, StoreUndecided
-from paglets.host.damage import DATABASE, identity
+from paglets.host.datadir.damage import DATABASE, identity
 from paglets.slots.eligibility import Reason
 
 LOOK_SECONDS = 1.0

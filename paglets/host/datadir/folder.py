@@ -13,8 +13,8 @@ from pathlib import Path
 from paglets.core.clock import Entropy, Mutex
 from paglets.core.errors import PagletsError, StartFailed, StoreMalformed, StorePassing
 from paglets.core.text import harmless
-from paglets.host import damage, private
-from paglets.host.lock import FolderLock
+from paglets.host.datadir import damage, private
+from paglets.host.datadir.lock import FolderLock
 from paglets.program import PROGRAM_VERSION
 from paglets.store.db import Store, Tx, open_store
 from paglets.store.look import check

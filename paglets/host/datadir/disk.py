@@ -11,7 +11,7 @@ from pathlib import Path
 
 from paglets.core.content import SourceStat, closed
 from paglets.core.text import placed
-from paglets.host.logs import Key, LogFolder
+from paglets.host.datadir.logs import Key, LogFolder
 from paglets.host.runtime.shell import Disk
 from paglets.slots.amounts import bytes_text
 from paglets.slots.eligibility import Reason

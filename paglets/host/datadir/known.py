@@ -13,7 +13,7 @@ from pathlib import Path
 from paglets.codec.text import dump_bytes, loads
 from paglets.core.errors import PagletsError
 from paglets.core.record import from_json, to_json
-from paglets.host.folder import HostFolder
+from paglets.host.datadir.folder import HostFolder
 from paglets.program import private_folder, write_private
 
 
