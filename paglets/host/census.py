@@ -22,10 +22,10 @@ from paglets.groups import copies
 from paglets.groups.keys import collector_id
 from paglets.groups.records import Sighting
 from paglets.groups.rows import UNREADABLE
-from paglets.host import outcomes
 from paglets.host.censusrows import Copy, copies_of, page
 from paglets.host.generations import rows_of
 from paglets.host.losses import Losses
+from paglets.host.records import outcomes
 from paglets.host.runtime.runner import note_once
 from paglets.host.runtime.shell import Shell
 from paglets.host.whereabouts import Whereabouts

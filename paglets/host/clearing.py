@@ -14,8 +14,8 @@ from paglets.codec.envelope import WireMessage
 from paglets.core.errors import Conflict
 from paglets.core.refs import HostRef
 from paglets.groups.keys import collector_id
-from paglets.host import outcomes
-from paglets.host.groupviews import collector_ref
+from paglets.host.records import outcomes
+from paglets.host.records.groupviews import collector_ref
 from paglets.store import residence, waiting
 from paglets.store.db import Tx
 

@@ -24,10 +24,10 @@ from paglets.groups.keys import (
     submission_of,
 )
 from paglets.host.blobs import BlobKeeper
-from paglets.host.comeback import ERA, epoch_of_next_era
-from paglets.host.groupviews import GROUP, group_view, on_only_host
-from paglets.host.inline import INLINE_CLASSES, InlineHost, InlinePaglet
-from paglets.host.preparing import PreparedGroup, prepare, template_rows
+from paglets.host.records.comeback import ERA, epoch_of_next_era
+from paglets.host.records.groupviews import GROUP, group_view, on_only_host
+from paglets.host.records.inline import INLINE_CLASSES, InlineHost, InlinePaglet
+from paglets.host.records.preparing import PreparedGroup, prepare, template_rows
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.slots import policy

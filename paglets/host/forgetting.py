@@ -14,7 +14,7 @@ from functools import partial
 from paglets.api.hosts import Forgotten
 from paglets.api.paglets import Located, ResidenceRow
 from paglets.core.errors import Conflict, InternalError, Invalid, PagletsError
-from paglets.host.comeback import (
+from paglets.host.records.comeback import (
     come_back_from_forgotten,
     drop_move,
     dropped_text,

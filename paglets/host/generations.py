@@ -22,8 +22,8 @@ from paglets.groups.records import ExpectedJob, Sighting, Template
 from paglets.groups.rows import CollectorRows
 from paglets.host.blobs import BlobKeeper
 from paglets.host.fetching import Fetching
-from paglets.host.inline import InlineStorage
-from paglets.host.jobcopies import JobGroup, job_copy
+from paglets.host.records.inline import InlineStorage
+from paglets.host.records.jobcopies import JobGroup, job_copy
 from paglets.host.runtime.runner import note, note_once
 from paglets.host.runtime.shell import Shell
 from paglets.slots.model import SlotRequest

@@ -11,7 +11,7 @@ from paglets.core.errors import PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
 from paglets.core.text import counted
-from paglets.host.groupviews import Seen, collector_ref
+from paglets.host.records.groupviews import Seen, collector_ref
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response

@@ -11,7 +11,7 @@ from paglets.core.errors import PagletsError, Unreachable
 from paglets.core.failpoints import reach
 from paglets.core.refs import BlobRef, HostRef
 from paglets.host.blobs import BlobKeeper
-from paglets.host.comeback import come_back, heir_of
+from paglets.host.records.comeback import come_back, heir_of
 from paglets.host.runtime.backoff import Lanes
 from paglets.host.runtime.shell import Shell
 from paglets.host.shipping import Shipping

@@ -24,7 +24,6 @@ from paglets.host.blobs import BlobKeeper
 from paglets.host.calls import Calls, OutgoingCall
 from paglets.host.census import Census
 from paglets.host.creation import Creation, must_be_found
-from paglets.host.delivery import PendingCall
 from paglets.host.directory import Directory
 from paglets.host.disposal import Disposal
 from paglets.host.fencing import Fencing
@@ -33,7 +32,6 @@ from paglets.host.forgetting import Forgetting
 from paglets.host.generations import Generations
 from paglets.host.groups import Groups
 from paglets.host.handoff import Handoffs
-from paglets.host.inline import INLINE_CLASSES, InlineHost
 from paglets.host.inlinecalls import InlineCalls
 from paglets.host.intents import Intents
 from paglets.host.janitor import Janitor
@@ -45,7 +43,9 @@ from paglets.host.placer import Placer
 from paglets.host.places import Places
 from paglets.host.pulling import Pulling
 from paglets.host.recall import Recall
-from paglets.host.recovery import close_runs
+from paglets.host.records.delivery import PendingCall
+from paglets.host.records.inline import INLINE_CLASSES, InlineHost
+from paglets.host.records.recovery import close_runs
 from paglets.host.relaying import Relaying
 from paglets.host.remarks import Remarks
 from paglets.host.reverse import Reverse

@@ -8,11 +8,11 @@ from typing import Any
 from paglets.core.errors import PagletsError, StorePassing
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef
-from paglets.host import inline, outcomes
-from paglets.host.comeback import another_store, drop_move, dropped_text
-from paglets.host.due import Due, still_asked
-from paglets.host.hooks import UNDELIVERED, begin_hook, fall_asleep, keep_files
-from paglets.host.inline import InlineHost
+from paglets.host.records import inline, outcomes
+from paglets.host.records.comeback import another_store, drop_move, dropped_text
+from paglets.host.records.due import Due, still_asked
+from paglets.host.records.hooks import UNDELIVERED, begin_hook, fall_asleep, keep_files
+from paglets.host.records.inline import InlineHost
 from paglets.host.runtime.portrait import OBSTACLE
 from paglets.host.runtime.shell import Shell
 from paglets.host.shipping import Shipping

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from paglets.host.attempts import all_at_work
 from paglets.host.datadir.disk import CLOSED_SECONDS, is_closed
-from paglets.host.hooks import end_held
-from paglets.host.recovery import stale_scratch
+from paglets.host.records.attempts import all_at_work
+from paglets.host.records.hooks import end_held
+from paglets.host.records.recovery import stale_scratch
 from paglets.host.runtime.shell import Shell
 from paglets.store import kept, residence
 from paglets.worker.protocol import KEPT_DAYS

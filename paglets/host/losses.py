@@ -25,7 +25,7 @@ from paglets.groups.losses import Found, Place
 from paglets.groups.records import Sighting
 from paglets.groups.rows import TEMPLATES, UNREADABLE, CollectorRows
 from paglets.host.generations import NO_LOOKS, Generations, Lost, Watched, rows_of
-from paglets.host.inline import InlineStorage
+from paglets.host.records.inline import InlineStorage
 from paglets.host.runtime.runner import note_once
 from paglets.host.runtime.shell import Shell
 from paglets.host.whereabouts import Whereabouts

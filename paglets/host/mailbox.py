@@ -11,13 +11,13 @@ from collections.abc import Callable
 
 from paglets.api.calls import CallReply
 from paglets.core.errors import CallOutcomeUnknown, PagletsError
-from paglets.host import inline
 from paglets.host.creation import elsewhere
-from paglets.host.delivery import Delivery, PendingCall
-from paglets.host.due import Due, due_rows
-from paglets.host.hooks import hook_failed, is_inactive, next_waking, set_hook
-from paglets.host.inline import InlineHost
 from paglets.host.intents import Intents, write_or_log
+from paglets.host.records import inline
+from paglets.host.records.delivery import Delivery, PendingCall
+from paglets.host.records.due import Due, due_rows
+from paglets.host.records.hooks import hook_failed, is_inactive, next_waking, set_hook
+from paglets.host.records.inline import InlineHost
 from paglets.host.runtime.shell import Shell
 from paglets.store import posts, residence
 from paglets.store.db import Tx

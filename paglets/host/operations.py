@@ -25,16 +25,16 @@ from paglets.core.refs import (
     check_file_name,
     check_lifetime,
 )
-from paglets.host import cloning, notes, outcomes
 from paglets.host.blobs import BlobKeeper
 from paglets.host.calls import Calls
 from paglets.host.creation import Creation
-from paglets.host.delivery import Delivery
 from paglets.host.directory import Directory
 from paglets.host.fetching import Fetching
-from paglets.host.hooks import arrived, hook_done, hook_failed, intend
 from paglets.host.mailbox import Mailbox
-from paglets.host.outcomes import Attempt, Outcome
+from paglets.host.records import cloning, notes, outcomes
+from paglets.host.records.delivery import Delivery
+from paglets.host.records.hooks import arrived, hook_done, hook_failed, intend
+from paglets.host.records.outcomes import Attempt, Outcome
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.store import artifacts, files, kept, paglets, posts

@@ -13,7 +13,7 @@ from paglets.core.errors import PagletsError
 from paglets.core.failpoints import reach
 from paglets.core.refs import HostRef
 from paglets.core.text import counted
-from paglets.host import outcomes
+from paglets.host.records import outcomes
 from paglets.host.runtime.backoff import Lanes
 from paglets.host.runtime.runner import note
 from paglets.host.runtime.shell import Shell

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from paglets.host import outcomes
 from paglets.host.avoiding import Avoided
+from paglets.host.records import outcomes
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.slots import policy, states

@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 
 from paglets.core.errors import StorePassing
-from paglets.host import fileroom
 from paglets.host.avoiding import Avoided
 from paglets.host.datadir import diskfull
-from paglets.host.runrows import Run
+from paglets.host.records import fileroom
+from paglets.host.records.runrows import Run
 from paglets.host.runtime.shell import Shell
 from paglets.slots.eligibility import Reason
 from paglets.store import paglets, residence

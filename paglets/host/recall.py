@@ -12,7 +12,7 @@ from functools import partial
 from paglets.api.transfers import TransferAnswer
 from paglets.core.errors import PagletsError
 from paglets.host.avoiding import Avoided
-from paglets.host.comeback import come_back, give_up
+from paglets.host.records.comeback import come_back, give_up
 from paglets.host.runtime.runner import note
 from paglets.host.runtime.shell import Shell
 from paglets.host.settling import Settling

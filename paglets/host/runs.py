@@ -15,14 +15,14 @@ from paglets.codec.text import dumps
 from paglets.core.errors import Fenced, HandlerFailed, PagletsError, StorePassing, tellable
 from paglets.core.failpoints import reach
 from paglets.core.record import to_json
-from paglets.host import fileroom, outcomes, runrows, timelimits
 from paglets.host.avoiding import Avoided
-from paglets.host.delivery import Delivery
 from paglets.host.mailbox import Mailbox
 from paglets.host.operations import HandlerEnd, Operations, close_delivery
-from paglets.host.outcomes import Attempt, Outcome
 from paglets.host.places import Places
-from paglets.host.runrows import Ground, Run
+from paglets.host.records import fileroom, outcomes, runrows, timelimits
+from paglets.host.records.delivery import Delivery
+from paglets.host.records.outcomes import Attempt, Outcome
+from paglets.host.records.runrows import Ground, Run
 from paglets.host.runtime.runner import note
 from paglets.host.runtime.shell import Shell
 from paglets.store import posts

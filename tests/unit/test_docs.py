@@ -26,7 +26,7 @@ from paglets.cli.overview import status_counts
 from paglets.cli.script import is_script, split
 from paglets.config import checked_config, host_names
 from paglets.groups.summary import Facts, Lists, Place, summarise
-from paglets.host import outcomes
+from paglets.host.records import outcomes
 from paglets.slots.eligibility import REASONS
 from paglets.slots.states import diagram
 

@@ -11,9 +11,9 @@ from host_rig import Rig, envelope, host_ref, job, slot_request
 
 from paglets.api.logs import AskAttempts, Attempts, LogPiece
 from paglets.core.errors import BadRequest, Invalid
-from paglets.host import attempts
 from paglets.host.datadir.disk import HostDisk
 from paglets.host.janitor import KEEP_LOG_ATTEMPTS, KEEP_LOG_BYTES, TRIM_SECONDS
+from paglets.host.records import attempts
 from paglets.store import history, queue, residence
 from paglets.testing.processes import HandProcess
 from paglets.worker.logs import LogFile

@@ -17,8 +17,8 @@ from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, BlobRef
 from paglets.groups.keys import collector_id
-from paglets.host import inline
-from paglets.host.hooks import ask_for
+from paglets.host.records import inline
+from paglets.host.records.hooks import ask_for
 from paglets.store import blobs, posts, residence
 from paglets.store.db import Tx, open_store
 

@@ -17,7 +17,7 @@ from paglets.codec.text import dumps
 from paglets.core.errors import Conflict, InternalError
 from paglets.core.record import to_json
 from paglets.core.refs import FileRef, HostRef
-from paglets.host.hooks import ask_for
+from paglets.host.records.hooks import ask_for
 from paglets.store import files, residence
 from paglets.store.jobfiles import KEEP_SECONDS
 from paglets.testing.mesh import member

@@ -23,7 +23,7 @@ from paglets.core.errors import InternalError, PagletsError, Unreachable
 from paglets.core.record import from_json
 from paglets.core.refs import BlobRef, HostRef, ProxyRef
 from paglets.core.urls import parse_url
-from paglets.host import outcomes
+from paglets.host.records import outcomes
 from paglets.remote.exchange import Request
 from paglets.remote.keys import parse_key
 from paglets.remote.pool import Pool

@@ -11,8 +11,8 @@ from host_rig import envelope, host_ref, job, job_part, slot_request
 from paglets.api.slots import Usage
 from paglets.codec.text import loads
 from paglets.core.refs import FileRef
-from paglets.host import outcomes, recovery
-from paglets.host.outcomes import Attempt, Outcome
+from paglets.host.records import outcomes, recovery
+from paglets.host.records.outcomes import Attempt, Outcome
 from paglets.store import files, posts, queue, residence
 from paglets.store.db import Store
 from paglets.testing.store import memory_store

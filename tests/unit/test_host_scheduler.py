@@ -10,8 +10,8 @@ from host_rig import OFFERED, Rig, group, host_ref, job, slot_request
 from paglets.api.groups import GroupView
 from paglets.api.slots import Candidates, Slots, Steal, Stolen, Verdicts
 from paglets.core.record import to_json
-from paglets.host.groupviews import ONLY_HOST
 from paglets.host.placer import JOBS_A_TURN, LOOK_AGAIN_SECONDS
+from paglets.host.records.groupviews import ONLY_HOST
 from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources, SlotRequest
 from paglets.store import residence

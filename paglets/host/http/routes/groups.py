@@ -25,11 +25,12 @@ from paglets.api.paglets import Done
 from paglets.core.errors import Conflict, Invalid, PagletsError, Unknown
 from paglets.core.failpoints import reach
 from paglets.core.refs import check_group_id
-from paglets.host import census, clearing, groupviews
+from paglets.host import census, clearing
 from paglets.host.ending import end_copies
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
-from paglets.host.preparing import MAX_SUBMISSIONS
+from paglets.host.records import groupviews
+from paglets.host.records.preparing import MAX_SUBMISSIONS
 from paglets.remote.exchange import Pending, Request, Response, reply_error
 from paglets.store import waiting
 from paglets.store.db import Tx

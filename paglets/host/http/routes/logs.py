@@ -8,10 +8,10 @@ from paglets.api.logs import MAX_LOG_PIECE_BYTES, AskAttempts, Attempts, LogPiec
 from paglets.core.errors import BadRequest
 from paglets.core.record import INT_BOUND
 from paglets.core.refs import check_agent_id
-from paglets.host import attempts
 from paglets.host.datadir.logs import STREAMS
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
+from paglets.host.records import attempts
 
 MOST_NUMBER = 999_999_999_999
 

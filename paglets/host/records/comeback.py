@@ -7,8 +7,8 @@ from paglets.codec.text import dumps
 from paglets.core.clock import Entropy
 from paglets.core.record import to_json
 from paglets.core.refs import SHORT_ID_CHARACTERS, HostRef
-from paglets.host import outcomes
-from paglets.host.hooks import ask_for, keep_files
+from paglets.host.records import outcomes
+from paglets.host.records.hooks import ask_for, keep_files
 from paglets.host.runtime.runner import note
 from paglets.mesh.gossip import Gossip
 from paglets.slots import states

@@ -12,10 +12,10 @@ from paglets.codec.text import loads
 from paglets.core.errors import BadRequest, Fenced
 from paglets.core.record import from_json
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
-from paglets.host import outcomes
-from paglets.host.delivery import Delivery
-from paglets.host.hooks import hook_failed
-from paglets.host.outcomes import Attempt
+from paglets.host.records import outcomes
+from paglets.host.records.delivery import Delivery
+from paglets.host.records.hooks import hook_failed
+from paglets.host.records.outcomes import Attempt
 from paglets.store import files, paglets, queue, residence
 from paglets.store.db import Tx
 from paglets.worker.launch import Ended

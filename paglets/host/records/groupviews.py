@@ -11,7 +11,7 @@ from paglets.codec.text import loads
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.groups.keys import collector_id
-from paglets.host.inline import InlineHost
+from paglets.host.records.inline import InlineHost
 from paglets.slots.model import Candidate
 from paglets.store import handoffs, paglets, residence, waiting
 from paglets.store.db import Tx

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from paglets.core.refs import HostRef
-from paglets.host import outcomes
-from paglets.host.outcomes import Attempt
+from paglets.host.records import outcomes
+from paglets.host.records.outcomes import Attempt
 from paglets.slots import states
 from paglets.store import kept, queue, residence
 from paglets.store.db import Tx

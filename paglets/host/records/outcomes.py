@@ -16,7 +16,7 @@ from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.core.text import counted
 from paglets.host.datadir import diskfull
-from paglets.host.hooks import keep_files
+from paglets.host.records.hooks import keep_files
 from paglets.slots import states
 from paglets.slots.amounts import bytes_text
 from paglets.store import files, history, jobfiles, paglets, posts, queue, residence

@@ -12,7 +12,7 @@ from typing import Any
 
 from paglets.core.content import no_place
 from paglets.core.errors import NoRoom, StorePassing
-from paglets.host.runrows import Run
+from paglets.host.records.runrows import Run
 from paglets.store import queue
 from paglets.store.db import Tx
 

@@ -11,7 +11,7 @@ from paglets.core.errors import Conflict
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
 from paglets.core.text import counted
-from paglets.host import notes
+from paglets.host.records import notes
 from paglets.host.runtime.runner import note
 from paglets.store import jobfiles, residence
 from paglets.store.db import Tx

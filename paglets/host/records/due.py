@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paglets.codec.text import loads
-from paglets.host.inline import INLINE_CLASSES
+from paglets.host.records.inline import INLINE_CLASSES
 from paglets.store.db import Tx
 
 
