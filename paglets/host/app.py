@@ -30,7 +30,7 @@ from paglets.host.host import Host, World
 from paglets.host.http.router import Router
 from paglets.host.http.routes import ROUTES
 from paglets.host.http.server import HttpServer
-from paglets.host.pulling import Handle, not_yet
+from paglets.host.network.pulling import Handle, not_yet
 from paglets.host.records.recovery import survivors
 from paglets.host.runtime.meter import MachineMeter
 from paglets.host.runtime.shell import Settings

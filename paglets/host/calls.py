@@ -16,8 +16,8 @@ from paglets.codec.envelope import WireMessage
 from paglets.core.errors import Moved, Moving, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
+from paglets.host.network.whereabouts import Whereabouts
 from paglets.host.runtime.shell import Shell
-from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.remote.link import paglet_route

@@ -25,10 +25,10 @@ from paglets.groups.rows import UNREADABLE
 from paglets.host.censusrows import Copy, copies_of, page
 from paglets.host.generations import rows_of
 from paglets.host.losses import Losses
+from paglets.host.network.whereabouts import Whereabouts
 from paglets.host.records import outcomes
 from paglets.host.runtime.runner import note_once
 from paglets.host.runtime.shell import Shell
-from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.store import posts, recalls, residence

@@ -14,6 +14,7 @@ from functools import partial
 from paglets.api.hosts import Forgotten
 from paglets.api.paglets import Located, ResidenceRow
 from paglets.core.errors import Conflict, InternalError, Invalid, PagletsError
+from paglets.host.network.whereabouts import Whereabouts
 from paglets.host.records.comeback import (
     come_back_from_forgotten,
     drop_move,
@@ -23,7 +24,6 @@ from paglets.host.records.comeback import (
 )
 from paglets.host.runtime.runner import note
 from paglets.host.runtime.shell import Shell
-from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.table import STORE_ID
 from paglets.remote.exchange import Pending, reply, reply_error

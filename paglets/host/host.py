@@ -24,7 +24,6 @@ from paglets.host.blobs import BlobKeeper
 from paglets.host.calls import Calls, OutgoingCall
 from paglets.host.census import Census
 from paglets.host.creation import Creation, must_be_found
-from paglets.host.directory import Directory
 from paglets.host.disposal import Disposal
 from paglets.host.fencing import Fencing
 from paglets.host.fetching import Fetching
@@ -37,18 +36,20 @@ from paglets.host.intents import Intents
 from paglets.host.janitor import Janitor
 from paglets.host.losses import Losses
 from paglets.host.mailbox import Mailbox
+from paglets.host.network.directory import Directory
+from paglets.host.network.pulling import Pulling
+from paglets.host.network.relaying import Relaying
+from paglets.host.network.remarks import Remarks
+from paglets.host.network.reverse import Reverse
+from paglets.host.network.whereabouts import Whereabouts
 from paglets.host.operations import Operations
 from paglets.host.outbox import Outbox
 from paglets.host.placer import Placer
 from paglets.host.places import Places
-from paglets.host.pulling import Pulling
 from paglets.host.recall import Recall
 from paglets.host.records.delivery import PendingCall
 from paglets.host.records.inline import INLINE_CLASSES, InlineHost
 from paglets.host.records.recovery import close_runs
-from paglets.host.relaying import Relaying
-from paglets.host.remarks import Remarks
-from paglets.host.reverse import Reverse
 from paglets.host.runs import Runs
 from paglets.host.runtime import portrait
 from paglets.host.runtime.portrait import Load
@@ -59,7 +60,6 @@ from paglets.host.shipping import Shipping
 from paglets.host.steal import Stealing
 from paglets.host.tries import Tries
 from paglets.host.waits import Waits
-from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import Locator
 from paglets.remote.exchange import Pending, Response, Transport, reply, reply_error

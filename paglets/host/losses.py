@@ -25,10 +25,10 @@ from paglets.groups.losses import Found, Place
 from paglets.groups.records import Sighting
 from paglets.groups.rows import TEMPLATES, UNREADABLE, CollectorRows
 from paglets.host.generations import NO_LOOKS, Generations, Lost, Watched, rows_of
+from paglets.host.network.whereabouts import Whereabouts
 from paglets.host.records.inline import InlineStorage
 from paglets.host.runtime.runner import note_once
 from paglets.host.runtime.shell import Shell
-from paglets.host.whereabouts import Whereabouts
 from paglets.mesh.gossip import Gossip
 from paglets.store.db import Tx
 from paglets.store.queue import QueuedJob

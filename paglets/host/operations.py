@@ -28,9 +28,9 @@ from paglets.core.refs import (
 from paglets.host.blobs import BlobKeeper
 from paglets.host.calls import Calls
 from paglets.host.creation import Creation
-from paglets.host.directory import Directory
 from paglets.host.fetching import Fetching
 from paglets.host.mailbox import Mailbox
+from paglets.host.network.directory import Directory
 from paglets.host.records import cloning, notes, outcomes
 from paglets.host.records.delivery import Delivery
 from paglets.host.records.hooks import arrived, hook_done, hook_failed, intend
