@@ -23,7 +23,7 @@ from paglets.groups.keys import (
     inputs_digest,
     submission_of,
 )
-from paglets.host.blobs import BlobKeeper
+from paglets.host.blobs.blobs import BlobKeeper
 from paglets.host.records.comeback import ERA, epoch_of_next_era
 from paglets.host.records.groupviews import GROUP, group_view, on_only_host
 from paglets.host.records.inline import INLINE_CLASSES, InlineHost, InlinePaglet

@@ -20,8 +20,8 @@ from paglets.groups import copies
 from paglets.groups.keys import SUBMISSION_GENERATIONS, nth_copy
 from paglets.groups.records import ExpectedJob, Sighting, Template
 from paglets.groups.rows import CollectorRows
-from paglets.host.blobs import BlobKeeper
-from paglets.host.fetching import Fetching
+from paglets.host.blobs.blobs import BlobKeeper
+from paglets.host.blobs.fetching import Fetching
 from paglets.host.records.inline import InlineStorage
 from paglets.host.records.jobcopies import JobGroup, job_copy
 from paglets.host.runtime.runner import note, note_once

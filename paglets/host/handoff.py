@@ -10,11 +10,11 @@ from paglets.api.transfers import ClosedEpoch, CloseTransfers, LargeEnvelope, Tr
 from paglets.core.errors import PagletsError, Unreachable
 from paglets.core.failpoints import reach
 from paglets.core.refs import BlobRef, HostRef
-from paglets.host.blobs import BlobKeeper
+from paglets.host.blobs.blobs import BlobKeeper
+from paglets.host.blobs.shipping import Shipping
 from paglets.host.records.comeback import come_back, heir_of
 from paglets.host.runtime.backoff import Lanes
 from paglets.host.runtime.shell import Shell
-from paglets.host.shipping import Shipping
 from paglets.host.tries import Tries
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed

@@ -20,13 +20,14 @@ from paglets.core.errors import Invalid, PagletsError
 from paglets.core.record import from_json
 from paglets.host import services, verdicts
 from paglets.host.avoiding import Avoided
-from paglets.host.blobs import BlobKeeper
+from paglets.host.blobs.blobs import BlobKeeper
+from paglets.host.blobs.disposal import Disposal
+from paglets.host.blobs.fetching import Fetching
+from paglets.host.blobs.shipping import Shipping
 from paglets.host.calls import Calls, OutgoingCall
 from paglets.host.census import Census
 from paglets.host.creation import Creation, must_be_found
-from paglets.host.disposal import Disposal
 from paglets.host.fencing import Fencing
-from paglets.host.fetching import Fetching
 from paglets.host.forgetting import Forgetting
 from paglets.host.generations import Generations
 from paglets.host.groups import Groups
@@ -56,7 +57,6 @@ from paglets.host.runtime.portrait import Load
 from paglets.host.runtime.runner import Log, Runner
 from paglets.host.runtime.shell import Blobs, Disk, Meter, Settings, Shell
 from paglets.host.scheduler import Scheduler
-from paglets.host.shipping import Shipping
 from paglets.host.steal import Stealing
 from paglets.host.tries import Tries
 from paglets.host.waits import Waits

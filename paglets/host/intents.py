@@ -8,6 +8,7 @@ from typing import Any
 from paglets.core.errors import PagletsError, StorePassing
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef
+from paglets.host.blobs.shipping import Shipping
 from paglets.host.records import inline, outcomes
 from paglets.host.records.comeback import another_store, drop_move, dropped_text
 from paglets.host.records.due import Due, still_asked
@@ -15,7 +16,6 @@ from paglets.host.records.hooks import UNDELIVERED, begin_hook, fall_asleep, kee
 from paglets.host.records.inline import InlineHost
 from paglets.host.runtime.portrait import OBSTACLE
 from paglets.host.runtime.shell import Shell
-from paglets.host.shipping import Shipping
 from paglets.mesh.gossip import Gossip
 from paglets.slots import states
 from paglets.store import jobfiles, paglets, queue, residence

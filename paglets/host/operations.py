@@ -25,10 +25,10 @@ from paglets.core.refs import (
     check_file_name,
     check_lifetime,
 )
-from paglets.host.blobs import BlobKeeper
+from paglets.host.blobs.blobs import BlobKeeper
+from paglets.host.blobs.fetching import Fetching
 from paglets.host.calls import Calls
 from paglets.host.creation import Creation
-from paglets.host.fetching import Fetching
 from paglets.host.mailbox import Mailbox
 from paglets.host.network.directory import Directory
 from paglets.host.records import cloning, notes, outcomes

@@ -13,12 +13,12 @@ from paglets.core.errors import PagletsError
 from paglets.core.failpoints import reach
 from paglets.core.refs import HostRef
 from paglets.core.text import counted
+from paglets.host.blobs.shipping import Shipping
 from paglets.host.network.whereabouts import Whereabouts
 from paglets.host.records import outcomes
 from paglets.host.runtime.backoff import Lanes
 from paglets.host.runtime.runner import note
 from paglets.host.runtime.shell import Shell
-from paglets.host.shipping import Shipping
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.store import posts

@@ -16,9 +16,9 @@ from host_rig import Rig, envelope
 from paglets.api.blobs import AddArtifact, AskBlobs, BlobState, BlobStates
 from paglets.core.errors import BadRequest, Conflict, FileChanged, Invalid, NoRoom, PagletsError, TooLarge, Unknown
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef
-from paglets.host.blobs import BlobKeeper
-from paglets.host.promises import Promises
-from paglets.host.room import FREE_BYTES, RESERVED_SECONDS
+from paglets.host.blobs.blobs import BlobKeeper
+from paglets.host.blobs.promises import Promises
+from paglets.host.blobs.room import FREE_BYTES, RESERVED_SECONDS
 from paglets.host.runtime.shell import Shell
 from paglets.remote.exchange import Request, Response
 from paglets.store import blobs, residence

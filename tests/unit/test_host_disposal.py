@@ -9,7 +9,7 @@ import pytest
 from host_rig import Rig, envelope, host_ref
 from test_host_bytes_travel import DATA, artifact, make, put
 
-from paglets.host.disposal import REMOVALS_A_TURN, RETRY_SECONDS
+from paglets.host.blobs.disposal import REMOVALS_A_TURN, RETRY_SECONDS
 from paglets.store import artifacts, residence
 from paglets.store.files import Removal
 

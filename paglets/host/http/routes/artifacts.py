@@ -9,8 +9,8 @@ from paglets.api.paglets import Done
 from paglets.codec.envelope import CarriedArtifact
 from paglets.core.errors import Conflict, Unknown, tellable
 from paglets.core.refs import ArtifactRef, BlobRef, check_artifact_id, check_file_name, check_lifetime
+from paglets.host.blobs.fetching import delete_here
 from paglets.host.creation import must_be_found
-from paglets.host.fetching import delete_here
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, route
 from paglets.remote.exchange import Pending, reply, reply_error

@@ -14,7 +14,7 @@ from paglets.api.blobs import ArtifactView, AskBlobs, BlobState, BlobStates
 from paglets.api.paglets import Done
 from paglets.core.errors import Conflict, FileChanged, Moving, PagletsError, Unknown, tellable
 from paglets.core.refs import ArtifactRef, BlobRef, HostRef
-from paglets.host.blobs import BlobKeeper
+from paglets.host.blobs.blobs import BlobKeeper
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed

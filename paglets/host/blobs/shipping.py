@@ -15,7 +15,7 @@ from paglets.api.blobs import AskBlobs, BlobState, BlobStates
 from paglets.api.limits import MAX_ASKED_BLOBS
 from paglets.core.errors import Conflict, FileChanged, PagletsError, Unreachable
 from paglets.core.refs import BlobRef, HostRef
-from paglets.host.blobs import BlobKeeper
+from paglets.host.blobs.blobs import BlobKeeper
 from paglets.host.runtime.backoff import FIRST_SECONDS, MOST_SECONDS, Lanes
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip

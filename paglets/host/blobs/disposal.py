@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paglets.host.blobs import BlobKeeper
+from paglets.host.blobs.blobs import BlobKeeper
 from paglets.host.datadir.disk import CLOSED_SECONDS, is_closed
 from paglets.host.runtime.shell import Shell
 from paglets.store import artifacts, files

@@ -16,8 +16,8 @@ from paglets.api.blobs import BlobState
 from paglets.api.limits import MAX_ENVELOPE_BYTES, MAX_PIECE_BYTES
 from paglets.core.errors import Conflict, FileChanged, PagletsError, TooLarge, Unknown
 from paglets.core.refs import BlobRef, check_blob, check_file_name, check_sha256
-from paglets.host.promises import Promises
-from paglets.host.room import Room
+from paglets.host.blobs.promises import Promises
+from paglets.host.blobs.room import Room
 from paglets.host.runtime.shell import Shell
 from paglets.host.runtime.threads import KeyedLocks
 from paglets.store import blobs
