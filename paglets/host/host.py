@@ -19,7 +19,6 @@ from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import Invalid, PagletsError
 from paglets.core.record import from_json
 from paglets.host import services, verdicts
-from paglets.host.avoiding import Avoided
 from paglets.host.blobs.blobs import BlobKeeper
 from paglets.host.blobs.disposal import Disposal
 from paglets.host.blobs.fetching import Fetching
@@ -27,11 +26,15 @@ from paglets.host.blobs.shipping import Shipping
 from paglets.host.calls import Calls, OutgoingCall
 from paglets.host.census import Census
 from paglets.host.creation import Creation, must_be_found
-from paglets.host.fencing import Fencing
-from paglets.host.forgetting import Forgetting
 from paglets.host.generations import Generations
 from paglets.host.groups import Groups
-from paglets.host.handoff import Handoffs
+from paglets.host.handoff.avoiding import Avoided
+from paglets.host.handoff.fencing import Fencing
+from paglets.host.handoff.forgetting import Forgetting
+from paglets.host.handoff.handoff import Handoffs
+from paglets.host.handoff.placer import Placer
+from paglets.host.handoff.recall import Recall
+from paglets.host.handoff.tries import Tries
 from paglets.host.inlinecalls import InlineCalls
 from paglets.host.intents import Intents
 from paglets.host.janitor import Janitor
@@ -45,9 +48,7 @@ from paglets.host.network.reverse import Reverse
 from paglets.host.network.whereabouts import Whereabouts
 from paglets.host.operations import Operations
 from paglets.host.outbox import Outbox
-from paglets.host.placer import Placer
 from paglets.host.places import Places
-from paglets.host.recall import Recall
 from paglets.host.records.delivery import PendingCall
 from paglets.host.records.inline import INLINE_CLASSES, InlineHost
 from paglets.host.records.recovery import close_runs
@@ -58,7 +59,6 @@ from paglets.host.runtime.runner import Log, Runner
 from paglets.host.runtime.shell import Blobs, Disk, Meter, Settings, Shell
 from paglets.host.scheduler import Scheduler
 from paglets.host.steal import Stealing
-from paglets.host.tries import Tries
 from paglets.host.waits import Waits
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import Locator

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 
 from paglets.core.errors import StorePassing
-from paglets.host.avoiding import Avoided
 from paglets.host.datadir import diskfull
+from paglets.host.handoff.avoiding import Avoided
 from paglets.host.records import fileroom
 from paglets.host.records.runrows import Run
 from paglets.host.runtime.shell import Shell

@@ -15,7 +15,7 @@ from paglets.codec.text import dumps
 from paglets.core.errors import Fenced, HandlerFailed, PagletsError, StorePassing, tellable
 from paglets.core.failpoints import reach
 from paglets.core.record import to_json
-from paglets.host.avoiding import Avoided
+from paglets.host.handoff.avoiding import Avoided
 from paglets.host.mailbox import Mailbox
 from paglets.host.operations import HandlerEnd, Operations, close_delivery
 from paglets.host.places import Places

@@ -16,8 +16,8 @@ from paglets.api.paglets import Done, Located, ResidenceRow
 from paglets.core.errors import InternalError, Moved, Moving, NoRoom
 from paglets.core.refs import FileRef
 from paglets.host.census import end_unwanted
-from paglets.host.handoff import MAX_CLOSED
-from paglets.host.tries import STUCK_SECONDS
+from paglets.host.handoff.handoff import MAX_CLOSED
+from paglets.host.handoff.tries import STUCK_SECONDS
 from paglets.remote.exchange import Pending, Response
 from paglets.store import files, residence
 from paglets.store.db import Tx

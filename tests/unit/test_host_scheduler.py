@@ -10,7 +10,7 @@ from host_rig import OFFERED, Rig, group, host_ref, job, slot_request
 from paglets.api.groups import GroupView
 from paglets.api.slots import Candidates, Slots, Steal, Stolen, Verdicts
 from paglets.core.record import to_json
-from paglets.host.placer import JOBS_A_TURN, LOOK_AGAIN_SECONDS
+from paglets.host.handoff.placer import JOBS_A_TURN, LOOK_AGAIN_SECONDS
 from paglets.host.records.groupviews import ONLY_HOST
 from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources, SlotRequest

@@ -14,9 +14,9 @@ from paglets.api.paglets import Locate, Located, ResidenceRow
 from paglets.api.transfers import TransferAnswer
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
+from paglets.host.handoff.settling import AGAIN_SECONDS, ANSWER_SECONDS, Settling
 from paglets.host.runtime.runner import note
 from paglets.host.runtime.shell import Shell
-from paglets.host.settling import AGAIN_SECONDS, ANSWER_SECONDS, Settling
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import MAX_IDS
 from paglets.remote.exchange import Request, Response, dump_json, parsed

@@ -12,10 +12,10 @@ from paglets.core.failpoints import reach
 from paglets.core.refs import BlobRef, HostRef
 from paglets.host.blobs.blobs import BlobKeeper
 from paglets.host.blobs.shipping import Shipping
+from paglets.host.handoff.tries import Tries
 from paglets.host.records.comeback import come_back, heir_of
 from paglets.host.runtime.backoff import Lanes
 from paglets.host.runtime.shell import Shell
-from paglets.host.tries import Tries
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.store import handoffs, residence

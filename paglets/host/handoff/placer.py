@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from paglets.host.avoiding import Avoided
+from paglets.host.handoff.avoiding import Avoided
 from paglets.host.records import outcomes
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip

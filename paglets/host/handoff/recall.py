@@ -11,12 +11,12 @@ from functools import partial
 
 from paglets.api.transfers import TransferAnswer
 from paglets.core.errors import PagletsError
-from paglets.host.avoiding import Avoided
+from paglets.host.handoff.avoiding import Avoided
+from paglets.host.handoff.settling import Settling
+from paglets.host.handoff.tries import Tries
 from paglets.host.records.comeback import come_back, give_up
 from paglets.host.runtime.runner import note
 from paglets.host.runtime.shell import Shell
-from paglets.host.settling import Settling
-from paglets.host.tries import Tries
 from paglets.mesh.gossip import Gossip
 from paglets.store import recalls, residence
 from paglets.store.db import Tx
