@@ -23,9 +23,7 @@ from paglets.host.blobs.blobs import BlobKeeper
 from paglets.host.blobs.disposal import Disposal
 from paglets.host.blobs.fetching import Fetching
 from paglets.host.blobs.shipping import Shipping
-from paglets.host.calls import Calls, OutgoingCall
 from paglets.host.census import Census
-from paglets.host.creation import Creation, must_be_found
 from paglets.host.generations import Generations
 from paglets.host.groups import Groups
 from paglets.host.handoff.avoiding import Avoided
@@ -35,11 +33,15 @@ from paglets.host.handoff.handoff import Handoffs
 from paglets.host.handoff.placer import Placer
 from paglets.host.handoff.recall import Recall
 from paglets.host.handoff.tries import Tries
-from paglets.host.inlinecalls import InlineCalls
-from paglets.host.intents import Intents
 from paglets.host.janitor import Janitor
 from paglets.host.losses import Losses
-from paglets.host.mailbox import Mailbox
+from paglets.host.messaging.calls import Calls, OutgoingCall
+from paglets.host.messaging.creation import Creation, must_be_found
+from paglets.host.messaging.inlinecalls import InlineCalls
+from paglets.host.messaging.intents import Intents
+from paglets.host.messaging.mailbox import Mailbox
+from paglets.host.messaging.outbox import Outbox
+from paglets.host.messaging.waits import Waits
 from paglets.host.network.directory import Directory
 from paglets.host.network.pulling import Pulling
 from paglets.host.network.relaying import Relaying
@@ -47,7 +49,6 @@ from paglets.host.network.remarks import Remarks
 from paglets.host.network.reverse import Reverse
 from paglets.host.network.whereabouts import Whereabouts
 from paglets.host.operations import Operations
-from paglets.host.outbox import Outbox
 from paglets.host.places import Places
 from paglets.host.records.delivery import PendingCall
 from paglets.host.records.inline import INLINE_CLASSES, InlineHost
@@ -59,7 +60,6 @@ from paglets.host.runtime.runner import Log, Runner
 from paglets.host.runtime.shell import Blobs, Disk, Meter, Settings, Shell
 from paglets.host.scheduler import Scheduler
 from paglets.host.steal import Stealing
-from paglets.host.waits import Waits
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import Locator
 from paglets.remote.exchange import Pending, Response, Transport, reply, reply_error

@@ -27,9 +27,9 @@ from paglets.core.refs import (
 )
 from paglets.host.blobs.blobs import BlobKeeper
 from paglets.host.blobs.fetching import Fetching
-from paglets.host.calls import Calls
-from paglets.host.creation import Creation
-from paglets.host.mailbox import Mailbox
+from paglets.host.messaging.calls import Calls
+from paglets.host.messaging.creation import Creation
+from paglets.host.messaging.mailbox import Mailbox
 from paglets.host.network.directory import Directory
 from paglets.host.records import cloning, notes, outcomes
 from paglets.host.records.delivery import Delivery

@@ -14,7 +14,7 @@ from byte_jobs import Bytes, BytesState
 from mesh_jobs import Task, TaskState
 from mesh_paglets import Notes
 
-from paglets.host.outbox import ANSWER_SECONDS
+from paglets.host.messaging.outbox import ANSWER_SECONDS
 from paglets.remote.asking import ask_each
 from paglets.system.compute_slots import Submission, submit_compute_job_group
 from tests.acceptance.rig import PATIENCE_SECONDS, MakeMesh, Mesh, starts_of, wait_running, wait_until

@@ -22,7 +22,7 @@ from paglets.core.errors import (
 )
 from paglets.core.record import to_json
 from paglets.core.refs import ProxyRef
-from paglets.host.calls import LOCATE_AFTER_SECONDS, MAX_HOPS
+from paglets.host.messaging.calls import LOCATE_AFTER_SECONDS, MAX_HOPS
 from paglets.store import residence
 from paglets.testing.exchange import TableHost
 

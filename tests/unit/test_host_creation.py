@@ -14,7 +14,7 @@ from paglets.core.errors import Conflict, GroupExists, Invalid, Moved, NameTaken
 from paglets.core.record import to_json
 from paglets.core.refs import FileRef
 from paglets.groups.keys import collector_id
-from paglets.host.creation import MOST_OBSTACLES
+from paglets.host.messaging.creation import MOST_OBSTACLES
 from paglets.store import paglets, residence
 from paglets.store.db import Tx
 

@@ -19,7 +19,7 @@ from paglets.codec.text import dumps, loads
 from paglets.core.errors import CallOutcomeUnknown, HandlerFailed, Moved, NotHandled, PagletsError, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import BlobRef, ProxyRef
-from paglets.host import mailbox
+from paglets.host.messaging import mailbox
 from paglets.mesh.table import check_member
 from paglets.remote.exchange import Pending
 from paglets.slots.eligibility import Reason

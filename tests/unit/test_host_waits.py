@@ -9,7 +9,7 @@ from host_rig import Rig, envelope
 
 from paglets.api.paglets import Done
 from paglets.core.errors import InternalError
-from paglets.host.waits import Wait
+from paglets.host.messaging.waits import Wait
 from paglets.remote.exchange import Pending, Response, reply
 from paglets.store import residence
 

@@ -10,9 +10,9 @@ from paglets.codec.envelope import CarriedArtifact
 from paglets.core.errors import Conflict, Unknown, tellable
 from paglets.core.refs import ArtifactRef, BlobRef, check_artifact_id, check_file_name, check_lifetime
 from paglets.host.blobs.fetching import delete_here
-from paglets.host.creation import must_be_found
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, route
+from paglets.host.messaging.creation import must_be_found
 from paglets.remote.exchange import Pending, reply, reply_error
 from paglets.store import artifacts
 from paglets.store.db import Tx

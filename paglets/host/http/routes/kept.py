@@ -5,9 +5,9 @@ from __future__ import annotations
 from paglets.api.kept import AskKept, Kept
 from paglets.api.paglets import Done
 from paglets.core.refs import check_agent_id, check_group_id, check_job_key
-from paglets.host.creation import must_be_found
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, route
+from paglets.host.messaging.creation import must_be_found
 from paglets.host.records import hooks
 from paglets.store import jobfiles
 from paglets.store.db import Tx

@@ -17,11 +17,11 @@ from paglets.core.failpoints import reach
 from paglets.core.messages import check_priority
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, check_agent_id, check_blob
-from paglets.host.creation import elsewhere, must_be_found, why_elsewhere
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, route
+from paglets.host.messaging.creation import elsewhere, must_be_found, why_elsewhere
+from paglets.host.messaging.waits import Wait
 from paglets.host.records.hooks import ask_for
-from paglets.host.waits import Wait
 from paglets.remote.exchange import Pending, Response, reply, reply_error
 from paglets.store import posts as post_rows
 from paglets.store import recalls, residence, views

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from paglets.api.calls import CallReply
 from paglets.core.errors import CallOutcomeUnknown, PagletsError
-from paglets.host.creation import elsewhere
-from paglets.host.intents import Intents, write_or_log
+from paglets.host.messaging.creation import elsewhere
+from paglets.host.messaging.intents import Intents, write_or_log
 from paglets.host.records import inline
 from paglets.host.records.delivery import Delivery, PendingCall
 from paglets.host.records.due import Due, due_rows

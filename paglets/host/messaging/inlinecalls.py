@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from paglets.api.calls import Call, CallReply
 from paglets.core.errors import PagletsError
-from paglets.host.creation import must_be_found
+from paglets.host.messaging.creation import must_be_found
+from paglets.host.messaging.waits import Wait, Waits
 from paglets.host.records import inline
 from paglets.host.records.inline import InlineHost, InlineReply
 from paglets.host.runtime.shell import Shell
-from paglets.host.waits import Wait, Waits
 from paglets.remote.exchange import Pending, Response, reply, reply_error
 
 MAX_REMEMBERED = 10_000
