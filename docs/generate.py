@@ -24,7 +24,7 @@ def parts() -> dict[str, str]:
 
 def unused() -> set[str]:
     """Parts that stand in no document."""
-    there = {found["name"] for path in DOCS.glob("*.md") for found in PART.finditer(path.read_text("utf-8"))}
+    there = {found["name"] for path in DOCS.rglob("*.md") for found in PART.finditer(path.read_text("utf-8"))}
     return parts().keys() - there
 
 
@@ -46,7 +46,7 @@ def documents() -> dict[Path, str]:
     """What each document should be."""
     made = parts()
     found = {}
-    for path in sorted(DOCS.glob("*.md")):
+    for path in sorted(DOCS.rglob("*.md")):
         text = path.read_text("utf-8")
         text = with_all_commands(text, made) if path.name == "commands.md" else text
         found[path] = updated(text, made)

@@ -1,4 +1,4 @@
-"""What commands print with `--json` has the keys that `docs/commands.md` describes."""
+"""What commands print with `--json` has the keys that `docs/reference/commands.md` describes."""
 
 from __future__ import annotations
 

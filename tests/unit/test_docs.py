@@ -33,7 +33,7 @@ from paglets.slots.states import diagram
 DOCS = generate.DOCS
 DOCUMENTS = [
     *(DOCS.parent / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")),
-    *sorted(DOCS.glob("*.md")),
+    *sorted(DOCS.rglob("*.md")),
 ]
 FENCED = re.compile(r"^```[a-z]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -42,7 +42,7 @@ SHOWN_COMMAND = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ |ssh \S+ )?(?:\S*python3? )
 
 
 def test_the_diagram_of_job_statuses_is_drawn_from_the_table() -> None:
-    assert diagram().strip() in (DOCS / "architecture.md").read_text()
+    assert diagram().strip() in (DOCS / "explanation" / "architecture.md").read_text()
 
 
 def test_generated_parts_are_what_the_code_says() -> None:
@@ -157,7 +157,7 @@ def test_the_summary_has_the_keys_that_are_described() -> None:
 
 
 def test_reasons_and_causes_are_in_the_protocol() -> None:
-    text = (DOCS / "protocol.md").read_text()
+    text = (DOCS / "reference" / "protocol.md").read_text()
     for code in (*REASONS, *causes()):
         assert f"`{code}" in text, code
 

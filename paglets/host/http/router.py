@@ -112,7 +112,7 @@ class Router:
         known = self._routes.get(_shelf(parts), ())
         fitting = [(route, path) for template, route in known if (path := _match(template, parts)) is not None]
         if not fitting:
-            raise NoSuchRoute(f"there is no route {raw[:200]!r}; see docs/protocol.md")
+            raise NoSuchRoute(f"there is no route {raw[:200]!r}; see docs/reference/protocol.md")
         # GET answers HEAD too; the server leaves the body out.
         wanted = "GET" if method == "HEAD" else method
         for route, path in fitting:
