@@ -18,7 +18,7 @@ from paglets.codec.envelope import Envelope, WireMessage
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import Invalid, PagletsError
 from paglets.core.record import from_json
-from paglets.host import services, verdicts
+from paglets.host import services
 from paglets.host.blobs.blobs import BlobKeeper
 from paglets.host.blobs.disposal import Disposal
 from paglets.host.blobs.fetching import Fetching
@@ -33,7 +33,13 @@ from paglets.host.handoff.handoff import Handoffs
 from paglets.host.handoff.placer import Placer
 from paglets.host.handoff.recall import Recall
 from paglets.host.handoff.tries import Tries
-from paglets.host.janitor import Janitor
+from paglets.host.jobs import verdicts
+from paglets.host.jobs.janitor import Janitor
+from paglets.host.jobs.operations import Operations
+from paglets.host.jobs.places import Places
+from paglets.host.jobs.runs import Runs
+from paglets.host.jobs.scheduler import Scheduler
+from paglets.host.jobs.steal import Stealing
 from paglets.host.losses import Losses
 from paglets.host.messaging.calls import Calls, OutgoingCall
 from paglets.host.messaging.creation import Creation, must_be_found
@@ -48,18 +54,13 @@ from paglets.host.network.relaying import Relaying
 from paglets.host.network.remarks import Remarks
 from paglets.host.network.reverse import Reverse
 from paglets.host.network.whereabouts import Whereabouts
-from paglets.host.operations import Operations
-from paglets.host.places import Places
 from paglets.host.records.delivery import PendingCall
 from paglets.host.records.inline import INLINE_CLASSES, InlineHost
 from paglets.host.records.recovery import close_runs
-from paglets.host.runs import Runs
 from paglets.host.runtime import portrait
 from paglets.host.runtime.portrait import Load
 from paglets.host.runtime.runner import Log, Runner
 from paglets.host.runtime.shell import Blobs, Disk, Meter, Settings, Shell
-from paglets.host.scheduler import Scheduler
-from paglets.host.steal import Stealing
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import Locator
 from paglets.remote.exchange import Pending, Response, Transport, reply, reply_error

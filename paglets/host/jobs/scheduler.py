@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from paglets.api.slots import Usage
 from paglets.core.errors import StorePassing
-from paglets.host.places import LAUNCHER_SILENT, Places
+from paglets.host.jobs.places import LAUNCHER_SILENT, Places
+from paglets.host.jobs.runs import Runs
 from paglets.host.records.runrows import Run
-from paglets.host.runs import Runs
 from paglets.host.runtime.shell import Shell
 from paglets.slots import policy
 from paglets.slots.eligibility import Reason

@@ -6,9 +6,9 @@ from paglets.api.hosts import Member
 from paglets.api.slots import Steal, Stolen
 from paglets.core.errors import PagletsError
 from paglets.host.blobs.shipping import Shipping
-from paglets.host.runs import Runs
+from paglets.host.jobs.runs import Runs
+from paglets.host.jobs.scheduler import Scheduler, as_waiting
 from paglets.host.runtime.shell import Shell
-from paglets.host.scheduler import Scheduler, as_waiting
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.slots import policy

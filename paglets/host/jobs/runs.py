@@ -16,9 +16,9 @@ from paglets.core.errors import Fenced, HandlerFailed, PagletsError, StorePassin
 from paglets.core.failpoints import reach
 from paglets.core.record import to_json
 from paglets.host.handoff.avoiding import Avoided
+from paglets.host.jobs.operations import HandlerEnd, Operations, close_delivery
+from paglets.host.jobs.places import Places
 from paglets.host.messaging.mailbox import Mailbox
-from paglets.host.operations import HandlerEnd, Operations, close_delivery
-from paglets.host.places import Places
 from paglets.host.records import fileroom, outcomes, runrows, timelimits
 from paglets.host.records.delivery import Delivery
 from paglets.host.records.outcomes import Attempt, Outcome
