@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from paglets.cli.host import FLAG
+from paglets.cli.commands.host import FLAG
 from paglets.cli.output import said_if_slow, say
 from paglets.config import HostOptions
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED

@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import Any
 
 from paglets.api.groups import GroupLine, GroupView
-from paglets.cli.away import missing_of
 from paglets.cli.output import ago, said_if_slow, say, waiting_for_all
+from paglets.cli.views.offline_hosts import missing_of
 from paglets.core.errors import PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import ProxyRef

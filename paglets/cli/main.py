@@ -15,21 +15,21 @@ from paglets.cli.script import is_script
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Invalid, PagletsError
 
 COMMANDS = {
-    "artifacts": ("paglets.cli.artifacts", "result files and others that hosts keep: fetch, send, delete"),
-    "completion": ("paglets.cli.completion", "completion of commands and names for bash, zsh and fish"),
-    "config": ("paglets.cli.config", "check a configuration file; show each setting and where it comes from"),
-    "demo": ("paglets.cli.demo", "see the whole story work on this machine, in half a minute"),
-    "doctor": ("paglets.cli.doctor", "look at what commonly stands in the way, and say what to do"),
-    "host": ("paglets.cli.host", "run a host on this machine, with --background away from this terminal"),
-    "init": ("paglets.cli.init", "write a configuration file, or add a host to one"),
-    "jobs": ("paglets.cli.jobs", "groups, queues and hosts: what runs, what waits, and why"),
-    "key": ("paglets.cli.key", "the mesh key of this machine"),
-    "list": ("paglets.cli.listing", "all paglets on the hosts of the mesh"),
-    "logs": ("paglets.cli.logs", "what a job printed, from whichever host ran it"),
-    "mesh": ("paglets.cli.mesh", "the hosts that know each other"),
-    "notes": ("paglets.cli.notes", "what paglets and jobs told their user"),
-    "stop": ("paglets.cli.stop", "end a host that runs on this machine"),
-    "version": ("paglets.cli.version", "the version of this program"),
+    "artifacts": ("paglets.cli.commands.artifacts", "result files and others that hosts keep: fetch, send, delete"),
+    "completion": ("paglets.cli.commands.completion", "completion of commands and names for bash, zsh and fish"),
+    "config": ("paglets.cli.commands.config", "check a configuration file; show each setting and where it comes from"),
+    "demo": ("paglets.cli.commands.demo", "see the whole story work on this machine, in half a minute"),
+    "doctor": ("paglets.cli.commands.doctor", "look at what commonly stands in the way, and say what to do"),
+    "host": ("paglets.cli.commands.host", "run a host on this machine, with --background away from this terminal"),
+    "init": ("paglets.cli.commands.init", "write a configuration file, or add a host to one"),
+    "jobs": ("paglets.cli.commands.jobs.parser", "groups, queues and hosts: what runs, what waits, and why"),
+    "key": ("paglets.cli.commands.key", "the mesh key of this machine"),
+    "list": ("paglets.cli.commands.list", "all paglets on the hosts of the mesh"),
+    "logs": ("paglets.cli.commands.logs.parser", "what a job printed, from whichever host ran it"),
+    "mesh": ("paglets.cli.commands.mesh", "the hosts that know each other"),
+    "notes": ("paglets.cli.commands.notes", "what paglets and jobs told their user"),
+    "stop": ("paglets.cli.commands.stop", "end a host that runs on this machine"),
+    "version": ("paglets.cli.commands.version", "the version of this program"),
 }
 """Command -> module with `parser() -> Parser`, and what it is for."""
 
@@ -90,7 +90,7 @@ def _open_closed() -> None:
 
 def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["_complete"]:
-        complete = importlib.import_module("paglets.cli.completion").complete
+        complete = importlib.import_module("paglets.cli.commands.completion").complete
         return int(complete(arguments[1:], parser_of, COMMANDS))
     arguments = shared_last(arguments)
     name = arguments[0] if arguments else ""

@@ -13,8 +13,8 @@ from paglets.api.calls import CallReply
 from paglets.api.groups import EndedCopies, GroupView, ReportCounts, Unfinished, Waiting
 from paglets.api.hosts import Hosts, MemberView
 from paglets.api.kept import FailedHook
-from paglets.cli.cancel import by_group, cancel_each, end_hooks, exit_code
-from paglets.cli.hooks import HooksEnded
+from paglets.cli.commands.jobs.cancel import by_group, cancel_each, end_hooks, exit_code
+from paglets.cli.commands.jobs.hooks import HooksEnded
 from paglets.core.errors import (
     EXIT_DONE,
     EXIT_UNREACHABLE,

@@ -16,14 +16,13 @@ from paglets.api.hosts import MemberView
 from paglets.api.kept import FailedHook
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Lease, Slots, Usage
-from paglets.cli import jobs, why
-from paglets.cli.away import missing_of
-from paglets.cli.explained import Explanation, Reason, print_reason
-from paglets.cli.groups import failure_row, result_fields, result_row
-from paglets.cli.host import machine_name, options_of, parser
-from paglets.cli.jobs import job_row, no_host_lines
+from paglets.cli.commands.host import machine_name, options_of, parser
+from paglets.cli.commands.jobs import why
+from paglets.cli.commands.jobs.groups import failure_row, result_fields, result_row
+from paglets.cli.commands.jobs.parser import job_row, no_host_lines
+from paglets.cli.commands.jobs.parser import parser as jobs_parser
+from paglets.cli.commands.mesh import HEADERS, about, host_row, part_text
 from paglets.cli.main import COMMANDS, main
-from paglets.cli.mesh import HEADERS, about, host_row, part_text
 from paglets.cli.options import names_and_urls
 from paglets.cli.output import (
     advised,
@@ -34,6 +33,8 @@ from paglets.cli.output import (
     said_if_slow,
     shortened,
 )
+from paglets.cli.views.explanation import Explanation, Reason, print_reason
+from paglets.cli.views.offline_hosts import missing_of
 from paglets.config import HostOptions
 from paglets.core.errors import (
     EXIT_DONE,
@@ -376,7 +377,7 @@ def test_a_running_job_shows_its_lease_and_usage() -> None:
     ],
 )
 def test_amounts_have_one_spelling_in_all_commands_and_the_older_one_is_taken(words: list[str]) -> None:
-    asked = jobs.parser().parse_args(["hosts", *words])
+    asked = jobs_parser().parse_args(["hosts", *words])
     assert (asked.cpu_cores, asked.memory_bytes, asked.temp_storage_bytes) == (2, 4 << 30, 1 << 30)
     assert asked.allow_home_compute
     offered = parser().parse_args(words[:-1])
@@ -384,7 +385,7 @@ def test_amounts_have_one_spelling_in_all_commands_and_the_older_one_is_taken(wo
 
 
 def test_a_host_to_exclude_may_be_a_name_or_a_url() -> None:
-    asked = jobs.parser().parse_args(["hosts", "--exclude-host", "gpu-a", "--exclude-host", "http://w1:8765"])
+    asked = jobs_parser().parse_args(["hosts", "--exclude-host", "gpu-a", "--exclude-host", "http://w1:8765"])
     assert names_and_urls(asked.excluded_hosts) == (("gpu-a",), ("http://w1:8765",))
 
 

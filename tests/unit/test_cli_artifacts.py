@@ -14,12 +14,12 @@ from paglets.api.groups import GroupLine, Groups, GroupView, ReportCounts, Waiti
 from paglets.api.hosts import Hosts
 from paglets.api.kept import Kept, Undelivered
 from paglets.api.paglets import PagletView
-from paglets.cli import leftovers
-from paglets.cli.artifacts import add_get, artifact_row, duration, fetch, look, owner_of, resolved
-from paglets.cli.leftovers import artifact_in
+from paglets.cli import orphaned_groups
+from paglets.cli.artifact_lookup import artifact_of_job, artifacts_of_group, file_names, owners_in_words
+from paglets.cli.commands.artifacts import add_get, artifact_row, duration, fetch, look, owner_of, resolved
 from paglets.cli.options import Parser, run
-from paglets.cli.progress import ProgressLine, fitted
-from paglets.cli.results import artifact_of_job, artifacts_of_group, file_names, owners_in_words
+from paglets.cli.orphaned_groups import artifact_in
+from paglets.cli.views.transfer_progress import ProgressLine, fitted
 from paglets.core.errors import CallOutcomeUnknown, Conflict, Invalid, Unknown, Unreachable
 from paglets.core.refs import ArtifactRef, ProxyRef
 from paglets.remote.client import HostClient
@@ -211,7 +211,7 @@ def test_large_results_that_wait_for_a_lost_collector_are_fetched_as_files_besid
     )
     given.b.routes["GET /v1/groups/g1/waiting"] = lambda body: waiting
     given.a.routes["GET /v1/groups/g1/waiting"] = lambda body: replace(waiting, counts=ReportCounts(), reports=())
-    found = leftovers.files_of(given.client, "g1")
+    found = orphaned_groups.files_of(given.client, "g1")
     assert [(key, each.name) for key, each in found.files] == [
         ("a", "rows.db"),
         ("a", "result.json"),
@@ -219,8 +219,8 @@ def test_large_results_that_wait_for_a_lost_collector_are_fetched_as_files_besid
     ]
     assert (found.without_file, found.failed) == (1, 0)
     lost = Unreachable("its host is lost")
-    assert leftovers.file_of(given.client, "g1", "a", lost).name == "rows.db"
-    assert leftovers.file_of(given.client, "g1", "b", lost).name == "result.json"
+    assert orphaned_groups.file_of(given.client, "g1", "a", lost).name == "rows.db"
+    assert orphaned_groups.file_of(given.client, "g1", "b", lost).name == "result.json"
 
 
 def test_where_results_have_no_file_the_hosts_that_were_not_asked_are_named(given: Given) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from paglets.cli.completion import Known, candidates
+from paglets.cli.commands.completion import Known, candidates
 from paglets.cli.main import COMMANDS, main, parser_of
 
 ROOT = Path(__file__).resolve().parents[2]

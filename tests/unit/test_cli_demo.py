@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from paglets.cli.demomesh import DemoMesh, Interrupted, Signals, wait_for
+from paglets.cli.demo_mesh import DemoMesh, Interrupted, Signals, wait_for
 from paglets.cli.main import main
 from paglets.core.errors import EXIT_USAGE, StartFailed, TimedOut, Unreachable
 

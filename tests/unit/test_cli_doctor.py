@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from paglets.api.hosts import HostIdentity, MemberView
-from paglets.cli.checks import BAD, GOOD, WARNING
-from paglets.cli.doctor import machine_checks, member_check, sqlite_text, strangers
-from paglets.cli.foldercheck import Holder, folder_checks, holder_of
+from paglets.cli.commands.doctor import machine_checks, member_check, sqlite_text, strangers
+from paglets.cli.data_directory_checks import Holder, folder_checks, holder_of
+from paglets.cli.doctor_check import BAD, GOOD, WARNING
 from paglets.cli.main import main
 from paglets.core.clock import SystemEntropy
 from paglets.core.errors import StoreDamaged
@@ -235,7 +235,7 @@ def test_a_blob_that_a_host_removed_meanwhile_is_not_wrong(folder: Path, monkeyp
             base.execute("DELETE FROM blobs")
         return False
 
-    monkeypatch.setattr("paglets.cli.foldercheck._is_right", is_right)
+    monkeypatch.setattr("paglets.cli.data_directory_checks._is_right", is_right)
     assert found(folder)["w1 blobs"][0] == GOOD
 
 

@@ -14,12 +14,12 @@ from paglets.api.hosts import MemberView
 from paglets.api.logs import UnfinishedJob
 from paglets.api.paglets import PagletView
 from paglets.api.slots import Slots
-from paglets.cli.away import away_text, silence_text
 from paglets.cli.collectors import collector_of
-from paglets.cli.groups import failure_row, pending_row, print_groups
-from paglets.cli.mesh import host_row
+from paglets.cli.commands.jobs.groups import failure_row, pending_row, print_groups
+from paglets.cli.commands.jobs.why import explain, held_on
+from paglets.cli.commands.mesh import host_row
 from paglets.cli.output import shortened
-from paglets.cli.why import explain, held_on
+from paglets.cli.views.offline_hosts import away_text, silence_text
 from paglets.core.errors import Moving, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.core.text import command_name

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from paglets.api.slots import JobView, Slots
-from paglets.cli.joblist import HEADERS, entries, left_out_of, row_of
-from paglets.cli.jobs import STATUSES
+from paglets.cli.commands.jobs.list import HEADERS, entries, left_out_of, row_of
+from paglets.cli.commands.jobs.parser import STATUSES
 from paglets.cli.main import main
 from paglets.core.refs import HostRef
 from paglets.slots.model import Resources

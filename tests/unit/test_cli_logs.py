@@ -15,12 +15,12 @@ from test_cli import FakeHost
 
 from paglets.api.hosts import MemberView
 from paglets.api.logs import Attempts, AttemptView, LogPiece
-from paglets.cli.grouplogs import GroupLogs, logs_of_group, show_group
-from paglets.cli.logoutput import LogOutput
-from paglets.cli.logreader import Reader, chosen
-from paglets.cli.logtails import begin_of_last_lines
+from paglets.cli.commands.logs.group import GroupLogs, logs_of_group, show_group
+from paglets.cli.commands.logs.missing import reason_for_no_log
+from paglets.cli.commands.logs.reader import Reader, chosen
+from paglets.cli.commands.logs.tail import begin_of_last_lines
 from paglets.cli.main import main
-from paglets.cli.nolog import reason_for_no_log
+from paglets.cli.views.log_output import LogOutput
 from paglets.core.errors import BadRequest, CallOutcomeUnknown, Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.refs import HostRef
 from paglets.remote.joblogs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from paglets.api.hosts import Cut, Hosts, MemberView, PeerProblem, RefusedHost
-from paglets.cli.away import away_text, silence_text
-from paglets.cli.mesh import host_row, print_hosts
+from paglets.cli.commands.mesh import host_row, print_hosts
+from paglets.cli.views.offline_hosts import away_text, silence_text
 from paglets.mesh.view import OLD_STORE, no_way_text
 from paglets.testing.mesh import member
 

@@ -11,9 +11,9 @@ from test_client import running
 
 from paglets.api.notes import Note, Notes
 from paglets.api.paglets import PagletView
-from paglets.cli.listing import rows, status_of
+from paglets.cli.commands.list import rows, status_of
+from paglets.cli.commands.notes import follow, note_line, speaker
 from paglets.cli.main import main
-from paglets.cli.notes import follow, note_line, speaker
 from paglets.core.errors import Overloaded, ShuttingDown
 from paglets.core.messages import Message
 from paglets.core.refs import HostRef, Kind

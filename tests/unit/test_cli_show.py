@@ -12,7 +12,7 @@ from paglets.api.hosts import MemberView
 from paglets.api.logs import AttemptView, UnfinishedJob
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView
-from paglets.cli.show import MOST_LINES, Shown, look, print_shown
+from paglets.cli.commands.jobs.show import MOST_LINES, Shown, look, print_shown
 from paglets.codec.bundle import zipped
 from paglets.core.errors import PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message

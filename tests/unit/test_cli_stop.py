@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from paglets.cli.commands.stop import Stopped, send, stopped_text
 from paglets.cli.main import main
-from paglets.cli.stop import Stopped, send, stopped_text
 from paglets.core.text import home_path
 from paglets.remote.local import RunningHost, began, lives, running_hosts
 

@@ -12,10 +12,10 @@ from test_cli import FakeHost
 from paglets.api.hosts import HostIdentity, MemberView
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Lease, Slots
-from paglets.cli import why
-from paglets.cli.explained import Explanation
-from paglets.cli.jobs import job_row
-from paglets.cli.waiting import held_by
+from paglets.cli.commands.jobs import why
+from paglets.cli.commands.jobs.parser import job_row
+from paglets.cli.views.explanation import Explanation
+from paglets.cli.views.wait_reasons import held_by
 from paglets.core.errors import Unknown, Unreachable
 from paglets.core.refs import HostRef
 from paglets.slots.model import Resources

@@ -16,11 +16,11 @@ from paglets.api.groups import GroupView
 from paglets.api.hosts import Hosts, MemberView
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Slots, Usage
+from paglets.cli.commands.jobs.overview import busiest, cpu_share, status_counts
+from paglets.cli.commands.jobs.wait import EachJob, _follower, ended_line
 from paglets.cli.main import shared_last
 from paglets.cli.options import nearest
 from paglets.cli.output import say
-from paglets.cli.overview import busiest, cpu_share, status_counts
-from paglets.cli.watch import EachJob, _follower, ended_line
 from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.remote.client import HostClient

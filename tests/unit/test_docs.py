@@ -20,9 +20,9 @@ import pytest
 from docs import generate
 from docs.generator import commands
 from docs.generator.outputs import OUTPUTS, SUMMARY_KEYS
-from paglets.cli.demo import Outcome
+from paglets.cli.commands.demo import Outcome
+from paglets.cli.commands.jobs.overview import status_counts
 from paglets.cli.main import COMMANDS, shared_last
-from paglets.cli.overview import status_counts
 from paglets.cli.script import is_script, split
 from paglets.config import checked_config, host_names
 from paglets.groups.summary import Facts, Lists, Place, summarise

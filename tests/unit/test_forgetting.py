@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from paglets.api.hosts import Forgotten, Hosts, MemberView
-from paglets.cli import mesh
+from paglets.cli.commands import mesh
 from paglets.core.errors import Conflict, InternalError, Invalid, PagletsError, Unknown
 from paglets.remote.client import HostClient
 from paglets.remote.forgetting import ForgottenHost, shown

@@ -10,7 +10,7 @@ from test_client import running
 
 from paglets.api.kept import FailedHook, Kept
 from paglets.api.paglets import Done, PagletView
-from paglets.cli.hooks import end_failed
+from paglets.cli.commands.jobs.hooks import end_failed
 from paglets.core.errors import Unknown
 from paglets.remote.client import HostClient
 from paglets.testing.exchange import TableExchange, TableHost

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paglets.cli.values import result_text
+from paglets.cli.views.result_values import result_text
 from paglets.codec.wire import decode, dump_bytes, encode
 from paglets.core.errors import Conflict, Invalid, TooLarge, Unknown
 from paglets.core.refs import StoredValue

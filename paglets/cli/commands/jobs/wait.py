@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from paglets.cli.collectors import asker, group_of
-from paglets.cli.groups import is_cancelled, message_of
+from paglets.cli.commands.jobs.groups import is_cancelled, message_of
 from paglets.cli.options import client_of
 from paglets.cli.output import advised, print_json, say, shortened
 from paglets.core.clock import SystemClock, system_pause

@@ -12,16 +12,16 @@ from typing import TypeVar
 
 from paglets.api.groups import GroupView
 from paglets.api.logs import AttemptView, UnfinishedJob
-from paglets.cli.away import Missing
-from paglets.cli.copies import attempts_of
-from paglets.cli.grouplogs import logs_of_group, show_group
-from paglets.cli.hooks import kept_of, say_failed
-from paglets.cli.logoutput import LogOutput
-from paglets.cli.logtails import begin_of_last_lines
-from paglets.cli.nolog import reason_for_no_log
+from paglets.cli.commands.jobs.hooks import kept_of, say_failed
+from paglets.cli.commands.logs.group import logs_of_group, show_group
+from paglets.cli.commands.logs.missing import reason_for_no_log
+from paglets.cli.commands.logs.tail import begin_of_last_lines
+from paglets.cli.job_copies import attempts_of
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import attempt_text, print_json, said_if_slow, say, waiting_for_all
-from paglets.cli.waiting import why_text
+from paglets.cli.views.log_output import LogOutput
+from paglets.cli.views.offline_hosts import Missing
+from paglets.cli.views.wait_reasons import why_text
 from paglets.core.errors import AWAY, EXIT_DONE, EXIT_FAILED, Invalid, PagletsError, Unknown
 from paglets.core.refs import GROUP_ID
 from paglets.core.terminal import put_line

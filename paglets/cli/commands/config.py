@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from paglets.cli.host import add_settings, given_of
+from paglets.cli.commands.host import add_settings, given_of
 from paglets.cli.options import Parser, add_command, add_commands
 from paglets.cli.output import print_json, print_table, say
 from paglets.config import (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from paglets.cli.away import missing_of
 from paglets.cli.collectors import no_such_job, summary_of_job
-from paglets.cli.show import told_of_group
+from paglets.cli.commands.jobs.show import told_of_group
+from paglets.cli.views.offline_hosts import missing_of
 from paglets.core.errors import PagletsError, Unknown, Unreachable
 from paglets.remote.client import HostClient
 from paglets.remote.losthosts import by_name, heard_text

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from paglets.api.paglets import PagletView
-from paglets.cli.away import missing_of
 from paglets.cli.options import LOOK_SECONDS, Parser, add_common, client_of
 from paglets.cli.output import print_json, print_table, said_if_slow, waiting_for_all
-from paglets.cli.waiting import why_text
+from paglets.cli.views.offline_hosts import missing_of
+from paglets.cli.views.wait_reasons import why_text
 from paglets.core.text import duration_text
 
 HEADERS = ("GROUP", "JOB", "KIND", "NAME", "CLASS", "HOST", "STATUS", "AGE", "ID", "WHY")

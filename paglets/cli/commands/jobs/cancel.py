@@ -12,12 +12,12 @@ from typing import Any, TypeAlias
 
 from paglets.api.groups import ReportCounts
 from paglets.api.hosts import MemberView
-from paglets.cli.away import is_long_away, say_may_have_more, shortlist
 from paglets.cli.collectors import collector_of, no_such_job
-from paglets.cli.hooks import HooksEnded, end_failed
-from paglets.cli.leftovers import counts_text
+from paglets.cli.commands.jobs.hooks import HooksEnded, end_failed
 from paglets.cli.options import client_of
+from paglets.cli.orphaned_groups import counts_text
 from paglets.cli.output import print_json, said_if_slow, say
+from paglets.cli.views.offline_hosts import is_long_away, say_may_have_more, shortlist
 from paglets.core.errors import (
     EXIT_DONE,
     EXIT_FAILED,

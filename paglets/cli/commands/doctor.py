@@ -16,12 +16,12 @@ from functools import partial
 from pathlib import Path
 
 from paglets.api.hosts import NO_WAY, Cut, HostIdentity, MemberView
-from paglets.cli.away import forget_hint, is_alone, is_long_away, is_old
-from paglets.cli.checks import BAD, FEW_BYTES, WARNING, Check
-from paglets.cli.foldercheck import closed_to_others, folder_checks, holder_of
-from paglets.cli.mesh import cut_text, other_cuts, refused_text
+from paglets.cli.commands.mesh import cut_text, other_cuts, refused_text
+from paglets.cli.data_directory_checks import closed_to_others, folder_checks, holder_of
+from paglets.cli.doctor_check import BAD, FEW_BYTES, WARNING, Check
 from paglets.cli.options import Parser, add_common, client_of
 from paglets.cli.output import advised, print_json
+from paglets.cli.views.offline_hosts import forget_hint, is_alone, is_long_away, is_old
 from paglets.config import CONFIG_NAME, checked_config, data_dirs, host_names
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, NotAllowed, PagletsError, Unreachable, WrongClock
 from paglets.core.text import counted, duration_text, printable

@@ -13,11 +13,11 @@ from typing import Any
 
 from paglets.api.groups import GroupLine
 from paglets.api.kept import Undelivered
-from paglets.cli import leftovers
-from paglets.cli.away import Missing, missing_of
+from paglets.cli import orphaned_groups
 from paglets.cli.collectors import collector_of, group_of
-from paglets.cli.hooks import kept_of
-from paglets.cli.leftovers import artifact_in
+from paglets.cli.commands.jobs.hooks import kept_of
+from paglets.cli.orphaned_groups import artifact_in
+from paglets.cli.views.offline_hosts import Missing, missing_of
 from paglets.core.errors import Invalid, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import MAX_FILE_NAME_BYTES, ArtifactRef, ProxyRef, check_file_name, visible_name
@@ -93,7 +93,7 @@ def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
             failed += len(page["failures"])
             pending = page["pending_count"]
     except (Unreachable, Unknown) as error:
-        waiting = leftovers.files_of(client, group_id)
+        waiting = orphaned_groups.files_of(client, group_id)
         without, failed = waiting.without_file, waiting.failed
         if not left and not waiting.files and not without + failed:
             raise
@@ -175,7 +175,7 @@ def _reported_by(client: HostClient, group_id: str, job_key: str) -> ArtifactRef
     try:
         collector = collector_of(client, group_id)
     except (Unreachable, Unknown) as error:
-        return leftovers.file_of(client, group_id, job_key, error)
+        return orphaned_groups.file_of(client, group_id, job_key, error)
     for page in _pages(client, collector, job_key[:-1]):
         if job_key in page["failures"]:
             raise Unknown(f"{named} failed and has no file: `paglets jobs why {named}` says why")

@@ -10,10 +10,10 @@ from typing import Any
 
 from paglets.api.hosts import MemberView
 from paglets.api.slots import JobView, Slots
-from paglets.cli.away import Missing, missing_of
 from paglets.cli.collectors import asker, summary_of
-from paglets.cli.groups import apart, pending_row
-from paglets.cli.jobs import JOB_HEADERS, STATUSES, job_row
+from paglets.cli.commands.jobs.groups import apart, pending_row
+from paglets.cli.commands.jobs.parser import JOB_HEADERS, STATUSES, job_row
+from paglets.cli.commands.jobs.wait import why_ended
 from paglets.cli.options import LOOK_SECONDS, client_of, link_of
 from paglets.cli.output import (
     attempt_text,
@@ -24,9 +24,9 @@ from paglets.cli.output import (
     shortened,
     waiting_for_all,
 )
-from paglets.cli.values import result_text
-from paglets.cli.waiting import held_by, job_name, why_text
-from paglets.cli.watch import why_ended
+from paglets.cli.views.offline_hosts import Missing, missing_of
+from paglets.cli.views.result_values import result_text
+from paglets.cli.views.wait_reasons import held_by, job_name, why_text
 from paglets.core.errors import EXIT_DONE, Invalid
 from paglets.core.messages import Message
 from paglets.core.record import to_json

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from paglets.api.groups import GroupLine, ReportCounts, Waiting, WaitingReport
-from paglets.cli.away import say_may_have_more
 from paglets.cli.options import LOOK_SECONDS
 from paglets.cli.output import (
     ago,
@@ -19,6 +18,7 @@ from paglets.cli.output import (
     say,
     waiting_for_all,
 )
+from paglets.cli.views.offline_hosts import say_may_have_more
 from paglets.core.errors import Invalid, PagletsError, Unreachable
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, HostRef

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from paglets.api.logs import AttemptView
 from paglets.cli.collectors import summary_of
-from paglets.cli.logoutput import LogOutput
-from paglets.cli.logtails import last_bytes
+from paglets.cli.commands.logs.tail import last_bytes
 from paglets.cli.output import attempt_text, say
+from paglets.cli.views.log_output import LogOutput
 from paglets.core.errors import EXIT_DONE, PagletsError
 from paglets.core.terminal import put_hint, put_line
 from paglets.core.text import counted

@@ -11,12 +11,11 @@ from typing import Any
 from paglets.api.groups import GroupLine, Groups
 from paglets.api.hosts import MemberView
 from paglets.api.kept import FailedHook
-from paglets.cli import leftovers
-from paglets.cli.away import away_text, missing_of, shortlist, silence_text
+from paglets.cli import orphaned_groups
 from paglets.cli.collectors import asker, summary_of
-from paglets.cli.hooks import hooks_of_group, with_group_hooks
-from paglets.cli.leftovers import artifact_in
+from paglets.cli.commands.jobs.hooks import hooks_of_group, with_group_hooks
 from paglets.cli.options import LOOK_SECONDS, client_of
+from paglets.cli.orphaned_groups import artifact_in
 from paglets.cli.output import (
     ago,
     attempt_text,
@@ -29,8 +28,9 @@ from paglets.cli.output import (
     shortened,
     waiting_for_all,
 )
-from paglets.cli.values import result_text
-from paglets.cli.waiting import why_text
+from paglets.cli.views.offline_hosts import away_text, missing_of, shortlist, silence_text
+from paglets.cli.views.result_values import result_text
+from paglets.cli.views.wait_reasons import why_text
 from paglets.core.errors import EXIT_DONE, PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.record import to_json
@@ -141,14 +141,14 @@ def _with_collector(client: HostClient, group_id: str, options: argparse.Namespa
 
 
 def _without_collector(client: HostClient, group_id: str, error: PagletsError, options: argparse.Namespace) -> int:
-    found = leftovers.look(client, group_id, error)
+    found = orphaned_groups.look(client, group_id, error)
     if found is None:
         raise error
     if options.json:
-        print_json(leftovers.as_json(found))
+        print_json(orphaned_groups.as_json(found))
         say(error)
     else:
-        leftovers.print_lost(found)
+        orphaned_groups.print_lost(found)
     return error.exit_code
 
 

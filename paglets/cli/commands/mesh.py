@@ -6,9 +6,9 @@ import argparse
 
 from paglets.api.groups import GroupLine
 from paglets.api.hosts import Cut, Forgotten, Hosts, MemberView, RefusedHost
-from paglets.cli.away import forget_hint, is_alone, is_long_away, is_old, shortlist
 from paglets.cli.options import LOOK_SECONDS, Parser, add_command, add_commands, add_common, client_of
 from paglets.cli.output import advised, print_json, print_paragraph, print_table, say
+from paglets.cli.views.offline_hosts import forget_hint, is_alone, is_long_away, is_old, shortlist
 from paglets.core.errors import EXIT_DONE
 from paglets.core.terminal import GAP, put_hint, put_next
 from paglets.core.text import counted, duration_text

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from paglets.api.slots import JobView, Slots, Verdict
-from paglets.cli.logs import add_logs
+from paglets.cli.commands.logs.parser import add_logs
 from paglets.cli.options import (
     AMOUNT_FLAGS,
     Commands,
@@ -29,7 +29,7 @@ from paglets.cli.output import (
     print_table,
     say,
 )
-from paglets.cli.waiting import held_by, job_name, why_text
+from paglets.cli.views.wait_reasons import held_by, job_name, why_text
 from paglets.core.errors import EXIT_DONE, EXIT_NEVER
 from paglets.core.terminal import put_hint
 from paglets.core.text import duration_text
@@ -66,10 +66,10 @@ def parser() -> Parser:
         "jobs rerun-hook words/monday",
     )
     again.add_argument("job", metavar="GROUP/JOBKEY", help="the job")
-    add_common(again, later("paglets.cli.hooks", "rerun"), waits=True)
+    add_common(again, later("paglets.cli.commands.jobs.hooks", "rerun"), waits=True)
     everything = add_command(commands, "show", "everything about one job: code, files, attempts, result file")
     everything.add_argument("job", metavar="GROUP/JOBKEY|ID", help="a job of a group, or a job's id")
-    add_common(everything, later("paglets.cli.show", "show"), asks_all=True)
+    add_common(everything, later("paglets.cli.commands.jobs.show", "show"), asks_all=True)
     add_logs(add_command(commands, "logs", "what a job printed; also as `paglets logs`"))
     _add_hosts(add_command(commands, "hosts", "which hosts could run a job, best first (nothing is submitted)"))
     return made
@@ -87,50 +87,50 @@ def _add_listings(commands: Commands) -> None:
     lines.add_argument("group", nargs="?", metavar="GROUP", help="list all jobs of that group")
     lines.add_argument("--status", choices=list(STATUSES), help="only jobs of that status")
     lines.add_argument("--limit", type=count, default=100, metavar="N", help="jobs shown (default 100)")
-    add_common(lines, later("paglets.cli.joblist", "jobs"), asks_all=True)
+    add_common(lines, later("paglets.cli.commands.jobs.list", "jobs"), asks_all=True)
     lines.set_defaults(last="group")
     listing = add_command(commands, "groups", "groups and their counts; one group with its jobs", "jobs groups")
     listing.add_argument("name", nargs="?", metavar="GROUP", help="show that group: pending jobs, results, failures")
     listing.add_argument("--group", metavar="GROUP", help="the same")
-    add_common(listing, later("paglets.cli.groups", "groups"), asks_all=True)
+    add_common(listing, later("paglets.cli.commands.jobs.groups", "groups"), asks_all=True)
     queue = add_command(commands, "queue", "one host's queue and leases, with CPU ids and usage")
     _add_limit(queue)
     add_common(queue, _queue)
     processes = add_command(commands, "ps", "what runs now, on all hosts of the mesh, and what it uses")
     processes.add_argument("--all", action="store_true", help="what waits, too")
     _add_limit(processes)
-    add_common(processes, later("paglets.cli.joblist", "ps"), asks_all=True)
+    add_common(processes, later("paglets.cli.commands.jobs.list", "ps"), asks_all=True)
 
 
 def _add_states(commands: Commands) -> None:
     reason = add_command(commands, "why", "why a job, or a group's jobs, do not run or did not succeed")
     reason.add_argument("job", metavar="GROUP|GROUP/JOBKEY|ID", help="a group, a job of a group, or a job's id")
-    add_common(reason, later("paglets.cli.why", "why"))
+    add_common(reason, later("paglets.cli.commands.jobs.why", "why"))
     status = add_command(commands, "status", "how far a group is, in counts", "jobs status words")
     status.add_argument("group", metavar="GROUP")
-    add_common(status, later("paglets.cli.overview", "status"))
+    add_common(status, later("paglets.cli.commands.jobs.overview", "status"))
     past = add_command(commands, "history", "the jobs of a group that ended, newest first", "jobs history words")
     past.add_argument("group", metavar="GROUP")
     past.add_argument("--limit", type=count, default=50, metavar="N", help="jobs shown (default 50)")
-    add_common(past, later("paglets.cli.overview", "history"))
+    add_common(past, later("paglets.cli.commands.jobs.overview", "history"))
     load = add_command(
         commands, "top", "hosts by their load, and the running jobs that use most", "jobs top", "jobs top --watch"
     )
     load.add_argument("--watch", action="store_true", help="again and again, until interrupted")
     load.add_argument("--limit", type=count, default=20, metavar="N", help="jobs shown (default 20)")
-    add_common(load, later("paglets.cli.overview", "top"), asks_all=True)
+    add_common(load, later("paglets.cli.commands.jobs.overview", "top"), asks_all=True)
 
 
 def _add_waits(commands: Commands) -> None:
     for name, handler, purpose in (
         (
             "wait",
-            later("paglets.cli.watch", "wait"),
+            later("paglets.cli.commands.jobs.wait", "wait"),
             "wait until all jobs of a group have ended; the exit code says how",
         ),
         (
             "watch",
-            later("paglets.cli.watch", "watch"),
+            later("paglets.cli.commands.jobs.wait", "watch"),
             "watch a group until all jobs have ended: a bar, or in a pipe a line for each job",
         ),
     ):
@@ -154,7 +154,7 @@ def _add_cancel(commands: Commands) -> None:
         action="store_true",
         help="where the group's collector cannot be asked: each host that answers ends what it has of it",
     )
-    add_common(ending, later("paglets.cli.cancel", "cancel"))
+    add_common(ending, later("paglets.cli.commands.jobs.cancel", "cancel"))
 
 
 def _add_limit(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,6 @@ from dataclasses import replace
 from datetime import datetime
 
 from paglets.api.notes import Note
-from paglets.cli.away import missing_of
 from paglets.cli.options import LOOK_SECONDS, Parser, add_common, client_of, count
 from paglets.cli.output import (
     print_json,
@@ -20,6 +19,7 @@ from paglets.cli.output import (
     say,
     waiting_for_all,
 )
+from paglets.cli.views.offline_hosts import missing_of
 from paglets.core.errors import AWAY, Invalid
 from paglets.core.record import to_json
 from paglets.core.refs import check_group_id

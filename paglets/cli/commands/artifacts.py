@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from paglets.cli import results
-from paglets.cli.away import Missing, missing_of
+from paglets.cli import artifact_lookup
 from paglets.cli.collectors import group_of
+from paglets.cli.commands.jobs.show import GONE, told_of_group
 from paglets.cli.options import LOOK_SECONDS, Parser, add_command, add_commands, add_common, client_of
 from paglets.cli.output import (
     ago,
@@ -23,8 +23,8 @@ from paglets.cli.output import (
     say,
     waiting_for_all,
 )
-from paglets.cli.progress import ProgressLine
-from paglets.cli.show import GONE, told_of_group
+from paglets.cli.views.offline_hosts import Missing, missing_of
+from paglets.cli.views.transfer_progress import ProgressLine
 from paglets.core.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -166,7 +166,7 @@ def look(
         lambda: client.mesh_groups(for_hosts),
     ]
     (found, errors), (groups, _) = ask_each(lambda ask: ask(), asks)
-    return found, errors, results.owners_in_words(client, found, groups, end - time.monotonic())
+    return found, errors, artifact_lookup.owners_in_words(client, found, groups, end - time.monotonic())
 
 
 def artifact_row(artifact: ArtifactRef, now: float, of: str) -> tuple[object, ...]:
@@ -210,7 +210,7 @@ def owner_of(client: HostClient, artifact: ArtifactRef, seconds: float) -> dict[
     """Whose it is, in words, by its id; a host that does not tell its groups is named."""
     with said_if_slow(waiting_for_all(seconds)):
         groups, errors = client.mesh_groups(seconds)
-        owners = results.owners_in_words(client, [artifact], groups, seconds)
+        owners = artifact_lookup.owners_in_words(client, [artifact], groups, seconds)
     Missing(errors=tuple(errors.values())).say()
     return owners
 
@@ -219,7 +219,7 @@ def resolved(client: HostClient, text: str) -> str:
     """The id that `text` is, or begins, or that the job GROUP/JOBKEY reported. Raises Unknown, Invalid."""
     group_id, slash, job_key = text.partition("/")
     if slash:
-        return results.artifact_of_job(client, group_id, job_key).artifact_id
+        return artifact_lookup.artifact_of_job(client, group_id, job_key).artifact_id
     if ARTIFACT_ID.fullmatch(text):
         try:
             return client.artifact(text).artifact.artifact_id
@@ -288,9 +288,9 @@ def _get_group(options: argparse.Namespace, folder: Path) -> int:
     files: list[dict[str, object]] = []
     errors: list[PagletsError] = []
     with client_of(options) as client:
-        found = results.artifacts_of_group(client, options.group)
+        found = artifact_lookup.artifacts_of_group(client, options.group)
         _make_folder(folder)
-        names = results.file_names((key, artifact.name) for key, artifact in found.artifacts)
+        names = artifact_lookup.file_names((key, artifact.name) for key, artifact in found.artifacts)
         for (key, artifact), name in zip(found.artifacts, names, strict=True):
             try:
                 path = fetch(client, artifact, folder / name, move=options.move, force=options.force)

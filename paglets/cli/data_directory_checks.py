@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from paglets.cli.checks import BAD, FEW_BYTES, WARNING, Check
+from paglets.cli.doctor_check import BAD, FEW_BYTES, WARNING, Check
 from paglets.core.errors import PagletsError, StoreMalformed
 from paglets.core.text import counted
 from paglets.host.datadir import damage, private

@@ -9,8 +9,8 @@ from collections import Counter, deque
 from typing import Any
 
 from paglets.api.slots import JobView, Slots
-from paglets.cli.away import Missing
 from paglets.cli.collectors import asker, collector_of
+from paglets.cli.commands.jobs.wait import why_ended
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import (
     ago,
@@ -21,8 +21,8 @@ from paglets.cli.output import (
     said_if_slow,
     waiting_for_all,
 )
-from paglets.cli.waiting import job_name
-from paglets.cli.watch import why_ended
+from paglets.cli.views.offline_hosts import Missing
+from paglets.cli.views.wait_reasons import job_name
 from paglets.core.errors import EXIT_DONE
 from paglets.core.messages import Message
 from paglets.core.record import to_json

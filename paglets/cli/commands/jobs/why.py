@@ -14,16 +14,23 @@ from typing import Any
 from paglets.api.hosts import MemberView
 from paglets.api.paglets import PagletView
 from paglets.api.slots import Slots
-from paglets.cli.away import away_text
 from paglets.cli.collectors import no_such_job, summary_of, summary_of_job
-from paglets.cli.copies import REPORT_WAITS, copies_of_group, copy_of_job, ways_out
-from paglets.cli.explained import Explanation, counted_reasons, print_explained
-from paglets.cli.groups import counts_text, is_cancelled, message_of, result_fields
-from paglets.cli.hooks import hook_fields, hooks_json, hooks_of_group, kept_of, undelivered_fields, with_group_hooks
+from paglets.cli.commands.jobs.groups import counts_text, is_cancelled, message_of, result_fields
+from paglets.cli.commands.jobs.hooks import (
+    hook_fields,
+    hooks_json,
+    hooks_of_group,
+    kept_of,
+    undelivered_fields,
+    with_group_hooks,
+)
+from paglets.cli.commands.jobs.wait import why_ended
+from paglets.cli.job_copies import REPORT_WAITS, copies_of_group, copy_of_job, ways_out
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import advised, ago, attempt_text, print_json, shortened
-from paglets.cli.waiting import LACKING, held_by, job_name, why_text
-from paglets.cli.watch import why_ended
+from paglets.cli.views.explanation import Explanation, counted_reasons, print_explained
+from paglets.cli.views.offline_hosts import away_text
+from paglets.cli.views.wait_reasons import LACKING, held_by, job_name, why_text
 from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, EXIT_NEVER, PagletsError, Unknown, Unreachable
 from paglets.core.record import to_json
 from paglets.core.refs import AGENT_ID, GROUP_ID

@@ -15,10 +15,10 @@ from io import StringIO
 from pathlib import Path
 from typing import TextIO
 
-from paglets.cli.demomesh import HAS_SIGKILL, WAIT_SECONDS, DemoMesh, Interrupted, Signals, wait_for
+from paglets.cli.commands.jobs.wait import ended_line
+from paglets.cli.demo_mesh import HAS_SIGKILL, WAIT_SECONDS, DemoMesh, Interrupted, Signals, wait_for
 from paglets.cli.options import Parser
 from paglets.cli.output import print_json, print_table, say
-from paglets.cli.watch import ended_line
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, Unknown
 from paglets.core.terminal import draws_on
 from paglets.core.text import command_name, printable

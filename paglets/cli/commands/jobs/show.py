@@ -11,15 +11,15 @@ from typing import Any
 
 from paglets.api.logs import AttemptView
 from paglets.api.paglets import PagletView
-from paglets.cli import why
 from paglets.cli.collectors import summary_of_job
-from paglets.cli.copies import attempts_of
-from paglets.cli.explained import Explanation
-from paglets.cli.groups import short_json
-from paglets.cli.hooks import as_json, kept_of
-from paglets.cli.leftovers import artifact_in
+from paglets.cli.commands.jobs import why
+from paglets.cli.commands.jobs.groups import short_json
+from paglets.cli.commands.jobs.hooks import as_json, kept_of
+from paglets.cli.job_copies import attempts_of
 from paglets.cli.options import LOOK_SECONDS, client_of
+from paglets.cli.orphaned_groups import artifact_in
 from paglets.cli.output import attempt_text, print_fields, print_json, print_table, say
+from paglets.cli.views.explanation import Explanation
 from paglets.core.errors import Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef
