@@ -40,6 +40,24 @@ class PagletsError(Exception):
     status: ClassVar[int] = 500
     exit_code: ClassVar[int] = EXIT_FAILED
 
+    retryable: ClassVar[bool] = False
+    """True if a client repeats the request by itself, as the cause ends without anybody's help.
+
+    False for a full disk: a person has to free space. Parts of a host retry after StorePassing without this attribute.
+    """
+    no_reply: ClassVar[bool] = False
+    """True if the host that was asked sent no reply.
+
+    PeerReplaced has no reply either, but is not retryable: another host answers at that address from now on.
+    """
+    outcome_unknown: ClassVar[bool] = False
+    """True if the host may have performed the request. Repeat only a request that has the same effect twice."""
+    needs_lookup: ClassVar[bool] = False
+    """True if the paglet may be on another host by now: look it up before the next try.
+
+    ShuttingDown needs it and the other Overloaded do not, as a host moves nothing while it is only busy.
+    """
+
     def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)
         self.message = message
@@ -149,18 +167,21 @@ class StalePeer(PagletsError):
     """The receiver has restarted or was replaced; details: `store_id`, `boot_id`."""
 
     code, status, exit_code = "stale_peer", 409, EXIT_UNREACHABLE
+    retryable = needs_lookup = True
 
 
 class PeerReplaced(PagletsError):
     """At this address another store answers than the one that was meant."""
 
     code, status, exit_code = "peer_replaced", 409, EXIT_UNREACHABLE
+    no_reply = needs_lookup = True
 
 
 class Unknown(PagletsError, LookupError):
     """Nothing of that id or name is known here."""
 
     code, status, exit_code = "unknown", 404, EXIT_FAILED
+    needs_lookup = True
 
 
 class Moved(PagletsError):
@@ -173,6 +194,7 @@ class Moving(PagletsError):
     """The paglet is on its way; ask again soon."""
 
     code, status = "moving", 503
+    retryable = True
 
 
 class Conflict(PagletsError):
@@ -235,30 +257,35 @@ class Unreachable(PagletsError):
     """No byte of the request was taken: it may be repeated without harm."""
 
     code, status, exit_code = "unreachable", 502, EXIT_UNREACHABLE
+    retryable = no_reply = needs_lookup = True
 
 
 class CallOutcomeUnknown(PagletsError):
     """The request was sent and no reply came: it may or may not have been done."""
 
     code, status, exit_code = "outcome_unknown", 502, EXIT_UNREACHABLE
+    retryable = no_reply = outcome_unknown = True
 
 
 class TimedOut(PagletsError, TimeoutError):
     """The time given for waiting is over; what was waited for goes on."""
 
     code, status, exit_code = "timed_out", 504, EXIT_TIMED_OUT
+    retryable = no_reply = outcome_unknown = True
 
 
 class Overloaded(PagletsError):
     """A bound on connections or waiting requests is reached; try again."""
 
     code, status, exit_code = "overloaded", 503, EXIT_UNREACHABLE
+    retryable = True
 
 
 class ShuttingDown(Overloaded):
     """The host is ending."""
 
     code = "shutting_down"
+    needs_lookup = True
 
 
 class NotHandled(PagletsError):
@@ -331,13 +358,6 @@ class InternalError(PagletsError):
     """A fault of paglets itself; details: `log`. The host's log has the traceback."""
 
     code = "internal"
-
-
-AWAY: tuple[type[PagletsError], ...] = (Unreachable, CallOutcomeUnknown, TimedOut, Overloaded, Moving)
-"""What a host or a paglet that is away for a while answers with, or in its place: whoever follows it asks again."""
-
-NO_ANSWER: tuple[type[PagletsError], ...] = (Unreachable, CallOutcomeUnknown, TimedOut, PeerReplaced)
-"""What comes in the place of an answer: whoever was asked is away, gone, or takes too long."""
 
 
 def _tree(cls: type[PagletsError]) -> list[type[PagletsError]]:

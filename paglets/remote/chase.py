@@ -7,15 +7,10 @@ from dataclasses import dataclass
 
 from paglets.core.errors import (
     Moved,
-    Moving,
-    Overloaded,
     PagletsError,
     PeerReplaced,
-    ShuttingDown,
-    StalePeer,
     TimedOut,
     Unknown,
-    Unreachable,
 )
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef
@@ -28,9 +23,6 @@ MOVES_WITHOUT_PAUSE = 5
 REPLACED_SECONDS = 5.0
 """Where another store answers at an address, the one that was meant is heard of at another within a few heartbeats, or
 not at all."""
-
-LOOK_AGAIN: tuple[type[PagletsError], ...] = (Unreachable, PeerReplaced, StalePeer, ShuttingDown, Unknown)
-ASK_AGAIN: tuple[type[PagletsError], ...] = (Moving, Overloaded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +56,7 @@ class Chase:
         if left > 0:
             return left
         last = self._last
-        if isinstance(last, LOOK_AGAIN):
+        if last is not None and last.needs_lookup:
             raise last
         detail = f" ({last.message})" if last else ""
         raise TimedOut(
@@ -86,10 +78,10 @@ class Chase:
             return self._follow(error, now)
         if isinstance(error, Unknown) and self._looked_up:
             raise error
-        if isinstance(error, LOOK_AGAIN):
+        if error.needs_lookup:
             self._looked_up = isinstance(error, Unknown)
             return Step(pause_seconds=self._pause(now), locate=True)
-        if isinstance(error, ASK_AGAIN):
+        if error.retryable and not error.outcome_unknown:
             self._looked_up = False
             return Step(pause_seconds=self._pause(now))
         raise error

@@ -21,7 +21,6 @@ from paglets.codec.wire import decode, encode_state
 from paglets.core.agent import Paglet, S
 from paglets.core.clock import SystemEntropy
 from paglets.core.errors import (
-    NO_ANSWER,
     PagletsError,
     PeerReplaced,
     Unknown,
@@ -366,7 +365,9 @@ class HostClient(Directory, GroupSide, KeptSide):
             raise only_home_tells(group_id, home, "is away")
         try:  # one that hangs would hold up the submission for as long as a large one may take
             self._link.ask("GET", "/v1/host", None, HostIdentity, host=home, timeout=min(HOME_SECONDS, self.timeout))
-        except NO_ANSWER as error:
+        except PagletsError as error:
+            if not error.no_reply:
+                raise
             raise only_home_tells(group_id, home, f"does not answer ({error.message})") from error
         return home
 

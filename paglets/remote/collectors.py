@@ -10,7 +10,7 @@ from paglets.api.groups import GroupView
 from paglets.api.hosts import NO_WAY, MemberView
 from paglets.api.paglets import PagletView
 from paglets.core.clock import QUIET_SECONDS, told_if_slow
-from paglets.core.errors import NO_ANSWER, Moving, PagletsError, Unreachable
+from paglets.core.errors import Moving, PagletsError, Unreachable
 from paglets.core.refs import ProxyRef
 from paglets.remote.cancelling import AWAY
 from paglets.remote.losthosts import heard_text, lost_text, view_of
@@ -65,7 +65,9 @@ def reached(
                 break
             try:
                 client.paglet(collector, timeout=min(FIRST_SECONDS, left))
-            except NO_ANSWER as error:
+            except PagletsError as error:
+                if not error.no_reply:
+                    break  # who asks it something is told the same
                 if isinstance(error.__cause__, Moving):
                     raise Unreachable(
                         f"the collector of {group_id} is on its way from {collector.host.name}: "
@@ -74,8 +76,6 @@ def reached(
                     ) from None
                 # A host that has just died is not worth the whole wait.
                 collector = heard(client, collector, group_id, SILENT_SECONDS)
-            except PagletsError:
-                break  # who asks it something is told the same
             else:
                 break
     return collector

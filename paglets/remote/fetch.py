@@ -7,14 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from paglets.api.blobs import ArtifactView, AskBlobs, BlobStates
-from paglets.core.errors import Conflict, FileChanged, PagletsError, PeerReplaced, Unknown, Unreachable
+from paglets.core.errors import Conflict, FileChanged, PagletsError, Unreachable
 from paglets.core.refs import BlobRef, HostRef
 from paglets.remote.link import Link, quoted
 from paglets.remote.partial import PartialFile, partial_file
-from paglets.remote.patience import PASSING, READING, RECEIVING, Pace, Patience, Progress
-
-LOOK_AGAIN: tuple[type[PagletsError], ...] = (*PASSING, Unknown, PeerReplaced)
-"""For an artifact that was there when the download began. `Unknown`: it moves just now."""
+from paglets.remote.patience import READING, RECEIVING, Pace, Patience, Progress
 
 
 class Download:
@@ -37,7 +34,9 @@ class Download:
             part.resume(lambda done: self._progress(READING, done, blob.size_bytes))
             try:
                 self._receive_right(part, blob)
-            except LOOK_AGAIN as error:
+            except PagletsError as error:
+                if not _may_be_elsewhere(error):
+                    raise
                 kept = f"{part.offset:,} of {blob.size_bytes:,} bytes are kept: another try goes on there"
                 raise type(error)(f"{error.message}; {kept}", **error.details) from None
             if not part.is_right():
@@ -82,9 +81,11 @@ class Download:
                 pace.begin()
                 try:
                     piece = self._piece(blob, offset, length, patience.left())
-                except LOOK_AGAIN as error:
+                except PagletsError as error:
+                    if not _may_be_elsewhere(error):
+                        raise
                     # That no other host has it says less than why its own does not answer.
-                    cut = error if isinstance(error, PASSING) else cut
+                    cut = error if error.retryable else cut
                     patience.wait(cut or error)
                     pace.failed()
                     self._host = None
@@ -116,6 +117,14 @@ class Download:
             raise Conflict(f"another artifact has the id {view.artifact.artifact_id} now")
         self._host = listed_host(self._link, view)
         return self._host
+
+
+def _may_be_elsewhere(error: PagletsError) -> bool:
+    """Return True if the next try may get the piece, from this host or another.
+
+    The artifact existed when the download began, so Unknown means that it is moving to another host.
+    """
+    return error.retryable or error.needs_lookup
 
 
 def find_artifact(link: Link, artifact_id: str, timeout: float) -> ArtifactView:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -18,10 +17,10 @@ from paglets.codec.bundle import Publisher
 from paglets.core.clock import Clock, SystemClock
 from paglets.core.content import hash_file, stat_of
 from paglets.core.databases import database_at
-from paglets.core.errors import Conflict, FileChanged, Invalid
+from paglets.core.errors import Conflict, FileChanged, Invalid, PagletsError
 from paglets.core.refs import BlobRef, FileRef, check_file_name
 from paglets.core.text import printable, type_of
-from paglets.remote.patience import PASSING, Progress
+from paglets.remote.patience import Progress
 
 T = TypeVar("T")
 
@@ -78,8 +77,11 @@ class Sending:
 
     def _meanwhile(self, what: str, done: int, total: int) -> None:
         """A long file is on its way: those before it are to stay."""
-        with suppress(*PASSING):
+        try:
             self._renew()
+        except PagletsError as error:
+            if not error.retryable:
+                raise
 
     def _renew(self) -> None:
         if isinstance(self._publisher, AskingPublisher) and self._clock.monotonic() >= self._renew_at:

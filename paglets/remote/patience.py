@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from paglets.api.limits import MAX_PIECE_BYTES
 from paglets.core.clock import Clock
-from paglets.core.errors import CallOutcomeUnknown, Overloaded, PagletsError, StalePeer, TimedOut, Unreachable
+from paglets.core.errors import PagletsError
 
 Progress = Callable[[str, int, int], None]
 """Is told what is done, one of the steps below, and how many bytes of how many."""
@@ -14,9 +14,6 @@ Progress = Callable[[str, int, int], None]
 READING = "reading"
 SENDING = "sending"
 RECEIVING = "receiving"
-
-PASSING: tuple[type[PagletsError], ...] = (Unreachable, CallOutcomeUnknown, Overloaded, StalePeer, TimedOut)
-"""What a connection or a host gets over by itself, and after which a piece may be asked for again."""
 
 FIRST_PIECE_BYTES = 256 << 10
 """A line of 10 KB/s gets through that within a time-out of 30 s; a fast one is at whole pieces after five."""

@@ -17,7 +17,7 @@ from paglets.core.errors import Conflict, FileChanged, Invalid, PagletsError
 from paglets.core.refs import BlobRef, HostRef
 from paglets.core.text import printable
 from paglets.remote.link import Link
-from paglets.remote.patience import PASSING, READING, SENDING, Pace, Patience, Progress, nobody
+from paglets.remote.patience import READING, SENDING, Pace, Patience, Progress, nobody
 
 
 class Source(Protocol):
@@ -166,7 +166,9 @@ class Publisher:
                 offset = _other_offset(error, offset, size)
                 if offset <= furthest:
                     patience.wait(error)
-            except PASSING as error:
+            except PagletsError as error:
+                if not error.retryable:
+                    raise
                 patience.wait(error)
                 pace.failed()
             if offset > furthest:

@@ -6,16 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from paglets.core.clock import Clock
-from paglets.core.errors import AWAY, PagletsError, PeerReplaced, TimedOut, Unknown
+from paglets.core.errors import PagletsError, PeerReplaced, TimedOut, Unknown
 from paglets.core.messages import Message
 from paglets.core.text import counted, type_of
 from paglets.remote.collectors import LOST, Finder, heard, reached
 from paglets.remote.proxy import PagletProxy
 
 T = TypeVar("T")
-
-SILENT: tuple[type[PagletsError], ...] = (*AWAY, PeerReplaced)
-"""What comes in the place of an answer of the collector, and may be over soon."""
 
 LOOK_SECONDS = 4.0
 """The collector answers at once when a job ends, and after this long in any case: so it is soon known if it cannot."""
@@ -109,7 +106,9 @@ class Follower:
             except Unknown as error:
                 self._note_unknown(error)
                 continue
-            except SILENT as error:
+            except PagletsError as error:
+                if not _may_answer_later(error):
+                    raise
                 self._note(error)
                 last = error
             else:
@@ -126,7 +125,9 @@ class Follower:
         """Return what `act` gives with the collector. Raises Unreachable with the reason where that cannot be asked."""
         try:
             return act(self.collector)
-        except SILENT as error:
+        except PagletsError as error:
+            if not _may_answer_later(error):
+                raise
             known = self.collector.ref
             self.find()
             if self.collector.ref == known:
@@ -145,7 +146,9 @@ class Follower:
             return
         try:
             self.collector = self._proxy(heard(self._find, self.collector.ref, self._group_id))
-        except AWAY as error:
+        except PagletsError as error:
+            if not error.retryable:
+                raise
             self._note(error)
         else:
             self._said = ""
@@ -180,6 +183,11 @@ class Follower:
             f"{self._group_id} is not done after {timeout:g} s; its jobs continue: {left}",
             next=[why_hint(self._group_id)],
         )
+
+
+def _may_answer_later(error: PagletsError) -> bool:
+    """Return True if the collector may answer a later request, perhaps from another address."""
+    return error.retryable or error.no_reply
 
 
 def why_hint(group_id: str) -> str:

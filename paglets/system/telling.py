@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from paglets.api.groups import CreationError, GroupView, Obstacle
 from paglets.core.clock import QUIET_SECONDS, told_if_slow
-from paglets.core.errors import NO_ANSWER, GroupLost, PagletsError
+from paglets.core.errors import GroupLost, PagletsError
 from paglets.core.record import to_json
 from paglets.core.terminal import put_line
 from paglets.core.text import as_advice, command_name, counted, duration_text
@@ -189,7 +189,7 @@ def detached_if_seen(reader: GroupReader, refresh: Callable[[], GroupView]) -> G
 def _unknown(view: GroupView, error: PagletsError) -> Remark:
     """Return why a collector whose host is online did not say how its group stands, and what to do."""
     host = view.collector.host
-    if not isinstance(error, NO_ANSWER):
+    if not error.no_reply:
         return Remark(text=f"its collector, on {host.name}, does not say how it stands: {error.message}")
     text = f"its collector, last known on {host.name}, cannot be asked now: {error.message}"
     return Remark(text=text, next_command=f"jobs status {view.group_id}")

@@ -6,7 +6,6 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
@@ -20,7 +19,7 @@ from paglets.cli.output import (
     waiting_for_all,
 )
 from paglets.cli.views.offline_hosts import missing_of
-from paglets.core.errors import AWAY, Invalid
+from paglets.core.errors import Invalid, PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import check_group_id
 from paglets.core.text import printable
@@ -86,8 +85,11 @@ def follow(
         yield from found.notes
         found = replace(found, notes=())
         pause(FOLLOW_SECONDS)
-        with suppress(*AWAY):
+        try:
             found = client.notes(group_id=group_id, limit=MOST_NOTES, seen=found.seen, timeout=timeout)
+        except PagletsError as error:
+            if not error.retryable:
+                raise
 
 
 def note_line(note: Note) -> str:

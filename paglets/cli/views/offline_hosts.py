@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from paglets.api.hosts import NO_WAY, MemberView
 from paglets.cli.output import say
-from paglets.core.errors import AWAY, EXIT_DONE, EXIT_UNREACHABLE, PagletsError
+from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE, PagletsError
 from paglets.core.refs import HostRef
 from paglets.core.text import command_name, duration_text
 from paglets.mesh.view import OLD_STORE
@@ -68,7 +68,7 @@ class Missing:
 
         Hosts that are long away are left out, unless nothing was found (`is_empty`): then they may have it.
         """
-        unheard = [error for error in self.errors if isinstance(error, AWAY)]
+        unheard = [error for error in self.errors if error.retryable]
         for error in self.errors if len(unheard) < 2 else (each for each in self.errors if each not in unheard):
             say(error)
         if len(unheard) > 1:

@@ -20,7 +20,6 @@ from paglets.host.runtime.backoff import FIRST_SECONDS, MOST_SECONDS, Lanes
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed
-from paglets.remote.patience import PASSING
 from paglets.slots.amounts import bytes_text
 
 ASK_SECONDS = 30.0
@@ -229,7 +228,7 @@ class Shipping:
             self._succeeded(road)
             return
         wish.offset, wish.problem = None, error.message
-        if not isinstance(error, PASSING):
+        if not error.retryable:
             wish.refused(self._shell.clock.monotonic())
         if isinstance(error, FileChanged):
             wish.bad_tries += 1

@@ -22,7 +22,7 @@ from paglets.cli.output import attempt_text, print_json, said_if_slow, say, wait
 from paglets.cli.views.log_output import LogOutput
 from paglets.cli.views.offline_hosts import Missing
 from paglets.cli.views.wait_reasons import why_text
-from paglets.core.errors import AWAY, EXIT_DONE, EXIT_FAILED, Invalid, PagletsError, Unknown
+from paglets.core.errors import EXIT_DONE, EXIT_FAILED, Invalid, PagletsError, Unknown
 from paglets.core.refs import GROUP_ID
 from paglets.core.terminal import put_line
 from paglets.remote.client import HostClient
@@ -242,7 +242,9 @@ class Reader:
         """Of a job of which no host that is online knows an attempt. Raises Unknown."""
         try:
             found = reason_for_no_log(self.client, self.job, ())
-        except AWAY as error:
+        except PagletsError as error:
+            if not error.retryable:
+                raise
             self._say_once(f"waiting: {error.message}")
             return True
         self._say_once(found.text)
@@ -287,7 +289,9 @@ class Reader:
         while True:
             try:
                 value = ask()
-            except AWAY as error:
+            except PagletsError as error:
+                if not error.retryable:
+                    raise
                 self._say_once(f"waiting: {error.message}")
                 self._wait()
             else:
