@@ -23,9 +23,10 @@ from paglets.host.blobs.blobs import BlobKeeper
 from paglets.host.blobs.disposal import Disposal
 from paglets.host.blobs.fetching import Fetching
 from paglets.host.blobs.shipping import Shipping
-from paglets.host.census import Census
-from paglets.host.generations import Generations
-from paglets.host.groups import Groups
+from paglets.host.groups.census import Census
+from paglets.host.groups.generations import Generations
+from paglets.host.groups.groups import Groups
+from paglets.host.groups.losses import Losses
 from paglets.host.handoff.avoiding import Avoided
 from paglets.host.handoff.fencing import Fencing
 from paglets.host.handoff.forgetting import Forgetting
@@ -40,7 +41,6 @@ from paglets.host.jobs.places import Places
 from paglets.host.jobs.runs import Runs
 from paglets.host.jobs.scheduler import Scheduler
 from paglets.host.jobs.steal import Stealing
-from paglets.host.losses import Losses
 from paglets.host.messaging.calls import Calls, OutgoingCall
 from paglets.host.messaging.creation import Creation, must_be_found
 from paglets.host.messaging.inlinecalls import InlineCalls

@@ -13,7 +13,7 @@ from paglets.api.slots import Slots
 from paglets.core.errors import NoRoom
 from paglets.core.record import from_json
 from paglets.groups.keys import collector_id
-from paglets.host.censusrows import page
+from paglets.host.groups.censusrows import page
 from paglets.store import residence
 
 

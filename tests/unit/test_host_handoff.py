@@ -14,7 +14,7 @@ from paglets.codec.envelope import Envelope
 from paglets.core.errors import InternalError, PagletsError, Unknown
 from paglets.core.record import from_json
 from paglets.groups.keys import collector_id
-from paglets.host.groups import ASK_SECONDS
+from paglets.host.groups.groups import ASK_SECONDS
 from paglets.store import residence
 from paglets.testing.mesh import identity
 from paglets.worker.protocol import Fault

@@ -16,7 +16,7 @@ from paglets.core.errors import InternalError
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef
 from paglets.groups.keys import collector_id
-from paglets.host import losses
+from paglets.host.groups import losses
 from paglets.remote.exchange import reply
 from paglets.slots.model import Resources, SlotRequest
 from paglets.store import paglets, residence

@@ -15,7 +15,7 @@ from paglets.api.hosts import ForgetHost, Gossip
 from paglets.api.paglets import Done, Located, ResidenceRow
 from paglets.core.errors import InternalError, Moved, Moving, NoRoom
 from paglets.core.refs import FileRef
-from paglets.host.census import end_unwanted
+from paglets.host.groups.census import end_unwanted
 from paglets.host.handoff.handoff import MAX_CLOSED
 from paglets.host.handoff.tries import STUCK_SECONDS
 from paglets.remote.exchange import Pending, Response

@@ -25,8 +25,8 @@ from paglets.api.paglets import Done
 from paglets.core.errors import Conflict, Invalid, PagletsError, Unknown
 from paglets.core.failpoints import reach
 from paglets.core.refs import check_group_id
-from paglets.host import census, clearing
-from paglets.host.ending import end_copies
+from paglets.host.groups import census, clearing
+from paglets.host.groups.ending import end_copies
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
 from paglets.host.records import groupviews

@@ -22,9 +22,9 @@ from paglets.groups import copies
 from paglets.groups.keys import collector_id
 from paglets.groups.records import Sighting
 from paglets.groups.rows import UNREADABLE
-from paglets.host.censusrows import Copy, copies_of, page
-from paglets.host.generations import rows_of
-from paglets.host.losses import Losses
+from paglets.host.groups.censusrows import Copy, copies_of, page
+from paglets.host.groups.generations import rows_of
+from paglets.host.groups.losses import Losses
 from paglets.host.network.whereabouts import Whereabouts
 from paglets.host.records import outcomes
 from paglets.host.runtime.runner import note_once

@@ -24,7 +24,7 @@ from paglets.groups.keys import collector_id
 from paglets.groups.losses import Found, Place
 from paglets.groups.records import Sighting
 from paglets.groups.rows import TEMPLATES, UNREADABLE, CollectorRows
-from paglets.host.generations import NO_LOOKS, Generations, Lost, Watched, rows_of
+from paglets.host.groups.generations import NO_LOOKS, Generations, Lost, Watched, rows_of
 from paglets.host.network.whereabouts import Whereabouts
 from paglets.host.records.inline import InlineStorage
 from paglets.host.runtime.runner import note_once

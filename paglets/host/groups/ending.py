@@ -12,7 +12,7 @@ from paglets.api.groups import EndCopies, EndedCopies
 from paglets.core.errors import Conflict
 from paglets.core.refs import HostRef
 from paglets.groups.keys import collector_id
-from paglets.host import census
+from paglets.host.groups import census
 from paglets.host.records import outcomes
 from paglets.store import queue, recalls, residence
 from paglets.store.db import Tx
