@@ -25,7 +25,7 @@ MAX_MESSAGE_CHARACTERS = 4000
 MAX_TRACEBACK_CHARACTERS = 30_000
 """The beginning shows how it was called, the end what happened: the middle of a longer one is left out."""
 
-NOT_SENT = "not in the job's folder: send it as an input (docs/guide.md#inputs)"
+NOT_SENT = "not in the job's folder: send it as an input (docs/howto/send-files.md)"
 
 _OWN_FOLDER = os.path.dirname(os.path.dirname((lambda: None).__code__.co_filename)) + os.sep
 """As it stands in frames: of code from an archive that is another path than `__file__`."""

@@ -1,4 +1,4 @@
-"""The scripts and commands of `docs/guide.md`, run as they stand there."""
+"""The scripts and commands of `docs/`, run as each page shows them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from build_zipapp import ROOT
 from tests.acceptance.rig import Finished, MakeMesh, Mesh
 
-GUIDE = ROOT / "docs" / "guide.md"
+PAGES = [ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))]
 BLOCK = re.compile(r"^```(?P<kind>python|text|console)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 SCRIPT = re.compile(r"# (\w+\.py)\n")
 PROGRAM = "paglets "
@@ -27,19 +28,17 @@ class Shown:
     exact: bool
 
 
-def blocks() -> list[re.Match[str]]:
-    return list(BLOCK.finditer(GUIDE.read_text()))
+def blocks(page: Path) -> list[re.Match[str]]:
+    return list(BLOCK.finditer(page.read_text()))
 
 
-def scripts() -> dict[str, str]:
-    """The complete scripts by their names."""
-    found = {name[1]: block["text"] for block in blocks() if (name := SCRIPT.match(block["text"]))}
-    assert found
-    return found
+def scripts(page: Path) -> dict[str, str]:
+    """The complete scripts of a page by their names."""
+    return {name[1]: block["text"] for block in blocks(page) if (name := SCRIPT.match(block["text"]))}
 
 
-def shown() -> Iterator[Shown]:
-    for block in blocks():
+def shown(page: Path) -> Iterator[Shown]:
+    for block in blocks(page):
         for part in re.split(r"^\$ ", block["text"], flags=re.MULTILINE)[1:] if block["kind"] != "python" else ():
             line, _, output = part.partition("\n")
             yield Shown(line=line, output=output, exact=block["kind"] == "text")
@@ -50,8 +49,9 @@ def folder(make_mesh: MakeMesh) -> Iterator[Mesh]:
     """Three hosts, and the scripts of the documents in the folder where commands are run."""
     with make_mesh("guide") as made:
         made.start_three()
-        for name, text in scripts().items():
-            (made.work / name).write_text(text)
+        for page in PAGES:
+            for name, text in scripts(page).items():
+                (made.work / name).write_text(text)
         yield made
 
 
@@ -60,13 +60,21 @@ def run(mesh: Mesh, line: str) -> Finished:
     return mesh.paglets(*shlex.split(line.removeprefix(PROGRAM)), PAGLETS_AT="laptop")
 
 
-def test_every_script_is_run_where_it_stands() -> None:
-    lines = [each.line for each in shown()]
-    assert [PROGRAM + name for name in scripts()] == [line for line in lines if line.endswith(".py")]
+def test_every_script_has_a_name_of_its_own() -> None:
+    names = [name for page in PAGES for name in scripts(page)]
+    assert names
+    assert len(set(names)) == len(names)
 
 
-def test_what_is_shown_is_printed(folder: Mesh) -> None:
-    for each in shown():
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_runs_its_scripts_where_they_stand(page: Path) -> None:
+    lines = [each.line for each in shown(page)]
+    assert [PROGRAM + name for name in scripts(page)] == [line for line in lines if line.endswith(".py")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_shows_what_is_printed(folder: Mesh, page: Path) -> None:
+    for each in shown(page):
         done = run(folder, each.line)
         if each.exact:
             assert (done.code, done.out) == (0, each.output), f"{each.line}: {done.err}"

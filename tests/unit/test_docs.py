@@ -106,14 +106,14 @@ def block(name: str, kind: str) -> str:
 
 
 def test_the_configuration_that_is_shown_is_right(tmp_path: Path) -> None:
-    (tmp_path / "hosts.toml").write_text(block("operations.md", "toml"))
+    (tmp_path / "hosts.toml").write_text(block("howto/add-a-machine.md", "toml"))
     assert host_names(checked_config(tmp_path / "hosts.toml")) == ("laptop", "gpu-a")
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / "paglets.service"
-    unit.write_text(block("operations.md", "ini").replace("/usr/bin/python3", sys.executable))
+    unit.write_text(block("howto/run-as-a-service.md", "ini").replace("/usr/bin/python3", sys.executable))
     (tmp_path / "run").mkdir(mode=0o700)
     told = subprocess.run(
         ["systemd-analyze", "--user", "verify", unit],
