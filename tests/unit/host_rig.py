@@ -29,10 +29,10 @@ from paglets.testing.exchange import Answer, TableHost
 from paglets.testing.mesh import member
 from paglets.testing.network import LoopNetwork, LoopTransport
 from paglets.testing.processes import HandLauncher, HandProcess
-from paglets.testing.simulation.seams import ScratchDisk, SteadyMeter
-from paglets.testing.simulation.sources import SourceFiles
 from paglets.testing.store import memory_database, store_on
 from paglets.worker.protocol import Changes, EntryDone, Handled, Report
+from tests.simulator.seams import ScratchDisk, SteadyMeter
+from tests.simulator.sources import SourceFiles
 
 OFFERED = Resources(cpu_cores=4, memory_bytes=8 << 30, temp_storage_bytes=8 << 30, gpus=1)
 MOST_STEPS = 20_000

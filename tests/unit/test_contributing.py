@@ -52,6 +52,6 @@ def test_a_command_that_is_shown_has_its_files_and_flags(line: str) -> None:
     for word in words:
         if word.startswith("tests/") or word.endswith((".py", ".txt")):
             assert (ROOT / word).exists(), word
-    if "tests.simulate" in words:
-        source = (ROOT / "tests" / "simulate" / "__main__.py").read_text()
+    if "tests.simulator" in words:
+        source = (ROOT / "tests" / "simulator" / "__main__.py").read_text()
         assert all(f'"{word}"' in source for word in words if word.startswith("--"))

@@ -8,9 +8,9 @@ from collections import Counter
 from paglets.core.errors import FileChanged, PagletsError
 from paglets.remote.exchange import Request, Response
 from paglets.testing.clock import FakeClock
-from paglets.testing.simulation.content import PIN_SECONDS
-from paglets.testing.simulation.seen import Seen
-from paglets.testing.simulation.witness import Witness
+from tests.simulator.content import PIN_SECONDS
+from tests.simulator.seen import Seen
+from tests.simulator.witness import Witness
 
 STATE = "/v1/blobs/state"
 BLOBS = "/v1/blobs/"

@@ -10,10 +10,10 @@ from typing import Any
 
 from paglets.slots.model import Resources
 from paglets.testing.clock import SeededEntropy
-from paglets.testing.simulation.faults import Trouble
-from paglets.testing.simulation.network import Weather
-from paglets.testing.simulation.scripts import LEAVES
-from paglets.testing.simulation.workload import ALL_PLANS, Load
+from tests.simulator.faults import Trouble
+from tests.simulator.network import Weather
+from tests.simulator.scripts import LEAVES
+from tests.simulator.workload import ALL_PLANS, Load
 
 GIB = 1 << 30
 MANY_HOSTS = 9

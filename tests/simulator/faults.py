@@ -8,10 +8,10 @@ from functools import partial
 
 from paglets.core.clock import Entropy
 from paglets.testing.clock import FakeClock
-from paglets.testing.simulation.fuse import AT_DISK, SEAMS
-from paglets.testing.simulation.machine import Machine
-from paglets.testing.simulation.network import Network, Weather
-from paglets.testing.simulation.story import Story
+from tests.simulator.fuse import AT_DISK, SEAMS
+from tests.simulator.machine import Machine
+from tests.simulator.network import Network, Weather
+from tests.simulator.story import Story
 
 MOST_PASSES = 40
 BURNS_WITHIN_SECONDS = 5.0

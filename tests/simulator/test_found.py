@@ -16,14 +16,14 @@ from paglets.core.refs import HostRef, ProxyRef
 from paglets.remote.exchange import Request, Response
 from paglets.slots.model import PlacementRules, Resources, SlotRequest
 from paglets.testing.sanity import HANDLED, is_settled
-from paglets.testing.simulation.filescripts import COURIER_CLASS
-from paglets.testing.simulation.machine import Machine
-from paglets.testing.simulation.network import Weather
-from paglets.testing.simulation.profile import calm
-from paglets.testing.simulation.scripts import COUNTER_CLASS, JOB_CLASS, SUCCEEDS, post_message
-from paglets.testing.simulation.tampering import Tampering
-from paglets.testing.simulation.workload import Group
-from paglets.testing.simulation.world import Simulation
+from tests.simulator.filescripts import COURIER_CLASS
+from tests.simulator.machine import Machine
+from tests.simulator.network import Weather
+from tests.simulator.profile import calm
+from tests.simulator.scripts import COUNTER_CLASS, JOB_CLASS, SUCCEEDS, post_message
+from tests.simulator.tampering import Tampering
+from tests.simulator.workload import Group
+from tests.simulator.world import Simulation
 
 
 class Story:

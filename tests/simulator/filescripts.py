@@ -9,10 +9,6 @@ from typing import Any
 from paglets.core.clock import Entropy
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef, ProxyRef
-from paglets.testing.simulation.content import PIECE_BYTES, PIN_SECONDS, blob_of, content, some_size
-from paglets.testing.simulation.seen import Seen
-from paglets.testing.simulation.wishes import Answer, Ask, Die, Pause, ReadBlob, Stage, TakeAway, Wish, WriteFile
-from paglets.testing.simulation.witness import Given, Witness
 from paglets.worker.protocol import (
     AddArtifact,
     Changes,
@@ -29,6 +25,10 @@ from paglets.worker.protocol import (
     Report,
     Room,
 )
+from tests.simulator.content import PIECE_BYTES, PIN_SECONDS, blob_of, content, some_size
+from tests.simulator.seen import Seen
+from tests.simulator.wishes import Answer, Ask, Die, Pause, ReadBlob, Stage, TakeAway, Wish, WriteFile
+from tests.simulator.witness import Given, Witness
 
 COURIER_CLASS = "simulated:Courier"
 LOAD = "load"

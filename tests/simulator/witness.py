@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from paglets.core.refs import FileRef
-from paglets.testing.simulation.seen import Seen
-from paglets.testing.simulation.story import Story
-from paglets.testing.simulation.wishes import Answer
 from paglets.worker.protocol import Go, RegisteredFile
+from tests.simulator.seen import Seen
+from tests.simulator.story import Story
+from tests.simulator.wishes import Answer
 
 
 @dataclass(slots=True, kw_only=True)

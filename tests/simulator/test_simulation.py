@@ -1,4 +1,4 @@
-"""Seeds of the simulator, few enough for every commit; `python -m tests.simulate` runs as many as wanted."""
+"""Seeds of the simulator, few enough for every commit; `python -m tests.simulator` runs as many as wanted."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from paglets.testing.simulation.content import PIECE_BYTES, blob_of
-from paglets.testing.simulation.profile import calm
-from paglets.testing.simulation.seen import Seen
-from paglets.testing.simulation.world import Simulation, run_seed
-from tests.simulate.__main__ import good_run
+from tests.simulator.__main__ import good_run
+from tests.simulator.content import PIECE_BYTES, blob_of
+from tests.simulator.profile import calm
+from tests.simulator.seen import Seen
+from tests.simulator.world import Simulation, run_seed
 
 ROOT = Path(__file__).resolve().parents[2]
 RARE = {Seen.LATE}
-"""What only hundreds of seeds bring about: `python -m tests.simulate --seen` counts it."""
+"""What only hundreds of seeds bring about: `python -m tests.simulator --seen` counts it."""
 SEEDS = 80
 """Each thing that may happen does so in two of these at least, so that a change elsewhere does not make it rare."""
 
 DIGESTS = """
-from paglets.testing.simulation.world import run_seed
+from tests.simulator.world import run_seed
 for seed in (3, 8, 14):
     print(seed, run_seed(seed).story.digest())
 """

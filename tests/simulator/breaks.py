@@ -33,10 +33,10 @@ from typing import Any, cast
 
 from paglets.core.errors import CallOutcomeUnknown, PagletsError, Unreachable
 from paglets.remote.exchange import Request, Response, reply
-from paglets.testing.simulation.faults import Trouble
-from paglets.testing.simulation.network import Weather
-from paglets.testing.simulation.profile import Profile, calm
-from paglets.testing.simulation.tampering import Tampering, plain_commit
+from tests.simulator.faults import Trouble
+from tests.simulator.network import Weather
+from tests.simulator.profile import Profile, calm
+from tests.simulator.tampering import Tampering, plain_commit
 
 LOSE_EVERY_COMMITS = 60
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from paglets.core.refs import BlobRef
 from paglets.testing.blobs import MemoryBlobs
-from paglets.testing.simulation.breaks import (
+from tests.simulator.breaks import (
     Break,
     by_sql,
     changing_replies,
@@ -18,11 +18,11 @@ from paglets.testing.simulation.breaks import (
     rewritten,
     second_outcome,
 )
-from paglets.testing.simulation.faults import Trouble
-from paglets.testing.simulation.network import Weather
-from paglets.testing.simulation.profile import Profile, calm
-from paglets.testing.simulation.scripts import LEAVES
-from paglets.testing.simulation.tampering import Tampering
+from tests.simulator.faults import Trouble
+from tests.simulator.network import Weather
+from tests.simulator.profile import Profile, calm
+from tests.simulator.scripts import LEAVES
+from tests.simulator.tampering import Tampering
 
 
 class Unsynced(MemoryBlobs):

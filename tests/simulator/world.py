@@ -11,24 +11,24 @@ from paglets.core.refs import HostRef
 from paglets.store.db import Tx
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.sanity import is_settled, leases_of, residence_of, sanity_check, unsettled
-from paglets.testing.simulation.athome import AtHome
-from paglets.testing.simulation.byteverdict import judge_bytes, left_over, may_remove, to_fetch
-from paglets.testing.simulation.client import Client
-from paglets.testing.simulation.content import PIN_SECONDS, SHORT_PIN_SECONDS, blob_of
-from paglets.testing.simulation.databases import give_back, new_database
-from paglets.testing.simulation.faults import Faults
-from paglets.testing.simulation.machine import PORT, Machine, Surroundings, Traits
-from paglets.testing.simulation.network import Network
-from paglets.testing.simulation.profile import MANY_HOSTS, Profile, profile_of
-from paglets.testing.simulation.scripts import SimScripts
-from paglets.testing.simulation.seen import Seen
-from paglets.testing.simulation.story import Story
-from paglets.testing.simulation.tampering import Tampering
-from paglets.testing.simulation.traffic import Traffic
-from paglets.testing.simulation.verdict import LOSS_OF, judge, newest_generation
-from paglets.testing.simulation.witness import Witness
-from paglets.testing.simulation.workload import Workload
 from paglets.worker.protocol import Go
+from tests.simulator.athome import AtHome
+from tests.simulator.byteverdict import judge_bytes, left_over, may_remove, to_fetch
+from tests.simulator.client import Client
+from tests.simulator.content import PIN_SECONDS, SHORT_PIN_SECONDS, blob_of
+from tests.simulator.databases import give_back, new_database
+from tests.simulator.faults import Faults
+from tests.simulator.machine import PORT, Machine, Surroundings, Traits
+from tests.simulator.network import Network
+from tests.simulator.profile import MANY_HOSTS, Profile, profile_of
+from tests.simulator.scripts import SimScripts
+from tests.simulator.seen import Seen
+from tests.simulator.story import Story
+from tests.simulator.tampering import Tampering
+from tests.simulator.traffic import Traffic
+from tests.simulator.verdict import LOSS_OF, judge, newest_generation
+from tests.simulator.witness import Witness
+from tests.simulator.workload import Workload
 
 CHECK_ALL_EVERY_STEPS = 200
 SETTLES_WITHIN_SECONDS = 600.0

@@ -13,13 +13,13 @@ from paglets.core.clock import Entropy
 from paglets.core.errors import PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import FileRef, HostRef, ProxyRef
-from paglets.testing.simulation.client import Client, Then
-from paglets.testing.simulation.content import PIECE_BYTES, blob_of, content, some_size
-from paglets.testing.simulation.filescripts import COURIER_CLASS, artifact_for
-from paglets.testing.simulation.machine import Machine
-from paglets.testing.simulation.scripts import post_message
-from paglets.testing.simulation.seen import Seen
-from paglets.testing.simulation.witness import Witness
+from tests.simulator.client import Client, Then
+from tests.simulator.content import PIECE_BYTES, blob_of, content, some_size
+from tests.simulator.filescripts import COURIER_CLASS, artifact_for
+from tests.simulator.machine import Machine
+from tests.simulator.scripts import post_message
+from tests.simulator.seen import Seen
+from tests.simulator.witness import Witness
 
 CONTENTS = 5
 """Different contents in a run: few, so that groups share them."""

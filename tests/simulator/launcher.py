@@ -12,10 +12,12 @@ from paglets.core.clock import Entropy
 from paglets.core.errors import NoRoom
 from paglets.core.record import from_json, to_json
 from paglets.testing.clock import FakeClock
-from paglets.testing.simulation.folders import Folders
-from paglets.testing.simulation.fuse import AT_FRAME, AT_LAUNCH, Fuse
-from paglets.testing.simulation.seams import Alive
-from paglets.testing.simulation.wishes import (
+from paglets.worker.launch import Ended, LaunchEvents, LaunchSpec
+from paglets.worker.protocol import LONG_ENTRIES, Deliver, EntryDone, Go
+from tests.simulator.folders import Folders
+from tests.simulator.fuse import AT_FRAME, AT_LAUNCH, Fuse
+from tests.simulator.seams import Alive
+from tests.simulator.wishes import (
     Answer,
     Ask,
     Die,
@@ -28,8 +30,6 @@ from paglets.testing.simulation.wishes import (
     Wish,
     WriteFile,
 )
-from paglets.worker.launch import Ended, LaunchEvents, LaunchSpec
-from paglets.worker.protocol import LONG_ENTRIES, Deliver, EntryDone, Go
 
 FRAME_SECONDS = (0.0002, 0.005)
 FORK_SECONDS = (0.001, 0.02)

@@ -12,11 +12,11 @@ from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources
 from paglets.store.files import Removal
 from paglets.testing.clock import FakeClock
-from paglets.testing.simulation.folders import Scratch
-from paglets.testing.simulation.fuse import AFTER_SEND, BEFORE_SEND, Fuse
-from paglets.testing.simulation.network import Network
-from paglets.testing.simulation.sources import SourceFiles
 from paglets.worker.logs import Piece
+from tests.simulator.folders import Scratch
+from tests.simulator.fuse import AFTER_SEND, BEFORE_SEND, Fuse
+from tests.simulator.network import Network
+from tests.simulator.sources import SourceFiles
 
 
 class Alive(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.simulate.__main__ import collect_garbage_seldom
+from tests.simulator.__main__ import collect_garbage_seldom
 
 
 @pytest.fixture(autouse=True, scope="session")

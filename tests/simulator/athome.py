@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from paglets.store.db import Tx
-from paglets.testing.simulation.machine import Machine
-from paglets.testing.simulation.seen import Seen
-from paglets.testing.simulation.witness import Witness
+from tests.simulator.machine import Machine
+from tests.simulator.seen import Seen
+from tests.simulator.witness import Witness
 
 _NEVER_MOVED = (
     "SELECT json_extract(q.request, '$.rules.allow_home') FROM requests q JOIN paglets p USING (agent_id)"

@@ -19,11 +19,11 @@ from paglets.core.refs import HostRef, ProxyRef
 from paglets.groups.keys import collector_id
 from paglets.slots.model import PlacementRules, Resources, SlotRequest
 from paglets.testing.clock import FakeClock
-from paglets.testing.simulation.client import MAX_TRIES, WITHOUT_END, Client
-from paglets.testing.simulation.fileload import FileLoad, kept_id
-from paglets.testing.simulation.machine import Machine
-from paglets.testing.simulation.network import LATE_COPY_SECONDS
-from paglets.testing.simulation.scripts import (
+from tests.simulator.client import MAX_TRIES, WITHOUT_END, Client
+from tests.simulator.fileload import FileLoad, kept_id
+from tests.simulator.machine import Machine
+from tests.simulator.network import LATE_COPY_SECONDS
+from tests.simulator.scripts import (
     COUNTER_CLASS,
     FOREVER,
     HOOKS_OF_JOBS,
@@ -33,8 +33,8 @@ from paglets.testing.simulation.scripts import (
     SUCCEEDS,
     post_message,
 )
-from paglets.testing.simulation.seen import Seen
-from paglets.testing.simulation.witness import Witness
+from tests.simulator.seen import Seen
+from tests.simulator.witness import Witness
 
 MANY_LOSSES = 1_000
 FORGET_WITHIN_SECONDS = 15.0

@@ -9,9 +9,9 @@ from paglets.codec.text import loads
 from paglets.groups.keys import collector_id
 from paglets.store.db import Tx
 from paglets.testing.sanity import HANDLED, Hosts, keys_under
-from paglets.testing.simulation.seen import Seen
-from paglets.testing.simulation.witness import Witness
-from paglets.testing.simulation.workload import Group
+from tests.simulator.seen import Seen
+from tests.simulator.witness import Witness
+from tests.simulator.workload import Group
 
 LOSS_OF = "SELECT 1 FROM events WHERE kind = 'lost' AND subject GLOB ?"
 

@@ -16,10 +16,6 @@ from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.slots.states import FINAL
 from paglets.testing.sanity import HANDLED
-from paglets.testing.simulation.filescripts import COURIER_CLASS, FileScripts
-from paglets.testing.simulation.seen import Seen
-from paglets.testing.simulation.wishes import Answer, Ask, Die, LoseZygote, Pause, Routine
-from paglets.testing.simulation.witness import Witness
 from paglets.worker.protocol import (
     CallOut,
     Changes,
@@ -35,6 +31,10 @@ from paglets.worker.protocol import (
     Report,
     StorageGet,
 )
+from tests.simulator.filescripts import COURIER_CLASS, FileScripts
+from tests.simulator.seen import Seen
+from tests.simulator.wishes import Answer, Ask, Die, LoseZygote, Pause, Routine
+from tests.simulator.witness import Witness
 
 JOB_CLASS = "simulated:Job"
 LEFT = "left"

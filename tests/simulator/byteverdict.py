@@ -8,10 +8,10 @@ from typing import Any
 from paglets.codec.text import loads
 from paglets.store.db import Tx
 from paglets.testing.sanity import Hosts
-from paglets.testing.simulation.filescripts import COURIER_CLASS
-from paglets.testing.simulation.machine import Machine
-from paglets.testing.simulation.seen import Seen
-from paglets.testing.simulation.witness import Given, Source, Witness
+from tests.simulator.filescripts import COURIER_CLASS
+from tests.simulator.machine import Machine
+from tests.simulator.seen import Seen
+from tests.simulator.witness import Given, Source, Witness
 
 CANCELLED = "cancelled"
 

@@ -20,19 +20,19 @@ from paglets.store.db import Store, Tx
 from paglets.testing.blobs import MemoryDisk
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.sanity import bytes_of
-from paglets.testing.simulation.content import PIECE_BYTES
-from paglets.testing.simulation.databases import begin, disk_full
-from paglets.testing.simulation.folders import Folders, Scratch
-from paglets.testing.simulation.fuse import AFTER_COMMIT, AT_DISK, BEFORE_COMMIT, Crash, Fuse
-from paglets.testing.simulation.launcher import SimLauncher
-from paglets.testing.simulation.network import Network
-from paglets.testing.simulation.scripts import SimScripts
-from paglets.testing.simulation.seams import HostTransport, LocalClock, ScratchDisk, SteadyMeter
-from paglets.testing.simulation.seen import Seen
-from paglets.testing.simulation.sources import SourceFiles
-from paglets.testing.simulation.story import Story
-from paglets.testing.simulation.tampering import Tampering
-from paglets.testing.simulation.witness import Witness
+from tests.simulator.content import PIECE_BYTES
+from tests.simulator.databases import begin, disk_full
+from tests.simulator.folders import Folders, Scratch
+from tests.simulator.fuse import AFTER_COMMIT, AT_DISK, BEFORE_COMMIT, Crash, Fuse
+from tests.simulator.launcher import SimLauncher
+from tests.simulator.network import Network
+from tests.simulator.scripts import SimScripts
+from tests.simulator.seams import HostTransport, LocalClock, ScratchDisk, SteadyMeter
+from tests.simulator.seen import Seen
+from tests.simulator.sources import SourceFiles
+from tests.simulator.story import Story
+from tests.simulator.tampering import Tampering
+from tests.simulator.witness import Witness
 
 T = TypeVar("T")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from paglets.testing.simulation.breaks import BREAKS, Break
-from paglets.testing.simulation.bytebreaks import BYTE_BREAKS
-from paglets.testing.simulation.world import run_seed
+from tests.simulator.breaks import BREAKS, Break
+from tests.simulator.bytebreaks import BYTE_BREAKS
+from tests.simulator.world import run_seed
 
 WITHIN_SEEDS = 25
 """So many, from 1 on, find each break at the latest."""

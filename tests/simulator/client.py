@@ -11,9 +11,9 @@ from paglets.core.errors import CallOutcomeUnknown, Moved, PagletsError, Unknown
 from paglets.core.record import from_json
 from paglets.core.refs import BlobRef, HostRef
 from paglets.remote.exchange import Request, Response, dump_json
-from paglets.testing.simulation.content import PIECE_BYTES, blob_of
-from paglets.testing.simulation.machine import Machine
-from paglets.testing.simulation.network import Network
+from tests.simulator.content import PIECE_BYTES, blob_of
+from tests.simulator.machine import Machine
+from tests.simulator.network import Network
 
 RETRY_SECONDS = (0.2, 3.0)
 MAX_TRIES = 12

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from paglets.testing.blobs import MemoryBlobs
-from paglets.testing.simulation.content import blob_of
-from paglets.testing.simulation.sources import SourceFiles
 from paglets.worker.protocol import Go, GoFile
+from tests.simulator.content import blob_of
+from tests.simulator.sources import SourceFiles
 
 Scratch = dict[str, dict[str, bytes]]
 """The files in the scratch directory of each paglet that has one."""

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from paglets.testing.simulation.profile import calm, profile_of
-from paglets.testing.simulation.world import Result, run_seed
+from tests.simulator.profile import calm, profile_of
+from tests.simulator.world import Result, run_seed
 
 
 def run(seed: int, unreachable: tuple[int, ...] = (1,)) -> Result:

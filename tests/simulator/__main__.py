@@ -1,4 +1,4 @@
-"""`python -m tests.simulate --seeds 2000 [--first N]`: runs seeds, prints the story of the first that fails."""
+"""`python -m tests.simulator --seeds 2000 [--first N]`: runs seeds, prints the story of the first that fails."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from paglets.testing.simulation.seen import Seen
-from paglets.testing.simulation.world import Result, run_seed
+from tests.simulator.seen import Seen
+from tests.simulator.world import Result, run_seed
 
 SEEDS_AT_ONCE = 4
 """What a process is given at a time: little enough that all of them end together."""
@@ -70,7 +70,7 @@ def outcomes(seeds: range, jobs: int, *, story: bool) -> Iterator[Outcome]:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.simulate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.simulator", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1000, help="how many seeds to run")
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument(
@@ -93,7 +93,7 @@ def main(argv: list[str]) -> int:
             for text in each.violations[:10]:
                 print(f"  {text[:1500]}", flush=True)
             if not options.keep_going:
-                print(f"again: python -m tests.simulate --first {each.seed} --seeds 1")
+                print(f"again: python -m tests.simulator --first {each.seed} --seeds 1")
                 return 1
     seconds = time.monotonic() - began
     for what in Seen if options.seen else ():

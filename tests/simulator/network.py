@@ -14,9 +14,9 @@ from paglets.core.errors import CallOutcomeUnknown, PagletsError, PeerReplaced, 
 from paglets.core.refs import HostRef
 from paglets.remote.exchange import Completion, Request, Response
 from paglets.testing.clock import FakeClock
-from paglets.testing.simulation.story import Story
-from paglets.testing.simulation.tampering import Tampering
-from paglets.testing.simulation.traffic import Traffic
+from tests.simulator.story import Story
+from tests.simulator.tampering import Tampering
+from tests.simulator.traffic import Traffic
 
 QUICK_SECONDS = (0.0005, 0.01)
 SLOW_SECONDS = (0.05, 4.0)
