@@ -150,8 +150,8 @@ class JobCopy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Census:
-    """`POST /v1/census`: all unfinished copies that the sender has, for collectors on the receiver."""
+class JobStatusReport:
+    """`POST /v1/jobs/status`: all unfinished copies that the sender has, for collectors on the receiver."""
 
     host: HostRef
     copies: tuple[JobCopy, ...]
@@ -167,7 +167,7 @@ class UnwantedCopy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CensusReply:
+class JobStatusReply:
     """Copies that the collectors no longer want, and groups whose collector is not on the receiver."""
 
     unwanted: tuple[UnwantedCopy, ...] = ()
@@ -175,8 +175,8 @@ class CensusReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HurryCensus:
-    """`POST /v1/groups/ID/census`: the host tells its copies at once, and counts those of these keys (null: of all)."""
+class FlushJobStatus:
+    """`POST /v1/groups/ID/unfinished`: report all copies here at once, and count those of these keys (null: all)."""
 
     job_keys: tuple[str, ...] | None = None
 

@@ -72,11 +72,11 @@ def older_copies(copy: Sighting, hosts: Iterable[HostRef]) -> tuple[OlderCopy, .
     return tuple(OlderCopy(agent_id=copy.agent_id, host=host, generation=copy.generation) for host in hosts)
 
 
-def begun_anew(
+def resubmitted(
     job: ExpectedJob, agent_id: str, host: HostRef, why: str, now: float, lost: tuple[OlderCopy, ...] = ()
 ) -> ExpectedJob:
     """The key with a further copy, made on `host`, in place of the one that is `lost`."""
-    made = _at_the_beginning(agent_id, host, job.generation + 1, "begun_anew", why, now)
+    made = _at_the_beginning(agent_id, host, job.generation + 1, "resubmitted", why, now)
     older = (*job.older, *lost)[-MAX_OLDER:]
     return replace(acceptance.next_generation(job, now), sighting=made, older=older)
 

@@ -30,7 +30,7 @@ from paglets.host.host import Host, World
 from paglets.host.http.router import Router
 from paglets.host.http.routes import ROUTES
 from paglets.host.http.server import HttpServer
-from paglets.host.network.pulling import Handle, not_yet
+from paglets.host.network.reverse_poller import Handle, not_yet
 from paglets.host.records.recovery import survivors
 from paglets.host.runtime.meter import MachineMeter
 from paglets.host.runtime.shell import Settings
@@ -206,7 +206,7 @@ def start(
     host.runner.step()
     folder.store.write(_touch)
     _run(host, fatal, stack)
-    door.handle = host.pulling.handle = Router(host, ROUTES).handle
+    door.handle = host.reverse_poller.handle = Router(host, ROUTES).handle
     listen()
     stack.callback(runfile.write(home, settings))
     _greet(settings, folder, closed, program, home, voice, asked=options.bind_public is not None)

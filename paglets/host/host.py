@@ -19,41 +19,41 @@ from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import Invalid, PagletsError
 from paglets.core.record import from_json
 from paglets.host import services
-from paglets.host.blobs.blobs import BlobKeeper
-from paglets.host.blobs.disposal import Disposal
-from paglets.host.blobs.fetching import Fetching
-from paglets.host.blobs.shipping import Shipping
-from paglets.host.groups.census import Census
-from paglets.host.groups.generations import Generations
-from paglets.host.groups.groups import Groups
-from paglets.host.groups.losses import Losses
-from paglets.host.handoff.avoiding import Avoided
-from paglets.host.handoff.fencing import Fencing
-from paglets.host.handoff.forgetting import Forgetting
-from paglets.host.handoff.handoff import Handoffs
+from paglets.host.blobs.blob_store import BlobStore
+from paglets.host.blobs.fetcher import BlobFetcher
+from paglets.host.blobs.garbage import GarbageCollector
+from paglets.host.blobs.pusher import BlobPusher
+from paglets.host.groups.home import HomeGroups
+from paglets.host.groups.lost_jobs import LostJobDetector
+from paglets.host.groups.reconciliation import StatusReconciliation
+from paglets.host.groups.resubmission import Resubmission
+from paglets.host.handoff import preview
+from paglets.host.handoff.deny_list import PlacementDenyList
+from paglets.host.handoff.eviction import DuplicateEvictor
+from paglets.host.handoff.in_flight import InFlightTransfers
 from paglets.host.handoff.placer import Placer
-from paglets.host.handoff.recall import Recall
-from paglets.host.handoff.tries import Tries
-from paglets.host.jobs import verdicts
-from paglets.host.jobs.janitor import Janitor
+from paglets.host.handoff.removal import HostRemoval
+from paglets.host.handoff.rollback import TransferRollback
+from paglets.host.handoff.sender import HandoffSender
+from paglets.host.jobs.cleanup import Cleanup
 from paglets.host.jobs.operations import Operations
-from paglets.host.jobs.places import Places
 from paglets.host.jobs.runs import Runs
 from paglets.host.jobs.scheduler import Scheduler
-from paglets.host.jobs.steal import Stealing
+from paglets.host.jobs.stealing import WorkStealing
+from paglets.host.jobs.workspace import ProcessWorkspace
 from paglets.host.messaging.calls import Calls, OutgoingCall
-from paglets.host.messaging.creation import Creation, must_be_found
-from paglets.host.messaging.inlinecalls import InlineCalls
-from paglets.host.messaging.intents import Intents
+from paglets.host.messaging.collector_calls import CollectorCalls
+from paglets.host.messaging.creation import Creation, require_here
 from paglets.host.messaging.mailbox import Mailbox
 from paglets.host.messaging.outbox import Outbox
-from paglets.host.messaging.waits import Waits
+from paglets.host.messaging.parked import ParkedRequests
+from paglets.host.messaging.pending_actions import PendingActions
+from paglets.host.network.diagnostics import MeshDiagnostics
 from paglets.host.network.directory import Directory
-from paglets.host.network.pulling import Pulling
-from paglets.host.network.relaying import Relaying
-from paglets.host.network.remarks import Remarks
-from paglets.host.network.reverse import Reverse
-from paglets.host.network.whereabouts import Whereabouts
+from paglets.host.network.locator import PagletLocator
+from paglets.host.network.relay_transport import RelayTransport
+from paglets.host.network.reverse_poller import ReversePoller
+from paglets.host.network.reverse_transport import ReverseTransport
 from paglets.host.records.delivery import PendingCall
 from paglets.host.records.inline import INLINE_CLASSES, InlineHost
 from paglets.host.records.recovery import close_runs
@@ -71,10 +71,21 @@ from paglets.store.db import Store, Tx
 from paglets.worker.launch import Launcher, LaunchEvents
 
 ON_MESH_CHANGE = (
-    *("placer", "mailbox", "handoff", "recall", "fencing", "outbox", "census", "steal", "groups", "shipping"),
-    "pulling",
+    *(
+        "placer",
+        "mailbox",
+        "handoff",
+        "rollback",
+        "eviction",
+        "outbox",
+        "reconciliation",
+        "stealing",
+        "groups",
+        "blob_pusher",
+    ),
+    "reverse_poller",
 )
-ON_BYTES_ARRIVED = ("mailbox", "handoff", "outbox", "steal")
+ON_BYTES_ARRIVED = ("mailbox", "handoff", "outbox", "stealing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,39 +118,39 @@ class Host:
         self.runner = runner = Runner(world.store, world.clock, world.log)
         self.refused = world.refused
         self._url = world.url or (lambda: settings.url)
-        self.reverse = self._reverse(settings, world)
+        self.reverse_transport = self._reverse(settings, world)
         self.shell = shell = self._shell(settings, world)
         self.gossip = self._gossip(peers)
         self.locator = Locator(world.clock, shell.transport, self.gossip.online, runner, heard=self.gossip.heard_from)
-        self.whereabouts = Whereabouts(shell.store, shell.own, self.locator)
-        self.pulling = Pulling(shell, self.gossip)
-        self._remarks = Remarks(self.gossip, world.tell or world.log)
+        self.paglet_locator = PagletLocator(shell.store, shell.own, self.locator)
+        self.reverse_poller = ReversePoller(shell, self.gossip)
+        self._diagnostics = MeshDiagnostics(self.gossip, world.tell or world.log)
         self.inline_host = InlineHost(
             own=settings.ref, wall=world.clock.wall, resolve=self.gossip.find, hosts=lambda: self.creation.host_infos()
         )
-        self.waits = Waits(shell)
-        self.keeper = BlobKeeper(shell)
-        self.shipping = Shipping(shell, self.gossip, self.keeper, ON_BYTES_ARRIVED)
-        self.fetching = Fetching(shell, self.gossip, self.keeper)
-        intents = Intents(shell, self.gossip, self.inline_host, self.shipping)
-        self.mailbox = Mailbox(shell, self.inline_host, intents)
-        self.calls = Calls(shell, self.gossip, self.whereabouts, self._call_local)
-        self.creation = Creation(shell, self.gossip, self.inline_host, self.keeper)
-        self.forgetting = Forgetting(shell, self.gossip, self.whereabouts)
+        self.parked = ParkedRequests(shell)
+        self.blob_store = BlobStore(shell)
+        self.blob_pusher = BlobPusher(shell, self.gossip, self.blob_store, ON_BYTES_ARRIVED)
+        self.blob_fetcher = BlobFetcher(shell, self.gossip, self.blob_store)
+        pending_actions = PendingActions(shell, self.gossip, self.inline_host, self.blob_pusher)
+        self.mailbox = Mailbox(shell, self.inline_host, pending_actions)
+        self.calls = Calls(shell, self.gossip, self.paglet_locator, self._call_local)
+        self.creation = Creation(shell, self.gossip, self.inline_host, self.blob_store)
+        self.host_removal = HostRemoval(shell, self.gossip, self.paglet_locator)
         self.services: dict[str, Callable[[WireMessage], Any]] = services.table(self)
         self.directory = Directory(shell, self.gossip, self.services)
         operations = Operations(
-            shell, self.calls, self.creation, self.gossip, self.keeper, self.fetching, self.directory
+            shell, self.calls, self.creation, self.gossip, self.blob_store, self.blob_fetcher, self.directory
         )
-        self._places = Places(shell)
-        self._avoided = Avoided()
-        self.runs = Runs(shell, world.make_launcher, self.mailbox, operations, self._places, self._avoided)
-        generations = Generations(shell, self.fetching, self.keeper)
-        self.losses = Losses(shell, self.gossip, self.whereabouts, generations)
-        self.census = Census(shell, self.gossip, self.whereabouts, self.losses)
-        self.scheduler = Scheduler(shell, self.runs, self._places, self.census.awaited)
-        self.stealing = Stealing(shell, self.gossip, self.scheduler, self.runs, self.shipping)
-        self._inline_calls = InlineCalls(shell, self.inline_host, self.waits)
+        self._workspace = ProcessWorkspace(shell)
+        self._deny_list = PlacementDenyList()
+        self.runs = Runs(shell, world.make_launcher, self.mailbox, operations, self._workspace, self._deny_list)
+        resubmission = Resubmission(shell, self.blob_fetcher, self.blob_store)
+        self.lost_jobs = LostJobDetector(shell, self.gossip, self.paglet_locator, resubmission)
+        self.reconciliation = StatusReconciliation(shell, self.gossip, self.paglet_locator, self.lost_jobs)
+        self.scheduler = Scheduler(shell, self.runs, self._workspace, self.reconciliation.awaited)
+        self.stealing = WorkStealing(shell, self.gossip, self.scheduler, self.runs, self.blob_pusher)
+        self._collector_calls = CollectorCalls(shell, self.inline_host, self.parked)
 
     def _shell(self, settings: Settings, world: World) -> Shell:
         return Shell(
@@ -148,7 +159,7 @@ class Host:
             clock=world.clock,
             entropy=world.entropy,
             runner=self.runner,
-            transport=self.reverse,
+            transport=self.reverse_transport,
             disk=world.disk,
             blobs=world.blobs,
             meter=world.meter,
@@ -168,17 +179,17 @@ class Host:
             on_change=ON_MESH_CHANGE,
         )
 
-    def _reverse(self, settings: Settings, world: World) -> Reverse:
+    def _reverse(self, settings: Settings, world: World) -> ReverseTransport:
         """The transport of all parts; what it asks of the gossip, which is made after it, it asks later."""
         inner = world.make_transport(self.runner.soon)
-        relaying = Relaying(
+        relaying = RelayTransport(
             inner,
             own=settings.ref,
             online=lambda: self.gossip.online(),
             silent_seconds=lambda store_id: self.gossip.silent_seconds(store_id),
             soon=self.runner.soon,
         )
-        return Reverse(
+        return ReverseTransport(
             inner,
             clock=world.clock,
             entropy=world.entropy,
@@ -198,32 +209,32 @@ class Host:
         shell = self.shell
         closed = shell.store.write(lambda tx: close_runs(tx, shell.own, shell.clock.wall()))
         shell.store.on_commit = self._committed
-        tries, avoided = Tries(shell.store.read(handoffs.under_way)), self._avoided
+        in_flight, deny_list = InFlightTransfers(shell.store.read(handoffs.under_way)), self._deny_list
         parts = (
             self.gossip,
-            self.reverse,
-            self.pulling,
+            self.reverse_transport,
+            self.reverse_poller,
             self.locator,
             self.mailbox,
             self.runs,
             self.scheduler,
-            Placer(shell, self.gossip, avoided, self.losses.older_goes_on),
-            Handoffs(shell, self.gossip, self.shipping, self.keeper, tries),
-            Recall(shell, self.gossip, tries, avoided),
-            self.forgetting,
-            Fencing(shell, self.gossip),
-            Outbox(shell, self.gossip, self.whereabouts, self.shipping),
-            self.shipping,
-            self.fetching,
-            self.waits,
+            Placer(shell, self.gossip, deny_list, self.lost_jobs.older_goes_on),
+            HandoffSender(shell, self.gossip, self.blob_pusher, self.blob_store, in_flight),
+            TransferRollback(shell, self.gossip, in_flight, deny_list),
+            self.host_removal,
+            DuplicateEvictor(shell, self.gossip),
+            Outbox(shell, self.gossip, self.paglet_locator, self.blob_pusher),
+            self.blob_pusher,
+            self.blob_fetcher,
+            self.parked,
             self.calls,
-            Groups(shell, self.gossip),
-            self.census,
-            self.losses,
+            HomeGroups(shell, self.gossip),
+            self.reconciliation,
+            self.lost_jobs,
             self.stealing,
-            self._remarks,
-            Janitor(shell),
-            Disposal(shell, self.keeper),
+            self._diagnostics,
+            Cleanup(shell),
+            GarbageCollector(shell, self.blob_store),
         )
         for part in parts:
             self.runner.add(part)
@@ -231,15 +242,15 @@ class Host:
 
     def _committed(self, wakes: tuple[str, ...], touched: tuple[str, ...]) -> None:
         if touched:
-            self.waits.touched(touched)
+            self.parked.touched(touched)
             self.mailbox.touched(touched)
-            self.census.touched(touched)
+            self.reconciliation.touched(touched)
         self.runner.wake(*wakes)
 
     # Who and how.
 
     def load(self) -> Load:
-        usage, obstacle = self.runs.running(), self._places.obstacle()
+        usage, obstacle = self.runs.running(), self._workspace.obstacle()
 
         def look(tx: Tx) -> Load:
             return Load(
@@ -288,7 +299,7 @@ class Host:
     def verdicts(self, request: SlotRequest) -> Verdicts:
         """Which hosts could run this, submitted from here?"""
         settings = self.shell.settings
-        return verdicts.verdicts(self.gossip.candidates(), request, settings.store_id, settings.mesh_version)
+        return preview.verdicts(self.gossip.candidates(), request, settings.store_id, settings.mesh_version)
 
     def refuse(self, tx: Tx, envelope: Envelope) -> str | None:
         """Why this host does not take an envelope: a name that is taken, a job that can never start here."""
@@ -322,7 +333,7 @@ class Host:
         if not (call.again and self.mailbox.knows(call.call_id)):
             class_name = self.shell.store.read(lambda tx: _class_of(tx, agent_id))
         if class_name in INLINE_CLASSES:
-            return self._inline_calls.call(agent_id, class_name, call, wait_seconds)
+            return self._collector_calls.call(agent_id, class_name, call, wait_seconds)
         pending = Pending()
         entry = PendingCall(
             call_id=call.call_id,
@@ -354,7 +365,7 @@ class Host:
 
 
 def _class_of(tx: Tx, agent_id: str) -> str:
-    must_be_found(tx, agent_id)
+    require_here(tx, agent_id)
     return str(tx.value("SELECT class_name FROM paglets WHERE agent_id = ?", agent_id))
 
 

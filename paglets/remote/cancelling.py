@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from paglets.api.groups import ClearGroup, EndCopies, EndedCopies, GroupView, HurryCensus, ReportCounts, Unfinished
+from paglets.api.groups import ClearGroup, EndCopies, EndedCopies, FlushJobStatus, GroupView, ReportCounts, Unfinished
 from paglets.api.paglets import Done
 from paglets.core.errors import Conflict, PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
@@ -88,7 +88,7 @@ def wait_ended(
     gone = tuple(key for key, what in keys.items() if what in CANCELLED)
     if not gone:
         return CancelOutcome(group_id=group_id, keys=keys)
-    body = HurryCensus(job_keys=None if whole else gone)
+    body = FlushJobStatus(job_keys=None if whole else gone)
     rounds = _Rounds(link, timeout)
     # By id: those that have not said since that they have none. One that went offline meanwhile still may.
     may_have = {copy["host"]["store_id"]: copy["host"]["name"] for copy in told["copies"]}
@@ -137,9 +137,9 @@ class _Rounds:
         return True
 
 
-def _unfinished(link: Link, group_id: str, body: HurryCensus, timeout: float, host: HostRef) -> int:
+def _unfinished(link: Link, group_id: str, body: FlushJobStatus, timeout: float, host: HostRef) -> int:
     """How many copies of these keys `host` has; it tells the collector of them at once, and ends the unwanted ones."""
-    route = f"/v1/groups/{quoted(group_id)}/census"
+    route = f"/v1/groups/{quoted(group_id)}/unfinished"
     return link.ask("POST", route, body, Unfinished, host=host, timeout=timeout).count
 
 

@@ -32,7 +32,7 @@ def add(tx: Tx, owner: str, artifact: CarriedArtifact, now: float) -> None:
         None if left is None else now + left,
     )
     if left is not None:
-        tx.wake("disposal")
+        tx.wake("garbage")
 
 
 def make(tx: Tx, owner: str, artifact: CarriedArtifact, now: float, host_name: str) -> ArtifactRef:

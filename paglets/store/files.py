@@ -106,7 +106,7 @@ def arrived(tx: Tx, agent_id: str) -> None:
         agent_id,
     )
     if moved:
-        tx.wake("disposal")
+        tx.wake("garbage")
     remove(tx, agent_id)
 
 

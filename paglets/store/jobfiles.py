@@ -74,7 +74,7 @@ def _list(tx: Tx, agent_id: str, job: Job, owner: str, now: float, expires_at: f
             job.group_id,
             job.job_key,
         )
-    tx.wake("disposal")
+    tx.wake("garbage")
     return len(rows)
 
 

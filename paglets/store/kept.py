@@ -64,4 +64,4 @@ def give_up(tx: Tx, agent_ids: Iterable[str], now: float) -> None:
     """Let the janitor remove these directories."""
     for agent_id in agent_ids:
         tx.run("UPDATE kept_scratch SET removed_at = ? WHERE agent_id = ? AND removed_at IS NULL", now, agent_id)
-    tx.wake("janitor")
+    tx.wake("cleanup")

@@ -73,7 +73,7 @@ def add(tx: Tx, jobs: Sequence[NewJob], group: NewGroup, now: float) -> None:
     for job in jobs:
         if job.files:
             files.add(tx, job.agent_id, job.files)
-    tx.wake("placer", "census", "mailbox")
+    tx.wake("placer", "reconciliation", "mailbox")
 
 
 def _check_unknown(tx: Tx, jobs: Sequence[NewJob]) -> None:

@@ -149,7 +149,7 @@ def _insert_job(tx: Tx, agent_id: str, job: JobPart, now: float) -> None:
         None if job.checkpoint is None else dumps(job.checkpoint),
         dumps(job.submitted_state),
     )
-    tx.wake("placer" if job.status == "PLACING" else "scheduler", "census")
+    tx.wake("placer" if job.status == "PLACING" else "scheduler", "reconciliation")
 
 
 def remove(tx: Tx, agent_id: str) -> None:

@@ -207,11 +207,11 @@ def move(tx: Tx, agent_id: str, old: str, new: str, attempt: int | None = None) 
     )
     if changed:
         tx.touch(agent_id)
-        tx.wake("census", "scheduler")
+        tx.wake("reconciliation", "scheduler")
     return changed == 1
 
 
-def say_why(tx: Tx, agent_id: str, reason: str, text: str, never: bool, now: float) -> None:
+def set_reason(tx: Tx, agent_id: str, reason: str, text: str, never: bool, now: float) -> None:
     """Note why the job does not run; `reason_at` is kept while the reason stays the same."""
     changed = tx.run(
         "UPDATE requests SET reason_at = CASE WHEN reason = ? THEN reason_at ELSE ? END,"
@@ -229,10 +229,10 @@ def say_why(tx: Tx, agent_id: str, reason: str, text: str, never: bool, now: flo
     )
     if changed:
         tx.touch(agent_id)
-        tx.wake("census")
+        tx.wake("reconciliation")
 
 
-def say_held_up(tx: Tx, agent_id: str, attempt: int, reason: str, text: str, now: float) -> None:
+def set_blocked(tx: Tx, agent_id: str, attempt: int, reason: str, text: str, now: float) -> None:
     """Note what holds up that attempt as it runs; "": nothing any more."""
     changed = tx.run(
         "UPDATE requests SET reason = ?, reason_text = ?, reason_at = ?"
@@ -246,7 +246,7 @@ def say_held_up(tx: Tx, agent_id: str, attempt: int, reason: str, text: str, now
     )
     if changed:
         tx.touch(agent_id)
-        tx.wake("census")
+        tx.wake("reconciliation")
 
 
 def drop_reasons(tx: Tx, reasons: Iterable[str]) -> None:
@@ -258,7 +258,7 @@ def drop_reasons(tx: Tx, reasons: Iterable[str]) -> None:
     )
 
 
-def say_why_others(tx: Tx, reason: str, text: str, now: float) -> None:
+def set_reason_of_others(tx: Tx, reason: str, text: str, now: float) -> None:
     """The same for the waiting jobs that have no reason yet: those that were not looked at."""
     rows = tx.all(
         "UPDATE requests SET reason = ?, reason_text = ?, reason_at = ?"
@@ -270,7 +270,7 @@ def say_why_others(tx: Tx, reason: str, text: str, now: float) -> None:
     for row in rows:
         tx.touch(row["agent_id"])
     if rows:
-        tx.wake("census")
+        tx.wake("reconciliation")
 
 
 UNTOLD_REASONS = {
@@ -322,7 +322,7 @@ def grant(
     tx.run_many("INSERT INTO lease_units VALUES (?, ?, ?)", ((kind, unit, queued.agent_id) for kind, unit in units))
     start_run(tx, queued.agent_id, token, "attempt", epoch, queued.generation, queued.attempt + 1, now)
     tx.touch(queued.agent_id)
-    tx.wake("census")
+    tx.wake("reconciliation")
     return True
 
 

@@ -53,7 +53,7 @@ def wish(tx: Tx, agent_id: str, recall: str) -> bool:
         recall,
     )
     if changed:
-        tx.wake("recall")
+        tx.wake("rollback")
         tx.touch(agent_id)
     return tx.value("SELECT 1 FROM handoffs WHERE agent_id = ?", agent_id) is not None
 
@@ -99,7 +99,7 @@ def give_up(tx: Tx, agent_id: str, epoch: int, now: float, *, tell: bool = True)
     tx.run("DELETE FROM handoffs WHERE agent_id = ?", agent_id)
     paglets.remove_bytes(tx, agent_id)
     residence.become(tx, agent_id, epoch + 1, "disposed", from_json(HostRef, loads(target)), now, told=not tell)
-    tx.wake("janitor")
+    tx.wake("cleanup")
     tx.touch(agent_id)
     return True
 
@@ -125,7 +125,7 @@ def fence(tx: Tx, fenced: Fence) -> bool:
         fenced.epoch,
         dumps(to_json(fenced.target)),
     )
-    tx.wake("fencing")
+    tx.wake("eviction")
     return changed == 1
 
 

@@ -67,7 +67,7 @@ def holder_of(tx: Tx, name: str) -> str | None:
     return None if holder is None else str(holder)
 
 
-def must_be_here(tx: Tx, agent_id: str) -> ResidenceRow:
+def get_here(tx: Tx, agent_id: str) -> ResidenceRow:
     """The row of a paglet that is here. Raises Unknown where it is not."""
     row = find(tx, agent_id)
     if row is None or row.status != "here":
@@ -155,7 +155,7 @@ def _forget_older(tx: Tx, agent_id: str) -> None:
     paglets.remove(tx, agent_id)
     if known is not None and known.status == "here":
         files.remove(tx, agent_id)
-        tx.wake("runs", "scheduler", "janitor")
+        tx.wake("runs", "scheduler", "cleanup")
     else:
         files.arrived(tx, agent_id)
     artifacts.remove(tx, agent_id)
@@ -164,7 +164,7 @@ def _forget_older(tx: Tx, agent_id: str) -> None:
 
 def leave(tx: Tx, agent_id: str, target: HostRef, now: float) -> None:
     """Freeze the paglet into an envelope for `target`. Raises Conflict while its code runs or it holds a lease."""
-    row = must_be_here(tx, agent_id)
+    row = get_here(tx, agent_id)
     if tx.value("SELECT 1 FROM runs WHERE agent_id = ?", agent_id) is not None:
         raise Conflict(f"paglet {agent_id} is at work; it can move when that has ended")
     if tx.value("SELECT 1 FROM leases WHERE agent_id = ?", agent_id) is not None:
@@ -202,7 +202,7 @@ def put_back(tx: Tx, agent_id: str, epoch: int, now: float, *, under: int = 0) -
     become(tx, agent_id, under or epoch, "here", None, now)
     paglets.insert(tx, handoff.envelope, now)
     tx.run("UPDATE requests SET queued_at = queued_at - ? WHERE agent_id = ?", under_way, agent_id)
-    tx.wake("disposal")
+    tx.wake("garbage")
     tx.touch(agent_id)
     return handoff
 
@@ -220,7 +220,7 @@ def settle(tx: Tx, agent_id: str, epoch: int, source: HostRef, now: float) -> Tr
 
 def dispose(tx: Tx, agent_id: str, now: float) -> None:
     """End a paglet that is here: its rows go, the residence row stays as `disposed`."""
-    row = must_be_here(tx, agent_id)
+    row = get_here(tx, agent_id)
     paglets.remove(tx, agent_id)
     paglets.remove_bytes(tx, agent_id)
     become(tx, agent_id, row.epoch, "disposed", None, now)

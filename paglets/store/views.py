@@ -48,7 +48,7 @@ def page_of_ids(tx: Tx, after: str, limit: int) -> tuple[str, ...]:
 
 def paglet_view(tx: Tx, agent_id: str, own: HostRef, now: float, *, brief: bool = False) -> PagletView:
     """A paglet that is here; `brief`: without its state."""
-    here = residence.must_be_here(tx, agent_id)
+    here = residence.get_here(tx, agent_id)
     row = tx.one("SELECT * FROM paglets WHERE agent_id = ?", agent_id)
     assert row is not None
     waiting = tx.value("SELECT count(*) FROM inbox WHERE agent_id = ? AND status = 'waiting'", agent_id)

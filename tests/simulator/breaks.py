@@ -330,7 +330,7 @@ BREAKS: tuple[Break, ...] = (
     ),
     Break(
         name="a host is not told which copies nobody wants",
-        tamper=partial(changing_replies, "/v1/census", change=_unwanted_not_told),
+        tamper=partial(changing_replies, "/v1/jobs/status", change=_unwanted_not_told),
         profile=_cancelling(),
     ),
     by_sql(

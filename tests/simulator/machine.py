@@ -210,7 +210,7 @@ class Life:
 
     @property
     def is_idle(self) -> bool:
-        return self._host is None or (self._host.reverse.is_idle and self._host.pulling.is_idle)
+        return self._host is None or (self._host.reverse_transport.is_idle and self._host.reverse_poller.is_idle)
 
     # Start and end.
 
@@ -261,7 +261,7 @@ class Life:
         host = Host(settings, world, peers=machine.traits.peers)
         host.start()
         self._host, self._router = host, Router(host, ROUTES)
-        host.pulling.handle = self._router.handle
+        host.reverse_poller.handle = self._router.handle
         committed = store.on_commit
         store.on_commit = lambda wakes, touched: self._committed(committed, wakes, touched)
         host.runner.signal = self._signal

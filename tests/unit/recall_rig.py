@@ -6,7 +6,7 @@ from typing import Any
 
 from host_rig import Rig, host_ref
 
-from paglets.api.groups import CensusReply
+from paglets.api.groups import JobStatusReply
 from paglets.api.paglets import Done, Located
 from paglets.api.transfers import Settle, TransferAnswer, TransferAnswers, Transfers
 from paglets.codec.envelope import Envelope
@@ -34,7 +34,7 @@ class Target:
             "POST /v1/transfers/settle": self._settle,
             "POST /v1/transfers/close": lambda body: Done(),
             "POST /v1/paglets/locate": lambda body: Located(),
-            "POST /v1/census": lambda body: CensusReply(),
+            "POST /v1/jobs/status": lambda body: JobStatusReply(),
         }
         self.table = rig.peer("w1", routes, tags=("fast",))
         self._network = rig.network

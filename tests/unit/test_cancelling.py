@@ -38,7 +38,7 @@ from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.exchange import TableExchange, TableHost
 from paglets.testing.mesh import member
 
-CENSUS = "POST /v1/groups/words/census"
+CENSUS = "POST /v1/groups/words/unfinished"
 
 
 class TimedExchange(TableExchange):
@@ -178,7 +178,7 @@ def test_each_group_is_cancelled_before_one_is_waited_for_and_an_error_is_of_its
         # As if a job of each group lasted until all groups are cancelled.
         home.routes[f"GET /v1/groups/{group_id}"] = lambda body: view
         home.routes[f"POST /v1/paglets/{collector.agent_id}/call"] = call
-        home.routes[f"POST /v1/groups/{group_id}/census"] = lambda body: Unfinished(count=2 - len(told))
+        home.routes[f"POST /v1/groups/{group_id}/unfinished"] = lambda body: Unfinished(count=2 - len(told))
 
     def unknown(body: Any) -> None:
         raise Unknown("no host knows a group typo")

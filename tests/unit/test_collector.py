@@ -93,7 +93,7 @@ def lose(context: FakeCollectorContext, *keys: str) -> None:
     for key in keys:
         job = rows.job(key)
         if job is not None and not job.ended:
-            rows.put_job(key, copies.begun_anew(job, f"next-{key}", AWAY, "w2 is lost", context.now))
+            rows.put_job(key, copies.resubmitted(job, f"next-{key}", AWAY, "w2 is lost", context.now))
 
 
 # From beginning to end.
@@ -658,10 +658,10 @@ def test_a_copy_that_is_begun_anew_is_pending_where_it_was_made() -> None:
     census(context, copy_of("a", attempt=1, status="RUNNING"))
     lose(context, "a")
     (pending,) = context.send("summary")["pending_jobs"]
-    assert (pending["host_name"], pending["status"], pending["reason"]) == ("w1", "PLACING", "begun_anew")
+    assert (pending["host_name"], pending["status"], pending["reason"]) == ("w1", "PLACING", "resubmitted")
     census(context, copy_of("a", attempt=1, status="RUNNING"))  # the lost one comes back
     (pending,) = context.send("summary")["pending_jobs"]
-    assert pending["reason"] == "begun_anew"
+    assert pending["reason"] == "resubmitted"
     census(context, copy_of("a", agent_id="next-a", generation=2, status="RUNNING", reason=""))
     (pending,) = context.send("summary")["pending_jobs"]
     assert (pending["host_name"], pending["status"]) == ("w2", "RUNNING")

@@ -175,7 +175,7 @@ def test_copies_that_were_taken_for_lost_are_kept_in_mind_until_the_key_ends_or_
     for number in range(1, 12):
         copy = sighting(agent_id=f"copy-{number}", generation=number)
         lost = copies.older_copies(copy, (copy.host,))
-        job = copies.begun_anew(job, f"copy-{number + 1}", here, "why", 1.0, lost)
+        job = copies.resubmitted(job, f"copy-{number + 1}", here, "why", 1.0, lost)
     assert [older.generation for older in job.older] == list(range(12 - copies.MAX_OLDER, 12))
     assert acceptance.cancelled(job).older == job.older
     assert acceptance.gone(acceptance.cancelled(job)).older == ()

@@ -12,7 +12,7 @@ from host_rig import Rig, envelope, host_ref, job, slot_request
 from paglets.api.logs import AskAttempts, Attempts, LogPiece
 from paglets.core.errors import BadRequest, Invalid
 from paglets.host.datadir.disk import HostDisk
-from paglets.host.jobs.janitor import KEEP_LOG_ATTEMPTS, KEEP_LOG_BYTES, TRIM_SECONDS
+from paglets.host.jobs.cleanup import KEEP_LOG_ATTEMPTS, KEEP_LOG_BYTES, TRIM_SECONDS
 from paglets.host.records import attempts
 from paglets.store import history, queue, residence
 from paglets.testing.processes import HandProcess

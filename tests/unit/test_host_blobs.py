@@ -16,9 +16,9 @@ from host_rig import Rig, envelope
 from paglets.api.blobs import AddArtifact, AskBlobs, BlobState, BlobStates
 from paglets.core.errors import BadRequest, Conflict, FileChanged, Invalid, NoRoom, PagletsError, TooLarge, Unknown
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef
-from paglets.host.blobs.blobs import BlobKeeper
-from paglets.host.blobs.promises import Promises
-from paglets.host.blobs.room import FREE_BYTES, RESERVED_SECONDS
+from paglets.host.blobs.blob_store import BlobKeeper
+from paglets.host.blobs.pins import Promises
+from paglets.host.blobs.quota import FREE_BYTES, RESERVED_SECONDS
 from paglets.host.runtime.shell import Shell
 from paglets.remote.exchange import Request, Response
 from paglets.store import blobs, residence
@@ -223,10 +223,10 @@ def test_a_whole_file_whose_row_was_not_stored_counts_when_it_is_sent_again(rig:
 def test_a_staged_file_becomes_a_blob_of_its_own_name_only(rig: Rig) -> None:
     rig.blobs.stage("run.1", DATA)
     with pytest.raises(Invalid):
-        rig.host.keeper.publish("run.1", ref(b"shorter"))
+        rig.host.blob_store.publish("run.1", ref(b"shorter"))
     with pytest.raises(PagletsError):
-        rig.host.keeper.publish("../run.1", BLOB)
-    rig.host.keeper.publish("run.1", BLOB)
+        rig.host.blob_store.publish("../run.1", BLOB)
+    rig.host.blob_store.publish("run.1", BLOB)
     assert whole(rig, BLOB.sha256) == DATA
 
 
@@ -258,41 +258,41 @@ def test_a_piece_that_announces_another_size_is_held_against_the_limits_anew() -
 
 def test_two_files_that_are_written_at_once_do_not_share_the_room_of_one() -> None:
     rig = Rig(artifact_quota_bytes=100)
-    rig.host.keeper.staging("run.1", 80, RUN)
-    rig.host.keeper.staging("run.1", 80, RUN)  # asked again
-    assert isinstance(error_of(rig.host.keeper.staging, "run.2", 80, RUN), NoRoom)
-    rig.host.keeper.staging("run.2", 20, RUN)
+    rig.host.blob_store.staging("run.1", 80, RUN)
+    rig.host.blob_store.staging("run.1", 80, RUN)  # asked again
+    assert isinstance(error_of(rig.host.blob_store.staging, "run.2", 80, RUN), NoRoom)
+    rig.host.blob_store.staging("run.2", 20, RUN)
     publish(rig, "run.1", b"y" * 80)
-    assert isinstance(error_of(rig.host.keeper.staging, "run.3", 1, RUN), NoRoom)
+    assert isinstance(error_of(rig.host.blob_store.staging, "run.3", 1, RUN), NoRoom)
     rig.run(RESERVED_SECONDS + 1)
-    rig.host.keeper.staging("run.3", 20, RUN)  # nobody heard of the second one for long
+    rig.host.blob_store.staging("run.3", 20, RUN)  # nobody heard of the second one for long
 
 
 def test_the_room_of_a_run_ends_with_it() -> None:
     rig = Rig(artifact_quota_bytes=100)
-    rig.host.keeper.staging("run.1", 60, RUN)
+    rig.host.blob_store.staging("run.1", 60, RUN)
     rig.blobs.stage("run.1", b"x" * 10)
-    rig.host.keeper.run_ended("another")
-    assert isinstance(error_of(rig.host.keeper.staging, "run.2", 90, "another"), NoRoom)
-    rig.host.keeper.run_ended(RUN)
-    assert isinstance(error_of(rig.host.keeper.staging, "run.2", 91, "another"), NoRoom)  # what lies there counts
-    rig.host.keeper.staging("run.2", 90, "another")
+    rig.host.blob_store.run_ended("another")
+    assert isinstance(error_of(rig.host.blob_store.staging, "run.2", 90, "another"), NoRoom)
+    rig.host.blob_store.run_ended(RUN)
+    assert isinstance(error_of(rig.host.blob_store.staging, "run.2", 91, "another"), NoRoom)  # what lies there counts
+    rig.host.blob_store.staging("run.2", 90, "another")
 
 
 def test_a_file_of_less_than_no_bytes_makes_no_room() -> None:
     rig = Rig(artifact_quota_bytes=100)
-    assert isinstance(error_of(rig.host.keeper.staging, "run.1", -1000, RUN), Invalid)
-    assert isinstance(error_of(rig.host.keeper.staging, "run.2", 101, RUN), NoRoom)
+    assert isinstance(error_of(rig.host.blob_store.staging, "run.1", -1000, RUN), Invalid)
+    assert isinstance(error_of(rig.host.blob_store.staging, "run.2", 101, RUN), NoRoom)
 
 
 def publish(rig: Rig, staged: str, data: bytes) -> None:
     rig.blobs.stage(staged, data)
-    rig.host.keeper.publish(staged, ref(data))
+    rig.host.blob_store.publish(staged, ref(data))
 
 
 def test_a_staged_file_that_became_too_large_is_refused_when_it_is_published() -> None:
     rig = Rig(artifact_max_bytes=100, artifact_quota_bytes=150)
-    rig.host.keeper.staging("run.1", 10, RUN)
+    rig.host.blob_store.staging("run.1", 10, RUN)
     assert "artifact_max_size" in error_of(publish, rig, "run.1", b"x" * 101).message
     publish(rig, "run.2", b"y" * 90)
     assert "artifact_storage_quota" in error_of(publish, rig, "run.3", b"z" * 61).message
@@ -303,9 +303,9 @@ def test_a_staged_file_that_became_too_large_is_refused_when_it_is_published() -
 def test_the_disk_has_room_for_what_comes_beside_what_is_on_its_way() -> None:
     rig = Rig()
     half = (DISK_BYTES - FREE_BYTES) // 2
-    rig.host.keeper.staging("run.1", half, RUN)
+    rig.host.blob_store.staging("run.1", half, RUN)
     rig.blobs.stage("run.1", b"x" * 1000)  # what lies there is not counted twice
-    rig.host.keeper.staging("run.2", half, RUN)
+    rig.host.blob_store.staging("run.2", half, RUN)
     assert isinstance(error_of(put, rig, BLOB, 0, DATA), NoRoom)
 
 
@@ -321,16 +321,16 @@ def test_bytes_that_somebody_removed_from_the_disk_are_not_told_to_be_here_for_l
 def test_a_file_that_is_moved_on_its_disk_needs_no_second_room_and_a_copy_of_it_does() -> None:
     rig = Rig()
     size = DISK_BYTES - FREE_BYTES + 1
-    rig.host.keeper.staging("run.1", size, RUN, on_disk=True)
-    rig.host.keeper.staging("run.2", size - 1, RUN)  # what is moved leaves the room to others
-    assert isinstance(error_of(rig.host.keeper.staging, "run.1", size, RUN), NoRoom)
+    rig.host.blob_store.staging("run.1", size, RUN, on_disk=True)
+    rig.host.blob_store.staging("run.2", size - 1, RUN)  # what is moved leaves the room to others
+    assert isinstance(error_of(rig.host.blob_store.staging, "run.1", size, RUN), NoRoom)
 
 
 def test_only_a_file_that_never_fits_is_refused_for_good() -> None:
     rig = Rig(artifact_max_bytes=200, artifact_quota_bytes=100)
-    rig.host.keeper.staging("run.1", 60, RUN)
+    rig.host.blob_store.staging("run.1", 60, RUN)
     for size, passes in ((60, True), (101, False), (201, False)):
-        error = error_of(rig.host.keeper.staging, "run.2", size, RUN)
+        error = error_of(rig.host.blob_store.staging, "run.2", size, RUN)
         assert isinstance(error, NoRoom)
         assert error.passes is passes
 
@@ -365,7 +365,7 @@ def damage(rig: Rig, left: bytes | None) -> None:
         rig.blobs.disk.whole[BLOB.sha256] = left
 
 
-@pytest.mark.parametrize("mend", [lambda rig: rig.host.keeper.put(DATA), lambda rig: publish(rig, "run.1", DATA)])
+@pytest.mark.parametrize("mend", [lambda rig: rig.host.blob_store.put(DATA), lambda rig: publish(rig, "run.1", DATA)])
 @pytest.mark.parametrize("left", [None, DATA[:5], DATA[::-1]])
 def test_bytes_made_here_take_the_place_of_damaged_ones(
     rig: Rig, mend: Callable[[Rig], object], left: bytes | None
@@ -395,10 +395,10 @@ def test_a_file_with_other_bytes_is_found_by_a_check_and_not_given_any_more(rig:
 def test_what_lies_behind_the_bytes_that_are_left_is_told_and_not_given_as_nothing(rig: Rig) -> None:
     put(rig, BLOB, 0, DATA)
     damage(rig, DATA[:8])
-    assert rig.host.keeper.read(BLOB.sha256, 0, 8) == DATA[:8]
+    assert rig.host.blob_store.read(BLOB.sha256, 0, 8) == DATA[:8]
     for offset in (4, 8, 10):
-        assert isinstance(error_of(rig.host.keeper.read, BLOB.sha256, offset, 8), FileChanged)
-    assert rig.host.keeper.read(BLOB.sha256, len(DATA), 8) == b""
+        assert isinstance(error_of(rig.host.blob_store.read, BLOB.sha256, offset, 8), FileChanged)
+    assert rig.host.blob_store.read(BLOB.sha256, len(DATA), 8) == b""
 
 
 # Promises

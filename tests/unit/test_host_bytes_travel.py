@@ -20,7 +20,7 @@ from paglets.codec.envelope import CarriedArtifact, Envelope, WireMessage
 from paglets.core.errors import Conflict, FileChanged, Moved, PagletsError, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef, ProxyRef
-from paglets.host.handoff.handoff import LOOK_AGAIN_SECONDS
+from paglets.host.handoff.sender import LOOK_AGAIN_SECONDS
 from paglets.remote.exchange import Pending, Response, reply
 from paglets.slots.eligibility import Reason
 from paglets.store import blobs, files, posts, residence
@@ -70,7 +70,7 @@ def away(home: Rig) -> Rig:
 
 def put(rig: Rig, *data: bytes) -> None:
     for each in data:
-        rig.host.keeper.put(each)
+        rig.host.blob_store.put(each)
 
 
 def make(rig: Rig, each: Envelope) -> None:
@@ -109,7 +109,7 @@ def test_code_files_and_artifacts_are_there_when_their_paglet_arrives(home: Rig,
     assert (status(home), status(away)) == ("gone", "here")
     view: PagletView = away.get(PagletView, "GET", "/v1/paglets/p1")
     assert (view.bundle, view.files, view.artifacts) == (ref(OTHER), (file("in.txt", DATA),), 1)
-    assert away.host.keeper.read(ref(DATA).sha256, 0, 100) == DATA
+    assert away.host.blob_store.read(ref(DATA).sha256, 0, 100) == DATA
     assert sent(home, "PUT") == 7  # 48 bytes in five pieces, 11 in two: each of them once
     go = away.process("p1").go
     assert [(each.file.name, each.path) for each in go.files] == [
@@ -329,7 +329,7 @@ def test_the_artifacts_of_a_report_become_the_collectors(home: Rig, away: Rig) -
     assert seen(home, large.artifact_id).artifact.owner == home.value("SELECT collector_id FROM groups")
     view = seen(home)
     assert (view.host.name, view.artifact.owner) == ("away", home.value("SELECT collector_id FROM groups"))
-    assert away.host.keeper.read(ref(DATA).sha256, 0, 100) == DATA
+    assert away.host.blob_store.read(ref(DATA).sha256, 0, 100) == DATA
 
 
 def seen(rig: Rig, artifact_id: str = "art-12345678") -> ArtifactView:
@@ -545,7 +545,7 @@ def test_damaged_bytes_are_the_reason_that_a_paglet_stays_until_they_are_put_the
     home.finish(home.process("p1"))
     home.run(1)
     assert status(away) == "here"
-    assert away.host.keeper.read(ref(DATA).sha256, 0, 100) == DATA
+    assert away.host.blob_store.read(ref(DATA).sha256, 0, 100) == DATA
 
 
 def test_a_host_that_takes_nothing_of_a_piece_is_not_sent_it_again_at_once(home: Rig) -> None:
@@ -574,20 +574,20 @@ def test_damaged_bytes_of_an_artifact_are_told_to_whoever_fetches_it_until_they_
     away.get(ArtifactRef, "POST", "/v1/artifacts", add)
     damage(away)
     got: list[Any] = []
-    home.host.fetching.fetch("art-12345678", got.append)
+    home.host.blob_fetcher.fetch("art-12345678", got.append)
     home.run(60)
     assert [type(each) for each in got] == [FileChanged]
     assert "on away are damaged" in got[0].message
     assert sent(home, "GET") < 20
     put(away, DATA)
-    home.host.fetching.fetch("art-12345678", got.append)
+    home.host.blob_fetcher.fetch("art-12345678", got.append)
     home.run(6)
     assert got[1].sha256 == ref(DATA).sha256
     damage(home)
-    home.host.keeper.check(ref(DATA).sha256)
-    home.host.fetching.fetch("art-12345678", got.append)  # and it comes anew
+    home.host.blob_store.check(ref(DATA).sha256)
+    home.host.blob_fetcher.fetch("art-12345678", got.append)  # and it comes anew
     home.run(6)
-    assert home.host.keeper.read(ref(DATA).sha256, 0, 100) == DATA
+    assert home.host.blob_store.read(ref(DATA).sha256, 0, 100) == DATA
 
 
 def test_damaged_bytes_of_an_artifact_that_is_here_are_told(home: Rig) -> None:
@@ -596,7 +596,7 @@ def test_damaged_bytes_of_an_artifact_that_is_here_are_told(home: Rig) -> None:
     home.get(ArtifactRef, "POST", "/v1/artifacts", add)
     lose_the_end(home)
     got: list[Any] = []
-    home.host.fetching.fetch("art-12345678", got.append)
+    home.host.blob_fetcher.fetch("art-12345678", got.append)
     home.run(1)
     assert "on home are damaged" in got[0].message
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from host_rig import Rig, host_ref, job, slot_request
 
-from paglets.api.groups import Census, CensusReply, HurryCensus, Unfinished
+from paglets.api.groups import FlushJobStatus, JobStatusReply, JobStatusReport, Unfinished
 from paglets.api.paglets import Located, ResidenceRow
 from paglets.api.slots import Slots
 from paglets.core.errors import NoRoom
 from paglets.core.record import from_json
 from paglets.groups.keys import collector_id
-from paglets.host.groups.censusrows import page
+from paglets.host.groups.job_copies import page
 from paglets.store import residence
 
 
@@ -22,18 +22,18 @@ def rig() -> Rig:
     return Rig()
 
 
-def collector_host(rig: Rig, *, takes_reports: bool) -> list[Census]:
+def collector_host(rig: Rig, *, takes_reports: bool) -> list[JobStatusReport]:
     """A host w1 with the collector of g1; gives the list of what is told to it."""
-    told: list[Census] = []
+    told: list[JobStatusReport] = []
 
-    def census(body: Any) -> CensusReply:
-        told.append(from_json(Census, body))
-        return CensusReply()
+    def census(body: Any) -> JobStatusReply:
+        told.append(from_json(JobStatusReport, body))
+        return JobStatusReply()
 
     def posts(body: Any) -> None:
         raise NoRoom("the disk of w1 is full")
 
-    routes = {"POST /v1/census": census} | ({} if takes_reports else {"POST /v1/posts": posts})
+    routes = {"POST /v1/jobs/status": census} | ({} if takes_reports else {"POST /v1/posts": posts})
     rig.peer("w1", routes)
     return told
 
@@ -63,14 +63,14 @@ def test_who_asks_for_a_census_is_told_how_many_copies_have_not_ended(rig: Rig) 
     before = len(told)
 
     def count(*keys: str) -> int:
-        body = HurryCensus(job_keys=keys or None)
-        found: Unfinished = rig.get(Unfinished, "POST", "/v1/groups/g1/census", body)
+        body = FlushJobStatus(job_keys=keys or None)
+        found: Unfinished = rig.get(Unfinished, "POST", "/v1/groups/g1/unfinished", body)
         return found.count
 
     assert (count(), count("a"), count("a", "b"), count("c")) == (2, 1, 2, 0)
     rig.run(1.0)
     assert len(told) == before + 1
-    assert rig.get(Unfinished, "POST", "/v1/groups/g9/census", HurryCensus()).count == 0
+    assert rig.get(Unfinished, "POST", "/v1/groups/g9/unfinished", FlushJobStatus()).count == 0
 
 
 def test_pages_of_a_whole_census_have_each_copy_once(rig: Rig) -> None:
@@ -95,11 +95,11 @@ def test_pages_of_a_whole_census_have_each_copy_once(rig: Rig) -> None:
 
 def test_of_a_copy_that_is_leaving_the_collector_is_told_where_it_lives_now(rig: Rig) -> None:
     # Its envelope named the host where the collector was when it left, and went on doing so for ever.
-    told: list[Census] = []
+    told: list[JobStatusReport] = []
 
-    def census(body: Any) -> CensusReply:
-        told.append(from_json(Census, body))
-        return CensusReply()
+    def census(body: Any) -> JobStatusReply:
+        told.append(from_json(JobStatusReport, body))
+        return JobStatusReply()
 
     def transfers(body: Any) -> None:
         raise NoRoom("the disk of w3 is full")
@@ -107,8 +107,8 @@ def test_of_a_copy_that_is_leaving_the_collector_is_told_where_it_lives_now(rig:
     def locate(body: Any) -> Located:
         return Located(rows=(ResidenceRow(agent_id=collector_id("g1"), epoch=3, status="here"),))
 
-    rig.peer("w1", {"POST /v1/census": lambda body: CensusReply(elsewhere=("g1",))})
-    rig.peer("w2", {"POST /v1/census": census, "POST /v1/paglets/locate": locate})
+    rig.peer("w1", {"POST /v1/jobs/status": lambda body: JobStatusReply(elsewhere=("g1",))})
+    rig.peer("w2", {"POST /v1/jobs/status": census, "POST /v1/paglets/locate": locate})
     rig.peer("w3", {"POST /v1/transfers": transfers})
     rig.write(lambda tx: residence.create(tx, job("j1"), rig.now()))
     rig.write(lambda tx: residence.leave(tx, "j1", host_ref("w3"), rig.now()))
@@ -121,11 +121,11 @@ def test_of_a_copy_that_is_leaving_the_collector_is_told_where_it_lives_now(rig:
 
 @pytest.mark.parametrize("is_member", [True, False])
 def test_a_collector_that_moved_on_before_its_host_went_away_is_told(rig: Rig, is_member: bool) -> None:
-    told: list[Census] = []
+    told: list[JobStatusReport] = []
 
-    def census(body: Any) -> CensusReply:
-        told.append(from_json(Census, body))
-        return CensusReply()
+    def census(body: Any) -> JobStatusReply:
+        told.append(from_json(JobStatusReport, body))
+        return JobStatusReply()
 
     def locate(body: Any) -> Located:
         return Located(rows=(ResidenceRow(agent_id=collector_id("g1"), epoch=3, status="here"),))
@@ -133,7 +133,7 @@ def test_a_collector_that_moved_on_before_its_host_went_away_is_told(rig: Rig, i
     if is_member:
         gone = rig.peer("w1")
         rig.network.leave(gone.ref.url)
-    rig.peer("w2", {"POST /v1/census": census, "POST /v1/paglets/locate": locate})
+    rig.peer("w2", {"POST /v1/jobs/status": census, "POST /v1/paglets/locate": locate})
     rig.write(lambda tx: residence.create(tx, job("j1"), rig.now()))
 
     rig.until(lambda: told, 120)
@@ -143,7 +143,7 @@ def test_a_collector_that_moved_on_before_its_host_went_away_is_told(rig: Rig, i
 
 def test_copies_of_a_group_whose_collector_was_disposed_of_are_ended(rig: Rig) -> None:
     ended = Located(rows=(ResidenceRow(agent_id=collector_id("g1"), epoch=3, status="disposed"),))
-    rig.peer("w1", {"POST /v1/census": lambda body: CensusReply(elsewhere=("g1",))})
+    rig.peer("w1", {"POST /v1/jobs/status": lambda body: JobStatusReply(elsewhere=("g1",))})
     rig.peer("w2", {"POST /v1/paglets/locate": lambda body: ended})
     rig.write(lambda tx: residence.create(tx, job("j1"), rig.now()))
     rig.run()

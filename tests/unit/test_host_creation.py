@@ -104,7 +104,7 @@ def test_another_group_under_the_same_id_is_refused(rig: Rig, other: SubmitGroup
 
 
 def test_other_code_or_inputs_under_the_same_id_are_told_and_change_nothing(rig: Rig) -> None:
-    first, other = (rig.host.keeper.put(data) for data in (b"code", b"other"))
+    first, other = (rig.host.blob_store.put(data) for data in (b"code", b"other"))
     file, changed = (FileRef(name="x", sha256=blob.sha256, size_bytes=blob.size_bytes) for blob in (first, other))
     plain = group("a", "b")
     with_code, with_files = replace(plain, bundle=first), replace(plain, bundle=first, inputs=(file,))
@@ -128,7 +128,7 @@ def test_other_code_or_inputs_under_the_same_id_are_told_and_change_nothing(rig:
 def test_what_an_older_program_stored_is_not_compared(rig: Rig) -> None:
     submit(rig, group("a"))
     rig.write(lambda tx: tx.run("UPDATE groups SET code = NULL, inputs = NULL"))
-    assert submit(rig, replace(group("a"), bundle=rig.host.keeper.put(b"code"))).differs == ()
+    assert submit(rig, replace(group("a"), bundle=rig.host.blob_store.put(b"code"))).differs == ()
 
 
 def test_a_group_without_jobs_is_complete_at_once(rig: Rig) -> None:

@@ -9,7 +9,7 @@ import pytest
 from host_rig import Rig, envelope, host_ref
 from test_host_bytes_travel import DATA, artifact, make, put
 
-from paglets.host.blobs.disposal import REMOVALS_A_TURN, RETRY_SECONDS
+from paglets.host.blobs.garbage import REMOVALS_A_TURN, RETRY_SECONDS
 from paglets.store import artifacts, residence
 from paglets.store.files import Removal
 
@@ -33,7 +33,7 @@ def to_remove(rig: Rig, *paths: str) -> None:
     rig.write(
         lambda tx: tx.run_many("INSERT INTO removals (path, size_bytes, mtime_ns, inode) VALUES (?, ?, ?, ?)", rows)
     )
-    rig.host.runner.wake("disposal")
+    rig.host.runner.wake("garbage")
     rig.run()
 
 

@@ -16,7 +16,7 @@ from paglets.api.transfers import TransferAnswers, Transfers
 from paglets.codec.text import dumps
 from paglets.core.errors import Conflict, InternalError, Invalid
 from paglets.core.record import to_json
-from paglets.host.handoff.fencing import Fencing
+from paglets.host.handoff.eviction import Fencing
 from paglets.host.records.comeback import ERA, come_back_from_forgotten, epoch_of_next_era
 from paglets.host.records.hooks import ask_for
 from paglets.store import recalls, residence

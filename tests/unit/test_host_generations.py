@@ -136,7 +136,7 @@ def test_one_key_that_cannot_be_begun_anew_holds_up_no_others() -> None:
     rig.until(lambda: second.keys() == [("b", 2)])
     rig.run(100.0)
     assert rig.faults() == []
-    (event,) = rig.all("SELECT subject, text FROM events WHERE kind = 'not_begun_anew'")
+    (event,) = rig.all("SELECT subject, text FROM events WHERE kind = 'not_resubmitted'")
     assert event[0].startswith("a (")
     assert "state/a" in event[1]
 
@@ -187,13 +187,13 @@ INPUT = b"the input of a job"
 def holder(rig: Rig) -> Rig:
     """Another host, w2, which has the input."""
     other = Rig(name="w2", beside=rig)
-    other.host.keeper.put(INPUT)
+    other.host.blob_store.put(INPUT)
     return other
 
 
 def with_input(rig: Rig) -> FileRef:
     """A group g1 of one job with an input, which is not here any more: a collector that came from elsewhere."""
-    blob = rig.host.keeper.put(INPUT)
+    blob = rig.host.blob_store.put(INPUT)
     file = FileRef(name="in.txt", sha256=blob.sha256, size_bytes=blob.size_bytes)
     rig.get(GroupView, "POST", "/v1/groups", group("a", request=NOT_HERE, inputs=(file,)))
     worker = Worker(rig, "w1")
@@ -260,7 +260,7 @@ def test_the_wait_for_inputs_is_not_by_a_clock_that_people_set() -> None:
 def test_it_is_said_why_an_input_cannot_be_had_here() -> None:
     rig = Rig(host_lost_after_seconds=20.0, artifact_quota_bytes=30)
     with_input(rig)
-    rig.host.keeper.put(b"what takes the room of it")
+    rig.host.blob_store.put(b"what takes the room of it")
     holder(rig)
     rig.until(lambda: "its input in.txt cannot be had: " in pending(rig)["a"]["reason_text"], 120.0)
     assert "18" in pending(rig)["a"]["reason_text"]
@@ -275,7 +275,7 @@ def test_a_host_that_answers_of_other_bytes_is_one_that_has_none() -> None:
 
 def test_what_was_fetched_stays_while_the_rest_is_waited_for() -> None:
     rig = Rig(host_lost_after_seconds=20.0, blob_pin_seconds=60.0)
-    refs = [rig.host.keeper.put(data) for data in (b"first", b"second")]
+    refs = [rig.host.blob_store.put(data) for data in (b"first", b"second")]
     files = [FileRef(name=f"{n}.bin", sha256=r.sha256, size_bytes=r.size_bytes) for n, r in enumerate(refs)]
     rig.get(GroupView, "POST", "/v1/groups", group("a", request=NOT_HERE, inputs=tuple(files)))
     worker = Worker(rig, "w1")
@@ -284,7 +284,7 @@ def test_what_was_fetched_stays_while_the_rest_is_waited_for() -> None:
     forget_bytes(rig, files)
     worker.cut_off()
     other = Rig(name="w2", beside=rig)
-    other.host.keeper.put(b"first")
+    other.host.blob_store.put(b"first")
 
     def is_here() -> bool:
         return bool(rig.value("SELECT count(*) FROM blobs WHERE sha256 = ?", files[0].sha256))

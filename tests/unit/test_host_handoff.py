@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 from host_rig import Rig, envelope, group, host_ref, job, slot_request
 
-from paglets.api.groups import Census, CensusReply, GroupLine, Groups, GroupView, UnwantedCopy
+from paglets.api.groups import GroupLine, Groups, GroupView, JobStatusReply, JobStatusReport, UnwantedCopy
 from paglets.api.transfers import Settle, TransferAnswer, TransferAnswers, Transfers
 from paglets.codec.envelope import Envelope
 from paglets.core.errors import InternalError, PagletsError, Unknown
 from paglets.core.record import from_json
 from paglets.groups.keys import collector_id
-from paglets.host.groups.groups import ASK_SECONDS
+from paglets.host.groups.home import ASK_SECONDS
 from paglets.store import residence
 from paglets.testing.mesh import identity
 from paglets.worker.protocol import Fault
 
 TRANSFERS = "POST /v1/transfers"
-CENSUS = "POST /v1/census"
+CENSUS = "POST /v1/jobs/status"
 W1 = host_ref("w1")
 
 
@@ -266,7 +266,7 @@ def view(rig: Rig) -> GroupView:
 
 def test_a_group_is_detached_when_nothing_of_it_needs_this_host(rig: Rig) -> None:
     target = Target()
-    peer(rig, target, **{CENSUS: lambda body: CensusReply()})
+    peer(rig, target, **{CENSUS: lambda body: JobStatusReply()})
     elsewhere = slot_request()
     submit(rig, "a", "b", request=type(elsewhere)(resources=elsewhere.resources))
     assert not view(rig).detached
@@ -284,7 +284,7 @@ def test_the_jobs_of_a_group_are_kept_here_until_its_collector_says_that_it_is_o
         shown = view(rig)
         return replace(shown, detached=over)
 
-    peer(rig, **{CENSUS: lambda body: CensusReply(), "GET /v1/groups/g1": collected})
+    peer(rig, **{CENSUS: lambda body: JobStatusReply(), "GET /v1/groups/g1": collected})
     elsewhere = slot_request()
     submit(rig, "a", request=type(elsewhere)(resources=elsewhere.resources))
     rig.run(130)
@@ -299,7 +299,7 @@ def test_home_keeps_the_last_counts_that_it_heard_for_when_the_collectors_host_i
     def collected(body: Any) -> GroupView:
         return replace(view(rig), detached=False, expected_count=3, completed_count=2, failed_count=1)
 
-    table = peer(rig, **{CENSUS: lambda body: CensusReply(), "GET /v1/groups/g1": collected})
+    table = peer(rig, **{CENSUS: lambda body: JobStatusReply(), "GET /v1/groups/g1": collected})
     elsewhere = slot_request()
     submit(rig, "a", request=type(elsewhere)(resources=elsewhere.resources))
     rig.run(30)
@@ -318,7 +318,7 @@ def test_of_a_group_that_home_heard_to_be_complete_it_says_so_and_of_others_how_
         counts = {"expected_count": 1, "completed_count": 1, "failed_count": 0}
         return replace(view(rig), detached=True, status="COMPLETE", **counts)
 
-    table = peer(rig, **{CENSUS: lambda body: CensusReply(), "GET /v1/groups/g1": refused})
+    table = peer(rig, **{CENSUS: lambda body: JobStatusReply(), "GET /v1/groups/g1": refused})
     elsewhere = slot_request()
     submit(rig, "a", request=type(elsewhere)(resources=elsewhere.resources))
     rig.run(30)
@@ -346,22 +346,22 @@ def test_a_group_of_a_host_that_is_alone_says_why_it_is_not_detached(rig: Rig) -
 
 
 def test_a_group_with_a_job_that_finds_no_host_says_how_many(rig: Rig) -> None:
-    peer(rig, **{CENSUS: lambda body: CensusReply()})
+    peer(rig, **{CENSUS: lambda body: JobStatusReply()})
     submit(rig, "a", request=slot_request(rules={"required_tags": ("fast",)}))
     rig.run(2)
     assert view(rig).detached_reason == "1 job has no host yet"
 
 
-# Census.
+# JobStatusReport.
 
 
 def told(table: Any) -> list[dict[str, tuple[str, str]]]:
-    found = [from_json(Census, body) for body in table.bodies(CENSUS)]
+    found = [from_json(JobStatusReport, body) for body in table.bodies(CENSUS)]
     return [{copy.job_key: (copy.status, copy.residence) for copy in each.copies} for each in found]
 
 
 def test_a_collectors_host_is_told_of_the_copies_here_and_again_every_ten_seconds(rig: Rig) -> None:
-    table = peer(rig, **{CENSUS: lambda body: CensusReply()})
+    table = peer(rig, **{CENSUS: lambda body: JobStatusReply()})
     rig.write(lambda tx: residence.create(tx, job("j1"), rig.now()))
     rig.run(1.5)
     assert told(table)[-1] == {"a": ("RUNNING", "here")}
@@ -371,7 +371,7 @@ def test_a_collectors_host_is_told_of_the_copies_here_and_again_every_ten_second
 
 
 def test_a_running_copy_is_told_of_though_another_has_ended_since(rig: Rig) -> None:
-    table = peer(rig, **{CENSUS: lambda body: CensusReply()})
+    table = peer(rig, **{CENSUS: lambda body: JobStatusReply()})
     for agent_id, key in (("j1", "a"), ("j2", "b")):
         each = job(agent_id, key)
         rig.write(lambda tx, each=each: residence.create(tx, each, rig.now()))
@@ -387,7 +387,7 @@ def test_a_running_copy_is_told_of_though_another_has_ended_since(rig: Rig) -> N
 
 
 def test_a_copy_that_waits_for_its_next_attempt_is_told_of(rig: Rig) -> None:
-    table = peer(rig, **{CENSUS: lambda body: CensusReply()})
+    table = peer(rig, **{CENSUS: lambda body: JobStatusReply()})
     whole_host = slot_request(cpu_cores=4, max_attempts=2)
     rig.write(lambda tx: residence.create(tx, job("j1", request=whole_host), rig.now()))
     rig.run()
@@ -402,7 +402,7 @@ def test_a_copy_that_waits_for_its_next_attempt_is_told_of(rig: Rig) -> None:
 
 
 def test_copies_that_are_not_wanted_are_ended(rig: Rig) -> None:
-    reply = CensusReply(
+    reply = JobStatusReply(
         unwanted=(UnwantedCopy(agent_id="j1", cause="cancelled"), UnwantedCopy(agent_id="x", cause="c"))
     )
     peer(rig, **{CENSUS: lambda body: reply})
@@ -415,7 +415,7 @@ def test_copies_that_are_not_wanted_are_ended(rig: Rig) -> None:
 
 def test_a_collector_here_takes_the_census_and_one_elsewhere_is_named(rig: Rig) -> None:
     submit(rig, "a")
-    body = Census(host=W1, copies=(), group_ids=("g1", "g2"))
-    reply: CensusReply = rig.get(CensusReply, "POST", "/v1/census", body)
-    assert reply == CensusReply(elsewhere=("g2",))
+    body = JobStatusReport(host=W1, copies=(), group_ids=("g1", "g2"))
+    reply: JobStatusReply = rig.get(JobStatusReply, "POST", "/v1/jobs/status", body)
+    assert reply == JobStatusReply(elsewhere=("g2",))
     assert rig.value("SELECT status FROM residence WHERE agent_id = ?", collector_id("g1")) == "here"

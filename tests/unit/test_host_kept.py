@@ -33,7 +33,7 @@ FAULT = Fault(cause="exception", message="ValueError: no column x", traceback="T
 @pytest.fixture
 def rig() -> Rig:
     made = Rig()
-    made.host.keeper.put(DATA)
+    made.host.blob_store.put(DATA)
     return made
 
 

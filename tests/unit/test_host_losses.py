@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from host_rig import Rig, group, job, slot_request
 
-from paglets.api.groups import Census, CensusReply, GroupView, JobCopy, UnwantedCopy
+from paglets.api.groups import GroupView, JobCopy, JobStatusReply, JobStatusReport, UnwantedCopy
 from paglets.api.paglets import Located, ResidenceRow
 from paglets.api.slots import Slots
 from paglets.api.transfers import TransferAnswer, TransferAnswers, Transfers
@@ -16,7 +16,7 @@ from paglets.core.errors import InternalError
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef
 from paglets.groups.keys import collector_id
-from paglets.host.groups import losses
+from paglets.host.groups import lost_jobs
 from paglets.remote.exchange import reply
 from paglets.slots.model import Resources, SlotRequest
 from paglets.store import paglets, residence
@@ -71,10 +71,10 @@ class Worker:
         ]
         return Located(rows=tuple(rows))
 
-    def tell(self) -> CensusReply:
+    def tell(self) -> JobStatusReply:
         """Its census."""
-        told = Census(host=self.ref, copies=tuple(self.copies.values()), group_ids=("g1",))
-        reply: CensusReply = self.rig.get(CensusReply, "POST", "/v1/census", told, sender=self.ref.store_id)
+        told = JobStatusReport(host=self.ref, copies=tuple(self.copies.values()), group_ids=("g1",))
+        reply: JobStatusReply = self.rig.get(JobStatusReply, "POST", "/v1/jobs/status", told, sender=self.ref.store_id)
         return reply
 
     def keys(self) -> list[tuple[str, int]]:
@@ -216,7 +216,7 @@ def test_an_answer_to_a_question_is_a_sign_that_the_host_speaks_to_this_one() ->
     worker = started(rig, "a")
     worker.host.routes["POST /v1/mesh/gossip"] = no_answer
     rig.run(5.0)
-    rig.host.whereabouts.locate(("a",), lambda located: None)
+    rig.host.paglet_locator.locate(("a",), lambda located: None)
     rig.run(1.0)
     assert rig.host.gossip.mute_seconds(worker.ref.store_id) <= 1.0
 
@@ -240,7 +240,7 @@ def test_an_older_copy_that_goes_on_does_not_hide_that_the_newest_is_lost() -> N
 
 def test_keys_that_have_ended_hold_up_no_others() -> None:
     rig = Rig(host_lost_after_seconds=20.0)
-    keys = [f"k{number:03d}" for number in range(losses.KEYS_A_LOOK + 10)]
+    keys = [f"k{number:03d}" for number in range(lost_jobs.KEYS_A_LOOK + 10)]
     worker = started(rig, *keys)
     rig.call(COLLECTOR, "cancel", {"job_keys": keys[:-1]})
     rig.run(1.0)
@@ -263,7 +263,7 @@ def test_a_question_without_an_answer_is_asked_again() -> None:
     rig = Rig(host_lost_after_seconds=20.0)
     started(rig, "a")
     mesh = NoAnswers()
-    part = losses.Losses(rig.host.shell, rig.host.gossip, mesh, rig.host.losses._generations)  # type: ignore[arg-type]
+    part = lost_jobs.Losses(rig.host.shell, rig.host.gossip, mesh, rig.host.lost_jobs._resubmission)  # type: ignore[arg-type]
     for _ in range(30):
         part.tick(rig.clock.monotonic())
         rig.clock.advance(2.0)
@@ -277,7 +277,7 @@ def test_what_is_told_of_groups_that_are_not_here_is_not_kept() -> None:
     (copy,) = worker.copies.values()
     worker.copies["j"] = replace(copy, agent_id="j", group_id="elsewhere")
     assert worker.tell().elsewhere == ("elsewhere",)
-    assert [[told.agent_id for told in page] for page in rig.host.losses._told] == [[copy.agent_id]]
+    assert [[told.agent_id for told in page] for page in rig.host.lost_jobs._told] == [[copy.agent_id]]
 
 
 def test_a_host_whose_groups_have_ended_keeps_nothing_of_what_it_is_told() -> None:
@@ -286,7 +286,7 @@ def test_a_host_whose_groups_have_ended_keeps_nothing_of_what_it_is_told() -> No
     rig.call(COLLECTOR, "cancel")
     rig.run(3.0)
     assert [copy.cause for copy in worker.tell().unwanted] == ["cancelled"]
-    assert not rig.host.losses._told
+    assert not rig.host.lost_jobs._told
 
 
 def test_a_row_that_cannot_be_read_takes_no_other_group_with_it() -> None:
@@ -333,7 +333,7 @@ def statuses(rig: Rig) -> list[tuple[str, str]]:
 def test_a_host_that_did_nothing_for_long_asks_before_it_starts_jobs() -> None:
     rig = Rig()
     unwanted: list[UnwantedCopy] = []
-    rig.peer("w1", {"POST /v1/census": lambda body: CensusReply(unwanted=tuple(unwanted))})
+    rig.peer("w1", {"POST /v1/jobs/status": lambda body: JobStatusReply(unwanted=tuple(unwanted))})
     unwanted.append(UnwantedCopy(agent_id="j1", cause="recorded"))
     stopped_for(rig, 300.0)
     rig.run(1.0)
@@ -346,7 +346,7 @@ def test_it_starts_them_when_nobody_says_so_for_ten_seconds() -> None:
     rig = Rig()
     stopped_for(rig, 300.0)
     rig.run(5.0)
-    assert statuses(rig) == [("WAITING_FOR_SLOT", "census_awaited")]
+    assert statuses(rig) == [("WAITING_FOR_SLOT", "status_awaited")]
     rig.run(8.0)
     assert statuses(rig) == [("RUNNING", "")]
 
@@ -354,13 +354,13 @@ def test_it_starts_them_when_nobody_says_so_for_ten_seconds() -> None:
 def test_only_an_answer_to_what_was_asked_after_the_gap_ends_the_wait() -> None:
     rig = Rig()
     answers: list[Any] = []
-    rig.peer("w1", {"POST /v1/census": lambda body: CensusReply()})
+    rig.peer("w1", {"POST /v1/jobs/status": lambda body: JobStatusReply()})
     rig.write(lambda tx: residence.create(tx, job("j1", request=slot_request()), rig.now()))
     transport = rig.host.shell.transport
     send = transport.send
 
     def hold(host: HostRef, request: Any, done: Any, *, timeout_seconds: float) -> None:
-        if request.target == "/v1/census":
+        if request.target == "/v1/jobs/status":
             answers.append(done)
         else:
             send(host, request, done, timeout_seconds=timeout_seconds)
@@ -371,10 +371,10 @@ def test_only_an_answer_to_what_was_asked_after_the_gap_ends_the_wait() -> None:
     rig.clock.advance(300.0)
     rig.run(0.5)
     assert len(answers) == stopped + 1
-    answers[0](reply(CensusReply()))
+    answers[0](reply(JobStatusReply()))
     rig.run(0.5)
-    assert rig.host.census.awaited()
-    answers[-1](reply(CensusReply()))
+    assert rig.host.reconciliation.awaited()
+    answers[-1](reply(JobStatusReply()))
     rig.run(0.5)
     assert statuses(rig) == [("RUNNING", "")]
 

@@ -100,7 +100,7 @@ def busy_host(rig: Rig, number: int) -> TableHost:
     target = ProxyRef(agent_id=f"q{number}", host=table.ref)
     rig.write(lambda tx: posts.send(tx, target, WireMessage(kind="hi", args={}), rig.now()))
     leave(rig, envelope(f"p{number}"), table.ref)
-    rig.host.shipping.ready(table.ref, [BlobRef(sha256="ab" * 32, size_bytes=1)])
+    rig.host.blob_pusher.ready(table.ref, [BlobRef(sha256="ab" * 32, size_bytes=1)])
     rig.run(30)
     return table
 

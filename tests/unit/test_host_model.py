@@ -72,7 +72,7 @@ def rest(rig: Rig, seconds: float | None = None) -> None:
 
 
 def test_a_clone_has_what_is_the_paglets_own_as_committed_with_it_and_begins_with_on_clone(rig: Rig) -> None:
-    blob = rig.host.keeper.put(b"data")
+    blob = rig.host.blob_store.put(b"data")
     file = FileRef(name="f", sha256=blob.sha256, size_bytes=4, mode="move")
     home = host_ref("w9")
     add(rig, name="one", files=(file,), storage={"k": 1, "old": 2}, service="adder", home=home)
@@ -128,7 +128,7 @@ def test_a_clone_that_is_to_go_elsewhere_moves_after_its_first_hook(rig: Rig) ->
 
 def test_a_run_waits_until_the_bytes_of_a_move_are_there_and_messages_do_not(rig: Rig) -> None:
     rig.peer("w1")
-    blob = rig.host.keeper.put(b"data")
+    blob = rig.host.blob_store.put(b"data")
     add(rig, hook="creation", files=(FileRef(name="f", sha256=blob.sha256, size_bytes=4),))
     rig.finish(rig.process("p1"), then_run=True, intent=Intent(move=host_ref("w1")))
     rig.run(1)

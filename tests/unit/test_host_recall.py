@@ -15,9 +15,9 @@ from paglets.api.hosts import ForgetHost, Gossip
 from paglets.api.paglets import Done, Located, ResidenceRow
 from paglets.core.errors import InternalError, Moved, Moving, NoRoom
 from paglets.core.refs import FileRef
-from paglets.host.groups.census import end_unwanted
-from paglets.host.handoff.handoff import MAX_CLOSED
-from paglets.host.handoff.tries import STUCK_SECONDS
+from paglets.host.groups.reconciliation import end_unwanted
+from paglets.host.handoff.in_flight import STUCK_SECONDS
+from paglets.host.handoff.sender import MAX_CLOSED
 from paglets.remote.exchange import Pending, Response
 from paglets.store import files, residence
 from paglets.store.db import Tx
@@ -104,7 +104,7 @@ def test_another_paglet_is_never_given_up(rig: Rig) -> None:
 def test_the_sources_of_files_that_were_to_move_stay_when_a_job_is_given_up(rig: Rig) -> None:
     target = Target(rig)
     target.goes_away()
-    rig.host.keeper.put(DATA)
+    rig.host.blob_store.put(DATA)
     rig.write(lambda tx: residence.create(tx, job("j1"), rig.now()))
     moves = FileRef(name="f", sha256=NAME, size_bytes=len(DATA), mode="move")
     rig.write(lambda tx: files.register(tx, "j1", moves, Source(path="/data/f", mtime_ns=1, inode=1)))
@@ -182,7 +182,7 @@ def test_a_job_whose_bytes_find_no_room_is_placed_elsewhere_and_its_target_need_
         raise NoRoom("the quota of w1 is used up")
 
     target.table.routes["POST /v1/blobs/state"] = no_room
-    rig.host.keeper.put(DATA)
+    rig.host.blob_store.put(DATA)
     each = job("j1", request=FAST)
     rig.write(lambda tx: residence.create(tx, each, rig.now()))
     rig.write(lambda tx: files.add(tx, "j1", [FileRef(name="f", sha256=NAME, size_bytes=len(DATA), mode="copy")]))

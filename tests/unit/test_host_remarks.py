@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from paglets.host.network.remarks import LOOK_SECONDS, Remarks
+from paglets.host.network.diagnostics import LOOK_SECONDS, Remarks
 from paglets.testing.mesh import VirtualMesh, member
 
 

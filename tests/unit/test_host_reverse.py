@@ -385,7 +385,7 @@ class Fetching:
 
     def __post_init__(self) -> None:
         self.rig = Rig(reachable=False)
-        self.rig.host.pulling.handle = self.rig.router.handle
+        self.rig.host.reverse_poller.handle = self.rig.router.handle
         self.w1 = self.rig.peer("w1", {"POST /v1/outbox/pull": self.pull, "POST /v1/outbox/answer": self.answer})
 
     def pull(self, body: Any) -> Pulled:
@@ -414,7 +414,7 @@ def test_what_is_fetched_is_handled_as_if_it_had_come_over_a_connection() -> Non
     first, second = sorted(given.answers, key=lambda answer: answer.request_id)
     assert (first.status, second.status) == (200, 404)
     assert b'"store-home"' in from_base64(first.body, "")
-    assert given.rig.host.pulling.is_idle
+    assert given.rig.host.reverse_poller.is_idle
 
 
 @pytest.mark.parametrize(("sender", "store_id"), [("", "store-w1"), ("store-tablet", "store-tablet")])
@@ -422,8 +422,8 @@ def test_it_comes_from_the_host_that_was_asked_or_for_which_that_passes_it_on(se
     body = dump_json({"posts": [], "settled": []})
     seen = []
     given = Fetching()
-    handle = given.rig.host.pulling.handle
-    given.rig.host.pulling.handle = lambda request: seen.append(request.sender) or handle(request)  # type: ignore[func-returns-value]
+    handle = given.rig.host.reverse_poller.handle
+    given.rig.host.reverse_poller.handle = lambda request: seen.append(request.sender) or handle(request)  # type: ignore[func-returns-value]
     given.for_it.append(pulled("r1", "POST", "/v1/posts", body, sender))
     given.rig.until(lambda: given.answers)
     assert seen == [store_id]
@@ -442,7 +442,7 @@ def test_a_fault_in_a_handler_is_an_answer_too() -> None:
         raise RuntimeError("a fault")
 
     given = Fetching()
-    given.rig.host.pulling.handle = faulty
+    given.rig.host.reverse_poller.handle = faulty
     given.for_it.append(pulled())
     given.rig.until(lambda: given.answers)
     assert given.answers[0].status == 500

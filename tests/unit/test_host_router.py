@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from host_rig import Rig, envelope, host_ref
 
-from paglets.api.groups import Census
+from paglets.api.groups import JobStatusReport
 from paglets.api.hosts import Gossip, Hosts
 from paglets.api.paglets import Located, Paglets, PagletView, ResidenceRow
 from paglets.api.slots import Steal
@@ -271,7 +271,7 @@ def test_a_host_that_says_farewell_is_offline_at_once_and_stays_so() -> None:
     ("target", "body"),
     [
         ("/v1/transfers", Transfers(source=host_ref("w1"), envelopes=())),
-        ("/v1/census", Census(host=host_ref("w1"), copies=(), group_ids=())),
+        ("/v1/jobs/status", JobStatusReport(host=host_ref("w1"), copies=(), group_ids=())),
         ("/v1/slots/steal", Steal(thief=host_ref("w1"), free=Resources(), most_jobs=1)),
     ],
 )

@@ -254,12 +254,12 @@ def is_answered(process: HandProcess, number: int) -> bool:
 def test_an_attempt_whose_file_has_no_room_says_so_and_goes_on_when_there_is_some() -> None:
     rig = Rig(artifact_quota_bytes=100)
     process = add_job(rig)
-    rig.host.keeper.staging("another.1", 60, "another")
+    rig.host.blob_store.staging("another.1", 60, "another")
     number = process.ask("room", Room(staged="run.1", size_bytes=50))
     rig.run(30.0)
     assert not is_answered(process, number)
     assert why_of(rig).startswith("RUNNING no_room: a file of it waits: home keeps 60 bytes of the 100 bytes")
-    rig.host.keeper.run_ended("another")
+    rig.host.blob_store.run_ended("another")
     rig.run(5.0)
     assert process.reply(number)["ok"] == {"folder": "/blobs/staging"}
     assert why_of(rig) == "RUNNING"
@@ -270,7 +270,7 @@ def test_an_attempt_whose_file_has_no_room_says_so_and_goes_on_when_there_is_som
 def test_an_attempt_that_waits_for_room_ends_by_its_own_time_out() -> None:
     rig = Rig(artifact_quota_bytes=100)
     process = add_job(rig, timeout_seconds=20.0)
-    rig.host.keeper.staging("another.1", 60, "another")
+    rig.host.blob_store.staging("another.1", 60, "another")
     process.ask("room", Room(staged="run.1", size_bytes=50))
     rig.run(30.0)
     assert process.ended
@@ -280,7 +280,7 @@ def test_an_attempt_that_waits_for_room_ends_by_its_own_time_out() -> None:
 
 def test_what_never_fits_and_what_asks_in_a_hook_is_answered_at_once() -> None:
     rig = Rig(artifact_quota_bytes=100)
-    rig.host.keeper.staging("another.1", 60, "another")
+    rig.host.blob_store.staging("another.1", 60, "another")
     answer = rig.answer(add_job(rig), "room", Room(staged="run.1", size_bytes=101))
     assert answer["error"]["code"] == "no_room"
     add(rig, hook="creation")

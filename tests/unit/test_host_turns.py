@@ -18,7 +18,7 @@ from paglets.codec.envelope import Envelope, WireMessage
 from paglets.codec.text import dump_bytes
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
-from paglets.host.handoff.handoff import BATCH_BYTES, CLOSE_SECONDS, Handoffs
+from paglets.host.handoff.sender import BATCH_BYTES, CLOSE_SECONDS, Handoffs
 from paglets.host.messaging.outbox import MAX_WITH_BYTES
 from paglets.store import posts, residence
 

@@ -9,7 +9,7 @@ from host_rig import Rig, envelope
 
 from paglets.api.paglets import Done
 from paglets.core.errors import InternalError
-from paglets.host.messaging.waits import Wait
+from paglets.host.messaging.parked import Wait
 from paglets.remote.exchange import Pending, Response, reply
 from paglets.store import residence
 
@@ -33,7 +33,7 @@ def park(
         late=lambda: reply(Done(done=False)),
         pending=Pending(),
     )
-    pending = rig.host.waits.park(wait)
+    pending = rig.host.parked.park(wait)
     return lambda: pending.response
 
 

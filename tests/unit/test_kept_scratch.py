@@ -9,7 +9,7 @@ from host_rig import Rig, job
 
 from paglets.api.logs import AskAttempts, Attempts, AttemptView
 from paglets.host.datadir.disk import HostDisk
-from paglets.host.jobs.janitor import KEEP_SCRATCH_SECONDS, LOOK_SECONDS
+from paglets.host.jobs.cleanup import KEEP_SCRATCH_SECONDS, LOOK_SECONDS
 from paglets.store import kept, residence
 from paglets.store.db import Tx
 from paglets.worker.protocol import Fault, Report

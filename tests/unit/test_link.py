@@ -20,7 +20,7 @@ from paglets.core.errors import (
 )
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.host.network.pulling import not_yet
+from paglets.host.network.reverse_poller import not_yet
 from paglets.remote.exchange import Request
 from paglets.remote.link import Link
 from paglets.testing.clock import FakeClock, SeededEntropy

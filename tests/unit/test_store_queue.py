@@ -195,7 +195,7 @@ def test_a_move_names_the_status_that_it_starts_from(store: Store) -> None:
 
 
 def test_a_move_forgets_why_the_job_waited(store: Store) -> None:
-    store.write(lambda tx: queue.say_why(tx, "j1", "slots_busy", "all busy", True, NOW))
+    store.write(lambda tx: queue.set_reason(tx, "j1", "slots_busy", "all busy", True, NOW))
     store.write(lambda tx: queue.move(tx, "j1", "WAITING_FOR_SLOT", "PLACING"))
     row = store.read(lambda tx: tx.one("SELECT reason, reason_text, never FROM requests"))
     assert row is not None
@@ -238,7 +238,7 @@ def test_a_new_attempt_begins_without_an_outcome(store: Store) -> None:
 
 def test_the_time_of_a_reason_stays_while_the_reason_stays(store: Store) -> None:
     def why(reason: str, text: str, at: float) -> tuple[Any, ...]:
-        store.write(lambda tx: queue.say_why(tx, "j1", reason, text, False, at))
+        store.write(lambda tx: queue.set_reason(tx, "j1", reason, text, False, at))
         row = store.read(lambda tx: tx.one("SELECT reason, reason_text, reason_at FROM requests"))
         assert row is not None
         return tuple(row)
@@ -252,8 +252,8 @@ def test_a_reason_that_stays_the_same_is_no_news(store: Store) -> None:
     told: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
     store.on_commit = lambda wakes, touched: told.append((wakes, touched))
     for _ in range(2):
-        store.write(lambda tx: queue.say_why(tx, "j1", "slots_busy", "all busy", False, NOW))
-    assert told == [(("census",), ("j1",)), ((), ())]
+        store.write(lambda tx: queue.set_reason(tx, "j1", "slots_busy", "all busy", False, NOW))
+    assert told == [(("reconciliation",), ("j1",)), ((), ())]
 
 
 # Views and history.

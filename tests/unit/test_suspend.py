@@ -8,7 +8,7 @@ import time
 import pytest
 from host_rig import Rig, job
 
-from paglets.api.groups import CensusReply
+from paglets.api.groups import JobStatusReply
 from paglets.core import clock
 from paglets.core.clock import SystemClock
 from paglets.store import residence
@@ -91,11 +91,11 @@ def test_after_a_sleep_a_job_of_a_group_waits_for_the_word_of_its_collector(rig:
     # It was granted at once: the monotonic clock saw no gap.
     asked: list[object] = []
 
-    def census(body: object) -> CensusReply:
+    def census(body: object) -> JobStatusReply:
         asked.append(body)
-        return CensusReply()
+        return JobStatusReply()
 
-    rig.peer("w1", {"POST /v1/census": census})
+    rig.peer("w1", {"POST /v1/jobs/status": census})
     rig.clock.suspend(NIGHT)
     rig.write(lambda tx: residence.create(tx, job("j1"), rig.now()))
     for _ in range(3):

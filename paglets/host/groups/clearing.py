@@ -25,7 +25,7 @@ PAGE = 200
 REPORT_ARGS = ("job_key", "generation", "attempt", "host_name", "runtime_seconds")
 
 
-def must_be_lost(tx: Tx, group_id: str, members: Collection[str], own: HostRef) -> None:
+def require_lost(tx: Tx, group_id: str, members: Collection[str], own: HostRef) -> None:
     """Raise Conflict where the collector is here, or its host is a member of the mesh. `members`: store ids."""
     row = residence.find(tx, collector_id(group_id))
     if row is not None and row.status in ("here", "leaving"):
@@ -53,7 +53,7 @@ def clear_page(tx: Tx, group_id: str, wish: EndCopies, after: int, now: float) -
         waiting.keep_as(tx, post.n, _dropped(post.message, wish.reason) if is_result else _without_files(post.message))
         outcomes.retire(tx, post.agent_id, now)
         total = total.plus(_counted(post.message))
-    tx.wake("disposal", "janitor", "outbox")
+    tx.wake("garbage", "cleanup", "outbox")
     return (found[-1].n if len(found) == PAGE else 0), total
 
 
@@ -87,4 +87,4 @@ def free_id(tx: Tx, group_id: str, wish: ClearGroup, now: float) -> None:
     cleared = waiting.Cleared(submissions=wish.submissions, epoch=row.epoch if row else 0, host=wish.host)
     waiting.remember_cleared(tx, group_id, cleared, now)
     tx.run("DELETE FROM groups WHERE group_id = ?", group_id)
-    tx.wake("groups", "disposal")
+    tx.wake("groups", "garbage")

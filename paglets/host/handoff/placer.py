@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from paglets.host.handoff.avoiding import Avoided
+from paglets.host.handoff.deny_list import PlacementDenyList
 from paglets.host.records import outcomes
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
@@ -35,11 +35,11 @@ class Placer:
     name = "placer"
 
     def __init__(
-        self, shell: Shell, gossip: Gossip, avoided: Avoided, older_goes_on: Callable[[QueuedJob], bool]
+        self, shell: Shell, gossip: Gossip, deny_list: PlacementDenyList, older_goes_on: Callable[[QueuedJob], bool]
     ) -> None:
         self._shell = shell
         self._older_goes_on = older_goes_on
-        self._avoided = avoided
+        self._deny_list = deny_list
         self._gossip = gossip
         self._since: dict[str, float] = {}
         self._first_expiry = float("inf")
@@ -63,7 +63,7 @@ class Placer:
             return now + NEXT_TURN_SECONDS
         if left or began != queue.FIRST:
             return min(now + LOOK_AGAIN_SECONDS, self._first_expiry)
-        pause_end = self._avoided.next_end(now)
+        pause_end = self._deny_list.next_end(now)
         return pause_end if pause_end < float("inf") else None
 
     def _forget_ended(self) -> None:
@@ -79,7 +79,7 @@ class Placer:
         found, after = queue.to_place(tx, JOBS_A_TURN, began)
         jobs = self._expire(tx, found, now)
         clock = self._shell.clock.monotonic()
-        to_place = [self._to_place(job) for job in jobs if not self._avoided.is_paused(job.agent_id, clock)]
+        to_place = [self._to_place(job) for job in jobs if not self._deny_list.is_paused(job.agent_id, clock)]
         placements = policy.place(to_place, candidates, mesh_version=self._shell.settings.mesh_version)
         placed = [job for job in jobs if job.agent_id in placements.hosts][:PLACED_A_TURN]
         if len(placed) < len(placements.hosts):
@@ -89,7 +89,7 @@ class Placer:
 
     def _carry_out(self, tx: Tx, placements: policy.Placements, placed: list[str], now: float) -> None:
         for agent_id, reason in placements.reasons.items():
-            queue.say_why(tx, agent_id, reason.code, reason.text, reason.never, now)
+            queue.set_reason(tx, agent_id, reason.code, reason.text, reason.never, now)
         for agent_id in placed:
             host = placements.hosts[agent_id]
             self._since.pop(agent_id, None)
@@ -98,7 +98,7 @@ class Placer:
                 residence.leave(tx, agent_id, host, now)
 
     def _to_place(self, job: QueuedJob) -> policy.ToPlace:
-        avoided = self._avoided.by(job.agent_id, self._shell.clock.monotonic())
+        avoided = self._deny_list.by(job.agent_id, self._shell.clock.monotonic())
         return policy.ToPlace(agent_id=job.agent_id, request=job.request, home_store_id=job.home_store, avoided=avoided)
 
     def _expire(self, tx: Tx, jobs: list[QueuedJob], now: float) -> list[QueuedJob]:

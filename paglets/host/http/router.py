@@ -39,7 +39,7 @@ class Asked:
             raise BadRequest(f"query parameter {name!r} must be a number, got {text[:40]!r}")
         return min(int(text), most)
 
-    def must_come_from(self, stores: Iterable[str]) -> None:
+    def require_sender(self, stores: Iterable[str]) -> None:
         """A host speaks for itself only. Raises Invalid where it names another as itself."""
         others = sorted(set(stores) - {self.sender})
         if self.sender and others:

@@ -25,8 +25,8 @@ from paglets.core.refs import (
     check_file_name,
     check_lifetime,
 )
-from paglets.host.blobs.blobs import BlobKeeper
-from paglets.host.blobs.fetching import Fetching
+from paglets.host.blobs.blob_store import BlobStore
+from paglets.host.blobs.fetcher import BlobFetcher
 from paglets.host.messaging.calls import Calls
 from paglets.host.messaging.creation import Creation
 from paglets.host.messaging.mailbox import Mailbox
@@ -70,14 +70,14 @@ class Operations:
         calls: Calls,
         creation: Creation,
         gossip: Gossip,
-        keeper: BlobKeeper,
-        fetching: Fetching,
+        blob_store: BlobStore,
+        blob_fetcher: BlobFetcher,
         directory: Directory,
     ) -> None:
         self._shell = shell
         self._directory = directory
-        self._keeper = keeper
-        self._fetching = fetching
+        self._blob_store = blob_store
+        self._blob_fetcher = blob_fetcher
         self._calls = calls
         self._creation = creation
         self._gossip = gossip
@@ -89,7 +89,7 @@ class Operations:
         elif name in CHANGES:
             handler = CHANGES[name]
             now, runtime = self._shell.clock.wall(), self._runtime(run)
-            step = Step(run=run, own=self._shell.own, keeper=self._keeper, now=now, runtime=runtime)
+            step = Step(run=run, own=self._shell.own, blob_store=self._blob_store, now=now, runtime=runtime)
             self._change(run, lambda tx: handler(_guarded(tx, run), step, args), done)
         else:
             try:
@@ -102,13 +102,13 @@ class Operations:
 
         def committed(result: Any) -> None:
             if not isinstance(result, BaseException):
-                self._keeper.committed(run.stamp.token)
+                self._blob_store.committed(run.stamp.token)
             done(result)
 
         self._shell.runner.change(change, committed)
 
     def run_ended(self, token: str) -> None:
-        self._keeper.run_ended(token)
+        self._blob_store.run_ended(token)
 
     def _runtime(self, run: Speaker) -> float:
         return self._shell.clock.monotonic() - run.began
@@ -128,13 +128,13 @@ class Operations:
         self._change(run, lambda tx: to_json(self._creation.submit_tree(_guarded(tx, run), token, args.request)), done)
 
     def room(self, run: Speaker, args: protocol.Room, done: Done) -> None:
-        folder = self._keeper.staging(args.staged, args.size_bytes, run.stamp.token, on_disk=args.moved)
+        folder = self._blob_store.staging(args.staged, args.size_bytes, run.stamp.token, on_disk=args.moved)
         done({"folder": folder})
 
     def publish(self, run: Speaker, args: protocol.Publish, done: Done) -> None:
-        self._keeper.hold(run.stamp.token, check_blob(args.blob).sha256)
-        self._keeper.aside(
-            lambda: self._keeper.publish(args.staged, args.blob),
+        self._blob_store.hold(run.stamp.token, check_blob(args.blob).sha256)
+        self._blob_store.aside(
+            lambda: self._blob_store.publish(args.staged, args.blob),
             lambda result: done({} if result is None else result),
         )
 
@@ -143,12 +143,12 @@ class Operations:
             if isinstance(result, PagletsError):
                 done(result)
             else:
-                done({"artifact": to_json(result), "path": self._keeper.path(result.sha256)})
+                done({"artifact": to_json(result), "path": self._blob_store.path(result.sha256)})
 
-        self._fetching.fetch(check_artifact_id(args.artifact_id), fetched)
+        self._blob_fetcher.fetch(check_artifact_id(args.artifact_id), fetched)
 
     def artifact_delete(self, run: Speaker, args: protocol.DeleteArtifact, done: Done) -> None:
-        self._fetching.delete(check_artifact_id(args.artifact_id), done)
+        self._blob_fetcher.delete(check_artifact_id(args.artifact_id), done)
 
     def hook_limit(self, run: Speaker, args: protocol.HookLimit, done: Done) -> None:
         run.limit_seconds = check_seconds(args.seconds)
@@ -190,7 +190,7 @@ class Step:
 
     run: Speaker
     own: HostRef
-    keeper: BlobKeeper
+    blob_store: BlobStore
     now: float
     runtime: float
 
@@ -217,7 +217,7 @@ def _guarded(tx: Tx, run: Speaker) -> Tx:
 
 def _apply(tx: Tx, step: Step, changes: Changes) -> None:
     """State, storage, files and posts of one hook, handler or step, as one. Raises Invalid, Conflict."""
-    step.keeper.must_be_here(tx, tuple(_blobs_of(changes)))
+    step.blob_store.require_blobs(tx, tuple(_blobs_of(changes)))
     if changes.has_state:
         paglets.set_state(tx, step.agent_id, dumps(changes.state))
         tx.touch(step.agent_id)
@@ -282,7 +282,7 @@ def _checked(tx: Tx, step: Step, artifact: NewArtifact) -> NewArtifact:
     check_artifact_id(artifact.artifact_id)
     check_file_name(artifact.name)
     check_lifetime(artifact.expires_in_seconds)
-    step.keeper.must_be_here(tx, (check_blob(artifact.blob),))
+    step.blob_store.require_blobs(tx, (check_blob(artifact.blob),))
     return artifact
 
 

@@ -15,9 +15,9 @@ from paglets.codec.text import dumps
 from paglets.core.errors import Fenced, HandlerFailed, PagletsError, StorePassing, tellable
 from paglets.core.failpoints import reach
 from paglets.core.record import to_json
-from paglets.host.handoff.avoiding import Avoided
+from paglets.host.handoff.deny_list import PlacementDenyList
 from paglets.host.jobs.operations import HandlerEnd, Operations, close_delivery
-from paglets.host.jobs.places import Places
+from paglets.host.jobs.workspace import ProcessWorkspace
 from paglets.host.messaging.mailbox import Mailbox
 from paglets.host.records import fileroom, outcomes, runrows, timelimits
 from paglets.host.records.delivery import Delivery
@@ -44,8 +44,8 @@ class Runs:
         make_launcher: Callable[[LaunchEvents], Launcher],
         mailbox: Mailbox,
         operations: Operations,
-        places: Places,
-        avoided: Avoided,
+        workspace: ProcessWorkspace,
+        deny_list: PlacementDenyList,
     ) -> None:
         self._shell = shell
         self._mailbox = mailbox
@@ -53,8 +53,8 @@ class Runs:
         self._by_token: dict[str, Run] = {}
         self._by_agent: dict[str, Run] = {}
         self.launcher = make_launcher(self)
-        self._places = places
-        self._avoided = avoided
+        self._workspace = workspace
+        self._deny_list = deny_list
         self._delayed: list[Callable[[], None]] = []
         self._ground = Ground(
             own=shell.own,
@@ -70,7 +70,7 @@ class Runs:
 
     def start_entry(self, agent_id: str, entry: str) -> None:
         """Start a process for a hook or for messages, where the paglet is here and none is at work."""
-        if not self._places.may_start(agent_id):
+        if not self._workspace.may_start(agent_id):
             return  # It stays due.
         token = self._shell.entropy.token()
         stamp = self._shell.store.write(lambda tx: runrows.begin(tx, agent_id, entry, token, self._shell.clock.wall()))
@@ -85,9 +85,9 @@ class Runs:
         self._shell.runner.wake(self.name)
         reach("after-grant-before-spawn")
         try:
-            spec = self._places.spec(run, cores, gpus)
+            spec = self._workspace.spec(run, cores, gpus)
         except (OSError, StorePassing) as error:
-            self.ended(run.stamp.token, self._places.not_made(run, error))
+            self.ended(run.stamp.token, self._workspace.not_made(run, error))
             return
         run.work_dir = spec.work_dir
         self.launcher.start(spec)
@@ -112,7 +112,7 @@ class Runs:
     # The same, on the runner.
 
     def _troubled(self, text: str) -> None:
-        self._places.launcher_troubled(text)
+        self._workspace.launcher_troubled(text)
         self._shell.runner.wake("scheduler", "mailbox")
 
     def _started(self, token: str, pid: int, start_time: float) -> None:
@@ -170,7 +170,7 @@ class Runs:
 
     def _performed(self, run: Run, number: Any, name: str, args: Any, result: Any) -> None:
         result = fileroom.told(result)
-        self._say_held_up(run, fileroom.held_up(run, name, args, result))
+        self._set_blocked(run, fileroom.held_up(run, name, args, result))
         if fileroom.is_put_off(run, name, result):
             # The process waits for its answer: a full disk of the host's must not be the failure of its job.
             self._delayed.append(partial(self._perform, run, number, name, args))
@@ -194,7 +194,7 @@ class Runs:
         if is_over and run.over_at is None:
             run.over_at = self._shell.clock.monotonic()
 
-    def _say_held_up(self, run: Run, text: str | None) -> None:
+    def _set_blocked(self, run: Run, text: str | None) -> None:
         """`text`: None where there is no news. One with other numbers than before is no news for a while."""
         now = self._shell.clock.monotonic()
         is_news = text is not None and text != run.held_up
@@ -271,7 +271,7 @@ class Runs:
             return
         runtime = self._shell.clock.monotonic() - run.began
         if run.not_begun and not how.launcher_lost:
-            how = self._places.lacking(run.not_begun)
+            how = self._workspace.lacking(run.not_begun)
         reach("after-exit-before-report")
         self._shell.runner.change(
             lambda tx: runrows.close(tx, run, how, runtime, self._shell.own, self._shell.clock.wall()),
@@ -294,9 +294,9 @@ class Runs:
         elif run.delivered is not None:
             self._delivery_lost(run, run.delivered[1], how)
         if status == "PLACING":
-            self._places.leave_full_disk(run.agent_id, self._avoided)
+            self._workspace.leave_full_disk(run.agent_id, self._deny_list)
         if run.entry == "attempt":
-            self._shell.runner.wake("janitor")
+            self._shell.runner.wake("cleanup")
         self._shell.runner.wake("mailbox", "scheduler", "placer")
 
     def _delivery_lost(self, run: Run, delivery: Delivery, how: Ended) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from paglets.api.slots import Usage
 from paglets.core.errors import StorePassing
-from paglets.host.jobs.places import LAUNCHER_SILENT, Places
 from paglets.host.jobs.runs import Runs
+from paglets.host.jobs.workspace import LAUNCHER_SILENT, ProcessWorkspace
 from paglets.host.records.runrows import Run
 from paglets.host.runtime.shell import Shell
 from paglets.slots import policy
@@ -31,7 +31,7 @@ LOOK_AGAIN_SECONDS = 2.0
 
 
 AWAITED = policy.Reason(
-    code="census_awaited",
+    code="status_awaited",
     text="this host did nothing for a while: it asks first whether the job is still wanted here",
     never=False,
 )
@@ -57,7 +57,9 @@ class Scheduler:
 
     name = "scheduler"
 
-    def __init__(self, shell: Shell, runs: Runs, places: Places, awaited: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self, shell: Shell, runs: Runs, workspace: ProcessWorkspace, awaited: Callable[[], bool] = lambda: False
+    ) -> None:
         """`awaited`: whether word of the collectors must come first, so that no job of a group may start.
 
         `_held`: since the last grant, before this start too, jobs may have been told of an obstacle.
@@ -65,14 +67,14 @@ class Scheduler:
         self._shell = shell
         self._awaited = awaited
         self._runs = runs
-        self._places = places
+        self._workspace = workspace
         self._reserve_after = RESERVE_AFTER_SECONDS
         self._held = True
 
     def tick(self, now: float) -> float | None:
         store, usage = self._shell.store, self._runs.running()
         if store.read(_any_waiting):
-            obstacle = self._places.obstacle()
+            obstacle = self._workspace.obstacle()
             if obstacle is not None:
                 self._held = True
                 with suppress(StorePassing):
@@ -84,15 +86,15 @@ class Scheduler:
                 self._runs.launch(each.run, each.cores, each.gpus)
             if store.read(_any_waiting):
                 return now + LOOK_AGAIN_SECONDS
-        self._shell.runner.wake("steal")
+        self._shell.runner.wake("stealing")
         return None
 
     def _hold(self, tx: Tx, why: Reason) -> None:
         """Nothing starts: its jobs say so."""
         now = self._shell.clock.wall()
         for job in list(queue.waiting(tx, policy.queue_window(1))):
-            queue.say_why(tx, job.agent_id, why.code, why.text, why.never, now)
-        queue.say_why_others(tx, why.code, why.text, now)
+            queue.set_reason(tx, job.agent_id, why.code, why.text, why.never, now)
+        queue.set_reason_of_others(tx, why.code, why.text, now)
 
     def _grant(self, tx: Tx, usage: dict[str, Usage]) -> list[Granted]:
         free = self.free_units(tx, usage)
@@ -117,10 +119,10 @@ class Scheduler:
             reserve_after_seconds=self._reserve_after,
         )
         for agent_id, reason in decided.reasons.items():
-            queue.say_why(tx, agent_id, reason.code, reason.text, reason.never, now)
+            queue.set_reason(tx, agent_id, reason.code, reason.text, reason.never, now)
         made = [self._make(tx, jobs[grant.agent_id], grant, now) for grant in decided.grants]
         others = AWAITED if awaited else decided.others
-        queue.say_why_others(tx, others.code, others.text, now)
+        queue.set_reason_of_others(tx, others.code, others.text, now)
         return [each for each in made if each is not None]
 
     def _make(self, tx: Tx, job: QueuedJob, grant: policy.Grant, now: float) -> Granted | None:
@@ -142,7 +144,7 @@ class Scheduler:
         free = offered - leased
         available = self._shell.meter.available() - unused(tx, usage)
         cores, gpus = queue.leased_units(tx, "core"), queue.leased_units(tx, "gpu")
-        held = self._places.obstacle() is not None
+        held = self._workspace.obstacle() is not None
         return policy.FreeUnits(
             cores=() if held else tuple(unit for unit in range(offered.cpu_cores) if unit not in cores),
             gpus=tuple(unit for unit in range(offered.gpus) if unit not in gpus),

@@ -16,7 +16,7 @@ from paglets.codec.envelope import WireMessage
 from paglets.core.errors import Moved, Moving, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.host.network.whereabouts import Whereabouts
+from paglets.host.network.locator import PagletLocator
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed
@@ -51,11 +51,11 @@ class Calls:
     name = "calls"
 
     def __init__(
-        self, shell: Shell, gossip: Gossip, whereabouts: Whereabouts, local: Callable[[OutgoingCall], bool]
+        self, shell: Shell, gossip: Gossip, paglet_locator: PagletLocator, local: Callable[[OutgoingCall], bool]
     ) -> None:
         self._shell = shell
         self._gossip = gossip
-        self._whereabouts = whereabouts
+        self._locator = paglet_locator
         self._local = local
         self._later: list[tuple[float, OutgoingCall]] = []
 
@@ -126,7 +126,7 @@ class Calls:
             self._again(waiting)
             return
         agent_id = call.target.agent_id
-        self._whereabouts.locate((agent_id,), lambda located: self._located(waiting, located, error))
+        self._locator.locate((agent_id,), lambda located: self._located(waiting, located, error))
 
     def _located(self, call: OutgoingCall, located: Located, error: PagletsError) -> None:
         for row in located.rows:

@@ -23,7 +23,7 @@ from paglets.groups.keys import (
     inputs_digest,
     submission_of,
 )
-from paglets.host.blobs.blobs import BlobKeeper
+from paglets.host.blobs.blob_store import BlobStore
 from paglets.host.records.comeback import ERA, epoch_of_next_era
 from paglets.host.records.groupviews import GROUP, group_view, on_only_host
 from paglets.host.records.inline import INLINE_CLASSES, InlineHost, InlinePaglet
@@ -44,9 +44,9 @@ MOST_OBSTACLES = 20
 class Creation:
     """Makes paglets and groups on this host."""
 
-    def __init__(self, shell: Shell, gossip: Gossip, inline_host: InlineHost, keeper: BlobKeeper) -> None:
+    def __init__(self, shell: Shell, gossip: Gossip, inline_host: InlineHost, blob_store: BlobStore) -> None:
         self._shell = shell
-        self._keeper = keeper
+        self._blob_store = blob_store
         self._gossip = gossip
         self._inline_host = inline_host
 
@@ -94,7 +94,7 @@ class Creation:
         for file in files:
             check_file(file)
         code = () if bundle is None else (bundle,)
-        self._keeper.must_be_here(tx, tuple(dict.fromkeys((*code, *(file.blob for file in files)))))
+        self._blob_store.require_blobs(tx, tuple(dict.fromkeys((*code, *(file.blob for file in files)))))
 
     def resolve_paglet(self, tx: Tx, target: str) -> ProxyRef:
         """The paglet of that id or name, as far as this host knows. Raises Unknown."""
@@ -190,7 +190,7 @@ class Creation:
         blobs.keep_for_group(tx, group_id, (*code, *(file.blob for file in inputs)))
         if place.store_id != own.store_id and prepared.jobs:
             residence.leave(tx, ref.agent_id, place, now)
-        tx.wake("placer", "groups", "census")
+        tx.wake("placer", "groups", "reconciliation")
         row = tx.one(GROUP, group_id)
         assert row is not None
         return group_view(tx, row, own)
@@ -322,7 +322,7 @@ def _job_part(new: NewPaglet) -> JobPart:
     )
 
 
-def must_be_found(tx: Tx, agent_id: str) -> None:
+def require_here(tx: Tx, agent_id: str) -> None:
     """Raise Moved, Moving or Unknown where the paglet is not here."""
     row = residence.find(tx, agent_id)
     if row is None or row.status != "here":

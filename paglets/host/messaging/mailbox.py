@@ -12,7 +12,7 @@ from collections.abc import Callable
 from paglets.api.calls import CallReply
 from paglets.core.errors import CallOutcomeUnknown, PagletsError
 from paglets.host.messaging.creation import elsewhere
-from paglets.host.messaging.intents import Intents, write_or_log
+from paglets.host.messaging.pending_actions import PendingActions, write_or_log
 from paglets.host.records import inline
 from paglets.host.records.delivery import Delivery, PendingCall
 from paglets.host.records.due import Due, due_rows
@@ -50,10 +50,10 @@ class Mailbox:
 
     name = "mailbox"
 
-    def __init__(self, shell: Shell, inline_host: InlineHost, intents: Intents) -> None:
+    def __init__(self, shell: Shell, inline_host: InlineHost, pending_actions: PendingActions) -> None:
         self._shell = shell
         self._inline_host = inline_host
-        self._intents = intents
+        self._pending_actions = pending_actions
         self._queued: dict[str, deque[PendingCall]] = {}
         self._parked: dict[str, list[PendingCall]] = {}
         self._by_id: dict[str, PendingCall] = {}
@@ -213,9 +213,9 @@ class Mailbox:
             return
         elif due.hook is not None and due.hook != "run":
             self._start(due.agent_id, due.hook)
-        elif due.intent is not None and self._intents.serve(due):
+        elif due.intent is not None and self._pending_actions.serve(due):
             return  # What a hook asked for takes effect when it returns, so before a `run` that would follow it.
-        elif due.hook is not None and not self._intents.bytes_go_first(due):
+        elif due.hook is not None and not self._pending_actions.bytes_go_first(due):
             self._start(due.agent_id, due.hook)
         elif due.is_to_wake or (due.has_posts and self._ready_posts(due.agent_id)):
             self._start(due.agent_id, "activation" if due.inactive else "message")
@@ -262,7 +262,7 @@ class Mailbox:
         elif due.has_posts and self._take_posts(due.agent_id):
             self._shell.runner.wake(self.name)
         elif due.intent is not None:
-            self._intents.serve(due)
+            self._pending_actions.serve(due)
 
     def _take_posts(self, agent_id: str) -> int:
         """Let an inline paglet take a turn of its posts; gives how many there were."""

@@ -13,8 +13,8 @@ from paglets.core.errors import PagletsError
 from paglets.core.failpoints import reach
 from paglets.core.refs import HostRef
 from paglets.core.text import counted
-from paglets.host.blobs.shipping import Shipping
-from paglets.host.network.whereabouts import Whereabouts
+from paglets.host.blobs.pusher import BlobPusher
+from paglets.host.network.locator import PagletLocator
 from paglets.host.records import outcomes
 from paglets.host.runtime.backoff import Lanes
 from paglets.host.runtime.runner import note
@@ -53,11 +53,11 @@ class Outbox:
 
     name = "outbox"
 
-    def __init__(self, shell: Shell, gossip: Gossip, whereabouts: Whereabouts, shipping: Shipping) -> None:
+    def __init__(self, shell: Shell, gossip: Gossip, paglet_locator: PagletLocator, blob_pusher: BlobPusher) -> None:
         self._shell = shell
-        self._shipping = shipping
+        self._blob_pusher = blob_pusher
         self._gossip = gossip
-        self._whereabouts = whereabouts
+        self._locator = paglet_locator
         self._lanes = Lanes(shell.entropy)
         self._astray: dict[str, _Astray] = {}
         self._paused: dict[str, float] = {}
@@ -111,14 +111,14 @@ class Outbox:
         """
         after = self._after.pop(host.store_id, 0)
         carrying = self._shell.store.read(lambda tx: posts.with_bytes(tx, host.store_id, MAX_WITH_BYTES, paused, after))
-        ready = [each.n for each in carrying if self._shipping.ready(host, each.blobs)]
+        ready = [each.n for each in carrying if self._blob_pusher.ready(host, each.blobs)]
         if not ready and len(carrying) == MAX_WITH_BYTES:
             self._after[host.store_id] = carrying[-1].n
         waiting = [each for each in carrying if each.n not in ready]
         if waiting:
-            problems = {each.n: self._shipping.why(host, each.blobs) for each in waiting}
+            problems = {each.n: self._blob_pusher.why(host, each.blobs) for each in waiting}
             self._shell.runner.change(lambda tx: _say_problems(tx, problems))
-            stuck = {each.agent_id for each in waiting if self._shipping.is_stuck(host, each.blobs)}
+            stuck = {each.agent_id for each in waiting if self._blob_pusher.is_stuck(host, each.blobs)}
             self._search(stuck, self._shell.clock.monotonic())
         return ready
 
@@ -181,7 +181,7 @@ class Outbox:
         lacking = {a.n for a in result if a.verdict == "missing"}
         for outgoing in batch:
             if outgoing.n in lacking:
-                self._shipping.not_there(host, (artifact.blob for artifact in outgoing.message.artifacts))
+                self._blob_pusher.not_there(host, (artifact.blob for artifact in outgoing.message.artifacts))
         self._lanes.succeeded(host.store_id)
         astray = {outgoing.target.agent_id for outgoing in batch if outgoing.n in lost}
         for agent_id in sorted({outgoing.target.agent_id for outgoing in batch} - astray):
@@ -211,7 +211,7 @@ class Outbox:
                 each.asked_at = now
                 due.append(agent_id)
         if due:
-            self._whereabouts.locate(due, self._located)
+            self._locator.locate(due, self._located)
 
     def _located(self, located: Located) -> None:
         for row in located.rows:
@@ -245,7 +245,7 @@ def _say_problem(tx: Tx, which: str, value: Any, text: str) -> None:
     for row in rows:
         if row["report_of"] is not None:
             tx.touch(row["report_of"])
-            tx.wake("census")
+            tx.wake("reconciliation")
 
 
 def _drop(tx: Tx, agent_id: str, now: float) -> None:

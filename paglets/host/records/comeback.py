@@ -85,7 +85,7 @@ def give_up_to_forgotten(tx: Tx, key: Key, now: float) -> int:
     as those of one that has ended do."""
     files = give_up(tx, key, now, tell=False)
     note(tx, now, "given_up", key[0], "it was on its way to a host that was forgotten")
-    tx.wake("groups", "census")
+    tx.wake("groups", "reconciliation")
     return files
 
 
@@ -141,7 +141,7 @@ def _ends(tx: Tx, key: Key, now: float) -> bool:
     """Whether it was a job that nobody wants, which is over now."""
     if tx.value("SELECT recall FROM handoffs WHERE agent_id = ? AND epoch = ?", *key) != recalls.UNWANTED:
         return False
-    tx.wake("groups", "census")
+    tx.wake("groups", "reconciliation")
     give_up(tx, key, now)
     return True
 
@@ -151,7 +151,7 @@ def _place_anew(tx: Tx, handoff: Handoff, text: str, now: float) -> None:
     if job is not None and job.status == "WAITING_FOR_SLOT":
         queue.move(tx, handoff.agent_id, "WAITING_FOR_SLOT", states.move("WAITING_FOR_SLOT", "taken_back"))
     if job is not None:
-        queue.say_why(tx, handoff.agent_id, "refused", text, False, now)
+        queue.set_reason(tx, handoff.agent_id, "refused", text, False, now)
     tx.wake("placer", "groups", "mailbox")
 
 

@@ -51,4 +51,4 @@ def held_up(run: Run, name: str, args: Any, result: Any) -> str | None:
 
 def say(tx: Tx, run: Run, now: float) -> None:
     """Note what holds up the attempt, as it stands by now."""
-    queue.say_held_up(tx, run.agent_id, run.stamp.attempt, CODE if run.held_up else "", run.held_up, now)
+    queue.set_blocked(tx, run.agent_id, run.stamp.attempt, CODE if run.held_up else "", run.held_up, now)

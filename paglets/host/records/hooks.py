@@ -200,7 +200,7 @@ def end_held(tx: Tx, now: float, own: HostRef) -> None:
         notes.send(tx, failed.agent_id, own.name, (NewNote(at=now, level="warning", text=text),), now)
         note(tx, now, "hook_failed", failed.agent_id, text)
         residence.dispose(tx, failed.agent_id, now)
-        tx.wake("janitor")
+        tx.wake("cleanup")
 
 
 def _next_wish(tx: Tx, agent_id: str, intent: dict[str, Any]) -> None:

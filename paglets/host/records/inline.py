@@ -251,7 +251,7 @@ class InlinePaglet:
     """One inline paglet, loaded in a transaction and saved in the same."""
 
     def __init__(self, tx: Tx, host: InlineHost, agent_id: str) -> None:
-        residence.must_be_here(tx, agent_id)
+        residence.get_here(tx, agent_id)
         row = tx.one(
             "SELECT class_name, state, home FROM paglets JOIN paglet_states USING (agent_id) WHERE agent_id = ?",
             agent_id,

@@ -239,7 +239,7 @@ def _say_displaced(tx: Tx, job: JobRow, attempt: Attempt, now: float) -> None:
         f"the disk of {attempt.host.name} was full as it ran ({times} of {diskfull.MOST_TIMES}); it is placed again, "
         f"elsewhere if it can be, {diskfull.pause_seconds(times):g} s later"
     )
-    queue.say_why(tx, job.agent_id, DISK_FULL, text, False, now)
+    queue.set_reason(tx, job.agent_id, DISK_FULL, text, False, now)
 
 
 def _fail_attempt(tx: Tx, job: JobRow, attempt: Attempt, outcome: Outcome, how: Ended, now: float) -> str:
@@ -336,7 +336,7 @@ def fail_waiting(
 
 def end_by_hand(tx: Tx, agent_id: str, host: HostRef, now: float) -> None:
     """A person ends this paglet. One that is a group's job and waits is reported first, like any end, and then goes."""
-    tx.wake("janitor")
+    tx.wake("cleanup")
     job = queue.job(tx, agent_id)
     if job is not None and job.collector is not None and job.status in ("PLACING", "WAITING_FOR_SLOT"):
         tx.run("UPDATE paglets SET intent = NULL WHERE agent_id = ?", agent_id)
@@ -362,4 +362,4 @@ def retire(tx: Tx, agent_id: str, now: float) -> None:
     )
     if row is not None:
         residence.dispose(tx, agent_id, now)
-        tx.wake("janitor")
+        tx.wake("cleanup")

@@ -182,7 +182,7 @@ def close(tx: Tx, run: Run, how: Ended, runtime: float, own: HostRef, now: float
         text = run.ended_for or outcomes.describe(how, "the hook returned")
         hook_failed(tx, run.agent_id, run.entry, text, now, own=own, traceback=how.stderr_tail)
     outcomes.retire(tx, run.agent_id, now)
-    tx.wake("janitor")
+    tx.wake("cleanup")
     return None
 
 

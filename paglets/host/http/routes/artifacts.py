@@ -9,10 +9,10 @@ from paglets.api.paglets import Done
 from paglets.codec.envelope import CarriedArtifact
 from paglets.core.errors import Conflict, Unknown, tellable
 from paglets.core.refs import ArtifactRef, BlobRef, check_artifact_id, check_file_name, check_lifetime
-from paglets.host.blobs.fetching import delete_here
+from paglets.host.blobs.fetcher import delete_here
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, route
-from paglets.host.messaging.creation import must_be_found
+from paglets.host.messaging.creation import require_here
 from paglets.remote.exchange import Pending, reply, reply_error
 from paglets.store import artifacts
 from paglets.store.db import Tx
@@ -27,12 +27,12 @@ def add(host: Host, asked: Asked) -> ArtifactRef:
     check_lifetime(body.expires_in_seconds)
     now, own = host.shell.clock.wall(), host.shell.own
     # A row is not enough: who adds this may throw the file away then.
-    kept = host.keeper.state(body.sha256).complete
+    kept = host.blob_store.state(body.sha256).complete
 
     def store(tx: Tx) -> ArtifactRef:
         if body.owner != artifacts.HOST:
-            must_be_found(tx, body.owner)
-        host.keeper.must_be_here(tx, (BlobRef(sha256=body.sha256, size_bytes=body.size_bytes),))
+            require_here(tx, body.owner)
+        host.blob_store.require_blobs(tx, (BlobRef(sha256=body.sha256, size_bytes=body.size_bytes),))
         if not kept:
             raise Conflict(f"{own.name} lost the bytes of {body.sha256}: send them again", missing=[body.sha256])
         return artifacts.make(tx, body.owner, _carried(body, now), now, own.name)
@@ -69,7 +69,7 @@ def one(host: Host, asked: Asked) -> Any:
     if asked.query.get("here"):
         raise Unknown(f"{own.name} has no artifact {artifact_id}")
     pending = Pending()
-    host.shell.runner.soon(lambda: host.fetching.find(artifact_id, lambda result: _complete(pending, result)))
+    host.shell.runner.soon(lambda: host.blob_fetcher.find(artifact_id, lambda result: _complete(pending, result)))
     return pending
 
 
@@ -78,7 +78,7 @@ def delete(host: Host, asked: Asked) -> Any:
     if asked.query.get("here"):
         return host.shell.store.write(lambda tx: delete_here(tx, artifact_id))
     pending = Pending()
-    host.shell.runner.soon(lambda: host.fetching.delete(artifact_id, lambda result: _complete(pending, result)))
+    host.shell.runner.soon(lambda: host.blob_fetcher.delete(artifact_id, lambda result: _complete(pending, result)))
     return pending
 
 

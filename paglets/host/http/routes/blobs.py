@@ -16,7 +16,7 @@ def state(host: Host, asked: Asked) -> BlobStates:
     body: AskBlobs = asked.body
     if len(body.sha256s) > MAX_ASKED_BLOBS:
         raise TooLarge(f"{len(body.sha256s)} blobs in one question; the limit is {MAX_ASKED_BLOBS}")
-    look = host.keeper.check if body.check else host.keeper.state
+    look = host.blob_store.check if body.check else host.blob_store.state
     return BlobStates(blobs=tuple(look(sha256) for sha256 in body.sha256s))
 
 
@@ -24,13 +24,13 @@ def put(host: Host, asked: Asked) -> BlobState:
     if "size" not in asked.query:
         raise BadRequest("say how long the whole is: ?offset=N&size=TOTAL")
     blob = BlobRef(sha256=asked.path["SHA256"], size_bytes=asked.number("size", 0, MAX_BLOB_BYTES))
-    return host.keeper.take(blob, asked.number("offset", 0, MAX_BLOB_BYTES), asked.body)
+    return host.blob_store.take(blob, asked.number("offset", 0, MAX_BLOB_BYTES), asked.body)
 
 
 def get(host: Host, asked: Asked) -> Response:
     offset = asked.number("offset", 0, MAX_BLOB_BYTES)
     length = asked.number("length", MAX_PIECE_BYTES, MAX_PIECE_BYTES)
-    piece = host.keeper.read(asked.path["SHA256"], offset, length)
+    piece = host.blob_store.read(asked.path["SHA256"], offset, length)
     return Response(status=200, body=piece, headers={"content-type": BYTES_TYPE}, by_name=True)
 
 

@@ -7,14 +7,14 @@ from functools import partial
 from typing import Any
 
 from paglets.api.groups import (
-    Census,
-    CensusReply,
     ClearGroup,
     EndCopies,
     EndedCopies,
+    FlushJobStatus,
     Groups,
     GroupView,
-    HurryCensus,
+    JobStatusReply,
+    JobStatusReport,
     ReportCounts,
     SubmitGroup,
     Unfinished,
@@ -25,8 +25,8 @@ from paglets.api.paglets import Done
 from paglets.core.errors import Conflict, Invalid, PagletsError, Unknown
 from paglets.core.failpoints import reach
 from paglets.core.refs import check_group_id
-from paglets.host.groups import census, clearing
-from paglets.host.groups.ending import end_copies
+from paglets.host.groups import clearing, reconciliation
+from paglets.host.groups.forced_cancel import end_copies
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
 from paglets.host.records import groupviews
@@ -107,19 +107,19 @@ class _Asking:
             self.pending.complete(self.best or reply_error(self.error))
 
 
-def take_census(host: Host, asked: Asked) -> CensusReply:
-    body: Census = asked.body
-    asked.must_come_from([body.host.store_id])
-    return host.census.take(body)
+def take_status(host: Host, asked: Asked) -> JobStatusReply:
+    body: JobStatusReport = asked.body
+    asked.require_sender([body.host.store_id])
+    return host.reconciliation.take(body)
 
 
-def hurry_census(host: Host, asked: Asked) -> Unfinished:
+def flush(host: Host, asked: Asked) -> Unfinished:
     group_id = check_group_id(asked.path["ID"])
-    body: HurryCensus = asked.body
+    body: FlushJobStatus = asked.body
     keys = None if body.job_keys is None else frozenset(body.job_keys)
-    count = host.shell.store.read(lambda tx: census.unfinished(tx, group_id, keys))
+    count = host.shell.store.read(lambda tx: reconciliation.unfinished(tx, group_id, keys))
     if count:
-        host.census.hurry()
+        host.reconciliation.flush()
     return Unfinished(count=count)
 
 
@@ -129,7 +129,7 @@ def end(host: Host, asked: Asked) -> EndedCopies:
     online = frozenset(member.store_id for member in host.gossip.online())
     own, store, now = host.shell.own, host.shell.store, host.shell.clock.wall()
     if body.clear:
-        store.read(lambda tx: clearing.must_be_lost(tx, group_id, _members(host), own))
+        store.read(lambda tx: clearing.require_lost(tx, group_id, _members(host), own))
     ended = store.write(lambda tx: end_copies(tx, group_id, body, online, own, now))
     return _clear(host, group_id, body, ended) if body.clear else ended
 
@@ -158,7 +158,7 @@ def clear(host: Host, asked: Asked) -> Done:
         raise Conflict(f"{own.name} has not forgotten {body.host.name}, which has the collector of {group_id}")
 
     def change(tx: Tx) -> None:
-        clearing.must_be_lost(tx, group_id, members, own)
+        clearing.require_lost(tx, group_id, members, own)
         clearing.free_id(tx, group_id, body, now)
 
     host.shell.store.write(change)
@@ -188,7 +188,7 @@ def waiting_reports(host: Host, asked: Asked) -> Waiting:
             collectors=waiting.collector_hosts(tx, group_id),
             counts=waiting.counts(tx, group_id),
             running=running,
-            queued=census.unfinished(tx, group_id, None) - running,
+            queued=reconciliation.unfinished(tx, group_id, None) - running,
             submissions=waiting.submissions(tx, group_id),
             reports=reports,
             next=following,
@@ -224,11 +224,11 @@ ROUTES = (
     ),
     Route(
         method="POST",
-        path="/v1/groups/ID/census",
-        takes=HurryCensus,
+        path="/v1/groups/ID/unfinished",
+        takes=FlushJobStatus,
         gives=Unfinished,
         about="tell the collector of the copies here at once; how many there are",
-        answer=hurry_census,
+        answer=flush,
     ),
     Route(
         method="POST",
@@ -256,10 +256,10 @@ ROUTES = (
     ),
     Route(
         method="POST",
-        path="/v1/census",
-        takes=Census,
-        gives=CensusReply,
+        path="/v1/jobs/status",
+        takes=JobStatusReport,
+        gives=JobStatusReply,
         about="unfinished copies of jobs that a host has",
-        answer=take_census,
+        answer=take_status,
     ),
 )

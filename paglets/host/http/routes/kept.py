@@ -7,7 +7,7 @@ from paglets.api.paglets import Done
 from paglets.core.refs import check_agent_id, check_group_id, check_job_key
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, route
-from paglets.host.messaging.creation import must_be_found
+from paglets.host.messaging.creation import require_here
 from paglets.host.records import hooks
 from paglets.store import jobfiles
 from paglets.store.db import Tx
@@ -33,7 +33,7 @@ def rerun(host: Host, asked: Asked) -> Done:
     agent_id = check_agent_id(asked.path["ID"])
 
     def begin(tx: Tx) -> None:
-        must_be_found(tx, agent_id)
+        require_here(tx, agent_id)
         hooks.rerun(tx, agent_id)
 
     host.shell.store.write(begin)

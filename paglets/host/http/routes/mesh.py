@@ -23,7 +23,7 @@ def hosts(host: Host, asked: Asked) -> Hosts:
 
 def forget(host: Host, asked: Asked) -> Pending:
     body: ForgetHost = asked.body
-    return host.forgetting.forget(body.store_id)
+    return host.host_removal.forget(body.store_id)
 
 
 ROUTES = (

@@ -19,8 +19,8 @@ from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, check_agent_id, check_blob
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, route
-from paglets.host.messaging.creation import elsewhere, must_be_found, why_elsewhere
-from paglets.host.messaging.waits import Wait
+from paglets.host.messaging.creation import elsewhere, require_here, why_elsewhere
+from paglets.host.messaging.parked import ParkedRequest
 from paglets.host.records.hooks import ask_for
 from paglets.remote.exchange import Pending, Response, reply, reply_error
 from paglets.store import posts as post_rows
@@ -84,7 +84,7 @@ def _id(host: Host, asked: Asked) -> str:
 
 
 def _view(host: Host, tx: Tx, agent_id: str, brief: bool = False) -> PagletView:
-    must_be_found(tx, agent_id)
+    require_here(tx, agent_id)
     return views.paglet_view(tx, agent_id, host.shell.own, host.shell.clock.wall(), brief=brief)
 
 
@@ -105,7 +105,7 @@ def _search(host: Host, agent_id: str, error: PagletsError) -> Pending:
                 return
         pending.complete(reply_error(error))
 
-    host.whereabouts.locate((agent_id,), found)
+    host.paglet_locator.locate((agent_id,), found)
     return pending
 
 
@@ -118,7 +118,7 @@ def dispose(host: Host, asked: Asked) -> Pending:
 def _ask_to_end(tx: Tx, agent_id: str) -> None:
     if recalls.wish(tx, agent_id, recalls.DISPOSE):
         return
-    must_be_found(tx, agent_id)
+    require_here(tx, agent_id)
     ask_for(tx, agent_id, {"dispose": True})
 
 
@@ -138,8 +138,8 @@ def _when_gone(host: Host, agent_id: str) -> Pending:
             return reply(Done(done=False))
         return reply_error(host.shell.store.read(lambda tx: why_elsewhere(tx, agent_id)))
 
-    return host.waits.park(
-        Wait(
+    return host.parked.park(
+        ParkedRequest(
             agent_id=agent_id,
             deadline=host.shell.clock.monotonic() + (COMEBACK_SECONDS if leaves else EFFECT_SECONDS),
             attempt=attempt,
@@ -158,7 +158,7 @@ def dispatch(host: Host, asked: Asked) -> Done:
 
 
 def _ask_to_move(tx: Tx, agent_id: str, target: HostRef) -> None:
-    must_be_found(tx, agent_id)
+    require_here(tx, agent_id)
     ask_for(tx, agent_id, {"move": to_json(target)})
 
 
@@ -175,7 +175,7 @@ def posts(host: Host, asked: Asked) -> PostAnswers:
     body: Posts = asked.body
     if len(body.posts) > MAX_BATCH_POSTS:
         raise TooLarge(f"{len(body.posts)} posts in one batch; the limit is {MAX_BATCH_POSTS}")
-    asked.must_come_from(post.sender_store for post in body.posts)
+    asked.require_sender(post.sender_store for post in body.posts)
     for post in body.posts:
         check_message(post.message)
     now = host.shell.clock.wall()
@@ -196,7 +196,7 @@ def post_message(host: Host, asked: Asked) -> Done:
     carried = tuple(artifact.blob for artifact in check_message(body.message).artifacts)
 
     def store(tx: Tx) -> None:
-        host.keeper.must_be_here(tx, carried)
+        host.blob_store.require_blobs(tx, carried)
         if post_rows.is_new(tx, body.token):
             post_rows.send(tx, body.target, body.message, host.shell.clock.wall())
 
@@ -209,7 +209,7 @@ def transfers(host: Host, asked: Asked) -> TransferAnswers:
     count = len(body.envelopes) + len(body.large)
     if count > MAX_BATCH_ENVELOPES:
         raise TooLarge(f"{count} envelopes in one batch; the limit is {MAX_BATCH_ENVELOPES}")
-    asked.must_come_from([body.source.store_id])
+    asked.require_sender([body.source.store_id])
     answers = _taken(host, body.source, body.envelopes)
     for large in body.large:  # one at a time: each may fill a good part of the memory
         answers += _taken_large(host, body.source, large)
@@ -239,7 +239,7 @@ def _taken_large(host: Host, source: HostRef, large: LargeEnvelope) -> list[Tran
     if known is not None:
         return [known]
     try:
-        envelope = from_json(Envelope, loads(host.keeper.read_whole(check_blob(large.blob))), "envelope")
+        envelope = from_json(Envelope, loads(host.blob_store.read_whole(check_blob(large.blob))), "envelope")
         if (envelope.agent_id, envelope.epoch) != (large.agent_id, large.epoch):
             raise Invalid(f"the envelope is one of {envelope.agent_id} with epoch {envelope.epoch}")
     except Unknown as error:
@@ -259,14 +259,14 @@ def settle(host: Host, asked: Asked) -> TransferAnswer:
     body: Settle = asked.body
     check_agent_id(body.agent_id)
     check_count("epoch", body.epoch, least=1)
-    asked.must_come_from([body.source.store_id])
+    asked.require_sender([body.source.store_id])
     now = host.shell.clock.wall()
     return host.shell.store.write(lambda tx: residence.settle(tx, body.agent_id, body.epoch, body.source, now))
 
 
 def close(host: Host, asked: Asked) -> Done:
     body: CloseTransfers = asked.body
-    asked.must_come_from([body.source.store_id])
+    asked.require_sender([body.source.store_id])
 
     def note(tx: Tx) -> None:
         for each in body.closed:

@@ -22,12 +22,12 @@ MOST_RELAY_SECONDS = MAX_CALL_SECONDS + 4.0
 NEVER = ("/v1/via", "/v1/outbox/", "/v1/mesh/gossip")
 """What is passed on for nobody. (`/v1/outbox` itself takes the posts of clients.)"""
 
-OF_HOSTS = ("/v1/posts", "/v1/transfers", "/v1/census", "/v1/slots/steal")
+OF_HOSTS = ("/v1/posts", "/v1/transfers", "/v1/jobs/status", "/v1/slots/steal")
 """What only hosts ask of each other: passed on for a client, it would be asked in the name of this host."""
 
 
 def pull(host: Host, asked: Asked) -> Pending:
-    return host.reverse.pull(asked.sender, asked.body)
+    return host.reverse_transport.pull(asked.sender, asked.body)
 
 
 def answer(host: Host, asked: Asked) -> Pending:
@@ -35,7 +35,7 @@ def answer(host: Host, asked: Asked) -> Pending:
     if not 100 <= body.status <= 599:
         raise Invalid(f"status is {body.status}: it must be that of a reply")
     response = Response(status=body.status, body=from_base64(body.body, "the body of the answer"))
-    return host.reverse.answered(asked.sender, body.request_id, response)
+    return host.reverse_transport.answered(asked.sender, body.request_id, response)
 
 
 def via(host: Host, asked: Asked) -> Pending:

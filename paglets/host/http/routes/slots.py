@@ -23,7 +23,7 @@ def candidates(host: Host, asked: Asked) -> Verdicts:
 
 def steal(host: Host, asked: Asked) -> Stolen:
     body: Steal = asked.body
-    asked.must_come_from([body.thief.store_id])
+    asked.require_sender([body.thief.store_id])
     return host.shell.store.write(lambda tx: host.stealing.hand_over(tx, body))
 
 

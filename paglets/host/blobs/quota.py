@@ -35,7 +35,7 @@ class _Coming:
     token: str = ""
 
 
-class Room:
+class QuotaReservations:
     """Any thread. What comes has a name: the hash of a blob, or the staged file that is to become one."""
 
     def __init__(self, shell: Shell) -> None:

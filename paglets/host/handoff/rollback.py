@@ -11,9 +11,9 @@ from functools import partial
 
 from paglets.api.transfers import TransferAnswer
 from paglets.core.errors import PagletsError
-from paglets.host.handoff.avoiding import Avoided
-from paglets.host.handoff.settling import Settling
-from paglets.host.handoff.tries import Tries
+from paglets.host.handoff.deny_list import PlacementDenyList
+from paglets.host.handoff.in_doubt import InDoubtResolver
+from paglets.host.handoff.in_flight import InFlightTransfers
 from paglets.host.records.comeback import come_back, give_up
 from paglets.host.runtime.runner import note
 from paglets.host.runtime.shell import Shell
@@ -27,29 +27,31 @@ FAILURES_TO_GIVE_UP = 3
 """So often a target that counts as online may leave the question for a job that nobody wants unanswered."""
 
 
-class Recall:
-    """Part `recall`."""
+class TransferRollback:
+    """Part `rollback`."""
 
-    name = "recall"
+    name = "rollback"
 
-    def __init__(self, shell: Shell, gossip: Gossip, tries: Tries, avoided: Avoided) -> None:
+    def __init__(
+        self, shell: Shell, gossip: Gossip, in_flight: InFlightTransfers, deny_list: PlacementDenyList
+    ) -> None:
         self._shell = shell
         self._gossip = gossip
-        self._tries = tries
-        self._avoided = avoided
-        self._settling = Settling(shell, gossip, self.name)
+        self._in_flight = in_flight
+        self._deny_list = deny_list
+        self._resolver = InDoubtResolver(shell, gossip, self.name)
 
     def tick(self, now: float) -> float | None:
-        self._avoided.forget(now)
-        waiting = self._settling.waiting(now)
+        self._deny_list.forget(now)
+        waiting = self._resolver.waiting(now)
         wished = self._shell.store.read(lambda tx: recalls.wished(tx, MOST_AT_ONCE, sorted(waiting)))
-        stuck = [key for key in self._tries.stuck_for_long(now) if key[0] not in waiting][:MOST_AT_ONCE]
+        stuck = [key for key in self._in_flight.stuck_for_long(now) if key[0] not in waiting][:MOST_AT_ONCE]
         slow = self._shell.store.read(lambda tx: recalls.those(tx, stuck))
         for key in stuck:
             # It has ended by now, or is looked at here; where it must go on, its next failure begins the wait anew.
-            self._tries.not_stuck(key)
+            self._in_flight.not_stuck(key)
         self._end({each.agent_id: each for each in (*slow, *wished)})
-        due = [*self._settling.due(), self._tries.next_stuck(now)]
+        due = [*self._resolver.due(), self._in_flight.next_stuck(now)]
         return min((at for at in due if at is not None), default=None)
 
     def _end(self, found: dict[str, UnderWay]) -> None:
@@ -57,21 +59,21 @@ class Recall:
         never_sent: list[UnderWay] = []
         given_up: list[UnderWay] = []
         for each in found.values():
-            failures = self._tries.unsettled(each.key)
+            failures = self._in_flight.unsettled(each.key)
             is_there = each.target.store_id in online
-            if each.key not in self._tries.perhaps_sent:
+            if each.key not in self._in_flight.perhaps_sent:
                 never_sent.append(each)
             elif each.recall == UNWANTED and (not is_there or failures >= FAILURES_TO_GIVE_UP):
                 given_up.append(each)
             elif is_there:
                 self._settle(each)
             else:
-                self._settling.later(each.agent_id)
+                self._resolver.later(each.agent_id)
         if never_sent or given_up:
             # At once, not with the next round of changes: what is here is not sent in between.
             self._shell.store.write(lambda tx: self._end_here(tx, never_sent, given_up))
         for each in given_up:
-            self._tries.settled(each.key)
+            self._in_flight.settled(each.key)
         if len(found) >= MOST_AT_ONCE:
             self._shell.runner.wake(self.name)
 
@@ -83,20 +85,20 @@ class Recall:
 
     def _settle(self, each: UnderWay) -> None:
         asked = Fence(agent_id=each.agent_id, epoch=each.epoch + 1, target=each.target)
-        self._settling.ask(asked, partial(self._told, each))
+        self._resolver.ask(asked, partial(self._told, each))
 
     def _told(self, each: UnderWay, result: TransferAnswer | PagletsError) -> None:
         if isinstance(result, PagletsError):
-            self._tries.not_settled(each.key)
-            self._settling.later(each.agent_id)
+            self._in_flight.not_settled(each.key)
+            self._resolver.later(each.agent_id)
             return
-        self._tries.settled(each.key)
+        self._in_flight.settled(each.key)
         change = self._come_back if result.verdict == "refused" else self._acknowledged
-        self._settling.change(each.agent_id, lambda tx: change(tx, each))
+        self._resolver.change(each.agent_id, lambda tx: change(tx, each))
 
     def _acknowledged(self, tx: Tx, each: UnderWay) -> None:
         residence.acknowledged(tx, each.agent_id, each.epoch + 1, self._shell.clock.wall())
-        tx.wake("groups", "census", "janitor")
+        tx.wake("groups", "reconciliation", "cleanup")
 
     def _come_back(self, tx: Tx, each: UnderWay) -> None:
         """Here again: a move that was asked for is tried once more, after what waited here had its turn."""
@@ -104,5 +106,5 @@ class Recall:
         reason = each.problem or "it was taken back"
         target = come_back(tx, each.key, reason, now, asked_again=each.recall != DISPOSE)
         if target is not None:
-            self._avoided.avoid(each.agent_id, target.store_id, self._shell.clock.monotonic())
+            self._deny_list.avoid(each.agent_id, target.store_id, self._shell.clock.monotonic())
             note(tx, now, "taken_back", each.agent_id, f"from the way to {target.name}: {reason}")

@@ -24,8 +24,8 @@ from paglets.groups.keys import collector_id
 from paglets.groups.losses import Found, Place
 from paglets.groups.records import Sighting
 from paglets.groups.rows import TEMPLATES, UNREADABLE, CollectorRows
-from paglets.host.groups.generations import NO_LOOKS, Generations, Lost, Watched, rows_of
-from paglets.host.network.whereabouts import Whereabouts
+from paglets.host.groups.resubmission import NO_LOOKS, Lost, Resubmission, Watched, rows_of
+from paglets.host.network.locator import PagletLocator
 from paglets.host.records.inline import InlineStorage
 from paglets.host.runtime.runner import note_once
 from paglets.host.runtime.shell import Shell
@@ -72,16 +72,16 @@ class _Ripening:
     job_key: str
 
 
-class Losses:
-    """Part `losses`."""
+class LostJobDetector:
+    """Part `lost_jobs`."""
 
-    name = "losses"
+    name = "lost_jobs"
 
-    def __init__(self, shell: Shell, gossip: Gossip, whereabouts: Whereabouts, generations: Generations) -> None:
+    def __init__(self, shell: Shell, gossip: Gossip, paglet_locator: PagletLocator, resubmission: Resubmission) -> None:
         self._shell = shell
         self._gossip = gossip
-        self._whereabouts = whereabouts
-        self._generations = generations
+        self._locator = paglet_locator
+        self._resubmission = resubmission
         self._lost_after = shell.settings.host_lost_after_seconds
         self._quiet = min(QUIET_SECONDS, self._lost_after)
         self._told: deque[Sequence[JobCopy]] = deque()
@@ -168,7 +168,7 @@ class Losses:
 
     def _is_asking(self, now: float) -> bool:
         waits = self._asking_until is not None and now < self._asking_until
-        return waits or self._generations.at_work
+        return waits or self._resubmission.at_work
 
     def _look(self, now: float) -> bool:
         """Ask where the copies are of which nothing was heard for long; True where there may be more to ask for at
@@ -178,7 +178,7 @@ class Losses:
         if asked:
             self._asking_until = now + ANSWERED_SECONDS
             ids = [copy.agent_id for copy in asked.values()]
-            self._whereabouts.locate(ids, lambda located: self._located(asked, located))
+            self._locator.locate(ids, lambda located: self._located(asked, located))
         return bool(keys) and not asked
 
     def _due_keys(self, now: float) -> list[Key]:
@@ -256,8 +256,8 @@ class Losses:
                     self._ripen(collector, key, watched, now + max(lost_in, MUTE_PRECISION_SECONDS))
                 else:
                     lost.append(self._lost(collector, key, watched, copy, places))
-        if lost and not self._generations.at_work:
-            self._generations.begin_anew(lost)
+        if lost and not self._resubmission.at_work:
+            self._resubmission.resubmit(lost)
 
     def _ripen(self, collector: str, key: str, watched: Watched, at: float) -> None:
         """Ask again at that second, where that is before its next turn."""

@@ -11,10 +11,10 @@ AGAIN_SECONDS = 60.0
 """Before another text about the same host is said: a contact that fails in two ways by turns is one trouble."""
 
 
-class Remarks:
-    """Part `remarks`."""
+class MeshDiagnostics:
+    """Part `diagnostics`."""
 
-    name = "remarks"
+    name = "diagnostics"
 
     def __init__(self, gossip: Gossip, say: Log) -> None:
         self._gossip = gossip

@@ -79,14 +79,14 @@ class _Road:
         return sum(len(each.request.body) for each in (*self.waiting.values(), *self.out.values()))
 
 
-class Reverse:
-    """Part `reverse`, and the transport of all others. All of it on the runner.
+class ReverseTransport:
+    """Part `reverse_transport`, and the transport of all others. All of it on the runner.
 
     `relaying`: the way to such hosts where nobody can connect to this one either; else None. `member` gives the row of
     a store, `is_online` says whether it is heard of; `aside` does what may wait for the disk.
     """
 
-    name = "reverse"
+    name = "reverse_transport"
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from paglets.core.errors import StorePassing
 from paglets.host.datadir import diskfull
-from paglets.host.handoff.avoiding import Avoided
+from paglets.host.handoff.deny_list import PlacementDenyList
 from paglets.host.records import fileroom
 from paglets.host.records.runrows import Run
 from paglets.host.runtime.shell import Shell
@@ -21,7 +21,7 @@ LAUNCHER_SILENT = "launcher_silent"
 """The reason of jobs that wait while the zygote does not answer."""
 
 
-class Places:
+class ProcessWorkspace:
     """Belongs to the runner, but for `obstacle`."""
 
     def __init__(self, shell: Shell) -> None:
@@ -77,14 +77,14 @@ class Places:
         self._paused[run.agent_id] = run.began + PLACE_AGAIN_SECONDS
         return Ended(error=str(error))
 
-    def leave_full_disk(self, agent_id: str, avoided: Avoided) -> None:
+    def leave_full_disk(self, agent_id: str, deny_list: PlacementDenyList) -> None:
         """Let a job that met a full disk here go elsewhere if it can, after a pause; remove its scratch directory."""
         now = self._shell.clock.monotonic()
         times = self._shell.store.read(
             lambda tx: tx.value("SELECT disk_fulls FROM requests WHERE agent_id = ?", agent_id)
         )
-        avoided.avoid(agent_id, self._shell.own.store_id, now)
-        avoided.pause(agent_id, now + diskfull.pause_seconds(times or 1))
+        deny_list.avoid(agent_id, self._shell.own.store_id, now)
+        deny_list.pause(agent_id, now + diskfull.pause_seconds(times or 1))
         # What stays is removed when the next attempt begins.
         with suppress(OSError):
             self._shell.disk.discard(agent_id)

@@ -20,8 +20,8 @@ from paglets.groups import copies
 from paglets.groups.keys import SUBMISSION_GENERATIONS, nth_copy
 from paglets.groups.records import ExpectedJob, Sighting, Template
 from paglets.groups.rows import CollectorRows
-from paglets.host.blobs.blobs import BlobKeeper
-from paglets.host.blobs.fetching import Fetching
+from paglets.host.blobs.blob_store import BlobStore
+from paglets.host.blobs.fetcher import BlobFetcher
 from paglets.host.records.inline import InlineStorage
 from paglets.host.records.jobcopies import JobGroup, job_copy
 from paglets.host.runtime.runner import note, note_once
@@ -151,22 +151,22 @@ def pending(rows: CollectorRows, key: str, now: float) -> PendingJob | None:
     return PendingJob(job=job, template=template, copy=copies.newest_copy(job, template, now))
 
 
-class Generations:
+class Resubmission:
     """Belongs to the runner."""
 
-    def __init__(self, shell: Shell, fetching: Fetching, keeper: BlobKeeper) -> None:
+    def __init__(self, shell: Shell, blob_fetcher: BlobFetcher, blob_store: BlobStore) -> None:
         self._shell = shell
-        self._fetching = fetching
-        self._keeper = keeper
+        self._blob_fetcher = blob_fetcher
+        self._blob_store = blob_store
         self._lost: deque[Lost] = deque()
         self._collectors: dict[str, _Collector] = {}
 
     @property
     def at_work(self) -> bool:
-        """Whether it still has keys of the last `begin_anew` before it."""
+        """Whether it still has keys of the last `resubmit` before it."""
         return bool(self._lost)
 
-    def begin_anew(self, lost: Sequence[Lost]) -> None:
+    def resubmit(self, lost: Sequence[Lost]) -> None:
         """Make further copies of all these keys, page by page; not while `at_work`."""
         self._collectors = {each.collector: _Collector() for each in lost}
         self._shell.store.read(self._look_at_collectors)
@@ -199,7 +199,7 @@ class Generations:
             self._remember(done)
         if not self._lost:
             self._collectors.clear()
-            self._shell.runner.wake("losses")
+            self._shell.runner.wake("lost_jobs")
         self._next_page()
 
     def _remember(self, done: _Done) -> None:
@@ -209,9 +209,9 @@ class Generations:
         elif watched.lacks_since is None:
             watched.lacks_since = now
         for blob in done.here:
-            self._keeper.pin(blob.sha256)
+            self._blob_store.pin(blob.sha256)
         for blob in done.lacking:
-            self._fetching.fetch_blob(blob, partial(self._arrived, done.lost))
+            self._blob_fetcher.fetch_blob(blob, partial(self._arrived, done.lost))
 
     def _arrived(self, lost: Lost) -> None:
         """One of its inputs is here, for a while: what is still lost is begun anew before that is over."""
@@ -221,7 +221,7 @@ class Generations:
             self._collectors.setdefault(lost.collector, _Collector())
             self._lost.append(lost)
         else:
-            self.begin_anew([lost])
+            self.resubmit([lost])
 
     # One key, in the transaction.
 
@@ -237,7 +237,7 @@ class Generations:
         except Exception as error:
             if trouble.is_of_store(error):
                 raise
-            note_once(tx, now, "not_begun_anew", f"{lost.job_key} ({lost.copy.agent_id})", repr(error))
+            note_once(tx, now, "not_resubmitted", f"{lost.job_key} ({lost.copy.agent_id})", repr(error))
             return None
 
     def _decide(self, case: _Case) -> _Done | None:
@@ -260,7 +260,9 @@ class Generations:
 
     def _wait_for(self, case: _Case, lacking: tuple[BlobRef, ...]) -> _Done:
         files, since = case.pending.template.files, case.lost.watched.lacks_since
-        names = [f"its input {file.name} {self._fetching.says(file.blob)}" for file in files if file.blob in lacking]
+        names = [
+            f"its input {file.name} {self._blob_fetcher.says(file.blob)}" for file in files if file.blob in lacking
+        ]
         more = [f"{len(names) - FILES_TOLD} more are lacking"] if len(names) > FILES_TOLD else []
         text = "; ".join([case.lost.why, *names[:FILES_TOLD], *more])
         waited = 0.0 if since is None else self._shell.clock.monotonic() - since
@@ -291,7 +293,7 @@ class Generations:
         # A handler may have written over what was noted when it was made (`groups.copies`): then it is asked for next.
         why = f"begun anew: {lost.why}" + ("" if made else f"; its copy of generation {generation} was made before")
         older = copies.older_copies(case.pending.copy, lost.silent)
-        case.rows.put_job(lost.job_key, copies.begun_anew(job, agent_id, self._shell.own, why, case.now, older))
+        case.rows.put_job(lost.job_key, copies.resubmitted(job, agent_id, self._shell.own, why, case.now, older))
         note(tx, case.now, "lost", f"{lost.job_key} ({lost.copy.agent_id})", why)
         return _Done(lost=lost, generation=generation)
 

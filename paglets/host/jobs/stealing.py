@@ -5,7 +5,7 @@ from __future__ import annotations
 from paglets.api.hosts import Member
 from paglets.api.slots import Steal, Stolen
 from paglets.core.errors import PagletsError
-from paglets.host.blobs.shipping import Shipping
+from paglets.host.blobs.pusher import BlobPusher
 from paglets.host.jobs.runs import Runs
 from paglets.host.jobs.scheduler import Scheduler, as_waiting
 from paglets.host.runtime.shell import Shell
@@ -24,14 +24,14 @@ ANSWER_SECONDS = 5.0
 WINDOW_JOBS = 1_000
 
 
-class Stealing:
-    """Part `steal`, and the victim's side of it."""
+class WorkStealing:
+    """Part `stealing`, and the victim's side of it."""
 
-    name = "steal"
+    name = "stealing"
 
-    def __init__(self, shell: Shell, gossip: Gossip, scheduler: Scheduler, runs: Runs, shipping: Shipping) -> None:
+    def __init__(self, shell: Shell, gossip: Gossip, scheduler: Scheduler, runs: Runs, blob_pusher: BlobPusher) -> None:
         self._shell = shell
-        self._shipping = shipping
+        self._blob_pusher = blob_pusher
         self._gossip = gossip
         self._scheduler = scheduler
         self._runs = runs
@@ -108,7 +108,7 @@ class Stealing:
             mesh_version=self._shell.settings.mesh_version,
         )
         # While their files go there they may as well start here; the thief asks again.
-        chosen = tuple(each for each in chosen if self._shipping.ready(thief.host, paglets.blobs_here(tx, each)))
+        chosen = tuple(each for each in chosen if self._blob_pusher.ready(thief.host, paglets.blobs_here(tx, each)))
         for agent_id in chosen:
             tx.run("UPDATE requests SET stolen = 1 WHERE agent_id = ?", agent_id)
             residence.leave(tx, agent_id, thief.host, now)

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Wait:
+class ParkedRequest:
     """`attempt` gives the response when the time has come, else None; `late` the one at the deadline."""
 
     agent_id: str
@@ -29,18 +29,18 @@ class Wait:
     pending: Pending
 
 
-class Waits:
-    """Part `waits`."""
+class ParkedRequests:
+    """Part `parked`."""
 
-    name = "waits"
+    name = "parked"
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
-        self._new: deque[Wait] = deque()
+        self._new: deque[ParkedRequest] = deque()
         self._touched: deque[str] = deque()
-        self._waits: dict[str, list[Wait]] = {}
+        self._parked_requests: dict[str, list[ParkedRequest]] = {}
 
-    def park(self, wait: Wait) -> Pending:
+    def park(self, wait: ParkedRequest) -> Pending:
         """Keep a reply back; any thread. It is tried once more at once, so that no change is missed."""
         self._new.append(wait)
         self._shell.runner.wake(self.name)
@@ -48,7 +48,7 @@ class Waits:
 
     def touched(self, agent_ids: tuple[str, ...]) -> None:
         """A COMMIT changed these paglets; any thread."""
-        if self._waits or self._new:
+        if self._parked_requests or self._new:
             self._touched.extend(agent_ids)
             self._shell.runner.wake(self.name)
 
@@ -56,18 +56,18 @@ class Waits:
         due = {self._touched.popleft(): None for _ in range(len(self._touched))}
         for _ in range(len(self._new)):
             wait = self._new.popleft()
-            self._waits.setdefault(wait.agent_id, []).append(wait)
+            self._parked_requests.setdefault(wait.agent_id, []).append(wait)
             due[wait.agent_id] = None
         for agent_id in due:
             self._try(agent_id)
         self._expire(now)
-        deadlines = [wait.deadline for waits in self._waits.values() for wait in waits]
+        deadlines = [wait.deadline for waits in self._parked_requests.values() for wait in waits]
         return min(deadlines, default=None)
 
     def _try(self, agent_id: str) -> None:
         # They stay in the table meanwhile: a COMMIT in the middle of an attempt must find that somebody waits.
         left = []
-        for wait in self._waits.get(agent_id, []):
+        for wait in self._parked_requests.get(agent_id, []):
             response = self._guarded(wait.attempt)
             if response is None:
                 left.append(wait)
@@ -76,17 +76,17 @@ class Waits:
         self._keep(agent_id, left)
 
     def _expire(self, now: float) -> None:
-        for agent_id, waits in list(self._waits.items()):
+        for agent_id, waits in list(self._parked_requests.items()):
             for wait in waits:
                 if wait.deadline <= now:
                     wait.pending.complete(self._guarded(wait.late))
             self._keep(agent_id, [wait for wait in waits if wait.deadline > now])
 
-    def _keep(self, agent_id: str, left: list[Wait]) -> None:
+    def _keep(self, agent_id: str, left: list[ParkedRequest]) -> None:
         if left:
-            self._waits[agent_id] = left
+            self._parked_requests[agent_id] = left
         else:
-            self._waits.pop(agent_id, None)
+            self._parked_requests.pop(agent_id, None)
 
     def _guarded(self, act: Callable[[], T]) -> T | Response:
         """A fault in one must not keep the others waiting: whoever asked is told, and the log has it."""

@@ -12,7 +12,7 @@ from paglets.api.groups import EndCopies, EndedCopies
 from paglets.core.errors import Conflict
 from paglets.core.refs import HostRef
 from paglets.groups.keys import collector_id
-from paglets.host.groups import census
+from paglets.host.groups import reconciliation
 from paglets.host.records import outcomes
 from paglets.store import queue, recalls, residence
 from paglets.store.db import Tx
@@ -31,9 +31,9 @@ def end_copies(
         raise Conflict(f"the collector of {group_id} is on {own.name}: cancel it there")
     told = [_end_here(tx, job, wish.reason, online, own, now) for job in _copies_here(tx, group_id, keys)]
     told += [_end_leaving(tx, agent_id, key) for agent_id, key in _leaving(tx, group_id, keys)]
-    tx.wake("runs", "janitor")
+    tx.wake("runs", "cleanup")
     ended = tuple(dict.fromkeys(key for key in told if key))
-    return EndedCopies(job_keys=ended, count=census.unfinished(tx, group_id, keys))
+    return EndedCopies(job_keys=ended, count=reconciliation.unfinished(tx, group_id, keys))
 
 
 def _copies_here(tx: Tx, group_id: str, keys: frozenset[str] | None) -> list[JobRow]:

@@ -32,10 +32,10 @@ TRIM_SECONDS = 60.0
 """Between two looks at the logs, however many attempts end: a look takes a moment for each that is kept."""
 
 
-class Janitor:
-    """Part `janitor`: compares the directories that are there with the paglets that need one."""
+class Cleanup:
+    """Part `cleanup`: compares the directories that are there with the paglets that need one."""
 
-    name = "janitor"
+    name = "cleanup"
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell

@@ -10,9 +10,9 @@ from paglets.api.transfers import ClosedEpoch, CloseTransfers, LargeEnvelope, Tr
 from paglets.core.errors import PagletsError, Unreachable
 from paglets.core.failpoints import reach
 from paglets.core.refs import BlobRef, HostRef
-from paglets.host.blobs.blobs import BlobKeeper
-from paglets.host.blobs.shipping import Shipping
-from paglets.host.handoff.tries import Tries
+from paglets.host.blobs.blob_store import BlobStore
+from paglets.host.blobs.pusher import BlobPusher
+from paglets.host.handoff.in_flight import InFlightTransfers
 from paglets.host.records.comeback import come_back, heir_of
 from paglets.host.runtime.backoff import Lanes
 from paglets.host.runtime.shell import Shell
@@ -44,17 +44,19 @@ GIVE_UP_FAILURES = 3
 """Refused connections in a row before an envelope that no byte of was ever sent is taken back."""
 
 
-class Handoffs:
+class HandoffSender:
     """Part `handoff`."""
 
     name = "handoff"
 
-    def __init__(self, shell: Shell, gossip: Gossip, shipping: Shipping, keeper: BlobKeeper, tries: Tries) -> None:
+    def __init__(
+        self, shell: Shell, gossip: Gossip, blob_pusher: BlobPusher, blob_store: BlobStore, in_flight: InFlightTransfers
+    ) -> None:
         self._shell = shell
-        self._tries = tries
+        self._in_flight = in_flight
         self._gossip = gossip
-        self._shipping = shipping
-        self._keeper = keeper
+        self._blob_pusher = blob_pusher
+        self._blob_store = blob_store
         self._large: dict[Key, BlobRef | str] = {}
         self._after: dict[str, Place] = {}
         self._lanes = Lanes(shell.entropy)
@@ -65,7 +67,7 @@ class Handoffs:
         due = [self._close(now)]
         for target in self._shell.store.read(handoffs.targets):
             if self._gossip.is_forgotten(target.store_id):
-                self._shell.runner.wake("forgetting")
+                self._shell.runner.wake("removal")
                 continue
             self._lanes.heard(target.store_id, self._gossip.heard_at(target.store_id))
             if self._lanes.open(target.store_id, now) and not self._send(target):
@@ -79,7 +81,7 @@ class Handoffs:
         if now >= self._close_at:
             self._close_at = now + CLOSE_SECONDS
             under_way = self._shell.store.read(handoffs.under_way)
-            self._tries.keep(under_way)
+            self._in_flight.keep(under_way)
             self._large = {key: blob for key, blob in self._large.items() if key in under_way}
             self._after = {key: place for key, place in self._after.items() if self._gossip.by_store(key)}
             self._refused = {key: count for key, count in self._refused.items() if self._gossip.by_store(key)}
@@ -102,7 +104,7 @@ class Handoffs:
         )
 
     def _send(self, target: HostRef) -> bool:
-        """Send what may be sent there now; False where all of it waits for bytes, of whose coming `shipping` tells."""
+        """Send what may be sent there now; False where all of it waits for bytes, see `blob_pusher`."""
         rows = self._page(target)
         batch = self._chosen(target, rows)
         if not batch:
@@ -145,7 +147,7 @@ class Handoffs:
             problem = self._obstacle(target, each)
             if problem:
                 waiting[each.key] = problem
-                self._note_stuck(target, each, self._shipping.is_stuck(target, each.needs))
+                self._note_stuck(target, each, self._blob_pusher.is_stuck(target, each.needs))
             elif not batch or total + each.size_bytes <= BATCH_BYTES:
                 # A large one counts, too: the target has all of a batch in memory.
                 batch.append(each)
@@ -157,9 +159,9 @@ class Handoffs:
     def _note_stuck(self, target: HostRef, leaving: Leaving, is_stuck: bool) -> None:
         """A host that is away may be waited for; one that is there and does not take this, not for ever."""
         if not is_stuck or not self._gossip.is_online(target.store_id):
-            self._tries.not_stuck(leaving.key)
-        elif self._tries.stuck(leaving.key, self._shell.clock.monotonic()):
-            self._shell.runner.wake("recall")
+            self._in_flight.not_stuck(leaving.key)
+        elif self._in_flight.stuck(leaving.key, self._shell.clock.monotonic()):
+            self._shell.runner.wake("rollback")
 
     def _obstacle(self, target: HostRef, leaving: Leaving) -> str:
         """Why it cannot be sent yet, in words: the target must have its bytes first, a large envelope's own too."""
@@ -169,21 +171,21 @@ class Handoffs:
             if isinstance(blob, str):
                 return blob
             needs = (*needs, blob)
-        return "" if self._shipping.ready(target, needs) else self._shipping.why(target, needs)
+        return "" if self._blob_pusher.ready(target, needs) else self._blob_pusher.why(target, needs)
 
     def _as_blob(self, leaving: Leaving) -> BlobRef | str:
         """The blob that a large envelope travels as; why there is none yet: it is written elsewhere than here."""
         key = leaving.key
         made = self._large.get(key, "")
         if isinstance(made, BlobRef):
-            self._keeper.pin(made.sha256)
+            self._blob_store.pin(made.sha256)
         elif made != BEING_WRITTEN:
             self._large[key] = BEING_WRITTEN
-            self._keeper.aside(partial(self._write_blob, key), partial(self._written, key))
+            self._blob_store.aside(partial(self._write_blob, key), partial(self._written, key))
         return made or BEING_WRITTEN
 
     def _write_blob(self, key: Key) -> BlobRef:
-        return self._keeper.put(self._shell.store.read(lambda tx: handoffs.envelope_text(tx, *key)).encode())
+        return self._blob_store.put(self._shell.store.read(lambda tx: handoffs.envelope_text(tx, *key)).encode())
 
     def _written(self, key: Key, made: BlobRef | BaseException) -> None:
         if isinstance(made, BlobRef):
@@ -201,12 +203,12 @@ class Handoffs:
             return
         # From here on they count as sent, whatever is answered and whether or not the answer can be stored; only a
         # first try of which certainly nothing was taken lets them go again.
-        first_sent = {leaving.key for leaving in batch} - self._tries.perhaps_sent
-        self._tries.perhaps_sent |= first_sent
+        first_sent = {leaving.key for leaving in batch} - self._in_flight.perhaps_sent
+        self._in_flight.perhaps_sent |= first_sent
 
         def answered(result: Response | PagletsError) -> None:
             if isinstance(result, Unreachable):
-                self._tries.perhaps_sent -= first_sent
+                self._in_flight.perhaps_sent -= first_sent
             self._answered(target, batch, result)
 
         request = Request(
@@ -250,7 +252,7 @@ class Handoffs:
         for each in batch:
             if each.agent_id in lacking:
                 own = self._large.get(each.key)
-                self._shipping.not_there(target, (*each.needs, own) if isinstance(own, BlobRef) else each.needs)
+                self._blob_pusher.not_there(target, (*each.needs, own) if isinstance(own, BlobRef) else each.needs)
 
     def _settled(self, target: HostRef, outcome: object, complete: bool) -> None:
         now = self._shell.clock.monotonic()
@@ -274,7 +276,7 @@ class Handoffs:
                 come_back(tx, (answer.agent_id, answer.epoch - 1), answer.reason, now)
             elif answer.verdict != "missing":
                 residence.acknowledged(tx, answer.agent_id, answer.epoch, now)
-        tx.wake("placer", "groups", "census", "janitor")
+        tx.wake("placer", "groups", "reconciliation", "cleanup")
 
     def _failed(self, target: HostRef, batch: list[Leaving], error: PagletsError) -> None:
         self._lanes.failed(target.store_id, self._shell.clock.monotonic())
@@ -293,7 +295,7 @@ class Handoffs:
     def _note_problem(self, tx: Tx, target: HostRef, batch: list[Leaving], error: PagletsError) -> None:
         give_up = self._refused.get(target.store_id, 0) >= GIVE_UP_FAILURES
         for each in batch:
-            if give_up and each.key not in self._tries.perhaps_sent:
+            if give_up and each.key not in self._in_flight.perhaps_sent:
                 come_back(tx, each.key, error.message, self._shell.clock.wall(), asked_again=True)
         text = _wiped(self._gossip, target) or error.message
         handoffs.say_problem_of_target(tx, target.store_id, error.message, jobs=True)

@@ -1,4 +1,4 @@
-"""Groups at home: when the submitter may leave for good (`detached`), why not yet, and the last counts heard of."""
+"""HomeGroups at home: when the submitter may leave for good (`detached`), why not yet, and the last counts heard of."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ KEPT_SECONDS = 30 * 86400.0
 ANSWER_SECONDS = 5.0
 
 
-class Groups:
+class HomeGroups:
     """Part `groups`."""
 
     name = "groups"
@@ -124,7 +124,7 @@ def _any_kept(tx: Tx) -> bool:
 
 
 def _kept_for_others(tx: Tx, own: HostRef, after: str) -> list[tuple[str, HostRef]]:
-    """Groups whose jobs are still kept here, a page of them, and the host of their collector."""
+    """HomeGroups whose jobs are still kept here, a page of them, and the host of their collector."""
     rows = tx.all(
         "SELECT group_id, collector_id, collector FROM group_specs JOIN groups USING (group_id) WHERE group_id > ?"
         " ORDER BY group_id LIMIT ?",
@@ -135,7 +135,7 @@ def _kept_for_others(tx: Tx, own: HostRef, after: str) -> list[tuple[str, HostRe
 
 
 def _over_at_home(tx: Tx) -> list[str]:
-    """Groups that are complete and home, and whose jobs are still kept to be submitted again."""
+    """HomeGroups that are complete and home, and whose jobs are still kept to be submitted again."""
     rows = tx.all(
         "SELECT group_id FROM group_specs JOIN groups g USING (group_id) JOIN paglet_states p"
         " ON p.agent_id = g.collector_id WHERE json_extract(p.state, '$.status') = 'COMPLETE' ORDER BY group_id"

@@ -11,7 +11,7 @@ from paglets.store import residence
 from paglets.store.db import Store, Tx
 
 
-class Whereabouts:
+class PagletLocator:
     """A `Locator` that asks its own host too: who has an address that is wrong may be next to what he looks for."""
 
     def __init__(self, store: Store, own: HostRef, locator: Locator) -> None:

@@ -14,7 +14,7 @@ from paglets.api.paglets import Locate, Located, ResidenceRow
 from paglets.api.transfers import TransferAnswer
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
-from paglets.host.handoff.settling import AGAIN_SECONDS, ANSWER_SECONDS, Settling
+from paglets.host.handoff.in_doubt import AGAIN_SECONDS, ANSWER_SECONDS, InDoubtResolver
 from paglets.host.runtime.runner import note
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
@@ -30,15 +30,15 @@ ROUND_SECONDS = 60.0
 """So often each host is asked anew; one that comes online is asked at once."""
 
 
-class Fencing:
-    """Part `fencing`."""
+class DuplicateEvictor:
+    """Part `eviction`."""
 
-    name = "fencing"
+    name = "eviction"
 
     def __init__(self, shell: Shell, gossip: Gossip) -> None:
         self._shell = shell
         self._gossip = gossip
-        self._settling = Settling(shell, gossip, self.name)
+        self._resolver = InDoubtResolver(shell, gossip, self.name)
         # By store, the paglets that this host was asked for in this round; and when to go on after a failure.
         self._asked: dict[str, set[str]] = {}
         self._round_ends_at = float("-inf")
@@ -57,11 +57,11 @@ class Fencing:
         for store_id, host in online.items():
             if store_id not in self._again:
                 self._look(host, fenced)
-        waiting = self._settling.waiting(now)
+        waiting = self._resolver.waiting(now)
         for store_id in self._shell.store.read(recalls.fenced_stores):
             if store_id in online:
                 self._tell(store_id, waiting)
-        return min((self._round_ends_at, *self._again.values(), *self._settling.due()))
+        return min((self._round_ends_at, *self._again.values(), *self._resolver.due()))
 
     # Who has what is fenced?
 
@@ -125,16 +125,16 @@ class Fencing:
         for each in self._shell.store.read(lambda tx: recalls.fences(tx, store_id, MOST_AT_ONCE)):
             if each.agent_id not in waiting:
                 waiting.add(each.agent_id)
-                self._settling.ask(each, partial(self._told, each))
+                self._resolver.ask(each, partial(self._told, each))
 
     def _told(self, each: Fence, result: TransferAnswer | PagletsError) -> None:
         if isinstance(result, PagletsError):
-            self._settling.later(each.agent_id)
+            self._resolver.later(each.agent_id)
             return
         if result.verdict != "refused":
             # It has it under this epoch or a higher one: which of the two that may live now is the paglet?
             self._look_again(each)
-        self._settling.change(each.agent_id, lambda tx: recalls.unfence(tx, each))
+        self._resolver.change(each.agent_id, lambda tx: recalls.unfence(tx, each))
 
     def _look_again(self, each: Fence) -> None:
         self._asked.get(each.target.store_id, set()).discard(each.agent_id)

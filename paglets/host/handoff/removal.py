@@ -14,7 +14,7 @@ from functools import partial
 from paglets.api.hosts import Forgotten
 from paglets.api.paglets import Located, ResidenceRow
 from paglets.core.errors import Conflict, InternalError, Invalid, PagletsError
-from paglets.host.network.whereabouts import Whereabouts
+from paglets.host.network.locator import PagletLocator
 from paglets.host.records.comeback import (
     come_back_from_forgotten,
     drop_move,
@@ -59,15 +59,15 @@ class _Wish:
     files_kept: Counter[str] = field(default_factory=Counter)
 
 
-class Forgetting:
-    """Part `forgetting`."""
+class HostRemoval:
+    """Part `removal`."""
 
-    name = "forgetting"
+    name = "removal"
 
-    def __init__(self, shell: Shell, gossip: Gossip, whereabouts: Whereabouts) -> None:
+    def __init__(self, shell: Shell, gossip: Gossip, paglet_locator: PagletLocator) -> None:
         self._shell = shell
         self._gossip = gossip
-        self._whereabouts = whereabouts
+        self._locator = paglet_locator
         self._new: deque[_Wish] = deque()
         self._wishes: list[_Wish] = []
         self._asking: set[str] = set()
@@ -149,7 +149,7 @@ class Forgetting:
     def _ask(self, store_id: str) -> None:
         page = self._shell.store.read(lambda tx: recalls.towards(tx, store_id, PAGE))
         self._asking.add(store_id)
-        self._whereabouts.locate([each.agent_id for each in page], partial(self._located, store_id, page))
+        self._locator.locate([each.agent_id for each in page], partial(self._located, store_id, page))
 
     def _located(self, store_id: str, page: list[UnderWay], located: Located) -> None:
         rows = {row.agent_id: row for row in located.rows}
@@ -174,7 +174,7 @@ class Forgetting:
                 where = "elsewhere" if found.peer is None else f"on {found.peer.name}"
                 text = f"{each.target.name}, which was forgotten, had taken it and passed it on: it is {where}"
                 note(tx, now, "passed_on", each.agent_id, text)
-            tx.wake("groups", "census", "janitor")
+            tx.wake("groups", "reconciliation", "cleanup")
             return False
         if silent:
             names = ", ".join(silent)

@@ -62,10 +62,10 @@ class _Work:
     is_sent: bool = False
 
 
-class Pulling:
-    """Part `pulling`; does nothing on a host that others can connect to. `handle` is the router's, set by its maker."""
+class ReversePoller:
+    """Part `reverse_poller`; idle on a host that others can connect to. `handle`: of the router, set by its maker."""
 
-    name = "pulling"
+    name = "reverse_poller"
 
     def __init__(self, shell: Shell, gossip: Gossip) -> None:
         self._shell = shell
@@ -91,7 +91,7 @@ class Pulling:
         first = self._lanes.next_due([member.store_id for member in members], now)
         return min(due if first is None else [first, *due])
 
-    # Fetching.
+    # BlobFetcher.
 
     def _pull(self, member: Member, now: float) -> None:
         self._lanes.sent(member.store_id)

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
-from paglets.api.groups import Census as Told
-from paglets.api.groups import CensusReply, JobCopy, UnwantedCopy
+from paglets.api.groups import JobCopy, JobStatusReply, UnwantedCopy
+from paglets.api.groups import JobStatusReport as Told
 from paglets.api.paglets import Located
 from paglets.codec.text import dumps
 from paglets.core.errors import PagletsError
@@ -22,10 +22,10 @@ from paglets.groups import copies
 from paglets.groups.keys import collector_id
 from paglets.groups.records import Sighting
 from paglets.groups.rows import UNREADABLE
-from paglets.host.groups.censusrows import Copy, copies_of, page
-from paglets.host.groups.generations import rows_of
-from paglets.host.groups.losses import Losses
-from paglets.host.network.whereabouts import Whereabouts
+from paglets.host.groups.job_copies import Copy, copies_of, page
+from paglets.host.groups.lost_jobs import LostJobDetector
+from paglets.host.groups.resubmission import rows_of
+from paglets.host.network.locator import PagletLocator
 from paglets.host.records import outcomes
 from paglets.host.runtime.runner import note_once
 from paglets.host.runtime.shell import Shell
@@ -63,16 +63,16 @@ class _Whole:
     told: dict[str, JobCopy] = field(default_factory=dict)
 
 
-class Census:
-    """Part `census`."""
+class StatusReconciliation:
+    """Part `reconciliation`."""
 
-    name = "census"
+    name = "reconciliation"
 
-    def __init__(self, shell: Shell, gossip: Gossip, whereabouts: Whereabouts, losses: Losses) -> None:
+    def __init__(self, shell: Shell, gossip: Gossip, paglet_locator: PagletLocator, lost_jobs: LostJobDetector) -> None:
         self._shell = shell
-        self._losses = losses
+        self._lost_jobs = lost_jobs
         self._gossip = gossip
-        self._whereabouts = whereabouts
+        self._locator = paglet_locator
         self._touched: deque[str] = deque()
         self._told: dict[str, JobCopy] = {}
         self._whole: _Whole | None = None
@@ -97,15 +97,15 @@ class Census:
         if len(self._touched) >= MAX_TOUCHED:
             self._shell.runner.wake(self.name)
 
-    def hurry(self) -> None:
+    def flush(self) -> None:
         """Tell everything again as soon as it may be; any thread."""
         self._all_at = 0.0
         self._shell.runner.wake(self.name)
 
-    def take(self, told: Told) -> CensusReply:
+    def take(self, told: Told) -> JobStatusReply:
         """What another host told; any thread."""
         reply = self._shell.store.write(lambda tx: receive(tx, told, self._shell.clock.wall()))
-        self._losses.told(_of_groups_here(told, reply))
+        self._lost_jobs.told(_of_groups_here(told, reply))
         return reply
 
     def tick(self, now: float) -> float | None:
@@ -167,24 +167,24 @@ class Census:
                 lambda tx: receive(tx, told, self._shell.clock.wall()), partial(self._noted, told, after_gap)
             )
             return
-        request = Request(method="POST", target="/v1/census", body=dump_json(told), repeatable=True)
+        request = Request(method="POST", target="/v1/jobs/status", body=dump_json(told), repeatable=True)
         parse = partial(self._parse, host.store_id, after_gap)
         self._shell.transport.send(self._gossip.address(host), request, parse, timeout_seconds=ANSWER_SECONDS)
 
-    def _noted(self, told: Told, after_gap: float | None, reply: CensusReply | BaseException) -> None:
+    def _noted(self, told: Told, after_gap: float | None, reply: JobStatusReply | BaseException) -> None:
         if isinstance(reply, BaseException):
             raise reply
-        self._losses.told(_of_groups_here(told, reply))
+        self._lost_jobs.told(_of_groups_here(told, reply))
         self._answered(self._shell.own.store_id, reply, after_gap)
 
     def _parse(self, store_id: str, after_gap: float | None, result: Response | PagletsError) -> None:
         try:
-            self._answered(store_id, parsed(result, CensusReply), after_gap)
+            self._answered(store_id, parsed(result, JobStatusReply), after_gap)
         except PagletsError:
             # A collector's host that is away is told again with the next full census.
             return
 
-    def _answered(self, store_id: str, reply: CensusReply, after_gap: float | None) -> None:
+    def _answered(self, store_id: str, reply: JobStatusReply, after_gap: float | None) -> None:
         """`after_gap`: the end of the gap after which this was asked for; None: a census like others."""
         if after_gap is not None and after_gap == self._gap_ended_at and store_id in self._unanswered:
             self._unanswered[store_id] -= 1
@@ -201,13 +201,13 @@ class Census:
         """Ask the mesh where the collectors of these groups are."""
         ids = {collector_id(group): group for group in groups}
         if ids:
-            self._whereabouts.locate(ids, lambda located: self._found(ids, located))
+            self._locator.locate(ids, lambda located: self._found(ids, located))
 
     def _found(self, groups: dict[str, str], located: Located) -> None:
         self._shell.runner.change(lambda tx: _point_to(tx, groups, located, self._shell.own, self._shell.clock.wall()))
 
 
-def _of_groups_here(told: Told, reply: CensusReply) -> tuple[JobCopy, ...]:
+def _of_groups_here(told: Told, reply: JobStatusReply) -> tuple[JobCopy, ...]:
     """Those whose collector is on the host that gave that reply."""
     return tuple(copy for copy in told.copies if copy.group_id not in reply.elsewhere)
 
@@ -249,7 +249,7 @@ def _point_to(tx: Tx, groups: dict[str, str], located: Located, own: HostRef, no
                 group_id,
             )
             posts.redirect(tx, row.agent_id, row.peer)
-    tx.wake("census")
+    tx.wake("reconciliation")
 
 
 _COPIES_OF = (
@@ -272,10 +272,10 @@ def end_unwanted(tx: Tx, unwanted: tuple[UnwantedCopy, ...], own: HostRef, now: 
                 copy.cause,
                 copy.agent_id,
             )
-    tx.wake("runs", "janitor")
+    tx.wake("runs", "cleanup")
 
 
-def receive(tx: Tx, told: Told, now: float) -> CensusReply:
+def receive(tx: Tx, told: Told, now: float) -> JobStatusReply:
     """Note what a host told in the storage of the collectors here; gives what they no longer want."""
     unwanted: list[UnwantedCopy] = []
     elsewhere: list[str] = []
@@ -299,7 +299,7 @@ def receive(tx: Tx, told: Told, now: float) -> CensusReply:
                 cause = "cancelled"
             if cause is not None:
                 unwanted.append(UnwantedCopy(agent_id=copy.agent_id, cause=cause))
-    return CensusReply(unwanted=tuple(unwanted), elsewhere=tuple(elsewhere))
+    return JobStatusReply(unwanted=tuple(unwanted), elsewhere=tuple(elsewhere))
 
 
 def _first_generation(tx: Tx, agent_id: str) -> int:

@@ -18,7 +18,7 @@ GRACE_SECONDS = 1.5
 a client grants its own host, for which this may be the second step."""
 
 
-class Relaying:
+class RelayTransport:
     """A `Transport` from a host of that kind to others of it, over `inner`; on the runner.
 
     `online` gives the other hosts that are there, `silent_seconds` says since when nothing was heard of a store. One

@@ -15,7 +15,7 @@ from paglets.api.blobs import AskBlobs, BlobState, BlobStates
 from paglets.api.limits import MAX_ASKED_BLOBS
 from paglets.core.errors import Conflict, FileChanged, PagletsError, Unreachable
 from paglets.core.refs import BlobRef, HostRef
-from paglets.host.blobs.blobs import BlobKeeper
+from paglets.host.blobs.blob_store import BlobStore
 from paglets.host.runtime.backoff import FIRST_SECONDS, MOST_SECONDS, Lanes
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
@@ -65,15 +65,15 @@ class _Road:
     problem: str = ""
 
 
-class Shipping:
-    """Part `shipping`. `wakes` are the parts that wait for bytes to arrive."""
+class BlobPusher:
+    """Part `blob_pusher`. `wakes` are the parts that wait for bytes to arrive."""
 
-    name = "shipping"
+    name = "blob_pusher"
 
-    def __init__(self, shell: Shell, gossip: Gossip, keeper: BlobKeeper, wakes: tuple[str, ...]) -> None:
+    def __init__(self, shell: Shell, gossip: Gossip, blob_store: BlobStore, wakes: tuple[str, ...]) -> None:
         self._shell = shell
         self._gossip = gossip
-        self._keeper = keeper
+        self._blob_store = blob_store
         self._wakes = wakes
         self._lanes = Lanes(shell.entropy)
         self._roads: dict[str, _Road] = {}
@@ -202,7 +202,7 @@ class Shipping:
         request = Request(
             method="PUT",
             target=f"/v1/blobs/{blob.sha256}?{urlencode({'offset': offset, 'size': blob.size_bytes})}",
-            load=lambda: self._keeper.read(blob.sha256, offset, length),
+            load=lambda: self._blob_store.read(blob.sha256, offset, length),
             repeatable=True,
         )
 
@@ -233,7 +233,7 @@ class Shipping:
         if isinstance(error, FileChanged):
             wish.bad_tries += 1
             if wish.bad_tries == BAD_TRIES:
-                self._keeper.aside(lambda: self._keeper.check(wish.blob.sha256), lambda result: None)
+                self._blob_store.aside(lambda: self._blob_store.check(wish.blob.sha256), lambda result: None)
         self._failed(road, error)
 
     def _succeeded(self, road: _Road) -> None:

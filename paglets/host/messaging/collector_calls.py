@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from paglets.api.calls import Call, CallReply
 from paglets.core.errors import PagletsError
-from paglets.host.messaging.creation import must_be_found
-from paglets.host.messaging.waits import Wait, Waits
+from paglets.host.messaging.creation import require_here
+from paglets.host.messaging.parked import ParkedRequest, ParkedRequests
 from paglets.host.records import inline
 from paglets.host.records.inline import InlineHost, InlineReply
 from paglets.host.runtime.shell import Shell
@@ -29,13 +29,13 @@ class _Parked:
     pending: Pending = field(default_factory=Pending)
 
 
-class InlineCalls:
+class CollectorCalls:
     """A caller that is told `waiting` asks again with the same call id; its time runs from the first time."""
 
-    def __init__(self, shell: Shell, inline_host: InlineHost, waits: Waits) -> None:
+    def __init__(self, shell: Shell, inline_host: InlineHost, parked: ParkedRequests) -> None:
         self._shell = shell
         self._inline_host = inline_host
-        self._waits = waits
+        self._parked_requests = parked
         self._began: dict[str, float] = {}
 
     def call(self, agent_id: str, class_name: str, call: Call, wait_seconds: float) -> Response | Pending:
@@ -49,14 +49,14 @@ class InlineCalls:
         deadline = now + wait_seconds
         if parked.wait_seconds is not None:
             deadline = min(deadline, now + parked.wait_seconds)
-        wait = Wait(
+        wait = ParkedRequest(
             agent_id=agent_id,
             deadline=deadline,
             attempt=lambda: self._attempt(parked),
             late=lambda: self._attempt(parked) or reply(CallReply(waiting=True)),
             pending=parked.pending,
         )
-        return self._waits.park(wait)
+        return self._parked_requests.park(wait)
 
     def _remember(self, call_id: str, began: float) -> None:
         self._began[call_id] = began
@@ -87,7 +87,7 @@ class InlineCalls:
     def _where_now(self, agent_id: str, error: PagletsError) -> PagletsError:
         """A call that waited while its paglet left is told where it went."""
         try:
-            self._shell.store.read(lambda tx: must_be_found(tx, agent_id))
+            self._shell.store.read(lambda tx: require_here(tx, agent_id))
         except PagletsError as elsewhere:
             return elsewhere
         return error

@@ -11,7 +11,7 @@ STUCK_SECONDS = 60.0
 fro for a restart, or for a disk that is full for a moment."""
 
 
-class Tries:
+class InFlightTransfers:
     """`perhaps_sent`: envelopes of which a byte may have gone out, at first those of an earlier start."""
 
     def __init__(self, under_way: Iterable[Key]) -> None:

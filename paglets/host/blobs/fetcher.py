@@ -14,7 +14,7 @@ from paglets.api.blobs import ArtifactView, AskBlobs, BlobState, BlobStates
 from paglets.api.paglets import Done
 from paglets.core.errors import Conflict, FileChanged, Moving, PagletsError, Unknown, tellable
 from paglets.core.refs import ArtifactRef, BlobRef, HostRef
-from paglets.host.blobs.blobs import BlobKeeper
+from paglets.host.blobs.blob_store import BlobStore
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.remote.exchange import Request, Response, dump_json, parsed
@@ -55,15 +55,15 @@ class _Fetch:
     due: float = 0.0
 
 
-class Fetching:
-    """Part `fetching`: goes on with fetches that wait after a failure. Belongs to the runner."""
+class BlobFetcher:
+    """Part `blob_fetcher`: goes on with fetches that wait after a failure. Belongs to the runner."""
 
-    name = "fetching"
+    name = "blob_fetcher"
 
-    def __init__(self, shell: Shell, gossip: Gossip, keeper: BlobKeeper) -> None:
+    def __init__(self, shell: Shell, gossip: Gossip, blob_store: BlobStore) -> None:
         self._shell = shell
         self._gossip = gossip
-        self._keeper = keeper
+        self._blob_store = blob_store
         self._paused: list[_Fetch] = []
         self._wanted: dict[str, list[Arrived]] = {}
         self._errors: OrderedDict[str, PagletsError] = OrderedDict()
@@ -177,7 +177,7 @@ class Fetching:
 
     def _begin(self, fetch: _Fetch) -> None:
         sha256 = fetch.blob.sha256
-        self._keeper.aside(lambda: self._keeper.state(sha256), lambda state: self._go_on(fetch, state))
+        self._blob_store.aside(lambda: self._blob_store.state(sha256), lambda state: self._go_on(fetch, state))
 
     def _go_on(self, fetch: _Fetch, state: BlobState | BaseException) -> None:
         if isinstance(state, BaseException):
@@ -198,7 +198,7 @@ class Fetching:
         def keep(piece: bytes) -> None:
             if len(piece) != length:
                 raise FileChanged(f"{fetch.host.name} gave {len(piece)} of {length} bytes")
-            self._keeper.take(blob, offset, piece)
+            self._blob_store.take(blob, offset, piece)
 
         request = Request(
             method="GET",
@@ -315,7 +315,7 @@ def delete_here(tx: Tx, artifact_id: str) -> Done:
                 "`paglets jobs cancel GROUP/JOBKEY` removes both"
             )
         raise Unknown(f"there is no artifact {artifact_id} here")
-    tx.wake("disposal")
+    tx.wake("garbage")
     return Done()
 
 

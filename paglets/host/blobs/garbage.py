@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paglets.host.blobs.blobs import BlobKeeper
+from paglets.host.blobs.blob_store import BlobStore
 from paglets.host.datadir.disk import CLOSED_SECONDS, is_closed
 from paglets.host.runtime.shell import Shell
 from paglets.store import artifacts, files
@@ -23,14 +23,14 @@ RETRY_SECONDS = (60.0, 600.0, 3600.0, 6 * 3600.0)
 source that is still there after the last one stays."""
 
 
-class Disposal:
-    """Part `disposal`."""
+class GarbageCollector:
+    """Part `garbage`."""
 
-    name = "disposal"
+    name = "garbage"
 
-    def __init__(self, shell: Shell, keeper: BlobKeeper) -> None:
+    def __init__(self, shell: Shell, blob_store: BlobStore) -> None:
         self._shell = shell
-        self._keeper = keeper
+        self._blob_store = blob_store
         self._collect_seconds = min(COLLECT_SECONDS, shell.settings.blob_pin_seconds / COLLECTS_A_PIN)
         self._collect_at = 0.0
         self._sweep_at = 0.0
@@ -47,11 +47,11 @@ class Disposal:
         if end is not None and end <= wall:
             self._shell.store.write(lambda tx: artifacts.expire(tx, wall, EXPIRE_A_TURN))
         if now >= self._collect_at:
-            more = self._keeper.collect()
+            more = self._blob_store.collect()
             self._collect_at = now + (NEXT_TURN_SECONDS if more else self._collect_seconds)
         if now >= self._sweep_at:
             self._sweep_at = now + self._shell.settings.blob_pin_seconds
-            self._shell.disk.later(self._keeper.sweep)
+            self._shell.disk.later(self._blob_store.sweep)
         retries = (due for _, due in self._failed.values() if due > now)
         return min(self._collect_at, self._next_end(now, wall), *retries)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from paglets.core.clock import Mutex
 
 
-class Promises:
+class BlobPins:
     """Any thread. A promise by the clock lasts `seconds`; one to a run lasts until it is let go."""
 
     def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:

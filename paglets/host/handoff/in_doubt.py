@@ -17,7 +17,7 @@ AGAIN_SECONDS = 5.0
 Told = Callable[[TransferAnswer | PagletsError], None]
 
 
-class Settling:
+class InDoubtResolver:
     """Asks for the part of that name, once at a time for each paglet, and not soon again after a failure."""
 
     def __init__(self, shell: Shell, gossip: Gossip, part: str) -> None:

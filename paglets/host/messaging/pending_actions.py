@@ -8,7 +8,7 @@ from typing import Any
 from paglets.core.errors import PagletsError, StorePassing
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef
-from paglets.host.blobs.shipping import Shipping
+from paglets.host.blobs.pusher import BlobPusher
 from paglets.host.records import inline, outcomes
 from paglets.host.records.comeback import another_store, drop_move, dropped_text
 from paglets.host.records.due import Due, still_asked
@@ -23,14 +23,14 @@ from paglets.store.db import Tx
 from paglets.worker.zygotes import STARTER
 
 
-class Intents:
+class PendingActions:
     """Serves intents (`paglets.intent`, see the schema). On the runner only."""
 
-    def __init__(self, shell: Shell, gossip: Gossip, inline_host: InlineHost, shipping: Shipping) -> None:
+    def __init__(self, shell: Shell, gossip: Gossip, inline_host: InlineHost, blob_pusher: BlobPusher) -> None:
         self._shell = shell
         self._gossip = gossip
         self._inline_host = inline_host
-        self._shipping = shipping
+        self._blob_pusher = blob_pusher
 
     def serve(self, due: Due) -> bool:
         """Do what the paglet asked for. False where its move waits for the target, or for its files to be there: until
@@ -77,7 +77,7 @@ class Intents:
         if full and not full.startswith(STARTER):  # what has arrived there needs no process at once
             return f"it moves to {target.name} when that has room: {full}"
         needs = self._shell.store.read(lambda tx: paglets.blobs_here(tx, agent_id))
-        return "" if self._shipping.ready(target, needs) else self._shipping.why(target, needs)
+        return "" if self._blob_pusher.ready(target, needs) else self._blob_pusher.why(target, needs)
 
     def _dispose(self, tx: Tx, due: Due) -> None:
         now = self._shell.clock.wall()

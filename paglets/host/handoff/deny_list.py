@@ -6,7 +6,7 @@ AVOID_SECONDS = 600.0
 """So long a job is not placed where it was taken back from, while there is another host for it."""
 
 
-class Avoided:
+class PlacementDenyList:
     """By job, the hosts that did not take it and until when that counts."""
 
     def __init__(self) -> None:

@@ -16,8 +16,8 @@ from paglets.api.blobs import BlobState
 from paglets.api.limits import MAX_ENVELOPE_BYTES, MAX_PIECE_BYTES
 from paglets.core.errors import Conflict, FileChanged, PagletsError, TooLarge, Unknown
 from paglets.core.refs import BlobRef, check_blob, check_file_name, check_sha256
-from paglets.host.blobs.promises import Promises
-from paglets.host.blobs.room import Room
+from paglets.host.blobs.pins import BlobPins
+from paglets.host.blobs.quota import QuotaReservations
 from paglets.host.runtime.shell import Shell
 from paglets.host.runtime.threads import KeyedLocks
 from paglets.store import blobs
@@ -28,7 +28,7 @@ T = TypeVar("T")
 COLLECT_A_TURN = 200
 
 
-class BlobKeeper:
+class BlobStore:
     """Any thread; the runner calls what may wait for the disk by `aside` only.
 
     `Settings.blob_pin_seconds`: how long a blob stays that was promised to somebody.
@@ -38,8 +38,8 @@ class BlobKeeper:
         self._shell = shell
         self._disk = shell.blobs
         self._locks = KeyedLocks()
-        self._promises = Promises(shell.settings.blob_pin_seconds, shell.clock.monotonic)
-        self._room = Room(shell)
+        self._promises = BlobPins(shell.settings.blob_pin_seconds, shell.clock.monotonic)
+        self._room = QuotaReservations(shell)
         # Files of the right size that were found to have wrong bytes.
         self._damaged: set[str] = set()
         # What an earlier start promised is not known any more.
@@ -128,7 +128,7 @@ class BlobKeeper:
     def path(self, sha256: str) -> str:
         return self._disk.path(sha256)
 
-    def must_be_here(self, tx: Tx, wanted: tuple[BlobRef, ...]) -> None:
+    def require_blobs(self, tx: Tx, wanted: tuple[BlobRef, ...]) -> None:
         """Raises Conflict naming the first of these that is not."""
         lacking = [blob.sha256 for blob in blobs.missing(tx, (check_blob(blob) for blob in wanted))]
         if lacking:
