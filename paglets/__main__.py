@@ -12,7 +12,7 @@ if sys.version_info < (3, 11):  # noqa: UP036
     )
     sys.exit(2)
 
-INNER_COMMANDS = {"_worker": "paglets.worker.child", "_zygote": "paglets.worker.zygote"}
+INNER_COMMANDS = {"_worker": "paglets.worker.child.main", "_zygote": "paglets.worker.zygote.main"}
 """What a host starts by itself, with the module whose `main(arguments)` it is. First, and without the command line's
 modules, because every process of a job pays for what is imported here."""
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from docs.generator.markdown import anchor, code, doc_of, one_line, table
 from paglets import api, worker
 from paglets.api import hosts, limits, paglets
-from paglets.codec import envelope, wire
+from paglets.codec import envelope, tagged_json
 from paglets.core import refs
 from paglets.core.record import to_json
 from paglets.host.http.routes import ROUTES
@@ -40,7 +40,12 @@ SCALARS: dict[Any, str] = {
 
 
 def parts() -> dict[str, str]:
-    made = {"routes": routes(), "limits": bounds(), "tagged JSON": _tail(wire, "str, int"), "frames": _tail(protocol)}
+    made = {
+        "routes": routes(),
+        "limits": bounds(),
+        "tagged JSON": _tail(tagged_json, "str, int"),
+        "frames": _tail(protocol),
+    }
     made["records of routes"] = "\n".join(
         f"### Records about {name}\n\n{records(found)}" for name in api_modules() if (found := _of_api(name))
     )

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from paglets.codec.refusal import Refusal
+from paglets.codec.codec_error import CodecError
 from paglets.core.errors import ImportFailed
 from paglets.core.text import type_of, with_article
 
@@ -38,10 +38,10 @@ def is_scalar(value: Any) -> bool:
 
 
 def array_content(array: Any) -> dict[str, Any]:
-    """Return the content of `$ndarray`. Raises Refusal for arrays whose items have no fixed bytes."""
+    """Return the content of `$ndarray`. Raises CodecError for arrays whose items have no fixed bytes."""
     numpy = sys.modules["numpy"]
     if type(array) not in (numpy.ndarray, numpy.memmap):
-        raise Refusal(f"{type_of(array)} is not a plain array and cannot travel; {_advice(array)}")
+        raise CodecError(f"{type_of(array)} is not a plain array and cannot travel; {_advice(array)}")
     dtype = _portable(array.dtype)
     return {"dtype": dtype, "shape": list(array.shape), "data": _text(array)}
 
@@ -63,14 +63,14 @@ def scalar_content(scalar: Any) -> list[str]:
 
 
 def _portable(dtype: Any) -> str:
-    """Return the name of a dtype that means the same bytes on every machine. Raises Refusal."""
+    """Return the name of a dtype that means the same bytes on every machine. Raises CodecError."""
     numpy = sys.modules["numpy"]
     if dtype.hasobject:
-        raise Refusal("an array of objects cannot travel; convert it with .tolist()")
+        raise CodecError("an array of objects cannot travel; convert it with .tolist()")
     if dtype.names is not None:
-        raise Refusal("a structured array cannot travel; send {name: array[name] for name in array.dtype.names}")
+        raise CodecError("a structured array cannot travel; send {name: array[name] for name in array.dtype.names}")
     if dtype.itemsize > LARGEST_FLOAT.get(dtype.kind, dtype.itemsize):
-        raise Refusal(
+        raise CodecError(
             f"{with_article(dtype.name)} differs between processors and cannot travel; "
             "convert it to float64 or complex128"
         )
@@ -80,7 +80,7 @@ def _portable(dtype: Any) -> str:
     except TypeError:
         is_same = False
     if not is_same:
-        raise Refusal(f"the dtype {str(dtype)[:60]} is not one of numpy's own; convert it with .astype(...)")
+        raise CodecError(f"the dtype {str(dtype)[:60]} is not one of numpy's own; convert it with .astype(...)")
     return text
 
 

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from paglets.codec.names import class_name, resolve_class
+from paglets.codec.class_names import class_name, resolve_class
 from paglets.codec.script import MAIN_MODULES, is_host_module, root_of, this_script
 from paglets.codec.sources import Source, sources_below
-from paglets.codec.wire import class_names_in
+from paglets.codec.tagged_json import class_names_in
 from paglets.core.errors import Invalid
 from paglets.core.refs import BlobRef
 

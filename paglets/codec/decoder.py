@@ -1,4 +1,4 @@
-"""Trees to values: the reading half of `paglets.codec.wire`, where the tags are listed.
+"""Trees to values: the reading half of `paglets.codec.tagged_json`, where the tags are listed.
 
 `depth` counts the objects and lists of the tree that lie around a tree.
 """
@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from paglets.codec.arrays import read_array, read_scalar
-from paglets.codec.refusal import Refusal, key_step, type_name
-from paglets.codec.shapes import is_named_tuple, named_tuple, put_together
-from paglets.codec.subclasses import FACTORIES, made_of
-from paglets.codec.text import MAX_DEPTH
+from paglets.codec.codec_error import CodecError, key_step, type_name
+from paglets.codec.dataclass_fields import from_fields, is_named_tuple, named_tuple
+from paglets.codec.plain_subclasses import FACTORIES, made_of
+from paglets.codec.strict_json import MAX_DEPTH
 from paglets.codec.unreadable import Unreadable
 from paglets.codec.uuids import read_uuid
 from paglets.core.errors import ImportFailed, Invalid
@@ -31,7 +31,7 @@ from paglets.core.text import with_article
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
+class DecodeOptions:
     """`resolve` gives the class of a name. `keeps_missing`: what cannot be imported here, or has another shape
     here, becomes an `Unreadable`."""
 
@@ -39,7 +39,7 @@ class Means:
     keeps_missing: bool = False
 
 
-Reader = Callable[[Any, int, Means], Any]
+Reader = Callable[[Any, int, DecodeOptions], Any]
 
 
 def no_class(name: str) -> type[Any]:
@@ -47,66 +47,66 @@ def no_class(name: str) -> type[Any]:
     raise Invalid(f"a value of class {name[:100]!a} is not read here, only plain values are")
 
 
-def read(tree: Any, depth: int, means: Means) -> Any:
-    """The value of `tree`. Raises Refusal, and what `resolve` raises for a class that is not here."""
+def read(tree: Any, depth: int, options: DecodeOptions) -> Any:
+    """The value of `tree`. Raises CodecError, and what `resolve` raises for a class that is not here."""
     kind = type(tree)
     if kind in _SCALARS:
         return tree
     if depth >= MAX_DEPTH:
-        raise Refusal(f"nested more than {MAX_DEPTH} levels deep")
+        raise CodecError(f"nested more than {MAX_DEPTH} levels deep")
     if kind is list:
-        return _items(tree, depth, means)
+        return _items(tree, depth, options)
     if kind is not dict:
-        raise Refusal(f"{with_article(type_name(tree))} is no JSON value")
+        raise CodecError(f"{with_article(type_name(tree))} is no JSON value")
     if len(tree) == 1:
         ((key, content),) = tree.items()
         if key[:1] == "$":
-            return _tagged(key, content, depth, means)
-    return _entries(tree, depth, means)
+            return _tagged(key, content, depth, options)
+    return _entries(tree, depth, options)
 
 
 _SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
-def _items(trees: list[Any], depth: int, means: Means) -> list[Any]:
+def _items(trees: list[Any], depth: int, options: DecodeOptions) -> list[Any]:
     values: list[Any] = []
     try:
         for tree in trees:
-            values.append(read(tree, depth + 1, means))
-    except Refusal as refusal:
+            values.append(read(tree, depth + 1, options))
+    except CodecError as refusal:
         refusal.at(f"[{len(values)}]")
         raise
     return values
 
 
-def _entries(trees: dict[str, Any], depth: int, means: Means) -> dict[str, Any]:
+def _entries(trees: dict[str, Any], depth: int, options: DecodeOptions) -> dict[str, Any]:
     values: dict[str, Any] = {}
     key = ""
     try:
         for key, tree in trees.items():
-            values[key] = read(tree, depth + 1, means)
-    except Refusal as refusal:
+            values[key] = read(tree, depth + 1, options)
+    except CodecError as refusal:
         refusal.at(key_step(key))
         raise
     return values
 
 
-def _tagged(tag: str, content: Any, depth: int, means: Means) -> Any:
+def _tagged(tag: str, content: Any, depth: int, options: DecodeOptions) -> Any:
     reader = _READERS.get(tag)
     if reader is None:
-        raise Refusal(f"unknown tag {tag[:60]!a}")
+        raise CodecError(f"unknown tag {tag[:60]!a}")
     try:
-        return reader(content, depth, means)
+        return reader(content, depth, options)
     except ImportFailed as error:
-        if not means.keeps_missing:
+        if not options.keeps_missing:
             raise
         return Unreadable({tag: content}, error)
     except (ValueError, TypeError, ArithmeticError, LookupError) as error:
         # Invalid (of names and shapes) is a ValueError too, and says all that there is to say.
-        if isinstance(error, Invalid) and means.keeps_missing and means.resolve is not no_class:
+        if isinstance(error, Invalid) and options.keeps_missing and options.resolve is not no_class:
             return Unreadable({tag: content}, error)
         reason = error.message if isinstance(error, Invalid) else f"{tag} has a wrong value: {str(error)[:200]}"
-        raise Refusal(reason) from error
+        raise CodecError(reason) from error
 
 
 def _string(content: Any) -> str:
@@ -115,10 +115,10 @@ def _string(content: Any) -> str:
     return content
 
 
-def _list(content: Any, depth: int, means: Means) -> list[Any]:
+def _list(content: Any, depth: int, options: DecodeOptions) -> list[Any]:
     if type(content) is not list:
         raise TypeError("expected a list")
-    return _items(content, depth + 1, means)
+    return _items(content, depth + 1, options)
 
 
 def _binary(content: Any) -> bytes:
@@ -132,25 +132,25 @@ def _distinct(items: list[Any], kind: Callable[[list[Any]], Any]) -> Any:
     return made
 
 
-def _timedelta(content: Any, depth: int, means: Means) -> datetime.timedelta:
+def _timedelta(content: Any, depth: int, options: DecodeOptions) -> datetime.timedelta:
     if type(content) is not list or [type(part) for part in content] != [int, int, int]:
         raise TypeError("expected [days, seconds, microseconds]")
     return datetime.timedelta(*content)
 
 
-def _dict(content: Any, depth: int, means: Means) -> dict[Any, Any]:
-    pairs = _list(content, depth, means)
+def _dict(content: Any, depth: int, options: DecodeOptions) -> dict[Any, Any]:
+    pairs = _list(content, depth, options)
     if not all(type(pair) is list and len(pair) == 2 for pair in pairs):
         raise TypeError("expected a list of [key, value]")
     made: dict[Any, Any] = _distinct(pairs, dict)
     return made
 
 
-def _enum(content: Any, depth: int, means: Means) -> Enum:
+def _enum(content: Any, depth: int, options: DecodeOptions) -> Enum:
     if type(content) is not list or len(content) != 2:
         raise TypeError("expected [class, member]")
     name, member = content
-    cls = means.resolve(_string(name))
+    cls = options.resolve(_string(name))
     if not issubclass(cls, Enum):
         raise Invalid(f"{name} is not an Enum")
     if type(member) is int and issubclass(cls, Flag):
@@ -160,14 +160,14 @@ def _enum(content: Any, depth: int, means: Means) -> Enum:
     return cls.__members__[member]
 
 
-def _object(content: Any, depth: int, means: Means) -> Any:
+def _object(content: Any, depth: int, options: DecodeOptions) -> Any:
     if type(content) is not dict or content.keys() != {"class", "fields"} or type(content["fields"]) is not dict:
         raise TypeError('expected {"class": ..., "fields": {...}}')
-    cls = means.resolve(_string(content["class"]))
-    make = put_together if is_dataclass(cls) else named_tuple if is_named_tuple(cls) else None
+    cls = options.resolve(_string(content["class"]))
+    make = from_fields if is_dataclass(cls) else named_tuple if is_named_tuple(cls) else None
     if make is None:
         raise Invalid(f"{content['class']} is neither a dataclass nor a named tuple")
-    return make(cls, _entries(content["fields"], depth + 2, means))
+    return make(cls, _entries(content["fields"], depth + 2, options))
 
 
 def _float(content: Any) -> float:
@@ -176,18 +176,18 @@ def _float(content: Any) -> float:
     return float(content)
 
 
-def _complex(content: Any, depth: int, means: Means) -> complex:
-    parts = _list(content, depth, means)
+def _complex(content: Any, depth: int, options: DecodeOptions) -> complex:
+    parts = _list(content, depth, options)
     if [type(part) for part in parts] != [float, float]:
         raise TypeError("expected [real, imaginary]")
     return complex(*parts)
 
 
-def _decimal(content: Any, depth: int, means: Means) -> Decimal:
+def _decimal(content: Any, depth: int, options: DecodeOptions) -> Decimal:
     return Decimal(_string(content))
 
 
-def _fraction(content: Any, depth: int, means: Means) -> Fraction:
+def _fraction(content: Any, depth: int, options: DecodeOptions) -> Fraction:
     if type(content) is not list or [type(part) for part in content] != [int, int]:
         raise TypeError("expected [numerator, denominator]")
     numerator, denominator = content
@@ -203,44 +203,44 @@ def _stored(content: Any) -> StoredValue:
     return stored
 
 
-def _defaultdict(content: Any, depth: int, means: Means) -> defaultdict[Any, Any]:
+def _defaultdict(content: Any, depth: int, options: DecodeOptions) -> defaultdict[Any, Any]:
     if type(content) is not list or len(content) != 2:
         raise TypeError("expected [name, [[key, value], ...]]")
     name, pairs = content
-    return defaultdict(None if name is None else FACTORIES[_string(name)], _dict(pairs, depth + 1, means))
+    return defaultdict(None if name is None else FACTORIES[_string(name)], _dict(pairs, depth + 1, options))
 
 
-def _subclass(content: Any, depth: int, means: Means) -> Any:
+def _subclass(content: Any, depth: int, options: DecodeOptions) -> Any:
     if type(content) is not list or len(content) != 2:
         raise TypeError("expected [class, value]")
     name, tree = content
-    return made_of(means.resolve(_string(name)), read(tree, depth + 2, means))
+    return made_of(options.resolve(_string(name)), read(tree, depth + 2, options))
 
 
 _READERS: dict[str, Reader] = {
-    "$bytes": lambda content, depth, means: _binary(content),
-    "$bytearray": lambda content, depth, means: bytearray(_binary(content)),
-    "$tuple": lambda content, depth, means: tuple(_list(content, depth, means)),
-    "$set": lambda content, depth, means: _distinct(_list(content, depth, means), set),
-    "$frozenset": lambda content, depth, means: _distinct(_list(content, depth, means), frozenset),
-    "$date": lambda content, depth, means: datetime.date.fromisoformat(_string(content)),
-    "$time": lambda content, depth, means: datetime.time.fromisoformat(_string(content)),
-    "$datetime": lambda content, depth, means: datetime.datetime.fromisoformat(_string(content)),
+    "$bytes": lambda content, depth, options: _binary(content),
+    "$bytearray": lambda content, depth, options: bytearray(_binary(content)),
+    "$tuple": lambda content, depth, options: tuple(_list(content, depth, options)),
+    "$set": lambda content, depth, options: _distinct(_list(content, depth, options), set),
+    "$frozenset": lambda content, depth, options: _distinct(_list(content, depth, options), frozenset),
+    "$date": lambda content, depth, options: datetime.date.fromisoformat(_string(content)),
+    "$time": lambda content, depth, options: datetime.time.fromisoformat(_string(content)),
+    "$datetime": lambda content, depth, options: datetime.datetime.fromisoformat(_string(content)),
     "$timedelta": _timedelta,
-    "$path": lambda content, depth, means: Path(_string(content)),
+    "$path": lambda content, depth, options: Path(_string(content)),
     "$enum": _enum,
     "$object": _object,
     "$dict": _dict,
-    "$float": lambda content, depth, means: _float(content),
+    "$float": lambda content, depth, options: _float(content),
     "$complex": _complex,
     "$decimal": _decimal,
     "$fraction": _fraction,
-    "$uuid": lambda content, depth, means: read_uuid(content),
-    "$counter": lambda content, depth, means: Counter(_dict(content, depth, means)),
-    "$ordered_dict": lambda content, depth, means: OrderedDict(_dict(content, depth, means)),
+    "$uuid": lambda content, depth, options: read_uuid(content),
+    "$counter": lambda content, depth, options: Counter(_dict(content, depth, options)),
+    "$ordered_dict": lambda content, depth, options: OrderedDict(_dict(content, depth, options)),
     "$defaultdict": _defaultdict,
     "$subclass": _subclass,
-    "$stored": lambda content, depth, means: _stored(content),
-    "$ndarray": lambda content, depth, means: read_array(content, _binary, means.resolve),
-    "$numpy": lambda content, depth, means: read_scalar(content, _binary, means.resolve),
+    "$stored": lambda content, depth, options: _stored(content),
+    "$ndarray": lambda content, depth, options: read_array(content, _binary, options.resolve),
+    "$numpy": lambda content, depth, options: read_scalar(content, _binary, options.resolve),
 }

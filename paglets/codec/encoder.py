@@ -1,4 +1,4 @@
-"""Values to trees: the writing half of `paglets.codec.wire`, where the tags are listed.
+"""Values to trees: the writing half of `paglets.codec.tagged_json`, where the tags are listed.
 
 `depth` counts the objects and lists of the tree that lie around a value.
 """
@@ -18,11 +18,11 @@ from pathlib import PurePath
 from typing import Any
 
 from paglets.codec.arrays import array_content, is_array, is_scalar, scalar_content
-from paglets.codec.names import class_name
-from paglets.codec.refusal import Refusal, key_step, short_repr, type_name
-from paglets.codec.shapes import is_named_tuple, take_apart
-from paglets.codec.subclasses import base_of, content_of, factory_name
-from paglets.codec.text import MAX_INT_DIGITS, dumps
+from paglets.codec.class_names import class_name
+from paglets.codec.codec_error import CodecError, key_step, short_repr, type_name
+from paglets.codec.dataclass_fields import is_named_tuple, to_fields
+from paglets.codec.plain_subclasses import base_of, content_of, factory_name
+from paglets.codec.strict_json import MAX_INT_DIGITS, dumps
 from paglets.codec.unreadable import Unreadable, tree_in
 from paglets.codec.uuids import UUID
 from paglets.core.errors import Invalid
@@ -69,7 +69,7 @@ def _encoder_by_base(value: Any) -> Callable[[Any, int], Any]:
     base = base_of(value)
     if base is not None:
         return _subclass(base)
-    raise Refusal(f"{with_article(type_name(value))} cannot travel; {_advice(value)}")
+    raise CodecError(f"{with_article(type_name(value))} cannot travel; {_advice(value)}")
 
 
 def _advice(value: Any) -> str:
@@ -99,7 +99,7 @@ _ADVICE: tuple[tuple[Callable[[Any], bool], str], ...] = (
 
 def _deeper(depth: int) -> int:
     if depth >= MAX_VALUE_DEPTH:
-        raise Refusal(f"the value is nested more than {MAX_VALUE_DEPTH} levels deep, or holds itself")
+        raise CodecError(f"the value is nested more than {MAX_VALUE_DEPTH} levels deep, or holds itself")
     return depth + 1
 
 
@@ -117,7 +117,7 @@ def _check_text(value: str) -> None:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise Refusal(
+        raise CodecError(
             f"the string {value[:40]!a} has a lone surrogate and is not text; of a file name, send os.fsencode(name)"
         ) from None
 
@@ -128,7 +128,7 @@ def plain_str(value: str) -> str:
 
 def _int(value: int, depth: int) -> int:
     if not -_INT_BOUND < value < _INT_BOUND:
-        raise Refusal(f"an integer of more than {MAX_INT_DIGITS} digits cannot travel; send it as bytes")
+        raise CodecError(f"an integer of more than {MAX_INT_DIGITS} digits cannot travel; send it as bytes")
     return value
 
 
@@ -150,7 +150,7 @@ def _list(value: Iterable[Any], depth: int) -> list[Any]:
     try:
         for item in value:
             trees.append(write(item, depth))
-    except Refusal as refusal:
+    except CodecError as refusal:
         refusal.at(f"[{len(trees)}]")
         raise
     return trees
@@ -169,7 +169,7 @@ def _dict(value: dict[Any, Any], depth: int) -> dict[str, Any]:
     try:
         for key, item in value.items():
             trees[_str(key, depth)] = write(item, depth)
-    except Refusal as refusal:
+    except CodecError as refusal:
         refusal.at(key_step(key))
         raise
     return trees
@@ -182,7 +182,7 @@ def _pairs(value: dict[Any, Any], depth: int) -> list[Any]:
     try:
         for key, item in value.items():
             pairs.append([write(key, depth), write(item, depth)])
-    except Refusal as refusal:
+    except CodecError as refusal:
         refusal.at(key_step(key))
         raise
     return pairs
@@ -211,7 +211,7 @@ def _unordered(tag: str) -> Callable[[Any, int], dict[str, Any]]:
 def _member(item: Any, depth: int) -> Any:
     try:
         return write(item, depth)
-    except Refusal as refusal:
+    except CodecError as refusal:
         refusal.at("{" + short_repr(item) + "}")
         raise
 
@@ -226,7 +226,7 @@ def _iso(tag: str) -> Callable[[Any, int], dict[str, Any]]:
 
 def _time(value: datetime.time, depth: int) -> dict[str, Any]:
     if value.tzinfo is not None and value.utcoffset() is None:
-        raise Refusal("a time whose zone has no fixed offset from UTC cannot travel; send a datetime")
+        raise CodecError("a time whose zone has no fixed offset from UTC cannot travel; send a datetime")
     return {"$time": value.isoformat()}
 
 
@@ -253,7 +253,7 @@ def _object(value: Any, fields: dict[str, Any], depth: int) -> dict[str, Any]:
     try:
         for field, item in fields.items():
             trees[field] = write(item, depth)
-    except Refusal as refusal:
+    except CodecError as refusal:
         refusal.at(f".{field}")
         raise
     return {"$object": {"class": name, "fields": trees}}
@@ -261,20 +261,20 @@ def _object(value: Any, fields: dict[str, Any], depth: int) -> dict[str, Any]:
 
 def _record(value: Any, depth: int) -> dict[str, Any]:
     try:
-        return _object(value, take_apart(value), depth)
+        return _object(value, to_fields(value), depth)
     except Invalid as error:
-        raise Refusal(error.message) from None
+        raise CodecError(error.message) from None
 
 
 def _named_tuple(value: Any, depth: int) -> dict[str, Any]:
     base_of(value)
     if tuple.__len__(value) != len(value._fields):
-        raise Refusal(
+        raise CodecError(
             f"{with_article(type_name(value))} with {tuple.__len__(value)} items cannot travel; convert it to tuple"
         )
     try:
         return _object(value, dict(zip(value._fields, tuple.__iter__(value), strict=True)), depth)
-    except Refusal as refusal:
+    except CodecError as refusal:
         if not refusal.steps:
             refusal.reason += "; or convert it to tuple"
         raise
@@ -284,7 +284,7 @@ def _subclass(base: type[Any]) -> Callable[[Any, int], dict[str, Any]]:
     def encoder(value: Any, depth: int) -> dict[str, Any]:
         try:
             name = _name_of(type(value))
-        except Refusal as refusal:
+        except CodecError as refusal:
             refusal.reason += f"; or convert it to {base.__name__}"
             raise
         return {"$subclass": [name, write(content_of(value, base), _deeper(_deeper(depth)))]}
@@ -304,7 +304,7 @@ def _name_of(cls: type) -> str:
     try:
         return class_name(cls)
     except Invalid as error:
-        raise Refusal(error.message) from None
+        raise CodecError(error.message) from None
 
 
 _ENCODERS: dict[type, Callable[[Any, int], Any]] = {

@@ -1,6 +1,6 @@
 """A paglet on the wire: all that a host must know to keep, schedule and move it without its class.
 
-Trees of user values (`state`, message arguments, results) are tagged JSON of `paglets.codec.wire`; the
+Trees of user values (`state`, message arguments, results) are tagged JSON of `paglets.codec.tagged_json`; the
 host carries them and never decodes them.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from paglets.codec.text import dump_bytes
+from paglets.codec.strict_json import dump_bytes
 from paglets.core.errors import PagletsError
 
 

@@ -2,7 +2,7 @@
 
 Used for everything of our own that crosses a wire or lies in a store: envelopes, gossip, route
 requests, rows. A wrong type, an unknown field or a missing value raises `Invalid` and names the
-field. User values do not come through here: `paglets.codec.wire` carries those.
+field. User values do not come through here: `paglets.codec.tagged_json` carries those.
 
 Supported annotations: str, int (64 bits), float (an int is taken), bool, Any (any JSON value, kept as it is),
 `X | None`, `tuple[X, ...]`, `dict[str, X]`, `Literal[...]` of strings, and nested dataclasses.

@@ -61,10 +61,10 @@ from paglets.remote.local import running_hosts
 from paglets.remote.transport import Connections, ThreadedTransport
 from paglets.store import members
 from paglets.store.db import Tx
+from paglets.worker.host.launcher import ZygoteLauncher
 from paglets.worker.launch import Launcher, LaunchEvents
-from paglets.worker.launcher import ZygoteLauncher
 from paglets.worker.linux import zygote_mark
-from paglets.worker.process import kill_survivors, process_table
+from paglets.worker.processes import kill_survivors, process_table
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LAUNCHER_CLOSE_SECONDS = 15.0

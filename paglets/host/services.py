@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from paglets.api.slots import Slots, Verdicts
 from paglets.codec.envelope import WireMessage
-from paglets.codec.wire import encode
+from paglets.codec.tagged_json import encode
 from paglets.core.errors import Invalid, NotHandled
 from paglets.core.record import from_json, to_json
 from paglets.core.text import with_article

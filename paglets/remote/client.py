@@ -16,8 +16,8 @@ from paglets.api.hosts import HostIdentity, MemberView
 from paglets.api.logs import AttemptView
 from paglets.api.paglets import CreatePaglet, Done, MovePaglet, PagletView
 from paglets.api.slots import Candidates, JobView, Slots, Verdicts
-from paglets.codec.names import class_name, refuse_while_importing
-from paglets.codec.wire import decode, encode_state
+from paglets.codec.class_names import class_name, refuse_while_importing
+from paglets.codec.tagged_json import decode, encode_state
 from paglets.core.agent import Paglet, S
 from paglets.core.clock import SystemEntropy
 from paglets.core.errors import (

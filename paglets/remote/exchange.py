@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
-from paglets.codec.text import dump_bytes, loads
+from paglets.codec.strict_json import dump_bytes, loads
 from paglets.core.errors import PagletsError, error_from_wire
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef
@@ -89,7 +89,7 @@ def parsed(outcome: Response | PagletsError, cls: type[T]) -> T:
 
 
 def dump_json(value: Any) -> bytes:
-    """Bytes of a record or JSON tree. Raises Invalid for what `paglets.codec.text` does not write."""
+    """Bytes of a record or JSON tree. Raises Invalid for what `paglets.codec.strict_json` does not write."""
     return dump_bytes(to_json(value))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.errors import BadRequest, Unreachable
 from paglets.core.refs import HostRef
 

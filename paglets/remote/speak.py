@@ -13,7 +13,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 
 from paglets.api.limits import MAX_PIECE_BYTES
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.clock import Clock
 from paglets.core.errors import BadRequest, Invalid, NotAllowed, PagletsError, TooLarge, Unreachable
 from paglets.core.urls import HostAddress

@@ -7,8 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
+from paglets.codec.tagged_json import decode, encode, loads
 from paglets.codec.unreadable import Unreadable
-from paglets.codec.wire import decode, encode, loads
 from paglets.core.errors import Conflict, TooLarge, Unknown
 from paglets.core.refs import StoredValue
 from paglets.remote.records import MOST_BYTES, ONE_BY_ONE

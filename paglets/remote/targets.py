@@ -6,7 +6,7 @@ import re
 
 from paglets.api.paglets import PagletView
 from paglets.codec.envelope import WireMessage
-from paglets.codec.wire import encode_fields
+from paglets.codec.tagged_json import encode_fields
 from paglets.core.errors import Moved, Unknown
 from paglets.core.messages import Message
 from paglets.core.record import from_json

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from paglets.api.limits import MAX_BODY_BYTES
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import (
     CallOutcomeUnknown,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from paglets.codec.envelope import CarriedArtifact, WireMessage
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.errors import Invalid
 from paglets.core.record import from_json
 from paglets.core.refs import ArtifactRef

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from paglets.codec.text import dumps
+from paglets.codec.strict_json import dumps
 from paglets.core.refs import FileRef
 from paglets.store.db import Tx
 

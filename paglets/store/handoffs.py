@@ -12,7 +12,7 @@ from typing import Any
 
 from paglets.api.groups import JobCopy
 from paglets.codec.envelope import Envelope
-from paglets.codec.text import dumps, loads
+from paglets.codec.strict_json import dumps, loads
 from paglets.core.errors import Unknown
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, HostRef, ProxyRef

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from paglets.codec.text import dumps
+from paglets.codec.strict_json import dumps
 from paglets.core.record import to_json
 from paglets.store.db import Tx
 from paglets.store.queue import JobRow

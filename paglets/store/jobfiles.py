@@ -12,7 +12,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from paglets.api.kept import FailedHook, Undelivered
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.refs import ArtifactRef, HostRef
 from paglets.store import artifacts
 from paglets.store.db import Tx

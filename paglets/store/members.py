@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from paglets.codec.text import dumps, loads
+from paglets.codec.strict_json import dumps, loads
 from paglets.core.errors import PagletsError, StoreDamaged
 from paglets.store.db import Tx
 

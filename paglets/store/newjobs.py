@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from paglets.codec.text import dumps
+from paglets.codec.strict_json import dumps
 from paglets.core.errors import Conflict
 from paglets.core.record import to_json
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef

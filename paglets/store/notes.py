@@ -7,7 +7,7 @@ from typing import Any
 
 from paglets.api.limits import MAX_NOTE_CHARACTERS
 from paglets.api.notes import Note, Notes
-from paglets.codec.text import dumps, loads
+from paglets.codec.strict_json import dumps, loads
 from paglets.core.errors import Invalid
 from paglets.core.record import from_json, to_json
 from paglets.store.db import Tx

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from paglets.codec.envelope import Envelope, InboxPost, JobPart, Post, TakenPosts, WireMessage
-from paglets.codec.text import dumps, loads
+from paglets.codec.strict_json import dumps, loads
 from paglets.core.errors import Unknown
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, HostRef, ProxyRef

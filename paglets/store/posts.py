@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from paglets.api.posts import PostAnswer, SettledBelow
 from paglets.codec.envelope import Post, WireMessage
-from paglets.codec.text import dumps, loads
+from paglets.codec.strict_json import dumps, loads
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, HostRef, ProxyRef
 from paglets.store import artifacts, blobs, notes, residence

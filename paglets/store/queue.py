@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from paglets.codec.text import dumps, loads
+from paglets.codec.strict_json import dumps, loads
 from paglets.core.record import from_json
 from paglets.core.refs import ProxyRef
 from paglets.slots.model import Resources, SlotRequest

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from paglets.api.paglets import ResidenceRow
-from paglets.codec.text import dumps, loads
+from paglets.codec.strict_json import dumps, loads
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef
 from paglets.store import paglets, residence

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from paglets.api.paglets import ResidenceRow
 from paglets.api.transfers import TransferAnswer
 from paglets.codec.envelope import Envelope
-from paglets.codec.text import dumps, loads
+from paglets.codec.strict_json import dumps, loads
 from paglets.core.errors import Conflict, Unknown
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef

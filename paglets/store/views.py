@@ -8,7 +8,7 @@ from paglets.api.groups import JobCopy
 from paglets.api.kept import FailedHook
 from paglets.api.paglets import FoundPaglet, PagletView
 from paglets.api.slots import JobView, Lease, Usage
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.core.text import duration_text

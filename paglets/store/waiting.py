@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from paglets.api.groups import ReportCounts, WaitingReport
 from paglets.codec.envelope import WireMessage
-from paglets.codec.text import dumps, loads
+from paglets.codec.strict_json import dumps, loads
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef
 from paglets.groups.keys import collector_id, submission_of

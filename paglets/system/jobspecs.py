@@ -8,9 +8,9 @@ from typing import Any
 
 from paglets.api.groups import JobSpec
 from paglets.api.limits import MAX_GROUP_JOBS
-from paglets.codec.annotations import check_values
-from paglets.codec.shapes import take_apart
-from paglets.codec.wire import encode_state
+from paglets.codec.dataclass_fields import to_fields
+from paglets.codec.result_types import check_values
+from paglets.codec.tagged_json import encode_state
 from paglets.core.errors import Invalid
 from paglets.core.text import type_of, with_article
 from paglets.groups.keys import complete_job_keys
@@ -35,7 +35,7 @@ def job_specs(
     for position, state in enumerate(listed, 1):
         if type(state) is not job_class.State:
             raise TypeError(_wrong_state(job_class, state, position))
-        take_apart(state)
+        to_fields(state)
     keys = complete_job_keys([_key(state.job_key) for state in listed])
     return tuple(_job_spec(job_class, state, key, allow_home) for state, key in zip(listed, keys, strict=True))
 

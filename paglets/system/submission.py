@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from paglets.api.groups import DEFAULT_COLLECTOR, CreationError, GroupView, SubmitGroup
 from paglets.codec.bundle import publish_code
-from paglets.codec.names import class_name, refuse_while_importing
+from paglets.codec.class_names import class_name, refuse_while_importing
 from paglets.core.clock import Clock, SystemClock, system_pause
 from paglets.core.errors import PagletsError, told_at_the_call
 from paglets.core.messages import Message

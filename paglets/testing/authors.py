@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paglets.api.groups import CreationError, GroupView, Obstacle, SubmitGroup
-from paglets.codec.wire import encode
+from paglets.codec.tagged_json import encode
 from paglets.core.errors import NotHandled
 from paglets.core.messages import Message, one_timeout, text_and_level
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, HostRef, ProxyRef
 from paglets.groups.keys import new_group_id
 from paglets.remote.proxy import PagletProxy
-from paglets.worker.wishes import new_note
+from paglets.worker.requests import new_note
 
 if TYPE_CHECKING:
     Incomplete: Any  # type checkers take a FakeContext for a whole Context

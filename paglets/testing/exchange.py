@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from paglets.api.hosts import Hosts, MemberView
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.errors import NoSuchRoute, PagletsError, PeerReplaced, Unreachable
 from paglets.core.refs import HostRef
 from paglets.remote.exchange import Request, Response, reply, reply_error

@@ -12,7 +12,7 @@ from paglets.api.blobs import AddArtifact, Artifacts, ArtifactView, AskBlobs, Bl
 from paglets.api.calls import PostMessage
 from paglets.api.limits import MAX_PIECE_BYTES
 from paglets.api.paglets import Done
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.errors import Conflict, FileChanged, PagletsError, Unknown
 from paglets.core.record import from_json
 from paglets.core.refs import ArtifactRef

@@ -10,7 +10,7 @@ from typing import TypeVar
 from paglets.api import hosts as api_hosts
 from paglets.api.hosts import HostIdentity, Member
 from paglets.api.paglets import Located
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.errors import NoSuchRoute, NotAllowed, PagletsError
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from paglets.core.record import from_json, to_json
-from paglets.worker.launch import Ended, LaunchEvents, LaunchSpec
+from paglets.worker.launch import LaunchEvents, LaunchSpec, ProcessExit
 from paglets.worker.protocol import Deliver, Go
 
 SIGKILL = 9
@@ -54,10 +54,10 @@ class HandProcess:
         return frame
 
     def exit(self, code: int | None = 0, **how: Any) -> None:
-        """End: with an exit code, or as `Ended` says."""
+        """End: with an exit code, or as `ProcessExit` says."""
         if not self.ended:
             self.ended = True
-            self._events.ended(self.spec.token, Ended(exit_code=None if "signal" in how else code, **how))
+            self._events.ended(self.spec.token, ProcessExit(exit_code=None if "signal" in how else code, **how))
 
 
 class HandLauncher:

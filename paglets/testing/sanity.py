@@ -14,7 +14,7 @@ from typing import Any
 
 from paglets.api.groups import SubmitGroup
 from paglets.codec.envelope import Envelope, WireMessage
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.record import from_json
 from paglets.slots.model import Resources
 from paglets.store.db import Tx

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from paglets.codec.text import dump_bytes, loads
+from paglets.codec.strict_json import dump_bytes, loads
 from paglets.core.errors import BadRequest, TooLarge
 
 MAX_FRAME_BYTES = 64 << 20

@@ -1,6 +1,6 @@
 """The seam between a host and processes: what is started, and what is heard of it.
 
-Production: `paglets.worker.launcher` (a zygote that forks). Simulation: `paglets.testing`.
+Production: `paglets.worker.host.launcher` (a zygote that forks). Simulation: `paglets.testing`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from paglets.api.slots import Usage
 
-NO_PLACE = "no_place"
+HOST_FILES_MISSING = "host_files_missing"
 """The cause that a process tells which lacked files of its host: nothing of the run counts, and it is due again."""
 
 DISK_FULL = "disk_full"
@@ -37,7 +37,7 @@ class LaunchSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class ProcessExit:
     """How a process ended, told when its whole tree is gone. `exit_code` or `signal` is set.
 
     `error`: it could not be started at all; with `launcher_lost`: as the host had no place for it. `launcher_died`: its
@@ -66,9 +66,9 @@ class LaunchEvents(Protocol):
 
     def sampled(self, token: str, usage: Usage) -> None: ...
 
-    def ended(self, token: str, ended: Ended) -> None: ...
+    def ended(self, token: str, ended: ProcessExit) -> None: ...
 
-    def troubled(self, text: str) -> None:
+    def start_blocked(self, text: str) -> None:
         """Why no process can be started just now, "" when that is over; of no token."""
         ...
 

@@ -48,7 +48,7 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
+class LogChunk:
     """Bytes of a log. `offset`: where they begin, later than asked where bytes are not kept; `next`: where to go on;
     `size_bytes`: how much was printed so far."""
 
@@ -107,7 +107,7 @@ def end_of(path: str) -> int:
     return found[-1].end if found else 0
 
 
-def read(path: str, offset: int, most_bytes: int) -> Piece:
+def read(path: str, offset: int, most_bytes: int) -> LogChunk:
     """Up to `most_bytes` from `offset` on, of one file of the log; empty beyond its end."""
     for _ in range(MOST_LOOKS):
         found = segments(path)
@@ -119,11 +119,11 @@ def read(path: str, offset: int, most_bytes: int) -> Piece:
         with suppress(OSError):
             data = _read_at(holding.path, begin - holding.offset, min(most_bytes, holding.end - begin))
             if data:
-                return Piece(offset=begin, data=data, next=begin + len(data), size_bytes=size)
+                return LogChunk(offset=begin, data=data, next=begin + len(data), size_bytes=size)
         # It went meanwhile: the tail is further on now.
     else:
         size = end_of(path)
-    return Piece(offset=offset, data=b"", next=offset, size_bytes=size)
+    return LogChunk(offset=offset, data=b"", next=offset, size_bytes=size)
 
 
 def _read_at(path: str, position: int, most_bytes: int) -> bytes:

@@ -27,7 +27,7 @@ from typing import Any, Literal
 from paglets.api.paglets import NewPaglet
 from paglets.codec.envelope import WireMessage
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
-from paglets.worker.wishes import Find, NewClone, NewNote, Rest
+from paglets.worker.requests import Find, NewClone, NewNote, Rest
 
 Entry = Literal["creation", "clone", "arrival", "activation", "run", "dispatching", "disposing", "attempt", "message"]
 
@@ -125,7 +125,7 @@ class Go:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Why user code failed, by a closed list of causes; NO_PLACE in `done`: files of the host were not to be had.
+    """A failure of user code. `cause`: from a closed list; in `done` also HOST_FILES_MISSING and DISK_FULL.
 
     `scratch_bytes`: what the scratch directory had, with DISK_FULL.
     """

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from paglets.api.slots import Usage
-from paglets.worker.process import ProcessInfo, ProcessTable, descendants, same_process
+from paglets.worker.processes import ProcessInfo, ProcessTable, descendants, same_process
 
 MAX_SCRATCH_ENTRIES = 20_000
 """A walk looks at no more files than this, about 0.1 s; a larger scratch is counted too small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
+class SampledRun:
     """A run to be sampled: its first process and its scratch directory."""
 
     token: str
@@ -31,7 +31,7 @@ class Sample:
     seen: Mapping[int, float]
 
 
-def sample_runs(table: ProcessTable, runs: tuple[Watched, ...], *, with_scratch: bool) -> dict[str, Sample]:
+def sample_runs(table: ProcessTable, runs: tuple[SampledRun, ...], *, with_scratch: bool) -> dict[str, Sample]:
     """By token, for the runs that are still there."""
     everything = table.all()
     samples = {}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import value_jobs
 
-from paglets.codec.wire import encode
+from paglets.codec.tagged_json import encode
 from paglets.system.compute_slots import submit_compute_job_group
 from tests.acceptance.rig import MakeMesh, Mesh, wait_until
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.store.db import Tx
 from paglets.testing.sanity import Hosts
 from tests.simulator.filescripts import COURIER_CLASS

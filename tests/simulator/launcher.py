@@ -12,7 +12,7 @@ from paglets.core.clock import Entropy
 from paglets.core.errors import NoRoom
 from paglets.core.record import from_json, to_json
 from paglets.testing.clock import FakeClock
-from paglets.worker.launch import Ended, LaunchEvents, LaunchSpec
+from paglets.worker.launch import LaunchEvents, LaunchSpec, ProcessExit
 from paglets.worker.protocol import LONG_ENTRIES, Deliver, EntryDone, Go
 from tests.simulator.folders import Folders
 from tests.simulator.fuse import AT_FRAME, AT_LAUNCH, Fuse
@@ -92,7 +92,7 @@ class SimLauncher:
     def end(self, token: str) -> None:
         child = self._children.get(token)
         if child is not None:
-            self.later(KILL_SECONDS, lambda: child.exit(Ended(signal=SIGKILL)))
+            self.later(KILL_SECONDS, lambda: child.exit(ProcessExit(signal=SIGKILL)))
 
     def close(self) -> None:
         self.power_off()
@@ -106,11 +106,11 @@ class SimLauncher:
     def lose_zygote(self, culprit: Child | None = None) -> None:
         """The zygote of `culprit` ends, None: the shared one; and all its children with it."""
         if culprit is not None and culprit.is_alone:
-            culprit.exit(Ended(launcher_lost=True, launcher_died=True, is_culprit=True))
+            culprit.exit(ProcessExit(launcher_lost=True, launcher_died=True, is_culprit=True))
             return
         for child in list(self._children.values()):
             if not child.is_alone:
-                child.exit(Ended(launcher_lost=True, launcher_died=True))
+                child.exit(ProcessExit(launcher_lost=True, launcher_died=True))
 
     def later(self, bounds: tuple[float, float], action: Callable[[], None]) -> None:
         self.wait(self.entropy.uniform(*bounds), action)
@@ -122,7 +122,7 @@ class SimLauncher:
 
         self.clock.call_at(self.clock.monotonic() + seconds, act)
 
-    def gone(self, token: str, how: Ended) -> None:
+    def gone(self, token: str, how: ProcessExit) -> None:
         self._children.pop(token, None)
         self.events.ended(token, how)
 
@@ -166,7 +166,7 @@ class Child:
         if not self._over:
             self._say(lambda: self._launcher.events.started(self._token, pid, float(pid)))
 
-    def exit(self, how: Ended) -> None:
+    def exit(self, how: ProcessExit) -> None:
         if self._over:
             return
         self.drop()
@@ -271,7 +271,7 @@ class Child:
         routine = self._asking.pop(frame["reply"])
         error = frame.get("error")
         if error is not None and error["code"] == "fenced":
-            self.exit(Ended(exit_code=1))
+            self.exit(ProcessExit(exit_code=1))
         elif error is not None:
             self._resume(routine, Answer(code=error["code"]))
         else:
@@ -279,7 +279,7 @@ class Child:
 
     def _finished(self, routine: Routine) -> None:
         if routine is self._main:
-            self.exit(Ended(exit_code=0, usage=Usage(processes=1)))
+            self.exit(ProcessExit(exit_code=0, usage=Usage(processes=1)))
         else:
             self._handler = None
             self._handle_next()

@@ -12,7 +12,7 @@ from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources
 from paglets.store.files import Removal
 from paglets.testing.clock import FakeClock
-from paglets.worker.logs import Piece
+from paglets.worker.logs import LogChunk
 from tests.simulator.folders import Scratch
 from tests.simulator.fuse import AFTER_SEND, BEFORE_SEND, Fuse
 from tests.simulator.network import Network
@@ -106,8 +106,8 @@ class ScratchDisk:
 
     def read_log(
         self, agent_id: str, generation: int, attempt: int, stream: str, offset: int, most_bytes: int
-    ) -> Piece:
-        return Piece(offset=offset, data=b"", next=offset, size_bytes=0)
+    ) -> LogChunk:
+        return LogChunk(offset=offset, data=b"", next=offset, size_bytes=0)
 
     def trim_logs(
         self, most_bytes: int, most_attempts: int, running: Callable[[], frozenset[tuple[str, int, int]]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.groups.keys import collector_id
 from paglets.store.db import Tx
 from paglets.testing.sanity import HANDLED, Hosts, keys_under

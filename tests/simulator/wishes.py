@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-from paglets.worker.launch import Ended
+from paglets.worker.launch import ProcessExit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class Die(Exception):
     """The process ends: by a signal, or with an exit code."""
 
     def __init__(self, *, code: int | None = None, signal: int | None = None) -> None:
-        self.how = Ended(exit_code=code, signal=signal)
+        self.how = ProcessExit(exit_code=code, signal=signal)
 
 
 Wish = Pause | Ask | LoseZygote | Stage | WriteFile | TakeAway | ReadBlob

@@ -18,7 +18,7 @@ LOOK = """
 if __name__ == "__main__":
     import io, json, zipfile
     from paglets.codec.bundle import bundle_of
-    from paglets.codec.names import class_name, resolve_class
+    from paglets.codec.class_names import class_name, resolve_class
     from paglets.core.errors import PagletsError
     try:
         bundle = bundle_of(Job)

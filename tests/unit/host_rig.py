@@ -10,7 +10,7 @@ from paglets.api.calls import Call, CallReply
 from paglets.api.groups import JobSpec, SubmitGroup
 from paglets.api.hosts import Gossip
 from paglets.codec.envelope import Envelope, JobPart, WireMessage
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.errors import PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef

@@ -27,7 +27,7 @@ from paglets.remote.keys import create_key
 from paglets.remote.local import RunningHost, began
 from paglets.slots.model import Resources
 from paglets.testing.mesh import identity, member
-from paglets.worker.zygotes import STARTER
+from paglets.worker.host.supervisor import ZYGOTE_LABEL
 
 MEMBER = member("w1")
 IDENTITY = identity("w1", build="ab")
@@ -380,11 +380,11 @@ def test_why_a_host_starts_nothing_is_told_as_it_says_it() -> None:
 
 
 def test_a_zygote_that_does_not_answer_is_told_with_what_its_host_does_about_it() -> None:
-    stuck = replace(IDENTITY, properties={"obstacle": f"{STARTER} (zygote, process 7) does not answer"})
+    stuck = replace(IDENTITY, properties={"obstacle": f"{ZYGOTE_LABEL} (zygote, process 7) does not answer"})
     check = member_check(VIEW, stuck, IDENTITY, 0.0)
     assert check.state == WARNING
     assert "starts nothing: the process that starts jobs (zygote, process 7) does not answer" in check.found
-    assert check.advice == "nothing to do: it is replaced after 30 s, and its jobs start again"
+    assert check.advice == "nothing to do: it is replaced after 30 s; its jobs restart"
 
 
 def test_a_hook_that_takes_long_is_told_with_its_paglet() -> None:

@@ -16,7 +16,7 @@ from paglets.api.hosts import HostIdentity
 from paglets.api.notes import Note, Notes
 from paglets.api.paglets import Done, Paglets, PagletView
 from paglets.api.slots import Slots, Verdicts
-from paglets.codec import wire
+from paglets.codec import tagged_json
 from paglets.codec.bundle import bundle_of
 from paglets.core.agent import Paglet, PagletState
 from paglets.core.errors import (
@@ -124,10 +124,10 @@ def test_without_a_key_it_says_how_to_get_one(given: Given) -> None:
 
 
 def test_a_call_carries_values_and_gives_the_reply(given: Given) -> None:
-    given.a.routes[CALL] = lambda body: CallReply(value=wire.encode((1, b"x")))
+    given.a.routes[CALL] = lambda body: CallReply(value=tagged_json.encode((1, b"x")))
     assert given.client().call("p1", "add", left={1, 2}) == (1, b"x")
     (body,) = given.a.bodies(CALL)
-    assert wire.decode(body["message"]["args"]) == {"left": {1, 2}}
+    assert tagged_json.decode(body["message"]["args"]) == {"left": {1, 2}}
 
 
 def test_a_call_that_waits_is_asked_again_under_its_id(given: Given) -> None:

@@ -211,7 +211,7 @@ def test_a_script_within_another_program_has_no_file_of_its_own(tmp_path: Path) 
 def test_processes_that_multiprocessing_spawns_know_the_class_too(tmp_path: Path) -> None:
     body = f"""
 from multiprocessing import get_context
-from paglets.codec.names import class_name, resolve_class
+from paglets.codec.class_names import class_name, resolve_class
 {CLASS}
 def look(queue):
     queue.put((class_name(Job), resolve_class("job:Job") is Job))
@@ -234,7 +234,7 @@ def test_a_reply_that_names_the_script_gives_its_own_class(tmp_path: Path) -> No
     body = """
 from dataclasses import dataclass
 import json, sys
-from paglets.codec.wire import decode, encode
+from paglets.codec.tagged_json import decode, encode
 
 @dataclass
 class Result:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from paglets.codec.tagged_json import decode, dumps, encode, loads
 from paglets.codec.unreadable import Unreadable
-from paglets.codec.wire import decode, dumps, encode, loads
 from paglets.core.errors import ImportFailed, Invalid
 
 ROOT = Path(__file__).parents[2]
@@ -250,7 +250,7 @@ def test_what_cannot_be_imported_is_an_error_at_once_unless_the_reader_keeps_it(
 WITHOUT_NUMPY = """
 import json, sys
 sys.modules["numpy"] = None
-from paglets.codec.wire import decode, encode
+from paglets.codec.tagged_json import decode, encode
 from paglets.core.errors import ImportFailed
 tree = json.load(sys.stdin)
 try:

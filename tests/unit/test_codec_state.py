@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional, Union
 
 import pytest
 
-from paglets.codec.wire import decode, decode_state, dumps, encode, encode_state, loads
+from paglets.codec.tagged_json import decode, decode_state, dumps, encode, encode_state, loads
 from paglets.core.agent import PagletState
 from paglets.core.errors import Invalid
 from paglets.core.refs import HostRef

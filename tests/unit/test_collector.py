@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from test_groups import SUMMARY_FIELDS
 
-from paglets.codec.wire import decode_state, encode_state
+from paglets.codec.tagged_json import decode_state, encode_state
 from paglets.core.errors import Invalid, NotHandled, TimedOut, TooLarge
 from paglets.core.messages import Message
 from paglets.core.record import to_json

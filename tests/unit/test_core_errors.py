@@ -6,7 +6,7 @@ import traceback
 
 import pytest
 
-from paglets.codec.text import dumps, loads
+from paglets.codec.strict_json import dumps, loads
 from paglets.core import errors
 from paglets.core.errors import Invalid, PagletsError, error_classes, error_from_wire, told_at_the_call
 

@@ -9,8 +9,8 @@ import pytest
 
 from paglets.host.datadir import diskfull
 from paglets.host.datadir.diskfull import UNASKED_BYTES
-from paglets.worker import fullness
-from paglets.worker.faults import entry_fault_of
+from paglets.worker.child import disk_full
+from paglets.worker.child.faults import entry_fault_of
 
 GIB = 1 << 30
 
@@ -52,7 +52,7 @@ def test_pauses_grow() -> None:
 def test_only_a_file_system_of_the_host_that_is_full_is_no_fault_of_the_job(
     number: int | None, device: int | None, is_full: bool, of_host: bool
 ) -> None:
-    assert fullness.is_of_host(number, device, frozenset({7}), is_full) is of_host
+    assert disk_full.is_of_host(number, device, frozenset({7}), is_full) is of_host
 
 
 def test_the_file_that_an_error_names_need_not_be_there(tmp_path: Path) -> None:
@@ -70,12 +70,12 @@ def test_room_is_made_in_the_scratch_directory_and_nowhere_else(tmp_path: Path) 
         (folder / "data").write_bytes(bytes(1000))
     (work / "file").touch()
     (work / "link").symlink_to(other)
-    fullness.make_room(str(work))
+    disk_full.make_room(str(work))
     assert list(work.iterdir()) == []
     assert (other / "data").exists()
     work.rmdir()
     work.symlink_to(other)
-    fullness.make_room(str(work))
+    disk_full.make_room(str(work))
     assert (other / "data").exists()
 
 

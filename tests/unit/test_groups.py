@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paglets.codec.tagged_json import encode
 from paglets.codec.unreadable import Unreadable
-from paglets.codec.wire import encode
 from paglets.core.errors import IllegalTransition, ImportFailed, Invalid
 from paglets.core.refs import HostRef, check_group_id, check_job_key
 from paglets.groups import acceptance, copies, losses

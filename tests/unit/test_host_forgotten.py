@@ -13,7 +13,7 @@ from recall_rig import W1, Target, checked, is_silent, leave, lose_answers, stat
 from paglets.api.hosts import ForgetHost, Forgotten, Gossip
 from paglets.api.paglets import Located, PagletView, ResidenceRow
 from paglets.api.transfers import TransferAnswers, Transfers
-from paglets.codec.text import dumps
+from paglets.codec.strict_json import dumps
 from paglets.core.errors import Conflict, InternalError, Invalid
 from paglets.core.record import to_json
 from paglets.host.handoff.eviction import Fencing

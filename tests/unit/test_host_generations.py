@@ -10,7 +10,7 @@ from test_host_losses import COLLECTOR, NOT_HERE, Worker, failures, pending, rep
 
 from paglets.api.blobs import BlobState, BlobStates
 from paglets.api.groups import GroupView
-from paglets.codec.text import dumps
+from paglets.codec.strict_json import dumps
 from paglets.core.refs import FileRef
 from paglets.store import paglets
 

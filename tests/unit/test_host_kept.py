@@ -13,7 +13,7 @@ from recall_rig import W1, Target, checked, is_silent
 from paglets.api.hosts import ForgetHost, Forgotten
 from paglets.api.kept import AskKept, FailedHook, Kept
 from paglets.api.paglets import Done, MovePaglet, PagletView
-from paglets.codec.text import dumps
+from paglets.codec.strict_json import dumps
 from paglets.core.errors import Conflict, InternalError
 from paglets.core.record import to_json
 from paglets.core.refs import FileRef, HostRef

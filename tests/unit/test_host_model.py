@@ -14,7 +14,7 @@ from paglets.api.limits import MAX_NOTE_CHARACTERS
 from paglets.api.notes import Notes
 from paglets.api.paglets import CreatePaglet, FindPaglets, Found, Paglets, PagletView
 from paglets.codec.envelope import Envelope, InboxPost, Post, WireMessage
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.errors import Invalid
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import FileRef, HostRef
@@ -24,7 +24,7 @@ from paglets.store.db import Tx
 from paglets.testing.processes import HandProcess
 from paglets.testing.store import memory_database
 from paglets.worker.protocol import Changes, Commit, Fault, Intent
-from paglets.worker.wishes import Find, NewClone, NewNote, Rest
+from paglets.worker.requests import Find, NewClone, NewNote, Rest
 
 OOPS = Fault(cause="exception", message="ValueError: oops", traceback="tb")
 

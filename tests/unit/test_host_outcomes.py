@@ -9,14 +9,14 @@ import pytest
 from host_rig import envelope, host_ref, job, job_part, slot_request
 
 from paglets.api.slots import Usage
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.refs import FileRef
 from paglets.host.records import outcomes, recovery
 from paglets.host.records.outcomes import Attempt, Outcome
 from paglets.store import files, posts, queue, residence
 from paglets.store.db import Store
 from paglets.testing.store import memory_store
-from paglets.worker.launch import Ended
+from paglets.worker.launch import ProcessExit
 from paglets.worker.protocol import Fault
 
 NOW = 1_000.0
@@ -46,11 +46,11 @@ class Rig:
         outcome = Outcome(success=success, final=final, **more)
         return self.store.write(lambda tx: outcomes.commit(tx, self.which(), outcome, NOW))
 
-    def ended(self, how: Ended | None = None) -> str | None:
+    def ended(self, how: ProcessExit | None = None) -> str | None:
         def end(tx: Any) -> str | None:
             tx.run("DELETE FROM runs WHERE token = ?", f"token-{self.attempt}")
-            outcomes.count_launcher(tx, "j1", how or Ended(exit_code=0))
-            return outcomes.ended(tx, self.which(), how or Ended(exit_code=0), NOW)
+            outcomes.count_launcher(tx, "j1", how or ProcessExit(exit_code=0))
+            return outcomes.ended(tx, self.which(), how or ProcessExit(exit_code=0), NOW)
 
         return self.store.write(end)
 
@@ -76,18 +76,22 @@ class Rig:
 @pytest.mark.parametrize(
     ("how", "cause", "words"),
     [
-        (Ended(exit_code=0), "no_result", "without a report"),
-        (Ended(exit_code=3), "exit:3", "exit code 3"),
-        (Ended(signal=9), "signal:SIGKILL", "SIGKILL"),
-        (Ended(signal=11), "signal:SIGSEGV", "SIGSEGV"),
-        (Ended(signal=63), "signal:63", "63"),
-        (Ended(signal=9, oom=True), "oom", "SIGKILL"),
-        (Ended(error="no such interpreter"), "spawn_failed", "no such interpreter"),
-        (Ended(signal=9, launcher_lost=True, launcher_died=True, is_culprit=True), "killed_launcher", "no other job"),
+        (ProcessExit(exit_code=0), "no_result", "without a report"),
+        (ProcessExit(exit_code=3), "exit:3", "exit code 3"),
+        (ProcessExit(signal=9), "signal:SIGKILL", "SIGKILL"),
+        (ProcessExit(signal=11), "signal:SIGSEGV", "SIGSEGV"),
+        (ProcessExit(signal=63), "signal:63", "63"),
+        (ProcessExit(signal=9, oom=True), "oom", "SIGKILL"),
+        (ProcessExit(error="no such interpreter"), "spawn_failed", "no such interpreter"),
+        (
+            ProcessExit(signal=9, launcher_lost=True, launcher_died=True, is_culprit=True),
+            "killed_launcher",
+            "no other job",
+        ),
     ],
 )
 def test_an_attempt_that_ends_without_an_outcome_fails_with_the_cause_of_its_end(
-    how: Ended, cause: str, words: str
+    how: ProcessExit, cause: str, words: str
 ) -> None:
     rig = Rig()
     assert rig.ended(replace(how, stderr_tail="last words")) == "FAILED_FINAL"
@@ -104,36 +108,36 @@ def test_an_attempt_that_ends_without_an_outcome_fails_with_the_cause_of_its_end
 def test_a_job_is_tried_as_often_as_it_may_and_reported_once(attempts: int) -> None:
     rig = Rig(max_attempts=attempts)
     for _ in range(attempts - 1):
-        assert rig.ended(Ended(exit_code=1)) == "WAITING_FOR_SLOT"
+        assert rig.ended(ProcessExit(exit_code=1)) == "WAITING_FOR_SLOT"
         assert rig.reports() == []
         assert rig.value("outcome") is None, "a job that waits for its next attempt has no outcome"
         rig.start()
-    assert rig.ended(Ended(exit_code=1)) == "FAILED_FINAL"
+    assert rig.ended(ProcessExit(exit_code=1)) == "FAILED_FINAL"
     assert rig.cause() == "exit:1"
 
 
 def test_a_lost_attempt_is_no_failure_of_the_job() -> None:
     rig = Rig(max_attempts=1, max_losses=2)
     for losses in (1, 2):
-        assert rig.ended(Ended(launcher_lost=True)) == "WAITING_FOR_SLOT"
+        assert rig.ended(ProcessExit(launcher_lost=True)) == "WAITING_FOR_SLOT"
         assert (rig.value("losses"), rig.value("failed_attempts")) == (losses, 0)
         rig.start()
-    assert rig.ended(Ended(launcher_lost=True)) == "FAILED_FINAL"
+    assert rig.ended(ProcessExit(launcher_lost=True)) == "FAILED_FINAL"
     assert rig.cause() == "host_lost"
 
 
 def test_a_job_that_may_not_be_lost_at_all_fails_at_the_first_loss() -> None:
     rig = Rig(max_losses=0)
-    assert rig.ended(Ended(launcher_lost=True)) == "FAILED_FINAL"
+    assert rig.ended(ProcessExit(launcher_lost=True)) == "FAILED_FINAL"
 
 
 def test_losses_do_not_use_up_attempts_nor_attempts_losses() -> None:
     rig = Rig(max_attempts=2, max_losses=1)
-    assert rig.ended(Ended(launcher_lost=True)) == "WAITING_FOR_SLOT"
+    assert rig.ended(ProcessExit(launcher_lost=True)) == "WAITING_FOR_SLOT"
     rig.start()
-    assert rig.ended(Ended(exit_code=1)) == "WAITING_FOR_SLOT"
+    assert rig.ended(ProcessExit(exit_code=1)) == "WAITING_FOR_SLOT"
     rig.start()
-    assert rig.ended(Ended(exit_code=0)) == "FAILED_FINAL"
+    assert rig.ended(ProcessExit(exit_code=0)) == "FAILED_FINAL"
 
 
 FULL_DISK = Fault(cause="disk_full", message="OSError: No space left on device")
@@ -141,7 +145,7 @@ FULL_DISK = Fault(cause="disk_full", message="OSError: No space left on device")
 
 def meet_full_disk(rig: Rig, scratch_bytes: int = 0) -> str | None:
     assert rig.commit(success=False, final=False, fault=FULL_DISK)
-    return rig.ended(Ended(exit_code=0, usage=Usage(scratch_bytes=scratch_bytes)))
+    return rig.ended(ProcessExit(exit_code=0, usage=Usage(scratch_bytes=scratch_bytes)))
 
 
 def test_a_job_that_meets_a_full_disk_is_placed_again_three_times_and_fails_then() -> None:
@@ -178,7 +182,7 @@ def test_a_job_that_fills_the_disk_itself_fails_at_once() -> None:
     assert record["cause"] == "disk_limit"
 
 
-ZYGOTE_DIED = Ended(signal=9, launcher_lost=True, launcher_died=True)
+ZYGOTE_DIED = ProcessExit(signal=9, launcher_lost=True, launcher_died=True)
 
 
 def test_the_death_of_a_zygote_is_neither_a_loss_nor_a_failed_attempt() -> None:
@@ -202,7 +206,7 @@ def test_an_attempt_that_ends_by_itself_ends_the_row_of_deaths() -> None:
         assert rig.ended(ZYGOTE_DIED) == "WAITING_FOR_SLOT"
         rig.start()
         if rig.attempt % 6 == 0:
-            assert rig.ended(Ended(exit_code=1)) == "WAITING_FOR_SLOT"
+            assert rig.ended(ProcessExit(exit_code=1)) == "WAITING_FOR_SLOT"
             rig.start()
 
 
@@ -219,8 +223,8 @@ def test_a_result_is_reported_when_it_is_committed_and_the_slot_is_held_until_th
     assert len(rig.reports()) == 1
 
 
-@pytest.mark.parametrize("how", [Ended(exit_code=5), Ended(signal=11), Ended(launcher_lost=True)])
-def test_a_crash_after_the_report_changes_nothing(how: Ended) -> None:
+@pytest.mark.parametrize("how", [ProcessExit(exit_code=5), ProcessExit(signal=11), ProcessExit(launcher_lost=True)])
+def test_a_crash_after_the_report_changes_nothing(how: ProcessExit) -> None:
     rig = Rig(max_attempts=5)
     rig.commit(result=1)
     assert rig.ended(how) == "COMPLETED"
@@ -249,10 +253,10 @@ def test_an_exception_is_tried_again_and_its_words_are_in_the_report() -> None:
     fault = Fault(cause="exception", message="ValueError: no", traceback="tb")
     assert rig.commit(success=False, final=False, fault=fault) is True
     assert rig.reports() == []
-    assert rig.ended(Ended(exit_code=0)) == "WAITING_FOR_SLOT"
+    assert rig.ended(ProcessExit(exit_code=0)) == "WAITING_FOR_SLOT"
     rig.start()
     rig.commit(success=False, final=False, fault=fault)
-    assert rig.ended(Ended(exit_code=0, stderr_tail="err")) == "FAILED_FINAL"
+    assert rig.ended(ProcessExit(exit_code=0, stderr_tail="err")) == "FAILED_FINAL"
     ((_, args),) = rig.reports()
     assert (args["message"], args["stderr_tail"], args["attempt"]) == ("ValueError: no", "err", 2)
 
@@ -260,25 +264,25 @@ def test_an_exception_is_tried_again_and_its_words_are_in_the_report() -> None:
 def test_an_exception_counts_as_the_jobs_own_though_the_zygote_is_lost_then() -> None:
     rig = Rig(max_losses=5)
     rig.commit(success=False, final=False, fault=Fault(cause="exception", message="no"))
-    assert rig.ended(Ended(launcher_lost=True)) == "FAILED_FINAL"
+    assert rig.ended(ProcessExit(launcher_lost=True)) == "FAILED_FINAL"
     assert rig.cause() == "exception"
 
 
 def test_no_outcome_is_taken_of_an_attempt_that_is_over() -> None:
     rig = Rig(max_attempts=2)
     late = rig.which()
-    rig.ended(Ended(exit_code=1))
+    rig.ended(ProcessExit(exit_code=1))
     rig.start()
     outcome = Outcome(success=True, final=True, result="late")
     assert rig.store.write(lambda tx: outcomes.commit(tx, late, outcome, NOW)) is False
-    assert rig.store.write(lambda tx: outcomes.ended(tx, late, Ended(exit_code=0), NOW)) is None
+    assert rig.store.write(lambda tx: outcomes.ended(tx, late, ProcessExit(exit_code=0), NOW)) is None
     assert rig.value("status") == "RUNNING"
 
 
 def test_a_copy_that_nobody_wants_is_cancelled_and_says_nothing() -> None:
     rig = Rig(max_attempts=3)
     rig.store.write(lambda tx: tx.run("UPDATE requests SET unwanted = 'cancelled'"))
-    assert rig.ended(Ended(signal=9)) == "CANCELLED"
+    assert rig.ended(ProcessExit(signal=9)) == "CANCELLED"
     assert rig.reports() == []
 
 
@@ -286,12 +290,12 @@ def test_a_result_before_the_cancel_came_is_a_result() -> None:
     rig = Rig()
     rig.commit(result=1)
     rig.store.write(lambda tx: tx.run("UPDATE requests SET unwanted = 'cancelled'"))
-    assert rig.ended(Ended(signal=9)) == "COMPLETED"
+    assert rig.ended(ProcessExit(signal=9)) == "COMPLETED"
 
 
 def test_each_ended_attempt_is_in_the_history() -> None:
     rig = Rig(max_attempts=2)
-    rig.ended(Ended(exit_code=4))
+    rig.ended(ProcessExit(exit_code=4))
     rig.start()
     rig.commit()
     rig.ended()

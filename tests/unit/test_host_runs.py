@@ -15,7 +15,7 @@ from paglets.api.calls import CallReply
 from paglets.api.groups import GroupView
 from paglets.api.paglets import Done, MovePaglet, PagletView
 from paglets.codec.envelope import Post, WireMessage
-from paglets.codec.text import dumps, loads
+from paglets.codec.strict_json import dumps, loads
 from paglets.core.errors import CallOutcomeUnknown, HandlerFailed, Moved, NotHandled, PagletsError, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import BlobRef, ProxyRef
@@ -26,7 +26,7 @@ from paglets.slots.eligibility import Reason
 from paglets.store import posts, residence
 from paglets.testing.processes import HandProcess
 from paglets.testing.store import memory_database
-from paglets.worker.launch import NO_PLACE, Ended
+from paglets.worker.launch import HOST_FILES_MISSING, ProcessExit
 from paglets.worker.protocol import (
     CallOut,
     Changes,
@@ -172,13 +172,13 @@ def test_a_hook_that_ends_its_zygote_when_it_is_alone_has_failed(rig: Rig) -> No
 
 
 def test_while_the_launcher_does_not_answer_nothing_starts_and_that_is_said(rig: Rig) -> None:
-    rig.host.runs.troubled("the process that starts jobs does not answer")
+    rig.host.runs.start_blocked("the process that starts jobs does not answer")
     rig.write(lambda tx: residence.create(tx, job("j1", request=slot_request()), rig.now()))
     rig.run()
     assert rig.launcher.processes == []
     assert rig.value("SELECT reason FROM requests") == "launcher_silent"
     assert "does not answer" in rig.host.identity().properties["obstacle"]
-    rig.host.runs.troubled("")
+    rig.host.runs.start_blocked("")
     rig.run()
     assert len(rig.launcher.processes) == 1
     assert "obstacle" not in rig.host.identity().properties
@@ -329,7 +329,7 @@ def test_a_try_to_write_that_the_disk_refused_shows_until_the_file_is_published(
 
 def test_an_attempt_that_lacked_files_of_its_host_is_none_and_begins_after_a_pause(rig: Rig) -> None:
     process = add_job(rig)
-    gone = Fault(cause=NO_PLACE, message="the program is gone")
+    gone = Fault(cause=HOST_FILES_MISSING, message="the program is gone")
     assert "ok" in rig.answer(process, "done", EntryDone(fault=gone))
     process.exit()
     rig.run(5.0)
@@ -911,7 +911,7 @@ def test_a_late_word_of_a_process_that_nobody_knows_is_dropped(rig: Rig) -> None
     runs = rig.host.runs
     runs.started("nobody", 5, 1.0)
     runs.frame("nobody", {})
-    runs.ended("nobody", Ended(exit_code=0))
+    runs.ended("nobody", ProcessExit(exit_code=0))
     rig.run()
     assert rig.faults() == []
 

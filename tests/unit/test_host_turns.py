@@ -15,7 +15,7 @@ from paglets.api.limits import LARGE_ENVELOPE_BYTES, MAX_BATCH_ENVELOPES
 from paglets.api.paglets import Done
 from paglets.api.transfers import LargeEnvelope, TransferAnswer, TransferAnswers, Transfers
 from paglets.codec.envelope import Envelope, WireMessage
-from paglets.codec.text import dump_bytes
+from paglets.codec.strict_json import dump_bytes
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.host.handoff.sender import BATCH_BYTES, CLOSE_SECONDS, Handoffs

@@ -9,7 +9,7 @@ import pytest
 from host_rig import Rig, envelope, host_ref
 
 from paglets.api.paglets import Done, MovePaglet
-from paglets.codec.text import dumps, loads
+from paglets.codec.strict_json import dumps, loads
 from paglets.core.record import to_json
 from paglets.store import residence
 from paglets.store.db import Tx

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from paglets.codec import wire
+from paglets.codec import tagged_json
 from paglets.core.errors import Invalid
 from paglets.core.messages import Message
 from paglets.core.record import from_json
@@ -241,7 +241,7 @@ def test_a_bare_str_for_tags_shows_how_to_write_it() -> None:
 
 def test_a_state_travels_with_all_its_fields() -> None:
     state = MyJobState(job_key="a", dataset="alpha", required_host_tags=("linux",), cpu_cores=2)
-    assert wire.decode_state(MyJobState, wire.encode_state(state)) == state
+    assert tagged_json.decode_state(MyJobState, tagged_json.encode_state(state)) == state
 
 
 def test_the_fields_that_the_host_writes_exist_in_every_job() -> None:

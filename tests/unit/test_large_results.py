@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from paglets.cli.views.result_values import result_text
-from paglets.codec.wire import decode, dump_bytes, encode
+from paglets.codec.tagged_json import decode, dump_bytes, encode
 from paglets.core.errors import Conflict, Invalid, TooLarge, Unknown
 from paglets.core.refs import StoredValue
 from paglets.groups.records import ResultReport, without_artifact
 from paglets.remote.records import MOST_BYTES
 from paglets.remote.storedvalues import load, load_all
-from paglets.worker.largeresults import MAX_INLINE_BYTES, MOST_PARTS, shrink
+from paglets.worker.child.large_results import MAX_INLINE_BYTES, MOST_PARTS, shrink
 
 LARGE = "x" * MAX_INLINE_BYTES
 HALF = "x" * (MAX_INLINE_BYTES // 2)

@@ -4,7 +4,7 @@ import pytest
 
 from paglets.api.hosts import HostIdentity
 from paglets.api.paglets import Done, PagletView
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.errors import (
     BadRequest,
     CallOutcomeUnknown,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from paglets.codec import wire
+from paglets.codec import tagged_json
 from paglets.core.errors import Conflict, Invalid
 from paglets.core.messages import Message
 from paglets.core.refs import HostRef, ProxyRef
@@ -44,7 +44,7 @@ def test_a_proxy_comes_back_from_the_wire() -> None:
 
 
 def test_the_ref_of_a_proxy_travels_in_messages() -> None:
-    assert wire.decode(wire.encode({"to": REF})) == {"to": REF}
+    assert tagged_json.decode(tagged_json.encode({"to": REF})) == {"to": REF}
 
 
 def test_a_paglet_cannot_manage_another_through_its_context() -> None:

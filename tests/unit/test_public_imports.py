@@ -19,7 +19,7 @@ import pytest
 
 import paglets
 from paglets.artifacts import ArtifactRef
-from paglets.codec.names import class_name, resolve_class
+from paglets.codec.class_names import class_name, resolve_class
 from paglets.core.errors import Invalid
 from paglets.program import PROGRAM_VERSION
 from paglets.system.compute_slots import CollectingComputeJobPaglet, CollectingComputeJobState, Submission

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.errors import BadRequest, GroupExists, Invalid, TooLarge
 from paglets.core.refs import HostRef
 from paglets.remote.exchange import Response, dump_json, reply, reply_error

@@ -13,7 +13,7 @@ import pytest
 from paglets.api.groups import GroupView, Obstacle, SubmitGroup
 from paglets.api.hosts import MemberView
 from paglets.api.paglets import PagletView
-from paglets.codec import wire
+from paglets.codec import tagged_json
 from paglets.codec.bundle import bundle_of
 from paglets.core.errors import (
     CallOutcomeUnknown,
@@ -127,7 +127,7 @@ def test_a_group_is_sent_in_one_request_with_states_and_requests() -> None:
     assert group.collector_class == "paglets.system.compute_slots:ResultCollectorPaglet"
     assert (group.return_home_when_complete, group.collector_host) == (True, "w1")
     first, second = group.jobs
-    assert wire.decode_state(MyJobState, first.state).dataset == "alpha"
+    assert tagged_json.decode_state(MyJobState, first.state).dataset == "alpha"
     assert first.request is not None
     assert first.request["rules"]["required_tags"] == ["linux"]
     assert second.request is not None
@@ -138,7 +138,7 @@ def test_home_may_run_all_jobs_of_a_group_by_one_argument() -> None:
     states = [MyJobState(job_key="a"), MyJobState(job_key="b", allow_home_compute=True)]
     group = submitted(FakeContext(), *states, allow_home_compute=True)
     assert [job.request and job.request["rules"]["allow_home"] for job in group.jobs] == [True, True]
-    assert [wire.decode_state(MyJobState, job.state).allow_home_compute for job in group.jobs] == [True, True]
+    assert [tagged_json.decode_state(MyJobState, job.state).allow_home_compute for job in group.jobs] == [True, True]
     assert not states[0].allow_home_compute, "the caller's state is left as it is"
     plain = submitted(FakeContext(), *states)
     assert [job.request and job.request["rules"]["allow_home"] for job in plain.jobs] == [False, True]
@@ -162,7 +162,7 @@ def test_an_empty_key_is_named_by_position_and_the_state_learns_it() -> None:
     state = MyJobState()
     group = submitted(FakeContext(), MyJobState(job_key="a"), state)
     assert [job.job_key for job in group.jobs] == ["a", "job-00002"]
-    assert wire.decode_state(MyJobState, group.jobs[1].state).job_key == "job-00002"
+    assert tagged_json.decode_state(MyJobState, group.jobs[1].state).job_key == "job-00002"
     assert state.job_key == ""
 
 

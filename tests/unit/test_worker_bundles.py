@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from paglets.codec.bundle import MAX_BUNDLE_FILES, zipped
 from paglets.core.errors import ImportFailed
 from paglets.core.refs import BlobRef
-from paglets.worker.code import MAX_PACKED_BYTES, MAX_UNPACKED_BYTES, read_bundle, unpacked
+from paglets.worker.child.bundle_cache import MAX_PACKED_BYTES, MAX_UNPACKED_BYTES, read_bundle, unpacked
 from paglets.worker.protocol import GoCode
 
 SOURCES = {"job.py": b"x = 1\n", "pkg/__init__.py": b"", "pkg/deep/leaf.py": b"y = 2\n"}
@@ -83,7 +83,7 @@ def test_what_an_earlier_process_left_half_done_is_not_used(tmp_path: Path) -> N
 UNPACK = """
 import sys
 from paglets.core.refs import BlobRef
-from paglets.worker.code import unpacked
+from paglets.worker.child.bundle_cache import unpacked
 from paglets.worker.protocol import GoCode
 sha256, size, path, folder = sys.argv[1:]
 code = GoCode(bundle=BlobRef(sha256=sha256, size_bytes=int(size)), path=path, folder=folder)

@@ -12,7 +12,7 @@ from host_rig import host_ref
 from paglets.core.agent import Paglet
 from paglets.core.record import to_json
 from paglets.core.refs import ProxyRef
-from paglets.worker.context import ChildContext
+from paglets.worker.child.context import ChildContext
 from paglets.worker.protocol import Go, Stamp
 
 HOST = host_ref("home")

@@ -16,11 +16,11 @@ from paglets.codec.bundle import zipped
 from paglets.core.errors import Invalid, PagletsError, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef
-from paglets.worker.artifacts import ChildArtifacts
-from paglets.worker.code import unpacked
-from paglets.worker.files import put_files
+from paglets.worker.child.artifacts import ChildArtifacts
+from paglets.worker.child.bundle_cache import unpacked
+from paglets.worker.child.files import put_files
+from paglets.worker.child.publishing import Publisher
 from paglets.worker.protocol import Entry, Go, GoCode, GoFile, Stamp
-from paglets.worker.publishing import Publisher
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes of paglets are of POSIX")
 

@@ -77,9 +77,9 @@ def test_what_is_not_kept_shows_as_a_later_offset(tmp_path: Path) -> None:
 
 def test_beyond_the_end_and_without_a_log_there_is_an_empty_piece(tmp_path: Path) -> None:
     path = tmp_path / "1.1.out"
-    assert logs.read(str(path), 5, 10) == logs.Piece(offset=5, data=b"", next=5, size_bytes=0)
+    assert logs.read(str(path), 5, 10) == logs.LogChunk(offset=5, data=b"", next=5, size_bytes=0)
     written(path, b"abc")
-    assert logs.read(str(path), 1 << 60, 10) == logs.Piece(offset=1 << 60, data=b"", next=1 << 60, size_bytes=3)
+    assert logs.read(str(path), 1 << 60, 10) == logs.LogChunk(offset=1 << 60, data=b"", next=1 << 60, size_bytes=3)
     assert logs.read(str(tmp_path / "no" / "folder"), 0, 10).size_bytes == 0
 
 

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 from paglets.api.slots import Usage
-from paglets.codec.names import resolve_class
+from paglets.codec.class_names import resolve_class
 from paglets.core.errors import Conflict, ImportFailed
 from paglets.core.text import placed
 from paglets.program import this_program
-from paglets.worker.faults import MAX_TRACEBACK_CHARACTERS, NOT_SENT, entry_fault_of, fault_of, show
-from paglets.worker.launch import NO_PLACE
-from paglets.worker.process import ProcessInfo, ProcTable, Run, descendants, kill_run, process_table, same_process
-from paglets.worker.restarts import FAILED_STARTS, PAUSES_SECONDS, STEADY_SECONDS, Restarts
-from paglets.worker.usage import Watched, larger, sample_runs, scratch_bytes
+from paglets.worker.child.faults import MAX_TRACEBACK_CHARACTERS, NOT_SENT, entry_fault_of, fault_of, show
+from paglets.worker.host.restarts import FAILED_STARTS, PAUSES_SECONDS, STEADY_SECONDS, Restarts
+from paglets.worker.launch import HOST_FILES_MISSING
+from paglets.worker.processes import ProcessInfo, ProcTable, RunTree, descendants, kill_run, process_table, same_process
+from paglets.worker.usage import SampledRun, larger, sample_runs, scratch_bytes
 
 
 def info(pid: int, parent: int, state: str = "S") -> ProcessInfo:
@@ -60,8 +60,8 @@ def test_a_process_is_the_same_only_if_it_lives_and_began_at_the_same_time() -> 
 
 
 def test_a_sample_adds_up_the_tree_without_its_zombies(tmp_path: Path) -> None:
-    watched = Watched(token="t", pid=10, start_time=10.0, work_dir=str(tmp_path))
-    stranger = Watched(token="u", pid=20, start_time=1.0, work_dir=str(tmp_path))
+    watched = SampledRun(token="t", pid=10, start_time=10.0, work_dir=str(tmp_path))
+    stranger = SampledRun(token="u", pid=20, start_time=1.0, work_dir=str(tmp_path))
     samples = sample_runs(Table(), (watched, stranger), with_scratch=True)
     assert list(samples) == ["t"]
     assert samples["t"].usage == Usage(cpu_seconds=3.0, rss_bytes=30, scratch_bytes=0, processes=3)
@@ -103,7 +103,7 @@ def test_this_process_is_in_the_table_as_it_is() -> None:
 
 def test_psutil_and_proc_tell_the_same_of_a_process() -> None:
     psutil = pytest.importorskip("psutil")
-    from paglets.worker.process import PsutilTable
+    from paglets.worker.processes import PsutilTable
 
     one, other = ProcTable().get(os.getpid()), PsutilTable(psutil).get(os.getpid())
     assert one is not None
@@ -116,8 +116,8 @@ def test_a_pid_that_another_program_uses_now_is_left_alone() -> None:
     # Each of these would end this very process if it were taken for a run's.
     own = ProcTable().get(os.getpid())
     assert own is not None
-    assert kill_run(ProcTable(), [Run(token="x", pid=own.pid, start_time=own.start_time + 5, seen={})]) == set()
-    assert kill_run(Table(), [Run(token="x", pid=20, start_time=20.0, seen={})]) == set()
+    assert kill_run(ProcTable(), [RunTree(token="x", pid=own.pid, start_time=own.start_time + 5, seen={})]) == set()
+    assert kill_run(Table(), [RunTree(token="x", pid=20, start_time=20.0, seen={})]) == set()
 
 
 def test_zygotes_that_end_soon_are_started_again_after_growing_pauses() -> None:
@@ -201,7 +201,7 @@ def imported(folder: Path, text: str) -> ImportFailed:
         ("def f():\n    1 / 0\nf()", ["line 3, in <module>", "line 2, in f"], "ZeroDivisionError: "),
         ("x = 1\ndef f(:", ["line 2"], "SyntaxError: "),
         (
-            "from paglets.codec.names import refuse_while_importing\nrefuse_while_importing()",
+            "from paglets.codec.class_names import refuse_while_importing\nrefuse_while_importing()",
             ["line 2, in <module>"],
             "paglets.core.errors.ImportFailed: put the submission under",
         ),
@@ -277,12 +277,12 @@ def test_what_the_files_of_the_host_lack_is_no_doing_of_the_paglets(tmp_path: Pa
     scratch = tmp_path / "work" / "job-1"
     scratch.mkdir(parents=True)
     program = FileNotFoundError(errno.ENOENT, "No such file", str(this_program().path))
-    assert cause_of(program, scratch) == NO_PLACE
-    assert cause_of(raised_from(ImportFailed("no class"), program), scratch) == NO_PLACE
-    assert cause_of(ImportFailed("it cannot be unpacked", passes=True), scratch) == NO_PLACE
+    assert cause_of(program, scratch) == HOST_FILES_MISSING
+    assert cause_of(raised_from(ImportFailed("no class"), program), scratch) == HOST_FILES_MISSING
+    assert cause_of(ImportFailed("it cannot be unpacked", passes=True), scratch) == HOST_FILES_MISSING
     assert cause_of(ImportFailed("no module"), scratch) == "import_failed"
     own = FileNotFoundError(errno.ENOENT, "No such file", str(scratch / "table.csv"))
     assert cause_of(own, scratch) == "exception"
     scratch.parent.rename(tmp_path / "away")
-    assert cause_of(own, scratch) == NO_PLACE
+    assert cause_of(own, scratch) == HOST_FILES_MISSING
     assert cause_of(FileNotFoundError(errno.ENOENT, "No such file", "/data/table.csv"), scratch) == "exception"

@@ -9,10 +9,10 @@ import pytest
 from paglets.core.errors import BadRequest, Invalid, TooLarge
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.worker.control import EndRun, StartedRun, from_frame, to_frame
 from paglets.worker.frames import HEADER, MAX_FRAME_BYTES, Unpacker, pack
 from paglets.worker.launch import LaunchSpec
 from paglets.worker.protocol import ENTRY_METHODS, LONG_ENTRIES, OPERATIONS
+from paglets.worker.zygote_protocol import EndRun, StartedRun, from_frame, to_frame
 
 FRAMES = [{"a": 1}, {}, {"text": "grüße \U0001f98a", "list": [None, True, 1.5]}, {"big": "x" * 100_000}]
 

@@ -20,8 +20,8 @@ from paglets.artifacts.folder import BlobFolder
 from paglets.core.content import hash_file
 from paglets.core.errors import NoRoom, PagletsError
 from paglets.core.refs import BlobRef
-from paglets.worker.publishing import Publication, Publisher
-from paglets.worker.taking import move_back
+from paglets.worker.child.publishing import Publication, Publisher
+from paglets.worker.child.zero_copy import move_back
 
 linux = pytest.mark.skipif(not hasattr(fcntl, "F_SETLEASE"), reason="only Linux grants leases")
 

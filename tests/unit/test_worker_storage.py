@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from paglets.core.errors import Invalid
-from paglets.worker.changes import Scope
+from paglets.worker.child.storage import PAGE_ENTRIES, ChildStorage
+from paglets.worker.child.unit_of_work import UnitOfWork
 from paglets.worker.protocol import Commit, StorageGet, StorageScan
-from paglets.worker.storage import PAGE_ENTRIES, ChildStorage
 
 
 class Rows:
@@ -17,7 +17,7 @@ class Rows:
 
     def __init__(self, rows: dict[str, Any]) -> None:
         self.rows = rows
-        self.scope = Scope()
+        self.scope = UnitOfWork()
         self.storage = ChildStorage(self.request, lambda: self.scope)
 
     def request(self, operation: str, args: Any) -> Any:
@@ -54,7 +54,7 @@ def test_a_scan_goes_on_behind_what_was_deleted_and_a_page() -> None:
 def test_what_is_discarded_is_not_read(at_once: bool) -> None:
     # Its class is not installed here: a value that nobody asked for must not end the handler.
     host = Rows({"a": {"$object": {"class": "needs_torch:Cfg", "fields": {}}}, "b": 1})
-    host.scope = Scope(at_once=at_once)
+    host.scope = UnitOfWork(at_once=at_once)
     host.storage.discard("a")
     assert list(host.storage) == ["b"]
     assert ("a" in host.rows) is not at_once
@@ -82,7 +82,7 @@ def test_it_is_a_mapping_over_both() -> None:
 
 def test_in_a_long_entry_each_change_goes_out_at_once() -> None:
     host = Rows({"a": 1})
-    host.scope = Scope(at_once=True)
+    host.scope = UnitOfWork(at_once=True)
     host.storage["b"] = {1}
     del host.storage["a"]
     assert host.rows == {"b": {"$set": [1]}}

@@ -35,8 +35,8 @@ from paglets.remote.local import RunningHost, broken_run_files, running_hosts
 from paglets.remote.losthosts import heard_text, is_stranger
 from paglets.settings import user_path
 from paglets.slots.amounts import bytes_text
-from paglets.worker.pulse import Patience
-from paglets.worker.zygotes import STARTER
+from paglets.worker.host.heartbeat import HeartbeatTimeouts
+from paglets.worker.host.supervisor import ZYGOTE_LABEL
 
 OLDEST_PYTHON = (3, 11)
 MOST_SKEW_SECONDS = 5.0
@@ -322,8 +322,8 @@ def _trouble(identity: HostIdentity) -> tuple[str, str] | None:
         return found, f"`paglets doctor --name {identity.name}` on its machine says more"
     if OBSTACLE in identity.properties:
         found = f"online, and starts nothing: {identity.properties[OBSTACLE]}"
-        if identity.properties[OBSTACLE].startswith(STARTER):
-            advice = f"nothing to do: it is replaced after {Patience().hung_seconds:g} s, and its jobs start again"
+        if identity.properties[OBSTACLE].startswith(ZYGOTE_LABEL):
+            advice = f"nothing to do: it is replaced after {HeartbeatTimeouts().replace_seconds:g} s; its jobs restart"
             return found, advice
         return found, f"mend that; `paglets doctor --name {identity.name}` on its machine says more"
     if identity.long_hooks:

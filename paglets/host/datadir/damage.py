@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from paglets.codec.text import dump_bytes, loads
+from paglets.codec.strict_json import dump_bytes, loads
 from paglets.core.content import sync_folder, write_all
 from paglets.core.errors import PagletsError, StoreMalformed, StoreUndecided
 from paglets.core.record import from_json, to_json

@@ -16,7 +16,7 @@ from paglets.host.runtime.shell import Disk
 from paglets.slots.amounts import bytes_text
 from paglets.slots.eligibility import Reason
 from paglets.store.files import Removal
-from paglets.worker.logs import Piece, make_folder
+from paglets.worker.logs import LogChunk, make_folder
 from paglets.worker.usage import scratch_bytes
 
 FULL = "disk_full"
@@ -119,7 +119,7 @@ class HostDisk:
 
     def read_log(
         self, agent_id: str, generation: int, attempt: int, stream: str, offset: int, most_bytes: int
-    ) -> Piece:
+    ) -> LogChunk:
         return self._logs.read(agent_id, generation, attempt, stream, offset, most_bytes)
 
     def trim_logs(self, most_bytes: int, most_attempts: int, running: Callable[[], frozenset[Key]]) -> None:

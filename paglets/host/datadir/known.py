@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from paglets.codec.text import dump_bytes, loads
+from paglets.codec.strict_json import dump_bytes, loads
 from paglets.core.errors import PagletsError
 from paglets.core.record import from_json, to_json
 from paglets.host.datadir.folder import HostFolder

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paglets.worker import logs
-from paglets.worker.logs import Piece
+from paglets.worker.logs import LogChunk
 
 STREAMS = ("out", "err")
 FILE = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})\.(?:out|err)(?:\.([0-9]+))?")
@@ -49,7 +49,7 @@ class LogFolder:
         """(generation, attempt) of the logs of one paglet that are there."""
         return tuple(sorted({(generation, attempt) for generation, attempt, _ in self._files(agent_id)}))
 
-    def read(self, agent_id: str, generation: int, attempt: int, stream: str, offset: int, most_bytes: int) -> Piece:
+    def read(self, agent_id: str, generation: int, attempt: int, stream: str, offset: int, most_bytes: int) -> LogChunk:
         """A piece of a log; an empty one where there is none."""
         return logs.read(self.path(agent_id, generation, attempt, stream), offset, most_bytes)
 

@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from paglets.api.groups import GroupView
-from paglets.codec.text import dumps
+from paglets.codec.strict_json import dumps
 from paglets.core.errors import PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef

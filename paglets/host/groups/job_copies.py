@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from paglets.api.groups import JobCopy
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.record import from_json
 from paglets.core.refs import ProxyRef
 from paglets.store import handoffs, queue, views

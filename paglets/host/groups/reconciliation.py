@@ -14,7 +14,7 @@ from functools import partial
 from paglets.api.groups import JobCopy, JobStatusReply, UnwantedCopy
 from paglets.api.groups import JobStatusReport as Told
 from paglets.api.paglets import Located
-from paglets.codec.text import dumps
+from paglets.codec.strict_json import dumps
 from paglets.core.errors import PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef

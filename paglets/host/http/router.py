@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.clock import Mutex
 from paglets.core.errors import BadRequest, Invalid, MethodNotAllowed, NoSuchRoute, Overloaded, PagletsError
 from paglets.core.record import from_json

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from paglets.api.calls import CallReply
 from paglets.api.paglets import FindPaglets
 from paglets.codec.envelope import CarriedArtifact, check_file, check_message, check_seconds
-from paglets.codec.text import dumps
+from paglets.codec.strict_json import dumps
 from paglets.core.errors import Fenced, HandlerFailed, NotHandled, PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import (
@@ -39,7 +39,7 @@ from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.store import artifacts, files, kept, paglets, posts
 from paglets.store.db import Tx
-from paglets.worker import protocol, wishes
+from paglets.worker import protocol, requests
 from paglets.worker.protocol import BAD_RESULT, Changes, Fault, NewArtifact, RegisteredFile, Stamp
 
 Done = Callable[[Any], None]
@@ -161,7 +161,7 @@ class Operations:
     def resolve_host(self, run: Speaker, args: protocol.Resolve, done: Done) -> None:
         done(self._gossip.find(args.target))
 
-    def find(self, run: Speaker, args: wishes.Find, done: Done) -> None:
+    def find(self, run: Speaker, args: requests.Find, done: Done) -> None:
         self._directory.everywhere(FindPaglets(name=args.name, service=args.service), done)
 
     def resolve_paglet(self, run: Speaker, args: protocol.Resolve, done: Done) -> None:

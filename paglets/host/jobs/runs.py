@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from paglets.api.slots import Usage
-from paglets.codec.text import dumps
+from paglets.codec.strict_json import dumps
 from paglets.core.errors import Fenced, HandlerFailed, PagletsError, StorePassing, tellable
 from paglets.core.failpoints import reach
 from paglets.core.record import to_json
@@ -26,7 +26,7 @@ from paglets.host.records.runrows import Ground, Run
 from paglets.host.runtime.runner import note
 from paglets.host.runtime.shell import Shell
 from paglets.store import posts
-from paglets.worker.launch import NO_PLACE, Ended, Launcher, LaunchEvents
+from paglets.worker.launch import HOST_FILES_MISSING, Launcher, LaunchEvents, ProcessExit
 from paglets.worker.protocol import Deliver, Fault, Go, Handled
 
 CHECK_TIMEOUTS_SECONDS = 1.0
@@ -103,10 +103,10 @@ class Runs:
     def sampled(self, token: str, usage: Usage) -> None:
         self._shell.runner.soon(partial(self._sampled, token, usage))
 
-    def ended(self, token: str, ended: Ended) -> None:
+    def ended(self, token: str, ended: ProcessExit) -> None:
         self._shell.runner.soon(partial(self._ended, token, ended))
 
-    def troubled(self, text: str) -> None:
+    def start_blocked(self, text: str) -> None:
         self._shell.runner.soon(partial(self._troubled, text))
 
     # The same, on the runner.
@@ -150,7 +150,7 @@ class Runs:
             self._answer(run, number, error)
             self.launcher.end(token)
             return
-        if name == "done" and args.fault is not None and args.fault.cause == NO_PLACE:
+        if name == "done" and args.fault is not None and args.fault.cause == HOST_FILES_MISSING:
             run.done, run.not_begun = True, args.fault.message
             self._answer(run, number, None)
             return
@@ -265,7 +265,7 @@ class Runs:
                 lambda tx: tx.run("UPDATE runs SET usage = ? WHERE token = ?", dumps(to_json(usage)), token)
             )
 
-    def _ended(self, token: str, how: Ended) -> None:
+    def _ended(self, token: str, how: ProcessExit) -> None:
         run = self._by_token.get(token)
         if run is None:
             return
@@ -278,7 +278,7 @@ class Runs:
             lambda status: self._gone(run, how, status),
         )
 
-    def _gone(self, run: Run, how: Ended, status: Any) -> None:
+    def _gone(self, run: Run, how: ProcessExit, status: Any) -> None:
         if isinstance(status, StorePassing):
             # Nobody tells of this end again.
             self._delayed.append(partial(self._ended, run.stamp.token, how))
@@ -299,7 +299,7 @@ class Runs:
             self._shell.runner.wake("cleanup")
         self._shell.runner.wake("mailbox", "scheduler", "placer")
 
-    def _delivery_lost(self, run: Run, delivery: Delivery, how: Ended) -> None:
+    def _delivery_lost(self, run: Run, delivery: Delivery, how: ProcessExit) -> None:
         text = outcomes.describe(how)
         if delivery.call is not None:
             delivery.call.finish(

@@ -12,7 +12,7 @@ from paglets.host.records.runrows import Run
 from paglets.host.runtime.shell import Shell
 from paglets.slots.eligibility import Reason
 from paglets.store import paglets, residence
-from paglets.worker.launch import Ended, LaunchSpec
+from paglets.worker.launch import LaunchSpec, ProcessExit
 
 PLACE_AGAIN_SECONDS = 10.0
 """Before another process is tried, after one for which the disk had no place: a quota does not show before that."""
@@ -68,14 +68,14 @@ class ProcessWorkspace:
             alone=deaths > 0,
         )
 
-    def not_made(self, run: Run, error: OSError | StorePassing) -> Ended:
+    def not_made(self, run: Run, error: OSError | StorePassing) -> ProcessExit:
         """How that run ends, as its place could not be made."""
         is_of_disk = not isinstance(error, OSError) or error.errno in fileroom.OF_THE_DISK
         if is_of_disk or self._shell.disk.obstacle() is not None:
             return self.lacking(str(error))
         self._paused = {agent_id: at for agent_id, at in self._paused.items() if at > run.began}
         self._paused[run.agent_id] = run.began + PLACE_AGAIN_SECONDS
-        return Ended(error=str(error))
+        return ProcessExit(error=str(error))
 
     def leave_full_disk(self, agent_id: str, deny_list: PlacementDenyList) -> None:
         """Let a job that met a full disk here go elsewhere if it can, after a pause; remove its scratch directory."""
@@ -89,8 +89,8 @@ class ProcessWorkspace:
         with suppress(OSError):
             self._shell.disk.discard(agent_id)
 
-    def lacking(self, why: str) -> Ended:
+    def lacking(self, why: str) -> ProcessExit:
         """The end of a run for which the disk has no place. Not its own failure: it never began, and is due again."""
         self._obstacle = Reason(code="disk_full", text=f"the host has no place for it: {why}")
         self._obstacle_until = self._shell.clock.monotonic() + PLACE_AGAIN_SECONDS
-        return Ended(error=self._obstacle.text, launcher_lost=True)
+        return ProcessExit(error=self._obstacle.text, launcher_lost=True)

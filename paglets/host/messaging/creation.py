@@ -11,7 +11,7 @@ from paglets.api.groups import GroupView, Obstacle, SubmitGroup
 from paglets.api.hosts import MemberView
 from paglets.api.paglets import NewPaglet, ResidenceRow
 from paglets.codec.envelope import Envelope, JobPart, WireMessage, check_file
-from paglets.codec.text import dumps
+from paglets.codec.strict_json import dumps
 from paglets.core.context import HostInfo
 from paglets.core.errors import Conflict, GroupExists, Invalid, Moved, Moving, NameTaken, PagletsError, Unknown
 from paglets.core.record import from_json, to_json

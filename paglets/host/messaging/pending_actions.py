@@ -20,7 +20,7 @@ from paglets.mesh.gossip import Gossip
 from paglets.slots import states
 from paglets.store import jobfiles, paglets, queue, residence
 from paglets.store.db import Tx
-from paglets.worker.zygotes import STARTER
+from paglets.worker.host.supervisor import ZYGOTE_LABEL
 
 
 class PendingActions:
@@ -74,7 +74,7 @@ class PendingActions:
             return other or f"it moves to {target.name} when that is online"
         member = self._gossip.by_store(target.store_id)
         full = "" if member is None else member.properties.get(OBSTACLE, "")
-        if full and not full.startswith(STARTER):  # what has arrived there needs no process at once
+        if full and not full.startswith(ZYGOTE_LABEL):  # what has arrived there needs no process at once
             return f"it moves to {target.name} when that has room: {full}"
         needs = self._shell.store.read(lambda tx: paglets.blobs_here(tx, agent_id))
         return "" if self._blob_pusher.ready(target, needs) else self._blob_pusher.why(target, needs)

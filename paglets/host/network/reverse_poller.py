@@ -15,7 +15,7 @@ from functools import partial
 from paglets.api.hosts import Member
 from paglets.api.limits import MAX_CALL_SECONDS
 from paglets.api.pull import Pull, Pulled, PulledAnswer, PulledRequest
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.errors import InternalError, PagletsError, TimedOut, Unreachable
 from paglets.core.record import from_json
 from paglets.host.runtime.backoff import Lanes

@@ -7,7 +7,7 @@ from typing import Any
 
 from paglets.api.groups import JobCopy
 from paglets.api.logs import Attempts, AttemptView, UnfinishedJob
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.refs import HostRef, check_agent_id, check_group_id, check_job_key
 from paglets.host.datadir.logs import Key
 from paglets.host.runtime.shell import Disk

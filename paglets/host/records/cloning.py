@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from paglets.codec.text import dumps
+from paglets.codec.strict_json import dumps
 from paglets.core.errors import Conflict, Invalid, NameTaken
 from paglets.core.record import to_json
 from paglets.core.refs import check_agent_id
 from paglets.core.text import with_article
 from paglets.store import paglets, residence
 from paglets.store.db import Tx
-from paglets.worker.wishes import NewClone
+from paglets.worker.requests import NewClone
 
 
 def make(tx: Tx, agent_id: str, clone: NewClone, now: float) -> None:

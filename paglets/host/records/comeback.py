@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paglets.api.hosts import Member
-from paglets.codec.text import dumps
+from paglets.codec.strict_json import dumps
 from paglets.core.clock import Entropy
 from paglets.core.record import to_json
 from paglets.core.refs import SHORT_ID_CHARACTERS, HostRef

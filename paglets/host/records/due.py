@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.host.records.inline import INLINE_CLASSES
 from paglets.store.db import Tx
 

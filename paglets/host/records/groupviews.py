@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from paglets.api.groups import CreationError, GroupLine, GroupView, Obstacle
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.groups.keys import collector_id

@@ -6,7 +6,7 @@ from typing import Any
 
 from paglets.api.kept import FailedHook
 from paglets.codec.envelope import check_seconds
-from paglets.codec.text import dumps, loads
+from paglets.codec.strict_json import dumps, loads
 from paglets.core.errors import Conflict
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
@@ -16,7 +16,7 @@ from paglets.host.runtime.runner import note
 from paglets.store import jobfiles, residence
 from paglets.store.db import Tx
 from paglets.worker.protocol import Intent
-from paglets.worker.wishes import NewNote
+from paglets.worker.requests import NewNote
 
 
 def ask_for(tx: Tx, agent_id: str, intent: dict[str, Any] | None) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from paglets.api.groups import DEFAULT_COLLECTOR
+from paglets.codec.class_names import resolve_class
 from paglets.codec.envelope import WireMessage
-from paglets.codec.names import resolve_class
-from paglets.codec.text import dumps, loads
-from paglets.codec.wire import decode_state, encode_state
+from paglets.codec.strict_json import dumps, loads
+from paglets.codec.tagged_json import decode_state, encode_state
 from paglets.core.agent import Paglet
 from paglets.core.context import HostInfo, Storage
 from paglets.core.errors import Invalid

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from paglets.api.limits import MAX_NOTE_CHARACTERS
 from paglets.api.notes import Note
 from paglets.codec.envelope import WireMessage
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.store import notes, posts
 from paglets.store.db import Tx
-from paglets.worker.wishes import NewNote
+from paglets.worker.requests import NewNote
 
 
 def send(tx: Tx, agent_id: str, host_name: str, told: Iterable[NewNote], now: float) -> None:

@@ -11,7 +11,7 @@ from signal import Signals
 from typing import Any
 
 from paglets.codec.envelope import WireMessage
-from paglets.codec.text import dumps
+from paglets.codec.strict_json import dumps
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.core.text import counted
@@ -22,7 +22,7 @@ from paglets.slots.amounts import bytes_text
 from paglets.store import files, history, jobfiles, paglets, posts, queue, residence
 from paglets.store.db import Tx
 from paglets.store.queue import JobRow
-from paglets.worker.launch import DISK_FULL, Ended
+from paglets.worker.launch import DISK_FULL, ProcessExit
 from paglets.worker.protocol import Fault, NewArtifact
 
 LOST = "host_lost"
@@ -119,7 +119,7 @@ def _failure(fault: Fault, stderr_tail: str) -> dict[str, Any]:
     }
 
 
-def ended(tx: Tx, attempt: Attempt, how: Ended, now: float) -> str | None:
+def ended(tx: Tx, attempt: Attempt, how: ProcessExit, now: float) -> str | None:
     """The process tree of the attempt is gone: release the slot, move the job on; gives its new status."""
     granted_at = queue.release(tx, attempt.agent_id)
     job = queue.job(tx, attempt.agent_id)
@@ -144,7 +144,7 @@ def _has_plans(tx: Tx, agent_id: str) -> bool:
     return tx.value(sql, agent_id) is not None
 
 
-def _event(tx: Tx, job: JobRow, attempt: Attempt, how: Ended, now: float) -> str:
+def _event(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now: float) -> str:
     outcome = None if job.outcome is None else from_json(Outcome, job.outcome)
     if outcome is not None and (outcome.success or outcome.final):
         return "completed" if outcome.success else "failed"
@@ -157,7 +157,7 @@ def _event(tx: Tx, job: JobRow, attempt: Attempt, how: Ended, now: float) -> str
     return _fail_attempt(tx, job, attempt, outcome or _from_exit(how), how, now)
 
 
-def _end_unwanted(tx: Tx, job: JobRow, why: str, attempt: Attempt, how: Ended, now: float) -> str:
+def _end_unwanted(tx: Tx, job: JobRow, why: str, attempt: Attempt, how: ProcessExit, now: float) -> str:
     """Its collector knows already that nobody wants it, but where a person said so to this host."""
     if why.startswith(BY_HAND):
         fault = Fault(cause=CANCELLED, message=why.removeprefix(BY_HAND))
@@ -165,7 +165,7 @@ def _end_unwanted(tx: Tx, job: JobRow, why: str, attempt: Attempt, how: Ended, n
     return "cancelled"
 
 
-def _cause(job: JobRow, how: Ended) -> str:
+def _cause(job: JobRow, how: ProcessExit) -> str:
     """Of an attempt that has ended; "" where it has a result."""
     outcome = None if job.outcome is None else from_json(Outcome, job.outcome)
     if outcome is not None and (outcome.success or outcome.fault is not None):
@@ -173,7 +173,7 @@ def _cause(job: JobRow, how: Ended) -> str:
     return CANCELLED if job.unwanted is not None else cause_of(how)
 
 
-def _lose(tx: Tx, job: JobRow, attempt: Attempt, how: Ended, now: float) -> str:
+def _lose(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now: float) -> str:
     """The attempt ended by no doing of its own. One for which its host had no place never began, and does not count."""
     if how.error:
         return "lost"
@@ -189,7 +189,7 @@ def _lose(tx: Tx, job: JobRow, attempt: Attempt, how: Ended, now: float) -> str:
     return "failed"
 
 
-def _lose_launcher(tx: Tx, job: JobRow, attempt: Attempt, how: Ended, now: float) -> str:
+def _lose_launcher(tx: Tx, job: JobRow, attempt: Attempt, how: ProcessExit, now: float) -> str:
     """The zygote died, and not by this job alone: that counts by itself (`count_launcher`), and not as a loss."""
     deaths = paglets.launcher_deaths(tx, job.agent_id)
     if deaths <= MOST_LAUNCHER_DEATHS:
@@ -202,7 +202,7 @@ def _lose_launcher(tx: Tx, job: JobRow, attempt: Attempt, how: Ended, now: float
     return "failed"
 
 
-def count_launcher(tx: Tx, agent_id: str, how: Ended) -> None:
+def count_launcher(tx: Tx, agent_id: str, how: ProcessExit) -> None:
     """Count the deaths of a zygote in a row under one paglet; a process that ended by itself ends the row."""
     if how.launcher_died:
         paglets.set_launcher_deaths(tx, agent_id, paglets.launcher_deaths(tx, agent_id) + 1)
@@ -210,7 +210,7 @@ def count_launcher(tx: Tx, agent_id: str, how: Ended) -> None:
         paglets.set_launcher_deaths(tx, agent_id, 0)
 
 
-def _meet_full_disk(tx: Tx, job: JobRow, attempt: Attempt, fault: Fault, how: Ended, now: float) -> str:
+def _meet_full_disk(tx: Tx, job: JobRow, attempt: Attempt, fault: Fault, how: ProcessExit, now: float) -> str:
     """The disk of this host was full: that counts neither as a failed attempt nor as a loss."""
     used, asked = max(how.usage.scratch_bytes, fault.scratch_bytes), job.request.resources.temp_storage_bytes
     decided = diskfull.verdict(job.disk_fulls, used, asked)
@@ -242,7 +242,7 @@ def _say_displaced(tx: Tx, job: JobRow, attempt: Attempt, now: float) -> None:
     queue.set_reason(tx, job.agent_id, DISK_FULL, text, False, now)
 
 
-def _fail_attempt(tx: Tx, job: JobRow, attempt: Attempt, outcome: Outcome, how: Ended, now: float) -> str:
+def _fail_attempt(tx: Tx, job: JobRow, attempt: Attempt, outcome: Outcome, how: ProcessExit, now: float) -> str:
     tx.run("UPDATE requests SET failed_attempts = failed_attempts + 1 WHERE agent_id = ?", job.agent_id)
     tx.run("UPDATE job_states SET outcome = NULL WHERE agent_id = ?", job.agent_id)
     if job.failed_attempts + 1 < job.request.max_attempts:
@@ -252,11 +252,11 @@ def _fail_attempt(tx: Tx, job: JobRow, attempt: Attempt, outcome: Outcome, how: 
     return "failed"
 
 
-def _from_exit(how: Ended) -> Outcome:
+def _from_exit(how: ProcessExit) -> Outcome:
     return Outcome(success=False, final=False, fault=Fault(cause=cause_of(how), message=describe(how)))
 
 
-def cause_of(how: Ended) -> str:
+def cause_of(how: ProcessExit) -> str:
     """The cause, of the closed list, of a process that ended without an outcome."""
     if how.is_culprit:
         return KILLED_LAUNCHER
@@ -280,7 +280,7 @@ def signal_name(number: int) -> str:
         return str(number)
 
 
-def describe(how: Ended, expected: str = "") -> str:
+def describe(how: ProcessExit, expected: str = "") -> str:
     """Return the end of a process in words. `expected`: what was to happen first, instead of a report."""
     if how.error:
         return f"the process could not be started: {how.error}"
@@ -297,7 +297,7 @@ def describe(how: Ended, expected: str = "") -> str:
 
 
 def _record(
-    job: JobRow, attempt: Attempt, how: Ended, status: str, granted_at: float | None, cause: str
+    job: JobRow, attempt: Attempt, how: ProcessExit, status: str, granted_at: float | None, cause: str
 ) -> dict[str, Any]:
     return {
         "status": status,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from paglets.api.groups import CreationError, JobSpec, SubmitGroup
 from paglets.api.limits import MAX_GROUP_JOBS
-from paglets.codec.text import dumps
+from paglets.codec.strict_json import dumps
 from paglets.core.errors import Invalid, PagletsError
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import FileRef, HostRef, check_group_id

@@ -8,7 +8,7 @@ from paglets.host.records.outcomes import Attempt
 from paglets.slots import states
 from paglets.store import kept, queue, residence
 from paglets.store.db import Tx
-from paglets.worker.launch import Ended
+from paglets.worker.launch import ProcessExit
 
 
 def survivors(tx: Tx) -> list[tuple[int | None, float | None, str]]:
@@ -30,7 +30,7 @@ def close_runs(tx: Tx, own: HostRef, now: float) -> int:
                 runtime_seconds=max(0.0, now - row["started_at"]),
                 cut_off=True,
             )
-            outcomes.ended(tx, attempt, Ended(launcher_lost=True), now)
+            outcomes.ended(tx, attempt, ProcessExit(launcher_lost=True), now)
         outcomes.retire(tx, row["agent_id"], now)
     _close_stray_leases(tx)
     return len(rows)

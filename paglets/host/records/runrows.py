@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paglets.api.slots import Usage
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.errors import BadRequest, Fenced
 from paglets.core.record import from_json
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
@@ -18,7 +18,7 @@ from paglets.host.records.hooks import hook_failed
 from paglets.host.records.outcomes import Attempt
 from paglets.store import files, paglets, queue, residence
 from paglets.store.db import Tx
-from paglets.worker.launch import Ended
+from paglets.worker.launch import ProcessExit
 from paglets.worker.protocol import LONG_ENTRIES, OPERATIONS, Go, GoCode, GoFile, Stamp
 
 
@@ -163,7 +163,7 @@ def _code(bundle: BlobRef | None, ground: Ground) -> GoCode | None:
     return GoCode(bundle=bundle, path=ground.blob_path(bundle.sha256), folder=ground.code_folder)
 
 
-def close(tx: Tx, run: Run, how: Ended, runtime: float, own: HostRef, now: float) -> str | None:
+def close(tx: Tx, run: Run, how: ProcessExit, runtime: float, own: HostRef, now: float) -> str | None:
     """The process of the run is gone; gives the new status of a job whose attempt it was."""
     tx.run("DELETE FROM runs WHERE token = ?", run.stamp.token)
     tx.touch(run.agent_id)

@@ -15,7 +15,7 @@ from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources
 from paglets.store.db import Store
 from paglets.store.files import Removal
-from paglets.worker.logs import Piece
+from paglets.worker.logs import LogChunk
 
 
 class Disk(Protocol):
@@ -39,7 +39,7 @@ class Disk(Protocol):
 
     def read_log(
         self, agent_id: str, generation: int, attempt: int, stream: str, offset: int, most_bytes: int
-    ) -> Piece:
+    ) -> LogChunk:
         """A piece of a log; an empty one where there is none. Any thread."""
         ...
 

@@ -16,13 +16,13 @@ from paglets.core.errors import PagletsError
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef, ProxyRef
 from paglets.testing.waiting import wait_until
-from paglets.worker.launch import Ended, LaunchSpec
-from paglets.worker.launcher import ZygoteLauncher
+from paglets.worker.host.launcher import ZygoteLauncher
+from paglets.worker.launch import LaunchSpec, ProcessExit
 from paglets.worker.protocol import OPERATIONS, Deliver, Go, GoCode, GoFile, Stamp
 
 ROOT = Path(__file__).resolve().parents[3]
-COMMAND = (sys.executable, "-c", "import sys; from paglets.worker.zygote import main; sys.exit(main([]))")
-PATIENT = "import sys; from paglets.worker.zygote import main; sys.exit(main([], grace_seconds={}))"
+COMMAND = (sys.executable, "-c", "import sys; from paglets.worker.zygote.main import main; sys.exit(main([]))")
+PATIENT = "import sys; from paglets.worker.zygote.main import main; sys.exit(main([], grace_seconds={}))"
 PATIENCE_SECONDS = 60.0
 """For what a process does: no promise is about how fast it does that, and this machine may be busy."""
 
@@ -51,7 +51,7 @@ class Told:
     start_time: float = 0.0
     asked: list[tuple[str, Any]] = field(default_factory=list)
     usages: list[Usage] = field(default_factory=list)
-    ended: Ended | None = None
+    ended: ProcessExit | None = None
     order: list[str] = field(default_factory=list)
 
     def all(self, operation: str) -> list[Any]:
@@ -174,12 +174,12 @@ class FakeHost:
             what=f"handled {message_id}",
         )
 
-    def finish(self, told: Told) -> Ended:
+    def finish(self, told: Told) -> ProcessExit:
         wait_until(lambda: told.pid, timeout_seconds=PATIENCE_SECONDS, what="its go")
         self.launcher.send(told.spec.token, {"finish": True})
         return self.wait(told)
 
-    def wait(self, told: Told) -> Ended:
+    def wait(self, told: Told) -> ProcessExit:
         what = f"the end of {told.go.class_name}"
         return wait_until(lambda: told.ended, timeout_seconds=PATIENCE_SECONDS, what=what)
 
@@ -219,10 +219,10 @@ class FakeHost:
     def sampled(self, token: str, usage: Usage) -> None:
         self.runs[token].usages.append(usage)
 
-    def troubled(self, text: str) -> None:
+    def start_blocked(self, text: str) -> None:
         self.troubles.append(text)
 
-    def ended(self, token: str, ended: Ended) -> None:
+    def ended(self, token: str, ended: ProcessExit) -> None:
         told = self.runs[token]
         assert told.ended is None
         told.order.append("ended")

@@ -13,8 +13,8 @@ from paglets.core.errors import Conflict, Fenced, Invalid
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.testing.waiting import wait_until
-from paglets.worker.channel import EXIT_FENCED
-from paglets.worker.child import EXIT_UNHEARD
+from paglets.worker.child.channel import EXIT_FENCED
+from paglets.worker.child.main import EXIT_UNHEARD
 
 
 def raising(error: Exception) -> Any:

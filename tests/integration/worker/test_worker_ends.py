@@ -17,9 +17,9 @@ import worker_paglets as paglets
 from fake_host import PATIENCE_SECONDS, FakeHost, environment, patient_command
 
 from paglets.testing.waiting import wait_until
+from paglets.worker.host.heartbeat import HeartbeatTimeouts
 from paglets.worker.linux import RUN_VARIABLE, zygote_mark
-from paglets.worker.process import ProcessInfo, ProcTable, kill_survivors
-from paglets.worker.pulse import Patience
+from paglets.worker.processes import ProcessInfo, ProcTable, kill_survivors
 
 
 @pytest.fixture
@@ -271,7 +271,7 @@ def test_a_job_that_kills_its_parent_is_found_when_it_is_alone(host: FakeHost, t
     assert host.wait(host.start("trivial_paglet:Trivial", alone=True)).exit_code == 0
 
 
-IMPATIENT = Patience(look_seconds=0.05, silent_seconds=0.3, hung_seconds=60.0)
+IMPATIENT = HeartbeatTimeouts(interval_seconds=0.05, unresponsive_seconds=0.3, replace_seconds=60.0)
 
 
 def test_a_stopped_zygote_is_told_and_continued(tmp_path: Path) -> None:
@@ -294,16 +294,16 @@ def test_a_stopped_zygote_is_told_and_continued(tmp_path: Path) -> None:
 
 SILENT_ZYGOTE = """
 import socket, sys, time
-from paglets.worker.control import Ready, to_frame
+from paglets.worker.zygote_protocol import ZygoteReady, to_frame
 from paglets.worker.frames import pack
 control = socket.socket(fileno=0)
-control.sendall(pack(to_frame(Ready())))
+control.sendall(pack(to_frame(ZygoteReady())))
 time.sleep(600)
 """
 
 
 def test_a_zygote_that_hangs_is_replaced_and_what_it_had_is_no_culprit(tmp_path: Path) -> None:
-    patience = Patience(look_seconds=0.05, silent_seconds=0.2, hung_seconds=0.5)
+    patience = HeartbeatTimeouts(interval_seconds=0.05, unresponsive_seconds=0.2, replace_seconds=0.5)
     log: list[str] = []
     host = FakeHost(tmp_path, (sys.executable, "-c", SILENT_ZYGOTE), log=log.append, patience=patience)
     try:
@@ -318,7 +318,9 @@ def test_a_zygote_that_hangs_is_replaced_and_what_it_had_is_no_culprit(tmp_path:
 
 def test_a_job_under_a_stopped_zygote_can_be_ended(tmp_path: Path) -> None:
     """The zygote stays stopped: no look comes that would continue it."""
-    host = FakeHost(tmp_path, patience=Patience(look_seconds=0.05, silent_seconds=0.2, hung_seconds=3600.0))
+    host = FakeHost(
+        tmp_path, patience=HeartbeatTimeouts(interval_seconds=0.05, unresponsive_seconds=0.2, replace_seconds=3600.0)
+    )
     told = host.start(paglets.StaysWithDaemons, path=str(tmp_path / "pids"))
     host.wait_for_log(told, "all there")
     zygote = ProcTable().get(told.pid or 0)

@@ -331,7 +331,7 @@ def test_without_its_files_no_code_of_a_paglet_runs(host: FakeHost) -> None:
 def test_a_full_disk_at_arrival_has_its_own_cause_and_leaves_no_part(tmp_path: Path) -> None:
     program = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
-        "from paglets.worker.zygote import main; sys.exit(main([]))"
+        "from paglets.worker.zygote.main import main; sys.exit(main([]))"
     )
     host = FakeHost(tmp_path, command=(sys.executable, "-c", program))
     try:

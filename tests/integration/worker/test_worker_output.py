@@ -16,7 +16,7 @@ from printing_paglets import MIB, numbered
 from paglets.testing.waiting import wait_until
 from paglets.worker import logs
 from paglets.worker.logs import HEAD_BYTES, SEGMENT_BYTES
-from paglets.worker.process import ProcTable
+from paglets.worker.processes import ProcTable
 
 
 def kept(path: str) -> list[tuple[int, bytes]]:

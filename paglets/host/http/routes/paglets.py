@@ -11,7 +11,7 @@ from paglets.api.paglets import CreatePaglet, Done, FindPaglets, Found, Locate, 
 from paglets.api.posts import PostAnswer, PostAnswers, Posts
 from paglets.api.transfers import CloseTransfers, LargeEnvelope, Settle, TransferAnswer, TransferAnswers, Transfers
 from paglets.codec.envelope import Envelope, check_count, check_envelope, check_message
-from paglets.codec.text import loads
+from paglets.codec.strict_json import loads
 from paglets.core.errors import Invalid, Moved, PagletsError, TooLarge, Unknown
 from paglets.core.failpoints import reach
 from paglets.core.messages import check_priority

@@ -1,0 +1,150 @@
+"""Values of users' code to and from JSON trees, with a closed table of tags.
+
+str, int, float, bool, None, lists, and dicts whose keys are strings are written as themselves. Every
+other value that can travel is a *tag*: an object with exactly one key, which begins with `$`.
+
+| tag | value |
+| --- | --- |
+| `$bytes`, `$bytearray` | base64 |
+| `$tuple` | a list |
+| `$set`, `$frozenset` | a list in the order of the items' JSON text, so that equal sets are equal text |
+| `$date`, `$time`, `$datetime` | ISO 8601; a time zone travels as its offset from UTC, `fold` does not |
+| `$timedelta` | [days, seconds, microseconds] |
+| `$path` | the path with `/`; it arrives as the receiver's `pathlib.Path` |
+| `$enum` | ["module:qualname", member name, or number of a combination of flags] |
+| `$object` | {"class": "module:qualname", "fields": {name: value}} of a dataclass or a named tuple |
+| `$subclass` | ["module:qualname", value] of a subclass of a plain type; the value is the plain one |
+| `$dict` | a list of [key, value]: dicts with other keys, and dicts that look like a tag |
+| `$counter`, `$ordered_dict` | a list of [key, value] |
+| `$defaultdict` | [name of the built-in type that makes missing values, or null, a list of [key, value]] |
+| `$float` | "nan", "inf" or "-inf" |
+| `$complex` | [real, imaginary] |
+| `$decimal`, `$uuid` | their text |
+| `$fraction` | [numerator, denominator] in lowest terms |
+| `$ndarray` | {"dtype": numpy's name of it such as "<f8", "shape": [...], "data": base64 in C order} |
+| `$stored` | {"artifact_id", "sha256", "size_bytes"}: the value's own tagged JSON is that artifact of the collector |
+| `$numpy` | a numpy scalar: [dtype, base64 of its bytes]; ["U", text]; ["S", base64] |
+
+The class of a subclass is named and arrives; keys of a dict are plain strings. Dataclasses, named tuples and
+subclasses are made again without their constructors. An instance with attributes that are not part of its value is
+refused. Tuples are tagged everywhere, in states too, and come back as tuples; where a dataclass declares
+a field as a tuple, a list is taken as well, so that states can be written by hand as plain JSON.
+
+The host never calls `decode`: it keeps trees. A dict of trees whose keys come from users is turned
+into a tree by `tree_of`, so that no key is taken for a tag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from paglets.codec.class_names import resolve_class
+from paglets.codec.codec_error import CodecError, key_step, type_name
+from paglets.codec.dataclass_fields import from_fields, to_fields
+from paglets.codec.decoder import DecodeOptions, no_class, read
+from paglets.codec.encoder import MAX_VALUE_DEPTH, is_record, looks_like_tag, plain_str, write
+from paglets.codec.strict_json import dump_bytes, dumps, loads
+from paglets.core.errors import Invalid
+
+__all__ = [
+    "MAX_VALUE_DEPTH",
+    "class_names_in",
+    "decode",
+    "decode_fields",
+    "decode_state",
+    "dump_bytes",
+    "dumps",
+    "encode",
+    "encode_fields",
+    "encode_state",
+    "loads",
+    "tree_of",
+]
+
+T = TypeVar("T")
+
+
+def encode(value: Any, where: str = "value") -> Any:
+    """The tree of `value`. Raises Invalid that names the place in it, beginning with `where`, and the type."""
+    try:
+        return write(value, 0)
+    except CodecError as refusal:
+        raise refusal.invalid(where) from refusal.__cause__
+
+
+def decode(tree: Any, where: str = "value", *, import_classes: bool = True, keep_missing: bool = False) -> Any:
+    """Return the value of a tree. Its classes are imported, so that their code runs.
+
+    Raises Invalid for an unknown tag or a wrong value of one, ImportFailed for a class, or numpy, that is not here.
+    With `keep_missing`, a part of the value whose class is not here, or has other fields here, is an `Unreadable`
+    instead, which fails when it is used.
+    With `import_classes` False, a tree that needs an import is Invalid.
+    """
+    try:
+        options = DecodeOptions(resolve=resolve_class if import_classes else no_class, keeps_missing=keep_missing)
+        return read(tree, 0, options)
+    except CodecError as refusal:
+        raise refusal.invalid(where) from refusal.__cause__
+
+
+def encode_fields(values: Mapping[str, Any], where: str = "args") -> dict[str, Any]:
+    """The trees of named values, such as a message's arguments. The object itself is never a tag."""
+    for name in values:
+        if not isinstance(name, str):
+            raise Invalid(f"{where}: names are strings, not {type_name(name)}")
+    return {plain_str(name): encode(value, f"{where}{key_step(name)}") for name, value in values.items()}
+
+
+def decode_fields(
+    trees: Mapping[str, Any], where: str = "args", *, import_classes: bool = True, keep_missing: bool = False
+) -> dict[str, Any]:
+    """Return what `encode_fields` was given. Raises as `decode` does."""
+    return {
+        name: decode(tree, f"{where}{key_step(name)}", import_classes=import_classes, keep_missing=keep_missing)
+        for name, tree in trees.items()
+    }
+
+
+def encode_state(state: Any) -> dict[str, Any]:
+    """The trees of a state's fields by name. The class is not in it: the paglet's class names it."""
+    if not is_record(state):
+        raise Invalid(f"a state must be a dataclass, not {type_name(state)}")
+    return encode_fields(to_fields(state), "state")
+
+
+def decode_state(cls: type[T], tree: Any, *, import_classes: bool = True) -> T:
+    """Return the state of dataclass `cls`, made without its constructor. Missing fields take their defaults.
+
+    Raises Invalid for an unknown field, and for one that is missing and has no default.
+    """
+    if type(tree) is not dict:
+        raise Invalid(f"state: expected an object with the fields of {cls.__qualname__}")
+    fields = decode_fields(tree, "state", import_classes=import_classes)
+    try:
+        made: T = from_fields(cls, fields)
+    except Invalid as error:
+        raise Invalid(f"state: {error.message}") from error.__cause__
+    return made
+
+
+def class_names_in(trees: Iterable[Any]) -> set[str]:
+    """Return the names of the classes that these trees hold."""
+    names: set[str] = set()
+    waiting: list[Any] = [list(trees)]
+    while waiting:
+        tree = waiting.pop()
+        inside = tree.values() if isinstance(tree, dict) else tree
+        waiting += [each for each in inside if isinstance(each, dict | list)]
+        if isinstance(tree, dict) and len(tree) == 1:
+            if "$object" in tree:
+                names.add(tree["$object"]["class"])
+            elif "$enum" in tree or "$subclass" in tree:
+                names.add(next(iter(tree.values()))[0])
+    return names
+
+
+def tree_of(trees: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree of a dict from any strings to trees."""
+    plain = dict(trees)
+    return {"$dict": [[key, tree] for key, tree in plain.items()]} if looks_like_tag(plain) else plain

@@ -1,0 +1,148 @@
+"""Artifacts as a paglet's process makes, fetches and deletes them."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from paglets.core.content import copy_hashed
+from paglets.core.errors import FileChanged, Invalid, Unknown
+from paglets.core.messages import Message
+from paglets.core.record import from_json
+from paglets.core.refs import ArtifactRef, BlobRef, ProxyRef, check_artifact_id, check_file_name, check_lifetime
+from paglets.core.text import printable
+from paglets.remote.places import check_replaceable, is_there, make_durable, place_for, put_in_place
+from paglets.worker.child.publishing import Publication, Publisher, absolute
+from paglets.worker.child.storage import Request
+from paglets.worker.protocol import AddArtifact, DeleteArtifact, FetchArtifact, NewArtifact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addressed:
+    """A published file and the ref under which `target` will own it, once the host commits what carries it."""
+
+    publication: Publication
+    ref: ArtifactRef
+
+    @property
+    def new(self) -> NewArtifact:
+        return NewArtifact(
+            artifact_id=self.ref.artifact_id,
+            name=self.ref.name,
+            blob=self.ref.blob,
+            created_at=self.ref.created_at,
+        )
+
+
+class ChildArtifacts:
+    """`token` is that of the run; `wall` gives seconds since the epoch."""
+
+    def __init__(self, token: str, request: Request, publisher: Publisher, wall: Callable[[], float]) -> None:
+        self._token = token
+        self._request = request
+        self._publisher = publisher
+        self._wall = wall
+        self._numbers = itertools.count(1)
+
+    def upload(self, path: str | Path, name: str | None, move: bool, expires_in_seconds: float | None) -> ArtifactRef:
+        source = absolute(path)
+        name = check_file_name(source.name if name is None else name)
+        check_lifetime(expires_in_seconds)
+        publication = self._publisher.publish(source, move)
+        artifact = NewArtifact(
+            artifact_id=self._new_id(),
+            name=name,
+            blob=publication.blob,
+            created_at=self._wall(),
+            expires_in_seconds=expires_in_seconds,
+        )
+        try:
+            ref = from_json(ArtifactRef, self._request("artifact_add", AddArtifact(artifact=artifact)))
+        except BaseException:
+            publication.drop()
+            raise
+        publication.keep()
+        return ref
+
+    def download(self, artifact: ArtifactRef | str, target: str | Path, move: bool, replace: bool = False) -> Path:
+        absolute(target)  # refuses what is no path
+        if isinstance(artifact, ArtifactRef) and not replace:
+            # A handler that runs again may have fetched it, and deleted the artifact, before.
+            place = absolute(place_for(target, artifact.name))
+            if is_there(place, artifact.blob):
+                return self._fetched(artifact, place, move)
+        answer = self._request("artifact_fetch", FetchArtifact(artifact_id=_id_of(artifact)))
+        ref = from_json(ArtifactRef, answer["artifact"])
+        place = absolute(place_for(target, ref.name))
+        if replace:
+            check_replaceable(place)
+        if replace or not is_there(place, ref.blob):
+            self._write(ref, Path(answer["path"]), place, replace)
+        return self._fetched(ref, place, move)
+
+    def _fetched(self, artifact: ArtifactRef, place: Path, move: bool) -> Path:
+        if move:
+            make_durable(place)
+            with suppress(Unknown):  # somebody else has deleted it meanwhile
+                self.delete(artifact)
+        return place
+
+    def delete(self, artifact: ArtifactRef | str) -> None:
+        self._request("artifact_delete", DeleteArtifact(artifact_id=_id_of(artifact)))
+
+    def addressed(self, target: ProxyRef, path: str | Path, name: str | None, move: bool) -> Addressed:
+        """Publish a file that is to belong to `target`."""
+        source = absolute(path)
+        name = check_file_name(source.name if name is None else name)
+        publication = self._publisher.publish(source, move)
+        return Addressed(publication=publication, ref=self._ref(target, name, publication.blob))
+
+    def stored(self, data: bytes, name: str) -> NewArtifact:
+        """Publish the bytes of a large value."""
+        blob = self._publisher.publish_bytes(data)
+        return NewArtifact(artifact_id=self._new_id(), name=name, blob=blob, created_at=self._wall())
+
+    def forwarded(self, target: ProxyRef, message: Message) -> tuple[ArtifactRef, ...]:
+        """The artifacts of a message, as further ones that belong to `target`."""
+        host = target.host.name
+        return tuple(
+            replace(each, artifact_id=self._new_id(), owner=target.agent_id, host_name=host)
+            for each in message.artifacts
+        )
+
+    def _ref(self, target: ProxyRef, name: str, blob: BlobRef) -> ArtifactRef:
+        return ArtifactRef(
+            artifact_id=self._new_id(),
+            name=name,
+            size_bytes=blob.size_bytes,
+            sha256=blob.sha256,
+            host_name=target.host.name,
+            owner=target.agent_id,
+            created_at=self._wall(),
+        )
+
+    def _new_id(self) -> str:
+        """Of this run and a count. Not the token itself, which nobody else is to know."""
+        return "art-" + hashlib.sha256(f"{self._token} {next(self._numbers)}".encode()).hexdigest()[:32]
+
+    def _write(self, ref: ArtifactRef, blob_path: Path, place: Path, replace: bool) -> None:
+        """Whole or not at all."""
+        part = place.with_name(f".{self._new_id()}.part")  # a name that nobody else has, nor had
+        try:
+            if copy_hashed(blob_path, part) != ref.blob:
+                raise FileChanged(f"the bytes of the artifact {ref.artifact_id} are damaged on this host")
+            put_in_place(part, place, replace=replace)
+        except OSError as error:
+            raise Invalid(f"{printable(place)} cannot be written: {error.strerror or error}") from error
+        finally:
+            with suppress(OSError):
+                os.unlink(part)
+
+
+def _id_of(artifact: ArtifactRef | str) -> str:
+    return check_artifact_id(artifact if isinstance(artifact, str) else artifact.artifact_id)

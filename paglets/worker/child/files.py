@@ -1,0 +1,218 @@
+"""Files that travel with a paglet: put into its scratch directory on arrival, captured before it leaves."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from paglets.core.content import no_room, stat_of
+from paglets.core.databases import database_at
+from paglets.core.errors import Invalid, NoRoom, PagletsError, Unknown
+from paglets.core.refs import MAX_FILE_NAME_BYTES, FileRef, check_file_name
+from paglets.core.text import printable
+from paglets.worker.child.faults import say
+from paglets.worker.child.publishing import Publisher, absolute, private
+from paglets.worker.child.storage import Request
+from paglets.worker.child.unit_of_work import UnitOfWork
+from paglets.worker.protocol import Changes, Commit, Go, GoFile, RegisteredFile
+
+MODES = ("copy", "move")
+
+_GONE = (errno.ENOENT, errno.ENOTDIR)
+
+_MARK_SECONDS = 946_684_800
+"""2000-01-01, and some days more that come from the bytes: so a copy shows by its time that nobody wrote to it since
+it was put there. Whole and even seconds, because that is what every file system keeps."""
+
+_PART_NAME = ".paglets-part".ljust(MAX_FILE_NAME_BYTES + 1, "-")
+"""A copy under way: longer than any name that may be registered, so that it stands in nobody's way."""
+
+_COPY_BYTES = 1 << 20
+
+
+# Files that come with the paglet.
+
+
+def put_files(go: Go) -> None:
+    """Copy into the scratch directory what is not there yet; before any code of the paglet runs.
+
+    A file of that name that is there is one that an earlier process put there, or the paglet's own successor of it:
+    it appears under its name only when it is whole. Raises NoRoom for a full disk, else PagletsError; no part of a
+    file is left then.
+    """
+    for each in go.files:
+        target = _in_scratch(go, each.file.name)
+        if not (each.source_path and os.path.exists(each.source_path)) and not os.path.lexists(target):
+            # The scratch of an attempt that the power cuts off is not used again.
+            _put(each, target, lasting=go.entry != "attempt")
+
+
+def _put(each: GoFile, target: Path, *, lasting: bool) -> None:
+    """`lasting`: also after a power cut its name is there with all of its bytes, or not at all."""
+    part = target.with_name(_PART_NAME)
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(part)
+        with open(each.path, "rb") as reading, open(part, "xb", opener=private) as writing:
+            shutil.copyfileobj(reading, writing, _COPY_BYTES)
+            size = writing.tell()
+            if size != each.file.size_bytes:
+                raise PagletsError(f"the file {each.file.name!r} has {size:,} bytes here, not {each.file.size_bytes:,}")
+            writing.flush()
+            os.utime(part, ns=(_mark(each.file), _mark(each.file)))
+            if lasting:
+                os.fsync(writing.fileno())
+        os.replace(part, target)
+    except OSError as error:
+        text = f"the file {each.file.name!r} ({each.file.size_bytes:,} bytes) cannot be put into the scratch directory"
+        full = no_room(error, target.parent)
+        raise (NoRoom(f"{text}: {full.message}") if full else PagletsError(f"{text}: {error.strerror}")) from error
+    finally:
+        with suppress(OSError):
+            os.unlink(part)
+
+
+def _in_scratch(go: Go, name: str) -> Path:
+    return Path(go.work_dir) / check_file_name(name)
+
+
+def _mark(file: FileRef) -> int:
+    """The mtime_ns of a copy that was put there."""
+    return (_MARK_SECONDS + 2 * int(file.sha256[:6], 16)) * 1_000_000_000
+
+
+def known_files(go: Go) -> dict[str, RegisteredFile]:
+    """What is registered when the process begins. Without a source: it came with the paglet."""
+    return {
+        each.file.name: RegisteredFile(
+            file=each.file,
+            source_path=each.source_path,
+            source_mtime_ns=each.source_mtime_ns,
+            source_inode=each.source_inode,
+        )
+        for each in go.files
+    }
+
+
+# Files that the paglet registers.
+
+
+class RegisteredFiles:
+    """`register_file` and `file_path` of one process; `scope` gives the scope of the calling thread.
+
+    `stored` are those that the host knows, by name.
+    """
+
+    def __init__(self, go: Go, request: Request, publisher: Publisher, scope: Callable[[], UnitOfWork]) -> None:
+        self.stored = known_files(go)
+        self._go = go
+        self._request = request
+        self._publisher = publisher
+        self._scope = scope
+
+    def register(self, path: str | Path, name: str | None, mode: str) -> FileRef:
+        """Capture the file now; it is registered when the changes of the present scope are committed."""
+        source = absolute(path)
+        name = self._check_name(source.name if name is None else name)
+        if mode not in MODES:
+            raise Invalid(f"mode is {mode!r:.40}: a file is registered with mode 'copy' or 'move'")
+        if mode == "move" and os.path.islink(source):
+            raise Invalid(f"{printable(source)} is a link: to move a file name the file itself")
+        registered = self._capture(source, name, mode)
+        self._add(registered)
+        if mode == "move" and database_at(source) is not None and not source.is_relative_to(self._go.work_dir):
+            say(f"{printable(source)} stays where it is, as files beside it have rows: close its connection first")
+        return registered.file
+
+    def all(self) -> tuple[FileRef, ...]:
+        """Return the files that came with the paglet or are registered, in the order of their names."""
+        return tuple(known.file for _, known in sorted(self._all().items()))
+
+    def path(self, name: str) -> Path:
+        """Where the file of that name is now. Raises Unknown."""
+        known = self._all()
+        if name not in known:
+            names = ", ".join(sorted(known)) or "none"
+            raise Unknown(f"no file {name!r:.220} came with this paglet or is registered; there are: {names}")
+        source = self._source(known[name])
+        return source if source.exists() else _in_scratch(self._go, name)
+
+    def refresh(self) -> None:
+        """Register anew what has changed since it was captured. What has vanished travels as it was."""
+        for known in self._all().values():
+            source = self._source(known)
+            if _has_changed(source, known):
+                self._add(self._capture(source, known.file.name, known.file.mode))
+
+    def _capture(self, source: Path, name: str, mode: str) -> RegisteredFile:
+        try:
+            str(source).encode()
+        except UnicodeEncodeError:
+            raise Invalid(f"{printable(source)} cannot be registered: its path is not valid Unicode") from None
+        found = self._publisher.capture(source)
+        blob = found.blob
+        return RegisteredFile(
+            file=FileRef(name=name, sha256=blob.sha256, size_bytes=blob.size_bytes, mode=mode),
+            source_path=str(source),
+            source_mtime_ns=found.stat.mtime_ns,
+            source_inode=found.stat.inode,
+        )
+
+    def _add(self, registered: RegisteredFile) -> None:
+        scope = self._scope()
+        if scope.at_once:
+            self._request("commit", Commit(changes=Changes(files=(registered,))))
+            self.committed((registered,))
+        else:
+            scope.files[registered.file.name] = registered
+            scope.pending.append(_Registration(self, registered))
+
+    def committed(self, files: Iterable[RegisteredFile]) -> None:
+        """The host has them."""
+        self.stored.update((each.file.name, each) for each in files)
+
+    def _all(self) -> dict[str, RegisteredFile]:
+        return {**self.stored, **self._scope().files}
+
+    def _source(self, known: RegisteredFile) -> Path:
+        return Path(known.source_path) if known.source_path else _in_scratch(self._go, known.file.name)
+
+    def _check_name(self, name: str) -> str:
+        check_file_name(name)
+        for other in self._all():
+            if other != name and other.casefold() == name.casefold():
+                raise Invalid(f"{name!r} differs from the registered {other!r} in case only: they cannot both arrive")
+        return name
+
+
+@dataclass(frozen=True, slots=True)
+class _Registration:
+    """`changes.Pending` of a registered file."""
+
+    files: RegisteredFiles
+    registered: RegisteredFile
+
+    def keep(self) -> None:
+        self.files.committed((self.registered,))
+
+    def drop(self) -> None:
+        """Nobody knows of it, and the bytes go in an hour."""
+
+
+def _has_changed(source: Path, known: RegisteredFile) -> bool:
+    """Whether another file, or the same one with other bytes, is there now; False where nothing is."""
+    try:
+        os.stat(source)
+    except OSError as error:
+        if error.errno in _GONE:
+            return False
+    found = stat_of(source)
+    if found.size_bytes != known.file.size_bytes or database_at(source) is not None:
+        return True
+    as_captured = (found.mtime_ns, found.inode) == (known.source_mtime_ns, known.source_inode)
+    return not as_captured and found.mtime_ns != _mark(known.file)

@@ -1,0 +1,292 @@
+"""The processes of this machine: what they use, who descends from whom, and ending what is left of a run.
+
+A process is named by pid *and* start time, so that a pid used anew by a foreign program is never taken for
+ours. The marker is the token of its run in its environment (`paglets.worker.linux`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from paglets.worker.linux import RUN_VARIABLE
+
+START_TIME_TOLERANCE_SECONDS = 0.05
+"""Start times are counted in ticks of 10 ms and pass through floats; two uses of a pid are further apart."""
+
+SURVIVORS_SECONDS = 10.0
+"""How long `kill_survivors` tries. SIGKILL ends a process in milliseconds, or the kernel holds it for minutes."""
+
+ZOMBIES = "ZX"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessInfo:
+    """A process. `start_time`: seconds, comparable within one boot only; CPU of ended children it waited
+    for is in `cpu_seconds`."""
+
+    pid: int
+    parent: int
+    session: int
+    state: str
+    start_time: float
+    cpu_seconds: float
+    rss_bytes: int
+
+    @property
+    def alive(self) -> bool:
+        return self.state not in ZOMBIES
+
+
+class ProcessTable(Protocol):
+    """What can be learned of this machine's processes; those that are gone or hidden are left out."""
+
+    def get(self, pid: int) -> ProcessInfo | None: ...
+
+    def all(self) -> dict[int, ProcessInfo]: ...
+
+    def marked(self) -> dict[int, str]:
+        """The tokens of processes that have one, by pid."""
+        ...
+
+
+def process_table(psutil: Any = None) -> ProcessTable:
+    """The table of this platform: /proc on Linux, the module psutil elsewhere; without both it is empty."""
+    if sys.platform == "linux":
+        return ProcTable()
+    return PsutilTable(psutil) if psutil is not None else NoTable()
+
+
+class NoTable:
+    def get(self, pid: int) -> ProcessInfo | None:
+        return None
+
+    def all(self) -> dict[int, ProcessInfo]:
+        return {}
+
+    def marked(self) -> dict[int, str]:
+        return {}
+
+
+class ProcTable:
+    """Linux. Reading one process takes about 8 us, so all of a machine's some hundred a few milliseconds."""
+
+    def __init__(self) -> None:
+        self._tick = 1.0 / os.sysconf("SC_CLK_TCK")
+        self._page = os.sysconf("SC_PAGE_SIZE")
+
+    def get(self, pid: int) -> ProcessInfo | None:
+        data = _read(f"/proc/{pid}/stat", 4096)
+        if not data:
+            return None
+        # The name in parentheses may hold spaces and parentheses; numbers from field 3 on follow the last one.
+        fields = data[data.rindex(b")") + 2 :].split()
+        return ProcessInfo(
+            pid=pid,
+            state=fields[0].decode(),
+            parent=int(fields[1]),
+            session=int(fields[3]),
+            cpu_seconds=sum(map(int, fields[11:15])) * self._tick,
+            start_time=int(fields[19]) * self._tick,
+            rss_bytes=int(fields[21]) * self._page,
+        )
+
+    def all(self) -> dict[int, ProcessInfo]:
+        found = (self.get(pid) for pid in self._pids())
+        return {info.pid: info for info in found if info is not None}
+
+    def marked(self) -> dict[int, str]:
+        tokens = ((pid, self.token(pid)) for pid in self._pids())
+        return {pid: token for pid, token in tokens if token}
+
+    def token(self, pid: int) -> str:
+        """The marker of a process; "" where it has none, is a zombie or belongs to another user."""
+        name = f"{RUN_VARIABLE}=".encode()
+        for entry in _read(f"/proc/{pid}/environ", 1 << 20).split(b"\0"):
+            if entry.startswith(name):
+                return entry[len(name) :].decode("utf-8", "replace")
+        return ""
+
+    def children(self, pid: int) -> set[int]:
+        """Direct children, zombies too, of a process with one thread."""
+        try:
+            with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+                return {int(child) for child in file.read().split()}
+        except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+            return {info.pid for info in self.all().values() if info.parent == pid}
+        except ProcessLookupError:
+            return set()
+
+    def _pids(self) -> list[int]:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+class PsutilTable:
+    """Everywhere psutil runs."""
+
+    def __init__(self, psutil: Any) -> None:
+        self._psutil = psutil
+
+    def get(self, pid: int) -> ProcessInfo | None:
+        try:
+            return self._info(self._psutil.Process(pid))
+        except self._psutil.Error:
+            return None
+
+    def all(self) -> dict[int, ProcessInfo]:
+        found = (self.get(pid) for pid in self._psutil.pids())
+        return {info.pid: info for info in found if info is not None}
+
+    def marked(self) -> dict[int, str]:
+        tokens = ((pid, self._token(pid)) for pid in self._psutil.pids())
+        return {pid: token for pid, token in tokens if token}
+
+    def _token(self, pid: int) -> str:
+        try:
+            return str(self._psutil.Process(pid).environ().get(RUN_VARIABLE, ""))
+        except (self._psutil.Error, OSError):
+            return ""
+
+    def _info(self, process: Any) -> ProcessInfo:
+        with process.oneshot():
+            times = process.cpu_times()
+            zombie = process.status() == self._psutil.STATUS_ZOMBIE
+            return ProcessInfo(
+                pid=process.pid,
+                parent=process.ppid(),
+                session=0,
+                state="Z" if zombie else "R",
+                start_time=process.create_time(),
+                cpu_seconds=times.user + times.system,
+                rss_bytes=process.memory_info().rss,
+            )
+
+
+def _read(path: str, most: int) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, most)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+
+
+def descendants(table: Mapping[int, ProcessInfo], roots: Iterable[int]) -> dict[int, ProcessInfo]:
+    """The roots and all that descend from them, of those in the table."""
+    children: dict[int, list[int]] = {}
+    for info in table.values():
+        children.setdefault(info.parent, []).append(info.pid)
+    found: dict[int, ProcessInfo] = {}
+    waiting = list(roots)
+    while waiting:
+        pid = waiting.pop()
+        if pid in table and pid not in found:
+            found[pid] = table[pid]
+            waiting.extend(children.get(pid, ()))
+    return found
+
+
+def same_process(info: ProcessInfo | None, start_time: float) -> bool:
+    """Whether `info` is the live process that was started at `start_time`."""
+    return info is not None and info.alive and abs(info.start_time - start_time) <= START_TIME_TOLERANCE_SECONDS
+
+
+def send_signal(pid: int, number: int) -> None:
+    """Signal a process; one that is gone, or belongs to another user, is left alone."""
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def signal_group(pid: int, number: int) -> None:
+    """Signal the group that process `pid` leads or led, if there is one."""
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def freeze_and_kill(table: ProcessTable, roots: Collection[int]) -> None:
+    """Kill the roots and all that descend from them, also where these fork faster than one can kill.
+
+    Stopped processes fork no more but keep their places under the limit of processes, so that nothing grows
+    back; when a look at all finds none that is not stopped, they are killed.
+    """
+    stopped: set[int] = set()
+    for _ in range(100):
+        tree = [pid for pid, info in descendants(table.all(), roots).items() if info.alive]
+        if stopped.issuperset(tree):
+            break
+        for pid in tree:
+            if pid not in stopped:
+                send_signal(pid, signal.SIGSTOP)
+        stopped.update(tree)
+    for pid in stopped:
+        send_signal(pid, signal.SIGKILL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTree:
+    """A run to be ended. `pid` and `start_time` of its first process, None where it was not known yet;
+    `seen`: further processes and their start times."""
+
+    token: str
+    pid: int | None
+    start_time: float | None
+    seen: Mapping[int, float]
+
+
+def kill_run(table: ProcessTable, runs: Collection[RunTree]) -> set[str]:
+    """One pass: kill what is alive of these runs; gives the tokens of those of which something was."""
+    everything, marked = table.all(), table.marked()
+    alive: set[str] = set()
+    roots: set[int] = set()
+    for run in runs:
+        own = _alive_of(run, everything, marked)
+        if own:
+            alive.add(run.token)
+            roots |= own
+    if roots:
+        freeze_and_kill(table, roots)
+    return alive
+
+
+def _alive_of(run: RunTree, everything: Mapping[int, ProcessInfo], marked: Mapping[int, str]) -> set[int]:
+    known = dict(run.seen)
+    if run.pid is not None and run.start_time is not None:
+        known[run.pid] = run.start_time
+    own = {pid for pid, start in known.items() if same_process(everything.get(pid), start)}
+    # A process with the marker of another run is foreign, whatever its pid and start time say.
+    own = {pid for pid in own if marked.get(pid, run.token) == run.token}
+    return own | {
+        pid for pid, token in marked.items() if token == run.token and pid in everything and everything[pid].alive
+    }
+
+
+def kill_survivors(runs: Iterable[tuple[int | None, float | None, str]], psutil: Any = None) -> list[str]:
+    """At a host's start: end what a killed host left running; blocks until it is gone.
+
+    Each run is (pid, start time, token), the first two None where they were not stored. Gives the tokens of
+    runs that are still alive, held by the kernel, after 10 s. A pid that another program uses now is left alone.
+    """
+    table = process_table(psutil)
+    left = [RunTree(token=token, pid=pid, start_time=start, seen={}) for pid, start, token in runs]
+    deadline = time.monotonic() + SURVIVORS_SECONDS
+    pause = 0.001
+    while left and (alive := kill_run(table, left)):
+        left = [run for run in left if run.token in alive]
+        if time.monotonic() > deadline:
+            return sorted(alive)
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+    return []
