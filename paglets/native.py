@@ -25,7 +25,7 @@ from types import ModuleType
 from paglets.core.copies import is_own
 from paglets.core.errors import StartFailed
 from paglets.program import Program, private_folder, this_program
-from paglets.remote.keys import paglets_home
+from paglets.wire.keys import paglets_home
 
 OLDEST_PSUTIL = (5, 9)
 """The first whose wheels are of the stable ABI, and the one pyproject.toml asks for."""

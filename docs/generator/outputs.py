@@ -253,7 +253,9 @@ OUTPUTS: dict[str, Output] = {
         }
     ),
     "jobs logs": Output(keys=LOGS, note=" (the attempts, not what they printed)"),
-    "jobs hosts": Output(keys={"verdicts": "the best first, each as [Verdict](protocol.md#verdict)"}),
+    "jobs hosts": Output(
+        keys={"verdicts": "the best first, each as [PlacementCandidate](protocol.md#placementcandidate)"}
+    ),
     "key show": Output(keys={"key": "the key", "source": "where it was found"}),
     "key path": Output(keys={"path": "the file with the key"}),
     "key new": Output(keys={"path": "the file with the new key"}),

@@ -26,7 +26,7 @@ FIRST = ("hosts", "paglets", "groups", "slots", "blobs")
 """Modules of `paglets.api` in the order in which they are read; others follow."""
 
 SHARED_MODULES = (refs, envelope, model)
-NOT_SENT = (model.Candidate, hosts.Portrait, paglets.NewPaglet)
+NOT_SENT = (model.Candidate, hosts.HostStatus, paglets.NewPaglet)
 """Records that others are made with."""
 
 SCALARS: dict[Any, str] = {

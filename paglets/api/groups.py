@@ -31,7 +31,7 @@ class SubmitGroup:
     """`POST /v1/groups`: the whole group in one request, stored in one transaction.
 
     `bundle`: the code of its classes; `inputs`: files for each job, beside those of its own. Their bytes must be here.
-    `submissions`: how many groups had this id and were cleared, as other hosts say (see `Waiting.submissions`).
+    `submissions`: how many groups had this id and were cleared, as other hosts say (see `WaitingReports.submissions`).
     """
 
     group_id: str | None
@@ -182,7 +182,7 @@ class FlushJobStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unfinished:
+class UnfinishedCount:
     """How many copies wait, run or leave there: none once their process trees have ended."""
 
     count: int
@@ -234,7 +234,8 @@ class EndedCopies:
 class ClearGroup:
     """`POST /v1/groups/ID/clear`: the id of a group whose collector is lost may be used again.
 
-    `submissions`: how many groups had the id (see `Waiting.submissions`). `host`: the forgotten host of the collector.
+    `submissions`: how many groups had the id (see `WaitingReports.submissions`).
+    `host`: the forgotten host of the collector.
     """
 
     submissions: int
@@ -257,7 +258,7 @@ class WaitingReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class WaitingReports:
     """`GET /v1/groups/ID/waiting?after=N&limit=COUNT&job_key=KEY`: a page of the reports that wait on `host`.
 
     `counts` are of all reports of the group there. `running`, `queued`: copies there that have not ended.

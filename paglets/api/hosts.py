@@ -12,7 +12,7 @@ NO_WAY = "nobody can connect to"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Portrait:
+class HostStatus:
     """What a host says of itself to the mesh and to whoever asks."""
 
     store_id: str
@@ -32,7 +32,7 @@ class Portrait:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HostIdentity(Portrait):
+class HostIdentity(HostStatus):
     """`GET /v1/host`: who this host is and what it offers. `wall_time`: its clock when it answered, epoch seconds.
 
     `long_hooks`: hooks that have been running for long, each with its paglet.
@@ -48,10 +48,10 @@ class HostIdentity(Portrait):
 
     @classmethod
     def of(
-        cls, portrait: Portrait, *, program: str, python: str, pid: int, build: str = "", wall_time: float = 0.0
+        cls, portrait: HostStatus, *, program: str, python: str, pid: int, build: str = "", wall_time: float = 0.0
     ) -> HostIdentity:
         """What the host of that portrait, such as its row, answers."""
-        shared = {each.name: getattr(portrait, each.name) for each in fields(Portrait)}
+        shared = {each.name: getattr(portrait, each.name) for each in fields(HostStatus)}
         return cls(**shared, program=program, python=python, pid=pid, build=build, wall_time=wall_time)
 
 
@@ -64,7 +64,7 @@ class Unreached:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member(Portrait):
+class Member(HostStatus):
     """One row of the membership table, as gossip carries it and `GET /v1/mesh/hosts` shows it.
 
     (`boot_count`, `heartbeat`) orders two rows of the same store: the higher is the newer. `addresses`

@@ -52,7 +52,7 @@ class Undelivered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AskKept:
+class AskUndelivered:
     """`POST /v1/jobs/kept`: what did this group's jobs leave here? `job_key`: this job only; "": all jobs."""
 
     group_id: str
@@ -60,7 +60,7 @@ class AskKept:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class UndeliveredOutputs:
     """The reply: hooks that failed and jobs that are not over, by job key, and files that no hook took, by artifact id;
     at most 1,000 of each."""
 

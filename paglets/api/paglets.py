@@ -87,7 +87,7 @@ class FoundPaglet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FoundPaglets:
     """The reply to `FindPaglets`: at most 1,000, by id."""
 
     paglets: tuple[FoundPaglet, ...]

@@ -74,14 +74,14 @@ class Slots:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidates:
+class PreviewPlacement:
     """`POST /v1/slots/candidates`: which hosts could run this request, submitted from the receiver?"""
 
     request: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class PlacementCandidate:
     """Of one host: `eligible` (now or later), and why not; `never` when waiting cannot help; `rank` from 1."""
 
     host: HostRef
@@ -93,10 +93,10 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdicts:
+class PlacementPreview:
     """Of every host known, the eligible ones by rank first."""
 
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[PlacementCandidate, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,11 +18,11 @@ from paglets.cli.collectors import collector_of, group_of
 from paglets.cli.commands.jobs.hooks import kept_of
 from paglets.cli.orphaned_groups import artifact_in
 from paglets.cli.views.offline_hosts import Missing, missing_of
+from paglets.client.fan_out import ask_all
 from paglets.core.errors import Invalid, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import MAX_FILE_NAME_BYTES, ArtifactRef, ProxyRef, check_file_name, visible_name
 from paglets.core.text import counted, meant
-from paglets.remote.asking import ask_each
 from paglets.remote.client import HostClient
 
 PAGE_RESULTS = 100
@@ -134,7 +134,7 @@ def owners_in_words(
     def jobs_of(line: GroupLine) -> dict[str, str]:
         return {ref.artifact_id: f"{line.group_id}/{key}" for key, ref in _reported(client, line.collector, end)}
 
-    for jobs in ask_each(jobs_of, [groups[owner] for owner in tuple(owning)[:MOST_GROUPS]]):
+    for jobs in ask_all(jobs_of, [groups[owner] for owner in tuple(owning)[:MOST_GROUPS]]):
         named |= {artifact_id: job for artifact_id, job in jobs.items() if artifact_id in named}
     return named
 
@@ -152,7 +152,7 @@ def _reported(client: HostClient, collector: ProxyRef, end: float) -> Iterator[t
 
 def artifact_of_job(client: HostClient, group_id: str, job_key: str) -> ArtifactRef:
     """The file of a job: the one that it reported, or that a hook left. Raises Unknown, Invalid for several."""
-    found = {file.artifact_id: file for file in client.kept(group_id, job_key).files}
+    found = {file.artifact_id: file for file in client.undelivered(group_id, job_key).files}
     try:
         reported = _reported_by(client, group_id, job_key)
     except (Unreachable, Unknown):

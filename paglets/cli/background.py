@@ -16,8 +16,8 @@ from paglets.core.terminal import put_hint, put_line
 from paglets.host.datadir.damage import read_note
 from paglets.host.voice import BACKGROUND
 from paglets.program import Program, child_command, child_environment, this_program
-from paglets.remote.keys import paglets_home
-from paglets.remote.local import RunningHost, running_hosts
+from paglets.wire.keys import paglets_home
+from paglets.wire.local_hosts import RunningHost, running_hosts
 
 LOOK_SECONDS = 0.02
 SLOW_SECONDS = 5.0

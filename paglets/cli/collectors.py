@@ -10,14 +10,14 @@ from typing import Any
 from paglets.api.groups import GroupLine, GroupView
 from paglets.cli.output import ago, said_if_slow, say, waiting_for_all
 from paglets.cli.views.offline_hosts import missing_of
+from paglets.client.cancellation import AWAY
+from paglets.client.collectors import FIRST_SECONDS, reached
+from paglets.client.group_records import LISTS, whole_summary
 from paglets.core.errors import PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import ProxyRef
 from paglets.core.text import meant
-from paglets.remote.cancelling import AWAY
 from paglets.remote.client import HostClient
-from paglets.remote.collectors import FIRST_SECONDS, reached
-from paglets.remote.records import LISTS, whole_summary
 
 
 def group_of(client: HostClient, group_id: str) -> GroupView:

@@ -17,11 +17,11 @@ from paglets.core.text import counted
 from paglets.host.datadir import damage, private
 from paglets.host.datadir.disk import FOLDERS, obstacle_in
 from paglets.host.datadir.lock import LOCK
-from paglets.remote.local import RunningHost
 from paglets.slots.amounts import bytes_text
 from paglets.store.look import Look, check, check_ours, is_at_rest, look, open_reading, size_of
 from paglets.store.migrations import MIGRATIONS
 from paglets.store.trouble import told
+from paglets.wire.local_hosts import RunningHost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,8 @@ from paglets.core.errors import PagletsError, StartFailed, TimedOut
 from paglets.core.text import printable
 from paglets.program import child_environment, keep_copy, this_program
 from paglets.remote.client import HostClient
-from paglets.remote.keys import HOME_VARIABLE, KEY_VARIABLE
-from paglets.remote.local import running_hosts
+from paglets.wire.keys import HOME_VARIABLE, KEY_VARIABLE
+from paglets.wire.local_hosts import running_hosts
 
 T = TypeVar("T")
 

@@ -9,12 +9,12 @@ from typing import Any
 from paglets.api.slots import JobView
 from paglets.cli.options import LOOK_SECONDS
 from paglets.cli.output import said_if_slow, say, waiting_for_all
+from paglets.client.cancellation import AWAY
+from paglets.client.collectors import FORGOTTEN
+from paglets.client.job_logs import JobAttempts
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError
 from paglets.core.text import command_name
-from paglets.remote.cancelling import AWAY
 from paglets.remote.client import HostClient
-from paglets.remote.collectors import FORGOTTEN
-from paglets.remote.joblogs import JobAttempts
 from paglets.slots.states import FINAL
 
 MOST_JOBS = 1_000

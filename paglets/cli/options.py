@@ -17,8 +17,8 @@ from paglets.core.text import meant
 from paglets.settings import parse_bytes, parse_property
 
 if TYPE_CHECKING:
+    from paglets.client.mesh_client import MeshClient
     from paglets.remote.client import HostClient
-    from paglets.remote.link import Link
 
 ANSWER_SECONDS = 30.0
 LOOK_SECONDS = 5.0
@@ -155,12 +155,12 @@ def client_of(options: argparse.Namespace, *, of_one: bool = False) -> HostClien
 
 
 @contextmanager
-def link_of(options: argparse.Namespace, *, of_one: bool = False) -> Iterator[Link]:
+def mesh_client_of(options: argparse.Namespace, *, of_one: bool = False) -> Iterator[MeshClient]:
     """What `client_of` speaks through, for commands that only look: it loads half as much."""
-    from paglets.remote.entry import connect, open_link
+    from paglets.client.connect import connect, open_mesh_client
 
     _say_broken_run_files()
-    link, note = open_link(options.at, connect(None, os.environ), os.environ)
+    link, note = open_mesh_client(options.at, connect(None, os.environ), os.environ)
     if note and of_one:
         say(note)
     try:
@@ -170,8 +170,8 @@ def link_of(options: argparse.Namespace, *, of_one: bool = False) -> Iterator[Li
 
 
 def _say_broken_run_files() -> None:
-    from paglets.remote.keys import paglets_home
-    from paglets.remote.local import broken_run_files
+    from paglets.wire.keys import paglets_home
+    from paglets.wire.local_hosts import broken_run_files
 
     for problem in broken_run_files(paglets_home(os.environ)):
         say(f"warning: {problem}")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from paglets.api.groups import GroupLine, ReportCounts, Waiting, WaitingReport
+from paglets.api.groups import GroupLine, ReportCounts, WaitingReport, WaitingReports
 from paglets.cli.options import LOOK_SECONDS
 from paglets.cli.output import (
     ago,
@@ -19,12 +19,12 @@ from paglets.cli.output import (
     waiting_for_all,
 )
 from paglets.cli.views.offline_hosts import say_may_have_more
+from paglets.client.orphaned_groups import OrphanedGroup, newest_reports
 from paglets.core.errors import Invalid, PagletsError, Unreachable
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, HostRef
 from paglets.core.text import counted
 from paglets.remote.client import HostClient
-from paglets.remote.leftovers import Leftovers, newest_reports
 from paglets.slots.amounts import bytes_text
 
 MOST_LINES = 50
@@ -51,7 +51,7 @@ class LostGroup:
     group_id: str
     error: PagletsError
     line: GroupLine | None
-    left: Leftovers
+    left: OrphanedGroup
     finished: tuple[Finished, ...]
 
     @property
@@ -70,7 +70,7 @@ def look(client: HostClient, group_id: str, error: PagletsError) -> LostGroup | 
     """Ask all hosts that are online; None where no host knows anything of the group."""
     with said_if_slow(waiting_for_all(LOOK_SECONDS)):
         lines, _ = client.mesh_groups(LOOK_SECONDS)
-        left = client.leftovers(group_id, timeout=LOOK_SECONDS)
+        left = client.orphaned_group(group_id, timeout=LOOK_SECONDS)
         reports = newest_reports((host, _slim(report)) for host, report in client.waiting_reports(left))
     line = next((each for each in lines if each.group_id == group_id), None)
     if line is None and not left.hosts:
@@ -135,7 +135,7 @@ class WaitingFiles:
 
 def files_of(client: HostClient, group_id: str) -> WaitingFiles:
     """Return the files of finished jobs whose reports wait on a host, large values of their results among them."""
-    left = client.leftovers(group_id)
+    left = client.orphaned_group(group_id)
     reports = newest_reports((host, _slim(report)) for host, report in client.waiting_reports(left))
     files = tuple((key, file) for key, (_, report) in reports.items() for file in report.artifacts)
     kinds = Counter(report.kind for _, report in reports.values() if not report.artifacts)
@@ -145,7 +145,7 @@ def files_of(client: HostClient, group_id: str) -> WaitingFiles:
 
 def file_of(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> ArtifactRef:
     """Return the file of one finished job whose report waits. Raises `error` where no host has one."""
-    found = newest_reports(client.waiting_reports(client.leftovers(group_id), job_key)).get(job_key)
+    found = newest_reports(client.waiting_reports(client.orphaned_group(group_id), job_key)).get(job_key)
     files = () if found is None else _slim(found[1]).artifacts
     if not files:
         raise error
@@ -218,7 +218,7 @@ def _counted_text(line: GroupLine | None, now: float) -> str:
     return f"{ago(line.counted_at, now)}: {line.completed_count:,} done, {line.failed_count:,} failed"
 
 
-def _finished_text(hosts: Iterable[Waiting], counts: ReportCounts) -> str:
+def _finished_text(hosts: Iterable[WaitingReports], counts: ReportCounts) -> str:
     if not counts.results and not counts.failures:
         return ""
     there = ", ".join(
@@ -237,12 +237,12 @@ def counts_text(counts: ReportCounts) -> str:
     return ", ".join(parts)
 
 
-def _unfinished_text(hosts: Iterable[Waiting]) -> str:
+def _unfinished_text(hosts: Iterable[WaitingReports]) -> str:
     found = [f"{each.running:,} running, {each.queued:,} queued on {each.host.name}" for each in hosts if _busy(each)]
     return f"{'; '.join(found)}: they go on, and their reports wait" if found else ""
 
 
-def _busy(each: Waiting) -> bool:
+def _busy(each: WaitingReports) -> bool:
     return bool(each.running or each.queued)
 
 

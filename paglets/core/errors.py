@@ -83,7 +83,7 @@ class PagletsError(Exception):
         return {"code": self.code, "message": self.message, "details": self.details}
 
 
-def told_at_the_call(function: Callable[P, R]) -> Callable[P, R]:
+def trim_traceback(function: Callable[P, R]) -> Callable[P, R]:
     """Errors of ours, and Ctrl-C, come from it without the frames below: the message says all, and where the caller
     stood."""
 

@@ -46,9 +46,10 @@ from paglets.program import (
     enter_copy,
     this_program,
 )
-from paglets.remote.auth import Verifier
-from paglets.remote.exchange import Transport
-from paglets.remote.keys import (
+from paglets.store import members
+from paglets.store.db import Tx
+from paglets.wire.auth import Verifier
+from paglets.wire.keys import (
     HOME_VARIABLE,
     KEY_VARIABLE,
     MeshKey,
@@ -57,10 +58,9 @@ from paglets.remote.keys import (
     host_key,
     paglets_home,
 )
-from paglets.remote.local import running_hosts
-from paglets.remote.transport import Connections, ThreadedTransport
-from paglets.store import members
-from paglets.store.db import Tx
+from paglets.wire.local_hosts import running_hosts
+from paglets.wire.request import Transport
+from paglets.wire.transport import PooledClient, ThreadedTransport
 from paglets.worker.host.launcher import ZygoteLauncher
 from paglets.worker.launch import Launcher, LaunchEvents
 from paglets.worker.linux import zygote_mark
@@ -184,7 +184,7 @@ def start(
     advertised = setup.Advertised(options, server.port)
     settings = setup.settings(options, folder, program, advertised, meter.total(), clock.wall())
     voice.warn(_too_many_cores(settings.offered.cpu_cores, meter.total().cpu_cores))
-    connections = Connections(key, clock=clock, entropy=entropy, sender=folder.store_id)
+    connections = PooledClient(key, clock=clock, entropy=entropy, sender=folder.store_id)
     _end_survivors(folder)
     disk = HostDisk(folder.path, later, folder.log, copy.lacks)
     world = World(
@@ -263,7 +263,7 @@ def _serve(options: HostOptions, verifier: Verifier, door: _Door, folder: HostFo
 
 
 def _transport(
-    connections: Connections, deliver: Callable[[Callable[[], None]], None], clock: Clock, stack: ExitStack
+    connections: PooledClient, deliver: Callable[[Callable[[], None]], None], clock: Clock, stack: ExitStack
 ) -> Transport:
     transport = ThreadedTransport(connections, deliver=deliver, clock=clock)
     stack.callback(transport.close)

@@ -13,7 +13,7 @@ from typing import Any
 from paglets.api.calls import Call, CallReply
 from paglets.api.hosts import HostIdentity, RefusedHost
 from paglets.api.limits import MAX_CALL_SECONDS
-from paglets.api.slots import JobView, Slots, Verdicts
+from paglets.api.slots import JobView, PlacementPreview, Slots
 from paglets.codec.envelope import Envelope, WireMessage
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import Invalid, PagletsError
@@ -63,11 +63,11 @@ from paglets.host.runtime.runner import Log, Runner
 from paglets.host.runtime.shell import Blobs, Disk, Meter, Settings, Shell
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import Locator
-from paglets.remote.exchange import Pending, Response, Transport, reply, reply_error
 from paglets.slots import policy
 from paglets.slots.model import SlotRequest, check_request
 from paglets.store import handoffs, queue, residence, views
 from paglets.store.db import Store, Tx
+from paglets.wire.request import PendingResponse, Response, Transport, reply, reply_error
 from paglets.worker.launch import Launcher, LaunchEvents
 
 ON_MESH_CHANGE = (
@@ -296,7 +296,7 @@ class Host:
             jobs=(*(replace(job, usage=usage.get(job.agent_id, job.usage)) for job in here), *leaving),
         )
 
-    def verdicts(self, request: SlotRequest) -> Verdicts:
+    def verdicts(self, request: SlotRequest) -> PlacementPreview:
         """Which hosts could run this, submitted from here?"""
         settings = self.shell.settings
         return preview.verdicts(self.gossip.candidates(), request, settings.store_id, settings.mesh_version)
@@ -325,7 +325,7 @@ class Host:
     # Calls to paglets here.
 
     def call_here(self, agent_id: str, call: Call, wait_seconds: float) -> Any:
-        """The reply, or a Pending. Raises Moved, Moving or Unknown where the paglet is not here.
+        """The reply, or a PendingResponse. Raises Moved, Moving or Unknown where the paglet is not here.
 
         Who asks again gets the reply that is kept, though the handler may have moved its paglet since.
         """
@@ -334,7 +334,7 @@ class Host:
             class_name = self.shell.store.read(lambda tx: _class_of(tx, agent_id))
         if class_name in INLINE_CLASSES:
             return self._collector_calls.call(agent_id, class_name, call, wait_seconds)
-        pending = Pending()
+        pending = PendingResponse()
         entry = PendingCall(
             call_id=call.call_id,
             agent_id=agent_id,
@@ -357,7 +357,7 @@ class Host:
                 answer = self.call_here(ref.agent_id, body, wait)
         except PagletsError as error:
             answer = reply_error(error)
-        pending = answer if isinstance(answer, Pending) else Pending()
+        pending = answer if isinstance(answer, PendingResponse) else PendingResponse()
         if isinstance(answer, Response):
             pending.complete(answer)
         pending.on_complete(lambda response: self.runner.soon(lambda: self.calls.answered(call, response)))

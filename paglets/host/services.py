@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from paglets.api.slots import Slots, Verdicts
+from paglets.api.slots import PlacementPreview, Slots
 from paglets.codec.envelope import WireMessage
 from paglets.codec.tagged_json import encode
 from paglets.core.errors import Invalid, NotHandled
@@ -26,7 +26,7 @@ class SlotsSource(Protocol):
 
     def slots(self, limit: int) -> Slots: ...
 
-    def verdicts(self, request: SlotRequest) -> Verdicts: ...
+    def verdicts(self, request: SlotRequest) -> PlacementPreview: ...
 
 
 def table(host: SlotsSource) -> dict[str, Callable[[WireMessage], Any]]:

@@ -28,10 +28,10 @@ from paglets.mesh.board import Gap, MembershipBoard
 from paglets.mesh.peers import Peers
 from paglets.mesh.table import Row, check_gossip, durable, same_mesh
 from paglets.mesh.troubles import Troubles, cuts, trouble_text
-from paglets.remote.exchange import Request, Response, Transport, dump_json, parsed
 from paglets.slots.model import Candidate
 from paglets.store import members as stored
 from paglets.store.db import Store
+from paglets.wire.request import Request, Response, Transport, dump_json, parsed
 
 BEAT_SECONDS = 2.0
 """Half a request a second, and five of them fit into ONLINE_SECONDS."""

@@ -17,7 +17,7 @@ from paglets.core.clock import Clock
 from paglets.core.errors import PagletsError
 from paglets.core.parts import Wake
 from paglets.core.refs import HostRef
-from paglets.remote.exchange import Request, Response, Transport, dump_json
+from paglets.wire.request import Request, Response, Transport, dump_json
 
 ANSWER_SECONDS = 2.0
 """A host that does not answer in this time is taken not to know; the question is asked again by who needs it."""

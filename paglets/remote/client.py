@@ -15,7 +15,20 @@ from paglets.api.groups import SubmitGroup
 from paglets.api.hosts import HostIdentity, MemberView
 from paglets.api.logs import AttemptView
 from paglets.api.paglets import CreatePaglet, Done, MovePaglet, PagletView
-from paglets.api.slots import Candidates, JobView, Slots, Verdicts
+from paglets.api.slots import JobView, PlacementPreview, PreviewPlacement, Slots
+from paglets.client.blobs import read_blob
+from paglets.client.calls import call_paglet
+from paglets.client.connect import connect, open_mesh_client
+from paglets.client.directory import DirectoryClient
+from paglets.client.fan_out import ask_all, online_hosts, returning_errors, with_host_name
+from paglets.client.group_ids import only_home_tells, submissions_of
+from paglets.client.groups import GroupClient, store_group
+from paglets.client.job_logs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log
+from paglets.client.mesh_client import BlockingTransport, paglet_route
+from paglets.client.pacing import Progress, nobody
+from paglets.client.slots import mesh_slots, slots_of
+from paglets.client.targets import Target, addressee, id_of, plain, to_wire
+from paglets.client.undelivered import UndeliveredClient
 from paglets.codec.class_names import class_name, refuse_while_importing
 from paglets.codec.tagged_json import decode, encode_state
 from paglets.core.agent import Paglet, S
@@ -25,7 +38,7 @@ from paglets.core.errors import (
     PeerReplaced,
     Unknown,
     Unreachable,
-    told_at_the_call,
+    trim_traceback,
 )
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
@@ -33,25 +46,12 @@ from paglets.core.refs import ArtifactRef, BlobRef, HostRef, ProxyRef, check_age
 from paglets.core.signatures import check_methods
 from paglets.core.text import with_article
 from paglets.groups.keys import new_group_id
-from paglets.remote.asking import ask_each, attempt, of_host, online_hosts
-from paglets.remote.blobs import read_blob
-from paglets.remote.calling import call_paglet
-from paglets.remote.directory import Directory
-from paglets.remote.entry import connect, open_link
-from paglets.remote.groupids import only_home_tells, submissions_of
-from paglets.remote.groupside import GroupSide, store_group
-from paglets.remote.joblogs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log
-from paglets.remote.kept import KeptSide
-from paglets.remote.link import Exchange, paglet_route
-from paglets.remote.patience import Progress, nobody
 from paglets.remote.proxy import PagletProxy, as_message, message_and_timeout
-from paglets.remote.schedulers import mesh_slots, slots_of
-from paglets.remote.targets import Target, addressee, id_of, plain, to_wire
 from paglets.slots.model import SlotRequest
 
 if TYPE_CHECKING:  # loaded when they are needed: commands that only ask start faster
-    from paglets.remote.files import Files
-    from paglets.remote.inputs import InputPaths
+    from paglets.client.artifacts import ArtifactTransfers
+    from paglets.client.inputs import InputPaths
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class HasSlotRequest(Protocol):
     def slot_request(self) -> SlotRequest: ...
 
 
-class HostClient(Directory, GroupSide, KeptSide):
+class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
     """A connection to one host and, through it, to the mesh. Use it in a `with` block, or call `close`.
 
     `url`: URL or name of the host; by default `PAGLETS_AT`, else the host that runs here. `key`: the mesh key as text;
@@ -83,21 +83,21 @@ class HostClient(Directory, GroupSide, KeptSide):
         call, post, dispatch, dispose           send it a message; move it; end it
     """
 
-    @told_at_the_call
+    @trim_traceback
     def __init__(
         self,
         url: str | None = None,
         *,
         key: str | None = None,
         timeout: float = 30.0,
-        exchange: Exchange | None = None,
+        exchange: BlockingTransport | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
         refuse_while_importing()
         self.timeout = timeout
         self._entropy = SystemEntropy()
         variables = os.environ if environ is None else environ  # not as a default, which `help` prints: it has the key
-        self._link, self.note = open_link(url, exchange or connect(key, variables), variables)
+        self._mesh, self.note = open_mesh_client(url, exchange or connect(key, variables), variables)
 
     def __enter__(self) -> HostClient:
         return self
@@ -107,42 +107,44 @@ class HostClient(Directory, GroupSide, KeptSide):
 
     def close(self) -> None:
         """Close the connections."""
-        self._link.close()
+        self._mesh.close()
 
     # The host and its mesh.
 
     @property
     def host(self) -> HostRef:
         """Reference to the host of this client."""
-        return self._link.host()
+        return self._mesh.host()
 
     def identity(self, host: HostRef | None = None) -> HostIdentity:
         """Return who the host is and what it offers; of the member `host` of its mesh if given."""
-        return self._ask("GET", "/v1/host", None, HostIdentity, host=host) if host else self._link.identity()
+        return self._ask("GET", "/v1/host", None, HostIdentity, host=host) if host else self._mesh.identity()
 
     def hosts(self) -> tuple[MemberView, ...]:
         """Return the hosts of the mesh as this host sees them, itself first."""
-        return self._link.hosts()
+        return self._mesh.hosts()
 
     def slots(self, *, limit: int = 100, host: str | None = None, timeout: float | None = None) -> Slots:
         """Return queue and leases of this host, or of the host of that name or URL; `limit` bounds its jobs."""
-        at = None if host is None else self._link.member_named(host)
-        return slots_of(self._link, at, limit, timeout or self.timeout)
+        at = None if host is None else self._mesh.member_named(host)
+        return slots_of(self._mesh, at, limit, timeout or self.timeout)
 
     def mesh_slots(
         self, *, limit: int = 100, timeout: float | None = None
     ) -> tuple[tuple[Slots, ...], tuple[PagletsError, ...]]:
         """Return the schedulers of all online hosts by name, and an error for each host that did not answer."""
-        return mesh_slots(self._link, limit, timeout or self.timeout)
+        return mesh_slots(self._mesh, limit, timeout or self.timeout)
 
     def jobs(self, *, limit: int = 1000) -> tuple[JobView, ...]:
         """Return the unfinished jobs on this host, oldest first."""
         return self.slots(limit=limit).jobs
 
-    def candidates(self, wanted: SlotRequest | HasSlotRequest | Mapping[str, Any]) -> Verdicts:
+    def candidates(self, wanted: SlotRequest | HasSlotRequest | Mapping[str, Any]) -> PlacementPreview:
         """Return which hosts could run a job submitted here, and why others not. `wanted`: its state or request."""
         request = wanted.slot_request() if isinstance(wanted, HasSlotRequest) else wanted
-        return self._ask("POST", "/v1/slots/candidates", Candidates(request=dict(to_json(request))), Verdicts)
+        return self._ask(
+            "POST", "/v1/slots/candidates", PreviewPlacement(request=dict(to_json(request))), PlacementPreview
+        )
 
     # Paglets.
 
@@ -158,18 +160,18 @@ class HostClient(Directory, GroupSide, KeptSide):
     def call_tree(self, target: Target, message: Message, timeout_seconds: float | None = None) -> Any:
         """Send a message and return the reply as tagged JSON (`codec.wire`), for which no class is needed here."""
         timeout = self.timeout if timeout_seconds is None else timeout_seconds
-        return call_paglet(self._link, plain(target), to_wire(message), timeout)
+        return call_paglet(self._mesh, plain(target), to_wire(message), timeout)
 
     def post(self, target: Target, message: Message | str, **args: Any) -> None:
         """Send a message without waiting for a reply: return once this host has stored it for delivery.
 
         Raise Unknown for a name that no paglet on this host has.
         """
-        ref = addressee(self._link, target, self.timeout)
+        ref = addressee(self._mesh, target, self.timeout)
         wire = to_wire(as_message(message, args))
         self._ask("POST", "/v1/outbox", PostMessage(target=ref, message=wire, token=self._entropy.token()), Done)
 
-    @told_at_the_call
+    @trim_traceback
     def create(
         self, cls: type[Paglet[S]], state: S | None = None, *, name: str | None = None, inputs: InputPaths | None = None
     ) -> PagletProxy:
@@ -182,10 +184,10 @@ class HostClient(Directory, GroupSide, KeptSide):
             raise TypeError(
                 f"{cls.__qualname__} takes {with_article(cls.State.__qualname__)}, got {type(filled).__qualname__}"
             )
+        from paglets.client.inputs import UploadSession, publish_inputs
         from paglets.codec.bundle import publish_code
-        from paglets.remote.inputs import Sending, publish_inputs
 
-        tree, sending = encode_state(filled), Sending(self, self._link.clock)
+        tree, sending = encode_state(filled), UploadSession(self, self._mesh.clock)
         request = CreatePaglet(
             agent_id=self._entropy.token(),
             class_name=class_name(cls),
@@ -198,7 +200,7 @@ class HostClient(Directory, GroupSide, KeptSide):
             bundle=publish_code(sending, cls, cls.State, states=(tree,)),
             service=cls.service_name,
         )
-        view = sending.tell(lambda: self._ask("POST", "/v1/paglets", request, PagletView))
+        view = sending.submit(lambda: self._ask("POST", "/v1/paglets", request, PagletView))
         return PagletProxy(ProxyRef(agent_id=view.agent_id, host=view.host), self)
 
     def proxy(self, target: Target) -> PagletProxy:
@@ -221,7 +223,7 @@ class HostClient(Directory, GroupSide, KeptSide):
         """End a paglet."""
         self._at(target, "DELETE", None, Done)
 
-    # Files and artifacts (remote.files). A transfer goes on where it was cut, and is given up `timeout` seconds after
+    # Files and artifacts. A transfer goes on where it was cut, and is given up `timeout` seconds after
     # its last progress; `progress` is told what is done ("reading", "sending", "receiving") and of how many bytes.
 
     def publish_bytes(self, data: bytes) -> BlobRef:
@@ -238,7 +240,7 @@ class HostClient(Directory, GroupSide, KeptSide):
 
     def read_blob(self, blob: BlobRef, host: HostRef) -> bytes:
         """Return all bytes of a small blob that the member `host` keeps. Raise Unknown, TooLarge, FileChanged."""
-        return read_blob(self._link, blob, host, self.timeout)
+        return read_blob(self._mesh, blob, host, self.timeout)
 
     def upload_artifact(
         self,
@@ -305,15 +307,15 @@ class HostClient(Directory, GroupSide, KeptSide):
     ) -> tuple[tuple[ArtifactRef, ...], tuple[PagletsError, ...]]:
         """Return the artifacts on the online hosts that answer, and an error for each of the others. `group_id`: also
         files of that group's finished jobs. `timeout` bounds each answer, a page of one's artifacts."""
-        from paglets.remote.files import Files, once_each
+        from paglets.client.artifacts import ArtifactTransfers, once_each
 
         owned = None if owner is None else id_of(plain(owner))
-        files, hosts = Files(self._link, timeout or self.timeout), online_hosts(self._link)
-        answers = ask_each(attempt(lambda host: files.listed(host, owned, group_id)), hosts)
+        files, hosts = ArtifactTransfers(self._mesh, timeout or self.timeout), online_hosts(self._mesh)
+        answers = ask_all(returning_errors(lambda host: files.listed(host, owned, group_id)), hosts)
         good = tuple(answer for answer in answers if not isinstance(answer, PagletsError))
         pairs = zip(hosts, answers, strict=True)
         return once_each(good), tuple(
-            of_host(host, answer) for host, answer in pairs if isinstance(answer, PagletsError)
+            with_host_name(host, answer) for host, answer in pairs if isinstance(answer, PagletsError)
         )
 
     def delete_artifact(self, artifact: ArtifactRef | str) -> None:
@@ -321,12 +323,12 @@ class HostClient(Directory, GroupSide, KeptSide):
         self._files.delete(artifact)
 
     @property
-    def _files(self) -> Files:
-        from paglets.remote.files import Files
+    def _files(self) -> ArtifactTransfers:
+        from paglets.client.artifacts import ArtifactTransfers
 
-        return Files(self._link, self.timeout)
+        return ArtifactTransfers(self._mesh, self.timeout)
 
-    # Groups (those that are there: remote.groupside).
+    # Groups (those that are there: client.groups).
 
     def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Store a group of jobs: `api.SubmitGroup` as JSON gives `GroupView` as JSON.
@@ -343,9 +345,9 @@ class HostClient(Directory, GroupSide, KeptSide):
             try:
                 home = self._home_of(group.group_id)
             except Unknown:
-                group = replace(group, submissions=submissions_of(self._link, group.group_id or ""))
+                group = replace(group, submissions=submissions_of(self._mesh, group.group_id or ""))
         try:
-            stored = store_group(self._link, group, home, self.timeout)
+            stored = store_group(self._mesh, group, home, self.timeout)
         except (Unreachable, PeerReplaced) as error:  # anything else is an answer, or may still come
             if home is None:
                 raise
@@ -359,12 +361,12 @@ class HostClient(Directory, GroupSide, KeptSide):
         None: the host of this client. Raises Unknown where no host that is online knows the group.
         """
         home = self.group(group_id).home
-        if home.store_id == self._link.host().store_id:
+        if home.store_id == self._mesh.host().store_id:
             return None
-        if all(host.store_id != home.store_id for host in online_hosts(self._link)):
+        if all(host.store_id != home.store_id for host in online_hosts(self._mesh)):
             raise only_home_tells(group_id, home, "is away")
         try:  # one that hangs would hold up the submission for as long as a large one may take
-            self._link.ask("GET", "/v1/host", None, HostIdentity, host=home, timeout=min(HOME_SECONDS, self.timeout))
+            self._mesh.ask("GET", "/v1/host", None, HostIdentity, host=home, timeout=min(HOME_SECONDS, self.timeout))
         except PagletsError as error:
             if not error.no_reply:
                 raise
@@ -378,15 +380,15 @@ class HostClient(Directory, GroupSide, KeptSide):
 
         All are asked at once; `timeout` bounds each answer.
         """
-        ask = partial(ask_attempts, self._link, job=job, timeout=timeout or self.timeout)
-        return merged_attempts(ask_each(ask, online_hosts(self._link)))
+        ask = partial(ask_attempts, self._mesh, job=job, timeout=timeout or self.timeout)
+        return merged_attempts(ask_all(ask, online_hosts(self._mesh)))
 
     def read_log(self, attempt: AttemptView, stream: str, offset: int = 0, limit: int = 1 << 20) -> LogBytes:
         """Return a piece of what an attempt printed to stdout ("out") or stderr ("err"), from byte `offset` on."""
-        return read_log(self._link, attempt, stream, offset, limit, self.timeout)
+        return read_log(self._mesh, attempt, stream, offset, limit, self.timeout)
 
     def _ask(self, method: str, route: str, body: Any, kind: type[T], *, host: HostRef | None = None) -> T:
-        return self._link.ask(method, route, body, kind, host=host, timeout=self.timeout)
+        return self._mesh.ask(method, route, body, kind, host=host, timeout=self.timeout)
 
     def _at(
         self, target: Target, method: str, body: Any, kind: type[T], *further: str, timeout: float | None = None
@@ -394,4 +396,4 @@ class HostClient(Directory, GroupSide, KeptSide):
         """A request about a paglet, at the host where it is."""
         wanted = plain(target)
         route = paglet_route(check_agent_id(id_of(wanted)), *further)
-        return self._link.pursue(wanted, self._link.performer(method, route, body, kind), timeout or self.timeout)
+        return self._mesh.pursue(wanted, self._mesh.performer(method, route, body, kind), timeout or self.timeout)

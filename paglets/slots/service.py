@@ -1,7 +1,7 @@
 """Requests and replies of the service `compute-slots` that every host offers to paglets.
 
 Flat on purpose: the host writes these by hand as tagged trees, so fields are plain JSON values. The
-objects within are the records of `paglets.api` (`JobView`, `Verdict`) as JSON.
+objects within are the records of `paglets.api` (`JobView`, `PlacementCandidate`) as JSON.
 """
 
 from __future__ import annotations
@@ -42,6 +42,6 @@ class CandidatesRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidatesReply:
-    """`verdicts` are `api.Verdict`s, the best host first."""
+    """`verdicts` are `api.PlacementCandidate` records, the best host first."""
 
     verdicts: list[dict[str, Any]]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from paglets.client.collectors import LOST, Finder, heard, reached
 from paglets.core.clock import Clock
 from paglets.core.errors import PagletsError, PeerReplaced, TimedOut, Unknown
 from paglets.core.messages import Message
 from paglets.core.text import counted, type_of
-from paglets.remote.collectors import LOST, Finder, heard, reached
 from paglets.remote.proxy import PagletProxy
 
 T = TypeVar("T")

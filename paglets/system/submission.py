@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from paglets.api.groups import DEFAULT_COLLECTOR, CreationError, GroupView, SubmitGroup
+from paglets.client.collectors import Finder
+from paglets.client.group_records import all_records, whole_summary
+from paglets.client.inputs import GroupInputs, InputPaths, UploadSession
+from paglets.client.large_results import load, load_all, load_summary
 from paglets.codec.bundle import publish_code
 from paglets.codec.class_names import class_name, refuse_while_importing
 from paglets.core.clock import Clock, SystemClock, system_pause
-from paglets.core.errors import PagletsError, told_at_the_call
+from paglets.core.errors import PagletsError, trim_traceback
 from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, ProxyRef, check_group_id
 from paglets.core.signatures import check_methods
 from paglets.core.text import type_of
-from paglets.remote.collectors import Finder
-from paglets.remote.inputs import GroupFiles, InputPaths, Sending
 from paglets.remote.proxy import PagletProxy, Sender
-from paglets.remote.records import all_records, whole_summary
-from paglets.remote.storedvalues import load, load_all, load_summary
 from paglets.system.collector import ResultCollectorPaglet
 from paglets.system.following import LOOK_SECONDS, REPLY_SECONDS, Follower, tree
 from paglets.system.jobs import ComputeJobPaglet, J
@@ -142,7 +142,7 @@ class Submission:
         """Reason why `detached` was False when it was last read."""
         return self._view.detached_reason
 
-    @told_at_the_call
+    @trim_traceback
     def wait_detached(self, timeout: float | None = None, *, progress: bool | None = None) -> bool:
         """Wait until `detached`, and return True.
 
@@ -182,7 +182,7 @@ class Submission:
         summary = whole_summary(collector.call, tree(collector.call(message, timeout_seconds=REPLY_SECONDS)))
         return load_summary(self._source, summary, self.group_id)
 
-    @told_at_the_call
+    @trim_traceback
     def drain(self, timeout: float | None = None, *, progress: bool | None = None) -> dict[str, Any]:
         """Wait until every job has a result or a failure; return the summary with all its records.
 
@@ -216,7 +216,7 @@ class Submission:
         try:
             with self._interruptible():
                 yield from self._completed(timeout, progress)
-        except (PagletsError, KeyboardInterrupt) as error:  # as `told_at_the_call` does
+        except (PagletsError, KeyboardInterrupt) as error:  # as `trim_traceback` does
             raise error.with_traceback(None) from None
 
     def _completed(self, timeout: float | None, progress: bool | None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -268,7 +268,7 @@ class Submission:
             pause = min(LONGEST_PAUSE_SECONDS, pause * 1.5)
 
 
-@told_at_the_call
+@trim_traceback
 def submit_compute_job_group(
     context_or_client: Submitter,
     job_class: type[ComputeJobPaglet[J]],
@@ -318,16 +318,16 @@ def submit_compute_job_group(
         collector_class=class_name(collector_class) if collector_class else DEFAULT_COLLECTOR,
         return_home_when_complete=return_home_when_complete,
     )
-    files = GroupFiles(request, inputs, job_inputs)
+    files = GroupInputs(request, inputs, job_inputs)
     classes = (job_class, job_class.State, *((collector_class, collector_class.State) if collector_class else ()))
     check_guarded(classes)
-    sending = Sending(context_or_client)
+    sending = UploadSession(context_or_client)
     with said_if_interrupted(context_or_client, request.group_id) as interruption:
         bundle = publish_code(sending, *classes, states=(job.state for job in request.jobs if job.state))
         stored = replace(files.put_into(request, sending), bundle=bundle)
         with said_if_storing(context_or_client, request.group_id):
             interruption.sent = True
-            view = sending.tell(lambda: _submit(context_or_client, stored))
+            view = sending.submit(lambda: _submit(context_or_client, stored))
     return _told(view, context_or_client, _refresher(context_or_client, view, stored))
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from paglets.api.groups import CreationError, GroupView, Obstacle
+from paglets.client.collectors import FORGOTTEN, LOST, Finder, moved, next_steps
+from paglets.client.hosts import view_of
 from paglets.core.clock import QUIET_SECONDS, told_if_slow
 from paglets.core.errors import GroupLost, PagletsError
 from paglets.core.record import to_json
 from paglets.core.terminal import put_line
 from paglets.core.text import as_advice, command_name, counted, duration_text
-from paglets.remote.collectors import FORGOTTEN, LOST, Finder, moved, next_steps
-from paglets.remote.losthosts import view_of
 from paglets.slots.eligibility import way_out
 
 MOST_REASONS = 3

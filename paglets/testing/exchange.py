@@ -1,4 +1,4 @@
-"""Hosts that answer a client from tables, in place of `remote.transport.Connections`."""
+"""Hosts that answer a client from tables, in place of `wire.transport.PooledClient`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from paglets.api.hosts import Hosts, MemberView
 from paglets.codec.strict_json import loads
 from paglets.core.errors import NoSuchRoute, PagletsError, PeerReplaced, Unreachable
 from paglets.core.refs import HostRef
-from paglets.remote.exchange import Request, Response, reply, reply_error
 from paglets.testing.mesh import member
+from paglets.wire.request import Request, Response, reply, reply_error
 
 Answer = Callable[[Any], Any]
 """Gives a record for the JSON body of a request, or raises the error to answer."""
@@ -54,7 +54,7 @@ class TableHost:
 
 
 class TableExchange:
-    """`remote.link.Exchange` over hosts that list one another as the members of their mesh."""
+    """`client.mesh_client.BlockingTransport` over hosts that list one another as the members of their mesh."""
 
     def __init__(self, *hosts: TableHost) -> None:
         self.hosts = {host.ref.url: host for host in hosts}

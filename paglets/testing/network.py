@@ -11,9 +11,9 @@ from paglets.core.errors import CallOutcomeUnknown, PagletsError, PeerReplaced, 
 from paglets.core.parts import Part
 from paglets.core.refs import HostRef
 from paglets.host.runtime.runner import Runner
-from paglets.remote.exchange import Completion, Request, Response
 from paglets.store.db import Store
 from paglets.testing.clock import FakeClock
+from paglets.wire.request import Completion, Request, Response
 
 Handler = Callable[[Request], Response]
 LATENCY_SECONDS = (0.001, 0.02)

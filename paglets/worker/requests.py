@@ -41,7 +41,7 @@ class NewNote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Find:
-    """`find`: paglets of that name, or that offer that service, on all online hosts; replies `api.Found` as JSON."""
+    """List the paglets of that name or service on all online hosts. Reply: `api.FoundPaglets`."""
 
     name: str | None = None
     service: str | None = None

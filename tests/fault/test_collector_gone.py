@@ -146,7 +146,7 @@ def test_what_is_left_of_a_lost_group_is_listed_fetched_and_cleared_and_its_id_u
     assert submission.wait_detached(PATIENCE_SECONDS)
     three["gpu-a"].kill()
     (tmp_path / "a.go").touch()
-    wait_until(lambda: client.leftovers("again").counts.results, what="the result of a to wait")
+    wait_until(lambda: client.orphaned_group("again").counts.results, what="the result of a to wait")
     wait_until(lambda: not is_online(three["laptop"], "gpu-a"))
     away = submitted()
     assert (away.detached, "gpu-a" in away.detached_reason) == (False, True)

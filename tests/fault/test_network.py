@@ -14,8 +14,8 @@ from byte_jobs import Bytes, BytesState
 from mesh_jobs import Task, TaskState
 from mesh_paglets import Notes
 
+from paglets.client.fan_out import ask_all
 from paglets.host.messaging.outbox import ANSWER_SECONDS
-from paglets.remote.asking import ask_each
 from paglets.system.compute_slots import Submission, submit_compute_job_group
 from tests.acceptance.rig import PATIENCE_SECONDS, MakeMesh, Mesh, starts_of, wait_running, wait_until
 from tests.fault.hosts import is_online
@@ -175,7 +175,7 @@ def test_a_command_that_asks_all_hosts_waits_once_and_names_those_that_did_not_a
         harmed.proxies[name].set(swallows=True)
 
     commands = (("list",), ("notes",), ("artifacts", "list"))
-    for done in ask_each(lambda words: harmed.mesh.paglets(*words, "--at", "laptop"), commands):
+    for done in ask_all(lambda words: harmed.mesh.paglets(*words, "--at", "laptop"), commands):
         assert done.code == 4, done
         waiting, mute = done.err.splitlines()[:2]
         assert waiting == "paglets: waiting for hosts that do not answer, 5 s at most"

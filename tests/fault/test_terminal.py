@@ -8,7 +8,7 @@ import signal
 import subprocess
 import termios
 
-from paglets.remote.local import running_hosts
+from paglets.wire.local_hosts import running_hosts
 from tests.acceptance.rig import HostProcess, Mesh, wait_until
 
 

@@ -13,9 +13,9 @@ from paglets.core.clock import SystemClock, SystemEntropy
 from paglets.core.errors import Conflict, Unknown
 from paglets.host.http.guard import Limits
 from paglets.host.http.server import HttpServer
-from paglets.remote.auth import SIGNATURE, Proof, Signer, Verifier
-from paglets.remote.exchange import Pending, Request, Response, dump_json, reply
-from paglets.remote.keys import MeshKey
+from paglets.wire.auth import SIGNATURE, Proof, Signer, Verifier
+from paglets.wire.keys import MeshKey
+from paglets.wire.request import PendingResponse, Request, Response, dump_json, reply
 
 KEY = MeshKey(text="k" * 43, source="test")
 OTHER_KEY = MeshKey(text="o" * 43, source="test")
@@ -47,7 +47,7 @@ class Rig:
 
     seen: list[Request] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
-    pending: list[Pending] = field(default_factory=list)
+    pending: list[PendingResponse] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     servers: list[HttpServer] = field(default_factory=list)
     names: tuple[str, ...] = ("node-a", "mesh.example.org:80")
@@ -71,9 +71,9 @@ class Rig:
         self.servers.append(server)
         return server
 
-    def handle(self, request: Request) -> Response | Pending:
+    def handle(self, request: Request) -> Response | PendingResponse:
         self.seen.append(request)
-        answers: dict[str, Callable[[Request], Response | Pending]] = {
+        answers: dict[str, Callable[[Request], Response | PendingResponse]] = {
             "/v1/host": lambda request: reply({"store_id": self.store_id, "boot_id": self.boot_id}),
             "/echo": lambda request: Response(status=200, body=request.body or b"null"),
             "/fail": self._fail,
@@ -101,8 +101,8 @@ class Rig:
     def _conflict(self, request: Request) -> Response:
         raise Conflict("it is taken", by="me")
 
-    def _later(self) -> Pending:
-        pending = Pending()
+    def _later(self) -> PendingResponse:
+        pending = PendingResponse()
         self.pending.append(pending)
         return pending
 

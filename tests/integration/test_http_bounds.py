@@ -33,9 +33,9 @@ from paglets.core.errors import StartFailed
 from paglets.host.http.guard import peer_group
 from paglets.host.http.server import HttpServer
 from paglets.program import PROTOCOL
-from paglets.remote.auth import Verifier
-from paglets.remote.exchange import Request, Response, reply
 from paglets.testing.waiting import wait_until
+from paglets.wire.auth import Verifier
+from paglets.wire.request import Request, Response, reply
 
 JSON = b'{"a":1}'
 

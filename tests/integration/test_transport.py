@@ -25,10 +25,10 @@ from paglets.core.errors import (
     WrongClock,
 )
 from paglets.core.refs import HostRef
-from paglets.remote.exchange import Request, Response
-from paglets.remote.keys import MeshKey
-from paglets.remote.transport import Connections, ThreadedTransport
 from paglets.testing.waiting import wait_until
+from paglets.wire.keys import MeshKey
+from paglets.wire.request import Request, Response
+from paglets.wire.transport import PooledClient, ThreadedTransport
 
 KEY = MeshKey(text="k" * 43, source="test")
 GET = Request(method="GET", target="/echo")
@@ -43,17 +43,17 @@ def rig() -> Iterator[Rig]:
     one.close()
 
 
-Connect = Callable[..., Connections]
+Connect = Callable[..., PooledClient]
 
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
     """Makes Connections, which are closed at the end."""
-    made: list[Connections] = []
+    made: list[PooledClient] = []
 
-    def make(key: MeshKey = KEY, clock: SystemClock | None = None, **bounds: float | int) -> Connections:
+    def make(key: MeshKey = KEY, clock: SystemClock | None = None, **bounds: float | int) -> PooledClient:
         clock = clock or SystemClock()
-        made.append(Connections(key, clock=clock, entropy=SystemEntropy(), sender="me", **bounds))  # type: ignore[arg-type]
+        made.append(PooledClient(key, clock=clock, entropy=SystemEntropy(), sender="me", **bounds))  # type: ignore[arg-type]
         return made[-1]
 
     yield make
@@ -62,7 +62,7 @@ def connect() -> Iterator[Connect]:
 
 
 @pytest.fixture
-def connections(connect: Connect) -> Connections:
+def connections(connect: Connect) -> PooledClient:
     return connect()
 
 
@@ -71,7 +71,7 @@ def url(port: int, at: str = "127.0.0.1") -> str:
 
 
 def ask(
-    connections: Connections,
+    connections: PooledClient,
     port: int,
     request: Request = POST,
     *,
@@ -179,7 +179,7 @@ def proxied(rig: Rig) -> Iterator[tuple[Proxy, int]]:
 class Asking:
     """A request under way in a thread."""
 
-    def __init__(self, connections: Connections, port: int, request: Request) -> None:
+    def __init__(self, connections: PooledClient, port: int, request: Request) -> None:
         self._outcome: list[Response | PagletsError] = []
         self._thread = threading.Thread(target=self._run, args=(connections, port, request))
         self._thread.start()
@@ -188,7 +188,7 @@ class Asking:
         self._thread.join()
         return self._outcome[0]
 
-    def _run(self, connections: Connections, port: int, request: Request) -> None:
+    def _run(self, connections: PooledClient, port: int, request: Request) -> None:
         try:
             self._outcome.append(ask(connections, port, request))
         except PagletsError as error:
@@ -198,7 +198,7 @@ class Asking:
 # --- who answers ---------------------------------------------------------------------------------------------------
 
 
-def test_requests_are_signed_for_who_is_there_and_go_over_one_connection(rig: Rig, connections: Connections) -> None:
+def test_requests_are_signed_for_who_is_there_and_go_over_one_connection(rig: Rig, connections: PooledClient) -> None:
     server = rig.serve()
     replies = [
         ask(connections, server.port, Request(method=m, target="/echo", body=b"1")) for m in ("POST", "PUT", "DELETE")
@@ -210,7 +210,7 @@ def test_requests_are_signed_for_who_is_there_and_go_over_one_connection(rig: Ri
     assert server.statistics().connections == 1
 
 
-def test_errors_of_the_other_side_are_replies(rig: Rig, connections: Connections) -> None:
+def test_errors_of_the_other_side_are_replies(rig: Rig, connections: PooledClient) -> None:
     response = ask(connections, rig.serve().port, Request(method="GET", target="/conflict"))
     assert response.status == 409
     with pytest.raises(PagletsError, match="it is taken"):
@@ -218,7 +218,7 @@ def test_errors_of_the_other_side_are_replies(rig: Rig, connections: Connections
 
 
 def test_a_restarted_host_is_asked_again_once_even_for_what_may_not_be_repeated(
-    rig: Rig, connections: Connections
+    rig: Rig, connections: PooledClient
 ) -> None:
     first = rig.serve(address=(ALONE, 0))
     ask(connections, first.port, at=ALONE)
@@ -230,7 +230,7 @@ def test_a_restarted_host_is_asked_again_once_even_for_what_may_not_be_repeated(
     assert reached(rig) == ["/echo"] * 3
 
 
-def test_another_store_at_the_address_is_told_before_anything_is_done(rig: Rig, connections: Connections) -> None:
+def test_another_store_at_the_address_is_told_before_anything_is_done(rig: Rig, connections: PooledClient) -> None:
     server = rig.serve()
     for request in (POST, GET, Request(method="GET", target="/v1/host")):
         with pytest.raises(PeerReplaced) as caught:
@@ -240,7 +240,7 @@ def test_another_store_at_the_address_is_told_before_anything_is_done(rig: Rig, 
     assert ask(connections, server.port).status == 200
 
 
-def test_a_store_replaced_between_two_requests_is_told(rig: Rig, connections: Connections) -> None:
+def test_a_store_replaced_between_two_requests_is_told(rig: Rig, connections: PooledClient) -> None:
     first = rig.serve(address=(ALONE, 0))
     ask(connections, first.port, at=ALONE)
     first.close()
@@ -283,7 +283,9 @@ def test_a_clock_that_jumps_all_the_time_is_an_error(rig: Rig, connect: Connect)
     assert reached(rig) == []
 
 
-def test_whoever_cannot_sign_is_no_host_of_the_mesh_and_gets_nothing_but_the_question(connections: Connections) -> None:
+def test_whoever_cannot_sign_is_no_host_of_the_mesh_and_gets_nothing_but_the_question(
+    connections: PooledClient,
+) -> None:
     for answer in (
         b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}",
         b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
@@ -309,7 +311,7 @@ def test_whoever_cannot_sign_is_no_host_of_the_mesh_and_gets_nothing_but_the_que
         assert KEY.text.encode() not in heard[0]
 
 
-def test_a_reply_that_was_changed_on_its_way_is_not_believed(rig: Rig, connections: Connections) -> None:
+def test_a_reply_that_was_changed_on_its_way_is_not_believed(rig: Rig, connections: PooledClient) -> None:
     with proxied(rig) as (proxy, port):
         assert ask(connections, port).status == 200
         proxy.change_reply_at = -2
@@ -318,19 +320,19 @@ def test_a_reply_that_was_changed_on_its_way_is_not_believed(rig: Rig, connectio
 
 
 def test_no_proxy_of_the_environment_is_used(
-    rig: Rig, connections: Connections, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, connections: PooledClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
     assert ask(connections, rig.serve().port).status == 200
 
 
-def test_only_urls_of_hosts_are_contacted(connections: Connections) -> None:
+def test_only_urls_of_hosts_are_contacted(connections: PooledClient) -> None:
     with pytest.raises(Invalid):
         connections.request("file:///etc/passwd", None, GET, timeout_seconds=1)
 
 
-def test_what_is_no_request_is_refused_before_it_is_sent(rig: Rig, connections: Connections) -> None:
+def test_what_is_no_request_is_refused_before_it_is_sent(rig: Rig, connections: PooledClient) -> None:
     port = rig.serve().port
     for target in ("/a b", "/a\r\nx-evil: 1", "/\u00e4"):
         with pytest.raises(Invalid, match="cannot be sent"):
@@ -350,7 +352,7 @@ def deaf_port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
-def test_a_refused_connection_is_unreachable(connections: Connections) -> None:
+def test_a_refused_connection_is_unreachable(connections: PooledClient) -> None:
     with deaf_port() as port, pytest.raises(Unreachable, match="cannot be reached"):
         ask(connections, port)
 
@@ -384,7 +386,7 @@ def test_a_black_hole_is_unreachable_after_the_time_for_connecting(rig: Rig, con
         assert time.monotonic() - began < 20
 
 
-def test_no_reply_in_time_leaves_the_outcome_unknown(rig: Rig, connections: Connections) -> None:
+def test_no_reply_in_time_leaves_the_outcome_unknown(rig: Rig, connections: PooledClient) -> None:
     port = rig.serve().port
     ask(connections, port)  # all of the time is for the second request
     with pytest.raises(CallOutcomeUnknown, match="no complete reply came in time"):
@@ -417,17 +419,17 @@ def test_a_reply_over_the_bound_is_not_read(rig: Rig, connect: Connect) -> None:
         ask(connect(most_reply_bytes=1000), rig.serve().port, Request(method="GET", target="/big"))
 
 
-def test_a_large_reply_arrives_whole(rig: Rig, connections: Connections) -> None:
+def test_a_large_reply_arrives_whole(rig: Rig, connections: PooledClient) -> None:
     assert len(ask(connections, rig.serve().port, Request(method="GET", target="/big")).body) == 5_000_002
 
 
-def test_a_head_over_the_bound_is_not_read(rig: Rig, connections: Connections) -> None:
+def test_a_head_over_the_bound_is_not_read(rig: Rig, connections: PooledClient) -> None:
     port = rig.serve().port
     with pytest.raises(CallOutcomeUnknown, match="more came than is allowed"):
         ask(connections, port, Request(method="GET", target="/long"))
 
 
-def test_a_refusal_of_a_large_body_is_heard_though_the_body_was_not_read(rig: Rig, connections: Connections) -> None:
+def test_a_refusal_of_a_large_body_is_heard_though_the_body_was_not_read(rig: Rig, connections: PooledClient) -> None:
     port = rig.serve(body_bytes=1000).port
     big = Request(method="POST", target="/echo", body=b'"' + b"x" * 20_000_000 + b'"')
     with contextlib.suppress(CallOutcomeUnknown):  # the reset may overtake the reply: honest as well
@@ -436,7 +438,7 @@ def test_a_refusal_of_a_large_body_is_heard_though_the_body_was_not_read(rig: Ri
 
 
 def test_a_kept_connection_that_the_server_has_closed_is_replaced_without_a_word(
-    rig: Rig, connections: Connections
+    rig: Rig, connections: PooledClient
 ) -> None:
     server = rig.serve(idle_seconds=0.1)
     for _ in range(3):
@@ -462,7 +464,7 @@ def test_connections_unused_for_long_are_closed_and_not_too_many_are_kept(rig: R
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 def test_a_request_cut_on_a_kept_connection_is_not_repeated_where_that_may_do_harm(
-    rig: Rig, connections: Connections, method: str
+    rig: Rig, connections: PooledClient, method: str
 ) -> None:
     with proxied(rig) as (proxy, port):
         ask(connections, port)
@@ -475,7 +477,7 @@ def test_a_request_cut_on_a_kept_connection_is_not_repeated_where_that_may_do_ha
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
 def test_a_request_cut_on_a_kept_connection_is_repeated_once_where_that_does_no_harm(
-    rig: Rig, connections: Connections, method: str
+    rig: Rig, connections: PooledClient, method: str
 ) -> None:
     with proxied(rig) as (proxy, port):
         ask(connections, port)
@@ -488,7 +490,7 @@ def test_a_request_cut_on_a_kept_connection_is_repeated_once_where_that_does_no_
 
 
 def test_a_repeated_request_that_is_cut_again_or_reaches_nobody_has_an_unknown_outcome(
-    rig: Rig, connections: Connections
+    rig: Rig, connections: PooledClient
 ) -> None:
     with proxied(rig) as (proxy, port):
         ask(connections, port)
@@ -531,7 +533,7 @@ def test_a_reply_cut_at_any_byte_is_an_unknown_outcome_of_what_was_done_once(
     assert reached(rig) == ["/echo", "/echo"]
 
 
-def test_many_threads_share_the_connections(rig: Rig, connections: Connections) -> None:
+def test_many_threads_share_the_connections(rig: Rig, connections: PooledClient) -> None:
     port = rig.serve().port
     bodies: list[bytes] = []
 

@@ -32,7 +32,7 @@ from functools import partial
 from typing import Any, cast
 
 from paglets.core.errors import CallOutcomeUnknown, PagletsError, Unreachable
-from paglets.remote.exchange import Request, Response, reply
+from paglets.wire.request import Request, Response, reply
 from tests.simulator.faults import Trouble
 from tests.simulator.network import Weather
 from tests.simulator.profile import Profile, calm

@@ -10,7 +10,7 @@ from paglets.api.blobs import ArtifactView, AskBlobs, BlobState, BlobStates
 from paglets.core.errors import CallOutcomeUnknown, Moved, PagletsError, Unknown, Unreachable
 from paglets.core.record import from_json
 from paglets.core.refs import BlobRef, HostRef
-from paglets.remote.exchange import Request, Response, dump_json
+from paglets.wire.request import Request, Response, dump_json
 from tests.simulator.content import PIECE_BYTES, blob_of
 from tests.simulator.machine import Machine
 from tests.simulator.network import Network

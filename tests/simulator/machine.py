@@ -14,12 +14,12 @@ from paglets.host.host import Host, World
 from paglets.host.http.router import Router
 from paglets.host.http.routes import ROUTES
 from paglets.host.runtime.shell import Settings
-from paglets.remote.exchange import Pending, Request, Response
 from paglets.slots.model import Resources
 from paglets.store.db import Store, Tx
 from paglets.testing.blobs import MemoryDisk
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.sanity import bytes_of
+from paglets.wire.request import PendingResponse, Request, Response
 from tests.simulator.content import PIECE_BYTES
 from tests.simulator.databases import begin, disk_full
 from tests.simulator.folders import Folders, Scratch
@@ -382,13 +382,13 @@ class Life:
         result = self.run(lambda: self._answer(router, request))
         if result is None:
             return False
-        if isinstance(result, Pending):
+        if isinstance(result, PendingResponse):
             result.on_complete(answer)
         else:
             answer(result)
         return True
 
-    def _answer(self, router: Router, request: Request) -> Response | Pending | None:
+    def _answer(self, router: Router, request: Request) -> Response | PendingResponse | None:
         try:
             return router.handle(request)
         except Exception:

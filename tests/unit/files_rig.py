@@ -6,9 +6,9 @@ import hashlib
 import random
 from pathlib import Path
 
+from paglets.client.artifacts import ArtifactTransfers
+from paglets.client.mesh_client import MeshClient
 from paglets.core.refs import BlobRef
-from paglets.remote.files import Files
-from paglets.remote.link import Link
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.filehost import file_mesh
 
@@ -29,8 +29,10 @@ class FilesRig:
     def __init__(self) -> None:
         self.exchange, (self.a, self.b, self.c) = file_mesh("a", "b", "c")
         self.clock = FakeClock()
-        link = Link(self.a.ref, self.exchange, clock=self.clock, entropy=SeededEntropy(1), pause=self.clock.advance)
-        self.files = Files(link, TIMEOUT)
+        link = MeshClient(
+            self.a.ref, self.exchange, clock=self.clock, entropy=SeededEntropy(1), pause=self.clock.advance
+        )
+        self.files = ArtifactTransfers(link, TIMEOUT)
 
     def offsets(self, method: str, host: str = "a") -> list[int]:
         """Where the pieces began, in order."""

@@ -18,7 +18,6 @@ from paglets.host.host import Host, World
 from paglets.host.http.router import Router
 from paglets.host.http.routes import ROUTES
 from paglets.host.runtime.shell import Settings
-from paglets.remote.exchange import Completion, Pending, Request, Response, dump_json
 from paglets.slots.eligibility import Reason
 from paglets.slots.model import PlacementRules, Resources, SlotRequest
 from paglets.store.db import Store, Tx
@@ -30,6 +29,7 @@ from paglets.testing.mesh import member
 from paglets.testing.network import LoopNetwork, LoopTransport
 from paglets.testing.processes import HandLauncher, HandProcess
 from paglets.testing.store import memory_database, store_on
+from paglets.wire.request import Completion, PendingResponse, Request, Response, dump_json
 from paglets.worker.protocol import Changes, EntryDone, Handled, Report
 from tests.simulator.seams import ScratchDisk, SteadyMeter
 from tests.simulator.sources import SourceFiles
@@ -213,7 +213,7 @@ class Rig:
 
     # Requests.
 
-    def ask(self, method: str, target: str, body: Any = None, sender: str = "") -> Response | Pending:
+    def ask(self, method: str, target: str, body: Any = None, sender: str = "") -> Response | PendingResponse:
         """What the router gives."""
         data = b"" if body is None else dump_json(body)
         return self.router.handle(Request(method=method, target=target, body=data, sender=sender))
@@ -287,12 +287,12 @@ class Rig:
 class Reply:
     """What came of a call."""
 
-    def __init__(self, answer: Response | Pending) -> None:
+    def __init__(self, answer: Response | PendingResponse) -> None:
         self._answer = answer
 
     @property
     def response(self) -> Response | None:
-        return self._answer.response if isinstance(self._answer, Pending) else self._answer
+        return self._answer.response if isinstance(self._answer, PendingResponse) else self._answer
 
     @property
     def record(self) -> CallReply:

@@ -12,10 +12,10 @@ from paglets.api.transfers import Settle, TransferAnswer, TransferAnswers, Trans
 from paglets.codec.envelope import Envelope
 from paglets.core.errors import InternalError, PagletsError
 from paglets.core.record import from_json
-from paglets.remote.exchange import Request, Response, reply_error
 from paglets.store import residence
 from paglets.testing.mesh import identity
 from paglets.testing.sanity import sanity_check
+from paglets.wire.request import Request, Response, reply_error
 
 W1 = host_ref("w1")
 

@@ -24,7 +24,7 @@ class Given:
     def __init__(self, folder: Path) -> None:
         self.exchange, (self.a, self.b) = file_mesh("a", "b")
         self.client = HostClient("http://a:8765", timeout=5.0, exchange=self.exchange, environ={})
-        self.client._link.base = self.a.ref
+        self.client._mesh.base = self.a.ref
         self.path = folder / "data.bin"
         self.path.write_bytes(DATA)
 

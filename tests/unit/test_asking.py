@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 import paglets
-from paglets.remote.asking import MOST_PARALLEL_ASKS, ask_each
+from paglets.client.fan_out import MOST_PARALLEL_ASKS, ask_all
 
 ROOT = Path(paglets.__file__).parent.parent
 
 INTERRUPTED = """
 import sys
-from paglets.remote.asking import ask_each
+from paglets.client.fan_out import ask_all
 
 def ask(thing):
     if thing == "silent":
@@ -24,14 +24,14 @@ def ask(thing):
     raise KeyboardInterrupt
 
 try:
-    ask_each(ask, ["interrupted", "silent"])
+    ask_all(ask, ["interrupted", "silent"])
 except KeyboardInterrupt:
     print("interrupted")
 """
 
 
 def test_answers_are_in_the_order_of_what_was_asked_about() -> None:
-    assert ask_each(lambda number: number * 2, range(3 * MOST_PARALLEL_ASKS)) == list(
+    assert ask_all(lambda number: number * 2, range(3 * MOST_PARALLEL_ASKS)) == list(
         range(0, 6 * MOST_PARALLEL_ASKS, 2)
     )
 
@@ -46,7 +46,7 @@ def test_an_error_does_not_wait_for_what_is_silent_and_nothing_more_is_asked() -
         assert release.wait(60)
 
     with pytest.raises(KeyboardInterrupt):
-        ask_each(ask, range(10 * MOST_PARALLEL_ASKS))
+        ask_all(ask, range(10 * MOST_PARALLEL_ASKS))
     release.set()
     for thread in threading.enumerate():
         if thread.name == "ask":

@@ -7,8 +7,8 @@ import pytest
 
 from paglets.core.clock import SystemEntropy
 from paglets.core.errors import NotAllowed, Overloaded, StalePeer, WrongClock
-from paglets.remote.auth import NONCE, RECEIVER, SENDER, SIGNATURE, TIME, Proof, Signer, Verifier, body_sha256
-from paglets.remote.keys import MeshKey
+from paglets.wire.auth import NONCE, RECEIVER, SENDER, SIGNATURE, TIME, Proof, Signer, Verifier, body_sha256
+from paglets.wire.keys import MeshKey
 
 KEY = MeshKey(text="k" * 43, source="test")
 OTHER = MeshKey(text="o" * 43, source="test")

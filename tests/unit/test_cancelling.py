@@ -10,11 +10,15 @@ import pytest
 from test_client import running
 
 from paglets.api.calls import CallReply
-from paglets.api.groups import EndedCopies, GroupView, ReportCounts, Unfinished, Waiting
+from paglets.api.groups import EndedCopies, GroupView, ReportCounts, UnfinishedCount, WaitingReports
 from paglets.api.hosts import Hosts, MemberView
 from paglets.api.kept import FailedHook
 from paglets.cli.commands.jobs.cancel import by_group, cancel_each, end_hooks, exit_code
 from paglets.cli.commands.jobs.hooks import HooksEnded
+from paglets.client.cancellation import CancelOutcome, EndOutcome, cancel_jobs, end_copies
+from paglets.client.mesh_client import MeshClient
+from paglets.client.orphaned_groups import OrphanedGroup
+from paglets.client.undelivered import MeshUndelivered
 from paglets.core.errors import (
     EXIT_DONE,
     EXIT_UNREACHABLE,
@@ -28,15 +32,11 @@ from paglets.core.errors import (
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import ProxyRef
-from paglets.remote.cancelling import CancelOutcome, EndOutcome, cancel_jobs, end_copies
 from paglets.remote.client import HostClient
-from paglets.remote.exchange import Request, Response
-from paglets.remote.kept import MeshKept
-from paglets.remote.leftovers import Leftovers
-from paglets.remote.link import Link
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.exchange import TableExchange, TableHost
 from paglets.testing.mesh import member
+from paglets.wire.request import Request, Response
 
 CENSUS = "POST /v1/groups/words/unfinished"
 
@@ -73,15 +73,17 @@ class Given:
         self.exchange = TimedExchange(self.clock, self.home, self.w1)
         self.counts = {"home": 0, "w1": 0}
         for host in (self.home, self.w1):
-            host.routes[CENSUS] = lambda body, name=host.name: Unfinished(count=self.counts[name])
+            host.routes[CENSUS] = lambda body, name=host.name: UnfinishedCount(count=self.counts[name])
         self.told: list[str] = []
 
     def call(self, message: Message) -> Any:
         self.told.append(message.kind)
         return {"keys": {"a": "already_cancelled"}, "copies": [{"job_key": "a", "host": to_json(self.w1.ref)}]}
 
-    def link(self) -> Link:
-        return Link(self.home.ref, self.exchange, clock=self.clock, entropy=SeededEntropy(1), pause=self.clock.advance)
+    def link(self) -> MeshClient:
+        return MeshClient(
+            self.home.ref, self.exchange, clock=self.clock, entropy=SeededEntropy(1), pause=self.clock.advance
+        )
 
     def end(self) -> EndOutcome:
         return end_copies(self.link(), "words", None, reason="", timeout=5.0)
@@ -111,21 +113,21 @@ def test_nobody_waits_for_a_host_that_was_forgotten() -> None:
     assert given.told == ["cancel", "copies_gone"]
 
 
-@pytest.mark.parametrize("said", [Overloaded("ask again"), Unfinished(count=1)])
+@pytest.mark.parametrize("said", [Overloaded("ask again"), UnfinishedCount(count=1)])
 def test_a_host_that_went_offline_before_it_said_that_it_has_none_is_silent(said: Any) -> None:
     given = Given()
     counts = [1, 0, 0]
     w2 = TableHost(name="w2")
     given.exchange.hosts[w2.ref.url] = w2
 
-    def goes_offline(body: Any) -> Unfinished:
+    def goes_offline(body: Any) -> UnfinishedCount:
         given.exchange.away = {"w2"}
         if isinstance(said, PagletsError):
             raise said
         return said  # type: ignore[no-any-return]
 
     w2.routes[CENSUS] = goes_offline
-    given.home.routes[CENSUS] = lambda body: Unfinished(count=counts.pop(0))
+    given.home.routes[CENSUS] = lambda body: UnfinishedCount(count=counts.pop(0))
     outcome = given.cancel()
     assert counts == []
     assert (outcome.silent, outcome.running, outcome.ended) == (("w2",), {}, False)
@@ -137,7 +139,7 @@ def test_while_one_host_does_not_answer_the_others_are_counted_again() -> None:
     given.exchange.hosts[w2.ref.url] = w2
     given.exchange.mute = {"w1"}
     counts = [2, 0, 0, 0]
-    w2.routes[CENSUS] = lambda body: Unfinished(count=counts.pop(0))
+    w2.routes[CENSUS] = lambda body: UnfinishedCount(count=counts.pop(0))
     before = given.clock.monotonic()
     outcome = given.cancel(timeout=30.0)
     assert (outcome.silent, outcome.running) == (("w1",), {})
@@ -178,7 +180,7 @@ def test_each_group_is_cancelled_before_one_is_waited_for_and_an_error_is_of_its
         # As if a job of each group lasted until all groups are cancelled.
         home.routes[f"GET /v1/groups/{group_id}"] = lambda body: view
         home.routes[f"POST /v1/paglets/{collector.agent_id}/call"] = call
-        home.routes[f"POST /v1/groups/{group_id}/unfinished"] = lambda body: Unfinished(count=2 - len(told))
+        home.routes[f"POST /v1/groups/{group_id}/unfinished"] = lambda body: UnfinishedCount(count=2 - len(told))
 
     def unknown(body: Any) -> None:
         raise Unknown("no host knows a group typo")
@@ -240,7 +242,7 @@ class Ends:
     def __init__(self, *views: MemberView) -> None:
         self.views = views
         self.ended: list[tuple[str, list[str] | None]] = []
-        self.left: tuple[Waiting, ...] = ()
+        self.left: tuple[WaitingReports, ...] = ()
         self.cleared: list[tuple[str, list[str] | None, bool]] = []
 
     def group(self, group_id: str) -> Any:
@@ -256,8 +258,8 @@ class Ends:
         self.ended.append((group_id, keys))
         return EndOutcome(group_id=group_id, ended={"w1": ("a",)})
 
-    def leftovers(self, group_id: str) -> Leftovers:
-        return Leftovers(group_id=group_id, hosts=self.left)
+    def orphaned_group(self, group_id: str) -> OrphanedGroup:
+        return OrphanedGroup(group_id=group_id, hosts=self.left)
 
     def clear_group(
         self, group_id: str, keys: list[str] | None, *, reason: str, timeout: float, drop_results: bool
@@ -273,8 +275,8 @@ class HeldJob(Ends):
         super().__init__(*views)
         self.disposed: list[str] = []
 
-    def kept(self, group_id: str, job_key: str = "", *, timeout: float | None = None) -> MeshKept:
-        return MeshKept(hooks=() if self.disposed or job_key not in ("", HELD.job_key) else (HELD,))
+    def undelivered(self, group_id: str, job_key: str = "", *, timeout: float | None = None) -> MeshUndelivered:
+        return MeshUndelivered(hooks=() if self.disposed or job_key not in ("", HELD.job_key) else (HELD,))
 
     def dispose(self, target: ProxyRef) -> None:
         self.disposed.append(target.agent_id)
@@ -322,7 +324,7 @@ def test_finished_results_of_a_lost_group_are_dropped_by_force_only() -> None:
     view = MemberView(member=member("w1"), online=True, silent_seconds=0.0)
     client: Any = Ends(view)
     counts = ReportCounts(results=2, failures=1, files=2, file_bytes=2048)
-    client.left = (Waiting(host=view.member.ref, counts=counts, running=0, queued=0, submissions=1),)
+    client.left = (WaitingReports(host=view.member.ref, counts=counts, running=0, queued=0, submissions=1),)
     (told,) = cancel_each(client, by_group(["words"]), reason="", timeout=5.0)
     assert isinstance(told, Conflict)
     assert told.message == "nothing was cancelled: 2 results with 2 files (2 KiB) of words would be dropped"
@@ -357,9 +359,9 @@ def test_jobs_whose_hook_failed_may_be_all_that_is_left_of_a_group() -> None:
 
 def test_a_host_tells_of_some_failed_hooks_at_once_and_all_are_ended() -> None:
     class Many(HeldJob):
-        def kept(self, group_id: str, job_key: str = "", *, timeout: float | None = None) -> MeshKept:
+        def undelivered(self, group_id: str, job_key: str = "", *, timeout: float | None = None) -> MeshUndelivered:
             hooks = tuple(replace(HELD, agent_id=f"p{n}") for n in range(5) if f"p{n}" not in self.disposed)
-            return MeshKept(hooks=hooks[:2])
+            return MeshUndelivered(hooks=hooks[:2])
 
     client: Any = Many(AWAY)
     end_hooks(client, by_group(["words"]), [CancelOutcome(group_id="words", keys={})])

@@ -35,6 +35,10 @@ from paglets.cli.output import (
 )
 from paglets.cli.views.explanation import Explanation, Reason, print_reason
 from paglets.cli.views.offline_hosts import missing_of
+from paglets.client.fan_out import with_host_name
+from paglets.client.job_logs import JobAttempts
+from paglets.client.orphaned_groups import OrphanedGroup
+from paglets.client.undelivered import MeshUndelivered
 from paglets.config import HostOptions
 from paglets.core.errors import (
     EXIT_DONE,
@@ -48,10 +52,6 @@ from paglets.core.errors import (
 from paglets.core.messages import Message
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.core.text import duration_text, printable
-from paglets.remote.asking import of_host
-from paglets.remote.joblogs import JobAttempts
-from paglets.remote.kept import MeshKept
-from paglets.remote.leftovers import Leftovers
 from paglets.slots.model import Resources
 from paglets.testing.authors import FakeContext
 from paglets.testing.mesh import member
@@ -267,8 +267,8 @@ def test_many_hosts_that_are_away_are_counted(capsys: pytest.CaptureFixture[str]
 def test_hosts_that_do_not_answer_share_a_line_and_another_error_keeps_its_own(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    errors = [of_host(member(name).ref, Unreachable("no connection")) for name in "ab"]
-    refused = of_host(member("c").ref, NotAllowed("another key"))
+    errors = [with_host_name(member(name).ref, Unreachable("no connection")) for name in "ab"]
+    refused = with_host_name(member("c").ref, NotAllowed("another key"))
     missing = missing_of([view_of("a", away_seconds=1), view_of("b"), view_of("c")], [*errors, refused])
     missing.say()
     assert capsys.readouterr().err == "paglets: c: another key\npaglets: no answer from a, b\n"
@@ -543,13 +543,15 @@ class FakeHost:
     def job_attempts(self, job: str, *, timeout: float | None = None) -> JobAttempts:
         return JobAttempts(attempts=(), unfinished=(), silent=())
 
-    def kept(self, group_id: str, job_key: str = "", *, timeout: float | None = None) -> MeshKept:
-        return MeshKept(hooks=self.failed_hooks)
+    def undelivered(self, group_id: str, job_key: str = "", *, timeout: float | None = None) -> MeshUndelivered:
+        return MeshUndelivered(hooks=self.failed_hooks)
 
-    def leftovers(self, group_id: str, *, timeout: float | None = None) -> Leftovers:
-        return Leftovers(group_id=group_id)
+    def orphaned_group(self, group_id: str, *, timeout: float | None = None) -> OrphanedGroup:
+        return OrphanedGroup(group_id=group_id)
 
-    def waiting_reports(self, left: Leftovers, job_key: str | None = None) -> Iterator[tuple[HostRef, WaitingReport]]:
+    def waiting_reports(
+        self, left: OrphanedGroup, job_key: str | None = None
+    ) -> Iterator[tuple[HostRef, WaitingReport]]:
         return iter(())
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from paglets.api.calls import CallReply
-from paglets.api.groups import GroupLine, Groups, GroupView, ReportCounts, Waiting, WaitingReport
+from paglets.api.groups import GroupLine, Groups, GroupView, ReportCounts, WaitingReport, WaitingReports
 from paglets.api.hosts import Hosts
-from paglets.api.kept import Kept, Undelivered
+from paglets.api.kept import Undelivered, UndeliveredOutputs
 from paglets.api.paglets import PagletView
 from paglets.cli import orphaned_groups
 from paglets.cli.artifact_lookup import artifact_of_job, artifacts_of_group, file_names, owners_in_words
@@ -23,10 +23,10 @@ from paglets.cli.views.transfer_progress import ProgressLine, fitted
 from paglets.core.errors import CallOutcomeUnknown, Conflict, Invalid, Unknown, Unreachable
 from paglets.core.refs import ArtifactRef, ProxyRef
 from paglets.remote.client import HostClient
-from paglets.remote.exchange import Request, Response
 from paglets.testing.clock import FakeClock
 from paglets.testing.exchange import TableExchange
 from paglets.testing.filehost import file_mesh
+from paglets.wire.request import Request, Response
 
 DATA = b"some bytes"
 MIB = 1 << 20
@@ -43,7 +43,7 @@ class Given:
     def __init__(self) -> None:
         self.exchange, (self.a, self.b) = file_mesh("a", "b")
         self.client = HostClient("http://a:8765", timeout=5.0, exchange=self.exchange, environ={})
-        self.client._link.base = self.a.ref
+        self.client._mesh.base = self.a.ref
         self.results: dict[str, Any] = {}
         self.failures: dict[str, Any] = {}
         collector = ProxyRef(agent_id="c1", host=self.b.ref)
@@ -144,10 +144,10 @@ def test_a_job_without_a_file_says_why(given: Given) -> None:
 def left(given: Given, key: str, artifact_id: str, name: str = "left.db") -> ArtifactRef:
     """A file that a finished job left on `a`."""
     made = given.a.keep(DATA, name, artifact_id, group_id="g1", job_key=key)
-    given.a.routes["POST /v1/jobs/kept"] = lambda body: Kept(
+    given.a.routes["POST /v1/jobs/kept"] = lambda body: UndeliveredOutputs(
         files=tuple(each for each in given.a.artifacts.values() if each.job_key == body["job_key"])
     )
-    given.b.routes["POST /v1/jobs/kept"] = lambda body: Kept()
+    given.b.routes["POST /v1/jobs/kept"] = lambda body: UndeliveredOutputs()
     return made
 
 
@@ -192,7 +192,7 @@ def test_large_results_that_wait_for_a_lost_collector_are_fetched_as_files_besid
     )
     report = partial(WaitingReport, agent_id="j", kind="result")
     record = {"generation": 1, "attempt": 1}
-    waiting = Waiting(
+    waiting = WaitingReports(
         host=given.b.ref,
         running=0,
         queued=0,
@@ -238,7 +238,7 @@ def test_files_of_finished_jobs_that_are_not_delivered_yet_are_told_of(given: Gi
     given.results["plain"] = {"result": None}
     job = partial(Undelivered, group_id="g1", host=given.b.ref, text="it moves to a when that is online")
     jobs = [job(agent_id=f"j{number}", job_key=f"k{number}", file_count=number) for number in range(5)]
-    given.b.routes["POST /v1/jobs/kept"] = lambda body: Kept(undelivered=tuple(jobs))
+    given.b.routes["POST /v1/jobs/kept"] = lambda body: UndeliveredOutputs(undelivered=tuple(jobs))
     assert list(artifacts_of_group(given.client, "g1").remarks())[1:5] == [
         "g1/k1 keeps 1 file so far: it moves to a when that is online",
         "g1/k2 keeps 2 files so far: it moves to a when that is online",
@@ -288,7 +288,7 @@ def test_a_collector_that_does_not_answer_takes_no_longer_than_the_list_may() ->
             return super().request(url, store_id, request, timeout_seconds=timeout_seconds)
 
     given = Given()
-    given.client._link._exchange = Hangs(given.a, given.b)
+    given.client._mesh._exchange = Hangs(given.a, given.b)
     found = given.b.keep(DATA, "f.db", "art-00000000", owner="c1")
     assert owners_in_words(given.client, [found], [given.line()], 2.0) == {found.artifact_id: "group g1"}
     assert {target for target, _ in waited} == {"/v1/paglets/c1"}
@@ -324,7 +324,7 @@ def test_whose_an_artifact_is_is_told_without_a_host_that_hangs_which_is_named(
 
     given.result("a", 0)
     given.b.routes["GET /v1/groups"] = lambda body: Groups(groups=(given.line(),))
-    given.client._link._exchange = Hangs(given.a, given.b)
+    given.client._mesh._exchange = Hangs(given.a, given.b)
     (artifact,) = given.client.list_artifacts()
     assert owner_of(given.client, artifact, 2.0) == {artifact.artifact_id: "g1/a"}
     assert waited

@@ -16,8 +16,8 @@ from paglets.cli.main import main
 from paglets.config import checked_config, host_options
 from paglets.core.clock import SystemEntropy
 from paglets.core.text import home_path
-from paglets.remote.keys import create_key
 from paglets.settings import SETTINGS
+from paglets.wire.keys import create_key
 
 Capture = pytest.CaptureFixture[str]
 

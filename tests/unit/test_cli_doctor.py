@@ -23,10 +23,10 @@ from paglets.core.errors import StoreDamaged
 from paglets.host.datadir import damage
 from paglets.host.datadir.folder import open_folder
 from paglets.mesh.view import OLD_STORE, no_way_text
-from paglets.remote.keys import create_key
-from paglets.remote.local import RunningHost, began
 from paglets.slots.model import Resources
 from paglets.testing.mesh import identity, member
+from paglets.wire.keys import create_key
+from paglets.wire.local_hosts import RunningHost, began
 from paglets.worker.host.supervisor import ZYGOTE_LABEL
 
 MEMBER = member("w1")

@@ -20,12 +20,12 @@ from paglets.cli.commands.jobs.why import explain, held_on
 from paglets.cli.commands.mesh import host_row
 from paglets.cli.output import shortened
 from paglets.cli.views.offline_hosts import away_text, silence_text
+from paglets.client.hosts import views_by_name
+from paglets.client.job_logs import JobAttempts
+from paglets.client.undelivered import MeshUndelivered
 from paglets.core.errors import Moving, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.core.text import command_name
-from paglets.remote.joblogs import JobAttempts
-from paglets.remote.kept import MeshKept
-from paglets.remote.losthosts import by_name
 from paglets.slots.model import Resources
 from paglets.testing.mesh import member
 
@@ -185,8 +185,8 @@ class Known(Mesh):
         waits = {"status": "COMPLETED", "reason": "report_waits", "reason_text": "it has ended, and its report waits"}
         self.copies = {"a": job_view("a", group_id="g"), "b": job_view("b", group_id="g", **waits)}
 
-    def kept(self, group_id: str, job_key: str, *, timeout: float) -> MeshKept:
-        return MeshKept()
+    def undelivered(self, group_id: str, job_key: str, *, timeout: float) -> MeshUndelivered:
+        return MeshUndelivered()
 
     def mesh_slots(self, *, limit: int, timeout: float) -> Any:
         none = Resources()
@@ -271,17 +271,17 @@ def test_a_group_that_nobody_knows_and_whose_jobs_are_there_is_told_by_their_hos
 def test_the_host_of_a_name_is_the_one_that_is_online_before_one_that_was_refused() -> None:
     online = replace(AWAY, online=True)
     for views in ((online, INTRUDER), (INTRUDER, online), (AWAY, INTRUDER), (INTRUDER, AWAY)):
-        assert by_name(views)["w1"].member.store_id == "store-w1"
+        assert views_by_name(views)["w1"].member.store_id == "store-w1"
     later = replace(INTRUDER, member=replace(INTRUDER.member, joined=7), problem="")
     senior = replace(AWAY, member=replace(AWAY.member, joined=2))
-    assert by_name([senior, later]) == by_name([later, senior]) == {"w1": senior}
+    assert views_by_name([senior, later]) == views_by_name([later, senior]) == {"w1": senior}
     assert held_on(Mesh(LAPTOP, online, INTRUDER), [("w1", "")]) == {}  # type: ignore[arg-type]
 
 
 def test_in_a_group_a_job_on_a_host_that_is_away_says_so_and_not_what_was_so_before() -> None:
     job = {"job_key": "a", "status": "WAITING_FOR_SLOT", "host_name": "w1", "reason_text": "0 free", "since": 1.0}
-    assert pending_row(job, 2.0, by_name([AWAY]))[-1] == away_text(AWAY)
-    assert pending_row(job, 2.0, by_name([LAPTOP]))[-1] == "0 free"
+    assert pending_row(job, 2.0, views_by_name([AWAY]))[-1] == away_text(AWAY)
+    assert pending_row(job, 2.0, views_by_name([LAPTOP]))[-1] == "0 free"
 
 
 def test_of_a_collector_that_is_online_nothing_is_said() -> None:

@@ -21,10 +21,10 @@ from paglets.cli.commands.logs.reader import Reader, chosen
 from paglets.cli.commands.logs.tail import begin_of_last_lines
 from paglets.cli.main import main
 from paglets.cli.views.log_output import LogOutput
+from paglets.client.job_logs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log
+from paglets.client.undelivered import MeshUndelivered
 from paglets.core.errors import BadRequest, CallOutcomeUnknown, Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.refs import HostRef
-from paglets.remote.joblogs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log
-from paglets.remote.kept import MeshKept
 from paglets.testing.mesh import member
 from paglets.worker import logs
 from paglets.worker.logs import LogFile
@@ -76,7 +76,7 @@ def test_what_several_hosts_know_is_one_list_and_names_the_hosts_that_were_asked
 
 
 class OneLog:
-    """`Link` to a host that has one log, and `HostClient` of it."""
+    """`MeshClient` to a host that has one log, and `HostClient` of it."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -173,8 +173,8 @@ class Scripted(OneLog):
         self._looks = list(looks)
         self.waited: list[float | None] = []
 
-    def kept(self, group_id: str, job_key: str, *, timeout: float) -> MeshKept:
-        return MeshKept()
+    def undelivered(self, group_id: str, job_key: str, *, timeout: float) -> MeshUndelivered:
+        return MeshUndelivered()
 
     def job_attempts(self, job: str, *, timeout: float | None = None) -> JobAttempts:
         self.waited.append(timeout)
@@ -241,7 +241,7 @@ def test_a_host_that_hangs_is_waited_for_as_long_as_a_look_takes_and_named(
 
 
 class Mute:
-    """`Link` to a host that hangs."""
+    """`MeshClient` to a host that hangs."""
 
     def ask(self, *args: Any, **more: Any) -> Any:
         raise CallOutcomeUnknown("no answer within 5 s")

@@ -13,13 +13,13 @@ from paglets.api.logs import AttemptView, UnfinishedJob
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView
 from paglets.cli.commands.jobs.show import MOST_LINES, Shown, look, print_shown
+from paglets.client.job_logs import JobAttempts
+from paglets.client.orphaned_groups import OrphanedGroup
+from paglets.client.undelivered import MeshUndelivered
 from paglets.codec.bundle import zipped
 from paglets.core.errors import PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
-from paglets.remote.joblogs import JobAttempts
-from paglets.remote.kept import MeshKept
-from paglets.remote.leftovers import Leftovers
 from paglets.testing.mesh import member
 
 W1 = HostRef(store_id="s1", name="w1", url="http://w1:8765")
@@ -61,12 +61,12 @@ class Client:
     def __init__(self) -> None:
         self.waited: list[float | None] = []
         self.silent: tuple[PagletsError, ...] = ()
-        self.left = MeshKept()
+        self.left = MeshUndelivered()
         self.code: bytes | PagletsError = zipped({"count.py": b"x" * 40, "pkg/__init__.py": b""})
         self.files: tuple[FileRef, ...] = ()
         self.copies = {"g/b": (unfinished("b1"),), "b1": (unfinished("b1"),)}
 
-    def kept(self, group_id: str, job_key: str, *, timeout: float) -> MeshKept:
+    def undelivered(self, group_id: str, job_key: str, *, timeout: float) -> MeshUndelivered:
         return self.left
 
     def group(self, group_id: str) -> Any:
@@ -100,10 +100,10 @@ class Client:
     def mesh_groups(self, timeout: float) -> tuple[tuple[Any, ...], dict[Any, Any]]:
         return (), {}
 
-    def leftovers(self, group_id: str, *, timeout: float | None = None) -> Leftovers:
-        return Leftovers(group_id=group_id)
+    def orphaned_group(self, group_id: str, *, timeout: float | None = None) -> OrphanedGroup:
+        return OrphanedGroup(group_id=group_id)
 
-    def waiting_reports(self, left: Leftovers, job_key: str | None = None) -> Iterator[Any]:
+    def waiting_reports(self, left: OrphanedGroup, job_key: str | None = None) -> Iterator[Any]:
         return iter(())
 
     def paglet(self, agent_id: Any, *, timeout: float | None = None) -> PagletView:

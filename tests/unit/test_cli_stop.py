@@ -16,7 +16,7 @@ import pytest
 from paglets.cli.commands.stop import Stopped, send, stopped_text
 from paglets.cli.main import main
 from paglets.core.text import home_path
-from paglets.remote.local import RunningHost, began, lives, running_hosts
+from paglets.wire.local_hosts import RunningHost, began, lives, running_hosts
 
 
 @pytest.fixture

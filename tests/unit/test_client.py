@@ -15,7 +15,7 @@ from paglets.api.groups import GroupLine, Groups, GroupView, SubmitGroup
 from paglets.api.hosts import HostIdentity
 from paglets.api.notes import Note, Notes
 from paglets.api.paglets import Done, Paglets, PagletView
-from paglets.api.slots import Slots, Verdicts
+from paglets.api.slots import PlacementPreview, Slots
 from paglets.codec import tagged_json
 from paglets.codec.bundle import bundle_of
 from paglets.core.agent import Paglet, PagletState
@@ -36,12 +36,12 @@ from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.remote.client import HostClient
-from paglets.remote.exchange import Request, Response
 from paglets.slots.model import Resources
 from paglets.system.jobs import ComputeJobState
 from paglets.testing.authors import FakeContext
 from paglets.testing.exchange import TableExchange, TableHost
 from paglets.testing.mesh import member
+from paglets.wire.request import Request, Response
 
 CALL = "POST /v1/paglets/p1/call"
 
@@ -277,7 +277,7 @@ def test_a_group_without_an_id_gets_one_so_that_it_may_be_sent_again(given: Give
 
 
 def test_candidates_are_asked_for_with_a_state(given: Given) -> None:
-    given.a.routes["POST /v1/slots/candidates"] = lambda body: Verdicts(verdicts=())
+    given.a.routes["POST /v1/slots/candidates"] = lambda body: PlacementPreview(verdicts=())
     given.client().candidates(ComputeJobState(cpu_cores=4, required_host_tags=("gpu",)))
     (body,) = given.a.bodies("POST /v1/slots/candidates")
     assert body["request"]["resources"]["cpu_cores"] == 4

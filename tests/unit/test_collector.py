@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from test_groups import SUMMARY_FIELDS
 
+from paglets.client.group_records import all_records, whole_summary
 from paglets.codec.tagged_json import decode_state, encode_state
 from paglets.core.errors import Invalid, NotHandled, TimedOut, TooLarge
 from paglets.core.messages import Message
@@ -21,7 +22,6 @@ from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.groups import copies
 from paglets.groups.records import MAX_WARNING_CHARACTERS, MAX_WARNINGS, Sighting
 from paglets.groups.rows import CollectorRows
-from paglets.remote.records import all_records, whole_summary
 from paglets.system.collector import KINDS, ResultCollectorPaglet, ResultCollectorState
 from paglets.testing.fakes import FakeCollectorContext, Parked
 

@@ -8,7 +8,7 @@ import pytest
 
 from paglets.codec.strict_json import dumps, loads
 from paglets.core import errors
-from paglets.core.errors import Invalid, PagletsError, error_classes, error_from_wire, told_at_the_call
+from paglets.core.errors import Invalid, PagletsError, error_classes, error_from_wire, trim_traceback
 
 
 def _all_classes() -> list[type[PagletsError]]:
@@ -81,7 +81,7 @@ def test_a_mistake_of_the_caller_is_shown_at_the_callers_line_only() -> None:
         except OSError as error:
             raise fault from error
 
-    call = told_at_the_call(below)
+    call = trim_traceback(below)
     with pytest.raises(Invalid, match="mend it") as ours:
         call(Invalid("mend it"))
     shown = "".join(traceback.format_exception(ours.value))

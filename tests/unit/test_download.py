@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from paglets.client.pacing import FIRST_PIECE_BYTES, nobody
+from paglets.client.partial_file import partial_name
 from paglets.core.errors import CallOutcomeUnknown, Conflict, FileChanged, Invalid, NoRoom, Unknown, Unreachable
 from paglets.core.refs import ArtifactRef
-from paglets.remote.partial import partial_name
-from paglets.remote.patience import FIRST_PIECE_BYTES, nobody
 from paglets.testing.filehost import FileHost
 from tests.unit.files_rig import TIMEOUT, FilesRig, blob_of, some_bytes
 
@@ -184,7 +184,7 @@ def test_an_artifact_that_is_on_its_way_for_a_moment_is_waited_for(rig: FilesRig
 
     start = rig.clock.monotonic()
     rig.b.before_piece = before
-    rig.files._link.pause = pause
+    rig.files._mesh.pause = pause
     assert fetch(rig, tmp_path).read_bytes() == DATA
 
 
@@ -372,7 +372,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from paglets.core.errors import NoRoom
-from paglets.remote.patience import nobody
+from paglets.client.pacing import nobody
 from tests.unit.files_rig import FilesRig, some_bytes
 rig = FilesRig()
 rig.a.keep(some_bytes(3_000_000))

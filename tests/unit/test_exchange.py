@@ -5,12 +5,12 @@ import threading
 import pytest
 
 from paglets.core.errors import Conflict
-from paglets.remote.exchange import Pending, Request, Response, reply, reply_error
-from paglets.remote.lanes import LANES, MOST_WAITING, Lanes, lane_of
+from paglets.wire.fair_queue import LANES, MOST_WAITING, FairQueue, queue_of
+from paglets.wire.request import PendingResponse, Request, Response, reply, reply_error
 
 
 def test_a_pending_tells_its_first_answer_to_all_who_asked_before_and_after() -> None:
-    pending, heard = Pending(), list[Response]()
+    pending, heard = PendingResponse(), list[Response]()
     pending.on_complete(heard.append)
     assert pending.response is None
     pending.complete(reply(1))
@@ -22,14 +22,16 @@ def test_a_pending_tells_its_first_answer_to_all_who_asked_before_and_after() ->
 
 def test_a_pending_calls_each_callback_once_whichever_thread_comes_first() -> None:
     for _ in range(200):
-        pending, heard = Pending(), list[bytes]()
+        pending, heard = PendingResponse(), list[bytes]()
         start = threading.Barrier(4)
 
-        def ask(pending: Pending = pending, heard: list[bytes] = heard, start: threading.Barrier = start) -> None:
+        def ask(
+            pending: PendingResponse = pending, heard: list[bytes] = heard, start: threading.Barrier = start
+        ) -> None:
             start.wait()
             pending.on_complete(lambda response: heard.append(response.body))
 
-        def answer(number: int, pending: Pending = pending, start: threading.Barrier = start) -> None:
+        def answer(number: int, pending: PendingResponse = pending, start: threading.Barrier = start) -> None:
             start.wait()
             pending.complete(reply(number))
 
@@ -54,11 +56,17 @@ def request(target: str) -> Request:
 
 def test_calls_and_bytes_do_not_stand_in_the_way_of_gossip() -> None:
     targets = ["/v1/paglets/p1/call", "/v1/blobs/ab?offset=1", "/v1/artifacts", "/v1/mesh/gossip", "/v1/posts?x=/call"]
-    assert [lane_of("u", request(target))[1] for target in targets] == ["calls", "bytes", "bytes", "control", "control"]
+    assert [queue_of("u", request(target))[1] for target in targets] == [
+        "calls",
+        "bytes",
+        "bytes",
+        "control",
+        "control",
+    ]
 
 
 def test_no_more_than_the_lane_allows_go_to_one_host_at_once_and_the_hosts_take_turns() -> None:
-    lanes: Lanes[str] = Lanes()
+    lanes: FairQueue[str] = FairQueue()
     most = LANES["control"]
     may_start = [lanes.put(("a", "control"), f"a{index}") for index in range(most + 2)]
     lanes.put(("b", "control"), "b0")
@@ -76,7 +84,7 @@ def test_no_more_than_the_lane_allows_go_to_one_host_at_once_and_the_hosts_take_
 
 
 def test_a_lane_is_full_at_its_bound() -> None:
-    lanes: Lanes[int] = Lanes()
+    lanes: FairQueue[int] = FairQueue()
     key = ("a", "calls")
     for index in range(MOST_WAITING):
         assert not lanes.is_full(key)

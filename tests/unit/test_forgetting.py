@@ -9,9 +9,9 @@ import pytest
 
 from paglets.api.hosts import Forgotten, Hosts, MemberView
 from paglets.cli.commands import mesh
+from paglets.client.host_removal import ForgottenHost, shown
 from paglets.core.errors import Conflict, InternalError, Invalid, PagletsError, Unknown
 from paglets.remote.client import HostClient
-from paglets.remote.forgetting import ForgottenHost, shown
 from paglets.testing.exchange import TableExchange, TableHost
 from paglets.testing.mesh import member
 

@@ -20,12 +20,12 @@ from paglets.host.blobs.blob_store import BlobKeeper
 from paglets.host.blobs.pins import Promises
 from paglets.host.blobs.quota import FREE_BYTES, RESERVED_SECONDS
 from paglets.host.runtime.shell import Shell
-from paglets.remote.exchange import Request, Response
 from paglets.store import blobs, residence
 from paglets.store.db import Store
 from paglets.store.migrations import migrate
 from paglets.testing.blobs import DISK_BYTES, MemoryBlobs, MemoryDisk
 from paglets.testing.clock import FakeClock
+from paglets.wire.request import Request, Response
 
 DATA = b"one two three four"
 PIN = 100.0

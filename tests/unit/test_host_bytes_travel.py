@@ -21,10 +21,10 @@ from paglets.core.errors import Conflict, FileChanged, Moved, PagletsError, Unkn
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef, ProxyRef
 from paglets.host.handoff.sender import LOOK_AGAIN_SECONDS
-from paglets.remote.exchange import Pending, Response, reply
 from paglets.slots.eligibility import Reason
 from paglets.store import blobs, files, posts, residence
 from paglets.testing.processes import HandProcess
+from paglets.wire.request import PendingResponse, Response, reply
 from paglets.worker.protocol import AddArtifact as Add
 from paglets.worker.protocol import (
     Changes,
@@ -369,7 +369,7 @@ def test_a_deletion_whose_first_reply_was_lost_is_done(home: Rig) -> None:
     peer.routes["DELETE /v1/artifacts/art-12345678"] = no_more
     answer = home.ask("DELETE", "/v1/artifacts/art-12345678")
     home.run(6)
-    assert isinstance(answer, Pending)
+    assert isinstance(answer, PendingResponse)
     assert answer.response is not None
     assert answer.response.parse(Done) == Done()
 

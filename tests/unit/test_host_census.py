@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from host_rig import Rig, host_ref, job, slot_request
 
-from paglets.api.groups import FlushJobStatus, JobStatusReply, JobStatusReport, Unfinished
+from paglets.api.groups import FlushJobStatus, JobStatusReply, JobStatusReport, UnfinishedCount
 from paglets.api.paglets import Located, ResidenceRow
 from paglets.api.slots import Slots
 from paglets.core.errors import NoRoom
@@ -64,13 +64,13 @@ def test_who_asks_for_a_census_is_told_how_many_copies_have_not_ended(rig: Rig) 
 
     def count(*keys: str) -> int:
         body = FlushJobStatus(job_keys=keys or None)
-        found: Unfinished = rig.get(Unfinished, "POST", "/v1/groups/g1/unfinished", body)
+        found: UnfinishedCount = rig.get(UnfinishedCount, "POST", "/v1/groups/g1/unfinished", body)
         return found.count
 
     assert (count(), count("a"), count("a", "b"), count("c")) == (2, 1, 2, 0)
     rig.run(1.0)
     assert len(told) == before + 1
-    assert rig.get(Unfinished, "POST", "/v1/groups/g9/unfinished", FlushJobStatus()).count == 0
+    assert rig.get(UnfinishedCount, "POST", "/v1/groups/g9/unfinished", FlushJobStatus()).count == 0
 
 
 def test_pages_of_a_whole_census_have_each_copy_once(rig: Rig) -> None:

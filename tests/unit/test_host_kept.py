@@ -11,7 +11,7 @@ from host_rig import Reply, Rig, envelope, host_ref, job
 from recall_rig import W1, Target, checked, is_silent
 
 from paglets.api.hosts import ForgetHost, Forgotten
-from paglets.api.kept import AskKept, FailedHook, Kept
+from paglets.api.kept import AskUndelivered, FailedHook, UndeliveredOutputs
 from paglets.api.paglets import Done, MovePaglet, PagletView
 from paglets.codec.strict_json import dumps
 from paglets.core.errors import Conflict, InternalError
@@ -46,8 +46,10 @@ def finished(rig: Rig, hook: str | None = "arrival", **part: Any) -> None:
     rig.write(lambda tx: residence.create(tx, type(made)(**changed), rig.now()))
 
 
-def kept(rig: Rig) -> Kept:
-    found: Kept = rig.get(Kept, "POST", "/v1/jobs/kept", AskKept(group_id="g1", job_key="a"))
+def kept(rig: Rig) -> UndeliveredOutputs:
+    found: UndeliveredOutputs = rig.get(
+        UndeliveredOutputs, "POST", "/v1/jobs/kept", AskUndelivered(group_id="g1", job_key="a")
+    )
     return found
 
 
@@ -106,7 +108,7 @@ def test_the_files_of_a_job_whose_class_has_no_on_arrival_become_artifacts_of_it
 def test_a_hook_that_returned_has_taken_the_files(rig: Rig) -> None:
     finished(rig)
     end(rig)
-    assert (status(rig), kept(rig)) == ("disposed", Kept())
+    assert (status(rig), kept(rig)) == ("disposed", UndeliveredOutputs())
 
 
 def test_a_job_that_goes_on_at_once_takes_its_files_along(rig: Rig) -> None:
@@ -238,7 +240,7 @@ def test_a_rerun_that_returns_takes_the_files_and_ends_the_job(rig: Rig) -> None
     assert [file.file.name for file in rig.process("j1").go.files] == ["input.csv", "result.db"]
     assert names(rig) == [("result.db", "j1", True)], "until the hook returns"
     end(rig)
-    assert (status(rig), kept(rig)) == ("disposed", Kept())
+    assert (status(rig), kept(rig)) == ("disposed", UndeliveredOutputs())
 
 
 def test_a_rerun_that_fails_keeps_the_job_for_another_thirty_days(rig: Rig) -> None:
@@ -265,7 +267,7 @@ def test_a_move_whose_on_dispatching_failed_goes_on_with_the_rerun(rig: Rig) -> 
     end(rig)
     away.until(lambda: away.launcher.of("j1"))
     end(away, is_default=True)
-    assert (status(rig), kept(rig)) == ("gone", Kept())
+    assert (status(rig), kept(rig)) == ("gone", UndeliveredOutputs())
     assert names(away) == [("result.db", "", False)]
     assert not checked(rig, away)
 
@@ -300,7 +302,7 @@ def test_a_job_whose_hook_failed_may_be_moved_elsewhere_by_hand(rig: Rig) -> Non
     end(rig)
     away.until(lambda: away.launcher.of("j1"))
     end(away)
-    assert (kept(rig), kept(away)) == (Kept(), Kept())
+    assert (kept(rig), kept(away)) == (UndeliveredOutputs(), UndeliveredOutputs())
     assert not checked(rig, away)
 
 
@@ -312,7 +314,7 @@ def test_a_job_whose_hook_nobody_runs_again_goes_after_thirty_days_and_says_so(r
     assert status(rig) == "here"
     rig.clock.advance(1000)
     rig.run(1)
-    assert (status(rig), kept(rig)) == ("disposed", Kept())
+    assert (status(rig), kept(rig)) == ("disposed", UndeliveredOutputs())
     assert "so the job and its files are removed" in notes(rig)[-1]
     assert rig.value("SELECT count(*) FROM events WHERE kind = 'hook_failed' AND text LIKE '%are removed'") == 1
 
@@ -320,7 +322,7 @@ def test_a_job_whose_hook_nobody_runs_again_goes_after_thirty_days_and_says_so(r
 def test_other_paglets_go_on_after_a_hook_that_failed(rig: Rig) -> None:
     rig.write(lambda tx: residence.create(tx, envelope("j1", hook="arrival", files=(RESULT,)), rig.now()))
     end(rig, fault=FAULT)
-    assert (status(rig), kept(rig)) == ("here", Kept())
+    assert (status(rig), kept(rig)) == ("here", UndeliveredOutputs())
     view: PagletView = rig.get(PagletView, "GET", "/v1/paglets/j1")
     assert view.reason.startswith("its last hook failed: ValueError: no column x")
 

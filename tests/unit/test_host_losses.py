@@ -17,10 +17,10 @@ from paglets.core.record import from_json
 from paglets.core.refs import HostRef
 from paglets.groups.keys import collector_id
 from paglets.host.groups import lost_jobs
-from paglets.remote.exchange import reply
 from paglets.slots.model import Resources, SlotRequest
 from paglets.store import paglets, residence
 from paglets.testing.exchange import TableHost
+from paglets.wire.request import reply
 
 COLLECTOR = collector_id("g1")
 NOT_HERE = SlotRequest(resources=Resources(cpu_cores=1))

@@ -24,17 +24,17 @@ from paglets.core.record import from_json
 from paglets.core.refs import BlobRef, HostRef, ProxyRef
 from paglets.core.urls import parse_url
 from paglets.host.records import outcomes
-from paglets.remote.exchange import Request
-from paglets.remote.keys import parse_key
-from paglets.remote.pool import Pool
-from paglets.remote.speak import Line
-from paglets.remote.transport import MOST_PEERS, Connections
 from paglets.store import posts, residence
 from paglets.store.db import Tx
 from paglets.testing.clock import SeededEntropy
 from paglets.testing.exchange import TableHost
+from paglets.wire.keys import parse_key
+from paglets.wire.pool import ConnectionPool
+from paglets.wire.request import Request
+from paglets.wire.signed_http import Connection
+from paglets.wire.transport import MOST_PEERS, PooledClient
 
-OF_A_HOST = ("paglets.host.", "paglets.mesh.", "paglets.remote.")
+OF_A_HOST = ("paglets.host.", "paglets.mesh.", "paglets.wire.", "paglets.client.")
 BOUNDED = {
     "Table.forgotten": "MAX_MEMBERS marks: an old row of a host that was forgotten must not bring it back",
     "Fencing._asked[]": "as many as there are fences, which are rows: a host that was forgotten may come back",
@@ -191,23 +191,23 @@ def test_nor_does_it_on_a_host_that_nobody_can_connect_to() -> None:
 
 def test_of_a_bounded_number_of_addresses_it_is_remembered_who_answers_there() -> None:
     key, clock = parse_key("A" * 43, "a test"), SystemClock()
-    connections = Connections(key, clock=clock, entropy=SeededEntropy(1), connect_seconds=0.05)
+    connections = PooledClient(key, clock=clock, entropy=SeededEntropy(1), connect_seconds=0.05)
     with socket.socket() as held:  # without a listener, so that nobody answers on any address of this machine
         held.bind(("", 0))
         for number in range(MOST_PEERS + 20):
             url = f"http://127.1.{number // 250}.{number % 250 + 1}:{held.getsockname()[1]}"
             with suppress(PagletsError):
                 connections.request(url, None, Request(method="GET", target="/"), timeout_seconds=0.05)
-    assert sizes(connections)["Connections._peers"] == MOST_PEERS
+    assert sizes(connections)["PooledClient._peers"] == MOST_PEERS
 
 
 def test_of_an_address_where_no_connection_is_left_nothing_is_kept() -> None:
-    pool = Pool(idle_seconds=20.0)
+    pool = ConnectionPool(idle_seconds=20.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = parse_url(f"http://127.0.0.1:{server.getsockname()[1]}")
-        pool.keep("http://one", Line(address, SystemClock(), connect_seconds=5.0), now=0.0)
-        pool.keep("http://two", Line(address, SystemClock(), connect_seconds=5.0), now=30.0)
+        pool.keep("http://one", Connection(address, SystemClock(), connect_seconds=5.0), now=0.0)
+        pool.keep("http://two", Connection(address, SystemClock(), connect_seconds=5.0), now=30.0)
         assert pool.take("http://one", now=30.0) is None
-        assert sizes(pool)["Pool._idle"] == 1
+        assert sizes(pool)["ConnectionPool._idle"] == 1
         pool.seal()
-    assert sizes(pool)["Pool._idle"] == 0
+    assert sizes(pool)["ConnectionPool._idle"] == 0

@@ -12,7 +12,7 @@ from host_rig import Rig, envelope, group, host_ref, job, state_change
 from paglets.api.calls import Call
 from paglets.api.limits import MAX_NOTE_CHARACTERS
 from paglets.api.notes import Notes
-from paglets.api.paglets import CreatePaglet, FindPaglets, Found, Paglets, PagletView
+from paglets.api.paglets import CreatePaglet, FindPaglets, FoundPaglets, Paglets, PagletView
 from paglets.codec.envelope import Envelope, InboxPost, Post, WireMessage
 from paglets.codec.strict_json import loads
 from paglets.core.errors import Invalid
@@ -345,7 +345,7 @@ def test_paglets_are_found_by_name_and_by_service_until_they_end(rig: Rig) -> No
     rig.get(PagletView, "POST", "/v1/paglets", replace(create, agent_id="a2", name="eve"))
 
     def found(**wanted: str) -> list[str]:
-        reply = rig.get(Found, "POST", "/v1/paglets/find", FindPaglets(**wanted))
+        reply = rig.get(FoundPaglets, "POST", "/v1/paglets/find", FindPaglets(**wanted))
         assert all(each.ref.host == rig.own for each in reply.paglets)
         return [each.ref.agent_id for each in reply.paglets]
 

@@ -18,11 +18,11 @@ from paglets.core.refs import FileRef
 from paglets.host.groups.reconciliation import end_unwanted
 from paglets.host.handoff.in_flight import STUCK_SECONDS
 from paglets.host.handoff.sender import MAX_CLOSED
-from paglets.remote.exchange import Pending, Response
 from paglets.store import files, residence
 from paglets.store.db import Tx
 from paglets.store.files import Source
 from paglets.testing.mesh import member
+from paglets.wire.request import PendingResponse, Response
 
 UNWANTED = (UnwantedCopy(agent_id="j1", cause="cancelled"),)
 DATA = b"bytes that w1 has no room for"
@@ -232,7 +232,7 @@ def test_a_paglet_that_is_leaving_comes_back_to_be_ended(rig: Rig) -> None:
     assert [each.epoch for each in target.settled] == [2]
     rig.finish(rig.process("p1"))
     rig.run(1)
-    assert isinstance(asked, Pending)
+    assert isinstance(asked, PendingResponse)
     assert asked.response is not None
     assert asked.response.parse(Done) == Done()
     assert status(rig, "p1") == ("disposed", 2)
@@ -260,9 +260,9 @@ def test_who_ends_a_paglet_on_its_way_to_a_silent_host_is_told_why_it_goes_on(ri
     assert rig.process("p1").go.entry == "disposing"
 
 
-def answered(rig: Rig, asked: Response | Pending, within_seconds: float) -> Done:
+def answered(rig: Rig, asked: Response | PendingResponse, within_seconds: float) -> Done:
     rig.run(within_seconds)
-    response = asked.response if isinstance(asked, Pending) else asked
+    response = asked.response if isinstance(asked, PendingResponse) else asked
     assert response is not None
     return response.parse(Done)
 

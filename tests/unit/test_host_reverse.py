@@ -23,9 +23,9 @@ from paglets.core.errors import (
 )
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
-from paglets.remote.exchange import Pending, Request, Response, dump_json
-from paglets.remote.textbytes import from_base64, to_base64
 from paglets.testing.exchange import TableHost
+from paglets.wire.base64_text import from_base64, to_base64
+from paglets.wire.request import PendingResponse, Request, Response, dump_json
 from tests.unit.host_rig import Rig, host_ref
 
 NAT = host_ref("nat")
@@ -47,9 +47,9 @@ class Given:
         self.rig.host.shell.transport.send(to, asked, self.outcomes.append, timeout_seconds=timeout)
         self.rig.run()
 
-    def pull(self, *at_work: str, wait: float = 20.0) -> Pending:
+    def pull(self, *at_work: str, wait: float = 20.0) -> PendingResponse:
         answer = self.rig.ask("POST", "/v1/outbox/pull", Pull(at_work=at_work, wait_seconds=wait), sender=NAT.store_id)
-        assert isinstance(answer, Pending)
+        assert isinstance(answer, PendingResponse)
         self.rig.run()
         return answer
 
@@ -62,7 +62,7 @@ class Given:
         self.rig.run()
 
 
-def _requests(pending: Pending) -> tuple[PulledRequest, ...]:
+def _requests(pending: PendingResponse) -> tuple[PulledRequest, ...]:
     assert pending.response is not None, "the pull still waits"
     return pending.response.parse(Pulled).requests
 
@@ -205,7 +205,7 @@ def test_a_client_is_relayed_to_a_host_that_fetches(given: Given) -> None:
     (request,) = given.pulled()
     assert request.target == "/v1/slots?limit=3"
     given.answer(request.request_id, b'{"n":1}')
-    assert isinstance(pending, Pending)
+    assert isinstance(pending, PendingResponse)
     assert pending.response == Response(status=200, body=b'{"n":1}')
 
 
@@ -221,7 +221,7 @@ def test_a_relay_says_what_went_wrong(given: Given) -> None:
     relay = Relay(method="GET", target="/v1/slots", body="", timeout_seconds=30.0)
     pending = given.rig.ask("POST", f"/v1/via/{NAT.store_id}", relay)
     given.rig.run(9.0)
-    assert isinstance(pending, Pending)
+    assert isinstance(pending, PendingResponse)
     assert pending.response is not None
     with pytest.raises(Unreachable, match="nat does not fetch"):
         pending.response.json()

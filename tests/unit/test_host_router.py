@@ -19,10 +19,10 @@ from paglets.core.record import from_json
 from paglets.host.http.router import Asked, Route, Router
 from paglets.host.http.routes import ROUTES
 from paglets.program import PROTOCOL
-from paglets.remote.exchange import Request, Response
 from paglets.slots.model import Resources
 from paglets.store import residence
 from paglets.testing.mesh import member
+from paglets.wire.request import Request, Response
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,11 +21,11 @@ from paglets.core.record import to_json
 from paglets.core.refs import BlobRef, ProxyRef
 from paglets.host.messaging import mailbox
 from paglets.mesh.table import check_member
-from paglets.remote.exchange import Pending
 from paglets.slots.eligibility import Reason
 from paglets.store import posts, residence
 from paglets.testing.processes import HandProcess
 from paglets.testing.store import memory_database
+from paglets.wire.request import PendingResponse
 from paglets.worker.launch import HOST_FILES_MISSING, ProcessExit
 from paglets.worker.protocol import (
     CallOut,
@@ -394,7 +394,7 @@ def test_an_end_that_is_asked_for_runs_the_hook_and_is_told_when_it_is_there(rig
     add(rig)
     pending = rig.ask("DELETE", "/v1/paglets/p1")
     rig.run()
-    assert isinstance(pending, Pending)
+    assert isinstance(pending, PendingResponse)
     assert pending.response is None
     process = rig.process("p1")
     assert process.go.entry == "disposing"

@@ -8,7 +8,7 @@ import pytest
 from host_rig import OFFERED, Rig, group, host_ref, job, slot_request
 
 from paglets.api.groups import GroupView
-from paglets.api.slots import Candidates, Slots, Steal, Stolen, Verdicts
+from paglets.api.slots import PlacementPreview, PreviewPlacement, Slots, Steal, Stolen
 from paglets.core.record import to_json
 from paglets.host.handoff.placer import JOBS_A_TURN, LOOK_AGAIN_SECONDS
 from paglets.host.records.groupviews import ONLY_HOST
@@ -112,7 +112,7 @@ NOT_AT_HOME = SlotRequest(resources=Resources(cpu_cores=1))
 
 
 def eligible(rig: Rig) -> list[str]:
-    found = rig.get(Verdicts, "POST", "/v1/slots/candidates", Candidates(request=to_json(NOT_AT_HOME)))
+    found = rig.get(PlacementPreview, "POST", "/v1/slots/candidates", PreviewPlacement(request=to_json(NOT_AT_HOME)))
     return [each.host.name for each in found.verdicts if each.eligible]
 
 
@@ -191,13 +191,15 @@ def test_a_job_that_finds_no_host_in_its_time_fails(rig: Rig) -> None:
 def test_placement_may_be_previewed(rig: Rig) -> None:
     rig.peer("w1", tags=("fast",))
     wish = slot_request(rules={"preferred_tags": ("fast",)})
-    verdicts: Verdicts = rig.get(Verdicts, "POST", "/v1/slots/candidates", Candidates(request=to_json(wish)))
+    verdicts: PlacementPreview = rig.get(
+        PlacementPreview, "POST", "/v1/slots/candidates", PreviewPlacement(request=to_json(wish))
+    )
     assert [(each.host.name, each.eligible, each.rank) for each in verdicts.verdicts] == [
         ("w1", True, 1),
         ("home", True, 2),
     ]
     never = slot_request(cpu_cores=99)
-    verdicts = rig.get(Verdicts, "POST", "/v1/slots/candidates", Candidates(request=to_json(never)))
+    verdicts = rig.get(PlacementPreview, "POST", "/v1/slots/candidates", PreviewPlacement(request=to_json(never)))
     assert all(each.never and not each.eligible for each in verdicts.verdicts)
 
 

@@ -10,8 +10,8 @@ from host_rig import Rig, envelope
 from paglets.api.paglets import Done
 from paglets.core.errors import InternalError
 from paglets.host.messaging.parked import Wait
-from paglets.remote.exchange import Pending, Response, reply
 from paglets.store import residence
+from paglets.wire.request import PendingResponse, Response, reply
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def park(
         deadline=deadline,
         attempt=attempt,
         late=lambda: reply(Done(done=False)),
-        pending=Pending(),
+        pending=PendingResponse(),
     )
     pending = rig.host.parked.park(wait)
     return lambda: pending.response

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from test_client import running
 
-from paglets.api.kept import FailedHook, Kept
+from paglets.api.kept import FailedHook, UndeliveredOutputs
 from paglets.api.paglets import Done, PagletView
 from paglets.cli.commands.jobs.hooks import end_failed
 from paglets.core.errors import Unknown
@@ -29,9 +29,9 @@ class Given:
             self.host.routes[f"DELETE /v1/paglets/{agent_id}"] = lambda body, agent_id=agent_id: self._end(agent_id)
         self.client = HostClient(exchange=TableExchange(self.host), environ=running(home, "a"))
 
-    def _kept(self, body: Any) -> Kept:
+    def _kept(self, body: Any) -> UndeliveredOutputs:
         found = [hook for hook in self.left.values() if body["job_key"] in ("", hook.job_key)]
-        return Kept(hooks=tuple(found[:PAGE]))
+        return UndeliveredOutputs(hooks=tuple(found[:PAGE]))
 
     def _end(self, agent_id: str) -> Done:
         del self.left[agent_id]

@@ -11,7 +11,7 @@ import pytest
 
 from paglets.core.clock import SystemEntropy
 from paglets.core.errors import NotAllowed, PagletsError, StartFailed
-from paglets.remote.keys import (
+from paglets.wire.keys import (
     MeshKey,
     client_key,
     create_key,

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from paglets.cli.views.result_values import result_text
+from paglets.client.group_records import MOST_BYTES
+from paglets.client.large_results import load, load_all
 from paglets.codec.tagged_json import decode, dump_bytes, encode
 from paglets.core.errors import Conflict, Invalid, TooLarge, Unknown
 from paglets.core.refs import StoredValue
 from paglets.groups.records import ResultReport, without_artifact
-from paglets.remote.records import MOST_BYTES
-from paglets.remote.storedvalues import load, load_all
 from paglets.worker.child.large_results import MAX_INLINE_BYTES, MOST_PARTS, shrink
 
 LARGE = "x" * MAX_INLINE_BYTES

@@ -4,6 +4,7 @@ import pytest
 
 from paglets.api.hosts import HostIdentity
 from paglets.api.paglets import Done, PagletView
+from paglets.client.mesh_client import MeshClient
 from paglets.codec.strict_json import loads
 from paglets.core.errors import (
     BadRequest,
@@ -21,11 +22,10 @@ from paglets.core.errors import (
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.host.network.reverse_poller import not_yet
-from paglets.remote.exchange import Request
-from paglets.remote.link import Link
 from paglets.testing.clock import FakeClock, SeededEntropy
 from paglets.testing.exchange import TableExchange, TableHost
 from paglets.testing.mesh import identity
+from paglets.wire.request import Request
 
 ROUTE = "GET /v1/paglets/p1"
 ASK = "POST /v1/paglets/p1/x"
@@ -60,8 +60,8 @@ class Given:
         self.clock = FakeClock()
         self.link = self.link_to(self.home.ref)
 
-    def link_to(self, base: HostRef) -> Link:
-        return Link(base, self.exchange, clock=self.clock, entropy=SeededEntropy(1), pause=self.clock.advance)
+    def link_to(self, base: HostRef) -> MeshClient:
+        return MeshClient(base, self.exchange, clock=self.clock, entropy=SeededEntropy(1), pause=self.clock.advance)
 
     def pursue(self, target: ProxyRef | str, timeout: float = 10.0) -> Done:
         return self.link.pursue(target, self.link.performer("POST", "/v1/paglets/p1/x", None, Done), timeout)

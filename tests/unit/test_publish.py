@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from paglets.client.pacing import FIRST_PIECE_BYTES, nobody
 from paglets.core.errors import (
     CallOutcomeUnknown,
     Conflict,
@@ -16,7 +17,6 @@ from paglets.core.errors import (
     ShuttingDown,
     Unreachable,
 )
-from paglets.remote.patience import FIRST_PIECE_BYTES, nobody
 from tests.unit.files_rig import TIMEOUT, FilesRig, blob_of, some_bytes
 
 DATA = some_bytes(3 * FIRST_PIECE_BYTES + 5)

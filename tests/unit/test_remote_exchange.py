@@ -7,7 +7,7 @@ import pytest
 from paglets.codec.strict_json import loads
 from paglets.core.errors import BadRequest, GroupExists, Invalid, TooLarge
 from paglets.core.refs import HostRef
-from paglets.remote.exchange import Response, dump_json, reply, reply_error
+from paglets.wire.request import Response, dump_json, reply, reply_error
 
 
 def test_a_record_goes_over_in_a_body() -> None:

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from paglets.core.errors import Conflict, FileChanged, Invalid, Unreachable
-from paglets.core.refs import BlobRef
-from paglets.remote.client import HostClient
-from paglets.remote.inputs import (
+from paglets.client.inputs import (
     RENEW_SECONDS,
     TRIES_TO_TELL,
-    AskingPublisher,
     InputPaths,
-    Sending,
+    RenewingPublisher,
+    UploadSession,
     check_inputs,
     publish_inputs,
 )
-from paglets.remote.patience import SENDING, Progress, nobody
+from paglets.client.pacing import SENDING, Progress, nobody
+from paglets.core.errors import Conflict, FileChanged, Invalid, Unreachable
+from paglets.core.refs import BlobRef
+from paglets.remote.client import HostClient
 from paglets.testing.authors import FakeContext
 from paglets.testing.clock import FakeClock
 
@@ -160,25 +160,25 @@ def paths(tmp_path: Path) -> list[Path]:
 
 def test_what_was_sent_a_moment_ago_is_not_asked_for(clock: FakeClock, paths: list[Path]) -> None:
     host = ForgetfulHost(clock)
-    assert issubclass(HostClient, AskingPublisher)
-    assert isinstance(host, AskingPublisher)
-    sending = Sending(host, clock)
+    assert issubclass(HostClient, RenewingPublisher)
+    assert isinstance(host, RenewingPublisher)
+    sending = UploadSession(host, clock)
     blobs = [sending.publish_file(path) for path in paths]
-    assert sending.tell(host.taking(*blobs)) == "stored"
+    assert sending.submit(host.taking(*blobs)) == "stored"
     assert (host.asked, len(host.sent)) == (0, 3)
 
 
 def test_files_stay_while_others_are_sent_for_hours_and_each_is_sent_once(clock: FakeClock, paths: list[Path]) -> None:
     host = ForgetfulHost(clock, takes=2 * PIN_SECONDS)
-    sending = Sending(host, clock)
+    sending = UploadSession(host, clock)
     blobs = [sending.publish_bytes(b"code"), *(sending.publish_file(path) for path in paths)]
-    assert sending.tell(host.taking(*blobs)) == "stored"
+    assert sending.submit(host.taking(*blobs)) == "stored"
     assert host.sent == blobs
 
 
 def test_what_the_host_lost_meanwhile_is_sent_again_before_it_is_told(clock: FakeClock, paths: list[Path]) -> None:
     host = ForgetfulHost(clock, takes=RENEW_SECONDS, pieces=1)
-    sending = Sending(host, clock)
+    sending = UploadSession(host, clock)
     blobs = [sending.publish_bytes(b"code"), sending.publish_file(paths[0])]
     host.until.clear()
     refused: list[str] = []
@@ -190,7 +190,7 @@ def test_what_the_host_lost_meanwhile_is_sent_again_before_it_is_told(clock: Fak
             refused.append(error.message)
             raise
 
-    assert sending.tell(tell) == "stored"
+    assert sending.submit(tell) == "stored"
     assert (refused, host.sent) == ([], blobs * 2)
 
 
@@ -205,16 +205,16 @@ def test_what_the_host_says_to_be_missing_is_sent_again_and_it_is_told_again(pat
             raise Conflict("send them first", missing=lost)
         return "stored"
 
-    sending = Sending(context)
+    sending = UploadSession(context)
     sending.publish_file(paths[0])
     second = sending.publish_file(paths[1])
-    assert sending.tell(tell) == "stored"
+    assert sending.submit(tell) == "stored"
     assert context.published == ["a", "b", "b"]
 
 
 def test_a_host_that_keeps_nothing_is_told_some_times_only(clock: FakeClock, paths: list[Path]) -> None:
     host = ForgetfulHost(clock)
-    sending = Sending(host, clock)
+    sending = UploadSession(host, clock)
     blob = sending.publish_file(paths[0])
     told: list[int] = []
 
@@ -223,37 +223,37 @@ def test_a_host_that_keeps_nothing_is_told_some_times_only(clock: FakeClock, pat
         raise Conflict("send them first", missing=[blob.sha256])
 
     with pytest.raises(Conflict, match="send them first"):
-        sending.tell(tell)
+        sending.submit(tell)
     assert len(told) == len(host.sent) == TRIES_TO_TELL + 1
 
 
 def test_another_conflict_is_told_at_once(clock: FakeClock, paths: list[Path]) -> None:
     host = ForgetfulHost(clock)
-    sending = Sending(host, clock)
+    sending = UploadSession(host, clock)
     sending.publish_file(paths[0])
 
     def tell() -> str:
         raise Conflict("another group", missing=["0" * 64])
 
     with pytest.raises(Conflict, match="another group"):
-        sending.tell(tell)
+        sending.submit(tell)
     assert len(host.sent) == 1
 
 
 def test_a_file_that_is_another_by_now_is_not_sent_in_its_place(clock: FakeClock, paths: list[Path]) -> None:
     host = ForgetfulHost(clock)
-    sending = Sending(host, clock)
+    sending = UploadSession(host, clock)
     blob = sending.publish_file(paths[0])
     host.until.clear()
     paths[0].write_text("another")
     with pytest.raises(FileChanged):
-        sending.tell(host.taking(blob))
+        sending.submit(host.taking(blob))
 
 
 def test_a_host_that_does_not_answer_for_a_moment_stops_no_file_on_its_way(clock: FakeClock, paths: list[Path]) -> None:
     host = ForgetfulHost(clock, takes=RENEW_SECONDS * 3)
     host.trouble.append(Unreachable("a moment"))
-    sending = Sending(host, clock)
+    sending = UploadSession(host, clock)
     blobs = [sending.publish_file(path) for path in paths]
     assert host.trouble == []
-    assert sending.tell(host.taking(*blobs)) == "stored"
+    assert sending.submit(host.taking(*blobs)) == "stored"

@@ -11,7 +11,7 @@ from host_rig import OFFERED
 
 from paglets.host.datadir import runfile
 from paglets.host.runtime.shell import Settings
-from paglets.remote.local import began, broken_run_files, running_hosts
+from paglets.wire.local_hosts import began, broken_run_files, running_hosts
 
 DEAD = 2**22 + 1
 """No system gives a process such a number."""

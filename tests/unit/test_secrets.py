@@ -11,10 +11,10 @@ import pytest
 
 import paglets
 from paglets.core.clock import SystemClock, SystemEntropy
-from paglets.remote.auth import Signer, Verifier
 from paglets.remote.client import HostClient
-from paglets.remote.keys import MeshKey, parse_key
-from paglets.remote.transport import Connections
+from paglets.wire.auth import Signer, Verifier
+from paglets.wire.keys import MeshKey, parse_key
+from paglets.wire.transport import PooledClient
 from paglets.worker.launch import LaunchSpec
 
 CANARY = "C4nary-" + "x" * 36
@@ -58,7 +58,7 @@ def test_no_repr_shows_the_key() -> None:
         key,
         Signer(key, clock=clock, entropy=entropy),
         Verifier(key, store_id="s", boot_id="b", clock=clock),
-        Connections(key, clock=clock, entropy=entropy),
+        PooledClient(key, clock=clock, entropy=entropy),
         HostClient("http://127.0.0.1:1", key=CANARY),
         spec,
     )

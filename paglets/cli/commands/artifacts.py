@@ -25,6 +25,8 @@ from paglets.cli.output import (
 )
 from paglets.cli.views.offline_hosts import Missing, missing_of
 from paglets.cli.views.transfer_progress import ProgressLine
+from paglets.client.fan_out import ask_all
+from paglets.client.pacing import RECEIVING
 from paglets.core.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -39,9 +41,7 @@ from paglets.core.errors import (
 from paglets.core.record import to_json
 from paglets.core.refs import ARTIFACT_ID, ArtifactRef
 from paglets.core.text import duration_text, printable
-from paglets.remote.asking import ask_each
 from paglets.remote.client import HostClient
-from paglets.remote.patience import RECEIVING
 from paglets.slots.amounts import bytes_text
 
 MOST_NAMED_IDS = 5
@@ -156,7 +156,7 @@ def look(
         try:
             owner = group_of(client, group_id).collector.agent_id
         except Unknown:
-            if not client.kept(group_id, timeout=seconds).files:
+            if not client.undelivered(group_id, timeout=seconds).files:
                 raise
     if not whose:
         return *client.mesh_artifacts(owner, group_id=group_id or "", timeout=seconds), {}
@@ -165,7 +165,7 @@ def look(
         lambda: client.mesh_artifacts(owner, group_id=group_id or "", timeout=for_hosts),
         lambda: client.mesh_groups(for_hosts),
     ]
-    (found, errors), (groups, _) = ask_each(lambda ask: ask(), asks)
+    (found, errors), (groups, _) = ask_all(lambda ask: ask(), asks)
     return found, errors, artifact_lookup.owners_in_words(client, found, groups, end - time.monotonic())
 
 

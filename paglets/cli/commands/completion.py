@@ -14,8 +14,8 @@ from paglets.core.errors import EXIT_DONE, PagletsError
 from paglets.core.text import command_name
 from paglets.program import child_command, this_program
 from paglets.remote.client import HostClient
-from paglets.remote.keys import paglets_home
-from paglets.remote.local import running_hosts
+from paglets.wire.keys import paglets_home
+from paglets.wire.local_hosts import running_hosts
 
 ASK_SECONDS = 1.0
 """A shell that waits for a host is worse than one that completes nothing."""

@@ -22,9 +22,9 @@ from paglets.config import (
 )
 from paglets.core.errors import EXIT_DONE, Invalid
 from paglets.core.text import printable
-from paglets.remote.keys import default_key_file, paglets_home
 from paglets.settings import SETTINGS, user_path
 from paglets.slots.amounts import bytes_text
+from paglets.wire.keys import default_key_file, paglets_home
 
 DEFAULT = "default"
 NO_LIMIT = "no limit"

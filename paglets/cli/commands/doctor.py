@@ -22,19 +22,19 @@ from paglets.cli.doctor_check import BAD, FEW_BYTES, WARNING, Check
 from paglets.cli.options import Parser, add_common, client_of
 from paglets.cli.output import advised, print_json
 from paglets.cli.views.offline_hosts import forget_hint, is_alone, is_long_away, is_old
+from paglets.client.fan_out import ask_all, returning_errors
+from paglets.client.hosts import has_not_joined, last_contact_text
 from paglets.config import CONFIG_NAME, checked_config, data_dirs, host_names
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, NotAllowed, PagletsError, Unreachable, WrongClock
 from paglets.core.text import counted, duration_text, printable
 from paglets.host.runtime.portrait import OBSTACLE
 from paglets.native import psutil_problem
 from paglets.program import PROGRAM_VERSION, this_program
-from paglets.remote.asking import ask_each, attempt
 from paglets.remote.client import HostClient
-from paglets.remote.keys import SAME_FOR_COMMANDS, client_key, lost_key_hint, paglets_home
-from paglets.remote.local import RunningHost, broken_run_files, running_hosts
-from paglets.remote.losthosts import heard_text, is_stranger
 from paglets.settings import user_path
 from paglets.slots.amounts import bytes_text
+from paglets.wire.keys import SAME_FOR_COMMANDS, client_key, lost_key_hint, paglets_home
+from paglets.wire.local_hosts import RunningHost, broken_run_files, running_hosts
 from paglets.worker.host.heartbeat import HeartbeatTimeouts
 from paglets.worker.host.supervisor import ZYGOTE_LABEL
 
@@ -241,7 +241,7 @@ def mesh_checks(client: HostClient) -> Iterator[Check]:
         yield Check(name=f"host {cut.source}", state=BAD, found=cut_text(cut), advice=cut_advice(cut))
     views = client.hosts()
     yield from strangers(running_hosts(paglets_home(os.environ)), views, asked)
-    for view, answer in zip(views, ask_each(attempt(partial(_told, client)), views), strict=True):
+    for view, answer in zip(views, ask_all(returning_errors(partial(_told, client)), views), strict=True):
         if is_alone(views) and not view.online and not view.problem:
             yield Check(name=f"host {view.member.name}", state=WARNING, found=f"not joined with {asked.name}")
         elif isinstance(answer, PagletsError) and view.problem:
@@ -286,12 +286,12 @@ def member_check(view: MemberView, identity: HostIdentity | None, asked: HostIde
     name = f"host {view.member.name}"
     if view.problem:
         # One that is away has nothing wrong but that.
-        if view.online or is_stranger(view):
+        if view.online or has_not_joined(view):
             return Check(name=name, state=BAD, found=view.problem)
-        found = f"{heard_text(view)}: {view.problem}"
+        found = f"{last_contact_text(view)}: {view.problem}"
         return Check(name=name, state=WARNING, found=found, advice=_away_advice(view))
     if identity is None:
-        return Check(name=name, state=WARNING, found=f"offline, {heard_text(view)}", advice=_away_advice(view))
+        return Check(name=name, state=WARNING, found=f"offline, {last_contact_text(view)}", advice=_away_advice(view))
     if abs(skew_seconds) > MOST_SKEW_SECONDS:
         found = f"its clock is {duration_text(abs(skew_seconds))} {'ahead' if skew_seconds > 0 else 'behind'}"
         return Check(name=name, state=WARNING, found=found, advice="set the clocks of both machines, best by NTP")

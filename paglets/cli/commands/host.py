@@ -19,8 +19,8 @@ from paglets.config import CONFIG_NAME, DEFAULT_MESH_VERSION, HostOptions, check
 from paglets.core.errors import Invalid
 from paglets.core.refs import DEFAULT_PORT, check_host_name
 from paglets.program import this_program
-from paglets.remote.keys import paglets_home
 from paglets.settings import SETTINGS, user_path
+from paglets.wire.keys import paglets_home
 
 FLAG = "--background"
 

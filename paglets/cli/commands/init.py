@@ -20,8 +20,8 @@ from paglets.core.copies import ARCHIVE_NAME
 from paglets.core.errors import EXIT_DONE, Conflict, Invalid
 from paglets.core.terminal import put_next
 from paglets.core.text import command_name, home_path, printable
-from paglets.remote.keys import default_key_file
 from paglets.settings import user_path
+from paglets.wire.keys import default_key_file
 
 OF_MESH = ("mesh_version", "peers")
 """Settings that all hosts share: those of the first host go to the table of all."""

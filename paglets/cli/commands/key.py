@@ -11,8 +11,8 @@ from paglets.cli.output import print_json, say
 from paglets.core.clock import SystemEntropy
 from paglets.core.errors import EXIT_DONE, Conflict, Unknown
 from paglets.core.text import printable
-from paglets.remote.keys import KEY_VARIABLE, client_key, create_key, default_key_file, link_to_nothing
 from paglets.settings import user_path
+from paglets.wire.keys import KEY_VARIABLE, client_key, create_key, default_key_file, link_to_nothing
 
 
 def parser() -> Parser:

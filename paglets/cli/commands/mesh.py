@@ -9,12 +9,12 @@ from paglets.api.hosts import Cut, Forgotten, Hosts, MemberView, RefusedHost
 from paglets.cli.options import LOOK_SECONDS, Parser, add_command, add_commands, add_common, client_of
 from paglets.cli.output import advised, print_json, print_paragraph, print_table, say
 from paglets.cli.views.offline_hosts import forget_hint, is_alone, is_long_away, is_old, shortlist
+from paglets.client.host_removal import ForgottenHost, shown
+from paglets.client.hosts import NOT_JOINED, has_not_joined, is_long_known, last_contact_text, offline_seconds
 from paglets.core.errors import EXIT_DONE
 from paglets.core.terminal import GAP, put_hint, put_next
 from paglets.core.text import counted, duration_text
 from paglets.core.urls import is_for_this_machine
-from paglets.remote.forgetting import ForgottenHost, shown
-from paglets.remote.losthosts import NOT_JOINED, heard_text, is_long_known, is_stranger, offline_seconds
 from paglets.slots.amounts import bytes_text
 
 MOST_NAMED = 10
@@ -130,7 +130,7 @@ def print_hosts(state: Hosts) -> None:
     print_table(HEADERS, [host_row(view, is_alone=is_alone(views)) for view in shown], below=[*map(about, shown)])
     for view in views:
         if is_old(view):
-            print_paragraph(f"{view.member.name}, {heard_text(view)}: {advised(view.problem)}", "")
+            print_paragraph(f"{view.member.name}, {last_contact_text(view)}: {advised(view.problem)}", "")
         elif view.problem:
             say(f"{view.member.name}: {view.problem}")
     for peer in state.peers:
@@ -206,7 +206,7 @@ def part_text(part: int, whole: int) -> str:
 
 
 def _state(view: MemberView, is_alone: bool) -> str:
-    if is_stranger(view) or (is_alone and not view.online):
+    if has_not_joined(view) or (is_alone and not view.online):
         state = NOT_JOINED
     else:
         is_known = view.heard or is_long_known(view)

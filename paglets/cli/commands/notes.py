@@ -19,12 +19,12 @@ from paglets.cli.output import (
     waiting_for_all,
 )
 from paglets.cli.views.offline_hosts import missing_of
+from paglets.client.directory import MeshNotes
 from paglets.core.errors import Invalid, PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import check_group_id
 from paglets.core.text import printable
 from paglets.remote.client import HostClient
-from paglets.remote.directory import MeshNotes
 
 FOLLOW_SECONDS = 1.0
 MOST_NOTES = 1_000

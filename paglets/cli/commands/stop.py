@@ -17,8 +17,8 @@ from paglets.core.errors import EXIT_DONE, Conflict, Invalid, PagletsError, Time
 from paglets.core.refs import check_host_name
 from paglets.core.terminal import put_line
 from paglets.core.text import counted
-from paglets.remote.keys import paglets_home
-from paglets.remote.local import NO_HOST, RunningHost, began, lives, names_text, running_hosts
+from paglets.wire.keys import paglets_home
+from paglets.wire.local_hosts import NO_HOST, RunningHost, began, lives, names_text, running_hosts
 
 STOP_SECONDS = 60.0
 """A host waits 15 s for its processes and 10 s for each of its threads; a busy machine takes longer."""
@@ -153,11 +153,11 @@ def _wait_gone(host: RunningHost, end: float) -> None:
 
 def _running_jobs(host: RunningHost) -> int | None:
     """Ask a host how many jobs it runs; None where it does not answer soon."""
-    from paglets.remote.entry import connect, open_link
-    from paglets.remote.schedulers import slots_of
+    from paglets.client.connect import connect, open_mesh_client
+    from paglets.client.slots import slots_of
 
     try:
-        link, _ = open_link(host.url, connect(None, os.environ), os.environ)
+        link, _ = open_mesh_client(host.url, connect(None, os.environ), os.environ)
         try:
             return slots_of(link, None, 1, ASK_SECONDS).running_jobs
         finally:

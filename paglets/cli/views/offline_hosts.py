@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from paglets.api.hosts import NO_WAY, MemberView
 from paglets.cli.output import say
+from paglets.client.fan_out import names_host
+from paglets.client.hosts import last_contact_text, offline_seconds, removed_text, view_of
 from paglets.core.errors import EXIT_DONE, EXIT_UNREACHABLE, PagletsError
 from paglets.core.refs import HostRef
 from paglets.core.text import command_name, duration_text
 from paglets.mesh.view import OLD_STORE
-from paglets.remote.asking import is_of
-from paglets.remote.losthosts import heard_text, lost_text, offline_seconds, view_of
 
 
 def is_old(view: MemberView) -> bool:
@@ -86,7 +86,7 @@ def missing_of(views: Iterable[MemberView], errors: Iterable[PagletsError] = ())
     """Return who is missing, given the `errors` of those that were asked. An old store is not: its name has an heir."""
     told = tuple(errors)
     away = [view for view in views if not view.online and not is_old(view)]
-    offline = [view for view in away if not any(is_of(view.member.name, error) for error in told)]
+    offline = [view for view in away if not any(names_host(view.member.name, error) for error in told)]
     return Missing(errors=told, offline=tuple(offline))
 
 
@@ -118,15 +118,15 @@ def away_text(view: MemberView, lost_after_seconds: float | None = None) -> str:
     left = None if lost_after_seconds is None else max(0.0, lost_after_seconds - view.silent_seconds)
     when = "if that lasts" if left is None else f"in about {duration_text(left)}" if left else "within seconds"
     return (
-        f"{view.member.name} is offline, {heard_text(view)}{why}: {when} the job is submitted again, "
+        f"{view.member.name} is offline, {last_contact_text(view)}{why}: {when} the job is submitted again, "
         f"or at once with `{command_name()} mesh forget {view.member.name}`"
     )
 
 
 def silence_text(host: HostRef, views: Sequence[MemberView]) -> str:
     """Of the collector's host, where it is not online: since when, or that it is gone; else ""."""
-    view, lost = view_of(host, views), lost_text(host, views)
+    view, lost = view_of(host, views), removed_text(host, views)
     if lost or view is None:
         return f"collector on {lost}"
-    silent = f"not seen for {duration_text(view.silent_seconds)}" if view.heard else heard_text(view)
+    silent = f"not seen for {duration_text(view.silent_seconds)}" if view.heard else last_contact_text(view)
     return "" if view.online else f"collector on {host.name}, {silent}"

@@ -21,7 +21,7 @@ RATE_SECONDS = 8.0
 
 
 class ProgressLine:
-    """`remote.patience.Progress` of one file, for people. What follows on stderr begins on a line of its own."""
+    """`client.pacing.Progress` of one file, for people. What follows on stderr begins on a line of its own."""
 
     def __init__(self, name: str, *, out: TextIO | None = None, now: Callable[[], float] = time.monotonic) -> None:
         self._name = printable(name)

@@ -17,9 +17,9 @@ from paglets.core.refs import ArtifactRef, BlobRef, HostRef
 from paglets.host.blobs.blob_store import BlobStore
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
-from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.store import artifacts
 from paglets.store.db import Tx
+from paglets.wire.request import Request, Response, dump_json, parsed
 
 T = TypeVar("T")
 

@@ -19,8 +19,8 @@ from paglets.host.blobs.blob_store import BlobStore
 from paglets.host.runtime.backoff import FIRST_SECONDS, MOST_SECONDS, Lanes
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
-from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.slots.amounts import bytes_text
+from paglets.wire.request import Request, Response, dump_json, parsed
 
 ASK_SECONDS = 30.0
 PIECE_SECONDS = 120.0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paglets.host.runtime.shell import Settings
 from paglets.program import private_folder, write_private
-from paglets.remote.local import began, read_run_file
+from paglets.wire.local_hosts import began, read_run_file
 
 
 def write(home: Path, settings: Settings) -> Callable[[], None]:

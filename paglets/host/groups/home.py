@@ -14,9 +14,9 @@ from paglets.core.text import counted
 from paglets.host.records.groupviews import Seen, collector_ref
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
-from paglets.remote.exchange import Request, Response
 from paglets.store import residence, waiting
 from paglets.store.db import Tx
+from paglets.wire.request import Request, Response
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,9 +30,9 @@ from paglets.host.records import outcomes
 from paglets.host.runtime.runner import note_once
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
-from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.store import posts, recalls, residence
 from paglets.store.db import Tx
+from paglets.wire.request import Request, Response, dump_json, parsed
 
 CHANGES_SECONDS = 1.0
 ALL_SECONDS = 10.0

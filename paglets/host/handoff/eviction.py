@@ -19,10 +19,10 @@ from paglets.host.runtime.runner import note
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import MAX_IDS
-from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.store import recalls, residence
 from paglets.store.db import Tx
 from paglets.store.recalls import Fence
+from paglets.wire.request import Request, Response, dump_json, parsed
 
 MOST_AT_ONCE = 50
 

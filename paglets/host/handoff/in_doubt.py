@@ -8,8 +8,8 @@ from paglets.api.transfers import Settle, TransferAnswer
 from paglets.core.errors import PagletsError
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
-from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.store.recalls import Fence
+from paglets.wire.request import Request, Response, dump_json, parsed
 
 ANSWER_SECONDS = 10.0
 AGAIN_SECONDS = 5.0

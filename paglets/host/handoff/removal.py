@@ -26,10 +26,10 @@ from paglets.host.runtime.runner import note
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.table import STORE_ID
-from paglets.remote.exchange import Pending, reply, reply_error
 from paglets.store import handoffs, jobfiles, recalls
 from paglets.store.db import Tx
 from paglets.store.recalls import UnderWay
+from paglets.wire.request import PendingResponse, reply, reply_error
 
 PAGE = 100
 """Paglets of one transaction, and of one question."""
@@ -53,7 +53,7 @@ class _Wish:
     name: str
     known: bool
     deadline: float
-    pending: Pending
+    pending: PendingResponse
     taken_back: int = 0
     moves_dropped: int = 0
     files_kept: Counter[str] = field(default_factory=Counter)
@@ -73,14 +73,14 @@ class HostRemoval:
         self._asking: set[str] = set()
         self._again: dict[str, float] = {}
 
-    def forget(self, store_id: str) -> Pending:
+    def forget(self, store_id: str) -> PendingResponse:
         """Drop the host with that store from this host's mesh, and take back what was to go there: see `Forgotten`.
 
         Any thread; a repeat finds nothing more to do. Raises Conflict while that host is online, Invalid.
         """
         name, known = _may_be_forgotten(self._shell, self._gossip, store_id)
         deadline = self._shell.clock.monotonic() + ANSWER_SECONDS
-        wish = _Wish(store_id=store_id, name=name, known=known, deadline=deadline, pending=Pending())
+        wish = _Wish(store_id=store_id, name=name, known=known, deadline=deadline, pending=PendingResponse())
         self._new.append(wish)
         self._shell.runner.wake(self.name)
         return wish.pending

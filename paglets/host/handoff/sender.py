@@ -17,11 +17,11 @@ from paglets.host.records.comeback import come_back, heir_of
 from paglets.host.runtime.backoff import Lanes
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
-from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.store import handoffs, residence
 from paglets.store.db import Tx
 from paglets.store.handoffs import FIRST_PLACE, Key, Leaving, Place
 from paglets.store.residence import ClosedHandoff
+from paglets.wire.request import Request, Response, dump_json, parsed
 
 BATCH_BYTES = 4 << 20
 ANSWER_SECONDS = 30.0

@@ -36,16 +36,16 @@ from paglets.host.http.guard import (
 )
 from paglets.host.http.head import RequestHead, read_head, single_fields
 from paglets.host.http.page import page_for
-from paglets.remote.auth import Proof, Verifier, body_sha256, is_of_host
-from paglets.remote.exchange import Request, Response, reply_error
-from paglets.remote.http1 import JSON_TYPE
-from paglets.remote.stream import TimedSocket
+from paglets.wire.auth import Proof, Verifier, body_sha256, is_of_host
+from paglets.wire.http1 import JSON_TYPE
+from paglets.wire.request import Request, Response, reply_error
+from paglets.wire.sockets import DeadlineSocket
 
 BODY_CHUNK_BYTES = 1 << 20
 _CONTROL_CHARACTER = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 
 
-class ServedSocket(TimedSocket):
+class ServedSocket(DeadlineSocket):
     """`waits` is true while it waits for a request of which nothing has come."""
 
     waits = False

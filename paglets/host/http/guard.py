@@ -19,7 +19,7 @@ from paglets.core.errors import (
     UnsupportedMedia,
 )
 from paglets.host.http.head import MOST_FIELDS, RequestHead, content_length
-from paglets.remote.http1 import BYTES_TYPE, JSON_TYPE, MOST_HEAD_BYTES
+from paglets.wire.http1 import BYTES_TYPE, JSON_TYPE, MOST_HEAD_BYTES
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 _WITHOUT_BODY = ("GET", "HEAD")

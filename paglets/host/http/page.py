@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from types import MappingProxyType
 
 from paglets.host.http.head import RequestHead
-from paglets.remote.exchange import Response
-from paglets.remote.http1 import JSON_TYPE
+from paglets.wire.http1 import JSON_TYPE
+from paglets.wire.request import Response
 
 HTML_TYPE = "text/html"
 MOST_ACCEPT_CHARACTERS = 1_000

@@ -1,6 +1,6 @@
 """From a request to what answers it, by one table; free of sockets.
 
-Server threads call `handle`; it reads or writes the store and wakes parts, or gives a Pending that the
+Server threads call `handle`; it reads or writes the store and wakes parts, or gives a PendingResponse that the
 runner completes.
 """
 
@@ -17,7 +17,7 @@ from paglets.codec.strict_json import loads
 from paglets.core.clock import Mutex
 from paglets.core.errors import BadRequest, Invalid, MethodNotAllowed, NoSuchRoute, Overloaded, PagletsError
 from paglets.core.record import from_json
-from paglets.remote.exchange import Pending, Request, Response, reply, reply_error
+from paglets.wire.request import PendingResponse, Request, Response, reply, reply_error
 
 MAX_PARAMETER_CHARACTERS = 1_000
 MAX_NUMBER_DIGITS = 16
@@ -47,7 +47,7 @@ class Asked:
 
 
 Answer = Callable[[Any, Asked], Any]
-"""(host, asked) -> a record for a 200 reply, a Response, or a Pending."""
+"""(host, asked) -> a record for a 200 reply, a Response, or a PendingResponse."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ class Router:
             template = route.path.strip("/").split("/")
             self._routes.setdefault(_shelf(template), []).append((template, route))
 
-    def handle(self, request: Request) -> Response | Pending:
+    def handle(self, request: Request) -> Response | PendingResponse:
         """The reply, now or later. Errors of the tree become replies; others are the server's to log."""
         try:
             raw, _, query = request.target.partition("?")
@@ -95,7 +95,7 @@ class Router:
         except PagletsError as error:
             return reply_error(error)
 
-    def _answer(self, request: Request, route: Route, path: dict[str, str], query: str) -> Response | Pending:
+    def _answer(self, request: Request, route: Route, path: dict[str, str], query: str) -> Response | PendingResponse:
         body: Any = None
         if route.takes is bytes:
             body = request.body
@@ -105,7 +105,7 @@ class Router:
             raise BadRequest(f"{route.method} {route.path} takes no body")
         asked = Asked(path=path, query=_query(query), body=body, sender=request.sender)
         value = route.answer(self._host, asked)
-        return value if isinstance(value, (Response, Pending)) else reply(value)
+        return value if isinstance(value, (Response, PendingResponse)) else reply(value)
 
     def _find(self, method: str, raw: str) -> tuple[Route, dict[str, str]]:
         parts = [_part(part) for part in raw.strip("/").split("/")]

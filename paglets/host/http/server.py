@@ -25,11 +25,11 @@ from paglets.core.errors import InternalError, Overloaded, PagletsError, Shuttin
 from paglets.host.http.connection import Connection, ServedSocket, Service
 from paglets.host.http.guard import Complaints, HostNames, Limits, Refusals, peer_group
 from paglets.host.http.listener import Address, listen_all
-from paglets.remote.auth import Verifier
-from paglets.remote.exchange import Pending, Request, Response, reply_error
-from paglets.remote.http1 import JSON_TYPE
+from paglets.wire.auth import Verifier
+from paglets.wire.http1 import JSON_TYPE
+from paglets.wire.request import PendingResponse, Request, Response, reply_error
 
-Handler = Callable[[Request], "Response | Pending"]
+Handler = Callable[[Request], "Response | PendingResponse"]
 
 _CLOSE_SECONDS = 2.0
 _SHORT_OF_FILES_SECONDS = 0.1
@@ -165,7 +165,7 @@ class HttpServer:
         self._refusals = Refusals()
         self._closing = threading.Event()
         self._crowd = Crowd(self._limits)
-        self._parked: set[Pending] = set()
+        self._parked: set[PendingResponse] = set()
         self._parking = threading.Lock()
         self._listeners: list[Listener] = []
         self._acceptor: threading.Thread | None = None
@@ -248,14 +248,14 @@ class HttpServer:
     def _answer(self, request: Request) -> Response:
         try:
             answer = self._handler(request)
-            return self._wait_for(answer) if isinstance(answer, Pending) else answer
+            return self._wait_for(answer) if isinstance(answer, PendingResponse) else answer
         except PagletsError as error:
             return reply_error(error)
         except Exception:
             self._log(f"{request.method} {request.target} failed:\n{traceback.format_exc()}")
             return reply_error(InternalError("a fault of the host itself; its log says more", log="host.log"))
 
-    def _wait_for(self, pending: Pending) -> Response:
+    def _wait_for(self, pending: PendingResponse) -> Response:
         """The answer; after the bound, `timed_out`, which also tells whoever would complete it that nobody waits."""
         completed = threading.Event()
         pending.on_complete(lambda response: completed.set())

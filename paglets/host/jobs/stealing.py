@@ -10,11 +10,11 @@ from paglets.host.jobs.runs import Runs
 from paglets.host.jobs.scheduler import Scheduler, as_waiting
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
-from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.slots import policy
 from paglets.slots.model import Resources
 from paglets.store import paglets, queue, residence
 from paglets.store.db import Tx
+from paglets.wire.request import Request, Response, dump_json, parsed
 
 PROMISE_SECONDS = 10.0
 """What a victim was told is free is promised to nobody else for this long."""

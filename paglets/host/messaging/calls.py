@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from paglets.api.calls import Call, CallReply
 from paglets.api.limits import MAX_CALL_SECONDS
 from paglets.api.paglets import Located
+from paglets.client.mesh_client import paglet_route
 from paglets.codec.envelope import WireMessage
 from paglets.core.errors import Moved, Moving, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.record import from_json
@@ -19,8 +20,7 @@ from paglets.core.refs import HostRef, ProxyRef
 from paglets.host.network.locator import PagletLocator
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
-from paglets.remote.exchange import Request, Response, dump_json, parsed
-from paglets.remote.link import paglet_route
+from paglets.wire.request import Request, Response, dump_json, parsed
 
 MAX_HOPS = 8
 RETRY_SECONDS = 0.2

@@ -11,7 +11,7 @@ from paglets.host.messaging.parked import ParkedRequest, ParkedRequests
 from paglets.host.records import inline
 from paglets.host.records.inline import InlineHost, InlineReply
 from paglets.host.runtime.shell import Shell
-from paglets.remote.exchange import Pending, Response, reply, reply_error
+from paglets.wire.request import PendingResponse, Response, reply, reply_error
 
 MAX_REMEMBERED = 10_000
 """Calls whose first parking is remembered; the oldest are forgotten, and wait their time anew."""
@@ -26,7 +26,7 @@ class _Parked:
     call: Call
     began: float
     wait_seconds: float | None = None
-    pending: Pending = field(default_factory=Pending)
+    pending: PendingResponse = field(default_factory=PendingResponse)
 
 
 class CollectorCalls:
@@ -38,8 +38,8 @@ class CollectorCalls:
         self._parked_requests = parked
         self._began: dict[str, float] = {}
 
-    def call(self, agent_id: str, class_name: str, call: Call, wait_seconds: float) -> Response | Pending:
-        """The reply, or a Pending that is completed within `wait_seconds`."""
+    def call(self, agent_id: str, class_name: str, call: Call, wait_seconds: float) -> Response | PendingResponse:
+        """The reply, or a PendingResponse that is completed within `wait_seconds`."""
         now = self._shell.clock.monotonic()
         parked = _Parked(agent_id=agent_id, class_name=class_name, call=call, began=self._began.get(call.call_id, now))
         response = self._attempt(parked)

@@ -20,10 +20,10 @@ from paglets.host.runtime.backoff import Lanes
 from paglets.host.runtime.runner import note
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
-from paglets.remote.exchange import Request, Response, dump_json, parsed
 from paglets.store import posts
 from paglets.store.db import Tx
 from paglets.store.posts import Outgoing
+from paglets.wire.request import Request, Response, dump_json, parsed
 
 BATCH_BYTES = 4 << 20
 ANSWER_SECONDS = 30.0

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from paglets.core.errors import InternalError
 from paglets.host.runtime.shell import Shell
-from paglets.remote.exchange import Pending, Response, reply_error
+from paglets.wire.request import PendingResponse, Response, reply_error
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ class ParkedRequest:
     deadline: float
     attempt: Callable[[], Response | None]
     late: Callable[[], Response]
-    pending: Pending
+    pending: PendingResponse
 
 
 class ParkedRequests:
@@ -40,7 +40,7 @@ class ParkedRequests:
         self._touched: deque[str] = deque()
         self._parked_requests: dict[str, list[ParkedRequest]] = {}
 
-    def park(self, wait: ParkedRequest) -> Pending:
+    def park(self, wait: ParkedRequest) -> PendingResponse:
         """Keep a reply back; any thread. It is tried once more at once, so that no change is missed."""
         self._new.append(wait)
         self._shell.runner.wake(self.name)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
-from paglets.api.paglets import FindPaglets, Found, FoundPaglet
+from paglets.api.paglets import FindPaglets, FoundPaglet, FoundPaglets
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
-from paglets.remote.exchange import Request, Response, dump_json
 from paglets.store import views
 from paglets.store.db import Tx
+from paglets.wire.request import Request, Response, dump_json
 
 ANSWER_SECONDS = 2.0
 """A host that is silent for longer is left out: what it would name could not be spoken to either."""
@@ -26,16 +26,16 @@ class Directory:
         self._gossip = gossip
         self._services = services
 
-    def here(self, tx: Tx, wanted: FindPaglets) -> Found:
+    def here(self, tx: Tx, wanted: FindPaglets) -> FoundPaglets:
         """Those on this host, by id."""
         own = self._shell.own
         found = views.named(tx, wanted.name, wanted.service, own)
         if wanted.service in self._services and wanted.service is not None:
             ref = ProxyRef(agent_id=wanted.service, host=own)
             found = (FoundPaglet(ref=ref, name=wanted.service, service=wanted.service), *found)
-        return Found(paglets=found)
+        return FoundPaglets(paglets=found)
 
-    def everywhere(self, wanted: FindPaglets, done: Callable[[Found], None]) -> None:
+    def everywhere(self, wanted: FindPaglets, done: Callable[[FoundPaglets], None]) -> None:
         """Those on all hosts that answer: this one first, the others by name."""
         round_ = _Round(done)
         round_.add("", self._shell.store.read(lambda tx: self.here(tx, wanted)))
@@ -52,12 +52,12 @@ class Directory:
 class _Round:
     """The answers to one question, under way."""
 
-    def __init__(self, done: Callable[[Found], None]) -> None:
+    def __init__(self, done: Callable[[FoundPaglets], None]) -> None:
         self.waiting = 0
         self._done = done
-        self._found: list[tuple[str, Found]] = []
+        self._found: list[tuple[str, FoundPaglets]] = []
 
-    def add(self, order: str, found: Found) -> None:
+    def add(self, order: str, found: FoundPaglets) -> None:
         self._found.append((order, found))
 
     def taker(self, host: HostRef) -> Callable[[Response | PagletsError], None]:
@@ -65,7 +65,7 @@ class _Round:
             if isinstance(outcome, Response):
                 # An answer that is an error names nobody, like no answer at all.
                 with suppress(PagletsError):
-                    self.add(host.name, outcome.parse(Found))
+                    self.add(host.name, outcome.parse(FoundPaglets))
             self.waiting -= 1
             if self.waiting == 0:
                 self.close()
@@ -74,4 +74,4 @@ class _Round:
 
     def close(self) -> None:
         ordered = sorted(self._found, key=lambda answer: answer[0])
-        self._done(Found(paglets=tuple(each for _, found in ordered for each in found.paglets)))
+        self._done(FoundPaglets(paglets=tuple(each for _, found in ordered for each in found.paglets)))

@@ -10,8 +10,8 @@ from paglets.core.errors import CallOutcomeUnknown, PagletsError, PeerReplaced, 
 from paglets.core.refs import HostRef
 from paglets.host.runtime.backoff import FAILURE_COUNTS_SECONDS
 from paglets.mesh.view import no_way_text
-from paglets.remote.exchange import Completion, Request, Response, Transport
-from paglets.remote.relaying import relayed
+from paglets.wire.relay import relayed
+from paglets.wire.request import Completion, Request, Response, Transport
 
 GRACE_SECONDS = 1.5
 """A host waits so much longer than the one that passes it on: then that says what it knows of the outcome. Half of what

@@ -21,8 +21,8 @@ from paglets.core.record import from_json
 from paglets.host.runtime.backoff import Lanes
 from paglets.host.runtime.shell import Shell
 from paglets.mesh.gossip import Gossip
-from paglets.remote.exchange import Pending, Request, Response, dump_json, reply_error
-from paglets.remote.textbytes import from_base64, to_base64
+from paglets.wire.base64_text import from_base64, to_base64
+from paglets.wire.request import PendingResponse, Request, Response, dump_json, reply_error
 
 WAIT_SECONDS = 20.0
 """How long a pull waits where there is nothing: three requests a minute to each host, and routers with NAT, which
@@ -45,7 +45,7 @@ ANSWER_SECONDS = 30.0
 KEEP_ANSWER_SECONDS = 60.0
 """For so long it is tried to bring an answer back; who asked has given up by then."""
 
-Handle = Callable[[Request], "Response | Pending"]
+Handle = Callable[[Request], "Response | PendingResponse"]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -149,7 +149,7 @@ class ReversePoller:
         except Exception:
             self._shell.log(f"fault in {asked.method} {asked.target}, which was pulled: {traceback.format_exc()}")
             answer = reply_error(InternalError("a fault of the host itself; its log says more", log="host.log"))
-        if isinstance(answer, Pending):
+        if isinstance(answer, PendingResponse):
             answer.on_complete(lambda response: self._shell.runner.soon(partial(self._done, work, response)))
         else:
             self._shell.runner.soon(partial(self._done, work, answer))
@@ -204,6 +204,6 @@ def _requests(body: bytes) -> tuple[PulledRequest, ...]:
     return from_json(Pulled, loads(body), "what was pulled").requests
 
 
-def not_yet(request: Request) -> Response | Pending:
+def not_yet(request: Request) -> Response | PendingResponse:
     """The router of a host until it is ready."""
     raise Unreachable("the host is starting; nothing was taken: ask again in a moment")

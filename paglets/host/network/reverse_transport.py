@@ -20,9 +20,9 @@ from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import CallOutcomeUnknown, InternalError, NotAllowed, PagletsError, TooLarge, Unreachable
 from paglets.core.refs import HostRef
 from paglets.host.runtime.runner import Runner
-from paglets.remote.exchange import Completion, Pending, Request, Response, Transport, reply
-from paglets.remote.lanes import LaneKey, Lanes, lane_of
-from paglets.remote.textbytes import to_base64
+from paglets.wire.base64_text import to_base64
+from paglets.wire.fair_queue import FairQueue, QueueKey, queue_of
+from paglets.wire.request import Completion, PendingResponse, Request, Response, Transport, reply
 
 FETCH_SECONDS = 8.0
 """How long a request waits for a host that does not pull at all: longer than the longest pause between its tries, and
@@ -50,7 +50,7 @@ class _Sent:
     done: Completion
     since: float
     deadline: float
-    lane: LaneKey
+    lane: QueueKey
     handed: bool = False
 
     @property
@@ -63,10 +63,10 @@ class _Road:
     """What is for one host: `waiting` to be fetched, or `out`, by id; and its pull that waits, with its end."""
 
     name: str
-    lanes: Lanes[_Sent] = field(default_factory=Lanes)
+    lanes: FairQueue[_Sent] = field(default_factory=FairQueue)
     waiting: dict[str, _Sent] = field(default_factory=dict)
     out: dict[str, _Sent] = field(default_factory=dict)
-    parked: Pending | None = None
+    parked: PendingResponse | None = None
     parked_until: float = 0.0
     pulled_at: float = float("-inf")
 
@@ -137,7 +137,7 @@ class ReverseTransport:
             return TooLarge(f"{request.method} {request.target}: the body has {len(request.body):,} bytes; {most}")
         now = self._clock.monotonic()
         road = self._roads.setdefault(member.store_id, _Road(name=member.name))
-        lane = lane_of(member.store_id, request)
+        lane = queue_of(member.store_id, request)
         if road.lanes.is_full(lane) or road.kept_bytes() + len(request.body) > MOST_BYTES:
             return Unreachable(f"too many requests wait for {member.name} to fetch them; this was not sent")
         sent = _Sent(
@@ -158,16 +158,16 @@ class ReverseTransport:
 
     # The host that fetches.
 
-    def pull(self, sender: str, pull: Pull) -> Pending:
+    def pull(self, sender: str, pull: Pull) -> PendingResponse:
         """Any thread. The reply is a Pulled. Raises NotAllowed for who is no member."""
         member = self._member(sender) if sender else None
         if member is None:
             raise NotAllowed("only a host of this mesh fetches requests that are for it; this one is not known here")
-        pending = Pending()
+        pending = PendingResponse()
         self._runner.soon(lambda: self._pulled(member, pull, pending))
         return pending
 
-    def _pulled(self, member: Member, pull: Pull, pending: Pending) -> None:
+    def _pulled(self, member: Member, pull: Pull, pending: PendingResponse) -> None:
         road = self._roads.setdefault(member.store_id, _Road(name=member.name))
         at_work = frozenset(pull.at_work)
         for each in [each for each in road.out.values() if each.request_id not in at_work]:
@@ -214,7 +214,7 @@ class ReverseTransport:
             else:
                 pack()
 
-    def _pack(self, road: _Road, batch: Sequence[_Sent], pending: Pending) -> None:
+    def _pack(self, road: _Road, batch: Sequence[_Sent], pending: PendingResponse) -> None:
         """Any thread. What cannot be read is not sent."""
         packed: list[PulledRequest] = []
         for sent in batch:
@@ -227,13 +227,13 @@ class ReverseTransport:
                 self._runner.soon(partial(self._end, road, sent, fault))
         pending.complete(reply(Pulled(requests=tuple(packed))))
 
-    def answered(self, sender: str, request_id: str, response: Response) -> Pending:
+    def answered(self, sender: str, request_id: str, response: Response) -> PendingResponse:
         """Any thread. The reply is a Done, also of what is not waited for any more."""
-        pending = Pending()
+        pending = PendingResponse()
         self._runner.soon(lambda: self._answered(sender, request_id, response, pending))
         return pending
 
-    def _answered(self, sender: str, request_id: str, response: Response, pending: Pending) -> None:
+    def _answered(self, sender: str, request_id: str, response: Response, pending: PendingResponse) -> None:
         pending.complete(reply(Done()))
         road = self._roads.get(sender)
         sent = None if road is None else road.out.get(request_id) or road.waiting.get(request_id)

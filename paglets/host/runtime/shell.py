@@ -10,11 +10,11 @@ from paglets.api.limits import MAX_PIECE_BYTES
 from paglets.core.clock import Clock, Entropy
 from paglets.core.refs import BlobRef, HostRef
 from paglets.host.runtime.runner import Log, Runner
-from paglets.remote.exchange import Transport
 from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources
 from paglets.store.db import Store
 from paglets.store.files import Removal
+from paglets.wire.request import Transport
 from paglets.worker.logs import LogChunk
 
 

@@ -10,13 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from paglets.client.destination import check_replaceable, destination_for, is_downloaded, make_durable, put_in_place
 from paglets.core.content import copy_hashed
 from paglets.core.errors import FileChanged, Invalid, Unknown
 from paglets.core.messages import Message
 from paglets.core.record import from_json
 from paglets.core.refs import ArtifactRef, BlobRef, ProxyRef, check_artifact_id, check_file_name, check_lifetime
 from paglets.core.text import printable
-from paglets.remote.places import check_replaceable, is_there, make_durable, place_for, put_in_place
 from paglets.worker.child.publishing import Publication, Publisher, absolute
 from paglets.worker.child.storage import Request
 from paglets.worker.protocol import AddArtifact, DeleteArtifact, FetchArtifact, NewArtifact
@@ -73,15 +73,15 @@ class ChildArtifacts:
         absolute(target)  # refuses what is no path
         if isinstance(artifact, ArtifactRef) and not replace:
             # A handler that runs again may have fetched it, and deleted the artifact, before.
-            place = absolute(place_for(target, artifact.name))
-            if is_there(place, artifact.blob):
+            place = absolute(destination_for(target, artifact.name))
+            if is_downloaded(place, artifact.blob):
                 return self._fetched(artifact, place, move)
         answer = self._request("artifact_fetch", FetchArtifact(artifact_id=_id_of(artifact)))
         ref = from_json(ArtifactRef, answer["artifact"])
-        place = absolute(place_for(target, ref.name))
+        place = absolute(destination_for(target, ref.name))
         if replace:
             check_replaceable(place)
-        if replace or not is_there(place, ref.blob):
+        if replace or not is_downloaded(place, ref.blob):
             self._write(ref, Path(answer["path"]), place, replace)
         return self._fetched(ref, place, move)
 

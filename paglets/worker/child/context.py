@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from paglets.api.paglets import Found
+from paglets.api.paglets import FoundPaglets
+from paglets.client.inputs import InputPaths, publish_inputs
 from paglets.codec.bundle import publish_code
 from paglets.codec.class_names import class_name
 from paglets.codec.envelope import WireMessage, check_seconds
@@ -25,7 +26,6 @@ from paglets.core.record import from_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef, ProxyRef
 from paglets.core.signatures import HookEvent, call_hook, check_methods
 from paglets.core.text import with_article
-from paglets.remote.inputs import InputPaths, publish_inputs
 from paglets.remote.proxy import PagletProxy
 from paglets.worker.child.artifacts import ChildArtifacts
 from paglets.worker.child.files import RegisteredFiles
@@ -222,7 +222,7 @@ class ChildContext:
         return self._found(Find(service=service_name))
 
     def _found(self, wanted: Find) -> tuple[PagletProxy, ...]:
-        found = from_json(Found, self._request("find", wanted))
+        found = from_json(FoundPaglets, self._request("find", wanted))
         return tuple(PagletProxy(each.ref, self) for each in found.paglets)
 
     def clone(self, name: str | None = None, target: HostRef | None = None) -> PagletProxy:

@@ -18,6 +18,9 @@ from paglets.cli.options import client_of
 from paglets.cli.orphaned_groups import counts_text
 from paglets.cli.output import print_json, said_if_slow, say
 from paglets.cli.views.offline_hosts import is_long_away, say_may_have_more, shortlist
+from paglets.client.cancellation import CancelOutcome, EndOutcome
+from paglets.client.collectors import FORGOTTEN
+from paglets.client.fan_out import ask_all, returning_errors
 from paglets.core.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -31,10 +34,7 @@ from paglets.core.errors import (
 from paglets.core.record import to_json
 from paglets.core.terminal import put_line
 from paglets.core.text import counted, printable
-from paglets.remote.asking import ask_each, attempt
-from paglets.remote.cancelling import CancelOutcome, EndOutcome
 from paglets.remote.client import HostClient
-from paglets.remote.collectors import FORGOTTEN
 
 WORDS = {
     "already_completed": "had a result already",
@@ -114,7 +114,7 @@ def cancel_each(
         except (Unreachable, Unknown) as error:
             return _without_collector(client, group_id, keys, error, reason=reason, timeout=timeout, force=force)
 
-    return ask_each(attempt(one), list(groups))
+    return ask_all(returning_errors(one), list(groups))
 
 
 def _without_collector(
@@ -151,12 +151,12 @@ def _without_collector(
 def _has_no_member(client: HostClient, group_id: str) -> bool:
     """Whether the collector of a group that no host knows was on none of the hosts that the mesh lists."""
     members = {view.member.store_id for view in client.hosts()}
-    return not any(host.store_id in members for host in client.leftovers(group_id).collectors)
+    return not any(host.store_id in members for host in client.orphaned_group(group_id).collectors)
 
 
 def _refuse_to_drop(client: HostClient, group_id: str, keys: list[str] | None) -> None:
     """Raise Conflict where finished results would be dropped: nothing else has them."""
-    left = client.leftovers(group_id)
+    left = client.orphaned_group(group_id)
     counts = left.counts
     if keys is not None:
         found = [report for key in keys for _, report in client.waiting_reports(left, key) if report.kind == "result"]

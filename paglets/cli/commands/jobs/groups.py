@@ -31,13 +31,13 @@ from paglets.cli.output import (
 from paglets.cli.views.offline_hosts import away_text, missing_of, shortlist, silence_text
 from paglets.cli.views.result_values import result_text
 from paglets.cli.views.wait_reasons import why_text
+from paglets.client.hosts import views_by_name
 from paglets.core.errors import EXIT_DONE, PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef
 from paglets.core.text import command_name, counted, duration_text, failed_text
 from paglets.remote.client import HostClient
-from paglets.remote.losthosts import by_name
 from paglets.slots.amounts import bytes_text
 
 MOST_RESULT_CHARACTERS = 60
@@ -153,7 +153,7 @@ def _without_collector(client: HostClient, group_id: str, error: PagletsError, o
 
 
 def _show(summary: dict[str, Any], cancelled: int, views: Sequence[MemberView], hooks: Sequence[FailedHook]) -> None:
-    now, hosts = time.time(), by_name(views)
+    now, hosts = time.time(), views_by_name(views)
     completed_at = summary["completed_at"]
     print_fields(
         with_group_hooks(

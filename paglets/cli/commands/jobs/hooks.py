@@ -14,21 +14,21 @@ from typing import Any
 from paglets.api.kept import FailedHook, Undelivered
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import print_json, said_if_slow, say, shortened, waiting_for_all
+from paglets.client.undelivered import MeshUndelivered
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, Conflict, Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.record import to_json
 from paglets.core.refs import ProxyRef
 from paglets.core.text import command_name, counted, printable
 from paglets.remote.client import HostClient
-from paglets.remote.kept import MeshKept
 
 
-def kept_of(client: HostClient, group_id: str, job_key: str = "", seconds: float = LOOK_SECONDS) -> MeshKept:
+def kept_of(client: HostClient, group_id: str, job_key: str = "", seconds: float = LOOK_SECONDS) -> MeshUndelivered:
     """Return what finished jobs left on the hosts that answer in time. Never raises: it is a part of other answers."""
     try:
         with said_if_slow(waiting_for_all(seconds)):
-            return client.kept(group_id, job_key, timeout=seconds)
+            return client.undelivered(group_id, job_key, timeout=seconds)
     except PagletsError as error:
-        return MeshKept(silent=(error,))
+        return MeshUndelivered(silent=(error,))
 
 
 def hook_fields(hooks: Iterable[FailedHook], file_count: int) -> dict[str, object]:
@@ -112,7 +112,7 @@ def rerun(options: argparse.Namespace) -> int:
 
 
 def _failed(client: HostClient, group_id: str, job_key: str, seconds: float) -> tuple[FailedHook, ...]:
-    found = client.kept(group_id, job_key, timeout=seconds)
+    found = client.undelivered(group_id, job_key, timeout=seconds)
     if found.hooks:
         return found.hooks
     if found.silent:
@@ -167,7 +167,7 @@ def end_failed(client: HostClient, group_id: str, job_keys: Iterable[str] | None
     return HooksEnded(lines=tuple(lines.values()), code=code)
 
 
-def _not_in(known: Container[tuple[str, str]], found: MeshKept) -> list[tuple[FailedHook, int]]:
+def _not_in(known: Container[tuple[str, str]], found: MeshUndelivered) -> list[tuple[FailedHook, int]]:
     """Return the hooks that are not known yet, each with the number of its files."""
     counts = Counter(file.owner for file in found.files)
     return [(hook, counts[hook.agent_id]) for hook in found.hooks if (hook.host.store_id, hook.agent_id) not in known]
@@ -181,7 +181,7 @@ def _ended_text(hook: FailedHook, file_count: int) -> str:
     return f"{text}; {files}: `paglets artifacts get --group {hook.group_id} DIR`"
 
 
-def as_json(found: MeshKept) -> dict[str, Any]:
+def as_json(found: MeshUndelivered) -> dict[str, Any]:
     """Return what `jobs show` has of it in its JSON."""
     return {
         "hooks": hooks_json(found.hooks),

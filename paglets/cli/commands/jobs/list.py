@@ -14,7 +14,7 @@ from paglets.cli.collectors import asker, summary_of
 from paglets.cli.commands.jobs.groups import apart, pending_row
 from paglets.cli.commands.jobs.parser import JOB_HEADERS, STATUSES, job_row
 from paglets.cli.commands.jobs.wait import why_ended
-from paglets.cli.options import LOOK_SECONDS, client_of, link_of
+from paglets.cli.options import LOOK_SECONDS, client_of, mesh_client_of
 from paglets.cli.output import (
     attempt_text,
     print_json,
@@ -27,12 +27,12 @@ from paglets.cli.output import (
 from paglets.cli.views.offline_hosts import Missing, missing_of
 from paglets.cli.views.result_values import result_text
 from paglets.cli.views.wait_reasons import held_by, job_name, why_text
+from paglets.client.hosts import views_by_name
+from paglets.client.slots import mesh_slots
 from paglets.core.errors import EXIT_DONE, Invalid
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.text import counted, duration_text
-from paglets.remote.losthosts import by_name
-from paglets.remote.schedulers import mesh_slots
 from paglets.system.progress import how_ended
 
 HEADERS = ("JOB", "STATUS", "HOST", "ATTEMPT", "TIME", "RESULT OR REASON")
@@ -82,7 +82,7 @@ def jobs(options: argparse.Namespace) -> int:
 def _ask(options: argparse.Namespace, status: str | None) -> Asked:
     """Ask each host for at most `--limit` jobs; keep those of that status, by default all."""
     seconds, limit = options.timeout or LOOK_SECONDS, options.limit
-    with link_of(options) as link, said_if_slow(waiting_for_all(seconds)):
+    with mesh_client_of(options) as link, said_if_slow(waiting_for_all(seconds)):
         answers, errors = mesh_slots(link, limit, seconds)
         missing = missing_of(link.hosts(), errors)
     found = [(slots, job) for slots in answers for job in slots.jobs if status in (None, _word(job))]
@@ -147,7 +147,7 @@ def _of_group(options: argparse.Namespace) -> int:
             summary = summary_of(client, options.group, [STATUSES[options.status]])
         else:
             summary = asker(client, options.group)(Message("summary", {"limit": options.limit}))
-        hosts = by_name(client.hosts())
+        hosts = views_by_name(client.hosts())
     found = [entry for entry in entries(summary) if options.status in (None, entry["status"])]
     shown = found[: options.limit]
     more = (len(found) if options.status else summary["expected_count"]) - len(shown)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from paglets.api.slots import JobView, Slots, Verdict
+from paglets.api.slots import JobView, PlacementCandidate, Slots
 from paglets.cli.commands.logs.parser import add_logs
 from paglets.cli.options import (
     AMOUNT_FLAGS,
@@ -19,7 +19,7 @@ from paglets.cli.options import (
     client_of,
     count,
     later,
-    link_of,
+    mesh_client_of,
     names_and_urls,
 )
 from paglets.cli.output import (
@@ -193,9 +193,9 @@ def _add_hosts(parser: argparse.ArgumentParser) -> None:
 
 
 def _queue(options: argparse.Namespace) -> int:
-    from paglets.remote.schedulers import slots_of
+    from paglets.client.slots import slots_of
 
-    with link_of(options, of_one=True) as link:
+    with mesh_client_of(options, of_one=True) as link:
         slots = slots_of(link, None, options.limit, options.timeout)
     if options.json:
         print_json(slots)
@@ -268,6 +268,6 @@ def no_host_lines(
     return (f"no host can run this job{f': {nowhere}' if nowhere else ''}", way_out(*codes))
 
 
-def _verdict_row(one: Verdict) -> tuple[object, ...]:
+def _verdict_row(one: PlacementCandidate) -> tuple[object, ...]:
     can = "yes" if one.eligible else "never" if one.never else "not now"
     return (one.rank or "", one.host.name, can, one.reason_text or one.reason)

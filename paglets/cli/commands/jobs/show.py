@@ -20,13 +20,13 @@ from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.orphaned_groups import artifact_in
 from paglets.cli.output import attempt_text, print_fields, print_json, print_table, say
 from paglets.cli.views.explanation import Explanation
+from paglets.client.job_logs import JobAttempts
+from paglets.client.undelivered import MeshUndelivered
 from paglets.core.errors import Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef
 from paglets.core.text import command_name, printable
 from paglets.remote.client import HostClient
-from paglets.remote.joblogs import JobAttempts
-from paglets.remote.kept import MeshKept
 from paglets.slots.amounts import bytes_text
 from paglets.slots.states import FINAL
 
@@ -66,7 +66,7 @@ class Shown:
     is_gone: bool = False
     attempts: tuple[AttemptView, ...] = ()
     silent: tuple[PagletsError, ...] = ()
-    kept: MeshKept = field(default_factory=MeshKept)
+    kept: MeshUndelivered = field(default_factory=MeshUndelivered)
 
 
 def show(options: argparse.Namespace) -> int:

@@ -31,15 +31,15 @@ from paglets.cli.output import advised, ago, attempt_text, print_json, shortened
 from paglets.cli.views.explanation import Explanation, counted_reasons, print_explained
 from paglets.cli.views.offline_hosts import away_text
 from paglets.cli.views.wait_reasons import LACKING, held_by, job_name, why_text
+from paglets.client.fan_out import ask_all, returning_errors
+from paglets.client.hosts import views_by_name
+from paglets.client.orphaned_groups import newest_reports
+from paglets.client.undelivered import MeshUndelivered
 from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, EXIT_NEVER, PagletsError, Unknown, Unreachable
 from paglets.core.record import to_json
 from paglets.core.refs import AGENT_ID, GROUP_ID
 from paglets.core.text import command_name, duration_text
-from paglets.remote.asking import ask_each, attempt
 from paglets.remote.client import HostClient
-from paglets.remote.kept import MeshKept
-from paglets.remote.leftovers import newest_reports
-from paglets.remote.losthosts import by_name
 from paglets.slots.eligibility import way_out
 from paglets.slots.states import FINAL
 
@@ -102,7 +102,7 @@ def explain(client: HostClient, selector: str) -> Explanation:
 
 
 def with_hooks(
-    client: HostClient, told: Explanation, group_id: str, job_key: str, kept: MeshKept | None = None
+    client: HostClient, told: Explanation, group_id: str, job_key: str, kept: MeshUndelivered | None = None
 ) -> Explanation:
     """Add the hooks of the finished job that failed. `kept`: what is known of them already."""
     if kept is None and told.data.get("status") not in ENDED:
@@ -140,7 +140,7 @@ def of_copy(client: HostClient, group_id: str, job_key: str, error: PagletsError
 
 def _waiting_end(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> Explanation | None:
     """Of a job that has ended and whose report waits on a host, as the report says."""
-    left = client.leftovers(group_id, timeout=LOOK_SECONDS)
+    left = client.orphaned_group(group_id, timeout=LOOK_SECONDS)
     found = newest_reports(client.waiting_reports(left, job_key)).get(job_key)
     if found is None:
         return None
@@ -186,14 +186,16 @@ def held_on(client: HostClient, waits: Iterable[tuple[str, str]], collector: str
     of the host that submits jobs of lost hosts again.
     """
     waiting = tuple(dict.fromkeys(waits))
-    views = by_name(client.hosts())
+    views = views_by_name(client.hosts())
     silent = [key for key in waiting if key[0] in views and not views[key[0]].online]
     lost_after = _lost_after(client, views.get(collector)) if silent else None
     away = {key: away_text(views[key[0]], lost_after) for key in silent}
     asked = [key for key in waiting if key[1] in LACKING and key[0] in views and key not in away]
     names = list(dict.fromkeys(host for host, _ in asked))
     most_seconds = min(HELD_SECONDS, client.timeout) if names else 0.0
-    answers = ask_each(attempt(lambda name: client.slots(limit=MOST_JOBS, host=name, timeout=most_seconds)), names)
+    answers = ask_all(
+        returning_errors(lambda name: client.slots(limit=MOST_JOBS, host=name, timeout=most_seconds)), names
+    )
     known = {name: slots for name, slots in zip(names, answers, strict=True) if isinstance(slots, Slots)}
     return {**away, **{(host, code): held_by(known[host], code) for host, code in asked if host in known}}
 

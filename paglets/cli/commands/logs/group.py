@@ -10,12 +10,12 @@ from paglets.cli.collectors import summary_of
 from paglets.cli.commands.logs.tail import last_bytes
 from paglets.cli.output import attempt_text, say
 from paglets.cli.views.log_output import LogOutput
+from paglets.client.fan_out import ask_all, returning_errors
+from paglets.client.job_logs import JobAttempts
 from paglets.core.errors import EXIT_DONE, PagletsError
 from paglets.core.terminal import put_hint, put_line
 from paglets.core.text import counted
-from paglets.remote.asking import ask_each, attempt
 from paglets.remote.client import HostClient
-from paglets.remote.joblogs import JobAttempts
 
 MOST_JOBS = 100
 """Of one group: each costs a question to every host."""
@@ -54,7 +54,7 @@ def logs_of_group(client: HostClient, group_id: str, keys: Sequence[str], second
         pending = [job["job_key"] for job in summary["pending_jobs"]]
         keys = sorted([*summary["results"], *summary["failures"], *pending])
     asked = keys[:MOST_JOBS]
-    answers = ask_each(attempt(lambda key: client.job_attempts(f"{group_id}/{key}", timeout=seconds)), asked)
+    answers = ask_all(returning_errors(lambda key: client.job_attempts(f"{group_id}/{key}", timeout=seconds)), asked)
     jobs = tuple(zip(asked, answers, strict=True))
     return GroupLogs(group_id=group_id, jobs=jobs, left_out=len(keys) - len(asked))
 

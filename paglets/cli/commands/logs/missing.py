@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from paglets.cli.collectors import no_such_job, summary_of_job
 from paglets.cli.commands.jobs.show import told_of_group
 from paglets.cli.views.offline_hosts import missing_of
+from paglets.client.hosts import last_contact_text, views_by_name
 from paglets.core.errors import PagletsError, Unknown, Unreachable
 from paglets.remote.client import HostClient
-from paglets.remote.losthosts import by_name, heard_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +43,11 @@ def _of_key(client: HostClient, group_id: str, job_key: str, silent: Sequence[Pa
     if record is None:
         raise no_such_job(client, group_id, job_key)
     host_name = record.get("host_name") or ""
-    host = by_name(client.hosts()).get(host_name)
+    host = views_by_name(client.hosts()).get(host_name)
     if host is not None and not host.online:
-        raise Unreachable(f"the log of {job} is on {host_name}, {heard_text(host)}: start that host again to see it")
+        raise Unreachable(
+            f"the log of {job} is on {host_name}, {last_contact_text(host)}: start that host again to see it"
+        )
     if pending is not None:
         reason = pending.get("reason_text") or pending.get("reason") or pending["status"]
         return NoLog(text=f"{job} has not started: {reason}", waits=True)

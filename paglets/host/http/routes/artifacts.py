@@ -13,9 +13,9 @@ from paglets.host.blobs.fetcher import delete_here
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, route
 from paglets.host.messaging.creation import require_here
-from paglets.remote.exchange import Pending, reply, reply_error
 from paglets.store import artifacts
 from paglets.store.db import Tx
+from paglets.wire.request import PendingResponse, reply, reply_error
 
 MAX_PAGE = 1_000
 
@@ -68,7 +68,7 @@ def one(host: Host, asked: Asked) -> Any:
         return ArtifactView(artifact=ref, host=own)
     if asked.query.get("here"):
         raise Unknown(f"{own.name} has no artifact {artifact_id}")
-    pending = Pending()
+    pending = PendingResponse()
     host.shell.runner.soon(lambda: host.blob_fetcher.find(artifact_id, lambda result: _complete(pending, result)))
     return pending
 
@@ -77,12 +77,12 @@ def delete(host: Host, asked: Asked) -> Any:
     artifact_id = check_artifact_id(asked.path["ID"])
     if asked.query.get("here"):
         return host.shell.store.write(lambda tx: delete_here(tx, artifact_id))
-    pending = Pending()
+    pending = PendingResponse()
     host.shell.runner.soon(lambda: host.blob_fetcher.delete(artifact_id, lambda result: _complete(pending, result)))
     return pending
 
 
-def _complete(pending: Pending, result: Any) -> None:
+def _complete(pending: PendingResponse, result: Any) -> None:
     if isinstance(result, BaseException):
         pending.complete(reply_error(tellable(result)))
     else:

@@ -8,8 +8,8 @@ from paglets.core.errors import BadRequest, TooLarge
 from paglets.core.refs import MAX_BLOB_BYTES, BlobRef
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
-from paglets.remote.exchange import Response
-from paglets.remote.http1 import BYTES_TYPE
+from paglets.wire.http1 import BYTES_TYPE
+from paglets.wire.request import Response
 
 
 def state(host: Host, asked: Asked) -> BlobStates:

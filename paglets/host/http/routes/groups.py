@@ -17,9 +17,9 @@ from paglets.api.groups import (
     JobStatusReport,
     ReportCounts,
     SubmitGroup,
-    Unfinished,
-    Waiting,
+    UnfinishedCount,
     WaitingReport,
+    WaitingReports,
 )
 from paglets.api.paglets import Done
 from paglets.core.errors import Conflict, Invalid, PagletsError, Unknown
@@ -31,9 +31,9 @@ from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
 from paglets.host.records import groupviews
 from paglets.host.records.preparing import MAX_SUBMISSIONS
-from paglets.remote.exchange import Pending, Request, Response, reply_error
 from paglets.store import waiting
 from paglets.store.db import Tx
+from paglets.wire.request import PendingResponse, Request, Response, reply_error
 
 MAX_PAGE_REPORTS = 500
 MAX_PAGE_BYTES = 4 << 20
@@ -76,7 +76,7 @@ def one(host: Host, asked: Asked) -> Any:
     return _from_elsewhere(host, group_id, error)
 
 
-def _from_elsewhere(host: Host, group_id: str, error: PagletsError) -> Pending:
+def _from_elsewhere(host: Host, group_id: str, error: PagletsError) -> PendingResponse:
     """Ask the online hosts. Home knows all of a group; where it is away, the collector's host tells what it has."""
     hosts = host.gossip.online()
     asking = _Asking(left=len(hosts), error=error)
@@ -94,7 +94,7 @@ class _Asking:
 
     left: int
     error: PagletsError
-    pending: Pending = field(default_factory=Pending)
+    pending: PendingResponse = field(default_factory=PendingResponse)
     best: Response | None = None
 
     def answered(self, result: Response | PagletsError) -> None:
@@ -113,14 +113,14 @@ def take_status(host: Host, asked: Asked) -> JobStatusReply:
     return host.reconciliation.take(body)
 
 
-def flush(host: Host, asked: Asked) -> Unfinished:
+def flush(host: Host, asked: Asked) -> UnfinishedCount:
     group_id = check_group_id(asked.path["ID"])
     body: FlushJobStatus = asked.body
     keys = None if body.job_keys is None else frozenset(body.job_keys)
     count = host.shell.store.read(lambda tx: reconciliation.unfinished(tx, group_id, keys))
     if count:
         host.reconciliation.flush()
-    return Unfinished(count=count)
+    return UnfinishedCount(count=count)
 
 
 def end(host: Host, asked: Asked) -> EndedCopies:
@@ -170,12 +170,12 @@ def _members(host: Host) -> frozenset[str]:
     return frozenset(view.member.store_id for view in host.gossip.members())
 
 
-def waiting_reports(host: Host, asked: Asked) -> Waiting:
+def waiting_reports(host: Host, asked: Asked) -> WaitingReports:
     group_id, own = check_group_id(asked.path["ID"]), host.shell.own
     after, limit = asked.number("after", 0, MOST_NUMBER), asked.number("limit", 0, MAX_PAGE_REPORTS)
     key = asked.query.get("job_key")
 
-    def read(tx: Tx) -> Waiting:
+    def read(tx: Tx) -> WaitingReports:
         reports: tuple[WaitingReport, ...] = ()
         following = None
         if limit:
@@ -183,7 +183,7 @@ def waiting_reports(host: Host, asked: Asked) -> Waiting:
                 tx, group_id, own, after=after, most=limit, most_bytes=MAX_PAGE_BYTES, job_key=key
             )
         running = int(tx.value("SELECT count(*) FROM requests WHERE group_id = ? AND status = 'RUNNING'", group_id))
-        return Waiting(
+        return WaitingReports(
             host=own,
             collectors=waiting.collector_hosts(tx, group_id),
             counts=waiting.counts(tx, group_id),
@@ -226,7 +226,7 @@ ROUTES = (
         method="POST",
         path="/v1/groups/ID/unfinished",
         takes=FlushJobStatus,
-        gives=Unfinished,
+        gives=UnfinishedCount,
         about="tell the collector of the copies here at once; how many there are",
         answer=flush,
     ),
@@ -242,7 +242,7 @@ ROUTES = (
         method="GET",
         path="/v1/groups/ID/waiting",
         takes=None,
-        gives=Waiting,
+        gives=WaitingReports,
         about="reports of a group that wait here for its collector, and counts of its copies here",
         answer=waiting_reports,
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paglets.api.kept import AskKept, Kept
+from paglets.api.kept import AskUndelivered, UndeliveredOutputs
 from paglets.api.paglets import Done
 from paglets.core.refs import check_agent_id, check_group_id, check_job_key
 from paglets.host.host import Host
@@ -13,14 +13,14 @@ from paglets.store import jobfiles
 from paglets.store.db import Tx
 
 
-def of_jobs(host: Host, asked: Asked) -> Kept:
-    body: AskKept = asked.body
+def of_jobs(host: Host, asked: Asked) -> UndeliveredOutputs:
+    body: AskUndelivered = asked.body
     group_id = check_group_id(body.group_id)
     job_key = check_job_key(body.job_key) if body.job_key else ""
     own = host.shell.own
 
-    def look(tx: Tx) -> Kept:
-        return Kept(
+    def look(tx: Tx) -> UndeliveredOutputs:
+        return UndeliveredOutputs(
             hooks=jobfiles.failed_hooks(tx, group_id, job_key, own),
             files=jobfiles.files_of(tx, group_id, job_key, own.name),
             undelivered=jobfiles.undelivered(tx, group_id, job_key, own),
@@ -44,8 +44,8 @@ ROUTES = (
     route(
         "POST",
         "/v1/jobs/kept",
-        AskKept,
-        Kept,
+        AskUndelivered,
+        UndeliveredOutputs,
         "what a group's finished jobs left here",
         of_jobs,
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from paglets.api.hosts import ForgetHost, Forgotten, Gossip, HostIdentity, Hosts, PeerProblem
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
-from paglets.remote.exchange import Pending
+from paglets.wire.request import PendingResponse
 
 
 def identity(host: Host, asked: Asked) -> HostIdentity:
@@ -21,7 +21,7 @@ def hosts(host: Host, asked: Asked) -> Hosts:
     return Hosts(hosts=host.gossip.members(), peers=peers, cuts=host.gossip.cuts(), refused=host.refused())
 
 
-def forget(host: Host, asked: Asked) -> Pending:
+def forget(host: Host, asked: Asked) -> PendingResponse:
     body: ForgetHost = asked.body
     return host.host_removal.forget(body.store_id)
 

@@ -7,7 +7,17 @@ from typing import Any
 
 from paglets.api.calls import Call, CallReply, PostMessage
 from paglets.api.limits import MAX_BATCH_ENVELOPES, MAX_BATCH_POSTS, MAX_CALL_SECONDS
-from paglets.api.paglets import CreatePaglet, Done, FindPaglets, Found, Locate, Located, MovePaglet, Paglets, PagletView
+from paglets.api.paglets import (
+    CreatePaglet,
+    Done,
+    FindPaglets,
+    FoundPaglets,
+    Locate,
+    Located,
+    MovePaglet,
+    Paglets,
+    PagletView,
+)
 from paglets.api.posts import PostAnswer, PostAnswers, Posts
 from paglets.api.transfers import CloseTransfers, LargeEnvelope, Settle, TransferAnswer, TransferAnswers, Transfers
 from paglets.codec.envelope import Envelope, check_count, check_envelope, check_message
@@ -22,10 +32,10 @@ from paglets.host.http.router import Asked, route
 from paglets.host.messaging.creation import elsewhere, require_here, why_elsewhere
 from paglets.host.messaging.parked import ParkedRequest
 from paglets.host.records.hooks import ask_for
-from paglets.remote.exchange import Pending, Response, reply, reply_error
 from paglets.store import posts as post_rows
 from paglets.store import recalls, residence, views
 from paglets.store.db import Tx
+from paglets.wire.request import PendingResponse, Response, reply, reply_error
 
 MAX_LOCATE_IDS = 10_000
 MAX_PAGE = 1_000
@@ -88,14 +98,14 @@ def _view(host: Host, tx: Tx, agent_id: str, brief: bool = False) -> PagletView:
     return views.paglet_view(tx, agent_id, host.shell.own, host.shell.clock.wall(), brief=brief)
 
 
-def find(host: Host, asked: Asked) -> Found:
+def find(host: Host, asked: Asked) -> FoundPaglets:
     body: FindPaglets = asked.body
     return host.shell.store.read(lambda tx: host.directory.here(tx, body))
 
 
-def _search(host: Host, agent_id: str, error: PagletsError) -> Pending:
+def _search(host: Host, agent_id: str, error: PagletsError) -> PendingResponse:
     """Not here: ask the mesh; the reply is `moved` with the host, or the error."""
-    pending = Pending()
+    pending = PendingResponse()
 
     def found(located: Located) -> None:
         for row in located.rows:
@@ -109,7 +119,7 @@ def _search(host: Host, agent_id: str, error: PagletsError) -> Pending:
     return pending
 
 
-def dispose(host: Host, asked: Asked) -> Pending:
+def dispose(host: Host, asked: Asked) -> PendingResponse:
     agent_id = _id(host, asked)
     host.shell.store.write(lambda tx: _ask_to_end(tx, agent_id))
     return _when_gone(host, agent_id)
@@ -122,7 +132,7 @@ def _ask_to_end(tx: Tx, agent_id: str) -> None:
     ask_for(tx, agent_id, {"dispose": True})
 
 
-def _when_gone(host: Host, agent_id: str) -> Pending:
+def _when_gone(host: Host, agent_id: str) -> PendingResponse:
     row = host.shell.store.read(lambda tx: residence.find(tx, agent_id))
     leaves = row is not None and row.status == "leaving"
 
@@ -144,7 +154,7 @@ def _when_gone(host: Host, agent_id: str) -> Pending:
             deadline=host.shell.clock.monotonic() + (COMEBACK_SECONDS if leaves else EFFECT_SECONDS),
             attempt=attempt,
             late=late,
-            pending=Pending(),
+            pending=PendingResponse(),
         )
     )
 
@@ -291,7 +301,7 @@ def locate(host: Host, asked: Asked) -> Located:
 ROUTES = (
     route("POST", "/v1/paglets", CreatePaglet, PagletView, "create a paglet here", create),
     route("GET", "/v1/paglets", None, Paglets, "a page of the paglets here", page),
-    route("POST", "/v1/paglets/find", FindPaglets, Found, "paglets here by name or service", find),
+    route("POST", "/v1/paglets/find", FindPaglets, FoundPaglets, "paglets here by name or service", find),
     route("POST", "/v1/paglets/locate", Locate, Located, "residence rows of ids", locate),
     route("GET", "/v1/paglets/ID", None, PagletView, "where a paglet is and what it does", inspect),
     route("DELETE", "/v1/paglets/ID", None, Done, "end a paglet; answers when it is gone", dispose),

@@ -13,8 +13,8 @@ from paglets.core.errors import Invalid, PagletsError, Unreachable
 from paglets.host.host import Host
 from paglets.host.http.head import check_request_line
 from paglets.host.http.router import Asked, Route
-from paglets.remote.exchange import Pending, Request, Response, reply_error
-from paglets.remote.textbytes import from_base64
+from paglets.wire.base64_text import from_base64
+from paglets.wire.request import PendingResponse, Request, Response, reply_error
 
 MOST_RELAY_SECONDS = MAX_CALL_SECONDS + 4.0
 """Just under the time after which the server gives up."""
@@ -26,11 +26,11 @@ OF_HOSTS = ("/v1/posts", "/v1/transfers", "/v1/jobs/status", "/v1/slots/steal")
 """What only hosts ask of each other: passed on for a client, it would be asked in the name of this host."""
 
 
-def pull(host: Host, asked: Asked) -> Pending:
+def pull(host: Host, asked: Asked) -> PendingResponse:
     return host.reverse_transport.pull(asked.sender, asked.body)
 
 
-def answer(host: Host, asked: Asked) -> Pending:
+def answer(host: Host, asked: Asked) -> PendingResponse:
     body: PulledAnswer = asked.body
     if not 100 <= body.status <= 599:
         raise Invalid(f"status is {body.status}: it must be that of a reply")
@@ -38,7 +38,7 @@ def answer(host: Host, asked: Asked) -> Pending:
     return host.reverse_transport.answered(asked.sender, body.request_id, response)
 
 
-def via(host: Host, asked: Asked) -> Pending:
+def via(host: Host, asked: Asked) -> PendingResponse:
     body: Relay = asked.body
     member = host.gossip.by_store(asked.path["STORE"])
     if member is None:
@@ -56,13 +56,13 @@ def via(host: Host, asked: Asked) -> Pending:
     content = from_base64(body.body, "the body to pass on")
     request = Request(method=body.method, target=body.target, body=content, sender=asked.sender)
     seconds = min(MOST_RELAY_SECONDS, body.timeout_seconds)
-    pending = Pending()
+    pending = PendingResponse()
     send = partial(host.shell.transport.send, member.ref, request, partial(_relayed, pending), timeout_seconds=seconds)
     host.runner.soon(send)
     return pending
 
 
-def _relayed(pending: Pending, outcome: Response | PagletsError) -> None:
+def _relayed(pending: PendingResponse, outcome: Response | PagletsError) -> None:
     if isinstance(outcome, PagletsError):
         pending.complete(reply_error(outcome))
     else:

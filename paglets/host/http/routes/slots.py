@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paglets.api.slots import Candidates, Slots, Steal, Stolen, Verdicts
+from paglets.api.slots import PlacementPreview, PreviewPlacement, Slots, Steal, Stolen
 from paglets.core.record import from_json
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
@@ -15,8 +15,8 @@ def slots(host: Host, asked: Asked) -> Slots:
     return host.slots(asked.number("limit", 100, MAX_JOBS))
 
 
-def candidates(host: Host, asked: Asked) -> Verdicts:
-    body: Candidates = asked.body
+def candidates(host: Host, asked: Asked) -> PlacementPreview:
+    body: PreviewPlacement = asked.body
     request = check_request(from_json(SlotRequest, body.request, "request"))
     return host.verdicts(request)
 
@@ -39,8 +39,8 @@ ROUTES = (
     Route(
         method="POST",
         path="/v1/slots/candidates",
-        takes=Candidates,
-        gives=Verdicts,
+        takes=PreviewPlacement,
+        gives=PlacementPreview,
         about="which hosts could run a request, submitted from here",
         answer=candidates,
     ),

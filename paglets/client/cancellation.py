@@ -1,0 +1,261 @@
+"""Cancelling jobs of a group: the collector ends their keys, then each host is asked until no copy is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from paglets.api.groups import (
+    ClearGroup,
+    EndCopies,
+    EndedCopies,
+    FlushJobStatus,
+    GroupView,
+    ReportCounts,
+    UnfinishedCount,
+)
+from paglets.api.paglets import Done
+from paglets.client.fan_out import ask_all, online_refs, returning_errors
+from paglets.client.mesh_client import MeshClient, quoted
+from paglets.client.orphaned_groups import OrphanedGroup, orphaned_group
+from paglets.core.errors import Conflict, PagletsError, Unknown, Unreachable
+from paglets.core.messages import Message
+from paglets.core.refs import HostRef
+
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 1.0
+COUNT_SECONDS = 3.0
+"""A host counts at once. One that takes longer is asked again: meanwhile what runs on the others may have ended."""
+
+QUIET_ROUNDS = 2
+"""A copy that moves while the hosts are asked one beside another may be missed once."""
+
+AWAY = "away"
+"""`collector` in the details of an Unreachable: its host cannot be asked, and nothing was cancelled."""
+
+CANCELLED = ("cancelled", "already_cancelled")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelOutcome:
+    """What became of each job: `cancelled`, or `already_completed`, `already_failed`, `already_cancelled`, `unknown`.
+
+    `running`: by the name of its host, how many copies have not ended yet. `silent`: hosts that may have one
+    and could not be asked, by name; a copy that one of them has ends when it is back. So does one that was on its way
+    to a host that does not answer: where it came from, it ends at once.
+    """
+
+    group_id: str
+    keys: dict[str, str]
+    running: dict[str, int] = field(default_factory=dict)
+    silent: tuple[str, ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process trees of all cancelled jobs are gone."""
+        return not self.running and not self.silent
+
+
+def cancel_jobs(
+    mesh: MeshClient,
+    call: Callable[[Message], Any],
+    group_id: str,
+    job_keys: tuple[str, ...] | None,
+    *,
+    reason: str,
+    answer_seconds: float,
+    timeout: float,
+) -> CancelOutcome:
+    """Cancel these keys of a group (None: all) and wait for their ends. `call` asks its collector.
+
+    Raises Unreachable where that cannot be asked.
+    """
+    try:
+        told = call(Message("cancel", {"job_keys": job_keys, "reason": reason}))
+    except Unreachable as error:
+        raise Unreachable(error.message, collector=AWAY) from None
+    outcome = wait_ended(mesh, group_id, told, whole=job_keys is None, answer_seconds=answer_seconds, timeout=timeout)
+    if outcome.ended and told["copies"]:
+        with suppress(PagletsError):  # else the next cancel asks those hosts again
+            call(Message("copies_gone", {"job_keys": job_keys}))
+    return outcome
+
+
+def wait_ended(
+    mesh: MeshClient, group_id: str, told: Mapping[str, Any], *, whole: bool, answer_seconds: float, timeout: float
+) -> CancelOutcome:
+    """Wait until no host has a copy of the cancelled keys, at most `timeout` seconds.
+
+    `told` is the collector's reply to `cancel`; `whole`: it was asked of all keys of the group. Each host is given
+    `answer_seconds` for an answer, and COUNT_SECONDS at most.
+    """
+    keys: dict[str, str] = told["keys"]
+    gone = tuple(key for key, what in keys.items() if what in CANCELLED)
+    if not gone:
+        return CancelOutcome(group_id=group_id, keys=keys)
+    body = FlushJobStatus(job_keys=None if whole else gone)
+    rounds = _Rounds(mesh, timeout)
+    # By id: those that have not said since that they have none. One that went offline meanwhile still may.
+    may_have = {copy["host"]["store_id"]: copy["host"]["name"] for copy in told["copies"]}
+    while True:
+        views = mesh.hosts()
+        hosts = online_refs(views)
+        # Of a host that was forgotten nothing is expected any more.
+        listed = {view.member.store_id for view in views}
+        may_have = {store_id: name for store_id, name in may_have.items() if store_id in listed}
+        seconds = min(answer_seconds, COUNT_SECONDS, rounds.left())
+        ask = returning_errors(partial(_unfinished, mesh, group_id, body, seconds))
+        running = {}
+        for host, count in zip(hosts, ask_all(ask, hosts), strict=True):
+            if count == 0:
+                may_have.pop(host.store_id, None)
+                continue
+            may_have[host.store_id] = host.name
+            if isinstance(count, int):
+                running[host.name] = count
+        if not rounds.go_on(is_quiet=not running):
+            break
+    silent = tuple(sorted(set(may_have.values()) - running.keys()))
+    return CancelOutcome(group_id=group_id, keys=keys, running=running, silent=silent)
+
+
+class _Rounds:
+    """All hosts are asked again and again: until QUIET_ROUNDS in a row were quiet, at most `timeout` seconds."""
+
+    def __init__(self, mesh: MeshClient, timeout: float) -> None:
+        self._mesh = mesh
+        self._end = mesh.clock.monotonic() + timeout
+        self._pause_seconds = FIRST_PAUSE_SECONDS
+        self._quiet = 0
+
+    def left(self) -> float:
+        """Seconds."""
+        return self._end - self._mesh.clock.monotonic()
+
+    def go_on(self, *, is_quiet: bool) -> bool:
+        """After a round: whether there is another one, for which it pauses."""
+        self._quiet = self._quiet + 1 if is_quiet else 0
+        if self._quiet == QUIET_ROUNDS or self.left() <= self._pause_seconds:
+            return False
+        self._mesh.pause(self._pause_seconds)
+        self._pause_seconds = min(LONGEST_PAUSE_SECONDS, self._pause_seconds * 1.5)
+        return True
+
+
+def _unfinished(mesh: MeshClient, group_id: str, body: FlushJobStatus, timeout: float, host: HostRef) -> int:
+    """How many copies of these keys `host` has; it tells the collector of them at once, and ends the unwanted ones."""
+    route = f"/v1/groups/{quoted(group_id)}/unfinished"
+    return mesh.ask("POST", route, body, UnfinishedCount, host=host, timeout=timeout).count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndOutcome:
+    """What hosts ended of a group without its collector.
+
+    `ended`: by the name of its host, the keys of the copies that it ended. `running`: how many copies there have not
+    ended yet. `silent`: hosts that are offline or gave no answer, by name, and why: they may have more.
+    `cleared`: by the name of their host, the finished reports that were removed; `kept`: results that still wait.
+    `freed`: the group's id may be used again.
+    """
+
+    group_id: str
+    ended: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    running: dict[str, int] = field(default_factory=dict)
+    silent: dict[str, str] = field(default_factory=dict)
+    cleared: dict[str, ReportCounts] = field(default_factory=dict)
+    kept: int = 0
+    freed: bool = False
+
+
+def end_copies(
+    mesh: MeshClient, group_id: str, job_keys: tuple[str, ...] | None, *, reason: str, timeout: float
+) -> EndOutcome:
+    """Have each online host end its copies of these keys (None: all), and wait for their ends.
+
+    Asked again and again, at most `timeout` seconds: what was on its way may have come back, or have arrived; and a
+    host that refuses, as it takes the collector's host to be online, does so for ten seconds after that has died.
+    """
+    return _end(mesh, group_id, EndCopies(job_keys=job_keys, reason=reason), timeout)
+
+
+def clear_group(
+    mesh: MeshClient,
+    group_id: str,
+    job_keys: tuple[str, ...] | None,
+    *,
+    reason: str,
+    timeout: float,
+    drop_results: bool,
+) -> EndOutcome:
+    """Do what `end_copies` does, and remove the reports that wait for a collector whose host was forgotten.
+
+    Results stay without `drop_results`. Where nothing is left, the id of the whole group may be used again. Raises
+    Unknown where no host that answers has anything of the group.
+    """
+    left = orphaned_group(mesh, group_id, min(timeout, COUNT_SECONDS))
+    host = _collector_host(mesh, group_id, left, timeout)
+    body = EndCopies(job_keys=job_keys, reason=reason, clear=True, drop_results=drop_results)
+    outcome = _end(mesh, group_id, body, timeout)
+    if job_keys is not None or outcome.running:
+        return outcome
+    rest = orphaned_group(mesh, group_id, min(timeout, COUNT_SECONDS))
+    if rest.hosts:
+        return replace(outcome, kept=rest.counts.results)
+    wish = ClearGroup(submissions=max(left.submissions, 1), host=host)
+    hosts = online_refs(mesh.hosts())
+
+    def free(each: HostRef) -> Done:
+        return mesh.ask("POST", _route(group_id, "clear"), wish, Done, host=each, timeout=timeout)
+
+    answers = zip(hosts, ask_all(returning_errors(free), hosts), strict=True)
+    failed = {each.name: answer.message for each, answer in answers if isinstance(answer, PagletsError)}
+    return replace(outcome, freed=not failed, silent={**outcome.silent, **failed})
+
+
+def _collector_host(mesh: MeshClient, group_id: str, left: OrphanedGroup, timeout: float) -> HostRef:
+    """Return where the collector was, as home knows, else as copies of jobs say. Raises Unknown."""
+    try:
+        return mesh.ask("GET", _route(group_id), None, GroupView, timeout=timeout).collector.host
+    except Unknown:
+        if not left.collectors:
+            raise
+        return left.collectors[0]
+
+
+def _route(group_id: str, *further: str) -> str:
+    return "/".join(("/v1/groups", quoted(group_id), *further))
+
+
+def _end(mesh: MeshClient, group_id: str, body: EndCopies, timeout: float) -> EndOutcome:
+    rounds = _Rounds(mesh, timeout)
+    cleared: dict[str, ReportCounts] = {}
+    ended: dict[str, dict[str, None]] = {}
+    while True:
+        views = mesh.hosts()
+        hosts = online_refs(views)
+        seconds = min(COUNT_SECONDS, rounds.left())
+        answers = ask_all(returning_errors(partial(_end_on, mesh, group_id, body, seconds)), hosts)
+        silent = {view.member.name: "it is offline" for view in views if not view.online}
+        running: dict[str, int] = {}
+        for host, answer in zip(hosts, answers, strict=True):
+            if isinstance(answer, PagletsError):
+                silent[host.name] = answer.message
+                continue
+            if answer.job_keys:
+                ended.setdefault(host.name, {}).update(dict.fromkeys(answer.job_keys))
+            if answer.count or answer.reports_left:
+                running[host.name] = answer.count + answer.reports_left
+            if answer.cleared != ReportCounts():
+                cleared[host.name] = cleared.get(host.name, ReportCounts()).plus(answer.cleared)
+        refused = any(isinstance(answer, Conflict) for answer in answers)
+        if not rounds.go_on(is_quiet=not running and not refused):
+            break
+    keys = {name: tuple(keys) for name, keys in sorted(ended.items())}
+    return EndOutcome(group_id=group_id, ended=keys, running=running, silent=silent, cleared=cleared)
+
+
+def _end_on(mesh: MeshClient, group_id: str, body: EndCopies, timeout: float, host: HostRef) -> EndedCopies:
+    return mesh.ask("POST", _route(group_id, "end"), body, EndedCopies, host=host, timeout=timeout)

@@ -1,0 +1,124 @@
+"""What is asked of all online hosts at once: paglets by name or service, all paglets, notes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from paglets.api.hosts import Hosts
+from paglets.api.notes import Note, Notes
+from paglets.api.paglets import FindPaglets, FoundPaglets, Paglets, PagletView
+from paglets.client.fan_out import ask_all, online_hosts, returning_errors, with_host_name
+from paglets.client.host_removal import ForgottenHost, forget_host
+from paglets.client.mesh_client import MeshClient
+from paglets.core.errors import PagletsError
+from paglets.core.refs import HostRef
+from paglets.remote.proxy import PagletProxy
+
+T = TypeVar("T")
+
+PAGE = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshNotes:
+    """Notes of all homes that answered, oldest first. `seen` is what `HostClient.notes` goes on from."""
+
+    notes: tuple[Note, ...]
+    seen: dict[str, int]
+    errors: tuple[PagletsError, ...]
+
+
+class DirectoryClient:
+    """The part of a `HostClient` that asks everybody. Hosts that do not answer are left out, or told as errors."""
+
+    _mesh: MeshClient
+    timeout: float
+
+    def proxy(self, target: Any) -> PagletProxy:
+        raise NotImplementedError
+
+    def mesh_state(self) -> Hosts:
+        """Return the mesh as this client's host sees it: its hosts, and what keeps hosts apart."""
+        return self._mesh.ask("GET", "/v1/mesh/hosts", None, Hosts, timeout=self.timeout)
+
+    def forget_host(self, host: str) -> ForgottenHost:
+        """Have all online hosts forget one that is gone for good: its name, URL or store id.
+
+        Paglets that were on their way there come back to where they were. Raises Conflict while it is online, Unknown.
+        """
+        return forget_host(self._mesh, host, self.timeout)
+
+    def find(self, name: str) -> tuple[PagletProxy, ...]:
+        """Return the paglets of that name on all online hosts that answer: this host's first, the others by host.
+
+        A name is of one host: two hosts may each have a paglet of that name.
+        """
+        return self._found(FindPaglets(name=name))
+
+    def lookup(self, service_name: str) -> tuple[PagletProxy, ...]:
+        """Return, like `find`, the paglets that offer the service of that name (`ServicePaglet.contract`)."""
+        return self._found(FindPaglets(service=service_name))
+
+    def _found(self, wanted: FindPaglets) -> tuple[PagletProxy, ...]:
+        answers, _ = self._everybody(lambda host: self._of("POST", "/v1/paglets/find", wanted, FoundPaglets, host))
+        return tuple(self.proxy(each.ref) for found in answers for each in found.paglets)
+
+    def paglets(self, *, timeout: float | None = None) -> tuple[tuple[PagletView, ...], tuple[PagletsError, ...]]:
+        """Return all paglets, without their states, on the hosts that answer, and an error for each of the others.
+
+        All are asked at once; `timeout` bounds each answer, a page of one's paglets.
+        """
+        answers, errors = self._everybody(lambda host: self._paglets_of(host, timeout))
+        return tuple(view for views in answers for view in views), errors
+
+    def _paglets_of(self, host: HostRef, timeout: float | None) -> tuple[PagletView, ...]:
+        views: list[PagletView] = []
+        after: str | None = ""
+        while after is not None:
+            query = urlencode({"after": after, "limit": PAGE, "brief": 1})
+            page = self._of("GET", f"/v1/paglets?{query}", None, Paglets, host, timeout)
+            views += page.paglets
+            after = page.next
+        return tuple(views)
+
+    def notes(
+        self,
+        *,
+        group_id: str | None = None,
+        limit: int = 100,
+        seen: dict[str, int] | None = None,
+        timeout: float | None = None,
+    ) -> MeshNotes:
+        """Return the notes that online hosts keep for their users: the newest `limit`, oldest first.
+
+        With the `seen` of an earlier answer: what came since, at most `limit` of each home. Of a home that had not
+        answered then, what comes from now on. All are asked at once; `timeout` bounds each answer.
+        """
+        group = {} if group_id is None else {"group": group_id}
+
+        def ask(host: HostRef) -> tuple[str, Notes]:
+            is_new = seen is not None and host.store_id not in seen
+            known = {"after": seen[host.store_id]} if seen is not None and not is_new else {}
+            query = urlencode({"limit": 1 if is_new else limit} | group | known)
+            found = self._of("GET", f"/v1/notes?{query}", None, Notes, host, timeout)
+            return host.store_id, replace(found, notes=()) if is_new else found
+
+        answers, errors = self._everybody(ask)
+        told = sorted((note for _, notes in answers for note in notes.notes), key=lambda note: note.at)
+        last = {**(seen or {}), **{store_id: notes.next for store_id, notes in answers}}
+        return MeshNotes(notes=tuple(told[-limit:] if seen is None else told), seen=last, errors=errors)
+
+    def _everybody(self, ask: Callable[[HostRef], T]) -> tuple[list[T], tuple[PagletsError, ...]]:
+        """What the online hosts answer, this one first and the others by name; the errors of those that do not."""
+        own = self._mesh.host().store_id
+        hosts = sorted(online_hosts(self._mesh), key=lambda host: host.store_id != own)
+        answers: Sequence[T | PagletsError] = ask_all(returning_errors(ask), hosts)
+        pairs = zip(hosts, answers, strict=True)
+        errors = tuple(with_host_name(host, answer) for host, answer in pairs if isinstance(answer, PagletsError))
+        return [answer for answer in answers if not isinstance(answer, PagletsError)], errors
+
+    def _of(self, method: str, route: str, body: Any, kind: type[T], host: HostRef, timeout: float | None = None) -> T:
+        return self._mesh.ask(method, route, body, kind, host=host, timeout=timeout or self.timeout)

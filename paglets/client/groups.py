@@ -1,0 +1,182 @@
+"""What is asked about groups of jobs: the list of all, one, its summary; and their ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from paglets.api.groups import GroupLine, Groups, GroupView, SubmitGroup, WaitingReport
+from paglets.api.hosts import MemberView
+from paglets.api.paglets import PagletView
+from paglets.client.cancellation import AWAY, CancelOutcome, EndOutcome, cancel_jobs, clear_group, end_copies
+from paglets.client.collectors import heard
+from paglets.client.fan_out import ask_all, online_hosts, returning_errors, with_host_name
+from paglets.client.group_lists import merged_groups
+from paglets.client.group_records import whole_summary
+from paglets.client.large_results import load_summary
+from paglets.client.mesh_client import MeshClient, quoted
+from paglets.client.orphaned_groups import OrphanedGroup, orphaned_group, waiting_reports
+from paglets.core.errors import PagletsError, PeerReplaced, Unknown, Unreachable
+from paglets.core.messages import Message
+from paglets.core.refs import HostRef, ProxyRef, check_group_id
+from paglets.remote.proxy import PagletProxy
+
+STORED_JOB_SECONDS = 0.005
+"""Allowed for each job of a submission: ten times what an idle host needs, since both sides may share one core."""
+
+
+class GroupClient:
+    """The part of a `HostClient` for groups that are there."""
+
+    _mesh: MeshClient
+    timeout: float
+
+    def proxy(self, target: Any) -> PagletProxy:
+        raise NotImplementedError
+
+    def download_artifact(self, artifact: Any, target: str | Path) -> Path:
+        raise NotImplementedError
+
+    def hosts(self) -> tuple[MemberView, ...]:
+        raise NotImplementedError
+
+    def paglet(self, target: Any, *, timeout: float | None = None) -> PagletView:
+        raise NotImplementedError
+
+    def groups(self) -> tuple[GroupLine, ...]:
+        """Return the groups that the online hosts submitted or collect, newest first.
+
+        The collector's host knows the counts; where that is away, they are the last that home heard, or null.
+        """
+        return self.mesh_groups(self.timeout)[0]
+
+    def mesh_groups(self, timeout: float) -> tuple[tuple[GroupLine, ...], dict[HostRef, PagletsError]]:
+        """Return the groups, and the errors of the online hosts that did not answer within `timeout` seconds."""
+        hosts = online_hosts(self._mesh)
+
+        def ask(host: HostRef) -> tuple[GroupLine, ...]:
+            return self._mesh.ask("GET", "/v1/groups", None, Groups, host=host, timeout=timeout).groups
+
+        answers = ask_all(returning_errors(ask), hosts)
+        pairs = zip(hosts, answers, strict=True)
+        errors = {host: with_host_name(host, answer) for host, answer in pairs if isinstance(answer, PagletsError)}
+        return merged_groups([answer for answer in answers if not isinstance(answer, PagletsError)]), errors
+
+    def group(self, group_id: str) -> GroupView:
+        """Return one group, whichever host of the mesh knows it. Raise Unknown, Invalid."""
+        route = f"/v1/groups/{quoted(check_group_id(group_id))}"
+        return self._mesh.ask("GET", route, None, GroupView, timeout=self.timeout)
+
+    def collected(self, group_id: str, *, timeout: float | None = None) -> GroupView | None:
+        """Return a group as the host of its collector knows it; None if no online host has the collector.
+
+        All are asked at once: what home knows of the collector may be older than its last move. Raises Unreachable
+        where one gives no answer within `timeout` seconds, for it may be there.
+        """
+        route, hosts = f"/v1/groups/{quoted(check_group_id(group_id))}?here=1", online_hosts(self._mesh)
+
+        def ask(host: HostRef) -> GroupView:
+            return self._mesh.ask("GET", route, None, GroupView, host=host, timeout=timeout or self.timeout)
+
+        silent: list[PagletsError] = []
+        for host, answer in zip(hosts, ask_all(returning_errors(ask), hosts), strict=True):
+            if isinstance(answer, GroupView) and answer.collector.host.store_id == host.store_id:
+                return answer
+            if isinstance(answer, PagletsError) and not isinstance(answer, Unknown):
+                silent.append(with_host_name(host, answer))
+        if silent:
+            raise Unreachable(
+                f"no host that answers has the collector of {group_id}; {silent[0].message}", collector=AWAY
+            )
+        return None
+
+    def _collector(self, group_id: str) -> ProxyRef:
+        """As home knows it; where its host is no member any more, as the host knows it that has it.
+
+        Raises Unreachable with the next steps where no host has it.
+        """
+        known = self.group(group_id).collector
+        return known if self._mesh.member(known.host) else heard(self, known, group_id)
+
+    def summary(self, group_id: str) -> dict[str, Any]:
+        """Return the collector's summary of a group with all its records (its fields: `groups.summary`).
+
+        Raises TooLarge where the records are over 1 GiB in all: `Submission.as_completed` gives them one by one.
+        """
+        collector = self._collector(group_id)
+        ask = self.proxy(collector).call
+        try:
+            summary = whole_summary(ask, ask(Message("summary")))
+        except PeerReplaced as error:
+            raise PeerReplaced(
+                f"the collector of {group_id} was on {collector.host.name}, and {error.message}: that host began anew "
+                "with an empty data directory, or another one has its address",
+                **error.details,
+            ) from None
+        return load_summary(self, summary, group_id)
+
+    def cancel(
+        self, group_id: str, job_keys: Sequence[str] | None = None, *, reason: str = "", timeout: float | None = None
+    ) -> CancelOutcome:
+        """End these jobs of a group (None: all), queued and running ones; a record that is there already wins.
+
+        Returns when their process trees are gone, or after `timeout` seconds (None: those of this client) with what
+        is left. `reason` is kept in the jobs' failures. Raises Unreachable where the collector's host is away: then
+        nothing was cancelled (see `end_copies`).
+        """
+        keys = None if job_keys is None else tuple(job_keys)
+        call = self.proxy(self._collector(group_id)).call
+        wait = self.timeout if timeout is None else timeout
+        return cancel_jobs(self._mesh, call, group_id, keys, reason=reason, answer_seconds=self.timeout, timeout=wait)
+
+    def end_copies(
+        self, group_id: str, job_keys: Sequence[str] | None = None, *, reason: str = "", timeout: float | None = None
+    ) -> EndOutcome:
+        """End these jobs of a group (None: all) on each host that answers, where its collector cannot be asked.
+
+        A host that is in touch with the collector's refuses. The ends are reported: a collector that comes back has
+        them as failures with the cause `cancelled`. Returns as `cancel` does.
+        """
+        keys = None if job_keys is None else tuple(job_keys)
+        wait = self.timeout if timeout is None else timeout
+        return end_copies(self._mesh, check_group_id(group_id), keys, reason=reason, timeout=wait)
+
+    # Groups whose collector is lost (client.orphaned_groups).
+
+    def orphaned_group(self, group_id: str, *, timeout: float | None = None) -> OrphanedGroup:
+        """Return what online hosts still have of a group: finished reports that wait for its collector, and copies."""
+        return orphaned_group(self._mesh, check_group_id(group_id), timeout or self.timeout)
+
+    def waiting_reports(
+        self, left: OrphanedGroup, job_key: str | None = None
+    ) -> Iterator[tuple[HostRef, WaitingReport]]:
+        """Yield the finished reports of a group that wait on the hosts of `left`; of one job where its key is given."""
+        hosts = tuple(each.host for each in left.hosts if each.counts.results or each.counts.failures)
+        return waiting_reports(self._mesh, left.group_id, hosts, self.timeout, job_key)
+
+    def clear_group(
+        self,
+        group_id: str,
+        job_keys: Sequence[str] | None = None,
+        *,
+        reason: str = "",
+        timeout: float | None = None,
+        drop_results: bool = False,
+    ) -> EndOutcome:
+        """End a group (or these jobs of it) whose collector was lost with a forgotten host, and remove what is left.
+
+        Finished results that wait for the collector stay, unless `drop_results`. Once nothing is left the group's id
+        may be used again. Returns as `cancel` does. Raises Unknown.
+        """
+        keys = None if job_keys is None else tuple(job_keys)
+        wait = self.timeout if timeout is None else timeout
+        return clear_group(
+            self._mesh, check_group_id(group_id), keys, reason=reason, timeout=wait, drop_results=drop_results
+        )
+
+
+def store_group(mesh: MeshClient, group: SubmitGroup, home: HostRef | None, timeout: float) -> GroupView:
+    """Submit a group, to `home` or the host that is asked. The time allowed grows with the group."""
+    seconds = timeout + len(group.jobs) * STORED_JOB_SECONDS
+    return mesh.ask("POST", "/v1/groups", group, GroupView, host=home, timeout=seconds)

@@ -1,0 +1,145 @@
+"""`paglets mesh forget`: tells every host that is online that another one is gone for good."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from paglets.api.hosts import ForgetHost, Forgotten, Hosts, MemberView
+from paglets.client.fan_out import ask_all, online_refs, returning_errors, with_host_name
+from paglets.client.hosts import NOT_JOINED, has_not_joined
+from paglets.client.mesh_client import MeshClient
+from paglets.core.errors import Conflict, Invalid, PagletsError
+from paglets.core.refs import SHORT_ID_CHARACTERS, HostRef
+from paglets.core.urls import normalise_url
+
+STORE_ID = re.compile(r"[0-9a-f]{32}")
+"""As hosts make them. One that no host lists may still be what something is on its way to."""
+
+LIST_SECONDS = 5.0
+"""For another host's list of hosts: one that was cut off a moment ago does not hold up the answer."""
+
+LEAST_PREFIX_CHARACTERS = 4
+"""Of a store id, to mean it by how it begins."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgottenHost:
+    """`answers` of the hosts that did it; `errors` of those that could not be asked or refused; names of those that
+    are `silent` themselves: they still know it, until they are told the same. `which`: in words, which host that was;
+    `others`: those besides it that were named by the same words."""
+
+    store_id: str
+    name: str
+    which: str = ""
+    others: tuple[MemberView, ...] = ()
+    answers: tuple[Forgotten, ...]
+    errors: tuple[PagletsError, ...]
+    silent: tuple[str, ...]
+
+
+def forget_host(mesh: MeshClient, wanted: str, timeout: float) -> ForgottenHost:
+    """`wanted`: its name, URL, or store id or how that begins. Raises Conflict while it is online, Invalid, Unknown."""
+    views = mesh.hosts()
+    online = online_refs(views)
+    known = views
+    found = _meant(wanted, views)
+    if found is None:
+        known = (*views, *_unknown_here(_others(mesh, online, min(timeout, LIST_SECONDS)), views))
+        found = _meant(wanted, known)
+    if found is None:
+        _check_offline(wanted, views)
+    store_id, name = (found.member.store_id, found.member.name) if found else _unlisted(mesh, wanted)
+
+    def ask(host: HostRef) -> Forgotten:
+        body = ForgetHost(store_id=store_id)
+        return mesh.ask("POST", "/v1/mesh/forget", body, Forgotten, host=host, timeout=timeout)
+
+    answers = ask_all(returning_errors(ask), online)
+    pairs = zip(online, answers, strict=True)
+    there = {host.name for host in online}
+    return ForgottenHost(
+        store_id=store_id,
+        name=name,
+        which=shown(found) if found else "",
+        others=tuple(view for view in _named(wanted, known) if view.member.store_id != store_id),
+        answers=tuple(each for each in answers if isinstance(each, Forgotten)),
+        errors=tuple(with_host_name(host, answer) for host, answer in pairs if isinstance(answer, PagletsError)),
+        silent=tuple(v.member.name for v in views if v.member.store_id != store_id and v.member.name not in there),
+    )
+
+
+def _others(mesh: MeshClient, hosts: list[HostRef], timeout: float) -> tuple[MemberView, ...]:
+    """Whom these hosts list: the one that was asked may have forgotten that host already, and others not."""
+
+    def ask(host: HostRef) -> tuple[MemberView, ...]:
+        return mesh.ask("GET", "/v1/mesh/hosts", None, Hosts, host=host, timeout=timeout).hosts
+
+    answers = ask_all(returning_errors(ask), hosts)
+    views = (view for answer in answers if not isinstance(answer, PagletsError) for view in answer)
+    return tuple({(view.member.store_id, view.online): view for view in views}.values())
+
+
+def _unknown_here(others: tuple[MemberView, ...], views: tuple[MemberView, ...]) -> tuple[MemberView, ...]:
+    """Those that the asked host does not list: of one that it does, it knows best whether it is online."""
+    listed = {view.member.store_id for view in views}
+    online = {view.member.store_id for view in others if view.online}
+    return tuple(view for view in others if view.member.store_id not in listed | online)
+
+
+def _check_offline(wanted: str, views: tuple[MemberView, ...]) -> None:
+    """Raises Conflict where that is the name of a host that is online."""
+    for view in _named(wanted, views):
+        seconds = "ten" if view.member.reachable else "twenty"
+        raise Conflict(
+            f"{view.member.name} is online; stop it first (one that was cut off counts as online for up to {seconds} "
+            "seconds)"
+        )
+
+
+def _unlisted(mesh: MeshClient, wanted: str) -> tuple[str, str]:
+    if STORE_ID.fullmatch(wanted):
+        return wanted, wanted
+    found = mesh.member_named(wanted)  # raises
+    return found.store_id, found.name
+
+
+def _meant(wanted: str, views: tuple[MemberView, ...]) -> MemberView | None:
+    """The one that is not online. Raises Invalid where there are several."""
+    found = _named(wanted, views)
+    away = [view for view in found if not view.online]
+    if len(away) > 1:
+        raise Invalid(
+            f"{wanted!r} is more than one host; name one by its store id: {', '.join(map(shown, away))}"
+            + "".join(f"; online is {shown(view)}" for view in found if view.online)
+        )
+    return away[0] if away else None
+
+
+def _named(wanted: str, views: tuple[MemberView, ...]) -> list[MemberView]:
+    """Those with that name, URL or store id; else those whose store id begins so."""
+    exact = [view for view in views if _address(wanted) in _names(view)]
+    if exact or len(wanted) < LEAST_PREFIX_CHARACTERS:
+        return exact
+    return [view for view in views if view.member.store_id.startswith(wanted)]
+
+
+def shown(view: MemberView) -> str:
+    """In words, which one of several hosts of a name it is."""
+    return f"{view.member.store_id[:SHORT_ID_CHARACTERS]} at {view.member.url}{_state(view)}"
+
+
+def _state(view: MemberView) -> str:
+    if view.online:
+        return ""
+    if has_not_joined(view):
+        return f", {NOT_JOINED}"
+    return f", silent for {view.silent_seconds:.0f} s" if view.heard else ", not heard of yet"
+
+
+def _address(wanted: str) -> str:
+    return normalise_url(wanted) if ":" in wanted else wanted
+
+
+def _names(view: MemberView) -> tuple[str, ...]:
+    return (view.member.store_id, view.member.name, view.member.url, *view.member.addresses)

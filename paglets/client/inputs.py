@@ -1,0 +1,218 @@
+"""Files that a paglet or the jobs of a group begin with: all are looked at first, then published, equal ones once.
+
+A host keeps bytes that nothing refers to for an hour, and to send others may take longer: `UploadSession`
+sends such bytes again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from paglets.api.groups import SubmitGroup
+from paglets.client.pacing import Progress
+from paglets.codec.bundle import Publisher
+from paglets.core.clock import Clock, SystemClock
+from paglets.core.content import hash_file, stat_of
+from paglets.core.databases import database_at
+from paglets.core.errors import Conflict, FileChanged, Invalid, PagletsError
+from paglets.core.refs import BlobRef, FileRef, check_file_name
+from paglets.core.text import printable, type_of
+
+T = TypeVar("T")
+
+RENEW_SECONDS = 300.0
+"""So long what was sent is taken to be there; then it is asked for, which makes the host keep it for another hour."""
+
+TRIES_TO_TELL = 3
+InputPaths = Mapping[str, str | Path]
+"""The name of a file in the scratch directory -> where it is now."""
+
+
+class FilePublisher(Publisher, Protocol):
+    """A paglet's context, or a HostClient."""
+
+    def publish_file(self, path: str | Path) -> BlobRef: ...
+
+
+@runtime_checkable
+class RenewingPublisher(Protocol):
+    """A HostClient. (What a paglet publishes its host keeps anyway, while that is at work.)"""
+
+    def publish_file(self, path: str | Path, progress: Progress) -> BlobRef: ...
+
+    def missing_blobs(self, blobs: Iterable[BlobRef]) -> tuple[BlobRef, ...]:
+        """Those that the host has not got; the others it keeps for an hour from now on."""
+        ...
+
+
+class UploadSession:
+    """A FilePublisher of the bytes that one request names: `tell` sees to it that the host has them all by then."""
+
+    def __init__(self, publisher: FilePublisher, clock: Clock | None = None) -> None:
+        self._publisher = publisher
+        self._clock = clock or SystemClock()
+        self._again: dict[BlobRef, Callable[[], BlobRef]] = {}
+        self._lost: dict[BlobRef, None] = {}
+        self._renew_at = float("inf")
+
+    def publish_bytes(self, data: bytes) -> BlobRef:
+        return self._published(lambda: self._publisher.publish_bytes(data))
+
+    def publish_file(self, path: str | Path) -> BlobRef:
+        publisher = self._publisher
+        if isinstance(publisher, RenewingPublisher):
+            return self._published(lambda: publisher.publish_file(path, self._meanwhile))
+        return self._published(lambda: publisher.publish_file(path))
+
+    def _published(self, publish: Callable[[], BlobRef]) -> BlobRef:
+        blob = publish()
+        if not self._again:
+            self._renew_at = self._clock.monotonic() + RENEW_SECONDS
+        self._again[blob] = publish
+        return blob
+
+    def _meanwhile(self, what: str, done: int, total: int) -> None:
+        """A long file is on its way: those before it are to stay."""
+        try:
+            self._renew()
+        except PagletsError as error:
+            if not error.retryable:
+                raise
+
+    def _renew(self) -> None:
+        if isinstance(self._publisher, RenewingPublisher) and self._clock.monotonic() >= self._renew_at:
+            self._renew_at = self._clock.monotonic() + RENEW_SECONDS
+            self._lost.update(dict.fromkeys(self._publisher.missing_blobs(self._again)))
+
+    def submit(self, tell: Callable[[], T]) -> T:
+        """What `tell` gives, a request that names the bytes; what the host has no more is sent again before.
+
+        Raises what `tell` raises, and FileChanged.
+        """
+        for _ in range(TRIES_TO_TELL):
+            self._renew()
+            self._send_lost()
+            try:
+                return tell()
+            except Conflict as error:
+                self._lost = self._named(error.details.get("missing"))
+                if not self._lost:
+                    raise
+        self._send_lost()
+        return tell()
+
+    def _named(self, missing: Any) -> dict[BlobRef, None]:
+        return {blob: None for blob in self._again if isinstance(missing, list) and blob.sha256 in missing}
+
+    def _send_lost(self) -> None:
+        for blob in tuple(self._lost):
+            if self._again[blob]() != blob:
+                raise FileChanged("a file changed after it was sent: write it completely, then submit again")
+            self._lost.pop(blob, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputFile:
+    """A file that was found: a regular one that this process may read."""
+
+    name: str
+    path: Path
+    size_bytes: int
+
+
+def check_inputs(paths: InputPaths | None, whose: str = "") -> tuple[InputFile, ...]:
+    """The files by name. Raises Invalid that names the first that cannot be one, and `whose` it is; TypeError."""
+    if paths is not None and not isinstance(paths, Mapping):
+        raise TypeError(f"{_of(whose)}inputs is {type_of(paths)}: give a dict, {{'name': 'path of the file'}}")
+    found = tuple(_checked(name, path, whose) for name, path in sorted((paths or {}).items()))
+    check_apart((each.name for each in found), whose)
+    return found
+
+
+def check_apart(names: Iterable[str], whose: str) -> None:
+    """Raises Invalid where two names are one in a scratch directory."""
+    spellings: dict[str, str] = {}
+    for name in names:
+        folded = name.casefold()
+        if folded in spellings:
+            other = spellings[folded]
+            wrong = "is given twice" if other == name else f"differs from {other!r} only in case"
+            raise Invalid(f"{_of(whose)}input {name!r} {wrong}: give each file a name of its own")
+        spellings[folded] = name
+
+
+def _checked(name: str, path: str | Path, whose: str) -> InputFile:
+    try:
+        place = Path(path)
+        size = stat_of(place).size_bytes
+        check_file_name(name)
+    except Invalid as error:
+        raise Invalid(f"{_of(whose)}input {name!r}: {error.message}") from None
+    if not os.access(place, os.R_OK):
+        raise Invalid(f"{_of(whose)}input {name!r}: {printable(place)} cannot be read: no permission")
+    return InputFile(name=name, path=place, size_bytes=size)
+
+
+def _of(whose: str) -> str:
+    return f"{whose}: " if whose else ""
+
+
+class PublishedInputs:
+    """The files of some inputs, on the publisher's host. Those of equal size are hashed first: they may be equal."""
+
+    def __init__(self, publisher: FilePublisher, inputs: Iterable[InputFile]) -> None:
+        sizes = {each.path: each.size_bytes for each in inputs}
+        alike = Counter(sizes.values())
+        self._blobs: dict[Path, BlobRef] = {}
+        by_hash: dict[str, BlobRef] = {}
+        for path, size in sizes.items():
+            known = hash_file(path) if alike[size] > 1 and database_at(path) is None else None
+            if known is None or known.sha256 not in by_hash:
+                blob = publisher.publish_file(path)
+                if known not in (None, blob):
+                    raise FileChanged(f"{printable(path)} changed while it was sent: write it completely, then send it")
+                by_hash[blob.sha256] = blob
+            self._blobs[path] = blob if known is None else by_hash[known.sha256]
+
+    def files(self, inputs: Iterable[InputFile]) -> tuple[FileRef, ...]:
+        """The refs of these of them, as they travel."""
+        blobs = ((each.name, self._blobs[each.path]) for each in inputs)
+        return tuple(FileRef(name=name, sha256=blob.sha256, size_bytes=blob.size_bytes) for name, blob in blobs)
+
+
+class GroupInputs:
+    """The input files of a group, all found before one is sent. Raises Invalid."""
+
+    def __init__(
+        self, request: SubmitGroup, common: InputPaths | None, by_key: Mapping[str, InputPaths] | None
+    ) -> None:
+        self._common = check_inputs(common)
+        self._by_key: dict[str, tuple[InputFile, ...]] = {}
+        if by_key is not None and not isinstance(by_key, Mapping):
+            raise TypeError(
+                f"job_inputs is {type_of(by_key)}: give a dict, {{'job_key': {{'name': 'path of the file'}}}}"
+            )
+        keys = {job.job_key for job in request.jobs}
+        for key, paths in (by_key or {}).items():
+            if key not in keys:
+                raise Invalid(f"job_inputs names a job {key!r}, and none of the {len(keys):,} jobs has that key")
+            self._by_key[key] = check_inputs(paths, f"job {key!r}")
+            check_apart((each.name for each in (*self._common, *self._by_key[key])), f"job {key!r}")
+
+    def put_into(self, request: SubmitGroup, publisher: FilePublisher) -> SubmitGroup:
+        """Publish the files, and return the request with references to them."""
+        each = (*self._common, *(one for inputs in self._by_key.values() for one in inputs))
+        published = PublishedInputs(publisher, each)
+        jobs = (replace(job, inputs=published.files(self._by_key.get(job.job_key, ()))) for job in request.jobs)
+        return replace(request, inputs=published.files(self._common), jobs=tuple(jobs) if each else request.jobs)
+
+
+def publish_inputs(publisher: FilePublisher, paths: InputPaths | None) -> tuple[FileRef, ...]:
+    """The files of one paglet, published. Raises Invalid before any is, FileChanged, NoRoom."""
+    inputs = check_inputs(paths)
+    return PublishedInputs(publisher, inputs).files(inputs)

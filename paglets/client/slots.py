@@ -1,0 +1,23 @@
+"""The schedulers of the mesh, as a client sees them: what runs and waits on each host."""
+
+from __future__ import annotations
+
+from paglets.api.slots import Slots
+from paglets.client.fan_out import ask_all, online_hosts, returning_errors, with_host_name
+from paglets.client.mesh_client import MeshClient
+from paglets.core.errors import PagletsError
+from paglets.core.refs import HostRef
+
+
+def slots_of(mesh: MeshClient, host: HostRef | None, limit: int, timeout: float) -> Slots:
+    """The scheduler of a member, or of the link's own host; `limit` bounds its jobs."""
+    return mesh.ask("GET", f"/v1/slots?limit={limit}", None, Slots, host=host, timeout=timeout)
+
+
+def mesh_slots(mesh: MeshClient, limit: int, timeout: float) -> tuple[tuple[Slots, ...], tuple[PagletsError, ...]]:
+    """The schedulers of all online hosts by name, and an error for each host that did not answer."""
+    hosts = online_hosts(mesh)
+    answers = ask_all(returning_errors(lambda host: slots_of(mesh, host, limit, timeout)), hosts)
+    good = tuple(answer for answer in answers if isinstance(answer, Slots))
+    pairs = zip(hosts, answers, strict=True)
+    return good, tuple(with_host_name(host, answer) for host, answer in pairs if isinstance(answer, PagletsError))

@@ -1,0 +1,88 @@
+"""What finished jobs left on the hosts of the mesh: hooks that failed, which can be run again, and files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paglets.api.kept import AskUndelivered, FailedHook, Undelivered, UndeliveredOutputs
+from paglets.api.paglets import Done, PagletView
+from paglets.client.fan_out import ask_all, online_hosts, returning_errors, with_host_name
+from paglets.client.mesh_client import MeshClient, quoted
+from paglets.core.errors import Moved, Moving, PagletsError, TimedOut, Unknown
+from paglets.core.refs import ArtifactRef, HostRef
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshUndelivered:
+    """What the hosts that answered have of a group's finished jobs; `silent`: errors of those that did not."""
+
+    hooks: tuple[FailedHook, ...] = ()
+    files: tuple[ArtifactRef, ...] = ()
+    undelivered: tuple[Undelivered, ...] = ()
+    silent: tuple[PagletsError, ...] = ()
+
+
+class UndeliveredClient:
+    """The part of a `HostClient` for what finished jobs left."""
+
+    _mesh: MeshClient
+    timeout: float
+
+    def undelivered(self, group_id: str, job_key: str = "", *, timeout: float | None = None) -> MeshUndelivered:
+        """Return the failed hooks and files that online hosts have of a group's jobs, or of one job.
+
+        All hosts are asked at once; `timeout` bounds each answer, of 1,000 hooks and files at most.
+        """
+        hosts = online_hosts(self._mesh)
+        body, seconds = AskUndelivered(group_id=group_id, job_key=job_key), timeout or self.timeout
+
+        def ask(host: HostRef) -> UndeliveredOutputs:
+            return self._mesh.ask("POST", "/v1/jobs/kept", body, UndeliveredOutputs, host=host, timeout=seconds)
+
+        answers = list(zip(hosts, ask_all(returning_errors(ask), hosts), strict=True))
+        good = [answer for _, answer in answers if isinstance(answer, UndeliveredOutputs)]
+        files = {file.artifact_id: file for answer in good for file in answer.files}
+        # One that moves may be told of by both hosts.
+        undelivered = {job.agent_id: job for answer in good for job in answer.undelivered}
+        return MeshUndelivered(
+            hooks=tuple(hook for answer in good for hook in answer.hooks),
+            files=tuple(sorted(files.values(), key=lambda file: (file.job_key, file.name, file.artifact_id))),
+            undelivered=tuple(sorted(undelivered.values(), key=lambda job: (job.job_key, job.agent_id))),
+            silent=tuple(with_host_name(host, answer) for host, answer in answers if isinstance(answer, PagletsError)),
+        )
+
+    def rerun_hook(self, failed: FailedHook, *, timeout: float | None = None) -> FailedHook | None:
+        """Run a hook again that failed, and wait for its end: None where it returned, else the new failure.
+
+        Raises TimedOut while it still runs (no `timeout`: waits as long as it runs), Unknown, Conflict, Unreachable.
+        """
+        route = f"/v1/paglets/{quoted(failed.agent_id)}/rerun"
+        self._mesh.ask("POST", route, None, Done, host=failed.host, timeout=self.timeout)
+        end = None if timeout is None else self._mesh.clock.monotonic() + timeout
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            again = self._failed_again(failed)
+            if again is not None or not self._runs(failed):
+                # Between the two questions it may have ended.
+                return again or self._failed_again(failed)
+            if end is not None and self._mesh.clock.monotonic() >= end:
+                raise TimedOut(f"{failed.hook} of {failed.group_id}/{failed.job_key} still runs on {failed.host.name}")
+            self._mesh.pause(pause)
+            pause = min(LONGEST_PAUSE_SECONDS, pause * 1.5)
+
+    def _failed_again(self, failed: FailedHook) -> FailedHook | None:
+        body = AskUndelivered(group_id=failed.group_id, job_key=failed.job_key)
+        found = self._mesh.ask(
+            "POST", "/v1/jobs/kept", body, UndeliveredOutputs, host=failed.host, timeout=self.timeout
+        )
+        return next((hook for hook in found.hooks if hook.agent_id == failed.agent_id), None)
+
+    def _runs(self, failed: FailedHook) -> bool:
+        route = f"/v1/paglets/{quoted(failed.agent_id)}"
+        try:
+            view = self._mesh.ask("GET", route, None, PagletView, host=failed.host, timeout=self.timeout)
+        except (Unknown, Moved, Moving):
+            return False
+        return view.inactive if failed.entry == "activation" else view.hook == failed.entry

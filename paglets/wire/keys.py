@@ -1,0 +1,248 @@
+"""The mesh key: found, checked, made. Whoever has it may do everything in the mesh; nobody else may do anything.
+
+It is one line of 43 base64url characters (32 random bytes). It never crosses the wire, save as
+`Authorization: Bearer` between processes of one machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hmac
+import os
+import re
+import shlex
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from paglets.core.clock import Entropy
+from paglets.core.errors import NotAllowed, StartFailed
+from paglets.core.plain import NotPlain, open_plain
+from paglets.core.text import home_path
+from paglets.wire.local_hosts import RunningHost, running_hosts
+
+KEY_VARIABLE = "PAGLETS_API_KEY"
+HOME_VARIABLE = "PAGLETS_HOME"
+KEY_FILE_NAME = "mesh.key"
+_KEY = re.compile(r"[A-Za-z0-9_-]{43}")
+_KEY_BYTES = 32
+_MOST_FILE_BYTES = 1024
+MOST_NAMED = 5
+SAME_FOR_COMMANDS = f"set {KEY_VARIABLE} to the key that the host has, if it has it from --key-file or that variable"
+_ANOTHER = "and copy the key again from a machine of the mesh; where no mesh was yet, the first host makes it"
+_NOT_FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MeshKey:
+    """The key, and where it came from. Neither `repr` nor an error shows the key."""
+
+    text: str = field(repr=False)
+    source: str
+
+    @property
+    def secret(self) -> bytes:
+        """The bytes that sign."""
+        return self.text.encode("ascii")
+
+    def matches(self, text: str) -> bool:
+        """Whether `text` is this key; takes the same time whatever it is."""
+        return hmac.compare_digest(self.secret, text.encode("utf-8", "surrogatepass"))
+
+
+def paglets_home(environ: Mapping[str, str]) -> Path:
+    """Return the user's directory of paglets, an absolute path: PAGLETS_HOME, else `~/.paglets`.
+
+    It need not exist. Raises StartFailed.
+    """
+    named = environ.get(HOME_VARIABLE) or "~/.paglets"
+    try:
+        # Absolute, for the processes of jobs have working folders of their own.
+        return Path(named).expanduser().absolute()
+    except RuntimeError as error:
+        raise StartFailed(f"the home directory of this user is not known: set {HOME_VARIABLE} ({error})") from error
+    except OSError as error:  # the working folder was removed
+        raise StartFailed(f"{HOME_VARIABLE} is {named!r}, relative to a working folder that is gone") from error
+
+
+def parse_key(text: str, source: str) -> MeshKey:
+    """The key in `text` (one line, its end left out or not). Raises StartFailed, which names only `source`."""
+    line = text.removesuffix("\n").removesuffix("\r")
+    if not _KEY.fullmatch(line):
+        raise StartFailed(
+            f"{source} holds no mesh key: expected one line of 43 characters out of A-Z a-z 0-9 _ -, "
+            f"got {len(line)} characters; copy the key again from a machine of the mesh"
+        )
+    return MeshKey(text=line, source=source)
+
+
+def read_key(path: Path) -> MeshKey:
+    """The key in the file `path`. Raises StartFailed where it is missing, unreadable, or readable for others."""
+    try:
+        descriptor = open_plain(path, os.O_RDONLY)
+    except FileNotFoundError as error:
+        what = f"is {link_to_nothing(path)}" if path.is_symlink() else "does not exist"
+        raise StartFailed(f"the key file {path} {what}") from error
+    except NotPlain as error:
+        raise StartFailed(f"the key file {path} cannot be used: {error}. Move it away, {_ANOTHER}") from error
+    except OSError as error:
+        raise StartFailed(f"the key file {path} cannot be read: {error.strerror}") from error
+    try:
+        _check_file(path, os.fstat(descriptor))
+        data = os.read(descriptor, _MOST_FILE_BYTES + 1)
+    finally:
+        os.close(descriptor)
+    if not data:
+        raise StartFailed(f"the key file {path} is empty. Remove it, {_ANOTHER}")
+    return parse_key(data.decode("latin-1"), f"the key file {path}")
+
+
+def link_to_nothing(path: Path) -> str:
+    """What a link is whose file is not there, and what to do."""
+    return f"a link to {os.readlink(path)}, which is not there: put the key there, or remove the link"
+
+
+def _check_file(path: Path, found: os.stat_result) -> None:
+    # On Windows the mode says nothing about who may read.
+    if os.name == "posix" and found.st_mode & _NOT_FOR_OTHERS:
+        raise StartFailed(
+            f"the key file {path} can be read by others (mode {stat.S_IMODE(found.st_mode):04o}): "
+            f"run `chmod 600 {path}`, and make a new key if others may have read it"
+        )
+
+
+def create_key(path: Path, entropy: Entropy) -> MeshKey:
+    """Make a new key in the file `path`, for this user only; where the file is there by now, read it.
+
+    Raises StartFailed. The file is never seen half written, nor readable for others: several hosts may
+    start at once on a fresh machine, under any umask.
+    """
+    text = base64.urlsafe_b64encode(bytes.fromhex(entropy.token(_KEY_BYTES))).decode("ascii").rstrip("=")
+    draft = path.with_name(f".{path.name}.{entropy.token(8)}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_private(draft, text + "\n")
+        try:
+            _put_in_place(draft, path, text + "\n")
+        finally:
+            draft.unlink()
+    except OSError as error:
+        raise StartFailed(f"the key file {path} cannot be written: {error.strerror}") from error
+    return read_key(path)
+
+
+def _write_private(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii", newline="\n") as file:
+        if hasattr(os, "fchmod"):
+            os.fchmod(file.fileno(), 0o600)  # a strange umask may have taken our own bits away
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _put_in_place(draft: Path, path: Path, text: str) -> None:
+    """A link fails where the name is taken, so that of two hosts one wins and both have the same key."""
+    with contextlib.suppress(FileExistsError):
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            _write_private(path, text)
+
+
+def find_key(
+    environ: Mapping[str, str], *, key_file: Path | None = None, config_key_file: Path | None = None
+) -> MeshKey | None:
+    """The first key of: `key_file` (the flag), PAGLETS_API_KEY, `config_key_file`, mesh.key. None where there is none.
+
+    Raises StartFailed where a named one is missing or wrong: it is never skipped for the next.
+    """
+    if key_file is not None:
+        return read_key(key_file)
+    if environ.get(KEY_VARIABLE):
+        return parse_key(environ[KEY_VARIABLE], f"the environment variable {KEY_VARIABLE}")
+    if config_key_file is not None:
+        return read_key(config_key_file)
+    path = default_key_file(environ)
+    return read_key(path) if os.path.lexists(path) else None
+
+
+def default_key_file(environ: Mapping[str, str]) -> Path:
+    return paglets_home(environ) / KEY_FILE_NAME
+
+
+def host_key(
+    environ: Mapping[str, str],
+    *,
+    peers: Sequence[str] = (),
+    key_file: Path | None = None,
+    config_key_file: Path | None = None,
+) -> MeshKey | None:
+    """The key for a host; None where there is none, and perhaps never was: see `first_key`.
+
+    Raises StartFailed with how to copy it where it has peers, or others run here with one: a new key would be another.
+    """
+    running = running_hosts(paglets_home(environ))  # before: one that is starting makes the key first
+    found = find_key(environ, key_file=key_file, config_key_file=config_key_file)
+    if found is None and peers:
+        first = "in a new mesh start the first host without peers, or run `paglets key new` on one computer"
+        raise StartFailed(
+            "this computer has no mesh key, and a host with peers needs theirs",
+            hint=[_copy_hint(default_key_file(environ)), first],
+        )
+    if found is None and running:
+        same = f"start this one with the --key-file or {KEY_VARIABLE} that {running[0].name} has, if it has one"
+        raise StartFailed(f"{_running_without_key(running)}: {lost_key_hint(environ, same)}")
+    return found
+
+
+def first_key(environ: Mapping[str, str], entropy: Entropy, others: Sequence[str]) -> MeshKey:
+    """A new key, for the first host of a mesh. `others`: the hosts that it was in a mesh with. Raises StartFailed."""
+    if others:
+        more = f" and {len(others) - MOST_NAMED:,} more" if others[MOST_NAMED:] else ""
+        names = ", ".join(others[:MOST_NAMED]) + more
+        same = f"start it with the --key-file or {KEY_VARIABLE} that it had, if it had one"
+        raise StartFailed(
+            f"there is no mesh key on this machine, and this host was in a mesh with {names}: "
+            f"{lost_key_hint(environ, same)}"
+        )
+    return create_key(default_key_file(environ), entropy)
+
+
+def client_key(
+    environ: Mapping[str, str], *, key_file: Path | None = None, config_key_file: Path | None = None
+) -> MeshKey:
+    """The key for a command or script. Raises NotAllowed with how to copy it where there is none."""
+    found = find_key(environ, key_file=key_file, config_key_file=config_key_file)
+    if found is None and (running := running_hosts(paglets_home(environ))):
+        raise NotAllowed(f"{_running_without_key(running)}: {lost_key_hint(environ, SAME_FOR_COMMANDS)}")
+    if found is None:
+        made = "paglets host --background starts one; the first host of a mesh makes the key"
+        raise NotAllowed(
+            "no host runs on this computer, and it has no mesh key",
+            hint=[made, _copy_hint(default_key_file(environ))],
+        )
+    return found
+
+
+def _running_without_key(running: Sequence[RunningHost]) -> str:
+    return f"there is no mesh key on this machine; the host {running[0].name} runs here with the one that it read"
+
+
+def lost_key_hint(environ: Mapping[str, str], same: str) -> str:
+    """What to do where the key's file is not there, and hosts have the key. `same`: if they have it from elsewhere."""
+    return (
+        f"{same}; else put it back to {default_key_file(environ)}, mode 600: from a backup, or from another machine of "
+        "the mesh, where `paglets key path` names it. Only if it is lost for good, or for a mesh apart: `paglets key "
+        "new` makes another, and whoever has that is in no mesh with those that have not"
+    )
+
+
+def _copy_hint(path: Path) -> str:
+    home, slash, rest = home_path(path).partition("~/")
+    place = slash + shlex.quote(rest) if slash and not home else shlex.quote(str(path))
+    return f"copy the key of the mesh: scp -p FIRST-MACHINE:.paglets/{KEY_FILE_NAME} {place}"
