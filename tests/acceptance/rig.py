@@ -27,7 +27,7 @@ from build_zipapp import ROOT
 from paglets.core.copies import ARCHIVE_NAME
 from paglets.core.errors import PagletsError
 from paglets.remote.client import HostClient
-from paglets.testing import waiting
+from tests.fakes import waiting
 
 JOBS = Path(__file__).parent / "jobs"
 """The folder of the modules whose classes the hosts of the tests run."""
@@ -55,7 +55,7 @@ OF_THE_USER = ("PYTHON", "PAGLETS", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR
 
 
 def wait_until(condition: Callable[[], T], *, timeout_seconds: float = PATIENCE_SECONDS, what: str = "") -> T:
-    """The first true value of `condition()`; see `paglets.testing.waiting`."""
+    """The first true value of `condition()`; see `tests.fakes.waiting`."""
     return waiting.wait_until(condition, timeout_seconds=timeout_seconds, what=what)
 
 

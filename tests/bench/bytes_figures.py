@@ -26,9 +26,9 @@ from pathlib import Path
 
 from paglets.artifacts import ArtifactRef
 from paglets.system.compute_slots import submit_compute_job_group
-from paglets.testing.waiting import wait_until
 from tests.acceptance.rig import HostProcess, Mesh, free_port
 from tests.bench import print_figures
+from tests.fakes.waiting import wait_until
 
 JOBS = Path(__file__).parent
 sys.path.append(str(JOBS))

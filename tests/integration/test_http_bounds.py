@@ -33,9 +33,9 @@ from paglets.core.errors import StartFailed
 from paglets.host.http.guard import peer_group
 from paglets.host.http.server import HttpServer
 from paglets.program import PROTOCOL
-from paglets.testing.waiting import wait_until
 from paglets.wire.auth import Verifier
 from paglets.wire.request import Request, Response, reply
+from tests.fakes.waiting import wait_until
 
 JSON = b'{"a":1}'
 

@@ -25,10 +25,10 @@ from paglets.core.errors import (
     WrongClock,
 )
 from paglets.core.refs import HostRef
-from paglets.testing.waiting import wait_until
 from paglets.wire.keys import MeshKey
 from paglets.wire.request import Request, Response
 from paglets.wire.transport import PooledClient, ThreadedTransport
+from tests.fakes.waiting import wait_until
 
 KEY = MeshKey(text="k" * 43, source="test")
 GET = Request(method="GET", target="/echo")

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from paglets.core.refs import BlobRef
-from paglets.testing.blobs import MemoryBlobs
+from tests.fakes.blobs import MemoryBlobs
 from tests.simulator.breaks import (
     Break,
     by_sql,

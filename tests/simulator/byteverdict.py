@@ -7,7 +7,7 @@ from typing import Any
 
 from paglets.codec.strict_json import loads
 from paglets.store.db import Tx
-from paglets.testing.sanity import Hosts
+from tests.invariants import Hosts
 from tests.simulator.filescripts import COURIER_CLASS
 from tests.simulator.machine import Machine
 from tests.simulator.seen import Seen

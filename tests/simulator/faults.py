@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from paglets.core.clock import Entropy
-from paglets.testing.clock import FakeClock
+from tests.fakes.clock import FakeClock
 from tests.simulator.fuse import AT_DISK, SEAMS
 from tests.simulator.machine import Machine
 from tests.simulator.network import Network, Weather

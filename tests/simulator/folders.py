@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from paglets.testing.blobs import MemoryBlobs
 from paglets.worker.protocol import Go, GoFile
+from tests.fakes.blobs import MemoryBlobs
 from tests.simulator.content import blob_of
 from tests.simulator.sources import SourceFiles
 

@@ -11,9 +11,9 @@ from paglets.api.slots import Usage
 from paglets.core.clock import Entropy
 from paglets.core.errors import NoRoom
 from paglets.core.record import from_json, to_json
-from paglets.testing.clock import FakeClock
 from paglets.worker.launch import LaunchEvents, LaunchSpec, ProcessExit
 from paglets.worker.protocol import LONG_ENTRIES, Deliver, EntryDone, Go
+from tests.fakes.clock import FakeClock
 from tests.simulator.folders import Folders
 from tests.simulator.fuse import AT_FRAME, AT_LAUNCH, Fuse
 from tests.simulator.seams import Alive

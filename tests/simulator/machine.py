@@ -16,10 +16,10 @@ from paglets.host.http.routes import ROUTES
 from paglets.host.runtime.shell import Settings
 from paglets.slots.model import Resources
 from paglets.store.db import Store, Tx
-from paglets.testing.blobs import MemoryDisk
-from paglets.testing.clock import FakeClock, SeededEntropy
-from paglets.testing.sanity import bytes_of
 from paglets.wire.request import PendingResponse, Request, Response
+from tests.fakes.blobs import MemoryDisk
+from tests.fakes.clock import FakeClock, SeededEntropy
+from tests.invariants import bytes_of
 from tests.simulator.content import PIECE_BYTES
 from tests.simulator.databases import begin, disk_full
 from tests.simulator.folders import Folders, Scratch

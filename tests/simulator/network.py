@@ -12,8 +12,8 @@ from typing import Protocol
 from paglets.core.clock import Entropy
 from paglets.core.errors import CallOutcomeUnknown, PagletsError, PeerReplaced, Unreachable
 from paglets.core.refs import HostRef
-from paglets.testing.clock import FakeClock
 from paglets.wire.request import Completion, Request, Response
+from tests.fakes.clock import FakeClock
 from tests.simulator.story import Story
 from tests.simulator.tampering import Tampering
 from tests.simulator.traffic import Traffic

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from paglets.slots.model import Resources
-from paglets.testing.clock import SeededEntropy
+from tests.fakes.clock import SeededEntropy
 from tests.simulator.faults import Trouble
 from tests.simulator.network import Weather
 from tests.simulator.scripts import LEAVES

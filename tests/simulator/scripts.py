@@ -15,7 +15,6 @@ from paglets.core.clock import Entropy
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.slots.states import FINAL
-from paglets.testing.sanity import HANDLED
 from paglets.worker.protocol import (
     CallOut,
     Changes,
@@ -31,6 +30,7 @@ from paglets.worker.protocol import (
     Report,
     StorageGet,
 )
+from tests.invariants import HANDLED
 from tests.simulator.filescripts import COURIER_CLASS, FileScripts
 from tests.simulator.seen import Seen
 from tests.simulator.wishes import Answer, Ask, Die, LoseZygote, Pause, Routine

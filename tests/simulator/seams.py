@@ -10,9 +10,9 @@ from paglets.core.refs import HostRef
 from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources
 from paglets.store.files import Removal
-from paglets.testing.clock import FakeClock
 from paglets.wire.request import Completion, Request, Response
 from paglets.worker.logs import LogChunk
+from tests.fakes.clock import FakeClock
 from tests.simulator.folders import Scratch
 from tests.simulator.fuse import AFTER_SEND, BEFORE_SEND, Fuse
 from tests.simulator.network import Network

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from paglets.testing.clock import FakeClock
+from tests.fakes.clock import FakeClock
 
 
 class Story:

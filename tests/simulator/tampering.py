@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from paglets.core.errors import PagletsError
-from paglets.testing.blobs import MemoryBlobs
 from paglets.wire.request import Request, Response
+from tests.fakes.blobs import MemoryBlobs
 
 
 def plain_commit(connection: sqlite3.Connection) -> None:

@@ -14,8 +14,8 @@ from paglets.codec.envelope import WireMessage
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.slots.model import PlacementRules, Resources, SlotRequest
-from paglets.testing.sanity import HANDLED, is_settled
 from paglets.wire.request import Request, Response
+from tests.invariants import HANDLED, is_settled
 from tests.simulator.filescripts import COURIER_CLASS
 from tests.simulator.machine import Machine
 from tests.simulator.network import Weather

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections import Counter
 
 from paglets.core.errors import FileChanged, PagletsError
-from paglets.testing.clock import FakeClock
 from paglets.wire.request import Request, Response
+from tests.fakes.clock import FakeClock
 from tests.simulator.content import PIN_SECONDS
 from tests.simulator.seen import Seen
 from tests.simulator.witness import Witness

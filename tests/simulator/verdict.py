@@ -8,7 +8,7 @@ from typing import Any
 from paglets.codec.strict_json import loads
 from paglets.groups.keys import collector_id
 from paglets.store.db import Tx
-from paglets.testing.sanity import HANDLED, Hosts, keys_under
+from tests.invariants import HANDLED, Hosts, keys_under
 from tests.simulator.seen import Seen
 from tests.simulator.witness import Witness
 from tests.simulator.workload import Group

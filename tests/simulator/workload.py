@@ -18,7 +18,7 @@ from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.groups.keys import collector_id
 from paglets.slots.model import PlacementRules, Resources, SlotRequest
-from paglets.testing.clock import FakeClock
+from tests.fakes.clock import FakeClock
 from tests.simulator.client import MAX_TRIES, WITHOUT_END, Client
 from tests.simulator.fileload import FileLoad, kept_id
 from tests.simulator.machine import Machine

@@ -9,9 +9,9 @@ from functools import partial
 
 from paglets.core.refs import HostRef
 from paglets.store.db import Tx
-from paglets.testing.clock import FakeClock, SeededEntropy
-from paglets.testing.sanity import is_settled, leases_of, residence_of, sanity_check, unsettled
 from paglets.worker.protocol import Go
+from tests.fakes.clock import FakeClock, SeededEntropy
+from tests.invariants import is_settled, leases_of, residence_of, sanity_check, unsettled
 from tests.simulator.athome import AtHome
 from tests.simulator.byteverdict import judge_bytes, left_over, may_remove, to_fetch
 from tests.simulator.client import Client

@@ -9,8 +9,8 @@ from pathlib import Path
 from paglets.client.artifacts import ArtifactTransfers
 from paglets.client.mesh_client import MeshClient
 from paglets.core.refs import BlobRef
-from paglets.testing.clock import FakeClock, SeededEntropy
-from paglets.testing.filehost import file_mesh
+from tests.fakes.clock import FakeClock, SeededEntropy
+from tests.fakes.filehost import file_mesh
 
 TIMEOUT = 10.0
 

@@ -22,15 +22,15 @@ from paglets.slots.eligibility import Reason
 from paglets.slots.model import PlacementRules, Resources, SlotRequest
 from paglets.store.db import Store, Tx
 from paglets.store.files import Removal
-from paglets.testing.blobs import MemoryBlobs, MemoryDisk
-from paglets.testing.clock import FakeClock, SeededEntropy
-from paglets.testing.exchange import Answer, TableHost
-from paglets.testing.mesh import member
-from paglets.testing.network import LoopNetwork, LoopTransport
-from paglets.testing.processes import HandLauncher, HandProcess
-from paglets.testing.store import memory_database, store_on
 from paglets.wire.request import Completion, PendingResponse, Request, Response, dump_json
 from paglets.worker.protocol import Changes, EntryDone, Handled, Report
+from tests.fakes.blobs import MemoryBlobs, MemoryDisk
+from tests.fakes.clock import FakeClock, SeededEntropy
+from tests.fakes.exchange import Answer, TableHost
+from tests.fakes.mesh import member
+from tests.fakes.network import LoopNetwork, LoopTransport
+from tests.fakes.processes import HandLauncher, HandProcess
+from tests.fakes.store import memory_database, store_on
 from tests.simulator.seams import ScratchDisk, SteadyMeter
 from tests.simulator.sources import SourceFiles
 

@@ -13,9 +13,9 @@ from paglets.codec.envelope import Envelope
 from paglets.core.errors import InternalError, PagletsError
 from paglets.core.record import from_json
 from paglets.store import residence
-from paglets.testing.mesh import identity
-from paglets.testing.sanity import sanity_check
 from paglets.wire.request import Request, Response, reply_error
+from tests.fakes.mesh import identity
+from tests.invariants import sanity_check
 
 W1 = host_ref("w1")
 

@@ -14,7 +14,7 @@ from paglets.core.refs import HostRef, ProxyRef
 from paglets.remote.client import HostClient
 from paglets.remote.proxy import PagletProxy
 from paglets.testing.authors import FakeSender
-from paglets.testing.filehost import FileHost, file_mesh
+from tests.fakes.filehost import FileHost, file_mesh
 from tests.unit.files_rig import blob_of
 
 DATA = b"some bytes"

@@ -18,7 +18,7 @@ from paglets.artifacts.folder import BlobFolder
 from paglets.core.errors import Conflict, FileChanged, Invalid, Unknown
 from paglets.core.refs import BlobRef
 from paglets.host.runtime.shell import Blobs
-from paglets.testing.blobs import MemoryBlobs, MemoryDisk
+from tests.fakes.blobs import MemoryBlobs, MemoryDisk
 
 NOWHERE = "ab" * 32
 

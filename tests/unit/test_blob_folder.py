@@ -17,8 +17,8 @@ from paglets.artifacts.folder import MAX_RUNNING_HASHES, BlobFolder
 from paglets.core.content import copy_hashed
 from paglets.core.errors import Conflict, FileChanged, Invalid, NoRoom
 from paglets.core.refs import BlobRef
-from paglets.testing.blobs import BLOB_STEPS, MemoryBlobs, MemoryDisk
-from paglets.testing.clock import SeededEntropy
+from tests.fakes.blobs import BLOB_STEPS, MemoryBlobs, MemoryDisk
+from tests.fakes.clock import SeededEntropy
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20

@@ -33,10 +33,10 @@ from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import ProxyRef
 from paglets.remote.client import HostClient
-from paglets.testing.clock import FakeClock, SeededEntropy
-from paglets.testing.exchange import TableExchange, TableHost
-from paglets.testing.mesh import member
 from paglets.wire.request import Request, Response
+from tests.fakes.clock import FakeClock, SeededEntropy
+from tests.fakes.exchange import TableExchange, TableHost
+from tests.fakes.mesh import member
 
 CENSUS = "POST /v1/groups/words/unfinished"
 

@@ -54,8 +54,8 @@ from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.core.text import duration_text, printable
 from paglets.slots.model import Resources
 from paglets.testing.authors import FakeContext
-from paglets.testing.mesh import member
-from paglets.testing.waiting import wait_until
+from tests.fakes.mesh import member
+from tests.fakes.waiting import wait_until
 
 
 class Terminal(io.StringIO):

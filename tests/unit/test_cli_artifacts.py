@@ -23,10 +23,10 @@ from paglets.cli.views.transfer_progress import ProgressLine, fitted
 from paglets.core.errors import CallOutcomeUnknown, Conflict, Invalid, Unknown, Unreachable
 from paglets.core.refs import ArtifactRef, ProxyRef
 from paglets.remote.client import HostClient
-from paglets.testing.clock import FakeClock
-from paglets.testing.exchange import TableExchange
-from paglets.testing.filehost import file_mesh
 from paglets.wire.request import Request, Response
+from tests.fakes.clock import FakeClock
+from tests.fakes.exchange import TableExchange
+from tests.fakes.filehost import file_mesh
 
 DATA = b"some bytes"
 MIB = 1 << 20

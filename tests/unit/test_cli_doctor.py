@@ -24,10 +24,10 @@ from paglets.host.datadir import damage
 from paglets.host.datadir.folder import open_folder
 from paglets.mesh.view import OLD_STORE, no_way_text
 from paglets.slots.model import Resources
-from paglets.testing.mesh import identity, member
 from paglets.wire.keys import create_key
 from paglets.wire.local_hosts import RunningHost, began
 from paglets.worker.host.supervisor import ZYGOTE_LABEL
+from tests.fakes.mesh import identity, member
 
 MEMBER = member("w1")
 IDENTITY = identity("w1", build="ab")

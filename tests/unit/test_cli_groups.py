@@ -27,7 +27,7 @@ from paglets.core.errors import Moving, PagletsError, TimedOut, Unknown, Unreach
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.core.text import command_name
 from paglets.slots.model import Resources
-from paglets.testing.mesh import member
+from tests.fakes.mesh import member
 
 W1 = HostRef(store_id="store-w1", name="w1")
 W2 = HostRef(store_id="store-w2", name="w2")

@@ -25,9 +25,9 @@ from paglets.client.job_logs import JobAttempts, LogBytes, ask_attempts, merged_
 from paglets.client.undelivered import MeshUndelivered
 from paglets.core.errors import BadRequest, CallOutcomeUnknown, Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.refs import HostRef
-from paglets.testing.mesh import member
 from paglets.worker import logs
 from paglets.worker.logs import LogFile
+from tests.fakes.mesh import member
 
 W1 = HostRef(store_id="s1", name="w1", url="http://w1:8765")
 W2 = HostRef(store_id="s2", name="w2", url="http://w2:8765")

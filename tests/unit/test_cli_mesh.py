@@ -10,7 +10,7 @@ from paglets.api.hosts import Cut, Hosts, MemberView, PeerProblem, RefusedHost
 from paglets.cli.commands.mesh import host_row, print_hosts
 from paglets.cli.views.offline_hosts import away_text, silence_text
 from paglets.mesh.view import OLD_STORE, no_way_text
-from paglets.testing.mesh import member
+from tests.fakes.mesh import member
 
 W1 = MemberView(member=member("w1"), online=True, silent_seconds=0.0)
 AWAY = replace(W1, online=False, silent_seconds=40.0)

@@ -22,7 +22,7 @@ from paglets.remote.client import HostClient
 from paglets.system.compute_slots import ComputeJobPaglet, ComputeJobState
 from paglets.system.services import ServiceContract, ServicePaglet
 from paglets.testing.authors import FakeContext
-from paglets.testing.exchange import TableExchange, TableHost
+from tests.fakes.exchange import TableExchange, TableHost
 
 HERE = HostRef(store_id="s", name="here", url="http://here:1")
 

@@ -20,7 +20,7 @@ from paglets.codec.bundle import zipped
 from paglets.core.errors import PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
-from paglets.testing.mesh import member
+from tests.fakes.mesh import member
 
 W1 = HostRef(store_id="s1", name="w1", url="http://w1:8765")
 BUNDLE = BlobRef(sha256="ab" * 32, size_bytes=300)

@@ -19,7 +19,7 @@ from paglets.cli.views.wait_reasons import held_by
 from paglets.core.errors import Unknown, Unreachable
 from paglets.core.refs import HostRef
 from paglets.slots.model import Resources
-from paglets.testing.mesh import member
+from tests.fakes.mesh import member
 
 GIB = 1 << 30
 W1 = HostRef(store_id="store-w1", name="w1", url="http://w1:8765")

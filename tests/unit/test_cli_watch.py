@@ -26,9 +26,9 @@ from paglets.core.refs import HostRef, ProxyRef
 from paglets.remote.client import HostClient
 from paglets.slots.model import Resources
 from paglets.system.progress import Bar, Lines, Progress, Silent
-from paglets.testing.clock import FakeClock
-from paglets.testing.exchange import TableExchange, TableHost
-from paglets.testing.mesh import member
+from tests.fakes.clock import FakeClock
+from tests.fakes.exchange import TableExchange, TableHost
+from tests.fakes.mesh import member
 
 DONE = {"result": 1, "host_name": "w1", "runtime_seconds": 3.25}
 FAILED = {"cause": "exception", "message": "ValueError: bad", "host_name": "w2", "runtime_seconds": 60}

@@ -39,9 +39,9 @@ from paglets.remote.client import HostClient
 from paglets.slots.model import Resources
 from paglets.system.jobs import ComputeJobState
 from paglets.testing.authors import FakeContext
-from paglets.testing.exchange import TableExchange, TableHost
-from paglets.testing.mesh import member
 from paglets.wire.request import Request, Response
+from tests.fakes.exchange import TableExchange, TableHost
+from tests.fakes.mesh import member
 
 CALL = "POST /v1/paglets/p1/call"
 

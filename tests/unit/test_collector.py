@@ -23,7 +23,7 @@ from paglets.groups import copies
 from paglets.groups.records import MAX_WARNING_CHARACTERS, MAX_WARNINGS, Sighting
 from paglets.groups.rows import CollectorRows
 from paglets.system.collector import KINDS, ResultCollectorPaglet, ResultCollectorState
-from paglets.testing.fakes import FakeCollectorContext, Parked
+from tests.fakes.collector import FakeCollectorContext, Parked
 
 HOME = HostRef(store_id="s-home", name="laptop", url="http://laptop:8765")
 AWAY = HostRef(store_id="s-away", name="w1", url="http://w1:8765")

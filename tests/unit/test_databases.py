@@ -22,7 +22,7 @@ from paglets.core.databases import (
     whole_file,
 )
 from paglets.core.errors import FileChanged, Invalid
-from paglets.testing.clock import FakeClock
+from tests.fakes.clock import FakeClock
 
 ROWS = 1000
 NAME = "a ?#%20\u00fc.db"

@@ -12,7 +12,7 @@ from paglets.client.pacing import FIRST_PIECE_BYTES, nobody
 from paglets.client.partial_file import partial_name
 from paglets.core.errors import CallOutcomeUnknown, Conflict, FileChanged, Invalid, NoRoom, Unknown, Unreachable
 from paglets.core.refs import ArtifactRef
-from paglets.testing.filehost import FileHost
+from tests.fakes.filehost import FileHost
 from tests.unit.files_rig import TIMEOUT, FilesRig, blob_of, some_bytes
 
 DATA = some_bytes(7 * FIRST_PIECE_BYTES + 5)

@@ -12,8 +12,8 @@ from paglets.cli.commands import mesh
 from paglets.client.host_removal import ForgottenHost, shown
 from paglets.core.errors import Conflict, InternalError, Invalid, PagletsError, Unknown
 from paglets.remote.client import HostClient
-from paglets.testing.exchange import TableExchange, TableHost
-from paglets.testing.mesh import member
+from tests.fakes.exchange import TableExchange, TableHost
+from tests.fakes.mesh import member
 
 FORGET = "POST /v1/mesh/forget"
 

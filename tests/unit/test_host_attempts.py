@@ -15,8 +15,8 @@ from paglets.host.datadir.disk import HostDisk
 from paglets.host.jobs.cleanup import KEEP_LOG_ATTEMPTS, KEEP_LOG_BYTES, TRIM_SECONDS
 from paglets.host.records import attempts
 from paglets.store import history, queue, residence
-from paglets.testing.processes import HandProcess
 from paglets.worker.logs import LogFile
+from tests.fakes.processes import HandProcess
 
 
 @pytest.fixture

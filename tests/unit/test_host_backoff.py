@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from paglets.host.runtime.backoff import FIRST_SECONDS, MOST_SECONDS, Lanes
-from paglets.testing.clock import SeededEntropy
+from tests.fakes.clock import SeededEntropy
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from paglets.host.runtime.shell import Shell
 from paglets.store import blobs, residence
 from paglets.store.db import Store
 from paglets.store.migrations import migrate
-from paglets.testing.blobs import DISK_BYTES, MemoryBlobs, MemoryDisk
-from paglets.testing.clock import FakeClock
 from paglets.wire.request import Request, Response
+from tests.fakes.blobs import DISK_BYTES, MemoryBlobs, MemoryDisk
+from tests.fakes.clock import FakeClock
 
 DATA = b"one two three four"
 PIN = 100.0

@@ -23,7 +23,6 @@ from paglets.core.refs import ArtifactRef, BlobRef, FileRef, ProxyRef
 from paglets.host.handoff.sender import LOOK_AGAIN_SECONDS
 from paglets.slots.eligibility import Reason
 from paglets.store import blobs, files, posts, residence
-from paglets.testing.processes import HandProcess
 from paglets.wire.request import PendingResponse, Response, reply
 from paglets.worker.protocol import AddArtifact as Add
 from paglets.worker.protocol import (
@@ -39,6 +38,7 @@ from paglets.worker.protocol import (
     Report,
     Room,
 )
+from tests.fakes.processes import HandProcess
 
 DATA = b"the bytes that travel with it, in several pieces"
 OTHER = b"other bytes"

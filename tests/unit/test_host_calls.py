@@ -24,7 +24,7 @@ from paglets.core.record import to_json
 from paglets.core.refs import ProxyRef
 from paglets.host.messaging.calls import LOCATE_AFTER_SECONDS, MAX_HOPS
 from paglets.store import residence
-from paglets.testing.exchange import TableHost
+from tests.fakes.exchange import TableHost
 
 CALL = "POST /v1/paglets/p1/call"
 LOCATE = "POST /v1/paglets/locate"

@@ -22,7 +22,7 @@ from paglets.host.records.hooks import ask_for
 from paglets.store import recalls, residence
 from paglets.store.db import Tx
 from paglets.store.recalls import Fence
-from paglets.testing.clock import SeededEntropy
+from tests.fakes.clock import SeededEntropy
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from paglets.core.record import from_json
 from paglets.groups.keys import collector_id
 from paglets.host.groups.home import ASK_SECONDS
 from paglets.store import residence
-from paglets.testing.mesh import identity
 from paglets.worker.protocol import Fault
+from tests.fakes.mesh import identity
 
 TRANSFERS = "POST /v1/transfers"
 CENSUS = "POST /v1/jobs/status"

@@ -20,8 +20,8 @@ from paglets.core.refs import FileRef, HostRef
 from paglets.host.records.hooks import ask_for
 from paglets.store import files, residence
 from paglets.store.jobfiles import KEEP_SECONDS
-from paglets.testing.mesh import member
 from paglets.worker.protocol import Fault, Intent
+from tests.fakes.mesh import member
 
 DATA = b"the rows of a result"
 SHA256 = hashlib.sha256(DATA).hexdigest()

@@ -19,8 +19,8 @@ from paglets.groups.keys import collector_id
 from paglets.host.groups import lost_jobs
 from paglets.slots.model import Resources, SlotRequest
 from paglets.store import paglets, residence
-from paglets.testing.exchange import TableHost
 from paglets.wire.request import reply
+from tests.fakes.exchange import TableHost
 
 COLLECTOR = collector_id("g1")
 NOT_HERE = SlotRequest(resources=Resources(cpu_cores=1))

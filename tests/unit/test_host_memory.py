@@ -26,13 +26,13 @@ from paglets.core.urls import parse_url
 from paglets.host.records import outcomes
 from paglets.store import posts, residence
 from paglets.store.db import Tx
-from paglets.testing.clock import SeededEntropy
-from paglets.testing.exchange import TableHost
 from paglets.wire.keys import parse_key
 from paglets.wire.pool import ConnectionPool
 from paglets.wire.request import Request
 from paglets.wire.signed_http import Connection
 from paglets.wire.transport import MOST_PEERS, PooledClient
+from tests.fakes.clock import SeededEntropy
+from tests.fakes.exchange import TableHost
 
 OF_A_HOST = ("paglets.host.", "paglets.mesh.", "paglets.wire.", "paglets.client.")
 BOUNDED = {

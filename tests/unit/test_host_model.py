@@ -21,10 +21,10 @@ from paglets.core.refs import FileRef, HostRef
 from paglets.groups.keys import collector_id
 from paglets.store import notes, paglets, posts, residence
 from paglets.store.db import Tx
-from paglets.testing.processes import HandProcess
-from paglets.testing.store import memory_database
 from paglets.worker.protocol import Changes, Commit, Fault, Intent
 from paglets.worker.requests import Find, NewClone, NewNote, Rest
+from tests.fakes.processes import HandProcess
+from tests.fakes.store import memory_database
 
 OOPS = Fault(cause="exception", message="ValueError: oops", traceback="tb")
 

@@ -11,7 +11,6 @@ from test_host_bytes_travel import DATA, OTHER, artifact, file, make, put, ref
 
 from paglets.codec.envelope import WireMessage
 from paglets.core.refs import ArtifactRef, ProxyRef
-from paglets.testing.processes import HandProcess
 from paglets.worker.protocol import (
     AddArtifact,
     Changes,
@@ -24,6 +23,7 @@ from paglets.worker.protocol import (
     Report,
     Room,
 )
+from tests.fakes.processes import HandProcess
 
 ABSENT = b"bytes that were never published"
 

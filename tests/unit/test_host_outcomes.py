@@ -15,9 +15,9 @@ from paglets.host.records import outcomes, recovery
 from paglets.host.records.outcomes import Attempt, Outcome
 from paglets.store import files, posts, queue, residence
 from paglets.store.db import Store
-from paglets.testing.store import memory_store
 from paglets.worker.launch import ProcessExit
 from paglets.worker.protocol import Fault
+from tests.fakes.store import memory_store
 
 NOW = 1_000.0
 HERE = host_ref("here")

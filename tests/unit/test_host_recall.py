@@ -21,8 +21,8 @@ from paglets.host.handoff.sender import MAX_CLOSED
 from paglets.store import files, residence
 from paglets.store.db import Tx
 from paglets.store.files import Source
-from paglets.testing.mesh import member
 from paglets.wire.request import PendingResponse, Response
+from tests.fakes.mesh import member
 
 UNWANTED = (UnwantedCopy(agent_id="j1", cause="cancelled"),)
 DATA = b"bytes that w1 has no room for"

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from paglets.host.network.diagnostics import LOOK_SECONDS, Remarks
-from paglets.testing.mesh import VirtualMesh, member
+from tests.fakes.mesh import VirtualMesh, member
 
 
 def test_a_peer_that_does_not_answer_is_told_once_and_that_it_is_tried_again() -> None:

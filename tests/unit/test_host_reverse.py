@@ -23,9 +23,9 @@ from paglets.core.errors import (
 )
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
-from paglets.testing.exchange import TableHost
 from paglets.wire.base64_text import from_base64, to_base64
 from paglets.wire.request import PendingResponse, Request, Response, dump_json
+from tests.fakes.exchange import TableHost
 from tests.unit.host_rig import Rig, host_ref
 
 NAT = host_ref("nat")

@@ -21,8 +21,8 @@ from paglets.host.http.routes import ROUTES
 from paglets.program import PROTOCOL
 from paglets.slots.model import Resources
 from paglets.store import residence
-from paglets.testing.mesh import member
 from paglets.wire.request import Request, Response
+from tests.fakes.mesh import member
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

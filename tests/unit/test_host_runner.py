@@ -10,8 +10,8 @@ import pytest
 from paglets.core.errors import Conflict, PagletsError, StoreFull
 from paglets.host.runtime.runner import RETRY_AFTER_FAULT_SECONDS, Runner, note
 from paglets.store.db import Store, Tx
-from paglets.testing.clock import FakeClock
-from paglets.testing.store import memory_database
+from tests.fakes.clock import FakeClock
+from tests.fakes.store import memory_database
 
 
 class Rig:

@@ -23,8 +23,6 @@ from paglets.host.messaging import mailbox
 from paglets.mesh.table import check_member
 from paglets.slots.eligibility import Reason
 from paglets.store import posts, residence
-from paglets.testing.processes import HandProcess
-from paglets.testing.store import memory_database
 from paglets.wire.request import PendingResponse
 from paglets.worker.launch import HOST_FILES_MISSING, ProcessExit
 from paglets.worker.protocol import (
@@ -46,6 +44,8 @@ from paglets.worker.protocol import (
     StorageScan,
     Submit,
 )
+from tests.fakes.processes import HandProcess
+from tests.fakes.store import memory_database
 
 W1 = host_ref("w1")
 OOPS = Fault(cause="exception", message="ValueError: oops", traceback="tb")

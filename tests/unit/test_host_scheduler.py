@@ -15,7 +15,7 @@ from paglets.host.records.groupviews import ONLY_HOST
 from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources, SlotRequest
 from paglets.store import residence
-from paglets.testing.sanity import sanity_check
+from tests.invariants import sanity_check
 
 TOKEN = "ab" * 16
 

@@ -10,7 +10,7 @@ from paglets.api.paglets import MovePaglet
 from paglets.api.transfers import TransferAnswer, TransferAnswers, Transfers
 from paglets.codec.envelope import Envelope
 from paglets.store import residence
-from paglets.testing.processes import HandProcess
+from tests.fakes.processes import HandProcess
 
 W1 = host_ref("w1")
 OLD = {"out.db": b"of the last stay"}

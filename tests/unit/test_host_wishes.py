@@ -13,8 +13,8 @@ from paglets.codec.strict_json import dumps, loads
 from paglets.core.record import to_json
 from paglets.store import residence
 from paglets.store.db import Tx
-from paglets.testing.processes import HandProcess
 from paglets.worker.protocol import Fault, Intent, Rest
+from tests.fakes.processes import HandProcess
 
 OOPS = Fault(cause="exception", message="ValueError: oops", traceback="tb")
 REST: dict[str, Any] = {"rest": None}

@@ -13,7 +13,7 @@ from paglets.api.paglets import Done, PagletView
 from paglets.cli.commands.jobs.hooks import end_failed
 from paglets.core.errors import Unknown
 from paglets.remote.client import HostClient
-from paglets.testing.exchange import TableExchange, TableHost
+from tests.fakes.exchange import TableExchange, TableHost
 
 PAGE = 3
 

@@ -22,10 +22,10 @@ from paglets.core.errors import (
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.host.network.reverse_poller import not_yet
-from paglets.testing.clock import FakeClock, SeededEntropy
-from paglets.testing.exchange import TableExchange, TableHost
-from paglets.testing.mesh import identity
 from paglets.wire.request import Request
+from tests.fakes.clock import FakeClock, SeededEntropy
+from tests.fakes.exchange import TableExchange, TableHost
+from tests.fakes.mesh import identity
 
 ROUTE = "GET /v1/paglets/p1"
 ASK = "POST /v1/paglets/p1/x"

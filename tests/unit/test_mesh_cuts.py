@@ -11,7 +11,7 @@ from paglets.core.errors import Invalid
 from paglets.host.http.guard import Refusals
 from paglets.mesh.table import MAX_UNREACHED, check_member
 from paglets.mesh.troubles import ONE_WAY_SECONDS
-from paglets.testing.mesh import MeshHost, VirtualMesh, member
+from tests.fakes.mesh import MeshHost, VirtualMesh, member
 
 
 def three() -> tuple[VirtualMesh, MeshHost, MeshHost, MeshHost]:

@@ -10,9 +10,9 @@ from paglets.mesh.gossip import Gossip
 from paglets.slots.model import Resources
 from paglets.store import members as stored
 from paglets.store.db import Tx, open_store
-from paglets.testing.clock import FakeClock, SeededEntropy
-from paglets.testing.mesh import MeshHost, VirtualMesh, member
-from paglets.testing.network import LoopNetwork
+from tests.fakes.clock import FakeClock, SeededEntropy
+from tests.fakes.mesh import MeshHost, VirtualMesh, member
+from tests.fakes.network import LoopNetwork
 
 GOSSIP = "POST /v1/mesh/gossip"
 

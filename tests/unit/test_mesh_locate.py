@@ -1,7 +1,7 @@
 from paglets.api.paglets import Located, ResidenceRow
 from paglets.core.refs import HostRef
 from paglets.mesh.locate import Answer, merge
-from paglets.testing.mesh import MeshHost, VirtualMesh, member
+from tests.fakes.mesh import MeshHost, VirtualMesh, member
 
 LOCATE = "POST /v1/paglets/locate"
 

@@ -10,7 +10,7 @@ from paglets.mesh import table as tables
 from paglets.mesh import view
 from paglets.mesh.table import Mark, Table, check_gossip, check_member, merge
 from paglets.slots.model import Resources
-from paglets.testing.mesh import member
+from tests.fakes.mesh import member
 
 OWN = member("own", joined=1)
 

@@ -22,7 +22,7 @@ from paglets.core.errors import Conflict, FileChanged, Invalid, Unreachable
 from paglets.core.refs import BlobRef
 from paglets.remote.client import HostClient
 from paglets.testing.authors import FakeContext
-from paglets.testing.clock import FakeClock
+from tests.fakes.clock import FakeClock
 
 
 class CountingContext(FakeContext):

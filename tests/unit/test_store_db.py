@@ -12,8 +12,8 @@ import pytest
 
 from paglets.core.errors import Conflict, StoreFull
 from paglets.store.db import Store, Tx, open_store
-from paglets.testing.store import memory_database, memory_store
-from paglets.testing.waiting import wait_until
+from tests.fakes.store import memory_database, memory_store
+from tests.fakes.waiting import wait_until
 
 
 class Counted:

@@ -12,7 +12,7 @@ from paglets.codec.envelope import Post, WireMessage
 from paglets.core.refs import ProxyRef
 from paglets.store import handoffs, notes, posts, residence
 from paglets.store.db import Store
-from paglets.testing.store import memory_store
+from tests.fakes.store import memory_store
 
 W1, W2 = host_ref("w1"), host_ref("w2")
 NOW = 1_000.0

@@ -15,7 +15,7 @@ from paglets.slots.model import Resources
 from paglets.store import history, queue, residence, views
 from paglets.store.db import Store
 from paglets.store.queue import QueuedJob
-from paglets.testing.store import memory_store
+from tests.fakes.store import memory_store
 
 NOW = 1_000.0
 OWN = host_ref("home")

@@ -18,8 +18,8 @@ from paglets.slots import states
 from paglets.store import blobs, files, handoffs, paglets, queue, residence
 from paglets.store.db import Store, Tx
 from paglets.store.files import Source
-from paglets.testing.sanity import sanity_check
-from paglets.testing.store import memory_store
+from tests.fakes.store import memory_store
+from tests.invariants import sanity_check
 
 A, B = host_ref("a"), host_ref("b")
 NOW = 1_000.0

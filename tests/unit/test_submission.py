@@ -38,9 +38,9 @@ from paglets.system.compute_slots import (
 from paglets.system.submission import Submission
 from paglets.system.telling import remarks_on
 from paglets.testing.authors import FakeContext
-from paglets.testing.clock import FakeClock
-from paglets.testing.mesh import member
-from paglets.testing.waiting import wait_until
+from tests.fakes.clock import FakeClock
+from tests.fakes.mesh import member
+from tests.fakes.waiting import wait_until
 
 
 @dataclass

@@ -12,8 +12,8 @@ from paglets.api.groups import JobStatusReply
 from paglets.core import clock
 from paglets.core.clock import SystemClock
 from paglets.store import residence
-from paglets.testing.clock import FakeClock
-from paglets.testing.waiting import wait_until
+from tests.fakes.clock import FakeClock
+from tests.fakes.waiting import wait_until
 
 NIGHT = 8 * 3_600.0
 

@@ -15,10 +15,10 @@ from paglets.api.slots import Usage
 from paglets.core.errors import PagletsError
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef, ProxyRef
-from paglets.testing.waiting import wait_until
 from paglets.worker.host.launcher import ZygoteLauncher
 from paglets.worker.launch import LaunchSpec, ProcessExit
 from paglets.worker.protocol import OPERATIONS, Deliver, Go, GoCode, GoFile, Stamp
+from tests.fakes.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMAND = (sys.executable, "-c", "import sys; from paglets.worker.zygote.main import main; sys.exit(main([]))")

@@ -12,9 +12,9 @@ from fake_host import FakeHost, Told
 from paglets.core.errors import Conflict, Fenced, Invalid
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.testing.waiting import wait_until
 from paglets.worker.child.channel import EXIT_FENCED
 from paglets.worker.child.main import EXIT_UNHEARD
+from tests.fakes.waiting import wait_until
 
 
 def raising(error: Exception) -> Any:

@@ -16,10 +16,10 @@ import pytest
 import worker_paglets as paglets
 from fake_host import PATIENCE_SECONDS, FakeHost, environment, patient_command
 
-from paglets.testing.waiting import wait_until
 from paglets.worker.host.heartbeat import HeartbeatTimeouts
 from paglets.worker.linux import RUN_VARIABLE, zygote_mark
 from paglets.worker.processes import ProcessInfo, ProcTable, kill_survivors
+from tests.fakes.waiting import wait_until
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ import pytest
 from fake_host import FakeHost, Told
 from printing_paglets import MIB, numbered
 
-from paglets.testing.waiting import wait_until
 from paglets.worker import logs
 from paglets.worker.logs import HEAD_BYTES, SEGMENT_BYTES
 from paglets.worker.processes import ProcTable
+from tests.fakes.waiting import wait_until
 
 
 def kept(path: str) -> list[tuple[int, bytes]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from paglets.program import COPY_GRACE_SECONDS, Program, collect_copies, keep_copy
-from paglets.testing.waiting import wait_until
+from tests.fakes.waiting import wait_until
 
 ENTER = "from pathlib import Path; from paglets.program import enter_copy; enter_copy(Path({home!r}), ['version'])"
 WHERE = "from paglets.program import this_program; print('running', this_program().path)\n"

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from paglets.core.command import COMMAND_VARIABLE
-from paglets.testing.waiting import wait_until
+from tests.fakes.waiting import wait_until
 
 
 @pytest.fixture

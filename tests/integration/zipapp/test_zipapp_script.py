@@ -14,7 +14,7 @@ import pytest
 
 from build_zipapp import ROOT
 from paglets.program import COPY_GRACE_SECONDS, Program, collect_copies, keep_copy
-from paglets.testing.waiting import wait_until
+from tests.fakes.waiting import wait_until
 
 ABOUT_ITSELF = """\
 import sys

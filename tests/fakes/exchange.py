@@ -11,8 +11,8 @@ from paglets.api.hosts import Hosts, MemberView
 from paglets.codec.strict_json import loads
 from paglets.core.errors import NoSuchRoute, PagletsError, PeerReplaced, Unreachable
 from paglets.core.refs import HostRef
-from paglets.testing.mesh import member
 from paglets.wire.request import Request, Response, reply, reply_error
+from tests.fakes.mesh import member
 
 Answer = Callable[[Any], Any]
 """Gives a record for the JSON body of a request, or raises the error to answer."""

@@ -16,8 +16,8 @@ from paglets.codec.strict_json import loads
 from paglets.core.errors import Conflict, FileChanged, PagletsError, Unknown
 from paglets.core.record import from_json
 from paglets.core.refs import ArtifactRef
-from paglets.testing.exchange import TableExchange, TableHost
 from paglets.wire.request import Request, Response, reply, reply_error
+from tests.fakes.exchange import TableExchange, TableHost
 
 
 @dataclass(slots=True, kw_only=True)

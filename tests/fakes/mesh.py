@@ -18,10 +18,10 @@ from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import Locator
 from paglets.program import PROTOCOL
 from paglets.slots.model import Resources
-from paglets.testing.clock import FakeClock, SeededEntropy
-from paglets.testing.network import LoopNetwork, LoopTransport, VirtualRunner
-from paglets.testing.store import memory_database, store_on
 from paglets.wire.request import Request, Response, reply, reply_error
+from tests.fakes.clock import FakeClock, SeededEntropy
+from tests.fakes.network import LoopNetwork, LoopTransport, VirtualRunner
+from tests.fakes.store import memory_database, store_on
 
 T = TypeVar("T")
 CAPACITY = Resources(cpu_cores=4, memory_bytes=8 << 30)

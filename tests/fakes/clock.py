@@ -81,7 +81,7 @@ class SeededEntropy:
     """The same seed gives the same ids, nonces and jitter."""
 
     def __init__(self, seed: int | str) -> None:
-        self._random = random.Random(seed)  # noqa: S311
+        self._random = random.Random(seed)
 
     def token(self, nbytes: int = 16) -> str:
         return self._random.randbytes(nbytes).hex()

@@ -12,8 +12,8 @@ from paglets.core.parts import Part
 from paglets.core.refs import HostRef
 from paglets.host.runtime.runner import Runner
 from paglets.store.db import Store
-from paglets.testing.clock import FakeClock
 from paglets.wire.request import Completion, Request, Response
+from tests.fakes.clock import FakeClock
 
 Handler = Callable[[Request], Response]
 LATENCY_SECONDS = (0.001, 0.02)
