@@ -1,4 +1,4 @@
-"""Blobs on the disk of a host: `host.shell.Blobs` in files.
+"""Blobs on the disk of a host: `host.services.Blobs` in files.
 
     blobs/ab/<sha256>         whole: hashed, synced, never changed
     blobs/incoming/<sha256>   partial: its length says where the next piece begins
@@ -44,7 +44,7 @@ _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class BlobFolder:
-    """`shell.Blobs` under a host's data folder, which is there already. Any thread; keeps no file open.
+    """`services.Blobs` under a host's data folder, which is there already. Any thread; keeps no file open.
 
     No process of a paglet lives when it is made: what was unpacked only in part is removed.
     """
@@ -68,7 +68,7 @@ class BlobFolder:
         for left in sorted(each for each in self._code.iterdir() if not SHA256.fullmatch(each.name)):
             self._remove_tree(left)
 
-    def aside(self, act: Callable[[], None]) -> None:
+    def run_in_background(self, act: Callable[[], None]) -> None:
         self._aside.submit(act)
 
     def size(self, sha256: str) -> int | None:
@@ -164,7 +164,7 @@ class BlobFolder:
             raise Unknown(f"blob {sha256} is not here") from None
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def is_right(self, blob: BlobRef) -> bool:
+    def is_intact(self, blob: BlobRef) -> bool:
         if self.size(blob.sha256) != blob.size_bytes:
             return False
         return bool(_hash_of(self._whole(blob.sha256)).hexdigest() == blob.sha256)
@@ -189,7 +189,7 @@ class BlobFolder:
         with self._writing():
             return shutil.disk_usage(self._folder).free
 
-    def remains(self) -> tuple[str, ...]:
+    def all_hashes(self) -> tuple[str, ...]:
         folders = [self._incoming, self._code, *(entry for entry in self._blobs.iterdir() if len(entry.name) == 2)]
         return tuple(sorted({name for folder in folders for name in os.listdir(folder) if SHA256.fullmatch(name)}))
 

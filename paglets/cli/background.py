@@ -13,8 +13,8 @@ from paglets.cli.output import said_if_slow, say
 from paglets.config import HostOptions
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 from paglets.core.terminal import put_hint, put_line
+from paglets.host.console import BACKGROUND
 from paglets.host.datadir.damage import read_note
-from paglets.host.voice import BACKGROUND
 from paglets.program import Program, child_command, child_environment, this_program
 from paglets.wire.keys import paglets_home
 from paglets.wire.local_hosts import RunningHost, running_hosts

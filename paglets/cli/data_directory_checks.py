@@ -14,8 +14,8 @@ from pathlib import Path
 from paglets.cli.doctor_check import BAD, FEW_BYTES, WARNING, Check
 from paglets.core.errors import PagletsError, StoreMalformed
 from paglets.core.text import counted
-from paglets.host.datadir import damage, private
-from paglets.host.datadir.disk import FOLDERS, obstacle_in
+from paglets.host.datadir import damage, permissions
+from paglets.host.datadir.disk import FOLDERS, blocked_reason_of
 from paglets.host.datadir.lock import LOCK
 from paglets.slots.amounts import bytes_text
 from paglets.store.look import Look, check, check_ours, is_at_rest, look, open_reading, size_of
@@ -124,11 +124,13 @@ def _runs(folder: _Folder) -> Iterator[Check]:
 
 def closed_to_others(path: Path, user: int) -> Iterator[Check]:
     """Say whether a host of that user would refuse the folder, or tighten its mode. Raises OSError."""
-    found = private.look(path)
-    verdict = private.judge(found, user) if os.name == "posix" else private.Verdict.PRIVATE
-    if verdict in (private.Verdict.FOREIGN, private.Verdict.WRITABLE):
-        yield Check(name="", state=BAD, found=private.refusal(path, found, verdict), advice="until then no host starts")
-    elif verdict is private.Verdict.READABLE:
+    found = permissions.inspect(path)
+    verdict = permissions.judge(found, user) if os.name == "posix" else permissions.Privacy.PRIVATE
+    if verdict in (permissions.Privacy.FOREIGN, permissions.Privacy.WRITABLE):
+        yield Check(
+            name="", state=BAD, found=permissions.refusal(path, found, verdict), advice="until then no host starts"
+        )
+    elif verdict is permissions.Privacy.READABLE:
         told = f"others can enter {path} (mode {found.mode:04o})"
         yield Check(name="", state=WARNING, found=told, advice=f"chmod 700 {path}, as the next start of a host does")
 
@@ -150,7 +152,7 @@ def _disk(folder: _Folder) -> Iterator[Check]:
     inside = (folder.path / name for name in FOLDERS)
     # What is not there is made at the next start.
     places = [folder.path, *(each for each in inside if folder.holder.runs or os.path.lexists(each))]
-    obstacle = next(filter(None, map(obstacle_in, places)), None)
+    obstacle = next(filter(None, map(blocked_reason_of, places)), None)
     free = shutil.disk_usage(folder.path).free
     if obstacle is not None:
         advice = "mend that: until then nothing is taken, or no job starts; what was accepted is kept"

@@ -1,6 +1,6 @@
 """What a paglet's code can ask of the host it lives on.
 
-Two implementations exist: `paglets.worker.child.context` in a child process, and `paglets.host.records.inline` for
+Two implementations exist: `paglets.worker.child.context` in a child process, and `paglets.host.records.in_host` for
 the collector, whose handlers run inside the store's transaction.
 """
 

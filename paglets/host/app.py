@@ -22,20 +22,20 @@ from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError, StartFaile
 from paglets.core.text import counted, home_path, placed
 from paglets.core.urls import is_for_this_machine
 from paglets.host import greeting, setup
-from paglets.host.datadir import known, private, runfile
+from paglets.host.console import BACKGROUND, Console
+from paglets.host.datadir import last_store, permissions, run_file
+from paglets.host.datadir.data_directory import LOG_NAME, DataDirectory, open_data_directory
 from paglets.host.datadir.disk import HostDisk
-from paglets.host.datadir.folder import LOG_NAME, HostFolder, open_folder
-from paglets.host.datadir.watch import LOOK_SECONDS, Mender, Watch
-from paglets.host.host import Host, World
+from paglets.host.datadir.monitor import CHECK_SECONDS, DataDirectoryMonitor, Repair
+from paglets.host.host import Environment, Host
 from paglets.host.http.router import Router
 from paglets.host.http.routes import ROUTES
 from paglets.host.http.server import HttpServer
 from paglets.host.network.reverse_poller import Handle, not_yet
 from paglets.host.records.recovery import survivors
 from paglets.host.runtime.meter import MachineMeter
-from paglets.host.runtime.shell import Settings
-from paglets.host.runtime.threads import Later, RunnerThread, WatchThread
-from paglets.host.voice import BACKGROUND, Voice
+from paglets.host.runtime.services import Settings
+from paglets.host.runtime.threads import BackgroundWorker, MonitorThread, RunnerThread
 from paglets.native import load_psutil, psutil_problem
 from paglets.program import (
     KeptCopy,
@@ -96,15 +96,15 @@ def run_host(options: HostOptions) -> int:
     home = paglets_home(os.environ)
     if os.environ.get(HOME_VARIABLE):
         os.environ[HOME_VARIABLE] = str(home)  # jobs inherit it, and run in folders of their own
-    voice = Voice(background=BACKGROUND in os.environ)
+    console = Console(background=BACKGROUND in os.environ)
     with _start_failures():
-        secured = private.secure(home)  # before anything in it is believed, the copy of the program above all
-    voice.warn(secured.changed)
+        secured = permissions.secure(home)  # before anything in it is believed, the copy of the program above all
+    console.warn(secured.changed)
     if problem := enter_copy(home, sys.argv[1:]):
-        voice.say(problem)
+        console.print(problem)
     os.environ.pop(BACKGROUND, None)
-    voice.warn(secured.warning)
-    umask = os.umask(private.UMASK)
+    console.warn(secured.warning)
+    umask = os.umask(permissions.UMASK)
     # Not an Event: a signal that reaches another thread, or comes at a bad moment, does not wake a main thread that
     # waits for a lock, and its handler never runs. The byte that Python writes here for each signal is there to read.
     ended, ending = os.pipe()
@@ -127,15 +127,15 @@ def run_host(options: HostOptions) -> int:
 
     with ExitStack() as stack:
         with _start_failures():
-            start(options, home, stack, fatal, listen, umask, voice)
+            start(options, home, stack, fatal, listen, umask, console)
         os.read(ended, 1)
-        voice.say(f"paglets: host {options.name} is ending")
+        console.print(f"paglets: host {options.name} is ending")
     if failed and isinstance(failed[0], StoreUndecided):
-        voice.say(f"paglets: {failed[0].message}")
+        console.print(f"paglets: {failed[0].message}")
         return failed[0].exit_code
     if failed:
         what = failed[0].message if isinstance(failed[0], PagletsError) else repr(failed[0])
-        voice.say(f"paglets: host {options.name} ended by a fault of its store or runner: {what}; see host.log")
+        console.print(f"paglets: host {options.name} ended by a fault of its store or runner: {what}; see host.log")
         return EXIT_FAILED
     return EXIT_DONE
 
@@ -156,7 +156,7 @@ def start(
     fatal: Callable[[BaseException], None],
     listen: Callable[[], None],
     umask: int,
-    voice: Voice,
+    console: Console,
 ) -> Ready:
     """Start everything; `stack` ends it in the right order.
 
@@ -170,10 +170,10 @@ def start(
     peers = setup.others(options)
     found = _take_key(options, peers)
     failpoints.arm(os.environ.pop(failpoints.VARIABLE, ""))
-    folder = stack.enter_context(open_folder(options.data_dir or home / "hosts" / options.name, entropy, fatal))
-    key = found or _first_key(folder, entropy, voice)
-    tell = partial(voice.tell, folder.log)
-    later = Later(folder.log)
+    folder = stack.enter_context(open_data_directory(options.data_dir or home / "hosts" / options.name, entropy, fatal))
+    key = found or _first_key(folder, entropy, console)
+    tell = partial(console.announce, folder.log)
+    later = BackgroundWorker(folder.log)
     stack.callback(later.stop)
     meter = MachineMeter(folder.path, clock, load_psutil())
     verifier = Verifier(key, store_id=folder.store_id, boot_id=folder.boot_id, clock=clock)
@@ -183,11 +183,11 @@ def start(
     copy = KeptCopy(program)
     advertised = setup.Advertised(options, server.port)
     settings = setup.settings(options, folder, program, advertised, meter.total(), clock.wall())
-    voice.warn(_too_many_cores(settings.offered.cpu_cores, meter.total().cpu_cores))
+    console.warn(_too_many_cores(settings.offered.cpu_cores, meter.total().cpu_cores))
     connections = PooledClient(key, clock=clock, entropy=entropy, sender=folder.store_id)
     _end_survivors(folder)
     disk = HostDisk(folder.path, later, folder.log, copy.lacks)
-    world = World(
+    environment = Environment(
         clock=clock,
         entropy=entropy,
         store=folder.store,
@@ -201,25 +201,25 @@ def start(
         make_transport=lambda deliver: _transport(connections, deliver, clock, stack),
         make_launcher=lambda events: _launcher(program, events, folder, stack, umask),
     )
-    host = Host(settings, world, peers=peers)
+    host = Host(settings, environment, peers=peers)
     closed = host.start()
     host.runner.step()
     folder.store.write(_touch)
     _run(host, fatal, stack)
     door.handle = host.reverse_poller.handle = Router(host, ROUTES).handle
     listen()
-    stack.callback(runfile.write(home, settings))
-    _greet(settings, folder, closed, program, home, voice, asked=options.bind_public is not None)
-    menders = (
-        Mender(what=f"a folder in {folder.path}", mend=lambda: _made_anew(disk, folder.path)),
-        Mender(what=f"the lock of {folder.path}", mend=folder.lock.mend),
-        Mender(what="the copy of the program", mend=copy.restore),
-        Mender(what="the address of this machine", mend=advertised.follow),
-        Mender(what=f"the run file in {home / 'run'}", mend=lambda: runfile.mend(home, settings)),
+    stack.callback(run_file.write(home, settings))
+    _greet(settings, folder, closed, program, home, console, asked=options.bind_public is not None)
+    repairs = (
+        Repair(what=f"a folder in {folder.path}", repair=lambda: _made_anew(disk, folder.path)),
+        Repair(what=f"the lock of {folder.path}", repair=folder.lock.repair),
+        Repair(what="the copy of the program", repair=copy.restore),
+        Repair(what="the address of this machine", repair=advertised.follow),
+        Repair(what=f"the run file in {home / 'run'}", repair=lambda: run_file.repair(home, settings)),
     )
-    watch = Watch(folder.path, menders, disk.obstacle, tell, fatal)
-    stack.callback(WatchThread(LOOK_SECONDS, watch.look, folder.log).stop)
-    voice.leave(folder.log, folder.take_output)
+    watch = DataDirectoryMonitor(folder.path, repairs, disk.blocked_reason, tell, fatal)
+    stack.callback(MonitorThread(CHECK_SECONDS, watch.check, folder.log).stop)
+    console.detach(folder.log, folder.take_output)
     return Ready(host=host, server=server, url=settings.url)
 
 
@@ -235,11 +235,11 @@ def _take_key(options: HostOptions, peers: tuple[str, ...]) -> MeshKey | None:
     return key
 
 
-def _first_key(folder: HostFolder, entropy: Entropy, voice: Voice) -> MeshKey:
+def _first_key(folder: DataDirectory, entropy: Entropy, console: Console) -> MeshKey:
     """A new one. Raises StartFailed where this host was in a mesh: it would found a second one."""
     key = first_key(os.environ, entropy, folder.store.read(members.load_others))
     path = home_path(default_key_file(os.environ))
-    voice.say(f"paglets: made the mesh key {path}; hosts on other machines need a copy of it")
+    console.print(f"paglets: made the mesh key {path}; hosts on other machines need a copy of it")
     return key
 
 
@@ -247,7 +247,9 @@ def _too_many_cores(offered: int, there: int) -> str:
     return f"this host offers {offered} cores, and the machine has {there}" if offered > there else ""
 
 
-def _serve(options: HostOptions, verifier: Verifier, door: _Door, folder: HostFolder, stack: ExitStack) -> HttpServer:
+def _serve(
+    options: HostOptions, verifier: Verifier, door: _Door, folder: DataDirectory, stack: ExitStack
+) -> HttpServer:
     address, *more = setup.addresses(options)
     server = HttpServer(
         address=address,
@@ -275,7 +277,7 @@ def _touch(tx: Tx) -> None:
     tx.run("UPDATE meta SET value = value WHERE key = 'boot_count'")
 
 
-def _launcher(program: Program, events: LaunchEvents, folder: HostFolder, stack: ExitStack, umask: int) -> Launcher:
+def _launcher(program: Program, events: LaunchEvents, folder: DataDirectory, stack: ExitStack, umask: int) -> Launcher:
     launcher = ZygoteLauncher(
         child_command(program, "_zygote"),
         # What jobs print is read on other machines too: no path of this one in the commands that it names.
@@ -296,7 +298,7 @@ def _launcher(program: Program, events: LaunchEvents, folder: HostFolder, stack:
     return launcher
 
 
-def _end_survivors(folder: HostFolder) -> None:
+def _end_survivors(folder: DataDirectory) -> None:
     zygotes = (None, None, zygote_mark(folder.store_id))
     stuck = kill_survivors([*folder.store.read(survivors), zygotes], load_psutil())
     for token in stuck:
@@ -310,7 +312,7 @@ def _farewell(host: Host) -> None:
         host.gossip.leave()
         gone.set()
 
-    host.runner.soon(leave)
+    host.runner.call_soon(leave)
     gone.wait(1.0)
     threading.Event().wait(FAREWELL_SECONDS)
 
@@ -346,25 +348,32 @@ def _check_code_paths(options: HostOptions) -> None:
 
 
 def _greet(
-    settings: Settings, folder: HostFolder, closed: int, program: Program, home: Path, voice: Voice, *, asked: bool
+    settings: Settings,
+    folder: DataDirectory,
+    closed: int,
+    program: Program,
+    home: Path,
+    console: Console,
+    *,
+    asked: bool,
 ) -> None:
     """Say that the host is ready, and its address where somebody `asked` for one or may need it."""
     if program.is_archive:
         collect_copies(home, program)
-    voice.say(greeting.ready_line(settings, folder.path))
+    console.print(greeting.ready_line(settings, folder.path))
     where = greeting.where_line(settings, folder.path)
-    if voice.background and not asked and is_for_this_machine(settings.url):
+    if console.background and not asked and is_for_this_machine(settings.url):
         folder.log(where)  # nobody else needs its address
     else:
-        voice.say(where)
-    for note in (*folder.notes, *filter(None, [known.warning_of(home, settings.name, folder)])):
-        voice.tell(folder.log, f"warning: {note}")
+        console.print(where)
+    for note in (*folder.notes, *filter(None, [last_store.warning_of(home, settings.name, folder)])):
+        console.announce(folder.log, f"warning: {note}")
     try:
-        known.remember(home, settings.name, folder)
+        last_store.remember(home, settings.name, folder)
     except OSError as error:
         folder.log(f"which store this host has cannot be remembered: {error}")
     if closed:
         ended, jobs = counted(closed, "process", "processes"), "its job is" if closed == 1 else "their jobs are"
-        voice.say(f"paglets: {ended} ended with the previous run of this host; {jobs} queued again")
+        console.print(f"paglets: {ended} ended with the previous run of this host; {jobs} queued again")
     if psutil_problem():
-        voice.say(f"paglets: measuring without psutil: {psutil_problem()}")
+        console.print(f"paglets: measuring without psutil: {psutil_problem()}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from paglets.core.text import counted, home_path
-from paglets.host.datadir.folder import LOG_NAME
-from paglets.host.runtime.shell import Settings
+from paglets.host.datadir.data_directory import LOG_NAME
+from paglets.host.runtime.services import Settings
 from paglets.slots.amounts import bytes_text
 
 

@@ -18,7 +18,7 @@ from paglets.codec.envelope import Envelope, WireMessage
 from paglets.core.clock import Clock, Entropy
 from paglets.core.errors import Invalid, PagletsError
 from paglets.core.record import from_json
-from paglets.host import services
+from paglets.host import named_services
 from paglets.host.blobs.blob_store import BlobStore
 from paglets.host.blobs.fetcher import BlobFetcher
 from paglets.host.blobs.garbage import GarbageCollector
@@ -55,12 +55,12 @@ from paglets.host.network.relay_transport import RelayTransport
 from paglets.host.network.reverse_poller import ReversePoller
 from paglets.host.network.reverse_transport import ReverseTransport
 from paglets.host.records.delivery import PendingCall
-from paglets.host.records.inline import INLINE_CLASSES, InlineHost
+from paglets.host.records.in_host import IN_HOST_CLASSES, HostView
 from paglets.host.records.recovery import close_runs
-from paglets.host.runtime import portrait
-from paglets.host.runtime.portrait import Load
+from paglets.host.runtime import status
 from paglets.host.runtime.runner import Log, Runner
-from paglets.host.runtime.shell import Blobs, Disk, Meter, Settings, Shell
+from paglets.host.runtime.services import Blobs, Disk, HostServices, Meter, Settings
+from paglets.host.runtime.status import HostLoad
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import Locator
 from paglets.slots import policy
@@ -89,7 +89,7 @@ ON_BYTES_ARRIVED = ("mailbox", "handoff", "outbox", "stealing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class World:
+class Environment:
     """What a host is given. `deliver` of the transport hands its completions to the runner.
 
     `tell` takes what the person who started the host should see too; without it that goes to the log only. `url` gives
@@ -114,91 +114,98 @@ class World:
 class Host:
     """All parts of one host. `start` first, then `runner.step` again and again."""
 
-    def __init__(self, settings: Settings, world: World, *, peers: tuple[str, ...] = ()) -> None:
-        self.runner = runner = Runner(world.store, world.clock, world.log)
-        self.refused = world.refused
-        self._url = world.url or (lambda: settings.url)
-        self.reverse_transport = self._reverse(settings, world)
-        self.shell = shell = self._shell(settings, world)
+    def __init__(self, settings: Settings, environment: Environment, *, peers: tuple[str, ...] = ()) -> None:
+        self.runner = runner = Runner(environment.store, environment.clock, environment.log)
+        self.refused = environment.refused
+        self._url = environment.url or (lambda: settings.url)
+        self.reverse_transport = self._reverse(settings, environment)
+        self.services = services = self._make_services(settings, environment)
         self.gossip = self._gossip(peers)
-        self.locator = Locator(world.clock, shell.transport, self.gossip.online, runner, heard=self.gossip.heard_from)
-        self.paglet_locator = PagletLocator(shell.store, shell.own, self.locator)
-        self.reverse_poller = ReversePoller(shell, self.gossip)
-        self._diagnostics = MeshDiagnostics(self.gossip, world.tell or world.log)
-        self.inline_host = InlineHost(
-            own=settings.ref, wall=world.clock.wall, resolve=self.gossip.find, hosts=lambda: self.creation.host_infos()
+        self.locator = Locator(
+            environment.clock, services.transport, self.gossip.online, runner, heard=self.gossip.heard_from
         )
-        self.parked = ParkedRequests(shell)
-        self.blob_store = BlobStore(shell)
-        self.blob_pusher = BlobPusher(shell, self.gossip, self.blob_store, ON_BYTES_ARRIVED)
-        self.blob_fetcher = BlobFetcher(shell, self.gossip, self.blob_store)
-        pending_actions = PendingActions(shell, self.gossip, self.inline_host, self.blob_pusher)
-        self.mailbox = Mailbox(shell, self.inline_host, pending_actions)
-        self.calls = Calls(shell, self.gossip, self.paglet_locator, self._call_local)
-        self.creation = Creation(shell, self.gossip, self.inline_host, self.blob_store)
-        self.host_removal = HostRemoval(shell, self.gossip, self.paglet_locator)
-        self.services: dict[str, Callable[[WireMessage], Any]] = services.table(self)
-        self.directory = Directory(shell, self.gossip, self.services)
+        self.paglet_locator = PagletLocator(services.store, services.own, self.locator)
+        self.reverse_poller = ReversePoller(services, self.gossip)
+        self._diagnostics = MeshDiagnostics(self.gossip, environment.tell or environment.log)
+        self.host_view = HostView(
+            own=settings.ref,
+            wall=environment.clock.wall,
+            resolve=self.gossip.find,
+            hosts=lambda: self.creation.host_infos(),
+        )
+        self.parked = ParkedRequests(services)
+        self.blob_store = BlobStore(services)
+        self.blob_pusher = BlobPusher(services, self.gossip, self.blob_store, ON_BYTES_ARRIVED)
+        self.blob_fetcher = BlobFetcher(services, self.gossip, self.blob_store)
+        pending_actions = PendingActions(services, self.gossip, self.host_view, self.blob_pusher)
+        self.mailbox = Mailbox(services, self.host_view, pending_actions)
+        self.calls = Calls(services, self.gossip, self.paglet_locator, self._call_local)
+        self.creation = Creation(services, self.gossip, self.host_view, self.blob_store)
+        self.host_removal = HostRemoval(services, self.gossip, self.paglet_locator)
+        self.named_services: dict[str, Callable[[WireMessage], Any]] = named_services.table(self)
+        self.directory = Directory(services, self.gossip, self.named_services)
         operations = Operations(
-            shell, self.calls, self.creation, self.gossip, self.blob_store, self.blob_fetcher, self.directory
+            services, self.calls, self.creation, self.gossip, self.blob_store, self.blob_fetcher, self.directory
         )
-        self._workspace = ProcessWorkspace(shell)
+        self._workspace = ProcessWorkspace(services)
         self._deny_list = PlacementDenyList()
-        self.runs = Runs(shell, world.make_launcher, self.mailbox, operations, self._workspace, self._deny_list)
-        resubmission = Resubmission(shell, self.blob_fetcher, self.blob_store)
-        self.lost_jobs = LostJobDetector(shell, self.gossip, self.paglet_locator, resubmission)
-        self.reconciliation = StatusReconciliation(shell, self.gossip, self.paglet_locator, self.lost_jobs)
-        self.scheduler = Scheduler(shell, self.runs, self._workspace, self.reconciliation.awaited)
-        self.stealing = WorkStealing(shell, self.gossip, self.scheduler, self.runs, self.blob_pusher)
-        self._collector_calls = CollectorCalls(shell, self.inline_host, self.parked)
+        self.runs = Runs(
+            services, environment.make_launcher, self.mailbox, operations, self._workspace, self._deny_list
+        )
+        resubmission = Resubmission(services, self.blob_fetcher, self.blob_store)
+        self.lost_jobs = LostJobDetector(services, self.gossip, self.paglet_locator, resubmission)
+        self.reconciliation = StatusReconciliation(services, self.gossip, self.paglet_locator, self.lost_jobs)
+        self.scheduler = Scheduler(services, self.runs, self._workspace, self.reconciliation.awaited)
+        self.stealing = WorkStealing(services, self.gossip, self.scheduler, self.runs, self.blob_pusher)
+        self._collector_calls = CollectorCalls(services, self.host_view, self.parked)
 
-    def _shell(self, settings: Settings, world: World) -> Shell:
-        return Shell(
+    def _make_services(self, settings: Settings, environment: Environment) -> HostServices:
+        return HostServices(
             settings=settings,
-            store=world.store,
-            clock=world.clock,
-            entropy=world.entropy,
+            store=environment.store,
+            clock=environment.clock,
+            entropy=environment.entropy,
             runner=self.runner,
             transport=self.reverse_transport,
-            disk=world.disk,
-            blobs=world.blobs,
-            meter=world.meter,
-            log=world.log,
+            disk=environment.disk,
+            blobs=environment.blobs,
+            meter=environment.meter,
+            log=environment.log,
         )
 
     def _gossip(self, peers: tuple[str, ...]) -> Gossip:
-        shell = self.shell
+        services = self.services
         return Gossip(
-            shell.store,
-            shell.clock,
-            shell.entropy,
-            shell.transport,
-            portrait.idle_member(shell.settings),
-            lambda: portrait.member(self._settings_now(), self.load()),
+            services.store,
+            services.clock,
+            services.entropy,
+            services.transport,
+            status.idle_member(services.settings),
+            lambda: status.member(self._settings_now(), self.load()),
             peers=peers,
             on_change=ON_MESH_CHANGE,
         )
 
-    def _reverse(self, settings: Settings, world: World) -> ReverseTransport:
+    def _reverse(self, settings: Settings, environment: Environment) -> ReverseTransport:
         """The transport of all parts; what it asks of the gossip, which is made after it, it asks later."""
-        inner = world.make_transport(self.runner.soon)
+        inner = environment.make_transport(self.runner.call_soon)
         relaying = RelayTransport(
             inner,
             own=settings.ref,
             online=lambda: self.gossip.online(),
             silent_seconds=lambda store_id: self.gossip.silent_seconds(store_id),
-            soon=self.runner.soon,
+            soon=self.runner.call_soon,
         )
         return ReverseTransport(
             inner,
-            clock=world.clock,
-            entropy=world.entropy,
+            clock=environment.clock,
+            entropy=environment.entropy,
             runner=self.runner,
             own=settings.ref,
             relaying=None if settings.reachable else relaying,
             member=lambda store_id: self.gossip.by_store(store_id),
             is_online=lambda store_id: self.gossip.is_online(store_id),
-            aside=world.blobs.aside,
+            run_in_background=environment.blobs.run_in_background,
         )
 
     def start(self) -> int:
@@ -206,10 +213,10 @@ class Host:
 
         Processes of that start must have been ended before (`recovery.survivors`).
         """
-        shell = self.shell
-        closed = shell.store.write(lambda tx: close_runs(tx, shell.own, shell.clock.wall()))
-        shell.store.on_commit = self._committed
-        in_flight, deny_list = InFlightTransfers(shell.store.read(handoffs.under_way)), self._deny_list
+        services = self.services
+        closed = services.store.write(lambda tx: close_runs(tx, services.own, services.clock.wall()))
+        services.store.on_commit = self._committed
+        in_flight, deny_list = InFlightTransfers(services.store.read(handoffs.under_way)), self._deny_list
         parts = (
             self.gossip,
             self.reverse_transport,
@@ -218,23 +225,23 @@ class Host:
             self.mailbox,
             self.runs,
             self.scheduler,
-            Placer(shell, self.gossip, deny_list, self.lost_jobs.older_goes_on),
-            HandoffSender(shell, self.gossip, self.blob_pusher, self.blob_store, in_flight),
-            TransferRollback(shell, self.gossip, in_flight, deny_list),
+            Placer(services, self.gossip, deny_list, self.lost_jobs.older_goes_on),
+            HandoffSender(services, self.gossip, self.blob_pusher, self.blob_store, in_flight),
+            TransferRollback(services, self.gossip, in_flight, deny_list),
             self.host_removal,
-            DuplicateEvictor(shell, self.gossip),
-            Outbox(shell, self.gossip, self.paglet_locator, self.blob_pusher),
+            DuplicateEvictor(services, self.gossip),
+            Outbox(services, self.gossip, self.paglet_locator, self.blob_pusher),
             self.blob_pusher,
             self.blob_fetcher,
             self.parked,
             self.calls,
-            HomeGroups(shell, self.gossip),
+            HomeGroups(services, self.gossip),
             self.reconciliation,
             self.lost_jobs,
             self.stealing,
             self._diagnostics,
-            Cleanup(shell),
-            GarbageCollector(shell, self.blob_store),
+            Cleanup(services),
+            GarbageCollector(services, self.blob_store),
         )
         for part in parts:
             self.runner.add(part)
@@ -249,42 +256,42 @@ class Host:
 
     # Who and how.
 
-    def load(self) -> Load:
-        usage, obstacle = self.runs.running(), self._workspace.obstacle()
+    def load(self) -> HostLoad:
+        usage, obstacle = self.runs.running(), self._workspace.blocked_reason()
 
-        def look(tx: Tx) -> Load:
-            return Load(
-                obstacle="" if obstacle is None else obstacle.text,
+        def look(tx: Tx) -> HostLoad:
+            return HostLoad(
+                blocked_reason="" if obstacle is None else obstacle.text,
                 free=self.scheduler.free_units(tx, usage).amounts(),
                 queued_jobs=queue.count(tx, "WAITING_FOR_SLOT"),
                 running_jobs=queue.count(tx, "RUNNING"),
             )
 
-        return self.shell.store.read(look)
+        return self.services.store.read(look)
 
     def identity(self) -> HostIdentity:
-        own, now = self.shell.own, self.shell.clock.wall()
-        hooks = self.shell.store.read(lambda tx: views.long_hooks(tx, own, now))
-        lost_after = self.shell.settings.host_lost_after_seconds
-        known = portrait.identity(self._settings_now(), self.load(), now)
+        own, now = self.services.own, self.services.clock.wall()
+        hooks = self.services.store.read(lambda tx: views.long_hooks(tx, own, now))
+        lost_after = self.services.settings.host_lost_after_seconds
+        known = status.identity(self._settings_now(), self.load(), now)
         return replace(known, long_hooks=hooks, host_lost_after_seconds=lost_after)
 
     def _settings_now(self) -> Settings:
-        return replace(self.shell.settings, url=self._url())
+        return replace(self.services.settings, url=self._url())
 
     def slots(self, limit: int) -> Slots:
         """The scheduler's view: what runs and waits here, and what is on its way out."""
-        now = self.shell.clock.wall()
+        now = self.services.clock.wall()
         load, usage = self.load(), self.runs.running()
 
         def look(tx: Tx) -> tuple[tuple[JobView, ...], tuple[JobView, ...], int]:
-            here = views.job_views(tx, self.shell.own, now, limit)
+            here = views.job_views(tx, self.services.own, now, limit)
             leaving = views.leaving_views(tx, now, max(0, limit - len(here)))
             shown = len(here) + len(leaving)
             return here, leaving, shown if shown < limit else views.shown_count(tx)
 
-        here, leaving, all_jobs = self.shell.store.read(look)
-        settings = self.shell.settings
+        here, leaving, all_jobs = self.services.store.read(look)
+        settings = self.services.settings
         return Slots(
             host=settings.ref,
             capacity=settings.offered,
@@ -298,7 +305,7 @@ class Host:
 
     def verdicts(self, request: SlotRequest) -> PlacementPreview:
         """Which hosts could run this, submitted from here?"""
-        settings = self.shell.settings
+        settings = self.services.settings
         return preview.verdicts(self.gossip.candidates(), request, settings.store_id, settings.mesh_version)
 
     def refuse(self, tx: Tx, envelope: Envelope) -> str | None:
@@ -316,9 +323,9 @@ class Host:
             return f"what the job asks for makes no sense: {error.message}"
         judgement = policy.judge(
             request,
-            portrait.candidate(self.shell.settings),
+            status.candidate(self.services.settings),
             home_store_id=envelope.home.store_id,
-            mesh_version=self.shell.settings.mesh_version,
+            mesh_version=self.services.settings.mesh_version,
         )
         return judgement.text if judgement.never and envelope.hook is None else None
 
@@ -331,8 +338,8 @@ class Host:
         """
         class_name = ""
         if not (call.again and self.mailbox.knows(call.call_id)):
-            class_name = self.shell.store.read(lambda tx: _class_of(tx, agent_id))
-        if class_name in INLINE_CLASSES:
+            class_name = self.services.store.read(lambda tx: _class_of(tx, agent_id))
+        if class_name in IN_HOST_CLASSES:
             return self._collector_calls.call(agent_id, class_name, call, wait_seconds)
         pending = PendingResponse()
         entry = PendingCall(
@@ -340,27 +347,27 @@ class Host:
             agent_id=agent_id,
             message=call.message,
             answer=lambda result: pending.complete(_call_response(result)),
-            deadline=self.shell.clock.monotonic() + wait_seconds,
+            deadline=self.services.clock.monotonic() + wait_seconds,
         )
-        self.runner.soon(lambda: self.mailbox.call(entry, call.again))
+        self.runner.call_soon(lambda: self.mailbox.call(entry, call.again))
         return pending
 
     def _call_local(self, call: OutgoingCall) -> bool:
         """A call from here to a paglet that may be here."""
         body = Call(message=call.message, call_id=call.call_id, again=call.again)
-        wait = min(MAX_CALL_SECONDS, max(0.0, call.deadline - self.shell.clock.monotonic()))
+        wait = min(MAX_CALL_SECONDS, max(0.0, call.deadline - self.services.clock.monotonic()))
         try:
-            if call.target.agent_id in self.services:
-                answer: Any = reply(CallReply(value=self.services[call.target.agent_id](call.message)))
+            if call.target.agent_id in self.named_services:
+                answer: Any = reply(CallReply(value=self.named_services[call.target.agent_id](call.message)))
             else:
-                ref = self.shell.store.read(lambda tx: self.creation.resolve_paglet(tx, call.target.agent_id))
+                ref = self.services.store.read(lambda tx: self.creation.resolve_paglet(tx, call.target.agent_id))
                 answer = self.call_here(ref.agent_id, body, wait)
         except PagletsError as error:
             answer = reply_error(error)
         pending = answer if isinstance(answer, PendingResponse) else PendingResponse()
         if isinstance(answer, Response):
             pending.complete(answer)
-        pending.on_complete(lambda response: self.runner.soon(lambda: self.calls.answered(call, response)))
+        pending.on_complete(lambda response: self.runner.call_soon(lambda: self.calls.answered(call, response)))
         return True
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from paglets.config import HostOptions
 from paglets.core.urls import ip_literal, normalise_url
-from paglets.host.datadir.folder import HostFolder
+from paglets.host.datadir.data_directory import DataDirectory
 from paglets.host.http.listener import Address
-from paglets.host.runtime.shell import Settings
+from paglets.host.runtime.services import Settings
 from paglets.mesh.addresses import ANYWHERE, LOOPBACK, bind_for, public_address, public_url
 from paglets.native import load_psutil
 from paglets.program import PROGRAM_VERSION, Program
@@ -76,7 +76,7 @@ class Advertised:
 
 
 def settings(
-    options: HostOptions, folder: HostFolder, program: Program, advertised: Advertised, there: Resources, now: float
+    options: HostOptions, folder: DataDirectory, program: Program, advertised: Advertised, there: Resources, now: float
 ) -> Settings:
     """Of a host that is `advertised` so to others, on a machine that has what is `there`."""
     url, port = advertised.url(), advertised.port
@@ -108,7 +108,7 @@ def settings(
     )
 
 
-def _properties(options: HostOptions, folder: HostFolder) -> dict[str, str]:
+def _properties(options: HostOptions, folder: DataDirectory) -> dict[str, str]:
     """What others are shown; that it was damaged is among them, for as long as its person leaves it there."""
     lost = {"damaged": folder.damaged_at} if folder.damaged_at else {}
     return {**lost, **options.properties}

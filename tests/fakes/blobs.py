@@ -57,7 +57,7 @@ def _nothing(step: str) -> None:
 
 
 class MemoryBlobs:
-    """`host.shell.Blobs` of one life of a host on `disk`.
+    """`host.services.Blobs` of one life of a host on `disk`.
 
     `full()` says whether the disk takes no more just now. `step(name)` is called before and after each change of the
     disk (BLOB_STEPS); it may raise, to crash there. `now()` is the age's clock for staged files, in seconds.
@@ -81,7 +81,7 @@ class MemoryBlobs:
         self._need_room()
         self.disk.staged[check_file_name(name)] = Staged(data, self._now(), synced)
 
-    def aside(self, act: Callable[[], None]) -> None:
+    def run_in_background(self, act: Callable[[], None]) -> None:
         act()
 
     def size(self, sha256: str) -> int | None:
@@ -145,7 +145,7 @@ class MemoryBlobs:
             raise Unknown(f"blob {sha256} is not here")
         return data[offset : offset + length]
 
-    def is_right(self, blob: BlobRef) -> bool:
+    def is_intact(self, blob: BlobRef) -> bool:
         data = self.disk.whole.get(check_sha256(blob.sha256))
         return data is not None and (len(data), _hash(data)) == (blob.size_bytes, blob.sha256)
 
@@ -169,7 +169,7 @@ class MemoryBlobs:
     def free(self) -> int:
         return 0 if self._full() else max(0, DISK_BYTES - self.disk.used())
 
-    def remains(self) -> tuple[str, ...]:
+    def all_hashes(self) -> tuple[str, ...]:
         return tuple(sorted(self.disk.whole.keys() | self.disk.partial.keys() | self.disk.code.keys()))
 
     def drop_code(self, sha256: str) -> None:

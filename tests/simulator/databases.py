@@ -69,7 +69,7 @@ def _children_first() -> tuple[str, ...]:
 
 
 def begin(tx: Tx, store_id: str) -> int:
-    """As `paglets.host.datadir.folder` does when a host starts."""
+    """As `paglets.host.datadir.data_directory` does when a host starts."""
     tx.run("INSERT OR IGNORE INTO meta VALUES ('store_id', ?)", store_id)
     boots = int(tx.value("SELECT value FROM meta WHERE key = 'boot_count'") or 0) + 1
     tx.run("INSERT OR REPLACE INTO meta VALUES ('boot_count', ?)", str(boots))

@@ -10,10 +10,10 @@ from functools import partial
 from typing import TypeVar
 
 from paglets.core.errors import StoreFull
-from paglets.host.host import Host, World
+from paglets.host.host import Environment, Host
 from paglets.host.http.router import Router
 from paglets.host.http.routes import ROUTES
-from paglets.host.runtime.shell import Settings
+from paglets.host.runtime.services import Settings
 from paglets.slots.model import Resources
 from paglets.store.db import Store, Tx
 from paglets.wire.request import PendingResponse, Request, Response
@@ -245,7 +245,7 @@ class Life:
             )
             return self.launcher
 
-        world = World(
+        environment = Environment(
             clock=self.clock,
             entropy=self.entropy,
             store=store,
@@ -258,7 +258,7 @@ class Life:
             ),
             make_launcher=make_launcher,
         )
-        host = Host(settings, world, peers=machine.traits.peers)
+        host = Host(settings, environment, peers=machine.traits.peers)
         host.start()
         self._host, self._router = host, Router(host, ROUTES)
         host.reverse_poller.handle = self._router.handle

@@ -119,17 +119,17 @@ class ScratchDisk:
     ) -> None:
         """They take no room."""
 
-    def later(self, act: Callable[[], None]) -> None:
+    def run_later(self, act: Callable[[], None]) -> None:
         act()
 
     def remove_source(self, removal: Removal) -> str:
         return self._sources.remove(removal)
 
-    def obstacle(self) -> Reason | None:
+    def blocked_reason(self) -> Reason | None:
         """There is always a place."""
         return None
 
-    def left_over(self) -> tuple[str, ...]:
+    def scratch_ids(self) -> tuple[str, ...]:
         return tuple(self._there)
 
 

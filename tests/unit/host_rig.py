@@ -14,10 +14,10 @@ from paglets.codec.strict_json import loads
 from paglets.core.errors import PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.host.host import Host, World
+from paglets.host.host import Environment, Host
 from paglets.host.http.router import Router
 from paglets.host.http.routes import ROUTES
-from paglets.host.runtime.shell import Settings
+from paglets.host.runtime.services import Settings
 from paglets.slots.eligibility import Reason
 from paglets.slots.model import PlacementRules, Resources, SlotRequest
 from paglets.store.db import Store, Tx
@@ -72,7 +72,7 @@ class RigDisk(ScratchDisk):
     ) -> None:
         give_up(tuple(each for each in newest_first if each in self.too_large))
 
-    def obstacle(self) -> Reason | None:
+    def blocked_reason(self) -> Reason | None:
         return self.held
 
     def prepare(self, agent_id: str, fresh: bool) -> str:
@@ -122,7 +122,7 @@ class Rig:
         self.launcher: HandLauncher
         self.host = Host(
             self.settings,
-            World(
+            Environment(
                 clock=self.clock,
                 entropy=SeededEntropy(name),
                 store=self.store,

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from paglets.artifacts.folder import BlobFolder
 from paglets.core.errors import Conflict, FileChanged, Invalid, Unknown
 from paglets.core.refs import BlobRef
-from paglets.host.runtime.shell import Blobs
+from paglets.host.runtime.services import Blobs
 from tests.fakes.blobs import MemoryBlobs, MemoryDisk
 
 NOWHERE = "ab" * 32
@@ -258,13 +258,13 @@ def test_what_is_removed_or_dropped_is_gone_and_may_come_again(blobs: Blobs) -> 
 
 def test_a_whole_blob_is_right_until_its_bytes_are_others(rig: Rig, blobs: Blobs) -> None:
     blob = blobs.put(b"data")
-    assert blobs.is_right(blob)
-    assert not blobs.is_right(BlobRef(sha256=blob.sha256, size_bytes=3))
-    assert not blobs.is_right(BlobRef(sha256=NOWHERE, size_bytes=0))
+    assert blobs.is_intact(blob)
+    assert not blobs.is_intact(BlobRef(sha256=blob.sha256, size_bytes=3))
+    assert not blobs.is_intact(BlobRef(sha256=NOWHERE, size_bytes=0))
     rig.damage(blob.sha256, b"dada")
-    assert not blobs.is_right(blob)
+    assert not blobs.is_intact(blob)
     blobs.remove(blob.sha256)
-    assert not blobs.is_right(blob)
+    assert not blobs.is_intact(blob)
 
 
 def test_bytes_at_hand_take_the_place_of_a_cut_file(rig: Rig, blobs: Blobs) -> None:
@@ -282,7 +282,7 @@ def test_of_a_staged_file_it_is_known_how_much_is_there(rig: Rig, blobs: Blobs) 
 
 def test_what_is_done_aside_is_done(blobs: Blobs) -> None:
     done = threading.Event()
-    blobs.aside(done.set)
+    blobs.run_in_background(done.set)
     assert done.wait(60)
 
 
@@ -292,15 +292,15 @@ def test_all_that_is_left_is_named_once_in_order(rig: Rig, blobs: Blobs) -> None
     rig.unpack("cd" * 32)
     blobs.append(NOWHERE, 0, b"x")
     rig.stage("token.1", b"staged")
-    assert blobs.remains() == tuple(sorted([whole, "cd" * 32, NOWHERE]))
+    assert blobs.all_hashes() == tuple(sorted([whole, "cd" * 32, NOWHERE]))
 
     blobs.drop_code("cd" * 32)
     blobs.drop_code("cd" * 32)
     blobs.drop_partial(NOWHERE)
     blobs.remove(whole)
-    assert blobs.remains() == (whole,)
+    assert blobs.all_hashes() == (whole,)
     blobs.drop_code(whole)
-    assert blobs.remains() == ()
+    assert blobs.all_hashes() == ()
 
 
 def test_staged_files_go_by_their_age(rig: Rig, blobs: Blobs) -> None:

@@ -149,7 +149,7 @@ def test_more_blobs_at_a_time_than_hashes_are_kept_all_become_whole(blobs: BlobF
             blobs.append(blob_of(data).sha256, begin, data[begin : begin + 250])
     for data in contents:
         blobs.finish(blob_of(data))
-    assert blobs.remains() == tuple(sorted(blob_of(data).sha256 for data in contents))
+    assert blobs.all_hashes() == tuple(sorted(blob_of(data).sha256 for data in contents))
 
 
 def test_a_system_without_fdatasync_takes_blobs(blobs: BlobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_a_system_without_fdatasync_takes_blobs(blobs: BlobFolder, monkeypatch: 
 def test_what_waits_for_the_disk_is_done_on_other_threads_several_at_a_time(blobs: BlobFolder) -> None:
     meeting = threading.Barrier(3)
     for _ in range(2):
-        blobs.aside(lambda: meeting.wait(60))
+        blobs.run_in_background(lambda: meeting.wait(60))
     meeting.wait(60)
 
 
@@ -226,7 +226,7 @@ def test_different_blobs_come_at_the_same_time(blobs: BlobFolder) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(send, range(100)))
-    assert len(blobs.remains()) == 200
+    assert len(blobs.all_hashes()) == 200
 
 
 @pytest.mark.parametrize("name", [f"{'ab' * 32}.1.1.gone", ".abababab-k3x_9"])
@@ -235,7 +235,7 @@ def test_code_that_is_half_removed_or_half_unpacked_is_no_code_and_goes_with_the
 ) -> None:
     (folder / "code" / name / "package").mkdir(parents=True)
     (folder / "code" / ("cd" * 32)).mkdir()
-    assert blobs.remains() == ("cd" * 32,)
+    assert blobs.all_hashes() == ("cd" * 32,)
     BlobFolder(folder, print)
     assert os.listdir(folder / "code") == ["cd" * 32]
 
@@ -326,7 +326,7 @@ def test_a_full_disk_in_memory_takes_nothing_and_keeps_what_it_has() -> None:
             act()
     assert blobs.free() == 0
     blobs.finish(blob)
-    assert blobs.remains() == (blob.sha256,)
+    assert blobs.all_hashes() == (blob.sha256,)
 
 
 @pytest.mark.parametrize("step", BLOB_STEPS)
@@ -388,7 +388,7 @@ def test_whatever_the_disk_has_against_it_is_told_as_no_room_with_the_folder(blo
     (folder / "blobs").unlink()
     (folder / "away").rename(folder / "blobs")
     blobs.adopt("run.1", blob)
-    assert blobs.is_right(blob)
+    assert blobs.is_intact(blob)
 
 
 @posix
@@ -408,4 +408,4 @@ def test_a_folder_of_blobs_that_was_removed_is_made_anew(blobs: BlobFolder) -> N
     blob = blobs.put(b"data")
     Path(blobs.path(blob.sha256)).unlink()
     Path(blobs.path(blob.sha256)).parent.rmdir()
-    assert blobs.is_right(blobs.put(b"data"))
+    assert blobs.is_intact(blobs.put(b"data"))

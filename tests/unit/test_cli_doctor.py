@@ -21,7 +21,7 @@ from paglets.cli.main import main
 from paglets.core.clock import SystemEntropy
 from paglets.core.errors import StoreDamaged
 from paglets.host.datadir import damage
-from paglets.host.datadir.folder import open_folder
+from paglets.host.datadir.data_directory import open_data_directory
 from paglets.mesh.view import OLD_STORE, no_way_text
 from paglets.slots.model import Resources
 from paglets.wire.keys import create_key
@@ -132,7 +132,7 @@ def found(folder: Path, deep: bool = False) -> dict[str, tuple[str, str]]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     path = tmp_path / "w1"
-    with open_folder(path, SystemEntropy(), lambda error: None):
+    with open_data_directory(path, SystemEntropy(), lambda error: None):
         pass
     path.chmod(0o700)
     return path
@@ -148,7 +148,7 @@ def test_a_sound_data_directory_is_told_as_such_and_nothing_in_it_is_changed(fol
 
 
 def test_the_process_that_has_a_data_directory_is_named(folder: Path) -> None:
-    with open_folder(folder, SystemEntropy(), lambda error: None):
+    with open_data_directory(folder, SystemEntropy(), lambda error: None):
         checks = found(folder)
     assert f"process {os.getpid()}" in checks["w1 host"][1]
     assert checks["w1 database"][0] == GOOD
@@ -213,14 +213,14 @@ def test_a_data_directory_that_is_not_there_is_bad_and_one_without_a_database_is
 
 def test_after_a_move_aside_it_says_that_the_next_start_begins_anew(folder: Path) -> None:
     (folder / "paglets.db").write_bytes(b"")
-    with pytest.raises(StoreDamaged), open_folder(folder, SystemEntropy(), lambda error: None):
+    with pytest.raises(StoreDamaged), open_data_directory(folder, SystemEntropy(), lambda error: None):
         pass
     assert found(folder)["w1 database"] == (WARNING, "moved aside; the next start begins anew, empty")
 
 
 def test_what_was_only_told_has_no_size_of_what_was_moved(folder: Path) -> None:
     rewound(folder)
-    with pytest.raises(StoreDamaged), open_folder(folder, SystemEntropy(), lambda error: None):
+    with pytest.raises(StoreDamaged), open_data_directory(folder, SystemEntropy(), lambda error: None):
         pass
     (check,) = [check for check in folder_checks(folder, deep=False) if check.name == "w1 damage"]
     assert "has only these words" in check.advice
@@ -229,13 +229,13 @@ def test_what_was_only_told_has_no_size_of_what_was_moved(folder: Path) -> None:
 def test_a_blob_that_a_host_removed_meanwhile_is_not_wrong(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_blob(folder / "paglets.db")
 
-    def is_right(*row: object) -> bool:
+    def is_intact(*row: object) -> bool:
         """As this looks, the host removes row and file."""
         with closing(sqlite3.connect(folder / "paglets.db")) as base, base:
             base.execute("DELETE FROM blobs")
         return False
 
-    monkeypatch.setattr("paglets.cli.data_directory_checks._is_right", is_right)
+    monkeypatch.setattr("paglets.cli.data_directory_checks._is_right", is_intact)
     assert found(folder)["w1 blobs"][0] == GOOD
 
 
@@ -307,12 +307,12 @@ def test_a_host_whose_lock_was_removed_is_found_by_its_run_file_and_its_open_dat
 ) -> None:
     folder, other = home / "hosts" / "w1", home / "hosts" / "w2"
     create_key(home / "mesh.key", SystemEntropy())
-    with open_folder(other, SystemEntropy(), lambda error: None):
+    with open_data_directory(other, SystemEntropy(), lambda error: None):
         pass
     (home / "run").mkdir()
     tree = {"name": "w1", "url": "http://127.0.0.1:9", "store_id": "s", "pid": os.getpid(), "began": began(os.getpid())}
     (home / "run" / "w1.json").write_text(json.dumps(tree))
-    with open_folder(folder, SystemEntropy(), lambda error: None):
+    with open_data_directory(folder, SystemEntropy(), lambda error: None):
         (folder / "lock").unlink()
         assert main(["doctor"]) == 1
     told = capsys.readouterr().out
@@ -328,7 +328,7 @@ def test_where_the_system_does_not_tell_who_holds_a_lock_it_is_not_said_to_be_go
 ) -> None:
     running = [RunningHost(name="w1", url="http://127.0.0.1:9", store_id="s", pid=os.getpid())]
     monkeypatch.setattr(os, "major", lambda device: 999)  # as on btrfs
-    with open_folder(folder, SystemEntropy(), lambda error: None):
+    with open_data_directory(folder, SystemEntropy(), lambda error: None):
         host = next(check for check in folder_checks(folder, deep=False, running=running) if check.name == "w1 host")
         assert (host.state, host.found) == (GOOD, f"a host runs in {folder}, process {os.getpid()}")
         (folder / "lock").unlink()
@@ -339,7 +339,7 @@ def test_of_a_host_that_runs_without_a_run_file_both_is_not_said(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     create_key(home / "mesh.key", SystemEntropy())
-    with open_folder(home / "hosts" / "w1", SystemEntropy(), lambda error: None):
+    with open_data_directory(home / "hosts" / "w1", SystemEntropy(), lambda error: None):
         main(["doctor"])
     told = capsys.readouterr().out
     assert "ok       w1 host: a host runs in" in told
@@ -351,7 +351,7 @@ def test_of_a_host_that_runs_without_a_run_file_both_is_not_said(
 def test_where_the_key_is_gone_and_a_host_runs_it_says_where_the_key_is_to_be_had(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with open_folder(home / "hosts" / "w1", SystemEntropy(), lambda error: None):
+    with open_data_directory(home / "hosts" / "w1", SystemEntropy(), lambda error: None):
         assert main(["doctor"]) == 1
     told = capsys.readouterr().out
     assert "it has no mesh key" not in told
@@ -371,7 +371,7 @@ def test_a_run_file_that_is_none_is_a_warning(home: Path, capsys: pytest.Capture
 
 
 def test_why_a_host_starts_nothing_is_told_as_it_says_it() -> None:
-    stuck = replace(IDENTITY, properties={"obstacle": "its copy of the program is gone: restart it"})
+    stuck = replace(IDENTITY, properties={"blocked": "its copy of the program is gone: restart it"})
     check = member_check(VIEW, stuck, IDENTITY, 0.0)
     assert (check.state, check.found) == (
         WARNING,
@@ -380,7 +380,7 @@ def test_why_a_host_starts_nothing_is_told_as_it_says_it() -> None:
 
 
 def test_a_zygote_that_does_not_answer_is_told_with_what_its_host_does_about_it() -> None:
-    stuck = replace(IDENTITY, properties={"obstacle": f"{ZYGOTE_LABEL} (zygote, process 7) does not answer"})
+    stuck = replace(IDENTITY, properties={"blocked": f"{ZYGOTE_LABEL} (zygote, process 7) does not answer"})
     check = member_check(VIEW, stuck, IDENTITY, 0.0)
     assert check.state == WARNING
     assert "starts nothing: the process that starts jobs (zygote, process 7) does not answer" in check.found

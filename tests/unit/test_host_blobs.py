@@ -19,7 +19,7 @@ from paglets.core.refs import ArtifactRef, BlobRef, FileRef
 from paglets.host.blobs.blob_store import BlobKeeper
 from paglets.host.blobs.pins import Promises
 from paglets.host.blobs.quota import FREE_BYTES, RESERVED_SECONDS
-from paglets.host.runtime.shell import Shell
+from paglets.host.runtime.services import HostServices
 from paglets.store import blobs, residence
 from paglets.store.db import Store
 from paglets.store.migrations import migrate
@@ -435,8 +435,8 @@ def test_what_is_promised_while_it_is_collected_is_kept_or_was_not_promised(tmp_
     migrate(writer)
     store = Store(writer, open_reader=open_reader, commit=commit)
     settings = SimpleNamespace(blob_pin_seconds=PIN, artifact_max_bytes=0, artifact_quota_bytes=0)
-    shell = SimpleNamespace(store=store, blobs=disk, clock=clock, settings=settings, own=SimpleNamespace(name="h"))
-    keeper = BlobKeeper(cast(Shell, shell))
+    services = SimpleNamespace(store=store, blobs=disk, clock=clock, settings=settings, own=SimpleNamespace(name="h"))
+    keeper = BlobKeeper(cast(HostServices, services))
     keeper.put(DATA)
     clock.advance(PIN * 2)
     with ThreadPoolExecutor(1) as pool:

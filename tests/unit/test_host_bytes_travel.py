@@ -488,7 +488,7 @@ def test_a_finished_job_keeps_its_scratch_while_it_is_to_move(home: Rig, away: R
     home.answer(process, "done", EntryDone(intent=Intent(move=away.own)))
     process.exit()
     home.run(5)
-    assert home.disk.left_over() == ("j1",)
+    assert home.disk.scratch_ids() == ("j1",)
     view: PagletView = home.get(PagletView, "GET", "/v1/paglets/j1")
     assert view.reason == "it moves to away when that is online"
 
@@ -666,7 +666,7 @@ def test_the_runner_waits_for_no_disk_when_a_run_publishes_or_fetches(home: Rig)
     home.run()
     process = home.process("p1")
     acts: list[Callable[[], None]] = []
-    home.blobs.aside = acts.append  # type: ignore[method-assign]
+    home.blobs.run_in_background = acts.append  # type: ignore[method-assign]
     home.blobs.stage("run.1", DATA)
     numbers = [
         process.ask("publish", Publish(staged="run.1", blob=ref(DATA))),

@@ -42,7 +42,7 @@ class Told:
         self.results: list[CallReply | PagletsError] = []
         message = WireMessage(kind="hi", args={})
         target = ProxyRef(agent_id="p1", host=host_ref(host))
-        rig.host.runner.soon(lambda: rig.host.calls.start(target, message, seconds, self.results.append))
+        rig.host.runner.call_soon(lambda: rig.host.calls.start(target, message, seconds, self.results.append))
         rig.run()
 
     @property
@@ -206,6 +206,6 @@ def test_a_service_of_this_host_is_called_by_its_name(rig: Rig) -> None:
     results: list[Any] = []
     target = ProxyRef(agent_id="compute-slots", host=rig.own)
     message = WireMessage(kind="nonsense", args={})
-    rig.host.runner.soon(lambda: rig.host.calls.start(target, message, None, results.append))
+    rig.host.runner.call_soon(lambda: rig.host.calls.start(target, message, None, results.append))
     rig.run()
     assert [error.code for error in results] == ["not_handled"]

@@ -83,13 +83,13 @@ def test_pages_of_a_whole_census_have_each_copy_once(rig: Rig) -> None:
     found: list[str] = []
     pages, after = 0, ""
     while pages == 0 or after:
-        copies, after = rig.host.shell.store.read(lambda tx, beyond=after: page(tx, beyond, 2))
+        copies, after = rig.host.services.store.read(lambda tx, beyond=after: page(tx, beyond, 2))
         found += [copy.agent_id for _, copy in copies]
         pages += 1
 
     assert sorted(found) == [f"j{number}" for number in range(7)]
     assert pages > 2
-    whole, end = rig.host.shell.store.read(lambda tx: page(tx, "", -1))
+    whole, end = rig.host.services.store.read(lambda tx: page(tx, "", -1))
     assert (len(whole), end) == (7, "")
 
 

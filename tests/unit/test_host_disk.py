@@ -146,7 +146,7 @@ def test_a_source_goes_if_it_is_the_file_that_was_registered(
 
 
 def test_a_disk_with_a_place_for_a_process_has_no_obstacle(disk: HostDisk) -> None:
-    assert disk.obstacle() is None
+    assert disk.blocked_reason() is None
 
 
 @posix
@@ -155,7 +155,7 @@ def test_a_folder_that_is_gone_or_may_not_be_written_is_an_obstacle_with_its_pat
 ) -> None:
     work = tmp_path / "host" / "work"
     shutil.rmtree(work)
-    found = disk.obstacle()
+    found = disk.blocked_reason()
     assert found is not None
     assert found.code == "disk_closed"
     assert str(work) in found.text
@@ -165,12 +165,12 @@ def test_a_folder_that_is_gone_or_may_not_be_written_is_an_obstacle_with_its_pat
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_folder_that_was_removed_is_made_anew(disk: HostDisk, tmp_path: Path, name: str) -> None:
     shutil.rmtree(tmp_path / "host" / name)
-    found = disk.obstacle()
+    found = disk.blocked_reason()
     assert found is not None
     assert found.text == f"{tmp_path / 'host' / name} is not there"
-    disk.left_over()
+    disk.scratch_ids()
     assert name in disk.make_folders()
-    assert disk.obstacle() is None
+    assert disk.blocked_reason() is None
     assert disk.make_folders() == ()
 
 
@@ -180,7 +180,7 @@ def test_what_lies_in_the_place_of_a_folder_is_left_and_told(disk: HostDisk, tmp
     shutil.rmtree(tmp_path / "host" / name)
     (tmp_path / "host" / name).write_text("somebody's")
     assert disk.make_folders() == ()
-    found = disk.obstacle()
+    found = disk.blocked_reason()
     assert found is not None
     assert (found.code, found.text) == ("disk_closed", f"{tmp_path / 'host' / name} is no folder")
 
@@ -188,7 +188,7 @@ def test_what_lies_in_the_place_of_a_folder_is_left_and_told(disk: HostDisk, tmp
 @posix
 def test_what_else_a_process_needs_is_an_obstacle(tmp_path: Path) -> None:
     (tmp_path / "host").mkdir()
-    lacking = HostDisk(tmp_path / "host", lambda act: act(), print, lambda: "the program is gone").obstacle()
+    lacking = HostDisk(tmp_path / "host", lambda act: act(), print, lambda: "the program is gone").blocked_reason()
     assert lacking is not None
     assert (lacking.code, lacking.text) == ("disk_closed", "the program is gone")
 

@@ -86,7 +86,7 @@ def test_an_artifact_whose_time_was_over_while_its_owner_was_leaving_ends_when_t
 
 def test_a_source_is_removed_elsewhere_than_on_the_runner(rig: Rig) -> None:
     acts: list[Callable[[], None]] = []
-    rig.disk.later = acts.append  # type: ignore[method-assign,assignment]
+    rig.disk.run_later = acts.append  # type: ignore[method-assign,assignment]
     to_remove(rig, "/mount/that/hangs")
     rig.run(30)
     assert (len(acts), rig.disk.removed, left(rig)) == (1, [], ["/mount/that/hangs"])

@@ -17,8 +17,8 @@ from paglets.codec.strict_json import dumps
 from paglets.core.errors import Conflict, InternalError, Invalid
 from paglets.core.record import to_json
 from paglets.host.handoff.eviction import Fencing
-from paglets.host.records.comeback import ERA, come_back_from_forgotten, epoch_of_next_era
-from paglets.host.records.hooks import ask_for
+from paglets.host.records.lifecycle import set_pending_action
+from paglets.host.records.rollback import ERA, epoch_of_next_era, roll_back_from_removed
 from paglets.store import recalls, residence
 from paglets.store.db import Tx
 from paglets.store.recalls import Fence
@@ -139,7 +139,7 @@ def test_a_paglet_that_wishes_to_go_to_a_forgotten_host_stays_and_says_why(rig: 
     rig.write(lambda tx: residence.create(tx, envelope("p1"), rig.now()))
     rig.until(lambda: is_silent(rig), 30)
     forget(rig)
-    rig.write(lambda tx: ask_for(tx, "p1", {"move": to_json(W1)}))
+    rig.write(lambda tx: set_pending_action(tx, "p1", {"move": to_json(W1)}))
     rig.run(1)
     view: PagletView = rig.get(PagletView, "GET", "/v1/paglets/p1")
     assert view.reason == "its move to w1 was dropped: that host was forgotten"
@@ -346,7 +346,7 @@ def test_a_job_that_nobody_wants_and_that_ends_here_is_not_counted_as_taken_back
 
     def end(tx: Tx) -> bool:
         recalls.wish(tx, "j1", recalls.UNWANTED)
-        return come_back_from_forgotten(tx, ("j1", 1), ERA, rig.now())
+        return roll_back_from_removed(tx, ("j1", 1), ERA, rig.now())
 
     assert rig.write(end) is False
     assert status(rig, "j1") == ("disposed", 2)

@@ -17,7 +17,7 @@ from paglets.codec.strict_json import dumps
 from paglets.core.errors import Conflict, InternalError
 from paglets.core.record import to_json
 from paglets.core.refs import FileRef, HostRef
-from paglets.host.records.hooks import ask_for
+from paglets.host.records.lifecycle import set_pending_action
 from paglets.store import files, residence
 from paglets.store.jobfiles import KEEP_SECONDS
 from paglets.worker.protocol import Fault, Intent
@@ -120,14 +120,14 @@ def test_a_job_that_goes_on_at_once_takes_its_files_along(rig: Rig) -> None:
 
 def test_the_files_of_a_job_that_is_where_it_wants_to_go_become_artifacts(rig: Rig) -> None:
     finished(rig, hook=None)
-    rig.write(lambda tx: ask_for(tx, "j1", {"move": to_json(rig.own)}))
+    rig.write(lambda tx: set_pending_action(tx, "j1", {"move": to_json(rig.own)}))
     rig.run(1)
     assert (status(rig), names(rig)) == ("disposed", [("result.db", "", False)])
 
 
 def test_a_job_that_asked_for_no_move_leaves_no_files(rig: Rig) -> None:
     finished(rig, hook=None)
-    rig.write(lambda tx: ask_for(tx, "j1", None))
+    rig.write(lambda tx: set_pending_action(tx, "j1", None))
     rig.ask("DELETE", "/v1/paglets/j1")
     end(rig)
     assert (status(rig), names(rig)) == ("disposed", [])
@@ -135,7 +135,7 @@ def test_a_job_that_asked_for_no_move_leaves_no_files(rig: Rig) -> None:
 
 def test_a_job_that_is_ended_by_hand_while_it_waits_for_home_leaves_its_files(rig: Rig) -> None:
     finished(rig, hook=None)
-    rig.write(lambda tx: ask_for(tx, "j1", {"move": to_json(host_ref("elsewhere"))}))
+    rig.write(lambda tx: set_pending_action(tx, "j1", {"move": to_json(host_ref("elsewhere"))}))
     rig.run(1)
     rig.ask("DELETE", "/v1/paglets/j1")
     end(rig)
@@ -200,7 +200,7 @@ def test_a_job_whose_hook_fails_stays_with_its_files(rig: Rig, hook: str, name: 
     (note,) = notes(rig)
     assert failed(rig).text in note
     assert "jobs rerun-hook g1/a" in note
-    assert rig.disk.left_over() == ()
+    assert rig.disk.scratch_ids() == ()
     assert not checked(rig)
 
 
@@ -258,7 +258,7 @@ def test_a_rerun_that_fails_keeps_the_job_for_another_thirty_days(rig: Rig) -> N
 def test_a_move_whose_on_dispatching_failed_goes_on_with_the_rerun(rig: Rig) -> None:
     away = Rig(name="away", beside=rig)
     finished(rig, hook=None)
-    rig.write(lambda tx: ask_for(tx, "j1", {"move": to_json(away.own)}))
+    rig.write(lambda tx: set_pending_action(tx, "j1", {"move": to_json(away.own)}))
     end(rig, fault=FAULT)
     rig.run(10)
     assert (failed(rig).text, failed(rig).target) == ("on_dispatching failed on home: ValueError: no column x", "away")
@@ -274,7 +274,7 @@ def test_a_move_whose_on_dispatching_failed_goes_on_with_the_rerun(rig: Rig) -> 
 
 def test_a_job_whose_on_disposing_failed_ends_when_asked_again(rig: Rig) -> None:
     finished(rig, hook=None)
-    rig.write(lambda tx: ask_for(tx, "j1", {"dispose": True}))
+    rig.write(lambda tx: set_pending_action(tx, "j1", {"dispose": True}))
     end(rig, fault=FAULT)
     assert failed(rig).hook == "on_disposing"
     rig.get(Done, "POST", "/v1/paglets/j1/rerun")
@@ -342,7 +342,7 @@ def test_files_that_wait_for_a_home_which_is_forgotten_become_artifacts_where_th
     Target(rig).goes_away()
     rig.until(lambda: is_silent(rig), 30)
     finished(rig, hook=None)
-    rig.write(lambda tx: ask_for(tx, "j1", {"move": to_json(W1)}))
+    rig.write(lambda tx: set_pending_action(tx, "j1", {"move": to_json(W1)}))
     rig.run(1)
     answer = forget(rig)
     assert (answer.moves_dropped, answer.files_kept) == (1, {"g1": 1})
@@ -366,7 +366,7 @@ def test_a_move_to_a_store_whose_name_another_one_has_now_says_so(rig: Rig) -> N
     rig.peer("w2")
     finished(rig, hook=None)
     old = HostRef(store_id="ab" * 16, name="w2", url="http://old:1")
-    rig.write(lambda tx: ask_for(tx, "j1", {"move": to_json(old)}))
+    rig.write(lambda tx: set_pending_action(tx, "j1", {"move": to_json(old)}))
     rig.run(1)
     view: PagletView = rig.get(PagletView, "GET", "/v1/paglets/j1")
     assert "the w2 that is online is another store" in view.reason

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from paglets.host.datadir import folder
-from paglets.host.datadir.folder import Log
-from paglets.host.voice import Voice
+from paglets.host.console import Console
+from paglets.host.datadir import data_directory
+from paglets.host.datadir.data_directory import LogFile
 
 FULL = Path("/dev/full")
 full = pytest.mark.skipif(not FULL.exists(), reason="there is no disk here that is always full")
 
 
 def test_each_line_has_its_time(tmp_path: Path) -> None:
-    log = Log(tmp_path / "host.log")
+    log = LogFile(tmp_path / "host.log")
     log.line("first")
     log.line("second: \ud800")
     log.close()
@@ -30,29 +30,29 @@ def test_each_line_has_its_time(tmp_path: Path) -> None:
 
 
 def test_what_others_say_cannot_play_with_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    log = Log(tmp_path / "host.log")
+    log = LogFile(tmp_path / "host.log")
     log.line("host \x1b[2Jw1\u202e\nnext line")
     log.close()
-    Voice().say("host \x1b[2Jw1\u202e")
+    Console().print("host \x1b[2Jw1\u202e")
     assert "host \\x1b[2Jw1\\u202e\nnext line\n" in (tmp_path / "host.log").read_text()
     assert capsys.readouterr().err == "host \\x1b[2Jw1\\u202e\n"
 
 
 def test_a_long_log_begins_anew_and_keeps_its_last_part(tmp_path: Path) -> None:
-    log = Log(tmp_path / "host.log")
-    log.line("x" * folder.MAX_LOG_BYTES)
+    log = LogFile(tmp_path / "host.log")
+    log.line("x" * data_directory.MAX_LOG_BYTES)
     log.line("then")
     log.close()
     assert (tmp_path / "host.log").read_text().endswith(" then\n")
-    assert (tmp_path / "host.log.1").stat().st_size > folder.MAX_LOG_BYTES
+    assert (tmp_path / "host.log.1").stat().st_size > data_directory.MAX_LOG_BYTES
 
 
 def test_the_log_of_a_host_in_the_background_has_its_output_too_wherever_that_is(tmp_path: Path) -> None:
     path, output = tmp_path / "host.log", os.open(os.devnull, os.O_WRONLY)
-    log = Log(path)
+    log = LogFile(path)
     log.take_output((output,))
     os.write(output, b"a traceback\n")
-    log.line("x" * folder.MAX_LOG_BYTES)  # this moves the file
+    log.line("x" * data_directory.MAX_LOG_BYTES)  # this moves the file
     os.write(output, b"another one\n")
     log.close()
     log.line("after the end")
@@ -66,12 +66,12 @@ def test_the_log_of_a_host_in_the_background_has_its_output_too_wherever_that_is
 def test_a_host_in_the_background_speaks_to_its_log_once_it_is_ready(
     background: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    voice, log, given = Voice(background=background), [], []
-    voice.say("paglets: a new key")
-    voice.tell(log.append, "warning: once")
-    voice.leave(log.append, lambda: given.append("output"))
-    voice.say("paglets: host laptop is ending")
-    voice.tell(log.append, "warning: twice")
+    console, log, given = Console(background=background), [], []
+    console.print("paglets: a new key")
+    console.announce(log.append, "warning: once")
+    console.detach(log.append, lambda: given.append("output"))
+    console.print("paglets: host laptop is ending")
+    console.announce(log.append, "warning: twice")
     before = ["paglets: a new key", "paglets: warning: once"]
     later = ["host laptop is ending"] if background else []
     assert log == ["warning: once", *later, "warning: twice"]
@@ -82,7 +82,7 @@ def test_a_host_in_the_background_speaks_to_its_log_once_it_is_ready(
 
 @full
 def test_a_line_that_finds_no_room_on_the_disk_is_dropped() -> None:
-    log = Log(FULL)
+    log = LogFile(FULL)
     log.line("lost")
     log.close()
 
@@ -91,7 +91,7 @@ def test_a_line_that_finds_no_room_on_the_disk_is_dropped() -> None:
 def test_a_terminal_that_takes_nothing_does_not_stop_a_host() -> None:
     with FULL.open("w", buffering=1) as gone:
         with contextlib.redirect_stderr(gone):
-            Voice().say("lost")
+            Console().print("lost")
             assert sys.stderr is gone
         with contextlib.suppress(OSError):
             gone.close()

@@ -263,7 +263,7 @@ def test_a_question_without_an_answer_is_asked_again() -> None:
     rig = Rig(host_lost_after_seconds=20.0)
     started(rig, "a")
     mesh = NoAnswers()
-    part = lost_jobs.Losses(rig.host.shell, rig.host.gossip, mesh, rig.host.lost_jobs._resubmission)  # type: ignore[arg-type]
+    part = lost_jobs.Losses(rig.host.services, rig.host.gossip, mesh, rig.host.lost_jobs._resubmission)  # type: ignore[arg-type]
     for _ in range(30):
         part.tick(rig.clock.monotonic())
         rig.clock.advance(2.0)
@@ -356,7 +356,7 @@ def test_only_an_answer_to_what_was_asked_after_the_gap_ends_the_wait() -> None:
     answers: list[Any] = []
     rig.peer("w1", {"POST /v1/jobs/status": lambda body: JobStatusReply()})
     rig.write(lambda tx: residence.create(tx, job("j1", request=slot_request()), rig.now()))
-    transport = rig.host.shell.transport
+    transport = rig.host.services.transport
     send = transport.send
 
     def hold(host: HostRef, request: Any, done: Any, *, timeout_seconds: float) -> None:

@@ -180,7 +180,7 @@ def test_nor_does_it_on_a_host_that_nobody_can_connect_to() -> None:
         table = rig.peer(f"n{number}", reachable=False)
         relay.routes[f"POST /v1/via/{table.ref.store_id}"] = has_no_way
         outcomes: list[Any] = []
-        rig.host.shell.transport.send(
+        rig.host.services.transport.send(
             table.ref, Request(method="GET", target="/v1/host"), outcomes.append, timeout_seconds=5.0
         )
         rig.until(lambda: outcomes)

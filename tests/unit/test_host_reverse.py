@@ -44,7 +44,7 @@ class Given:
     def send(self, method: str = "POST", target: str = "/v1/posts", *, to: HostRef = NAT, **request: Any) -> None:
         timeout = request.pop("timeout", 60.0)
         asked = Request(method=method, target=target, **request)
-        self.rig.host.shell.transport.send(to, asked, self.outcomes.append, timeout_seconds=timeout)
+        self.rig.host.services.transport.send(to, asked, self.outcomes.append, timeout_seconds=timeout)
         self.rig.run()
 
     def pull(self, *at_work: str, wait: float = 20.0) -> PendingResponse:
@@ -288,7 +288,7 @@ class Between:
     def send(self, target: str = "/v1/posts", **request: Any) -> None:
         asked = Request(method="POST", target=target, **request)
         before = len(self.outcomes)
-        self.rig.host.shell.transport.send(NAT, asked, self.outcomes.append, timeout_seconds=5.0)
+        self.rig.host.services.transport.send(NAT, asked, self.outcomes.append, timeout_seconds=5.0)
         self.rig.until(lambda: len(self.outcomes) > before)
 
     def asked(self, name: str) -> list[Any]:

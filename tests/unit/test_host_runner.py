@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from paglets.core.errors import Conflict, PagletsError, StoreFull
-from paglets.host.runtime.runner import RETRY_AFTER_FAULT_SECONDS, Runner, note
+from paglets.host.runtime.runner import RETRY_AFTER_FAULT_SECONDS, Runner
 from paglets.store.db import Store, Tx
+from paglets.store.events import record_event
 from tests.fakes.clock import FakeClock
 from tests.fakes.store import memory_database
 
@@ -63,14 +64,14 @@ def put(key: str) -> Callable[[Tx], int]:
 def test_events_then_changes_then_parts(rig: Rig) -> None:
     rig.part("part")
     rig.runner.change(put("a"), lambda rows: rig.say("changed"))
-    rig.runner.soon(lambda: rig.say("event"))
+    rig.runner.call_soon(lambda: rig.say("event"))
     rig.settle()
     assert rig.said == ["event", "changed", "part"]
 
 
 def test_events_run_in_the_order_in_which_they_came(rig: Rig) -> None:
     for number in range(5):
-        rig.runner.soon(lambda number=number: rig.say(number))
+        rig.runner.call_soon(lambda number=number: rig.say(number))
     rig.settle()
     assert rig.said == [0, 1, 2, 3, 4]
 
@@ -84,7 +85,7 @@ def test_changes_that_wait_together_are_one_commit(rig: Rig) -> None:
 
 
 def test_what_an_event_changes_is_committed_in_the_same_step(rig: Rig) -> None:
-    rig.runner.soon(lambda: rig.runner.change(put("a"), rig.say))
+    rig.runner.call_soon(lambda: rig.runner.change(put("a"), rig.say))
     rig.runner.step()
     assert rig.said == [1]
 
@@ -116,7 +117,7 @@ def test_an_error_that_nobody_deals_with_is_a_fault_but_for_one_that_passes(
 
 
 def test_an_event_handed_in_during_a_step_is_run_in_the_next_one(rig: Rig) -> None:
-    rig.runner.soon(lambda: rig.runner.soon(lambda: rig.say("second")))
+    rig.runner.call_soon(lambda: rig.runner.call_soon(lambda: rig.say("second")))
     assert rig.runner.step() == 0.0
     assert rig.said == []
     rig.settle()
@@ -166,7 +167,7 @@ def test_a_wake_for_a_part_that_is_not_there_is_nothing(rig: Rig) -> None:
 def test_what_comes_in_from_outside_signals(rig: Rig) -> None:
     rig.runner.signal = lambda: rig.say("signal")
     rig.runner.wake("a")
-    rig.runner.soon(lambda: None)
+    rig.runner.call_soon(lambda: None)
     rig.runner.change(put("a"))
     assert rig.said == ["signal"] * 3
 
@@ -195,10 +196,10 @@ def test_a_fault_in_an_event_or_after_a_commit_stops_nothing(rig: Rig, where: st
         raise RuntimeError("it broke")
 
     if where == "event":
-        rig.runner.soon(breaks)
+        rig.runner.call_soon(breaks)
     else:
         rig.runner.change(put("a"), breaks)
-    rig.runner.soon(lambda: rig.say("event"))
+    rig.runner.call_soon(lambda: rig.say("event"))
     rig.runner.change(put("b"), rig.say)
     rig.settle()
     assert rig.said == ["event", 1]
@@ -209,13 +210,13 @@ def test_an_end_that_nothing_may_catch_goes_through(rig: Rig) -> None:
     def end() -> None:
         raise SystemExit
 
-    rig.runner.soon(end)
+    rig.runner.call_soon(end)
     with pytest.raises(SystemExit):
         rig.runner.step()
 
 
 def test_events_for_people_are_bounded(rig: Rig) -> None:
     for number in range(5):
-        rig.store.write(lambda tx, number=number: note(tx, 1.0, "k", "s", f"{number}" * 3_000, keep=2))
+        rig.store.write(lambda tx, number=number: record_event(tx, 1.0, "k", "s", f"{number}" * 3_000, keep=2))
     texts = rig.store.read(lambda tx: [row["text"] for row in tx.all("SELECT text FROM events ORDER BY id")])
     assert texts == ["3" * 2_000, "4" * 2_000]

@@ -177,11 +177,11 @@ def test_while_the_launcher_does_not_answer_nothing_starts_and_that_is_said(rig:
     rig.run()
     assert rig.launcher.processes == []
     assert rig.value("SELECT reason FROM requests") == "launcher_silent"
-    assert "does not answer" in rig.host.identity().properties["obstacle"]
+    assert "does not answer" in rig.host.identity().properties["blocked"]
     rig.host.runs.start_blocked("")
     rig.run()
     assert len(rig.launcher.processes) == 1
-    assert "obstacle" not in rig.host.identity().properties
+    assert "blocked" not in rig.host.identity().properties
 
 
 def test_what_the_disk_has_no_place_for_fails_nobody_and_starts_when_there_is_one(rig: Rig) -> None:
@@ -335,7 +335,7 @@ def test_an_attempt_that_lacked_files_of_its_host_is_none_and_begins_after_a_pau
     rig.run(5.0)
     assert rig.all("SELECT status, failed_attempts, losses FROM requests") == [("WAITING_FOR_SLOT", 0, 0)]
     assert "the program is gone" in why_of(rig)
-    assert rig.host.identity().properties["obstacle"].endswith("the program is gone")
+    assert rig.host.identity().properties["blocked"].endswith("the program is gone")
     assert len(rig.launcher.processes) == 1
     rig.run(20.0)
     assert len(rig.launcher.processes) == 2
@@ -932,4 +932,4 @@ def test_however_long_what_is_in_the_way_others_take_the_row_that_says_so(rig: R
     rig.disk.held = Reason(code="disk_closed", text="/a/long/path" * 100 + " is not there")
     rig.run(5.0)
     row = rig.host.gossip.members()[0].member
-    assert check_member(row).properties["obstacle"].startswith("/a/long/path")
+    assert check_member(row).properties["blocked"].startswith("/a/long/path")

@@ -11,7 +11,7 @@ from paglets.api.groups import GroupView
 from paglets.api.slots import PlacementPreview, PreviewPlacement, Slots, Steal, Stolen
 from paglets.core.record import to_json
 from paglets.host.handoff.placer import JOBS_A_TURN, LOOK_AGAIN_SECONDS
-from paglets.host.records.groupviews import ONLY_HOST
+from paglets.host.records.group_views import ONLY_HOST
 from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources, SlotRequest
 from paglets.store import residence

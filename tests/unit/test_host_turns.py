@@ -148,7 +148,7 @@ def test_large_envelopes_count_in_a_batch(home: Rig) -> None:
 def test_a_large_envelope_becomes_a_blob_elsewhere_than_on_the_runner(home: Rig) -> None:
     away = Rig(name="away", beside=home)
     acts: list[Callable[[], None]] = []
-    home.blobs.aside = acts.append  # type: ignore[method-assign,assignment]
+    home.blobs.run_in_background = acts.append  # type: ignore[method-assign,assignment]
     leave(home, away.own, large(), envelope("small"))
     home.run(20)
     assert (len(acts), status(away, "p1"), status(away, "small")) == (1, None, "here")

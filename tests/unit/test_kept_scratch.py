@@ -34,7 +34,7 @@ def ended_with(rig: Rig, agent_id: str, fault: Fault) -> None:
 
 
 def scratch(rig: Rig) -> tuple[str, ...]:
-    return rig.disk.left_over()
+    return rig.disk.scratch_ids()
 
 
 def attempt(rig: Rig) -> AttemptView:

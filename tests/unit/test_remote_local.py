@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from host_rig import OFFERED
 
-from paglets.host.datadir import runfile
-from paglets.host.runtime.shell import Settings
+from paglets.host.datadir import run_file
+from paglets.host.runtime.services import Settings
 from paglets.wire.local_hosts import began, broken_run_files, running_hosts
 
 DEAD = 2**22 + 1
@@ -68,11 +68,11 @@ def test_a_file_that_is_no_run_file_is_left_out_and_named(tmp_path: Path, conten
 
 @pytest.mark.parametrize("content", ["{garbage", "[]", '{"pid": 1}'])
 def test_a_host_that_ends_leaves_what_is_not_its_run_file(tmp_path: Path, content: str) -> None:
-    remove = runfile.write(tmp_path, SETTINGS)
+    remove = run_file.write(tmp_path, SETTINGS)
     path = tmp_path / "run" / "home.json"
     path.write_text(content)
     remove()
     assert path.read_text() == content
-    assert runfile.mend(tmp_path, SETTINGS).startswith(f"{path} was removed or written to")
+    assert run_file.repair(tmp_path, SETTINGS).startswith(f"{path} was removed or written to")
     remove()
     assert not path.exists()

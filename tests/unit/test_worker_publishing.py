@@ -68,7 +68,7 @@ class Rig:
     def blob(self, ref: BlobRef) -> Path:
         return Path(self.blobs.path(ref.sha256))
 
-    def is_right(self, ref: BlobRef) -> bool:
+    def is_intact(self, ref: BlobRef) -> bool:
         return hash_file(self.blob(ref)) == ref
 
     def is_untouched(self) -> bool:
@@ -100,7 +100,7 @@ def test_a_closed_file_of_an_attempt_is_moved_and_not_copied(rig: Rig) -> None:
     publication.keep()
     after = rig.blob(publication.blob).stat()
     assert (after.st_ino, after.st_nlink, after.st_mode & 0o777) == (before.st_ino, 1, 0o600)
-    assert rig.is_right(publication.blob)
+    assert rig.is_intact(publication.blob)
     assert os.listdir(rig.scratch) == []
 
 
@@ -166,7 +166,7 @@ def test_what_is_still_in_a_buffer_is_not_in_the_blob(rig: Rig, is_kept: bool) -
         publication = rig.move(path)
         publication.keep() if is_kept else publication.drop()
     assert publication.blob == BlobRef(sha256=hashlib.sha256(b"").hexdigest(), size_bytes=0)
-    assert rig.is_right(publication.blob)
+    assert rig.is_intact(publication.blob)
     assert path.exists() != is_kept
 
 
@@ -188,7 +188,7 @@ def test_a_file_that_somebody_reaches_while_it_is_taken_is_copied(rig: Rig, open
     assert rig.source.stat().st_ino == inode != rig.blob(publication.blob).stat().st_ino
     publication.keep()
     assert not rig.source.exists()
-    assert rig.is_right(publication.blob)
+    assert rig.is_intact(publication.blob)
 
 
 def test_a_file_of_two_names_or_outside_of_the_scratch_is_copied(rig: Rig, tmp_path: Path) -> None:
@@ -219,13 +219,13 @@ def test_a_process_that_dies_before_the_commit_leaves_its_file_to_a_scratch_that
     publication = rig.copying.publish(rig.source, move=True)
     assert rig.is_untouched()
     rig.source.write_bytes(b"ROWS")
-    assert rig.is_right(publication.blob)
+    assert rig.is_intact(publication.blob)
 
 
 def test_an_attempt_that_writes_under_the_same_name_meanwhile_writes_another_file(rig: Rig) -> None:
     publication = rig.move()
     rig.source.write_bytes(b"ROWS")
-    assert rig.is_right(publication.blob)
+    assert rig.is_intact(publication.blob)
 
 
 @pytest.mark.parametrize("is_known", [True, False])
@@ -236,7 +236,7 @@ def test_a_file_that_is_refused_is_as_it_was(rig: Rig, is_known: bool) -> None:
     publication.drop()
     assert rig.is_untouched()
     rig.source.write_bytes(b"ROWS")
-    assert rig.is_right(publication.blob)
+    assert rig.is_intact(publication.blob)
 
 
 @pytest.mark.parametrize("step", ["room", "publish"])
@@ -266,7 +266,7 @@ def test_a_file_that_is_refused_by_a_full_disk_can_be_read_and_moved_again(rig: 
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (rig.source.read_bytes(), rig.source.stat().st_mode & 0o777) == (b"rows", 0o400)
     rig.move().keep()
-    assert rig.is_right(publication.blob)
+    assert rig.is_intact(publication.blob)
     assert not rig.source.exists()
 
 
@@ -316,7 +316,7 @@ def test_a_file_of_another_file_system_asks_for_room_once(rig: Rig) -> None:
         source = Path(folder) / "out.db"
         source.write_bytes(b"rows")
         publisher = Publisher("token", rig.answer, lambda mtime_ns: None, Path(folder))
-        assert rig.is_right(publisher.publish(source, move=True).blob)
+        assert rig.is_intact(publisher.publish(source, move=True).blob)
     assert len(set(rig.rooms)) == 1
 
 
@@ -355,7 +355,7 @@ def test_an_attempt_writes_again_when_the_folder_of_its_host_is_open(rig: Rig, m
     staging = shut(rig)
     publication = rig.publisher.publish(rig.source, move=move)
     publication.keep()
-    assert rig.is_right(publication.blob)
+    assert rig.is_intact(publication.blob)
     assert rig.problems[-2:] == ["", f"{staging} is no folder"]
     assert rig.source.exists() is not move
     assert list(staging.iterdir()) == []
@@ -363,7 +363,7 @@ def test_an_attempt_writes_again_when_the_folder_of_its_host_is_open(rig: Rig, m
 
 def test_bytes_of_an_attempt_are_written_again_too(rig: Rig) -> None:
     shut(rig)
-    assert rig.is_right(rig.publisher.publish_bytes(b"rows"))
+    assert rig.is_intact(rig.publisher.publish_bytes(b"rows"))
 
 
 def test_what_is_no_attempt_does_not_wait(rig: Rig) -> None:

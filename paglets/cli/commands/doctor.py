@@ -27,7 +27,7 @@ from paglets.client.hosts import has_not_joined, last_contact_text
 from paglets.config import CONFIG_NAME, checked_config, data_dirs, host_names
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, NotAllowed, PagletsError, Unreachable, WrongClock
 from paglets.core.text import counted, duration_text, printable
-from paglets.host.runtime.portrait import OBSTACLE
+from paglets.host.runtime.status import BLOCKED
 from paglets.native import psutil_problem
 from paglets.program import PROGRAM_VERSION, this_program
 from paglets.remote.client import HostClient
@@ -320,9 +320,9 @@ def _trouble(identity: HostIdentity) -> tuple[str, str] | None:
     if "damaged" in identity.properties:
         found = f"online; its database was damaged, or older than it was: told at {identity.properties['damaged']}"
         return found, f"`paglets doctor --name {identity.name}` on its machine says more"
-    if OBSTACLE in identity.properties:
-        found = f"online, and starts nothing: {identity.properties[OBSTACLE]}"
-        if identity.properties[OBSTACLE].startswith(ZYGOTE_LABEL):
+    if BLOCKED in identity.properties:
+        found = f"online, and starts nothing: {identity.properties[BLOCKED]}"
+        if identity.properties[BLOCKED].startswith(ZYGOTE_LABEL):
             advice = f"nothing to do: it is replaced after {HeartbeatTimeouts().replace_seconds:g} s; its jobs restart"
             return found, advice
         return found, f"mend that; `paglets doctor --name {identity.name}` on its machine says more"

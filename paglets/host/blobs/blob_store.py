@@ -18,7 +18,7 @@ from paglets.core.errors import Conflict, FileChanged, PagletsError, TooLarge, U
 from paglets.core.refs import BlobRef, check_blob, check_file_name, check_sha256
 from paglets.host.blobs.pins import BlobPins
 from paglets.host.blobs.quota import QuotaReservations
-from paglets.host.runtime.shell import Shell
+from paglets.host.runtime.services import HostServices
 from paglets.host.runtime.threads import KeyedLocks
 from paglets.store import blobs
 from paglets.store.db import Tx
@@ -34,20 +34,20 @@ class BlobStore:
     `Settings.blob_pin_seconds`: how long a blob stays that was promised to somebody.
     """
 
-    def __init__(self, shell: Shell) -> None:
-        self._shell = shell
-        self._disk = shell.blobs
+    def __init__(self, services: HostServices) -> None:
+        self._services = services
+        self._disk = services.blobs
         self._locks = KeyedLocks()
-        self._promises = BlobPins(shell.settings.blob_pin_seconds, shell.clock.monotonic)
-        self._room = QuotaReservations(shell)
+        self._promises = BlobPins(services.settings.blob_pin_seconds, services.clock.monotonic)
+        self._room = QuotaReservations(services)
         # Files of the right size that were found to have wrong bytes.
         self._damaged: set[str] = set()
         # What an earlier start promised is not known any more.
-        self._collect_at = shell.clock.monotonic() + shell.settings.blob_pin_seconds
+        self._collect_at = services.clock.monotonic() + services.settings.blob_pin_seconds
         self._collected = ""
         self._idle: set[str] = set()
 
-    def aside(self, act: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
+    def run_in_background(self, act: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
         """Do it where it may wait for the disk; `done` gets its value or error, on the runner."""
 
         def perform() -> None:
@@ -55,11 +55,11 @@ class BlobStore:
                 result: T | BaseException = act()
             except Exception as error:
                 if not isinstance(error, PagletsError):
-                    self._shell.log(f"fault in an act on blobs: {traceback.format_exc()}")
+                    self._services.log(f"fault in an act on blobs: {traceback.format_exc()}")
                 result = error
-            self._shell.runner.soon(lambda: done(result))
+            self._services.runner.call_soon(lambda: done(result))
 
-        self._disk.aside(perform)
+        self._disk.run_in_background(perform)
 
     # Looking and promising.
 
@@ -75,7 +75,7 @@ class BlobStore:
         """A change of that run is committed: what something refers to by now needs no promise to the run."""
         held = self._promises.held(token)
         if held:
-            needed = self._shell.store.read(lambda tx: [sha256 for sha256 in held if blobs.is_needed(tx, sha256)])
+            needed = self._services.store.read(lambda tx: [sha256 for sha256 in held if blobs.is_needed(tx, sha256)])
             self._promises.let_go(token, needed)
 
     def run_ended(self, token: str) -> None:
@@ -96,16 +96,16 @@ class BlobStore:
         """Its state after a look at all of its bytes: somebody got wrong ones."""
         with self._locks.of(check_sha256(sha256)):
             size = self._row(sha256)
-            if size is not None and not self._disk.is_right(BlobRef(sha256=sha256, size_bytes=size)):
+            if size is not None and not self._disk.is_intact(BlobRef(sha256=sha256, size_bytes=size)):
                 self._damaged.add(sha256)
-                self._shell.log(f"the bytes of {sha256} are damaged on this disk")
+                self._services.log(f"the bytes of {sha256} are damaged on this disk")
         return self.state(sha256)
 
     def read(self, sha256: str, offset: int, length: int) -> bytes:
         """Up to `length` bytes, a piece at most. Raises Unknown; FileChanged where the disk has lost them."""
         size = self._row(check_sha256(sha256))
         if size is None:
-            raise Unknown(f"{self._shell.own.name} has no bytes of the SHA-256 {sha256}")
+            raise Unknown(f"{self._services.own.name} has no bytes of the SHA-256 {sha256}")
         self.pin(sha256)
         length = min(length, MAX_PIECE_BYTES, max(0, size - offset))
         piece = b""
@@ -113,7 +113,7 @@ class BlobStore:
             piece = self._disk.read(sha256, offset, length)
         if len(piece) < length:
             raise FileChanged(
-                f"the bytes of {sha256} on {self._shell.own.name} are damaged: its disk may be failing; "
+                f"the bytes of {sha256} on {self._services.own.name} are damaged: its disk may be failing; "
                 "put the file there anew"
             )
         return piece
@@ -132,14 +132,14 @@ class BlobStore:
         """Raises Conflict naming the first of these that is not."""
         lacking = [blob.sha256 for blob in blobs.missing(tx, (check_blob(blob) for blob in wanted))]
         if lacking:
-            text = f"{self._shell.own.name} has not the bytes of {lacking[0]}: send them first"
+            text = f"{self._services.own.name} has not the bytes of {lacking[0]}: send them first"
             raise Conflict(text, missing=lacking)
 
     def _has_all(self, sha256: str, size_bytes: int) -> bool:
         return self._disk.size(sha256) == size_bytes and sha256 not in self._damaged
 
     def _row(self, sha256: str) -> int | None:
-        return self._shell.store.read(lambda tx: blobs.size(tx, sha256))
+        return self._services.store.read(lambda tx: blobs.size(tx, sha256))
 
     # Taking.
 
@@ -220,9 +220,9 @@ class BlobStore:
 
     def _is_whole(self, blob: BlobRef, came_as: str) -> BlobState:
         """Its bytes are safe on the disk; its lock is held."""
-        now = self._shell.clock.wall()
+        now = self._services.clock.wall()
         with self._room.settled(came_as):
-            self._shell.store.write(lambda tx: blobs.add(tx, blob, now))
+            self._services.store.write(lambda tx: blobs.add(tx, blob, now))
         return BlobState(sha256=blob.sha256, offset=blob.size_bytes, complete=True)
 
     # Removing.
@@ -232,10 +232,10 @@ class BlobStore:
 
         Of bytes that the disk has lost the row goes at once: it would tell others that they need not send them.
         """
-        early = self._shell.clock.monotonic() < self._collect_at
+        early = self._services.clock.monotonic() < self._collect_at
         self._promises.forget_old()
         after = self._collected
-        found = self._shell.store.read(lambda tx: blobs.unneeded(tx, after, COLLECT_A_TURN))
+        found = self._services.store.read(lambda tx: blobs.unneeded(tx, after, COLLECT_A_TURN))
         self._collected = found[-1] if len(found) == COLLECT_A_TURN else ""
         for sha256 in found:
             if self._is_lost(sha256) or not (early or self._promises.stands(sha256)):
@@ -253,14 +253,14 @@ class BlobStore:
             return (self._is_lost(sha256) or not self._promises.stands(sha256)) and blobs.forget(tx, sha256)
 
         with self._locks.of(sha256):
-            if self._shell.store.write(forget):
+            if self._services.store.write(forget):
                 self._disk.remove(sha256)
                 self._disk.drop_code(sha256)
                 self._damaged.discard(sha256)
 
     def sweep(self) -> None:
         """Remove what lies on the disk without a row and was not touched between two calls of this."""
-        left = {each for each in self._disk.remains() if not self._promises.stands(each) and self._row(each) is None}
+        left = {each for each in self._disk.all_hashes() if not self._promises.stands(each) and self._row(each) is None}
         for sha256 in sorted(left & self._idle):
             with self._locks.of(sha256):
                 if self._row(sha256) is None and not self._promises.stands(sha256):
@@ -268,4 +268,4 @@ class BlobStore:
                     self._disk.remove(sha256)
                     self._disk.drop_code(sha256)
         self._idle = left
-        self._disk.drop_staged(self._shell.settings.blob_pin_seconds)
+        self._disk.drop_staged(self._services.settings.blob_pin_seconds)

@@ -15,7 +15,7 @@ from paglets.api.paglets import Done
 from paglets.core.errors import Conflict, FileChanged, Moving, PagletsError, Unknown, tellable
 from paglets.core.refs import ArtifactRef, BlobRef, HostRef
 from paglets.host.blobs.blob_store import BlobStore
-from paglets.host.runtime.shell import Shell
+from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossip
 from paglets.store import artifacts
 from paglets.store.db import Tx
@@ -60,8 +60,8 @@ class BlobFetcher:
 
     name = "blob_fetcher"
 
-    def __init__(self, shell: Shell, gossip: Gossip, blob_store: BlobStore) -> None:
-        self._shell = shell
+    def __init__(self, services: HostServices, gossip: Gossip, blob_store: BlobStore) -> None:
+        self._services = services
         self._gossip = gossip
         self._blob_store = blob_store
         self._paused: list[_Fetch] = []
@@ -79,8 +79,8 @@ class BlobFetcher:
 
     def find(self, artifact_id: str, found: Found) -> None:
         """Where an artifact is: here, or on one of the online hosts; Unknown where on none."""
-        own = self._shell.own
-        ref = self._shell.store.read(lambda tx: artifacts.find_any(tx, artifact_id, own.name))
+        own = self._services.own
+        ref = self._services.store.read(lambda tx: artifacts.find_any(tx, artifact_id, own.name))
         if ref is not None:
             found(ArtifactView(artifact=ref, host=own))
             return
@@ -89,7 +89,7 @@ class BlobFetcher:
         asking: _Asking[ArtifactView] = _Asking(left=len(hosts), error=unknown, found=found)
         request = Request(method="GET", target=f"/v1/artifacts/{artifact_id}?here=1")
         for member in hosts:
-            self._shell.transport.send(
+            self._services.transport.send(
                 member.ref, request, partial(asking.answered, _view), timeout_seconds=LOOK_SECONDS
             )
         if not hosts:
@@ -169,7 +169,7 @@ class BlobFetcher:
                     raise nowhere
                 return host
 
-            self._shell.transport.send(
+            self._services.transport.send(
                 member.ref, request, partial(asking.answered, read), timeout_seconds=LOOK_SECONDS
             )
         if not hosts:
@@ -177,14 +177,16 @@ class BlobFetcher:
 
     def _begin(self, fetch: _Fetch) -> None:
         sha256 = fetch.blob.sha256
-        self._blob_store.aside(lambda: self._blob_store.state(sha256), lambda state: self._go_on(fetch, state))
+        self._blob_store.run_in_background(
+            lambda: self._blob_store.state(sha256), lambda state: self._go_on(fetch, state)
+        )
 
     def _go_on(self, fetch: _Fetch, state: BlobState | BaseException) -> None:
         if isinstance(state, BaseException):
             fetch.done(tellable(state))
         elif state.complete:
             fetch.done(None)
-        elif fetch.host.store_id == self._shell.own.store_id:
+        elif fetch.host.store_id == self._services.own.store_id:
             own = fetch.host.name
             fetch.done(FileChanged(f"the bytes of {state.sha256} on {own} are damaged: its disk may be failing"))
         else:
@@ -193,7 +195,7 @@ class BlobFetcher:
 
     def _piece(self, fetch: _Fetch) -> None:
         blob, offset = fetch.blob, fetch.offset
-        length = min(self._shell.settings.piece_bytes, blob.size_bytes - offset)
+        length = min(self._services.settings.piece_bytes, blob.size_bytes - offset)
 
         def keep(piece: bytes) -> None:
             if len(piece) != length:
@@ -216,7 +218,7 @@ class BlobFetcher:
                 self._failed(fetch, _error(result))
 
         host = self._gossip.address(fetch.host)
-        self._shell.transport.send(host, request, answered, timeout_seconds=PIECE_SECONDS)
+        self._services.transport.send(host, request, answered, timeout_seconds=PIECE_SECONDS)
 
     def _failed(self, fetch: _Fetch, error: PagletsError) -> None:
         self._note(fetch.blob, error)
@@ -227,7 +229,7 @@ class BlobFetcher:
             return
         if isinstance(error, FileChanged):
             self._doubt(fetch)
-        fetch.due = self._shell.clock.monotonic() + PAUSE_SECONDS
+        fetch.due = self._services.clock.monotonic() + PAUSE_SECONDS
         # It may have moved with its owner, or have been deleted.
         fetch.look(lambda found: self._found_again(fetch, found))
 
@@ -236,13 +238,13 @@ class BlobFetcher:
         body = dump_json(AskBlobs(sha256s=(fetch.blob.sha256,), check=True))
         request = Request(method="POST", target="/v1/blobs/state", body=body, repeatable=True)
         host = self._gossip.address(fetch.host)
-        self._shell.transport.send(host, request, lambda result: None, timeout_seconds=PIECE_SECONDS)
+        self._services.transport.send(host, request, lambda result: None, timeout_seconds=PIECE_SECONDS)
 
     def _found_again(self, fetch: _Fetch, found: HostRef | PagletsError) -> None:
         if isinstance(found, HostRef):
             fetch.host = found
         self._paused.append(fetch)
-        self._shell.runner.wake(self.name)
+        self._services.runner.wake(self.name)
 
     # Deleting.
 
@@ -252,8 +254,8 @@ class BlobFetcher:
         def found(result: ArtifactView | PagletsError) -> None:
             if isinstance(result, PagletsError):
                 done(result)
-            elif result.host.store_id == self._shell.own.store_id:
-                self._shell.runner.change(lambda tx: delete_here(tx, artifact_id), done)
+            elif result.host.store_id == self._services.own.store_id:
+                self._services.runner.change(lambda tx: delete_here(tx, artifact_id), done)
             else:
                 self._delete_at(result.host, artifact_id, done)
 
@@ -270,7 +272,7 @@ class BlobFetcher:
                 done(error)
 
         request = Request(method="DELETE", target=f"/v1/artifacts/{artifact_id}?here=1", repeatable=True)
-        self._shell.transport.send(self._gossip.address(host), request, answered, timeout_seconds=LOOK_SECONDS)
+        self._services.transport.send(self._gossip.address(host), request, answered, timeout_seconds=LOOK_SECONDS)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from paglets.host.blobs.blob_store import BlobStore
-from paglets.host.datadir.disk import CLOSED_SECONDS, is_closed
-from paglets.host.runtime.shell import Shell
+from paglets.host.datadir.disk import CLOSED_SECONDS, is_unusable
+from paglets.host.runtime.services import HostServices
 from paglets.store import artifacts, files
 from paglets.store.files import Removal
 
@@ -28,10 +28,10 @@ class GarbageCollector:
 
     name = "garbage"
 
-    def __init__(self, shell: Shell, blob_store: BlobStore) -> None:
-        self._shell = shell
+    def __init__(self, services: HostServices, blob_store: BlobStore) -> None:
+        self._services = services
         self._blob_store = blob_store
-        self._collect_seconds = min(COLLECT_SECONDS, shell.settings.blob_pin_seconds / COLLECTS_A_PIN)
+        self._collect_seconds = min(COLLECT_SECONDS, services.settings.blob_pin_seconds / COLLECTS_A_PIN)
         self._collect_at = 0.0
         self._sweep_at = 0.0
         self._removing = False
@@ -39,43 +39,43 @@ class GarbageCollector:
         self._failed: dict[int, tuple[int, float]] = {}
 
     def tick(self, now: float) -> float | None:
-        if is_closed(self._shell.disk):
+        if is_unusable(self._services.disk):
             return now + CLOSED_SECONDS
         self._remove_sources(now)
-        wall = self._shell.clock.wall()
-        end = self._shell.store.read(artifacts.next_end)
+        wall = self._services.clock.wall()
+        end = self._services.store.read(artifacts.next_end)
         if end is not None and end <= wall:
-            self._shell.store.write(lambda tx: artifacts.expire(tx, wall, EXPIRE_A_TURN))
+            self._services.store.write(lambda tx: artifacts.expire(tx, wall, EXPIRE_A_TURN))
         if now >= self._collect_at:
             more = self._blob_store.collect()
             self._collect_at = now + (NEXT_TURN_SECONDS if more else self._collect_seconds)
         if now >= self._sweep_at:
-            self._sweep_at = now + self._shell.settings.blob_pin_seconds
-            self._shell.disk.later(self._blob_store.sweep)
+            self._sweep_at = now + self._services.settings.blob_pin_seconds
+            self._services.disk.run_later(self._blob_store.sweep)
         retries = (due for _, due in self._failed.values() if due > now)
         return min(self._collect_at, self._next_end(now, wall), *retries)
 
     def _next_end(self, now: float, wall: float) -> float:
-        end = self._shell.store.read(artifacts.next_end)
+        end = self._services.store.read(artifacts.next_end)
         return now + LONGEST_WAIT_SECONDS if end is None else now + min(LONGEST_WAIT_SECONDS, max(0.1, end - wall))
 
     def _remove_sources(self, now: float) -> None:
         if self._removing:
             return
         waiting = [number for number, (_, due) in self._failed.items() if due > now]
-        found = self._shell.store.read(lambda tx: files.removals(tx, REMOVALS_A_TURN, waiting))
+        found = self._services.store.read(lambda tx: files.removals(tx, REMOVALS_A_TURN, waiting))
         if found:
             self._removing = True
             # Users name these paths: one may be on a mount whose server does not answer.
-            self._shell.disk.later(lambda: self._remove(found))
+            self._services.disk.run_later(lambda: self._remove(found))
 
     def _remove(self, found: list[Removal]) -> None:
         tried = [(removal, self._try_to_remove(removal)) for removal in found]
-        self._shell.runner.soon(lambda: self._removed(tried))
+        self._services.runner.call_soon(lambda: self._removed(tried))
 
     def _try_to_remove(self, removal: Removal) -> str | Exception:
         try:
-            return self._shell.disk.remove_source(removal)
+            return self._services.disk.remove_source(removal)
         except (OSError, ValueError) as error:
             return error
 
@@ -89,15 +89,15 @@ class GarbageCollector:
             self._failed.pop(removal.number, None)
             over.append(removal.number)
             if problem:
-                self._shell.log(f"{removal.path} has moved with its paglet and stays here: {problem}")
+                self._services.log(f"{removal.path} has moved with its paglet and stays here: {problem}")
         if over:
-            self._shell.store.write(lambda tx: files.removed(tx, over))
-        self._shell.runner.wake(self.name)
+            self._services.store.write(lambda tx: files.removed(tx, over))
+        self._services.runner.wake(self.name)
 
     def _try_again(self, number: int) -> bool:
         """Whether there is a further try."""
         tries, _ = self._failed.get(number, (0, 0.0))
         if tries == len(RETRY_SECONDS):
             return False
-        self._failed[number] = (tries + 1, self._shell.clock.monotonic() + RETRY_SECONDS[tries])
+        self._failed[number] = (tries + 1, self._services.clock.monotonic() + RETRY_SECONDS[tries])
         return True

@@ -16,8 +16,8 @@ from paglets.api.limits import MAX_ASKED_BLOBS
 from paglets.core.errors import Conflict, FileChanged, PagletsError, Unreachable
 from paglets.core.refs import BlobRef, HostRef
 from paglets.host.blobs.blob_store import BlobStore
-from paglets.host.runtime.backoff import FIRST_SECONDS, MOST_SECONDS, Lanes
-from paglets.host.runtime.shell import Shell
+from paglets.host.runtime.backoff import FIRST_SECONDS, MOST_SECONDS, Backoff
+from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossip
 from paglets.slots.amounts import bytes_text
 from paglets.wire.request import Request, Response, dump_json, parsed
@@ -70,12 +70,12 @@ class BlobPusher:
 
     name = "blob_pusher"
 
-    def __init__(self, shell: Shell, gossip: Gossip, blob_store: BlobStore, wakes: tuple[str, ...]) -> None:
-        self._shell = shell
+    def __init__(self, services: HostServices, gossip: Gossip, blob_store: BlobStore, wakes: tuple[str, ...]) -> None:
+        self._services = services
         self._gossip = gossip
         self._blob_store = blob_store
         self._wakes = wakes
-        self._lanes = Lanes(shell.entropy)
+        self._backoff = Backoff(services.entropy)
         self._roads: dict[str, _Road] = {}
         self._wished: deque[tuple[HostRef, BlobRef]] = deque()
 
@@ -84,12 +84,12 @@ class BlobPusher:
     def ready(self, host: HostRef, needed: Iterable[BlobRef]) -> bool:
         """Whether that host has all of these, as far as it said; what it lacks is on its way from now on."""
         road = self._roads.get(host.store_id)
-        now = self._shell.clock.monotonic()
+        now = self._services.clock.monotonic()
         known = {} if road is None else road.has_until
         lacking = [blob for blob in needed if known.get(blob.sha256, 0.0) <= now]
-        if lacking and host.store_id != self._shell.own.store_id:
+        if lacking and host.store_id != self._services.own.store_id:
             self._wished.extend((host, blob) for blob in lacking)
-            self._shell.runner.wake(self.name)
+            self._services.runner.wake(self.name)
             return False
         return True
 
@@ -132,17 +132,17 @@ class BlobPusher:
         for store_id, road in self._roads.items():
             road.has_until = {sha256: until for sha256, until in road.has_until.items() if until > now}
             road.wishes = {w.blob.sha256: w for w in road.wishes.values() if now - w.wished_at < WISH_SECONDS}
-            self._lanes.heard(store_id, self._gossip.heard_at(store_id))
+            self._backoff.contacted(store_id, self._gossip.heard_at(store_id))
             due = [wish for wish in road.wishes.values() if wish.due <= now]
             if due:
                 busy.append(store_id)
-                if self._lanes.open(store_id, now):
+                if self._backoff.may_send(store_id, now):
                     self._go_on(road, due)
             elif not road.wishes:
                 road.problem = ""
         self._roads = {key: road for key, road in self._roads.items() if road.wishes or road.has_until}
         paused = [wish.due for road in self._roads.values() for wish in road.wishes.values() if wish.due > now]
-        first = self._lanes.next_due(busy, now)
+        first = self._backoff.next_due(busy, now)
         return min(paused if first is None else [first, *paused], default=None)
 
     def _take_wishes(self, now: float) -> None:
@@ -154,7 +154,7 @@ class BlobPusher:
 
     def _go_on(self, road: _Road, due: list[_Wish]) -> None:
         """The next piece of the first blob of which it is known how much the host has; where there is none, ask."""
-        self._lanes.sent(road.host.store_id)
+        self._backoff.sent(road.host.store_id)
         known = next((wish for wish in due if wish.offset is not None), None)
         if known is None:
             self._ask(road, due)
@@ -177,7 +177,7 @@ class BlobPusher:
                 self._heard(road, state)
             self._succeeded(road)
 
-        self._shell.transport.send(self._gossip.address(road.host), request, answered, timeout_seconds=ASK_SECONDS)
+        self._services.transport.send(self._gossip.address(road.host), request, answered, timeout_seconds=ASK_SECONDS)
 
     def _heard(self, road: _Road, state: BlobState) -> None:
         """How much of one blob the host has."""
@@ -185,20 +185,20 @@ class BlobPusher:
         if wish is None:
             return
         if state.complete:
-            half = self._shell.settings.blob_pin_seconds / 2
-            road.has_until[state.sha256] = self._shell.clock.monotonic() + half
+            half = self._services.settings.blob_pin_seconds / 2
+            road.has_until[state.sha256] = self._services.clock.monotonic() + half
             del road.wishes[state.sha256]
-            self._shell.runner.wake(*self._wakes)
+            self._services.runner.wake(*self._wakes)
         else:
             before = wish.offset or 0
             wish.offset = min(state.offset, wish.blob.size_bytes)
             step = max(1, wish.blob.size_bytes // TELL_SHARE)
             if wish.offset // step != before // step:
-                self._shell.runner.wake(*self._wakes)
+                self._services.runner.wake(*self._wakes)
 
     def _send_piece(self, road: _Road, wish: _Wish) -> None:
         blob, offset = wish.blob, wish.offset or 0
-        length = min(self._shell.settings.piece_bytes, blob.size_bytes - offset)
+        length = min(self._services.settings.piece_bytes, blob.size_bytes - offset)
         request = Request(
             method="PUT",
             target=f"/v1/blobs/{blob.sha256}?{urlencode({'offset': offset, 'size': blob.size_bytes})}",
@@ -219,7 +219,7 @@ class BlobPusher:
                 self._heard(road, state)
                 self._succeeded(road)
 
-        self._shell.transport.send(self._gossip.address(road.host), request, answered, timeout_seconds=PIECE_SECONDS)
+        self._services.transport.send(self._gossip.address(road.host), request, answered, timeout_seconds=PIECE_SECONDS)
 
     def _refused(self, road: _Road, wish: _Wish, error: PagletsError) -> None:
         there = error.details.get("offset")
@@ -229,22 +229,24 @@ class BlobPusher:
             return
         wish.offset, wish.problem = None, error.message
         if not error.retryable:
-            wish.refused(self._shell.clock.monotonic())
+            wish.refused(self._services.clock.monotonic())
         if isinstance(error, FileChanged):
             wish.bad_tries += 1
             if wish.bad_tries == BAD_TRIES:
-                self._blob_store.aside(lambda: self._blob_store.check(wish.blob.sha256), lambda result: None)
+                self._blob_store.run_in_background(
+                    lambda: self._blob_store.check(wish.blob.sha256), lambda result: None
+                )
         self._failed(road, error)
 
     def _succeeded(self, road: _Road) -> None:
         road.problem = ""
-        self._lanes.succeeded(road.host.store_id)
-        self._shell.runner.wake(self.name)
+        self._backoff.succeeded(road.host.store_id)
+        self._services.runner.wake(self.name)
 
     def _failed(self, road: _Road, error: PagletsError) -> None:
-        self._lanes.failed(road.host.store_id, self._shell.clock.monotonic())
+        self._backoff.failed(road.host.store_id, self._services.clock.monotonic())
         road.problem = error.message
-        self._shell.runner.wake(self.name, *self._wakes)
+        self._services.runner.wake(self.name, *self._wakes)
         if isinstance(error, Unreachable):
             # Last: it writes to the store, which may be full.
             self._gossip.saw_unreachable(road.host.store_id)

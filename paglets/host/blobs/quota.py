@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from paglets.core.clock import Mutex
 from paglets.core.errors import Invalid, NoRoom
-from paglets.host.runtime.shell import Shell
+from paglets.host.runtime.services import HostServices
 from paglets.slots.amounts import bytes_text
 from paglets.store import blobs
 
@@ -38,8 +38,8 @@ class _Coming:
 class QuotaReservations:
     """Any thread. What comes has a name: the hash of a blob, or the staged file that is to become one."""
 
-    def __init__(self, shell: Shell) -> None:
-        self._shell = shell
+    def __init__(self, services: HostServices) -> None:
+        self._services = services
         self._lock = Mutex()
         self._coming: dict[str, _Coming] = {}
 
@@ -50,7 +50,7 @@ class QuotaReservations:
         already, and is to be renamed. Raises NoRoom, Invalid."""
         if size_bytes < 0:
             raise Invalid(f"the size of {name} is {size_bytes} bytes: it must be 0 or more")
-        now = self._shell.clock.monotonic()
+        now = self._services.clock.monotonic()
         until, new_bytes = now + RESERVED_SECONDS, 0 if on_disk else size_bytes
         coming = _Coming(size_bytes=size_bytes, new_bytes=new_bytes, there=there, until=until, token=token)
         with self._lock:
@@ -64,7 +64,7 @@ class QuotaReservations:
     def check(self, name: str, size_bytes: int) -> None:
         """May a file be kept that lies there already? Raises NoRoom."""
         with self._lock:
-            self._check_limits(name, size_bytes, self._shell.clock.monotonic())
+            self._check_limits(name, size_bytes, self._services.clock.monotonic())
 
     def give_up(self, name: str) -> None:
         """Perhaps nothing more comes: from now on only what lies there counts."""
@@ -79,7 +79,7 @@ class QuotaReservations:
                 self._give_up(name)
 
     def _give_up(self, name: str) -> None:
-        self._coming[name] = replace(self._coming[name], until=self._shell.clock.monotonic())
+        self._coming[name] = replace(self._coming[name], until=self._services.clock.monotonic())
 
     @contextmanager
     def settled(self, name: str) -> Iterator[None]:
@@ -96,7 +96,7 @@ class QuotaReservations:
         return [each for key, each in self._coming.items() if key != name]
 
     def _check_limits(self, name: str, size_bytes: int, now: float) -> None:
-        own, settings = self._shell.own.name, self._shell.settings
+        own, settings = self._services.own.name, self._services.settings
         most, quota = settings.artifact_max_bytes, settings.artifact_quota_bytes
         if most and size_bytes > most:
             raise NoRoom(
@@ -110,7 +110,7 @@ class QuotaReservations:
                 never=True,
             )
         if quota:
-            used = self._shell.store.read(blobs.total_bytes)
+            used = self._services.store.read(blobs.total_bytes)
             used += sum(each.size_bytes if each.until > now else each.there() for each in self._others(name, now))
             if used + size_bytes > quota:
                 raise NoRoom(
@@ -122,10 +122,10 @@ class QuotaReservations:
         more_bytes = _lacking(coming)
         others = [each for each in self._others(name, now) if each.until > now]
         reserved = FREE_BYTES + sum(map(_lacking, others))
-        if more_bytes and (free := self._shell.blobs.free()) < more_bytes + reserved:
+        if more_bytes and (free := self._services.blobs.free()) < more_bytes + reserved:
             raise NoRoom(
-                f"the disk of {self._shell.own.name} has {bytes_text(free)} free: {bytes_text(more_bytes)} more do not "
-                f"fit ({bytes_text(reserved)} stay free, or are for files that are on their way)"
+                f"the disk of {self._services.own.name} has {bytes_text(free)} free: {bytes_text(more_bytes)} more do "
+                f"not fit ({bytes_text(reserved)} stay free, or are for files that are on their way)"
             )
 
 

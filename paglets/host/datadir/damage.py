@@ -37,7 +37,7 @@ TIME_FORMAT = "%Y%m%dT%H%M%SZ"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
+class StoreNote:
     """What is known of the database beside it. `running`: a host has it, or was cut off. `accepted_boots`: its person
     was told that it is of an earlier moment, that of so many starts, and the next start goes on with it; 0: was not."""
 
@@ -57,17 +57,17 @@ class Damage:
     moved: bool
 
 
-def read_note(folder: Path) -> Note | None:
+def read_note(folder: Path) -> StoreNote | None:
     """None where there was never a database. A note that cannot be read says only that there was one."""
     try:
-        return from_json(Note, loads((folder / NOTE).read_bytes()))
+        return from_json(StoreNote, loads((folder / NOTE).read_bytes()))
     except FileNotFoundError:
         return None
     except (OSError, PagletsError):
-        return Note()
+        return StoreNote()
 
 
-def write_note(folder: Path, note: Note) -> None:
+def write_note(folder: Path, note: StoreNote) -> None:
     """In one step, and on the disk when this returns. Raises OSError."""
     draft = folder / f"{NOTE}.new"
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
@@ -77,7 +77,7 @@ def write_note(folder: Path, note: Note) -> None:
     sync_folder(folder)
 
 
-def identity(folder: Path) -> tuple[int, int]:
+def database_identity(folder: Path) -> tuple[int, int]:
     """Which file its database is. Raises OSError."""
     found = os.stat(folder / DATABASE)
     return found.st_dev, found.st_ino
@@ -93,7 +93,7 @@ def check_there(folder: Path) -> None:
         raise StoreMalformed(f"the database {database} {what}, and there was one")
 
 
-def check_filled(folder: Path, note: Note | None, store_id: str) -> None:
+def check_filled(folder: Path, note: StoreNote | None, store_id: str) -> None:
     """Of one that could be opened: raises StoreMalformed where it is new, in the place of the one that was there."""
     if note is not None and note.store_id and not store_id:
         raise StoreMalformed(
@@ -107,7 +107,7 @@ def wal_is_missing(folder: Path) -> bool:
     return note is not None and note.running and not (folder / WAL).exists()
 
 
-def is_of_earlier_moment(note: Note | None, store_id: str, boot_count: int) -> bool:
+def is_of_earlier_moment(note: StoreNote | None, store_id: str, boot_count: int) -> bool:
     """Whether the database knows of fewer starts than there were: its last changes were lost, or it is an old copy."""
     return note is not None and note.store_id == store_id and note.boot_count > boot_count
 
@@ -139,7 +139,7 @@ def move_aside(folder: Path, why: str, now: datetime) -> StoreUndecided:
     )
 
 
-def say_older(folder: Path, note: Note, boot_count: int, now: datetime) -> StoreUndecided:
+def refuse_older(folder: Path, note: StoreNote, boot_count: int, now: datetime) -> StoreUndecided:
     """The same for a database that is whole but of an earlier moment: it stays, and the next start goes on with it."""
     why = (
         f"the database {folder / DATABASE} is of an earlier moment: it knows of {boot_count} starts of this host, and "

@@ -12,7 +12,7 @@ from pathlib import Path
 from paglets.core.content import SourceStat, closed
 from paglets.core.text import placed
 from paglets.host.datadir.logs import Key, LogFolder
-from paglets.host.runtime.shell import Disk
+from paglets.host.runtime.services import Disk
 from paglets.slots.amounts import bytes_text
 from paglets.slots.eligibility import Reason
 from paglets.store.files import Removal
@@ -39,15 +39,15 @@ FOLDERS = ("work", f"work/{TRASH}", "logs", "blobs", "blobs/incoming", "blobs/st
 """Of a host's directory, those above the others first."""
 
 
-def is_closed(disk: Disk) -> bool:
+def is_unusable(disk: Disk) -> bool:
     """Return True if the data directory is missing or may not be written."""
-    obstacle = disk.obstacle()
+    obstacle = disk.blocked_reason()
     return obstacle is not None and obstacle.code == CLOSED
 
 
 class HostDisk:
-    """`shell.Disk` on a real disk. `later` runs what takes time elsewhere than on the runner. `lacks`: what else stands
-    in the way of every process."""
+    """The `Disk` of a real machine. `later` runs slow work on another thread. `lacks` names anything else that blocks
+    every process."""
 
     def __init__(
         self,
@@ -103,9 +103,9 @@ class HostDisk:
             return
         self._later(self._empty_trash)
 
-    def obstacle(self) -> Reason | None:
-        found = (obstacle_in(folder) for folder in (self._work, self._logs_folder))
-        shut = (closed_in(folder) for folder in self._folders)
+    def blocked_reason(self) -> Reason | None:
+        found = (blocked_reason_of(folder) for folder in (self._work, self._logs_folder))
+        shut = (unusable_reason_of(folder) for folder in self._folders)
         lacks = (Reason(code=CLOSED, text=text) for text in (self._lacks(),) if text)
         return next((each for each in itertools.chain(found, shut, lacks) if each is not None), None)
 
@@ -154,7 +154,7 @@ class HostDisk:
                 give_up(newest_first[count:])
                 return
 
-    def later(self, act: Callable[[], None]) -> None:
+    def run_later(self, act: Callable[[], None]) -> None:
         self._later(act)
 
     def remove_source(self, removal: Removal) -> str:
@@ -170,7 +170,7 @@ class HostDisk:
             return ""
         return ""
 
-    def left_over(self) -> tuple[str, ...]:
+    def scratch_ids(self) -> tuple[str, ...]:
         try:
             return tuple(sorted(name for name in os.listdir(self._work) if name != TRASH))
         except OSError:
@@ -224,18 +224,18 @@ def _is_missing(path: Path) -> bool:
     return False
 
 
-def obstacle_in(folder: Path) -> Reason | None:
+def blocked_reason_of(folder: Path) -> Reason | None:
     """Why nothing can be put into this folder just now; None where it can.
 
     Looks, and writes nothing: it is asked at each grant. A quota does not show here, but where it is met.
     """
     try:
-        return closed_in(folder) or _fullness(folder)
+        return unusable_reason_of(folder) or _fullness(folder)
     except OSError as error:
         return Reason(code=CLOSED, text=f"the host's disk cannot be used: {error}")
 
 
-def closed_in(folder: Path) -> Reason | None:
+def unusable_reason_of(folder: Path) -> Reason | None:
     """The same, but for how full its disk is."""
     try:
         text = closed(folder)

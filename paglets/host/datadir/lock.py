@@ -16,7 +16,7 @@ MOST_TRIES = 10
 """Each fails only where the file was removed or replaced within the moment since it was opened."""
 
 
-class FolderLock:
+class DataDirectoryLock:
     """Held until it is closed, or its process ends.
 
     Raises StartFailed where another host has it, OSError where its file cannot be written.
@@ -30,13 +30,13 @@ class FolderLock:
             raise StartFailed(f"another host runs in {folder}", hint=hint)
         self._file = file
 
-    def __enter__(self) -> FolderLock:
+    def __enter__(self) -> DataDirectoryLock:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._file.close()
 
-    def mend(self) -> str:
+    def repair(self) -> str:
         """Lock a new file where ours was removed, as it would keep no second host out; gives what to say of that.
 
         Raises OSError, and StoreUndecided where another host was quicker: the folder is that one's by now.

@@ -15,7 +15,7 @@ from paglets.core.errors import Conflict
 from paglets.core.refs import HostRef
 from paglets.groups.keys import collector_id
 from paglets.host.records import outcomes
-from paglets.host.records.groupviews import collector_ref
+from paglets.host.records.group_views import collector_ref
 from paglets.store import residence, waiting
 from paglets.store.db import Tx
 

@@ -11,8 +11,8 @@ from paglets.core.errors import PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
 from paglets.core.text import counted
-from paglets.host.records.groupviews import Seen, collector_ref
-from paglets.host.runtime.shell import Shell
+from paglets.host.records.group_views import Seen, collector_ref
+from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossip
 from paglets.store import residence, waiting
 from paglets.store.db import Tx
@@ -72,35 +72,35 @@ class HomeGroups:
 
     name = "groups"
 
-    def __init__(self, shell: Shell, gossip: Gossip) -> None:
-        self._shell = shell
+    def __init__(self, services: HostServices, gossip: Gossip) -> None:
+        self._services = services
         self._gossip = gossip
-        self._ask_at = shell.clock.monotonic() + ASK_SECONDS
+        self._ask_at = services.clock.monotonic() + ASK_SECONDS
         self._forget_at = self._ask_at
         self._after = ""
 
     def tick(self, now: float) -> float | None:
-        if self._shell.store.read(_open_groups):
-            self._shell.store.write(lambda tx: _look(tx, self._shell.own))
-        home = self._shell.store.read(_over_at_home)
+        if self._services.store.read(_open_groups):
+            self._services.store.write(lambda tx: _look(tx, self._services.own))
+        home = self._services.store.read(_over_at_home)
         if home:
-            self._shell.store.write(lambda tx: _release(tx, home))
+            self._services.store.write(lambda tx: _release(tx, home))
         if now >= self._forget_at:
             self._forget_at = now + FORGET_SECONDS
-            before = self._shell.clock.wall() - KEPT_SECONDS
-            self._shell.store.write(lambda tx: waiting.forget_late_reports(tx, before))
+            before = self._services.clock.wall() - KEPT_SECONDS
+            self._services.store.write(lambda tx: waiting.forget_late_reports(tx, before))
         if now >= self._ask_at:
             self._ask_at = now + ASK_SECONDS
             after = self._after
-            kept = self._shell.store.read(lambda tx: _kept_for_others(tx, self._shell.own, after))
+            kept = self._services.store.read(lambda tx: _kept_for_others(tx, self._services.own, after))
             self._after = kept[-1][0] if len(kept) == ASK_GROUPS else ""
             online = {member.store_id for member in self._gossip.online()}
             for group_id, collector in kept:
                 if collector.store_id in online:
                     self._ask(group_id, collector)
         due = [self._forget_at]
-        due += [self._ask_at] if self._shell.store.read(_any_kept) else []
-        due += [now + LOOK_AGAIN_SECONDS] if self._shell.store.read(_open_groups) else []
+        due += [self._ask_at] if self._services.store.read(_any_kept) else []
+        due += [now + LOOK_AGAIN_SECONDS] if self._services.store.read(_open_groups) else []
         return min(due, default=None)
 
     def _ask(self, group_id: str, collector: HostRef) -> None:
@@ -108,11 +108,13 @@ class HomeGroups:
 
         def answered(result: Response | PagletsError) -> None:
             if isinstance(result, Response) and result.status < 400:
-                view, now = result.parse(GroupView), self._shell.clock.wall()
-                self._shell.runner.change(lambda tx: _heard(tx, view, now))
+                view, now = result.parse(GroupView), self._services.clock.wall()
+                self._services.runner.change(lambda tx: _heard(tx, view, now))
 
         request = Request(method="GET", target=f"/v1/groups/{group_id}?here=1")
-        self._shell.transport.send(self._gossip.address(collector), request, answered, timeout_seconds=ANSWER_SECONDS)
+        self._services.transport.send(
+            self._gossip.address(collector), request, answered, timeout_seconds=ANSWER_SECONDS
+        )
 
 
 def _open_groups(tx: Tx) -> list[sqlite3.Row]:

@@ -26,11 +26,11 @@ from paglets.groups.records import Sighting
 from paglets.groups.rows import TEMPLATES, UNREADABLE, CollectorRows
 from paglets.host.groups.resubmission import NO_LOOKS, Lost, Resubmission, Watched, rows_of
 from paglets.host.network.locator import PagletLocator
-from paglets.host.records.inline import InlineStorage
-from paglets.host.runtime.runner import note_once
-from paglets.host.runtime.shell import Shell
+from paglets.host.records.in_host import InHostStorage
+from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossip
 from paglets.store.db import Tx
+from paglets.store.events import record_event_once
 from paglets.store.queue import QueuedJob
 
 LOOK_SECONDS = 2.0
@@ -77,12 +77,14 @@ class LostJobDetector:
 
     name = "lost_jobs"
 
-    def __init__(self, shell: Shell, gossip: Gossip, paglet_locator: PagletLocator, resubmission: Resubmission) -> None:
-        self._shell = shell
+    def __init__(
+        self, services: HostServices, gossip: Gossip, paglet_locator: PagletLocator, resubmission: Resubmission
+    ) -> None:
+        self._services = services
         self._gossip = gossip
         self._locator = paglet_locator
         self._resubmission = resubmission
-        self._lost_after = shell.settings.host_lost_after_seconds
+        self._lost_after = services.settings.host_lost_after_seconds
         self._quiet = min(QUIET_SECONDS, self._lost_after)
         self._told: deque[Sequence[JobCopy]] = deque()
         self._collectors: dict[str, _Collector] = {}
@@ -103,7 +105,7 @@ class LostJobDetector:
         return watched is not None and self._older_was_told_of(watched)
 
     def _older_was_told_of(self, watched: Watched) -> bool:
-        return watched.older_at is not None and self._shell.clock.monotonic() < watched.older_at + QUIET_SECONDS
+        return watched.older_at is not None and self._services.clock.monotonic() < watched.older_at + QUIET_SECONDS
 
     def tick(self, now: float) -> float | None:
         more = self._follow_collectors(now) or self._hear(now)
@@ -127,11 +129,11 @@ class LostJobDetector:
 
     def _follow_collectors(self, now: float) -> bool:
         """Watch the keys of collectors that are here, a page of new ones at a time; True where there are more."""
-        here = self._shell.store.read(_unfinished_collectors)
+        here = self._services.store.read(_unfinished_collectors)
         self._collectors = {agent_id: self._collectors.get(agent_id) or _Collector() for agent_id in here}
         for agent_id, collector in self._collectors.items():
             if collector.after is not None:
-                page = self._shell.store.read(partial(_page, agent_id, collector.after))
+                page = self._services.store.read(partial(_page, agent_id, collector.after))
                 for key, generation in page:
                     collector.keys[key] = Watched(heard_at=now, generation=generation)
                 collector.after = page[-1][0] if len(page) == KEYS_A_PAGE else None
@@ -212,7 +214,7 @@ class LostJobDetector:
 
     def _newest_copies(self, keys: list[Key]) -> dict[Key, Sighting]:
         """Those that have ended, or cannot be read, are not watched any more."""
-        wall = self._shell.clock.wall()
+        wall = self._services.clock.wall()
         bad: dict[Key, str] = {}
 
         def look(tx: Tx) -> dict[Key, Sighting]:
@@ -228,20 +230,20 @@ class LostJobDetector:
                         self._keys(collector)[key].generation = copy.generation
             return found
 
-        found = self._shell.store.read(look)
+        found = self._services.store.read(look)
         for collector, key in keys:
             if (collector, key) not in found:
                 self._keys(collector).pop(key, None)
         if bad:
-            self._shell.runner.change(lambda tx: _note_bad(tx, bad, wall))
+            self._services.runner.change(lambda tx: _note_bad(tx, bad, wall))
         return found
 
     # Judging.
 
     def _located(self, asked: dict[Key, Sighting], located: Located) -> None:
         self._asking_until = None
-        self._shell.runner.wake(self.name)
-        now, answered = self._shell.clock.monotonic(), frozenset(located.answered)
+        self._services.runner.wake(self.name)
+        now, answered = self._services.clock.monotonic(), frozenset(located.answered)
         rows = {row.agent_id: row for row in located.rows}
         lost: list[Lost] = []
         for (collector, key), copy in asked.items():
@@ -274,7 +276,7 @@ class LostJobDetector:
         ]
 
     def _silent_seconds(self, host: HostRef) -> float:
-        if host.store_id == self._shell.own.store_id:
+        if host.store_id == self._services.own.store_id:
             return 0.0
         return float("inf") if self._gossip.is_forgotten(host.store_id) else self._gossip.mute_seconds(host.store_id)
 
@@ -302,7 +304,7 @@ def _unfinished_collectors(tx: Tx) -> list[str]:
 def _page(collector: str, after: str, tx: Tx) -> list[tuple[str, int]]:
     """A page of keys that have not ended, and the newest generation of each."""
     rows = rows_of(tx, collector)
-    page = InlineStorage(tx, collector).keys_from(TEMPLATES, TEMPLATES + after, KEYS_A_PAGE)
+    page = InHostStorage(tx, collector).keys_from(TEMPLATES, TEMPLATES + after, KEYS_A_PAGE)
     keys = [key.removeprefix(TEMPLATES) for key in page]
     return [(key, rows.generation(key)) for key in keys]
 
@@ -320,7 +322,7 @@ def _newest(rows: CollectorRows, key: str, now: float) -> Sighting | None:
 
 def _note_bad(tx: Tx, bad: dict[Key, str], now: float) -> None:
     for (collector, key), error in bad.items():
-        note_once(tx, now, "unreadable", f"{key} ({collector})", error)
+        record_event_once(tx, now, "unreadable", f"{key} ({collector})", error)
 
 
 def _found(row: ResidenceRow | None) -> Found | None:

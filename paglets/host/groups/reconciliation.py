@@ -27,11 +27,11 @@ from paglets.host.groups.lost_jobs import LostJobDetector
 from paglets.host.groups.resubmission import rows_of
 from paglets.host.network.locator import PagletLocator
 from paglets.host.records import outcomes
-from paglets.host.runtime.runner import note_once
-from paglets.host.runtime.shell import Shell
+from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossip
 from paglets.store import posts, recalls, residence
 from paglets.store.db import Tx
+from paglets.store.events import record_event_once
 from paglets.wire.request import Request, Response, dump_json, parsed
 
 CHANGES_SECONDS = 1.0
@@ -68,8 +68,10 @@ class StatusReconciliation:
 
     name = "reconciliation"
 
-    def __init__(self, shell: Shell, gossip: Gossip, paglet_locator: PagletLocator, lost_jobs: LostJobDetector) -> None:
-        self._shell = shell
+    def __init__(
+        self, services: HostServices, gossip: Gossip, paglet_locator: PagletLocator, lost_jobs: LostJobDetector
+    ) -> None:
+        self._services = services
         self._lost_jobs = lost_jobs
         self._gossip = gossip
         self._locator = paglet_locator
@@ -86,8 +88,8 @@ class StatusReconciliation:
         """Whether the jobs that wait here may be unwanted by now: this host did nothing for so long that their
         collectors may have begun them anew, and has not had their word since. After a while it goes on without."""
         gap = self._gossip.last_gap()
-        now = self._shell.clock.monotonic()
-        if gap.seconds < self._shell.settings.host_lost_after_seconds or now >= gap.ended_at + AWAITED_SECONDS:
+        now = self._services.clock.monotonic()
+        if gap.seconds < self._services.settings.host_lost_after_seconds or now >= gap.ended_at + AWAITED_SECONDS:
             return False
         return self._gap_ended_at != gap.ended_at or bool(self._unanswered)
 
@@ -95,16 +97,16 @@ class StatusReconciliation:
         """A COMMIT changed these paglets; any thread."""
         self._touched.extend(agent_ids)
         if len(self._touched) >= MAX_TOUCHED:
-            self._shell.runner.wake(self.name)
+            self._services.runner.wake(self.name)
 
     def flush(self) -> None:
         """Tell everything again as soon as it may be; any thread."""
         self._all_at = 0.0
-        self._shell.runner.wake(self.name)
+        self._services.runner.wake(self.name)
 
     def take(self, told: Told) -> JobStatusReply:
         """What another host told; any thread."""
-        reply = self._shell.store.write(lambda tx: receive(tx, told, self._shell.clock.wall()))
+        reply = self._services.store.write(lambda tx: receive(tx, told, self._services.clock.wall()))
         self._lost_jobs.told(_of_groups_here(told, reply))
         return reply
 
@@ -117,10 +119,10 @@ class StatusReconciliation:
         after_gap = gap_ended_at != self._gap_ended_at
         if after_gap:
             self._gap_ended_at, self._unanswered = gap_ended_at, {}
-            self._shell.runner.wake("scheduler")
+            self._services.runner.wake("scheduler")
         if after_gap or (self._whole is None and now >= self._all_at):
             self._begin_whole(now)
-        told = self._shell.store.read(lambda tx: copies_of(tx, changed))
+        told = self._services.store.read(lambda tx: copies_of(tx, changed))
         news = {copy.agent_id: (at, copy) for at, copy in told if self._told.get(copy.agent_id) != copy}
         if self._whole is not None:
             news |= {copy.agent_id: (at, copy) for at, copy in self._next_page(self._whole, to_the_end=after_gap)}
@@ -143,9 +145,9 @@ class StatusReconciliation:
     def _next_page(self, whole: _Whole, *, to_the_end: bool) -> list[Copy]:
         """Return the next copies of a whole census, or all that are left. With the last page it is over."""
         most = -1 if to_the_end else COPIES_A_TURN
-        found, whole.after = self._shell.store.read(lambda tx: page(tx, whole.after, most))
+        found, whole.after = self._services.store.read(lambda tx: page(tx, whole.after, most))
         if whole.seeks:
-            online = {self._shell.own.store_id, *(member.store_id for member in self._gossip.online())}
+            online = {self._services.own.store_id, *(member.store_id for member in self._gossip.online())}
             self._seek({copy.group_id for collector, copy in found if collector.host.store_id not in online})
         whole.told |= {copy.agent_id: copy for _, copy in found}
         if not whole.after:
@@ -160,22 +162,24 @@ class StatusReconciliation:
 
     def _tell(self, host: HostRef, copies: list[JobCopy], after_gap: float | None) -> None:
         told = Told(
-            host=self._shell.own, copies=tuple(copies), group_ids=tuple(dict.fromkeys(copy.group_id for copy in copies))
+            host=self._services.own,
+            copies=tuple(copies),
+            group_ids=tuple(dict.fromkeys(copy.group_id for copy in copies)),
         )
-        if host.store_id == self._shell.own.store_id:
-            self._shell.runner.change(
-                lambda tx: receive(tx, told, self._shell.clock.wall()), partial(self._noted, told, after_gap)
+        if host.store_id == self._services.own.store_id:
+            self._services.runner.change(
+                lambda tx: receive(tx, told, self._services.clock.wall()), partial(self._noted, told, after_gap)
             )
             return
         request = Request(method="POST", target="/v1/jobs/status", body=dump_json(told), repeatable=True)
         parse = partial(self._parse, host.store_id, after_gap)
-        self._shell.transport.send(self._gossip.address(host), request, parse, timeout_seconds=ANSWER_SECONDS)
+        self._services.transport.send(self._gossip.address(host), request, parse, timeout_seconds=ANSWER_SECONDS)
 
     def _noted(self, told: Told, after_gap: float | None, reply: JobStatusReply | BaseException) -> None:
         if isinstance(reply, BaseException):
             raise reply
         self._lost_jobs.told(_of_groups_here(told, reply))
-        self._answered(self._shell.own.store_id, reply, after_gap)
+        self._answered(self._services.own.store_id, reply, after_gap)
 
     def _parse(self, store_id: str, after_gap: float | None, result: Response | PagletsError) -> None:
         try:
@@ -190,10 +194,10 @@ class StatusReconciliation:
             self._unanswered[store_id] -= 1
             if not self._unanswered[store_id]:
                 del self._unanswered[store_id]
-                self._shell.runner.wake("scheduler")
+                self._services.runner.wake("scheduler")
         if reply.unwanted:
-            self._shell.runner.change(
-                lambda tx: end_unwanted(tx, reply.unwanted, self._shell.own, self._shell.clock.wall())
+            self._services.runner.change(
+                lambda tx: end_unwanted(tx, reply.unwanted, self._services.own, self._services.clock.wall())
             )
         self._seek(reply.elsewhere)
 
@@ -204,7 +208,9 @@ class StatusReconciliation:
             self._locator.locate(ids, lambda located: self._found(ids, located))
 
     def _found(self, groups: dict[str, str], located: Located) -> None:
-        self._shell.runner.change(lambda tx: _point_to(tx, groups, located, self._shell.own, self._shell.clock.wall()))
+        self._services.runner.change(
+            lambda tx: _point_to(tx, groups, located, self._services.own, self._services.clock.wall())
+        )
 
 
 def _of_groups_here(told: Told, reply: JobStatusReply) -> tuple[JobCopy, ...]:
@@ -293,7 +299,7 @@ def receive(tx: Tx, told: Told, now: float) -> JobStatusReply:
             try:
                 cause = copies.see(rows, copy.job_key, _sighting(told.host, copy, now))
             except UNREADABLE as error:
-                note_once(tx, now, "unreadable", f"{copy.job_key} ({agent_id})", repr(error))
+                record_event_once(tx, now, "unreadable", f"{copy.job_key} ({agent_id})", repr(error))
                 continue
             if cause is None and copy.generation < first:
                 cause = "cancelled"

@@ -22,13 +22,13 @@ from paglets.groups.records import ExpectedJob, Sighting, Template
 from paglets.groups.rows import CollectorRows
 from paglets.host.blobs.blob_store import BlobStore
 from paglets.host.blobs.fetcher import BlobFetcher
-from paglets.host.records.inline import InlineStorage
+from paglets.host.records.in_host import InHostStorage
 from paglets.host.records.jobcopies import JobGroup, job_copy
-from paglets.host.runtime.runner import note, note_once
-from paglets.host.runtime.shell import Shell
+from paglets.host.runtime.services import HostServices
 from paglets.slots.model import SlotRequest
 from paglets.store import blobs, paglets, posts, residence, trouble
 from paglets.store.db import Tx
+from paglets.store.events import record_event, record_event_once
 
 KEYS_A_PAGE = 20
 FILES_TOLD = 3
@@ -137,7 +137,7 @@ class _Case:
 
 
 def rows_of(tx: Tx, collector: str) -> CollectorRows:
-    return CollectorRows(InlineStorage(tx, collector))
+    return CollectorRows(InHostStorage(tx, collector))
 
 
 def pending(rows: CollectorRows, key: str, now: float) -> PendingJob | None:
@@ -154,8 +154,8 @@ def pending(rows: CollectorRows, key: str, now: float) -> PendingJob | None:
 class Resubmission:
     """Belongs to the runner."""
 
-    def __init__(self, shell: Shell, blob_fetcher: BlobFetcher, blob_store: BlobStore) -> None:
-        self._shell = shell
+    def __init__(self, services: HostServices, blob_fetcher: BlobFetcher, blob_store: BlobStore) -> None:
+        self._services = services
         self._blob_fetcher = blob_fetcher
         self._blob_store = blob_store
         self._lost: deque[Lost] = deque()
@@ -169,19 +169,19 @@ class Resubmission:
     def resubmit(self, lost: Sequence[Lost]) -> None:
         """Make further copies of all these keys, page by page; not while `at_work`."""
         self._collectors = {each.collector: _Collector() for each in lost}
-        self._shell.store.read(self._look_at_collectors)
+        self._services.store.read(self._look_at_collectors)
         self._lost.extend(lost)
         self._next_page()
 
     def _look_at_collectors(self, tx: Tx) -> None:
         """First outside of a transaction, so that nobody waits while inboxes are read; then little in them is new."""
         for agent_id, collector in self._collectors.items():
-            collector.look(tx, ProxyRef(agent_id=agent_id, host=self._shell.own))
+            collector.look(tx, ProxyRef(agent_id=agent_id, host=self._services.own))
 
     def _next_page(self) -> None:
         page = list(islice(self._lost, KEYS_A_PAGE))
         if page:
-            self._shell.runner.change(lambda tx: self._page(tx, page), partial(self._page_done, page))
+            self._services.runner.change(lambda tx: self._page(tx, page), partial(self._page_done, page))
 
     def _page(self, tx: Tx, page: list[Lost]) -> list[_Done]:
         self._look_at_collectors(tx)
@@ -199,11 +199,11 @@ class Resubmission:
             self._remember(done)
         if not self._lost:
             self._collectors.clear()
-            self._shell.runner.wake("lost_jobs")
+            self._services.runner.wake("lost_jobs")
         self._next_page()
 
     def _remember(self, done: _Done) -> None:
-        watched, now = done.lost.watched, self._shell.clock.monotonic()
+        watched, now = done.lost.watched, self._services.clock.monotonic()
         if done.generation is not None:
             watched.heard(done.generation, now)
         elif watched.lacks_since is None:
@@ -227,7 +227,11 @@ class Resubmission:
 
     def _guarded(self, tx: Tx, lost: Lost) -> _Done | None:
         """One that cannot be dealt with holds up no others; it is looked at again later."""
-        now, group, rows = self._shell.clock.wall(), self._collectors[lost.collector].group, rows_of(tx, lost.collector)
+        now, group, rows = (
+            self._services.clock.wall(),
+            self._collectors[lost.collector].group,
+            rows_of(tx, lost.collector),
+        )
         try:
             with tx.savepoint():
                 key = pending(rows, lost.job_key, now)
@@ -237,7 +241,7 @@ class Resubmission:
         except Exception as error:
             if trouble.is_of_store(error):
                 raise
-            note_once(tx, now, "not_resubmitted", f"{lost.job_key} ({lost.copy.agent_id})", repr(error))
+            record_event_once(tx, now, "not_resubmitted", f"{lost.job_key} ({lost.copy.agent_id})", repr(error))
             return None
 
     def _decide(self, case: _Case) -> _Done | None:
@@ -265,8 +269,8 @@ class Resubmission:
         ]
         more = [f"{len(names) - FILES_TOLD} more are lacking"] if len(names) > FILES_TOLD else []
         text = "; ".join([case.lost.why, *names[:FILES_TOLD], *more])
-        waited = 0.0 if since is None else self._shell.clock.monotonic() - since
-        if waited >= self._shell.settings.input_wait_seconds:
+        waited = 0.0 if since is None else self._services.clock.monotonic() - since
+        if waited >= self._services.settings.input_wait_seconds:
             self._give_up(case, text)
         else:
             case.say("input_absent", text)
@@ -293,8 +297,8 @@ class Resubmission:
         # A handler may have written over what was noted when it was made (`groups.copies`): then it is asked for next.
         why = f"begun anew: {lost.why}" + ("" if made else f"; its copy of generation {generation} was made before")
         older = copies.older_copies(case.pending.copy, lost.silent)
-        case.rows.put_job(lost.job_key, copies.resubmitted(job, agent_id, self._shell.own, why, case.now, older))
-        note(tx, case.now, "lost", f"{lost.job_key} ({lost.copy.agent_id})", why)
+        case.rows.put_job(lost.job_key, copies.resubmitted(job, agent_id, self._services.own, why, case.now, older))
+        record_event(tx, case.now, "lost", f"{lost.job_key} ({lost.copy.agent_id})", why)
         return _Done(lost=lost, generation=generation)
 
     def _give_up(self, case: _Case, text: str) -> None:
@@ -311,7 +315,7 @@ class Resubmission:
             "attempt": case.pending.copy.attempt,
             "host_name": case.pending.copy.host.name,
         }
-        target = ProxyRef(agent_id=lost.collector, host=self._shell.own)
+        target = ProxyRef(agent_id=lost.collector, host=self._services.own)
         posts.send(case.tx, target, WireMessage(kind="job_failure", args=args), case.now)
 
 

@@ -15,12 +15,12 @@ from paglets.api.transfers import TransferAnswer
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
 from paglets.host.handoff.in_doubt import AGAIN_SECONDS, ANSWER_SECONDS, InDoubtResolver
-from paglets.host.runtime.runner import note
-from paglets.host.runtime.shell import Shell
+from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.locate import MAX_IDS
 from paglets.store import recalls, residence
 from paglets.store.db import Tx
+from paglets.store.events import record_event
 from paglets.store.recalls import Fence
 from paglets.wire.request import Request, Response, dump_json, parsed
 
@@ -35,17 +35,17 @@ class DuplicateEvictor:
 
     name = "eviction"
 
-    def __init__(self, shell: Shell, gossip: Gossip) -> None:
-        self._shell = shell
+    def __init__(self, services: HostServices, gossip: Gossip) -> None:
+        self._services = services
         self._gossip = gossip
-        self._resolver = InDoubtResolver(shell, gossip, self.name)
+        self._resolver = InDoubtResolver(services, gossip, self.name)
         # By store, the paglets that this host was asked for in this round; and when to go on after a failure.
         self._asked: dict[str, set[str]] = {}
         self._round_ends_at = float("-inf")
         self._again: dict[str, float] = {}
 
     def tick(self, now: float) -> float | None:
-        fenced = self._shell.store.read(recalls.fenced)
+        fenced = self._services.store.read(recalls.fenced)
         if not fenced:
             return None
         if now >= self._round_ends_at:
@@ -58,7 +58,7 @@ class DuplicateEvictor:
             if store_id not in self._again:
                 self._look(host, fenced)
         waiting = self._resolver.waiting(now)
-        for store_id in self._shell.store.read(recalls.fenced_stores):
+        for store_id in self._services.store.read(recalls.fenced_stores):
             if store_id in online:
                 self._tell(store_id, waiting)
         return min((self._round_ends_at, *self._again.values(), *self._resolver.due()))
@@ -75,7 +75,7 @@ class DuplicateEvictor:
             method="POST", target="/v1/paglets/locate", body=dump_json(Locate(agent_ids=tuple(ids))), repeatable=True
         )
         answered = partial(self._located, host, {agent_id: fenced[agent_id] for agent_id in ids})
-        self._shell.transport.send(host, request, answered, timeout_seconds=ANSWER_SECONDS)
+        self._services.transport.send(host, request, answered, timeout_seconds=ANSWER_SECONDS)
 
     def _located(self, host: HostRef, asked: dict[str, int], result: Response | PagletsError) -> None:
         try:
@@ -84,9 +84,9 @@ class DuplicateEvictor:
             self._not_asked(host, asked)
             return
         found = [row for row in rows if row.agent_id in asked and row.status in ("here", "leaving")]
-        self._shell.runner.wake(self.name)
+        self._services.runner.wake(self.name)
         if found:
-            self._shell.runner.change(
+            self._services.runner.change(
                 lambda tx: self._judge_all(tx, host, found, asked), partial(self._judged, host, asked)
             )
 
@@ -98,8 +98,8 @@ class DuplicateEvictor:
     def _not_asked(self, host: HostRef, asked: Mapping[str, int]) -> None:
         """It is asked for these again, not at once."""
         self._asked.get(host.store_id, set()).difference_update(asked)
-        self._again[host.store_id] = self._shell.clock.monotonic() + AGAIN_SECONDS
-        self._shell.runner.wake(self.name)
+        self._again[host.store_id] = self._services.clock.monotonic() + AGAIN_SECONDS
+        self._services.runner.wake(self.name)
 
     def _judge_all(self, tx: Tx, host: HostRef, found: list[ResidenceRow], asked: dict[str, int]) -> None:
         for theirs in found:
@@ -107,22 +107,22 @@ class DuplicateEvictor:
 
     def _judge(self, tx: Tx, host: HostRef, theirs: ResidenceRow, epoch: int) -> None:
         """What lives there under a lower epoch than that of the fence is to end, and so is what is older here."""
-        agent_id, now = theirs.agent_id, self._shell.clock.wall()
+        agent_id, now = theirs.agent_id, self._services.clock.wall()
         if theirs.epoch < epoch:
             if recalls.fence(tx, Fence(agent_id=agent_id, epoch=epoch, target=host)):
                 text = f"{host.name} has it under epoch {theirs.epoch}: that one is to end, as of epoch {epoch}"
-                note(tx, now, "conflict", agent_id, text)
+                record_event(tx, now, "conflict", agent_id, text)
             return
         mine = residence.find(tx, agent_id)
         if mine is not None and mine.status == "here" and mine.epoch < theirs.epoch and theirs.status == "here":
             residence.settle(tx, agent_id, theirs.epoch, host, now)
             text = f"{host.name} has it under epoch {theirs.epoch}: the one here ended, as of epoch {mine.epoch}"
-            note(tx, now, "conflict", agent_id, text)
+            record_event(tx, now, "conflict", agent_id, text)
 
     # Who is told?
 
     def _tell(self, store_id: str, waiting: set[str]) -> None:
-        for each in self._shell.store.read(lambda tx: recalls.fences(tx, store_id, MOST_AT_ONCE)):
+        for each in self._services.store.read(lambda tx: recalls.fences(tx, store_id, MOST_AT_ONCE)):
             if each.agent_id not in waiting:
                 waiting.add(each.agent_id)
                 self._resolver.ask(each, partial(self._told, each))

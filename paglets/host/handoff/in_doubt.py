@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from paglets.api.transfers import Settle, TransferAnswer
 from paglets.core.errors import PagletsError
-from paglets.host.runtime.shell import Shell
+from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossip
 from paglets.store.recalls import Fence
 from paglets.wire.request import Request, Response, dump_json, parsed
@@ -20,8 +20,8 @@ Told = Callable[[TransferAnswer | PagletsError], None]
 class InDoubtResolver:
     """Asks for the part of that name, once at a time for each paglet, and not soon again after a failure."""
 
-    def __init__(self, shell: Shell, gossip: Gossip, part: str) -> None:
-        self._shell = shell
+    def __init__(self, services: HostServices, gossip: Gossip, part: str) -> None:
+        self._services = services
         self._gossip = gossip
         self._part = part
         self._asking: set[str] = set()
@@ -37,21 +37,21 @@ class InDoubtResolver:
         return list(self._again.values())
 
     def later(self, agent_id: str) -> None:
-        self._again[agent_id] = self._shell.clock.monotonic() + AGAIN_SECONDS
+        self._again[agent_id] = self._services.clock.monotonic() + AGAIN_SECONDS
 
     def ask(self, asked: Fence, told: Told) -> None:
         """`told` is given the answer, or why there is none; the part is woken after it."""
-        body = Settle(source=self._shell.own, agent_id=asked.agent_id, epoch=asked.epoch)
+        body = Settle(source=self._services.own, agent_id=asked.agent_id, epoch=asked.epoch)
         request = Request(method="POST", target="/v1/transfers/settle", body=dump_json(body), repeatable=True)
 
         def answered(result: Response | PagletsError) -> None:
             self._asking.discard(asked.agent_id)
             told(_answer(result))
-            self._shell.runner.wake(self._part)
+            self._services.runner.wake(self._part)
 
         self._asking.add(asked.agent_id)
         address = self._gossip.address(asked.target)
-        self._shell.transport.send(address, request, answered, timeout_seconds=ANSWER_SECONDS)
+        self._services.transport.send(address, request, answered, timeout_seconds=ANSWER_SECONDS)
 
     def change(self, agent_id: str, change: Callable[..., object]) -> None:
         """Commit what the answer brings. What cannot be stored now is asked for again, not at once."""
@@ -61,7 +61,7 @@ class InDoubtResolver:
                 self.later(agent_id)
                 raise result
 
-        self._shell.runner.change(change, done)
+        self._services.runner.change(change, done)
 
 
 def _answer(result: Response | PagletsError) -> TransferAnswer | PagletsError:

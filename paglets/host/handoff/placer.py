@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from paglets.host.handoff.deny_list import PlacementDenyList
 from paglets.host.records import outcomes
-from paglets.host.runtime.shell import Shell
+from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossip
 from paglets.slots import policy, states
 from paglets.slots.model import Candidate
@@ -35,9 +35,13 @@ class Placer:
     name = "placer"
 
     def __init__(
-        self, shell: Shell, gossip: Gossip, deny_list: PlacementDenyList, older_goes_on: Callable[[QueuedJob], bool]
+        self,
+        services: HostServices,
+        gossip: Gossip,
+        deny_list: PlacementDenyList,
+        older_goes_on: Callable[[QueuedJob], bool],
     ) -> None:
-        self._shell = shell
+        self._services = services
         self._older_goes_on = older_goes_on
         self._deny_list = deny_list
         self._gossip = gossip
@@ -47,7 +51,7 @@ class Placer:
         self._forget_at = 0.0
 
     def tick(self, now: float) -> float | None:
-        placing = self._shell.store.read(lambda tx: queue.any_in(tx, "PLACING"))
+        placing = self._services.store.read(lambda tx: queue.any_in(tx, "PLACING"))
         if now >= self._forget_at or not placing:
             self._forget_at = now + FORGET_SECONDS
             self._forget_ended()
@@ -55,9 +59,9 @@ class Placer:
             return None
         candidates = self._gossip.candidates()
         began = self._after
-        placed, left, self._after = self._shell.store.write(lambda tx: self._place(tx, candidates, began))
+        placed, left, self._after = self._services.store.write(lambda tx: self._place(tx, candidates, began))
         if placed:
-            self._shell.runner.wake(self.name)
+            self._services.runner.wake(self.name)
             return now
         if self._after != queue.FIRST:
             return now + NEXT_TURN_SECONDS
@@ -70,17 +74,17 @@ class Placer:
         """Some were cancelled, or taken away, while they waited."""
         if not self._since:
             return
-        left = self._shell.store.read(lambda tx: queue.still(tx, "PLACING", self._since))
+        left = self._services.store.read(lambda tx: queue.still(tx, "PLACING", self._since))
         self._since = {agent_id: self._since[agent_id] for agent_id in left}
 
     def _place(self, tx: Tx, candidates: tuple[Candidate, ...], began: queue.Place) -> tuple[int, int, queue.Place]:
         """How many were placed, how many of these were not, and where the next turn begins."""
-        now = self._shell.clock.wall()
+        now = self._services.clock.wall()
         found, after = queue.to_place(tx, JOBS_A_TURN, began)
         jobs = self._expire(tx, found, now)
-        clock = self._shell.clock.monotonic()
+        clock = self._services.clock.monotonic()
         to_place = [self._to_place(job) for job in jobs if not self._deny_list.is_paused(job.agent_id, clock)]
-        placements = policy.place(to_place, candidates, mesh_version=self._shell.settings.mesh_version)
+        placements = policy.place(to_place, candidates, mesh_version=self._services.settings.mesh_version)
         placed = [job for job in jobs if job.agent_id in placements.hosts][:PLACED_A_TURN]
         if len(placed) < len(placements.hosts):
             after = (placed[-1].queued_at, placed[-1].agent_id)
@@ -94,11 +98,11 @@ class Placer:
             host = placements.hosts[agent_id]
             self._since.pop(agent_id, None)
             queue.move(tx, agent_id, "PLACING", states.move("PLACING", "queued"))
-            if host.store_id != self._shell.own.store_id:
+            if host.store_id != self._services.own.store_id:
                 residence.leave(tx, agent_id, host, now)
 
     def _to_place(self, job: QueuedJob) -> policy.ToPlace:
-        avoided = self._deny_list.by(job.agent_id, self._shell.clock.monotonic())
+        avoided = self._deny_list.by(job.agent_id, self._services.clock.monotonic())
         return policy.ToPlace(agent_id=job.agent_id, request=job.request, home_store_id=job.home_store, avoided=avoided)
 
     def _expire(self, tx: Tx, jobs: list[QueuedJob], now: float) -> list[QueuedJob]:
@@ -108,7 +112,7 @@ class Placer:
         """
         left = []
         waited = self._waited(jobs, now)
-        clock = self._shell.clock.monotonic()
+        clock = self._services.clock.monotonic()
         limits = {job.agent_id: job.request.placement_timeout_seconds for job in jobs}
         still = (clock + limits[agent_id] - seconds for agent_id, seconds in waited.items())
         self._first_expiry = min((at for at in still if at > clock), default=float("inf"))
@@ -118,14 +122,14 @@ class Placer:
                 del self._since[job.agent_id]
                 why = tx.value("SELECT reason_text FROM requests WHERE agent_id = ?", job.agent_id)
                 text = f"no host within placement_timeout_seconds = {limit:g}: {why}"
-                outcomes.fail_waiting(tx, job.agent_id, "placement_timeout", text, self._shell.own, now)
+                outcomes.fail_waiting(tx, job.agent_id, "placement_timeout", text, self._services.own, now)
             else:
                 left.append(job)
         return left
 
     def _waited(self, jobs: list[QueuedJob], now: float) -> dict[str, float]:
         """How long those that may time out have looked for a host: a wall clock that is set changes nothing."""
-        clock = self._shell.clock.monotonic()
+        clock = self._services.clock.monotonic()
         bounded = {job.agent_id: job for job in jobs if job.request.placement_timeout_seconds}
         for agent_id, job in bounded.items():
             self._since.setdefault(agent_id, clock - max(0.0, now - job.queued_at))

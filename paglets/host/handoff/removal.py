@@ -15,19 +15,19 @@ from paglets.api.hosts import Forgotten
 from paglets.api.paglets import Located, ResidenceRow
 from paglets.core.errors import Conflict, InternalError, Invalid, PagletsError
 from paglets.host.network.locator import PagletLocator
-from paglets.host.records.comeback import (
-    come_back_from_forgotten,
-    drop_move,
+from paglets.host.records.rollback import (
+    abandon_to_removed,
+    cancel_move,
     dropped_text,
     epoch_of_next_era,
-    give_up_to_forgotten,
+    roll_back_from_removed,
 )
-from paglets.host.runtime.runner import note
-from paglets.host.runtime.shell import Shell
+from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossip
 from paglets.mesh.table import STORE_ID
 from paglets.store import handoffs, jobfiles, recalls
 from paglets.store.db import Tx
+from paglets.store.events import record_event
 from paglets.store.recalls import UnderWay
 from paglets.wire.request import PendingResponse, reply, reply_error
 
@@ -64,8 +64,8 @@ class HostRemoval:
 
     name = "removal"
 
-    def __init__(self, shell: Shell, gossip: Gossip, paglet_locator: PagletLocator) -> None:
-        self._shell = shell
+    def __init__(self, services: HostServices, gossip: Gossip, paglet_locator: PagletLocator) -> None:
+        self._services = services
         self._gossip = gossip
         self._locator = paglet_locator
         self._new: deque[_Wish] = deque()
@@ -78,18 +78,18 @@ class HostRemoval:
 
         Any thread; a repeat finds nothing more to do. Raises Conflict while that host is online, Invalid.
         """
-        name, known = _may_be_forgotten(self._shell, self._gossip, store_id)
-        deadline = self._shell.clock.monotonic() + ANSWER_SECONDS
+        name, known = _may_be_forgotten(self._services, self._gossip, store_id)
+        deadline = self._services.clock.monotonic() + ANSWER_SECONDS
         wish = _Wish(store_id=store_id, name=name, known=known, deadline=deadline, pending=PendingResponse())
         self._new.append(wish)
-        self._shell.runner.wake(self.name)
+        self._services.runner.wake(self.name)
         return wish.pending
 
     def tick(self, now: float) -> float | None:
         for _ in range(len(self._new)):
             self._begin(self._new.popleft())
         self._again = {store_id: at for store_id, at in self._again.items() if at > now}
-        targets = {target.store_id for target in self._shell.store.read(handoffs.targets)}
+        targets = {target.store_id for target in self._services.store.read(handoffs.targets)}
         for store_id in sorted(targets - self._asking - self._again.keys()):
             if self._gossip.is_forgotten(store_id):
                 self._ask(store_id)
@@ -114,7 +114,7 @@ class HostRemoval:
         """Moves to that host that have not begun are not wished any more; gives how many."""
         total = 0
         while True:
-            count, files = self._shell.store.write(lambda tx: _drop_moves(tx, wish, self._shell.clock.wall()))
+            count, files = self._services.store.write(lambda tx: _drop_moves(tx, wish, self._services.clock.wall()))
             total += count
             wish.files_kept += files
             if count < PAGE:
@@ -125,9 +125,9 @@ class HostRemoval:
             f"{wish.name} was forgotten; taken back: {wish.taken_back}, moves dropped: {wish.moves_dropped}, "
             f"files kept: {wish.files_kept.total()}"
         )
-        self._shell.log(text)
-        self._shell.runner.change(
-            lambda tx: _note(tx, wish.store_id, text, self._shell.clock.wall()), partial(self._noted, wish)
+        self._services.log(text)
+        self._services.runner.change(
+            lambda tx: _note(tx, wish.store_id, text, self._services.clock.wall()), partial(self._noted, wish)
         )
 
     def _noted(self, wish: _Wish, result: BaseException | None) -> None:
@@ -136,7 +136,7 @@ class HostRemoval:
             wish.pending.complete(reply_error(result if isinstance(result, PagletsError) else InternalError(text)))
             raise result
         answer = Forgotten(
-            host=self._shell.own,
+            host=self._services.own,
             known=wish.known,
             taken_back=wish.taken_back,
             moves_dropped=wish.moves_dropped,
@@ -147,7 +147,7 @@ class HostRemoval:
     # What is under way there.
 
     def _ask(self, store_id: str) -> None:
-        page = self._shell.store.read(lambda tx: recalls.towards(tx, store_id, PAGE))
+        page = self._services.store.read(lambda tx: recalls.towards(tx, store_id, PAGE))
         self._asking.add(store_id)
         self._locator.locate([each.agent_id for each in page], partial(self._located, store_id, page))
 
@@ -155,25 +155,25 @@ class HostRemoval:
         rows = {row.agent_id: row for row in located.rows}
         silent = [host.name for host in self._gossip.online() if host.store_id not in located.answered]
         if silent:
-            self._again[store_id] = self._shell.clock.monotonic() + AGAIN_SECONDS
+            self._again[store_id] = self._services.clock.monotonic() + AGAIN_SECONDS
 
         def settle(tx: Tx) -> tuple[int, Counter[str]]:
             files: Counter[str] = Counter()
             came = sum(self._settle(tx, each, rows.get(each.agent_id), silent, files) for each in page)
             return came, files
 
-        self._shell.runner.change(settle, partial(self._settled, store_id))
+        self._services.runner.change(settle, partial(self._settled, store_id))
 
     def _settle(
         self, tx: Tx, each: UnderWay, found: ResidenceRow | None, silent: list[str], files: Counter[str]
     ) -> bool:
         """Return True if it is here again. Count the files that a finished job leaves here in `files`, by group."""
-        now = self._shell.clock.wall()
+        now = self._services.clock.wall()
         if found is not None and found.epoch > each.epoch and self._is_elsewhere(found):
             if recalls.passed_on(tx, each, found, now):
                 where = "elsewhere" if found.peer is None else f"on {found.peer.name}"
                 text = f"{each.target.name}, which was forgotten, had taken it and passed it on: it is {where}"
-                note(tx, now, "passed_on", each.agent_id, text)
+                record_event(tx, now, "passed_on", each.agent_id, text)
             tx.wake("groups", "reconciliation", "cleanup")
             return False
         if silent:
@@ -183,23 +183,23 @@ class HostRemoval:
             return False
         job = jobfiles.finished_job(tx, each.agent_id)
         if job is not None:
-            files[job.group_id] += give_up_to_forgotten(tx, each.key, now)
+            files[job.group_id] += abandon_to_removed(tx, each.key, now)
             return False
-        return come_back_from_forgotten(tx, each.key, epoch_of_next_era(each.epoch, self._shell.entropy), now)
+        return roll_back_from_removed(tx, each.key, epoch_of_next_era(each.epoch, self._services.entropy), now)
 
     def _is_elsewhere(self, found: ResidenceRow) -> bool:
         """Of a row beyond the hand-off: whether it lives on a host that is not forgotten, or has ended."""
         if found.status not in ("gone", "refused"):
             return True
         # It is where it was sent, or on the host that sent it.
-        peer = self._shell.own.store_id if found.peer is None else found.peer.store_id
-        return peer != self._shell.own.store_id and not self._gossip.is_forgotten(peer)
+        peer = self._services.own.store_id if found.peer is None else found.peer.store_id
+        return peer != self._services.own.store_id and not self._gossip.is_forgotten(peer)
 
     def _settled(self, store_id: str, result: tuple[int, Counter[str]] | BaseException) -> None:
         self._asking.discard(store_id)
-        self._shell.runner.wake(self.name)
+        self._services.runner.wake(self.name)
         if isinstance(result, BaseException):
-            self._again[store_id] = self._shell.clock.monotonic() + AGAIN_SECONDS
+            self._again[store_id] = self._services.clock.monotonic() + AGAIN_SECONDS
             raise result
         came, files = result
         for wish in self._wishes:
@@ -208,16 +208,16 @@ class HostRemoval:
                 wish.files_kept += files
 
 
-def _may_be_forgotten(shell: Shell, gossip: Gossip, store_id: str) -> tuple[str, bool]:
+def _may_be_forgotten(services: HostServices, gossip: Gossip, store_id: str) -> tuple[str, bool]:
     """Its name, or its store's id where it is no member, and whether it is one."""
     if not STORE_ID.fullmatch(store_id):
         raise Invalid(f"store_id {store_id[:80]!r} is not well formed")
-    if store_id == shell.own.store_id:
-        raise Conflict(f"{shell.own.name} is the host that was asked: a host does not forget itself")
+    if store_id == services.own.store_id:
+        raise Conflict(f"{services.own.name} is the host that was asked: a host does not forget itself")
     for view in gossip.members():
         if view.member.store_id == store_id:
             if view.online:
-                raise Conflict(f"{view.member.name} is online, as {shell.own.name} sees it; stop it first")
+                raise Conflict(f"{view.member.name} is online, as {services.own.name} sees it; stop it first")
             return view.member.name, True
     return store_id, False
 
@@ -227,7 +227,7 @@ def _drop_moves(tx: Tx, wish: _Wish, now: float) -> tuple[int, Counter[str]]:
     files: Counter[str] = Counter()
     for agent_id in found:
         job = jobfiles.finished_job(tx, agent_id)
-        count = drop_move(tx, agent_id, dropped_text(wish.name), now)
+        count = cancel_move(tx, agent_id, dropped_text(wish.name), now)
         if job is not None:
             files[job.group_id] += count
     return len(found), +files
@@ -235,4 +235,4 @@ def _drop_moves(tx: Tx, wish: _Wish, now: float) -> tuple[int, Counter[str]]:
 
 def _note(tx: Tx, store_id: str, text: str, now: float) -> None:
     recalls.tell_no_more(tx, store_id)
-    note(tx, now, "host_forgotten", store_id, text)
+    record_event(tx, now, "host_forgotten", store_id, text)

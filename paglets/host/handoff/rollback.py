@@ -14,12 +14,12 @@ from paglets.core.errors import PagletsError
 from paglets.host.handoff.deny_list import PlacementDenyList
 from paglets.host.handoff.in_doubt import InDoubtResolver
 from paglets.host.handoff.in_flight import InFlightTransfers
-from paglets.host.records.comeback import come_back, give_up
-from paglets.host.runtime.runner import note
-from paglets.host.runtime.shell import Shell
+from paglets.host.records.rollback import give_up, roll_back
+from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossip
 from paglets.store import recalls, residence
 from paglets.store.db import Tx
+from paglets.store.events import record_event
 from paglets.store.recalls import DISPOSE, UNWANTED, Fence, UnderWay
 
 MOST_AT_ONCE = 50
@@ -33,20 +33,20 @@ class TransferRollback:
     name = "rollback"
 
     def __init__(
-        self, shell: Shell, gossip: Gossip, in_flight: InFlightTransfers, deny_list: PlacementDenyList
+        self, services: HostServices, gossip: Gossip, in_flight: InFlightTransfers, deny_list: PlacementDenyList
     ) -> None:
-        self._shell = shell
+        self._services = services
         self._gossip = gossip
         self._in_flight = in_flight
         self._deny_list = deny_list
-        self._resolver = InDoubtResolver(shell, gossip, self.name)
+        self._resolver = InDoubtResolver(services, gossip, self.name)
 
     def tick(self, now: float) -> float | None:
         self._deny_list.forget(now)
         waiting = self._resolver.waiting(now)
-        wished = self._shell.store.read(lambda tx: recalls.wished(tx, MOST_AT_ONCE, sorted(waiting)))
+        wished = self._services.store.read(lambda tx: recalls.wished(tx, MOST_AT_ONCE, sorted(waiting)))
         stuck = [key for key in self._in_flight.stuck_for_long(now) if key[0] not in waiting][:MOST_AT_ONCE]
-        slow = self._shell.store.read(lambda tx: recalls.those(tx, stuck))
+        slow = self._services.store.read(lambda tx: recalls.those(tx, stuck))
         for key in stuck:
             # It has ended by now, or is looked at here; where it must go on, its next failure begins the wait anew.
             self._in_flight.not_stuck(key)
@@ -71,17 +71,17 @@ class TransferRollback:
                 self._resolver.later(each.agent_id)
         if never_sent or given_up:
             # At once, not with the next round of changes: what is here is not sent in between.
-            self._shell.store.write(lambda tx: self._end_here(tx, never_sent, given_up))
+            self._services.store.write(lambda tx: self._end_here(tx, never_sent, given_up))
         for each in given_up:
             self._in_flight.settled(each.key)
         if len(found) >= MOST_AT_ONCE:
-            self._shell.runner.wake(self.name)
+            self._services.runner.wake(self.name)
 
     def _end_here(self, tx: Tx, never_sent: list[UnderWay], given_up: list[UnderWay]) -> None:
         for each in never_sent:
             self._come_back(tx, each)
         for each in given_up:
-            give_up(tx, each.key, self._shell.clock.wall())
+            give_up(tx, each.key, self._services.clock.wall())
 
     def _settle(self, each: UnderWay) -> None:
         asked = Fence(agent_id=each.agent_id, epoch=each.epoch + 1, target=each.target)
@@ -97,14 +97,14 @@ class TransferRollback:
         self._resolver.change(each.agent_id, lambda tx: change(tx, each))
 
     def _acknowledged(self, tx: Tx, each: UnderWay) -> None:
-        residence.acknowledged(tx, each.agent_id, each.epoch + 1, self._shell.clock.wall())
+        residence.acknowledged(tx, each.agent_id, each.epoch + 1, self._services.clock.wall())
         tx.wake("groups", "reconciliation", "cleanup")
 
     def _come_back(self, tx: Tx, each: UnderWay) -> None:
         """Here again: a move that was asked for is tried once more, after what waited here had its turn."""
-        now = self._shell.clock.wall()
+        now = self._services.clock.wall()
         reason = each.problem or "it was taken back"
-        target = come_back(tx, each.key, reason, now, asked_again=each.recall != DISPOSE)
+        target = roll_back(tx, each.key, reason, now, asked_again=each.recall != DISPOSE)
         if target is not None:
-            self._deny_list.avoid(each.agent_id, target.store_id, self._shell.clock.monotonic())
-            note(tx, now, "taken_back", each.agent_id, f"from the way to {target.name}: {reason}")
+            self._deny_list.avoid(each.agent_id, target.store_id, self._services.clock.monotonic())
+            record_event(tx, now, "taken_back", each.agent_id, f"from the way to {target.name}: {reason}")

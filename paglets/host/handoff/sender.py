@@ -13,9 +13,9 @@ from paglets.core.refs import BlobRef, HostRef
 from paglets.host.blobs.blob_store import BlobStore
 from paglets.host.blobs.pusher import BlobPusher
 from paglets.host.handoff.in_flight import InFlightTransfers
-from paglets.host.records.comeback import come_back, heir_of
-from paglets.host.runtime.backoff import Lanes
-from paglets.host.runtime.shell import Shell
+from paglets.host.records.rollback import replacement_of, roll_back
+from paglets.host.runtime.backoff import Backoff
+from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossip
 from paglets.store import handoffs, residence
 from paglets.store.db import Tx
@@ -50,56 +50,61 @@ class HandoffSender:
     name = "handoff"
 
     def __init__(
-        self, shell: Shell, gossip: Gossip, blob_pusher: BlobPusher, blob_store: BlobStore, in_flight: InFlightTransfers
+        self,
+        services: HostServices,
+        gossip: Gossip,
+        blob_pusher: BlobPusher,
+        blob_store: BlobStore,
+        in_flight: InFlightTransfers,
     ) -> None:
-        self._shell = shell
+        self._services = services
         self._in_flight = in_flight
         self._gossip = gossip
         self._blob_pusher = blob_pusher
         self._blob_store = blob_store
         self._large: dict[Key, BlobRef | str] = {}
         self._after: dict[str, Place] = {}
-        self._lanes = Lanes(shell.entropy)
+        self._backoff = Backoff(services.entropy)
         self._refused: dict[str, int] = {}
-        self._close_at = shell.clock.monotonic() + CLOSE_SECONDS
+        self._close_at = services.clock.monotonic() + CLOSE_SECONDS
 
     def tick(self, now: float) -> float | None:
         due = [self._close(now)]
-        for target in self._shell.store.read(handoffs.targets):
+        for target in self._services.store.read(handoffs.targets):
             if self._gossip.is_forgotten(target.store_id):
-                self._shell.runner.wake("removal")
+                self._services.runner.wake("removal")
                 continue
-            self._lanes.heard(target.store_id, self._gossip.heard_at(target.store_id))
-            if self._lanes.open(target.store_id, now) and not self._send(target):
+            self._backoff.contacted(target.store_id, self._gossip.heard_at(target.store_id))
+            if self._backoff.may_send(target.store_id, now) and not self._send(target):
                 due.append(now + (NEXT_PAGE_SECONDS if target.store_id in self._after else LOOK_AGAIN_SECONDS))
             else:
-                due.append(self._lanes.next_due([target.store_id], now) or float("inf"))
+                due.append(self._backoff.next_due([target.store_id], now) or float("inf"))
         return min(due)
 
     def _close(self, now: float) -> float:
         """Now and then tell targets which hand-offs are over for good, so that they may forget them one day."""
         if now >= self._close_at:
             self._close_at = now + CLOSE_SECONDS
-            under_way = self._shell.store.read(handoffs.under_way)
+            under_way = self._services.store.read(handoffs.under_way)
             self._in_flight.keep(under_way)
             self._large = {key: blob for key, blob in self._large.items() if key in under_way}
             self._after = {key: place for key, place in self._after.items() if self._gossip.by_store(key)}
             self._refused = {key: count for key, count in self._refused.items() if self._gossip.by_store(key)}
-            closed = self._shell.store.read(lambda tx: residence.untold(tx, MAX_CLOSED))
+            closed = self._services.store.read(lambda tx: residence.untold(tx, MAX_CLOSED))
             for store_id in dict.fromkeys(handoff.target.store_id for handoff in closed):
                 self._tell([handoff for handoff in closed if handoff.target.store_id == store_id])
         return self._close_at
 
     def _tell(self, closed: list[ClosedHandoff]) -> None:
         epochs = tuple(ClosedEpoch(agent_id=each.agent_id, epoch=each.epoch) for each in closed)
-        body = dump_json(CloseTransfers(source=self._shell.own, closed=epochs))
+        body = dump_json(CloseTransfers(source=self._services.own, closed=epochs))
         request = Request(method="POST", target="/v1/transfers/close", body=body, repeatable=True)
 
         def answered(result: Response | PagletsError) -> None:
             if isinstance(result, Response) and result.status < 400:
-                self._shell.runner.change(lambda tx: residence.told(tx, closed))
+                self._services.runner.change(lambda tx: residence.told(tx, closed))
 
-        self._shell.transport.send(
+        self._services.transport.send(
             self._gossip.address(closed[0].target), request, answered, timeout_seconds=ANSWER_SECONDS
         )
 
@@ -114,12 +119,12 @@ class HandoffSender:
             if not rows or self._gossip.is_online(target.store_id):
                 return False
             # Bytes do not get there either: without a question they would wait for that host, and no other, for ever.
-        self._lanes.sent(target.store_id)
+        self._backoff.sent(target.store_id)
         asked_for = any(each.asked_for for each in batch)
         if batch and self._gossip.silent_seconds(target.store_id) <= SURE_SECONDS and not asked_for:
             self._transfer(target, batch)
             return True
-        self._shell.transport.send(
+        self._services.transport.send(
             self._gossip.address(target),
             Request(method="GET", target="/v1/host"),
             lambda result: self._heard(target, batch or rows, result),
@@ -136,7 +141,9 @@ class HandoffSender:
 
     def _page(self, target: HostRef) -> list[Leaving]:
         after = self._after.get(target.store_id, FIRST_PLACE)
-        return self._shell.store.read(lambda tx: handoffs.next_leaving(tx, target.store_id, MAX_BATCH_ENVELOPES, after))
+        return self._services.store.read(
+            lambda tx: handoffs.next_leaving(tx, target.store_id, MAX_BATCH_ENVELOPES, after)
+        )
 
     def _chosen(self, target: HostRef, rows: list[Leaving]) -> list[Leaving]:
         """Those whose bytes the target has, a batch at most; the bytes of others are on their way from now on."""
@@ -153,15 +160,15 @@ class HandoffSender:
                 batch.append(each)
                 total += each.size_bytes
         if waiting:
-            self._shell.runner.change(lambda tx: _say_problems(tx, waiting))
+            self._services.runner.change(lambda tx: _say_problems(tx, waiting))
         return batch
 
     def _note_stuck(self, target: HostRef, leaving: Leaving, is_stuck: bool) -> None:
         """A host that is away may be waited for; one that is there and does not take this, not for ever."""
         if not is_stuck or not self._gossip.is_online(target.store_id):
             self._in_flight.not_stuck(leaving.key)
-        elif self._in_flight.stuck(leaving.key, self._shell.clock.monotonic()):
-            self._shell.runner.wake("rollback")
+        elif self._in_flight.stuck(leaving.key, self._services.clock.monotonic()):
+            self._services.runner.wake("rollback")
 
     def _obstacle(self, target: HostRef, leaving: Leaving) -> str:
         """Why it cannot be sent yet, in words: the target must have its bytes first, a large envelope's own too."""
@@ -181,16 +188,16 @@ class HandoffSender:
             self._blob_store.pin(made.sha256)
         elif made != BEING_WRITTEN:
             self._large[key] = BEING_WRITTEN
-            self._blob_store.aside(partial(self._write_blob, key), partial(self._written, key))
+            self._blob_store.run_in_background(partial(self._write_blob, key), partial(self._written, key))
         return made or BEING_WRITTEN
 
     def _write_blob(self, key: Key) -> BlobRef:
-        return self._blob_store.put(self._shell.store.read(lambda tx: handoffs.envelope_text(tx, *key)).encode())
+        return self._blob_store.put(self._services.store.read(lambda tx: handoffs.envelope_text(tx, *key)).encode())
 
     def _written(self, key: Key, made: BlobRef | BaseException) -> None:
         if isinstance(made, BlobRef):
             self._large[key] = made
-            self._shell.runner.wake(self.name)
+            self._services.runner.wake(self.name)
         else:
             self._large[key] = f"its envelope cannot be written to the disk: {made}"
 
@@ -198,8 +205,8 @@ class HandoffSender:
         self._after.pop(target.store_id, None)
         if not batch:
             # It answers, and what is for it waits for bytes: it is not asked again at once.
-            self._lanes.failed(target.store_id, self._shell.clock.monotonic())
-            self._shell.runner.wake(self.name)
+            self._backoff.failed(target.store_id, self._services.clock.monotonic())
+            self._services.runner.wake(self.name)
             return
         # From here on they count as sent, whatever is answered and whether or not the answer can be stored; only a
         # first try of which certainly nothing was taken lets them go again.
@@ -214,13 +221,13 @@ class HandoffSender:
         request = Request(
             method="POST", target="/v1/transfers", body=dump_json(self._transfers(batch)), repeatable=True
         )
-        self._shell.transport.send(self._gossip.address(target), request, answered, timeout_seconds=ANSWER_SECONDS)
+        self._services.transport.send(self._gossip.address(target), request, answered, timeout_seconds=ANSWER_SECONDS)
 
     def _transfers(self, batch: list[Leaving]) -> Transfers:
         small = [each.agent_id for each in batch if not _is_large(each)]
         return Transfers(
-            source=self._shell.own,
-            envelopes=tuple(each.envelope for each in self._shell.store.read(lambda tx: handoffs.those(tx, small))),
+            source=self._services.own,
+            envelopes=tuple(each.envelope for each in self._services.store.read(lambda tx: handoffs.those(tx, small))),
             large=tuple(
                 LargeEnvelope(agent_id=each.agent_id, epoch=each.epoch + 1, blob=blob)
                 for each in batch
@@ -242,7 +249,7 @@ class HandoffSender:
         for each in batch:
             if each.agent_id not in answered:
                 self._note_stuck(target, each, True)
-        self._shell.runner.change(
+        self._services.runner.change(
             lambda tx: self._settle(tx, batch, answers.answers),
             lambda outcome: self._settled(target, outcome, len(answers.answers) == len(batch)),
         )
@@ -255,39 +262,39 @@ class HandoffSender:
                 self._blob_pusher.not_there(target, (*each.needs, own) if isinstance(own, BlobRef) else each.needs)
 
     def _settled(self, target: HostRef, outcome: object, complete: bool) -> None:
-        now = self._shell.clock.monotonic()
+        now = self._services.clock.monotonic()
         if isinstance(outcome, BaseException):
-            self._lanes.failed(target.store_id, now)
-            self._shell.runner.wake(self.name)
+            self._backoff.failed(target.store_id, now)
+            self._services.runner.wake(self.name)
             raise outcome
         if complete:
-            self._lanes.succeeded(target.store_id)
+            self._backoff.succeeded(target.store_id)
         else:
             # What it could not store is sent again, not at once.
-            self._lanes.failed(target.store_id, now)
-        self._shell.runner.wake(self.name)
+            self._backoff.failed(target.store_id, now)
+        self._services.runner.wake(self.name)
 
     def _settle(self, tx: Tx, batch: list[Leaving], answers: tuple[TransferAnswer, ...]) -> None:
-        now = self._shell.clock.wall()
+        now = self._services.clock.wall()
         answered = {answer.agent_id for answer in answers}
         _say_problems(tx, {each.key: LEFT_OUT for each in batch if each.agent_id not in answered})
         for answer in answers:
             if answer.verdict == "refused":
-                come_back(tx, (answer.agent_id, answer.epoch - 1), answer.reason, now)
+                roll_back(tx, (answer.agent_id, answer.epoch - 1), answer.reason, now)
             elif answer.verdict != "missing":
                 residence.acknowledged(tx, answer.agent_id, answer.epoch, now)
         tx.wake("placer", "groups", "reconciliation", "cleanup")
 
     def _failed(self, target: HostRef, batch: list[Leaving], error: PagletsError) -> None:
-        self._lanes.failed(target.store_id, self._shell.clock.monotonic())
+        self._backoff.failed(target.store_id, self._services.clock.monotonic())
         if isinstance(error, Unreachable):
             self._refused[target.store_id] = self._refused.get(target.store_id, 0) + 1
         else:
             self._refused.pop(target.store_id, None)
         for each in batch:
             self._note_stuck(target, each, not isinstance(error, Unreachable))
-        self._shell.runner.change(lambda tx: self._note_problem(tx, target, batch, error))
-        self._shell.runner.wake(self.name)
+        self._services.runner.change(lambda tx: self._note_problem(tx, target, batch, error))
+        self._services.runner.wake(self.name)
         if isinstance(error, Unreachable):
             # Last: it writes to the store, which may be full.
             self._gossip.saw_unreachable(target.store_id)
@@ -296,7 +303,7 @@ class HandoffSender:
         give_up = self._refused.get(target.store_id, 0) >= GIVE_UP_FAILURES
         for each in batch:
             if give_up and each.key not in self._in_flight.perhaps_sent:
-                come_back(tx, each.key, error.message, self._shell.clock.wall(), asked_again=True)
+                roll_back(tx, each.key, error.message, self._services.clock.wall(), asked_again=True)
         text = _wiped(self._gossip, target) or error.message
         handoffs.say_problem_of_target(tx, target.store_id, error.message, jobs=True)
         handoffs.say_problem_of_target(tx, target.store_id, text, jobs=False)
@@ -304,7 +311,7 @@ class HandoffSender:
 
 def _wiped(gossip: Gossip, target: HostRef) -> str:
     """What a move waits for, in words, where the target's host seems to have begun anew; "" elsewhere."""
-    if heir_of(gossip, target) is None:
+    if replacement_of(gossip, target) is None:
         return ""
     return (
         f"target_wiped: {target.name} has an empty data directory now; if the old one is gone for good: "

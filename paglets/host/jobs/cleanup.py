@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from paglets.host.datadir.disk import CLOSED_SECONDS, is_closed
+from paglets.host.datadir.disk import CLOSED_SECONDS, is_unusable
 from paglets.host.records.attempts import all_at_work
-from paglets.host.records.hooks import end_held
+from paglets.host.records.lifecycle import expire_failed_hooks
 from paglets.host.records.recovery import stale_scratch
-from paglets.host.runtime.shell import Shell
+from paglets.host.runtime.services import HostServices
 from paglets.store import kept, residence
 from paglets.worker.protocol import KEPT_DAYS
 
@@ -37,35 +37,37 @@ class Cleanup:
 
     name = "cleanup"
 
-    def __init__(self, shell: Shell) -> None:
-        self._shell = shell
+    def __init__(self, services: HostServices) -> None:
+        self._services = services
         self._forget_at = 0.0
         self._trim_at = 0.0
 
     def tick(self, now: float) -> float | None:
-        if is_closed(self._shell.disk):
+        if is_unusable(self._services.disk):
             return now + CLOSED_SECONDS
         if now >= self._forget_at:
             self._give_up_kept()
-        there = self._shell.disk.left_over()
-        for agent_id in self._shell.store.read(lambda tx: stale_scratch(tx, there)):
-            self._shell.disk.discard(agent_id)
+        there = self._services.disk.scratch_ids()
+        for agent_id in self._services.store.read(lambda tx: stale_scratch(tx, there)):
+            self._services.disk.discard(agent_id)
         if now >= self._forget_at:
             self._forget_at = now + LOOK_SECONDS
-            before = self._shell.clock.wall() - FORGET_SECONDS
-            self._shell.store.write(lambda tx: residence.forget(tx, before, FORGET_ROWS))
-            self._shell.store.write(lambda tx: end_held(tx, self._shell.clock.wall(), self._shell.own))
+            before = self._services.clock.wall() - FORGET_SECONDS
+            self._services.store.write(lambda tx: residence.forget(tx, before, FORGET_ROWS))
+            self._services.store.write(
+                lambda tx: expire_failed_hooks(tx, self._services.clock.wall(), self._services.own)
+            )
         if now >= self._trim_at:
             self._trim_at = now + TRIM_SECONDS
-            at_work = partial(self._shell.store.read, all_at_work)
-            self._shell.disk.trim_logs(KEEP_LOG_BYTES, KEEP_LOG_ATTEMPTS, at_work)
+            at_work = partial(self._services.store.read, all_at_work)
+            self._services.disk.trim_logs(KEEP_LOG_BYTES, KEEP_LOG_ATTEMPTS, at_work)
         return now + LOOK_SECONDS
 
     def _give_up_kept(self) -> None:
         """Scratch directories that were kept long enough, or that take too much room: the next tick removes them."""
-        store, wall = self._shell.store, self._shell.clock.wall()
+        store, wall = self._services.store, self._services.clock.wall()
         store.write(lambda tx: kept.expire(tx, wall - KEEP_SCRATCH_SECONDS, wall))
         if there := store.read(kept.newest_first):
-            self._shell.disk.bound_scratch(
+            self._services.disk.bound_scratch(
                 there, KEEP_SCRATCH_SHARE, lambda ids: store.write(lambda tx: kept.give_up(tx, ids, wall))
             )

@@ -33,9 +33,9 @@ from paglets.host.messaging.mailbox import Mailbox
 from paglets.host.network.directory import Directory
 from paglets.host.records import cloning, notes, outcomes
 from paglets.host.records.delivery import Delivery
-from paglets.host.records.hooks import arrived, hook_done, hook_failed, intend
+from paglets.host.records.lifecycle import hook_done, hook_failed, keep_files_on_arrival, request_action
 from paglets.host.records.outcomes import Attempt, Outcome
-from paglets.host.runtime.shell import Shell
+from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossip
 from paglets.store import artifacts, files, kept, paglets, posts
 from paglets.store.db import Tx
@@ -66,7 +66,7 @@ class Operations:
 
     def __init__(
         self,
-        shell: Shell,
+        services: HostServices,
         calls: Calls,
         creation: Creation,
         gossip: Gossip,
@@ -74,7 +74,7 @@ class Operations:
         blob_fetcher: BlobFetcher,
         directory: Directory,
     ) -> None:
-        self._shell = shell
+        self._services = services
         self._directory = directory
         self._blob_store = blob_store
         self._blob_fetcher = blob_fetcher
@@ -88,8 +88,8 @@ class Operations:
             done(None)
         elif name in CHANGES:
             handler = CHANGES[name]
-            now, runtime = self._shell.clock.wall(), self._runtime(run)
-            step = Step(run=run, own=self._shell.own, blob_store=self._blob_store, now=now, runtime=runtime)
+            now, runtime = self._services.clock.wall(), self._runtime(run)
+            step = Step(run=run, own=self._services.own, blob_store=self._blob_store, now=now, runtime=runtime)
             self._change(run, lambda tx: handler(_guarded(tx, run), step, args), done)
         else:
             try:
@@ -105,13 +105,13 @@ class Operations:
                 self._blob_store.committed(run.stamp.token)
             done(result)
 
-        self._shell.runner.change(change, committed)
+        self._services.runner.change(change, committed)
 
     def run_ended(self, token: str) -> None:
         self._blob_store.run_ended(token)
 
     def _runtime(self, run: Speaker) -> float:
-        return self._shell.clock.monotonic() - run.began
+        return self._services.clock.monotonic() - run.began
 
     def call(self, run: Speaker, args: protocol.CallOut, done: Done) -> None:
         def answer(result: CallReply | PagletsError) -> None:
@@ -133,7 +133,7 @@ class Operations:
 
     def publish(self, run: Speaker, args: protocol.Publish, done: Done) -> None:
         self._blob_store.hold(run.stamp.token, check_blob(args.blob).sha256)
-        self._blob_store.aside(
+        self._blob_store.run_in_background(
             lambda: self._blob_store.publish(args.staged, args.blob),
             lambda result: done({} if result is None else result),
         )
@@ -165,7 +165,7 @@ class Operations:
         self._directory.everywhere(FindPaglets(name=args.name, service=args.service), done)
 
     def resolve_paglet(self, run: Speaker, args: protocol.Resolve, done: Done) -> None:
-        done(self._shell.store.read(lambda tx: self._creation.resolve_paglet(tx, args.target)))
+        done(self._services.store.read(lambda tx: self._creation.resolve_paglet(tx, args.target)))
 
 
 ASKS: dict[str, Callable[[Operations, Speaker, Any, Done], None]] = {
@@ -314,7 +314,7 @@ def _handled(tx: Tx, step: Step, args: protocol.Handled) -> HandlerEnd:
         text = f"{args.fault.message}\n{args.fault.traceback}"
         return HandlerEnd(tries=0 if seq is None else posts.raised(tx, seq, text))
     _apply(tx, step, args.changes)
-    intend(tx, step.agent_id, step.run.entry, args.intent)
+    request_action(tx, step.agent_id, step.run.entry, args.intent)
     if seq is not None:
         posts.handled(tx, seq)
     return HandlerEnd(version=tx.value("SELECT version FROM paglets WHERE agent_id = ?", step.agent_id) or 0)
@@ -339,8 +339,8 @@ def _done(tx: Tx, step: Step, args: protocol.EntryDone) -> HandlerEnd:
         hook_failed(tx, step.agent_id, entry, fault.message, step.now, own=step.own, traceback=fault.traceback)
     if fault is None:
         # The last word: after what the end of the hook makes of an earlier wish.
-        intend(tx, step.agent_id, entry, args.intent)
-        arrived(tx, step.agent_id, entry, args.is_default, step.now)
+        request_action(tx, step.agent_id, entry, args.intent)
+        keep_files_on_arrival(tx, step.agent_id, entry, args.is_default, step.now)
     return HandlerEnd()
 
 

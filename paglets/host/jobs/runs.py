@@ -19,13 +19,13 @@ from paglets.host.handoff.deny_list import PlacementDenyList
 from paglets.host.jobs.operations import HandlerEnd, Operations, close_delivery
 from paglets.host.jobs.workspace import ProcessWorkspace
 from paglets.host.messaging.mailbox import Mailbox
-from paglets.host.records import fileroom, outcomes, runrows, timelimits
+from paglets.host.records import backpressure, outcomes, run_repository, timelimits
 from paglets.host.records.delivery import Delivery
 from paglets.host.records.outcomes import Attempt, Outcome
-from paglets.host.records.runrows import Ground, Run
-from paglets.host.runtime.runner import note
-from paglets.host.runtime.shell import Shell
+from paglets.host.records.run_repository import LaunchPaths, Run
+from paglets.host.runtime.services import HostServices
 from paglets.store import posts
+from paglets.store.events import record_event
 from paglets.worker.launch import HOST_FILES_MISSING, Launcher, LaunchEvents, ProcessExit
 from paglets.worker.protocol import Deliver, Fault, Go, Handled
 
@@ -40,14 +40,14 @@ class Runs:
 
     def __init__(
         self,
-        shell: Shell,
+        services: HostServices,
         make_launcher: Callable[[LaunchEvents], Launcher],
         mailbox: Mailbox,
         operations: Operations,
         workspace: ProcessWorkspace,
         deny_list: PlacementDenyList,
     ) -> None:
-        self._shell = shell
+        self._services = services
         self._mailbox = mailbox
         self._operations = operations
         self._by_token: dict[str, Run] = {}
@@ -56,11 +56,11 @@ class Runs:
         self._workspace = workspace
         self._deny_list = deny_list
         self._delayed: list[Callable[[], None]] = []
-        self._ground = Ground(
-            own=shell.own,
-            code_paths=shell.settings.code_paths,
-            code_folder=shell.blobs.code_folder(),
-            blob_path=shell.blobs.path,
+        self._ground = LaunchPaths(
+            own=services.own,
+            code_paths=services.settings.code_paths,
+            code_folder=services.blobs.code_folder(),
+            blob_path=services.blobs.path,
         )
         mailbox.start_entry = self.start_entry
         mailbox.pump = self.pump
@@ -72,17 +72,18 @@ class Runs:
         """Start a process for a hook or for messages, where the paglet is here and none is at work."""
         if not self._workspace.may_start(agent_id):
             return  # It stays due.
-        token = self._shell.entropy.token()
-        stamp = self._shell.store.write(lambda tx: runrows.begin(tx, agent_id, entry, token, self._shell.clock.wall()))
+        token = self._services.entropy.token()
+        now = self._services.clock.wall()
+        stamp = self._services.store.write(lambda tx: run_repository.start_run(tx, agent_id, entry, token, now))
         if stamp is not None:
             self.launch(Run(stamp=stamp, entry=entry), cores=(), gpus=())
 
     def launch(self, run: Run, cores: tuple[int, ...], gpus: tuple[int, ...]) -> None:
         """Launch the process of a run whose row is committed."""
-        run.began = self._shell.clock.monotonic()
+        run.began = self._services.clock.monotonic()
         self._by_token[run.stamp.token] = run
         self._by_agent[run.agent_id] = run
-        self._shell.runner.wake(self.name)
+        self._services.runner.wake(self.name)
         reach("after-grant-before-spawn")
         try:
             spec = self._workspace.spec(run, cores, gpus)
@@ -95,25 +96,25 @@ class Runs:
     # Events of the launcher: any thread.
 
     def started(self, token: str, pid: int, start_time: float) -> None:
-        self._shell.runner.soon(partial(self._started, token, pid, start_time))
+        self._services.runner.call_soon(partial(self._started, token, pid, start_time))
 
     def frame(self, token: str, frame: dict[str, Any]) -> None:
-        self._shell.runner.soon(partial(self._frame, token, frame))
+        self._services.runner.call_soon(partial(self._frame, token, frame))
 
     def sampled(self, token: str, usage: Usage) -> None:
-        self._shell.runner.soon(partial(self._sampled, token, usage))
+        self._services.runner.call_soon(partial(self._sampled, token, usage))
 
     def ended(self, token: str, ended: ProcessExit) -> None:
-        self._shell.runner.soon(partial(self._ended, token, ended))
+        self._services.runner.call_soon(partial(self._ended, token, ended))
 
     def start_blocked(self, text: str) -> None:
-        self._shell.runner.soon(partial(self._troubled, text))
+        self._services.runner.call_soon(partial(self._troubled, text))
 
     # The same, on the runner.
 
     def _troubled(self, text: str) -> None:
         self._workspace.launcher_troubled(text)
-        self._shell.runner.wake("scheduler", "mailbox")
+        self._services.runner.wake("scheduler", "mailbox")
 
     def _started(self, token: str, pid: int, start_time: float) -> None:
         run = self._by_token.get(token)
@@ -121,8 +122,8 @@ class Runs:
             self.launcher.end(token)
             return
         reach("after-spawn-before-record")
-        self._shell.runner.change(
-            lambda tx: runrows.go_frame(tx, run, pid, start_time, self._ground),
+        self._services.runner.change(
+            lambda tx: run_repository.go_frame(tx, run, pid, start_time, self._ground),
             lambda go: self._send_go(run, go, partial(self._started, token, pid, start_time)),
         )
 
@@ -145,7 +146,7 @@ class Runs:
             return
         number = frame.get("id")
         try:
-            name, args = runrows.parse(frame, run.stamp)
+            name, args = run_repository.parse_operation(frame, run.stamp)
         except PagletsError as error:
             self._answer(run, number, error)
             self.launcher.end(token)
@@ -169,9 +170,9 @@ class Runs:
             raise
 
     def _performed(self, run: Run, number: Any, name: str, args: Any, result: Any) -> None:
-        result = fileroom.told(result)
-        self._set_blocked(run, fileroom.held_up(run, name, args, result))
-        if fileroom.is_put_off(run, name, result):
+        result = backpressure.as_host_error(result)
+        self._set_blocked(run, backpressure.blocked_by(run, name, args, result))
+        if backpressure.must_retry(run, name, result):
             # The process waits for its answer: a full disk of the host's must not be the failure of its job.
             self._delayed.append(partial(self._perform, run, number, name, args))
             return
@@ -192,11 +193,11 @@ class Runs:
 
     def _note_over(self, run: Run, is_over: bool) -> None:
         if is_over and run.over_at is None:
-            run.over_at = self._shell.clock.monotonic()
+            run.over_at = self._services.clock.monotonic()
 
     def _set_blocked(self, run: Run, text: str | None) -> None:
         """`text`: None where there is no news. One with other numbers than before is no news for a while."""
-        now = self._shell.clock.monotonic()
+        now = self._services.clock.monotonic()
         is_news = text is not None and text != run.held_up
         if text is None or not is_news or (text and run.held_up and now < run.held_up_at + SAVE_USAGE_SECONDS):
             return
@@ -205,8 +206,8 @@ class Runs:
 
     def _store_held_up(self, run: Run) -> None:
         """Again and again while the disk is full: that is when there is most to say."""
-        self._shell.runner.change(
-            lambda tx: fileroom.say(tx, run, self._shell.clock.wall()), lambda result: self._held_up_stored(run, result)
+        self._services.runner.change(
+            partial(backpressure.store, run=run, now=self._services.clock.wall()), partial(self._held_up_stored, run)
         )
 
     def _held_up_stored(self, run: Run, result: object) -> None:
@@ -239,7 +240,7 @@ class Runs:
             return True
         delivery = self._mailbox.next_delivery(agent_id)
         if delivery is not None:
-            message_id = self._shell.entropy.token(8)
+            message_id = self._services.entropy.token(8)
             run.delivered = (message_id, delivery)
             deliver = Deliver(
                 message_id=message_id,
@@ -258,10 +259,10 @@ class Runs:
         if run is None:
             return
         run.usage = usage
-        now = self._shell.clock.monotonic()
+        now = self._services.clock.monotonic()
         if now - run.usage_saved >= SAVE_USAGE_SECONDS:
             run.usage_saved = now
-            self._shell.runner.change(
+            self._services.runner.change(
                 lambda tx: tx.run("UPDATE runs SET usage = ? WHERE token = ?", dumps(to_json(usage)), token)
             )
 
@@ -269,12 +270,12 @@ class Runs:
         run = self._by_token.get(token)
         if run is None:
             return
-        runtime = self._shell.clock.monotonic() - run.began
+        runtime = self._services.clock.monotonic() - run.began
         if run.not_begun and not how.launcher_lost:
             how = self._workspace.lacking(run.not_begun)
         reach("after-exit-before-report")
-        self._shell.runner.change(
-            lambda tx: runrows.close(tx, run, how, runtime, self._shell.own, self._shell.clock.wall()),
+        self._services.runner.change(
+            lambda tx: run_repository.close_run(tx, run, how, runtime, self._services.own, self._services.clock.wall()),
             lambda status: self._gone(run, how, status),
         )
 
@@ -296,8 +297,8 @@ class Runs:
         if status == "PLACING":
             self._workspace.leave_full_disk(run.agent_id, self._deny_list)
         if run.entry == "attempt":
-            self._shell.runner.wake("cleanup")
-        self._shell.runner.wake("mailbox", "scheduler", "placer")
+            self._services.runner.wake("cleanup")
+        self._services.runner.wake("mailbox", "scheduler", "placer")
 
     def _delivery_lost(self, run: Run, delivery: Delivery, how: ProcessExit) -> None:
         text = outcomes.describe(how)
@@ -314,7 +315,7 @@ class Runs:
             seq = delivery.seq
             # Paused at once, so that no other process takes it up before the try is counted.
             self._mailbox.post_raised(seq, 1)
-            self._shell.runner.change(
+            self._services.runner.change(
                 lambda tx: posts.raised(tx, seq, text),
                 lambda tries: self._counted(seq, tries),
             )
@@ -333,12 +334,12 @@ class Runs:
         for act in delayed:
             act()
         for run in list(self._by_token.values()):
-            limit = timelimits.exceeded(run, now, self._shell.settings.report_grace_seconds)
+            limit = timelimits.exceeded(run, now, self._services.settings.report_grace_seconds)
             if limit == "timeout":
                 self._time_out(run)
             elif limit:
-                self._end_late(run, timelimits.words(run, limit, self._shell.settings.report_grace_seconds))
-        for agent_id in self._shell.store.read(runrows.unwanted):
+                self._end_late(run, timelimits.words(run, limit, self._services.settings.report_grace_seconds))
+        for agent_id in self._services.store.read(run_repository.cancel_requested):
             self.end(agent_id)
         for token in self._superseded():
             self.launcher.end(token)
@@ -348,15 +349,15 @@ class Runs:
         """Processes of paglets that have come back, or ended, elsewhere under a higher epoch: their rows are gone."""
         if not self._by_token:
             return []
-        known = self._shell.store.read(runrows.tokens)
+        known = self._services.store.read(run_repository.tokens)
         return [token for token in self._by_token if token not in known]
 
     def _end_late(self, run: Run, why: str) -> None:
         run.ended_for = why
-        subject = self._shell.store.read(lambda tx: runrows.name_of(tx, run.agent_id))
-        self._shell.log(f"{subject} ({run.entry}): {why}")
-        self._shell.runner.change(
-            lambda tx: note(tx, self._shell.clock.wall(), "ended_late", run.agent_id, f"{run.entry}: {why}")
+        subject = self._services.store.read(lambda tx: run_repository.display_name(tx, run.agent_id))
+        self._services.log(f"{subject} ({run.entry}): {why}")
+        self._services.runner.change(
+            lambda tx: record_event(tx, self._services.clock.wall(), "ended_late", run.agent_id, f"{run.entry}: {why}")
         )
         self.launcher.end(run.stamp.token)
 
@@ -365,8 +366,8 @@ class Runs:
         limit, run.timeout_seconds = run.timeout_seconds, 0.0
         attempt = self.attempt_of(run)
         outcome = Outcome(success=False, final=False, fault=fault)
-        self._shell.runner.change(
-            lambda tx: outcomes.commit(tx, attempt, outcome, self._shell.clock.wall()),
+        self._services.runner.change(
+            lambda tx: outcomes.commit(tx, attempt, outcome, self._services.clock.wall()),
             lambda result: self._timed_out(run, limit, result),
         )
 
@@ -390,8 +391,8 @@ class Runs:
         return Attempt(
             agent_id=run.agent_id,
             attempt=run.stamp.attempt,
-            host=self._shell.own,
-            runtime_seconds=self._shell.clock.monotonic() - run.began,
+            host=self._services.own,
+            runtime_seconds=self._services.clock.monotonic() - run.began,
         )
 
     def running(self) -> dict[str, Usage]:

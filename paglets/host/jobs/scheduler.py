@@ -13,8 +13,8 @@ from paglets.api.slots import Usage
 from paglets.core.errors import StorePassing
 from paglets.host.jobs.runs import Runs
 from paglets.host.jobs.workspace import LAUNCHER_SILENT, ProcessWorkspace
-from paglets.host.records.runrows import Run
-from paglets.host.runtime.shell import Shell
+from paglets.host.records.run_repository import Run
+from paglets.host.runtime.services import HostServices
 from paglets.slots import policy
 from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources
@@ -58,13 +58,17 @@ class Scheduler:
     name = "scheduler"
 
     def __init__(
-        self, shell: Shell, runs: Runs, workspace: ProcessWorkspace, awaited: Callable[[], bool] = lambda: False
+        self,
+        services: HostServices,
+        runs: Runs,
+        workspace: ProcessWorkspace,
+        awaited: Callable[[], bool] = lambda: False,
     ) -> None:
         """`awaited`: whether word of the collectors must come first, so that no job of a group may start.
 
         `_held`: since the last grant, before this start too, jobs may have been told of an obstacle.
         """
-        self._shell = shell
+        self._services = services
         self._awaited = awaited
         self._runs = runs
         self._workspace = workspace
@@ -72,9 +76,9 @@ class Scheduler:
         self._held = True
 
     def tick(self, now: float) -> float | None:
-        store, usage = self._shell.store, self._runs.running()
+        store, usage = self._services.store, self._runs.running()
         if store.read(_any_waiting):
-            obstacle = self._workspace.obstacle()
+            obstacle = self._workspace.blocked_reason()
             if obstacle is not None:
                 self._held = True
                 with suppress(StorePassing):
@@ -86,19 +90,19 @@ class Scheduler:
                 self._runs.launch(each.run, each.cores, each.gpus)
             if store.read(_any_waiting):
                 return now + LOOK_AGAIN_SECONDS
-        self._shell.runner.wake("stealing")
+        self._services.runner.wake("stealing")
         return None
 
     def _hold(self, tx: Tx, why: Reason) -> None:
         """Nothing starts: its jobs say so."""
-        now = self._shell.clock.wall()
+        now = self._services.clock.wall()
         for job in list(queue.waiting(tx, policy.queue_window(1))):
             queue.set_reason(tx, job.agent_id, why.code, why.text, why.never, now)
         queue.set_reason_of_others(tx, why.code, why.text, now)
 
     def _grant(self, tx: Tx, usage: dict[str, Usage]) -> list[Granted]:
         free = self.free_units(tx, usage)
-        now = self._shell.clock.wall()
+        now = self._services.clock.wall()
         jobs: dict[str, QueuedJob] = {}
         awaited = self._awaited()
         if self._held:
@@ -114,7 +118,7 @@ class Scheduler:
         decided = policy.grant(
             oldest_first(),
             free,
-            offered=self._shell.settings.offered,
+            offered=self._services.settings.offered,
             leased=queue.leased(tx),
             reserve_after_seconds=self._reserve_after,
         )
@@ -126,7 +130,7 @@ class Scheduler:
         return [each for each in made if each is not None]
 
     def _make(self, tx: Tx, job: QueuedJob, grant: policy.Grant, now: float) -> Granted | None:
-        token = self._shell.entropy.token()
+        token = self._services.entropy.token()
         epoch = tx.value("SELECT epoch FROM residence WHERE agent_id = ? AND status = 'here'", job.agent_id)
         if epoch is None or not queue.grant(tx, job, grant.cores, grant.gpus, token, epoch, now):
             return None
@@ -139,12 +143,12 @@ class Scheduler:
     def free_units(self, tx: Tx, usage: dict[str, Usage]) -> policy.FreeUnits:
         """What can be leased now: neither leased, nor used by others than the jobs that leased it; no core where the
         disk has no place for a process, so that nothing more comes here either."""
-        offered = self._shell.settings.offered
+        offered = self._services.settings.offered
         leased = queue.leased(tx)
         free = offered - leased
-        available = self._shell.meter.available() - unused(tx, usage)
+        available = self._services.meter.available() - unused(tx, usage)
         cores, gpus = queue.leased_units(tx, "core"), queue.leased_units(tx, "gpu")
-        held = self._workspace.obstacle() is not None
+        held = self._workspace.blocked_reason() is not None
         return policy.FreeUnits(
             cores=() if held else tuple(unit for unit in range(offered.cpu_cores) if unit not in cores),
             gpus=tuple(unit for unit in range(offered.gpus) if unit not in gpus),

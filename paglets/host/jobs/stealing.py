@@ -8,7 +8,7 @@ from paglets.core.errors import PagletsError
 from paglets.host.blobs.pusher import BlobPusher
 from paglets.host.jobs.runs import Runs
 from paglets.host.jobs.scheduler import Scheduler, as_waiting
-from paglets.host.runtime.shell import Shell
+from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossip
 from paglets.slots import policy
 from paglets.slots.model import Resources
@@ -29,8 +29,10 @@ class WorkStealing:
 
     name = "stealing"
 
-    def __init__(self, shell: Shell, gossip: Gossip, scheduler: Scheduler, runs: Runs, blob_pusher: BlobPusher) -> None:
-        self._shell = shell
+    def __init__(
+        self, services: HostServices, gossip: Gossip, scheduler: Scheduler, runs: Runs, blob_pusher: BlobPusher
+    ) -> None:
+        self._services = services
         self._blob_pusher = blob_pusher
         self._gossip = gossip
         self._scheduler = scheduler
@@ -45,15 +47,15 @@ class WorkStealing:
         victim = self._victim(now)
         if victim is None:
             return self._next_look(now)
-        free = self._shell.store.read(self._free)
+        free = self._services.store.read(self._free)
         if free is None:
             return None
         self._promised_until = now + PROMISE_SECONDS
         self._coming = ()
         self._asked_at[victim.store_id] = now
-        steal = Steal(thief=self._shell.own, free=free, most_jobs=free.cpu_cores)
+        steal = Steal(thief=self._services.own, free=free, most_jobs=free.cpu_cores)
         request = Request(method="POST", target="/v1/slots/steal", body=dump_json(steal))
-        self._shell.transport.send(victim.ref, request, self._answered, timeout_seconds=ANSWER_SECONDS)
+        self._services.transport.send(victim.ref, request, self._answered, timeout_seconds=ANSWER_SECONDS)
         return self._promised_until
 
     def _victim(self, now: float) -> Member | None:
@@ -83,20 +85,20 @@ class WorkStealing:
             self._asked_at.clear()
         else:
             self._promised_until = 0.0
-        self._shell.runner.wake(self.name)
+        self._services.runner.wake(self.name)
 
     def _has_arrived(self) -> bool:
         """Whether all that was promised room for has come: the scheduler counts it from then on."""
         ids = self._coming
-        return bool(ids) and self._shell.store.read(lambda tx: all(residence.find(tx, each) for each in ids))
+        return bool(ids) and self._services.store.read(lambda tx: all(residence.find(tx, each) for each in ids))
 
     def hand_over(self, tx: Tx, steal: Steal) -> Stolen:
         """The victim's side, in one transaction."""
         candidates = {each.host.store_id: each for each in self._gossip.candidates()}
-        thief, own = candidates.get(steal.thief.store_id), candidates.get(self._shell.own.store_id)
+        thief, own = candidates.get(steal.thief.store_id), candidates.get(self._services.own.store_id)
         if thief is None or own is None or not thief.online:
             return Stolen(agent_ids=())
-        now = self._shell.clock.wall()
+        now = self._services.clock.wall()
         free_here = self._scheduler.free_units(tx, self._runs.running())
         chosen = policy.choose_stolen(
             (as_waiting(job, now) for job in queue.waiting(tx, WINDOW_JOBS)),
@@ -105,7 +107,7 @@ class WorkStealing:
             free=steal.free,
             would_start_next=len(free_here.cores),
             most_jobs=min(steal.most_jobs, WINDOW_JOBS),
-            mesh_version=self._shell.settings.mesh_version,
+            mesh_version=self._services.settings.mesh_version,
         )
         # While their files go there they may as well start here; the thief asks again.
         chosen = tuple(each for each in chosen if self._blob_pusher.ready(thief.host, paglets.blobs_here(tx, each)))

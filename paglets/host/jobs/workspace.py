@@ -5,11 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 
 from paglets.core.errors import StorePassing
-from paglets.host.datadir import diskfull
 from paglets.host.handoff.deny_list import PlacementDenyList
-from paglets.host.records import fileroom
-from paglets.host.records.runrows import Run
-from paglets.host.runtime.shell import Shell
+from paglets.host.records import backpressure, disk_full_policy
+from paglets.host.records.run_repository import Run
+from paglets.host.runtime.services import HostServices
 from paglets.slots.eligibility import Reason
 from paglets.store import paglets, residence
 from paglets.worker.launch import LaunchSpec, ProcessExit
@@ -24,8 +23,8 @@ LAUNCHER_SILENT = "launcher_silent"
 class ProcessWorkspace:
     """Belongs to the runner, but for `obstacle`."""
 
-    def __init__(self, shell: Shell) -> None:
-        self._shell = shell
+    def __init__(self, services: HostServices) -> None:
+        self._services = services
         self._obstacle: Reason | None = None
         self._obstacle_until = float("-inf")
         self._paused: dict[str, float] = {}
@@ -35,25 +34,27 @@ class ProcessWorkspace:
         """Note why the launcher starts no process; "" when it does again."""
         self._launcher_trouble = Reason(code=LAUNCHER_SILENT, text=text) if text else None
 
-    def obstacle(self) -> Reason | None:
+    def blocked_reason(self) -> Reason | None:
         """Why nothing is started here just now: the disk or the launcher is in the way. Any thread."""
         if self._launcher_trouble is not None:
             return self._launcher_trouble
-        if self._shell.clock.monotonic() < self._obstacle_until:
+        if self._services.clock.monotonic() < self._obstacle_until:
             return self._obstacle
-        return self._shell.disk.obstacle()
+        return self._services.disk.blocked_reason()
 
     def may_start(self, agent_id: str) -> bool:
         """Whether a process of that paglet may be tried now."""
-        return self.obstacle() is None and self._shell.clock.monotonic() >= self._paused.get(agent_id, float("-inf"))
+        return self.blocked_reason() is None and self._services.clock.monotonic() >= self._paused.get(
+            agent_id, float("-inf")
+        )
 
     def spec(self, run: Run, cores: tuple[int, ...], gpus: tuple[int, ...]) -> LaunchSpec:
         """What is to be launched, with its place made. Raises OSError, StorePassing."""
-        stamp, disk = run.stamp, self._shell.disk
-        fresh = run.entry == "attempt" or self._shell.store.read(
+        stamp, disk = run.stamp, self._services.disk
+        fresh = run.entry == "attempt" or self._services.store.read(
             lambda tx: residence.has_stale_scratch(tx, stamp.agent_id)
         )
-        deaths = self._shell.store.read(lambda tx: paglets.launcher_deaths(tx, stamp.agent_id))
+        deaths = self._services.store.read(lambda tx: paglets.launcher_deaths(tx, stamp.agent_id))
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if run.entry == "attempt" else {}
         return LaunchSpec(
             token=stamp.token,
@@ -64,14 +65,14 @@ class ProcessWorkspace:
             stdout_path=disk.log_path(stamp.agent_id, stamp.generation, stamp.attempt, "out"),
             stderr_path=disk.log_path(stamp.agent_id, stamp.generation, stamp.attempt, "err"),
             environment=environment,
-            cores=cores if self._shell.settings.pin_cpus else (),
+            cores=cores if self._services.settings.pin_cpus else (),
             alone=deaths > 0,
         )
 
     def not_made(self, run: Run, error: OSError | StorePassing) -> ProcessExit:
         """How that run ends, as its place could not be made."""
-        is_of_disk = not isinstance(error, OSError) or error.errno in fileroom.OF_THE_DISK
-        if is_of_disk or self._shell.disk.obstacle() is not None:
+        is_of_disk = not isinstance(error, OSError) or error.errno in backpressure.OF_THE_DISK
+        if is_of_disk or self._services.disk.blocked_reason() is not None:
             return self.lacking(str(error))
         self._paused = {agent_id: at for agent_id, at in self._paused.items() if at > run.began}
         self._paused[run.agent_id] = run.began + PLACE_AGAIN_SECONDS
@@ -79,18 +80,18 @@ class ProcessWorkspace:
 
     def leave_full_disk(self, agent_id: str, deny_list: PlacementDenyList) -> None:
         """Let a job that met a full disk here go elsewhere if it can, after a pause; remove its scratch directory."""
-        now = self._shell.clock.monotonic()
-        times = self._shell.store.read(
+        now = self._services.clock.monotonic()
+        times = self._services.store.read(
             lambda tx: tx.value("SELECT disk_fulls FROM requests WHERE agent_id = ?", agent_id)
         )
-        deny_list.avoid(agent_id, self._shell.own.store_id, now)
-        deny_list.pause(agent_id, now + diskfull.pause_seconds(times or 1))
+        deny_list.avoid(agent_id, self._services.own.store_id, now)
+        deny_list.pause(agent_id, now + disk_full_policy.pause_seconds(times or 1))
         # What stays is removed when the next attempt begins.
         with suppress(OSError):
-            self._shell.disk.discard(agent_id)
+            self._services.disk.discard(agent_id)
 
     def lacking(self, why: str) -> ProcessExit:
         """The end of a run for which the disk has no place. Not its own failure: it never began, and is due again."""
         self._obstacle = Reason(code="disk_full", text=f"the host has no place for it: {why}")
-        self._obstacle_until = self._shell.clock.monotonic() + PLACE_AGAIN_SECONDS
+        self._obstacle_until = self._services.clock.monotonic() + PLACE_AGAIN_SECONDS
         return ProcessExit(error=self._obstacle.text, launcher_lost=True)

@@ -18,7 +18,7 @@ from paglets.core.errors import Moved, Moving, PagletsError, TimedOut, Unknown, 
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.host.network.locator import PagletLocator
-from paglets.host.runtime.shell import Shell
+from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossip
 from paglets.wire.request import Request, Response, dump_json, parsed
 
@@ -51,9 +51,13 @@ class Calls:
     name = "calls"
 
     def __init__(
-        self, shell: Shell, gossip: Gossip, paglet_locator: PagletLocator, local: Callable[[OutgoingCall], bool]
+        self,
+        services: HostServices,
+        gossip: Gossip,
+        paglet_locator: PagletLocator,
+        local: Callable[[OutgoingCall], bool],
     ) -> None:
-        self._shell = shell
+        self._services = services
         self._gossip = gossip
         self._locator = paglet_locator
         self._local = local
@@ -61,9 +65,9 @@ class Calls:
 
     def start(self, target: ProxyRef, message: WireMessage, timeout_seconds: float | None, done: CallDone) -> None:
         """On the runner. `done` is called once, with the reply or the error."""
-        now = self._shell.clock.monotonic()
+        now = self._services.clock.monotonic()
         deadline = now + (timeout_seconds if timeout_seconds is not None else 365 * 86400.0)
-        call_id = self._shell.entropy.token()
+        call_id = self._services.entropy.token()
         self._send(OutgoingCall(target=target, message=message, deadline=deadline, done=done, call_id=call_id))
 
     def tick(self, now: float) -> float | None:
@@ -74,16 +78,16 @@ class Calls:
         return min((at for at, _ in self._later), default=None)
 
     def _send(self, call: OutgoingCall) -> None:
-        left = call.deadline - self._shell.clock.monotonic()
+        left = call.deadline - self._services.clock.monotonic()
         if left <= 0:
             call.done(TimedOut(f"paglet {call.target.agent_id} did not answer {call.message.kind!r} in time"))
             return
-        if call.target.host.store_id in ("", self._shell.own.store_id) and self._local(call):
+        if call.target.host.store_id in ("", self._services.own.store_id) and self._local(call):
             return
         wait = min(left, MAX_CALL_SECONDS)
         body = dump_json(Call(message=call.message, call_id=call.call_id, again=call.again, wait_seconds=wait))
         request = Request(method="POST", target=paglet_route(call.target.agent_id, "call"), body=body)
-        self._shell.transport.send(
+        self._services.transport.send(
             self._gossip.address(call.target.host),
             request,
             lambda result: self.answered(call, result),
@@ -115,11 +119,11 @@ class Calls:
             self._send(replace(call, target=ProxyRef(agent_id=call.target.agent_id, host=host), hops=call.hops + 1))
 
     def _again(self, call: OutgoingCall) -> None:
-        self._later.append((self._shell.clock.monotonic() + RETRY_SECONDS, call))
-        self._shell.runner.wake(self.name)
+        self._later.append((self._services.clock.monotonic() + RETRY_SECONDS, call))
+        self._services.runner.wake(self.name)
 
     def _search(self, call: OutgoingCall, error: PagletsError) -> None:
-        now = self._shell.clock.monotonic()
+        now = self._services.clock.monotonic()
         since = call.silent_since if call.silent_since is not None else now
         waiting = replace(call, silent_since=since)
         if isinstance(error, Unreachable) and now - since < LOCATE_AFTER_SECONDS:

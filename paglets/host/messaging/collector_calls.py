@@ -8,9 +8,9 @@ from paglets.api.calls import Call, CallReply
 from paglets.core.errors import PagletsError
 from paglets.host.messaging.creation import require_here
 from paglets.host.messaging.parked import ParkedRequest, ParkedRequests
-from paglets.host.records import inline
-from paglets.host.records.inline import InlineHost, InlineReply
-from paglets.host.runtime.shell import Shell
+from paglets.host.records import in_host
+from paglets.host.records.in_host import HostView, InHostReply
+from paglets.host.runtime.services import HostServices
 from paglets.wire.request import PendingResponse, Response, reply, reply_error
 
 MAX_REMEMBERED = 10_000
@@ -32,15 +32,15 @@ class _Parked:
 class CollectorCalls:
     """A caller that is told `waiting` asks again with the same call id; its time runs from the first time."""
 
-    def __init__(self, shell: Shell, inline_host: InlineHost, parked: ParkedRequests) -> None:
-        self._shell = shell
-        self._inline_host = inline_host
+    def __init__(self, services: HostServices, host_view: HostView, parked: ParkedRequests) -> None:
+        self._services = services
+        self._host_view = host_view
         self._parked_requests = parked
         self._began: dict[str, float] = {}
 
     def call(self, agent_id: str, class_name: str, call: Call, wait_seconds: float) -> Response | PendingResponse:
         """The reply, or a PendingResponse that is completed within `wait_seconds`."""
-        now = self._shell.clock.monotonic()
+        now = self._services.clock.monotonic()
         parked = _Parked(agent_id=agent_id, class_name=class_name, call=call, began=self._began.get(call.call_id, now))
         response = self._attempt(parked)
         if response is not None:
@@ -77,17 +77,17 @@ class CollectorCalls:
         self._began.pop(parked.call.call_id, None)
         return reply(CallReply(value=answer.value))
 
-    def _perform(self, parked: _Parked) -> InlineReply:
+    def _perform(self, parked: _Parked) -> InHostReply:
         message, agent_id = parked.call.message, parked.agent_id
-        waited = self._shell.clock.monotonic() - parked.began
-        store = self._shell.store
-        run = store.read if inline.is_read_only(parked.class_name, message) else store.write
-        return run(lambda tx: inline.call(tx, self._inline_host, agent_id, message, waited))
+        waited = self._services.clock.monotonic() - parked.began
+        store = self._services.store
+        run = store.read if in_host.is_read_only(parked.class_name, message) else store.write
+        return run(lambda tx: in_host.call(tx, self._host_view, agent_id, message, waited))
 
     def _where_now(self, agent_id: str, error: PagletsError) -> PagletsError:
         """A call that waited while its paglet left is told where it went."""
         try:
-            self._shell.store.read(lambda tx: require_here(tx, agent_id))
+            self._services.store.read(lambda tx: require_here(tx, agent_id))
         except PagletsError as elsewhere:
             return elsewhere
         return error

@@ -24,11 +24,11 @@ from paglets.groups.keys import (
     submission_of,
 )
 from paglets.host.blobs.blob_store import BlobStore
-from paglets.host.records.comeback import ERA, epoch_of_next_era
-from paglets.host.records.groupviews import GROUP, group_view, on_only_host
-from paglets.host.records.inline import INLINE_CLASSES, InlineHost, InlinePaglet
-from paglets.host.records.preparing import PreparedGroup, prepare, template_rows
-from paglets.host.runtime.shell import Shell
+from paglets.host.records.group_jobs import PreparedGroup, prepare, template_rows
+from paglets.host.records.group_views import GROUP, group_view, on_only_host
+from paglets.host.records.in_host import IN_HOST_CLASSES, HostView, InHostPaglet
+from paglets.host.records.rollback import ERA, epoch_of_next_era
+from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossip
 from paglets.slots import policy
 from paglets.slots.model import Candidate, SlotRequest, check_request
@@ -44,11 +44,11 @@ MOST_OBSTACLES = 20
 class Creation:
     """Makes paglets and groups on this host."""
 
-    def __init__(self, shell: Shell, gossip: Gossip, inline_host: InlineHost, blob_store: BlobStore) -> None:
-        self._shell = shell
+    def __init__(self, services: HostServices, gossip: Gossip, host_view: HostView, blob_store: BlobStore) -> None:
+        self._services = services
         self._blob_store = blob_store
         self._gossip = gossip
-        self._inline_host = inline_host
+        self._host_view = host_view
 
     # Paglets.
 
@@ -62,13 +62,13 @@ class Creation:
         self._check_bytes(tx, new.bundle, new.files)
         holder = residence.holder_of(tx, new.name) if new.name else None
         if holder is not None and holder != agent_id:
-            raise NameTaken(f"a paglet named {new.name!r} lives on {self._shell.own.name} already")
-        now = self._shell.clock.wall()
+            raise NameTaken(f"a paglet named {new.name!r} lives on {self._services.own.name} already")
+        now = self._services.clock.wall()
         if not residence.create(tx, self._envelope(agent_id, new, now), now):
             known = tx.value("SELECT class_name FROM paglets WHERE agent_id = ?", agent_id)
             if known not in (None, new.class_name):
                 raise Conflict(f"{agent_id} is the id of another paglet, of the class {known}")
-        return ProxyRef(agent_id=agent_id, host=self._shell.own)
+        return ProxyRef(agent_id=agent_id, host=self._services.own)
 
     def _envelope(self, agent_id: str, new: NewPaglet, now: float) -> Envelope:
         is_job = new.kind == "job"
@@ -78,7 +78,7 @@ class Creation:
             class_name=new.class_name,
             kind=new.kind,
             state=new.state,
-            home=self._shell.own,
+            home=self._services.own,
             created_at=now,
             name=new.name,
             hook=None if is_job else "creation",
@@ -100,8 +100,8 @@ class Creation:
         """The paglet of that id or name, as far as this host knows. Raises Unknown."""
         row = residence.find(tx, residence.id_of(tx, target))
         if row is None:
-            raise Unknown(f"{self._shell.own.name} knows no paglet {target[:100]!r}, by id or name")
-        host = row.peer if row.status in ("gone", "leaving", "refused") and row.peer is not None else self._shell.own
+            raise Unknown(f"{self._services.own.name} knows no paglet {target[:100]!r}, by id or name")
+        host = row.peer if row.status in ("gone", "leaving", "refused") and row.peer is not None else self._services.own
         return ProxyRef(agent_id=row.agent_id, host=host)
 
     def host_infos(self) -> tuple[HostInfo, ...]:
@@ -118,7 +118,7 @@ class Creation:
 
     def prepare(self, token: str, group: SubmitGroup) -> PreparedGroup:
         """`preparing.prepare` for this host."""
-        return prepare(token, group, self._shell.own)
+        return prepare(token, group, self._services.own)
 
     def store(self, tx: Tx, prepared: PreparedGroup) -> GroupView:
         """`_stored`, which also says if this is the only host."""
@@ -134,7 +134,7 @@ class Creation:
         if row is not None:
             if row["digest"] != prepared.digest:
                 raise GroupExists(f"group {prepared.group_id} exists with other jobs; choose another group_id")
-            view = group_view(tx, row, self._shell.own)
+            view = group_view(tx, row, self._services.own)
             differs, lost = _differs(row, prepared.group), self._lost(view.collector.host)
             return replace(view, was_there=True, differs=differs, lost=lost)
         return self._store(tx, prepared)
@@ -149,7 +149,7 @@ class Creation:
         group_id, group = prepared.group_id, prepared.group
         inputs = tuple(dict.fromkeys((*group.inputs, *(file for job in group.jobs for file in job.inputs))))
         self._check_bytes(tx, group.bundle, inputs)
-        now, own = self._shell.clock.wall(), self._shell.own
+        now, own = self._services.clock.wall(), self._services.own
         place = self._collector_host(group)
         ref = ProxyRef(agent_id=collector_id(group_id), host=place)
         first = self._first_generation(tx, group_id, group)
@@ -197,7 +197,7 @@ class Creation:
 
     def _store_collector(self, tx: Tx, prepared: PreparedGroup, first: int, now: float) -> None:
         group_id, group = prepared.group_id, prepared.group
-        agent_id, own = collector_id(group_id), self._shell.own
+        agent_id, own = collector_id(group_id), self._services.own
         envelope = Envelope(
             agent_id=agent_id,
             epoch=self._collector_epoch(tx, group_id, first),
@@ -223,8 +223,8 @@ class Creation:
             "failures": [{"job_key": e.job_key, "cause": "invalid", "message": e.message} for e in prepared.errors],
         }
         message = WireMessage(kind="begin", args=args)
-        if group.collector_class in INLINE_CLASSES:
-            collector = InlinePaglet(tx, self._inline_host, agent_id)
+        if group.collector_class in IN_HOST_CLASSES:
+            collector = InHostPaglet(tx, self._host_view, agent_id)
             collector.handle(message, is_call=True)
             collector.save()
         else:
@@ -242,7 +242,7 @@ class Creation:
         agent_id, known = collector_id(group_id), waiting.cleared(tx, group_id)
         row = residence.find(tx, agent_id)
         before = max(row.epoch if row else 0, known.epoch if known else 0, submission_of(first) * ERA - 1)
-        epoch = epoch_of_next_era(before, self._shell.entropy)
+        epoch = epoch_of_next_era(before, self._services.entropy)
         if known is not None:
             recalls.fence(tx, Fence(agent_id=agent_id, epoch=epoch, target=known.host))
         return epoch
@@ -253,7 +253,7 @@ class Creation:
             return self._gossip.find(group.collector_host)
         others = [member for member in self._gossip.online() if member.reachable]
         if not others:
-            return self._shell.own
+            return self._services.own
         best = min(others, key=lambda member: (member.started_at, member.name, member.store_id))
         return best.ref
 
@@ -268,7 +268,7 @@ class Creation:
         return _bounded(counts.most_common())
 
     def _no_place(self, request: SlotRequest, candidates: tuple[Candidate, ...]) -> policy.Reason | None:
-        home, version = self._shell.own.store_id, self._shell.settings.mesh_version
+        home, version = self._services.own.store_id, self._services.settings.mesh_version
         return policy.no_place(
             [policy.judge(request, each, home_store_id=home, mesh_version=version) for each in candidates]
         )

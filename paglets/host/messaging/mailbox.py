@@ -13,12 +13,12 @@ from paglets.api.calls import CallReply
 from paglets.core.errors import CallOutcomeUnknown, PagletsError
 from paglets.host.messaging.creation import elsewhere
 from paglets.host.messaging.pending_actions import PendingActions, write_or_log
-from paglets.host.records import inline
+from paglets.host.records import in_host
 from paglets.host.records.delivery import Delivery, PendingCall
-from paglets.host.records.due import Due, due_rows
-from paglets.host.records.hooks import hook_failed, is_inactive, next_waking, set_hook
-from paglets.host.records.inline import InlineHost
-from paglets.host.runtime.shell import Shell
+from paglets.host.records.in_host import HostView
+from paglets.host.records.lifecycle import hook_failed, is_inactive, next_wake_time, set_hook
+from paglets.host.records.run_queue import Runnable, runnable_paglets
+from paglets.host.runtime.services import HostServices
 from paglets.store import posts, residence
 from paglets.store.db import Tx
 
@@ -50,9 +50,9 @@ class Mailbox:
 
     name = "mailbox"
 
-    def __init__(self, shell: Shell, inline_host: InlineHost, pending_actions: PendingActions) -> None:
-        self._shell = shell
-        self._inline_host = inline_host
+    def __init__(self, services: HostServices, host_view: HostView, pending_actions: PendingActions) -> None:
+        self._services = services
+        self._host_view = host_view
         self._pending_actions = pending_actions
         self._queued: dict[str, deque[PendingCall]] = {}
         self._parked: dict[str, list[PendingCall]] = {}
@@ -80,7 +80,7 @@ class Mailbox:
             self._by_id[call.call_id] = call
             self._enqueue(call)
             if not self.pump(call.agent_id):
-                self._shell.runner.wake(self.name)
+                self._services.runner.wake(self.name)
 
     def _enqueue(self, call: PendingCall, *, first: bool = False) -> None:
         """Behind those of its priority, or where it was the `first` of these before."""
@@ -95,18 +95,18 @@ class Mailbox:
 
     def park(self, call: PendingCall, version: int, wait_seconds: float | None) -> None:
         """The handler waits; it is begun anew when the state has another version, or after `wait_seconds`."""
-        now = self._shell.clock.monotonic()
+        now = self._services.clock.monotonic()
         call.parked_version = version
         call.parked_at = now if call.parked_at is None else call.parked_at
         call.wake_at = None if wait_seconds is None else now + wait_seconds
-        self._shell.runner.wake(self.name)
+        self._services.runner.wake(self.name)
         self._parked.setdefault(call.agent_id, []).append(call)
         self.touched((call.agent_id,))
 
     def touched(self, agent_ids: tuple[str, ...]) -> None:
         """A COMMIT changed these paglets; any thread."""
         if self._parked:
-            self._shell.runner.soon(lambda: self._unpark(agent_ids))
+            self._services.runner.call_soon(lambda: self._unpark(agent_ids))
 
     def _unpark(self, agent_ids: tuple[str, ...]) -> None:
         for agent_id in agent_ids:
@@ -128,14 +128,14 @@ class Mailbox:
         for call in due:
             self._enqueue(call)
         if not self.pump(agent_id):
-            self._shell.runner.wake(self.name)
+            self._services.runner.wake(self.name)
 
     def _wake_parked(self, now: float) -> None:
         for agent_id, calls in list(self._parked.items()):
             self._resume(agent_id, [call for call in calls if call.wake_at is not None and call.wake_at <= now])
 
     def _version(self, agent_id: str) -> int | None:
-        version: int | None = self._shell.store.read(
+        version: int | None = self._services.store.read(
             lambda tx: tx.value("SELECT version FROM paglets WHERE agent_id = ?", agent_id)
         )
         return version
@@ -147,16 +147,16 @@ class Mailbox:
             call = calls.popleft()
             if not calls:
                 del self._queued[agent_id]
-            waited = 0.0 if call.parked_at is None else self._shell.clock.monotonic() - call.parked_at
+            waited = 0.0 if call.parked_at is None else self._services.clock.monotonic() - call.parked_at
             return Delivery(message=call.message, call=call, waited_seconds=waited)
         waiting = self._ready_posts(agent_id)
         return Delivery(message=waiting[0].message, seq=waiting[0].seq) if waiting else None
 
     def _ready_posts(self, agent_id: str) -> list[posts.Waiting]:
         """The next post whose handler did not raise a moment ago, if there is one."""
-        now = self._shell.clock.monotonic()
+        now = self._services.clock.monotonic()
         paused = [seq for seq, at in self._paused.items() if at > now]
-        return self._shell.store.read(lambda tx: posts.waiting(tx, agent_id, 1, paused))
+        return self._services.store.read(lambda tx: posts.waiting(tx, agent_id, 1, paused))
 
     def give_back(self, delivery: Delivery) -> None:
         """A message that its process did not begin to handle is the next one again; a post still lies in the inbox."""
@@ -166,8 +166,8 @@ class Mailbox:
     def post_raised(self, seq: int, tries: int) -> None:
         """The handler of a post raised for the `tries`-th time: it is tried again later, others go on."""
         pause = RETRY_POST_SECONDS[min(max(tries, 1), len(RETRY_POST_SECONDS)) - 1]
-        self._paused[seq] = self._shell.clock.monotonic() + pause
-        self._shell.runner.wake(self.name)
+        self._paused[seq] = self._services.clock.monotonic() + pause
+        self._services.runner.wake(self.name)
 
     # The part.
 
@@ -176,7 +176,7 @@ class Mailbox:
         self._wake_parked(now)
         self._paused = {seq: at for seq, at in self._paused.items() if at > now}
         paged = bool(self._after)
-        wall = self._shell.clock.wall()
+        wall = self._services.clock.wall()
         page = self._next_due(wall)
         for due in page:
             self._serve(due)
@@ -190,24 +190,24 @@ class Mailbox:
         times += [now + NEXT_ROUND_SECONDS] if paged and not self._after else []
         return min(times, default=None)
 
-    def _next_due(self, wall: float) -> list[Due]:
+    def _next_due(self, wall: float) -> list[Runnable]:
         """A page of what is due; pages take turns, so that many that cannot go on hold up no others."""
         after = self._after
-        page = self._shell.store.read(lambda tx: due_rows(tx, after, MAX_DUE, wall))
+        page = self._services.store.read(lambda tx: runnable_paglets(tx, after, MAX_DUE, wall))
         if len(page) == MAX_DUE:
             self._after = page[-1].agent_id
-            self._shell.runner.wake(self.name)
+            self._services.runner.wake(self.name)
         else:
             self._after = ""
         return page
 
     def _waking(self, now: float, wall: float) -> list[float]:
         """When to wake the next inactive paglet; one that was due at `wall` is in the page that was read for then."""
-        at = self._shell.store.read(lambda tx: next_waking(tx, wall))
+        at = self._services.store.read(lambda tx: next_wake_time(tx, wall))
         return [] if at is None else [now + min(LONGEST_WAIT_SECONDS, at - wall)]
 
-    def _serve(self, due: Due) -> None:
-        if due.inline:
+    def _serve(self, due: Runnable) -> None:
+        if due.runs_in_host:
             self._serve_inline(due)
         elif self.pump(due.agent_id):
             return
@@ -223,7 +223,7 @@ class Mailbox:
     def _serve_calls(self, agent_id: str) -> None:
         if self.pump(agent_id):
             return
-        row, inactive = self._shell.store.read(lambda tx: (residence.find(tx, agent_id), is_inactive(tx, agent_id)))
+        row, inactive = self._services.store.read(lambda tx: (residence.find(tx, agent_id), is_inactive(tx, agent_id)))
         if row is not None and row.status == "here":
             self._start(agent_id, "activation" if inactive else "message")
             return
@@ -256,29 +256,29 @@ class Mailbox:
 
     # Inline paglets.
 
-    def _serve_inline(self, due: Due) -> None:
+    def _serve_inline(self, due: Runnable) -> None:
         if due.hook == "arrival":
-            write_or_log(self._shell, lambda tx: self._arrive(tx, due.agent_id))
+            write_or_log(self._services, lambda tx: self._arrive(tx, due.agent_id))
         elif due.has_posts and self._take_posts(due.agent_id):
-            self._shell.runner.wake(self.name)
+            self._services.runner.wake(self.name)
         elif due.intent is not None:
             self._pending_actions.serve(due)
 
     def _take_posts(self, agent_id: str) -> int:
         """Let an inline paglet take a turn of its posts; gives how many there were."""
-        host, paused = self._inline_host, tuple(self._paused)
-        taken = write_or_log(self._shell, lambda tx: inline.take_posts(tx, host, agent_id, POSTS_A_TURN, paused))
+        host, paused = self._host_view, tuple(self._paused)
+        taken = write_or_log(self._services, lambda tx: in_host.take_posts(tx, host, agent_id, POSTS_A_TURN, paused))
         count, raised = taken or (0, [])
         for each in raised:
-            self._shell.log(each.text)
+            self._services.log(each.text)
             self.post_raised(each.seq, each.tries)
         return int(count)
 
     def _arrive(self, tx: Tx, agent_id: str) -> None:
         try:
             with tx.savepoint():
-                inline.run_hook(tx, self._inline_host, agent_id, "on_arrival")
+                in_host.run_hook(tx, self._host_view, agent_id, "on_arrival")
         except (PagletsError, ValueError, TypeError, LookupError, AttributeError) as error:
-            hook_failed(tx, agent_id, "arrival", repr(error), self._shell.clock.wall(), own=self._shell.own)
+            hook_failed(tx, agent_id, "arrival", repr(error), self._services.clock.wall(), own=self._services.own)
         else:
             set_hook(tx, agent_id, None)

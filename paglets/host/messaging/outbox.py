@@ -16,12 +16,12 @@ from paglets.core.text import counted
 from paglets.host.blobs.pusher import BlobPusher
 from paglets.host.network.locator import PagletLocator
 from paglets.host.records import outcomes
-from paglets.host.runtime.backoff import Lanes
-from paglets.host.runtime.runner import note
-from paglets.host.runtime.shell import Shell
+from paglets.host.runtime.backoff import Backoff
+from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossip
 from paglets.store import posts
 from paglets.store.db import Tx
+from paglets.store.events import record_event
 from paglets.store.posts import Outgoing
 from paglets.wire.request import Request, Response, dump_json, parsed
 
@@ -53,18 +53,20 @@ class Outbox:
 
     name = "outbox"
 
-    def __init__(self, shell: Shell, gossip: Gossip, paglet_locator: PagletLocator, blob_pusher: BlobPusher) -> None:
-        self._shell = shell
+    def __init__(
+        self, services: HostServices, gossip: Gossip, paglet_locator: PagletLocator, blob_pusher: BlobPusher
+    ) -> None:
+        self._services = services
         self._blob_pusher = blob_pusher
         self._gossip = gossip
         self._locator = paglet_locator
-        self._lanes = Lanes(shell.entropy)
+        self._backoff = Backoff(services.entropy)
         self._astray: dict[str, _Astray] = {}
         self._paused: dict[str, float] = {}
         self._after: dict[str, int] = {}
 
     def tick(self, now: float) -> float | None:
-        hosts = self._shell.store.read(posts.destinations)
+        hosts = self._services.store.read(posts.destinations)
         if not hosts:
             self._astray.clear()
         stores = {host.store_id for host in hosts}
@@ -72,9 +74,9 @@ class Outbox:
         self._paused = {agent_id: at for agent_id, at in self._paused.items() if at > now}
         due = list(self._paused.values())
         for host in hosts:
-            self._lanes.heard(host.store_id, self._gossip.heard_at(host.store_id))
-            if not self._lanes.open(host.store_id, now) or self._send(host):
-                due.append(self._lanes.next_due([host.store_id], now) or float("inf"))
+            self._backoff.contacted(host.store_id, self._gossip.heard_at(host.store_id))
+            if not self._backoff.may_send(host.store_id, now) or self._send(host):
+                due.append(self._backoff.next_due([host.store_id], now) or float("inf"))
             else:
                 due.append(now + (NEXT_PAGE_SECONDS if host.store_id in self._after else LOOK_AGAIN_SECONDS))
         first = min(due, default=float("inf"))
@@ -84,19 +86,19 @@ class Outbox:
         """Send what may be sent there now; False where all that lies there is for paglets that were not found."""
         paused = tuple(self._paused)
         ready = self._with_bytes_there(host, paused)
-        batch = self._shell.store.read(
+        batch = self._services.store.read(
             lambda tx: posts.next_outgoing(tx, host.store_id, MAX_BATCH_POSTS, BATCH_BYTES, paused, ready)
         )
         if not batch:
             return False
-        self._lanes.sent(host.store_id)
-        if host.store_id == self._shell.own.store_id:
-            self._shell.runner.change(
+        self._backoff.sent(host.store_id)
+        if host.store_id == self._services.own.store_id:
+            self._services.runner.change(
                 lambda tx: self._deliver_here(tx, batch), lambda result: self._taken(host, batch, result)
             )
             return True
         request = Request(method="POST", target="/v1/posts", body=dump_json(self._posts(batch)), repeatable=True)
-        self._shell.transport.send(
+        self._services.transport.send(
             self._gossip.address(host),
             request,
             lambda result: self._answered(host, batch, result),
@@ -110,27 +112,29 @@ class Outbox:
         Where these do not get there, their paglet may be elsewhere by now.
         """
         after = self._after.pop(host.store_id, 0)
-        carrying = self._shell.store.read(lambda tx: posts.with_bytes(tx, host.store_id, MAX_WITH_BYTES, paused, after))
+        carrying = self._services.store.read(
+            lambda tx: posts.with_bytes(tx, host.store_id, MAX_WITH_BYTES, paused, after)
+        )
         ready = [each.n for each in carrying if self._blob_pusher.ready(host, each.blobs)]
         if not ready and len(carrying) == MAX_WITH_BYTES:
             self._after[host.store_id] = carrying[-1].n
         waiting = [each for each in carrying if each.n not in ready]
         if waiting:
             problems = {each.n: self._blob_pusher.why(host, each.blobs) for each in waiting}
-            self._shell.runner.change(lambda tx: _say_problems(tx, problems))
+            self._services.runner.change(lambda tx: _say_problems(tx, problems))
             stuck = {each.agent_id for each in waiting if self._blob_pusher.is_stuck(host, each.blobs)}
-            self._search(stuck, self._shell.clock.monotonic())
+            self._search(stuck, self._services.clock.monotonic())
         return ready
 
     def _posts(self, batch: list[Outgoing]) -> Posts:
         agents = tuple(dict.fromkeys(outgoing.target.agent_id for outgoing in batch))
         host_store = batch[0].target.host.store_id
-        settled = self._shell.store.read(lambda tx: posts.settled_below(tx, agents, host_store))
+        settled = self._services.store.read(lambda tx: posts.settled_below(tx, agents, host_store))
         return Posts(posts=tuple(self._post(outgoing) for outgoing in batch), settled=settled)
 
     def _post(self, outgoing: Outgoing) -> Post:
         return Post(
-            sender_store=self._shell.own.store_id,
+            sender_store=self._services.own.store_id,
             n=outgoing.n,
             agent_id=outgoing.target.agent_id,
             message=outgoing.message,
@@ -140,8 +144,8 @@ class Outbox:
         """In one transaction from the outbox to the inbox."""
         agents = tuple(dict.fromkeys(outgoing.target.agent_id for outgoing in batch))
         sent = tuple(self._post(outgoing) for outgoing in batch)
-        settled = posts.settled_below(tx, agents, self._shell.own.store_id)
-        answers = posts.receive(tx, sent, settled, self._shell.clock.wall())
+        settled = posts.settled_below(tx, agents, self._services.own.store_id)
+        answers = posts.receive(tx, sent, settled, self._services.clock.wall())
         return self._settle(tx, batch, answers)
 
     def _answered(self, host: HostRef, batch: list[Outgoing], result: Response | PagletsError) -> None:
@@ -151,12 +155,12 @@ class Outbox:
             self._failed(host, batch, error)
             return
         reach("after-ack-before-release")
-        self._shell.runner.change(
+        self._services.runner.change(
             lambda tx: self._settle(tx, batch, answers), lambda value: self._taken(host, batch, value)
         )
 
     def _settle(self, tx: Tx, batch: list[Outgoing], answers: tuple[PostAnswer, ...]) -> tuple[PostAnswer, ...]:
-        now = self._shell.clock.wall()
+        now = self._services.clock.wall()
         targets = {outgoing.n: outgoing.target.agent_id for outgoing in batch}
         for answer in answers:
             if answer.n not in targets:
@@ -171,10 +175,10 @@ class Outbox:
         return answers
 
     def _taken(self, host: HostRef, batch: list[Outgoing], result: object) -> None:
-        now = self._shell.clock.monotonic()
+        now = self._services.clock.monotonic()
         if isinstance(result, BaseException):
-            self._lanes.failed(host.store_id, now)
-            self._shell.runner.wake(self.name)
+            self._backoff.failed(host.store_id, now)
+            self._services.runner.wake(self.name)
             raise result
         assert isinstance(result, tuple)
         lost = {a.n for a in result if a.verdict in ("unknown", "moving")}
@@ -182,25 +186,25 @@ class Outbox:
         for outgoing in batch:
             if outgoing.n in lacking:
                 self._blob_pusher.not_there(host, (artifact.blob for artifact in outgoing.message.artifacts))
-        self._lanes.succeeded(host.store_id)
+        self._backoff.succeeded(host.store_id)
         astray = {outgoing.target.agent_id for outgoing in batch if outgoing.n in lost}
         for agent_id in sorted({outgoing.target.agent_id for outgoing in batch} - astray):
             self._astray.pop(agent_id, None)
         self._search(astray, now)
         for agent_id in sorted(astray):
             self._paused[agent_id] = now + self._pause(agent_id, now)
-        self._shell.runner.wake(self.name)
+        self._services.runner.wake(self.name)
 
     def _pause(self, agent_id: str, now: float) -> float:
         """How long posts for a paglet that was not found wait, while others go on: longer the longer it lasts."""
         return min(LONGEST_PAUSE_SECONDS, max(FIRST_PAUSE_SECONDS, (now - self._astray[agent_id].since) / 2))
 
     def _failed(self, host: HostRef, batch: list[Outgoing], error: PagletsError) -> None:
-        now = self._shell.clock.monotonic()
-        self._lanes.failed(host.store_id, now)
-        self._shell.runner.change(lambda tx: _say_problem(tx, "host_store = ?2", host.store_id, error.message))
+        now = self._services.clock.monotonic()
+        self._backoff.failed(host.store_id, now)
+        self._services.runner.change(lambda tx: _say_problem(tx, "host_store = ?2", host.store_id, error.message))
         self._search({outgoing.target.agent_id for outgoing in batch}, now)
-        self._shell.runner.wake(self.name)
+        self._services.runner.wake(self.name)
 
     def _search(self, agent_ids: set[str], now: float) -> None:
         """Ask the mesh for paglets that were not found at their address for 5 s."""
@@ -217,10 +221,10 @@ class Outbox:
         for row in located.rows:
             if row.status == "disposed":
                 self._astray.pop(row.agent_id, None)
-        self._shell.runner.change(lambda tx: self._redirect(tx, located))
+        self._services.runner.change(lambda tx: self._redirect(tx, located))
 
     def _redirect(self, tx: Tx, located: Located) -> None:
-        now = self._shell.clock.wall()
+        now = self._services.clock.wall()
         for row in located.rows:
             if row.status == "disposed":
                 _drop(tx, row.agent_id, now)
@@ -256,4 +260,4 @@ def _drop(tx: Tx, agent_id: str, now: float) -> None:
         if job is not None:
             outcomes.retire(tx, job, now)
     if rows:  # all may have gone while the mesh was asked
-        note(tx, now, "posts_dropped", agent_id, f"{counted(len(rows), 'post')} to a paglet that has ended")
+        record_event(tx, now, "posts_dropped", agent_id, f"{counted(len(rows), 'post')} to a paglet that has ended")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from paglets.core.errors import InternalError
-from paglets.host.runtime.shell import Shell
+from paglets.host.runtime.services import HostServices
 from paglets.wire.request import PendingResponse, Response, reply_error
 
 T = TypeVar("T")
@@ -34,8 +34,8 @@ class ParkedRequests:
 
     name = "parked"
 
-    def __init__(self, shell: Shell) -> None:
-        self._shell = shell
+    def __init__(self, services: HostServices) -> None:
+        self._services = services
         self._new: deque[ParkedRequest] = deque()
         self._touched: deque[str] = deque()
         self._parked_requests: dict[str, list[ParkedRequest]] = {}
@@ -43,14 +43,14 @@ class ParkedRequests:
     def park(self, wait: ParkedRequest) -> PendingResponse:
         """Keep a reply back; any thread. It is tried once more at once, so that no change is missed."""
         self._new.append(wait)
-        self._shell.runner.wake(self.name)
+        self._services.runner.wake(self.name)
         return wait.pending
 
     def touched(self, agent_ids: tuple[str, ...]) -> None:
         """A COMMIT changed these paglets; any thread."""
         if self._parked_requests or self._new:
             self._touched.extend(agent_ids)
-            self._shell.runner.wake(self.name)
+            self._services.runner.wake(self.name)
 
     def tick(self, now: float) -> float | None:
         due = {self._touched.popleft(): None for _ in range(len(self._touched))}
@@ -93,5 +93,5 @@ class ParkedRequests:
         try:
             return act()
         except Exception as error:
-            self._shell.log(f"fault in a reply that waited: {''.join(traceback.format_exception(error))}")
+            self._services.log(f"fault in a reply that waited: {''.join(traceback.format_exception(error))}")
             return reply_error(InternalError("a fault of the host itself; its log says more", log="host.log"))

@@ -9,13 +9,13 @@ from paglets.core.errors import PagletsError, StorePassing
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef
 from paglets.host.blobs.pusher import BlobPusher
-from paglets.host.records import inline, outcomes
-from paglets.host.records.comeback import another_store, drop_move, dropped_text
-from paglets.host.records.due import Due, still_asked
-from paglets.host.records.hooks import UNDELIVERED, begin_hook, fall_asleep, keep_files
-from paglets.host.records.inline import InlineHost
-from paglets.host.runtime.portrait import OBSTACLE
-from paglets.host.runtime.shell import Shell
+from paglets.host.records import in_host, outcomes
+from paglets.host.records.in_host import HostView
+from paglets.host.records.lifecycle import UNDELIVERED, deactivate, keep_files, start_hook
+from paglets.host.records.rollback import cancel_move, dropped_text, replacement_text
+from paglets.host.records.run_queue import Runnable, is_still_pending
+from paglets.host.runtime.services import HostServices
+from paglets.host.runtime.status import BLOCKED
 from paglets.mesh.gossip import Gossip
 from paglets.slots import states
 from paglets.store import jobfiles, paglets, queue, residence
@@ -26,13 +26,13 @@ from paglets.worker.host.supervisor import ZYGOTE_LABEL
 class PendingActions:
     """Serves intents (`paglets.intent`, see the schema). On the runner only."""
 
-    def __init__(self, shell: Shell, gossip: Gossip, inline_host: InlineHost, blob_pusher: BlobPusher) -> None:
-        self._shell = shell
+    def __init__(self, services: HostServices, gossip: Gossip, host_view: HostView, blob_pusher: BlobPusher) -> None:
+        self._services = services
         self._gossip = gossip
-        self._inline_host = inline_host
+        self._host_view = host_view
         self._blob_pusher = blob_pusher
 
-    def serve(self, due: Due) -> bool:
+    def serve(self, due: Runnable) -> bool:
         """Do what the paglet asked for. False where its move waits for the target, or for its files to be there: until
         then it goes on as it is."""
         assert due.intent is not None
@@ -42,27 +42,27 @@ class PendingActions:
             self._effect(due, lambda tx: self._dispose(tx, due))
         else:
             seconds = due.intent["rest"]
-            self._effect(due, lambda tx: fall_asleep(tx, due.agent_id, seconds, self._shell.clock.wall()))
+            self._effect(due, lambda tx: deactivate(tx, due.agent_id, seconds, self._services.clock.wall()))
         return True
 
-    def _serve_move(self, due: Due, target: HostRef) -> bool:
-        is_there = target.store_id == self._shell.own.store_id
+    def _serve_move(self, due: Runnable, target: HostRef) -> bool:
+        is_there = target.store_id == self._services.own.store_id
         if is_there or (due.kind != "collector" and self._gossip.is_forgotten(target.store_id)):
             problem = "" if is_there else dropped_text(target.name)
-            self._effect(due, lambda tx: drop_move(tx, due.agent_id, problem, self._shell.clock.wall()))
+            self._effect(due, lambda tx: cancel_move(tx, due.agent_id, problem, self._services.clock.wall()))
         elif obstacle := self._obstacle(due.agent_id, target):
             if obstacle != due.problem:
-                write_or_log(self._shell, lambda tx: paglets.set_problem(tx, due.agent_id, obstacle))
+                write_or_log(self._services, lambda tx: paglets.set_problem(tx, due.agent_id, obstacle))
             return False
         else:
             self._effect(due, lambda tx: self._depart(tx, due, target))
         return True
 
-    def _effect(self, due: Due, change: Callable[[Tx], object]) -> None:
+    def _effect(self, due: Runnable, change: Callable[[Tx], object]) -> None:
         """Unless something else is asked for by now, which is due next."""
-        write_or_log(self._shell, lambda tx: change(tx) if still_asked(tx, due) else None)
+        write_or_log(self._services, lambda tx: change(tx) if is_still_pending(tx, due) else None)
 
-    def bytes_go_first(self, due: Due) -> bool:
+    def bytes_go_first(self, due: Runnable) -> bool:
         """Whether a move that did not begin is only a matter of time: a `run` may have no end, and begins there."""
         move = None if due.intent is None else due.intent.get("move")
         return move is not None and self._gossip.is_online(from_json(HostRef, move).store_id)
@@ -70,47 +70,47 @@ class PendingActions:
     def _obstacle(self, agent_id: str, target: HostRef) -> str:
         """Why a move there does not begin yet, in words; its files go first."""
         if not self._gossip.is_online(target.store_id):
-            other = another_store(self._gossip, target)
+            other = replacement_text(self._gossip, target)
             return other or f"it moves to {target.name} when that is online"
         member = self._gossip.by_store(target.store_id)
-        full = "" if member is None else member.properties.get(OBSTACLE, "")
+        full = "" if member is None else member.properties.get(BLOCKED, "")
         if full and not full.startswith(ZYGOTE_LABEL):  # what has arrived there needs no process at once
             return f"it moves to {target.name} when that has room: {full}"
-        needs = self._shell.store.read(lambda tx: paglets.blobs_here(tx, agent_id))
+        needs = self._services.store.read(lambda tx: paglets.blobs_here(tx, agent_id))
         return "" if self._blob_pusher.ready(target, needs) else self._blob_pusher.why(target, needs)
 
-    def _dispose(self, tx: Tx, due: Due) -> None:
-        now = self._shell.clock.wall()
-        if due.inline or due.intent is None or due.intent.get("ready") or jobfiles.is_held(tx, due.agent_id):
+    def _dispose(self, tx: Tx, due: Runnable) -> None:
+        now = self._services.clock.wall()
+        if due.runs_in_host or due.intent is None or due.intent.get("ready") or jobfiles.is_held(tx, due.agent_id):
             if due.intent is not None and due.intent.get(UNDELIVERED):
                 keep_files(tx, due.agent_id, now)
-            outcomes.end_by_hand(tx, due.agent_id, self._shell.own, now)
+            outcomes.end_by_hand(tx, due.agent_id, self._services.own, now)
         else:
-            begin_hook(tx, due.agent_id, "disposing", due.intent)
+            start_hook(tx, due.agent_id, "disposing", due.intent)
 
-    def _depart(self, tx: Tx, due: Due, target: HostRef) -> None:
-        if due.inline:
-            inline.run_hook(tx, self._inline_host, due.agent_id, "on_dispatching")
+    def _depart(self, tx: Tx, due: Runnable, target: HostRef) -> None:
+        if due.runs_in_host:
+            in_host.run_hook(tx, self._host_view, due.agent_id, "on_dispatching")
         elif due.intent is not None and not due.intent.get("ready"):
             # A `run` that was due is due again where `on_dispatching` raises and the move is dropped.
             then = due.hook or due.intent.get("then")
-            begin_hook(tx, due.agent_id, "dispatching", {**due.intent, "then": then})
+            start_hook(tx, due.agent_id, "dispatching", {**due.intent, "then": then})
             return
         # Whoever moves a job has chosen its host: it waits for a slot there, and is not placed anew.
         queue.move(tx, due.agent_id, "PLACING", states.move("PLACING", "queued"))
         tx.run("UPDATE paglets SET hook = 'arrival', intent = NULL WHERE agent_id = ?", due.agent_id)
-        residence.leave(tx, due.agent_id, target, self._shell.clock.wall())
+        residence.leave(tx, due.agent_id, target, self._services.clock.wall())
 
 
-def write_or_log(shell: Shell, change: Callable[[Tx], Any]) -> Any:
+def write_or_log(services: HostServices, change: Callable[[Tx], Any]) -> Any:
     """The value of a change in which code of an inline paglet may run; where that fails it is logged, and None.
 
     Raises StorePassing: the part is tried again soon, which is all that helps.
     """
     try:
-        return shell.store.write(change)
+        return services.store.write(change)
     except StorePassing:
         raise
     except PagletsError as error:
-        shell.log(f"an inline paglet failed: {error!r}")
+        services.log(f"an inline paglet failed: {error!r}")
         return None

@@ -8,7 +8,7 @@ from contextlib import suppress
 from paglets.api.paglets import FindPaglets, FoundPaglet, FoundPaglets
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.host.runtime.shell import Shell
+from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossip
 from paglets.store import views
 from paglets.store.db import Tx
@@ -19,18 +19,18 @@ ANSWER_SECONDS = 2.0
 
 
 class Directory:
-    """`services` are those that this host answers itself. Questions to the mesh belong to the runner."""
+    """`service_names` are those that this host answers itself. Questions to the mesh belong to the runner."""
 
-    def __init__(self, shell: Shell, gossip: Gossip, services: Collection[str]) -> None:
-        self._shell = shell
-        self._gossip = gossip
+    def __init__(self, services: HostServices, gossip: Gossip, service_names: Collection[str]) -> None:
         self._services = services
+        self._gossip = gossip
+        self._service_names = service_names
 
     def here(self, tx: Tx, wanted: FindPaglets) -> FoundPaglets:
         """Those on this host, by id."""
-        own = self._shell.own
+        own = self._services.own
         found = views.named(tx, wanted.name, wanted.service, own)
-        if wanted.service in self._services and wanted.service is not None:
+        if wanted.service in self._service_names and wanted.service is not None:
             ref = ProxyRef(agent_id=wanted.service, host=own)
             found = (FoundPaglet(ref=ref, name=wanted.service, service=wanted.service), *found)
         return FoundPaglets(paglets=found)
@@ -38,13 +38,13 @@ class Directory:
     def everywhere(self, wanted: FindPaglets, done: Callable[[FoundPaglets], None]) -> None:
         """Those on all hosts that answer: this one first, the others by name."""
         round_ = _Round(done)
-        round_.add("", self._shell.store.read(lambda tx: self.here(tx, wanted)))
+        round_.add("", self._services.store.read(lambda tx: self.here(tx, wanted)))
         body = dump_json(wanted)
         request = Request(method="POST", target="/v1/paglets/find", body=body, repeatable=True)
         hosts = [member.ref for member in self._gossip.online()]
         round_.waiting = len(hosts)
         for host in hosts:
-            self._shell.transport.send(host, request, round_.taker(host), timeout_seconds=ANSWER_SECONDS)
+            self._services.transport.send(host, request, round_.taker(host), timeout_seconds=ANSWER_SECONDS)
         if not hosts:
             round_.close()
 

@@ -18,8 +18,8 @@ from paglets.api.pull import Pull, Pulled, PulledAnswer, PulledRequest
 from paglets.codec.strict_json import loads
 from paglets.core.errors import InternalError, PagletsError, TimedOut, Unreachable
 from paglets.core.record import from_json
-from paglets.host.runtime.backoff import Lanes
-from paglets.host.runtime.shell import Shell
+from paglets.host.runtime.backoff import Backoff
+from paglets.host.runtime.services import HostServices
 from paglets.mesh.gossip import Gossip
 from paglets.wire.base64_text import from_base64, to_base64
 from paglets.wire.request import PendingResponse, Request, Response, dump_json, reply_error
@@ -67,10 +67,10 @@ class ReversePoller:
 
     name = "reverse_poller"
 
-    def __init__(self, shell: Shell, gossip: Gossip) -> None:
-        self._shell = shell
+    def __init__(self, services: HostServices, gossip: Gossip) -> None:
+        self._services = services
         self._gossip = gossip
-        self._lanes = Lanes(shell.entropy)
+        self._backoff = Backoff(services.entropy)
         self._work: dict[tuple[str, str], _Work] = {}
         self.handle: Handle = not_yet
 
@@ -80,21 +80,21 @@ class ReversePoller:
         return not self._work
 
     def tick(self, now: float) -> float | None:
-        if self._shell.settings.reachable:
+        if self._services.settings.reachable:
             return None
         members = [member for member in self._gossip.online() if member.reachable]
         for member in members:
-            self._lanes.heard(member.store_id, self._gossip.heard_at(member.store_id))
-            if self._lanes.open(member.store_id, now):
+            self._backoff.contacted(member.store_id, self._gossip.heard_at(member.store_id))
+            if self._backoff.may_send(member.store_id, now):
                 self._pull(member, now)
         due = [now + LOOK_AGAIN_SECONDS, *(self._look_after(work, now) for work in list(self._work.values()))]
-        first = self._lanes.next_due([member.store_id for member in members], now)
+        first = self._backoff.next_due([member.store_id for member in members], now)
         return min(due if first is None else [first, *due])
 
     # BlobFetcher.
 
     def _pull(self, member: Member, now: float) -> None:
-        self._lanes.sent(member.store_id)
+        self._backoff.sent(member.store_id)
         came: list[PulledRequest] = []
         at_work = tuple(request_id for store_id, request_id in self._work if store_id == member.store_id)
         request = Request(
@@ -104,7 +104,7 @@ class ReversePoller:
             repeatable=True,
             keep=lambda body: came.extend(_requests(body)),
         )
-        self._shell.transport.send(
+        self._services.transport.send(
             member.ref,
             request,
             lambda outcome: self._pulled(member, came, outcome, now),
@@ -114,14 +114,14 @@ class ReversePoller:
     def _pulled(
         self, member: Member, came: list[PulledRequest], outcome: Response | PagletsError, began: float
     ) -> None:
-        now = self._shell.clock.monotonic()
+        now = self._services.clock.monotonic()
         self._begin(member, came, now)
         good = isinstance(outcome, Response) and outcome.status < 400
         if good and (came or now - began >= SHORT_SECONDS):
-            self._lanes.succeeded(member.store_id)
+            self._backoff.succeeded(member.store_id)
         else:
-            self._lanes.failed(member.store_id, now)
-        self._shell.runner.wake(self.name)
+            self._backoff.failed(member.store_id, now)
+        self._services.runner.wake(self.name)
         if isinstance(outcome, Unreachable):
             # Last: it writes to the store, which may be full.
             self._gossip.saw_unreachable(member.store_id)
@@ -133,7 +133,7 @@ class ReversePoller:
             key = (member.store_id, request.request_id)
             if key not in self._work:  # else it is a second copy
                 work = self._work[key] = _Work(member=member, request=request, came_at=now)
-                self._shell.blobs.aside(partial(self._perform, work))
+                self._services.blobs.run_in_background(partial(self._perform, work))
 
     def _perform(self, work: _Work) -> None:
         """On another thread, as a server does it."""
@@ -147,18 +147,18 @@ class ReversePoller:
         except PagletsError as error:
             answer = reply_error(error)
         except Exception:
-            self._shell.log(f"fault in {asked.method} {asked.target}, which was pulled: {traceback.format_exc()}")
+            self._services.log(f"fault in {asked.method} {asked.target}, which was pulled: {traceback.format_exc()}")
             answer = reply_error(InternalError("a fault of the host itself; its log says more", log="host.log"))
         if isinstance(answer, PendingResponse):
-            answer.on_complete(lambda response: self._shell.runner.soon(partial(self._done, work, response)))
+            answer.on_complete(lambda response: self._services.runner.call_soon(partial(self._done, work, response)))
         else:
-            self._shell.runner.soon(partial(self._done, work, answer))
+            self._services.runner.call_soon(partial(self._done, work, answer))
 
     def _done(self, work: _Work, response: Response) -> None:
         if work.response is None:
             work.response = response
-            work.answered_at = work.due = self._shell.clock.monotonic()
-            self._shell.runner.wake(self.name)
+            work.answered_at = work.due = self._services.clock.monotonic()
+            self._services.runner.wake(self.name)
 
     # Answering.
 
@@ -185,15 +185,15 @@ class ReversePoller:
 
         request = Request(method="POST", target="/v1/outbox/answer", load=load, repeatable=True)
         host = self._gossip.address(work.member.ref)
-        self._shell.transport.send(host, request, partial(self._sent, work), timeout_seconds=ANSWER_SECONDS)
+        self._services.transport.send(host, request, partial(self._sent, work), timeout_seconds=ANSWER_SECONDS)
 
     def _sent(self, work: _Work, outcome: Response | PagletsError) -> None:
         if isinstance(outcome, Response) and outcome.status < 500:
             self._forget(work)
         else:
             work.is_sent, work.tries = False, work.tries + 1
-            work.due = self._shell.clock.monotonic() + min(5.0, 0.1 * 2.0**work.tries)
-        self._shell.runner.wake(self.name)
+            work.due = self._services.clock.monotonic() + min(5.0, 0.1 * 2.0**work.tries)
+        self._services.runner.wake(self.name)
 
     def _forget(self, work: _Work) -> None:
         self._work.pop((work.member.store_id, work.request.request_id), None)

@@ -83,7 +83,7 @@ class ReverseTransport:
     """Part `reverse_transport`, and the transport of all others. All of it on the runner.
 
     `relaying`: the way to such hosts where nobody can connect to this one either; else None. `member` gives the row of
-    a store, `is_online` says whether it is heard of; `aside` does what may wait for the disk.
+    a store, `is_online` says whether it is heard of; `run_in_background` does what may wait for the disk.
     """
 
     name = "reverse_transport"
@@ -99,7 +99,7 @@ class ReverseTransport:
         relaying: Transport | None,
         member: Callable[[str], Member | None],
         is_online: Callable[[str], bool],
-        aside: Aside,
+        run_in_background: Aside,
     ) -> None:
         self._inner = inner
         self._clock = clock
@@ -109,7 +109,7 @@ class ReverseTransport:
         self._relaying = relaying
         self._member = member
         self._is_online = is_online
-        self._aside = aside
+        self._run_in_background = run_in_background
         self._roads: dict[str, _Road] = {}
 
     @property
@@ -129,7 +129,7 @@ class ReverseTransport:
             return
         refusal = self._keep(member, request, done, timeout_seconds)
         if refusal is not None:
-            self._runner.soon(partial(done, refusal))
+            self._runner.call_soon(partial(done, refusal))
 
     def _keep(self, member: Member, request: Request, done: Completion, timeout_seconds: float) -> PagletsError | None:
         if len(request.body) > MAX_PULLED_BODY_BYTES:
@@ -164,7 +164,7 @@ class ReverseTransport:
         if member is None:
             raise NotAllowed("only a host of this mesh fetches requests that are for it; this one is not known here")
         pending = PendingResponse()
-        self._runner.soon(lambda: self._pulled(member, pull, pending))
+        self._runner.call_soon(lambda: self._pulled(member, pull, pending))
         return pending
 
     def _pulled(self, member: Member, pull: Pull, pending: PendingResponse) -> None:
@@ -210,7 +210,7 @@ class ReverseTransport:
             pending, road.parked = road.parked, None
             pack = partial(self._pack, road, batch, pending)
             if size > INLINE_BYTES:
-                self._aside(pack)
+                self._run_in_background(pack)
             else:
                 pack()
 
@@ -221,16 +221,16 @@ class ReverseTransport:
             try:
                 packed.append(_packed(sent))
             except PagletsError as error:
-                self._runner.soon(partial(self._end, road, sent, error))
+                self._runner.call_soon(partial(self._end, road, sent, error))
             except Exception as error:  # `done` must be called whatever happens; who asked records what it gets
                 fault = InternalError(f"a request to {road.name} failed by a fault of the program: {error!r}")
-                self._runner.soon(partial(self._end, road, sent, fault))
+                self._runner.call_soon(partial(self._end, road, sent, fault))
         pending.complete(reply(Pulled(requests=tuple(packed))))
 
     def answered(self, sender: str, request_id: str, response: Response) -> PendingResponse:
         """Any thread. The reply is a Done, also of what is not waited for any more."""
         pending = PendingResponse()
-        self._runner.soon(lambda: self._answered(sender, request_id, response, pending))
+        self._runner.call_soon(lambda: self._answered(sender, request_id, response, pending))
         return pending
 
     def _answered(self, sender: str, request_id: str, response: Response, pending: PendingResponse) -> None:
@@ -243,7 +243,9 @@ class ReverseTransport:
         if sent.request.keep is None or response.status >= 400:
             sent.done(response)
         else:
-            self._aside(lambda: self._runner.soon(partial(sent.done, self._kept(road, sent, response))))
+            self._run_in_background(
+                lambda: self._runner.call_soon(partial(sent.done, self._kept(road, sent, response)))
+            )
         self._hand_out(road)
 
     def _kept(self, road: _Road, sent: _Sent, response: Response) -> Response | PagletsError:

@@ -10,7 +10,7 @@ from paglets.api.logs import Attempts, AttemptView, UnfinishedJob
 from paglets.codec.strict_json import loads
 from paglets.core.refs import HostRef, check_agent_id, check_group_id, check_job_key
 from paglets.host.datadir.logs import Key
-from paglets.host.runtime.shell import Disk
+from paglets.host.runtime.services import Disk
 from paglets.slots.states import FINAL
 from paglets.store import handoffs, kept, views
 from paglets.store.db import Store, Tx

@@ -15,8 +15,8 @@ from paglets.codec.strict_json import dumps
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.core.text import counted
-from paglets.host.datadir import diskfull
-from paglets.host.records.hooks import keep_files
+from paglets.host.records import disk_full_policy
+from paglets.host.records.lifecycle import keep_files
 from paglets.slots import states
 from paglets.slots.amounts import bytes_text
 from paglets.store import files, history, jobfiles, paglets, posts, queue, residence
@@ -213,7 +213,7 @@ def count_launcher(tx: Tx, agent_id: str, how: ProcessExit) -> None:
 def _meet_full_disk(tx: Tx, job: JobRow, attempt: Attempt, fault: Fault, how: ProcessExit, now: float) -> str:
     """The disk of this host was full: that counts neither as a failed attempt nor as a loss."""
     used, asked = max(how.usage.scratch_bytes, fault.scratch_bytes), job.request.resources.temp_storage_bytes
-    decided = diskfull.verdict(job.disk_fulls, used, asked)
+    decided = disk_full_policy.verdict(job.disk_fulls, used, asked)
     tx.run("UPDATE requests SET disk_fulls = disk_fulls + 1 WHERE agent_id = ?", job.agent_id)
     if decided == "again":
         tx.run("UPDATE job_states SET outcome = NULL WHERE agent_id = ?", job.agent_id)
@@ -221,7 +221,7 @@ def _meet_full_disk(tx: Tx, job: JobRow, attempt: Attempt, fault: Fault, how: Pr
         files.begin_attempt(tx, job.agent_id)
         return "displaced"
     if decided == "limit":
-        limit = f"{bytes_text(diskfull.allowed(asked))} {'requested' if asked else 'allowed without a request'}"
+        limit = f"{bytes_text(disk_full_policy.allowed(asked))} {'requested' if asked else 'allowed without a request'}"
         more = f"its scratch directory had {bytes_text(used)}, and the limit is {limit}"
         fault = replace(fault, cause=DISK_LIMIT, message=f"{fault.message}; {more}")
     else:
@@ -236,8 +236,8 @@ def _meet_full_disk(tx: Tx, job: JobRow, attempt: Attempt, fault: Fault, how: Pr
 def _say_displaced(tx: Tx, job: JobRow, attempt: Attempt, now: float) -> None:
     times = job.disk_fulls + 1
     text = (
-        f"the disk of {attempt.host.name} was full as it ran ({times} of {diskfull.MOST_TIMES}); it is placed again, "
-        f"elsewhere if it can be, {diskfull.pause_seconds(times):g} s later"
+        f"the disk of {attempt.host.name} was full as it ran ({times} of {disk_full_policy.MOST_TIMES}); it is placed "
+        f"again, elsewhere if it can be, {disk_full_policy.pause_seconds(times):g} s later"
     )
     queue.set_reason(tx, job.agent_id, DISK_FULL, text, False, now)
 

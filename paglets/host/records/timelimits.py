@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from paglets.core.text import duration_text
-from paglets.host.records.runrows import Run
+from paglets.host.records.run_repository import Run
 
 Limit = Literal["", "timeout", "hook_timeout", "report_grace"]
 

@@ -15,7 +15,7 @@ FAILURE_COUNTS_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lane:
+class _Destination:
     """One destination: `busy` while a request is under way, else not before `due`."""
 
     busy: bool = False
@@ -24,42 +24,42 @@ class Lane:
     failed_at: float = 0.0
 
 
-class Lanes:
+class Backoff:
     """The destinations of one part, by store id. Belongs to the runner."""
 
     def __init__(self, entropy: Entropy) -> None:
         self._entropy = entropy
-        self._lanes: dict[str, Lane] = {}
+        self._backoff: dict[str, _Destination] = {}
 
-    def open(self, store_id: str, now: float) -> bool:
+    def may_send(self, store_id: str, now: float) -> bool:
         """Whether something may be sent there now."""
-        lane = self._lanes.get(store_id, Lane())
-        return not lane.busy and lane.due <= now
+        each = self._backoff.get(store_id, _Destination())
+        return not each.busy and each.due <= now
 
     def sent(self, store_id: str) -> None:
-        self._lanes[store_id] = replace(self._lanes.get(store_id, Lane()), busy=True)
+        self._backoff[store_id] = replace(self._backoff.get(store_id, _Destination()), busy=True)
 
     def succeeded(self, store_id: str) -> None:
-        self._lanes.pop(store_id, None)
+        self._backoff.pop(store_id, None)
 
     def failed(self, store_id: str, now: float) -> None:
         """Back off: 0.1 s, doubled up to 5 s, each with jitter, so that many senders spread."""
-        failures = self._lanes.get(store_id, Lane()).failures
-        self._lanes = {
-            key: lane
-            for key, lane in self._lanes.items()
-            if lane.busy or lane.failed_at >= now - FAILURE_COUNTS_SECONDS
+        failures = self._backoff.get(store_id, _Destination()).failures
+        self._backoff = {
+            key: each
+            for key, each in self._backoff.items()
+            if each.busy or each.failed_at >= now - FAILURE_COUNTS_SECONDS
         }
         pause = min(MOST_SECONDS, FIRST_SECONDS * 2 ** min(failures, 10)) * self._entropy.uniform(0.75, 1.25)
-        self._lanes[store_id] = Lane(due=now + pause, failures=failures + 1, failed_at=now)
+        self._backoff[store_id] = _Destination(due=now + pause, failures=failures + 1, failed_at=now)
 
-    def heard(self, store_id: str, at: float) -> None:
+    def contacted(self, store_id: str, at: float) -> None:
         """It was last heard of then: after a failure that was before, do not wait any longer."""
-        lane = self._lanes.get(store_id)
-        if lane is not None and lane.failures and lane.failed_at < at:
-            self._lanes[store_id] = replace(lane, due=0.0, failed_at=at)
+        each = self._backoff.get(store_id)
+        if each is not None and each.failures and each.failed_at < at:
+            self._backoff[store_id] = replace(each, due=0.0, failed_at=at)
 
     def next_due(self, store_ids: list[str], now: float) -> float | None:
         """When the first of these that is not busy may be tried again."""
-        lanes = [self._lanes.get(store_id, Lane()) for store_id in store_ids]
-        return min((max(lane.due, now) for lane in lanes if not lane.busy), default=None)
+        lanes = [self._backoff.get(store_id, _Destination()) for store_id in store_ids]
+        return min((max(each.due, now) for each in lanes if not each.busy), default=None)

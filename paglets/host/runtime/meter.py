@@ -15,7 +15,7 @@ MEASURE_SECONDS = 1.0
 
 
 class MachineMeter:
-    """`shell.Meter` of a real machine. Without psutil, /proc is read; where there is none, all counts as free."""
+    """`services.Meter` of a real machine. Without psutil, /proc is read; where there is none, all counts as free."""
 
     def __init__(self, folder: Path, clock: Clock, psutil: ModuleType | None) -> None:
         self._folder = folder

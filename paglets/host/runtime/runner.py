@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from paglets.core.clock import Clock
 from paglets.core.errors import StorePassing
 from paglets.core.parts import Part
-from paglets.store.db import Change, Store, Tx
+from paglets.store.db import Change, Store
+from paglets.store.events import record_event
 
 T = TypeVar("T")
 Log = Callable[[str], None]
@@ -52,7 +53,7 @@ class Runner:
         self._wakes.extend(parts)
         self.signal()
 
-    def soon(self, event: Callable[[], None]) -> None:
+    def call_soon(self, event: Callable[[], None]) -> None:
         """Run `event` on the runner, in the order given."""
         self._events.append(event)
         self.signal()
@@ -114,21 +115,8 @@ class Runner:
             text = "".join(traceback.format_exception(error))
             self._log(f"fault in {what}: {text}")
             short = repr(error)
-            self._changes.append((lambda tx: note(tx, self._clock.wall(), "fault", what, short), _ignore))
+            self._changes.append((lambda tx: record_event(tx, self._clock.wall(), "fault", what, short), _ignore))
 
 
 def _ignore(result: Any) -> None:
     """The log has the fault already."""
-
-
-def note(tx: Tx, now: float, kind: str, subject: str, text: str, keep: int = 5_000) -> None:
-    """Write down an event for people; the table keeps the newest `keep`."""
-    new = tx.insert("INSERT INTO events (at, kind, subject, text) VALUES (?, ?, ?, ?)", now, kind, subject, text[:2000])
-    tx.run("DELETE FROM events WHERE id <= ?", new - keep)
-
-
-def note_once(tx: Tx, now: float, kind: str, subject: str, text: str) -> None:
-    """The same of what goes on being so: it is written down again only when that event is not there any more."""
-    told = tx.value("SELECT 1 FROM events WHERE kind = ? AND subject = ? LIMIT 1", kind, subject)
-    if told is None:
-        note(tx, now, kind, subject, text)

@@ -77,7 +77,7 @@ class RunnerThread:
             raise
 
 
-class WatchThread:
+class MonitorThread:
     """Looks at what the host stands on, now and each so many seconds until `stop`. A look that raises is in the log."""
 
     def __init__(self, seconds: float, look: Callable[[], None], log: Log) -> None:
@@ -101,7 +101,7 @@ class WatchThread:
             self._ended.wait(self._seconds)
 
 
-class Later:
+class BackgroundWorker:
     """One thread for acts that take time and have no hurry, in order."""
 
     def __init__(self, log: Log) -> None:

@@ -25,7 +25,7 @@ def add(host: Host, asked: Asked) -> ArtifactRef:
     check_artifact_id(body.artifact_id)
     check_file_name(body.name)
     check_lifetime(body.expires_in_seconds)
-    now, own = host.shell.clock.wall(), host.shell.own
+    now, own = host.services.clock.wall(), host.services.own
     # A row is not enough: who adds this may throw the file away then.
     kept = host.blob_store.state(body.sha256).complete
 
@@ -37,7 +37,7 @@ def add(host: Host, asked: Asked) -> ArtifactRef:
             raise Conflict(f"{own.name} lost the bytes of {body.sha256}: send them again", missing=[body.sha256])
         return artifacts.make(tx, body.owner, _carried(body, now), now, own.name)
 
-    return host.shell.store.write(store)
+    return host.services.store.write(store)
 
 
 def _carried(body: AddArtifact, now: float) -> CarriedArtifact:
@@ -57,28 +57,32 @@ def page(host: Host, asked: Asked) -> Artifacts:
         asked.query.get("after", ""),
         {"owner": asked.query.get("owner"), "group_id": asked.query.get("group")},
     )
-    found = host.shell.store.read(lambda tx: artifacts.page(tx, after, limit, host.shell.own.name, **which))
+    found = host.services.store.read(lambda tx: artifacts.page(tx, after, limit, host.services.own.name, **which))
     return Artifacts(artifacts=found, next=found[-1].artifact_id if len(found) == limit else None)
 
 
 def one(host: Host, asked: Asked) -> Any:
-    artifact_id, own = check_artifact_id(asked.path["ID"]), host.shell.own
-    ref = host.shell.store.read(lambda tx: artifacts.find_any(tx, artifact_id, own.name))
+    artifact_id, own = check_artifact_id(asked.path["ID"]), host.services.own
+    ref = host.services.store.read(lambda tx: artifacts.find_any(tx, artifact_id, own.name))
     if ref is not None:
         return ArtifactView(artifact=ref, host=own)
     if asked.query.get("here"):
         raise Unknown(f"{own.name} has no artifact {artifact_id}")
     pending = PendingResponse()
-    host.shell.runner.soon(lambda: host.blob_fetcher.find(artifact_id, lambda result: _complete(pending, result)))
+    host.services.runner.call_soon(
+        lambda: host.blob_fetcher.find(artifact_id, lambda result: _complete(pending, result))
+    )
     return pending
 
 
 def delete(host: Host, asked: Asked) -> Any:
     artifact_id = check_artifact_id(asked.path["ID"])
     if asked.query.get("here"):
-        return host.shell.store.write(lambda tx: delete_here(tx, artifact_id))
+        return host.services.store.write(lambda tx: delete_here(tx, artifact_id))
     pending = PendingResponse()
-    host.shell.runner.soon(lambda: host.blob_fetcher.delete(artifact_id, lambda result: _complete(pending, result)))
+    host.services.runner.call_soon(
+        lambda: host.blob_fetcher.delete(artifact_id, lambda result: _complete(pending, result))
+    )
     return pending
 
 

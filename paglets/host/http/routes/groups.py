@@ -29,8 +29,8 @@ from paglets.host.groups import clearing, reconciliation
 from paglets.host.groups.forced_cancel import end_copies
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
-from paglets.host.records import groupviews
-from paglets.host.records.preparing import MAX_SUBMISSIONS
+from paglets.host.records import group_views
+from paglets.host.records.group_jobs import MAX_SUBMISSIONS
 from paglets.store import waiting
 from paglets.store.db import Tx
 from paglets.wire.request import PendingResponse, Request, Response, reply_error
@@ -49,27 +49,27 @@ ELSEWHERE_SECONDS = 2.0
 
 def submit(host: Host, asked: Asked) -> GroupView:
     body: SubmitGroup = asked.body
-    prepared = host.creation.prepare(host.shell.entropy.token(), body)
+    prepared = host.creation.prepare(host.services.entropy.token(), body)
 
     def store(tx: Tx) -> GroupView:
         view = host.creation.store(tx, prepared)
         reach("after-accept-before-commit")
         return view
 
-    view = host.shell.store.write(store)
+    view = host.services.store.write(store)
     reach("after-commit-before-reply")
     return view
 
 
 def lines(host: Host, asked: Asked) -> Groups:
-    return Groups(groups=host.shell.store.read(lambda tx: groupviews.lines(tx, host.shell.own)))
+    return Groups(groups=host.services.store.read(lambda tx: group_views.lines(tx, host.services.own)))
 
 
 def one(host: Host, asked: Asked) -> Any:
     group_id = check_group_id(asked.path["ID"])
-    view = host.shell.store.read(lambda tx: groupviews.view(tx, group_id, host.inline_host))
+    view = host.services.store.read(lambda tx: group_views.view(tx, group_id, host.host_view))
     if view is not None:
-        return groupviews.on_only_host(view, host.gossip.candidates()[0])
+        return group_views.on_only_host(view, host.gossip.candidates()[0])
     error = Unknown(f"no host of the mesh that is online knows a group {group_id!r}")
     if asked.query.get("here"):
         raise error
@@ -82,7 +82,7 @@ def _from_elsewhere(host: Host, group_id: str, error: PagletsError) -> PendingRe
     asking = _Asking(left=len(hosts), error=error)
     request = Request(method="GET", target=f"/v1/groups/{group_id}?here=1")
     for member in hosts:
-        host.shell.transport.send(member.ref, request, asking.answered, timeout_seconds=ELSEWHERE_SECONDS)
+        host.services.transport.send(member.ref, request, asking.answered, timeout_seconds=ELSEWHERE_SECONDS)
     if not hosts:
         asking.pending.complete(reply_error(error))
     return asking.pending
@@ -117,7 +117,7 @@ def flush(host: Host, asked: Asked) -> UnfinishedCount:
     group_id = check_group_id(asked.path["ID"])
     body: FlushJobStatus = asked.body
     keys = None if body.job_keys is None else frozenset(body.job_keys)
-    count = host.shell.store.read(lambda tx: reconciliation.unfinished(tx, group_id, keys))
+    count = host.services.store.read(lambda tx: reconciliation.unfinished(tx, group_id, keys))
     if count:
         host.reconciliation.flush()
     return UnfinishedCount(count=count)
@@ -127,7 +127,7 @@ def end(host: Host, asked: Asked) -> EndedCopies:
     group_id = check_group_id(asked.path["ID"])
     body: EndCopies = asked.body
     online = frozenset(member.store_id for member in host.gossip.online())
-    own, store, now = host.shell.own, host.shell.store, host.shell.clock.wall()
+    own, store, now = host.services.own, host.services.store, host.services.clock.wall()
     if body.clear:
         store.read(lambda tx: clearing.require_lost(tx, group_id, _members(host), own))
     ended = store.write(lambda tx: end_copies(tx, group_id, body, online, own, now))
@@ -136,7 +136,7 @@ def end(host: Host, asked: Asked) -> EndedCopies:
 
 def _clear(host: Host, group_id: str, body: EndCopies, ended: EndedCopies) -> EndedCopies:
     """Remove waiting reports, one short transaction after the other."""
-    store, now = host.shell.store, host.shell.clock.wall()
+    store, now = host.services.store, host.services.clock.wall()
     after = 0
     total = ReportCounts()
     for _ in range(MOST_CLEAR_PAGES):
@@ -153,7 +153,7 @@ def clear(host: Host, asked: Asked) -> Done:
     body: ClearGroup = asked.body
     if not 1 <= body.submissions <= MAX_SUBMISSIONS:
         raise Invalid(f"submissions is {body.submissions}: expected 1 to {MAX_SUBMISSIONS:,}")
-    members, own, now = _members(host), host.shell.own, host.shell.clock.wall()
+    members, own, now = _members(host), host.services.own, host.services.clock.wall()
     if body.host.store_id in members:
         raise Conflict(f"{own.name} has not forgotten {body.host.name}, which has the collector of {group_id}")
 
@@ -161,7 +161,7 @@ def clear(host: Host, asked: Asked) -> Done:
         clearing.require_lost(tx, group_id, members, own)
         clearing.free_id(tx, group_id, body, now)
 
-    host.shell.store.write(change)
+    host.services.store.write(change)
     return Done()
 
 
@@ -171,7 +171,7 @@ def _members(host: Host) -> frozenset[str]:
 
 
 def waiting_reports(host: Host, asked: Asked) -> WaitingReports:
-    group_id, own = check_group_id(asked.path["ID"]), host.shell.own
+    group_id, own = check_group_id(asked.path["ID"]), host.services.own
     after, limit = asked.number("after", 0, MOST_NUMBER), asked.number("limit", 0, MAX_PAGE_REPORTS)
     key = asked.query.get("job_key")
 
@@ -194,7 +194,7 @@ def waiting_reports(host: Host, asked: Asked) -> WaitingReports:
             next=following,
         )
 
-    return host.shell.store.read(read)
+    return host.services.store.read(read)
 
 
 ROUTES = (

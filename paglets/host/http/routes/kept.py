@@ -8,7 +8,7 @@ from paglets.core.refs import check_agent_id, check_group_id, check_job_key
 from paglets.host.host import Host
 from paglets.host.http.router import Asked, route
 from paglets.host.messaging.creation import require_here
-from paglets.host.records import hooks
+from paglets.host.records import lifecycle
 from paglets.store import jobfiles
 from paglets.store.db import Tx
 
@@ -17,7 +17,7 @@ def of_jobs(host: Host, asked: Asked) -> UndeliveredOutputs:
     body: AskUndelivered = asked.body
     group_id = check_group_id(body.group_id)
     job_key = check_job_key(body.job_key) if body.job_key else ""
-    own = host.shell.own
+    own = host.services.own
 
     def look(tx: Tx) -> UndeliveredOutputs:
         return UndeliveredOutputs(
@@ -26,7 +26,7 @@ def of_jobs(host: Host, asked: Asked) -> UndeliveredOutputs:
             undelivered=jobfiles.undelivered(tx, group_id, job_key, own),
         )
 
-    return host.shell.store.read(look)
+    return host.services.store.read(look)
 
 
 def rerun(host: Host, asked: Asked) -> Done:
@@ -34,9 +34,9 @@ def rerun(host: Host, asked: Asked) -> Done:
 
     def begin(tx: Tx) -> None:
         require_here(tx, agent_id)
-        hooks.rerun(tx, agent_id)
+        lifecycle.rerun(tx, agent_id)
 
-    host.shell.store.write(begin)
+    host.services.store.write(begin)
     return Done()
 
 

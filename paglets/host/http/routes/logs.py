@@ -18,7 +18,7 @@ MOST_NUMBER = 999_999_999_999
 
 def job_attempts(host: Host, asked: Asked) -> Attempts:
     body: AskAttempts = asked.body
-    return attempts.attempts(host.shell.store, host.shell.disk, body.job, host.shell.own)
+    return attempts.attempts(host.services.store, host.services.disk, body.job, host.services.own)
 
 
 def log(host: Host, asked: Asked) -> LogPiece:
@@ -30,8 +30,8 @@ def log(host: Host, asked: Asked) -> LogPiece:
         raise BadRequest(f"stream is {stream[:40]!r}: it must be one of {', '.join(STREAMS)}")
     limit = max(1, asked.number("limit", MAX_LOG_PIECE_BYTES, MAX_LOG_PIECE_BYTES))
     # Before the log is read: what is printed after it must not be missed by who takes this for the end.
-    ended = not host.shell.store.read(lambda tx: attempts.is_at_work(tx, (agent_id, generation, attempt)))
-    piece = host.shell.disk.read_log(agent_id, generation, attempt, stream, _offset(asked), limit)
+    ended = not host.services.store.read(lambda tx: attempts.is_at_work(tx, (agent_id, generation, attempt)))
+    piece = host.services.disk.read_log(agent_id, generation, attempt, stream, _offset(asked), limit)
     return LogPiece(
         offset=piece.offset,
         data=b64encode(piece.data).decode("ascii"),

@@ -16,7 +16,7 @@ def page(host: Host, asked: Asked) -> Notes:
     after = asked.number("after", 0, MOST_NUMBER) if "after" in asked.query else None
     limit = max(1, asked.number("limit", 100, MAX_PAGE))
     group_id = check_group_id(asked.query["group"]) if "group" in asked.query else None
-    return host.shell.store.read(lambda tx: notes.page(tx, after, limit, group_id))
+    return host.services.store.read(lambda tx: notes.page(tx, after, limit, group_id))
 
 
 ROUTES = (

@@ -31,7 +31,7 @@ from paglets.host.host import Host
 from paglets.host.http.router import Asked, route
 from paglets.host.messaging.creation import elsewhere, require_here, why_elsewhere
 from paglets.host.messaging.parked import ParkedRequest
-from paglets.host.records.hooks import ask_for
+from paglets.host.records.lifecycle import set_pending_action
 from paglets.store import posts as post_rows
 from paglets.store import recalls, residence, views
 from paglets.store.db import Tx
@@ -52,7 +52,7 @@ def create(host: Host, asked: Asked) -> PagletView:
     def make(tx: Tx) -> PagletView:
         return _view(host, tx, host.creation.create(tx, body.agent_id, body).agent_id)
 
-    return host.shell.store.write(make)
+    return host.services.store.write(make)
 
 
 def page(host: Host, asked: Asked) -> Paglets:
@@ -60,7 +60,7 @@ def page(host: Host, asked: Asked) -> Paglets:
     after = asked.query.get("after", "")
     brief = asked.number("brief", 0, 1) == 1
     # In one reading: a paglet that leaves between two would be listed and not be found.
-    found = host.shell.store.read(
+    found = host.services.store.read(
         lambda tx: tuple(_view(host, tx, agent_id, brief) for agent_id in views.page_of_ids(tx, after, limit))
     )
     return Paglets(paglets=found, next=found[-1].agent_id if len(found) == limit else None)
@@ -69,7 +69,7 @@ def page(host: Host, asked: Asked) -> Paglets:
 def inspect(host: Host, asked: Asked) -> Any:
     agent_id = _id(host, asked)
     try:
-        return host.shell.store.read(lambda tx: _view(host, tx, agent_id))
+        return host.services.store.read(lambda tx: _view(host, tx, agent_id))
     except Unknown as error:
         if _ended_here(host, agent_id):
             # Other hosts have older rows only, which point here.
@@ -83,24 +83,24 @@ def inspect(host: Host, asked: Asked) -> Any:
 
 
 def _ended_here(host: Host, agent_id: str) -> bool:
-    row = host.shell.store.read(lambda tx: residence.find(tx, agent_id))
+    row = host.services.store.read(lambda tx: residence.find(tx, agent_id))
     return row is not None and row.status == "disposed"
 
 
 def _id(host: Host, asked: Asked) -> str:
     """The path's id; a name of a paglet on this host stands for its id."""
     wanted = asked.path["ID"]
-    return host.shell.store.read(lambda tx: residence.id_of(tx, wanted))
+    return host.services.store.read(lambda tx: residence.id_of(tx, wanted))
 
 
 def _view(host: Host, tx: Tx, agent_id: str, brief: bool = False) -> PagletView:
     require_here(tx, agent_id)
-    return views.paglet_view(tx, agent_id, host.shell.own, host.shell.clock.wall(), brief=brief)
+    return views.paglet_view(tx, agent_id, host.services.own, host.services.clock.wall(), brief=brief)
 
 
 def find(host: Host, asked: Asked) -> FoundPaglets:
     body: FindPaglets = asked.body
-    return host.shell.store.read(lambda tx: host.directory.here(tx, body))
+    return host.services.store.read(lambda tx: host.directory.here(tx, body))
 
 
 def _search(host: Host, agent_id: str, error: PagletsError) -> PendingResponse:
@@ -121,7 +121,7 @@ def _search(host: Host, agent_id: str, error: PagletsError) -> PendingResponse:
 
 def dispose(host: Host, asked: Asked) -> PendingResponse:
     agent_id = _id(host, asked)
-    host.shell.store.write(lambda tx: _ask_to_end(tx, agent_id))
+    host.services.store.write(lambda tx: _ask_to_end(tx, agent_id))
     return _when_gone(host, agent_id)
 
 
@@ -129,29 +129,29 @@ def _ask_to_end(tx: Tx, agent_id: str) -> None:
     if recalls.wish(tx, agent_id, recalls.DISPOSE):
         return
     require_here(tx, agent_id)
-    ask_for(tx, agent_id, {"dispose": True})
+    set_pending_action(tx, agent_id, {"dispose": True})
 
 
 def _when_gone(host: Host, agent_id: str) -> PendingResponse:
-    row = host.shell.store.read(lambda tx: residence.find(tx, agent_id))
+    row = host.services.store.read(lambda tx: residence.find(tx, agent_id))
     leaves = row is not None and row.status == "leaving"
 
     def attempt() -> Response | None:
-        row = host.shell.store.read(lambda tx: residence.find(tx, agent_id))
+        row = host.services.store.read(lambda tx: residence.find(tx, agent_id))
         if row is not None and row.status == "gone":
             return reply_error(elsewhere(agent_id, row))
         return None if row is not None and row.status in ("here", "leaving") else reply(Done())
 
     def late() -> Response:
-        row = host.shell.store.read(lambda tx: residence.find(tx, agent_id))
+        row = host.services.store.read(lambda tx: residence.find(tx, agent_id))
         if row is None or row.status != "leaving":
             return reply(Done(done=False))
-        return reply_error(host.shell.store.read(lambda tx: why_elsewhere(tx, agent_id)))
+        return reply_error(host.services.store.read(lambda tx: why_elsewhere(tx, agent_id)))
 
     return host.parked.park(
         ParkedRequest(
             agent_id=agent_id,
-            deadline=host.shell.clock.monotonic() + (COMEBACK_SECONDS if leaves else EFFECT_SECONDS),
+            deadline=host.services.clock.monotonic() + (COMEBACK_SECONDS if leaves else EFFECT_SECONDS),
             attempt=attempt,
             late=late,
             pending=PendingResponse(),
@@ -163,21 +163,21 @@ def dispatch(host: Host, asked: Asked) -> Done:
     body: MovePaglet = asked.body
     target = host.gossip.find(body.target)
     agent_id = _id(host, asked)
-    host.shell.store.write(lambda tx: _ask_to_move(tx, agent_id, target))
+    host.services.store.write(lambda tx: _ask_to_move(tx, agent_id, target))
     return Done()
 
 
 def _ask_to_move(tx: Tx, agent_id: str, target: HostRef) -> None:
     require_here(tx, agent_id)
-    ask_for(tx, agent_id, {"move": to_json(target)})
+    set_pending_action(tx, agent_id, {"move": to_json(target)})
 
 
 def call(host: Host, asked: Asked) -> Any:
     body: Call = asked.body
     check_priority(body.message.priority)
     wanted = asked.path["ID"]
-    if wanted in host.services:
-        return CallReply(value=host.services[wanted](body.message))
+    if wanted in host.named_services:
+        return CallReply(value=host.named_services[wanted](body.message))
     return host.call_here(_id(host, asked), body, min(max(0.0, body.wait_seconds), MAX_CALL_SECONDS))
 
 
@@ -188,14 +188,14 @@ def posts(host: Host, asked: Asked) -> PostAnswers:
     asked.require_sender(post.sender_store for post in body.posts)
     for post in body.posts:
         check_message(post.message)
-    now = host.shell.clock.wall()
+    now = host.services.clock.wall()
 
     def take(tx: Tx) -> tuple[PostAnswer, ...]:
         answers = post_rows.receive(tx, body.posts, body.settled, now)
         reach("after-accept-before-commit")
         return answers
 
-    answers = host.shell.store.write(take)
+    answers = host.services.store.write(take)
     reach("after-report-before-ack")
     return PostAnswers(answers=answers)
 
@@ -208,9 +208,9 @@ def post_message(host: Host, asked: Asked) -> Done:
     def store(tx: Tx) -> None:
         host.blob_store.require_blobs(tx, carried)
         if post_rows.is_new(tx, body.token):
-            post_rows.send(tx, body.target, body.message, host.shell.clock.wall())
+            post_rows.send(tx, body.target, body.message, host.services.clock.wall())
 
-    host.shell.store.write(store)
+    host.services.store.write(store)
     return Done()
 
 
@@ -228,14 +228,14 @@ def transfers(host: Host, asked: Asked) -> TransferAnswers:
 
 def _taken(host: Host, source: HostRef, envelopes: tuple[Envelope, ...]) -> list[TransferAnswer]:
     """The answers; none for an envelope that cannot be stored: it stays with its source, and holds up no other."""
-    now = host.shell.clock.wall()
+    now = host.services.clock.wall()
 
     def take(tx: Tx, envelope: Envelope) -> TransferAnswer:
         answer = residence.take(tx, check_envelope(envelope), source, now, host.refuse)
         reach("after-accept-before-commit")
         return answer
 
-    results = host.shell.store.write_all(partial(take, envelope=envelope) for envelope in envelopes)
+    results = host.services.store.write_all(partial(take, envelope=envelope) for envelope in envelopes)
     reach("after-commit-before-reply")
     for envelope, result in zip(envelopes, results, strict=True):
         if isinstance(result, BaseException):
@@ -245,7 +245,7 @@ def _taken(host: Host, source: HostRef, envelopes: tuple[Envelope, ...]) -> list
 
 def _taken_large(host: Host, source: HostRef, large: LargeEnvelope) -> list[TransferAnswer]:
     """As `_taken` of the envelope in that blob; one that was answered before is not read again."""
-    known = host.shell.store.read(lambda tx: residence.known_answer(tx, large.agent_id, large.epoch))
+    known = host.services.store.read(lambda tx: residence.known_answer(tx, large.agent_id, large.epoch))
     if known is not None:
         return [known]
     try:
@@ -262,7 +262,7 @@ def _taken_large(host: Host, source: HostRef, large: LargeEnvelope) -> list[Tran
 
 
 def _say_not_taken(host: Host, source: HostRef, agent_id: str, error: BaseException) -> None:
-    host.shell.log(f"envelope {agent_id[:100]!r} of {source.name} was not taken: {error!r}")
+    host.services.log(f"envelope {agent_id[:100]!r} of {source.name} was not taken: {error!r}")
 
 
 def settle(host: Host, asked: Asked) -> TransferAnswer:
@@ -270,8 +270,8 @@ def settle(host: Host, asked: Asked) -> TransferAnswer:
     check_agent_id(body.agent_id)
     check_count("epoch", body.epoch, least=1)
     asked.require_sender([body.source.store_id])
-    now = host.shell.clock.wall()
-    return host.shell.store.write(lambda tx: residence.settle(tx, body.agent_id, body.epoch, body.source, now))
+    now = host.services.clock.wall()
+    return host.services.store.write(lambda tx: residence.settle(tx, body.agent_id, body.epoch, body.source, now))
 
 
 def close(host: Host, asked: Asked) -> Done:
@@ -282,7 +282,7 @@ def close(host: Host, asked: Asked) -> Done:
         for each in body.closed:
             residence.close(tx, each.agent_id, each.epoch)
 
-    host.shell.store.write(note)
+    host.services.store.write(note)
     return Done()
 
 
@@ -295,7 +295,7 @@ def locate(host: Host, asked: Asked) -> Located:
         rows = [residence.find(tx, agent_id) for agent_id in body.agent_ids]
         return Located(rows=tuple(row for row in rows if row is not None))
 
-    return host.shell.store.read(look)
+    return host.services.store.read(look)
 
 
 ROUTES = (

@@ -43,7 +43,7 @@ def via(host: Host, asked: Asked) -> PendingResponse:
     member = host.gossip.by_store(asked.path["STORE"])
     if member is None:
         raise Unreachable(
-            f"no host of this mesh, as far as {host.shell.own.name} knows, is {asked.path['STORE'][:80]!r}"
+            f"no host of this mesh, as far as {host.services.own.name} knows, is {asked.path['STORE'][:80]!r}"
         )
     if asked.sender and member.reachable:
         raise Unreachable(f"others can connect to {member.name}: nothing is passed on to it for a host")
@@ -57,8 +57,10 @@ def via(host: Host, asked: Asked) -> PendingResponse:
     request = Request(method=body.method, target=body.target, body=content, sender=asked.sender)
     seconds = min(MOST_RELAY_SECONDS, body.timeout_seconds)
     pending = PendingResponse()
-    send = partial(host.shell.transport.send, member.ref, request, partial(_relayed, pending), timeout_seconds=seconds)
-    host.runner.soon(send)
+    send = partial(
+        host.services.transport.send, member.ref, request, partial(_relayed, pending), timeout_seconds=seconds
+    )
+    host.runner.call_soon(send)
     return pending
 
 

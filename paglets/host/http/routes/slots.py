@@ -24,7 +24,7 @@ def candidates(host: Host, asked: Asked) -> PlacementPreview:
 def steal(host: Host, asked: Asked) -> Stolen:
     body: Steal = asked.body
     asked.require_sender([body.thief.store_id])
-    return host.shell.store.write(lambda tx: host.stealing.hand_over(tx, body))
+    return host.services.store.write(lambda tx: host.stealing.hand_over(tx, body))
 
 
 ROUTES = (

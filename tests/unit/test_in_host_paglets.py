@@ -17,8 +17,8 @@ from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, BlobRef
 from paglets.groups.keys import collector_id
-from paglets.host.records import inline
-from paglets.host.records.hooks import ask_for
+from paglets.host.records import in_host
+from paglets.host.records.lifecycle import set_pending_action
 from paglets.store import blobs, posts, residence
 from paglets.store.db import Tx, open_store
 
@@ -104,7 +104,7 @@ def test_a_post_that_fails_in_any_way_is_noted_with_that_post_and_stops_no_other
         Post(sender_store="s", n=n, agent_id="odd", message=WireMessage(kind=k, args={})) for n, k in enumerate(kinds)
     ]
     rig.write(lambda tx: posts.receive(tx, tuple(batch), (), 0.0))
-    count, raised = rig.write(lambda tx: inline.take_posts(tx, rig.host.inline_host, "odd", 10))
+    count, raised = rig.write(lambda tx: in_host.take_posts(tx, rig.host.host_view, "odd", 10))
     assert count == 5
     assert [each.tries for each in raised] == [1, 1, 1]
     assert [key for (key,) in rig.all("SELECT key FROM storage WHERE agent_id = 'odd'")] == [
@@ -120,7 +120,7 @@ def test_a_post_with_artifacts_is_refused_and_not_sent_without_them(rig: Rig) ->
     )
 
     def post(tx: Tx) -> None:
-        context = inline.InlineContext(tx, rig.host.inline_host, COLLECTOR)
+        context = in_host.InHostContext(tx, rig.host.host_view, COLLECTOR)
         context.post(context.ref, Message("go on", artifacts=(ref,)))
 
     with pytest.raises(Invalid, match="artifacts"):
@@ -152,14 +152,14 @@ def test_a_collector_whose_state_cannot_be_read_neither_spins_nor_stops_the_othe
 
 def test_a_call_that_only_reads_writes_nothing_whatever_the_row_looks_like(tmp_path: Any) -> None:
     store = open_store(tmp_path / "paglets.db", lambda error: None)
-    kind = inline.INLINE_CLASSES[0]
+    kind = in_host.IN_HOST_CLASSES[0]
     collector = replace(envelope("c1"), class_name=kind, kind="collector", state={})
-    host = inline.InlineHost(own=W1, wall=lambda: 5.0, resolve=lambda name: W1, hosts=lambda: ())
+    host = in_host.HostView(own=W1, wall=lambda: 5.0, resolve=lambda name: W1, hosts=lambda: ())
     store.write(lambda tx: residence.create(tx, collector, 1.0))
     message = WireMessage(kind="summary", args={})
-    assert inline.is_read_only(kind, message)
-    assert store.read(lambda tx: inline.call(tx, host, "c1", message)).value["expected_count"] == 0
-    assert not inline.is_read_only(kind, result("a"))
+    assert in_host.is_read_only(kind, message)
+    assert store.read(lambda tx: in_host.call(tx, host, "c1", message)).value["expected_count"] == 0
+    assert not in_host.is_read_only(kind, result("a"))
     store.close()
 
 
@@ -223,10 +223,10 @@ def test_a_call_that_waited_while_its_paglet_left_is_told_where_it_is(rig: Rig, 
 
 def test_an_intent_of_a_post_that_raised_is_forgotten(rig: Rig) -> None:
     """The last intent of the handlers that came to their end is the one that counts."""
-    host = rig.host.inline_host
+    host = rig.host.host_view
 
     def change(tx: Any) -> tuple[Any, Any]:
-        paglet = inline.InlinePaglet(tx, host, COLLECTOR)
+        paglet = in_host.InHostPaglet(tx, host, COLLECTOR)
         paglet._context.intend_move(W1)
         paglet.keep()
         paglet._context.intend_dispose()
@@ -259,7 +259,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("op", REFUSED)
 def test_what_needs_a_process_is_refused(rig: Rig, op: str) -> None:
-    context = rig.store.read(lambda tx: inline.InlineContext(tx, rig.host.inline_host, COLLECTOR))
+    context = rig.store.read(lambda tx: in_host.InHostContext(tx, rig.host.host_view, COLLECTOR))
     with pytest.raises(PagletsError, match=op):
         getattr(context, op)(*[None] * REFUSED[op])
 
@@ -292,15 +292,15 @@ def test_only_the_artifacts_of_reports_that_are_taken_stay(rig: Rig) -> None:
 def test_a_paglet_inside_its_host_deletes_its_own_artifacts_only(rig: Rig) -> None:
     rig.write(lambda tx: blobs.add(tx, BlobRef(sha256="ab" * 32, size_bytes=4), 0.0))
     send(rig, with_artifact("a", "art-00000001"))
-    rig.write(lambda tx: inline.InlineContext(tx, rig.host.inline_host, "p1").delete_artifact("art-00000001"))
+    rig.write(lambda tx: in_host.InHostContext(tx, rig.host.host_view, "p1").delete_artifact("art-00000001"))
     assert rig.value("SELECT count(*) FROM artifacts") == 1
-    rig.write(lambda tx: inline.InlineContext(tx, rig.host.inline_host, COLLECTOR).delete_artifact("art-00000001"))
+    rig.write(lambda tx: in_host.InHostContext(tx, rig.host.host_view, COLLECTOR).delete_artifact("art-00000001"))
     assert rig.value("SELECT count(*) FROM artifacts") == 0
 
 
 def test_storage_is_a_map_in_order_of_keys(rig: Rig) -> None:
     def change(tx: Any) -> None:
-        storage = inline.InlineStorage(tx, "p1")
+        storage = in_host.InHostStorage(tx, "p1")
         residence.create(tx, envelope("p1"), 1.0)
         for key in ("b/2", "a", "b/1", "c", "b/3"):
             storage[key] = {"v": key}
@@ -320,7 +320,7 @@ def test_storage_is_a_map_in_order_of_keys(rig: Rig) -> None:
 
 
 def test_a_collector_that_is_to_end_does_not_stay_for_what_comes_meanwhile(rig: Rig) -> None:
-    rig.write(lambda tx: ask_for(tx, COLLECTOR, {"dispose": True}))
+    rig.write(lambda tx: set_pending_action(tx, COLLECTOR, {"dispose": True}))
     send(rig, result("a"), result("b"), WireMessage(kind="register_jobs", args={"jobs": [{"job_key": "c"}]}))
     rig.run()
     assert rig.value("SELECT status FROM residence WHERE agent_id = ?", COLLECTOR) == "disposed"

@@ -5,25 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paglets.api.hosts import HostIdentity, Member
-from paglets.host.runtime.shell import Settings
+from paglets.host.runtime.services import Settings
 from paglets.program import PROTOCOL
 from paglets.slots.model import MAX_PROPERTY_CHARACTERS, Candidate, Resources
 
-OBSTACLE = "obstacle"
+BLOCKED = "blocked"
 """The property by which others see why a host starts nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """What is `free`, how many jobs wait for a slot, how many run; `obstacle`: why nothing is started, "": it is."""
+class HostLoad:
+    """The free resources and job counts of a host. `blocked_reason` says why it starts no process, or is ""."""
 
     free: Resources
     queued_jobs: int = 0
     running_jobs: int = 0
-    obstacle: str = ""
+    blocked_reason: str = ""
 
 
-def member(settings: Settings, load: Load) -> Member:
+def member(settings: Settings, load: HostLoad) -> Member:
     """Its row in the table of members, of which `mesh.board` counts the heartbeats."""
     return Member(
         store_id=settings.store_id,
@@ -48,10 +48,10 @@ def member(settings: Settings, load: Load) -> Member:
 
 def idle_member(settings: Settings) -> Member:
     """Its row as it starts."""
-    return member(settings, Load(free=settings.offered))
+    return member(settings, HostLoad(free=settings.offered))
 
 
-def identity(settings: Settings, load: Load, wall_time: float) -> HostIdentity:
+def identity(settings: Settings, load: HostLoad, wall_time: float) -> HostIdentity:
     return HostIdentity.of(
         member(settings, load),
         program=settings.program,
@@ -62,9 +62,9 @@ def identity(settings: Settings, load: Load, wall_time: float) -> HostIdentity:
     )
 
 
-def _properties(settings: Settings, load: Load) -> dict[str, str]:
+def _properties(settings: Settings, load: HostLoad) -> dict[str, str]:
     """Within the bounds of `check_member`: others refuse a row beyond them, as if the host were away."""
-    told = {OBSTACLE: load.obstacle[: MAX_PROPERTY_CHARACTERS - len(OBSTACLE)]} if load.obstacle else {}
+    told = {BLOCKED: load.blocked_reason[: MAX_PROPERTY_CHARACTERS - len(BLOCKED)]} if load.blocked_reason else {}
     return {**dict(settings.properties), **told}
 
 

@@ -27,7 +27,7 @@ class Disk(Protocol):
 
     def discard(self, agent_id: str) -> None: ...
 
-    def obstacle(self) -> Reason | None:
+    def blocked_reason(self) -> Reason | None:
         """Why no process can be given a scratch directory and a log just now; None where it can. Any thread."""
         ...
 
@@ -65,11 +65,11 @@ class Disk(Protocol):
         """
         ...
 
-    def later(self, act: Callable[[], None]) -> None:
+    def run_later(self, act: Callable[[], None]) -> None:
         """Do what takes time and has no hurry elsewhere than on the runner."""
         ...
 
-    def left_over(self) -> tuple[str, ...]:
+    def scratch_ids(self) -> tuple[str, ...]:
         """Ids of paglets that have a scratch directory."""
         ...
 
@@ -81,7 +81,7 @@ class Blobs(Protocol):
     disk is full, and OSError for its other troubles.
     """
 
-    def aside(self, act: Callable[[], None]) -> None:
+    def run_in_background(self, act: Callable[[], None]) -> None:
         """Do what may wait for the disk on another thread; several go at a time. `act` raises nothing."""
         ...
 
@@ -121,7 +121,7 @@ class Blobs(Protocol):
         """Up to `length` bytes of a whole blob. Raises Unknown."""
         ...
 
-    def is_right(self, blob: BlobRef) -> bool:
+    def is_intact(self, blob: BlobRef) -> bool:
         """Whether there is a whole one with that size and hash; reads all of it."""
         ...
 
@@ -147,7 +147,7 @@ class Blobs(Protocol):
         """Bytes that the disk has left."""
         ...
 
-    def remains(self) -> tuple[str, ...]:
+    def all_hashes(self) -> tuple[str, ...]:
         """Every SHA-256 of which there is a whole blob, a partial one or unpacked code. May take long."""
         ...
 
@@ -208,7 +208,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shell:
+class HostServices:
     """The seams of one host. Parts keep it and take from it what they need."""
 
     settings: Settings

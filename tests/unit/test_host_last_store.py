@@ -8,15 +8,15 @@ from pathlib import Path
 
 from paglets.core.clock import SystemEntropy
 from paglets.core.errors import StoreDamaged
-from paglets.host.datadir import damage, known
-from paglets.host.datadir.folder import open_folder
+from paglets.host.datadir import damage, last_store
+from paglets.host.datadir.data_directory import open_data_directory
 
 
 def started(home: Path, path: Path) -> str:
     """What a start of host `w1` says."""
-    with open_folder(path, SystemEntropy(), lambda error: None) as folder:
-        said = known.warning_of(home, "w1", folder)
-        known.remember(home, "w1", folder)
+    with open_data_directory(path, SystemEntropy(), lambda error: None) as folder:
+        said = last_store.warning_of(home, "w1", folder)
+        last_store.remember(home, "w1", folder)
         return said
 
 

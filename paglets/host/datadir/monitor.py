@@ -2,7 +2,7 @@
 
 Somebody may remove them under a running host. What holds nothing that is lost is made anew, and told; without its
 database, or where another host has its folder by now, the host ends. What cannot be made anew is an obstacle
-(`shell.Disk`): nothing is started, so nothing fails.
+(`services.Disk`): nothing is started, so nothing fails.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paglets.core.errors import PagletsError, StoreUndecided
-from paglets.host.datadir.damage import DATABASE, identity
+from paglets.host.datadir.damage import DATABASE, database_identity
 from paglets.slots.eligibility import Reason
 
-LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 
 LOOKS_UNTIL_GONE = 2
 """A directory that is replaced as a whole may be away for a moment."""
@@ -27,38 +27,38 @@ NEXT_OF_GONE = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mender:
+class Repair:
     """`mend` makes anew what is not there, and gives what to say of it, "" where all is there.
 
     Raises OSError, and StoreUndecided where the host must end.
     """
 
     what: str
-    mend: Callable[[], str]
+    repair: Callable[[], str]
 
 
-class Watch:
-    """`look` is called each LOOK_SECONDS by one thread. `gone` gets the error that ends the host."""
+class DataDirectoryMonitor:
+    """`look` is called each CHECK_SECONDS by one thread. `gone` gets the error that ends the host."""
 
     def __init__(
         self,
         folder: Path,
-        menders: tuple[Mender, ...],
+        repairs: tuple[Repair, ...],
         obstacle: Callable[[], Reason | None],
         tell: Callable[[str], None],
         gone: Callable[[PagletsError], None],
     ) -> None:
         self._folder = folder
-        self._menders = menders
+        self._repairs = repairs
         self._obstacle = obstacle
         self._tell = tell
         self._gone = gone
-        self._database = identity(folder)
+        self._database = database_identity(folder)
         self._looks_without = 0
         self._ended = False
         self._told: dict[str, str] = {}
 
-    def look(self) -> None:
+    def check(self) -> None:
         if self._ended:
             return
         why = self._why_gone()
@@ -68,8 +68,8 @@ class Watch:
         if why:
             return
         try:
-            for mender in self._menders:
-                self._mend(mender)
+            for repair in self._repairs:
+                self._repair(repair)
         except StoreUndecided as error:
             self._end(error)
             return
@@ -83,7 +83,7 @@ class Watch:
     def _why_gone(self) -> str:
         """Of what cannot be looked at nothing is concluded."""
         try:
-            now = identity(self._folder)
+            now = database_identity(self._folder)
         except (FileNotFoundError, NotADirectoryError):
             place = self._folder / DATABASE if self._folder.is_dir() else self._folder
             return f"{place} was removed, or its disk unmounted,"
@@ -91,13 +91,13 @@ class Watch:
             return ""
         return "" if now == self._database else f"another database was put in the place of {self._folder / DATABASE}"
 
-    def _mend(self, mender: Mender) -> None:
+    def _repair(self, repair: Repair) -> None:
         try:
-            made = mender.mend()
+            made = repair.repair()
         except OSError as error:
-            self._say_once(mender.what, f"{mender.what} cannot be made anew: {error}")
+            self._say_once(repair.what, f"{repair.what} cannot be made anew: {error}")
             return
-        self._told.pop(mender.what, None)
+        self._told.pop(repair.what, None)
         if made:
             self._tell(made)
 

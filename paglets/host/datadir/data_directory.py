@@ -13,8 +13,8 @@ from pathlib import Path
 from paglets.core.clock import Entropy, Mutex
 from paglets.core.errors import PagletsError, StartFailed, StoreMalformed, StorePassing
 from paglets.core.text import harmless
-from paglets.host.datadir import damage, private
-from paglets.host.datadir.lock import FolderLock
+from paglets.host.datadir import damage, permissions
+from paglets.host.datadir.lock import DataDirectoryLock
 from paglets.program import PROGRAM_VERSION
 from paglets.store.db import Store, Tx, open_store
 from paglets.store.look import check
@@ -37,7 +37,7 @@ MAX_LOG_BYTES = 10 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HostFolder:
+class DataDirectory:
     """An open directory. `boot_count` grows with each start; `boot_id` is new for each.
 
     `notes`: what its person should know of earlier damage. `damaged_at`: when that was told last, "" where never.
@@ -51,18 +51,20 @@ class HostFolder:
     boot_count: int
     log: Callable[[str], None]
     take_output: Callable[[], None]
-    lock: FolderLock
+    lock: DataDirectoryLock
     notes: tuple[str, ...] = ()
     damaged_at: str = ""
 
 
 @contextmanager
-def open_folder(path: Path, entropy: Entropy, fatal: Callable[[BaseException], None]) -> Iterator[HostFolder]:
+def open_data_directory(
+    path: Path, entropy: Entropy, fatal: Callable[[BaseException], None]
+) -> Iterator[DataDirectory]:
     """The directory of one host, locked against a second one. Raises StartFailed, StoreDamaged."""
     try:
-        secured = private.secure(path)
-        private.tighten(path)
-        lock = FolderLock(path)
+        secured = permissions.secure(path)
+        permissions.tighten(path)
+        lock = DataDirectoryLock(path)
     except OSError as error:
         raise StartFailed(
             f"the data directory {path} cannot be used: {error}; or choose another with --data-dir"
@@ -77,9 +79,9 @@ def open_folder(path: Path, entropy: Entropy, fatal: Callable[[BaseException], N
 
 
 @contextmanager
-def _log(path: Path) -> Iterator[Log]:
+def _log(path: Path) -> Iterator[LogFile]:
     try:
-        log = Log(path)
+        log = LogFile(path)
     except OSError as error:
         raise StartFailed(f"the log {path} cannot be written: {error}; mend that, and start again") from error
     try:
@@ -93,25 +95,25 @@ def _database(
     path: Path,
     entropy: Entropy,
     fatal: Callable[[BaseException], None],
-    log: Log,
-    lock: FolderLock,
-    secured: private.Secured,
-) -> Iterator[HostFolder]:
+    log: LogFile,
+    lock: DataDirectoryLock,
+    secured: permissions.Secured,
+) -> Iterator[DataDirectory]:
     notes = [note for note in (secured.changed, secured.warning) if note]
     notes += [MISSING_WAL] if damage.wal_is_missing(path) else []
     try:
         damage.check_there(path)
-        known = damage.read_note(path) or damage.Note()
+        known = damage.read_note(path) or damage.StoreNote()
         store = open_store(path / damage.DATABASE, fatal, known.store_id)
-        private.tighten(path)  # SQLite makes its files by the umask, which may be that of a test
+        permissions.tighten(path)  # SQLite makes its files by the umask, which may be that of a test
     except StoreMalformed as error:
         raise damage.move_aside(path, error.message, datetime.now(UTC)) from error
-    ours: tuple[int, int] | None = damage.identity(path)
+    ours: tuple[int, int] | None = damage.database_identity(path)
     try:
         store_id, boots = _begun(path, store, entropy)
-        _note(path, damage.Note(store_id=store_id, boot_count=boots, running=True), log)
+        _note(path, damage.StoreNote(store_id=store_id, boot_count=boots, running=True), log)
         earlier = damage.damages(path)
-        yield HostFolder(
+        yield DataDirectory(
             path=path,
             store=store,
             store_id=store_id,
@@ -134,7 +136,7 @@ def _database(
         store.close()
         # Not in a folder that was put in the place of this host's, nor in one that another host has by now.
         with suppress(OSError):
-            ours = ours if damage.identity(path) == ours and not lock.is_lost() else None
+            ours = ours if damage.database_identity(path) == ours and not lock.is_lost() else None
         if ours and (note := damage.read_note(path)) is not None and note.running:
             _note(path, replace(note, running=False), log)
         if ours and store.is_malformed:
@@ -150,7 +152,7 @@ def _look_at_all(path: Path) -> None:
         raise damage.move_aside(path, error.message, datetime.now(UTC)) from error
 
 
-def _note(path: Path, note: damage.Note, log: Log) -> None:
+def _note(path: Path, note: damage.StoreNote, log: LogFile) -> None:
     """An older one is right enough: it says less."""
     try:
         damage.write_note(path, note)
@@ -165,7 +167,7 @@ def _begun(path: Path, store: Store, entropy: Entropy) -> tuple[str, int]:
     damage.check_filled(path, note, store_id)
     older = damage.is_of_earlier_moment(note, store_id, boots)
     if older and note is not None and note.accepted_boots != boots:
-        raise damage.say_older(path, note, boots, datetime.now(UTC))
+        raise damage.refuse_older(path, note, boots, datetime.now(UTC))
     known = note.boot_count if older and note is not None else boots
     return store.write(lambda tx: _begin(tx, entropy, known, jump=older))
 
@@ -187,7 +189,7 @@ def _begin(tx: Tx, entropy: Entropy, boots: int, *, jump: bool) -> tuple[str, in
     return store_id, boots + 1
 
 
-class Log:
+class LogFile:
     """A host's log file, a line with a local time for each event; bounded. Any thread.
 
     A line for which the disk has no room is dropped: whoever has something to say must not fail for it.

@@ -23,7 +23,7 @@ _WRITE_OF_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FolderAccess:
     """A folder as it is. `keeps_modes` is False on a file system without owners or modes, such as FAT."""
 
     owner: int
@@ -32,7 +32,7 @@ class Found:
     keeps_modes: bool = True
 
 
-class Verdict(Enum):
+class Privacy(Enum):
     """What to make of a folder."""
 
     PRIVATE = "only this user can enter it"
@@ -50,15 +50,15 @@ class Secured:
     warning: str = ""
 
 
-def judge(found: Found, user: int) -> Verdict:
+def judge(found: FolderAccess, user: int) -> Privacy:
     """Judge a folder for the user of that number. One that others can write to may be used while it is empty."""
     if not found.keeps_modes:
-        return Verdict.UNPROTECTED
+        return Privacy.UNPROTECTED
     if found.owner != user:
-        return Verdict.FOREIGN
+        return Privacy.FOREIGN
     if found.mode & _WRITE_OF_OTHERS and not found.is_empty:
-        return Verdict.WRITABLE
-    return Verdict.READABLE if found.mode & _OF_OTHERS else Verdict.PRIVATE
+        return Privacy.WRITABLE
+    return Privacy.READABLE if found.mode & _OF_OTHERS else Privacy.PRIVATE
 
 
 def _keeps_modes(path: Path) -> bool:
@@ -84,18 +84,18 @@ def secure(path: Path, keeps_modes: Callable[[Path], bool] = _keeps_modes) -> Se
     private_folder(path)
     if os.name != "posix":
         return Secured()
-    found, user = _look(path, keeps_modes), os.geteuid()
+    found, user = _inspect(path, keeps_modes), os.geteuid()
     verdict = judge(found, user)
-    if verdict is Verdict.READABLE:
+    if verdict is Privacy.READABLE:
         os.chmod(path, 0o700)
-        now = _look(path, keeps_modes)
+        now = _inspect(path, keeps_modes)
         was_written_to = found.mode & _WRITE_OF_OTHERS and not now.is_empty  # it was empty a moment ago
-        verdict = Verdict.WRITABLE if was_written_to else judge(now, user)
-        if verdict is Verdict.PRIVATE:
+        verdict = Privacy.WRITABLE if was_written_to else judge(now, user)
+        if verdict is Privacy.PRIVATE:
             return Secured(changed=f"others could enter {path} (mode {found.mode:04o}); now only you can (0700)")
-    if verdict is Verdict.UNPROTECTED:
+    if verdict is Privacy.UNPROTECTED:
         return Secured(warning=unprotected_text(path))
-    if verdict is not Verdict.PRIVATE:
+    if verdict is not Privacy.PRIVATE:
         raise StartFailed(refusal(path, found, verdict))
     return Secured()
 
@@ -113,12 +113,12 @@ def tighten(folder: Path) -> None:
                     os.chmod(entry.path, stat.S_IMODE(found.st_mode) & ~_OF_OTHERS)
 
 
-def refusal(path: Path, found: Found, verdict: Verdict) -> str:
+def refusal(path: Path, found: FolderAccess, verdict: Privacy) -> str:
     """Say why a host does not use the folder, and which command changes that."""
     if found.mode & stat.S_ISVTX:
         return f"{path} is a folder for all users: use a folder inside it"
     place = shlex.quote(str(path))
-    if verdict is Verdict.FOREIGN:
+    if verdict is Privacy.FOREIGN:
         user = user_name(os.geteuid())
         return (
             f"{path} belongs to user {user_name(found.owner)}, not to {user}: "
@@ -135,18 +135,18 @@ def unprotected_text(path: Path) -> str:
     return f"other users may read {path}: its file system keeps no owners and modes"
 
 
-def look(path: Path) -> Found:
+def inspect(path: Path) -> FolderAccess:
     """Look at a folder without writing to it; it is taken to keep modes. Raises OSError."""
     found = path.stat()
-    return Found(owner=found.st_uid, mode=stat.S_IMODE(found.st_mode), is_empty=not os.listdir(path))
+    return FolderAccess(owner=found.st_uid, mode=stat.S_IMODE(found.st_mode), is_empty=not os.listdir(path))
 
 
-def _look(path: Path, keeps_modes: Callable[[Path], bool]) -> Found:
+def _inspect(path: Path, keeps_modes: Callable[[Path], bool]) -> FolderAccess:
     """Like `look`; where the folder is not private, a file that is created shows whether modes are kept."""
-    found = look(path)
-    if judge(found, os.geteuid()) is Verdict.PRIVATE:
+    found = inspect(path)
+    if judge(found, os.geteuid()) is Privacy.PRIVATE:
         return found
-    return Found(owner=found.owner, mode=found.mode, is_empty=found.is_empty, keeps_modes=keeps_modes(path))
+    return FolderAccess(owner=found.owner, mode=found.mode, is_empty=found.is_empty, keeps_modes=keeps_modes(path))
 
 
 def user_name(number: int) -> str:

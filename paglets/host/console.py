@@ -14,14 +14,14 @@ BACKGROUND = "PAGLETS_BACKGROUND"
 """The variable by which `paglets host --background` tells its process that it is one."""
 
 
-class Voice:
+class Console:
     """Speaks to the user on stderr; a host in the background speaks there only until it is ready."""
 
     def __init__(self, *, background: bool = False) -> None:
         self.background = background
         self._log: Log | None = None
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Print a line for the person at the terminal; data never goes to stderr, nor this to stdout."""
         if self._log is not None:
             self._log(text.removeprefix("paglets: "))
@@ -33,15 +33,15 @@ class Voice:
     def warn(self, warning: str) -> None:
         """Print a warning, if there is one."""
         if warning:
-            self.say(f"paglets: warning: {warning}")
+            self.print(f"paglets: warning: {warning}")
 
-    def tell(self, log: Log, text: str) -> None:
+    def announce(self, log: Log, text: str) -> None:
         """Write a line to the log, and print it too while there is a terminal."""
         log(text)
         if self._log is None:
-            self.say(f"paglets: {text}")
+            self.print(f"paglets: {text}")
 
-    def leave(self, log: Log, take_output: Callable[[], None]) -> None:
+    def detach(self, log: Log, take_output: Callable[[], None]) -> None:
         """In the background: speak to the log from now on. `take_output` gives it stdout and stderr too, which tells
         the process that waits at the other end that this host is ready."""
         if self.background:

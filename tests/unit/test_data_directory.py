@@ -17,22 +17,22 @@ import pytest
 from paglets.core.clock import SystemEntropy
 from paglets.core.errors import EXIT_UNDECIDED, StartFailed, StoreDamaged, StoreUndecided
 from paglets.host.datadir import damage
-from paglets.host.datadir.folder import HostFolder, open_folder
-from paglets.host.datadir.lock import FolderLock
+from paglets.host.datadir.data_directory import DataDirectory, open_data_directory
+from paglets.host.datadir.lock import DataDirectoryLock
 
 
 def ignore(error: BaseException) -> None:
     """Of a store that dies."""
 
 
-def opened(path: Path) -> HostFolder:
-    with open_folder(path, SystemEntropy(), ignore) as folder:
+def opened(path: Path) -> DataDirectory:
+    with open_data_directory(path, SystemEntropy(), ignore) as folder:
         return folder
 
 
 def cut_off(path: Path, at: Path) -> None:
     """`at` becomes the directory as it is while a host has it: as after a power failure."""
-    with open_folder(path, SystemEntropy(), ignore):
+    with open_data_directory(path, SystemEntropy(), ignore):
         shutil.copytree(path, at)
 
 
@@ -46,7 +46,7 @@ def test_a_directory_that_is_opened_again_is_the_same_store_and_has_nothing_to_s
     assert first.store_id == second.store_id
     assert (first.boot_count, second.boot_count) == (1, 2)
     assert (second.notes, second.damaged_at) == ((), "")
-    assert damage.read_note(tmp_path) == damage.Note(store_id=first.store_id, boot_count=2)
+    assert damage.read_note(tmp_path) == damage.StoreNote(store_id=first.store_id, boot_count=2)
 
 
 @pytest.mark.parametrize("how", ["empty", "gone", "damaged"])
@@ -87,7 +87,7 @@ def test_a_database_whose_last_changes_were_removed_with_its_wal_is_told_once_an
     with pytest.raises(StoreDamaged, match=r"knows of 1 starts of this host, and there were 2"):
         opened(copy)
 
-    with open_folder(copy, SystemEntropy(), ignore) as again:
+    with open_data_directory(copy, SystemEntropy(), ignore) as again:
         assert again.store_id == first.store_id
         assert again.boot_count == 3
         assert "of an earlier moment" in again.notes[-1]
@@ -210,39 +210,39 @@ def test_the_database_of_another_host_is_refused_with_both_names_and_nothing_is_
 
 def test_a_second_host_in_the_same_directory_is_refused(tmp_path: Path) -> None:
     with (
-        open_folder(tmp_path, SystemEntropy(), ignore),
+        open_data_directory(tmp_path, SystemEntropy(), ignore),
         pytest.raises(StartFailed, match="another host runs in"),
-        open_folder(tmp_path, SystemEntropy(), ignore),
+        open_data_directory(tmp_path, SystemEntropy(), ignore),
     ):
         pass
 
 
 def test_a_lock_that_was_removed_is_made_anew_and_keeps_the_second_host_out(tmp_path: Path) -> None:
-    with open_folder(tmp_path, SystemEntropy(), ignore) as folder:
-        assert folder.lock.mend() == ""
+    with open_data_directory(tmp_path, SystemEntropy(), ignore) as folder:
+        assert folder.lock.repair() == ""
         (tmp_path / "lock").unlink()
-        assert folder.lock.mend() == f"{tmp_path / 'lock'} was removed: it was made anew"
-        assert folder.lock.mend() == ""
+        assert folder.lock.repair() == f"{tmp_path / 'lock'} was removed: it was made anew"
+        assert folder.lock.repair() == ""
         with pytest.raises(StartFailed, match="another host runs in"):
-            FolderLock(tmp_path)
+            DataDirectoryLock(tmp_path)
     opened(tmp_path)
 
 
 def test_a_host_whose_lock_another_one_has_by_now_must_end_and_notes_nothing_there(tmp_path: Path) -> None:
     with ExitStack() as first, ExitStack() as second:
-        folder = first.enter_context(open_folder(tmp_path, SystemEntropy(), ignore))
+        folder = first.enter_context(open_data_directory(tmp_path, SystemEntropy(), ignore))
         (tmp_path / "lock").unlink()
-        other = second.enter_context(open_folder(tmp_path, SystemEntropy(), ignore))
+        other = second.enter_context(open_data_directory(tmp_path, SystemEntropy(), ignore))
         with pytest.raises(StoreUndecided, match=r"another host runs in this folder by now.* Next: ") as told:
-            folder.lock.mend()
+            folder.lock.repair()
         assert told.value.exit_code == EXIT_UNDECIDED
         first.close()
-        assert damage.read_note(tmp_path) == damage.Note(store_id=other.store_id, boot_count=2, running=True)
-        assert other.lock.mend() == ""
+        assert damage.read_note(tmp_path) == damage.StoreNote(store_id=other.store_id, boot_count=2, running=True)
+        assert other.lock.repair() == ""
 
 
 def test_a_host_that_ends_before_its_removed_lock_is_made_anew_notes_that_it_ended(tmp_path: Path) -> None:
-    with open_folder(tmp_path, SystemEntropy(), ignore):
+    with open_data_directory(tmp_path, SystemEntropy(), ignore):
         (tmp_path / "lock").unlink()
     assert opened(tmp_path).notes == ()
 
@@ -262,27 +262,27 @@ def before_the_next_lock(monkeypatch: pytest.MonkeyPatch, act: Callable[[], obje
 def test_a_start_that_opened_a_lock_which_was_made_anew_since_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with FolderLock(tmp_path) as lock:
+    with DataDirectoryLock(tmp_path) as lock:
 
         def remove_and_mend() -> None:
             (tmp_path / "lock").unlink()
-            assert "was made anew" in lock.mend()
+            assert "was made anew" in lock.repair()
 
         before_the_next_lock(monkeypatch, remove_and_mend)
         with pytest.raises(StartFailed, match="another host runs in"):
-            FolderLock(tmp_path)
+            DataDirectoryLock(tmp_path)
 
 
 def test_a_lock_that_is_removed_while_it_is_taken_is_taken_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before_the_next_lock(monkeypatch, (tmp_path / "lock").unlink)
-    with FolderLock(tmp_path) as lock:
+    with DataDirectoryLock(tmp_path) as lock:
         (tmp_path / "lock").unlink()
         before_the_next_lock(monkeypatch, (tmp_path / "lock").unlink)
-        lock.mend()
+        lock.repair()
         with pytest.raises(StartFailed, match="another host runs in"):
-            FolderLock(tmp_path)
+            DataDirectoryLock(tmp_path)
 
 
 def test_a_lock_that_cannot_be_had_at_all_is_not_taken_for_another_hosts(
@@ -299,7 +299,7 @@ def test_a_lock_that_cannot_be_had_at_all_is_not_taken_for_another_hosts(
 def test_a_lock_that_is_removed_again_and_again_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fcntl, "flock", lambda file, how: (tmp_path / "lock").unlink())
     with pytest.raises(OSError, match="is removed or replaced again and again"):
-        FolderLock(tmp_path)
+        DataDirectoryLock(tmp_path)
 
 
 PLACES: dict[str, Callable[[Path], object]] = {
@@ -313,11 +313,11 @@ PLACES: dict[str, Callable[[Path], object]] = {
 def test_what_is_no_plain_file_in_the_place_of_the_lock_is_named_and_holds_nobody_up(tmp_path: Path, kind: str) -> None:
     lock = tmp_path / "lock"
     told = re.escape(f"{lock} cannot be locked: it is {kind}, not a plain file. Remove it")
-    with open_folder(tmp_path, SystemEntropy(), ignore) as folder:
+    with open_data_directory(tmp_path, SystemEntropy(), ignore) as folder:
         lock.unlink()
         PLACES[kind](lock)
         with pytest.raises(OSError, match=f"^{told}$"):
-            folder.lock.mend()
+            folder.lock.repair()
         assert not folder.lock.is_lost()
     with pytest.raises(StartFailed, match=f"cannot be used: {told}; or choose another with --data-dir"):
         opened(tmp_path)

@@ -13,19 +13,19 @@ from pathlib import Path
 from paglets.codec.strict_json import dump_bytes, loads
 from paglets.core.errors import PagletsError
 from paglets.core.record import from_json, to_json
-from paglets.host.datadir.folder import HostFolder
+from paglets.host.datadir.data_directory import DataDirectory
 from paglets.program import private_folder, write_private
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class LastStore:
     """`folder`: its data directory."""
 
     store_id: str
     folder: str
 
 
-def warning_of(home: Path, name: str, folder: HostFolder) -> str:
+def warning_of(home: Path, name: str, folder: DataDirectory) -> str:
     """What its person must hear of a host that begins with nothing, though one of its name had something; else ""."""
     known = _read(_path(home, name))
     if folder.boot_count > 1 or folder.damaged_at or known is None or known.store_id == folder.store_id:
@@ -37,10 +37,10 @@ def warning_of(home: Path, name: str, folder: HostFolder) -> str:
     )
 
 
-def remember(home: Path, name: str, folder: HostFolder) -> None:
+def remember(home: Path, name: str, folder: DataDirectory) -> None:
     """Raises OSError."""
     path = _path(home, name)
-    known = Known(store_id=folder.store_id, folder=str(folder.path))
+    known = LastStore(store_id=folder.store_id, folder=str(folder.path))
     if _read(path) != known:
         private_folder(path.parent)
         write_private(path, dump_bytes(to_json(known)))
@@ -50,7 +50,7 @@ def _path(home: Path, name: str) -> Path:
     return home / "run" / f"{name}.store"
 
 
-def _read(path: Path) -> Known | None:
+def _read(path: Path) -> LastStore | None:
     with suppress(OSError, PagletsError):
-        return from_json(Known, loads(path.read_bytes()))
+        return from_json(LastStore, loads(path.read_bytes()))
     return None

@@ -26,11 +26,11 @@ from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
 from paglets.store import artifacts, paglets, posts, residence, trouble
 from paglets.store.db import Tx
 
-INLINE_CLASSES = (DEFAULT_COLLECTOR,)
+IN_HOST_CLASSES = (DEFAULT_COLLECTOR,)
 """Classes of our own whose handlers keep to the rules above; a user's subclass runs in a child."""
 
 
-class Parked(BaseException):
+class CallParked(BaseException):
     """A call's handler waits for its state to change: what it changed is kept, the call is tried again.
 
     `wait_seconds`: for so long at most; None: no bound.
@@ -41,7 +41,7 @@ class Parked(BaseException):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InlineHost:
+class HostView:
     """The host as inline code sees it. `resolve` gives a member by name or URL, or raises Unknown."""
 
     own: HostRef
@@ -50,7 +50,7 @@ class InlineHost:
     hosts: Callable[[], tuple[HostInfo, ...]]
 
 
-class InlineStorage(Storage):
+class InHostStorage(Storage):
     """`core.context.Storage` over the open transaction; values are tagged JSON."""
 
     def __init__(self, tx: Tx, agent_id: str) -> None:
@@ -90,13 +90,13 @@ class InlineStorage(Storage):
         return paglets.storage_keys(self._tx, self._agent_id, prefix, after, limit)
 
 
-class InlineContext:
+class InHostContext:
     """`core.context.Context` of a paglet whose code runs in this transaction."""
 
-    def __init__(self, tx: Tx, host: InlineHost, agent_id: str) -> None:
+    def __init__(self, tx: Tx, host: HostView, agent_id: str) -> None:
         self._tx = tx
         self._host = host
-        self._storage = InlineStorage(tx, agent_id)
+        self._storage = InHostStorage(tx, agent_id)
         self.ref = ProxyRef(agent_id=agent_id, host=host.own)
         self.paglet: Paglet[Any] | None = None
         self.is_call = False
@@ -113,7 +113,7 @@ class InlineContext:
         return self._host.own.url
 
     @property
-    def storage(self) -> InlineStorage:
+    def storage(self) -> InHostStorage:
         return self._storage
 
     def wall_time(self) -> float:
@@ -155,10 +155,10 @@ class InlineContext:
         if not self.is_call:
             raise Invalid("only the handler of a call may wait for the state to change")
         if timeout_seconds is None:
-            raise Parked(None)
+            raise CallParked(None)
         if self.waited_seconds >= timeout_seconds:
             return False
-        raise Parked(timeout_seconds - self.waited_seconds)
+        raise CallParked(timeout_seconds - self.waited_seconds)
 
     def delete_artifact(self, artifact: ArtifactRef | str) -> None:
         """One of this paglet, in this transaction; nothing where it is not here."""
@@ -247,10 +247,10 @@ class InlineContext:
         raise Invalid(f"{what} is not for a paglet whose handlers run inside its host")
 
 
-class InlinePaglet:
+class InHostPaglet:
     """One inline paglet, loaded in a transaction and saved in the same."""
 
-    def __init__(self, tx: Tx, host: InlineHost, agent_id: str) -> None:
+    def __init__(self, tx: Tx, host: HostView, agent_id: str) -> None:
         residence.get_here(tx, agent_id)
         row = tx.one(
             "SELECT class_name, state, home FROM paglets JOIN paglet_states USING (agent_id) WHERE agent_id = ?",
@@ -262,7 +262,7 @@ class InlinePaglet:
         self._class = resolve_class(row["class_name"], Paglet)
         self._text = row["state"]
         self._intent: tuple[dict[str, Any] | None, bool] = (None, False)
-        self._context = InlineContext(tx, host, agent_id)
+        self._context = InHostContext(tx, host, agent_id)
         self._load()
         # Not the row's text: another version of the program may have written the same state otherwise, and a
         # handler that only reads runs where nothing can be written.
@@ -279,7 +279,7 @@ class InlinePaglet:
         getattr(self._paglet, name)()
 
     def handle(self, message: WireMessage, is_call: bool, waited_seconds: float = 0.0) -> Any:
-        """The reply as tagged JSON. Raises what the handler raised, or Parked.
+        """The reply as tagged JSON. Raises what the handler raised, or CallParked.
 
         `waited_seconds`: how long ago this call was first parked.
         """
@@ -319,7 +319,7 @@ class InlinePaglet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InlineReply:
+class InHostReply:
     """`done`: the handler came to its end with `value`; else it waits, `wait_seconds` at most where given."""
 
     done: bool
@@ -327,16 +327,16 @@ class InlineReply:
     wait_seconds: float | None = None
 
 
-def call(tx: Tx, host: InlineHost, agent_id: str, message: WireMessage, waited_seconds: float = 0.0) -> InlineReply:
+def call(tx: Tx, host: HostView, agent_id: str, message: WireMessage, waited_seconds: float = 0.0) -> InHostReply:
     """A call of an inline paglet. What the handler changed is stored, also where it waits."""
-    paglet = InlinePaglet(tx, host, agent_id)
+    paglet = InHostPaglet(tx, host, agent_id)
     try:
         value = paglet.handle(message, is_call=True, waited_seconds=waited_seconds)
-    except Parked as parked:
+    except CallParked as parked:
         paglet.save()
-        return InlineReply(done=False, wait_seconds=parked.wait_seconds)
+        return InHostReply(done=False, wait_seconds=parked.wait_seconds)
     paglet.save()
-    return InlineReply(done=True, value=value)
+    return InHostReply(done=True, value=value)
 
 
 def is_read_only(class_name: str, message: WireMessage) -> bool:
@@ -345,7 +345,7 @@ def is_read_only(class_name: str, message: WireMessage) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Raised:
+class FailedPost:
     """A post whose handler raised, for the `tries`-th time."""
 
     seq: int
@@ -354,14 +354,14 @@ class Raised:
 
 
 def take_posts(
-    tx: Tx, host: InlineHost, agent_id: str, most: int, skip: Iterable[int] = ()
-) -> tuple[int, list[Raised]]:
+    tx: Tx, host: HostView, agent_id: str, most: int, skip: Iterable[int] = ()
+) -> tuple[int, list[FailedPost]]:
     """Handle up to `most` waiting posts, each under its own savepoint; how many there were, and which raised."""
     waiting = posts.waiting(tx, agent_id, most, skip)
     if not waiting:
         return 0, []
-    paglet = InlinePaglet(tx, host, agent_id)
-    errors: list[Raised] = []
+    paglet = InHostPaglet(tx, host, agent_id)
+    errors: list[FailedPost] = []
     for post in waiting:
         try:
             with tx.savepoint():
@@ -373,13 +373,13 @@ def take_posts(
                 raise
             paglet.begin_anew()
             text = f"post {post.message.kind!r} to {agent_id}: {error!r}"
-            errors.append(Raised(seq=post.seq, tries=posts.raised(tx, post.seq, repr(error)), text=text))
+            errors.append(FailedPost(seq=post.seq, tries=posts.raised(tx, post.seq, repr(error)), text=text))
     paglet.save()
     return len(waiting), errors
 
 
-def run_hook(tx: Tx, host: InlineHost, agent_id: str, method: str) -> None:
+def run_hook(tx: Tx, host: HostView, agent_id: str, method: str) -> None:
     """Run one hook of an inline paglet."""
-    paglet = InlinePaglet(tx, host, agent_id)
+    paglet = InHostPaglet(tx, host, agent_id)
     paglet.hook(method)
     paglet.save()

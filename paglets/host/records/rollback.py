@@ -8,12 +8,12 @@ from paglets.core.clock import Entropy
 from paglets.core.record import to_json
 from paglets.core.refs import SHORT_ID_CHARACTERS, HostRef
 from paglets.host.records import outcomes
-from paglets.host.records.hooks import ask_for, keep_files
-from paglets.host.runtime.runner import note
+from paglets.host.records.lifecycle import keep_files, set_pending_action
 from paglets.mesh.gossip import Gossip
 from paglets.slots import states
 from paglets.store import jobfiles, paglets, queue, recalls, residence
 from paglets.store.db import Tx
+from paglets.store.events import record_event
 from paglets.store.handoffs import Handoff, Key
 from paglets.store.recalls import Fence
 
@@ -34,7 +34,7 @@ def epoch_of_next_era(epoch: int, entropy: Entropy) -> int:
     return first + entropy.pick(BEGINNINGS) * (ERA // BEGINNINGS)
 
 
-def come_back(tx: Tx, key: Key, reason: str, now: float, *, asked_again: bool = False) -> HostRef | None:
+def roll_back(tx: Tx, key: Key, reason: str, now: float, *, asked_again: bool = False) -> HostRef | None:
     """The target will never have this: the paglet is here again, and looks for a host anew; gives that target.
 
     A job that nobody wants ends instead. `asked_again`: a move that was asked for stays asked for, as it always does
@@ -52,11 +52,11 @@ def come_back(tx: Tx, key: Key, reason: str, now: float, *, asked_again: bool = 
         _try_later(tx, handoff)
     if is_to_end:
         # In place of the move, so that the files which were to move are kept; `on_arrival` is not due where it was.
-        ask_for(tx, agent_id, {"dispose": True})
+        set_pending_action(tx, agent_id, {"dispose": True})
     return handoff.target
 
 
-def come_back_from_forgotten(tx: Tx, key: Key, under: int, now: float) -> bool:
+def roll_back_from_removed(tx: Tx, key: Key, under: int, now: float) -> bool:
     """The target is forgotten: the paglet is here again, `under` an epoch of its own (see `epoch_of_next_era`).
 
     A move that was asked for is dropped. False where the hand-off was over already, or ends here: a job of a group may
@@ -64,7 +64,7 @@ def come_back_from_forgotten(tx: Tx, key: Key, under: int, now: float) -> bool:
     """
     agent_id, epoch = key
     if tx.value("SELECT group_id FROM handoffs WHERE agent_id = ? AND epoch = ?", *key) is not None:
-        give_up_to_forgotten(tx, key, now)
+        abandon_to_removed(tx, key, now)
         return False
     handoff = residence.put_back(tx, agent_id, epoch + 1, now, under=under)
     if handoff is None:
@@ -73,29 +73,29 @@ def come_back_from_forgotten(tx: Tx, key: Key, under: int, now: float) -> bool:
     recalls.fence(tx, Fence(agent_id=agent_id, epoch=under, target=handoff.target))
     _place_anew(tx, handoff, f"it was on its way to {name}, which was forgotten", now)
     paglets.set_problem(tx, agent_id, dropped_text(name))
-    note(tx, now, "taken_back", agent_id, f"from the way to {name}, which was forgotten")
+    record_event(tx, now, "taken_back", agent_id, f"from the way to {name}, which was forgotten")
     if handoff.recall == recalls.DISPOSE:
         _try_later(tx, handoff)
-        ask_for(tx, agent_id, {"dispose": True})
+        set_pending_action(tx, agent_id, {"dispose": True})
     return True
 
 
-def give_up_to_forgotten(tx: Tx, key: Key, now: float) -> int:
+def abandon_to_removed(tx: Tx, key: Key, now: float) -> int:
     """End a job of a group on its way to a host that was forgotten. Return how many files of it became artifacts here,
     as those of one that has ended do."""
     files = give_up(tx, key, now, tell=False)
-    note(tx, now, "given_up", key[0], "it was on its way to a host that was forgotten")
+    record_event(tx, now, "given_up", key[0], "it was on its way to a host that was forgotten")
     tx.wake("groups", "reconciliation")
     return files
 
 
-def drop_move(tx: Tx, agent_id: str, problem: str, now: float) -> int:
+def cancel_move(tx: Tx, agent_id: str, problem: str, now: float) -> int:
     """A move that was asked for is not to be; what waited for it goes on: posts, a job's slot, a job's end.
 
     `problem`: why, in words; "" where it is over because the paglet is there. The files of a finished job become
     artifacts here. Return how many.
     """
-    ask_for(tx, agent_id, None)
+    set_pending_action(tx, agent_id, None)
     if problem:
         paglets.set_problem(tx, agent_id, problem)
         tx.touch(agent_id)
@@ -113,9 +113,9 @@ def give_up(tx: Tx, key: Key, now: float, *, tell: bool = True) -> int:
     return files
 
 
-def another_store(gossip: Gossip, target: HostRef) -> str:
+def replacement_text(gossip: Gossip, target: HostRef) -> str:
     """Return what a move waits for where another store is online under the target's name or address; "" elsewhere."""
-    if heir_of(gossip, target) is None:
+    if replacement_of(gossip, target) is None:
         return ""
     return (
         f"it waits for store {target.store_id[:SHORT_ID_CHARACTERS]} of {target.name}; the {target.name} that is "
@@ -123,7 +123,7 @@ def another_store(gossip: Gossip, target: HostRef) -> str:
     )
 
 
-def heir_of(gossip: Gossip, target: HostRef) -> Member | None:
+def replacement_of(gossip: Gossip, target: HostRef) -> Member | None:
     """Return the host that is online under the target's name or address, with another store."""
     for member in gossip.online():
         is_it = member.name == target.name or member.url == gossip.address(target).url

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from paglets.core.errors import EXIT_UNDECIDED, PagletsError, StoreUndecided
-from paglets.host.datadir.watch import Mender, Watch
+from paglets.host.datadir.monitor import DataDirectoryMonitor, Repair
 from paglets.slots.eligibility import Reason
 
 
@@ -17,15 +17,17 @@ class Rig:
         self.folder = path / "host"
         self.folder.mkdir()
         (self.folder / "paglets.db").write_bytes(b"rows")
-        self.obstacle: Reason | None = None
+        self.blocked_reason: Reason | None = None
         self.made: list[str] = []
         self.problem: OSError | StoreUndecided | None = None
         self.said: list[str] = []
         self.gone: list[PagletsError] = []
-        mender = Mender(what="a folder", mend=self.mend)
-        self.watch = Watch(self.folder, (mender,), lambda: self.obstacle, self.said.append, self.gone.append)
+        repair = Repair(what="a folder", repair=self.repair)
+        self.watch = DataDirectoryMonitor(
+            self.folder, (repair,), lambda: self.blocked_reason, self.said.append, self.gone.append
+        )
 
-    def mend(self) -> str:
+    def repair(self) -> str:
         if self.problem is not None:
             raise self.problem
         return self.made.pop() if self.made else ""
@@ -34,7 +36,7 @@ class Rig:
         """What was said meanwhile."""
         before = len(self.said)
         for _ in range(times):
-            self.watch.look()
+            self.watch.check()
         return self.said[before:]
 
 
@@ -55,12 +57,12 @@ def test_what_was_made_anew_is_said(rig: Rig) -> None:
 
 def test_what_cannot_be_made_and_what_stands_in_the_way_is_said_once_and_so_is_its_end(rig: Rig) -> None:
     rig.problem = PermissionError(13, "Permission denied", "work")
-    rig.obstacle = Reason(code="disk_closed", text="work is not there")
+    rig.blocked_reason = Reason(code="disk_closed", text="work is not there")
     assert rig.look() == [
         "a folder cannot be made anew: [Errno 13] Permission denied: 'work'",
         "this host starts nothing: work is not there",
     ]
-    rig.problem, rig.obstacle = None, None
+    rig.problem, rig.blocked_reason = None, None
     assert rig.look() == ["this host starts processes again"]
 
 
@@ -90,7 +92,7 @@ def test_without_its_database_a_host_ends_and_says_so_once(rig: Rig, harm: objec
 
 def test_a_host_whose_folder_another_one_has_ends_at_once_and_looks_at_nothing_more(rig: Rig) -> None:
     taken = StoreUndecided("another host runs in this folder by now")
-    rig.problem, rig.obstacle = taken, Reason(code="disk_closed", text="work is not there")
+    rig.problem, rig.blocked_reason = taken, Reason(code="disk_closed", text="work is not there")
     assert rig.look(1) == []
     assert rig.gone == [taken]
     rig.problem, rig.made = None, ["made anew"]

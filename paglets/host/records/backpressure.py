@@ -12,7 +12,7 @@ from typing import Any
 
 from paglets.core.content import no_place
 from paglets.core.errors import NoRoom, StorePassing
-from paglets.host.records.runrows import Run
+from paglets.host.records.run_repository import Run
 from paglets.store import queue
 from paglets.store.db import Tx
 
@@ -23,7 +23,7 @@ OF_THE_DISK = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
 """What is the disk's and would meet every process. Anything else may be one job's doing, and must not stop others."""
 
 
-def told(result: Any) -> Any:
+def as_host_error(result: Any) -> Any:
     """The same result, but what the disk itself has against it in words."""
     if not isinstance(result, OSError):
         return result
@@ -31,7 +31,7 @@ def told(result: Any) -> Any:
     return no_place(result, place.parent)
 
 
-def is_put_off(run: Run, name: str, result: Any) -> bool:
+def must_retry(run: Run, name: str, result: Any) -> bool:
     """Whether the process waits for its answer, and the same is performed once more."""
     if isinstance(result, StorePassing):
         return True
@@ -39,16 +39,16 @@ def is_put_off(run: Run, name: str, result: Any) -> bool:
     return waits and isinstance(result, NoRoom) and result.passes
 
 
-def held_up(run: Run, name: str, args: Any, result: Any) -> str | None:
+def blocked_by(run: Run, name: str, args: Any, result: Any) -> str | None:
     """What holds up the attempt by now, "": nothing; None where this operation does not tell."""
     if name not in FILE_OPERATIONS or run.entry != "attempt" or isinstance(result, StorePassing):
         return None
-    if is_put_off(run, name, result):
+    if must_retry(run, name, result):
         return f"a file of it waits: {result.message}"
     # There is room by now, but the last try to write there failed, and the next has not come to its end.
     return f"a file of it waits: {args.problem}" if name == "room" and args.problem else ""
 
 
-def say(tx: Tx, run: Run, now: float) -> None:
+def store(tx: Tx, run: Run, now: float) -> None:
     """Note what holds up the attempt, as it stands by now."""
     queue.set_blocked(tx, run.agent_id, run.stamp.attempt, CODE if run.held_up else "", run.held_up, now)

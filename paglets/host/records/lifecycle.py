@@ -12,14 +12,14 @@ from paglets.core.record import to_json
 from paglets.core.refs import HostRef
 from paglets.core.text import counted
 from paglets.host.records import notes
-from paglets.host.runtime.runner import note
 from paglets.store import jobfiles, residence
 from paglets.store.db import Tx
+from paglets.store.events import record_event
 from paglets.worker.protocol import Intent
 from paglets.worker.requests import NewNote
 
 
-def ask_for(tx: Tx, agent_id: str, intent: dict[str, Any] | None) -> None:
+def set_pending_action(tx: Tx, agent_id: str, intent: dict[str, Any] | None) -> None:
     """Ask for this instead of what was asked for; None: of nothing. A `run` that waits for a move still does.
 
     An end that takes the place of a move is marked: the files that were to move are to be kept.
@@ -48,7 +48,7 @@ READY_BY = {"dispatching": "move", "disposing": "dispose"}
 """What a hook asks for of its own kind needs no further hook: that would ask again."""
 
 
-def intend(tx: Tx, agent_id: str, entry: str, intent: Intent) -> None:
+def request_action(tx: Tx, agent_id: str, entry: str, intent: Intent) -> None:
     """What the code of a paglet asks for. Raises Invalid. One that is to end does so, whatever its code asks."""
     if entry != "disposing" and "dispose" in _intent_of(tx, agent_id):
         return
@@ -62,10 +62,10 @@ def intend(tx: Tx, agent_id: str, entry: str, intent: Intent) -> None:
     if tree is not None and READY_BY.get(entry) in tree:
         tree["ready"] = True
     if tree is not None or intent.stay:
-        ask_for(tx, agent_id, tree)
+        set_pending_action(tx, agent_id, tree)
 
 
-def begin_hook(tx: Tx, agent_id: str, hook: str, intent: dict[str, Any]) -> None:
+def start_hook(tx: Tx, agent_id: str, hook: str, intent: dict[str, Any]) -> None:
     """`on_dispatching` or `on_disposing` is to run, for this intent."""
     jobfiles.begins_again(tx, agent_id)
     text = dumps({**intent, "begun": True})
@@ -101,7 +101,7 @@ def hook_done(tx: Tx, agent_id: str, entry: str, then_run: bool) -> None:
     tx.wake("mailbox", "scheduler")
 
 
-def arrived(tx: Tx, agent_id: str, entry: str, is_default: bool, now: float) -> None:
+def keep_files_on_arrival(tx: Tx, agent_id: str, entry: str, is_default: bool, now: float) -> None:
     """Keep the files of a finished job that arrived, if its class has no `on_arrival` of its own (`is_default`).
 
     A job that goes on at once, or whose `run` is due, has them still.
@@ -117,7 +117,9 @@ def keep_files(tx: Tx, agent_id: str, now: float) -> int:
     """Turn the files of a finished job into artifacts of this host, and note it. Return how many there were."""
     count = jobfiles.keep_files(tx, agent_id, now)
     if count:
-        note(tx, now, "files_kept", agent_id, f"{counted(count, 'file')} of a finished job became artifacts here")
+        record_event(
+            tx, now, "files_kept", agent_id, f"{counted(count, 'file')} of a finished job became artifacts here"
+        )
     return count
 
 
@@ -142,7 +144,7 @@ def hook_failed(
         tx.run("UPDATE paglets SET hook_error = ? WHERE agent_id = ?", f"{error}\n{traceback}".strip()[:4000], agent_id)
     tx.touch(agent_id)
     tx.wake("mailbox", "scheduler")
-    note(tx, now, "hook_failed", agent_id, f"{entry}: {error}\n{traceback}")
+    record_event(tx, now, "hook_failed", agent_id, f"{entry}: {error}\n{traceback}")
 
 
 def _hold(
@@ -191,14 +193,14 @@ def rerun(tx: Tx, agent_id: str) -> None:
     tx.wake("mailbox")
 
 
-def end_held(tx: Tx, now: float, own: HostRef) -> None:
+def expire_failed_hooks(tx: Tx, now: float, own: HostRef) -> None:
     """End the jobs whose hook failed so long ago that they, and their files, are not kept any more."""
     for failed in jobfiles.over(tx, now, own):
         job = f"{failed.group_id}/{failed.job_key}"
         text = f"{job}: {failed.text[:MAX_HEAD_CHARACTERS]}; it was not run again for 30 days"
         text += ", so the job and its files are removed"
         notes.send(tx, failed.agent_id, own.name, (NewNote(at=now, level="warning", text=text),), now)
-        note(tx, now, "hook_failed", failed.agent_id, text)
+        record_event(tx, now, "hook_failed", failed.agent_id, text)
         residence.dispose(tx, failed.agent_id, now)
         tx.wake("cleanup")
 
@@ -210,7 +212,7 @@ def _next_wish(tx: Tx, agent_id: str, intent: dict[str, Any]) -> None:
     tx.run("UPDATE paglets SET hook = ?, intent = ? WHERE agent_id = ?", then, left, agent_id)
 
 
-def fall_asleep(tx: Tx, agent_id: str, seconds: float | None, now: float) -> None:
+def deactivate(tx: Tx, agent_id: str, seconds: float | None, now: float) -> None:
     """It is inactive from now on, and a `run` that was due is not. `activation` is its next entry."""
     at = None if seconds is None else now + seconds
     tx.run("UPDATE paglets SET inactive = 1, wakes_at = ?, hook = NULL, intent = NULL WHERE agent_id = ?", at, agent_id)
@@ -225,7 +227,7 @@ def is_inactive(tx: Tx, agent_id: str) -> bool:
     return bool(tx.value("SELECT inactive FROM paglets WHERE agent_id = ?", agent_id))
 
 
-def next_waking(tx: Tx, wall: float) -> float | None:
+def next_wake_time(tx: Tx, wall: float) -> float | None:
     """When, after `wall`, the next inactive paglet is to be woken, in seconds since the epoch."""
     at: float | None = tx.value("SELECT min(wakes_at) FROM paglets WHERE wakes_at > ?", wall)
     return at

@@ -11,7 +11,7 @@ from paglets.codec.strict_json import loads
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.groups.keys import collector_id
-from paglets.host.records.inline import InlineHost
+from paglets.host.records.in_host import HostView
 from paglets.slots.model import Candidate
 from paglets.store import handoffs, paglets, residence, waiting
 from paglets.store.db import Tx
@@ -35,7 +35,7 @@ GROUP = "SELECT * FROM groups JOIN group_jobs USING (group_id) WHERE group_id = 
 """A group with the keys of its jobs."""
 
 
-def view(tx: Tx, group_id: str, host: InlineHost) -> GroupView | None:
+def view(tx: Tx, group_id: str, host: HostView) -> GroupView | None:
     """The group, or None where neither its home nor its collector is here."""
     row = tx.one(GROUP, group_id)
     if row is not None:
@@ -106,7 +106,7 @@ def _collectors(tx: Tx, agent_id: str | None = None) -> list[dict[str, Any]]:
     return [*found, *handoffs.collectors(tx, agent_id)]
 
 
-def _collected(group_id: str, row: dict[str, Any], host: InlineHost) -> GroupView:
+def _collected(group_id: str, row: dict[str, Any], host: HostView) -> GroupView:
     """What the collector's host can say for a home that may be asleep."""
     home, state = from_json(HostRef, row["home"]), row["state"]
     over = state.get("status") in DETACHED_STATUSES

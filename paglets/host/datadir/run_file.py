@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from paglets.host.runtime.shell import Settings
+from paglets.host.runtime.services import Settings
 from paglets.program import private_folder, write_private
 from paglets.wire.local_hosts import began, read_run_file
 
@@ -23,7 +23,7 @@ def write(home: Path, settings: Settings) -> Callable[[], None]:
     return lambda: _remove(path, settings.pid)
 
 
-def mend(home: Path, settings: Settings) -> str:
+def repair(home: Path, settings: Settings) -> str:
     """Write it anew where it is gone, or is no run file any more; gives what to say of that. Raises OSError."""
     path = _path(home, settings)
     if read_run_file(path) is not None:

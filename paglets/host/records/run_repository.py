@@ -14,7 +14,7 @@ from paglets.core.record import from_json
 from paglets.core.refs import BlobRef, FileRef, HostRef, ProxyRef
 from paglets.host.records import outcomes
 from paglets.host.records.delivery import Delivery
-from paglets.host.records.hooks import hook_failed
+from paglets.host.records.lifecycle import hook_failed
 from paglets.host.records.outcomes import Attempt
 from paglets.store import files, paglets, queue, residence
 from paglets.store.db import Tx
@@ -59,7 +59,7 @@ class Run:
         return self.live and not self.finishing and not self.done and (self.entry in (*LONG_ENTRIES, "message"))
 
 
-def parse(frame: dict[str, Any], stamp: Stamp) -> tuple[str, Any]:
+def parse_operation(frame: dict[str, Any], stamp: Stamp) -> tuple[str, Any]:
     """The operation of a frame and the record of its arguments. Raises BadRequest, Fenced, Invalid."""
     name = frame.get("op")
     if name not in OPERATIONS or not isinstance(name, str):
@@ -69,7 +69,7 @@ def parse(frame: dict[str, Any], stamp: Stamp) -> tuple[str, Any]:
     return name, from_json(OPERATIONS[name], frame.get("args"), name)
 
 
-def begin(tx: Tx, agent_id: str, entry: str, token: str, now: float) -> Stamp | None:
+def start_run(tx: Tx, agent_id: str, entry: str, token: str, now: float) -> Stamp | None:
     """The row of a new run, where the paglet is here and no code of it is at work; gives its stamp."""
     row = residence.find(tx, agent_id)
     if row is None or row.status != "here":
@@ -83,7 +83,7 @@ def begin(tx: Tx, agent_id: str, entry: str, token: str, now: float) -> Stamp | 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
+class LaunchPaths:
     """Where processes of this host stand: the host itself, folders of code, and where blobs lie."""
 
     own: HostRef
@@ -92,7 +92,7 @@ class Ground:
     blob_path: Callable[[str], str]
 
 
-def go_frame(tx: Tx, run: Run, pid: int, start_time: float, ground: Ground) -> Go | None:
+def go_frame(tx: Tx, run: Run, pid: int, start_time: float, ground: LaunchPaths) -> Go | None:
     """Note the pid; the `go` frame for the child, or None where the run is over."""
     if not tx.run("UPDATE runs SET pid = ?, start_time = ? WHERE token = ?", pid, start_time, run.stamp.token):
         return None
@@ -144,7 +144,7 @@ def _collector(request: sqlite3.Row | None) -> ProxyRef | None:
     return from_json(ProxyRef, loads(request["collector"]))
 
 
-def _go_file(file: FileRef, source: files.Source | None, ground: Ground) -> GoFile:
+def _go_file(file: FileRef, source: files.Source | None, ground: LaunchPaths) -> GoFile:
     path = ground.blob_path(file.sha256)
     if source is None:
         return GoFile(file=file, path=path)
@@ -157,13 +157,13 @@ def _go_file(file: FileRef, source: files.Source | None, ground: Ground) -> GoFi
     )
 
 
-def _code(bundle: BlobRef | None, ground: Ground) -> GoCode | None:
+def _code(bundle: BlobRef | None, ground: LaunchPaths) -> GoCode | None:
     if bundle is None:
         return None
     return GoCode(bundle=bundle, path=ground.blob_path(bundle.sha256), folder=ground.code_folder)
 
 
-def close(tx: Tx, run: Run, how: ProcessExit, runtime: float, own: HostRef, now: float) -> str | None:
+def close_run(tx: Tx, run: Run, how: ProcessExit, runtime: float, own: HostRef, now: float) -> str | None:
     """The process of the run is gone; gives the new status of a job whose attempt it was."""
     tx.run("DELETE FROM runs WHERE token = ?", run.stamp.token)
     tx.touch(run.agent_id)
@@ -186,7 +186,7 @@ def close(tx: Tx, run: Run, how: ProcessExit, runtime: float, own: HostRef, now:
     return None
 
 
-def unwanted(tx: Tx) -> list[str]:
+def cancel_requested(tx: Tx) -> list[str]:
     """Jobs at work whose collector wants them ended."""
     rows = tx.all("SELECT agent_id FROM requests WHERE unwanted IS NOT NULL AND status = 'RUNNING' ORDER BY agent_id")
     return [row["agent_id"] for row in rows]
@@ -197,7 +197,7 @@ def tokens(tx: Tx) -> set[str]:
     return {row["token"] for row in tx.all("SELECT token FROM runs ORDER BY token")}
 
 
-def name_of(tx: Tx, agent_id: str) -> str:
+def display_name(tx: Tx, agent_id: str) -> str:
     """Return GROUP/KEY of a job, the id of another paglet."""
     job = queue.job(tx, agent_id)
     return agent_id if job is None else f"{job.group_id}/{job.job_key}" if job.group_id else job.job_key

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from paglets.codec.strict_json import loads
-from paglets.host.records.inline import INLINE_CLASSES
+from paglets.host.records.in_host import IN_HOST_CLASSES
 from paglets.store.db import Tx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Due:
+class Runnable:
     """A paglet that has something to do; `intent` and `problem`: see the schema.
 
     `intent_text`: the intent as it stands in the row. `is_to_wake`: it was inactive for as long as it wished.
@@ -30,11 +30,11 @@ class Due:
     is_to_wake: bool
 
     @property
-    def inline(self) -> bool:
-        return self.class_name in INLINE_CLASSES
+    def runs_in_host(self) -> bool:
+        return self.class_name in IN_HOST_CLASSES
 
 
-def due_rows(tx: Tx, after: str, most: int, wall: float) -> list[Due]:
+def runnable_paglets(tx: Tx, after: str, most: int, wall: float) -> list[Runnable]:
     """The next paglets by id, beyond `after`, that have a hook, an intent, a post or their waking before them."""
     rows = tx.all(
         "SELECT agent_id, kind, class_name, hook, intent, problem, inactive, wakes_at <= ? AS is_to_wake,"
@@ -62,15 +62,15 @@ _WITH_POSTS = (
 """Steps over the index: a paglet with ten thousand posts costs what one with a single post does."""
 
 
-def still_asked(tx: Tx, due: Due) -> bool:
+def is_still_pending(tx: Tx, due: Runnable) -> bool:
     """Whether it is here and its intent is the one that was read: requests change it at any time."""
     text: str | None = tx.value("SELECT intent FROM paglets WHERE agent_id = ?", due.agent_id)
     return text is not None and text == due.intent_text
 
 
-def _due(row: sqlite3.Row) -> Due:
+def _due(row: sqlite3.Row) -> Runnable:
     intent = row["intent"]
-    return Due(
+    return Runnable(
         agent_id=row["agent_id"],
         kind=row["kind"],
         class_name=row["class_name"],

@@ -10,8 +10,8 @@ import pytest
 
 from paglets.core.clock import SystemEntropy
 from paglets.core.errors import StartFailed
-from paglets.host.datadir.folder import open_folder
-from paglets.host.datadir.private import Found, Verdict, judge, look, refusal, secure
+from paglets.host.datadir.data_directory import open_data_directory
+from paglets.host.datadir.permissions import FolderAccess, Privacy, inspect, judge, refusal, secure
 
 ME, OTHER = 1000, 1001
 
@@ -19,18 +19,20 @@ ME, OTHER = 1000, 1001
 @pytest.mark.parametrize(
     ("found", "verdict"),
     [
-        (Found(owner=ME, mode=0o700), Verdict.PRIVATE),
-        (Found(owner=ME, mode=0o755), Verdict.READABLE),
-        (Found(owner=ME, mode=0o711), Verdict.READABLE),
-        (Found(owner=ME, mode=0o775), Verdict.WRITABLE),
-        (Found(owner=ME, mode=0o702), Verdict.WRITABLE),
-        (Found(owner=ME, mode=0o775, is_empty=True), Verdict.READABLE),
-        (Found(owner=OTHER, mode=0o700), Verdict.FOREIGN),
-        (Found(owner=OTHER, mode=0o777, is_empty=True), Verdict.FOREIGN),
-        (Found(owner=OTHER, mode=0o777, keeps_modes=False), Verdict.UNPROTECTED),
+        (FolderAccess(owner=ME, mode=0o700), Privacy.PRIVATE),
+        (FolderAccess(owner=ME, mode=0o755), Privacy.READABLE),
+        (FolderAccess(owner=ME, mode=0o711), Privacy.READABLE),
+        (FolderAccess(owner=ME, mode=0o775), Privacy.WRITABLE),
+        (FolderAccess(owner=ME, mode=0o702), Privacy.WRITABLE),
+        (FolderAccess(owner=ME, mode=0o775, is_empty=True), Privacy.READABLE),
+        (FolderAccess(owner=OTHER, mode=0o700), Privacy.FOREIGN),
+        (FolderAccess(owner=OTHER, mode=0o777, is_empty=True), Privacy.FOREIGN),
+        (FolderAccess(owner=OTHER, mode=0o777, keeps_modes=False), Privacy.UNPROTECTED),
     ],
 )
-def test_a_folder_is_used_only_if_nobody_else_can_have_put_something_there(found: Found, verdict: Verdict) -> None:
+def test_a_folder_is_used_only_if_nobody_else_can_have_put_something_there(
+    found: FolderAccess, verdict: Privacy
+) -> None:
     assert judge(found, ME) is verdict
 
 
@@ -74,7 +76,7 @@ def test_a_link_is_judged_by_its_target(tmp_path: Path) -> None:
 def test_a_folder_of_another_user_is_refused_with_the_command(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
-    text = refusal(folder, Found(owner=12345, mode=0o755), Verdict.FOREIGN)
+    text = refusal(folder, FolderAccess(owner=12345, mode=0o755), Privacy.FOREIGN)
     assert "belongs to user 12345" in text
     assert f"{folder}`" in text
     assert "sudo chown -R " in text
@@ -105,16 +107,16 @@ def test_a_look_at_what_the_file_system_keeps_leaves_nothing_there(tmp_path: Pat
 
 
 def test_nobody_is_told_to_close_a_folder_of_all_users() -> None:
-    assert "use a folder inside it" in refusal(Path("/tmp"), look(Path("/tmp")), Verdict.FOREIGN)
+    assert "use a folder inside it" in refusal(Path("/tmp"), inspect(Path("/tmp")), Privacy.FOREIGN)
 
 
 def test_files_that_an_earlier_version_left_open_are_closed_when_the_directory_is_opened(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        with open_folder(tmp_path, SystemEntropy(), lambda error: None):
+        with open_data_directory(tmp_path, SystemEntropy(), lambda error: None):
             (tmp_path / "earlier").touch(0o666)
             (tmp_path / "paglets.db").chmod(0o644)
-        with open_folder(tmp_path, SystemEntropy(), lambda error: None):
+        with open_data_directory(tmp_path, SystemEntropy(), lambda error: None):
             found = {path.name: mode_of(path) for path in tmp_path.iterdir()}
     finally:
         os.umask(before)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from paglets.host.datadir import diskfull
-from paglets.host.datadir.diskfull import UNASKED_BYTES
+from paglets.host.records import disk_full_policy
+from paglets.host.records.disk_full_policy import UNASKED_BYTES
 from paglets.worker.child import disk_full
 from paglets.worker.child.faults import entry_fault_of
 
@@ -29,11 +29,11 @@ GIB = 1 << 30
     ],
 )
 def test_a_job_within_its_request_is_placed_again_three_times(times: int, scratch: int, asked: int, what: str) -> None:
-    assert diskfull.verdict(times, scratch, asked) == what
+    assert disk_full_policy.verdict(times, scratch, asked) == what
 
 
 def test_pauses_grow() -> None:
-    assert [diskfull.pause_seconds(times) for times in (1, 2, 3, 4)] == [5.0, 60.0, 300.0, 300.0]
+    assert [disk_full_policy.pause_seconds(times) for times in (1, 2, 3, 4)] == [5.0, 60.0, 300.0, 300.0]
 
 
 @pytest.mark.parametrize(
