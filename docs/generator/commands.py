@@ -10,7 +10,7 @@ from typing import Any
 
 from docs.generator.markdown import code, one_line, table
 from docs.generator.outputs import OUTPUTS
-from paglets.cli.commands.host import add_settings
+from paglets.cli.host_flags import add_settings
 from paglets.cli.main import COMMANDS
 from paglets.cli.options import add_common
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from paglets.api.groups import GroupLine
 from paglets.api.kept import Undelivered
-from paglets.cli import orphaned_groups
 from paglets.cli.collectors import collector_of, group_of
-from paglets.cli.commands.jobs.hooks import kept_of
-from paglets.cli.orphaned_groups import artifact_in
-from paglets.cli.views.offline_hosts import Missing, missing_of
+from paglets.cli.job_copies import kept_of
+from paglets.cli.orphaned_groups import waiting_file, waiting_files
+from paglets.cli.views.job_records import artifact_in
+from paglets.cli.views.offline_hosts import MissingHosts, missing_hosts
 from paglets.client.fan_out import ask_all
 from paglets.core.errors import Invalid, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.messages import Message
@@ -52,7 +52,7 @@ class GroupArtifacts:
     artifacts: tuple[tuple[str, ArtifactRef], ...]
     counts: Counts
     undelivered: tuple[Undelivered, ...] = ()
-    missing: Missing = field(default_factory=Missing)
+    missing: MissingHosts = field(default_factory=MissingHosts)
     silent: tuple[PagletsError, ...] = ()
 
     def remarks(self) -> Iterator[str]:
@@ -93,7 +93,7 @@ def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
             failed += len(page["failures"])
             pending = page["pending_count"]
     except (Unreachable, Unknown) as error:
-        waiting = orphaned_groups.files_of(client, group_id)
+        waiting = waiting_files(client, group_id)
         without, failed = waiting.without_file, waiting.failed
         if not left and not waiting.files and not without + failed:
             raise
@@ -110,12 +110,12 @@ def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
         artifacts=tuple(artifacts),
         counts=counts,
         undelivered=undelivered,
-        missing=missing_of(client.hosts()) if without else Missing(),
+        missing=missing_hosts(client.hosts()) if without else MissingHosts(),
         silent=silent,
     )
 
 
-def owners_in_words(
+def owner_texts(
     client: HostClient, artifacts: Iterable[ArtifactRef], lines: Iterable[GroupLine], seconds: float
 ) -> dict[str, str]:
     """Artifact id -> the job that reported it, `GROUP/JOBKEY`; else its group, its owner's id, or that it is a host's.
@@ -175,7 +175,7 @@ def _reported_by(client: HostClient, group_id: str, job_key: str) -> ArtifactRef
     try:
         collector = collector_of(client, group_id)
     except (Unreachable, Unknown) as error:
-        return orphaned_groups.file_of(client, group_id, job_key, error)
+        return waiting_file(client, group_id, job_key, error)
     for page in _pages(client, collector, job_key[:-1]):
         if job_key in page["failures"]:
             raise Unknown(f"{named} failed and has no file: `paglets jobs why {named}` says why")

@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from paglets.cli.commands.host import FLAG
-from paglets.cli.output import said_if_slow, say
+from paglets.cli.host_flags import BACKGROUND_FLAG
+from paglets.cli.output import notice_if_slow, say
 from paglets.config import HostOptions
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 from paglets.core.terminal import put_hint, put_line
@@ -37,9 +37,9 @@ def start(options: HostOptions, words: Sequence[str], *, has_settings: bool) -> 
         if has_settings:
             put_hint("it keeps the settings of its start; stop it first to change them")
         return EXIT_DONE
-    process = _spawn(this_program(), [word for word in words if word != FLAG])
+    process = _spawn(this_program(), [word for word in words if word != BACKGROUND_FLAG])
     try:
-        with said_if_slow(f"waiting for host {options.name} to start", SLOW_SECONDS):
+        with notice_if_slow(f"waiting for host {options.name} to start", SLOW_SECONDS):
             return _follow(process, home, options.name)
     except KeyboardInterrupt:
         process.terminate()

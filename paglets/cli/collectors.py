@@ -8,12 +8,12 @@ from contextlib import suppress
 from typing import Any
 
 from paglets.api.groups import GroupLine, GroupView
-from paglets.cli.output import ago, said_if_slow, say, waiting_for_all
-from paglets.cli.views.offline_hosts import missing_of
+from paglets.cli.output import ago, notice_if_slow, say, waiting_for_all
+from paglets.cli.views.offline_hosts import missing_hosts
 from paglets.client.cancellation import AWAY
 from paglets.client.collectors import FIRST_SECONDS, reached
 from paglets.client.group_records import LISTS, whole_summary
-from paglets.core.errors import PagletsError, Unknown, Unreachable
+from paglets.core.errors import Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import ProxyRef
 from paglets.core.text import meant
@@ -26,7 +26,7 @@ def group_of(client: HostClient, group_id: str) -> GroupView:
         return client.group(group_id)
     except Unknown as error:
         near = meant(group_id, (line.group_id for line in _lines(client)))
-        asked = missing_of(client.hosts()).note()
+        asked = missing_hosts(client.hosts()).note()
         raise _unknown(f"{error.message}{asked}", near, "paglets jobs groups lists the groups") from None
 
 
@@ -57,17 +57,17 @@ def summary_of(client: HostClient, group_id: str, lists: Collection[str] = LISTS
 
     Raises Unreachable with the last known counts where its host is away, TooLarge where that is over 1 GiB.
     """
-    ask = asker(client, group_id)
+    ask = collector_caller(client, group_id)
     return whole_summary(ask, ask(Message("summary")), lists)
 
 
 def summary_of_job(client: HostClient, group_id: str, job_key: str) -> dict[str, Any]:
     """Return the summary with only this job in its lists."""
-    found: dict[str, Any] = asker(client, group_id)(Message("summary", {"job_key": job_key}))
+    found: dict[str, Any] = collector_caller(client, group_id)(Message("summary", {"job_key": job_key}))
     return found
 
 
-def asker(client: HostClient, group_id: str) -> Callable[[Message], Any]:
+def collector_caller(client: HostClient, group_id: str) -> Callable[[Message], Any]:
     """Return a function that sends a message to the collector and returns the reply as tagged JSON.
 
     It raises Unreachable with the last known counts where its host is away.
@@ -75,7 +75,7 @@ def asker(client: HostClient, group_id: str) -> Callable[[Message], Any]:
     collector = collector_of(client, group_id)
 
     def ask(message: Message) -> Any:
-        with said_if_slow(f"waiting for what {collector.host.name} has of {group_id}"):
+        with notice_if_slow(f"waiting for what {collector.host.name} has of {group_id}"):
             try:
                 return client.call_tree(collector, message)
             except Unreachable as error:
@@ -88,7 +88,7 @@ def asker(client: HostClient, group_id: str) -> Callable[[Message], Any]:
 def _lines(client: HostClient) -> tuple[GroupLine, ...]:
     """The groups that the hosts know which answer soon."""
     seconds = min(FIRST_SECONDS, client.timeout)
-    with said_if_slow(waiting_for_all(seconds)):
+    with notice_if_slow(waiting_for_all(seconds)):
         return client.mesh_groups(seconds)[0]
 
 
@@ -100,3 +100,13 @@ def _last_known(client: HostClient, group_id: str, host_name: str) -> str:
                 f"{line.completed_count} done, {line.failed_count} failed of {line.expected_count}"
             )
     return f"the collector is on {host_name}, which was not heard of here"
+
+
+def name_a_job_error(client: HostClient, text: str, error: PagletsError, also: str = "") -> PagletsError:
+    """Return `error`, that `text` names nothing, or what to do if it names a group: `also` is a further way."""
+    try:
+        client.group(text)
+    except PagletsError:
+        return error
+    hint = [f"name one of its jobs, as {text}/JOBKEY{also}", f"paglets jobs list {text} lists them"]
+    return Invalid(f"{text} is a group", hint=hint)

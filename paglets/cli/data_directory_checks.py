@@ -11,7 +11,6 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from paglets.cli.doctor_check import BAD, FEW_BYTES, WARNING, Check
 from paglets.core.errors import PagletsError, StoreMalformed
 from paglets.core.text import counted
 from paglets.host.datadir import damage, permissions
@@ -25,7 +24,7 @@ from paglets.wire.local_hosts import RunningHost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
+class LockHolder:
     """Who holds the lock of a data directory. `runs`: whether anybody does; None: this system does not tell. `pid`: his
     process; 0 where it is not told, as from within a container. `is_locked`: false of a host that runs there although
     its lock was removed; what is not known of it is not said."""
@@ -38,7 +37,7 @@ class Holder:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Folder:
     path: Path
-    holder: Holder
+    holder: LockHolder
     deep: bool
 
     @property
@@ -66,14 +65,14 @@ def folder_checks(path: Path, *, deep: bool, running: Sequence[RunningHost] = ()
             yield Check(name=f"{path.name} {name}", state=BAD, found=str(error), advice=advice)
 
 
-def holder_of(folder: Path, running: Iterable[RunningHost] = ()) -> Holder:
+def holder_of(folder: Path, running: Iterable[RunningHost] = ()) -> LockHolder:
     """Who holds the lock of this data directory; else the host that has its database open."""
     found = _locker(folder / LOCK)
     if found.runs:
         return found
     pids = (host.pid for host in running if _has_open(host.pid, folder / damage.DATABASE))
     opener = next(pids, 0)
-    return Holder(runs=True, pid=opener, is_locked=found.runs is None) if opener else found
+    return LockHolder(runs=True, pid=opener, is_locked=found.runs is None) if opener else found
 
 
 def _has_open(pid: int, path: Path) -> bool:
@@ -87,23 +86,23 @@ def _has_open(pid: int, path: Path) -> bool:
     return False
 
 
-def _locker(lock: Path) -> Holder:
+def _locker(lock: Path) -> LockHolder:
     """As Linux tells it."""
     if not lock.exists():
-        return Holder(runs=False)
+        return LockHolder(runs=False)
     try:
         found = lock.stat()
         lines = Path("/proc/locks").read_text().splitlines()
     except OSError:
-        return Holder(runs=None)
+        return LockHolder(runs=None)
     locks = [(int(words[4]), words[5]) for words in map(str.split, lines) if words[1] == "FLOCK"]
     place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     pids = [pid for pid, at in locks if at == place]
     if pids:
-        return Holder(runs=True, pid=max(0, pids[0]))
+        return LockHolder(runs=True, pid=max(0, pids[0]))
     # Some file systems tell there another device than here (btrfs).
     maybe = any(at.rpartition(":")[2] == str(found.st_ino) for _, at in locks)
-    return Holder(runs=None if maybe else False)
+    return LockHolder(runs=None if maybe else False)
 
 
 def _runs(folder: _Folder) -> Iterator[Check]:
@@ -122,7 +121,7 @@ def _runs(folder: _Folder) -> Iterator[Check]:
         yield Check(name="", found=f"no host runs in {folder.path}")
 
 
-def closed_to_others(path: Path, user: int) -> Iterator[Check]:
+def privacy_checks(path: Path, user: int) -> Iterator[Check]:
     """Say whether a host of that user would refuse the folder, or tighten its mode. Raises OSError."""
     found = permissions.inspect(path)
     verdict = permissions.judge(found, user) if os.name == "posix" else permissions.Privacy.PRIVATE
@@ -137,7 +136,7 @@ def closed_to_others(path: Path, user: int) -> Iterator[Check]:
 
 def _rights(folder: _Folder) -> Iterator[Check]:
     owner = folder.path.stat().st_uid
-    yield from closed_to_others(folder.path, owner)
+    yield from privacy_checks(folder.path, owner)
     for entry in (folder.path, *sorted(folder.path.iterdir())):
         foreign = entry.lstat().st_uid != owner
         if foreign or not os.access(entry, os.R_OK | os.W_OK):
@@ -260,3 +259,20 @@ CHECKS: tuple[tuple[str, Callable[[_Folder], Iterator[Check]]], ...] = (
     ("damage", _damages),
     ("blobs", _blobs),
 )
+
+
+GOOD, WARNING, BAD = "ok", "warning", "bad"
+
+
+FEW_BYTES = 1 << 30
+"""Less than that free on a disk is told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """What was looked at, how it is (`ok`, `warning`, `bad`), in words, and what to do about it."""
+
+    name: str
+    state: str = GOOD
+    found: str
+    advice: str = ""

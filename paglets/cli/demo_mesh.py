@@ -51,7 +51,7 @@ class Interrupted(BaseException):
         self.exit_code = 128 + number
 
 
-class Signals:
+class SignalGuard:
     """While entered, a signal that ends this process is raised as Interrupted: at once, or after what is `held`."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Signals:
         self._raised_at = -math.inf
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Signals:
+    def __enter__(self) -> SignalGuard:
         for number in ENDING:
             # What nohup has us ignore stays so.
             if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
@@ -97,7 +97,7 @@ class Signals:
 class DemoMesh:
     """Hosts in a new folder, their PAGLETS_HOME, with a key of its own. Leaving it ends them and removes the folder."""
 
-    def __init__(self, signals: Signals, *, keep: bool) -> None:
+    def __init__(self, signals: SignalGuard, *, keep: bool) -> None:
         self._signals = signals
         self._keep = keep
         self._folder: Path | None = None

@@ -114,7 +114,7 @@ INSTEAD = {
 """Commands that take no name -> what somebody who gives one may mean."""
 
 
-def no_command(above: str, word: str, known: Collection[str]) -> Invalid:
+def unknown_command(above: str, word: str, known: Collection[str]) -> Invalid:
     """Return the error for a word that is no command below `above` ("": at the top)."""
     name = f"{above} {word[:MOST_CHARACTERS]}".strip()
     return Invalid(f"no command {name!r}", hint=list(HINTS.get(name) or [_near(above, word, known)]))
@@ -127,7 +127,7 @@ def _near(above: str, word: str, known: Collection[str]) -> str:
     return listed if len(listed) <= MOST_HINT_CHARACTERS else f"{f'paglets help {above}'.rstrip()} lists the commands"
 
 
-def unexpected(above: str, word: str) -> list[str]:
+def unexpected_word_hints(above: str, word: str) -> list[str]:
     """Return the hints for a word that the command `above` does not take."""
     found = HINTS.get(f"{above} {word}")
     if found:
@@ -135,7 +135,7 @@ def unexpected(above: str, word: str) -> list[str]:
     return [INSTEAD[above].format(shlex.quote(word[:MOST_CHARACTERS]))] if above in INSTEAD else []
 
 
-def flag_first(above: str, arguments: Sequence[str], commands: Collection[str]) -> Invalid:
+def flag_before_command(above: str, arguments: Sequence[str], commands: Collection[str]) -> Invalid:
     """Return the error for words that begin with an option, where one of the commands below `above` must stand."""
     flag = arguments[0].partition("=")[0][:MOST_CHARACTERS]
     place = next((place for place, word in enumerate(arguments) if word in commands), None)

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from paglets.api.kept import FailedHook
 from paglets.api.slots import JobView
 from paglets.cli.options import LOOK_SECONDS
-from paglets.cli.output import said_if_slow, say, waiting_for_all
+from paglets.cli.output import notice_if_slow, say, waiting_for_all
 from paglets.client.cancellation import AWAY
 from paglets.client.collectors import FORGOTTEN
 from paglets.client.job_logs import JobAttempts
+from paglets.client.undelivered import MeshUndelivered
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError
 from paglets.core.text import command_name
 from paglets.remote.client import HostClient
@@ -31,7 +33,7 @@ def copies_of_group(client: HostClient, group_id: str) -> tuple[list[Entry], int
 
     That is EXIT_FAILED, and stderr says so, where a host has more jobs than were asked for.
     """
-    with said_if_slow(waiting_for_all(LOOK_SECONDS)):
+    with notice_if_slow(waiting_for_all(LOOK_SECONDS)):
         answers, _ = client.mesh_slots(limit=MOST_JOBS, timeout=LOOK_SECONDS)
     full = [slots.host.name for slots in answers if len(slots.jobs) >= MOST_JOBS]
     for name in full:
@@ -45,7 +47,7 @@ def copies_of_group(client: HostClient, group_id: str) -> tuple[list[Entry], int
 
 def attempts_of(client: HostClient, job: str, seconds: float) -> JobAttempts:
     """The attempts of a job that the hosts know which answer within so many seconds."""
-    with said_if_slow(waiting_for_all(seconds)):
+    with notice_if_slow(waiting_for_all(seconds)):
         return client.job_attempts(job, timeout=seconds)
 
 
@@ -75,7 +77,7 @@ def _entry(job: JobView, host_name: str) -> Entry:
     }
 
 
-def ways_out(group_id: str, entries: Sequence[Entry], error: PagletsError) -> str:
+def next_steps_text(group_id: str, entries: Sequence[Entry], error: PagletsError) -> str:
     """What to do about a group whose collector cannot be asked, as `error` says. `entries`: jobs of it."""
     state = error.details.get("collector", "")
     start = "start that host again" if state == AWAY else ""
@@ -85,3 +87,21 @@ def ways_out(group_id: str, entries: Sequence[Entry], error: PagletsError) -> st
         return f"{start}, and it takes the report; or {files}" if start else files
     end = f"end what waits and runs: {command}, and submit again"
     return f"{start}; or {end}" if start else f"its jobs go on, and their reports wait; {end}"
+
+
+def kept_of(client: HostClient, group_id: str, job_key: str = "", seconds: float = LOOK_SECONDS) -> MeshUndelivered:
+    """Return what finished jobs left on the hosts that answer in time. Never raises: it is a part of other answers."""
+    try:
+        with notice_if_slow(waiting_for_all(seconds)):
+            return client.undelivered(group_id, job_key, timeout=seconds)
+    except PagletsError as error:
+        return MeshUndelivered(silent=(error,))
+
+
+def hooks_of_group(
+    client: HostClient, summary: dict[str, Any], seconds: float = LOOK_SECONDS
+) -> tuple[FailedHook, ...]:
+    """Return the hooks of a group's finished jobs that failed. `summary`: of that group. Never raises."""
+    if summary["pending_count"] == summary["expected_count"]:
+        return ()
+    return kept_of(client, summary["group_id"], seconds=seconds).hooks

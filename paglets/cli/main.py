@@ -8,7 +8,7 @@ import shlex
 import sys
 import traceback
 
-from paglets.cli.hints import flag_first, no_command
+from paglets.cli.hints import flag_before_command, unknown_command
 from paglets.cli.options import Parser, run
 from paglets.cli.output import say
 from paglets.cli.script import is_script
@@ -92,7 +92,7 @@ def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["_complete"]:
         complete = importlib.import_module("paglets.cli.commands.completion").complete
         return int(complete(arguments[1:], parser_of, COMMANDS))
-    arguments = shared_last(arguments)
+    arguments = move_shared_options(arguments)
     name = arguments[0] if arguments else ""
     if name == "help" and arguments[1:]:
         return _run([*arguments[1:], "--help"])
@@ -106,7 +106,11 @@ def _run(arguments: list[str]) -> int:
         if os.path.isfile(name):
             here = f"paglets {shlex.quote(f'./{name}')} runs the file of that name"
             raise Invalid(f"no command {name!r}", hint=[here])
-        raise flag_first("", arguments, COMMANDS) if name.startswith("-") else no_command("", name, COMMANDS)
+        raise (
+            flag_before_command("", arguments, COMMANDS)
+            if name.startswith("-")
+            else unknown_command("", name, COMMANDS)
+        )
     return run(parser_of(name), arguments[1:])
 
 
@@ -116,7 +120,7 @@ def parser_of(name: str) -> Parser:
     return made
 
 
-def shared_last(arguments: list[str]) -> list[str]:
+def move_shared_options(arguments: list[str]) -> list[str]:
     """Options that commands share may stand in front of these: `--at NAME jobs ps` is `jobs ps --at NAME`."""
     words, last = list(arguments), []
     for place in (0, 1):

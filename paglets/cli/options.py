@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from paglets.cli.hints import flag_first, no_command, unexpected
+from paglets.cli.hints import flag_before_command, unexpected_word_hints, unknown_command
 from paglets.cli.output import say
 from paglets.core.errors import Invalid
 from paglets.core.text import meant
@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Of a command that is not there, say what may be meant. Raises Invalid for that, else ArgumentError."""
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
-            raise no_command(self.words, value, action.choices)
+            raise unknown_command(self.words, value, action.choices)
         if action.choices is not None and value not in action.choices:
             raise argparse.ArgumentError(action, f"there is no {value!r}: {nearest(value, list(action.choices))}")
 
@@ -64,7 +64,7 @@ class Parser(argparse.ArgumentParser):
         flag = unknown[0].partition("=")[0]
         if not flag.startswith("-"):
             told = f"unexpected {' '.join(unknown)!r}"
-            hint = unexpected(self.words, unknown[0])
+            hint = unexpected_word_hints(self.words, unknown[0])
             raise Invalid(told if hint else f"{told}; see `{self.prog} --help`", hint=hint)
         flags = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
         words = [name.removeprefix("--") for name in flags]  # the hyphens would make any two alike
@@ -116,7 +116,7 @@ def add_common(
     parser.set_defaults(handler=handler)
 
 
-def later(module: str, name: str) -> Handler:
+def lazy_handler(module: str, name: str) -> Handler:
     """The handler `name` of a module that is loaded only when it is called: the other commands start faster."""
     return lambda options: int(getattr(importlib.import_module(module), name)(options))
 
@@ -129,7 +129,7 @@ def run(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     """
     commands = next((each.choices for each in parser._actions if isinstance(each, argparse._SubParsersAction)), None)
     if commands and arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help"):
-        raise flag_first(parser.prog.removeprefix("paglets "), arguments, commands)
+        raise flag_before_command(parser.prog.removeprefix("paglets "), arguments, commands)
     options, further = parser.parse_known_args(arguments)
     last = getattr(options, "last", None)
     if last and len(further) == 1 and not further[0].startswith("-") and getattr(options, last) is None:

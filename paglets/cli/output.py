@@ -26,22 +26,22 @@ NEVER_CUT = frozenset({"ID", "GROUP", "JOB", "HOST", "FREE CORES", "FREE MEMORY"
 
 def say(message: object) -> None:
     """Print a line on stderr; of an error also its hints and next steps, each on a line."""
-    put_line(f"paglets: {advised(str(message))}")
+    put_line(f"paglets: {adapt_commands(str(message))}")
     for line in message.advice() if isinstance(message, PagletsError) else ():
-        put_line(advised(line))
+        put_line(adapt_commands(line))
 
 
-def said_if_slow(text: str, after_seconds: float = QUIET_SECONDS) -> AbstractContextManager[None]:
+def notice_if_slow(text: str, after_seconds: float = QUIET_SECONDS) -> AbstractContextManager[None]:
     """Say on stderr what is waited for, where that takes long."""
     return told_if_slow(say, text, after_seconds)
 
 
 def waiting_for_all(seconds: float) -> str:
-    """For `said_if_slow`."""
+    """For `notice_if_slow`."""
     return f"waiting for hosts that do not answer, {seconds:g} s at most"
 
 
-def advised(text: str) -> str:
+def adapt_commands(text: str) -> str:
     """`text` with what the user must type where it says `paglets ...`, or what a script would do."""
     return as_typed(text).replace("with HostClient(URL)", "with --at URL")
 
@@ -152,7 +152,7 @@ def attempt_text(generation: int | None, attempt: int | None) -> str:
     return str(attempt or 0) if (generation or 1) == 1 else f"{generation}.{attempt or 0}"
 
 
-def numbers_text(numbers: Sequence[int]) -> str:
+def ranges_text(numbers: Sequence[int]) -> str:
     """`0-3,8` of 0, 1, 2, 3, 8."""
     runs: list[list[int]] = []
     for number in sorted(numbers):

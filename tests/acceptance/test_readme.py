@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 from build_zipapp import ROOT
-from paglets.cli.commands.host import machine_name
+from paglets.cli.host_flags import machine_name
 from tests.acceptance.rig import COMMAND_SECONDS, MARK, MakeMesh, Mesh, free_port, wait_until
 
 README = (ROOT / "README.md").read_text()

@@ -13,8 +13,7 @@ from paglets.api.calls import CallReply
 from paglets.api.groups import EndedCopies, GroupView, ReportCounts, UnfinishedCount, WaitingReports
 from paglets.api.hosts import Hosts, MemberView
 from paglets.api.kept import FailedHook
-from paglets.cli.commands.jobs.cancel import by_group, cancel_each, end_hooks, exit_code
-from paglets.cli.commands.jobs.hooks import HooksEnded
+from paglets.cli.commands.jobs.cancel import HooksEnded, by_group, cancel_each, end_hooks, exit_code
 from paglets.client.cancellation import CancelOutcome, EndOutcome, cancel_jobs, end_copies
 from paglets.client.mesh_client import MeshClient
 from paglets.client.orphaned_groups import OrphanedGroup

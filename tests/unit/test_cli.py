@@ -16,25 +16,27 @@ from paglets.api.hosts import MemberView
 from paglets.api.kept import FailedHook
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Lease, Slots, Usage
-from paglets.cli.commands.host import machine_name, options_of, parser
+from paglets.cli.commands.host import parser
 from paglets.cli.commands.jobs import why
-from paglets.cli.commands.jobs.groups import failure_row, result_fields, result_row
-from paglets.cli.commands.jobs.parser import job_row, no_host_lines
+from paglets.cli.commands.jobs.hosts import no_host_lines
 from paglets.cli.commands.jobs.parser import parser as jobs_parser
-from paglets.cli.commands.mesh import HEADERS, about, host_row, part_text
+from paglets.cli.host_flags import machine_name, options_of
 from paglets.cli.main import COMMANDS, main
 from paglets.cli.options import names_and_urls
 from paglets.cli.output import (
-    advised,
+    adapt_commands,
     column_widths,
-    numbers_text,
+    notice_if_slow,
     print_paragraph,
     print_table,
-    said_if_slow,
+    ranges_text,
     shortened,
 )
 from paglets.cli.views.explanation import Explanation, Reason, print_reason
-from paglets.cli.views.offline_hosts import missing_of
+from paglets.cli.views.hosts import HEADERS, about, host_row, part_text
+from paglets.cli.views.job_records import failure_row, result_fields, result_row
+from paglets.cli.views.job_rows import job_row
+from paglets.cli.views.offline_hosts import missing_hosts
 from paglets.client.fan_out import with_host_name
 from paglets.client.job_logs import JobAttempts
 from paglets.client.orphaned_groups import OrphanedGroup
@@ -152,7 +154,7 @@ def test_nothing_from_outside_reaches_a_terminal_raw() -> None:
 
 
 def test_what_is_waited_for_is_said_only_where_that_takes_long(capsys: pytest.CaptureFixture[str]) -> None:
-    with said_if_slow("waiting for w1", 600.0):
+    with notice_if_slow("waiting for w1", 600.0):
         pass
     assert capsys.readouterr().err == ""
     told: list[str] = []
@@ -161,13 +163,13 @@ def test_what_is_waited_for_is_said_only_where_that_takes_long(capsys: pytest.Ca
         told.append(capsys.readouterr().err)
         return "".join(told).endswith("\n")
 
-    with said_if_slow("waiting for w1", 0.0):
+    with notice_if_slow("waiting for w1", 0.0):
         wait_until(all_told)
     assert "".join(told) == "paglets: waiting for w1\n"
 
 
 def test_advice_that_is_for_scripts_is_turned_into_that_for_commands() -> None:
-    assert advised("start one with `paglets host`, or name another with HostClient(URL) or PAGLETS_AT") == (
+    assert adapt_commands("start one with `paglets host`, or name another with HostClient(URL) or PAGLETS_AT") == (
         "start one with `paglets host`, or name another with --at URL or PAGLETS_AT"
     )
 
@@ -242,25 +244,25 @@ DAY = 86_400.0
 def test_hosts_that_are_away_share_a_line_and_those_away_for_a_day_are_left_out(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    missing = missing_of([view_of("w1"), view_of("a", away_seconds=180), view_of("b", away_seconds=DAY - 1)])
+    missing = missing_hosts([view_of("w1"), view_of("a", away_seconds=180), view_of("b", away_seconds=DAY - 1)])
     missing.say()
     assert capsys.readouterr().err == "paglets: offline and not asked: a for 3 min, b for 23 h 59 min\n"
-    old = missing_of([view_of("try1", away_seconds=3 * DAY)])
+    old = missing_hosts([view_of("try1", away_seconds=3 * DAY)])
     old.say()
     assert capsys.readouterr().err == ""
     assert (old.lines(), old.exit_code) == (["try1 is offline"], EXIT_DONE)
 
 
 def test_where_nothing_was_found_hosts_that_are_long_away_are_named_too(capsys: pytest.CaptureFixture[str]) -> None:
-    missing = missing_of([view_of("try1", away_seconds=3 * DAY)])
+    missing = missing_hosts([view_of("try1", away_seconds=3 * DAY)])
     missing.say(is_empty=True)
     assert capsys.readouterr().err == "paglets: offline and not asked: try1 for 3 d\n"
     assert missing.note() == " (offline and not asked: try1 for 3 d)"
-    assert missing_of([view_of("w1")]).note() == ""
+    assert missing_hosts([view_of("w1")]).note() == ""
 
 
 def test_many_hosts_that_are_away_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    missing_of([view_of(f"w{number}", away_seconds=60) for number in range(7)]).say()
+    missing_hosts([view_of(f"w{number}", away_seconds=60) for number in range(7)]).say()
     assert capsys.readouterr().err.endswith("w4 for 1 min and 2 more\n")
 
 
@@ -269,18 +271,18 @@ def test_hosts_that_do_not_answer_share_a_line_and_another_error_keeps_its_own(
 ) -> None:
     errors = [with_host_name(member(name).ref, Unreachable("no connection")) for name in "ab"]
     refused = with_host_name(member("c").ref, NotAllowed("another key"))
-    missing = missing_of([view_of("a", away_seconds=1), view_of("b"), view_of("c")], [*errors, refused])
+    missing = missing_hosts([view_of("a", away_seconds=1), view_of("b"), view_of("c")], [*errors, refused])
     missing.say()
     assert capsys.readouterr().err == "paglets: c: another key\npaglets: no answer from a, b\n"
     assert missing.lines() == ["a: no connection", "b: no connection", "c: another key"]
     assert missing.exit_code == EXIT_UNREACHABLE
-    missing_of([], errors[:1]).say()
+    missing_hosts([], errors[:1]).say()
     assert capsys.readouterr().err == "paglets: a: no connection\n"
 
 
 def test_an_old_store_is_not_told_to_be_offline() -> None:
     old = view_of("w1", away_seconds=9, problem="an old store (d3b76f7e): the name w1 is that of another now")
-    assert missing_of([view_of("w1"), old]).lines() == []
+    assert missing_hosts([view_of("w1"), old]).lines() == []
 
 
 @pytest.mark.parametrize(
@@ -327,7 +329,7 @@ def test_durations_are_in_words(seconds: float, text: str) -> None:
     ("numbers", "text"), [([], ""), ([3], "3"), ([8, 0, 1, 2, 3], "0-3,8"), ([1, 2, 5, 6], "1-2,5-6")]
 )
 def test_core_ids_are_written_as_ranges(numbers: list[int], text: str) -> None:
-    assert numbers_text(numbers) == text
+    assert ranges_text(numbers) == text
 
 
 def test_a_running_job_shows_its_lease_and_usage() -> None:

@@ -14,11 +14,19 @@ from paglets.api.groups import GroupLine, Groups, GroupView, ReportCounts, Waiti
 from paglets.api.hosts import Hosts
 from paglets.api.kept import Undelivered, UndeliveredOutputs
 from paglets.api.paglets import PagletView
-from paglets.cli import orphaned_groups
-from paglets.cli.artifact_lookup import artifact_of_job, artifacts_of_group, file_names, owners_in_words
-from paglets.cli.commands.artifacts import add_get, artifact_row, duration, fetch, look, owner_of, resolved
+from paglets.cli.artifact_lookup import artifact_of_job, artifacts_of_group, file_names, owner_texts
+from paglets.cli.commands.artifacts import (
+    add_get,
+    artifact_row,
+    duration,
+    fetch,
+    find_artifacts,
+    owner_text,
+    resolve_id,
+)
 from paglets.cli.options import Parser, run
-from paglets.cli.orphaned_groups import artifact_in
+from paglets.cli.orphaned_groups import waiting_file, waiting_files
+from paglets.cli.views.job_records import artifact_in
 from paglets.cli.views.transfer_progress import ProgressLine, fitted
 from paglets.core.errors import CallOutcomeUnknown, Conflict, Invalid, Unknown, Unreachable
 from paglets.core.refs import ArtifactRef, ProxyRef
@@ -97,12 +105,12 @@ def test_an_id_or_its_beginning_names_an_artifact(given: Given) -> None:
     given.a.keep(DATA, artifact_id="art-3f2a0000")
     given.b.keep(DATA, artifact_id="art-3f2a0000ff")
     given.b.keep(DATA, artifact_id="art-77777777")
-    assert resolved(given.client, "art-7") == "art-77777777"
-    assert resolved(given.client, "art-3f2a0000") == "art-3f2a0000"
+    assert resolve_id(given.client, "art-7") == "art-77777777"
+    assert resolve_id(given.client, "art-3f2a0000") == "art-3f2a0000"
     with pytest.raises(Invalid, match="begins 2 ids, art-3f2a0000, art-3f2a0000ff: write more of it"):
-        resolved(given.client, "art-3f2a")
+        resolve_id(given.client, "art-3f2a")
     with pytest.raises(Unknown, match="art-9"):
-        resolved(given.client, "art-9")
+        resolve_id(given.client, "art-9")
 
 
 def test_one_that_no_host_has_is_unknown_and_the_hosts_that_were_not_asked_are_named(given: Given) -> None:
@@ -110,27 +118,27 @@ def test_one_that_no_host_has_is_unknown_and_the_hosts_that_were_not_asked_are_n
     given.a.routes["GET /v1/mesh/hosts"] = lambda body: Hosts(hosts=(hosts[0], replace(hosts[1], online=False)))
     for text in ("art-9", "art-99999999"):
         with pytest.raises(Unknown, match=r"art-9.* \(offline and not asked: b for 0\.1 s\)"):
-            resolved(given.client, text)
+            resolve_id(given.client, text)
 
 
 def test_where_a_host_is_silent_the_artifact_may_be_there(given: Given) -> None:
     given.client.timeout = 0.2
     given.b.broken = [Unreachable("b is away")] * 100
     with pytest.raises(Unreachable, match="no host that answers has an artifact art-9; b: b is away"):
-        resolved(given.client, "art-9")
+        resolve_id(given.client, "art-9")
 
 
 @pytest.mark.parametrize("text", ["art-", "data.bin", "", "..", "art"])
 def test_what_is_no_id_is_told(given: Given, text: str) -> None:
     with pytest.raises(Invalid, match="GROUP/JOBKEY"):
-        resolved(given.client, text)
+        resolve_id(given.client, text)
 
 
 def test_a_job_names_the_artifact_in_its_result(given: Given) -> None:
     for number, key in enumerate(("a", "a/b", "b", "ba", "c")):
         given.result(key, number)
     for number, key in enumerate(("a", "a/b", "b", "ba", "c")):
-        assert resolved(given.client, f"g1/{key}") == f"art-0000000{number}"
+        assert resolve_id(given.client, f"g1/{key}") == f"art-0000000{number}"
 
 
 def test_a_job_without_a_file_says_why(given: Given) -> None:
@@ -211,7 +219,7 @@ def test_large_results_that_wait_for_a_lost_collector_are_fetched_as_files_besid
     )
     given.b.routes["GET /v1/groups/g1/waiting"] = lambda body: waiting
     given.a.routes["GET /v1/groups/g1/waiting"] = lambda body: replace(waiting, counts=ReportCounts(), reports=())
-    found = orphaned_groups.files_of(given.client, "g1")
+    found = waiting_files(given.client, "g1")
     assert [(key, each.name) for key, each in found.files] == [
         ("a", "rows.db"),
         ("a", "result.json"),
@@ -219,8 +227,8 @@ def test_large_results_that_wait_for_a_lost_collector_are_fetched_as_files_besid
     ]
     assert (found.without_file, found.failed) == (1, 0)
     lost = Unreachable("its host is lost")
-    assert orphaned_groups.file_of(given.client, "g1", "a", lost).name == "rows.db"
-    assert orphaned_groups.file_of(given.client, "g1", "b", lost).name == "result.json"
+    assert waiting_file(given.client, "g1", "a", lost).name == "rows.db"
+    assert waiting_file(given.client, "g1", "b", lost).name == "result.json"
 
 
 def test_where_results_have_no_file_the_hosts_that_were_not_asked_are_named(given: Given) -> None:
@@ -258,7 +266,7 @@ def test_whose_an_artifact_is_is_told_by_its_job(given: Given) -> None:
     plain = given.a.keep(DATA, "x.bin", "art-0000000b")
     foreign = given.a.keep(DATA, "y.bin", "art-0000000c", owner="p7")
     job = ArtifactRef.from_wire(given.results["a"]["result"]["artifact"])
-    named = owners_in_words(given.client, [job, other, plain, foreign], [given.line()], 5.0)
+    named = owner_texts(given.client, [job, other, plain, foreign], [given.line()], 5.0)
     assert list(named.values()) == ["g1/a", "group g1", "(host)", "p7"]
 
 
@@ -273,7 +281,7 @@ def test_the_collectors_of_several_groups_are_asked_at_once(given: Given) -> Non
     for number, name in enumerate(("c1", "c2")):
         given.b.routes[f"GET /v1/paglets/{name}"] = lambda body, name=name: at(name)
         found.append(given.b.keep(DATA, "f.db", f"art-0000000{number}", owner=name))
-    named = owners_in_words(given.client, found, [given.line(), given.line("g2", "c2")], 60.0)
+    named = owner_texts(given.client, found, [given.line(), given.line("g2", "c2")], 60.0)
     assert list(named.values()) == ["group g1", "group g2"]
 
 
@@ -290,7 +298,7 @@ def test_a_collector_that_does_not_answer_takes_no_longer_than_the_list_may() ->
     given = Given()
     given.client._mesh._exchange = Hangs(given.a, given.b)
     found = given.b.keep(DATA, "f.db", "art-00000000", owner="c1")
-    assert owners_in_words(given.client, [found], [given.line()], 2.0) == {found.artifact_id: "group g1"}
+    assert owner_texts(given.client, [found], [given.line()], 2.0) == {found.artifact_id: "group g1"}
     assert {target for target, _ in waited} == {"/v1/paglets/c1"}
     assert max(seconds for _, seconds in waited) <= 2.0
 
@@ -299,11 +307,11 @@ def test_only_a_list_that_says_whose_files_are_asks_for_groups(given: Given) -> 
     given.result("a", 0)
     for host, lines in ((given.a, ()), (given.b, (given.line(),))):
         host.routes["GET /v1/groups"] = lambda body, lines=lines: Groups(groups=lines)
-    found, errors, owners = look(given.client, None, 5.0, whose=True)
+    found, errors, owners = find_artifacts(given.client, None, 5.0, whose=True)
     assert ([each.artifact_id for each in found], errors, owners) == (["art-00000000"], (), {"art-00000000": "g1/a"})
     for host in (given.a, given.b):
         host.asked.clear()
-    assert look(given.client, None, 5.0, whose=False) == (found, (), {})
+    assert find_artifacts(given.client, None, 5.0, whose=False) == (found, (), {})
     assert {request.target.partition("?")[0] for request in (*given.a.asked, *given.b.asked)} == {
         "/v1/mesh/hosts",
         "/v1/artifacts",
@@ -326,7 +334,7 @@ def test_whose_an_artifact_is_is_told_without_a_host_that_hangs_which_is_named(
     given.b.routes["GET /v1/groups"] = lambda body: Groups(groups=(given.line(),))
     given.client._mesh._exchange = Hangs(given.a, given.b)
     (artifact,) = given.client.list_artifacts()
-    assert owner_of(given.client, artifact, 2.0) == {artifact.artifact_id: "g1/a"}
+    assert owner_text(given.client, artifact, 2.0) == {artifact.artifact_id: "g1/a"}
     assert waited
     assert max(waited) <= 2.0
     assert capsys.readouterr().err == "paglets: a: no answer in time\n"

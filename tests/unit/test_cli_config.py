@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from paglets.cli.commands.host import machine_name
+from paglets.cli.host_flags import machine_name
 from paglets.cli.main import main
 from paglets.config import checked_config, host_options
 from paglets.core.clock import SystemEntropy

@@ -6,14 +6,14 @@ import signal
 
 import pytest
 
-from paglets.cli.demo_mesh import DemoMesh, Interrupted, Signals, wait_for
+from paglets.cli.demo_mesh import DemoMesh, Interrupted, SignalGuard, wait_for
 from paglets.cli.main import main
 from paglets.core.errors import EXIT_USAGE, StartFailed, TimedOut, Unreachable
 
 
 def test_a_signal_is_raised_with_the_exit_code_of_a_shell_and_then_the_old_handlers_are_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Interrupted) as caught, Signals():
+    with pytest.raises(Interrupted) as caught, SignalGuard():
         signal.raise_signal(signal.SIGTERM)
     assert caught.value.exit_code == 128 + signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
@@ -22,19 +22,19 @@ def test_a_signal_is_raised_with_the_exit_code_of_a_shell_and_then_the_old_handl
 def test_a_held_signal_waits_for_what_must_not_be_left_half_done() -> None:
     done: list[str] = []
 
-    def work(signals: Signals) -> None:
+    def work(signals: SignalGuard) -> None:
         with signals.held():
             with signals.held():
                 signal.raise_signal(signal.SIGINT)
             done.append("all of it")
 
-    with Signals() as signals, pytest.raises(Interrupted):
+    with SignalGuard() as signals, pytest.raises(Interrupted):
         work(signals)
     assert done == ["all of it"]
 
 
 def test_a_second_signal_right_after_the_first_does_not_disturb_what_that_began() -> None:
-    with Signals():
+    with SignalGuard():
         with pytest.raises(Interrupted):
             signal.raise_signal(signal.SIGHUP)
         signal.raise_signal(signal.SIGTERM)
@@ -42,7 +42,7 @@ def test_a_second_signal_right_after_the_first_does_not_disturb_what_that_began(
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_the_folder_goes_when_the_mesh_is_left_unless_it_is_kept(keep: bool) -> None:
-    with Signals() as signals, DemoMesh(signals, keep=keep) as mesh:
+    with SignalGuard() as signals, DemoMesh(signals, keep=keep) as mesh:
         folder = mesh.folder
         (folder / "file").touch()
     assert folder.exists() == keep

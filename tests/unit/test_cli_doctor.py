@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from paglets.api.hosts import HostIdentity, MemberView
-from paglets.cli.commands.doctor import machine_checks, member_check, sqlite_text, strangers
-from paglets.cli.data_directory_checks import Holder, folder_checks, holder_of
-from paglets.cli.doctor_check import BAD, GOOD, WARNING
+from paglets.cli.commands.doctor import host_check, machine_checks, sqlite_text, strangers
+from paglets.cli.data_directory_checks import BAD, GOOD, WARNING, LockHolder, folder_checks, holder_of
 from paglets.cli.main import main
 from paglets.core.clock import SystemEntropy
 from paglets.core.errors import StoreDamaged
@@ -73,7 +72,7 @@ VIEW = MemberView(member=MEMBER, online=True, silent_seconds=0.0)
 def test_each_trouble_of_a_host_is_told_with_what_to_do(
     view: MemberView, identity: HostIdentity | None, skew: float, state: str, words: str
 ) -> None:
-    check = member_check(view, identity, IDENTITY, skew)
+    check = host_check(view, identity, IDENTITY, skew)
     assert (check.name, check.state) == ("host w1", state)
     assert words in f"{check.found} {check.advice}"
     assert bool(check.advice) == (state == WARNING)
@@ -256,13 +255,13 @@ def test_the_folder_that_the_configuration_file_names_is_looked_at(
 def test_who_holds_a_directory_is_told_or_that_it_cannot_be_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert holder_of(tmp_path) == Holder(runs=False)
+    assert holder_of(tmp_path) == LockHolder(runs=False)
     with (tmp_path / "lock").open("a") as held:
-        assert holder_of(tmp_path) == Holder(runs=False)
+        assert holder_of(tmp_path) == LockHolder(runs=False)
         fcntl.flock(held, fcntl.LOCK_EX)
-        assert holder_of(tmp_path) == Holder(runs=True, pid=os.getpid())
+        assert holder_of(tmp_path) == LockHolder(runs=True, pid=os.getpid())
         monkeypatch.setattr(os, "major", lambda device: 999)
-        assert holder_of(tmp_path) == Holder(runs=None)
+        assert holder_of(tmp_path) == LockHolder(runs=None)
 
 
 @pytest.mark.parametrize(("mode", "state", "text"), [(0o755, WARNING, "others can enter"), (0o777, BAD, "can write")])
@@ -294,7 +293,7 @@ def test_a_host_that_was_damaged_or_starts_nothing_is_a_warning() -> None:
     damaged = replace(IDENTITY, properties={"damaged": "2026-01-01 00:00:00 UTC"})
     stuck = replace(IDENTITY, free=Resources(), running_jobs=0)
     for told, words in ((damaged, "was damaged"), (stuck, "starts no jobs")):
-        check = member_check(VIEW, told, IDENTITY, 0.0)
+        check = host_check(VIEW, told, IDENTITY, 0.0)
         assert (check.state, words in check.found) == (WARNING, True)
         assert "doctor --name w1" in check.advice
 
@@ -332,7 +331,7 @@ def test_where_the_system_does_not_tell_who_holds_a_lock_it_is_not_said_to_be_go
         host = next(check for check in folder_checks(folder, deep=False, running=running) if check.name == "w1 host")
         assert (host.state, host.found) == (GOOD, f"a host runs in {folder}, process {os.getpid()}")
         (folder / "lock").unlink()
-        assert holder_of(folder, running) == Holder(runs=True, pid=os.getpid(), is_locked=False)
+        assert holder_of(folder, running) == LockHolder(runs=True, pid=os.getpid(), is_locked=False)
 
 
 def test_of_a_host_that_runs_without_a_run_file_both_is_not_said(
@@ -372,7 +371,7 @@ def test_a_run_file_that_is_none_is_a_warning(home: Path, capsys: pytest.Capture
 
 def test_why_a_host_starts_nothing_is_told_as_it_says_it() -> None:
     stuck = replace(IDENTITY, properties={"blocked": "its copy of the program is gone: restart it"})
-    check = member_check(VIEW, stuck, IDENTITY, 0.0)
+    check = host_check(VIEW, stuck, IDENTITY, 0.0)
     assert (check.state, check.found) == (
         WARNING,
         "online, and starts nothing: its copy of the program is gone: restart it",
@@ -381,7 +380,7 @@ def test_why_a_host_starts_nothing_is_told_as_it_says_it() -> None:
 
 def test_a_zygote_that_does_not_answer_is_told_with_what_its_host_does_about_it() -> None:
     stuck = replace(IDENTITY, properties={"blocked": f"{ZYGOTE_LABEL} (zygote, process 7) does not answer"})
-    check = member_check(VIEW, stuck, IDENTITY, 0.0)
+    check = host_check(VIEW, stuck, IDENTITY, 0.0)
     assert check.state == WARNING
     assert "starts nothing: the process that starts jobs (zygote, process 7) does not answer" in check.found
     assert check.advice == "nothing to do: it is replaced after 30 s; its jobs restart"
@@ -389,6 +388,6 @@ def test_a_zygote_that_does_not_answer_is_told_with_what_its_host_does_about_it(
 
 def test_a_hook_that_takes_long_is_told_with_its_paglet() -> None:
     hooks = ("p1: on_arrival has been running for 12 min on w1", "p2: on_creation has been running for 11 min on w1")
-    check = member_check(VIEW, replace(IDENTITY, long_hooks=hooks), IDENTITY, 0.0)
+    check = host_check(VIEW, replace(IDENTITY, long_hooks=hooks), IDENTITY, 0.0)
     assert (check.state, check.found) == (WARNING, f"online; {hooks[0]}, and 1 more hook")
     assert "jobs logs p1" in check.advice

@@ -15,11 +15,12 @@ from paglets.api.logs import UnfinishedJob
 from paglets.api.paglets import PagletView
 from paglets.api.slots import Slots
 from paglets.cli.collectors import collector_of
-from paglets.cli.commands.jobs.groups import failure_row, pending_row, print_groups
-from paglets.cli.commands.jobs.why import explain, held_on
-from paglets.cli.commands.mesh import host_row
+from paglets.cli.commands.jobs.why import explain, lease_holders
 from paglets.cli.output import shortened
-from paglets.cli.views.offline_hosts import away_text, silence_text
+from paglets.cli.views.groups import print_groups
+from paglets.cli.views.hosts import host_row
+from paglets.cli.views.job_records import failure_row, pending_row
+from paglets.cli.views.offline_hosts import collector_problem, offline_text
 from paglets.client.hosts import views_by_name
 from paglets.client.job_logs import JobAttempts
 from paglets.client.undelivered import MeshUndelivered
@@ -275,17 +276,17 @@ def test_the_host_of_a_name_is_the_one_that_is_online_before_one_that_was_refuse
     later = replace(INTRUDER, member=replace(INTRUDER.member, joined=7), problem="")
     senior = replace(AWAY, member=replace(AWAY.member, joined=2))
     assert views_by_name([senior, later]) == views_by_name([later, senior]) == {"w1": senior}
-    assert held_on(Mesh(LAPTOP, online, INTRUDER), [("w1", "")]) == {}  # type: ignore[arg-type]
+    assert lease_holders(Mesh(LAPTOP, online, INTRUDER), [("w1", "")]) == {}  # type: ignore[arg-type]
 
 
 def test_in_a_group_a_job_on_a_host_that_is_away_says_so_and_not_what_was_so_before() -> None:
     job = {"job_key": "a", "status": "WAITING_FOR_SLOT", "host_name": "w1", "reason_text": "0 free", "since": 1.0}
-    assert pending_row(job, 2.0, views_by_name([AWAY]))[-1] == away_text(AWAY)
+    assert pending_row(job, 2.0, views_by_name([AWAY]))[-1] == offline_text(AWAY)
     assert pending_row(job, 2.0, views_by_name([LAPTOP]))[-1] == "0 free"
 
 
 def test_of_a_collector_that_is_online_nothing_is_said() -> None:
-    assert silence_text(W1, [LAPTOP, replace(AWAY, online=True)]) == ""
+    assert collector_problem(W1, [LAPTOP, replace(AWAY, online=True)]) == ""
 
 
 def test_a_host_that_was_refused_and_all_as_one_that_was_refused_sees_them_are_not_joined() -> None:

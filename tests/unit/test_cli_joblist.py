@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from paglets.api.slots import JobView, Slots
-from paglets.cli.commands.jobs.list import HEADERS, entries, left_out_of, row_of
+from paglets.cli.commands.jobs.list import HEADERS, count_left_out, entries, row_of
 from paglets.cli.commands.jobs.parser import STATUSES
 from paglets.cli.main import main
 from paglets.core.refs import HostRef
@@ -98,7 +98,7 @@ def test_jobs_beyond_the_limit_are_counted_by_status(status: str | None, count: 
         all_jobs=7,
         jobs=(view("a", "RUNNING"), view("b", "PLACING")),
     )
-    assert left_out_of(slots, status) == count
+    assert count_left_out(slots, status) == count
 
 
 @pytest.mark.parametrize("command", ["jobs list", "jobs history g", "jobs top", "notes"])

@@ -16,7 +16,7 @@ from test_cli import FakeHost
 from paglets.api.hosts import MemberView
 from paglets.api.logs import Attempts, AttemptView, LogPiece
 from paglets.cli.commands.logs.group import GroupLogs, logs_of_group, show_group
-from paglets.cli.commands.logs.missing import reason_for_no_log
+from paglets.cli.commands.logs.missing import explain_missing_log
 from paglets.cli.commands.logs.reader import Reader, chosen
 from paglets.cli.commands.logs.tail import begin_of_last_lines
 from paglets.cli.main import main
@@ -261,8 +261,8 @@ class Ended(FakeHost):
 def test_a_log_on_a_host_that_is_silent_comes_back_with_it_and_on_a_forgotten_one_it_is_not_waited_for() -> None:
     away = MemberView(member=member("w3", store_id="s3"), online=False, silent_seconds=24.0)
     with pytest.raises(Unreachable, match=r"the log of g/a is on w3, last heard of 24 s ago: start that host again"):
-        reason_for_no_log(Ended(away), "g/a", ())  # type: ignore[arg-type]
-    told = reason_for_no_log(Ended(), "g/a", ())  # type: ignore[arg-type]
+        explain_missing_log(Ended(away), "g/a", ())  # type: ignore[arg-type]
+    told = explain_missing_log(Ended(), "g/a", ())  # type: ignore[arg-type]
     assert told.text == "the log of g/a was on w3, which was forgotten, or is no host of this mesh"
     assert not told.waits
 
@@ -271,7 +271,7 @@ def test_the_log_of_a_group_is_refused_with_the_form_of_a_jobs_name() -> None:
     host = Ended()
     host.group = lambda text: None  # type: ignore[attr-defined]
     with pytest.raises(Invalid, match="g is a group") as told:
-        reason_for_no_log(host, "g", ())  # type: ignore[arg-type]
+        explain_missing_log(host, "g", ())  # type: ignore[arg-type]
     assert told.value.advice()[0] == "hint: name one of its jobs, as g/JOBKEY"
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from paglets.api.hosts import Cut, Hosts, MemberView, PeerProblem, RefusedHost
-from paglets.cli.commands.mesh import host_row, print_hosts
-from paglets.cli.views.offline_hosts import away_text, silence_text
+from paglets.cli.views.hosts import host_row, print_hosts
+from paglets.cli.views.offline_hosts import collector_problem, offline_text
 from paglets.mesh.view import OLD_STORE, no_way_text
 from tests.fakes.mesh import member
 
@@ -54,8 +54,8 @@ def test_one_that_was_not_heard_of_yet_is_not_silent_for_so_long() -> None:
     view = replace(AWAY, heard=False)
     assert (host_row(AWAY)[1], host_row(view)[1]) == ("offline for 40 s", "not heard of yet")
     listened = "not heard of since the host that was asked began to listen, 40 s ago"
-    assert silence_text(view.member.ref, [view]) == f"collector on w1, {listened}"
-    assert away_text(view).startswith(f"w1 is offline, {listened}: if that lasts")
+    assert collector_problem(view.member.ref, [view]) == f"collector on w1, {listened}"
+    assert offline_text(view).startswith(f"w1 is offline, {listened}: if that lasts")
 
 
 def test_a_host_that_is_long_away_stays_in_the_table_with_the_way_to_give_it_up(
@@ -66,12 +66,12 @@ def test_a_host_that_is_long_away_stays_in_the_table_with_the_way_to_give_it_up(
     told = capsys.readouterr()
     assert "try1  offline for 3 d" in told.out
     assert told.err == "hint: `paglets mesh forget try1` gives it up\n"
-    assert away_text(old).startswith("try1 is offline, not heard of for 3 d: ")
+    assert offline_text(old).startswith("try1 is offline, not heard of for 3 d: ")
     print_hosts(Hosts(hosts=(W1, old, replace(old, member=member("try2")))))
     assert capsys.readouterr().err == "hint: `paglets mesh forget NAME` gives up a host that will not come back\n"
 
 
 def test_where_only_a_third_host_is_lacking_that_is_said() -> None:
-    told = away_text(replace(AWAY, problem=no_way_text("w1", "n1")))
+    told = offline_text(replace(AWAY, problem=no_way_text("w1", "n1")))
     no_way = "nobody can connect to w1, nor to n1, and no host is online that both can reach"
     assert told.startswith(f"w1 is offline, last heard of 40 s ago ({no_way}): if that lasts")

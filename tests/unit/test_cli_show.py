@@ -12,7 +12,8 @@ from paglets.api.hosts import MemberView
 from paglets.api.logs import AttemptView, UnfinishedJob
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView
-from paglets.cli.commands.jobs.show import MOST_LINES, Shown, look, print_shown
+from paglets.cli.commands.jobs.show import find_details
+from paglets.cli.views.job_details import MOST_LINES, JobDetails, print_job_details
 from paglets.client.job_logs import JobAttempts
 from paglets.client.orphaned_groups import OrphanedGroup
 from paglets.client.undelivered import MeshUndelivered
@@ -143,8 +144,8 @@ class Client:
         return self.code
 
 
-def shown(client: Client, selector: str) -> Shown:
-    return look(client, selector)  # type: ignore[arg-type]
+def shown(client: Client, selector: str) -> JobDetails:
+    return find_details(client, selector)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("selector", ["g/b", "b1"])
@@ -156,7 +157,7 @@ def test_a_job_that_waits_is_shown_with_its_code_and_files(selector: str, capsys
     assert found.code is not None
     assert found.code.files == (("count.py", 40), ("pkg/__init__.py", 0))
 
-    print_shown(found)
+    print_job_details(found)
     said = capsys.readouterr()
     for words in ("abababababab (300 bytes): 2 files", "pkg/__init__.py", "in-0.txt", "2 cores wanted"):
         assert words in said.out
@@ -169,7 +170,7 @@ def test_a_job_that_ended_is_shown_by_its_key_and_by_the_id_of_its_copy(
 ) -> None:
     found = shown(Client(), selector)
     assert (found.job, found.class_name, found.is_here, found.code) == ("g/a", "count:Job", False, None)
-    print_shown(found)
+    print_job_details(found)
     said = capsys.readouterr().out
     for words in ("COMPLETED", "w1", 'result    {"n": 1}', 'metadata  {"n": 1}', "paglets jobs logs g/a"):
         assert words in said
@@ -195,7 +196,7 @@ def test_what_names_no_job_is_unknown(selector: str) -> None:
 def test_an_attempt_that_died_is_told_with_its_cause(capsys: pytest.CaptureFixture[str]) -> None:
     died = replace(attempt("b", "b1"), status="WAITING_FOR_SLOT", cause="signal:SIGKILL")
     lost = replace(died, attempt=2, cause="host_lost")
-    print_shown(replace(shown(Client(), "g/b"), attempts=(died, lost)))
+    print_job_details(replace(shown(Client(), "g/b"), attempts=(died, lost)))
     told = capsys.readouterr().out.splitlines()
     assert told[-3].split() == ["ATTEMPT", "STATUS", "HOST", "CAUSE"]
     assert told[-2].split(maxsplit=1) == ["1", "FAILED, tried again  w1    signal:SIGKILL"]
@@ -228,5 +229,5 @@ def test_a_host_that_hangs_is_not_waited_for_as_long_as_the_client_may_and_is_to
     assert shown(client, selector).silent == client.silent
     assert set(client.waited) == {5.0}
     client.waited.clear()
-    look(client, selector, 60.0)  # type: ignore[arg-type]
+    find_details(client, selector, 60.0)  # type: ignore[arg-type]
     assert set(client.waited) == {60.0}

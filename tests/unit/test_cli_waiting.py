@@ -13,9 +13,9 @@ from paglets.api.hosts import HostIdentity, MemberView
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Lease, Slots
 from paglets.cli.commands.jobs import why
-from paglets.cli.commands.jobs.parser import job_row
 from paglets.cli.views.explanation import Explanation
-from paglets.cli.views.wait_reasons import held_by
+from paglets.cli.views.job_rows import job_row
+from paglets.cli.views.wait_reasons import holders_text
 from paglets.core.errors import Unknown, Unreachable
 from paglets.core.refs import HostRef
 from paglets.slots.model import Resources
@@ -80,12 +80,12 @@ BIG = running("b", 200.0, cores=2, memory_bytes=5 * GIB)
 def test_those_who_hold_what_is_lacking_are_named_with_how_much_and_how_long(
     given: Slots, code: str, text: str
 ) -> None:
-    assert held_by(given, code) == text
+    assert holders_text(given, code) == text
 
 
 def test_of_many_the_three_that_hold_most_and_run_longest_are_named() -> None:
     many = [running(f"j{nth}", 10.0 * nth) for nth in range(6)]
-    assert held_by(slots(*many, BIG), "slots_busy") == (
+    assert holders_text(slots(*many, BIG), "slots_busy") == (
         "held by demo/b (2 cores for 3 min 20 s), demo/j5 (1 core for 50 s), demo/j4 (1 core for 40 s) and 4 more"
     )
 

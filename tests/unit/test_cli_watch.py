@@ -17,10 +17,11 @@ from paglets.api.hosts import Hosts, MemberView
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Slots, Usage
 from paglets.cli.commands.jobs.overview import busiest, cpu_share, status_counts
-from paglets.cli.commands.jobs.wait import EachJob, _follower, ended_line
-from paglets.cli.main import shared_last
+from paglets.cli.commands.jobs.wait import JobLines, _follower
+from paglets.cli.main import move_shared_options
 from paglets.cli.options import nearest
 from paglets.cli.output import say
+from paglets.cli.views.job_records import ended_line
 from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.remote.client import HostClient
@@ -65,7 +66,7 @@ def test_how_a_group_ended_is_told_and_is_the_exit_code(pages: list[dict[str, An
 
 
 def test_in_a_pipe_each_job_that_ended_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    EachJob("words")(page(1, monday=DONE, **{"tues\nday": FAILED}))
+    JobLines("words")(page(1, monday=DONE, **{"tues\nday": FAILED}))
     assert capsys.readouterr().out == (
         "monday  done  w1  3.2 s\ntues\\nday  failed  w2  1 min  exception: ValueError: bad\n"
     )
@@ -172,7 +173,7 @@ def test_a_collector_that_is_away_is_waited_for_unless_the_commands_own_time_is_
     home.routes["GET /v1/paglets/c1"] = paglet
     home.routes["POST /v1/paglets/c1/call"] = answer
     client = HostClient(exchange=TableExchange(home), environ=running(tmp_path, "home"))
-    shows = EachJob("words")
+    shows = JobLines("words")
     assert [len(each["ended"]) for each in _follower(client, "words", shows).pages(None, brief=True)] == [1]
     assert "no reply from c1; waiting for it" in capsys.readouterr().err
     replies.append(TimedOut("no reply from c1"))
@@ -198,7 +199,7 @@ def test_a_collector_that_is_away_is_waited_for_unless_the_commands_own_time_is_
     ],
 )
 def test_shared_options_may_stand_in_front(words: list[str], meant: list[str]) -> None:
-    assert shared_last(words) == meant
+    assert move_shared_options(words) == meant
 
 
 def test_the_nearest_word_is_named_else_all() -> None:

@@ -22,7 +22,7 @@ from docs.generator import commands
 from docs.generator.outputs import OUTPUTS, SUMMARY_KEYS
 from paglets.cli.commands.demo import Outcome
 from paglets.cli.commands.jobs.overview import status_counts
-from paglets.cli.main import COMMANDS, shared_last
+from paglets.cli.main import COMMANDS, move_shared_options
 from paglets.cli.script import is_script, split
 from paglets.config import checked_config, host_names
 from paglets.groups.summary import Facts, Lists, Place, summarise
@@ -91,7 +91,7 @@ def test_command_lines_that_are_shown_are_understood(document: Path) -> None:
     for line in shown_commands(document):
         if is_script(split(shlex.split(line))[1][0]):
             continue
-        name, *words = shared_last(shlex.split(line))
+        name, *words = move_shared_options(shlex.split(line))
         assert name in COMMANDS, line
         parser = importlib.import_module(COMMANDS[name][0]).parser()
         _, further = parser.parse_known_args(words)

@@ -80,7 +80,7 @@ def test_a_host_that_fails_is_told_of_and_holds_up_no_other(tmp_path: Path) -> N
     done = forget(exchange, tmp_path, "away")
     assert [each.host.name for each in done.answers] == ["home"]
     assert [str(error) for error in done.errors] == ["w2: disk"]
-    assert mesh.forgotten_tree(done)["silent"] == ["w2: disk"]
+    assert mesh.forget_json(done)["silent"] == ["w2: disk"]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_of_two_hosts_of_one_name_the_one_that_is_away_is_meant(tmp_path: Path) 
     exchange = Mesh(("w2", "store-old"))
     done = forget(exchange, tmp_path, "w2")
     assert (done.store_id, done.which) == ("store-old", "store-ol at http://w2:8765, silent for 99 s")
-    assert mesh.forgotten_tree(done)["others"] == [
+    assert mesh.forget_json(done)["others"] == [
         {"store_id": "store-w2", "url": "http://w2:8765", "online": True},
     ]
     assert forget(exchange, tmp_path, "away").others == ()

@@ -140,6 +140,15 @@ def test_no_statement_asks_the_database_for_time_or_chance(path: Path) -> None:
     assert [line for line in path.read_text("utf-8").splitlines() if asks.search(line)] == []
 
 
+COMMANDS = "paglets.cli.commands"
+OUTSIDE_COMMANDS = [path for path in MODULES if name_of(path).startswith("cli/") and "commands/" not in name_of(path)]
+
+
+@pytest.mark.parametrize("path", OUTSIDE_COMMANDS, ids=name_of)
+def test_only_commands_import_commands(path: Path) -> None:
+    assert [f"{line}: {module}" for line, module in imports(path) if module.startswith(COMMANDS)] == []
+
+
 def test_every_package_has_its_place_in_the_layers() -> None:
     known = MAY_IMPORT.keys() | AUTHORS_AND_TOOLS
     assert {package_of(path) for path in MODULES} <= known

@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from paglets.cli import artifact_lookup
-from paglets.cli.collectors import group_of
-from paglets.cli.commands.jobs.show import GONE, told_of_group
+from paglets.cli.collectors import group_of, name_a_job_error
 from paglets.cli.options import LOOK_SECONDS, Parser, add_command, add_commands, add_common, client_of
 from paglets.cli.output import (
     ago,
+    notice_if_slow,
     print_fields,
     print_json,
     print_table,
-    said_if_slow,
     say,
     waiting_for_all,
 )
-from paglets.cli.views.offline_hosts import Missing, missing_of
+from paglets.cli.views.job_details import GONE
+from paglets.cli.views.offline_hosts import MissingHosts, missing_hosts
 from paglets.cli.views.transfer_progress import ProgressLine
 from paglets.client.fan_out import ask_all
 from paglets.client.pacing import RECEIVING
@@ -134,9 +134,11 @@ def duration(text: str) -> float:
 
 def _list(options: argparse.Namespace) -> int:
     seconds = options.timeout or LOOK_SECONDS
-    with client_of(options) as client, said_if_slow(waiting_for_all(seconds)):
-        found, errors, owners = look(client, options.owner, seconds, whose=not options.json, group_id=options.group)
-        missing = missing_of(client.hosts(), errors)
+    with client_of(options) as client, notice_if_slow(waiting_for_all(seconds)):
+        found, errors, owners = find_artifacts(
+            client, options.owner, seconds, whose=not options.json, group_id=options.group
+        )
+        missing = missing_hosts(client.hosts(), errors)
     if options.json:
         print_json({"artifacts": [artifact.to_wire() for artifact in found], "silent": missing.lines()})
     else:
@@ -147,7 +149,7 @@ def _list(options: argparse.Namespace) -> int:
     return missing.exit_code
 
 
-def look(
+def find_artifacts(
     client: HostClient, owner: str | None, seconds: float, *, whose: bool, group_id: str | None = None
 ) -> tuple[tuple[ArtifactRef, ...], tuple[PagletsError, ...], dict[str, str]]:
     """The artifacts on all hosts, an error for each host that does not answer, and, if asked for, whose each artifact
@@ -166,7 +168,7 @@ def look(
         lambda: client.mesh_groups(for_hosts),
     ]
     (found, errors), (groups, _) = ask_all(lambda ask: ask(), asks)
-    return found, errors, artifact_lookup.owners_in_words(client, found, groups, end - time.monotonic())
+    return found, errors, artifact_lookup.owner_texts(client, found, groups, end - time.monotonic())
 
 
 def artifact_row(artifact: ArtifactRef, now: float, of: str) -> tuple[object, ...]:
@@ -185,8 +187,8 @@ def artifact_row(artifact: ArtifactRef, now: float, of: str) -> tuple[object, ..
 def _info(options: argparse.Namespace) -> int:
     seconds = options.timeout or LOOK_SECONDS
     with client_of(options) as client:
-        view = client.artifact(resolved(client, options.artifact))
-        owners = {} if options.json else owner_of(client, view.artifact, seconds)
+        view = client.artifact(resolve_id(client, options.artifact))
+        owners = {} if options.json else owner_text(client, view.artifact, seconds)
     if options.json:
         print_json(view)
         return EXIT_DONE
@@ -206,16 +208,16 @@ def _info(options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def owner_of(client: HostClient, artifact: ArtifactRef, seconds: float) -> dict[str, str]:
+def owner_text(client: HostClient, artifact: ArtifactRef, seconds: float) -> dict[str, str]:
     """Whose it is, in words, by its id; a host that does not tell its groups is named."""
-    with said_if_slow(waiting_for_all(seconds)):
+    with notice_if_slow(waiting_for_all(seconds)):
         groups, errors = client.mesh_groups(seconds)
-        owners = artifact_lookup.owners_in_words(client, [artifact], groups, seconds)
-    Missing(errors=tuple(errors.values())).say()
+        owners = artifact_lookup.owner_texts(client, [artifact], groups, seconds)
+    MissingHosts(errors=tuple(errors.values())).say()
     return owners
 
 
-def resolved(client: HostClient, text: str) -> str:
+def resolve_id(client: HostClient, text: str) -> str:
     """The id that `text` is, or begins, or that the job GROUP/JOBKEY reported. Raises Unknown, Invalid."""
     group_id, slash, job_key = text.partition("/")
     if slash:
@@ -227,14 +229,14 @@ def resolved(client: HostClient, text: str) -> str:
             return _by_prefix(client, text, error)
     if not text.startswith("art-") or len(text) < SHORTEST_PREFIX:
         nothing = Invalid(f"{text[:80]!r} is neither the id of an artifact, which begins with art-, nor GROUP/JOBKEY")
-        raise told_of_group(client, text, nothing, f", or --group {text}")
+        raise name_a_job_error(client, text, nothing, f", or --group {text}")
     return _by_prefix(
         client, text, Unknown(f"no artifact {text[:80]!r}: `paglets artifacts list` shows those there are")
     )
 
 
 def _by_prefix(client: HostClient, prefix: str, nothing: Unknown) -> str:
-    with said_if_slow(waiting_for_all(client.timeout)):
+    with notice_if_slow(waiting_for_all(client.timeout)):
         found, errors = client.mesh_artifacts()
     ids = [artifact.artifact_id for artifact in found if artifact.artifact_id.startswith(prefix)]
     if len(ids) == 1:
@@ -244,7 +246,7 @@ def _by_prefix(client: HostClient, prefix: str, nothing: Unknown) -> str:
         raise Invalid(f"{prefix} begins {len(ids)} ids, {', '.join(ids[:MOST_NAMED_IDS])}{more}: write more of it")
     if errors:
         raise Unreachable(f"no host that answers has an artifact {prefix}; {errors[0].message}")
-    raise Unknown(f"{nothing.message}{missing_of(client.hosts()).note()}")
+    raise Unknown(f"{nothing.message}{missing_hosts(client.hosts()).note()}")
 
 
 # Fetching.
@@ -258,7 +260,7 @@ def _get(options: argparse.Namespace) -> int:
     if options.artifact is None:
         raise Invalid("an artifact is missing: name an ID, GROUP/JOBKEY or --group GROUP")
     with client_of(options) as client:
-        artifact = _there(client, resolved(client, options.artifact))
+        artifact = _there(client, resolve_id(client, options.artifact))
         path = fetch(client, artifact, options.target or ".", move=options.move, force=options.force)
     if options.json:
         print_json(_fetched(path, artifact))
@@ -275,7 +277,7 @@ def _there(client: HostClient, artifact_id: str) -> ArtifactRef:
 
 
 def _gone(client: HostClient, error: Unknown) -> Unknown:
-    return Unknown(f"{error.message}: {GONE}{missing_of(client.hosts()).note()}")
+    return Unknown(f"{error.message}: {GONE}{missing_hosts(client.hosts()).note()}")
 
 
 def _fetched(path: Path, artifact: ArtifactRef) -> dict[str, object]:
@@ -383,7 +385,7 @@ def _remove(options: argparse.Namespace) -> int:
     with client_of(options) as client:
         for text in options.artifacts:
             try:
-                artifact_id = resolved(client, text)
+                artifact_id = resolve_id(client, text)
                 client.delete_artifact(artifact_id)
                 deleted.append(artifact_id)
             except PagletsError as error:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from paglets.cli.commands.host import add_settings, given_of
+from paglets.cli.host_flags import add_settings, read_flags
 from paglets.cli.options import Parser, add_command, add_commands
 from paglets.cli.output import print_json, print_table, say
 from paglets.config import (
@@ -84,7 +84,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    given = given_of(options, Path.cwd())
+    given = read_flags(options, Path.cwd())
     settings = settings_of(given.name, flags=given.flags, file=given.file)
     shown = {name: settings.get(name) or _default(name, given.name) for name in SETTINGS}
     if options.json:

@@ -15,10 +15,10 @@ from io import StringIO
 from pathlib import Path
 from typing import TextIO
 
-from paglets.cli.commands.jobs.wait import ended_line
-from paglets.cli.demo_mesh import HAS_SIGKILL, WAIT_SECONDS, DemoMesh, Interrupted, Signals, wait_for
+from paglets.cli.demo_mesh import HAS_SIGKILL, WAIT_SECONDS, DemoMesh, Interrupted, SignalGuard, wait_for
 from paglets.cli.options import Parser
 from paglets.cli.output import print_json, print_table, say
+from paglets.cli.views.job_records import ended_line
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, Unknown
 from paglets.core.terminal import draws_on
 from paglets.core.text import command_name, printable
@@ -88,12 +88,12 @@ def _demo(options: argparse.Namespace) -> int:
     files = identifiers.source_files(LIBRARY, most_files=options.files, most_bytes=MOST_BYTES)
     if not files:
         raise Unknown(f"Python's own library has no source files in {LIBRARY}: run the demo with another Python")
-    tell = Teller(sys.stderr if options.json else sys.stdout)
-    signals = Signals()
+    tell = StepLog(sys.stderr if options.json else sys.stdout)
+    signals = SignalGuard()
     mesh = DemoMesh(signals, keep=options.keep)
     try:
         with signals, mesh:
-            outcome = Story(mesh, tell, files).run()
+            outcome = DemoRun(mesh, tell, files).run()
     except Interrupted as interrupted:
         with suppress(OSError):  # the terminal may be gone
             say(f"interrupted; {mesh.left()}")
@@ -105,7 +105,7 @@ def _demo(options: argparse.Namespace) -> int:
     return EXIT_DONE if outcome.equal else EXIT_FAILED
 
 
-class Teller:
+class StepLog:
     """Says each step in a line as it happens, with the seconds since the beginning."""
 
     def __init__(self, out: TextIO) -> None:
@@ -119,10 +119,10 @@ class Teller:
         print(f"{self.seconds():5.1f} s  {step}", file=self._out, flush=True)
 
 
-class Story:
+class DemoRun:
     """What happens, one method a chapter."""
 
-    def __init__(self, mesh: DemoMesh, tell: Teller, files: list[SourceFile]) -> None:
+    def __init__(self, mesh: DemoMesh, tell: StepLog, files: list[SourceFile]) -> None:
         self._mesh = mesh
         self._tell = tell
         self._files = files

@@ -16,12 +16,11 @@ from functools import partial
 from pathlib import Path
 
 from paglets.api.hosts import NO_WAY, Cut, HostIdentity, MemberView
-from paglets.cli.commands.mesh import cut_text, other_cuts, refused_text
-from paglets.cli.data_directory_checks import closed_to_others, folder_checks, holder_of
-from paglets.cli.doctor_check import BAD, FEW_BYTES, WARNING, Check
+from paglets.cli.data_directory_checks import BAD, FEW_BYTES, WARNING, Check, folder_checks, holder_of, privacy_checks
 from paglets.cli.options import Parser, add_common, client_of
-from paglets.cli.output import advised, print_json
-from paglets.cli.views.offline_hosts import forget_hint, is_alone, is_long_away, is_old
+from paglets.cli.output import adapt_commands, print_json
+from paglets.cli.views.hosts import cut_text, other_cuts, refused_text
+from paglets.cli.views.offline_hosts import forget_hint, is_alone, is_long_offline, is_superseded
 from paglets.client.fan_out import ask_all, returning_errors
 from paglets.client.hosts import has_not_joined, last_contact_text
 from paglets.config import CONFIG_NAME, checked_config, data_dirs, host_names
@@ -84,9 +83,9 @@ def _doctor(options: argparse.Namespace) -> int:
         print_json({"checks": checks})
     else:
         for check in checks:
-            print(f"{check.state:<9}{printable(check.name)}: {printable(advised(check.found))}")
+            print(f"{check.state:<9}{printable(check.name)}: {printable(adapt_commands(check.found))}")
             if check.advice:
-                print(f"{'':<9}{printable(advised(check.advice))}")
+                print(f"{'':<9}{printable(adapt_commands(check.advice))}")
     return EXIT_FAILED if any(check.state == BAD for check in checks) else EXIT_DONE
 
 
@@ -176,7 +175,7 @@ def _home(home: Path) -> Iterator[Check]:
         return
     if home.is_dir():
         user = os.geteuid() if os.name == "posix" else 0
-        yield from (replace(check, name="home") for check in closed_to_others(home, user))
+        yield from (replace(check, name="home") for check in privacy_checks(home, user))
     free = shutil.disk_usage(there).free
     found = f"{printable(home)}, {bytes_text(free)} free"
     if free >= FEW_BYTES:
@@ -245,12 +244,12 @@ def mesh_checks(client: HostClient) -> Iterator[Check]:
         if is_alone(views) and not view.online and not view.problem:
             yield Check(name=f"host {view.member.name}", state=WARNING, found=f"not joined with {asked.name}")
         elif isinstance(answer, PagletsError) and view.problem:
-            yield member_check(view, None, asked, 0.0)
+            yield host_check(view, None, asked, 0.0)
         elif isinstance(answer, PagletsError):
             advice = ADVICE.get(type(answer), "its own log says more: host.log in its data directory")
             yield Check(name=f"host {view.member.name}", state=WARNING, found=answer.message, advice=advice)
         else:
-            yield member_check(view, answer[0], asked, answer[1])
+            yield host_check(view, answer[0], asked, answer[1])
 
 
 def cut_advice(cut: Cut) -> str:
@@ -281,7 +280,7 @@ def _told(client: HostClient, view: MemberView) -> tuple[HostIdentity | None, fl
     return identity, identity.wall_time - (began + time.time()) / 2 if identity.wall_time else 0.0
 
 
-def member_check(view: MemberView, identity: HostIdentity | None, asked: HostIdentity, skew_seconds: float) -> Check:
+def host_check(view: MemberView, identity: HostIdentity | None, asked: HostIdentity, skew_seconds: float) -> Check:
     """Of one member; `identity`: what it says of itself, None where it is offline."""
     name = f"host {view.member.name}"
     if view.problem:
@@ -310,9 +309,9 @@ def member_check(view: MemberView, identity: HostIdentity | None, asked: HostIde
 def _away_advice(view: MemberView) -> str:
     if view.problem.startswith(NO_WAY):
         return NO_WAY_ADVICE
-    if is_old(view):
+    if is_superseded(view):
         return OLD_ADVICE
-    return f"{START_ADVICE}; {forget_hint([view.member.name])}" if is_long_away(view) else START_ADVICE
+    return f"{START_ADVICE}; {forget_hint([view.member.name])}" if is_long_offline(view) else START_ADVICE
 
 
 def _trouble(identity: HostIdentity) -> tuple[str, str] | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import tomli_w
 
-from paglets.cli.commands.host import add_settings, flags_of, name_of
+from paglets.cli.host_flags import add_settings, flags_of, name_of
 from paglets.cli.options import Parser
 from paglets.cli.output import say
 from paglets.config import CONFIG_NAME, checked_config, host_names, settings_of

@@ -9,9 +9,9 @@ from typing import Any
 
 from paglets.api.paglets import PagletView
 from paglets.cli.options import LOOK_SECONDS, Parser, add_common, client_of
-from paglets.cli.output import print_json, print_table, said_if_slow, waiting_for_all
-from paglets.cli.views.offline_hosts import missing_of
-from paglets.cli.views.wait_reasons import why_text
+from paglets.cli.output import notice_if_slow, print_json, print_table, waiting_for_all
+from paglets.cli.views.offline_hosts import missing_hosts
+from paglets.cli.views.wait_reasons import wait_reason_text
 from paglets.core.text import duration_text
 
 HEADERS = ("GROUP", "JOB", "KIND", "NAME", "CLASS", "HOST", "STATUS", "AGE", "ID", "WHY")
@@ -29,9 +29,9 @@ def parser() -> Parser:
 
 def _list(options: argparse.Namespace) -> int:
     seconds = options.timeout or LOOK_SECONDS
-    with client_of(options) as client, said_if_slow(waiting_for_all(seconds)):
+    with client_of(options) as client, notice_if_slow(waiting_for_all(seconds)):
         views, errors = client.paglets(timeout=seconds)
-        missing = missing_of(client.hosts(), errors)
+        missing = missing_hosts(client.hosts(), errors)
     now = time.time()
     if options.json:
         print_json({"paglets": [_json(view, now) for view in views], "silent": missing.lines()})
@@ -69,7 +69,7 @@ def rows(views: Iterable[PagletView], now: float) -> list[tuple[object, ...]]:
 def _row(view: PagletView, now: float) -> tuple[object, ...]:
     """Return the cells of one line. Commands take GROUP and GROUP/JOB; only a paglet without a group needs its id."""
     job = view.job
-    reason = view.reason or ("" if job is None else why_text(job.reason, job.reason_text, never=job.never))
+    reason = view.reason or ("" if job is None else wait_reason_text(job.reason, job.reason_text, never=job.never))
     return (
         view.group_id or "",
         _job_key(view),

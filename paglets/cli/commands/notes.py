@@ -12,13 +12,13 @@ from datetime import datetime
 from paglets.api.notes import Note
 from paglets.cli.options import LOOK_SECONDS, Parser, add_common, client_of, count
 from paglets.cli.output import (
+    notice_if_slow,
     print_json,
     print_table,
-    said_if_slow,
     say,
     waiting_for_all,
 )
-from paglets.cli.views.offline_hosts import missing_of
+from paglets.cli.views.offline_hosts import missing_hosts
 from paglets.client.directory import MeshNotes
 from paglets.core.errors import Invalid, PagletsError
 from paglets.core.record import to_json
@@ -51,9 +51,9 @@ def _notes(options: argparse.Namespace) -> int:
     group_id = check_group_id(options.group) if options.group else None
     seconds = options.timeout or LOOK_SECONDS
     with client_of(options) as client:
-        with said_if_slow(waiting_for_all(seconds)):
+        with notice_if_slow(waiting_for_all(seconds)):
             found = client.notes(group_id=group_id, limit=options.limit, timeout=seconds)
-            missing = missing_of(client.hosts(), found.errors)
+            missing = missing_hosts(client.hosts(), found.errors)
         missing.say(is_empty=group_id is not None and not found.notes)
         if options.follow:
             _follow(client, found, group_id, seconds, as_json=options.json)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paglets.cli.options import Parser, seconds
-from paglets.cli.output import print_json, said_if_slow
+from paglets.cli.output import notice_if_slow, print_json
 from paglets.core.errors import EXIT_DONE, Conflict, Invalid, PagletsError, TimedOut, Unknown
 from paglets.core.refs import check_host_name
 from paglets.core.terminal import put_line
@@ -140,7 +140,7 @@ def send(host: RunningHost, number: signal.Signals) -> bool:
 def _wait_gone(host: RunningHost, end: float) -> None:
     """Wait until the process has ended. Raises TimedOut."""
     try:
-        with said_if_slow(f"waiting for host {host.name} to end", SLOW_SECONDS):
+        with notice_if_slow(f"waiting for host {host.name} to end", SLOW_SECONDS):
             while lives(host):
                 if time.monotonic() > end:
                     hint = [f"kill -9 {host.pid} ends it at once; nothing that it stored is lost"]

@@ -57,7 +57,7 @@ def print_reason(reason: Reason, *, out: TextIO | None = None) -> None:
         print_paragraph(reason.text, "  ", out=out)
 
 
-def counted_reasons(rows: list[tuple[str, str, str, str]]) -> list[Reason]:
+def count_reasons(rows: list[tuple[str, str, str, str]]) -> list[Reason]:
     """Equal rows but for the key, most frequent first, each with its first key."""
     first: dict[tuple[str, str, str], str] = {}
     for *reason, key in rows:

@@ -15,7 +15,7 @@ from paglets.core.text import command_name, duration_text
 from paglets.mesh.view import OLD_STORE
 
 
-def is_old(view: MemberView) -> bool:
+def is_superseded(view: MemberView) -> bool:
     """Whether it is what is left of a host whose name another one has by now."""
     return view.problem.startswith(OLD_STORE)
 
@@ -25,16 +25,16 @@ def is_alone(views: Sequence[MemberView]) -> bool:
     return bool(views) and bool(views[0].problem) and not any(view.online for view in views[1:])
 
 
-LONG_AWAY_SECONDS = 86_400.0
+LONG_OFFLINE_SECONDS = 86_400.0
 """A host that is offline for a day is named only where the answer may depend on it. A laptop that sleeps overnight is
 back by then, and whoever waits for a host longer knows that it is away. `mesh hosts` and `doctor` always name it."""
 
 MOST_NAMED = 5
 
 
-def is_long_away(view: MemberView) -> bool:
+def is_long_offline(view: MemberView) -> bool:
     """Return True if the host has been offline for so long that most commands do not name it."""
-    return not view.online and offline_seconds(view) >= LONG_AWAY_SECONDS
+    return not view.online and offline_seconds(view) >= LONG_OFFLINE_SECONDS
 
 
 def forget_hint(names: Sequence[str]) -> str:
@@ -45,7 +45,7 @@ def forget_hint(names: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Missing:
+class MissingHosts:
     """The hosts that are missing from an answer for which all hosts are asked.
 
     `errors`: of hosts that count as online and did not answer. `offline`: hosts that were not asked.
@@ -73,7 +73,7 @@ class Missing:
             say(error)
         if len(unheard) > 1:
             say(f"no answer from {shortlist([error.message.partition(': ')[0] for error in unheard])}")
-        offline = [view for view in self.offline if is_empty or not is_long_away(view)]
+        offline = [view for view in self.offline if is_empty or not is_long_offline(view)]
         if offline:
             say(_not_asked(offline))
 
@@ -82,12 +82,12 @@ class Missing:
         return f" ({_not_asked(self.offline)})" if self.offline else ""
 
 
-def missing_of(views: Iterable[MemberView], errors: Iterable[PagletsError] = ()) -> Missing:
+def missing_hosts(views: Iterable[MemberView], errors: Iterable[PagletsError] = ()) -> MissingHosts:
     """Return who is missing, given the `errors` of those that were asked. An old store is not: its name has an heir."""
     told = tuple(errors)
-    away = [view for view in views if not view.online and not is_old(view)]
+    away = [view for view in views if not view.online and not is_superseded(view)]
     offline = [view for view in away if not any(names_host(view.member.name, error) for error in told)]
-    return Missing(errors=told, offline=tuple(offline))
+    return MissingHosts(errors=told, offline=tuple(offline))
 
 
 def _not_asked(views: Sequence[MemberView]) -> str:
@@ -109,7 +109,7 @@ def say_may_have_more(group_id: str, silent: Mapping[str, str]) -> None:
         say(f"{shortlist(names)} may have more of {group_id}: {reason}")
 
 
-def away_text(view: MemberView, lost_after_seconds: float | None = None) -> str:
+def offline_text(view: MemberView, lost_after_seconds: float | None = None) -> str:
     """Return that a host with jobs is away, and when they are submitted again.
 
     `lost_after_seconds`: after so much silence, as the host of their collector is set; None: not known.
@@ -123,7 +123,7 @@ def away_text(view: MemberView, lost_after_seconds: float | None = None) -> str:
     )
 
 
-def silence_text(host: HostRef, views: Sequence[MemberView]) -> str:
+def collector_problem(host: HostRef, views: Sequence[MemberView]) -> str:
     """Of the collector's host, where it is not online: since when, or that it is gone; else ""."""
     view, lost = view_of(host, views), removed_text(host, views)
     if lost or view is None:

@@ -25,7 +25,7 @@ def job_name(job: JobView) -> str:
     return f"{job.group_id}/{job.job_key}" if job.group_id else job.agent_id
 
 
-def held_by(slots: Slots, code: str) -> str:
+def holders_text(slots: Slots, code: str) -> str:
     """`held by g/a (2 cores for 40 s), g/b (1 core for 3 min) and 2 more`, those that hold most first.
 
     "" where nothing is lacking, or nobody holds any.
@@ -68,7 +68,7 @@ def _others(slots: Slots, name: str, leased: int) -> int:
     return max(0, others)
 
 
-def why_text(code: str, text: str, *, never: bool, held: str = "") -> str:
+def wait_reason_text(code: str, text: str, *, never: bool, held: str = "") -> str:
     """Return why a job waits, such as `never: 64 cores asked, 2 offered`: its reason, and who holds what it lacks."""
     told = "; ".join(filter(None, (text or code, held)))
     return f"never: {told}" if never else told

@@ -6,21 +6,24 @@ import argparse
 import getpass
 import socket
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from paglets.api.groups import ReportCounts
 from paglets.api.hosts import MemberView
+from paglets.api.kept import FailedHook
 from paglets.cli.collectors import collector_of, no_such_job
-from paglets.cli.commands.jobs.hooks import HooksEnded, end_failed
+from paglets.cli.job_copies import kept_of
 from paglets.cli.options import client_of
-from paglets.cli.orphaned_groups import counts_text
-from paglets.cli.output import print_json, said_if_slow, say
-from paglets.cli.views.offline_hosts import is_long_away, say_may_have_more, shortlist
+from paglets.cli.output import notice_if_slow, print_json, say
+from paglets.cli.views.hooks import day
+from paglets.cli.views.offline_hosts import is_long_offline, say_may_have_more, shortlist
+from paglets.cli.views.orphaned_groups import counts_text
 from paglets.client.cancellation import CancelOutcome, EndOutcome
 from paglets.client.collectors import FORGOTTEN
 from paglets.client.fan_out import ask_all, returning_errors
+from paglets.client.undelivered import MeshUndelivered
 from paglets.core.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -32,6 +35,7 @@ from paglets.core.errors import (
     Unreachable,
 )
 from paglets.core.record import to_json
+from paglets.core.refs import ProxyRef
 from paglets.core.terminal import put_line
 from paglets.core.text import counted, printable
 from paglets.remote.client import HostClient
@@ -109,7 +113,7 @@ def cancel_each(
         keys = groups[group_id]
         try:
             collector_of(client, group_id)
-            with said_if_slow(f"waiting until the processes of {group_id} have ended"):
+            with notice_if_slow(f"waiting until the processes of {group_id} have ended"):
                 return client.cancel(group_id, keys, reason=reason, timeout=timeout)
         except (Unreachable, Unknown) as error:
             return _without_collector(client, group_id, keys, error, reason=reason, timeout=timeout, force=force)
@@ -136,7 +140,7 @@ def _without_collector(
         _refuse_to_drop(client, group_id, keys)
     if isinstance(error, Unreachable):
         say(f"{error.message}. Each host ends what it has of {group_id}")
-    with said_if_slow(f"waiting until each host has ended what it has of {group_id}"):
+    with notice_if_slow(f"waiting until each host has ended what it has of {group_id}"):
         try:
             if is_lost:
                 return client.clear_group(group_id, keys, reason=reason, timeout=timeout, drop_results=force)
@@ -265,7 +269,47 @@ def exit_code(outcome: CancelOutcome | EndOutcome, views: Iterable[MemberView] =
     of `views` that is long away is not waited for."""
     if isinstance(outcome, CancelOutcome) and "unknown" in outcome.keys.values():
         return EXIT_FAILED
-    gone = {view.member.name for view in views if is_long_away(view)} if isinstance(outcome, EndOutcome) else set()
+    gone = {view.member.name for view in views if is_long_offline(view)} if isinstance(outcome, EndOutcome) else set()
     if set(outcome.silent) - gone:
         return EXIT_UNREACHABLE
     return EXIT_TIMED_OUT if outcome.running else EXIT_DONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HooksEnded:
+    """A line for each job whose hook had failed; `code`: EXIT_FAILED if one could not be ended."""
+
+    lines: tuple[str, ...] = ()
+    code: int = EXIT_DONE
+
+
+def end_failed(client: HostClient, group_id: str, job_keys: Iterable[str] | None) -> HooksEnded:
+    """End the jobs of these keys (None: all) whose hook failed, and say what became of their files."""
+    lines: dict[tuple[str, str], str] = {}
+    code = EXIT_DONE
+    for job_key in [""] if job_keys is None else dict.fromkeys(job_keys):
+        # A host tells of a bounded number at once, of all jobs or of one.
+        while new := _not_in(lines, kept_of(client, group_id, job_key)):
+            for hook, files in new:
+                line = _ended_text(hook, files)
+                try:
+                    client.dispose(ProxyRef(agent_id=hook.agent_id, host=hook.host))
+                except PagletsError as error:
+                    code = EXIT_FAILED
+                    line = f"{group_id}/{hook.job_key}, whose {hook.hook} failed, was not ended: {error.message}"
+                lines[hook.host.store_id, hook.agent_id] = line
+    return HooksEnded(lines=tuple(lines.values()), code=code)
+
+
+def _not_in(known: Container[tuple[str, str]], found: MeshUndelivered) -> list[tuple[FailedHook, int]]:
+    """Return the hooks that are not known yet, each with the number of its files."""
+    counts = Counter(file.owner for file in found.files)
+    return [(hook, counts[hook.agent_id]) for hook in found.hooks if (hook.host.store_id, hook.agent_id) not in known]
+
+
+def _ended_text(hook: FailedHook, file_count: int) -> str:
+    text = f"ended {hook.group_id}/{hook.job_key}, whose {hook.hook} failed on {hook.host.name}"
+    if not file_count:
+        return text
+    files = f"its {counted(file_count, 'file')} can be fetched until {day(hook.kept_until)}"
+    return f"{text}; {files}: `paglets artifacts get --group {hook.group_id} DIR`"

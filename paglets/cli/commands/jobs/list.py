@@ -10,23 +10,23 @@ from typing import Any
 
 from paglets.api.hosts import MemberView
 from paglets.api.slots import JobView, Slots
-from paglets.cli.collectors import asker, summary_of
-from paglets.cli.commands.jobs.groups import apart, pending_row
-from paglets.cli.commands.jobs.parser import JOB_HEADERS, STATUSES, job_row
-from paglets.cli.commands.jobs.wait import why_ended
+from paglets.cli.collectors import collector_caller, summary_of
+from paglets.cli.commands.jobs.parser import STATUSES
 from paglets.cli.options import LOOK_SECONDS, client_of, mesh_client_of
 from paglets.cli.output import (
     attempt_text,
+    notice_if_slow,
     print_json,
     print_table,
-    said_if_slow,
     say,
     shortened,
     waiting_for_all,
 )
-from paglets.cli.views.offline_hosts import Missing, missing_of
+from paglets.cli.views.job_records import pending_row, split_artifact, why_ended
+from paglets.cli.views.job_rows import JOB_HEADERS, job_row
+from paglets.cli.views.offline_hosts import MissingHosts, missing_hosts
 from paglets.cli.views.result_values import result_text
-from paglets.cli.views.wait_reasons import held_by, job_name, why_text
+from paglets.cli.views.wait_reasons import holders_text, job_name, wait_reason_text
 from paglets.client.hosts import views_by_name
 from paglets.client.slots import mesh_slots
 from paglets.core.errors import EXIT_DONE, Invalid
@@ -46,12 +46,12 @@ Entry = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class MeshJobs:
     """Jobs of all hosts, and the hosts that are missing."""
 
     jobs: Sequence[tuple[Slots, JobView]]
     left_out: int
-    missing: Missing
+    missing: MissingHosts
 
 
 def ps(options: argparse.Namespace) -> int:
@@ -62,7 +62,7 @@ def ps(options: argparse.Namespace) -> int:
     return _show(asked, ("HOST", *JOB_HEADERS), row, nothing, as_json=options.json)
 
 
-def jobs(options: argparse.Namespace) -> int:
+def list_jobs(options: argparse.Namespace) -> int:
     """List the jobs that wait or run; of a group all that it has."""
     status, limit = options.status, options.limit
     if options.group:
@@ -79,17 +79,17 @@ def jobs(options: argparse.Namespace) -> int:
 # Of the mesh.
 
 
-def _ask(options: argparse.Namespace, status: str | None) -> Asked:
+def _ask(options: argparse.Namespace, status: str | None) -> MeshJobs:
     """Ask each host for at most `--limit` jobs; keep those of that status, by default all."""
     seconds, limit = options.timeout or LOOK_SECONDS, options.limit
-    with mesh_client_of(options) as link, said_if_slow(waiting_for_all(seconds)):
+    with mesh_client_of(options) as link, notice_if_slow(waiting_for_all(seconds)):
         answers, errors = mesh_slots(link, limit, seconds)
-        missing = missing_of(link.hosts(), errors)
+        missing = missing_hosts(link.hosts(), errors)
     found = [(slots, job) for slots in answers for job in slots.jobs if status in (None, _word(job))]
-    return Asked(jobs=found, left_out=sum(left_out_of(slots, status) for slots in answers), missing=missing)
+    return MeshJobs(jobs=found, left_out=sum(count_left_out(slots, status) for slots in answers), missing=missing)
 
 
-def left_out_of(slots: Slots, status: str | None) -> int:
+def count_left_out(slots: Slots, status: str | None) -> int:
     """Return how many jobs of that status, by default of all, a host has beyond the limit: running ones come first."""
     unseen = max(0, slots.all_jobs - len(slots.jobs))
     running = slots.running_jobs - sum(job.status == "RUNNING" for job in slots.jobs)
@@ -98,7 +98,7 @@ def left_out_of(slots: Slots, status: str | None) -> int:
 
 
 def _show(
-    asked: Asked,
+    asked: MeshJobs,
     headers: Sequence[str],
     row: Callable[[Slots, JobView], tuple[object, ...]],
     nothing: str,
@@ -129,7 +129,7 @@ def _row_of_view(slots: Slots, job: JobView) -> tuple[object, ...]:
         slots.host.name,
         attempt_text(job.generation, job.attempt),
         duration_text(seconds),
-        why_text(job.reason, job.reason_text, never=job.never, held=held_by(slots, job.reason)),
+        wait_reason_text(job.reason, job.reason_text, never=job.never, held=holders_text(slots, job.reason)),
     )
 
 
@@ -146,7 +146,7 @@ def _of_group(options: argparse.Namespace) -> int:
         if options.status:
             summary = summary_of(client, options.group, [STATUSES[options.status]])
         else:
-            summary = asker(client, options.group)(Message("summary", {"limit": options.limit}))
+            summary = collector_caller(client, options.group)(Message("summary", {"limit": options.limit}))
         hosts = views_by_name(client.hosts())
     found = [entry for entry in entries(summary) if options.status in (None, entry["status"])]
     shown = found[: options.limit]
@@ -189,7 +189,7 @@ def row_of(entry: Entry, now: float, hosts: Mapping[str, MemberView]) -> tuple[o
 def _outcome(entry: Entry) -> str:
     if "cause" in entry:
         return why_ended(entry)
-    artifact, result = apart(entry.get("result"))
+    artifact, result = split_artifact(entry.get("result"))
     parts = [artifact.name] if artifact else []
     parts += [shortened(result_text(result))] if result or artifact is None else []
     return "  ".join(parts)

@@ -9,19 +9,19 @@ from collections import Counter, deque
 from typing import Any
 
 from paglets.api.slots import JobView, Slots
-from paglets.cli.collectors import asker, collector_of
-from paglets.cli.commands.jobs.wait import why_ended
+from paglets.cli.collectors import collector_caller, collector_of
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import (
     ago,
     attempt_text,
+    notice_if_slow,
     print_fields,
     print_json,
     print_table,
-    said_if_slow,
     waiting_for_all,
 )
-from paglets.cli.views.offline_hosts import Missing
+from paglets.cli.views.job_records import why_ended
+from paglets.cli.views.offline_hosts import MissingHosts
 from paglets.cli.views.wait_reasons import job_name
 from paglets.core.errors import EXIT_DONE
 from paglets.core.messages import Message
@@ -42,7 +42,7 @@ TOP_HEADERS = ("HOST", "JOB", "ATTEMPT", "TIME", "CORES", "CPU", "RSS", "SCRATCH
 
 def status(options: argparse.Namespace) -> int:
     with client_of(options) as client:
-        told = asker(client, options.group)(Message("counts"))
+        told = collector_caller(client, options.group)(Message("counts"))
     counts = status_counts(told)
     if options.json:
         print_json(counts)
@@ -121,9 +121,9 @@ def top(options: argparse.Namespace) -> int:
     seconds = options.timeout or LOOK_SECONDS
     with client_of(options) as client:
         while True:
-            with said_if_slow(waiting_for_all(seconds)):
+            with notice_if_slow(waiting_for_all(seconds)):
                 answers, errors = client.mesh_slots(limit=1000, timeout=seconds)
-            missing = Missing(errors=errors)
+            missing = MissingHosts(errors=errors)
             jobs = busiest(answers)[: options.limit]
             if options.watch and sys.stdout.isatty():
                 print("\x1b[H\x1b[J", end="")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Sequence
 from typing import Any
 
-from paglets.api.slots import JobView, PlacementCandidate, Slots
 from paglets.cli.commands.logs.parser import add_logs
 from paglets.cli.options import (
     AMOUNT_FLAGS,
@@ -16,26 +14,9 @@ from paglets.cli.options import (
     add_commands,
     add_common,
     amount_of_bytes,
-    client_of,
     count,
-    later,
-    mesh_client_of,
-    names_and_urls,
+    lazy_handler,
 )
-from paglets.cli.output import (
-    attempt_text,
-    numbers_text,
-    print_json,
-    print_table,
-    say,
-)
-from paglets.cli.views.wait_reasons import held_by, job_name, why_text
-from paglets.core.errors import EXIT_DONE, EXIT_NEVER
-from paglets.core.terminal import put_hint
-from paglets.core.text import duration_text
-from paglets.slots.amounts import bytes_text, resources_text
-from paglets.slots.eligibility import tags_nowhere, way_out
-from paglets.slots.model import Resources
 
 STATUSES = {
     "running": "pending_jobs",
@@ -45,11 +26,6 @@ STATUSES = {
     "done": "results",
 }
 """Statuses of `jobs list`, in the order of its lines -> the list of a group's summary that has these jobs."""
-
-JOB_HEADERS = (
-    *("JOB", "STATUS", "ATTEMPT", "TIME", "CORES", "MEMORY", "CPU IDS", "GPU IDS", "CPU TIME", "RSS", "SCRATCH"),
-    "WHY",
-)
 
 
 def parser() -> Parser:
@@ -66,10 +42,10 @@ def parser() -> Parser:
         "jobs rerun-hook words/monday",
     )
     again.add_argument("job", metavar="GROUP/JOBKEY", help="the job")
-    add_common(again, later("paglets.cli.commands.jobs.hooks", "rerun"), waits=True)
+    add_common(again, lazy_handler("paglets.cli.commands.jobs.rerun_hook", "rerun"), waits=True)
     everything = add_command(commands, "show", "everything about one job: code, files, attempts, result file")
     everything.add_argument("job", metavar="GROUP/JOBKEY|ID", help="a job of a group, or a job's id")
-    add_common(everything, later("paglets.cli.commands.jobs.show", "show"), asks_all=True)
+    add_common(everything, lazy_handler("paglets.cli.commands.jobs.show", "show"), asks_all=True)
     add_logs(add_command(commands, "logs", "what a job printed; also as `paglets logs`"))
     _add_hosts(add_command(commands, "hosts", "which hosts could run a job, best first (nothing is submitted)"))
     return made
@@ -87,50 +63,50 @@ def _add_listings(commands: Commands) -> None:
     lines.add_argument("group", nargs="?", metavar="GROUP", help="list all jobs of that group")
     lines.add_argument("--status", choices=list(STATUSES), help="only jobs of that status")
     lines.add_argument("--limit", type=count, default=100, metavar="N", help="jobs shown (default 100)")
-    add_common(lines, later("paglets.cli.commands.jobs.list", "jobs"), asks_all=True)
+    add_common(lines, lazy_handler("paglets.cli.commands.jobs.list", "list_jobs"), asks_all=True)
     lines.set_defaults(last="group")
     listing = add_command(commands, "groups", "groups and their counts; one group with its jobs", "jobs groups")
     listing.add_argument("name", nargs="?", metavar="GROUP", help="show that group: pending jobs, results, failures")
     listing.add_argument("--group", metavar="GROUP", help="the same")
-    add_common(listing, later("paglets.cli.commands.jobs.groups", "groups"), asks_all=True)
+    add_common(listing, lazy_handler("paglets.cli.commands.jobs.groups", "groups"), asks_all=True)
     queue = add_command(commands, "queue", "one host's queue and leases, with CPU ids and usage")
     _add_limit(queue)
-    add_common(queue, _queue)
+    add_common(queue, lazy_handler("paglets.cli.commands.jobs.queue", "queue"))
     processes = add_command(commands, "ps", "what runs now, on all hosts of the mesh, and what it uses")
     processes.add_argument("--all", action="store_true", help="what waits, too")
     _add_limit(processes)
-    add_common(processes, later("paglets.cli.commands.jobs.list", "ps"), asks_all=True)
+    add_common(processes, lazy_handler("paglets.cli.commands.jobs.list", "ps"), asks_all=True)
 
 
 def _add_states(commands: Commands) -> None:
     reason = add_command(commands, "why", "why a job, or a group's jobs, do not run or did not succeed")
     reason.add_argument("job", metavar="GROUP|GROUP/JOBKEY|ID", help="a group, a job of a group, or a job's id")
-    add_common(reason, later("paglets.cli.commands.jobs.why", "why"))
+    add_common(reason, lazy_handler("paglets.cli.commands.jobs.why", "why"))
     status = add_command(commands, "status", "how far a group is, in counts", "jobs status words")
     status.add_argument("group", metavar="GROUP")
-    add_common(status, later("paglets.cli.commands.jobs.overview", "status"))
+    add_common(status, lazy_handler("paglets.cli.commands.jobs.overview", "status"))
     past = add_command(commands, "history", "the jobs of a group that ended, newest first", "jobs history words")
     past.add_argument("group", metavar="GROUP")
     past.add_argument("--limit", type=count, default=50, metavar="N", help="jobs shown (default 50)")
-    add_common(past, later("paglets.cli.commands.jobs.overview", "history"))
+    add_common(past, lazy_handler("paglets.cli.commands.jobs.overview", "history"))
     load = add_command(
         commands, "top", "hosts by their load, and the running jobs that use most", "jobs top", "jobs top --watch"
     )
     load.add_argument("--watch", action="store_true", help="again and again, until interrupted")
     load.add_argument("--limit", type=count, default=20, metavar="N", help="jobs shown (default 20)")
-    add_common(load, later("paglets.cli.commands.jobs.overview", "top"), asks_all=True)
+    add_common(load, lazy_handler("paglets.cli.commands.jobs.overview", "top"), asks_all=True)
 
 
 def _add_waits(commands: Commands) -> None:
     for name, handler, purpose in (
         (
             "wait",
-            later("paglets.cli.commands.jobs.wait", "wait"),
+            lazy_handler("paglets.cli.commands.jobs.wait", "wait"),
             "wait until all jobs of a group have ended; the exit code says how",
         ),
         (
             "watch",
-            later("paglets.cli.commands.jobs.wait", "watch"),
+            lazy_handler("paglets.cli.commands.jobs.wait", "watch"),
             "watch a group until all jobs have ended: a bar, or in a pipe a line for each job",
         ),
     ):
@@ -154,7 +130,7 @@ def _add_cancel(commands: Commands) -> None:
         action="store_true",
         help="where the group's collector cannot be asked: each host that answers ends what it has of it",
     )
-    add_common(ending, later("paglets.cli.commands.jobs.cancel", "cancel"))
+    add_common(ending, lazy_handler("paglets.cli.commands.jobs.cancel", "cancel"))
 
 
 def _add_limit(parser: argparse.ArgumentParser) -> None:
@@ -186,88 +162,10 @@ def _add_hosts(parser: argparse.ArgumentParser) -> None:
         dest="allow_home_compute",
         help="the host asked may run it too",
     )
-    add_common(parser, _hosts)
+    add_common(parser, lazy_handler("paglets.cli.commands.jobs.hosts", "hosts"))
 
 
 # One host's scheduler.
 
 
-def _queue(options: argparse.Namespace) -> int:
-    from paglets.client.slots import slots_of
-
-    with mesh_client_of(options, of_one=True) as link:
-        slots = slots_of(link, None, options.limit, options.timeout)
-    if options.json:
-        print_json(slots)
-        return EXIT_DONE
-    say(
-        f"{slots.host.name}: {slots.running_jobs} running, {slots.queued_jobs} queued; "
-        f"free {resources_text(slots.free)} of {resources_text(slots.capacity)}"
-    )
-    print_table(JOB_HEADERS, [job_row(job, slots) for job in slots.jobs])
-    return EXIT_DONE
-
-
-def job_row(job: JobView, slots: Slots) -> tuple[object, ...]:
-    """A line of `jobs queue` under JOB_HEADERS; `slots` of its host, which has the leases of the other jobs."""
-    wanted = Resources(**job.request.get("resources", {}))
-    running = job.status == "RUNNING"
-    usage = job.usage
-    return (
-        job_name(job),
-        job.status if job.residence == "here" else f"{job.status} ({job.residence})",
-        attempt_text(job.generation, job.attempt),
-        duration_text(job.running_seconds if running else job.waited_seconds),
-        wanted.cpu_cores,
-        bytes_text(wanted.memory_bytes) if wanted.memory_bytes else "",
-        numbers_text(job.lease.cpu_cores) if job.lease else "",
-        numbers_text(job.lease.gpu_ids) if job.lease else "",
-        duration_text(usage.cpu_seconds) if usage else "",
-        bytes_text(usage.rss_bytes) if usage else "",
-        bytes_text(usage.scratch_bytes) if usage else "",
-        why_text(job.reason, job.reason_text, never=job.never, held=held_by(slots, job.reason)),
-    )
-
-
 # Placement.
-
-
-def _hosts(options: argparse.Namespace) -> int:
-    from paglets.system.jobs import ComputeJobState
-
-    given = vars(options)
-    fields: dict[str, Any] = {name: given[name] for name in ComputeJobState.__dataclass_fields__ if name in given}
-    names, urls = names_and_urls(options.excluded_hosts)
-    state = ComputeJobState(**fields, excluded_host_names=names, excluded_host_urls=urls)
-    state.slot_request()
-    with client_of(options) as client:
-        found = client.candidates(state)
-        home = client.host.name
-        verdicts = found.verdicts
-        can = any(one.eligible for one in verdicts)
-        tags = [] if can else [view.member.tags for view in client.hosts()]
-    if options.json:
-        print_json(found)
-    else:
-        print_table(("RANK", "HOST", "CAN RUN IT", "WHY"), [_verdict_row(one) for one in verdicts])
-        say(f"as if submitted from {home}")
-    if can:
-        return EXIT_DONE
-    why, hint = no_host_lines(state.required_host_tags, tags, [one.reason for one in verdicts])
-    say(why)
-    put_hint(hint)
-    return EXIT_NEVER
-
-
-def no_host_lines(
-    required: Sequence[str], tags_of_hosts: Sequence[Collection[str]], codes: Sequence[str]
-) -> tuple[str, str]:
-    """Return why no host can run a job, and what can be done. `codes`: of the reasons of all hosts."""
-    there = {tag for tags in tags_of_hosts for tag in tags}
-    nowhere = tags_nowhere([tag for tag in required if tag not in there], there)
-    return (f"no host can run this job{f': {nowhere}' if nowhere else ''}", way_out(*codes))
-
-
-def _verdict_row(one: PlacementCandidate) -> tuple[object, ...]:
-    can = "yes" if one.eligible else "never" if one.never else "not now"
-    return (one.rank or "", one.host.name, can, one.reason_text or one.reason)

@@ -6,20 +6,19 @@ import argparse
 import sys
 import time
 from contextlib import suppress
-from typing import Any
 
-from paglets.cli.collectors import asker, group_of
-from paglets.cli.commands.jobs.groups import is_cancelled, message_of
+from paglets.cli.collectors import collector_caller, group_of
 from paglets.cli.options import client_of
-from paglets.cli.output import advised, print_json, say, shortened
+from paglets.cli.output import adapt_commands, print_json, say
+from paglets.cli.views.job_records import ended_line
 from paglets.core.clock import SystemClock, system_pause
 from paglets.core.errors import PagletsError
 from paglets.core.messages import Message
 from paglets.core.terminal import draws_on, put_line, put_next
-from paglets.core.text import counted, duration_text, printable
+from paglets.core.text import counted, printable
 from paglets.remote.client import HostClient
 from paglets.system.following import Follower
-from paglets.system.progress import Bar, Silent, how_ended, next_line, shown
+from paglets.system.progress import Bar, Silent, next_line, shown
 
 
 def wait(options: argparse.Namespace) -> int:
@@ -32,7 +31,7 @@ def watch(options: argparse.Namespace) -> int:
     if options.json:
         return _follow(options, Silent(options.group))
     draws = draws_on(sys.stderr)
-    return _follow(options, Bar(options.group, time.monotonic, all_failures=True) if draws else EachJob(options.group))
+    return _follow(options, Bar(options.group, time.monotonic, all_failures=True) if draws else JobLines(options.group))
 
 
 def _follow(options: argparse.Namespace, shows: Silent) -> int:
@@ -60,20 +59,20 @@ def _follow(options: argparse.Namespace, shows: Silent) -> int:
 def _follower(client: HostClient, group_id: str, shows: Silent) -> Follower:
     collector = client.proxy(group_of(client, group_id).collector)
     follower = Follower(group_id, collector, client, client.proxy, clock=SystemClock(), pause=system_pause)
-    return follower.tells(lambda text: shows.tell(advised(text)))
+    return follower.tells(lambda text: shows.tell(adapt_commands(text)))
 
 
 def _say_never(client: HostClient, group_id: str) -> None:
     """Once, after a look: for what no host can run, one would wait in vain."""
     with suppress(PagletsError):
-        page = asker(client, group_id)(Message("listed", {"name": "pending_jobs"}))
+        page = collector_caller(client, group_id)(Message("listed", {"name": "pending_jobs"}))
         never = sum(1 for job in page["entries"] if job.get("never"))
         if never:
             put_line(f"{group_id}: {counted(never, 'job')} can never run as things are")
             put_next(f"paglets jobs why {group_id}")
 
 
-class EachJob(Silent):
+class JobLines(Silent):
     """A line on stdout for each job that ended, and on stderr what is in the way."""
 
     def draw(self) -> None:
@@ -83,19 +82,3 @@ class EachJob(Silent):
 
     def tell(self, text: str) -> None:
         say(text)
-
-
-def ended_line(key: str, record: dict[str, Any]) -> str:
-    """Return `monday  done  linux-a  3.2 s`, or with why it failed."""
-    runtime = record.get("runtime_seconds")
-    why = why_ended(record)
-    time_text = "" if runtime is None else duration_text(runtime)
-    return "  ".join(part for part in (key, how_ended(record), record.get("host_name") or "", time_text, why) if part)
-
-
-def why_ended(record: dict[str, Any]) -> str:
-    """Return cause and message of a failure, of a cancelled one only what was said of it: `how_ended` has the rest."""
-    if "cause" not in record:
-        return ""
-    message = shortened(message_of(record))
-    return message if is_cancelled(record) else f"{record['cause']}: {message}" if message else record["cause"]

@@ -15,22 +15,15 @@ from paglets.api.hosts import MemberView
 from paglets.api.paglets import PagletView
 from paglets.api.slots import Slots
 from paglets.cli.collectors import no_such_job, summary_of, summary_of_job
-from paglets.cli.commands.jobs.groups import counts_text, is_cancelled, message_of, result_fields
-from paglets.cli.commands.jobs.hooks import (
-    hook_fields,
-    hooks_json,
-    hooks_of_group,
-    kept_of,
-    undelivered_fields,
-    with_group_hooks,
-)
-from paglets.cli.commands.jobs.wait import why_ended
-from paglets.cli.job_copies import REPORT_WAITS, copies_of_group, copy_of_job, ways_out
+from paglets.cli.job_copies import REPORT_WAITS, copies_of_group, copy_of_job, hooks_of_group, kept_of, next_steps_text
 from paglets.cli.options import LOOK_SECONDS, client_of
-from paglets.cli.output import advised, ago, attempt_text, print_json, shortened
-from paglets.cli.views.explanation import Explanation, counted_reasons, print_explained
-from paglets.cli.views.offline_hosts import away_text
-from paglets.cli.views.wait_reasons import LACKING, held_by, job_name, why_text
+from paglets.cli.output import adapt_commands, ago, attempt_text, print_json, shortened
+from paglets.cli.views.explanation import Explanation, count_reasons, print_explained
+from paglets.cli.views.groups import counts_text
+from paglets.cli.views.hooks import hook_fields, hooks_json, undelivered_fields, with_group_hooks
+from paglets.cli.views.job_records import is_cancelled, message_of, result_fields, why_ended
+from paglets.cli.views.offline_hosts import offline_text
+from paglets.cli.views.wait_reasons import LACKING, holders_text, job_name, wait_reason_text
 from paglets.client.fan_out import ask_all, returning_errors
 from paglets.client.hosts import views_by_name
 from paglets.client.orphaned_groups import newest_reports
@@ -77,26 +70,26 @@ def explain(client: HostClient, selector: str) -> Explanation:
         try:
             summary = summary_of_job(client, group_id, job_key)
         except (Unreachable, Unknown) as error:
-            return with_hooks(client, of_copy(client, group_id, job_key, error), group_id, job_key)
-        return with_hooks(client, explain_key(client, summary, job_key), group_id, job_key)
+            return with_hooks(client, explain_copy(client, group_id, job_key, error), group_id, job_key)
+        return with_hooks(client, explain_job(client, summary, job_key), group_id, job_key)
     nothing: PagletsError | None = None
     if GROUP_ID.fullmatch(selector):
         try:
             summary = summary_of(client, selector, ("pending_jobs", "failures"))
             waits = map(_wait, summary["pending_jobs"])
-            told = _of_group(summary, held_on(client, waits, summary["collector"]["host_name"]))
+            told = _of_group(summary, lease_holders(client, waits, summary["collector"]["host_name"]))
             hooks = hooks_of_group(client, summary)
             data = {**told.data, **({"hooks": hooks_json(hooks)} if hooks else {})}
             return replace(told, data=data, fields=with_group_hooks(told.fields, hooks))
         except (Unreachable, Unknown) as error:
             if isinstance(error, Unreachable) or not AGENT_ID.fullmatch(selector):
-                return _of_copies(client, selector, error)
+                return _explain_copies(client, selector, error)
             nothing = error
     try:
         return explain_paglet(client, client.paglet(selector))
     except Unknown as error:
         if nothing is not None:
-            return _of_copies(client, selector, nothing)
+            return _explain_copies(client, selector, nothing)
         hint = ["paglets jobs groups lists the groups"]
         raise Unknown(f"the mesh knows no group and no job {selector!r}", hint=hint) from error
 
@@ -120,9 +113,9 @@ def with_hooks(
     )
 
 
-def of_copy(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> Explanation:
+def explain_copy(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> Explanation:
     """Of one job as the host knows it that has it, where its collector cannot be asked. Raises `error`."""
-    ended = _waiting_end(client, group_id, job_key, error)
+    ended = _explain_waiting_report(client, group_id, job_key, error)
     if ended is not None:
         return ended
     entry = copy_of_job(client, group_id, job_key)
@@ -132,13 +125,13 @@ def of_copy(client: HostClient, group_id: str, job_key: str, error: PagletsError
         nowhere = f"no host that answers has a copy of {group_id}/{job_key}"
         raise type(error)(f"{error.message}; {nowhere}", **error.details) from None
     named = {"job": f"{group_id}/{job_key}"}
-    told = _pending(named, entry, held_on(client, [_wait(entry)]))
+    told = _pending(named, entry, lease_holders(client, [_wait(entry)]))
     fields = {name: value for name, value in told.fields.items() if name not in ("since", "next")}
-    fields |= {"collector": advised(error.message), "next": ways_out(group_id, [entry], error)}
+    fields |= {"collector": adapt_commands(error.message), "next": next_steps_text(group_id, [entry], error)}
     return replace(told, data={**told.data, "collector": error.message}, fields=fields)
 
 
-def _waiting_end(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> Explanation | None:
+def _explain_waiting_report(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> Explanation | None:
     """Of a job that has ended and whose report waits on a host, as the report says."""
     left = client.orphaned_group(group_id, timeout=LOOK_SECONDS)
     found = newest_reports(client.waiting_reports(left, job_key)).get(job_key)
@@ -152,25 +145,29 @@ def _waiting_end(client: HostClient, group_id: str, job_key: str, error: Paglets
     more = {
         "why": REPORT_WAITS,
         "files": ", ".join(f"{each.name} ({each.artifact_id})" for each in report.artifacts),
-        "collector": advised(error.message),
-        "next": ways_out(group_id, [{"status": "COMPLETED"}], error),
+        "collector": adapt_commands(error.message),
+        "next": next_steps_text(group_id, [{"status": "COMPLETED"}], error),
     }
     data = {"collector": error.message, "reason_text": REPORT_WAITS, "files": to_json(report.artifacts)}
     return replace(told, data={**told.data, **data}, fields={**told.fields, **more})
 
 
-def _of_copies(client: HostClient, group_id: str, error: PagletsError) -> Explanation:
+def _explain_copies(client: HostClient, group_id: str, error: PagletsError) -> Explanation:
     """Of a group, as the hosts know its jobs that have them. Raises `error`."""
     entries, code = copies_of_group(client, group_id)
     if not entries:
         raise error
-    held = held_on(client, map(_wait, entries))
+    held = lease_holders(client, map(_wait, entries))
     rows = [(each["status"], each["host_name"], _reason(each, held), each["job_key"]) for each in entries]
     return Explanation(
         code=code,
         data={"group_id": group_id, "status": "", "pending_jobs": entries, "failures": {}, "collector": error.message},
-        fields={"group": group_id, "collector": advised(error.message), "next": ways_out(group_id, entries, error)},
-        reasons=tuple(counted_reasons(rows)),
+        fields={
+            "group": group_id,
+            "collector": adapt_commands(error.message),
+            "next": next_steps_text(group_id, entries, error),
+        },
+        reasons=tuple(count_reasons(rows)),
     )
 
 
@@ -179,7 +176,7 @@ def _wait(job: dict[str, Any]) -> tuple[str, str]:
     return job.get("host_name") or "", job.get("reason") or ""
 
 
-def held_on(client: HostClient, waits: Iterable[tuple[str, str]], collector: str = "") -> Held:
+def lease_holders(client: HostClient, waits: Iterable[tuple[str, str]], collector: str = "") -> Held:
     """Return who holds what is lacking where jobs are (see `_wait`), and which of these hosts are away.
 
     Hosts that do not answer are left out: also without them the reason says how much is free. `collector`: the name
@@ -189,7 +186,7 @@ def held_on(client: HostClient, waits: Iterable[tuple[str, str]], collector: str
     views = views_by_name(client.hosts())
     silent = [key for key in waiting if key[0] in views and not views[key[0]].online]
     lost_after = _lost_after(client, views.get(collector)) if silent else None
-    away = {key: away_text(views[key[0]], lost_after) for key in silent}
+    away = {key: offline_text(views[key[0]], lost_after) for key in silent}
     asked = [key for key in waiting if key[1] in LACKING and key[0] in views and key not in away]
     names = list(dict.fromkeys(host for host, _ in asked))
     most_seconds = min(HELD_SECONDS, client.timeout) if names else 0.0
@@ -197,7 +194,7 @@ def held_on(client: HostClient, waits: Iterable[tuple[str, str]], collector: str
         returning_errors(lambda name: client.slots(limit=MOST_JOBS, host=name, timeout=most_seconds)), names
     )
     known = {name: slots for name, slots in zip(names, answers, strict=True) if isinstance(slots, Slots)}
-    return {**away, **{(host, code): held_by(known[host], code) for host, code in asked if host in known}}
+    return {**away, **{(host, code): holders_text(known[host], code) for host, code in asked if host in known}}
 
 
 def _lost_after(client: HostClient, collector: MemberView | None) -> float | None:
@@ -228,10 +225,10 @@ def _of_group(summary: dict[str, Any], held: Held) -> Explanation:
             "group": summary["group_id"],
             "status": summary["status"],
             "jobs": counts_text(summary, sum(is_cancelled(record) for record in summary["failures"].values())),
-            "hint": advised(way_out(_first_reason(summary["pending_jobs"]))) or _home_hint(summary),
+            "hint": adapt_commands(way_out(_first_reason(summary["pending_jobs"]))) or _home_hint(summary),
             "next": _next(summary, never),
         },
-        reasons=(*counted_reasons(pending), *counted_reasons(failed)),
+        reasons=(*count_reasons(pending), *count_reasons(failed)),
     )
 
 
@@ -266,10 +263,10 @@ def _how(failure: dict[str, Any]) -> str:
 
 def _reason(job: dict[str, Any], held: Held) -> str:
     reason, text = job.get("reason") or "", job.get("reason_text") or ""
-    return why_text(reason, text, never=bool(job.get("never")), held=held.get(_wait(job), ""))
+    return wait_reason_text(reason, text, never=bool(job.get("never")), held=held.get(_wait(job), ""))
 
 
-def explain_key(client: HostClient, summary: dict[str, Any], job_key: str) -> Explanation:
+def explain_job(client: HostClient, summary: dict[str, Any], job_key: str) -> Explanation:
     """Of one job of a group, as its collector knows it. Raises Unknown."""
     named = {"job": f"{summary['group_id']}/{job_key}"}
     if job_key in summary["results"]:
@@ -281,7 +278,7 @@ def explain_key(client: HostClient, summary: dict[str, Any], job_key: str) -> Ex
         return _ended(named | {"status": _how(record)}, record, code)
     for job in summary["pending_jobs"]:
         if job["job_key"] == job_key:
-            return _pending(named, job, held_on(client, [_wait(job)], summary["collector"]["host_name"]))
+            return _pending(named, job, lease_holders(client, [_wait(job)], summary["collector"]["host_name"]))
     raise no_such_job(client, summary["group_id"], job_key)
 
 
@@ -325,7 +322,7 @@ def _pending(named: dict[str, str], job: dict[str, Any], held: Held) -> Explanat
             "attempt": _attempt(job),
             "why": _reason(job, held),
             "since": ago(job.get("since"), time.time()),
-            "hint": advised(way_out(job.get("reason") or "")),
+            "hint": adapt_commands(way_out(job.get("reason") or "")),
             "next": commands(named["job"], "cancel") if never else _next_of_running(named["job"], job["status"]),
         },
     )
@@ -359,10 +356,10 @@ def explain_paglet(client: HostClient, view: PagletView) -> Explanation:
             "job": f"{job.group_id}/{job.job_key}" if job.group_id else job.job_key,
             "status": job.status,
             "attempt": _attempt(waits),
-            "why": _reason(waits, held_on(client, [_wait(waits)])) or view.reason,
+            "why": _reason(waits, lease_holders(client, [_wait(waits)])) or view.reason,
             "waited": duration_text(job.waited_seconds),
             "running": duration_text(job.running_seconds) if job.running_seconds else "",
-            "hint": advised(way_out(job.reason)),
+            "hint": adapt_commands(way_out(job.reason)),
             "next": _next_of_running(job_name(job), job.status),
         }
     return Explanation(code=EXIT_NEVER if job and job.never else EXIT_DONE, data=to_json(view), fields=fields)

@@ -5,36 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from paglets.cli.collectors import no_such_job, summary_of_job
-from paglets.cli.commands.jobs.show import told_of_group
-from paglets.cli.views.offline_hosts import missing_of
+from paglets.cli.collectors import name_a_job_error, no_such_job, summary_of_job
+from paglets.cli.views.offline_hosts import missing_hosts
 from paglets.client.hosts import last_contact_text, views_by_name
 from paglets.core.errors import PagletsError, Unknown, Unreachable
 from paglets.remote.client import HostClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NoLog:
+class MissingLog:
     """Why, in words. `waits`: the job may yet start."""
 
     text: str
     waits: bool = False
 
 
-def reason_for_no_log(client: HostClient, job: str, silent: Sequence[PagletsError]) -> NoLog:
+def explain_missing_log(client: HostClient, job: str, silent: Sequence[PagletsError]) -> MissingLog:
     """`silent`: errors of the hosts that did not answer. Raises Unknown, and Unreachable where its host is away."""
     group_id, slash, job_key = job.partition("/")
     if slash:
         return _of_key(client, group_id, job_key, silent)
     if silent:
         raise Unreachable(f"no host that answered knows a job {job!r}; {silent[0].message}")
-    asked = missing_of(client.hosts()).note()
+    asked = missing_hosts(client.hosts()).note()
     hint = ["name a job as GROUP/JOBKEY", "paglets jobs list GROUP lists the jobs of a group"]
     nothing = Unknown(f"no host of the mesh knows a job or a log {job!r}{asked}", hint=hint)
-    raise told_of_group(client, job, nothing)
+    raise name_a_job_error(client, job, nothing)
 
 
-def _of_key(client: HostClient, group_id: str, job_key: str, silent: Sequence[PagletsError]) -> NoLog:
+def _of_key(client: HostClient, group_id: str, job_key: str, silent: Sequence[PagletsError]) -> MissingLog:
     """As the group's collector knows it."""
     job = f"{group_id}/{job_key}"
     summary = summary_of_job(client, group_id, job_key)
@@ -50,11 +49,11 @@ def _of_key(client: HostClient, group_id: str, job_key: str, silent: Sequence[Pa
         )
     if pending is not None:
         reason = pending.get("reason_text") or pending.get("reason") or pending["status"]
-        return NoLog(text=f"{job} has not started: {reason}", waits=True)
+        return MissingLog(text=f"{job} has not started: {reason}", waits=True)
     if "cause" in record and not record.get("attempt"):
-        return NoLog(text=f"{job} never started: {record['cause']}: {record.get('message') or ''}")
+        return MissingLog(text=f"{job} never started: {record['cause']}: {record.get('message') or ''}")
     if host_name and host is None:
-        return NoLog(text=f"the log of {job} was on {host_name}, which was forgotten, or is no host of this mesh")
+        return MissingLog(text=f"the log of {job} was on {host_name}, which was forgotten, or is no host of this mesh")
     if silent:
         raise Unreachable(f"the log of {job} is on {host_name}, and not all hosts answer: {silent[0].message}")
-    return NoLog(text=f"{job} has ended, and what it printed is not kept any more")
+    return MissingLog(text=f"{job} has ended, and what it printed is not kept any more")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-from paglets.cli.options import Parser, add_common, later
+from paglets.cli.options import Parser, add_common, lazy_handler
 
 STREAMS = ("out", "err")
 
@@ -31,7 +31,7 @@ def add_logs(parser: argparse.ArgumentParser) -> None:
     only.add_argument("--stderr", action="store_const", const=("err",), dest="streams", help="only its stderr")
     add("--tail", type=_lines, metavar="N", help="only the last N lines of each stream (of a group by default 20)")
     add("--raw", action="store_true", help="write escape sequences to a terminal too (to a pipe or file: always)")
-    add_common(parser, later("paglets.cli.commands.logs.reader", "logs"), asks_all=True)
+    add_common(parser, lazy_handler("paglets.cli.commands.logs.reader", "logs"), asks_all=True)
     parser.set_defaults(streams=STREAMS)
 
 

@@ -12,16 +12,16 @@ from typing import TypeVar
 
 from paglets.api.groups import GroupView
 from paglets.api.logs import AttemptView, UnfinishedJob
-from paglets.cli.commands.jobs.hooks import kept_of, say_failed
 from paglets.cli.commands.logs.group import logs_of_group, show_group
-from paglets.cli.commands.logs.missing import reason_for_no_log
+from paglets.cli.commands.logs.missing import explain_missing_log
 from paglets.cli.commands.logs.tail import begin_of_last_lines
-from paglets.cli.job_copies import attempts_of
+from paglets.cli.job_copies import attempts_of, kept_of
 from paglets.cli.options import LOOK_SECONDS, client_of
-from paglets.cli.output import attempt_text, print_json, said_if_slow, say, waiting_for_all
+from paglets.cli.output import attempt_text, notice_if_slow, print_json, say, waiting_for_all
+from paglets.cli.views.hooks import say_failed_hook
 from paglets.cli.views.log_output import LogOutput
-from paglets.cli.views.offline_hosts import Missing
-from paglets.cli.views.wait_reasons import why_text
+from paglets.cli.views.offline_hosts import MissingHosts
+from paglets.cli.views.wait_reasons import wait_reason_text
 from paglets.client.job_logs import JobAttempts, LogBytes
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, Invalid, PagletsError, Unknown
 from paglets.core.refs import GROUP_ID
@@ -91,7 +91,7 @@ def _logs_of_group(client: HostClient, group: GroupView, options: argparse.Names
             hint=[f"name a job as {group.group_id}/JOBKEY"],
             next=[f"paglets jobs list {group.group_id}"],
         )
-    with said_if_slow(waiting_for_all(seconds)):
+    with notice_if_slow(waiting_for_all(seconds)):
         found = logs_of_group(client, group.group_id, group.job_keys, seconds)
     if options.json:
         print_json(_listing(found.all_attempts()))
@@ -103,7 +103,7 @@ def _listing(found: JobAttempts) -> dict[str, object]:
     return {
         "attempts": found.attempts,
         "unfinished": found.unfinished,
-        "silent": Missing(errors=tuple(found.silent)).lines(),
+        "silent": MissingHosts(errors=tuple(found.silent)).lines(),
     }
 
 
@@ -161,14 +161,14 @@ class Reader:
         group_id, slash, job_key = self.job.partition("/")
         hooks = kept_of(self.client, group_id, job_key, self.seconds).hooks if slash else ()
         for hook in hooks:
-            say_failed(hook, traceback="err" not in self.streams or not any(shown))
+            say_failed_hook(hook, traceback="err" not in self.streams or not any(shown))
         return [*shown, *(True for _ in hooks)]
 
     def _say_why_not(self, found: JobAttempts) -> int:
         if found.unfinished:
             say(f"{self.job} has not started: {_reason(found.unfinished[-1])}")
             return EXIT_DONE
-        reason = reason_for_no_log(self.client, self.job, found.silent)
+        reason = explain_missing_log(self.client, self.job, found.silent)
         say(reason.text)
         return EXIT_DONE if reason.waits else EXIT_FAILED
 
@@ -241,7 +241,7 @@ class Reader:
     def _may_start(self) -> bool:
         """Of a job of which no host that is online knows an attempt. Raises Unknown."""
         try:
-            found = reason_for_no_log(self.client, self.job, ())
+            found = explain_missing_log(self.client, self.job, ())
         except PagletsError as error:
             if not error.retryable:
                 raise
@@ -333,4 +333,4 @@ def _name(attempt: AttemptView) -> str:
 
 def _reason(job: UnfinishedJob) -> str:
     text = job.reason_text or job.reason or f"it is {job.status} on {job.host.name}"
-    return why_text("", text, never=job.never)
+    return wait_reason_text("", text, never=job.never)

@@ -1,0 +1,62 @@
+"""Hooks of finished jobs that failed, in words; and `paglets jobs rerun-hook`, which runs them again."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from paglets.api.kept import FailedHook
+from paglets.cli.options import LOOK_SECONDS, client_of
+from paglets.cli.output import notice_if_slow, print_json
+from paglets.cli.views.hooks import say_failed_hook
+from paglets.core.errors import EXIT_DONE, EXIT_FAILED, Conflict, Invalid, Unknown, Unreachable
+from paglets.core.text import printable
+from paglets.remote.client import HostClient
+
+
+def rerun(options: argparse.Namespace) -> int:
+    """Run the failed hooks of the job `options.job` again. Return 1 where one failed again."""
+    group_id, slash, job_key = options.job.partition("/")
+    if not slash:
+        raise Invalid(f"{options.job[:80]!r} is no job: name it as GROUP/JOBKEY")
+    ends: list[dict[str, Any]] = []
+    with client_of(options) as client:
+        for hook in _failed(client, group_id, job_key, options.timeout or LOOK_SECONDS):
+            with notice_if_slow(f"{hook.hook} of {options.job} runs on {hook.host.name}"):
+                again = client.rerun_hook(hook, timeout=options.timeout)
+            ends.append(_end(options.job, hook, again))
+            if not options.json:
+                _print(options.job, hook, again)
+    if options.json:
+        print_json({"hooks": ends})
+    return EXIT_DONE if all(end["ok"] for end in ends) else EXIT_FAILED
+
+
+def _failed(client: HostClient, group_id: str, job_key: str, seconds: float) -> tuple[FailedHook, ...]:
+    found = client.undelivered(group_id, job_key, timeout=seconds)
+    if found.hooks:
+        return found.hooks
+    if found.silent:
+        raise Unreachable(f"no host that answered has a failed hook of {group_id}/{job_key}; {found.silent[0].message}")
+    if found.undelivered:
+        raise Conflict(f"no hook of {group_id}/{job_key} has failed: {found.undelivered[0].text}")
+    raise Unknown(f"no hook of {group_id}/{job_key} failed on a host that is online")
+
+
+def _end(job: str, hook: FailedHook, again: FailedHook | None) -> dict[str, Any]:
+    return {
+        "job": job,
+        "hook": hook.hook,
+        "host": hook.host.name,
+        "ok": again is None,
+        "error": "" if again is None else again.error,
+        "traceback": "" if again is None else again.traceback,
+    }
+
+
+def _print(job: str, hook: FailedHook, again: FailedHook | None) -> None:
+    if again is None:
+        moves = f"; it moves to {hook.target}" if hook.target else ""
+        print(f"{printable(job)}: {hook.hook} returned on {hook.host.name}{moves}")
+        return
+    say_failed_hook(again)

@@ -1,0 +1,165 @@
+"""The report of jobs show: all details of one job."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from paglets.api.logs import AttemptView
+from paglets.cli.output import attempt_text, print_fields, print_table, say
+from paglets.cli.views.explanation import Explanation
+from paglets.cli.views.hooks import kept_json
+from paglets.cli.views.job_records import short_result
+from paglets.client.undelivered import MeshUndelivered
+from paglets.core.errors import PagletsError
+from paglets.core.record import to_json
+from paglets.core.refs import ArtifactRef, BlobRef, FileRef
+from paglets.core.text import command_name, printable
+from paglets.slots.amounts import bytes_text
+from paglets.slots.states import FINAL
+
+GONE = "moved away, deleted, or on a host that is offline"
+"""What an artifact is that no host has which is online."""
+
+
+SHORT_HASH = 12
+
+
+MOST_LINES = 50
+"""Of files, in words; `--json` has all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeBundle:
+    """A bundle. `files`: the paths in it and their bytes, or `problem` where they cannot be told."""
+
+    bundle: BlobRef
+    files: tuple[tuple[str, int], ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDetails:
+    """`told`: as `jobs why` tells it. `is_here`: a copy of the job is on a host, so that code and inputs are known.
+
+    `is_gone`: no host that is online has the artifact any more. `silent`: errors of hosts that did not tell attempts.
+    `kept`: hooks of the finished job that failed, and files of it that no hook took.
+    """
+
+    job: str
+    told: Explanation
+    class_name: str = ""
+    metadata: dict[str, Any] | None = None
+    is_here: bool = False
+    code: CodeBundle | None = None
+    inputs: tuple[FileRef, ...] = ()
+    artifact: ArtifactRef | None = None
+    is_gone: bool = False
+    attempts: tuple[AttemptView, ...] = ()
+    silent: tuple[PagletsError, ...] = ()
+    kept: MeshUndelivered = field(default_factory=MeshUndelivered)
+
+
+def job_details_json(shown: JobDetails) -> dict[str, Any]:
+    code = shown.code
+    return {
+        "job": shown.job,
+        "class_name": shown.class_name,
+        "metadata": shown.metadata,
+        "is_here": shown.is_here,
+        "code": None
+        if code is None
+        else {
+            "sha256": code.bundle.sha256,
+            "size_bytes": code.bundle.size_bytes,
+            "files": [{"name": name, "size_bytes": size} for name, size in code.files],
+            "problem": code.problem,
+        },
+        "inputs": to_json(shown.inputs),
+        "artifact": to_json(shown.artifact),
+        "attempts": to_json(shown.attempts),
+        **kept_json(shown.kept),
+        "job_state": shown.told.data,
+    }
+
+
+def print_job_details(shown: JobDetails) -> None:
+    code, artifact = shown.code, shown.artifact
+    get = "" if artifact is None else f"get it: {command_name()} artifacts get {artifact.artifact_id}"
+    print_fields(
+        {
+            "job": shown.job,
+            "class": shown.class_name,
+            **{name: value for name, value in shown.told.fields.items() if name not in ("job", "class")},
+            "metadata": "" if shown.metadata is None else short_result(shown.metadata),
+            "code": _code_text(shown),
+            "artifact": ""
+            if artifact is None
+            else f"{artifact.name} ({bytes_text(artifact.size_bytes)}), " + (GONE if shown.is_gone else get),
+            "expires": "" if artifact is None or artifact.expires_at is None else _date(artifact.expires_at),
+            "scratch": _kept_text(shown.attempts),
+            "output": f"{command_name()} jobs logs {shown.job}" if shown.attempts else "",
+        }
+    )
+    for tail in shown.told.tails if shown.kept.hooks else ():
+        print("\n" + "\n".join(printable(line) for line in tail.splitlines()))
+    if shown.kept.files:
+        print("\nfiles left by the job:")
+        rows = [(file.artifact_id, file.name, bytes_text(file.size_bytes), file.host_name) for file in shown.kept.files]
+        print_table(("ID", "NAME", "SIZE", "HOST"), rows[:MOST_LINES])
+    _table("code", ("FILE", "SIZE"), () if code is None else code.files)
+    _table("inputs", ("FILE", "SIZE"), tuple((file.name, file.size_bytes) for file in shown.inputs))
+    known = {(each.generation, each.attempt) for each in shown.attempts if each.status}
+    # On a host where only a hook of the job ran there is a log, and no attempt.
+    runs = [each for each in shown.attempts if each.status or (each.generation, each.attempt) not in known]
+    if len(runs) > 1 or any(_is_dead(each) or each.remark for each in runs):
+        print("\nattempts:")
+        print_table(("ATTEMPT", "STATUS", "HOST", "CAUSE"), [_attempt_row(each) for each in runs])
+
+
+def _kept_text(attempts: tuple[AttemptView, ...]) -> str:
+    """Where the files of an attempt are whose result could not travel."""
+    for attempt in reversed(attempts):
+        if attempt.scratch and attempt.scratch_removed_at is not None:
+            return f"removed on {_date(attempt.scratch_removed_at)}"
+        if attempt.scratch:
+            return f"{attempt.scratch} on {attempt.host.name}"
+    return ""
+
+
+def _is_dead(attempt: AttemptView) -> bool:
+    """Whether it has ended without a result, and the job is tried again."""
+    return attempt.ended and bool(attempt.status) and attempt.status not in FINAL
+
+
+def _attempt_row(attempt: AttemptView) -> tuple[object, ...]:
+    dead = "LOST" if attempt.cause in ("host_lost", "launcher_lost") else "FAILED"
+    status = f"{dead}, tried again" if _is_dead(attempt) else attempt.status
+    return (
+        attempt_text(attempt.generation, attempt.attempt),
+        status,
+        attempt.host.name,
+        attempt.cause or attempt.remark,
+    )
+
+
+def _code_text(shown: JobDetails) -> str:
+    code = shown.code
+    if code is None:
+        return "no bundle: hosts have the class themselves" if shown.is_here else ""
+    known = code.problem or ("1 file" if len(code.files) == 1 else f"{len(code.files):,} files")
+    return f"{code.bundle.sha256[:SHORT_HASH]} ({bytes_text(code.bundle.size_bytes)}): {known}"
+
+
+def _table(name: str, headers: tuple[str, str], files: tuple[tuple[str, int], ...]) -> None:
+    if not files:
+        return
+    print(f"\n{name}:")
+    print_table(headers, [(file, bytes_text(size)) for file, size in files[:MOST_LINES]])
+    if len(files) > MOST_LINES:
+        say(f"{len(files) - MOST_LINES:,} more files of {name}: --json shows all")
+
+
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

@@ -1,0 +1,163 @@
+"""The report about a group whose collector cannot be asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from paglets.api.groups import GroupLine, ReportCounts, WaitingReports
+from paglets.cli.output import (
+    ago,
+    print_fields,
+    print_table,
+    say,
+)
+from paglets.cli.views.offline_hosts import say_may_have_more
+from paglets.client.orphaned_groups import OrphanedGroup
+from paglets.core.errors import PagletsError, Unreachable
+from paglets.core.record import to_json
+from paglets.core.text import counted
+from paglets.slots.amounts import bytes_text
+
+MOST_LINES = 50
+"""Of finished jobs in words; `--json` has all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedJob:
+    """A job whose report waits on `host`. Its result is left out: a group may have 100,000."""
+
+    job_key: str
+    kind: str
+    host_name: str
+    generation: int
+    attempt: int
+    cause: str
+    files: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrphanedGroupReport:
+    """`line`: what its home heard last, where that is online. `error`: why the collector cannot be asked."""
+
+    group_id: str
+    error: PagletsError
+    line: GroupLine | None
+    left: OrphanedGroup
+    finished: tuple[FinishedJob, ...]
+
+    @property
+    def expected_count(self) -> int | None:
+        return None if self.line is None else self.line.expected_count
+
+    @property
+    def elsewhere_count(self) -> int | None:
+        """Jobs of which no other host has anything: they ended at the collector, or only its host has them."""
+        if self.expected_count is None:
+            return None
+        return max(0, self.expected_count - len(self.finished) - self.left.unfinished)
+
+
+def orphaned_group_json(found: OrphanedGroupReport) -> dict[str, Any]:
+    line = found.line
+    silent = [f"{name}: {why}" for name, why in found.left.silent.items()]
+    return {
+        "group_id": found.group_id,
+        "status": "" if line is None else line.status,
+        "problem": found.error.message,
+        "expected_count": found.expected_count,
+        "completed_count": None if line is None else line.completed_count,
+        "failed_count": None if line is None else line.failed_count,
+        "counted_at": None if line is None else line.counted_at,
+        "elsewhere_count": found.elsewhere_count,
+        "finished": to_json(found.finished),
+        "hosts": [
+            {"host": each.host.name, **to_json(each.counts), "running": each.running, "queued": each.queued}
+            for each in found.left.hosts
+        ],
+        "next": found.error.next_steps,
+        "silent": silent,
+    }
+
+
+def print_orphaned_group(found: OrphanedGroupReport) -> None:
+    """Print what is known; the reason and the next steps go to stderr."""
+    counts, now = found.left.counts, time.time()
+    print_fields(
+        {
+            "group": found.group_id,
+            "jobs": _jobs_text(found),
+            "counted": _counted_text(found.line, now),
+            "finished": _finished_text(found.left.hosts, counts),
+            "unfinished": _unfinished_text(found.left.hosts),
+        }
+    )
+    if found.finished:
+        print("\nfinished, reports wait for the collector:")
+        print_table(("JOB", "RESULT", "HOST", "FILES"), [_row(each) for each in found.finished[:MOST_LINES]])
+    if len(found.finished) > MOST_LINES:
+        say(f"{len(found.finished) - MOST_LINES:,} more finished: --json shows all")
+    say_may_have_more(found.group_id, found.left.silent)
+    # The step that names this very command is of no use here.
+    here = f"`paglets jobs groups {found.group_id}`"
+    steps = [step for step in found.error.next_steps if not step.startswith(here)]
+    say(Unreachable(found.error.message, next=steps))
+    if counts.files:
+        get = f"`paglets artifacts get --group {found.group_id} DIR`"
+        say(f"{counted(counts.files, 'file')} can be fetched: {get}")
+    if counts.results:
+        say(f"a result can be read: `paglets jobs show --json {found.group_id}/JOBKEY`")
+
+
+def _jobs_text(found: OrphanedGroupReport) -> str:
+    if found.expected_count is None or found.elsewhere_count is None:
+        return "not known: the host where the group was submitted is not online"
+    text = f"{len(found.finished):,} finished, {found.left.unfinished:,} unfinished here of {found.expected_count:,}"
+    if not found.elsewhere_count:
+        return text
+    return f"{text}; {counted(found.elsewhere_count, 'job')} only at the collector, lost with it if it never returns"
+
+
+def _counted_text(line: GroupLine | None, now: float) -> str:
+    if line is None or line.counted_at is None:
+        return "never: the collector was not heard of by the host where the group was submitted"
+    return f"{ago(line.counted_at, now)}: {line.completed_count:,} done, {line.failed_count:,} failed"
+
+
+def _finished_text(hosts: Iterable[WaitingReports], counts: ReportCounts) -> str:
+    if not counts.results and not counts.failures:
+        return ""
+    there = ", ".join(
+        f"{each.host.name} ({each.counts.results + each.counts.failures:,})"
+        for each in hosts
+        if each.counts.results or each.counts.failures
+    )
+    return f"{counts_text(counts)} on {there}; they wait for the collector"
+
+
+def counts_text(counts: ReportCounts) -> str:
+    """Say `9 results with 9 files (1.2 MiB), 1 failure`."""
+    files = f" with {counted(counts.files, 'file')} ({bytes_text(counts.file_bytes)})" if counts.files else ""
+    parts = [f"{counted(counts.results, 'result')}{files}"] if counts.results else []
+    parts += [counted(counts.failures, "failure")] if counts.failures else []
+    return ", ".join(parts)
+
+
+def _unfinished_text(hosts: Iterable[WaitingReports]) -> str:
+    found = [f"{each.running:,} running, {each.queued:,} queued on {each.host.name}" for each in hosts if _busy(each)]
+    return f"{'; '.join(found)}: they go on, and their reports wait" if found else ""
+
+
+def _busy(each: WaitingReports) -> bool:
+    return bool(each.running or each.queued)
+
+
+def _row(each: FinishedJob) -> tuple[object, ...]:
+    return (
+        each.job_key,
+        "done" if each.kind == "result" else f"failed: {each.cause}",
+        each.host_name,
+        ", ".join(file["name"] for file in each.files),
+    )
