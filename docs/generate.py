@@ -11,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 
-from docs.generator import commands, errors, records, schema
+from docs.generator import commands, errors, records, schema, settings
 
 DOCS = Path(__file__).resolve().parent
 PART = re.compile(r"(<!-- generated: (?P<name>[^>]+?) -->\n).*?(<!-- end: (?P=name) -->\n)", re.DOTALL)
@@ -19,7 +19,7 @@ PART = re.compile(r"(<!-- generated: (?P<name>[^>]+?) -->\n).*?(<!-- end: (?P=na
 
 def parts() -> dict[str, str]:
     """Every part by its name, as Markdown that ends with a line break."""
-    return {**records.parts(), **errors.parts(), **schema.parts(), **commands.parts()}
+    return {**records.parts(), **errors.parts(), **schema.parts(), **settings.parts(), **commands.parts()}
 
 
 def unused() -> set[str]:

@@ -289,13 +289,13 @@ class Mesh:
         made.wait_ready()
         return made
 
-    def start_three(self, *, cores: int = 4) -> None:
+    def start_three(self, *, cores: int = 4, gpus: int = 0) -> None:
         """The hosts of the specification, and each knows the others."""
         common = ("--mesh-version", "analysis", "--cpu-cores", cores)
         laptop = self.start("laptop", *common, "--tag", "laptop")
         peer = ("--peer", laptop.url)
         a = self.host("linux-a", *peer, *common, "--tag", "linux", "--property", "python=3.12")
-        gpu = self.host("gpu-a", *peer, *common, "--tag", "linux", "--tag", "gpu")
+        gpu = self.host("gpu-a", *peer, *common, "--tag", "linux", "--tag", "gpu", "--gpus", gpus)
         for host in (a, gpu):
             host.spawn()
         for host in (a, gpu):

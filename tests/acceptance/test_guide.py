@@ -1,4 +1,4 @@
-"""The scripts and commands of `docs/`, run as each page shows them."""
+"""The scripts and commands of `docs/howto/`, run as each page shows them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from build_zipapp import ROOT
 from tests.acceptance.rig import Finished, MakeMesh, Mesh
 
-PAGES = [ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))]
+PAGES = sorted((ROOT / "docs" / "howto").glob("*.md"))
 BLOCK = re.compile(r"^```(?P<kind>python|text|console)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 SCRIPT = re.compile(r"# (\w+\.py)\n")
 PROGRAM = "paglets "
@@ -37,6 +37,10 @@ def scripts(page: Path) -> dict[str, str]:
     return {name[1]: block["text"] for block in blocks(page) if (name := SCRIPT.match(block["text"]))}
 
 
+def all_scripts() -> dict[str, str]:
+    return {name: text for page in PAGES for name, text in scripts(page).items()}
+
+
 def shown(page: Path) -> Iterator[Shown]:
     for block in blocks(page):
         for part in re.split(r"^\$ ", block["text"], flags=re.MULTILINE)[1:] if block["kind"] != "python" else ():
@@ -48,10 +52,9 @@ def shown(page: Path) -> Iterator[Shown]:
 def folder(make_mesh: MakeMesh) -> Iterator[Mesh]:
     """Three hosts, and the scripts of the documents in the folder where commands are run."""
     with make_mesh("guide") as made:
-        made.start_three()
-        for page in PAGES:
-            for name, text in scripts(page).items():
-                (made.work / name).write_text(text)
+        made.start_three(gpus=1)
+        for name, text in all_scripts().items():
+            (made.work / name).write_text(text)
         yield made
 
 

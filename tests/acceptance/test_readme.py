@@ -1,4 +1,4 @@
-"""`README.md`, run from its first block to its last, as a reader types it.
+"""`README.md` and `docs/tutorial.md`, run from their first block to their last, as a reader types them.
 
 Two machines are two home folders: `ssh` and `scp` on the PATH act on the second one. The test replaces what a reader
 replaces: the name of the laptop, the address that its host prints, and the port, since other hosts may run here.
@@ -19,8 +19,9 @@ from build_zipapp import ROOT
 from paglets.cli.host_flags import machine_name
 from tests.acceptance.rig import COMMAND_SECONDS, MARK, MakeMesh, Mesh, free_port, wait_until
 
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCKS = BLOCK.findall((ROOT / "README.md").read_text())
+TUTORIAL = BLOCK.findall((ROOT / "docs" / "tutorial.md").read_text())
 SCRIPT = re.compile(r"# (\w+\.py)\n")
 DEMO = "python3 build_zipapp.py && python3 dist/paglets.pyz demo\n"
 TESTS = "python3 -m venv .venv && .venv/bin/pip install -q -r requirements-dev.txt && .venv/bin/python -m pytest\n"
@@ -74,8 +75,8 @@ def pattern(line: str, vary: re.Pattern[str]) -> str:
 
 
 def scripts() -> dict[str, str]:
-    """The complete scripts by their names."""
-    return {name[1]: text for kind, text in BLOCKS if kind == "python" and (name := SCRIPT.match(text))}
+    """The complete scripts of both documents by their names."""
+    return {name[1]: text for kind, text in BLOCKS + TUTORIAL if kind == "python" and (name := SCRIPT.match(text))}
 
 
 class Reader:
@@ -101,6 +102,12 @@ class Reader:
         self.addresses: dict[str, str] = {}
         self.code, self.printed = 0, ""
         self.environment |= {"TMPDIR": str(mesh.folder), MARK: mesh.mark, "PYTHONUNBUFFERED": "1"}
+
+    def install(self) -> None:
+        """Put `paglets` on the PATH, as `README.md` says."""
+        (self.home / ".local" / "bin").mkdir(parents=True)
+        shutil.copy(self.folder / "dist" / "paglets.pyz", self.home / ".local" / "bin" / "paglets")
+        self.environment["PATH"] = f"{self.home}/.local/bin:{self.environment['PATH']}"
 
     def run(self, command: str) -> None:
         """Run a command and keep what it prints. The PATH that it leaves is that of the next one, as in a terminal."""
@@ -149,7 +156,17 @@ def reader(make_mesh: MakeMesh) -> Iterator[Reader]:
         left = made.processes()
         for each in left:
             each.kill()
-        assert not left, "README.md stops its hosts"
+        assert not left, "the document stops its hosts"
+
+
+def run_blocks(reader: Reader, blocks: list[tuple[str, str]]) -> None:
+    for kind, text in blocks:
+        if kind == "python":
+            (reader.folder / SCRIPT.match(text)[1]).write_text(text)
+        else:
+            assert kind in ("sh", "console"), text
+            for command, shown in commands(kind, text):
+                assert reader.follows(command, shown), f"$ {command}\n{reader.printed}"
 
 
 def test_its_first_two_commands_show_it_at_work_and_run_the_tests() -> None:
@@ -158,10 +175,9 @@ def test_its_first_two_commands_show_it_at_work_and_run_the_tests() -> None:
 
 def test_every_block_runs_as_printed(reader: Reader) -> None:
     assert BLOCKS[1][0] == "text"  # what the demo prints: test_demo.py runs it
-    for kind, text in BLOCKS[2:]:
-        if kind == "python":
-            (reader.folder / SCRIPT.match(text)[1]).write_text(text)
-        else:
-            assert kind in ("sh", "console"), text
-            for command, shown in commands(kind, text):
-                assert reader.follows(command, shown), f"$ {command}\n{reader.printed}"
+    run_blocks(reader, BLOCKS[2:])
+
+
+def test_every_block_of_the_tutorial_runs_as_printed(reader: Reader) -> None:
+    reader.install()
+    run_blocks(reader, TUTORIAL)

@@ -119,7 +119,7 @@ def test_an_unpacked_archive_gives_type_checkers_all_that_the_scripts_of_the_doc
     assert unpacked.returncode == 0, unpacked.stderr
     folder = tmp_path / "scripts"
     folder.mkdir()
-    for name, text in (test_readme.scripts() | test_guide.scripts() | {"wrong.py": WRONG}).items():
+    for name, text in (test_readme.scripts() | test_guide.all_scripts() | {"wrong.py": WRONG}).items():
         (folder / name).write_text(text)
     shutil.copy(ROOT / "paglets" / "examples" / "identifiers.py", folder)
     words = ("--strict", "--no-site-packages", "--cache-dir", tmp_path / "cache", ".")
