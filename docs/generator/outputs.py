@@ -70,14 +70,14 @@ SILENT_OR_OFFLINE = f"{SILENT} or is offline"
 LOGS = {
     "attempts": ATTEMPTS,
     "unfinished": "copies that have not ended, each as [UnfinishedJob](protocol.md#unfinishedjob)",
-    "silent": SILENT,
+    "unreachable": SILENT,
 }
 
 OUTPUTS: dict[str, Output] = {
     "artifacts list": Output(
         keys={
             "artifacts": f"each {ARTIFACT}",
-            "silent": SILENT_OR_OFFLINE,
+            "unreachable": SILENT_OR_OFFLINE,
         }
     ),
     "artifacts info": Output(
@@ -141,7 +141,7 @@ OUTPUTS: dict[str, Output] = {
     "jobs groups": Output(
         keys={
             "groups": "each as [GroupLine](protocol.md#groupline), newest first",
-            "silent": SILENT_OR_OFFLINE,
+            "unreachable": SILENT_OR_OFFLINE,
             **SUMMARY_KEYS,
             "problem": "without the collector: why it cannot be asked",
             "counted_at": "without the collector: when home heard the counts, epoch seconds; null: never",
@@ -173,14 +173,14 @@ OUTPUTS: dict[str, Output] = {
             "jobs": f"without a group each {JOB}, with `host`, the name of its host; of a group each with `job_key`, "
             "`status` (`running`, `waiting`, `failed`, `cancelled` or `done`), and what the summary has of it",
             "left_out": "how many jobs more there are",
-            "silent": f"{SILENT_OR_OFFLINE}; not with a group",
+            "unreachable": f"{SILENT_OR_OFFLINE}; not with a group",
         }
     ),
     "jobs ps": Output(
         keys={
             "jobs": f"each {JOB}, with `host`, the name of its host",
             "left_out": "how many jobs more there are",
-            "silent": SILENT_OR_OFFLINE,
+            "unreachable": SILENT_OR_OFFLINE,
         }
     ),
     "jobs why": Output(
@@ -215,7 +215,7 @@ OUTPUTS: dict[str, Output] = {
         keys={
             "hosts": f"each {SLOTS}",
             "jobs": f"those that use most first, each {JOB}, with `host`, the name of its host",
-            "silent": SILENT,
+            "unreachable": SILENT,
         }
     ),
     "jobs wait": Output(keys=ENDED_COUNTS),
@@ -227,7 +227,7 @@ OUTPUTS: dict[str, Output] = {
             "many processes have not ended yet; `ended`: by host, the jobs that it ended without their collector; "
             "`cleared`: by host, the waiting reports that it removed (`results`, `failures`, `files`, `file_bytes`); "
             "`kept`: finished results that still wait; `freed`: whether the group id can be used again; "
-            "`silent`: a line for each host that could not be asked",
+            "`unreachable`: a line for each host that could not be asked",
         }
     ),
     "jobs show": Output(
@@ -263,7 +263,7 @@ OUTPUTS: dict[str, Output] = {
         keys={
             "paglets": "of each: `agent_id`, `name`, `class_name`, `kind`, `service`, `host`, `status`, `group_id`, "
             "`job_key`, `created_at`, `age_seconds`, `reason`",
-            "silent": SILENT_OR_OFFLINE,
+            "unreachable": SILENT_OR_OFFLINE,
         }
     ),
     "logs": Output(keys=LOGS, note=" (the attempts, not what they printed)"),
@@ -284,14 +284,14 @@ OUTPUTS: dict[str, Output] = {
             "`taken_back`, how many paglets on their way there came back; `moves_dropped`, how many moves there that "
             "had not begun; `files_kept`, by group how many files of finished jobs became artifacts there",
             "lost_groups": "ids of the groups whose collector was on that host",
-            "silent": "who may still know it: for each host that refused, or did not answer, its name and why, and the "
-            "names of those that are away",
+            "unreachable": "the hosts that may still know it: name and error of each host that refused or did not "
+            "answer, and the names of offline hosts",
         }
     ),
     "notes": Output(
         keys={
             "notes": "the newest last, each as [Note](protocol.md#note)",
-            "silent": SILENT_OR_OFFLINE,
+            "unreachable": SILENT_OR_OFFLINE,
         },
         note=" (with `--follow` a note in each line)",
     ),

@@ -43,7 +43,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupArtifacts:
-    """`artifacts`: each with the key of its job, in the order of the keys. `silent`: why there may be more.
+    """`artifacts`: each with the key of its job, in the order of the keys. `unreachable`: why there may be more.
 
     `missing`: the hosts that are offline, where results have no file: a job may have taken its file there.
     """
@@ -53,7 +53,7 @@ class GroupArtifacts:
     counts: Counts
     undelivered: tuple[Undelivered, ...] = ()
     missing: MissingHosts = field(default_factory=MissingHosts)
-    silent: tuple[PagletsError, ...] = ()
+    unreachable: tuple[PagletsError, ...] = ()
 
     def remarks(self) -> Iterator[str]:
         """In words, which jobs have no file."""
@@ -76,10 +76,10 @@ class GroupArtifacts:
 def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
     """Return the files of all results so far, and those that finished jobs left on any host.
 
-    Where the collector cannot be asked, what finished jobs left is all, and `silent` says why. Raises Unknown,
+    Where the collector cannot be asked, what finished jobs left is all, and `unreachable` says why. Raises Unknown,
     Unreachable where they left nothing.
     """
-    left, silent = client.mesh_artifacts(group_id=group_id)
+    left, unreachable = client.mesh_artifacts(group_id=group_id)
     found = {file.artifact_id: (file.job_key, file) for file in left}
     without, failed, pending = 0, 0, 0
     try:
@@ -98,8 +98,8 @@ def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
         if not left and not waiting.files and not without + failed:
             raise
         found |= {file.artifact_id: (key, file) for key, file in waiting.files}
-        others = {each.message: each for each in (*silent, *waiting.silent)}
-        silent = (error, *others.values())
+        others = {each.message: each for each in (*unreachable, *waiting.unreachable)}
+        unreachable = (error, *others.values())
     counts = Counts(without_file=without, failed=failed, pending=pending)
     owners = {file.owner for file in left}
     jobs = kept_of(client, group_id).undelivered
@@ -111,7 +111,7 @@ def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
         counts=counts,
         undelivered=undelivered,
         missing=missing_hosts(client.hosts()) if without else MissingHosts(),
-        silent=silent,
+        unreachable=unreachable,
     )
 
 

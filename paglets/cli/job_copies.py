@@ -95,7 +95,7 @@ def kept_of(client: HostClient, group_id: str, job_key: str = "", seconds: float
         with notice_if_slow(waiting_for_all(seconds)):
             return client.undelivered(group_id, job_key, timeout=seconds)
     except PagletsError as error:
-        return MeshUndelivered(silent=(error,))
+        return MeshUndelivered(unreachable=(error,))
 
 
 def hooks_of_group(

@@ -66,13 +66,15 @@ def _finished(host: HostRef, report: WaitingReport) -> FinishedJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingFiles:
-    """`files`: each with its job key. `without_file`, `failed`: how many reports wait that have none. `silent`: hosts
-    that may have more."""
+    """The files of waiting reports, each with its job key, and the number of results and failures without a file.
+
+    `unreachable`: the errors of hosts that may have more.
+    """
 
     files: tuple[tuple[str, ArtifactRef], ...]
     without_file: int
     failed: int
-    silent: tuple[PagletsError, ...]
+    unreachable: tuple[PagletsError, ...]
 
 
 def waiting_files(client: HostClient, group_id: str) -> WaitingFiles:
@@ -81,8 +83,8 @@ def waiting_files(client: HostClient, group_id: str) -> WaitingFiles:
     reports = newest_reports((host, _slim(report)) for host, report in client.waiting_reports(left))
     files = tuple((key, file) for key, (_, report) in reports.items() for file in report.artifacts)
     kinds = Counter(report.kind for _, report in reports.values() if not report.artifacts)
-    silent = tuple(Unreachable(f"{name}: {why}") for name, why in left.silent.items())
-    return WaitingFiles(files=files, without_file=kinds["result"], failed=kinds["failure"], silent=silent)
+    unreachable = tuple(Unreachable(f"{name}: {why}") for name, why in left.unreachable.items())
+    return WaitingFiles(files=files, without_file=kinds["result"], failed=kinds["failure"], unreachable=unreachable)
 
 
 def waiting_file(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> ArtifactRef:

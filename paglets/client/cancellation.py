@@ -43,7 +43,7 @@ CANCELLED = ("cancelled", "already_cancelled")
 class CancelOutcome:
     """What became of each job: `cancelled`, or `already_completed`, `already_failed`, `already_cancelled`, `unknown`.
 
-    `running`: by the name of its host, how many copies have not ended yet. `silent`: hosts that may have one
+    `running`: by the name of its host, how many copies have not ended yet. `unreachable`: hosts that may have one
     and could not be asked, by name; a copy that one of them has ends when it is back. So does one that was on its way
     to a host that does not answer: where it came from, it ends at once.
     """
@@ -51,12 +51,12 @@ class CancelOutcome:
     group_id: str
     keys: dict[str, str]
     running: dict[str, int] = field(default_factory=dict)
-    silent: tuple[str, ...] = ()
+    unreachable: tuple[str, ...] = ()
 
     @property
     def ended(self) -> bool:
         """Whether the process trees of all cancelled jobs are gone."""
-        return not self.running and not self.silent
+        return not self.running and not self.unreachable
 
 
 def cancel_jobs(
@@ -118,8 +118,8 @@ def wait_ended(
                 running[host.name] = count
         if not rounds.go_on(is_quiet=not running):
             break
-    silent = tuple(sorted(set(may_have.values()) - running.keys()))
-    return CancelOutcome(group_id=group_id, keys=keys, running=running, silent=silent)
+    unreachable = tuple(sorted(set(may_have.values()) - running.keys()))
+    return CancelOutcome(group_id=group_id, keys=keys, running=running, unreachable=unreachable)
 
 
 class _Rounds:
@@ -156,7 +156,7 @@ class EndOutcome:
     """What hosts ended of a group without its collector.
 
     `ended`: by the name of its host, the keys of the copies that it ended. `running`: how many copies there have not
-    ended yet. `silent`: hosts that are offline or gave no answer, by name, and why: they may have more.
+    ended yet. `unreachable`: hosts that are offline or gave no answer, by name, and why: they may have more.
     `cleared`: by the name of their host, the finished reports that were removed; `kept`: results that still wait.
     `freed`: the group's id may be used again.
     """
@@ -164,7 +164,7 @@ class EndOutcome:
     group_id: str
     ended: dict[str, tuple[str, ...]] = field(default_factory=dict)
     running: dict[str, int] = field(default_factory=dict)
-    silent: dict[str, str] = field(default_factory=dict)
+    unreachable: dict[str, str] = field(default_factory=dict)
     cleared: dict[str, ReportCounts] = field(default_factory=dict)
     kept: int = 0
     freed: bool = False
@@ -212,7 +212,7 @@ def clear_group(
 
     answers = zip(hosts, ask_all(returning_errors(free), hosts), strict=True)
     failed = {each.name: answer.message for each, answer in answers if isinstance(answer, PagletsError)}
-    return replace(outcome, freed=not failed, silent={**outcome.silent, **failed})
+    return replace(outcome, freed=not failed, unreachable={**outcome.unreachable, **failed})
 
 
 def _collector_host(mesh: MeshClient, group_id: str, left: OrphanedGroup, timeout: float) -> HostRef:
@@ -238,11 +238,11 @@ def _end(mesh: MeshClient, group_id: str, body: EndCopies, timeout: float) -> En
         hosts = online_refs(views)
         seconds = min(COUNT_SECONDS, rounds.left())
         answers = ask_all(returning_errors(partial(_end_on, mesh, group_id, body, seconds)), hosts)
-        silent = {view.member.name: "it is offline" for view in views if not view.online}
+        unreachable = {view.member.name: "it is offline" for view in views if not view.online}
         running: dict[str, int] = {}
         for host, answer in zip(hosts, answers, strict=True):
             if isinstance(answer, PagletsError):
-                silent[host.name] = answer.message
+                unreachable[host.name] = answer.message
                 continue
             if answer.job_keys:
                 ended.setdefault(host.name, {}).update(dict.fromkeys(answer.job_keys))
@@ -254,7 +254,7 @@ def _end(mesh: MeshClient, group_id: str, body: EndCopies, timeout: float) -> En
         if not rounds.go_on(is_quiet=not running and not refused):
             break
     keys = {name: tuple(keys) for name, keys in sorted(ended.items())}
-    return EndOutcome(group_id=group_id, ended=keys, running=running, silent=silent, cleared=cleared)
+    return EndOutcome(group_id=group_id, ended=keys, running=running, unreachable=unreachable, cleared=cleared)
 
 
 def _end_on(mesh: MeshClient, group_id: str, body: EndCopies, timeout: float, host: HostRef) -> EndedCopies:

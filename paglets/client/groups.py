@@ -79,15 +79,15 @@ class GroupClient:
         def ask(host: HostRef) -> GroupView:
             return self._mesh.ask("GET", route, None, GroupView, host=host, timeout=timeout or self.timeout)
 
-        silent: list[PagletsError] = []
+        unreachable: list[PagletsError] = []
         for host, answer in zip(hosts, ask_all(returning_errors(ask), hosts), strict=True):
             if isinstance(answer, GroupView) and answer.collector.host.store_id == host.store_id:
                 return answer
             if isinstance(answer, PagletsError) and not isinstance(answer, Unknown):
-                silent.append(with_host_name(host, answer))
-        if silent:
+                unreachable.append(with_host_name(host, answer))
+        if unreachable:
             raise Unreachable(
-                f"no host that answers has the collector of {group_id}; {silent[0].message}", collector=AWAY
+                f"no host that answers has the collector of {group_id}; {unreachable[0].message}", collector=AWAY
             )
         return None
 

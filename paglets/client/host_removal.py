@@ -26,7 +26,7 @@ LEAST_PREFIX_CHARACTERS = 4
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgottenHost:
     """`answers` of the hosts that did it; `errors` of those that could not be asked or refused; names of those that
-    are `silent` themselves: they still know it, until they are told the same. `which`: in words, which host that was;
+    are `unreachable`: they still know it. `which`: in words, which host that was;
     `others`: those besides it that were named by the same words."""
 
     store_id: str
@@ -35,7 +35,7 @@ class ForgottenHost:
     others: tuple[MemberView, ...] = ()
     answers: tuple[Forgotten, ...]
     errors: tuple[PagletsError, ...]
-    silent: tuple[str, ...]
+    unreachable: tuple[str, ...]
 
 
 def forget_host(mesh: MeshClient, wanted: str, timeout: float) -> ForgottenHost:
@@ -65,7 +65,7 @@ def forget_host(mesh: MeshClient, wanted: str, timeout: float) -> ForgottenHost:
         others=tuple(view for view in _named(wanted, known) if view.member.store_id != store_id),
         answers=tuple(each for each in answers if isinstance(each, Forgotten)),
         errors=tuple(with_host_name(host, answer) for host, answer in pairs if isinstance(answer, PagletsError)),
-        silent=tuple(v.member.name for v in views if v.member.store_id != store_id and v.member.name not in there),
+        unreachable=tuple(v.member.name for v in views if v.member.store_id != store_id and v.member.name not in there),
     )
 
 

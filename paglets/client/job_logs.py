@@ -20,7 +20,7 @@ class JobAttempts:
 
     attempts: tuple[AttemptView, ...]
     unfinished: tuple[UnfinishedJob, ...]
-    silent: tuple[PagletsError, ...]
+    unreachable: tuple[PagletsError, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +53,14 @@ def merged_attempts(answers: Sequence[tuple[HostRef, Attempts | PagletsError]]) 
     Each attempt is given the address of its host by which that was asked, never one out of a message.
     """
     good = [(host, answer) for host, answer in answers if isinstance(answer, Attempts)]
-    silent = tuple(answer for _, answer in answers if isinstance(answer, PagletsError))
-    if silent and not good:
-        raise silent[0]
+    unreachable = tuple(answer for _, answer in answers if isinstance(answer, PagletsError))
+    if unreachable and not good:
+        raise unreachable[0]
     found = [replace(view, host=host) for host, answer in good for view in answer.attempts]
     return JobAttempts(
         attempts=tuple(sorted(found, key=_age)),
         unfinished=tuple(job for _, answer in good for job in answer.unfinished),
-        silent=silent,
+        unreachable=unreachable,
     )
 
 

@@ -20,13 +20,13 @@ MOST_PAGES = 100_000
 class OrphanedGroup:
     """`hosts`: those that have something of the group. `submissions`: how many groups had its id, as all hosts say.
 
-    `silent`: hosts that are offline or gave no answer, by name, and why: they may have more.
+    `unreachable`: hosts that are offline or gave no answer, by name, and why: they may have more.
     """
 
     group_id: str
     hosts: tuple[WaitingReports, ...] = ()
     submissions: int = 0
-    silent: dict[str, str] = field(default_factory=dict)
+    unreachable: dict[str, str] = field(default_factory=dict)
 
     @property
     def counts(self) -> ReportCounts:
@@ -52,18 +52,18 @@ def orphaned_group(mesh: MeshClient, group_id: str, timeout: float) -> OrphanedG
     views = mesh.hosts()
     hosts = online_refs(views)
     answers = ask_all(returning_errors(lambda host: _page(mesh, host, group_id, "limit=0", timeout)), hosts)
-    silent = {view.member.name: "it is offline" for view in views if not view.online}
+    unreachable = {view.member.name: "it is offline" for view in views if not view.online}
     found: list[WaitingReports] = []
     for host, answer in zip(hosts, answers, strict=True):
         if isinstance(answer, PagletsError):
-            silent[host.name] = answer.message
+            unreachable[host.name] = answer.message
         else:
             found.append(replace(answer, host=host))
     return OrphanedGroup(
         group_id=group_id,
         hosts=tuple(each for each in found if each.counts != ReportCounts() or each.running or each.queued),
         submissions=max((each.submissions for each in found), default=0),
-        silent=silent,
+        unreachable=unreachable,
     )
 
 

@@ -16,12 +16,12 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeshUndelivered:
-    """What the hosts that answered have of a group's finished jobs; `silent`: errors of those that did not."""
+    """What the hosts that answered have of a group's finished jobs; `unreachable`: errors of those that did not."""
 
     hooks: tuple[FailedHook, ...] = ()
     files: tuple[ArtifactRef, ...] = ()
     undelivered: tuple[Undelivered, ...] = ()
-    silent: tuple[PagletsError, ...] = ()
+    unreachable: tuple[PagletsError, ...] = ()
 
 
 class UndeliveredClient:
@@ -50,7 +50,9 @@ class UndeliveredClient:
             hooks=tuple(hook for answer in good for hook in answer.hooks),
             files=tuple(sorted(files.values(), key=lambda file: (file.job_key, file.name, file.artifact_id))),
             undelivered=tuple(sorted(undelivered.values(), key=lambda job: (job.job_key, job.agent_id))),
-            silent=tuple(with_host_name(host, answer) for host, answer in answers if isinstance(answer, PagletsError)),
+            unreachable=tuple(
+                with_host_name(host, answer) for host, answer in answers if isinstance(answer, PagletsError)
+            ),
         )
 
     def rerun_hook(self, failed: FailedHook, *, timeout: float | None = None) -> FailedHook | None:

@@ -88,7 +88,9 @@ def test_a_host_that_is_away_is_named_and_its_job_ends_when_it_is_back(mesh: Mes
     assert again.code == 4
     assert "cancelling: worker not reachable" in again.err
     told = mesh.paglets("jobs", "cancel", submission.group_id, "--timeout", "5", "--at", "laptop", "--json")
-    assert json.loads(told.out)["groups"][0]["silent"] == ["worker not reachable; what runs there ends when it is back"]
+    assert json.loads(told.out)["groups"][0]["unreachable"] == [
+        "worker not reachable; what runs there ends when it is back"
+    ]
     worker.restart()
     wait_until(lambda: not worker.client.jobs(), what="the job to end")
     wait_until(lambda: all(view.online for view in laptop.client.hosts()))

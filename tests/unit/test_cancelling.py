@@ -101,7 +101,7 @@ def test_a_host_that_is_offline_and_had_a_copy_is_silent_and_its_copy_is_not_tak
     given = Given()
     given.exchange.away = {"w1"}
     outcome = given.cancel()
-    assert (outcome.silent, outcome.ended) == (("w1",), False)
+    assert (outcome.unreachable, outcome.ended) == (("w1",), False)
     assert given.told == ["cancel"]
 
 
@@ -129,7 +129,7 @@ def test_a_host_that_went_offline_before_it_said_that_it_has_none_is_silent(said
     given.home.routes[CENSUS] = lambda body: UnfinishedCount(count=counts.pop(0))
     outcome = given.cancel()
     assert counts == []
-    assert (outcome.silent, outcome.running, outcome.ended) == (("w2",), {}, False)
+    assert (outcome.unreachable, outcome.running, outcome.ended) == (("w2",), {}, False)
 
 
 def test_while_one_host_does_not_answer_the_others_are_counted_again() -> None:
@@ -141,7 +141,7 @@ def test_while_one_host_does_not_answer_the_others_are_counted_again() -> None:
     w2.routes[CENSUS] = lambda body: UnfinishedCount(count=counts.pop(0))
     before = given.clock.monotonic()
     outcome = given.cancel(timeout=30.0)
-    assert (outcome.silent, outcome.running) == (("w1",), {})
+    assert (outcome.unreachable, outcome.running) == (("w1",), {})
     assert given.clock.monotonic() - before < 10.0
 
 
@@ -149,7 +149,7 @@ def test_a_host_that_does_not_answer_cannot_hold_up_a_cancel_beyond_its_time() -
     given = Given()
     given.exchange.mute = {"w1"}
     before = given.clock.monotonic()
-    assert given.cancel(timeout=5.0).silent == ("w1",)
+    assert given.cancel(timeout=5.0).unreachable == ("w1",)
     assert given.clock.monotonic() - before == pytest.approx(5.0)
 
 
@@ -204,7 +204,7 @@ def test_each_host_is_asked_until_none_has_a_copy_and_it_is_said_who_ended_what(
     given.home.routes[route] = lambda body: EndedCopies(job_keys=(), count=0)
     given.w1.routes[route] = lambda body: answers.pop(0) if answers else EndedCopies(job_keys=(), count=0)
     outcome = given.end()
-    assert (outcome.ended, outcome.running, outcome.silent) == ({"w1": ("a", "b")}, {}, {})
+    assert (outcome.ended, outcome.running, outcome.unreachable) == ({"w1": ("a", "b")}, {}, {})
 
 
 def test_hosts_that_are_offline_or_refuse_are_named_with_the_reason() -> None:
@@ -219,16 +219,16 @@ def test_hosts_that_are_offline_or_refuse_are_named_with_the_reason() -> None:
     given.w1.routes["POST /v1/groups/words/end"] = refuse
     given.home.routes["POST /v1/groups/words/end"] = lambda body: EndedCopies(job_keys=("a",), count=1)
     outcome = given.end()
-    assert outcome.silent == {"w1": "w1 is in touch with gpu-a", "w2": "it is offline"}
+    assert outcome.unreachable == {"w1": "w1 is in touch with gpu-a", "w2": "it is offline"}
     assert (outcome.ended, outcome.running) == ({"home": ("a",)}, {"home": 1})
 
 
 def test_a_host_that_is_long_away_does_not_make_the_end_of_copies_fail() -> None:
-    outcome = EndOutcome(group_id="words", silent={"try1": "it is offline"})
+    outcome = EndOutcome(group_id="words", unreachable={"try1": "it is offline"})
     try1 = MemberView(member=member("try1"), online=False, silent_seconds=20.0)
     assert exit_code(outcome, [try1]) == EXIT_UNREACHABLE
     assert exit_code(outcome, [replace(try1, away_seconds=86_400.0)]) == EXIT_DONE
-    at_collector = CancelOutcome(group_id="words", keys={}, silent=("try1",))
+    at_collector = CancelOutcome(group_id="words", keys={}, unreachable=("try1",))
     assert exit_code(at_collector, [replace(try1, away_seconds=86_400.0)]) == EXIT_UNREACHABLE
 
 

@@ -543,7 +543,7 @@ class FakeHost:
         return (), ()
 
     def job_attempts(self, job: str, *, timeout: float | None = None) -> JobAttempts:
-        return JobAttempts(attempts=(), unfinished=(), silent=())
+        return JobAttempts(attempts=(), unfinished=(), unreachable=())
 
     def undelivered(self, group_id: str, job_key: str = "", *, timeout: float | None = None) -> MeshUndelivered:
         return MeshUndelivered(hooks=self.failed_hooks)

@@ -199,7 +199,7 @@ class Known(Mesh):
     def job_attempts(self, job: str, *, timeout: float | None = None) -> JobAttempts:
         key = job.partition("/")[2]
         found = (unfinished(key),) if key in self.copies else ()
-        return JobAttempts(attempts=(), unfinished=found, silent=())
+        return JobAttempts(attempts=(), unfinished=found, unreachable=())
 
     def paglet(self, agent_id: Any, *, timeout: float | None = None) -> PagletView:
         if agent_id not in self.copies:

@@ -48,7 +48,7 @@ def attempt(number: int, generation: int = 1, ended: bool = True, host: HostRef 
 
 
 def found(*views: AttemptView) -> JobAttempts:
-    return JobAttempts(attempts=views, unfinished=(), silent=())
+    return JobAttempts(attempts=views, unfinished=(), unreachable=())
 
 
 def test_the_newest_attempt_is_shown_unless_another_is_named() -> None:
@@ -70,7 +70,7 @@ def test_what_several_hosts_know_is_one_list_and_names_the_hosts_that_were_asked
     ]
     merged = merged_attempts(answers)
     assert [(view.attempt, view.host) for view in merged.attempts] == [(1, W2), (2, W1)]
-    assert len(merged.silent) == 1
+    assert len(merged.unreachable) == 1
     with pytest.raises(Unreachable):
         merged_attempts(answers[2:])
 

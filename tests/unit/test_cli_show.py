@@ -61,7 +61,7 @@ class Client:
 
     def __init__(self) -> None:
         self.waited: list[float | None] = []
-        self.silent: tuple[PagletsError, ...] = ()
+        self.unreachable: tuple[PagletsError, ...] = ()
         self.left = MeshUndelivered()
         self.code: bytes | PagletsError = zipped({"count.py": b"x" * 40, "pkg/__init__.py": b""})
         self.files: tuple[FileRef, ...] = ()
@@ -96,7 +96,7 @@ class Client:
     def job_attempts(self, job: str, *, timeout: float | None = None) -> JobAttempts:
         self.waited.append(timeout)
         attempts = (attempt("a", "a1"),) if job in ("g/a", "a1") else ()
-        return JobAttempts(attempts=attempts, unfinished=self.copies.get(job, ()), silent=self.silent)
+        return JobAttempts(attempts=attempts, unfinished=self.copies.get(job, ()), unreachable=self.unreachable)
 
     def mesh_groups(self, timeout: float) -> tuple[tuple[Any, ...], dict[Any, Any]]:
         return (), {}
@@ -225,8 +225,8 @@ def test_where_the_collector_is_away_what_the_jobs_host_knows_is_shown(capsys: p
 @pytest.mark.parametrize("selector", ["g/a", "g/b", "b1"])
 def test_a_host_that_hangs_is_not_waited_for_as_long_as_the_client_may_and_is_told(selector: str) -> None:
     client = Client()
-    client.silent = (Unreachable("w9: no answer within 5 s"),)
-    assert shown(client, selector).silent == client.silent
+    client.unreachable = (Unreachable("w9: no answer within 5 s"),)
+    assert shown(client, selector).unreachable == client.unreachable
     assert set(client.waited) == {5.0}
     client.waited.clear()
     find_details(client, selector, 60.0)  # type: ignore[arg-type]

@@ -54,7 +54,7 @@ def test_all_hosts_that_are_online_are_told(tmp_path: Path, wanted: str) -> None
     exchange = Mesh(("sleeps", "store-sleeps"))
     done = forget(exchange, tmp_path, wanted)
     assert sorted(exchange.told) == [("home", "store-away"), ("w2", "store-away")]
-    assert (done.store_id, done.name, done.silent, done.errors) == ("store-away", "away", ("sleeps",), ())
+    assert (done.store_id, done.name, done.unreachable, done.errors) == ("store-away", "away", ("sleeps",), ())
     assert [(each.host.name, each.taken_back) for each in done.answers] == [("home", 4), ("w2", 2)]
 
 
@@ -80,7 +80,7 @@ def test_a_host_that_fails_is_told_of_and_holds_up_no_other(tmp_path: Path) -> N
     done = forget(exchange, tmp_path, "away")
     assert [each.host.name for each in done.answers] == ["home"]
     assert [str(error) for error in done.errors] == ["w2: disk"]
-    assert mesh.forget_json(done)["silent"] == ["w2: disk"]
+    assert mesh.forget_json(done)["unreachable"] == ["w2: disk"]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_of_several_old_stores_of_a_name_each_is_named_by_how_its_id_begins(tmp_
     with pytest.raises(Invalid, match=r"07a4-one at http://w2:8765, silent .* 07a5-two .*; online is store-w2 at"):
         forget(exchange, tmp_path, "w2")
     done = forget(exchange, tmp_path, "07a5")
-    assert (done.store_id, done.silent) == ("07a5-two", ("away",))
+    assert (done.store_id, done.unreachable) == ("07a5-two", ("away",))
 
 
 def test_a_host_behind_nat_counts_as_online_for_longer(tmp_path: Path) -> None:

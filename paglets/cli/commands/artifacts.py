@@ -46,7 +46,7 @@ from paglets.slots.amounts import bytes_text
 
 MOST_NAMED_IDS = 5
 HOSTS_SHARE = 0.8
-"""Of the time for a list, where hosts are silent: in the rest those that answered say whose jobs reported the files."""
+"""The share of the time for hosts to list their artifacts. In the rest, collectors name the jobs that reported them."""
 
 SHORTEST_PREFIX = len("art-") + 1
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
@@ -140,7 +140,7 @@ def _list(options: argparse.Namespace) -> int:
         )
         missing = missing_hosts(client.hosts(), errors)
     if options.json:
-        print_json({"artifacts": [artifact.to_wire() for artifact in found], "silent": missing.lines()})
+        print_json({"artifacts": [artifact.to_wire() for artifact in found], "unreachable": missing.lines()})
     else:
         now = time.time()
         headers = ("ID", "OF", "NAME", "SIZE", "HOST", "AGE", "EXPIRES")
@@ -307,13 +307,17 @@ def _get_group(options: argparse.Namespace, folder: Path) -> int:
                 print(printable(path), flush=True)
     if options.json:
         print_json(
-            {"files": files, "errors": [error.to_wire() for error in (*errors, *found.silent)], **to_json(found.counts)}
+            {
+                "files": files,
+                "errors": [error.to_wire() for error in (*errors, *found.unreachable)],
+                **to_json(found.counts),
+            }
         )
     for line in found.remarks():
         say(line)
-    for silent in found.silent:
-        say(f"there may be more files of {options.group}: {silent.message}")
-    return EXIT_FAILED if errors else EXIT_UNREACHABLE if found.silent else EXIT_DONE
+    for unreachable in found.unreachable:
+        say(f"there may be more files of {options.group}: {unreachable.message}")
+    return EXIT_FAILED if errors else EXIT_UNREACHABLE if found.unreachable else EXIT_DONE
 
 
 def _make_folder(folder: Path) -> None:

@@ -34,7 +34,7 @@ def _list(options: argparse.Namespace) -> int:
         missing = missing_hosts(client.hosts(), errors)
     now = time.time()
     if options.json:
-        print_json({"paglets": [_json(view, now) for view in views], "silent": missing.lines()})
+        print_json({"paglets": [_json(view, now) for view in views], "unreachable": missing.lines()})
     else:
         print_table(HEADERS, rows(views, now))
     missing.say()

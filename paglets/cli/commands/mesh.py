@@ -60,8 +60,8 @@ def _forget(options: argparse.Namespace) -> int:
         say(f"their files: `paglets artifacts get --group {named} DIR`; clear it: `paglets jobs cancel {named}`")
     for error in done.errors:
         say(error)
-    if done.silent:
-        say(f"offline and not told: {shortlist(done.silent)}; run the same command when they are back")
+    if done.unreachable:
+        say(f"offline and not told: {shortlist(done.unreachable)}; run the same command when they are back")
     return max((error.exit_code for error in done.errors), default=EXIT_DONE)
 
 
@@ -92,7 +92,7 @@ def forget_json(done: ForgottenHost) -> dict[str, object]:
             }
             for answer in done.answers
         ],
-        "silent": [*(error.message for error in done.errors), *done.silent],
+        "unreachable": [*(error.message for error in done.errors), *done.unreachable],
     }
 
 

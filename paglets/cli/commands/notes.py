@@ -58,7 +58,7 @@ def _notes(options: argparse.Namespace) -> int:
         if options.follow:
             _follow(client, found, group_id, seconds, as_json=options.json)
     if options.json:
-        print_json({"notes": found.notes, "silent": missing.lines()})
+        print_json({"notes": found.notes, "unreachable": missing.lines()})
     elif found.notes:
         print_table(HEADERS, [_row(note) for note in found.notes])
     else:

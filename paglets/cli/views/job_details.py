@@ -43,7 +43,7 @@ class CodeBundle:
 class JobDetails:
     """`told`: as `jobs why` tells it. `is_here`: a copy of the job is on a host, so that code and inputs are known.
 
-    `is_gone`: no host that is online has the artifact any more. `silent`: errors of hosts that did not tell attempts.
+    `is_gone`: no host that is online has the artifact any more. `unreachable`: errors of hosts without an answer.
     `kept`: hooks of the finished job that failed, and files of it that no hook took.
     """
 
@@ -57,7 +57,7 @@ class JobDetails:
     artifact: ArtifactRef | None = None
     is_gone: bool = False
     attempts: tuple[AttemptView, ...] = ()
-    silent: tuple[PagletsError, ...] = ()
+    unreachable: tuple[PagletsError, ...] = ()
     kept: MeshUndelivered = field(default_factory=MeshUndelivered)
 
 

@@ -60,7 +60,7 @@ class MissingHosts:
         return EXIT_UNREACHABLE if self.errors else EXIT_DONE
 
     def lines(self) -> list[str]:
-        """Return `silent` of `--json`: a line for each host."""
+        """Return `unreachable` of `--json`: a line for each host."""
         return [*(error.message for error in self.errors), *(f"{view.member.name} is offline" for view in self.offline)]
 
     def say(self, *, is_empty: bool = False) -> None:
@@ -102,10 +102,10 @@ def shortlist(texts: Sequence[str]) -> str:
     return ", ".join(texts[:MOST_NAMED]) + more
 
 
-def say_may_have_more(group_id: str, silent: Mapping[str, str]) -> None:
-    """Name the hosts that may have more of a group, a line for each reason. `silent`: the reason by host."""
-    for reason in dict.fromkeys(silent.values()):
-        names = [name for name, why in silent.items() if why == reason]
+def say_may_have_more(group_id: str, unreachable: Mapping[str, str]) -> None:
+    """Name the hosts that may have more of a group, a line for each reason. `unreachable`: the reason by host."""
+    for reason in dict.fromkeys(unreachable.values()):
+        names = [name for name, why in unreachable.items() if why == reason]
         say(f"{shortlist(names)} may have more of {group_id}: {reason}")
 
 
@@ -128,5 +128,5 @@ def collector_problem(host: HostRef, views: Sequence[MemberView]) -> str:
     view, lost = view_of(host, views), removed_text(host, views)
     if lost or view is None:
         return f"collector on {lost}"
-    silent = f"not seen for {duration_text(view.silent_seconds)}" if view.heard else last_contact_text(view)
-    return "" if view.online else f"collector on {host.name}, {silent}"
+    unreachable = f"not seen for {duration_text(view.silent_seconds)}" if view.heard else last_contact_text(view)
+    return "" if view.online else f"collector on {host.name}, {unreachable}"

@@ -62,7 +62,7 @@ class OrphanedGroupReport:
 
 def orphaned_group_json(found: OrphanedGroupReport) -> dict[str, Any]:
     line = found.line
-    silent = [f"{name}: {why}" for name, why in found.left.silent.items()]
+    unreachable = [f"{name}: {why}" for name, why in found.left.unreachable.items()]
     return {
         "group_id": found.group_id,
         "status": "" if line is None else line.status,
@@ -78,7 +78,7 @@ def orphaned_group_json(found: OrphanedGroupReport) -> dict[str, Any]:
             for each in found.left.hosts
         ],
         "next": found.error.next_steps,
-        "silent": silent,
+        "unreachable": unreachable,
     }
 
 
@@ -99,7 +99,7 @@ def print_orphaned_group(found: OrphanedGroupReport) -> None:
         print_table(("JOB", "RESULT", "HOST", "FILES"), [_row(each) for each in found.finished[:MOST_LINES]])
     if len(found.finished) > MOST_LINES:
         say(f"{len(found.finished) - MOST_LINES:,} more finished: --json shows all")
-    say_may_have_more(found.group_id, found.left.silent)
+    say_may_have_more(found.group_id, found.left.unreachable)
     # The step that names this very command is of no use here.
     here = f"`paglets jobs groups {found.group_id}`"
     steps = [step for step in found.error.next_steps if not step.startswith(here)]

@@ -71,7 +71,7 @@ def cancel(options: argparse.Namespace) -> int:
                 _print(answer, client)
             else:
                 _print_ended(answer)
-        views = client.hosts() if any(outcome.silent for outcome in outcomes) else ()
+        views = client.hosts() if any(outcome.unreachable for outcome in outcomes) else ()
     codes = [answer.exit_code if isinstance(answer, PagletsError) else exit_code(answer, views) for answer in answers]
     return max(codes + [ended.code for ended in hooks])
 
@@ -211,14 +211,14 @@ def _as_json(outcome: CancelOutcome | EndOutcome) -> dict[str, Any]:
     if isinstance(outcome, CancelOutcome):
         return {
             **to_json(outcome),
-            "silent": [_silent_line(name) for name in outcome.silent],
+            "unreachable": [_silent_line(name) for name in outcome.unreachable],
             "ended": {},
             "cleared": {},
             "freed": False,
         }
     keys = {key: "ended" for keys in outcome.ended.values() for key in keys}
-    silent = [f"{name}: {why}" for name, why in outcome.silent.items()]
-    return {**to_json(outcome), "keys": keys, "silent": silent}
+    unreachable = [f"{name}: {why}" for name, why in outcome.unreachable.items()]
+    return {**to_json(outcome), "keys": keys, "unreachable": unreachable}
 
 
 def _silent_line(host_name: str) -> str:
@@ -239,11 +239,11 @@ def _print_ended(outcome: EndOutcome) -> None:
     elif outcome.ended:
         say(f"if its collector comes back, it is told that these jobs of {outcome.group_id} were cancelled")
     if not outcome.ended and not outcome.cleared and not outcome.freed:
-        what = "nothing was ended" if outcome.silent else "nothing of that waits or runs on a host that answers"
+        what = "nothing was ended" if outcome.unreachable else "nothing of that waits or runs on a host that answers"
         print(f"{outcome.group_id}: {what}")
     for name, count in outcome.running.items():
         say(f"cancelling: {count} on {name} have not ended yet; the same command waits on")
-    say_may_have_more(outcome.group_id, outcome.silent)
+    say_may_have_more(outcome.group_id, outcome.unreachable)
 
 
 def _print(outcome: CancelOutcome, client: HostClient) -> None:
@@ -258,7 +258,7 @@ def _print(outcome: CancelOutcome, client: HostClient) -> None:
         say(no_such_job(client, outcome.group_id, key))
     if len(unknown) > MOST_NAMED:
         say(f"nor {len(unknown) - MOST_NAMED:,} more of these")
-    for name in outcome.silent:
+    for name in outcome.unreachable:
         say(f"cancelling: {_silent_line(name)}")
     for name, count in outcome.running.items():
         say(f"cancelling: {count} on {name} have not ended yet; the same command waits on")
@@ -270,7 +270,7 @@ def exit_code(outcome: CancelOutcome | EndOutcome, views: Iterable[MemberView] =
     if isinstance(outcome, CancelOutcome) and "unknown" in outcome.keys.values():
         return EXIT_FAILED
     gone = {view.member.name for view in views if is_long_offline(view)} if isinstance(outcome, EndOutcome) else set()
-    if set(outcome.silent) - gone:
+    if set(outcome.unreachable) - gone:
         return EXIT_UNREACHABLE
     return EXIT_TIMED_OUT if outcome.running else EXIT_DONE
 

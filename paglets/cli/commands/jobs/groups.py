@@ -42,7 +42,7 @@ def _all(client: HostClient, options: argparse.Namespace) -> int:
         views = client.hosts()
     missing = missing_hosts(views, errors.values())
     if options.json:
-        print_json({**to_json(Groups(groups=found)), "silent": missing.lines()})
+        print_json({**to_json(Groups(groups=found)), "unreachable": missing.lines()})
     else:
         print_groups(found, views, time.time(), [host.store_id for host in errors])
     missing.say()

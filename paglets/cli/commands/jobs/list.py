@@ -107,7 +107,7 @@ def _show(
 ) -> int:
     if as_json:
         told = [{"host": slots.host.name, **to_json(job)} for slots, job in asked.jobs]
-        print_json({"jobs": told, "left_out": asked.left_out, "silent": asked.missing.lines()})
+        print_json({"jobs": told, "left_out": asked.left_out, "unreachable": asked.missing.lines()})
     else:
         print_table(headers, [row(slots, job) for slots, job in asked.jobs])
     if not asked.jobs and not as_json:

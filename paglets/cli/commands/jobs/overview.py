@@ -129,7 +129,7 @@ def top(options: argparse.Namespace) -> int:
                 print("\x1b[H\x1b[J", end="")
             if options.json:
                 told = [{"host": slots.host.name, **to_json(job)} for slots, job in jobs]
-                print_json({"hosts": answers, "jobs": told, "silent": missing.lines()})
+                print_json({"hosts": answers, "jobs": told, "unreachable": missing.lines()})
             else:
                 print_table(HOST_HEADERS, [_host_row(slots) for slots in answers])
                 print()

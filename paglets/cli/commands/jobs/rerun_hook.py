@@ -36,8 +36,10 @@ def _failed(client: HostClient, group_id: str, job_key: str, seconds: float) -> 
     found = client.undelivered(group_id, job_key, timeout=seconds)
     if found.hooks:
         return found.hooks
-    if found.silent:
-        raise Unreachable(f"no host that answered has a failed hook of {group_id}/{job_key}; {found.silent[0].message}")
+    if found.unreachable:
+        raise Unreachable(
+            f"no host that answered has a failed hook of {group_id}/{job_key}; {found.unreachable[0].message}"
+        )
     if found.undelivered:
         raise Conflict(f"no hook of {group_id}/{job_key} has failed: {found.undelivered[0].text}")
     raise Unknown(f"no hook of {group_id}/{job_key} failed on a host that is online")

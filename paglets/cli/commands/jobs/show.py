@@ -26,7 +26,7 @@ def show(options: argparse.Namespace) -> int:
     """Show what `options.job` names; the exit code is that of `jobs why`."""
     with client_of(options) as client:
         found = find_details(client, options.job, options.timeout or LOOK_SECONDS)
-    for error in found.silent:
+    for error in found.unreachable:
         say(error)
     if options.json:
         print_json(job_details_json(found))
@@ -73,7 +73,12 @@ def _look_in_group(client: HostClient, selector: str, known: JobAttempts) -> Job
     artifact = _artifact(told)
     gone = _is_gone(client, artifact)
     return replace(
-        shown, attempts=known.attempts, silent=known.silent, artifact=artifact, is_gone=gone, metadata=metadata
+        shown,
+        attempts=known.attempts,
+        unreachable=known.unreachable,
+        artifact=artifact,
+        is_gone=gone,
+        metadata=metadata,
     )
 
 
@@ -90,7 +95,7 @@ def _look_at_paglet(client: HostClient, agent_id: str, known: JobAttempts, secon
     job = view.job
     named = f"{job.group_id}/{job.job_key}" if job is not None and job.group_id else view.agent_id
     shown = _of_view(client, view, named, why.explain_paglet(client, view))
-    return replace(shown, attempts=known.attempts, silent=known.silent)
+    return replace(shown, attempts=known.attempts, unreachable=known.unreachable)
 
 
 def _artifact(told: Explanation) -> ArtifactRef | None:
@@ -111,7 +116,7 @@ def _attempts(client: HostClient, job: str, seconds: float) -> JobAttempts:
     try:
         return attempts_of(client, job, seconds)
     except PagletsError as error:
-        return JobAttempts(attempts=(), unfinished=(), silent=(error,))
+        return JobAttempts(attempts=(), unfinished=(), unreachable=(error,))
 
 
 def _copy(client: HostClient, known: JobAttempts) -> PagletView | None:

@@ -184,9 +184,9 @@ def lease_holders(client: HostClient, waits: Iterable[tuple[str, str]], collecto
     """
     waiting = tuple(dict.fromkeys(waits))
     views = views_by_name(client.hosts())
-    silent = [key for key in waiting if key[0] in views and not views[key[0]].online]
-    lost_after = _lost_after(client, views.get(collector)) if silent else None
-    away = {key: offline_text(views[key[0]], lost_after) for key in silent}
+    unreachable = [key for key in waiting if key[0] in views and not views[key[0]].online]
+    lost_after = _lost_after(client, views.get(collector)) if unreachable else None
+    away = {key: offline_text(views[key[0]], lost_after) for key in unreachable}
     asked = [key for key in waiting if key[1] in LACKING and key[0] in views and key not in away]
     names = list(dict.fromkeys(host for host, _ in asked))
     most_seconds = min(HELD_SECONDS, client.timeout) if names else 0.0

@@ -39,11 +39,11 @@ class GroupLogs:
         """Return what is known of all jobs together."""
         known = [found for _, found in self.jobs if isinstance(found, JobAttempts)]
         errors = [found for _, found in self.jobs if isinstance(found, PagletsError)]
-        errors += [error for found in known for error in found.silent]
+        errors += [error for found in known for error in found.unreachable]
         return JobAttempts(
             attempts=tuple(view for found in known for view in found.attempts),
             unfinished=tuple(copy for found in known for copy in found.unfinished),
-            silent=tuple({error.message: error for error in errors}.values()),
+            unreachable=tuple({error.message: error for error in errors}.values()),
         )
 
 
@@ -70,7 +70,7 @@ def show_group(
         if newest is not None and newest.kept:
             shown = [_show(client, newest, key, stream, lines, out) for stream in streams]
             printed += any(shown)
-    for error in found.all_attempts().silent:
+    for error in found.all_attempts().unreachable:
         say(f"there may be more: {error.message}")
     if not printed:
         put_line(f"{found.group_id}: no job has printed anything that is kept")

@@ -20,20 +20,23 @@ class MissingLog:
     waits: bool = False
 
 
-def explain_missing_log(client: HostClient, job: str, silent: Sequence[PagletsError]) -> MissingLog:
-    """`silent`: errors of the hosts that did not answer. Raises Unknown, and Unreachable where its host is away."""
+def explain_missing_log(client: HostClient, job: str, unreachable: Sequence[PagletsError]) -> MissingLog:
+    """Return the reason why a job has no log. Raises Unknown, or Unreachable if the job's host is offline.
+
+    `unreachable`: the errors of the hosts that did not answer.
+    """
     group_id, slash, job_key = job.partition("/")
     if slash:
-        return _of_key(client, group_id, job_key, silent)
-    if silent:
-        raise Unreachable(f"no host that answered knows a job {job!r}; {silent[0].message}")
+        return _of_key(client, group_id, job_key, unreachable)
+    if unreachable:
+        raise Unreachable(f"no host that answered knows a job {job!r}; {unreachable[0].message}")
     asked = missing_hosts(client.hosts()).note()
     hint = ["name a job as GROUP/JOBKEY", "paglets jobs list GROUP lists the jobs of a group"]
     nothing = Unknown(f"no host of the mesh knows a job or a log {job!r}{asked}", hint=hint)
     raise name_a_job_error(client, job, nothing)
 
 
-def _of_key(client: HostClient, group_id: str, job_key: str, silent: Sequence[PagletsError]) -> MissingLog:
+def _of_key(client: HostClient, group_id: str, job_key: str, unreachable: Sequence[PagletsError]) -> MissingLog:
     """As the group's collector knows it."""
     job = f"{group_id}/{job_key}"
     summary = summary_of_job(client, group_id, job_key)
@@ -54,6 +57,6 @@ def _of_key(client: HostClient, group_id: str, job_key: str, silent: Sequence[Pa
         return MissingLog(text=f"{job} never started: {record['cause']}: {record.get('message') or ''}")
     if host_name and host is None:
         return MissingLog(text=f"the log of {job} was on {host_name}, which was forgotten, or is no host of this mesh")
-    if silent:
-        raise Unreachable(f"the log of {job} is on {host_name}, and not all hosts answer: {silent[0].message}")
+    if unreachable:
+        raise Unreachable(f"the log of {job} is on {host_name}, and not all hosts answer: {unreachable[0].message}")
     return MissingLog(text=f"{job} has ended, and what it printed is not kept any more")

@@ -32,7 +32,7 @@ from paglets.slots.states import FINAL
 T = TypeVar("T")
 
 FOLLOW_TIMEOUT_SECONDS = 5.0
-"""For an answer while following: who is silent for longer is said to be away, and asked again."""
+"""For an answer while following: who is unreachable for longer is said to be away, and asked again."""
 
 FOLLOW_PIECE_BYTES = 1 << 18
 SHORTEST_PAUSE_SECONDS = 0.2
@@ -103,7 +103,7 @@ def _listing(found: JobAttempts) -> dict[str, object]:
     return {
         "attempts": found.attempts,
         "unfinished": found.unfinished,
-        "silent": MissingHosts(errors=tuple(found.silent)).lines(),
+        "unreachable": MissingHosts(errors=tuple(found.unreachable)).lines(),
     }
 
 
@@ -142,7 +142,7 @@ class Reader:
         """All that there is now."""
         found = attempts_of(self.client, self.job, self.seconds)
         attempt = chosen(found, wanted)
-        for error in found.silent if attempt else ():
+        for error in found.unreachable if attempt else ():
             say(f"there may be newer attempts: {error.message}")
         if attempt is None:
             return self._say_why_not(found)
@@ -168,7 +168,7 @@ class Reader:
         if found.unfinished:
             say(f"{self.job} has not started: {_reason(found.unfinished[-1])}")
             return EXIT_DONE
-        reason = explain_missing_log(self.client, self.job, found.silent)
+        reason = explain_missing_log(self.client, self.job, found.unreachable)
         say(reason.text)
         return EXIT_DONE if reason.waits else EXIT_FAILED
 
@@ -223,7 +223,7 @@ class Reader:
             elif _is_over(found, last):
                 return code
             else:
-                looks = 0 if found.unfinished or found.silent else looks + 1
+                looks = 0 if found.unfinished or found.unreachable else looks + 1
                 if looks >= LOOKS_FOR_MORE and last is not None:
                     return code
                 if looks >= LOOKS_FOR_MORE and not self._may_start():
@@ -235,8 +235,8 @@ class Reader:
         if found.unfinished:
             words = "has not started" if last is None else "will be tried again"
             self._say_once(f"{self.job} {words}: {_reason(found.unfinished[-1])}")
-        elif found.silent:
-            self._say_once(f"waiting: {found.silent[0].message}")
+        elif found.unreachable:
+            self._say_once(f"waiting: {found.unreachable[0].message}")
 
     def _may_start(self) -> bool:
         """Of a job of which no host that is online knows an attempt. Raises Unknown."""
