@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from paglets.api.groups import GroupLine, Groups, GroupView, SubmitGroup, WaitingReport
+from paglets.api.groups import GroupLine, Groups, GroupView, WaitingReport
 from paglets.api.hosts import MemberView
 from paglets.api.paglets import PagletView
 from paglets.client.cancellation import AWAY, CancelOutcome, EndOutcome, cancel_jobs, clear_group, end_copies
@@ -21,9 +21,6 @@ from paglets.core.errors import PagletsError, PeerReplaced, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import HostRef, ProxyRef, check_group_id
 from paglets.remote.proxy import PagletProxy
-
-STORED_JOB_SECONDS = 0.005
-"""Allowed for each job of a submission: ten times what an idle host needs, since both sides may share one core."""
 
 
 class GroupClient:
@@ -174,9 +171,3 @@ class GroupClient:
         return clear_group(
             self._mesh, check_group_id(group_id), keys, reason=reason, timeout=wait, drop_results=drop_results
         )
-
-
-def store_group(mesh: MeshClient, group: SubmitGroup, home: HostRef | None, timeout: float) -> GroupView:
-    """Submit a group, to `home` or the host that is asked. The time allowed grows with the group."""
-    seconds = timeout + len(group.jobs) * STORED_JOB_SECONDS
-    return mesh.ask("POST", "/v1/groups", group, GroupView, host=home, timeout=seconds)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
@@ -21,8 +20,8 @@ from paglets.client.calls import call_paglet
 from paglets.client.connect import connect, open_mesh_client
 from paglets.client.directory import DirectoryClient
 from paglets.client.fan_out import ask_all, online_hosts, returning_errors, with_host_name
-from paglets.client.group_ids import only_home_tells, submissions_of
-from paglets.client.groups import GroupClient, store_group
+from paglets.client.group_submission import submit
+from paglets.client.groups import GroupClient
 from paglets.client.job_logs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log
 from paglets.client.mesh_client import BlockingTransport, paglet_route
 from paglets.client.pacing import Progress, nobody
@@ -35,9 +34,6 @@ from paglets.core.agent import Paglet, S
 from paglets.core.clock import SystemEntropy
 from paglets.core.errors import (
     PagletsError,
-    PeerReplaced,
-    Unknown,
-    Unreachable,
     trim_traceback,
 )
 from paglets.core.messages import Message
@@ -45,7 +41,6 @@ from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, BlobRef, HostRef, ProxyRef, check_agent_id
 from paglets.core.signatures import check_methods
 from paglets.core.text import with_article
-from paglets.groups.keys import new_group_id
 from paglets.remote.proxy import PagletProxy, as_message, message_and_timeout
 from paglets.slots.model import SlotRequest
 
@@ -54,9 +49,6 @@ if TYPE_CHECKING:  # loaded when they are needed: commands that only ask start f
     from paglets.client.inputs import InputPaths
 
 T = TypeVar("T")
-
-HOME_SECONDS = 5.0
-"""For the other host where a group was submitted, to show that it is there, before the group is sent to it again."""
 
 
 @runtime_checkable
@@ -337,41 +329,8 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         one is made here, so that the request may be repeated when its reply is lost. Raises GroupExists,
         and what its home answers instead, or that no answer came in time: then the same may be submitted again.
         """
-        group = from_json(SubmitGroup, dict(request))
-        home = None
-        if group.group_id is None:
-            group = replace(group, group_id=new_group_id(self._entropy.token()))
-        else:
-            try:
-                home = self._home_of(group.group_id)
-            except Unknown:
-                group = replace(group, submissions=submissions_of(self._mesh, group.group_id or ""))
-        try:
-            stored = store_group(self._mesh, group, home, self.timeout)
-        except (Unreachable, PeerReplaced) as error:  # anything else is an answer, or may still come
-            if home is None:
-                raise
-            raise only_home_tells(str(group.group_id), home, f"does not answer ({error.message})") from error
-        view: Mapping[str, Any] = to_json(stored)
+        view: Mapping[str, Any] = to_json(submit(self._mesh, from_json(SubmitGroup, dict(request)), self.timeout))
         return view
-
-    def _home_of(self, group_id: str) -> HostRef | None:
-        """The other host where a group of that id was submitted, which alone can tell whether it is the same.
-
-        None: the host of this client. Raises Unknown where no host that is online knows the group.
-        """
-        home = self.group(group_id).home
-        if home.store_id == self._mesh.host().store_id:
-            return None
-        if all(host.store_id != home.store_id for host in online_hosts(self._mesh)):
-            raise only_home_tells(group_id, home, "is away")
-        try:  # one that hangs would hold up the submission for as long as a large one may take
-            self._mesh.ask("GET", "/v1/host", None, HostIdentity, host=home, timeout=min(HOME_SECONDS, self.timeout))
-        except PagletsError as error:
-            if not error.no_reply:
-                raise
-            raise only_home_tells(group_id, home, f"does not answer ({error.message})") from error
-        return home
 
     # Logs.
 
