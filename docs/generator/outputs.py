@@ -269,9 +269,9 @@ OUTPUTS: dict[str, Output] = {
     "logs": Output(keys=LOGS, note=" (the attempts, not what they printed)"),
     "mesh hosts": Output(
         keys={
-            "hosts": "the one that was asked first, the others by name, each as [MemberView](protocol.md#memberview)",
+            "hosts": "the answering host first, the others by name, each as [MeshHostView](protocol.md#meshhostview)",
             "peers": "peers that it was given and has not joined, each as [PeerProblem](protocol.md#peerproblem)",
-            "cuts": "online hosts that cannot connect to others, each as [Cut](protocol.md#cut)",
+            "broken_links": "online hosts that cannot connect to others, each as [BrokenLink](protocol.md#brokenlink)",
             "refused": "hosts with another mesh key that spoke to it, each as [RefusedHost](protocol.md#refusedhost)",
         }
     ),

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from docs.generator.markdown import code, table
-from paglets.store.migrations import schema
+from paglets.store.migrations.steps import schema
 
 CREATED = re.compile(r"CREATE (TABLE|VIEW) (\w+)")
 OF_TABLE = ("PRIMARY KEY", "UNIQUE", "CHECK", "FOREIGN KEY")

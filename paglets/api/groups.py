@@ -160,7 +160,7 @@ class JobStatusReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnwantedCopy:
-    """A copy to be ended; `cause` is `groups.acceptance.UnwantedCause`."""
+    """A copy to be ended; `cause` is `groups.acceptance.CancelCause`."""
 
     agent_id: str
     cause: str

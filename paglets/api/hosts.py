@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 from paglets.core.refs import HostRef
 from paglets.slots.model import Resources
 
-NO_WAY = "nobody can connect to"
-"""The beginning of `MemberView.problem` where two hosts need a third to speak, and none is there."""
+NO_ROUTE = "nobody can connect to"
+"""The beginning of `MeshHostView.problem` where two hosts need a third to speak, and none is there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class HostIdentity(HostStatus):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unreached:
+class UnreachableHost:
     """A host to which another one cannot connect, and since when: epoch seconds by the clock of that other one."""
 
     store_id: str
@@ -64,20 +64,20 @@ class Unreached:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member(HostStatus):
+class MeshHost(HostStatus):
     """One row of the membership table, as gossip carries it and `GET /v1/mesh/hosts` shows it.
 
-    (`boot_count`, `heartbeat`) orders two rows of the same store: the higher is the newer. `addresses`
-    are further URLs under which the host is known. `joined` says as the how-manyeth host this one came
-    to its mesh (0: not yet): of two hosts with one name the earlier keeps it. `unreached` are online hosts to which
-    this one cannot connect, eight at most.
+    (`boot_count`, `heartbeat`) orders two rows of the same store: the higher is the newer. `addresses` are further URLs
+    of the host. `joined` counts the hosts that joined the mesh up to this one (0: not joined). Of two hosts with one
+    name, the one with the lower number keeps it. `unreachable_hosts` are online hosts to which this one cannot connect,
+    at most eight.
     """
 
     addresses: tuple[str, ...]
     boot_count: int
     heartbeat: int
     joined: int = 0
-    unreached: tuple[Unreached, ...] = ()
+    unreachable_hosts: tuple[UnreachableHost, ...] = ()
 
     @property
     def ref(self) -> HostRef:
@@ -85,20 +85,21 @@ class Member(HostStatus):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemberView:
-    """A member as this host sees it: `silent_seconds` since it was last heard of, by this host's clock.
+class MeshHostView:
+    """A host of the mesh as the answering host sees it.
 
-    Where it was not `heard` of, they count from when this host began to listen: its start, its waking, or the moment
-    when another host told of that one. `away_seconds`: since this host takes it for offline, by its wall clock, so that
-    restarts and sleep of this host count; 0 of one that is online. They are for people: nothing is decided by them.
+    `seconds_since_seen`: time since the last sign of life, direct or reported by another host. While there was none
+    (`was_seen` is false), the time counts from the start or resume of the answering host, or from the first report
+    about that host. `offline_seconds`: time since the answering host marked it as offline, by the wall clock; 0 if it
+    is online. It includes restarts and sleep of the answering host and is for display only.
     """
 
-    member: Member
+    host: MeshHost
     online: bool
-    silent_seconds: float
+    seconds_since_seen: float
     problem: str = ""
-    heard: bool = True
-    away_seconds: float = 0.0
+    was_seen: bool = True
+    offline_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +111,7 @@ class PeerProblem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
+class BrokenLink:
     """The online host `source` cannot connect to the online host `target`, for so many seconds."""
 
     source: str
@@ -130,13 +131,13 @@ class RefusedHost:
 class Hosts:
     """`GET /v1/mesh/hosts`: this host first, the others by name; `peers`: those given by hand that it did not join.
 
-    `cuts`: between which hosts connections fail. `refused`: hosts with another key that spoke to this one, the newest
-    first.
+    `broken_links`: pairs of hosts between which connections fail. `refused`: hosts with another key that sent a request
+    to this one, the newest first.
     """
 
-    hosts: tuple[MemberView, ...]
+    hosts: tuple[MeshHostView, ...]
     peers: tuple[PeerProblem, ...] = ()
-    cuts: tuple[Cut, ...] = ()
+    broken_links: tuple[BrokenLink, ...] = ()
     refused: tuple[RefusedHost, ...] = ()
 
 
@@ -164,16 +165,16 @@ class Forgotten:
 class Gossip:
     """`POST /v1/mesh/gossip`, both ways: the sender's own row first, then what else it knows.
 
-    `offline` are the store ids of those among `members` that the sender holds for offline. A `push`
-    carries only what just changed and is answered with the receiver's own row; else both sides tell
-    all they know. `leaving`: the sender is about to end. `deaf_at`: the URL of the receiver, where the sender cannot
-    connect to it, though it hears from it; else "".
+    `offline` are the store ids of those `hosts` that are offline for the sender. A `push` carries only changed rows,
+    and its reply is the receiver's own row. Without `push`, both sides send all their rows. `leaving`: the sender is
+    about to stop. `unreachable_at`: the URL of the receiver if the sender gets its requests but cannot connect to it;
+    else "".
     """
 
     mesh_version: str
     protocol: int
-    members: tuple[Member, ...]
+    hosts: tuple[MeshHost, ...]
     offline: tuple[str, ...] = ()
     push: bool = False
     leaving: bool = False
-    deaf_at: str = ""
+    unreachable_at: str = ""

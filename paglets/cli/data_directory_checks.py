@@ -17,9 +17,17 @@ from paglets.host.datadir import damage, permissions
 from paglets.host.datadir.disk import FOLDERS, blocked_reason_of
 from paglets.host.datadir.lock import LOCK
 from paglets.slots.amounts import bytes_text
-from paglets.store.look import Look, check, check_ours, is_at_rest, look, open_reading, size_of
-from paglets.store.migrations import MIGRATIONS
-from paglets.store.trouble import told
+from paglets.store.inspection import (
+    DatabaseInfo,
+    check,
+    check_identity,
+    connect_read_only,
+    inspect,
+    is_checkpointed,
+    size_of,
+)
+from paglets.store.migrations.steps import MIGRATIONS
+from paglets.store.sqlite_errors import to_paglets_error
 from paglets.wire.local_hosts import RunningHost
 
 
@@ -45,8 +53,8 @@ class _Folder:
         return self.path / damage.DATABASE
 
     @property
-    def at_rest(self) -> bool:
-        return not self.holder.runs and is_at_rest(self.database)
+    def immutable(self) -> bool:
+        return not self.holder.runs and is_checkpointed(self.database)
 
 
 def folder_checks(path: Path, *, deep: bool, running: Sequence[RunningHost] = ()) -> Iterator[Check]:
@@ -169,12 +177,12 @@ def _database(folder: _Folder) -> Iterator[Check]:
         return
     try:
         damage.check_there(folder.path)
-        seen = look(folder.database, at_rest=folder.at_rest)
-        check_ours(folder.database, seen, note.store_id if note else "")
-        check(folder.database, thorough=folder.deep, at_rest=folder.at_rest)
+        seen = inspect(folder.database, immutable=folder.immutable)
+        check_identity(folder.database, seen, note.store_id if note else "")
+        check(folder.database, thorough=folder.deep, immutable=folder.immutable)
         yield _age(folder, seen)
     except sqlite3.Error as error:
-        yield Check(name="", state=BAD, found=told(folder.database, error).message)
+        yield Check(name="", state=BAD, found=to_paglets_error(folder.database, error).message)
     except StoreMalformed as error:
         advice = "copy the folder first: the next start moves the database aside, and the one after it begins anew"
         yield Check(name="", state=BAD, found=error.message, advice=advice)
@@ -194,10 +202,10 @@ def _none_yet(folder: _Folder) -> Check:
 
 
 def _reading(folder: _Folder) -> sqlite3.Connection:
-    return open_reading(folder.database, at_rest=folder.at_rest)
+    return connect_read_only(folder.database, immutable=folder.immutable)
 
 
-def _age(folder: _Folder, seen: Look) -> Check:
+def _age(folder: _Folder, seen: DatabaseInfo) -> Check:
     """Whether it is of the moment that the note beside it says."""
     boots = seen.boot_count
     if damage.is_of_earlier_moment(damage.read_note(folder.path), seen.store_id, boots):

@@ -104,7 +104,7 @@ def wait_ended(
         views = mesh.hosts()
         hosts = online_refs(views)
         # Of a host that was forgotten nothing is expected any more.
-        listed = {view.member.store_id for view in views}
+        listed = {view.host.store_id for view in views}
         may_have = {store_id: name for store_id, name in may_have.items() if store_id in listed}
         seconds = min(answer_seconds, COUNT_SECONDS, rounds.left())
         ask = returning_errors(partial(_unfinished, mesh, group_id, body, seconds))
@@ -238,7 +238,7 @@ def _end(mesh: MeshClient, group_id: str, body: EndCopies, timeout: float) -> En
         hosts = online_refs(views)
         seconds = min(COUNT_SECONDS, rounds.left())
         answers = ask_all(returning_errors(partial(_end_on, mesh, group_id, body, seconds)), hosts)
-        unreachable = {view.member.name: "it is offline" for view in views if not view.online}
+        unreachable = {view.host.name: "it is offline" for view in views if not view.online}
         running: dict[str, int] = {}
         for host, answer in zip(hosts, answers, strict=True):
             if isinstance(answer, PagletsError):

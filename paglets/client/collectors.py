@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from paglets.api.groups import GroupView
-from paglets.api.hosts import NO_WAY, MemberView
+from paglets.api.hosts import NO_ROUTE, MeshHostView
 from paglets.api.paglets import PagletView
 from paglets.client.cancellation import AWAY
 from paglets.client.hosts import last_contact_text, removed_text, view_of
@@ -37,7 +37,7 @@ class Finder(Protocol):
 
     def collected(self, group_id: str, *, timeout: float | None = None) -> GroupView | None: ...
 
-    def hosts(self) -> tuple[MemberView, ...]: ...
+    def hosts(self) -> tuple[MeshHostView, ...]: ...
 
     def paglet(self, target: ProxyRef, *, timeout: float | None = None) -> PagletView: ...
 
@@ -97,7 +97,7 @@ def moved(client: Finder, collector: ProxyRef, group_id: str, most_seconds: floa
     """
     host, views = collector.host, client.hosts()
     view = view_of(host, views)
-    if view is not None and view.online and view.silent_seconds <= most_seconds:
+    if view is not None and view.online and view.seconds_since_seen <= most_seconds:
         return None
     lost = removed_text(host, views)
     if view is None or lost:
@@ -107,7 +107,7 @@ def moved(client: Finder, collector: ProxyRef, group_id: str, most_seconds: floa
         state = FORGOTTEN if view is None else REPLACED
         steps = next_steps(group_id, state, host.store_id)
         raise Unreachable(f"the collector of {group_id} was on {lost}", collector=state, next=steps)
-    if view.problem.startswith(NO_WAY):
+    if view.problem.startswith(NO_ROUTE):
         raise Unreachable(f"the collector of {group_id} is on {host.name}: {view.problem}", collector=AWAY)
     raise Unreachable(
         f"the collector of {group_id} is on {host.name}, {last_contact_text(view)}; only that host has all results",

@@ -8,7 +8,7 @@ from contextlib import suppress
 from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
 
-from paglets.api.hosts import MemberView
+from paglets.api.hosts import MeshHostView
 from paglets.client.mesh_client import MeshClient
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
@@ -27,9 +27,9 @@ def online_hosts(mesh: MeshClient) -> list[HostRef]:
     return online_refs(mesh.hosts())
 
 
-def online_refs(views: Iterable[MemberView]) -> list[HostRef]:
+def online_refs(views: Iterable[MeshHostView]) -> list[HostRef]:
     """Those of them that are online, by name."""
-    return sorted((view.member.ref for view in views if view.online), key=lambda host: host.name)
+    return sorted((view.host.ref for view in views if view.online), key=lambda host: host.name)
 
 
 def ask_all(ask: Callable[[A], T], things: Sequence[A]) -> list[T]:

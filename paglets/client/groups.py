@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from paglets.api.groups import GroupLine, Groups, GroupView, WaitingReport
-from paglets.api.hosts import MemberView
+from paglets.api.hosts import MeshHostView
 from paglets.api.paglets import PagletView
 from paglets.client.cancellation import AWAY, CancelOutcome, EndOutcome, cancel_jobs, clear_group, end_copies
 from paglets.client.collectors import heard
@@ -35,7 +35,7 @@ class GroupClient:
     def download_artifact(self, artifact: Any, target: str | Path) -> Path:
         raise NotImplementedError
 
-    def hosts(self) -> tuple[MemberView, ...]:
+    def hosts(self) -> tuple[MeshHostView, ...]:
         raise NotImplementedError
 
     def paglet(self, target: Any, *, timeout: float | None = None) -> PagletView:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from paglets.api.hosts import ForgetHost, Forgotten, Hosts, MemberView
+from paglets.api.hosts import ForgetHost, Forgotten, Hosts, MeshHostView
 from paglets.client.fan_out import ask_all, online_refs, returning_errors, with_host_name
 from paglets.client.hosts import NOT_JOINED, has_not_joined
 from paglets.client.mesh_client import MeshClient
@@ -32,7 +32,7 @@ class ForgottenHost:
     store_id: str
     name: str
     which: str = ""
-    others: tuple[MemberView, ...] = ()
+    others: tuple[MeshHostView, ...] = ()
     answers: tuple[Forgotten, ...]
     errors: tuple[PagletsError, ...]
     unreachable: tuple[str, ...]
@@ -49,7 +49,7 @@ def forget_host(mesh: MeshClient, wanted: str, timeout: float) -> ForgottenHost:
         found = _meant(wanted, known)
     if found is None:
         _check_offline(wanted, views)
-    store_id, name = (found.member.store_id, found.member.name) if found else _unlisted(mesh, wanted)
+    store_id, name = (found.host.store_id, found.host.name) if found else _unlisted(mesh, wanted)
 
     def ask(host: HostRef) -> Forgotten:
         body = ForgetHost(store_id=store_id)
@@ -62,37 +62,37 @@ def forget_host(mesh: MeshClient, wanted: str, timeout: float) -> ForgottenHost:
         store_id=store_id,
         name=name,
         which=shown(found) if found else "",
-        others=tuple(view for view in _named(wanted, known) if view.member.store_id != store_id),
+        others=tuple(view for view in _named(wanted, known) if view.host.store_id != store_id),
         answers=tuple(each for each in answers if isinstance(each, Forgotten)),
         errors=tuple(with_host_name(host, answer) for host, answer in pairs if isinstance(answer, PagletsError)),
-        unreachable=tuple(v.member.name for v in views if v.member.store_id != store_id and v.member.name not in there),
+        unreachable=tuple(v.host.name for v in views if v.host.store_id != store_id and v.host.name not in there),
     )
 
 
-def _others(mesh: MeshClient, hosts: list[HostRef], timeout: float) -> tuple[MemberView, ...]:
+def _others(mesh: MeshClient, hosts: list[HostRef], timeout: float) -> tuple[MeshHostView, ...]:
     """Whom these hosts list: the one that was asked may have forgotten that host already, and others not."""
 
-    def ask(host: HostRef) -> tuple[MemberView, ...]:
+    def ask(host: HostRef) -> tuple[MeshHostView, ...]:
         return mesh.ask("GET", "/v1/mesh/hosts", None, Hosts, host=host, timeout=timeout).hosts
 
     answers = ask_all(returning_errors(ask), hosts)
     views = (view for answer in answers if not isinstance(answer, PagletsError) for view in answer)
-    return tuple({(view.member.store_id, view.online): view for view in views}.values())
+    return tuple({(view.host.store_id, view.online): view for view in views}.values())
 
 
-def _unknown_here(others: tuple[MemberView, ...], views: tuple[MemberView, ...]) -> tuple[MemberView, ...]:
+def _unknown_here(others: tuple[MeshHostView, ...], views: tuple[MeshHostView, ...]) -> tuple[MeshHostView, ...]:
     """Those that the asked host does not list: of one that it does, it knows best whether it is online."""
-    listed = {view.member.store_id for view in views}
-    online = {view.member.store_id for view in others if view.online}
-    return tuple(view for view in others if view.member.store_id not in listed | online)
+    listed = {view.host.store_id for view in views}
+    online = {view.host.store_id for view in others if view.online}
+    return tuple(view for view in others if view.host.store_id not in listed | online)
 
 
-def _check_offline(wanted: str, views: tuple[MemberView, ...]) -> None:
+def _check_offline(wanted: str, views: tuple[MeshHostView, ...]) -> None:
     """Raises Conflict where that is the name of a host that is online."""
     for view in _named(wanted, views):
-        seconds = "ten" if view.member.reachable else "twenty"
+        seconds = "ten" if view.host.reachable else "twenty"
         raise Conflict(
-            f"{view.member.name} is online; stop it first (one that was cut off counts as online for up to {seconds} "
+            f"{view.host.name} is online; stop it first (one that was cut off counts as online for up to {seconds} "
             "seconds)"
         )
 
@@ -104,7 +104,7 @@ def _unlisted(mesh: MeshClient, wanted: str) -> tuple[str, str]:
     return found.store_id, found.name
 
 
-def _meant(wanted: str, views: tuple[MemberView, ...]) -> MemberView | None:
+def _meant(wanted: str, views: tuple[MeshHostView, ...]) -> MeshHostView | None:
     """The one that is not online. Raises Invalid where there are several."""
     found = _named(wanted, views)
     away = [view for view in found if not view.online]
@@ -116,30 +116,30 @@ def _meant(wanted: str, views: tuple[MemberView, ...]) -> MemberView | None:
     return away[0] if away else None
 
 
-def _named(wanted: str, views: tuple[MemberView, ...]) -> list[MemberView]:
+def _named(wanted: str, views: tuple[MeshHostView, ...]) -> list[MeshHostView]:
     """Those with that name, URL or store id; else those whose store id begins so."""
     exact = [view for view in views if _address(wanted) in _names(view)]
     if exact or len(wanted) < LEAST_PREFIX_CHARACTERS:
         return exact
-    return [view for view in views if view.member.store_id.startswith(wanted)]
+    return [view for view in views if view.host.store_id.startswith(wanted)]
 
 
-def shown(view: MemberView) -> str:
+def shown(view: MeshHostView) -> str:
     """In words, which one of several hosts of a name it is."""
-    return f"{view.member.store_id[:SHORT_ID_CHARACTERS]} at {view.member.url}{_state(view)}"
+    return f"{view.host.store_id[:SHORT_ID_CHARACTERS]} at {view.host.url}{_state(view)}"
 
 
-def _state(view: MemberView) -> str:
+def _state(view: MeshHostView) -> str:
     if view.online:
         return ""
     if has_not_joined(view):
         return f", {NOT_JOINED}"
-    return f", silent for {view.silent_seconds:.0f} s" if view.heard else ", not heard of yet"
+    return f", silent for {view.seconds_since_seen:.0f} s" if view.was_seen else ", not heard of yet"
 
 
 def _address(wanted: str) -> str:
     return normalise_url(wanted) if ":" in wanted else wanted
 
 
-def _names(view: MemberView) -> tuple[str, ...]:
-    return (view.member.store_id, view.member.name, view.member.url, *view.member.addresses)
+def _names(view: MeshHostView) -> tuple[str, ...]:
+    return (view.host.store_id, view.host.name, view.host.url, *view.host.addresses)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
-from paglets.api.hosts import HostIdentity, Hosts, MemberView
+from paglets.api.hosts import HostIdentity, Hosts, MeshHostView
 from paglets.api.paglets import PagletView
 from paglets.client.redirects import Redirects
 from paglets.core.clock import Clock, Entropy
@@ -91,13 +91,13 @@ class MeshClient:
         self.base = HostRef(store_id=found.store_id, name=found.name, url=self.base.url)
         return found
 
-    def hosts(self) -> tuple[MemberView, ...]:
+    def hosts(self) -> tuple[MeshHostView, ...]:
         views = self.ask("GET", "/v1/mesh/hosts", None, Hosts).hosts
-        self._members = {view.member.store_id: view.member.ref for view in views}
+        self._members = {view.host.store_id: view.host.ref for view in views}
         if self._through is None and views:  # the first is the host that was asked
-            self._near = views[0].member.store_id
+            self._near = views[0].host.store_id
         self._relayed = frozenset(
-            view.member.store_id for view in views if not view.member.reachable and view.member.store_id != self._near
+            view.host.store_id for view in views if not view.host.reachable and view.host.store_id != self._near
         )
         return views
 
@@ -115,9 +115,9 @@ class MeshClient:
         wanted = normalise_url(name) if ":" in name else name
         views = sorted(self.hosts(), key=lambda view: not view.online)
         for view in views:
-            if wanted in (view.member.name, view.member.url, *view.member.addresses):
-                return view.member.ref
-        names = dict.fromkeys(view.member.name for view in views)
+            if wanted in (view.host.name, view.host.url, *view.host.addresses):
+                return view.host.ref
+        names = dict.fromkeys(view.host.name for view in views)
         near = meant(wanted, names)
         known = f"{near} it knows {', '.join(names)}".lstrip()
         raise Unknown(f"{self.base.name or self.base.url} knows no host {name!r}: {known}")

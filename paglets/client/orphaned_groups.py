@@ -52,7 +52,7 @@ def orphaned_group(mesh: MeshClient, group_id: str, timeout: float) -> OrphanedG
     views = mesh.hosts()
     hosts = online_refs(views)
     answers = ask_all(returning_errors(lambda host: _page(mesh, host, group_id, "limit=0", timeout)), hosts)
-    unreachable = {view.member.name: "it is offline" for view in views if not view.online}
+    unreachable = {view.host.name: "it is offline" for view in views if not view.online}
     found: list[WaitingReports] = []
     for host, answer in zip(hosts, answers, strict=True):
         if isinstance(answer, PagletsError):

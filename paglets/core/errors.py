@@ -43,7 +43,7 @@ class PagletsError(Exception):
     retryable: ClassVar[bool] = False
     """True if a client repeats the request by itself, as the cause ends without anybody's help.
 
-    False for a full disk: a person has to free space. Parts of a host retry after StorePassing without this attribute.
+    False for a full disk: a person has to free space. Parts of a host retry after StoreTransient anyway.
     """
     no_reply: ClassVar[bool] = False
     """True if the host that was asked sent no reply.
@@ -330,19 +330,19 @@ class StoreNewer(StoreDamaged):
     code, exit_code = "store_newer", EXIT_VERSIONS_DIFFER
 
 
-class StorePassing(PagletsError):
+class StoreTransient(PagletsError):
     """Nothing of this change was stored, nothing else is harmed, and it passes: the same may be tried again."""
 
-    code, status = "store_passing", 503
+    code, status = "store_transient", 503
 
 
-class StoreFull(StorePassing):
+class StoreFull(StoreTransient):
     """The disk is full: nothing of this change was stored, and nothing else is harmed."""
 
     code, status = "disk_full", 507
 
 
-class StoreLocked(StorePassing):
+class StoreLocked(StoreTransient):
     """Another program holds the database: nothing of this change was stored. It goes on when that lets go."""
 
     code, status = "store_locked", 503

@@ -12,7 +12,7 @@ from typing import Literal
 
 from paglets.groups.records import ExpectedJob, FailureReport, Report, Sighting
 
-Verdict = Literal["accepted", "already_recorded", "below_floor", "not_newest"]
+ReportVerdict = Literal["accepted", "already_recorded", "below_floor", "not_newest"]
 
 
 def effective_generation(job: ExpectedJob, generation: int) -> int:
@@ -20,7 +20,7 @@ def effective_generation(job: ExpectedJob, generation: int) -> int:
     return generation or job.generation
 
 
-def judge_report(job: ExpectedJob, report: Report) -> Verdict:
+def judge_report(job: ExpectedJob, report: Report) -> ReportVerdict:
     """Whether the report becomes the record of its key, or why it is kept as a duplicate only."""
     generation = effective_generation(job, report.generation)
     if job.ended:
@@ -60,10 +60,10 @@ def registered_again(job: ExpectedJob, generation: int) -> ExpectedJob:
     return replace(job, generation=max(job.generation, generation))
 
 
-UnwantedCause = Literal["cancelled", "recorded"]
+CancelCause = Literal["cancelled", "recorded"]
 
 
-def unwanted(job: ExpectedJob, generation: int) -> UnwantedCause | None:
+def cancel_cause(job: ExpectedJob, generation: int) -> CancelCause | None:
     """Why a copy of that generation need not go on, or None where it must.
 
     An older generation above the floor stays wanted: its success counts if it comes first.

@@ -20,7 +20,7 @@ MAX_OLDER = 8
 """Copies of one key that are kept in mind beside the newest."""
 
 
-def see(rows: CollectorRows, key: str, sighting: Sighting) -> acceptance.UnwantedCause | None:
+def record_sighting(rows: CollectorRows, key: str, sighting: Sighting) -> acceptance.CancelCause | None:
     """Note where a copy is, or say why nobody wants it any more.
 
     A copy of an unknown key is left alone: the key may be registered later. One of a cancelled key is noted too:
@@ -29,7 +29,7 @@ def see(rows: CollectorRows, key: str, sighting: Sighting) -> acceptance.Unwante
     job = rows.job(key)
     if job is None:
         return None
-    cause = acceptance.unwanted(job, sighting.generation)
+    cause = acceptance.cancel_cause(job, sighting.generation)
     if cause is None or (cause == "cancelled" and job.ended):
         newer = acceptance.seen(job, sighting)
         if newer is not job:
@@ -81,7 +81,7 @@ def resubmitted(
     return replace(acceptance.next_generation(job, now), sighting=made, older=older)
 
 
-def waits(job: ExpectedJob, copy: Sighting, reason: str, text: str, now: float) -> ExpectedJob:
+def postponed(job: ExpectedJob, copy: Sighting, reason: str, text: str, now: float) -> ExpectedJob:
     """The key of which no further copy is made now; `since` is kept while the reason is the same."""
     since = copy.since if copy.reason == reason else now
     told = replace(copy, status="PLACING", reason=reason, reason_text=text, never=False, since=since)

@@ -46,7 +46,7 @@ PAGE_RECORDS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReportThatCame:
+class ReceivedReport:
     """A report, when it came, and what came with it."""
 
     report: Report
@@ -195,19 +195,19 @@ class CollectorRows:
         """Each with the name of its row, from the one after `after`."""
         return self._scan("duplicate/", after, PAGE_RECORDS)
 
-    def put_unexpected(self, number: int, came: ReportThatCame) -> None:
+    def put_unexpected(self, number: int, came: ReceivedReport) -> None:
         row = report_row(came.report) | {"reported_at": came.reported_at}
         if came.artifact_ids:
             row["artifact_ids"] = list(came.artifact_ids)
         self._storage[f"unexpected/{came.report.job_key}\n{_number(number)}"] = row
 
-    def take_unexpected(self, key: str) -> list[ReportThatCame]:
+    def take_unexpected(self, key: str) -> list[ReceivedReport]:
         """The reports for that key, oldest first; their rows are deleted."""
         found = list(self._scan(f"unexpected/{key}\n"))
         for number, _ in found:
             del self._storage[f"unexpected/{key}\n{number}"]
         return [
-            ReportThatCame(
+            ReceivedReport(
                 report=row_report(row),
                 reported_at=row["reported_at"],
                 artifact_ids=tuple(row.get("artifact_ids", ())),

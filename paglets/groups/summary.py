@@ -36,7 +36,7 @@ Entry = tuple[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Location:
     """Where something is, as people and proxies need it. `agent_id` is null where no paglet is meant."""
 
     host_name: str
@@ -50,8 +50,8 @@ class Facts:
 
     group_id: str
     status: str
-    collector: Place
-    home: Place
+    collector: Location
+    home: Location
     return_home_when_complete: bool
     waiting_for_home: bool
     expected_count: int
@@ -185,7 +185,7 @@ def summarise(facts: Facts, lists: Lists, *, limit_bytes: int = MAX_SUMMARY_BYTE
     }
 
 
-def _place(place: Place) -> dict[str, Any]:
+def _place(place: Location) -> dict[str, Any]:
     return {"host_name": place.host_name, "host_url": place.host_url, "agent_id": place.agent_id}
 
 

@@ -46,7 +46,7 @@ from paglets.program import (
     enter_copy,
     this_program,
 )
-from paglets.store import members
+from paglets.store import hosts
 from paglets.store.db import Tx
 from paglets.wire.auth import Verifier
 from paglets.wire.keys import (
@@ -162,7 +162,7 @@ def start(
 
     `listen` is called before anybody can find the host: from then on signals end it well. `umask` is that of jobs.
     The host says that it is ready, and answers, only after its parts have each been run once and a COMMIT has shown
-    that the database takes more. Raises StartFailed, StoreDamaged, StorePassing.
+    that the database takes more. Raises StartFailed, StoreDamaged, StoreTransient.
     """
     clock, entropy = SystemClock(), SystemEntropy()
     _check_name_is_free(home, options)
@@ -237,7 +237,7 @@ def _take_key(options: HostOptions, peers: tuple[str, ...]) -> MeshKey | None:
 
 def _first_key(folder: DataDirectory, entropy: Entropy, console: Console) -> MeshKey:
     """A new one. Raises StartFailed where this host was in a mesh: it would found a second one."""
-    key = first_key(os.environ, entropy, folder.store.read(members.load_others))
+    key = first_key(os.environ, entropy, folder.store.read(hosts.load_others))
     path = home_path(default_key_file(os.environ))
     console.print(f"paglets: made the mesh key {path}; hosts on other machines need a copy of it")
     return key

@@ -61,8 +61,8 @@ from paglets.host.runtime import status
 from paglets.host.runtime.runner import Log, Runner
 from paglets.host.runtime.services import Blobs, Disk, HostServices, Meter, Settings
 from paglets.host.runtime.status import HostLoad
-from paglets.mesh.gossip import Gossip
-from paglets.mesh.locate import Locator
+from paglets.mesh.gossip import Gossiper
+from paglets.mesh.locator import Locator
 from paglets.slots import policy
 from paglets.slots.model import SlotRequest, check_request
 from paglets.store import handoffs, queue, residence, views
@@ -122,7 +122,7 @@ class Host:
         self.services = services = self._make_services(settings, environment)
         self.gossip = self._gossip(peers)
         self.locator = Locator(
-            environment.clock, services.transport, self.gossip.online, runner, heard=self.gossip.heard_from
+            environment.clock, services.transport, self.gossip.online, runner, on_contact=self.gossip.record_contact
         )
         self.paglet_locator = PagletLocator(services.store, services.own, self.locator)
         self.reverse_poller = ReversePoller(services, self.gossip)
@@ -173,9 +173,9 @@ class Host:
             log=environment.log,
         )
 
-    def _gossip(self, peers: tuple[str, ...]) -> Gossip:
+    def _gossip(self, peers: tuple[str, ...]) -> Gossiper:
         services = self.services
-        return Gossip(
+        return Gossiper(
             services.store,
             services.clock,
             services.entropy,
@@ -193,7 +193,7 @@ class Host:
             inner,
             own=settings.ref,
             online=lambda: self.gossip.online(),
-            silent_seconds=lambda store_id: self.gossip.silent_seconds(store_id),
+            seconds_since_seen=lambda store_id: self.gossip.seconds_since_seen(store_id),
             soon=self.runner.call_soon,
         )
         return ReverseTransport(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from paglets.api.hosts import Member
+from paglets.api.hosts import MeshHost
 from paglets.core.clock import Entropy
 from paglets.mesh import view
 
@@ -44,7 +44,7 @@ class Peers:
         """Return the URLs given at this start where no host has answered yet. Any thread may call this."""
         return tuple(url for url in self._given if not self._peers[url].store_id)
 
-    def problems(self, members: Iterable[Member]) -> tuple[tuple[str, str], ...]:
+    def problems(self, members: Iterable[MeshHost]) -> tuple[tuple[str, str], ...]:
         """(URL, why) of those where no host answered, but not of those that are, or in this start were, a member's: one
         that sleeps, has moved, or cannot be connected to any more has joined all the same."""
         joined = {member.store_id: view.urls(member) for member in members}

@@ -15,7 +15,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from paglets.api.hosts import Gossip, Member
+from paglets.api.hosts import Gossip, MeshHost
 from paglets.core.errors import Invalid
 from paglets.core.record import to_json
 from paglets.core.refs import check_host_name
@@ -32,7 +32,7 @@ SUSPECT_SECONDS = 4.0
 FAILURES_TO_OFFLINE = 2
 """Refused or timed-out connections to a suspect host before it is taken for offline."""
 
-MAX_MEMBERS = 1_000
+MAX_HOSTS = 1_000
 """Twenty times the largest mesh this is made for; bounds memory and the size of a gossip message."""
 
 FORGET_SECONDS = 30 * 86_400.0
@@ -44,7 +44,7 @@ was in use, since another part of a mesh that was parted may have taken it for o
 it is silent."""
 
 MAX_ADDRESSES = 16
-MAX_UNREACHED = 8
+MAX_UNREACHABLE_HOSTS = 8
 """Hosts that a host names as those to which it cannot connect: a person mends the first, and sees the next."""
 
 MAX_TEXT_CHARACTERS = 500
@@ -55,18 +55,21 @@ STORE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What this host holds of a member. `heard_at`: monotonic second of the last sign of life, from whomever;
-    `spoke_at`: of the last that it gave to this host itself. Both count from when this host began to listen (its start,
-    its waking, the moment it was told of that one) while there was none; `heard` says that there was one.
-    `was_member`: it had its name for itself while it was online, as this host or who told of it saw."""
+    """A row of the membership table: another host, and its state as this host sees it.
 
-    member: Member
-    heard_at: float
+    `last_seen_at`: monotonic second of the last sign of life, direct or reported by another host. `last_contact_at`:
+    the same for direct contact only. While there was no sign of life (`was_seen` is false), both are the second when
+    this host started, resumed or first got the row. `was_in_mesh`: the host was online and the only one of its name, as
+    seen by this host or by the sender of the row.
+    """
+
+    host: MeshHost
+    last_seen_at: float
     up: bool
     failures: int = 0
-    spoke_at: float = 0.0
-    heard: bool = False
-    was_member: bool = False
+    last_contact_at: float = 0.0
+    was_seen: bool = False
+    was_in_mesh: bool = False
 
 
 class Mark(NamedTuple):
@@ -80,7 +83,7 @@ class Mark(NamedTuple):
     heartbeat: int
     for_good: bool = False
 
-    def keeps_out(self, member: Member, direct: bool) -> bool:
+    def keeps_out(self, member: MeshHost, direct: bool) -> bool:
         """Whether this row of it is not taken; `direct`: it comes from that host itself."""
         is_old = order(member) <= (self.boot_count, self.heartbeat)
         return (is_old or not direct) if self.for_good else (is_old and not direct)
@@ -115,46 +118,46 @@ class Change:
     news: tuple[str, ...] = ()
 
 
-def order(member: Member) -> tuple[int, int]:
+def order(member: MeshHost) -> tuple[int, int]:
     """Two rows of one store compare by this."""
     return (member.boot_count, member.heartbeat)
 
 
-def newer(one: Member, other: Member) -> bool:
+def newer(one: MeshHost, other: MeshHost) -> bool:
     """Whether `one` replaces `other`. The text decides between different rows of equal age, so that all agree."""
     if order(one) != order(other):
         return order(one) > order(other)
     return one != other and _text(one) > _text(other)
 
 
-def _text(member: Member) -> str:
+def _text(member: MeshHost) -> str:
     return json.dumps(to_json(member), sort_keys=True)
 
 
-_PASSING = frozenset(("heartbeat", "free", "queued_jobs", "running_jobs", "unreached"))
-_lasting = attrgetter(*(each.name for each in fields(Member) if each.name not in _PASSING))
+_PASSING = frozenset(("heartbeat", "free", "queued_jobs", "running_jobs", "unreachable_hosts"))
+_lasting = attrgetter(*(each.name for each in fields(MeshHost) if each.name not in _PASSING))
 
 
-def durable(member: Member) -> tuple[Any, ...]:
+def durable(member: MeshHost) -> tuple[Any, ...]:
     """The member without what changes all the time: equal ones need no write to the disk."""
     values: tuple[Any, ...] = _lasting(member)
     return values
 
 
-def same_mesh(one: Member | Gossip, other: Member | Gossip) -> bool:
+def same_mesh(one: MeshHost | Gossip, other: MeshHost | Gossip) -> bool:
     """Whether two hosts may work together."""
     return (one.mesh_version, one.protocol) == (other.mesh_version, other.protocol)
 
 
-def stored_table(members: Iterable[Member], now: float, forgotten: Mapping[str, Mark]) -> Table:
+def stored_table(members: Iterable[MeshHost], now: float, forgotten: Mapping[str, Mark]) -> Table:
     """The table of a host that just started: it knows these, and has heard of none of them yet."""
-    rows = {m.store_id: Row(member=m, heard_at=now, up=False, spoke_at=now, was_member=True) for m in members}
+    rows = {m.store_id: Row(host=m, last_seen_at=now, up=False, last_contact_at=now, was_in_mesh=True) for m in members}
     return Table(rows=rows, forgotten=forgotten)
 
 
 def merge(
     table: Table,
-    members: Iterable[Member],
+    members: Iterable[MeshHost],
     *,
     now: float,
     direct: str = "",
@@ -177,20 +180,20 @@ def merge(
     return _bounded(table, Table(rows=rows, forgotten=forgotten))
 
 
-def _merged(old: Row | None, member: Member, now: float, direct: bool, offline: frozenset[str]) -> Row | None:
+def _merged(old: Row | None, member: MeshHost, now: float, direct: bool, offline: frozenset[str]) -> Row | None:
     """The row that stands after `member` was heard of; None where nothing changes."""
-    fresh = old is None or newer(member, old.member)
+    fresh = old is None or newer(member, old.host)
     alive = direct or (fresh and member.store_id not in offline)
     if not fresh and not alive:
         return None
     return Row(
-        member=member if fresh or old is None else old.member,
-        heard_at=now if alive or old is None else old.heard_at,
+        host=member if fresh or old is None else old.host,
+        last_seen_at=now if alive or old is None else old.last_seen_at,
         up=alive or (old is not None and old.up),
         failures=0 if direct or old is None else old.failures,
-        spoke_at=now if direct or old is None else old.spoke_at,
-        heard=alive or (old is not None and old.heard),
-        was_member=member.store_id in offline or (old is not None and old.was_member),
+        last_contact_at=now if direct or old is None else old.last_contact_at,
+        was_seen=alive or (old is not None and old.was_seen),
+        was_in_mesh=member.store_id in offline or (old is not None and old.was_in_mesh),
     )
 
 
@@ -200,8 +203,10 @@ def contact(table: Table, store_ids: Mapping[str, float]) -> Change:
     for store_id, at in store_ids.items():
         row = rows.get(store_id)
         if row is not None:
-            heard_at, spoke_at = max(at, row.heard_at), max(at, row.spoke_at)
-            rows[store_id] = replace(row, heard_at=heard_at, up=True, failures=0, spoke_at=spoke_at, heard=True)
+            last_seen_at, last_contact_at = max(at, row.last_seen_at), max(at, row.last_contact_at)
+            rows[store_id] = replace(
+                row, last_seen_at=last_seen_at, up=True, failures=0, last_contact_at=last_contact_at, was_seen=True
+            )
     return change_between(table, replace(table, rows=rows))
 
 
@@ -212,7 +217,7 @@ def failed(table: Table, store_id: str, now: float) -> Change:
     if row is None:
         return Change(table=table)
     failures = row.failures + 1
-    gone = failures >= FAILURES_TO_OFFLINE and now - row.heard_at > SUSPECT_SECONDS
+    gone = failures >= FAILURES_TO_OFFLINE and now - row.last_seen_at > SUSPECT_SECONDS
     return _replaced(table, store_id, replace(row, failures=failures, up=row.up and not gone))
 
 
@@ -222,19 +227,22 @@ def left(table: Table, store_id: str) -> Change:
     return Change(table=table) if row is None else _replaced(table, store_id, replace(row, up=False))
 
 
-def expire(table: Table, now: float, own: Member) -> Change:
+def expire(table: Table, now: float, own: MeshHost) -> Change:
     """Take the silent for offline, and drop those silent for very long."""
     rows = {}
     for store_id, row in table.rows.items():
-        silent = now - row.heard_at
-        if silent <= (FORGET_SECONDS if row.was_member and same_mesh(row.member, own) else FORGET_FOREIGN_SECONDS):
+        silent = now - row.last_seen_at
+        if silent <= (FORGET_SECONDS if row.was_in_mesh and same_mesh(row.host, own) else FORGET_FOREIGN_SECONDS):
             rows[store_id] = replace(row, up=False) if row.up and silent > ONLINE_SECONDS else row
     return change_between(table, _marked(table, rows))
 
 
 def wait_anew(table: Table, now: float) -> Table:
     """After a gap of this host's own (it slept, it was stopped) nobody is blamed for the silence."""
-    rows = {key: replace(row, heard_at=now, failures=0, spoke_at=now, heard=False) for key, row in table.rows.items()}
+    rows = {
+        key: replace(row, last_seen_at=now, failures=0, last_contact_at=now, was_seen=False)
+        for key, row in table.rows.items()
+    }
     return replace(table, rows=rows)
 
 
@@ -250,7 +258,7 @@ def forget(table: Table, store_id: str) -> Change:
 
 def joined(change: Change, store_ids: Iterable[str]) -> Change:
     """These are members from now on, and outlive a restart."""
-    rows = {key: replace(change.table.rows[key], was_member=True) for key in store_ids}
+    rows = {key: replace(change.table.rows[key], was_in_mesh=True) for key in store_ids}
     table = replace(change.table, rows={**change.table.rows, **rows})
     return replace(change, table=table, stored=tuple(dict.fromkeys((*change.stored, *rows))))
 
@@ -260,17 +268,17 @@ def _replaced(table: Table, store_id: str, row: Row) -> Change:
 
 
 def _bounded(before: Table, after: Table) -> Change:
-    """At most MAX_MEMBERS rows: those offline and silent for longest go first."""
-    if len(after.rows) <= MAX_MEMBERS:
+    """At most MAX_HOSTS rows: those offline and silent for longest go first."""
+    if len(after.rows) <= MAX_HOSTS:
         return change_between(before, after)
-    kept = sorted(after.rows.items(), key=lambda item: (not item[1].up, -item[1].heard_at, item[0]))[:MAX_MEMBERS]
+    kept = sorted(after.rows.items(), key=lambda item: (not item[1].up, -item[1].last_seen_at, item[0]))[:MAX_HOSTS]
     return change_between(before, _marked(after, dict(kept)))
 
 
 def _marked(table: Table, rows: Mapping[str, Row]) -> Table:
     """The table with only these rows; what was dropped is marked, so that others' old rows do not bring it back."""
-    dropped = {key: Mark(*order(row.member)) for key, row in table.rows.items() if key not in rows}
-    marks = list({**table.forgotten, **dropped}.items())[-MAX_MEMBERS:]
+    dropped = {key: Mark(*order(row.host)) for key, row in table.rows.items() if key not in rows}
+    marks = list({**table.forgotten, **dropped}.items())[-MAX_HOSTS:]
     return Table(rows=rows, forgotten=dict(marks))
 
 
@@ -281,34 +289,36 @@ def change_between(before: Table, after: Table) -> Change:
         old = before.rows.get(store_id)
         if old is row:
             continue
-        if old is None or (old.member is not row.member and durable(old.member) != durable(row.member)):
+        if old is None or (old.host is not row.host and durable(old.host) != durable(row.host)):
             stored.append(store_id)
-        if row.up and (old is None or not old.up or _place(old.member) != _place(row.member)):
+        if row.up and (old is None or not old.up or _place(old.host) != _place(row.host)):
             news.append(store_id)
     dropped = tuple(key for key in before.rows if key not in after.rows)
     return Change(table=after, stored=tuple(stored), dropped=dropped, news=tuple(news))
 
 
-def _place(member: Member) -> tuple[str, str, str]:
+def _place(member: MeshHost) -> tuple[str, str, str]:
     return (member.url, member.boot_id, member.name)
 
 
 def check_gossip(gossip: Gossip, sender: str) -> Gossip:
     """`gossip` if its rows are well formed and the first is the sender's own, else Invalid."""
-    if not gossip.members or gossip.members[0].store_id != sender:
+    if not gossip.hosts or gossip.hosts[0].store_id != sender:
         raise Invalid("gossip: the first row must be the sender's own")
-    if len(gossip.members) > MAX_MEMBERS + 1:
-        raise Invalid(f"gossip: {len(gossip.members)} rows; at most {MAX_MEMBERS + 1} are taken")
-    if gossip.deaf_at and not _is_url(gossip.deaf_at):
-        raise Invalid(f"gossip: deaf_at {gossip.deaf_at[:200]!r} is not of the form http://host:port")
-    for member in gossip.members:
-        check_member(member)
+    if len(gossip.hosts) > MAX_HOSTS + 1:
+        raise Invalid(f"gossip: {len(gossip.hosts)} rows; at most {MAX_HOSTS + 1} are taken")
+    if gossip.unreachable_at and not _is_url(gossip.unreachable_at):
+        raise Invalid(f"gossip: unreachable_at {gossip.unreachable_at[:200]!r} is not of the form http://host:port")
+    for member in gossip.hosts:
+        check_host(member)
     return gossip
 
 
-def check_member(member: Member) -> Member:
+def check_host(member: MeshHost) -> MeshHost:
     """`member` if every field is within its bounds, else Invalid naming the field."""
-    if not all(STORE_ID.fullmatch(each) for each in (member.store_id, *(each.store_id for each in member.unreached))):
+    if not all(
+        STORE_ID.fullmatch(each) for each in (member.store_id, *(each.store_id for each in member.unreachable_hosts))
+    ):
         raise Invalid(f"member {member.store_id[:80]!r}: store_id is not well formed")
     check_host_name(member.name)
     bounds = (
@@ -318,8 +328,8 @@ def check_member(member: Member) -> Member:
         ("boot_count", member.boot_count, MAX_COUNT),
         ("heartbeat", member.heartbeat, MAX_COUNT),
         ("joined", member.joined, MAX_COUNT),
-        ("unreached", len(member.unreached), MAX_UNREACHED),
-        ("since", max((each.since for each in member.unreached), default=0), MAX_COUNT),
+        ("unreachable_hosts", len(member.unreachable_hosts), MAX_UNREACHABLE_HOSTS),
+        ("since", max((each.since for each in member.unreachable_hosts), default=0), MAX_COUNT),
         ("mesh_version", len(member.mesh_version), MAX_TEXT_CHARACTERS),
         ("boot_id", len(member.boot_id), MAX_TEXT_CHARACTERS),
         ("a tag", max((len(tag) for tag in member.tags), default=0), MAX_TAG_CHARACTERS),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 from paglets.api.blobs import ArtifactView
 from paglets.api.calls import PostMessage
 from paglets.api.groups import SubmitGroup
-from paglets.api.hosts import HostIdentity, MemberView
+from paglets.api.hosts import HostIdentity, MeshHostView
 from paglets.api.logs import AttemptView
 from paglets.api.paglets import CreatePaglet, Done, MovePaglet, PagletView
 from paglets.api.slots import JobView, PlacementPreview, PreviewPlacement, Slots
@@ -112,7 +112,7 @@ class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
         """Return who the host is and what it offers; of the member `host` of its mesh if given."""
         return self._ask("GET", "/v1/host", None, HostIdentity, host=host) if host else self._mesh.identity()
 
-    def hosts(self) -> tuple[MemberView, ...]:
+    def hosts(self) -> tuple[MeshHostView, ...]:
         """Return the hosts of the mesh as this host sees them, itself first."""
         return self._mesh.hosts()
 

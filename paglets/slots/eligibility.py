@@ -15,7 +15,7 @@ from paglets.slots.model import Candidate, PlacementRules, Resources, SlotReques
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """Why a job does not run. `never`: waiting alone will not help. What to do follows from the code: see `way_out`."""
+    """Why a job does not run. `never`: waiting alone will not help. What to do follows from the code: see `remedy`."""
 
     code: str
     text: str
@@ -115,8 +115,8 @@ def _offers(case: _Case) -> str:
     return bare_text(case.candidate.offered, case.resources.lacking(case.candidate.offered))
 
 
-def _no_way(case: _Case) -> str | None:
-    return case.candidate.no_way or None
+def _no_route(case: _Case) -> str | None:
+    return case.candidate.no_route or None
 
 
 def _offline(case: _Case) -> str | None:
@@ -135,7 +135,7 @@ _CHECKS: tuple[tuple[str, bool, Callable[[_Case], str | None]], ...] = (
     ("tag_missing", True, _tag_missing),
     ("too_large", True, _too_large),
     ("home_excluded", True, _home_excluded),
-    ("no_way", False, _no_way),
+    ("no_route", False, _no_route),
     ("offline", False, _offline),
 )
 """(reason, never, check), what waiting cannot fix first. The further down the check that a host fails, the nearer the
@@ -180,7 +180,7 @@ def _excess(wanted: Resources, offered: Resources) -> float:
     return max(ratios, default=0.0)
 
 
-_WAYS_OUT = {
+_REMEDIES = {
     "no_host": "add a host with `paglets host --bind-public auto --peer URL`, or set allow_home_compute=True",
     "peer_awaited": "start a host there, start this one without that --peer, or set allow_home_compute=True",
     "versions_differ": "start those hosts with the same --mesh-version and the same paglets.pyz",
@@ -189,15 +189,15 @@ _WAYS_OUT = {
     "tag_excluded": "take the tag out of excluded_host_tags",
     "tag_missing": "start a host with that --tag, or take the tag out of required_host_tags",
     "too_large": "ask for less, or add a larger host",
-    "no_way": "start a host that both can connect to",
+    "no_route": "start a host that both can connect to",
     "offline": "start an offline host again, or give it up for good: `paglets mesh forget NAME`",
 }
 
 
-def way_out(*codes: str) -> str:
+def remedy(*codes: str) -> str:
     """Return what to do about the reasons that keep a job from every host: about the nearest one; "" for others."""
-    known = [code for code in codes if code in _WAYS_OUT]
-    return _WAYS_OUT[max(known, key=("no_host", *REASONS).index)] if known else ""
+    known = [code for code in codes if code in _REMEDIES]
+    return _REMEDIES[max(known, key=("no_host", *REASONS).index)] if known else ""
 
 
 _MANY = {
@@ -214,7 +214,7 @@ MAX_CHARACTERS = 70
 """Of a reason: with the group and the count of its jobs the line is to stay below 100. The first part is never cut."""
 
 
-def no_place(judgements: Sequence[Judgement]) -> Reason | None:
+def placement_problem(judgements: Sequence[Judgement]) -> Reason | None:
     """Return why no host may get the job, or None where one may.
 
     `never` only where no host ever can. The text begins with the hosts that came nearest.

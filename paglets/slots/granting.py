@@ -23,7 +23,7 @@ SHORT_REASONS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class WaitingJob:
     """A job in this host's queue.
 
     `waited_seconds`: since it was submitted, on all hosts. `here_seconds`: since it came to this one.
@@ -96,11 +96,11 @@ class _Pass:
         self.when_idle = (self.left + leased).smallest(offered)
         self.reserve_after_seconds = reserve_after_seconds
         self.grants: list[Grant] = []
-        self.reserved: Waiting | None = None
+        self.reserved: WaitingJob | None = None
         # What is free only shrinks: of equal requests only the first after a change is judged.
         self.refused: dict[Resources, Reason] = {}
 
-    def offer(self, job: Waiting) -> Reason | None:
+    def offer(self, job: WaitingJob) -> Reason | None:
         """Start the job (None), or say why not."""
         wanted = job.request.resources
         if wanted in self.refused:
@@ -112,7 +112,7 @@ class _Pass:
         self.refused[wanted] = reason
         return reason
 
-    def _why_not(self, job: Waiting) -> Reason:
+    def _why_not(self, job: WaitingJob) -> Reason:
         wanted = job.request.resources
         lacking = wanted.lacking(self.left)
         if not lacking:
@@ -123,7 +123,7 @@ class _Pass:
         self._reserve(job)
         return Reason(code=SHORT_REASONS[lacking[0]], text=short_text(wanted, self.left, lacking, "free"))
 
-    def _start(self, job: Waiting) -> None:
+    def _start(self, job: WaitingJob) -> None:
         wanted = job.request.resources
         cores, self.cores = self.cores[: wanted.cpu_cores], self.cores[wanted.cpu_cores :]
         gpus, self.gpus = self.gpus[: wanted.gpus], self.gpus[wanted.gpus :]
@@ -132,7 +132,7 @@ class _Pass:
         self.usable = self.usable - wanted
         self.refused.clear()
 
-    def _reserve(self, job: Waiting) -> None:
+    def _reserve(self, job: WaitingJob) -> None:
         """Keep for this job what it needs, if it waited long and the end of the leases will make room.
 
         Where even an idle host would be short (other programs hold the memory), keeping things free
@@ -169,7 +169,7 @@ class _Pass:
 
 
 def grant(
-    queue: Iterable[Waiting],
+    queue: Iterable[WaitingJob],
     free: FreeUnits,
     *,
     offered: Resources,

@@ -76,8 +76,9 @@ class SlotRequest:
 class Candidate:
     """A host of the mesh as placement sees it.
 
-    `no_way`: why nobody can connect to it now, though it may run. `is_only`: no other host is known, so jobs submitted
-    there run there. `awaited_peers`: no other host is known, but a host is expected at these URLs (`--peer`).
+    `no_route`: why no host can connect to it now, although it may be running. `is_only`: no other host is known, so
+    jobs submitted there run there. `awaited_peers`: no other host is known, but one is expected at these URLs
+    (`--peer`).
     """
 
     host: HostRef
@@ -89,7 +90,7 @@ class Candidate:
     free: Resources
     queued_jobs: int = 0
     running_jobs: int = 0
-    no_way: str = ""
+    no_route: str = ""
     is_only: bool = False
     awaited_peers: tuple[str, ...] = ()
 

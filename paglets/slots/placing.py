@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from paglets.core.refs import HostRef
-from paglets.slots.eligibility import Reason, judge, no_place
+from paglets.slots.eligibility import Reason, judge, placement_problem
 from paglets.slots.model import FIELDS, Candidate, PlacementRules, Resources, SlotRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToPlace:
+class UnplacedJob:
     """A job that looks for a host. `home_store_id` is its home, which need not be this host.
 
     `avoided`: hosts, by store id, that did not take it a while ago: they are the last choice.
@@ -102,7 +102,7 @@ _Wish = tuple[PlacementRules, str, frozenset[str]]
 """What jobs have in common that may go to the same hosts: rules, home, hosts to avoid."""
 
 
-def place(jobs: Sequence[ToPlace], candidates: Sequence[Candidate], *, mesh_version: str) -> Placements:
+def place(jobs: Sequence[UnplacedJob], candidates: Sequence[Candidate], *, mesh_version: str) -> Placements:
     """A host for every job, or why there is none. Deterministic; jobs oldest first.
 
     Jobs that ask for the same are handed out together over a heap of hosts, and each host is judged
@@ -111,7 +111,7 @@ def place(jobs: Sequence[ToPlace], candidates: Sequence[Candidate], *, mesh_vers
     """
     seats = [_Seat(candidate) for candidate in candidates]
     tiers: dict[_Wish, list[list[_Seat]]] = {}
-    batches: dict[tuple[_Wish, Resources], list[ToPlace]] = {}
+    batches: dict[tuple[_Wish, Resources], list[UnplacedJob]] = {}
     for job in jobs:
         batches.setdefault(((job.request.rules, job.home_store_id, job.avoided), job.request.resources), []).append(job)
     hosts: dict[str, HostRef] = {}
@@ -128,7 +128,7 @@ def place(jobs: Sequence[ToPlace], candidates: Sequence[Candidate], *, mesh_vers
     return Placements(hosts=hosts, reasons=reasons)
 
 
-def _tiers(job: ToPlace, seats: Sequence[_Seat], mesh_version: str) -> list[list[_Seat]]:
+def _tiers(job: UnplacedJob, seats: Sequence[_Seat], mesh_version: str) -> list[list[_Seat]]:
     """Hosts that the rules allow, whatever the size: those with the most preferred tags first, avoided ones last."""
     rules_only = replace(job.request, resources=Resources())
     tiers: dict[tuple[bool, int], list[_Seat]] = {}
@@ -149,8 +149,8 @@ def _fitting(tiers: Sequence[Sequence[_Seat]], resources: Resources) -> list[_Se
     return []
 
 
-def _why_nowhere(job: ToPlace, candidates: Sequence[Candidate], mesh_version: str) -> Reason:
-    reason = no_place(
+def _why_nowhere(job: UnplacedJob, candidates: Sequence[Candidate], mesh_version: str) -> Reason:
+    reason = placement_problem(
         [
             judge(job.request, candidate, home_store_id=job.home_store_id, mesh_version=mesh_version)
             for candidate in candidates
@@ -160,7 +160,7 @@ def _why_nowhere(job: ToPlace, candidates: Sequence[Candidate], mesh_version: st
     return reason
 
 
-def _hand_out(batch: Sequence[ToPlace], seats: Sequence[_Seat]) -> dict[str, HostRef]:
+def _hand_out(batch: Sequence[UnplacedJob], seats: Sequence[_Seat]) -> dict[str, HostRef]:
     resources = batch[0].request.resources
     heap = [(share.key(), index, share) for index, share in enumerate(_Share(seat, resources) for seat in seats)]
     heapq.heapify(heap)

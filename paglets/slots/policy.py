@@ -4,9 +4,9 @@ The host reads its store, decides with these, writes its store, then sends. Noth
 clock: durations come in with the values.
 """
 
-from paglets.slots.eligibility import REASONS, Judgement, Reason, judge, no_place
-from paglets.slots.granting import LOOK_AHEAD_JOBS, FreeUnits, Grant, Grants, Waiting, grant, queue_window
-from paglets.slots.placing import Placements, ToPlace, load, place, preferred_matches, rank, units
+from paglets.slots.eligibility import REASONS, Judgement, Reason, judge, placement_problem
+from paglets.slots.granting import LOOK_AHEAD_JOBS, FreeUnits, Grant, Grants, WaitingJob, grant, queue_window
+from paglets.slots.placing import Placements, UnplacedJob, load, place, preferred_matches, rank, units
 from paglets.slots.stealing import BETTER_HOST_SECONDS, STOLEN_REST_SECONDS, choose_stolen
 
 __all__ = [
@@ -20,14 +20,14 @@ __all__ = [
     "Judgement",
     "Placements",
     "Reason",
-    "ToPlace",
-    "Waiting",
+    "UnplacedJob",
+    "WaitingJob",
     "choose_stolen",
     "grant",
     "judge",
     "load",
-    "no_place",
     "place",
+    "placement_problem",
     "preferred_matches",
     "queue_window",
     "rank",

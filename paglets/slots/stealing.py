@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 from paglets.slots.eligibility import judge
-from paglets.slots.granting import Waiting
+from paglets.slots.granting import WaitingJob
 from paglets.slots.model import Candidate, Resources
 from paglets.slots.placing import preferred_matches
 
@@ -18,7 +18,7 @@ BETTER_HOST_SECONDS = 5.0
 
 
 def choose_stolen(
-    waiting: Iterable[Waiting],
+    waiting: Iterable[WaitingJob],
     *,
     thief: Candidate,
     victim: Candidate,
@@ -44,7 +44,7 @@ def choose_stolen(
     return tuple(chosen)
 
 
-def _may_go(job: Waiting, thief: Candidate, victim: Candidate, mesh_version: str) -> bool:
+def _may_go(job: WaitingJob, thief: Candidate, victim: Candidate, mesh_version: str) -> bool:
     if job.stolen and job.here_seconds < STOLEN_REST_SECONDS:
         return False
     rules = job.request.rules

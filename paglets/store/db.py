@@ -18,10 +18,18 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from paglets.core.content import no_room, write_all
-from paglets.core.errors import PagletsError, StoreFull, StoreLocked, StorePassing
-from paglets.store.look import BUSY_TIMEOUT_SECONDS, check, check_ours, is_at_rest, look, open_reading, size_of
-from paglets.store.migrations import migrate
-from paglets.store.trouble import MEANINGS, Kind, kind_of, told
+from paglets.core.errors import PagletsError, StoreFull, StoreLocked, StoreTransient
+from paglets.store.inspection import (
+    BUSY_TIMEOUT_SECONDS,
+    check,
+    check_identity,
+    connect_read_only,
+    inspect,
+    is_checkpointed,
+    size_of,
+)
+from paglets.store.migrations.steps import migrate
+from paglets.store.sqlite_errors import ERROR_RULES, ErrorKind, kind_of, to_paglets_error
 
 T = TypeVar("T")
 Change = Callable[["Tx"], T]
@@ -171,10 +179,10 @@ class Store:
             reader.execute("BEGIN")
             return query(Tx(reader))
         except sqlite3.Error as error:
-            passing = self._passing(error)
-            if passing is not None:
-                raise passing from error
-            if kind_of(error) in (Kind.MALFORMED, Kind.BROKEN):
+            transient = self._transient(error)
+            if transient is not None:
+                raise transient from error
+            if kind_of(error) in (ErrorKind.MALFORMED, ErrorKind.IO_ERROR):
                 self._die(error)
             raise
         finally:
@@ -197,7 +205,7 @@ class Store:
     @property
     def is_malformed(self) -> bool:
         """Whether the database was found damaged since it was opened."""
-        return self._dead is not None and kind_of(self._dead) is Kind.MALFORMED
+        return self._dead is not None and kind_of(self._dead) is ErrorKind.MALFORMED
 
     def close(self) -> None:
         with self._lock:
@@ -230,10 +238,10 @@ class Store:
         try:
             ticket.value = ticket.change(inner)
         except Exception as error:
-            passing = self._passing(error)
-            if not self._writer.in_transaction or (passing is None and MEANINGS[kind_of(error)].ends):
+            transient = self._transient(error)
+            if not self._writer.in_transaction or (transient is None and ERROR_RULES[kind_of(error)].ends):
                 raise
-            ticket.error = passing or error
+            ticket.error = transient or error
             self._writer.execute("ROLLBACK TO change")
             self._writer.execute("RELEASE change")
             return
@@ -244,9 +252,9 @@ class Store:
     def _undo(self, batch: list[_Ticket[Any]], error: BaseException) -> None:
         if self._writer.in_transaction:
             self._writer.execute("ROLLBACK")
-        passing = self._passing(error)
-        if passing is not None:
-            error = passing
+        transient = self._transient(error)
+        if transient is not None:
+            error = transient
         elif isinstance(error, sqlite3.Error):
             self._die(error)
         for ticket in batch:
@@ -254,12 +262,12 @@ class Store:
         if not isinstance(error, Exception):
             raise error
 
-    def _passing(self, error: BaseException) -> StorePassing | None:
+    def _transient(self, error: BaseException) -> StoreTransient | None:
         """What passes by itself, as an error of ours: nothing was stored, and the host goes on. None: anything else."""
         kind = kind_of(error)
-        if kind is Kind.FULL or (kind is Kind.BROKEN and self._is_full()):
+        if kind is ErrorKind.FULL or (kind is ErrorKind.IO_ERROR and self._is_full()):
             return StoreFull(f"the disk of the host's database is full ({error}); nothing was stored")
-        if kind is Kind.LOCKED:
+        if kind is ErrorKind.LOCKED:
             return StoreLocked(f"another program holds the host's database ({error}); nothing was stored")
         return None
 
@@ -282,43 +290,43 @@ def fitting(rows: Iterable[sqlite3.Row], column: str, most_bytes: int) -> list[s
 
 
 def open_store(path: Path, on_fatal: Callable[[BaseException], None], store_id: str = "") -> Store:
-    """The store in the file `path`, created or migrated. Raises StoreDamaged, StorePassing: the file stays as it is.
+    """The store in the file `path`, created or migrated. Raises StoreDamaged, StoreTransient: the file stays as it is.
 
     `on_fatal` gets an error that names the file and what to do. `store_id`: whose database it must be; "": anyone's.
     """
     try:
-        check_ours(path, look(path, at_rest=is_at_rest(path)), store_id)
+        check_identity(path, inspect(path, immutable=is_checkpointed(path)), store_id)
         if 0 < size_of(path) <= CHECKED_BYTES:
             check(path)
         writer = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT_SECONDS, check_same_thread=False, isolation_level=None, cached_statements=512
         )
     except sqlite3.Error as error:
-        raise _told(path, error) from error
+        raise _open_error(path, error) from error
     try:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "mmap_size=0"):
             writer.execute(f"PRAGMA {pragma}")
         migrate(writer)
     except sqlite3.Error as error:
         writer.close()
-        raise _told(path, error) from error
+        raise _open_error(path, error) from error
     except BaseException:
         writer.close()
         raise
     return Store(
         writer,
-        open_reader=lambda: open_reading(path),
-        on_fatal=lambda error: on_fatal(told(path, error)),
+        open_reader=lambda: connect_read_only(path),
+        on_fatal=lambda error: on_fatal(to_paglets_error(path, error)),
         is_full=lambda: _has_no_room(path),
     )
 
 
-def _told(path: Path, error: sqlite3.Error) -> PagletsError:
+def _open_error(path: Path, error: sqlite3.Error) -> PagletsError:
     """As `told`; but where there is no room SQLite says as well that it cannot open, or that the disk failed."""
     kind = kind_of(error)
-    if kind in (Kind.BROKEN, Kind.CLOSED) and _has_no_room(path):
-        kind = Kind.FULL
-    return told(path, error, kind)
+    if kind in (ErrorKind.IO_ERROR, ErrorKind.NOT_WRITABLE) and _has_no_room(path):
+        kind = ErrorKind.FULL
+    return to_paglets_error(path, error, kind)
 
 
 def _has_no_room(path: Path) -> bool:

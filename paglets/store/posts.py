@@ -28,7 +28,7 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class UnhandledPost:
     """A post in the inbox that its paglet has not handled."""
 
     seq: int
@@ -256,7 +256,7 @@ def _forget_settled(tx: Tx, agent_id: str, sender: str, below: int) -> None:
         tx.run("DELETE FROM taken WHERE agent_id = ? AND sender_store = ? AND n < ?", agent_id, sender, below)
 
 
-def waiting(tx: Tx, agent_id: str, most: int, skip: Iterable[int] = ()) -> list[Waiting]:
+def waiting(tx: Tx, agent_id: str, most: int, skip: Iterable[int] = ()) -> list[UnhandledPost]:
     """The next posts of this paglet, by priority and age, without those of the numbers (`seq`) in `skip`."""
     rows = tx.all(
         "SELECT * FROM inbox WHERE agent_id = ? AND status = 'waiting'"
@@ -266,7 +266,7 @@ def waiting(tx: Tx, agent_id: str, most: int, skip: Iterable[int] = ()) -> list[
         most,
     )
     return [
-        Waiting(
+        UnhandledPost(
             seq=row["seq"],
             agent_id=agent_id,
             message=from_json(WireMessage, loads(row["message"])),
@@ -294,7 +294,7 @@ def raised(tx: Tx, seq: int, error: str) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WaitingReport:
+class InboxReport:
     """A report of a job in its collector's inbox; `dead`: its handler raised too often, with `error`."""
 
     seq: int
@@ -303,7 +303,7 @@ class WaitingReport:
     error: str
 
 
-def reports(tx: Tx, collector: str, after: int = 0) -> list[WaitingReport]:
+def reports(tx: Tx, collector: str, after: int = 0) -> list[InboxReport]:
     """The reports that lie in a collector's inbox and came after the one of the number `after`, in order."""
     rows = tx.all(
         "SELECT seq, json_extract(message, '$.args.job_key') AS job_key, status, error FROM inbox"
@@ -313,6 +313,6 @@ def reports(tx: Tx, collector: str, after: int = 0) -> list[WaitingReport]:
         after,
     )
     return [
-        WaitingReport(seq=row["seq"], job_key=str(row["job_key"]), dead=row["status"] == "dead", error=row["error"])
+        InboxReport(seq=row["seq"], job_key=str(row["job_key"]), dead=row["status"] == "dead", error=row["error"])
         for row in rows
     ]

@@ -429,7 +429,7 @@ CREATE TABLE group_specs (
   spec TEXT NOT NULL
 ) STRICT;
 
--- The mesh as last heard of. row: JSON of Member. away_since: when this host took it for offline, epoch seconds; NULL:
+-- The mesh as last heard of. row: JSON of MeshHost. away_since: when this host took it for offline, epoch seconds; NULL:
 -- it was online. For people only, as the clock may be set.
 CREATE TABLE members (
   store_id TEXT PRIMARY KEY,

@@ -19,9 +19,9 @@ from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef
 from paglets.groups.records import ExpectedJob, Report, failure_report, job_warning, result_report
-from paglets.groups.rows import CollectorRows, ReportThatCame
+from paglets.groups.rows import CollectorRows, ReceivedReport
 from paglets.groups.status import GROUP_TRANSITIONS
-from paglets.groups.summary import Place, json_bytes, page
+from paglets.groups.summary import Location, json_bytes, page
 from paglets.system.collector_ledger import Ledger, ResultCollectorState
 from paglets.system.collector_messages import (
     LISTS,
@@ -118,7 +118,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         for failure in begin.failures:
             ledger.register([NewKey(job_key=failure.job_key, generation=1, metadata={})])
             failure = replace(failure, host_name=failure.host_name or begin.home.name)
-            ledger.take(ReportThatCame(report=failure, reported_at=begin.created_at))
+            ledger.take(ReceivedReport(report=failure, reported_at=begin.created_at))
         self._settle()
         return self._counts()
 
@@ -248,7 +248,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         return CollectorRows(self.storage)
 
     def _view(self) -> View:
-        here = Place(host_name=self.context.name, host_url=self.context.address, agent_id=self.agent_id)
+        here = Location(host_name=self.context.name, host_url=self.context.address, agent_id=self.agent_id)
         return View(self.state, self._rows, here)
 
     def _ledger(self) -> Ledger:
@@ -294,7 +294,7 @@ class ResultCollectorPaglet(Paglet[ResultCollectorState]):
         now = self.context.wall_time()
         self.state.last_report_at = now
         artifact_ids = tuple(artifact.artifact_id for artifact in message.artifacts)
-        verdict = self._ledger().take(ReportThatCame(report=report, reported_at=now, artifact_ids=artifact_ids))
+        verdict = self._ledger().take(ReceivedReport(report=report, reported_at=now, artifact_ids=artifact_ids))
         if verdict not in ("accepted", "unexpected"):
             self._delete(artifact_ids)
         self._settle()

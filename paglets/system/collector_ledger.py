@@ -18,7 +18,7 @@ from paglets.groups.records import (
     record_of,
     with_warnings,
 )
-from paglets.groups.rows import CollectorRows, ReportThatCame
+from paglets.groups.rows import CollectorRows, ReceivedReport
 from paglets.system.collector_messages import NewKey
 
 
@@ -95,7 +95,7 @@ class Ledger:
                     not_wanted += came.artifact_ids
         return not_wanted
 
-    def take(self, came: ReportThatCame) -> str:
+    def take(self, came: ReceivedReport) -> str:
         """Make the report the record of its key, or keep it as duplicate or unexpected; says which.
 
         Nothing is kept of a report of an earlier submission.

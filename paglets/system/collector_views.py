@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from paglets.groups.rows import CollectorRows
-from paglets.groups.summary import MAX_SUMMARY_BYTES, Facts, Lists, Place, pending_entry, summarise
+from paglets.groups.summary import MAX_SUMMARY_BYTES, Facts, Lists, Location, pending_entry, summarise
 from paglets.system.collector_ledger import ResultCollectorState
 
 MOST_RECORD_BYTES = 16 * MAX_SUMMARY_BYTES
@@ -20,7 +20,7 @@ LONG = ("result", "traceback", "stderr_tail")
 class View:
     """Reads the state and rows of a collector; `here` is where that is."""
 
-    def __init__(self, state: ResultCollectorState, rows: CollectorRows, here: Place) -> None:
+    def __init__(self, state: ResultCollectorState, rows: CollectorRows, here: Location) -> None:
         self._state = state
         self._rows = rows
         self._here = here
@@ -64,7 +64,7 @@ class View:
             group_id=state.group_id,
             status=state.status,
             collector=self._here,
-            home=Place(host_name=state.home_host_name, host_url=state.home_host_url, agent_id=state.submitter_id),
+            home=Location(host_name=state.home_host_name, host_url=state.home_host_url, agent_id=state.submitter_id),
             return_home_when_complete=state.return_home_when_complete,
             waiting_for_home=state.status == "WAITING_FOR_HOME",
             expected_count=state.expected_count,

@@ -15,7 +15,7 @@ from paglets.core.errors import GroupLost, PagletsError
 from paglets.core.record import to_json
 from paglets.core.terminal import put_line
 from paglets.core.text import as_advice, command_name, counted, duration_text
-from paglets.slots.eligibility import way_out
+from paglets.slots.eligibility import remedy
 
 MOST_REASONS = 3
 """Different reasons that one submission prints."""
@@ -182,7 +182,7 @@ def detached_if_seen(reader: GroupReader, refresh: Callable[[], GroupView]) -> G
     member = view_of(host, reader.hosts())
     if member is not None and member.online:
         return view
-    why = "which was forgotten" if member is None else f"not seen for {member.silent_seconds:.0f} s"
+    why = "which was forgotten" if member is None else f"not seen for {member.seconds_since_seen:.0f} s"
     return replace(view, detached=False, detached_reason=f"its collector is on {host.name}, {why}")
 
 
@@ -203,7 +203,7 @@ def submission_lines(view: GroupView, remarks: Iterable[Remark], *, from_script:
     told += _error_texts(errors)
     told += _bounded([obstacle_text(each) for each in obstacles], "submission.warnings")
     told += [remark.text for remark in remarks]
-    hints = [way_out(each.code) for each in obstacles] + [remark.hint for remark in remarks]
+    hints = [remedy(each.code) for each in obstacles] + [remark.hint for remark in remarks]
     commands = [f"jobs why {group}"] if obstacles or errors else [remark.next_command for remark in remarks]
     if from_script and not view.was_there and view.job_keys:
         commands.append(f"jobs watch {group}")

@@ -310,7 +310,7 @@ class Mesh:
         names = {host.name for host in self.running()}
 
         def seen() -> bool:
-            online = [{view.member.name for view in host.client.hosts() if view.online} for host in self.running()]
+            online = [{view.host.name for view in host.client.hosts() if view.online} for host in self.running()]
             return all(names <= each for each in online)
 
         wait_until(seen, what=f"{sorted(names)} to know each other")

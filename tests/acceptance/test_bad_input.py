@@ -23,7 +23,7 @@ def other_key(mesh: Mesh) -> Path:
 
 def problem_with(host: HostProcess, name: str) -> str:
     """What that host says is wrong with the one of that name."""
-    return next((view.problem for view in host.client.hosts() if view.member.name == name), "")
+    return next((view.problem for view in host.client.hosts() if view.host.name == name), "")
 
 
 def test_a_command_with_another_key_is_told_so(three: Mesh) -> None:
@@ -127,8 +127,8 @@ def test_a_host_with_another_key_does_not_join_and_both_sides_say_why(mesh: Mesh
     stranger = mesh.start("stranger", "--peer", laptop.url, home=other_key(mesh))
     wait_until(lambda: "has a different mesh key" in stranger.log_text(), what="the stranger's word")
     wait_until(lambda: "not signed with the key of this mesh" in laptop.log_text(), what="the laptop's word")
-    assert [view.member.name for view in stranger.client.hosts()] == ["stranger"]
-    assert "stranger" not in [view.member.name for view in laptop.client.hosts()]
+    assert [view.host.name for view in stranger.client.hosts()] == ["stranger"]
+    assert "stranger" not in [view.host.name for view in laptop.client.hosts()]
 
 
 def test_a_host_of_another_mesh_version_does_not_join_and_both_sides_say_why(three: Mesh) -> None:

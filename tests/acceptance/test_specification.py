@@ -123,7 +123,7 @@ def test_a_host_that_does_not_fit_is_told_with_its_reason_and_exit_code_3(three:
 
 def test_properties_and_tags_are_listed_for_the_whole_mesh(three: Mesh) -> None:
     told = three.paglets("mesh", "hosts", "--json", "--at", "gpu-a").json
-    members = {view["member"]["name"]: view["member"] for view in told["hosts"]}
+    members = {view["host"]["name"]: view["host"] for view in told["hosts"]}
     assert members["linux-a"]["properties"] == {"python": "3.12"}
     assert sorted(members["gpu-a"]["tags"]) == ["gpu", "linux"]
     assert {member["mesh_version"] for member in members.values()} == {"analysis"}

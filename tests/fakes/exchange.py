@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from paglets.api.hosts import Hosts, MemberView
+from paglets.api.hosts import Hosts, MeshHostView
 from paglets.codec.strict_json import loads
 from paglets.core.errors import NoSuchRoute, PagletsError, PeerReplaced, Unreachable
 from paglets.core.refs import HostRef
@@ -65,7 +65,7 @@ class TableExchange:
     def _list(self, asked: TableHost, body: Any) -> Hosts:
         """The host that was asked comes first, as with a real one."""
         hosts = self.members()
-        views = sorted(hosts.hosts, key=lambda view: view.member.store_id != asked.ref.store_id)
+        views = sorted(hosts.hosts, key=lambda view: view.host.store_id != asked.ref.store_id)
         return replace(hosts, hosts=tuple(views))
 
     def members(self) -> Hosts:
@@ -73,7 +73,7 @@ class TableExchange:
             member(host.name, store_id=host.ref.store_id, url=host.ref.url, reachable=host.reachable)
             for _, host in sorted(self.hosts.items())
         ]
-        return Hosts(hosts=tuple(MemberView(member=row, online=True, silent_seconds=0.1) for row in rows))
+        return Hosts(hosts=tuple(MeshHostView(host=row, online=True, seconds_since_seen=0.1) for row in rows))
 
     def request(self, url: str, expected_store_id: str | None, request: Request, *, timeout_seconds: float) -> Response:
         host = self.hosts.get(url)

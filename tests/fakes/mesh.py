@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import TypeVar
 
 from paglets.api import hosts as api_hosts
-from paglets.api.hosts import HostIdentity, Member
+from paglets.api.hosts import HostIdentity, MeshHost
 from paglets.api.paglets import Located
 from paglets.codec.strict_json import loads
 from paglets.core.errors import NoSuchRoute, NotAllowed, PagletsError
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef
-from paglets.mesh.gossip import Gossip
-from paglets.mesh.locate import Locator
+from paglets.mesh.gossip import Gossiper
+from paglets.mesh.locator import Locator
 from paglets.program import PROTOCOL
 from paglets.slots.model import Resources
 from paglets.wire.request import Request, Response, reply, reply_error
@@ -27,9 +27,9 @@ T = TypeVar("T")
 CAPACITY = Resources(cpu_cores=4, memory_bytes=8 << 30)
 
 
-def member(name: str, **changes: object) -> Member:
+def member(name: str, **changes: object) -> MeshHost:
     """A member row with sensible values; the store id is `store-NAME`."""
-    row = Member(
+    row = MeshHost(
         store_id=f"store-{name}",
         name=name,
         url=f"http://{name}:8765",
@@ -57,10 +57,10 @@ def identity(name: str, **changes: object) -> HostIdentity:
     return replace(told, **changes)  # type: ignore[arg-type]
 
 
-class MeshHost:
+class VirtualHost:
     """One host. `row` is its own row and may be replaced; `residence` is what it answers to `locate`."""
 
-    def __init__(self, mesh: VirtualMesh, row: Member, peers: Iterable[str], database: sqlite3.Connection) -> None:
+    def __init__(self, mesh: VirtualMesh, row: MeshHost, peers: Iterable[str], database: sqlite3.Connection) -> None:
         self.row = row
         self.database = database
         self.key = "the key"
@@ -70,7 +70,7 @@ class MeshHost:
         self.store = store_on(database)
         self.transport: LoopTransport = mesh.network.transport(row.store_id)
         self.driver = VirtualRunner(self.store, mesh.clock)
-        self.gossip = Gossip(
+        self.gossip = Gossiper(
             self.store,
             mesh.clock,
             SeededEntropy(f"{mesh.seed} {row.boot_id}"),
@@ -96,7 +96,7 @@ class MeshHost:
         try:
             if self._mesh.key_of(request.sender) != self.key:
                 raise NotAllowed("the signature does not fit this host's key")
-            self.gossip.heard_from(request.sender)
+            self.gossip.record_contact(request.sender)
             if request.target not in routes:
                 raise NoSuchRoute(request.target)
             return reply(routes[request.target](request))
@@ -108,7 +108,7 @@ class MeshHost:
 
     def problem_of(self, name: str) -> str:
         """Of the hosts of that name, what the table says is wrong."""
-        return "; ".join(v.problem for v in self.gossip.members() if v.member.name == name and v.problem)
+        return "; ".join(v.problem for v in self.gossip.hosts() if v.host.name == name and v.problem)
 
     def kill(self) -> None:
         """As SIGKILL does: nothing is said, the database stays."""
@@ -143,24 +143,24 @@ class VirtualMesh:
         self.seed = seed
         self.clock = FakeClock()
         self.network = LoopNetwork(self.clock, SeededEntropy(f"{seed} network"))
-        self.hosts: dict[str, MeshHost] = {}
+        self.hosts: dict[str, VirtualHost] = {}
 
-    def start(self, row: Member, *, peers: Iterable[str] = ()) -> MeshHost:
+    def start(self, row: MeshHost, *, peers: Iterable[str] = ()) -> VirtualHost:
         """Start a host that has nothing stored."""
-        return self._started(MeshHost(self, row, peers, memory_database()))
+        return self._started(VirtualHost(self, row, peers, memory_database()))
 
-    def restart(self, host: MeshHost, *, peers: Iterable[str] = (), **changes: object) -> MeshHost:
+    def restart(self, host: VirtualHost, *, peers: Iterable[str] = (), **changes: object) -> VirtualHost:
         """Start the killed host again on its database, under a new boot."""
         boots = host.row.boot_count + 1
         boot = {"boot_count": boots, "boot_id": f"{host.row.name}-{boots}"}
         row = replace(host.row, **{**boot, **changes})  # type: ignore[arg-type]
-        return self._started(MeshHost(self, row, peers, host.database))
+        return self._started(VirtualHost(self, row, peers, host.database))
 
-    def _started(self, host: MeshHost) -> MeshHost:
+    def _started(self, host: VirtualHost) -> VirtualHost:
         self.hosts[host.row.name] = host
         return host
 
-    def start_many(self, count: int) -> list[MeshHost]:
+    def start_many(self, count: int) -> list[VirtualHost]:
         """`h00`, which all others have as their peer, and those, all at once."""
         first = self.start(member("h00"))
         others = [self.start(member(f"h{n:02}"), peers=[first.row.url]) for n in range(1, count)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from paglets.store.db import Store
-from paglets.store.migrations import migrate
+from paglets.store.migrations.steps import migrate
 
 
 def memory_store() -> Store:

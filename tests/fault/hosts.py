@@ -25,7 +25,7 @@ def asleep(host: HostProcess) -> Iterator[None]:
 
 def is_online(at: HostProcess, name: str) -> bool:
     """As the host `at` sees it."""
-    return any(view.online for view in at.client.hosts() if view.member.name == name)
+    return any(view.online for view in at.client.hosts() if view.host.name == name)
 
 
 def forget(mesh: Mesh, name: str, at: str) -> Finished:

@@ -151,7 +151,7 @@ def test_the_start_after_damage_begins_anew_as_another_host_and_says_so_to_all(h
     assert host.client.groups() == ()
     wait_said(host, "there was one")
     (view,) = host.client.hosts()
-    assert view.member.properties["damaged"].endswith("UTC")
+    assert view.host.properties["damaged"].endswith("UTC")
     told = host.mesh.paglets("doctor", home=host.home)
     assert told.code == 0
     assert "warning  x damage: " in told.out

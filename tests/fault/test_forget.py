@@ -44,7 +44,7 @@ def test_a_paglet_that_a_dead_host_has_is_back_when_that_is_forgotten(mesh: Mesh
 
     assert done.out == "a: forgotten, 1 paglet on the way there came back\n"
     assert notes.send("add", amount=1) == 3
-    assert [view.member.name for view in a.client.hosts()] == ["a"]
+    assert [view.host.name for view in a.client.hosts()] == ["a"]
 
     b.restart()
     mesh.wait_joined()

@@ -198,7 +198,7 @@ def test_who_cannot_connect_to_whom_and_who_has_another_key_is_told_everywhere(h
     harmed.proxies["worker"].set(refuses=True)
 
     def seen() -> set[tuple[str, str]]:
-        return {(cut.source, cut.target) for cut in laptop.client.mesh_state().cuts}
+        return {(cut.source, cut.target) for cut in laptop.client.mesh_state().broken_links}
 
     wait_until(lambda: seen() >= {("keeper", "worker"), ("laptop", "worker")}, what="the cuts to be known")
     assert is_online(laptop, "worker"), "it speaks to the others"

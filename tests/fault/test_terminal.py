@@ -50,7 +50,7 @@ def test_a_host_with_nohup_and_one_in_the_background_outlive_their_terminals(mes
     said = in_the_background(mesh, "--port", "0", "--peer", host.url)
     assert f"host other is ready ({cores()}, " in said
     assert said.rstrip().endswith(f"; log: {mesh.home}/hosts/other/host.log")
-    wait_until(lambda: "other" in [each.member.name for each in host.client.hosts() if each.online], what="both")
+    wait_until(lambda: "other" in [each.host.name for each in host.client.hosts() if each.online], what="both")
     again = mesh.paglets("host", "--background", "--name", "other")
     (running,) = [each for each in running_hosts(mesh.home) if each.name == "other"]
     assert (again.code, again.err) == (0, f"host other runs already (process {running.pid})\n")

@@ -97,9 +97,9 @@ def test_it_runs_jobs_of_others_and_their_commands_show_them(nat: Mesh, tmp_path
     queue = nat.paglets("jobs", "queue", "--json", "--at", "laptop").json
     assert {job["job_key"] for job in queue["jobs"]} == {"job-00001", "job-00002"}
     hosts = {
-        each["member"]["name"]: each for each in nat.paglets("mesh", "hosts", "--json", PAGLETS_AT="w2").json["hosts"]
+        each["host"]["name"]: each for each in nat.paglets("mesh", "hosts", "--json", PAGLETS_AT="w2").json["hosts"]
     }
-    assert hosts["laptop"]["member"]["reachable"] is False
+    assert hosts["laptop"]["host"]["reachable"] is False
     assert "online, pulls" in nat.paglets("mesh", "hosts", PAGLETS_AT="w2").out
     followed = tmp_path / "followed"
     follower = nat.spawn("logs", "-f", f"{submission.group_id}/job-00001", output=followed, PAGLETS_AT="w2")

@@ -9,7 +9,7 @@ import sqlite3
 from functools import cache
 
 from paglets.store.db import Tx
-from paglets.store.migrations import migrate
+from paglets.store.migrations.steps import migrate
 
 _template: list[sqlite3.Connection] = []
 _spare: list[sqlite3.Connection] = []

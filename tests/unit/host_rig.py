@@ -144,8 +144,8 @@ class Rig:
     def _meet(self, other: Rig) -> None:
         for one, two in ((self, other), (other, self)):
             one.network.join(one.settings.url, one.settings.store_id, one.answer_request)
-            row = one.host.gossip.members()[0].member
-            news = Gossip(mesh_version="test", protocol=row.protocol, members=(row,))
+            row = one.host.gossip.hosts()[0].host
+            news = Gossip(mesh_version="test", protocol=row.protocol, hosts=(row,))
             two.host.gossip.receive(news, row.store_id)
 
     def answer_request(self, request: Request) -> Response:
@@ -202,7 +202,7 @@ class Rig:
 
         def gossip(body: Any) -> Gossip:
             own = member(name, heartbeat=next(beats), mesh_version="test", **row)
-            return Gossip(mesh_version="test", protocol=own.protocol, members=(own,))
+            return Gossip(mesh_version="test", protocol=own.protocol, hosts=(own,))
 
         table.routes["POST /v1/mesh/gossip"] = gossip
         table.routes.update(routes or {})

@@ -6,7 +6,7 @@ from typing import Any
 
 from paglets.core.refs import HostRef
 from paglets.slots.model import Candidate, PlacementRules, Resources, SlotRequest
-from paglets.slots.policy import ToPlace, Waiting
+from paglets.slots.policy import UnplacedJob, WaitingJob
 
 GIB = 1 << 30
 
@@ -29,15 +29,15 @@ def request(size: Resources | None = None, **rules: Any) -> SlotRequest:
     return SlotRequest(resources=size or resources(), rules=PlacementRules(**rules))
 
 
-def to_place(agent_id: str, wish: SlotRequest | None = None, home: str = "home") -> ToPlace:
-    return ToPlace(agent_id=agent_id, request=wish or request(), home_store_id=f"store-{home}")
+def to_place(agent_id: str, wish: SlotRequest | None = None, home: str = "home") -> UnplacedJob:
+    return UnplacedJob(agent_id=agent_id, request=wish or request(), home_store_id=f"store-{home}")
 
 
-def waiting(agent_id: str, size: Resources | None = None, waited: float = 1.0, **more: Any) -> Waiting:
+def waiting(agent_id: str, size: Resources | None = None, waited: float = 1.0, **more: Any) -> WaitingJob:
     fields: dict[str, Any] = {
         "request": request(size),
         "home_store_id": "store-home",
         "waited_seconds": waited,
         "here_seconds": waited,
     }
-    return Waiting(agent_id=agent_id, **(fields | more))
+    return WaitingJob(agent_id=agent_id, **(fields | more))

@@ -11,7 +11,7 @@ from test_client import running
 
 from paglets.api.calls import CallReply
 from paglets.api.groups import EndedCopies, GroupView, ReportCounts, UnfinishedCount, WaitingReports
-from paglets.api.hosts import Hosts, MemberView
+from paglets.api.hosts import Hosts, MeshHostView
 from paglets.api.kept import FailedHook
 from paglets.cli.commands.jobs.cancel import HooksEnded, by_group, cancel_each, end_hooks, exit_code
 from paglets.client.cancellation import CancelOutcome, EndOutcome, cancel_jobs, end_copies
@@ -53,7 +53,9 @@ class TimedExchange(TableExchange):
     def members(self) -> Hosts:
         rows = [member(host.name, url=url) for url, host in self.hosts.items() if host.name not in self.forgotten]
         return Hosts(
-            hosts=tuple(MemberView(member=row, online=row.name not in self.away, silent_seconds=0.1) for row in rows)
+            hosts=tuple(
+                MeshHostView(host=row, online=row.name not in self.away, seconds_since_seen=0.1) for row in rows
+            )
         )
 
     def request(self, url: str, expected_store_id: str | None, request: Request, *, timeout_seconds: float) -> Response:
@@ -225,11 +227,11 @@ def test_hosts_that_are_offline_or_refuse_are_named_with_the_reason() -> None:
 
 def test_a_host_that_is_long_away_does_not_make_the_end_of_copies_fail() -> None:
     outcome = EndOutcome(group_id="words", unreachable={"try1": "it is offline"})
-    try1 = MemberView(member=member("try1"), online=False, silent_seconds=20.0)
+    try1 = MeshHostView(host=member("try1"), online=False, seconds_since_seen=20.0)
     assert exit_code(outcome, [try1]) == EXIT_UNREACHABLE
-    assert exit_code(outcome, [replace(try1, away_seconds=86_400.0)]) == EXIT_DONE
+    assert exit_code(outcome, [replace(try1, offline_seconds=86_400.0)]) == EXIT_DONE
     at_collector = CancelOutcome(group_id="words", keys={}, unreachable=("try1",))
-    assert exit_code(at_collector, [replace(try1, away_seconds=86_400.0)]) == EXIT_UNREACHABLE
+    assert exit_code(at_collector, [replace(try1, offline_seconds=86_400.0)]) == EXIT_UNREACHABLE
 
 
 class Ends:
@@ -238,7 +240,7 @@ class Ends:
 
     timeout = 30.0
 
-    def __init__(self, *views: MemberView) -> None:
+    def __init__(self, *views: MeshHostView) -> None:
         self.views = views
         self.ended: list[tuple[str, list[str] | None]] = []
         self.left: tuple[WaitingReports, ...] = ()
@@ -247,7 +249,7 @@ class Ends:
     def group(self, group_id: str) -> Any:
         return type("View", (), {"collector": ProxyRef(agent_id="c", host=member("gpu").ref), "job_keys": ()})
 
-    def hosts(self) -> tuple[MemberView, ...]:
+    def hosts(self) -> tuple[MeshHostView, ...]:
         return self.views
 
     def collected(self, group_id: str, *, timeout: float | None = None) -> GroupView | None:
@@ -270,7 +272,7 @@ class Ends:
 class HeldJob(Ends):
     """A job of the group has ended, and its hook failed on w1."""
 
-    def __init__(self, *views: MemberView) -> None:
+    def __init__(self, *views: MeshHostView) -> None:
         super().__init__(*views)
         self.disposed: list[str] = []
 
@@ -294,7 +296,7 @@ HELD = FailedHook(
 )
 
 
-AWAY = MemberView(member=member("gpu"), online=False, silent_seconds=24.0)
+AWAY = MeshHostView(host=member("gpu"), online=False, seconds_since_seen=24.0)
 
 
 def test_where_the_collectors_host_is_away_nothing_is_cancelled_unless_that_is_forced() -> None:
@@ -312,7 +314,7 @@ def test_where_the_collectors_host_is_away_nothing_is_cancelled_unless_that_is_f
 
 
 def test_where_the_collectors_host_was_forgotten_each_host_ends_what_it_has(capsys: pytest.CaptureFixture[str]) -> None:
-    client: Any = Ends(MemberView(member=member("w1"), online=True, silent_seconds=0.0))
+    client: Any = Ends(MeshHostView(host=member("w1"), online=True, seconds_since_seen=0.0))
     (outcome,) = cancel_each(client, by_group(["words"]), reason="", timeout=5.0)
     assert isinstance(outcome, EndOutcome)
     assert client.cleared == [("words", None, False)]
@@ -320,10 +322,10 @@ def test_where_the_collectors_host_was_forgotten_each_host_ends_what_it_has(caps
 
 
 def test_finished_results_of_a_lost_group_are_dropped_by_force_only() -> None:
-    view = MemberView(member=member("w1"), online=True, silent_seconds=0.0)
+    view = MeshHostView(host=member("w1"), online=True, seconds_since_seen=0.0)
     client: Any = Ends(view)
     counts = ReportCounts(results=2, failures=1, files=2, file_bytes=2048)
-    client.left = (WaitingReports(host=view.member.ref, counts=counts, running=0, queued=0, submissions=1),)
+    client.left = (WaitingReports(host=view.host.ref, counts=counts, running=0, queued=0, submissions=1),)
     (told,) = cancel_each(client, by_group(["words"]), reason="", timeout=5.0)
     assert isinstance(told, Conflict)
     assert told.message == "nothing was cancelled: 2 results with 2 files (2 KiB) of words would be dropped"

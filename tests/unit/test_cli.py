@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from paglets.api.groups import GroupLine, GroupView, SubmitGroup, WaitingReport
-from paglets.api.hosts import MemberView
+from paglets.api.hosts import MeshHostView
 from paglets.api.kept import FailedHook
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Lease, Slots, Usage
@@ -220,7 +220,7 @@ def test_the_hosts_of_a_mesh_fit_a_usual_terminal_and_a_page(monkeypatch: pytest
     free = Resources(cpu_cores=14, memory_bytes=int(118.2 * 2**30), temp_storage_bytes=int(811.5 * 2**30), gpus=1)
     gpu = member("gpu-host", url="http://192.168.178.123:18765", capacity=whole, free=free, running_jobs=2)
     gpu = replace(gpu, queued_jobs=12, tags=("linux", "gpu"), properties={"python": "3.12"})
-    views = [MemberView(member=each, online=True, silent_seconds=0.0) for each in (member("a"), gpu)]
+    views = [MeshHostView(host=each, online=True, seconds_since_seen=0.0) for each in (member("a"), gpu)]
     terminal, pipe = Terminal(), io.StringIO()
     for out in (terminal, pipe):
         print_table(HEADERS, [host_row(view) for view in views], below=[about(view) for view in views], out=out)
@@ -232,10 +232,12 @@ def test_the_hosts_of_a_mesh_fit_a_usual_terminal_and_a_page(monkeypatch: pytest
     assert "http://192.168.178.123:18765" in terminal.getvalue().split()
 
 
-def view_of(name: str, *, away_seconds: float = 0.0, **more: Any) -> MemberView:
+def view_of(name: str, *, offline_seconds: float = 0.0, **more: Any) -> MeshHostView:
     """Of a host that is offline if it is away."""
-    online = not away_seconds
-    return MemberView(member=member(name), online=online, silent_seconds=0.1, away_seconds=away_seconds, **more)
+    online = not offline_seconds
+    return MeshHostView(
+        host=member(name), online=online, seconds_since_seen=0.1, offline_seconds=offline_seconds, **more
+    )
 
 
 DAY = 86_400.0
@@ -244,17 +246,17 @@ DAY = 86_400.0
 def test_hosts_that_are_away_share_a_line_and_those_away_for_a_day_are_left_out(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    missing = missing_hosts([view_of("w1"), view_of("a", away_seconds=180), view_of("b", away_seconds=DAY - 1)])
+    missing = missing_hosts([view_of("w1"), view_of("a", offline_seconds=180), view_of("b", offline_seconds=DAY - 1)])
     missing.say()
     assert capsys.readouterr().err == "paglets: offline and not asked: a for 3 min, b for 23 h 59 min\n"
-    old = missing_hosts([view_of("try1", away_seconds=3 * DAY)])
+    old = missing_hosts([view_of("try1", offline_seconds=3 * DAY)])
     old.say()
     assert capsys.readouterr().err == ""
     assert (old.lines(), old.exit_code) == (["try1 is offline"], EXIT_DONE)
 
 
 def test_where_nothing_was_found_hosts_that_are_long_away_are_named_too(capsys: pytest.CaptureFixture[str]) -> None:
-    missing = missing_hosts([view_of("try1", away_seconds=3 * DAY)])
+    missing = missing_hosts([view_of("try1", offline_seconds=3 * DAY)])
     missing.say(is_empty=True)
     assert capsys.readouterr().err == "paglets: offline and not asked: try1 for 3 d\n"
     assert missing.note() == " (offline and not asked: try1 for 3 d)"
@@ -262,7 +264,7 @@ def test_where_nothing_was_found_hosts_that_are_long_away_are_named_too(capsys: 
 
 
 def test_many_hosts_that_are_away_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    missing_hosts([view_of(f"w{number}", away_seconds=60) for number in range(7)]).say()
+    missing_hosts([view_of(f"w{number}", offline_seconds=60) for number in range(7)]).say()
     assert capsys.readouterr().err.endswith("w4 for 1 min and 2 more\n")
 
 
@@ -271,7 +273,7 @@ def test_hosts_that_do_not_answer_share_a_line_and_another_error_keeps_its_own(
 ) -> None:
     errors = [with_host_name(member(name).ref, Unreachable("no connection")) for name in "ab"]
     refused = with_host_name(member("c").ref, NotAllowed("another key"))
-    missing = missing_hosts([view_of("a", away_seconds=1), view_of("b"), view_of("c")], [*errors, refused])
+    missing = missing_hosts([view_of("a", offline_seconds=1), view_of("b"), view_of("c")], [*errors, refused])
     missing.say()
     assert capsys.readouterr().err == "paglets: c: another key\npaglets: no answer from a, b\n"
     assert missing.lines() == ["a: no connection", "b: no connection", "c: another key"]
@@ -281,7 +283,7 @@ def test_hosts_that_do_not_answer_share_a_line_and_another_error_keeps_its_own(
 
 
 def test_an_old_store_is_not_told_to_be_offline() -> None:
-    old = view_of("w1", away_seconds=9, problem="an old store (d3b76f7e): the name w1 is that of another now")
+    old = view_of("w1", offline_seconds=9, problem="an old store (d3b76f7e): the name w1 is that of another now")
     assert missing_hosts([view_of("w1"), old]).lines() == []
 
 
@@ -523,10 +525,10 @@ class FakeHost:
     def collected(self, group_id: str, *, timeout: float | None = None) -> GroupView | None:
         return None
 
-    def hosts(self) -> tuple[MemberView, ...]:
+    def hosts(self) -> tuple[MeshHostView, ...]:
         """The one where the collector is, under a name that no job's host has."""
         row = member("collects", store_id="store-w1")
-        return (MemberView(member=row, online=True, silent_seconds=0.0),)
+        return (MeshHostView(host=row, online=True, seconds_since_seen=0.0),)
 
     def call_tree(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> dict[str, Any]:
         assert (target.agent_id, message.kind) == ("collector-1", "summary")

@@ -233,7 +233,7 @@ def test_large_results_that_wait_for_a_lost_collector_are_fetched_as_files_besid
 
 def test_where_results_have_no_file_the_hosts_that_were_not_asked_are_named(given: Given) -> None:
     a, b = given.exchange.members().hosts
-    away = replace(b, online=False, member=replace(b.member, name="laptop", store_id="store-laptop"))
+    away = replace(b, online=False, host=replace(b.host, name="laptop", store_id="store-laptop"))
     given.a.routes["GET /v1/mesh/hosts"] = lambda body: Hosts(hosts=(a, b, away))
     given.result("a", 1)
     assert not [line for line in artifacts_of_group(given.client, "g1").remarks() if "laptop" in line]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from paglets.api.hosts import HostIdentity, MemberView
+from paglets.api.hosts import HostIdentity, MeshHostView
 from paglets.cli.commands.doctor import host_check, machine_checks, sqlite_text, strangers
 from paglets.cli.data_directory_checks import BAD, GOOD, WARNING, LockHolder, folder_checks, holder_of
 from paglets.cli.main import main
@@ -21,7 +21,7 @@ from paglets.core.clock import SystemEntropy
 from paglets.core.errors import StoreDamaged
 from paglets.host.datadir import damage
 from paglets.host.datadir.data_directory import open_data_directory
-from paglets.mesh.view import OLD_STORE, no_way_text
+from paglets.mesh.view import OLD_STORE, no_route_text
 from paglets.slots.model import Resources
 from paglets.wire.keys import create_key
 from paglets.wire.local_hosts import RunningHost, began
@@ -31,7 +31,7 @@ from tests.fakes.mesh import identity, member
 MEMBER = member("w1")
 IDENTITY = identity("w1", build="ab")
 OLD = f"{OLD_STORE} (0a1b2c3d): the name w1 is that of another one now"
-VIEW = MemberView(member=MEMBER, online=True, silent_seconds=0.0)
+VIEW = MeshHostView(host=MEMBER, online=True, seconds_since_seen=0.0)
 
 
 @pytest.mark.parametrize(
@@ -39,17 +39,23 @@ VIEW = MemberView(member=MEMBER, online=True, silent_seconds=0.0)
     [
         (VIEW, IDENTITY, 1.0, GOOD, "online"),
         (replace(VIEW, problem="not joined: another key"), IDENTITY, 0.0, BAD, "another key"),
-        (replace(VIEW, online=False, silent_seconds=90.0), None, 0.0, WARNING, "offline, last heard of 1 min 30 s ago"),
+        (
+            replace(VIEW, online=False, seconds_since_seen=90.0),
+            None,
+            0.0,
+            WARNING,
+            "offline, last heard of 1 min 30 s ago",
+        ),
         (replace(VIEW, online=False, problem="http://w1:1 cannot be reached"), None, 0.0, WARNING, "cannot be reached"),
         (
-            replace(VIEW, online=False, silent_seconds=2.3, heard=False),
+            replace(VIEW, online=False, seconds_since_seen=2.3, was_seen=False),
             None,
             0.0,
             WARNING,
             "not heard of since the host that was asked began to listen, 2.3 s ago",
         ),
         (
-            replace(VIEW, online=False, problem=no_way_text("w1", "w2")),
+            replace(VIEW, online=False, problem=no_route_text("w1", "w2")),
             None,
             0.0,
             WARNING,
@@ -58,19 +64,19 @@ VIEW = MemberView(member=MEMBER, online=True, silent_seconds=0.0)
         (replace(VIEW, online=False, problem=OLD), None, 0.0, WARNING, "on its old folder, where that is still there"),
         (replace(VIEW, online=False, problem="offline; its mesh version was 'v2'"), None, 0.0, WARNING, "offline; its"),
         (
-            replace(VIEW, online=False, away_seconds=9e4),
+            replace(VIEW, online=False, offline_seconds=9e4),
             None,
             0.0,
             WARNING,
             "started; `paglets mesh forget w1` gives it up",
         ),
-        (replace(VIEW, member=replace(MEMBER, reachable=False)), IDENTITY, 0.0, GOOD, "online, pulls"),
+        (replace(VIEW, host=replace(MEMBER, reachable=False)), IDENTITY, 0.0, GOOD, "online, pulls"),
         (VIEW, IDENTITY, -7200.0, WARNING, "2 h behind"),
         (VIEW, replace(IDENTITY, build="cd"), 0.0, WARNING, "another paglets.pyz than w1"),
     ],
 )
 def test_each_trouble_of_a_host_is_told_with_what_to_do(
-    view: MemberView, identity: HostIdentity | None, skew: float, state: str, words: str
+    view: MeshHostView, identity: HostIdentity | None, skew: float, state: str, words: str
 ) -> None:
     check = host_check(view, identity, IDENTITY, skew)
     assert (check.name, check.state) == ("host w1", state)

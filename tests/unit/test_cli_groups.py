@@ -10,7 +10,7 @@ from job_views import job_view
 from test_cli import FakeHost
 
 from paglets.api.groups import GroupLine, GroupView
-from paglets.api.hosts import MemberView
+from paglets.api.hosts import MeshHostView
 from paglets.api.logs import UnfinishedJob
 from paglets.api.paglets import PagletView
 from paglets.api.slots import Slots
@@ -32,10 +32,10 @@ from tests.fakes.mesh import member
 
 W1 = HostRef(store_id="store-w1", name="w1")
 W2 = HostRef(store_id="store-w2", name="w2")
-LAPTOP = MemberView(member=member("laptop"), online=True, silent_seconds=0.0)
-AWAY = MemberView(member=member("w1"), online=False, silent_seconds=180.0)
-HEIR = MemberView(member=member("w1", store_id="new", url="http://new:1"), online=True, silent_seconds=0.0)
-INTRUDER = replace(HEIR, online=False, silent_seconds=38.0, problem="not joined: the name w1 belongs to another")
+LAPTOP = MeshHostView(host=member("laptop"), online=True, seconds_since_seen=0.0)
+AWAY = MeshHostView(host=member("w1"), online=False, seconds_since_seen=180.0)
+HEIR = MeshHostView(host=member("w1", store_id="new", url="http://new:1"), online=True, seconds_since_seen=0.0)
+INTRUDER = replace(HEIR, online=False, seconds_since_seen=38.0, problem="not joined: the name w1 belongs to another")
 
 LOST = "the results that lay there are lost unless its old folder comes back"
 
@@ -44,11 +44,11 @@ class Mesh(FakeHost):
     """Group `g`, whose collector was last known on w1; `views` are the hosts listed. `on`: where it is, as is known
     there; or the error of one that does not answer."""
 
-    def __init__(self, *views: MemberView, on: HostRef | PagletsError | None = None) -> None:
+    def __init__(self, *views: MeshHostView, on: HostRef | PagletsError | None = None) -> None:
         super().__init__()
         self._views, self._on = views, on
 
-    def hosts(self) -> tuple[MemberView, ...]:
+    def hosts(self) -> tuple[MeshHostView, ...]:
         return self._views
 
     def collected(self, group_id: str, *, timeout: float | None = None) -> GroupView | None:
@@ -69,14 +69,16 @@ class Mesh(FakeHost):
     ],
 )
 def test_of_a_collector_that_cannot_be_asked_it_is_said_whether_waiting_helps(
-    views: tuple[MemberView, ...], text: str
+    views: tuple[MeshHostView, ...], text: str
 ) -> None:
     with pytest.raises(Unreachable, match=text):
         collector_of(Mesh(*views), "g")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("views", [(LAPTOP,), (LAPTOP, AWAY, HEIR)])
-def test_a_collector_that_moved_on_before_its_host_was_lost_is_asked_where_it_is(views: tuple[MemberView, ...]) -> None:
+def test_a_collector_that_moved_on_before_its_host_was_lost_is_asked_where_it_is(
+    views: tuple[MeshHostView, ...],
+) -> None:
     assert collector_of(Mesh(*views, on=W2), "g").host == W2  # type: ignore[arg-type]
 
 
@@ -94,7 +96,7 @@ def test_in_the_list_a_collector_whose_host_is_away_is_told_with_the_age_of_its_
         group_id="g",
         status="DETACHED",
         created_at=0.0,
-        home=LAPTOP.member.ref,
+        home=LAPTOP.host.ref,
         collector=ProxyRef(agent_id="c", host=W1),
         expected_count=3,
         completed_count=2,
@@ -118,7 +120,7 @@ def test_in_the_list_a_collector_whose_host_counts_as_online_and_does_not_answer
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ref = ProxyRef(agent_id="c", host=W1)
-    line = GroupLine(group_id="g", status="DETACHED", created_at=0.0, home=LAPTOP.member.ref, collector=ref)
+    line = GroupLine(group_id="g", status="DETACHED", created_at=0.0, home=LAPTOP.host.ref, collector=ref)
     print_groups((line,), (LAPTOP, replace(AWAY, online=True)), 1.0, [W1.store_id])
     assert "g: collector on w1, which does not answer. " in capsys.readouterr().out
 
@@ -126,7 +128,7 @@ def test_in_the_list_a_collector_whose_host_counts_as_online_and_does_not_answer
 def test_of_a_mistyped_group_the_nearest_is_named_and_who_was_not_asked() -> None:
     mesh = Mesh(LAPTOP, AWAY)
     ref = ProxyRef(agent_id="c", host=W1)
-    line = GroupLine(group_id="count", status="ACTIVE", created_at=0.0, home=LAPTOP.member.ref, collector=ref)
+    line = GroupLine(group_id="count", status="ACTIVE", created_at=0.0, home=LAPTOP.host.ref, collector=ref)
     mesh.mesh_groups = lambda timeout: ((line,), {})  # type: ignore[method-assign]
     with pytest.raises(Unknown) as told:
         collector_of(mesh, "cuont")  # type: ignore[arg-type]
@@ -141,7 +143,7 @@ def test_a_collector_whose_host_counts_as_online_and_does_not_answer_is_not_wait
             raise TimedOut("no reply")
 
     waited: list[float | None] = []
-    silent = replace(AWAY, online=True, silent_seconds=5.0)
+    silent = replace(AWAY, online=True, seconds_since_seen=5.0)
     with pytest.raises(Unreachable, match=r"is on w1, last heard of 5\.0 s ago"):
         collector_of(Mute(LAPTOP, silent), "g")  # type: ignore[arg-type]
     assert waited == [5.0]
@@ -150,10 +152,13 @@ def test_a_collector_whose_host_counts_as_online_and_does_not_answer_is_not_wait
 def test_a_collector_whose_host_was_heard_of_a_moment_ago_is_looked_for_once_more() -> None:
     class Mute(Mesh):
         def paglet(self, agent_id: Any, *, timeout: float | None = None) -> Any:
-            self._views = (LAPTOP, replace(AWAY, online=True, silent_seconds=self._views[1].silent_seconds + 2.5))
+            self._views = (
+                LAPTOP,
+                replace(AWAY, online=True, seconds_since_seen=self._views[1].seconds_since_seen + 2.5),
+            )
             raise TimedOut("no reply")
 
-    heard = replace(AWAY, online=True, silent_seconds=0.0)
+    heard = replace(AWAY, online=True, seconds_since_seen=0.0)
     with pytest.raises(Unreachable, match=r"is on w1, last heard of 5\.0 s ago"):
         collector_of(Mute(LAPTOP, heard), "g")  # type: ignore[arg-type]
 
@@ -168,7 +173,7 @@ def test_a_collector_is_not_waited_for_longer_than_the_client_may_wait() -> None
             now[0] += timeout
             raise TimedOut("no reply")
 
-    mesh = Mute(LAPTOP, replace(AWAY, online=True, silent_seconds=0.0))
+    mesh = Mute(LAPTOP, replace(AWAY, online=True, seconds_since_seen=0.0))
     for timeout, looks in ((2.0, [2.0]), (7.0, [5.0, 2.0]), (30.0, [5.0, 5.0])):
         mesh.timeout, waited = timeout, []
         collector_of(mesh, "g", lambda: now[0])  # type: ignore[arg-type]
@@ -182,7 +187,7 @@ class Known(Mesh):
     """Job `a` of the group runs on w2, and `b` has ended there; its report waits."""
 
     def __init__(self) -> None:
-        super().__init__(LAPTOP, AWAY, MemberView(member=member("w2"), online=True, silent_seconds=0.0))
+        super().__init__(LAPTOP, AWAY, MeshHostView(host=member("w2"), online=True, seconds_since_seen=0.0))
         waits = {"status": "COMPLETED", "reason": "report_waits", "reason_text": "it has ended, and its report waits"}
         self.copies = {"a": job_view("a", group_id="g"), "b": job_view("b", group_id="g", **waits)}
 
@@ -272,9 +277,9 @@ def test_a_group_that_nobody_knows_and_whose_jobs_are_there_is_told_by_their_hos
 def test_the_host_of_a_name_is_the_one_that_is_online_before_one_that_was_refused() -> None:
     online = replace(AWAY, online=True)
     for views in ((online, INTRUDER), (INTRUDER, online), (AWAY, INTRUDER), (INTRUDER, AWAY)):
-        assert views_by_name(views)["w1"].member.store_id == "store-w1"
-    later = replace(INTRUDER, member=replace(INTRUDER.member, joined=7), problem="")
-    senior = replace(AWAY, member=replace(AWAY.member, joined=2))
+        assert views_by_name(views)["w1"].host.store_id == "store-w1"
+    later = replace(INTRUDER, host=replace(INTRUDER.host, joined=7), problem="")
+    senior = replace(AWAY, host=replace(AWAY.host, joined=2))
     assert views_by_name([senior, later]) == views_by_name([later, senior]) == {"w1": senior}
     assert lease_holders(Mesh(LAPTOP, online, INTRUDER), [("w1", "")]) == {}  # type: ignore[arg-type]
 
@@ -291,7 +296,7 @@ def test_of_a_collector_that_is_online_nothing_is_said() -> None:
 
 def test_a_host_that_was_refused_and_all_as_one_that_was_refused_sees_them_are_not_joined() -> None:
     assert host_row(INTRUDER)[1] == "not joined (see below)"
-    assert host_row(replace(AWAY, silent_seconds=0.0), is_alone=True)[1] == "not joined"
+    assert host_row(replace(AWAY, seconds_since_seen=0.0), is_alone=True)[1] == "not joined"
     assert host_row(AWAY)[1] == "offline for 3 min"
 
 
@@ -300,7 +305,7 @@ def test_a_collector_that_is_stuck_on_its_way_is_told_of_with_what_is_in_its_way
         def paglet(self, agent_id: Any, *, timeout: float | None = None) -> Any:
             raise TimedOut("no reply in the time given") from Moving("it is on its way to home (home has no room)")
 
-    leaving = Leaving(LAPTOP, replace(AWAY, online=True, silent_seconds=0.0))
+    leaving = Leaving(LAPTOP, replace(AWAY, online=True, seconds_since_seen=0.0))
     with pytest.raises(Unreachable, match=r"the collector of g is on its way from w1: .*home has no room"):
         collector_of(leaving, "g")  # type: ignore[arg-type]
 

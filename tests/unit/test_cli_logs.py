@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import FakeHost
 
-from paglets.api.hosts import MemberView
+from paglets.api.hosts import MeshHostView
 from paglets.api.logs import Attempts, AttemptView, LogPiece
 from paglets.cli.commands.logs.group import GroupLogs, logs_of_group, show_group
 from paglets.cli.commands.logs.missing import explain_missing_log
@@ -183,8 +183,8 @@ class Scripted(OneLog):
             raise look
         return look
 
-    def hosts(self) -> tuple[MemberView, ...]:
-        return (MemberView(member=member("w1", store_id="s1"), online=True, silent_seconds=0.0),)
+    def hosts(self) -> tuple[MeshHostView, ...]:
+        return (MeshHostView(host=member("w1", store_id="s1"), online=True, seconds_since_seen=0.0),)
 
 
 def reader(client: Scripted) -> tuple[Reader, io.BytesIO]:
@@ -250,16 +250,16 @@ class Mute:
 class Ended(FakeHost):
     """A mesh whose collector knows that g/a has ended on a host; `views` are those listed."""
 
-    def __init__(self, *views: MemberView) -> None:
+    def __init__(self, *views: MeshHostView) -> None:
         super().__init__(results={"a": {"result": 1, "host_name": "w3", "attempt": 1}})
         self._views = views
 
-    def hosts(self) -> tuple[MemberView, ...]:
+    def hosts(self) -> tuple[MeshHostView, ...]:
         return (*super().hosts(), *self._views)
 
 
 def test_a_log_on_a_host_that_is_silent_comes_back_with_it_and_on_a_forgotten_one_it_is_not_waited_for() -> None:
-    away = MemberView(member=member("w3", store_id="s3"), online=False, silent_seconds=24.0)
+    away = MeshHostView(host=member("w3", store_id="s3"), online=False, seconds_since_seen=24.0)
     with pytest.raises(Unreachable, match=r"the log of g/a is on w3, last heard of 24 s ago: start that host again"):
         explain_missing_log(Ended(away), "g/a", ())  # type: ignore[arg-type]
     told = explain_missing_log(Ended(), "g/a", ())  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from paglets.api.hosts import MemberView
+from paglets.api.hosts import MeshHostView
 from paglets.api.logs import AttemptView, UnfinishedJob
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView
@@ -81,7 +81,7 @@ class Client:
 
     def hosts(self) -> tuple[Any, ...]:
         row = member("collects", store_id=W1.store_id)
-        return (MemberView(member=row, online=True, silent_seconds=0.0),)
+        return (MeshHostView(host=row, online=True, seconds_since_seen=0.0),)
 
     def call_tree(self, target: ProxyRef, message: Message, timeout_seconds: float | None = None) -> Any:
         return {
@@ -207,7 +207,7 @@ def test_where_the_collector_is_away_what_the_jobs_host_knows_is_shown(capsys: p
     class Away(Client):
         def hosts(self) -> tuple[Any, ...]:
             row = member("collects", store_id=W1.store_id)
-            return (MemberView(member=row, online=False, silent_seconds=20.0),)
+            return (MeshHostView(host=row, online=False, seconds_since_seen=20.0),)
 
         def slots(self, **how: Any) -> Any:
             raise Unreachable("w1 is away")

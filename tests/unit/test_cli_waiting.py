@@ -9,7 +9,7 @@ import pytest
 from job_views import job_view
 from test_cli import FakeHost
 
-from paglets.api.hosts import HostIdentity, MemberView
+from paglets.api.hosts import HostIdentity, MeshHostView
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Lease, Slots
 from paglets.cli.commands.jobs import why
@@ -116,8 +116,8 @@ class Mesh(FakeHost):
         self._told, self._online = told, online
         self.asked: list[str | None] = []
 
-    def hosts(self) -> tuple[MemberView, ...]:
-        view = MemberView(member=member("w1", store_id="another"), online=self._online, silent_seconds=0.0)
+    def hosts(self) -> tuple[MeshHostView, ...]:
+        view = MeshHostView(host=member("w1", store_id="another"), online=self._online, seconds_since_seen=0.0)
         return (*super().hosts(), view)
 
     def slots(self, *, limit: int, host: str | None = None, timeout: float | None = None) -> Slots:

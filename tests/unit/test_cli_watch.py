@@ -13,7 +13,7 @@ from test_client import running
 
 from paglets.api.calls import CallReply
 from paglets.api.groups import GroupView
-from paglets.api.hosts import Hosts, MemberView
+from paglets.api.hosts import Hosts, MeshHostView
 from paglets.api.paglets import PagletView
 from paglets.api.slots import JobView, Slots, Usage
 from paglets.cli.commands.jobs.overview import busiest, cpu_share, status_counts
@@ -245,7 +245,7 @@ def test_a_collector_whose_host_was_forgotten_or_began_anew_is_not_waited_for(
         raise Unknown("nobody has it")
 
     exchange = TableExchange(home, heir)
-    old = MemberView(member=member("w1", store_id="old"), online=False, silent_seconds=60.0)
+    old = MeshHostView(host=member("w1", store_id="old"), online=False, seconds_since_seen=60.0)
     left = (old,) if gone.store_id == "old" else ()
     home.routes["GET /v1/mesh/hosts"] = lambda body: Hosts(hosts=(*exchange.members().hosts, *left))
     for host in (home, heir):

@@ -84,7 +84,7 @@ def census(
     """What the collector's host notes of what `host` told; gives why copies are not wanted, by key."""
     rows = CollectorRows(context.storage)
     told = [(key, Sighting(host=host, since=context.now, **fields)) for key, fields in copies_told]
-    return {key: cause for key, sighting in told if (cause := copies.see(rows, key, sighting)) is not None}
+    return {key: cause for key, sighting in told if (cause := copies.record_sighting(rows, key, sighting)) is not None}
 
 
 def lose(context: FakeCollectorContext, *keys: str) -> None:

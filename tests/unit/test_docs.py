@@ -25,7 +25,7 @@ from paglets.cli.commands.jobs.overview import status_counts
 from paglets.cli.main import COMMANDS, move_shared_options
 from paglets.cli.script import is_script, split
 from paglets.config import checked_config, host_names
-from paglets.groups.summary import Facts, Lists, Place, summarise
+from paglets.groups.summary import Facts, Lists, Location, summarise
 from paglets.host.records import outcomes
 from paglets.slots.eligibility import REASONS
 from paglets.slots.states import diagram
@@ -135,7 +135,7 @@ def test_json_of_every_command_is_described_and_of_no_other() -> None:
 
 
 def test_the_summary_has_the_keys_that_are_described() -> None:
-    place = Place(host_name="a", host_url="http://a:8765")
+    place = Location(host_name="a", host_url="http://a:8765")
     facts = Facts(
         group_id="g",
         status="ACTIVE",

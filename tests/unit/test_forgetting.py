@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from paglets.api.hosts import Forgotten, Hosts, MemberView
+from paglets.api.hosts import Forgotten, Hosts, MeshHostView
 from paglets.cli.commands import mesh
 from paglets.client.host_removal import ForgottenHost, shown
 from paglets.core.errors import Conflict, InternalError, Invalid, PagletsError, Unknown
@@ -32,8 +32,8 @@ class Mesh(TableExchange):
     def members(self) -> Hosts:
         online = super().members().hosts
         away = [
-            MemberView(
-                member=member(name, store_id=store_id, url=f"http://{name}:8765"), online=False, silent_seconds=99.0
+            MeshHostView(
+                host=member(name, store_id=store_id, url=f"http://{name}:8765"), online=False, seconds_since_seen=99.0
             )
             for name, store_id in self.away
         ]
@@ -120,10 +120,10 @@ def test_of_two_hosts_of_one_name_the_one_that_is_away_is_meant(tmp_path: Path) 
 
 def test_of_a_member_and_a_twin_that_never_joined_it_is_told_which_was_forgotten(tmp_path: Path) -> None:
     exchange = Mesh()
-    twin = MemberView(
-        member=member("w2", store_id="twin-000", url="http://w2:9"),
+    twin = MeshHostView(
+        host=member("w2", store_id="twin-000", url="http://w2:9"),
         online=False,
-        silent_seconds=0.3,
+        seconds_since_seen=0.3,
         problem="not joined: the name w2 belongs to the host at http://w2:8765",
     )
     exchange.members = lambda: Hosts(hosts=(*Mesh.members(exchange).hosts, twin))  # type: ignore[method-assign]
@@ -145,7 +145,7 @@ def test_of_several_old_stores_of_a_name_each_is_named_by_how_its_id_begins(tmp_
 def test_a_host_behind_nat_counts_as_online_for_longer(tmp_path: Path) -> None:
     exchange = Mesh()
     for reachable, words in ((True, "up to ten seconds"), (False, "up to twenty seconds")):
-        view = MemberView(member=member("nat", reachable=reachable), online=True, silent_seconds=9.0)
+        view = MeshHostView(host=member("nat", reachable=reachable), online=True, seconds_since_seen=9.0)
         exchange.members = lambda view=view: Hosts(hosts=(*Mesh.members(exchange).hosts, view))  # type: ignore[method-assign,misc]
         with pytest.raises(Conflict, match=words):
             forget(exchange, tmp_path, "nat")

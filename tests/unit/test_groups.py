@@ -32,7 +32,7 @@ from paglets.groups.records import (
     row_report,
 )
 from paglets.groups.status import GROUP_TRANSITIONS, diagram, move
-from paglets.groups.summary import Facts, Lists, Place, json_bytes, page, summarise
+from paglets.groups.summary import Facts, Lists, Location, json_bytes, page, summarise
 
 # Names.
 
@@ -160,13 +160,13 @@ def test_a_record_that_is_there_wins(report: Report) -> None:
 def test_a_cancel_puts_the_floor_over_all_generations() -> None:
     job = acceptance.cancelled(ExpectedJob(generation=3, since=0.0))
     assert (job.ended, job.floor) == (True, 4)
-    assert [acceptance.unwanted(job, generation) for generation in (1, 3)] == ["cancelled", "cancelled"]
+    assert [acceptance.cancel_cause(job, generation) for generation in (1, 3)] == ["cancelled", "cancelled"]
 
 
 def test_a_loss_raises_the_generation_and_not_the_floor() -> None:
     job = acceptance.next_generation(ExpectedJob(since=0.0), 5.0)
     assert (job.generation, job.floor, job.since) == (2, 1, 5.0)
-    assert acceptance.unwanted(job, 1) is None
+    assert acceptance.cancel_cause(job, 1) is None
 
 
 def test_copies_that_were_taken_for_lost_are_kept_in_mind_until_the_key_ends_or_they_are_gone() -> None:
@@ -182,8 +182,10 @@ def test_copies_that_were_taken_for_lost_are_kept_in_mind_until_the_key_ends_or_
     assert acceptance.ended(job, 3).older == ()
 
 
-def place(silent_seconds: float, looks: int) -> losses.Place:
-    return losses.Place(host=HostRef(store_id="s1", name="w1"), silent_seconds=silent_seconds, looks=looks)
+def place(seconds_since_seen: float, looks: int) -> losses.PossibleHost:
+    return losses.PossibleHost(
+        host=HostRef(store_id="s1", name="w1"), seconds_since_seen=seconds_since_seen, looks=looks
+    )
 
 
 @pytest.mark.parametrize(
@@ -197,17 +199,21 @@ def place(silent_seconds: float, looks: int) -> losses.Place:
     ],
 )
 def test_a_copy_is_lost_once_each_place_was_silent_or_said_three_times_that_it_has_none(
-    places: list[losses.Place], seconds: float
+    places: list[losses.PossibleHost], seconds: float
 ) -> None:
-    assert losses.lost_in(None, places, 120.0) == seconds
-    leaving = losses.Found(standing="leaving", peer=places[-1].host)
-    assert losses.lost_in(leaving, places, 120.0) == max(0.0, *(120.0 - each.silent_seconds for each in places), 0.0)
-    assert losses.lost_in(losses.Found(standing="here", peer=places[0].host), places, 120.0) == float("inf")
+    assert losses.seconds_until_lost(None, places, 120.0) == seconds
+    leaving = losses.CopyLocation(status="leaving", peer=places[-1].host)
+    assert losses.seconds_until_lost(leaving, places, 120.0) == max(
+        0.0, *(120.0 - each.seconds_since_seen for each in places), 0.0
+    )
+    assert losses.seconds_until_lost(losses.CopyLocation(status="here", peer=places[0].host), places, 120.0) == float(
+        "inf"
+    )
 
 
 def test_copies_of_a_recorded_key_are_unwanted() -> None:
     job = acceptance.ended(ExpectedJob(generation=1, since=0.0), 2)
-    assert (job.generation, acceptance.unwanted(job, 2)) == (2, "recorded")
+    assert (job.generation, acceptance.cancel_cause(job, 2)) == (2, "recorded")
 
 
 _REPORTS = st.lists(st.builds(lambda good, g: success(g) if good else failure(g), st.booleans(), st.integers(0, 3)))
@@ -365,8 +371,8 @@ def facts(**more: Any) -> Facts:
     fields: dict[str, Any] = {
         "group_id": "g",
         "status": "ACTIVE",
-        "collector": Place(host_name="w1", host_url="http://w1:8765", agent_id="c"),
-        "home": Place(host_name="laptop", host_url="http://laptop:8765"),
+        "collector": Location(host_name="w1", host_url="http://w1:8765", agent_id="c"),
+        "home": Location(host_name="laptop", host_url="http://laptop:8765"),
         "return_home_when_complete": False,
         "waiting_for_home": False,
         "expected_count": 9,

@@ -18,4 +18,4 @@ def test_others_learn_a_new_address_at_once_and_connect_there() -> None:
     assert laptop.host.identity().url == "http://10.1.2.3:8765"
     worker.run(30)
     assert worker.host.gossip.is_online(laptop.settings.store_id)
-    assert worker.host.gossip.cuts() == ()
+    assert worker.host.gossip.broken_links() == ()

@@ -22,7 +22,7 @@ from paglets.host.blobs.quota import FREE_BYTES, RESERVED_SECONDS
 from paglets.host.runtime.services import HostServices
 from paglets.store import blobs, residence
 from paglets.store.db import Store
-from paglets.store.migrations import migrate
+from paglets.store.migrations.steps import migrate
 from paglets.wire.request import Request, Response
 from tests.fakes.blobs import DISK_BYTES, MemoryBlobs, MemoryDisk
 from tests.fakes.clock import FakeClock

@@ -19,9 +19,9 @@ from paglets.core.record import to_json
 from paglets.host.handoff.eviction import Fencing
 from paglets.host.records.lifecycle import set_pending_action
 from paglets.host.records.rollback import ERA, epoch_of_next_era, roll_back_from_removed
-from paglets.store import recalls, residence
+from paglets.store import residence, rollbacks
 from paglets.store.db import Tx
-from paglets.store.recalls import Fence
+from paglets.store.rollbacks import Fence
 from tests.fakes.clock import SeededEntropy
 
 
@@ -190,9 +190,9 @@ def test_what_a_forgotten_host_said_before_its_end_does_not_bring_it_back(rig: R
     second = Rig(database=rig.store._writer)
     for each in (rig, second):
         each.run(1)
-        assert [view.member.name for view in each.host.gossip.members()] == ["home"]
+        assert [view.host.name for view in each.host.gossip.hosts()] == ["home"]
         assert each.host.gossip.is_forgotten("store-w1")
-        news = replace(late, members=(replace(late.members[0], heartbeat=1_000),))
+        news = replace(late, hosts=(replace(late.hosts[0], heartbeat=1_000),))
         assert isinstance(each.host.gossip.receive(news, "store-w1"), Gossip)
         assert not each.host.gossip.is_forgotten("store-w1")
 
@@ -270,8 +270,8 @@ def test_a_copy_that_comes_to_a_host_after_it_was_asked_ends_too(rig: Rig) -> No
 def test_a_fence_is_not_replaced_by_one_of_an_older_epoch(rig: Rig) -> None:
     newer = Fence(agent_id="p1", epoch=9, target=W1)
     tried = (newer, replace(newer, epoch=8), newer)
-    assert [rig.write(lambda tx, each=each: recalls.fence(tx, each)) for each in tried] == [True, False, False]
-    assert rig.store.read(lambda tx: recalls.fences(tx, W1.store_id, 10)) == [newer]
+    assert [rig.write(lambda tx, each=each: rollbacks.fence(tx, each)) for each in tried] == [True, False, False]
+    assert rig.store.read(lambda tx: rollbacks.fences(tx, W1.store_id, 10)) == [newer]
 
 
 def test_of_two_that_were_taken_back_the_one_with_the_lower_epoch_ends(rig: Rig, away: Rig) -> None:
@@ -319,7 +319,7 @@ def test_nothing_is_taken_back_while_a_host_that_is_online_cannot_be_asked() -> 
     in_doubt(rig, envelope("p1"))
     answered = begin_to_forget(rig)
     for _ in range(25):
-        rig.host.gossip.heard_from("store-w3")
+        rig.host.gossip.record_contact("store-w3")
         rig.run(1)
     assert answered().taken_back == 0
     assert status(rig, "p1") == ("leaving", 1)
@@ -345,7 +345,7 @@ def test_a_job_that_nobody_wants_and_that_ends_here_is_not_counted_as_taken_back
     in_doubt(rig, job("j1"))
 
     def end(tx: Tx) -> bool:
-        recalls.wish(tx, "j1", recalls.UNWANTED)
+        rollbacks.request(tx, "j1", rollbacks.UNWANTED)
         return roll_back_from_removed(tx, ("j1", 1), ERA, rig.now())
 
     assert rig.write(end) is False

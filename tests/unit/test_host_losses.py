@@ -218,7 +218,7 @@ def test_an_answer_to_a_question_is_a_sign_that_the_host_speaks_to_this_one() ->
     rig.run(5.0)
     rig.host.paglet_locator.locate(("a",), lambda located: None)
     rig.run(1.0)
-    assert rig.host.gossip.mute_seconds(worker.ref.store_id) <= 1.0
+    assert rig.host.gossip.seconds_since_contact(worker.ref.store_id) <= 1.0
 
 
 def test_an_older_copy_that_goes_on_does_not_hide_that_the_newest_is_lost() -> None:

@@ -311,7 +311,7 @@ def begin_anew(rig: Rig, target: Target) -> None:
 
     def gossip(body: Any) -> Gossip:
         own = member("w1", store_id="store-new", boot_id="new", heartbeat=next(beats), mesh_version="test", joined=9)
-        return Gossip(mesh_version="test", protocol=own.protocol, members=(own,))
+        return Gossip(mesh_version="test", protocol=own.protocol, hosts=(own,))
 
     target.table.routes["POST /v1/mesh/gossip"] = gossip
     rig.network.join(target.table.ref.url, "store-new", target.table.handle)

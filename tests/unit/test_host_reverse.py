@@ -104,7 +104,7 @@ def test_what_is_never_fetched_was_certainly_not_sent(given: Given) -> None:
 def test_nothing_is_handed_to_the_pull_of_a_host_that_is_silent(given: Given) -> None:
     waiting = given.pull()
     given.rig.run(15.0)
-    assert [view.online for view in given.rig.host.gossip.members() if view.member.name == "nat"] == [False]
+    assert [view.online for view in given.rig.host.gossip.hosts() if view.host.name == "nat"] == [False]
     given.send(target="/v1/paglets/p/call")
     assert _requests(waiting) == ()
     given.rig.run(9.0)

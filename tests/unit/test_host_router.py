@@ -38,7 +38,7 @@ class Host:
         self.heard: list[str] = []
         self.gossip = self
 
-    def heard_from(self, store_id: str) -> None:
+    def record_contact(self, store_id: str) -> None:
         self.heard.append(store_id)
 
 
@@ -239,7 +239,7 @@ def test_the_pages_of_paglets_go_to_the_end_and_no_further() -> None:
             break
         after = page.next
     assert [view.agent_id for view in seen] == [f"p{number}" for number in range(5)]
-    assert rig.get(Hosts, "GET", "/v1/mesh/hosts").hosts[0].member.name == "home"
+    assert rig.get(Hosts, "GET", "/v1/mesh/hosts").hosts[0].host.name == "home"
 
 
 def test_a_paglet_that_ended_here_is_not_looked_for_at_hosts_that_had_it_earlier() -> None:
@@ -258,12 +258,12 @@ def test_a_host_that_says_farewell_is_offline_at_once_and_stays_so() -> None:
     rig = Rig()
     peer = rig.peer("w1")
     farewell = Gossip(
-        mesh_version="test", protocol=PROTOCOL, members=(member("w1", mesh_version="test"),), push=True, leaving=True
+        mesh_version="test", protocol=PROTOCOL, hosts=(member("w1", mesh_version="test"),), push=True, leaving=True
     )
     rig.network.leave(peer.ref.url)
     rig.get(Gossip, "POST", "/v1/mesh/gossip", farewell, sender="store-w1")
     rig.run(0.5)
-    views = {view.member.name: view.online for view in rig.get(Hosts, "GET", "/v1/mesh/hosts").hosts}
+    views = {view.host.name: view.online for view in rig.get(Hosts, "GET", "/v1/mesh/hosts").hosts}
     assert views == {"home": True, "w1": False}
 
 

@@ -20,7 +20,7 @@ from paglets.core.errors import CallOutcomeUnknown, HandlerFailed, Moved, NotHan
 from paglets.core.record import to_json
 from paglets.core.refs import BlobRef, ProxyRef
 from paglets.host.messaging import mailbox
-from paglets.mesh.table import check_member
+from paglets.mesh.table import check_host
 from paglets.slots.eligibility import Reason
 from paglets.store import posts, residence
 from paglets.wire.request import PendingResponse
@@ -931,5 +931,5 @@ def test_however_long_what_is_in_the_way_others_take_the_row_that_says_so(rig: R
     # They refuse a row with a longer property, and took the host for offline, and its jobs for lost.
     rig.disk.held = Reason(code="disk_closed", text="/a/long/path" * 100 + " is not there")
     rig.run(5.0)
-    row = rig.host.gossip.members()[0].member
-    assert check_member(row).properties["blocked"].startswith("/a/long/path")
+    row = rig.host.gossip.hosts()[0].host
+    assert check_host(row).properties["blocked"].startswith("/a/long/path")

@@ -10,7 +10,7 @@ from host_rig import Rig, job
 from paglets.api.logs import AskAttempts, Attempts, AttemptView
 from paglets.host.datadir.disk import HostDisk
 from paglets.host.jobs.cleanup import KEEP_SCRATCH_SECONDS, LOOK_SECONDS
-from paglets.store import kept, residence
+from paglets.store import kept_scratch, residence
 from paglets.store.db import Tx
 from paglets.worker.protocol import Fault, Report
 
@@ -107,11 +107,11 @@ def test_the_oldest_kept_files_beyond_the_share_of_the_disk_are_given_up(tmp_pat
 
 def test_of_many_that_are_gone_only_the_newest_rows_stay(rig: Rig) -> None:
     def keep_many(tx: Tx) -> None:
-        for number in range(kept.MOST_ROWS + 5):
+        for number in range(kept_scratch.MOST_ROWS + 5):
             row = "INSERT INTO kept_scratch (agent_id, generation, attempt, path, kept_at) VALUES (?, 1, 1, '/x', ?)"
             tx.run(row, f"x{number}", float(number))
 
     rig.store.write(keep_many)
-    rig.store.write(lambda tx: kept.expire(tx, float("inf"), 5.0))
+    rig.store.write(lambda tx: kept_scratch.expire(tx, float("inf"), 5.0))
 
-    assert rig.value("SELECT count(*) FROM kept_scratch") == kept.MOST_ROWS
+    assert rig.value("SELECT count(*) FROM kept_scratch") == kept_scratch.MOST_ROWS

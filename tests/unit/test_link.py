@@ -255,7 +255,7 @@ def test_a_link_to_such_a_host_goes_on_through_the_one_that_knew_it(behind_nat: 
     behind_nat.w1.routes["GET /v1/host"] = lambda body: identity("w1")
     link = behind_nat.link.to(behind_nat.link.member_named("w2"))
     assert link.identity().name == "w2"
-    assert [view.member.name for view in link.hosts()] == ["home", "w1", "w2"]
+    assert [view.host.name for view in link.hosts()] == ["home", "w1", "w2"]
     assert link.ask("GET", "/v1/host", None, HostIdentity, host=behind_nat.w1.ref).name == "w1"
     assert [target for _, _, target in relays(behind_nat)] == ["/v1/host", "/v1/mesh/hosts"]
 

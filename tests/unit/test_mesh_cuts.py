@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from paglets.api.hosts import Unreached
+from paglets.api.hosts import UnreachableHost
 from paglets.core.errors import Invalid
 from paglets.host.http.guard import Refusals
-from paglets.mesh.table import MAX_UNREACHED, check_member
-from paglets.mesh.troubles import ONE_WAY_SECONDS
-from tests.fakes.mesh import MeshHost, VirtualMesh, member
+from paglets.mesh.contact_errors import ONE_WAY_SECONDS
+from paglets.mesh.table import MAX_UNREACHABLE_HOSTS, check_host
+from tests.fakes.mesh import VirtualHost, VirtualMesh, member
 
 
-def three() -> tuple[VirtualMesh, MeshHost, MeshHost, MeshHost]:
+def three() -> tuple[VirtualMesh, VirtualHost, VirtualHost, VirtualHost]:
     mesh = VirtualMesh()
     home, a, b = mesh.start_many(3)
     mesh.clock.advance(5)
@@ -22,8 +22,8 @@ def three() -> tuple[VirtualMesh, MeshHost, MeshHost, MeshHost]:
     return mesh, home, a, b
 
 
-def cuts_at(host: MeshHost) -> list[tuple[str, str]]:
-    return [(cut.source, cut.target) for cut in host.gossip.cuts()]
+def cuts_at(host: VirtualHost) -> list[tuple[str, str]]:
+    return [(cut.source, cut.target) for cut in host.gossip.broken_links()]
 
 
 def test_a_cut_in_one_direction_is_known_to_all_and_over_when_it_is_healed() -> None:
@@ -32,7 +32,7 @@ def test_a_cut_in_one_direction_is_known_to_all_and_over_when_it_is_healed() -> 
     mesh.clock.advance(ONE_WAY_SECONDS * 3)
     assert mesh.all_see_all(), "they hear of each other"
     assert [cuts_at(host) for host in (home, a, b)] == [[("h01", "h02")]] * 3
-    (cut,) = home.gossip.cuts()
+    (cut,) = home.gossip.broken_links()
     assert ONE_WAY_SECONDS <= cut.seconds <= ONE_WAY_SECONDS * 3
     mesh.network.heal()
     mesh.clock.advance(10)
@@ -55,11 +55,11 @@ def test_a_host_that_has_ended_is_no_cut() -> None:
 
 
 def test_the_list_of_a_host_is_bounded() -> None:
-    many = tuple(Unreached(store_id=f"s{nth}", since=1.0) for nth in range(MAX_UNREACHED + 1))
-    check_member(replace(member("a"), unreached=many[1:]))
-    for wrong in (many, (Unreached(store_id="a/b", since=1.0),), (Unreached(store_id="a", since=-1.0),)):
+    many = tuple(UnreachableHost(store_id=f"s{nth}", since=1.0) for nth in range(MAX_UNREACHABLE_HOSTS + 1))
+    check_host(replace(member("a"), unreachable_hosts=many[1:]))
+    for wrong in (many, (UnreachableHost(store_id="a/b", since=1.0),), (UnreachableHost(store_id="a", since=-1.0),)):
         with pytest.raises(Invalid):
-            check_member(replace(member("a"), unreached=wrong))
+            check_host(replace(member("a"), unreachable_hosts=wrong))
 
 
 def test_whoever_knocks_with_a_wrong_key_the_list_is_short_and_forgets() -> None:

@@ -4,20 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from paglets.api.hosts import Gossip as Told
+from paglets.api.hosts import Gossip
 from paglets.core.errors import Invalid, Unknown
-from paglets.mesh.gossip import Gossip
+from paglets.mesh.gossip import Gossiper
 from paglets.slots.model import Resources
-from paglets.store import members as stored
+from paglets.store import hosts as stored
 from paglets.store.db import Tx, open_store
 from tests.fakes.clock import FakeClock, SeededEntropy
-from tests.fakes.mesh import MeshHost, VirtualMesh, member
+from tests.fakes.mesh import VirtualHost, VirtualMesh, member
 from tests.fakes.network import LoopNetwork
 
 GOSSIP = "POST /v1/mesh/gossip"
 
 
-def joined_mesh(count: int, seed: int = 1) -> tuple[VirtualMesh, list[MeshHost]]:
+def joined_mesh(count: int, seed: int = 1) -> tuple[VirtualMesh, list[VirtualHost]]:
     mesh = VirtualMesh(seed)
     hosts = mesh.start_many(count)
     mesh.clock.advance_until(mesh.all_see_all, 2.0)
@@ -50,18 +50,18 @@ def test_when_receive_returns_the_sender_is_in_the_table() -> None:
     mesh = VirtualMesh()
     host = mesh.start(member("a"))
     row = member("b")
-    answer = host.gossip.receive(Told(mesh_version="test", protocol=1, members=(row,)), row.store_id)
+    answer = host.gossip.receive(Gossip(mesh_version="test", protocol=1, hosts=(row,)), row.store_id)
     assert host.online_names() == ["b"]
     assert host.gossip.by_store("store-b") == row
-    assert answer.members[0].name == "a"
+    assert answer.hosts[0].name == "a"
 
 
 def test_a_host_without_peers_is_a_mesh_of_one() -> None:
     mesh = VirtualMesh()
     host = mesh.start(member("a"))
     mesh.clock.advance(5)
-    (own,) = host.gossip.members()
-    assert (own.member.name, own.online, own.problem, own.member.joined) == ("a", True, "", 1)
+    (own,) = host.gossip.hosts()
+    assert (own.host.name, own.online, own.problem, own.host.joined) == ("a", True, "", 1)
     assert sum(mesh.network.sent.values()) == 0
 
 
@@ -103,7 +103,7 @@ def test_a_mended_peer_takes_the_place_of_one_that_never_answered_and_of_no_othe
     assert b.store.read(stored.load_peers) == ("http://a:8765", "http://other:8765")
 
 
-def is_alone(host: MeshHost) -> bool:
+def is_alone(host: VirtualHost) -> bool:
     return host.gossip.candidates()[0].is_only
 
 
@@ -155,7 +155,7 @@ def test_a_host_that_is_its_own_peer_stays_calm() -> None:
     mesh = VirtualMesh()
     host = mesh.start(member("a"), peers=["http://a:8765"])
     mesh.clock.advance(60)
-    assert len(host.gossip.members()) == 1
+    assert len(host.gossip.hosts()) == 1
     assert sum(mesh.network.sent.values()) == 1
 
 
@@ -245,7 +245,7 @@ def test_a_queue_that_fills_is_told_at_once_and_at_most_once_a_second() -> None:
     assert mesh.network.sent[("store-h01", GOSSIP)] <= 2 * 11 + 12
 
 
-def _queued(host: MeshHost, name: str) -> int:
+def _queued(host: VirtualHost, name: str) -> int:
     row = host.gossip.by_store(f"store-{name}")
     return -1 if row is None else row.queued_jobs
 
@@ -292,14 +292,14 @@ def test_a_host_that_was_refused_for_its_name_leaves_nothing_when_it_is_gone() -
     late = mesh.start(member("late"), peers=[hosts[0].row.url])
     mesh.clock.advance(3)
     for host in (*hosts, late):
-        assert sorted(view.member.name for view in host.gossip.members()) == ["h00", "h01", "h02", "late"]
+        assert sorted(view.host.name for view in host.gossip.hosts()) == ["h00", "h01", "h02", "late"]
         assert len(names_of_candidates(host)) == 4
         assert "a-store" not in {row.store_id for row in host.store.read(stored.load)}
     mesh.restart(twin, name="other")
     mesh.clock.advance_until(mesh.all_see_all, 6.0)
 
 
-def names_of_candidates(host: MeshHost) -> list[str]:
+def names_of_candidates(host: VirtualHost) -> list[str]:
     return [each.host.name for each in host.gossip.candidates()]
 
 
@@ -312,7 +312,7 @@ def test_what_is_silent_is_still_known_by_its_store_while_it_is_not_listed() -> 
     twin.kill()
     mesh.clock.advance(20)
     assert hosts[0].gossip.by_store("a-store") is not None
-    assert 15 < hosts[0].gossip.mute_seconds("a-store") < 40
+    assert 15 < hosts[0].gossip.seconds_since_contact("a-store") < 40
     mesh.clock.advance(3_700)
     assert hosts[0].gossip.by_store("a-store") is None
 
@@ -325,7 +325,7 @@ def test_two_mesh_versions_do_not_join_and_both_sides_say_why() -> None:
     assert "'test', this host's is 'v2'" in other.problem_of("h00")
     assert "other" not in a.online_names()
     assert other.gossip.online() == ()
-    assert [view.member.name for view in other.gossip.members()] == ["other", "h00"]
+    assert [view.host.name for view in other.gossip.hosts()] == ["other", "h00"]
     assert a.gossip.by_store("store-other") is None
     other.kill()
     mesh.clock.advance(20)
@@ -372,7 +372,7 @@ def test_a_laptop_that_slept_takes_nobody_for_dead_and_is_back_at_once() -> None
     hosts[2].driver.resume()
     mesh.clock.advance(3)
     assert len(hosts[2].online_names()) == 4
-    assert all(view.silent_seconds < 5 for view in hosts[2].gossip.members())
+    assert all(view.seconds_since_seen < 5 for view in hosts[2].gossip.hosts())
     mesh.network.heal()
     mesh.clock.advance_until(mesh.all_see_all, 6.0)
 
@@ -382,8 +382,8 @@ def test_before_its_first_look_round_a_woken_host_blames_nobody() -> None:
     hosts[1].driver.stop()
     mesh.clock.advance(600)
     assert len(hosts[1].online_names()) == 2
-    assert hosts[1].gossip.silent_seconds("store-h00") < 3
-    assert hosts[1].gossip.silent_seconds("nobody") < 10
+    assert hosts[1].gossip.seconds_since_seen("store-h00") < 3
+    assert hosts[1].gossip.seconds_since_seen("nobody") < 10
 
 
 def test_a_parted_mesh_sees_two_halves_and_comes_together_again() -> None:
@@ -443,38 +443,38 @@ def test_of_whom_nothing_was_heard_since_the_start_is_not_told_as_silent_for_so_
     mesh.clock.advance(600)
     mesh.restart(hosts[0])
     mesh.clock.advance(3)
-    heard = {view.member.name: view.heard for view in hosts[2].gossip.members()}
+    heard = {view.host.name: view.was_seen for view in hosts[2].gossip.hosts()}
     assert heard == {"h00": True, "h01": True, "h02": True}
     late = mesh.start(member("late"), peers=[hosts[2].row.url])
     mesh.clock.advance(3)
     for host in (mesh.hosts["h00"], late):
-        views = {view.member.name: view for view in host.gossip.members()}
-        assert (views["h01"].heard, views["h02"].heard) == (False, True)
-        assert views["h01"].silent_seconds < 7
+        views = {view.host.name: view for view in host.gossip.hosts()}
+        assert (views["h01"].was_seen, views["h02"].was_seen) == (False, True)
+        assert views["h01"].seconds_since_seen < 7
 
 
-def away_seconds(host: MeshHost, name: str) -> float:
-    return next(view.away_seconds for view in host.gossip.members() if view.member.name == name)
+def offline_seconds(host: VirtualHost, name: str) -> float:
+    return next(view.offline_seconds for view in host.gossip.hosts() if view.host.name == name)
 
 
 def test_how_long_a_host_is_away_counts_through_sleep_and_restarts_until_it_is_back() -> None:
     mesh, hosts = joined_mesh(3)
-    assert away_seconds(hosts[0], "h01") == 0.0
+    assert offline_seconds(hosts[0], "h01") == 0.0
     hosts[1].kill()
     mesh.clock.advance(20)
-    assert 5 < away_seconds(hosts[0], "h01") <= 20
+    assert 5 < offline_seconds(hosts[0], "h01") <= 20
     mesh.clock.suspend(86_400)
     hosts[0].kill()
     again = mesh.restart(hosts[0])
     mesh.clock.advance(3)
-    assert 86_400 < away_seconds(again, "h01") < 86_430
-    assert away_seconds(again, "h02") == 0.0
+    assert 86_400 < offline_seconds(again, "h01") < 86_430
+    assert offline_seconds(again, "h02") == 0.0
     back = mesh.restart(hosts[1])
     mesh.clock.advance_until(mesh.all_see_all, 5.0)
-    assert away_seconds(again, "h01") == 0.0
+    assert offline_seconds(again, "h01") == 0.0
     back.kill()
     mesh.clock.advance(20)
-    assert away_seconds(again, "h01") <= 20
+    assert offline_seconds(again, "h01") <= 20
 
 
 def test_a_host_that_went_while_this_one_was_down_is_away_from_the_start_of_this_one() -> None:
@@ -484,10 +484,10 @@ def test_a_host_that_went_while_this_one_was_down_is_away_from_the_start_of_this
     mesh.clock.suspend(86_400)
     again = mesh.restart(hosts[0])
     mesh.clock.advance(20)
-    assert away_seconds(again, "h01") == 20
+    assert offline_seconds(again, "h01") == 20
     again.kill()
     mesh.clock.suspend(86_400)
-    assert away_seconds(mesh.restart(hosts[0]), "h01") == 86_420
+    assert offline_seconds(mesh.restart(hosts[0]), "h01") == 86_420
 
 
 def test_two_hosts_behind_nat_without_a_third_say_that_there_is_no_way() -> None:
@@ -506,7 +506,7 @@ def test_two_hosts_behind_nat_without_a_third_say_that_there_is_no_way() -> None
     assert n1.problem_of("n2") == ""
     mesh.clock.advance(10)
     assert n1.problem_of("n2") == text
-    found = {each.host.name: (each.online, each.no_way) for each in n1.gossip.candidates()}
+    found = {each.host.name: (each.online, each.no_route) for each in n1.gossip.candidates()}
     assert found == {"n1": (True, ""), "n2": (False, text), "third": (False, "")}
     mesh.restart(third)
     mesh.clock.advance(20)
@@ -543,7 +543,7 @@ def test_another_store_at_a_members_address_ends_the_member_at_once() -> None:
     assert wiped.online_names() == ["h00", "h02"]
     assert "the name h01 is that of new-stor at http://h01:8765 now" in hosts[0].problem_of("h01")
     assert "`paglets mesh forget store-h0`" in hosts[0].problem_of("h01")
-    assert hosts[0].gossip.members()[-1].member.store_id == "store-h01"
+    assert hosts[0].gossip.hosts()[-1].host.store_id == "store-h01"
     assert [each.host.store_id for each in hosts[0].gossip.candidates()] == ["store-h00", "new-store", "store-h02"]
 
 
@@ -624,18 +624,18 @@ def test_any_authenticated_request_is_a_sign_of_life() -> None:
     hosts[1].kill()
     mesh.clock.advance(30)
     assert hosts[0].online_names() == ["h02"]
-    hosts[0].gossip.heard_from("store-h01")
+    hosts[0].gossip.record_contact("store-h01")
     assert hosts[0].online_names() == ["h01", "h02"]
-    hosts[0].gossip.heard_from("a-stranger")
-    assert len(hosts[0].gossip.members()) == 3
+    hosts[0].gossip.record_contact("a-stranger")
+    assert len(hosts[0].gossip.hosts()) == 3
 
 
 def test_failed_connections_of_other_parts_end_the_wait_for_a_silent_host() -> None:
     mesh, hosts = joined_mesh(2)
     hosts[1].kill()
     mesh.clock.advance(4.5)
-    hosts[0].gossip.saw_unreachable("store-h01")
-    hosts[0].gossip.saw_unreachable("store-h01")
+    hosts[0].gossip.record_failure("store-h01")
+    hosts[0].gossip.record_failure("store-h01")
     assert hosts[0].online_names() == []
 
 
@@ -645,13 +645,13 @@ def test_a_forgotten_member_does_not_come_back_by_hearsay() -> None:
     mesh.clock.advance(20)
     hosts[0].gossip.forget("store-h01")
     mesh.clock.advance(60)
-    assert [view.member.name for view in hosts[0].gossip.members()] == ["h00", "h02"]
+    assert [view.host.name for view in hosts[0].gossip.hosts()] == ["h00", "h02"]
     with pytest.raises(Unknown, match="there are: h00, h02"):
         hosts[0].gossip.find("h01")
     hosts[0].kill()
     hosts[0] = mesh.restart(hosts[0])
     mesh.clock.advance(60)
-    assert [view.member.name for view in hosts[0].gossip.members()] == ["h00", "h02"]
+    assert [view.host.name for view in hosts[0].gossip.hosts()] == ["h00", "h02"]
     assert hosts[0].gossip.is_forgotten("store-h01")
     mesh.restart(hosts[1])
     mesh.clock.advance_until(mesh.all_see_all, 2.0)
@@ -664,8 +664,8 @@ def test_rows_that_are_not_well_formed_are_refused_and_change_nothing() -> None:
     host = mesh.start(member("a"))
     bad = (member("b"), member("c", url="http://169.254.169.254/latest"))
     with pytest.raises(Invalid, match="member c"):
-        host.gossip.receive(Told(mesh_version="test", protocol=1, members=bad), "store-b")
-    assert len(host.gossip.members()) == 1
+        host.gossip.receive(Gossip(mesh_version="test", protocol=1, hosts=bad), "store-b")
+    assert len(host.gossip.hosts()) == 1
 
 
 def test_the_same_seed_tells_the_same_story() -> None:
@@ -673,7 +673,7 @@ def test_the_same_seed_tells_the_same_story() -> None:
         mesh, hosts = joined_mesh(10, seed=5)
         mesh.network.loss = 0.1
         mesh.clock.advance(20)
-        return sorted(mesh.network.sent.items()), [view for host in hosts for view in host.gossip.members()]
+        return sorted(mesh.network.sent.items()), [view for host in hosts for view in host.gossip.hosts()]
 
     assert story() == story()
 
@@ -683,13 +683,13 @@ def test_many_server_threads_may_take_in_gossip_at_once(tmp_path: Path) -> None:
     store = open_store(tmp_path / "paglets.db", lambda error: None)
     network = LoopNetwork(clock, SeededEntropy(1))
     own = member("own")
-    gossip = Gossip(store, clock, SeededEntropy(2), network.transport("store-own"), own, lambda: own)
+    gossip = Gossiper(store, clock, SeededEntropy(2), network.transport("store-own"), own, lambda: own)
 
     def tell(n: int) -> None:
         row = member(f"h{n:03}")
         for beat in range(1, 4):
-            gossip.heard_from(row.store_id)
-            told = Told(mesh_version="test", protocol=1, members=(replace(row, heartbeat=beat),))
+            gossip.record_contact(row.store_id)
+            told = Gossip(mesh_version="test", protocol=1, hosts=(replace(row, heartbeat=beat),))
             gossip.receive(told, row.store_id)
 
     with ThreadPoolExecutor(8) as pool:
@@ -704,18 +704,18 @@ def test_gossip_is_answered_while_a_large_change_holds_the_writer(tmp_path: Path
     store = open_store(tmp_path / "paglets.db", lambda error: None)
     own = member("own")
     transport = LoopNetwork(clock, SeededEntropy(1)).transport("store-own")
-    gossip = Gossip(store, clock, SeededEntropy(2), transport, own, lambda: own)
+    gossip = Gossiper(store, clock, SeededEntropy(2), transport, own, lambda: own)
 
-    def tell(heartbeat: int) -> Told:
-        gossip.heard_from("store-w1")
+    def tell(heartbeat: int) -> Gossip:
+        gossip.record_contact("store-w1")
         row = member("w1", heartbeat=heartbeat)
-        return gossip.receive(Told(mesh_version="test", protocol=1, members=(row,)), row.store_id)
+        return gossip.receive(Gossip(mesh_version="test", protocol=1, hosts=(row,)), row.store_id)
 
     tell(1)
     with ThreadPoolExecutor(1) as pool:
 
         def large(tx: Tx) -> str:
-            return pool.submit(tell, 2).result(10).members[0].name
+            return pool.submit(tell, 2).result(10).hosts[0].name
 
         assert store.write(large) == "own"
     store.close()

@@ -1,7 +1,7 @@
 from paglets.api.paglets import Located, ResidenceRow
 from paglets.core.refs import HostRef
-from paglets.mesh.locate import Answer, merge
-from tests.fakes.mesh import MeshHost, VirtualMesh, member
+from paglets.mesh.locator import Answer, merge
+from tests.fakes.mesh import VirtualHost, VirtualMesh, member
 
 LOCATE = "POST /v1/paglets/locate"
 
@@ -14,7 +14,7 @@ def row(agent_id: str, epoch: int, status: str, peer: str = "peer") -> Residence
     return ResidenceRow(agent_id=agent_id, epoch=epoch, status=status, peer=host_ref(peer))
 
 
-def started(count: int) -> tuple[VirtualMesh, list[MeshHost]]:
+def started(count: int) -> tuple[VirtualMesh, list[VirtualHost]]:
     mesh = VirtualMesh()
     hosts = mesh.start_many(count)
     mesh.clock.advance_until(mesh.all_see_all, 2.0)

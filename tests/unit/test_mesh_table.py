@@ -4,28 +4,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paglets.api.hosts import Gossip, Member
+from paglets.api.hosts import Gossip, MeshHost
 from paglets.core.errors import Invalid, Unknown
 from paglets.mesh import table as tables
 from paglets.mesh import view
-from paglets.mesh.table import Mark, Table, check_gossip, check_member, merge
+from paglets.mesh.table import Mark, Table, check_gossip, check_host, merge
 from paglets.slots.model import Resources
 from tests.fakes.mesh import member
 
 OWN = member("own", joined=1)
 
 
-def rows_of(table: Table) -> dict[str, Member]:
-    return {key: row.member for key, row in table.rows.items()}
+def rows_of(table: Table) -> dict[str, MeshHost]:
+    return {key: row.host for key, row in table.rows.items()}
 
 
-def take(table: Table, *members: Member, now: float = 0.0, direct: str = "", offline: tuple[str, ...] = ()) -> Table:
+def take(table: Table, *members: MeshHost, now: float = 0.0, direct: str = "", offline: tuple[str, ...] = ()) -> Table:
     return merge(table, members, now=now, direct=direct, offline=offline).table
 
 
 @st.composite
-def some_members(draw: st.DrawFn) -> list[Member]:
-    def one() -> Member:
+def some_members(draw: st.DrawFn) -> list[MeshHost]:
+    def one() -> MeshHost:
         return member(
             draw(st.sampled_from(["a", "b", "c"])),
             boot_count=draw(st.integers(1, 2)),
@@ -38,18 +38,18 @@ def some_members(draw: st.DrawFn) -> list[Member]:
 
 
 @given(some_members(), some_members())
-def test_merging_gives_the_same_rows_in_either_order(one: list[Member], other: list[Member]) -> None:
+def test_merging_gives_the_same_rows_in_either_order(one: list[MeshHost], other: list[MeshHost]) -> None:
     assert rows_of(take(take(Table(), *one), *other)) == rows_of(take(take(Table(), *other), *one))
 
 
 @given(some_members(), some_members(), some_members())
-def test_merging_gives_the_same_rows_however_grouped(a: list[Member], b: list[Member], c: list[Member]) -> None:
+def test_merging_gives_the_same_rows_however_grouped(a: list[MeshHost], b: list[MeshHost], c: list[MeshHost]) -> None:
     right = take(Table(), *rows_of(take(take(Table(), *b), *c)).values())
     assert rows_of(take(take(take(Table(), *a), *b), *c)) == rows_of(take(take(Table(), *a), *rows_of(right).values()))
 
 
 @given(some_members())
-def test_merging_twice_changes_nothing_more(members: list[Member]) -> None:
+def test_merging_twice_changes_nothing_more(members: list[MeshHost]) -> None:
     once = merge(Table(), members, now=1.0)
     twice = merge(once.table, members, now=2.0)
     assert twice.table.rows == once.table.rows
@@ -65,8 +65,8 @@ def test_a_heartbeat_is_a_sign_of_life_and_no_change_to_store() -> None:
     table = take(Table(), member("a"))
     change = merge(table, [member("a", heartbeat=2, queued_jobs=5)], now=3.0)
     assert change.stored == ()
-    assert change.table.rows["store-a"].heard_at == 3.0
-    assert change.table.rows["store-a"].member.queued_jobs == 5
+    assert change.table.rows["store-a"].last_seen_at == 3.0
+    assert change.table.rows["store-a"].host.queued_jobs == 5
 
 
 @pytest.mark.parametrize("changes", [{"tags": ("gpu",)}, {"url": "http://b:1"}, {"boot_count": 2}, {"joined": 4}])
@@ -85,7 +85,7 @@ def test_a_host_that_speaks_is_online_however_old_its_row() -> None:
     table = take(Table(), member("a", heartbeat=9), offline=("store-a",))
     change = merge(table, [member("a", heartbeat=3)], now=1.0, direct="store-a")
     assert change.news == ("store-a",)
-    assert change.table.rows["store-a"].member.heartbeat == 9
+    assert change.table.rows["store-a"].host.heartbeat == 9
 
 
 def test_a_host_silent_for_ten_seconds_is_offline_and_not_before() -> None:
@@ -144,10 +144,10 @@ def test_a_host_that_nobody_knew_is_forgotten_until_it_speaks() -> None:
 
 
 def test_the_table_keeps_those_online_when_it_is_full() -> None:
-    gone = [member(f"g{n}") for n in range(tables.MAX_MEMBERS)]
+    gone = [member(f"g{n}") for n in range(tables.MAX_HOSTS)]
     table = take(Table(), *gone, offline=tuple(m.store_id for m in gone))
     change = merge(table, [member("new")], now=1.0)
-    assert len(change.table.rows) == tables.MAX_MEMBERS
+    assert len(change.table.rows) == tables.MAX_HOSTS
     assert change.table.rows["store-new"].up
     assert len(change.dropped) == 1
 
@@ -237,16 +237,16 @@ def test_candidates_are_this_host_first_and_all_others_with_what_placement_asks(
 )
 def test_a_row_out_of_bounds_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(Invalid):
-        check_member(replace(member("a"), **changes))  # type: ignore[arg-type]
+        check_host(replace(member("a"), **changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("members", [(), (member("b"), member("a"))])
-def test_gossip_must_begin_with_the_senders_own_row(members: tuple[Member, ...]) -> None:
+def test_gossip_must_begin_with_the_senders_own_row(members: tuple[MeshHost, ...]) -> None:
     with pytest.raises(Invalid, match="sender"):
-        check_gossip(Gossip(mesh_version="test", protocol=1, members=members), "store-a")
+        check_gossip(Gossip(mesh_version="test", protocol=1, hosts=members), "store-a")
 
 
 def test_gossip_of_too_many_rows_is_refused() -> None:
-    rows = (member("a"),) * (tables.MAX_MEMBERS + 2)
+    rows = (member("a"),) * (tables.MAX_HOSTS + 2)
     with pytest.raises(Invalid, match="rows"):
-        check_gossip(Gossip(mesh_version="test", protocol=1, members=rows), "store-a")
+        check_gossip(Gossip(mesh_version="test", protocol=1, hosts=rows), "store-a")

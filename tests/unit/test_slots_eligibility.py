@@ -11,9 +11,9 @@ from slots_values import GIB, candidate, request, resources
 from paglets.core.errors import Invalid
 from paglets.slots.addresses import addresses_of
 from paglets.slots.amounts import amount_text, bytes_text
-from paglets.slots.eligibility import REASONS, tags_nowhere, way_out
+from paglets.slots.eligibility import REASONS, remedy, tags_nowhere
 from paglets.slots.model import Candidate, PlacementRules, SlotRequest, check_request
-from paglets.slots.policy import Judgement, judge, no_place
+from paglets.slots.policy import Judgement, judge, placement_problem
 
 
 def judged(wish: SlotRequest, one: Candidate, home: str = "home") -> Judgement:
@@ -122,7 +122,7 @@ def test_what_is_no_url_of_a_host_cannot_be_excluded(url: str) -> None:
 
 
 def reason_for(wish: SlotRequest, *hosts: Candidate) -> Any:
-    return no_place([judged(wish, each) for each in hosts])
+    return placement_problem([judged(wish, each) for each in hosts])
 
 
 def test_there_is_no_reason_where_one_host_is_eligible() -> None:
@@ -130,7 +130,7 @@ def test_there_is_no_reason_where_one_host_is_eligible() -> None:
 
 
 def test_an_empty_mesh_has_no_host() -> None:
-    reason = no_place([])
+    reason = placement_problem([])
     assert reason is not None
     assert (reason.code, reason.never) == ("no_host", True)
 
@@ -140,17 +140,17 @@ def test_a_lonely_home_says_what_would_help() -> None:
     assert (reason.code, reason.never) == ("home_excluded", True)
     assert reason.text == "home is the job's home (allow_home_compute is False)"
     add = "add a host with `paglets host --bind-public auto --peer URL`"
-    assert way_out(reason.code) == f"{add}, or set allow_home_compute=True"
+    assert remedy(reason.code) == f"{add}, or set allow_home_compute=True"
 
 
 def test_allowing_home_is_a_way_out_only_where_the_job_fits_there() -> None:
     for wish, code in ((request(resources(64)), "too_large"), (request(required_tags=("gpu",)), "tag_missing")):
         reason = reason_for(wish, candidate("home"), candidate("w1", offered=resources(2)))
         assert reason.code == code
-        assert "allow_home_compute" not in reason.text + way_out(reason.code)
+        assert "allow_home_compute" not in reason.text + remedy(reason.code)
     reason = reason_for(request(resources(3)), candidate("home"), candidate("w1", offered=resources(2)))
     assert reason.code == "home_excluded"
-    assert "allow_home_compute=True" in way_out(reason.code)
+    assert "allow_home_compute=True" in remedy(reason.code)
 
 
 def test_a_tag_that_no_host_has_is_told_with_those_there_are() -> None:
@@ -176,11 +176,11 @@ def test_never_needs_that_no_host_can_ever() -> None:
 
 
 def test_a_host_that_only_a_third_could_reach_is_not_told_as_off() -> None:
-    no_way = "nobody can connect to n2, nor to n1, and no host is online that both can reach"
-    reason = reason_for(request(), candidate("n2", online=False, no_way=no_way))
-    assert (reason.code, reason.never) == ("no_way", False)
-    assert reason.text == no_way
-    assert way_out(reason.code) == "start a host that both can connect to"
+    no_route = "nobody can connect to n2, nor to n1, and no host is online that both can reach"
+    reason = reason_for(request(), candidate("n2", online=False, no_route=no_route))
+    assert (reason.code, reason.never) == ("no_route", False)
+    assert reason.text == no_route
+    assert remedy(reason.code) == "start a host that both can connect to"
 
 
 def test_a_job_too_large_for_all_names_the_nearest_host() -> None:
@@ -206,7 +206,7 @@ def test_a_reason_is_short_whatever_there_is_to_say() -> None:
     hosts = [candidate(f"worker-of-the-lab-{n}", online=bool(n % 2), offered=resources(n)) for n in range(40)]
     reason = reason_for(request(resources(64), excluded_tags=("a",)), *hosts, candidate("home"))
     assert len(reason.text) <= 100
-    assert all(way_out(code) for code in ("no_host", *REASONS))
+    assert all(remedy(code) for code in ("no_host", *REASONS))
 
 
 @pytest.mark.parametrize(

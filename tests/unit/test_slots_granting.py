@@ -15,7 +15,7 @@ from paglets.slots.policy import (
     LOOK_AHEAD_JOBS,
     FreeUnits,
     Grants,
-    Waiting,
+    WaitingJob,
     choose_stolen,
     grant,
     queue_window,
@@ -75,7 +75,7 @@ def test_a_job_that_can_never_run_here_says_so_and_holds_up_nobody() -> None:
 
 
 def test_without_a_free_core_nothing_is_read_from_the_queue() -> None:
-    def untouched() -> Iterator[Waiting]:
+    def untouched() -> Iterator[WaitingJob]:
         raise AssertionError("the queue was read")
         yield waiting("a")
 
@@ -88,7 +88,7 @@ def test_without_a_free_core_nothing_is_read_from_the_queue() -> None:
 def test_the_pass_ends_with_the_last_core() -> None:
     seen: list[str] = []
 
-    def queue() -> Iterator[Waiting]:
+    def queue() -> Iterator[WaitingJob]:
         for n in range(1_000_000):
             seen.append(f"job-{n}")
             yield waiting(f"job-{n}")
@@ -188,7 +188,7 @@ def test_grants_never_exceed_what_is_free_and_ids_are_disjoint(
 # Stealing.
 
 
-def stolen(queue: list[Waiting], **more: Any) -> tuple[str, ...]:
+def stolen(queue: list[WaitingJob], **more: Any) -> tuple[str, ...]:
     fields: dict[str, Any] = {
         "thief": candidate("thief"),
         "victim": candidate("victim"),
@@ -218,7 +218,7 @@ def test_what_was_stolen_rests_for_a_minute() -> None:
 
 
 def test_a_better_preferred_host_keeps_a_job_for_five_seconds() -> None:
-    def job(name: str, here: float) -> Waiting:
+    def job(name: str, here: float) -> WaitingJob:
         return waiting(name, request=request(preferred_tags=("gpu",)), here_seconds=here)
 
     victim = candidate("victim", tags=("gpu",))

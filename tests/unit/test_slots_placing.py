@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from slots_values import GIB, candidate, request, resources, to_place
 
 from paglets.slots.model import Candidate
-from paglets.slots.policy import Placements, ToPlace, judge, place, rank
+from paglets.slots.policy import Placements, UnplacedJob, judge, place, rank
 
 
-def placed(jobs: list[ToPlace], *hosts: Candidate) -> Placements:
+def placed(jobs: list[UnplacedJob], *hosts: Candidate) -> Placements:
     return place(jobs, hosts, mesh_version="1")
 
 
@@ -21,7 +21,7 @@ def counts(placements: Placements) -> dict[str, int]:
     return dict(Counter(each.name for each in placements.hosts.values()))
 
 
-def jobs(count: int, **rules: object) -> list[ToPlace]:
+def jobs(count: int, **rules: object) -> list[UnplacedJob]:
     wish = request(**rules)
     return [to_place(f"job-{n:05d}", wish) for n in range(count)]
 
@@ -155,9 +155,9 @@ def test_a_host_that_a_job_is_to_avoid_is_its_last_choice_and_no_more() -> None:
     hosts = [candidate("a", tags=("fast",)), candidate("b"), candidate("small", offered=resources(1))]
     avoids_a = frozenset({hosts[0].host.store_id})
     wish = request(preferred_tags=("fast",))
-    picky = ToPlace(agent_id="p", request=wish, home_store_id="home", avoided=avoids_a)
-    other = ToPlace(agent_id="o", request=wish, home_store_id="home")
-    large = ToPlace(agent_id="l", request=request(resources(2)), home_store_id="home", avoided=avoids_a)
+    picky = UnplacedJob(agent_id="p", request=wish, home_store_id="home", avoided=avoids_a)
+    other = UnplacedJob(agent_id="o", request=wish, home_store_id="home")
+    large = UnplacedJob(agent_id="l", request=request(resources(2)), home_store_id="home", avoided=avoids_a)
     found = placed([picky, other, large], *hosts).hosts
     assert (found["p"].name, found["o"].name, found["l"].name) == ("b", "a", "b")
     only_a = placed([picky], hosts[0]).hosts

@@ -18,12 +18,12 @@ from paglets.core.errors import (
     StoreLocked,
     StoreMalformed,
     StoreNewer,
-    StorePassing,
+    StoreTransient,
     StoreUndecided,
 )
 from paglets.store.db import Store, open_store
-from paglets.store.look import check
-from paglets.store.trouble import MEANINGS, Kind, kind_of, told
+from paglets.store.inspection import check
+from paglets.store.sqlite_errors import ERROR_RULES, ErrorKind, kind_of, to_paglets_error
 
 
 def error_of(code: int) -> sqlite3.Error:
@@ -35,20 +35,20 @@ def error_of(code: int) -> sqlite3.Error:
 @pytest.mark.parametrize(
     ("code", "kind", "cls", "advice"),
     [
-        (sqlite3.SQLITE_FULL, Kind.FULL, StoreFull, "free some"),
-        (sqlite3.SQLITE_BUSY_RECOVERY, Kind.LOCKED, StoreLocked, "another program"),
-        (sqlite3.SQLITE_NOTADB, Kind.MALFORMED, StoreMalformed, "damaged"),
-        (sqlite3.SQLITE_CORRUPT_INDEX, Kind.MALFORMED, StoreMalformed, "damaged"),
-        (sqlite3.SQLITE_READONLY_DBMOVED, Kind.CLOSED, StoreDamaged, "writable"),
-        (sqlite3.SQLITE_IOERR_WRITE, Kind.BROKEN, StoreDamaged, "system's log"),
-        (sqlite3.SQLITE_CONSTRAINT, Kind.OTHER, StoreDamaged, "nothing was moved"),
+        (sqlite3.SQLITE_FULL, ErrorKind.FULL, StoreFull, "free some"),
+        (sqlite3.SQLITE_BUSY_RECOVERY, ErrorKind.LOCKED, StoreLocked, "another program"),
+        (sqlite3.SQLITE_NOTADB, ErrorKind.MALFORMED, StoreMalformed, "damaged"),
+        (sqlite3.SQLITE_CORRUPT_INDEX, ErrorKind.MALFORMED, StoreMalformed, "damaged"),
+        (sqlite3.SQLITE_READONLY_DBMOVED, ErrorKind.NOT_WRITABLE, StoreDamaged, "writable"),
+        (sqlite3.SQLITE_IOERR_WRITE, ErrorKind.IO_ERROR, StoreDamaged, "system's log"),
+        (sqlite3.SQLITE_CONSTRAINT, ErrorKind.OTHER, StoreDamaged, "nothing was moved"),
     ],
 )
 def test_each_error_is_told_with_the_file_and_what_to_do(
-    code: int, kind: Kind, cls: type[PagletsError], advice: str
+    code: int, kind: ErrorKind, cls: type[PagletsError], advice: str
 ) -> None:
     error = error_of(code)
-    made = told(Path("/data/paglets.db"), error)
+    made = to_paglets_error(Path("/data/paglets.db"), error)
     assert kind_of(error) is kind
     assert type(made) is cls
     assert "/data/paglets.db" in made.message
@@ -56,10 +56,10 @@ def test_each_error_is_told_with_the_file_and_what_to_do(
 
 
 def test_each_kind_of_error_has_its_meaning_and_only_what_passes_is_passing() -> None:
-    assert set(MEANINGS) == set(Kind)
-    passing = {kind for kind, meaning in MEANINGS.items() if issubclass(meaning.cls, StorePassing)}
-    assert passing == {Kind.FULL, Kind.LOCKED}
-    assert not any(MEANINGS[kind].ends for kind in passing)
+    assert set(ERROR_RULES) == set(ErrorKind)
+    passing = {kind for kind, meaning in ERROR_RULES.items() if issubclass(meaning.cls, StoreTransient)}
+    assert passing == {ErrorKind.FULL, ErrorKind.LOCKED}
+    assert not any(ERROR_RULES[kind].ends for kind in passing)
     assert not issubclass(StoreLocked, StoreFull)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from paglets.core.errors import StoreDamaged
-from paglets.store import members
+from paglets.store import hosts
 from paglets.store.db import Store, open_store
-from paglets.store.members import StoredMember
+from paglets.store.hosts import StoredHost
 
 
 @pytest.fixture
@@ -21,16 +21,16 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def test_the_others_are_the_members_by_name_each_once_else_the_peers(store: Store) -> None:
-    assert store.read(members.load_others) == ()
-    store.write(lambda tx: members.save_peers(tx, ["http://w1:8765"], []))
-    assert store.read(members.load_others) == ("http://w1:8765",)
-    rows = [StoredMember(store_id=store_id, row={"name": name}) for store_id, name in (("a", "w2"), ("b", "w1"))]
-    store.write(lambda tx: members.save(tx, [*rows, StoredMember(store_id="of-before", row={"name": "w1"})]))
-    assert store.read(members.load_others) == ("w1", "w2")
+    assert store.read(hosts.load_others) == ()
+    store.write(lambda tx: hosts.save_peers(tx, ["http://w1:8765"], []))
+    assert store.read(hosts.load_others) == ("http://w1:8765",)
+    rows = [StoredHost(store_id=store_id, row={"name": name}) for store_id, name in (("a", "w2"), ("b", "w1"))]
+    store.write(lambda tx: hosts.save(tx, [*rows, StoredHost(store_id="of-before", row={"name": "w1"})]))
+    assert store.read(hosts.load_others) == ("w1", "w2")
 
 
 @pytest.mark.parametrize("row", ['{"name": "w1', "{}", "[]"])
 def test_others_that_cannot_be_read_are_damage(store: Store, row: str) -> None:
     store.write(lambda tx: tx.run("INSERT INTO members (store_id, row) VALUES ('s', ?)", row))
     with pytest.raises(StoreDamaged, match="the table of members cannot be read"):
-        store.read(members.load_others)
+        store.read(hosts.load_others)

@@ -10,7 +10,7 @@ import pytest
 
 from paglets.core.errors import StoreDamaged
 from paglets.store.db import open_store
-from paglets.store.migrations import MIGRATIONS, migrate, schema
+from paglets.store.migrations.steps import MIGRATIONS, migrate, schema
 
 
 def connect(path: Path | str = ":memory:") -> sqlite3.Connection:

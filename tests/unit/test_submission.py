@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from paglets.api.groups import GroupView, Obstacle, SubmitGroup
-from paglets.api.hosts import MemberView
+from paglets.api.hosts import MeshHostView
 from paglets.api.paglets import PagletView
 from paglets.codec import tagged_json
 from paglets.codec.bundle import bundle_of
@@ -78,7 +78,7 @@ class FakeClient(FakeContext):
     long it was waited for."""
 
     timeout = 30.0
-    members: tuple[MemberView, ...] = ()
+    members: tuple[MeshHostView, ...] = ()
     at: HostRef | PagletsError | None = None
     mute: PagletsError | None = None
 
@@ -94,7 +94,7 @@ class FakeClient(FakeContext):
         ref = ProxyRef(agent_id="collector-1", host=self.at)
         return replace(self.view(self.groups[0]), collector=ref, status="ACTIVE")
 
-    def hosts(self) -> tuple[MemberView, ...]:
+    def hosts(self) -> tuple[MeshHostView, ...]:
         return self.members
 
     def paglet(self, target: ProxyRef, *, timeout: float | None = None) -> PagletView:
@@ -317,7 +317,7 @@ def test_a_group_that_is_there_with_other_code_is_told_with_the_way_out(capsys: 
         (("code", "inputs"), "code and inputs"),
     ):
         client = KnownHost(differs, {"counts": away})
-        client.members = (MemberView(member=member("w1"), online=True, silent_seconds=0.0),)
+        client.members = (MeshHostView(host=member("w1"), online=True, seconds_since_seen=0.0),)
         submission = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
         changed = f"{says} changed since it was submitted; the group keeps what it was submitted with"
         there = "submitted 2 min 30 s ago; nothing was submitted again"
@@ -341,8 +341,8 @@ GONE = "the results that lay there are lost unless its old folder comes back"
         ),
         (
             (
-                MemberView(member=member("w1"), online=False, silent_seconds=60.0),
-                MemberView(member=member("w1", store_id="s2", url="http://w1:9"), online=True, silent_seconds=0.1),
+                MeshHostView(host=member("w1"), online=False, seconds_since_seen=60.0),
+                MeshHostView(host=member("w1", store_id="s2", url="http://w1:9"), online=True, seconds_since_seen=0.1),
             ),
             "the collector of g was on w1, which began anew with an empty data directory at http://w1:9 (or another "
             f"machine has that name now): {GONE}",
@@ -351,7 +351,7 @@ GONE = "the results that lay there are lost unless its old folder comes back"
     ],
 )
 def test_a_group_whose_collector_is_gone_for_good_is_not_taken_for_submitted(
-    members: tuple[MemberView, ...], says: str, clears: str
+    members: tuple[MeshHostView, ...], says: str, clears: str
 ) -> None:
     def away(message: Message) -> Any:
         raise Unreachable("w1 is away")
@@ -385,11 +385,11 @@ def test_a_group_whose_collector_is_away_is_not_said_to_be_detached() -> None:
         raise Unreachable("w1 is away")
 
     client = Detached(answers={"counts": away})
-    client.members = (MemberView(member=member("w1"), online=False, silent_seconds=9.0),)
+    client.members = (MeshHostView(host=member("w1"), online=False, seconds_since_seen=9.0),)
     submission = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
     assert not submission.detached
     assert submission.detached_reason == "its collector is on w1, not seen for 9 s"
-    client.members = (MemberView(member=member("w1"), online=True, silent_seconds=0.0),)
+    client.members = (MeshHostView(host=member("w1"), online=True, seconds_since_seen=0.0),)
     assert submission.detached
 
 
@@ -423,7 +423,7 @@ def test_a_collector_that_answers_an_error_is_not_said_to_be_silent(error: Pagle
         raise error
 
     client = KnownHost(answers={"counts": answers})
-    client.members = (MemberView(member=member("w1"), online=True, silent_seconds=0.1),)
+    client.members = (MeshHostView(host=member("w1"), online=True, seconds_since_seen=0.1),)
     (_, told) = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g").warnings
     assert told == f"its collector, on w1, does not say how it stands: {error.message}"
 
@@ -431,7 +431,7 @@ def test_a_collector_that_answers_an_error_is_not_said_to_be_silent(error: Pagle
 def test_a_collector_whose_host_hangs_is_not_called_which_takes_longer_than_the_look() -> None:
     client = KnownHost()
     client.mute = CallOutcomeUnknown("no answer within 5 s")
-    client.members = (MemberView(member=member("w1"), online=True, silent_seconds=4.0),)
+    client.members = (MeshHostView(host=member("w1"), online=True, seconds_since_seen=4.0),)
     (_, told) = submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g").warnings
     assert told == "its collector, last known on w1, cannot be asked now: no answer within 5 s"
     assert (client.looks, client.sent) == ([5.0], [])
@@ -448,7 +448,7 @@ def test_a_script_is_told_what_is_waited_for_where_that_takes_long(capsys: pytes
             return super().paglet(target, timeout=timeout)
 
     client = Slow()
-    client.members = (MemberView(member=member("w1"), online=True, silent_seconds=0.0),)
+    client.members = (MeshHostView(host=member("w1"), online=True, seconds_since_seen=0.0),)
     submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
 
 
@@ -462,7 +462,7 @@ def test_a_collector_that_is_only_away_is_not_told_to_be_gone(
         raise Unreachable("w1 is away")
 
     client = KnownHost(answers={"counts": away})
-    client.members = (MemberView(member=member("w1"), online=online, silent_seconds=9.0),)
+    client.members = (MeshHostView(host=member("w1"), online=online, seconds_since_seen=9.0),)
     submit_compute_job_group(client, MyJob, [MyJobState()], group_id="g")
     told = capsys.readouterr().err
     assert f"\n{says}" in told
@@ -521,7 +521,7 @@ def test_a_collector_of_the_users_own_is_named() -> None:
         submitted(FakeContext(), MyJobState(), collector_class=MyJob)
 
 
-ONLINE = MemberView(member=member("w1"), online=True, silent_seconds=0.0)
+ONLINE = MeshHostView(host=member("w1"), online=True, seconds_since_seen=0.0)
 """The host of the collector of `FakeContext`."""
 
 
@@ -722,7 +722,7 @@ def test_waiting_for_a_collector_whose_host_was_forgotten_ends_at_once_with_the_
     wait: Callable[[Submission], Any],
 ) -> None:
     client = FakeClient({"ended": lost()})
-    client.members = (MemberView(member=member("other"), online=True, silent_seconds=0.0),)
+    client.members = (MeshHostView(host=member("other"), online=True, seconds_since_seen=0.0),)
     client.detached_after = 10**9
     clock = FakeClock()
     submission, start = following(client, clock), clock.monotonic()
@@ -736,7 +736,7 @@ def test_waiting_for_a_collector_whose_host_is_away_says_so_once_and_goes_on(
 ) -> None:
     away = Unreachable("here is away")
     client = FakeClient({"ended": each(away, page(0, ("a", DONE), ("b", DONE)))})
-    views = [MemberView(member=member("w1"), online=False, silent_seconds=24.0 + n) for n in range(3)]
+    views = [MeshHostView(host=member("w1"), online=False, seconds_since_seen=24.0 + n) for n in range(3)]
     client.hosts = lambda: (views.pop(0) if views else ONLINE,)  # type: ignore[method-assign]
     drained(client)
     (told,) = [line for line in capsys.readouterr().err.splitlines() if "waiting for it" in line]

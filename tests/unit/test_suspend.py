@@ -83,8 +83,8 @@ def test_after_a_sleep_nobody_is_silent_and_the_waits_begin_anew(rig: Rig) -> No
     rig.run(4.0)
     rig.clock.suspend(NIGHT)
     rig.run(3.0)
-    assert rig.host.gossip.mute_seconds("store-w1") < 3.0
-    assert [view.member.name for view in rig.host.gossip.members() if view.online] == ["home", "w1"]
+    assert rig.host.gossip.seconds_since_contact("store-w1") < 3.0
+    assert [view.host.name for view in rig.host.gossip.hosts() if view.online] == ["home", "w1"]
 
 
 def test_after_a_sleep_a_job_of_a_group_waits_for_the_word_of_its_collector(rig: Rig) -> None:

@@ -15,7 +15,7 @@ from paglets.codec.envelope import WireMessage
 from paglets.core.refs import ProxyRef
 from paglets.store import posts, residence
 from paglets.store.db import Tx
-from paglets.store.migrations import migrate
+from paglets.store.migrations.steps import migrate
 
 FEW = 600
 FEW_PLACING = 2_100

@@ -186,7 +186,7 @@ def _groups(last: str) -> list[str]:
 
 def _hosts(last: str) -> list[str]:
     with HostClient(timeout=ASK_SECONDS) as client:
-        return [view.member.name for view in client.hosts()]
+        return [view.host.name for view in client.hosts()]
 
 
 def _artifacts(last: str) -> list[str]:

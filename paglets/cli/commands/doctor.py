@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from paglets.api.hosts import NO_WAY, Cut, HostIdentity, MemberView
+from paglets.api.hosts import NO_ROUTE, BrokenLink, HostIdentity, MeshHostView
 from paglets.cli.data_directory_checks import BAD, FEW_BYTES, WARNING, Check, folder_checks, holder_of, privacy_checks
 from paglets.cli.options import Parser, add_common, client_of
 from paglets.cli.output import adapt_commands, print_json
@@ -242,17 +242,17 @@ def mesh_checks(client: HostClient) -> Iterator[Check]:
     yield from strangers(running_hosts(paglets_home(os.environ)), views, asked)
     for view, answer in zip(views, ask_all(returning_errors(partial(_told, client)), views), strict=True):
         if is_alone(views) and not view.online and not view.problem:
-            yield Check(name=f"host {view.member.name}", state=WARNING, found=f"not joined with {asked.name}")
+            yield Check(name=f"host {view.host.name}", state=WARNING, found=f"not joined with {asked.name}")
         elif isinstance(answer, PagletsError) and view.problem:
             yield host_check(view, None, asked, 0.0)
         elif isinstance(answer, PagletsError):
             advice = ADVICE.get(type(answer), "its own log says more: host.log in its data directory")
-            yield Check(name=f"host {view.member.name}", state=WARNING, found=answer.message, advice=advice)
+            yield Check(name=f"host {view.host.name}", state=WARNING, found=answer.message, advice=advice)
         else:
             yield host_check(view, answer[0], asked, answer[1])
 
 
-def cut_advice(cut: Cut) -> str:
+def cut_advice(cut: BrokenLink) -> str:
     """What to do about it."""
     return (
         f"open the port of {cut.target} for {cut.source}, or set `reachable = false` in [hosts.{cut.target}] and "
@@ -260,9 +260,9 @@ def cut_advice(cut: Cut) -> str:
     )
 
 
-def strangers(running: Iterable[RunningHost], views: Iterable[MemberView], asked: HostIdentity) -> Iterator[Check]:
+def strangers(running: Iterable[RunningHost], views: Iterable[MeshHostView], asked: HostIdentity) -> Iterator[Check]:
     """Hosts that run here and are not in the mesh of the one that is asked: perhaps somebody forgot a peer."""
-    known = {view.member.store_id for view in views}
+    known = {view.host.store_id for view in views}
     for host in running:
         if host.store_id not in known:
             advice = f"if it is to be in the mesh of {asked.name}, start it with --peer {asked.url}"
@@ -271,18 +271,18 @@ def strangers(running: Iterable[RunningHost], views: Iterable[MemberView], asked
             )
 
 
-def _told(client: HostClient, view: MemberView) -> tuple[HostIdentity | None, float]:
+def _told(client: HostClient, view: MeshHostView) -> tuple[HostIdentity | None, float]:
     """What a member says of itself, and how far its clock is ahead of ours in seconds; None of one that is offline."""
     if not view.online:
         return None, 0.0
     began = time.time()
-    identity = client.identity(view.member.ref)
+    identity = client.identity(view.host.ref)
     return identity, identity.wall_time - (began + time.time()) / 2 if identity.wall_time else 0.0
 
 
-def host_check(view: MemberView, identity: HostIdentity | None, asked: HostIdentity, skew_seconds: float) -> Check:
+def host_check(view: MeshHostView, identity: HostIdentity | None, asked: HostIdentity, skew_seconds: float) -> Check:
     """Of one member; `identity`: what it says of itself, None where it is offline."""
-    name = f"host {view.member.name}"
+    name = f"host {view.host.name}"
     if view.problem:
         # One that is away has nothing wrong but that.
         if view.online or has_not_joined(view):
@@ -298,7 +298,7 @@ def host_check(view: MemberView, identity: HostIdentity | None, asked: HostIdent
     if trouble is not None:
         return Check(name=name, state=WARNING, found=trouble[0], advice=trouble[1])
     disk = bytes_text(identity.free.temp_storage_bytes)
-    online = "online" if view.member.reachable else "online, pulls what is for it"
+    online = "online" if view.host.reachable else "online, pulls what is for it"
     found = f"{online}, {identity.program}, Python {identity.python}, {disk} of its disk free for jobs"
     if (identity.program, identity.build) != (asked.program, asked.build):
         advice = f"it runs another paglets.pyz than {asked.name}: copy the newer one to both and restart"
@@ -306,12 +306,12 @@ def host_check(view: MemberView, identity: HostIdentity | None, asked: HostIdent
     return Check(name=name, found=found)
 
 
-def _away_advice(view: MemberView) -> str:
-    if view.problem.startswith(NO_WAY):
+def _away_advice(view: MeshHostView) -> str:
+    if view.problem.startswith(NO_ROUTE):
         return NO_WAY_ADVICE
     if is_superseded(view):
         return OLD_ADVICE
-    return f"{START_ADVICE}; {forget_hint([view.member.name])}" if is_long_offline(view) else START_ADVICE
+    return f"{START_ADVICE}; {forget_hint([view.host.name])}" if is_long_offline(view) else START_ADVICE
 
 
 def _trouble(identity: HostIdentity) -> tuple[str, str] | None:

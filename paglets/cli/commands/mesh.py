@@ -80,7 +80,7 @@ def forget_json(done: ForgottenHost) -> dict[str, object]:
         "store_id": done.store_id,
         "name": done.name,
         "others": [
-            {"store_id": view.member.store_id, "url": view.member.url, "online": view.online} for view in done.others
+            {"store_id": view.host.store_id, "url": view.host.url, "online": view.online} for view in done.others
         ],
         "hosts": [
             {

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from paglets.api.groups import GroupLine
-from paglets.api.hosts import MemberView
+from paglets.api.hosts import MeshHostView
 from paglets.api.kept import FailedHook
 from paglets.cli.output import (
     ago,
@@ -24,7 +24,7 @@ from paglets.core.text import command_name, counted, duration_text, failed_text
 
 
 def print_groups(
-    found: Sequence[GroupLine], views: Sequence[MemberView], now: float, mute: Collection[str] = ()
+    found: Sequence[GroupLine], views: Sequence[MeshHostView], now: float, mute: Collection[str] = ()
 ) -> None:
     """A table; below it, why it has not the newest of some groups. `mute`: stores of online hosts without an answer."""
     headers = ("GROUP", "STATUS", "DONE", "FAILED", "OF", "COLLECTOR", "HOME", "AGE", "COUNTED")
@@ -78,7 +78,7 @@ def _count(count: int | None) -> object:
 
 
 def print_summary(
-    summary: dict[str, Any], cancelled: int, views: Sequence[MemberView], hooks: Sequence[FailedHook]
+    summary: dict[str, Any], cancelled: int, views: Sequence[MeshHostView], hooks: Sequence[FailedHook]
 ) -> None:
     now, hosts = time.time(), views_by_name(views)
     completed_at = summary["completed_at"]

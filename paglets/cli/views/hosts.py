@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paglets.api.hosts import Cut, Hosts, MemberView, RefusedHost
+from paglets.api.hosts import BrokenLink, Hosts, MeshHostView, RefusedHost
 from paglets.cli.output import adapt_commands, print_paragraph, print_table, say
 from paglets.cli.views.offline_hosts import forget_hint, is_alone, is_long_offline, is_superseded
 from paglets.client.hosts import NOT_JOINED, has_not_joined, is_long_known, last_contact_text, offline_seconds
@@ -21,18 +21,18 @@ def print_hosts(state: Hosts) -> None:
     print_table(HEADERS, [host_row(view, is_alone=is_alone(views)) for view in shown], below=[*map(about, shown)])
     for view in views:
         if is_superseded(view):
-            print_paragraph(f"{view.member.name}, {last_contact_text(view)}: {adapt_commands(view.problem)}", "")
+            print_paragraph(f"{view.host.name}, {last_contact_text(view)}: {adapt_commands(view.problem)}", "")
         elif view.problem:
-            say(f"{view.member.name}: {view.problem}")
+            say(f"{view.host.name}: {view.problem}")
     for peer in state.peers:
         say(f"not joined: peer {peer.url}: {peer.problem.removeprefix(peer.url).strip()}")
     for text in (*map(cut_text, other_cuts(state)), *map(refused_text, state.refused)):
         say(text)
-    away = [view.member.name for view in shown if is_long_offline(view)]
+    away = [view.host.name for view in shown if is_long_offline(view)]
     if away:
         put_hint(forget_hint(away))
     if len(views) == 1 and not state.peers:
-        put_hint(add_host_hint(views[0].member.url))
+        put_hint(add_host_hint(views[0].host.url))
 
 
 def add_host_hint(only_url: str) -> str:
@@ -42,18 +42,18 @@ def add_host_hint(only_url: str) -> str:
     return f"copy the mesh key to another machine, then run `paglets host --bind-public auto --peer {only_url}` there"
 
 
-def other_cuts(state: Hosts) -> tuple[Cut, ...]:
+def other_cuts(state: Hosts) -> tuple[BrokenLink, ...]:
     """The cuts of which no problem of a host tells already, as those of the host that was asked do."""
-    own, told = state.hosts[0], {view.member.name for view in state.hosts if view.problem}
+    own, told = state.hosts[0], {view.host.name for view in state.hosts if view.problem}
     return tuple(
         cut
-        for cut in state.cuts
-        if not (cut.source == own.member.name and cut.target in told)
-        and not (cut.target == own.member.name and own.problem)
+        for cut in state.broken_links
+        if not (cut.source == own.host.name and cut.target in told)
+        and not (cut.target == own.host.name and own.problem)
     )
 
 
-def cut_text(cut: Cut) -> str:
+def cut_text(cut: BrokenLink) -> str:
     """In words."""
     return f"{cut.source} cannot connect to {cut.target} ({duration_text(cut.seconds)})"
 
@@ -63,9 +63,9 @@ def refused_text(host: RefusedHost) -> str:
     return f"a host at {host.address} was refused: wrong mesh key (last {duration_text(host.seconds)} ago)"
 
 
-def host_row(view: MemberView, *, is_alone: bool = False) -> tuple[object, ...]:
+def host_row(view: MeshHostView, *, is_alone: bool = False) -> tuple[object, ...]:
     """A line under HEADERS. The amounts are what is free of what is offered."""
-    member, free, offered = view.member, view.member.free, view.member.capacity
+    member, free, offered = view.host, view.host.free, view.host.capacity
     return (
         member.name,
         _state(view, is_alone),
@@ -76,9 +76,9 @@ def host_row(view: MemberView, *, is_alone: bool = False) -> tuple[object, ...]:
     )
 
 
-def about(view: MemberView) -> str:
+def about(view: MeshHostView) -> str:
     """What stands below that line: where the host is, what it does, and what it says of itself."""
-    member = view.member
+    member = view.host
     properties = [f"{key}={value}" for key, value in sorted(member.properties.items())]
     parts = [
         member.url,
@@ -96,13 +96,13 @@ def part_text(part: int, whole: int) -> str:
     return f"{first.removesuffix(f' {unit}')} of {last}"
 
 
-def _state(view: MemberView, is_alone: bool) -> str:
+def _state(view: MeshHostView, is_alone: bool) -> str:
     if has_not_joined(view) or (is_alone and not view.online):
         state = NOT_JOINED
     else:
-        is_known = view.heard or is_long_known(view)
+        is_known = view.was_seen or is_long_known(view)
         offline = f"offline for {duration_text(offline_seconds(view))}" if is_known else "not heard of yet"
         state = "online" if view.online else offline
-    if not view.member.reachable:
+    if not view.host.reachable:
         state += ", pulls"
     return f"{state} (see below)" if view.problem else state

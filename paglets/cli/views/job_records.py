@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from paglets.api.hosts import MemberView
+from paglets.api.hosts import MeshHostView
 from paglets.cli.output import (
     ago,
     attempt_text,
@@ -41,7 +41,7 @@ def why_ended(record: dict[str, Any]) -> str:
 MOST_RESULT_CHARACTERS = 60
 
 
-def pending_row(job: dict[str, Any], now: float, hosts: Mapping[str, MemberView]) -> tuple[object, ...]:
+def pending_row(job: dict[str, Any], now: float, hosts: Mapping[str, MeshHostView]) -> tuple[object, ...]:
     """`hosts` by name: of one that is away that comes first, for the reason is from before."""
     name = job.get("host_name") or ""
     told = wait_reason_text(job.get("reason") or "", job.get("reason_text") or "", never=bool(job.get("never")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from paglets.api.hosts import NO_WAY, MemberView
+from paglets.api.hosts import NO_ROUTE, MeshHostView
 from paglets.cli.output import say
 from paglets.client.fan_out import names_host
 from paglets.client.hosts import last_contact_text, offline_seconds, removed_text, view_of
@@ -15,12 +15,12 @@ from paglets.core.text import command_name, duration_text
 from paglets.mesh.view import OLD_STORE
 
 
-def is_superseded(view: MemberView) -> bool:
+def is_superseded(view: MeshHostView) -> bool:
     """Whether it is what is left of a host whose name another one has by now."""
     return view.problem.startswith(OLD_STORE)
 
 
-def is_alone(views: Sequence[MemberView]) -> bool:
+def is_alone(views: Sequence[MeshHostView]) -> bool:
     """Whether the host that was asked, the first of them, is not joined itself: it works with none of the others."""
     return bool(views) and bool(views[0].problem) and not any(view.online for view in views[1:])
 
@@ -32,7 +32,7 @@ back by then, and whoever waits for a host longer knows that it is away. `mesh h
 MOST_NAMED = 5
 
 
-def is_long_offline(view: MemberView) -> bool:
+def is_long_offline(view: MeshHostView) -> bool:
     """Return True if the host has been offline for so long that most commands do not name it."""
     return not view.online and offline_seconds(view) >= LONG_OFFLINE_SECONDS
 
@@ -52,7 +52,7 @@ class MissingHosts:
     """
 
     errors: tuple[PagletsError, ...] = ()
-    offline: tuple[MemberView, ...] = ()
+    offline: tuple[MeshHostView, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -61,7 +61,7 @@ class MissingHosts:
 
     def lines(self) -> list[str]:
         """Return `unreachable` of `--json`: a line for each host."""
-        return [*(error.message for error in self.errors), *(f"{view.member.name} is offline" for view in self.offline)]
+        return [*(error.message for error in self.errors), *(f"{view.host.name} is offline" for view in self.offline)]
 
     def say(self, *, is_empty: bool = False) -> None:
         """Name the hosts on stderr: a line for those that did not answer, and one for those that are offline.
@@ -82,17 +82,17 @@ class MissingHosts:
         return f" ({_not_asked(self.offline)})" if self.offline else ""
 
 
-def missing_hosts(views: Iterable[MemberView], errors: Iterable[PagletsError] = ()) -> MissingHosts:
+def missing_hosts(views: Iterable[MeshHostView], errors: Iterable[PagletsError] = ()) -> MissingHosts:
     """Return who is missing, given the `errors` of those that were asked. An old store is not: its name has an heir."""
     told = tuple(errors)
     away = [view for view in views if not view.online and not is_superseded(view)]
-    offline = [view for view in away if not any(names_host(view.member.name, error) for error in told)]
+    offline = [view for view in away if not any(names_host(view.host.name, error) for error in told)]
     return MissingHosts(errors=told, offline=tuple(offline))
 
 
-def _not_asked(views: Sequence[MemberView]) -> str:
+def _not_asked(views: Sequence[MeshHostView]) -> str:
     """Return `offline and not asked: w1 for 3 min`."""
-    texts = [f"{view.member.name} for {duration_text(offline_seconds(view))}" for view in views]
+    texts = [f"{view.host.name} for {duration_text(offline_seconds(view))}" for view in views]
     return f"offline and not asked: {shortlist(texts)}"
 
 
@@ -109,24 +109,24 @@ def say_may_have_more(group_id: str, unreachable: Mapping[str, str]) -> None:
         say(f"{shortlist(names)} may have more of {group_id}: {reason}")
 
 
-def offline_text(view: MemberView, lost_after_seconds: float | None = None) -> str:
+def offline_text(view: MeshHostView, lost_after_seconds: float | None = None) -> str:
     """Return that a host with jobs is away, and when they are submitted again.
 
     `lost_after_seconds`: after so much silence, as the host of their collector is set; None: not known.
     """
-    why = f" ({view.problem})" if view.problem.startswith(NO_WAY) else ""
-    left = None if lost_after_seconds is None else max(0.0, lost_after_seconds - view.silent_seconds)
+    why = f" ({view.problem})" if view.problem.startswith(NO_ROUTE) else ""
+    left = None if lost_after_seconds is None else max(0.0, lost_after_seconds - view.seconds_since_seen)
     when = "if that lasts" if left is None else f"in about {duration_text(left)}" if left else "within seconds"
     return (
-        f"{view.member.name} is offline, {last_contact_text(view)}{why}: {when} the job is submitted again, "
-        f"or at once with `{command_name()} mesh forget {view.member.name}`"
+        f"{view.host.name} is offline, {last_contact_text(view)}{why}: {when} the job is submitted again, "
+        f"or at once with `{command_name()} mesh forget {view.host.name}`"
     )
 
 
-def collector_problem(host: HostRef, views: Sequence[MemberView]) -> str:
+def collector_problem(host: HostRef, views: Sequence[MeshHostView]) -> str:
     """Of the collector's host, where it is not online: since when, or that it is gone; else ""."""
     view, lost = view_of(host, views), removed_text(host, views)
     if lost or view is None:
         return f"collector on {lost}"
-    unreachable = f"not seen for {duration_text(view.silent_seconds)}" if view.heard else last_contact_text(view)
+    unreachable = f"not seen for {duration_text(view.seconds_since_seen)}" if view.was_seen else last_contact_text(view)
     return "" if view.online else f"collector on {host.name}, {unreachable}"

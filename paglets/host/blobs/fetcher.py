@@ -16,7 +16,7 @@ from paglets.core.errors import Conflict, FileChanged, Moving, PagletsError, Unk
 from paglets.core.refs import ArtifactRef, BlobRef, HostRef
 from paglets.host.blobs.blob_store import BlobStore
 from paglets.host.runtime.services import HostServices
-from paglets.mesh.gossip import Gossip
+from paglets.mesh.gossip import Gossiper
 from paglets.store import artifacts
 from paglets.store.db import Tx
 from paglets.wire.request import Request, Response, dump_json, parsed
@@ -60,7 +60,7 @@ class BlobFetcher:
 
     name = "blob_fetcher"
 
-    def __init__(self, services: HostServices, gossip: Gossip, blob_store: BlobStore) -> None:
+    def __init__(self, services: HostServices, gossip: Gossiper, blob_store: BlobStore) -> None:
         self._services = services
         self._gossip = gossip
         self._blob_store = blob_store

@@ -18,7 +18,7 @@ from paglets.core.refs import BlobRef, HostRef
 from paglets.host.blobs.blob_store import BlobStore
 from paglets.host.runtime.backoff import FIRST_SECONDS, MOST_SECONDS, Backoff
 from paglets.host.runtime.services import HostServices
-from paglets.mesh.gossip import Gossip
+from paglets.mesh.gossip import Gossiper
 from paglets.slots.amounts import bytes_text
 from paglets.wire.request import Request, Response, dump_json, parsed
 
@@ -70,7 +70,7 @@ class BlobPusher:
 
     name = "blob_pusher"
 
-    def __init__(self, services: HostServices, gossip: Gossip, blob_store: BlobStore, wakes: tuple[str, ...]) -> None:
+    def __init__(self, services: HostServices, gossip: Gossiper, blob_store: BlobStore, wakes: tuple[str, ...]) -> None:
         self._services = services
         self._gossip = gossip
         self._blob_store = blob_store
@@ -132,7 +132,7 @@ class BlobPusher:
         for store_id, road in self._roads.items():
             road.has_until = {sha256: until for sha256, until in road.has_until.items() if until > now}
             road.wishes = {w.blob.sha256: w for w in road.wishes.values() if now - w.wished_at < WISH_SECONDS}
-            self._backoff.contacted(store_id, self._gossip.heard_at(store_id))
+            self._backoff.contacted(store_id, self._gossip.last_seen_at(store_id))
             due = [wish for wish in road.wishes.values() if wish.due <= now]
             if due:
                 busy.append(store_id)
@@ -249,4 +249,4 @@ class BlobPusher:
         self._services.runner.wake(self.name, *self._wakes)
         if isinstance(error, Unreachable):
             # Last: it writes to the store, which may be full.
-            self._gossip.saw_unreachable(road.host.store_id)
+            self._gossip.record_failure(road.host.store_id)

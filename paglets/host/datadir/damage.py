@@ -19,7 +19,7 @@ from paglets.core.content import sync_folder, write_all
 from paglets.core.errors import PagletsError, StoreMalformed, StoreUndecided
 from paglets.core.record import from_json, to_json
 from paglets.program import private_folder
-from paglets.store.look import size_of
+from paglets.store.inspection import size_of
 
 DATABASE = "paglets.db"
 WAL = f"{DATABASE}-wal"

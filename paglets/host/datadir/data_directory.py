@@ -11,15 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from paglets.core.clock import Entropy, Mutex
-from paglets.core.errors import PagletsError, StartFailed, StoreMalformed, StorePassing
+from paglets.core.errors import PagletsError, StartFailed, StoreMalformed, StoreTransient
 from paglets.core.text import harmless
 from paglets.host.datadir import damage, permissions
 from paglets.host.datadir.lock import DataDirectoryLock
 from paglets.program import PROGRAM_VERSION
 from paglets.store.db import Store, Tx, open_store
-from paglets.store.look import check
-from paglets.store.migrations import PROGRAM_KEY
-from paglets.store.trouble import told
+from paglets.store.inspection import check
+from paglets.store.migrations.steps import PROGRAM_KEY
+from paglets.store.sqlite_errors import to_paglets_error
 
 POSTS_JUMPED = 1_000_000
 """Numbers of posts left out after a loss: others remember some of those that were used, and would drop the new ones."""
@@ -128,10 +128,10 @@ def _database(
     except StoreMalformed as error:
         store.close()
         raise damage.move_aside(path, error.message, datetime.now(UTC)) from error
-    except StorePassing as error:
+    except StoreTransient as error:
         raise type(error)(f"the host in {path} cannot start: {error.message}. Mend that, and start it again") from error
     except sqlite3.Error as error:
-        raise told(path / damage.DATABASE, error) from error
+        raise to_paglets_error(path / damage.DATABASE, error) from error
     finally:
         store.close()
         # Not in a folder that was put in the place of this host's, nor in one that another host has by now.

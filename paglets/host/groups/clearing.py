@@ -16,7 +16,7 @@ from paglets.core.refs import HostRef
 from paglets.groups.keys import collector_id
 from paglets.host.records import outcomes
 from paglets.host.records.group_views import collector_ref
-from paglets.store import residence, waiting
+from paglets.store import residence, undelivered
 from paglets.store.db import Tx
 
 PAGE = 200
@@ -31,7 +31,7 @@ def require_lost(tx: Tx, group_id: str, members: Collection[str], own: HostRef) 
     if row is not None and row.status in ("here", "leaving"):
         raise Conflict(f"the collector of {group_id} is on {own.name}: cancel it there")
     known = tx.one("SELECT * FROM groups WHERE group_id = ?", group_id)
-    hosts = [*waiting.collector_hosts(tx, group_id), *([collector_ref(tx, known, own).host] if known else [])]
+    hosts = [*undelivered.collector_hosts(tx, group_id), *([collector_ref(tx, known, own).host] if known else [])]
     for host in hosts:
         if host.store_id in members:
             raise Conflict(f"{own.name} has not forgotten {host.name}, which has the collector of {group_id}")
@@ -42,7 +42,7 @@ def clear_page(tx: Tx, group_id: str, wish: EndCopies, after: int, now: float) -
 
     Their finished copies end. Without `drop_results` results stay.
     """
-    found = waiting.posts_of(tx, group_id, after, PAGE)
+    found = undelivered.posts_of(tx, group_id, after, PAGE)
     total = ReportCounts()
     for post in found:
         is_result = post.message.kind == "job_result"
@@ -50,7 +50,9 @@ def clear_page(tx: Tx, group_id: str, wish: EndCopies, after: int, now: float) -
             is_result and not wish.drop_results
         ):
             continue
-        waiting.keep_as(tx, post.n, _dropped(post.message, wish.reason) if is_result else _without_files(post.message))
+        undelivered.keep_as(
+            tx, post.n, _dropped(post.message, wish.reason) if is_result else _without_files(post.message)
+        )
         outcomes.retire(tx, post.agent_id, now)
         total = total.plus(_counted(post.message))
     tx.wake("garbage", "cleanup", "outbox")
@@ -84,7 +86,7 @@ def _without_files(message: WireMessage) -> WireMessage:
 def free_id(tx: Tx, group_id: str, wish: ClearGroup, now: float) -> None:
     """Forget the group that was submitted here, and remember how many groups had its id."""
     row = residence.find(tx, collector_id(group_id))
-    cleared = waiting.Cleared(submissions=wish.submissions, epoch=row.epoch if row else 0, host=wish.host)
-    waiting.remember_cleared(tx, group_id, cleared, now)
+    cleared = undelivered.Cleared(submissions=wish.submissions, epoch=row.epoch if row else 0, host=wish.host)
+    undelivered.remember_cleared(tx, group_id, cleared, now)
     tx.run("DELETE FROM groups WHERE group_id = ?", group_id)
     tx.wake("groups", "garbage")

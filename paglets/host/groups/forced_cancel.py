@@ -14,7 +14,7 @@ from paglets.core.refs import HostRef
 from paglets.groups.keys import collector_id
 from paglets.host.groups import reconciliation
 from paglets.host.records import outcomes
-from paglets.store import queue, recalls, residence
+from paglets.store import queue, residence, rollbacks
 from paglets.store.db import Tx
 from paglets.store.queue import JobRow
 
@@ -51,7 +51,7 @@ def _leaving(tx: Tx, group_id: str, keys: frozenset[str] | None) -> list[tuple[s
         "SELECT agent_id, job_key FROM handoffs WHERE group_id = ? AND kind = 'job' AND recall != ?"
         " AND ended = 0 ORDER BY job_key, agent_id",
         group_id,
-        recalls.UNWANTED,
+        rollbacks.UNWANTED,
     )
     return [(row["agent_id"], row["job_key"]) for row in rows if keys is None or row["job_key"] in keys]
 
@@ -77,4 +77,4 @@ def _end_here(tx: Tx, job: JobRow, reason: str, online: Collection[str], own: Ho
 
 def _end_leaving(tx: Tx, agent_id: str, job_key: str) -> str:
     """What is on its way ends when its target says that it has it not, or cannot be asked."""
-    return job_key if recalls.wish(tx, agent_id, recalls.UNWANTED) else ""
+    return job_key if rollbacks.request(tx, agent_id, rollbacks.UNWANTED) else ""

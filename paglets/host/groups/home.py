@@ -13,8 +13,8 @@ from paglets.core.refs import HostRef
 from paglets.core.text import counted
 from paglets.host.records.group_views import Seen, collector_ref
 from paglets.host.runtime.services import HostServices
-from paglets.mesh.gossip import Gossip
-from paglets.store import residence, waiting
+from paglets.mesh.gossip import Gossiper
+from paglets.store import residence, undelivered
 from paglets.store.db import Tx
 from paglets.wire.request import Request, Response
 
@@ -72,7 +72,7 @@ class HomeGroups:
 
     name = "groups"
 
-    def __init__(self, services: HostServices, gossip: Gossip) -> None:
+    def __init__(self, services: HostServices, gossip: Gossiper) -> None:
         self._services = services
         self._gossip = gossip
         self._ask_at = services.clock.monotonic() + ASK_SECONDS
@@ -88,7 +88,7 @@ class HomeGroups:
         if now >= self._forget_at:
             self._forget_at = now + FORGET_SECONDS
             before = self._services.clock.wall() - KEPT_SECONDS
-            self._services.store.write(lambda tx: waiting.forget_late_reports(tx, before))
+            self._services.store.write(lambda tx: undelivered.forget_late_reports(tx, before))
         if now >= self._ask_at:
             self._ask_at = now + ASK_SECONDS
             after = self._after

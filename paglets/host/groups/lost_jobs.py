@@ -21,14 +21,14 @@ from paglets.api.paglets import Located, ResidenceRow
 from paglets.core.refs import HostRef
 from paglets.groups import copies, losses
 from paglets.groups.keys import collector_id
-from paglets.groups.losses import Found, Place
+from paglets.groups.losses import CopyLocation, PossibleHost
 from paglets.groups.records import Sighting
 from paglets.groups.rows import TEMPLATES, UNREADABLE, CollectorRows
 from paglets.host.groups.resubmission import NO_LOOKS, Lost, Resubmission, Watched, rows_of
 from paglets.host.network.locator import PagletLocator
 from paglets.host.records.in_host import InHostStorage
 from paglets.host.runtime.services import HostServices
-from paglets.mesh.gossip import Gossip
+from paglets.mesh.gossip import Gossiper
 from paglets.store.db import Tx
 from paglets.store.events import record_event_once
 from paglets.store.queue import QueuedJob
@@ -78,7 +78,7 @@ class LostJobDetector:
     name = "lost_jobs"
 
     def __init__(
-        self, services: HostServices, gossip: Gossip, paglet_locator: PagletLocator, resubmission: Resubmission
+        self, services: HostServices, gossip: Gossiper, paglet_locator: PagletLocator, resubmission: Resubmission
     ) -> None:
         self._services = services
         self._gossip = gossip
@@ -252,8 +252,8 @@ class LostJobDetector:
             if losses.is_here(found):
                 self._heard(collector, key, copy.generation, now)
             elif watched is not None and watched.generation == copy.generation:
-                places = self._places(watched, losses.where(copy, found), answered)
-                lost_in = losses.lost_in(found, places, self._lost_after)
+                places = self._places(watched, losses.possible_hosts(copy, found), answered)
+                lost_in = losses.seconds_until_lost(found, places, self._lost_after)
                 if lost_in > 0:
                     self._ripen(collector, key, watched, now + max(lost_in, MUTE_PRECISION_SECONDS))
                 else:
@@ -266,22 +266,28 @@ class LostJobDetector:
         if at < watched.heard_at + self._quiet:
             heappush(self._ripening, _Ripening(at=at, asked_at=watched.heard_at, collector=collector, job_key=key))
 
-    def _places(self, watched: Watched, hosts: Sequence[HostRef], answered: frozenset[str]) -> list[Place]:
+    def _places(self, watched: Watched, hosts: Sequence[HostRef], answered: frozenset[str]) -> list[PossibleHost]:
         """Where the copy may be. A host that gave no answer is asked from the beginning."""
         ids = [host.store_id for host in hosts if host.store_id in answered]
         watched.looks = {store_id: watched.looks.get(store_id, 0) + 1 for store_id in ids}
         return [
-            Place(host=host, silent_seconds=self._silent_seconds(host), looks=watched.looks.get(host.store_id, 0))
+            PossibleHost(
+                host=host, seconds_since_seen=self._seconds_since_seen(host), looks=watched.looks.get(host.store_id, 0)
+            )
             for host in hosts
         ]
 
-    def _silent_seconds(self, host: HostRef) -> float:
+    def _seconds_since_seen(self, host: HostRef) -> float:
         if host.store_id == self._services.own.store_id:
             return 0.0
-        return float("inf") if self._gossip.is_forgotten(host.store_id) else self._gossip.mute_seconds(host.store_id)
+        return (
+            float("inf")
+            if self._gossip.is_forgotten(host.store_id)
+            else self._gossip.seconds_since_contact(host.store_id)
+        )
 
-    def _lost(self, collector: str, key: str, watched: Watched, copy: Sighting, places: Sequence[Place]) -> Lost:
-        silent = [place.host for place in losses.silent(places, self._lost_after)]
+    def _lost(self, collector: str, key: str, watched: Watched, copy: Sighting, places: Sequence[PossibleHost]) -> Lost:
+        silent = [place.host for place in losses.unreachable(places, self._lost_after)]
         return Lost(
             collector=collector,
             job_key=key,
@@ -325,5 +331,5 @@ def _note_bad(tx: Tx, bad: dict[Key, str], now: float) -> None:
         record_event_once(tx, now, "unreadable", f"{key} ({collector})", error)
 
 
-def _found(row: ResidenceRow | None) -> Found | None:
-    return None if row is None else Found(standing=row.status, peer=row.peer)  # type: ignore[arg-type]
+def _found(row: ResidenceRow | None) -> CopyLocation | None:
+    return None if row is None else CopyLocation(status=row.status, peer=row.peer)  # type: ignore[arg-type]

@@ -28,8 +28,8 @@ from paglets.host.groups.resubmission import rows_of
 from paglets.host.network.locator import PagletLocator
 from paglets.host.records import outcomes
 from paglets.host.runtime.services import HostServices
-from paglets.mesh.gossip import Gossip
-from paglets.store import posts, recalls, residence
+from paglets.mesh.gossip import Gossiper
+from paglets.store import posts, residence, rollbacks
 from paglets.store.db import Tx
 from paglets.store.events import record_event_once
 from paglets.wire.request import Request, Response, dump_json, parsed
@@ -69,7 +69,7 @@ class StatusReconciliation:
     name = "reconciliation"
 
     def __init__(
-        self, services: HostServices, gossip: Gossip, paglet_locator: PagletLocator, lost_jobs: LostJobDetector
+        self, services: HostServices, gossip: Gossiper, paglet_locator: PagletLocator, lost_jobs: LostJobDetector
     ) -> None:
         self._services = services
         self._lost_jobs = lost_jobs
@@ -270,7 +270,7 @@ def end_unwanted(tx: Tx, unwanted: tuple[UnwantedCopy, ...], own: HostRef, now: 
     One that is leaving ends when its target says that it has it not, or cannot be asked (`recall`).
     """
     for copy in unwanted:
-        if recalls.wish(tx, copy.agent_id, recalls.UNWANTED):
+        if rollbacks.request(tx, copy.agent_id, rollbacks.UNWANTED):
             continue
         if not outcomes.fail_waiting(tx, copy.agent_id, outcomes.CANCELLED, copy.cause, own, now, told=True):
             tx.run(
@@ -297,7 +297,7 @@ def receive(tx: Tx, told: Told, now: float) -> JobStatusReply:
         rows, first = rows_of(tx, agent_id), _first_generation(tx, agent_id)
         for copy in told_copies:
             try:
-                cause = copies.see(rows, copy.job_key, _sighting(told.host, copy, now))
+                cause = copies.record_sighting(rows, copy.job_key, _sighting(told.host, copy, now))
             except UNREADABLE as error:
                 record_event_once(tx, now, "unreadable", f"{copy.job_key} ({agent_id})", repr(error))
                 continue

@@ -26,7 +26,7 @@ from paglets.host.records.in_host import InHostStorage
 from paglets.host.records.jobcopies import JobGroup, job_copy
 from paglets.host.runtime.services import HostServices
 from paglets.slots.model import SlotRequest
-from paglets.store import blobs, paglets, posts, residence, trouble
+from paglets.store import blobs, paglets, posts, residence, sqlite_errors
 from paglets.store.db import Tx
 from paglets.store.events import record_event, record_event_once
 
@@ -105,7 +105,7 @@ class _Collector:
     not looked at yet."""
 
     group: JobGroup | None = None
-    reports: dict[str, posts.WaitingReport] = field(default_factory=dict)
+    reports: dict[str, posts.InboxReport] = field(default_factory=dict)
     seq: int = 0
 
     def look(self, tx: Tx, ref: ProxyRef) -> None:
@@ -131,7 +131,7 @@ class _Case:
 
     def say(self, reason: str, text: str) -> None:
         """Why there is no further copy; written where it is news."""
-        waiting = copies.waits(self.pending.job, self.pending.copy, reason, text, self.now)
+        waiting = copies.postponed(self.pending.job, self.pending.copy, reason, text, self.now)
         if waiting != self.pending.job:
             self.rows.put_job(self.lost.job_key, waiting)
 
@@ -239,7 +239,7 @@ class Resubmission:
                     return None
                 return self._decide(_Case(tx=tx, rows=rows, lost=lost, pending=key, group=group, now=now))
         except Exception as error:
-            if trouble.is_of_store(error):
+            if sqlite_errors.is_store_error(error):
                 raise
             record_event_once(tx, now, "not_resubmitted", f"{lost.job_key} ({lost.copy.agent_id})", repr(error))
             return None

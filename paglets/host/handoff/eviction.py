@@ -16,12 +16,12 @@ from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
 from paglets.host.handoff.in_doubt import AGAIN_SECONDS, ANSWER_SECONDS, InDoubtResolver
 from paglets.host.runtime.services import HostServices
-from paglets.mesh.gossip import Gossip
-from paglets.mesh.locate import MAX_IDS
-from paglets.store import recalls, residence
+from paglets.mesh.gossip import Gossiper
+from paglets.mesh.locator import MAX_IDS
+from paglets.store import residence, rollbacks
 from paglets.store.db import Tx
 from paglets.store.events import record_event
-from paglets.store.recalls import Fence
+from paglets.store.rollbacks import Fence
 from paglets.wire.request import Request, Response, dump_json, parsed
 
 MOST_AT_ONCE = 50
@@ -35,7 +35,7 @@ class DuplicateEvictor:
 
     name = "eviction"
 
-    def __init__(self, services: HostServices, gossip: Gossip) -> None:
+    def __init__(self, services: HostServices, gossip: Gossiper) -> None:
         self._services = services
         self._gossip = gossip
         self._resolver = InDoubtResolver(services, gossip, self.name)
@@ -45,7 +45,7 @@ class DuplicateEvictor:
         self._again: dict[str, float] = {}
 
     def tick(self, now: float) -> float | None:
-        fenced = self._services.store.read(recalls.fenced)
+        fenced = self._services.store.read(rollbacks.fenced)
         if not fenced:
             return None
         if now >= self._round_ends_at:
@@ -58,7 +58,7 @@ class DuplicateEvictor:
             if store_id not in self._again:
                 self._look(host, fenced)
         waiting = self._resolver.waiting(now)
-        for store_id in self._services.store.read(recalls.fenced_stores):
+        for store_id in self._services.store.read(rollbacks.fenced_stores):
             if store_id in online:
                 self._tell(store_id, waiting)
         return min((self._round_ends_at, *self._again.values(), *self._resolver.due()))
@@ -109,7 +109,7 @@ class DuplicateEvictor:
         """What lives there under a lower epoch than that of the fence is to end, and so is what is older here."""
         agent_id, now = theirs.agent_id, self._services.clock.wall()
         if theirs.epoch < epoch:
-            if recalls.fence(tx, Fence(agent_id=agent_id, epoch=epoch, target=host)):
+            if rollbacks.fence(tx, Fence(agent_id=agent_id, epoch=epoch, target=host)):
                 text = f"{host.name} has it under epoch {theirs.epoch}: that one is to end, as of epoch {epoch}"
                 record_event(tx, now, "conflict", agent_id, text)
             return
@@ -122,7 +122,7 @@ class DuplicateEvictor:
     # Who is told?
 
     def _tell(self, store_id: str, waiting: set[str]) -> None:
-        for each in self._services.store.read(lambda tx: recalls.fences(tx, store_id, MOST_AT_ONCE)):
+        for each in self._services.store.read(lambda tx: rollbacks.fences(tx, store_id, MOST_AT_ONCE)):
             if each.agent_id not in waiting:
                 waiting.add(each.agent_id)
                 self._resolver.ask(each, partial(self._told, each))
@@ -134,7 +134,7 @@ class DuplicateEvictor:
         if result.verdict != "refused":
             # It has it under this epoch or a higher one: which of the two that may live now is the paglet?
             self._look_again(each)
-        self._resolver.change(each.agent_id, lambda tx: recalls.unfence(tx, each))
+        self._resolver.change(each.agent_id, lambda tx: rollbacks.unfence(tx, each))
 
     def _look_again(self, each: Fence) -> None:
         self._asked.get(each.target.store_id, set()).discard(each.agent_id)

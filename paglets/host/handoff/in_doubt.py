@@ -7,8 +7,8 @@ from collections.abc import Callable
 from paglets.api.transfers import Settle, TransferAnswer
 from paglets.core.errors import PagletsError
 from paglets.host.runtime.services import HostServices
-from paglets.mesh.gossip import Gossip
-from paglets.store.recalls import Fence
+from paglets.mesh.gossip import Gossiper
+from paglets.store.rollbacks import Fence
 from paglets.wire.request import Request, Response, dump_json, parsed
 
 ANSWER_SECONDS = 10.0
@@ -20,7 +20,7 @@ Told = Callable[[TransferAnswer | PagletsError], None]
 class InDoubtResolver:
     """Asks for the part of that name, once at a time for each paglet, and not soon again after a failure."""
 
-    def __init__(self, services: HostServices, gossip: Gossip, part: str) -> None:
+    def __init__(self, services: HostServices, gossip: Gossiper, part: str) -> None:
         self._services = services
         self._gossip = gossip
         self._part = part

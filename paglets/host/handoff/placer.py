@@ -7,7 +7,7 @@ from collections.abc import Callable
 from paglets.host.handoff.deny_list import PlacementDenyList
 from paglets.host.records import outcomes
 from paglets.host.runtime.services import HostServices
-from paglets.mesh.gossip import Gossip
+from paglets.mesh.gossip import Gossiper
 from paglets.slots import policy, states
 from paglets.slots.model import Candidate
 from paglets.store import queue, residence
@@ -37,7 +37,7 @@ class Placer:
     def __init__(
         self,
         services: HostServices,
-        gossip: Gossip,
+        gossip: Gossiper,
         deny_list: PlacementDenyList,
         older_goes_on: Callable[[QueuedJob], bool],
     ) -> None:
@@ -101,9 +101,11 @@ class Placer:
             if host.store_id != self._services.own.store_id:
                 residence.leave(tx, agent_id, host, now)
 
-    def _to_place(self, job: QueuedJob) -> policy.ToPlace:
+    def _to_place(self, job: QueuedJob) -> policy.UnplacedJob:
         avoided = self._deny_list.by(job.agent_id, self._services.clock.monotonic())
-        return policy.ToPlace(agent_id=job.agent_id, request=job.request, home_store_id=job.home_store, avoided=avoided)
+        return policy.UnplacedJob(
+            agent_id=job.agent_id, request=job.request, home_store_id=job.home_store, avoided=avoided
+        )
 
     def _expire(self, tx: Tx, jobs: list[QueuedJob], now: float) -> list[QueuedJob]:
         """Fail what found no host within its `placement_timeout_seconds`; gives the others.

@@ -23,12 +23,12 @@ from paglets.host.records.rollback import (
     roll_back_from_removed,
 )
 from paglets.host.runtime.services import HostServices
-from paglets.mesh.gossip import Gossip
+from paglets.mesh.gossip import Gossiper
 from paglets.mesh.table import STORE_ID
-from paglets.store import handoffs, jobfiles, recalls
+from paglets.store import handoffs, jobfiles, rollbacks
 from paglets.store.db import Tx
 from paglets.store.events import record_event
-from paglets.store.recalls import UnderWay
+from paglets.store.rollbacks import UnfinishedHandoff
 from paglets.wire.request import PendingResponse, reply, reply_error
 
 PAGE = 100
@@ -64,7 +64,7 @@ class HostRemoval:
 
     name = "removal"
 
-    def __init__(self, services: HostServices, gossip: Gossip, paglet_locator: PagletLocator) -> None:
+    def __init__(self, services: HostServices, gossip: Gossiper, paglet_locator: PagletLocator) -> None:
         self._services = services
         self._gossip = gossip
         self._locator = paglet_locator
@@ -147,11 +147,11 @@ class HostRemoval:
     # What is under way there.
 
     def _ask(self, store_id: str) -> None:
-        page = self._services.store.read(lambda tx: recalls.towards(tx, store_id, PAGE))
+        page = self._services.store.read(lambda tx: rollbacks.to_target(tx, store_id, PAGE))
         self._asking.add(store_id)
         self._locator.locate([each.agent_id for each in page], partial(self._located, store_id, page))
 
-    def _located(self, store_id: str, page: list[UnderWay], located: Located) -> None:
+    def _located(self, store_id: str, page: list[UnfinishedHandoff], located: Located) -> None:
         rows = {row.agent_id: row for row in located.rows}
         silent = [host.name for host in self._gossip.online() if host.store_id not in located.answered]
         if silent:
@@ -165,12 +165,12 @@ class HostRemoval:
         self._services.runner.change(settle, partial(self._settled, store_id))
 
     def _settle(
-        self, tx: Tx, each: UnderWay, found: ResidenceRow | None, silent: list[str], files: Counter[str]
+        self, tx: Tx, each: UnfinishedHandoff, found: ResidenceRow | None, silent: list[str], files: Counter[str]
     ) -> bool:
         """Return True if it is here again. Count the files that a finished job leaves here in `files`, by group."""
         now = self._services.clock.wall()
         if found is not None and found.epoch > each.epoch and self._is_elsewhere(found):
-            if recalls.passed_on(tx, each, found, now):
+            if rollbacks.passed_on(tx, each, found, now):
                 where = "elsewhere" if found.peer is None else f"on {found.peer.name}"
                 text = f"{each.target.name}, which was forgotten, had taken it and passed it on: it is {where}"
                 record_event(tx, now, "passed_on", each.agent_id, text)
@@ -208,22 +208,22 @@ class HostRemoval:
                 wish.files_kept += files
 
 
-def _may_be_forgotten(services: HostServices, gossip: Gossip, store_id: str) -> tuple[str, bool]:
+def _may_be_forgotten(services: HostServices, gossip: Gossiper, store_id: str) -> tuple[str, bool]:
     """Its name, or its store's id where it is no member, and whether it is one."""
     if not STORE_ID.fullmatch(store_id):
         raise Invalid(f"store_id {store_id[:80]!r} is not well formed")
     if store_id == services.own.store_id:
         raise Conflict(f"{services.own.name} is the host that was asked: a host does not forget itself")
-    for view in gossip.members():
-        if view.member.store_id == store_id:
+    for view in gossip.hosts():
+        if view.host.store_id == store_id:
             if view.online:
-                raise Conflict(f"{view.member.name} is online, as {services.own.name} sees it; stop it first")
-            return view.member.name, True
+                raise Conflict(f"{view.host.name} is online, as {services.own.name} sees it; stop it first")
+            return view.host.name, True
     return store_id, False
 
 
 def _drop_moves(tx: Tx, wish: _Wish, now: float) -> tuple[int, Counter[str]]:
-    found = recalls.moves_towards(tx, wish.store_id, PAGE)
+    found = rollbacks.moves_to(tx, wish.store_id, PAGE)
     files: Counter[str] = Counter()
     for agent_id in found:
         job = jobfiles.finished_job(tx, agent_id)
@@ -234,5 +234,5 @@ def _drop_moves(tx: Tx, wish: _Wish, now: float) -> tuple[int, Counter[str]]:
 
 
 def _note(tx: Tx, store_id: str, text: str, now: float) -> None:
-    recalls.tell_no_more(tx, store_id)
+    rollbacks.stop_acknowledging(tx, store_id)
     record_event(tx, now, "host_forgotten", store_id, text)

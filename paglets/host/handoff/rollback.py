@@ -16,11 +16,11 @@ from paglets.host.handoff.in_doubt import InDoubtResolver
 from paglets.host.handoff.in_flight import InFlightTransfers
 from paglets.host.records.rollback import give_up, roll_back
 from paglets.host.runtime.services import HostServices
-from paglets.mesh.gossip import Gossip
-from paglets.store import recalls, residence
+from paglets.mesh.gossip import Gossiper
+from paglets.store import residence, rollbacks
 from paglets.store.db import Tx
 from paglets.store.events import record_event
-from paglets.store.recalls import DISPOSE, UNWANTED, Fence, UnderWay
+from paglets.store.rollbacks import DISPOSE, UNWANTED, Fence, UnfinishedHandoff
 
 MOST_AT_ONCE = 50
 FAILURES_TO_GIVE_UP = 3
@@ -33,7 +33,7 @@ class TransferRollback:
     name = "rollback"
 
     def __init__(
-        self, services: HostServices, gossip: Gossip, in_flight: InFlightTransfers, deny_list: PlacementDenyList
+        self, services: HostServices, gossip: Gossiper, in_flight: InFlightTransfers, deny_list: PlacementDenyList
     ) -> None:
         self._services = services
         self._gossip = gossip
@@ -44,9 +44,9 @@ class TransferRollback:
     def tick(self, now: float) -> float | None:
         self._deny_list.forget(now)
         waiting = self._resolver.waiting(now)
-        wished = self._services.store.read(lambda tx: recalls.wished(tx, MOST_AT_ONCE, sorted(waiting)))
+        wished = self._services.store.read(lambda tx: rollbacks.requested(tx, MOST_AT_ONCE, sorted(waiting)))
         stuck = [key for key in self._in_flight.stuck_for_long(now) if key[0] not in waiting][:MOST_AT_ONCE]
-        slow = self._services.store.read(lambda tx: recalls.those(tx, stuck))
+        slow = self._services.store.read(lambda tx: rollbacks.by_keys(tx, stuck))
         for key in stuck:
             # It has ended by now, or is looked at here; where it must go on, its next failure begins the wait anew.
             self._in_flight.not_stuck(key)
@@ -54,10 +54,10 @@ class TransferRollback:
         due = [*self._resolver.due(), self._in_flight.next_stuck(now)]
         return min((at for at in due if at is not None), default=None)
 
-    def _end(self, found: dict[str, UnderWay]) -> None:
+    def _end(self, found: dict[str, UnfinishedHandoff]) -> None:
         online = {member.store_id for member in self._gossip.online()}
-        never_sent: list[UnderWay] = []
-        given_up: list[UnderWay] = []
+        never_sent: list[UnfinishedHandoff] = []
+        given_up: list[UnfinishedHandoff] = []
         for each in found.values():
             failures = self._in_flight.unsettled(each.key)
             is_there = each.target.store_id in online
@@ -77,17 +77,17 @@ class TransferRollback:
         if len(found) >= MOST_AT_ONCE:
             self._services.runner.wake(self.name)
 
-    def _end_here(self, tx: Tx, never_sent: list[UnderWay], given_up: list[UnderWay]) -> None:
+    def _end_here(self, tx: Tx, never_sent: list[UnfinishedHandoff], given_up: list[UnfinishedHandoff]) -> None:
         for each in never_sent:
             self._come_back(tx, each)
         for each in given_up:
             give_up(tx, each.key, self._services.clock.wall())
 
-    def _settle(self, each: UnderWay) -> None:
+    def _settle(self, each: UnfinishedHandoff) -> None:
         asked = Fence(agent_id=each.agent_id, epoch=each.epoch + 1, target=each.target)
         self._resolver.ask(asked, partial(self._told, each))
 
-    def _told(self, each: UnderWay, result: TransferAnswer | PagletsError) -> None:
+    def _told(self, each: UnfinishedHandoff, result: TransferAnswer | PagletsError) -> None:
         if isinstance(result, PagletsError):
             self._in_flight.not_settled(each.key)
             self._resolver.later(each.agent_id)
@@ -96,11 +96,11 @@ class TransferRollback:
         change = self._come_back if result.verdict == "refused" else self._acknowledged
         self._resolver.change(each.agent_id, lambda tx: change(tx, each))
 
-    def _acknowledged(self, tx: Tx, each: UnderWay) -> None:
+    def _acknowledged(self, tx: Tx, each: UnfinishedHandoff) -> None:
         residence.acknowledged(tx, each.agent_id, each.epoch + 1, self._services.clock.wall())
         tx.wake("groups", "reconciliation", "cleanup")
 
-    def _come_back(self, tx: Tx, each: UnderWay) -> None:
+    def _come_back(self, tx: Tx, each: UnfinishedHandoff) -> None:
         """Here again: a move that was asked for is tried once more, after what waited here had its turn."""
         now = self._services.clock.wall()
         reason = each.problem or "it was taken back"

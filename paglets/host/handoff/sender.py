@@ -16,7 +16,7 @@ from paglets.host.handoff.in_flight import InFlightTransfers
 from paglets.host.records.rollback import replacement_of, roll_back
 from paglets.host.runtime.backoff import Backoff
 from paglets.host.runtime.services import HostServices
-from paglets.mesh.gossip import Gossip
+from paglets.mesh.gossip import Gossiper
 from paglets.store import handoffs, residence
 from paglets.store.db import Tx
 from paglets.store.handoffs import FIRST_PLACE, Key, Leaving, Place
@@ -52,7 +52,7 @@ class HandoffSender:
     def __init__(
         self,
         services: HostServices,
-        gossip: Gossip,
+        gossip: Gossiper,
         blob_pusher: BlobPusher,
         blob_store: BlobStore,
         in_flight: InFlightTransfers,
@@ -74,7 +74,7 @@ class HandoffSender:
             if self._gossip.is_forgotten(target.store_id):
                 self._services.runner.wake("removal")
                 continue
-            self._backoff.contacted(target.store_id, self._gossip.heard_at(target.store_id))
+            self._backoff.contacted(target.store_id, self._gossip.last_seen_at(target.store_id))
             if self._backoff.may_send(target.store_id, now) and not self._send(target):
                 due.append(now + (NEXT_PAGE_SECONDS if target.store_id in self._after else LOOK_AGAIN_SECONDS))
             else:
@@ -121,7 +121,7 @@ class HandoffSender:
             # Bytes do not get there either: without a question they would wait for that host, and no other, for ever.
         self._backoff.sent(target.store_id)
         asked_for = any(each.asked_for for each in batch)
-        if batch and self._gossip.silent_seconds(target.store_id) <= SURE_SECONDS and not asked_for:
+        if batch and self._gossip.seconds_since_seen(target.store_id) <= SURE_SECONDS and not asked_for:
             self._transfer(target, batch)
             return True
         self._services.transport.send(
@@ -297,7 +297,7 @@ class HandoffSender:
         self._services.runner.wake(self.name)
         if isinstance(error, Unreachable):
             # Last: it writes to the store, which may be full.
-            self._gossip.saw_unreachable(target.store_id)
+            self._gossip.record_failure(target.store_id)
 
     def _note_problem(self, tx: Tx, target: HostRef, batch: list[Leaving], error: PagletsError) -> None:
         give_up = self._refused.get(target.store_id, 0) >= GIVE_UP_FAILURES
@@ -309,7 +309,7 @@ class HandoffSender:
         handoffs.say_problem_of_target(tx, target.store_id, text, jobs=False)
 
 
-def _wiped(gossip: Gossip, target: HostRef) -> str:
+def _wiped(gossip: Gossiper, target: HostRef) -> str:
     """What a move waits for, in words, where the target's host seems to have begun anew; "" elsewhere."""
     if replacement_of(gossip, target) is None:
         return ""

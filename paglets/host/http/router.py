@@ -90,7 +90,7 @@ class Router:
             if not request.sender:
                 return self._answer(request, route, path, query)
             with self._turns.one(request.sender, route):
-                self._host.gossip.heard_from(request.sender)
+                self._host.gossip.record_contact(request.sender)
                 return self._answer(request, route, path, query)
         except PagletsError as error:
             return reply_error(error)

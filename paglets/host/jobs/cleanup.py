@@ -9,7 +9,7 @@ from paglets.host.records.attempts import all_at_work
 from paglets.host.records.lifecycle import expire_failed_hooks
 from paglets.host.records.recovery import stale_scratch
 from paglets.host.runtime.services import HostServices
-from paglets.store import kept, residence
+from paglets.store import kept_scratch, residence
 from paglets.worker.protocol import KEPT_DAYS
 
 LOOK_SECONDS = 300.0
@@ -66,8 +66,8 @@ class Cleanup:
     def _give_up_kept(self) -> None:
         """Scratch directories that were kept long enough, or that take too much room: the next tick removes them."""
         store, wall = self._services.store, self._services.clock.wall()
-        store.write(lambda tx: kept.expire(tx, wall - KEEP_SCRATCH_SECONDS, wall))
-        if there := store.read(kept.newest_first):
+        store.write(lambda tx: kept_scratch.expire(tx, wall - KEEP_SCRATCH_SECONDS, wall))
+        if there := store.read(kept_scratch.newest_first):
             self._services.disk.bound_scratch(
-                there, KEEP_SCRATCH_SHARE, lambda ids: store.write(lambda tx: kept.give_up(tx, ids, wall))
+                there, KEEP_SCRATCH_SHARE, lambda ids: store.write(lambda tx: kept_scratch.give_up(tx, ids, wall))
             )

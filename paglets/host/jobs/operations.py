@@ -36,8 +36,8 @@ from paglets.host.records.delivery import Delivery
 from paglets.host.records.lifecycle import hook_done, hook_failed, keep_files_on_arrival, request_action
 from paglets.host.records.outcomes import Attempt, Outcome
 from paglets.host.runtime.services import HostServices
-from paglets.mesh.gossip import Gossip
-from paglets.store import artifacts, files, kept, paglets, posts
+from paglets.mesh.gossip import Gossiper
+from paglets.store import artifacts, files, kept_scratch, paglets, posts
 from paglets.store.db import Tx
 from paglets.worker import protocol, requests
 from paglets.worker.protocol import BAD_RESULT, Changes, Fault, NewArtifact, RegisteredFile, Stamp
@@ -69,7 +69,7 @@ class Operations:
         services: HostServices,
         calls: Calls,
         creation: Creation,
-        gossip: Gossip,
+        gossip: Gossiper,
         blob_store: BlobStore,
         blob_fetcher: BlobFetcher,
         directory: Directory,
@@ -273,7 +273,7 @@ def _report(tx: Tx, step: Step, args: protocol.Report) -> dict[str, bool]:
     if accepted:
         _apply(tx, step, args.changes)
         if args.fault is not None and args.fault.cause == BAD_RESULT:
-            kept.keep(tx, step.agent_id, step.run.work_dir, step.now)
+            kept_scratch.keep(tx, step.agent_id, step.run.work_dir, step.now)
     return {"accepted": accepted}
 
 
@@ -325,7 +325,7 @@ def _done(tx: Tx, step: Step, args: protocol.EntryDone) -> HandlerEnd:
     if fault is None:
         _apply(tx, step, args.changes)
     if args.keep_scratch:
-        kept.keep(tx, step.agent_id, step.run.work_dir, step.now)
+        kept_scratch.keep(tx, step.agent_id, step.run.work_dir, step.now)
     if entry == "attempt":
         _attempt_done(tx, step, fault)
     elif entry == "message":

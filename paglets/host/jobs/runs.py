@@ -12,7 +12,7 @@ from typing import Any
 
 from paglets.api.slots import Usage
 from paglets.codec.strict_json import dumps
-from paglets.core.errors import Fenced, HandlerFailed, PagletsError, StorePassing, tellable
+from paglets.core.errors import Fenced, HandlerFailed, PagletsError, StoreTransient, tellable
 from paglets.core.failpoints import reach
 from paglets.core.record import to_json
 from paglets.host.handoff.deny_list import PlacementDenyList
@@ -87,7 +87,7 @@ class Runs:
         reach("after-grant-before-spawn")
         try:
             spec = self._workspace.spec(run, cores, gpus)
-        except (OSError, StorePassing) as error:
+        except (OSError, StoreTransient) as error:
             self.ended(run.stamp.token, self._workspace.not_made(run, error))
             return
         run.work_dir = spec.work_dir
@@ -128,7 +128,7 @@ class Runs:
         )
 
     def _send_go(self, run: Run, go: Go | BaseException | None, again: Callable[[], None]) -> None:
-        if isinstance(go, StorePassing):
+        if isinstance(go, StoreTransient):
             self._delayed.append(again)
             return
         if not isinstance(go, Go):
@@ -211,7 +211,7 @@ class Runs:
         )
 
     def _held_up_stored(self, run: Run, result: object) -> None:
-        if isinstance(result, StorePassing):
+        if isinstance(result, StoreTransient):
             self._delayed.append(partial(self._store_held_up, run))
         elif isinstance(result, BaseException):
             raise result
@@ -280,7 +280,7 @@ class Runs:
         )
 
     def _gone(self, run: Run, how: ProcessExit, status: Any) -> None:
-        if isinstance(status, StorePassing):
+        if isinstance(status, StoreTransient):
             # Nobody tells of this end again.
             self._delayed.append(partial(self._ended, run.stamp.token, how))
             return
@@ -324,7 +324,7 @@ class Runs:
         """Until this is stored, its next try is due as if it had raised for the first time."""
         if isinstance(tries, int):
             self._mailbox.post_raised(seq, tries)
-        elif not isinstance(tries, StorePassing):
+        elif not isinstance(tries, StoreTransient):
             raise tries
 
     # The part: time-outs and unwanted copies.
@@ -372,7 +372,7 @@ class Runs:
         )
 
     def _timed_out(self, run: Run, limit: float, result: object) -> None:
-        if isinstance(result, StorePassing):
+        if isinstance(result, StoreTransient):
             run.timeout_seconds = limit
             return
         self.launcher.end(run.stamp.token)

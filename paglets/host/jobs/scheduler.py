@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from paglets.api.slots import Usage
-from paglets.core.errors import StorePassing
+from paglets.core.errors import StoreTransient
 from paglets.host.jobs.runs import Runs
 from paglets.host.jobs.workspace import LAUNCHER_SILENT, ProcessWorkspace
 from paglets.host.records.run_repository import Run
@@ -81,7 +81,7 @@ class Scheduler:
             obstacle = self._workspace.blocked_reason()
             if obstacle is not None:
                 self._held = True
-                with suppress(StorePassing):
+                with suppress(StoreTransient):
                     store.write(lambda tx: self._hold(tx, obstacle))
                 return now + LOOK_AGAIN_SECONDS
             granted = store.write(lambda tx: self._grant(tx, usage))
@@ -108,7 +108,7 @@ class Scheduler:
         if self._held:
             queue.drop_reasons(tx, OBSTACLES)
 
-        def oldest_first() -> Iterator[policy.Waiting]:
+        def oldest_first() -> Iterator[policy.WaitingJob]:
             for job in queue.waiting(tx, policy.queue_window(len(free.cores))):
                 if awaited and job.group_id is not None:
                     continue
@@ -167,8 +167,8 @@ def unused(tx: Tx, usage: dict[str, Usage]) -> Resources:
     return Resources(memory_bytes=memory, temp_storage_bytes=disk)
 
 
-def as_waiting(job: QueuedJob, now: float) -> policy.Waiting:
-    return policy.Waiting(
+def as_waiting(job: QueuedJob, now: float) -> policy.WaitingJob:
+    return policy.WaitingJob(
         agent_id=job.agent_id,
         request=job.request,
         home_store_id=job.home_store,

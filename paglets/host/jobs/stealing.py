@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from paglets.api.hosts import Member
+from paglets.api.hosts import MeshHost
 from paglets.api.slots import Steal, Stolen
 from paglets.core.errors import PagletsError
 from paglets.host.blobs.pusher import BlobPusher
 from paglets.host.jobs.runs import Runs
 from paglets.host.jobs.scheduler import Scheduler, as_waiting
 from paglets.host.runtime.services import HostServices
-from paglets.mesh.gossip import Gossip
+from paglets.mesh.gossip import Gossiper
 from paglets.slots import policy
 from paglets.slots.model import Resources
 from paglets.store import paglets, queue, residence
@@ -30,7 +30,7 @@ class WorkStealing:
     name = "stealing"
 
     def __init__(
-        self, services: HostServices, gossip: Gossip, scheduler: Scheduler, runs: Runs, blob_pusher: BlobPusher
+        self, services: HostServices, gossip: Gossiper, scheduler: Scheduler, runs: Runs, blob_pusher: BlobPusher
     ) -> None:
         self._services = services
         self._blob_pusher = blob_pusher
@@ -58,7 +58,7 @@ class WorkStealing:
         self._services.transport.send(victim.ref, request, self._answered, timeout_seconds=ANSWER_SECONDS)
         return self._promised_until
 
-    def _victim(self, now: float) -> Member | None:
+    def _victim(self, now: float) -> MeshHost | None:
         """The online host with the most waiting jobs that was not asked a moment ago."""
         self._asked_at = {store_id: at for store_id, at in self._asked_at.items() if now - at < PAUSE_SECONDS}
         online = self._gossip.online()

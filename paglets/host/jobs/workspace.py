@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from paglets.core.errors import StorePassing
+from paglets.core.errors import StoreTransient
 from paglets.host.handoff.deny_list import PlacementDenyList
 from paglets.host.records import backpressure, disk_full_policy
 from paglets.host.records.run_repository import Run
@@ -49,7 +49,7 @@ class ProcessWorkspace:
         )
 
     def spec(self, run: Run, cores: tuple[int, ...], gpus: tuple[int, ...]) -> LaunchSpec:
-        """What is to be launched, with its place made. Raises OSError, StorePassing."""
+        """What is to be launched, with its place made. Raises OSError, StoreTransient."""
         stamp, disk = run.stamp, self._services.disk
         fresh = run.entry == "attempt" or self._services.store.read(
             lambda tx: residence.has_stale_scratch(tx, stamp.agent_id)
@@ -69,7 +69,7 @@ class ProcessWorkspace:
             alone=deaths > 0,
         )
 
-    def not_made(self, run: Run, error: OSError | StorePassing) -> ProcessExit:
+    def not_made(self, run: Run, error: OSError | StoreTransient) -> ProcessExit:
         """How that run ends, as its place could not be made."""
         is_of_disk = not isinstance(error, OSError) or error.errno in backpressure.OF_THE_DISK
         if is_of_disk or self._services.disk.blocked_reason() is not None:

@@ -19,7 +19,7 @@ from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.host.network.locator import PagletLocator
 from paglets.host.runtime.services import HostServices
-from paglets.mesh.gossip import Gossip
+from paglets.mesh.gossip import Gossiper
 from paglets.wire.request import Request, Response, dump_json, parsed
 
 MAX_HOPS = 8
@@ -53,7 +53,7 @@ class Calls:
     def __init__(
         self,
         services: HostServices,
-        gossip: Gossip,
+        gossip: Gossiper,
         paglet_locator: PagletLocator,
         local: Callable[[OutgoingCall], bool],
     ) -> None:

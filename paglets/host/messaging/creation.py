@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from paglets.api.groups import GroupView, Obstacle, SubmitGroup
-from paglets.api.hosts import MemberView
+from paglets.api.hosts import MeshHostView
 from paglets.api.paglets import NewPaglet, ResidenceRow
 from paglets.codec.envelope import Envelope, JobPart, WireMessage, check_file
 from paglets.codec.strict_json import dumps
@@ -29,13 +29,13 @@ from paglets.host.records.group_views import GROUP, group_view, on_only_host
 from paglets.host.records.in_host import IN_HOST_CLASSES, HostView, InHostPaglet
 from paglets.host.records.rollback import ERA, epoch_of_next_era
 from paglets.host.runtime.services import HostServices
-from paglets.mesh.gossip import Gossip
+from paglets.mesh.gossip import Gossiper
 from paglets.slots import policy
 from paglets.slots.model import Candidate, SlotRequest, check_request
-from paglets.store import blobs, newjobs, paglets, posts, recalls, residence, waiting
+from paglets.store import blobs, newjobs, paglets, posts, residence, rollbacks, undelivered
 from paglets.store.db import Tx
 from paglets.store.newjobs import NewGroup
-from paglets.store.recalls import Fence
+from paglets.store.rollbacks import Fence
 
 MOST_OBSTACLES = 20
 """Different reasons that a group keeps: each job may ask for another amount, and every view of the group has them."""
@@ -44,7 +44,7 @@ MOST_OBSTACLES = 20
 class Creation:
     """Makes paglets and groups on this host."""
 
-    def __init__(self, services: HostServices, gossip: Gossip, host_view: HostView, blob_store: BlobStore) -> None:
+    def __init__(self, services: HostServices, gossip: Gossiper, host_view: HostView, blob_store: BlobStore) -> None:
         self._services = services
         self._blob_store = blob_store
         self._gossip = gossip
@@ -105,7 +105,7 @@ class Creation:
         return ProxyRef(agent_id=row.agent_id, host=host)
 
     def host_infos(self) -> tuple[HostInfo, ...]:
-        return tuple(host_info(view) for view in self._gossip.members())
+        return tuple(host_info(view) for view in self._gossip.hosts())
 
     # Groups.
 
@@ -232,19 +232,19 @@ class Creation:
 
     def _first_generation(self, tx: Tx, group_id: str, group: SubmitGroup) -> int:
         """Return the generation of the first copies: over 1 where a group of this id was cleared."""
-        known = waiting.cleared(tx, group_id)
+        known = undelivered.cleared(tx, group_id)
         return first_generation(max(known.submissions if known else 0, group.submissions))
 
     def _collector_epoch(self, tx: Tx, group_id: str, first: int) -> int:
         """Return an epoch above that of each collector which this group id had; a fence ends the last one."""
         if first == 1:
             return 1
-        agent_id, known = collector_id(group_id), waiting.cleared(tx, group_id)
+        agent_id, known = collector_id(group_id), undelivered.cleared(tx, group_id)
         row = residence.find(tx, agent_id)
         before = max(row.epoch if row else 0, known.epoch if known else 0, submission_of(first) * ERA - 1)
         epoch = epoch_of_next_era(before, self._services.entropy)
         if known is not None:
-            recalls.fence(tx, Fence(agent_id=agent_id, epoch=epoch, target=known.host))
+            rollbacks.fence(tx, Fence(agent_id=agent_id, epoch=epoch, target=known.host))
         return epoch
 
     def _collector_host(self, group: SubmitGroup) -> HostRef:
@@ -269,7 +269,7 @@ class Creation:
 
     def _no_place(self, request: SlotRequest, candidates: tuple[Candidate, ...]) -> policy.Reason | None:
         home, version = self._services.own.store_id, self._services.settings.mesh_version
-        return policy.no_place(
+        return policy.placement_problem(
             [policy.judge(request, each, home_store_id=home, mesh_version=version) for each in candidates]
         )
 
@@ -345,8 +345,8 @@ def elsewhere(agent_id: str, row: ResidenceRow | None, problem: str = "") -> Pag
     return Moved(f"paglet {agent_id} is on {row.peer.name}", host=to_json(row.peer), epoch=row.epoch)
 
 
-def host_info(view: MemberView) -> HostInfo:
-    member = view.member
+def host_info(view: MeshHostView) -> HostInfo:
+    member = view.host
     return HostInfo(
         store_id=member.store_id,
         name=member.name,

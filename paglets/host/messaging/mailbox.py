@@ -152,7 +152,7 @@ class Mailbox:
         waiting = self._ready_posts(agent_id)
         return Delivery(message=waiting[0].message, seq=waiting[0].seq) if waiting else None
 
-    def _ready_posts(self, agent_id: str) -> list[posts.Waiting]:
+    def _ready_posts(self, agent_id: str) -> list[posts.UnhandledPost]:
         """The next post whose handler did not raise a moment ago, if there is one."""
         now = self._services.clock.monotonic()
         paused = [seq for seq, at in self._paused.items() if at > now]

@@ -18,7 +18,7 @@ from paglets.host.network.locator import PagletLocator
 from paglets.host.records import outcomes
 from paglets.host.runtime.backoff import Backoff
 from paglets.host.runtime.services import HostServices
-from paglets.mesh.gossip import Gossip
+from paglets.mesh.gossip import Gossiper
 from paglets.store import posts
 from paglets.store.db import Tx
 from paglets.store.events import record_event
@@ -54,7 +54,7 @@ class Outbox:
     name = "outbox"
 
     def __init__(
-        self, services: HostServices, gossip: Gossip, paglet_locator: PagletLocator, blob_pusher: BlobPusher
+        self, services: HostServices, gossip: Gossiper, paglet_locator: PagletLocator, blob_pusher: BlobPusher
     ) -> None:
         self._services = services
         self._blob_pusher = blob_pusher
@@ -74,7 +74,7 @@ class Outbox:
         self._paused = {agent_id: at for agent_id, at in self._paused.items() if at > now}
         due = list(self._paused.values())
         for host in hosts:
-            self._backoff.contacted(host.store_id, self._gossip.heard_at(host.store_id))
+            self._backoff.contacted(host.store_id, self._gossip.last_seen_at(host.store_id))
             if not self._backoff.may_send(host.store_id, now) or self._send(host):
                 due.append(self._backoff.next_due([host.store_id], now) or float("inf"))
             else:

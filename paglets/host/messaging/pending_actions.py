@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from paglets.core.errors import PagletsError, StorePassing
+from paglets.core.errors import PagletsError, StoreTransient
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef
 from paglets.host.blobs.pusher import BlobPusher
@@ -16,7 +16,7 @@ from paglets.host.records.rollback import cancel_move, dropped_text, replacement
 from paglets.host.records.run_queue import Runnable, is_still_pending
 from paglets.host.runtime.services import HostServices
 from paglets.host.runtime.status import BLOCKED
-from paglets.mesh.gossip import Gossip
+from paglets.mesh.gossip import Gossiper
 from paglets.slots import states
 from paglets.store import jobfiles, paglets, queue, residence
 from paglets.store.db import Tx
@@ -26,7 +26,7 @@ from paglets.worker.host.supervisor import ZYGOTE_LABEL
 class PendingActions:
     """Serves intents (`paglets.intent`, see the schema). On the runner only."""
 
-    def __init__(self, services: HostServices, gossip: Gossip, host_view: HostView, blob_pusher: BlobPusher) -> None:
+    def __init__(self, services: HostServices, gossip: Gossiper, host_view: HostView, blob_pusher: BlobPusher) -> None:
         self._services = services
         self._gossip = gossip
         self._host_view = host_view
@@ -105,11 +105,11 @@ class PendingActions:
 def write_or_log(services: HostServices, change: Callable[[Tx], Any]) -> Any:
     """The value of a change in which code of an inline paglet may run; where that fails it is logged, and None.
 
-    Raises StorePassing: the part is tried again soon, which is all that helps.
+    Raises StoreTransient: the part is tried again soon, which is all that helps.
     """
     try:
         return services.store.write(change)
-    except StorePassing:
+    except StoreTransient:
         raise
     except PagletsError as error:
         services.log(f"an inline paglet failed: {error!r}")

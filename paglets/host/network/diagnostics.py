@@ -4,7 +4,7 @@ started the host."""
 from __future__ import annotations
 
 from paglets.host.runtime.runner import Log
-from paglets.mesh.gossip import Gossip
+from paglets.mesh.gossip import Gossiper
 
 LOOK_SECONDS = 2.0
 AGAIN_SECONDS = 60.0
@@ -16,7 +16,7 @@ class MeshDiagnostics:
 
     name = "diagnostics"
 
-    def __init__(self, gossip: Gossip, say: Log) -> None:
+    def __init__(self, gossip: Gossiper, say: Log) -> None:
         self._gossip = gossip
         self._say = say
         self._said: dict[str, tuple[str, float]] = {}
@@ -39,7 +39,7 @@ class MeshDiagnostics:
             f"peer {url}": f"{problem.removeprefix(url).strip()}; this host keeps trying"
             for url, problem in self._gossip.peer_problems()
         }
-        for view in self._gossip.members():
+        for view in self._gossip.hosts():
             if view.problem:
-                found[f"host {view.member.name} at {view.member.url}"] = view.problem
+                found[f"host {view.host.name} at {view.host.url}"] = view.problem
         return found

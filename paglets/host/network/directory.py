@@ -9,7 +9,7 @@ from paglets.api.paglets import FindPaglets, FoundPaglet, FoundPaglets
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.host.runtime.services import HostServices
-from paglets.mesh.gossip import Gossip
+from paglets.mesh.gossip import Gossiper
 from paglets.store import views
 from paglets.store.db import Tx
 from paglets.wire.request import Request, Response, dump_json
@@ -21,7 +21,7 @@ ANSWER_SECONDS = 2.0
 class Directory:
     """`service_names` are those that this host answers itself. Questions to the mesh belong to the runner."""
 
-    def __init__(self, services: HostServices, gossip: Gossip, service_names: Collection[str]) -> None:
+    def __init__(self, services: HostServices, gossip: Gossiper, service_names: Collection[str]) -> None:
         self._services = services
         self._gossip = gossip
         self._service_names = service_names

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from paglets.api.paglets import Located
 from paglets.core.refs import HostRef
-from paglets.mesh.locate import Answer, Asked, Locator, merge
+from paglets.mesh.locator import Answer, Asked, Locator, merge
 from paglets.store import residence
 from paglets.store.db import Store, Tx
 

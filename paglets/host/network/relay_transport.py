@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from paglets.api.hosts import Member
+from paglets.api.hosts import MeshHost
 from paglets.core.errors import CallOutcomeUnknown, PagletsError, PeerReplaced, Unreachable
 from paglets.core.refs import HostRef
 from paglets.host.runtime.backoff import FAILURE_COUNTS_SECONDS
-from paglets.mesh.view import no_way_text
+from paglets.mesh.view import no_route_text
 from paglets.wire.relay import relayed
 from paglets.wire.request import Completion, Request, Response, Transport
 
@@ -21,9 +21,9 @@ a client grants its own host, for which this may be the second step."""
 class RelayTransport:
     """A `Transport` from a host of that kind to others of it, over `inner`; on the runner.
 
-    `online` gives the other hosts that are there, `silent_seconds` says since when nothing was heard of a store. One
-    that can be connected to passes a request on; as long as that does not work, each further request takes another one,
-    for whoever sends tries again by the rules that hold anyway.
+    `online` returns the other online hosts, `seconds_since_seen` the time since the last sign of life of a store. A
+    host that accepts connections forwards the request. If that fails, the next request uses another such host: senders
+    retry anyway.
     """
 
     def __init__(
@@ -31,21 +31,21 @@ class RelayTransport:
         inner: Transport,
         *,
         own: HostRef,
-        online: Callable[[], tuple[Member, ...]],
-        silent_seconds: Callable[[str], float],
+        online: Callable[[], tuple[MeshHost, ...]],
+        seconds_since_seen: Callable[[str], float],
         soon: Callable[[Callable[[], None]], None],
     ) -> None:
         self._inner = inner
         self._own = own
         self._online = online
-        self._silent_seconds = silent_seconds
+        self._seconds_since_seen = seconds_since_seen
         self._soon = soon
         self._failures: dict[str, int] = {}
 
     def send(self, host: HostRef, request: Request, done: Completion, *, timeout_seconds: float) -> None:
         relays = self._relays()
         if not relays:
-            self._soon(partial(done, Unreachable(no_way_text(host.name, self._own.name))))
+            self._soon(partial(done, Unreachable(no_route_text(host.name, self._own.name))))
             return
         relay = relays[self._failures.get(host.store_id, 0) % len(relays)]
         self._inner.send(
@@ -55,17 +55,17 @@ class RelayTransport:
             timeout_seconds=timeout_seconds + GRACE_SECONDS,
         )
 
-    def _relays(self) -> list[Member]:
+    def _relays(self) -> list[MeshHost]:
         """The one that was heard of last first: one that hangs is not asked where there is another."""
         reachable = (member for member in self._online() if member.reachable)
-        return sorted(reachable, key=lambda member: self._silent_seconds(member.store_id))
+        return sorted(reachable, key=lambda member: self._seconds_since_seen(member.store_id))
 
-    def _done(self, host: HostRef, relay: Member, done: Completion, outcome: Response | PagletsError) -> None:
+    def _done(self, host: HostRef, relay: MeshHost, done: Completion, outcome: Response | PagletsError) -> None:
         outcome = _of_the_way(relay, outcome)
         if isinstance(outcome, PagletsError):
             failures = self._failures.get(host.store_id, 0) + 1
             self._failures = {
-                key: n for key, n in self._failures.items() if self._silent_seconds(key) < FAILURE_COUNTS_SECONDS
+                key: n for key, n in self._failures.items() if self._seconds_since_seen(key) < FAILURE_COUNTS_SECONDS
             }
             self._failures[host.store_id] = failures
         else:
@@ -73,7 +73,7 @@ class RelayTransport:
         done(outcome)
 
 
-def _of_the_way(relay: Member, outcome: Response | PagletsError) -> Response | PagletsError:
+def _of_the_way(relay: MeshHost, outcome: Response | PagletsError) -> Response | PagletsError:
     """What the relay says of the way to the other host is the outcome, as of a connection to it."""
     if isinstance(outcome, PeerReplaced):
         return Unreachable(f"{relay.name}, which was to pass it on, is not there: {outcome.message}")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from paglets.api.hosts import Member
+from paglets.api.hosts import MeshHost
 from paglets.api.limits import MAX_CALL_SECONDS
 from paglets.api.pull import Pull, Pulled, PulledAnswer, PulledRequest
 from paglets.codec.strict_json import loads
@@ -20,7 +20,7 @@ from paglets.core.errors import InternalError, PagletsError, TimedOut, Unreachab
 from paglets.core.record import from_json
 from paglets.host.runtime.backoff import Backoff
 from paglets.host.runtime.services import HostServices
-from paglets.mesh.gossip import Gossip
+from paglets.mesh.gossip import Gossiper
 from paglets.wire.base64_text import from_base64, to_base64
 from paglets.wire.request import PendingResponse, Request, Response, dump_json, reply_error
 
@@ -52,7 +52,7 @@ Handle = Callable[[Request], "Response | PendingResponse"]
 class _Work:
     """One request of `member`, until its answer is confirmed; `due`: when the answer is to be sent (again)."""
 
-    member: Member
+    member: MeshHost
     request: PulledRequest
     came_at: float
     response: Response | None = None
@@ -67,7 +67,7 @@ class ReversePoller:
 
     name = "reverse_poller"
 
-    def __init__(self, services: HostServices, gossip: Gossip) -> None:
+    def __init__(self, services: HostServices, gossip: Gossiper) -> None:
         self._services = services
         self._gossip = gossip
         self._backoff = Backoff(services.entropy)
@@ -84,7 +84,7 @@ class ReversePoller:
             return None
         members = [member for member in self._gossip.online() if member.reachable]
         for member in members:
-            self._backoff.contacted(member.store_id, self._gossip.heard_at(member.store_id))
+            self._backoff.contacted(member.store_id, self._gossip.last_seen_at(member.store_id))
             if self._backoff.may_send(member.store_id, now):
                 self._pull(member, now)
         due = [now + LOOK_AGAIN_SECONDS, *(self._look_after(work, now) for work in list(self._work.values()))]
@@ -93,7 +93,7 @@ class ReversePoller:
 
     # BlobFetcher.
 
-    def _pull(self, member: Member, now: float) -> None:
+    def _pull(self, member: MeshHost, now: float) -> None:
         self._backoff.sent(member.store_id)
         came: list[PulledRequest] = []
         at_work = tuple(request_id for store_id, request_id in self._work if store_id == member.store_id)
@@ -112,7 +112,7 @@ class ReversePoller:
         )
 
     def _pulled(
-        self, member: Member, came: list[PulledRequest], outcome: Response | PagletsError, began: float
+        self, member: MeshHost, came: list[PulledRequest], outcome: Response | PagletsError, began: float
     ) -> None:
         now = self._services.clock.monotonic()
         self._begin(member, came, now)
@@ -124,11 +124,11 @@ class ReversePoller:
         self._services.runner.wake(self.name)
         if isinstance(outcome, Unreachable):
             # Last: it writes to the store, which may be full.
-            self._gossip.saw_unreachable(member.store_id)
+            self._gossip.record_failure(member.store_id)
 
     # Doing.
 
-    def _begin(self, member: Member, came: Iterable[PulledRequest], now: float) -> None:
+    def _begin(self, member: MeshHost, came: Iterable[PulledRequest], now: float) -> None:
         for request in came:
             key = (member.store_id, request.request_id)
             if key not in self._work:  # else it is a second copy

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from paglets.api.hosts import Member
+from paglets.api.hosts import MeshHost
 from paglets.api.limits import MAX_PIECE_BYTES
 from paglets.api.paglets import Done
 from paglets.api.pull import MAX_PULL_SECONDS, MAX_PULLED_BODY_BYTES, Pull, Pulled, PulledRequest
@@ -97,7 +97,7 @@ class ReverseTransport:
         runner: Runner,
         own: HostRef,
         relaying: Transport | None,
-        member: Callable[[str], Member | None],
+        member: Callable[[str], MeshHost | None],
         is_online: Callable[[str], bool],
         run_in_background: Aside,
     ) -> None:
@@ -131,7 +131,9 @@ class ReverseTransport:
         if refusal is not None:
             self._runner.call_soon(partial(done, refusal))
 
-    def _keep(self, member: Member, request: Request, done: Completion, timeout_seconds: float) -> PagletsError | None:
+    def _keep(
+        self, member: MeshHost, request: Request, done: Completion, timeout_seconds: float
+    ) -> PagletsError | None:
         if len(request.body) > MAX_PULLED_BODY_BYTES:
             most = f"{MAX_PULLED_BODY_BYTES:,} are allowed for a host that pulls"
             return TooLarge(f"{request.method} {request.target}: the body has {len(request.body):,} bytes; {most}")
@@ -167,7 +169,7 @@ class ReverseTransport:
         self._runner.call_soon(lambda: self._pulled(member, pull, pending))
         return pending
 
-    def _pulled(self, member: Member, pull: Pull, pending: PendingResponse) -> None:
+    def _pulled(self, member: MeshHost, pull: Pull, pending: PendingResponse) -> None:
         road = self._roads.setdefault(member.store_id, _Road(name=member.name))
         at_work = frozenset(pull.at_work)
         for each in [each for each in road.out.values() if each.request_id not in at_work]:

@@ -12,9 +12,9 @@ from paglets.core.refs import HostRef, check_agent_id, check_group_id, check_job
 from paglets.host.datadir.logs import Key
 from paglets.host.runtime.services import Disk
 from paglets.slots.states import FINAL
-from paglets.store import handoffs, kept, views
+from paglets.store import handoffs, kept_scratch, views
 from paglets.store.db import Store, Tx
-from paglets.store.kept import Kept
+from paglets.store.kept_scratch import KeptScratch
 
 MOST_ATTEMPTS = 1_000
 
@@ -60,7 +60,7 @@ def _of_rows(tx: Tx, condition: str, values: tuple[str, ...], own: HostRef) -> _
     known = _Known()
     rows = tx.all(f"SELECT * FROM history WHERE {condition} ORDER BY id DESC LIMIT {MOST_ATTEMPTS}", *values)
     for row in rows:
-        _add_ended(known, row, kept.of(tx, row["agent_id"]), own)
+        _add_ended(known, row, kept_scratch.of(tx, row["agent_id"]), own)
     here = "SELECT r.*, s.epoch FROM requests r JOIN residence s USING (agent_id)"
     for row in tx.all(f"{here} WHERE {condition} ORDER BY generation", *values):
         _add_copy(known, views.copy_here(row), own)
@@ -72,7 +72,7 @@ def _of_rows(tx: Tx, condition: str, values: tuple[str, ...], own: HostRef) -> _
     return known
 
 
-def _add_ended(known: _Known, row: Any, scratch: Kept | None, own: HostRef) -> None:
+def _add_ended(known: _Known, row: Any, scratch: KeptScratch | None, own: HostRef) -> None:
     record = loads(row["record"])
     if scratch is not None and (scratch.generation, scratch.attempt) != (record["generation"], record["attempt"]):
         scratch = None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from paglets.core.content import no_place
-from paglets.core.errors import NoRoom, StorePassing
+from paglets.core.errors import NoRoom, StoreTransient
 from paglets.host.records.run_repository import Run
 from paglets.store import queue
 from paglets.store.db import Tx
@@ -33,7 +33,7 @@ def as_host_error(result: Any) -> Any:
 
 def must_retry(run: Run, name: str, result: Any) -> bool:
     """Whether the process waits for its answer, and the same is performed once more."""
-    if isinstance(result, StorePassing):
+    if isinstance(result, StoreTransient):
         return True
     waits = name in FILE_OPERATIONS and run.entry == "attempt"
     return waits and isinstance(result, NoRoom) and result.passes
@@ -41,7 +41,7 @@ def must_retry(run: Run, name: str, result: Any) -> bool:
 
 def blocked_by(run: Run, name: str, args: Any, result: Any) -> str | None:
     """What holds up the attempt by now, "": nothing; None where this operation does not tell."""
-    if name not in FILE_OPERATIONS or run.entry != "attempt" or isinstance(result, StorePassing):
+    if name not in FILE_OPERATIONS or run.entry != "attempt" or isinstance(result, StoreTransient):
         return None
     if must_retry(run, name, result):
         return f"a file of it waits: {result.message}"

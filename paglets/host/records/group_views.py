@@ -13,7 +13,7 @@ from paglets.core.refs import HostRef, ProxyRef
 from paglets.groups.keys import collector_id
 from paglets.host.records.in_host import HostView
 from paglets.slots.model import Candidate
-from paglets.store import handoffs, paglets, residence, waiting
+from paglets.store import handoffs, paglets, residence, undelivered
 from paglets.store.db import Tx
 
 
@@ -132,7 +132,7 @@ def lines(tx: Tx, own: HostRef) -> tuple[GroupLine, ...]:
     for row in tx.all("SELECT * FROM groups ORDER BY group_id"):
         if row["group_id"] not in found:
             found[row["group_id"]] = _home_line(tx, row, own)
-    for group_id, count in waiting.counts_by_group(tx).items():
+    for group_id, count in undelivered.counts_by_group(tx).items():
         line = found.get(group_id) or _report_line(tx, group_id)
         if line is not None:
             found[group_id] = replace(line, waiting_reports=count)

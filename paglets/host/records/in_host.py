@@ -23,7 +23,7 @@ from paglets.core.errors import Invalid
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
-from paglets.store import artifacts, paglets, posts, residence, trouble
+from paglets.store import artifacts, paglets, posts, residence, sqlite_errors
 from paglets.store.db import Tx
 
 IN_HOST_CLASSES = (DEFAULT_COLLECTOR,)
@@ -369,7 +369,7 @@ def take_posts(
                 paglet.keep()
                 posts.handled(tx, post.seq)
         except Exception as error:
-            if trouble.is_of_store(error):
+            if sqlite_errors.is_store_error(error):
                 raise
             paglet.begin_anew()
             text = f"post {post.message.kind!r} to {agent_id}: {error!r}"

@@ -6,7 +6,7 @@ from paglets.core.refs import HostRef
 from paglets.host.records import outcomes
 from paglets.host.records.outcomes import Attempt
 from paglets.slots import states
-from paglets.store import kept, queue, residence
+from paglets.store import kept_scratch, queue, residence
 from paglets.store.db import Tx
 from paglets.worker.launch import ProcessExit
 
@@ -50,7 +50,7 @@ def stale_scratch(tx: Tx, agent_ids: tuple[str, ...]) -> list[str]:
 
 def _needs_scratch(tx: Tx, agent_id: str) -> bool:
     """Also of one that is leaving: its target may refuse it. Of a finished job only while it is still to move."""
-    if kept.is_kept(tx, agent_id):
+    if kept_scratch.is_kept(tx, agent_id):
         return True
     row = residence.find(tx, agent_id)
     if row is None or row.status not in ("here", "leaving"):

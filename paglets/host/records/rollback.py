@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from paglets.api.hosts import Member
+from paglets.api.hosts import MeshHost
 from paglets.codec.strict_json import dumps
 from paglets.core.clock import Entropy
 from paglets.core.record import to_json
 from paglets.core.refs import SHORT_ID_CHARACTERS, HostRef
 from paglets.host.records import outcomes
 from paglets.host.records.lifecycle import keep_files, set_pending_action
-from paglets.mesh.gossip import Gossip
+from paglets.mesh.gossip import Gossiper
 from paglets.slots import states
-from paglets.store import jobfiles, paglets, queue, recalls, residence
+from paglets.store import jobfiles, paglets, queue, residence, rollbacks
 from paglets.store.db import Tx
 from paglets.store.events import record_event
 from paglets.store.handoffs import Handoff, Key
-from paglets.store.recalls import Fence
+from paglets.store.rollbacks import Fence
 
 ERA = 1 << 30
 """Epochs are parted into eras of so many. A paglet never moves so often: only coming back leads to the next era."""
@@ -47,7 +47,7 @@ def roll_back(tx: Tx, key: Key, reason: str, now: float, *, asked_again: bool = 
     if handoff is None:
         return None
     _place_anew(tx, handoff, f"{handoff.target.name} did not take it: {reason}", now)
-    is_to_end = handoff.recall == recalls.DISPOSE
+    is_to_end = handoff.recall == rollbacks.DISPOSE
     if is_to_end or asked_again or jobfiles.finished_job(tx, agent_id) is not None:
         _try_later(tx, handoff)
     if is_to_end:
@@ -70,11 +70,11 @@ def roll_back_from_removed(tx: Tx, key: Key, under: int, now: float) -> bool:
     if handoff is None:
         return False
     name = handoff.target.name
-    recalls.fence(tx, Fence(agent_id=agent_id, epoch=under, target=handoff.target))
+    rollbacks.fence(tx, Fence(agent_id=agent_id, epoch=under, target=handoff.target))
     _place_anew(tx, handoff, f"it was on its way to {name}, which was forgotten", now)
     paglets.set_problem(tx, agent_id, dropped_text(name))
     record_event(tx, now, "taken_back", agent_id, f"from the way to {name}, which was forgotten")
-    if handoff.recall == recalls.DISPOSE:
+    if handoff.recall == rollbacks.DISPOSE:
         _try_later(tx, handoff)
         set_pending_action(tx, agent_id, {"dispose": True})
     return True
@@ -109,11 +109,11 @@ def give_up(tx: Tx, key: Key, now: float, *, tell: bool = True) -> int:
     """`recalls.give_up`; the files of a finished job become artifacts here first. Return how many."""
     is_under_way = tx.value("SELECT 1 FROM handoffs WHERE agent_id = ? AND epoch = ?", *key) is not None
     files = keep_files(tx, key[0], now) if is_under_way else 0
-    recalls.give_up(tx, *key, now, tell=tell)
+    rollbacks.discard_job(tx, *key, now, tell=tell)
     return files
 
 
-def replacement_text(gossip: Gossip, target: HostRef) -> str:
+def replacement_text(gossip: Gossiper, target: HostRef) -> str:
     """Return what a move waits for where another store is online under the target's name or address; "" elsewhere."""
     if replacement_of(gossip, target) is None:
         return ""
@@ -123,7 +123,7 @@ def replacement_text(gossip: Gossip, target: HostRef) -> str:
     )
 
 
-def replacement_of(gossip: Gossip, target: HostRef) -> Member | None:
+def replacement_of(gossip: Gossiper, target: HostRef) -> MeshHost | None:
     """Return the host that is online under the target's name or address, with another store."""
     for member in gossip.online():
         is_it = member.name == target.name or member.url == gossip.address(target).url
@@ -139,7 +139,7 @@ def dropped_text(name: str) -> str:
 
 def _ends(tx: Tx, key: Key, now: float) -> bool:
     """Whether it was a job that nobody wants, which is over now."""
-    if tx.value("SELECT recall FROM handoffs WHERE agent_id = ? AND epoch = ?", *key) != recalls.UNWANTED:
+    if tx.value("SELECT recall FROM handoffs WHERE agent_id = ? AND epoch = ?", *key) != rollbacks.UNWANTED:
         return False
     tx.wake("groups", "reconciliation")
     give_up(tx, key, now)

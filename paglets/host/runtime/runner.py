@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from paglets.core.clock import Clock
-from paglets.core.errors import StorePassing
+from paglets.core.errors import StoreTransient
 from paglets.core.parts import Part
 from paglets.store.db import Change, Store
 from paglets.store.events import record_event
@@ -26,7 +26,7 @@ RETRY_AFTER_FAULT_SECONDS = 1.0
 
 
 def _raise_faults(result: Any) -> None:
-    if isinstance(result, BaseException) and not isinstance(result, StorePassing):
+    if isinstance(result, BaseException) and not isinstance(result, StoreTransient):
         raise result
 
 
@@ -61,7 +61,7 @@ class Runner:
     def change(self, change: Change[T], then: Callable[[T | BaseException], None] = _raise_faults) -> None:
         """Commit `change` together with what else waits, then call `then` with its value or error.
 
-        The default is for what is changed again as long as it is not so: it leaves out StorePassing, and any other
+        The default is for what is changed again as long as it is not so: it leaves out StoreTransient, and any other
         error is a fault. A `then` that is given deals with all errors, or raises them.
         """
         self._changes.append((change, then))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from paglets.api.hosts import HostIdentity, Member
+from paglets.api.hosts import HostIdentity, MeshHost
 from paglets.host.runtime.services import Settings
 from paglets.program import PROTOCOL
 from paglets.slots.model import MAX_PROPERTY_CHARACTERS, Candidate, Resources
@@ -23,9 +23,9 @@ class HostLoad:
     blocked_reason: str = ""
 
 
-def member(settings: Settings, load: HostLoad) -> Member:
+def member(settings: Settings, load: HostLoad) -> MeshHost:
     """Its row in the table of members, of which `mesh.board` counts the heartbeats."""
-    return Member(
+    return MeshHost(
         store_id=settings.store_id,
         name=settings.name,
         url=settings.url,
@@ -46,7 +46,7 @@ def member(settings: Settings, load: HostLoad) -> Member:
     )
 
 
-def idle_member(settings: Settings) -> Member:
+def idle_member(settings: Settings) -> MeshHost:
     """Its row as it starts."""
     return member(settings, HostLoad(free=settings.offered))
 

@@ -19,7 +19,7 @@ from tests.fakes.waiting import wait_until
 ENTER = "from pathlib import Path; from paglets.program import enter_copy; enter_copy(Path({home!r}), ['version'])"
 WHERE = "from paglets.program import this_program; print('running', this_program().path)\n"
 IMPORT_LATE = (
-    "import pkgutil, paglets.core.record, paglets.store.migrations\n"
+    "import pkgutil, paglets.core.record, paglets.store.migrations.steps\n"
     "print('late', paglets.core.record.__file__, bool(pkgutil.get_data('paglets.store', 'schema.sql')))\n"
 )
 

@@ -29,7 +29,7 @@ LATE = """\
 import os, sys
 print(os.getpid(), flush=True)
 sys.stdin.readline()
-import paglets.core.record, paglets.store.migrations
+import paglets.core.record, paglets.store.migrations.steps
 print(paglets.core.record.__file__, flush=True)
 sys.stdin.readline()
 """

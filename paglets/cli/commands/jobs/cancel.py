@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from paglets.api.groups import ReportCounts
-from paglets.api.hosts import MemberView
+from paglets.api.hosts import MeshHostView
 from paglets.api.kept import FailedHook
 from paglets.cli.collectors import collector_of, no_such_job
 from paglets.cli.job_copies import kept_of
@@ -154,7 +154,7 @@ def _without_collector(
 
 def _has_no_member(client: HostClient, group_id: str) -> bool:
     """Whether the collector of a group that no host knows was on none of the hosts that the mesh lists."""
-    members = {view.member.store_id for view in client.hosts()}
+    members = {view.host.store_id for view in client.hosts()}
     return not any(host.store_id in members for host in client.orphaned_group(group_id).collectors)
 
 
@@ -264,12 +264,12 @@ def _print(outcome: CancelOutcome, client: HostClient) -> None:
         say(f"cancelling: {count} on {name} have not ended yet; the same command waits on")
 
 
-def exit_code(outcome: CancelOutcome | EndOutcome, views: Iterable[MemberView] = ()) -> int:
+def exit_code(outcome: CancelOutcome | EndOutcome, views: Iterable[MeshHostView] = ()) -> int:
     """Return the exit code of one group. The collector knows which hosts have jobs; without it any of them may, but one
     of `views` that is long away is not waited for."""
     if isinstance(outcome, CancelOutcome) and "unknown" in outcome.keys.values():
         return EXIT_FAILED
-    gone = {view.member.name for view in views if is_long_offline(view)} if isinstance(outcome, EndOutcome) else set()
+    gone = {view.host.name for view in views if is_long_offline(view)} if isinstance(outcome, EndOutcome) else set()
     if set(outcome.unreachable) - gone:
         return EXIT_UNREACHABLE
     return EXIT_TIMED_OUT if outcome.running else EXIT_DONE

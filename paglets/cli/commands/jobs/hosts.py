@@ -18,7 +18,7 @@ from paglets.cli.output import (
 )
 from paglets.core.errors import EXIT_DONE, EXIT_NEVER
 from paglets.core.terminal import put_hint
-from paglets.slots.eligibility import tags_nowhere, way_out
+from paglets.slots.eligibility import remedy, tags_nowhere
 
 
 def hosts(options: argparse.Namespace) -> int:
@@ -34,7 +34,7 @@ def hosts(options: argparse.Namespace) -> int:
         home = client.host.name
         verdicts = found.verdicts
         can = any(one.eligible for one in verdicts)
-        tags = [] if can else [view.member.tags for view in client.hosts()]
+        tags = [] if can else [view.host.tags for view in client.hosts()]
     if options.json:
         print_json(found)
     else:
@@ -54,7 +54,7 @@ def no_host_lines(
     """Return why no host can run a job, and what can be done. `codes`: of the reasons of all hosts."""
     there = {tag for tags in tags_of_hosts for tag in tags}
     nowhere = tags_nowhere([tag for tag in required if tag not in there], there)
-    return (f"no host can run this job{f': {nowhere}' if nowhere else ''}", way_out(*codes))
+    return (f"no host can run this job{f': {nowhere}' if nowhere else ''}", remedy(*codes))
 
 
 def _verdict_row(one: PlacementCandidate) -> tuple[object, ...]:

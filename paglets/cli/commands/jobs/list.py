@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from paglets.api.hosts import MemberView
+from paglets.api.hosts import MeshHostView
 from paglets.api.slots import JobView, Slots
 from paglets.cli.collectors import collector_caller, summary_of
 from paglets.cli.commands.jobs.parser import STATUSES
@@ -172,7 +172,7 @@ def entries(summary: Entry) -> list[Entry]:
     return sorted(found, key=lambda entry: order.index(entry["status"]))
 
 
-def row_of(entry: Entry, now: float, hosts: Mapping[str, MemberView]) -> tuple[object, ...]:
+def row_of(entry: Entry, now: float, hosts: Mapping[str, MeshHostView]) -> tuple[object, ...]:
     """Return a line under `HEADERS`. `hosts` by name."""
     has_ended = entry["status"] not in NOT_ENDED
     seconds = entry.get("runtime_seconds") if has_ended else now - entry["since"]

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from paglets.api.hosts import MemberView
+from paglets.api.hosts import MeshHostView
 from paglets.api.paglets import PagletView
 from paglets.api.slots import Slots
 from paglets.cli.collectors import no_such_job, summary_of, summary_of_job
@@ -33,7 +33,7 @@ from paglets.core.record import to_json
 from paglets.core.refs import AGENT_ID, GROUP_ID
 from paglets.core.text import command_name, duration_text
 from paglets.remote.client import HostClient
-from paglets.slots.eligibility import way_out
+from paglets.slots.eligibility import remedy
 from paglets.slots.states import FINAL
 
 ENDED = (*FINAL, "FAILED")
@@ -197,12 +197,12 @@ def lease_holders(client: HostClient, waits: Iterable[tuple[str, str]], collecto
     return {**away, **{(host, code): holders_text(known[host], code) for host, code in asked if host in known}}
 
 
-def _lost_after(client: HostClient, collector: MemberView | None) -> float | None:
+def _lost_after(client: HostClient, collector: MeshHostView | None) -> float | None:
     """Return after how many seconds of silence the collector's host takes a host for lost; None: it does not say."""
     if collector is None or not collector.online:
         return None
     with suppress(PagletsError):
-        return client.identity(collector.member.ref).host_lost_after_seconds
+        return client.identity(collector.host.ref).host_lost_after_seconds
     return None
 
 
@@ -225,7 +225,7 @@ def _of_group(summary: dict[str, Any], held: Held) -> Explanation:
             "group": summary["group_id"],
             "status": summary["status"],
             "jobs": counts_text(summary, sum(is_cancelled(record) for record in summary["failures"].values())),
-            "hint": adapt_commands(way_out(_first_reason(summary["pending_jobs"]))) or _home_hint(summary),
+            "hint": adapt_commands(remedy(_first_reason(summary["pending_jobs"]))) or _home_hint(summary),
             "next": _next(summary, never),
         },
         reasons=(*count_reasons(pending), *count_reasons(failed)),
@@ -234,7 +234,7 @@ def _of_group(summary: dict[str, Any], held: Held) -> Explanation:
 
 def _first_reason(pending: Sequence[dict[str, Any]]) -> str:
     """Return the code of the reason why most jobs wait for a host."""
-    codes = Counter(job["reason"] for job in pending if way_out(job.get("reason") or ""))
+    codes = Counter(job["reason"] for job in pending if remedy(job.get("reason") or ""))
     return next((code for code, _ in codes.most_common(1)), "")
 
 
@@ -322,7 +322,7 @@ def _pending(named: dict[str, str], job: dict[str, Any], held: Held) -> Explanat
             "attempt": _attempt(job),
             "why": _reason(job, held),
             "since": ago(job.get("since"), time.time()),
-            "hint": adapt_commands(way_out(job.get("reason") or "")),
+            "hint": adapt_commands(remedy(job.get("reason") or "")),
             "next": commands(named["job"], "cancel") if never else _next_of_running(named["job"], job["status"]),
         },
     )
@@ -359,7 +359,7 @@ def explain_paglet(client: HostClient, view: PagletView) -> Explanation:
             "why": _reason(waits, lease_holders(client, [_wait(waits)])) or view.reason,
             "waited": duration_text(job.waited_seconds),
             "running": duration_text(job.running_seconds) if job.running_seconds else "",
-            "hint": adapt_commands(way_out(job.reason)),
+            "hint": adapt_commands(remedy(job.reason)),
             "next": _next_of_running(job_name(job), job.status),
         }
     return Explanation(code=EXIT_NEVER if job and job.never else EXIT_DONE, data=to_json(view), fields=fields)

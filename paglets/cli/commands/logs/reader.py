@@ -277,7 +277,7 @@ class Reader:
             here = attempt
             if self._said:
                 # It was away: it may have come back at another address.
-                members = (view.member.ref for view in self.client.hosts())
+                members = (view.host.ref for view in self.client.hosts())
                 known = next((ref for ref in members if ref.store_id == attempt.host.store_id), attempt.host)
                 here = replace(attempt, host=known)
             return self.client.read_log(here, stream, offset, FOLLOW_PIECE_BYTES), here

@@ -31,7 +31,7 @@ from paglets.host.host import Host
 from paglets.host.http.router import Asked, Route
 from paglets.host.records import group_views
 from paglets.host.records.group_jobs import MAX_SUBMISSIONS
-from paglets.store import waiting
+from paglets.store import undelivered
 from paglets.store.db import Tx
 from paglets.wire.request import PendingResponse, Request, Response, reply_error
 
@@ -144,7 +144,7 @@ def _clear(host: Host, group_id: str, body: EndCopies, ended: EndedCopies) -> En
         total = total.plus(cleared)
         if not after:
             return replace(ended, cleared=total)
-    left = store.read(lambda tx: waiting.counts(tx, group_id))
+    left = store.read(lambda tx: undelivered.counts(tx, group_id))
     return replace(ended, cleared=total, reports_left=left.failures + (left.results if body.drop_results else 0))
 
 
@@ -167,7 +167,7 @@ def clear(host: Host, asked: Asked) -> Done:
 
 def _members(host: Host) -> frozenset[str]:
     """The stores of all hosts that this one knows, itself too, online or not."""
-    return frozenset(view.member.store_id for view in host.gossip.members())
+    return frozenset(view.host.store_id for view in host.gossip.hosts())
 
 
 def waiting_reports(host: Host, asked: Asked) -> WaitingReports:
@@ -179,17 +179,17 @@ def waiting_reports(host: Host, asked: Asked) -> WaitingReports:
         reports: tuple[WaitingReport, ...] = ()
         following = None
         if limit:
-            reports, following = waiting.page(
+            reports, following = undelivered.page(
                 tx, group_id, own, after=after, most=limit, most_bytes=MAX_PAGE_BYTES, job_key=key
             )
         running = int(tx.value("SELECT count(*) FROM requests WHERE group_id = ? AND status = 'RUNNING'", group_id))
         return WaitingReports(
             host=own,
-            collectors=waiting.collector_hosts(tx, group_id),
-            counts=waiting.counts(tx, group_id),
+            collectors=undelivered.collector_hosts(tx, group_id),
+            counts=undelivered.counts(tx, group_id),
             running=running,
             queued=reconciliation.unfinished(tx, group_id, None) - running,
-            submissions=waiting.submissions(tx, group_id),
+            submissions=undelivered.submissions(tx, group_id),
             reports=reports,
             next=following,
         )

@@ -18,7 +18,9 @@ def gossip(host: Host, asked: Asked) -> Gossip:
 
 def hosts(host: Host, asked: Asked) -> Hosts:
     peers = tuple(PeerProblem(url=url, problem=problem) for url, problem in host.gossip.peer_problems())
-    return Hosts(hosts=host.gossip.members(), peers=peers, cuts=host.gossip.cuts(), refused=host.refused())
+    return Hosts(
+        hosts=host.gossip.hosts(), peers=peers, broken_links=host.gossip.broken_links(), refused=host.refused()
+    )
 
 
 def forget(host: Host, asked: Asked) -> PendingResponse:

@@ -33,7 +33,7 @@ from paglets.host.messaging.creation import elsewhere, require_here, why_elsewhe
 from paglets.host.messaging.parked import ParkedRequest
 from paglets.host.records.lifecycle import set_pending_action
 from paglets.store import posts as post_rows
-from paglets.store import recalls, residence, views
+from paglets.store import residence, rollbacks, views
 from paglets.store.db import Tx
 from paglets.wire.request import PendingResponse, Response, reply, reply_error
 
@@ -126,7 +126,7 @@ def dispose(host: Host, asked: Asked) -> PendingResponse:
 
 
 def _ask_to_end(tx: Tx, agent_id: str) -> None:
-    if recalls.wish(tx, agent_id, recalls.DISPOSE):
+    if rollbacks.request(tx, agent_id, rollbacks.DISPOSE):
         return
     require_here(tx, agent_id)
     set_pending_action(tx, agent_id, {"dispose": True})

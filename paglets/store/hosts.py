@@ -15,8 +15,8 @@ FORGOTTEN = "mesh_forgotten"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredMember:
-    """`row` is `api.Member` as JSON; the store does not look into it.
+class StoredHost:
+    """`row` is `api.MeshHost` as JSON; the store does not look into it.
 
     `away_since`: when this host took the member for offline, epoch seconds; None: it was online.
     """
@@ -26,13 +26,11 @@ class StoredMember:
     away_since: float | None = None
 
 
-def load(tx: Tx) -> tuple[StoredMember, ...]:
+def load(tx: Tx) -> tuple[StoredHost, ...]:
     """Every stored member, by store id. Raises StoreDamaged where a row cannot be read."""
     rows = tx.all("SELECT store_id, row, away_since FROM members ORDER BY store_id")
     try:
-        return tuple(
-            StoredMember(store_id=r["store_id"], row=loads(r["row"]), away_since=r["away_since"]) for r in rows
-        )
+        return tuple(StoredHost(store_id=r["store_id"], row=loads(r["row"]), away_since=r["away_since"]) for r in rows)
     except PagletsError as error:
         raise _damaged(error) from error
 
@@ -53,7 +51,7 @@ def _damaged(error: Exception) -> StoreDamaged:
     return StoreDamaged(f"the table of members cannot be read: {error}")
 
 
-def save(tx: Tx, members: Iterable[StoredMember]) -> None:
+def save(tx: Tx, members: Iterable[StoredHost]) -> None:
     """Write these rows over what is stored of their stores."""
     tx.run_many(
         "INSERT INTO members (store_id, row, away_since) VALUES (?, ?, ?)"

@@ -25,27 +25,27 @@ def _run(step: str, connection: sqlite3.Connection) -> None:
 
 
 MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (
-    ("first", partial(_run, "step_first.sql")),
-    ("bytes", partial(_run, "step_bytes.sql")),
-    ("model", partial(_run, "step_model.sql")),
-    ("groups", partial(_run, "step_groups.sql")),
-    ("moves", partial(_run, "step_moves.sql")),
-    ("losses", partial(_run, "step_losses.sql")),
-    ("unread", partial(_run, "step_unread.sql")),
-    ("large", partial(_run, "step_large.sql")),
-    ("endings", partial(_run, "step_endings.sql")),
-    ("kept", partial(_run, "step_kept.sql")),
-    ("jobfiles", partial(_run, "step_jobfiles.sql")),
-    ("lostgroups", partial(_run, "step_lostgroups.sql")),
-    ("due", partial(_run, "step_due.sql")),
-    ("obstacles", partial(_run, "step_obstacles.sql")),
-    ("away", partial(_run, "step_away.sql")),
+    ("first", partial(_run, "migrations/0001_first.sql")),
+    ("bytes", partial(_run, "migrations/0002_bytes.sql")),
+    ("model", partial(_run, "migrations/0003_model.sql")),
+    ("groups", partial(_run, "migrations/0004_groups.sql")),
+    ("moves", partial(_run, "migrations/0005_moves.sql")),
+    ("losses", partial(_run, "migrations/0006_losses.sql")),
+    ("unread", partial(_run, "migrations/0007_unread.sql")),
+    ("large", partial(_run, "migrations/0008_large.sql")),
+    ("endings", partial(_run, "migrations/0009_endings.sql")),
+    ("kept", partial(_run, "migrations/0010_kept.sql")),
+    ("jobfiles", partial(_run, "migrations/0011_jobfiles.sql")),
+    ("lostgroups", partial(_run, "migrations/0012_lostgroups.sql")),
+    ("due", partial(_run, "migrations/0013_due.sql")),
+    ("obstacles", partial(_run, "migrations/0014_obstacles.sql")),
+    ("away", partial(_run, "migrations/0015_away.sql")),
 )
 """Never changed once it was released: stores out there are made of these."""
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Apply what is missing, all in one transaction. The schema is none of a newer program (`look.check_ours`)."""
+    """Apply all missing migrations in one transaction. `inspection.check_identity` refuses a newer schema."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         done = _applied(connection)

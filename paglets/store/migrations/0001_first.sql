@@ -229,7 +229,7 @@ CREATE TABLE groups (
   created_at REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- The mesh as last heard of. row: JSON of Member.
+-- The mesh as last heard of. row: JSON of MeshHost.
 CREATE TABLE members (
   store_id TEXT PRIMARY KEY,
   name TEXT NOT NULL,

@@ -19,7 +19,7 @@ DISPOSE = "dispose"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UnderWay:
+class UnfinishedHandoff:
     """A hand-off that is to end: under the epoch of the source, with what is wished and what is in its way."""
 
     agent_id: str
@@ -42,7 +42,7 @@ class Fence:
     target: HostRef
 
 
-def wish(tx: Tx, agent_id: str, recall: str) -> bool:
+def request(tx: Tx, agent_id: str, recall: str) -> bool:
     """Wish this of a paglet that is leaving; False where it is not. A job that nobody wants stays unwanted."""
     changed = tx.run(
         "UPDATE handoffs SET recall = ? WHERE agent_id = ? AND (? != 'unwanted' OR kind = 'job')"
@@ -58,7 +58,7 @@ def wish(tx: Tx, agent_id: str, recall: str) -> bool:
     return tx.value("SELECT 1 FROM handoffs WHERE agent_id = ?", agent_id) is not None
 
 
-def wished(tx: Tx, most: int, skip: Iterable[str] = ()) -> list[UnderWay]:
+def requested(tx: Tx, most: int, skip: Iterable[str] = ()) -> list[UnfinishedHandoff]:
     """Hand-offs of which something is wished, without those of the paglets in `skip`."""
     rows = tx.all(
         "SELECT agent_id, epoch, target, recall, problem FROM handoffs WHERE recall != ''"
@@ -69,13 +69,13 @@ def wished(tx: Tx, most: int, skip: Iterable[str] = ()) -> list[UnderWay]:
     return [_under_way(row) for row in rows]
 
 
-def those(tx: Tx, keys: Iterable[Key]) -> list[UnderWay]:
+def by_keys(tx: Tx, keys: Iterable[Key]) -> list[UnfinishedHandoff]:
     """These hand-offs, as far as they are still under way."""
     sql = "SELECT agent_id, epoch, target, recall, problem FROM handoffs WHERE agent_id = ? AND epoch = ?"
     return [_under_way(row) for key in keys if (row := tx.one(sql, *key)) is not None]
 
 
-def towards(tx: Tx, target_store: str, most: int) -> list[UnderWay]:
+def to_target(tx: Tx, target_store: str, most: int) -> list[UnfinishedHandoff]:
     """The oldest hand-offs to that host."""
     rows = tx.all(
         "SELECT agent_id, epoch, target, recall, problem FROM handoffs WHERE target_store = ?"
@@ -86,7 +86,7 @@ def towards(tx: Tx, target_store: str, most: int) -> list[UnderWay]:
     return [_under_way(row) for row in rows]
 
 
-def give_up(tx: Tx, agent_id: str, epoch: int, now: float, *, tell: bool = True) -> bool:
+def discard_job(tx: Tx, agent_id: str, epoch: int, now: float, *, tell: bool = True) -> bool:
     """A job that nobody wants ends here, whatever its target has of it; False where it is not leaving under `epoch`.
 
     Should the target have taken it, it has it under the epoch in which it ends here, and ends it with its own census;
@@ -107,7 +107,7 @@ def give_up(tx: Tx, agent_id: str, epoch: int, now: float, *, tell: bool = True)
 # Of hosts that were forgotten.
 
 
-def passed_on(tx: Tx, each: UnderWay, found: ResidenceRow, now: float) -> bool:
+def passed_on(tx: Tx, each: UnfinishedHandoff, found: ResidenceRow, now: float) -> bool:
     """Its target had it and passed it on, as a row of another host shows; False where it is not leaving any more."""
     if not residence.acknowledged(tx, each.agent_id, each.epoch + 1, now):
         return False
@@ -161,7 +161,7 @@ def unfence(tx: Tx, fenced: Fence) -> None:
     )
 
 
-def tell_no_more(tx: Tx, target_store: str) -> None:
+def stop_acknowledging(tx: Tx, target_store: str) -> None:
     """That host is not told of hand-offs that are over: nobody expects it back."""
     tx.run(
         "UPDATE residence SET told = 1 WHERE told = 0 AND json_extract(peer, '$.store_id') = ?",
@@ -169,7 +169,7 @@ def tell_no_more(tx: Tx, target_store: str) -> None:
     )
 
 
-def moves_towards(tx: Tx, target_store: str, most: int) -> list[str]:
+def moves_to(tx: Tx, target_store: str, most: int) -> list[str]:
     """Paglets here that are to move to that host; no collectors, which go home if it ever comes back."""
     rows = tx.all(
         "SELECT agent_id FROM paglets WHERE intent IS NOT NULL AND kind != 'collector'"
@@ -180,8 +180,8 @@ def moves_towards(tx: Tx, target_store: str, most: int) -> list[str]:
     return [row["agent_id"] for row in rows]
 
 
-def _under_way(row: sqlite3.Row) -> UnderWay:
-    return UnderWay(
+def _under_way(row: sqlite3.Row) -> UnfinishedHandoff:
+    return UnfinishedHandoff(
         agent_id=row["agent_id"],
         epoch=row["epoch"],
         target=from_json(HostRef, loads(row["target"])),

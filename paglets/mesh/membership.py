@@ -13,16 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from paglets.api.hosts import Gossip, Member
+from paglets.api.hosts import Gossip, MeshHost
 from paglets.core.clock import Clock, Mutex
 from paglets.core.errors import Invalid, StoreDamaged
 from paglets.core.record import from_json, to_json
 from paglets.mesh import table as tables
 from paglets.mesh import view
 from paglets.mesh.table import Change, Mark, Table, order, same_mesh
-from paglets.store import members as stored
+from paglets.store import hosts as stored
 from paglets.store.db import Store, Tx
-from paglets.store.members import StoredMember
+from paglets.store.hosts import StoredHost
 
 GAP_SECONDS = 5.0
 """A host that comes this much later than it wanted was asleep or stopped; then its waits begin anew."""
@@ -42,10 +42,10 @@ class Gap:
     seconds: float
 
 
-class MembershipBoard:
+class MembershipService:
     """`on_change` are parts to wake when a member comes online or moves to another URL or boot, and after a gap."""
 
-    def __init__(self, store: Store, clock: Clock, own: Member, on_change: tuple[str, ...]) -> None:
+    def __init__(self, store: Store, clock: Clock, own: MeshHost, on_change: tuple[str, ...]) -> None:
         self._store = store
         self._clock = clock
         self._on_change = on_change
@@ -63,10 +63,10 @@ class MembershipBoard:
         self._contacts: dict[str, float] = {}
         self._begun_at = now
         self._last_gap = Gap(ended_at=now, seconds=float("inf"))
-        self._looked_at = now
+        self._refreshed_at = now
         self._asleep_before = self._asleep_seconds()
-        self.own: Member = replace(own, heartbeat=1, joined=self._joined)
-        self._judged: tuple[Member, Table, view.Problems] = (self.own, self.table, {})
+        self.own: MeshHost = replace(own, heartbeat=1, joined=self._joined)
+        self._judged: tuple[MeshHost, Table, view.Problems] = (self.own, self.table, {})
         self._judge()
         self._note_away()
 
@@ -86,29 +86,29 @@ class MembershipBoard:
         self._judged = (own, table, found)
         return found
 
-    def silent_seconds(self, store_id: str) -> float:
+    def seconds_since_seen(self, store_id: str) -> float:
         """Since the last sign of life, as of this host's last look round, never through a gap of its own."""
-        return max(0.0, self._looked_at - self.heard_at(store_id))
+        return max(0.0, self._refreshed_at - self.last_seen_at(store_id))
 
-    def heard_at(self, store_id: str) -> float:
+    def last_seen_at(self, store_id: str) -> float:
         """Monotonic second of the last sign of life, or of the end of a gap of this host's own.
 
         Of a store that is not in the table: when this host started or last came out of a gap.
         """
         row = self.table.rows.get(store_id)
-        heard = self._begun_at if row is None else row.heard_at
+        heard = self._begun_at if row is None else row.last_seen_at
         return max(heard, self._contacts.get(store_id, heard))
 
-    def away_seconds(self, store_id: str) -> float:
+    def offline_seconds(self, store_id: str) -> float:
         """Seconds since this host takes that one for offline, by its wall clock; 0 if it is online."""
         since = self._away.get(store_id)
         return 0.0 if since is None else max(0.0, self._clock.wall() - since)
 
-    def mute_seconds(self, store_id: str) -> float:
-        """As `silent_seconds`, since that host itself spoke to this one or answered it."""
+    def seconds_since_contact(self, store_id: str) -> float:
+        """As `seconds_since_seen`, since that host itself spoke to this one or answered it."""
         row = self.table.rows.get(store_id)
-        spoke = self._begun_at if row is None else row.spoke_at
-        return max(0.0, self._looked_at - max(spoke, self._contacts.get(store_id, spoke)))
+        spoke = self._begun_at if row is None else row.last_contact_at
+        return max(0.0, self._refreshed_at - max(spoke, self._contacts.get(store_id, spoke)))
 
     def last_gap(self) -> Gap:
         """Also one of which the runner has not taken note yet: due times stand still in a sleep, and come late."""
@@ -119,7 +119,7 @@ class MembershipBoard:
         """How long this machine has slept, from any beginning."""
         return self._clock.boottime() - self._clock.monotonic()
 
-    def heard_from(self, store_id: str) -> None:
+    def record_contact(self, store_id: str) -> None:
         """An authenticated request came from there. Cheap, for it is called for every request; not inside a change."""
         row = self.table.rows.get(store_id)
         if row is None:
@@ -142,32 +142,32 @@ class MembershipBoard:
             change = self._hear(gossip, sender, self._clock.monotonic())
         return self._saved(change)
 
-    def look_round(self, now: float, due: float, own: Member, beat: bool) -> Change:
+    def refresh(self, now: float, due: float, own: MeshHost, beat: bool) -> Change:
         """What the runner does at each tick: silence, gaps, and this host's own row from `own`.
 
         `due`: when the tick was to be. `beat`: a heartbeat is due.
         """
         with self._lock:
-            change, came_late = self._look_round(now, due, own, beat)
+            change, came_late = self._refresh(now, due, own, beat)
         return self._saved(change, wake=came_late)
 
     def _hear(self, gossip: Gossip, sender: str, now: float) -> Change:
         own = self.own
-        for member in gossip.members:
+        for member in gossip.hosts:
             if member.store_id == own.store_id:
                 self._met_itself(member)
-        known = gossip.members if same_mesh(gossip, own) else gossip.members[:1]
+        known = gossip.hosts if same_mesh(gossip, own) else gossip.hosts[:1]
         rows = [m for m in known if m.store_id != own.store_id and (same_mesh(m, own) or m.store_id == sender)]
         change = tables.merge(self.table, rows, now=now, direct=sender, offline=gossip.offline)
         if gossip.leaving:
             self._contacts.pop(sender, None)  # its farewell is no sign that it is there
             change = tables.change_between(self.table, tables.left(change.table, sender).table)
         if same_mesh(gossip, own) and rows:
-            joined = [row.member.joined for row in change.table.rows.values() if same_mesh(row.member, own)]
+            joined = [row.host.joined for row in change.table.rows.values() if same_mesh(row.host, own)]
             self._join(1 + max(joined, default=0))
         return self._put(change)
 
-    def _met_itself(self, member: Member) -> None:
+    def _met_itself(self, member: MeshHost) -> None:
         """Others hold a row of this very store that is no older: it was restored from a backup, or runs twice."""
         if order(member) >= order(self.own) and member.boot_id != self.own.boot_id:
             self._copies_met += 1
@@ -186,7 +186,7 @@ class MembershipBoard:
             self._join(1)
         self._save()
 
-    def _look_round(self, now: float, due: float, own: Member, beat: bool) -> tuple[Change, bool]:
+    def _refresh(self, now: float, due: float, own: MeshHost, beat: bool) -> tuple[Change, bool]:
         """Return the change, and True where this host itself did nothing for a while."""
         table = self.table
         asleep = self._asleep_seconds()
@@ -198,12 +198,12 @@ class MembershipBoard:
             table = tables.wait_anew(table, now)
         contacts = {key: self._contacts.pop(key) for key in list(self._contacts)}
         table = tables.contact(table, contacts).table
-        self._looked_at = now
+        self._refreshed_at = now
         self._stamp(own, beat)
         table = tables.expire(table, now, self.own).table
         return self._put(tables.change_between(self.table, table)), late > GAP_SECONDS
 
-    def _stamp(self, own: Member, beat: bool) -> None:
+    def _stamp(self, own: MeshHost, beat: bool) -> None:
         row = replace(
             own,
             heartbeat=self.own.heartbeat,
@@ -259,11 +259,11 @@ class MembershipBoard:
         own, table = self.own, self.table
         stored.drop(tx, sorted(key for key in keys if key not in table.rows))
         changed = [table.rows[key] for key in sorted(keys) if key in table.rows]
-        kept = [row.member for row in changed if row.was_member and same_mesh(row.member, own)]
+        kept = [row.host for row in changed if row.was_in_mesh and same_mesh(row.host, own)]
         away = self._away.copy()
         stored.save(
             tx,
-            (StoredMember(store_id=m.store_id, row=to_json(m), away_since=away.get(m.store_id)) for m in kept),
+            (StoredHost(store_id=m.store_id, row=to_json(m), away_since=away.get(m.store_id)) for m in kept),
         )
         if marks:
             stored.save_forgotten(tx, table.forgotten)
@@ -273,9 +273,9 @@ class MembershipBoard:
         tx.wake(*wakes)
 
 
-def _known(store: Store) -> tuple[tuple[Member, float | None], ...]:
+def _known(store: Store) -> tuple[tuple[MeshHost, float | None], ...]:
     """The members stored before this start, and since when each is offline. Raises StoreDamaged for a bad row."""
     try:
-        return tuple((from_json(Member, each.row), each.away_since) for each in store.read(stored.load))
+        return tuple((from_json(MeshHost, each.row), each.away_since) for each in store.read(stored.load))
     except Invalid as error:
         raise StoreDamaged(f"the table of members cannot be read: {error}") from error

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
-from paglets.api.hosts import Cut, Member, Unreached
+from paglets.api.hosts import BrokenLink, MeshHost, UnreachableHost
 from paglets.core.clock import Clock
 from paglets.core.errors import NotAllowed, PagletsError, Unreachable
-from paglets.mesh.table import MAX_UNREACHED, ONLINE_SECONDS, Row, Table, same_mesh
+from paglets.mesh.table import MAX_UNREACHABLE_HOSTS, ONLINE_SECONDS, Row, Table, same_mesh
 from paglets.mesh.view import MAX_NAMES_SHOWN
 
 ONE_WAY_FAILURES = 3
@@ -18,7 +18,7 @@ ONE_WAY_SECONDS = 15.0
 """So long they have failed: one that starts, or is back, is connected to within a few seconds."""
 
 
-MAX_CUTS = 50
+MAX_BROKEN_LINKS = 50
 """Pairs of hosts that are named at once."""
 
 
@@ -39,16 +39,17 @@ class _Failed:
         return self.times >= ONE_WAY_FAILURES and now - self.since >= ONE_WAY_SECONDS
 
 
-class Troubles:
-    """The last error for each host that did not answer since, by store id, and what they themselves say of this one.
+class ContactErrors:
+    """The last error for each host that has not replied since, by store id, and contact errors that others report.
 
-    On the runner; `texts` and `is_one_way` in any thread. `mute_seconds`: since a host itself spoke to this one.
+    The runner changes it; any thread may call `texts` and `is_one_way`. `seconds_since_contact`: time since direct
+    contact with a host.
     """
 
-    def __init__(self, mute_seconds: Callable[[str], float]) -> None:
-        self._mute_seconds = mute_seconds
+    def __init__(self, seconds_since_contact: Callable[[str], float]) -> None:
+        self._seconds_since_contact = seconds_since_contact
         self._failures: dict[str, _Failed] = {}
-        self._deaf: dict[str, str] = {}
+        self._unreachable: dict[str, str] = {}
 
     def failed(self, store_id: str, error: PagletsError, clock: Clock, is_up: bool) -> None:
         counts = is_up and isinstance(error, Unreachable)
@@ -59,70 +60,74 @@ class Troubles:
             now, wall = clock.monotonic(), clock.wall()
             self._failures[store_id] = _Failed(error=error, since=now, at=wall, times=int(counts))
 
-    def answered(self, store_id: str, deaf_at: str) -> None:
-        """`deaf_at`: where that host cannot connect to this one, or ""."""
+    def answered(self, store_id: str, unreachable_at: str) -> None:
+        """`unreachable_at`: where that host cannot connect to this one, or ""."""
         self._failures.pop(store_id, None)
-        self._deaf.pop(store_id, None)
-        if deaf_at:
-            self._deaf[store_id] = deaf_at
+        self._unreachable.pop(store_id, None)
+        if unreachable_at:
+            self._unreachable[store_id] = unreachable_at
 
     def keep(self, known: Collection[str]) -> None:
         """Forget hosts that are not in the table any more."""
         self._failures = {store_id: each for store_id, each in self._failures.items() if store_id in known}
-        self._deaf = {store_id: url for store_id, url in self._deaf.items() if store_id in known}
+        self._unreachable = {store_id: url for store_id, url in self._unreachable.items() if store_id in known}
 
     def is_one_way(self, row: Row, now: float) -> bool:
         """Whether this host hears from that one and cannot connect to it."""
-        found = self._failures.get(row.member.store_id)
-        if found is None or not row.up or not row.member.reachable:
+        found = self._failures.get(row.host.store_id)
+        if found is None or not row.up or not row.host.reachable:
             return False
-        return found.lasts(now) and self._mute_seconds(row.member.store_id) < ONLINE_SECONDS
+        return found.lasts(now) and self._seconds_since_contact(row.host.store_id) < ONLINE_SECONDS
 
     def is_failing(self, row: Row) -> bool:
         """Return True if the last connection to that host failed, though it is online."""
-        found = self._failures.get(row.member.store_id)
+        found = self._failures.get(row.host.store_id)
         return found is not None and found.times > 0
 
-    def noted(self, own: Member, table: Table, now: float) -> Member:
+    def noted(self, own: MeshHost, table: Table, now: float) -> MeshHost:
         """`own` with the online hosts to which this one cannot connect, the longest first."""
         failing = [
             (found.at, store_id)
             for store_id, found in self._failures.items()
-            if found.lasts(now) and (row := table.rows.get(store_id)) is not None and row.up and row.member.reachable
+            if found.lasts(now) and (row := table.rows.get(store_id)) is not None and row.up and row.host.reachable
         ]
-        found = tuple(Unreached(store_id=store_id, since=at) for at, store_id in sorted(failing)[:MAX_UNREACHED])
-        return replace(own, unreached=found)
+        found = tuple(
+            UnreachableHost(store_id=store_id, since=at) for at, store_id in sorted(failing)[:MAX_UNREACHABLE_HOSTS]
+        )
+        return replace(own, unreachable_hosts=found)
 
-    def texts(self, own: Member, table: Table, now: float) -> Mapping[str, str]:
+    def texts(self, own: MeshHost, table: Table, now: float) -> Mapping[str, str]:
         """For each host in words, this one included."""
         texts = {}
         for store_id, found in list(self._failures.items()):
             row = table.rows.get(store_id)
-            if row is not None and not row.member.reachable and isinstance(found.error, Unreachable):
+            if row is not None and not row.host.reachable and isinstance(found.error, Unreachable):
                 continue  # nobody is to connect to it
             is_one_way = row is not None and self.is_one_way(row, now)
-            texts[store_id] = _one_way(own, row.member) if row and is_one_way else trouble_text(found.error)
-        rows = [table.rows[key] for key, url in sorted(self._deaf.items()) if url == own.url and key in table.rows]
-        deaf = [row.member.name for row in rows if row.up]
+            texts[store_id] = _one_way(own, row.host) if row and is_one_way else contact_error_text(found.error)
+        rows = [
+            table.rows[key] for key, url in sorted(self._unreachable.items()) if url == own.url and key in table.rows
+        ]
+        deaf = [row.host.name for row in rows if row.up]
         if deaf and own.reachable:
-            texts[own.store_id] = _deaf_text(own, deaf)
+            texts[own.store_id] = _unreachable_here_text(own, deaf)
         return texts
 
 
-def cuts(own: Member, table: Table, wall: float) -> tuple[Cut, ...]:
-    """Return which online hosts say that they cannot connect to which others, by name; MAX_CUTS at most."""
-    rows = {key: row.member for key, row in table.rows.items() if row.up and same_mesh(row.member, own)}
+def broken_links(own: MeshHost, table: Table, wall: float) -> tuple[BrokenLink, ...]:
+    """Return which online hosts say that they cannot connect to which others, by name; MAX_BROKEN_LINKS at most."""
+    rows = {key: row.host for key, row in table.rows.items() if row.up and same_mesh(row.host, own)}
     online = {**rows, own.store_id: own}
     found = [
-        Cut(source=each.name, target=online[one.store_id].name, seconds=max(0.0, wall - one.since))
+        BrokenLink(source=each.name, target=online[one.store_id].name, seconds=max(0.0, wall - one.since))
         for each in online.values()
-        for one in each.unreached
+        for one in each.unreachable_hosts
         if one.store_id in online
     ]
-    return tuple(sorted(found, key=lambda cut: (cut.source, cut.target)))[:MAX_CUTS]
+    return tuple(sorted(found, key=lambda cut: (cut.source, cut.target)))[:MAX_BROKEN_LINKS]
 
 
-def trouble_text(error: PagletsError) -> str:
+def contact_error_text(error: PagletsError) -> str:
     if isinstance(error, NotAllowed):
         return (
             f"not joined: it does not take this host's mesh key; copy mesh.key from one to the other ({error.message})"
@@ -130,7 +135,7 @@ def trouble_text(error: PagletsError) -> str:
     return error.message
 
 
-def _deaf_text(own: Member, names: list[str]) -> str:
+def _unreachable_here_text(own: MeshHost, names: list[str]) -> str:
     more = f" and {len(names) - MAX_NAMES_SHOWN} more" if len(names) > MAX_NAMES_SHOWN else ""
     return (
         f"{', '.join(names[:MAX_NAMES_SHOWN])}{more} cannot connect to this host at {own.url}: open that port, set "
@@ -138,7 +143,7 @@ def _deaf_text(own: Member, names: list[str]) -> str:
     )
 
 
-def _one_way(own: Member, member: Member) -> str:
+def _one_way(own: MeshHost, member: MeshHost) -> str:
     return (
         f"{own.name} cannot connect to {member.name} at {member.url}, though it hears from it: open that port, "
         f"or set `reachable = false` in [hosts.{member.name}] and restart it"

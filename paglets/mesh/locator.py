@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from paglets.api.hosts import Member
+from paglets.api.hosts import MeshHost
 from paglets.api.paglets import Locate, Located, ResidenceRow
 from paglets.core.clock import Clock
 from paglets.core.errors import PagletsError
@@ -105,7 +105,7 @@ class Round:
 
 
 class Locator:
-    """`online` gives the other hosts to ask; `heard` is told the store of each that answers. What this host itself
+    """`online` gives the other hosts to ask; `on_contact` is told the store of each that answers. What this host itself
     knows, its callers know already."""
 
     name = "locate"
@@ -114,15 +114,15 @@ class Locator:
         self,
         clock: Clock,
         transport: Transport,
-        online: Callable[[], tuple[Member, ...]],
+        online: Callable[[], tuple[MeshHost, ...]],
         wake: Wake,
-        heard: Callable[[str], None] = lambda store_id: None,
+        on_contact: Callable[[str], None] = lambda store_id: None,
     ) -> None:
         self._clock = clock
         self._transport = transport
         self._online = online
         self._wake = wake
-        self._heard = heard
+        self._on_contact = on_contact
         self._asked: deque[Question] = deque()
         self._waiting: list[Question] = []
         self._ready: deque[tuple[Question, Located]] = deque()
@@ -176,7 +176,7 @@ class Locator:
         def done(outcome: Response | PagletsError) -> None:
             asked.waiting -= 1
             if isinstance(outcome, Response):
-                self._heard(host.store_id)
+                self._on_contact(host.store_id)
                 # An answer that is an error tells nothing of where the paglet is, like no answer at all.
                 with suppress(PagletsError):
                     asked.answers.append(Answer(host=host, located=outcome.parse(Located)))

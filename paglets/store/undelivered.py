@@ -93,7 +93,7 @@ def _report(row: sqlite3.Row, own: HostRef) -> WaitingReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Post:
+class StoredReport:
     """A report in the outbox: its number, the copy that it is of, and the store of the host that it waits for."""
 
     n: int
@@ -102,7 +102,7 @@ class Post:
     message: WireMessage
 
 
-def posts_of(tx: Tx, group_id: str, after: int, most: int) -> list[Post]:
+def posts_of(tx: Tx, group_id: str, after: int, most: int) -> list[StoredReport]:
     """Return the oldest reports of a group beyond the number `after`."""
     rows = tx.all(
         "SELECT o.n, o.report_of, o.host, m.message FROM outbox o JOIN outbox_messages m USING (n)"
@@ -112,7 +112,7 @@ def posts_of(tx: Tx, group_id: str, after: int, most: int) -> list[Post]:
         most,
     )
     return [
-        Post(
+        StoredReport(
             n=row["n"],
             agent_id=row["report_of"],
             host=from_json(HostRef, loads(row["host"])),

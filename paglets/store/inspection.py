@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paglets.core.errors import StoreMalformed, StoreNewer, StoreUndecided
-from paglets.store.migrations import MIGRATIONS, PROGRAM_KEY
-from paglets.store.trouble import Kind, kind_of, told
+from paglets.store.migrations.steps import MIGRATIONS, PROGRAM_KEY
+from paglets.store.sqlite_errors import ErrorKind, kind_of, to_paglets_error
 
 BUSY_TIMEOUT_SECONDS = 5.0
 """A backup tool may hold the database's lock for a moment; nobody else writes."""
@@ -22,7 +22,7 @@ OURS = frozenset(("residence", "paglets"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class DatabaseInfo:
     """What a database says of itself. An empty one says nothing, a foreign one (`foreign`) has only these tables.
 
     `schema`: how many migrations it has had. `program`: which one used it last.
@@ -35,19 +35,19 @@ class Look:
     program: str = ""
 
 
-def look(path: Path, *, at_rest: bool) -> Look:
-    """Read what there is to know; `at_rest` as in `open_reading`. Raises sqlite3.Error, StoreMalformed."""
+def inspect(path: Path, *, immutable: bool) -> DatabaseInfo:
+    """Read what there is to know; `immutable` as in `connect_read_only`. Raises sqlite3.Error, StoreMalformed."""
     if not size_of(path):
-        return Look()
+        return DatabaseInfo()
     try:
-        return _look(path, at_rest)
+        return _inspect(path, immutable)
     except UnicodeDecodeError as error:  # SQLite's own message quotes the damaged bytes, and Python cannot decode it
         problem = f"the database {path} cannot be used: the names of its tables cannot be read"
         raise StoreMalformed(f"{problem}; its content is damaged") from error
 
 
-def _look(path: Path, at_rest: bool) -> Look:
-    with closing(open_reading(path, at_rest=at_rest)) as base:
+def _inspect(path: Path, immutable: bool) -> DatabaseInfo:
+    with closing(connect_read_only(path, immutable=immutable)) as base:
         base.text_factory = lambda data: data.decode(errors="replace")
         names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
         try:
@@ -57,13 +57,13 @@ def _look(path: Path, at_rest: bool) -> Look:
             damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
             raise damaged from error
         if not OURS & set(tables):
-            return Look(foreign=tables)
+            return DatabaseInfo(foreign=tables)
         (schema,) = base.execute("SELECT coalesce(max(id), 0) FROM migrations").fetchone()
         meta = dict(
             base.execute("SELECT key, value FROM meta WHERE key IN ('store_id', 'boot_count', ?)", (PROGRAM_KEY,))
         )
     boots = meta.get("boot_count", "")
-    return Look(
+    return DatabaseInfo(
         schema=schema,
         store_id=meta.get("store_id", ""),
         boot_count=int(boots) if boots.isdecimal() else 0,
@@ -71,7 +71,7 @@ def _look(path: Path, at_rest: bool) -> Look:
     )
 
 
-def check_ours(path: Path, seen: Look, store_id: str) -> None:
+def check_identity(path: Path, seen: DatabaseInfo, store_id: str) -> None:
     """Raises StoreUndecided, StoreNewer where this program, or the host of `store_id` ("": any), must not touch it."""
     if seen.foreign:
         tables = ", ".join(seen.foreign[:3])
@@ -92,18 +92,18 @@ def check_ours(path: Path, seen: Look, store_id: str) -> None:
         )
 
 
-def is_at_rest(path: Path) -> bool:
+def is_checkpointed(path: Path) -> bool:
     """Whether all that is stored is in the file itself, where no host has it open."""
     return not any(size_of(path.with_name(f"{path.name}{more}")) for more in ("-wal", "-journal"))
 
 
-def open_reading(path: Path, *, at_rest: bool = False) -> sqlite3.Connection:
-    """A connection that changes nothing in the database; `at_rest`: nor in its folder, as nobody else has it open.
+def connect_read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
+    """A connection that changes nothing in the database; `immutable`: nor in its folder, as nobody else has it open.
 
     Raises sqlite3.Error, at once or when it is used.
     """
     return sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if at_rest else ''}",
+        f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if immutable else ''}",
         uri=True,
         timeout=BUSY_TIMEOUT_SECONDS,
         check_same_thread=False,
@@ -111,18 +111,18 @@ def open_reading(path: Path, *, at_rest: bool = False) -> sqlite3.Connection:
     )
 
 
-def check(path: Path, *, thorough: bool = False, at_rest: bool = False) -> None:
-    """Read all pages of the database; `thorough`: see that its indexes fit, too. `at_rest` as in `open_reading`.
+def check(path: Path, *, thorough: bool = False, immutable: bool = False) -> None:
+    """Read all pages of the database; `thorough`: see that its indexes fit, too. `immutable` as in `connect_read_only`.
 
     Raises StoreMalformed where it is damaged, sqlite3.Error where it cannot be looked at. Bits that changed within a
     value are not found: SQLite keeps no checksum of its pages.
     """
-    reader = open_reading(path, at_rest=at_rest)
+    reader = connect_read_only(path, immutable=immutable)
     try:
         (found,) = reader.execute("PRAGMA integrity_check(1)" if thorough else "PRAGMA quick_check(1)").fetchone()
     except sqlite3.Error as error:
-        if kind_of(error) is Kind.MALFORMED:
-            raise told(path, error) from error
+        if kind_of(error) is ErrorKind.MALFORMED:
+            raise to_paglets_error(path, error) from error
         raise
     finally:
         reader.close()

@@ -12,7 +12,7 @@ MOST_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class KeptScratch:
     """`removed_at`: epoch seconds, None while the directory is there."""
 
     generation: int
@@ -38,10 +38,10 @@ def is_kept(tx: Tx, agent_id: str) -> bool:
     return tx.value(row, agent_id) is not None
 
 
-def of(tx: Tx, agent_id: str) -> Kept | None:
+def of(tx: Tx, agent_id: str) -> KeptScratch | None:
     """Return what was kept of this paglet, if anything was."""
     row = tx.one("SELECT generation, attempt, path, removed_at FROM kept_scratch WHERE agent_id = ?", agent_id)
-    return None if row is None else Kept(**dict(row))
+    return None if row is None else KeptScratch(**dict(row))
 
 
 def newest_first(tx: Tx) -> tuple[str, ...]:
