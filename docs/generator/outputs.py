@@ -64,20 +64,20 @@ ENDED_COUNTS = {
 }
 
 ATTEMPTS = "attempts, the newest last, each as [AttemptView](protocol.md#attemptview)"
-SILENT = "a line for each host that did not answer"
-SILENT_OR_OFFLINE = f"{SILENT} or is offline"
+UNREACHABLE = "a line for each host that did not answer"
+UNREACHABLE_OR_OFFLINE = f"{UNREACHABLE} or is offline"
 
 LOGS = {
     "attempts": ATTEMPTS,
     "unfinished": "copies that have not ended, each as [UnfinishedJob](protocol.md#unfinishedjob)",
-    "unreachable": SILENT,
+    "unreachable": UNREACHABLE,
 }
 
 OUTPUTS: dict[str, Output] = {
     "artifacts list": Output(
         keys={
             "artifacts": f"each {ARTIFACT}",
-            "unreachable": SILENT_OR_OFFLINE,
+            "unreachable": UNREACHABLE_OR_OFFLINE,
         }
     ),
     "artifacts info": Output(
@@ -141,7 +141,7 @@ OUTPUTS: dict[str, Output] = {
     "jobs groups": Output(
         keys={
             "groups": "each as [GroupLine](protocol.md#groupline), newest first",
-            "unreachable": SILENT_OR_OFFLINE,
+            "unreachable": UNREACHABLE_OR_OFFLINE,
             **SUMMARY_KEYS,
             "problem": "without the collector: why it cannot be asked",
             "counted_at": "without the collector: when home heard the counts, epoch seconds; null: never",
@@ -173,14 +173,14 @@ OUTPUTS: dict[str, Output] = {
             "jobs": f"without a group each {JOB}, with `host`, the name of its host; of a group each with `job_key`, "
             "`status` (`running`, `waiting`, `failed`, `cancelled` or `done`), and what the summary has of it",
             "left_out": "how many jobs more there are",
-            "unreachable": f"{SILENT_OR_OFFLINE}; not with a group",
+            "unreachable": f"{UNREACHABLE_OR_OFFLINE}; not with a group",
         }
     ),
     "jobs ps": Output(
         keys={
             "jobs": f"each {JOB}, with `host`, the name of its host",
             "left_out": "how many jobs more there are",
-            "unreachable": SILENT_OR_OFFLINE,
+            "unreachable": UNREACHABLE_OR_OFFLINE,
         }
     ),
     "jobs why": Output(
@@ -215,7 +215,7 @@ OUTPUTS: dict[str, Output] = {
         keys={
             "hosts": f"each {SLOTS}",
             "jobs": f"those that use most first, each {JOB}, with `host`, the name of its host",
-            "unreachable": SILENT,
+            "unreachable": UNREACHABLE,
         }
     ),
     "jobs wait": Output(keys=ENDED_COUNTS),
@@ -263,7 +263,7 @@ OUTPUTS: dict[str, Output] = {
         keys={
             "paglets": "of each: `agent_id`, `name`, `class_name`, `kind`, `service`, `host`, `status`, `group_id`, "
             "`job_key`, `created_at`, `age_seconds`, `reason`",
-            "unreachable": SILENT_OR_OFFLINE,
+            "unreachable": UNREACHABLE_OR_OFFLINE,
         }
     ),
     "logs": Output(keys=LOGS, note=" (the attempts, not what they printed)"),
@@ -291,7 +291,7 @@ OUTPUTS: dict[str, Output] = {
     "notes": Output(
         keys={
             "notes": "the newest last, each as [Note](protocol.md#note)",
-            "unreachable": SILENT_OR_OFFLINE,
+            "unreachable": UNREACHABLE_OR_OFFLINE,
         },
         note=" (with `--follow` a note in each line)",
     ),

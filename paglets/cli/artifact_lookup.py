@@ -19,11 +19,11 @@ from paglets.cli.orphaned_groups import waiting_file, waiting_files
 from paglets.cli.views.job_records import artifact_in
 from paglets.cli.views.offline_hosts import MissingHosts, missing_hosts
 from paglets.client.fan_out import ask_all
+from paglets.client.host_client import HostClient
 from paglets.core.errors import Invalid, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import MAX_FILE_NAME_BYTES, ArtifactRef, ProxyRef, check_file_name, visible_name
 from paglets.core.text import counted, meant
-from paglets.remote.client import HostClient
 
 PAGE_RESULTS = 100
 MOST_GROUPS = 20

@@ -11,13 +11,13 @@ from paglets.api.groups import GroupLine, GroupView
 from paglets.cli.output import ago, notice_if_slow, say, waiting_for_all
 from paglets.cli.views.offline_hosts import missing_hosts
 from paglets.client.cancellation import AWAY
-from paglets.client.collectors import FIRST_SECONDS, reached
+from paglets.client.collectors import FIRST_SECONDS, find_collector
 from paglets.client.group_records import LISTS, whole_summary
+from paglets.client.host_client import HostClient
 from paglets.core.errors import Invalid, PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import ProxyRef
 from paglets.core.text import meant
-from paglets.remote.client import HostClient
 
 
 def group_of(client: HostClient, group_id: str) -> GroupView:
@@ -49,7 +49,7 @@ def collector_of(client: HostClient, group_id: str, now: Callable[[], float] = t
 
     It is waited for no longer than the client's timeout.
     """
-    return reached(client, group_of(client, group_id).collector, group_id, tell=say, now=now)
+    return find_collector(client, group_of(client, group_id).collector, group_id, tell=say, now=now)
 
 
 def summary_of(client: HostClient, group_id: str, lists: Collection[str] = LISTS) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from paglets.cli.background import spawn_detached
+from paglets.client.host_client import HostClient
 from paglets.core.errors import PagletsError, StartFailed, TimedOut
 from paglets.core.text import printable
 from paglets.program import child_environment, keep_copy, this_program
-from paglets.remote.client import HostClient
 from paglets.wire.keys import HOME_VARIABLE, KEY_VARIABLE
 from paglets.wire.local_hosts import running_hosts
 

@@ -12,11 +12,11 @@ from paglets.cli.options import LOOK_SECONDS
 from paglets.cli.output import notice_if_slow, say, waiting_for_all
 from paglets.client.cancellation import AWAY
 from paglets.client.collectors import FORGOTTEN
+from paglets.client.host_client import HostClient
 from paglets.client.job_logs import JobAttempts
 from paglets.client.undelivered import MeshUndelivered
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError
 from paglets.core.text import command_name
-from paglets.remote.client import HostClient
 from paglets.slots.states import FINAL
 
 MOST_JOBS = 1_000

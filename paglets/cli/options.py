@@ -17,8 +17,8 @@ from paglets.core.text import meant
 from paglets.settings import parse_bytes, parse_property
 
 if TYPE_CHECKING:
+    from paglets.client.host_client import HostClient
     from paglets.client.mesh_client import MeshClient
-    from paglets.remote.client import HostClient
 
 ANSWER_SECONDS = 30.0
 LOOK_SECONDS = 5.0
@@ -146,7 +146,9 @@ def run(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
 def client_of(options: argparse.Namespace, *, of_one: bool = False) -> HostClient:
     """A client for `--at`. Where there was a choice it is said on stderr if the answer is `of_one` host only."""
     _say_broken_run_files()
-    from paglets.remote.client import HostClient  # here, as commands that ask nobody start in half the time without it
+    from paglets.client.host_client import (
+        HostClient,  # here, as commands that ask nobody start in half the time without it
+    )
 
     client = HostClient(options.at, timeout=options.timeout or ANSWER_SECONDS)
     if client.note and of_one:

@@ -13,10 +13,10 @@ from paglets.cli.output import (
 )
 from paglets.cli.views.job_records import artifact_in
 from paglets.cli.views.orphaned_groups import FinishedJob, OrphanedGroupReport
+from paglets.client.host_client import HostClient
 from paglets.client.orphaned_groups import newest_reports
 from paglets.core.errors import PagletsError, Unreachable
 from paglets.core.refs import ArtifactRef, HostRef
-from paglets.remote.client import HostClient
 
 
 def find_orphaned_group(client: HostClient, group_id: str, error: PagletsError) -> OrphanedGroupReport | None:

@@ -12,7 +12,7 @@ from paglets.api.paglets import Done
 from paglets.client.destination import destination_for, is_downloaded, make_durable
 from paglets.client.download import Download, artifact_route, find_artifact, listed_host
 from paglets.client.mesh_client import MeshClient, quoted
-from paglets.client.pacing import READING, Progress, nobody
+from paglets.client.pacing import READING, Progress, no_progress
 from paglets.client.targets import Target, addressee
 from paglets.client.upload import BlobUploader, BytesSource, FileSource, UploadSource
 from paglets.codec.envelope import WireMessage
@@ -48,7 +48,7 @@ class ArtifactTransfers:
     def publish_bytes(self, data: bytes) -> BlobRef:
         return self._publisher.publish(BytesSource(data))
 
-    def publish_file(self, path: str | Path, progress: Progress = nobody) -> BlobRef:
+    def publish_file(self, path: str | Path, progress: Progress = no_progress) -> BlobRef:
         with FileSource(Path(path), progress) as source:
             return self._publisher.publish(source, progress=progress)
 
@@ -99,7 +99,7 @@ class ArtifactTransfers:
             )
             carrying = replace_fields(message, artifacts=(*message.artifacts, artifact))
             post = PostMessage(target=target, message=carrying, token=self._mesh.entropy.token())
-            self._with_bytes(source, nobody, lambda: self._post(post))
+            self._with_bytes(source, no_progress, lambda: self._post(post))
             if move:
                 source.remove(artifact.artifact_id)
             return artifact

@@ -30,7 +30,7 @@ LOST = (REPLACED, FORGOTTEN)
 
 
 @runtime_checkable
-class Finder(Protocol):
+class CollectorFinder(Protocol):
     """A HostClient, as far as it is needed to find a collector."""
 
     timeout: float
@@ -42,8 +42,8 @@ class Finder(Protocol):
     def paglet(self, target: ProxyRef, *, timeout: float | None = None) -> PagletView: ...
 
 
-def reached(
-    client: Finder,
+def find_collector(
+    client: CollectorFinder,
     collector: ProxyRef,
     group_id: str,
     *,
@@ -55,7 +55,7 @@ def reached(
     Raises Unreachable where its host is away or gone, or does not answer. Waits no longer than the client's timeout,
     and calls `tell` with what is waited for where that takes long.
     """
-    collector = heard(client, collector, group_id)
+    collector = online_collector(client, collector, group_id)
     end = now() + client.timeout
     text = f"waiting for {collector.host.name}, which has the collector of {group_id}"
     with told_if_slow(tell, text, QUIET_SECONDS):
@@ -75,22 +75,26 @@ def reached(
                         collector=AWAY,
                     ) from None
                 # A host that has just died is not worth the whole wait.
-                collector = heard(client, collector, group_id, SILENT_SECONDS)
+                collector = online_collector(client, collector, group_id, SILENT_SECONDS)
             else:
                 break
     return collector
 
 
-def heard(client: Finder, collector: ProxyRef, group_id: str, most_seconds: float = math.inf) -> ProxyRef:
+def online_collector(
+    client: CollectorFinder, collector: ProxyRef, group_id: str, most_seconds: float = math.inf
+) -> ProxyRef:
     """Return where the collector is, on a host that is online and was heard of in the last `most_seconds`.
 
     Raises Unreachable at once where its host is away or silent.
     """
-    found = moved(client, collector, group_id, most_seconds)
+    found = moved_group(client, collector, group_id, most_seconds)
     return collector if found is None else found.collector
 
 
-def moved(client: Finder, collector: ProxyRef, group_id: str, most_seconds: float = math.inf) -> GroupView | None:
+def moved_group(
+    client: CollectorFinder, collector: ProxyRef, group_id: str, most_seconds: float = math.inf
+) -> GroupView | None:
     """Return the group as the host tells it to which its collector moved; None: the collector is where it was.
 
     Raises as `heard`.

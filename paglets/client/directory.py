@@ -13,9 +13,9 @@ from paglets.api.paglets import FindPaglets, FoundPaglets, Paglets, PagletView
 from paglets.client.fan_out import ask_all, online_hosts, returning_errors, with_host_name
 from paglets.client.host_removal import ForgottenHost, forget_host
 from paglets.client.mesh_client import MeshClient
+from paglets.client.proxy import PagletProxy
 from paglets.core.errors import PagletsError
 from paglets.core.refs import HostRef
-from paglets.remote.proxy import PagletProxy
 
 T = TypeVar("T")
 

@@ -10,17 +10,17 @@ from paglets.api.groups import GroupLine, Groups, GroupView, WaitingReport
 from paglets.api.hosts import MeshHostView
 from paglets.api.paglets import PagletView
 from paglets.client.cancellation import AWAY, CancelOutcome, EndOutcome, cancel_jobs, clear_group, end_copies
-from paglets.client.collectors import heard
+from paglets.client.collectors import online_collector
 from paglets.client.fan_out import ask_all, online_hosts, returning_errors, with_host_name
 from paglets.client.group_lists import merged_groups
 from paglets.client.group_records import whole_summary
 from paglets.client.large_results import load_summary
 from paglets.client.mesh_client import MeshClient, quoted
 from paglets.client.orphaned_groups import OrphanedGroup, orphaned_group, waiting_reports
+from paglets.client.proxy import PagletProxy
 from paglets.core.errors import PagletsError, PeerReplaced, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.refs import HostRef, ProxyRef, check_group_id
-from paglets.remote.proxy import PagletProxy
 
 
 class GroupClient:
@@ -94,7 +94,7 @@ class GroupClient:
         Raises Unreachable with the next steps where no host has it.
         """
         known = self.group(group_id).collector
-        return known if self._mesh.member(known.host) else heard(self, known, group_id)
+        return known if self._mesh.member(known.host) else online_collector(self, known, group_id)
 
     def summary(self, group_id: str) -> dict[str, Any]:
         """Return the collector's summary of a group with all its records (its fields: `groups.summary`).

@@ -29,7 +29,7 @@ LONGEST_PAUSE_SECONDS = 2.0
 SHORTEST_TIMEOUT_SECONDS = 0.1
 
 
-def nobody(what: str, done: int, total: int) -> None:
+def no_progress(what: str, done: int, total: int) -> None:
     """The `Progress` of who does not look."""
 
 

@@ -6,13 +6,13 @@ import re
 
 from paglets.api.paglets import PagletView
 from paglets.client.mesh_client import MeshClient, paglet_route
+from paglets.client.proxy import PagletProxy
 from paglets.codec.envelope import WireMessage
 from paglets.codec.tagged_json import encode_fields
 from paglets.core.errors import Moved, Unknown
 from paglets.core.messages import Message
 from paglets.core.record import from_json
 from paglets.core.refs import HostRef, ProxyRef, check_agent_id
-from paglets.remote.proxy import PagletProxy
 
 Target = ProxyRef | PagletProxy | str
 

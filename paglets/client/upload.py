@@ -12,7 +12,7 @@ from typing import Protocol
 from paglets.api.blobs import AskBlobs, BlobState, BlobStates
 from paglets.api.limits import MAX_ASKED_BLOBS
 from paglets.client.mesh_client import MeshClient
-from paglets.client.pacing import READING, SENDING, ChunkSizer, Progress, RetryBudget, nobody
+from paglets.client.pacing import READING, SENDING, ChunkSizer, Progress, RetryBudget, no_progress
 from paglets.core.content import hash_file, stat_of
 from paglets.core.databases import database_at, remove_file, whole_file
 from paglets.core.errors import Conflict, FileChanged, Invalid, PagletsError
@@ -54,7 +54,7 @@ class FileSource:
     Of a database with files beside it a copy that has all of its rows is read instead.
     """
 
-    def __init__(self, path: Path, progress: Progress = nobody) -> None:
+    def __init__(self, path: Path, progress: Progress = no_progress) -> None:
         self.path = path
         self._stat = stat_of(path)
         with whole_file(path) as (whole, self._database):
@@ -109,7 +109,7 @@ class BlobUploader:
         self._mesh = mesh
         self._timeout = timeout
 
-    def publish(self, source: UploadSource, host: HostRef | None = None, progress: Progress = nobody) -> BlobRef:
+    def publish(self, source: UploadSource, host: HostRef | None = None, progress: Progress = no_progress) -> BlobRef:
         """The bytes are whole on `host` (by default the link's own) when this returns.
 
         The host then keeps them for an hour, and for as long as something refers to them. Raises FileChanged, NoRoom.

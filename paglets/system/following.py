@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from paglets.client.collectors import LOST, Finder, heard, reached
+from paglets.client.collectors import LOST, CollectorFinder, find_collector, online_collector
+from paglets.client.proxy import PagletProxy
 from paglets.core.clock import Clock
 from paglets.core.errors import PagletsError, PeerReplaced, TimedOut, Unknown
 from paglets.core.messages import Message
 from paglets.core.text import counted, type_of
-from paglets.remote.proxy import PagletProxy
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class Follower:
         self,
         group_id: str,
         collector: PagletProxy,
-        find: Finder | None,
+        find: CollectorFinder | None,
         proxy: Callable[[Any], PagletProxy],
         *,
         clock: Clock,
@@ -137,7 +137,9 @@ class Follower:
     def find(self) -> None:
         """Find the collector anew. Raises Unreachable where its host is away or lost."""
         if self._find is not None:
-            ref = reached(self._find, self.collector.ref, self._group_id, tell=self._tell, now=self._clock.monotonic)
+            ref = find_collector(
+                self._find, self.collector.ref, self._group_id, tell=self._tell, now=self._clock.monotonic
+            )
             self.collector = self._proxy(ref)
 
     def look(self) -> None:
@@ -145,7 +147,7 @@ class Follower:
         if self._find is None:
             return
         try:
-            self.collector = self._proxy(heard(self._find, self.collector.ref, self._group_id))
+            self.collector = self._proxy(online_collector(self._find, self.collector.ref, self._group_id))
         except PagletsError as error:
             if not error.retryable:
                 raise

@@ -9,11 +9,11 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Generic, Union
 
+from paglets.client.proxy import PagletProxy
 from paglets.core.agent import Paglet, S
 from paglets.core.errors import Invalid, NotHandled
 from paglets.core.messages import MAX_KIND_CHARACTERS, Message
 from paglets.core.text import type_of, with_article
-from paglets.remote.proxy import PagletProxy
 from paglets.slots.service import (
     SERVICE_NAME,
     CandidatesReply,

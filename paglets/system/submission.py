@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from paglets.api.groups import DEFAULT_COLLECTOR, CreationError, GroupView, SubmitGroup
-from paglets.client.collectors import Finder
+from paglets.client.collectors import CollectorFinder
 from paglets.client.group_records import all_records, whole_summary
 from paglets.client.inputs import GroupInputs, InputPaths, UploadSession
 from paglets.client.large_results import load, load_all, load_summary
+from paglets.client.proxy import PagletProxy, Sender
 from paglets.codec.bundle import publish_code
 from paglets.codec.class_names import class_name, refuse_while_importing
 from paglets.core.clock import Clock, SystemClock, system_pause
@@ -23,7 +24,6 @@ from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, ProxyRef, check_group_id
 from paglets.core.signatures import check_methods
 from paglets.core.text import type_of
-from paglets.remote.proxy import PagletProxy, Sender
 from paglets.system.collector import ResultCollectorPaglet
 from paglets.system.following import LOOK_SECONDS, REPLY_SECONDS, Follower, tree
 from paglets.system.jobs import ComputeJobPaglet, J
@@ -99,7 +99,7 @@ class Submission:
         self._follower = Follower(
             view.group_id,
             submitter.proxy(view.collector),
-            submitter if isinstance(submitter, Finder) else None,
+            submitter if isinstance(submitter, CollectorFinder) else None,
             submitter.proxy,
             clock=self._clock,
             pause=lambda seconds: self._pause(seconds),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from paglets.api.groups import CreationError, GroupView, Obstacle
-from paglets.client.collectors import FORGOTTEN, LOST, Finder, moved, next_steps
+from paglets.client.collectors import FORGOTTEN, LOST, CollectorFinder, moved_group, next_steps
 from paglets.client.hosts import view_of
 from paglets.core.clock import QUIET_SECONDS, told_if_slow
 from paglets.core.errors import GroupLost, PagletsError
@@ -25,7 +25,7 @@ STATUS_SECONDS = 5.0
 
 
 @runtime_checkable
-class GroupReader(Finder, Protocol):
+class GroupReader(CollectorFinder, Protocol):
     """A HostClient: can ask its host how a group stands. (Within a paglet, submitting again answers that.)"""
 
     def group(self, group_id: str) -> GroupView: ...
@@ -136,7 +136,7 @@ def without_collector(view: GroupView, reader: GroupReader, error: PagletsError)
     forgotten, or that has another store by now.
     """
     try:
-        found = moved(reader, view.collector, view.group_id)
+        found = moved_group(reader, view.collector, view.group_id)
     except PagletsError as why:
         if why.details.get("collector") in LOST:
             raise group_lost(view.group_id, why.message, why.next_steps) from None

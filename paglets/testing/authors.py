@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paglets.api.groups import CreationError, GroupView, Obstacle, SubmitGroup
+from paglets.client.proxy import PagletProxy
 from paglets.codec.tagged_json import encode
 from paglets.core.errors import NotHandled
 from paglets.core.messages import Message, one_timeout, text_and_level
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import BlobRef, HostRef, ProxyRef
 from paglets.groups.keys import new_group_id
-from paglets.remote.proxy import PagletProxy
 from paglets.worker.requests import new_note
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ HOST = HostRef(store_id="store-here", name="here", url="http://here:8765")
 
 
 class FakeSender:
-    """`remote.proxy.Sender`: `answers` by kind of message; `sent` and `posted` keep (agent_id, Message)."""
+    """`client.proxy.Sender`: `answers` by kind of message; `sent` and `posted` keep (agent_id, Message)."""
 
     def __init__(self, answers: Mapping[str, Callable[[Message], Any]] | None = None) -> None:
         self.answers = dict(answers or {})

@@ -27,8 +27,8 @@ QueueKey = tuple[str, str]
 def queue_of(url: str, request: Request) -> QueueKey:
     """The lane that a request to `url` takes."""
     path = request.target.partition("?")[0]
-    if request.lane:  # passed on: where that takes long, it holds up nothing that is for the host at `url` itself
-        return url + path, request.lane
+    if request.queue:  # passed on: where that takes long, it holds up nothing that is for the host at `url` itself
+        return url + path, request.queue
     if path.endswith("/call"):
         return url, "calls"
     if path == "/v1/outbox/pull":

@@ -26,5 +26,5 @@ def relayed(host: HostRef, request: Request, timeout_seconds: float) -> Request:
         load=load,
         keep=request.keep,
         repeatable=request.repeatable or request.method in ("GET", "HEAD"),
-        lane=queue_of("", request)[1],
+        queue=queue_of("", request)[1],
     )

@@ -28,7 +28,7 @@ class Request:
     `by_name`: a good reply is a piece of a blob, which whoever asked proves by its name when all of it is there; its
     bytes are not signed one by one.
 
-    `lane`: that of a request which another host passes on (`wire.fair_queue`); "" for what goes straight there.
+    `queue`: that of a request which another host passes on (`wire.fair_queue`); "" for what goes straight there.
     """
 
     method: str
@@ -39,7 +39,7 @@ class Request:
     load: Callable[[], bytes] | None = None
     keep: Callable[[bytes], None] | None = None
     by_name: bool = False
-    lane: str = ""
+    queue: str = ""
 
     def loaded(self) -> Request:
         """The same with its body at hand."""

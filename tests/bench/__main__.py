@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from paglets.remote.client import HostClient
+from paglets.client.host_client import HostClient
 from paglets.system.compute_slots import submit_compute_job_group
 from tests.acceptance.rig import HostProcess, Mesh
 from tests.bench import print_figures

@@ -30,9 +30,9 @@ from pathlib import Path
 import psutil
 
 from build_zipapp import ROOT
+from paglets.client.host_client import HostClient
 from paglets.core.errors import PagletsError
 from paglets.core.failpoints import VARIABLE
-from paglets.remote.client import HostClient
 from paglets.system.compute_slots import submit_compute_job_group
 from tests.acceptance.rig import HostProcess, Mesh, group_lines, is_home, wait_until
 from tests.fault.hosts import zygotes

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from mesh_jobs import Task, TaskState
 
+from paglets.client.host_client import HostClient
 from paglets.core.errors import GroupLost
 from paglets.groups.keys import collector_id
-from paglets.remote.client import HostClient
 from paglets.system.compute_slots import Submission, submit_compute_job_group
 from tests.acceptance.rig import JOBS, PATIENCE_SECONDS, Finished, Mesh, starts_of, wait_running, wait_until
 from tests.fault.hosts import forget, is_online

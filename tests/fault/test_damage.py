@@ -17,6 +17,7 @@ import psutil
 import pytest
 from mesh_jobs import Task, TaskState
 
+from paglets.client.host_client import HostClient
 from paglets.core.errors import (
     EXIT_FAILED,
     EXIT_UNDECIDED,
@@ -26,7 +27,6 @@ from paglets.core.errors import (
     PagletsError,
     StoreFull,
 )
-from paglets.remote.client import HostClient
 from paglets.system.compute_slots import submit_compute_job_group
 from tests.acceptance.rig import (
     PATIENCE_SECONDS,

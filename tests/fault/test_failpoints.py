@@ -11,8 +11,8 @@ import psutil
 import pytest
 from byte_jobs import Bytes, BytesState
 
+from paglets.client.host_client import HostClient
 from paglets.core.failpoints import POINTS
-from paglets.remote.client import HostClient
 from paglets.system.compute_slots import submit_compute_job_group
 from tests.acceptance.rig import PATIENCE_SECONDS, HostProcess, MakeMesh, Mesh, wait_home, wait_until
 from tests.fault.hosts import zygotes

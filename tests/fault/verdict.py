@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from paglets.artifacts import ArtifactRef
+from paglets.client.host_client import HostClient
 from paglets.core.errors import PagletsError
-from paglets.remote.client import HostClient
 from tests.acceptance.rig import Mesh, wait_until
 from tests.fault.plan import HOME, Wave
 

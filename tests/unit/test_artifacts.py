@@ -8,11 +8,11 @@ import pytest
 
 from paglets.api.blobs import Artifacts
 from paglets.api.paglets import PagletView
+from paglets.client.host_client import HostClient
+from paglets.client.proxy import PagletProxy
 from paglets.core.errors import CallOutcomeUnknown, Conflict, FileChanged, Invalid, Moved, Unknown, Unreachable
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.remote.client import HostClient
-from paglets.remote.proxy import PagletProxy
 from paglets.testing.authors import FakeSender
 from tests.fakes.filehost import FileHost, file_mesh
 from tests.unit.files_rig import blob_of

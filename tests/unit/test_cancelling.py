@@ -15,6 +15,7 @@ from paglets.api.hosts import Hosts, MeshHostView
 from paglets.api.kept import FailedHook
 from paglets.cli.commands.jobs.cancel import HooksEnded, by_group, cancel_each, end_hooks, exit_code
 from paglets.client.cancellation import CancelOutcome, EndOutcome, cancel_jobs, end_copies
+from paglets.client.host_client import HostClient
 from paglets.client.mesh_client import MeshClient
 from paglets.client.orphaned_groups import OrphanedGroup
 from paglets.client.undelivered import MeshUndelivered
@@ -31,7 +32,6 @@ from paglets.core.errors import (
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import ProxyRef
-from paglets.remote.client import HostClient
 from paglets.wire.request import Request, Response
 from tests.fakes.clock import FakeClock, SeededEntropy
 from tests.fakes.exchange import TableExchange, TableHost

@@ -28,9 +28,9 @@ from paglets.cli.options import Parser, run
 from paglets.cli.orphaned_groups import waiting_file, waiting_files
 from paglets.cli.views.job_records import artifact_in
 from paglets.cli.views.transfer_progress import ProgressLine, fitted
+from paglets.client.host_client import HostClient
 from paglets.core.errors import CallOutcomeUnknown, Conflict, Invalid, Unknown, Unreachable
 from paglets.core.refs import ArtifactRef, ProxyRef
-from paglets.remote.client import HostClient
 from paglets.wire.request import Request, Response
 from tests.fakes.clock import FakeClock
 from tests.fakes.exchange import TableExchange

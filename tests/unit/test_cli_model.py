@@ -15,10 +15,10 @@ from paglets.cli.commands.list import rows, status_of
 from paglets.cli.commands.notes import follow, note_line, speaker
 from paglets.cli.main import main
 from paglets.client.directory import MeshNotes
+from paglets.client.host_client import HostClient
 from paglets.core.errors import Overloaded, ShuttingDown
 from paglets.core.messages import Message
 from paglets.core.refs import HostRef, Kind
-from paglets.remote.client import HostClient
 from paglets.system.compute_slots import ComputeJobPaglet, ComputeJobState
 from paglets.system.services import ServiceContract, ServicePaglet
 from paglets.testing.authors import FakeContext

@@ -22,9 +22,9 @@ from paglets.cli.main import move_shared_options
 from paglets.cli.options import nearest
 from paglets.cli.output import say
 from paglets.cli.views.job_records import ended_line
+from paglets.client.host_client import HostClient
 from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, PagletsError, TimedOut, Unknown, Unreachable
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.remote.client import HostClient
 from paglets.slots.model import Resources
 from paglets.system.progress import Bar, Lines, Progress, Silent
 from tests.fakes.clock import FakeClock

@@ -16,6 +16,7 @@ from paglets.api.hosts import HostIdentity
 from paglets.api.notes import Note, Notes
 from paglets.api.paglets import Done, Paglets, PagletView
 from paglets.api.slots import PlacementPreview, Slots
+from paglets.client.host_client import HostClient
 from paglets.codec import tagged_json
 from paglets.codec.bundle import bundle_of
 from paglets.core.agent import Paglet, PagletState
@@ -35,7 +36,6 @@ from paglets.core.errors import (
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.remote.client import HostClient
 from paglets.slots.model import Resources
 from paglets.system.jobs import ComputeJobState
 from paglets.testing.authors import FakeContext

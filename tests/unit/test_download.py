@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from paglets.client.pacing import FIRST_PIECE_BYTES, nobody
+from paglets.client.pacing import FIRST_PIECE_BYTES, no_progress
 from paglets.client.partial_file import partial_name
 from paglets.core.errors import CallOutcomeUnknown, Conflict, FileChanged, Invalid, NoRoom, Unknown, Unreachable
 from paglets.core.refs import ArtifactRef
@@ -25,7 +25,7 @@ def rig() -> FilesRig:
 
 
 def fetch(rig: FilesRig, target: Path, artifact: ArtifactRef | str = "art-00000001", **more: object) -> Path:
-    given: dict = {"move": False, "replace": False, "progress": nobody} | more
+    given: dict = {"move": False, "replace": False, "progress": no_progress} | more
     return rig.files.download(artifact, target, **given)
 
 
@@ -91,7 +91,7 @@ def test_the_same_file_at_the_target_is_enough_also_when_the_artifact_is_gone(ri
 def test_a_folder_that_ends_as_one_is_made(rig: FilesRig, tmp_path: Path) -> None:
     rig.a.keep(DATA)
     for _ in range(2):
-        path = rig.files.download("art-00000001", f"{tmp_path}/new/", move=False, replace=False, progress=nobody)
+        path = rig.files.download("art-00000001", f"{tmp_path}/new/", move=False, replace=False, progress=no_progress)
         assert (path, path.read_bytes()) == (tmp_path / "new" / "data.bin", DATA)
 
 
@@ -319,7 +319,7 @@ def test_a_target_that_cannot_be_is_one_clear_line(rig: FilesRig, tmp_path: Path
     rig.a.keep(DATA)
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(Invalid, match=told) as caught:
-        rig.files.download("art-00000001", f"{tmp_path}/{target}", move=False, replace=False, progress=nobody)
+        rig.files.download("art-00000001", f"{tmp_path}/{target}", move=False, replace=False, progress=no_progress)
     assert "\n" not in caught.value.message
     assert [name for name in rig.names(tmp_path) if name != "file"] == []
 
@@ -372,13 +372,13 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from paglets.core.errors import NoRoom
-from paglets.client.pacing import nobody
+from paglets.client.pacing import no_progress
 from tests.unit.files_rig import FilesRig, some_bytes
 rig = FilesRig()
 rig.a.keep(some_bytes(3_000_000))
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
 try:
-    rig.files.download("art-00000001", sys.argv[1], move=False, replace=False, progress=nobody)
+    rig.files.download("art-00000001", sys.argv[1], move=False, replace=False, progress=no_progress)
 except NoRoom as error:
     print(error.message)
 """

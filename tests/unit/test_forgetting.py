@@ -9,9 +9,9 @@ import pytest
 
 from paglets.api.hosts import Forgotten, Hosts, MeshHostView
 from paglets.cli.commands import mesh
+from paglets.client.host_client import HostClient
 from paglets.client.host_removal import ForgottenHost, shown
 from paglets.core.errors import Conflict, InternalError, Invalid, PagletsError, Unknown
-from paglets.remote.client import HostClient
 from tests.fakes.exchange import TableExchange, TableHost
 from tests.fakes.mesh import member
 

@@ -11,8 +11,8 @@ from test_client import running
 from paglets.api.kept import FailedHook, UndeliveredOutputs
 from paglets.api.paglets import Done, PagletView
 from paglets.cli.commands.jobs.cancel import end_failed
+from paglets.client.host_client import HostClient
 from paglets.core.errors import Unknown
-from paglets.remote.client import HostClient
 from tests.fakes.exchange import TableExchange, TableHost
 
 PAGE = 3

@@ -39,11 +39,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"core", "slots", "program", "settings"},
     "web": {"core"},
     "system": {"system", "core", "codec", "slots", "groups", "api", "wire", "client"},
-    "examples": {"examples", "system", "remote", "client", "wire", "artifacts", "core"},
+    "examples": {"examples", "system", "remote", "artifacts", "core"},
     "__init__": {"artifacts", "core", "program", "remote", "system"},
+    "remote": {"client"},
     "__main__": {"cli", "worker"},
 }
-AUTHORS_AND_TOOLS = {"cli", "testing", "remote"}
+AUTHORS_AND_TOOLS = {"cli", "testing"}
 """These may import every package but those that they are for: only they import one another."""
 
 THIRD_PARTY = {"psutil", "tomli_w"}
@@ -57,7 +58,6 @@ WORLD_ALLOWED = (
     "codec/uuids.py",
     "store/db.py",
     "wire/transport.py",
-    "remote/client.py",
     *(f"client/{name}.py" for name in ("fan_out", "download")),
     *(f"worker/host/{name}.py" for name in ("launcher", "supervisor", "sampler")),
     "worker/zygote/main.py",
@@ -98,7 +98,7 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def is_allowed(importer: str, imported: str) -> bool:
-    if importer in AUTHORS_AND_TOOLS or imported == "remote":
+    if importer in AUTHORS_AND_TOOLS:
         return True
     return imported in MAY_IMPORT.get(importer, set())
 

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from paglets.client.proxy import PagletProxy
 from paglets.codec import tagged_json
 from paglets.core.errors import Conflict, Invalid
 from paglets.core.messages import Message
 from paglets.core.refs import HostRef, ProxyRef
-from paglets.remote.proxy import PagletProxy
 from paglets.testing.authors import FakeSender
 
 REF = ProxyRef(agent_id="p1", host=HostRef(store_id="s1", name="w1", url="http://w1:8765"))

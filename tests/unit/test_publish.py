@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paglets.client.pacing import FIRST_PIECE_BYTES, nobody
+from paglets.client.pacing import FIRST_PIECE_BYTES, no_progress
 from paglets.core.errors import (
     CallOutcomeUnknown,
     Conflict,
@@ -48,7 +48,7 @@ def test_a_database_is_sent_with_the_rows_that_a_file_beside_it_has(rig: FilesRi
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("CREATE TABLE t AS SELECT 5 AS n")
-        made = rig.files.upload(path, name=None, owner=None, expires_in_seconds=None, move=True, progress=nobody)
+        made = rig.files.upload(path, name=None, owner=None, expires_in_seconds=None, move=True, progress=no_progress)
         assert list(tmp_path.iterdir()) == []
     (tmp_path / "copy.db").write_bytes(rig.a.blobs[made.sha256])
     with closing(sqlite3.connect(tmp_path / "copy.db")) as copy:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from paglets.client.host_client import HostClient
 from paglets.client.inputs import (
     RENEW_SECONDS,
     TRIES_TO_TELL,
@@ -17,10 +18,9 @@ from paglets.client.inputs import (
     check_inputs,
     publish_inputs,
 )
-from paglets.client.pacing import SENDING, Progress, nobody
+from paglets.client.pacing import SENDING, Progress, no_progress
 from paglets.core.errors import Conflict, FileChanged, Invalid, Unreachable
 from paglets.core.refs import BlobRef
-from paglets.remote.client import HostClient
 from paglets.testing.authors import FakeContext
 from tests.fakes.clock import FakeClock
 
@@ -116,7 +116,7 @@ class ForgetfulHost(FakeContext):
         self.until[blob.sha256] = self.clock.monotonic() + PIN_SECONDS
         return blob
 
-    def publish_file(self, path: str | Path, progress: Progress = nobody) -> BlobRef:
+    def publish_file(self, path: str | Path, progress: Progress = no_progress) -> BlobRef:
         for piece in range(self.pieces):
             progress(SENDING, piece, self.pieces)
             self.clock.advance(self.takes / self.pieces)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import paglets
+from paglets.client.host_client import HostClient
 from paglets.core.clock import SystemClock, SystemEntropy
-from paglets.remote.client import HostClient
 from paglets.wire.auth import Signer, Verifier
 from paglets.wire.keys import MeshKey, parse_key
 from paglets.wire.transport import PooledClient

@@ -26,6 +26,7 @@ from paglets.cli.views.job_details import GONE
 from paglets.cli.views.offline_hosts import MissingHosts, missing_hosts
 from paglets.cli.views.transfer_progress import ProgressLine
 from paglets.client.fan_out import ask_all
+from paglets.client.host_client import HostClient
 from paglets.client.pacing import RECEIVING
 from paglets.core.errors import (
     EXIT_DONE,
@@ -41,7 +42,6 @@ from paglets.core.errors import (
 from paglets.core.record import to_json
 from paglets.core.refs import ARTIFACT_ID, ArtifactRef
 from paglets.core.text import duration_text, printable
-from paglets.remote.client import HostClient
 from paglets.slots.amounts import bytes_text
 
 MOST_NAMED_IDS = 5

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from paglets.cli.options import Parser
 from paglets.cli.script import split
+from paglets.client.host_client import HostClient
 from paglets.core.errors import EXIT_DONE, PagletsError
 from paglets.core.text import command_name
 from paglets.program import child_command, this_program
-from paglets.remote.client import HostClient
 from paglets.wire.keys import paglets_home
 from paglets.wire.local_hosts import running_hosts
 

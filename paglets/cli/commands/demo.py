@@ -19,13 +19,13 @@ from paglets.cli.demo_mesh import HAS_SIGKILL, WAIT_SECONDS, DemoMesh, Interrupt
 from paglets.cli.options import Parser
 from paglets.cli.output import print_json, print_table, say
 from paglets.cli.views.job_records import ended_line
+from paglets.client.host_client import HostClient
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, Unknown
 from paglets.core.terminal import draws_on
 from paglets.core.text import command_name, printable
 from paglets.examples import identifiers
 from paglets.examples.identifiers import SourceFile, Word
 from paglets.program import this_program
-from paglets.remote.client import HostClient
 from paglets.slots.amounts import bytes_text
 from paglets.system.progress import Bar, Progress, how_ended
 from paglets.system.submission import Submission

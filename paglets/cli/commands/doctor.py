@@ -22,6 +22,7 @@ from paglets.cli.output import adapt_commands, print_json
 from paglets.cli.views.hosts import cut_text, other_cuts, refused_text
 from paglets.cli.views.offline_hosts import forget_hint, is_alone, is_long_offline, is_superseded
 from paglets.client.fan_out import ask_all, returning_errors
+from paglets.client.host_client import HostClient
 from paglets.client.hosts import has_not_joined, last_contact_text
 from paglets.config import CONFIG_NAME, checked_config, data_dirs, host_names
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, NotAllowed, PagletsError, Unreachable, WrongClock
@@ -29,7 +30,6 @@ from paglets.core.text import counted, duration_text, printable
 from paglets.host.runtime.status import BLOCKED
 from paglets.native import psutil_problem
 from paglets.program import PROGRAM_VERSION, this_program
-from paglets.remote.client import HostClient
 from paglets.settings import user_path
 from paglets.slots.amounts import bytes_text
 from paglets.wire.keys import SAME_FOR_COMMANDS, client_key, lost_key_hint, paglets_home

@@ -20,11 +20,11 @@ from paglets.cli.output import (
 )
 from paglets.cli.views.offline_hosts import missing_hosts
 from paglets.client.directory import MeshNotes
+from paglets.client.host_client import HostClient
 from paglets.core.errors import Invalid, PagletsError
 from paglets.core.record import to_json
 from paglets.core.refs import check_group_id
 from paglets.core.text import printable
-from paglets.remote.client import HostClient
 
 FOLLOW_SECONDS = 1.0
 MOST_NOTES = 1_000

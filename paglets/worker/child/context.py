@@ -14,6 +14,7 @@ from typing import Any
 
 from paglets.api.paglets import FoundPaglets
 from paglets.client.inputs import InputPaths, publish_inputs
+from paglets.client.proxy import PagletProxy
 from paglets.codec.bundle import publish_code
 from paglets.codec.class_names import class_name
 from paglets.codec.envelope import WireMessage, check_seconds
@@ -26,7 +27,6 @@ from paglets.core.record import from_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef, ProxyRef
 from paglets.core.signatures import HookEvent, call_hook, check_methods
 from paglets.core.text import with_article
-from paglets.remote.proxy import PagletProxy
 from paglets.worker.child.artifacts import ChildArtifacts
 from paglets.worker.child.files import RegisteredFiles
 from paglets.worker.child.publishing import Publisher, absolute, is_within

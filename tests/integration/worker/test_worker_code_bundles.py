@@ -99,7 +99,7 @@ def test_a_paglet_that_creates_one_of_other_code_sends_that(host: FakeHost) -> N
 
 GUARD = b"""
 from paglets.core.agent import Paglet, PagletState
-from paglets.remote.client import HostClient
+from paglets.client.host_client import HostClient
 from paglets.system.compute_slots import submit_compute_job_group
 
 class Job(Paglet[PagletState]):

@@ -23,6 +23,7 @@ from paglets.cli.views.orphaned_groups import counts_text
 from paglets.client.cancellation import CancelOutcome, EndOutcome
 from paglets.client.collectors import FORGOTTEN
 from paglets.client.fan_out import ask_all, returning_errors
+from paglets.client.host_client import HostClient
 from paglets.client.undelivered import MeshUndelivered
 from paglets.core.errors import (
     EXIT_DONE,
@@ -38,7 +39,6 @@ from paglets.core.record import to_json
 from paglets.core.refs import ProxyRef
 from paglets.core.terminal import put_line
 from paglets.core.text import counted, printable
-from paglets.remote.client import HostClient
 
 WORDS = {
     "already_completed": "had a result already",

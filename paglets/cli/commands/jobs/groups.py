@@ -19,10 +19,10 @@ from paglets.cli.output import (
 from paglets.cli.views.groups import print_groups, print_summary
 from paglets.cli.views.offline_hosts import missing_hosts
 from paglets.cli.views.orphaned_groups import orphaned_group_json, print_orphaned_group
+from paglets.client.host_client import HostClient
 from paglets.core.errors import EXIT_DONE, PagletsError, Unknown, Unreachable
 from paglets.core.messages import Message
 from paglets.core.record import to_json
-from paglets.remote.client import HostClient
 
 MOST_LINES = 50
 """Of pending jobs, failures and results in words; `--json` has all that the summary has."""

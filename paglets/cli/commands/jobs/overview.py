@@ -23,11 +23,11 @@ from paglets.cli.output import (
 from paglets.cli.views.job_records import why_ended
 from paglets.cli.views.offline_hosts import MissingHosts
 from paglets.cli.views.wait_reasons import job_name
+from paglets.client.host_client import HostClient
 from paglets.core.errors import EXIT_DONE
 from paglets.core.messages import Message
 from paglets.core.record import to_json
 from paglets.core.text import duration_text
-from paglets.remote.client import HostClient
 from paglets.slots.amounts import bytes_text
 from paglets.system.progress import how_ended
 

@@ -9,9 +9,9 @@ from paglets.api.kept import FailedHook
 from paglets.cli.options import LOOK_SECONDS, client_of
 from paglets.cli.output import notice_if_slow, print_json
 from paglets.cli.views.hooks import say_failed_hook
+from paglets.client.host_client import HostClient
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, Conflict, Invalid, Unknown, Unreachable
 from paglets.core.text import printable
-from paglets.remote.client import HostClient
 
 
 def rerun(options: argparse.Namespace) -> int:

@@ -16,10 +16,10 @@ from paglets.cli.output import print_json, say
 from paglets.cli.views.explanation import Explanation
 from paglets.cli.views.job_details import CodeBundle, JobDetails, job_details_json, print_job_details
 from paglets.cli.views.job_records import artifact_in
+from paglets.client.host_client import HostClient
 from paglets.client.job_logs import JobAttempts
 from paglets.core.errors import PagletsError, Unknown, Unreachable
 from paglets.core.refs import ArtifactRef, BlobRef
-from paglets.remote.client import HostClient
 
 
 def show(options: argparse.Namespace) -> int:

@@ -11,12 +11,12 @@ from paglets.cli.collectors import collector_caller, group_of
 from paglets.cli.options import client_of
 from paglets.cli.output import adapt_commands, print_json, say
 from paglets.cli.views.job_records import ended_line
+from paglets.client.host_client import HostClient
 from paglets.core.clock import SystemClock, system_pause
 from paglets.core.errors import PagletsError
 from paglets.core.messages import Message
 from paglets.core.terminal import draws_on, put_line, put_next
 from paglets.core.text import counted, printable
-from paglets.remote.client import HostClient
 from paglets.system.following import Follower
 from paglets.system.progress import Bar, Silent, next_line, shown
 

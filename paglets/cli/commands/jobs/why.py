@@ -25,6 +25,7 @@ from paglets.cli.views.job_records import is_cancelled, message_of, result_field
 from paglets.cli.views.offline_hosts import offline_text
 from paglets.cli.views.wait_reasons import LACKING, holders_text, job_name, wait_reason_text
 from paglets.client.fan_out import ask_all, returning_errors
+from paglets.client.host_client import HostClient
 from paglets.client.hosts import views_by_name
 from paglets.client.orphaned_groups import newest_reports
 from paglets.client.undelivered import MeshUndelivered
@@ -32,7 +33,6 @@ from paglets.core.errors import EXIT_CANCELLED, EXIT_DONE, EXIT_FAILED, EXIT_NEV
 from paglets.core.record import to_json
 from paglets.core.refs import AGENT_ID, GROUP_ID
 from paglets.core.text import command_name, duration_text
-from paglets.remote.client import HostClient
 from paglets.slots.eligibility import remedy
 from paglets.slots.states import FINAL
 

@@ -11,11 +11,11 @@ from paglets.cli.commands.logs.tail import last_bytes
 from paglets.cli.output import attempt_text, say
 from paglets.cli.views.log_output import LogOutput
 from paglets.client.fan_out import ask_all, returning_errors
+from paglets.client.host_client import HostClient
 from paglets.client.job_logs import JobAttempts
 from paglets.core.errors import EXIT_DONE, PagletsError
 from paglets.core.terminal import put_hint, put_line
 from paglets.core.text import counted
-from paglets.remote.client import HostClient
 
 MOST_JOBS = 100
 """Of one group: each costs a question to every host."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from paglets.cli.collectors import name_a_job_error, no_such_job, summary_of_job
 from paglets.cli.views.offline_hosts import missing_hosts
+from paglets.client.host_client import HostClient
 from paglets.client.hosts import last_contact_text, views_by_name
 from paglets.core.errors import PagletsError, Unknown, Unreachable
-from paglets.remote.client import HostClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

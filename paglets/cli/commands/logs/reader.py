@@ -22,11 +22,11 @@ from paglets.cli.views.hooks import say_failed_hook
 from paglets.cli.views.log_output import LogOutput
 from paglets.cli.views.offline_hosts import MissingHosts
 from paglets.cli.views.wait_reasons import wait_reason_text
+from paglets.client.host_client import HostClient
 from paglets.client.job_logs import JobAttempts, LogBytes
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, Invalid, PagletsError, Unknown
 from paglets.core.refs import GROUP_ID
 from paglets.core.terminal import put_line
-from paglets.remote.client import HostClient
 from paglets.slots.states import FINAL
 
 T = TypeVar("T")

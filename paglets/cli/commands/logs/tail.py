@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from paglets.api.logs import AttemptView
-from paglets.remote.client import HostClient
+from paglets.client.host_client import HostClient
 
 TAIL_BYTES = 1 << 16
 MOST_TAIL_BYTES = 1 << 24

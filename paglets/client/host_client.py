@@ -1,0 +1,362 @@
+"""Speaks to one host from a script or a command, and through it to the mesh."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+
+from paglets.api.blobs import ArtifactView
+from paglets.api.calls import PostMessage
+from paglets.api.groups import SubmitGroup
+from paglets.api.hosts import HostIdentity, MeshHostView
+from paglets.api.logs import AttemptView
+from paglets.api.paglets import CreatePaglet, Done, MovePaglet, PagletView
+from paglets.api.slots import JobView, PlacementPreview, PreviewPlacement, Slots
+from paglets.client.blobs import read_blob
+from paglets.client.calls import call_paglet
+from paglets.client.connect import connect, open_mesh_client
+from paglets.client.directory import DirectoryClient
+from paglets.client.fan_out import ask_all, online_hosts, returning_errors, with_host_name
+from paglets.client.group_submission import submit
+from paglets.client.groups import GroupClient
+from paglets.client.job_logs import JobAttempts, LogBytes, ask_attempts, merged_attempts, read_log
+from paglets.client.mesh_client import BlockingTransport, paglet_route
+from paglets.client.pacing import Progress, no_progress
+from paglets.client.proxy import PagletProxy, as_message, message_and_timeout
+from paglets.client.slots import mesh_slots, slots_of
+from paglets.client.targets import Target, addressee, id_of, plain, to_wire
+from paglets.client.undelivered import UndeliveredClient
+from paglets.codec.class_names import class_name, refuse_while_importing
+from paglets.codec.tagged_json import decode, encode_state
+from paglets.core.agent import Paglet, S
+from paglets.core.clock import SystemEntropy
+from paglets.core.errors import (
+    PagletsError,
+    trim_traceback,
+)
+from paglets.core.messages import Message
+from paglets.core.record import from_json, to_json
+from paglets.core.refs import ArtifactRef, BlobRef, HostRef, ProxyRef, check_agent_id
+from paglets.core.signatures import check_methods
+from paglets.core.text import with_article
+from paglets.slots.model import SlotRequest
+
+if TYPE_CHECKING:  # loaded when they are needed: commands that only ask start faster
+    from paglets.client.artifacts import ArtifactTransfers
+    from paglets.client.inputs import InputPaths
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class HasSlotRequest(Protocol):
+    """A state that knows what slot it asks for: a ComputeJobState."""
+
+    def slot_request(self) -> SlotRequest: ...
+
+
+class HostClient(DirectoryClient, GroupClient, UndeliveredClient):
+    """A connection to one host and, through it, to the mesh. Use it in a `with` block, or call `close`.
+
+    `url`: URL or name of the host; by default `PAGLETS_AT`, else the host that runs here. `key`: the mesh key as text;
+    by default it is found where hosts find it. `timeout`: seconds for each method that is not given another.
+    `environ`: variables; by default those of this process. `exchange`: replaces the network in tests. Threads may share
+    a client. Methods raise Unreachable, NotAllowed, TimedOut, and errors that the host answers. Jobs are submitted with
+    `submit_compute_job_group`.
+
+        hosts, identity, candidates             the mesh; this host; which hosts could run a job
+        groups, group, summary, cancel          groups of jobs: list, one, its results; end its jobs
+        job_attempts, read_log, notes           what jobs printed; what they told the user
+        download_artifact, upload_artifact      fetch a file; keep one (artifact, list_artifacts, delete_artifact)
+        create, proxy, find, lookup, paglet     make a paglet; find one by id, name or service; where it is
+        call, post, dispatch, dispose           send it a message; move it; end it
+    """
+
+    @trim_traceback
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        key: str | None = None,
+        timeout: float = 30.0,
+        exchange: BlockingTransport | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        refuse_while_importing()
+        self.timeout = timeout
+        self._entropy = SystemEntropy()
+        variables = os.environ if environ is None else environ  # not as a default, which `help` prints: it has the key
+        self._mesh, self.note = open_mesh_client(url, exchange or connect(key, variables), variables)
+
+    def __enter__(self) -> HostClient:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._mesh.close()
+
+    # The host and its mesh.
+
+    @property
+    def host(self) -> HostRef:
+        """Reference to the host of this client."""
+        return self._mesh.host()
+
+    def identity(self, host: HostRef | None = None) -> HostIdentity:
+        """Return who the host is and what it offers; of the member `host` of its mesh if given."""
+        return self._ask("GET", "/v1/host", None, HostIdentity, host=host) if host else self._mesh.identity()
+
+    def hosts(self) -> tuple[MeshHostView, ...]:
+        """Return the hosts of the mesh as this host sees them, itself first."""
+        return self._mesh.hosts()
+
+    def slots(self, *, limit: int = 100, host: str | None = None, timeout: float | None = None) -> Slots:
+        """Return queue and leases of this host, or of the host of that name or URL; `limit` bounds its jobs."""
+        at = None if host is None else self._mesh.member_named(host)
+        return slots_of(self._mesh, at, limit, timeout or self.timeout)
+
+    def mesh_slots(
+        self, *, limit: int = 100, timeout: float | None = None
+    ) -> tuple[tuple[Slots, ...], tuple[PagletsError, ...]]:
+        """Return the schedulers of all online hosts by name, and an error for each host that did not answer."""
+        return mesh_slots(self._mesh, limit, timeout or self.timeout)
+
+    def jobs(self, *, limit: int = 1000) -> tuple[JobView, ...]:
+        """Return the unfinished jobs on this host, oldest first."""
+        return self.slots(limit=limit).jobs
+
+    def candidates(self, wanted: SlotRequest | HasSlotRequest | Mapping[str, Any]) -> PlacementPreview:
+        """Return which hosts could run a job submitted here, and why others not. `wanted`: its state or request."""
+        request = wanted.slot_request() if isinstance(wanted, HasSlotRequest) else wanted
+        return self._ask(
+            "POST", "/v1/slots/candidates", PreviewPlacement(request=dict(to_json(request))), PlacementPreview
+        )
+
+    # Paglets.
+
+    def call(self, target: Target, message: Message | str, *, timeout_seconds: float | None = None, **args: Any) -> Any:
+        """Send a message and return the reply, following the paglet where it moves.
+
+        `target` may be the id or name of a paglet or service on this host. Raise what `PagletProxy.call` raises.
+        """
+        return decode(self.call_tree(target, *message_and_timeout(message, args, timeout_seconds)), keep_missing=True)
+
+    send = call
+
+    def call_tree(self, target: Target, message: Message, timeout_seconds: float | None = None) -> Any:
+        """Send a message and return the reply as tagged JSON (`codec.wire`), for which no class is needed here."""
+        timeout = self.timeout if timeout_seconds is None else timeout_seconds
+        return call_paglet(self._mesh, plain(target), to_wire(message), timeout)
+
+    def post(self, target: Target, message: Message | str, **args: Any) -> None:
+        """Send a message without waiting for a reply: return once this host has stored it for delivery.
+
+        Raise Unknown for a name that no paglet on this host has.
+        """
+        ref = addressee(self._mesh, target, self.timeout)
+        wire = to_wire(as_message(message, args))
+        self._ask("POST", "/v1/outbox", PostMessage(target=ref, message=wire, token=self._entropy.token()), Done)
+
+    @trim_traceback
+    def create(
+        self, cls: type[Paglet[S]], state: S | None = None, *, name: str | None = None, inputs: InputPaths | None = None
+    ) -> PagletProxy:
+        """Create a paglet here with copies of the files `inputs` (name -> path). `state` defaults to `cls.State()`."""
+        if not (isinstance(cls, type) and issubclass(cls, Paglet)):
+            raise TypeError(f"{cls!r} is not a subclass of Paglet")
+        check_methods(cls)
+        filled = cls.State() if state is None else state
+        if not isinstance(filled, cls.State):
+            raise TypeError(
+                f"{cls.__qualname__} takes {with_article(cls.State.__qualname__)}, got {type(filled).__qualname__}"
+            )
+        from paglets.client.inputs import UploadSession, publish_inputs
+        from paglets.codec.bundle import publish_code
+
+        tree, sending = encode_state(filled), UploadSession(self, self._mesh.clock)
+        request = CreatePaglet(
+            agent_id=self._entropy.token(),
+            class_name=class_name(cls),
+            kind=cls.kind,
+            state=tree,
+            name=name,
+            request=cls.creation_request(filled),
+            job_key=getattr(filled, "job_key", ""),
+            files=publish_inputs(sending, inputs),
+            bundle=publish_code(sending, cls, cls.State, states=(tree,)),
+            service=cls.service_name,
+        )
+        view = sending.submit(lambda: self._ask("POST", "/v1/paglets", request, PagletView))
+        return PagletProxy(ProxyRef(agent_id=view.agent_id, host=view.host), self)
+
+    def proxy(self, target: Target) -> PagletProxy:
+        """Return a proxy of a paglet. An id, or a name on this host, is looked up when you send something to it."""
+        if isinstance(target, PagletProxy):
+            target = target.ref
+        if isinstance(target, str):
+            target = ProxyRef(agent_id=target, host=self.host)
+        return PagletProxy(target, self)
+
+    def paglet(self, target: Target, *, timeout: float | None = None) -> PagletView:
+        """Return where a paglet is and what it does; any host answers for the mesh. Raise Unknown."""
+        return self._at(target, "GET", None, PagletView, timeout=timeout)
+
+    def dispatch(self, target: Target, host: str) -> None:
+        """Move a paglet to the host of that name or URL; return once its host has accepted the request."""
+        self._at(target, "POST", MovePaglet(target=host), Done, "dispatch")
+
+    def dispose(self, target: Target) -> None:
+        """End a paglet."""
+        self._at(target, "DELETE", None, Done)
+
+    # Files and artifacts. A transfer goes on where it was cut, and is given up `timeout` seconds after
+    # its last progress; `progress` is told what is done ("reading", "sending", "receiving") and of how many bytes.
+
+    def publish_bytes(self, data: bytes) -> BlobRef:
+        """Send bytes that the host keeps for an hour, and for as long as something refers to them."""
+        return self._files.publish_bytes(data)
+
+    def publish_file(self, path: str | Path, progress: Progress | None = None) -> BlobRef:
+        """Send the bytes of a file, as `publish_bytes` does. Raise Invalid, FileChanged, NoRoom."""
+        return self._files.publish_file(path, progress or no_progress)
+
+    def missing_blobs(self, blobs: Iterable[BlobRef]) -> tuple[BlobRef, ...]:
+        """Return the blobs that the host lacks; it keeps the others for an hour from now on."""
+        return self._files.missing(blobs)
+
+    def read_blob(self, blob: BlobRef, host: HostRef) -> bytes:
+        """Return all bytes of a small blob that the member `host` keeps. Raise Unknown, TooLarge, FileChanged."""
+        return read_blob(self._mesh, blob, host, self.timeout)
+
+    def upload_artifact(
+        self,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        owner: Target | None = None,
+        expires_in_seconds: float | None = None,
+        move: bool = False,
+        progress: Progress | None = None,
+    ) -> ArtifactRef:
+        """Keep a file as an artifact of this host, or of the paglet `owner`: then it moves and ends with it.
+
+        `move` removes the file when the artifact is stored. Raise Invalid, FileChanged, NoRoom, Unknown.
+        """
+        return self._files.upload(
+            path,
+            name=name,
+            owner=None if owner is None else plain(owner),
+            expires_in_seconds=expires_in_seconds,
+            move=move,
+            progress=progress or no_progress,
+        )
+
+    def download_artifact(
+        self,
+        artifact: ArtifactRef | str,
+        target: str | Path,
+        *,
+        move: bool = False,
+        replace: bool = False,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Fetch an artifact to the file `target`, or under its own name into the folder; return the file's path.
+
+        A folder that ends with "/" is created. The file is checked and appears in one step; an interrupted download
+        continues with the next call. An equal file is left alone; for another one raise Conflict, unless `replace`.
+        `move` deletes the artifact once the file is safe. Raise Unknown, Invalid, NoRoom.
+        """
+        return self._files.download(artifact, target, move=move, replace=replace, progress=progress or no_progress)
+
+    def send_artifact(
+        self, target: Target, path: str | Path, message: Message, name: str | None = None, move: bool = False
+    ) -> ArtifactRef:
+        """Send a file with a message, as `PagletProxy.send_artifact` does."""
+        return self._files.send(target, path, to_wire(message), name=name, move=move)
+
+    def artifact(self, artifact: ArtifactRef | str) -> ArtifactView:
+        """Return what an artifact is and where; any host answers for the mesh. Raise Unknown."""
+        return self._files.find(artifact)
+
+    def list_artifacts(self, owner: Target | None = None) -> tuple[ArtifactRef, ...]:
+        """Return the artifacts on all online hosts, or those of one owner ("": of hosts themselves), by id.
+
+        Raise the error of a host that does not answer.
+        """
+        found, errors = self.mesh_artifacts(owner)
+        if errors:
+            raise errors[0]
+        return found
+
+    def mesh_artifacts(
+        self, owner: Target | None = None, *, group_id: str = "", timeout: float | None = None
+    ) -> tuple[tuple[ArtifactRef, ...], tuple[PagletsError, ...]]:
+        """Return the artifacts on the online hosts that answer, and an error for each of the others. `group_id`: also
+        files of that group's finished jobs. `timeout` bounds each answer, a page of one's artifacts."""
+        from paglets.client.artifacts import ArtifactTransfers, once_each
+
+        owned = None if owner is None else id_of(plain(owner))
+        files, hosts = ArtifactTransfers(self._mesh, timeout or self.timeout), online_hosts(self._mesh)
+        answers = ask_all(returning_errors(lambda host: files.listed(host, owned, group_id)), hosts)
+        good = tuple(answer for answer in answers if not isinstance(answer, PagletsError))
+        pairs = zip(hosts, answers, strict=True)
+        return once_each(good), tuple(
+            with_host_name(host, answer) for host, answer in pairs if isinstance(answer, PagletsError)
+        )
+
+    def delete_artifact(self, artifact: ArtifactRef | str) -> None:
+        """Delete an artifact, wherever it is. Raise Unknown."""
+        self._files.delete(artifact)
+
+    @property
+    def _files(self) -> ArtifactTransfers:
+        from paglets.client.artifacts import ArtifactTransfers
+
+        return ArtifactTransfers(self._mesh, self.timeout)
+
+    # Groups (those that are there: client.groups).
+
+    def submit_group(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Store a group of jobs: `api.SubmitGroup` as JSON gives `GroupView` as JSON.
+
+        The same id and jobs again give the same group, on whichever host of the mesh it was submitted; without an id
+        one is made here, so that the request may be repeated when its reply is lost. Raises GroupExists,
+        and what its home answers instead, or that no answer came in time: then the same may be submitted again.
+        """
+        view: Mapping[str, Any] = to_json(submit(self._mesh, from_json(SubmitGroup, dict(request)), self.timeout))
+        return view
+
+    # Logs.
+
+    def job_attempts(self, job: str, *, timeout: float | None = None) -> JobAttempts:
+        """Return the attempts of `GROUP/KEY`, or of the paglet of that id, that the online hosts know.
+
+        All are asked at once; `timeout` bounds each answer.
+        """
+        ask = partial(ask_attempts, self._mesh, job=job, timeout=timeout or self.timeout)
+        return merged_attempts(ask_all(ask, online_hosts(self._mesh)))
+
+    def read_log(self, attempt: AttemptView, stream: str, offset: int = 0, limit: int = 1 << 20) -> LogBytes:
+        """Return a piece of what an attempt printed to stdout ("out") or stderr ("err"), from byte `offset` on."""
+        return read_log(self._mesh, attempt, stream, offset, limit, self.timeout)
+
+    def _ask(self, method: str, route: str, body: Any, kind: type[T], *, host: HostRef | None = None) -> T:
+        return self._mesh.ask(method, route, body, kind, host=host, timeout=self.timeout)
+
+    def _at(
+        self, target: Target, method: str, body: Any, kind: type[T], *further: str, timeout: float | None = None
+    ) -> T:
+        """A request about a paglet, at the host where it is."""
+        wanted = plain(target)
+        route = paglet_route(check_agent_id(id_of(wanted)), *further)
+        return self._mesh.pursue(wanted, self._mesh.performer(method, route, body, kind), timeout or self.timeout)
+
+
+HostClient.__module__ = "paglets.remote.client"
+"""The public import path."""

@@ -1,7 +1,0 @@
-"""The public import path of `HostClient`."""
-
-from __future__ import annotations
-
-from paglets.remote.client import HostClient
-
-__all__ = ["HostClient"]
