@@ -52,7 +52,7 @@ def insert(tx: Tx, envelope: Envelope, now: float) -> None:
         )
     if envelope.job is not None:
         _insert_job(tx, envelope.agent_id, envelope.job, now)
-    tx.wake("mailbox", *(("losses",) if envelope.kind == "collector" else ()))
+    tx.wake("mailbox", *(("lost_jobs",) if envelope.kind == "collector" else ()))
     tx.touch(envelope.agent_id)
 
 

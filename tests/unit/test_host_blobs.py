@@ -16,8 +16,8 @@ from host_rig import Rig, envelope
 from paglets.api.blobs import AddArtifact, AskBlobs, BlobState, BlobStates
 from paglets.core.errors import BadRequest, Conflict, FileChanged, Invalid, NoRoom, PagletsError, TooLarge, Unknown
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef
-from paglets.host.blobs.blob_store import BlobKeeper
-from paglets.host.blobs.pins import Promises
+from paglets.host.blobs.blob_store import BlobStore
+from paglets.host.blobs.pins import BlobPins
 from paglets.host.blobs.quota import FREE_BYTES, RESERVED_SECONDS
 from paglets.host.runtime.services import HostServices
 from paglets.store import blobs, residence
@@ -401,17 +401,17 @@ def test_what_lies_behind_the_bytes_that_are_left_is_told_and_not_given_as_nothi
     assert rig.host.blob_store.read(BLOB.sha256, len(DATA), 8) == b""
 
 
-# Promises
+# BlobPins
 
 
 def test_a_promise_that_is_made_while_old_ones_are_forgotten_stands() -> None:
-    promises = Promises(100.0, lambda: 0.0)
+    pins = BlobPins(100.0, lambda: 0.0)
     names = [f"{number:064x}" for number in range(30_000)]
     with ThreadPoolExecutor(1) as pool:
-        pinning = pool.submit(lambda: [promises.pin(name) for name in names])
+        pinning = pool.submit(lambda: [pins.pin(name) for name in names])
         while not pinning.done():
-            promises.forget_old()
-    assert all(promises.stands(name) for name in names)
+            pins.forget_old()
+    assert all(pins.stands(name) for name in names)
 
 
 def test_what_is_promised_while_it_is_collected_is_kept_or_was_not_promised(tmp_path: Path) -> None:
@@ -436,7 +436,7 @@ def test_what_is_promised_while_it_is_collected_is_kept_or_was_not_promised(tmp_
     store = Store(writer, open_reader=open_reader, commit=commit)
     settings = SimpleNamespace(blob_pin_seconds=PIN, artifact_max_bytes=0, artifact_quota_bytes=0)
     services = SimpleNamespace(store=store, blobs=disk, clock=clock, settings=settings, own=SimpleNamespace(name="h"))
-    keeper = BlobKeeper(cast(HostServices, services))
+    keeper = BlobStore(cast(HostServices, services))
     keeper.put(DATA)
     clock.advance(PIN * 2)
     with ThreadPoolExecutor(1) as pool:

@@ -16,7 +16,7 @@ from paglets.api.transfers import TransferAnswers, Transfers
 from paglets.codec.strict_json import dumps
 from paglets.core.errors import Conflict, InternalError, Invalid
 from paglets.core.record import to_json
-from paglets.host.handoff.eviction import Fencing
+from paglets.host.handoff.eviction import DuplicateEvictor
 from paglets.host.records.lifecycle import set_pending_action
 from paglets.host.records.rollback import ERA, epoch_of_next_era, roll_back_from_removed
 from paglets.store import residence, rollbacks
@@ -281,7 +281,7 @@ def test_of_two_that_were_taken_back_the_one_with_the_lower_epoch_ends(rig: Rig,
         sql = "INSERT INTO fences (agent_id, target_store, epoch, target) VALUES ('p1', 'store-w1', ?, ?)"
         row = to_json(host_ref("w1"))
         each.write(lambda tx, sql=sql, row=row, epoch=epoch: tx.run(sql, epoch, dumps(row)))
-        each.host.runner.wake(Fencing.name)
+        each.host.runner.wake(DuplicateEvictor.name)
     rig.run(10)
     assert (status(rig, "p1"), status(away, "p1")) == (("refused", 3 * ERA + 1024), ("here", 3 * ERA + 1024))
     assert {subject for subject, _ in events(rig, "conflict")} == {"p1"}

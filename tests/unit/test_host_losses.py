@@ -250,7 +250,7 @@ def test_keys_that_have_ended_hold_up_no_others() -> None:
 
 
 class NoAnswers:
-    """In place of `Whereabouts`."""
+    """In place of `PagletLocator`."""
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
@@ -263,7 +263,7 @@ def test_a_question_without_an_answer_is_asked_again() -> None:
     rig = Rig(host_lost_after_seconds=20.0)
     started(rig, "a")
     mesh = NoAnswers()
-    part = lost_jobs.Losses(rig.host.services, rig.host.gossip, mesh, rig.host.lost_jobs._resubmission)  # type: ignore[arg-type]
+    part = lost_jobs.LostJobDetector(rig.host.services, rig.host.gossip, mesh, rig.host.lost_jobs._resubmission)  # type: ignore[arg-type]
     for _ in range(30):
         part.tick(rig.clock.monotonic())
         rig.clock.advance(2.0)

@@ -37,7 +37,7 @@ from tests.fakes.exchange import TableHost
 OF_A_HOST = ("paglets.host.", "paglets.mesh.", "paglets.wire.", "paglets.client.")
 BOUNDED = {
     "Table.forgotten": "MAX_HOSTS marks: an old row of a host that was forgotten must not bring it back",
-    "Fencing._asked[]": "as many as there are fences, which are rows: a host that was forgotten may come back",
+    "DuplicateEvictor._asked[]": "as many as there are fences, which are rows: a host that was forgotten may come back",
 }
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from paglets.host.network.diagnostics import LOOK_SECONDS, Remarks
+from paglets.host.network.diagnostics import LOOK_SECONDS, MeshDiagnostics
 from tests.fakes.mesh import VirtualMesh, member
 
 
@@ -9,7 +9,7 @@ def test_a_peer_that_does_not_answer_is_told_once_and_that_it_is_tried_again() -
     early = mesh.start(member("early"), peers=["http://late:8765"])
     mesh.clock.advance(5)
     said: list[str] = []
-    remarks = Remarks(early.gossip, said.append)
+    remarks = MeshDiagnostics(early.gossip, said.append)
     for now in range(3):
         assert remarks.tick(float(now)) == now + LOOK_SECONDS
     (line,) = said
@@ -23,7 +23,7 @@ def test_what_was_said_is_said_to_be_over() -> None:
     early = mesh.start(member("early"), peers=["http://late:8765"])
     mesh.clock.advance(5)
     said: list[str] = []
-    remarks = Remarks(early.gossip, said.append)
+    remarks = MeshDiagnostics(early.gossip, said.append)
     remarks.tick(0.0)
     mesh.start(member("late"))
     mesh.clock.advance(10)

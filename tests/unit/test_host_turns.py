@@ -18,7 +18,7 @@ from paglets.codec.envelope import Envelope, WireMessage
 from paglets.codec.strict_json import dump_bytes
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, HostRef, ProxyRef
-from paglets.host.handoff.sender import BATCH_BYTES, CLOSE_SECONDS, Handoffs
+from paglets.host.handoff.sender import BATCH_BYTES, CLOSE_SECONDS, HandoffSender
 from paglets.host.messaging.outbox import MAX_WITH_BYTES
 from paglets.store import posts, residence
 
@@ -174,7 +174,7 @@ def test_a_large_envelope_that_could_not_be_written_is_written_when_there_is_roo
 def test_of_a_large_envelope_that_is_settled_or_taken_back_nothing_is_kept_in_memory(home: Rig) -> None:
     away = Rig(name="away", beside=home)
     handoffs = home.host.runner._parts["handoff"]
-    assert isinstance(handoffs, Handoffs)
+    assert isinstance(handoffs, HandoffSender)
     leave(home, away.own, large())
     home.until(lambda: status(away, "p1") == "here")
     home.write(lambda tx: residence.create(tx, large("p2"), home.now()))

@@ -9,7 +9,7 @@ from host_rig import Rig, envelope
 
 from paglets.api.paglets import Done
 from paglets.core.errors import InternalError
-from paglets.host.messaging.parked import Wait
+from paglets.host.messaging.parked import ParkedRequest
 from paglets.store import residence
 from paglets.wire.request import PendingResponse, Response, reply
 
@@ -26,7 +26,7 @@ def park(
     rig: Rig, attempt: Callable[[], Response | None], seconds: float = 10.0, agent_id: str = "p1"
 ) -> Callable[[], Response | None]:
     deadline = rig.clock.monotonic() + seconds
-    wait = Wait(
+    wait = ParkedRequest(
         agent_id=agent_id,
         deadline=deadline,
         attempt=attempt,
