@@ -62,6 +62,7 @@ from paglets.wire.local_hosts import running_hosts
 from paglets.wire.request import Transport
 from paglets.wire.transport import PooledClient, ThreadedTransport
 from paglets.worker.host.launcher import ZygoteLauncher
+from paglets.worker.host.zygote_link import ZygoteSettings
 from paglets.worker.launch import Launcher, LaunchEvents
 from paglets.worker.linux import zygote_mark
 from paglets.worker.processes import kill_survivors, process_table
@@ -278,17 +279,15 @@ def _touch(tx: Tx) -> None:
 
 
 def _launcher(program: Program, events: LaunchEvents, folder: DataDirectory, stack: ExitStack, umask: int) -> Launcher:
-    launcher = ZygoteLauncher(
-        child_command(program, "_zygote"),
+    zygote = ZygoteSettings(
+        command=child_command(program, "_zygote"),
         # What jobs print is read on other machines too: no path of this one in the commands that it names.
-        child_environment(program, os.environ | carried_command(NAME, str(program.path))),
-        events,
-        table=process_table(load_psutil()),
-        log=folder.log,
-        zygote_log=str(folder.path / LOG_NAME),
+        environment=child_environment(program, os.environ | carried_command(NAME, str(program.path))),
+        log_path=str(folder.path / LOG_NAME),
         store_id=folder.store_id,
         umask=umask,
     )
+    launcher = ZygoteLauncher(zygote, events, log=folder.log, table=process_table(load_psutil()))
 
     def close() -> None:
         launcher.close()

@@ -1,4 +1,4 @@
-"""Frames over a socket pair: a 4-byte big-endian length and that many bytes of UTF-8 JSON, an object."""
+"""Frames over a socket pair: a 4-byte big-endian length, then that many bytes of UTF-8 JSON with one object."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEADER = struct.Struct(">I")
 
 
 def pack(tree: Any) -> bytes:
-    """The frame of a JSON tree. Raises TooLarge, or Invalid for what is not JSON."""
+    """Return the frame of a JSON tree. Raises TooLarge over MAX_FRAME_BYTES, and Invalid if `tree` is not JSON."""
     body = dump_bytes(tree)
     if len(body) > MAX_FRAME_BYTES:
         raise TooLarge(f"a frame of {len(body):,} bytes is over the limit of {MAX_FRAME_BYTES:,}")
@@ -21,13 +21,16 @@ def pack(tree: Any) -> bytes:
 
 
 class Unpacker:
-    """Bytes in, whole frames out."""
+    """A parser that takes bytes in pieces of any size and returns whole frames."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
-        """The frames that `data` completes. Raises BadRequest or TooLarge: the other side must be ended."""
+        """Return the frames that `data` completes.
+
+        Raises BadRequest or TooLarge for a bad frame. The stream cannot be parsed further: end the peer.
+        """
         self._buffer += data
         frames = []
         while len(self._buffer) >= HEADER.size:

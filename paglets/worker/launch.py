@@ -1,6 +1,6 @@
-"""The seam between a host and processes: what is started, and what is heard of it.
+"""The interface between a host and the processes of its runs: start a process, and get its events.
 
-Production: `paglets.worker.host.launcher` (a zygote that forks). Simulation: `paglets.testing`.
+A host uses `paglets.worker.host.launcher`, whose zygote forks. Tests use `tests.fakes.processes`.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import Any, Protocol
 from paglets.api.slots import Usage
 
 HOST_FILES_MISSING = "host_files_missing"
-"""The cause that a process tells which lacked files of its host: nothing of the run counts, and it is due again."""
+"""Cause of a run that could not read or write files of its host. The host discards the run and starts it again."""
 
 DISK_FULL = "disk_full"
-"""The cause that a process tells which met a full disk of its host. Its host decides what comes of it."""
+"""Cause of a run that failed because a disk of its host was full. The host decides if the attempt counts."""
 
 ALONE = "alone"
-"""The argument of a zygote that serves one run, for people who look at processes."""
+"""Command-line argument of a zygote that serves one run. It is there for people who read a process list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSpec:
-    """A process to start. It does nothing of the user's before a `go` frame. `alone`: in a zygote of its own."""
+    """A process to start. It runs no user code before it gets a `go` frame. `alone`: fork it from its own zygote."""
 
     token: str
     agent_id: str
@@ -38,11 +38,11 @@ class LaunchSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessExit:
-    """How a process ended, told when its whole tree is gone. `exit_code` or `signal` is set.
+    """The end of a process, reported when its whole process tree is gone. `exit_code` or `signal` is set.
 
-    `error`: it could not be started at all; with `launcher_lost`: as the host had no place for it. `launcher_died`: its
-    zygote ended or stopped answering under it. `is_culprit`: that zygote served no other process. `stderr_tail`: its
-    last lines, 8 KiB at most. `silent`: it printed nothing, so there is no log.
+    `error`: the process could not be started; with `launcher_lost`: because the host could not make its workspace.
+    `launcher_died`: its zygote ended, or stopped answering, while the process ran. `is_culprit`: that zygote served no
+    other process. `stderr_tail`: its last lines, at most 8 KiB. `silent`: it printed nothing, so there is no log.
     """
 
     exit_code: int | None = None
@@ -58,7 +58,7 @@ class ProcessExit:
 
 
 class LaunchEvents(Protocol):
-    """Called on any thread, in order for one token: started?, frame*, ended (exactly once)."""
+    """Callbacks of a launcher, called on any thread. Order for one token: started?, frame*, ended exactly once."""
 
     def started(self, token: str, pid: int, start_time: float) -> None: ...
 
@@ -69,17 +69,17 @@ class LaunchEvents(Protocol):
     def ended(self, token: str, ended: ProcessExit) -> None: ...
 
     def start_blocked(self, text: str) -> None:
-        """Why no process can be started just now, "" when that is over; of no token."""
+        """Handle the reason why no process can be started now; "" when processes start again."""
         ...
 
 
 class Launcher(Protocol):
-    """None of these blocks."""
+    """Starts and ends processes. No method blocks."""
 
     def start(self, spec: LaunchSpec) -> None: ...
 
     def send(self, token: str, frame: dict[str, Any]) -> None:
-        """A frame to the child; dropped where the child is gone (its `ended` comes)."""
+        """Send a frame to the child. It is dropped if the child is gone; `ended` follows in that case."""
         ...
 
     def end(self, token: str) -> None:
@@ -87,5 +87,5 @@ class Launcher(Protocol):
         ...
 
     def close(self) -> None:
-        """End everything and the zygote."""
+        """End all processes and the zygotes."""
         ...

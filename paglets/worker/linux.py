@@ -1,4 +1,4 @@
-"""What Linux offers to keep a process tree together; elsewhere each of these answers that it did nothing."""
+"""Linux functions that keep a process tree together. On other systems each returns that it did nothing."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from signal import SIGCONT, SIGKILL
 
 RUN_VARIABLE = "PAGLETS_RUN"
-"""The environment variable that marks every process of a run: its token."""
+"""Environment variable with the token of a run. It marks every process of the run."""
 
 MARKER_CHARACTERS = 64
-"""Room for a token in the environment that a zygote starts with; longer tokens leave no marker."""
+"""Size of the placeholder for a token in the environment of a zygote. Longer tokens leave no marker."""
 
 OOM_SCORE = b"500"
-"""Added to the badness of a paglet's process: when memory runs out it goes before its host and zygote,
-yet what makes up the larger half of the machine's memory goes before it."""
+"""Value of oom_score_adj for the process of a paglet. When memory runs out, the kernel kills it before its host and
+its zygote. It still kills a process first that holds more than half of the machine's memory."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -40,39 +40,39 @@ def _prctl(option: int, value: int) -> bool:
 
 
 def become_subreaper() -> bool:
-    """Descendants whose parent ends become children of this process, whatever session they are in."""
+    """Make this process adopt descendants whose parent ends, in any session. Return False if that is not supported."""
     return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def end_with_parent() -> bool:
-    """This process is killed when the thread that forked it ends; False where that cannot be had.
+    """Have the kernel kill this process when the thread that forked it ends. Return False if that is not supported.
 
-    A parent that ended before the call goes unnoticed: compare `os.getppid()` after it.
+    The kernel does not notice a parent that ended before the call: compare `os.getppid()` afterwards.
     """
     return _prctl(_PR_SET_PDEATHSIG, int(SIGKILL))
 
 
 def resume_when_parent_ends() -> bool:
-    """Let the system continue this process, if it is stopped, when the thread that started it ends."""
+    """Have the kernel send SIGCONT to this process when the thread that started it ends."""
     return _prctl(_PR_SET_PDEATHSIG, int(SIGCONT))
 
 
 def zygote_mark(store_id: str) -> str:
-    """The marker of the zygotes of one host, as long as the room for a marker."""
+    """Return the marker of a host's zygotes. It is as long as the placeholder for a token."""
     return f"zygote-{store_id}"[:MARKER_CHARACTERS].ljust(MARKER_CHARACTERS, "-")
 
 
-def marker_room(store_id: str) -> dict[str, str]:
-    """Return what to add to the environment of a zygote, so that its children can write their marker there."""
+def marker_placeholder(store_id: str) -> dict[str, str]:
+    """Return environment variables for a zygote, so that its children have a place for their marker."""
     return {RUN_VARIABLE: zygote_mark(store_id)}
 
 
 def write_marker(token: str) -> bool:
-    """Make this process and its later forks readable as those of `token` in /proc/PID/environ.
+    """Mark this process and its later forks with `token` in /proc/PID/environ. Return False if that is not possible.
 
-    That file shows the environment as it was when the program was started: what a fork sets is not seen
-    there. So the token is written over the room that `marker_room` left, in place. Call it before the
-    variable is set anew, which moves it elsewhere in memory.
+    That file shows the memory that held the environment when the program started. Variables that a fork sets do not
+    appear there. The token is therefore written in place, over the placeholder of `marker_placeholder`. Call this
+    before you set the variable again, because that moves it to other memory.
     """
     if _LIBC is None:
         return False
@@ -86,8 +86,8 @@ def write_marker(token: str) -> bool:
     return True
 
 
-def be_first_when_memory_runs_out() -> None:
-    """Raise this process's own score with the kernel's OOM killer; needs no right, and may fail without harm."""
+def raise_oom_score() -> None:
+    """Raise the score of this process with the kernel's OOM killer. This needs no privilege; a failure is ignored."""
     try:
         descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
     except OSError:
@@ -98,7 +98,7 @@ def be_first_when_memory_runs_out() -> None:
 
 
 def oom_kills() -> int:
-    """How many processes of this machine the kernel killed for want of memory since it booted; 0 where unknown."""
+    """Return how many processes the kernel killed since boot because memory ran out; 0 if that is unknown."""
     try:
         text = Path("/proc/vmstat").read_text()
     except OSError:
@@ -107,9 +107,9 @@ def oom_kills() -> int:
 
 
 def use_cores(cores: tuple[int, ...]) -> None:
-    """Run on those of these cores that this process may use; none means all. Raises OSError.
+    """Bind this process to those of `cores` that it may use. An empty tuple means all cores. Raises OSError.
 
-    A host may offer more cores than there are, or be held to some of them by its container.
+    A host may offer more cores than the machine has, or its container may allow only some of them.
     """
     if cores and sys.platform == "linux":
         usable = os.sched_getaffinity(0).intersection(cores)

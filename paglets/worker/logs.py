@@ -1,9 +1,9 @@
-"""What a process printed, as files: bounded, appended to by the zygote, read by the host.
+"""Logs: files of bounded size with the output of a process. The zygote appends to them, the host reads them.
 
-A log has a *head*, the file `PATH`, and a *tail* of segments `PATH.OFFSET`, where OFFSET (12 digits or
-more) is where in the whole output the segment begins. The head keeps the first bytes for ever; of the
-segments only the newest two are kept. So offsets stay true however much was printed, and what is
-not kept shows as a gap between the end of one file and the beginning of the next.
+A log has a *head*, the file `PATH`, and a *tail* of segments `PATH.OFFSET`. OFFSET (12 digits or more) is the
+position of the segment in the whole output. The head keeps the first bytes; of the segments the newest two are kept.
+Offsets therefore stay valid however much a process prints. Discarded bytes show as a gap between the end of one file
+and the start of the next.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from dataclasses import dataclass
 HEAD_BYTES = 4 << 20
 SEGMENT_BYTES = 4 << 20
 KEPT_SEGMENTS = 2
-"""With the head at most 12 MiB of a stream: what a program says first, and at least the last 4 MiB."""
+"""Together with the head at most 12 MiB of a stream: its first 4 MiB, and at least its last 4 MiB."""
 
-# 0 where a system has none of it.
-_CAREFULLY = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"))
-WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _CAREFULLY
-READ_FLAGS = os.O_RDONLY | _CAREFULLY
-"""A job may put what it likes in the place of its log: a link is not followed, a FIFO not waited for."""
+# A system that lacks a flag gets 0 for it.
+_SAFE_FLAGS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"))
+WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _SAFE_FLAGS
+READ_FLAGS = os.O_RDONLY | _SAFE_FLAGS
+"""A job may replace its log by any file: these flags do not follow a link and do not wait for a FIFO."""
 
-MOST_LOOKS = 4
-"""At a log whose segments are removed while it is read, or whose folder is removed while it is opened."""
+MAX_TRIES = 4
+"""Tries to read a log whose segments are removed meanwhile, or to open one whose folder is removed meanwhile."""
 
 _SEGMENT = re.compile(r"[0-9]{12,18}")
 
@@ -36,7 +36,7 @@ Opener = Callable[[str, int, int], int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """A file of a log: the head (`offset` 0) or a part of the tail."""
+    """A file of a log: the head (`offset` 0) or a segment of the tail."""
 
     path: str
     offset: int
@@ -49,8 +49,11 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogChunk:
-    """Bytes of a log. `offset`: where they begin, later than asked where bytes are not kept; `next`: where to go on;
-    `size_bytes`: how much was printed so far."""
+    """Bytes of a log.
+
+    `offset`: the position of the first byte; it is larger than requested if those bytes were discarded.
+    `next`: the position to read from next. `size_bytes`: bytes that the process has printed so far.
+    """
 
     offset: int
     data: bytes
@@ -63,12 +66,12 @@ def segment_path(path: str, offset: int) -> str:
 
 
 def segment_offset(suffix: str) -> int | None:
-    """The offset in the last part of a segment's name; None where it is none."""
+    """Return the offset in the suffix of a segment's name; None if `suffix` is not an offset."""
     return int(suffix) if _SEGMENT.fullmatch(suffix) else None
 
 
 def segments(path: str) -> list[Segment]:
-    """The files of a log that are there, in order."""
+    """Return the files of a log in the order of their offsets."""
     folder, name = os.path.split(path)
     found = []
     with suppress(OSError), os.scandir(folder or ".") as entries:
@@ -82,7 +85,7 @@ def segments(path: str) -> list[Segment]:
 
 
 def _size_of(entry: os.DirEntry[str]) -> int | None:
-    """None for what is no file, or is gone."""
+    """Return the size of a file; None if it is gone or is not a regular file."""
     try:
         status = entry.stat(follow_symlinks=False)
     except OSError:
@@ -91,25 +94,25 @@ def _size_of(entry: os.DirEntry[str]) -> int | None:
 
 
 def make_folder(path: str) -> None:
-    """Make the folder of the log `path`. Another thread or process may remove it while it is empty. Raises OSError."""
-    for left in reversed(range(MOST_LOOKS)):
+    """Create the folder of the log `path`. Others may remove the folder while it is empty. Raises OSError."""
+    for left in reversed(range(MAX_TRIES)):
         try:
             os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
             break
-        except FileExistsError:  # the folder was removed between `mkdir` and the check that it is one
+        except FileExistsError:  # removed between `mkdir` and the check for a folder
             if not left:
                 raise
 
 
 def end_of(path: str) -> int:
-    """How many bytes were printed so far; 0 where there is no log."""
+    """Return how many bytes the process has printed so far; 0 if there is no log."""
     found = segments(path)
     return found[-1].end if found else 0
 
 
 def read(path: str, offset: int, most_bytes: int) -> LogChunk:
-    """Up to `most_bytes` from `offset` on, of one file of the log; empty beyond its end."""
-    for _ in range(MOST_LOOKS):
+    """Read up to `most_bytes` from `offset`, of one file of the log. The chunk is empty beyond the end."""
+    for _ in range(MAX_TRIES):
         found = segments(path)
         size = found[-1].end if found else 0
         holding = next((segment for segment in found if segment.end > offset), None)
@@ -120,7 +123,7 @@ def read(path: str, offset: int, most_bytes: int) -> LogChunk:
             data = _read_at(holding.path, begin - holding.offset, min(most_bytes, holding.end - begin))
             if data:
                 return LogChunk(offset=begin, data=data, next=begin + len(data), size_bytes=size)
-        # It went meanwhile: the tail is further on now.
+        # The segment was removed meanwhile: the tail has moved on.
     else:
         size = end_of(path)
     return LogChunk(offset=offset, data=b"", next=offset, size_bytes=size)
@@ -135,29 +138,29 @@ def _read_at(path: str, position: int, most_bytes: int) -> bytes:
 
 
 def last_lines(path: str, since: int, most_bytes: int) -> bytes:
-    """The newest whole lines from `since` on, `most_bytes` at most; one line that is longer is cut."""
+    """Return the last whole lines after offset `since`, at most `most_bytes`. A longer single line is cut."""
     size = end_of(path)
     begin = position = max(since, size - most_bytes)
     data = b""
     while position < size:
-        piece = read(path, position, size - position)
-        if not piece.data:
+        chunk = read(path, position, size - position)
+        if not chunk.data:
             break
-        # What lies before a gap is not the newest any more.
-        data = piece.data if piece.offset > position else data + piece.data
-        begin = piece.offset if piece.offset > position else begin
-        position = piece.next
+        # Drop what comes before a gap: it is no longer among the last lines.
+        data = chunk.data if chunk.offset > position else data + chunk.data
+        begin = chunk.offset if chunk.offset > position else begin
+        position = chunk.next
     if begin > since and b"\n" in data:
         return data[data.index(b"\n") + 1 :]
     return data
 
 
 class LogFile:
-    """Appends to one log, in this process alone. A write never raises and never waits for room on the disk.
+    """A log that one process appends to. A write never raises, and never waits for space on the disk.
 
-    What cannot be written is left out and the log goes on without it; as soon as there is room again, a line in
-    the log says how much is missing; at the end, if there is none, in the place of the last bytes. `opener` is
-    `os.open`, or what a test puts in its place.
+    Bytes that cannot be written are dropped. When there is space again, a line in the log says how many are missing.
+    If the disk is still full when the log is closed, that line overwrites the last bytes. `opener`: `os.open`, or a
+    replacement in tests.
     """
 
     def __init__(
@@ -168,7 +171,7 @@ class LogFile:
         segment_bytes: int = SEGMENT_BYTES,
         opener: Opener = os.open,
     ) -> None:
-        """Open it at its end; its folder is made where missing. Raises OSError."""
+        """Open the log at its end, and create its folder if it is missing. Raises OSError."""
         self._path = path
         self._segment_bytes = segment_bytes
         self._opener = opener
@@ -182,24 +185,24 @@ class LogFile:
         self._tail = [segment.offset for segment in found if segment.path != path]
         self._limit = self._tail[-1] + segment_bytes if self._tail else head_bytes
         self._open_in_its_folder(segment_path(path, self._tail[-1]) if self._tail else path)
-        # The age of a log, by which old ones are removed, is that of its newest use.
+        # Old logs are removed by age: opening a log makes it new.
         with suppress(OSError):
             os.utime(self._descriptor or path)
 
     def write(self, data: memoryview) -> None:
-        """Append all of `data`, or what the disk takes of it."""
-        if self._problem and not self._tell_lost():
+        """Append `data`, or as much of it as fits on the disk."""
+        if self._problem and not self._write_loss_note():
             self._lost_bytes += len(data)
             return
         written = self._append(data)
         self._lost_bytes += len(data) - written
 
     def close(self) -> None:
-        """Close the log. One in which nothing was ever written leaves no file, nor a folder of its own."""
+        """Close the log. Remove its file, and its folder if empty, if nothing was ever written to it."""
         problem = self._problem
-        if problem and self._descriptor is not None and not self._tell_lost():
+        if problem and self._descriptor is not None and not self._write_loss_note():
             with suppress(OSError):
-                self._tell_over_the_end(problem)
+                self._overwrite_end(problem)
         self._close()
         if not self._end and not self._lost_bytes:
             with suppress(OSError):
@@ -211,19 +214,19 @@ class LogFile:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _tell_lost(self) -> bool:
-        """Say in the log what is missing; False where that finds no room either."""
-        text = _lost_note(self._lost_bytes, self._problem)
+    def _write_loss_note(self) -> bool:
+        """Write a line about the missing bytes. Return False if the disk has no space for it."""
+        text = _loss_note(self._lost_bytes, self._problem)
         self._problem = ""
         if self._append(memoryview(text)) < len(text):
             return False
         self._lost_bytes = 0
         return True
 
-    def _tell_over_the_end(self, problem: str) -> None:
-        """The same in the place of the last bytes that are there: that needs no room. Raises OSError."""
-        text = _lost_note(self._lost_bytes + len(_lost_note(self._lost_bytes, problem)), problem)
-        descriptor = self._opener(self._file, _CAREFULLY | os.O_WRONLY, 0o600)
+    def _overwrite_end(self, problem: str) -> None:
+        """Write that line over the last bytes of the log, which needs no space. Raises OSError."""
+        text = _loss_note(self._lost_bytes + len(_loss_note(self._lost_bytes, problem)), problem)
+        descriptor = self._opener(self._file, _SAFE_FLAGS | os.O_WRONLY, 0o600)
         try:
             size = os.fstat(descriptor).st_size
             if size >= len(text):
@@ -232,7 +235,7 @@ class LogFile:
             os.close(descriptor)
 
     def _append(self, data: memoryview) -> int:
-        """How many bytes of it were written; where not all, `_problem` says why."""
+        """Write `data` and return how many bytes were written. If not all, `_problem` has the reason."""
         written = 0
         try:
             while written < len(data):
@@ -247,7 +250,7 @@ class LogFile:
         return written
 
     def _open_next(self) -> None:
-        """A new segment at the end; the oldest one goes."""
+        """Start a new segment at the end, and remove the oldest one."""
         self._open(segment_path(self._path, self._end))
         self._limit = self._end + self._segment_bytes
         self._tail.append(self._end)
@@ -257,8 +260,8 @@ class LogFile:
             del self._tail[0]
 
     def _open_in_its_folder(self, path: str) -> None:
-        """Open `path`; make its folder, again if that is removed as empty before the file is in it. Raises OSError."""
-        for left in reversed(range(MOST_LOOKS)):
+        """Create the folder of `path` and open `path`. Retry if the empty folder is removed first. Raises OSError."""
+        for left in reversed(range(MAX_TRIES)):
             try:
                 make_folder(path)
                 self._open(path)
@@ -274,5 +277,5 @@ class LogFile:
         self._file = path
 
 
-def _lost_note(count: int, problem: str) -> bytes:
+def _loss_note(count: int, problem: str) -> bytes:
     return f"\n[paglets: {count:,} bytes could not be written: {problem}]\n".encode()

@@ -1,7 +1,7 @@
-"""The processes of this machine: what they use, who descends from whom, and ending what is left of a run.
+"""The processes of this machine: their resource use, their descendants, and the end of process trees.
 
-A process is named by pid *and* start time, so that a pid used anew by a foreign program is never taken for
-ours. The marker is the token of its run in its environment (`paglets.worker.linux`).
+A process is identified by pid *and* start time, so that a foreign program with a reused pid is never mistaken for
+ours. The marker of a process is the token of its run in its environment (`paglets.worker.linux`).
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from typing import Any, Protocol
 from paglets.worker.linux import RUN_VARIABLE
 
 START_TIME_TOLERANCE_SECONDS = 0.05
-"""Start times are counted in ticks of 10 ms and pass through floats; two uses of a pid are further apart."""
+"""Start times are counted in ticks of 10 ms and converted to floats. Two uses of a pid are further apart."""
 
 SURVIVORS_SECONDS = 10.0
-"""How long `kill_survivors` tries. SIGKILL ends a process in milliseconds, or the kernel holds it for minutes."""
+"""Time limit of `kill_survivors`. SIGKILL ends a process in milliseconds, or the kernel holds it for minutes."""
 
 ZOMBIES = "ZX"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessInfo:
-    """A process. `start_time`: seconds, comparable within one boot only; CPU of ended children it waited
-    for is in `cpu_seconds`."""
+    """A process. `start_time`: seconds, comparable within one boot only.
+
+    `cpu_seconds` includes the ended children that the process waited for.
+    """
 
     pid: int
     parent: int
@@ -44,25 +46,27 @@ class ProcessInfo:
 
 
 class ProcessTable(Protocol):
-    """What can be learned of this machine's processes; those that are gone or hidden are left out."""
+    """The processes of this machine. Processes that are gone or hidden are left out."""
 
     def get(self, pid: int) -> ProcessInfo | None: ...
 
     def all(self) -> dict[int, ProcessInfo]: ...
 
     def marked(self) -> dict[int, str]:
-        """The tokens of processes that have one, by pid."""
+        """Return the tokens of all processes that have one, by pid."""
         ...
 
 
 def process_table(psutil: Any = None) -> ProcessTable:
-    """The table of this platform: /proc on Linux, the module psutil elsewhere; without both it is empty."""
+    """Return the table of this platform: /proc on Linux, the module psutil elsewhere, an empty one without both."""
     if sys.platform == "linux":
         return ProcTable()
     return PsutilTable(psutil) if psutil is not None else NoTable()
 
 
 class NoTable:
+    """An empty table."""
+
     def get(self, pid: int) -> ProcessInfo | None:
         return None
 
@@ -74,7 +78,7 @@ class NoTable:
 
 
 class ProcTable:
-    """Linux. Reading one process takes about 8 us, so all of a machine's some hundred a few milliseconds."""
+    """The table of Linux. One process takes about 8 us, so some hundred processes take a few milliseconds."""
 
     def __init__(self) -> None:
         self._tick = 1.0 / os.sysconf("SC_CLK_TCK")
@@ -84,7 +88,7 @@ class ProcTable:
         data = _read(f"/proc/{pid}/stat", 4096)
         if not data:
             return None
-        # The name in parentheses may hold spaces and parentheses; numbers from field 3 on follow the last one.
+        # The name in parentheses may hold spaces and parentheses. Field 3 follows the last parenthesis.
         fields = data[data.rindex(b")") + 2 :].split()
         return ProcessInfo(
             pid=pid,
@@ -105,7 +109,7 @@ class ProcTable:
         return {pid: token for pid, token in tokens if token}
 
     def token(self, pid: int) -> str:
-        """The marker of a process; "" where it has none, is a zombie or belongs to another user."""
+        """Return the marker of a process; "" if it has none, is a zombie, or belongs to another user."""
         name = f"{RUN_VARIABLE}=".encode()
         for entry in _read(f"/proc/{pid}/environ", 1 << 20).split(b"\0"):
             if entry.startswith(name):
@@ -113,7 +117,7 @@ class ProcTable:
         return ""
 
     def children(self, pid: int) -> set[int]:
-        """Direct children, zombies too, of a process with one thread."""
+        """Return the direct children, with zombies, of a process that has one thread."""
         try:
             with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
                 return {int(child) for child in file.read().split()}
@@ -127,7 +131,7 @@ class ProcTable:
 
 
 class PsutilTable:
-    """Everywhere psutil runs."""
+    """The table of all other systems on which psutil runs."""
 
     def __init__(self, psutil: Any) -> None:
         self._psutil = psutil
@@ -181,7 +185,7 @@ def _read(path: str, most: int) -> bytes:
 
 
 def descendants(table: Mapping[int, ProcessInfo], roots: Iterable[int]) -> dict[int, ProcessInfo]:
-    """The roots and all that descend from them, of those in the table."""
+    """Return the roots and all their descendants, as far as the table has them."""
     children: dict[int, list[int]] = {}
     for info in table.values():
         children.setdefault(info.parent, []).append(info.pid)
@@ -196,12 +200,12 @@ def descendants(table: Mapping[int, ProcessInfo], roots: Iterable[int]) -> dict[
 
 
 def same_process(info: ProcessInfo | None, start_time: float) -> bool:
-    """Whether `info` is the live process that was started at `start_time`."""
+    """Return True if `info` is a live process that was started at `start_time`."""
     return info is not None and info.alive and abs(info.start_time - start_time) <= START_TIME_TOLERANCE_SECONDS
 
 
 def send_signal(pid: int, number: int) -> None:
-    """Signal a process; one that is gone, or belongs to another user, is left alone."""
+    """Send a signal to a process. Ignore a process that is gone or belongs to another user."""
     try:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
@@ -209,7 +213,7 @@ def send_signal(pid: int, number: int) -> None:
 
 
 def signal_group(pid: int, number: int) -> None:
-    """Signal the group that process `pid` leads or led, if there is one."""
+    """Send a signal to the process group that `pid` leads or led, if the group exists."""
     try:
         os.killpg(pid, number)
     except (ProcessLookupError, PermissionError):
@@ -217,10 +221,10 @@ def signal_group(pid: int, number: int) -> None:
 
 
 def freeze_and_kill(table: ProcessTable, roots: Collection[int]) -> None:
-    """Kill the roots and all that descend from them, also where these fork faster than one can kill.
+    """Kill the roots and all their descendants, even if these fork faster than they can be killed.
 
-    Stopped processes fork no more but keep their places under the limit of processes, so that nothing grows
-    back; when a look at all finds none that is not stopped, they are killed.
+    First stop them all: stopped processes cannot fork, but still count against the process limit, so no new ones
+    appear. When a scan finds only stopped processes, kill them.
     """
     stopped: set[int] = set()
     for _ in range(100):
@@ -237,8 +241,10 @@ def freeze_and_kill(table: ProcessTable, roots: Collection[int]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunTree:
-    """A run to be ended. `pid` and `start_time` of its first process, None where it was not known yet;
-    `seen`: further processes and their start times."""
+    """The processes of one run, as far as they are known.
+
+    `pid` and `start_time`: of its first process, None if unknown. `seen`: start times of further processes by pid.
+    """
 
     token: str
     pid: int | None
@@ -246,13 +252,13 @@ class RunTree:
     seen: Mapping[int, float]
 
 
-def kill_run(table: ProcessTable, runs: Collection[RunTree]) -> set[str]:
-    """One pass: kill what is alive of these runs; gives the tokens of those of which something was."""
+def kill_runs(table: ProcessTable, runs: Collection[RunTree]) -> set[str]:
+    """Kill the live processes of these runs, in one pass. Return the tokens of runs that had any."""
     everything, marked = table.all(), table.marked()
     alive: set[str] = set()
     roots: set[int] = set()
     for run in runs:
-        own = _alive_of(run, everything, marked)
+        own = _live_processes(run, everything, marked)
         if own:
             alive.add(run.token)
             roots |= own
@@ -261,12 +267,12 @@ def kill_run(table: ProcessTable, runs: Collection[RunTree]) -> set[str]:
     return alive
 
 
-def _alive_of(run: RunTree, everything: Mapping[int, ProcessInfo], marked: Mapping[int, str]) -> set[int]:
+def _live_processes(run: RunTree, everything: Mapping[int, ProcessInfo], marked: Mapping[int, str]) -> set[int]:
     known = dict(run.seen)
     if run.pid is not None and run.start_time is not None:
         known[run.pid] = run.start_time
     own = {pid for pid, start in known.items() if same_process(everything.get(pid), start)}
-    # A process with the marker of another run is foreign, whatever its pid and start time say.
+    # A process with the marker of another run is foreign, even if pid and start time match.
     own = {pid for pid in own if marked.get(pid, run.token) == run.token}
     return own | {
         pid for pid, token in marked.items() if token == run.token and pid in everything and everything[pid].alive
@@ -274,16 +280,16 @@ def _alive_of(run: RunTree, everything: Mapping[int, ProcessInfo], marked: Mappi
 
 
 def kill_survivors(runs: Iterable[tuple[int | None, float | None, str]], psutil: Any = None) -> list[str]:
-    """At a host's start: end what a killed host left running; blocks until it is gone.
+    """Kill the processes that a killed host left running, and wait for their end. A host calls this when it starts.
 
-    Each run is (pid, start time, token), the first two None where they were not stored. Gives the tokens of
-    runs that are still alive, held by the kernel, after 10 s. A pid that another program uses now is left alone.
+    Each run is (pid, start time, token); the first two are None if they were not stored. Return the tokens of runs
+    that the kernel still holds after SURVIVORS_SECONDS. A pid that another program uses now is left alone.
     """
     table = process_table(psutil)
     left = [RunTree(token=token, pid=pid, start_time=start, seen={}) for pid, start, token in runs]
     deadline = time.monotonic() + SURVIVORS_SECONDS
     pause = 0.001
-    while left and (alive := kill_run(table, left)):
+    while left and (alive := kill_runs(table, left)):
         left = [run for run in left if run.token in alive]
         if time.monotonic() > deadline:
             return sorted(alive)

@@ -1,4 +1,4 @@
-"""Records of what a paglet asks for beside its changes: a clone, a note for its user, others of its kind."""
+"""Records of requests that a paglet makes besides its changes: clones, notes, rest, and searches for paglets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEVELS = get_args(Level)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewClone:
-    """A clone, of the paglet as this commit leaves it. The id is made of the run's token and a count."""
+    """A clone of the paglet in the state that this commit stores. The id is the run's token and a count."""
 
     agent_id: str
     name: str | None = None
@@ -25,14 +25,14 @@ class NewClone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rest:
-    """To be inactive for `seconds`; None: until a message comes."""
+    """A request to be inactive for `seconds`. None: until a message arrives."""
 
     seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewNote:
-    """What a paglet told its user at `at`, seconds since the epoch."""
+    """A text from a paglet for its user. `at`: seconds since the epoch."""
 
     at: float
     level: Level
@@ -41,19 +41,19 @@ class NewNote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Find:
-    """List the paglets of that name or service on all online hosts. Reply: `api.FoundPaglets`."""
+    """`find`: look for a paglet name or a service on all online hosts. Replies `api.FoundPaglets` as JSON."""
 
     name: str | None = None
     service: str | None = None
 
 
 def new_note(text: str, level: str, at: float) -> NewNote:
-    """A note of these; a long text is cut. Raises Invalid."""
+    """Return a note, its text cut to MAX_NOTE_CHARACTERS. Raises Invalid for a wrong level or a text that is no str."""
     if level not in LEVELS:
         raise Invalid(f"level is {level!r:.40}: it must be one of {', '.join(LEVELS)}")
     if not isinstance(text, str):
         raise Invalid(f"a note is a text, got {type_of(text)}")
-    # A lone surrogate has no place in JSON, and a note is not worth a failure.
+    # JSON cannot hold a lone surrogate. Replace it: a note is not worth a failure.
     whole = text.encode("utf-8", "replace").decode()
     short = whole if len(whole) <= MAX_NOTE_CHARACTERS else whole[: MAX_NOTE_CHARACTERS - 1] + "…"
     return NewNote(at=at, level=level, text=short)  # type: ignore[arg-type]

@@ -1,9 +1,9 @@
-"""What a launcher and its zygote say to each other, as frames `{name: record}` over a Unix socket pair.
+"""Frames between a launcher and its zygote: `{name: record}` over a Unix socket pair.
 
-Launcher to zygote: `start` (a `LaunchSpec`; the child's end of its socket comes with its first byte, as a
-descriptor) and `end`. Zygote to launcher: `ready` once, then for each start `started` and `exited`, or
-`failed` alone. A `ping` is answered by a `pong`. End of file from the launcher means that the host is gone: the
-zygote ends everything.
+Launcher to zygote: `start` with a `LaunchSpec`, and `end`. The first byte of `start` carries the descriptor of the
+child's socket. Zygote to launcher: `ready` once; then for each start `started` and `exited`, or only `failed`.
+The zygote answers `ping` with `pong`. End of file from the launcher means that the host is gone: the zygote ends all
+its runs and itself.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from paglets.worker.launch import LaunchSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndRun:
-    """`end`: SIGTERM, and SIGKILL for what is there after a short grace."""
+    """`end`: send SIGTERM to a run, and SIGKILL to the processes that are left after a grace period."""
 
     token: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZygoteReady:
-    """`ready`: modules are loaded. `preload_errors`: those that could not be."""
+    """`ready`: the modules are loaded. `preload_errors`: an error for each module that could not be imported."""
 
     preload_errors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartedRun:
-    """`started`. `start_time` as in `process.ProcessInfo`; 0 where the zygote cannot tell."""
+    """`started`: the child runs. `start_time`: as in `processes.ProcessInfo`, or 0 if the zygote cannot read it."""
 
     token: str
     pid: int
@@ -41,7 +41,7 @@ class StartedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitedRun:
-    """`exited`: nothing of the tree is left. `status` as `os.waitpid` gives it, of the first process."""
+    """`exited`: the process tree of a run is gone. `status`: that of its first process, as `os.waitpid` returns it."""
 
     token: str
     status: int
@@ -51,7 +51,7 @@ class ExitedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedRun:
-    """`failed`: there is no process, and why."""
+    """`failed`: no process was started."""
 
     token: str
     error: str
@@ -59,12 +59,12 @@ class FailedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ping:
-    """`ping`: does the zygote still work?"""
+    """`ping`: a request for a `pong`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pong:
-    """`pong`: it does, and has read everything that was sent before the ping."""
+    """`pong`: the zygote works, and has read all frames that were sent before the ping."""
 
 
 RECORDS: dict[str, type[Any]] = {
@@ -81,16 +81,16 @@ _NAMES = {cls: name for name, cls in RECORDS.items()}
 
 
 def to_frame(record: Any) -> dict[str, Any]:
-    """The frame that carries `record`."""
+    """Return the frame that carries `record`."""
     return {_NAMES[type(record)]: to_json(record)}
 
 
 def from_frame(frame: dict[str, Any]) -> Any:
-    """The record in a frame. Raises BadRequest or Invalid."""
+    """Return the record in a frame. Raises BadRequest for an unknown name, and Invalid for a bad record."""
     if len(frame) != 1:
-        raise BadRequest("a control frame has one key")
+        raise BadRequest("a zygote frame has exactly one key")
     ((name, tree),) = frame.items()
     cls = RECORDS.get(name)
     if cls is None:
-        raise BadRequest(f"unknown control frame {name[:60]!r}")
+        raise BadRequest(f"unknown zygote frame {name[:60]!r}")
     return from_json(cls, tree)

@@ -11,6 +11,7 @@ from paglets.host.records import disk_full_policy
 from paglets.host.records.disk_full_policy import UNASKED_BYTES
 from paglets.worker.child import disk_full
 from paglets.worker.child.faults import entry_fault_of
+from paglets.worker.scratch import empty_scratch
 
 GIB = 1 << 30
 
@@ -63,19 +64,19 @@ def test_the_file_that_an_error_names_need_not_be_there(tmp_path: Path) -> None:
     assert entry_fault_of(OSError(errno.ENOSPC, "No space left on device", "/proc/x"), str(work)).cause == "exception"
 
 
-def test_room_is_made_in_the_scratch_directory_and_nowhere_else(tmp_path: Path) -> None:
+def test_only_the_scratch_directory_is_emptied(tmp_path: Path) -> None:
     work, other = tmp_path / "work", tmp_path / "other"
     for folder in (work / "deep", other):
         folder.mkdir(parents=True)
         (folder / "data").write_bytes(bytes(1000))
     (work / "file").touch()
     (work / "link").symlink_to(other)
-    disk_full.make_room(str(work))
+    empty_scratch(str(work))
     assert list(work.iterdir()) == []
     assert (other / "data").exists()
     work.rmdir()
     work.symlink_to(other)
-    disk_full.make_room(str(work))
+    empty_scratch(str(work))
     assert (other / "data").exists()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -46,6 +46,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 AUTHORS_AND_TOOLS = {"cli", "testing"}
 """These may import every package but those that they are for: only they import one another."""
+
+WORKER_PARTS: dict[str, set[str]] = {"": {""}, "host": {"", "host"}, "child": {"", "child"}}
+WORKER_PARTS["zygote"] = {"", "child", "zygote"}
+"""What each part of `worker` may import of it. A zygote forks children; the host only exchanges frames with both."""
 
 THIRD_PARTY = {"psutil", "tomli_w"}
 FOR_CHECKERS = {"typing_extensions"}
@@ -147,6 +151,18 @@ OUTSIDE_COMMANDS = [path for path in MODULES if name_of(path).startswith("cli/")
 @pytest.mark.parametrize("path", OUTSIDE_COMMANDS, ids=name_of)
 def test_only_commands_import_commands(path: Path) -> None:
     assert [f"{line}: {module}" for line, module in imports(path) if module.startswith(COMMANDS)] == []
+
+
+def part_of(parts: Sequence[str]) -> str:
+    """Return the folder below `worker` of a module's path; "" for the root."""
+    return parts[1] if parts[1] in WORKER_PARTS else ""
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if package_of(path) == "worker"], ids=name_of)
+def test_the_host_the_zygote_and_the_child_share_only_what_they_must(path: Path) -> None:
+    allowed = WORKER_PARTS[part_of(path.relative_to(PACKAGE).parts)]
+    imported = [module for _, module in imports(path) if module.startswith("paglets.worker.")]
+    assert [module for module in imported if part_of(module.split(".")[1:]) not in allowed] == []
 
 
 def test_every_package_has_its_place_in_the_layers() -> None:

@@ -1,4 +1,4 @@
-"""When a zygote that does not answer counts as silent, and when as hung."""
+"""The times at which a zygote is pinged, resumed and replaced."""
 
 from __future__ import annotations
 
@@ -6,60 +6,60 @@ from paglets.worker.host.heartbeat import Heartbeat, HeartbeatTimeouts
 
 
 def heartbeat() -> Heartbeat:
-    """One that has started."""
+    """Return the heartbeat of a zygote that has started."""
     made = Heartbeat(HeartbeatTimeouts())
     made.answered()
     return made
 
 
-def test_one_that_answers_is_asked_again_at_each_look_and_never_silent() -> None:
+def test_a_zygote_that_answers_is_pinged_at_each_check() -> None:
     one = heartbeat()
-    signs = []
+    actions = []
     for second in range(100):
-        signs.append(one.look(float(second)))
+        actions.append(one.check(float(second)))
         one.answered()
-    assert signs == ["ask"] * 100
+    assert actions == ["ping"] * 100
 
 
-def test_one_that_does_not_answer_is_silent_after_five_seconds_and_hung_after_thirty() -> None:
+def test_a_zygote_without_answers_is_resumed_after_5_s_and_replaced_after_30_s() -> None:
     one = heartbeat()
-    signs = [one.look(float(second)) for second in range(31)]
-    assert signs == ["ask"] + [""] * 4 + ["silent"] * 25 + ["hung"]
+    actions = [one.check(float(second)) for second in range(31)]
+    assert actions == ["ping"] + [""] * 4 + ["resume"] * 25 + ["replace"]
 
 
-def test_an_answer_ends_the_silence() -> None:
+def test_an_answer_resets_the_time_without_one() -> None:
     one = heartbeat()
     for second in range(20):
-        one.look(float(second))
-    assert one.is_silent
+        one.check(float(second))
+    assert one.is_unresponsive
     one.answered()
-    assert not one.is_silent
-    assert one.look(20.0) == "ask"
+    assert not one.is_unresponsive
+    assert one.check(20.0) == "ping"
 
 
-def test_a_gap_of_the_host_itself_counts_as_one_look() -> None:
+def test_a_gap_of_the_host_itself_counts_as_one_interval() -> None:
     one = heartbeat()
-    assert one.look(0.0) == "ask"
-    assert [one.look(at) for at in (1000.0, 2000.0, 3000.0)] == [""] * 3
+    assert one.check(0.0) == "ping"
+    assert [one.check(at) for at in (1000.0, 2000.0, 3000.0)] == [""] * 3
 
 
-def test_looks_more_often_than_needed_count_nothing() -> None:
+def test_checks_more_often_than_needed_count_nothing() -> None:
     one = heartbeat()
-    one.look(0.0)
-    assert {one.look(number / 1000) for number in range(1, 1000)} == {""}
-    assert not one.is_silent
+    one.check(0.0)
+    assert {one.check(number / 1000) for number in range(1, 1000)} == {""}
+    assert not one.is_unresponsive
 
 
 def test_time_without_work_does_not_count() -> None:
     one = heartbeat()
-    one.look(0.0)
-    one.rest()
-    assert [one.look(at) for at in (50.0, 51.0)] == ["", ""]
-    assert not one.is_silent
+    one.check(0.0)
+    one.pause()
+    assert [one.check(at) for at in (50.0, 51.0)] == ["", ""]
+    assert not one.is_unresponsive
 
 
-def test_one_that_starts_has_a_minute_more() -> None:
+def test_a_zygote_that_starts_has_a_minute_more() -> None:
     one = Heartbeat(HeartbeatTimeouts())
-    signs = [one.look(float(second)) for second in range(91)]
-    assert signs.index("silent") == 65
-    assert signs.index("hung") == 90
+    actions = [one.check(float(second)) for second in range(91)]
+    assert actions.index("resume") == 65
+    assert actions.index("replace") == 90

@@ -19,10 +19,19 @@ from paglets.core.errors import Conflict, ImportFailed
 from paglets.core.text import placed
 from paglets.program import this_program
 from paglets.worker.child.faults import MAX_TRACEBACK_CHARACTERS, NOT_SENT, entry_fault_of, fault_of, show
-from paglets.worker.host.restarts import FAILED_STARTS, PAUSES_SECONDS, STEADY_SECONDS, Restarts
+from paglets.worker.host.sampler import SampledRun, larger, sample_runs
+from paglets.worker.host.supervisor import FAILED_STARTS, RESTART_DELAYS_SECONDS, STABLE_SECONDS, RestartDelays
 from paglets.worker.launch import HOST_FILES_MISSING
-from paglets.worker.processes import ProcessInfo, ProcTable, RunTree, descendants, kill_run, process_table, same_process
-from paglets.worker.usage import SampledRun, larger, sample_runs, scratch_bytes
+from paglets.worker.processes import (
+    ProcessInfo,
+    ProcTable,
+    RunTree,
+    descendants,
+    kill_runs,
+    process_table,
+    same_process,
+)
+from paglets.worker.scratch import scratch_bytes
 
 
 def info(pid: int, parent: int, state: str = "S") -> ProcessInfo:
@@ -116,31 +125,31 @@ def test_a_pid_that_another_program_uses_now_is_left_alone() -> None:
     # Each of these would end this very process if it were taken for a run's.
     own = ProcTable().get(os.getpid())
     assert own is not None
-    assert kill_run(ProcTable(), [RunTree(token="x", pid=own.pid, start_time=own.start_time + 5, seen={})]) == set()
-    assert kill_run(Table(), [RunTree(token="x", pid=20, start_time=20.0, seen={})]) == set()
+    assert kill_runs(ProcTable(), [RunTree(token="x", pid=own.pid, start_time=own.start_time + 5, seen={})]) == set()
+    assert kill_runs(Table(), [RunTree(token="x", pid=20, start_time=20.0, seen={})]) == set()
 
 
 def test_zygotes_that_end_soon_are_started_again_after_growing_pauses() -> None:
-    restarts, now, pauses = Restarts(), 100.0, []
+    restarts, now, pauses = RestartDelays(), 100.0, []
     for _ in range(8):
-        restarts.opened(now)
+        restarts.started(now)
         due = restarts.ended(now + 1, was_ready=True)
         pauses.append(due - now - 1)
         now = due
-    assert pauses == pytest.approx([*PAUSES_SECONDS, PAUSES_SECONDS[-1], PAUSES_SECONDS[-1]])
-    assert not restarts.hopeless
-    restarts.opened(now)
-    assert restarts.ended(now + STEADY_SECONDS, was_ready=True) == now + STEADY_SECONDS
+    assert pauses == pytest.approx([*RESTART_DELAYS_SECONDS, RESTART_DELAYS_SECONDS[-1], RESTART_DELAYS_SECONDS[-1]])
+    assert not restarts.is_hopeless
+    restarts.started(now)
+    assert restarts.ended(now + STABLE_SECONDS, was_ready=True) == now + STABLE_SECONDS
 
 
 def test_zygotes_that_are_never_ready_are_hopeless_until_one_is() -> None:
-    restarts = Restarts()
+    restarts = RestartDelays()
     for _ in range(FAILED_STARTS):
-        assert not restarts.hopeless
+        assert not restarts.is_hopeless
         restarts.ended(0.0, was_ready=False)
-    assert restarts.hopeless
+    assert restarts.is_hopeless
     restarts.ended(0.0, was_ready=True)
-    assert not restarts.hopeless
+    assert not restarts.is_hopeless
 
 
 def raised(error: Exception) -> Exception:

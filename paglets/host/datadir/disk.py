@@ -17,7 +17,7 @@ from paglets.slots.amounts import bytes_text
 from paglets.slots.eligibility import Reason
 from paglets.store.files import Removal
 from paglets.worker.logs import LogChunk, make_folder
-from paglets.worker.usage import scratch_bytes
+from paglets.worker.scratch import scratch_bytes
 
 FULL = "disk_full"
 CLOSED = "disk_closed"

@@ -19,7 +19,7 @@ from paglets.program import this_program
 from paglets.worker.child.disk_full import met_full_disk
 from paglets.worker.launch import DISK_FULL, HOST_FILES_MISSING
 from paglets.worker.protocol import Fault
-from paglets.worker.usage import scratch_bytes
+from paglets.worker.scratch import scratch_bytes
 
 MAX_MESSAGE_CHARACTERS = 4000
 MAX_TRACEBACK_CHARACTERS = 30_000

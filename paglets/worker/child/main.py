@@ -26,7 +26,6 @@ from paglets.core.signatures import HOOKS, HookEvent, call_hook, call_method
 from paglets.worker.child.bundle_cache import unpacked
 from paglets.worker.child.channel import Channel
 from paglets.worker.child.context import ChildContext, Parked
-from paglets.worker.child.disk_full import make_room
 from paglets.worker.child.faults import entry_fault_of, fault_of, show
 from paglets.worker.child.files import put_files
 from paglets.worker.child.unit_of_work import Snapshot, UnitOfWork
@@ -43,6 +42,7 @@ from paglets.worker.protocol import (
     HookLimit,
     Stamp,
 )
+from paglets.worker.scratch import empty_scratch
 
 EXIT_UNHEARD = 123
 """Exit code of a child whose `done` the host would not take, twice."""
@@ -201,7 +201,7 @@ class Child:
             show(error)
             fault = entry_fault_of(error, self._go.work_dir)
             if fault.cause == DISK_FULL and self._go.entry == "attempt":
-                make_room(self._go.work_dir)
+                empty_scratch(self._go.work_dir)
             done = EntryDone(fault=fault, keep_scratch=self._context.has_unsent_file)
         # Handlers that run hold this until their commit; none begins after it.
         with self._context.changed:

@@ -1,4 +1,4 @@
-"""The launcher's end of one child: its socket, and what is known of its process."""
+"""The host's end of one child: its socket, and what the host knows about its process."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ from paglets.api.slots import Usage
 from paglets.core.errors import PagletsError
 from paglets.worker import logs
 from paglets.worker.frames import Unpacker
+from paglets.worker.host.sampler import Sample, SampledRun, larger
 from paglets.worker.host.zygote_link import ZygoteLink
 from paglets.worker.launch import LaunchSpec, ProcessExit
 from paglets.worker.processes import RunTree
-from paglets.worker.usage import Sample, SampledRun, larger, scratch_bytes
+from paglets.worker.scratch import scratch_bytes
 from paglets.worker.zygote_protocol import ExitedRun
 
 READ_BYTES = 1 << 18
 MAX_READS = 16
-"""Reads in a row from one child: more than its socket holds when it has ended, yet others get their turn."""
+"""Most reads in a row from one child: more than its socket can hold, yet few enough for other children."""
 
 LAST_SCRATCH_ENTRIES = 1000
-"""Of the look at the scratch when a process has ended: one that runs for long was looked at before."""
+STDERR_TAIL_BYTES = 8192
+"""Most files that are counted in the scratch directory when a process ends. Long runs were sampled before."""
 
 
 class ChildLink:
-    """Non-blocking. `condemned` says why the launcher ends this child by itself; "" where it does not.
+    """The socket and state of one child. No method blocks.
 
-    `link` is its zygote once one was asked for it. `channel` is there once `connect` has been called, and `readable`
-    until its end of file.
+    `link`: its zygote, once a start was sent to it. `channel`: its socket, once `connect` was called. `readable`: its
+    end of file has not come. `protocol_error`: why the launcher ends this child; "" if the child made no error.
+    `is_ending`: its end was requested.
     """
 
     def __init__(self, spec: LaunchSpec) -> None:
@@ -39,8 +42,8 @@ class ChildLink:
         self.start_time = 0.0
         self.channel: socket.socket | None = None
         self.readable = True
-        self.condemned = ""
-        self.asked_to_end = False
+        self.protocol_error = ""
+        self.is_ending = False
         self.exited: ExitedRun | None = None
         self.usage = Usage()
         self._seen: Mapping[int, float] = {}
@@ -57,13 +60,13 @@ class ChildLink:
         return bool(self._out) and self.channel is not None
 
     def connect(self) -> int:
-        """Make the socket pair; gives the descriptor of the child's end, which the caller owns. Raises OSError."""
+        """Make the socket pair. Return the descriptor of the child's end, which the caller owns. Raises OSError."""
         self.channel, theirs = socket.socketpair()
         self.channel.setblocking(False)
         return theirs.detach()
 
     def write(self, data: bytes = b"") -> None:
-        """Send `data` and what waits before it, as far as it goes without waiting."""
+        """Queue `data`, and send as much of the queue as the socket takes."""
         self._out += data
         if self.channel is None or not self._out:
             return
@@ -71,12 +74,12 @@ class ChildLink:
             sent = self.channel.send(self._out)
         except BlockingIOError:
             return
-        except OSError:  # nobody reads it any more; its end comes from the zygote
+        except OSError:  # the child is gone; the zygote reports its end
             sent = len(self._out)
         del self._out[:sent]
 
     def read(self) -> list[dict[str, Any]]:
-        """The frames that have come. Clears `readable` when none can follow; a bad frame condemns the child."""
+        """Return the frames that have arrived. Clear `readable` at end of file. A bad frame sets `protocol_error`."""
         frames: list[dict[str, Any]] = []
         try:
             for _ in range(MAX_READS):
@@ -90,7 +93,7 @@ class ChildLink:
         except OSError:
             self.readable = False
         except PagletsError as error:
-            self.condemned = f"paglets ended this process, because it sent a bad frame: {error.message}"
+            self.protocol_error = f"paglets ended this process because it sent a bad frame: {error.message}"
             self.readable = False
         return frames
 
@@ -99,8 +102,8 @@ class ChildLink:
             self.channel.close()
             self.channel = None
 
-    def watched(self) -> SampledRun | None:
-        """What to sample of it, while it runs."""
+    def sampled_run(self) -> SampledRun | None:
+        """Return what to sample; None if the process does not run."""
         if self.pid is None or self.exited is not None:
             return None
         return SampledRun(token=self.token, pid=self.pid, start_time=self.start_time, work_dir=self.spec.work_dir)
@@ -109,13 +112,13 @@ class ChildLink:
         self._seen = sample.seen
         self.usage = larger(self.usage, sample.usage)
 
-    def run(self) -> RunTree:
-        """What can be known of its processes without the zygote."""
+    def run_tree(self) -> RunTree:
+        """Return its processes, as far as they are known without the zygote."""
         start_time = None if self.pid is None else self.start_time
         return RunTree(token=self.token, pid=self.pid, start_time=start_time, seen=self._seen)
 
-    def ended(self, exited: ExitedRun, stderr_tail_bytes: int, *, oom: bool) -> ProcessExit:
-        """How it ended, when its tree is gone."""
+    def exit_of(self, exited: ExitedRun, *, oom: bool) -> ProcessExit:
+        """Return how the process ended. `oom`: the kernel killed it because memory ran out."""
         code = os.waitstatus_to_exitcode(exited.status)
         at_end = Usage(
             cpu_seconds=exited.cpu_seconds,
@@ -126,13 +129,13 @@ class ChildLink:
         return ProcessExit(
             exit_code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
-            stderr_tail=self.stderr_tail(stderr_tail_bytes),
+            stderr_tail=self.stderr_tail(),
             oom=oom,
             silent=not (logs.end_of(self.spec.stdout_path) or logs.end_of(self.spec.stderr_path)),
             usage=larger(self.usage, at_end),
         )
 
-    def stderr_tail(self, most_bytes: int) -> str:
-        """The last whole lines that this process wrote to stderr, and why it was condemned."""
-        tail = logs.last_lines(self.spec.stderr_path, self._stderr_offset, most_bytes).decode("utf-8", "replace")
-        return "\n".join(part for part in (tail, self.condemned) if part)
+    def stderr_tail(self) -> str:
+        """Return the last whole lines that this process wrote to stderr, and its protocol error."""
+        tail = logs.last_lines(self.spec.stderr_path, self._stderr_offset, STDERR_TAIL_BYTES).decode("utf-8", "replace")
+        return "\n".join(part for part in (tail, self.protocol_error) if part)

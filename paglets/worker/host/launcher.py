@@ -1,10 +1,10 @@
-"""The launcher of a host on POSIX systems: a zygote, one thread for all sockets, one that samples usage.
+"""The launcher of a host on POSIX systems: zygotes, one thread for all sockets, and one that samples resource use.
 
-Everything is done on the I/O thread; the public methods only post to it, so that none of them blocks and
-no lock is needed. Windows has no fork: there a host needs another launcher, which does not exist yet.
+All work is done on the I/O thread. Public methods only post to it, so they do not block and need no lock. Windows has
+no fork and would need another launcher, which does not exist yet.
 
-All runs share one zygote, but those whose `LaunchSpec.alone` is set: each of these gets a zygote of its own, which ends
-with it (`zygotes`). If that zygote dies, nobody but its run can have done it.
+All runs share one zygote, except those with `LaunchSpec.alone`: each of these has its own zygote, which ends with the
+run (`supervisor`). If such a zygote dies, only its run can be the cause.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -24,71 +24,57 @@ from typing import Any
 from paglets.core.errors import PagletsError
 from paglets.worker.frames import pack
 from paglets.worker.host.child_link import ChildLink
-from paglets.worker.host.heartbeat import HeartbeatTimeouts
 from paglets.worker.host.reactor import WRITE, Reactor
-from paglets.worker.host.sampler import Sampler
+from paglets.worker.host.sampler import Sample, SampledRun, Sampler
 from paglets.worker.host.supervisor import ZygoteSupervisor
-from paglets.worker.host.zygote_link import ZygoteLink
+from paglets.worker.host.zygote_link import ZygoteLink, ZygoteSettings
 from paglets.worker.launch import LaunchEvents, LaunchSpec, ProcessExit
-from paglets.worker.linux import marker_room, oom_kills
-from paglets.worker.processes import ProcessTable, kill_run, process_table
-from paglets.worker.usage import Sample, SampledRun
+from paglets.worker.linux import oom_kills
+from paglets.worker.processes import ProcessTable, kill_runs, process_table
 from paglets.worker.zygote_protocol import EndRun, ExitedRun, FailedRun, StartedRun
 
-STDERR_TAIL_BYTES = 8192
 SAMPLE_SECONDS = 1.0
-PATIENT = HeartbeatTimeouts()
 
-MAX_UNDER_WAY = 32
-"""Starts handed to the zygote and not yet answered; the kernel bounds descriptors in flight."""
+MAX_UNANSWERED_STARTS = 32
+"""Most starts that wait for an answer of the zygote: the kernel limits how many descriptors are in flight."""
 
-LOST_PAUSE_SECONDS = 0.02
-LOST_PASSES = 2
-"""Looks that find nothing of a run before it counts as gone: one look is not atomic, and may miss what forks."""
+KILL_PAUSE_SECONDS = 0.02
+CLEAN_SCANS = 2
+"""A run counts as gone after this many scans that find no process of it. One scan is not atomic, and can miss a
+process that forks."""
 
 
 @dataclass(slots=True, kw_only=True)
-class _Lost:
-    """A run that its zygote does not bury. `how` it ended is told once `passes` looks found nothing of it."""
+class _AbandonedRun:
+    """A run that its zygote will not reap. `how` is reported when `clean_scans` scans found no process of it."""
 
     child: ChildLink
     how: ProcessExit
-    passes: int = 0
+    clean_scans: int = 0
 
 
 class ZygoteLauncher:
-    """Implements `launch.Launcher`.
+    """Implements `launch.Launcher` with zygotes.
 
-    `command` starts the zygote, whose stdin will be its control socket; `environment` is all that the zygote,
-    and with it every paglet's process, gets: no key may be in it. `table` is where processes are looked at, that of
-    the platform if it is None. `log` is told when a zygote has ended; it must not raise. `zygote_log` takes the
-    zygote's own stderr; None: that of the host. `store_id` marks the zygotes as those of this host. `patience`: with
-    one that does not answer. `umask` is that of the processes; -1: that of the host.
+    `log` gets a line when a zygote ends; it must not raise. `table`: the processes of the machine; None: those that
+    `process_table` finds.
     """
 
     def __init__(
         self,
-        command: Sequence[str],
-        environment: Mapping[str, str],
+        zygote: ZygoteSettings,
         events: LaunchEvents,
         *,
-        table: ProcessTable | None = None,
         log: Callable[[str], None] = lambda text: None,
-        zygote_log: str | None = None,
-        store_id: str = "",
-        umask: int = -1,
-        patience: HeartbeatTimeouts = PATIENT,
-        stderr_tail_bytes: int = STDERR_TAIL_BYTES,
+        table: ProcessTable | None = None,
         sample_seconds: float = SAMPLE_SECONDS,
     ) -> None:
         self._events = events
-        self._log = log
         self._table = table or process_table()
-        self._stderr_tail_bytes = stderr_tail_bytes
         self._posted: deque[Callable[[], None]] = deque()
         self._children: dict[str, ChildLink] = {}
         self._waiting: deque[ChildLink] = deque()
-        self._lost: dict[str, _Lost] = {}
+        self._abandoned: dict[str, _AbandonedRun] = {}
         self._closing = False
         self._oom_before = oom_kills()
         self._handlers: dict[type, Callable[[ZygoteLink, Any], None]] = {
@@ -97,47 +83,45 @@ class ZygoteLauncher:
             FailedRun: self._on_failed,
         }
         self._reactor = Reactor()
-        room = marker_room(store_id)
-        open_zygote = partial(ZygoteLink, tuple(command), {**environment, **room}, zygote_log, patience, umask=umask)
-        self._zygotes = ZygoteSupervisor(open_zygote, self._reactor, log, self)
-        self._heartbeat_seconds = patience.interval_seconds
+        self._zygotes = ZygoteSupervisor(partial(ZygoteLink, zygote), self._reactor, log, self)
+        self._heartbeat_seconds = zygote.heartbeat.interval_seconds
         self._wake_reader, self._wake_writer = socket.socketpair()
         for end in (self._wake_reader, self._wake_writer):
             end.setblocking(False)
         self._reactor.watch(self._wake_reader, self._on_wake)
         self._closed = threading.Event()
-        self._sampler = Sampler(self._table, sample_seconds, self._watched, self._sampled)
+        self._sampler = Sampler(self._table, sample_seconds, self._sampled_runs, self._sampled)
         for name, target in (("paglets-launcher", self._run), ("paglets-usage", self._sampler.run)):
             threading.Thread(target=target, name=name, daemon=True).start()
 
-    # Any thread.
+    # Called on any thread.
 
     def start(self, spec: LaunchSpec) -> None:
-        self._post(partial(self._begin, spec))
+        self._post(partial(self._start, spec))
 
     def send(self, token: str, frame: dict[str, Any]) -> None:
-        """A frame to the child. Raises TooLarge or Invalid where it cannot be one."""
+        """Send a frame to the child. Raises TooLarge or Invalid if `frame` does not fit one."""
         self._post(partial(self._write, token, pack(frame)))
 
     def end(self, token: str) -> None:
         self._post(partial(self._end, token))
 
     def close(self) -> None:
-        """End everything and the zygote; `wait_closed` waits for it."""
+        """End all runs and zygotes. `wait_closed` waits until they are gone."""
         self._post(self._close)
 
     def wait_closed(self, timeout_seconds: float) -> bool:
-        """After `close`: whether all was ended within that time."""
+        """Wait for the end of all runs and zygotes after `close`. Return False if that takes longer."""
         return self._closed.wait(timeout_seconds)
 
     def _post(self, act: Callable[[], None]) -> None:
         self._posted.append(act)
         try:
             self._wake_writer.send(b"\0")
-        except (BlockingIOError, OSError):  # it is full of wake-ups, or the launcher is closed
+        except (BlockingIOError, OSError):  # the socket is full of wake-ups, or the launcher is closed
             return
 
-    # The loop.
+    # The I/O loop.
 
     def _run(self) -> None:
         while not self._is_closed():
@@ -155,8 +139,8 @@ class ZygoteLauncher:
         return self._closing and not (self._zygotes.links or self._children)
 
     def _pause(self) -> float | None:
-        if self._lost:
-            return LOST_PAUSE_SECONDS
+        if self._abandoned:
+            return KILL_PAUSE_SECONDS
         due = self._zygotes.next_due()
         pause = None if due is None else max(0.0, due - time.monotonic())
         if not self._children:
@@ -165,8 +149,8 @@ class ZygoteLauncher:
 
     def _do_due(self) -> None:
         self._zygotes.do_due()
-        if self._lost:
-            self._look_for_lost()
+        if self._abandoned:
+            self._kill_abandoned()
 
     def _on_wake(self, mask: int) -> None:
         self._wake_reader.recv(1 << 16)
@@ -177,7 +161,7 @@ class ZygoteLauncher:
             self._fail(self._waiting.popleft(), "the host is ending")
         self._zygotes.close()
 
-    # ZygoteSupervisor: `supervisor.Owner`.
+    # Events of zygotes (`supervisor.Owner`).
 
     def has_work(self, link: ZygoteLink) -> bool:
         waiting = link is self._zygotes.shared and bool(self._waiting)
@@ -185,100 +169,102 @@ class ZygoteLauncher:
 
     def on_ready(self, link: ZygoteLink) -> None:
         for child in self._of(link):
-            self._hand_over_one(child, link)
-        self._hand_over()
+            self._send_start(child, link)
+        self._send_starts()
 
     def on_record(self, link: ZygoteLink, record: Any) -> None:
         self._handlers[type(record)](link, record)
-        self._hand_over()
+        self._send_starts()
 
-    def on_silent(self, link: ZygoteLink) -> None:
+    def on_unresponsive(self, link: ZygoteLink) -> None:
         for child in self._of(link):
-            if child.asked_to_end:
-                self._lose(child, ProcessExit())
+            if child.is_ending:
+                self._abandon(child, ProcessExit())
 
     def on_gone(self, link: ZygoteLink) -> int:
-        """Its children get SIGKILL from the system. A run that had begun alone in it is what ended it."""
+        """Abandon the runs of a zygote that ended. The kernel sends SIGKILL to its children.
+
+        A started run that was alone in the zygote caused its end.
+        """
         left = self._of(link)
         died = not self._closing
         for child in left:
             is_culprit = died and link.is_alone and child.pid is not None
-            self._lose(child, ProcessExit(launcher_lost=True, launcher_died=died, is_culprit=is_culprit))
+            self._abandon(child, ProcessExit(launcher_lost=True, launcher_died=died, is_culprit=is_culprit))
         return len(left)
 
     def on_hopeless(self, problem: str) -> None:
         while self._waiting:
-            self._fail(self._waiting.popleft(), f"the zygote, which starts processes, does not start: {problem}")
+            self._fail(self._waiting.popleft(), f"the zygote that starts processes does not start: {problem}")
 
-    def on_trouble(self, text: str) -> None:
+    def on_blocked(self, text: str) -> None:
         self._events.start_blocked(text)
 
     def _of(self, link: ZygoteLink) -> list[ChildLink]:
-        return [child for child in self._children.values() if child.link is link and child.token not in self._lost]
+        return [child for child in self._children.values() if child.link is link and child.token not in self._abandoned]
 
-    def _lose(self, child: ChildLink, how: ProcessExit) -> None:
-        """End a child without its zygote."""
+    def _abandon(self, child: ChildLink, how: ProcessExit) -> None:
+        """Stop serving a child, and kill its processes without its zygote."""
         self._take_frames(child)
         self._disconnect(child)
-        self._lost[child.token] = _Lost(child=child, how=how)
+        self._abandoned[child.token] = _AbandonedRun(child=child, how=how)
 
-    def _look_for_lost(self) -> None:
-        """End what a zygote left behind when it ended, until nothing of it is seen any more."""
-        alive = kill_run(self._table, [lost.child.run() for lost in self._lost.values()])
-        for token, lost in list(self._lost.items()):
-            lost.passes = 0 if token in alive else lost.passes + 1
-            if lost.passes >= LOST_PASSES:
-                del self._lost[token]
-                tail = lost.child.stderr_tail(self._stderr_tail_bytes)
-                usage = lost.child.usage
-                self._ended(lost.child, replace(lost.how, signal=signal.SIGKILL, stderr_tail=tail, usage=usage))
+    def _kill_abandoned(self) -> None:
+        """Kill the processes of abandoned runs. Report the end of runs that have none left."""
+        alive = kill_runs(self._table, [run.child.run_tree() for run in self._abandoned.values()])
+        for token, run in list(self._abandoned.items()):
+            run.clean_scans = 0 if token in alive else run.clean_scans + 1
+            if run.clean_scans >= CLEAN_SCANS:
+                del self._abandoned[token]
+                tail, usage = run.child.stderr_tail(), run.child.usage
+                self._ended(run.child, replace(run.how, signal=signal.SIGKILL, stderr_tail=tail, usage=usage))
 
-    # Starting.
+    # Start of runs.
 
-    def _begin(self, spec: LaunchSpec) -> None:
+    def _start(self, spec: LaunchSpec) -> None:
         child = ChildLink(spec)
         self._children[spec.token] = child
         if self._closing:
             self._fail(child, "the host is ending")
             return
-        self._sampler.wake()
+        self._sampler.resume()
         if spec.alone:
-            self._begin_alone(child)
+            self._start_alone(child)
             return
         self._waiting.append(child)
-        self._hand_over()
+        self._send_starts()
 
-    def _begin_alone(self, child: ChildLink) -> None:
+    def _start_alone(self, child: ChildLink) -> None:
         try:
             child.link = self._zygotes.open_alone()
         except OSError as error:
             self._fail(child, f"its zygote cannot be started: {error.strerror}")
 
-    def _hand_over(self) -> None:
+    def _send_starts(self) -> None:
         link = self._zygotes.shared
-        while link is not None and link.ready and self._waiting and link.under_way < MAX_UNDER_WAY:
-            self._hand_over_one(self._waiting.popleft(), link)
+        while link is not None and link.ready and self._waiting and link.unanswered_starts < MAX_UNANSWERED_STARTS:
+            self._send_start(self._waiting.popleft(), link)
 
-    def _hand_over_one(self, child: ChildLink, link: ZygoteLink) -> None:
+    def _send_start(self, child: ChildLink, link: ZygoteLink) -> None:
         try:
             descriptor = child.connect()
         except OSError as error:
             self._fail(child, f"no socket: {error.strerror}")
             return
         try:
-            self._zygotes.tell(link, child.spec, descriptor)
+            self._zygotes.send(link, child.spec, descriptor)
         except PagletsError as error:
             os.close(descriptor)
             self._fail(child, error.message)
             return
         child.link = link
-        link.under_way += 1
+        link.unanswered_starts += 1
 
     def _on_started(self, link: ZygoteLink, started: StartedRun) -> None:
-        link.under_way -= 1
+        link.unanswered_starts -= 1
         child = self._current(started.token)
         if child is None:
-            self._zygotes.tell(link, EndRun(token=started.token))
+            self._zygotes.send(link, EndRun(token=started.token))
             return
         child.pid, child.start_time = started.pid, started.start_time
         if not child.start_time and (info := self._table.get(started.pid)) is not None:
@@ -287,14 +273,14 @@ class ZygoteLauncher:
         self._watch(child)
 
     def _on_failed(self, link: ZygoteLink, failed: FailedRun) -> None:
-        link.under_way -= 1
+        link.unanswered_starts -= 1
         child = self._current(failed.token)
         if child is not None:
             self._fail(child, failed.error)
 
     def _current(self, token: str) -> ChildLink | None:
-        """Return that child, or None if it was ended while its zygote did not answer."""
-        return None if token in self._lost else self._children.get(token)
+        """Return the child of `token`; None if it is gone or abandoned."""
+        return None if token in self._abandoned else self._children.get(token)
 
     # Frames.
 
@@ -302,7 +288,7 @@ class ZygoteLauncher:
         if mask & WRITE:
             child.write()
         self._take_frames(child)
-        if child.condemned:
+        if child.protocol_error:
             self._end(child.token)
         self._watch(child)
 
@@ -317,36 +303,36 @@ class ZygoteLauncher:
             self._watch(child)
 
     def _watch(self, child: ChildLink) -> None:
-        # Not before `started`: it comes first, whatever the child says.
+        # Read no frames before `started`, which must be the first event.
         if child.channel is None or child.pid is None:
             return
         if child.readable:
             self._reactor.watch(child.channel, partial(self._on_child, child), writing=child.wants_write)
         else:
-            self._reactor.forget(child.channel)
+            self._reactor.unwatch(child.channel)
 
     def _disconnect(self, child: ChildLink) -> None:
         if child.channel is not None:
-            self._reactor.forget(child.channel)
+            self._reactor.unwatch(child.channel)
             child.close()
 
-    # Ending.
+    # End of runs.
 
     def _end(self, token: str) -> None:
         child = self._children.get(token)
-        if child is None or child.asked_to_end:
+        if child is None or child.is_ending:
             return
-        child.asked_to_end = True
+        child.is_ending = True
         if child in self._waiting:
             self._waiting.remove(child)
             self._fail(child, "it was ended before it started")
         elif child.link is not None and not child.link.ready:
             self._fail(child, "it was ended before it started")
-        elif child.link is not None and token not in self._lost:
-            if child.link.heartbeat.is_silent:
-                self._lose(child, ProcessExit())
+        elif child.link is not None and token not in self._abandoned:
+            if child.link.heartbeat.is_unresponsive:
+                self._abandon(child, ProcessExit())
             else:
-                self._zygotes.tell(child.link, EndRun(token=token))
+                self._zygotes.send(child.link, EndRun(token=token))
 
     def _on_exited(self, link: ZygoteLink, exited: ExitedRun) -> None:
         child = self._current(exited.token)
@@ -354,13 +340,13 @@ class ZygoteLauncher:
             return
         self._take_frames(child)
         if sys.platform != "linux" and child.usage.processes > 1:
-            # Without a subreaper the samples are all that is known of processes that left the session.
-            kill_run(self._table, [child.run()])
-        self._ended(child, child.ended(exited, self._stderr_tail_bytes, oom=self._was_oom(child, exited)))
+            # Without a subreaper, only the samples know the processes that left the session.
+            kill_runs(self._table, [child.run_tree()])
+        self._ended(child, child.exit_of(exited, oom=self._was_oom(child, exited)))
 
     def _was_oom(self, child: ChildLink, exited: ExitedRun) -> bool:
-        """Whether the kernel killed it for want of memory: it was killed, not by us, and the count went up."""
-        if exited.status != signal.SIGKILL or child.asked_to_end or self._closing:
+        """Return True if SIGKILL ended the child, this host did not send it, and the kernel's OOM count has grown."""
+        if exited.status != signal.SIGKILL or child.is_ending or self._closing:
             return False
         return oom_kills() > self._oom_before
 
@@ -376,11 +362,11 @@ class ZygoteLauncher:
             self._sampler.pause()
         self._events.ended(child.token, how)
 
-    # Sampling, on its own thread; what it finds is told on the I/O thread, so that it comes before `ended`.
+    # Sampling on its own thread. Samples are posted to the I/O thread, so that they come before `ended`.
 
-    def _watched(self) -> tuple[SampledRun, ...]:
-        watched = (child.watched() for child in self._children.copy().values())
-        return tuple(run for run in watched if run is not None)
+    def _sampled_runs(self) -> tuple[SampledRun, ...]:
+        runs = (child.sampled_run() for child in self._children.copy().values())
+        return tuple(run for run in runs if run is not None)
 
     def _sampled(self, samples: Mapping[str, Sample], oom_before: int) -> None:
         self._post(partial(self._on_samples, samples, oom_before))

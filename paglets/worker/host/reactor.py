@@ -1,4 +1,4 @@
-"""A selector that is told what is wanted of a socket, not how to get from what was wanted before."""
+"""A reactor: it calls a handler when a socket becomes readable or writable."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ Handler = Callable[[int], None]
 
 
 class HasFileno(Protocol):
+    """An object that a selector can watch."""
+
     def fileno(self) -> int: ...
 
 
 class Reactor:
+    """A selector whose callers say what to watch for, however the socket was watched before."""
+
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
 
     def watch(self, source: HasFileno, handler: Handler, *, writing: bool = False) -> None:
-        """Call `handler` with READ, WRITE or both when `source` is readable or, if `writing`, has room."""
+        """Call `handler` with READ, WRITE or both when `source` is readable or, if `writing`, writable."""
         events = READ | WRITE if writing else READ
         key = self._selector.get_map().get(source)
         if key is None:
@@ -29,13 +33,13 @@ class Reactor:
         elif key.events != events:
             self._selector.modify(source, events, handler)
 
-    def forget(self, source: HasFileno) -> None:
-        """Watch it no more, if it was watched; before it is closed."""
+    def unwatch(self, source: HasFileno) -> None:
+        """Stop watching `source`. Call this before you close it; unwatched sources are ignored."""
         if source in self._selector.get_map():
             self._selector.unregister(source)
 
     def poll(self, timeout_seconds: float | None) -> None:
-        """Wait until something is ready or the time is over, and call what is to be called."""
+        """Wait until a source is ready or the timeout is over, and call the handlers."""
         for key, mask in self._selector.select(timeout_seconds):
             key.data(mask)
 

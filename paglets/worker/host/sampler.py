@@ -1,50 +1,103 @@
-"""A thread that looks at what running paglets use."""
+"""Resource use of runs: CPU, memory and processes of their trees, and the size of their scratch directories."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
+from paglets.api.slots import Usage
 from paglets.worker.linux import oom_kills
-from paglets.worker.processes import ProcessTable
-from paglets.worker.usage import Sample, SampledRun, sample_runs
+from paglets.worker.processes import ProcessInfo, ProcessTable, descendants, same_process
+from paglets.worker.scratch import scratch_bytes
 
 SAMPLE_SHARE = 0.02
-"""Sampling takes no more than this share of one core: on a machine with very many processes it is done less often.
-By processor time: after a look that the machine held up for a second, the next would be a minute away."""
+"""Largest share of one core that sampling may take. On a machine with very many processes samples become rarer.
+The share is of CPU time: if the machine delays a sample by a second, the next one must not be a minute away."""
 
 SCRATCH_EVERY = 5
-"""Scratch is walked in every fifth round: it costs more than a look at processes and changes more slowly."""
+"""Scratch directories are measured in every fifth round: this costs more than processes, and changes more slowly."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledRun:
+    """A run to sample: its first process and its scratch directory."""
+
+    token: str
+    pid: int
+    start_time: float
+    work_dir: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """The resource use of one run at one time. `seen`: start times of its processes by pid."""
+
+    usage: Usage
+    seen: Mapping[int, float]
+
+
+def sample_runs(table: ProcessTable, runs: tuple[SampledRun, ...], *, with_scratch: bool) -> dict[str, Sample]:
+    """Return samples by token, of those runs whose first process still lives."""
+    everything = table.all()
+    samples = {}
+    for run in runs:
+        if same_process(everything.get(run.pid), run.start_time):
+            tree = [info for info in descendants(everything, (run.pid,)).values() if info.alive]
+            scratch = scratch_bytes(run.work_dir) if with_scratch else 0
+            seen = {info.pid: info.start_time for info in tree}
+            samples[run.token] = Sample(usage=_usage(tree, scratch), seen=seen)
+    return samples
+
+
+def _usage(tree: list[ProcessInfo], scratch: int) -> Usage:
+    # Shared pages count for each process: that is the memory they would need if they wrote to them.
+    return Usage(
+        cpu_seconds=sum(info.cpu_seconds for info in tree),
+        rss_bytes=sum(info.rss_bytes for info in tree),
+        scratch_bytes=scratch,
+        processes=len(tree),
+    )
+
+
+def larger(one: Usage, other: Usage) -> Usage:
+    """Return the maximum of each number."""
+    return Usage(
+        cpu_seconds=max(one.cpu_seconds, other.cpu_seconds),
+        rss_bytes=max(one.rss_bytes, other.rss_bytes),
+        scratch_bytes=max(one.scratch_bytes, other.scratch_bytes),
+        processes=max(one.processes, other.processes),
+    )
 
 
 class Sampler:
-    """Samples all runs about once in `seconds`, on a thread of its own, which calls `run`.
+    """Samples all runs about every `seconds`, on its own thread, which runs `run`.
 
-    `watched` gives what runs; `sampled` gets the samples, and how many processes the system had killed for want of
-    memory one round before.
+    `runs` returns the runs to sample. `sampled` gets the samples, and the number of processes that the kernel had
+    killed one round earlier because memory ran out.
     """
 
     def __init__(
         self,
         table: ProcessTable,
         seconds: float,
-        watched: Callable[[], tuple[SampledRun, ...]],
+        runs: Callable[[], tuple[SampledRun, ...]],
         sampled: Callable[[Mapping[str, Sample], int], None],
     ) -> None:
         self._table = table
         self._seconds = seconds
-        self._watched = watched
+        self._runs = runs
         self._sampled = sampled
         self._busy = threading.Event()
         self._closed = threading.Event()
 
-    def wake(self) -> None:
-        """Sample from now on."""
+    def resume(self) -> None:
+        """Sample until `pause` is called."""
         self._busy.set()
 
     def pause(self) -> None:
-        """Nothing runs."""
+        """Stop sampling: there are no runs."""
         self._busy.clear()
 
     def close(self) -> None:
@@ -63,7 +116,7 @@ class Sampler:
             began = time.thread_time()
             oom_count = oom_kills()
             oom_before = oom_count if idle else oom_before
-            runs = self._watched()
+            runs = self._runs()
             samples = sample_runs(self._table, runs, with_scratch=rounds % SCRATCH_EVERY == 0) if runs else {}
             self._sampled(samples, oom_before)
             rounds, oom_before = rounds + 1, oom_count

@@ -1,8 +1,8 @@
-"""The zygotes of a host: started, listened to, pinged, replaced. Everything is done on the launcher's I/O thread.
+"""The supervisor of a host's zygotes: it starts, pings and replaces them, on the launcher's I/O thread.
 
-One is shared by all runs but those that are to be alone: each of these has a zygote of its own. A zygote that has
-work is pinged. One that does not answer is continued, in case it is stopped, and replaced if that does not help
-(`pulse`).
+All runs share one zygote, except those that are to run alone: each of these has its own. The supervisor pings a
+zygote that has work. If the zygote does not answer, the supervisor resumes it in case it is stopped, and later replaces
+it (`heartbeat`).
 """
 
 from __future__ import annotations
@@ -13,19 +13,49 @@ from functools import partial
 from typing import Any, Protocol
 
 from paglets.worker.host.reactor import WRITE, Reactor
-from paglets.worker.host.restarts import Restarts
 from paglets.worker.host.zygote_link import ZygoteLink
 from paglets.worker.zygote_protocol import Ping, Pong, ZygoteReady
 
 CLOSE_SECONDS = 12.0
-"""More than a zygote takes by itself (`zygote.CLOSING_SECONDS`)."""
+"""Time limit for the end of a zygote: longer than the zygote itself takes (`zygote.main.CLOSING_SECONDS`)."""
 
 ZYGOTE_LABEL = "the process that starts jobs"
-"""A zygote, in words for people."""
+"""The name of a zygote in messages to users."""
+
+STABLE_SECONDS = 10.0
+"""A zygote that lived this long is replaced at once. After shorter lives the delays grow."""
+
+RESTART_DELAYS_SECONDS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
+
+FAILED_STARTS = 3
+"""After this many zygotes in a row that ended before they were ready, the runs that wait for one fail."""
+
+
+class RestartDelays:
+    """The delays before the next zygote starts, which grow with each short life. Times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._started_at = 0.0
+        self._short_lives = 0
+        self._failed_starts = 0
+
+    @property
+    def is_hopeless(self) -> bool:
+        return self._failed_starts >= FAILED_STARTS
+
+    def started(self, now: float) -> None:
+        self._started_at = now
+
+    def ended(self, now: float, *, was_ready: bool) -> float:
+        """Note the end of a zygote. Return the time at which to start the next one."""
+        lived_long = now - self._started_at >= STABLE_SECONDS
+        self._short_lives = 0 if lived_long else min(self._short_lives + 1, len(RESTART_DELAYS_SECONDS))
+        self._failed_starts = 0 if was_ready else self._failed_starts + 1
+        return now + RESTART_DELAYS_SECONDS[max(self._short_lives - 1, 0)]
 
 
 class Owner(Protocol):
-    """The launcher, which knows the runs."""
+    """The launcher, which knows the runs of each zygote."""
 
     def has_work(self, link: ZygoteLink) -> bool:
         """Return True if a run waits for that zygote or is its child."""
@@ -35,25 +65,25 @@ class Owner(Protocol):
 
     def on_record(self, link: ZygoteLink, record: Any) -> None: ...
 
-    def on_silent(self, link: ZygoteLink) -> None:
-        """It does not answer: what is to end, ends without it."""
+    def on_unresponsive(self, link: ZygoteLink) -> None:
+        """End the cancelled runs of the zygote without its help."""
         ...
 
     def on_gone(self, link: ZygoteLink) -> int:
-        """It is gone. Gives how many runs it left behind."""
+        """Handle the end of a zygote. Return how many runs it left behind."""
         ...
 
     def on_hopeless(self, problem: str) -> None:
-        """The shared zygote does not start."""
+        """Handle that the shared zygote does not start."""
         ...
 
-    def on_trouble(self, text: str) -> None:
-        """Why the shared zygote starts nothing just now, "" when that is over."""
+    def on_blocked(self, text: str) -> None:
+        """Handle the reason why the shared zygote starts no processes now; "" when it starts them again."""
         ...
 
 
 class ZygoteSupervisor:
-    """`shared` is None while there is none."""
+    """Keeps one shared zygote running, and those of runs that are alone. `shared` is None while there is none."""
 
     def __init__(
         self, open_zygote: Callable[..., ZygoteLink], reactor: Reactor, log: Callable[[str], None], owner: Owner
@@ -62,58 +92,59 @@ class ZygoteSupervisor:
         self._reactor = reactor
         self._log = log
         self._owner = owner
-        self._restarts = Restarts()
+        self._restart_delays = RestartDelays()
         self._open_at: float | None = 0.0
-        self._trouble = ""
+        self._blocked_reason = ""
         self.shared: ZygoteLink | None = None
         self.links: list[ZygoteLink] = []
 
-    # Times.
+    # Timers.
 
     def next_due(self) -> float | None:
-        """When something is to be done next, by the monotonic clock."""
+        """Return the monotonic time at which `do_due` has something to do; None if it has nothing."""
         due = [at for at in (self._open_at, *(link.ends_by for link in self.links)) if at is not None]
         return min(due, default=None)
 
     def do_due(self) -> None:
+        """Start, ping, resume and replace zygotes as due."""
         now = time.monotonic()
         if self._open_at is not None and self._open_at <= now:
             self._open(now)
         for link in tuple(self.links):
             if link.ends_by is None:
-                self._feel_pulse(link, now)
+                self._check_heartbeat(link, now)
             elif link.ends_by <= now:
                 self._gone(link, "it did not end in time")
 
-    # Starting and ending.
+    # Start and end.
 
     def open_alone(self) -> ZygoteLink:
         """Start a zygote for one run. Raises OSError."""
         return self._add(self._open_zygote(is_alone=True))
 
     def end(self, link: ZygoteLink) -> None:
-        """Let it end by itself, and end it if it takes too long."""
+        """Ask the zygote to end. It is killed if it takes longer than CLOSE_SECONDS."""
         if link.ends_by is None:
             link.hang_up(time.monotonic() + CLOSE_SECONDS)
 
     def close(self) -> None:
-        """End all; none is started any more."""
+        """End all zygotes and start no more."""
         self._open_at = None
         for link in self.links:
             self.end(link)
 
     def _open(self, now: float) -> None:
         self._open_at = None
-        self._restarts.opened(now)
+        self._restart_delays.started(now)
         try:
             self.shared = self._add(self._open_zygote())
         except OSError as error:
-            self._open_again(f"{error.filename or 'its command'}: {error.strerror}", was_ready=False)
+            self._schedule_restart(f"{error.filename or 'its command'}: {error.strerror}", was_ready=False)
 
-    def _open_again(self, problem: str, *, was_ready: bool) -> None:
-        self._open_at = self._restarts.ended(time.monotonic(), was_ready=was_ready)
-        self._log(f"the zygote is gone ({problem}); a new one is started")
-        if self._restarts.hopeless:
+    def _schedule_restart(self, problem: str, *, was_ready: bool) -> None:
+        self._open_at = self._restart_delays.ended(time.monotonic(), was_ready=was_ready)
+        self._log(f"the zygote ended ({problem}); starting a new one")
+        if self._restart_delays.is_hopeless:
             self._owner.on_hopeless(problem)
 
     def _add(self, link: ZygoteLink) -> ZygoteLink:
@@ -122,23 +153,23 @@ class ZygoteSupervisor:
         return link
 
     def _gone(self, link: ZygoteLink, problem: str) -> None:
-        self._reactor.forget(link)
-        how = f"{problem}, {link.bury()}"
+        self._reactor.unwatch(link)
+        how = f"{problem}, {link.kill_and_reap()}"
         self.links.remove(link)
         left = self._owner.on_gone(link)
         if link is not self.shared:
             if left:
-                self._log(f"the zygote of one run is gone ({how})")
+                self._log(f"the zygote of one run ended ({how})")
             return
         self.shared = None
-        self._say_trouble("")
+        self._set_blocked("")
         if link.ends_by is None:
-            self._open_again(how, was_ready=link.ready)
+            self._schedule_restart(how, was_ready=link.ready)
 
-    # What they say.
+    # Frames.
 
-    def tell(self, link: ZygoteLink, record: Any, descriptor: int | None = None) -> None:
-        """Send a frame; `descriptor` travels with it. Raises PagletsError for what cannot be one."""
+    def send(self, link: ZygoteLink, record: Any, descriptor: int | None = None) -> None:
+        """Send a record to a zygote, with `descriptor` if given. Raises PagletsError if it does not fit a frame."""
         link.send(record, descriptor)
         self._watch(link)
 
@@ -168,39 +199,39 @@ class ZygoteSupervisor:
             self._log(f"the zygote could not load {problem}")
         self._owner.on_ready(link)
 
-    # Whether they answer.
+    # Heartbeats.
 
-    def _feel_pulse(self, link: ZygoteLink, now: float) -> None:
+    def _check_heartbeat(self, link: ZygoteLink, now: float) -> None:
         if not self._owner.has_work(link):
-            link.heartbeat.rest()
+            link.heartbeat.pause()
             return
-        was_silent = link.heartbeat.is_silent
-        sign = link.heartbeat.look(now)
-        if sign == "ask":
-            self.tell(link, Ping())
-        elif sign == "hung":
-            self._gone(link, f"it did not answer for {link.heartbeat.patience.replace_seconds:g} s")
-        elif sign == "silent":
-            if not was_silent:
-                self._on_silent(link)
+        was_unresponsive = link.heartbeat.is_unresponsive
+        action = link.heartbeat.check(now)
+        if action == "ping":
+            self.send(link, Ping())
+        elif action == "replace":
+            self._gone(link, f"it did not answer for {link.heartbeat.timeouts.replace_seconds:g} s")
+        elif action == "resume":
+            if not was_unresponsive:
+                self._on_unresponsive(link)
             link.resume()
 
-    def _on_silent(self, link: ZygoteLink) -> None:
-        silent, hung = link.heartbeat.patience.unresponsive_seconds, link.heartbeat.patience.replace_seconds
-        text = f"the zygote (process {link.pid}) has not answered for {silent:g} s"
-        self._log(f"{text}; it is continued now, and replaced after {hung:g} s")
+    def _on_unresponsive(self, link: ZygoteLink) -> None:
+        timeouts = link.heartbeat.timeouts
+        text = f"the zygote (process {link.pid}) has not answered for {timeouts.unresponsive_seconds:g} s"
+        self._log(f"{text}; resuming it now, replacing it after {timeouts.replace_seconds:g} s")
         if link is self.shared:
-            self._say_trouble(f"{ZYGOTE_LABEL} (zygote, process {link.pid}) does not answer")
-        self._owner.on_silent(link)
+            self._set_blocked(f"{ZYGOTE_LABEL} (zygote, process {link.pid}) does not answer")
+        self._owner.on_unresponsive(link)
 
     def _on_pong(self, link: ZygoteLink) -> None:
-        if link.heartbeat.is_silent:
+        if link.heartbeat.is_unresponsive:
             self._log(f"the zygote (process {link.pid}) answers again")
             if link is self.shared:
-                self._say_trouble("")
+                self._set_blocked("")
         link.heartbeat.answered()
 
-    def _say_trouble(self, text: str) -> None:
-        if text != self._trouble:
-            self._trouble = text
-            self._owner.on_trouble(text)
+    def _set_blocked(self, text: str) -> None:
+        if text != self._blocked_reason:
+            self._blocked_reason = text
+            self._owner.on_blocked(text)

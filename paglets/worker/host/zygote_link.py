@@ -1,4 +1,4 @@
-"""The launcher's end of one zygote: its process, its control socket, what is to be written to it."""
+"""The host's end of one zygote: its process, its control socket, and the frames to be written to it."""
 
 from __future__ import annotations
 
@@ -9,56 +9,68 @@ import subprocess
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from paglets.core.errors import PagletsError
 from paglets.worker.frames import Unpacker, pack
 from paglets.worker.host.heartbeat import Heartbeat, HeartbeatTimeouts
 from paglets.worker.launch import ALONE
+from paglets.worker.linux import marker_placeholder
 from paglets.worker.zygote_protocol import from_frame, to_frame
 
 READ_BYTES = 1 << 18
-BURY_SECONDS = 2.0
+REAP_SECONDS = 2.0
 """SIGKILL ends a process in milliseconds, or the kernel holds it for minutes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZygoteSettings:
+    """Settings for the start of zygotes.
+
+    `command`: starts a zygote, whose stdin is its control socket. `environment`: of the zygote and all its children;
+    it must hold no key. `log_path`: the file for the zygote's stderr; None: the stderr of this process. `store_id`:
+    marks the zygotes as those of this host. `umask`: of the zygote and its children; -1: that of this process.
+    """
+
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(repr=False)
+    log_path: str | None = None
+    store_id: str = ""
+    umask: int = -1
+    heartbeat: HeartbeatTimeouts = field(default_factory=HeartbeatTimeouts)
 
 
 @dataclass(slots=True)
 class _Outgoing:
+    """The rest of a frame to write, and a descriptor to send with its first byte."""
+
     data: memoryview
     descriptor: int | None
 
 
 class ZygoteLink:
-    """Non-blocking. `fileno` for a selector; `wants_write` says whether to wait for room.
+    """A zygote process and its control socket. No method but `kill_and_reap` blocks.
 
-    `problem`: why it cannot be spoken to any more, once `read` has given None. `is_alone`: it serves one run.
-    `under_way`: starts that were handed to it and are not answered yet. `ends_by`: when it must have ended.
+    `wants_write`: frames wait for space in the socket. `problem`: set when `read` returns None. `is_alone`: the zygote
+    serves one run. `unanswered_starts`: starts that were sent and not answered yet. `ends_by`: the monotonic time by
+    which the zygote must have ended; None: it is to go on.
     """
 
-    def __init__(
-        self,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        log_path: str | None,
-        patience: HeartbeatTimeouts,
-        *,
-        is_alone: bool = False,
-        umask: int = -1,
-    ) -> None:
-        """Start the zygote with that umask (-1: that of this process). Raises OSError where it cannot be run."""
+    def __init__(self, settings: ZygoteSettings, *, is_alone: bool = False) -> None:
+        """Start the zygote. Raises OSError if its command cannot be run."""
         self.is_alone = is_alone
         self.problem = ""
         self.ready = False
-        self.under_way = 0
-        self.heartbeat = Heartbeat(patience)
+        self.unanswered_starts = 0
+        self.heartbeat = Heartbeat(settings.heartbeat)
         self.ends_by: float | None = None
         self._unpacker = Unpacker()
         self._out: deque[_Outgoing] = deque()
         self._control, theirs = socket.socketpair()
         self._control.setblocking(False)
         try:
-            self._process = _spawn((*command, ALONE) if is_alone else command, environment, theirs, log_path, umask)
+            self._process = _spawn(settings, theirs, (ALONE,) if is_alone else ())
         except OSError:
             self._control.close()
             raise
@@ -77,12 +89,12 @@ class ZygoteLink:
         return self._control.fileno()
 
     def send(self, record: Any, descriptor: int | None = None) -> None:
-        """Queue a frame; `descriptor` travels with it and is closed here once it has left."""
+        """Queue a record. `descriptor` is sent with it, and closed here when it is sent."""
         self._out.append(_Outgoing(memoryview(pack(to_frame(record))), descriptor))
         self.flush()
 
     def flush(self) -> None:
-        """Write what goes without waiting. A zygote that is gone is seen by `read`."""
+        """Write as much as the socket takes. If the zygote is gone, `read` reports it."""
         while self._out:
             first = self._out[0]
             try:
@@ -105,7 +117,7 @@ class ZygoteLink:
         return socket.send_fds(self._control, [outgoing.data], [outgoing.descriptor])
 
     def read(self) -> list[Any] | None:
-        """The records that have come; None where the zygote is gone or does not speak its language."""
+        """Return the records that have arrived; None if the zygote is gone or sent a bad frame."""
         try:
             data = self._control.recv(READ_BYTES)
         except BlockingIOError:
@@ -119,29 +131,29 @@ class ZygoteLink:
         try:
             return [from_frame(frame) for frame in self._unpacker.feed(data)]
         except PagletsError as error:
-            self.problem = f"it sent nonsense: {error.message}"
+            self.problem = f"it sent a bad frame: {error.message}"
             return None
 
     def hang_up(self, ends_by: float) -> None:
-        """Tell the zygote to end everything; what it reports of that can still be read."""
+        """Close the sending side, so that the zygote ends all its runs. Its reports can still be read."""
         self.ends_by = ends_by
         with suppress(OSError):
             self._control.shutdown(socket.SHUT_WR)
         self.resume()
 
     def resume(self) -> None:
-        """Continue the zygote, if it is stopped."""
+        """Send SIGCONT to the zygote, in case it is stopped."""
         self._process.send_signal(signal.SIGCONT)
 
-    def bury(self) -> str:
-        """End the zygote, if it has not ended, and free what it took; gives how it ended."""
+    def kill_and_reap(self) -> str:
+        """Kill the zygote if it has not ended, and wait up to REAP_SECONDS. Return text about its end."""
         self._drop_outgoing()
         self._control.close()
         self._process.kill()
         try:
-            return f"status {self._process.wait(BURY_SECONDS)}"
+            return f"status {self._process.wait(REAP_SECONDS)}"
         except subprocess.TimeoutExpired:
-            return f"the kernel holds process {self.pid}"
+            return f"process {self.pid} does not end after SIGKILL"
 
     def _drop_outgoing(self) -> None:
         for outgoing in self._out:
@@ -150,21 +162,19 @@ class ZygoteLink:
         self._out.clear()
 
 
-def _spawn(
-    command: Sequence[str], environment: Mapping[str, str], control: socket.socket, log_path: str | None, umask: int
-) -> subprocess.Popen[bytes]:
+def _spawn(settings: ZygoteSettings, control: socket.socket, arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    log = None if log_path is None else os.open(log_path, flags, 0o600)
+    log = None if settings.log_path is None else os.open(settings.log_path, flags, 0o600)
     try:
-        # A session of its own: neither Ctrl-C nor the end of a terminal reaches it before the host decides.
+        # Its own session: Ctrl-C and the end of a terminal do not reach it before the host decides.
         return subprocess.Popen(
-            list(command),
+            [*settings.command, *arguments],
             stdin=control.fileno(),
             stdout=subprocess.DEVNULL,
             stderr=log,
-            env=dict(environment),
+            env={**settings.environment, **marker_placeholder(settings.store_id)},
             start_new_session=True,
-            umask=umask,
+            umask=settings.umask,
         )
     finally:
         if log is not None:

@@ -1,4 +1,4 @@
-"""From a fork of the zygote to a process of its own, before any of the user's code runs."""
+"""The set-up of a forked child: session, signals, descriptors and environment, before any user code runs."""
 
 from __future__ import annotations
 
@@ -14,39 +14,38 @@ from typing import Any, NoReturn
 
 from paglets.worker import linux
 from paglets.worker.launch import LaunchSpec
-from paglets.worker.zygote.output import Output, open_output
+from paglets.worker.zygote.output import OutputPipe, open_output_pipe
 
 SOCKET_DESCRIPTOR = 3
-"""Where a child finds its socket; below it are stdin, stdout and stderr, above it nothing."""
+"""Descriptor of a child's socket. Below it are stdin, stdout and stderr; all above it are closed."""
 
 EXIT_NOT_SET_UP = 120
-"""Exit code of a child that could not be set up; not one that shells or Python use."""
+"""Exit code of a child whose set-up failed. Shells and Python do not use it."""
 
-MOST_DESCRIPTORS = 1 << 14
-"""A zygote holds four for each run; what a system gives by default is enough for 250 runs."""
+MAX_DESCRIPTORS = 1 << 14
+"""A zygote has four descriptors for each run. The default limit of a system is enough for 250 runs."""
 
 _DESCRIPTOR_LIMITS = resource.getrlimit(resource.RLIMIT_NOFILE)
-"""As the zygote was started, and as its children are to have them."""
-
+"""The limits with which the zygote was started. Its children get the same."""
 
 IGNORED = (
     *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM),
     *(signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
 )
-"""Signals that would end or stop a zygote, and that a process may ignore."""
+"""Signals that would end or stop a zygote, and that a process can ignore."""
 
 _handlers: dict[signal.Signals, Any] = {}
-"""As the zygote was started with them, and as its children are to have them."""
+"""The handlers with which the zygote was started. Its children get the same."""
 
 
 def ignore_signals() -> None:
-    """Ignore in a zygote what its children may send to their parent."""
+    """Ignore signals that children may send to their parent, the zygote."""
     for number in IGNORED:
         _handlers[number] = signal.signal(number, signal.SIG_IGN) or signal.SIG_DFL
 
 
 def fork() -> int:
-    """Fork with signals blocked in the child, so that none is lost before `_restore_signals`. Raises OSError."""
+    """Fork. Signals are blocked in the child until `_restore_signals`, so that none is lost. Raises OSError."""
     signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
     pid = -1
     try:
@@ -64,9 +63,9 @@ def _restore_signals() -> None:
 
 
 def allow_many_descriptors() -> None:
-    """As many as this process may give itself: it holds the pipes and logs of all runs."""
+    """Raise the limit of descriptors: the zygote has the pipes and logs of all runs."""
     soft, hard = _DESCRIPTOR_LIMITS
-    most = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    most = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < most:
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
@@ -74,9 +73,9 @@ def allow_many_descriptors() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Descriptors:
-    """Opened by the zygote, so that a missing folder or a full disk is told without a fork.
+    """Descriptors for a child. The zygote opens them, so that a missing folder or a full disk fails before the fork.
 
-    `outputs` stay with the zygote; the rest is the child's.
+    `outputs` stay open in the zygote; the others are for the child.
     """
 
     socket: int
@@ -84,23 +83,23 @@ class Descriptors:
     stdout: int
     stderr: int
     work_dir: int
-    outputs: tuple[Output, ...]
+    outputs: tuple[OutputPipe, ...]
 
     def close(self) -> None:
-        """Close what is the child's."""
+        """Close the descriptors for the child."""
         for descriptor in (self.socket, self.null, self.stdout, self.stderr, self.work_dir):
             with suppress(OSError):
                 os.close(descriptor)
 
     def close_all(self) -> None:
-        """There is no child."""
+        """Close all descriptors: there is no child."""
         self.close()
         for output in self.outputs:
             output.close()
 
 
 def open_descriptors(spec: LaunchSpec, child_socket: int) -> Descriptors:
-    """What the child of `spec` will use. Raises OSError; `child_socket` is closed then too."""
+    """Open the descriptors for the child of `spec`. Raises OSError, after closing `child_socket`."""
     with ExitStack() as undo:
 
         def keep(descriptor: int) -> int:
@@ -112,7 +111,7 @@ def open_descriptors(spec: LaunchSpec, child_socket: int) -> Descriptors:
         work_dir = keep(os.open(spec.work_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         ends, outputs = [], []
         for path in (spec.stdout_path, spec.stderr_path):
-            output, end = open_output(path)
+            output, end = open_output_pipe(path)
             undo.callback(output.close)
             outputs.append(output)
             ends.append(keep(end))
@@ -124,10 +123,10 @@ def open_descriptors(spec: LaunchSpec, child_socket: int) -> Descriptors:
 
 
 def run_child(spec: LaunchSpec, opened: Descriptors, zygote: int, serve: Callable[[socket.socket], int]) -> NoReturn:
-    """Become the process of `spec`, run `serve` and exit with what it gives. Never returns."""
+    """Become the process of `spec`, run `serve`, and exit with the code that it returns."""
     code = EXIT_NOT_SET_UP
     try:
-        _leave_the_zygote(zygote)
+        _leave_zygote(zygote)
         channel = _take_descriptors(opened)
         _set_environment(spec)
         linux.use_cores(spec.cores)
@@ -139,16 +138,16 @@ def run_child(spec: LaunchSpec, opened: Descriptors, zygote: int, serve: Callabl
         os._exit(code)
 
 
-def _leave_the_zygote(zygote: int) -> None:
+def _leave_zygote(zygote: int) -> None:
     os.setsid()
     linux.end_with_parent()
     if os.getppid() != zygote:
         os._exit(EXIT_NOT_SET_UP)
-    # While it lives, what its descendants leave behind comes to this process, not to the zygote: so a child of
-    # the zygote that the zygote did not fork belongs to a run that has ended.
+    # This process adopts orphans among its descendants while it lives. So a child of the zygote that the zygote did
+    # not fork belongs to a run that has ended.
     linux.become_subreaper()
-    linux.be_first_when_memory_runs_out()
-    # The only signal that the zygote handles; those that it ignores come after it.
+    linux.raise_oom_score()
+    # SIGCHLD is the only signal that the zygote handles. `_restore_signals` resets those that it ignores.
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _restore_signals()
@@ -156,8 +155,8 @@ def _leave_the_zygote(zygote: int) -> None:
 
 
 def _take_descriptors(opened: Descriptors) -> socket.socket:
-    # Opened after 0, 1 and 2 and after the zygote's control socket, all are 3 or above. The socket goes to 3
-    # last, so that none of the others is written over.
+    # All were opened after 0, 1, 2 and the control socket, so they are 3 or above. Move the socket to 3 last, so that
+    # it does not overwrite another one.
     os.fchdir(opened.work_dir)
     for source, target in ((opened.null, 0), (opened.stdout, 1), (opened.stderr, 2)):
         os.dup2(source, target)

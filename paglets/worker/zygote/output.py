@@ -1,4 +1,4 @@
-"""From the pipe of a run's stdout or stderr into its log: what the zygote does between forks."""
+"""Pipes of the stdout and stderr of runs, which the zygote copies to their logs between forks."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import os
 
 from paglets.worker.logs import LogFile
 
-DRAIN_BYTES = 1 << 20
-"""Taken from one pipe in a turn of the zygote's loop: about a millisecond's work."""
+PIPE_BYTES = 1 << 20
+"""Most bytes from one pipe in one pass of the zygote's loop: about a millisecond of work."""
 
-TURN_BYTES = 4 << 20
-"""Taken from all pipes in a turn: forks and ends of processes wait for no more than that."""
+PASS_BYTES = 4 << 20
+"""Most bytes from all pipes in one pass. Forks and ends of processes wait for no more than that."""
 
 LAST_BYTES = 4 << 20
-"""What is read at most when the processes of a run are gone: more than a pipe holds, yet a process that escaped and
-goes on printing holds nothing up."""
+"""Most bytes to read when the processes of a run are gone: more than a pipe holds. A process that escaped and still
+prints cannot delay the end."""
 
 
-class Output:
-    """One stream of a run: the end of its pipe that is read, and the log that it goes to.
+class OutputPipe:
+    """One stream of a run: the reading end of its pipe, and its log.
 
-    `turn`: when it was drained last, for whoever shares out the turns. `ended`: nothing more can come.
+    `turn`: number of the last turn in which it was read. `ended`: its end of file was read.
     """
 
     def __init__(self, pipe: int, log: LogFile) -> None:
@@ -34,14 +34,14 @@ class Output:
         return self._pipe is not None
 
     def fileno(self) -> int:
-        """For a selector."""
+        """Return the descriptor of the pipe, for a selector."""
         assert self._pipe is not None
         return self._pipe
 
-    def read_pipe(self, most_bytes: int, buffer: memoryview) -> int:
-        """Move what is in the pipe, up to about `most_bytes`; gives how much it was.
+    def copy(self, most_bytes: int, buffer: memoryview) -> int:
+        """Copy up to about `most_bytes` from the pipe to the log, through `buffer`. Return how many.
 
-        Nothing here waits, and nothing that can happen to a disk is raised.
+        This does not wait, and does not raise errors of the disk.
         """
         taken = 0
         while taken < most_bytes:
@@ -63,8 +63,8 @@ class Output:
             self._log.close()
 
 
-def open_output(path: str) -> tuple[Output, int]:
-    """The output that goes to the log `path`, and the end of its pipe for the process. Raises OSError."""
+def open_output_pipe(path: str) -> tuple[OutputPipe, int]:
+    """Return a pipe to the log `path`, and the descriptor of its writing end. Raises OSError."""
     log = LogFile(path)
     try:
         reading, writing = os.pipe()
@@ -72,4 +72,4 @@ def open_output(path: str) -> tuple[Output, int]:
         log.close()
         raise
     os.set_blocking(reading, False)
-    return Output(reading, log), writing
+    return OutputPipe(reading, log), writing

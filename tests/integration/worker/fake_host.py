@@ -15,7 +15,9 @@ from paglets.api.slots import Usage
 from paglets.core.errors import PagletsError
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef, ProxyRef
+from paglets.worker.host.heartbeat import HeartbeatTimeouts
 from paglets.worker.host.launcher import ZygoteLauncher
+from paglets.worker.host.zygote_link import ZygoteSettings
 from paglets.worker.launch import LaunchSpec, ProcessExit
 from paglets.worker.protocol import OPERATIONS, Deliver, Go, GoCode, GoFile, Stamp
 from tests.fakes.waiting import wait_until
@@ -66,7 +68,15 @@ class Told:
 class FakeHost:
     """Implements `launch.LaunchEvents`. `answers` gives the replies of operations; the default is None."""
 
-    def __init__(self, folder: Path, command: tuple[str, ...] = COMMAND, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        command: tuple[str, ...] = COMMAND,
+        *,
+        heartbeat: HeartbeatTimeouts | None = None,
+        zygote_log: str | None = None,
+        **options: Any,
+    ) -> None:
         self.folder = folder
         self.runs: dict[str, Told] = {}
         self.staging, self.blobs = folder / "staging", folder / "blobs"
@@ -79,7 +89,13 @@ class FakeHost:
             each.mkdir()
         self.paused = False
         self.troubles: list[str] = []
-        self.launcher = ZygoteLauncher(command, environment(), self, **options)
+        zygote = ZygoteSettings(
+            command=command,
+            environment=environment(),
+            log_path=zygote_log,
+            heartbeat=heartbeat or HeartbeatTimeouts(),
+        )
+        self.launcher = ZygoteLauncher(zygote, self, **options)
 
     def publish(self, args: Any) -> None:
         """As a host does: whole, of the right bytes, and in its place by a rename."""

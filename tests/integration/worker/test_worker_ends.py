@@ -276,7 +276,7 @@ IMPATIENT = HeartbeatTimeouts(interval_seconds=0.05, unresponsive_seconds=0.3, r
 
 def test_a_stopped_zygote_is_told_and_continued(tmp_path: Path) -> None:
     log: list[str] = []
-    host = FakeHost(tmp_path, log=log.append, patience=IMPATIENT)
+    host = FakeHost(tmp_path, log=log.append, heartbeat=IMPATIENT)
     try:
         staying = host.start(paglets.IgnoresSigterm, path=str(tmp_path / "staying"))
         wait_until((tmp_path / "staying").exists)
@@ -303,9 +303,9 @@ time.sleep(600)
 
 
 def test_a_zygote_that_hangs_is_replaced_and_what_it_had_is_no_culprit(tmp_path: Path) -> None:
-    patience = HeartbeatTimeouts(interval_seconds=0.05, unresponsive_seconds=0.2, replace_seconds=0.5)
+    impatient = HeartbeatTimeouts(interval_seconds=0.05, unresponsive_seconds=0.2, replace_seconds=0.5)
     log: list[str] = []
-    host = FakeHost(tmp_path, (sys.executable, "-c", SILENT_ZYGOTE), log=log.append, patience=patience)
+    host = FakeHost(tmp_path, (sys.executable, "-c", SILENT_ZYGOTE), log=log.append, heartbeat=impatient)
     try:
         how = host.wait(host.start("trivial_paglet:Trivial"))
         assert (how.launcher_lost, how.launcher_died, how.is_culprit) == (True, True, False)
@@ -319,7 +319,7 @@ def test_a_zygote_that_hangs_is_replaced_and_what_it_had_is_no_culprit(tmp_path:
 def test_a_job_under_a_stopped_zygote_can_be_ended(tmp_path: Path) -> None:
     """The zygote stays stopped: no look comes that would continue it."""
     host = FakeHost(
-        tmp_path, patience=HeartbeatTimeouts(interval_seconds=0.05, unresponsive_seconds=0.2, replace_seconds=3600.0)
+        tmp_path, heartbeat=HeartbeatTimeouts(interval_seconds=0.05, unresponsive_seconds=0.2, replace_seconds=3600.0)
     )
     told = host.start(paglets.StaysWithDaemons, path=str(tmp_path / "pids"))
     host.wait_for_log(told, "all there")
@@ -352,7 +352,7 @@ def test_the_end_of_a_zygote_is_told_to_the_log_and_not_to_a_terminal_that_may_b
     finally:
         host.launcher.close()
         assert host.launcher.wait_closed(60)
-    assert "the zygote is gone (it ended, status 3); a new one is started" in said
+    assert "the zygote ended (it ended, status 3); starting a new one" in said
     assert capfd.readouterr().err == ""
 
 
