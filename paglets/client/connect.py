@@ -11,7 +11,7 @@ from paglets.core.errors import Unreachable
 from paglets.core.refs import HostRef
 from paglets.wire.keys import client_key, paglets_home, parse_key
 from paglets.wire.local_hosts import local_host, running_hosts
-from paglets.wire.transport import PooledClient
+from paglets.wire.pooled_client import PooledClient
 
 
 def find_host(at: str | None, home: Path, client_of: Callable[[HostRef], MeshClient]) -> tuple[MeshClient, str]:
@@ -27,7 +27,7 @@ def find_host(at: str | None, home: Path, client_of: Callable[[HostRef], MeshCli
             raise
     if not running_hosts(home):
         raise Unreachable(
-            f"no host runs on this computer that could look up {at!r} in its mesh",
+            f"no host runs on this machine that could look up {at!r} in its mesh",
             hint=[f"give its URL, such as http://{at}:8765", "paglets host --background"],
         )
     through, _ = local_host(home)

@@ -40,7 +40,7 @@ RELAY_GRACE_SECONDS = 3.0
 
 
 class BlockingTransport(Protocol):
-    """What a link needs of `wire.transport.PooledClient`."""
+    """What a link needs of `wire.pooled_client.PooledClient`."""
 
     def request(
         self, url: str, expected_store_id: str | None, request: Request, *, timeout_seconds: float

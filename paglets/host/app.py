@@ -59,8 +59,9 @@ from paglets.wire.keys import (
     paglets_home,
 )
 from paglets.wire.local_hosts import running_hosts
+from paglets.wire.pooled_client import PooledClient
 from paglets.wire.request import Transport
-from paglets.wire.transport import PooledClient, ThreadedTransport
+from paglets.wire.transport import ThreadedTransport
 from paglets.worker.host.launcher import ZygoteLauncher
 from paglets.worker.host.zygote_link import ZygoteSettings
 from paglets.worker.launch import Launcher, LaunchEvents

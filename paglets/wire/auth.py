@@ -1,8 +1,9 @@
-"""Who may speak: requests and replies signed with the mesh key. Pure: values in, values out.
+"""Signatures of requests and replies, made with the mesh key. This module does no I/O.
 
-A request carries an HMAC-SHA256 over its method, raw target, receiver (`store_id:boot_id`), sender
-(a store id, "" for a client), time, nonce and the SHA-256 of its body; a reply over the request's nonce,
-the status and the SHA-256 of its body. A reply is signed only where the request's own signature fits.
+A request carries an HMAC-SHA256 of its method, raw target, receiver (`store_id:boot_id`), sender, time, nonce and
+the SHA-256 of its body. The sender is a store id, or "" for a client. A reply carries an HMAC-SHA256 of the nonce of
+the request, the status and the SHA-256 of its body. A host signs a reply only if the signature of the request is
+valid.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ ANYONE = "*"
 IDENTITY_TARGET = "/v1/host"
 
 WINDOW_SECONDS = 120.0
-"""How far two clocks may differ. Longer than any request waits, short enough to remember all nonces of it."""
+"""Largest accepted difference of two clocks. It is longer than any request waits; all its nonces fit into memory."""
 
 MAX_NONCES = 300_000
-"""2,500 requests a second over the window; some 30 MB."""
+"""Nonces of 2,500 requests a second over the window, which take about 30 MB."""
 
 _BUCKET_SECONDS = 30.0
 _NONCE_BYTES = 16
@@ -48,7 +49,7 @@ _BEARER = re.compile(r"[Bb]earer ([A-Za-z0-9_-]{43})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """What the header of a request says of itself, once its signature fits."""
+    """The signed header fields of a request."""
 
     receiver: str
     sender: str
@@ -58,7 +59,7 @@ class Proof:
 
     @property
     def seconds(self) -> float:
-        """When it was signed, epoch seconds by the sender's clock."""
+        """Return the time of signing, in epoch seconds by the sender's clock."""
         return float(self.time)
 
 
@@ -76,7 +77,7 @@ def receiver_name(store_id: str, boot_id: str) -> str:
 
 
 class Signer:
-    """Signs the requests of one sender."""
+    """A signer of the requests of one sender, which also checks the signatures of replies."""
 
     def __init__(self, key: MeshKey, *, clock: Clock, entropy: Entropy, sender: str = "") -> None:
         self._key = key
@@ -85,7 +86,7 @@ class Signer:
         self._sender = sender
 
     def proof(self, body: bytes, *, receiver: str, clock_offset: float = 0.0) -> Proof:
-        """A new proof, good for one request; `clock_offset` in seconds is added to this machine's time."""
+        """Return a new proof, valid for one request. `clock_offset` (seconds) is added to the time of this machine."""
         return Proof(
             receiver=receiver,
             sender=self._sender,
@@ -95,7 +96,7 @@ class Signer:
         )
 
     def headers(self, method: str, target: str, proof: Proof) -> dict[str, str]:
-        """The header fields that carry `proof` and its signature."""
+        """Return the header fields that carry `proof` and its signature."""
         return {
             RECEIVER: proof.receiver,
             SENDER: proof.sender,
@@ -106,14 +107,14 @@ class Signer:
         }
 
     def is_reply(self, proof: Proof, status: int, body: bytes, signature: str) -> bool:
-        """Whether a holder of the key signed this reply for the request of `proof`."""
+        """Return True if a holder of the key signed this reply to the request of `proof`."""
         return _same(signature, _reply_mac(self._key, proof.nonce, status, body))
 
 
 class Verifier:
-    """Checks what comes in, for one start (`boot_id`) of one host.
+    """A check of incoming requests, for one start (`boot_id`) of one host.
 
-    `proof` and `sign_reply` may run in many threads; `admit` remembers nonces, and its callers take turns.
+    `proof` and `sign_reply` are thread-safe. `admit` stores nonces: call it from one thread at a time.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class Verifier:
         self._last_monotonic = clock.monotonic()
 
     def proof(self, method: str, target: str, fields: Mapping[str, str]) -> Proof | None:
-        """The proof in the header `fields` (lower-case names); None where it is absent, malformed or signed wrong."""
+        """Return the proof in the header `fields` (lower-case names); None if it is absent, malformed or not valid."""
         values = {name: fields.get(name, "") for name in _FORMS}
         if not all(form.fullmatch(values[name]) for name, form in _FORMS.items()):
             return None
@@ -152,28 +153,28 @@ class Verifier:
         return proof if _same(values[SIGNATURE], _request_mac(self._key, method, target, proof)) else None
 
     def admit(self, method: str, target: str, proof: Proof) -> None:
-        """Let a request with a good signature in, once, if it is meant for us, now.
+        """Accept a request with a valid signature once, if it is meant for this host and its time is within the window.
 
-        Raises StalePeer, WrongClock, NotAllowed, Overloaded. The clock never runs backwards here: else a
-        step of the machine's clock would make old requests good again after their nonces were forgotten.
+        Raises StalePeer, WrongClock, NotAllowed, Overloaded. The time used here never runs backwards. Otherwise,
+        after a step of the machine's clock, old requests would pass whose nonces are no longer stored.
         """
         self._check_receiver(method, target, proof.receiver)
         now = self._now()
         if abs(proof.seconds - now) > self._window:
             raise WrongClock(
                 f"the clocks of sender and receiver differ by {abs(proof.seconds - now):.0f} s; "
-                f"{self._window:.0f} s are allowed",
+                f"at most {self._window:.0f} s are allowed",
                 now=now,
             )
         self._remember(proof, now)
 
     def bearer(self, authorization: str) -> bool:
-        """Whether an Authorization field carries the key itself. Only ask for peers on loopback."""
+        """Return True if an Authorization field carries the key itself. Call it only for peers on loopback."""
         match = _BEARER.fullmatch(authorization)
         return match is not None and self._key.matches(match[1])
 
     def sign_reply(self, proof: Proof, status: int, body: bytes) -> dict[str, str]:
-        """The header field that signs a reply; `body` as it goes out (b"" for HEAD)."""
+        """Return the header field that signs a reply. `body` is the body that is sent (b"" for HEAD)."""
         return {SIGNATURE: _reply_mac(self._key, proof.nonce, status, body)}
 
     def _check_receiver(self, method: str, target: str, receiver: str) -> None:
@@ -181,7 +182,7 @@ class Verifier:
             return
         if receiver != ANYONE:
             raise StalePeer(
-                "the request is meant for another start of this host, or for another host",
+                "the request is addressed to an earlier start of this host, or to another host",
                 store_id=self._store_id,
                 boot_id=self._boot_id,
             )
@@ -199,14 +200,14 @@ class Verifier:
         bucket = self._buckets.setdefault(int(proof.seconds // _BUCKET_SECONDS), set())
         nonce = bytes.fromhex(proof.nonce)
         if nonce in bucket:
-            raise NotAllowed("this request was here before: a copy is not taken")
+            raise NotAllowed("this request was already received; a copy is refused")
         if self._count >= self._max_nonces:
-            raise Overloaded("too many requests within the last two minutes; try again")
+            raise Overloaded("too many requests in the last two minutes; try again")
         bucket.add(nonce)
         self._count += 1
 
     def _forget_before(self, oldest: float) -> None:
-        """Drop the buckets of which no request could pass the clock test any more."""
+        """Drop the buckets of requests that the check of the time now refuses anyway."""
         for start in [s for s in self._buckets if (s + 1) * _BUCKET_SECONDS <= oldest]:
             self._count -= len(self._buckets.pop(start))
 
@@ -221,7 +222,7 @@ def _reply_mac(key: MeshKey, nonce: str, status: int, body: bytes) -> str:
 
 
 def _mac(key: MeshKey, use: str, parts: tuple[str, ...]) -> str:
-    """Each part goes in with its length, so that no two lists of parts read the same."""
+    """Return the HMAC of `parts`, each with its length: two different lists never give the same text."""
     text = "".join(f"{len(part)}:{part}" for part in (use, *parts))
     return hmac.new(key.secret, text.encode("latin-1", "replace"), hashlib.sha256).hexdigest()
 

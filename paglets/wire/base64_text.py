@@ -1,4 +1,4 @@
-"""Bytes as text in JSON."""
+"""Base64, for bytes within JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def to_base64(data: bytes) -> str:
 
 
 def from_base64(text: str, what: str) -> bytes:
-    """Raises BadRequest, which names `what` it was."""
+    """Return the bytes. Raises BadRequest, whose message begins with `what`."""
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:

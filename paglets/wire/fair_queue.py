@@ -1,6 +1,6 @@
-"""Which waiting request goes next: a bounded number at once to each host, the hosts in turn.
+"""A fair queue of requests: hosts take turns, and each host gets a bounded number of requests at once.
 
-No locks here: callers take turns.
+It has no locks: call it from one thread at a time.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ from typing import Generic, TypeVar
 
 from paglets.wire.request import Request
 
-J = TypeVar("J")
+T = TypeVar("T")
 
 MOST_WAITING = 1000
-"""In one lane. A part that sends more than this to a host that does not take it would only fill the memory."""
+"""Bound of one queue. More requests to a host that does not accept them would only fill the memory."""
 
-LANES: Mapping[str, int] = {"control": 4, "bytes": 2, "calls": 16, "pulls": 1}
-"""How many requests to one host may be under way of each kind: a call may wait a minute for its reply, and
-neither that nor a large file may hold up gossip and posts, by which a host is known to live. A pull waits always."""
+LIMITS: Mapping[str, int] = {"control": 4, "bytes": 2, "calls": 16, "pulls": 1}
+"""Concurrent requests to one host, by kind. A call may wait a minute for its reply, and a large file takes long.
+Neither may delay gossip and posts, which show that a host is alive. A pull always waits."""
 
 QueueKey = tuple[str, str]
+"""URL and kind, a key of `LIMITS`."""
 
 
 def queue_of(url: str, request: Request) -> QueueKey:
-    """The lane that a request to `url` takes."""
+    """Return the queue for a request to `url`."""
     path = request.target.partition("?")[0]
-    if request.queue:  # passed on: where that takes long, it holds up nothing that is for the host at `url` itself
+    if request.queue:  # relayed requests have their own queue, so that they never delay those for the relay itself
         return url + path, request.queue
     if path.endswith("/call"):
         return url, "calls"
@@ -37,53 +38,54 @@ def queue_of(url: str, request: Request) -> QueueKey:
 
 
 @dataclass(slots=True)
-class _Queue(Generic[J]):
+class _Queue(Generic[T]):
     most: int
     active: int = 0
-    waiting: deque[J] = field(default_factory=deque)
+    waiting: deque[T] = field(default_factory=deque)
 
 
-class FairQueue(Generic[J]):
-    """Each job taken by `next` must be given back by `end`."""
+class FairQueue(Generic[T]):
+    """Waiting items by queue. Call `end` for each item that `next` returned."""
 
     def __init__(self) -> None:
-        self._lanes: dict[QueueKey, _Queue[J]] = {}
+        self._queues: dict[QueueKey, _Queue[T]] = {}
 
     def is_full(self, key: QueueKey) -> bool:
-        lane = self._lanes.get(key)
-        return lane is not None and len(lane.waiting) >= MOST_WAITING
+        queue = self._queues.get(key)
+        return queue is not None and len(queue.waiting) >= MOST_WAITING
 
-    def put(self, key: QueueKey, job: J) -> bool:
-        """Add a job; whether it may start at once."""
-        lane = self._lanes.setdefault(key, _Queue(most=LANES[key[1]]))
-        lane.waiting.append(job)
-        return lane.active + len(lane.waiting) <= lane.most
+    def put(self, key: QueueKey, item: T) -> bool:
+        """Add an item. Return True if it may start at once."""
+        queue = self._queues.setdefault(key, _Queue(most=LIMITS[key[1]]))
+        queue.waiting.append(item)
+        return queue.active + len(queue.waiting) <= queue.most
 
-    def remove(self, key: QueueKey, job: J) -> None:
-        """Take back a job that waits."""
-        lane = self._lanes[key]
-        lane.waiting.remove(job)
-        if not lane.active and not lane.waiting:
-            del self._lanes[key]
+    def remove(self, key: QueueKey, item: T) -> None:
+        """Remove a waiting item."""
+        queue = self._queues[key]
+        queue.waiting.remove(item)
+        if not queue.active and not queue.waiting:
+            del self._queues[key]
 
-    def next(self) -> tuple[QueueKey, J] | None:
-        """A job that may start; its lane goes to the end of the line, so that the other hosts come first then."""
-        for key, lane in self._lanes.items():
-            if lane.waiting and lane.active < lane.most:
-                lane.active += 1
-                self._lanes[key] = self._lanes.pop(key)
-                return key, lane.waiting.popleft()
+    def next(self) -> tuple[QueueKey, T] | None:
+        """Return an item that may start, or None. Its queue moves to the end, so that other hosts are next."""
+        for key, queue in self._queues.items():
+            if queue.waiting and queue.active < queue.most:
+                queue.active += 1
+                self._queues[key] = self._queues.pop(key)
+                return key, queue.waiting.popleft()
         return None
 
     def end(self, key: QueueKey) -> None:
-        lane = self._lanes[key]
-        lane.active -= 1
-        if not lane.active and not lane.waiting:
-            del self._lanes[key]
+        """Free the place of an item that `next` returned."""
+        queue = self._queues[key]
+        queue.active -= 1
+        if not queue.active and not queue.waiting:
+            del self._queues[key]
 
-    def take_waiting(self) -> list[J]:
-        """Remove all that have not started."""
-        taken = [job for lane in self._lanes.values() for job in lane.waiting]
-        for lane in self._lanes.values():
-            lane.waiting.clear()
+    def take_waiting(self) -> list[T]:
+        """Remove and return all items that have not started."""
+        taken = [item for queue in self._queues.values() for item in queue.waiting]
+        for queue in self._queues.values():
+            queue.waiting.clear()
         return taken

@@ -1,7 +1,7 @@
-"""The mesh key: found, checked, made. Whoever has it may do everything in the mesh; nobody else may do anything.
+"""The mesh key: find, check and create it. Its holders may do everything in the mesh, and nobody else anything.
 
-It is one line of 43 base64url characters (32 random bytes). It never crosses the wire, save as
-`Authorization: Bearer` between processes of one machine.
+The key is one line of 43 base64url characters (32 random bytes). It is never sent, except as `Authorization: Bearer`
+between processes of one machine.
 """
 
 from __future__ import annotations
@@ -30,60 +30,60 @@ _KEY = re.compile(r"[A-Za-z0-9_-]{43}")
 _KEY_BYTES = 32
 _MOST_FILE_BYTES = 1024
 MOST_NAMED = 5
-SAME_FOR_COMMANDS = f"set {KEY_VARIABLE} to the key that the host has, if it has it from --key-file or that variable"
-_ANOTHER = "and copy the key again from a machine of the mesh; where no mesh was yet, the first host makes it"
+SAME_FOR_COMMANDS = f"set {KEY_VARIABLE} to the key of the host, if the host got it by --key-file or that variable"
+_ANOTHER = "and copy the key again from a machine of the mesh; in a new mesh the first host creates it"
 _NOT_FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MeshKey:
-    """The key, and where it came from. Neither `repr` nor an error shows the key."""
+    """The key and its source. Neither `repr` nor an error shows the key."""
 
     text: str = field(repr=False)
     source: str
 
     @property
     def secret(self) -> bytes:
-        """The bytes that sign."""
+        """Return the key as bytes, for signatures."""
         return self.text.encode("ascii")
 
     def matches(self, text: str) -> bool:
-        """Whether `text` is this key; takes the same time whatever it is."""
+        """Return True if `text` is this key. The comparison takes constant time."""
         return hmac.compare_digest(self.secret, text.encode("utf-8", "surrogatepass"))
 
 
 def paglets_home(environ: Mapping[str, str]) -> Path:
-    """Return the user's directory of paglets, an absolute path: PAGLETS_HOME, else `~/.paglets`.
+    """Return the directory of paglets for this user: PAGLETS_HOME, else `~/.paglets`. The path is absolute.
 
-    It need not exist. Raises StartFailed.
+    The directory need not exist. Raises StartFailed.
     """
     named = environ.get(HOME_VARIABLE) or "~/.paglets"
     try:
-        # Absolute, for the processes of jobs have working folders of their own.
+        # Absolute, because each job's process has another working directory.
         return Path(named).expanduser().absolute()
     except RuntimeError as error:
         raise StartFailed(f"the home directory of this user is not known: set {HOME_VARIABLE} ({error})") from error
-    except OSError as error:  # the working folder was removed
-        raise StartFailed(f"{HOME_VARIABLE} is {named!r}, relative to a working folder that is gone") from error
+    except OSError as error:  # the working directory was removed
+        raise StartFailed(f"{HOME_VARIABLE} is {named!r}, relative to a working directory that was removed") from error
 
 
 def parse_key(text: str, source: str) -> MeshKey:
-    """The key in `text` (one line, its end left out or not). Raises StartFailed, which names only `source`."""
+    """Return the key in `text`, one line with or without its end. Raises StartFailed, which names only `source`."""
     line = text.removesuffix("\n").removesuffix("\r")
     if not _KEY.fullmatch(line):
         raise StartFailed(
-            f"{source} holds no mesh key: expected one line of 43 characters out of A-Z a-z 0-9 _ -, "
+            f"{source} has no mesh key: expected one line of 43 characters of A-Z a-z 0-9 _ -, "
             f"got {len(line)} characters; copy the key again from a machine of the mesh"
         )
     return MeshKey(text=line, source=source)
 
 
 def read_key(path: Path) -> MeshKey:
-    """The key in the file `path`. Raises StartFailed where it is missing, unreadable, or readable for others."""
+    """Return the key in the file `path`. Raises StartFailed if it is missing, unreadable, or readable by others."""
     try:
         descriptor = open_plain(path, os.O_RDONLY)
     except FileNotFoundError as error:
-        what = f"is {link_to_nothing(path)}" if path.is_symlink() else "does not exist"
+        what = f"is {broken_link_text(path)}" if path.is_symlink() else "does not exist"
         raise StartFailed(f"the key file {path} {what}") from error
     except NotPlain as error:
         raise StartFailed(f"the key file {path} cannot be used: {error}. Move it away, {_ANOTHER}") from error
@@ -99,9 +99,9 @@ def read_key(path: Path) -> MeshKey:
     return parse_key(data.decode("latin-1"), f"the key file {path}")
 
 
-def link_to_nothing(path: Path) -> str:
-    """What a link is whose file is not there, and what to do."""
-    return f"a link to {os.readlink(path)}, which is not there: put the key there, or remove the link"
+def broken_link_text(path: Path) -> str:
+    """Return words for a symbolic link to a missing file, and what to do about it."""
+    return f"a link to {os.readlink(path)}, which does not exist: put the key there, or remove the link"
 
 
 def _check_file(path: Path, found: os.stat_result) -> None:
@@ -109,15 +109,15 @@ def _check_file(path: Path, found: os.stat_result) -> None:
     if os.name == "posix" and found.st_mode & _NOT_FOR_OTHERS:
         raise StartFailed(
             f"the key file {path} can be read by others (mode {stat.S_IMODE(found.st_mode):04o}): "
-            f"run `chmod 600 {path}`, and make a new key if others may have read it"
+            f"run `chmod 600 {path}`, and create a new key if others may have read it"
         )
 
 
 def create_key(path: Path, entropy: Entropy) -> MeshKey:
-    """Make a new key in the file `path`, for this user only; where the file is there by now, read it.
+    """Create a key in the file `path`, readable only by this user. If the file exists by now, read it.
 
-    Raises StartFailed. The file is never seen half written, nor readable for others: several hosts may
-    start at once on a fresh machine, under any umask.
+    Raises StartFailed. Several hosts may start at once on a new machine, under any umask. So the file is never half
+    written, nor readable by others.
     """
     text = base64.urlsafe_b64encode(bytes.fromhex(entropy.token(_KEY_BYTES))).decode("ascii").rstrip("=")
     draft = path.with_name(f".{path.name}.{entropy.token(8)}")
@@ -137,14 +137,14 @@ def _write_private(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii", newline="\n") as file:
         if hasattr(os, "fchmod"):
-            os.fchmod(file.fileno(), 0o600)  # a strange umask may have taken our own bits away
+            os.fchmod(file.fileno(), 0o600)  # the umask may have removed the owner's bits
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
 
 
 def _put_in_place(draft: Path, path: Path, text: str) -> None:
-    """A link fails where the name is taken, so that of two hosts one wins and both have the same key."""
+    """Link `draft` to `path`. A link fails if the name is taken, so of two hosts one wins, and both use its key."""
     with contextlib.suppress(FileExistsError):
         try:
             os.link(draft, path)
@@ -157,9 +157,9 @@ def _put_in_place(draft: Path, path: Path, text: str) -> None:
 def find_key(
     environ: Mapping[str, str], *, key_file: Path | None = None, config_key_file: Path | None = None
 ) -> MeshKey | None:
-    """The first key of: `key_file` (the flag), PAGLETS_API_KEY, `config_key_file`, mesh.key. None where there is none.
+    """Return the first key of: `key_file` (the flag), PAGLETS_API_KEY, `config_key_file`, mesh.key; or None.
 
-    Raises StartFailed where a named one is missing or wrong: it is never skipped for the next.
+    Raises StartFailed if a named key is missing or malformed: it is never skipped for the next.
     """
     if key_file is not None:
         return read_key(key_file)
@@ -182,16 +182,17 @@ def host_key(
     key_file: Path | None = None,
     config_key_file: Path | None = None,
 ) -> MeshKey | None:
-    """The key for a host; None where there is none, and perhaps never was: see `first_key`.
+    """Return the key for a host; None if there is none (see `first_key`).
 
-    Raises StartFailed with how to copy it where it has peers, or others run here with one: a new key would be another.
+    Raises StartFailed if the host has peers, or others run here with a key: a new key would differ from theirs. The
+    error says how to copy their key.
     """
-    running = running_hosts(paglets_home(environ))  # before: one that is starting makes the key first
+    running = running_hosts(paglets_home(environ))  # before `find_key`: a starting host creates the key first
     found = find_key(environ, key_file=key_file, config_key_file=config_key_file)
     if found is None and peers:
-        first = "in a new mesh start the first host without peers, or run `paglets key new` on one computer"
+        first = "in a new mesh start the first host without peers, or run `paglets key new` on one machine"
         raise StartFailed(
-            "this computer has no mesh key, and a host with peers needs theirs",
+            "this machine has no mesh key, and a host with peers needs theirs",
             hint=[_copy_hint(default_key_file(environ)), first],
         )
     if found is None and running:
@@ -201,14 +202,13 @@ def host_key(
 
 
 def first_key(environ: Mapping[str, str], entropy: Entropy, others: Sequence[str]) -> MeshKey:
-    """A new key, for the first host of a mesh. `others`: the hosts that it was in a mesh with. Raises StartFailed."""
+    """Create the key for the first host of a mesh. Raises StartFailed if the host was in a mesh with `others`."""
     if others:
         more = f" and {len(others) - MOST_NAMED:,} more" if others[MOST_NAMED:] else ""
         names = ", ".join(others[:MOST_NAMED]) + more
         same = f"start it with the --key-file or {KEY_VARIABLE} that it had, if it had one"
         raise StartFailed(
-            f"there is no mesh key on this machine, and this host was in a mesh with {names}: "
-            f"{lost_key_hint(environ, same)}"
+            f"this machine has no mesh key, and this host was in a mesh with {names}: {lost_key_hint(environ, same)}"
         )
     return create_key(default_key_file(environ), entropy)
 
@@ -216,29 +216,29 @@ def first_key(environ: Mapping[str, str], entropy: Entropy, others: Sequence[str
 def client_key(
     environ: Mapping[str, str], *, key_file: Path | None = None, config_key_file: Path | None = None
 ) -> MeshKey:
-    """The key for a command or script. Raises NotAllowed with how to copy it where there is none."""
+    """Return the key for a command or script. If there is none, raise NotAllowed, which says how to copy it."""
     found = find_key(environ, key_file=key_file, config_key_file=config_key_file)
     if found is None and (running := running_hosts(paglets_home(environ))):
         raise NotAllowed(f"{_running_without_key(running)}: {lost_key_hint(environ, SAME_FOR_COMMANDS)}")
     if found is None:
-        made = "paglets host --background starts one; the first host of a mesh makes the key"
+        made = "paglets host --background starts one; the first host of a mesh creates the key"
         raise NotAllowed(
-            "no host runs on this computer, and it has no mesh key",
+            "no host runs on this machine, and it has no mesh key",
             hint=[made, _copy_hint(default_key_file(environ))],
         )
     return found
 
 
 def _running_without_key(running: Sequence[RunningHost]) -> str:
-    return f"there is no mesh key on this machine; the host {running[0].name} runs here with the one that it read"
+    return f"this machine has no mesh key; the host {running[0].name} runs here with a key that it read earlier"
 
 
 def lost_key_hint(environ: Mapping[str, str], same: str) -> str:
-    """What to do where the key's file is not there, and hosts have the key. `same`: if they have it from elsewhere."""
+    """Return what to do if the key file is missing and hosts have the key. `same`: advice if their key has no file."""
     return (
-        f"{same}; else put it back to {default_key_file(environ)}, mode 600: from a backup, or from another machine of "
-        "the mesh, where `paglets key path` names it. Only if it is lost for good, or for a mesh apart: `paglets key "
-        "new` makes another, and whoever has that is in no mesh with those that have not"
+        f"{same}; otherwise restore {default_key_file(environ)} (mode 600) from a backup, or from another machine of "
+        "the mesh, where `paglets key path` shows it. Only if the key is lost for good, or for a separate mesh, create "
+        "another one with `paglets key new`: hosts with different keys cannot join the same mesh"
     )
 
 

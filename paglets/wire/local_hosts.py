@@ -1,4 +1,4 @@
-"""Hosts that run on this machine under the same user, found through the files they keep in `run/`."""
+"""Hosts that run on this machine under the same user, found by their run files in `run/`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from paglets.codec.strict_json import loads
 from paglets.core.errors import BadRequest, Unreachable
 from paglets.core.refs import HostRef
 
-NO_HOST = "no host runs on this computer"
+NO_HOST = "no host runs on this machine"
 
 START_ONE = ["paglets host --background", "or name a host elsewhere with HostClient(URL) or PAGLETS_AT"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningHost:
-    """What `<PAGLETS_HOME>/run/<name>.json` says of a host. `began`: when its process did, as `began` gives it."""
+    """A host, as its run file `<PAGLETS_HOME>/run/<name>.json` describes it.
+
+    `began`: the start of its process, as `start_of` returns it.
+    """
 
     name: str
     url: str
@@ -32,17 +35,15 @@ class RunningHost:
 
 
 def running_hosts(home: Path) -> tuple[RunningHost, ...]:
-    """The hosts whose process lives, by name; a file that is not a run file is left out."""
+    """Return the hosts whose process runs, by name. Malformed run files are left out."""
     found = (read_run_file(path) for path in _run_files(home))
-    return tuple(sorted((one for one in found if one is not None and lives(one)), key=lambda one: one.name))
+    return tuple(sorted((one for one in found if one is not None and is_running(one)), key=lambda one: one.name))
 
 
 def broken_run_files(home: Path) -> tuple[str, ...]:
-    """Of each file that is not a run file one line, which names it. The host of that name writes it anew."""
+    """Return a line for each malformed run file. The host of that name rewrites it."""
     broken = (path for path in _run_files(home) if path.exists() and read_run_file(path) is None)
-    return tuple(
-        f"{path} is not the run file of a host, and is left out: the host {path.stem} writes it anew" for path in broken
-    )
+    return tuple(f"ignored {path}: it is no run file; the host {path.stem} rewrites it" for path in broken)
 
 
 def _run_files(home: Path) -> list[Path]:
@@ -50,27 +51,27 @@ def _run_files(home: Path) -> list[Path]:
 
 
 def local_host(home: Path, name: str | None = None) -> tuple[RunningHost, str]:
-    """The host of that name, else the first by name; and a note where there was a choice.
+    """Return the host of that name, by default the first one by name, and a note if there was a choice.
 
-    Raises Unreachable where none runs.
+    Raises Unreachable if none runs.
     """
     running = running_hosts(home)
     named = [one for one in running if name in (None, one.name)]
     if not named:
-        raise _nobody(name, running)
+        raise _not_running(name, running)
     others = [one.name for one in named[1:]]
-    note = f"speaking to {named[0].name}; also running here: {', '.join(others)} (choose with --at or PAGLETS_AT)"
+    note = f"using host {named[0].name}; also running here: {', '.join(others)} (choose with --at or PAGLETS_AT)"
     return named[0], note if others else ""
 
 
-def _nobody(name: str | None, running: tuple[RunningHost, ...]) -> Unreachable:
+def _not_running(name: str | None, running: tuple[RunningHost, ...]) -> Unreachable:
     if running:
-        return Unreachable(f"no host {name!r} runs on this computer; running here: {names_text(running)}")
-    return no_host(f"no host {name!r} runs on this computer" if name else NO_HOST)
+        return Unreachable(f"no host {name!r} runs on this machine; running here: {names_text(running)}")
+    return no_host(f"no host {name!r} runs on this machine" if name else NO_HOST)
 
 
 def no_host(message: str = NO_HOST) -> Unreachable:
-    """Return the error where no host runs here, with what to do about it."""
+    """Return the error for a machine without a running host, with a hint how to start one."""
     return Unreachable(message, hint=START_ONE)
 
 
@@ -79,7 +80,7 @@ def names_text(hosts: Iterable[RunningHost]) -> str:
 
 
 def read_run_file(path: Path) -> RunningHost | None:
-    """None where there is none, or something else in its place."""
+    """Return the host of a run file; None if the file is missing or malformed."""
     try:
         tree = loads(path.read_bytes())
         return RunningHost(
@@ -93,8 +94,8 @@ def read_run_file(path: Path) -> RunningHost | None:
         return None
 
 
-def began(pid: int) -> str:
-    """When a process began, in a way that no other of its number has; "" where the system does not tell."""
+def start_of(pid: int) -> str:
+    """Return the start of a process, unique among processes with the same pid; "" if the system does not tell it."""
     stat = _stat(pid)
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -104,7 +105,7 @@ def began(pid: int) -> str:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third on, its state; empty where there is no such file."""
+    """Return the fields of /proc/PID/stat from the third (the state) on; empty if there is no such file."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
@@ -113,18 +114,21 @@ def _stat(pid: int) -> list[str]:
     return stat[stat.rindex(b")") + 2 :].decode().split()
 
 
-def lives(host: RunningHost) -> bool:
-    """Return True if the process of the host runs. A host that was killed leaves its file, and the number goes to
-    another program; in a container that is started again it is even the same one each time."""
-    now = began(host.pid)
-    return _alive(host.pid) and (not host.began or not now or now == host.began)
+def is_running(host: RunningHost) -> bool:
+    """Return True if the process of the host runs.
+
+    A killed host leaves its run file, and another program may get its pid. In a restarted container that is even
+    likely. So the start of the process is compared, too.
+    """
+    now = start_of(host.pid)
+    return _exists(host.pid) and (not host.began or not now or now == host.began)
 
 
-def _alive(pid: int) -> bool:
-    """Whether a process of that number lives. On Windows asking would end it, so there all are believed."""
+def _exists(pid: int) -> bool:
+    """Return True if a process with that pid runs; always True on Windows, where `os.kill` would end the process."""
     if os.name != "posix":
         return True
-    if pid <= 0 or _stat(pid)[:1] == ["Z"]:  # ended, and whoever started it has not looked
+    if pid <= 0 or _stat(pid)[:1] == ["Z"]:  # a zombie: it ended, and its parent has not waited for it
         return False
     try:
         os.kill(pid, 0)

@@ -1,6 +1,6 @@
-"""Connections that wait for their next request, by URL.
+"""A pool of idle connections, by URL.
 
-No locks: callers take turns. Nothing here waits; looking at a connection and closing it do not either.
+It has no locks: call it from one thread at a time. No call blocks.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections import deque
 from paglets.wire.signed_http import Connection
 
 MOST_IDLE_EACH = 4
-"""A host sends little at once to another; more connections would only hold threads there."""
+"""Idle connections kept per URL. Hosts send few requests at once; each idle connection holds a thread of the server."""
 
 
 class ConnectionPool:
-    """Times are monotonic seconds. After `seal` nothing is kept any more."""
+    """Idle connections by URL. Times are monotonic seconds. A sealed pool keeps no connection."""
 
     def __init__(self, idle_seconds: float) -> None:
         self._idle_seconds = idle_seconds
@@ -22,31 +22,32 @@ class ConnectionPool:
         self._sealed = False
 
     def take(self, url: str, now: float) -> Connection | None:
-        """The one of `url` used last that still stands."""
+        """Remove and return the connection to `url` that was used last and is still open; None if there is none."""
         self._expire(now)
         idle = self._idle.get(url)
         while idle:
-            _, line = idle.pop()
-            if line.stream.is_quiet():
-                return line
-            line.close()
+            _, connection = idle.pop()
+            if connection.stream.is_idle():
+                return connection
+            connection.close()
         return None
 
-    def keep(self, url: str, line: Connection, now: float) -> None:
-        self._idle.setdefault(url, deque()).append((now, line))
+    def keep(self, url: str, connection: Connection, now: float) -> None:
+        self._idle.setdefault(url, deque()).append((now, connection))
         self._expire(now)
 
     def drop(self, url: str) -> None:
-        """Close those of `url`."""
-        for _, line in self._idle.pop(url, ()):
-            line.close()
+        """Close the idle connections to `url`."""
+        for _, connection in self._idle.pop(url, ()):
+            connection.close()
 
     def seal(self) -> None:
+        """Close all connections, now and whenever one is returned."""
         self._sealed = True
         self._expire(0.0)
 
     def _expire(self, now: float) -> None:
-        """Close surplus ones, and those unused for too long."""
+        """Close surplus connections, and those that were idle for too long."""
         for url, idle in list(self._idle.items()):
             while idle and (self._sealed or len(idle) > MOST_IDLE_EACH or now - idle[0][0] >= self._idle_seconds):
                 idle.popleft()[1].close()

@@ -1,4 +1,4 @@
-"""Requests that a host passes on to a member to which who asks cannot connect."""
+"""Relayed requests: a host passes them on to a host that the sender cannot connect to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from paglets.wire.request import Request, dump_json
 
 
 def relayed(host: HostRef, request: Request, timeout_seconds: float) -> Request:
-    """`request` as one to a host that passes it on to the member `host`. All of its reply is signed."""
+    """Return the request that asks a relay to pass `request` on to `host`. The whole reply is signed."""
 
     def load() -> bytes:
         body = to_base64(request.loaded().body)

@@ -1,4 +1,4 @@
-"""A request and a reply as values, and the seam through which a host sends."""
+"""Requests and responses as values, and the interface through which a host sends them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """`target` is path and query as on the request line; `sender` the store id that signed it ("" for a client).
+    """A request to a host.
 
-    `repeatable` says that doing it twice is the same as doing it once: it carries ids, or it only reads (GET and
-    HEAD are always taken so). A sender that lost the connection without a reply then repeats it by itself.
-    It does not travel.
+    `target`: path and query, as on the request line. `sender`: the store id that signed it, "" for a client.
 
-    `load` gives the body where that takes time, `keep` takes the body of a good reply where that takes time: a
-    transport calls both where it may wait, so that the runner need not. What they raise is the outcome.
+    `repeatable`: the request is idempotent, because it carries ids. GET and HEAD always are. If the connection ends
+    without a reply, the transport repeats such a request. The field is not sent.
 
-    `by_name`: a good reply is a piece of a blob, which whoever asked proves by its name when all of it is there; its
-    bytes are not signed one by one.
+    `load` returns the body and `keep` takes the body of a successful reply, if either takes time. The transport calls
+    them in a thread that may block, so the runner does not wait. What they raise is the outcome of the request.
 
-    `queue`: that of a request which another host passes on (`wire.fair_queue`); "" for what goes straight there.
+    `by_name`: a successful reply is a piece of a blob. Its bytes are not signed; the receiver checks the hash of the
+    whole blob.
+
+    `queue`: for a relayed request, its kind in `wire.fair_queue`; "" for a direct request.
     """
 
     method: str
@@ -42,11 +43,11 @@ class Request:
     queue: str = ""
 
     def loaded(self) -> Request:
-        """The same with its body at hand."""
+        """Return this request with its body loaded."""
         return self if self.load is None else replace(self, body=self.load(), load=None)
 
     def kept(self, response: Response) -> Response:
-        """`response`, without its body once that is kept."""
+        """Pass the body of a successful response to `keep`, and return the response without it."""
         if self.keep is None or response.status >= 400:
             return response
         self.keep(response.body)
@@ -55,10 +56,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """`status` 2xx with a JSON body, or an error's status with `PagletsError.to_wire` as body.
+    """A response: status 2xx with a JSON body, or the status of an error with `PagletsError.to_wire` as body.
 
-    Names in `headers` are in lower case, on both sides. They are not signed: nothing may depend on them for safety.
-    `by_name`: as in the Request; the signature covers the status, and an empty body in the place of this one.
+    Names in `headers` are in lower case. Headers are not signed: do not rely on them for security. `by_name`: as in
+    `Request`; the signature then covers the status and an empty body.
     """
 
     status: int
@@ -71,7 +72,7 @@ class Response:
         return b"" if self.by_name else self.body
 
     def parse(self, cls: type[T]) -> T:
-        """The record in a good reply; raises the error in a bad one."""
+        """Return the record in a successful response. Raises the error in any other."""
         return from_json(cls, self.json())
 
     def json(self) -> Any:
@@ -82,14 +83,14 @@ class Response:
 
 
 def parsed(outcome: Response | PagletsError, cls: type[T]) -> T:
-    """The record that a request which was sent came back with (see `Completion`); raises what went wrong instead."""
+    """Return the record in the outcome of a request (see `Completion`), or raise its error."""
     if isinstance(outcome, PagletsError):
         raise outcome
     return outcome.parse(cls)
 
 
 def dump_json(value: Any) -> bytes:
-    """Bytes of a record or JSON tree. Raises Invalid for what `paglets.codec.strict_json` does not write."""
+    """Return a record or JSON tree as bytes. Raises Invalid for values that `codec.strict_json` cannot write."""
     return dump_bytes(to_json(value))
 
 
@@ -102,11 +103,11 @@ def reply_error(error: PagletsError) -> Response:
 
 
 class PendingResponse:
-    """An answer that comes later: `Router.handle` gives it back, the runner completes it.
+    """A response that is not there yet: `Router.handle` returns it, and the runner completes it.
 
-    The first `complete` counts. No lock is needed: each step is one append or pop of a list, which Python
-    does whole. `complete` stores before it looks for callbacks, `on_complete` adds before it looks for the
-    response, so at least one of them sees the other; and a callback is popped by one of them only.
+    Only the first `complete` has an effect. No lock is needed, because each step is one atomic append or pop of a
+    list. `complete` stores the response before it looks for callbacks, and `on_complete` adds the callback before it
+    looks for the response. So at least one of them sees the other, and only one of them pops the callback.
     """
 
     def __init__(self) -> None:
@@ -115,39 +116,42 @@ class PendingResponse:
 
     @property
     def response(self) -> Response | None:
-        """The answer, once there is one. Also set where whoever waited gave up: then nobody needs an answer."""
+        """Return the response, or None if there is none yet. It is also set when the caller stopped waiting."""
         return self._responses[0] if self._responses else None
 
     def complete(self, response: Response) -> None:
-        """Answer; does nothing where there is an answer already. Any thread."""
+        """Set the response, unless one is set. Any thread may call this."""
         if not self._responses:
             self._responses.append(response)
-        self._tell()
+        self._call_back()
 
     def on_complete(self, callback: Callable[[Response], None]) -> None:
-        """`callback(response)` is called once: now, or in the thread that completes. It must not block."""
+        """Call `callback(response)` once: now, or in the thread that completes. It must not block."""
         self._callbacks.append(callback)
         if self._responses:
-            self._tell()
+            self._call_back()
 
-    def _tell(self) -> None:
+    def _call_back(self) -> None:
         while self._callbacks:
             try:
                 callback = self._callbacks.pop()
-            except IndexError:  # the other side took it
+            except IndexError:  # another thread popped it
                 return
             callback(self._responses[0])
 
 
 Completion = Callable[["Response | PagletsError"], None]
+"""A callback that gets the outcome of a request: a response of any status, or an error."""
 
 
 class Transport(Protocol):
-    """Sends without blocking. `done` is called once, later, on the runner.
+    """A sender of requests that does not block."""
 
-    It gets a Response (of any status), or an error: Unreachable (no byte was taken),
-    CallOutcomeUnknown, PeerReplaced (another store answers there), NotAllowed, WrongClock. An empty
-    `store_id` means whoever answers at that URL.
-    """
+    def send(self, host: HostRef, request: Request, done: Completion, *, timeout_seconds: float) -> None:
+        """Send a request. `done` is called once, later, on the runner.
 
-    def send(self, host: HostRef, request: Request, done: Completion, *, timeout_seconds: float) -> None: ...
+        It gets a response of any status, or an error: Unreachable (the host accepted no byte), CallOutcomeUnknown,
+        PeerReplaced (another store answers there), NotAllowed, WrongClock. If `store_id` of `host` is empty, any host
+        at the URL may answer.
+        """
+        ...

@@ -1,8 +1,7 @@
-"""One signed request and its reply over one connection: said, heard, checked. Nothing is repeated here.
+"""One signed request and its reply over one connection. Nothing is retried here.
 
-The connection is `http.client`'s, with deadlines, bounds, and the truth about what got through. Replies are parsed
-as leniently as it does that, which is good enough here: only what is signed is believed, and the signature covers
-status and body.
+The connection is that of `http.client`, with deadlines, bounds, and exact reports of what was sent. `http.client` is
+lenient with malformed replies. That does no harm: the signature covers status and body, and only signed replies count.
 """
 
 from __future__ import annotations
@@ -23,24 +22,30 @@ from paglets.wire.request import Request, Response
 from paglets.wire.sockets import DeadlineSocket
 
 _EARLY_REPLY_SECONDS = 1.0
-"""How long to look for an answer on a connection that broke while sending."""
+"""Time to wait for a reply on a connection that broke while sending."""
 
 
 class NothingSent(Exception):
-    """The connection broke before a byte of the request left this machine."""
+    """A connection that broke before a byte of the request was sent."""
 
 
 class NoReply(Exception):
-    """No good reply came after bytes had left. `cut`: the connection ended before a byte of a reply."""
+    """A request that was sent, at least in part, and got no valid reply.
 
-    def __init__(self, why: str, *, cut: bool = False) -> None:
-        super().__init__(why)
+    `cut`: the connection ended before a byte of a reply arrived.
+    """
+
+    def __init__(self, reason: str, *, cut: bool = False) -> None:
+        super().__init__(reason)
         self.cut = cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipient:
-    """Where to, for whom (`store_id:boot_id` or `*`), and how far the other clock is ahead of ours, in seconds."""
+    """The address of a request, and its receiver for the signature (`store_id:boot_id` or `*`).
+
+    `clock_offset`: the clock of the receiver minus the clock of this machine, in seconds.
+    """
 
     url: str
     address: HostAddress
@@ -49,16 +54,16 @@ class Recipient:
 
 
 class Connection(HTTPConnection):
-    """A connection that keeps what is written, until `transmit` sends it in one piece.
+    """A connection that buffers writes until `transmit` sends them as one piece.
 
-    Two sends would wait for one another (Nagle against delayed acknowledgement), and only of one can be told that
-    nothing of it went out.
+    With two sends the second would wait for the first, because of Nagle's algorithm and delayed acknowledgements. And
+    only for a single send is it certain that nothing was sent.
     """
 
     stream: DeadlineSocket
 
     def __init__(self, address: HostAddress, clock: Clock, *, connect_seconds: float) -> None:
-        """Connects. Raises OSError, UnicodeError."""
+        """Connect. Raises OSError, UnicodeError."""
         super().__init__(address.host, address.port, timeout=connect_seconds)
         self._written: list[bytes] = []
         self.connect()
@@ -68,13 +73,13 @@ class Connection(HTTPConnection):
         self._written.append(data)
 
     @property
-    def lasts(self) -> bool:
-        """False once a reply said that it is the last."""
+    def is_reusable(self) -> bool:
+        """Return False once a reply closed the connection."""
         return self.sock is not None
 
     def transmit(self) -> bool:
-        """Whether all could be sent. Raises NothingSent."""
-        # A short body goes with its head; of a long one only the beginning is copied.
+        """Send what was written, and return True if all of it was sent. Raises NothingSent."""
+        # Send the head and the first chunk of the body together; copy no more than that chunk.
         head, body = b"".join(self._written[:-1]), self._written[-1]
         parts = [memoryview(head + body[:CHUNK_BYTES]), memoryview(body)[CHUNK_BYTES:]]
         self._written.clear()
@@ -94,7 +99,7 @@ class Connection(HTTPConnection):
 
 
 class SignedHttpClient:
-    """Speaks with one key. Holds no connection and no state; may be used by many threads."""
+    """An HTTP client that signs requests with one key. It has no connection and no state, and is thread-safe."""
 
     def __init__(self, signer: Signer, *, clock: Clock, connect_seconds: float, most_reply_bytes: int) -> None:
         self._signer = signer
@@ -103,69 +108,73 @@ class SignedHttpClient:
         self._most_reply_bytes = most_reply_bytes
 
     def connect(self, to: Recipient, deadline: float) -> Connection:
-        """A new connection. Raises Unreachable."""
+        """Return a new connection. Raises Unreachable."""
         seconds = min(self._connect_seconds, deadline - self._clock.monotonic())
         if seconds <= 0:
-            raise Unreachable(f"the time for a request to {to.url} is over; it was not sent")
+            raise Unreachable(f"the request to {to.url} was not sent in time")
         try:
             return Connection(to.address, self._clock, connect_seconds=seconds)
         except (OSError, UnicodeError) as error:
             raise Unreachable(f"{to.url} cannot be reached: {error}") from error
 
-    def speak(self, line: Connection, to: Recipient, request: Request, deadline: float) -> Response:
-        """Raises NothingSent, NoReply, NotAllowed, Invalid; after any of them the line is of no use."""
+    def send(self, connection: Connection, to: Recipient, request: Request, deadline: float) -> Response:
+        """Send a request and return its verified reply.
+
+        Raises NothingSent, NoReply, NotAllowed, Invalid; close the connection after any of them.
+        """
         proof = self._signer.proof(request.body, receiver=to.receiver, clock_offset=to.clock_offset)
-        self._write(line, to, request, proof)
-        line.stream.deadline = deadline
-        line.stream.received, line.stream.allowance = 0, MOST_HEAD_BYTES
-        if not line.transmit():
-            # A host that refuses a large body answers before it has read it: its answer may be here.
-            line.stream.deadline = min(deadline, self._clock.monotonic() + _EARLY_REPLY_SECONDS)
-        response = self._receive(line)
+        self._write(connection, to, request, proof)
+        stream = connection.stream
+        stream.deadline = deadline
+        stream.received, stream.allowance = 0, MOST_HEAD_BYTES
+        if not connection.transmit():
+            # A host that refuses a large body replies before it has read all of it. Its reply may be here.
+            stream.deadline = min(deadline, self._clock.monotonic() + _EARLY_REPLY_SECONDS)
+        response = self._receive(connection)
         if request.by_name and response.status < 400:
             response = replace(response, by_name=True)
         self._check_signature(to, proof, response)
         return response
 
-    def _write(self, line: Connection, to: Recipient, request: Request, proof: Proof) -> None:
+    def _write(self, connection: Connection, to: Recipient, request: Request, proof: Proof) -> None:
         fields = {"host": to.address.authority} | self._signer.headers(request.method, request.target, proof)
         if request.body:
             fields["content-type"] = BYTES_TYPE if request.method == "PUT" else JSON_TYPE
         try:
-            line.request(request.method, request.target, request.body or None, fields)
+            connection.request(request.method, request.target, request.body or None, fields)
         except (HTTPException, ValueError) as error:
             raise Invalid(f"{request.method} {request.target[:200]!r} cannot be sent: {error}") from error
 
-    def _receive(self, line: Connection) -> Response:
+    def _receive(self, connection: Connection) -> Response:
         try:
-            with line.getresponse() as reply:
-                line.stream.allowance = sys.maxsize
+            with connection.getresponse() as reply:
+                connection.stream.allowance = sys.maxsize
                 fields = {name.lower(): value for name, value in reply.getheaders()}
                 return Response(status=reply.status, body=self._body(reply), headers=fields)
         except TimeoutError as error:
             raise NoReply("no complete reply came in time") from error
         except OSError as error:
-            raise NoReply(f"the connection broke ({error})", cut=not line.stream.received) from error
+            raise NoReply(f"the connection broke ({error})", cut=not connection.stream.received) from error
         except BadRequest as error:
             raise NoReply(f"the reply cannot be read: {error.message}") from error
         except HTTPException as error:
             raise NoReply(f"the reply cannot be read: {repr(error)[:200]}") from error
 
     def _body(self, reply: HTTPResponse) -> bytes:
-        """A long one in pieces: memory grows with what arrives, not with what was announced."""
+        """Read the body. A long one is read in chunks, so memory grows with the bytes received, not with the length."""
         size = reply.length
         if size is None:
-            raise BadRequest("it does not say how long it is")
+            raise BadRequest("it has no Content-Length")
         if size > self._most_reply_bytes:
-            raise TooLarge(f"it has {size} bytes; {self._most_reply_bytes} are allowed")
+            raise TooLarge(f"it has {size:,} bytes; at most {self._most_reply_bytes:,} are allowed")
         whole = reply.read(size) if size <= MAX_PIECE_BYTES else b""
-        if len(whole) == size:  # read without a copy, as pieces of files are
+        if len(whole) == size:  # pieces of files take this way, without a copy
             return whole
         body = bytearray(whole)
         while len(body) < size:
             piece = reply.read(min(CHUNK_BYTES, size - len(body)))
             if not piece:
-                raise ConnectionError("the other side closed the connection")
+                raise ConnectionError("the host closed the connection")
             body += piece
         return bytes(body)
 
@@ -174,16 +183,16 @@ class SignedHttpClient:
             return
         if response.status == NotAllowed.status:
             raise NotAllowed(
-                f"{to.url} has a different mesh key: copy mesh.key from a machine of that mesh, "
-                "or start the host there anew with the right one"
+                f"{to.url} has a different mesh key: copy mesh.key from a machine of that mesh",
+                hint=["or, if the key here is the right one, restart that host with it"],
             )
-        raise NoReply(f"the answer ({response.status}) is not signed with the mesh key: {_said(response.body)}")
+        raise NoReply(f"the reply ({response.status}) is not signed with the mesh key: {_error_text(response.body)}")
 
 
-def _said(body: bytes) -> str:
-    """The message in somebody's error, made harmless: it may not be from a member of the mesh."""
+def _error_text(body: bytes) -> str:
+    """Return the message of an unsigned error, printable and bounded, because anyone may have sent it."""
     try:
         text = str(loads(body)["message"])
     except (PagletsError, KeyError, TypeError):
-        text = "no host of this mesh speaks there"
+        text = "the program there is no host of this mesh"
     return "".join(char if char.isprintable() else "?" for char in text[:200])

@@ -1,7 +1,7 @@
-"""A socket where every wait ends at a deadline.
+"""A socket whose reads and writes end at a deadline.
 
-`http.server` and `http.client` read and write through it as through any other. The time-out of a plain socket is of
-no use: whoever sends a byte a second is never silent.
+`http.server` and `http.client` use it like any socket. The timeout of a plain socket does not bound a request: a peer
+that sends one byte a second never reaches it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ _LINGER_BYTES = 1 << 20
 
 
 class DeadlineSocket(socket.socket):
-    """`deadline` (monotonic seconds) holds for all that is received and sent until it is set anew.
+    """A socket with a deadline and a bound on received bytes.
 
-    `allowance`: how many more bytes may come in. `received`: how many came.
+    `deadline` (monotonic seconds) holds for all reads and writes until you set another one. `allowance`: how many
+    more bytes may arrive. `received`: how many have arrived.
     """
 
     def __init__(self, sock: socket.socket, clock: Clock) -> None:
-        """Takes `sock` over."""
+        """Take over the descriptor of `sock`."""
         super().__init__(fileno=sock.detach())
         self._clock = clock
         self.deadline = math.inf
@@ -33,9 +34,9 @@ class DeadlineSocket(socket.socket):
         self.received = 0
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
-        """Raises OSError: TimeoutError at the deadline, or the system's own."""
+        """Receive into `buffer`. Raises TimeoutError at the deadline, and OSError."""
         if not self.allowance:
-            raise ConnectionError("more came than is allowed")
+            raise ConnectionError("more bytes arrived than allowed")
         self._wait_until_deadline()
         got = super().recv_into(buffer, min(nbytes or len(buffer), self.allowance), flags)
         self.allowance -= got
@@ -43,12 +44,12 @@ class DeadlineSocket(socket.socket):
         return got
 
     def send(self, data: Any, flags: int = 0) -> int:
-        """Raises OSError as `recv_into`."""
+        """Send `data`, or its beginning. Raises like `recv_into`."""
         self._wait_until_deadline()
         return super().send(data, flags)
 
-    def is_quiet(self) -> bool:
-        """Whether the connection stands and nothing unread has arrived on it."""
+    def is_idle(self) -> bool:
+        """Return True if the connection is open and no unread bytes have arrived."""
         self.settimeout(0)
         try:
             self.recv(1, socket.MSG_PEEK)
@@ -59,16 +60,16 @@ class DeadlineSocket(socket.socket):
         return False
 
     def break_off(self, how: int = socket.SHUT_RDWR) -> None:
-        """Wake whoever reads or writes here, from another thread."""
-        with contextlib.suppress(OSError):  # the other side may be gone already
+        """End the reads and writes of another thread on this socket."""
+        with contextlib.suppress(OSError):  # the peer may have closed it already
             self.shutdown(how)
 
     def drain(self) -> None:
-        """Say that nothing more comes, and let the other side read our last words, until the deadline.
+        """Close for writing, then read and discard what arrives until the peer closes or the deadline passes.
 
-        Closing with unread bytes makes the system reset the connection, which wipes a reply under way.
+        If a socket is closed while bytes are unread, the system resets the connection, and the peer loses the reply.
         """
-        with contextlib.suppress(OSError):  # it ended, or will not end: both are the time to close
+        with contextlib.suppress(OSError):  # closed by the peer, or the deadline passed: the caller closes next
             self.shutdown(socket.SHUT_WR)
             self.allowance, waste = _LINGER_BYTES, bytearray(CHUNK_BYTES)
             while self.recv_into(waste):
@@ -77,5 +78,5 @@ class DeadlineSocket(socket.socket):
     def _wait_until_deadline(self) -> None:
         left = self.deadline - self._clock.monotonic()
         if left <= 0:
-            raise TimeoutError("the time is over")
+            raise TimeoutError("the deadline has passed")
         self.settimeout(left)

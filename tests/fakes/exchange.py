@@ -1,4 +1,4 @@
-"""Hosts that answer a client from tables, in place of `wire.transport.PooledClient`."""
+"""Hosts that answer a client from tables, in place of `wire.pooled_client.PooledClient`."""
 
 from __future__ import annotations
 

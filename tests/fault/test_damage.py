@@ -592,7 +592,10 @@ def test_a_host_that_was_in_a_mesh_founds_no_second_one_where_the_key_is_gone(me
         if name == "a":
             a.stop()
         beside = mesh.paglets("host", "--name", name, "--port", 0)
-        assert (beside.code, "the host b runs here with the one that it read" in beside.complaint) == (EXIT_USAGE, True)
+        assert (beside.code, "the host b runs here with a key that it read earlier" in beside.complaint) == (
+            EXIT_USAGE,
+            True,
+        )
     b.stop()
     alone = mesh.paglets("host", "--name", "a", "--port", 0)
     assert (alone.code, "this host was in a mesh with b" in alone.complaint) == (EXIT_USAGE, True)
@@ -658,7 +661,7 @@ def test_a_run_file_that_is_none_stops_neither_commands_nor_its_host(host: HostP
     file.write_text("{garbage")
     told = host.mesh.paglets("mesh", "hosts", home=host.home)
     assert told.code == 4
-    assert f"{file} is not the run file of a host" in told.err
+    assert f"ignored {file}: it is no run file" in told.err
     host.restart()
     assert host.mesh.paglets("mesh", "hosts", "--json", home=host.home).err == ""
     host.stop()

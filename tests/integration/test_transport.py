@@ -26,8 +26,9 @@ from paglets.core.errors import (
 )
 from paglets.core.refs import HostRef
 from paglets.wire.keys import MeshKey
+from paglets.wire.pooled_client import PooledClient
 from paglets.wire.request import Request, Response
-from paglets.wire.transport import PooledClient, ThreadedTransport
+from paglets.wire.transport import ThreadedTransport
 from tests.fakes.waiting import wait_until
 
 KEY = MeshKey(text="k" * 43, source="test")
@@ -305,7 +306,7 @@ def test_whoever_cannot_sign_is_no_host_of_the_mesh_and_gets_nothing_but_the_que
             heard.append(sock.recv(65536))
             sock.sendall(answer)
 
-        with tcp_server(serve) as port, pytest.raises(Unreachable, match="nothing else was sent"):
+        with tcp_server(serve) as port, pytest.raises(Unreachable, match="so nothing was sent"):
             ask(connections, port)
         assert heard[0].startswith(b"GET /v1/host HTTP/1.1\r\n")
         assert KEY.text.encode() not in heard[0]
@@ -415,7 +416,7 @@ def test_a_reply_that_drips_ends_at_the_deadline(connect: Connect) -> None:
 
 
 def test_a_reply_over_the_bound_is_not_read(rig: Rig, connect: Connect) -> None:
-    with pytest.raises(CallOutcomeUnknown, match=r"5000002 bytes; 1000 are allowed"):
+    with pytest.raises(CallOutcomeUnknown, match=r"5,000,002 bytes; at most 1,000 are allowed"):
         ask(connect(most_reply_bytes=1000), rig.serve().port, Request(method="GET", target="/big"))
 
 
@@ -425,7 +426,7 @@ def test_a_large_reply_arrives_whole(rig: Rig, connections: PooledClient) -> Non
 
 def test_a_head_over_the_bound_is_not_read(rig: Rig, connections: PooledClient) -> None:
     port = rig.serve().port
-    with pytest.raises(CallOutcomeUnknown, match="more came than is allowed"):
+    with pytest.raises(CallOutcomeUnknown, match="more bytes arrived than allowed"):
         ask(connections, port, Request(method="GET", target="/long"))
 
 
@@ -632,7 +633,7 @@ def test_one_silent_host_holds_up_neither_the_others_nor_its_own_gossip(
     results = runner.run_until(90)
     told = [results[f"silent{index}"] for index in range(50)]
     assert all(isinstance(each, Unreachable) for each in told)
-    assert sum("did not answer earlier requests in time; this was not sent" in str(each) for each in told) == 46
+    assert sum("did not answer earlier requests in time; this one was not sent" in str(each) for each in told) == 46
 
 
 def test_at_most_four_ordinary_requests_are_at_one_host_at_once(

@@ -93,10 +93,10 @@ def test_a_copy_of_a_request_is_not_taken_and_nor_is_one_after_the_window() -> N
     clock = HandClock()
     verifier, fields = make_verifier(clock), signed(make_signer())
     let_in(verifier, fields)
-    with pytest.raises(NotAllowed, match="was here before"):
+    with pytest.raises(NotAllowed, match="was already received"):
         let_in(verifier, fields)
     clock.seconds += 119.0
-    with pytest.raises(NotAllowed, match="was here before"):
+    with pytest.raises(NotAllowed, match="was already received"):
         let_in(verifier, fields)
     clock.seconds += 3600.0
     with pytest.raises(WrongClock):
@@ -109,7 +109,7 @@ def test_a_copy_of_a_request_from_the_future_is_remembered_as_long_as_it_would_b
     let_in(verifier, fields)
     for _ in range(23):
         clock.seconds += 10.0
-        with pytest.raises(NotAllowed, match="was here before"):
+        with pytest.raises(NotAllowed, match="was already received"):
             let_in(verifier, fields)
     clock.seconds += 10.0
     with pytest.raises(WrongClock):

@@ -121,7 +121,7 @@ def test_no_host_means_exit_code_4_and_the_next_step(
     monkeypatch.delenv("PAGLETS_AT", raising=False)
     assert main(["mesh", "hosts"]) == 4
     assert capsys.readouterr().err.splitlines() == [
-        "paglets: no host runs on this computer",
+        "paglets: no host runs on this machine",
         "hint: paglets host --background",
         "hint: or name a host elsewhere with --at URL or PAGLETS_AT",
     ]

@@ -239,7 +239,7 @@ def test_no_key_is_made_in_the_place_of_a_link_to_nothing(tmp_path: Path, capsys
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "mesh.key").symlink_to("gone")
     assert main(["key", "new"]) == 1
-    assert "mesh.key is a link to gone, which is not there: " in capsys.readouterr().err
+    assert "mesh.key is a link to gone, which does not exist: " in capsys.readouterr().err
 
 
 def test_the_home_of_nobody_is_a_mistake_of_who_wrote_it(capsys: Capture) -> None:

@@ -24,7 +24,7 @@ from paglets.host.datadir.data_directory import open_data_directory
 from paglets.mesh.view import OLD_STORE, no_route_text
 from paglets.slots.model import Resources
 from paglets.wire.keys import create_key
-from paglets.wire.local_hosts import RunningHost, began
+from paglets.wire.local_hosts import RunningHost, start_of
 from paglets.worker.host.supervisor import ZYGOTE_LABEL
 from tests.fakes.mesh import identity, member
 
@@ -112,7 +112,7 @@ def test_without_a_host_to_ask_it_says_how_to_start_one(home: Path, capsys: pyte
     create_key(home / "mesh.key", SystemEntropy())
     assert main(["doctor"]) == 0
     told = capsys.readouterr()
-    assert "warning  host: no host runs on this computer\n         paglets host --background" in told.out
+    assert "warning  host: no host runs on this machine\n         paglets host --background" in told.out
     assert told.err == ""
 
 
@@ -315,7 +315,13 @@ def test_a_host_whose_lock_was_removed_is_found_by_its_run_file_and_its_open_dat
     with open_data_directory(other, SystemEntropy(), lambda error: None):
         pass
     (home / "run").mkdir()
-    tree = {"name": "w1", "url": "http://127.0.0.1:9", "store_id": "s", "pid": os.getpid(), "began": began(os.getpid())}
+    tree = {
+        "name": "w1",
+        "url": "http://127.0.0.1:9",
+        "store_id": "s",
+        "pid": os.getpid(),
+        "began": start_of(os.getpid()),
+    }
     (home / "run" / "w1.json").write_text(json.dumps(tree))
     with open_data_directory(folder, SystemEntropy(), lambda error: None):
         (folder / "lock").unlink()
@@ -368,10 +374,10 @@ def test_a_run_file_that_is_none_is_a_warning(home: Path, capsys: pytest.Capture
     (home / "run").mkdir()
     (home / "run" / "w1.json").write_text("{")
     assert main(["doctor"]) == 0
-    assert f"warning  run files: {home / 'run' / 'w1.json'} is not the run file" in capsys.readouterr().out
+    assert f"warning  run files: ignored {home / 'run' / 'w1.json'}: it is no run file" in capsys.readouterr().out
     assert main(["mesh", "hosts"]) == 4
     told = capsys.readouterr().err
-    assert told.count("w1.json is not the run file") == 1
+    assert told.count("w1.json: it is no run file") == 1
     assert "no host runs on" in told
 
 

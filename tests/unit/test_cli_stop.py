@@ -16,7 +16,7 @@ import pytest
 from paglets.cli.commands.stop import Stopped, send, stopped_text
 from paglets.cli.main import main
 from paglets.core.text import home_path
-from paglets.wire.local_hosts import RunningHost, began, lives, running_hosts
+from paglets.wire.local_hosts import RunningHost, is_running, running_hosts, start_of
 
 
 @pytest.fixture
@@ -35,11 +35,11 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def host_of(pid: int, name: str = "a") -> RunningHost:
-    return RunningHost(name=name, url="http://127.0.0.1:1", store_id="s", pid=pid, began=began(pid))
+    return RunningHost(name=name, url="http://127.0.0.1:1", store_id="s", pid=pid, began=start_of(pid))
 
 
 def runs_here(home: Path, name: str, pid: int) -> None:
-    tree = {"name": name, "url": "http://127.0.0.1:1", "store_id": "s", "pid": pid, "began": began(pid)}
+    tree = {"name": name, "url": "http://127.0.0.1:1", "store_id": "s", "pid": pid, "began": start_of(pid)}
     (home / "run" / f"{name}.json").write_text(json.dumps(tree))
 
 
@@ -49,12 +49,12 @@ def test_the_process_of_a_host_gets_the_signal_and_is_gone_before_anyone_waits_f
     host = host_of(sleeper.pid)
     assert send(host, signal.SIGTERM)
     os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)  # a zombie from here on
-    assert not lives(host)
+    assert not is_running(host)
     assert not send(host, signal.SIGTERM)
 
 
 def test_a_process_that_has_the_number_of_a_host_by_now_is_left_alone(sleeper: subprocess.Popen[bytes]) -> None:
-    before = replace(host_of(sleeper.pid), began=f"{began(sleeper.pid)}0")
+    before = replace(host_of(sleeper.pid), began=f"{start_of(sleeper.pid)}0")
     assert not send(before, signal.SIGKILL)
     assert sleeper.poll() is None
 
@@ -75,7 +75,7 @@ def test_where_none_runs_there_is_nothing_to_do(home: Path, capsys: pytest.Captu
     (home / "run" / "a.store").write_text("{}")
     assert main(["stop", "--json"]) == main(["stop", "a"]) == 0
     told = capsys.readouterr()
-    assert told.err.splitlines() == ["no host runs on this computer", "host a does not run"]
+    assert told.err.splitlines() == ["no host runs on this machine", "host a does not run"]
     assert json.loads(told.out) == {"stopped": []}
 
 

@@ -88,21 +88,21 @@ def test_of_several_hosts_the_first_by_name_is_taken_and_it_is_said(given: Given
     running(tmp_path, "b")
     client = given.client()
     assert client.host == given.a.ref
-    assert "speaking to a; also running here: b" in client.note
+    assert "using host a; also running here: b" in client.note
     assert given.client(PAGLETS_AT="b").host == given.b.ref
     assert given.client("a", PAGLETS_AT="b").host == given.a.ref
 
 
 def test_a_host_whose_process_is_gone_is_no_host(given: Given, tmp_path: Path) -> None:
     running(tmp_path, "a", pid=2**22 + 12345)
-    with pytest.raises(Unreachable, match="no host runs on this computer") as caught:
+    with pytest.raises(Unreachable, match="no host runs on this machine") as caught:
         given.client()
     assert caught.value.__notes__[0] == "hint: paglets host --background"
 
 
 def test_a_name_that_no_host_here_can_look_up_is_told_so(given: Given, tmp_path: Path) -> None:
     (tmp_path / "run" / "a.json").unlink()
-    with pytest.raises(Unreachable, match="no host runs on this computer that could look up 'b'") as caught:
+    with pytest.raises(Unreachable, match="no host runs on this machine that could look up 'b'") as caught:
         given.client("b")
     assert "http://b:8765" in caught.value.__notes__[0]
 
@@ -119,7 +119,7 @@ def test_a_host_elsewhere_is_found_by_name_through_the_one_here(given: Given) ->
 
 
 def test_without_a_key_it_says_how_to_get_one(given: Given) -> None:
-    with pytest.raises(NotAllowed, match="there is no mesh key on this machine"):
+    with pytest.raises(NotAllowed, match="this machine has no mesh key"):
         HostClient("http://a:8765", environ=given.environ)
 
 

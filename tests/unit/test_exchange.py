@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from paglets.core.errors import Conflict
-from paglets.wire.fair_queue import LANES, MOST_WAITING, FairQueue, queue_of
+from paglets.wire.fair_queue import LIMITS, MOST_WAITING, FairQueue, queue_of
 from paglets.wire.request import PendingResponse, Request, Response, reply, reply_error
 
 
@@ -67,7 +67,7 @@ def test_calls_and_bytes_do_not_stand_in_the_way_of_gossip() -> None:
 
 def test_no_more_than_the_lane_allows_go_to_one_host_at_once_and_the_hosts_take_turns() -> None:
     lanes: FairQueue[str] = FairQueue()
-    most = LANES["control"]
+    most = LIMITS["control"]
     may_start = [lanes.put(("a", "control"), f"a{index}") for index in range(most + 2)]
     lanes.put(("b", "control"), "b0")
 

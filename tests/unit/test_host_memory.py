@@ -28,9 +28,9 @@ from paglets.store import posts, residence
 from paglets.store.db import Tx
 from paglets.wire.keys import parse_key
 from paglets.wire.pool import ConnectionPool
+from paglets.wire.pooled_client import MOST_PEERS, PooledClient
 from paglets.wire.request import Request
 from paglets.wire.signed_http import Connection
-from paglets.wire.transport import MOST_PEERS, PooledClient
 from tests.fakes.clock import SeededEntropy
 from tests.fakes.exchange import TableHost
 

@@ -54,7 +54,7 @@ def test_a_relative_home_in_a_removed_working_folder_is_told(tmp_path: Path, mon
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    with pytest.raises(StartFailed, match="relative to a working folder that is gone"):
+    with pytest.raises(StartFailed, match="relative to a working directory that was removed"):
         paglets_home({"PAGLETS_HOME": "home"})
 
 
@@ -75,7 +75,7 @@ def test_a_relative_home_in_a_removed_working_folder_is_told(tmp_path: Path, mon
 def test_what_is_not_43_base64url_characters_is_no_key_and_is_not_shown(text: str) -> None:
     with pytest.raises(StartFailed) as caught:
         parse_key(text, "the flag")
-    assert "the flag holds no mesh key" in str(caught.value)
+    assert "the flag has no mesh key" in str(caught.value)
     assert "AAAA" not in str(caught.value)
 
 
@@ -118,7 +118,7 @@ def test_a_named_key_that_is_missing_or_wrong_is_not_skipped_for_the_next(tmp_pa
     write_key(default_key_file(home), FOURTH)
     with pytest.raises(StartFailed, match="does not exist"):
         find_key(home, key_file=tmp_path / "nowhere")
-    with pytest.raises(StartFailed, match="PAGLETS_API_KEY holds no mesh key"):
+    with pytest.raises(StartFailed, match="PAGLETS_API_KEY has no mesh key"):
         find_key({**home, "PAGLETS_API_KEY": "short"})
     with pytest.raises(StartFailed, match="does not exist"):
         find_key(home, config_key_file=tmp_path / "nowhere")
@@ -144,7 +144,7 @@ def test_a_pipe_or_a_folder_is_no_key_file_and_nobody_waits_for_it(tmp_path: Pat
 def test_a_link_to_nothing_is_named_as_one_also_where_a_key_would_be_made(tmp_path: Path) -> None:
     path = tmp_path / "mesh.key"
     path.symlink_to("gone")
-    told = "mesh.key is a link to gone, which is not there: put the key there, or remove the link"
+    told = "mesh.key is a link to gone, which does not exist: put the key there, or remove the link"
     with pytest.raises(StartFailed, match=told):
         host_key({"PAGLETS_HOME": str(tmp_path)})
     with pytest.raises(StartFailed, match=told):
@@ -213,7 +213,7 @@ def test_a_place_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 
 def test_a_first_host_makes_a_key_and_one_with_peers_says_how_to_copy_it(tmp_path: Path) -> None:
     environ = {"PAGLETS_HOME": str(tmp_path)}
-    with pytest.raises(StartFailed, match="this computer has no mesh key") as refused:
+    with pytest.raises(StartFailed, match="this machine has no mesh key") as refused:
         host_key(environ, peers=["http://other:8765"])
     copy, first = refused.value.advice()
     assert copy == f"hint: copy the key of the mesh: scp -p FIRST-MACHINE:.paglets/mesh.key {tmp_path}/mesh.key"
@@ -231,8 +231,8 @@ def test_a_host_that_was_in_a_mesh_makes_no_key_and_says_where_the_right_one_is_
     with pytest.raises(StartFailed, match="was in a mesh with w0, w1, w2, w3, w4 and 2 more") as refused:
         first_key(environ, SystemEntropy(), others)
     assert "start it with the --key-file or PAGLETS_API_KEY that it had" in refused.value.message
-    assert f"put it back to {tmp_path / 'mesh.key'}, mode 600: from a backup" in refused.value.message
-    assert "`paglets key new` makes another" in refused.value.message
+    assert f"restore {tmp_path / 'mesh.key'} (mode 600) from a backup" in refused.value.message
+    assert "another one with `paglets key new`" in refused.value.message
     assert os.listdir(tmp_path) == []
 
 
@@ -248,7 +248,7 @@ def test_where_a_host_runs_without_the_file_of_its_key_no_new_one_is_advised(tmp
     environ = {"PAGLETS_HOME": str(tmp_path)}
     asks: tuple[tuple[Callable[[Mapping[str, str]], object], type[PagletsError], str], ...]
     asks = (
-        (client_key, NotAllowed, "set PAGLETS_API_KEY to the key that the host has"),
+        (client_key, NotAllowed, "set PAGLETS_API_KEY to the key of the host"),
         (host_key, StartFailed, "start this one with the --key-file or PAGLETS_API_KEY that w1 has"),
     )
     for ask, error, same in asks:

@@ -61,7 +61,7 @@ WORLD_ALLOWED = (
     "core/clock.py",
     "codec/uuids.py",
     "store/db.py",
-    "wire/transport.py",
+    *(f"wire/{name}.py" for name in ("pooled_client", "transport")),
     *(f"client/{name}.py" for name in ("fan_out", "download")),
     *(f"worker/host/{name}.py" for name in ("launcher", "supervisor", "sampler")),
     "worker/zygote/main.py",

@@ -11,7 +11,7 @@ from host_rig import OFFERED
 
 from paglets.host.datadir import run_file
 from paglets.host.runtime.services import Settings
-from paglets.wire.local_hosts import began, broken_run_files, running_hosts
+from paglets.wire.local_hosts import broken_run_files, running_hosts, start_of
 
 DEAD = 2**22 + 1
 """No system gives a process such a number."""
@@ -28,7 +28,7 @@ SETTINGS = Settings(
     pid=os.getpid(),
 )
 
-known = pytest.mark.skipif(not began(os.getpid()), reason="the system does not tell when a process began")
+known = pytest.mark.skipif(not start_of(os.getpid()), reason="the system does not tell when a process began")
 
 
 def running(home: Path, **fields: object) -> list[str]:
@@ -39,7 +39,7 @@ def running(home: Path, **fields: object) -> list[str]:
 
 
 def test_a_host_whose_process_lives_is_found(tmp_path: Path) -> None:
-    assert running(tmp_path, pid=os.getpid(), began=began(os.getpid())) == ["x"]
+    assert running(tmp_path, pid=os.getpid(), began=start_of(os.getpid())) == ["x"]
 
 
 def test_a_host_whose_process_is_gone_is_not(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_host_whose_process_is_gone_is_not(tmp_path: Path) -> None:
 
 @known
 def test_a_host_whose_number_another_process_has_by_now_is_not(tmp_path: Path) -> None:
-    earlier = began(os.getpid()).rsplit(" ", 1)[0] + " 1"
+    earlier = start_of(os.getpid()).rsplit(" ", 1)[0] + " 1"
     assert running(tmp_path, pid=os.getpid(), began=earlier) == []
 
 
@@ -63,7 +63,7 @@ def test_a_file_that_is_no_run_file_is_left_out_and_named(tmp_path: Path, conten
     (tmp_path / "run" / "x.store").write_text("{}")
     assert [host.name for host in running_hosts(tmp_path)] == ["x"]
     (line,) = broken_run_files(tmp_path)
-    assert line.startswith(f"{tmp_path / 'run' / 'y.json'} is not the run file of a host")
+    assert line.startswith(f"ignored {tmp_path / 'run' / 'y.json'}: it is no run file")
 
 
 @pytest.mark.parametrize("content", ["{garbage", "[]", '{"pid": 1}'])

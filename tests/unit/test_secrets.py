@@ -14,7 +14,7 @@ from paglets.client.host_client import HostClient
 from paglets.core.clock import SystemClock, SystemEntropy
 from paglets.wire.auth import Signer, Verifier
 from paglets.wire.keys import MeshKey, parse_key
-from paglets.wire.transport import PooledClient
+from paglets.wire.pooled_client import PooledClient
 from paglets.worker.launch import LaunchSpec
 
 CANARY = "C4nary-" + "x" * 36
@@ -87,6 +87,6 @@ def test_the_traceback_of_an_error_in_signing_shows_no_key() -> None:
 
 
 def test_the_key_that_is_wrong_is_not_shown_either() -> None:
-    with pytest.raises(Exception, match="holds no mesh key") as caught:
+    with pytest.raises(Exception, match="has no mesh key") as caught:
         HostClient("http://127.0.0.1:1", key=CANARY + "!")
     assert CANARY not in "".join(traceback.format_exception(caught.value))

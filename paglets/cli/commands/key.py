@@ -12,7 +12,7 @@ from paglets.core.clock import SystemEntropy
 from paglets.core.errors import EXIT_DONE, Conflict, Unknown
 from paglets.core.text import printable
 from paglets.settings import user_path
-from paglets.wire.keys import KEY_VARIABLE, client_key, create_key, default_key_file, link_to_nothing
+from paglets.wire.keys import KEY_VARIABLE, broken_link_text, client_key, create_key, default_key_file
 
 
 def parser() -> Parser:
@@ -56,7 +56,7 @@ def _path(options: argparse.Namespace) -> int:
 def _new(options: argparse.Namespace) -> int:
     path = _file(options) or default_key_file(os.environ)
     if path.is_symlink() and not path.exists():
-        raise Conflict(f"{printable(path)} is {link_to_nothing(path)}")
+        raise Conflict(f"{printable(path)} is {broken_link_text(path)}")
     if os.path.lexists(path):
         raise Conflict(f"{printable(path)} is there: a new key takes its place only when you have moved that file away")
     create_key(path, SystemEntropy())

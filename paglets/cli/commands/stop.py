@@ -18,7 +18,7 @@ from paglets.core.refs import check_host_name
 from paglets.core.terminal import put_line
 from paglets.core.text import counted
 from paglets.wire.keys import paglets_home
-from paglets.wire.local_hosts import NO_HOST, RunningHost, began, lives, names_text, running_hosts
+from paglets.wire.local_hosts import NO_HOST, RunningHost, is_running, names_text, running_hosts, start_of
 
 STOP_SECONDS = 60.0
 """A host waits 15 s for its processes and 10 s for each of its threads; a busy machine takes longer."""
@@ -114,10 +114,10 @@ def send(host: RunningHost, number: signal.Signals) -> bool:
     with suppress(AttributeError, OSError):  # an older Linux, or another system; or the process is gone
         descriptor = os.pidfd_open(host.pid)
     try:
-        if not lives(host):
+        if not is_running(host):
             return False
-        if not host.began or not began(host.pid):
-            if not lives(host):  # it has ended between these two looks
+        if not host.began or not start_of(host.pid):
+            if not is_running(host):  # it has ended between these two looks
                 return False
             raise Conflict(
                 f"this system does not tell whether process {host.pid} is still host {host.name}",
@@ -141,7 +141,7 @@ def _wait_gone(host: RunningHost, end: float) -> None:
     """Wait until the process has ended. Raises TimedOut."""
     try:
         with notice_if_slow(f"waiting for host {host.name} to end", SLOW_SECONDS):
-            while lives(host):
+            while is_running(host):
                 if time.monotonic() > end:
                     hint = [f"kill -9 {host.pid} ends it at once; nothing that it stored is lost"]
                     raise TimedOut(f"host {host.name} (process {host.pid}) has not ended yet", hint=hint)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paglets.host.runtime.services import Settings
 from paglets.program import private_folder, write_private
-from paglets.wire.local_hosts import began, read_run_file
+from paglets.wire.local_hosts import read_run_file, start_of
 
 
 def write(home: Path, settings: Settings) -> Callable[[], None]:
@@ -18,7 +18,7 @@ def write(home: Path, settings: Settings) -> Callable[[], None]:
     private_folder(path.parent)
     local = settings.addresses[0] if settings.addresses else settings.url
     tree = {"name": settings.name, "url": local, "store_id": settings.store_id, "pid": settings.pid}
-    tree["began"] = began(settings.pid)
+    tree["began"] = start_of(settings.pid)
     write_private(path, json.dumps(tree).encode())
     return lambda: _remove(path, settings.pid)
 
