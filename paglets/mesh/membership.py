@@ -263,7 +263,7 @@ class MembershipService:
         away = self._away.copy()
         stored.save(
             tx,
-            (StoredHost(store_id=m.store_id, row=to_json(m), away_since=away.get(m.store_id)) for m in kept),
+            (StoredHost(store_id=m.store_id, row=to_json(m), offline_since=away.get(m.store_id)) for m in kept),
         )
         if marks:
             stored.save_forgotten(tx, table.forgotten)
@@ -276,6 +276,6 @@ class MembershipService:
 def _known(store: Store) -> tuple[tuple[MeshHost, float | None], ...]:
     """The members stored before this start, and since when each is offline. Raises StoreDamaged for a bad row."""
     try:
-        return tuple((from_json(MeshHost, each.row), each.away_since) for each in store.read(stored.load))
+        return tuple((from_json(MeshHost, each.row), each.offline_since) for each in store.read(stored.load))
     except Invalid as error:
-        raise StoreDamaged(f"the table of members cannot be read: {error}") from error
+        raise StoreDamaged(f"the table of hosts cannot be read: {error}") from error

@@ -1,4 +1,4 @@
-"""The mesh as last heard of, and the addresses given by hand. Heartbeats and load are not stored."""
+"""The stored membership: known hosts and the URLs of `--peer`. Heartbeats and load are not stored."""
 
 from __future__ import annotations
 
@@ -16,67 +16,69 @@ FORGOTTEN = "mesh_forgotten"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredHost:
-    """`row` is `api.MeshHost` as JSON; the store does not look into it.
+    """A row of the table `hosts`. `row`: JSON of `api.hosts.MeshHost`, which the store does not interpret.
 
-    `away_since`: when this host took the member for offline, epoch seconds; None: it was online.
+    `offline_since`: epoch seconds when this host marked the host as offline; None: it was online.
     """
 
     store_id: str
     row: Any
-    away_since: float | None = None
+    offline_since: float | None = None
 
 
 def load(tx: Tx) -> tuple[StoredHost, ...]:
-    """Every stored member, by store id. Raises StoreDamaged where a row cannot be read."""
-    rows = tx.all("SELECT store_id, row, away_since FROM members ORDER BY store_id")
+    """Return all stored hosts, sorted by store id. Raises StoreDamaged if a row cannot be read."""
+    rows = tx.all("SELECT store_id, row, offline_since FROM hosts ORDER BY store_id")
     try:
-        return tuple(StoredHost(store_id=r["store_id"], row=loads(r["row"]), away_since=r["away_since"]) for r in rows)
+        return tuple(
+            StoredHost(store_id=r["store_id"], row=loads(r["row"]), offline_since=r["offline_since"]) for r in rows
+        )
     except PagletsError as error:
         raise _damaged(error) from error
 
 
 def load_others(tx: Tx) -> tuple[str, ...]:
-    """The names of all stored members, else the URLs given by `--peer`: with whom this host is in a mesh.
+    """Return the names of all stored hosts. If there is none, return the stored URLs of `--peer`.
 
-    An old and a new store of one name are one. Raises StoreDamaged where a row cannot be read.
+    An old and a new store with one name count once. Raises StoreDamaged if a row cannot be read.
     """
     try:
-        names = sorted({str(member.row["name"]) for member in load(tx)})
+        names = sorted({str(host.row["name"]) for host in load(tx)})
     except (KeyError, TypeError) as error:
         raise _damaged(error) from error
     return tuple(names) or load_peers(tx)
 
 
 def _damaged(error: Exception) -> StoreDamaged:
-    return StoreDamaged(f"the table of members cannot be read: {error}")
+    return StoreDamaged(f"the table of hosts cannot be read: {error}")
 
 
-def save(tx: Tx, members: Iterable[StoredHost]) -> None:
-    """Write these rows over what is stored of their stores."""
+def save(tx: Tx, hosts: Iterable[StoredHost]) -> None:
+    """Insert these rows, or replace the rows of the same stores."""
     tx.run_many(
-        "INSERT INTO members (store_id, row, away_since) VALUES (?, ?, ?)"
-        " ON CONFLICT (store_id) DO UPDATE SET row = excluded.row, away_since = excluded.away_since",
-        ((member.store_id, dumps(member.row), member.away_since) for member in members),
+        "INSERT INTO hosts (store_id, row, offline_since) VALUES (?, ?, ?)"
+        " ON CONFLICT (store_id) DO UPDATE SET row = excluded.row, offline_since = excluded.offline_since",
+        ((host.store_id, dumps(host.row), host.offline_since) for host in hosts),
     )
 
 
 def drop(tx: Tx, store_ids: Iterable[str]) -> None:
-    tx.run_many("DELETE FROM members WHERE store_id = ?", ((store_id,) for store_id in store_ids))
+    tx.run_many("DELETE FROM hosts WHERE store_id = ?", ((store_id,) for store_id in store_ids))
 
 
 def load_peers(tx: Tx) -> tuple[str, ...]:
-    """URLs given by `--peer`, now or at an earlier start."""
+    """Return the URLs given by `--peer` at this start or an earlier one."""
     return tuple(row["url"] for row in tx.all("SELECT url FROM peers ORDER BY url"))
 
 
 def save_peers(tx: Tx, urls: Iterable[str], joined: Iterable[str]) -> None:
-    """Remember these too. Of earlier ones only those of `joined` stay."""
+    """Store these URLs. Delete earlier URLs that are not in `joined`."""
     tx.run("DELETE FROM peers WHERE url NOT IN (SELECT value FROM json_each(?))", dumps(sorted(joined)))
     tx.run_many("INSERT INTO peers (url) VALUES (?) ON CONFLICT DO NOTHING", ((url,) for url in urls))
 
 
 def load_forgotten(tx: Tx) -> dict[str, tuple[int, int, bool]]:
-    """Hosts that were dropped, by store id: boot_count and heartbeat of the row that they had, and whether for good."""
+    """Return the forgotten hosts by store id: boot_count and heartbeat of the last row, and whether for good."""
     marks = loads(tx.value("SELECT value FROM meta WHERE key = ?", FORGOTTEN) or "{}")
     return {store_id: (boot, heartbeat, for_good) for store_id, (boot, heartbeat, for_good) in marks.items()}
 
@@ -86,7 +88,7 @@ def save_forgotten(tx: Tx, marks: Mapping[str, tuple[int, int, bool]]) -> None:
 
 
 def load_joined(tx: Tx) -> int:
-    """As the how-manyeth host this store came to its mesh; 0: not yet."""
+    """Return the position at which this host joined its mesh, counted from 1; 0: it has not joined."""
     return int(tx.value("SELECT value FROM meta WHERE key = ?", JOINED) or 0)
 
 

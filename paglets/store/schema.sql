@@ -429,12 +429,13 @@ CREATE TABLE group_specs (
   spec TEXT NOT NULL
 ) STRICT;
 
--- The mesh as last heard of. row: JSON of MeshHost. away_since: when this host took it for offline, epoch seconds; NULL:
--- it was online. For people only, as the clock may be set.
-CREATE TABLE members (
+-- The other hosts of the mesh, as last known. row: JSON of MeshHost.
+-- offline_since: epoch seconds when this host marked that host as offline; NULL: it was online. For display only, as
+--   the clock may be changed.
+CREATE TABLE hosts (
   store_id TEXT PRIMARY KEY,
   row TEXT NOT NULL,
-  away_since REAL
+  offline_since REAL
 ) STRICT, WITHOUT ROWID;
 -- Addresses given by --peer, tried until a member answers there.
 CREATE TABLE peers (

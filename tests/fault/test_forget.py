@@ -33,7 +33,7 @@ def test_a_paglet_that_a_dead_host_has_is_back_when_that_is_forgotten(mesh: Mesh
     assert (listed.code, listed.err.startswith("paglets: offline and not asked: b for ")) == (0, True)
     a.stop()
     with sqlite3.connect(a.data / "paglets.db") as base:  # as if that had been a day ago
-        assert base.execute("UPDATE members SET away_since = away_since - 86400").rowcount == 1
+        assert base.execute("UPDATE hosts SET offline_since = offline_since - 86400").rowcount == 1
     base.close()
     a.restart()
     listed = mesh.paglets("list", "--at", "a")

@@ -24,7 +24,7 @@ class AtHome:
         self._judged: set[tuple[str, str]] = set()
 
     def look(self, machine: Machine, agent_ids: Iterable[str]) -> None:
-        """Judge by the stored members: nothing that a host holds in memory is trusted."""
+        """Judge by the stored hosts: nothing that a host holds in memory is trusted."""
         for agent_id in agent_ids:
             key = (machine.store_id, agent_id)
             may = None if key in self._judged else machine.rows.value(_NEVER_MOVED, agent_id, machine.store_id)
@@ -41,4 +41,4 @@ class AtHome:
 
 
 def _knows_others(tx: Tx) -> bool:
-    return tx.value("SELECT 1 FROM members LIMIT 1") is not None
+    return tx.value("SELECT 1 FROM hosts LIMIT 1") is not None

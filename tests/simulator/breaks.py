@@ -13,7 +13,7 @@ What finds them, by the numbers of the architecture's description:
 - I2 (one outcome of an attempt): a second one that replaces the first
 - I5 (a further copy only of what is lost): a loss that is not noted
 - I6 (all comes to an end): posts not sent on, nobody who looks for lost copies, a host that is not told what to end
-- home: a job that goes to its home's queue although it may not, members that a restart forgets
+- home: a job that goes to its home's queue although it may not, hosts that a restart forgets
 - the rows of one host: a lease that outlives its attempt, units leased twice, processes of an earlier start
 
 Second lines of defence cannot be broken alone: that an outcome or the end of a run names its attempt is in their WHERE,
@@ -384,8 +384,8 @@ BREAKS: tuple[Break, ...] = (
         ),
     ),
     by_sql(
-        "a host that starts again has forgotten its members",
-        rewritten("FROM members ORDER BY store_id", "FROM members WHERE 0 ORDER BY store_id"),
+        "a host that starts again has forgotten the other hosts",
+        rewritten("FROM hosts ORDER BY store_id", "FROM hosts WHERE 0 ORDER BY store_id"),
         profile=_restarting(),
     ),
     by_sql("units that are leased are leased again", finds_none("SELECT unit FROM lease_units WHERE")),

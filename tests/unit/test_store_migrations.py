@@ -10,7 +10,7 @@ import pytest
 
 from paglets.core.errors import StoreDamaged
 from paglets.store.db import open_store
-from paglets.store.migrations.steps import MIGRATIONS, migrate, schema
+from paglets.store.migrations.steps import MIGRATIONS, apply, migrate, schema
 
 
 def connect(path: Path | str = ":memory:") -> sqlite3.Connection:
@@ -27,6 +27,11 @@ def _bare(sql: str) -> str:
     return "\n".join(line.partition("--")[0] for line in sql.splitlines())
 
 
+def run(connection: sqlite3.Connection, first: int, last: int) -> None:
+    for number in range(first, last + 1):
+        apply(connection, number)
+
+
 def test_the_migrations_lead_to_exactly_the_schema_file() -> None:
     migrated, written = connect(), connect()
     migrate(migrated)
@@ -40,24 +45,34 @@ def test_each_migration_is_recorded_once_and_in_order() -> None:
     migrate(connection)
     migrate(connection)
     rows = connection.execute("SELECT id, name FROM migrations ORDER BY id").fetchall()
-    assert rows == [(number, name) for number, (name, _) in enumerate(MIGRATIONS, start=1)]
+    assert rows == list(enumerate(MIGRATIONS, start=1))
+
+
+def test_a_database_with_the_first_fifteen_migrations_recorded_gets_the_rest() -> None:
+    connection = connect()
+    names = "first bytes model groups moves losses unread large endings kept jobfiles lostgroups due obstacles away"
+    run(connection, 1, 15)
+    connection.executemany("INSERT INTO migrations VALUES (?, ?, 1.0)", list(enumerate(names.split(), start=1)))
+    connection.execute("INSERT INTO members VALUES ('s1', '{}', 7.0)")
+    migrate(connection)
+    assert connection.execute("SELECT * FROM hosts").fetchall() == [("s1", "{}", 7.0)]
+    rows = connection.execute("SELECT id, name FROM migrations ORDER BY id").fetchall()
+    assert rows == list(enumerate(MIGRATIONS, start=1))
 
 
 def test_the_members_that_were_known_stay_known_though_a_column_goes() -> None:
     connection = connect()
-    before = [name for name, _ in MIGRATIONS].index("unread")
-    for _, step in MIGRATIONS[:before]:
-        step(connection)
+    first = MIGRATIONS.index("unread") + 1
+    run(connection, 1, first - 1)
     connection.execute("INSERT INTO members (store_id, name, row) VALUES ('s1', 'w1', '{}')")
-    MIGRATIONS[before][1](connection)
+    apply(connection, first)
     assert connection.execute("SELECT * FROM members").fetchall() == [("s1", "{}")]
 
 
 def test_what_was_due_before_a_step_is_due_after_it() -> None:
     connection = connect()
     connection.execute("PRAGMA foreign_keys = ON")
-    for _, step in MIGRATIONS[:2]:
-        step(connection)
+    run(connection, 1, 2)
     connection.execute("INSERT INTO residence VALUES ('p1', 1, 'here', NULL, '', 1, 1, 0.0, 0)")
     connection.execute(
         "INSERT INTO paglets (agent_id, class_name, kind, state, home, hook, created_at)"
@@ -65,8 +80,7 @@ def test_what_was_due_before_a_step_is_due_after_it() -> None:
     )
     connection.execute("INSERT INTO storage VALUES ('p1', 'key', '1')")
     connection.execute("INSERT INTO inbox (agent_id, sender_store, n, message) VALUES ('p1', 's', 1, '{}')")
-    for _, step in MIGRATIONS[2:]:
-        step(connection)
+    run(connection, 3, len(MIGRATIONS))
     assert connection.execute("SELECT hook, inactive, service FROM paglets").fetchall() == [("arrival", 0, "")]
     assert connection.execute("SELECT count(*) FROM storage").fetchone() == (1,)
     assert connection.execute("SELECT priority FROM inbox").fetchall() == [(0,)]
@@ -138,9 +152,8 @@ def test_a_store_keeps_to_the_settings_that_its_promises_need(tmp_path: Path) ->
 def test_what_may_be_large_keeps_its_value_when_it_moves_to_a_table_of_its_own() -> None:
     connection = connect()
     connection.execute("PRAGMA foreign_keys = ON")
-    before = [name for name, _ in MIGRATIONS].index("large")
-    for _, step in MIGRATIONS[:before]:
-        step(connection)
+    number = MIGRATIONS.index("large") + 1
+    run(connection, 1, number - 1)
     envelope = (
         '{"name":null,"hook":null,"state":{"big":1},"job":{"collector":{"agent_id":"c1"},"outcome":null,'
         '"generation":1,"attempt":0,"status":"PLACING","request":{"resources":{}},"waited_seconds":1.5}}'
@@ -163,7 +176,7 @@ def test_what_may_be_large_keeps_its_value_when_it_moves_to_a_table_of_its_own()
         " ('h', '', 'm:C', 'c2', '{}', 0, '[]', '[]', NULL, 1)",
     ):
         connection.execute(sql)
-    MIGRATIONS[before][1](connection)
+    apply(connection, number)
 
     def rows(sql: str) -> list[tuple[object, ...]]:
         return connection.execute(sql).fetchall()

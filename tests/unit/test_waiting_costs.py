@@ -178,7 +178,7 @@ def grown(few: dict[str, int], many: dict[str, int]) -> list[str]:
     ]
 
 
-SMALL = ("json_each", "leases", "lease_units", "runs", "members", "peers", "fences", "groups", "group_specs", "hosts")
+SMALL = ("json_each", "leases", "lease_units", "runs", "peers", "fences", "groups", "group_specs", "hosts")
 """What never grows with jobs that wait: hosts, slots, groups; `hosts` and `addressees` are steps over an index."""
 
 SMALL_INDEXES = ("paglets_collectors", "handoffs_collectors", "handoffs_recall", "groups_open")

@@ -1,16 +1,60 @@
-"""Steps from one schema to the next, recorded one by one; together they lead to `schema.sql`."""
+"""The migrations: steps from one schema to the next. All of them together produce `schema.sql`."""
 
 from __future__ import annotations
 
 import pkgutil
 import sqlite3
-from collections.abc import Callable
-from functools import partial
+
+MIGRATIONS = (
+    "first",
+    "bytes",
+    "model",
+    "groups",
+    "moves",
+    "losses",
+    "unread",
+    "large",
+    "endings",
+    "kept",
+    "jobfiles",
+    "lostgroups",
+    "due",
+    "obstacles",
+    "away",
+    "hosts",
+)
+"""The recorded name of each migration. Its statements are in the file `NUMBER_NAME.sql` of this folder.
+
+Never change a name or a released file: existing databases were made by them.
+"""
+
+PROGRAM_KEY = "program"
+"""The key of the row in `meta` that names the program that last used the database."""
 
 
 def schema() -> str:
-    """The text of `schema.sql`: what all steps together lead to."""
+    """Return the text of `schema.sql`."""
     return _read("schema.sql")
+
+
+def apply(connection: sqlite3.Connection, number: int) -> None:
+    """Run the statements of the migration with this number, which counts from 1."""
+    for statement in _statements(_read(f"migrations/{number:04d}_{MIGRATIONS[number - 1]}.sql")):
+        connection.execute(statement)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Apply all missing migrations in one transaction. `inspection.check_identity` refuses a newer schema."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for number in range(_applied(connection) + 1, len(MIGRATIONS) + 1):
+            apply(connection, number)
+            connection.execute("INSERT INTO migrations VALUES (?, ?, unixepoch())", (number, MIGRATIONS[number - 1]))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite itself rolls back when the disk is full.
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _read(name: str) -> str:
@@ -19,53 +63,10 @@ def _read(name: str) -> str:
     return data.decode()
 
 
-def _run(step: str, connection: sqlite3.Connection) -> None:
-    for statement in _statements(_read(step)):
-        connection.execute(statement)
-
-
-MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (
-    ("first", partial(_run, "migrations/0001_first.sql")),
-    ("bytes", partial(_run, "migrations/0002_bytes.sql")),
-    ("model", partial(_run, "migrations/0003_model.sql")),
-    ("groups", partial(_run, "migrations/0004_groups.sql")),
-    ("moves", partial(_run, "migrations/0005_moves.sql")),
-    ("losses", partial(_run, "migrations/0006_losses.sql")),
-    ("unread", partial(_run, "migrations/0007_unread.sql")),
-    ("large", partial(_run, "migrations/0008_large.sql")),
-    ("endings", partial(_run, "migrations/0009_endings.sql")),
-    ("kept", partial(_run, "migrations/0010_kept.sql")),
-    ("jobfiles", partial(_run, "migrations/0011_jobfiles.sql")),
-    ("lostgroups", partial(_run, "migrations/0012_lostgroups.sql")),
-    ("due", partial(_run, "migrations/0013_due.sql")),
-    ("obstacles", partial(_run, "migrations/0014_obstacles.sql")),
-    ("away", partial(_run, "migrations/0015_away.sql")),
-)
-"""Never changed once it was released: stores out there are made of these."""
-
-
-def migrate(connection: sqlite3.Connection) -> None:
-    """Apply all missing migrations in one transaction. `inspection.check_identity` refuses a newer schema."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        done = _applied(connection)
-        for number, (name, step) in enumerate(MIGRATIONS[done:], start=done + 1):
-            step(connection)
-            connection.execute("INSERT INTO migrations VALUES (?, ?, unixepoch())", (number, name))
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # a full disk ends it by itself
-            connection.execute("ROLLBACK")
-        raise
-
-
-PROGRAM_KEY = "program"
-"""Of the row in `meta` that says which program used the database last."""
-
-
 def _applied(connection: sqlite3.Connection) -> int:
-    there = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'migrations'").fetchone()
-    if there is None:
+    """Return the number of the last migration that this database had; 0 for an empty database."""
+    found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'migrations'").fetchone()
+    if found is None:
         return 0
     return int(connection.execute("SELECT coalesce(max(id), 0) FROM migrations").fetchone()[0])
 

@@ -20,7 +20,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     made.close()
 
 
-def test_the_others_are_the_members_by_name_each_once_else_the_peers(store: Store) -> None:
+def test_the_others_are_the_stored_hosts_by_name_each_once_else_the_peers(store: Store) -> None:
     assert store.read(hosts.load_others) == ()
     store.write(lambda tx: hosts.save_peers(tx, ["http://w1:8765"], []))
     assert store.read(hosts.load_others) == ("http://w1:8765",)
@@ -31,6 +31,6 @@ def test_the_others_are_the_members_by_name_each_once_else_the_peers(store: Stor
 
 @pytest.mark.parametrize("row", ['{"name": "w1', "{}", "[]"])
 def test_others_that_cannot_be_read_are_damage(store: Store, row: str) -> None:
-    store.write(lambda tx: tx.run("INSERT INTO members (store_id, row) VALUES ('s', ?)", row))
-    with pytest.raises(StoreDamaged, match="the table of members cannot be read"):
+    store.write(lambda tx: tx.run("INSERT INTO hosts (store_id, row) VALUES ('s', ?)", row))
+    with pytest.raises(StoreDamaged, match="the table of hosts cannot be read"):
         store.read(hosts.load_others)
