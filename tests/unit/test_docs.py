@@ -77,6 +77,16 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+NAMED_FILE = re.compile(r"`((?:\w+/)*\w+/\w+\.(?:py|sql|toml))`")
+"""A file of the repository, from its root or from `paglets/`."""
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_file_that_is_named_exists(document: Path) -> None:
+    for name in NAMED_FILE.findall(FENCED.sub("", document.read_text())):
+        assert any((folder / name).exists() for folder in (DOCS.parent, DOCS.parent / "paglets")), name
+
+
 def shown_commands(document: Path) -> Iterator[str]:
     """Command lines of paglets in the examples of a document."""
     for kind, block in COMMANDS_IN.findall(document.read_text()):
