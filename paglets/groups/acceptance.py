@@ -73,7 +73,7 @@ def cancel_cause(job: ExpectedJob, generation: int) -> CancelCause | None:
     return "recorded" if job.ended else None
 
 
-def seen(job: ExpectedJob, sighting: Sighting) -> ExpectedJob:
+def with_sighting(job: ExpectedJob, sighting: Sighting) -> ExpectedJob:
     """The key with what a host told of a copy, if that is news; the same object where it is not.
 
     `since` of the older sighting is kept while place, status and reason code are the same.

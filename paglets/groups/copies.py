@@ -31,7 +31,7 @@ def record_sighting(rows: CollectorRows, key: str, sighting: Sighting) -> accept
         return None
     cause = acceptance.cancel_cause(job, sighting.generation)
     if cause is None or (cause == "cancelled" and job.ended):
-        newer = acceptance.seen(job, sighting)
+        newer = acceptance.with_sighting(job, sighting)
         if newer is not job:
             rows.put_job(key, newer)
     return cause

@@ -216,7 +216,7 @@ class Host:
         services = self.services
         closed = services.store.write(lambda tx: close_runs(tx, services.own, services.clock.wall()))
         services.store.on_commit = self._committed
-        in_flight, deny_list = InFlightTransfers(services.store.read(handoffs.under_way)), self._deny_list
+        in_flight, deny_list = InFlightTransfers(services.store.read(handoffs.keys)), self._deny_list
         parts = (
             self.gossip,
             self.reverse_transport,

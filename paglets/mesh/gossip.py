@@ -201,7 +201,7 @@ class Gossiper:
         check_gossip(told, sender)
         if sender == self._mesh.own.store_id:
             return self._message(())
-        change = self._mesh.hear(told, sender)
+        change = self._mesh.merge(told, sender)
         if sender in change.news and not told.push:
             self._spread.append(sender)
         full = not told.push and same_mesh(told, self._mesh.own)
@@ -357,7 +357,7 @@ class Gossiper:
     def _answered(self, answer: Gossip, pushed: bool) -> None:
         sender = answer.hosts[0].store_id
         self._errors.answered(sender, answer.unreachable_at)
-        change = self._mesh.hear(answer, sender)
+        change = self._mesh.merge(answer, sender)
         if not pushed:
             met = [change.table.rows[key] for key in change.news if key != sender]
             self._queue((), [row for row in met if row.host.reachable])

@@ -136,10 +136,10 @@ class MembershipService:
             change = self._put(decide(self.table))
         return self._saved(change)
 
-    def hear(self, gossip: Gossip, sender: str) -> Change:
+    def merge(self, gossip: Gossip, sender: str) -> Change:
         """Take in what `sender` told; of a host of another mesh version only that it is there."""
         with self._lock:
-            change = self._hear(gossip, sender, self._clock.monotonic())
+            change = self._merge(gossip, sender, self._clock.monotonic())
         return self._saved(change)
 
     def refresh(self, now: float, due: float, own: MeshHost, beat: bool) -> Change:
@@ -151,7 +151,7 @@ class MembershipService:
             change, came_late = self._refresh(now, due, own, beat)
         return self._saved(change, wake=came_late)
 
-    def _hear(self, gossip: Gossip, sender: str, now: float) -> Change:
+    def _merge(self, gossip: Gossip, sender: str, now: float) -> Change:
         own = self.own
         for member in gossip.hosts:
             if member.store_id == own.store_id:
@@ -195,7 +195,7 @@ class MembershipService:
         if late > GAP_SECONDS:
             self._begun_at = now
             self._last_gap = Gap(ended_at=now, seconds=late)
-            table = tables.wait_anew(table, now)
+            table = tables.restart_timers(table, now)
         contacts = {key: self._contacts.pop(key) for key in list(self._contacts)}
         table = tables.contact(table, contacts).table
         self._refreshed_at = now

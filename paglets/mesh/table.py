@@ -237,7 +237,7 @@ def expire(table: Table, now: float, own: MeshHost) -> Change:
     return change_between(table, _marked(table, rows))
 
 
-def wait_anew(table: Table, now: float) -> Table:
+def restart_timers(table: Table, now: float) -> Table:
     """After a gap of this host's own (it slept, it was stopped) nobody is blamed for the silence."""
     rows = {
         key: replace(row, last_seen_at=now, failures=0, last_contact_at=now, was_seen=False)

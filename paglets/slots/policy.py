@@ -7,13 +7,13 @@ clock: durations come in with the values.
 from paglets.slots.eligibility import REASONS, Judgement, Reason, judge, placement_problem
 from paglets.slots.granting import LOOK_AHEAD_JOBS, FreeUnits, Grant, Grants, WaitingJob, grant, queue_window
 from paglets.slots.placing import Placements, UnplacedJob, load, place, preferred_matches, rank, units
-from paglets.slots.stealing import BETTER_HOST_SECONDS, STOLEN_REST_SECONDS, choose_stolen
+from paglets.slots.stealing import BETTER_HOST_SECONDS, STOLEN_COOLDOWN_SECONDS, choose_stolen
 
 __all__ = [
     "BETTER_HOST_SECONDS",
     "LOOK_AHEAD_JOBS",
     "REASONS",
-    "STOLEN_REST_SECONDS",
+    "STOLEN_COOLDOWN_SECONDS",
     "FreeUnits",
     "Grant",
     "Grants",

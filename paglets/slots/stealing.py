@@ -10,7 +10,7 @@ from paglets.slots.granting import WaitingJob
 from paglets.slots.model import Candidate, Resources
 from paglets.slots.placing import preferred_matches
 
-STOLEN_REST_SECONDS = 60.0
+STOLEN_COOLDOWN_SECONDS = 60.0
 """A job that was stolen stays this long, so that two hosts do not throw it to and fro."""
 
 BETTER_HOST_SECONDS = 5.0
@@ -45,7 +45,7 @@ def choose_stolen(
 
 
 def _may_go(job: WaitingJob, thief: Candidate, victim: Candidate, mesh_version: str) -> bool:
-    if job.stolen and job.here_seconds < STOLEN_REST_SECONDS:
+    if job.stolen and job.here_seconds < STOLEN_COOLDOWN_SECONDS:
         return False
     rules = job.request.rules
     is_better_here = preferred_matches(rules, victim) > preferred_matches(rules, thief)

@@ -35,7 +35,7 @@ def add(tx: Tx, owner: str, artifact: CarriedArtifact, now: float) -> None:
         tx.wake("garbage")
 
 
-def make(tx: Tx, owner: str, artifact: CarriedArtifact, now: float, host_name: str) -> ArtifactRef:
+def create(tx: Tx, owner: str, artifact: CarriedArtifact, now: float, host_name: str) -> ArtifactRef:
     """`add`, and the ref of what is here then. Raises Invalid where another artifact has the id."""
     add(tx, owner, artifact, now)
     ref = find(tx, artifact.artifact_id, host_name)
@@ -80,10 +80,10 @@ def find(tx: Tx, artifact_id: str, host_name: str) -> ArtifactRef | None:
 
 def find_any(tx: Tx, artifact_id: str, host_name: str) -> ArtifactRef | None:
     """Return an artifact that is here, or that a report here carries to its collector."""
-    return find(tx, artifact_id, host_name) or find_waiting(tx, artifact_id, host_name)
+    return find(tx, artifact_id, host_name) or find_in_outbox(tx, artifact_id, host_name)
 
 
-def find_waiting(tx: Tx, artifact_id: str, host_name: str) -> ArtifactRef | None:
+def find_in_outbox(tx: Tx, artifact_id: str, host_name: str) -> ArtifactRef | None:
     """Return the artifact of that id which a post in the outbox carries: its owner has not got it yet."""
     text = tx.value(
         "SELECT message FROM outbox_artifacts JOIN outbox_messages USING (n) WHERE artifact_id = ? ORDER BY n LIMIT 1",
@@ -122,7 +122,7 @@ def is_leaving(tx: Tx, artifact_id: str) -> bool:
     return tx.value(f"SELECT 1 FROM artifacts WHERE artifact_id = ? AND NOT {_STAYS}", artifact_id) is not None
 
 
-def delete_of(tx: Tx, owner: str, artifact_ids: Iterable[str]) -> None:
+def delete_owned(tx: Tx, owner: str, artifact_ids: Iterable[str]) -> None:
     """Artifacts of that owner, as far as they are here."""
     rows = ((owner, artifact_id) for artifact_id in artifact_ids)
     tx.run_many("DELETE FROM artifacts WHERE owner = ? AND artifact_id = ?", rows)
@@ -133,7 +133,7 @@ def remove(tx: Tx, owner: str) -> None:
     tx.run("DELETE FROM artifacts WHERE owner = ?", owner)
 
 
-def next_end(tx: Tx) -> float | None:
+def next_expiry(tx: Tx) -> float | None:
     """When the first of them is over, as epoch seconds of this host; those that `expire` leaves do not count."""
     first = tx.value(
         f"SELECT expires_at FROM artifacts WHERE expires_at IS NOT NULL AND {_STAYS} ORDER BY expires_at LIMIT 1"

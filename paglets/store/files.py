@@ -12,7 +12,7 @@ from paglets.store.db import Tx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class FileSource:
     """The file from which the bytes of a registered one were read, as it was then."""
 
     path: str
@@ -43,7 +43,7 @@ def add(tx: Tx, agent_id: str, files: Iterable[FileRef]) -> None:
     )
 
 
-def register(tx: Tx, agent_id: str, file: FileRef, source: Source) -> None:
+def register(tx: Tx, agent_id: str, file: FileRef, source: FileSource) -> None:
     """One of that name takes the place of an earlier one."""
     tx.run(
         "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
@@ -75,16 +75,16 @@ def _file(row: sqlite3.Row) -> FileRef:
     )
 
 
-def with_sources(tx: Tx, agent_id: str) -> list[tuple[FileRef, Source | None]]:
+def with_sources(tx: Tx, agent_id: str) -> list[tuple[FileRef, FileSource | None]]:
     """The files of a paglet, each with its source where it was registered on this host."""
     rows = tx.all("SELECT * FROM files WHERE agent_id = ? ORDER BY name", agent_id)
     return [(_file(row), _source(row)) for row in rows]
 
 
-def _source(row: sqlite3.Row) -> Source | None:
+def _source(row: sqlite3.Row) -> FileSource | None:
     if row["source_path"] is None:
         return None
-    return Source(path=row["source_path"], mtime_ns=row["source_mtime_ns"], inode=row["source_inode"])
+    return FileSource(path=row["source_path"], mtime_ns=row["source_mtime_ns"], inode=row["source_inode"])
 
 
 def begin_attempt(tx: Tx, agent_id: str) -> None:
@@ -97,7 +97,7 @@ def checkpoint(tx: Tx, agent_id: str) -> None:
     tx.run("UPDATE files SET attempt = 0 WHERE agent_id = ?", agent_id)
 
 
-def arrived(tx: Tx, agent_id: str) -> None:
+def release_sources(tx: Tx, agent_id: str) -> None:
     """A target has the paglet: its files are no longer of this host, and sources that were to move may go."""
     moved = tx.run(
         "INSERT INTO removals (path, size_bytes, mtime_ns, inode)"
@@ -133,5 +133,5 @@ def removals(tx: Tx, most: int, skip: Iterable[int] = ()) -> list[Removal]:
     ]
 
 
-def removed(tx: Tx, numbers: Iterable[int]) -> None:
+def delete_removals(tx: Tx, numbers: Iterable[int]) -> None:
     tx.run_many("DELETE FROM removals WHERE id = ?", ((number,) for number in numbers))

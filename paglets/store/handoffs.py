@@ -132,7 +132,7 @@ def find(tx: Tx, agent_id: str, epoch: int) -> Handoff | None:
     return None if row is None else _read(row)
 
 
-def those(tx: Tx, agent_ids: Iterable[str]) -> list[Handoff]:
+def by_ids(tx: Tx, agent_ids: Iterable[str]) -> list[Handoff]:
     """Of these paglets, as far as they are still under way, in that order."""
     rows = (tx.one(f"{_WHOLE} WHERE agent_id = ?", agent_id) for agent_id in agent_ids)
     return [_read(row) for row in rows if row is not None]
@@ -156,7 +156,7 @@ def _envelope(row: sqlite3.Row) -> Envelope:
     return replace(envelope, job=replace(envelope.job, collector=from_json(ProxyRef, loads(row["collector"]))))
 
 
-def under_way(tx: Tx) -> set[Key]:
+def keys(tx: Tx) -> set[Key]:
     """All that have no answer yet."""
     rows = tx.all("SELECT agent_id, epoch FROM handoffs ORDER BY agent_id")
     return {(row["agent_id"], row["epoch"]) for row in rows}
@@ -206,14 +206,14 @@ def envelope_text(tx: Tx, agent_id: str, epoch: int) -> str:
 # What is told of them.
 
 
-def say_problem(tx: Tx, key: Key, text: str) -> None:
+def set_problem(tx: Tx, key: Key, text: str) -> None:
     """What is in the way of this one, in words."""
     cut = text[:MAX_PROBLEM_CHARACTERS]
     if tx.run("UPDATE handoffs SET problem = ? WHERE agent_id = ? AND epoch = ? AND problem != ?", cut, *key, cut):
         tx.wake("groups")
 
 
-def say_problem_of_target(tx: Tx, target_store: str, text: str, *, jobs: bool) -> int:
+def set_target_problem(tx: Tx, target_store: str, text: str, *, jobs: bool) -> int:
     """Store what is in the way of all jobs for that target, or of all else; return how many rows were written.
 
     Rows that say so already are not read: a host that stays away costs nothing at each further try.

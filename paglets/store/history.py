@@ -10,7 +10,7 @@ from paglets.store.db import Tx
 from paglets.store.queue import JobRow
 
 
-def remember(tx: Tx, row: JobRow, record: dict[str, Any], now: float, keep: int = 10_000) -> None:
+def record(tx: Tx, row: JobRow, record: dict[str, Any], now: float, keep: int = 10_000) -> None:
     """Note an ended attempt in the history, which keeps the newest `keep`."""
     new = tx.insert(
         "INSERT INTO history (agent_id, group_id, job_key, record, ended_at) VALUES (?, ?, ?, ?, ?)",

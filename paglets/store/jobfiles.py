@@ -28,14 +28,14 @@ _HEAD = "SELECT h.*, r.group_id, r.job_key FROM failed_hooks h JOIN requests r U
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class FinishedJob:
     """The job of a group that a paglet is."""
 
     group_id: str
     job_key: str
 
 
-def finished_job(tx: Tx, agent_id: str) -> Job | None:
+def finished_job(tx: Tx, agent_id: str) -> FinishedJob | None:
     """Return which job of a group a paglet is that has ended here, or leaves after its end. None for any other."""
     row = tx.one(
         "SELECT group_id, job_key FROM requests WHERE agent_id = ? AND group_id IS NOT NULL"
@@ -45,7 +45,7 @@ def finished_job(tx: Tx, agent_id: str) -> Job | None:
         agent_id,
         agent_id,
     )
-    return None if row is None else Job(group_id=row["group_id"], job_key=row["job_key"])
+    return None if row is None else FinishedJob(group_id=row["group_id"], job_key=row["job_key"])
 
 
 def keep_files(tx: Tx, agent_id: str, now: float) -> int:
@@ -58,7 +58,7 @@ def keep_files(tx: Tx, agent_id: str, now: float) -> int:
     return count
 
 
-def _list(tx: Tx, agent_id: str, job: Job, owner: str, now: float, expires_at: float | None) -> int:
+def _list(tx: Tx, agent_id: str, job: FinishedJob, owner: str, now: float, expires_at: float | None) -> int:
     rows = tx.all("SELECT * FROM files WHERE agent_id = ? AND registered = 1 ORDER BY name", agent_id)
     epoch = tx.value("SELECT epoch FROM residence WHERE agent_id = ?", agent_id)
     for row in rows:
@@ -86,7 +86,7 @@ def _artifact_id(agent_id: str, epoch: int, name: str) -> str:
 # Hooks that failed.
 
 
-def hold(tx: Tx, agent_id: str, failed: FailedHook, intent: str | None) -> int:
+def keep_failed(tx: Tx, agent_id: str, failed: FailedHook, intent: str | None) -> int:
     """Note that a hook of a finished job failed. Return how many files are kept for it. `intent`: see the schema."""
     tx.run(
         "INSERT OR REPLACE INTO failed_hooks VALUES (?, ?, ?, ?, ?, ?)",
@@ -98,7 +98,7 @@ def hold(tx: Tx, agent_id: str, failed: FailedHook, intent: str | None) -> int:
         intent,
     )
     _unlist(tx, agent_id)
-    job = Job(group_id=failed.group_id, job_key=failed.job_key)
+    job = FinishedJob(group_id=failed.group_id, job_key=failed.job_key)
     return _list(tx, agent_id, job, agent_id, failed.failed_at, failed.kept_until)
 
 
@@ -106,25 +106,25 @@ def _unlist(tx: Tx, agent_id: str) -> None:
     tx.run("DELETE FROM artifacts WHERE owner = ? AND group_id IS NOT NULL", agent_id)
 
 
-def returned(tx: Tx, agent_id: str) -> None:
+def clear_failure(tx: Tx, agent_id: str) -> None:
     """A hook of that paglet returned: its files are no longer listed, and an earlier failure is over."""
     tx.run("DELETE FROM failed_hooks WHERE agent_id = ?", agent_id)
     _unlist(tx, agent_id)
 
 
-def begins_again(tx: Tx, agent_id: str) -> sqlite3.Row | None:
+def take_failure(tx: Tx, agent_id: str) -> sqlite3.Row | None:
     """Remove and return the row of the failure. The files stay listed until the hook returns."""
     row = tx.one("SELECT * FROM failed_hooks WHERE agent_id = ?", agent_id)
     tx.run("DELETE FROM failed_hooks WHERE agent_id = ?", agent_id)
     return row
 
 
-def leave_to_host(tx: Tx, agent_id: str) -> int:
+def give_to_host(tx: Tx, agent_id: str) -> int:
     """Make the listed files of a job that ends now artifacts of this host, with the same end. Return how many."""
     return tx.run("UPDATE artifacts SET owner = '' WHERE owner = ? AND group_id IS NOT NULL", agent_id)
 
 
-def is_held(tx: Tx, agent_id: str) -> bool:
+def has_failed_hook(tx: Tx, agent_id: str) -> bool:
     return tx.value("SELECT 1 FROM failed_hooks WHERE agent_id = ?", agent_id) is not None
 
 
@@ -195,7 +195,7 @@ def _to_come(row: sqlite3.Row, own: HostRef) -> str:
     return str(row["problem"]) or f"it is to move from {own.name} to {target}"
 
 
-def over(tx: Tx, now: float, own: HostRef) -> tuple[FailedHook, ...]:
+def expired(tx: Tx, now: float, own: HostRef) -> tuple[FailedHook, ...]:
     """Return failed hooks whose time is over."""
     rows = tx.all(f"{_HEAD} WHERE h.failed_at <= ? ORDER BY h.agent_id LIMIT ?", now - KEEP_SECONDS, MOST_KEPT)
     return tuple(_read(row, own) for row in rows)

@@ -38,7 +38,7 @@ def is_kept(tx: Tx, agent_id: str) -> bool:
     return tx.value(row, agent_id) is not None
 
 
-def of(tx: Tx, agent_id: str) -> KeptScratch | None:
+def find(tx: Tx, agent_id: str) -> KeptScratch | None:
     """Return what was kept of this paglet, if anything was."""
     row = tx.one("SELECT generation, attempt, path, removed_at FROM kept_scratch WHERE agent_id = ?", agent_id)
     return None if row is None else KeptScratch(**dict(row))
@@ -60,7 +60,7 @@ def expire(tx: Tx, before: float, now: float) -> None:
     )
 
 
-def give_up(tx: Tx, agent_ids: Iterable[str], now: float) -> None:
+def release(tx: Tx, agent_ids: Iterable[str], now: float) -> None:
     """Let the janitor remove these directories."""
     for agent_id in agent_ids:
         tx.run("UPDATE kept_scratch SET removed_at = ? WHERE agent_id = ? AND removed_at IS NULL", now, agent_id)

@@ -42,7 +42,7 @@ def keep(tx: Tx, args: dict[str, Any]) -> None:
     )
 
 
-def drop_oldest(tx: Tx) -> None:
+def trim_outbox(tx: Tx) -> None:
     """Of the notes that lie in the outbox, for homes that are away, the newest MAX_NOTES stay."""
     tx.run(
         "DELETE FROM outbox WHERE n IN (SELECT n FROM outbox WHERE agent_id = ? ORDER BY n DESC LIMIT -1 OFFSET ?)",

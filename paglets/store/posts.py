@@ -64,7 +64,7 @@ def send(
     return n
 
 
-def is_new(tx: Tx, token: str, keep: int = 10_000) -> bool:
+def is_first(tx: Tx, token: str, keep: int = 10_000) -> bool:
     """Whether a client's post of that token is stored for the first time; the newest `keep` are remembered."""
     if tx.value("SELECT 1 FROM client_posts WHERE token = ?", token) is not None:
         return False
@@ -105,7 +105,7 @@ def next_outgoing(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Carrying:
+class PostWithArtifacts:
     """A post in the outbox that carries artifacts: its number, whom it is for, and their bytes."""
 
     n: int
@@ -113,7 +113,9 @@ class Carrying:
     blobs: tuple[BlobRef, ...]
 
 
-def with_bytes(tx: Tx, host_store: str, most: int, skip: Iterable[str] = (), after: int = 0) -> list[Carrying]:
+def with_artifacts(
+    tx: Tx, host_store: str, most: int, skip: Iterable[str] = (), after: int = 0
+) -> list[PostWithArtifacts]:
     """The oldest posts for one host that carry artifacts, of numbers beyond `after`.
 
     Without those for the paglets in `skip`.
@@ -133,7 +135,7 @@ def with_bytes(tx: Tx, host_store: str, most: int, skip: Iterable[str] = (), aft
     for row in rows:
         blob = BlobRef(sha256=row["sha256"], size_bytes=row["size_bytes"])
         found.setdefault((row["n"], row["agent_id"]), []).append(blob)
-    return [Carrying(n=n, agent_id=agent_id, blobs=tuple(carried)) for (n, agent_id), carried in found.items()]
+    return [PostWithArtifacts(n=n, agent_id=agent_id, blobs=tuple(carried)) for (n, agent_id), carried in found.items()]
 
 
 def _read_outgoing(row: sqlite3.Row) -> Outgoing:
@@ -162,7 +164,7 @@ def settled_below(tx: Tx, agent_ids: tuple[str, ...], host_store: str) -> tuple[
     return tuple(marks)
 
 
-def delivered(tx: Tx, n: int) -> str | None:
+def remove_delivered(tx: Tx, n: int) -> str | None:
     """The post is acknowledged; gives the job copy whose report it was, if any."""
     report_of = tx.value("SELECT report_of FROM outbox WHERE n = ?", n)
     tx.run("DELETE FROM outbox WHERE n = ?", n)
@@ -256,7 +258,7 @@ def _forget_settled(tx: Tx, agent_id: str, sender: str, below: int) -> None:
         tx.run("DELETE FROM taken WHERE agent_id = ? AND sender_store = ? AND n < ?", agent_id, sender, below)
 
 
-def waiting(tx: Tx, agent_id: str, most: int, skip: Iterable[int] = ()) -> list[UnhandledPost]:
+def unhandled(tx: Tx, agent_id: str, most: int, skip: Iterable[int] = ()) -> list[UnhandledPost]:
     """The next posts of this paglet, by priority and age, without those of the numbers (`seq`) in `skip`."""
     rows = tx.all(
         "SELECT * FROM inbox WHERE agent_id = ? AND status = 'waiting'"
@@ -276,12 +278,12 @@ def waiting(tx: Tx, agent_id: str, most: int, skip: Iterable[int] = ()) -> list[
     ]
 
 
-def handled(tx: Tx, seq: int) -> bool:
+def remove_handled(tx: Tx, seq: int) -> bool:
     """The handler's changes are in this transaction: the post is done. False where it was already."""
     return tx.run("DELETE FROM inbox WHERE seq = ?", seq) == 1
 
 
-def raised(tx: Tx, seq: int, error: str) -> int:
+def record_error(tx: Tx, seq: int, error: str) -> int:
     """The handler raised; gives how often now (0: the post is gone). After `MAX_TRIES` it is dead."""
     tx.run(
         "UPDATE inbox SET tries = tries + 1, error = ?,"

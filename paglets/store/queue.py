@@ -96,7 +96,7 @@ SKIPPED_A_TURN = 20_000
 """Rows of the index that one turn steps over at most; about 2 ms."""
 
 
-def to_place(tx: Tx, most: int, after: Place = FIRST) -> tuple[list[QueuedJob], Place]:
+def unplaced(tx: Tx, most: int, after: Place = FIRST) -> tuple[list[QueuedJob], Place]:
     """Return jobs that look for a host, oldest first, and where to go on: FIRST where that was the last of them.
 
     Jobs whose collector is still on its way are left out. `after`: the job beyond which to begin.
@@ -141,7 +141,7 @@ def _groups_on_their_way(tx: Tx) -> list[str]:
     return [row["group_id"] for row in rows]
 
 
-def waiting(tx: Tx, most: int) -> Iterator[QueuedJob]:
+def waiting_for_slot(tx: Tx, most: int) -> Iterator[QueuedJob]:
     """Jobs that wait for a slot here and could start now, oldest first; read as they are taken."""
     rows = tx.each(
         f"{_QUEUED} WHERE status = 'WAITING_FOR_SLOT' AND p.intent IS NULL AND p.hook IS NULL AND r.unwanted IS NULL"
@@ -152,7 +152,7 @@ def waiting(tx: Tx, most: int) -> Iterator[QueuedJob]:
     return (_queued(row) for row in rows)
 
 
-def any_in(tx: Tx, status: str) -> bool:
+def has_status(tx: Tx, status: str) -> bool:
     """Return True if a job here has that status; costs the same however many have."""
     return tx.value("SELECT 1 FROM requests WHERE status = ? LIMIT 1", status) is not None
 
@@ -162,7 +162,7 @@ def count(tx: Tx, *statuses: str) -> int:
     return int(tx.value(f"SELECT count(*) FROM requests WHERE status IN ({marks})", *statuses))
 
 
-def still(tx: Tx, status: str, agent_ids: Iterable[str]) -> list[str]:
+def with_status(tx: Tx, status: str, agent_ids: Iterable[str]) -> list[str]:
     """Those of these jobs that have that status."""
     sql = "SELECT 1 FROM requests WHERE agent_id = ? AND status = ?"
     return [agent_id for agent_id in agent_ids if tx.value(sql, agent_id, status)]
@@ -249,7 +249,7 @@ def set_blocked(tx: Tx, agent_id: str, attempt: int, reason: str, text: str, now
         tx.wake("reconciliation")
 
 
-def drop_reasons(tx: Tx, reasons: Iterable[str]) -> None:
+def clear_reasons(tx: Tx, reasons: Iterable[str]) -> None:
     """Waiting jobs with one of these have none until they are looked at anew."""
     tx.run(
         "UPDATE requests SET reason = '', reason_text = ''"
@@ -258,7 +258,7 @@ def drop_reasons(tx: Tx, reasons: Iterable[str]) -> None:
     )
 
 
-def set_reason_of_others(tx: Tx, reason: str, text: str, now: float) -> None:
+def set_default_reason(tx: Tx, reason: str, text: str, now: float) -> None:
     """The same for the waiting jobs that have no reason yet: those that were not looked at."""
     rows = tx.all(
         "UPDATE requests SET reason = ?, reason_text = ?, reason_at = ?"
@@ -273,21 +273,21 @@ def set_reason_of_others(tx: Tx, reason: str, text: str, now: float) -> None:
         tx.wake("reconciliation")
 
 
-UNTOLD_REASONS = {
+DEFAULT_REASONS = {
     "PLACING": ("placing", "it was submitted a moment ago, and its group's collector must be in its place first"),
     "WAITING_FOR_SLOT": ("queued", "it came a moment ago"),
 }
 """Until a part of the host has looked at the job."""
 
 
-def why(row: sqlite3.Row) -> tuple[str, str]:
+def reason_of(row: sqlite3.Row) -> tuple[str, str]:
     """Reason and words of a row of `requests`; never empty for a job that waits."""
     if row["reason"]:
         return row["reason"], row["reason_text"]
-    return UNTOLD_REASONS.get(row["status"], ("", ""))
+    return DEFAULT_REASONS.get(row["status"], ("", ""))
 
 
-def report_waits(tx: Tx, agent_id: str) -> str:
+def report_problem(tx: Tx, agent_id: str) -> str:
     """Why the report of a copy whose outcome is committed does not get to its collector; "" where nothing is wrong."""
     problem = tx.value("SELECT problem FROM outbox WHERE report_of = ? AND problem != '' ORDER BY n LIMIT 1", agent_id)
     return f"it has ended, and its report waits: {problem}" if problem else ""
@@ -351,7 +351,7 @@ def release(tx: Tx, agent_id: str) -> float | None:
     return granted_at
 
 
-def leased(tx: Tx) -> Resources:
+def total_leased(tx: Tx) -> Resources:
     """The sum of all leases."""
     row = tx.one("SELECT total(memory_bytes) AS memory, total(temp_storage_bytes) AS disk FROM leases")
     assert row is not None

@@ -116,12 +116,12 @@ def has_stale_scratch(tx: Tx, agent_id: str) -> bool:
     return bool(tx.value("SELECT stale_scratch FROM residence WHERE agent_id = ?", agent_id))
 
 
-def scratch_is_stale(tx: Tx, agent_id: str) -> None:
+def mark_scratch_stale(tx: Tx, agent_id: str) -> None:
     """Have the scratch directory emptied before code runs in it again."""
     tx.run("UPDATE residence SET stale_scratch = 1 WHERE agent_id = ?", agent_id)
 
 
-def uses_scratch(tx: Tx, agent_id: str) -> None:
+def mark_scratch_clean(tx: Tx, agent_id: str) -> None:
     """Its scratch directory was emptied if it had to be, and its code runs there from now on."""
     tx.run("UPDATE residence SET stale_scratch = 0 WHERE agent_id = ? AND stale_scratch = 1", agent_id)
 
@@ -157,7 +157,7 @@ def _forget_older(tx: Tx, agent_id: str) -> None:
         files.remove(tx, agent_id)
         tx.wake("runs", "scheduler", "cleanup")
     else:
-        files.arrived(tx, agent_id)
+        files.release_sources(tx, agent_id)
     artifacts.remove(tx, agent_id)
     tx.run("DELETE FROM handoffs WHERE agent_id = ?", agent_id)
 
@@ -182,7 +182,7 @@ def acknowledged(tx: Tx, agent_id: str, epoch: int, now: float) -> bool:
     if row is None:
         return False
     tx.run("DELETE FROM handoffs WHERE agent_id = ?", agent_id)
-    files.arrived(tx, agent_id)
+    files.release_sources(tx, agent_id)
     artifacts.remove(tx, agent_id)
     become(tx, agent_id, epoch, "gone", from_json(HostRef, loads(row["target"])), now, told=False)
     tx.touch(agent_id)
@@ -227,7 +227,7 @@ def dispose(tx: Tx, agent_id: str, now: float) -> None:
     tx.touch(agent_id)
 
 
-def untold(tx: Tx, most: int) -> list[ClosedHandoff]:
+def unacknowledged(tx: Tx, most: int) -> list[ClosedHandoff]:
     """Hand-offs whose answer is stored here, and whose target was not told so: at most so many for each target, that
     those to hosts that are away hold up no others."""
     rows = tx.all(
@@ -242,7 +242,7 @@ def untold(tx: Tx, most: int) -> list[ClosedHandoff]:
     ]
 
 
-def told(tx: Tx, closed: Iterable[ClosedHandoff]) -> None:
+def mark_acknowledged(tx: Tx, closed: Iterable[ClosedHandoff]) -> None:
     """Their target has taken note."""
     tx.run_many(
         "UPDATE residence SET told = 1 WHERE agent_id = ? AND epoch = ?",

@@ -134,7 +134,7 @@ def collector_hosts(tx: Tx, group_id: str) -> tuple[HostRef, ...]:
     return tuple({host.store_id: host for host in hosts}.values())
 
 
-def keep_as(tx: Tx, n: int, message: WireMessage) -> None:
+def replace_message(tx: Tx, n: int, message: WireMessage) -> None:
     """Replace a report by `message`, which waits alone: without files, and without its copy and its group."""
     tx.run("DELETE FROM outbox_blobs WHERE n = ?", n)
     tx.run("DELETE FROM outbox_artifacts WHERE n = ?", n)

@@ -161,11 +161,11 @@ def leaving_views(tx: Tx, now: float, most: int) -> tuple[JobView, ...]:
 def _view_here(tx: Tx, row: sqlite3.Row, own: HostRef, now: float) -> JobView:
     """`row` is of `requests`."""
     agent_id = row["agent_id"]
-    reason, text = queue.why(row)
+    reason, text = queue.reason_of(row)
     if not reason and row["status"] in states.FINAL:
         text = tx.value("SELECT problem FROM paglets WHERE agent_id = ? AND intent IS NOT NULL", agent_id) or ""
         reason = MOVING if text else ""
-    waits = queue.report_waits(tx, agent_id)
+    waits = queue.report_problem(tx, agent_id)
     reason, text = ("report_waits", waits) if waits else (reason, text)
     failed = jobfiles.failed_hook(tx, agent_id, own)
     reason, text = (reason, text) if failed is None else ("hook_failed", failed.text)
@@ -230,7 +230,7 @@ def _leaving_view(job: LeavingJob, now: float) -> JobView:
 
 def copy_here(row: sqlite3.Row) -> JobCopy:
     """The copy of a job of which its collector is told; `row` is of `requests`, with the `epoch` of its residence."""
-    reason, text = queue.why(row)
+    reason, text = queue.reason_of(row)
     return JobCopy(
         agent_id=row["agent_id"],
         group_id=row["group_id"] or "",

@@ -255,16 +255,18 @@ def sighting(**more: Any) -> Sighting:
 
 
 def test_the_same_news_twice_changes_nothing() -> None:
-    job = acceptance.seen(ExpectedJob(since=0.0), sighting())
-    assert acceptance.seen(job, sighting(since=20.0)) is job
+    job = acceptance.with_sighting(ExpectedJob(since=0.0), sighting())
+    assert acceptance.with_sighting(job, sighting(since=20.0)) is job
 
 
 def test_since_is_kept_while_only_the_numbers_of_a_reason_change() -> None:
-    job = acceptance.seen(ExpectedJob(since=0.0), sighting(reason="slots_busy", reason_text="4 asked, 1 free"))
-    later = acceptance.seen(job, sighting(reason="slots_busy", reason_text="4 asked, 2 free", since=20.0)).sighting
+    job = acceptance.with_sighting(ExpectedJob(since=0.0), sighting(reason="slots_busy", reason_text="4 asked, 1 free"))
+    later = acceptance.with_sighting(
+        job, sighting(reason="slots_busy", reason_text="4 asked, 2 free", since=20.0)
+    ).sighting
     assert later is not None
     assert (later.reason_text, later.since) == ("4 asked, 2 free", 10.0)
-    other = acceptance.seen(job, sighting(reason="gpu_short", since=20.0)).sighting
+    other = acceptance.with_sighting(job, sighting(reason="gpu_short", since=20.0)).sighting
     assert other is not None
     assert other.since == 20.0
 
@@ -279,7 +281,7 @@ def test_the_newest_place_of_a_copy_wins_in_any_order_of_news() -> None:
     for order in permutations(news):
         job = ExpectedJob(since=0.0)
         for each in order:
-            job = acceptance.seen(job, each)
+            job = acceptance.with_sighting(job, each)
         assert job.sighting is not None
         assert job.sighting.host.name == "w3"
         assert job.generation == 2
@@ -295,7 +297,7 @@ def test_why_a_copy_does_not_get_away_from_where_it_was_is_news() -> None:
         for order in permutations(news[:most]):
             job = ExpectedJob(since=0.0)
             for each in order:
-                job = acceptance.seen(job, each)
+                job = acceptance.with_sighting(job, each)
             assert job.sighting == news[most - 1]
 
 

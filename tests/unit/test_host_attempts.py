@@ -166,6 +166,6 @@ def test_history_is_bounded(rig: Rig) -> None:
     for nth in range(20):
         record = {"status": "COMPLETED", "generation": 1, "attempt": nth, "runtime_seconds": 0.5, "cause": ""}
         rig.write(
-            lambda tx, record=record: history.remember(tx, queue.job(tx, "j1"), record, rig.now(), keep=7)  # type: ignore[arg-type]
+            lambda tx, record=record: history.record(tx, queue.job(tx, "j1"), record, rig.now(), keep=7)  # type: ignore[arg-type]
         )
     assert [view.attempt for view in known(rig).attempts] == list(range(13, 20))

@@ -65,9 +65,9 @@ def run_long(rig: Rig, seconds: float) -> None:
 
 def test_the_end_of_an_artifact_whose_owner_is_leaving_is_not_due(rig: Rig) -> None:
     owner_that_leaves(rig)
-    assert rig.store.read(artifacts.next_end) is None
+    assert rig.store.read(artifacts.next_expiry) is None
     make(rig, envelope("p2", artifacts=(replace(artifact("art-22222222", DATA), expires_in_seconds=50.0),)))
-    assert rig.store.read(artifacts.next_end) == pytest.approx(rig.now() + 50)
+    assert rig.store.read(artifacts.next_expiry) == pytest.approx(rig.now() + 50)
     assert rig.store.read(lambda tx: artifacts.is_leaving(tx, "art-12345678"))
     assert not rig.store.read(lambda tx: artifacts.is_leaving(tx, "art-22222222"))
 

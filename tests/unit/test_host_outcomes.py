@@ -36,7 +36,7 @@ class Rig:
 
     def start(self) -> None:
         self.attempt += 1
-        (queued,) = self.store.read(lambda tx: list(queue.waiting(tx, 10)))
+        (queued,) = self.store.read(lambda tx: list(queue.waiting_for_slot(tx, 10)))
         assert self.store.write(lambda tx: queue.grant(tx, queued, (0,), (), f"token-{self.attempt}", 1, NOW))
 
     def which(self) -> Attempt:
@@ -349,7 +349,7 @@ def test_a_finished_copy_goes_when_its_report_is_acknowledged_and_not_before() -
     assert residence_of(rig) == "here"
 
     def acknowledged(tx: Any) -> None:
-        agent_id = posts.delivered(tx, 1)
+        agent_id = posts.remove_delivered(tx, 1)
         assert agent_id == "j1"
         outcomes.retire(tx, agent_id, NOW)
 
@@ -360,7 +360,7 @@ def test_a_finished_copy_goes_when_its_report_is_acknowledged_and_not_before() -
 def test_a_report_that_arrives_first_leaves_the_row_to_the_end_of_the_process() -> None:
     rig = Rig()
     rig.commit()
-    rig.store.write(lambda tx: (posts.delivered(tx, 1), outcomes.retire(tx, "j1", NOW)))
+    rig.store.write(lambda tx: (posts.remove_delivered(tx, 1), outcomes.retire(tx, "j1", NOW)))
     assert residence_of(rig) == "here"
     rig.ended()
     assert residence_of(rig) == "disposed"
@@ -379,7 +379,7 @@ def test_a_finished_copy_that_still_has_something_to_do_stays(column: str) -> No
     rig = Rig()
     rig.store.write(lambda tx: tx.run(f"UPDATE paglets SET {column}"))
     rig.commit()
-    rig.store.write(lambda tx: posts.delivered(tx, 1))
+    rig.store.write(lambda tx: posts.remove_delivered(tx, 1))
     rig.ended()
     assert residence_of(rig) == "here"
 

@@ -95,7 +95,7 @@ def test_a_host_silent_for_ten_seconds_is_offline_and_not_before() -> None:
 
 
 def test_after_a_gap_of_ones_own_the_waits_begin_anew() -> None:
-    table = tables.wait_anew(take(Table(), member("a"), now=0.0), 1_000.0)
+    table = tables.restart_timers(take(Table(), member("a"), now=0.0), 1_000.0)
     assert tables.expire(table, 1_009.0, OWN).table.rows["store-a"].up
 
 

@@ -40,7 +40,7 @@ def one(store: Store) -> PostAnswer:
 
 
 def inbox(store: Store) -> list[str]:
-    return [each.message.kind for each in store.read(lambda tx: posts.waiting(tx, "p1", 100))]
+    return [each.message.kind for each in store.read(lambda tx: posts.unhandled(tx, "p1", 100))]
 
 
 def marks(store: Store) -> tuple[int, list[int]]:
@@ -63,9 +63,9 @@ def test_the_same_number_of_another_sender_is_another_post(store: Store) -> None
 
 def test_a_handled_post_is_not_taken_again(store: Store) -> None:
     receive(store, 1)
-    (waiting,) = store.read(lambda tx: posts.waiting(tx, "p1", 10))
-    assert store.write(lambda tx: posts.handled(tx, waiting.seq)) is True
-    assert store.write(lambda tx: posts.handled(tx, waiting.seq)) is False
+    (waiting,) = store.read(lambda tx: posts.unhandled(tx, "p1", 10))
+    assert store.write(lambda tx: posts.remove_handled(tx, waiting.seq)) is True
+    assert store.write(lambda tx: posts.remove_handled(tx, waiting.seq)) is False
     assert receive(store, 1) == ["duplicate"]
     assert inbox(store) == []
 
@@ -131,7 +131,7 @@ def test_what_was_taken_is_known_where_the_paglet_goes(store: Store) -> None:
     receive(store, 1, 2, 5, below=1)
     receive(store, 6, below=3)
     store.write(lambda tx: residence.leave(tx, "p1", W1, NOW))
-    (handoff,) = store.read(lambda tx: handoffs.those(tx, ["p1"]))
+    (handoff,) = store.read(lambda tx: handoffs.by_ids(tx, ["p1"]))
     there = memory_store()
     there.write(lambda tx: residence.take(tx, handoff.envelope, W2, NOW, lambda tx, each: None))
     assert receive(there, 1, 2, 5, 6, 3) == ["duplicate"] * 4 + ["taken"]
@@ -143,8 +143,8 @@ def test_what_was_taken_is_known_where_the_paglet_goes(store: Store) -> None:
 
 def test_a_post_whose_handler_raised_five_times_is_dead_and_kept(store: Store) -> None:
     receive(store, 1, 2)
-    (first, _) = store.read(lambda tx: posts.waiting(tx, "p1", 10))
-    said = [store.write(lambda tx: posts.raised(tx, first.seq, "it broke")) for _ in range(5)]
+    (first, _) = store.read(lambda tx: posts.unhandled(tx, "p1", 10))
+    said = [store.write(lambda tx: posts.record_error(tx, first.seq, "it broke")) for _ in range(5)]
     assert said == [1, 2, 3, 4, 5]
     assert inbox(store) == ["k2"]
     row = store.read(lambda tx: tx.one("SELECT status, tries, error FROM inbox WHERE seq = ?", first.seq))
@@ -154,18 +154,18 @@ def test_a_post_whose_handler_raised_five_times_is_dead_and_kept(store: Store) -
 
 
 def test_a_post_that_is_gone_raised_never(store: Store) -> None:
-    assert store.write(lambda tx: posts.raised(tx, 99, "late")) == 0
+    assert store.write(lambda tx: posts.record_error(tx, 99, "late")) == 0
 
 
 def test_posts_that_are_to_be_skipped_hold_up_no_others(store: Store) -> None:
     receive(store, 1, 2)
-    (first, second) = store.read(lambda tx: posts.waiting(tx, "p1", 10))
-    assert store.read(lambda tx: posts.waiting(tx, "p1", 1, [first.seq])) == [second]
+    (first, second) = store.read(lambda tx: posts.unhandled(tx, "p1", 10))
+    assert store.read(lambda tx: posts.unhandled(tx, "p1", 1, [first.seq])) == [second]
 
 
 def test_a_long_error_is_cut(store: Store) -> None:
     receive(store, 1)
-    store.write(lambda tx: posts.raised(tx, 1, "x" * 10_000))
+    store.write(lambda tx: posts.record_error(tx, 1, "x" * 10_000))
     assert len(store.read(lambda tx: tx.value("SELECT error FROM inbox"))) == 2_000
 
 
@@ -198,7 +198,7 @@ def test_a_batch_is_bounded_by_bytes_not_by_characters(store: Store) -> None:
 
 def test_a_number_is_never_used_again(store: Store) -> None:
     send(store)
-    store.write(lambda tx: posts.delivered(tx, 1))
+    store.write(lambda tx: posts.remove_delivered(tx, 1))
     assert send(store) == 2
 
 
@@ -215,7 +215,7 @@ def test_the_mark_of_a_paglet_is_its_oldest_post_that_is_not_acknowledged(store:
         send(store, agent_id)
     ids = ("q1", "q2", "q3")
     assert [m.settled_below for m in store.read(lambda tx: posts.settled_below(tx, ids, W1.store_id))] == [1, 2]
-    store.write(lambda tx: posts.delivered(tx, 1))
+    store.write(lambda tx: posts.remove_delivered(tx, 1))
     assert store.read(lambda tx: posts.settled_below(tx, ids, W1.store_id)) == (
         SettledBelow(agent_id="q1", settled_below=3),
         SettledBelow(agent_id="q2", settled_below=2),
@@ -226,17 +226,17 @@ def test_notes_to_a_home_that_is_away_do_not_hold_up_the_mark_of_another(store: 
     message = WireMessage(kind="note", args={})
     for home in (W1, W2, W2):
         store.write(lambda tx, home=home: posts.send(tx, ProxyRef(agent_id=notes.READER, host=home), message, NOW))
-    store.write(lambda tx: posts.delivered(tx, 2))
+    store.write(lambda tx: posts.remove_delivered(tx, 2))
     (mark,) = store.read(lambda tx: posts.settled_below(tx, (notes.READER,), W2.store_id))
     assert mark.settled_below == 3
 
 
 def test_a_delivered_report_tells_whose_it_was_once(store: Store) -> None:
     n = send(store, report_of="j1")
-    assert store.write(lambda tx: posts.delivered(tx, n)) == "j1"
-    assert store.write(lambda tx: posts.delivered(tx, n)) is None
+    assert store.write(lambda tx: posts.remove_delivered(tx, n)) == "j1"
+    assert store.write(lambda tx: posts.remove_delivered(tx, n)) is None
     plain = send(store)
-    assert store.write(lambda tx: posts.delivered(tx, plain)) is None
+    assert store.write(lambda tx: posts.remove_delivered(tx, plain)) is None
 
 
 def test_posts_follow_a_paglet_that_moved(store: Store) -> None:

@@ -34,7 +34,7 @@ def add(store: Store, each: Envelope, now: float = NOW) -> None:
 
 
 def waiting(store: Store) -> list[QueuedJob]:
-    return store.read(lambda tx: list(queue.waiting(tx, 100)))
+    return store.read(lambda tx: list(queue.waiting_for_slot(tx, 100)))
 
 
 def grant(store: Store, queued: QueuedJob, cores: tuple[int, ...] = (0,), gpus: tuple[int, ...] = ()) -> bool:
@@ -93,7 +93,7 @@ def test_a_grant_finds_nothing_where_the_job_changed_since_it_was_read(store: St
     before = status(store)
     assert grant(store, queued) is False
     assert status(store) == before
-    assert store.read(queue.leased) == Resources()
+    assert store.read(queue.total_leased) == Resources()
     assert store.read(lambda tx: tx.value("SELECT count(*) FROM runs")) == 0
 
 
@@ -131,9 +131,9 @@ def test_leases_add_up_and_end_with_the_release(store: Store) -> None:
     add(store, job("j2", "b", request=slot_request(cpu_cores=2, memory_bytes=5, temp_storage_bytes=6, gpus=1)))
     for number, queued in enumerate(waiting(store)):
         grant(store, queued, tuple(range(number * 2, number * 2 + queued.request.resources.cpu_cores)), (0,) * number)
-    assert store.read(queue.leased) == Resources(cpu_cores=3, memory_bytes=5, temp_storage_bytes=6, gpus=1)
+    assert store.read(queue.total_leased) == Resources(cpu_cores=3, memory_bytes=5, temp_storage_bytes=6, gpus=1)
     store.write(lambda tx: queue.release(tx, "j2"))
-    assert store.read(queue.leased) == Resources(cpu_cores=1)
+    assert store.read(queue.total_leased) == Resources(cpu_cores=1)
     store.write(lambda tx: queue.release(tx, "nobody"))
 
 
@@ -144,7 +144,7 @@ def test_the_oldest_job_waits_first_and_equals_by_id(store: Store) -> None:
     add(store, job("j3", "c", waited_seconds=50.0))
     add(store, job("j0", "d"))
     assert [each.agent_id for each in waiting(store)] == ["j3", "j0", "j1"]
-    assert store.read(lambda tx: [each.agent_id for each in queue.waiting(tx, 1)]) == ["j3"]
+    assert store.read(lambda tx: [each.agent_id for each in queue.waiting_for_slot(tx, 1)]) == ["j3"]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_job_is_not_placed_before_its_collector_left(store: Store) -> None:
     )
 
     def to_place() -> list[str]:
-        return [each.agent_id for each in store.read(lambda tx: queue.to_place(tx, 10))[0]]
+        return [each.agent_id for each in store.read(lambda tx: queue.unplaced(tx, 10))[0]]
 
     assert to_place() == ["j1"]
     store.write(lambda tx: residence.leave(tx, "collector-x", W1, NOW))
@@ -283,7 +283,7 @@ def test_the_history_keeps_the_newest(store: Store) -> None:
     row = store.read(lambda tx: queue.job(tx, "j1"))
     assert row is not None
     for number in range(5):
-        store.write(lambda tx, number=number: history.remember(tx, row, {"n": number}, NOW, keep=2))
+        store.write(lambda tx, number=number: history.record(tx, row, {"n": number}, NOW, keep=2))
     records = store.read(lambda tx: [each["record"] for each in tx.all("SELECT record FROM history ORDER BY id")])
     assert records == ['{"n":3}', '{"n":4}']
 

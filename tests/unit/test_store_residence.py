@@ -17,7 +17,7 @@ from paglets.core.refs import BlobRef, FileRef, ProxyRef
 from paglets.slots import states
 from paglets.store import blobs, files, handoffs, paglets, queue, residence
 from paglets.store.db import Store, Tx
-from paglets.store.files import Source
+from paglets.store.files import FileSource
 from tests.fakes.store import memory_store
 from tests.invariants import sanity_check
 
@@ -48,7 +48,7 @@ def under_way(store: Store) -> list[handoffs.Handoff]:
     """All envelopes on their way to B."""
 
     def look(tx: Tx) -> list[handoffs.Handoff]:
-        return handoffs.those(tx, [each.agent_id for each in handoffs.next_leaving(tx, B.store_id, 10)])
+        return handoffs.by_ids(tx, [each.agent_id for each in handoffs.next_leaving(tx, B.store_id, 10)])
 
     return store.read(look)
 
@@ -173,7 +173,7 @@ def test_a_higher_epoch_ends_an_older_copy_that_runs(store: Store) -> None:
     put_here(store, job("p1"))
 
     def grant(tx: Tx) -> None:
-        (waiting,) = queue.waiting(tx, 10)
+        (waiting,) = queue.waiting_for_slot(tx, 10)
         assert queue.grant(tx, waiting, (0,), (), "token", 1, NOW)
 
     store.write(grant)
@@ -401,11 +401,11 @@ def test_what_is_in_the_way_is_written_where_it_is_news(store: Store) -> None:
         store.write(lambda tx, agent_id=agent_id: residence.leave(tx, agent_id, B, NOW))
 
     def say(text: str, jobs: bool) -> int:
-        return store.write(lambda tx: handoffs.say_problem_of_target(tx, B.store_id, text, jobs=jobs))
+        return store.write(lambda tx: handoffs.set_target_problem(tx, B.store_id, text, jobs=jobs))
 
     assert [say("b is away", True), say("b is away", True), say("b is away", False), say("cut", True)] == [2, 0, 1, 2]
-    store.write(lambda tx: handoffs.say_problem(tx, ("j1", 1), "full"))
-    store.write(lambda tx: handoffs.say_problem(tx, ("j2", 2), "of another hand-off"))
+    store.write(lambda tx: handoffs.set_problem(tx, ("j1", 1), "full"))
+    store.write(lambda tx: handoffs.set_problem(tx, ("j2", 2), "of another hand-off"))
     found = store.read(handoffs.jobs)
     assert [each.copy.reason_text for each in found] == ["on its way to b: full", "on its way to b: cut"]
 
@@ -417,7 +417,7 @@ def test_of_a_job_under_way_no_more_is_read_than_is_told(store: Store) -> None:
     for agent_id in ("j1", "j2"):
         store.write(lambda tx, agent_id=agent_id: residence.leave(tx, agent_id, B, NOW + 2))
     one, two = store.read(handoffs.jobs)
-    (handoff,) = store.read(lambda tx: handoffs.those(tx, ["j1"]))
+    (handoff,) = store.read(lambda tx: handoffs.by_ids(tx, ["j1"]))
     assert handoff.envelope.job is not None
     assert (one.copy.agent_id, one.copy.epoch, one.collector, one.request) == (
         "j1",
@@ -496,7 +496,7 @@ def test_what_was_taken_back_from_here_leaves_the_sources_of_its_files(store: St
     def given(tx: Tx) -> None:
         tx.run("INSERT INTO blobs VALUES (?, 3, 1.0)", moves.sha256)
         residence.create(tx, envelope("p1"), NOW)
-        files.register(tx, "p1", moves, Source(path="/data/f", mtime_ns=1, inode=1))
+        files.register(tx, "p1", moves, FileSource(path="/data/f", mtime_ns=1, inode=1))
         residence.settle(tx, "p1", 3, A, NOW)
 
     store.write(given)

@@ -311,7 +311,7 @@ def delete_here(tx: Tx, artifact_id: str) -> Done:
     if not artifacts.delete(tx, artifact_id):
         if artifacts.is_leaving(tx, artifact_id):
             raise Moving(f"artifact {artifact_id} is on its way to another host with its owner; ask again in a moment")
-        if artifacts.find_waiting(tx, artifact_id, "") is not None:
+        if artifacts.find_in_outbox(tx, artifact_id, "") is not None:
             raise Conflict(
                 f"artifact {artifact_id} belongs to a report that waits here for its collector; "
                 "`paglets jobs cancel GROUP/JOBKEY` removes both"

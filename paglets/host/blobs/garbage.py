@@ -43,7 +43,7 @@ class GarbageCollector:
             return now + CLOSED_SECONDS
         self._remove_sources(now)
         wall = self._services.clock.wall()
-        end = self._services.store.read(artifacts.next_end)
+        end = self._services.store.read(artifacts.next_expiry)
         if end is not None and end <= wall:
             self._services.store.write(lambda tx: artifacts.expire(tx, wall, EXPIRE_A_TURN))
         if now >= self._collect_at:
@@ -56,7 +56,7 @@ class GarbageCollector:
         return min(self._collect_at, self._next_end(now, wall), *retries)
 
     def _next_end(self, now: float, wall: float) -> float:
-        end = self._services.store.read(artifacts.next_end)
+        end = self._services.store.read(artifacts.next_expiry)
         return now + LONGEST_WAIT_SECONDS if end is None else now + min(LONGEST_WAIT_SECONDS, max(0.1, end - wall))
 
     def _remove_sources(self, now: float) -> None:
@@ -91,7 +91,7 @@ class GarbageCollector:
             if problem:
                 self._services.log(f"{removal.path} has moved with its paglet and stays here: {problem}")
         if over:
-            self._services.store.write(lambda tx: files.removed(tx, over))
+            self._services.store.write(lambda tx: files.delete_removals(tx, over))
         self._services.runner.wake(self.name)
 
     def _try_again(self, number: int) -> bool:

@@ -50,7 +50,7 @@ def clear_page(tx: Tx, group_id: str, wish: EndCopies, after: int, now: float) -
             is_result and not wish.drop_results
         ):
             continue
-        undelivered.keep_as(
+        undelivered.replace_message(
             tx, post.n, _dropped(post.message, wish.reason) if is_result else _without_files(post.message)
         )
         outcomes.retire(tx, post.agent_id, now)

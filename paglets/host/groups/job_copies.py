@@ -73,7 +73,7 @@ def _unreported(tx: Tx, which: str, agent_id: str, most: int) -> list[Copy]:
 
 
 def _of_report(tx: Tx, copy: JobCopy) -> JobCopy:
-    text = queue.report_waits(tx, copy.agent_id)
+    text = queue.report_problem(tx, copy.agent_id)
     return replace(copy, reason="report_waits", reason_text=text, never=False)
 
 

@@ -51,7 +51,7 @@ class Placer:
         self._forget_at = 0.0
 
     def tick(self, now: float) -> float | None:
-        placing = self._services.store.read(lambda tx: queue.any_in(tx, "PLACING"))
+        placing = self._services.store.read(lambda tx: queue.has_status(tx, "PLACING"))
         if now >= self._forget_at or not placing:
             self._forget_at = now + FORGET_SECONDS
             self._forget_ended()
@@ -74,13 +74,13 @@ class Placer:
         """Some were cancelled, or taken away, while they waited."""
         if not self._since:
             return
-        left = self._services.store.read(lambda tx: queue.still(tx, "PLACING", self._since))
+        left = self._services.store.read(lambda tx: queue.with_status(tx, "PLACING", self._since))
         self._since = {agent_id: self._since[agent_id] for agent_id in left}
 
     def _place(self, tx: Tx, candidates: tuple[Candidate, ...], began: queue.Place) -> tuple[int, int, queue.Place]:
         """How many were placed, how many of these were not, and where the next turn begins."""
         now = self._services.clock.wall()
-        found, after = queue.to_place(tx, JOBS_A_TURN, began)
+        found, after = queue.unplaced(tx, JOBS_A_TURN, began)
         jobs = self._expire(tx, found, now)
         clock = self._services.clock.monotonic()
         to_place = [self._to_place(job) for job in jobs if not self._deny_list.is_paused(job.agent_id, clock)]

@@ -179,7 +179,7 @@ class HostRemoval:
         if silent:
             names = ", ".join(silent)
             text = f"{each.target.name} was forgotten; it comes back when {names} has said that it is not there"
-            handoffs.say_problem(tx, each.key, text)
+            handoffs.set_problem(tx, each.key, text)
             return False
         job = jobfiles.finished_job(tx, each.agent_id)
         if job is not None:

@@ -85,12 +85,12 @@ class HandoffSender:
         """Now and then tell targets which hand-offs are over for good, so that they may forget them one day."""
         if now >= self._close_at:
             self._close_at = now + CLOSE_SECONDS
-            under_way = self._services.store.read(handoffs.under_way)
+            under_way = self._services.store.read(handoffs.keys)
             self._in_flight.keep(under_way)
             self._large = {key: blob for key, blob in self._large.items() if key in under_way}
             self._after = {key: place for key, place in self._after.items() if self._gossip.by_store(key)}
             self._refused = {key: count for key, count in self._refused.items() if self._gossip.by_store(key)}
-            closed = self._services.store.read(lambda tx: residence.untold(tx, MAX_CLOSED))
+            closed = self._services.store.read(lambda tx: residence.unacknowledged(tx, MAX_CLOSED))
             for store_id in dict.fromkeys(handoff.target.store_id for handoff in closed):
                 self._tell([handoff for handoff in closed if handoff.target.store_id == store_id])
         return self._close_at
@@ -102,7 +102,7 @@ class HandoffSender:
 
         def answered(result: Response | PagletsError) -> None:
             if isinstance(result, Response) and result.status < 400:
-                self._services.runner.change(lambda tx: residence.told(tx, closed))
+                self._services.runner.change(lambda tx: residence.mark_acknowledged(tx, closed))
 
         self._services.transport.send(
             self._gossip.address(closed[0].target), request, answered, timeout_seconds=ANSWER_SECONDS
@@ -227,7 +227,7 @@ class HandoffSender:
         small = [each.agent_id for each in batch if not _is_large(each)]
         return Transfers(
             source=self._services.own,
-            envelopes=tuple(each.envelope for each in self._services.store.read(lambda tx: handoffs.those(tx, small))),
+            envelopes=tuple(each.envelope for each in self._services.store.read(lambda tx: handoffs.by_ids(tx, small))),
             large=tuple(
                 LargeEnvelope(agent_id=each.agent_id, epoch=each.epoch + 1, blob=blob)
                 for each in batch
@@ -305,8 +305,8 @@ class HandoffSender:
             if give_up and each.key not in self._in_flight.perhaps_sent:
                 roll_back(tx, each.key, error.message, self._services.clock.wall(), asked_again=True)
         text = _wiped(self._gossip, target) or error.message
-        handoffs.say_problem_of_target(tx, target.store_id, error.message, jobs=True)
-        handoffs.say_problem_of_target(tx, target.store_id, text, jobs=False)
+        handoffs.set_target_problem(tx, target.store_id, error.message, jobs=True)
+        handoffs.set_target_problem(tx, target.store_id, text, jobs=False)
 
 
 def _wiped(gossip: Gossiper, target: HostRef) -> str:
@@ -325,4 +325,4 @@ def _is_large(leaving: Leaving) -> bool:
 
 def _say_problems(tx: Tx, texts: Mapping[Key, str]) -> None:
     for key, text in texts.items():
-        handoffs.say_problem(tx, key, text)
+        handoffs.set_problem(tx, key, text)

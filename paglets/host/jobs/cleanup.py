@@ -69,5 +69,5 @@ class Cleanup:
         store.write(lambda tx: kept_scratch.expire(tx, wall - KEEP_SCRATCH_SECONDS, wall))
         if there := store.read(kept_scratch.newest_first):
             self._services.disk.bound_scratch(
-                there, KEEP_SCRATCH_SHARE, lambda ids: store.write(lambda tx: kept_scratch.give_up(tx, ids, wall))
+                there, KEEP_SCRATCH_SHARE, lambda ids: store.write(lambda tx: kept_scratch.release(tx, ids, wall))
             )

@@ -243,7 +243,7 @@ def _blobs_of(changes: Changes) -> Iterator[BlobRef]:
 def _register(tx: Tx, step: Step, registered: RegisteredFile) -> None:
     """In an attempt a file is of that attempt: a further one begins without it."""
     attempt = step.run.stamp.attempt if step.run.entry == "attempt" else 0
-    source = files.Source(
+    source = files.FileSource(
         path=registered.source_path, mtime_ns=registered.source_mtime_ns, inode=registered.source_inode
     )
     files.register(tx, step.agent_id, check_file(replace(registered.file, attempt=attempt)), source)
@@ -296,7 +296,7 @@ def _artifact_add(tx: Tx, step: Step, args: protocol.AddArtifact) -> ArtifactRef
         created_at=new.created_at,
         expires_in_seconds=new.expires_in_seconds,
     )
-    return artifacts.make(tx, step.agent_id, carried, step.now, step.own.name)
+    return artifacts.create(tx, step.agent_id, carried, step.now, step.own.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,11 +312,11 @@ def _handled(tx: Tx, step: Step, args: protocol.Handled) -> HandlerEnd:
     seq = delivered[1].seq if delivered is not None and delivered[0] == args.message_id else None
     if args.fault is not None:
         text = f"{args.fault.message}\n{args.fault.traceback}"
-        return HandlerEnd(tries=0 if seq is None else posts.raised(tx, seq, text))
+        return HandlerEnd(tries=0 if seq is None else posts.record_error(tx, seq, text))
     _apply(tx, step, args.changes)
     request_action(tx, step.agent_id, step.run.entry, args.intent)
     if seq is not None:
-        posts.handled(tx, seq)
+        posts.remove_handled(tx, seq)
     return HandlerEnd(version=tx.value("SELECT version FROM paglets WHERE agent_id = ?", step.agent_id) or 0)
 
 

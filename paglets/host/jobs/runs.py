@@ -316,7 +316,7 @@ class Runs:
             # Paused at once, so that no other process takes it up before the try is counted.
             self._mailbox.post_raised(seq, 1)
             self._services.runner.change(
-                lambda tx: posts.raised(tx, seq, text),
+                lambda tx: posts.record_error(tx, seq, text),
                 lambda tries: self._counted(seq, tries),
             )
 

@@ -49,7 +49,7 @@ class Granted:
 
 
 def _any_waiting(tx: Tx) -> bool:
-    return queue.any_in(tx, "WAITING_FOR_SLOT")
+    return queue.has_status(tx, "WAITING_FOR_SLOT")
 
 
 class Scheduler:
@@ -96,9 +96,9 @@ class Scheduler:
     def _hold(self, tx: Tx, why: Reason) -> None:
         """Nothing starts: its jobs say so."""
         now = self._services.clock.wall()
-        for job in list(queue.waiting(tx, policy.queue_window(1))):
+        for job in list(queue.waiting_for_slot(tx, policy.queue_window(1))):
             queue.set_reason(tx, job.agent_id, why.code, why.text, why.never, now)
-        queue.set_reason_of_others(tx, why.code, why.text, now)
+        queue.set_default_reason(tx, why.code, why.text, now)
 
     def _grant(self, tx: Tx, usage: dict[str, Usage]) -> list[Granted]:
         free = self.free_units(tx, usage)
@@ -106,10 +106,10 @@ class Scheduler:
         jobs: dict[str, QueuedJob] = {}
         awaited = self._awaited()
         if self._held:
-            queue.drop_reasons(tx, OBSTACLES)
+            queue.clear_reasons(tx, OBSTACLES)
 
         def oldest_first() -> Iterator[policy.WaitingJob]:
-            for job in queue.waiting(tx, policy.queue_window(len(free.cores))):
+            for job in queue.waiting_for_slot(tx, policy.queue_window(len(free.cores))):
                 if awaited and job.group_id is not None:
                     continue
                 jobs[job.agent_id] = job
@@ -119,14 +119,14 @@ class Scheduler:
             oldest_first(),
             free,
             offered=self._services.settings.offered,
-            leased=queue.leased(tx),
+            leased=queue.total_leased(tx),
             reserve_after_seconds=self._reserve_after,
         )
         for agent_id, reason in decided.reasons.items():
             queue.set_reason(tx, agent_id, reason.code, reason.text, reason.never, now)
         made = [self._make(tx, jobs[grant.agent_id], grant, now) for grant in decided.grants]
         others = AWAITED if awaited else decided.others
-        queue.set_reason_of_others(tx, others.code, others.text, now)
+        queue.set_default_reason(tx, others.code, others.text, now)
         return [each for each in made if each is not None]
 
     def _make(self, tx: Tx, job: QueuedJob, grant: policy.Grant, now: float) -> Granted | None:
@@ -144,7 +144,7 @@ class Scheduler:
         """What can be leased now: neither leased, nor used by others than the jobs that leased it; no core where the
         disk has no place for a process, so that nothing more comes here either."""
         offered = self._services.settings.offered
-        leased = queue.leased(tx)
+        leased = queue.total_leased(tx)
         free = offered - leased
         available = self._services.meter.available() - unused(tx, usage)
         cores, gpus = queue.leased_units(tx, "core"), queue.leased_units(tx, "gpu")

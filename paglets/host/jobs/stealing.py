@@ -72,7 +72,7 @@ class WorkStealing:
     def _free(self, tx: Tx) -> Resources | None:
         """What could start at once here; None where jobs of our own wait for it."""
         free = self._scheduler.free_units(tx, self._runs.running()).amounts()
-        return None if free.cpu_cores == 0 or queue.any_in(tx, "WAITING_FOR_SLOT") else free
+        return None if free.cpu_cores == 0 or queue.has_status(tx, "WAITING_FOR_SLOT") else free
 
     def _answered(self, result: Response | PagletsError) -> None:
         """Nothing comes: ask another. Something comes: the promise ends when it is here, or in its time."""
@@ -101,7 +101,7 @@ class WorkStealing:
         now = self._services.clock.wall()
         free_here = self._scheduler.free_units(tx, self._runs.running())
         chosen = policy.choose_stolen(
-            (as_waiting(job, now) for job in queue.waiting(tx, WINDOW_JOBS)),
+            (as_waiting(job, now) for job in queue.waiting_for_slot(tx, WINDOW_JOBS)),
             thief=thief,
             victim=own,
             free=steal.free,

@@ -156,7 +156,7 @@ class Mailbox:
         """The next post whose handler did not raise a moment ago, if there is one."""
         now = self._services.clock.monotonic()
         paused = [seq for seq, at in self._paused.items() if at > now]
-        return self._services.store.read(lambda tx: posts.waiting(tx, agent_id, 1, paused))
+        return self._services.store.read(lambda tx: posts.unhandled(tx, agent_id, 1, paused))
 
     def give_back(self, delivery: Delivery) -> None:
         """A message that its process did not begin to handle is the next one again; a post still lies in the inbox."""

@@ -113,7 +113,7 @@ class Outbox:
         """
         after = self._after.pop(host.store_id, 0)
         carrying = self._services.store.read(
-            lambda tx: posts.with_bytes(tx, host.store_id, MAX_WITH_BYTES, paused, after)
+            lambda tx: posts.with_artifacts(tx, host.store_id, MAX_WITH_BYTES, paused, after)
         )
         ready = [each.n for each in carrying if self._blob_pusher.ready(host, each.blobs)]
         if not ready and len(carrying) == MAX_WITH_BYTES:
@@ -166,7 +166,7 @@ class Outbox:
             if answer.n not in targets:
                 continue
             if answer.verdict in ("taken", "duplicate"):
-                job = posts.delivered(tx, answer.n)
+                job = posts.remove_delivered(tx, answer.n)
                 if job is not None:
                     outcomes.retire(tx, job, now)
             elif answer.verdict == "moved" and answer.host is not None:
@@ -256,7 +256,7 @@ def _drop(tx: Tx, agent_id: str, now: float) -> None:
     """The addressee has ended: nobody will ever take these."""
     rows = tx.all("SELECT n FROM outbox WHERE agent_id = ? ORDER BY n", agent_id)
     for row in rows:
-        job = posts.delivered(tx, row["n"])
+        job = posts.remove_delivered(tx, row["n"])
         if job is not None:
             outcomes.retire(tx, job, now)
     if rows:  # all may have gone while the mesh was asked

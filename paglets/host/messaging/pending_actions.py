@@ -81,7 +81,12 @@ class PendingActions:
 
     def _dispose(self, tx: Tx, due: Runnable) -> None:
         now = self._services.clock.wall()
-        if due.runs_in_host or due.intent is None or due.intent.get("ready") or jobfiles.is_held(tx, due.agent_id):
+        if (
+            due.runs_in_host
+            or due.intent is None
+            or due.intent.get("ready")
+            or jobfiles.has_failed_hook(tx, due.agent_id)
+        ):
             if due.intent is not None and due.intent.get(UNDELIVERED):
                 keep_files(tx, due.agent_id, now)
             outcomes.end_by_hand(tx, due.agent_id, self._services.own, now)

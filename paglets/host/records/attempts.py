@@ -60,7 +60,7 @@ def _of_rows(tx: Tx, condition: str, values: tuple[str, ...], own: HostRef) -> _
     known = _Known()
     rows = tx.all(f"SELECT * FROM history WHERE {condition} ORDER BY id DESC LIMIT {MOST_ATTEMPTS}", *values)
     for row in rows:
-        _add_ended(known, row, kept_scratch.of(tx, row["agent_id"]), own)
+        _add_ended(known, row, kept_scratch.find(tx, row["agent_id"]), own)
     here = "SELECT r.*, s.epoch FROM requests r JOIN residence s USING (agent_id)"
     for row in tx.all(f"{here} WHERE {condition} ORDER BY generation", *values):
         _add_copy(known, views.copy_here(row), own)

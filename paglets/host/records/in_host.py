@@ -163,7 +163,7 @@ class InHostContext:
     def delete_artifact(self, artifact: ArtifactRef | str) -> None:
         """One of this paglet, in this transaction; nothing where it is not here."""
         artifact_id = artifact if isinstance(artifact, str) else artifact.artifact_id
-        artifacts.delete_of(self._tx, self.ref.agent_id, (artifact_id,))
+        artifacts.delete_owned(self._tx, self.ref.agent_id, (artifact_id,))
 
     def create(
         self, cls: type, state: Any = None, *, name: str | None = None, inputs: Mapping[str, str | Path] | None = None
@@ -357,7 +357,7 @@ def take_posts(
     tx: Tx, host: HostView, agent_id: str, most: int, skip: Iterable[int] = ()
 ) -> tuple[int, list[FailedPost]]:
     """Handle up to `most` waiting posts, each under its own savepoint; how many there were, and which raised."""
-    waiting = posts.waiting(tx, agent_id, most, skip)
+    waiting = posts.unhandled(tx, agent_id, most, skip)
     if not waiting:
         return 0, []
     paglet = InHostPaglet(tx, host, agent_id)
@@ -367,13 +367,13 @@ def take_posts(
             with tx.savepoint():
                 paglet.handle(post.message, is_call=False)
                 paglet.keep()
-                posts.handled(tx, post.seq)
+                posts.remove_handled(tx, post.seq)
         except Exception as error:
             if sqlite_errors.is_store_error(error):
                 raise
             paglet.begin_anew()
             text = f"post {post.message.kind!r} to {agent_id}: {error!r}"
-            errors.append(FailedPost(seq=post.seq, tries=posts.raised(tx, post.seq, repr(error)), text=text))
+            errors.append(FailedPost(seq=post.seq, tries=posts.record_error(tx, post.seq, repr(error)), text=text))
     paglet.save()
     return len(waiting), errors
 

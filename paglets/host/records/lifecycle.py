@@ -67,7 +67,7 @@ def request_action(tx: Tx, agent_id: str, entry: str, intent: Intent) -> None:
 
 def start_hook(tx: Tx, agent_id: str, hook: str, intent: dict[str, Any]) -> None:
     """`on_dispatching` or `on_disposing` is to run, for this intent."""
-    jobfiles.begins_again(tx, agent_id)
+    jobfiles.take_failure(tx, agent_id)
     text = dumps({**intent, "begun": True})
     tx.run("UPDATE paglets SET hook = ?, intent = ? WHERE agent_id = ?", hook, text, agent_id)
     tx.wake("mailbox")
@@ -85,7 +85,7 @@ def set_hook(tx: Tx, agent_id: str, hook: str | None) -> None:
 
 def hook_done(tx: Tx, agent_id: str, entry: str, then_run: bool) -> None:
     """The hook returned: what is due next."""
-    jobfiles.returned(tx, agent_id)
+    jobfiles.clear_failure(tx, agent_id)
     if entry in ("dispatching", "disposing"):
         intent = _intent_of(tx, agent_id)
         if "begun" in intent:
@@ -148,7 +148,7 @@ def hook_failed(
 
 
 def _hold(
-    tx: Tx, agent_id: str, entry: str, job: jobfiles.Job, error: str, now: float, own: HostRef, traceback: str
+    tx: Tx, agent_id: str, entry: str, job: jobfiles.FinishedJob, error: str, now: float, own: HostRef, traceback: str
 ) -> None:
     """What was asked for while the hook ran stands; the move or end for which it ran waits for the rerun."""
     if entry == "activation":
@@ -168,7 +168,7 @@ def _hold(
         failed_at=now,
         kept_until=now + jobfiles.KEEP_SECONDS,
     )
-    count = jobfiles.hold(tx, agent_id, failed, held)
+    count = jobfiles.keep_failed(tx, agent_id, failed, held)
     what = f"the job and its {counted(count, 'file')} stay" if count else "the job stays"
     again = f"`paglets jobs rerun-hook {job.group_id}/{job.job_key}` runs it again"
     text = f"{failed.text[:MAX_HEAD_CHARACTERS]}; {what} there for 30 days: {again}"
@@ -177,12 +177,12 @@ def _hold(
 
 def rerun(tx: Tx, agent_id: str) -> None:
     """Make the hook that failed due once more, in a scratch directory made anew from the blobs. Raises Conflict."""
-    row = jobfiles.begins_again(tx, agent_id)
+    row = jobfiles.take_failure(tx, agent_id)
     if row is None:
         job = jobfiles.finished_job(tx, agent_id)
         name = agent_id if job is None else f"{job.group_id}/{job.job_key}"
         raise Conflict(f"no hook of {name} has failed: it did not, or runs again")
-    residence.scratch_is_stale(tx, agent_id)
+    residence.mark_scratch_stale(tx, agent_id)
     if row["hook"] == "activation":
         change = "inactive = 1, wakes_at = 0"
         tx.run(f"UPDATE paglets SET {change} WHERE agent_id = ?", agent_id)
@@ -195,7 +195,7 @@ def rerun(tx: Tx, agent_id: str) -> None:
 
 def expire_failed_hooks(tx: Tx, now: float, own: HostRef) -> None:
     """End the jobs whose hook failed so long ago that they, and their files, are not kept any more."""
-    for failed in jobfiles.over(tx, now, own):
+    for failed in jobfiles.expired(tx, now, own):
         job = f"{failed.group_id}/{failed.job_key}"
         text = f"{job}: {failed.text[:MAX_HEAD_CHARACTERS]}; it was not run again for 30 days"
         text += ", so the job and its files are removed"

@@ -38,4 +38,4 @@ def send(tx: Tx, agent_id: str, host_name: str, told: Iterable[NewNote], now: fl
             job_key=row["job_key"],
         )
         posts.send(tx, target, WireMessage(kind="note", args=to_json(note)), now)
-    notes.drop_oldest(tx)
+    notes.trim_outbox(tx)

@@ -131,7 +131,7 @@ def ended(tx: Tx, attempt: Attempt, how: ProcessExit, now: float) -> str | None:
     cause = _cause(queue.job(tx, job.agent_id) or job if event == "failed" else job, how)
     if event == "displaced":
         _say_displaced(tx, job, attempt, now)
-    history.remember(tx, job, _record(job, attempt, how, new, granted_at, cause), now)
+    history.record(tx, job, _record(job, attempt, how, new, granted_at, cause), now)
     if new == "COMPLETED" and attempt.cut_off and not _has_plans(tx, job.agent_id):
         # It may have been about to move with its files.
         keep_files(tx, job.agent_id, now)
@@ -342,7 +342,7 @@ def end_by_hand(tx: Tx, agent_id: str, host: HostRef, now: float) -> None:
         tx.run("UPDATE paglets SET intent = NULL WHERE agent_id = ?", agent_id)
         fail_waiting(tx, agent_id, "cancelled", f"ended by hand on {host.name}", host, now)
     else:
-        jobfiles.leave_to_host(tx, agent_id)
+        jobfiles.give_to_host(tx, agent_id)
         residence.dispose(tx, agent_id, now)
 
 

@@ -99,7 +99,7 @@ def cancel_move(tx: Tx, agent_id: str, problem: str, now: float) -> int:
     if problem:
         paglets.set_problem(tx, agent_id, problem)
         tx.touch(agent_id)
-    files = 0 if jobfiles.is_held(tx, agent_id) else keep_files(tx, agent_id, now)
+    files = 0 if jobfiles.has_failed_hook(tx, agent_id) else keep_files(tx, agent_id, now)
     tx.wake("scheduler", "placer")
     outcomes.retire(tx, agent_id, now)
     return files

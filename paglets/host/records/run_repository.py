@@ -99,7 +99,7 @@ def go_frame(tx: Tx, run: Run, pid: int, start_time: float, ground: LaunchPaths)
     row = tx.one("SELECT * FROM paglets JOIN paglet_states USING (agent_id) WHERE agent_id = ?", run.agent_id)
     if row is None:
         return None
-    residence.uses_scratch(tx, run.agent_id)
+    residence.mark_scratch_clean(tx, run.agent_id)
     request = tx.one("SELECT * FROM requests JOIN job_states USING (agent_id) WHERE agent_id = ?", run.agent_id)
     state, home = row["state"], from_json(HostRef, loads(row["home"]))
     system: dict[str, Any] = {"home_host_name": home.name, "home_host_url": home.url}
@@ -144,7 +144,7 @@ def _collector(request: sqlite3.Row | None) -> ProxyRef | None:
     return from_json(ProxyRef, loads(request["collector"]))
 
 
-def _go_file(file: FileRef, source: files.Source | None, ground: LaunchPaths) -> GoFile:
+def _go_file(file: FileRef, source: files.FileSource | None, ground: LaunchPaths) -> GoFile:
     path = ground.blob_path(file.sha256)
     if source is None:
         return GoFile(file=file, path=path)

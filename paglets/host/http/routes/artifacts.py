@@ -35,7 +35,7 @@ def add(host: Host, asked: Asked) -> ArtifactRef:
         host.blob_store.require_blobs(tx, (BlobRef(sha256=body.sha256, size_bytes=body.size_bytes),))
         if not kept:
             raise Conflict(f"{own.name} lost the bytes of {body.sha256}: send them again", missing=[body.sha256])
-        return artifacts.make(tx, body.owner, _carried(body, now), now, own.name)
+        return artifacts.create(tx, body.owner, _carried(body, now), now, own.name)
 
     return host.services.store.write(store)
 

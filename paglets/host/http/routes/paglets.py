@@ -207,7 +207,7 @@ def post_message(host: Host, asked: Asked) -> Done:
 
     def store(tx: Tx) -> None:
         host.blob_store.require_blobs(tx, carried)
-        if post_rows.is_new(tx, body.token):
+        if post_rows.is_first(tx, body.token):
             post_rows.send(tx, body.target, body.message, host.services.clock.wall())
 
     host.services.store.write(store)
