@@ -1,22 +1,22 @@
-"""What a host and the process of a paglet say to each other: one table, used by both sides.
+"""The frames between a host and the process of a paglet: one table that both sides use.
 
-In frames of `worker.frames`, over a socket pair. Host to child, each an object with one of these keys:
+Frames have the format of `worker.frames` and travel over a socket pair. Host to child, each an object with one key:
 
-- `{"go": Go}` once, first.
-- `{"deliver": Deliver}`: a message to handle. Messages are handled one after the other, each answered by
-  a request `handled`; several may be under way. In the entry `message` they are all that the child does, in
-  the LONG_ENTRIES they are handled beside the entry, elsewhere they are left alone.
-- `{"finish": true}`: the entry `message` ends: the child asks `done` when the messages sent before it are
-  handled, and exits. Nothing elsewhere.
-- `{"reply": id, "ok": value}` or `{"reply": id, "error": PagletsError.to_wire()}`: to a request of the child.
+- `{"go": Go}`: once, as the first frame.
+- `{"deliver": Deliver}`: a message to handle. The host may send several. The child handles one after the other, and
+  answers each with a request `handled`. In the entry `message` the child does nothing else. In LONG_ENTRIES it handles
+  messages while the entry runs. Other entries ignore messages.
+- `{"finish": true}`: ends the entry `message`. The child handles the messages sent before, sends `done` and exits.
+  Other entries ignore the frame.
+- `{"reply": id, "ok": value}` or `{"reply": id, "error": PagletsError.to_wire()}`: the answer to a request.
 
-Child to host: requests, each `{"op", "id", "stamp", "args"}`, with `op` and `args` of OPERATIONS. `stamp` is
-the one that came with `go` (agent_id, epoch, generation, attempt, token); a request with a stale stamp is
-answered by the error `fenced`, upon which the child exits at once.
+Child to host: requests `{"op", "id", "stamp", "args"}`, with `op` and `args` from OPERATIONS. `stamp` is the one from
+`go` (agent_id, epoch, generation, attempt, token). The host answers a stale stamp with the error `fenced`, and the
+child exits at once.
 
-An error in the reply to `handled` or `done` means that nothing of it was committed: the child drops the
-changes and asks the same once more with that error as `fault`. `sys.exit(n)` in the paglet's code ends the
-process with that code and without `done` or `handled`.
+An error in the reply to `handled` or `done` means that the host committed none of it. The child drops the changes and
+repeats the request once with that error as `fault`. `sys.exit(n)` in the paglet's code ends the process with that code,
+without `done` or `handled`.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ ENTRY_METHODS: dict[str, str] = {
     "attempt": "compute_attempt",
     "message": "",
 }
-"""Which method of the paglet an entry calls; `message` only waits for `deliver`."""
+"""The method of the paglet that each entry calls. `message` only waits for `deliver`."""
 
 HOOK_ENTRIES = ("creation", "clone", "arrival", "activation", "dispatching", "disposing")
-"""Entries that call a hook, for which `Paglet.hook_timeout_seconds` counts."""
+"""Entries that call a hook. `Paglet.hook_timeout_seconds` limits them."""
 
 LONG_ENTRIES = ("run", "attempt")
-"""Entries beside which handlers run, and whose deferred operations are committed at once."""
+"""Entries during which handlers run, and whose changes are committed at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamp:
-    """Which run of which paglet speaks."""
+    """The identity of a run and its paglet."""
 
     agent_id: str
     epoch: int
@@ -64,9 +64,9 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deliver:
-    """A message for the paglet. `message_id` comes back in `handled`.
+    """A message for the paglet. `handled` returns its `message_id`.
 
-    `waited_seconds`: how long ago this call was first parked (0: never); its `wait_state` counts from there.
+    `waited_seconds`: the time since this call was first parked; 0 if it was not. It counts for `wait_state`.
     """
 
     message_id: str
@@ -77,11 +77,11 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoFile:
-    """A file that travels with the paglet: its bytes lie in `path`, a file of the host that is not to be changed.
+    """A file that travels with the paglet. `path`: the host's file with its bytes, which must not be changed.
 
-    The child puts a copy under its name into the scratch directory before any code of the paglet runs, unless one
-    is there that it put there before. `source_*`: of a file that was registered on this host, as RegisteredFile
-    has them; while it is there, it is the file, and no copy is put anywhere.
+    The child copies the file into the scratch directory before any code of the paglet runs, unless an earlier process
+    did so. `source_*`: the source of a file that was registered on this host, as in RegisteredFile. While the source
+    exists, it is used itself, without a copy.
     """
 
     file: FileRef
@@ -93,7 +93,7 @@ class GoFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoCode:
-    """The bundle with the paglet's class, and the folder under which bundles are unpacked, each under its SHA-256."""
+    """The bundle with the paglet's class. `folder`: has a subfolder, named by SHA-256, for each unpacked bundle."""
 
     bundle: BlobRef
     path: str
@@ -102,9 +102,9 @@ class GoCode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Go:
-    """All that a child needs to begin. `system` is laid over the state's fields of the same names.
+    """The first frame: all that a child needs to start. `system` replaces fields of the state with the same names.
 
-    `came_from` is the name of the host from which a paglet arrived, "" for other entries.
+    `came_from`: the name of the host from which a paglet arrived; "" for other entries.
     """
 
     stamp: Stamp
@@ -127,7 +127,7 @@ class Go:
 class Fault:
     """A failure of user code. `cause`: from a closed list; in `done` also HOST_FILES_MISSING and DISK_FULL.
 
-    `scratch_bytes`: what the scratch directory had, with DISK_FULL.
+    `scratch_bytes`: with DISK_FULL, the size of the scratch directory.
     """
 
     cause: str
@@ -138,21 +138,23 @@ class Fault:
 
 
 BAD_RESULT = "bad_result"
-"""Cause of an attempt whose result cannot travel. Its scratch directory is kept."""
+"""Cause of an attempt whose result cannot be encoded. Its scratch directory is kept."""
 
 KEPT_DAYS = 7
-"""For such a directory, unless all of them take too much of the disk."""
+"""Days for which such a scratch directory is kept, unless all of them use too much of the disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutgoingPost:
+    """A post that the host is to send."""
+
     target: ProxyRef
     message: WireMessage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredFile:
-    """`register_file`: the bytes are published already. `source_*` say which file they were read from."""
+    """A file registered with `register_file`, its bytes published. `source_*`: the file that was read."""
 
     file: FileRef
     source_path: str
@@ -162,7 +164,7 @@ class RegisteredFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewArtifact:
-    """A blob that is published already, and what it is to be called. The id is made of the run's token and a count."""
+    """A new artifact whose blob is published. Its id comes from the run's token and a count."""
 
     artifact_id: str
     name: str
@@ -173,7 +175,7 @@ class NewArtifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What one hook, handler or step changed; committed as one. `has_state` says whether `state` counts."""
+    """Changes of one hook, handler or step, committed together. `has_state`: `state` is to be stored."""
 
     has_state: bool = False
     state: Any = None
@@ -187,7 +189,7 @@ class Changes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """A move, disposal or rest asked for from within, or (`stay`) an earlier one taken back; at most one of them."""
+    """A request of user code for a move, disposal or rest; `stay` cancels an earlier one. At most one is set."""
 
     move: HostRef | None = None
     dispose: bool = False
@@ -197,16 +199,16 @@ class Intent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """`commit`, `checkpoint`: changes of a long entry, at once."""
+    """`commit`, `checkpoint`: store changes of a long entry now."""
 
     changes: Changes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """`report`: the outcome of this attempt, first one wins; replies `{"accepted": bool}`.
+    """`report`: store the outcome of this attempt. The first report counts. Replies `{"accepted": bool}`.
 
-    `stored`: the artifacts that the result names with `$stored`. They go to the collector as `artifact` does.
+    `stored`: artifacts that the result names with `$stored`. They go to the collector, like `artifact`.
     """
 
     success: bool
@@ -218,10 +220,11 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
-    """`room`: may a file of that size be published? Replies `{"folder": PATH}`: where to write it first, as `staged`.
+class ReserveSpace:
+    """`reserve_space`: reserve space for a file. Replies `{"folder": PATH}`: write the file there, named `staged`.
 
-    It is kept for ten minutes. `moved`: the file is there, to be renamed. `problem`: of the last try to write it.
+    The reservation lasts ten minutes. `moved`: the file is on that disk and will be renamed. `problem`: the error of
+    the last try to write the file.
     """
 
     staged: str
@@ -232,9 +235,9 @@ class Room:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publish:
-    """`publish`: the file `staged` in that folder, hashed and synced by the child, becomes a blob. Replies nothing.
+    """`publish`: make a blob of the file `staged` in that folder, which the child has hashed and synced. Replies `{}`.
 
-    It is kept until the run has committed something that refers to it, or has ended, and for an hour at least.
+    The blob is kept until the run commits a reference to it or ends, and for an hour at least.
     """
 
     staged: str
@@ -242,29 +245,29 @@ class Publish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AddArtifact:
-    """`artifact_add`: an artifact of this paglet; replies its ArtifactRef."""
+class ArtifactAdd:
+    """`artifact_add`: store an artifact of this paglet. Replies its ArtifactRef."""
 
     artifact: NewArtifact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FetchArtifact:
-    """`artifact_fetch`: replies `{"artifact": ArtifactRef, "path": PATH}` once the bytes are on this host."""
+class ArtifactFetch:
+    """`artifact_fetch`: get the bytes to this host. Replies `{"artifact": ArtifactRef, "path": PATH}` afterwards."""
 
     artifact_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteArtifact:
-    """`artifact_delete`: wherever in the mesh it is; Unknown where it is not."""
+class ArtifactDelete:
+    """`artifact_delete`: delete an artifact anywhere in the mesh. Replies the error Unknown if there is none."""
 
     artifact_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOut:
-    """`call`: replies the tagged value of the handler. `target.host` is a hint; a name is allowed as id."""
+    """`call`: call a paglet. Replies the tagged value of its handler. `target.host`: a hint; the id may be a name."""
 
     target: ProxyRef
     message: WireMessage
@@ -273,14 +276,14 @@ class CallOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Create(NewPaglet):
-    """`create`: replies a ProxyRef. `nth` counts creations in this run, so that a repeat is the same thing."""
+    """`create`: create a paglet. Replies its ProxyRef. `nth`: a count in this run, which makes repeats idempotent."""
 
     nth: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submit:
-    """`submit`: `request` is `api.SubmitGroup` as JSON; replies `api.GroupView` as JSON."""
+    """`submit`: submit a group. `request`: `api.SubmitGroup` as JSON. Replies `api.GroupView` as JSON."""
 
     nth: int
     request: dict[str, Any]
@@ -288,21 +291,21 @@ class Submit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolve:
-    """`resolve_host`: name or URL -> HostRef. `resolve_paglet`: id or name on this host -> ProxyRef."""
+    """`resolve_host`: name or URL to HostRef. `resolve_paglet`: id or name on this host to ProxyRef."""
 
     target: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageGet:
-    """`storage_get`: replies `{"found": bool, "value": tagged}`."""
+    """`storage_get`: read an entry of the storage. Replies `{"found": bool, "value": tagged}`."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageScan:
-    """`storage_scan`: as `core.context.Storage.scan`; replies `{"entries": [[key, tagged], ...]}`."""
+    """`storage_scan`: like `core.context.Storage.scan`. Replies `{"entries": [[key, tagged], ...]}`."""
 
     prefix: str
     after: str
@@ -310,23 +313,23 @@ class StorageScan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Nothing:
-    """`hosts` replies `{"hosts": [core.context.HostInfo as JSON]}`; `storage_keys` `{"keys": [...]}`."""
+class NoArguments:
+    """No arguments. `hosts` replies `{"hosts": [core.context.HostInfo as JSON]}`; `storage_keys` `{"keys": [...]}`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookLimit:
-    """`hook_limit`: the hook that begins now is to be ended after `seconds`, as its class says. Replies nothing."""
+    """`hook_limit`: end the hook that starts now after `seconds`, as its class says. Replies `{}`."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handled:
-    """`handled`: the end of a handler. A fault drops changes and intent.
+    """`handled`: the end of a handler. With a fault the host drops changes and intent.
 
-    `parked`: it waits in `wait_state`; its changes are committed. The call is to be delivered again after
-    each later change of the state, and in `wait_seconds` (None: no bound) at the latest.
+    `parked`: the handler waits in `wait_state`, and its changes are committed. The host delivers the call again after
+    each later change of the state, and after `wait_seconds` at the latest (None: no limit).
     """
 
     message_id: str
@@ -340,9 +343,9 @@ class Handled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryDone:
-    """`done`: the end of the entry; the child exits 0 after the reply. A fault drops changes and intent.
+    """`done`: the end of the entry. The child exits 0 after the reply. With a fault the host drops changes and intent.
 
-    `then_run`: the class overrides `run`, so that it is due next (after `creation`, `clone`, `arrival`, `activation`).
+    `then_run`: the class overrides `run`, which is due after `creation`, `clone`, `arrival` or `activation`.
     `is_default`: the class does not override the method of this entry.
     `keep_scratch`: the scratch directory of this attempt has a file that could not be sent.
     """
@@ -359,24 +362,24 @@ OPERATIONS: dict[str, type] = {
     "commit": Commit,
     "checkpoint": Commit,
     "report": Report,
-    "room": Room,
+    "reserve_space": ReserveSpace,
     "publish": Publish,
-    "artifact_add": AddArtifact,
-    "artifact_fetch": FetchArtifact,
-    "artifact_delete": DeleteArtifact,
+    "artifact_add": ArtifactAdd,
+    "artifact_fetch": ArtifactFetch,
+    "artifact_delete": ArtifactDelete,
     "call": CallOut,
     "create": Create,
     "submit": Submit,
-    "hosts": Nothing,
+    "hosts": NoArguments,
     "resolve_host": Resolve,
     "resolve_paglet": Resolve,
     "find": Find,
     "storage_get": StorageGet,
-    "storage_keys": Nothing,
+    "storage_keys": NoArguments,
     "storage_scan": StorageScan,
     "hook_limit": HookLimit,
     "handled": Handled,
     "done": EntryDone,
 }
-"""What a child may ask, and the record of its `args`. All are answered by one `reply` frame
+"""Operations of a child, with the records of their `args`. The host answers each with one `reply` frame,
 `{"reply": id, "ok": value}` or `{"reply": id, "error": PagletsError.to_wire()}`."""

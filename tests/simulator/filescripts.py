@@ -10,20 +10,20 @@ from paglets.core.clock import Entropy
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef, ProxyRef
 from paglets.worker.protocol import (
-    AddArtifact,
+    ArtifactAdd,
+    ArtifactDelete,
+    ArtifactFetch,
     Changes,
     Commit,
-    DeleteArtifact,
     Deliver,
     EntryDone,
-    FetchArtifact,
     Go,
     Intent,
     NewArtifact,
     Publish,
     RegisteredFile,
     Report,
-    Room,
+    ReserveSpace,
 )
 from tests.simulator.content import PIECE_BYTES, PIN_SECONDS, blob_of, content, some_size
 from tests.simulator.seen import Seen
@@ -57,7 +57,7 @@ class FileScripts:
         self._made += 1
         staged, blob = f"{go.stamp.token[:24]}.{self._made}", blob_of(data)
         while True:
-            answer = yield Ask(op="room", args=Room(staged=staged, size_bytes=len(data)))
+            answer = yield Ask(op="reserve_space", args=ReserveSpace(staged=staged, size_bytes=len(data)))
             if not answer.code:
                 answer = yield Stage(name=staged, data=data)
             if not answer.code:
@@ -177,7 +177,7 @@ class FileScripts:
         """An artifact of the paglet's own; its id and hash."""
         blob = yield from self.publish(go, self.bytes_of(go))
         new = self.new_artifact(go, blob)
-        answer = yield Ask(op="artifact_add", args=AddArtifact(artifact=new))
+        answer = yield Ask(op="artifact_add", args=ArtifactAdd(artifact=new))
         self.told(go, answer, "an artifact")
         self._witness.saw(Seen.UPLOADED)
         return new.artifact_id, new.blob.sha256
@@ -197,7 +197,7 @@ class FileScripts:
 
     def delete(self, artifact_id: str) -> Generator[Wish, Answer, None]:
         self._witness.deleted[artifact_id] = None
-        answer = yield Ask(op="artifact_delete", args=DeleteArtifact(artifact_id=artifact_id))
+        answer = yield Ask(op="artifact_delete", args=ArtifactDelete(artifact_id=artifact_id))
         if not answer.code:
             self._witness.saw(Seen.DELETED)
 
@@ -213,7 +213,7 @@ class FileScripts:
 
     def look(self, go: Go, artifact_id: str, sha256: str) -> Generator[Wish, Answer, bool]:
         """Fetch an artifact; False where it is not found, which only one may be that was to be deleted."""
-        answer = yield Ask(op="artifact_fetch", args=FetchArtifact(artifact_id=artifact_id))
+        answer = yield Ask(op="artifact_fetch", args=ArtifactFetch(artifact_id=artifact_id))
         if answer.code:
             if sha256 and artifact_id not in self._witness.deleted:
                 self._witness.violated(f"the artifact {artifact_id} is not with its owner: {answer.code}")

@@ -24,19 +24,19 @@ from paglets.host.handoff.sender import LOOK_AGAIN_SECONDS
 from paglets.slots.eligibility import Reason
 from paglets.store import blobs, files, posts, residence
 from paglets.wire.request import PendingResponse, Response, reply
-from paglets.worker.protocol import AddArtifact as Add
+from paglets.worker.protocol import ArtifactAdd as Add
 from paglets.worker.protocol import (
+    ArtifactDelete,
+    ArtifactFetch,
     Changes,
-    DeleteArtifact,
     EntryDone,
-    FetchArtifact,
     Intent,
     NewArtifact,
-    Nothing,
+    NoArguments,
     Publish,
     RegisteredFile,
     Report,
-    Room,
+    ReserveSpace,
 )
 from tests.fakes.processes import HandProcess
 
@@ -317,7 +317,7 @@ def test_the_artifacts_of_a_report_become_the_collectors(home: Rig, away: Rig) -
     agent_id = home.value("SELECT agent_id FROM requests")
     home.until(lambda: home.launcher.of(agent_id))
     process = home.process(agent_id)
-    folder = home.answer(process, "room", Room(staged="run.1", size_bytes=len(DATA)))["ok"]["folder"]
+    folder = home.answer(process, "reserve_space", ReserveSpace(staged="run.1", size_bytes=len(DATA)))["ok"]["folder"]
     assert folder == home.blobs.staging()
     home.blobs.stage("run.1", DATA)
     home.answer(process, "publish", Publish(staged="run.1", blob=ref(DATA)))
@@ -385,18 +385,18 @@ def test_a_paglet_adds_fetches_and_deletes_artifacts(home: Rig, away: Rig) -> No
     own = NewArtifact(artifact_id="art-own00000", name="own.db", blob=ref(OTHER), created_at=3.0)
     made = home.answer(process, "artifact_add", Add(artifact=own))["ok"]
     assert (made["owner"], made["host_name"], made["name"]) == ("p1", "home", "own.db")
-    number = process.ask("artifact_fetch", FetchArtifact(artifact_id="art-far00000"))
+    number = process.ask("artifact_fetch", ArtifactFetch(artifact_id="art-far00000"))
     home.run(5)
     fetched = process.reply(number)["ok"]
     assert fetched["path"] == home.blobs.path(ref(DATA).sha256)
     assert home.blobs.disk.whole[ref(DATA).sha256] == DATA
     assert sent(home, "GET") == 5
     for artifact_id in ("art-far00000", "art-own00000"):
-        number = process.ask("artifact_delete", DeleteArtifact(artifact_id=artifact_id))
+        number = process.ask("artifact_delete", ArtifactDelete(artifact_id=artifact_id))
         home.run(6)
         assert "ok" in process.reply(number)
     assert home.value("SELECT count(*) FROM artifacts") == away.value("SELECT count(*) FROM artifacts") == 0
-    number = process.ask("artifact_fetch", FetchArtifact(artifact_id="art-far00000"))
+    number = process.ask("artifact_fetch", ArtifactFetch(artifact_id="art-far00000"))
     home.run(6)
     assert process.reply(number)["error"]["code"] == "unknown"
 
@@ -651,7 +651,7 @@ def test_what_a_run_said_what_it_is_for_is_not_kept_for_the_run(short: Rig) -> N
     blob = published(short, process, DATA)
     new = NewArtifact(artifact_id="art-12345678", name="x", blob=blob, created_at=1.0)
     assert "ok" in short.answer(process, "artifact_add", Add(artifact=new))
-    number = process.ask("artifact_delete", DeleteArtifact(artifact_id="art-12345678"))
+    number = process.ask("artifact_delete", ArtifactDelete(artifact_id="art-12345678"))
     short.run(300)
     assert "ok" in process.reply(number)
     assert not is_kept(short, DATA)
@@ -670,8 +670,8 @@ def test_the_runner_waits_for_no_disk_when_a_run_publishes_or_fetches(home: Rig)
     home.blobs.stage("run.1", DATA)
     numbers = [
         process.ask("publish", Publish(staged="run.1", blob=ref(DATA))),
-        process.ask("artifact_fetch", FetchArtifact(artifact_id="art-12345678")),
-        process.ask("hosts", Nothing()),
+        process.ask("artifact_fetch", ArtifactFetch(artifact_id="art-12345678")),
+        process.ask("hosts", NoArguments()),
     ]
     home.run(10)
     assert "ok" in process.reply(numbers[2])

@@ -12,7 +12,7 @@ from test_host_bytes_travel import DATA, OTHER, artifact, file, make, put, ref
 from paglets.codec.envelope import WireMessage
 from paglets.core.refs import ArtifactRef, ProxyRef
 from paglets.worker.protocol import (
-    AddArtifact,
+    ArtifactAdd,
     Changes,
     Commit,
     Create,
@@ -21,7 +21,7 @@ from paglets.worker.protocol import (
     OutgoingPost,
     RegisteredFile,
     Report,
-    Room,
+    ReserveSpace,
 )
 from tests.fakes.processes import HandProcess
 
@@ -65,7 +65,7 @@ def with_post(data: bytes) -> Changes:
 @pytest.mark.parametrize(
     ("agent_id", "op", "args"),
     [
-        ("p1", "artifact_add", AddArtifact(artifact=new(ABSENT))),
+        ("p1", "artifact_add", ArtifactAdd(artifact=new(ABSENT))),
         ("p1", "commit", Commit(changes=with_file(ABSENT))),
         ("p1", "commit", Commit(changes=with_post(ABSENT))),
         ("p1", "done", EntryDone(changes=with_file(ABSENT))),
@@ -85,7 +85,7 @@ def test_bytes_that_are_not_here_are_named_and_nothing_is_changed(rig: Rig, agen
 
 
 def add(rig: Rig, process: HandProcess, made: NewArtifact) -> dict[str, Any]:
-    return rig.answer(process, "artifact_add", AddArtifact(artifact=made))
+    return rig.answer(process, "artifact_add", ArtifactAdd(artifact=made))
 
 
 def test_an_artifact_is_added_once_and_its_id_is_no_others(rig: Rig) -> None:
@@ -114,11 +114,11 @@ def test_room_that_a_process_had_asked_for_is_free_when_it_has_ended() -> None:
         make(rig, envelope(agent_id, hook="run"))
     rig.run()
     one, two = rig.process("p1"), rig.process("p2")
-    assert "ok" in rig.answer(one, "room", Room(staged="one.1", size_bytes=60))
-    assert "ok" not in rig.answer(two, "room", Room(staged="two.1", size_bytes=60))
+    assert "ok" in rig.answer(one, "reserve_space", ReserveSpace(staged="one.1", size_bytes=60))
+    assert "ok" not in rig.answer(two, "reserve_space", ReserveSpace(staged="two.1", size_bytes=60))
     one.exit()
     rig.run(1)
-    assert "ok" in rig.answer(two, "room", Room(staged="two.1", size_bytes=60))
+    assert "ok" in rig.answer(two, "reserve_space", ReserveSpace(staged="two.1", size_bytes=60))
 
 
 def test_a_paglet_that_would_have_the_id_of_another_one_is_refused(rig: Rig) -> None:

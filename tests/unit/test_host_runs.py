@@ -34,12 +34,12 @@ from paglets.worker.protocol import (
     Fault,
     HookLimit,
     Intent,
-    Nothing,
+    NoArguments,
     OutgoingPost,
     Publish,
     Report,
+    ReserveSpace,
     Resolve,
-    Room,
     StorageGet,
     StorageScan,
     Submit,
@@ -255,7 +255,7 @@ def test_an_attempt_whose_file_has_no_room_says_so_and_goes_on_when_there_is_som
     rig = Rig(artifact_quota_bytes=100)
     process = add_job(rig)
     rig.host.blob_store.staging("another.1", 60, "another")
-    number = process.ask("room", Room(staged="run.1", size_bytes=50))
+    number = process.ask("reserve_space", ReserveSpace(staged="run.1", size_bytes=50))
     rig.run(30.0)
     assert not is_answered(process, number)
     assert why_of(rig).startswith("RUNNING no_room: a file of it waits: home keeps 60 bytes of the 100 bytes")
@@ -271,7 +271,7 @@ def test_an_attempt_that_waits_for_room_ends_by_its_own_time_out() -> None:
     rig = Rig(artifact_quota_bytes=100)
     process = add_job(rig, timeout_seconds=20.0)
     rig.host.blob_store.staging("another.1", 60, "another")
-    process.ask("room", Room(staged="run.1", size_bytes=50))
+    process.ask("reserve_space", ReserveSpace(staged="run.1", size_bytes=50))
     rig.run(30.0)
     assert process.ended
     assert '"cause":"timeout"' in rig.value("SELECT outcome FROM job_states")
@@ -281,10 +281,10 @@ def test_an_attempt_that_waits_for_room_ends_by_its_own_time_out() -> None:
 def test_what_never_fits_and_what_asks_in_a_hook_is_answered_at_once() -> None:
     rig = Rig(artifact_quota_bytes=100)
     rig.host.blob_store.staging("another.1", 60, "another")
-    answer = rig.answer(add_job(rig), "room", Room(staged="run.1", size_bytes=101))
+    answer = rig.answer(add_job(rig), "reserve_space", ReserveSpace(staged="run.1", size_bytes=101))
     assert answer["error"]["code"] == "no_room"
     add(rig, hook="creation")
-    answer = rig.answer(rig.process("p1"), "room", Room(staged="run.1", size_bytes=50))
+    answer = rig.answer(rig.process("p1"), "reserve_space", ReserveSpace(staged="run.1", size_bytes=50))
     assert answer["error"]["code"] == "no_room"
 
 
@@ -298,7 +298,7 @@ def test_whatever_the_disk_has_against_a_file_its_process_gets_an_answer(
     process = add_job(rig)
     with monkeypatch.context() as patch:
         patch.setattr(rig.blobs, "staged", shut)
-        asked = process.ask("room", Room(staged="run.1", size_bytes=4))
+        asked = process.ask("reserve_space", ReserveSpace(staged="run.1", size_bytes=4))
         rig.run(20.0)
         assert "/blobs" in why_of(rig)
         assert not is_answered(process, asked)
@@ -313,13 +313,17 @@ def test_a_fault_of_the_host_itself_is_an_answer_too(rig: Rig, monkeypatch: pyte
 
     monkeypatch.setattr(rig.blobs, "staged", faulty)
     process = add_job(rig)
-    assert "oops" in rig.answer(process, "room", Room(staged="run.1", size_bytes=4))["error"]["message"]
+    assert (
+        "oops" in rig.answer(process, "reserve_space", ReserveSpace(staged="run.1", size_bytes=4))["error"]["message"]
+    )
     assert len(rig.faults()) == 1
 
 
 def test_a_try_to_write_that_the_disk_refused_shows_until_the_file_is_published(rig: Rig) -> None:
     process = add_job(rig)
-    rig.answer(process, "room", Room(staged="run.1", size_bytes=4, problem="the disk quota is used up"))
+    rig.answer(
+        process, "reserve_space", ReserveSpace(staged="run.1", size_bytes=4, problem="the disk quota is used up")
+    )
     assert why_of(rig) == "RUNNING no_room: a file of it waits: the disk quota is used up"
     rig.blobs.stage("run.1", b"data")
     blob = BlobRef(sha256=hashlib.sha256(b"data").hexdigest(), size_bytes=4)
@@ -676,8 +680,8 @@ def test_a_run_whose_row_is_gone_is_fenced(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("op", "args", "code"),
     [
-        ("explode", Nothing(), "bad_request"),
-        ("report", Nothing(), "invalid"),
+        ("explode", NoArguments(), "bad_request"),
+        ("report", NoArguments(), "invalid"),
         ("storage_get", Report(success=True), "invalid"),
     ],
 )
@@ -841,7 +845,7 @@ def test_storage_is_read_and_scanned(rig: Rig) -> None:
     assert rig.answer(process, "storage_get", StorageGet(key="x"))["ok"] == {"found": False, "value": None}
     scan = StorageScan(prefix="a/", after="a/1", limit=5)
     assert rig.answer(process, "storage_scan", scan)["ok"] == {"entries": [["a/2", [2]]]}
-    assert rig.answer(process, "storage_keys", Nothing())["ok"] == {"keys": ["a/1", "a/2", "b"]}
+    assert rig.answer(process, "storage_keys", NoArguments())["ok"] == {"keys": ["a/1", "a/2", "b"]}
 
 
 def test_a_creation_is_one_paglet_however_often_it_is_asked_for(rig: Rig) -> None:
@@ -876,7 +880,7 @@ def test_names_are_resolved(rig: Rig) -> None:
     assert rig.answer(process, "resolve_host", Resolve(target="w1"))["ok"] == to_json(W1)
     assert rig.answer(process, "resolve_host", Resolve(target="w9"))["error"]["code"] == "unknown"
     assert rig.answer(process, "resolve_paglet", Resolve(target="j1"))["ok"]["agent_id"] == "j1"
-    assert [each["name"] for each in rig.answer(process, "hosts", Nothing())["ok"]["hosts"]] == ["home", "w1"]
+    assert [each["name"] for each in rig.answer(process, "hosts", NoArguments())["ok"]["hosts"]] == ["home", "w1"]
 
 
 def test_a_paglet_calls_another_on_its_own_host(rig: Rig) -> None:
@@ -920,7 +924,7 @@ def test_what_holds_up_an_attempt_is_stored_when_there_is_room_for_it(rig: Rig) 
     process = add_job(rig)
     (pages,) = rig.all("PRAGMA page_count")[0]
     rig.store._writer.execute(f"PRAGMA max_page_count={pages}")
-    rig.answer(process, "room", Room(staged="run.1", size_bytes=4, problem="the disk is full" * 1_000))
+    rig.answer(process, "reserve_space", ReserveSpace(staged="run.1", size_bytes=4, problem="the disk is full" * 1_000))
     assert why_of(rig) == "RUNNING"
     rig.store._writer.execute("PRAGMA max_page_count=1000000")
     rig.run(3.0)

@@ -20,7 +20,7 @@ from paglets.codec.tagged_json import decode, dump_bytes, encode
 from paglets.core.errors import Conflict, Invalid, TooLarge, Unknown
 from paglets.core.refs import StoredValue
 from paglets.groups.records import ResultReport, without_artifact
-from paglets.worker.child.large_results import MAX_INLINE_BYTES, MOST_PARTS, shrink
+from paglets.worker.child.reporting import MAX_INLINE_BYTES, MAX_PARTS, shrink
 
 LARGE = "x" * MAX_INLINE_BYTES
 HALF = "x" * (MAX_INLINE_BYTES // 2)
@@ -91,7 +91,7 @@ def test_the_file_of_a_report_stays_named_in_its_record() -> None:
 
     assert tree["artifact"] == value["artifact"]
     assert np.array_equal(back["grid"], np.zeros(200_000))
-    parts = {str(n): HALF[:80_000] for n in range(MOST_PARTS * 3)}
+    parts = {str(n): HALF[:80_000] for n in range(MAX_PARTS * 3)}
     with pytest.raises(Invalid, match="put it into the file"):
         shrink({"artifact": {}, **parts}, shelf.store, has_file=True)
 

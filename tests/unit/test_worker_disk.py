@@ -17,9 +17,9 @@ from paglets.core.errors import Invalid, PagletsError, Unknown
 from paglets.core.record import to_json
 from paglets.core.refs import ArtifactRef, BlobRef, FileRef, HostRef
 from paglets.worker.child.artifacts import ChildArtifacts
-from paglets.worker.child.bundle_cache import unpacked
-from paglets.worker.child.files import put_files
-from paglets.worker.child.publishing import Publisher
+from paglets.worker.child.bundle_cache import unpack_once
+from paglets.worker.child.files import copy_files
+from paglets.worker.child.publishing import FilePublisher
 from paglets.worker.protocol import Entry, Go, GoCode, GoFile, Stamp
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes of paglets are of POSIX")
@@ -90,7 +90,7 @@ def go(folder: Path, entry: Entry) -> Go:
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="nothing tells which file is synced")
 def test_a_file_has_its_name_in_the_scratch_only_when_its_bytes_are_safe(tmp_path: Path, steps: Steps) -> None:
-    put_files(go(tmp_path, "message"))
+    copy_files(go(tmp_path, "message"))
     work = tmp_path / "work"
     (synced, part), renamed = steps.taken
     assert (synced, os.path.dirname(part)) == ("fsync", str(work))
@@ -99,7 +99,7 @@ def test_a_file_has_its_name_in_the_scratch_only_when_its_bytes_are_safe(tmp_pat
 
 
 def test_the_scratch_of_an_attempt_is_not_synced(tmp_path: Path, steps: Steps) -> None:
-    put_files(go(tmp_path, "attempt"))
+    copy_files(go(tmp_path, "attempt"))
     assert steps.taken == [("rename", str(tmp_path / "work" / "in.txt"))]
 
 
@@ -107,7 +107,7 @@ def test_the_scratch_of_an_attempt_is_not_synced(tmp_path: Path, steps: Steps) -
 def test_code_has_its_name_only_when_all_of_its_files_and_folders_are_safe(tmp_path: Path, steps: Steps) -> None:
     data = zipped({"a.py": b"x = 1\n", "pkg/__init__.py": b"", "pkg/deep/b.py": b"y = 2\n"})
     code = tmp_path / "code"
-    folder = unpacked(GoCode(bundle=blob_of(data), path=str(stored(tmp_path, data)), folder=str(code)))
+    folder = unpack_once(GoCode(bundle=blob_of(data), path=str(stored(tmp_path, data)), folder=str(code)))
     at = steps.taken.index(("rename", folder))
     beside = os.path.dirname(next(path for _, path in steps.taken if path.endswith("/a.py")))
     synced = [os.path.relpath(path, beside) for step, path in steps.taken[:at] if step == "fsync"]
@@ -136,7 +136,7 @@ class Fetching:
         )
         self.deletion: PagletsError | None = None
         self.fetched = threading.Barrier(1)
-        publisher = Publisher("token", self._answer, lambda mtime_ns: None)
+        publisher = FilePublisher("token", self._answer, lambda mtime_ns: None)
         self.artifacts = ChildArtifacts("token", self._answer, publisher, lambda: 0.0)
 
     def _answer(self, operation: str, args: Any) -> Any:

@@ -20,7 +20,7 @@ from paglets.artifacts.folder import BlobFolder
 from paglets.core.content import hash_file
 from paglets.core.errors import NoRoom, PagletsError
 from paglets.core.refs import BlobRef
-from paglets.worker.child.publishing import Publication, Publisher
+from paglets.worker.child.publishing import FilePublisher, Publication
 from paglets.worker.child.zero_copy import move_back
 
 linux = pytest.mark.skipif(not hasattr(fcntl, "F_SETLEASE"), reason="only Linux grants leases")
@@ -40,17 +40,17 @@ class Rig:
         self.published: list[BlobRef] = []
         self.problems: list[str] = []
         self.meanwhile: Callable[[float], None] = lambda seconds: None
-        self.publisher = Publisher(
+        self.publisher = FilePublisher(
             "token", self.answer, lambda mtime_ns: None, self.scratch, lambda seconds: self.meanwhile(seconds)
         )
-        self.copying = Publisher("token-2", self.answer, lambda mtime_ns: None)
+        self.copying = FilePublisher("token-2", self.answer, lambda mtime_ns: None)
         self.source = self.scratch / "out.db"
         self.source.write_bytes(b"rows")
         self.source.chmod(0o640)
         os.utime(self.source, ns=(5, 5))
 
     def answer(self, operation: str, args: Any) -> Any:
-        if operation == "room":
+        if operation == "reserve_space":
             self.rooms.append(args.staged)
             self.problems.append(args.problem)
             self.before_staging()
@@ -97,7 +97,7 @@ def test_a_closed_file_of_an_attempt_is_moved_and_not_copied(rig: Rig) -> None:
     before = rig.source.stat()
     publication = rig.move()
     assert not rig.source.exists()
-    publication.keep()
+    publication.commit()
     after = rig.blob(publication.blob).stat()
     assert (after.st_ino, after.st_nlink, after.st_mode & 0o777) == (before.st_ino, 1, 0o600)
     assert rig.is_intact(publication.blob)
@@ -127,7 +127,7 @@ def test_a_database_that_is_open_is_published_with_all_rows_and_goes_with_the_fi
     with closing(open_database(path)):
         publication = rig.move(path)
         assert path.exists()
-        publication.keep() if is_kept else publication.drop()
+        publication.commit() if is_kept else publication.rollback()
         left = sorted(os.listdir(rig.scratch))
     assert rows_in(rig.blob(publication.blob)) == 1000
     assert left == ["out.db"] if is_kept else ["out.db", "squares.db", "squares.db-shm", "squares.db-wal"]
@@ -143,9 +143,9 @@ def test_a_database_that_is_written_to_after_it_was_published_stays(
         publication = rig.move(path)
         with database:
             database.execute("INSERT INTO squares VALUES (1)")
-        publication.keep()
+        publication.commit()
         assert path.exists()
-    assert "squares.db stays: it changed while it was moved" in capsys.readouterr().err
+    assert "squares.db was not removed: it changed while it was moved" in capsys.readouterr().err
 
 
 def test_a_file_that_this_process_has_open_for_writing_is_named(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,7 +164,7 @@ def test_what_is_still_in_a_buffer_is_not_in_the_blob(rig: Rig, is_kept: bool) -
     with path.open("w") as file:
         file.write("the result")
         publication = rig.move(path)
-        publication.keep() if is_kept else publication.drop()
+        publication.commit() if is_kept else publication.rollback()
     assert publication.blob == BlobRef(sha256=hashlib.sha256(b"").hexdigest(), size_bytes=0)
     assert rig.is_intact(publication.blob)
     assert path.exists() != is_kept
@@ -186,7 +186,7 @@ def test_a_file_that_somebody_reaches_while_it_is_taken_is_copied(rig: Rig, open
     inode = rig.source.stat().st_ino
     publication = rig.move()
     assert rig.source.stat().st_ino == inode != rig.blob(publication.blob).stat().st_ino
-    publication.keep()
+    publication.commit()
     assert not rig.source.exists()
     assert rig.is_intact(publication.blob)
 
@@ -201,7 +201,7 @@ def test_a_file_of_two_names_or_outside_of_the_scratch_is_copied(rig: Rig, tmp_p
         inode = path.stat().st_ino
         publication = rig.move(path)
         assert path.stat().st_ino == inode != rig.blob(publication.blob).stat().st_ino
-        publication.keep()
+        publication.commit()
         assert not path.exists()
 
 
@@ -233,18 +233,18 @@ def test_a_file_that_is_refused_is_as_it_was(rig: Rig, is_known: bool) -> None:
     if is_known:
         rig.blobs.put(b"rows")
     publication = rig.move()
-    publication.drop()
+    publication.rollback()
     assert rig.is_untouched()
     rig.source.write_bytes(b"ROWS")
     assert rig.is_intact(publication.blob)
 
 
-@pytest.mark.parametrize("step", ["room", "publish"])
+@pytest.mark.parametrize("step", ["reserve_space", "publish"])
 def test_a_file_that_cannot_be_published_is_as_it_was(rig: Rig, step: str) -> None:
     def refuse() -> None:
         raise NoRoom("full")
 
-    if step == "room":
+    if step == "reserve_space":
         rig.before_staging = refuse
     else:
         rig.refusal = NoRoom("full")
@@ -261,11 +261,11 @@ def test_a_file_that_is_refused_by_a_full_disk_can_be_read_and_moved_again(rig: 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
     try:
-        publication.drop()
+        publication.rollback()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (rig.source.read_bytes(), rig.source.stat().st_mode & 0o777) == (b"rows", 0o400)
-    rig.move().keep()
+    rig.move().commit()
     assert rig.is_intact(publication.blob)
     assert not rig.source.exists()
 
@@ -274,9 +274,9 @@ def test_a_file_that_is_refused_by_a_full_disk_can_be_read_and_moved_again(rig: 
 def test_a_file_is_not_put_back_over_a_newer_one(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
     publication = rig.move()
     rig.source.write_bytes(b"newer")
-    publication.drop()
+    publication.rollback()
     assert rig.source.read_bytes() == b"newer"
-    assert "out.db cannot be put back in its place" in capsys.readouterr().err
+    assert "out.db cannot be put back" in capsys.readouterr().err
 
 
 def without_links(staged: Path, source: Path) -> None:
@@ -295,7 +295,7 @@ def test_a_file_is_put_back_where_the_file_system_has_no_links(tmp_path: Path) -
     assert source.read_bytes() == b"rows"
 
 
-# Room.
+# Reserved space.
 
 
 @linux
@@ -315,7 +315,7 @@ def test_a_file_of_another_file_system_asks_for_room_once(rig: Rig) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         source = Path(folder) / "out.db"
         source.write_bytes(b"rows")
-        publisher = Publisher("token", rig.answer, lambda mtime_ns: None, Path(folder))
+        publisher = FilePublisher("token", rig.answer, lambda mtime_ns: None, Path(folder))
         assert rig.is_intact(publisher.publish(source, move=True).blob)
     assert len(set(rig.rooms)) == 1
 
@@ -326,7 +326,7 @@ def test_a_file_that_changes_while_it_is_copied_is_published_once(rig: Rig) -> N
         rig.source.write_bytes(b"ROWS")
 
     rig.before_staging = change
-    blob = rig.copying.capture(rig.source).blob
+    blob = rig.copying.publish_copy(rig.source).blob
     assert blob.sha256 == hashlib.sha256(b"ROWS").hexdigest()
     assert rig.rooms == ["token-2.1", "token-2.1"]
     assert rig.published == [blob]
@@ -354,7 +354,7 @@ def shut(rig: Rig) -> Path:
 def test_an_attempt_writes_again_when_the_folder_of_its_host_is_open(rig: Rig, move: bool) -> None:
     staging = shut(rig)
     publication = rig.publisher.publish(rig.source, move=move)
-    publication.keep()
+    publication.commit()
     assert rig.is_intact(publication.blob)
     assert rig.problems[-2:] == ["", f"{staging} is no folder"]
     assert rig.source.exists() is not move

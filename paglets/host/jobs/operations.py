@@ -127,7 +127,7 @@ class Operations:
         token = hashlib.sha256(f"{run.stamp.token} {args.nth}".encode()).hexdigest()
         self._change(run, lambda tx: to_json(self._creation.submit_tree(_guarded(tx, run), token, args.request)), done)
 
-    def room(self, run: Speaker, args: protocol.Room, done: Done) -> None:
+    def reserve_space(self, run: Speaker, args: protocol.ReserveSpace, done: Done) -> None:
         folder = self._blob_store.staging(args.staged, args.size_bytes, run.stamp.token, on_disk=args.moved)
         done({"folder": folder})
 
@@ -138,7 +138,7 @@ class Operations:
             lambda result: done({} if result is None else result),
         )
 
-    def artifact_fetch(self, run: Speaker, args: protocol.FetchArtifact, done: Done) -> None:
+    def artifact_fetch(self, run: Speaker, args: protocol.ArtifactFetch, done: Done) -> None:
         def fetched(result: ArtifactRef | PagletsError) -> None:
             if isinstance(result, PagletsError):
                 done(result)
@@ -147,7 +147,7 @@ class Operations:
 
         self._blob_fetcher.fetch(check_artifact_id(args.artifact_id), fetched)
 
-    def artifact_delete(self, run: Speaker, args: protocol.DeleteArtifact, done: Done) -> None:
+    def artifact_delete(self, run: Speaker, args: protocol.ArtifactDelete, done: Done) -> None:
         self._blob_fetcher.delete(check_artifact_id(args.artifact_id), done)
 
     def hook_limit(self, run: Speaker, args: protocol.HookLimit, done: Done) -> None:
@@ -155,7 +155,7 @@ class Operations:
         run.timeout_seconds = self._runtime(run) + run.limit_seconds
         done({})
 
-    def hosts(self, run: Speaker, args: protocol.Nothing, done: Done) -> None:
+    def hosts(self, run: Speaker, args: protocol.NoArguments, done: Done) -> None:
         done({"hosts": [to_json(info) for info in self._creation.host_infos()]})
 
     def resolve_host(self, run: Speaker, args: protocol.Resolve, done: Done) -> None:
@@ -171,7 +171,7 @@ class Operations:
 ASKS: dict[str, Callable[[Operations, Speaker, Any, Done], None]] = {
     "call": Operations.call,
     "create": Operations.create,
-    "room": Operations.room,
+    "reserve_space": Operations.reserve_space,
     "publish": Operations.publish,
     "artifact_fetch": Operations.artifact_fetch,
     "artifact_delete": Operations.artifact_delete,
@@ -286,7 +286,7 @@ def _checked(tx: Tx, step: Step, artifact: NewArtifact) -> NewArtifact:
     return artifact
 
 
-def _artifact_add(tx: Tx, step: Step, args: protocol.AddArtifact) -> ArtifactRef:
+def _artifact_add(tx: Tx, step: Step, args: protocol.ArtifactAdd) -> ArtifactRef:
     new = _checked(tx, step, args.artifact)
     carried = CarriedArtifact(
         artifact_id=new.artifact_id,
@@ -356,7 +356,7 @@ def _storage_get(tx: Tx, step: Step, args: protocol.StorageGet) -> dict[str, Any
     return {"found": found, "value": value}
 
 
-def _storage_keys(tx: Tx, step: Step, args: protocol.Nothing) -> dict[str, Any]:
+def _storage_keys(tx: Tx, step: Step, args: protocol.NoArguments) -> dict[str, Any]:
     rows = tx.all("SELECT key FROM storage WHERE agent_id = ? ORDER BY key", step.agent_id)
     return {"keys": [row["key"] for row in rows]}
 

@@ -17,7 +17,7 @@ from paglets.store import queue
 from paglets.store.db import Tx
 
 CODE = "no_room"
-FILE_OPERATIONS = ("room", "publish")
+FILE_OPERATIONS = ("reserve_space", "publish")
 
 OF_THE_DISK = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
 """What is the disk's and would meet every process. Anything else may be one job's doing, and must not stop others."""
@@ -46,7 +46,7 @@ def blocked_by(run: Run, name: str, args: Any, result: Any) -> str | None:
     if must_retry(run, name, result):
         return f"a file of it waits: {result.message}"
     # There is room by now, but the last try to write there failed, and the next has not come to its end.
-    return f"a file of it waits: {args.problem}" if name == "room" and args.problem else ""
+    return f"a file of it waits: {args.problem}" if name == "reserve_space" and args.problem else ""
 
 
 def store(tx: Tx, run: Run, now: float) -> None:

@@ -1,4 +1,4 @@
-"""Artifacts as a paglet's process makes, fetches and deletes them."""
+"""Artifacts of a paglet's process: upload, download and deletion."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from paglets.core.messages import Message
 from paglets.core.record import from_json
 from paglets.core.refs import ArtifactRef, BlobRef, ProxyRef, check_artifact_id, check_file_name, check_lifetime
 from paglets.core.text import printable
-from paglets.worker.child.publishing import Publication, Publisher, absolute
+from paglets.worker.child.publishing import FilePublisher, Publication, absolute
 from paglets.worker.child.storage import Request
-from paglets.worker.protocol import AddArtifact, DeleteArtifact, FetchArtifact, NewArtifact
+from paglets.worker.protocol import ArtifactAdd, ArtifactDelete, ArtifactFetch, NewArtifact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Addressed:
-    """A published file and the ref under which `target` will own it, once the host commits what carries it."""
+class OutgoingArtifact:
+    """A published file, and its ref as an artifact of another paglet once the host commits the message with it."""
 
     publication: Publication
     ref: ArtifactRef
@@ -40,9 +40,9 @@ class Addressed:
 
 
 class ChildArtifacts:
-    """`token` is that of the run; `wall` gives seconds since the epoch."""
+    """The artifacts of one run, whose token is `token`. `wall` returns seconds since the epoch."""
 
-    def __init__(self, token: str, request: Request, publisher: Publisher, wall: Callable[[], float]) -> None:
+    def __init__(self, token: str, request: Request, publisher: FilePublisher, wall: Callable[[], float]) -> None:
         self._token = token
         self._request = request
         self._publisher = publisher
@@ -62,21 +62,21 @@ class ChildArtifacts:
             expires_in_seconds=expires_in_seconds,
         )
         try:
-            ref = from_json(ArtifactRef, self._request("artifact_add", AddArtifact(artifact=artifact)))
+            ref = from_json(ArtifactRef, self._request("artifact_add", ArtifactAdd(artifact=artifact)))
         except BaseException:
-            publication.drop()
+            publication.rollback()
             raise
-        publication.keep()
+        publication.commit()
         return ref
 
     def download(self, artifact: ArtifactRef | str, target: str | Path, move: bool, replace: bool = False) -> Path:
-        absolute(target)  # refuses what is no path
+        absolute(target)  # raises Invalid if it is no path
         if isinstance(artifact, ArtifactRef) and not replace:
-            # A handler that runs again may have fetched it, and deleted the artifact, before.
+            # A handler that runs again may have fetched the file, and deleted the artifact, in an earlier run.
             place = absolute(destination_for(target, artifact.name))
             if is_downloaded(place, artifact.blob):
                 return self._fetched(artifact, place, move)
-        answer = self._request("artifact_fetch", FetchArtifact(artifact_id=_id_of(artifact)))
+        answer = self._request("artifact_fetch", ArtifactFetch(artifact_id=_id_of(artifact)))
         ref = from_json(ArtifactRef, answer["artifact"])
         place = absolute(destination_for(target, ref.name))
         if replace:
@@ -88,27 +88,27 @@ class ChildArtifacts:
     def _fetched(self, artifact: ArtifactRef, place: Path, move: bool) -> Path:
         if move:
             make_durable(place)
-            with suppress(Unknown):  # somebody else has deleted it meanwhile
+            with suppress(Unknown):  # another process has deleted it meanwhile
                 self.delete(artifact)
         return place
 
     def delete(self, artifact: ArtifactRef | str) -> None:
-        self._request("artifact_delete", DeleteArtifact(artifact_id=_id_of(artifact)))
+        self._request("artifact_delete", ArtifactDelete(artifact_id=_id_of(artifact)))
 
-    def addressed(self, target: ProxyRef, path: str | Path, name: str | None, move: bool) -> Addressed:
-        """Publish a file that is to belong to `target`."""
+    def outgoing(self, target: ProxyRef, path: str | Path, name: str | None, move: bool) -> OutgoingArtifact:
+        """Publish a file for the paglet `target`."""
         source = absolute(path)
         name = check_file_name(source.name if name is None else name)
         publication = self._publisher.publish(source, move)
-        return Addressed(publication=publication, ref=self._ref(target, name, publication.blob))
+        return OutgoingArtifact(publication=publication, ref=self._ref(target, name, publication.blob))
 
     def stored(self, data: bytes, name: str) -> NewArtifact:
-        """Publish the bytes of a large value."""
+        """Publish the JSON of a large value."""
         blob = self._publisher.publish_bytes(data)
         return NewArtifact(artifact_id=self._new_id(), name=name, blob=blob, created_at=self._wall())
 
     def forwarded(self, target: ProxyRef, message: Message) -> tuple[ArtifactRef, ...]:
-        """The artifacts of a message, as further ones that belong to `target`."""
+        """Return the artifacts of a message as new artifacts of `target`."""
         host = target.host.name
         return tuple(
             replace(each, artifact_id=self._new_id(), owner=target.agent_id, host_name=host)
@@ -127,15 +127,15 @@ class ChildArtifacts:
         )
 
     def _new_id(self) -> str:
-        """Of this run and a count. Not the token itself, which nobody else is to know."""
+        """Return an id made from the run's token and a count. It does not reveal the token, which is secret."""
         return "art-" + hashlib.sha256(f"{self._token} {next(self._numbers)}".encode()).hexdigest()[:32]
 
     def _write(self, ref: ArtifactRef, blob_path: Path, place: Path, replace: bool) -> None:
-        """Whole or not at all."""
-        part = place.with_name(f".{self._new_id()}.part")  # a name that nobody else has, nor had
+        """Write the file at `place`, whole or not at all."""
+        part = place.with_name(f".{self._new_id()}.part")  # a name that was never used before
         try:
             if copy_hashed(blob_path, part) != ref.blob:
-                raise FileChanged(f"the bytes of the artifact {ref.artifact_id} are damaged on this host")
+                raise FileChanged(f"the artifact {ref.artifact_id} is damaged on this host")
             put_in_place(part, place, replace=replace)
         except OSError as error:
             raise Invalid(f"{printable(place)} cannot be written: {error.strerror or error}") from error

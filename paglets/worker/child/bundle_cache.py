@@ -1,6 +1,6 @@
-"""A bundle unpacked once on a host, for all processes that import from it.
+"""The cache of unpacked bundles: each is unpacked once on a host, for all processes that import from it.
 
-What comes in a bundle is from another host: nothing of it is to be seen before all of it was found to be good.
+A bundle comes from another host and is not trusted: no part of it is visible before all of it was checked.
 """
 
 from __future__ import annotations
@@ -27,46 +27,46 @@ from paglets.worker.protocol import GoCode
 
 MAX_UNPACKED_BYTES = 64 << 20
 MAX_RATIO = 200
-"""Source code shrinks to a fifth or a tenth; what shrinks more than this was made to grow."""
+"""Largest compression ratio. Source code shrinks to a fifth or a tenth; a larger ratio is an attack."""
 
 MAX_PATH_BYTES = 500
 MAX_ENTRY_BYTES = 46 + MAX_PATH_BYTES + 200
-"""Of the directory at the end: the fixed part, the path, and what writers of archives add."""
+"""Largest entry in the archive's central directory: the fixed part, the path, and extra fields of writers."""
 
 MAX_PACKED_BYTES = MAX_UNPACKED_BYTES + 2 * MAX_BUNDLE_FILES * MAX_ENTRY_BYTES
 
-_PASSING = frozenset(
+_TEMPORARY = frozenset(
     (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EIO)
 )
-"""What the host's disk has against it for a while: a person mends that, and it can be unpacked."""
+"""Errors of the disk that last until a person fixes them. The bundle can be unpacked afterwards."""
 
 _END = b"PK\x05\x06"
 _END_BYTES = 22
 _LONG_END = b"PK\x06\x07"
 _LONG_END_BYTES = 20
 _ALLOWED_FLAGS = 0x0800 | 0x0008 | 0x0006
-"""UTF-8 names, sizes after the data, how well it was deflated. Not: encrypted, patched, hidden."""
+"""Allowed are UTF-8 names, sizes after the data, and the deflate level; not encryption, patches or masked headers."""
 
 
-def unpacked(code: GoCode) -> str:
-    """The folder with the modules of the bundle, unpacked now if it is the first time on this host.
+def unpack_once(code: GoCode) -> str:
+    """Return the folder with the modules of the bundle. Unpack it if this host has not done so.
 
-    Any number of processes may do this at once: one folder is left. Raises ImportFailed for bytes that are not those
-    that the bundle's name names, for an archive that holds anything but source files, and where it cannot be written.
+    Several processes may do this at once; one folder remains. Raises ImportFailed if the bytes do not match the
+    bundle's hash, if the archive holds anything but source files, and if the folder cannot be written.
     """
     folder = Path(code.folder) / check_blob(code.bundle).sha256
-    with _told_as_import_failed(code.bundle):
+    with _as_import_failed(code.bundle):
         if not folder.is_dir():
             _unpack(Path(code.path), code.bundle, folder)
     return str(folder)
 
 
 @contextmanager
-def _told_as_import_failed(bundle: BlobRef) -> Iterator[None]:
+def _as_import_failed(bundle: BlobRef) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        passes = {"passes": True} if error.errno in _PASSING else {}
+        passes = {"passes": True} if error.errno in _TEMPORARY else {}
         raise ImportFailed(f"the code {bundle.sha256[:8]} cannot be unpacked: {placed(error)}", **passes) from error
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RuntimeError, zlib.error) as error:
         raise ImportFailed(f"the code {bundle.sha256[:8]} is no bundle: {error}") from error
@@ -91,7 +91,7 @@ def _rename(beside: Path, folder: Path) -> None:
     try:
         os.rename(beside, folder)
     except OSError:
-        # Another process was first; its folder is as good.
+        # Another process was first, and its folder has the same content.
         if not folder.is_dir():
             raise
 
@@ -102,7 +102,7 @@ def _verified(path: Path, bundle: BlobRef) -> bytes:
     with path.open("rb") as file:
         data = file.read(bundle.size_bytes + 1)
     if len(data) != bundle.size_bytes or hashlib.sha256(data).hexdigest() != bundle.sha256:
-        raise ValueError("its bytes are not those that its name names")
+        raise ValueError("its bytes do not match its hash")
     return data
 
 
@@ -111,15 +111,15 @@ def _write(path: Path, data: bytes) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(data)
         file.flush()
-        # A folder that is there is used as it is: its files must outlive a power cut as surely as its name.
+        # An existing folder is used without a check, so its files must survive a power failure if its name does.
         os.fsync(file.fileno())
 
 
-# Reading without trust.
+# Checks of untrusted archives.
 
 
 def read_bundle(data: bytes) -> dict[str, bytes]:
-    """The source files of a bundle by their paths. Raises ValueError and what zipfile raises for anything else."""
+    """Return the source files of a bundle by path. Raises ValueError, and errors of zipfile, for a bad archive."""
     _check_end(data)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = archive.infolist()
@@ -128,7 +128,7 @@ def read_bundle(data: bytes) -> dict[str, bytes]:
 
 
 def _check_end(data: bytes) -> None:
-    """Before the directory is read: is it of a size that can be read?"""
+    """Check the size of the central directory before zipfile reads it. Raises ValueError."""
     end = data[-_END_BYTES:]
     if end[:4] != _END or end[-2:] != b"\0\0" or data[-_END_BYTES - _LONG_END_BYTES :].startswith(_LONG_END):
         raise ValueError("it does not end as a plain archive does")
@@ -181,7 +181,7 @@ def _is_source_path(path: str) -> bool:
 
 
 def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """The bytes, no more than the directory says; zipfile checks their CRC at the end."""
+    """Return the bytes of an entry. Raises ValueError if there are more than its size; zipfile checks the CRC."""
     with archive.open(entry) as file:
         data = file.read(entry.file_size)
         if len(data) != entry.file_size or file.read(1):

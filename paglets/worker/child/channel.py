@@ -1,4 +1,4 @@
-"""A child's end of its socket: requests and their replies, and what the host sends by itself."""
+"""The child's end of its socket: requests and their replies, and messages from the host."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ from paglets.worker.protocol import Deliver, Go
 
 EXIT_HOST_GONE = 121
 EXIT_FENCED = 122
-"""Exit codes of a child that nobody waits for any more."""
+"""Exit codes of a child whose host is gone, or no longer accepts its run."""
 
 READ_BYTES = 1 << 18
 
 
 class Channel:
-    """`receive_go` first, on the main thread; then a thread of its own reads, and any thread may ask.
+    """A connection to the host. Call `receive_go` first, on the main thread; then any thread may send requests.
 
-    `inbox` gives the messages to handle, and None when the host wants the child to finish; `heard` is called
-    after each that was put there. `sending` is a lock; `in_background` runs a function on a thread that does
-    not keep the process alive.
+    `inbox`: messages to handle, and None when the host ends the entry `message`. `on_message` is called after each of
+    these was added. `sending`: a lock. `in_background`: runs a function on a daemon thread.
     """
 
     def __init__(
@@ -38,50 +37,50 @@ class Channel:
         in_background: Callable[[Callable[[], None]], None],
     ) -> None:
         self.inbox: SimpleQueue[Deliver | None] = SimpleQueue()
-        self.heard: Callable[[], None] = lambda: None
+        self.on_message: Callable[[], None] = lambda: None
         self._connection = connection
         self._unpacker = Unpacker()
         self._numbers = itertools.count(1)
         self._sending = sending
         self._in_background = in_background
-        self._boxes: dict[int, SimpleQueue[dict[str, Any]]] = {}
+        self._replies: dict[int, SimpleQueue[dict[str, Any]]] = {}
         self._stamp: Any = None
         self._forked = False
-        self._takers: dict[str, Callable[[dict[str, Any]], None]] = {
-            "reply": self._take_reply,
-            "deliver": lambda frame: self._hear(from_json(Deliver, frame["deliver"])),
-            "finish": lambda frame: self._hear(None),
+        self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
+            "reply": self._on_reply,
+            "deliver": lambda frame: self._add_message(from_json(Deliver, frame["deliver"])),
+            "finish": lambda frame: self._add_message(None),
         }
-        os.register_at_fork(after_in_child=self._abandon)
+        os.register_at_fork(after_in_child=self._after_fork)
 
     def receive_go(self) -> Go:
-        """Wait for the host's word, then begin to listen beside the caller."""
+        """Wait for the first frame, `go`, then read further frames on another thread."""
         frames: list[dict[str, Any]] = []
         while not frames:
             frames = self._unpacker.feed(self._receive())
         go = from_json(Go, frames[0].get("go"), "go")
         self._stamp = to_json(go.stamp)
         if go.deliver is not None:
-            self._hear(go.deliver)
+            self._add_message(go.deliver)
         for frame in frames[1:]:
-            self._take(frame)
+            self._handle(frame)
         self._in_background(self._listen)
         return go
 
     def request(self, operation: str, args: Any) -> Any:
-        """Ask the host and wait for its answer. Raises the error it answers; a fenced child ends here."""
+        """Send a request and wait for its reply. Raises the error in the reply; `fenced` ends this process."""
         if self._forked:
-            raise Fenced("a fork of a paglet's process cannot speak to its host; only the first process can")
+            raise Fenced("a fork of a paglet's process cannot send requests to its host; only the first process can")
         number = next(self._numbers)
         frame = pack({"op": operation, "id": number, "stamp": self._stamp, "args": to_json(args)})
-        box = self._boxes[number] = SimpleQueue()
+        box = self._replies[number] = SimpleQueue()
         self._send(frame)
         reply = box.get()
         if "error" not in reply:
             return reply.get("ok")
         error = error_from_wire(reply["error"])
         if isinstance(error, Fenced):
-            self._leave(f"this run is over: {error.message}", EXIT_FENCED)
+            self._leave(f"the host no longer accepts this run: {error.message}", EXIT_FENCED)
         raise error
 
     def _send(self, frame: bytes) -> None:
@@ -104,22 +103,22 @@ class Channel:
         try:
             while True:
                 for frame in self._unpacker.feed(self._receive()):
-                    self._take(frame)
+                    self._handle(frame)
         except PagletsError as error:
-            self._leave(f"the host sent nonsense: {error.message}", EXIT_HOST_GONE)
+            self._leave(f"the host sent a bad frame: {error.message}", EXIT_HOST_GONE)
 
-    def _take(self, frame: dict[str, Any]) -> None:
-        for name, taker in self._takers.items():
+    def _handle(self, frame: dict[str, Any]) -> None:
+        for name, handler in self._handlers.items():
             if name in frame:
-                taker(frame)
+                handler(frame)
                 return
 
-    def _hear(self, deliver: Deliver | None) -> None:
+    def _add_message(self, deliver: Deliver | None) -> None:
         self.inbox.put(deliver)
-        self.heard()
+        self.on_message()
 
-    def _take_reply(self, frame: dict[str, Any]) -> None:
-        box = self._boxes.pop(frame["reply"], None)
+    def _on_reply(self, frame: dict[str, Any]) -> None:
+        box = self._replies.pop(frame["reply"], None)
         if box is not None:
             box.put(frame)
 
@@ -128,7 +127,7 @@ class Channel:
         sys.stderr.flush()
         os._exit(code)
 
-    def _abandon(self) -> None:
-        # What the user's code forks shares the socket: it must neither speak nor keep the host waiting.
+    def _after_fork(self) -> None:
+        # A fork of user code shares the socket. It must not send, and must not keep the connection open.
         self._forked = True
         self._connection.close()

@@ -1,4 +1,4 @@
-"""The host as a paglet's code sees it from its own process: `core.context.Context` over frames."""
+"""The context of a paglet in its process: `core.context.Context`, implemented with requests to the host."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from paglets.core.signatures import HookEvent, call_hook, check_methods
 from paglets.core.text import with_article
 from paglets.worker.child.artifacts import ChildArtifacts
 from paglets.worker.child.files import RegisteredFiles
-from paglets.worker.child.publishing import Publisher, absolute, is_within
+from paglets.worker.child.publishing import FilePublisher, absolute, is_within
 from paglets.worker.child.reporting import Reporting
 from paglets.worker.child.storage import ChildStorage, Request
 from paglets.worker.child.unit_of_work import StateKeeper, UnitOfWork
@@ -42,7 +42,7 @@ from paglets.worker.protocol import (
     Deliver,
     Go,
     Intent,
-    Nothing,
+    NoArguments,
     OutgoingPost,
     Resolve,
     Submit,
@@ -50,13 +50,13 @@ from paglets.worker.protocol import (
 from paglets.worker.requests import Find, NewClone, Rest, new_note
 
 CLOCK_TICK_NS = 20_000_000
-"""A file that is written to twice within a tick of its file system's clock (10 ms at most) may show one time."""
+"""Two ticks of a file system's clock (each at most 10 ms). Two writes within one tick can give the same mtime."""
 
 WAITABLE = "only run, run_compute_job and the handler of a call may wait for the state to change"
 
 
-class Parked(BaseException):
-    """The handler of a call waits. Not an Exception, so that no handler of the user's takes it for an error."""
+class HandlerParked(BaseException):
+    """Raised when the handler of a call waits. It is no Exception, so that user code does not catch it as an error."""
 
     def __init__(self, wait_seconds: float | None) -> None:
         super().__init__()
@@ -64,25 +64,25 @@ class Parked(BaseException):
 
 
 class ChildContext:
-    """One for each process. `attach` gives it its paglet before any code of the paglet runs.
+    """The context of one process. `attach` sets its paglet, before any code of the paglet runs.
 
-    `changed` holds the state: a handler has it from its beginning to its commit, `locked_state` for its
-    block, and it is notified after each.
+    `changed`: the lock of the state, notified after changes. A handler holds it from its start to its commit, and
+    `locked_state` for its block.
     """
 
     def __init__(self, go: Go, request: Request) -> None:
         self._go = go
         self._request = request
-        self._entry_scope = UnitOfWork(at_once=go.entry in LONG_ENTRIES)
-        self._handler_scope: UnitOfWork | None = None
+        self._entry_unit = UnitOfWork(at_once=go.entry in LONG_ENTRIES)
+        self._handler_unit: UnitOfWork | None = None
         self._handler_thread = 0
         self._locking_threads: set[int] = set()
         self._numbers = itertools.count(1)
-        self._storage = ChildStorage(request, self.scope)
+        self._storage = ChildStorage(request, self.unit)
         scratch = Path(go.work_dir) if go.entry == "attempt" else None
-        self._publisher = Publisher(go.stamp.token, request, _until_settled, scratch)
+        self._publisher = FilePublisher(go.stamp.token, request, _wait_for_new_mtime, scratch)
         self._artifacts = ChildArtifacts(go.stamp.token, request, self._publisher, time.time)
-        self.files = RegisteredFiles(go, request, self._publisher, self.scope)
+        self.files = RegisteredFiles(go, request, self._publisher, self.unit)
         self.changed = threading.Condition(threading.RLock())
         self.has_unsent_file = False
         self.paglet: Paglet[Any]
@@ -92,36 +92,36 @@ class ChildContext:
     def attach(self, paglet: Paglet[Any]) -> None:
         self.paglet = paglet
         self.keeper = StateKeeper(paglet)
-        self._reporting = Reporting(self._go, self._request, self._artifacts, self.scope, self.changed, self.keeper)
+        self._reporting = Reporting(self._go, self._request, self._artifacts, self.unit, self.changed, self.keeper)
 
-    # Scopes.
+    # Units of work.
 
-    def scope(self) -> UnitOfWork:
-        """That of the handler, where its thread asks; else that of the entry."""
-        if self._handler_scope is not None and threading.get_ident() == self._handler_thread:
-            return self._handler_scope
-        return self._entry_scope
+    def unit(self) -> UnitOfWork:
+        """Return the unit of work of the handler if its thread calls, else that of the entry."""
+        if self._handler_unit is not None and threading.get_ident() == self._handler_thread:
+            return self._handler_unit
+        return self._entry_unit
 
     @contextmanager
     def handling(self, deliver: Deliver) -> Iterator[UnitOfWork]:
-        """The scope of a handler that runs on this thread; the caller holds `changed`."""
-        self._handler_scope, self._handler_thread = UnitOfWork(deliver=deliver), threading.get_ident()
+        """Open the unit of work of a handler on this thread. The caller holds `changed`."""
+        self._handler_unit, self._handler_thread = UnitOfWork(deliver=deliver), threading.get_ident()
         try:
-            yield self._handler_scope
+            yield self._handler_unit
         finally:
-            self._handler_scope.close()
-            self._handler_scope = None
+            self._handler_unit.close()
+            self._handler_unit = None
 
-    def _commit(self, operation: str, scope: UnitOfWork, changes: Changes) -> None:
+    def _commit(self, operation: str, unit: UnitOfWork, changes: Changes) -> None:
         self._request(operation, Commit(changes=changes))
-        scope.stored(self.keeper, changes)
+        unit.stored(self.keeper, changes)
 
-    def _commit_state(self, scope: UnitOfWork) -> None:
-        changes = scope.changes(self.keeper)
+    def _commit_state(self, unit: UnitOfWork) -> None:
+        changes = unit.changes(self.keeper)
         if changes.has_state:
-            self._commit("commit", scope, changes)
+            self._commit("commit", unit, changes)
 
-    # Who and where.
+    # Identity and hosts.
 
     @property
     def name(self) -> str:
@@ -146,7 +146,7 @@ class ChildContext:
         return Path(self._go.work_dir)
 
     def hosts(self) -> tuple[HostInfo, ...]:
-        return tuple(from_json(HostInfo, tree) for tree in self._request("hosts", Nothing())["hosts"])
+        return tuple(from_json(HostInfo, tree) for tree in self._request("hosts", NoArguments())["hosts"])
 
     def resolve_host(self, target: str) -> HostRef:
         return from_json(HostRef, self._request("resolve_host", Resolve(target=target)))
@@ -202,18 +202,18 @@ class ChildContext:
         self._send(OutgoingPost(target=target, message=wire))
 
     def _send(self, outgoing: OutgoingPost) -> None:
-        scope = self.scope()
-        if scope.at_once:
+        unit = self.unit()
+        if unit.at_once:
             self._request("commit", Commit(changes=Changes(posts=(outgoing,))))
         else:
-            scope.posts.append(outgoing)
+            unit.posts.append(outgoing)
 
     def notify_user(self, *words: str, **named: str) -> None:
-        scope, note = self.scope(), new_note(*text_and_level(*words, **named), time.time())
-        if scope.at_once:
+        unit, note = self.unit(), new_note(*text_and_level(*words, **named), time.time())
+        if unit.at_once:
             self._request("commit", Commit(changes=Changes(notes=(note,))))
         else:
-            scope.notes.append(note)
+            unit.notes.append(note)
 
     def find(self, name: str) -> tuple[PagletProxy, ...]:
         return self._found(Find(name=name))
@@ -226,19 +226,19 @@ class ChildContext:
         return tuple(PagletProxy(each.ref, self) for each in found.paglets)
 
     def clone(self, name: str | None = None, target: HostRef | None = None) -> PagletProxy:
-        self._only_plain("cloned")
-        scope = self.scope()
+        self._check_is_plain("cloned")
+        unit = self.unit()
         with self.changed:
             call_hook(self.paglet, "on_cloning", HookEvent(kind="cloning", when=time.time()))
             agent_id = f"{self._go.stamp.token[:24]}-{next(self._numbers)}"
             clone = NewClone(agent_id=agent_id, name=name, target=target)
-            if scope.at_once:
-                self._commit("commit", scope, replace(scope.changes(self.keeper), clones=(clone,)))
+            if unit.at_once:
+                self._commit("commit", unit, replace(unit.changes(self.keeper), clones=(clone,)))
             else:
-                scope.clones.append(clone)
+                unit.clones.append(clone)
         return PagletProxy(ProxyRef(agent_id=agent_id, host=self._go.host), self)
 
-    def _only_plain(self, what: str) -> None:
+    def _check_is_plain(self, what: str) -> None:
         if self._go.kind != "paglet":
             raise Invalid(
                 f"{with_article(self._go.kind)} cannot be {what}: only paglets that are neither jobs nor collectors can"
@@ -261,7 +261,7 @@ class ChildContext:
         return self._publisher.publish_bytes(data)
 
     def publish_file(self, path: str | Path) -> BlobRef:
-        return self._publisher.capture(absolute(path)).blob
+        return self._publisher.publish_copy(absolute(path)).blob
 
     def register_file(self, path: str | Path, name: str | None = None, mode: str = "copy") -> FileRef:
         return self.files.register(path, name, mode)
@@ -292,43 +292,43 @@ class ChildContext:
     def send_artifact(
         self, target: ProxyRef, path: str | Path, message: Message, name: str | None = None, move: bool = False
     ) -> ArtifactRef:
-        forwarded, scope = self._artifacts.forwarded(target, message), self.scope()
+        forwarded, unit = self._artifacts.forwarded(target, message), self.unit()
         wire = self._wire(message, forwarded)
-        sent = self._artifacts.addressed(target, path, name, move)
+        sent = self._artifacts.outgoing(target, path, name, move)
         try:
             self._send(OutgoingPost(target=target, message=replace(wire, artifacts=(*forwarded, sent.ref))))
         except BaseException:
-            sent.publication.drop()
+            sent.publication.rollback()
             raise
-        if scope.at_once:
-            sent.publication.keep()
+        if unit.at_once:
+            sent.publication.commit()
         else:
-            scope.pending.append(sent.publication)
+            unit.effects.append(sent.publication)
         return sent.ref
 
-    # Intents.
+    # Requests that take effect after the hook, handler or entry.
 
     def intend_move(self, target: HostRef) -> None:
-        self.scope().intent = Intent(move=target)
+        self.unit().intent = Intent(move=target)
 
     def intend_stay(self) -> None:
-        self.scope().intent = Intent(stay=True)
+        self.unit().intent = Intent(stay=True)
 
     def intend_dispose(self) -> None:
-        self.scope().intent = Intent(dispose=True)
+        self.unit().intent = Intent(dispose=True)
 
     def intend_sleep(self, seconds: float | None = None) -> None:
-        self._only_plain("deactivated")
+        self._check_is_plain("deactivated")
         if seconds is not None:
             check_seconds(seconds)
-        self.scope().intent = Intent(rest=Rest(seconds=seconds))
+        self.unit().intent = Intent(rest=Rest(seconds=seconds))
 
     # State.
 
     def checkpoint(self) -> None:
-        scope = self.scope()
+        unit = self.unit()
         with self.changed:
-            self._commit("checkpoint", scope, scope.changes(self.keeper, with_state=True))
+            self._commit("checkpoint", unit, unit.changes(self.keeper, with_state=True))
 
     def report(self, report: Mapping[str, Any]) -> bool:
         return self._reporting.report(report)
@@ -345,11 +345,11 @@ class ChildContext:
 
     @contextmanager
     def locked_state(self) -> Iterator[Any]:
-        """A block that raises commits nothing, and undoes nothing either."""
-        scope, thread = self.scope(), threading.get_ident()
+        """Hold the lock of the state for a block. A block that raises commits nothing, and reverts nothing."""
+        unit, thread = self.unit(), threading.get_ident()
         with self.changed:
-            if not scope.at_once or thread in self._locking_threads:
-                # Committed with its handler or hook, or at the end of the block around this one.
+            if not unit.at_once or thread in self._locking_threads:
+                # The change is committed with its handler or hook, or at the end of the outer block.
                 yield self.paglet.state
                 return
             self._locking_threads.add(thread)
@@ -357,19 +357,19 @@ class ChildContext:
                 yield self.paglet.state
             finally:
                 self._locking_threads.discard(thread)
-            self._commit_state(scope)
+            self._commit_state(unit)
             self.changed.notify_all()
 
     def wait_state(self, predicate: Callable[[Any], bool], timeout_seconds: float | None = None) -> bool:
-        scope = self.scope()
-        if scope.deliver is not None:
-            return self._wait_in_handler(scope.deliver, predicate, timeout_seconds)
-        if not scope.at_once:
+        unit = self.unit()
+        if unit.deliver is not None:
+            return self._wait_in_handler(unit.deliver, predicate, timeout_seconds)
+        if not unit.at_once:
             raise Invalid(WAITABLE)
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         with self.changed:
             while not predicate(self.paglet.state):
-                self._commit_state(scope)
+                self._commit_state(unit)
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return False
@@ -384,15 +384,15 @@ class ChildContext:
         if not deliver.is_call:
             raise Invalid(WAITABLE)
         if timeout_seconds is None:
-            raise Parked(None)
+            raise HandlerParked(None)
         left = timeout_seconds - deliver.waited_seconds
         if left <= 0:
             return False
-        raise Parked(left)
+        raise HandlerParked(left)
 
 
-def _until_settled(mtime_ns: int) -> None:
-    """Wait until whoever writes to a file with that time gives it another one."""
+def _wait_for_new_mtime(mtime_ns: int) -> None:
+    """Wait until another write to a file with this mtime would give it a later one."""
     left = mtime_ns + CLOCK_TICK_NS - time.time_ns()
     if 0 < left <= CLOCK_TICK_NS:
         time.sleep(left / 1e9)

@@ -1,4 +1,4 @@
-"""What user code raised, as the record that travels."""
+"""Faults: exceptions of user code as records that can be sent."""
 
 from __future__ import annotations
 
@@ -23,19 +23,22 @@ from paglets.worker.scratch import scratch_bytes
 
 MAX_MESSAGE_CHARACTERS = 4000
 MAX_TRACEBACK_CHARACTERS = 30_000
-"""The beginning shows how it was called, the end what happened: the middle of a longer one is left out."""
+"""Limit of a traceback. A longer one loses its middle: the start shows the calls, the end shows the error."""
 
 NOT_SENT = "not in the job's folder: send it as an input (docs/howto/send-files.md)"
 
 _OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.dirname((lambda: None).__code__.co_filename))) + os.sep
-"""As it stands in frames: of code from an archive that is another path than `__file__`."""
+"""The folder of this package as frames name it. In an archive this path differs from `__file__`."""
 
 _MACHINERY = (_OWN_FOLDER, "<frozen importlib.", os.path.dirname(importlib.__file__) + os.sep)
 
 
 def fault_of(error: BaseException, cause: str = "exception") -> Fault:
-    """The fault of `error`. What could not be imported has a cause of its own, whatever `cause` says: a class with
-    its module, or, within the user's code, a library that this host lacks or cannot load."""
+    """Return the fault of `error` with that cause.
+
+    Failed imports always have the cause `import_failed`: of the module of a class, or of a library that user code needs
+    and this host lacks or cannot load.
+    """
     return Fault(
         cause="import_failed" if isinstance(error, ImportFailed | ImportError) else cause,
         message=_text(_message(error), MAX_MESSAGE_CHARACTERS),
@@ -45,30 +48,33 @@ def fault_of(error: BaseException, cause: str = "exception") -> Fault:
 
 
 def entry_fault_of(error: BaseException, work_dir: str) -> Fault:
-    """The same for `done`, which also knows what is no doing of the paglet's."""
+    """Return the fault of `error` for `done`. Its cause also tells missing host files and a full disk."""
     fault = fault_of(error)
-    if _lacks_files_of_its_host(error, work_dir):
+    if _lacks_host_files(error, work_dir):
         return replace(fault, cause=HOST_FILES_MISSING)
     if met_full_disk(_chain(error), work_dir):
         return replace(fault, cause=DISK_FULL, scratch_bytes=scratch_bytes(work_dir))
     return fault
 
 
-def _lacks_files_of_its_host(error: BaseException, work_dir: str) -> bool:
-    """Whether it came of this: the program cannot be read any more from where its host runs it, the code of the paglet
-    could not be unpacked, or its scratch directory be used, as a folder of the host above it is closed."""
+def _lacks_host_files(error: BaseException, work_dir: str) -> bool:
+    """Return True if the error came from files of the host.
+
+    These are: the program, which cannot be read from its path any more; the code of the paglet, which could not be
+    unpacked; the scratch directory, if a folder of the host above it is closed.
+    """
     program = str(this_program().path)
     for each in _chain(error):
         if isinstance(each, ImportFailed) and each.details.get("passes"):
             return True
         path = each.filename if isinstance(each, OSError) else None
-        if isinstance(path, str) and (path == program or _is_shut_in(path, work_dir)):
+        if isinstance(path, str) and (path == program or _is_in_closed_folder(path, work_dir)):
             return True
     return False
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what led to it, each once: `raise error from error` makes it its own cause."""
+    """Yield an error and its causes, each once: `raise error from error` makes an error its own cause."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -76,39 +82,39 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _is_shut_in(path: str, work_dir: str) -> bool:
+def _is_in_closed_folder(path: str, work_dir: str) -> bool:
     with suppress(OSError):
         return bool(work_dir) and path.startswith(work_dir) and bool(closed(Path(work_dir).parent))
     return True
 
 
 def trace_of(error: BaseException) -> str:
-    """The traceback as Python prints it, without the frames that lead from here to the user's code.
+    """Return the traceback as Python prints it, without the frames of paglets before the user's code.
 
-    "" for an error of ours that came from no user's line: its message says all.
+    "" for a PagletsError that no line of the user caused: its message is enough.
     """
     is_import = isinstance(error, ImportFailed)
-    # What the user's module raised says more than that it could not be imported, which is the fault's message.
+    # Show the error of the user's module. The message of the fault already says that the import failed.
     shown = error.__cause__ or error if is_import else error
-    told = traceback.TracebackException.from_exception(shown)
-    users = [frame for frame in told.stack if not _is_machinery(frame)]
+    report = traceback.TracebackException.from_exception(shown)
+    users = [frame for frame in report.stack if not _is_machinery(frame)]
     if users:
-        frames = users if is_import else dropwhile(_is_machinery, told.stack)
-        told.stack = traceback.StackSummary.from_list(frames)
+        frames = users if is_import else dropwhile(_is_machinery, report.stack)
+        report.stack = traceback.StackSummary.from_list(frames)
     elif isinstance(shown, SyntaxError):
-        told.stack.clear()
+        report.stack.clear()
     elif isinstance(error, PagletsError):
         return ""
-    return "".join(told.format())
+    return "".join(report.format())
 
 
 def _is_machinery(frame: traceback.FrameSummary) -> bool:
-    """Whether it is of paglets, or of Python's import system."""
+    """Return True if the frame is of paglets or of Python's import system."""
     return frame.filename.startswith(_MACHINERY)
 
 
 def show(error: BaseException) -> None:
-    """Into the log of the paglet, too, where people look first."""
+    """Write an error to the log of the paglet, where people look first."""
     trace, message = trace_of(error), _message(error)
     if isinstance(error, PagletsError) and message not in trace:
         say(message)
@@ -116,7 +122,7 @@ def show(error: BaseException) -> None:
 
 
 def say(text: str) -> None:
-    """A line of ours in the log of the paglet."""
+    """Write a line of paglets to the log of the paglet."""
     sys.stderr.write(f"paglets: {text}\n")
 
 
@@ -128,14 +134,14 @@ def _words(error: BaseException) -> str:
     try:
         text = str(error)
     except Exception as second:
-        return f"<its text cannot be had: {type(second).__qualname__}>"
+        return f"<its text cannot be read: {type(second).__qualname__}>"
     if isinstance(error, ModuleNotFoundError):
         return f"{text}: {this_python()} lacks it; {LACKS_LIBRARY}"
     return f"{text}; {NOT_SENT}" if _lacks_file_beside_script(error) else text
 
 
 def _lacks_file_beside_script(error: BaseException) -> bool:
-    """Return True for a relative path that was not found. A program that `subprocess` did not find is none."""
+    """Return True if a relative path was not found, except a program that `subprocess` did not find."""
     if not isinstance(error, FileNotFoundError) or not isinstance(error.filename, str):
         return False
     frames = traceback.extract_tb(error.__traceback__)
@@ -144,7 +150,7 @@ def _lacks_file_beside_script(error: BaseException) -> bool:
 
 
 def _text(text: str, most: int) -> str:
-    """`text` without what cannot travel as JSON, and not longer than `most`."""
+    """Return `text` without characters that JSON cannot hold, and with at most about `most` characters."""
     plain = text.encode("utf-8", "backslashreplace").decode()
     if len(plain) <= most:
         return plain
@@ -154,5 +160,5 @@ def _text(text: str, most: int) -> str:
 def _ends(text: str, most: int) -> Iterable[str]:
     head, tail = most // 4, most - most // 4
     yield text[:head]
-    yield f"\n... {len(text) - most:,} characters ...\n"
+    yield f"\n... {len(text) - most:,} characters left out ...\n"
     yield text[-tail:]

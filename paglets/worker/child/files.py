@@ -1,4 +1,4 @@
-"""Files that travel with a paglet: put into its scratch directory on arrival, captured before it leaves."""
+"""Files that travel with a paglet: copied to its scratch directory on arrival, published when registered."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from paglets.core.errors import Invalid, NoRoom, PagletsError, Unknown
 from paglets.core.refs import MAX_FILE_NAME_BYTES, FileRef, check_file_name
 from paglets.core.text import printable
 from paglets.worker.child.faults import say
-from paglets.worker.child.publishing import Publisher, absolute, private
+from paglets.worker.child.publishing import FilePublisher, absolute, private
 from paglets.worker.child.storage import Request
 from paglets.worker.child.unit_of_work import UnitOfWork
 from paglets.worker.protocol import Changes, Commit, Go, GoFile, RegisteredFile
@@ -25,12 +25,12 @@ MODES = ("copy", "move")
 
 _GONE = (errno.ENOENT, errno.ENOTDIR)
 
-_MARK_SECONDS = 946_684_800
-"""2000-01-01, and some days more that come from the bytes: so a copy shows by its time that nobody wrote to it since
-it was put there. Whole and even seconds, because that is what every file system keeps."""
+_COPY_MTIME_SECONDS = 946_684_800
+"""2000-01-01. A copy gets this time plus some days that depend on its bytes. An unchanged mtime shows that nobody wrote
+to the copy. Seconds are whole and even, because every file system can store those."""
 
 _PART_NAME = ".paglets-part".ljust(MAX_FILE_NAME_BYTES + 1, "-")
-"""A copy under way: longer than any name that may be registered, so that it stands in nobody's way."""
+"""Name of an unfinished copy. It is longer than any registered name, so that the two cannot clash."""
 
 _COPY_BYTES = 1 << 20
 
@@ -38,22 +38,22 @@ _COPY_BYTES = 1 << 20
 # Files that come with the paglet.
 
 
-def put_files(go: Go) -> None:
-    """Copy into the scratch directory what is not there yet; before any code of the paglet runs.
+def copy_files(go: Go) -> None:
+    """Copy the files of `go` into the scratch directory, except those that exist there.
 
-    A file of that name that is there is one that an earlier process put there, or the paglet's own successor of it:
-    it appears under its name only when it is whole. Raises NoRoom for a full disk, else PagletsError; no part of a
-    file is left then.
+    This runs before any code of the paglet. An existing file was copied by an earlier process or changed by the paglet:
+    a file appears under its name only when it is whole. Raises NoRoom for a full disk, PagletsError for other errors of
+    the disk; no part of a file is left.
     """
     for each in go.files:
         target = _in_scratch(go, each.file.name)
         if not (each.source_path and os.path.exists(each.source_path)) and not os.path.lexists(target):
-            # The scratch of an attempt that the power cuts off is not used again.
-            _put(each, target, lasting=go.entry != "attempt")
+            # The scratch directory of an attempt is not used again after a power failure.
+            _copy(each, target, lasting=go.entry != "attempt")
 
 
-def _put(each: GoFile, target: Path, *, lasting: bool) -> None:
-    """`lasting`: also after a power cut its name is there with all of its bytes, or not at all."""
+def _copy(each: GoFile, target: Path, *, lasting: bool) -> None:
+    """Copy one file. `lasting`: after a power failure the name has all bytes of the file, or does not exist."""
     part = target.with_name(_PART_NAME)
     try:
         with suppress(FileNotFoundError):
@@ -64,12 +64,12 @@ def _put(each: GoFile, target: Path, *, lasting: bool) -> None:
             if size != each.file.size_bytes:
                 raise PagletsError(f"the file {each.file.name!r} has {size:,} bytes here, not {each.file.size_bytes:,}")
             writing.flush()
-            os.utime(part, ns=(_mark(each.file), _mark(each.file)))
+            os.utime(part, ns=(_copy_mtime_ns(each.file), _copy_mtime_ns(each.file)))
             if lasting:
                 os.fsync(writing.fileno())
         os.replace(part, target)
     except OSError as error:
-        text = f"the file {each.file.name!r} ({each.file.size_bytes:,} bytes) cannot be put into the scratch directory"
+        text = f"the file {each.file.name!r} ({each.file.size_bytes:,} bytes) cannot be copied to the scratch directory"
         full = no_room(error, target.parent)
         raise (NoRoom(f"{text}: {full.message}") if full else PagletsError(f"{text}: {error.strerror}")) from error
     finally:
@@ -81,13 +81,13 @@ def _in_scratch(go: Go, name: str) -> Path:
     return Path(go.work_dir) / check_file_name(name)
 
 
-def _mark(file: FileRef) -> int:
-    """The mtime_ns of a copy that was put there."""
-    return (_MARK_SECONDS + 2 * int(file.sha256[:6], 16)) * 1_000_000_000
+def _copy_mtime_ns(file: FileRef) -> int:
+    """Return the mtime_ns of a copy of `file`."""
+    return (_COPY_MTIME_SECONDS + 2 * int(file.sha256[:6], 16)) * 1_000_000_000
 
 
 def known_files(go: Go) -> dict[str, RegisteredFile]:
-    """What is registered when the process begins. Without a source: it came with the paglet."""
+    """Return the files that are registered when the process starts. Those without a source came with the paglet."""
     return {
         each.file.name: RegisteredFile(
             file=each.file,
@@ -103,30 +103,30 @@ def known_files(go: Go) -> dict[str, RegisteredFile]:
 
 
 class RegisteredFiles:
-    """`register_file` and `file_path` of one process; `scope` gives the scope of the calling thread.
+    """The registered files of one process. `stored`: those that the host has, by name.
 
-    `stored` are those that the host knows, by name.
+    `unit` returns the unit of work of the calling thread.
     """
 
-    def __init__(self, go: Go, request: Request, publisher: Publisher, scope: Callable[[], UnitOfWork]) -> None:
+    def __init__(self, go: Go, request: Request, publisher: FilePublisher, unit: Callable[[], UnitOfWork]) -> None:
         self.stored = known_files(go)
         self._go = go
         self._request = request
         self._publisher = publisher
-        self._scope = scope
+        self._unit = unit
 
     def register(self, path: str | Path, name: str | None, mode: str) -> FileRef:
-        """Capture the file now; it is registered when the changes of the present scope are committed."""
+        """Publish the file now. It is registered when the changes of the current unit of work are committed."""
         source = absolute(path)
         name = self._check_name(source.name if name is None else name)
         if mode not in MODES:
             raise Invalid(f"mode is {mode!r:.40}: a file is registered with mode 'copy' or 'move'")
         if mode == "move" and os.path.islink(source):
-            raise Invalid(f"{printable(source)} is a link: to move a file name the file itself")
-        registered = self._capture(source, name, mode)
+            raise Invalid(f"{printable(source)} is a link: to move a file, name the file itself")
+        registered = self._publish(source, name, mode)
         self._add(registered)
         if mode == "move" and database_at(source) is not None and not source.is_relative_to(self._go.work_dir):
-            say(f"{printable(source)} stays where it is, as files beside it have rows: close its connection first")
+            say(f"{printable(source)} stays where it is: close the connection of this database first")
         return registered.file
 
     def all(self) -> tuple[FileRef, ...]:
@@ -134,7 +134,7 @@ class RegisteredFiles:
         return tuple(known.file for _, known in sorted(self._all().items()))
 
     def path(self, name: str) -> Path:
-        """Where the file of that name is now. Raises Unknown."""
+        """Return the present path of the file `name`. Raises Unknown."""
         known = self._all()
         if name not in known:
             names = ", ".join(sorted(known)) or "none"
@@ -143,18 +143,18 @@ class RegisteredFiles:
         return source if source.exists() else _in_scratch(self._go, name)
 
     def refresh(self) -> None:
-        """Register anew what has changed since it was captured. What has vanished travels as it was."""
+        """Publish again the files that have changed. A file that no longer exists keeps its published bytes."""
         for known in self._all().values():
             source = self._source(known)
             if _has_changed(source, known):
-                self._add(self._capture(source, known.file.name, known.file.mode))
+                self._add(self._publish(source, known.file.name, known.file.mode))
 
-    def _capture(self, source: Path, name: str, mode: str) -> RegisteredFile:
+    def _publish(self, source: Path, name: str, mode: str) -> RegisteredFile:
         try:
             str(source).encode()
         except UnicodeEncodeError:
             raise Invalid(f"{printable(source)} cannot be registered: its path is not valid Unicode") from None
-        found = self._publisher.capture(source)
+        found = self._publisher.publish_copy(source)
         blob = found.blob
         return RegisteredFile(
             file=FileRef(name=name, sha256=blob.sha256, size_bytes=blob.size_bytes, mode=mode),
@@ -164,20 +164,20 @@ class RegisteredFiles:
         )
 
     def _add(self, registered: RegisteredFile) -> None:
-        scope = self._scope()
-        if scope.at_once:
+        unit = self._unit()
+        if unit.at_once:
             self._request("commit", Commit(changes=Changes(files=(registered,))))
             self.committed((registered,))
         else:
-            scope.files[registered.file.name] = registered
-            scope.pending.append(_Registration(self, registered))
+            unit.files[registered.file.name] = registered
+            unit.effects.append(_Registration(self, registered))
 
     def committed(self, files: Iterable[RegisteredFile]) -> None:
-        """The host has them."""
+        """Note that the host has these files."""
         self.stored.update((each.file.name, each) for each in files)
 
     def _all(self) -> dict[str, RegisteredFile]:
-        return {**self.stored, **self._scope().files}
+        return {**self.stored, **self._unit().files}
 
     def _source(self, known: RegisteredFile) -> Path:
         return Path(known.source_path) if known.source_path else _in_scratch(self._go, known.file.name)
@@ -192,20 +192,20 @@ class RegisteredFiles:
 
 @dataclass(frozen=True, slots=True)
 class _Registration:
-    """`changes.Pending` of a registered file."""
+    """The `unit_of_work.Effect` of a registered file."""
 
     files: RegisteredFiles
     registered: RegisteredFile
 
-    def keep(self) -> None:
+    def commit(self) -> None:
         self.files.committed((self.registered,))
 
-    def drop(self) -> None:
-        """Nobody knows of it, and the bytes go in an hour."""
+    def rollback(self) -> None:
+        """Do nothing: the host removes unused bytes after an hour."""
 
 
 def _has_changed(source: Path, known: RegisteredFile) -> bool:
-    """Whether another file, or the same one with other bytes, is there now; False where nothing is."""
+    """Return True if another file, or other bytes, are at `source` now; False if there is no file."""
     try:
         os.stat(source)
     except OSError as error:
@@ -214,5 +214,5 @@ def _has_changed(source: Path, known: RegisteredFile) -> bool:
     found = stat_of(source)
     if found.size_bytes != known.file.size_bytes or database_at(source) is not None:
         return True
-    as_captured = (found.mtime_ns, found.inode) == (known.source_mtime_ns, known.source_inode)
-    return not as_captured and found.mtime_ns != _mark(known.file)
+    is_unchanged = (found.mtime_ns, found.inode) == (known.source_mtime_ns, known.source_inode)
+    return not is_unchanged and found.mtime_ns != _copy_mtime_ns(known.file)

@@ -1,4 +1,4 @@
-"""What a paglet's process does: wait for `go`, run one entry, handle messages, say `done`, exit."""
+"""The process of a paglet: it waits for `go`, runs one entry, handles messages, sends `done`, and exits."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from paglets.core.messages import Message
 from paglets.core.record import from_json, to_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.core.signatures import HOOKS, HookEvent, call_hook, call_method
-from paglets.worker.child.bundle_cache import unpacked
+from paglets.worker.child.bundle_cache import unpack_once
 from paglets.worker.child.channel import Channel
-from paglets.worker.child.context import ChildContext, Parked
+from paglets.worker.child.context import ChildContext, HandlerParked
 from paglets.worker.child.faults import entry_fault_of, fault_of, show
-from paglets.worker.child.files import put_files
+from paglets.worker.child.files import copy_files
 from paglets.worker.child.unit_of_work import Snapshot, UnitOfWork
 from paglets.worker.frames import Unpacker, pack
 from paglets.worker.launch import DISK_FULL
@@ -44,25 +44,25 @@ from paglets.worker.protocol import (
 )
 from paglets.worker.scratch import empty_scratch
 
-EXIT_UNHEARD = 123
-"""Exit code of a child whose `done` the host would not take, twice."""
+EXIT_DONE_REFUSED = 123
+"""Exit code of a child whose `done` the host refused twice."""
 
-LEAVE_SECONDS = 5.0
-"""For what the user's code registered with `atexit`; after it the process ends in spite of it."""
+EXIT_SECONDS = 5.0
+"""Time limit for functions that user code registered with `atexit`. The process ends after it."""
 
 
 def serve(connection: socket.socket) -> int:
-    """The life of a child; gives its exit code. Called in a process of its own."""
+    """Run a child in this process, and return its exit code."""
     gc.enable()
     registered_before = _at_exit_count()
     channel = Channel(connection, threading.Lock(), in_background)
-    child = Child(channel, channel.receive_go())
-    code = child.live()
-    return leave(code, in_time=_at_exit_count() > registered_before)
+    child = PagletProcess(channel, channel.receive_go())
+    code = child.run()
+    return run_exit_functions(code, in_time=_at_exit_count() > registered_before)
 
 
 def main(argv: Sequence[str]) -> int:
-    """`_worker N`: the same in a process that was started, not forked; its socket is descriptor N."""
+    """Run a child in a process that was started, not forked: `_worker N`, where N is the descriptor of its socket."""
     if len(argv) != 1 or not argv[0].isdigit():
         sys.stderr.write("paglets _worker takes the descriptor of a socket: a host starts it\n")
         return 2
@@ -74,14 +74,14 @@ def in_background(act: Callable[[], None]) -> None:
     threading.Thread(target=act, daemon=True).start()
 
 
-def leave(code: int, *, in_time: bool = True) -> int:
-    """Run what was registered for the end of the process, write out what was printed; gives the code back.
+def run_exit_functions(code: int, *, in_time: bool = True) -> int:
+    """Run the registered `atexit` functions, flush the output, and return `code`.
 
-    `in_time`: end the process in spite of it if it takes too long. Threads of the user's are not waited for:
-    when its entry has returned a paglet's run is over.
+    `in_time`: end the process after EXIT_SECONDS. Threads of user code are not waited for: the run of a paglet is over
+    when its entry has returned.
     """
     if in_time:
-        late = threading.Timer(LEAVE_SECONDS, os._exit, (code,))
+        late = threading.Timer(EXIT_SECONDS, os._exit, (code,))
         late.daemon = True
         late.start()
     atexit._run_exitfuncs()
@@ -96,7 +96,7 @@ def _at_exit_count() -> int:
 
 
 def rehearse() -> None:
-    """Do once, in the zygote, what every child does first, so that its children find their tables made."""
+    """Run the first steps of every child once in the zygote, so that children inherit the caches that these fill."""
     host = HostRef(store_id="", name="")
     message = WireMessage(kind="", args={}, sender=ProxyRef(agent_id="", host=host))
     deliver = Deliver(message_id="", message=message, is_call=True)
@@ -119,7 +119,7 @@ def rehearse() -> None:
 
 
 def exit_code_of(leaving: SystemExit) -> int:
-    """The exit code that Python itself gives to `sys.exit(...)`."""
+    """Return the exit code that Python itself uses for `sys.exit(...)`."""
     if leaving.code is None:
         return 0
     if isinstance(leaving.code, int):
@@ -128,38 +128,38 @@ def exit_code_of(leaving: SystemExit) -> int:
     return 1
 
 
-class Child:
-    """One paglet and one entry into its code."""
+class PagletProcess:
+    """One paglet, and the run of one entry."""
 
     def __init__(self, channel: Channel, go: Go) -> None:
         self._channel = channel
         self._go = go
         self._context = ChildContext(go, channel.request)
         self._paglet: Paglet[Any]
-        self._over = False
+        self._is_over = False
         self._handlers_started = threading.Lock()
 
-    def live(self) -> int:
-        """Run the entry to its end; gives the exit code."""
+    def run(self) -> int:
+        """Run the entry to its end, and return the exit code."""
         try:
-            put_files(self._go)
+            copy_files(self._go)
         except PagletsError as error:
             show(error)
             cause = DISK_FULL if isinstance(error, NoRoom) else "spawn_failed"
-            return self._tell_done(EntryDone(fault=fault_of(error, cause)))
+            return self._send_done(EntryDone(fault=fault_of(error, cause)))
         try:
             self._paglet = self._make_paglet()
         except SystemExit as leaving:
             return exit_code_of(leaving)
         except BaseException as error:
             show(error)
-            return self._tell_done(EntryDone(fault=entry_fault_of(error, self._go.work_dir)))
+            return self._send_done(EntryDone(fault=entry_fault_of(error, self._go.work_dir)))
         if self._go.entry == "message":
             return self._handle_until_finish()
         try:
             return self._run_entry()
         finally:
-            self._context.scope().close()
+            self._context.unit().close()
 
     def _make_paglet(self) -> Paglet[Any]:
         go = self._go
@@ -172,11 +172,11 @@ class Child:
         return paglet
 
     def _own_code(self) -> tuple[str, ...]:
-        """The folder with the code that came with the paglet, where some did."""
+        """Return the folder with the code that came with the paglet, if any."""
         code = self._go.code
         if code is None:
             return ()
-        folder = unpacked(code)
+        folder = unpack_once(code)
         note_unpacked(folder, code.bundle)
         return (folder,)
 
@@ -184,17 +184,17 @@ class Child:
 
     def _run_entry(self) -> int:
         if self._go.entry in LONG_ENTRIES:
-            self._channel.heard = self._handle_in_background
+            self._channel.on_message = self._handle_in_background
             self._handle_in_background()
         try:
             self._limit_hook()
             self._call_method()
             if self._go.entry == "dispatching":
                 self._context.files.refresh()
-            self._before_rest(self._context.scope())
+            self._call_deactivating(self._context.unit())
             with self._context.changed:
-                self._over = True
-                done = self._done_well(self._context.scope())
+                self._is_over = True
+                done = self._done_well(self._context.unit())
         except SystemExit as leaving:
             return exit_code_of(leaving)
         except BaseException as error:
@@ -203,13 +203,13 @@ class Child:
             if fault.cause == DISK_FULL and self._go.entry == "attempt":
                 empty_scratch(self._go.work_dir)
             done = EntryDone(fault=fault, keep_scratch=self._context.has_unsent_file)
-        # Handlers that run hold this until their commit; none begins after it.
+        # A running handler holds this lock until its commit. None starts afterwards.
         with self._context.changed:
-            self._over = True
-            return self._tell_done(done)
+            self._is_over = True
+            return self._send_done(done)
 
     def _limit_hook(self) -> None:
-        """Let the host end this hook if it takes longer than its class allows. Raises Invalid."""
+        """Ask the host to end this hook if it takes longer than its class allows. Raises Invalid for a bad limit."""
         seconds = type(self._paglet).hook_timeout_seconds
         if seconds is None or self._go.entry not in HOOK_ENTRIES:
             return
@@ -217,8 +217,8 @@ class Child:
             raise Invalid(f"hook_timeout_seconds is {seconds!r:.40}: expected seconds or None")
         self._channel.request("hook_limit", HookLimit(seconds=float(seconds)))
 
-    def _before_rest(self, scope: UnitOfWork) -> None:
-        if scope.intent.rest is not None:
+    def _call_deactivating(self, unit: UnitOfWork) -> None:
+        if unit.intent.rest is not None:
             self._call_hook("on_deactivating")
 
     def _call_method(self) -> None:
@@ -234,26 +234,26 @@ class Child:
         event = HookEvent(kind=HOOKS[name], from_host=self._go.came_from or None, when=self._context.wall_time())
         call_hook(self._paglet, name, event)
 
-    def _done_well(self, scope: UnitOfWork) -> EntryDone:
-        changes = scope.changes(self._context.keeper)
+    def _done_well(self, unit: UnitOfWork) -> EntryDone:
+        changes = unit.changes(self._context.keeper)
         cls, name = type(self._paglet), ENTRY_METHODS[self._go.entry]
         then_run, is_default = cls.run is not Paglet.run, getattr(cls, name) is getattr(Paglet, name, None)
         return EntryDone(
             changes=changes,
-            intent=scope.intent,
+            intent=unit.intent,
             then_run=then_run,
             is_default=is_default,
             keep_scratch=self._context.has_unsent_file,
         )
 
-    def _tell_done(self, done: EntryDone) -> int:
+    def _send_done(self, done: EntryDone) -> int:
         try:
             self._channel.request("done", done)
         except PagletsError as error:
             show(error)
-            return EXIT_UNHEARD if done.fault is not None else self._tell_done(EntryDone(fault=fault_of(error)))
+            return EXIT_DONE_REFUSED if done.fault is not None else self._send_done(EntryDone(fault=fault_of(error)))
         if done.fault is None:
-            self._context.scope().stored(self._context.keeper, done.changes)
+            self._context.unit().stored(self._context.keeper, done.changes)
         return 0
 
     # Messages.
@@ -264,82 +264,82 @@ class Child:
                 self._handle(deliver)
         except SystemExit as leaving:
             return exit_code_of(leaving)
-        return self._tell_done(EntryDone())
+        return self._send_done(EntryDone())
 
     def _handle_in_background(self) -> None:
-        """Start the thread for messages with the first one: most jobs never get any."""
+        """Start the thread for messages when the first one arrives: most jobs get none."""
         if not self._channel.inbox.empty() and self._handlers_started.acquire(blocking=False):
-            in_background(self._handle_beside)
+            in_background(self._handle_until_over)
 
-    def _handle_beside(self) -> None:
+    def _handle_until_over(self) -> None:
         try:
-            while not self._over:
+            while not self._is_over:
                 deliver = self._channel.inbox.get()
                 if deliver is not None:
                     self._handle(deliver)
         except SystemExit as leaving:
-            # On this thread it would end nothing; in a handler it means what it means elsewhere.
-            os._exit(leave(exit_code_of(leaving)))
+            # `sys.exit` in a handler ends the process, but on this thread SystemExit would not.
+            os._exit(run_exit_functions(exit_code_of(leaving)))
 
     def _handle(self, deliver: Deliver) -> None:
         context = self._context
         with context.changed:
-            if self._over:
+            if self._is_over:
                 return
-            with context.handling(deliver) as scope:
-                before, handled = self._run_handler(deliver, scope)
-                self._tell_handled(handled, scope, before)
+            with context.handling(deliver) as unit:
+                before, handled = self._run_handler(deliver, unit)
+                self._send_handled(handled, unit, before)
             context.changed.notify_all()
 
-    def _run_handler(self, deliver: Deliver, scope: UnitOfWork) -> tuple[Snapshot | None, Handled]:
-        """What it came to, and the state to go back to if the host does not take it."""
+    def _run_handler(self, deliver: Deliver, unit: UnitOfWork) -> tuple[Snapshot | None, Handled]:
+        """Run a handler. Return the state before it, to restore if the host refuses the result, and the result."""
         before: Snapshot | None = None
         try:
             before = self._context.keeper.snapshot()
-            return before, self._handled_well(deliver, scope)
+            return before, self._handled_well(deliver, unit)
         except SystemExit:
             raise
         except BaseException as error:
             show(error)
-            self._undo(before)
+            self._restore_state(before)
             return None, Handled(message_id=deliver.message_id, fault=fault_of(error))
 
-    def _handled_well(self, deliver: Deliver, scope: UnitOfWork) -> Handled:
+    def _handled_well(self, deliver: Deliver, unit: UnitOfWork) -> Handled:
         sent, keeper = deliver.message, self._context.keeper
         args = decode_fields(sent.args, keep_missing=True)
         try:
             message = Message(sent.kind, args, sent.sender, sent.artifacts, sent.priority)
             value = self._paglet.take_message(message)
-            self._before_rest(scope)
-        except Parked as parked:
-            # What it asked for takes effect at its end, and it will ask again: it is begun anew.
+            self._call_deactivating(unit)
+        except HandlerParked as parked:
+            # The handler runs again from its start, so its request (move, rest ...) is dropped now.
             return Handled(
                 message_id=deliver.message_id,
                 parked=True,
                 wait_seconds=parked.wait_seconds,
-                changes=scope.changes(keeper),
+                changes=unit.changes(keeper),
             )
         return Handled(
             message_id=deliver.message_id,
             value=encode(value, "reply") if deliver.is_call else None,
-            changes=scope.changes(keeper),
-            intent=scope.intent,
+            changes=unit.changes(keeper),
+            intent=unit.intent,
         )
 
-    def _tell_handled(self, handled: Handled, scope: UnitOfWork, before: Snapshot | None) -> None:
+    def _send_handled(self, handled: Handled, unit: UnitOfWork, before: Snapshot | None) -> None:
         try:
             self._channel.request("handled", handled)
         except PagletsError as error:
             show(error)
             if handled.fault is not None:
-                # The host cannot even note a failure: it will see this process end.
-                raise SystemExit(EXIT_UNHEARD) from error
-            self._undo(before)
-            self._tell_handled(Handled(message_id=handled.message_id, fault=fault_of(error)), scope, None)
+                # The host cannot store the failure either. It notices the end of this process.
+                raise SystemExit(EXIT_DONE_REFUSED) from error
+            self._restore_state(before)
+            self._send_handled(Handled(message_id=handled.message_id, fault=fault_of(error)), unit, None)
             return
         if handled.fault is None:
-            scope.stored(self._context.keeper, handled.changes)
+            unit.stored(self._context.keeper, handled.changes)
 
-    def _undo(self, before: Snapshot | None) -> None:
+    def _restore_state(self, before: Snapshot | None) -> None:
         if before is not None:
             self._context.keeper.restore(before)

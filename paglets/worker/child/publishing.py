@@ -1,9 +1,9 @@
-"""Bytes of a paglet's process that become blobs of its host.
+"""Publication of files and bytes as blobs of the host.
 
-The process itself reads, hashes and syncs them, into a file of the host's staging folder; the host renames that
-into place. A file that is to be moved is copied, too, and removed when what refers to the blob is committed: so a
-process that dies on the way, or a host that refuses, costs nobody a file. In an attempt, whose scratch directory dies
-with it, the file itself goes if it can be had (see `taking`).
+The process of a paglet reads, hashes and syncs the bytes into a file of the host's staging folder, and the host renames
+that file into place. A file to be moved is copied as well, and removed when a reference to the blob is committed. So no
+file is lost if the process dies or the host refuses. In an attempt, whose scratch directory ends with it, the file
+itself is moved if possible (`zero_copy`).
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ from paglets.core.text import printable
 from paglets.worker import protocol
 from paglets.worker.child.faults import say
 from paglets.worker.child.storage import Request
-from paglets.worker.child.zero_copy import Taken, is_open_for_writing, take
+from paglets.worker.child.zero_copy import LeasedFile, is_open_for_writing, move_with_lease
 from paglets.worker.protocol import Publish
 
-TRY_AGAIN_SECONDS = 2.0
-"""After a try for which the host's disk had no room."""
+RETRY_SECONDS = 2.0
+"""Pause after a try that failed because the host's disk was full."""
 
-CAPTURE_TRIES = 3
-"""A file that something writes to now and then is caught between two writes; one that never rests is not."""
+COPY_TRIES = 3
+"""Tries to copy a file between two writes to it. A file that is written to all the time cannot be published."""
 
 
 def absolute(path: str | Path) -> Path:
-    """`path` from the process's working directory. Raises Invalid for what can be no path, and for none."""
+    """Return `path` below the working directory of the process. Raises Invalid if it is empty or no path."""
     text = os.fsdecode(path)
     if not text or "\0" in text:
         raise Invalid(f"{text!r} is not the path of a file")
     return Path(os.path.abspath(text))
 
 
-class Room(Protocol):
-    """Gives where a file of so many bytes may be written; see `protocol.Room`."""
+class ReserveStaging(Protocol):
+    """Reserves space, and returns the path of the file to write; see `protocol.ReserveSpace`."""
 
     def __call__(self, size_bytes: int, *, moved: bool = False, problem: str = "") -> Path: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Captured:
-    """A file as it was when it was published. `database`: the same of one with files beside it."""
+class PublishedCopy:
+    """A published copy of a file, and the file's status at that time. `database`: set if it is a SQLite database."""
 
     blob: BlobRef
     stat: SourceStat
@@ -63,43 +63,44 @@ class Captured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
-    """A published file. Exactly one of `keep` and `drop` follows: what refers to the blob is committed, or is not.
+    """A published file. Call exactly one of `commit` and `rollback`: a reference to the blob is committed, or is not.
 
-    `moved`: its source as it was, where that is to go; `taken`: the source itself, where it is the blob.
+    `copied`: the copy of a source that is to be moved. `leased`: the source itself, which was moved to become the blob.
     """
 
     blob: BlobRef
     source: Path
-    moved: Captured | None = None
-    taken: Taken | None = None
+    copied: PublishedCopy | None = None
+    leased: LeasedFile | None = None
 
-    def keep(self) -> None:
-        """The source of a move goes, unless it is another one by now. What goes wrong is said in the log only."""
-        if self.taken is not None:
-            self.taken.close()
-        elif self.moved is not None:
-            self._remove(self.moved)
+    def commit(self) -> None:
+        """Remove the source of a move, unless it has changed. A problem is only written to the log."""
+        if self.leased is not None:
+            self.leased.close()
+        elif self.copied is not None:
+            self._remove(self.copied)
 
-    def _remove(self, moved: Captured) -> None:
+    def _remove(self, copied: PublishedCopy) -> None:
         try:
-            if (stat_of(self.source), database_at(self.source)) != (moved.stat, moved.database):
-                say(f"{printable(self.source)} stays: it changed while it was moved")
+            if (stat_of(self.source), database_at(self.source)) != (copied.stat, copied.database):
+                say(f"{printable(self.source)} was not removed: it changed while it was moved")
                 return
-            remove_file(self.source, moved.database)
+            remove_file(self.source, copied.database)
         except (OSError, Invalid) as error:
-            say(f"{printable(self.source)} stays where it was: {error}")
+            say(f"{printable(self.source)} was not removed: {error}")
 
-    def drop(self) -> None:
-        """The source is where it was."""
-        if self.taken is not None:
-            self.taken.give_back()
+    def rollback(self) -> None:
+        """Put a moved source back."""
+        if self.leased is not None:
+            self.leased.restore()
 
 
-class Publisher:
-    """`token` is that of the run, `settle` waits until a file with that mtime_ns cannot be changed without a trace.
+class FilePublisher:
+    """Publishes files and bytes of one run, whose token is `token`.
 
-    `scratch`: of an attempt, whose files may be taken from it, and which waits while the host's disk has no room or is
-    closed. None: all files are copied, and nothing waits.
+    `settle`: waits until any change to a file with that mtime_ns gives it a new mtime. `scratch`: the scratch directory
+    of an attempt. Files in it may be moved, and the attempt waits while the host's disk is full or closed. None: all
+    files are copied, and nothing waits.
     """
 
     def __init__(
@@ -118,39 +119,39 @@ class Publisher:
         self._numbers = itertools.count(1)
 
     def publish_bytes(self, data: bytes) -> BlobRef:
-        """Raises NoRoom."""
-        return self._publish(self._new_room(), len(data), lambda staged: _write_synced(staged, data))
+        """Publish bytes. Raises NoRoom."""
+        return self._publish(self._new_reservation(), len(data), lambda staged: _write_synced(staged, data))
 
-    def capture(self, source: Path) -> Captured:
-        """Publish a copy of a file. Raises Invalid, NoRoom, and FileChanged where it does not rest."""
+    def publish_copy(self, source: Path) -> PublishedCopy:
+        """Publish a copy of a file. Raises Invalid, NoRoom, and FileChanged if the file keeps changing."""
         _warn_if_open(source)
-        return self._capture_at_rest(source, self._new_room())
+        return self._copy_unchanged(source, self._new_reservation())
 
-    def _capture_at_rest(self, source: Path, room: Room) -> Captured:
-        for left in reversed(range(CAPTURE_TRIES)):
+    def _copy_unchanged(self, source: Path, reserve: ReserveStaging) -> PublishedCopy:
+        for left in reversed(range(COPY_TRIES)):
             try:
-                return self._capture(source, room)
+                return self._copy(source, reserve)
             except FileChanged as error:
                 if not left or error.details.get("field") == "database":
                     raise
         raise AssertionError("a last try returns or raises")
 
     def publish(self, source: Path, move: bool) -> Publication:
-        """Publish a copy of a file, or the file itself. Raises Invalid, NoRoom, FileChanged; it is as it was then."""
-        room = self._new_room()
+        """Publish a file by copy or move. Raises Invalid, NoRoom and FileChanged; then the file is unchanged."""
+        reserve = self._new_reservation()
         _warn_if_open(source)
         if move:
             _check_movable(source)
             is_whole = self._is_in_scratch(source) and database_at(source) is None
-            if is_whole and (publication := self._take(source, room)) is not None:
+            if is_whole and (publication := self._move(source, reserve)) is not None:
                 return publication
-        found = self._capture_at_rest(source, room)
-        return Publication(blob=found.blob, source=source, moved=found if move else None)
+        found = self._copy_unchanged(source, reserve)
+        return Publication(blob=found.blob, source=source, copied=found if move else None)
 
-    def _capture(self, source: Path, room: Room) -> Captured:
+    def _copy(self, source: Path, reserve: ReserveStaging) -> PublishedCopy:
         found, database = stat_of(source), database_at(source)
         if database is not None:
-            return self._capture_database(source, database.size_bytes, room)
+            return self._copy_database(source, database.size_bytes, reserve)
         self._settle(found.mtime_ns)
 
         def copy(staged: Path) -> BlobRef:
@@ -159,60 +160,60 @@ class Publisher:
                 raise FileChanged(f"{printable(source)} changed while it was read: it was written to or replaced")
             return blob
 
-        return Captured(blob=self._publish(room, found.size_bytes, copy), stat=found)
+        return PublishedCopy(blob=self._publish(reserve, found.size_bytes, copy), stat=found)
 
-    def _capture_database(self, source: Path, size_bytes: int, room: Room) -> Captured:
+    def _copy_database(self, source: Path, size_bytes: int, reserve: ReserveStaging) -> PublishedCopy:
         copied: list[Database] = []
 
         def copy(staged: Path) -> BlobRef:
             copied[:] = [copy_database(source, staged, pause=self._pause)]
             return hash_file(staged)
 
-        blob = self._publish(room, size_bytes, copy)
-        return Captured(blob=blob, stat=copied[0].main, database=copied[0])
+        blob = self._publish(reserve, size_bytes, copy)
+        return PublishedCopy(blob=blob, stat=copied[0].main, database=copied[0])
 
     def _is_in_scratch(self, source: Path) -> bool:
         return self._scratch is not None and is_within(source, self._scratch)
 
-    def _take(self, source: Path, room: Room) -> Publication | None:
-        """None where it must be copied."""
-        taken = take(source, partial(room, moved=True))
-        if taken is None:
+    def _move(self, source: Path, reserve: ReserveStaging) -> Publication | None:
+        """Publish the file itself. Return None if it must be copied."""
+        leased = move_with_lease(source, partial(reserve, moved=True))
+        if leased is None:
             return None
         try:
-            blob = self._finished(taken)
-            self._request("publish", Publish(staged=taken.staged.name, blob=blob))
+            blob = self._finished(leased)
+            self._request("publish", Publish(staged=leased.staged.name, blob=blob))
         except BaseException as error:
-            taken.give_back()
+            leased.restore()
             if isinstance(error, FileChanged):
                 return None
             raise
-        return Publication(blob=blob, source=source, taken=taken)
+        return Publication(blob=blob, source=source, leased=leased)
 
-    def _finished(self, taken: Taken) -> BlobRef:
-        """Where the disk has something against it that passes, a copy is made instead, which waits: FileChanged."""
+    def _finished(self, leased: LeasedFile) -> BlobRef:
+        """Finish the move. For a temporary problem of the disk raise FileChanged: a copy can wait for its end."""
         try:
-            return taken.finish()
+            return leased.finish()
         except NoRoom as error:
-            if not self._passing(error, taken.staged.parent):
+            if not self._temporary_problem(error, leased.staged.parent):
                 raise
             raise FileChanged(error.message) from error
 
-    def _new_room(self) -> Room:
-        """One name for all tries of a file: what was reserved for one of them is not reserved twice."""
+    def _new_reservation(self) -> ReserveStaging:
+        """Return a function that reserves space under one name, so that several tries do not reserve it twice."""
         staged = f"{self._token}.{next(self._numbers)}"
 
-        def room(size_bytes: int, *, moved: bool = False, problem: str = "") -> Path:
-            wanted = protocol.Room(staged=staged, size_bytes=size_bytes, moved=moved, problem=problem)
-            return Path(self._request("room", wanted)["folder"]) / staged
+        def reserve(size_bytes: int, *, moved: bool = False, problem: str = "") -> Path:
+            wanted = protocol.ReserveSpace(staged=staged, size_bytes=size_bytes, moved=moved, problem=problem)
+            return Path(self._request("reserve_space", wanted)["folder"]) / staged
 
-        return room
+        return reserve
 
-    def _publish(self, room: Room, size_bytes: int, write: Callable[[Path], BlobRef]) -> BlobRef:
-        """`write` leaves a whole, synced file where `room` says, which is gone afterwards, whatever happens."""
+    def _publish(self, reserve: ReserveStaging, size_bytes: int, write: Callable[[Path], BlobRef]) -> BlobRef:
+        """Publish the file that `write` creates at the reserved path, whole and synced. No file is left there."""
         problem = ""
         while True:
-            staged = room(size_bytes, problem=problem)
+            staged = reserve(size_bytes, problem=problem)
             try:
                 blob, problem = self._written(staged, write)
                 if blob is not None:
@@ -222,22 +223,22 @@ class Publisher:
                 with suppress(OSError):
                     os.unlink(staged)
                 raise
-            self._pause(TRY_AGAIN_SECONDS)
+            self._pause(RETRY_SECONDS)
 
     def _written(self, staged: Path, write: Callable[[Path], BlobRef]) -> tuple[BlobRef | None, str]:
-        """The blob; or None and what the disk has against it, where that is waited for."""
+        """Return the blob; or None and the problem of the disk, if the caller is to wait and retry."""
         try:
             return write(staged), ""
         except (NoRoom, Invalid) as error:
             with suppress(OSError):
                 os.unlink(staged)
-            problem = self._passing(error, staged.parent)
+            problem = self._temporary_problem(error, staged.parent)
             if not problem:
                 raise
             return None, problem
 
-    def _passing(self, error: PagletsError, folder: Path) -> str:
-        """What the disk of the host has against its `folder`, where an attempt waits for its end; else ""."""
+    def _temporary_problem(self, error: PagletsError, folder: Path) -> str:
+        """Return the problem of the host's disk if an attempt is to wait for its end; else ""."""
         if self._scratch is None:
             return ""
         if isinstance(error, NoRoom):
@@ -248,7 +249,7 @@ class Publisher:
 
 
 def is_within(path: Path, folder: Path) -> bool:
-    """Return True if the file itself, not what it links to, is somewhere in that folder."""
+    """Return True if the file itself, not the target of a link, is in or below that folder."""
     return path.parent.resolve().is_relative_to(folder.resolve())
 
 
@@ -258,12 +259,12 @@ def _warn_if_open(source: Path) -> None:
 
 
 def _check_movable(source: Path) -> None:
-    """Raises Invalid for what cannot be taken from its place."""
+    """Raise Invalid if the file cannot be moved."""
     stat_of(source)
     if not stat.S_ISREG(os.lstat(source).st_mode):
-        raise Invalid(f"{printable(source)} is a link: to move a file name the file itself")
+        raise Invalid(f"{printable(source)} is a link: to move a file, name the file itself")
     if not os.access(source.parent, os.W_OK | os.X_OK):
-        raise Invalid(f"{printable(source)} cannot be moved: no permission to take it from its folder")
+        raise Invalid(f"{printable(source)} cannot be moved: no permission to remove it from its folder")
 
 
 def _write_synced(staged: Path, data: bytes) -> BlobRef:
@@ -279,5 +280,5 @@ def _write_synced(staged: Path, data: bytes) -> BlobRef:
 
 
 def private(path: str, flags: int) -> int:
-    """For `open`: a new file is for this user alone."""
+    """Open a file for `open(opener=...)`, so that a new file is only for this user."""
     return os.open(path, flags, 0o600)

@@ -1,4 +1,4 @@
-"""What a paglet's code changed and its host does not have yet."""
+"""Units of work: changes of a paglet's code that its host has not committed yet."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ MAX_KEY_CHARACTERS = 512
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A state object, and the tree of what it held."""
+    """A state object, and the JSON tree of its fields at one time."""
 
     state: Any
     tree: Any
 
 
 class StateKeeper:
-    """Knows which state the host has, by its tree."""
+    """The state of the paglet, and `stored`, the tree of the state that the host has."""
 
     def __init__(self, paglet: Paglet[Any]) -> None:
         self._paglet = paglet
         self.stored = encode_state(paglet.state)
 
     def snapshot(self) -> Snapshot:
-        """To go back to. Raises Invalid where the state holds what cannot travel."""
+        """Return a snapshot for `restore`. Raises Invalid if the state holds a value that cannot be encoded."""
         return Snapshot(self._paglet.state, encode_state(self._paglet.state))
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Undo what was done to the state since; in the same object, for code that holds it."""
+        """Set the state back to the snapshot. The object stays the same, for code that refers to it."""
         fresh = decode_state(type(self._paglet).State, snapshot.tree)
         state = snapshot.state
         for each in dataclasses.fields(fresh):
@@ -43,19 +43,19 @@ class StateKeeper:
         self._paglet.state = state
 
 
-class Pending(Protocol):
-    """What is to be done here when deferred changes are committed, or when they never will be."""
+class Effect(Protocol):
+    """An effect in this process of deferred changes. One of its methods is called: the changes are stored, or lost."""
 
-    def keep(self) -> None: ...
+    def commit(self) -> None: ...
 
-    def drop(self) -> None: ...
+    def rollback(self) -> None: ...
 
 
 @dataclass(slots=True, kw_only=True)
 class UnitOfWork:
-    """One hook, handler or run of an entry, and its deferred changes.
+    """The deferred changes of one hook, handler or run of an entry.
 
-    `at_once`: storage, posts and files go to the host when they are made. `deliver` is the message of a handler.
+    `at_once`: storage, posts and files are sent to the host when they are made. `deliver`: the message of a handler.
     """
 
     at_once: bool = False
@@ -66,7 +66,7 @@ class UnitOfWork:
     files: dict[str, RegisteredFile] = field(default_factory=dict)
     notes: list[NewNote] = field(default_factory=list)
     clones: list[NewClone] = field(default_factory=list)
-    pending: list[Pending] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
     intent: Intent = field(default_factory=Intent)
 
     def put(self, key: str, tree: Any) -> None:
@@ -78,13 +78,13 @@ class UnitOfWork:
         self.deleted.add(key)
 
     def changes(self, keeper: StateKeeper, *, with_state: bool = False) -> Changes:
-        """All that is not stored yet; the state where it changed, or `with_state`. Raises Invalid."""
+        """Return all changes that are not stored yet; the state if it changed, or `with_state`. Raises Invalid."""
         tree = keeper.snapshot().tree
         has_state = with_state or tree != keeper.stored
         return replace(self.changes_beside_state(), has_state=has_state, state=tree if has_state else None)
 
     def changes_beside_state(self) -> Changes:
-        """Return all that is not stored yet but the state."""
+        """Return all changes that are not stored yet, without the state."""
         return Changes(
             storage_set=dict(self.storage),
             storage_deleted=tuple(sorted(self.deleted)),
@@ -95,7 +95,7 @@ class UnitOfWork:
         )
 
     def stored(self, keeper: StateKeeper, changes: Changes) -> None:
-        """The host has committed `changes`."""
+        """Note that the host has committed `changes`."""
         if changes.has_state:
             keeper.stored = changes.state
         self.storage.clear()
@@ -104,21 +104,21 @@ class UnitOfWork:
         self.files.clear()
         self.notes.clear()
         self.clones.clear()
-        for each in self._take_pending():
-            each.keep()
+        for each in self._take_effects():
+            each.commit()
 
     def close(self) -> None:
-        """What is not stored now never will be."""
-        for each in self._take_pending():
-            each.drop()
+        """Drop the changes that are not stored."""
+        for each in self._take_effects():
+            each.rollback()
 
-    def _take_pending(self) -> list[Pending]:
-        taken, self.pending = self.pending, []
+    def _take_effects(self) -> list[Effect]:
+        taken, self.effects = self.effects, []
         return taken
 
 
 def check_key(key: object) -> str:
-    """`key` if it can name an entry of the storage, else Invalid."""
+    """Return `key` if it can be a key of the storage. Raises Invalid otherwise."""
     if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_CHARACTERS:
         raise Invalid(
             f"{key!r:.80} cannot be a key of the storage: use a string of 1 to {MAX_KEY_CHARACTERS} characters"

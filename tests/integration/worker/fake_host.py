@@ -82,7 +82,7 @@ class FakeHost:
         self.staging, self.blobs = folder / "staging", folder / "blobs"
         self.answers: dict[str, Answer] = {
             "report": lambda args: {"accepted": True},
-            "room": lambda args: {"folder": str(self.staging)},
+            "reserve_space": lambda args: {"folder": str(self.staging)},
             "publish": self.publish,
         }
         for each in (self.staging, self.blobs):

@@ -13,7 +13,7 @@ from paglets.core.errors import Conflict, Fenced, Invalid
 from paglets.core.record import to_json
 from paglets.core.refs import HostRef, ProxyRef
 from paglets.worker.child.channel import EXIT_FENCED
-from paglets.worker.child.main import EXIT_UNHEARD
+from paglets.worker.child.main import EXIT_DONE_REFUSED
 from tests.fakes.waiting import wait_until
 
 
@@ -145,7 +145,7 @@ def test_a_state_that_cannot_travel_is_a_fault_that_names_the_field(host: FakeHo
 def test_a_done_that_the_host_cannot_store_comes_again_as_a_fault(host: FakeHost) -> None:
     host.answers["done"] = raising(Conflict("the disk is full"))
     told = host.start(paglets.Counts, "creation")
-    assert host.wait(told).exit_code == EXIT_UNHEARD
+    assert host.wait(told).exit_code == EXIT_DONE_REFUSED
     first, second = told.all("done")
     assert first.fault is None
     assert "the disk is full" in second.fault.message

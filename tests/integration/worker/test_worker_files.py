@@ -68,7 +68,7 @@ def test_a_file_is_captured_at_once_and_registered_with_the_hooks_changes(host: 
     source = work(told, "result.db")
     unknown = "Unknown: no file 'other.db' came with this paglet or is registered; there are: result.db"
     assert words(host, told) == [str(source), unknown]
-    assert [name for name, _ in told.asked] == ["room", "publish", "done"]
+    assert [name for name, _ in told.asked] == ["reserve_space", "publish", "done"]
     (file,) = told.done.changes.files
     found = source.stat()
     assert (file.file.name, file.file.mode, file.file.size_bytes) == ("result.db", "move", 9)
@@ -178,7 +178,7 @@ def test_a_file_that_rests_after_a_while_is_captured_then(host: FakeHost, tmp_pa
             source.write_text("a" * (len(rooms) + 1))
         return {"folder": str(host.staging)}
 
-    host.answers["room"] = room
+    host.answers["reserve_space"] = room
     told = host.start(paglets.RegistersAll, "creation", secret=[[str(source)]])
     assert words(host, told) == ["copy"]
     assert rooms == [1, 2, 3]
@@ -193,7 +193,7 @@ def test_a_file_that_never_rests_is_not_registered(host: FakeHost, tmp_path: Pat
         source.write_text("a" * (args.size_bytes + 1))
         return {"folder": str(host.staging)}
 
-    host.answers["room"] = room
+    host.answers["reserve_space"] = room
     told = host.start(paglets.RegistersAll, "creation", secret=[[str(source)]])
     (heard,) = words(host, told)
     assert re.fullmatch(r"FileChanged: \S+/log changed while it was read.*", heard)
@@ -203,7 +203,7 @@ def test_a_file_that_never_rests_is_not_registered(host: FakeHost, tmp_path: Pat
 def test_where_there_is_no_room_nothing_is_registered(host: FakeHost, tmp_path: Path) -> None:
     source = tmp_path / "big"
     source.write_text("a")
-    host.answers["room"] = raising(NoRoom("the quota of 5 bytes is used up"))
+    host.answers["reserve_space"] = raising(NoRoom("the quota of 5 bytes is used up"))
     told = host.start(paglets.RegistersAll, "creation", secret=[[str(source)]])
     assert words(host, told) == ["NoRoom: the quota of 5 bytes is used up"]
 
@@ -265,7 +265,7 @@ def test_a_file_that_never_rests_keeps_the_paglet_here(host: FakeHost) -> None:
         source.write_text("a" * (args.size_bytes + 1))
         return {"folder": str(host.staging)}
 
-    host.answers["room"] = room
+    host.answers["reserve_space"] = room
     go = as_registered(host, file)
     told = host.start(paglets.Registers, "dispatching", files=(go,), work_dir=created.go.work_dir)
     host.wait(told)
@@ -341,7 +341,7 @@ def test_a_full_disk_at_arrival_has_its_own_cause_and_leaves_no_part(tmp_path: P
     finally:
         host.close()
     assert told.done.fault.cause == "disk_full"
-    assert "'data.txt' (200,000 bytes) cannot be put into the scratch directory" in told.done.fault.message
+    assert "'data.txt' (200,000 bytes) cannot be copied to the scratch directory" in told.done.fault.message
     assert [path.name for path in work(told).iterdir()] == ["small"]
 
 
@@ -478,7 +478,7 @@ def test_a_download_of_damaged_or_unknown_bytes_changes_nothing(host: FakeHost) 
     host.answers["artifact_fetch"] = lambda args: {"artifact": to_json(ref), "path": path}
     told = host.start(paglets.Downloads, "creation")
     heard = words(host, told)
-    assert heard[0] == "FileChanged: the bytes of the artifact art-00000000 are damaged on this host"
+    assert heard[0] == "FileChanged: the artifact art-00000000 is damaged on this host"
     assert heard[-2:] == ["old", "folder,there"]
     assert told.all("artifact_delete") == []
     host.answers["artifact_fetch"] = raising(Unknown("no online host has it"))
