@@ -1,4 +1,4 @@
-"""`paglets host --background`: start a host that outlives the terminal, and wait until it is ready."""
+"""The start of `paglets host --background`: a host that outlives the terminal."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from paglets.wire.local_hosts import RunningHost, running_hosts
 
 LOOK_SECONDS = 0.02
 SLOW_SECONDS = 5.0
-"""A start takes one or two seconds; only a long recovery or a busy machine is worth a line."""
+"""The time after which a notice appears. A start takes one or two seconds unless recovery is long."""
 
 
 def start(options: HostOptions, words: Sequence[str], *, has_settings: bool) -> int:
-    """Start the host in a process of its own and show what that says until it is ready; gives the exit code.
+    """Start the host in a detached process, show its output until it is ready, and return the exit code.
 
-    `words`: the command line after the program. `has_settings`: it sets more than the name. A host that runs already
-    is left alone. Ctrl-C ends a host that is not ready yet.
+    `words` is the command line after the program; `has_settings` says that it sets more than the name. A host that
+    runs already stays untouched. Ctrl-C ends a host that is not ready yet.
     """
     home = paglets_home(os.environ)
     running = _running(home, options)
     if running is not None:
-        put_line(f"host {running.name} runs already (process {running.pid})")
+        put_line(f"host {running.name} is already running (process {running.pid})")
         if has_settings:
-            put_hint("it keeps the settings of its start; stop it first to change them")
+            put_hint("it keeps its settings; stop it first to change them")
         return EXIT_DONE
     process = _spawn(this_program(), [word for word in words if word != BACKGROUND_FLAG])
     try:
@@ -56,7 +56,7 @@ def spawn_detached(
     output: int,
     folder: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start `paglets WORDS` in a session of its own, away from the terminal; stdout and stderr go to `output`."""
+    """Start `paglets WORDS` in its own session, detached from the terminal; stdout and stderr go to `output`."""
     return subprocess.Popen(
         child_command(program, *words),
         cwd=folder,
@@ -69,7 +69,10 @@ def spawn_detached(
 
 
 def _running(home: Path, options: HostOptions) -> RunningHost | None:
-    """The running host of that name and data directory; of another directory the new process itself complains."""
+    """Return the running host with this name and data directory, or None.
+
+    For a running host with another data directory, the new process itself reports the conflict.
+    """
     note = read_note(options.data_dir or home / "hosts" / options.name)
     found = (one for one in running_hosts(home) if one.name == options.name)
     return next((one for one in found if note is not None and one.store_id == note.store_id), None)
@@ -81,7 +84,7 @@ def _spawn(program: Program, words: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def _follow(process: subprocess.Popen[bytes], home: Path, name: str) -> int:
-    """Show what the process says. When it is ready it closes its end of the pipe; so does its end."""
+    """Show the output of the process until it closes its pipe, which means that it is ready or has exited."""
     assert process.stdout is not None
     for line in process.stdout:
         put_line(line.decode("utf-8", "replace").rstrip("\n"))

@@ -1,4 +1,4 @@
-"""Flags that describe a host, and the options they make together with the configuration file."""
+"""The flags that describe a host, and the options that result from them and the configuration file."""
 
 from __future__ import annotations
 
@@ -24,78 +24,94 @@ REPEATED = {"peer": "peers", "tag": "tags", "property": "properties", "code_path
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """A flag for each setting of a host, its name and its configuration file."""
+    """Add a flag for each setting of a host, for its name and for the configuration file."""
     _add_place(parser.add_argument)
     _add_offers(parser.add_argument)
 
 
 def _add_place(add: Callable[..., object]) -> None:
-    """In its mesh and on its machine."""
-    add("--name", help="name in the mesh (default: this machine's host name)")
-    add("--host", metavar="ADDRESS", help="address to listen on (default 127.0.0.1)")
-    add("--bind-public", metavar="auto|ADDRESS", help="listen for other machines too, on that address of this one")
-    add("--port", type=int, help=f"port to listen on (default {DEFAULT_PORT}; 0: any free one)")
-    add("--public-url", metavar="URL", help="URL under which other hosts reach this one")
+    """Add the flags for the host's place in the mesh and on its machine."""
+    add("--name", help="set the name in the mesh (default: this machine's host name)")
+    add("--host", metavar="ADDRESS", help="listen on this address (default: 127.0.0.1)")
+    add(
+        "--bind-public",
+        metavar="auto|ADDRESS",
+        help="also listen for other machines, on this address or on the one that auto finds",
+    )
+    add("--port", type=int, help=f"listen on this port (default: {DEFAULT_PORT}; 0: any free port)")
+    add("--public-url", metavar="URL", help="announce this URL to other hosts instead of the own address")
     add(
         "--unreachable",
         action="store_const",
         const=False,
         dest="reachable",
-        help="nobody can connect to this host (NAT, firewall): it fetches what the others have for it",
+        help="fetch requests from other hosts, which cannot connect to this one (NAT, firewall)",
     )
-    add("--peer", action="append", metavar="URL", help="a host of the mesh to join; may be repeated")
+    add("--peer", action="append", metavar="URL", help="join the mesh of this host; repeatable")
     add(
-        "--mesh-version", metavar="TEXT", help=f"only hosts of equal mesh version join (default {DEFAULT_MESH_VERSION})"
+        "--mesh-version",
+        metavar="TEXT",
+        help=f"join only hosts with the same mesh version (default: {DEFAULT_MESH_VERSION})",
     )
-    add("--tag", action="append", help="what jobs can ask for; may be repeated")
-    add("--property", action="append", type=key_and_value, metavar="KEY=VALUE", help="shown to others; may be repeated")
-    add("--data-dir", metavar="DIR", help="where the host keeps all (default PAGLETS_HOME/hosts/NAME)")
-    add("--config", metavar="FILE", help=f"TOML file with a section [hosts.NAME] (default: {CONFIG_NAME} here, if any)")
-    add("--key-file", metavar="FILE", help="file with the mesh key (default PAGLETS_HOME/mesh.key)")
+    add("--tag", action="append", help="set a tag that jobs can require; repeatable")
+    add(
+        "--property",
+        action="append",
+        type=key_and_value,
+        metavar="KEY=VALUE",
+        help="set a property that other hosts show; repeatable",
+    )
+    add("--data-dir", metavar="DIR", help="store all data here (default: PAGLETS_HOME/hosts/NAME)")
+    add(
+        "--config",
+        metavar="FILE",
+        help=f"read section [hosts.NAME] of this TOML file (default: {CONFIG_NAME} in this folder, if any)",
+    )
+    add("--key-file", metavar="FILE", help="read the mesh key from this file (default: PAGLETS_HOME/mesh.key)")
 
 
 def _add_offers(add: Callable[..., object]) -> None:
-    """To jobs, and to those who keep files there."""
+    """Add the flags for what the host offers to jobs and for files that it keeps."""
     cores, memory, disk = AMOUNT_FLAGS
-    add(*cores, dest="cpu_cores", type=int, metavar="N", help="cores offered to jobs (default: all)")
-    add(*memory, dest="memory", metavar="SIZE", help="memory offered to jobs, as 16G (default: all)")
-    add(*disk, dest="temp_storage", metavar="SIZE", help="temporary disk offered to jobs (default: all free)")
-    add("--gpus", type=int, metavar="N", help="GPUs offered to jobs (default: all found)")
-    add("--pin-cpus", action="store_true", default=None, help="hold each job to the cores that it leased")
-    add("--code-path", action="append", metavar="DIR", help="folder that jobs import from; may be repeated")
+    add(*cores, dest="cpu_cores", type=int, metavar="N", help="offer this many cores to jobs (default: all)")
+    add(*memory, dest="memory", metavar="SIZE", help="offer this much memory to jobs, such as 16G (default: all)")
+    add(*disk, dest="temp_storage", metavar="SIZE", help="offer this much temporary disk to jobs (default: all free)")
+    add("--gpus", type=int, metavar="N", help="offer this many GPUs to jobs (default: all found)")
+    add("--pin-cpus", action="store_true", default=None, help="pin each job to its leased cores")
+    add("--code-path", action="append", metavar="DIR", help="let jobs import from this folder; repeatable")
     add(
         "--artifact-max-size",
         metavar="SIZE",
-        help="largest file kept for others, as 4G (default: no limit)",
+        help="refuse artifacts larger than this, such as 4G (default: no limit)",
     )
     add(
         "--artifact-storage-quota",
         metavar="SIZE",
-        help="disk for all files kept for others (default: no limit)",
+        help="limit the total size of artifacts (default: no limit)",
     )
     add(
         "--host-lost-after",
         type=float,
         metavar="SECONDS",
-        help="resubmit jobs of a host that has not answered for so long, in groups collected here (default 120)",
+        help="resubmit jobs of a host that has not answered for this long (groups collected here; default: 120)",
     )
     add(
         "--input-wait",
         type=float,
         metavar="SECONDS",
-        help="how long resubmitted jobs wait for inputs that no host has (default 604800, 7 days)",
+        help="let resubmitted jobs wait this long for inputs that no host has (default: 604800, 7 days)",
     )
     add(
         "--report-grace",
         type=float,
         metavar="SECONDS",
-        help="end the process of a job that has not ended so long after its report (default 600)",
+        help="end the process of a job that still runs this long after its report (default: 600)",
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFlags:
-    """What a command line says of a host, its flags by setting, and the file that goes with it, where there is one."""
+    """The name of a host, its flags by setting, and the path and content of the configuration file, if any."""
 
     name: str
     flags: dict[str, Any]
@@ -104,15 +120,16 @@ class HostFlags:
 
 
 def options_of(given: argparse.Namespace, folder: Path, *, re_enters: bool = False) -> HostOptions:
-    """The options that flags and configuration file make; without --config, `folder`/hosts.toml where it is there."""
+    """Return the options from the flags and the configuration file, by default `folder`/hosts.toml if it exists."""
     found = read_flags(given, folder, re_enters=re_enters)
     return host_options(found.name, flags=found.flags, file=found.file)
 
 
 def read_flags(given: argparse.Namespace, folder: Path, *, re_enters: bool = False) -> HostFlags:
-    """The file is read, and has a section of the host where --config or --name names it. Raises Invalid, StartFailed.
+    """Return the flags and the content of the configuration file.
 
-    `re_enters`: this is done again, by the copy of the archive that the host runs from, which then says the warnings.
+    Raises Invalid or StartFailed if the file is wrong, or lacks the section of a host that --config or --name asks
+    for. `re_enters`: the copy of the archive that the host runs from calls this again; that call prints the warnings.
     """
     name = name_of(given)
     path = user_path(given.config) if given.config else folder / CONFIG_NAME
@@ -122,14 +139,14 @@ def read_flags(given: argparse.Namespace, folder: Path, *, re_enters: bool = Fal
     hosts = file.get("hosts")
     if isinstance(hosts, dict) and name not in hosts:
         if given.config:
-            raise Invalid(f"{path} has no section [hosts.{name}]: choose with --name one of {', '.join(hosts)}")
+            raise Invalid(f"{path} has no section [hosts.{name}]", hint=[f"use --name with one of {', '.join(hosts)}"])
         if hosts and given.name:
             check_host_name(name)
-            way = f"`paglets init --name {name}` adds it"
-            raise Invalid(f"{CONFIG_NAME} has no section [hosts.{name}]; {nearest(name, list(hosts))}; {way}")
+            hint = [nearest(name, list(hosts)), f"`paglets init --name {name}` adds the section"]
+            raise Invalid(f"{CONFIG_NAME} has no section [hosts.{name}]", hint=hint)
         if hosts and not re_enters:
             there = ", ".join(hosts)
-            say(f"warning: {CONFIG_NAME} has no section [hosts.{name}], but {there}: {name} uses default settings")
+            say(f"warning: {CONFIG_NAME} has no section [hosts.{name}], only {there}: {name} uses default settings")
     return HostFlags(name=name, flags=flags_of(given), path=path, file=file)
 
 
@@ -138,7 +155,7 @@ def name_of(given: argparse.Namespace) -> str:
 
 
 def flags_of(given: argparse.Namespace) -> dict[str, Any]:
-    """The flags that were given, by setting."""
+    """Return the flags on the command line, by setting."""
     flags = {
         REPEATED.get(flag, flag): value
         for flag, value in vars(given).items()
@@ -150,5 +167,5 @@ def flags_of(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def machine_name(hostname: str) -> str:
-    """A host's name made of the machine's: its first part, lower case, other characters as '-'."""
+    """Return a host's name for a machine: the first part in lower case, with other characters as '-'."""
     return re.sub(r"[^a-z0-9]+", "-", hostname.partition(".")[0].lower()).strip("-")[:63] or "host"

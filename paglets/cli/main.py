@@ -1,4 +1,4 @@
-"""The command line: finds the command, imports only its module, turns errors into a line and an exit code."""
+"""The entry point of the command line. It imports only the module of the command and maps errors to exit codes."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ from paglets.cli.script import is_script
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Invalid, PagletsError
 
 COMMANDS = {
-    "artifacts": ("paglets.cli.commands.artifacts", "result files and others that hosts keep: fetch, send, delete"),
-    "completion": ("paglets.cli.commands.completion", "completion of commands and names for bash, zsh and fish"),
-    "config": ("paglets.cli.commands.config", "check a configuration file; show each setting and where it comes from"),
-    "demo": ("paglets.cli.commands.demo", "see the whole story work on this machine, in half a minute"),
-    "doctor": ("paglets.cli.commands.doctor", "look at what commonly stands in the way, and say what to do"),
-    "host": ("paglets.cli.commands.host", "run a host on this machine, with --background away from this terminal"),
+    "artifacts": ("paglets.cli.commands.artifacts", "list, fetch, send and delete files that hosts keep"),
+    "completion": ("paglets.cli.commands.completion", "print completion code for bash, zsh or fish"),
+    "config": ("paglets.cli.commands.config", "check a configuration file, or show each setting and its source"),
+    "demo": ("paglets.cli.commands.demo", "run a demonstration with three hosts on this machine, in half a minute"),
+    "doctor": ("paglets.cli.commands.doctor", "find common problems on this machine and in the mesh, with advice"),
+    "host": ("paglets.cli.commands.host", "run a host on this machine, in the foreground or background"),
     "init": ("paglets.cli.commands.init", "write a configuration file, or add a host to one"),
-    "jobs": ("paglets.cli.commands.jobs.parser", "groups, queues and hosts: what runs, what waits, and why"),
-    "key": ("paglets.cli.commands.key", "the mesh key of this machine"),
-    "list": ("paglets.cli.commands.list", "all paglets on the hosts of the mesh"),
-    "logs": ("paglets.cli.commands.logs.parser", "what a job printed, from whichever host ran it"),
-    "mesh": ("paglets.cli.commands.mesh", "the hosts that know each other"),
-    "notes": ("paglets.cli.commands.notes", "what paglets and jobs told their user"),
-    "stop": ("paglets.cli.commands.stop", "end a host that runs on this machine"),
-    "version": ("paglets.cli.commands.version", "the version of this program"),
+    "jobs": ("paglets.cli.commands.jobs.parser", "list, explain, watch and cancel jobs and groups"),
+    "key": ("paglets.cli.commands.key", "show or create the mesh key of this machine"),
+    "list": ("paglets.cli.commands.list", "list all paglets on the hosts of the mesh"),
+    "logs": ("paglets.cli.commands.logs.parser", "show the output of a job, whichever host ran it"),
+    "mesh": ("paglets.cli.commands.mesh", "list the hosts of the mesh, or remove a lost one"),
+    "notes": ("paglets.cli.commands.notes", "show messages that jobs and paglets sent to their user"),
+    "stop": ("paglets.cli.commands.stop", "stop hosts that run on this machine"),
+    "version": ("paglets.cli.commands.version", "print the version of this program"),
 }
-"""Command -> module with `parser() -> Parser`, and what it is for."""
+"""The commands: name -> (module with `parser() -> Parser`, purpose)."""
 
 SHARED = {"--at": 2, "--timeout": 2, "--json": 1}
-"""Options that (almost) all commands have, and how many words each takes."""
+"""The options that most commands share, with the number of words each takes."""
 
 USAGE = "\n".join(
     [
-        "usage: paglets COMMAND ...    (paglets COMMAND --help says more)",
-        "       paglets [--python PATH] SCRIPT.py [ARGS...]    runs a script that imports paglets",
+        "usage: paglets COMMAND ...    (details: paglets COMMAND --help)",
+        "       paglets [--python PATH] SCRIPT.py [ARGS...]    (run a script that imports paglets)",
         "",
         *(f"  {name:<12}{purpose}" for name, (_, purpose) in COMMANDS.items()),
         "",
-        "  --at NAME|URL   speak to that host (or set PAGLETS_AT); by default the one that runs here",
-        "  --json          data as JSON       --debug   tracebacks with errors",
+        "  --at NAME|URL   connect to this host (or set PAGLETS_AT); default: the host on this machine",
+        "  --json          print JSON         --debug   print tracebacks of errors",
         "",
-        "exit codes: 0 done, 1 failed or not so, 2 wrong usage, 3 can never be placed, 4 host not reachable,",
-        "  5 not allowed, 6 time ran out, 7 cancelled, 8 versions differ, 9 a host's data: a person must decide,",
+        "exit codes: 0 done, 1 failed or false, 2 wrong usage, 3 can never be placed, 4 host unreachable,",
+        "  5 not allowed, 6 timed out, 7 cancelled, 8 versions differ, 9 data of a host needs a decision,",
         "  130 interrupted",
     ]
 )
 
 
 def main(arguments: list[str], refused: str = "") -> int:
-    """Run the command in `arguments` (without the program's name); gives the exit code.
+    """Run the command in `arguments` (without the program's name) and return the exit code.
 
-    `refused`: why a script that they name cannot be started.
+    `refused` is the reason why a script that `arguments` name cannot start, or "".
     """
     debug = "--debug" in arguments
-    _open_closed()
+    _open_closed_streams()
     try:
         if refused:
             raise Invalid(refused)
@@ -71,18 +71,18 @@ def main(arguments: list[str], refused: str = "") -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Who read our output has seen enough. Python must not try to write the rest when it ends.
+        # The reader of the pipe has closed it. Without this, Python would write the rest at exit and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except SystemExit as leaving:  # argparse, after --help
         return leaving.code if isinstance(leaving.code, int) else EXIT_DONE
     except Exception as error:
-        advice = "" if debug else " (a fault of paglets: --debug shows where)"
+        advice = "" if debug else " (a bug in paglets: --debug prints the traceback)"
         return _fail(f"{type(error).__name__}: {error}{advice}", EXIT_FAILED, debug)
 
 
-def _open_closed() -> None:
-    """Who closed our stdout or stderr wants nothing of it; Python gives None then."""
+def _open_closed_streams() -> None:
+    """Replace a closed stdout or stderr, which Python represents as None, with the null device."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
@@ -101,10 +101,10 @@ def _run(arguments: list[str]) -> int:
         return EXIT_DONE
     name = "version" if name in ("--version", "-V") else name
     if is_script(name):
-        raise Invalid("only --at and --python can stand before a script; its own options follow its name")
+        raise Invalid("only --at and --python can precede a script; put the script's options after its name")
     if name not in COMMANDS:
         if os.path.isfile(name):
-            here = f"paglets {shlex.quote(f'./{name}')} runs the file of that name"
+            here = f"paglets {shlex.quote(f'./{name}')} runs the file {name}"
             raise Invalid(f"no command {name!r}", hint=[here])
         raise (
             flag_before_command("", arguments, COMMANDS)
@@ -115,13 +115,13 @@ def _run(arguments: list[str]) -> int:
 
 
 def parser_of(name: str) -> Parser:
-    """The parser of one of COMMANDS. Raises KeyError."""
+    """Return the parser of a command. Raises KeyError if COMMANDS lacks it."""
     made: Parser = importlib.import_module(COMMANDS[name][0]).parser()
     return made
 
 
 def move_shared_options(arguments: list[str]) -> list[str]:
-    """Options that commands share may stand in front of these: `--at NAME jobs ps` is `jobs ps --at NAME`."""
+    """Move shared options from the front to the end: `--at NAME jobs ps` becomes `jobs ps --at NAME`."""
     words, last = list(arguments), []
     for place in (0, 1):
         while len(words) > place and words[place].partition("=")[0] in SHARED:

@@ -1,4 +1,4 @@
-"""Arguments that commands share."""
+"""The parser class, the options that commands share, and the clients that commands open."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 30.0
 LOOK_SECONDS = 5.0
-"""For the answer of each host to a command that asks all and only looks."""
+"""The timeout for each host's answer to a read-only command that asks all hosts."""
 
 AMOUNT_FLAGS = (("--cores", "--cpu-cores"), ("--mem", "--memory"), ("--disk", "--temp-storage"))
-"""Flags of amounts, alike in all commands: cores, memory, temporary disk. The second of each is the older spelling."""
+"""The flags for cores, memory and temporary disk in all commands. The second of each pair is an alias."""
 
 Handler = Callable[[argparse.Namespace], int]
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors are raised, so that there is one place that prints them, and say where help is."""
+    """An argument parser that raises Invalid, with a pointer to `--help`, instead of printing errors and exiting."""
 
     def __init__(self, *, prog: str, description: str | None = None, epilog: str | None = None) -> None:
         super().__init__(
@@ -49,44 +49,44 @@ class Parser(argparse.ArgumentParser):
 
     @property
     def words(self) -> str:
-        """The command without the program, such as `jobs ps`."""
+        """The command without the program's name, such as `jobs ps`."""
         return self.prog.removeprefix("paglets ")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Of a command that is not there, say what may be meant. Raises Invalid for that, else ArgumentError."""
+        """Check a value against its choices. Raises Invalid for an unknown command, ArgumentError for another value."""
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
             raise unknown_command(self.words, value, action.choices)
         if action.choices is not None and value not in action.choices:
-            raise argparse.ArgumentError(action, f"there is no {value!r}: {nearest(value, list(action.choices))}")
+            raise argparse.ArgumentError(action, f"unknown value {value!r}: {nearest(value, list(action.choices))}")
 
-    def refuse(self, unknown: list[str]) -> NoReturn:
-        """What stands on the command line and is no argument. Raises Invalid."""
+    def reject(self, unknown: list[str]) -> NoReturn:
+        """Raise Invalid for words that are no argument of this command."""
         flag = unknown[0].partition("=")[0]
         if not flag.startswith("-"):
-            told = f"unexpected {' '.join(unknown)!r}"
+            message = f"unexpected {' '.join(unknown)!r}"
             hint = unexpected_word_hints(self.words, unknown[0])
-            raise Invalid(told if hint else f"{told}; see `{self.prog} --help`", hint=hint)
+            raise Invalid(message if hint else f"{message}; see `{self.prog} --help`", hint=hint)
         flags = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
-        words = [name.removeprefix("--") for name in flags]  # the hyphens would make any two alike
-        near = difflib.get_close_matches(flag.lstrip("-"), words, 1)  # of all flags there are too many for a line
-        self.error(f"there is no {flag}" + (f": did you mean '--{near[0]}'?" if near else ""))
+        words = [name.removeprefix("--") for name in flags]  # common hyphens would make unlike flags similar
+        near = difflib.get_close_matches(flag.lstrip("-"), words, 1)
+        self.error(f"unknown option {flag}" + (f": did you mean '--{near[0]}'?" if near else ""))
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """`did you mean X?`, or all that there are."""
-    return meant(word, known) or f"there are {', '.join(known)}"
+    """Return `did you mean X?`, or a list of all known words."""
+    return meant(word, known) or f"choose from {', '.join(known)}"
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def add_commands(parser: Parser) -> Commands:
-    """Room for commands below that of `parser`."""
+    """Return an empty set of subcommands of `parser`."""
     return parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
 
 
 def add_command(commands: Commands, name: str, purpose: str, *examples: str) -> Parser:
-    """One of them. `examples` are shown with its help, each a command line after `paglets`."""
+    """Add a subcommand. Each example is a command line without `paglets`; the command's help lists them."""
     lines = "\n".join(f"  paglets {example}" for example in examples)
     return commands.add_parser(
         name,
@@ -99,33 +99,40 @@ def add_command(commands: Commands, name: str, purpose: str, *examples: str) -> 
 def add_common(
     parser: argparse.ArgumentParser, handler: Handler, *, waits: bool = False, asks_all: bool = False
 ) -> None:
-    """`--at`, `--timeout`, `--json`, and what runs the command. One that `waits` for jobs does so without a limit; one
-    that `asks_all` hosts bounds the wait for each of them itself."""
-    usual = "as long as it takes" if waits else f"{LOOK_SECONDS:g} for each host" if asks_all else f"{ANSWER_SECONDS:g}"
+    """Add `--at`, `--timeout` and `--json`, and set the handler.
+
+    A command that `waits` for jobs has no default timeout. A command that `asks_all` hosts limits the time for each.
+    """
+    usual = "no limit" if waits else f"{LOOK_SECONDS:g} for each host" if asks_all else f"{ANSWER_SECONDS:g}"
     parser.add_argument(
-        "--at", metavar="NAME|URL", help="the host to ask; default PAGLETS_AT, else the one running here"
+        "--at", metavar="NAME|URL", help="connect to this host (default: PAGLETS_AT, else the host on this machine)"
     )
     parser.add_argument(
         "--timeout",
         type=seconds,
         default=None if waits or asks_all else ANSWER_SECONDS,
         metavar="SECONDS",
-        help=f"how long to wait (default {usual})",
+        help=f"wait at most this long (default: {usual})",
     )
-    parser.add_argument("--json", action="store_true", help="data as JSON")
+    add_json(parser)
     parser.set_defaults(handler=handler)
 
 
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add `--json`."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
 def lazy_handler(module: str, name: str) -> Handler:
-    """The handler `name` of a module that is loaded only when it is called: the other commands start faster."""
+    """Return a handler that imports its module when it is called, so that other commands start faster."""
     return lambda options: int(getattr(importlib.import_module(module), name)(options))
 
 
 def run(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
-    """Parse and run what `add_common` or `set_defaults(handler=...)` named.
+    """Parse the arguments, run the handler of the command and return the exit code.
 
-    argparse gives an optional argument up at the first option: that of `get ID --force TARGET` is left over. A parser
-    whose last argument is optional names it as the default `last`.
+    argparse does not fill an optional argument that follows an option, such as TARGET in `get ID --force TARGET`.
+    A parser with such a last argument stores its name as the default `last`, and this function fills it.
     """
     commands = next((each.choices for each in parser._actions if isinstance(each, argparse._SubParsersAction)), None)
     if commands and arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help"):
@@ -136,19 +143,20 @@ def run(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
         setattr(options, last, further[0])
         further = []
     if further:
-        options.parser.refuse(further)
+        options.parser.reject(further)
     if not hasattr(options, "handler"):
-        parser.error("a command is missing")
+        parser.error("missing command")
     handler: Handler = options.handler
     return handler(options)
 
 
 def client_of(options: argparse.Namespace, *, of_one: bool = False) -> HostClient:
-    """A client for `--at`. Where there was a choice it is said on stderr if the answer is `of_one` host only."""
-    _say_broken_run_files()
-    from paglets.client.host_client import (
-        HostClient,  # here, as commands that ask nobody start in half the time without it
-    )
+    """Return a client of the host that `--at` names.
+
+    `of_one`: the command is about one host only. If several were available, stderr names the chosen one.
+    """
+    _warn_of_broken_run_files()
+    from paglets.client.host_client import HostClient  # imported late: commands without a client start in half the time
 
     client = HostClient(options.at, timeout=options.timeout or ANSWER_SECONDS)
     if client.note and of_one:
@@ -161,7 +169,7 @@ def mesh_client_of(options: argparse.Namespace, *, of_one: bool = False) -> Iter
     """What `client_of` speaks through, for commands that only look: it loads half as much."""
     from paglets.client.connect import connect, open_mesh_client
 
-    _say_broken_run_files()
+    _warn_of_broken_run_files()
     link, note = open_mesh_client(options.at, connect(None, os.environ), os.environ)
     if note and of_one:
         say(note)
@@ -171,7 +179,7 @@ def mesh_client_of(options: argparse.Namespace, *, of_one: bool = False) -> Iter
         link.close()
 
 
-def _say_broken_run_files() -> None:
+def _warn_of_broken_run_files() -> None:
     from paglets.wire.keys import paglets_home
     from paglets.wire.local_hosts import broken_run_files
 
@@ -185,13 +193,13 @@ def seconds(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
     return value
 
 
 def count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
 
 
@@ -203,7 +211,7 @@ def amount_of_bytes(text: str) -> int:
 
 
 def names_and_urls(hosts: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Split hosts given as names or as URLs (`http://gpu-a:8765`, `gpu-a:8765`)."""
+    """Split hosts into names and URLs, such as `http://gpu-a:8765` or `gpu-a:8765`."""
     given = tuple(hosts)
     return tuple(each for each in given if ":" not in each), tuple(each for each in given if ":" in each)
 

@@ -1,4 +1,4 @@
-"""What is printed: tables fitted to the terminal, JSON, amounts in words. Nothing from outside is printed raw."""
+"""Output: tables that fit the terminal, JSON, and amounts as text. Control characters from outside are escaped."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from paglets.core.text import as_typed, duration_text, printable
 SHORTEST_COLUMN = 8
 
 NEVER_CUT = frozenset({"ID", "GROUP", "JOB", "HOST", "FREE CORES", "FREE MEMORY", "FREE DISK", "FREE GPUS"})
-"""Columns that are of no use with their end cut off: what one copies into the next command, and amounts."""
+"""The columns that are never cut: names that users copy into the next command, and amounts."""
 
 
 def say(message: object) -> None:
-    """Print a line on stderr; of an error also its hints and next steps, each on a line."""
+    """Print a line on stderr. For an error, print its hints and next steps, too, each on a line."""
     put_line(f"paglets: {adapt_commands(str(message))}")
     for line in message.advice() if isinstance(message, PagletsError) else ():
         put_line(adapt_commands(line))
 
 
 def notice_if_slow(text: str, after_seconds: float = QUIET_SECONDS) -> AbstractContextManager[None]:
-    """Say on stderr what is waited for, where that takes long."""
+    """Return a context that prints `text` on stderr if its body takes longer than `after_seconds`."""
     return told_if_slow(say, text, after_seconds)
 
 
 def waiting_for_all(seconds: float) -> str:
-    """For `notice_if_slow`."""
-    return f"waiting for hosts that do not answer, {seconds:g} s at most"
+    """Return the notice for a request to all hosts with that timeout."""
+    return f"waiting up to {seconds:g} s for hosts that have not answered"
 
 
 def adapt_commands(text: str) -> str:
-    """`text` with what the user must type where it says `paglets ...`, or what a script would do."""
+    """Replace `paglets ...` with the command the user types, and Python code with the equivalent option."""
     return as_typed(text).replace("with HostClient(URL)", "with --at URL")
 
 
 def print_json(value: Any) -> None:
-    """A record or JSON tree on stdout, ASCII only so that no terminal can be tricked."""
+    """Print a record or JSON tree on stdout, in ASCII so that it cannot control a terminal."""
     print(json.dumps(to_json(value), indent=2, allow_nan=False))
 
 
@@ -58,10 +58,10 @@ def print_table(
     below: Sequence[str] = (),
     out: TextIO | None = None,
 ) -> None:
-    """A table: on a terminal fitted to it and with bold headers, elsewhere whole and plain.
+    """Print a table. On a terminal, it fits the width and has bold headers; elsewhere it is plain and never cut.
 
-    A column that is empty in all rows is left out. One of NEVER_CUT stays whole, even if its lines get too long.
-    `below`: of each row a text that stands in a paragraph under it.
+    Columns that are empty in all rows are omitted. Columns in NEVER_CUT stay whole even if the lines become too long.
+    `below` has a text for each row, which is printed as a paragraph under the row.
     """
     out = out or sys.stdout
     cells = [[printable(cell) for cell in row] for row in rows]
@@ -77,24 +77,24 @@ def print_table(
 
 
 def terminal_width(out: TextIO) -> int | None:
-    """In characters, of a terminal; None of a pipe or file."""
+    """Return the width of a terminal in characters, or None for a pipe or file."""
     return shutil.get_terminal_size().columns if out.isatty() else None
 
 
 def print_paragraph(text: object, indent: str, *, out: TextIO | None = None) -> None:
-    """A text below what it belongs to: on a terminal in lines of its width, elsewhere in one."""
+    """Print an indented text, wrapped to the width of a terminal, and on one line elsewhere."""
     out = out or sys.stdout
     width = terminal_width(out)
     whole = indent + printable(text)
     if width is not None:
-        # A word that does not fit is a path or an id: it stays whole, to be copied.
+        # A word longer than a line is a path or an id. It stays whole so that users can copy it.
         most = max(width, len(indent) + SHORTEST_COLUMN)
         whole = textwrap.fill(whole, most, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     print(whole, file=out)
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
-    """`name  value` lines on stdout; empty values are left out."""
+    """Print `name  value` lines on stdout, without the empty values."""
     shown = {name: printable(value) for name, value in fields.items() if value not in ("", None)}
     width = max((len(name) for name in shown), default=0)
     for name, value in shown.items():
@@ -102,19 +102,19 @@ def print_fields(fields: Mapping[str, object]) -> None:
 
 
 MOST_TEXT_CHARACTERS = 500
-"""Of one text in words, such as the message of a failure; `--json` has all of it."""
+"""The limit for one text, such as the message of a failure. `--json` has the whole text."""
 
 
 def shortened(text: str) -> str:
-    """Return the beginning and the end of a long text, and how much is left out between them."""
+    """Return a text, with the middle of a long one replaced by the number of omitted characters."""
     if len(text) <= MOST_TEXT_CHARACTERS:
         return text
     half = MOST_TEXT_CHARACTERS // 2
-    return f"{text[:half]} ... ({len(text) - 2 * half:,} characters more: --json shows all) ... {text[-half:]}"
+    return f"{text[:half]} ... ({len(text) - 2 * half:,} more characters: --json shows all) ... {text[-half:]}"
 
 
 def column_widths(rows: Sequence[Sequence[str]], most: int | None, kept: Collection[int] = ()) -> list[int]:
-    """The width of each column; where all together are over `most`, the widest give way first, but those of `kept`."""
+    """Return the width of each column. If the sum exceeds `most`, shrink the widest first, but none in `kept`."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     giving = [index for index in range(len(widths)) if index not in kept]
     while most is not None and giving and sum(widths) + len(GAP) * (len(widths) - 1) > most:
@@ -143,9 +143,9 @@ def ago(then: float | None, now: float) -> str:
 
 
 def attempt_text(generation: int | None, attempt: int | None) -> str:
-    """Return `2` for the second attempt, `3.1` for the first one of the third copy, "" where none has begun.
+    """Return an attempt as `logs --attempt` takes it: `2`, or `3.1` for attempt 1 of generation 3.
 
-    `logs --attempt` takes the same.
+    Return "" if no attempt of the first generation has started.
     """
     if not attempt and (generation or 1) == 1:
         return ""
@@ -153,7 +153,7 @@ def attempt_text(generation: int | None, attempt: int | None) -> str:
 
 
 def ranges_text(numbers: Sequence[int]) -> str:
-    """`0-3,8` of 0, 1, 2, 3, 8."""
+    """Return numbers as ranges: `0-3,8` for 0, 1, 2, 3 and 8."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][-1] + 1:

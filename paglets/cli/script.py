@@ -1,9 +1,9 @@
-"""`paglets SCRIPT.py [ARGS...]`: run a script as `python SCRIPT.py ARGS...` does, with this program importable.
+"""The start of `paglets SCRIPT.py [ARGS...]`: like `python SCRIPT.py ARGS...`, with this program importable.
 
-The process becomes the script's interpreter. From an archive, the script imports the kept copy, as a host does: it may
-run for hours and import late, and the user may replace the archive meanwhile.
+The process becomes the script's interpreter. If this program is an archive, the script imports from the cached copy,
+as a host does: a script may run for hours and import late, and the user may replace the archive meanwhile.
 
-Each script pays for the imports of this module, so modules that few calls need are imported in functions.
+Each script pays for the imports of this module, so functions import the modules that few calls need.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from paglets.core.command import (
 from paglets.core.copies import is_own, known_copy
 
 OPTIONS = ("--at", "--python")
-"""The options that can stand before a script. Each takes a value."""
+"""The options that can precede a script. Each takes a value."""
 
 
 def is_script(word: str) -> bool:
@@ -34,7 +34,7 @@ def is_script(word: str) -> bool:
 
 
 def split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Return the OPTIONS in front of the first other word, and the words from there on."""
+    """Return the leading OPTIONS with their values, and the words after them."""
     options: dict[str, str] = {}
     words = list(arguments)
     while words and words[0].partition("=")[0] in OPTIONS:
@@ -44,9 +44,9 @@ def split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def start(arguments: list[str]) -> str:
-    """Become the script that the command line names.
+    """Replace this process with the script that the command line names.
 
-    Return "" if it names none, else a sentence that says why the script cannot be started.
+    Return "" if it names no script, or the reason why the script cannot start.
     """
     options, words = split(arguments)
     if not words or not is_script(words[0]):
@@ -57,7 +57,7 @@ def start(arguments: list[str]) -> str:
         return problem
     environment = _environment(python)
     if not environment:
-        return "an installed paglets runs scripts with its own Python only: use paglets.pyz, or install it there too"
+        return "an installed paglets runs scripts with its own Python only: use paglets.pyz, or install paglets there"
     if options.get("--at"):
         os.environ["PAGLETS_AT"] = options["--at"]
     os.environ |= environment
@@ -70,14 +70,14 @@ def start(arguments: list[str]) -> str:
 
 
 def _become(command: list[str]) -> None:
-    """Go on as that command. Raises OSError."""
+    """Replace this process with the command. Raises OSError."""
     if os.name == "posix":
         os.execv(command[0], command)  # noqa: S606
     importlib.import_module("paglets.program").become(command)
 
 
 def _problem_of_script(word: str) -> str:
-    """Return why that file cannot be run, or ""."""
+    """Return the reason why the file cannot run, or ""."""
     if os.path.isdir(word):
         return f"{word!r} is a folder, not a script"
     folder, name = os.path.split(word)
@@ -102,7 +102,7 @@ def _interpreter(named: str) -> str:
 
 
 def _problem_of_python(python: str, options: Mapping[str, str]) -> str:
-    """Return why that interpreter cannot run a script, or ""."""
+    """Return the reason why the interpreter cannot run a script, or ""."""
     if "--python" in options and not options["--python"]:
         return "--python needs the path of an interpreter"
     if os.path.isdir(python):
@@ -116,7 +116,7 @@ def _problem_of_python(python: str, options: Mapping[str, str]) -> str:
 
 
 def _environment(python: str) -> dict[str, str]:
-    """Return what a script's environment needs beside that of this process; {} if that interpreter cannot have it."""
+    """Return the environment variables to add for a script, or {} if that interpreter cannot import this program."""
     program = program_path()
     if is_archive():
         command = this_command()
@@ -126,16 +126,17 @@ def _environment(python: str) -> dict[str, str]:
     files = importlib.import_module("paglets.program")
     checkout = files.this_program()
     if python != sys.executable and files.is_installed(checkout):
-        return {}  # there, PYTHONPATH would put every package of this interpreter before the standard library
+        # PYTHONPATH would put every package of this interpreter before the other one's standard library.
+        return {}
     made: dict[str, str] = files.child_environment(checkout, os.environ, python=python)
     return made | carried_command(this_command(), program)
 
 
 def _kept_copy(archive: str) -> str:
-    """Return the copy to run a script from; "" where none can be kept, or others could write to it."""
+    """Return the cached copy to run a script from, or "" if there can be none or others could write to it."""
     if os.name != "posix":
         return ""
-    # Absolute, for the script and the programs that it starts may change their folder.
+    # The path is absolute because the script and the programs that it starts may change their folder.
     home = os.path.abspath(os.path.expanduser(os.environ.get("PAGLETS_HOME") or "~/.paglets"))
     copies = os.path.join(home, "cache", "app")
     folders = (home, os.path.dirname(copies), copies)
@@ -146,7 +147,7 @@ def _kept_copy(archive: str) -> str:
         copy = known_copy(seen, copies) or str(
             importlib.import_module("paglets.program").keep_noted(archive, seen, home)
         )
-        # Again, for some may have been missing a moment ago.
+        # Check again: folders that were missing above exist now.
         return copy if copy and all(map(is_own, (*folders, os.path.dirname(copy), copy))) else ""
     except OSError:
         return ""

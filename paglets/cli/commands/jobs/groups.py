@@ -1,4 +1,4 @@
-"""`paglets jobs groups`."""
+"""The handler of `paglets jobs groups`."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from paglets.core.messages import Message
 from paglets.core.record import to_json
 
 MOST_LINES = 50
-"""Of pending jobs, failures and results in words; `--json` has all that the summary has."""
+"""The limit for each table: pending jobs, failures, results. `--json` has the whole summary."""
 
 
 def groups(options: argparse.Namespace) -> int:
-    """All groups that the host knows, or the summary of one."""
+    """List all groups of the mesh, or show the summary of one."""
     with client_of(options) as client:
         group_id = options.group or options.name
         return _one(client, group_id, options) if group_id else _all(client, options)
@@ -43,6 +43,8 @@ def _all(client: HostClient, options: argparse.Namespace) -> int:
     missing = missing_hosts(views, errors.values())
     if options.json:
         print_json({**to_json(Groups(groups=found)), "unreachable": missing.lines()})
+    elif not found:
+        say("there are no groups")
     else:
         print_groups(found, views, time.time(), [host.store_id for host in errors])
     missing.say()
@@ -61,7 +63,7 @@ def _with_collector(client: HostClient, group_id: str, options: argparse.Namespa
         print_json(summary_of(client, group_id))
         return EXIT_DONE
     ask = collector_caller(client, group_id)
-    # Failures are counted with the one look, and shown with the next: jobs may end in between.
+    # Count before the summary is read: jobs that end in between must not make more failures than cancelled ones.
     cancelled = ask(Message("counts"))["failed"].get("cancelled", 0)
     summary = ask(Message("summary", {"limit": MOST_LINES}))
     hooks = hooks_of_group(client, summary, options.timeout or LOOK_SECONDS)

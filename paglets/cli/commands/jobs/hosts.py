@@ -22,6 +22,7 @@ from paglets.slots.eligibility import remedy, tags_nowhere
 
 
 def hosts(options: argparse.Namespace) -> int:
+    """List the hosts that could run a job with the given requirements. Return EXIT_NEVER if there is none."""
     from paglets.system.jobs import ComputeJobState
 
     given = vars(options)
@@ -42,8 +43,8 @@ def hosts(options: argparse.Namespace) -> int:
         say(f"as if submitted from {home}")
     if can:
         return EXIT_DONE
-    why, hint = no_host_lines(state.required_host_tags, tags, [one.reason for one in verdicts])
-    say(why)
+    message, hint = no_host_lines(state.required_host_tags, tags, [one.reason for one in verdicts])
+    say(message)
     put_hint(hint)
     return EXIT_NEVER
 
@@ -51,7 +52,7 @@ def hosts(options: argparse.Namespace) -> int:
 def no_host_lines(
     required: Sequence[str], tags_of_hosts: Sequence[Collection[str]], codes: Sequence[str]
 ) -> tuple[str, str]:
-    """Return why no host can run a job, and what can be done. `codes`: of the reasons of all hosts."""
+    """Return the message that no host can run a job, and a hint. `codes` are the reason codes of all hosts."""
     there = {tag for tags in tags_of_hosts for tag in tags}
     nowhere = tags_nowhere([tag for tag in required if tag not in there], there)
     return (f"no host can run this job{f': {nowhere}' if nowhere else ''}", remedy(*codes))

@@ -1,4 +1,4 @@
-"""`paglets jobs list` and `paglets jobs ps`: the jobs of the mesh, or of one group, a line for each."""
+"""The handlers of `paglets jobs list` and `paglets jobs ps`: a line for each job of the mesh or of one group."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from paglets.system.progress import how_ended
 HEADERS = ("JOB", "STATUS", "HOST", "ATTEMPT", "TIME", "RESULT OR REASON")
 
 ENDED_WORDS = {"COMPLETED": "done", "FAILED_FINAL": "failed", "CANCELLED": "cancelled"}
-"""Of jobs that have ended and still are on their host, for their report or a hook."""
+"""Status in the store -> word, for ended jobs that are still on a host because of a report or a hook."""
 
 NOT_ENDED = ("running", "waiting")
 
@@ -47,7 +47,7 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeshJobs:
-    """Jobs of all hosts, and the hosts that are missing."""
+    """The jobs of all hosts, the number of omitted jobs, and the hosts that did not answer."""
 
     jobs: Sequence[tuple[Slots, JobView]]
     left_out: int
@@ -55,7 +55,7 @@ class MeshJobs:
 
 
 def ps(options: argparse.Namespace) -> int:
-    """List what runs on the hosts of the mesh, with what it uses."""
+    """List the running jobs on the hosts of the mesh, with their usage."""
     asked = _ask(options, None if options.all else "running")
     nothing = "no job runs or waits" if options.all else "no job runs"
     row = lambda slots, job: (slots.host.name, *job_row(job, slots))  # noqa: E731
@@ -63,7 +63,7 @@ def ps(options: argparse.Namespace) -> int:
 
 
 def list_jobs(options: argparse.Namespace) -> int:
-    """List the jobs that wait or run; of a group all that it has."""
+    """List the waiting and running jobs of the mesh, or all jobs of a group."""
     status, limit = options.status, options.limit
     if options.group:
         return _of_group(options)
@@ -80,17 +80,17 @@ def list_jobs(options: argparse.Namespace) -> int:
 
 
 def _ask(options: argparse.Namespace, status: str | None) -> MeshJobs:
-    """Ask each host for at most `--limit` jobs; keep those of that status, by default all."""
+    """Ask each host for at most `--limit` jobs, and keep those with the status (None: all)."""
     seconds, limit = options.timeout or LOOK_SECONDS, options.limit
     with mesh_client_of(options) as link, notice_if_slow(waiting_for_all(seconds)):
         answers, errors = mesh_slots(link, limit, seconds)
         missing = missing_hosts(link.hosts(), errors)
     found = [(slots, job) for slots in answers for job in slots.jobs if status in (None, _word(job))]
-    return MeshJobs(jobs=found, left_out=sum(count_left_out(slots, status) for slots in answers), missing=missing)
+    return MeshJobs(jobs=found, left_out=sum(count_omitted(slots, status) for slots in answers), missing=missing)
 
 
-def count_left_out(slots: Slots, status: str | None) -> int:
-    """Return how many jobs of that status, by default of all, a host has beyond the limit: running ones come first."""
+def count_omitted(slots: Slots, status: str | None) -> int:
+    """Return how many jobs with the status (None: any) a host has beyond the limit. Hosts list running jobs first."""
     unseen = max(0, slots.all_jobs - len(slots.jobs))
     running = slots.running_jobs - sum(job.status == "RUNNING" for job in slots.jobs)
     running = min(unseen, max(0, running))
@@ -106,11 +106,11 @@ def _show(
     as_json: bool,
 ) -> int:
     if as_json:
-        told = [{"host": slots.host.name, **to_json(job)} for slots, job in asked.jobs]
-        print_json({"jobs": told, "left_out": asked.left_out, "unreachable": asked.missing.lines()})
-    else:
+        entries = [{"host": slots.host.name, **to_json(job)} for slots, job in asked.jobs]
+        print_json({"jobs": entries, "left_out": asked.left_out, "unreachable": asked.missing.lines()})
+    elif asked.jobs:
         print_table(headers, [row(slots, job) for slots, job in asked.jobs])
-    if not asked.jobs and not as_json:
+    else:
         say(nothing)
     _say_more(asked.left_out)
     asked.missing.say()
@@ -135,7 +135,7 @@ def _row_of_view(slots: Slots, job: JobView) -> tuple[object, ...]:
 
 def _say_more(count: int) -> None:
     if count > 0:
-        say(f"{counted(count, 'more job')}: --limit N shows more")
+        say(f"omitted {counted(count, 'job')}: --limit N shows more")
 
 
 # Of a group.
@@ -154,15 +154,16 @@ def _of_group(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"group_id": options.group, "jobs": shown, "left_out": max(0, more)})
         return EXIT_DONE
-    print_table(HEADERS, [row_of(entry, time.time(), hosts) for entry in shown])
-    if not shown:
+    if shown:
+        print_table(HEADERS, [row_of(entry, time.time(), hosts) for entry in shown])
+    else:
         say(f"group {options.group} has no {options.status or ''} jobs".replace("  ", " "))
     _say_more(more)
     return EXIT_DONE
 
 
 def entries(summary: Entry) -> list[Entry]:
-    """Return the jobs of a summary, sorted by status: `job_key`, `status`, and what the summary has of each."""
+    """Return the jobs of a summary, sorted by status: `job_key`, `status`, and the record in the summary."""
     found = [
         {**job, "status": "running" if job["status"] == "RUNNING" else "waiting"} for job in summary["pending_jobs"]
     ]
@@ -173,7 +174,7 @@ def entries(summary: Entry) -> list[Entry]:
 
 
 def row_of(entry: Entry, now: float, hosts: Mapping[str, MeshHostView]) -> tuple[object, ...]:
-    """Return a line under `HEADERS`. `hosts` by name."""
+    """Return a row for `HEADERS`. `hosts` maps names to hosts."""
     has_ended = entry["status"] not in NOT_ENDED
     seconds = entry.get("runtime_seconds") if has_ended else now - entry["since"]
     return (

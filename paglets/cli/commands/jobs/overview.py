@@ -1,4 +1,4 @@
-"""`paglets jobs status`, `history` and `top`: a group in counts, what ended, and what is used where."""
+"""The handlers of `paglets jobs status`, `history` and `top`."""
 
 from __future__ import annotations
 
@@ -37,13 +37,14 @@ HOST_HEADERS = ("HOST", "CORES", "MEMORY", "DISK", "GPUS", "RUNNING", "QUEUED")
 TOP_HEADERS = ("HOST", "JOB", "ATTEMPT", "TIME", "CORES", "CPU", "RSS", "SCRATCH", "PROCESSES")
 
 
-# A group in counts.
+# Status.
 
 
 def status(options: argparse.Namespace) -> int:
+    """Show how many jobs of a group are done, failed and pending."""
     with client_of(options) as client:
-        told = collector_caller(client, options.group)(Message("counts"))
-    counts = status_counts(told)
+        reply = collector_caller(client, options.group)(Message("counts"))
+    counts = status_counts(reply)
     if options.json:
         print_json(counts)
         return EXIT_DONE
@@ -55,40 +56,44 @@ def status(options: argparse.Namespace) -> int:
             "done": f"{counts['completed_count']:,} of {counts['expected_count']:,}",
             "failed": _failed_text(counts),
             "pending": pending,
-            "last report": ago(told["last_report_at"], time.time()),
+            "last report": ago(reply["last_report_at"], time.time()),
         }
     )
     return EXIT_DONE
 
 
 def _failed_text(counts: dict[str, Any]) -> str:
-    """`3 (2 cancelled, 1 exception)`."""
+    """Return `3 (2 cancelled, 1 exception)`, or "" without failures."""
     causes = ", ".join(f"{count:,} {cause}" for cause, count in counts["failed"].items())
     return f"{counts['failed_count']:,} ({causes})" if causes else ""
 
 
-def status_counts(told: dict[str, Any]) -> dict[str, Any]:
-    """Return the counts that the collector told; `pending` by status and `failed` by cause, most frequent first."""
+def status_counts(reply: dict[str, Any]) -> dict[str, Any]:
+    """Return the counts in a collector's reply: `pending` by status, `failed` by cause, most frequent first."""
     names = ("group_id", "status", "expected_count", "completed_count", "failed_count", "pending_count")
-    by = {name: dict(Counter(told[name]).most_common()) for name in ("pending", "failed")}
-    return {**{name: told[name] for name in names}, **by}
+    by = {name: dict(Counter(reply[name]).most_common()) for name in ("pending", "failed")}
+    return {**{name: reply[name] for name in names}, **by}
 
 
-# What ended.
+# History.
 
 
 def history(options: argparse.Namespace) -> int:
+    """List the ended jobs of a group, newest first."""
     with client_of(options) as client:
         entries = _newest(client, options.group, options.limit)
     if options.json:
         print_json({"group_id": options.group, "ended": entries})
         return EXIT_DONE
-    print_table(ENDED_HEADERS, [_ended_row(entry, time.time()) for entry in entries])
+    if entries:
+        print_table(ENDED_HEADERS, [_ended_row(entry, time.time()) for entry in entries])
+    else:
+        say(f"no job of {options.group} has ended yet")
     return EXIT_DONE
 
 
 def _newest(client: HostClient, group_id: str, limit: int) -> list[dict[str, Any]]:
-    """The last `limit` entries of the collector's `ended`, newest first."""
+    """Return the newest entries of the collector's `ended`, newest first."""
     collector = collector_of(client, group_id)
     found: deque[dict[str, Any]] = deque(maxlen=limit)
     after = 0
@@ -114,10 +119,11 @@ def _ended_row(entry: dict[str, Any], now: float) -> tuple[object, ...]:
     )
 
 
-# What is used.
+# Load.
 
 
 def top(options: argparse.Namespace) -> int:
+    """Show the load of all hosts and the busiest jobs, once or until interrupted."""
     seconds = options.timeout or LOOK_SECONDS
     with client_of(options) as client:
         while True:
@@ -128,8 +134,8 @@ def top(options: argparse.Namespace) -> int:
             if options.watch and sys.stdout.isatty():
                 print("\x1b[H\x1b[J", end="")
             if options.json:
-                told = [{"host": slots.host.name, **to_json(job)} for slots, job in jobs]
-                print_json({"hosts": answers, "jobs": told, "unreachable": missing.lines()})
+                entries = [{"host": slots.host.name, **to_json(job)} for slots, job in jobs]
+                print_json({"hosts": answers, "jobs": entries, "unreachable": missing.lines()})
             else:
                 print_table(HOST_HEADERS, [_host_row(slots) for slots in answers])
                 print()
@@ -142,13 +148,13 @@ def top(options: argparse.Namespace) -> int:
 
 
 def busiest(answers: tuple[Slots, ...]) -> list[tuple[Slots, JobView]]:
-    """The running jobs of all hosts, those that used most processor time a second first."""
+    """Return the running jobs of all hosts, sorted by CPU use, highest first."""
     running = [(slots, job) for slots in answers for job in slots.jobs if job.status == "RUNNING"]
     return sorted(running, key=lambda pair: (-cpu_share(pair[1]), pair[0].host.name, pair[1].agent_id))
 
 
 def cpu_share(job: JobView) -> float:
-    """Cores that the job kept busy on average since its attempt began."""
+    """Return how many cores the job kept busy on average since its attempt started."""
     return job.usage.cpu_seconds / job.running_seconds if job.usage and job.running_seconds else 0.0
 
 

@@ -1,4 +1,4 @@
-"""`paglets jobs`: groups, queues and hosts: what runs, what waits, and why."""
+"""The parser of `paglets jobs` and its subcommands."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ STATUSES = {
     "cancelled": "failures",
     "done": "results",
 }
-"""Statuses of `jobs list`, in the order of its lines -> the list of a group's summary that has these jobs."""
+"""Status in `jobs list` -> list of a group's summary that has such jobs. The order is that of the lines."""
 
 
 def parser() -> Parser:
-    made = Parser(prog="paglets jobs", description="Groups, queues and hosts: what runs, what waits, and why.")
+    made = Parser(prog="paglets jobs", description="List, explain, watch and cancel jobs and groups.")
     commands = add_commands(made)
     _add_listings(commands)
     _add_states(commands)
@@ -38,16 +38,16 @@ def parser() -> Parser:
     again = add_command(
         commands,
         "rerun-hook",
-        "run a hook of a finished job again that failed (`jobs why` shows it)",
+        "rerun the failed hooks of a finished job (`jobs why` shows them)",
         "jobs rerun-hook words/monday",
     )
-    again.add_argument("job", metavar="GROUP/JOBKEY", help="the job")
+    again.add_argument("job", metavar="GROUP/JOBKEY", help="rerun the hooks of this job")
     add_common(again, lazy_handler("paglets.cli.commands.jobs.rerun_hook", "rerun"), waits=True)
-    everything = add_command(commands, "show", "everything about one job: code, files, attempts, result file")
-    everything.add_argument("job", metavar="GROUP/JOBKEY|ID", help="a job of a group, or a job's id")
+    everything = add_command(commands, "show", "show all details of one job: code, files, attempts, result file")
+    everything.add_argument("job", metavar="GROUP/JOBKEY|ID", help="name the job by its group and key, or by its id")
     add_common(everything, lazy_handler("paglets.cli.commands.jobs.show", "show"), asks_all=True)
-    add_logs(add_command(commands, "logs", "what a job printed; also as `paglets logs`"))
-    _add_hosts(add_command(commands, "hosts", "which hosts could run a job, best first (nothing is submitted)"))
+    add_logs(add_command(commands, "logs", "show the output of a job, like `paglets logs`"))
+    _add_hosts(add_command(commands, "hosts", "list the hosts that could run a job, best first (submits nothing)"))
     return made
 
 
@@ -55,45 +55,45 @@ def _add_listings(commands: Commands) -> None:
     lines = add_command(
         commands,
         "list",
-        "jobs that wait or run; of a group all jobs, with their results and failures",
+        "list waiting and running jobs, or all jobs of a group with their results and failures",
         "jobs list",
         "jobs list words",
         "jobs list words --status failed",
     )
-    lines.add_argument("group", nargs="?", metavar="GROUP", help="list all jobs of that group")
-    lines.add_argument("--status", choices=list(STATUSES), help="only jobs of that status")
-    lines.add_argument("--limit", type=count, default=100, metavar="N", help="jobs shown (default 100)")
+    lines.add_argument("group", nargs="?", metavar="GROUP", help="list all jobs of this group")
+    lines.add_argument("--status", choices=list(STATUSES), help="list only jobs with this status")
+    lines.add_argument("--limit", type=count, default=100, metavar="N", help="show at most N jobs (default: 100)")
     add_common(lines, lazy_handler("paglets.cli.commands.jobs.list", "list_jobs"), asks_all=True)
     lines.set_defaults(last="group")
-    listing = add_command(commands, "groups", "groups and their counts; one group with its jobs", "jobs groups")
-    listing.add_argument("name", nargs="?", metavar="GROUP", help="show that group: pending jobs, results, failures")
-    listing.add_argument("--group", metavar="GROUP", help="the same")
+    listing = add_command(commands, "groups", "list groups with counts, or show one group with its jobs", "jobs groups")
+    listing.add_argument("name", nargs="?", metavar="GROUP", help="show pending jobs, results and failures of this group")
+    listing.add_argument("--group", metavar="GROUP", help="do the same")
     add_common(listing, lazy_handler("paglets.cli.commands.jobs.groups", "groups"), asks_all=True)
-    queue = add_command(commands, "queue", "one host's queue and leases, with CPU ids and usage")
+    queue = add_command(commands, "queue", "show the queue and leases of one host, with CPU ids and usage")
     _add_limit(queue)
     add_common(queue, lazy_handler("paglets.cli.commands.jobs.queue", "queue"))
-    processes = add_command(commands, "ps", "what runs now, on all hosts of the mesh, and what it uses")
-    processes.add_argument("--all", action="store_true", help="what waits, too")
+    processes = add_command(commands, "ps", "list running jobs on all hosts, with their usage")
+    processes.add_argument("--all", action="store_true", help="list waiting jobs, too")
     _add_limit(processes)
     add_common(processes, lazy_handler("paglets.cli.commands.jobs.list", "ps"), asks_all=True)
 
 
 def _add_states(commands: Commands) -> None:
-    reason = add_command(commands, "why", "why a job, or a group's jobs, do not run or did not succeed")
-    reason.add_argument("job", metavar="GROUP|GROUP/JOBKEY|ID", help="a group, a job of a group, or a job's id")
+    reason = add_command(commands, "why", "explain why jobs wait, failed or were cancelled")
+    reason.add_argument("job", metavar="GROUP|GROUP/JOBKEY|ID", help="explain this group, or this job")
     add_common(reason, lazy_handler("paglets.cli.commands.jobs.why", "why"))
-    status = add_command(commands, "status", "how far a group is, in counts", "jobs status words")
-    status.add_argument("group", metavar="GROUP")
+    status = add_command(commands, "status", "count the jobs of a group by status", "jobs status words")
+    status.add_argument("group", metavar="GROUP", help="count the jobs of this group")
     add_common(status, lazy_handler("paglets.cli.commands.jobs.overview", "status"))
-    past = add_command(commands, "history", "the jobs of a group that ended, newest first", "jobs history words")
-    past.add_argument("group", metavar="GROUP")
-    past.add_argument("--limit", type=count, default=50, metavar="N", help="jobs shown (default 50)")
+    past = add_command(commands, "history", "list the ended jobs of a group, newest first", "jobs history words")
+    past.add_argument("group", metavar="GROUP", help="list the jobs of this group")
+    past.add_argument("--limit", type=count, default=50, metavar="N", help="show at most N jobs (default: 50)")
     add_common(past, lazy_handler("paglets.cli.commands.jobs.overview", "history"))
     load = add_command(
-        commands, "top", "hosts by their load, and the running jobs that use most", "jobs top", "jobs top --watch"
+        commands, "top", "show the load of all hosts and the busiest jobs", "jobs top", "jobs top --watch"
     )
-    load.add_argument("--watch", action="store_true", help="again and again, until interrupted")
-    load.add_argument("--limit", type=count, default=20, metavar="N", help="jobs shown (default 20)")
+    load.add_argument("--watch", action="store_true", help="repeat until interrupted")
+    load.add_argument("--limit", type=count, default=20, metavar="N", help="show at most N jobs (default: 20)")
     add_common(load, lazy_handler("paglets.cli.commands.jobs.overview", "top"), asks_all=True)
 
 
@@ -102,16 +102,16 @@ def _add_waits(commands: Commands) -> None:
         (
             "wait",
             lazy_handler("paglets.cli.commands.jobs.wait", "wait"),
-            "wait until all jobs of a group have ended; the exit code says how",
+            "wait until all jobs of a group have ended, and return how as the exit code",
         ),
         (
             "watch",
             lazy_handler("paglets.cli.commands.jobs.wait", "watch"),
-            "watch a group until all jobs have ended: a bar, or in a pipe a line for each job",
+            "watch a group until all jobs have ended: a bar on a terminal, else a line for each job",
         ),
     ):
         waiting = add_command(commands, name, purpose, f"jobs {name} words", f"jobs {name} words --timeout 600")
-        waiting.add_argument("group", metavar="GROUP")
+        waiting.add_argument("group", metavar="GROUP", help=f"{name} for this group")
         add_common(waiting, handler, waits=True)
 
 
@@ -119,48 +119,50 @@ def _add_cancel(commands: Commands) -> None:
     ending = add_command(
         commands,
         "cancel",
-        "end jobs, queued and running ones, with all their processes",
+        "cancel queued and running jobs, and end all their processes",
         "jobs cancel words",
         "jobs cancel words/monday words/friday --reason 'wrong input'",
     )
-    ending.add_argument("jobs", nargs="+", metavar="GROUP|GROUP/JOBKEY", help="a group, or a job of a group")
-    ending.add_argument("--reason", default="", metavar="TEXT", help="kept in the failure of each job")
+    ending.add_argument("jobs", nargs="+", metavar="GROUP|GROUP/JOBKEY", help="cancel this group, or this job")
+    ending.add_argument("--reason", default="", metavar="TEXT", help="store this text in the failure of each job")
     ending.add_argument(
         "--force",
         action="store_true",
-        help="where the group's collector cannot be asked: each host that answers ends what it has of it",
+        help="if the collector is unreachable, make each reachable host end its jobs of the group",
     )
     add_common(ending, lazy_handler("paglets.cli.commands.jobs.cancel", "cancel"))
 
 
 def _add_limit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--limit", type=count, default=1000, metavar="N", help="jobs shown of each host (default 1000)")
+    parser.add_argument(
+        "--limit", type=count, default=1000, metavar="N", help="show at most N jobs of each host (default: 1000)"
+    )
 
 
 def _add_hosts(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     repeated: dict[str, Any] = {"action": "append", "default": []}
-    add("--tag", dest="required_host_tags", metavar="TAG", help="a tag that the host must have", **repeated)
-    add("--prefer-tag", dest="preferred_host_tags", metavar="TAG", help="a tag that is better to have", **repeated)
-    add("--exclude-tag", dest="excluded_host_tags", metavar="TAG", help="not on hosts with this tag", **repeated)
+    add("--tag", dest="required_host_tags", metavar="TAG", help="require this tag", **repeated)
+    add("--prefer-tag", dest="preferred_host_tags", metavar="TAG", help="prefer hosts with this tag", **repeated)
+    add("--exclude-tag", dest="excluded_host_tags", metavar="TAG", help="exclude hosts with this tag", **repeated)
     add(
         *("--exclude-host", "--exclude-url"),
         dest="excluded_hosts",
         metavar="NAME|URL",
-        help="not on this host",
+        help="exclude this host",
         **repeated,
     )
     cores, memory, disk = AMOUNT_FLAGS
     size: dict[str, Any] = {"type": amount_of_bytes, "default": 0, "metavar": "SIZE"}
-    add(*cores, type=int, default=1, dest="cpu_cores", metavar="N", help="cores that the job needs")
-    add(*memory, dest="memory_bytes", help="memory that it needs, as 4G", **size)
-    add(*disk, dest="temp_storage_bytes", help="temporary disk that it needs, as 10G", **size)
-    add("--gpus", type=int, default=0, metavar="N", help="GPUs that it needs")
+    add(*cores, type=int, default=1, dest="cpu_cores", metavar="N", help="require this many cores (default: 1)")
+    add(*memory, dest="memory_bytes", help="require this much memory, such as 4G", **size)
+    add(*disk, dest="temp_storage_bytes", help="require this much temporary disk, such as 10G", **size)
+    add("--gpus", type=int, default=0, metavar="N", help="require this many GPUs")
     add(
         *("--allow-home", "--home"),
         action="store_true",
         dest="allow_home_compute",
-        help="the host asked may run it too",
+        help="include the host that is asked",
     )
     add_common(parser, lazy_handler("paglets.cli.commands.jobs.hosts", "hosts"))
 

@@ -18,6 +18,7 @@ from paglets.slots.amounts import resources_text
 
 
 def queue(options: argparse.Namespace) -> int:
+    """List the jobs on one host with their leases and usage."""
     from paglets.client.slots import slots_of
 
     with mesh_client_of(options, of_one=True) as link:

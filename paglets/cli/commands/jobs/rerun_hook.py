@@ -1,4 +1,4 @@
-"""Hooks of finished jobs that failed, in words; and `paglets jobs rerun-hook`, which runs them again."""
+"""The handler of `paglets jobs rerun-hook`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from paglets.core.text import printable
 
 
 def rerun(options: argparse.Namespace) -> int:
-    """Run the failed hooks of the job `options.job` again. Return 1 where one failed again."""
+    """Rerun the failed hooks of the job `options.job`. Return EXIT_FAILED if one failed again."""
     group_id, slash, job_key = options.job.partition("/")
     if not slash:
-        raise Invalid(f"{options.job[:80]!r} is no job: name it as GROUP/JOBKEY")
+        raise Invalid(f"{options.job[:80]!r} is not a job: name it as GROUP/JOBKEY")
     ends: list[dict[str, Any]] = []
     with client_of(options) as client:
         for hook in _failed(client, group_id, job_key, options.timeout or LOOK_SECONDS):
-            with notice_if_slow(f"{hook.hook} of {options.job} runs on {hook.host.name}"):
+            with notice_if_slow(f"running {hook.hook} of {options.job} on {hook.host.name}"):
                 again = client.rerun_hook(hook, timeout=options.timeout)
             ends.append(_end(options.job, hook, again))
             if not options.json:
@@ -38,11 +38,11 @@ def _failed(client: HostClient, group_id: str, job_key: str, seconds: float) -> 
         return found.hooks
     if found.unreachable:
         raise Unreachable(
-            f"no host that answered has a failed hook of {group_id}/{job_key}; {found.unreachable[0].message}"
+            f"no reachable host has a failed hook of {group_id}/{job_key}; {found.unreachable[0].message}"
         )
     if found.undelivered:
         raise Conflict(f"no hook of {group_id}/{job_key} has failed: {found.undelivered[0].text}")
-    raise Unknown(f"no hook of {group_id}/{job_key} failed on a host that is online")
+    raise Unknown(f"no online host has a failed hook of {group_id}/{job_key}")
 
 
 def _end(job: str, hook: FailedHook, again: FailedHook | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`paglets jobs wait` and `watch`: a group until its last job has ended."""
+"""The handlers of `paglets jobs wait` and `watch`, which follow a group until its last job has ended."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from paglets.system.progress import Bar, Silent, next_line, shown
 
 
 def wait(options: argparse.Namespace) -> int:
-    """Wait, and show how far the group is as a script that waits does; at the end one line."""
+    """Wait for a group, with the progress display of waiting scripts, and print one line at the end."""
     return _follow(options, shown(options.group, False if options.json else None, time.monotonic))
 
 
 def watch(options: argparse.Namespace) -> int:
-    """On a terminal a bar and the failures, elsewhere a line for each job that ends."""
+    """Watch a group: a bar and the failures on a terminal, a line for each ended job elsewhere."""
     if options.json:
         return _follow(options, Silent(options.group))
     draws = draws_on(sys.stderr)
@@ -41,7 +41,7 @@ def _follow(options: argparse.Namespace, shows: Silent) -> int:
             for number, page in enumerate(_follower(client, options.group, shows).pages(options.timeout, brief=True)):
                 shows(page)
                 if number == 1 and progress.pending:
-                    _say_never(client, options.group)
+                    _warn_of_unplaceable_jobs(client, options.group)
                     shows.draw()
     except KeyboardInterrupt:
         so_far = f" ({progress.words()})" if progress.pending >= 0 else ""
@@ -62,18 +62,18 @@ def _follower(client: HostClient, group_id: str, shows: Silent) -> Follower:
     return follower.tells(lambda text: shows.tell(adapt_commands(text)))
 
 
-def _say_never(client: HostClient, group_id: str) -> None:
-    """Once, after a look: for what no host can run, one would wait in vain."""
+def _warn_of_unplaceable_jobs(client: HostClient, group_id: str) -> None:
+    """Warn of pending jobs that no host can run: waiting for them is in vain."""
     with suppress(PagletsError):
         page = collector_caller(client, group_id)(Message("listed", {"name": "pending_jobs"}))
         never = sum(1 for job in page["entries"] if job.get("never"))
         if never:
-            put_line(f"{group_id}: {counted(never, 'job')} can never run as things are")
+            put_line(f"{group_id}: no host of this mesh can run {counted(never, 'job')}")
             put_next(f"paglets jobs why {group_id}")
 
 
 class JobLines(Silent):
-    """A line on stdout for each job that ended, and on stderr what is in the way."""
+    """A progress display with a line on stdout for each ended job, and messages on stderr."""
 
     def draw(self) -> None:
         for key, record in self.progress.news:
