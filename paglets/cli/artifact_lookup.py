@@ -1,4 +1,4 @@
-"""The artifacts in the results of a group's jobs, and how their files are named side by side."""
+"""The lookup of artifacts by group and job, and the names of their files in one folder."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _UNSAFE = re.compile(r"[^\w.+=@,-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """Jobs of a group: without a file in their result, failed, not yet ended."""
+class FilelessCounts:
+    """The number of jobs of a group without a file: finished without one, failed, and pending."""
 
     without_file: int
     failed: int
@@ -43,41 +43,42 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupArtifacts:
-    """`artifacts`: each with the key of its job, in the order of the keys. `unreachable`: why there may be more.
+    """The artifacts of a group, each with the key of its job, sorted by key.
 
-    `missing`: the hosts that are offline, where results have no file: a job may have taken its file there.
+    `unreachable`: errors of hosts that may have more. `missing`: the offline hosts, if results lack a file; a job may
+    have taken its file there.
     """
 
     group_id: str
     artifacts: tuple[tuple[str, ArtifactRef], ...]
-    counts: Counts
+    counts: FilelessCounts
     undelivered: tuple[Undelivered, ...] = ()
     missing: MissingHosts = field(default_factory=MissingHosts)
     unreachable: tuple[PagletsError, ...] = ()
 
     def remarks(self) -> Iterator[str]:
-        """In words, which jobs have no file."""
+        """Yield a line for each kind of job without a file."""
         counts = self.counts
         if counts.without_file:
             asked = self.missing.note()
             yield f"{counted(counts.without_file, 'result has', 'results have')} no file{asked}"
         for job in self.undelivered[:MOST_NAMED_FILES]:
-            yield f"{job.group_id}/{job.job_key} keeps {counted(job.file_count, 'file')} so far: {job.text}"
+            yield f"{job.group_id}/{job.job_key} still keeps {counted(job.file_count, 'file')}: {job.text}"
         if len(self.undelivered) > MOST_NAMED_FILES:
             more = len(self.undelivered) - MOST_NAMED_FILES
-            yield f"so {'does' if more == 1 else 'do'} {more:,} more of its jobs"
+            yield f"{counted(more, 'more job still keeps', 'more jobs still keep')} files"
         if counts.failed:
-            yield f"{counted(counts.failed, 'job')} failed: `paglets jobs why {self.group_id}` says why"
+            yield f"{counted(counts.failed, 'job')} failed: `paglets jobs why {self.group_id}` explains why"
         if counts.pending:
             pending = counted(counts.pending, "job has", "jobs have")
-            yield f"{pending} not ended yet: the same command later gets what is new"
+            yield f"{pending} not ended yet: run the same command later to fetch new files"
 
 
 def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
-    """Return the files of all results so far, and those that finished jobs left on any host.
+    """Return the files in all results so far, and the files that finished jobs left on any host.
 
-    Where the collector cannot be asked, what finished jobs left is all, and `unreachable` says why. Raises Unknown,
-    Unreachable where they left nothing.
+    If the collector is unreachable, return only the latter, and put its error into `unreachable`. Raises Unknown or
+    Unreachable if there are none.
     """
     left, unreachable = client.mesh_artifacts(group_id=group_id)
     found = {file.artifact_id: (file.job_key, file) for file in left}
@@ -100,7 +101,7 @@ def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
         found |= {file.artifact_id: (key, file) for key, file in waiting.files}
         others = {each.message: each for each in (*unreachable, *waiting.unreachable)}
         unreachable = (error, *others.values())
-    counts = Counts(without_file=without, failed=failed, pending=pending)
+    counts = FilelessCounts(without_file=without, failed=failed, pending=pending)
     owners = {file.owner for file in left}
     jobs = kept_of(client, group_id).undelivered
     undelivered = tuple(job for job in jobs if job.file_count and job.agent_id not in owners)
@@ -118,10 +119,11 @@ def artifacts_of_group(client: HostClient, group_id: str) -> GroupArtifacts:
 def owner_texts(
     client: HostClient, artifacts: Iterable[ArtifactRef], lines: Iterable[GroupLine], seconds: float
 ) -> dict[str, str]:
-    """Artifact id -> the job that reported it, `GROUP/JOBKEY`; else its group, its owner's id, or that it is a host's.
+    """Return a text for the owner of each artifact, by id.
 
-    `lines`: the groups of the mesh. Their collectors are asked for jobs at once, for so many seconds in all; those of
-    more than MOST_GROUPS groups are not.
+    The text is the job that reported the artifact (`GROUP/JOBKEY`), else its group, its owner's id, or `(host)`.
+    `lines` are the groups of the mesh. The collectors of at most MOST_GROUPS groups are asked, in parallel, for at
+    most `seconds` in all.
     """
     artifacts = tuple(artifacts)
     groups = {line.collector.agent_id: line for line in lines}
@@ -140,9 +142,9 @@ def owner_texts(
 
 
 def _reported(client: HostClient, collector: ProxyRef, end: float) -> Iterator[tuple[str, ArtifactRef]]:
-    """The artifacts in results by job key, as far as the collector tells them until `end` (monotonic seconds)."""
+    """Yield job keys and artifacts from a collector's results, until `end` (monotonic seconds)."""
     with suppress(PagletsError):
-        client.paglet(collector, timeout=_left(end))  # a host that hangs holds up a call for longer than it may wait
+        client.paglet(collector, timeout=_left(end))  # probe first: a call waits longer than this on a host that hangs
         for page in _pages(client, collector, "", end):
             for key, record in page["results"].items():
                 artifact = artifact_in(record.get("result"))
@@ -151,7 +153,7 @@ def _reported(client: HostClient, collector: ProxyRef, end: float) -> Iterator[t
 
 
 def artifact_of_job(client: HostClient, group_id: str, job_key: str) -> ArtifactRef:
-    """The file of a job: the one that it reported, or that a hook left. Raises Unknown, Invalid for several."""
+    """Return the file that a job reported or its hook left. Raises Unknown, or Invalid if there are several."""
     found = {file.artifact_id: file for file in client.undelivered(group_id, job_key).files}
     try:
         reported = _reported_by(client, group_id, job_key)
@@ -163,14 +165,14 @@ def artifact_of_job(client: HostClient, group_id: str, job_key: str) -> Artifact
     if len(found) > 1:
         ids = ", ".join(f"{file.artifact_id} ({file.name})" for file in list(found.values())[:MOST_NAMED_FILES])
         raise Invalid(
-            f"{group_id}/{job_key} has {len(found)} files: name one, such as {ids}",
+            f"{group_id}/{job_key} has {len(found)} files: name one of {ids}",
             next=[f"`paglets artifacts get --group {group_id} DIR` fetches all files of the group"],
         )
     return next(iter(found.values()))
 
 
 def _reported_by(client: HostClient, group_id: str, job_key: str) -> ArtifactRef:
-    """The artifact that a job reported. Raises Unknown, which says what there is instead."""
+    """Return the artifact that a job reported. Raises Unknown if it failed, has no file or has not ended."""
     named = f"{group_id}/{job_key}"
     try:
         collector = collector_of(client, group_id)
@@ -178,7 +180,7 @@ def _reported_by(client: HostClient, group_id: str, job_key: str) -> ArtifactRef
         return waiting_file(client, group_id, job_key, error)
     for page in _pages(client, collector, job_key[:-1]):
         if job_key in page["failures"]:
-            raise Unknown(f"{named} failed and has no file: `paglets jobs why {named}` says why")
+            raise Unknown(f"{named} failed and has no file", hint=[f"paglets jobs why {named} explains why"])
         if job_key in page["results"]:
             artifact = artifact_in(page["results"][job_key].get("result"))
             if artifact is None:
@@ -188,13 +190,18 @@ def _reported_by(client: HostClient, group_id: str, job_key: str) -> ArtifactRef
             break
     keys = group_of(client, group_id).job_keys
     near = "" if job_key in keys else meant(job_key, keys)
-    raise Unknown(f"{named} has no result{f': {near}' if near else ''}", hint=[f"paglets jobs why {named} says why"])
+    raise Unknown(
+        f"{named} has no result{f': {near}' if near else ''}", hint=[f"paglets jobs why {named} explains why"]
+    )
 
 
 def _pages(
     client: HostClient, collector: ProxyRef, after: str | None, end: float | None = None
 ) -> Iterator[dict[str, Any]]:
-    """`end`: raise TimedOut then (monotonic seconds), and not after the client's timeout for a page."""
+    """Yield the pages of a collector's results after a key.
+
+    With `end` (monotonic seconds), TimedOut is raised at that time instead of after the client's timeout for a page.
+    """
     while after is not None:
         message = Message("results", {"after": after, "limit": PAGE_RESULTS})
         page = client.call_tree(collector, message, None if end is None else _left(end))
@@ -203,25 +210,25 @@ def _pages(
 
 
 def _left(end: float) -> float:
-    """Raises TimedOut."""
+    """Return the seconds until `end`. Raises TimedOut if it has passed."""
     left = end - time.monotonic()
     if left <= 0:
-        raise TimedOut("the time for asking is over")
+        raise TimedOut("timed out while collectors were asked")
     return left
 
 
 def file_names(files: Iterable[tuple[str, str]]) -> list[str]:
-    """Return the name of each file, `KEY-NAME`, given the key of its job and its own name.
+    """Return the file name `KEY-NAME` for each pair of a job key and a name.
 
-    A job key is any text. Characters that cannot be in a file name become `_`, and leading dots and hyphens are left
-    out. Where a name was changed, or two names would be equal on any file system, digits made of the key are added.
+    A job key is any text. Characters that file names cannot have become `_`, and leading dots and hyphens are removed.
+    If that changes a name, or if two names are equal on any file system, digits from a hash of the key are added.
     """
     named = [(key, name, f"{_UNSAFE.sub('_', key)}-{name}") for key, name in files]
     uses = Counter(plain.casefold() for _, _, plain in named)
     seen: Counter[tuple[str, str]] = Counter()
     names = []
     for key, name, plain in named:
-        before = seen[key, name]  # copies of a job, or a hook, may have left files of one name
+        before = seen[key, name]  # copies of a job, or a hook, may have left files with the same name
         seen[key, name] += 1
         names.append(plain if _is_good(key, plain, uses) else _marked(key, name, before))
     return names
@@ -236,9 +243,9 @@ def _is_good(key: str, name: str, uses: Counter[str]) -> bool:
 
 
 def _marked(key: str, name: str, before: int) -> str:
-    """`KEY~12345678-NAME`, each part cut to what fits, the name at its beginning: its end says what it is.
+    """Return `KEY~12345678-NAME`, with both parts cut to fit.
 
-    `before`: how many files of that job have the same name.
+    NAME loses its beginning, because its end has the suffix. `before` counts earlier files with this key and name.
     """
     digits = hashlib.sha256((f"{key}\n{before}" if before else key).encode()).hexdigest()[:8]
     begin = _cut(_UNSAFE.sub("_", key).lstrip(".-") or "_", MOST_KEY_BYTES) + f"~{digits}-"

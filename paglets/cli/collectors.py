@@ -1,4 +1,4 @@
-"""A group's collector, as commands reach it: found, waited for not too long, and told of where it cannot be asked."""
+"""Requests of commands to a group's collector, and the errors if it cannot be reached."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from paglets.core.text import meant
 
 
 def group_of(client: HostClient, group_id: str) -> GroupView:
-    """A group, as a host that is online knows it. Raises Unknown with the nearest name, and who was not asked."""
+    """Return a group as an online host knows it. Raises Unknown with the nearest name and the offline hosts."""
     try:
         return client.group(group_id)
     except Unknown as error:
@@ -31,31 +31,32 @@ def group_of(client: HostClient, group_id: str) -> GroupView:
 
 
 def no_such_job(client: HostClient, group_id: str, job_key: str) -> Unknown:
-    """Return the error that the group has no job of that key, with the nearest one."""
+    """Return the error that the group has no job with this key, with the nearest key."""
     keys: tuple[str, ...] = ()
     with suppress(PagletsError):
         keys = client.group(group_id).job_keys
-    told = f"group {group_id} has no job {job_key!r}"
-    return _unknown(told, meant(job_key, keys), f"paglets jobs list {group_id} lists its jobs")
+    message = f"group {group_id} has no job {job_key!r}"
+    return _unknown(message, meant(job_key, keys), f"paglets jobs list {group_id} lists its jobs")
 
 
-def _unknown(told: str, near: str, lists: str) -> Unknown:
-    """Return the error for a name that nothing has. `near`: the name that may be meant; `lists`: what lists all."""
-    return Unknown(f"{told}: {near}" if near else told, hint=[lists])
+def _unknown(message: str, near: str, hint: str) -> Unknown:
+    """Return the error for an unknown name. `near` is the question `did you mean X?`, or ""."""
+    return Unknown(f"{message}: {near}" if near else message, hint=[hint])
 
 
 def collector_of(client: HostClient, group_id: str, now: Callable[[], float] = time.monotonic) -> ProxyRef:
-    """The collector of a group. Raises Unreachable where its host is known to be away or gone, or does not answer.
+    """Return the collector of a group, once it answers.
 
-    It is waited for no longer than the client's timeout.
+    Raises Unreachable if its host is offline or removed, or does not answer within the client's timeout.
     """
     return find_collector(client, group_of(client, group_id).collector, group_id, tell=say, now=now)
 
 
 def summary_of(client: HostClient, group_id: str, lists: Collection[str] = LISTS) -> dict[str, Any]:
-    """Return the summary as tagged JSON, with these of its lists complete.
+    """Return the summary as tagged JSON, with the given lists complete.
 
-    Raises Unreachable with the last known counts where its host is away, TooLarge where that is over 1 GiB.
+    Raises Unreachable, with the last known counts, if the collector's host is offline. Raises TooLarge if the summary
+    exceeds 1 GiB.
     """
     ask = collector_caller(client, group_id)
     return whole_summary(ask, ask(Message("summary")), lists)
@@ -75,7 +76,7 @@ def collector_caller(client: HostClient, group_id: str) -> Callable[[Message], A
     collector = collector_of(client, group_id)
 
     def ask(message: Message) -> Any:
-        with notice_if_slow(f"waiting for what {collector.host.name} has of {group_id}"):
+        with notice_if_slow(f"waiting for the collector of {group_id} on {collector.host.name}"):
             try:
                 return client.call_tree(collector, message)
             except Unreachable as error:
@@ -86,24 +87,25 @@ def collector_caller(client: HostClient, group_id: str) -> Callable[[Message], A
 
 
 def _lines(client: HostClient) -> tuple[GroupLine, ...]:
-    """The groups that the hosts know which answer soon."""
+    """Return the groups of the hosts that answer within FIRST_SECONDS."""
     seconds = min(FIRST_SECONDS, client.timeout)
     with notice_if_slow(waiting_for_all(seconds)):
         return client.mesh_groups(seconds)[0]
 
 
 def _last_known(client: HostClient, group_id: str, host_name: str) -> str:
+    """Return the last known counts of a group and their age."""
     for line in _lines(client):
         if line.group_id == group_id and line.counted_at is not None:
             return (
-                f"the collector on {host_name} was last heard {ago(line.counted_at, time.time())}: "
+                f"last counts, {ago(line.counted_at, time.time())}: "
                 f"{line.completed_count} done, {line.failed_count} failed of {line.expected_count}"
             )
-    return f"the collector is on {host_name}, which was not heard of here"
+    return f"no counts are known; the collector is on {host_name}"
 
 
 def name_a_job_error(client: HostClient, text: str, error: PagletsError, also: str = "") -> PagletsError:
-    """Return `error`, that `text` names nothing, or what to do if it names a group: `also` is a further way."""
+    """Return `error`, or if `text` names a group, an error that asks for a job. `also` extends its hint."""
     try:
         client.group(text)
     except PagletsError:

@@ -1,4 +1,4 @@
-"""`paglets doctor` on the data directory of a host, running or not: a table of checks, which change nothing."""
+"""The checks of `paglets doctor` on the data directory of a host, running or not. They change nothing."""
 
 from __future__ import annotations
 
@@ -33,9 +33,11 @@ from paglets.wire.local_hosts import RunningHost
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockHolder:
-    """Who holds the lock of a data directory. `runs`: whether anybody does; None: this system does not tell. `pid`: his
-    process; 0 where it is not told, as from within a container. `is_locked`: false of a host that runs there although
-    its lock was removed; what is not known of it is not said."""
+    """The process that holds the lock of a data directory.
+
+    `runs` is None if this system cannot tell. `pid` is 0 if it is hidden, as from within a container. `is_locked` is
+    False for a host that runs there although its lock file was removed.
+    """
 
     runs: bool | None
     pid: int = 0
@@ -44,6 +46,8 @@ class LockHolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Folder:
+    """A data directory to check, with the holder of its lock."""
+
     path: Path
     holder: LockHolder
     deep: bool
@@ -58,9 +62,12 @@ class _Folder:
 
 
 def folder_checks(path: Path, *, deep: bool, running: Sequence[RunningHost] = ()) -> Iterator[Check]:
-    """All of CHECKS that have something to say; `deep`: all bytes are read. `running`: the hosts of this machine."""
+    """Run all CHECKS on a data directory.
+
+    `deep`: read all bytes of databases and files. `running`: the running hosts of this machine.
+    """
     if not path.is_dir():
-        found = f"there is no folder {path}"
+        found = f"no folder {path}"
         yield Check(name=f"data {path.name}", state=BAD, found=found, advice="name another: --name, --data-dir")
         return
     folder = _Folder(path=path, holder=holder_of(path, running), deep=deep)
@@ -69,12 +76,12 @@ def folder_checks(path: Path, *, deep: bool, running: Sequence[RunningHost] = ()
             for each in check_of(folder):
                 yield Check(name=f"{path.name} {name}", state=each.state, found=each.found, advice=each.advice)
         except OSError as error:
-            advice = "make the folder and all in it this user's, and readable"
+            advice = "make this user the owner of the folder and its content, and make them readable"
             yield Check(name=f"{path.name} {name}", state=BAD, found=str(error), advice=advice)
 
 
 def holder_of(folder: Path, running: Iterable[RunningHost] = ()) -> LockHolder:
-    """Who holds the lock of this data directory; else the host that has its database open."""
+    """Return the holder of a data directory's lock, or else the host that has its database open."""
     found = _locker(folder / LOCK)
     if found.runs:
         return found
@@ -84,7 +91,7 @@ def holder_of(folder: Path, running: Iterable[RunningHost] = ()) -> LockHolder:
 
 
 def _has_open(pid: int, path: Path) -> bool:
-    """As Linux tells it; no of what it does not tell."""
+    """Return True if Linux shows that the process has the file open."""
     with suppress(OSError):
         wanted = path.stat()
         for opened in Path(f"/proc/{pid}/fd").iterdir():
@@ -95,7 +102,7 @@ def _has_open(pid: int, path: Path) -> bool:
 
 
 def _locker(lock: Path) -> LockHolder:
-    """As Linux tells it."""
+    """Return the holder of a lock file, from /proc/locks."""
     if not lock.exists():
         return LockHolder(runs=False)
     try:
@@ -108,19 +115,19 @@ def _locker(lock: Path) -> LockHolder:
     pids = [pid for pid, at in locks if at == place]
     if pids:
         return LockHolder(runs=True, pid=max(0, pids[0]))
-    # Some file systems tell there another device than here (btrfs).
+    # On some file systems (btrfs), /proc/locks and stat report different devices.
     maybe = any(at.rpartition(":")[2] == str(found.st_ino) for _, at in locks)
     return LockHolder(runs=None if maybe else False)
 
 
-def _runs(folder: _Folder) -> Iterator[Check]:
+def _running_host(folder: _Folder) -> Iterator[Check]:
     if folder.holder.runs is None:
-        yield Check(name="", found=f"whether a host runs in {folder.path} cannot be told here")
+        yield Check(name="", found=f"this system cannot tell whether a host runs in {folder.path}")
     elif not folder.holder.is_locked:
-        found = f"a host runs in {folder.path}, process {folder.holder.pid}, and its file {LOCK} was removed"
+        found = f"a host runs in {folder.path}, process {folder.holder.pid}, but its file {LOCK} was removed"
         advice = (
-            "start no other host in this folder: nothing would keep it out, and two hosts would spoil what they have. "
-            "The host makes the file anew within seconds; if it does not, end it, and start it again"
+            "start no other host in this folder: nothing would stop it, and two hosts would corrupt the data. "
+            "The host recreates the file within seconds; if it does not, restart it"
         )
         yield Check(name="", state=BAD, found=found, advice=advice)
     elif folder.holder.runs:
@@ -130,42 +137,47 @@ def _runs(folder: _Folder) -> Iterator[Check]:
 
 
 def privacy_checks(path: Path, user: int) -> Iterator[Check]:
-    """Say whether a host of that user would refuse the folder, or tighten its mode. Raises OSError."""
+    """Check whether a host of this user would refuse the folder or restrict its mode. Raises OSError."""
     found = permissions.inspect(path)
     verdict = permissions.judge(found, user) if os.name == "posix" else permissions.Privacy.PRIVATE
     if verdict in (permissions.Privacy.FOREIGN, permissions.Privacy.WRITABLE):
         yield Check(
-            name="", state=BAD, found=permissions.refusal(path, found, verdict), advice="until then no host starts"
+            name="",
+            state=BAD,
+            found=permissions.refusal(path, found, verdict),
+            advice="no host starts until that is fixed",
         )
     elif verdict is permissions.Privacy.READABLE:
-        told = f"others can enter {path} (mode {found.mode:04o})"
-        yield Check(name="", state=WARNING, found=told, advice=f"chmod 700 {path}, as the next start of a host does")
+        message = f"other users can enter {path} (mode {found.mode:04o})"
+        yield Check(
+            name="", state=WARNING, found=message, advice=f"run chmod 700 {path}, as the next start of a host does"
+        )
 
 
-def _rights(folder: _Folder) -> Iterator[Check]:
+def _permissions(folder: _Folder) -> Iterator[Check]:
     owner = folder.path.stat().st_uid
     yield from privacy_checks(folder.path, owner)
     for entry in (folder.path, *sorted(folder.path.iterdir())):
         foreign = entry.lstat().st_uid != owner
         if foreign or not os.access(entry, os.R_OK | os.W_OK):
-            found = f"{entry} is another user's than {folder.path}" if foreign else f"{entry} cannot be written"
-            advice = f"the host's user must own all in {folder.path}, on a file system that is not read-only"
+            found = f"{entry} has another owner than {folder.path}" if foreign else f"{entry} cannot be written"
+            advice = f"the host's user must own all files in {folder.path}, on a writable file system"
             yield Check(name="", state=BAD, found=found, advice=advice)
             return
 
 
 def _disk(folder: _Folder) -> Iterator[Check]:
-    """By the eyes of the host itself: scratch and logs may be on disks of their own."""
+    """Check the disks as the host itself does: scratch and logs may be on other disks."""
     inside = (folder.path / name for name in FOLDERS)
-    # What is not there is made at the next start.
+    # Folders that do not exist are created at the next start.
     places = [folder.path, *(each for each in inside if folder.holder.runs or os.path.lexists(each))]
     obstacle = next(filter(None, map(blocked_reason_of, places)), None)
     free = shutil.disk_usage(folder.path).free
     if obstacle is not None:
-        advice = "mend that: until then nothing is taken, or no job starts; what was accepted is kept"
+        advice = "fix that: until then the host accepts nothing or starts no jobs; accepted data is kept"
         yield Check(name="", state=BAD, found=obstacle.text, advice=advice)
     elif free < FEW_BYTES:
-        yield Check(name="", state=WARNING, found=f"{bytes_text(free)} free", advice="free some before it is full")
+        yield Check(name="", state=WARNING, found=f"{bytes_text(free)} free", advice="free disk space soon")
     else:
         yield Check(name="", found=f"{bytes_text(free)} free")
 
@@ -184,21 +196,21 @@ def _database(folder: _Folder) -> Iterator[Check]:
     except sqlite3.Error as error:
         yield Check(name="", state=BAD, found=to_paglets_error(folder.database, error).message)
     except StoreMalformed as error:
-        advice = "copy the folder first: the next start moves the database aside, and the one after it begins anew"
+        advice = "copy the folder first: the next start moves the database aside, the one after it starts empty"
         yield Check(name="", state=BAD, found=error.message, advice=advice)
     except PagletsError as error:
         yield Check(name="", state=BAD, found=error.message)
     if folder.holder.runs is False and damage.wal_is_missing(folder.path):
-        found = f"the last start was cut off, and there is no {damage.WAL}"
-        advice = "if somebody removed that file, put it back before the host starts: it has what was stored last"
+        found = f"the previous run crashed, and {damage.WAL} is missing"
+        advice = "if somebody removed that file, put it back before the host starts: it has the newest data"
         yield Check(name="", state=WARNING, found=found, advice=advice)
 
 
 def _none_yet(folder: _Folder) -> Check:
     if not any(each.moved for each in damage.damages(folder.path)):
         return Check(name="", found="none yet: no host was started there")
-    advice = "put a backup of the whole folder in its place before, if there is one"
-    return Check(name="", state=WARNING, found="moved aside; the next start begins anew, empty", advice=advice)
+    advice = "if you have a backup of the whole folder, restore it first"
+    return Check(name="", state=WARNING, found="moved aside; the next start creates an empty one", advice=advice)
 
 
 def _reading(folder: _Folder) -> sqlite3.Connection:
@@ -206,11 +218,12 @@ def _reading(folder: _Folder) -> sqlite3.Connection:
 
 
 def _age(folder: _Folder, seen: DatabaseInfo) -> Check:
-    """Whether it is of the moment that the note beside it says."""
+    """Check that the database is as new as the note beside it says."""
     boots = seen.boot_count
     if damage.is_of_earlier_moment(damage.read_note(folder.path), seen.store_id, boots):
-        advice = "put the right files there; a second start goes on with what there is, and what came since is lost"
-        return Check(name="", state=BAD, found=f"of an earlier moment: it knows of {boots} starts only", advice=advice)
+        advice = "restore the right files; a second start accepts these, and newer data is lost"
+        found = f"older than the host: it knows of only {counted(boots, 'start')}"
+        return Check(name="", state=BAD, found=found, advice=advice)
     size = bytes_text(size_of(folder.database) + size_of(folder.path / damage.WAL))
     return Check(name="", found=f"sound, {size}, schema {seen.schema} of {len(MIGRATIONS)}, {counted(boots, 'start')}")
 
@@ -218,33 +231,33 @@ def _age(folder: _Folder, seen: DatabaseInfo) -> Check:
 def _damages(folder: _Folder) -> Iterator[Check]:
     for each in damage.damages(folder.path):
         size = sum(file.lstat().st_size for file in each.path.rglob("*") if file.is_file())
-        has = f"has what was moved, {bytes_text(size)}" if each.moved else "has only these words"
-        advice = f"{each.path} {has}: remove it when you need it no more"
+        has = f"has the moved files, {bytes_text(size)}" if each.moved else "has only this message"
+        advice = f"{each.path} {has}: remove it when you no longer need it"
         yield Check(name="", state=WARNING, found=f"{each.at}: {each.why}", advice=advice)
 
 
 def _blobs(folder: _Folder) -> Iterator[Check]:
-    """Of a database that cannot be read nothing is said: another check does."""
+    """Check the files of blobs. Another check reports a database that cannot be read."""
     try:
         rows = _blob_rows(folder)
         wrong = {row for row in rows if not _is_right(folder, *row)}
         if wrong:
-            # A host that runs has removed some meanwhile, first the row and then the file.
+            # A running host may have removed blobs meanwhile, first the row and then the file.
             wrong &= set(_blob_rows(folder))
     except sqlite3.Error:
         return
     if wrong:
         names = ", ".join(sha256 for sha256, _ in sorted(wrong)[:3])
-        advice = "who still has these bytes sends them again when they are needed; else put the files there anew"
-        found = f"{len(wrong)} of {len(rows)} are damaged or not there: {names}"
+        advice = "hosts that still have these bytes send them again when needed; otherwise restore the files"
+        found = f"{len(wrong)} of {len(rows)} are damaged or missing: {names}"
         yield Check(name="", state=BAD, found=found, advice=advice)
     elif rows:
-        right = "their bytes are right" if folder.deep else "their sizes are right"
+        right = "all bytes correct" if folder.deep else "all sizes correct"
         yield Check(name="", found=f"{len(rows)}, {right}")
 
 
 def _blob_rows(folder: _Folder) -> list[tuple[str, int]]:
-    """SHA-256 and size of each, and no transaction is left open: to look at them may take long."""
+    """Return SHA-256 and size of each blob. No transaction stays open, because the checks may take long."""
     with closing(_reading(folder)) as base:
         return list(base.execute("SELECT sha256, size_bytes FROM blobs ORDER BY sha256"))
 
@@ -260,8 +273,8 @@ def _is_right(folder: _Folder, sha256: str, size_bytes: int) -> bool:
 
 
 CHECKS: tuple[tuple[str, Callable[[_Folder], Iterator[Check]]], ...] = (
-    ("host", _runs),
-    ("rights", _rights),
+    ("host", _running_host),
+    ("permissions", _permissions),
     ("disk", _disk),
     ("database", _database),
     ("damage", _damages),
@@ -273,12 +286,12 @@ GOOD, WARNING, BAD = "ok", "warning", "bad"
 
 
 FEW_BYTES = 1 << 30
-"""Less than that free on a disk is told."""
+"""The free disk space below which a check warns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """What was looked at, how it is (`ok`, `warning`, `bad`), in words, and what to do about it."""
+    """The outcome of one check: subject, state (`ok`, `warning`, `bad`), finding, and advice."""
 
     name: str
     state: str = GOOD

@@ -1,4 +1,4 @@
-"""Three hosts of the demonstration: real processes in a folder of their own, all of which goes when it ends."""
+"""The hosts of the demonstration: real processes in a temporary folder."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from paglets.wire.local_hosts import running_hosts
 T = TypeVar("T")
 
 WAIT_SECONDS = 60.0
-"""For any one thing, all of which take a second or two on an idle machine."""
+"""The timeout for one step. Each step takes a second or two on an idle machine."""
 
 LOOK_SECONDS = 0.05
 END_SECONDS = 10.0
-"""For a host to end its jobs and itself; then it is killed."""
+"""The time for a host to end its jobs and exit before it is killed."""
 
 REMOVE_TRIES = 50
 TAIL_CHARACTERS = 1000
 
 HAS_SIGKILL = hasattr(signal, "SIGKILL")
 TOGETHER_SECONDS = 1.0
-"""Signals so close to one another are one wish: the second must not disturb what the first has begun."""
+"""Signals within this time count as one: the second must not disturb the cleanup that the first started."""
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Interrupted(BaseException):
-    """A signal asked this process to end. No `except Exception` stops it."""
+    """A signal asked this process to end. It is a BaseException, so that no `except Exception` catches it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -52,7 +52,7 @@ class Interrupted(BaseException):
 
 
 class SignalGuard:
-    """While entered, a signal that ends this process is raised as Interrupted: at once, or after what is `held`."""
+    """A context in which a terminating signal is raised as Interrupted: at once, or after a `held` block."""
 
     def __init__(self) -> None:
         self._holds = 0
@@ -62,7 +62,7 @@ class SignalGuard:
 
     def __enter__(self) -> SignalGuard:
         for number in ENDING:
-            # What nohup has us ignore stays so.
+            # A signal that nohup made this process ignore stays ignored.
             if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._take)
         return self
@@ -73,7 +73,7 @@ class SignalGuard:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """For what must not be left half done."""
+        """Return a context that delays signals until its body is complete."""
         self._holds += 1
         try:
             yield
@@ -95,7 +95,7 @@ class SignalGuard:
 
 
 class DemoMesh:
-    """Hosts in a new folder, their PAGLETS_HOME, with a key of its own. Leaving it ends them and removes the folder."""
+    """A mesh in a new folder, its PAGLETS_HOME, with its own key. Leaving the context ends the hosts and removes it."""
 
     def __init__(self, signals: SignalGuard, *, keep: bool) -> None:
         self._signals = signals
@@ -104,7 +104,7 @@ class DemoMesh:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> DemoMesh:
-        # For a signal in the very moment before `close` holds them.
+        # This covers a signal that arrives just before `close` holds signals.
         atexit.register(self.close)
         return self
 
@@ -113,21 +113,21 @@ class DemoMesh:
         atexit.unregister(self.close)
 
     def close(self) -> None:
-        """Nothing ends it half way; it takes END_SECONDS and a little at most."""
+        """End all hosts and remove the folder unless it is kept. Takes little more than END_SECONDS at most."""
         with self._signals.held():
             self._end_all()
             if self._folder is not None and not self._keep:
                 _remove(self._folder)
 
-    def left(self) -> str:
-        """What is left of it after `close`."""
+    def end_text(self) -> str:
+        """Return a line about the state after `close`."""
         if self._folder is None or not self._folder.exists():
-            return "the hosts have ended, and nothing is left of them"
-        return f"the hosts have ended; their data is in {printable(self._folder)}"
+            return "stopped the hosts and removed their data"
+        return f"stopped the hosts; their data is in {printable(self._folder)}"
 
     @property
     def folder(self) -> Path:
-        """Made when it is first asked for."""
+        """The temporary folder, created on first use."""
         if self._folder is None:
             with self._signals.held():
                 self._folder = Path(tempfile.mkdtemp(prefix="paglets-demo-")).resolve()
@@ -138,14 +138,14 @@ class DemoMesh:
         return self.folder / "home"
 
     def start(self, name: str, *flags: str) -> None:
-        """Start a host, at any free port; `client` waits for it."""
-        # This file may be replaced while we run, as by a new build; the hosts stay with what we are.
+        """Start a host on a free port. `client` waits for it."""
+        # The archive may be replaced meanwhile, as by a new build. The hosts run a copy of this version.
         program = this_program()
         program = keep_copy(program, self.home) if program.is_archive else program
         words = ("host", "--name", name, "--port", "0", "--cores", "1", *flags)
         environment = {name: value for name, value in os.environ.items() if name != KEY_VARIABLE}
         with self._log(name).open("ab") as log, self._signals.held():
-            # Ctrl-C is for us alone: we end the hosts in good order.
+            # The hosts are detached, so Ctrl-C reaches only this process, which ends them in order.
             self._running[name] = spawn_detached(
                 program,
                 words,
@@ -155,12 +155,12 @@ class DemoMesh:
             )
 
     def client(self, name: str) -> HostClient:
-        """A client of that host, once it answers. Raises StartFailed, TimedOut."""
+        """Wait until a host answers, and return a client of it. Raises StartFailed, TimedOut."""
         url = wait_for(lambda: self._url(name), f"host {name} to start")
         return HostClient(url, environ={HOME_VARIABLE: str(self.home)})
 
     def _url(self, name: str) -> str:
-        """The address that the process wrote down when it was ready."""
+        """Return the URL that a ready host wrote to its run file, or "". Raises StartFailed if it exited."""
         process = self._running[name]
         if process.poll() is not None:
             said = self._log(name).read_text("utf-8", "replace")[-TAIL_CHARACTERS:].strip()
@@ -168,7 +168,7 @@ class DemoMesh:
         return next((host.url for host in running_hosts(self.home) if host.pid == process.pid), "")
 
     def kill(self, name: str) -> int:
-        """End a host without any warning; gives the number of the process that was."""
+        """Kill a host and return its process id."""
         process = self._running[name]
         process.kill()
         process.wait()
@@ -191,7 +191,7 @@ class DemoMesh:
 
 
 def _remove(folder: Path) -> None:
-    """The processes of a killed host end by themselves a moment after it, and may still write."""
+    """Remove a folder, with retries: processes of a killed host end a moment after it, and may still write."""
     for _ in range(REMOVE_TRIES):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
@@ -200,7 +200,7 @@ def _remove(folder: Path) -> None:
 
 
 def wait_for(look: Callable[[], T], what: str, seconds: float = WAIT_SECONDS) -> T:
-    """What `look` gives once that is true. Troubles of hosts that come and go are waited out. Raises TimedOut."""
+    """Call `look` until it returns a true value, and return that. Errors of hosts are retried. Raises TimedOut."""
     end = time.monotonic() + seconds
     last = ""
     while time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""Copies of a group's jobs as the hosts that answer know them: what there is where its collector cannot be asked."""
+"""Copies, failed hooks and files of jobs as reachable hosts know them, without the group's collector."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from paglets.core.text import command_name
 from paglets.slots.states import FINAL
 
 MOST_JOBS = 1_000
-"""Asked of each host."""
+"""The limit for each host's answer."""
 
 REPORT_WAITS = "it has ended, and its report waits for the collector"
 
 Entry = dict[str, Any]
-"""As in `pending_jobs` of a summary."""
+"""A copy of a job, with the keys of `pending_jobs` in a summary."""
 
 
 def copies_of_group(client: HostClient, group_id: str) -> tuple[list[Entry], int]:
-    """Return the newest copy of each job of which a host has one, by key, and an exit code.
+    """Return the newest copy of each job on any host, sorted by key, and an exit code.
 
-    That is EXIT_FAILED, and stderr says so, where a host has more jobs than were asked for.
+    The code is EXIT_FAILED, with a message on stderr, if a host has more jobs than MOST_JOBS.
     """
     with notice_if_slow(waiting_for_all(LOOK_SECONDS)):
         answers, _ = client.mesh_slots(limit=MOST_JOBS, timeout=LOOK_SECONDS)
     full = [slots.host.name for slots in answers if len(slots.jobs) >= MOST_JOBS]
     for name in full:
-        say(f"{name} has {MOST_JOBS:,} jobs or more: those of {group_id} that came later are not shown")
+        say(f"{name} has {MOST_JOBS:,} jobs or more: later jobs of {group_id} are not shown")
     found = [_entry(job, slots.host.name) for slots in answers for job in slots.jobs if job.group_id == group_id]
     newest: dict[str, Entry] = {}
     for entry in sorted(found, key=lambda each: (each["generation"], each["attempt"])):
@@ -46,13 +46,13 @@ def copies_of_group(client: HostClient, group_id: str) -> tuple[list[Entry], int
 
 
 def attempts_of(client: HostClient, job: str, seconds: float) -> JobAttempts:
-    """The attempts of a job that the hosts know which answer within so many seconds."""
+    """Return the attempts of a job from all hosts that answer in time."""
     with notice_if_slow(waiting_for_all(seconds)):
         return client.job_attempts(job, timeout=seconds)
 
 
 def copy_of_job(client: HostClient, group_id: str, job_key: str) -> Entry | None:
-    """The newest copy of one job; None where no host that answers has one."""
+    """Return the newest copy of a job, or None if no reachable host has one."""
     known = attempts_of(client, f"{group_id}/{job_key}", LOOK_SECONDS)
     copies = [(each.generation, each.agent_id) for each in known.attempts]
     copies += [(each.generation, each.agent_id) for each in known.unfinished]
@@ -78,19 +78,22 @@ def _entry(job: JobView, host_name: str) -> Entry:
 
 
 def next_steps_text(group_id: str, entries: Sequence[Entry], error: PagletsError) -> str:
-    """What to do about a group whose collector cannot be asked, as `error` says. `entries`: jobs of it."""
+    """Return what to do about a group whose collector is unreachable. `entries` are its jobs."""
     state = error.details.get("collector", "")
-    start = "start that host again" if state == AWAY else ""
+    start = "restart that host" if state == AWAY else ""
     command = f"{command_name()} jobs cancel {'' if state == FORGOTTEN else '--force '}{group_id}"
     if all(entry["status"] in FINAL for entry in entries):
         files = f"fetch the files: {command_name()} artifacts get --group {group_id} DIR; clear the group: {command}"
-        return f"{start}, and it takes the report; or {files}" if start else files
-    end = f"end what waits and runs: {command}, and submit again"
-    return f"{start}; or {end}" if start else f"its jobs go on, and their reports wait; {end}"
+        return f"{start}, which then accepts the report; or {files}" if start else files
+    end = f"cancel its jobs and submit again: {command}"
+    return f"{start}; or {end}" if start else f"its jobs continue, and their reports wait; {end}"
 
 
 def kept_of(client: HostClient, group_id: str, job_key: str = "", seconds: float = LOOK_SECONDS) -> MeshUndelivered:
-    """Return what finished jobs left on the hosts that answer in time. Never raises: it is a part of other answers."""
+    """Return failed hooks and files of finished jobs from all hosts that answer in time.
+
+    Never raises, because the result is only part of an answer.
+    """
     try:
         with notice_if_slow(waiting_for_all(seconds)):
             return client.undelivered(group_id, job_key, timeout=seconds)
@@ -101,7 +104,7 @@ def kept_of(client: HostClient, group_id: str, job_key: str = "", seconds: float
 def hooks_of_group(
     client: HostClient, summary: dict[str, Any], seconds: float = LOOK_SECONDS
 ) -> tuple[FailedHook, ...]:
-    """Return the hooks of a group's finished jobs that failed. `summary`: of that group. Never raises."""
+    """Return the failed hooks of a group's finished jobs, given its summary. Never raises."""
     if summary["pending_count"] == summary["expected_count"]:
         return ()
     return kept_of(client, summary["group_id"], seconds=seconds).hooks

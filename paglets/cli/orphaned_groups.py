@@ -1,4 +1,4 @@
-"""What is known of a group whose collector cannot be asked: the last counts, and what other hosts have of it."""
+"""The lookup of a group whose collector is unreachable: its last counts, and reports and jobs on other hosts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from paglets.core.refs import ArtifactRef, HostRef
 
 
 def find_orphaned_group(client: HostClient, group_id: str, error: PagletsError) -> OrphanedGroupReport | None:
-    """Ask all hosts that are online; None where no host knows anything of the group."""
+    """Ask all online hosts about a group. Return None if none knows it."""
     with notice_if_slow(waiting_for_all(LOOK_SECONDS)):
         lines, _ = client.mesh_groups(LOOK_SECONDS)
         left = client.orphaned_group(group_id, timeout=LOOK_SECONDS)
@@ -33,8 +33,11 @@ def find_orphaned_group(client: HostClient, group_id: str, error: PagletsError) 
 
 
 def _slim(report: WaitingReport) -> WaitingReport:
-    """Return the report without its result. The file that the job reported comes first; large values of the result,
-    which are artifacts too, follow: no collector answers that could read them."""
+    """Return the report without its result, which may be large.
+
+    The file that the job reported comes first. Large values of the result, which are artifacts, too, follow: without
+    a collector nobody can read them.
+    """
     named = artifact_in(report.record.get("result"))
     files = tuple(sorted(report.artifacts, key=lambda each: named is None or each.artifact_id != named.artifact_id))
     kept = ("generation", "attempt", "cause")
@@ -78,7 +81,7 @@ class WaitingFiles:
 
 
 def waiting_files(client: HostClient, group_id: str) -> WaitingFiles:
-    """Return the files of finished jobs whose reports wait on a host, large values of their results among them."""
+    """Return the files of waiting reports on all hosts, including large values in results."""
     left = client.orphaned_group(group_id)
     reports = newest_reports((host, _slim(report)) for host, report in client.waiting_reports(left))
     files = tuple((key, file) for key, (_, report) in reports.items() for file in report.artifacts)
@@ -88,7 +91,7 @@ def waiting_files(client: HostClient, group_id: str) -> WaitingFiles:
 
 
 def waiting_file(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> ArtifactRef:
-    """Return the file of one finished job whose report waits. Raises `error` where no host has one."""
+    """Return the file of a waiting report of one job. Raises `error` if no host has one."""
     found = newest_reports(client.waiting_reports(client.orphaned_group(group_id), job_key)).get(job_key)
     files = () if found is None else _slim(found[1]).artifacts
     if not files:

@@ -76,7 +76,7 @@ def test_all_attempts_of_a_job_that_is_tried_again_are_followed(three: Mesh, tmp
     shown = three.paglets("logs", job, "--attempt", "1.7", "--at", "laptop")
     assert (shown.code, shown.complaint) == (
         1,
-        "paglets: no host that is online knows that attempt of the job: it has 1, 2, 3",
+        "paglets: no online host knows that attempt of the job; known attempts: 1, 2, 3",
     )
 
 
@@ -89,7 +89,7 @@ def test_of_very_much_output_the_gap_is_told(three: Mesh) -> None:
     assert len(shown.out) == 10 << 20
     assert shown.out.startswith("0000000\n")
     assert shown.out.endswith("0000029\n")
-    assert shown.err == f"[paglets: {20 << 20:,} bytes are not kept]\n"
+    assert shown.err == f"[paglets: {20 << 20:,} bytes are missing]\n"
     shown = three.paglets("logs", f"{submission.group_id}/much", "--tail", 3, "--at", "laptop")
     assert (shown.out, shown.err) == ("0000029\n" * 3, "")
 

@@ -38,11 +38,11 @@ def test_a_paglet_that_a_dead_host_has_is_back_when_that_is_forgotten(mesh: Mesh
     a.restart()
     listed = mesh.paglets("list", "--at", "a")
     assert (listed.code, listed.err) == (0, "")
-    assert mesh.paglets("mesh", "hosts", "--at", "a").err.endswith("mesh forget b` gives it up\n")
+    assert mesh.paglets("mesh", "hosts", "--at", "a").err.endswith("mesh forget b` removes it\n")
 
     done = forget(mesh, "b", at="a")
 
-    assert done.out == "a: forgotten, 1 paglet on the way there came back\n"
+    assert done.out == "a: removed, took back 1 paglet in transfer\n"
     assert notes.send("add", amount=1) == 3
     assert [view.host.name for view in a.client.hosts()] == ["a"]
 
@@ -79,7 +79,7 @@ def test_files_that_were_to_go_to_a_home_that_is_gone_for_good_are_kept_and_fetc
 
     assert (forgotten.code, forgotten.out) == (
         0,
-        "linux-a: forgotten, 2 moves there dropped, 2 files of group left kept here\n",
+        "linux-a: removed, dropped 2 moves to it, kept 2 files of group left\n",
     )
     assert forgotten.err.endswith("artifacts get --group left DIR\n")
     got = mesh.paglets("artifacts", "get", "--group", "left", tmp_path / "got", "--at", "linux-a")

@@ -178,7 +178,7 @@ def test_a_command_that_asks_all_hosts_waits_once_and_names_those_that_did_not_a
     for done in ask_all(lambda words: harmed.mesh.paglets(*words, "--at", "laptop"), commands):
         assert done.code == 4, done
         waiting, mute = done.err.splitlines()[:2]
-        assert waiting == "paglets: waiting for hosts that do not answer, 5 s at most"
+        assert waiting == "paglets: waiting up to 5 s for hosts that have not answered"
         assert mute == "paglets: no answer from keeper, worker"
 
     # Each command asked both at once: it had given up neither when it began to ask the other.
@@ -207,7 +207,7 @@ def test_who_cannot_connect_to_whom_and_who_has_another_key_is_told_everywhere(h
     assert "paglets: worker: laptop cannot connect to worker at " in hosts.err
     assert "bad      host keeper: keeper cannot connect to worker (" in doctor.out
     for told in (hosts.err, doctor.out):
-        assert "a host at this machine was refused: wrong mesh key (last " in told
+        assert "refused a host at this machine: wrong mesh key (last " in told
     stranger.stop()
     harmed.heal()
     wait_until(lambda: not seen(), what="the cuts to be over")

@@ -53,7 +53,7 @@ def test_a_host_with_nohup_and_one_in_the_background_outlive_their_terminals(mes
     wait_until(lambda: "other" in [each.host.name for each in host.client.hosts() if each.online], what="both")
     again = mesh.paglets("host", "--background", "--name", "other")
     (running,) = [each for each in running_hosts(mesh.home) if each.name == "other"]
-    assert (again.code, again.err) == (0, f"host other runs already (process {running.pid})\n")
+    assert (again.code, again.err) == (0, f"host other is already running (process {running.pid})\n")
     taken = mesh.paglets("host", "--background", "--name", "third", "--port", host.port)
     assert (taken.code, taken.err.splitlines()[-1]) == (2, "host third did not start (exit code 2)")
 

@@ -304,8 +304,8 @@ def test_where_the_collectors_host_is_away_nothing_is_cancelled_unless_that_is_f
     (told,) = cancel_each(client, by_group(["words"]), reason="", timeout=5.0)
     assert str(told).startswith("nothing was cancelled: the collector of words is on gpu, last heard of 24 s ago")
     assert isinstance(told, Unreachable)
-    assert told.next_steps[0] == "when it is back, the same command cancels"
-    assert told.next_steps[1].startswith("`paglets jobs cancel --force words` ends now")
+    assert told.next_steps[0] == "run the same command when that host is back"
+    assert told.next_steps[1].startswith("`paglets jobs cancel --force words` ends the jobs")
     assert client.ended == []
 
     (forced,) = cancel_each(client, by_group(["words/a"]), reason="", timeout=5.0, force=True)
@@ -331,7 +331,7 @@ def test_finished_results_of_a_lost_group_are_dropped_by_force_only() -> None:
     assert told.message == "nothing was cancelled: 2 results with 2 files (2 KiB) of words would be dropped"
     assert told.details["next"] == [
         "fetch the files first: `paglets artifacts get --group words DIR`; "
-        "`paglets jobs show --json words/JOBKEY` has the result of a job",
+        "`paglets jobs show --json words/JOBKEY` prints the result of a job",
         "`paglets jobs cancel --force words` drops them",
     ]
     assert client.cleared == []

@@ -32,8 +32,8 @@ from paglets.cli.output import (
     ranges_text,
     shortened,
 )
-from paglets.cli.views.explanation import Explanation, Reason, print_reason
-from paglets.cli.views.hosts import HEADERS, about, host_row, part_text
+from paglets.cli.views.explanation import Explanation, JobsReason, print_reason
+from paglets.cli.views.hosts import HEADERS, details_text, host_row, part_text
 from paglets.cli.views.job_records import failure_row, result_fields, result_row
 from paglets.cli.views.job_rows import job_row
 from paglets.cli.views.offline_hosts import missing_hosts
@@ -77,21 +77,21 @@ def test_without_a_command_it_says_what_there_is(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["jobs"], "a command is missing; see `paglets jobs --help`"),
+        (["jobs"], "missing command; see `paglets jobs --help`"),
         (["jobs", "hosts", "--cores", "4 cpus"], "invalid int value"),
         (["jobs", "hosts", "--cpu-cores", "-3"], "cpu_cores is -3"),
         (["jobs", "hosts", "--mem", "lots"], "is not an amount of bytes"),
         (["jobs", "hosts", "--exclude-host", "Not Good"], "excluded_host_names"),
         (["jobs", "why"], "see `paglets jobs why --help`"),
-        (["jobs", "queue", "--timeout", "0"], "is not a number of seconds"),
-        (["jobs", "queue", "--js"], "there is no --js: did you mean '--json'?; see `paglets jobs queue --help`"),
+        (["jobs", "queue", "--timeout", "0"], "is not a positive number of seconds"),
+        (["jobs", "queue", "--js"], "unknown option --js: did you mean '--json'?; see `paglets jobs queue --help`"),
         (["artifacts", "get"], "an artifact is missing"),
         (["artifacts", "get", "art-x", "y", "--group", "g"], "with --group name only the folder"),
         (["artifacts", "get", "--group", "g", "/nowhere/results"], "there is no folder /nowhere"),
         (["artifacts", "put", "x", "--expires", "7 days"], "'7 days' is not a time"),
         (["artifacts", "list", "--group", "g", "--owner", "p"], "not allowed with argument"),
         (["artifacts", "rm"], "see `paglets artifacts rm --help`"),
-        (["host", "--address", "x"], "paglets: there is no --address; see `paglets host --help`\n"),
+        (["host", "--address", "x"], "paglets: unknown option --address; see `paglets host --help`\n"),
         (["host", "--port", "70000"], "--port: "),
         (["host", "--name", "Big Name"], "cannot name a host"),
         (["host", "--property", "x"], "KEY=VALUE"),
@@ -223,7 +223,7 @@ def test_the_hosts_of_a_mesh_fit_a_usual_terminal_and_a_page(monkeypatch: pytest
     views = [MeshHostView(host=each, online=True, seconds_since_seen=0.0) for each in (member("a"), gpu)]
     terminal, pipe = Terminal(), io.StringIO()
     for out in (terminal, pipe):
-        print_table(HEADERS, [host_row(view) for view in views], below=[about(view) for view in views], out=out)
+        print_table(HEADERS, [host_row(view) for view in views], below=[details_text(view) for view in views], out=out)
     assert max(len(line) for line in terminal.getvalue().splitlines()) <= 80
     *_, amounts, further = pipe.getvalue().splitlines()
     assert amounts.split("  ")[0] == "gpu-host"
@@ -433,13 +433,13 @@ def test_a_host_finds_its_section_in_the_folder_or_in_the_file_named(tmp_path: P
     (tmp_path / "hosts.toml").write_text("[hosts.a]\ntags = ['x']")
     assert options_of(parser().parse_args(["--name", "a"]), tmp_path).tags == ("x",)
     named = ["--name", "b", "--config", str(tmp_path / "hosts.toml")]
-    with pytest.raises(Invalid, match=r"no section \[hosts.b\]: choose with --name one of a"):
+    with pytest.raises(Invalid, match=r"no section \[hosts.b\]\nhint: use --name with one of a"):
         options_of(parser().parse_args(named), tmp_path)
 
 
 def test_a_host_named_by_a_flag_needs_its_section_if_there_are_some(tmp_path: Path) -> None:
     (tmp_path / "hosts.toml").write_text("[hosts.w]\n[hosts.gpu]\n")
-    with pytest.raises(Invalid, match=r"no section \[hosts.wt\]; did you mean 'w'\?; .*init --name wt"):
+    with pytest.raises(Invalid, match=r"no section \[hosts.wt\]\nhint: did you mean 'w'\?\nhint: .*init --name wt"):
         options_of(parser().parse_args(["--name", "wt"]), tmp_path)
     with pytest.raises(Invalid, match="'W_b' cannot name a host"):
         options_of(parser().parse_args(["--name", "W_b"]), tmp_path)
@@ -585,8 +585,8 @@ def test_a_groups_jobs_are_counted_by_reason() -> None:
     found = explain("g")
     assert found.code == 3
     assert found.reasons == (
-        Reason(count=2, state="PLACING", host="home", text="never: tag 'gpu' is on no host", such_as="c"),
-        Reason(count=1, state="FAILED", host="", text="exit:3: the process ended", such_as="b/1"),
+        JobsReason(count=2, state="PLACING", host="home", text="never: tag 'gpu' is on no host", such_as="c"),
+        JobsReason(count=1, state="FAILED", host="", text="exit:3: the process ended", such_as="b/1"),
     )
     assert "add a host with `paglets host --bind-public auto --peer URL`" in str(found.fields["hint"])
 
@@ -621,8 +621,8 @@ def failed_hook(job_key: str, error: str) -> FailedHook:
 def test_a_reason_is_whole_below_its_count() -> None:
     pipe = io.StringIO()
     text = "never: no member can ever run it " * 10
-    print_reason(Reason(count=2, state="PLACING", host="home", text=text, such_as="c"), out=pipe)
-    print_reason(Reason(count=1, state="CANCELLED", host="", text="", such_as="d"), out=pipe)
+    print_reason(JobsReason(count=2, state="PLACING", host="home", text=text, such_as="c"), out=pipe)
+    print_reason(JobsReason(count=1, state="CANCELLED", host="", text="", such_as="d"), out=pipe)
     assert pipe.getvalue() == f"2 PLACING on home: such as c\n  {text}\n1 CANCELLED: d\n"
 
 
@@ -634,7 +634,7 @@ def test_of_a_group_with_failures_the_next_commands_name_the_first() -> None:
 def test_cancelled_jobs_are_told_apart_from_failed_ones() -> None:
     cancelled = {"cause": "cancelled", "message": "cancelled: by me"}
     found = explain("g", pending_jobs=[], pending_count=0, failed_count=2, failures={"c": cancelled, "d": cancelled})
-    assert found.reasons == (Reason(count=2, state="CANCELLED", host="", text="by me", such_as="c"),)
+    assert found.reasons == (JobsReason(count=2, state="CANCELLED", host="", text="by me", such_as="c"),)
     assert (found.code, found.fields["jobs"], found.fields["next"]) == (
         7,
         "1 done, 2 failed (2 cancelled), 0 pending of 4",

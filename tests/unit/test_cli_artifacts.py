@@ -107,7 +107,7 @@ def test_an_id_or_its_beginning_names_an_artifact(given: Given) -> None:
     given.b.keep(DATA, artifact_id="art-77777777")
     assert resolve_id(given.client, "art-7") == "art-77777777"
     assert resolve_id(given.client, "art-3f2a0000") == "art-3f2a0000"
-    with pytest.raises(Invalid, match="begins 2 ids, art-3f2a0000, art-3f2a0000ff: write more of it"):
+    with pytest.raises(Invalid, match="is a prefix of 2 ids: art-3f2a0000, art-3f2a0000ff\nhint: use a longer prefix"):
         resolve_id(given.client, "art-3f2a")
     with pytest.raises(Unknown, match="art-9"):
         resolve_id(given.client, "art-9")
@@ -124,7 +124,7 @@ def test_one_that_no_host_has_is_unknown_and_the_hosts_that_were_not_asked_are_n
 def test_where_a_host_is_silent_the_artifact_may_be_there(given: Given) -> None:
     given.client.timeout = 0.2
     given.b.broken = [Unreachable("b is away")] * 100
-    with pytest.raises(Unreachable, match="no host that answers has an artifact art-9; b: b is away"):
+    with pytest.raises(Unreachable, match="no reachable host has an artifact art-9; b: b is away"):
         resolve_id(given.client, "art-9")
 
 
@@ -164,7 +164,7 @@ def test_a_job_that_reported_a_file_and_left_another_has_two(given: Given) -> No
     given.results["b"] = {"result": None}
     left(given, "a", "art-0000000a")
     left(given, "b", "art-0000000b")
-    with pytest.raises(Invalid, match=r"g1/a has 2 files: name one, .*art-0000000a.*art-00000000") as told:
+    with pytest.raises(Invalid, match=r"g1/a has 2 files: name one of art-0000000a.*art-00000000") as told:
         artifact_of_job(given.client, "g1", "a")
     assert told.value.next_steps == ["`paglets artifacts get --group g1 DIR` fetches all files of the group"]
     assert artifact_of_job(given.client, "g1", "b").artifact_id == "art-0000000b"
@@ -186,8 +186,8 @@ def test_of_a_group_all_results_are_looked_through(given: Given) -> None:
     assert [key for key, _ in found.artifacts] == ["a", "b", "c"]
     assert list(found.remarks()) == [
         "1 result has no file",
-        "1 job failed: `paglets jobs why g1` says why",
-        "1 job has not ended yet: the same command later gets what is new",
+        "1 job failed: `paglets jobs why g1` explains why",
+        "1 job has not ended yet: run the same command later to fetch new files",
     ]
 
 
@@ -248,10 +248,10 @@ def test_files_of_finished_jobs_that_are_not_delivered_yet_are_told_of(given: Gi
     jobs = [job(agent_id=f"j{number}", job_key=f"k{number}", file_count=number) for number in range(5)]
     given.b.routes["POST /v1/jobs/kept"] = lambda body: UndeliveredOutputs(undelivered=tuple(jobs))
     assert list(artifacts_of_group(given.client, "g1").remarks())[1:5] == [
-        "g1/k1 keeps 1 file so far: it moves to a when that is online",
-        "g1/k2 keeps 2 files so far: it moves to a when that is online",
-        "g1/k3 keeps 3 files so far: it moves to a when that is online",
-        "so does 1 more of its jobs",
+        "g1/k1 still keeps 1 file: it moves to a when that is online",
+        "g1/k2 still keeps 2 files: it moves to a when that is online",
+        "g1/k3 still keeps 3 files: it moves to a when that is online",
+        "1 more job still keeps files",
     ]
 
 
@@ -369,9 +369,9 @@ def test_that_the_artifact_was_deleted_is_said_and_a_later_get_says_what_became_
     fetch(given.client, ref, tmp_path, move=False, force=False)
     assert capsys.readouterr().err == ""
     fetch(given.client, ref, tmp_path, move=True, force=False)
-    told = f"paglets: {tmp_path}/f.bin is there already, and is the same; {ref.artifact_id} was deleted on its host\n"
+    told = f"paglets: {tmp_path}/f.bin exists already with the same content; deleted {ref.artifact_id} on its host\n"
     assert capsys.readouterr().err == told
-    with pytest.raises(Unknown, match="moved away, deleted, or on a host that is offline"):
+    with pytest.raises(Unknown, match="moved, deleted, or on an offline host"):
         fetch(given.client, ref, tmp_path / "again", move=False, force=False)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from paglets.cli.commands.completion import Known, candidates
+from paglets.cli.commands.completion import CompletionSources, candidates
 from paglets.cli.main import COMMANDS, main, parser_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ NAMES = {
 
 def offered(*words: str) -> list[str]:
     names = {kind: lambda last, found=found: found for kind, found in NAMES.items()}
-    return candidates(list(words), Known(commands=COMMANDS, parser_of=parser_of, names=names))
+    return candidates(list(words), CompletionSources(commands=COMMANDS, parser_of=parser_of, names=names))
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_init_of_this_machine_needs_no_flags(folder: Path, capsys: Capture) -> N
         ("[hosts.w1]\n", ["--name", "w1"], "has a section [hosts.w1]", 1),
         ("[hosts.w1]\ntagz = []\n", ["--name", "w2"], "unknown key 'tagz' in hosts.w1: did you mean 'tags'?", 2),
         ("[[", ["--name", "w2"], "is not TOML", 2),
-        ('hosts = { w1 = { tags = ["x"] } }\n', ["--name", "w2"], "write it there yourself", 2),
+        ('hosts = { w1 = { tags = ["x"] } }\n', ["--name", "w2"], "add it with an editor", 2),
         ("", ["--name", "w2", "--memory", "lots"], "--mem: 'lots' is not an amount of bytes", 2),
         ("", ["--name", "Not Good"], "Not Good", 2),
     ],
@@ -98,14 +98,14 @@ def test_init_that_cannot_be_changes_nothing(
     assert main(["init", *arguments]) == code
     error = capsys.readouterr().err
     assert told in error
-    assert error.count("\n") == 1
+    assert "Traceback" not in error
     assert (folder / "hosts.toml").read_text() == before
     assert os.listdir(folder) == ["hosts.toml"]
 
 
 def test_init_says_where_it_cannot_write(capsys: Capture) -> None:
     assert main(["init", "--config", "nowhere/hosts.toml"]) == 2
-    assert capsys.readouterr().err == "paglets: nowhere/hosts.toml cannot be written: No such file or directory\n"
+    assert capsys.readouterr().err == "paglets: cannot write nowhere/hosts.toml: No such file or directory\n"
 
 
 # config.
@@ -114,7 +114,7 @@ def test_init_says_where_it_cannot_write(capsys: Capture) -> None:
 def test_a_right_file_is_told_with_its_hosts(folder: Path, capsys: Capture) -> None:
     (folder / "hosts.toml").write_text("[hosts.w1]\n[hosts.w2]\n")
     assert main(["config", "check"]) == 0
-    assert capsys.readouterr().out == "hosts.toml is right; it describes w1, w2\n"
+    assert capsys.readouterr().out == "hosts.toml is valid and describes w1, w2\n"
     assert main(["config", "check", "hosts.toml", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"file": "hosts.toml", "hosts": ["w1", "w2"], "addresses": {}}
 
@@ -202,7 +202,7 @@ def test_each_setting_is_shown_with_where_it_comes_from(folder: Path, tmp_path: 
 def test_init_says_who_makes_the_key_where_there_is_none(tmp_path: Path, capsys: Capture) -> None:
     path = tmp_path / "home" / "mesh.key"
     assert main(["init", "--name", "w1"]) == 0
-    assert f"{home_path(path)} (the first start of a host makes it)" in capsys.readouterr().err
+    assert f"{home_path(path)} (the first start of a host creates it)" in capsys.readouterr().err
     create_key(path, SystemEntropy())
     assert main(["init", "--name", "w2"]) == 0
     assert f"the mesh key {home_path(path)}" in capsys.readouterr().err
@@ -225,11 +225,11 @@ def test_a_new_key_takes_the_place_of_none(tmp_path: Path, capsys: Capture) -> N
     assert main(["key", "new"]) == 0
     told = capsys.readouterr()
     assert told.out == f"{path}\n"
-    assert "copy this file to every machine of the mesh" in told.err
+    assert "copy this file with mode 600 to every machine of the mesh" in told.err
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     before = path.read_text()
     assert main(["key", "new"]) == 1
-    assert f"{path} is there: a new key takes its place only when" in capsys.readouterr().err
+    assert f"{path} exists" in capsys.readouterr().err
     assert path.read_text() == before
     assert main(["key", "new", "--key-file", "other.key"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'here' / 'other.key'}\n"

@@ -46,7 +46,7 @@ def test_the_folder_goes_when_the_mesh_is_left_unless_it_is_kept(keep: bool) -> 
         folder = mesh.folder
         (folder / "file").touch()
     assert folder.exists() == keep
-    assert (str(folder) in mesh.left()) == keep
+    assert (str(folder) in mesh.end_text()) == keep
     if keep:
         (folder / "file").unlink()
         folder.rmdir()
@@ -74,4 +74,4 @@ def test_troubles_that_pass_are_waited_out_and_a_host_that_ended_is_not() -> Non
 @pytest.mark.parametrize("count", ["0", "-1", "many"])
 def test_a_wrong_number_of_files_is_told_before_anything_starts(count: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", f"--files={count}"]) == EXIT_USAGE
-    assert "is not a number of files" in capsys.readouterr().err
+    assert "is not a positive number of files" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from paglets.api.hosts import HostIdentity, MeshHostView
-from paglets.cli.commands.doctor import host_check, machine_checks, sqlite_text, strangers
+from paglets.cli.commands.doctor import foreign_hosts, host_check, machine_checks, sqlite_text
 from paglets.cli.data_directory_checks import BAD, GOOD, WARNING, LockHolder, folder_checks, holder_of
 from paglets.cli.main import main
 from paglets.core.clock import SystemEntropy
@@ -61,18 +61,18 @@ VIEW = MeshHostView(host=MEMBER, online=True, seconds_since_seen=0.0)
             WARNING,
             "start a host that both can",
         ),
-        (replace(VIEW, online=False, problem=OLD), None, 0.0, WARNING, "on its old folder, where that is still there"),
+        (replace(VIEW, online=False, problem=OLD), None, 0.0, WARNING, "with its old data directory"),
         (replace(VIEW, online=False, problem="offline; its mesh version was 'v2'"), None, 0.0, WARNING, "offline; its"),
         (
             replace(VIEW, online=False, offline_seconds=9e4),
             None,
             0.0,
             WARNING,
-            "started; `paglets mesh forget w1` gives it up",
+            "restarts; if it will not come back, `paglets mesh forget w1` removes it",
         ),
-        (replace(VIEW, host=replace(MEMBER, reachable=False)), IDENTITY, 0.0, GOOD, "online, pulls"),
+        (replace(VIEW, host=replace(MEMBER, reachable=False)), IDENTITY, 0.0, GOOD, "online, fetches"),
         (VIEW, IDENTITY, -7200.0, WARNING, "2 h behind"),
-        (VIEW, replace(IDENTITY, build="cd"), 0.0, WARNING, "another paglets.pyz than w1"),
+        (VIEW, replace(IDENTITY, build="cd"), 0.0, WARNING, "differs from that of w1"),
     ],
 )
 def test_each_trouble_of_a_host_is_told_with_what_to_do(
@@ -118,7 +118,7 @@ def test_without_a_host_to_ask_it_says_how_to_start_one(home: Path, capsys: pyte
 
 def test_a_host_that_runs_here_without_the_others_is_named_with_the_flag_that_joins_it() -> None:
     running = [RunningHost(name=name, url=f"http://{name}:1", store_id=f"store-{name}", pid=1) for name in ("w1", "x")]
-    (check,) = strangers(running, [VIEW], IDENTITY)
+    (check,) = foreign_hosts(running, [VIEW], IDENTITY)
     assert (check.name, check.state) == ("host x", WARNING)
     assert "--peer http://w1:8765" in check.advice
 
@@ -166,11 +166,11 @@ def test_the_process_that_has_a_data_directory_is_named(folder: Path) -> None:
         (lambda path: (path / "paglets.db").write_bytes(b"text " * 999), "w1 database", "not a database"),
         (lambda path: os.truncate(path / "paglets.db", 8192), "w1 database", "malformed"),
         (lambda path: newer(path / "paglets.db"), "w1 database", "this program knows"),
-        (lambda path: rewound(path), "w1 database", "of an earlier moment"),
+        (lambda path: rewound(path), "w1 database", "older than the host"),
         (lambda path: of_another_host(path), "w1 database", "came from another host"),
         (lambda path: full_of_photos(path / "paglets.db"), "w1 database", "has the tables photos"),
         (lambda path: (path / "work").symlink_to("/dev/full"), "w1 disk", "/work"),
-        (lambda path: with_blob(path / "paglets.db"), "w1 blobs", "1 of 1 are damaged or not there"),
+        (lambda path: with_blob(path / "paglets.db"), "w1 blobs", "1 of 1 are damaged or missing"),
     ],
 )
 def test_what_is_wrong_in_a_data_directory_is_bad(
@@ -220,7 +220,7 @@ def test_after_a_move_aside_it_says_that_the_next_start_begins_anew(folder: Path
     (folder / "paglets.db").write_bytes(b"")
     with pytest.raises(StoreDamaged), open_data_directory(folder, SystemEntropy(), lambda error: None):
         pass
-    assert found(folder)["w1 database"] == (WARNING, "moved aside; the next start begins anew, empty")
+    assert found(folder)["w1 database"] == (WARNING, "moved aside; the next start creates an empty one")
 
 
 def test_what_was_only_told_has_no_size_of_what_was_moved(folder: Path) -> None:
@@ -228,7 +228,7 @@ def test_what_was_only_told_has_no_size_of_what_was_moved(folder: Path) -> None:
     with pytest.raises(StoreDamaged), open_data_directory(folder, SystemEntropy(), lambda error: None):
         pass
     (check,) = [check for check in folder_checks(folder, deep=False) if check.name == "w1 damage"]
-    assert "has only these words" in check.advice
+    assert "has only this message" in check.advice
 
 
 def test_a_blob_that_a_host_removed_meanwhile_is_not_wrong(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +275,7 @@ def test_a_folder_that_is_open_to_others_is_told_as_a_start_would(
     folder: Path, mode: int, state: str, text: str
 ) -> None:
     folder.chmod(mode)
-    told = found(folder)["w1 rights"]
+    told = found(folder)["w1 permissions"]
     assert told[0] == state
     assert text in told[1]
     folder.chmod(0o700)
@@ -285,9 +285,9 @@ def test_a_folder_that_is_open_to_others_is_told_as_a_start_would(
 def test_root_that_looks_at_the_folder_of_another_user_finds_nothing_foreign_in_it(folder: Path) -> None:
     for path in (folder, *folder.rglob("*")):
         os.chown(path, 12345, -1)
-    assert "w1 rights" not in found(folder)
+    assert "w1 permissions" not in found(folder)
     os.chown(folder / "paglets.db", 0, -1)
-    assert "is another user's than" in found(folder)["w1 rights"][1]
+    assert "has another owner than" in found(folder)["w1 permissions"][1]
 
 
 @pytest.mark.parametrize(("version", "has_bug"), [((3, 40, 1), True), ((3, 51, 2), True), ((3, 51, 3), False)])
@@ -327,7 +327,7 @@ def test_a_host_whose_lock_was_removed_is_found_by_its_run_file_and_its_open_dat
         (folder / "lock").unlink()
         assert main(["doctor"]) == 1
     told = capsys.readouterr().out
-    assert f"bad      w1 host: a host runs in {folder}, process {os.getpid()}, and its file lock was removed" in told
+    assert f"bad      w1 host: a host runs in {folder}, process {os.getpid()}, but its file lock was removed" in told
     assert "start no other host in this folder" in told
     assert f"ok       w2 host: no host runs in {other}" in told
     assert main(["doctor", "--name", "w1"]) == 0

@@ -111,8 +111,8 @@ def test_in_the_list_a_collector_whose_host_is_away_is_told_with_the_age_of_its_
     assert never.split()[:5] == ["f", "DETACHED", "?", "?", "3"]
     assert (empty, below) == (
         "",
-        "g, f: collector on w1, not seen for 3 min. Shown is what their homes heard last (COUNTED); ? is what none has "
-        "heard",
+        "g, f: collector on w1, not seen for 3 min. Counts are the last that the homes received (COUNTED); "
+        "? means none",
     )
 
 
@@ -242,7 +242,7 @@ def test_of_a_job_whose_collector_is_away_its_host_says_what_it_knows_and_what_c
     assert "jobs cancel --force g" in str(runs.fields["next"])
     assert (ended.fields["status"], ended.fields["why"]) == ("COMPLETED", "it has ended, and its report waits")
     assert ended.data["collector"] == runs.data["collector"]
-    with pytest.raises(Unreachable, match="no host that answers has a copy of g/c"):
+    with pytest.raises(Unreachable, match="no reachable host has a copy of g/c"):
         explain(known, "g/c")
 
 
@@ -260,7 +260,7 @@ def test_jobs_that_a_host_has_beyond_those_that_were_asked_for_are_told_of(capsy
     known.copies = {f"{n:04d}": job_view(f"{n:04d}", group_id="g") for n in range(1000)}
     found = explain(known, "g")  # type: ignore[arg-type]
     assert (found.code, len(found.data["pending_jobs"])) == (1, 1000)
-    assert "w2 has 1,000 jobs or more: those of g that came later are not shown" in capsys.readouterr().err
+    assert "w2 has 1,000 jobs or more: later jobs of g are not shown" in capsys.readouterr().err
 
 
 def test_a_group_that_nobody_knows_and_whose_jobs_are_there_is_told_by_their_hosts() -> None:
@@ -269,7 +269,7 @@ def test_a_group_that_nobody_knows_and_whose_jobs_are_there_is_told_by_their_hos
     found = explain(known, "lost")  # type: ignore[arg-type]
     assert "offline and not asked: w1" in str(found.fields["collector"])
     assert (
-        found.fields["next"] == "its jobs go on, and their reports wait; end what waits and runs: "
+        found.fields["next"] == "its jobs continue, and their reports wait; cancel its jobs and submit again: "
         "paglets jobs cancel --force lost, and submit again"
     )
 
@@ -316,5 +316,5 @@ def test_of_a_huge_text_the_beginning_and_the_end_are_shown() -> None:
     text = shortened(huge)
     assert text.startswith("begin")
     assert text.endswith("end")
-    assert "29,508 characters more: --json shows all" in text
+    assert "29,508 more characters: --json shows all" in text
     assert len(failure_row("a", {"cause": "exception", "message": huge})[-1]) < 600  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from paglets.api.slots import JobView, Slots
-from paglets.cli.commands.jobs.list import HEADERS, count_left_out, entries, row_of
+from paglets.cli.commands.jobs.list import HEADERS, count_omitted, entries, row_of
 from paglets.cli.commands.jobs.parser import STATUSES
 from paglets.cli.main import main
 from paglets.core.refs import HostRef
@@ -98,10 +98,10 @@ def test_jobs_beyond_the_limit_are_counted_by_status(status: str | None, count: 
         all_jobs=7,
         jobs=(view("a", "RUNNING"), view("b", "PLACING")),
     )
-    assert count_left_out(slots, status) == count
+    assert count_omitted(slots, status) == count
 
 
 @pytest.mark.parametrize("command", ["jobs list", "jobs history g", "jobs top", "notes"])
 def test_a_limit_below_one_is_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command.split(), "--limit", "-1"]) == 2
-    assert "'-1' is not a whole number above 0" in capsys.readouterr().err
+    assert "'-1' is not a positive whole number" in capsys.readouterr().err

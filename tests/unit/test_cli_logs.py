@@ -159,7 +159,7 @@ def test_of_a_group_the_last_lines_of_a_log_in_several_files_are_shown_whole(
 
 def test_of_a_group_that_printed_nothing_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert show_group(None, GroupLogs(group_id="g1", jobs=(), left_out=0), LogOutput(), ("out",)) == 0  # type: ignore[arg-type]
-    assert capsys.readouterr().err == "g1: no job has printed anything that is kept\n"
+    assert capsys.readouterr().err == "g1: no job has any stored output\n"
 
 
 # Following.
@@ -214,8 +214,7 @@ def test_a_log_that_was_removed_is_told_with_exit_code_1(tmp_path: Path, capsys:
         assert show(of_gone, None) == 1
         assert out.getvalue() == b""
         assert capsys.readouterr().err == (
-            "paglets: nothing is kept any more of what attempt 1 of g1/a printed on w1: "
-            "a host removes its oldest logs\n"
+            "paglets: the log of attempt 1 of g1/a is no longer on w1: hosts remove their oldest logs\n"
         )
 
 
@@ -331,7 +330,7 @@ def test_into_a_pipe_bytes_go_as_they_are_and_gaps_are_told_on_stderr() -> None:
     output.gap("out", 1234567)
     output.gap("out", 0)
     assert out.buffer.getvalue() == bytes(range(256))  # type: ignore[attr-defined]
-    assert err.getvalue() == "[paglets: 1,234,567 bytes are not kept]\n"
+    assert err.getvalue() == "[paglets: 1,234,567 bytes are missing]\n"
 
 
 def test_on_a_terminal_nothing_can_be_played_and_characters_may_come_in_parts() -> None:

@@ -34,7 +34,7 @@ def test_what_is_left_of_a_host_stands_below_the_table(capsys: pytest.CaptureFix
 def test_the_only_host_says_how_another_one_joins_it(capsys: pytest.CaptureFixture[str]) -> None:
     print_hosts(Hosts(hosts=(W1,)))
     joins = "run `paglets host --bind-public auto --peer http://w1:8765` there"
-    assert capsys.readouterr().err == f"hint: copy the mesh key to another machine, then {joins}\n"
+    assert capsys.readouterr().err == f"hint: copy the mesh key to another machine, and {joins}\n"
     print_hosts(Hosts(hosts=(replace(W1, host=member("w1", url="http://127.0.0.1:8765")),)))
     assert capsys.readouterr().err.startswith("hint: restart this host with `--bind-public auto`, ")
 
@@ -46,7 +46,7 @@ def test_who_cannot_connect_to_whom_and_who_has_another_key_is_said_below(capsys
     assert capsys.readouterr().err.splitlines() == [
         "paglets: w3: w1 cannot connect to w3",
         "paglets: w2 cannot connect to w3 (12 s)",
-        "paglets: a host at 10.0.0.5 was refused: wrong mesh key (last 3.0 s ago)",
+        "paglets: refused a host at 10.0.0.5: wrong mesh key (last 3.0 s ago)",
     ]
 
 
@@ -65,10 +65,10 @@ def test_a_host_that_is_long_away_stays_in_the_table_with_the_way_to_give_it_up(
     print_hosts(Hosts(hosts=(W1, replace(AWAY, host=member("w2")), old)))
     told = capsys.readouterr()
     assert "try1  offline for 3 d" in told.out
-    assert told.err == "hint: `paglets mesh forget try1` gives it up\n"
+    assert told.err == "hint: if it will not come back, `paglets mesh forget try1` removes it\n"
     assert offline_text(old).startswith("try1 is offline, not heard of for 3 d: ")
     print_hosts(Hosts(hosts=(W1, old, replace(old, host=member("try2")))))
-    assert capsys.readouterr().err == "hint: `paglets mesh forget NAME` gives up a host that will not come back\n"
+    assert capsys.readouterr().err == "hint: `paglets mesh forget NAME` removes a host that will not come back\n"
 
 
 def test_where_only_a_third_host_is_lacking_that_is_said() -> None:

@@ -92,7 +92,7 @@ def test_who_follows_notes_waits_for_a_host_that_restarts(tmp_path: Path) -> Non
 
 def test_a_limit_out_of_bounds_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["notes", "--limit", "1001"]) == 2
-    assert "from 1 to 1000" in capsys.readouterr().err
+    assert "between 1 and 1000" in capsys.readouterr().err
 
 
 def test_a_job_that_tells_its_user_can_be_tested_without_a_host() -> None:

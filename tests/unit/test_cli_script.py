@@ -81,12 +81,12 @@ def test_options_of_commands_before_a_script_are_told(
     folder: Path, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(line.split()) == 2
-    assert "only --at and --python can stand before a script" in capsys.readouterr().err
+    assert "only --at and --python can precede a script" in capsys.readouterr().err
 
 
 def test_a_file_that_could_be_meant_for_a_script_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data.csv"]) == 2
-    assert capsys.readouterr().err.splitlines()[1:] == ["hint: paglets ./data.csv runs the file of that name"]
+    assert capsys.readouterr().err.splitlines()[1:] == ["hint: paglets ./data.csv runs the file data.csv"]
 
 
 def test_the_note_of_a_copy_holds_only_while_neither_file_is_touched(tmp_path: Path) -> None:

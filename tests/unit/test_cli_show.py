@@ -153,7 +153,7 @@ def test_a_job_that_waits_is_shown_with_its_code_and_files(selector: str, capsys
     client = Client()
     client.files = tuple(FileRef(name=f"in-{nth}.txt", sha256="cd" * 32, size_bytes=5) for nth in range(MOST_LINES + 2))
     found = shown(client, selector)
-    assert (found.job, found.class_name, found.told.code) == ("g/b", "count:Job", 0)
+    assert (found.job, found.class_name, found.explanation.code) == ("g/b", "count:Job", 0)
     assert found.code is not None
     assert found.code.files == (("count.py", 40), ("pkg/__init__.py", 0))
 
@@ -199,8 +199,8 @@ def test_an_attempt_that_died_is_told_with_its_cause(capsys: pytest.CaptureFixtu
     print_job_details(replace(shown(Client(), "g/b"), attempts=(died, lost)))
     told = capsys.readouterr().out.splitlines()
     assert told[-3].split() == ["ATTEMPT", "STATUS", "HOST", "CAUSE"]
-    assert told[-2].split(maxsplit=1) == ["1", "FAILED, tried again  w1    signal:SIGKILL"]
-    assert told[-1].split(maxsplit=1) == ["2", "LOST, tried again    w1    host_lost"]
+    assert told[-2].split(maxsplit=1) == ["1", "FAILED, retried  w1    signal:SIGKILL"]
+    assert told[-1].split(maxsplit=1) == ["2", "LOST, retried    w1    host_lost"]
 
 
 def test_where_the_collector_is_away_what_the_jobs_host_knows_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,8 +218,8 @@ def test_where_the_collector_is_away_what_the_jobs_host_knows_is_shown(capsys: p
             return super().paglet(agent_id)
 
     found = shown(Away(), "g/b")
-    assert (found.told.fields["status"], found.is_here) == ("WAITING_FOR_SLOT", True)
-    assert "last heard of 20 s ago" in str(found.told.fields["collector"])
+    assert (found.explanation.fields["status"], found.is_here) == ("WAITING_FOR_SLOT", True)
+    assert "last heard of 20 s ago" in str(found.explanation.fields["collector"])
 
 
 @pytest.mark.parametrize("selector", ["g/a", "g/b", "b1"])

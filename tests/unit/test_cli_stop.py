@@ -66,7 +66,7 @@ def test_of_several_hosts_one_must_be_named(
         runs_here(home, name, sleeper.pid)
     assert main(["stop"]) == main(["stop", "a", "--all"]) == 2
     told = capsys.readouterr().err.splitlines()
-    assert told[0] == "paglets: 2 hosts run on this computer: a, b"
+    assert told[0] == "paglets: 2 hosts run on this machine: a, b"
     assert [line.rpartition("paglets ")[2] for line in told[1:3]] == ["stop NAME", "stop --all"]
     assert sleeper.poll() is None
 
@@ -75,7 +75,7 @@ def test_where_none_runs_there_is_nothing_to_do(home: Path, capsys: pytest.Captu
     (home / "run" / "a.store").write_text("{}")
     assert main(["stop", "--json"]) == main(["stop", "a"]) == 0
     told = capsys.readouterr()
-    assert told.err.splitlines() == ["no host runs on this machine", "host a does not run"]
+    assert told.err.splitlines() == ["no host runs on this machine", "host a is not running"]
     assert json.loads(told.out) == {"stopped": []}
 
 
@@ -83,9 +83,9 @@ def test_a_host_of_another_computer_is_stopped_there(home: Path, capsys: pytest.
     runs_here(home, "a", os.getpid())
     assert main(["stop", "gpu-a"]) == 1
     first, second, third = capsys.readouterr().err.splitlines()
-    assert first == "paglets: no host 'gpu-a' was ever started on this computer"
+    assert first == "paglets: no host 'gpu-a' was ever started on this machine"
     assert second == "hint: running here: a"
-    assert third.startswith("hint: a host is stopped on its own computer")
+    assert third.startswith("hint: run `paglets stop gpu-a`")
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ def test_a_host_of_another_computer_is_stopped_there(home: Path, capsys: pytest.
     [
         (None, "host a has stopped"),
         (0, "host a has stopped"),
-        (1, "host a has stopped; 1 job was running; it runs again when it starts"),
-        (1200, "host a has stopped; 1,200 jobs were running; they run again when it starts"),
+        (1, "host a has stopped; 1 job was running and will run again when it restarts"),
+        (1200, "host a has stopped; 1,200 jobs were running and will run again when it restarts"),
     ],
 )
 def test_what_was_running_is_told(running_jobs: int | None, text: str) -> None:

@@ -204,7 +204,7 @@ def test_shared_options_may_stand_in_front(words: list[str], meant: list[str]) -
 
 def test_the_nearest_word_is_named_else_all() -> None:
     assert nearest("gruops", ["groups", "queue"]) == "did you mean 'groups'?"
-    assert nearest("x", ["groups", "queue"]) == "there are groups, queue"
+    assert nearest("x", ["groups", "queue"]) == "choose from groups, queue"
 
 
 def test_on_a_terminal_a_message_takes_the_place_of_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,7 +168,7 @@ def test_a_host_that_nobody_lists_any_more_can_be_named_by_its_store(tmp_path: P
 def test_the_command_says_what_each_host_did() -> None:
     def line(known: bool, taken_back: int, moves_dropped: int) -> str:
         host = TableHost(name="w1").ref
-        return mesh.did(Forgotten(host=host, known=known, taken_back=taken_back, moves_dropped=moves_dropped))
+        return mesh.forget_text(Forgotten(host=host, known=known, taken_back=taken_back, moves_dropped=moves_dropped))
 
-    assert line(True, 0, 0) == "forgotten"
-    assert line(False, 1, 2) == "did not know it, 1 paglet on the way there came back, 2 moves there dropped"
+    assert line(True, 0, 0) == "removed"
+    assert line(False, 1, 2) == "did not know it, took back 1 paglet in transfer, dropped 2 moves to it"

@@ -1,4 +1,4 @@
-"""`paglets artifacts`: result files and others that hosts keep: what there is, fetch, send, delete."""
+"""`paglets artifacts`: list, fetch, send and delete files that hosts keep."""
 
 from __future__ import annotations
 
@@ -56,20 +56,18 @@ _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 def parser() -> Parser:
     made = Parser(
         prog="paglets artifacts",
-        description="Result files and others that hosts keep. ID may be the beginning of an id, as art-3f2a.",
+        description="List, fetch, send and delete files that hosts keep. ID can be a prefix, such as art-3f2a.",
     )
     commands = add_commands(made)
-    listing = add_command(
-        commands, "list", "the artifacts on all hosts that are online", "artifacts list --group words"
-    )
+    listing = add_command(commands, "list", "list the artifacts on all online hosts", "artifacts list --group words")
     which = listing.add_mutually_exclusive_group()
     which.add_argument(
-        "--group", metavar="GROUP", help="only those of that group: files in results, and files that finished jobs left"
+        "--group", metavar="GROUP", help="list only files of this group: from results, and left by finished jobs"
     )
-    which.add_argument("--owner", metavar="ID", help="only those of that paglet")
+    which.add_argument("--owner", metavar="ID", help="list only files of this paglet")
     add_common(listing, _list, asks_all=True)
-    info = add_command(commands, "info", "one artifact, and where it is", "artifacts info words/monday")
-    info.add_argument("artifact", metavar="ID|GROUP/JOBKEY")
+    info = add_command(commands, "info", "describe an artifact, and name its host", "artifacts info words/monday")
+    info.add_argument("artifact", metavar="ID|GROUP/JOBKEY", help="describe this artifact, or the file of this job")
     add_common(info, _info, asks_all=True)
     add_get(
         add_command(
@@ -85,51 +83,51 @@ def parser() -> Parser:
         add_command(
             commands,
             "put",
-            "send a file to a host, which keeps it as an artifact",
+            "send a file to a host and store it there as an artifact",
             "artifacts put table.csv --at gpu-a --expires 7d",
         )
     )
     remove = add_command(commands, "rm", "delete artifacts", "artifacts rm art-3f2a art-77b0")
-    remove.add_argument("artifacts", nargs="+", metavar="ID")
+    remove.add_argument("artifacts", nargs="+", metavar="ID", help="delete these artifacts")
     add_common(remove, _remove)
     return made
 
 
 def add_get(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("artifact", nargs="?", metavar="ID|GROUP/JOBKEY", help="which (not with --group)")
-    add("target", nargs="?", metavar="TARGET", help="file or folder to write (default: this folder)")
+    add("artifact", nargs="?", metavar="ID|GROUP/JOBKEY", help="fetch this artifact (not with --group)")
+    add("target", nargs="?", metavar="TARGET", help="write to this file or folder (default: the current folder)")
     add(
         "--group",
         metavar="GROUP",
-        help="the files of that group's jobs, as TARGET/JOBKEY-NAME; makes TARGET",
+        help="fetch the files of all jobs of this group as TARGET/JOBKEY-NAME; create TARGET",
     )
-    add("--move", action="store_true", help="delete the artifact once the file is safe here")
-    add("--force", action="store_true", help="replace a file that is there already")
+    add("--move", action="store_true", help="delete the artifact after the file is stored here")
+    add("--force", action="store_true", help="replace an existing file")
     parser.set_defaults(last="target")
     add_common(parser, _get)
 
 
 def _add_put(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("path", metavar="PATH")
-    add("--owner", metavar="ID", help="the paglet that it belongs to, wherever that is (default: the host itself)")
-    add("--name", help="its name (default: that of the file)")
-    add("--expires", type=duration, metavar="TIME", help="delete it after that time, as 12h or 7d (default: never)")
-    add("--move", action="store_true", help="remove the file here once the artifact is stored")
+    add("path", metavar="PATH", help="send this file")
+    add("--owner", metavar="ID", help="assign the artifact to this paglet, on any host (default: the host itself)")
+    add("--name", help="store the artifact under this name (default: the name of the file)")
+    add("--expires", type=duration, metavar="TIME", help="delete it after this time, as 12h or 7d (default: never)")
+    add("--move", action="store_true", help="delete the local file after the artifact is stored")
     add_common(parser, _put)
 
 
 def duration(text: str) -> float:
-    """Seconds of `90s`, `30m`, `12h`, `7d`, `2w`."""
+    """Return the seconds of a text such as `90s`, `30m`, `12h`, `7d` or `2w`."""
     match = _DURATION.fullmatch(text)
     value = float(match[1]) * _UNIT_SECONDS[match[2]] if match else 0.0
     if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time: write 30m, 12h or 7d")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 30m, 12h or 7d")
     return value
 
 
-# What there is.
+# Listing.
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -139,21 +137,28 @@ def _list(options: argparse.Namespace) -> int:
             client, options.owner, seconds, whose=not options.json, group_id=options.group
         )
         missing = missing_hosts(client.hosts(), errors)
+    is_filtered = bool(options.group or options.owner)
     if options.json:
         print_json({"artifacts": [artifact.to_wire() for artifact in found], "unreachable": missing.lines()})
     else:
         now = time.time()
         headers = ("ID", "OF", "NAME", "SIZE", "HOST", "AGE", "EXPIRES")
-        print_table(headers, [artifact_row(artifact, now, owners[artifact.artifact_id]) for artifact in found])
-    missing.say(is_empty=bool(options.group or options.owner) and not found)
+        if found:
+            print_table(headers, [artifact_row(artifact, now, owners[artifact.artifact_id]) for artifact in found])
+        else:
+            say("there are no artifacts" + (f" of {options.group or options.owner}" if is_filtered else ""))
+    missing.say(is_empty=is_filtered and not found)
     return missing.exit_code
 
 
 def find_artifacts(
     client: HostClient, owner: str | None, seconds: float, *, whose: bool, group_id: str | None = None
 ) -> tuple[tuple[ArtifactRef, ...], tuple[PagletsError, ...], dict[str, str]]:
-    """The artifacts on all hosts, an error for each host that does not answer, and, if asked for, whose each artifact
-    is, in words. Takes so many seconds at most. `group_id`: those of its collector, and of its finished jobs."""
+    """Return the artifacts on all hosts, an error for each host without an answer, and the owners' texts by id.
+
+    Without `whose`, no texts are looked up. `group_id` selects the artifacts of its collector and finished jobs. The
+    call takes at most `seconds`.
+    """
     if group_id:
         try:
             owner = group_of(client, group_id).collector.agent_id
@@ -172,7 +177,7 @@ def find_artifacts(
 
 
 def artifact_row(artifact: ArtifactRef, now: float, of: str) -> tuple[object, ...]:
-    """`of`: whose it is, in words."""
+    """Return the row of an artifact in the list. `of` is the text for its owner."""
     return (
         artifact.artifact_id,
         of,
@@ -209,7 +214,7 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def owner_text(client: HostClient, artifact: ArtifactRef, seconds: float) -> dict[str, str]:
-    """Whose it is, in words, by its id; a host that does not tell its groups is named."""
+    """Return the owner's text by artifact id, and name the hosts that do not answer on stderr."""
     with notice_if_slow(waiting_for_all(seconds)):
         groups, errors = client.mesh_groups(seconds)
         owners = artifact_lookup.owner_texts(client, [artifact], groups, seconds)
@@ -218,7 +223,7 @@ def owner_text(client: HostClient, artifact: ArtifactRef, seconds: float) -> dic
 
 
 def resolve_id(client: HostClient, text: str) -> str:
-    """The id that `text` is, or begins, or that the job GROUP/JOBKEY reported. Raises Unknown, Invalid."""
+    """Return the id of the artifact that an id, a prefix of it, or GROUP/JOBKEY names. Raises Unknown, Invalid."""
     group_id, slash, job_key = text.partition("/")
     if slash:
         return artifact_lookup.artifact_of_job(client, group_id, job_key).artifact_id
@@ -228,10 +233,10 @@ def resolve_id(client: HostClient, text: str) -> str:
         except Unknown as error:
             return _by_prefix(client, text, error)
     if not text.startswith("art-") or len(text) < SHORTEST_PREFIX:
-        nothing = Invalid(f"{text[:80]!r} is neither the id of an artifact, which begins with art-, nor GROUP/JOBKEY")
+        nothing = Invalid(f"{text[:80]!r} is neither an artifact id (art-...) nor GROUP/JOBKEY")
         raise name_a_job_error(client, text, nothing, f", or --group {text}")
     return _by_prefix(
-        client, text, Unknown(f"no artifact {text[:80]!r}: `paglets artifacts list` shows those there are")
+        client, text, Unknown(f"no artifact {text[:80]!r}", hint=["paglets artifacts list lists the artifacts"])
     )
 
 
@@ -243,10 +248,11 @@ def _by_prefix(client: HostClient, prefix: str, nothing: Unknown) -> str:
         return ids[0]
     if ids:
         more = f" and {len(ids) - MOST_NAMED_IDS} more" if len(ids) > MOST_NAMED_IDS else ""
-        raise Invalid(f"{prefix} begins {len(ids)} ids, {', '.join(ids[:MOST_NAMED_IDS])}{more}: write more of it")
+        named = f"{', '.join(ids[:MOST_NAMED_IDS])}{more}"
+        raise Invalid(f"{prefix} is a prefix of {len(ids)} ids: {named}", hint=["use a longer prefix"])
     if errors:
-        raise Unreachable(f"no host that answers has an artifact {prefix}; {errors[0].message}")
-    raise Unknown(f"{nothing.message}{missing_hosts(client.hosts()).note()}")
+        raise Unreachable(f"no reachable host has an artifact {prefix}; {errors[0].message}")
+    raise Unknown(f"{nothing.message}{missing_hosts(client.hosts()).note()}", **nothing.details)
 
 
 # Fetching.
@@ -255,12 +261,12 @@ def _by_prefix(client: HostClient, prefix: str, nothing: Unknown) -> str:
 def _get(options: argparse.Namespace) -> int:
     if options.group:
         if options.target is not None:
-            raise Invalid("with --group name only the folder: paglets artifacts get --group GROUP FOLDER")
+            raise Invalid("--group takes a folder and no artifact", hint=["paglets artifacts get --group GROUP FOLDER"])
         return _get_group(options, Path(options.artifact or "."))
     if options.artifact is None:
-        raise Invalid("an artifact is missing: name an ID, GROUP/JOBKEY or --group GROUP")
+        raise Invalid("missing artifact: name an ID, GROUP/JOBKEY or --group GROUP")
     with client_of(options) as client:
-        artifact = _there(client, resolve_id(client, options.artifact))
+        artifact = _existing(client, resolve_id(client, options.artifact))
         path = fetch(client, artifact, options.target or ".", move=options.move, force=options.force)
     if options.json:
         print_json(_fetched(path, artifact))
@@ -269,7 +275,7 @@ def _get(options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _there(client: HostClient, artifact_id: str) -> ArtifactRef:
+def _existing(client: HostClient, artifact_id: str) -> ArtifactRef:
     try:
         return client.artifact(artifact_id).artifact
     except Unknown as error:
@@ -286,7 +292,7 @@ def _fetched(path: Path, artifact: ArtifactRef) -> dict[str, object]:
 
 def _get_group(options: argparse.Namespace, folder: Path) -> int:
     if not os.path.isdir(folder.parent):
-        raise Invalid(f"there is no folder {printable(folder.parent)}")
+        raise Invalid(f"no folder {printable(folder.parent)}")
     files: list[dict[str, object]] = []
     errors: list[PagletsError] = []
     with client_of(options) as client:
@@ -321,17 +327,17 @@ def _get_group(options: argparse.Namespace, folder: Path) -> int:
 
 
 def _make_folder(folder: Path) -> None:
-    """Where it is not there yet."""
+    """Create a folder if it does not exist. Raises Invalid."""
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise Invalid(f"{printable(folder)} cannot be made a folder: {os.strerror(error.errno or 0)}") from error
+        raise Invalid(f"cannot create folder {printable(folder)}: {os.strerror(error.errno or 0)}") from error
 
 
 def fetch(client: HostClient, artifact: ArtifactRef, target: str | Path, *, move: bool, force: bool) -> Path:
-    """The file of an artifact at `target`; one that is there already stays, without `force`. Raises Conflict."""
+    """Download an artifact to `target` and return the path. Raises Conflict if a file exists, unless `force`."""
     if target == "-":
-        raise Invalid("a file is checked before it is shown, so it cannot go to stdout: name a file or folder")
+        raise Invalid("cannot write to stdout: a file is checked before it is shown", hint=["name a file or folder"])
     shown = artifact.name if os.path.isdir(target) else os.path.basename(target) or artifact.name
     steps: set[str] = set()
     try:
@@ -343,16 +349,16 @@ def fetch(client: HostClient, artifact: ArtifactRef, target: str | Path, *, move
 
             path = client.download_artifact(artifact, target, move=move, replace=force, progress=progress)
     except KeyboardInterrupt:
-        say(f"interrupted: what came of {printable(shown)} is kept; the same command goes on there")
+        say(f"interrupted: the received part of {printable(shown)} is kept; run the same command to resume")
         raise
     except Unknown as error:
         raise _gone(client, error) from None
     except Conflict as error:
         if "there" not in error.details:
             raise
-        raise Conflict(f"{error.details['there']}: name another target, or replace it with --force") from None
-    there = "" if RECEIVING in steps else f"{printable(path)} is there already, and is the same"
-    deleted = f"{artifact.artifact_id} was deleted on its host" if move else ""
+        raise Conflict(error.details["there"], hint=["name another target, or replace it with --force"]) from None
+    there = "" if RECEIVING in steps else f"{printable(path)} exists already with the same content"
+    deleted = f"deleted {artifact.artifact_id} on its host" if move else ""
     if there or deleted:
         say("; ".join(filter(None, (there, deleted))))
     return path
@@ -374,7 +380,7 @@ def _put(options: argparse.Namespace) -> int:
                 progress=progress,
             )
     except KeyboardInterrupt:
-        say(f"interrupted: what the host has of {printable(path.name)} is kept for an hour; repeat this to go on")
+        say(f"interrupted: the sent part of {printable(path.name)} is kept for an hour; run the same command to resume")
         raise
     if options.json:
         print_json(made.to_wire())

@@ -1,4 +1,4 @@
-"""`paglets completion`: what makes a shell complete our commands; it asks `paglets _complete` for each word."""
+"""`paglets completion`: shell code that completes commands. It runs `paglets _complete` for each word."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from paglets.wire.keys import paglets_home
 from paglets.wire.local_hosts import running_hosts
 
 ASK_SECONDS = 1.0
-"""A shell that waits for a host is worse than one that completes nothing."""
+"""The timeout for a host: a shell that waits is worse than one that completes nothing."""
 
 MOST_NAMES = 200
 
@@ -55,7 +55,7 @@ FUNCTIONS = {
     "zsh": 'paglets() {{ {command} "$@"; }}\n',
     "fish": "function paglets; {command} $argv; end\n",
 }
-"""If PATH finds no `paglets`, a function of that name stands for it."""
+"""The shell functions that replace a `paglets` that is not on PATH."""
 
 INSTALL = {
     "bash": 'eval "$(paglets completion bash)"      # in ~/.bashrc',
@@ -70,14 +70,14 @@ def parser() -> Parser:
         description="Print shell code that completes commands, options, scripts, groups, jobs and hosts.",
         epilog="\n".join(
             [
-                "To have it in each shell:",
+                "Install it for all shells:",
                 *(f"  {line}" for line in INSTALL.values()),
-                "If paglets is not on PATH, write `python3 /path/to/paglets.pyz` there instead. The output then also",
-                "defines `paglets` as a shell function.",
+                "If paglets is not on PATH, write `python3 /path/to/paglets.pyz` instead. The output then also defines",
+                "`paglets` as a shell function.",
             ]
         ),
     )
-    made.add_argument("shell", choices=tuple(SCRIPTS))
+    made.add_argument("shell", choices=tuple(SCRIPTS), help="print code for this shell")
     made.set_defaults(handler=_script)
     return made
 
@@ -90,16 +90,16 @@ def _script(options: argparse.Namespace) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """What words are completed with: the commands, their parsers, and `NAMES`."""
+class CompletionSources:
+    """The sources of completions: the commands, their parsers, and the functions in `NAMES`."""
 
     commands: Iterable[str]
     parser_of: Callable[[str], Parser]
     names: Mapping[str, Callable[[str], list[str]]]
 
 
-def candidates(words: list[str], known: Known) -> list[str]:
-    """What may stand in the place of the last of `words`, the words after `paglets`; an empty list: perhaps a file."""
+def candidates(words: list[str], known: CompletionSources) -> list[str]:
+    """Return completions of the last word after `paglets`. If there are none, the shell completes files."""
     *before, last = (words[1:] if words[:1] == ["help"] and words[1:] else words) or [""]
     if before[-1:] == ["--at"]:
         return _values_of("NAME|URL", last, known)
@@ -137,13 +137,13 @@ def _option_of(parser: Parser, word: str) -> argparse.Action | None:
     return next((action for action in parser._actions if word in action.option_strings), None)
 
 
-def _values(action: argparse.Action, last: str, known: Known) -> list[str]:
+def _values(action: argparse.Action, last: str, known: CompletionSources) -> list[str]:
     if action.choices is not None:
         return _beginning(last, map(str, action.choices))
     return _values_of(str(action.metavar), last, known)
 
 
-def _values_of(metavar: str, last: str, known: Known) -> list[str]:
+def _values_of(metavar: str, last: str, known: CompletionSources) -> list[str]:
     for kind, names in known.names.items():
         if kind in metavar:
             return _beginning(last, names(last))
@@ -151,7 +151,7 @@ def _values_of(metavar: str, last: str, known: Known) -> list[str]:
 
 
 def _scripts(last: str) -> list[str]:
-    """Return the Python files that begin with `last`, and for a word that has begun the folders, each with a slash."""
+    """Return the Python files that begin with `last` and, unless it is empty, the folders, each with a slash."""
     folder, begin = os.path.split(last)
     try:
         with os.scandir(folder or os.curdir) as found:
@@ -167,11 +167,11 @@ def _beginning(last: str, names: Iterable[str]) -> list[str]:
     return sorted({name for name in names if name.startswith(last)})[:MOST_NAMES]
 
 
-# Names that a host knows. Without one there are none.
+# Names from the host on this machine.
 
 
 def _jobs(last: str) -> list[str]:
-    """Groups; and once there is a slash, the jobs of that group."""
+    """Return the groups or, after a slash, the jobs of the group."""
     group_id, slash, _ = last.partition("/")
     with HostClient(timeout=ASK_SECONDS) as client:
         if not slash:
@@ -204,13 +204,13 @@ NAMES: dict[str, Callable[[str], list[str]]] = {
     "ID": _artifacts,
     "NAME": lambda last: [host.name for host in running_hosts(paglets_home(os.environ))],
 }
-"""What an argument's metavar says it takes -> the names there are."""
+"""The kind of argument, as its metavar names it -> function that returns the existing names."""
 
 
 def complete(words: list[str], parser_of: Callable[[str], Parser], commands: Iterable[str]) -> int:
-    """`paglets _complete WORD...`: one candidate a line; nothing at all where anything goes wrong."""
+    """Print a completion of the last word on each line; print nothing if a host cannot answer."""
     try:
-        found = candidates(words, Known(commands=commands, parser_of=parser_of, names=NAMES))
+        found = candidates(words, CompletionSources(commands=commands, parser_of=parser_of, names=NAMES))
     except PagletsError:
         return EXIT_DONE
     for name in found:

@@ -1,4 +1,4 @@
-"""`paglets config`: whether a configuration file is right, and where each setting of a host comes from."""
+"""`paglets config`: check a configuration file, or show each setting of a host with its source."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paglets.cli.host_flags import add_settings, read_flags
-from paglets.cli.options import Parser, add_command, add_commands
+from paglets.cli.options import Parser, add_command, add_commands, add_json
 from paglets.cli.output import print_json, print_table, say
 from paglets.config import (
     CONFIG_NAME,
@@ -38,28 +38,34 @@ OF_MACHINE = {
     "artifact_max_size": NO_LIMIT,
     "artifact_storage_quota": NO_LIMIT,
 }
-"""Defaults in words, of settings whose default is none or depends on the machine."""
+"""The texts for defaults that are unset or depend on the machine."""
 
 
 def parser() -> Parser:
     made = Parser(
         prog="paglets config",
-        description="Whether a configuration file is right, and where each setting of a host comes from.",
+        description="Check a configuration file, or show each setting of a host with its source.",
     )
     commands = add_commands(made)
-    check = add_command(commands, "check", "check all of a configuration file", "config check", "config check my.toml")
-    check.add_argument("file", nargs="?", default=CONFIG_NAME, metavar="FILE", help=f"default: {CONFIG_NAME} here")
-    check.add_argument("--json", action="store_true", help="data as JSON")
+    check = add_command(commands, "check", "check a whole configuration file", "config check", "config check my.toml")
+    check.add_argument(
+        "file",
+        nargs="?",
+        default=CONFIG_NAME,
+        metavar="FILE",
+        help=f"check this file (default: {CONFIG_NAME} in this folder)",
+    )
+    add_json(check)
     check.set_defaults(handler=_check)
     show = add_command(
         commands,
         "show",
-        "show each setting of a host, and where it comes from: a flag, the file, or the default",
+        "show each setting of a host and its source: a flag, the file or the default",
         "config show",
         "config show --name gpu-a --tag linux",
     )
     add_settings(show)
-    show.add_argument("--json", action="store_true", help="data as JSON")
+    add_json(show)
     show.set_defaults(handler=_show)
     return made
 
@@ -76,7 +82,7 @@ def _check(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"file": str(path), "hosts": names, "addresses": addresses})
         return EXIT_DONE
-    print(f"{printable(path)} is right; it describes {', '.join(names) or 'no host'}")
+    print(f"{printable(path)} is valid and describes {', '.join(names) or 'no host'}")
     for written, read in addresses.items():
         if read != written:
             print(f"{printable(written)} is read as {read}")

@@ -1,4 +1,4 @@
-"""`paglets demo`: the whole story on this machine, with real input, and nothing is left of it."""
+"""`paglets demo`: a demonstration with three hosts and real input on this machine, which cleans up after itself."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from paglets.system.submission import Submission
 LAPTOP, WORKERS = "laptop", ("linux-a", "gpu-a")
 FILES = 200
 MOST_BYTES = 8_000_000
-"""Of the standard library, tests left out: some seconds of work for two cores."""
+"""The size of the input, from the standard library without its tests: some seconds of work for two cores."""
 
 MOST_JOBS = 40
 SHOWN_WORDS = 5
@@ -45,29 +45,29 @@ def parser() -> Parser:
     made = Parser(
         prog="paglets demo",
         description=(
-            f"Three hosts on this machine, {LAPTOP}, {' and '.join(WORKERS)}, index the source of\n"
-            f"Python's own library. The {LAPTOP} submits the jobs and is killed, and the work goes on. It\n"
-            "comes back, the results come home, and are compared with what one process counts by\n"
-            "itself. Takes less than half a minute; nothing is left behind."
+            f"Run three hosts on this machine, {LAPTOP}, {' and '.join(WORKERS)}, that index the source of\n"
+            f"Python's standard library. The {LAPTOP} submits the jobs and is killed; the work continues. It\n"
+            "starts again, receives the results, and compares them with a count in one process.\n"
+            "The demo takes less than half a minute and removes all its files."
         ),
         epilog="examples:\n  paglets demo\n  paglets demo --keep\n  paglets demo --json",
     )
-    made.add_argument("--files", type=_count, default=FILES, metavar="N", help=f"input files (default {FILES})")
-    made.add_argument("--keep", action="store_true", help="keep the folder with the hosts' data, to look at")
-    made.add_argument("--json", action="store_true", help="what came out as JSON; the steps go to stderr")
+    made.add_argument("--files", type=_count, default=FILES, metavar="N", help=f"use N input files (default: {FILES})")
+    made.add_argument("--keep", action="store_true", help="keep the folder with the hosts' data")
+    made.add_argument("--json", action="store_true", help="print the outcome as JSON, and the steps on stderr")
     made.set_defaults(handler=_demo)
     return made
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of files, 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of files")
     return int(text)
 
 
 @dataclass(kw_only=True)
-class Outcome:
-    """What came out; `--json` prints it."""
+class DemoOutcome:
+    """The outcome of the demonstration, as `--json` prints it."""
 
     files: int
     bytes: int
@@ -87,7 +87,8 @@ class Outcome:
 def _demo(options: argparse.Namespace) -> int:
     files = identifiers.source_files(LIBRARY, most_files=options.files, most_bytes=MOST_BYTES)
     if not files:
-        raise Unknown(f"Python's own library has no source files in {LIBRARY}: run the demo with another Python")
+        hint = ["run the demo with another Python"]
+        raise Unknown(f"Python's standard library has no source files in {LIBRARY}", hint=hint)
     tell = StepLog(sys.stderr if options.json else sys.stdout)
     signals = SignalGuard()
     mesh = DemoMesh(signals, keep=options.keep)
@@ -96,9 +97,9 @@ def _demo(options: argparse.Namespace) -> int:
             outcome = DemoRun(mesh, tell, files).run()
     except Interrupted as interrupted:
         with suppress(OSError):  # the terminal may be gone
-            say(f"interrupted; {mesh.left()}")
+            say(f"interrupted; {mesh.end_text()}")
         return interrupted.exit_code
-    tell(mesh.left())
+    tell(mesh.end_text())
     outcome.seconds = round(tell.seconds(), 2)
     outcome.folder = str(mesh.folder) if options.keep else None
     _conclude(outcome, options.json)
@@ -106,7 +107,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 class StepLog:
-    """Says each step in a line as it happens, with the seconds since the beginning."""
+    """A log of steps: it prints each step on a line with the seconds since the start."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -120,7 +121,7 @@ class StepLog:
 
 
 class DemoRun:
-    """What happens, one method a chapter."""
+    """The demonstration, with one method for each step."""
 
     def __init__(self, mesh: DemoMesh, tell: StepLog, files: list[SourceFile]) -> None:
         self._mesh = mesh
@@ -128,34 +129,36 @@ class DemoRun:
         self._files = files
         self._bundles = identifiers.bundles(files, MOST_JOBS)
         total = sum(file.size_bytes for file in files)
-        self._outcome = Outcome(files=len(files), bytes=total, jobs=len(self._bundles))
+        self._outcome = DemoOutcome(files=len(files), bytes=total, jobs=len(self._bundles))
 
-    def run(self) -> Outcome:
+    def run(self) -> DemoOutcome:
         laptop, workers = self._start()
         group_id = self._submit(laptop)
         laptop.close()
         self._kill(group_id, workers[0])
-        self._work_goes_on(group_id, workers[0])
+        self._follow_work(group_id, workers[0])
         self._come_home(group_id, workers[0])
         return self._outcome
 
     def _start(self) -> tuple[HostClient, list[HostClient]]:
-        self._tell(f"three hosts start on this machine, in {printable(self._mesh.folder)}")
+        self._tell(f"starting three hosts on this machine, in {printable(self._mesh.folder)}")
         self._mesh.start(LAPTOP, "--tag", "laptop")
         laptop = self._mesh.client(LAPTOP)
         for name in WORKERS:
             self._mesh.start(name, "--peer", laptop.host.url, "--tag", "linux")
         workers = [self._mesh.client(name) for name in WORKERS]
         wait_for(lambda: _all_know_all(laptop, *workers), "the hosts to know each other")
-        self._tell(f"{LAPTOP}, {' and '.join(WORKERS)} run and know each other, each with a core for jobs")
+        self._tell(f"{LAPTOP}, {' and '.join(WORKERS)} run and know each other; each offers one core to jobs")
         return laptop, workers
 
     def _submit(self, laptop: HostClient) -> str:
         outcome = self._outcome
-        self._tell(f"input: {outcome.files} files of Python's own library, {bytes_text(outcome.bytes)}, from {LIBRARY}")
-        with redirect_stderr(StringIO()):  # it names commands for later, when there is nothing to ask any more
+        self._tell(
+            f"input: {outcome.files} files of Python's standard library, {bytes_text(outcome.bytes)}, from {LIBRARY}"
+        )
+        with redirect_stderr(StringIO()):  # its hints name commands that no longer work after the demo
             submission = identifiers.submit(laptop, self._bundles)
-        self._tell(f"the {LAPTOP} submitted {outcome.jobs} jobs, each to make a database of its files' identifiers")
+        self._tell(f"the {LAPTOP} submitted {outcome.jobs} jobs; each writes a database of its files' identifiers")
         wait_for(lambda: submission.detached, "the jobs to be detached", WAIT_SECONDS)
         collector = laptop.group(submission.group_id).collector.host.name
         self._tell(
@@ -167,14 +170,14 @@ class DemoRun:
         pid = self._mesh.kill(LAPTOP)
         self._outcome.kills += 1
         how = "kill -9" if HAS_SIGKILL else "TerminateProcess (Windows has no kill -9)"
-        self._tell(f"{how}: the {LAPTOP} is gone, process {pid}")
+        self._tell(f"{how}: the {LAPTOP}, process {pid}, is dead")
         summary = wait_for(lambda: other.summary(group_id), "the collector")
         self._outcome.done_before_kill = summary["completed_count"]
         running = sum(slots.running_jobs for slots in other.mesh_slots(limit=1)[0])
         done, expected = summary["completed_count"], summary["expected_count"]
-        self._tell(f"{other.host.name}, when asked: {done} of {expected} jobs done, {running} running")
+        self._tell(f"{other.host.name} reports: {done} of {expected} jobs done, {running} running")
 
-    def _work_goes_on(self, group_id: str, other: HostClient) -> None:
+    def _follow_work(self, group_id: str, other: HostClient) -> None:
         jobs, by_host = self._outcome.jobs, Counter[str]()
         bar = Bar(f"without the {LAPTOP}", time.monotonic, all_failures=True)
         progress = bar.progress
@@ -190,10 +193,10 @@ class DemoRun:
         self._outcome.done = progress.counts["done"]
         self._outcome.failed = progress.ended - self._outcome.done
         shares = ", ".join(f"{count} on {name}" for name, count in sorted(by_host.items()))
-        self._tell(f"{progress.words()}, and the {LAPTOP} still away: {shares}")
+        self._tell(f"{progress.words()} without the {LAPTOP}: {shares}")
 
     def _quarters(self, progress: Progress) -> None:
-        """In a pipe: what failed, and now and then how far it is."""
+        """Print each failure and, four times, the progress; used when stderr is no terminal."""
         for key, record in progress.news:
             if how_ended(record) != "done":
                 say(ended_line(key, record))
@@ -203,12 +206,12 @@ class DemoRun:
     def _come_home(self, group_id: str, other: HostClient) -> None:
         status = wait_for(lambda: other.summary(group_id), "the collector")
         self._tell(
-            f"the collector on {status['collector']['host_name']} says {status['status']}; the {LAPTOP} starts again"
+            f"the collector on {status['collector']['host_name']} reports {status['status']}; restarting the {LAPTOP}"
         )
         self._mesh.start(LAPTOP, "--tag", "laptop", "--peer", other.host.url)
         with self._mesh.client(LAPTOP) as laptop:
             wait_for(lambda: _is_home(laptop, group_id), "the collector to come home")
-            self._tell(f"the collector is home on the {LAPTOP}, with all results")
+            self._tell(f"the collector has moved home to the {LAPTOP} with all results")
             self._compare(laptop, group_id)
 
     def _compare(self, laptop: HostClient, group_id: str) -> None:
@@ -218,14 +221,14 @@ class DemoRun:
         uses = identifiers.merge(databases, self._mesh.folder / identifiers.DATABASE)
         outcome.rows = len(uses)
         outcome.uses = tuple(identifiers.most_used(uses, SHOWN_WORDS))
-        self._tell(f"{len(databases)} databases fetched from the {LAPTOP} and merged: {outcome.rows:,} rows")
+        self._tell(f"fetched {len(databases)} databases from the {LAPTOP} and merged them: {outcome.rows:,} rows")
         expected = identifiers.uses_in((file.name, file.path) for file in self._files)
         wrong = identifiers.differences(uses, expected)
         outcome.differences = len(wrong)
         outcome.equal = not wrong and not outcome.failed
         self._tell(
-            f"counted again in this one process, without paglets: {len(expected):,} rows, "
-            + ("all equal" if not wrong else f"{len(wrong):,} DIFFER")
+            f"counted again in one process without paglets: {len(expected):,} rows, "
+            + ("all equal" if not wrong else f"{len(wrong):,} DIFFERENT")
         )
         for line in wrong[:SHOWN_DIFFERENCES]:
             say(line)
@@ -241,11 +244,11 @@ def _is_home(laptop: HostClient, group_id: str) -> bool:
 
 
 def _submission(group_id: str, client: HostClient) -> Submission:
-    """The group as it is followed from another host than that where it was submitted."""
+    """Return a group as another host than the submitting one can follow it."""
     return Submission(client.group(group_id), client, lambda: client.group(group_id))
 
 
-def _conclude(outcome: Outcome, as_json: bool) -> None:
+def _conclude(outcome: DemoOutcome, as_json: bool) -> None:
     if as_json:
         print_json(outcome)
         return
@@ -261,19 +264,19 @@ def _conclude(outcome: Outcome, as_json: bool) -> None:
 
 
 def _next_commands(folder: str | None, command: str) -> dict[str, str]:
-    """Command -> what it is for."""
+    """Return the commands to run next, each with its purpose."""
     if folder is not None:
         home = f"PAGLETS_HOME={shlex.quote(folder)}/home"
         return {
-            f"{home} {command} host --name {LAPTOP}": f"that {LAPTOP} again, with the group in it",
-            f"{home} {command} jobs groups": "in another terminal, then",
-            f"rm -r {shlex.quote(folder)}": "when you have seen enough",
+            f"{home} {command} host --name {LAPTOP}": f"start the {LAPTOP} with the group again",
+            f"{home} {command} jobs groups": "list the group, in another terminal",
+            f"rm -r {shlex.quote(folder)}": "remove the data",
         }
     commands = {
-        f"{command} demo --keep": "the same, and the hosts' data stay, to look at",
-        f"{command} host": "a host of your own",
+        f"{command} demo --keep": "run the demo again and keep the hosts' data",
+        f"{command} host": "start a host of your own",
     }
     if this_program().is_archive:
         archive = shlex.quote(str(this_program().path))
-        commands[f"unzip -p {archive} src/paglets/examples/identifiers.py"] = "the job of this demo, to copy"
+        commands[f"unzip -p {archive} src/paglets/examples/identifiers.py"] = "print this demo's job, to copy it"
     return commands

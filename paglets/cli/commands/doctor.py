@@ -1,4 +1,4 @@
-"""`paglets doctor`: looks at what commonly stands in the way, on this machine and in the mesh, and says what to do."""
+"""`paglets doctor`: find common problems on this machine and in the mesh, with advice."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from paglets.worker.host.supervisor import ZYGOTE_LABEL
 
 OLDEST_PYTHON = (3, 11)
 MOST_SKEW_SECONDS = 5.0
-"""Signatures hold for more; but times in lists and logs of hosts are then hard to compare."""
+"""The clock difference that is reported. Signatures tolerate more, but times of different hosts become misleading."""
 
 ADVICE: dict[type[PagletsError], str] = {
     Unreachable: "start it, or let this machine connect to it (address, firewall)",
@@ -47,25 +47,24 @@ ADVICE: dict[type[PagletsError], str] = {
     NotAllowed: "it has a different mesh key: copy mesh.key from one machine to the other",
 }
 
-
-START_ADVICE = "what it has is there again when it is started"
-REFUSED_ADVICE = "if it is one of this mesh, copy mesh.key to it; if it has another mesh, remove its --peer"
-NO_WAY_ADVICE = "start a host that both can connect to; it passes on what they send each other"
-OLD_ADVICE = "what it has is there again when the host is started on its old folder, where that is still there"
+START_ADVICE = "its data is available again when it restarts"
+REFUSED_ADVICE = "if it belongs to this mesh, copy mesh.key to it; otherwise remove its --peer"
+NO_WAY_ADVICE = "start a host that both can connect to; it relays their traffic"
+OLD_ADVICE = "its data is available again when a host starts with its old data directory, if that still exists"
 
 
 def parser() -> Parser:
     made = Parser(
         prog="paglets doctor",
-        description="Look at what commonly stands in the way, on this machine, in the data directories of its hosts "
-        "and in the mesh, and say what to do. Nothing is changed; but beside the database of a host that was cut off "
-        "SQLite leaves an index of its own (-shm), without content.",
+        description="Find common problems on this machine, in the data directories of its hosts and in the mesh, with "
+        "advice. Nothing is changed, except that SQLite may leave an empty index file (-shm) beside the database of a "
+        "crashed host.",
         epilog="examples:\n  paglets doctor\n  paglets doctor --name gpu-a --deep\n  paglets doctor --at gpu-a --json",
     )
     add_common(made, _doctor)
-    made.add_argument("--name", help="only the data directory of the host of that name, not the mesh")
-    made.add_argument("--data-dir", metavar="DIR", help="only that data directory, not the mesh")
-    made.add_argument("--deep", action="store_true", help="read all bytes of databases and files: it may take long")
+    made.add_argument("--name", help="check only the data directory of this host, not the mesh")
+    made.add_argument("--data-dir", metavar="DIR", help="check only this data directory, not the mesh")
+    made.add_argument("--deep", action="store_true", help="read all bytes of databases and files, which may take long")
     return made
 
 
@@ -90,19 +89,19 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _folders(options: argparse.Namespace) -> list[Path]:
-    """The data directories that are asked for; without a word, all where hosts of this machine keep theirs."""
+    """Return the data directories that the options name, or by default those of all hosts of this machine."""
     if options.data_dir:
         return [user_path(options.data_dir)]
     hosts, named = paglets_home(os.environ) / "hosts", _named_folders()
     if options.name:
         return [named.get(options.name, hosts / options.name)]
     found = [*hosts.iterdir()] if hosts.is_dir() else []
-    # The file describes hosts of other machines as well.
+    # The file also describes hosts of other machines, whose folders do not exist here.
     return sorted({each for each in (*found, *named.values()) if each.is_dir()})
 
 
 def _named_folders() -> dict[str, Path]:
-    """What the configuration file here says of data directories, by host; what is wrong with it is another check's."""
+    """Return the data directories in the configuration file here, by host. Another check reports errors of the file."""
     if not os.path.lexists(CONFIG_NAME):
         return {}
     try:
@@ -115,16 +114,19 @@ def _named_folders() -> dict[str, Path]:
 
 
 def machine_checks(running: Sequence[Path] = ()) -> Iterator[Check]:
-    """Interpreter, program, psutil, home, disk, key and configuration file. `running`: folders in which hosts run."""
+    """Check interpreter, program, psutil, home, disk, key and configuration file.
+
+    `running`: the data directories in which hosts run.
+    """
     yield _python()
     program = this_program()
     yield Check(name="program", found=f"paglets {PROGRAM_VERSION}, {printable(program.path)}")
     problem = psutil_problem()
-    advice = "jobs run all the same, but their use of CPU, memory and disk is not shown"
+    advice = "jobs still run, but their use of CPU, memory and disk is not shown"
     yield (
         Check(name="psutil", state=WARNING, found=problem, advice=advice)
         if problem
-        else Check(name="psutil", found="there")
+        else Check(name="psutil", found="available")
     )
     try:
         home = paglets_home(os.environ)
@@ -139,18 +141,18 @@ def machine_checks(running: Sequence[Path] = ()) -> Iterator[Check]:
 
 
 def _advice(error: PagletsError) -> str:
-    """The hints and next steps of an error on one line."""
+    """Return the hints and next steps of an error on one line."""
     return "; ".join(line.partition(": ")[2] for line in error.advice())
 
 
 def _key(running: Sequence[Path]) -> Check:
-    """Raises NotAllowed where there is none, and no host that would still have it."""
+    """Check the mesh key. Raises NotAllowed if it is missing and no running host still has it in memory."""
     try:
         return Check(name="key", found=f"from {client_key(os.environ).source}")
     except NotAllowed:
         if not running:
             raise
-    found = f"its file is not there; the host in {', '.join(map(printable, running))} goes on with the key that it read"
+    found = f"its file is missing; the host in {', '.join(map(printable, running))} continues with the key that it read"
     return Check(name="key", state=BAD, found=found, advice=lost_key_hint(os.environ, SAME_FOR_COMMANDS))
 
 
@@ -162,7 +164,10 @@ def _python() -> Check:
 
 
 def sqlite_text(version: tuple[int, ...]) -> str:
-    """3.7.0 to 3.51.2 can damage a database that two connections write and checkpoint at once; a host has one."""
+    """Return the SQLite version, with a note for 3.7.0 to 3.51.2.
+
+    These can damage a database that two connections write and checkpoint at once. A host has one connection.
+    """
     note = " (its WAL-reset bug needs two writers at once: open no database of a host for writing)"
     return f"SQLite {'.'.join(map(str, version))}{note if (3, 7, 0) <= version < (3, 51, 3) else ''}"
 
@@ -170,7 +175,7 @@ def sqlite_text(version: tuple[int, ...]) -> str:
 def _home(home: Path) -> Iterator[Check]:
     there = next(path for path in (home, *home.absolute().parents) if path.is_dir())
     if not os.access(there, os.W_OK | os.X_OK):
-        advice = "hosts cannot start: make it yours, or set PAGLETS_HOME to another folder"
+        advice = "hosts cannot start: change its owner to this user, or set PAGLETS_HOME to another folder"
         yield Check(name="home", state=BAD, found=f"{printable(home)} cannot be written", advice=advice)
         return
     if home.is_dir():
@@ -181,19 +186,19 @@ def _home(home: Path) -> Iterator[Check]:
     if free >= FEW_BYTES:
         yield Check(name="home", found=found)
     else:
-        advice = "free some: a full disk stops results and files from being stored"
+        advice = "free disk space: results and files cannot be stored on a full disk"
         yield Check(name="home", state=WARNING, found=found, advice=advice)
 
 
 def _cache(cache: Path) -> Iterator[Check]:
-    """Copies of the program that hosts run from, and the unpacked part of psutil."""
+    """Check the cache, which has the copies of the program that hosts run from and the unpacked part of psutil."""
     if not cache.is_dir():
         return
     copies = len(list(cache.glob("app/*")))
     if os.access(cache, os.W_OK | os.X_OK):
         yield Check(name="cache", found=f"{printable(cache)}, {counted(copies, 'copy', 'copies')} of the program")
     else:
-        advice = "make it yours, or remove it: hosts make it anew"
+        advice = "change its owner to this user, or remove it: hosts recreate it"
         yield Check(name="cache", state=WARNING, found=f"{printable(cache)} cannot be written", advice=advice)
 
 
@@ -211,10 +216,8 @@ def _config(path: Path) -> Check:
 def _mesh_checks(options: argparse.Namespace, running: Sequence[Path]) -> Iterator[Check]:
     home = paglets_home(os.environ)
     if running and not options.at and not os.environ.get("PAGLETS_AT") and not running_hosts(home):
-        found = (
-            f"a host runs in {printable(running[0])}, and no file in {printable(home / 'run')} says where it answers"
-        )
-        advice = "it writes that file anew within seconds; if it does not, name the host by its URL: --at URL"
+        found = f"a host runs in {printable(running[0])}, but its run file in {printable(home / 'run')} is missing"
+        advice = "it recreates that file within seconds; if it does not, name the host by its URL: --at URL"
         yield Check(name="host", state=WARNING, found=found, advice=advice)
         return
     try:
@@ -228,51 +231,52 @@ def _mesh_checks(options: argparse.Namespace, running: Sequence[Path]) -> Iterat
 
 
 def mesh_checks(client: HostClient) -> Iterator[Check]:
-    """The host that is asked, then each other one as it and we see it."""
+    """Check the host that is asked, then each other host as that host and this machine see it."""
     asked = client.identity()
-    yield Check(name="host", found=f"speaking to {asked.name}, {client.host.url}")
+    yield Check(name="host", found=f"connected to {asked.name}, {client.host.url}")
     state = client.mesh_state()
     for peer in state.peers:
         yield Check(name=f"peer {peer.url}", state=BAD, found=peer.problem.removeprefix(peer.url).strip())
     for refused in state.refused:
-        yield Check(name="stranger", state=WARNING, found=refused_text(refused), advice=REFUSED_ADVICE)
+        yield Check(name="unknown host", state=WARNING, found=refused_text(refused), advice=REFUSED_ADVICE)
     for cut in other_cuts(state):
         yield Check(name=f"host {cut.source}", state=BAD, found=cut_text(cut), advice=cut_advice(cut))
     views = client.hosts()
-    yield from strangers(running_hosts(paglets_home(os.environ)), views, asked)
-    for view, answer in zip(views, ask_all(returning_errors(partial(_told, client)), views), strict=True):
+    yield from foreign_hosts(running_hosts(paglets_home(os.environ)), views, asked)
+    for view, answer in zip(views, ask_all(returning_errors(partial(_identity_and_skew, client)), views), strict=True):
         if is_alone(views) and not view.online and not view.problem:
             yield Check(name=f"host {view.host.name}", state=WARNING, found=f"not joined with {asked.name}")
         elif isinstance(answer, PagletsError) and view.problem:
             yield host_check(view, None, asked, 0.0)
         elif isinstance(answer, PagletsError):
-            advice = ADVICE.get(type(answer), "its own log says more: host.log in its data directory")
+            advice = ADVICE.get(type(answer), "see its log: host.log in its data directory")
             yield Check(name=f"host {view.host.name}", state=WARNING, found=answer.message, advice=advice)
         else:
             yield host_check(view, answer[0], asked, answer[1])
 
 
 def cut_advice(cut: BrokenLink) -> str:
-    """What to do about it."""
+    """Return the advice for a broken connection."""
     return (
         f"open the port of {cut.target} for {cut.source}, or set `reachable = false` in [hosts.{cut.target}] and "
         "restart it"
     )
 
 
-def strangers(running: Iterable[RunningHost], views: Iterable[MeshHostView], asked: HostIdentity) -> Iterator[Check]:
-    """Hosts that run here and are not in the mesh of the one that is asked: perhaps somebody forgot a peer."""
+def foreign_hosts(
+    running: Iterable[RunningHost], views: Iterable[MeshHostView], asked: HostIdentity
+) -> Iterator[Check]:
+    """Check for hosts of this machine that are not in the mesh of the asked host, perhaps for lack of a peer."""
     known = {view.host.store_id for view in views}
     for host in running:
         if host.store_id not in known:
-            advice = f"if it is to be in the mesh of {asked.name}, start it with --peer {asked.url}"
-            yield Check(
-                name=f"host {host.name}", state=WARNING, found="runs here, in no mesh with this one", advice=advice
-            )
+            advice = f"to join it to the mesh of {asked.name}, start it with --peer {asked.url}"
+            found = f"runs on this machine, outside the mesh of {asked.name}"
+            yield Check(name=f"host {host.name}", state=WARNING, found=found, advice=advice)
 
 
-def _told(client: HostClient, view: MeshHostView) -> tuple[HostIdentity | None, float]:
-    """What a member says of itself, and how far its clock is ahead of ours in seconds; None of one that is offline."""
+def _identity_and_skew(client: HostClient, view: MeshHostView) -> tuple[HostIdentity | None, float]:
+    """Return a host's identity (None if it is offline), and by how many seconds its clock is ahead of this one."""
     if not view.online:
         return None, 0.0
     began = time.time()
@@ -281,7 +285,7 @@ def _told(client: HostClient, view: MeshHostView) -> tuple[HostIdentity | None, 
 
 
 def host_check(view: MeshHostView, identity: HostIdentity | None, asked: HostIdentity, skew_seconds: float) -> Check:
-    """Of one member; `identity`: what it says of itself, None where it is offline."""
+    """Check one host. `identity` is its own description, or None if it is offline."""
     name = f"host {view.host.name}"
     if view.problem:
         # One that is away has nothing wrong but that.
@@ -298,10 +302,10 @@ def host_check(view: MeshHostView, identity: HostIdentity | None, asked: HostIde
     if trouble is not None:
         return Check(name=name, state=WARNING, found=trouble[0], advice=trouble[1])
     disk = bytes_text(identity.free.temp_storage_bytes)
-    online = "online" if view.host.reachable else "online, pulls what is for it"
+    online = "online" if view.host.reachable else "online, fetches its requests"
     found = f"{online}, {identity.program}, Python {identity.python}, {disk} of its disk free for jobs"
     if (identity.program, identity.build) != (asked.program, asked.build):
-        advice = f"it runs another paglets.pyz than {asked.name}: copy the newer one to both and restart"
+        advice = f"its paglets.pyz differs from that of {asked.name}: copy the newer one to both and restart"
         return Check(name=name, state=WARNING, found=found, advice=advice)
     return Check(name=name, found=found)
 
@@ -315,22 +319,23 @@ def _away_advice(view: MeshHostView) -> str:
 
 
 def _trouble(identity: HostIdentity) -> tuple[str, str] | None:
-    """What a host that answers has on its own disk, and what to do."""
+    """Return a problem that an online host reports, and advice, or None."""
     if "damaged" in identity.properties:
-        found = f"online; its database was damaged, or older than it was: told at {identity.properties['damaged']}"
-        return found, f"`paglets doctor --name {identity.name}` on its machine says more"
+        found = f"online; its database was damaged or replaced by an older one: {identity.properties['damaged']}"
+        return found, f"run `paglets doctor --name {identity.name}` on its machine"
     if BLOCKED in identity.properties:
         found = f"online, and starts nothing: {identity.properties[BLOCKED]}"
         if identity.properties[BLOCKED].startswith(ZYGOTE_LABEL):
             advice = f"nothing to do: it is replaced after {HeartbeatTimeouts().replace_seconds:g} s; its jobs restart"
             return found, advice
-        return found, f"mend that; `paglets doctor --name {identity.name}` on its machine says more"
+        return found, f"fix that; run `paglets doctor --name {identity.name}` on its machine for details"
     if identity.long_hooks:
         found = f"online; {identity.long_hooks[0]}"
         more = len(identity.long_hooks) - 1
         advice = f"`paglets jobs logs {identity.long_hooks[0].partition(':')[0]}` shows what it printed"
         return found + (f", and {counted(more, 'more hook')}" if more else ""), advice
     if identity.capacity.cpu_cores and not identity.free.cpu_cores and not identity.running_jobs:
-        found = f"online, and starts no jobs; {bytes_text(identity.free.temp_storage_bytes)} of its disk free"
-        return found, f"its disk is full or cannot be written: `paglets doctor --name {identity.name}` on its machine"
+        found = f"online, but starts no jobs; {bytes_text(identity.free.temp_storage_bytes)} of its disk free"
+        advice = f"its disk is full or read-only: run `paglets doctor --name {identity.name}` on its machine"
+        return found, advice
     return None

@@ -1,4 +1,4 @@
-"""`paglets host`: run a host on this machine."""
+"""`paglets host`: run a host on this machine, in the foreground or background."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from paglets.wire.keys import paglets_home
 
 
 def parser() -> Parser:
-    made = Parser(prog="paglets host", description="Run a host on this machine. Flags win over the configuration file.")
+    made = Parser(prog="paglets host", description="Run a host on this machine. Flags override the configuration file.")
     add_settings(made)
     made.add_argument(
         BACKGROUND_FLAG,
         action="store_true",
-        help="start it away from this terminal, and come back when it is ready or has failed",
+        help="run the host detached from this terminal; return when it is ready or has failed",
     )
     made.set_defaults(handler=_host)
     return made
 
 
 def _host(given: argparse.Namespace) -> int:
-    """Run a host until it is ended, or start one in the background; gives the exit code."""
-    # Its own process says the warnings of one in the background.
+    """Run a host until it is stopped, or start one in the background, and return the exit code."""
+    # A host in the background prints the warnings itself.
     options = options_of(given, Path.cwd(), re_enters=given.background or _re_enters())
-    # Only now: wrong flags are told at once, without loading a whole host.
+    # Import the host only now, so that wrong flags are reported at once.
     if given.background:
         background = importlib.import_module("paglets.cli.background")
         return int(background.start(options, sys.argv[1:], has_settings=bool(flags_of(given))))
@@ -39,7 +39,7 @@ def _host(given: argparse.Namespace) -> int:
 
 
 def _re_enters() -> bool:
-    """Whether this is an archive that goes on in its copy, which does all of this again."""
+    """Return True if this archive will start its cached copy, which then parses the flags again."""
     program = this_program()
     copies = os.path.realpath(paglets_home(os.environ) / "cache" / "app")
     return program.is_archive and not os.path.realpath(program.path).startswith(copies + os.sep)

@@ -1,4 +1,4 @@
-"""`paglets init`: write a configuration file for the mesh, or add this host's section to it."""
+"""`paglets init`: write a configuration file for the mesh, or add a host's section to it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from paglets.settings import user_path
 from paglets.wire.keys import default_key_file
 
 OF_MESH = ("mesh_version", "peers")
-"""Settings that all hosts share: those of the first host go to the table of all."""
+"""The settings that all hosts share. Those of the first host go into the table [mesh]."""
 
 PATHS = ("data_dir", "key_file", "code_paths")
 
 HEAD = """\
-# The hosts of the mesh. Copy this file and paglets.pyz to every machine, and start `{command} host` beside them:
-# each host takes [mesh] and the section of its own name. `{command} config show` explains what it takes;
-# `{command} init --name NAME ...` adds a section; `{command} host --help` lists what can stand in one.
+# The hosts of the mesh. Copy this file and paglets.pyz to a folder on every machine, and run `{command} host` there.
+# Each host reads [mesh] and the section with its own name. `{command} config show` lists its settings;
+# `{command} init --name NAME ...` adds a section; `{command} host --help` describes all settings.
 
 """
 
@@ -40,8 +40,8 @@ def parser() -> Parser:
     made = Parser(
         prog="paglets init",
         description=(
-            f"Write the flags as a configuration file, by default {CONFIG_NAME} here; where the file is there,\n"
-            "add a section for the host to it. `paglets host` then needs no flags."
+            f"Write the flags to a configuration file, by default {CONFIG_NAME} in this folder. If the file\n"
+            "exists, add a section for the host. Afterwards `paglets host` needs no flags."
         ),
         epilog=(
             "examples:\n"
@@ -58,7 +58,7 @@ def _init(options: argparse.Namespace) -> int:
     name, path = name_of(options), user_path(options.config or CONFIG_NAME)
     flags = flags_of(options)
     for setting, checked in settings_of(name, flags=flags).items():
-        if setting in PATHS:  # a relative one would be another where the host starts
+        if setting in PATHS:  # relative paths would depend on the folder where the host starts
             flags[setting] = str(checked.value) if isinstance(checked.value, Path) else list(checked.value)
     if os.path.lexists(path):
         text = _added(path, name, flags)
@@ -73,19 +73,20 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _command_anywhere() -> str:
-    """The command for machines to which the file is copied, with the archive beside it."""
+    """Return the command that works on machines to which the file and the archive are copied."""
     return NAME if command_name() == NAME else f"python3 {ARCHIVE_NAME}"
 
 
 def _added(path: Path, name: str, flags: dict[str, Any]) -> str:
-    """The text of the file with a section more. Raises Conflict, Invalid."""
+    """Return the text of the file with an added section. Raises Conflict, Invalid."""
     if name in host_names(checked_config(path)):
-        raise Conflict(f"{printable(path)} has a section [hosts.{name}]: edit it, or name another host with --name")
+        hint = ["edit that section, or name another host with --name"]
+        raise Conflict(f"{printable(path)} already has a section [hosts.{name}]", hint=hint)
     text = path.read_text("utf-8-sig").rstrip("\n") + "\n\n" + _toml({}, name, flags)
     try:
         host_names(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
-        raise Invalid(f"no section can be added at the end of {printable(path)}: write it there yourself") from error
+        raise Invalid(f"cannot append a section to {printable(path)}: add it with an editor") from error
     return text
 
 
@@ -94,10 +95,7 @@ def _toml(tree: dict[str, Any], name: str, settings: dict[str, Any]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write all of it or nothing. A new file is for this user only; one that is there keeps its mode.
-
-    A link stays a link: its target is written.
-    """
+    """Write a file atomically. A new file gets mode 600; an existing one keeps its mode. Links are followed."""
     target = path.resolve()
     try:
         descriptor, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
@@ -110,16 +108,16 @@ def _write(path: Path, text: str) -> None:
             os.unlink(draft)
             raise
     except OSError as error:
-        raise Invalid(f"{printable(path)} cannot be written: {os.strerror(error.errno or 0)}") from error
+        raise Invalid(f"cannot write {printable(path)}: {os.strerror(error.errno or 0)}") from error
 
 
 def _say_next(name: str, flags: dict[str, Any]) -> None:
     if "bind_public" not in flags and "reachable" not in flags:
         say(
-            'other machines cannot connect to this host: add `bind_public = "auto"` to its section if they need to, '
-            "or `reachable = false` if they cannot"
+            'other machines cannot connect to this host: add `bind_public = "auto"` to its section, '
+            "or `reachable = false` if a firewall or NAT is in the way"
         )
     key = default_key_file(os.environ)
-    made = "" if os.path.lexists(key) else " (the first start of a host makes it)"
+    made = "" if os.path.lexists(key) else " (the first start of a host creates it)"
     say(f"other machines need this file, paglets.pyz and the mesh key {home_path(key)}{made}")
-    put_next(f"paglets host --name {name} starts that host, in the folder of this file")
+    put_next(f"paglets host --name {name} starts the host (run it in the folder of this file)")

@@ -1,4 +1,4 @@
-"""`paglets key`: the mesh key that commands and hosts of this user find."""
+"""`paglets key`: show or create the mesh key that the commands and hosts of this user read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from paglets.cli.options import Parser, add_command, add_commands
+from paglets.cli.options import Parser, add_command, add_commands, add_json
 from paglets.cli.output import print_json, say
 from paglets.core.clock import SystemEntropy
 from paglets.core.errors import EXIT_DONE, Conflict, Unknown
@@ -18,15 +18,15 @@ from paglets.wire.keys import KEY_VARIABLE, broken_link_text, client_key, create
 def parser() -> Parser:
     made = Parser(
         prog="paglets key",
-        description="The mesh key of this machine. Whoever has it may do everything in the mesh, so copy it with care.",
+        description="Show or create the mesh key of this machine. Everyone with the key has full control of the mesh.",
     )
     commands = add_commands(made)
     show = add_command(commands, "show", "print the key", "key show")
-    path = add_command(commands, "path", "print the path of the file with the key, to copy it", "key path")
-    new = add_command(commands, "new", "make a new key, for a new mesh or for all hosts of one that lost it", "key new")
+    path = add_command(commands, "path", "print the path of the key file, to copy it", "key path")
+    new = add_command(commands, "new", "create a key for a new mesh, or for a mesh that lost its key", "key new")
     for each, handler in ((show, _show), (path, _path), (new, _new)):
-        each.add_argument("--key-file", metavar="FILE", help="file with the mesh key (default PAGLETS_HOME/mesh.key)")
-        each.add_argument("--json", action="store_true", help="data as JSON")
+        each.add_argument("--key-file", metavar="FILE", help="use this key file (default: PAGLETS_HOME/mesh.key)")
+        add_json(each)
         each.set_defaults(handler=handler)
     return made
 
@@ -44,7 +44,8 @@ def _path(options: argparse.Namespace) -> int:
     named = _file(options)
     client_key(os.environ, key_file=named)
     if named is None and os.environ.get(KEY_VARIABLE):
-        raise Unknown(f"the key is in the environment variable {KEY_VARIABLE}, not in a file: `paglets key show`")
+        hint = ["paglets key show prints the key"]
+        raise Unknown(f"the key is in the environment variable {KEY_VARIABLE}, not in a file", hint=hint)
     path = named or default_key_file(os.environ)
     if options.json:
         print_json({"path": str(path)})
@@ -58,13 +59,13 @@ def _new(options: argparse.Namespace) -> int:
     if path.is_symlink() and not path.exists():
         raise Conflict(f"{printable(path)} is {broken_link_text(path)}")
     if os.path.lexists(path):
-        raise Conflict(f"{printable(path)} is there: a new key takes its place only when you have moved that file away")
+        raise Conflict(f"{printable(path)} exists", hint=["move that file away first, then create a new key"])
     create_key(path, SystemEntropy())
     if options.json:
         print_json({"path": str(path)})
     else:
         print(printable(path))
-    say("copy this file to every machine of the mesh, mode 600, and start all its hosts anew")
+    say("copy this file with mode 600 to every machine of the mesh, and restart all hosts")
     return EXIT_DONE
 
 

@@ -1,4 +1,4 @@
-"""`paglets list`: all paglets on the hosts of the mesh."""
+"""`paglets list`: list all paglets on the hosts of the mesh."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from paglets.api.paglets import PagletView
 from paglets.cli.options import LOOK_SECONDS, Parser, add_common, client_of
-from paglets.cli.output import notice_if_slow, print_json, print_table, waiting_for_all
+from paglets.cli.output import notice_if_slow, print_json, print_table, say, waiting_for_all
 from paglets.cli.views.offline_hosts import missing_hosts
 from paglets.cli.views.wait_reasons import wait_reason_text
 from paglets.core.text import duration_text
@@ -20,8 +20,8 @@ HEADERS = ("GROUP", "JOB", "KIND", "NAME", "CLASS", "HOST", "STATUS", "AGE", "ID
 def parser() -> Parser:
     made = Parser(
         prog="paglets list",
-        description="List the jobs, collectors and other paglets of all hosts, by group. A paglet that is moving from "
-        "one host to another is not listed.",
+        description="List the jobs, collectors and other paglets on all hosts, by group. A paglet that is moving "
+        "between hosts is not listed.",
     )
     add_common(made, _list, asks_all=True)
     return made
@@ -35,21 +35,23 @@ def _list(options: argparse.Namespace) -> int:
     now = time.time()
     if options.json:
         print_json({"paglets": [_json(view, now) for view in views], "unreachable": missing.lines()})
-    else:
+    elif views:
         print_table(HEADERS, rows(views, now))
+    else:
+        say("there are no paglets")
     missing.say()
     return missing.exit_code
 
 
 def status_of(view: PagletView) -> str:
-    """A job's status; of another paglet whether it is `active` or `inactive`, or the hook that is due next."""
+    """Return a job's status, or for another paglet the hook that is due next, `active` or `inactive`."""
     if view.job is not None:
         return view.job.status
     return view.hook or ("inactive" if view.inactive else "active")
 
 
 def _age(view: PagletView, now: float) -> float:
-    """Of another machine's clock, so perhaps of the future."""
+    """Return the age in seconds, at least 0: the time of creation comes from another machine's clock."""
     return max(0.0, now - view.created_at)
 
 
@@ -62,12 +64,12 @@ def _job_key(view: PagletView) -> str:
 
 
 def rows(views: Iterable[PagletView], now: float) -> list[tuple[object, ...]]:
-    """Return the lines under HEADERS: by group, the collector before the jobs, and last what has no group."""
+    """Return the rows for HEADERS: by group, the collector before the jobs, paglets without a group last."""
     return [_row(view, now) for view in sorted(views, key=_by_group)]
 
 
 def _row(view: PagletView, now: float) -> tuple[object, ...]:
-    """Return the cells of one line. Commands take GROUP and GROUP/JOB; only a paglet without a group needs its id."""
+    """Return the row of one paglet. Its id appears only without a group: commands take GROUP and GROUP/JOB."""
     job = view.job
     reason = view.reason or ("" if job is None else wait_reason_text(job.reason, job.reason_text, never=job.never))
     return (

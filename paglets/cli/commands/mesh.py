@@ -1,4 +1,4 @@
-"""`paglets mesh`: the hosts that know each other."""
+"""`paglets mesh`: list the hosts of the mesh, or remove a lost one."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from paglets.core.terminal import put_next
 from paglets.core.text import counted
 
 MOST_NAMED = 10
-"""Groups whose collector is lost."""
+"""The limit for groups that lost their collector."""
 
 
 def parser() -> Parser:
-    made = Parser(prog="paglets mesh", description="The hosts that know each other.")
+    made = Parser(prog="paglets mesh", description="List the hosts of the mesh, or remove a lost one.")
     commands = add_commands(made)
-    add_common(add_command(commands, "hosts", "the hosts of the mesh, as one of them sees them"), _hosts)
+    add_common(add_command(commands, "hosts", "list the hosts of the mesh, as one of them sees them"), _hosts)
     forget = add_command(
         commands,
         "forget",
-        "a host that is gone for good: nothing waits for it any more",
+        "remove a host that will not come back, so that nothing waits for it",
         "mesh forget w1",
         "mesh forget http://10.0.0.7:8765",
         "mesh forget 7a7a12ab",
     )
-    forget.add_argument("host", metavar="HOST", help="its name, its URL, or its store id or how that begins")
+    forget.add_argument("host", metavar="HOST", help="name the host by name, URL, or store id or a prefix of it")
     add_common(forget, _forget)
     return made
 
@@ -45,37 +45,38 @@ def _forget(options: argparse.Namespace) -> int:
         print_json({**forget_json(done), "lost_groups": [line.group_id for line in lost]})
     else:
         for answer in done.answers:
-            print(f"{answer.host.name}: {did(answer)}")
+            print(f"{answer.host.name}: {forget_text(answer)}")
         for group_id in sorted({group_id for answer in done.answers for group_id in answer.files_kept}):
             put_next(f"paglets artifacts get --group {group_id} DIR")
     if done.others:
         others = ", ".join(shown(view) + (", online" if view.online else "") for view in done.others)
-        say(f"of the hosts that are called {options.host} this one was forgotten: {done.which}; and not: {others}")
+        say(f"several hosts are named {options.host}: removed {done.which}; kept {others}")
     for line in lost[:MOST_NAMED]:
         say(lost_group_text(line))
     if lost:
         more = f" (and {len(lost) - MOST_NAMED:,} more)" if len(lost) > MOST_NAMED else ""
         named = lost[0].group_id
-        say(f"what other hosts have of such a group{more}: `paglets jobs groups {named}`")
-        say(f"their files: `paglets artifacts get --group {named} DIR`; clear it: `paglets jobs cancel {named}`")
+        put_next(f"paglets jobs groups {named} shows what other hosts still have of a group{more}")
+        put_next(f"paglets artifacts get --group {named} DIR fetches its files")
+        put_next(f"paglets jobs cancel {named} clears it")
     for error in done.errors:
         say(error)
     if done.unreachable:
-        say(f"offline and not told: {shortlist(done.unreachable)}; run the same command when they are back")
+        say(f"offline: {shortlist(done.unreachable)}; run the same command when they are back")
     return max((error.exit_code for error in done.errors), default=EXIT_DONE)
 
 
 def lost_group_text(line: GroupLine) -> str:
-    """Say that a group lost its collector, and how much of it other hosts have."""
-    counts = "never counted"
+    """Return that a group lost its collector, with its last counts and the reports on other hosts."""
+    counts = "no counts known"
     if line.counted_at is not None:
-        counts = f"last counted: {line.completed_count} done, {line.failed_count} failed of {line.expected_count}"
+        counts = f"last counts: {line.completed_count} done, {line.failed_count} failed of {line.expected_count}"
     wait = f"; {counted(line.waiting_reports, 'finished report')} on other hosts" if line.waiting_reports else ""
     return f"group {line.group_id} lost its collector ({counts}){wait}"
 
 
 def forget_json(done: ForgottenHost) -> dict[str, object]:
-    """The JSON of it."""
+    """Return the outcome of `mesh forget` as JSON."""
     return {
         "store_id": done.store_id,
         "name": done.name,
@@ -96,16 +97,14 @@ def forget_json(done: ForgottenHost) -> dict[str, object]:
     }
 
 
-def did(answer: Forgotten) -> str:
-    """What a host did about one that is to be forgotten, in words."""
-    parts = ["forgotten" if answer.known else "did not know it"]
+def forget_text(answer: Forgotten) -> str:
+    """Return what one host did to forget another."""
+    parts = ["removed" if answer.known else "did not know it"]
     if answer.taken_back:
-        parts.append(f"{counted(answer.taken_back, 'paglet')} on the way there came back")
+        parts.append(f"took back {counted(answer.taken_back, 'paglet')} in transfer")
     if answer.moves_dropped:
-        parts.append(f"{counted(answer.moves_dropped, 'move')} there dropped")
-    parts += [
-        f"{counted(count, 'file')} of group {name} kept here" for name, count in sorted(answer.files_kept.items())
-    ]
+        parts.append(f"dropped {counted(answer.moves_dropped, 'move')} to it")
+    parts += [f"kept {counted(count, 'file')} of group {name}" for name, count in sorted(answer.files_kept.items())]
     return ", ".join(parts)
 
 

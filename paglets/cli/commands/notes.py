@@ -1,4 +1,4 @@
-"""`paglets notes`: what paglets and jobs told their user."""
+"""`paglets notes`: show messages that jobs and paglets sent to their user."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ HEADERS = ("TIME", "LEVEL", "FROM", "HOST", "NOTE")
 def parser() -> Parser:
     made = Parser(
         prog="paglets notes",
-        description="What paglets and jobs told their user with notify_user(), the newest last. A note goes to the "
-        "host where its paglet was created, its home; those of all online hosts are shown.",
+        description="Show messages that jobs and paglets sent with notify_user(), newest last. A note goes to the home "
+        "of its paglet, the host where it was created; this command reads all online hosts.",
         epilog="examples:\n  paglets notes --group words\n  paglets notes --follow",
     )
-    made.add_argument("--group", metavar="GROUP", help="those of that group's jobs")
-    made.add_argument("--limit", type=count, default=100, metavar="N", help="the newest N (default 100)")
-    made.add_argument("--follow", action="store_true", help="go on with what comes, until interrupted")
+    made.add_argument("--group", metavar="GROUP", help="show only notes of this group's jobs")
+    made.add_argument("--limit", type=count, default=100, metavar="N", help="show the newest N notes (default: 100)")
+    made.add_argument("--follow", action="store_true", help="keep showing new notes until interrupted")
     add_common(made, _notes, asks_all=True)
     return made
 
 
 def _notes(options: argparse.Namespace) -> int:
     if options.limit > MOST_NOTES:
-        raise Invalid(f"--limit is {options.limit}: it must be from 1 to {MOST_NOTES}")
+        raise Invalid(f"--limit {options.limit} is not between 1 and {MOST_NOTES}")
     group_id = check_group_id(options.group) if options.group else None
     seconds = options.timeout or LOOK_SECONDS
     with client_of(options) as client:
@@ -67,7 +67,7 @@ def _notes(options: argparse.Namespace) -> int:
 
 
 def _follow(client: HostClient, found: MeshNotes, group_id: str | None, timeout: float, *, as_json: bool) -> None:
-    """A line for each note, JSON or not, without an end."""
+    """Print a line for each note, as JSON if asked for, until interrupted."""
     for note in follow(client, found, group_id, timeout=timeout):
         print(json.dumps(to_json(note)) if as_json else note_line(note), flush=True)
 
@@ -80,7 +80,7 @@ def follow(
     timeout: float = LOOK_SECONDS,
     pause: Callable[[float], None] = time.sleep,
 ) -> Iterator[Note]:
-    """The notes that were found and then those that come, without an end; who is away for a while is asked again."""
+    """Yield the given notes and then new ones, without end. Hosts that do not answer are asked again."""
     while True:
         yield from found.notes
         found = replace(found, notes=())
@@ -101,7 +101,7 @@ def _row(note: Note) -> tuple[object, ...]:
 
 
 def _time(at: float) -> str:
-    """The number itself where no calendar has it: a note's time is what some host said."""
+    """Return a local date and time, or the number if it is out of range: a note's time comes from another host."""
     try:
         return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError, OSError):
@@ -109,5 +109,5 @@ def _time(at: float) -> str:
 
 
 def speaker(note: Note) -> str:
-    """A job as GROUP/KEY, another paglet by its name, else by its id."""
+    """Return the sender of a note: GROUP/KEY for a job, else the paglet's name or id."""
     return f"{note.group_id}/{note.job_key}" if note.group_id else note.name or note.agent_id

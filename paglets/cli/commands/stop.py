@@ -1,4 +1,4 @@
-"""`paglets stop`: end hosts that run on this computer."""
+"""`paglets stop`: stop hosts that run on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from paglets.cli.options import Parser, seconds
+from paglets.cli.options import Parser, add_json, seconds
 from paglets.cli.output import notice_if_slow, print_json
 from paglets.core.errors import EXIT_DONE, Conflict, Invalid, PagletsError, TimedOut, Unknown
 from paglets.core.refs import check_host_name
@@ -21,18 +21,18 @@ from paglets.wire.keys import paglets_home
 from paglets.wire.local_hosts import NO_HOST, RunningHost, is_running, names_text, running_hosts, start_of
 
 STOP_SECONDS = 60.0
-"""A host waits 15 s for its processes and 10 s for each of its threads; a busy machine takes longer."""
+"""The default timeout. A host waits 15 s for its processes and 10 s for each thread, longer on a busy machine."""
 
 ASK_SECONDS = 2.0
 SLOW_SECONDS = 5.0
-"""A host ends within a second or two, unless jobs do not."""
+"""The time after which a notice appears. A host ends within a second or two unless jobs delay it."""
 
 LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped:
-    """A host that has ended. `running_jobs`: how many jobs it ran then; None: it did not say."""
+    """A host that has ended. `running_jobs` is the number of jobs it was running; None: unknown."""
 
     name: str
     pid: int
@@ -42,20 +42,20 @@ class Stopped:
 def parser() -> Parser:
     made = Parser(
         prog="paglets stop",
-        description="End a host of this computer, as Ctrl-C in its terminal does, and wait until it has ended. Its "
-        "data stays; jobs that were running run again when it starts.",
+        description="Stop a host on this machine, as Ctrl-C in its terminal does, and wait until it has ended. Its "
+        "data stays. Jobs that were running run again when it restarts.",
         epilog="examples:\n  paglets stop\n  paglets stop laptop\n  paglets stop --all",
     )
-    made.add_argument("name", nargs="?", metavar="NAME", help="the host; not needed where only one runs")
-    made.add_argument("--all", action="store_true", help="every host of this user on this computer")
+    made.add_argument("name", nargs="?", metavar="NAME", help="stop this host (default: the only one that runs)")
+    made.add_argument("--all", action="store_true", help="stop every host of this user on this machine")
     made.add_argument(
         "--timeout",
         type=seconds,
         default=STOP_SECONDS,
         metavar="SECONDS",
-        help=f"how long to wait (default {STOP_SECONDS:g})",
+        help=f"wait at most this long (default: {STOP_SECONDS:g})",
     )
-    made.add_argument("--json", action="store_true", help="data as JSON")
+    add_json(made)
     made.set_defaults(handler=_stop, last="name")
     return made
 
@@ -79,49 +79,49 @@ def _stop(options: argparse.Namespace) -> int:
 
 
 def _chosen(running: Sequence[RunningHost], name: str | None, *, everyone: bool) -> Sequence[RunningHost]:
-    """Return the hosts to end, which may be none. Raises Invalid where it is not clear which one."""
+    """Return the hosts to stop, possibly none. Raises Invalid if the choice is ambiguous."""
     if everyone and name:
-        raise Invalid(f"--all ends all hosts, not only {name!r}: give one of both")
+        raise Invalid(f"--all conflicts with the name {name!r}: use one of them")
     if name:
         return [host for host in running if host.name == name]
     if len(running) > 1 and not everyone:
         hint = ["paglets stop NAME", "paglets stop --all"]
-        raise Invalid(f"{counted(len(running), 'host')} run on this computer: {names_text(running)}", hint=hint)
+        raise Invalid(f"{counted(len(running), 'host')} run on this machine: {names_text(running)}", hint=hint)
     return running
 
 
 def _none_runs(home: Path, name: str | None) -> str:
-    """Say that there is nothing to end. Raises Unknown for a name that no host of this computer ever had."""
+    """Return the message that no host runs. Raises Unknown for a name that no host of this machine ever had."""
     if not name:
         return NO_HOST
     check_host_name(name)
     if (home / "run" / f"{name}.store").exists() or (home / "hosts" / name).exists():
-        return f"host {name} does not run"
+        return f"host {name} is not running"
     running = running_hosts(home)
     here = [f"running here: {names_text(running)}"] if running else []
     raise Unknown(
-        f"no host {name!r} was ever started on this computer",
-        hint=[*here, f"a host is stopped on its own computer, with `paglets stop {name}`"],
+        f"no host {name!r} was ever started on this machine",
+        hint=[*here, f"run `paglets stop {name}` on the machine of that host"],
     )
 
 
 def send(host: RunningHost, number: signal.Signals) -> bool:
-    """Send a signal to the process of the host and to no other; return False if it has ended.
+    """Send a signal to the process of the host, and to no other process; return False if it has ended.
 
-    Raises Conflict where the system does not tell whether the process is still that one.
+    Raises Conflict if the system cannot tell whether the process id still belongs to the host.
     """
     descriptor = -1
-    with suppress(AttributeError, OSError):  # an older Linux, or another system; or the process is gone
+    with suppress(AttributeError, OSError):  # an older Linux or another system, or the process has ended
         descriptor = os.pidfd_open(host.pid)
     try:
         if not is_running(host):
             return False
         if not host.began or not start_of(host.pid):
-            if not is_running(host):  # it has ended between these two looks
+            if not is_running(host):  # it ended between the two checks
                 return False
             raise Conflict(
-                f"this system does not tell whether process {host.pid} is still host {host.name}",
-                hint=[f"kill {host.pid} ends it"],
+                f"this system cannot tell whether process {host.pid} is still host {host.name}",
+                hint=[f"kill {host.pid} ends the process"],
             )
         if descriptor < 0:
             os.kill(host.pid, number)
@@ -143,16 +143,16 @@ def _wait_gone(host: RunningHost, end: float) -> None:
         with notice_if_slow(f"waiting for host {host.name} to end", SLOW_SECONDS):
             while is_running(host):
                 if time.monotonic() > end:
-                    hint = [f"kill -9 {host.pid} ends it at once; nothing that it stored is lost"]
+                    hint = [f"kill -9 {host.pid} ends it at once; stored data is not lost"]
                     raise TimedOut(f"host {host.name} (process {host.pid}) has not ended yet", hint=hint)
                 time.sleep(LOOK_SECONDS)
     except KeyboardInterrupt:
-        put_line(f"host {host.name}: stopped waiting; it still ends")
+        put_line(f"host {host.name}: stopped waiting; the host is still ending")
         raise
 
 
 def _running_jobs(host: RunningHost) -> int | None:
-    """Ask a host how many jobs it runs; None where it does not answer soon."""
+    """Return how many jobs a host is running, or None if it does not answer within ASK_SECONDS."""
     from paglets.client.connect import connect, open_mesh_client
     from paglets.client.slots import slots_of
 
@@ -167,7 +167,8 @@ def _running_jobs(host: RunningHost) -> int | None:
 
 
 def stopped_text(stopped: Stopped) -> str:
-    """Return `host laptop has stopped; 2 jobs were running; they run again when it starts`."""
+    """Return `host laptop has stopped; 2 jobs were running and will run again when it restarts`."""
     count = stopped.running_jobs or 0
-    what = "1 job was running; it runs" if count == 1 else f"{count:,} jobs were running; they run"
-    return f"host {stopped.name} has stopped" + (f"; {what} again when it starts" if count else "")
+    jobs = counted(count, "job was", "jobs were")
+    more = f"; {jobs} running and will run again when it restarts" if count else ""
+    return f"host {stopped.name} has stopped{more}"

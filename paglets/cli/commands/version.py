@@ -1,19 +1,19 @@
-"""`paglets version`."""
+"""`paglets version`: print the version of this program."""
 
 from __future__ import annotations
 
 import argparse
 import platform
 
-from paglets.cli.options import Parser
+from paglets.cli.options import Parser, add_json
 from paglets.cli.output import print_fields, print_json
 from paglets.core.errors import EXIT_DONE
 from paglets.program import PROGRAM_VERSION, PROTOCOL, this_program
 
 
 def parser() -> Parser:
-    made = Parser(prog="paglets version", description="The version of this program.")
-    made.add_argument("--json", action="store_true", help="data as JSON")
+    made = Parser(prog="paglets version", description="Print the version of this program.")
+    add_json(made)
     made.set_defaults(handler=_version)
     return made
 

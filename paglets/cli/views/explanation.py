@@ -1,4 +1,4 @@
-"""Explanations of `jobs why` and how they are printed."""
+"""The records and output of `jobs why`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from paglets.core.text import printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
-    """Why `count` jobs of a group are in this state; `such_as` is the first of them."""
+class JobsReason:
+    """The reason why `count` jobs of a group are in a state. `such_as` is the first of these jobs."""
 
     count: int
     state: str
@@ -23,17 +23,17 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """What is printed: `fields` in words, `tails` of output, `reasons`, `data` as JSON; and the exit code."""
+    """An explanation: `fields` to print, `tails` of output, `reasons`, `data` for JSON, and the exit code."""
 
     code: int
     data: Any
     fields: dict[str, object] = field(default_factory=dict)
-    reasons: tuple[Reason, ...] = ()
+    reasons: tuple[JobsReason, ...] = ()
     tails: tuple[str, ...] = ()
 
 
 def print_explained(explained: Explanation) -> None:
-    """Print fields, tails of output and reasons; below reasons what to do."""
+    """Print fields, tails of output and reasons. If there are reasons, hints come last."""
     last = {name: explained.fields.get(name) for name in ("hint", "next")} if explained.reasons else {}
     print_fields({name: value for name, value in explained.fields.items() if name not in last})
     for tail in explained.tails:
@@ -48,8 +48,8 @@ def print_explained(explained: Explanation) -> None:
         print_fields(last)
 
 
-def print_reason(reason: Reason, *, out: TextIO | None = None) -> None:
-    """Its count as a line, and below that why, whole."""
+def print_reason(reason: JobsReason, *, out: TextIO | None = None) -> None:
+    """Print a line with the count, and the whole reason below it."""
     host = f" on {reason.host}" if reason.host else ""
     such_as = reason.such_as if reason.count == 1 else f"such as {reason.such_as}"
     print_paragraph(f"{reason.count} {reason.state}{host}: {such_as}", "", out=out)
@@ -57,13 +57,13 @@ def print_reason(reason: Reason, *, out: TextIO | None = None) -> None:
         print_paragraph(reason.text, "  ", out=out)
 
 
-def count_reasons(rows: list[tuple[str, str, str, str]]) -> list[Reason]:
-    """Equal rows but for the key, most frequent first, each with its first key."""
+def count_reasons(rows: list[tuple[str, str, str, str]]) -> list[JobsReason]:
+    """Count rows of (status, host, text, key) that differ only in the key, most frequent first."""
     first: dict[tuple[str, str, str], str] = {}
     for *reason, key in rows:
         first.setdefault((reason[0], reason[1], reason[2]), key)
     counts = Counter((status, host, text) for status, host, text, _ in rows)
     return [
-        Reason(count=count, state=each[0], host=each[1], text=each[2], such_as=first[each])
+        JobsReason(count=count, state=each[0], host=each[1], text=each[2], such_as=first[each])
         for each, count in counts.most_common()
     ]

@@ -1,4 +1,4 @@
-"""Tables and texts of groups: the list of all groups, and the summary of one."""
+"""The table of groups, and the summary of one group."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ from paglets.core.text import command_name, counted, duration_text, failed_text
 
 
 def print_groups(
-    found: Sequence[GroupLine], views: Sequence[MeshHostView], now: float, mute: Collection[str] = ()
+    found: Sequence[GroupLine], views: Sequence[MeshHostView], now: float, unreachable: Collection[str] = ()
 ) -> None:
-    """A table; below it, why it has not the newest of some groups. `mute`: stores of online hosts without an answer."""
+    """Print the table of groups and, below it, the collectors that could not be asked.
+
+    `unreachable`: the store ids of online hosts that did not answer.
+    """
     headers = ("GROUP", "STATUS", "DONE", "FAILED", "OF", "COLLECTOR", "HOME", "AGE", "COUNTED")
     print_table(headers, [_line(group, now) for group in found])
     old: dict[str, list[GroupLine]] = {}
     for group in found:
         host = group.collector.host
-        text = f"collector on {host.name}, which does not answer" if host.store_id in mute else ""
+        text = f"collector on {host.name}, which does not answer" if host.store_id in unreachable else ""
         text = "" if group.here else text or collector_problem(host, views)
         if text:
             old.setdefault(text, []).append(group)
@@ -40,17 +43,17 @@ def print_groups(
         print()
     for text, groups_there in old.items():
         names = shortlist([group.group_id for group in groups_there])
-        print_paragraph(f"{names}: {text}. {_what_is_shown(groups_there)}{_reports(groups_there)}", "")
+        print_paragraph(f"{names}: {text}. {_source_of_counts(groups_there)}{_reports(groups_there)}", "")
 
 
-def _what_is_shown(found: Sequence[GroupLine]) -> str:
-    """What the lines of groups are worth whose collector cannot be asked."""
-    text = "Shown is what their homes heard last (COUNTED)"
-    return text + ("; ? is what none has heard" if any(group.counted_at is None for group in found) else "")
+def _source_of_counts(found: Sequence[GroupLine]) -> str:
+    """Return the source of the counts of groups whose collector is unreachable."""
+    text = "Counts are the last that the homes received (COUNTED)"
+    return text + ("; ? means none" if any(group.counted_at is None for group in found) else "")
 
 
 def _reports(found: Sequence[GroupLine]) -> str:
-    """How many finished jobs of these groups other hosts have."""
+    """Return how many reports of these groups wait on other hosts, with the command that shows them."""
     count = sum(group.waiting_reports for group in found)
     if not count:
         return ""
@@ -118,7 +121,7 @@ def print_summary(
 
 
 def _part(name: str, headers: tuple[str, ...], rows: list[tuple[object, ...]], count: int) -> None:
-    """A table of the first rows of `count`."""
+    """Print a table of the first rows, and the number of the others."""
     if rows:
         print(f"\n{name}:")
         print_table(headers, rows)

@@ -1,4 +1,4 @@
-"""Texts about hooks of finished jobs that failed."""
+"""Texts about failed hooks of finished jobs, and about jobs that still have to move."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from paglets.core.text import command_name, counted, printable
 
 
 def hook_fields(hooks: Iterable[FailedHook], file_count: int) -> dict[str, object]:
-    """Return the lines `hook` and `next` of a job whose hook failed; none where no hook did."""
+    """Return the fields `hook` and `next` of a job with failed hooks, or no fields."""
     found = tuple(hooks)
     if not found:
         return {}
@@ -27,23 +27,23 @@ def hook_fields(hooks: Iterable[FailedHook], file_count: int) -> dict[str, objec
     job, command = shlex.quote(f"{first.group_id}/{first.job_key}"), command_name()
     return {
         "hook": f"{text}; {files} {'are' if file_count > 1 else 'is'} {kept}",
-        "next": f"{command} jobs rerun-hook {job} (runs it again); {command} jobs cancel {job} (ends the job)",
+        "next": f"{command} jobs rerun-hook {job} (reruns it); {command} jobs cancel {job} (ends the job)",
     }
 
 
 def undelivered_fields(jobs: Iterable[Undelivered]) -> dict[str, object]:
-    """Return the line `then` of a finished job with a hook or a move before it."""
+    """Return the field `then` of finished jobs that still have to run a hook or move."""
     text = "; ".join(undelivered_text(job) for job in jobs)
     return {"then": text} if text else {}
 
 
 def undelivered_text(job: Undelivered) -> str:
-    """Say what comes next: `it moves to laptop when that is online (1 file)`."""
+    """Return what comes next, such as `it moves to laptop when that is online (1 file)`."""
     return f"{job.text} ({counted(job.file_count, 'file')})" if job.file_count else job.text
 
 
 def with_group_hooks(fields: Mapping[str, object], hooks: Sequence[FailedHook]) -> dict[str, object]:
-    """Return what is printed of a group, with a line about these hooks and the next command."""
+    """Return the fields of a group, with a field about failed hooks and the next command."""
     if not hooks:
         return dict(fields)
     job = f"{hooks[0].group_id}/{hooks[0].job_key}"
@@ -57,19 +57,19 @@ def with_group_hooks(fields: Mapping[str, object], hooks: Sequence[FailedHook]) 
 
 
 def day(seconds: float) -> str:
-    """Return the day of a time, here."""
+    """Return the local date of a time in seconds since the epoch."""
     return time.strftime("%Y-%m-%d", time.localtime(seconds))
 
 
 def say_failed_hook(hook: FailedHook, *, traceback: bool = True) -> None:
-    """Say on stderr how the hook failed, with its traceback if asked for."""
+    """Print on stderr how the hook failed, with its traceback if asked for."""
     say(hook.text)
     for line in hook.traceback.splitlines() if traceback else ():
         print(printable(line), file=sys.stderr)
 
 
 def kept_json(found: MeshUndelivered) -> dict[str, Any]:
-    """Return what `jobs show` has of it in its JSON."""
+    """Return the keys of `jobs show --json` about failed hooks, files and moves."""
     return {
         "hooks": hooks_json(found.hooks),
         "files": to_json(found.files),

@@ -15,10 +15,12 @@ HEADERS = ("HOST", "STATE", "FREE CORES", "FREE MEMORY", "FREE DISK", "FREE GPUS
 
 
 def print_hosts(state: Hosts) -> None:
-    """A table of the hosts; below it what is left of others, and what is wrong with whom."""
+    """Print the table of hosts and, below it, superseded hosts, connection problems and hints."""
     views = state.hosts
     shown = [view for view in views if not is_superseded(view)]
-    print_table(HEADERS, [host_row(view, is_alone=is_alone(views)) for view in shown], below=[*map(about, shown)])
+    print_table(
+        HEADERS, [host_row(view, is_alone=is_alone(views)) for view in shown], below=[*map(details_text, shown)]
+    )
     for view in views:
         if is_superseded(view):
             print_paragraph(f"{view.host.name}, {last_contact_text(view)}: {adapt_commands(view.problem)}", "")
@@ -36,35 +38,35 @@ def print_hosts(state: Hosts) -> None:
 
 
 def add_host_hint(only_url: str) -> str:
-    """Return how another host joins the only one, which has this URL."""
+    """Return how another host can join the only host, which has this URL."""
     if is_for_this_machine(only_url):
-        return "restart this host with `--bind-public auto`, then hosts on other machines can join it"
-    return f"copy the mesh key to another machine, then run `paglets host --bind-public auto --peer {only_url}` there"
+        return "restart this host with `--bind-public auto` so that hosts on other machines can join it"
+    return f"copy the mesh key to another machine, and run `paglets host --bind-public auto --peer {only_url}` there"
 
 
 def other_cuts(state: Hosts) -> tuple[BrokenLink, ...]:
-    """The cuts of which no problem of a host tells already, as those of the host that was asked do."""
-    own, told = state.hosts[0], {view.host.name for view in state.hosts if view.problem}
+    """Return the broken connections that no host's problem already describes, as those of the asked host do."""
+    own, described = state.hosts[0], {view.host.name for view in state.hosts if view.problem}
     return tuple(
         cut
         for cut in state.broken_links
-        if not (cut.source == own.host.name and cut.target in told)
+        if not (cut.source == own.host.name and cut.target in described)
         and not (cut.target == own.host.name and own.problem)
     )
 
 
 def cut_text(cut: BrokenLink) -> str:
-    """In words."""
+    """Return `w1 cannot connect to w2 (3 min)`."""
     return f"{cut.source} cannot connect to {cut.target} ({duration_text(cut.seconds)})"
 
 
 def refused_text(host: RefusedHost) -> str:
-    """In words."""
-    return f"a host at {host.address} was refused: wrong mesh key (last {duration_text(host.seconds)} ago)"
+    """Return that a host with another mesh key tried to join."""
+    return f"refused a host at {host.address}: wrong mesh key (last {duration_text(host.seconds)} ago)"
 
 
 def host_row(view: MeshHostView, *, is_alone: bool = False) -> tuple[object, ...]:
-    """A line under HEADERS. The amounts are what is free of what is offered."""
+    """Return the row of a host for HEADERS. The amounts are the free part of the offered resources."""
     member, free, offered = view.host, view.host.free, view.host.capacity
     return (
         member.name,
@@ -76,8 +78,8 @@ def host_row(view: MeshHostView, *, is_alone: bool = False) -> tuple[object, ...
     )
 
 
-def about(view: MeshHostView) -> str:
-    """What stands below that line: where the host is, what it does, and what it says of itself."""
+def details_text(view: MeshHostView) -> str:
+    """Return the line below a host's row: URL, jobs, tags and properties."""
     member = view.host
     properties = [f"{key}={value}" for key, value in sorted(member.properties.items())]
     parts = [
@@ -90,7 +92,7 @@ def about(view: MeshHostView) -> str:
 
 
 def part_text(part: int, whole: int) -> str:
-    """`22.7 of 23.5 GiB`, and `900 MiB of 23.5 GiB`."""
+    """Return `22.7 of 23.5 GiB`, or `900 MiB of 23.5 GiB` if the units differ."""
     first, last = bytes_text(part), bytes_text(whole)
     unit = last.partition(" ")[2]
     return f"{first.removesuffix(f' {unit}')} of {last}"
@@ -104,5 +106,5 @@ def _state(view: MeshHostView, is_alone: bool) -> str:
         offline = f"offline for {duration_text(offline_seconds(view))}" if is_known else "not heard of yet"
         state = "online" if view.online else offline
     if not view.host.reachable:
-        state += ", pulls"
+        state += ", fetches"
     return f"{state} (see below)" if view.problem else state

@@ -1,4 +1,4 @@
-"""The report of jobs show: all details of one job."""
+"""The records and output of `jobs show`: all details of one job."""
 
 from __future__ import annotations
 
@@ -19,20 +19,17 @@ from paglets.core.text import command_name, printable
 from paglets.slots.amounts import bytes_text
 from paglets.slots.states import FINAL
 
-GONE = "moved away, deleted, or on a host that is offline"
-"""What an artifact is that no host has which is online."""
-
+GONE = "moved, deleted, or on an offline host"
+"""The state of an artifact that no online host has."""
 
 SHORT_HASH = 12
-
-
 MOST_LINES = 50
-"""Of files, in words; `--json` has all."""
+"""The limit for a list of files. `--json` has all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeBundle:
-    """A bundle. `files`: the paths in it and their bytes, or `problem` where they cannot be told."""
+    """A code bundle with the paths and sizes of its files, or the `problem` that hides them."""
 
     bundle: BlobRef
     files: tuple[tuple[str, int], ...] = ()
@@ -41,14 +38,15 @@ class CodeBundle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDetails:
-    """`told`: as `jobs why` tells it. `is_here`: a copy of the job is on a host, so that code and inputs are known.
+    """The details of a job.
 
-    `is_gone`: no host that is online has the artifact any more. `unreachable`: errors of hosts without an answer.
-    `kept`: hooks of the finished job that failed, and files of it that no hook took.
+    `explanation`: the answer of `jobs why`. `is_here`: a host has a copy of the job, so code and inputs are known.
+    `is_gone`: no online host has the artifact. `unreachable`: errors of hosts without an answer. `kept`: failed hooks
+    of the finished job, and files that no hook took.
     """
 
     job: str
-    told: Explanation
+    explanation: Explanation
     class_name: str = ""
     metadata: dict[str, Any] | None = None
     is_here: bool = False
@@ -80,18 +78,18 @@ def job_details_json(shown: JobDetails) -> dict[str, Any]:
         "artifact": to_json(shown.artifact),
         "attempts": to_json(shown.attempts),
         **kept_json(shown.kept),
-        "job_state": shown.told.data,
+        "job_state": shown.explanation.data,
     }
 
 
 def print_job_details(shown: JobDetails) -> None:
     code, artifact = shown.code, shown.artifact
-    get = "" if artifact is None else f"get it: {command_name()} artifacts get {artifact.artifact_id}"
+    get = "" if artifact is None else f"fetch it: {command_name()} artifacts get {artifact.artifact_id}"
     print_fields(
         {
             "job": shown.job,
             "class": shown.class_name,
-            **{name: value for name, value in shown.told.fields.items() if name not in ("job", "class")},
+            **{name: value for name, value in shown.explanation.fields.items() if name not in ("job", "class")},
             "metadata": "" if shown.metadata is None else short_result(shown.metadata),
             "code": _code_text(shown),
             "artifact": ""
@@ -102,7 +100,7 @@ def print_job_details(shown: JobDetails) -> None:
             "output": f"{command_name()} jobs logs {shown.job}" if shown.attempts else "",
         }
     )
-    for tail in shown.told.tails if shown.kept.hooks else ():
+    for tail in shown.explanation.tails if shown.kept.hooks else ():
         print("\n" + "\n".join(printable(line) for line in tail.splitlines()))
     if shown.kept.files:
         print("\nfiles left by the job:")
@@ -111,7 +109,7 @@ def print_job_details(shown: JobDetails) -> None:
     _table("code", ("FILE", "SIZE"), () if code is None else code.files)
     _table("inputs", ("FILE", "SIZE"), tuple((file.name, file.size_bytes) for file in shown.inputs))
     known = {(each.generation, each.attempt) for each in shown.attempts if each.status}
-    # On a host where only a hook of the job ran there is a log, and no attempt.
+    # A host where only a hook of the job ran has a log but no attempt.
     runs = [each for each in shown.attempts if each.status or (each.generation, each.attempt) not in known]
     if len(runs) > 1 or any(_is_dead(each) or each.remark for each in runs):
         print("\nattempts:")
@@ -119,7 +117,7 @@ def print_job_details(shown: JobDetails) -> None:
 
 
 def _kept_text(attempts: tuple[AttemptView, ...]) -> str:
-    """Where the files of an attempt are whose result could not travel."""
+    """Return where the scratch files of an attempt are whose result could not be sent."""
     for attempt in reversed(attempts):
         if attempt.scratch and attempt.scratch_removed_at is not None:
             return f"removed on {_date(attempt.scratch_removed_at)}"
@@ -129,13 +127,13 @@ def _kept_text(attempts: tuple[AttemptView, ...]) -> str:
 
 
 def _is_dead(attempt: AttemptView) -> bool:
-    """Whether it has ended without a result, and the job is tried again."""
+    """Return True if the attempt ended without a result and the job is retried."""
     return attempt.ended and bool(attempt.status) and attempt.status not in FINAL
 
 
 def _attempt_row(attempt: AttemptView) -> tuple[object, ...]:
     dead = "LOST" if attempt.cause in ("host_lost", "launcher_lost") else "FAILED"
-    status = f"{dead}, tried again" if _is_dead(attempt) else attempt.status
+    status = f"{dead}, retried" if _is_dead(attempt) else attempt.status
     return (
         attempt_text(attempt.generation, attempt.attempt),
         status,

@@ -1,4 +1,4 @@
-"""Texts and table rows for the records of jobs, as a group's summary has them."""
+"""Texts and table rows for records of jobs in a group's summary."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from paglets.system.progress import how_ended
 
 
 def ended_line(key: str, record: dict[str, Any]) -> str:
-    """Return `monday  done  linux-a  3.2 s`, or with why it failed."""
+    """Return a line such as `monday  done  linux-a  3.2 s`, with the cause of a failure at its end."""
     runtime = record.get("runtime_seconds")
     why = why_ended(record)
     time_text = "" if runtime is None else duration_text(runtime)
@@ -31,7 +31,7 @@ def ended_line(key: str, record: dict[str, Any]) -> str:
 
 
 def why_ended(record: dict[str, Any]) -> str:
-    """Return cause and message of a failure, of a cancelled one only what was said of it: `how_ended` has the rest."""
+    """Return cause and message of a failure, or only the message of a cancelled job, or "" for a result."""
     if "cause" not in record:
         return ""
     message = shortened(message_of(record))
@@ -42,10 +42,13 @@ MOST_RESULT_CHARACTERS = 60
 
 
 def pending_row(job: dict[str, Any], now: float, hosts: Mapping[str, MeshHostView]) -> tuple[object, ...]:
-    """`hosts` by name: of one that is away that comes first, for the reason is from before."""
+    """Return the row of a pending job. `hosts` maps names to hosts.
+
+    If the job's host is offline, the row says so instead of the reason, which is older.
+    """
     name = job.get("host_name") or ""
-    told = wait_reason_text(job.get("reason") or "", job.get("reason_text") or "", never=bool(job.get("never")))
-    why = offline_text(hosts[name]) if name in hosts and not hosts[name].online else told
+    reason = wait_reason_text(job.get("reason") or "", job.get("reason_text") or "", never=bool(job.get("never")))
+    why = offline_text(hosts[name]) if name in hosts and not hosts[name].online else reason
     return (job["job_key"], job["status"], name, ago(job.get("since"), now), why)
 
 
@@ -58,7 +61,7 @@ def result_row(job_key: str, record: dict[str, Any]) -> tuple[object, ...]:
 
 
 def split_artifact(result: Any) -> tuple[ArtifactRef | None, Any]:
-    """Return the artifact of a result, if it has one, and the rest of the result."""
+    """Return the artifact of a result, or None, and the rest of the result."""
     artifact = artifact_in(result)
     if artifact is None:
         return None, result
@@ -66,7 +69,7 @@ def split_artifact(result: Any) -> tuple[ArtifactRef | None, Any]:
 
 
 def result_fields(record: dict[str, Any]) -> dict[str, str]:
-    """Return what is printed of the result of one job, and of its artifact."""
+    """Return the fields for the result of one job and its artifact."""
     if "result" not in record:
         return {}
     artifact, result = split_artifact(record["result"])
@@ -77,7 +80,7 @@ def result_fields(record: dict[str, Any]) -> dict[str, str]:
 
 
 def short_result(result: Any) -> str:
-    """On a terminal its beginning, elsewhere all."""
+    """Return a result as text, cut on a terminal to MOST_RESULT_CHARACTERS."""
     text = result_text(result)
     cut = len(text) > MOST_RESULT_CHARACTERS and sys.stdout.isatty()
     return f"{text[:MOST_RESULT_CHARACTERS]}..." if cut else text
@@ -88,7 +91,7 @@ def is_cancelled(record: dict[str, Any]) -> bool:
 
 
 def message_of(failure: dict[str, Any]) -> str:
-    """Its message, without the cause, which stands beside it: `cancelled: by ann` has the cause `cancelled`."""
+    """Return the message of a failure without the cause: `by ann` for `cancelled: by ann`."""
     message, cause = failure.get("message") or "", failure["cause"]
     return "" if message == cause else message.removeprefix(f"{cause}: ")
 
@@ -99,11 +102,11 @@ def failure_row(job_key: str, failure: dict[str, Any]) -> tuple[object, ...]:
 
 
 def artifact_in(result: Any) -> ArtifactRef | None:
-    """The artifact that `report_compute_artifact` put into a result, which is tagged JSON; None where none is."""
+    """Return the artifact that `report_compute_artifact` put into a result (tagged JSON), or None."""
     tree = result.get("artifact") if isinstance(result, dict) else None
     if not isinstance(tree, dict):
         return None
     try:
         return ArtifactRef.from_wire(tree)
-    except Invalid:  # something else of that name, of the job's own
+    except Invalid:  # the job's own value under the same name
         return None

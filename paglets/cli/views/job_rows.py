@@ -1,4 +1,4 @@
-"""Table rows of jobs that wait or run, as their hosts know them."""
+"""Table rows of waiting and running jobs, as their hosts know them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ JOB_HEADERS = (
 
 
 def job_row(job: JobView, slots: Slots) -> tuple[object, ...]:
-    """A line of `jobs queue` under JOB_HEADERS; `slots` of its host, which has the leases of the other jobs."""
+    """Return the row of a job for JOB_HEADERS. `slots` of its host has the leases of the other jobs."""
     wanted = Resources(**job.request.get("resources", {}))
     running = job.status == "RUNNING"
     usage = job.usage

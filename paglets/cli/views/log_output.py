@@ -1,4 +1,4 @@
-"""The output of jobs, written out: bytes as they are into a file or pipe, and harmless text on a terminal."""
+"""The writer for the output of jobs: unchanged bytes to a file or pipe, harmless text to a terminal."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TextIO
 from paglets.core.text import harmless
 
 KEPT = "\n\r\t"
-"""A carriage return is kept for the sake of progress bars: it can only write over its own line."""
+"""The control characters that are written unchanged. Progress bars need the carriage return; it is harmless."""
 
 
 class LogOutput:
-    """Writes a job's stdout to stdout and its stderr to stderr, each piece at once.
+    """A writer that copies a job's stdout to stdout and its stderr to stderr, and flushes each piece.
 
-    On a terminal, escape sequences and other invisible characters are shown as text (`\\x1b`), unless `raw`.
+    On a terminal, escape sequences and other invisible characters are shown as text (`\\x1b`), unless `raw` is set.
     """
 
     def __init__(self, out: TextIO | None = None, err: TextIO | None = None, *, raw: bool = False) -> None:
@@ -34,7 +34,7 @@ class LogOutput:
         file.flush()
 
     def gap(self, stream: str, count: int) -> None:
-        """Say on stderr that bytes are missing here, if they are."""
+        """Report on stderr that `count` bytes are missing here, unless it is 0."""
         if count > 0:
             self._files[stream].flush()
-            print(f"[paglets: {count:,} bytes are not kept]", file=self._files["err"], flush=True)
+            print(f"[paglets: {count:,} bytes are missing]", file=self._files["err"], flush=True)

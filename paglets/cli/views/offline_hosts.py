@@ -1,4 +1,4 @@
-"""Hosts that are away: which of them a command names, and what it says of jobs and groups that are on one."""
+"""Messages about hosts that are offline or did not answer, and about jobs and groups on them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ from paglets.mesh.view import OLD_STORE
 
 
 def is_superseded(view: MeshHostView) -> bool:
-    """Whether it is what is left of a host whose name another one has by now."""
+    """Return True for an old host whose name another host has taken over."""
     return view.problem.startswith(OLD_STORE)
 
 
 def is_alone(views: Sequence[MeshHostView]) -> bool:
-    """Whether the host that was asked, the first of them, is not joined itself: it works with none of the others."""
+    """Return True if the first host, which was asked, has not joined the mesh and so works with no other host."""
     return bool(views) and bool(views[0].problem) and not any(view.online for view in views[1:])
 
 
 LONG_OFFLINE_SECONDS = 86_400.0
-"""A host that is offline for a day is named only where the answer may depend on it. A laptop that sleeps overnight is
-back by then, and whoever waits for a host longer knows that it is away. `mesh hosts` and `doctor` always name it."""
+"""The time after which an offline host is named only if the answer may depend on it.
+
+A laptop that sleeps overnight is back by then, and users know about a host that is away for longer. `mesh hosts` and
+`doctor` always name it.
+"""
 
 MOST_NAMED = 5
 
@@ -38,17 +41,17 @@ def is_long_offline(view: MeshHostView) -> bool:
 
 
 def forget_hint(names: Sequence[str]) -> str:
-    """Return what to do about hosts that will not come back."""
+    """Return a hint about hosts that will not come back."""
     if len(names) == 1:
-        return f"`paglets mesh forget {names[0]}` gives it up"
-    return "`paglets mesh forget NAME` gives up a host that will not come back"
+        return f"if it will not come back, `paglets mesh forget {names[0]}` removes it"
+    return "`paglets mesh forget NAME` removes a host that will not come back"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingHosts:
-    """The hosts that are missing from an answer for which all hosts are asked.
+    """The hosts that are missing from an answer of the whole mesh.
 
-    `errors`: of hosts that count as online and did not answer. `offline`: hosts that were not asked.
+    `errors`: errors of online hosts that did not answer. `offline`: hosts that were not asked.
     """
 
     errors: tuple[PagletsError, ...] = ()
@@ -56,7 +59,7 @@ class MissingHosts:
 
     @property
     def exit_code(self) -> int:
-        """Of a command that shows what it got. A host that is known to be offline does not change it."""
+        """The exit code of a command that shows a partial answer. Hosts known to be offline do not change it."""
         return EXIT_UNREACHABLE if self.errors else EXIT_DONE
 
     def lines(self) -> list[str]:
@@ -64,9 +67,9 @@ class MissingHosts:
         return [*(error.message for error in self.errors), *(f"{view.host.name} is offline" for view in self.offline)]
 
     def say(self, *, is_empty: bool = False) -> None:
-        """Name the hosts on stderr: a line for those that did not answer, and one for those that are offline.
+        """Name the hosts on stderr: those that did not answer, then those that are offline.
 
-        Hosts that are long away are left out, unless nothing was found (`is_empty`): then they may have it.
+        Hosts that have been offline for long are omitted, unless nothing was found (`is_empty`): they may have it.
         """
         unheard = [error for error in self.errors if error.retryable]
         for error in self.errors if len(unheard) < 2 else (each for each in self.errors if each not in unheard):
@@ -83,11 +86,11 @@ class MissingHosts:
 
 
 def missing_hosts(views: Iterable[MeshHostView], errors: Iterable[PagletsError] = ()) -> MissingHosts:
-    """Return who is missing, given the `errors` of those that were asked. An old store is not: its name has an heir."""
-    told = tuple(errors)
+    """Return the missing hosts, given the `errors` of those that were asked. Superseded hosts do not count."""
+    known = tuple(errors)
     away = [view for view in views if not view.online and not is_superseded(view)]
-    offline = [view for view in away if not any(names_host(view.host.name, error) for error in told)]
-    return MissingHosts(errors=told, offline=tuple(offline))
+    offline = [view for view in away if not any(names_host(view.host.name, error) for error in known)]
+    return MissingHosts(errors=known, offline=tuple(offline))
 
 
 def _not_asked(views: Sequence[MeshHostView]) -> str:
@@ -97,7 +100,7 @@ def _not_asked(views: Sequence[MeshHostView]) -> str:
 
 
 def shortlist(texts: Sequence[str]) -> str:
-    """Return the first few of them as a list, and how many more there are."""
+    """Return the first few texts as a list, with the number of the others."""
     more = f" and {len(texts) - MOST_NAMED:,} more" if len(texts) > MOST_NAMED else ""
     return ", ".join(texts[:MOST_NAMED]) + more
 
@@ -110,9 +113,10 @@ def say_may_have_more(group_id: str, unreachable: Mapping[str, str]) -> None:
 
 
 def offline_text(view: MeshHostView, lost_after_seconds: float | None = None) -> str:
-    """Return that a host with jobs is away, and when they are submitted again.
+    """Return that the host of a job is offline, and when the job is resubmitted.
 
-    `lost_after_seconds`: after so much silence, as the host of their collector is set; None: not known.
+    `lost_after_seconds`: the setting of the collector's host, the time without contact after which a host is lost;
+    None: unknown.
     """
     why = f" ({view.problem})" if view.problem.startswith(NO_ROUTE) else ""
     left = None if lost_after_seconds is None else max(0.0, lost_after_seconds - view.seconds_since_seen)
@@ -124,7 +128,7 @@ def offline_text(view: MeshHostView, lost_after_seconds: float | None = None) ->
 
 
 def collector_problem(host: HostRef, views: Sequence[MeshHostView]) -> str:
-    """Of the collector's host, where it is not online: since when, or that it is gone; else ""."""
+    """Return since when the collector's host is offline, or that it was removed, or "" if it is online."""
     view, lost = view_of(host, views), removed_text(host, views)
     if lost or view is None:
         return f"collector on {lost}"

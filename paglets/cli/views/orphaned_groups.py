@@ -1,4 +1,4 @@
-"""The report about a group whose collector cannot be asked."""
+"""The report about a group whose collector is unreachable."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from paglets.core.text import counted
 from paglets.slots.amounts import bytes_text
 
 MOST_LINES = 50
-"""Of finished jobs in words; `--json` has all."""
+"""The limit for the table of finished jobs. `--json` has all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedJob:
-    """A job whose report waits on `host`. Its result is left out: a group may have 100,000."""
+    """A job whose report waits on a host. Its result is omitted: a group may have 100,000 of them."""
 
     job_key: str
     kind: str
@@ -40,7 +40,10 @@ class FinishedJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrphanedGroupReport:
-    """`line`: what its home heard last, where that is online. `error`: why the collector cannot be asked."""
+    """A group without a reachable collector.
+
+    `line`: the last counts that the group's home received, if that is online. `error`: the error of the collector.
+    """
 
     group_id: str
     error: PagletsError
@@ -54,7 +57,7 @@ class OrphanedGroupReport:
 
     @property
     def elsewhere_count(self) -> int | None:
-        """Jobs of which no other host has anything: they ended at the collector, or only its host has them."""
+        """The number of jobs that no other host knows: they have reported, or only the collector's host has them."""
         if self.expected_count is None:
             return None
         return max(0, self.expected_count - len(self.finished) - self.left.unfinished)
@@ -83,7 +86,7 @@ def orphaned_group_json(found: OrphanedGroupReport) -> dict[str, Any]:
 
 
 def print_orphaned_group(found: OrphanedGroupReport) -> None:
-    """Print what is known; the reason and the next steps go to stderr."""
+    """Print the counts and finished jobs, and on stderr the error and next steps."""
     counts, now = found.left.counts, time.time()
     print_fields(
         {
@@ -95,34 +98,34 @@ def print_orphaned_group(found: OrphanedGroupReport) -> None:
         }
     )
     if found.finished:
-        print("\nfinished, reports wait for the collector:")
+        print("\nfinished (reports wait for the collector):")
         print_table(("JOB", "RESULT", "HOST", "FILES"), [_row(each) for each in found.finished[:MOST_LINES]])
     if len(found.finished) > MOST_LINES:
         say(f"{len(found.finished) - MOST_LINES:,} more finished: --json shows all")
     say_may_have_more(found.group_id, found.left.unreachable)
-    # The step that names this very command is of no use here.
+    # Omit the step that names the command that is running.
     here = f"`paglets jobs groups {found.group_id}`"
     steps = [step for step in found.error.next_steps if not step.startswith(here)]
     say(Unreachable(found.error.message, next=steps))
     if counts.files:
         get = f"`paglets artifacts get --group {found.group_id} DIR`"
-        say(f"{counted(counts.files, 'file')} can be fetched: {get}")
+        say(f"fetch {counted(counts.files, 'file')}: {get}")
     if counts.results:
-        say(f"a result can be read: `paglets jobs show --json {found.group_id}/JOBKEY`")
+        say(f"read a result: `paglets jobs show --json {found.group_id}/JOBKEY`")
 
 
 def _jobs_text(found: OrphanedGroupReport) -> str:
     if found.expected_count is None or found.elsewhere_count is None:
-        return "not known: the host where the group was submitted is not online"
+        return "unknown: the home of the group is offline"
     text = f"{len(found.finished):,} finished, {found.left.unfinished:,} unfinished here of {found.expected_count:,}"
     if not found.elsewhere_count:
         return text
-    return f"{text}; {counted(found.elsewhere_count, 'job')} only at the collector, lost with it if it never returns"
+    return f"{text}; {counted(found.elsewhere_count, 'job')} known only to the collector"
 
 
 def _counted_text(line: GroupLine | None, now: float) -> str:
     if line is None or line.counted_at is None:
-        return "never: the collector was not heard of by the host where the group was submitted"
+        return "never: the home of the group has received no counts"
     return f"{ago(line.counted_at, now)}: {line.completed_count:,} done, {line.failed_count:,} failed"
 
 
@@ -138,7 +141,7 @@ def _finished_text(hosts: Iterable[WaitingReports], counts: ReportCounts) -> str
 
 
 def counts_text(counts: ReportCounts) -> str:
-    """Say `9 results with 9 files (1.2 MiB), 1 failure`."""
+    """Return `9 results with 9 files (1.2 MiB), 1 failure`."""
     files = f" with {counted(counts.files, 'file')} ({bytes_text(counts.file_bytes)})" if counts.files else ""
     parts = [f"{counted(counts.results, 'result')}{files}"] if counts.results else []
     parts += [counted(counts.failures, "failure")] if counts.failures else []
@@ -147,7 +150,7 @@ def counts_text(counts: ReportCounts) -> str:
 
 def _unfinished_text(hosts: Iterable[WaitingReports]) -> str:
     found = [f"{each.running:,} running, {each.queued:,} queued on {each.host.name}" for each in hosts if _busy(each)]
-    return f"{'; '.join(found)}: they go on, and their reports wait" if found else ""
+    return f"{'; '.join(found)}: they continue, and their reports wait" if found else ""
 
 
 def _busy(each: WaitingReports) -> bool:

@@ -1,4 +1,4 @@
-"""Results of jobs in words: what is plain as it is, large and tagged values by what they are and how large."""
+"""Results of jobs as text: plain values as they are, large and tagged values by type and size."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 from paglets.slots.amounts import bytes_text
 
 MOST_BASE64 = 40
-"""Characters of bytes that are shown as they are."""
+"""The largest number of base64 characters that is shown as it is."""
 
 
 def result_text(tree: Any) -> str:
-    """Return tagged JSON for people to read: `{"mean": 0.5, "grid": <array of f8, 512 x 512>}`."""
+    """Return tagged JSON as readable text: `{"mean": 0.5, "grid": <array of f8, 512 x 512>}`."""
     if type(tree) is dict:
         if len(tree) == 1:
             ((tag, content),) = tree.items()
@@ -90,7 +90,7 @@ def _pairs(content: Any) -> str:
 
 
 def _second(content: Any) -> str:
-    """Return the text of a pair whose first part names a class."""
+    """Return the text of the second item of a pair whose first item names a class."""
     return _pairs(content[1]) if type(content) is list and len(content) == 2 else ""
 
 

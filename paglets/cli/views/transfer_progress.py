@@ -1,4 +1,4 @@
-"""How far a transfer is, on stderr: a bar on a terminal; in a pipe a line now and then, of one that takes long."""
+"""The progress of a transfer on stderr: a bar on a terminal, elsewhere a line every few seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from paglets.slots.amounts import bytes_text
 DRAW_SECONDS = 0.1
 LINE_SECONDS = 5.0
 RATE_SECONDS = 8.0
-"""The rate is that of the last seconds: of all of them it would say little of a line that became slow."""
+"""The time over which the rate is measured. A rate since the start would hide that a transfer became slow."""
 
 
 class ProgressLine:
@@ -29,7 +29,7 @@ class ProgressLine:
         self._now = now
         self._draws = draws_on(self._out)
         self._every = DRAW_SECONDS if self._draws else LINE_SECONDS
-        # A file that is there at once needs no line at all.
+        # The first line is delayed: a fast transfer needs none.
         self._due = now() + self._every
         self._what = ""
         self._seen: deque[tuple[float, int]] = deque()
@@ -44,7 +44,7 @@ class ProgressLine:
             self._out.flush()
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` bytes of the step `what`."""
+        """Report that `done` of `total` bytes of the step `what` are complete."""
         now = self._now()
         if what != self._what:
             self._what = what
@@ -72,6 +72,6 @@ class ProgressLine:
         return f"{text}, {bytes_text(int(rate))}/s, {duration_text((total - done) / rate)} left" if rate else text
 
     def _rate(self) -> float:
-        """Bytes a second, 0 where it is not known."""
+        """Return the rate in bytes per second, or 0 if it is unknown."""
         (began, before), (now, done) = self._seen[0], self._seen[-1]
         return (done - before) / (now - began) if now > began else 0.0

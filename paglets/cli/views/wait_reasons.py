@@ -1,7 +1,7 @@
-"""Who holds what a waiting job lacks: the jobs with leases on its host, as that host's `GET /v1/slots` shows them.
+"""Texts about the reasons of waiting jobs, and the jobs that hold what they lack.
 
-The reason that a host notes for a job says how much is free. Who holds the rest changes all the time, and grows older:
-that is looked up when somebody asks.
+The reason in a host's record says how much of a resource is free. The holders of the rest change often, so commands
+read them from `GET /v1/slots` of the host when they need them.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from paglets.slots.granting import SHORT_REASONS
 from paglets.slots.model import Resources
 
 LACKING = {code: name for name, code in SHORT_REASONS.items()}
-"""The code of a reason -> the resource of which not enough is free."""
+"""Reason code -> the resource that is lacking."""
 
 MOST_NAMED = 3
 
 
 def job_name(job: JobView) -> str:
-    """What commands take for it."""
+    """Return the name of a job that commands accept."""
     return f"{job.group_id}/{job.job_key}" if job.group_id else job.agent_id
 
 
 def holders_text(slots: Slots, code: str) -> str:
-    """`held by g/a (2 cores for 40 s), g/b (1 core for 3 min) and 2 more`, those that hold most first.
+    """Return `held by g/a (2 cores for 40 s), g/b (1 core for 3 min) and 2 more`, largest holders first.
 
-    "" where nothing is lacking, or nobody holds any.
+    Return "" if no resource is lacking, or nothing holds any of it.
     """
     name = LACKING.get(code)
     if name is None:
@@ -45,7 +45,7 @@ def holders_text(slots: Slots, code: str) -> str:
 
 
 def _holders(jobs: Sequence[JobView], name: str) -> list[tuple[int, JobView]]:
-    """The jobs that leased some of it and how much, those with most first, of these the longest running."""
+    """Return the amount and job of each lease of a resource, largest first, then longest running first."""
     held = [(getattr(_leased(job.lease), name), job) for job in jobs if job.lease is not None]
     holders = [(amount, job) for amount, job in held if amount]
     return sorted(holders, key=lambda each: (-each[0], -each[1].running_seconds))
@@ -61,7 +61,7 @@ def _leased(lease: Lease) -> Resources:
 
 
 def _others(slots: Slots, name: str, leased: int) -> int:
-    """Bytes of memory or disk that are neither free nor leased. Cores and GPUs are lent to jobs only."""
+    """Return the bytes of memory or disk that other programs use. Only jobs hold cores and GPUs."""
     if not name.endswith("_bytes"):
         return 0
     others: int = getattr(slots.capacity, name) - getattr(slots.free, name) - leased
@@ -69,6 +69,6 @@ def _others(slots: Slots, name: str, leased: int) -> int:
 
 
 def wait_reason_text(code: str, text: str, *, never: bool, held: str = "") -> str:
-    """Return why a job waits, such as `never: 64 cores asked, 2 offered`: its reason, and who holds what it lacks."""
-    told = "; ".join(filter(None, (text or code, held)))
-    return f"never: {told}" if never else told
+    """Return why a job waits, such as `never: 64 cores asked, 2 offered`: its reason, then the holders."""
+    reason = "; ".join(filter(None, (text or code, held)))
+    return f"never: {reason}" if never else reason

@@ -1,4 +1,4 @@
-"""`paglets jobs cancel`: end queued and running jobs of a group with all their processes."""
+"""The handler of `paglets jobs cancel`."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ from paglets.core.terminal import put_line
 from paglets.core.text import counted, printable
 
 WORDS = {
-    "already_completed": "had a result already",
-    "already_failed": "had failed already",
-    "already_cancelled": "had been cancelled already",
+    "already_completed": "already had a result",
+    "already_failed": "had already failed",
+    "already_cancelled": "had already been cancelled",
 }
 MOST_NAMED = 5
 
@@ -51,7 +51,7 @@ Answer: TypeAlias = CancelOutcome | EndOutcome | PagletsError
 
 
 def cancel(options: argparse.Namespace) -> int:
-    """Cancel what `options.jobs` names; the worst exit code of its groups."""
+    """Cancel the groups and jobs in `options.jobs`, and return the highest exit code of the groups."""
     reason = f"by {_who()}" + (f": {options.reason}" if options.reason else "")
     with client_of(options) as client:
         groups = by_group(options.jobs)
@@ -79,9 +79,9 @@ def cancel(options: argparse.Namespace) -> int:
 def end_hooks(
     client: HostClient, groups: Mapping[str, list[str] | None], answers: Sequence[Answer]
 ) -> tuple[list[Answer], list[HooksEnded]]:
-    """End the finished jobs of these groups whose hook failed, unless the cancel of the group was refused.
+    """End the finished jobs whose hooks failed, except in groups that refused to be cancelled.
 
-    Of a group that nobody knows any more such jobs may be all that is left: then there is no answer about it.
+    If a group is unknown and only such jobs were left of it, its error is omitted from the returned answers.
     """
     rest: list[Answer] = []
     found: list[HooksEnded] = []
@@ -103,17 +103,17 @@ def cancel_each(
     timeout: float | None,
     force: bool = False,
 ) -> list[Answer]:
-    """What became of each group, or the error; all are cancelled at once, none waits for the end of another.
+    """Cancel all groups in parallel, and return the outcome or error of each.
 
-    Where the collector's host was forgotten, each host ends and clears what it has; finished results are dropped only
-    with `force`. With `force` each host ends what it has also where the collector cannot be asked.
+    If the collector's host was removed, each host ends and clears its jobs of the group; finished results are dropped
+    only with `force`. With `force`, each host also ends its jobs if the collector is unreachable.
     """
 
     def one(group_id: str) -> CancelOutcome | EndOutcome:
         keys = groups[group_id]
         try:
             collector_of(client, group_id)
-            with notice_if_slow(f"waiting until the processes of {group_id} have ended"):
+            with notice_if_slow(f"waiting for the processes of {group_id} to end"):
                 return client.cancel(group_id, keys, reason=reason, timeout=timeout)
         except (Unreachable, Unknown) as error:
             return _without_collector(client, group_id, keys, error, reason=reason, timeout=timeout, force=force)
@@ -131,7 +131,10 @@ def _without_collector(
     timeout: float | None,
     force: bool,
 ) -> EndOutcome:
-    """Have each host end what it has. Where the collector is lost, clear the group too. Raises `error`, Conflict."""
+    """Make each host end its jobs of a group, and clear the group if its collector is lost.
+
+    Raises `error`, or Conflict if finished results would be dropped without `force`.
+    """
     state = error.details.get("collector", "")
     if not force and state != FORGOTTEN:
         raise (_nothing_cancelled(error, group_id) if state else error) from None
@@ -139,8 +142,8 @@ def _without_collector(
     if is_lost and not force:
         _refuse_to_drop(client, group_id, keys)
     if isinstance(error, Unreachable):
-        say(f"{error.message}. Each host ends what it has of {group_id}")
-    with notice_if_slow(f"waiting until each host has ended what it has of {group_id}"):
+        say(f"{error.message}; each reachable host ends its jobs of {group_id}")
+    with notice_if_slow(f"waiting for each host to end its jobs of {group_id}"):
         try:
             if is_lost:
                 return client.clear_group(group_id, keys, reason=reason, timeout=timeout, drop_results=force)
@@ -153,13 +156,13 @@ def _without_collector(
 
 
 def _has_no_member(client: HostClient, group_id: str) -> bool:
-    """Whether the collector of a group that no host knows was on none of the hosts that the mesh lists."""
+    """Return True if the collector of an unknown group was on none of the hosts in the mesh."""
     members = {view.host.store_id for view in client.hosts()}
     return not any(host.store_id in members for host in client.orphaned_group(group_id).collectors)
 
 
 def _refuse_to_drop(client: HostClient, group_id: str, keys: list[str] | None) -> None:
-    """Raise Conflict where finished results would be dropped: nothing else has them."""
+    """Raise Conflict if finished results would be dropped: there is no other copy of them."""
     left = client.orphaned_group(group_id)
     counts = left.counts
     if keys is not None:
@@ -168,7 +171,7 @@ def _refuse_to_drop(client: HostClient, group_id: str, keys: list[str] | None) -
         counts = ReportCounts(results=len(found), files=len(files), file_bytes=sum(file.size_bytes for file in files))
     if counts.results:
         named = " ".join(f"{group_id}/{key}" for key in keys) if keys else group_id
-        read = f"`paglets jobs show --json {group_id}/JOBKEY` has the result of a job"
+        read = f"`paglets jobs show --json {group_id}/JOBKEY` prints the result of a job"
         fetch = f"fetch the files first: `paglets artifacts get --group {group_id} DIR`; " if counts.files else ""
         raise Conflict(
             f"nothing was cancelled: {counts_text(replace(counts, failures=0))} of {group_id} would be dropped",
@@ -180,14 +183,14 @@ def _nothing_cancelled(error: PagletsError, group_id: str) -> Unreachable:
     return Unreachable(
         f"nothing was cancelled: {error.message}",
         next=[
-            "when it is back, the same command cancels",
-            f"`paglets jobs cancel --force {group_id}` ends now what waits or runs on the hosts that answer",
+            "run the same command when that host is back",
+            f"`paglets jobs cancel --force {group_id}` ends the jobs on all reachable hosts now",
         ],
     )
 
 
 def by_group(selectors: list[str]) -> dict[str, list[str] | None]:
-    """The keys of each group; None: all of it."""
+    """Return the job keys by group; None stands for all jobs."""
     groups: dict[str, list[str] | None] = {}
     for selector in selectors:
         group_id, slash, job_key = selector.partition("/")
@@ -202,7 +205,7 @@ def by_group(selectors: list[str]) -> dict[str, list[str] | None]:
 def _who() -> str:
     try:
         user = getpass.getuser()
-    except (OSError, KeyError, ImportError):  # no such user in this container, say
+    except (OSError, KeyError, ImportError):  # a container may lack an entry for the user
         user = "somebody"
     return f"{user} on {socket.gethostname()}"
 
@@ -211,7 +214,7 @@ def _as_json(outcome: CancelOutcome | EndOutcome) -> dict[str, Any]:
     if isinstance(outcome, CancelOutcome):
         return {
             **to_json(outcome),
-            "unreachable": [_silent_line(name) for name in outcome.unreachable],
+            "unreachable": [_unreachable_text(name) for name in outcome.unreachable],
             "ended": {},
             "cleared": {},
             "freed": False,
@@ -221,12 +224,12 @@ def _as_json(outcome: CancelOutcome | EndOutcome) -> dict[str, Any]:
     return {**to_json(outcome), "keys": keys, "unreachable": unreachable}
 
 
-def _silent_line(host_name: str) -> str:
-    return f"{host_name} not reachable; what runs there ends when it is back"
+def _unreachable_text(host_name: str) -> str:
+    return f"{host_name} is unreachable; its jobs end when it is back"
 
 
 def _print_ended(outcome: EndOutcome) -> None:
-    """Host by host."""
+    """Print what each host ended and cleared without the collector."""
     for name, keys in outcome.ended.items():
         print(f"{outcome.group_id}: ended {counted(len(keys), 'job')} on {name}: {printable(shortlist(keys))}")
     for name, counts in outcome.cleared.items():
@@ -235,15 +238,19 @@ def _print_ended(outcome: EndOutcome) -> None:
         say(f"{outcome.group_id} is cleared: it can be submitted again under the same group_id")
     elif outcome.kept:
         kept = counted(outcome.kept, "finished result")
-        say(f"{kept} of {outcome.group_id} stay: with --force the same command drops them")
+        say(f"kept {kept} of {outcome.group_id}: the same command with --force drops them")
     elif outcome.ended:
-        say(f"if its collector comes back, it is told that these jobs of {outcome.group_id} were cancelled")
+        say(f"if the collector of {outcome.group_id} comes back, it records these jobs as cancelled")
     if not outcome.ended and not outcome.cleared and not outcome.freed:
-        what = "nothing was ended" if outcome.unreachable else "nothing of that waits or runs on a host that answers"
+        what = "nothing was ended" if outcome.unreachable else "no reachable host has waiting or running jobs of it"
         print(f"{outcome.group_id}: {what}")
-    for name, count in outcome.running.items():
-        say(f"cancelling: {count} on {name} have not ended yet; the same command waits on")
+    _say_still_running(outcome)
     say_may_have_more(outcome.group_id, outcome.unreachable)
+
+
+def _say_still_running(outcome: CancelOutcome | EndOutcome) -> None:
+    for name, count in outcome.running.items():
+        say(f"{counted(count, 'job')} on {name} still running; run the same command to keep waiting")
 
 
 def _print(outcome: CancelOutcome, client: HostClient) -> None:
@@ -257,16 +264,18 @@ def _print(outcome: CancelOutcome, client: HostClient) -> None:
     for key in unknown[:MOST_NAMED]:
         say(no_such_job(client, outcome.group_id, key))
     if len(unknown) > MOST_NAMED:
-        say(f"nor {len(unknown) - MOST_NAMED:,} more of these")
+        say(f"group {outcome.group_id} lacks {len(unknown) - MOST_NAMED:,} more of these jobs")
     for name in outcome.unreachable:
-        say(f"cancelling: {_silent_line(name)}")
-    for name, count in outcome.running.items():
-        say(f"cancelling: {count} on {name} have not ended yet; the same command waits on")
+        say(_unreachable_text(name))
+    _say_still_running(outcome)
 
 
 def exit_code(outcome: CancelOutcome | EndOutcome, views: Iterable[MeshHostView] = ()) -> int:
-    """Return the exit code of one group. The collector knows which hosts have jobs; without it any of them may, but one
-    of `views` that is long away is not waited for."""
+    """Return the exit code of one group.
+
+    An unreachable host makes it EXIT_UNREACHABLE. Without the collector any host may have jobs; then a host of
+    `views` that has been offline for long does not count.
+    """
     if isinstance(outcome, CancelOutcome) and "unknown" in outcome.keys.values():
         return EXIT_FAILED
     gone = {view.host.name for view in views if is_long_offline(view)} if isinstance(outcome, EndOutcome) else set()
@@ -277,18 +286,18 @@ def exit_code(outcome: CancelOutcome | EndOutcome, views: Iterable[MeshHostView]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HooksEnded:
-    """A line for each job whose hook had failed; `code`: EXIT_FAILED if one could not be ended."""
+    """A line for each job whose hook had failed, and EXIT_FAILED as `code` if one could not be ended."""
 
     lines: tuple[str, ...] = ()
     code: int = EXIT_DONE
 
 
 def end_failed(client: HostClient, group_id: str, job_keys: Iterable[str] | None) -> HooksEnded:
-    """End the jobs of these keys (None: all) whose hook failed, and say what became of their files."""
+    """End the jobs with the given keys (None: all) whose hook failed, with a line about the files of each."""
     lines: dict[tuple[str, str], str] = {}
     code = EXIT_DONE
     for job_key in [""] if job_keys is None else dict.fromkeys(job_keys):
-        # A host tells of a bounded number at once, of all jobs or of one.
+        # A host reports a bounded number at once, so ask until there is nothing new.
         while new := _not_in(lines, kept_of(client, group_id, job_key)):
             for hook, files in new:
                 line = _ended_text(hook, files)
@@ -302,7 +311,7 @@ def end_failed(client: HostClient, group_id: str, job_keys: Iterable[str] | None
 
 
 def _not_in(known: Container[tuple[str, str]], found: MeshUndelivered) -> list[tuple[FailedHook, int]]:
-    """Return the hooks that are not known yet, each with the number of its files."""
+    """Return the hooks that are not in `known`, each with the number of its files."""
     counts = Counter(file.owner for file in found.files)
     return [(hook, counts[hook.agent_id]) for hook in found.hooks if (hook.host.store_id, hook.agent_id) not in known]
 

@@ -18,6 +18,7 @@ from paglets.cli.output import (
     print_fields,
     print_json,
     print_table,
+    say,
     waiting_for_all,
 )
 from paglets.cli.views.job_records import why_ended

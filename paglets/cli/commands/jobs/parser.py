@@ -66,7 +66,7 @@ def _add_listings(commands: Commands) -> None:
     add_common(lines, lazy_handler("paglets.cli.commands.jobs.list", "list_jobs"), asks_all=True)
     lines.set_defaults(last="group")
     listing = add_command(commands, "groups", "list groups with counts, or show one group with its jobs", "jobs groups")
-    listing.add_argument("name", nargs="?", metavar="GROUP", help="show pending jobs, results and failures of this group")
+    listing.add_argument("name", nargs="?", metavar="GROUP", help="show the jobs, results and failures of this group")
     listing.add_argument("--group", metavar="GROUP", help="do the same")
     add_common(listing, lazy_handler("paglets.cli.commands.jobs.groups", "groups"), asks_all=True)
     queue = add_command(commands, "queue", "show the queue and leases of one host, with CPU ids and usage")

@@ -1,4 +1,4 @@
-"""`paglets jobs show`: everything about one job: what it is, where it is, what came with it and what it left."""
+"""The handler of `paglets jobs show`: all details of one job."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from paglets.core.refs import ArtifactRef, BlobRef
 
 
 def show(options: argparse.Namespace) -> int:
-    """Show what `options.job` names; the exit code is that of `jobs why`."""
+    """Show the job `options.job`, and return the exit code of `jobs why`."""
     with client_of(options) as client:
         found = find_details(client, options.job, options.timeout or LOOK_SECONDS)
     for error in found.unreachable:
@@ -32,13 +32,13 @@ def show(options: argparse.Namespace) -> int:
         print_json(job_details_json(found))
     else:
         print_job_details(found)
-    return found.told.code
+    return found.explanation.code
 
 
 def find_details(client: HostClient, selector: str, seconds: float = LOOK_SECONDS) -> JobDetails:
-    """All of a job, named by `GROUP/JOBKEY` or the id of a paglet. Raises Unknown where it names nothing.
+    """Return the details of a job, named by `GROUP/JOBKEY` or the id of a paglet. Raises Unknown.
 
-    `seconds`: for the answer of each host to what all are asked.
+    `seconds`: the timeout for each host when all are asked.
     """
     known = _attempts(client, selector, seconds)
     _, slash, _ = selector.partition("/")
@@ -56,21 +56,21 @@ def _look_in_group(client: HostClient, selector: str, known: JobAttempts) -> Job
     try:
         summary = summary_of_job(client, group_id, job_key)
     except (Unreachable, Unknown) as error:
-        told = why.explain_copy(client, group_id, job_key, error)
+        explanation = why.explain_copy(client, group_id, job_key, error)
     else:
-        told = why.explain_job(client, summary, job_key)
+        explanation = why.explain_job(client, summary, job_key)
         has_ended = job_key in summary["results"] or job_key in summary["failures"]
         metadata = summary.get("jobs", {}).get(job_key)
         class_name = client.group(group_id).class_name
     view = _copy(client, known)
     if view is None:
-        shown = JobDetails(job=selector, told=told, class_name=class_name)
+        shown = JobDetails(job=selector, explanation=explanation, class_name=class_name)
     else:
-        is_known = has_ended or "collector" in told.data
-        shown = _of_view(client, view, selector, told if is_known else why.explain_paglet(client, view))
+        is_known = has_ended or "collector" in explanation.data
+        shown = _of_view(client, view, selector, explanation if is_known else why.explain_paglet(client, view))
     kept = kept_of(client, group_id, job_key)
-    shown = replace(shown, told=why.with_hooks(client, shown.told, group_id, job_key, kept), kept=kept)
-    artifact = _artifact(told)
+    shown = replace(shown, explanation=why.with_hooks(client, shown.explanation, group_id, job_key, kept), kept=kept)
+    artifact = _artifact(explanation)
     gone = _is_gone(client, artifact)
     return replace(
         shown,
@@ -89,7 +89,7 @@ def _look_at_paglet(client: HostClient, agent_id: str, known: JobAttempts, secon
         last = known.attempts[-1] if known.attempts else None
         if last is None or not last.group_id:
             raise
-        # This copy is gone: what is known of the job is with its group's collector.
+        # The copy no longer exists, but the group's collector knows the job.
         named = f"{last.group_id}/{last.job_key}"
         return _look_in_group(client, named, _attempts(client, named, seconds))
     job = view.job
@@ -98,12 +98,12 @@ def _look_at_paglet(client: HostClient, agent_id: str, known: JobAttempts, secon
     return replace(shown, attempts=known.attempts, unreachable=known.unreachable)
 
 
-def _artifact(told: Explanation) -> ArtifactRef | None:
-    return artifact_in(told.data.get("result"))
+def _artifact(explanation: Explanation) -> ArtifactRef | None:
+    return artifact_in(explanation.data.get("result"))
 
 
 def _is_gone(client: HostClient, artifact: ArtifactRef | None) -> bool:
-    """Whether no host that is online has it: it was moved away, or deleted."""
+    """Return True if no online host has the artifact."""
     try:
         return artifact is not None and client.artifact(artifact) is None
     except Unknown:
@@ -120,7 +120,7 @@ def _attempts(client: HostClient, job: str, seconds: float) -> JobAttempts:
 
 
 def _copy(client: HostClient, known: JobAttempts) -> PagletView | None:
-    """The newest copy of the job that is on a host."""
+    """Return the newest copy of the job on a reachable host, or None."""
     for copy in sorted(known.unfinished, key=lambda each: (-each.generation, each.residence != "here")):
         try:
             return client.paglet(copy.agent_id)
@@ -129,9 +129,11 @@ def _copy(client: HostClient, known: JobAttempts) -> PagletView | None:
     return None
 
 
-def _of_view(client: HostClient, view: PagletView, job: str, told: Explanation) -> JobDetails:
+def _of_view(client: HostClient, view: PagletView, job: str, explanation: Explanation) -> JobDetails:
     code = None if view.bundle is None else _code(client, view, view.bundle)
-    return JobDetails(job=job, told=told, class_name=view.class_name, is_here=True, code=code, inputs=view.files)
+    return JobDetails(
+        job=job, explanation=explanation, class_name=view.class_name, is_here=True, code=code, inputs=view.files
+    )
 
 
 def _code(client: HostClient, view: PagletView, bundle: BlobRef) -> CodeBundle:

@@ -1,4 +1,4 @@
-"""`paglets jobs why`: for a job that does not run, or ended badly, the reason in words and numbers."""
+"""The handler of `paglets jobs why`: the reasons why jobs wait, failed or were cancelled."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ from paglets.slots.eligibility import remedy
 from paglets.slots.states import FINAL
 
 ENDED = (*FINAL, "FAILED")
-"""As a record, or a copy, of a job says."""
+"""The statuses of ended jobs in records and copies."""
 
 MOST_TAIL_LINES = 12
-"""Of a traceback: enough for the frames of the user's own file. `--json` has all of it."""
+"""The limit for a traceback: enough for the frames of the user's own file. `--json` has the whole text."""
 
 MOST_JOBS = 256
-"""Asked of each host where a job waits, the running ones first: of these each has a core."""
+"""The limit for the jobs of a host. It lists running jobs first, and each of these holds a core."""
 
 HELD_SECONDS = 3.0
-"""A host that takes longer is not waited for: who holds what it lacks is only a part of the answer."""
+"""The timeout for the lease holders of a host, which are only part of the answer."""
 
-Held = Mapping[tuple[str, str], str]
-"""By host and code of a reason: who holds what is lacking there, or that the host is away, in words."""
+Holders = Mapping[tuple[str, str], str]
+"""(host, reason code) -> text about the jobs that hold the lacking resource, or that the host is offline."""
 
 
 def why(options: argparse.Namespace) -> int:
-    """Explain what `options.job` names."""
+    """Explain the state of the group or job `options.job`."""
     with client_of(options) as client:
         explained = explain(client, options.job)
     if options.json:
@@ -64,7 +64,7 @@ def why(options: argparse.Namespace) -> int:
 
 
 def explain(client: HostClient, selector: str) -> Explanation:
-    """Of a group, `GROUP/JOBKEY` or a paglet's id. Raises Unknown where it names nothing."""
+    """Explain a group, a job (`GROUP/JOBKEY`) or a paglet (by id). Raises Unknown."""
     group_id, slash, job_key = selector.partition("/")
     if slash:
         try:
@@ -77,7 +77,7 @@ def explain(client: HostClient, selector: str) -> Explanation:
         try:
             summary = summary_of(client, selector, ("pending_jobs", "failures"))
             waits = map(_wait, summary["pending_jobs"])
-            told = _of_group(summary, lease_holders(client, waits, summary["collector"]["host_name"]))
+            told = _explain_group(summary, lease_holders(client, waits, summary["collector"]["host_name"]))
             hooks = hooks_of_group(client, summary)
             data = {**told.data, **({"hooks": hooks_json(hooks)} if hooks else {})}
             return replace(told, data=data, fields=with_group_hooks(told.fields, hooks))
@@ -97,7 +97,7 @@ def explain(client: HostClient, selector: str) -> Explanation:
 def with_hooks(
     client: HostClient, told: Explanation, group_id: str, job_key: str, kept: MeshUndelivered | None = None
 ) -> Explanation:
-    """Add the hooks of the finished job that failed. `kept`: what is known of them already."""
+    """Add the failed hooks of a finished job. `kept`: these hooks, if they are known already."""
     if kept is None and told.data.get("status") not in ENDED:
         return told
     kept = kept or kept_of(client, group_id, job_key)
@@ -114,7 +114,7 @@ def with_hooks(
 
 
 def explain_copy(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> Explanation:
-    """Of one job as the host knows it that has it, where its collector cannot be asked. Raises `error`."""
+    """Explain one job from its copy or waiting report, if its collector is unreachable. Raises `error`."""
     ended = _explain_waiting_report(client, group_id, job_key, error)
     if ended is not None:
         return ended
@@ -122,17 +122,17 @@ def explain_copy(client: HostClient, group_id: str, job_key: str, error: Paglets
     if entry is None:
         if isinstance(error, Unknown):
             raise error
-        nowhere = f"no host that answers has a copy of {group_id}/{job_key}"
+        nowhere = f"no reachable host has a copy of {group_id}/{job_key}"
         raise type(error)(f"{error.message}; {nowhere}", **error.details) from None
     named = {"job": f"{group_id}/{job_key}"}
-    told = _pending(named, entry, lease_holders(client, [_wait(entry)]))
+    told = _explain_pending(named, entry, lease_holders(client, [_wait(entry)]))
     fields = {name: value for name, value in told.fields.items() if name not in ("since", "next")}
     fields |= {"collector": adapt_commands(error.message), "next": next_steps_text(group_id, [entry], error)}
     return replace(told, data={**told.data, "collector": error.message}, fields=fields)
 
 
 def _explain_waiting_report(client: HostClient, group_id: str, job_key: str, error: PagletsError) -> Explanation | None:
-    """Of a job that has ended and whose report waits on a host, as the report says."""
+    """Explain an ended job from its report that waits on a host. Return None if there is no such report."""
     left = client.orphaned_group(group_id, timeout=LOOK_SECONDS)
     found = newest_reports(client.waiting_reports(left, job_key)).get(job_key)
     if found is None:
@@ -140,8 +140,8 @@ def _explain_waiting_report(client: HostClient, group_id: str, job_key: str, err
     host, report = found
     record = {**report.record, "host_name": host.name}
     done = report.kind == "result"
-    named = {"job": f"{group_id}/{job_key}", "status": "COMPLETED" if done else _how(record)}
-    told = _ended(named, record, EXIT_DONE if done else EXIT_CANCELLED if is_cancelled(record) else EXIT_FAILED)
+    named = {"job": f"{group_id}/{job_key}", "status": "COMPLETED" if done else _failure_status(record)}
+    told = _explain_ended(named, record, EXIT_DONE if done else EXIT_CANCELLED if is_cancelled(record) else EXIT_FAILED)
     more = {
         "why": REPORT_WAITS,
         "files": ", ".join(f"{each.name} ({each.artifact_id})" for each in report.artifacts),
@@ -153,7 +153,7 @@ def _explain_waiting_report(client: HostClient, group_id: str, job_key: str, err
 
 
 def _explain_copies(client: HostClient, group_id: str, error: PagletsError) -> Explanation:
-    """Of a group, as the hosts know its jobs that have them. Raises `error`."""
+    """Explain a group from the copies of its jobs on reachable hosts. Raises `error` if there are none."""
     entries, code = copies_of_group(client, group_id)
     if not entries:
         raise error
@@ -172,15 +172,15 @@ def _explain_copies(client: HostClient, group_id: str, error: PagletsError) -> E
 
 
 def _wait(job: dict[str, Any]) -> tuple[str, str]:
-    """Where it waits, and the code of its reason."""
+    """Return the host where a job waits, and its reason code."""
     return job.get("host_name") or "", job.get("reason") or ""
 
 
-def lease_holders(client: HostClient, waits: Iterable[tuple[str, str]], collector: str = "") -> Held:
-    """Return who holds what is lacking where jobs are (see `_wait`), and which of these hosts are away.
+def lease_holders(client: HostClient, waits: Iterable[tuple[str, str]], collector: str = "") -> Holders:
+    """Return texts about the jobs that hold what waiting jobs lack, or about offline hosts, for each of `waits`.
 
-    Hosts that do not answer are left out: also without them the reason says how much is free. `collector`: the name
-    of the host that submits jobs of lost hosts again.
+    Hosts that do not answer are omitted: the reason itself already says how much is free. `collector` is the name of
+    the host that resubmits jobs of lost hosts.
     """
     waiting = tuple(dict.fromkeys(waits))
     views = views_by_name(client.hosts())
@@ -198,7 +198,7 @@ def lease_holders(client: HostClient, waits: Iterable[tuple[str, str]], collecto
 
 
 def _lost_after(client: HostClient, collector: MeshHostView | None) -> float | None:
-    """Return after how many seconds of silence the collector's host takes a host for lost; None: it does not say."""
+    """Return after how many seconds without contact the collector's host declares a host lost, or None."""
     if collector is None or not collector.online:
         return None
     with suppress(PagletsError):
@@ -206,14 +206,14 @@ def _lost_after(client: HostClient, collector: MeshHostView | None) -> float | N
     return None
 
 
-def _of_group(summary: dict[str, Any], held: Held) -> Explanation:
-    """Pending jobs counted by reason, failures by cause."""
+def _explain_group(summary: dict[str, Any], held: Holders) -> Explanation:
+    """Explain a group: pending jobs by reason, failures by cause."""
     pending = [
         (job["status"], job.get("host_name") or "", _reason(job, held), job["job_key"])
         for job in summary["pending_jobs"]
     ]
     failed = [
-        (_how(record), record.get("host_name") or "", shortened(why_ended(record)), key)
+        (_failure_status(record), record.get("host_name") or "", shortened(why_ended(record)), key)
         for key, record in summary["failures"].items()
     ]
     never = bool(pending) and all(job.get("never") for job in summary["pending_jobs"])
@@ -233,7 +233,7 @@ def _of_group(summary: dict[str, Any], held: Held) -> Explanation:
 
 
 def _first_reason(pending: Sequence[dict[str, Any]]) -> str:
-    """Return the code of the reason why most jobs wait for a host."""
+    """Return the most frequent reason code that has a hint, or ""."""
     codes = Counter(job["reason"] for job in pending if remedy(job.get("reason") or ""))
     return next((code for code, _ in codes.most_common(1)), "")
 
@@ -242,7 +242,7 @@ def _home_hint(summary: dict[str, Any]) -> str:
     if not summary.get("waiting_for_home"):
         return ""
     home = summary["home"]["host_name"]
-    return f"the collector goes home when {home} is back; until then the results can be read where it is"
+    return f"the collector moves home when {home} is back; its results can be read at any time"
 
 
 def _next(summary: dict[str, Any], never: bool) -> str:
@@ -253,36 +253,36 @@ def _next(summary: dict[str, Any], never: bool) -> str:
 
 
 def commands(job: str, *names: str) -> str:
-    """The command lines of `jobs NAME` for that job."""
+    """Return the command lines `jobs NAME` for a job, joined by semicolons."""
     return "; ".join(f"{command_name()} jobs {name} {shlex.quote(job)}" for name in names)
 
 
-def _how(failure: dict[str, Any]) -> str:
+def _failure_status(failure: dict[str, Any]) -> str:
     return "CANCELLED" if is_cancelled(failure) else "FAILED"
 
 
-def _reason(job: dict[str, Any], held: Held) -> str:
+def _reason(job: dict[str, Any], held: Holders) -> str:
     reason, text = job.get("reason") or "", job.get("reason_text") or ""
     return wait_reason_text(reason, text, never=bool(job.get("never")), held=held.get(_wait(job), ""))
 
 
 def explain_job(client: HostClient, summary: dict[str, Any], job_key: str) -> Explanation:
-    """Of one job of a group, as its collector knows it. Raises Unknown."""
+    """Explain one job from its group's summary. Raises Unknown."""
     named = {"job": f"{summary['group_id']}/{job_key}"}
     if job_key in summary["results"]:
         record = summary["results"][job_key]
-        return _ended(named | {"status": "COMPLETED"}, record, EXIT_DONE)
+        return _explain_ended(named | {"status": "COMPLETED"}, record, EXIT_DONE)
     if job_key in summary["failures"]:
         record = summary["failures"][job_key]
         code = EXIT_CANCELLED if is_cancelled(record) else EXIT_FAILED
-        return _ended(named | {"status": _how(record)}, record, code)
+        return _explain_ended(named | {"status": _failure_status(record)}, record, code)
     for job in summary["pending_jobs"]:
         if job["job_key"] == job_key:
-            return _pending(named, job, lease_holders(client, [_wait(job)], summary["collector"]["host_name"]))
+            return _explain_pending(named, job, lease_holders(client, [_wait(job)], summary["collector"]["host_name"]))
     raise no_such_job(client, summary["group_id"], job_key)
 
 
-def _ended(named: dict[str, str], record: dict[str, Any], code: int) -> Explanation:
+def _explain_ended(named: dict[str, str], record: dict[str, Any], code: int) -> Explanation:
     runtime = record.get("runtime_seconds")
     told = {
         "cause": record.get("cause"),
@@ -297,9 +297,9 @@ def _ended(named: dict[str, str], record: dict[str, Any], code: int) -> Explanat
 
 
 def _tails(record: dict[str, Any]) -> tuple[str, ...]:
-    """The last lines of the traceback, and of stderr where that ends otherwise."""
+    """Return the last lines of the traceback, and those of stderr unless they end with the traceback."""
     trace, stderr = ((record.get(name) or "").strip() for name in ("traceback", "stderr_tail"))
-    # The message stands above already.
+    # The fields above already show the message.
     stderr = stderr.removesuffix(f"paglets: {record.get('message')}").strip()
     texts = [trace] + ([] if stderr.endswith(trace) and trace else [stderr])
     return tuple(tail_of(text) for text in texts if text)
@@ -310,7 +310,7 @@ def tail_of(text: str) -> str:
     return "\n".join(map(shortened, text.strip().splitlines()[-MOST_TAIL_LINES:]))
 
 
-def _pending(named: dict[str, str], job: dict[str, Any], held: Held) -> Explanation:
+def _explain_pending(named: dict[str, str], job: dict[str, Any], held: Holders) -> Explanation:
     never = bool(job.get("never"))
     return Explanation(
         code=EXIT_NEVER if never else EXIT_DONE,
@@ -329,9 +329,9 @@ def _pending(named: dict[str, str], job: dict[str, Any], held: Held) -> Explanat
 
 
 def _attempt(job: dict[str, Any]) -> str:
-    """Return the attempt, and what became of earlier copies. `job`: pending, or the record of its end."""
+    """Return the attempt, with a note about lost copies. `job` is a pending job or the record of an ended one."""
     generation = job.get("generation") or 1
-    lost = "the copies before were lost with their hosts" if generation > 2 else "the first copy was lost with its host"
+    lost = "earlier copies were lost with their hosts" if generation > 2 else "the first copy was lost with its host"
     return attempt_text(generation, job.get("attempt")) + (f" ({lost})" if generation > 1 else "")
 
 
@@ -341,7 +341,7 @@ def _next_of_running(job: str, status: str) -> str:
 
 
 def explain_paglet(client: HostClient, view: PagletView) -> Explanation:
-    """Of one copy of a job, or of any paglet, as its host tells."""
+    """Explain one copy of a job, or another paglet, from its host's view."""
     job = view.job
     fields: dict[str, object] = {
         "id": view.agent_id,

@@ -1,4 +1,4 @@
-"""`paglets logs GROUP`: the last lines that each job of a group printed, each line after its job's key."""
+"""The output of `paglets logs GROUP`: the last lines of each job, each prefixed with the job's key."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from paglets.core.terminal import put_hint, put_line
 from paglets.core.text import counted
 
 MOST_JOBS = 100
-"""Of one group: each costs a question to every host."""
+"""The limit for one group: each job costs a request to every host."""
 
 LINES = 20
-"""Of each stream of a job, where `--tail` does not say otherwise."""
+"""The default of `--tail`: the number of lines of each stream of a job."""
 
 MOST_BYTES = 1 << 16
-"""Shown of each stream of a job, from its end."""
+"""The limit for the output of each stream of a job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupLogs:
-    """Attempts of the jobs of a group by key, or the error in their place. `left_out`: jobs that were not asked for."""
+    """The attempts of a group's jobs by key, or the error for a job. `left_out` counts the jobs beyond MOST_JOBS."""
 
     group_id: str
     jobs: tuple[tuple[str, JobAttempts | PagletsError], ...]
     left_out: int
 
     def all_attempts(self) -> JobAttempts:
-        """Return what is known of all jobs together."""
+        """Return the attempts of all jobs as one list."""
         known = [found for _, found in self.jobs if isinstance(found, JobAttempts)]
         errors = [found for _, found in self.jobs if isinstance(found, PagletsError)]
         errors += [error for found in known for error in found.unreachable]
@@ -48,7 +48,7 @@ class GroupLogs:
 
 
 def logs_of_group(client: HostClient, group_id: str, keys: Sequence[str], seconds: float) -> GroupLogs:
-    """Ask all hosts for the attempts of the first jobs of a group. `keys`: its jobs, or none if home does not tell."""
+    """Ask all hosts for the attempts of the first MOST_JOBS jobs. `keys`: the job keys; if empty, ask the collector."""
     if not keys:
         summary = summary_of(client, group_id)
         pending = [job["job_key"] for job in summary["pending_jobs"]]
@@ -73,10 +73,10 @@ def show_group(
     for error in found.all_attempts().unreachable:
         say(f"there may be more: {error.message}")
     if not printed:
-        put_line(f"{found.group_id}: no job has printed anything that is kept")
+        put_line(f"{found.group_id}: no job has any stored output")
     if found.left_out:
-        put_line(f"{found.group_id}: {counted(found.left_out, 'more job')}")
-        put_hint(f"paglets logs {found.group_id}/JOBKEY shows what another job printed")
+        put_line(f"{found.group_id}: omitted {counted(found.left_out, 'job')}")
+        put_hint(f"paglets logs {found.group_id}/JOBKEY shows the output of one job")
     return EXIT_DONE
 
 

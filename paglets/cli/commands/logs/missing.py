@@ -1,4 +1,4 @@
-"""Why there is no log of a job, where no host that is online knows an attempt of it."""
+"""The reason why a job has no log, if no online host knows an attempt of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paglets.core.errors import PagletsError, Unknown, Unreachable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingLog:
-    """Why, in words. `waits`: the job may yet start."""
+    """The reason as text. `waits` says that the job may still start."""
 
     text: str
     waits: bool = False
@@ -27,17 +27,17 @@ def explain_missing_log(client: HostClient, job: str, unreachable: Sequence[Pagl
     """
     group_id, slash, job_key = job.partition("/")
     if slash:
-        return _of_key(client, group_id, job_key, unreachable)
+        return _from_record(client, group_id, job_key, unreachable)
     if unreachable:
-        raise Unreachable(f"no host that answered knows a job {job!r}; {unreachable[0].message}")
+        raise Unreachable(f"no reachable host knows a job {job!r}; {unreachable[0].message}")
     asked = missing_hosts(client.hosts()).note()
     hint = ["name a job as GROUP/JOBKEY", "paglets jobs list GROUP lists the jobs of a group"]
     nothing = Unknown(f"no host of the mesh knows a job or a log {job!r}{asked}", hint=hint)
     raise name_a_job_error(client, job, nothing)
 
 
-def _of_key(client: HostClient, group_id: str, job_key: str, unreachable: Sequence[PagletsError]) -> MissingLog:
-    """As the group's collector knows it."""
+def _from_record(client: HostClient, group_id: str, job_key: str, unreachable: Sequence[PagletsError]) -> MissingLog:
+    """Return the reason from the job's record at the group's collector."""
     job = f"{group_id}/{job_key}"
     summary = summary_of_job(client, group_id, job_key)
     pending = next((each for each in summary["pending_jobs"] if each["job_key"] == job_key), None)
@@ -47,16 +47,15 @@ def _of_key(client: HostClient, group_id: str, job_key: str, unreachable: Sequen
     host_name = record.get("host_name") or ""
     host = views_by_name(client.hosts()).get(host_name)
     if host is not None and not host.online:
-        raise Unreachable(
-            f"the log of {job} is on {host_name}, {last_contact_text(host)}: start that host again to see it"
-        )
+        hint = ["restart that host to read the log"]
+        raise Unreachable(f"the log of {job} is on {host_name}, {last_contact_text(host)}", hint=hint)
     if pending is not None:
         reason = pending.get("reason_text") or pending.get("reason") or pending["status"]
         return MissingLog(text=f"{job} has not started: {reason}", waits=True)
     if "cause" in record and not record.get("attempt"):
         return MissingLog(text=f"{job} never started: {record['cause']}: {record.get('message') or ''}")
     if host_name and host is None:
-        return MissingLog(text=f"the log of {job} was on {host_name}, which was forgotten, or is no host of this mesh")
+        return MissingLog(text=f"the log of {job} was on {host_name}, which is no longer a host of this mesh")
     if unreachable:
         raise Unreachable(f"the log of {job} is on {host_name}, and not all hosts answer: {unreachable[0].message}")
-    return MissingLog(text=f"{job} has ended, and what it printed is not kept any more")
+    return MissingLog(text=f"{job} has ended, and its log was removed")

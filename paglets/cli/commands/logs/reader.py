@@ -1,4 +1,4 @@
-"""Shows what a job printed, from whichever host ran it, and follows it through its attempts: the handler of `logs`."""
+"""The handler of `paglets logs`: it shows a job's output and follows the job through its attempts."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from paglets.slots.states import FINAL
 T = TypeVar("T")
 
 FOLLOW_TIMEOUT_SECONDS = 5.0
-"""For an answer while following: who is unreachable for longer is said to be away, and asked again."""
+"""The timeout for an answer while following. A host that takes longer is reported as unreachable and asked again."""
 
 FOLLOW_PIECE_BYTES = 1 << 18
 SHORTEST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 1.0
 
 LOOKS_FOR_MORE = 2
-"""At a job of which nothing is unfinished: while it moves from host to host, one look may miss it."""
+"""The number of lookups before a job counts as ended: one may miss a job that is moving between hosts."""
 
 _SPAN = re.compile(r"[0-9.]+ (s|min|h|d)\b ?")
 
 
 def logs(options: argparse.Namespace) -> int:
-    """Show what `options.job` printed; its stdout goes to stdout, its stderr to stderr."""
+    """Show the output of `options.job`: its stdout on stdout, its stderr on stderr."""
     seconds = options.timeout or LOOK_SECONDS
     if options.follow:
         options.timeout = min(options.timeout or FOLLOW_TIMEOUT_SECONDS, FOLLOW_TIMEOUT_SECONDS)
@@ -74,7 +74,7 @@ def logs(options: argparse.Namespace) -> int:
 
 
 def _group_of(client: HostClient, name: str) -> GroupView | None:
-    """Return the group of that name, if `name` is no job's."""
+    """Return the group with that name, or None if the name is a job's."""
     if "/" in name or not GROUP_ID.fullmatch(name):
         return None
     try:
@@ -87,7 +87,7 @@ def _logs_of_group(client: HostClient, group: GroupView, options: argparse.Names
     if options.follow or options.attempt:
         flag = "-f" if options.follow else "--attempt"
         raise Invalid(
-            f"{flag} is for one job, and {group.group_id} is a group",
+            f"{flag} needs a job, but {group.group_id} is a group",
             hint=[f"name a job as {group.group_id}/JOBKEY"],
             next=[f"paglets jobs list {group.group_id}"],
         )
@@ -108,14 +108,17 @@ def _listing(found: JobAttempts) -> dict[str, object]:
 
 
 def chosen(found: JobAttempts, wanted: tuple[int | None, int] | None) -> AttemptView | None:
-    """The newest attempt that is `wanted`; None where there is none of the job at all. Raises Unknown."""
+    """Return the newest attempt that matches `wanted` (None: any). Return None if the job has no attempts.
+
+    Raises Unknown if the job has other attempts only.
+    """
     fitting = [view for view in found.attempts if wanted is None or _fits(view, wanted)]
     if fitting:
         return fitting[-1]
     if wanted is None or not found.attempts:
         return None
     there = ", ".join(_name(view) for view in found.attempts[-20:])
-    raise Unknown(f"no host that is online knows that attempt of the job: it has {there}")
+    raise Unknown(f"no online host knows that attempt of the job; known attempts: {there}")
 
 
 def _fits(view: AttemptView, wanted: tuple[int | None, int]) -> bool:
@@ -125,8 +128,10 @@ def _fits(view: AttemptView, wanted: tuple[int | None, int]) -> bool:
 
 @dataclass(kw_only=True)
 class Reader:
-    """Shows attempts of one job. `tail`: the number of lines to begin with; None: all. `seconds`: for the answer of
-    each host to what all are asked."""
+    """A reader that shows attempts of one job.
+
+    `tail`: the number of last lines to show; None: all. `seconds`: the timeout for each host when all are asked.
+    """
 
     client: HostClient
     job: str
@@ -139,7 +144,7 @@ class Reader:
     _said: str = ""
 
     def show_once(self, wanted: tuple[int | None, int] | None) -> int:
-        """All that there is now."""
+        """Show the current output of an attempt, and return the exit code."""
         found = attempts_of(self.client, self.job, self.seconds)
         attempt = chosen(found, wanted)
         for error in found.unreachable if attempt else ():
@@ -153,7 +158,7 @@ class Reader:
         return self._kept(attempt)
 
     def _show_hooks(self, attempt: AttemptView, found: JobAttempts) -> list[bool]:
-        """Show what hooks of the job printed on other hosts after the attempt, and how they failed."""
+        """Show the output of the job's hooks on other hosts after the attempt, and their failures."""
         shown = []
         for other in found.attempts:
             if other.host != attempt.host and other.kept and _run_of(other) == _run_of(attempt):
@@ -173,17 +178,20 @@ class Reader:
         return EXIT_DONE if reason.waits else EXIT_FAILED
 
     def _kept(self, attempt: AttemptView) -> int:
-        """The exit code: whether there was anything to show. Also one that prints nothing has a log."""
+        """Return EXIT_FAILED, with a message, if the log was removed. An attempt without output has a log, too."""
         if attempt.kept or not attempt.ended:
             return EXIT_DONE
         say(
-            f"nothing is kept any more of what attempt {_name(attempt)} of {self.job} printed on "
-            f"{attempt.host.name}: a host removes its oldest logs"
+            f"the log of attempt {_name(attempt)} of {self.job} is no longer on {attempt.host.name}: "
+            "hosts remove their oldest logs"
         )
         return EXIT_FAILED
 
     def _show_to_end(self, attempt: AttemptView, stream: str) -> bool:
-        """To where its end is when it is read first: it may go on printing for ever. Whether there was anything."""
+        """Show a stream up to its size at the first read, because the job may print without end.
+
+        Return True if there was any output.
+        """
         offset = self._begin(attempt, stream)
         end: int | None = None
         while end is None or offset < end:
@@ -195,7 +203,7 @@ class Reader:
         return bool(end)
 
     def _put(self, stream: str, offset: int, piece: LogBytes) -> int:
-        """Show a piece that was asked for at `offset`; gives where to go on."""
+        """Show a piece that was requested at `offset`, and return the next offset."""
         if piece.data:
             self._out.gap(stream, piece.offset - offset)
             self._out.write(stream, piece.data)
@@ -207,7 +215,7 @@ class Reader:
     # Following.
 
     def follow(self, wanted: tuple[int | None, int] | None) -> int:
-        """To the end of the job, or of the attempt that is `wanted`."""
+        """Follow the job to its end, or to the end of the `wanted` attempt, and return the exit code."""
         last: AttemptView | None = None
         looks, code = 0, EXIT_DONE
         while True:
@@ -228,18 +236,18 @@ class Reader:
                     return code
                 if looks >= LOOKS_FOR_MORE and not self._may_start():
                     return EXIT_FAILED
-                self._say_what_it_waits_for(found, last)
+                self._say_why_waiting(found, last)
                 self._wait()
 
-    def _say_what_it_waits_for(self, found: JobAttempts, last: AttemptView | None) -> None:
+    def _say_why_waiting(self, found: JobAttempts, last: AttemptView | None) -> None:
         if found.unfinished:
-            words = "has not started" if last is None else "will be tried again"
+            words = "has not started" if last is None else "will be retried"
             self._say_once(f"{self.job} {words}: {_reason(found.unfinished[-1])}")
         elif found.unreachable:
             self._say_once(f"waiting: {found.unreachable[0].message}")
 
     def _may_start(self) -> bool:
-        """Of a job of which no host that is online knows an attempt. Raises Unknown."""
+        """Return True if a job without known attempts may still start. Raises Unknown."""
         try:
             found = explain_missing_log(self.client, self.job, ())
         except PagletsError as error:
@@ -251,7 +259,7 @@ class Reader:
         return found.waits
 
     def _follow_one(self, attempt: AttemptView) -> int:
-        """Until it has ended and its last byte is shown; gives the exit code."""
+        """Follow an attempt until it has ended and its last byte is shown, and return the exit code."""
         code = self._kept(attempt)
         offsets = {stream: self._ask(partial(self._begin, attempt, stream)) for stream in self.streams}
         open_streams = list(self.streams)
@@ -271,12 +279,12 @@ class Reader:
         return code
 
     def _read(self, attempt: AttemptView, stream: str, offset: int) -> tuple[LogBytes, AttemptView]:
-        """The next piece, and the attempt with the address where its host answered."""
+        """Return the next piece, and the attempt with the current address of its host."""
 
         def read() -> tuple[LogBytes, AttemptView]:
             here = attempt
             if self._said:
-                # It was away: it may have come back at another address.
+                # The host was unreachable, and may have come back at another address.
                 members = (view.host.ref for view in self.client.hosts())
                 known = next((ref for ref in members if ref.store_id == attempt.host.store_id), attempt.host)
                 here = replace(attempt, host=known)
@@ -285,7 +293,7 @@ class Reader:
         return self._ask(read)
 
     def _ask(self, ask: Callable[[], T]) -> T:
-        """What `ask` gives, once it gives something: a host that is away is waited for."""
+        """Call `ask` until it returns, and return its value. Retryable errors are reported and retried."""
         while True:
             try:
                 value = ask()
@@ -298,7 +306,7 @@ class Reader:
                 return value
 
     def _say_once(self, text: str) -> None:
-        # How long a host is away changes with each look, and is no news.
+        # The time that a host has been offline changes with each call. That alone is no reason for a new line.
         news = _SPAN.sub("", text)
         if news != self._said:
             self._said = news
@@ -310,13 +318,13 @@ class Reader:
 
 
 def _after(found: JobAttempts, last: AttemptView) -> AttemptView | None:
-    """The first attempt that came after `last`."""
+    """Return the first attempt after `last`, or None."""
     newer = (view for view in found.attempts if (view.generation, view.attempt) > (last.generation, last.attempt))
     return next(newer, None)
 
 
 def _is_over(found: JobAttempts, last: AttemptView | None) -> bool:
-    """Whether the attempt that was shown is known to be the last one."""
+    """Return True if the attempt `last` is known to be the job's last one."""
     if last is None or found.unfinished or not found.attempts:
         return False
     newest = found.attempts[-1]

@@ -1,4 +1,4 @@
-"""The last lines of a log."""
+"""The search for the last lines of a log."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from paglets.client.host_client import HostClient
 
 TAIL_BYTES = 1 << 16
 MOST_TAIL_BYTES = 1 << 24
-"""Looked through for the last lines: more than is kept of a stream."""
+"""The limit of the search: more than a host keeps of a stream."""
 
 BEYOND = (1 << 62) - 1
-"""An offset where nothing is: the answer is only how much there is."""
+"""An offset beyond any log, so that the answer has only the size."""
 
 
 def begin_of_last_lines(client: HostClient, attempt: AttemptView, stream: str, lines: int) -> int:
-    """Return the offset where the last `lines` lines of a log begin, or as far back as it is kept in one piece."""
+    """Return the offset where the last `lines` lines of a log begin, or the start of its last gapless part."""
     end = client.read_log(attempt, stream, BEYOND, 1).size_bytes
     if lines == 0:
         return end
@@ -32,13 +32,13 @@ def begin_of_last_lines(client: HostClient, attempt: AttemptView, stream: str, l
 
 
 def last_bytes(client: HostClient, attempt: AttemptView, stream: str, most: int) -> bytes:
-    """Return the last bytes of a log, at most `most`, as far back as it is kept in one piece."""
+    """Return the last bytes of a log, at most `most`, without those before a gap."""
     end = client.read_log(attempt, stream, BEYOND, 1).size_bytes
     return _kept_before(client, attempt, stream, max(0, end - most), end)[1]
 
 
 def _kept_before(client: HostClient, attempt: AttemptView, stream: str, begin: int, end: int) -> tuple[int, bytes]:
-    """Return the bytes up to `end`, from `begin` or from where they are kept without a gap."""
+    """Return the bytes up to `end`, from `begin` or from the end of the last gap, and their offset."""
     data = bytearray()
     position = begin
     while position < end:
