@@ -270,7 +270,9 @@ def test_who_holds_a_directory_is_told_or_that_it_cannot_be_told(
         assert holder_of(tmp_path) == LockHolder(runs=None)
 
 
-@pytest.mark.parametrize(("mode", "state", "text"), [(0o755, WARNING, "others can enter"), (0o777, BAD, "can write")])
+@pytest.mark.parametrize(
+    ("mode", "state", "text"), [(0o755, WARNING, "other users can enter"), (0o777, BAD, "can write")]
+)
 def test_a_folder_that_is_open_to_others_is_told_as_a_start_would(
     folder: Path, mode: int, state: str, text: str
 ) -> None:

@@ -270,7 +270,7 @@ def test_a_group_that_nobody_knows_and_whose_jobs_are_there_is_told_by_their_hos
     assert "offline and not asked: w1" in str(found.fields["collector"])
     assert (
         found.fields["next"] == "its jobs continue, and their reports wait; cancel its jobs and submit again: "
-        "paglets jobs cancel --force lost, and submit again"
+        "paglets jobs cancel --force lost"
     )
 
 

@@ -142,7 +142,7 @@ def test_of_a_group_the_last_lines_of_each_job_follow_its_key(
     assert show_group(client, shown, LogOutput(), ("out",)) == 0
     told = capfdbinary.readouterr()
     assert told.out == b"a: one\na: \xfftwo\n" + b"".join(b"b: line %d\n" % nth for nth in range(30, 50))
-    assert told.err.startswith(b"paglets: there may be more: w2 does not answer\ng1: 23 more jobs\nhint: ")
+    assert told.err.startswith(b"paglets: there may be more: w2 does not answer\ng1: omitted 23 jobs\nhint: ")
     assert [view.agent_id for view in shown.all_attempts().attempts] == ["a", "a", "b", "b"]
     show_group(client, shown, LogOutput(), ("out",), tail=1)
     assert capfdbinary.readouterr().out == b"a: \xfftwo\nb: line 49\n"
@@ -259,7 +259,7 @@ class Ended(FakeHost):
 
 def test_a_log_on_a_host_that_is_silent_comes_back_with_it_and_on_a_forgotten_one_it_is_not_waited_for() -> None:
     away = MeshHostView(host=member("w3", store_id="s3"), online=False, seconds_since_seen=24.0)
-    with pytest.raises(Unreachable, match=r"the log of g/a is on w3, last heard of 24 s ago: start that host again"):
+    with pytest.raises(Unreachable, match=r"the log of g/a is on w3, last heard of 24 s ago\nhint: restart that host"):
         explain_missing_log(Ended(away), "g/a", ())  # type: ignore[arg-type]
     told = explain_missing_log(Ended(), "g/a", ())  # type: ignore[arg-type]
     assert told.text == "the log of g/a was on w3, which was forgotten, or is no host of this mesh"

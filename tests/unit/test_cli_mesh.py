@@ -36,7 +36,7 @@ def test_the_only_host_says_how_another_one_joins_it(capsys: pytest.CaptureFixtu
     joins = "run `paglets host --bind-public auto --peer http://w1:8765` there"
     assert capsys.readouterr().err == f"hint: copy the mesh key to another machine, and {joins}\n"
     print_hosts(Hosts(hosts=(replace(W1, host=member("w1", url="http://127.0.0.1:8765")),)))
-    assert capsys.readouterr().err.startswith("hint: restart this host with `--bind-public auto`, ")
+    assert capsys.readouterr().err.startswith("hint: restart this host with `--bind-public auto` so ")
 
 
 def test_who_cannot_connect_to_whom_and_who_has_another_key_is_said_below(capsys: pytest.CaptureFixture[str]) -> None:

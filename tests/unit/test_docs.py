@@ -20,7 +20,7 @@ import pytest
 from docs import generate
 from docs.generator import commands
 from docs.generator.outputs import OUTPUTS, SUMMARY_KEYS
-from paglets.cli.commands.demo import Outcome
+from paglets.cli.commands.demo import DemoOutcome
 from paglets.cli.commands.jobs.overview import status_counts
 from paglets.cli.main import COMMANDS, move_shared_options
 from paglets.cli.script import is_script, split
@@ -137,7 +137,7 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
 
 
 def test_the_demo_prints_the_keys_that_are_described() -> None:
-    assert {each.name for each in fields(Outcome)} == set(OUTPUTS["demo"].keys)
+    assert {each.name for each in fields(DemoOutcome)} == set(OUTPUTS["demo"].keys)
 
 
 def test_json_of_every_command_is_described_and_of_no_other() -> None:
