@@ -97,15 +97,16 @@ def test_without_a_command_it_says_what_there_is(capsys: pytest.CaptureFixture[s
         (["host", "--property", "x"], "KEY=VALUE"),
     ],
 )
-def test_wrong_usage_is_one_line_on_stderr_and_exit_code_2(
+def test_wrong_usage_is_a_line_and_hints_on_stderr_and_exit_code_2(
     arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 2
     told = capsys.readouterr()
     assert told.out == ""
-    assert told.err.startswith("paglets: ")
-    assert text in told.err
-    assert len(told.err.splitlines()) == 1
+    message, *hints = told.err.splitlines()
+    assert message.startswith("paglets: ")
+    assert text in message
+    assert all(line.startswith("hint: ") for line in hints)
 
 
 def test_with_debug_an_error_has_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:

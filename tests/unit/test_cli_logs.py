@@ -262,7 +262,7 @@ def test_a_log_on_a_host_that_is_silent_comes_back_with_it_and_on_a_forgotten_on
     with pytest.raises(Unreachable, match=r"the log of g/a is on w3, last heard of 24 s ago\nhint: restart that host"):
         explain_missing_log(Ended(away), "g/a", ())  # type: ignore[arg-type]
     told = explain_missing_log(Ended(), "g/a", ())  # type: ignore[arg-type]
-    assert told.text == "the log of g/a was on w3, which was forgotten, or is no host of this mesh"
+    assert told.text == "the log of g/a was on w3, which is no longer a host of this mesh"
     assert not told.waits
 
 
