@@ -13,21 +13,33 @@ from typing import Any
 
 from paglets.api.groups import GroupLine
 from paglets.api.kept import Undelivered
-from paglets.cli.collectors import collector_of, group_of
+from paglets.cli.collectors import collector_of, group_of, name_a_job_error
 from paglets.cli.job_copies import kept_of
 from paglets.cli.orphaned_groups import waiting_file, waiting_files
+from paglets.cli.output import (
+    notice_if_slow,
+    waiting_for_all,
+)
 from paglets.cli.views.job_records import artifact_in
 from paglets.cli.views.offline_hosts import MissingHosts, missing_hosts
 from paglets.client.fan_out import ask_all
 from paglets.client.host_client import HostClient
-from paglets.core.errors import Invalid, PagletsError, TimedOut, Unknown, Unreachable
+from paglets.core.errors import (
+    Invalid,
+    PagletsError,
+    TimedOut,
+    Unknown,
+    Unreachable,
+)
 from paglets.core.messages import Message
-from paglets.core.refs import MAX_FILE_NAME_BYTES, ArtifactRef, ProxyRef, check_file_name, visible_name
+from paglets.core.refs import ARTIFACT_ID, MAX_FILE_NAME_BYTES, ArtifactRef, ProxyRef, check_file_name, visible_name
 from paglets.core.text import counted, meant
 
 PAGE_RESULTS = 100
 MOST_GROUPS = 20
 MOST_NAMED_FILES = 3
+MOST_NAMED_IDS = 5
+SHORTEST_PREFIX = len("art-") + 1
 MOST_KEY_BYTES = 80
 _UNSAFE = re.compile(r"[^\w.+=@,-]+")
 
@@ -258,3 +270,36 @@ def _cut(text: str, most_bytes: int) -> str:
     while len(text.encode()) > most_bytes:
         text = text[:-1]
     return text
+
+
+def resolve_id(client: HostClient, text: str) -> str:
+    """Return the id of the artifact that an id, a prefix of it, or GROUP/JOBKEY names. Raises Unknown, Invalid."""
+    group_id, slash, job_key = text.partition("/")
+    if slash:
+        return artifact_of_job(client, group_id, job_key).artifact_id
+    if ARTIFACT_ID.fullmatch(text):
+        try:
+            return client.artifact(text).artifact.artifact_id
+        except Unknown as error:
+            return _by_prefix(client, text, error)
+    if not text.startswith("art-") or len(text) < SHORTEST_PREFIX:
+        nothing = Invalid(f"{text[:80]!r} is neither an artifact id (art-...) nor GROUP/JOBKEY")
+        raise name_a_job_error(client, text, nothing, f", or --group {text}")
+    return _by_prefix(
+        client, text, Unknown(f"no artifact {text[:80]!r}", hint=["paglets artifacts list lists the artifacts"])
+    )
+
+
+def _by_prefix(client: HostClient, prefix: str, nothing: Unknown) -> str:
+    with notice_if_slow(waiting_for_all(client.timeout)):
+        found, errors = client.mesh_artifacts()
+    ids = [artifact.artifact_id for artifact in found if artifact.artifact_id.startswith(prefix)]
+    if len(ids) == 1:
+        return ids[0]
+    if ids:
+        more = f" and {len(ids) - MOST_NAMED_IDS} more" if len(ids) > MOST_NAMED_IDS else ""
+        named = f"{', '.join(ids[:MOST_NAMED_IDS])}{more}"
+        raise Invalid(f"{prefix} is a prefix of {len(ids)} ids: {named}", hint=["use a longer prefix"])
+    if errors:
+        raise Unreachable(f"no reachable host has an artifact {prefix}; {errors[0].message}")
+    raise Unknown(f"{nothing.message}{missing_hosts(client.hosts()).note()}", **nothing.details)

@@ -91,7 +91,7 @@ def test_without_a_command_it_says_what_there_is(capsys: pytest.CaptureFixture[s
         (["artifacts", "put", "x", "--expires", "7 days"], "'7 days' is not a duration"),
         (["artifacts", "list", "--group", "g", "--owner", "p"], "not allowed with argument"),
         (["artifacts", "rm"], "see `paglets artifacts rm --help`"),
-        (["host", "--address", "x"], "paglets: unknown option --address; see `paglets host --help`\n"),
+        (["host", "--address", "x"], "paglets: unknown option --address; see `paglets host --help`"),
         (["host", "--port", "70000"], "--port: "),
         (["host", "--name", "Big Name"], "cannot name a host"),
         (["host", "--property", "x"], "KEY=VALUE"),

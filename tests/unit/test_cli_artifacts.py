@@ -14,16 +14,8 @@ from paglets.api.groups import GroupLine, Groups, GroupView, ReportCounts, Waiti
 from paglets.api.hosts import Hosts
 from paglets.api.kept import Undelivered, UndeliveredOutputs
 from paglets.api.paglets import PagletView
-from paglets.cli.artifact_lookup import artifact_of_job, artifacts_of_group, file_names, owner_texts
-from paglets.cli.commands.artifacts import (
-    add_get,
-    artifact_row,
-    duration,
-    fetch,
-    find_artifacts,
-    owner_text,
-    resolve_id,
-)
+from paglets.cli.artifact_lookup import artifact_of_job, artifacts_of_group, file_names, owner_texts, resolve_id
+from paglets.cli.commands.artifacts import add_get, artifact_row, duration, fetch, find_artifacts, owner_text
 from paglets.cli.options import Parser, run
 from paglets.cli.orphaned_groups import waiting_file, waiting_files
 from paglets.cli.views.job_records import artifact_in

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from paglets.cli import artifact_lookup
-from paglets.cli.collectors import group_of, name_a_job_error
+from paglets.cli.artifact_lookup import resolve_id
+from paglets.cli.collectors import group_of
 from paglets.cli.options import LOOK_SECONDS, Parser, add_command, add_commands, add_common, client_of
 from paglets.cli.output import (
     ago,
@@ -37,18 +38,15 @@ from paglets.core.errors import (
     NoRoom,
     PagletsError,
     Unknown,
-    Unreachable,
 )
 from paglets.core.record import to_json
-from paglets.core.refs import ARTIFACT_ID, ArtifactRef
+from paglets.core.refs import ArtifactRef
 from paglets.core.text import duration_text, printable
 from paglets.slots.amounts import bytes_text
 
-MOST_NAMED_IDS = 5
 HOSTS_SHARE = 0.8
 """The share of the time for hosts to list their artifacts. In the rest, collectors name the jobs that reported them."""
 
-SHORTEST_PREFIX = len("art-") + 1
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -220,39 +218,6 @@ def owner_text(client: HostClient, artifact: ArtifactRef, seconds: float) -> dic
         owners = artifact_lookup.owner_texts(client, [artifact], groups, seconds)
     MissingHosts(errors=tuple(errors.values())).say()
     return owners
-
-
-def resolve_id(client: HostClient, text: str) -> str:
-    """Return the id of the artifact that an id, a prefix of it, or GROUP/JOBKEY names. Raises Unknown, Invalid."""
-    group_id, slash, job_key = text.partition("/")
-    if slash:
-        return artifact_lookup.artifact_of_job(client, group_id, job_key).artifact_id
-    if ARTIFACT_ID.fullmatch(text):
-        try:
-            return client.artifact(text).artifact.artifact_id
-        except Unknown as error:
-            return _by_prefix(client, text, error)
-    if not text.startswith("art-") or len(text) < SHORTEST_PREFIX:
-        nothing = Invalid(f"{text[:80]!r} is neither an artifact id (art-...) nor GROUP/JOBKEY")
-        raise name_a_job_error(client, text, nothing, f", or --group {text}")
-    return _by_prefix(
-        client, text, Unknown(f"no artifact {text[:80]!r}", hint=["paglets artifacts list lists the artifacts"])
-    )
-
-
-def _by_prefix(client: HostClient, prefix: str, nothing: Unknown) -> str:
-    with notice_if_slow(waiting_for_all(client.timeout)):
-        found, errors = client.mesh_artifacts()
-    ids = [artifact.artifact_id for artifact in found if artifact.artifact_id.startswith(prefix)]
-    if len(ids) == 1:
-        return ids[0]
-    if ids:
-        more = f" and {len(ids) - MOST_NAMED_IDS} more" if len(ids) > MOST_NAMED_IDS else ""
-        named = f"{', '.join(ids[:MOST_NAMED_IDS])}{more}"
-        raise Invalid(f"{prefix} is a prefix of {len(ids)} ids: {named}", hint=["use a longer prefix"])
-    if errors:
-        raise Unreachable(f"no reachable host has an artifact {prefix}; {errors[0].message}")
-    raise Unknown(f"{nothing.message}{missing_hosts(client.hosts()).note()}", **nothing.details)
 
 
 # Fetching.
