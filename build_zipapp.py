@@ -3,16 +3,16 @@
 It needs a Python >= 3.11 with pip, and nothing installed. What goes in:
 
     __main__.py            says so under an old Python, else starts the command (a copy of paglets/__main__.py)
-    paglets/__init__.py    puts the right tree in its place (archive_root/paglets/__init__.py)
-    cp311/ cp312/ cp313/   the program as bytecode, and its data files: one tree for each interpreter found
-    src/                   the program as source, for every other Python
-    wheels/                psutil for eight platforms, as published
-    archive.json           the version, the trees, and which wheel is for which platform
+    paglets/__init__.py    unpacks the program at its first start and imports it (archive_root/paglets/__init__.py)
+    src/paglets/           the program as source
+    src/vendor/            tomli_w, for machines that have none
+    src/native/            psutil for eight platforms: the compressed bytes of the published wheels
+    src/archive.json       the version, and what there is of psutil
+    src/__main__.py        starts the command from an unpacked copy of `src`
 
-The same sources and interpreters give the same bytes, wherever and by whom it is built: names are sorted, times and
-modes fixed, bytecode is hash-based with relative file names. Entries are stored, not deflated: deflate's output depends
-on the zlib of the builder, so only a stored archive can be rebuilt by anyone; start-up is the same, the wheels inside
-are compressed already, and a file of a few megabytes is copied once to each machine.
+The same sources give the same bytes, whoever builds it, wherever and with whatever Python. Names are sorted, times and
+modes fixed, and nothing is compiled. Entries are stored, not deflated, as the output of deflate depends on the zlib of
+the builder. So anyone can build the same archive again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import io
 import json
 import os
 import shlex
-import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -36,9 +36,15 @@ if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit(f"build_zipapp.py needs Python 3.11 or newer; this is {sys.version.split()[0]}")
 
 ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
+
+from paglets.core.unpacking import content_of  # noqa: E402
+
 WHEELS = ROOT / "build" / "wheels"
 SHEBANG = b"#!/usr/bin/env python3\n"
-COMPILED_FOR = ((3, 11), (3, 12), (3, 13))
+MOST_BYTES = 3_000_000
+"""People copy this file to each machine, some of them over slow lines."""
+
 EARLIEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 PSUTIL, TOMLI_W = "psutil==7.2.2", "tomli_w==1.2.0"
 
@@ -119,147 +125,112 @@ TOMLI_W_WHEEL = Wheel(
     pip_platform="any",
 )
 
-COMPILE = """
-import py_compile, sys
-for line in sys.stdin.read().splitlines():
-    py_compile.compile(sys.argv[1] + "/" + line, cfile=sys.argv[2] + "/" + line + "c", dfile=line, doraise=True,
-                       optimize=0, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
-"""
-"""Unchecked: a timestamp would be compared in local time, and a checked hash would have the source read at each start.
-The relative name is what tracebacks show; it keeps the builder's folder out of the bytes."""
-
 
 class BuildFailed(Exception):
     """What is missing, and what to do about it."""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Builds paglets.pyz.")
+    parser = argparse.ArgumentParser(description="Build paglets.pyz.")
     parser.add_argument("--output", type=Path, default=ROOT / "dist" / "paglets.pyz")
-    parser.add_argument(
-        "--python", action="append", default=[], metavar="PATH", help="compile for this interpreter too (repeatable)"
-    )
     arguments = parser.parse_args()
     try:
-        build(arguments.output, arguments.python)
+        build(arguments.output)
     except BuildFailed as error:
         print(f"build_zipapp.py: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def build(output: Path, pythons: list[str]) -> None:
+def build(output: Path) -> None:
     """Write the archive to `output`, and say on stdout what it is and what to do next."""
-    # First, for this can fail, and to compile takes a while.
-    wheels = {f"wheels/{wheel.name}": fetch(wheel) for wheel in PSUTIL_WHEELS}
-    interpreters = find_interpreters(pythons)
-    sources = program_files()
-    entries = wheels | tree_entries("src", sources)
-    for tree, (python, _) in interpreters.items():
-        entries |= tree_entries(tree, compiled(python, sources))
-    entries["__main__.py"] = (ROOT / "paglets" / "__main__.py").read_bytes()
-    entries["paglets/__init__.py"] = (ROOT / "archive_root" / "paglets" / "__init__.py").read_bytes()
-    entries["archive.json"] = manifest({tree: version for tree, (_, version) in interpreters.items()})
-    archive = zipped(entries)
-    write_executable(output, archive)
-    print("\n".join(report(output, archive, interpreters)))
+    data = archive_bytes()
+    write_executable(output, data)
+    print("\n".join(report(output, data)))
 
 
-def report(output: Path, archive: bytes, interpreters: dict[str, tuple[str, str]]) -> list[str]:
+def archive_bytes() -> bytes:
+    """Return the archive of this checkout. Raises BuildFailed."""
+    wheels = {wheel: fetch(wheel) for wheel in (*PSUTIL_WHEELS, TOMLI_W_WHEEL)}
+    starter = (ROOT / "paglets" / "__main__.py").read_bytes()
+    program = program_files() | psutil_files(wheels) | tomli_w_files(wheels[TOMLI_W_WHEEL]) | {"__main__.py": starter}
+    first = (ROOT / "archive_root" / "paglets" / "__init__.py").read_text("utf-8")
+    noted = first.replace('CONTENT = ""', f'CONTENT = "{content_of(program)}"')
+    if noted == first:
+        raise BuildFailed('archive_root/paglets/__init__.py has no line CONTENT = ""')
+    data = zipped(
+        {f"src/{name}": data for name, data in program.items()}
+        | {"__main__.py": starter, "paglets/__init__.py": noted.encode()}
+    )
+    if len(data) > MOST_BYTES:
+        raise BuildFailed(f"the archive has {len(data):,} bytes, more than the {MOST_BYTES:,} that it may have")
+    return data
+
+
+def report(output: Path, archive: bytes) -> list[str]:
     """Return the lines that are printed after a build."""
     name = os.path.relpath(output)
     shown = shlex.quote(str(output.absolute()) if name.startswith(os.pardir) else name)
-    compiled_for = ", ".join(version for _, version in interpreters.values())
-    lines = [
-        f"wrote {shown}: {len(archive) / (1 << 20):.1f} MiB, bytecode for Python {compiled_for or 'none'}",
+    return [
+        f"wrote {shown}: {len(archive) / (1 << 20):.1f} MiB",
         f"sha256 {hashlib.sha256(archive).hexdigest()}",
         f"next: python3 {shown} demo",
         f"next: mkdir -p ~/.local/bin && install -m 755 {shown} ~/.local/bin/paglets",
     ]
-    missing = [f"{major}.{minor}" for major, minor in COMPILED_FOR if tree_name((major, minor)) not in interpreters]
-    if missing:
-        lines.append(f"note: no Python {', '.join(missing)} was found; there a start takes 0.4 s more (see --python)")
-    return lines
-
-
-# Interpreters
-
-
-def tree_name(version: tuple[int, int]) -> str:
-    return f"cp{version[0]}{version[1]}"
-
-
-def find_interpreters(named: list[str]) -> dict[str, tuple[str, str]]:
-    """For each tree to compile, the interpreter and its full version; what is named comes first, then this one."""
-    on_path = [shutil.which(f"python{major}.{minor}") for major, minor in COMPILED_FOR]
-    managed = sorted(Path.home().glob(".pyenv/versions/*/bin/python"))
-    found: dict[str, tuple[str, str]] = {}
-    for python in [*named, sys.executable, *filter(None, on_path), *map(str, managed)]:
-        seen = probe(python)
-        if seen is None and python in named:
-            raise BuildFailed(f"--python {python}: cannot be run, or is no CPython")
-        if seen and (seen[0] in map(tree_name, COMPILED_FOR) or python in named):
-            found.setdefault(seen[0], (python, seen[1]))
-    return dict(sorted(found.items()))
-
-
-def probe(python: str) -> tuple[str, str] | None:
-    """The tree that this interpreter compiles, and its version; None where it is no working CPython."""
-    code = "import platform as p; print(p.python_implementation(), *p.python_version_tuple()[:2], p.python_version())"
-    try:
-        done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    words = done.stdout.split()
-    if done.returncode or len(words) != 4 or words[0] != "CPython":
-        return None
-    return tree_name((int(words[1]), int(words[2]))), words[3]
 
 
 # The program
 
 
 def program_files() -> dict[str, bytes]:
-    """Every file of the package and of tomli_w, by its name with slashes."""
+    """Return every file of the package by its name with slashes."""
     files: dict[str, bytes] = {}
     for path in (ROOT / "paglets").rglob("*"):
         name = path.relative_to(ROOT)
         hidden = any(part.startswith(".") or part == "__pycache__" for part in name.parts)
-        if path.is_file() and not hidden and path.suffix != ".pyc" and not path.name.endswith("~"):
+        if path.is_file() and not hidden and path.suffix != ".pyc":
             files[name.as_posix()] = path.read_bytes()
-    with zipfile.ZipFile(io.BytesIO(fetch(TOMLI_W_WHEEL))) as wheel:
-        for member in wheel.namelist():
-            if member.startswith("tomli_w/") or member.endswith("/LICENSE"):
-                files[member] = wheel.read(member)
     return files
 
 
-def compiled(python: str, sources: dict[str, bytes]) -> dict[str, bytes]:
-    """The same files, with bytecode of `python` in the place of the source."""
-    modules = sorted(name for name in sources if name.endswith(".py"))
-    with tempfile.TemporaryDirectory() as folder:
-        for name in modules:
-            path = Path(folder, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(sources[name])
-        # The order of frozen sets is in the bytes, so the hash seed is fixed; -I would ignore it.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        done = subprocess.run(
-            [python, "-s", "-S", "-c", COMPILE, folder, folder],
-            input="\n".join(modules),
-            env=environment | {"PYTHONHASHSEED": "0"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise BuildFailed(f"{python} cannot compile the program:\n{done.stderr}")
-        bytecode = {f"{name}c": Path(folder, f"{name}c").read_bytes() for name in modules}
-    return bytecode | {name: data for name, data in sources.items() if not name.endswith(".py")}
+def tomli_w_files(wheel: bytes) -> dict[str, bytes]:
+    """Return the package tomli_w and its licence."""
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+        wanted = [name for name in archive.namelist() if name.startswith("tomli_w/") or "licenses/" in name]
+        return {f"vendor/{name}": archive.read(name) for name in wanted}
 
 
-def tree_entries(tree: str, files: dict[str, bytes]) -> dict[str, bytes]:
-    return {f"{tree}/{name}": data for name, data in files.items()}
+def psutil_files(wheels: dict[Wheel, bytes]) -> dict[str, bytes]:
+    """Return psutil: its modules and licence once, its extension module for each platform, and the list of both.
+
+    The compressed bytes are those of the wheels: compressed here, they would depend on the builder's zlib.
+    """
+    files: dict[str, bytes] = {}
+    modules: list[str] = []
+    platforms: dict[str, dict[str, str]] = {}
+    for wheel in PSUTIL_WHEELS:
+        members = compressed_members(wheels[wheel])
+        (extension,) = (name for name in members if name.endswith((".so", ".pyd")))
+        platforms[wheel.platform] = {"sha256": wheel.sha256, "extension": extension}
+        files[f"native/{wheel.platform}/{extension}.deflate"] = members[extension]
+        if not modules:  # those for Windows differ from the others in the ends of their lines only
+            modules = sorted(name for name in members if name.endswith((".py", "/LICENSE")))
+            files |= {f"native/all/{name}.deflate": members[name] for name in modules}
+    content = {"version": program_version(), "psutil": {"all": modules, "platforms": platforms}}
+    return files | {"archive.json": json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"}
+
+
+def compressed_members(wheel: bytes) -> dict[str, bytes]:
+    """Return the deflated bytes of each file of a zip file, as they are in it."""
+    members: dict[str, bytes] = {}
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+        for member in archive.infolist():
+            if member.compress_type == zipfile.ZIP_DEFLATED:
+                # Before the bytes: 30 bytes, then the name and a field of the lengths that the last four of them say.
+                lengths = struct.unpack_from("<HH", wheel, member.header_offset + 26)
+                start = member.header_offset + 30 + sum(lengths)
+                members[member.filename] = wheel[start : start + member.compress_size]
+    return members
 
 
 def program_version() -> str:
@@ -268,12 +239,6 @@ def program_version() -> str:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PROGRAM_VERSION":
             return str(ast.literal_eval(node.value))
     raise BuildFailed("paglets/program.py does not say PROGRAM_VERSION = ...")
-
-
-def manifest(trees: dict[str, str]) -> bytes:
-    psutil = {wheel.platform: {"wheel": wheel.name, "sha256": wheel.sha256} for wheel in PSUTIL_WHEELS}
-    content = {"version": program_version(), "trees": trees, "psutil": psutil}
-    return json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"
 
 
 # Wheels

@@ -27,10 +27,18 @@ def main(argv=None):
 
     arguments = sys.argv[1:] if argv is None else argv
     inner = INNER_COMMANDS.get(arguments[0]) if arguments else None
-    if inner is not None:
-        return int(importlib.import_module(inner).main(arguments[1:]) or 0)
-    refused = importlib.import_module("paglets.cli.script").start(arguments)
-    return int(importlib.import_module("paglets.cli.main").main(arguments, refused) or 0)
+    try:
+        if inner is not None:
+            return int(importlib.import_module(inner).main(arguments[1:]) or 0)
+        refused = importlib.import_module("paglets.cli.script").start(arguments)
+        return int(importlib.import_module("paglets.cli.main").main(arguments, refused) or 0)
+    except ModuleNotFoundError as error:
+        package = sys.modules["paglets"]
+        if not hasattr(package, "__archive__") or not str(error.name).startswith("paglets."):
+            raise
+        copy = os.path.dirname(os.path.dirname(os.path.abspath(str(package.__file__))))
+        sys.stderr.write("paglets: the unpacked copy of the program in " + copy + " lacks files: remove that folder\n")
+        return 2
 
 
 if __name__ == "__main__":

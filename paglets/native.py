@@ -11,21 +11,23 @@ import contextlib
 import functools
 import importlib
 import importlib.util
-import io
 import json
 import os
 import shutil
 import sys
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
-from paglets.core.copies import is_own
 from paglets.core.errors import StartFailed
-from paglets.program import Program, private_folder, this_program
+from paglets.core.files import private_folder
+from paglets.core.unpacked import MANIFEST, refuse_foreign
+from paglets.program import Program, this_program
 from paglets.wire.keys import paglets_home
+
+DEFLATED = ".deflate"
+"""The end of the name of a compressed file in the archive."""
 
 OLDEST_PSUTIL = (5, 9)
 """The first whose wheels are of the stable ABI, and the one pyproject.toml asks for."""
@@ -88,17 +90,21 @@ def _libc() -> str:
 
 
 def _bundled(program: Program, environment: Mapping[str, str]) -> tuple[ModuleType | None, str]:
-    if not program.is_archive:
+    if not program.archive:
         return None, "only paglets.pyz brings its own"
-    wheel = json.loads(program.read("archive.json"))["psutil"].get(platform_key())
-    if wheel is None:
-        return None, f"paglets.pyz has none for {platform_key()}"
+    brought = json.loads(program.read(MANIFEST))["psutil"]
+    platform = platform_key()
+    if platform not in brought["platforms"]:
+        return None, f"paglets.pyz has none for {platform}"
+    wheel = brought["platforms"][platform]
+    files = {name: f"native/all/{name}" for name in brought["all"]}
+    files[wheel["extension"]] = f"native/{platform}/{wheel['extension']}"
     problems: list[str] = []
     for cache in cache_folders(environment):
         try:
-            return _import_from(unpacked(program, wheel["wheel"], cache / str(wheel["sha256"]))), ""
-        except (OSError, ImportError, RuntimeError, zipfile.BadZipFile) as error:
-            # Read-only, full, not ours, mounted noexec, a Python without zlib, a damaged archive: try the next.
+            return _import_from(unpacked(program, files, cache / str(wheel["sha256"]))), ""
+        except (OSError, ImportError) as error:
+            # Read-only, full, owned by another user, mounted noexec, or a Python without zlib: try the next.
             _forget()
             problems.append(f"{cache}: {error}")
     return None, "the bundled one cannot be used: " + ("; ".join(problems) or "there is no folder to unpack it to")
@@ -113,22 +119,32 @@ def cache_folders(environment: Mapping[str, str]) -> Iterator[Path]:
         yield Path(runtime) / "paglets" / "native"
 
 
-def unpacked(program: Program, wheel: str, target: Path) -> Path:
-    """The folder `target` with the wheel's files: found there, or put there in one step. Raises OSError.
+def unpacked(program: Program, files: Mapping[str, str], target: Path) -> Path:
+    """Return the folder `target` with these files, which it has already or gets in one step. Raises OSError.
 
-    Many processes may do this at once: each unpacks to a folder of its own, one rename wins, the others use its result.
+    `files` maps names in the folder to names of compressed files of the program. Many processes may do this at once:
+    each writes a folder of its own, one rename wins, and the others use its result.
     """
     private_folder(target.parent)
     if not target.is_dir():
         temporary = tempfile.mkdtemp(dir=target.parent)
         try:
-            with zipfile.ZipFile(io.BytesIO(program.read(f"wheels/{wheel}"))) as archive:
-                archive.extractall(temporary)
+            for name, compressed in files.items():
+                path = Path(temporary, name)
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(_inflated(program.read(f"{compressed}{DEFLATED}")))
             _rename_unless_there(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    _refuse_foreign(target)
+    refuse_foreign(str(target))
     return target
+
+
+def _inflated(data: bytes) -> bytes:
+    """Return the content of a compressed file, which `build_zipapp.py` takes from a wheel as it is there."""
+    zlib = importlib.import_module("zlib")  # only here, as a Python without it can do everything else
+    content: bytes = zlib.decompress(data, -15)  # no header: so it stands in a zip file
+    return content
 
 
 def _rename_unless_there(temporary: str, target: Path) -> None:
@@ -137,12 +153,6 @@ def _rename_unless_there(temporary: str, target: Path) -> None:
     except OSError:
         if not target.is_dir():
             raise
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """Code is loaded from here: nobody else may own the folder or write to it."""
-    if os.name == "posix" and not is_own(str(folder)):
-        raise PermissionError(f"{folder} belongs to another user or can be written by others")
 
 
 def _import_from(folder: Path) -> ModuleType:
@@ -157,3 +167,18 @@ def _import_from(folder: Path) -> ModuleType:
     sys.modules["psutil"] = module
     spec.loader.exec_module(module)
     return module
+
+
+# tomli_w
+
+
+def load_tomli_w() -> ModuleType:
+    """Return an installed tomli_w, else the one of the archive. Raises ImportError if there is neither."""
+    try:
+        return importlib.import_module("tomli_w")
+    except ModuleNotFoundError:
+        program = this_program()
+        folder = program.path / ("vendor" if program.is_copy else "src/vendor")
+        sys.path.append(str(folder))
+        importlib.invalidate_caches()
+        return importlib.import_module("tomli_w")

@@ -1,11 +1,11 @@
-"""Stands at the root of paglets.pyz and puts the real package `paglets` in its own place.
+"""Stands for the package `paglets` at the root of paglets.pyz, and puts the real package in its place.
 
-An archive holds the program as bytecode for each Python that it was built for (cp311/, cp312/, ...) and as source
-(src/) for any other. zipimport cannot choose among them, nor does it keep what it compiled: source alone would cost
-every start of every process some 400 ms. This file takes the right tree, so that `python paglets.pyz` and
-`PYTHONPATH=paglets.pyz python script.py` both import the same modules, under their one name `paglets.x`.
+The real package is imported from an unpacked copy of this archive in `PAGLETS_HOME/cache/app/CONTENT/`, which the first
+start makes (`paglets/core/unpacking.py`). Where no copy can be made or trusted, it is imported from the archive:
+everything works from there, but each start takes some 0.4 seconds longer.
 
-It is read by every Python from 2.7 on, only to say that a newer one is needed.
+`python paglets.pyz` and `PYTHONPATH=paglets.pyz python script.py` both come here. Every Python from 2.7 on can read
+this file, only to say that a newer one is needed.
 """
 
 import sys
@@ -13,26 +13,57 @@ import sys
 if sys.version_info < (3, 11):  # noqa: UP036
     raise ImportError("paglets needs Python 3.11 or newer; this is Python " + sys.version.split()[0])
 
+import importlib
 import importlib.util
 import os
 import zipimport
 
-_root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_compiled = "cp" + "".join(map(str, sys.version_info[:2]))
-for _name in (_compiled, "src") if sys.implementation.name == "cpython" else ("src",):
-    _tree = os.path.join(_root, _name)
-    _spec = zipimport.zipimporter(_tree).find_spec("paglets")
-    if _spec is None or _spec.loader is None:
-        continue
-    _module = importlib.util.module_from_spec(_spec)
-    sys.modules["paglets"] = _module
+CONTENT = ""
+"""The hash of the files of the program. `build_zipapp.py` writes it here."""
+
+_archive = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def _become(folder):
+    """Put the package of that folder, or of that place in the archive, under the name `paglets`."""
+    package = os.path.join(folder, "paglets")
+    if folder.startswith(_archive + os.sep):
+        spec = zipimport.zipimporter(folder).find_spec("paglets")
+    else:
+        spec = importlib.util.spec_from_file_location(
+            "paglets", os.path.join(package, "__init__.py"), submodule_search_locations=[package]
+        )
+    module = importlib.util.module_from_spec(spec)
+    module.__archive__ = (_archive, CONTENT)
+    sys.modules["paglets"] = module
+    spec.loader.exec_module(module)
+
+
+def _alone(name):
+    """Return a module of the archive's package that needs no other module of it."""
+    spec = zipimport.zipimporter(os.path.join(_archive, "src", "paglets", "core")).find_spec(name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _made(copies):
+    """Return a copy that is whole and compiled, made by the modules of the archive, which are forgotten then."""
+    _become(os.path.join(_archive, "src"))
+    copy = importlib.import_module("paglets.core.unpacking").unpack(_archive, CONTENT, copies)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "paglets"]:
+        del sys.modules[name]
+    return copy
+
+
+def _start():
+    unpacked = _alone("unpacked")
     try:
-        _spec.loader.exec_module(_module)
-    except zipimport.ZipImportError:
-        # Bytecode of an early build of this Python version; the source works everywhere.
-        continue
-    # At the end, so that an installed tomli_w wins over the one in the archive.
-    sys.path.append(_tree)
-    break
-else:
-    raise ImportError("this paglets archive is damaged: it holds no program (" + _root + ")")
+        copies = unpacked.copies_folder(os.environ)
+        copy = unpacked.find(CONTENT, copies)
+        _become(copy if copy and unpacked.is_compiled(copy) else _made(copies))
+    except Exception:  # no home, no room, not trusted, a damaged copy: `paglets.program` finds the reason again
+        _become(os.path.join(_archive, "src"))
+
+
+_start()

@@ -11,6 +11,7 @@ from pathlib import Path
 from paglets.cli.host_flags import BACKGROUND_FLAG
 from paglets.cli.output import notice_if_slow, say
 from paglets.config import HostOptions
+from paglets.core.command import carried_command, this_command
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 from paglets.core.terminal import put_hint, put_line
 from paglets.host.console import BACKGROUND
@@ -79,7 +80,8 @@ def _running(home: Path, options: HostOptions) -> RunningHost | None:
 
 
 def _spawn(program: Program, words: Sequence[str]) -> subprocess.Popen[bytes]:
-    here = dict(os.environ) if program.is_archive else child_environment(program, os.environ)
+    carried = carried_command(this_command(), str(program.path))
+    here = os.environ | carried if program.archive else child_environment(program, os.environ)
     return spawn_detached(program, words, here | {BACKGROUND: "1"}, output=subprocess.PIPE)
 
 

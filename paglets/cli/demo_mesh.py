@@ -20,7 +20,7 @@ from paglets.cli.background import spawn_detached
 from paglets.client.host_client import HostClient
 from paglets.core.errors import PagletsError, StartFailed, TimedOut
 from paglets.core.text import printable
-from paglets.program import child_environment, keep_copy, this_program
+from paglets.program import child_environment, this_program
 from paglets.wire.keys import HOME_VARIABLE, KEY_VARIABLE
 from paglets.wire.local_hosts import running_hosts
 
@@ -139,9 +139,7 @@ class DemoMesh:
 
     def start(self, name: str, *flags: str) -> None:
         """Start a host on a free port. `client` waits for it."""
-        # The archive may be replaced meanwhile, as by a new build. The hosts run a copy of this version.
         program = this_program()
-        program = keep_copy(program, self.home) if program.is_archive else program
         words = ("host", "--name", name, "--port", "0", "--cores", "1", *flags)
         environment = {name: value for name, value in os.environ.items() if name != KEY_VARIABLE}
         with self._log(name).open("ab") as log, self._signals.held():

@@ -129,7 +129,7 @@ def read_flags(given: argparse.Namespace, folder: Path, *, re_enters: bool = Fal
     """Return the flags and the content of the configuration file.
 
     Raises Invalid or StartFailed if the file is wrong, or lacks the section of a host that --config or --name asks
-    for. `re_enters`: the copy of the archive that the host runs from calls this again; that call prints the warnings.
+    for. `re_enters`: the host in the background calls this again, and prints the warnings.
     """
     name = name_of(given)
     path = user_path(given.config) if given.config else folder / CONFIG_NAME

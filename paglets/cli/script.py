@@ -1,7 +1,6 @@
 """The start of `paglets SCRIPT.py [ARGS...]`: like `python SCRIPT.py ARGS...`, with this program importable.
 
-The process becomes the script's interpreter. If this program is an archive, the script imports from the cached copy,
-as a host does: a script may run for hours and import late, and the user may replace the archive meanwhile.
+The process becomes the script's interpreter. From an archive, the script imports the unpacked copy, as a host does.
 
 Each script pays for the imports of this module, so functions import the modules that few calls need.
 """
@@ -16,13 +15,12 @@ from collections.abc import Mapping
 from paglets.core.command import (
     carried_command,
     interpreter_flags,
-    is_archive,
     on_path,
     program_path,
     python_path,
     this_command,
 )
-from paglets.core.copies import is_own, known_copy
+from paglets.core.unpacked import MANIFEST, lock
 
 OPTIONS = ("--at", "--python")
 """The options that can precede a script. Each takes a value."""
@@ -118,11 +116,11 @@ def _problem_of_python(python: str, options: Mapping[str, str]) -> str:
 def _environment(python: str) -> dict[str, str]:
     """Return the environment variables to add for a script, or {} if that interpreter cannot import this program."""
     program = program_path()
-    if is_archive():
-        command = this_command()
-        program = _kept_copy(program) or program
+    if os.path.isfile(program) or os.path.isfile(os.path.join(program, MANIFEST)):
+        # The script runs without this process's lock, and for as long as it likes.
+        lock(program, inherited=True)
         path = {"PYTHONPATH": python_path(program, os.environ.get("PYTHONPATH", ""))}
-        return path | carried_command(command, program)
+        return path | carried_command(this_command(), program)
     files = importlib.import_module("paglets.program")
     checkout = files.this_program()
     if python != sys.executable and files.is_installed(checkout):
@@ -130,24 +128,3 @@ def _environment(python: str) -> dict[str, str]:
         return {}
     made: dict[str, str] = files.child_environment(checkout, os.environ, python=python)
     return made | carried_command(this_command(), program)
-
-
-def _kept_copy(archive: str) -> str:
-    """Return the cached copy to run a script from, or "" if there can be none or others could write to it."""
-    if os.name != "posix":
-        return ""
-    # The path is absolute because the script and the programs that it starts may change their folder.
-    home = os.path.abspath(os.path.expanduser(os.environ.get("PAGLETS_HOME") or "~/.paglets"))
-    copies = os.path.join(home, "cache", "app")
-    folders = (home, os.path.dirname(copies), copies)
-    try:
-        if not all(is_own(folder) for folder in folders if os.path.lexists(folder)):
-            return ""
-        seen = os.stat(archive)
-        copy = known_copy(seen, copies) or str(
-            importlib.import_module("paglets.program").keep_noted(archive, seen, home)
-        )
-        # Check again: folders that were missing above exist now.
-        return copy if copy and all(map(is_own, (*folders, os.path.dirname(copy), copy))) else ""
-    except OSError:
-        return ""

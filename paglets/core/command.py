@@ -29,9 +29,10 @@ OPTIONS_WITH_VALUE = ("-X", "-W", "--check-hash-based-pycs")
 
 def this_command() -> str:
     """Return the command that runs this program where the user is."""
+    archive, _ = called_archive()
     return command_for(
-        program_path(),
-        is_archive=is_archive(),
+        archive or program_path(),
+        is_archive=bool(archive) or _is_copy(program_path()),
         typed="".join(sys.orig_argv[:1]),
         called="".join(sys.argv[:1]),
         executable=sys.executable,
@@ -42,13 +43,17 @@ def this_command() -> str:
     )
 
 
-def is_archive() -> bool:
-    """Return True if this program is one file."""
-    return bool(getattr(__spec__.loader, "archive", "")) if __spec__ else False
+def called_archive() -> tuple[str, str]:
+    """Return the archive that the user called and the hash of its content; "" and "" if this process had none.
+
+    The first file of an archive notes both (`archive_root/paglets/__init__.py`).
+    """
+    noted: tuple[str, str] = getattr(sys.modules["paglets"], "__archive__", ("", ""))
+    return noted
 
 
 def program_path() -> str:
-    """Return the absolute path of the archive, or of the folder with the package."""
+    """Return the absolute path of what this program is imported from: a folder with the package, or an archive."""
     archive = getattr(__spec__.loader, "archive", "") if __spec__ else ""
     return os.path.abspath(archive or os.path.join(os.path.dirname(__file__), os.pardir, os.pardir))
 
@@ -81,7 +86,7 @@ def command_for(
     python = _python(typed, executable, in_venv, folder, path)
     if not is_archive:
         return _package_command(program, called, python, executable, folder, path)
-    if _is_kept_copy(program):  # nobody types the path of that
+    if _is_copy(program):  # nobody types the path of that
         return NAME
     for name in (NAME, os.path.basename(program)):
         found = on_path(name, path)
@@ -101,9 +106,9 @@ def _package_command(program: str, called: str, python: str, executable: str, fo
     return quoted(_near(os.path.abspath(own), folder))
 
 
-def _is_kept_copy(program: str) -> bool:
-    """Return True for the copy that hosts and scripts run from. The name of its folder is its SHA-256."""
-    name = os.path.basename(os.path.dirname(program))
+def _is_copy(program: str) -> bool:
+    """Return True for an unpacked copy of an archive. Its name is the hash of its content."""
+    name = os.path.basename(program)
     return len(name) == 64 and set(name) <= set("0123456789abcdef")
 
 

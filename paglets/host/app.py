@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +16,7 @@ from paglets.artifacts.folder import BlobFolder
 from paglets.config import HostOptions
 from paglets.core import failpoints
 from paglets.core.clock import Clock, Entropy, SystemClock, SystemEntropy
-from paglets.core.command import NAME, carried_command
+from paglets.core.command import NAME, carried_command, program_path
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, PagletsError, StartFailed, StoreUndecided
 from paglets.core.text import counted, home_path, placed
 from paglets.core.urls import is_for_this_machine
@@ -42,9 +41,9 @@ from paglets.program import (
     Program,
     child_command,
     child_environment,
-    collect_copies,
-    enter_copy,
+    remove_unused_copies,
     this_program,
+    unpack_problem,
 )
 from paglets.store import hosts
 from paglets.store.db import Tx
@@ -102,8 +101,8 @@ def run_host(options: HostOptions) -> int:
     with _start_failures():
         secured = permissions.secure(home)  # before anything in it is believed, the copy of the program above all
     console.warn(secured.changed)
-    if problem := enter_copy(home, sys.argv[1:]):
-        console.print(problem)
+    if problem := unpack_problem(os.environ):
+        console.print(f"this host runs from {program_path()}, which must not be replaced meanwhile: {problem}")
     os.environ.pop(BACKGROUND, None)
     console.warn(secured.warning)
     umask = os.umask(permissions.UMASK)
@@ -358,8 +357,7 @@ def _greet(
     asked: bool,
 ) -> None:
     """Say that the host is ready, and its address where somebody `asked` for one or may need it."""
-    if program.is_archive:
-        collect_copies(home, program)
+    remove_unused_copies(program)
     console.print(greeting.ready_line(settings, folder.path))
     where = greeting.where_line(settings, folder.path)
     if console.background and not asked and is_for_this_machine(settings.url):

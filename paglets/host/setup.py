@@ -104,7 +104,7 @@ def settings(
         python=platform.python_version(),
         pid=os.getpid(),
         program=f"paglets {PROGRAM_VERSION}",
-        build=program.sha256() if program.is_archive else "",
+        build=program.sha256() if program.archive else "",
     )
 
 

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import fcntl
+import functools
+import hashlib
 import json
 import os
 import secrets
@@ -24,8 +26,8 @@ import psutil
 import pytest
 
 from build_zipapp import ROOT
-from paglets.core.copies import ARCHIVE_NAME
 from paglets.core.errors import PagletsError
+from paglets.core.unpacked import MANIFEST
 from paglets.remote.client import HostClient
 from tests.fakes import waiting
 
@@ -113,8 +115,7 @@ class HostProcess:
         """Start the process; `wait_ready` waits for it."""
         self.starts += 1
         command = ["host", "--name", self.name, "--port", str(self.port), *self.arguments]
-        program = self.mesh.program_of(self.home)
-        self.process = self.mesh.spawn(*command, home=self.home, output=self.log, program=program, **environment)
+        self.process = self.mesh.spawn(*command, home=self.home, output=self.log, **environment)
 
     def wait_ready(self) -> None:
         """Wait for the file in `run/` that this process writes, and for an answer at its address."""
@@ -218,30 +219,22 @@ class Mesh:
 
     def environment(self, home: Path | None = None, **more: object) -> dict[str, str]:
         """Nothing of this Python's, of another paglets' or for a terminal; the mark, and `more`."""
+        share_unpacked(self.archive, self.python, home or self.home)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(OF_THE_USER)}
         given = {"PAGLETS_HOME": home or self.home, "PYTHONPATH": JOBS, "HOME": self.work, MARK: self.mark, **more}
         return kept | {name: str(value) for name, value in given.items()}
-
-    def program_of(self, home: Path) -> Path:
-        """The copy of the archive that the first host of this home made, or the archive.
-
-        A host that is started with the archive starts twice: it makes the copy and starts again from that. Starts from
-        the copy save a quarter of a second of processor time each.
-        """
-        return next((home / "cache" / "app").glob(f"*/{ARCHIVE_NAME}"), self.archive)
 
     def spawn(
         self,
         *command: object,
         home: Path | None = None,
         output: Path,
-        program: Path | None = None,
         **environment: object,
     ) -> Any:
         """`python paglets.pyz COMMAND` in the background; what it says goes to the file `output`."""
         with output.open("wb") as file:
             process = subprocess.Popen(
-                [self.python, str(program or self.archive), *map(str, command)],
+                [self.python, str(self.archive), *map(str, command)],
                 cwd=self.work,
                 env=self.environment(home, **environment),
                 stdin=subprocess.DEVNULL,
@@ -451,6 +444,35 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The archive under test."""
     given = os.environ.get("PAGLETS_PYZ")
     return Path(given).absolute() if given else built_archive(tmp_path_factory)
+
+
+def share_unpacked(archive: Path, python: str, home: Path) -> None:
+    """Let a home that has no cache yet find the unpacked copy of the archive that all tests share.
+
+    To unpack and compile it takes a second of processor time, and there are hundreds of homes.
+    """
+    if (home / "cache").exists() or os.path.lexists(home / "cache"):
+        return
+    copy = _unpacked(archive, python)
+    folder = home / "cache" / "app"
+    for each in (home, folder.parent, folder):
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / copy.name).symlink_to(copy)
+
+
+@functools.cache
+def _unpacked(archive: Path, python: str) -> Path:
+    home = archive.parent / f"home-{hashlib.sha256(archive.read_bytes()).hexdigest()[:16]}"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OF_THE_USER)}
+    subprocess.run(
+        [python, archive, "version"],
+        env=kept | {"PAGLETS_HOME": str(home)},
+        check=True,
+        timeout=COMMAND_SECONDS,
+        stdout=subprocess.DEVNULL,
+    )
+    (manifest,) = (home / "cache" / "app").glob(f"*/{MANIFEST}")
+    return manifest.parent
 
 
 def built_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -59,7 +59,7 @@ class Demo:
 
     def check_nothing_left(self) -> None:
         assert os.listdir(self.temporary) == []
-        assert not self.mesh.home.exists()
+        assert [path.name for path in self.mesh.home.iterdir()] == ["cache"]  # the unpacked program
         wait_until(lambda: not self.mesh.processes(), what="no process to be left")
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from paglets.cli.main import COMMANDS, main
 from paglets.cli.script import is_script, split, start
-from paglets.core.copies import origin, origins
 
 
 @pytest.mark.parametrize("word", ["fit.py", "./fit", "jobs/fit", "../x.py", "/opt/fit"])
@@ -87,14 +86,3 @@ def test_options_of_commands_before_a_script_are_told(
 def test_a_file_that_could_be_meant_for_a_script_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data.csv"]) == 2
     assert capsys.readouterr().err.splitlines()[1:] == ["hint: paglets ./data.csv runs the file data.csv"]
-
-
-def test_the_note_of_a_copy_holds_only_while_neither_file_is_touched(tmp_path: Path) -> None:
-    one, copy = tmp_path / "one", tmp_path / "copy"
-    assert (origin(tmp_path.stat(), str(copy)), origins(str(copy))) == ("", [])
-    one.write_bytes(b"program")
-    copy.write_bytes(b"program")
-    noted = origin(one.stat(), str(copy))
-    assert noted == origin(one.stat(), str(copy))
-    copy.write_bytes(b"PROGRAM and more")
-    assert noted != origin(one.stat(), str(copy))

@@ -120,9 +120,9 @@ def test_a_path_with_spaces_and_quotes_can_be_pasted(command, place):
 
 
 def test_a_kept_copy_is_called_as_the_user_did_and_never_by_its_path(command, place):
-    copy = f"home/{KEPT}/paglets.pyz"
+    copy = f"home/{KEPT}"
     path = str(place / copy)
-    archive(place / copy)
+
     assert command(copy) == "paglets"
     for carried in (carried_command("./paglets.pyz", path), carried_command("a\x1b[31m", path), {"": f"\t{path}"}):
         (value,) = carried.values()

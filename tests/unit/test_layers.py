@@ -59,6 +59,7 @@ FORBIDDEN = {"pickle", "marshal", "shelve"}
 WORLD = {"time", "random", "uuid", "secrets", "threading", "concurrent"}
 WORLD_ALLOWED = (
     "core/clock.py",
+    "core/unpacking.py",
     "codec/uuids.py",
     "store/db.py",
     *(f"wire/{name}.py" for name in ("pooled_client", "transport")),

@@ -13,7 +13,7 @@ from paglets.cli.script import split
 from paglets.client.host_client import HostClient
 from paglets.core.errors import EXIT_DONE, PagletsError
 from paglets.core.text import command_name
-from paglets.program import child_command, this_program
+from paglets.program import called_program, child_command
 from paglets.wire.keys import paglets_home
 from paglets.wire.local_hosts import running_hosts
 
@@ -83,7 +83,7 @@ def parser() -> Parser:
 
 
 def _script(options: argparse.Namespace) -> int:
-    command = shlex.join(child_command(this_program()))
+    command = shlex.join(child_command(called_program()))
     function = "" if command_name() == "paglets" else FUNCTIONS[options.shell].format(command=command)
     print(SCRIPTS[options.shell].format(function=function), end="")
     return EXIT_DONE

@@ -20,12 +20,12 @@ from paglets.cli.options import Parser
 from paglets.cli.output import print_json, print_table, say
 from paglets.cli.views.job_records import ended_line
 from paglets.client.host_client import HostClient
+from paglets.core.command import called_archive
 from paglets.core.errors import EXIT_DONE, EXIT_FAILED, Unknown
 from paglets.core.terminal import draws_on
 from paglets.core.text import command_name, printable
 from paglets.examples import identifiers
 from paglets.examples.identifiers import SourceFile, Word
-from paglets.program import this_program
 from paglets.slots.amounts import bytes_text
 from paglets.system.progress import Bar, Progress, how_ended
 from paglets.system.submission import Submission
@@ -276,7 +276,9 @@ def _next_commands(folder: str | None, command: str) -> dict[str, str]:
         f"{command} demo --keep": "run the demo again and keep the hosts' data",
         f"{command} host": "start a host of your own",
     }
-    if this_program().is_archive:
-        archive = shlex.quote(str(this_program().path))
-        commands[f"unzip -p {archive} src/paglets/examples/identifiers.py"] = "print this demo's job, to copy it"
+    archive, _ = called_archive()
+    if archive:
+        commands[f"unzip -p {shlex.quote(archive)} src/paglets/examples/identifiers.py"] = (
+            "print this demo's job, to copy it"
+        )
     return commands

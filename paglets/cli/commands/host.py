@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from pathlib import Path
 
 from paglets.cli.host_flags import BACKGROUND_FLAG, add_settings, flags_of, options_of
 from paglets.cli.options import Parser
-from paglets.program import this_program
-from paglets.wire.keys import paglets_home
 
 
 def parser() -> Parser:
@@ -29,17 +26,10 @@ def parser() -> Parser:
 def _host(given: argparse.Namespace) -> int:
     """Run a host until it is stopped, or start one in the background, and return the exit code."""
     # A host in the background prints the warnings itself.
-    options = options_of(given, Path.cwd(), re_enters=given.background or _re_enters())
+    options = options_of(given, Path.cwd(), re_enters=given.background)
     # Import the host only now, so that wrong flags are reported at once.
     if given.background:
         background = importlib.import_module("paglets.cli.background")
         return int(background.start(options, sys.argv[1:], has_settings=bool(flags_of(given))))
     app = importlib.import_module("paglets.host.app")
     return int(app.run_host(options))
-
-
-def _re_enters() -> bool:
-    """Return True if this archive will start its cached copy, which then parses the flags again."""
-    program = this_program()
-    copies = os.path.realpath(paglets_home(os.environ) / "cache" / "app")
-    return program.is_archive and not os.path.realpath(program.path).startswith(copies + os.sep)

@@ -9,17 +9,16 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from paglets.cli.host_flags import add_settings, flags_of, name_of
 from paglets.cli.options import Parser
 from paglets.cli.output import say
 from paglets.config import CONFIG_NAME, checked_config, host_names, settings_of
 from paglets.core.command import NAME
-from paglets.core.copies import ARCHIVE_NAME
 from paglets.core.errors import EXIT_DONE, Conflict, Invalid
 from paglets.core.terminal import put_next
 from paglets.core.text import command_name, home_path, printable
+from paglets.core.unpacked import ARCHIVE_NAME
+from paglets.native import load_tomli_w
 from paglets.settings import user_path
 from paglets.wire.keys import default_key_file
 
@@ -91,7 +90,8 @@ def _added(path: Path, name: str, flags: dict[str, Any]) -> str:
 
 
 def _toml(tree: dict[str, Any], name: str, settings: dict[str, Any]) -> str:
-    return tomli_w.dumps({**tree, "hosts": {name: settings}}, multiline_strings=False)
+    text: str = load_tomli_w().dumps({**tree, "hosts": {name: settings}}, multiline_strings=False)
+    return text
 
 
 def _write(path: Path, text: str) -> None:

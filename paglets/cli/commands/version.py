@@ -8,7 +8,7 @@ import platform
 from paglets.cli.options import Parser, add_json
 from paglets.cli.output import print_fields, print_json
 from paglets.core.errors import EXIT_DONE
-from paglets.program import PROGRAM_VERSION, PROTOCOL, this_program
+from paglets.program import PROGRAM_VERSION, PROTOCOL, called_program
 
 
 def parser() -> Parser:
@@ -19,7 +19,7 @@ def parser() -> Parser:
 
 
 def _version(options: argparse.Namespace) -> int:
-    program = this_program()
+    program = called_program()
     found = {
         "paglets": PROGRAM_VERSION,
         "protocol": PROTOCOL,

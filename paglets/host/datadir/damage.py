@@ -17,8 +17,8 @@ from pathlib import Path
 from paglets.codec.strict_json import dump_bytes, loads
 from paglets.core.content import sync_folder, write_all
 from paglets.core.errors import PagletsError, StoreMalformed, StoreUndecided
+from paglets.core.files import private_folder
 from paglets.core.record import from_json, to_json
-from paglets.program import private_folder
 from paglets.store.inspection import size_of
 
 DATABASE = "paglets.db"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from paglets.codec.strict_json import dump_bytes, loads
 from paglets.core.errors import PagletsError
+from paglets.core.files import private_folder, write_private
 from paglets.core.record import from_json, to_json
 from paglets.host.datadir.data_directory import DataDirectory
-from paglets.program import private_folder, write_private
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 
 from paglets.core.errors import StartFailed
-from paglets.program import private_folder
+from paglets.core.files import private_folder
 
 UMASK = 0o077
 """Of a host process: whatever it creates is for its user only."""

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from paglets.core.files import private_folder, write_private
 from paglets.host.runtime.services import Settings
-from paglets.program import private_folder, write_private
 from paglets.wire.local_hosts import read_run_file, start_of
 
 

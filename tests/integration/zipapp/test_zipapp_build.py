@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shutil
 import sys
 import zipfile
+import zlib
 
 import pytest
 
-from build_zipapp import COMPILED_FOR, EARLIEST_ZIP_TIME, PSUTIL_WHEELS, ROOT, find_interpreters, tree_name
+from build_zipapp import EARLIEST_ZIP_TIME, MOST_BYTES, PSUTIL_WHEELS, ROOT, fetch
+from paglets.core.unpacking import content_of
 from tests.acceptance import test_guide, test_readme
+from tests.integration.zipapp.interpreters import INTERPRETERS
 
 WRONG = """\
 import paglets
@@ -38,19 +42,15 @@ paglets.Jobs
 MISTAKES = [("6", "attr-defined"), ("17", "arg-type"), ("18", "misc"), ("19", "attr-defined")]
 """Line in WRONG and mypy's code of the error in that line."""
 
-UNCHECKED_HASH = (1).to_bytes(4, "little")
-
 
 def test_builds_in_other_folders_time_zones_and_by_other_interpreters_are_equal(pyz, run, another_checkout):
-    interpreters = find_interpreters([])
-    others = {python for python, _ in interpreters.values()}
-    own = {python for tree, (python, _) in interpreters.items() if tree == tree_name(sys.version_info[:2])}
-    # `pyz` was built by this version of Python; where there is no other one, it builds again.
-    for number, python in enumerate(sorted(others - own or others)):
+    own = sys.version_info[:2]
+    others = {version: python for version, python in INTERPRETERS.items() if version != own}
+    # `pyz` was built by this version of Python. If there is no other one, it builds again.
+    for number, python in enumerate((others or {own: sys.executable}).values()):
         place = another_checkout(f"deep{number}/er")
         built = run(
-            "sh", "-c", 'umask 077; exec "$@"', "sh",
-            python, place / "build_zipapp.py", *(f"--python={path}" for path in sorted(others)),
+            "sh", "-c", 'umask 077; exec "$@"', "sh", python, place / "build_zipapp.py",
             TZ="Asia/Tokyo", PYTHONHASHSEED=number + 1, SOURCE_DATE_EPOCH=1, USER=f"user{number}",
         )  # fmt: skip
         assert built.returncode == 0, built.stderr
@@ -68,37 +68,30 @@ def test_the_archive_is_executable_and_its_entries_say_nothing_of_the_builder(py
         assert seen == (EARLIEST_ZIP_TIME, zipfile.ZIP_STORED, 3, 0o100644 << 16), entry.filename
 
 
-def test_each_tree_holds_the_whole_program_with_bytecode_that_is_never_compared_with_the_source(pyz, checkout):
+def test_the_archive_holds_the_program_once_and_is_small(pyz, checkout):
     archive = zipfile.ZipFile(pyz)
     source = {name[len("src/") :] for name in archive.namelist() if name.startswith("src/")}
     modules = {path.relative_to(checkout).as_posix() for path in (checkout / "paglets").rglob("*.py")}
-    assert modules | {"paglets/store/schema.sql", "tomli_w/__init__.py"} <= source
-    trees = json.loads(archive.read("archive.json"))["trees"]
-    assert f"cp{sys.version_info.major}{sys.version_info.minor}" in trees
-    for tree in trees:
-        names = {name[len(tree) + 1 :] for name in archive.namelist() if name.startswith(f"{tree}/")}
-        assert names == {f"{name}c" if name.endswith(".py") else name for name in source}
-        assert {archive.read(f"{tree}/{name}")[4:8] for name in names if name.endswith(".pyc")} == {UNCHECKED_HASH}
+    assert modules | {"paglets/store/schema.sql", "vendor/tomli_w/__init__.py"} <= source
+    assert len(archive.namelist()) == len(source) + 2
+    assert pyz.stat().st_size <= MOST_BYTES
+    files = {name: archive.read(f"src/{name}") for name in source}
+    assert f'CONTENT = "{content_of(files)}"' in archive.read("paglets/__init__.py").decode()
 
 
 def test_the_archive_brings_psutil_for_eight_platforms_as_published(pyz):
     archive = zipfile.ZipFile(pyz)
-    listed = json.loads(archive.read("archive.json"))["psutil"]
-    assert len(listed) == 8
-    assert {f"wheels/{wheel.name}" for wheel in PSUTIL_WHEELS} <= set(archive.namelist())
-
-
-def test_an_interpreter_that_is_missing_is_named_and_its_tree_left_out(run, another_checkout):
-    place = another_checkout("lonely")
-    built = run(sys.executable, place / "build_zipapp.py", PATH="/nowhere", HOME=place)
-    assert built.returncode == 0, built.stderr
-    own = tree_name((sys.version_info.major, sys.version_info.minor))
-    missing = [f"{major}.{minor}" for major, minor in COMPILED_FOR if tree_name((major, minor)) != own]
-    first, *_, last = built.stdout.splitlines()
-    assert first.startswith(f"wrote {place}/dist/paglets.pyz: ")
-    assert f"no Python {', '.join(missing)} was found" in last
-    trees = json.loads(zipfile.ZipFile(place / "dist" / "paglets.pyz").read("archive.json"))["trees"]
-    assert set(trees) <= {own}
+    listed = json.loads(archive.read("src/archive.json"))["psutil"]
+    assert len(listed["platforms"]) == 8
+    for wheel in PSUTIL_WHEELS:
+        published = zipfile.ZipFile(io.BytesIO(fetch(wheel)))
+        extension = listed["platforms"][wheel.platform]["extension"]
+        names = {extension: f"{wheel.platform}/{extension}"} | {
+            name: f"all/{name}" for name in listed["all"] if name.endswith(".py")
+        }
+        for name, place in names.items():
+            content = zlib.decompress(archive.read(f"src/native/{place}.deflate"), -15)
+            assert content.replace(b"\r\n", b"\n") == published.read(name).replace(b"\r\n", b"\n"), name
 
 
 @pytest.mark.parametrize("content", [b"", b"another wheel"])

@@ -57,7 +57,7 @@ def is_zygote(process: psutil.Process) -> bool:
 
 def test_a_host_and_what_it_starts_later_run_from_the_copy(host, run, pyz, tmp_path):
     (tmp_path / "paglets.pyz").write_bytes(b"another file")
-    (copy,) = (tmp_path / "home" / "cache" / "app").glob("*/paglets.pyz")
+    (copy,) = (tmp_path / "home" / "cache" / "app").iterdir()
     first = wait_until(zygote_of(host), timeout_seconds=60, what="the zygote")
     first.kill()
 
@@ -67,9 +67,7 @@ def test_a_host_and_what_it_starts_later_run_from_the_copy(host, run, pyz, tmp_p
 
     second = wait_until(next_one, timeout_seconds=60, what="the next zygote")
     assert str(copy) in second.cmdline()
-    assert str(copy) in host.cmdline()
-    # Its own messages name the file that the user called; jobs, whose output others read, name no path of this machine.
-    assert host.environ()[COMMAND_VARIABLE].endswith(f" paglets.pyz\t{copy}")
+    # Jobs, whose output others read, name no path of this machine.
     assert second.environ()[COMMAND_VARIABLE] == f"paglets\t{copy}"
     seen = run(sys.executable, pyz, "mesh", "hosts", "--json")
     assert seen.returncode == 0, seen.stderr

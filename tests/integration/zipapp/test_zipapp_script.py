@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from build_zipapp import ROOT
-from paglets.program import COPY_GRACE_SECONDS, Program, collect_copies, keep_copy
+from paglets.core.unpacked import MANIFEST
+from paglets.core.unpacking import GRACE_SECONDS, remove_unused
 from tests.fakes.waiting import wait_until
 
 ABOUT_ITSELF = """\
@@ -50,9 +51,9 @@ def mine(pyz: Path, work: Path) -> Path:
 
 
 def in_home(tmp_path: Path) -> Path:
-    """The one copy that was kept."""
-    (copy,) = (tmp_path / "home" / "cache" / "app").glob("*/paglets.pyz")
-    return copy
+    """The one unpacked copy."""
+    (manifest,) = (tmp_path / "home" / "cache" / "app").glob(f"*/{MANIFEST}")
+    return manifest.parent
 
 
 @pytest.mark.parametrize("words", [["3", "--json", "--help"], ["", "*", "-m"]])
@@ -71,7 +72,7 @@ def test_the_file_on_path_runs_scripts_and_names_itself(run, pyz, tmp_path, work
     (folder / "python3").symlink_to(sys.executable)
     (work / "where.py").write_text(WHERE)
     path = f"{folder}{os.pathsep}{os.defpath}"
-    for _ in range(2):  # the second finds the copy by the note that the first left
+    for _ in range(2):  # the first makes the copy
         done = run("paglets", "where.py", cwd=work, PATH=path)
         file, command = done.stdout.splitlines()
         assert file.startswith(str(in_home(tmp_path)))
@@ -102,11 +103,6 @@ def test_a_script_has_the_packages_of_the_virtual_environment_that_runs_it(run, 
 @pytest.mark.parametrize("way", ["replaced", "overwritten"])
 def test_a_script_that_runs_for_long_does_not_mind_what_becomes_of_the_file(run, mine, work, tmp_path, way):
     (work / "late.py").write_text(LATE)
-    (work / "first.py").write_text("")
-    if way == "overwritten":  # then the script is started in a copy that is there
-        long_ago = time.time() - 60
-        os.utime(mine, (long_ago, long_ago))
-        assert run(sys.executable, mine, "first.py", cwd=work).returncode == 0
     with subprocess.Popen(
         [sys.executable, "paglets.pyz", "late.py"],
         cwd=work,
@@ -124,56 +120,18 @@ def test_a_script_that_runs_for_long_does_not_mind_what_becomes_of_the_file(run,
         else:
             mine.write_bytes(b"another file")
         copy = in_home(tmp_path)
-        other = tmp_path / "other.pyz"
-        other.write_bytes(b"a newer program")
-        own = keep_copy(Program(path=other, is_archive=True), tmp_path / "home")
-        long_ago = time.time() - 2 * COPY_GRACE_SECONDS
-        os.utime(copy.parent, (long_ago, long_ago))
-        assert collect_copies(tmp_path / "home", own) == []
+        own = copy.with_name("another")
+        own.mkdir()
+        long_ago = time.time() - 2 * GRACE_SECONDS
+        os.utime(copy, (long_ago, long_ago))
+        assert remove_unused(copy.parent, own.name) == []
         script.stdin.write("\n")
         script.stdin.flush()
         assert script.stdout.readline().startswith(str(copy))
         script.send_signal(signal.SIGINT)
         assert script.wait(60) == -signal.SIGINT  # as Python ends by Ctrl-C
-    os.utime(copy.parent, (long_ago, long_ago))
-    assert wait_until(lambda: collect_copies(tmp_path / "home", own), what="the copy to be free")
-
-
-def test_a_copy_that_was_harmed_is_made_anew(run, mine, work, tmp_path):
-    (work / "where.py").write_text(WHERE)
-    first = run(sys.executable, mine, "where.py", cwd=work).stdout.splitlines()[0]
-    in_home(tmp_path).write_bytes(b"harmed")
-    again = run(sys.executable, mine, "where.py", cwd=work)
-    assert again.stdout.splitlines()[0] == first
-    assert in_home(tmp_path).read_bytes() == mine.read_bytes()
-
-
-@pytest.mark.parametrize("home", ["unwritable", "writable for others"])
-def test_where_no_copy_can_be_trusted_a_script_imports_from_the_file(run, mine, work, tmp_path, home):
-    (work / "where.py").write_text(WHERE)
-    folder = Path("/dev/null/home") if home == "unwritable" else tmp_path / "open"
-    if home != "unwritable":
-        folder.mkdir()
-        folder.chmod(0o777)
-    done = run(sys.executable, mine, "where.py", cwd=work, PAGLETS_HOME=folder)
-    assert done.stdout.startswith(str(mine)), done.stderr
-
-
-@pytest.mark.parametrize("open_to_others", ["cache", "cache/app", "its folder", "the copy"])
-def test_a_copy_is_trusted_only_if_no_other_user_can_change_it_or_put_another_in_its_place(
-    run, mine, work, tmp_path, open_to_others
-):
-    (work / "where.py").write_text(WHERE)
-    long_ago = time.time() - 60
-    os.utime(mine, (long_ago, long_ago))
-    first = run(sys.executable, mine, "where.py", cwd=work)
-    copy = in_home(tmp_path)
-    assert first.stdout.startswith(str(copy)), first.stderr
-    places = {"its folder": copy.parent, "the copy": copy}
-    place = places.get(open_to_others, tmp_path / "home" / open_to_others)
-    place.chmod(place.stat().st_mode | 0o022)
-    again = run(sys.executable, mine, "where.py", cwd=work)
-    assert again.stdout.startswith(str(mine)), again.stderr
+    os.utime(copy, (long_ago, long_ago))
+    assert wait_until(lambda: remove_unused(copy.parent, own.name), what="the copy to be free")
 
 
 def test_a_script_with_a_relative_home_may_go_to_another_folder(run, mine, work):

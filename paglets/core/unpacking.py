@@ -1,0 +1,203 @@
+"""Unpacks an archive into a copy that processes import from, and removes copies that no process uses.
+
+An archive alone is slow, as Python keeps no bytecode of modules in a zip file. It is also fragile: a process imports
+modules late, which fails when the file was replaced meanwhile. So the first start unpacks the archive into
+`PAGLETS_HOME/cache/app/CONTENT/`, and all processes import from there. The first start of each version of Python adds
+the bytecode for that version.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import py_compile
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from paglets.core.files import private_folder
+from paglets.core.unpacked import ARCHIVE_NAME, FIRST, MANIFEST, bytecode_of, lock, refuse_foreign
+
+INSIDE = "src/"
+"""The folder of an archive whose files make up the copy."""
+
+GRACE_SECONDS = 3600
+"""A copy used more recently is never removed: two archives in turn would otherwise be unpacked again and again."""
+
+GOING = ".going"
+"""The end of the name of a copy that is being removed."""
+
+SYNCED_AT_ONCE = 16
+
+NEW = "new-"
+"""The start of the name of a copy that is being written."""
+
+
+def content_of(files: dict[str, bytes]) -> str:
+    """Return the hash that names a copy with these files, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}\0{len(files[name])}\0".encode())
+        digest.update(files[name])
+    return digest.hexdigest()
+
+
+def unpack(archive: str, content: str, copies: str) -> str:
+    """Unpack the archive into the folder `copies`, remove old copies there, and return the new copy, locked.
+
+    Many processes may do this at once. Raises OSError if nothing can be written or read there, or if another user could
+    change it, and zipfile.BadZipFile if the archive is damaged or is being replaced.
+    """
+    data = Path(archive).read_bytes()
+    refuse_foreign(str(next(path for path in (Path(copies), *Path(copies).parents) if path.exists())))
+    copy = unpack_bytes(data, content, Path(copies))
+    if not lock(str(copy)):
+        raise FileNotFoundError(f"{copy} was removed")
+    compile_all(copy)
+    remove_unused(Path(copies), content)
+    return str(copy)
+
+
+def compile_all(copy: Path) -> None:
+    """Add the bytecode of all modules for this interpreter. Raises OSError.
+
+    Python alone would add that of each module when it is first imported, but none where PYTHONDONTWRITEBYTECODE is set.
+    """
+    first = copy / FIRST
+    _sync(filter(None, [_compiled(path) for path in copy.rglob("*.py") if path != first]))
+    _compiled(first)
+
+
+def _compiled(path: Path) -> Path | None:
+    bytecode = bytecode_of(str(path))
+    if bytecode:
+        # Unchecked: the name of the copy says what is in it.
+        unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+        py_compile.compile(str(path), bytecode, doraise=True, invalidation_mode=unchecked)
+    return Path(bytecode) if bytecode else None
+
+
+def unpack_bytes(data: bytes, content: str, copies: Path) -> Path:
+    """Write a whole copy in the place of what is there, if that is not whole. Raises as `unpack`."""
+    files = _files(data, content) | {ARCHIVE_NAME: data}
+    copy = copies / content
+    if is_whole(copy, {name: len(data) for name, data in files.items()}):
+        return copy
+    temporary = Path(tempfile.mkdtemp(dir=private_folder(copies), prefix=NEW))
+    try:
+        _write(temporary, files)
+        _put_in_place(temporary, copy, files)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return copy
+
+
+def is_whole(copy: Path, sizes: dict[str, int]) -> bool:
+    """Return True if all files of a copy are there with their sizes in bytes."""
+    try:
+        return all(os.stat(copy / name).st_size == size for name, size in sizes.items())
+    except OSError:
+        return False
+
+
+def sizes_of(data: bytes) -> dict[str, int]:
+    """Return name and size in bytes of each file of a copy made from an archive with these bytes."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = {entry.filename.removeprefix(INSIDE): entry.file_size for entry in archive.infolist() if _in(entry)}
+    return entries | {ARCHIVE_NAME: len(data)}
+
+
+def _in(entry: zipfile.ZipInfo) -> bool:
+    return entry.filename.startswith(INSIDE)
+
+
+def _files(data: bytes, content: str) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        files = {entry.filename.removeprefix(INSIDE): archive.read(entry) for entry in archive.infolist() if _in(entry)}
+    if content_of(files) != content:
+        raise zipfile.BadZipFile("the archive is damaged, or is being replaced")
+    return files
+
+
+def _write(folder: Path, files: dict[str, bytes]) -> None:
+    """Write the files to the disk itself: the name of a copy promises that it is whole, after a power cut, too."""
+    folders = {folder}
+    for name, data in files.items():
+        path = folder / name
+        folders.add(private_folder(path.parent))
+        with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(data)
+    _sync([*(folder / name for name in files), *folders])
+
+
+def _sync(paths: Iterable[Path]) -> None:
+    """Write to the disk what the system has of these. One by one takes seconds; many at once take a tenth of one."""
+    with ThreadPoolExecutor(SYNCED_AT_ONCE) as threads:
+        list(threads.map(_sync_one, paths))
+
+
+def _sync_one(path: Path) -> None:
+    if os.name != "posix" and path.is_dir():
+        return  # Windows does not open folders
+    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _put_in_place(temporary: Path, copy: Path, files: dict[str, bytes]) -> None:
+    """Rename the new copy. A whole one of another process wins; one that lacks files is moved away."""
+    for _ in range(3):
+        with contextlib.suppress(OSError):  # it is there
+            temporary.rename(copy)
+            return
+        if is_whole(copy, {name: len(data) for name, data in files.items()}):
+            return
+        harmed = Path(tempfile.mkdtemp(dir=copy.parent, suffix=GOING))
+        with contextlib.suppress(OSError):  # another process did the same
+            copy.rename(harmed)
+        shutil.rmtree(harmed, ignore_errors=True)
+    raise FileExistsError(f"{copy} cannot be replaced")
+
+
+def remove_unused(copies: Path, own: str) -> list[str]:
+    """Remove the copies that no process has locked, but not the one named `own`; return the names of the removed."""
+    removed: list[str] = []
+    with contextlib.suppress(OSError):
+        os.utime(copies / own)
+        # The clock of the file system: it can be another machine's.
+        now = (copies / own).stat().st_mtime
+        for folder in sorted(copies.iterdir()):
+            with contextlib.suppress(FileNotFoundError):  # another process removes it
+                old = folder.stat().st_mtime < now - GRACE_SECONDS
+                if folder.name != own and old and folder.is_dir() and _remove(folder):
+                    removed.append(folder.name)
+    return removed
+
+
+def _remove(folder: Path) -> bool:
+    """Remove a copy if no process has a lock on it. Return True if it was removed."""
+    going = folder
+    try:
+        if os.name == "posix":
+            import fcntl
+
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Under the lock: a process that locks it next sees that the name is gone.
+                going = folder.rename(folder.with_suffix(GOING))
+            finally:
+                os.close(handle)
+        else:
+            (folder / MANIFEST).unlink(missing_ok=True)  # fails while a process reads it
+    except OSError:
+        return False
+    shutil.rmtree(going, ignore_errors=True)
+    return True
