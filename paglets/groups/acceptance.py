@@ -1,8 +1,8 @@
-"""Which report becomes the record of its key, and what becomes of keys by cancel, loss and census.
+"""The rules that turn reports into records, and the effects of cancel, loss and sightings on a job key.
 
-While a key has no record, the first success with a generation of at least its `floor` is taken; a
-failure only from the newest generation. A cancel raises the floor, a loss does not: a copy that was
-taken for lost may still bring the result first.
+While a key has no record, the first success with a generation of at least its `floor` is accepted. A failure is
+accepted only from the newest generation. A cancel raises the floor. A loss does not: a copy that counts as lost may
+still deliver the result first.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ ReportVerdict = Literal["accepted", "already_recorded", "below_floor", "not_newe
 
 
 def effective_generation(job: ExpectedJob, generation: int) -> int:
-    """0 in a report means the newest."""
+    """Return the generation of a report; 0 in a report means the newest."""
     return generation or job.generation
 
 
 def judge_report(job: ExpectedJob, report: Report) -> ReportVerdict:
-    """Whether the report becomes the record of its key, or why it is kept as a duplicate only."""
+    """Return whether the report becomes the record of its key, or why it is kept only as a duplicate."""
     generation = effective_generation(job, report.generation)
     if job.ended:
         return "already_recorded"
@@ -33,30 +33,30 @@ def judge_report(job: ExpectedJob, report: Report) -> ReportVerdict:
 
 
 def ended(job: ExpectedJob, generation: int) -> ExpectedJob:
-    """The key with its record made by a report of that generation."""
+    """Return the key as ended by a report of that generation."""
     return replace(job, ended=True, generation=max(job.generation, generation), sighting=None, older=())
 
 
 def cancelled(job: ExpectedJob) -> ExpectedJob:
-    """The key ended by a cancel: no report of any generation made so far counts any more.
+    """Return the key as ended by a cancel: reports of existing generations no longer count.
 
-    Where its copies were last seen stays known until they are known to be gone.
+    The sighting stays until all copies are known to be gone.
     """
     return replace(job, ended=True, floor=job.generation + 1)
 
 
 def gone(job: ExpectedJob) -> ExpectedJob:
-    """The key without its copies: no host has one any more."""
+    """Return the key without copies, because no host has one any more."""
     return replace(job, sighting=None, older=())
 
 
 def next_generation(job: ExpectedJob, now: float) -> ExpectedJob:
-    """The key with a further copy, because every place where the newest may be is lost."""
+    """Return the key with one more generation, because every host that may have the newest copy is lost."""
     return replace(job, generation=job.generation + 1, since=now, sighting=None)
 
 
 def registered_again(job: ExpectedJob, generation: int) -> ExpectedJob:
-    """The key as it is, but for a newer generation that is told of."""
+    """Return the key with the higher of its own generation and the registered one."""
     return replace(job, generation=max(job.generation, generation))
 
 
@@ -64,9 +64,9 @@ CancelCause = Literal["cancelled", "recorded"]
 
 
 def cancel_cause(job: ExpectedJob, generation: int) -> CancelCause | None:
-    """Why a copy of that generation need not go on, or None where it must.
+    """Return why to cancel a copy of that generation, or None if it must continue.
 
-    An older generation above the floor stays wanted: its success counts if it comes first.
+    An older generation above the floor continues: its success counts if it comes first.
     """
     if generation < job.floor:
         return "cancelled"
@@ -74,9 +74,9 @@ def cancel_cause(job: ExpectedJob, generation: int) -> CancelCause | None:
 
 
 def with_sighting(job: ExpectedJob, sighting: Sighting) -> ExpectedJob:
-    """The key with what a host told of a copy, if that is news; the same object where it is not.
+    """Return the key with a newer sighting of a copy; the same object if nothing changed.
 
-    `since` of the older sighting is kept while place, status and reason code are the same.
+    The time `since` stays while host, status, reason code, attempt and generation stay the same.
     """
     known = job.sighting
     if known is not None:
@@ -96,5 +96,5 @@ def with_sighting(job: ExpectedJob, sighting: Sighting) -> ExpectedJob:
 
 
 def _order(sighting: Sighting) -> tuple[int, int, bool]:
-    """The later one is greater. A copy is leaving under the epoch in which it was here."""
+    """Return a value that is greater for a later sighting. A copy is leaving under the epoch in which it was here."""
     return (sighting.generation, sighting.epoch, sighting.residence == "leaving")

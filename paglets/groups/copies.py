@@ -1,8 +1,8 @@
-"""Where the copies of a group's jobs are: what the collector's host notes in the collector's storage.
+"""Sightings of job copies, which the collector's host writes into the collector's storage.
 
-The host does this itself, for collectors of any class, and not by messages: it must not wait for a handler of
-the user's. A handler in a process may have read the row before and write it after: an end of the key, which wins, or a
-key that was registered again, and then the next census, or the next try to begin it anew, notes the same once more.
+The host writes them itself, for collectors of any class. It sends no messages, because it must not wait for a handler
+of the user. A handler in a process may have read a row before the host's change and overwrite that change. If the
+handler ended the key, the end wins. Otherwise the next status reconciliation or resubmission writes the change again.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from paglets.groups.records import NO_COPY_SEEN, ExpectedJob, OlderCopy, Sightin
 from paglets.groups.rows import CollectorRows
 
 MAX_OLDER = 8
-"""Copies of one key that are kept in mind beside the newest."""
+"""The number of older copies of one key that are kept beside the newest."""
 
 
 def record_sighting(rows: CollectorRows, key: str, sighting: Sighting) -> acceptance.CancelCause | None:
-    """Note where a copy is, or say why nobody wants it any more.
+    """Store the sighting of a copy. Return why to cancel the copy, or None if it must continue.
 
-    A copy of an unknown key is left alone: the key may be registered later. One of a cancelled key is noted too:
-    its end is waited for.
+    A copy of an unknown key continues, because the key may be registered later. A sighting of a cancelled key is
+    stored, too, because the collector waits for the end of its copies.
     """
     job = rows.job(key)
     if job is None:
@@ -38,14 +38,14 @@ def record_sighting(rows: CollectorRows, key: str, sighting: Sighting) -> accept
 
 
 def newest_copy(job: ExpectedJob, template: Template, now: float) -> Sighting:
-    """The newest copy as it was last seen; one that nobody told of is at home, where it was made."""
+    """Return the newest copy as last seen. A copy without a sighting is at home, where it was created."""
     if job.sighting is not None:
         return job.sighting
-    return _at_the_beginning(template.agent_id, template.home, job.generation, *NO_COPY_SEEN, now)
+    return _as_created(template.agent_id, template.home, job.generation, *NO_COPY_SEEN, now)
 
 
-def _at_the_beginning(agent_id: str, host: HostRef, generation: int, reason: str, text: str, since: float) -> Sighting:
-    """A copy where it was made."""
+def _as_created(agent_id: str, host: HostRef, generation: int, reason: str, text: str, since: float) -> Sighting:
+    """Return the sighting of a copy at the host that created it."""
     return Sighting(
         agent_id=agent_id,
         host=host,
@@ -62,27 +62,27 @@ def _at_the_beginning(agent_id: str, host: HostRef, generation: int, reason: str
 
 
 def copy_id(group_id: str, key: str, generation: int) -> str:
-    """The agent id of a further copy: the same whoever makes it, and however often."""
+    """Return the agent id of a further copy. Every host computes the same id, so a repeated creation is detected."""
     text = "\n".join((group_id, key, str(generation)))
     return "copy-" + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def older_copies(copy: Sighting, hosts: Iterable[HostRef]) -> tuple[OlderCopy, ...]:
-    """A copy that is taken for lost, and may be on any of `hosts`."""
+    """Return one record per host that may have this lost copy."""
     return tuple(OlderCopy(agent_id=copy.agent_id, host=host, generation=copy.generation) for host in hosts)
 
 
 def resubmitted(
     job: ExpectedJob, agent_id: str, host: HostRef, why: str, now: float, lost: tuple[OlderCopy, ...] = ()
 ) -> ExpectedJob:
-    """The key with a further copy, made on `host`, in place of the one that is `lost`."""
-    made = _at_the_beginning(agent_id, host, job.generation + 1, "resubmitted", why, now)
+    """Return the key with a further copy, created on `host`, that replaces the `lost` one."""
+    made = _as_created(agent_id, host, job.generation + 1, "resubmitted", why, now)
     older = (*job.older, *lost)[-MAX_OLDER:]
     return replace(acceptance.next_generation(job, now), sighting=made, older=older)
 
 
 def postponed(job: ExpectedJob, copy: Sighting, reason: str, text: str, now: float) -> ExpectedJob:
-    """The key of which no further copy is made now; `since` is kept while the reason is the same."""
+    """Return the key with the reason why it is not resubmitted now. `since` stays while the reason is the same."""
     since = copy.since if copy.reason == reason else now
-    told = replace(copy, status="PLACING", reason=reason, reason_text=text, never=False, since=since)
-    return replace(job, sighting=told)
+    waiting = replace(copy, status="PLACING", reason=reason, reason_text=text, never=False, since=since)
+    return replace(job, sighting=waiting)

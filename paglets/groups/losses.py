@@ -1,4 +1,4 @@
-"""Is a copy of a job lost? A pure decision, from what the collector's host has heard of the places where it may be."""
+"""The rules that decide whether a copy of a job is lost, from the state of the hosts that may have it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from paglets.core.refs import HostRef
 from paglets.groups.records import Sighting
 
 LOOKS = 3
-"""So many times in a row a host must say that it has no such copy before it is believed."""
+"""The number of replies "no such copy" in a row after which the collector's host believes a host."""
 
 ResidenceStatus = Literal["here", "leaving", "gone", "refused", "disposed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyLocation:
-    """What the mesh answered when it was asked for a copy: the newest row of it. `peer`: where the copy is (`here`),
-    goes or went, or came from (`refused`)."""
+    """The newest residence row of a copy in the mesh. `peer`: the host that has the copy (`here`), gets or got it, or
+    sent it (`refused`)."""
 
     status: ResidenceStatus
     peer: HostRef | None
@@ -26,9 +26,11 @@ class CopyLocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PossibleHost:
-    """A host where a copy may be. `seconds_since_seen` since it last spoke to this host, by this host's clock and never
-    through a gap of its own; infinite where a person said that it is gone for good. `looks`: so many times in a row it
-    answered that it has no such copy."""
+    """A host that may have a copy.
+
+    `seconds_since_seen`: time since its last direct contact with this host, without pauses of this host; infinite if a
+    user removed it for good. `looks`: how many times in a row it replied that it has no such copy.
+    """
 
     host: HostRef
     seconds_since_seen: float
@@ -36,11 +38,12 @@ class PossibleHost:
 
 
 def is_here(found: CopyLocation | None) -> bool:
+    """Return True if a host has the copy."""
     return found is not None and found.status == "here"
 
 
 def possible_hosts(copy: Sighting, found: CopyLocation | None) -> tuple[HostRef, ...]:
-    """The hosts where the copy may be, all of which must be lost before it is."""
+    """Return the hosts that may have the copy. The copy is lost only if all of them are lost."""
     if found is not None and found.peer is not None:
         return (found.peer,)
     if copy.target is not None and copy.residence == "leaving":
@@ -49,10 +52,10 @@ def possible_hosts(copy: Sighting, found: CopyLocation | None) -> tuple[HostRef,
 
 
 def seconds_until_lost(found: CopyLocation | None, places: Sequence[PossibleHost], host_lost_after: float) -> float:
-    """In how many seconds the copy is lost if nothing more is heard of it: when each of `places` is lost, or said often
-    enough that it has no such copy. 0 where it is lost; infinite where it was found.
+    """Return in how many seconds the copy counts as lost without further news; 0: it is lost; infinite: it was found.
 
-    What is leaving for a host that is there is not lost: its source still has it.
+    It is lost if each of `places` is lost, or has replied often enough that it has no such copy. A copy that is leaving
+    for a host that answers is not lost, because its source still has it.
     """
     if is_here(found):
         return float("inf")
@@ -62,14 +65,14 @@ def seconds_until_lost(found: CopyLocation | None, places: Sequence[PossibleHost
 
 
 def unreachable(places: Sequence[PossibleHost], host_lost_after: float) -> list[PossibleHost]:
-    """Those of which nothing was heard; the others said that they have no copy."""
+    """Return the places without contact for `host_lost_after` seconds. The others replied that they have no copy."""
     return [place for place in places if place.seconds_since_seen >= host_lost_after]
 
 
 def why_lost(places: Sequence[PossibleHost], host_lost_after: float) -> str:
-    """In words."""
-    mute = unreachable(places, host_lost_after)
-    names = " and ".join(place.host.name for place in mute or places)
-    if mute:
-        return f"{names} was not heard of for {host_lost_after:g} s"
-    return f"{names} has no copy of it any more"
+    """Return a text that says why the copy is lost."""
+    absent = unreachable(places, host_lost_after)
+    names = " and ".join(place.host.name for place in absent or places)
+    if absent:
+        return f"{names} was not seen for {host_lost_after:g} s"
+    return f"{names} no longer has a copy"

@@ -1,7 +1,7 @@
-"""What a collector keeps for each job key, and what is reported to it.
+"""The records that a collector keeps for each job key, and the reports that it receives.
 
-`result` is the user's value: whatever the collector was given, tagged JSON or decoded, goes through
-untouched. All else is plain JSON.
+`result` is the user's value, as tagged JSON or decoded. The collector stores it unchanged. All other fields are plain
+JSON.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ ReportKind = Literal["result", "failure"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
-    """The copy of a job that its host last told of. `since`: epoch seconds of the last change of status or reason.
+    """A copy of a job as last reported by its host. `since`: epoch seconds of the last change of status or reason.
 
-    `residence`: `here` or `leaving`; `target`: where it was leaving for.
+    `residence`: `here` or `leaving`; `target`: the target host of a copy that is leaving.
     """
 
     agent_id: str
@@ -46,15 +46,15 @@ class Sighting:
     target: HostRef | None = None
 
 
-NO_COPY_SEEN = ("no_copy_seen", "no host has told of a copy of this job yet")
-"""Reason and words of a job before the first census."""
+NO_COPY_SEEN = ("no_copy_seen", "no host has reported a copy of this job yet")
+"""The reason code and text of a job before its first sighting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """What further copies of a job are made of; the state as it was submitted lies in a row of its own.
+    """The data for further copies of a job. The submitted state is in a separate row.
 
-    `agent_id` is that of the first copy, which was made at `home`. `request`: `slots.model.SlotRequest` as JSON.
+    `agent_id`: the id of the first copy, which was created at `home`. `request`: JSON of `slots.model.SlotRequest`.
     """
 
     agent_id: str
@@ -66,7 +66,7 @@ class Template:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OlderCopy:
-    """A copy that was taken for lost because nothing was heard of its host: it may go on there."""
+    """A copy that counts as lost because its host was not seen. It may still run there."""
 
     agent_id: str
     host: HostRef
@@ -75,11 +75,11 @@ class OlderCopy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectedJob:
-    """A key the group waits for, or waited for.
+    """A job key of a group, pending or ended.
 
-    `generation`: the newest. `floor`: reports of older generations count for nothing. `ended`: a result or
-    failure is recorded. `since`: epoch seconds when it was registered or begun anew. `older`: copies before the one of
-    `sighting` that a cancel has to ask for, the newest few.
+    `generation`: the newest one. `floor`: reports of lower generations do not count. `ended`: a result or failure is
+    recorded. `since`: epoch seconds of its registration or last resubmission. `older`: the newest few copies before the
+    one in `sighting`; a cancel has to end them, too.
     """
 
     generation: int = 1
@@ -92,7 +92,7 @@ class ExpectedJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultReport:
-    """`job_result`. `generation` 0 means the newest; `runtime_seconds` of the attempt, where known."""
+    """The message `job_result`. `generation` 0 means the newest. `runtime_seconds`: of the attempt, if known."""
 
     job_key: str
     result: Any = None
@@ -104,7 +104,7 @@ class ResultReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureReport:
-    """`job_failure`. `runtime_seconds` is taken and not kept: a failure's record does not show it."""
+    """The message `job_failure`. `runtime_seconds` is accepted but not stored in the record of a failure."""
 
     job_key: str
     cause: str
@@ -119,7 +119,7 @@ class FailureReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobWarning:
-    """`job_warning`: a warning about an attempt, for its record. It may arrive before the report of that attempt."""
+    """The message `job_warning`: a warning for the record of an attempt. It may arrive before the report."""
 
     job_key: str
     generation: int
@@ -139,14 +139,14 @@ def kind_of(report: Report) -> ReportKind:
 
 
 def result_report(args: Mapping[str, Any]) -> ResultReport:
-    """The report in a message's arguments. Raises Invalid naming the field."""
+    """Return the report in a message's arguments. Raises Invalid, which names the field."""
     report = from_json(ResultReport, dict(args), "job_result")
     _check(report, "job_result")
     return report
 
 
 def failure_report(args: Mapping[str, Any]) -> FailureReport:
-    """The report in a message's arguments, its texts cut to their bounds. Raises Invalid naming the field."""
+    """Return the report in a message's arguments, with texts cut. Raises Invalid, which names the field."""
     report = from_json(FailureReport, dict(args), "job_failure")
     _check(report, "job_failure")
     if not report.cause or len(report.cause) > MAX_CAUSE_CHARACTERS:
@@ -160,14 +160,14 @@ def failure_report(args: Mapping[str, Any]) -> FailureReport:
 
 
 def job_warning(args: Mapping[str, Any]) -> JobWarning:
-    """Return the warning in a message's arguments, cut to its bound. Raise Invalid naming the field."""
+    """Return the warning in a message's arguments, cut to its limit. Raises Invalid, which names the field."""
     warning = from_json(JobWarning, dict(args), "job_warning")
     check_job_key(warning.job_key)
     return replace(warning, text=warning.text[:MAX_WARNING_CHARACTERS])
 
 
 def with_warnings(record: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
-    """Return the record with further warnings. Keep the first MAX_WARNINGS, each once."""
+    """Return the record with further warnings: at most MAX_WARNINGS, each once, the first ones."""
     known = dict.fromkeys((*record.get("warnings", ()), *texts))
     return {**record, "warnings": list(known)[:MAX_WARNINGS]} if known else record
 
@@ -181,19 +181,19 @@ def _check(report: Report, where: str) -> None:
 
 
 def report_row(report: Report) -> dict[str, Any]:
-    """The report as a row for a later `row_report`; user values stay as they are."""
+    """Return the report as a dict for `row_report`. User values stay unchanged."""
     return {"kind": kind_of(report)} | {field.name: getattr(report, field.name) for field in fields(report)}
 
 
 def row_report(row: Mapping[str, Any]) -> Report:
-    """What `report_row` wrote."""
+    """Return the report that `report_row` converted."""
     reports: dict[str, type[ResultReport] | type[FailureReport]] = {"result": ResultReport, "failure": FailureReport}
     cls = reports[row["kind"]]
     return cls(**{field.name: row[field.name] for field in fields(cls)})
 
 
 def record_of(report: Report, generation: int, reported_at: float) -> dict[str, Any]:
-    """The entry of `results` or `failures` in a summary; `generation` is the one that counts."""
+    """Return the entry of `results` or `failures` in a summary. `generation`: the effective one."""
     common = {
         "host_name": report.host_name,
         "generation": generation,
@@ -212,7 +212,7 @@ def record_of(report: Report, generation: int, reported_at: float) -> dict[str, 
 
 
 def without_artifact(report: Report) -> Report:
-    """Return the report without the artifacts that its result names: a duplicate's files are not kept."""
+    """Return the report without the artifacts in its result, because files of a duplicate are not kept."""
     if not isinstance(report, ResultReport):
         return report
     if _is_stored(report.result):
@@ -225,11 +225,11 @@ def without_artifact(report: Report) -> Report:
 
 
 def _is_stored(value: Any) -> bool:
-    """Return True for the name of a large value, as tagged JSON or decoded."""
+    """Return True if the value is a reference to a stored large value, as tagged JSON or decoded."""
     return isinstance(value, StoredValue) or (type(value) is dict and value.keys() == {"$stored"})
 
 
 def duplicate_entry(report: Report, generation: int, reported_at: float, why: str) -> dict[str, Any]:
-    """An entry of `duplicate_reports`: the record it would have been, its key, kind and why it was not taken."""
+    """Return an entry of `duplicate_reports`: the record, its key and kind, and why it was not accepted."""
     record = record_of(without_artifact(report), generation, reported_at)
     return {"job_key": report.job_key, "kind": kind_of(report), "why": why, **record}

@@ -1,20 +1,20 @@
-"""How a collector keeps its records in its storage: one row for each thing, so that a report costs a few.
+"""The layout of a collector's records in its storage: many small rows, so that a report writes only a few.
 
 | key | value |
 | --- | --- |
 | `job/KEY` | `groups.records.ExpectedJob` |
-| `meta/KEY` | what `register_jobs` gave beside the key |
-| `result/KEY`, `failure/KEY` | the record, as a summary shows it |
-| `warning/KEY` | the warnings of an attempt that has no record yet, and which attempt it is |
+| `meta/KEY` | the metadata that `register_jobs` got for the key |
+| `result/KEY`, `failure/KEY` | the record, as in a summary |
+| `warning/KEY` | the warnings of an attempt without a record, and the attempt |
 | `ended/NUMBER` | the key that ended as the NUMBERth |
-| `duplicate/NUMBER` | a report that was not taken |
-| `unexpected/KEY\\nNUMBER` | a report for a key that is not registered, and the ids of the artifacts it came with |
-| `template/KEY` | `groups.records.Template`: what a further copy of the job is made of, until the key has ended |
-| `state/KEY` | the state as it was submitted, tagged JSON: read only when a further copy is made, and as long there |
+| `duplicate/NUMBER` | a report that was not accepted |
+| `unexpected/KEY\\nNUMBER` | a report for a key that is not registered, and the ids of its artifacts |
+| `template/KEY` | `groups.records.Template`: the data for further copies, until the key has ended |
+| `state/KEY` | the submitted state as tagged JSON; read only for a further copy; deleted when the key has ended |
 
-`job/KEY` is written by the collector's handlers, and by its host as `groups.copies` says; the last two by its host.
+The collector's handlers and its host (see `groups.copies`) write `job/KEY`. The host writes the last two rows.
 
-Numbers have ten digits, so that their order is that of the keys. A line feed cannot be in a job key.
+Numbers have ten digits, so that the keys sort by number. A job key cannot contain a line feed.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from paglets.groups.records import (
 )
 
 PAGE_ROWS = 1000
-"""Rows read at once: 100,000 jobs never are in memory together."""
+"""The number of rows read at once, so that 100,000 jobs are never in memory together."""
 
 PAGE_RECORDS = 50
-"""Rows with users' values read at once: each may have megabytes."""
+"""The number of rows with user values read at once: each may have megabytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedReport:
-    """A report, when it came, and what came with it."""
+    """A report with the time when it came and the ids of its artifacts."""
 
     report: Report
     reported_at: float
@@ -60,7 +60,7 @@ def _number(number: int) -> str:
 
 TEMPLATES = "template/"
 UNREADABLE = (Invalid, BadRequest)
-"""What reading a row raises that is none of ours: a subclass of a user may have rows of these names itself."""
+"""The errors for a row that a user's subclass wrote under one of these names."""
 
 
 def template_key(key: str) -> str:
@@ -69,12 +69,12 @@ def template_key(key: str) -> str:
 
 
 def state_key(key: str) -> str:
-    """Return the storage key of the state that a job was submitted with."""
+    """Return the storage key of a job's submitted state."""
     return f"state/{key}"
 
 
 class CollectorRows:
-    """The rows of one collector."""
+    """The typed access to the storage of one collector."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -84,7 +84,7 @@ class CollectorRows:
         return None if row is None else from_json(ExpectedJob, row)
 
     def generation(self, key: str) -> int:
-        """The newest of that key; 1 where no row says so. Cheaper than `job`."""
+        """Return the newest generation of that key; 1 if no row has one. Cheaper than `job`."""
         row = self._storage.get(f"job/{key}")
         generation = row.get("generation") if isinstance(row, dict) else None
         return generation if isinstance(generation, int) else 1
@@ -93,51 +93,51 @@ class CollectorRows:
         self._storage[f"job/{key}"] = to_json(job)
 
     def jobs(self) -> Iterator[tuple[str, ExpectedJob]]:
-        """All keys in order. Rows may be changed while this is at work."""
+        """Yield all keys with their jobs, in order. Rows may change during the iteration."""
         return ((key, from_json(ExpectedJob, row)) for key, row in self._scan("job/"))
 
     def pending(self, after: str = "") -> Iterator[tuple[str, ExpectedJob]]:
-        """Keys beyond `after` that have not ended, in order."""
+        """Yield the keys after `after` that have not ended, in order."""
         return ((key, from_json(ExpectedJob, row)) for key, row in self._scan("job/", after) if not row["ended"])
 
     def statuses(self) -> Iterator[str]:
-        """The status of each pending key, as its host told it last; only that is read of the rows."""
+        """Yield the last reported status of each pending key, without parsing the rest of the row."""
         for _, row in self._scan("job/"):
             if not row["ended"]:
                 sighting = row.get("sighting")
                 yield sighting["status"] if sighting else "PLACING"
 
     def causes(self) -> Iterator[str]:
-        """The cause of each failure."""
+        """Yield the cause of each failure."""
         return (row["cause"] for _, row in self.records("failure"))
 
     def put_metadata(self, key: str, metadata: Mapping[str, Any]) -> bool:
-        """Store what `register_jobs` gave beside the key. Return True if there was nothing of that key before."""
+        """Store the metadata of a key. Return True if the key had none before."""
         is_new = f"meta/{key}" not in self._storage
         self._storage[f"meta/{key}"] = dict(metadata)
         return is_new
 
     def metadata(self, after: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield what `register_jobs` gave beside keys, in the order of the keys."""
+        """Yield the metadata of the keys after `after`, in order."""
         return self._scan("meta/", after, PAGE_RECORDS)
 
     def metadata_of(self, key: str) -> list[tuple[str, dict[str, Any]]]:
-        """As `metadata`, of this key alone."""
+        """Return the same as `metadata`, for this key only."""
         row = self._storage.get(f"meta/{key}")
         return [] if row is None else [(key, row)]
 
     def records_of(self, key: str, kind: ReportKind) -> list[tuple[str, dict[str, Any]]]:
-        """As `records`, of this key alone."""
+        """Return the same as `records`, for this key only."""
         row = self._storage.get(f"{kind}/{key}")
         return [] if row is None else [(key, row)]
 
     def record(self, key: str) -> tuple[ReportKind, dict[str, Any]]:
-        """The record of a key that has ended, and which kind it is."""
+        """Return the kind and the record of a key that has ended."""
         row = self._storage.get(f"result/{key}")
         return ("failure", self._storage[f"failure/{key}"]) if row is None else ("result", row)
 
     def put_record(self, key: str, kind: ReportKind, record: dict[str, Any], number: int) -> None:
-        """The record of a key, which is the `number`th to end."""
+        """Store the record of a key that is the `number`th to end. Delete its template and submitted state."""
         self._storage[f"{kind}/{key}"] = record
         self._storage[f"ended/{_number(number)}"] = key
         self._storage.discard(TEMPLATES + key)
@@ -148,7 +148,7 @@ class CollectorRows:
         self._storage[f"{kind}/{key}"] = record
 
     def put_warning(self, warning: JobWarning) -> None:
-        """Keep a warning until the record of its attempt is there. Warnings of older attempts are dropped."""
+        """Store a warning until its attempt has a record. Drop warnings of older attempts."""
         known = self._storage.get(f"warning/{warning.job_key}")
         if known is not None and (known["generation"], known["attempt"]) > (warning.generation, warning.attempt):
             return
@@ -156,7 +156,7 @@ class CollectorRows:
         self._storage[f"warning/{warning.job_key}"] = with_warnings(row, [warning.text])
 
     def take_warnings(self, key: str, record: Mapping[str, Any]) -> list[str]:
-        """Delete the warnings of that key and return those of the attempt that `record` is of."""
+        """Delete the warnings of that key. Return those that belong to the attempt of `record`."""
         row = self._storage.get(f"warning/{key}")
         if row is None:
             return []
@@ -168,7 +168,7 @@ class CollectorRows:
         return self._scan(f"{kind}/", after, PAGE_RECORDS)
 
     def all_records(self, after: str = "") -> Iterator[tuple[str, ReportKind, dict[str, Any]]]:
-        """Results and failures together, in the order of their keys."""
+        """Yield results and failures together, sorted by key."""
 
         def of(kind: ReportKind) -> Iterator[tuple[str, ReportKind, dict[str, Any]]]:
             return ((key, kind, row) for key, row in self.records(kind, after))
@@ -176,23 +176,23 @@ class CollectorRows:
         return heapq.merge(of("result"), of("failure"), key=lambda entry: entry[0])
 
     def ended_after(self, number: int) -> Iterator[tuple[int, str]]:
-        """(number, key) of the keys that ended after the `number`th, in that order."""
+        """Yield (number, key) of the keys that ended after the `number`th, in that order."""
         return ((int(key), job_key) for key, job_key in self._scan("ended/", _number(number)))
 
     def template(self, key: str) -> Template | None:
-        """None where the key has ended, or no group was submitted with it."""
+        """Return the template of a key; None if the key has ended, or no group was submitted with it."""
         row = self._storage.get(TEMPLATES + key)
         return None if row is None else from_json(Template, row)
 
     def submitted_state(self, key: str) -> Any:
-        """Of a key with a template. Raises KeyError."""
+        """Return the submitted state of a key that has a template. Raises KeyError."""
         return self._storage[f"state/{key}"]
 
     def put_duplicate(self, number: int, entry: dict[str, Any]) -> None:
         self._storage[f"duplicate/{_number(number)}"] = entry
 
     def duplicates(self, after: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-        """Each with the name of its row, from the one after `after`."""
+        """Yield (row number, duplicate report) after the row `after`."""
         return self._scan("duplicate/", after, PAGE_RECORDS)
 
     def put_unexpected(self, number: int, came: ReceivedReport) -> None:
@@ -202,7 +202,7 @@ class CollectorRows:
         self._storage[f"unexpected/{came.report.job_key}\n{_number(number)}"] = row
 
     def take_unexpected(self, key: str) -> list[ReceivedReport]:
-        """The reports for that key, oldest first; their rows are deleted."""
+        """Delete the reports for that key and return them, oldest first."""
         found = list(self._scan(f"unexpected/{key}\n"))
         for number, _ in found:
             del self._storage[f"unexpected/{key}\n{number}"]
@@ -216,11 +216,11 @@ class CollectorRows:
         ]
 
     def unexpected(self, after: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-        """Each with the name of its row, from the one after `after`."""
+        """Yield (key and row number, unexpected report) after the row `after`."""
         return self._scan("unexpected/", after, PAGE_RECORDS)
 
     def _scan(self, prefix: str, after: str = "", rows: int = PAGE_ROWS) -> Iterator[tuple[str, Any]]:
-        """Rows of that prefix beyond `prefix + after`, in order, their keys without it."""
+        """Yield the rows with that prefix after `prefix + after`, in order, with keys without the prefix."""
         last = prefix + after
         while page := self._storage.scan(prefix, last, rows):
             yield from ((key[len(prefix) :], row) for key, row in page)

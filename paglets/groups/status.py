@@ -1,4 +1,4 @@
-"""The status of a group, as its collector holds it: the one table, and the diagram drawn from it."""
+"""The status of a group: its table of transitions, and the diagram made from the table."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ GROUP_TRANSITIONS: Transitions[GroupStatus] = Transitions(
     "group",
     "ACTIVE",
     {
-        # The last key ended, and the collector is where it is to stay.
+        # The last key ended, and the collector stays on its host.
         ("ACTIVE", "ended"): "COMPLETE",
-        # The last key ended, and the collector is to go home.
+        # The last key ended, and the collector must go home.
         ("ACTIVE", "ended_away"): "WAITING_FOR_HOME",
         ("WAITING_FOR_HOME", "departing"): "RETURNING_HOME",
         ("RETURNING_HOME", "arrived_home"): "COMPLETE",
-        # A user moved it home, or home took it in while it still waited.
+        # A user moved the collector home, or home took it while it still waited.
         ("WAITING_FOR_HOME", "arrived_home"): "COMPLETE",
-        # It came to a third host, or is asked to try the way home again.
+        # The collector arrived at a third host, or has to retry the move home.
         ("RETURNING_HOME", "turned_back"): "WAITING_FOR_HOME",
         ("WAITING_FOR_HOME", "turned_back"): "WAITING_FOR_HOME",
         ("COMPLETE", "sent_home"): "WAITING_FOR_HOME",
@@ -36,10 +36,10 @@ GROUP_TRANSITIONS: Transitions[GroupStatus] = Transitions(
 
 
 def move(old: str, event: str) -> GroupStatus:
-    """The status of a group that is `old` after `event`. Raises IllegalTransition."""
+    """Return the status that follows `old` on `event`. Raises IllegalTransition."""
     return GROUP_TRANSITIONS.move(old, event)
 
 
 def diagram() -> str:
-    """The table as a Mermaid state diagram, for the docs."""
+    """Return the table as a Mermaid state diagram for the documentation."""
     return GROUP_TRANSITIONS.diagram()

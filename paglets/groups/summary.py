@@ -1,7 +1,7 @@
-"""The summary of a group, and pages of its records; both bounded in bytes.
+"""The summary of a group and pages of its records, both limited in bytes.
 
-Entries come in as iterators and are taken only while there is room, so that a summary of a huge group
-reads no more rows than it shows.
+Entries come as iterators, which are read only while there is room. So the summary of a huge group reads no more rows
+than it shows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_PAGE_BYTES = 8 << 20
 MAX_PAGE_ENTRIES = 1000
 
 _HEAD_BYTES = 16 << 10
-"""Room for everything in a summary that is not a list: ids, names, URLs, counts."""
+"""The space reserved for the parts of a summary that are not lists: ids, names, URLs, counts."""
 
 _SHARES = {
     "failures": 4 << 20,
@@ -27,17 +27,17 @@ _SHARES = {
     "unexpected_reports": 1 << 20,
     "jobs": 1 << 20,
 }
-"""What each list may take at most, of 16 MiB; `results` takes all that these leave."""
+"""The maximum size of each list in a summary of 16 MiB. `results` gets the rest."""
 
 MAX_SKIPPED = 10
-"""Entries of one list that are passed over because they are larger than all the room: each had to be read for that."""
+"""The number of entries of one list that may be skipped as too large. Each had to be read first."""
 
 Entry = tuple[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """Where something is, as people and proxies need it. `agent_id` is null where no paglet is meant."""
+    """The host of a collector or of its home, for users and proxies. `agent_id`: null for a host without a paglet."""
 
     host_name: str
     host_url: str
@@ -46,7 +46,7 @@ class Location:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """All of a summary but its lists. Times are epoch seconds."""
+    """The parts of a summary that are not lists. Times are epoch seconds."""
 
     group_id: str
     status: str
@@ -71,7 +71,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lists:
-    """The lists of a summary, as iterators in the order of their keys."""
+    """The lists of a summary, as iterators sorted by key."""
 
     pending_jobs: Iterable[dict[str, Any]]
     results: Iterable[Entry]
@@ -82,10 +82,10 @@ class Lists:
 
 
 def json_bytes(value: Any) -> int:
-    """How many bytes the value takes as compact JSON, with a comma.
+    """Return the size of the value in bytes as compact JSON with a comma.
 
-    Exact for JSON values. For others (a collector in a process of its own holds them decoded) it is
-    an estimate: bytes as base64, all else by its text.
+    The size is exact for JSON values. A collector in its own process has decoded values; for those it is an estimate:
+    base64 for bytes, `repr` for other values.
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_stand_in, skipkeys=True)
     return len(text.encode("utf-8", "surrogatepass")) + 1
@@ -99,21 +99,21 @@ def _stand_in(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name, None) for field in fields(value)}
     size = getattr(type(value), "nbytes", None)
-    # An array: its text would be cut.
+    # The repr of a large array is abbreviated, so its length would be too small.
     return repr(value) if size is None else "x" * (value.nbytes * 4 // 3 + 64)
 
 
 class _Budget:
-    """Bytes that may still be used; `cut` once something did not fit."""
+    """The bytes that are left. `cut`: an item did not fit."""
 
     def __init__(self, total: int) -> None:
         self.left = total
         self.cut = False
 
     def take(self, items: Iterable[Any], most: int) -> list[Any]:
-        """Return the first items that fit in `most` bytes and in what is left.
+        """Return the first items that fit in `most` bytes and in the bytes that are left.
 
-        An item that is larger than all of that is passed over, so that one huge result does not hide the others.
+        Skip an item that exceeds the whole limit, so that one huge result does not hide the others.
         """
         taken: list[Any] = []
         room = whole = min(most, self.left)
@@ -134,10 +134,10 @@ class _Budget:
 
 
 def summarise(facts: Facts, lists: Lists, *, limit_bytes: int = MAX_SUMMARY_BYTES) -> dict[str, Any]:
-    """Return the summary as JSON (of the user's values: as they were kept).
+    """Return the summary as JSON, with user values as stored.
 
-    Counts are exact always. Where all would be over `limit_bytes`, the lists are cut, `truncated` is true, and
-    `left_out` says how many entries each list lacks.
+    Counts are always exact. If the summary would exceed `limit_bytes`, the lists are cut, `truncated` is true, and
+    `left_out` has the number of missing entries of each list.
     """
     budget = _Budget(max(0, limit_bytes - _HEAD_BYTES))
     scale = limit_bytes / MAX_SUMMARY_BYTES
@@ -190,7 +190,7 @@ def _place(place: Location) -> dict[str, Any]:
 
 
 def pending_entry(job_key: str, job: ExpectedJob, home_name: str) -> dict[str, Any]:
-    """An entry of `pending_jobs`: what the copy's host last told, or that none has."""
+    """Return an entry of `pending_jobs`: the last sighting, or `no_copy_seen` if there is none."""
     sighting = job.sighting
     if sighting is None:
         return {
@@ -218,7 +218,7 @@ def pending_entry(job_key: str, job: ExpectedJob, home_name: str) -> dict[str, A
 
 
 def page(entries: Iterator[Any], most_entries: int, most_bytes: int = MAX_PAGE_BYTES) -> tuple[list[Any], bool]:
-    """The first entries within both bounds, at least one where there is any; and whether there are more."""
+    """Return the first entries within both limits, at least one if there is any, and True if there are more."""
     taken: list[Any] = []
     room = most_bytes
     for entry in entries:
