@@ -1,4 +1,4 @@
-"""Whether two URLs name the same host: by scheme, lower-case host and port, and by nothing else."""
+"""The comparison of URLs of hosts, by scheme, lower-case host and port only."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ Address = tuple[str, str, int]
 
 
 def addresses_of(url: str) -> tuple[Address, ...]:
-    """What `url` may mean as (scheme, host, port); empty where it names no host.
+    """Return the possible meanings of `url` as (scheme, host, port); empty if it names no host.
 
-    A missing scheme is http. A URL without a port may mean its scheme's port or that of a host of the
-    mesh: who excludes `http://laptop` means the laptop, and a host kept out in vain is a smaller harm
-    than one used against the user's word.
+    The default scheme is http. A URL without a port stands for the port of its scheme and for the default port of
+    paglets. A user who excludes `http://laptop` means the laptop: to exclude too much does less harm than too little.
     """
     text = url.strip()
     try:
@@ -31,7 +30,7 @@ def addresses_of(url: str) -> tuple[Address, ...]:
 
 
 def same_host(excluded: tuple[str, ...], known: tuple[str, ...]) -> str | None:
-    """The first of the `excluded` URLs that names one of the `known` ones, or None."""
+    """Return the first `excluded` URL that names the same host as a `known` one, or None."""
     if not excluded:
         return None
     addresses = {address for url in known for address in addresses_of(url)}

@@ -1,4 +1,4 @@
-"""Amounts of resources in words, for people who ask why."""
+"""The texts for amounts of resources, in messages for users."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BYTES = {"memory_bytes": "memory", "temp_storage_bytes": "temporary disk"}
 
 
 def bytes_text(count: int) -> str:
-    """`12.5 GiB`: at most one digit after the point, bytes below 1 KiB as they are."""
+    """Return a text such as `12.5 GiB`, with at most one decimal place. Below 1 KiB the unit is bytes."""
     for size, unit in _UNITS:
         if count >= size:
             return f"{count / size:.1f}".removesuffix(".0") + f" {unit}"
@@ -20,7 +20,7 @@ def bytes_text(count: int) -> str:
 
 
 def amount_text(name: str, amount: int) -> str:
-    """`4 cores`, `2 GiB memory`, `1 GPU`."""
+    """Return a text such as `4 cores`, `2 GiB memory` or `1 GPU`."""
     if name in _WORDS:
         one, many = _WORDS[name]
         return f"{amount} {one if amount == 1 else many}"
@@ -28,13 +28,13 @@ def amount_text(name: str, amount: int) -> str:
 
 
 def resources_text(resources: Resources, names: Iterable[str] = FIELDS) -> str:
-    """The amounts of those names that are not zero, joined; `nothing` where there is none."""
+    """Return the amounts of `names` that are not zero, joined; `nothing` if all are zero."""
     parts = [amount_text(name, getattr(resources, name)) for name in names if getattr(resources, name)]
     return ", ".join(parts) or "nothing"
 
 
 def short_text(wanted: Resources, there: Resources, names: Iterable[str], word: str) -> str:
-    """`16 cores asked, 8 free` for each of `names`, joined; `word` is `free` or `offered`."""
+    """Return `16 cores asked, 8 free` for each of `names`, joined. `word` is `free` or `offered`."""
     return "; ".join(
         f"{amount_text(name, getattr(wanted, name))} asked, {_bare(name, getattr(there, name))} {word}"
         for name in names
@@ -42,7 +42,7 @@ def short_text(wanted: Resources, there: Resources, names: Iterable[str], word: 
 
 
 def bare_text(there: Resources, names: Iterable[str]) -> str:
-    """`2, 23.5 GiB`: the amounts of `names`, joined, where the words beside them say of what."""
+    """Return the amounts of `names` without the resource names, joined, such as `2, 23.5 GiB`."""
     return ", ".join(_bare(name, getattr(there, name)) for name in names)
 
 

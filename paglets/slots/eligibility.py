@@ -1,4 +1,4 @@
-"""May this host run that job, ever or now; and why not, in words with numbers."""
+"""The rules that decide whether a host can run a job, now or ever, and the texts that say why not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paglets.slots.model import Candidate, PlacementRules, Resources, SlotReques
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """Why a job does not run. `never`: waiting alone will not help. What to do follows from the code: see `remedy`."""
+    """A reason why a job does not run. `never`: waiting does not help. `remedy` maps the code to advice."""
 
     code: str
     text: str
@@ -24,12 +24,12 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """One host and one request. `eligible`: the job may be sent there, to start now or to wait.
+    """The result of matching one request with one host. `eligible`: the job may be sent there, to start or to wait.
 
-    `never`: the host as it is now can never run it. `reason` and `text` are empty where eligible.
-    `excess` says how far too large the request is (asked / offered, the worst resource), else 0; `asks` and `offers`
-    are the amounts that are too large, in words. `is_home`: it is the job's home. `tags`: those of the host;
-    `lacking_tags`: those of the request that it does not have, whatever `reason` is. All empty where eligible.
+    `never`: the host in its present configuration can never run the job. `excess`: the ratio asked / offered of the
+    worst resource if the request is too large, else 0. `asks` and `offers`: texts of the amounts that are too large.
+    `is_home`: the host is the job's home. `tags`: the host's tags. `lacking_tags`: required tags that the host does not
+    have, whatever the reason. All fields but `host` are empty if the host is eligible.
     """
 
     host: HostRef
@@ -138,14 +138,14 @@ _CHECKS: tuple[tuple[str, bool, Callable[[_Case], str | None]], ...] = (
     ("no_route", False, _no_route),
     ("offline", False, _offline),
 )
-"""(reason, never, check), what waiting cannot fix first. The further down the check that a host fails, the nearer the
-host is to running the job. So a home that is `home_excluded` could run the job if it were allowed to."""
+"""Rows (reason, never, check), in the order of checking. A host that fails a later check is nearer to running the job.
+For example, a host that fails `home_excluded` could run the job if jobs were allowed at home."""
 
 REASONS = tuple(code for code, _, _ in _CHECKS)
 
 
 def judge(request: SlotRequest, candidate: Candidate, *, home_store_id: str, mesh_version: str) -> Judgement:
-    """Whether `candidate` may get a job whose home is `home_store_id`, in a mesh of that version."""
+    """Decide whether `candidate` may get a job whose home is `home_store_id`, in a mesh of that version."""
     case = _Case(
         rules=request.rules,
         resources=request.resources,
@@ -185,17 +185,17 @@ _REMEDIES = {
     "peer_awaited": "start a host there, start this one without that --peer, or set allow_home_compute=True",
     "versions_differ": "start those hosts with the same --mesh-version and the same paglets.pyz",
     "home_excluded": "add a host with `paglets host --bind-public auto --peer URL`, or set allow_home_compute=True",
-    "host_excluded": "take the host out of excluded_host_names and excluded_host_urls",
-    "tag_excluded": "take the tag out of excluded_host_tags",
-    "tag_missing": "start a host with that --tag, or take the tag out of required_host_tags",
+    "host_excluded": "remove the host from excluded_host_names and excluded_host_urls",
+    "tag_excluded": "remove the tag from excluded_host_tags",
+    "tag_missing": "start a host with that --tag, or remove the tag from required_host_tags",
     "too_large": "ask for less, or add a larger host",
     "no_route": "start a host that both can connect to",
-    "offline": "start an offline host again, or give it up for good: `paglets mesh forget NAME`",
+    "offline": "restart an offline host, or remove it for good: `paglets mesh forget NAME`",
 }
 
 
 def remedy(*codes: str) -> str:
-    """Return what to do about the reasons that keep a job from every host: about the nearest one; "" for others."""
+    """Return advice for the one of these reason codes that is nearest to success; "" if there is none."""
     known = [code for code in codes if code in _REMEDIES]
     return _REMEDIES[max(known, key=("no_host", *REASONS).index)] if known else ""
 
@@ -208,16 +208,16 @@ _MANY = {
 }
 
 MAX_NAMES = 2
-"""Hosts named for each reason; the rest is counted."""
+"""The number of hosts named for each reason. Further hosts are only counted."""
 
 MAX_CHARACTERS = 70
-"""Of a reason: with the group and the count of its jobs the line is to stay below 100. The first part is never cut."""
+"""The length limit of a reason, so that a line with group and job count stays below 100. The first part is not cut."""
 
 
 def placement_problem(judgements: Sequence[Judgement]) -> Reason | None:
-    """Return why no host may get the job, or None where one may.
+    """Return why no host may get the job, or None if one may.
 
-    `never` only where no host ever can. The text begins with the hosts that came nearest.
+    `never` is true only if no host ever can. The text starts with the hosts that are nearest to running the job.
     """
     if any(judgement.eligible for judgement in judgements):
         return None
@@ -238,7 +238,7 @@ def placement_problem(judgements: Sequence[Judgement]) -> Reason | None:
 
 
 def _joined(parts: Sequence[str]) -> str:
-    """Return as many of the parts as there is room for, at least the first."""
+    """Join as many parts as fit in MAX_CHARACTERS, at least the first."""
     text = parts[0]
     for part in parts[1:]:
         if len(text) + len(part) + 2 <= MAX_CHARACTERS:
@@ -247,7 +247,7 @@ def _joined(parts: Sequence[str]) -> str:
 
 
 def _phrase(code: str, group: Sequence[Judgement]) -> str:
-    """Return why the hosts of `group` may not get the job. All have the same reason."""
+    """Return a text why the hosts of `group` may not get the job. All have the same reason code."""
     nearest = min(group, key=lambda each: (each.excess, each.is_home, each.host.name, each.host.store_id))
     if len(group) == 1:
         return nearest.text
@@ -271,7 +271,7 @@ def _hosts(group: Sequence[Judgement]) -> str:
 
 
 def tags_nowhere(missing: Sequence[str], there: Collection[str]) -> str:
-    """Return that no host has the tags `missing`, and which tags there are; "" where none is missing."""
+    """Return a text that no host has the tags `missing`, and which tags exist; "" if none is missing."""
     if not missing:
         return ""
     text, known = f"no host has the {_tags(missing)}", sorted(set(there))
@@ -283,7 +283,7 @@ def tags_nowhere(missing: Sequence[str], there: Collection[str]) -> str:
 
 
 def _some(words: Sequence[str], room: int) -> str:
-    """Return as many of the words as fit into so many characters, at least one, and how many more there are."""
+    """Return as many words as fit in `room` characters, at least one, and the number of further words."""
     shown = 1
     while shown < len(words) and len(", ".join(words[: shown + 1])) <= room:
         shown += 1

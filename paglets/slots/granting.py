@@ -1,4 +1,4 @@
-"""Which waiting jobs start now on this host, on which cores and GPUs; and why the others wait."""
+"""The decision which waiting jobs start now on this host, on which cores and GPUs, and why the others wait."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from paglets.slots.eligibility import Reason
 from paglets.slots.model import Resources, SlotRequest
 
 LOOK_AHEAD_JOBS = 1000
-"""How far a pass looks past jobs that do not fit. Ten thousand jobs of a shape that lacks one
-resource could hide others behind them; reading and judging this many takes a few milliseconds."""
+"""The number of queued jobs that a pass reads beyond the free cores. Many jobs that lack one resource could otherwise
+hide smaller ones behind them. Reading and checking this many takes a few milliseconds."""
 
 SHORT_REASONS = {
     "cpu_cores": "slots_busy",
@@ -19,15 +19,15 @@ SHORT_REASONS = {
     "temp_storage_bytes": "disk_short",
     "gpus": "gpu_short",
 }
-"""A resource -> the code of the reason that not enough of it is free."""
+"""A map from a resource to the reason code for too little of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingJob:
     """A job in this host's queue.
 
-    `waited_seconds`: since it was submitted, on all hosts. `here_seconds`: since it came to this one.
-    `stolen`: it came by stealing.
+    `waited_seconds`: waiting time on all hosts since its submission. `here_seconds`: time on this host. `stolen`: this
+    host stole it.
     """
 
     agent_id: str
@@ -40,7 +40,7 @@ class WaitingJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FreeUnits:
-    """What nobody has leased: ids of cores and GPUs, and bytes."""
+    """The resources that no lease holds: ids of cores and GPUs, and bytes."""
 
     cores: tuple[int, ...]
     gpus: tuple[int, ...] = ()
@@ -58,7 +58,7 @@ class FreeUnits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """This job starts now, on these cores and GPUs."""
+    """A job that starts now, with its cores and GPUs."""
 
     agent_id: str
     cores: tuple[int, ...]
@@ -67,7 +67,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grants:
-    """`reasons`: for each job looked at that does not start; `others`: for the jobs not looked at."""
+    """The result of a pass. `reasons`: for each checked job that does not start. `others`: for all jobs not checked."""
 
     grants: tuple[Grant, ...]
     reasons: dict[str, Reason]
@@ -76,11 +76,11 @@ class Grants:
 
 
 def queue_window(free_cores: int) -> int:
-    """How many of the oldest waiting jobs a pass must be given.
+    """Return how many of the oldest waiting jobs a pass has to read.
 
-    None where no core is free, as every job needs one. Else one for each core that may be granted, and
-    `LOOK_AHEAD_JOBS` more, so that jobs that do not fit seldom hide younger ones that do. What is
-    further back gets its turn as the queue moves; the reservation sees to it that it does.
+    Without a free core the result is 0, because every job needs one. Otherwise it is one job per free core plus
+    `LOOK_AHEAD_JOBS`, so that jobs that do not fit seldom hide younger ones. Jobs further back get their turn as the
+    queue moves, which the reservation guarantees.
     """
     return 0 if free_cores <= 0 else free_cores + LOOK_AHEAD_JOBS
 
@@ -97,11 +97,11 @@ class _Pass:
         self.reserve_after_seconds = reserve_after_seconds
         self.grants: list[Grant] = []
         self.reserved: WaitingJob | None = None
-        # What is free only shrinks: of equal requests only the first after a change is judged.
+        # Free resources only shrink, so equal requests get the same result until the next change.
         self.refused: dict[Resources, Reason] = {}
 
     def offer(self, job: WaitingJob) -> Reason | None:
-        """Start the job (None), or say why not."""
+        """Start the job and return None, or return why it does not start."""
         wanted = job.request.resources
         if wanted in self.refused:
             return self.refused[wanted]
@@ -133,10 +133,10 @@ class _Pass:
         self.refused.clear()
 
     def _reserve(self, job: WaitingJob) -> None:
-        """Keep for this job what it needs, if it waited long and the end of the leases will make room.
+        """Reserve resources for this job if it has waited long and would fit once all leases end.
 
-        Where even an idle host would be short (other programs hold the memory), keeping things free
-        would stop every job and help none.
+        If the job would not fit even on an idle host (other programs hold the memory), a reservation would stop every
+        job and help none.
         """
         wanted = job.request.resources
         waited_long = job.waited_seconds >= self.reserve_after_seconds
@@ -146,12 +146,12 @@ class _Pass:
             self.refused.clear()
 
     def _kept_free(self) -> Reason:
-        assert self.reserved is not None, "usable differs from left only by a reservation"
+        assert self.reserved is not None, "only a reservation makes usable differ from left"
         kept = resources_text(self.reserved.request.resources)
         waited = f"{self.reserved.waited_seconds:.0f} s"
         return Reason(
             code="reserved_for",
-            text=f"what is free is kept for the older job {self.reserved.agent_id}, "
+            text=f"free resources are reserved for the older job {self.reserved.agent_id}, "
             f"which needs {kept} and has waited {waited}",
         )
 
@@ -176,11 +176,10 @@ def grant(
     leased: Resources,
     reserve_after_seconds: float,
 ) -> Grants:
-    """Oldest fit first, over a window of the queue (`queue_window`), oldest first.
+    """Decide which jobs of a window of the queue (`queue_window`) start: the oldest that fit, oldest first.
 
-    The oldest job that does not fit and has waited `reserve_after_seconds` gets a reservation: no
-    younger job takes what it needs, so that it starts when enough leases have ended. The pass ends, and
-    takes no more from `queue`, as soon as no core can be had.
+    The oldest job that does not fit and has waited `reserve_after_seconds` gets a reservation. No younger job takes its
+    resources, so it starts when enough leases have ended. The pass stops reading `queue` when no core is left.
     """
     one = _Pass(free, offered, leased, reserve_after_seconds)
     reasons: dict[str, Reason] = {}

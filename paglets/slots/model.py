@@ -1,4 +1,4 @@
-"""What a job asks of a host, and what a host offers, as values."""
+"""The values that placement compares: the requests of jobs and the resources of hosts."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ MAX_TAGS = 64
 MAX_TAG_CHARACTERS = 100
 MAX_PROPERTIES = 64
 MAX_PROPERTY_CHARACTERS = 500
-"""Of its name and its value together."""
+"""The maximum length of a property: name and value together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """Amounts of the four resources: asked for, offered, leased or free."""
+    """An amount of each of the four resources: requested, offered, leased or free."""
 
     cpu_cores: int = 0
     memory_bytes: int = 0
@@ -25,22 +25,22 @@ class Resources:
     gpus: int = 0
 
     def fits(self, free: Resources) -> bool:
-        """Whether this request finds room in `free`."""
+        """Return True if this request fits in `free`."""
         return not self.lacking(free)
 
     def lacking(self, free: Resources) -> tuple[str, ...]:
-        """Names of the resources of which `free` has less than this asks for."""
+        """Return the names of the resources of which `free` has less than requested."""
         return tuple(name for name in FIELDS if getattr(self, name) > getattr(free, name))
 
     def __add__(self, other: Resources) -> Resources:
         return Resources(**{name: getattr(self, name) + getattr(other, name) for name in FIELDS})
 
     def __sub__(self, other: Resources) -> Resources:
-        """Never below zero: what is over-promised is simply not free."""
+        """Return the differences, but at least zero: an overcommitted resource has nothing free."""
         return Resources(**{name: max(0, getattr(self, name) - getattr(other, name)) for name in FIELDS})
 
     def smallest(self, other: Resources) -> Resources:
-        """The smaller amount of each."""
+        """Return the smaller amount of each resource."""
         return Resources(**{name: min(getattr(self, name), getattr(other, name)) for name in FIELDS})
 
 
@@ -49,7 +49,7 @@ FIELDS = ("cpu_cores", "memory_bytes", "temp_storage_bytes", "gpus")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementRules:
-    """The hosts where a job may run, and those that it prefers."""
+    """The rules for the hosts where a job may run, and its preferences."""
 
     required_tags: tuple[str, ...] = ()
     excluded_tags: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class PlacementRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotRequest:
-    """A job's wish. `estimated_runtime_seconds` 0: no estimate. `placement_timeout_seconds` 0: none."""
+    """The request of a job: resources, hosts, limits. 0 means no estimate, no placement timeout, no time limit."""
 
     resources: Resources
     rules: PlacementRules = field(default_factory=PlacementRules)
@@ -96,7 +96,7 @@ class Candidate:
 
 
 def check_request(request: SlotRequest) -> SlotRequest:
-    """`request` if its amounts make sense, else Invalid naming the field."""
+    """Return `request` if its amounts are valid. Raises Invalid, which names the field."""
     amounts = {name: getattr(request.resources, name) for name in FIELDS}
     amounts |= {
         name: getattr(request, name)
@@ -110,5 +110,5 @@ def check_request(request: SlotRequest) -> SlotRequest:
             raise Invalid(f"{name} is {least}: it must be at least 1")
     for url in request.rules.excluded_urls:
         if not addresses_of(url):
-            raise Invalid(f"excluded_urls holds {url[:200]!r}, which is not the URL of a host, as http://name:8765 is")
+            raise Invalid(f"excluded_urls has {url[:200]!r}, which is not the URL of a host such as http://name:8765")
     return request

@@ -1,4 +1,4 @@
-"""Which host gets which job: ranking for one request, and the assignment of many jobs at once."""
+"""The placement of jobs: the ranking of hosts for one request, and the assignment of many jobs at once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from paglets.slots.model import FIELDS, Candidate, PlacementRules, Resources, Sl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnplacedJob:
-    """A job that looks for a host. `home_store_id` is its home, which need not be this host.
+    """A job without a host. `home_store_id`: its home, which may be another host.
 
-    `avoided`: hosts, by store id, that did not take it a while ago: they are the last choice.
+    `avoided`: store ids of hosts that recently did not take the job. They are the last choice.
     """
 
     agent_id: str
@@ -26,29 +26,29 @@ class UnplacedJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placements:
-    """A host or a reason for each job (by agent id)."""
+    """The result of a placement: a host or a reason for each job, by agent id."""
 
     hosts: dict[str, HostRef]
     reasons: dict[str, Reason]
 
 
 def preferred_matches(rules: PlacementRules, candidate: Candidate) -> int:
-    """How many of the preferred tags the host has."""
+    """Return how many of the preferred tags the host has."""
     return sum(tag in candidate.tags for tag in rules.preferred_tags)
 
 
 def units(wanted: Resources, there: Resources) -> int:
-    """How many requests of that size `there` has room for."""
+    """Return how many requests of that size fit in `there`."""
     return min((getattr(there, name) // amount for name in FIELDS if (amount := getattr(wanted, name))), default=0)
 
 
 def load(candidate: Candidate) -> float:
-    """Jobs that run or wait there, for each core it offers."""
+    """Return the number of running and waiting jobs per offered core."""
     return (candidate.running_jobs + candidate.queued_jobs) / max(1, candidate.offered.cpu_cores)
 
 
 def rank(request: SlotRequest, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Eligible `candidates`, the best first: preferred tags, free capacity now, load, name."""
+    """Sort eligible `candidates`, best first, by preferred tags, free capacity, load and name."""
     return tuple(
         sorted(
             candidates,
@@ -64,7 +64,7 @@ def rank(request: SlotRequest, candidates: Sequence[Candidate]) -> tuple[Candida
 
 
 class _Seat:
-    """A host while jobs are handed out: what is still free, and how many wait there."""
+    """A host during an assignment: its free resources and its number of waiting jobs."""
 
     def __init__(self, candidate: Candidate) -> None:
         self.candidate = candidate
@@ -78,10 +78,10 @@ class _Seat:
 
 
 class _Share:
-    """One host's part of a batch of equal requests. `key()` says how good the next place there is.
+    """The share of one host in a batch of equal requests. `key()` ranks its next place; the lowest key is best.
 
-    While there is room now, hosts fill in proportion to it; after that, they queue in proportion to
-    what they offer, counting what waits there already.
+    While hosts have free room, they fill in proportion to it. After that they queue jobs in proportion to their offered
+    resources, including the jobs that wait there already.
     """
 
     def __init__(self, seat: _Seat, resources: Resources) -> None:
@@ -98,28 +98,27 @@ class _Share:
         return (not has_room, filled, -self.room, self.seat.load, host.name, host.store_id)
 
 
-_Wish = tuple[PlacementRules, str, frozenset[str]]
-"""What jobs have in common that may go to the same hosts: rules, home, hosts to avoid."""
+_HostRules = tuple[PlacementRules, str, frozenset[str]]
+"""The key of jobs that may go to the same hosts: rules, home and avoided hosts."""
 
 
 def place(jobs: Sequence[UnplacedJob], candidates: Sequence[Candidate], *, mesh_version: str) -> Placements:
-    """A host for every job, or why there is none. Deterministic; jobs oldest first.
+    """Choose a host for every job, or return why there is none. Deterministic. `jobs` are sorted, oldest first.
 
-    Jobs that ask for the same are handed out together over a heap of hosts, and each host is judged
-    once for each different set of rules: one heap step for each job, one look at each host for each
-    different amount of resources.
+    Equal requests are assigned together over a heap of hosts, and each host is checked once per set of rules. The cost
+    is one heap step per job, and one pass over the hosts per distinct amount of resources.
     """
     seats = [_Seat(candidate) for candidate in candidates]
-    tiers: dict[_Wish, list[list[_Seat]]] = {}
-    batches: dict[tuple[_Wish, Resources], list[UnplacedJob]] = {}
+    tiers: dict[_HostRules, list[list[_Seat]]] = {}
+    batches: dict[tuple[_HostRules, Resources], list[UnplacedJob]] = {}
     for job in jobs:
         batches.setdefault(((job.request.rules, job.home_store_id, job.avoided), job.request.resources), []).append(job)
     hosts: dict[str, HostRef] = {}
     reasons: dict[str, Reason] = {}
-    for (wish, resources), batch in batches.items():
-        if wish not in tiers:
-            tiers[wish] = _tiers(batch[0], seats, mesh_version)
-        fit = _fitting(tiers[wish], resources)
+    for (rules, resources), batch in batches.items():
+        if rules not in tiers:
+            tiers[rules] = _tiers(batch[0], seats, mesh_version)
+        fit = _fitting(tiers[rules], resources)
         if fit:
             hosts.update(_hand_out(batch, fit))
         else:
@@ -129,7 +128,7 @@ def place(jobs: Sequence[UnplacedJob], candidates: Sequence[Candidate], *, mesh_
 
 
 def _tiers(job: UnplacedJob, seats: Sequence[_Seat], mesh_version: str) -> list[list[_Seat]]:
-    """Hosts that the rules allow, whatever the size: those with the most preferred tags first, avoided ones last."""
+    """Return the hosts that the rules allow, whatever their size: most preferred tags first, avoided hosts last."""
     rules_only = replace(job.request, resources=Resources())
     tiers: dict[tuple[bool, int], list[_Seat]] = {}
     for seat in seats:
@@ -141,7 +140,7 @@ def _tiers(job: UnplacedJob, seats: Sequence[_Seat], mesh_version: str) -> list[
 
 
 def _fitting(tiers: Sequence[Sequence[_Seat]], resources: Resources) -> list[_Seat]:
-    """Of the best tier where the request can ever fit, the hosts where it can."""
+    """Return the hosts where the request can ever fit, from the first tier that has any."""
     for tier in tiers:
         fit = [seat for seat in tier if resources.fits(seat.candidate.offered)]
         if fit:
@@ -156,7 +155,7 @@ def _why_nowhere(job: UnplacedJob, candidates: Sequence[Candidate], mesh_version
             for candidate in candidates
         ]
     )
-    assert reason is not None, "rules and size together are what judge() looks at"
+    assert reason is not None, "judge() checks exactly rules and size"
     return reason
 
 

@@ -1,7 +1,7 @@
-"""All decisions about slots, as pure functions of the values in `paglets.slots.model`.
+"""The decisions about slots: pure functions of the values in `paglets.slots.model`.
 
-The host reads its store, decides with these, writes its store, then sends. Nothing here knows a
-clock: durations come in with the values.
+A host reads its store, decides with these functions, writes its store, and then sends. Nothing here reads a clock:
+durations are part of the values.
 """
 
 from paglets.slots.eligibility import REASONS, Judgement, Reason, judge, placement_problem

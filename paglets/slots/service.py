@@ -1,7 +1,7 @@
-"""Requests and replies of the service `compute-slots` that every host offers to paglets.
+"""The requests and replies of the service `compute-slots` that every host offers to paglets.
 
-Flat on purpose: the host writes these by hand as tagged trees, so fields are plain JSON values. The
-objects within are the records of `paglets.api` (`JobView`, `PlacementCandidate`) as JSON.
+Fields are plain JSON values, because the host writes these records by hand as tagged trees. Nested objects are records
+of `paglets.api` (`JobView`, `PlacementCandidate`) as JSON.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ SERVICE_NAME = "compute-slots"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotsStatusRequest:
-    """`status`: the scheduler of the host. At most `limit` jobs are shown, oldest first."""
+    """The request `status`: show the scheduler of the host and at most `limit` jobs, oldest first."""
 
     limit: int = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotsStatusReply:
-    """Amounts are objects with `cpu_cores`, `memory_bytes`, `temp_storage_bytes`, `gpus`; `jobs` are JobViews."""
+    """The reply to `status`. `capacity` and `free` have the fields of `slots.model.Resources`; `jobs` are JobViews."""
 
     host_name: str
     host_url: str
@@ -35,13 +35,13 @@ class SlotsStatusReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidatesRequest:
-    """`candidates`: which hosts could run this `slots.model.SlotRequest`, submitted from the host asked?"""
+    """The request `candidates`: rank the hosts for a `slots.model.SlotRequest` submitted from the asked host."""
 
     request: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidatesReply:
-    """`verdicts` are `api.PlacementCandidate` records, the best host first."""
+    """The reply to `candidates`. `verdicts`: JSON of `api.PlacementCandidate`, the best host first."""
 
     verdicts: list[dict[str, Any]]

@@ -1,4 +1,4 @@
-"""Which status a compute job may have after which: the one table, and the diagram drawn from it."""
+"""The status of a compute job: its table of transitions, and the diagram made from the table."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ JOB_TRANSITIONS: Transitions[JobStatus] = Transitions(
     "job",
     "PLACING",
     {
-        # A host was chosen and has it in its queue.
+        # The chosen host has the job in its queue.
         ("PLACING", "queued"): "WAITING_FOR_SLOT",
-        # Its host gives it up again: to place it anew, or because a move that was begun is refused.
+        # The host returns the job for a new placement, or a move of the job was refused.
         ("WAITING_FOR_SLOT", "taken_back"): "PLACING",
         ("WAITING_FOR_SLOT", "granted"): "RUNNING",
-        # The host restarted or lost its zygote under it: the attempt counts as a loss.
+        # The host restarted or lost its zygote during the attempt, which counts as a loss.
         ("RUNNING", "lost"): "WAITING_FOR_SLOT",
-        # It failed by itself and has attempts left.
+        # The job itself failed and has attempts left.
         ("RUNNING", "retried"): "WAITING_FOR_SLOT",
-        # It met a full disk: another host first.
+        # The disk was full, so another host is tried first.
         ("RUNNING", "displaced"): "PLACING",
         ("RUNNING", "completed"): "COMPLETED",
         ("RUNNING", "failed"): "FAILED_FINAL",
@@ -37,10 +37,10 @@ FINAL = JOB_TRANSITIONS.final()
 
 
 def move(old: str, event: str) -> JobStatus:
-    """The status of a job that is `old` after `event`. Raises IllegalTransition."""
+    """Return the status that follows `old` on `event`. Raises IllegalTransition."""
     return JOB_TRANSITIONS.move(old, event)
 
 
 def diagram() -> str:
-    """The table as a Mermaid state diagram, for the docs."""
+    """Return the table as a Mermaid state diagram for the documentation."""
     return JOB_TRANSITIONS.diagram()

@@ -1,4 +1,4 @@
-"""Which waiting jobs a busy host hands over to one that has room."""
+"""The choice of waiting jobs that a busy host hands over to a host with free slots."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from paglets.slots.model import Candidate, Resources
 from paglets.slots.placing import preferred_matches
 
 STOLEN_COOLDOWN_SECONDS = 60.0
-"""A job that was stolen stays this long, so that two hosts do not throw it to and fro."""
+"""The time that a stolen job stays, so that two hosts do not steal it from each other in turns."""
 
 BETTER_HOST_SECONDS = 5.0
-"""A job waits this long on a host with more of its preferred tags before it may go to one with fewer."""
+"""The time that a job waits on a host with more of its preferred tags before a host with fewer may steal it."""
 
 
 def choose_stolen(
@@ -27,11 +27,11 @@ def choose_stolen(
     most_jobs: int,
     mesh_version: str,
 ) -> tuple[str, ...]:
-    """Agent ids of the jobs that go to `thief`, oldest first.
+    """Return the agent ids of the jobs that go to `thief`, oldest first.
 
-    `waiting`: the victim's queue, oldest first, a bounded window of it. `free`: what the thief has promised to
-    nobody else. The first `would_start_next` jobs stay: they start here before they could arrive there.
-    Takes no more from `waiting` once the thief's cores or `most_jobs` are used up.
+    `waiting`: a window of the victim's queue, oldest first. `free`: the thief's resources that are promised to no other
+    host. The first `would_start_next` jobs stay, because they start here before they could arrive there. Reading stops
+    when the thief's cores or `most_jobs` are used up.
     """
     chosen: list[str] = []
     left = free
