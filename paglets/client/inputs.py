@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from paglets.api.groups import SubmitGroup
 from paglets.client.pacing import Progress
-from paglets.codec.bundle import Publisher
+from paglets.codec.bundle import BytesPublisher
 from paglets.core.clock import Clock, SystemClock
 from paglets.core.content import hash_file, stat_of
 from paglets.core.databases import database_at
@@ -33,7 +33,7 @@ InputPaths = Mapping[str, str | Path]
 """The name of a file in the scratch directory -> where it is now."""
 
 
-class FilePublisher(Publisher, Protocol):
+class FilePublisher(BytesPublisher, Protocol):
     """A paglet's context, or a HostClient."""
 
     def publish_file(self, path: str | Path) -> BlobRef: ...

@@ -1,6 +1,6 @@
-"""Arrays and scalars of numpy to and from the content of their tags.
+"""Conversion of numpy arrays and scalars to and from the contents of their tags.
 
-numpy is imported only to read such a value: a host that passes one on keeps its JSON and needs no numpy.
+numpy is imported only to read such a value. A host that forwards one keeps its JSON and needs no numpy.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ MAX_DTYPE_CHARACTERS = 60
 MAX_DIMENSIONS = 64
 
 DTYPE_KINDS = "biufcmMSUV"
-"""Numbers, times, text, and raw bytes."""
+"""The kinds of dtypes that are supported: numbers, times, text, and raw bytes."""
 
 LARGEST_FLOAT = {"f": 8, "c": 16}
-"""Bytes of an item. Wider floats have another format on other processors, under the same name."""
+"""Most bytes of an item. Wider floats have the same name but another format on other processors."""
 
-_HANDLED_BY_VALUE = ("S", "U")
+_TEXT_KINDS = ("S", "U")
 
 
 def is_array(value: Any) -> bool:
@@ -38,10 +38,10 @@ def is_scalar(value: Any) -> bool:
 
 
 def array_content(array: Any) -> dict[str, Any]:
-    """Return the content of `$ndarray`. Raises CodecError for arrays whose items have no fixed bytes."""
+    """Return the content of `$ndarray`. Raises CodecError for arrays whose items have no portable format."""
     numpy = sys.modules["numpy"]
     if type(array) not in (numpy.ndarray, numpy.memmap):
-        raise CodecError(f"{type_of(array)} is not a plain array and cannot travel; {_advice(array)}")
+        raise CodecError(f"{type_of(array)} is not a plain array and cannot be sent; {_advice(array)}")
     dtype = _portable(array.dtype)
     return {"dtype": dtype, "shape": list(array.shape), "data": _text(array)}
 
@@ -53,7 +53,7 @@ def _advice(array: Any) -> str:
 
 
 def scalar_content(scalar: Any) -> list[str]:
-    """Return the content of `$numpy`: [dtype, base64 of its bytes], of text ["U", text], of bytes ["S", base64]."""
+    """Return the content of `$numpy`: [dtype, base64 of its bytes]; ["U", text]; or ["S", base64] for bytes."""
     kind = scalar.dtype.kind
     if kind == "U":
         return ["U", str.__str__(scalar)]
@@ -63,15 +63,15 @@ def scalar_content(scalar: Any) -> list[str]:
 
 
 def _portable(dtype: Any) -> str:
-    """Return the name of a dtype that means the same bytes on every machine. Raises CodecError."""
+    """Return the name of a dtype. Raises CodecError if the name means other bytes on other machines."""
     numpy = sys.modules["numpy"]
     if dtype.hasobject:
-        raise CodecError("an array of objects cannot travel; convert it with .tolist()")
+        raise CodecError("an array of objects cannot be sent; convert it with .tolist()")
     if dtype.names is not None:
-        raise CodecError("a structured array cannot travel; send {name: array[name] for name in array.dtype.names}")
+        raise CodecError("a structured array cannot be sent; send {name: array[name] for name in array.dtype.names}")
     if dtype.itemsize > LARGEST_FLOAT.get(dtype.kind, dtype.itemsize):
         raise CodecError(
-            f"{with_article(dtype.name)} differs between processors and cannot travel; "
+            f"{with_article(dtype.name)} differs between processors and cannot be sent; "
             "convert it to float64 or complex128"
         )
     text: str = dtype.str
@@ -102,7 +102,7 @@ def read_array(content: Any, binary: Callable[[Any], bytes], resolve: Resolve) -
         raise TypeError('expected {"dtype": ..., "shape": [...], "data": ...}')
     shape = content["shape"]
     if type(shape) is not list or len(shape) > MAX_DIMENSIONS or not all(type(n) is int and n >= 0 for n in shape):
-        raise TypeError("expected a shape of numbers that are 0 or more")
+        raise TypeError("expected a shape of non-negative integers")
     numpy = _numpy(resolve)
     dtype = _dtype(numpy, content["dtype"])
     data = binary(content["data"])
@@ -110,21 +110,21 @@ def read_array(content: Any, binary: Callable[[Any], bytes], resolve: Resolve) -
         raise ValueError(f"{len(data)} bytes do not fill a {content['dtype']} array of shape {shape}")
     if not data:
         return numpy.zeros(shape, dtype)
-    # A bytearray, so that the array can be written to.
+    # A bytearray makes the array writable.
     return numpy.frombuffer(bytearray(data), dtype).reshape(shape)
 
 
 def read_scalar(content: Any, binary: Callable[[Any], bytes], resolve: Resolve) -> Any:
-    """Return the scalar of a `$numpy`, as `read_array`."""
+    """Return the scalar of a `$numpy`. Raises the same errors as `read_array`."""
     if type(content) is not list or [type(part) for part in content] != [str, str]:
         raise TypeError("expected [dtype, bytes]")
     name, text = content
     numpy = _numpy(resolve)
-    if name in _HANDLED_BY_VALUE:
+    if name in _TEXT_KINDS:
         return numpy.str_(text) if name == "U" else numpy.bytes_(binary(text))
     dtype, data = _dtype(numpy, name), binary(text)
     if not data or len(data) != dtype.itemsize:
-        raise ValueError(f"{len(data)} bytes are no {name}")
+        raise ValueError(f"{len(data)} bytes do not make one {name}")
     return numpy.frombuffer(data, dtype)[0]
 
 
@@ -144,5 +144,5 @@ def _dtype(numpy: Any, name: Any) -> Any:
         raise TypeError("expected the name of a dtype")
     dtype = numpy.dtype(name)
     if dtype.kind not in DTYPE_KINDS or dtype.hasobject or dtype.names is not None or dtype.subdtype is not None:
-        raise ValueError(f"an array of {name} is not read")
+        raise ValueError(f"arrays of {name} are not supported")
     return dtype

@@ -1,9 +1,9 @@
-"""The code that travels with a paglet: a reproducible zip of source files, named by its hash.
+"""Bundles: the code that is sent with a paglet, as a reproducible zip of source files named by its hash.
 
-What goes in: the module of a class and what it imports below its root, transitively. The root is the folder of a
-script, and for a module of a package the folder above the top-level package. Nothing that a host's interpreter has:
-the standard library, paglets, what is installed as a library; and nothing but `.py`. Equal sources make equal bytes
-wherever, whenever and by whomever they are packed.
+A bundle has the module of a class, and all that it imports below its root, transitively. The root is the folder of a
+script; for a module of a package it is the folder above the top-level package. A bundle has only `.py` files, and none
+that a host has already: the standard library, paglets, and installed libraries. Equal sources give equal bytes on any
+machine, at any time, for any user.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from paglets.core.errors import Invalid
 from paglets.core.refs import BlobRef
 
 MAX_BUNDLE_BYTES = 20_000_000
-"""Far above any code that people write: what is larger is data in the form of code."""
+"""Largest bundle: far more than the code of any project. Larger sources are data in the form of code."""
 
 MAX_BUNDLE_FILES = 5_000
 SHOWN_FILES = 5
@@ -41,22 +41,22 @@ _UNIX = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """A zip of source files, and its name."""
+    """A zip of source files, and the ref with its hash and size."""
 
     blob: BlobRef
     data: bytes
 
 
-class Publisher(Protocol):
-    """Keeps bytes on a host for as long as something there refers to them."""
+class BytesPublisher(Protocol):
+    """Publishes bytes on a host, which keeps them as long as something there refers to them."""
 
     def publish_bytes(self, data: bytes) -> BlobRef: ...
 
 
 def bundle_of(*classes: type) -> Bundle | None:
-    """The code of these classes in one bundle; None where every host has it.
+    """Return a bundle with the code of these classes; None if every host has it.
 
-    Raises Invalid for a class of no file, for a source that cannot be read or parsed, and for too much code.
+    Raises Invalid for a class without a file, for a source that cannot be read or parsed, and for too much code.
     """
     packed = _Pack()
     for cls in classes:
@@ -67,11 +67,11 @@ def bundle_of(*classes: type) -> Bundle | None:
     return packed.bundle() if packed.sources else None
 
 
-def publish_code(publisher: Publisher, *classes: type, states: Iterable[Any] = ()) -> BlobRef | None:
-    """The published bundle of these classes, and of those in the trees `states`; None where every host has them.
+def publish_code(publisher: BytesPublisher, *classes: type, states: Iterable[Any] = ()) -> BlobRef | None:
+    """Publish the bundle of these classes and of those in the trees `states`. Return None if every host has them.
 
-    In the process of a paglet its own bundle serves for all classes that came in it. Raises what `bundle_of` raises,
-    and ImportFailed for a class in a state that its name does not lead to.
+    The process of a paglet reuses its own bundle for classes that came in it. Raises the errors of `bundle_of`, and
+    ImportFailed for a class in a state that cannot be imported by its name.
     """
     classes = (*classes, *map(resolve_class, sorted(class_names_in(states))))
     own = [_bundle_around(cls) for cls in classes if _place_of(cls) is not None]
@@ -81,26 +81,26 @@ def publish_code(publisher: Publisher, *classes: type, states: Iterable[Any] = (
     return None if bundle is None else publisher.publish_bytes(bundle.data)
 
 
-# The bundles that this process imports from.
+# Bundles that this process imports from.
 
-_came_in: dict[str, BlobRef] = {}
+_unpacked_here: dict[str, BlobRef] = {}
 
 
 def note_unpacked(folder: str, blob: BlobRef) -> None:
-    """Say that this process has `folder` on its path, and that it is that bundle unpacked."""
-    _came_in[os.path.realpath(folder)] = blob
+    """Note that `folder`, which is on the path of this process, is the unpacked bundle `blob`."""
+    _unpacked_here[os.path.realpath(folder)] = blob
 
 
 def _bundle_around(cls: type) -> BlobRef | None:
     file = os.path.realpath(getattr(sys.modules.get(cls.__module__), "__file__", None) or "")
-    return next((blob for folder, blob in _came_in.items() if file.startswith(folder + os.sep)), None)
+    return next((blob for folder, blob in _unpacked_here.items() if file.startswith(folder + os.sep)), None)
 
 
-# What goes in.
+# Content of a bundle.
 
 
 def _place_of(cls: type) -> tuple[Path, str, Path] | None:
-    """Root, name and file of the module of `cls`; None where hosts have it, or must have it for all that is known."""
+    """Return root, name and file of the module of `cls`; None if hosts have it, or it has no source file."""
     if cls.__module__ in MAIN_MODULES:
         script = this_script()
         return None if script is None or _is_installed(script.path) else (script.root, script.name, script.path)
@@ -117,7 +117,7 @@ def _is_installed(path: Path) -> bool:
 
 
 class _Pack:
-    """Sources by their place in the bundle, within bounds."""
+    """The sources of a bundle by their paths in it. The limits of a bundle are checked as sources are added."""
 
     def __init__(self) -> None:
         self.sources: dict[str, Source] = {}
@@ -125,11 +125,11 @@ class _Pack:
         self._total_bytes = 0
 
     def has(self, module: str, path: Path) -> bool:
-        """Whether that module is in, and with it all that it needs."""
+        """Return True if the pack has that module, and so all that the module imports."""
         return any((source.module, source.path) == (module, path) for source in self.sources.values())
 
     def add_all(self, sources: Iterable[Source]) -> None:
-        """Raises Invalid as soon as it is too much, so that no more is read."""
+        """Add sources. Raises Invalid as soon as there are too many, so that no more are read."""
         for source in sources:
             other = self.sources.setdefault(source.entry, source)
             if other.data != source.data:
@@ -152,7 +152,7 @@ class _Pack:
         shown = ", ".join(f"{source.path} ({len(source.data) / 1e6:.1f} MB)" for source in largest)
         return Invalid(
             f"the code to send is over {MAX_BUNDLE_BYTES / 1e6:.0f} MB or {MAX_BUNDLE_FILES:,} files; the largest "
-            f"so far: {shown}. Put data into files that are no Python and send them as `inputs`, or install the code "
+            f"so far: {shown}. Put data into files other than .py and send them as `inputs`, or install the code "
             "on the hosts"
         )
 
@@ -162,7 +162,7 @@ class _Pack:
 
 
 def first_clash(entry: str, spellings: dict[str, str]) -> str:
-    """`a and b` where a part of this path differs from an earlier one only in case; remembers its spellings."""
+    """Return `a and b` if part of a path differs from an earlier one only in case, else "". Update `spellings`."""
     parts = entry.split("/")
     for end in range(1, len(parts) + 1):
         path = "/".join(parts[:end])
@@ -173,7 +173,7 @@ def first_clash(entry: str, spellings: dict[str, str]) -> str:
 
 
 def zipped(files: Mapping[str, bytes]) -> bytes:
-    """A zip of these files that depends on nothing else: sorted, stored, without times or users."""
+    """Return a zip that depends only on these files: sorted, uncompressed, without times or users."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):

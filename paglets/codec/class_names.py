@@ -1,4 +1,4 @@
-"""Classes by name: `module:qualname`, as it travels on the wire and lies in stores."""
+"""Class names, `module:qualname`, as they stand in messages and stores, and the import of classes by name."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ LACKS_LIBRARY = (
     "install it there for that Python. A module of your own travels only if an import statement names it and it is in "
     "or below the folder of the script, or of the class's top-level package"
 )
-"""What to do about a module that a host lacks."""
+"""Advice for a library that a host lacks."""
 
 LACKS_CLASS = (
     "it did not come with the job: install it there for that Python, or start the host with --code-path FOLDER"
 )
-"""The same of the module of the class itself: of a library at home, or of code that was not there to be sent."""
+"""Advice for the module of a class that was not sent: it is in a library, or its source was not found."""
 
 
 def class_name(cls: type) -> str:
-    """The name under which another process imports `cls`; a class of a script goes by the name of its file.
+    """Return the name under which another process imports `cls`. A class of a script gets its file's name.
 
     Raises Invalid for a class inside a function, and for one of a `__main__` without a file.
     """
@@ -45,16 +45,18 @@ def _module_name(cls: type) -> str:
     script, top = this_script(), cls.__qualname__.partition(".")[0]
     if script is None or not hasattr(sys.modules["__main__"], top):
         raise Invalid(
-            f"class {cls.__qualname__} is in no file that can travel: it was typed here, or comes from an archive",
+            f"class {cls.__qualname__} is in no file that can be sent: it was typed in a session, or is in an archive",
             hint=["define it in a file, then run that file, or import it here"],
         )
     return script.name
 
 
 def check_class_name(name: str) -> str:
-    """`name` if it is well formed, else Invalid. Imports nothing."""
+    """Return `name` if it is well formed. Raises Invalid otherwise. Imports nothing."""
     if "<locals>" in name:
-        raise Invalid(f"{name[:100]!a}: classes inside functions cannot travel; move it to the top level of its module")
+        raise Invalid(
+            f"{name[:100]!a}: a class inside a function cannot be sent; move it to the top level of its module"
+        )
     module, colon, qualname = name.partition(":")
     parts = [*module.split("."), *qualname.split(".")]
     if not colon or len(name) > MAX_NAME_CHARACTERS or not all(part.isidentifier() for part in parts):
@@ -67,10 +69,10 @@ def resolve_class(name: str, *, host_name: str = ...) -> type[Any]: ...
 @overload
 def resolve_class(name: str, base: type[T], *, host_name: str = ...) -> type[T]: ...
 def resolve_class(name: str, base: type[Any] | None = None, *, host_name: str = "") -> type[Any]:
-    """The class of that name, a subclass of `base` where given. Imports its module: the user's code runs.
+    """Import and return the class of that name, which must be a subclass of `base` if given. User code runs.
 
-    Raises Invalid for a malformed name, ImportFailed (details: `class_name`, `module`, `interpreter`)
-    where there is no such class; it names the host where that is given.
+    Raises Invalid for a malformed name, and ImportFailed (details: `class_name`, `module`, `interpreter`) if there is
+    no such class. The message names the host if `host_name` is given.
     """
     module_name, _, qualname = check_class_name(name).partition(":")
     try:
@@ -78,17 +80,17 @@ def resolve_class(name: str, base: type[Any] | None = None, *, host_name: str = 
         for part in qualname.split("."):
             place = getattr(place, part, None)
             if not isinstance(place, type):
-                raise _Unfit(f"{module_name} has no class {qualname}")
+                raise _NoSuchClass(f"{module_name} has no class {qualname}")
         if base is not None and not issubclass(place, base):
-            raise _Unfit(f"it is not {with_article(base.__qualname__)}")
-    except _Unfit as unfit:
-        raise _failure(name, str(unfit), host_name) from unfit.__cause__
+            raise _NoSuchClass(f"it is not {with_article(base.__qualname__)}")
+    except _NoSuchClass as reason:
+        raise _failure(name, str(reason), host_name) from reason.__cause__
     found: type[Any] = place
     return found
 
 
-class _Unfit(Exception):
-    """Why a name gives no class."""
+class _NoSuchClass(Exception):
+    """A name that leads to no suitable class."""
 
 
 def _import(name: str, module_name: str) -> Any:
@@ -102,14 +104,14 @@ def _import(name: str, module_name: str) -> Any:
         raise
     except ModuleNotFoundError as error:
         is_own = error.name == module_name.partition(".")[0]
-        raise _Unfit(f"{error}; {LACKS_CLASS if is_own else LACKS_LIBRARY}") from error
+        raise _NoSuchClass(f"{error}; {LACKS_CLASS if is_own else LACKS_LIBRARY}") from error
     except (Exception, SystemExit) as error:
-        # A module that exits when imported is a script without its main guard: no reason to end with it.
-        raise _Unfit(f"{type(error).__name__}: {str(error)[:MAX_REASON_CHARACTERS]}") from error
+        # A module that exits when imported is a script without its main guard. It must not end this process.
+        raise _NoSuchClass(f"{type(error).__name__}: {str(error)[:MAX_REASON_CHARACTERS]}") from error
 
 
 def this_python() -> str:
-    """The interpreter of this process, in words."""
+    """Return path and version of the interpreter of this process."""
     return f"{sys.executable} (Python {platform.python_version()})"
 
 
@@ -123,11 +125,11 @@ def _failure(name: str, reason: str, host_name: str) -> ImportFailed:
     )
 
 
-# While a module is imported for one of its classes.
+# Refusal of submissions while a module is imported for one of its classes.
 
 
-class _Refusals:
-    """Whether the module that is being imported tried what it may not."""
+class _ImportGuard:
+    """The import of a module for one of its classes. `first`: the error, if the module tried to submit."""
 
     def __init__(self, class_name: str) -> None:
         self.module, _, self.qualname = class_name.partition(":")
@@ -141,26 +143,26 @@ class _Refusals:
         return self.first
 
 
-_current: ContextVar[_Refusals | None] = ContextVar("_current", default=None)
+_current: ContextVar[_ImportGuard | None] = ContextVar("_current", default=None)
 
 
 @contextmanager
 def _importing(class_name: str) -> Iterator[None]:
-    refusals = _Refusals(class_name)
-    token = _current.set(refusals)
+    guard = _ImportGuard(class_name)
+    token = _current.set(guard)
     try:
         yield
     except (Exception, SystemExit) as error:
-        # The module may have turned the refusal into an end of its own.
-        if refusals.first in (None, error):
+        # The module may have caught the error and raised another one.
+        if guard.first in (None, error):
             raise
-        raise refusals.first from error
+        raise guard.first from error
     finally:
         _current.reset(token)
 
 
 def refuse_while_importing() -> None:
-    """Raises ImportFailed where a class's module is being imported: its main part is not to run there."""
-    refusals = _current.get()
-    if refusals is not None:
-        raise refusals.refuse()
+    """Raise ImportFailed while a module is imported for one of its classes: its main part must not run there."""
+    guard = _current.get()
+    if guard is not None:
+        raise guard.refuse()

@@ -1,4 +1,4 @@
-"""Why a value cannot travel, and where in it the trouble lies."""
+"""The error of the encoder and decoder, with the path to the part of a value that causes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ MAX_PATH_CHARACTERS = 200
 
 
 class CodecError(Exception):
-    """Raised deep in a value; each container on the way out adds a step, so that good values pay nothing."""
+    """An error in a part of a value. Each container around that part adds a step to the path.
+
+    So the path costs nothing for values without errors.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -22,7 +25,7 @@ class CodecError(Exception):
         self.steps.append(step)
 
     def invalid(self, where: str) -> Invalid:
-        """The error for users; `where` names the outermost value."""
+        """Return the error for users. `where`: the name of the outermost value."""
         path = where + "".join(reversed(self.steps))
         if len(path) > MAX_PATH_CHARACTERS:
             path = path[:MAX_PATH_CHARACTERS] + "..."
@@ -30,14 +33,14 @@ class CodecError(Exception):
 
 
 def key_step(key: Any) -> str:
-    """How the entry `key` of a dict is written in a path."""
+    """Return the step of a path for the entry `key` of a dict."""
     if isinstance(key, str):
         return f".{key}" if key.isidentifier() and len(key) <= 60 else f"[{key[:60]!a}]"
     return f"[{short_repr(key)}]"
 
 
 def short_repr(value: Any) -> str:
-    """`repr(value)`, cut; a broken `__repr__` must not hide the error that is being told."""
+    """Return `repr(value)`, cut short. A broken `__repr__` must not hide the error."""
     try:
         return ascii(value)[:60]
     except Exception:
@@ -45,6 +48,6 @@ def short_repr(value: Any) -> str:
 
 
 def type_name(value: Any) -> str:
-    """The type of `value` as its users know it: `set`, `numpy.int64`."""
+    """Return the name of the type of `value`, such as `set` or `numpy.int64`."""
     kind = type(value)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

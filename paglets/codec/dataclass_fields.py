@@ -1,4 +1,4 @@
-"""Dataclasses and named tuples taken apart into their fields and put together again, without their constructors."""
+"""Conversion of dataclasses and named tuples to their fields and back, without their constructors."""
 
 from __future__ import annotations
 
@@ -15,43 +15,42 @@ from paglets.core.errors import Invalid
 from paglets.core.text import type_of, with_article
 
 MAX_CACHED_SCHEMAS = 1024
-"""Bounds the cache where a program makes classes as it runs."""
+"""Limit of the cache, for programs that create classes while they run."""
 
 MAX_NAMES_SHOWN = 5
 MAX_NAME_SHOWN = 60
 
 PLAIN_BASES = (str, int, float, complex, bytes, bytearray, tuple, list, dict, set, frozenset)
-"""Types whose instances have content of their own. A dataclass that is one of them as well would lose that content."""
+"""Types whose instances have content besides fields. A dataclass that inherits from one would lose that content."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldSchema:
-    """The fields of a dataclass by name. Fields in `tuples` hold tuples."""
+    """The fields of a dataclass by name. `tuples`: names of the fields with a tuple type."""
 
     fields: Mapping[str, dataclasses.Field[Any]]
     tuples: frozenset[str]
 
 
 def to_fields(value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass's instance by name.
+    """Return the fields of a dataclass instance by name.
 
-    Raises Invalid if the class cannot be made again, if a field has no value, and if the instance has attributes
-    that are no fields: they would be lost.
+    Raises Invalid if the class cannot be restored, if a field has no value, and if the instance has attributes that are
+    not fields and would be lost.
     """
     fields = schema_of(type(value)).fields
     refuse_attributes(value, "declare them as fields", fields)
     try:
         return {name: getattr(value, name) for name in fields}
     except AttributeError as error:
-        raise Invalid(f"{type_of(value)} without {error.name!r} cannot travel") from None
+        raise Invalid(f"{type_of(value)} without {error.name!r} cannot be sent") from None
 
 
 def from_fields(cls: Any, fields: Mapping[str, Any]) -> Any:
     """Return an instance of dataclass `cls` with these fields. Neither `__init__` nor `__post_init__` runs.
 
-    Both ran where the value was made: a second run could change what it holds. Missing fields take their defaults;
-    a list is accepted for a field of a tuple type. Raises Invalid for an unknown field, and for a missing one
-    without default.
+    Both ran when the value was created; a second run could change it. Missing fields get their defaults. A list is
+    accepted for a field with a tuple type. Raises Invalid for an unknown field, and for a missing one without default.
     """
     shape = schema_of(cls)
     _check_names(cls, fields, shape.fields)
@@ -59,12 +58,14 @@ def from_fields(cls: Any, fields: Mapping[str, Any]) -> Any:
     try:
         made = cls.__new__(cls)
         for name, field in shape.fields.items():
-            # The only way into a field of a frozen class.
+            # The only way to set a field of a frozen class.
             object.__setattr__(made, name, values[name] if name in values else _default(cls, field))
     except Invalid:
         raise
     except Exception as error:
-        raise Invalid(f"{cls.__qualname__} refused its fields: {type(error).__name__}: {str(error)[:300]}") from error
+        raise Invalid(
+            f"{cls.__qualname__} cannot be made from its fields: {type(error).__name__}: {str(error)[:300]}"
+        ) from error
     return made
 
 
@@ -94,7 +95,7 @@ def is_named_tuple(cls: type) -> bool:
 
 
 def named_tuple(cls: Any, fields: Mapping[str, Any]) -> Any:
-    """Return a named tuple with these fields; missing ones take their defaults. Raises Invalid."""
+    """Return a named tuple with these fields. Missing ones get their defaults. Raises Invalid, like `from_fields`."""
     _check_names(cls, fields, dict.fromkeys(cls._fields))
     values = {**cls._field_defaults, **fields}
     for name in cls._fields:
@@ -103,20 +104,20 @@ def named_tuple(cls: Any, fields: Mapping[str, Any]) -> Any:
     return tuple.__new__(cls, [values[name] for name in cls._fields])
 
 
-# Attributes that would not travel.
+# Attributes that would be lost.
 
 
 def refuse_attributes(value: Any, advice: str, known: Mapping[str, Any] | None = None) -> None:
-    """Raise Invalid if `value` has attributes that are not `known`, with their names and what to do."""
+    """Raise Invalid with advice if `value` has attributes that are not in `known`."""
     extra = [name for name in _attributes(value) if known is None or name not in known]
     if extra:
         names = ", ".join(f"{name[:MAX_NAME_SHOWN]!a}" for name in extra[:MAX_NAMES_SHOWN])
         more = f" and {len(extra) - MAX_NAMES_SHOWN} more" if len(extra) > MAX_NAMES_SHOWN else ""
-        raise Invalid(f"{type_of(value)} has attributes that cannot travel: {names}{more}; {advice}")
+        raise Invalid(f"{type_of(value)} has attributes that cannot be sent: {names}{more}; {advice}")
 
 
 def _attributes(value: Any) -> Iterator[str]:
-    """Names of the attributes of an instance. Values of a cached_property are not among them: they are made again."""
+    """Yield the names of an instance's attributes, except a cached_property, which is computed again."""
     cls = type(value)
     for name in getattr(value, "__dict__", ()):
         if not isinstance(inspect.getattr_static(cls, name, None), cached_property):
@@ -137,18 +138,18 @@ def _find_slots(cls: type[Any]) -> tuple[str, ...]:
 _slots_of: Callable[[type], tuple[str, ...]] = lru_cache(MAX_CACHED_SCHEMAS)(_find_slots)
 
 
-# Shapes.
+# Schemas.
 
 
 def _find_schema(cls: type[Any]) -> FieldSchema:
     if not dataclasses.is_dataclass(cls):
         raise Invalid(f"{cls.__qualname__} is not a dataclass")
     if "__dataclass_fields__" not in vars(cls) and _annotations(cls):
-        raise Invalid(f"{cls.__qualname__} has fields of its own but lacks @dataclass: write it above the class")
+        raise Invalid(f"{cls.__qualname__} has its own fields but lacks @dataclass: write it above the class")
     for base in PLAIN_BASES:
         if issubclass(cls, base):
             raise Invalid(
-                f"{cls.__qualname__} cannot travel: it is a dataclass and {with_article(base.__name__)} as well"
+                f"{cls.__qualname__} cannot be sent: it is a dataclass and {with_article(base.__name__)} as well"
             )
     return FieldSchema(
         fields={field.name: field for field in dataclasses.fields(cls)},
@@ -157,14 +158,14 @@ def _find_schema(cls: type[Any]) -> FieldSchema:
 
 
 schema_of: Callable[[type], FieldSchema] = lru_cache(MAX_CACHED_SCHEMAS)(_find_schema)
-"""Return the shape of a dataclass. Raises Invalid if its instances cannot be made again elsewhere."""
+"""Return the fields of a dataclass. Raises Invalid if its instances cannot be restored in another process."""
 
 
 def _hints(cls: type[Any]) -> dict[str, Any]:
-    """The types of fields, each by itself: one that cannot be known here spoils no other."""
+    """Return the types of fields by name. Each is evaluated separately, because some may be unknown here."""
     hints: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
-        # Not those of `__module__`, which is the public path of a class and may not be where it is written.
+        # Use the globals of `__init__`: `__module__` may be a public path instead of the defining module.
         names = getattr(vars(base).get("__init__"), "__globals__", {})
         hints |= {name: _evaluated(hint, names) for name, hint in _annotations(base).items()}
     return hints
@@ -174,7 +175,7 @@ def _annotations(cls: type[Any]) -> dict[str, Any]:
     try:
         return inspect.get_annotations(cls)
     except NameError:
-        # Where annotations are not text, they are evaluated all at once.
+        # Annotations that are not text are evaluated together, so one unknown name fails all.
         return {}
 
 
@@ -182,7 +183,7 @@ def _evaluated(hint: Any, names: dict[str, Any]) -> Any:
     try:
         return typing.get_type_hints(types.SimpleNamespace(__annotations__={"it": hint}), names)["it"]
     except (NameError, TypeError, AttributeError, SyntaxError):
-        # A name that exists only for a type checker. A list then stays a list in this field.
+        # The name exists only for a type checker. A list stays a list in this field.
         return Any
 
 

@@ -1,6 +1,6 @@
-"""Trees to values: the reading half of `paglets.codec.tagged_json`, where the tags are listed.
+"""The decoder of `paglets.codec.tagged_json`: from trees to values. The tags are listed there.
 
-`depth` counts the objects and lists of the tree that lie around a tree.
+`depth` is the number of objects and lists around a tree.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ from paglets.core.text import with_article
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeOptions:
-    """`resolve` gives the class of a name. `keeps_missing`: what cannot be imported here, or has another shape
-    here, becomes an `Unreadable`."""
+    """Options of the decoder. `resolve`: returns the class of a name.
+
+    `keeps_missing`: a value becomes an `Unreadable` if its class cannot be imported or has other fields here.
+    """
 
     resolve: Callable[[str], type[Any]]
     keeps_missing: bool = False
@@ -43,12 +45,12 @@ Reader = Callable[[Any, int, DecodeOptions], Any]
 
 
 def no_class(name: str) -> type[Any]:
-    """Refuse a class, where users' code must not be imported."""
-    raise Invalid(f"a value of class {name[:100]!a} is not read here, only plain values are")
+    """Raise Invalid: user code must not be imported here."""
+    raise Invalid(f"a value of class {name[:100]!a} cannot be read here: only plain values can")
 
 
 def read(tree: Any, depth: int, options: DecodeOptions) -> Any:
-    """The value of `tree`. Raises CodecError, and what `resolve` raises for a class that is not here."""
+    """Return the value of `tree`. Raises CodecError, and the errors of `options.resolve`."""
     kind = type(tree)
     if kind in _SCALARS:
         return tree
@@ -57,7 +59,7 @@ def read(tree: Any, depth: int, options: DecodeOptions) -> Any:
     if kind is list:
         return _items(tree, depth, options)
     if kind is not dict:
-        raise CodecError(f"{with_article(type_name(tree))} is no JSON value")
+        raise CodecError(f"{with_article(type_name(tree))} is not a JSON value")
     if len(tree) == 1:
         ((key, content),) = tree.items()
         if key[:1] == "$":
@@ -102,7 +104,7 @@ def _tagged(tag: str, content: Any, depth: int, options: DecodeOptions) -> Any:
             raise
         return Unreadable({tag: content}, error)
     except (ValueError, TypeError, ArithmeticError, LookupError) as error:
-        # Invalid (of names and shapes) is a ValueError too, and says all that there is to say.
+        # Invalid (of names and fields) is a ValueError, and its message is complete.
         if isinstance(error, Invalid) and options.keeps_missing and options.resolve is not no_class:
             return Unreadable({tag: content}, error)
         reason = error.message if isinstance(error, Invalid) else f"{tag} has a wrong value: {str(error)[:200]}"
@@ -128,7 +130,7 @@ def _binary(content: Any) -> bytes:
 def _distinct(items: list[Any], kind: Callable[[list[Any]], Any]) -> Any:
     made = kind(items)
     if len(made) != len(items):
-        raise ValueError("an item stands in it twice")
+        raise ValueError("an item occurs twice")
     return made
 
 

@@ -1,6 +1,6 @@
-"""Values to trees: the writing half of `paglets.codec.tagged_json`, where the tags are listed.
+"""The encoder of `paglets.codec.tagged_json`: from values to trees. The tags are listed there.
 
-`depth` counts the objects and lists of the tree that lie around a value.
+`depth` is the number of objects and lists around a value in its tree.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from paglets.core.refs import StoredValue
 from paglets.core.text import with_article
 
 MAX_VALUE_DEPTH = 80
-"""Levels of a value's tree. The rest of the text's bound is for the envelopes around values."""
+"""Most levels of a value's tree. The other levels that strict JSON allows are for the envelopes around values."""
 
 _INT_BOUND = 10**MAX_INT_DIGITS
 
 
 def is_record(value: Any) -> bool:
-    """Whether `value` is an instance of a dataclass."""
+    """Return True if `value` is an instance of a dataclass."""
     return dataclasses.is_dataclass(type(value))
 
 
@@ -57,7 +57,7 @@ def _encoder_by_base(value: Any) -> Callable[[Any, int], Any]:
         return _enum
     if is_record(value):
         return _record
-    # Before plain types: numpy.float64 is a float too.
+    # Test for numpy before plain types: numpy.float64 is a float.
     if is_scalar(value):
         return _numpy_scalar
     if is_array(value):
@@ -69,7 +69,7 @@ def _encoder_by_base(value: Any) -> Callable[[Any, int], Any]:
     base = base_of(value)
     if base is not None:
         return _subclass(base)
-    raise CodecError(f"{with_article(type_name(value))} cannot travel; {_advice(value)}")
+    raise CodecError(f"{with_article(type_name(value))} cannot be sent; {_advice(value)}")
 
 
 def _advice(value: Any) -> str:
@@ -99,7 +99,7 @@ _ADVICE: tuple[tuple[Callable[[Any], bool], str], ...] = (
 
 def _deeper(depth: int) -> int:
     if depth >= MAX_VALUE_DEPTH:
-        raise CodecError(f"the value is nested more than {MAX_VALUE_DEPTH} levels deep, or holds itself")
+        raise CodecError(f"the value is nested more than {MAX_VALUE_DEPTH} levels deep, or contains itself")
     return depth + 1
 
 
@@ -128,7 +128,7 @@ def plain_str(value: str) -> str:
 
 def _int(value: int, depth: int) -> int:
     if not -_INT_BOUND < value < _INT_BOUND:
-        raise CodecError(f"an integer of more than {MAX_INT_DIGITS} digits cannot travel; send it as bytes")
+        raise CodecError(f"an integer of more than {MAX_INT_DIGITS} digits cannot be sent; send it as bytes")
     return value
 
 
@@ -226,7 +226,7 @@ def _iso(tag: str) -> Callable[[Any, int], dict[str, Any]]:
 
 def _time(value: datetime.time, depth: int) -> dict[str, Any]:
     if value.tzinfo is not None and value.utcoffset() is None:
-        raise CodecError("a time whose zone has no fixed offset from UTC cannot travel; send a datetime")
+        raise CodecError("a time whose zone has no fixed offset from UTC cannot be sent; send a datetime")
     return {"$time": value.isoformat()}
 
 
@@ -270,7 +270,7 @@ def _named_tuple(value: Any, depth: int) -> dict[str, Any]:
     base_of(value)
     if tuple.__len__(value) != len(value._fields):
         raise CodecError(
-            f"{with_article(type_name(value))} with {tuple.__len__(value)} items cannot travel; convert it to tuple"
+            f"{with_article(type_name(value))} with {tuple.__len__(value)} items cannot be sent; convert it to tuple"
         )
     try:
         return _object(value, dict(zip(value._fields, tuple.__iter__(value), strict=True)), depth)

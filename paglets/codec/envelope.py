@@ -1,7 +1,7 @@
-"""A paglet on the wire: all that a host must know to keep, schedule and move it without its class.
+"""The envelope of a paglet: all that a host needs to store, schedule and move it without its class.
 
-Trees of user values (`state`, message arguments, results) are tagged JSON of `paglets.codec.tagged_json`; the
-host carries them and never decodes them.
+Trees of user values (`state`, message arguments, results) are tagged JSON (`paglets.codec.tagged_json`). The host
+forwards them and never decodes them.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from paglets.core.refs import (
 from paglets.core.text import with_article
 
 MAX_COUNT = 1 << 40
-"""Of epochs, generations, attempts: more than can ever be, and far from where a database's integers end."""
+"""Limit of epochs, generations and attempts: never reached in practice, and far below a database's largest integer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WireMessage:
-    """A message whose `args` are a tagged JSON object. A host takes a post only with all blobs of its `artifacts`."""
+    """A message. `args`: a tagged JSON object. A host accepts a post only with all blobs of its `artifacts`."""
 
     kind: str
     args: dict[str, Any]
@@ -44,7 +44,7 @@ class WireMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Post:
-    """A stored message. (`sender_store`, `n`) is its identity, for ever."""
+    """A stored message. Its permanent identity is (`sender_store`, `n`)."""
 
     sender_store: str
     n: int
@@ -54,7 +54,7 @@ class Post:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxPost:
-    """A post that its paglet has taken and not handled; `dead` after too many tries that raised."""
+    """A post that its paglet has accepted and not handled. `dead`: too many tries to handle it raised."""
 
     post: Post
     dead: bool = False
@@ -64,7 +64,7 @@ class InboxPost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenPosts:
-    """Which posts of one sender the paglet has taken: all below `settled_below`, and `ids`."""
+    """The posts of one sender that the paglet has accepted: all below `settled_below`, and `ids`."""
 
     sender_store: str
     settled_below: int
@@ -73,9 +73,9 @@ class TakenPosts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPart:
-    """What a compute job has beside a paglet. `request` is `slots.model.SlotRequest` as JSON.
+    """The fields that a compute job has besides those of a paglet. `request`: `slots.model.SlotRequest` as JSON.
 
-    `disk_fulls`: how many attempts met a full disk of their host.
+    `disk_fulls`: attempts that failed because the disk of their host was full.
     """
 
     group_id: str | None
@@ -97,7 +97,7 @@ class JobPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CarriedArtifact:
-    """An artifact that moves with its owner. Its end is counted from now: clocks of two hosts are not compared."""
+    """An artifact that moves with its owner. Its expiry is relative to now, because clocks of two hosts differ."""
 
     artifact_id: str
     name: str
@@ -113,10 +113,10 @@ class CarriedArtifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
-    """One paglet, frozen for a hand-off; the target takes it under `epoch`.
+    """A paglet, frozen for a hand-off. The target accepts it under `epoch`.
 
-    `service`: what it advertises ("": nothing). `inactive`: until a message comes, or in `wakes_in_seconds`.
-    `launcher_deaths`: how often in a row the process that starts processes died while code of it ran.
+    `service`: the service that it offers; "" for none. `inactive`: until a message comes, or for `wakes_in_seconds`.
+    `launcher_deaths`: how many times in a row the zygote died while its code ran.
     """
 
     agent_id: str
@@ -141,29 +141,29 @@ class Envelope:
     launcher_deaths: int = 0
 
     def blobs(self) -> tuple[BlobRef, ...]:
-        """All bytes that must be on a host before it takes the paglet, each once."""
+        """Return all blobs that must be on a host before it accepts the paglet, each once."""
         own = () if self.bundle is None else (self.bundle,)
         return tuple(dict.fromkeys((*own, *(f.blob for f in self.files), *(a.blob for a in self.artifacts))))
 
 
 def check_envelope(envelope: Envelope) -> Envelope:
-    """`envelope` if a host may keep it, else Invalid: its id names a directory, its numbers are counted on."""
+    """Return `envelope` if it is valid: its id becomes the name of a directory. Raises Invalid otherwise."""
     check_agent_id(envelope.agent_id)
     check_count("epoch", envelope.epoch, least=1)
     check_count("launcher_deaths", envelope.launcher_deaths, least=0)
     job = envelope.job
     if (job is not None) != (envelope.kind == "job"):
-        raise Invalid(f"{with_article(envelope.kind)} comes {'without' if job is None else 'with'} the part of a job")
+        raise Invalid(f"{with_article(envelope.kind)} comes {'without' if job is None else 'with'} the fields of a job")
     if job is not None:
         check_count("generation", job.generation, least=1)
         for name in ("attempt", "failed_attempts", "losses", "disk_fulls"):
             check_count(name, getattr(job, name), least=0)
         if job.status == "RUNNING":
-            raise Invalid("a job that runs does not move")
+            raise Invalid("a running job cannot move")
     if envelope.wakes_in_seconds is not None:
         check_seconds(envelope.wakes_in_seconds, is_left=True)
-    for lying in envelope.inbox:
-        check_priority(lying.post.message.priority)
+    for waiting in envelope.inbox:
+        check_priority(waiting.post.message.priority)
     for blob in envelope.blobs():
         check_blob(blob)
     for file in envelope.files:
@@ -176,7 +176,7 @@ def check_envelope(envelope: Envelope) -> Envelope:
 
 
 def check_file(file: FileRef) -> FileRef:
-    """`file` if it may lie in a scratch directory, else Invalid."""
+    """Return `file` if its name, blob and mode are valid. Raises Invalid otherwise."""
     check_file_name(file.name)
     check_blob(file.blob)
     if file.mode not in ("copy", "move"):
@@ -186,7 +186,7 @@ def check_file(file: FileRef) -> FileRef:
 
 
 def check_message(message: WireMessage) -> WireMessage:
-    """`message` if what came with it may be kept, else Invalid."""
+    """Return `message` if its priority and artifacts are valid. Raises Invalid otherwise."""
     check_priority(message.priority)
     for artifact in message.artifacts:
         check_artifact_id(artifact.artifact_id)
@@ -198,14 +198,17 @@ def check_message(message: WireMessage) -> WireMessage:
 
 
 def check_seconds(seconds: float, *, is_left: bool = False) -> float:
-    """`seconds` if a paglet may be inactive for so long, else Invalid. `is_left`: of one that is; it may be over."""
+    """Return `seconds` if a paglet may be inactive for so long. Raises Invalid otherwise.
+
+    `is_left`: the time that is left of an earlier request; it may be 0.
+    """
     if not (0 <= seconds <= MAX_LIFETIME_SECONDS * (2 if is_left else 1) and (seconds or is_left)):
         raise Invalid(f"seconds is {seconds!r:.40}: it must be more than 0 and at most {MAX_LIFETIME_SECONDS:.0f}")
     return seconds
 
 
 def check_count(name: str, count: int, *, least: int) -> int:
-    """`count` if it may be one, else Invalid."""
+    """Return `count` if it is in the valid range. Raises Invalid otherwise."""
     if not least <= count <= MAX_COUNT:
         raise Invalid(f"{name} is {count}: it must be from {least} to {MAX_COUNT}")
     return count

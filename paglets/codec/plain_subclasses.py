@@ -1,7 +1,7 @@
-"""Instances of subclasses of plain types: what is in them, and how they are made again.
+"""Conversion of instances of subclasses of plain types (such as `class Id(str)`) to their content and back.
 
-They are made without their constructors, as dataclasses are. What an instance holds beside its content would be lost,
-so such an instance is refused.
+Instances are made without their constructors, like dataclasses. An instance with attributes besides its content is
+refused, because they would be lost.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from paglets.core.text import type_of, with_article
 FACTORIES: dict[str, Callable[[], Any]] = {
     each.__name__: each for each in (int, float, complex, str, bytes, bool, list, dict, set, tuple, frozenset)
 }
-"""What a defaultdict may make of a missing key, by the name that travels."""
+"""Allowed default factories of a defaultdict, by their names in a tag."""
 
 
 Make = Callable[[Any, type[Any], Any], Any]
@@ -56,13 +56,13 @@ _MAKERS: dict[type[Any], Make] = {
     bytes: _at_once,
     bytearray: _filled(bytearray.extend),
 }
-"""By base, the most special first: how an instance of a subclass is made of a base's content."""
+"""Functions that make an instance of a subclass from the content of its base, the most specific bases first."""
 
 
 def base_of(value: Any) -> type[Any] | None:
-    """Return the plain type below the class of `value`, or None. Raises CodecError if `value` holds more than that."""
+    """Return the plain base of the class of `value`, or None. Raises CodecError if `value` has attributes."""
     if isinstance(value, defaultdict):
-        raise CodecError("a subclass of defaultdict cannot travel; convert it to dict")
+        raise CodecError("a subclass of defaultdict cannot be sent; convert it to dict")
     for base in _MAKERS:
         if isinstance(value, base):
             _check(value, base)
@@ -76,12 +76,12 @@ def _check(value: Any, base: type[Any]) -> None:
     except Invalid as error:
         raise CodecError(error.message) from None
     if hasattr(type(value), "n_sequence_fields"):
-        # os.stat_result and the like: not all that they hold is in the tuple.
-        raise CodecError(f"{type_of(value)} cannot travel; convert it to tuple")
+        # A type like os.stat_result holds more than the items of its tuple.
+        raise CodecError(f"{type_of(value)} cannot be sent; convert it to tuple")
 
 
 def content_of(value: Any, base: type[Any]) -> Any:
-    """Return what `value` holds as an exact instance of `base`, whatever its class has overridden."""
+    """Return the content of `value` as an exact instance of `base`, whatever its class overrides."""
     if base in _PLAIN:
         return _PLAIN[base](value)
     if issubclass(base, dict):
@@ -99,7 +99,7 @@ _PLAIN: dict[type[Any], Callable[[Any], Any]] = {
 
 
 def made_of(cls: type[Any], content: Any) -> Any:
-    """Return an instance of `cls` with that content. Raises Invalid."""
+    """Return an instance of `cls` with that content. Raises Invalid if `cls` does not fit the content."""
     base = type(content)
     if base not in _MAKERS or not issubclass(cls, base):
         raise Invalid(f"{cls.__qualname__} is not a subclass of {base.__name__}")
@@ -107,16 +107,16 @@ def made_of(cls: type[Any], content: Any) -> Any:
         return _MAKERS[base](base, cls, content)
     except TypeError as error:
         raise Invalid(
-            f"{cls.__qualname__} cannot be made of {with_article(base.__name__)}: {str(error)[:200]}"
+            f"{cls.__qualname__} cannot be made from {with_article(base.__name__)}: {str(error)[:200]}"
         ) from error
 
 
 def factory_name(value: defaultdict[Any, Any]) -> str | None:
-    """Return the name of what a defaultdict makes of a missing key. Raises CodecError for one that cannot travel."""
+    """Return the name of the default factory of a defaultdict. Raises CodecError if it is not in FACTORIES."""
     made = value.default_factory
     if made is None:
         return None
     for name, factory in FACTORIES.items():
         if made is factory:
             return name
-    raise CodecError("a defaultdict that calls a function for missing keys cannot travel; convert it to dict")
+    raise CodecError("a defaultdict that calls a function for missing keys cannot be sent; convert it to dict")

@@ -1,4 +1,4 @@
-"""Results that can never travel, found in the annotations of a job's methods before any work is done."""
+"""A check of the annotated result types of a job, which finds results that cannot be sent before any work is done."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ _ADVICE: dict[str, str] = {
     "subprocess.Popen": "return its exit code",
     "_thread.lock": "return what it guards",
 }
-"""Types whose instances cannot travel, by name: none of them needs to be installed to be known."""
+"""Advice by name of a type whose instances cannot be sent. The types need not be installed."""
 
 
 def check_values(job_class: Any) -> None:
-    """Raise Invalid if the state of a job class, or the result that its methods declare, can never travel."""
+    """Raise Invalid if no state of a job class, or no result of the types that its methods declare, can be sent."""
     schema_of(job_class.State)
     for name in RESULT_METHODS:
         for kind, advice in _impossible(_declared(job_class, name)):
             raise Invalid(
-                f"{job_class.__qualname__}.{name} returns {with_article(kind)}, which cannot travel; {advice}"
+                f"{job_class.__qualname__}.{name} returns {with_article(kind)}, which cannot be sent; {advice}"
             )
 
 
 def _declared(job_class: Any, name: str) -> Any:
-    """Return the annotated type of the result that this method gives; None where it may not be the result."""
+    """Return the annotated type of a method's result; None if its returned value may not be the result."""
     method = getattr(job_class, name)
     names = getattr(getattr(method, "__code__", None), "co_names", ())
     if name == "run_compute_job" and any(each in names or _is_overridden(job_class, each) for each in _OTHER_RESULTS):
@@ -57,7 +57,7 @@ def _declared(job_class: Any, name: str) -> Any:
     try:
         return typing.get_type_hints(method).get("return")
     except (NameError, TypeError, AttributeError, SyntaxError):
-        # A name that exists only for a type checker.
+        # The annotation has a name that exists only for a type checker.
         return None
 
 
@@ -66,11 +66,11 @@ def _is_overridden(job_class: Any, name: str) -> bool:
 
 
 _OTHER_RESULTS = ("report_compute_success", "report_compute_artifact", "build_result_payload")
-"""Where a method calls one of these, or the class overrides the last, the returned value is not the result."""
+"""Methods that report another result. If a job calls one, or overrides the last, its returned value does not count."""
 
 
 def _impossible(hint: Any) -> Iterator[tuple[str, str]]:
-    """Give the types in `hint` of which every value, or every item, would be refused."""
+    """Yield name and advice of types in `hint` whose values, or whose items, can never be sent."""
     origin, arms = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, UnionType):
         found = [list(_impossible(arm)) for arm in arms if arm is not type(None)]

@@ -1,7 +1,7 @@
-"""The script that this process runs, as the module that another process imports.
+"""The script that this process runs, as a module that another process can import.
 
-A class of `__main__` travels under the name of its file. Here, in the process of the script, that name means
-`__main__` itself, so that there never is a second copy of the module.
+A class of `__main__` is sent under the name of its file. In the process of the script, that name means `__main__`
+itself, so that the module is never loaded twice.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 MAIN_MODULES = ("__main__", "__mp_main__")
-"""The second is what `multiprocessing` calls it in the processes that it spawns."""
+"""Names of the main module. The second is its name in processes that `multiprocessing` spawns."""
 
 OWN_PACKAGE = "paglets"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """`name` is the module it travels as, `path` its file. `root` is the folder that its imports are looked up in."""
+    """A script. `name`: its module name in other processes. `root`: the folder in which its imports are searched."""
 
     name: str
     path: Path
@@ -30,11 +30,11 @@ class Script:
 
 
 def this_script() -> Script | None:
-    """The script of this process; None for an interactive session, a notebook, `-c`, stdin and archives.
+    """Return the script of this process; None for an interactive session, a notebook, `-c`, stdin and archives.
 
-    After `python -m package.module` it has that name, else that of its file, or `main_` and eight digits of its
-    content's hash where that is not free: no identifier, or a module that Python finds elsewhere. Of a symbolic link
-    the file that it leads to counts: Python itself imports what lies beside that.
+    After `python -m package.module` its name is `package.module`, otherwise the name of its file. If the latter is no
+    identifier, or Python finds another module under it, the name is `main_` and eight digits of the file's hash. A
+    symbolic link is resolved, because Python imports modules from the folder of its target.
     """
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
@@ -56,20 +56,20 @@ def _script_of(file: str, started_as: str) -> Script | None:
 
 
 def root_of(path: Path, module: str) -> Path:
-    """The folder above the top-level package of the module of that name and file."""
+    """Return the folder above the top-level package of a module with that name and file."""
     parts = [*path.parent.parts, *([] if path.name == "__init__.py" else [path.stem])]
     names = module.split(".")
     return Path(*parts[: -len(names)]) if parts[-len(names) :] == names else path.parent
 
 
 def is_host_module(name: str) -> bool:
-    """Whether every host's interpreter has that module, by its first part."""
+    """Return True if every host has the module `name`: it is in the standard library or paglets."""
     top = name.partition(".")[0]
     return top == OWN_PACKAGE or top in sys.stdlib_module_names
 
 
 def _is_free(path: Path) -> bool:
-    """Whether the name of that file, as a module, means it and nothing else."""
+    """Return True if the file's name, as a module name, cannot mean any other module."""
     name = path.stem
     if not name.isidentifier() or name in MAIN_MODULES or is_host_module(name):
         return False

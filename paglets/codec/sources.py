@@ -1,4 +1,4 @@
-"""Which source files a class's module needs: found by reading import statements, without running anything."""
+"""The source files that a module needs, found from its import statements without running code."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ EXCLUDED_FOLDERS = frozenset(
         *("build", "dist", "site-packages", "dist-packages"),
     )
 )
-"""Never entered (nor is what ends in `.egg-info`, which is no name of a module): made or installed by tools."""
+"""Folders that are never searched, because tools create them. `.egg-info` folders are excluded as no module names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """The file of a module, and `data`, what was read from it."""
+    """The source file of a module. `data`: its content."""
 
     module: str
     path: Path
@@ -33,21 +33,21 @@ class Source:
 
     @property
     def entry(self) -> str:
-        """Its place in a bundle: where a host's interpreter looks for the module."""
+        """Return its path in a bundle, where the interpreter of a host looks for the module."""
         return self.module.replace(".", "/") + ("/__init__.py" if self.is_package else ".py")
 
 
 def sources_below(root: Path, module: str, path: Path) -> Iterator[Source]:
-    """The source of `module`, which lies in `path`, and of all that it needs below the folder `root`, one by one.
+    """Yield the source of `module`, whose file is `path`, and of all modules that it needs below the folder `root`.
 
-    That is what is imported, by whatever import statement, in what is found; the packages around it; and of these
-    top-level packages what this process has loaded besides. Raises Invalid for a file that cannot be read or parsed.
+    These are the modules in import statements, transitively; the packages around them; and other modules of the same
+    top-level packages that this process has loaded. Raises Invalid for a file that cannot be read or parsed.
     """
     yield from _Search(root).run(module, path)
 
 
 class _Search:
-    """One search below one folder. `_waiting`: modules found and not yet read."""
+    """A search below one folder. `_waiting`: modules that were found and not yet read."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -56,7 +56,7 @@ class _Search:
 
     def run(self, module: str, path: Path) -> Iterator[Source]:
         self._look_for(module)
-        # Not where its name says, or a script under its own name.
+        # The file may differ from what the name suggests, as for a script.
         self._add(module, path)
         while self._waiting:
             while self._waiting:
@@ -72,7 +72,7 @@ class _Search:
         self._found[module] = path
 
     def _look_for(self, module: str) -> None:
-        """Add what importing `module` runs below the root: the packages on the way, and itself."""
+        """Add the modules below the root that an import of `module` runs: its packages and itself."""
         if is_host_module(module):
             _refuse_shadow(self._root, module.partition(".")[0])
             return
@@ -112,7 +112,7 @@ class _Search:
 
 
 def _file_of(folder: Path, name: str) -> Path | None:
-    """The source of that module in that folder, as Python looks for it; None for a namespace package or nothing."""
+    """Return the source file of a module in `folder`; None for a namespace package or a missing module."""
     for path in (folder / name / "__init__.py", folder / f"{name}.py"):
         if os.path.isfile(path):
             return path
@@ -128,29 +128,29 @@ def _loaded_file(name: str) -> str | None:
 
 
 def _is_loaded_from(name: str, place: Path) -> bool:
-    """Whether this process has the module from there, or has not loaded it."""
+    """Return True if this process has loaded the module from `place`, or not at all."""
     loaded = _loaded_file(name)
     return loaded is None or os.path.realpath(loaded) == os.path.realpath(place)
 
 
 def _refuse_shadow(root: Path, name: str) -> None:
-    """Of a host's own modules: where this process has another one of that name, the host would miss that."""
+    """Raise Invalid if this process has loaded its own module under the name of a module that every host has."""
     file = _file_of(root, name)
     if file is not None and _loaded_file(name) and _is_loaded_from(name, file) and name != OWN_PACKAGE:
-        raise Invalid(f"{file} has the name of a module that every host has already: rename it")
+        raise Invalid(f"{file} has the name of a module that every host has: rename it")
 
 
 def _refuse_excluded(name: str, folder: Path) -> None:
-    """Where this process has such a module, the host would miss it."""
+    """Raise Invalid if this process has loaded a module from a folder that is never sent."""
     if name in sys.modules:
         raise Invalid(
-            f"module {name} is in {folder}, and folders of that name never travel with code: rename it "
-            f"(such are {', '.join(sorted(EXCLUDED_FOLDERS))})"
+            f"module {name} is in {folder}, and folders of that name are never sent: rename it "
+            f"(excluded: {', '.join(sorted(EXCLUDED_FOLDERS))})"
         )
 
 
 def imported(source: Source) -> Iterator[str]:
-    """The full names of all modules that its import statements may mean. Raises Invalid where it is no Python."""
+    """Yield the full names of all modules that its imports can mean. Raises Invalid if it cannot be parsed."""
     package = source.module if source.is_package else source.module.rpartition(".")[0]
     for node in ast.walk(_tree(source)):
         if isinstance(node, ast.Import):
@@ -159,12 +159,12 @@ def imported(source: Source) -> Iterator[str]:
             base = _base(package, node)
             if base:
                 yield base
-                # A name may be a module of the package, or something in it.
+                # The name may be a module of the package, or an attribute of it.
                 yield from (f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
 
 
 def _base(package: str, node: ast.ImportFrom) -> str:
-    """What it imports from; "" for a relative import that leads out of its package."""
+    """Return the module that `node` imports from; "" for a relative import beyond its top-level package."""
     if not node.level:
         return node.module or ""
     parts = package.split(".")
@@ -175,12 +175,12 @@ def _base(package: str, node: ast.ImportFrom) -> str:
 def _tree(source: Source) -> ast.AST:
     try:
         with warnings.catch_warnings():
-            # Whoever runs the module sees them.
+            # Warnings appear when the module runs.
             warnings.simplefilter("ignore")
             return ast.parse(source.data, str(source.path))
     except SyntaxError as error:
-        # Of a file with zero bytes no line is told.
+        # Python gives no line for a file with null bytes.
         place = str(source.path) if error.lineno is None else f"{source.path}, line {error.lineno}"
-        raise Invalid(f"{place}: {error.msg}: mend it, or do not import it") from error
+        raise Invalid(f"{place}: {error.msg}; fix it, or do not import it") from error
     except (ValueError, RecursionError, MemoryError) as error:
-        raise Invalid(f"{source.path} is no Python that can be read: {error or type(error).__name__}") from error
+        raise Invalid(f"{source.path} cannot be parsed as Python: {error or type(error).__name__}") from error

@@ -1,10 +1,9 @@
-"""JSON text, strict and bounded: the one reader and writer for wires, frames and stores.
+"""Strict JSON with limits: the only reader and writer for HTTP bodies, frames and stores.
 
-Refused both ways, because another host, language or version would read it differently or not at all:
-NaN and infinity (also as a number that overflows, such as 1e400), lone surrogates, nesting over
-`MAX_DEPTH`, integers of more than `MAX_INT_DIGITS` digits. Refused when read: duplicate keys, a byte
-order mark, bytes that are not UTF-8. What a reader refuses is a `BadRequest` (`TooLarge` where a bound
-is passed), what a writer refuses is `Invalid`; nothing else is raised.
+Both refuse what another host, language or version would read differently or not at all: NaN and infinity (also a number
+that overflows, such as 1e400), lone surrogates, nesting over `MAX_DEPTH`, and integers of more than `MAX_INT_DIGITS`
+digits. The reader also refuses duplicate keys, a byte order mark, and bytes that are not UTF-8. The reader raises only
+`BadRequest`, or `TooLarge` if a limit is exceeded. The writer raises only `Invalid`.
 """
 
 from __future__ import annotations
@@ -18,24 +17,24 @@ from typing import Any, NoReturn
 from paglets.core.errors import BadRequest, Invalid, TooLarge
 
 MAX_DEPTH = 100
-"""Far over what real bodies have (about ten), far under every interpreter's recursion limit."""
+"""Most levels of nesting: far more than real bodies have (about ten), far below any recursion limit."""
 
 MAX_INT_DIGITS = 4300
-"""What CPython converts by default; longer texts would take quadratic time."""
+"""Most digits of an integer: the default limit of CPython. Longer ones would take quadratic time."""
 
 
 def dumps(tree: Any) -> str:
-    """The shortest JSON text of a tree of dicts with string keys, lists, strings, numbers, bools and None."""
+    """Return the shortest JSON text of a tree of dicts with string keys, lists, strings, numbers, bools and None."""
     return _write(tree)[0]
 
 
 def dump_bytes(tree: Any) -> bytes:
-    """`dumps` as UTF-8."""
+    """Return the text of `dumps` as UTF-8."""
     return _write(tree)[1]
 
 
 def loads(data: bytes | str) -> Any:
-    """The tree that the JSON text `data` describes."""
+    """Return the tree of the JSON text `data`."""
     if isinstance(data, str):
         text, body = data, _utf8(data, BadRequest)
     else:
@@ -83,7 +82,7 @@ def _decoded(body: bytes) -> str:
 
 
 def _parse(text: str) -> Any:
-    # The interpreter's own limit may have been raised or lifted for the process; ours stands then too.
+    # The interpreter's limit of digits may have been raised for this process; enforce MAX_INT_DIGITS in any case.
     decode = _DECODER if 0 < sys.get_int_max_str_digits() <= MAX_INT_DIGITS else _COUNTING_DECODER
     try:
         return decode.decode(text)
@@ -97,7 +96,7 @@ def _parse(text: str) -> Any:
         raise TooLarge("the JSON is too large to be read here") from None
 
 
-# Lone surrogates. Raw ones are not UTF-8; these are the escaped ones.
+# Lone surrogates. Raw ones are refused as invalid UTF-8; this is for escaped ones.
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
@@ -109,15 +108,15 @@ def _check_surrogates(text: str) -> None:
         raise BadRequest(f"the JSON has a lone surrogate ({alone.group()}..), which is not text")
 
 
-# Depth, at C speed: nothing is parsed twice. All but brackets and string marks is deleted, then
-# strings, then the innermost brackets again and again.
+# Depth, at C speed and without parsing: delete all but brackets and quotes, then strings, then the innermost brackets
+# repeatedly.
 
 _AS_SQUARE = bytes.maketrans(b"{}", b"[]")
 _OTHERS = bytes(set(range(256)) - set(b'[]{}"\\'))
 
 
 def _too_deep(body: bytes) -> bool:
-    """Whether valid JSON is nested too deep. Of invalid JSON it may say either; the parser refuses that."""
+    """Return True if valid JSON is nested too deep. The result for invalid JSON is arbitrary; the parser refuses it."""
     if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
         return False
     brackets = _outside_strings(body.translate(_AS_SQUARE, _OTHERS))
@@ -135,13 +134,13 @@ def _too_deep(body: bytes) -> bool:
 def _outside_strings(marks: bytes) -> bytes:
     if b"\\" in marks:
         marks = marks.replace(b"\\\\", b"").replace(b'\\"', b"").replace(b"\\", b"")
-    # Two marks side by side open and close a string without brackets, or close one and open the next:
-    # what lies inside stays inside.
+    # Two adjacent quotes open and close a string without brackets, or close one string and open the next. Removing them
+    # keeps the inside of strings apart from the outside.
     marks = marks.replace(b'""', b"")
     return b"".join(marks.split(b'"')[::2]) if b'"' in marks else marks
 
 
-# The parser's hooks.
+# Hooks of the parser.
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

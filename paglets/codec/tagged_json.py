@@ -1,19 +1,19 @@
-"""Values of users' code to and from JSON trees, with a closed table of tags.
+"""Tagged JSON: conversion of values of user code to and from JSON trees, with a fixed set of tags.
 
 str, int, float, bool, None, lists, and dicts whose keys are strings are written as themselves. Every
-other value that can travel is a *tag*: an object with exactly one key, which begins with `$`.
+other supported value is a *tag*: an object with exactly one key, which begins with `$`.
 
 | tag | value |
 | --- | --- |
 | `$bytes`, `$bytearray` | base64 |
 | `$tuple` | a list |
 | `$set`, `$frozenset` | a list in the order of the items' JSON text, so that equal sets are equal text |
-| `$date`, `$time`, `$datetime` | ISO 8601; a time zone travels as its offset from UTC, `fold` does not |
+| `$date`, `$time`, `$datetime` | ISO 8601; a time zone is sent as its offset from UTC, `fold` is not sent |
 | `$timedelta` | [days, seconds, microseconds] |
-| `$path` | the path with `/`; it arrives as the receiver's `pathlib.Path` |
+| `$path` | the path with `/`; the receiver gets its `pathlib.Path` |
 | `$enum` | ["module:qualname", member name, or number of a combination of flags] |
 | `$object` | {"class": "module:qualname", "fields": {name: value}} of a dataclass or a named tuple |
-| `$subclass` | ["module:qualname", value] of a subclass of a plain type; the value is the plain one |
+| `$subclass` | ["module:qualname", value] of a subclass of a plain type; the value is that of the plain type |
 | `$dict` | a list of [key, value]: dicts with other keys, and dicts that look like a tag |
 | `$counter`, `$ordered_dict` | a list of [key, value] |
 | `$defaultdict` | [name of the built-in type that makes missing values, or null, a list of [key, value]] |
@@ -25,13 +25,13 @@ other value that can travel is a *tag*: an object with exactly one key, which be
 | `$stored` | {"artifact_id", "sha256", "size_bytes"}: the value's own tagged JSON is that artifact of the collector |
 | `$numpy` | a numpy scalar: [dtype, base64 of its bytes]; ["U", text]; ["S", base64] |
 
-The class of a subclass is named and arrives; keys of a dict are plain strings. Dataclasses, named tuples and
-subclasses are made again without their constructors. An instance with attributes that are not part of its value is
-refused. Tuples are tagged everywhere, in states too, and come back as tuples; where a dataclass declares
-a field as a tuple, a list is taken as well, so that states can be written by hand as plain JSON.
+Subclasses of plain types keep their class, except as keys of a dict, which become plain strings. Dataclasses,
+named tuples and subclasses are restored without their constructors. An instance with attributes that are not part of
+its value is refused. Tuples are tagged everywhere, also in states, and are restored as tuples. If a dataclass declares
+a field as a tuple, a list is accepted too, so that states can be written by hand as plain JSON.
 
-The host never calls `decode`: it keeps trees. A dict of trees whose keys come from users is turned
-into a tree by `tree_of`, so that no key is taken for a tag.
+The host never calls `decode`: it stores trees. `tree_of` turns a dict of trees with keys from users into a tree, so
+that no key is mistaken for a tag.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ T = TypeVar("T")
 
 
 def encode(value: Any, where: str = "value") -> Any:
-    """The tree of `value`. Raises Invalid that names the place in it, beginning with `where`, and the type."""
+    """Return the tree of `value`. Raises Invalid with the path to the bad part, from `where`, and its type."""
     try:
         return write(value, 0)
     except CodecError as refusal:
@@ -74,12 +74,11 @@ def encode(value: Any, where: str = "value") -> Any:
 
 
 def decode(tree: Any, where: str = "value", *, import_classes: bool = True, keep_missing: bool = False) -> Any:
-    """Return the value of a tree. Its classes are imported, so that their code runs.
+    """Return the value of a tree. This imports its classes, so user code runs.
 
-    Raises Invalid for an unknown tag or a wrong value of one, ImportFailed for a class, or numpy, that is not here.
-    With `keep_missing`, a part of the value whose class is not here, or has other fields here, is an `Unreadable`
-    instead, which fails when it is used.
-    With `import_classes` False, a tree that needs an import is Invalid.
+    Raises Invalid for an unknown tag or a bad tag content, and ImportFailed if a class or numpy cannot be imported.
+    With `keep_missing`, a part whose class is missing or has other fields here becomes an `Unreadable` instead, which
+    fails when it is used. With `import_classes` False, a tree that needs an import raises Invalid.
     """
     try:
         options = DecodeOptions(resolve=resolve_class if import_classes else no_class, keeps_missing=keep_missing)
@@ -89,7 +88,7 @@ def decode(tree: Any, where: str = "value", *, import_classes: bool = True, keep
 
 
 def encode_fields(values: Mapping[str, Any], where: str = "args") -> dict[str, Any]:
-    """The trees of named values, such as a message's arguments. The object itself is never a tag."""
+    """Return the trees of named values, such as a message's arguments. The object itself is never a tag."""
     for name in values:
         if not isinstance(name, str):
             raise Invalid(f"{where}: names are strings, not {type_name(name)}")
@@ -99,7 +98,7 @@ def encode_fields(values: Mapping[str, Any], where: str = "args") -> dict[str, A
 def decode_fields(
     trees: Mapping[str, Any], where: str = "args", *, import_classes: bool = True, keep_missing: bool = False
 ) -> dict[str, Any]:
-    """Return what `encode_fields` was given. Raises as `decode` does."""
+    """Return the values from which `encode_fields` made `trees`. Raises the errors of `decode`."""
     return {
         name: decode(tree, f"{where}{key_step(name)}", import_classes=import_classes, keep_missing=keep_missing)
         for name, tree in trees.items()
@@ -107,14 +106,14 @@ def decode_fields(
 
 
 def encode_state(state: Any) -> dict[str, Any]:
-    """The trees of a state's fields by name. The class is not in it: the paglet's class names it."""
+    """Return the trees of a state's fields by name. The class of the state is not included."""
     if not is_record(state):
         raise Invalid(f"a state must be a dataclass, not {type_name(state)}")
     return encode_fields(to_fields(state), "state")
 
 
 def decode_state(cls: type[T], tree: Any, *, import_classes: bool = True) -> T:
-    """Return the state of dataclass `cls`, made without its constructor. Missing fields take their defaults.
+    """Return a state of dataclass `cls`, made without its constructor. Missing fields get their defaults.
 
     Raises Invalid for an unknown field, and for one that is missing and has no default.
     """
@@ -129,7 +128,7 @@ def decode_state(cls: type[T], tree: Any, *, import_classes: bool = True) -> T:
 
 
 def class_names_in(trees: Iterable[Any]) -> set[str]:
-    """Return the names of the classes that these trees hold."""
+    """Return the names of the classes in these trees."""
     names: set[str] = set()
     waiting: list[Any] = [list(trees)]
     while waiting:
@@ -145,6 +144,6 @@ def class_names_in(trees: Iterable[Any]) -> set[str]:
 
 
 def tree_of(trees: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree of a dict from any strings to trees."""
+    """Return the tree of a dict from any strings to trees."""
     plain = dict(trees)
     return {"$dict": [[key, tree] for key, tree in plain.items()]} if looks_like_tag(plain) else plain

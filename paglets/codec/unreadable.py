@@ -1,4 +1,4 @@
-"""A placeholder for a value that cannot be read: its class is not here or has other fields, or it was deleted."""
+"""A placeholder for a value that cannot be read: its class is missing or has other fields, or it was deleted."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from paglets.core.errors import PagletsError
 
 
 class Unreadable:
-    """A value that cannot be made here, since its class or numpy cannot be imported, or the class has other fields
-    here, or since the value was deleted.
+    """A value that cannot be restored in this process.
 
-    Only the use of the value fails: each operation raises ImportFailed, Invalid or Unknown with the reason. `repr` and
-    copies of what the value is in work, and the value can be sent on: it travels as it came.
+    Its class or numpy cannot be imported, the class has other fields here, or the value was deleted. Only the use of
+    the value fails: each operation raises ImportFailed, Invalid or Unknown with the reason. `repr` works, and so do
+    copies of objects that contain the value. The value can be sent again, unchanged.
     """
 
     __slots__ = ("_error", "_tree")
@@ -33,7 +33,7 @@ class Unreadable:
 
     def __getattr__(self, name: str) -> NoReturn:
         if name in Unreadable.__slots__ or (name.startswith("__") and name.endswith("__")):
-            # Protocols such as numpy's look for these, and go on without.
+            # Protocols such as numpy's probe for such names and continue without them.
             raise AttributeError(name)
         raise failure_of(self)
 
@@ -43,7 +43,7 @@ class Unreadable:
         return repr(self)
 
     def __copy__(self) -> Unreadable:
-        return self  # it never changes
+        return self  # it is immutable
 
     def __deepcopy__(self, memo: object) -> Unreadable:
         return self
@@ -55,12 +55,12 @@ class Unreadable:
 
 
 def tree_in(value: Unreadable) -> Any:
-    """Return the tree that `value` came as."""
+    """Return the tree from which `value` was read."""
     return value._tree
 
 
 def failure_of(value: Unreadable) -> PagletsError:
-    """Return a new error that says why `value` cannot be read here."""
+    """Return a new error with the reason why `value` cannot be read."""
     error = value._error
     return type(error)(error.message, **error.details)
 

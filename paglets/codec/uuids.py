@@ -1,4 +1,4 @@
-"""UUIDs to and from their text. None is made here by chance."""
+"""The type UUID and its reader. This module exists so that no other codec module can create random UUIDs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["UUID", "read_uuid"]
 
 
 def read_uuid(content: Any) -> UUID:
-    """Return the UUID with that text. Raises ValueError or TypeError for any other spelling."""
+    """Return the UUID with that text. Raises ValueError or TypeError unless it is in canonical form."""
     if type(content) is not str:
         raise TypeError("expected a string")
     made = UUID(content)

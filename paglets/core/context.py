@@ -186,7 +186,7 @@ class Context(Protocol):
         """Commit the outcome of this attempt; False where one was committed already.
 
         `report` is {"success": True, "result": VALUE} or {"success": False, "cause", "message", "traceback"}.
-        VALUE is any value that a message carries; Invalid where it cannot travel. With {"file": {"path", "name",
+        VALUE is any value that a message carries; Invalid where it cannot be sent. With {"file": {"path", "name",
         "move"}} beside them a file goes along as an artifact, and VALUE, a mapping, gets its ref as `artifact`.
         """
         ...

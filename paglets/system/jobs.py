@@ -198,7 +198,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         """Store `result` (any value that a message carries) as the outcome of this attempt.
 
         Return True once it is stored, and False if this attempt has an outcome already: then nothing is sent. Raise
-        Invalid for a result that cannot travel; the job has failed then, with cause `bad_result`.
+        Invalid for a result that cannot be sent; the job has failed then, with cause `bad_result`.
         """
         try:
             return self._report({"success": True, "result": result})
@@ -224,7 +224,7 @@ class ComputeJobPaglet(Paglet[J], Generic[J]):
         Return True once both are stored; the group's collector gets and owns the file. Return False if this attempt
         has an outcome already: then nothing is sent. Wait while the host has no room.
 
-        Raise Invalid for a result that cannot travel or a database that cannot be copied, and FileChanged for a
+        Raise Invalid for a result that cannot be sent or a database that cannot be copied, and FileChanged for a
         database that never rests: the job has failed then, with cause `bad_result`. Raise Invalid or FileChanged for
         another file that cannot be taken, NoRoom for one that never fits here, Invalid for a name that not every
         system takes, or a job without a collector (use `upload_artifact`): then nothing is reported. After an error,

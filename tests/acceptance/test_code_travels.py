@@ -251,7 +251,7 @@ def made():
 if __name__ == "__main__":
     submit_compute_job_group(HostClient(), made(), [CollectingComputeJobState()])
 """
-NO_FILE = "class Job is in no file that can travel"
+NO_FILE = "class Job is in no file that can be sent"
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ NO_FILE = "class Job is in no file that can travel"
     [
         (("-c", JOB + SUBMIT), "", NO_FILE),
         (("-",), JOB + SUBMIT, NO_FILE),
-        (("local.py",), JOB + LOCAL, "classes inside functions cannot travel; move it to the top level of its module"),
+        (("local.py",), JOB + LOCAL, "a class inside a function cannot be sent; move it to the top level of"),
         (
             ("broken.py",),
             f"def later():\n    import bad_file\n{JOB}if __name__ == '__main__':\n    {SUBMIT}",
@@ -317,7 +317,9 @@ def test_a_state_that_cannot_travel_is_the_failure_of_its_job_and_the_others_run
     done = run(three, script)
     assert done.code == 0, done.err
     told = json.loads(done.out)
-    advice = "state.options: a _io.TextIOWrapper cannot travel; send what is in it; files travel as inputs or artifacts"
+    advice = (
+        "state.options: a _io.TextIOWrapper cannot be sent; send what is in it; files travel as inputs or artifacts"
+    )
     assert {key: (each["cause"], each["message"]) for key, each in told["failures"].items()} == {
         "a": ("invalid", advice)
     }

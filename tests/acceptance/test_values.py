@@ -94,7 +94,7 @@ def test_the_files_of_a_job_whose_result_cannot_travel_are_kept_and_shown(two: M
     host, _, path = place.partition(": ")
 
     assert failure["cause"] == "bad_result"
-    assert message.startswith("result.model: an object cannot travel")
+    assert message.startswith("result.model: an object cannot be sent")
     assert host == failure["host_name"]
     wait_until(lambda: submission.status() == "COMPLETE", what="the group to be complete")
     two[host].kill()

@@ -35,7 +35,7 @@ def test_a_class_inside_a_function_is_refused_with_the_way_out() -> None:
     class Local:
         pass
 
-    with pytest.raises(Invalid, match="classes inside functions cannot travel; move it to the top level"):
+    with pytest.raises(Invalid, match="a class inside a function cannot be sent; move it to the top level"):
         class_name(Local)
 
 

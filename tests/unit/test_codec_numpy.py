@@ -122,21 +122,21 @@ def test_a_big_array_arrives_whole() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (np.array([{}, "a"], dtype=object), "result: an array of objects cannot travel; convert it with .tolist()"),
+        (np.array([{}, "a"], dtype=object), "result: an array of objects cannot be sent; convert it with .tolist()"),
         (
             np.zeros(2, dtype=[("a", "i4"), ("b", "f8")]),
-            "a structured array cannot travel; send {name: array[name] for name in array.dtype.names}",
+            "a structured array cannot be sent; send {name: array[name] for name in array.dtype.names}",
         ),
-        (np.zeros(1, dtype=[("a", "i4")])[0], "a structured array cannot travel"),
-        (np.longdouble(1), "longdouble differs between processors and cannot travel; convert it to float64"),
+        (np.zeros(1, dtype=[("a", "i4")])[0], "a structured array cannot be sent"),
+        (np.longdouble(1), "longdouble differs between processors and cannot be sent; convert it to float64"),
         (
             np.ma.masked_array([1, 2], mask=[True, False]),
-            "is not a plain array and cannot travel; send .data and .mask",
+            "is not a plain array and cannot be sent; send .data and .mask",
         ),
-        (np.ma.masked, "cannot travel"),
-        (np.asmatrix([[1]]), "a matrix is not a plain array and cannot travel; convert it with numpy.asarray(...)"),
-        (np.array(["a"], dtype=np.dtypes.StringDType()), "cannot travel"),
-        (np.random.default_rng(1), "a numpy.random._generator.Generator cannot travel"),
+        (np.ma.masked, "cannot be sent"),
+        (np.asmatrix([[1]]), "a matrix is not a plain array and cannot be sent; convert it with numpy.asarray(...)"),
+        (np.array(["a"], dtype=np.dtypes.StringDType()), "cannot be sent"),
+        (np.random.default_rng(1), "a numpy.random._generator.Generator cannot be sent"),
     ],
     ids=str,
 )
@@ -152,17 +152,17 @@ def test_what_has_no_fixed_bytes_is_refused_with_what_to_do(value: Any, message:
     ("tree", "message"),
     [
         ({"$ndarray": {"dtype": "<f8", "shape": [2], "data": "AAAA"}}, "3 bytes do not fill a <f8 array of shape"),
-        ({"$ndarray": {"dtype": "O", "shape": [0], "data": ""}}, "an array of O is not read"),
-        ({"$ndarray": {"dtype": "i4,f8", "shape": [0], "data": ""}}, "an array of i4,f8 is not read"),
-        ({"$ndarray": {"dtype": "(2,)i4", "shape": [0], "data": ""}}, "is not read"),
+        ({"$ndarray": {"dtype": "O", "shape": [0], "data": ""}}, "arrays of O are not supported"),
+        ({"$ndarray": {"dtype": "i4,f8", "shape": [0], "data": ""}}, "arrays of i4,f8 are not supported"),
+        ({"$ndarray": {"dtype": "(2,)i4", "shape": [0], "data": ""}}, "are not supported"),
         ({"$ndarray": {"dtype": "what", "shape": [0], "data": ""}}, "has a wrong value"),
         ({"$ndarray": {"dtype": 3, "shape": [0], "data": ""}}, "expected the name of a dtype"),
         ({"$ndarray": {"dtype": "<f8", "shape": [-1], "data": ""}}, "expected a shape"),
         ({"$ndarray": {"dtype": "<f8", "shape": [True], "data": ""}}, "expected a shape"),
         ({"$ndarray": {"dtype": "<f8", "shape": [1 << 62, 1 << 62], "data": ""}}, "0 bytes do not fill"),
         ({"$ndarray": [1]}, "expected"),
-        ({"$numpy": ["<f8", "AAAA"]}, "3 bytes are no <f8"),
-        ({"$numpy": ["<f8", ""]}, "0 bytes are no <f8"),
+        ({"$numpy": ["<f8", "AAAA"]}, "3 bytes do not make one <f8"),
+        ({"$numpy": ["<f8", ""]}, "0 bytes do not make one <f8"),
         ({"$numpy": "x"}, "expected"),
     ],
     ids=str,
@@ -243,7 +243,7 @@ def test_what_cannot_be_imported_here_is_sent_on_as_it_came() -> None:
 def test_what_cannot_be_imported_is_an_error_at_once_unless_the_reader_keeps_it() -> None:
     with pytest.raises(ImportFailed):
         decode({"a": MISSING})
-    with pytest.raises(Invalid, match="is not read here, only plain values are"):
+    with pytest.raises(Invalid, match="cannot be read here: only plain values can"):
         decode(encode(np.float64(1)), import_classes=False, keep_missing=True)
 
 

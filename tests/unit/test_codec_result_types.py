@@ -42,12 +42,12 @@ def job(hint: Any, name: str = "run_compute_job") -> Any:
 @pytest.mark.parametrize(
     ("hint", "message"),
     [
-        (DataFrame, r'Fit\.run_compute_job returns a DataFrame, which cannot travel; return frame\.to_dict\("list"\)'),
+        (DataFrame, r'Fit\.run_compute_job returns a DataFrame, which cannot be sent; return frame\.to_dict\("list"\)'),
         (dict[str, list[DataFrame]], "returns a DataFrame"),
         (DataFrame | None, "returns a DataFrame"),
-        (io.TextIOWrapper, "returns a TextIOWrapper, which cannot travel; return what is in it, or report the file"),
+        (io.TextIOWrapper, "returns a TextIOWrapper, which cannot be sent; return what is in it, or report the file"),
         (IO[str], "returns an IO"),
-        (Iterator[int], "returns an Iterator, which cannot travel; return a list"),
+        (Iterator[int], "returns an Iterator, which cannot be sent; return a list"),
         (Callable[[], int], "returns a Callable"),
         (sqlite3.Connection, "close it and report the file"),
         (deque[int], "return a list"),

@@ -206,9 +206,9 @@ def test_a_state_with_an_attribute_that_is_no_field_is_refused_with_its_name() -
     state = Remembering(numbers=[1])
     state.answer = 42  # type: ignore[attr-defined]
 
-    with pytest.raises(Invalid, match="a Remembering has attributes that cannot travel: 'answer'; declare them as fi"):
+    with pytest.raises(Invalid, match="a Remembering has attributes that cannot be sent: 'answer'; declare them as fi"):
         encode_state(state)
-    with pytest.raises(Invalid, match=r"value\[0\]: a Remembering has attributes that cannot travel: 'answer'"):
+    with pytest.raises(Invalid, match=r"value\[0\]: a Remembering has attributes that cannot be sent: 'answer'"):
         encode([state])
 
 
@@ -224,7 +224,7 @@ def test_a_slot_that_is_no_field_is_refused_where_it_has_a_value() -> None:
 
     state.other = 1
 
-    with pytest.raises(Invalid, match="a WithSlot has attributes that cannot travel: 'other'"):
+    with pytest.raises(Invalid, match="a WithSlot has attributes that cannot be sent: 'other'"):
         encode_state(state)
 
 
@@ -249,8 +249,8 @@ class Picky(PagletState):
         (JobState, None, "state: expected an object"),
         (Strict, {}, "state: field 'needed' of Strict is missing"),
         (HalvedBelow, {}, "state: field 'least' of HalvedBelow is missing"),
-        (Picky, {}, "state: Picky refused its fields: TypeError"),
-        (Undecorated, {}, "Undecorated has fields of its own but lacks @dataclass"),
+        (Picky, {}, "state: Picky cannot be made from its fields: TypeError"),
+        (Undecorated, {}, "Undecorated has its own fields but lacks @dataclass"),
     ],
 )
 def test_a_bad_state_is_refused_with_the_reason(cls: type, tree: Any, message: str) -> None:
@@ -261,11 +261,11 @@ def test_a_bad_state_is_refused_with_the_reason(cls: type, tree: Any, message: s
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        (RecordAndDict(), "RecordAndDict cannot travel: it is a dataclass and a dict as well"),
+        (RecordAndDict(), "RecordAndDict cannot be sent: it is a dataclass and a dict as well"),
         (Undecorated(), "lacks @dataclass: write it above the class"),
         ({"a": 1}, "a state must be a dataclass, not dict"),
         (JobState, "a state must be a dataclass, not type"),
-        (JobState(rows=[object()]), r"state\.rows\[0\]: an object cannot travel"),
+        (JobState(rows=[object()]), r"state\.rows\[0\]: an object cannot be sent"),
     ],
 )
 def test_a_state_that_cannot_travel_is_refused_before_it_leaves(state: Any, message: str) -> None:
@@ -281,12 +281,12 @@ def test_a_field_that_was_deleted_is_said_so() -> None:
     state = Strict(needed=1)
     del state.needed
 
-    with pytest.raises(Invalid, match="a Strict without 'needed' cannot travel"):
+    with pytest.raises(Invalid, match="a Strict without 'needed' cannot be sent"):
         encode_state(state)
 
 
 def test_a_state_for_the_host_holds_no_classes() -> None:
     tree = {"anything": {"$enum": ["antigravity:X", "A"]}}
 
-    with pytest.raises(Invalid, match=r"state\.anything: a value of class .* is not read here"):
+    with pytest.raises(Invalid, match=r"state\.anything: a value of class .* cannot be read here"):
         decode_state(JobState, tree, import_classes=False)

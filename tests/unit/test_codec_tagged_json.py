@@ -336,7 +336,7 @@ def test_what_arrives_shares_nothing_with_the_tree() -> None:
     assert tree == {"a": [1]}
 
 
-# What cannot travel, and where it was.
+# What cannot be sent, and where it was.
 
 
 class Timestamp(dt.datetime):
@@ -377,38 +377,38 @@ _LocalPair, _LocalList = _local_classes()
 _LocalPair.__qualname__ = "_local_classes.<locals>._LocalPair"
 
 CANNOT: list[tuple[Any, str]] = [
-    ({3: object()}, "result[3]: an object cannot travel; convert it to plain values, or make its class a dataclass"),
-    ({(1, object): 1}, "[1]: a type cannot travel"),
-    ({"s": frozenset([len])}, "result.s{<built-in function len>}: a builtin_function_or_method cannot travel"),
-    (Node(children=[Node(data={"a b": object()})]), "result.children[0].data['a b']: an object cannot travel"),
-    (deque([1]), "result: a collections.deque cannot travel; convert it to list"),
-    (range(3), "result: a range cannot travel; convert it to list"),
-    ((n for n in ()), "result: a generator cannot travel; convert it to list"),
-    (memoryview(b"x"), "result: a memoryview cannot travel; convert it to bytes"),
-    (MappingProxyType({}), "result: a mappingproxy cannot travel; convert it to dict"),
-    (len, "result: a builtin_function_or_method cannot travel; send what it returns"),
-    (Point, "result: a type cannot travel; send its name"),
-    (Timestamp(2024, 1, 1), f"result: a {__name__}.Timestamp cannot travel; convert it to datetime.datetime"),
-    (BrokenRepr(), f"result: a {__name__}.BrokenRepr cannot travel"),
-    (sys.__stdout__, "cannot travel; send what is in it; files travel as inputs or artifacts"),
+    ({3: object()}, "result[3]: an object cannot be sent; convert it to plain values, or make its class a dataclass"),
+    ({(1, object): 1}, "[1]: a type cannot be sent"),
+    ({"s": frozenset([len])}, "result.s{<built-in function len>}: a builtin_function_or_method cannot be sent"),
+    (Node(children=[Node(data={"a b": object()})]), "result.children[0].data['a b']: an object cannot be sent"),
+    (deque([1]), "result: a collections.deque cannot be sent; convert it to list"),
+    (range(3), "result: a range cannot be sent; convert it to list"),
+    ((n for n in ()), "result: a generator cannot be sent; convert it to list"),
+    (memoryview(b"x"), "result: a memoryview cannot be sent; convert it to bytes"),
+    (MappingProxyType({}), "result: a mappingproxy cannot be sent; convert it to dict"),
+    (len, "result: a builtin_function_or_method cannot be sent; send what it returns"),
+    (Point, "result: a type cannot be sent; send its name"),
+    (Timestamp(2024, 1, 1), f"result: a {__name__}.Timestamp cannot be sent; convert it to datetime.datetime"),
+    (BrokenRepr(), f"result: a {__name__}.BrokenRepr cannot be sent"),
+    (sys.__stdout__, "cannot be sent; send what is in it; files travel as inputs or artifacts"),
     ("a\ud800", "result: the string 'a\\ud800' has a lone surrogate"),
     ({"\udfff": 1}, "has a lone surrogate"),
     ([Path(os.fsdecode(b"\xff"))], "result[0]: the string '\\udcff' has a lone surrogate"),
-    ([10**4300], "result[0]: an integer of more than 4300 digits cannot travel"),
+    ([10**4300], "result[0]: an integer of more than 4300 digits cannot be sent"),
     ([Number(-(10**5000))], "result[0]: an integer of more than 4300 digits"),
-    (_local_record(), "classes inside functions cannot travel"),
+    (_local_record(), "a class inside a function cannot be sent"),
     (
         _with_attribute(),
-        "a Rows has attributes that cannot travel: 'title'; convert it to list, or make its",
+        "a Rows has attributes that cannot be sent: 'title'; convert it to list, or make its",
     ),
-    (os.stat("."), "a stat_result cannot travel; convert it to tuple"),
+    (os.stat("."), "a stat_result cannot be sent; convert it to tuple"),
     (
         _LocalPair(1),
         "move it to the top level of its module; or convert it to tuple",
     ),
     (_LocalList([1]), "or convert it to list"),
-    (defaultdict(lambda: 0), "a defaultdict that calls a function for missing keys cannot travel; convert it to dict"),
-    (Exact("1"), "Exact cannot travel; convert it to Decimal"),
+    (defaultdict(lambda: 0), "a defaultdict that calls a function for missing keys cannot be sent; convert it to dict"),
+    (Exact("1"), "Exact cannot be sent; convert it to Decimal"),
 ]
 
 
@@ -430,7 +430,7 @@ def _nested(depth: int, wrap: Any) -> Any:
 @pytest.mark.parametrize("wrap", [lambda v: [v], lambda v: {"a": v}, lambda v: (v,), lambda v: Node(data=v)])
 def test_a_value_nested_too_deep_is_refused(wrap: Any) -> None:
     for depth in (MAX_VALUE_DEPTH + 1, 5_000):
-        with pytest.raises(Invalid, match="nested more than 80 levels deep, or holds itself") as failure:
+        with pytest.raises(Invalid, match="nested more than 80 levels deep, or contains itself") as failure:
             encode(_nested(depth, wrap))
         assert len(failure.value.message) < 400
 
@@ -454,7 +454,7 @@ def test_a_value_that_holds_itself_is_refused() -> None:
     node.children.append(node)
 
     for value in (in_list, in_dict, node, (in_list,)):
-        with pytest.raises(Invalid, match="holds itself"):
+        with pytest.raises(Invalid, match="contains itself"):
             encode(value)
 
 
@@ -472,7 +472,7 @@ def test_arguments_are_written_one_by_one_whatever_their_names() -> None:
 
 
 def test_a_bad_argument_is_named() -> None:
-    with pytest.raises(Invalid, match=r"args\.x\[0\]: an object cannot travel"):
+    with pytest.raises(Invalid, match=r"args\.x\[0\]: an object cannot be sent"):
         encode_fields({"x": [object()]})
     with pytest.raises(Invalid, match="args: names are strings, not int"):
         encode_fields({1: 2})  # type: ignore[dict-item]

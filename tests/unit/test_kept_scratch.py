@@ -14,12 +14,12 @@ from paglets.store import kept_scratch, residence
 from paglets.store.db import Tx
 from paglets.worker.protocol import Fault, Report
 
-BAD = Fault(cause="bad_result", message="result: an object cannot travel")
+BAD = Fault(cause="bad_result", message="result: an object cannot be sent")
 
 
 @pytest.fixture
 def rig() -> Rig:
-    """The job j1 has ended with a result that cannot travel."""
+    """The job j1 has ended with a result that cannot be sent."""
     rig = Rig()
     ended_with(rig, "j1", BAD)
     return rig

@@ -195,7 +195,7 @@ def test_a_state_with_an_attribute_that_is_no_field_is_refused_before_anything_i
     context, state = FakeContext(), MyJobState()
     state.cache = {}  # type: ignore[attr-defined]
 
-    with pytest.raises(Invalid, match="a MyJobState has attributes that cannot travel: 'cache'; declare them as field"):
+    with pytest.raises(Invalid, match="a MyJobState has attributes that cannot be sent: 'cache'; declare them as fiel"):
         submit_compute_job_group(context, MyJob, [MyJobState(), state])
     assert context.groups == []
 

@@ -1,4 +1,4 @@
-"""Jobs that give back one value of each kind, and one that cannot travel."""
+"""Jobs that give back one value of each kind, and one that cannot be sent."""
 
 from collections import Counter, OrderedDict, defaultdict
 from dataclasses import dataclass, field
@@ -66,7 +66,7 @@ class GiveBack(CollectingComputeJobPaglet[ValueState]):
 
 
 class Bad(CollectingComputeJobPaglet[ValueState]):
-    """Works, and then gives a result that cannot travel."""
+    """Works, and then gives a result that cannot be sent."""
 
     State = ValueState
 

@@ -146,4 +146,4 @@ def test_code_that_is_damaged_fails_the_job_and_nothing_of_it_is_run(host: FakeH
     told = host.start("submit:Job", code=replace(code, bundle=damaged))
     host.wait(told)
     assert told.done.fault.cause == "import_failed"
-    assert "not those that its name names" in told.done.fault.message
+    assert "do not match its hash" in told.done.fault.message
